@@ -1,0 +1,55 @@
+"""Every error Cortado raises, as a tree.
+
+    CortadoError
+    |-- BadValue         an argument, knob or limit outside its range      (also a ValueError)
+    |-- BadRecipe        a method or key that does not exist               (also a ValueError)
+    |-- BadTask          data, loss or score that cannot be used           (also a ValueError)
+    |-- BadNetwork       a network that cannot be read, run or changed     (also a ValueError)
+    |-- BadFile          not our file, or cut short, or altered            (also a ValueError)
+    |   `-- WrongNetwork a sound file, but made from another network
+    |-- NothingChanged   a method that would leave the network as it was
+    |-- MissingPackage   an optional package is not installed              (also an ImportError)
+    `-- Stopped          interrupted by the user; the last checkpoint is kept
+
+A message is a sentence: where, what, got, way out.
+"""
+
+
+class CortadoError(Exception):
+    """Anything that Cortado itself refuses, with a sentence that says why and what to do."""
+
+
+class BadValue(CortadoError, ValueError):
+    """An argument, knob or limit lies outside what it may be."""
+
+
+class BadRecipe(CortadoError, ValueError):
+    """A recipe names a method or a key that does not exist, or is not shaped like a recipe."""
+
+
+class BadTask(CortadoError, ValueError):
+    """The data, loss or score of a task cannot be used."""
+
+
+class BadNetwork(CortadoError, ValueError):
+    """A network cannot be read, run or changed as asked."""
+
+
+class BadFile(CortadoError, ValueError):
+    """A file is not ours, is cut short, was altered, or asks for more than it may."""
+
+
+class WrongNetwork(BadFile):
+    """A sound file that was made from a network other than the one at hand."""
+
+
+class NothingChanged(CortadoError):
+    """A method ran and left every weight as it was: the pattern or the amount must be wrong."""
+
+
+class MissingPackage(CortadoError, ImportError):
+    """An optional package is needed; the message names the extra that installs it."""
+
+
+class Stopped(CortadoError):
+    """The user interrupted a run; what was finished is kept and `--resume` goes on from it."""

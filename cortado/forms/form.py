@@ -1,0 +1,59 @@
+"""Form: how one weight is held.  The waist of the house: methods make forms, tools read forms."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Arrays = dict[str, Any]
+"""What a form is made of: names to tensors or to forms inside it."""
+
+
+class Form(nn.Module):
+    """Holds one weight and gives it back.  Float parts are Parameters, so tuning keeps the form.
+
+    A form is described for the file by small facts (`spec`), arrays (`parts`: float tensors, integer tensors, bool
+    masks, inner forms) and is made again by `from_parts`. `shape` is the shape of the weight.
+    """
+
+    shape: torch.Size
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """The weight as a tensor, by plain torch operators: trains, traces and exports."""
+
+    @abstractmethod
+    def recode(self, fn: Callable[[Tensor], "Form"]) -> "Form":
+        """The same form with `fn` (Tensor -> Form) applied where the floats live."""
+
+    @abstractmethod
+    def narrow(self, axis: int, keep: Tensor) -> "Form":
+        """The same form with only the indices `keep` (int64) along `axis`."""
+
+    @abstractmethod
+    def bits(self) -> float:
+        """What it costs as held, before the file codes it."""
+
+    @abstractmethod
+    def spec(self) -> dict[str, int]:
+        """Small facts, as integers."""
+
+    @abstractmethod
+    def parts(self) -> Arrays:
+        """What `from_parts` needs besides the facts: tensors and inner forms."""
+
+    @classmethod
+    @abstractmethod
+    def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Form":
+        """The form that `spec` and `parts` describe.  Raises BadValue when they contradict one another."""
+
+    def settle(self) -> "Form":
+        """This form as it is kept: what was latent for training becomes final, inside too."""
+        return self
+
+    def nonzeros(self) -> int:
+        """How many entries of the weight are not zero."""
+        with torch.no_grad():
+            return int(torch.count_nonzero(self.dense()))

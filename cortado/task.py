@@ -1,0 +1,156 @@
+"""Task: what the user brings - data, loss, score, example inputs, seed."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cortado.errors import BadTask
+
+Batch = tuple[Any, Tensor]
+"""Inputs (a tensor, or a tuple of tensors for a network with several inputs) and targets."""
+
+
+def count_of(inputs: Any) -> int:
+    """How many samples a tensor, or a tuple of tensors, holds."""
+    return len(inputs[0]) if isinstance(inputs, tuple) else len(inputs)
+
+
+def to_device(value: Any, device: torch.device | str) -> Any:
+    """A tensor or tuple of tensors, on `device`."""
+    if isinstance(value, tuple):
+        return tuple(part.to(device) for part in value)
+    return value.to(device)
+
+
+class Data:
+    """Samples in memory: `inputs` (N, ...) or a tuple of such, `targets` (N, ...).
+
+    `prepare` turns a raw batch of inputs into what the network eats (uint8 pixels into normalised floats, say);
+    `augment(inputs, generator)` varies a prepared batch and is used in training only.
+    Raises BadTask when the two disagree in length or there are no samples.
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        targets: Tensor,
+        prepare: Callable[[Any], Any] | None = None,
+        augment: Callable[[Any, torch.Generator], Any] | None = None,
+    ) -> None:
+        if count_of(inputs) != len(targets):
+            raise BadTask(
+                f"task: inputs and targets differ in length, got {count_of(inputs)} and {len(targets)}. "
+                "Pass one target for each input."
+            )
+        if len(targets) == 0:
+            raise BadTask("task: the data are empty, got 0 samples. Pass at least one sample.")
+        self.inputs, self.targets, self.prepare, self.augment = inputs, targets, prepare, augment
+
+    @classmethod
+    def of(cls, source: Any) -> "Data":
+        """Data from what people have: Data, (inputs, targets), or a Dataset of (input, target) pairs."""
+        if isinstance(source, Data):
+            return source
+        if isinstance(source, tuple) and len(source) == 2:
+            return cls(source[0], torch.as_tensor(source[1]))
+        if isinstance(source, Dataset):
+            pairs = [source[index] for index in range(len(source))]  # type: ignore[arg-type]
+            if not pairs:
+                raise BadTask("task: the Dataset is empty, got 0 samples. Pass at least one sample.")
+            return cls(
+                torch.stack([torch.as_tensor(pair[0]) for pair in pairs]),
+                torch.stack([torch.as_tensor(pair[1]) for pair in pairs]),
+            )
+        raise BadTask(
+            f"task: data must be Data, a pair (inputs, targets) or a Dataset, got {type(source).__name__}. "
+            "Wrap tensors as cortado.Data(inputs, targets)."
+        )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def pick(self, index: Tensor | slice) -> "Data":
+        """The samples at `index`, prepared and augmented in the same way."""
+        inputs = tuple(part[index] for part in self.inputs) if isinstance(self.inputs, tuple) else self.inputs[index]
+        return Data(inputs, self.targets[index], self.prepare, self.augment)
+
+    def first(self, count: int) -> "Data":
+        """The first `count` samples (all of them when there are fewer)."""
+        return self.pick(slice(0, count))
+
+    def plain(self) -> "Data":
+        """The same samples without augmentation."""
+        return Data(self.inputs, self.targets, self.prepare)
+
+    def batches(self, size: int, shuffle: torch.Generator | None = None) -> Iterator[Batch]:
+        """Batches of at most `size`, prepared; shuffled and augmented when a generator is given."""
+        order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
+        for start in range(0, len(self), size):
+            part = self.pick(order[start : start + size])
+            inputs = part.inputs if self.prepare is None else self.prepare(part.inputs)
+            if shuffle is not None and self.augment is not None:
+                inputs = self.augment(inputs, shuffle)
+            yield inputs, part.targets
+
+
+def correct(outputs: Tensor, targets: Tensor) -> Tensor:
+    """1.0 for each sample whose largest output is its target, else 0.0."""
+    return (outputs.argmax(1) == targets).float()
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good outputs are: `each(outputs, targets)` gives one number a sample; the score is their mean times `scale`.
+
+    `name` and `unit` are what the report prints; `higher_is_better` gives the direction.
+    """
+
+    name: str = "accuracy"
+    unit: str = "%"
+    each: Callable[[Any, Tensor], Tensor] = correct
+    higher_is_better: bool = True
+    scale: float = 100.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data, loss, score, example and seed.
+
+    `train` is learned from, `choice` (held out of training) is what every choice is made on, `verdict` is used for
+    the final verdict and for nothing else. The three must be disjoint. `calibration` (statistics of signals) is by
+    default the start of `train`, without augmentation. Each is Data, a pair (inputs, targets) or a Dataset.
+    `loss(outputs, targets)` is a mean over the batch. `example` is one small batch of prepared inputs.
+    """
+
+    train: Data
+    choice: Data
+    verdict: Data
+    loss: Callable[[Any, Tensor], Tensor] = torch.nn.functional.cross_entropy
+    score: Score = field(default_factory=Score)
+    calibration: Data | None = None
+    seed: int = 0
+    batch: int = 128
+    name: str = "task"
+
+    def __post_init__(self) -> None:
+        for part in ("train", "choice", "verdict"):
+            object.__setattr__(self, part, Data.of(getattr(self, part)))
+        chosen = self.train.first(512).plain() if self.calibration is None else Data.of(self.calibration)
+        object.__setattr__(self, "calibration", chosen)
+        if self.batch < 1:
+            raise BadTask(f"task: batch must be at least 1, got {self.batch}.")
+
+    @property
+    def example(self) -> Any:
+        """Two prepared calibration inputs: enough to trace a network."""
+        assert self.calibration is not None
+        inputs, _ = next(self.calibration.batches(2))
+        return inputs
+
+    def generator(self, offset: int = 0) -> torch.Generator:
+        """A fresh source of randomness that depends on the task's seed alone."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + offset)

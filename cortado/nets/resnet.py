@@ -1,0 +1,78 @@
+"""ResNet-20 and ResNet-56 for 32 x 32 pictures, with shortcuts that have no weights."""
+
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cortado.nets.weights import load_arrays, read_arrays, weights_path
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut; option A: subsample, and pad the new channels with zeros."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, (channels_out - channels_in) // 2
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        branch = functional.relu(self.bn1(self.conv1(signal)))
+        branch = self.bn2(self.conv2(branch))
+        if self.stride > 1:
+            signal = signal[:, :, :: self.stride, :: self.stride]
+        if self.padding:
+            signal = functional.pad(signal, (0, 0, 0, 0, self.padding, self.padding))
+        return functional.relu(branch + signal)
+
+
+class CifarResNet(nn.Module):
+    """6n + 2 layers in three stages of width 16, 32, 64.  He, Zhang, Ren, Sun, 2016 (section 4.2, option A).
+
+    Input (N, 3, 32, 32), output (N, `classes`) logits.
+    """
+
+    def __init__(self, blocks: int, classes: int = 10, width: int = 16) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = stage(blocks, width, width, stride=1)
+        self.layer2 = stage(blocks, width, 2 * width, stride=2)
+        self.layer3 = stage(blocks, 2 * width, 4 * width, stride=2)
+        self.linear = nn.Linear(4 * width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal = functional.relu(self.bn1(self.conv1(images)))
+        signal = self.layer3(self.layer2(self.layer1(signal)))
+        return self.linear(signal.mean((2, 3)))
+
+
+def stage(blocks: int, channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
+    """`blocks` blocks, of which the first changes width and size."""
+    first = BasicBlock(channels_in, channels_out, stride)
+    return nn.Sequential(first, *(BasicBlock(channels_out, channels_out, 1) for _ in range(blocks - 1)))
+
+
+def resnet_20(weights: str | Path | bool | None = None) -> CifarResNet:
+    """ResNet-20 for CIFAR-10: 0.27 M parameters, 40.6 M multiply-adds.
+
+    `weights` is the path of an .npz, or True for $CORTADO_DATA/weights/cifar10_resnet20.npz; None gives fresh ones.
+    Raises BadValue when there is no such file, BadNetwork when it does not fit.
+    """
+    return with_weights(CifarResNet(3), weights, "cifar10_resnet20.npz")
+
+
+def resnet_56(weights: str | Path | bool | None = None) -> CifarResNet:
+    """ResNet-56 for CIFAR-10: 0.85 M parameters, 125.5 M multiply-adds.  `weights` as in `resnet_20`."""
+    return with_weights(CifarResNet(9), weights, "cifar10_resnet56.npz")
+
+
+def with_weights(network: CifarResNet, weights: str | Path | bool | None, file_name: str) -> CifarResNet:
+    """`network`, with the weights of the .npz if any are asked for."""
+    if weights is not None and weights is not False:
+        path = weights_path(weights, file_name)
+        load_arrays(network, read_arrays(path), str(path))
+    return network

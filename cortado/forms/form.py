@@ -2,10 +2,12 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+FLOATS, INTEGERS, MASK, FORM = "floats", "integers", "mask", "form"
 
 Arrays = dict[str, Any]
 """What a form is made of: names to tensors or to forms inside it."""
@@ -15,10 +17,19 @@ class Form(nn.Module):
     """Holds one weight and gives it back.  Float parts are Parameters, so tuning keeps the form.
 
     A form is described for the file by small facts (`spec`), arrays (`parts`: float tensors, integer tensors, bool
-    masks, inner forms) and is made again by `from_parts`. `shape` is the shape of the weight.
+    masks, inner forms) and is made again by `from_parts`. `shape` is the shape of the weight. `facts` names the facts
+    of every spec, `arrays` the parts with their sorts: FLOATS, INTEGERS or MASK (as many as the weight has entries,
+    unless `sizes` says otherwise), or FORM (an inner form; one that follows a mask fills its true places).
     """
 
     shape: torch.Size
+    facts: ClassVar[tuple[str, ...]] = ()
+    arrays: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
+        """How many entries those parts have that are not as large as the weight.  Raises BadValue on a false spec."""
+        return {}
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -52,6 +63,10 @@ class Form(nn.Module):
     def settle(self) -> "Form":
         """This form as it is kept: what was latent for training becomes final, inside too."""
         return self
+
+    def scale_rows(self, factors: Tensor) -> bool:
+        """Multiply row i (axis 0) of the weight by factors[i] if this form can, in place; say whether it could."""
+        return False
 
     def nonzeros(self) -> int:
         """How many entries of the weight are not zero."""

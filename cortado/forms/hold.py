@@ -1,0 +1,113 @@
+"""Put a form on any parameter of any layer, and read it back.  The layer stays what it was."""
+
+from functools import lru_cache
+from typing import Any
+
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork
+from cortado.forms.dense import Dense
+from cortado.forms.form import Form
+
+PREFIX = "held_"
+
+
+class Held:
+    """Marks the classes that `hold` makes.  `held_names` are the parameters of the layer that forms hold."""
+
+    held_names: tuple[str, ...] = ()
+
+
+def read_through(name: str) -> property:
+    """A property that gives the tensor of the form holding `name`."""
+
+    def read(layer: nn.Module) -> Tensor:
+        return layer._modules[PREFIX + name].dense()  # type: ignore[union-attr, operator]
+
+    def write(layer: nn.Module, value: Any) -> None:
+        raise BadNetwork(
+            f"hold: {type(layer).__name__}.{name} is held in a form and cannot be set. "
+            "Release it first: cortado.forms.hold.release(layer, name)."
+        )
+
+    return property(read, write)
+
+
+def flat_weights(layer: Any) -> list[Tensor]:
+    """What a recurrent layer keeps as its private list, read anew each time."""
+    return [getattr(layer, name, None) for name in layer._flat_weights_names]  # type: ignore[misc]
+
+
+@lru_cache(maxsize=None)
+def held_class(plain: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
+    """A subclass of `plain` whose parameters `names` read through forms.  Same name, still an instance of `plain`."""
+    body: dict[str, Any] = {name: read_through(name) for name in names}
+    body |= {"held_names": names, "__module__": plain.__module__, "__qualname__": plain.__qualname__}
+    if issubclass(plain, nn.RNNBase):
+        # The list is rebuilt from the forms at every reading; what the layer tries to write there is dropped.
+        body["_flat_weights"] = property(flat_weights, lambda layer, value: None)
+    return type(plain.__name__, (Held, plain), body)
+
+
+def plain_class(layer: nn.Module) -> type[nn.Module]:
+    """The class of a layer as its author wrote it."""
+    return next(kind for kind in type(layer).__mro__ if not issubclass(kind, Held))
+
+
+def held_names(layer: nn.Module) -> tuple[str, ...]:
+    """The names of the parameters that forms hold."""
+    return layer.held_names if isinstance(layer, Held) else ()
+
+
+def form_of(layer: nn.Module, name: str) -> Form | None:
+    """The form that holds the layer's parameter `name`, or None when it is a plain parameter."""
+    return layer._modules[PREFIX + name] if name in held_names(layer) else None  # type: ignore[return-value]
+
+
+def hold(layer: nn.Module, name: str, form: Form) -> None:
+    """Let `form` hold the parameter `name` of `layer`; reading `layer.<name>` gives `form.dense()`.
+
+    Works for any layer with a parameter of that name, a user's own included.  The form may have another shape than
+    the parameter had (after a cut).  Raises BadNetwork when the layer has no such parameter.
+    """
+    names = held_names(layer)
+    if name not in names:
+        if layer._parameters.get(name) is None:
+            known = ", ".join(key for key, value in layer._parameters.items() if value is not None) or "none"
+            raise BadNetwork(f"hold: {type(layer).__name__} has no parameter {name!r}. Its parameters: {known}.")
+        old = layer._parameters[name]
+        for parameter in form.parameters():
+            parameter.requires_grad_(parameter.requires_grad and bool(old is None or old.requires_grad))
+        del layer._parameters[name]
+        # A recurrent layer's own list must not shadow the property of the new class.
+        layer.__dict__.pop("_flat_weights", None) if isinstance(layer, nn.RNNBase) else None
+        layer.__class__ = held_class(plain_class(layer), (*names, name))
+    layer._modules[PREFIX + name] = form
+
+
+def release(layer: nn.Module, name: str) -> Tensor:
+    """Make the parameter `name` a plain float Parameter again, with the value that the form gives; returns it."""
+    form = form_of(layer, name)
+    if form is None:
+        return getattr(layer, name)
+    value = nn.Parameter(form.dense().detach().clone())
+    names = tuple(other for other in held_names(layer) if other != name)
+    del layer._modules[PREFIX + name]
+    layer.__class__ = held_class(plain_class(layer), names) if names else plain_class(layer)
+    layer.register_parameter(name, value)
+    if isinstance(layer, nn.RNNBase) and not names:
+        layer._flat_weights = [getattr(layer, key, None) for key in layer._flat_weights_names]
+    return value
+
+
+def settle(network: nn.Module) -> None:
+    """Replace every form that is still in training by the form it becomes, in place."""
+    for layer in network.modules():
+        for name in held_names(layer):
+            form = layer._modules[PREFIX + name]
+            layer._modules[PREFIX + name] = form.settle()  # type: ignore[union-attr, operator]
+
+
+def plain_form(parameter: Tensor) -> Form:
+    """The form of a parameter that nothing holds."""
+    return Dense(parameter)

@@ -62,7 +62,7 @@ def load_arrays(network: nn.Module, arrays: dict[str, Tensor], source: str) -> N
                 f"got {tuple(array.shape)}. Pass the weights of this very network."
             )
     if any(value.is_meta for value in wanted.values()):
-        raise BadNetwork("nets: weights cannot be loaded on the meta device, which holds none. Build the net on the CPU.")
+        raise BadNetwork("nets: the meta device holds no weights, so none can be loaded. Build the network on the CPU.")
     with torch.no_grad():
         for name, value in wanted.items():
             value.copy_(arrays.get(name, torch.zeros(())))

@@ -1,0 +1,51 @@
+"""Pixels: bytes into the normalised floats that networks eat, and the checks of a labelled set of images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cortado.errors import BadTask
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """uint8 pixels (N, C, H, W) into float32 `(pixel / 255 - mean) / std`, one mean and deviation a channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        factor = torch.tensor([1 / (255 * std) for std in self.std], device=pixels.device).view(-1, 1, 1)
+        offset = torch.tensor(self.black, device=pixels.device).view(-1, 1, 1)
+        return pixels.float().mul_(factor).add_(offset)
+
+    @property
+    def black(self) -> tuple[float, ...]:
+        """What a pixel of 0 becomes, by channel."""
+        return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+
+
+def checked(
+    name: str, images: np.ndarray, labels: np.ndarray, shape: tuple[int, ...], classes: int
+) -> tuple[Tensor, Tensor]:
+    """Images (N, *shape) as a tensor of their own type and labels (N,) as int64.
+
+    Raises BadTask when the shapes disagree, a float is not finite, or a label is not in 0..classes-1.
+    """
+    if images.shape[1:] != shape:
+        raise BadTask(f"task: images of {name} must have shape {shape}, got {images.shape[1:]}.")
+    if labels.ndim != 1 or len(images) != len(labels):
+        raise BadTask(
+            f"task: {name} needs one label for each image, got {len(images)} images and labels of shape {labels.shape}."
+        )
+    if not len(images):
+        raise BadTask(f"task: {name} is empty, got 0 images.")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        count = int((~np.isfinite(images)).sum())
+        raise BadTask(f"task: images of {name} must be finite, got {count} values that are NaN or infinite.")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise BadTask(f"task: labels of {name} must lie in 0..{classes - 1}, got {low if low < 0 else high}.")
+    return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64))

@@ -1,0 +1,109 @@
+"""Where the files of a data set are: the user's folder, our cache, or the set's public home."""
+
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from cortado.errors import BadTask
+from cortado.units import size_text
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file at its public home: `urls` are tried in turn, and `sha256` decides whether what came is the file."""
+
+    name: str
+    urls: tuple[str, ...]
+    sha256: str
+    size_bytes: int
+
+
+def cache_folder() -> Path:
+    """What may be fetched again lies in $CORTADO_CACHE, else $XDG_CACHE_HOME/cortado, else ~/.cache/cortado."""
+    if os.environ.get("CORTADO_CACHE"):
+        return Path(os.environ["CORTADO_CACHE"])
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "cortado"
+    return Path.home() / ".cache" / "cortado"
+
+
+def folders(set_name: str) -> list[Path]:
+    """The folders that may hold the set, in the order they are looked in: $CORTADO_DATA/<set>, <cache>/data/<set>.
+
+    Raises BadTask when CORTADO_DATA names something that is not a folder.
+    """
+    found = []
+    if os.environ.get("CORTADO_DATA"):
+        root = Path(os.environ["CORTADO_DATA"])
+        if not root.is_dir():
+            raise BadTask(f"task: CORTADO_DATA must name a folder of data sets, got {root}. Correct it or unset it.")
+        found.append(root / set_name)
+    found.append(cache_folder() / "data" / set_name)
+    return found
+
+
+def find(set_name: str, file_names: tuple[str, ...]) -> Path | None:
+    """The first of `file_names` that exists, folder by folder; None when no folder holds any of them."""
+    for folder in folders(set_name):
+        for file_name in file_names:
+            if (folder / file_name).is_file():
+                return folder / file_name
+    return None
+
+
+def download(set_name: str, remote: Remote) -> Path:
+    """Fetch one file into the cache and return its path.
+
+    It is written under a temporary name, checked against its SHA-256 and only then renamed, so a file in the cache
+    is whole.  Raises BadTask when no URL gives the file: which, where it was looked for, and how to bring it.
+    """
+    folder = cache_folder() / "data" / set_name
+    failures = []
+    for url in remote.urls:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return _fetch(url, folder, remote)
+        except (OSError, http.client.HTTPException, BadTask) as error:
+            failures.append(f"{url} ({error})")
+    looked = " and ".join(str(place) for place in folders(set_name))
+    raise BadTask(
+        f"task: {set_name} needs the file {remote.name}. Looked in {looked}; could not download it from "
+        f"{'; '.join(failures)}. Go online, or put the file into a folder {set_name}/ "
+        "and set CORTADO_DATA to the folder above that."
+    )
+
+
+def _fetch(url: str, folder: Path, remote: Remote) -> Path:
+    """One attempt at one URL; leaves nothing behind when it fails."""
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{remote.name}.")
+    try:
+        with os.fdopen(handle, "wb") as target, urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as source:
+            _copy_checked(source, target, remote)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, folder / remote.name)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return folder / remote.name
+
+
+def _copy_checked(source: IO[bytes], target: IO[bytes], remote: Remote) -> None:
+    """Copy `source` to `target`, never more than the file's size.  Raises BadTask when it is not the file."""
+    digest, size_bytes = hashlib.sha256(), 0
+    while chunk := source.read(CHUNK_BYTES):
+        size_bytes += len(chunk)
+        if size_bytes > remote.size_bytes:
+            raise BadTask(f"more than the {size_text(remote.size_bytes)} expected")
+        digest.update(chunk)
+        target.write(chunk)
+    if size_bytes != remote.size_bytes:
+        raise BadTask(f"cut short: {size_bytes} of {remote.size_bytes} bytes")
+    if digest.hexdigest() != remote.sha256:
+        raise BadTask(f"wrong SHA-256: expected {remote.sha256}, got {digest.hexdigest()}")

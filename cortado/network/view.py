@@ -1,0 +1,139 @@
+"""View: a fresh picture of a network before each stage, and the pens a method writes with."""
+
+import copy
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork
+from cortado.forms.form import Form
+from cortado.forms.hold import PREFIX, form_of, held_names, hold, plain_form
+from cortado.network.chains import Units, find_units
+from cortado.network.trace import Trace, trace
+from cortado.network.where import choose
+
+
+class Weight:
+    """One weight of a network and all the places that share it.  The pen is `recode`."""
+
+    def __init__(self, path: str, places: list[tuple[nn.Module, str]]) -> None:
+        """`path` is the first name ("conv1.weight"); `places` are the layers that own it, with its name in each."""
+        self.path, self.places = path, places
+
+    @property
+    def layer(self) -> nn.Module:
+        """The layer that owns it first."""
+        return self.places[0][0]
+
+    @property
+    def layer_path(self) -> str:
+        return self.path.rpartition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """Its name in the layer, "weight" mostly."""
+        return self.places[0][1]
+
+    @property
+    def form(self) -> Form:
+        """The form that holds it; a Dense copy when nothing does."""
+        form = form_of(*self.places[0])
+        return plain_form(getattr(self.layer, self.name)) if form is None else form
+
+    def dense(self) -> Tensor:
+        """Its value, apart from the graph of gradients."""
+        return getattr(self.layer, self.name).detach()
+
+    @property
+    def shape(self) -> torch.Size:
+        form = form_of(*self.places[0])
+        return getattr(self.layer, self.name).shape if form is None else form.shape
+
+    def recode(self, fn: Callable[[Tensor], Form]) -> None:
+        """Apply `fn` (Tensor -> Form) where the floats of the present form live."""
+        self.put(self.form.recode(fn))
+
+    def put(self, form: Form) -> None:
+        """Hold the weight in `form` from now on, in every place that shares it."""
+        for layer, name in self.places:
+            hold(layer, name, form)
+
+
+def parameter_places(network: nn.Module) -> list[Weight]:
+    """Every parameter of a network, held or not, tied ones once, in the order of its modules."""
+    found: dict[int, Weight] = {}
+    inside_forms: set[int] = {id(part) for module in network.modules() if isinstance(module, Form) for part in module.modules()}
+    for path, layer in network.named_modules():
+        if id(layer) in inside_forms:
+            continue
+        for name in layer_parameters(layer):
+            held = form_of(layer, name)
+            key = id(layer._parameters[name] if held is None else held)
+            place = f"{path}.{name}" if path else name
+            found.setdefault(key, Weight(place, [])).places.append((layer, name))
+    return list(found.values())
+
+
+def layer_parameters(layer: nn.Module) -> list[str]:
+    """Names of a layer's own parameters, held ones in the place that its class gave them."""
+    free = [name for name, value in layer._parameters.items() if value is not None]
+    return [*held_names(layer), *free] if held_names(layer) else free
+
+
+class View:
+    """What a method may ask of a network, and the only ways to change it.
+
+    `network` is the working copy, `plain` the user's network as it came (never changed). The pens: `weight.recode`,
+    `units.cut` and `replace`.
+    """
+
+    def __init__(self, network: nn.Module, plain: nn.Module, example: Any) -> None:
+        self.network, self.plain, self.example = network, plain, example
+
+    @cached_property
+    def all_weights(self) -> list[Weight]:
+        return parameter_places(self.network)
+
+    def weights(self, where: str = "*") -> list[Weight]:
+        """The weights that `where` takes (see network/where.py).  Raises BadValue when a pattern takes none."""
+        by_name = {weight.path: weight for weight in self.all_weights}
+        chosen = choose(where, {path: len(weight.shape) for path, weight in by_name.items()})
+        return [by_name[path] for path in chosen]
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The calls of one forward pass on the example."""
+        return trace(self.network, self.example)
+
+    @cached_property
+    def units(self) -> list[Units]:
+        """The groups of units (neurons, channels) that one layer makes and known layers read."""
+        return find_units(self.network, self.example)
+
+    def replace(self, path: str, layer: nn.Module) -> None:
+        """Put `layer` in the place of the module at `path`.  Raises BadNetwork when there is none."""
+        parent_path, _, name = path.rpartition(".")
+        modules = dict(self.network.named_modules())
+        if path not in modules or not name or name.startswith(PREFIX):
+            raise BadNetwork(f"view: there is no layer {path!r} to replace. cortado profile lists the layers.")
+        setattr(modules[parent_path], name, layer)
+        for cached in ("all_weights", "trace", "units"):
+            self.__dict__.pop(cached, None)
+
+
+def working_copy(network: nn.Module) -> nn.Module:
+    """A copy to work on.  Raises BadNetwork when the network has values that are not finite."""
+    for path, value in network.state_dict().items():
+        if value.is_floating_point() and not value.is_meta and not bool(torch.isfinite(value).all()):
+            raise BadNetwork(
+                f"network: {path} holds NaN or infinite values. Load or train sound weights before compressing them."
+            )
+    try:
+        return copy.deepcopy(network)
+    except Exception as error:
+        raise BadNetwork(
+            f"network: {type(network).__name__} cannot be copied ({error}). Give it a __deepcopy__, or remove what blocks it."
+        ) from error

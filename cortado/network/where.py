@@ -1,0 +1,55 @@
+"""Choose weights by pattern: "conv*", "not fc3", "*.bias"."""
+
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from cortado.errors import BadValue
+
+
+def read_patterns(where: str) -> list[tuple[bool, str]]:
+    """Split "conv*, not conv1" into [(True, "conv*"), (False, "conv1")].  Raises BadValue when there is nothing."""
+    found = []
+    for part in where.split(","):
+        words = part.split()
+        if not words or len(words) > 2 or (len(words) == 2 and words[0] != "not"):
+            raise BadValue(f"where: {where!r} is not a list of patterns. Write, for example, \"conv*, not conv1\".")
+        found.append((len(words) == 1, words[-1]))
+    return found
+
+
+def names_parameter(pattern: str, parameter: str) -> bool:
+    """Whether the pattern's last part is the parameter's own name, spelled out ("*.bias" for "fc1.bias")."""
+    return pattern.rpartition(".")[2] == parameter.rpartition(".")[2]
+
+
+def matches(pattern: str, parameter: str, dimensions: int) -> bool:
+    """Whether one pattern takes a parameter.
+
+    A pattern of layers takes their matrices and kernels (two dimensions or more); a vector, such as a bias, is taken
+    only by a pattern that spells its name.
+    """
+    if names_parameter(pattern, parameter):
+        return fnmatchcase(parameter, pattern)
+    return dimensions >= 2 and fnmatchcase(parameter.rpartition(".")[0], pattern)
+
+
+def choose(where: str, parameters: dict[str, int]) -> list[str]:
+    """The parameters (name -> number of dimensions) that `where` takes, in their order.
+
+    A parameter is taken when some pattern takes it and no "not" pattern does; with "not" patterns alone, all others
+    are taken. Raises BadValue for a pattern that takes nothing, with near names.
+    """
+    patterns = read_patterns(where)
+    wanted = [pattern for positive, pattern in patterns if positive] or ["*"]
+    unwanted = [pattern for positive, pattern in patterns if not positive]
+    for pattern in wanted + unwanted:
+        if not any(matches(pattern, name, size) for name, size in parameters.items()):
+            layers = list(dict.fromkeys(name.rpartition(".")[0] for name in parameters))
+            near = get_close_matches(pattern, [*layers, *parameters], n=3) or layers[:6]
+            raise BadValue(f"where: {pattern!r} matches no weight of this network. Near it: {', '.join(near)}.")
+    return [
+        name
+        for name, size in parameters.items()
+        if any(matches(pattern, name, size) for pattern in wanted)
+        and not any(matches(pattern, name, size) or fnmatchcase(name, pattern) for pattern in unwanted)
+    ]

@@ -1,0 +1,254 @@
+"""The training loop: on a CPU or GPU, in one process or under torchrun, with a teacher and penalties if asked."""
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+
+from cortado.errors import BadNetwork, BadValue
+from cortado.progress import Progress, quiet
+from cortado.task import Task, to_device
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("cosine", "constant", "step")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train: everything the loop needs besides network and task.
+
+    `optimizer` is a name or a callable (parameter groups -> Optimizer); `schedule` a name or a callable (share of the
+    training done, 0..1 -> factor of the rate). `penalty(network)` is added to the loss. `teachers` give softened
+    targets: loss = hard x task loss + soft x T^2 x KL(teachers' mean at T || network at T) (Hinton et al., 2015).
+    `average` is the share of training, at its end, over which weights are averaged (Izmailov et al., 2018).
+    `precision`: "auto" takes bfloat16 where the device has it, for networks with convolutions.
+    """
+
+    epochs: float = 1.0
+    rate: float = 1e-3
+    optimizer: str | Callable[[Any], torch.optim.Optimizer] = "adam"
+    schedule: str | Callable[[float], float] = "cosine"
+    warmup: float = 0.0
+    momentum: float = 0.9
+    decay: float = 0.0
+    batch: int | None = None
+    clip: float | None = None
+    average: float = 0.0
+    precision: str = "auto"
+    teachers: Sequence[nn.Module] = ()
+    temperature: float = 2.0
+    hard: float = 1.0
+    soft: float = 0.0
+    penalty: Callable[[nn.Module], Tensor] | None = None
+    groups: Callable[[nn.Module], Iterable[dict[str, Any]]] | None = None
+    after_batch: Callable[[nn.Module, int], None] | None = None
+    after_epoch: Callable[[nn.Module, int], bool] | None = None
+    seed: int = 0
+    says: str = "tune"
+    progress: Progress = field(default_factory=quiet)
+
+
+def train(network: nn.Module, task: Task, plan: Plan) -> float:
+    """Train `network` in place on the task's training data; gives the mean loss of the last epoch.
+
+    Same seed, same device: same result. `after_epoch` may change the network's structure and then returns True: the
+    optimizer starts anew with the new parameters. Raises BadNetwork when the loss is not finite or nothing can learn.
+    """
+    return Loop(network, task, plan).run()
+
+
+class Loop:
+    """The state of one training."""
+
+    def __init__(self, network: nn.Module, task: Task, plan: Plan) -> None:
+        self.network, self.task, self.plan = network, task, plan
+        self.device = next((p.device for p in network.parameters()), torch.device("cpu"))
+        self.rank, self.world = ranks()
+        self.batch = plan.batch or task.batch
+        self.steps = max(1, math.ceil(len(task.train) / self.batch))
+        self.total = max(1, round(plan.epochs * self.steps))
+        self.half = half_precision(network, plan.precision, self.device)
+        self.teachers = [ready(teacher, self.device) for teacher in plan.teachers]
+        self.mean: dict[str, Tensor] = {}
+        self.averaged = 0
+        self.optimizer = self.make_optimizer()
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        plan = self.plan
+        learning = [p for p in self.network.parameters() if p.requires_grad]
+        if not learning:
+            raise BadNetwork(f"{plan.says}: no parameter of the network can learn. Set requires_grad, or leave this stage out.")
+        groups = list(plan.groups(self.network)) if plan.groups else [{"params": learning}]
+        if callable(plan.optimizer):
+            made = plan.optimizer(groups)
+        elif plan.optimizer == "sgd":
+            made = torch.optim.SGD(groups, plan.rate, plan.momentum, weight_decay=plan.decay, nesterov=plan.momentum > 0)
+        elif plan.optimizer == "adamw":
+            made = torch.optim.AdamW(groups, plan.rate, weight_decay=plan.decay)
+        elif plan.optimizer == "adam":
+            made = torch.optim.Adam(groups, plan.rate, weight_decay=plan.decay)
+        else:
+            raise BadValue(f"{plan.says}: optimizer must be one of {', '.join(OPTIMIZERS)}, got {plan.optimizer!r}.")
+        for group in made.param_groups:
+            group["full_rate"] = group["lr"]
+        return made
+
+    def run(self) -> float:
+        share_start(self.network, self.world)
+        self.network.train()
+        step, epoch, loss = 0, 0, math.nan
+        with self.plan.progress.bar(self.plan.says, self.total) as bar, seeded(self.plan.seed):
+            while step < self.total:
+                loss, step = self.epoch(epoch, step, bar)
+                epoch += 1
+                if self.plan.after_epoch is not None and self.plan.after_epoch(self.network, epoch):
+                    self.optimizer, self.mean, self.averaged = self.make_optimizer(), {}, 0
+        if self.mean:
+            self.network.load_state_dict(self.mean)
+        self.network.eval()
+        return loss
+
+    def epoch(self, epoch: int, step: int, bar: Any) -> tuple[float, int]:
+        generator = self.task.generator(7919 * self.plan.seed + epoch + 1)
+        losses = []
+        for inputs, targets in self.task.train.batches(self.batch, generator):
+            if step >= self.total:
+                break
+            self.set_rate(step / self.total)
+            inputs, targets = shard(inputs, self.rank, self.world), targets[self.rank :: self.world]
+            losses.append(self.step(to_device(inputs, self.device), targets.to(self.device)))
+            step += 1
+            bar.advance()
+            if step > self.total * (1 - self.plan.average):
+                self.take_average()
+            if self.plan.after_batch is not None:
+                self.plan.after_batch(self.network, step)
+        mean = float(torch.stack(losses).mean())
+        if not math.isfinite(mean):
+            raise BadNetwork(
+                f"{self.plan.says}: the loss of epoch {epoch + 1} is {mean}. Lower the rate ({self.plan.rate:g}) or clip gradients."
+            )
+        return mean, step
+
+    def step(self, inputs: Any, targets: Tensor) -> Tensor:
+        plan = self.plan
+        context = torch.autocast(self.device.type, torch.bfloat16) if self.half else contextlib.nullcontext()
+        self.optimizer.zero_grad(set_to_none=True)
+        with context:
+            outputs = call(self.network, inputs, self.half)
+        loss = self.loss(outputs, inputs, targets)
+        total = loss if plan.penalty is None else loss + plan.penalty(self.network)
+        total.backward()
+        average_gradients(self.network, self.world)
+        if plan.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), plan.clip)
+        self.optimizer.step()
+        return loss.detach()
+
+    def loss(self, outputs: Any, inputs: Any, targets: Tensor) -> Tensor:
+        plan = self.plan
+        outputs = outputs.float() if isinstance(outputs, Tensor) else outputs
+        loss = plan.hard * self.task.loss(outputs, targets) if plan.hard else torch.zeros((), device=self.device)
+        if not self.teachers or not plan.soft:
+            return loss
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            soft = [functional.softmax(call(t, inputs, self.half).float() / plan.temperature, 1) for t in self.teachers]
+        return loss + plan.soft * distillation(outputs, torch.stack(soft).mean(0), plan.temperature)
+
+    def set_rate(self, done: float) -> None:
+        schedule = self.plan.schedule
+        if callable(schedule):
+            factor = schedule(done)
+        elif schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * done))
+        elif schedule == "step":
+            factor = 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
+        else:
+            factor = 1.0
+        if done < self.plan.warmup:
+            factor *= (done * self.total + 1) / (self.plan.warmup * self.total + 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["full_rate"] * factor
+
+    def take_average(self) -> None:
+        self.averaged += 1
+        for name, value in self.network.state_dict().items():
+            if name not in self.mean or not value.is_floating_point():
+                self.mean[name] = value.detach().clone()
+            else:
+                self.mean[name].lerp_(value.detach(), 1 / self.averaged)
+
+
+def distillation(outputs: Tensor, soft: Tensor, temperature: float) -> Tensor:
+    """T^2 x KL(soft || outputs at T), a mean over the batch; classes on axis 1.  Hinton, Vinyals, Dean, 2015."""
+    logs = functional.log_softmax(outputs / temperature, 1)
+    divergence = functional.kl_div(logs, soft, reduction="none").sum(1)
+    return temperature**2 * divergence.mean()
+
+
+def call(network: nn.Module, inputs: Any, channels_last: bool = False) -> Any:
+    """Run a network on a tensor, or on a tuple of tensors as its arguments."""
+    if isinstance(inputs, tuple):
+        return network(*inputs)
+    if channels_last and inputs.dim() == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    return network(inputs)
+
+
+def half_precision(network: nn.Module, precision: str, device: torch.device) -> bool:
+    """Whether to run products in bfloat16.  Raises BadValue for a precision that is not known."""
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise BadValue(f"tune: precision must be auto, float32 or bfloat16, got {precision!r}.")
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    weights = [m.weight.shape[0] for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))]  # type: ignore[union-attr]
+    # Small convolutions lose more in conversions than they gain.
+    return device.type == "cpu" and bool(weights) and max(weights) >= 32 and len(weights) > 4 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def ready(teacher: nn.Module, device: torch.device) -> nn.Module:
+    return teacher.to(device).eval().requires_grad_(False)
+
+
+def ranks() -> tuple[int, int]:
+    """This process's number and how many train together (under torchrun; else 0 of 1)."""
+    if not distributed.is_available() or "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 0, 1
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def share_start(network: nn.Module, world: int) -> None:
+    """All processes begin with the first one's values."""
+    if world > 1:
+        for value in network.state_dict().values():
+            distributed.broadcast(value, 0)
+
+
+def shard(inputs: Any, rank: int, world: int) -> Any:
+    return tuple(part[rank::world] for part in inputs) if isinstance(inputs, tuple) else inputs[rank::world]
+
+
+def average_gradients(network: nn.Module, world: int) -> None:
+    if world > 1:
+        for parameter in network.parameters():
+            if parameter.grad is not None:
+                distributed.all_reduce(parameter.grad)
+                parameter.grad /= world
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Any:
+    """Dropout and the like draw from `seed`; the random state of the caller comes back afterwards."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield

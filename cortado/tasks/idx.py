@@ -5,7 +5,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -22,13 +22,13 @@ def read_idx(path: Path) -> np.ndarray:
     Raises BadTask when it is not IDX of unsigned bytes, is cut short, goes on after its end, or is over 1 GiB.
     """
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            return _read(stream, path)
+        with path.open("rb") as stream:
+            return _read(gzip.GzipFile(fileobj=stream) if path.suffix == ".gz" else stream, path)
     except (EOFError, OSError, zlib.error) as error:
         raise BadTask(f"task: {path} cannot be read as IDX: {error}. Fetch the file again.") from error
 
 
-def _read(stream: IO[bytes], path: Path) -> np.ndarray:
+def _read(stream: BinaryIO | gzip.GzipFile, path: Path) -> np.ndarray:
     """Header, then exactly as many bytes as it announces."""
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] != UNSIGNED_BYTE or not 1 <= magic[3] <= MOST_AXES:

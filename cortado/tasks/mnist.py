@@ -62,8 +62,8 @@ def read(idx_name: str) -> np.ndarray:
 
 def half(name: str, prefix: str, count: int) -> tuple[Tensor, Tensor]:
     """The training or the test half: uint8 images (N, 1, 28, 28) and int64 labels (N,)."""
-    images = read(f"{prefix}-images-idx3-ubyte")
-    images, labels = checked(name, images[:, None], read(f"{prefix}-labels-idx1-ubyte"), (1, 28, 28), CLASSES)
+    pixels, digits = read(f"{prefix}-images-idx3-ubyte"), read(f"{prefix}-labels-idx1-ubyte")
+    images, labels = checked(name, pixels[:, None], digits, (1, 28, 28), CLASSES)
     if len(images) != count:
         raise BadTask(f"task: {name} must have {count} images, got {len(images)}. Fetch the files again.")
     return images, labels

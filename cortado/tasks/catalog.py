@@ -1,0 +1,33 @@
+"""The built-in tasks by name."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from cortado.errors import BadTask
+from cortado.task import Task
+from cortado.tasks import cifar10, digits, mnist
+
+TASKS: dict[str, Callable[..., Task]] = {"digits": digits.task, "mnist": mnist.task, "cifar10": cifar10.task}
+
+
+def built_in(name: str, **options: Any) -> Task:
+    """The task called `name`, made with `options` (`seed`, and `augment` where the task has it).
+
+    Raises BadTask when there is no such task or option, naming the nearest, or when its data cannot be had.
+    """
+    if name not in TASKS:
+        raise BadTask(f"task: there is no built-in task {name!r}.{nearest(name, list(TASKS))}")
+    known = list(inspect.signature(TASKS[name]).parameters)
+    for option in options:
+        if option not in known:
+            raise BadTask(f"task: {name} has no option {option!r}.{nearest(option, known)}")
+    return TASKS[name](**options)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """ " Did you mean ...?" when something known is near, and what there is."""
+    close = difflib.get_close_matches(word.lower(), known, n=1)
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{guess} There are: {', '.join(known)}."

@@ -1,0 +1,105 @@
+"""CIFAR-10: small colour photographs of ten kinds of things, 32 x 32.  Krizhevsky, 2009."""
+
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from cortado.errors import BadTask
+from cortado.task import Data, Task
+from cortado.tasks.augment import shift_crop_flip
+from cortado.tasks.batches import IMAGE_SHAPE, MOST_BYTES, read_binary_batch, read_bounded, read_python_batch
+from cortado.tasks.pixels import Normalise, checked
+from cortado.tasks.sheets import read_sheets
+from cortado.tasks.store import Remote, download, folders
+
+CLASSES = 10
+# The colours of ImageNet, by which the published networks for this set were trained.
+NORMALISE = Normalise(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+TRAIN_COUNT, CHOICE_COUNT = 45_000, 5_000
+ARCHIVE = Remote(
+    "cifar-10-python.tar.gz",
+    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    170_498_071,
+)
+BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6)) + ("test_batch",)
+SHEETS = tuple(f"cifar10_train_{number}.npz" for number in range(5)) + ("cifar10_test1000.npz",)
+
+Parts = list[tuple[np.ndarray, np.ndarray]]
+"""Images and labels of the five training parts, then of the test part."""
+
+
+def read_archive(path: Path) -> Parts:
+    """The batches in the published archive, read where they are: nothing is unpacked to disk."""
+    parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                name = member.name.rpartition("/")[2]
+                if name not in BATCHES or not member.isfile() or member.size > MOST_BYTES:
+                    continue
+                body = archive.extractfile(member)
+                if body is not None:
+                    parts[name] = read_python_batch(body.read(), f"{path}, {name}")
+    except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
+        raise BadTask(f"task: {path} cannot be read: {error}. Fetch the file again.") from error
+    missing = [name for name in BATCHES if name not in parts]
+    if missing:
+        raise BadTask(f"task: {path} lacks {', '.join(missing)}. Fetch the file again.")
+    return [parts[name] for name in BATCHES]
+
+
+def read_folder(folder: Path) -> Parts | None:
+    """The set from whichever version the folder holds; None when it holds none.  The full test set goes first."""
+    for python in (folder / "cifar-10-batches-py", folder):
+        if (python / BATCHES[0]).is_file():
+            return [read_python_batch(read_bounded(python / name), str(python / name)) for name in BATCHES]
+    for binary in (folder / "cifar-10-batches-bin", folder):
+        if (binary / f"{BATCHES[0]}.bin").is_file():
+            paths = [binary / f"{name}.bin" for name in BATCHES]
+            return [read_binary_batch(read_bounded(path), str(path)) for path in paths]
+    if (folder / ARCHIVE.name).is_file():
+        return read_archive(folder / ARCHIVE.name)
+    if (folder / SHEETS[0]).is_file():
+        return [read_sheets(folder / name) for name in SHEETS]
+    return None
+
+
+def read() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Training and test images uint8 (N, 3, 32, 32), each with labels int64 (N,).
+
+    The test part has 10,000 images, or 1,000 where only sheets are at hand.
+    Raises BadTask when the set cannot be found, fetched or read.
+    """
+    found = (read_folder(folder) for folder in folders("cifar10"))
+    parts = next((part for part in found if part is not None), None)
+    if parts is None:
+        parts = read_archive(download("cifar10", ARCHIVE))
+    images, labels = (np.concatenate([part[side] for part in parts[:-1]]) for side in (0, 1))
+    train = checked("CIFAR-10's training set", images, labels, IMAGE_SHAPE, CLASSES)
+    if len(images) != TRAIN_COUNT + CHOICE_COUNT:
+        raise BadTask(
+            f"task: CIFAR-10's training set must have {TRAIN_COUNT + CHOICE_COUNT} images, got {len(images)}. "
+            "Fetch the files again."
+        )
+    return train, checked("CIFAR-10's test set", *parts[-1], IMAGE_SHAPE, CLASSES)
+
+
+def task(seed: int = 0, augment: bool = True) -> Task:
+    """Train on 45,000 images, choose on the last 5,000 of the training set, verdict on the test images at hand.
+
+    Inputs are float32 (N, 3, 32, 32), `(pixel / 255 - mean) / std` by channel; in memory they stay uint8. `augment`
+    moves each training image by up to 4 pixels and mirrors half of them (cortado.tasks.augment.shift_crop_flip).
+    Raises BadTask when the files cannot be found, fetched or read.
+    """
+    (images, labels), (test_images, test_labels) = read()
+    return Task(
+        train=Data(images[:TRAIN_COUNT], labels[:TRAIN_COUNT], NORMALISE, shift_crop_flip if augment else None),
+        choice=Data(images[TRAIN_COUNT:], labels[TRAIN_COUNT:], NORMALISE),
+        verdict=Data(test_images, test_labels, NORMALISE),
+        seed=seed,
+        name="cifar10",
+    )

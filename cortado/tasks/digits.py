@@ -1,0 +1,38 @@
+"""Digits: 1,797 handwritten digits, 8 x 8 grey, that come inside scikit-learn.  Alpaydin and Kaynak, 1998."""
+
+import numpy as np
+
+from cortado.errors import MissingPackage
+from cortado.task import Data, Task
+from cortado.tasks.pixels import checked
+
+CLASSES = 10
+TRAIN_COUNT, CHOICE_COUNT = 1_000, 297
+BRIGHTEST = 16.0
+
+
+def task(seed: int = 0) -> Task:
+    """Train on 1,000 images, choose on 297, verdict on 500; always the same ones, whatever the seed.
+
+    Inputs are float32 (N, 1, 8, 8) in 0..1. Needs no network and loads in a moment.
+    Raises MissingPackage when scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise MissingPackage(
+            "task: digits come with scikit-learn, which is not installed. pip install 'cortado[demo]' brings it."
+        ) from error
+    pixels, digits = load_digits(return_X_y=True)
+    # NumPy keeps this generator's numbers the same from version to version.
+    order = np.random.RandomState(0).permutation(len(pixels))
+    scaled = (pixels[order] / BRIGHTEST).astype(np.float32).reshape(-1, 1, 8, 8)
+    images, labels = checked("digits", scaled, digits[order], (1, 8, 8), CLASSES)
+    chosen = TRAIN_COUNT + CHOICE_COUNT
+    return Task(
+        train=Data(images[:TRAIN_COUNT], labels[:TRAIN_COUNT]),
+        choice=Data(images[TRAIN_COUNT:chosen], labels[TRAIN_COUNT:chosen]),
+        verdict=Data(images[chosen:], labels[chosen:]),
+        seed=seed,
+        name="digits",
+    )

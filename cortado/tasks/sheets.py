@@ -1,0 +1,54 @@
+"""Labelled images kept as sheets: an .npz of labels and of PNG or WebP pictures with many small images each."""
+
+import io
+import math
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from cortado.errors import BadTask, MissingPackage
+
+TALL, WIDE, SIDE = 25, 40, 32
+SHEET_IMAGES = TALL * WIDE
+MOST_SHEETS = 100
+
+
+def read_sheets(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (N, 3, 32, 32) and labels (N,) of an .npz with `y` and `sheet0`, `sheet1` ...
+
+    A sheet is a lossless picture of 40 x 25 images, row by row. Raises BadTask when the file is cut short or is not
+    of this kind, and MissingPackage when Pillow is not installed.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            labels = stored["y"]
+            count = math.ceil(len(labels) / SHEET_IMAGES)
+            if labels.ndim != 1 or labels.dtype.kind not in "iu" or count > MOST_SHEETS:
+                raise BadTask(f"task: labels of {path} must be a row of integers, got shape {labels.shape}.")
+            images = np.empty((count * SHEET_IMAGES, 3, SIDE, SIDE), np.uint8)
+            for sheet in range(count):
+                rows = images[sheet * SHEET_IMAGES : (sheet + 1) * SHEET_IMAGES].reshape(TALL, WIDE, 3, SIDE, SIDE)
+                picture = decoded(stored[f"sheet{sheet}"].tobytes(), path)
+                rows[:] = picture.reshape(TALL, SIDE, WIDE, SIDE, 3).transpose(0, 2, 4, 1, 3)
+    except (BadTask, MissingPackage):
+        raise
+    except (EOFError, KeyError, OSError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadTask(f"task: {path} cannot be read as sheets of images: {error}. Fetch the file again.") from error
+    return images[: len(labels)], labels
+
+
+def decoded(body: bytes, path: Path) -> np.ndarray:
+    """One sheet, uint8 (800, 1280, 3).  Its size is checked before a pixel is decoded."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingPackage(f"task: {path} holds pictures: pip install 'cortado[images]' brings Pillow.") from error
+    with Image.open(io.BytesIO(body), formats=("PNG", "WEBP")) as picture:
+        if picture.size != (WIDE * SIDE, TALL * SIDE) or picture.mode != "RGB":
+            raise BadTask(
+                f"task: a sheet of {path} must be {WIDE * SIDE} x {TALL * SIDE} RGB, "
+                f"got {picture.width} x {picture.height} {picture.mode}."
+            )
+        return np.asarray(picture)

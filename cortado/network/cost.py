@@ -124,7 +124,6 @@ MULTIPLY: dict[str, Callable[[Operator], int]] = {
     "_addmm_activation": product(1, 2),
     "linear": linear,
     "mkldnn_linear": linear,
-    "_mkldnn_linear": linear,
     "_trilinear": bilinear,
     "_scaled_dot_product_flash_attention": attention,
     "_scaled_dot_product_flash_attention_for_cpu": attention,

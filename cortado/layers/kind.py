@@ -1,0 +1,103 @@
+"""Kind: what is known of one layer class - which axes of its tensors are channels, and what it is built from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from cortado.errors import BadNetwork, BadValue
+from cortado.forms.hold import held_names, plain_class
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Where the channels of one tensor of a layer lie.
+
+    `output` is the axis of its output channels and `inputs` those of its input channels. With `groups` > 1 the input
+    axis has the channels of one group only (of a transposed convolution: the output axis). With `blocks` > 1 the
+    output axis repeats all output channels that many times, as a recurrent layer does for its gates.
+    """
+
+    output: int | None = None
+    inputs: tuple[int, ...] = ()
+    groups: int = 1
+    blocks: int = 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of `layer_class`.
+
+    `sizes` are the constructor values that set its shape, `settings` the others; both are attributes of the layer of
+    the same name (`bias` says whether there is one). `all_axes(layer)` describes every tensor with channels that such
+    a layer may have, by its name inside the layer.
+    """
+
+    family: str
+    layer_class: type[nn.Module]
+    sizes: tuple[str, ...]
+    settings: tuple[str, ...]
+    all_axes: Callable[[Any], dict[str, Axes]]
+
+    def axes(self, layer: nn.Module) -> dict[str, Axes]:
+        """The axes of the parameters and buffers that this layer has, held in forms or not."""
+        present = {name for name, _ in (*layer.named_parameters(), *layer.named_buffers())}
+        for path, part in layer.named_modules():
+            present |= {f"{path}.{name}".lstrip(".") for name in held_names(part)}
+        return {name: axes for name, axes in self.all_axes(layer).items() if name in present}
+
+    def size_values(self, layer: nn.Module) -> dict[str, Any]:
+        """The constructor values that set the layer's shape."""
+        return {name: getattr(layer, name) for name in self.sizes}
+
+    def setting_values(self, layer: nn.Module) -> dict[str, Any]:
+        """The other constructor values."""
+        values = {name: getattr(layer, name) for name in self.settings}
+        if "bias" in values and not isinstance(values["bias"], bool):
+            values["bias"] = values["bias"] is not None
+        return values
+
+    def resized(self, layer: nn.Module, **sizes: Any) -> nn.Module:
+        """A layer of the same class with other `sizes`, in the same mode and dtype, all its tensors zero.
+
+        Raises BadValue for a size this class does not have or that does not fit the others, BadNetwork for a subclass
+        that keeps tensors of its own, about whose shape nothing is known.
+        """
+        unknown = sorted(set(sizes) - set(self.sizes))
+        if unknown:
+            raise BadValue(
+                f"layers: {self.layer_class.__name__} has no size {unknown[0]!r}. It has: {', '.join(self.sizes)}."
+            )
+        values = self.size_values(layer) | sizes | self.setting_values(layer)
+        try:
+            fresh = self.layer_class(**values, device="meta")
+        except (ValueError, RuntimeError, AssertionError) as error:
+            raise BadValue(
+                f"layers: {self.layer_class.__name__} cannot be made with {sizes} ({error}). Pass sizes that fit."
+            ) from error
+        example = next(iter(layer.parameters()), torch.empty(0))
+        fresh.to_empty(device=example.device).to(example.dtype).train(layer.training)
+        for tensor in (*fresh.parameters(), *fresh.buffers()):
+            tensor.detach().zero_()
+        return fresh if plain_class(layer) is self.layer_class else as_subclass(fresh, layer)
+
+
+def as_subclass(fresh: nn.Module, layer: nn.Module) -> nn.Module:
+    """`fresh` as a layer of the user's own subclass, with the plain attributes that `layer` has besides."""
+    own = plain_class(layer)
+    extra = sorted(
+        name
+        for name in (*layer._parameters, *layer._buffers, *layer._modules)
+        if name not in (*fresh._parameters, *fresh._buffers, *fresh._modules) and not name.startswith("held_")
+    )
+    if extra:
+        raise BadNetwork(
+            f"layers: {own.__name__} keeps {extra[0]!r}, which {type(fresh).__name__} does not have, "
+            "so its new shape is unknown. Keep this layer out with where=."
+        )
+    copy = own.__new__(own)
+    copy.__dict__.update(layer.__dict__)
+    copy.__dict__.update(fresh.__dict__)
+    return copy

@@ -1,0 +1,96 @@
+"""Context mixing: the smallest coder of masks and codes, for planes up to a few million values."""
+
+import numpy as np
+
+from cortado.errors import BadFile
+from cortado.file.varint import Cursor, unzigzag, varint, zigzag
+from cortado.native.coders import mix_decode, mix_encode
+
+PRESETS = (
+    # adaptation limit, prior strength (halves), learning rate, first weight (65536 = 1)
+    (255, 4, 14, 20000),
+    (1023, 3, 6, 16000),
+    (127, 4, 24, 24000),
+    (1023, 6, 14, 12000),
+    (60, 6, 40, 30000),
+    (255, 3, 6, 12000),
+    (1023, 4, 14, 24000),
+    (255, 8, 24, 16000),
+)
+STRIDES = (4, 7, 16, 28, 32, 64)
+FEW, SOME = 1 << 17, 1 << 20
+
+
+def layout(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """A shape as rows, columns, taps and the width of a kernel; one axis is a single row."""
+    if len(shape) < 2:
+        return 1, int(np.prod(shape)), 1, 1
+    taps = int(np.prod(shape[2:]))
+    return shape[0], shape[1], taps, shape[-1] if len(shape) > 2 else 1
+
+
+def header(plan: list[int], preset: int, shift: int) -> bytes:
+    """What `decode` must know besides shape and `where`."""
+    classes, signed, zero, stride, density = plan[4], plan[5], plan[6], plan[7], plan[11]
+    flags = preset | (density - 1) << 3 | (stride > 0) << 6 | (shift != 0) << 7
+    body = bytes([classes | signed << 6 | zero << 7, flags])
+    return body + (varint(stride) if stride else b"") + (varint(zigzag(shift)) if shift else b"")
+
+
+def make_plan(shape: tuple[int, ...], facts: tuple[int, int, int], stride: int, preset: int, density: int) -> list[int]:
+    """The kernel's parameters, in its order."""
+    limit, first, rate, weight = PRESETS[preset]
+    return [*layout(shape), *facts, stride, limit, first, rate, density, weight]
+
+
+def encode(values: np.ndarray, where: np.ndarray | None) -> bytes:
+    """The shortest code found over a few parameters (fewer for large planes).  `values` int32, any shape."""
+    coded = values if where is None else values[where]
+    if coded.size == 0 or not coded.any():
+        return b""
+    least, most = int(coded.min()), int(coded.max())
+    shift = least if least > 0 else (most if most < 0 else 0)
+    plane = np.ascontiguousarray(values if shift == 0 else values.astype(np.int64) - shift, dtype=np.int32)
+    mask = None if where is None else np.ascontiguousarray(where, dtype=np.uint8)
+    facts = (max(abs(least - shift), abs(most - shift)).bit_length(), int(least < shift), int((coded == shift).any()))
+    share = max(int(np.count_nonzero(coded != shift)), 1)
+    density = min(max((coded.size // share).bit_length(), 1), 8)
+
+    def attempt(preset: int, stride: int) -> bytes:
+        plan = make_plan(values.shape, facts, stride, preset, density)
+        start = header(plan, preset, shift)
+        return start if facts[0] == 0 else start + mix_encode(plane, mask, plan)
+
+    presets = range(len(PRESETS)) if coded.size <= FEW else (0, 1, 3) if coded.size <= SOME else (1,)
+    strides = STRIDES if layout(values.shape)[2] == 1 and values.ndim == 2 and coded.size <= SOME else ()
+    body = min((attempt(preset, 0) for preset in presets), key=len)
+    for stride in strides:
+        if stride < values.shape[1]:
+            body = min(body, attempt(body[1] & 7, stride), key=len)
+    return body
+
+
+def decode(body: bytes, shape: tuple[int, ...], where: np.ndarray | None) -> np.ndarray:
+    """The plane (int32, zeros where not coded) of `encode`.  Raises BadFile on anything else."""
+    values = np.zeros(shape, dtype=np.int32)
+    if not body:
+        return values
+    cursor = Cursor(body)
+    facts, flags = cursor.byte(), cursor.byte()
+    stride = cursor.number() if flags & 64 else 0
+    shift = unzigzag(cursor.number()) if flags & 128 else 0
+    classes = facts & 63
+    if classes > 32 or not -(2**31) <= shift < 2**31 or stride > 2**31:
+        raise BadFile("file: the head of a mixed stream holds impossible numbers. The file is damaged; make it again.")
+    mask = None if where is None else np.ascontiguousarray(where, dtype=np.uint8)
+    plan = make_plan(shape, (classes, facts >> 6 & 1, facts >> 7), stride, flags & 7, (flags >> 3 & 7) + 1)
+    rest = cursor.rest()
+    looked = mix_decode(rest, mask, plan, values) if classes and values.size else 0
+    if len(rest) > looked or (rest and rest[-1] == 0):
+        raise BadFile("file: a mixed stream is longer than its values need. The file is damaged; make it again.")
+    if shift:
+        wide = values.astype(np.int64) + shift
+        if wide.size and (wide.max() >= 2**31 or wide.min() < -(2**31)):
+            raise BadFile("file: a mixed value does not fit 32 bits. The file is damaged; make it again.")
+        values = (wide if where is None else np.where(where, wide, 0)).astype(np.int32)
+    return values

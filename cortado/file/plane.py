@@ -1,0 +1,76 @@
+"""One plane of integers (a mask, codes, palette ranks) to bytes and back, by the coder that makes it smallest."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cortado.errors import BadFile, BadValue
+from cortado.file import bits, mix
+
+CODECS = {"bits": 0, "mix": 3}
+MIX_LIMIT = 4 << 20
+
+
+@dataclass(frozen=True)
+class Coded:
+    """One coded stream: which codec made it, and all it needs besides the plane's shape and `where`."""
+
+    codec: int
+    body: bytes
+
+
+def checked(values: np.ndarray, where: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The plane as int32 and the mask as bool, with equal shapes.  Raises BadValue."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "iub":
+        raise BadValue(f"plane: values must be integers, got {values.dtype}. Quantize them first.")
+    if values.dtype.itemsize >= 4 and values.size and (values.min() < -(2**31) or values.max() >= 2**31):
+        raise BadValue(f"plane: values must fit 32 bits, got {values.min()} to {values.max()}. Use smaller codes.")
+    if where is not None:
+        where = np.asarray(where, dtype=bool)
+        if where.shape != values.shape:
+            raise BadValue(f"plane: `where` must have the shape of the values, {values.shape}, got {where.shape}.")
+    return np.ascontiguousarray(values, dtype=np.int32), where
+
+
+def encode_with(values: np.ndarray, where: np.ndarray | None, codec: str) -> Coded:
+    """The plane coded by one codec."""
+    if codec == "mix":
+        return Coded(CODECS[codec], mix.encode(values, where))
+    listed = values.ravel() if where is None else values[where]
+    if codec == "bits":
+        return Coded(CODECS[codec], bits.encode(listed))
+    raise BadValue(f"plane: no codec is called {codec!r}. Known: smallest, {', '.join(CODECS)}.")
+
+
+def encode_plane(values: np.ndarray, where: np.ndarray | None = None, codec: str = "smallest") -> Coded:
+    """`values` (integers of 32 bits, in the shape of the weight) as a coded stream.
+
+    `where` (bool, same shape): code only the places where it is True; the reader must know it. "smallest" tries the
+    codecs and keeps the shortest; above 4 M coded values it leaves out "mix" (seconds a million). Raises BadValue.
+    """
+    values, where = checked(values, where)
+    if codec != "smallest":
+        return encode_with(values, where, codec)
+    count = values.size if where is None else int(np.count_nonzero(where))
+    tried = [encode_with(values, where, name) for name in CODECS if name != "mix" or count <= MIX_LIMIT]
+    return min(tried, key=lambda coded: len(coded.body))
+
+
+def decode_plane(coded: Coded, shape: tuple[int, ...], where: np.ndarray | None = None) -> np.ndarray:
+    """The plane (int32, of `shape`, zeros where not coded).  Raises BadFile when the stream is damaged."""
+    if where is not None and where.shape != tuple(shape):
+        raise BadValue(f"plane: `where` must have the shape {tuple(shape)}, got {where.shape}.")
+    where = None if where is None else np.asarray(where, dtype=bool)
+    if coded.codec == CODECS["mix"]:
+        return mix.decode(coded.body, tuple(shape), where)
+    count = int(np.prod(shape)) if where is None else int(np.count_nonzero(where))
+    if coded.codec == CODECS["bits"]:
+        listed = bits.decode(coded.body, count)
+    else:
+        raise BadFile(f"file: codec {coded.codec} is unknown. The file is damaged or from a newer version.")
+    if where is None:
+        return listed.reshape(shape)
+    values = np.zeros(shape, dtype=np.int32)
+    values[where] = listed
+    return values

@@ -1,0 +1,103 @@
+"""Compile our C++ kernels on first use, keep them in a cache folder, load them; or say why not."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
+TIME_LIMIT_S = 300
+
+
+def cache_folder() -> Path:
+    """$CORTADO_CACHE, else $XDG_CACHE_HOME/cortado, else ~/.cache/cortado."""
+    if os.environ.get("CORTADO_CACHE"):
+        return Path(os.environ["CORTADO_CACHE"])
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "cortado"
+    return Path.home() / ".cache" / "cortado"
+
+
+def find_compiler() -> str | None:
+    """The path of a C++ compiler, or None."""
+    for name in (os.environ.get("CXX", ""), "g++", "c++", "clang++"):
+        path = shutil.which(name) if name else None
+        if path is not None:
+            return path
+    return None
+
+
+def processor() -> str:
+    """What -march=native depends on: the model of the processor and its features."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    kept = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    return " ".join(sorted(set(kept)))
+
+
+def sources() -> list[Path]:
+    """Our C++ files, in a fixed order."""
+    return sorted(Path(__file__).parent.glob("*.cpp"))
+
+
+def library_path(compiler: str) -> Path:
+    """Where the compiled kernels belong: the name changes with sources, flags, compiler and processor."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=TIME_LIMIT_S)
+    digest = hashlib.sha256()
+    for part in (compiler, version.stdout, processor(), *FLAGS):
+        digest.update(part.encode() + b"\0")
+    for source in sources():
+        digest.update(source.read_bytes() + b"\0")
+    return cache_folder() / f"kernels_{digest.hexdigest()[:24]}.so"
+
+
+def compile_library(compiler: str, target: Path) -> None:
+    """Compile under a temporary name, then rename: processes that compile at once do no harm to one another.
+
+    Raises OSError or subprocess.SubprocessError when that fails.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix=".so", dir=target.parent)
+    os.close(handle)
+    try:
+        command = [compiler, *FLAGS, "-o", name, *(str(source) for source in sources())]
+        subprocess.run(command, check=True, capture_output=True, timeout=TIME_LIMIT_S)
+        os.replace(name, target)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1)
+def load() -> tuple[ctypes.CDLL | None, str]:
+    """The compiled kernels (None: use the twin) and a sentence that says which of the two is at work."""
+    if os.environ.get("CORTADO_NATIVE") == "0":
+        return None, "NumPy twin (CORTADO_NATIVE=0)"
+    compiler = find_compiler()
+    if compiler is None:
+        state = "NumPy twin (no C++ compiler found)"
+    else:
+        try:
+            target = library_path(compiler)
+            if not target.exists():
+                compile_library(compiler, target)
+            return ctypes.CDLL(str(target)), "compiled kernel"
+        except (OSError, subprocess.SubprocessError) as error:
+            state = f"NumPy twin (the C++ compiler {compiler} failed: {error})"
+    warnings.warn(
+        f"native: coding runs in the {state}: the same bytes, some hundred times slower. Install g++ to speed it up.",
+        stacklevel=2,
+    )
+    return None, state
+
+
+def native_state() -> str:
+    """What runs our kernels: "compiled kernel", or "NumPy twin" with the reason in brackets."""
+    return load()[1]

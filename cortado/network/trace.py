@@ -197,7 +197,7 @@ class Recorder(TorchDispatchMode):
                     arguments=tuple(without_tensors(value) for value in args),
                     outputs=shapes_in(output),
                     pointwise=torch.Tag.pointwise in func.tags,
-                    view=func.is_view,
+                    view=func.is_view or torch.Tag.inplace_view in func.tags,
                     reduction=torch.Tag.reduction in func.tags,
                     decoding=self.decoding > 0,
                 )

@@ -27,7 +27,7 @@ def built_in(name: str, **options: Any) -> Task:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """ " Did you mean ...?" when something known is near, and what there is."""
+    """The end of an error's sentence: what may have been meant, and what there is."""
     close = difflib.get_close_matches(word.lower(), known, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
     return f"{guess} There are: {', '.join(known)}."

@@ -49,4 +49,4 @@ def _read(stream: BinaryIO | gzip.GzipFile, path: Path) -> np.ndarray:
         raise BadTask(f"task: {path} is cut short: {len(body)} of {size_bytes} bytes. Fetch the file again.")
     if stream.read(1):
         raise BadTask(f"task: {path} goes on after the {size_bytes} bytes of its header. Fetch the file again.")
-    return np.frombuffer(bytearray(body), np.uint8).reshape(shape)
+    return np.frombuffer(body, np.uint8).reshape(shape)

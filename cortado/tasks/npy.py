@@ -23,7 +23,7 @@ def read_npy_xz(path: Path) -> np.ndarray:
             read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
             shape, by_column, kind = read_header(stream)
             size_bytes = math.prod(shape)
-            if kind != np.uint8 or by_column or size_bytes > MOST_BYTES:
+            if kind != np.uint8 or by_column or min(shape, default=0) < 0 or size_bytes > MOST_BYTES:
                 raise BadTask(
                     f"task: {path} must hold rows of uint8, at most {MOST_BYTES} bytes, got {kind} of shape {shape}."
                 )
@@ -34,4 +34,4 @@ def read_npy_xz(path: Path) -> np.ndarray:
         raise BadTask(f"task: {path} cannot be read as .npy.xz: {error}. Fetch the file again.") from error
     if len(body) != size_bytes:
         raise BadTask(f"task: {path} must hold {size_bytes} bytes after its header, got {len(body)} or more.")
-    return np.frombuffer(bytearray(body), np.uint8).reshape(shape)
+    return np.frombuffer(body, np.uint8).reshape(shape)

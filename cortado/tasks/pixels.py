@@ -48,4 +48,5 @@ def checked(
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise BadTask(f"task: labels of {name} must lie in 0..{classes - 1}, got {low if low < 0 else high}.")
-    return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64))
+    # What was read from a file's bytes is read-only; torch wants to own what it may write to.
+    return torch.from_numpy(np.require(images, requirements=["C", "W"])), torch.from_numpy(labels.astype(np.int64))

@@ -22,7 +22,7 @@ def read_sheets(path: Path) -> tuple[np.ndarray, np.ndarray]:
     of this kind, and MissingPackage when Pillow is not installed.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             labels = stored["y"]
             count = math.ceil(len(labels) / SHEET_IMAGES)
             if labels.ndim != 1 or labels.dtype.kind not in "iu" or count > MOST_SHEETS:

@@ -1,0 +1,57 @@
+"""The networks of this room by name."""
+
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from cortado.errors import BadValue
+from cortado.nets.alexnet import alexnet
+from cortado.nets.digits import digits_net
+from cortado.nets.googlenet import googlenet
+from cortado.nets.lenet import lenet_5, lenet_300_100
+from cortado.nets.mobilenet import mobilenet
+from cortado.nets.resnet import resnet_20, resnet_56
+from cortado.nets.squeezenet import squeezenet
+from cortado.nets.vgg import vgg_16, vgg_16_cifar, vgg_19, vgg_f, vgg_m, vgg_s
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    make.__name__: make
+    for make in (
+        lenet_300_100,
+        lenet_5,
+        digits_net,
+        resnet_20,
+        resnet_56,
+        vgg_16_cifar,
+        vgg_16,
+        vgg_19,
+        vgg_f,
+        vgg_m,
+        vgg_s,
+        alexnet,
+        googlenet,
+        squeezenet,
+        mobilenet,
+    )
+}
+
+
+def by_name(name: str, **options: Any) -> nn.Module:
+    """The network called `name`, made with the options of its function, e.g. `by_name("mobilenet", width=0.5)`.
+
+    Raises BadValue when there is no such network or it has no such option.
+    """
+    if name not in NETWORKS:
+        close = get_close_matches(name, NETWORKS, n=1, cutoff=0.4)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise BadValue(f"nets: there is no network {name!r}.{hint} Known: {', '.join(NETWORKS)}.")
+    make = NETWORKS[name]
+    known = inspect.signature(make).parameters
+    for option in options:
+        if option not in known:
+            has = f"It has: {', '.join(known)}." if known else "It has none."
+            raise BadValue(f"nets: {name} has no option {option!r}. {has}")
+    return make(**options)

@@ -1,0 +1,59 @@
+"""MobileNet: depthwise convolutions that filter, 1 x 1 convolutions that mix."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cortado.errors import BadValue
+
+# channels out, stride of the depthwise convolution
+BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
+
+
+class SeparableBlock(nn.Module):
+    """A 3 x 3 convolution for each channel alone, then a 1 x 1 convolution across channels."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels_in, channels_in, 3, stride, 1, groups=channels_in, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_in)
+        self.pointwise = nn.Conv2d(channels_in, channels_out, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        signal = functional.relu(self.bn1(self.depthwise(signal)))
+        return functional.relu(self.bn2(self.pointwise(signal)))
+
+
+class MobileNet(nn.Module):
+    """Thirteen separable blocks.  Howard et al., 2017.
+
+    Input (N, 3, `resolution`, `resolution`), output (N, `classes`) logits. `width` multiplies all channels. The
+    weights do not depend on the resolution; the network takes any size and only remembers what it was made for.
+    """
+
+    def __init__(self, classes: int = 1000, width: float = 1.0, resolution: int = 224) -> None:
+        super().__init__()
+        self.resolution = resolution
+        first, *widths = (max(1, round(channels * width)) for channels in (32, *(out for out, _ in BLOCKS)))
+        self.conv = nn.Conv2d(3, first, 3, stride=2, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(first)
+        pairs = zip((first, *widths[:-1]), widths, BLOCKS, strict=True)
+        self.blocks = nn.Sequential(*(SeparableBlock(into, out, stride) for into, out, (_, stride) in pairs))
+        self.linear = nn.Linear(widths[-1], classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal = functional.relu(self.bn(self.conv(images)))
+        return self.linear(self.blocks(signal).mean((2, 3)))
+
+
+def mobilenet(classes: int = 1000, width: float = 1.0, resolution: int = 224) -> MobileNet:
+    """MobileNet V1: at width 1 and resolution 224, 4.2 M parameters and 569 M multiply-adds.
+
+    Raises BadValue for a width that is not above 0 or a resolution under 32.
+    """
+    if width <= 0 or resolution < 32:
+        raise BadValue(
+            f"mobilenet: width must be above 0 and resolution 32 or more, got {width} and {resolution}. "
+            "The paper goes from width=0.25, resolution=128 to width=1.0, resolution=224."
+        )
+    return MobileNet(classes, width, resolution)

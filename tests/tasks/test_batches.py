@@ -117,6 +117,7 @@ def test_read_python_batch_answers_altered_bytes_in_words():
         ({"data": PIXELS.tolist(), "labels": LABELS}, "must hold data, an array of pixels"),
         ({"data": PIXELS.astype(np.float32), "labels": LABELS}, "must be rows of 3072 uint8"),
         ({"data": PIXELS[:, :-1], "labels": LABELS}, "must be rows of 3072 uint8"),
+        ({"data": PIXELS.reshape(8, 1536), "labels": LABELS}, "must be rows of 3072 uint8"),
         ({"data": np.asfortranarray(PIXELS), "labels": LABELS}, "must be rows of 3072 uint8"),
         ({"data": PIXELS.astype(object), "labels": LABELS}, "must be rows of 3072 uint8"),
     ],

@@ -21,6 +21,8 @@ def test_built_in_tasks_all_take_a_seed(data_folder):
 def test_built_in_names_the_nearest_when_unknown():
     with pytest.raises(BadTask, match=r"no built-in task 'minst'\. Did you mean 'mnist'\? There are: digits, mnist"):
         built_in("minst")
+    with pytest.raises(BadTask, match=r"'MNIST'\. Did you mean 'mnist'\?"):
+        built_in("MNIST")
     with pytest.raises(BadTask, match=r"no built-in task 'penguins'\. There are: digits, mnist, cifar10\."):
         built_in("penguins")
     with pytest.raises(BadTask, match="digits has no option 'augment'"):

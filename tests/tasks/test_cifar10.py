@@ -137,6 +137,13 @@ def test_cifar10_refuses_missing_and_broken_parts(data_folder):
         cifar10.task()
 
 
+def test_cifar10_passes_over_members_larger_than_any_batch(data_folder, monkeypatch):
+    write(data_folder / "cifar10", "archive")
+    monkeypatch.setattr(cifar10, "MOST_BYTES", 1000)
+    with pytest.raises(BadTask, match="lacks data_batch_1"):
+        cifar10.task()
+
+
 def test_cifar10_refuses_a_lost_image(data_folder):
     write(data_folder / "cifar10", "binary")
     path = data_folder / "cifar10" / "cifar-10-batches-bin" / "data_batch_2.bin"

@@ -1,6 +1,7 @@
 """The training loop: on a CPU or GPU, in one process or under torchrun, with a teacher and penalties if asked."""
 
 import contextlib
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -9,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn import functional
 
 from cortado.errors import BadNetwork, BadValue
 from cortado.progress import Progress, quiet
 from cortado.task import Task, to_device
+from cortado.teachers import distillation, ensemble, softened
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "step")
@@ -75,6 +76,9 @@ class Loop:
         self.total = max(1, round(plan.epochs * self.steps))
         self.half = half_precision(network, plan.precision, self.device)
         self.teachers = [ready(teacher, self.device) for teacher in plan.teachers]
+        if self.teachers and plan.soft and task.train.augment is None:
+            self.task = softened(task, self.teachers, plan.temperature, plan.hard, plan.soft)
+            self.plan, self.teachers = dataclasses.replace(plan, hard=1.0, soft=0.0), []
         self.mean: dict[str, Tensor] = {}
         self.averaged = 0
         self.optimizer = self.make_optimizer()
@@ -157,9 +161,9 @@ class Loop:
         loss = plan.hard * self.task.loss(outputs, targets) if plan.hard else torch.zeros((), device=self.device)
         if not self.teachers or not plan.soft:
             return loss
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            soft = [functional.softmax(call(t, inputs, self.half).float() / plan.temperature, 1) for t in self.teachers]
-        return loss + plan.soft * distillation(outputs, torch.stack(soft).mean(0), plan.temperature)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            soft = ensemble(self.teachers, inputs, plan.temperature)
+        return loss + plan.soft * distillation(outputs, soft, plan.temperature)
 
     def set_rate(self, done: float) -> None:
         schedule = self.plan.schedule
@@ -183,13 +187,6 @@ class Loop:
                 self.mean[name] = value.detach().clone()
             else:
                 self.mean[name].lerp_(value.detach(), 1 / self.averaged)
-
-
-def distillation(outputs: Tensor, soft: Tensor, temperature: float) -> Tensor:
-    """T^2 x KL(soft || outputs at T), a mean over the batch; classes on axis 1.  Hinton, Vinyals, Dean, 2015."""
-    logs = functional.log_softmax(outputs / temperature, 1)
-    divergence = functional.kl_div(logs, soft, reduction="none").sum(1)
-    return temperature**2 * divergence.mean()
 
 
 def call(network: nn.Module, inputs: Any, channels_last: bool = False) -> Any:

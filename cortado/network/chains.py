@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from cortado.forms.form import Form
 from cortado.forms.hold import form_of, hold
+from cortado.layers.widths import match_widths, shape_of
 
 MAKERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -37,8 +38,9 @@ class Units:
 
     @property
     def count(self) -> int:
-        form = form_of(self.maker, "weight")
-        return (self.maker.weight.shape if form is None else form.shape)[0]  # type: ignore[union-attr]
+        shape = shape_of(self.maker, "weight")
+        assert shape is not None
+        return shape[0]
 
     def read_weights(self) -> list[Tensor]:
         """For each reader its weight as (outputs, units, entries a unit)."""
@@ -46,16 +48,15 @@ class Units:
 
     def cut(self, keep: Tensor) -> None:
         """Leave only the units `keep` (int64, in that order) in the maker, its norms and its readers."""
-        for reader, weight in zip(self.readers, self.read_weights(), strict=True):
+        for reader in self.readers:
             width = reader.weight.shape[1] // self.count  # type: ignore[union-attr, operator]
-            del weight
             columns = (keep[:, None] * width + torch.arange(width)).flatten()
             narrow_parameter(reader, "weight", 1, columns)
-            set_width(reader, ("in_features", "in_channels"), len(columns))
+            match_widths(reader)
         for name in ("weight", "bias"):
             if getattr(self.maker, name, None) is not None:
                 narrow_parameter(self.maker, name, 0, keep)
-        set_width(self.maker, ("out_features", "out_channels"), len(keep))
+        match_widths(self.maker)
         for norm in self.norms:
             for name in ("weight", "bias"):
                 if getattr(norm, name, None) is not None:
@@ -63,7 +64,7 @@ class Units:
             for name in ("running_mean", "running_var"):
                 if norm._buffers.get(name) is not None:
                     norm._buffers[name] = norm._buffers[name][keep].clone()  # type: ignore[index]
-            set_width(norm, ("num_features",), len(keep))
+            match_widths(norm)
 
 
 def narrow_parameter(layer: nn.Module, name: str, axis: int, keep: Tensor) -> None:
@@ -75,13 +76,6 @@ def narrow_parameter(layer: nn.Module, name: str, axis: int, keep: Tensor) -> No
     old = layer._parameters[name]
     assert old is not None
     layer._parameters[name] = nn.Parameter(old.detach().index_select(axis, keep.to(old.device)), old.requires_grad)
-
-
-def set_width(layer: nn.Module, names: tuple[str, ...], width: int) -> None:
-    """Let the layer's own attribute say its new width."""
-    for name in names:
-        if name in layer.__dict__:
-            setattr(layer, name, width)
 
 
 def find_units(network: nn.Module, example: Any) -> list[Units]:

@@ -14,6 +14,7 @@ from cortado.forms.hold import PREFIX, form_of, held_names, hold, plain_form
 from cortado.network.chains import Units, find_units
 from cortado.network.trace import Trace, trace
 from cortado.network.where import choose
+from cortado.progress import Progress, quiet
 
 
 class Weight:
@@ -90,8 +91,9 @@ class View:
     `units.cut` and `replace`.
     """
 
-    def __init__(self, network: nn.Module, plain: nn.Module, example: Any) -> None:
+    def __init__(self, network: nn.Module, plain: nn.Module, example: Any, progress: Progress | None = None) -> None:
         self.network, self.plain, self.example = network, plain, example
+        self.progress = progress or quiet()
 
     @cached_property
     def all_weights(self) -> list[Weight]:

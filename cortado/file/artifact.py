@@ -1,0 +1,263 @@
+"""Artifact: the compressed network as one compact file - save and load, bit for bit.
+
+    "CRTD" | version 1 | fingerprint 8 | schemas | records, one an entry of the plain network | CRC-32
+
+Numbers are 7 bits a byte. Only what differs from the plain network is described: a record says which schema holds
+the entry, the sizes that changed, and the coded streams. No names, no code, no pickle.
+"""
+
+import copy
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadFile, BadNetwork, BadValue, WrongNetwork
+from cortado.file.entries import Entry, entries_of, fingerprint, held_at, put
+from cortado.file.floats import decode_floats, encode_floats
+from cortado.file.plane import Coded, decode_plane, encode_plane
+from cortado.file.schema import Schema, read_schema, schema_of, write_schema
+from cortado.file.streams import NUMPY_TYPES, Place, Stream, as_floats, decode_form, encode_form, from_floats
+from cortado.file.wire import Reader, Writer
+from cortado.forms.dense import Dense
+from cortado.forms.form import Form
+from cortado.forms.hold import plain_class
+
+MAGIC, VERSION = b"CRTD", 1
+FLOAT_STREAM = 7
+"""Stands in the place of a codec's number for streams of floats."""
+Plain = nn.Module | Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One entry as stored: its schema (None: a plain tensor), the sizes that changed (axis -> size), its streams."""
+
+    schema: Schema | None
+    sizes: dict[int, int]
+    streams: tuple[Stream, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds, before anything is decoded."""
+
+    fingerprint: bytes
+    schemas: tuple[Schema, ...]
+    records: tuple[Record, ...]
+    size_bytes: int
+
+
+def plain_network(plain: Plain) -> nn.Module:
+    """The plain network itself, or what its maker makes."""
+    made = plain if isinstance(plain, nn.Module) else plain()
+    if not isinstance(made, nn.Module):
+        raise BadNetwork(f"file: plain must be a network or make one, got {type(made).__name__}.")
+    return made
+
+
+def encode(network: nn.Module, plain: Plain, codec: str = "smallest") -> bytes:
+    """The file of `network` as bytes.  Raises BadNetwork when it differs from `plain` in ways a file cannot say."""
+    base = plain_network(plain)
+    entries = entries_of(base)
+    check_classes(network, base)
+    held = [held_at(network, entry) for entry in entries]
+    forms = [value if isinstance(value, Form) else other_type(value, entry) for value, entry in zip(held, entries, strict=True)]
+    wanted = [None if form is None else schema_of(form) for form in forms]
+    schemas = list(dict.fromkeys(schema for schema in wanted if schema is not None))
+    writer = Writer()
+    writer.raw(MAGIC + bytes([VERSION]) + fingerprint(base, entries))
+    writer.number(len(schemas))
+    for schema in schemas:
+        write_schema(writer, schema)
+    for entry, value, form, schema in zip(entries, held, forms, wanted, strict=True):
+        number = 0 if schema is None else schemas.index(schema) + 1
+        write_sizes(writer, number, entry.shape, value.shape, entry.name)
+        streams = encode_form(form, codec) if form is not None else [encode_plain(value, codec)]  # type: ignore[arg-type]
+        for stream in streams:
+            writer.number(len(stream.body) * 8 + (FLOAT_STREAM if stream.codec is None else stream.codec))
+            writer.raw(stream.body)
+    writer.raw(zlib.crc32(writer.body).to_bytes(4, "little"))
+    return bytes(writer.body)
+
+
+def other_type(value: Tensor, entry: Entry) -> Form | None:
+    """A plain tensor needs no schema, unless it is of another type than it was."""
+    return None if value.dtype == entry.dtype else Dense(value)
+
+
+def check_classes(network: nn.Module, plain: nn.Module) -> None:
+    """Every layer of the plain network that owns tensors is still there, with its class."""
+    mine = dict(network.named_modules())
+    for path, layer in plain.named_modules():
+        if path not in mine or plain_class(mine[path]).__qualname__ != plain_class(layer).__qualname__:
+            found = type(mine[path]).__name__ if path in mine else "nothing"
+            raise BadNetwork(
+                f"file: {path or 'the network'} is {type(layer).__name__} in the plain network, got {found}. "
+                "Pass the plain network this one was made from; layers put in by hand cannot be stored."
+            )
+
+
+def encode_plain(value: Tensor, codec: str) -> Stream:
+    """A tensor as it is: floats, whole numbers, or raw bytes of anything else."""
+    if value.dtype in NUMPY_TYPES:
+        return Stream("values", None, encode_floats(as_floats(value)))
+    numbers = value.cpu().numpy()
+    if value.dtype == torch.bool or not value.dtype.is_floating_point and fits(value):
+        coded = encode_plane(numbers.astype(np.int32).reshape(-1), None, codec)
+        return Stream("values", coded.codec, coded.body)
+    return Stream("values", FLOAT_STREAM - 1, numbers.tobytes())
+
+
+def fits(value: Tensor) -> bool:
+    limits = torch.iinfo(torch.int32)
+    return not value.dtype.is_complex and (value.numel() == 0 or limits.min <= int(value.min()) <= int(value.max()) <= limits.max)
+
+
+def decode_plain(stream: Stream, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    if stream.codec is None:
+        if dtype not in NUMPY_TYPES:
+            raise BadFile(f"file: floats are stored for a tensor of {dtype}. The file is damaged.")
+        return from_floats(decode_floats(stream.body, NUMPY_TYPES[dtype], shape.numel()), dtype).reshape(shape)
+    if stream.codec == FLOAT_STREAM - 1:
+        if len(stream.body) != shape.numel() * dtype.itemsize:
+            raise BadFile("file: a tensor stored as it is has the wrong length. The file is damaged.")
+        return torch.frombuffer(bytearray(stream.body), dtype=dtype).reshape(shape).clone() if stream.body else torch.empty(shape, dtype=dtype)
+    if dtype.is_floating_point:
+        raise BadFile(f"file: whole numbers are stored for a tensor of {dtype}. The file is damaged.")
+    return torch.from_numpy(decode_plane(Coded(stream.codec, stream.body), (shape.numel(),))).to(dtype).reshape(shape)
+
+
+def write_sizes(writer: Writer, schema: int, before: torch.Size, after: torch.Size, name: str) -> None:
+    """The record's head: which schema, and the sizes that changed."""
+    if len(before) != len(after):
+        raise BadNetwork(f"file: {name} has {len(after)} axes, {len(before)} in the plain network. Such a change cannot be stored.")
+    changed = [axis for axis in range(len(before)) if before[axis] != after[axis]]
+    writer.number(schema * 2 + bool(changed))
+    if changed:
+        writer.number(sum(1 << axis for axis in changed))
+        for axis in changed:
+            writer.number(after[axis])
+
+
+def read(body: bytes, forms: Sequence[type[Form]] = ()) -> Contents:
+    """Take a file apart without decoding its streams.  Raises BadFile: not ours, cut short, altered, newer."""
+    if len(body) < len(MAGIC) + 14 or body[: len(MAGIC)] != MAGIC:
+        raise BadFile("file: this is not a .cortado file (it does not begin with CRTD). Make one with cortado.save.")
+    if body[len(MAGIC)] != VERSION:
+        raise BadFile(f"file: it is of version {body[len(MAGIC)]}, this reader knows version {VERSION}. Update cortado.")
+    if zlib.crc32(body[:-4]) != int.from_bytes(body[-4:], "little"):
+        raise BadFile("file: the checksum is wrong: the file was cut short or altered. Fetch or make it again.")
+    reader = Reader(body[:-4])
+    reader.raw(len(MAGIC) + 1)
+    mark = reader.raw(8)
+    schemas = tuple(read_schema(reader, forms) for _ in range(reader.number(reader.left)))
+    records = []
+    while reader.left:
+        records.append(read_record(reader, schemas))
+    return Contents(mark, schemas, tuple(records), len(body))
+
+
+def read_record(reader: Reader, schemas: tuple[Schema, ...]) -> Record:
+    start = reader.place
+    head = reader.number(len(schemas) * 2 + 1)
+    schema = None if head < 2 else schemas[head // 2 - 1]
+    sizes: dict[int, int] = {}
+    if head % 2:
+        axes = reader.number(255)
+        sizes = {axis: reader.number(2**32) for axis in range(8) if axes >> axis & 1}
+    streams = tuple(read_stream(reader, part) for part in part_names(schema))
+    return Record(schema, sizes, streams, reader.place - start)
+
+
+def part_names(schema: Schema | None, prefix: str = "") -> list[str]:
+    """The names of the streams that a schema has, in order."""
+    if schema is None:
+        return ["values"]
+    names, inner = [], list(schema.inner)
+    for name, sort in schema.form.arrays.items():
+        names += part_names(inner.pop(0), f"{prefix}{name}.") if sort == "form" else [prefix + name]
+    return names
+
+
+def read_stream(reader: Reader, part: str) -> Stream:
+    head = reader.number()
+    return Stream(part, None if head % 8 == FLOAT_STREAM else head % 8, reader.raw(head // 8))
+
+
+def decode(body: bytes, plain: Plain, forms: Sequence[type[Form]] = ()) -> nn.Module:
+    """The network that a file holds, made from a copy of `plain`.  Raises BadFile, WrongNetwork."""
+    contents = read(body, forms)
+    network = copy.deepcopy(plain) if isinstance(plain, nn.Module) else plain_network(plain)
+    entries = entries_of(network)
+    if contents.fingerprint != fingerprint(network, entries):
+        raise WrongNetwork(
+            f"file: it was made from another network than this {type(network).__name__}: names, shapes or layers differ. "
+            "Pass the network, or the maker, that it was compressed from."
+        )
+    if len(contents.records) != len(entries):
+        raise BadFile(f"file: {len(contents.records)} records for {len(entries)} tensors. The file is damaged.")
+    values = [decode_record(record, entry) for record, entry in zip(contents.records, entries, strict=True)]
+    modules = dict(network.named_modules())
+    for entry, value in zip(entries, values, strict=True):
+        put(modules, entry, value)
+    return network.eval()
+
+
+def decode_record(record: Record, entry: Entry) -> Form | Tensor:
+    if any(axis >= len(entry.shape) for axis in record.sizes):
+        raise BadFile(f"file: {entry.name} has no axis {max(record.sizes)}. The file is damaged.")
+    shape = torch.Size(record.sizes.get(axis, size) for axis, size in enumerate(entry.shape))
+    if shape.numel() > 16 * entry.shape.numel() + 4096 or max(shape, default=0) > 2**31:
+        raise BadFile(f"file: {entry.name} claims the shape {tuple(shape)}, for {tuple(entry.shape)}. The file is damaged.")
+    if record.schema is None:
+        return decode_plain(record.streams[0], shape, entry.dtype)
+    try:
+        form = decode_form(record.schema, Place(shape), list(record.streams))
+    except (BadValue, ValueError, RuntimeError, IndexError, OverflowError) as error:
+        raise error if isinstance(error, BadFile) else BadFile(f"file: {entry.name} cannot be decoded ({error}). The file is damaged.") from error
+    return form.values.detach() if isinstance(form, Dense) and not entry.learned else form
+
+
+def save(network: nn.Module, path: str | Path, plain: Plain, codec: str = "smallest") -> int:
+    """Write `network` to `path`; gives the size in bytes.
+
+    `plain` is the network it was compressed from (or its maker): the file holds the difference. Written under another
+    name and renamed, so that a crash leaves no half a file. Raises BadNetwork.
+    """
+    body = encode(network, plain, codec)
+    write_whole(Path(path), body)
+    return len(body)
+
+
+def write_whole(path: Path, body: bytes) -> None:
+    """All of a file or nothing."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(body)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: str | Path, plain: Plain, forms: Sequence[type[Form]] = ()) -> nn.Module:
+    """The network that the file at `path` holds, in eval mode, bit for bit as it was saved.
+
+    `plain` is the network it was compressed from, or its maker; its weights do not matter. `forms` are form classes of
+    your own. Raises BadFile when the file is missing, damaged or not ours, WrongNetwork when `plain` is another one.
+    """
+    return decode(read_bytes(path), plain, forms)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file.  Raises BadFile when there is none."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BadFile(f"file: {path} cannot be read ({error.strerror}). Check the path.") from error

@@ -1,0 +1,96 @@
+"""Entries: the tensors of a network in its own order, tied ones once, and a fingerprint of that list."""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork
+from cortado.forms.form import Form
+from cortado.forms.hold import form_of, held_names, hold, plain_class
+from cortado.layers.widths import match_widths
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor (parameter or saved buffer) and all its places: (path of the layer, name in the layer)."""
+
+    places: tuple[tuple[str, str], ...]
+    shape: torch.Size
+    dtype: torch.dtype
+    learned: bool
+
+    @property
+    def name(self) -> str:
+        """Its first name, "conv1.weight"."""
+        path, name = self.places[0]
+        return f"{path}.{name}" if path else name
+
+
+def entries_of(plain: nn.Module) -> list[Entry]:
+    """The entries of a plain network, in the order of its modules.  Raises BadNetwork when forms hold its weights."""
+    places: dict[int, list[tuple[str, str]]] = {}
+    tensors: dict[int, tuple[Tensor, bool]] = {}
+    for path, layer in plain.named_modules():
+        if held_names(layer) or isinstance(layer, Form):
+            raise BadNetwork(f"file: {path or 'the network'} of the plain network is held in a form. Pass the network as it came.")
+        own = [(name, value, True) for name, value in layer._parameters.items() if value is not None]
+        own += [
+            (name, value, False)
+            for name, value in layer._buffers.items()
+            if value is not None and name not in layer._non_persistent_buffers_set
+        ]
+        for name, value, learned in own:
+            places.setdefault(id(value), []).append((path, name))
+            tensors[id(value)] = (value, learned)
+    return [Entry(tuple(where), tensors[key][0].shape, tensors[key][0].dtype, tensors[key][1]) for key, where in places.items()]
+
+
+def fingerprint(plain: nn.Module, entries: list[Entry]) -> bytes:
+    """Eight bytes of the names, shapes, types and ties of a plain network, and of the classes of its layers."""
+    sums = blake2b(digest_size=8)
+    for entry in entries:
+        sums.update(repr((entry.places, tuple(entry.shape), str(entry.dtype))).encode())
+    owners = {path for entry in entries for path, _ in entry.places}
+    for path, layer in plain.named_modules():
+        if path in owners:
+            sums.update(f"{path}:{plain_class(layer).__qualname__}".encode())
+    return sums.digest()
+
+
+def held_at(network: nn.Module, entry: Entry) -> Form | Tensor:
+    """What holds an entry in a compressed network: a form or a plain tensor.  Raises BadNetwork when it is gone."""
+    modules = dict(network.named_modules())
+    path, name = entry.places[0]
+    layer = modules.get(path)
+    form = None if layer is None else form_of(layer, name)
+    if form is not None:
+        return form
+    value = None if layer is None else layer._parameters.get(name, layer._buffers.get(name))
+    if value is None:
+        raise BadNetwork(
+            f"file: the compressed network has no {entry.name}, which the plain one has. "
+            "Compare it with the network it was made from."
+        )
+    return value.detach()
+
+
+def put(modules: dict[str, nn.Module], entry: Entry, value: Form | Tensor) -> None:
+    """Put a form or tensor into every place of an entry, and let the layer's attributes follow a new shape."""
+    kept = value
+    if isinstance(value, Tensor) and entry.learned:
+        first = modules[entry.places[0][0]]._parameters[entry.places[0][1]]
+        kept = nn.Parameter(value, requires_grad=bool(first is not None and first.requires_grad))
+    for path, name in entry.places:
+        layer = modules[path]
+        if isinstance(kept, Form):
+            hold(layer, name, kept)
+        elif entry.learned:
+            layer._parameters[name] = kept  # type: ignore[assignment]
+        else:
+            layer._buffers[name] = kept
+        if value.shape != entry.shape:
+            match_widths(layer)
+        if isinstance(layer, nn.RNNBase) and not held_names(layer):
+            layer._flat_weights = [getattr(layer, key, None) for key in layer._flat_weights_names]

@@ -1,0 +1,99 @@
+"""Schema: which forms hold a weight, one inside another, with their facts; written once for all weights alike."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+import torch
+
+import cortado.forms
+from cortado.errors import BadFile, BadNetwork
+from cortado.file.wire import Reader, Writer
+from cortado.forms.form import FLOATS, FORM, Form
+
+FLOAT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+DEEPEST = 8
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A form class with its facts, the float types of its parts and the schemas of the forms inside it."""
+
+    form: type[Form]
+    facts: tuple[int, ...]
+    floats: tuple[torch.dtype, ...]
+    inner: tuple["Schema", ...]
+
+    @property
+    def spec(self) -> dict[str, int]:
+        return dict(zip(self.form.facts, self.facts, strict=True))
+
+    def text(self) -> str:
+        """For people: "masked(quantized)"."""
+        inside = ", ".join(schema.text() for schema in self.inner)
+        return self.form.__name__.lower() + (f"({inside})" if inside else "")
+
+
+def form_key(form: type[Form]) -> bytes:
+    """Two bytes that stand for a form class: from the name of its file, or module and class for a user's own."""
+    own = form.__module__.startswith("cortado.forms.")
+    name = form.__module__.rpartition(".")[2] if own else f"{form.__module__}:{form.__name__}"
+    return blake2b(name.encode(), digest_size=2).digest()
+
+
+@lru_cache(maxsize=1)
+def own_forms() -> dict[bytes, type[Form]]:
+    """The forms of cortado/forms, one a file, by key."""
+    found: dict[bytes, type[Form]] = {}
+    for info in pkgutil.iter_modules(cortado.forms.__path__):
+        module = importlib.import_module(f"cortado.forms.{info.name}")
+        class_name = "".join(word.capitalize() for word in info.name.split("_"))
+        form = getattr(module, class_name, None)
+        if isinstance(form, type) and issubclass(form, Form) and form is not Form:
+            found[form_key(form)] = form
+    return found
+
+
+def schema_of(form: Form) -> Schema:
+    """The schema of a form.  Raises BadNetwork for a float type that the file does not know."""
+    parts, floats, inner = form.parts(), [], []
+    for name, sort in form.arrays.items():
+        if sort == FLOATS:
+            if parts[name].dtype not in FLOAT_TYPES:
+                raise BadNetwork(f"file: {type(form).__name__}.{name} is {parts[name].dtype}; convert it to float32 first.")
+            floats.append(parts[name].dtype)
+        elif sort == FORM:
+            inner.append(schema_of(parts[name]))
+    spec = form.spec()
+    return Schema(type(form), tuple(spec[fact] for fact in form.facts), tuple(floats), tuple(inner))
+
+
+def write_schema(writer: Writer, schema: Schema) -> None:
+    writer.raw(form_key(schema.form))
+    for fact in schema.facts:
+        writer.signed(fact)
+    for dtype in schema.floats:
+        writer.number(FLOAT_TYPES.index(dtype))
+    for inner in schema.inner:
+        write_schema(writer, inner)
+
+
+def read_schema(reader: Reader, forms: Iterable[type[Form]] = (), depth: int = 0) -> Schema:
+    """Read a schema; `forms` are a user's own form classes.  Raises BadFile for a form that is not known."""
+    if depth > DEEPEST:
+        raise BadFile(f"file: forms nest deeper than {DEEPEST}. The file is damaged.")
+    key = reader.raw(2)
+    form = (own_forms() | {form_key(own): own for own in forms}).get(key)
+    if form is None:
+        raise BadFile(
+            f"file: it uses a form that is not known here (key {key.hex()}). "
+            "Pass the class, load(..., forms=[MyForm]), or update cortado."
+        )
+    facts = tuple(reader.signed() for _ in form.facts)
+    sorts = list(form.arrays.values())
+    floats = tuple(FLOAT_TYPES[reader.number(len(FLOAT_TYPES) - 1)] for _ in range(sorts.count(FLOATS)))
+    inner = tuple(read_schema(reader, forms, depth + 1) for _ in range(sorts.count(FORM)))
+    return Schema(form, facts, floats, inner)

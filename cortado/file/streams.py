@@ -1,0 +1,131 @@
+"""Streams: the arrays of a form as coded bytes, and back; every size is known before anything is decoded."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cortado.errors import BadFile, BadValue
+from cortado.file.floats import decode_floats, encode_floats
+from cortado.file.plane import Coded, decode_plane, encode_plane
+from cortado.file.schema import Schema
+from cortado.forms.form import FLOATS, FORM, INTEGERS, MASK, Form
+
+NUMPY_TYPES = {torch.float32: np.float32, torch.float16: np.float16, torch.float64: np.float64, torch.bfloat16: np.uint16}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One coded array: what it is ("mask", "kept.codes"), the codec's number (None for floats), its bytes."""
+
+    part: str
+    codec: int | None
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the entries of an array lie: the shape of the whole weight, and which places of it (None: all)."""
+
+    shape: torch.Size
+    where: np.ndarray | None = None
+
+    @property
+    def count(self) -> int:
+        return self.shape.numel() if self.where is None else int(self.where.sum())
+
+    def inside(self, mask: np.ndarray) -> "Place":
+        """The places that are true in `mask`, which has one entry for each place of this one."""
+        if self.where is None:
+            return Place(self.shape, mask.reshape(tuple(self.shape)))
+        where = np.zeros_like(self.where)
+        where[self.where] = mask.reshape(-1)
+        return Place(self.shape, where)
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """The array laid out in the whole weight."""
+        if self.where is None:
+            return values.reshape(tuple(self.shape))
+        whole = np.zeros(tuple(self.shape), dtype=values.dtype)
+        whole[self.where] = values.reshape(-1)
+        return whole
+
+    def gather(self, whole: np.ndarray) -> np.ndarray:
+        return whole.reshape(-1) if self.where is None else whole[self.where]
+
+
+def encode_form(form: Form, codec: str, place: Place | None = None, prefix: str = "") -> list[Stream]:
+    """The streams of a form's arrays, in the order of its class."""
+    place = place or Place(form.shape)
+    parts, found, inner = form.parts(), [], place
+    for name, sort in form.arrays.items():
+        if sort == FORM:
+            found += encode_form(parts[name], codec, inner, f"{prefix}{name}.")
+            continue
+        if sort == FLOATS:
+            found.append(Stream(prefix + name, None, encode_floats(as_floats(parts[name]))))
+            continue
+        values = parts[name].cpu().numpy().astype(np.int32)
+        if values.size == place.count:
+            coded = encode_plane(place.spread(values), place.where, codec)
+        else:
+            coded = encode_plane(values.reshape(-1), None, codec)
+        found.append(Stream(prefix + name, coded.codec, coded.body))
+        if sort == MASK:
+            inner = place.inside(values.astype(bool))
+    return found
+
+
+def decode_form(schema: Schema, place: Place, streams: list[Stream]) -> Form:
+    """The form that `streams` hold; takes its streams off the front of the list.  Raises BadFile when they cannot be."""
+    floats, inner, insides = list(schema.floats), list(schema.inner), place
+    parts: dict[str, Tensor | Form] = {}
+    try:
+        sizes = schema.form.sizes(torch.Size([place.count]) if place.where is not None else place.shape, schema.spec)
+    except BadValue as error:
+        raise BadFile(f"file: {error} The file is damaged.") from error
+    for name, sort in schema.form.arrays.items():
+        if sort == FORM:
+            parts[name] = decode_form(inner.pop(0), insides, streams)
+            continue
+        stream, count = streams.pop(0), sizes.get(name, place.count)
+        if count > 4 * place.shape.numel() + 1024:
+            raise BadFile(f"file: {name} claims {count} entries for a weight of {place.shape.numel()}. The file is damaged.")
+        if sort == FLOATS:
+            dtype = floats.pop(0)
+            parts[name] = from_floats(decode_floats(stream.body, NUMPY_TYPES[dtype], count), dtype)
+            continue
+        parts[name] = torch.from_numpy(decode_integers(stream, place, count, name in sizes, sort))
+        if sort == MASK:
+            insides = place.inside(parts[name].numpy())  # type: ignore[union-attr]
+    shape = place.shape if place.where is None else torch.Size([place.count])
+    try:
+        return schema.form.from_parts(shape, schema.spec, parts)
+    except BadValue as error:
+        raise BadFile(f"file: {error} The file is damaged.") from error
+
+
+def decode_integers(stream: Stream, place: Place, count: int, own_size: bool, sort: str) -> np.ndarray:
+    coded = Coded(stream.codec or 0, stream.body)
+    if own_size:
+        values = decode_plane(coded, (count,))
+    else:
+        values = place.gather(decode_plane(coded, tuple(place.shape), place.where))
+    if sort == MASK:
+        if values.size and not 0 <= values.min() <= values.max() <= 1:
+            raise BadFile("file: a mask holds something other than 0 and 1. The file is damaged.")
+        return values.astype(bool)
+    assert sort == INTEGERS
+    return values
+
+
+def as_floats(values: Tensor) -> np.ndarray:
+    """A float tensor as a NumPy array; bfloat16 as the 16 bits it is."""
+    values = values.detach().cpu().contiguous().flatten()
+    return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.numpy()
+
+
+def from_floats(values: np.ndarray, dtype: torch.dtype) -> Tensor:
+    made = torch.from_numpy(values)
+    return made.view(torch.bfloat16) if dtype == torch.bfloat16 else made

@@ -1,0 +1,58 @@
+"""distill/logits: learn from the softened outputs of a teacher, or of several."""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from cortado.errors import BadRecipe
+from cortado.method import Method, knob
+from cortado.network.view import View
+from cortado.task import Task
+from cortado.tune import OPTIMIZERS, Plan, train
+
+
+@dataclass(frozen=True)
+class DistillLogits(Method):
+    """loss = hard x task loss + soft x T^2 x KL(teacher at T || network at T).  Hinton, Vinyals, Dean, 2015.
+
+    `teacher` is "plain" (the network as it came), "package.module:maker", a network, or a tuple of those: the mean of
+    their probabilities teaches (an ensemble).
+    """
+
+    trains = True
+
+    teacher: Any = knob("plain", says="plain, package.module:maker, a network, or a tuple of them")
+    epochs: float = knob(1.0, low=0.0, says="passes over the training data")
+    temperature: float = knob(4.0, low=0.05, says="softens both outputs")
+    hard: float = knob(0.3, low=0.0, says="weight of the task's own loss")
+    soft: float = knob(0.7, low=0.0, says="weight of the teacher's term")
+    rate: float = knob(1e-3, low=0.0, says="learning rate")
+    optimizer: str = knob("adam", one_of=OPTIMIZERS, says="the optimizer")
+    decay: float = knob(0.0, low=0.0, says="weight decay (L2)")
+    batch: int | None = knob(None, low=1, says="samples a step, when other than the task's")
+
+    def apply(self, view: View, task: Task) -> None:
+        several = self.teacher if isinstance(self.teacher, (tuple, list)) else (self.teacher,)
+        train(view.network, task, Plan(
+            epochs=self.epochs, rate=self.rate, optimizer=self.optimizer, decay=self.decay, batch=self.batch,
+            teachers=[teacher_of(one, view) for one in several], temperature=self.temperature, hard=self.hard,
+            soft=self.soft, seed=task.seed, says=self.name(), progress=view.progress,
+        ))  # fmt: skip
+
+
+def teacher_of(teacher: Any, view: View) -> nn.Module:
+    """The network that `teacher` stands for.  Raises BadRecipe when it stands for none."""
+    if isinstance(teacher, nn.Module):
+        return teacher
+    if teacher == "plain":
+        return view.plain
+    module_name, _, maker = str(teacher).partition(":")
+    try:
+        made = getattr(importlib.import_module(module_name), maker)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadRecipe(f"distill/logits: teacher {teacher!r} cannot be made ({error}). Write package.module:maker.") from error
+    if not isinstance(made, nn.Module):
+        raise BadRecipe(f"distill/logits: {teacher!r} made {type(made).__name__}, not a network.")
+    return made

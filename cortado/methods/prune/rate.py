@@ -1,0 +1,161 @@
+"""prune/rate: train rounded weights with their estimated bits as a penalty; what does not pay for itself goes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.forms.form import Form
+from cortado.forms.latent import Latent, LearnedStep
+from cortado.forms.masked import Masked
+from cortado.forms.quantized import Quantized
+from cortado.method import Method, knob
+from cortado.methods.prune.bits import as_planes, bits_of_levels, nonzero_price
+from cortado.methods.prune.units import PruneUnits
+from cortado.network.view import View, Weight
+from cortado.task import Task
+from cortado.tune import Plan, train
+
+
+@dataclass(frozen=True)
+class PruneRate(Method):
+    """Rate-distortion training: loss + strength x estimated bits of the file, over weights rounded to a learned step.
+
+    One knob, `strength`, gives sparsity, structure and precision at once, because a bit is a bit: entropy-penalised
+    training (Oktay et al., 2020) with the learned step of LSQ (Esser et al., 2020). The price of a nonzero follows
+    the rows, columns and kernels as they empty out. Units that died are removed on the way. A finish with frozen
+    zeros and a pull towards the rounded values ends it, so that the weights come to rest.
+    """
+
+    lossy = True
+    trains = True
+
+    strength: float = knob(1e-5, low=0.0, high=1.0, says="loss that one bit of the file may save")
+    epochs: float = knob(10.0, low=0.01, says="epochs of training with the penalty")
+    finish: float = knob(3.0, low=0.0, says="epochs of the finish with frozen zeros")
+    rate: float = knob(2e-3, low=0.0, says="learning rate of the weights")
+    step: float = knob(0.5, low=0.01, high=10.0, says="first rounding step, in standard deviations of the layer")
+    pull: float = knob(1e-4, low=0.0, says="strength, at the end, of the pull towards rounded values")
+    bias: bool = knob(True, says="round and price the biases too, on the step of their layer")
+
+    def apply(self, view: View, task: Task) -> None:
+        weights = self.enter(view)
+        self.train_rate(view, task, weights)
+        freeze_zeros(weights)
+        self.train_finish(view, task, weights)
+        for weight in weights:
+            weight.put(flattened(weight.form.settle()))
+        PruneUnits().sweep(view)
+
+    def enter(self, view: View) -> list[Weight]:
+        """Hold the chosen weights, and biases beside them, as latent ones with one step a layer."""
+        steps: dict[str, LearnedStep] = {}
+        chosen = view.weights(self.where)
+        for weight in chosen:
+            spread = float(weight.dense().std()) or 1e-3
+            rounding = steps[weight.layer_path] = LearnedStep(self.step * spread)
+            weight.put(Latent(weight.dense(), rounding))
+        if not self.bias:
+            return chosen
+        for weight in view.all_weights:
+            if weight.layer_path in steps and weight.name.startswith("bias"):
+                weight.put(Latent(weight.dense(), steps[weight.layer_path]))
+                chosen.append(weight)
+        return chosen
+
+    def train_rate(self, view: View, task: Task, weights: list[Weight]) -> None:
+        prices = Prices(weights)
+        sweep = PruneUnits(sort=False)
+
+        def after_epoch(network: nn.Module, epoch: int) -> bool:
+            # Structure follows early and late alike, but each removal restarts the optimizer: not at every epoch.
+            return epoch & (epoch - 1) == 0 and sweep.sweep(view) > 0 and prices.refresh() is None
+
+        train(view.network, task, Plan(
+            epochs=self.epochs, rate=self.rate, groups=self.groups, seed=task.seed, average=0.2, warmup=0.02,
+            penalty=lambda network: self.strength * prices.bits(), says=f"{self.name()}: rate",
+            after_batch=lambda network, step: prices.refresh() if step % 50 == 0 else None, after_epoch=after_epoch,
+            soft=0.0, progress=view.progress,
+        ))  # fmt: skip
+        sweep.sweep(view)
+
+    def train_finish(self, view: View, task: Task, weights: list[Weight]) -> None:
+        if self.finish == 0:
+            return
+        done = [0.0]
+        forms = [form for weight in weights if (form := latent_of(weight.form)) is not None]
+
+        def penalty(network: nn.Module) -> Tensor:
+            levels = [form.values / form.rounding.size for form in forms]
+            rate = sum(bits_of_levels(level, torch.ones(())) for level in levels)
+            rest = sum(((level - level.detach().round()) ** 2).sum() for level in levels)
+            return self.strength * rate + self.pull * done[0] * rest
+
+        total = max(1.0, self.finish * len(task.train) / task.batch)
+
+        def count(network: nn.Module, step: int) -> None:
+            done[0] = min(1.0, step / total)
+
+        train(view.network, task, Plan(
+            epochs=self.finish, rate=self.rate / 4, groups=self.groups, seed=task.seed + 1, average=0.3,
+            penalty=penalty, after_batch=count, says=f"{self.name()}: finish", progress=view.progress,
+        ))  # fmt: skip
+
+    def groups(self, network: nn.Module) -> Iterable[dict[str, Any]]:
+        """The steps learn at half the rate of the weights."""
+        steps = {id(module.step) for module in network.modules() if isinstance(module, LearnedStep)}
+        learning = [p for p in network.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in learning if id(p) not in steps]},
+            {"params": [p for p in learning if id(p) in steps], "weight_decay": 0.0},
+        ]
+
+
+class Prices:
+    """The price of a nonzero at each place of each latent weight, kept up to date with what is zero now."""
+
+    def __init__(self, weights: list[Weight]) -> None:
+        self.weights = weights
+        self.refresh()
+
+    def refresh(self) -> None:
+        self.forms = [form for weight in self.weights if isinstance(form := weight.form, Latent)]
+        with torch.no_grad():
+            self.prices = [
+                nonzero_price(as_planes(form.values / form.rounding.size).round() != 0) for form in self.forms
+            ]
+
+    def bits(self) -> Tensor:
+        """Estimated bits of all the weights: a scalar with a gradient."""
+        return torch.stack([
+            bits_of_levels(as_planes(form.values / form.rounding.size), price)
+            for form, price in zip(self.forms, self.prices, strict=True)
+        ]).sum()  # fmt: skip
+
+
+def latent_of(form: Form) -> Latent | None:
+    """The latent form itself, or the one inside a mask."""
+    if isinstance(form, Masked):
+        return latent_of(form.kept)
+    return form if isinstance(form, Latent) else None
+
+
+def freeze_zeros(weights: list[Weight]) -> None:
+    """What rounds to zero stays zero; the survivors go on as latent ones."""
+    for weight in weights:
+        form = weight.form
+        if isinstance(form, Latent):
+            values = form.values.detach()
+            mask = (values / form.rounding.size.detach()).round() != 0
+            weight.put(Masked(mask, Latent(values[mask], form.rounding)))
+
+
+def flattened(form: Form) -> Form:
+    """Codes with their zeros among them instead of a mask beside them: the coder wants one plane."""
+    if not (isinstance(form, Masked) and isinstance(form.kept, Quantized)):
+        return form
+    codes = torch.zeros(form.shape, dtype=torch.int32)
+    codes[form.mask] = form.kept.codes.int()
+    return Quantized(codes, form.kept.scale)

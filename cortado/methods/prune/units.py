@@ -1,0 +1,64 @@
+"""prune/units: remove units that nothing feeds or nothing reads, and put the busiest first.  Changes no output."""
+
+from dataclasses import dataclass
+
+import torch
+
+from cortado.method import Method, knob
+from cortado.network.chains import Units
+from cortado.network.view import View
+from cortado.task import Task
+
+
+@dataclass(frozen=True)
+class PruneUnits(Method):
+    """Remove dead units - all their weights and their bias are zero, or all readers ignore them - and sort the rest.
+
+    A unit's output is then zero, or not used, so that the network computes what it did. Sorting by the number of
+    nonzero weights is free as well, and lets the coder find the empty parts of a weight in one place.
+    """
+
+    sort: bool = knob(True, says="put units with many nonzero weights first")
+
+    def apply(self, view: View, task: Task) -> None:
+        self.sweep(view)
+
+    def sweep(self, view: View) -> int:
+        """Remove and sort; gives the number of units removed."""
+        removed, fell = 0, 1
+        while fell:
+            fell = sum(self.tidy(units, sort=False) for units in view.units)
+            removed += fell
+        if self.sort:
+            for units in view.units:
+                self.tidy(units, sort=True)
+        view.__dict__.pop("trace", None)
+        return removed
+
+    def tidy(self, units: Units, sort: bool) -> int:
+        alive, busy = activity(units)
+        if not bool(alive.any()):
+            # A layer without any unit cannot run; one dead unit stays.
+            alive[0] = True
+        if alive.all() and not sort:
+            return 0
+        keep = alive.nonzero().squeeze(1)
+        if sort:
+            keep = keep[torch.sort(busy[keep], descending=True, stable=True).indices]
+        units.cut(keep)
+        return int((~alive).sum())
+
+
+def activity(units: Units) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each unit: whether it can matter, and how many nonzero weights feed and read it."""
+    fed = (units.maker.weight.detach() != 0).flatten(1).sum(1)  # type: ignore[union-attr, operator]
+    read = sum((weight != 0).sum((0, 2)) for weight in units.read_weights())
+    given = fed > 0
+    if getattr(units.maker, "bias", None) is not None:
+        given = given | (units.maker.bias.detach() != 0)  # type: ignore[union-attr, operator]
+    if units.norms:
+        # A norm adds a shift of its own: an unfed unit is not silent.
+        given = torch.ones_like(given)
+    return given & (torch.as_tensor(read) > 0), fed + read
+
+

@@ -1,0 +1,90 @@
+"""prune/weights: drop the weights that matter least, anywhere in a layer."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cortado.errors import BadValue
+from cortado.forms.masked import Masked
+from cortado.forms.palette import Palette
+from cortado.forms.quantized import Quantized
+from cortado.method import Method, knob
+from cortado.network.view import View, Weight
+from cortado.scores.score import score
+from cortado.task import Task
+
+
+@dataclass(frozen=True)
+class PruneWeights(Method):
+    """Set the weights that matter least to zero and keep them there.  Han, Pool, Tran, Dally, 2015.
+
+    `keep` is the share of all weights that stays; weights that were dropped before stay dropped and count. With
+    `threshold` instead, weights whose score is under threshold x the standard deviation of their layer go (the paper's
+    quality factor). `by` is a score: magnitude, magnitude_l2, activation, taylor, curvature (Optimal Brain Damage),
+    random, or your own.
+    """
+
+    lossy = True
+
+    keep: float = knob(0.5, low=0.0, high=1.0, says="share of weights kept")
+    by: str = knob("magnitude", says="score that ranks the weights")
+    across: bool = knob(False, says="rank across layers, so that some give more than others")
+    of: str = knob("all", one_of=("all", "survivors"), says="what the share is of: all weights, or those still there")
+    threshold: float | None = knob(None, low=0.0, says="drop under this many standard deviations of the layer, instead")
+
+    def apply(self, view: View, task: Task) -> None:
+        weights = [weight for weight in view.weights(self.where) if weight.shape.numel()]
+        alive = [still_there(weight) for weight in weights]
+        scores = score(self.by).of(weights, view, task)
+        for weight, mask in zip(weights, self.masks(weights, scores, alive), strict=True):
+            if not bool(mask.any()):
+                raise BadValue(f"{self.name()}: nothing of {weight.path} would be left. Raise keep, or leave it out with where.")
+            drop(weight, mask)
+
+    def masks(self, weights: list[Weight], scores: list[Tensor], alive: list[Tensor]) -> list[Tensor]:
+        if self.threshold is not None:
+            limits = [self.threshold * float(weight.dense()[mask].std()) for weight, mask in zip(weights, alive, strict=True)]
+            return [(s >= limit) & a for s, a, limit in zip(scores, alive, limits, strict=True)]
+        ranked = [torch.where(a, s.to(a.device), -1.0) for s, a in zip(scores, alive, strict=True)]
+        if not self.across:
+            return [highest(r, self.count(a)) & a for r, a in zip(ranked, alive, strict=True)]
+        together = highest(torch.cat([r.flatten() for r in ranked]), self.count(torch.cat([a.flatten() for a in alive])))
+        pieces = together.split([r.numel() for r in ranked])
+        return [p.view(a.shape) & a for p, a in zip(pieces, alive, strict=True)]
+
+    def count(self, alive: Tensor) -> int:
+        """How many entries stay."""
+        entries = alive.numel() if self.of == "all" else int(alive.sum())
+        return round(self.keep * entries)
+
+
+def still_there(weight: Weight) -> Tensor:
+    """True where a weight has not been dropped before."""
+    form = weight.form
+    return form.mask.clone() if isinstance(form, Masked) else torch.ones(weight.shape, dtype=torch.bool)
+
+
+def highest(values: Tensor, count: int) -> Tensor:
+    """True at the `count` highest values, exactly; among equals the first ones."""
+    order = torch.sort(values.flatten(), descending=True, stable=True).indices
+    mask = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
+    mask[order[:count]] = True
+    return mask.view(values.shape)
+
+
+def drop(weight: Weight, mask: Tensor) -> None:
+    """Keep only what the mask keeps; the survivors stay in the form they are in."""
+    form = weight.form
+    if isinstance(form, Masked):
+        survivors = mask[form.mask].nonzero().squeeze(1)
+        weight.put(Masked(mask, form.kept.narrow(0, survivors)))
+    elif isinstance(form, Quantized):
+        # Zero is on the grid: a dropped weight is one more zero code.
+        nought = torch.zeros((), dtype=torch.int32) if form.zero is None else form.spread(form.zero)
+        codes = torch.where(mask, form.codes.int(), nought)
+        weight.put(Quantized(codes, form.scale, form.zero, form.layout, form.group))
+    elif isinstance(form, Palette):
+        weight.put(Masked(mask, Palette(form.book, form.codes[mask])))
+    else:
+        weight.put(Masked.of(weight.dense(), mask))

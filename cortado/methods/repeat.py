@@ -1,0 +1,33 @@
+"""repeat: a few stages, several times, gently."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cortado.errors import BadValue
+from cortado.method import Method, knob
+from cortado.network.view import View
+from cortado.task import Task
+
+
+@dataclass(frozen=True)
+class Repeat(Method):
+    """Run `rounds`, each a tuple of methods, one after another.
+
+    In a recipe: `repeat: {times: 3, do: [...]}`; there a knob given as a list has one value for each round, so that
+    `prune/weights: {keep: [0.5, 0.3, 0.1]}` prunes a little more each time.
+    """
+
+    lossy = True
+    trains = True
+
+    rounds: tuple[Any, ...] = knob((), says="the stages of each round, in order")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.rounds or not all(isinstance(stage, Method) for stages in self.rounds for stage in stages):
+            raise BadValue("repeat: rounds must be tuples of methods, got none. Write repeat: {times: 2, do: [...]}.")
+
+    def apply(self, view: View, task: Task) -> None:
+        for stages in self.rounds:
+            for stage in stages:
+                stage.apply(View(view.network, view.plain, view.example, view.progress), task)

@@ -1,0 +1,75 @@
+"""rewind: give the survivors earlier values, or fresh random ones, and keep the masks."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork
+from cortado.forms.dense import Dense
+from cortado.forms.form import Form
+from cortado.forms.hold import held_names
+from cortado.forms.masked import Masked
+from cortado.method import Method, knob
+from cortado.network.view import View, Weight, parameter_places
+from cortado.task import Task
+
+
+@dataclass(frozen=True)
+class Rewind(Method):
+    """Set all parameters and statistics back: to the start of the recipe, or to fresh random values.
+
+    `to: start` is the lottery ticket (Frankle, Carbin, 2019) when the recipe began with an untrained network;
+    `to: random` its control, and "training from scratch" (Liu et al., 2019). Masks stay as they are.
+    """
+
+    trains = True
+
+    to: str = knob("start", one_of=("start", "random"), says="which values: those the recipe began with, or new ones")
+
+    def apply(self, view: View, task: Task) -> None:
+        source = view.plain if self.to == "start" else reinitialised(view.plain, task)
+        values = {weight.path: weight.dense() for weight in parameter_places(source)}
+        for weight in view.all_weights:
+            put_values(weight, values[weight.path])
+        buffers = dict(source.named_buffers())
+        for name, buffer in view.network.named_buffers():
+            if name in buffers and buffers[name].shape == buffer.shape:
+                buffer.copy_(buffers[name])
+
+
+def put_values(weight: Weight, values: Tensor) -> None:
+    """Give a weight `values` inside the mask that it has.  Raises BadNetwork when its shape changed."""
+    if values.shape != weight.shape:
+        raise BadNetwork(f"rewind: {weight.path} has another shape than before. Rewind before units are removed.")
+    form: Form = weight.form
+    held = weight.name in held_names(weight.layer)
+    if isinstance(form, Masked):
+        weight.put(Masked.of(values, form.mask))
+    elif held:
+        weight.put(Dense(values))
+    else:
+        with torch.no_grad():
+            getattr(weight.layer, weight.name).copy_(values)
+
+
+def reinitialised(network: nn.Module, task: Task) -> nn.Module:
+    """A copy whose layers drew new values, by their own reset_parameters, from the task's seed.
+
+    Raises BadNetwork when a layer with parameters of its own has no reset_parameters.
+    """
+    twin = copy.deepcopy(network)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(task.seed * 1_000_003 + 41)
+        for path, layer in twin.named_modules():
+            if not any(value is not None for value in layer._parameters.values()):
+                continue
+            reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
+            if reset is None:
+                raise BadNetwork(
+                    f"rewind: {path} ({type(layer).__name__}) has no reset_parameters, so it cannot draw new values. "
+                    "Give the class one, or use to: start."
+                )
+            reset()
+    return twin

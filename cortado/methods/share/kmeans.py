@@ -1,0 +1,75 @@
+"""share/kmeans: let the weights of a layer share a few values."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cortado.forms.form import Form
+from cortado.forms.palette import Palette
+from cortado.method import Method, knob
+from cortado.network.view import View, Weight
+from cortado.task import Task
+
+
+@dataclass(frozen=True)
+class ShareKmeans(Method):
+    """Cluster each layer's weights by one-dimensional k-means and keep a codebook.  Han, Mao, Dally, 2016.
+
+    A mask already there stays: only survivors are clustered. Convolutions and the rest may have different numbers of
+    bits. A `tune` afterwards moves the shared values: the gradient of a value is the sum over its members.
+    """
+
+    lossy = True
+
+    bits: int = knob(5, low=1, high=8, says="bits of a code: 2**bits shared values a layer")
+    conv_bits: int | None = knob(None, low=1, high=8, says="bits for convolutions, when other than bits")
+    start: str = knob("linear", one_of=("linear", "density", "random"), says="where the centroids begin")
+    rounds: int = knob(100, low=1, says="k-means steps at most")
+
+    def apply(self, view: View, task: Task) -> None:
+        for number, weight in enumerate(view.weights(self.where)):
+            generator = task.generator(31 + number)
+            weight.recode(lambda values, weight=weight, generator=generator: self.share(values, weight, generator))
+
+    def share(self, values: Tensor, weight: Weight, generator: torch.Generator) -> Form:
+        conv = isinstance(weight.layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        bits = self.conv_bits if conv and self.conv_bits is not None else self.bits
+        flat = values.flatten()
+        book, codes = kmeans(flat, first_centroids(flat, 2**bits, self.start, generator), self.rounds)
+        return Palette(book, codes.view(values.shape))
+
+
+def first_centroids(values: Tensor, count: int, start: str, generator: torch.Generator) -> Tensor:
+    """`count` centroids to begin with: evenly over the range, at even quantiles (density), or random samples (Forgy)."""
+    if start == "linear":
+        return torch.linspace(float(values.min()), float(values.max()), count, dtype=values.dtype, device=values.device)
+    ranked = values.sort().values
+    if start == "density":
+        places = (torch.arange(count, device=values.device) + 0.5) / count * (len(ranked) - 1)
+        return ranked[places.long()]
+    picks = torch.randperm(len(values), generator=generator)[:count]
+    return values[picks.to(values.device)].sort().values
+
+
+def kmeans(values: Tensor, centroids: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
+    """Lloyd's k-means on a line: (centroids that have members, sorted; the code of each value).
+
+    On sorted values a cluster is an interval, so that a round costs one search of the borders.
+    """
+    ranked, order = values.double().sort()
+    sums = torch.cat([ranked.new_zeros(1), ranked.cumsum(0)])
+    centres = centroids.double().sort().values.unique()
+    for _ in range(rounds):
+        borders = torch.searchsorted(ranked, (centres[1:] + centres[:-1]) / 2)
+        ends = torch.cat([borders, borders.new_tensor([len(ranked)])])
+        starts = torch.cat([borders.new_zeros(1), borders])
+        filled = ends > starts
+        moved = (sums[ends] - sums[starts])[filled] / (ends - starts)[filled]
+        if len(moved) == len(centres) and torch.equal(moved, centres):
+            break
+        centres = moved
+    borders = torch.searchsorted(ranked, (centres[1:] + centres[:-1]) / 2)
+    codes = torch.empty(len(values), dtype=torch.long, device=values.device)
+    codes[order] = torch.searchsorted(borders, torch.arange(len(values), device=values.device), right=True)
+    return centres.to(values.dtype), codes

@@ -1,0 +1,63 @@
+"""tune: train what the forms leave to learn - survivors, shared values, scales, biases - and keep the forms."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from cortado.method import Method, knob
+from cortado.network.view import View
+from cortado.task import Task
+from cortado.tune import OPTIMIZERS, SCHEDULES, Plan, train
+
+
+@dataclass(frozen=True)
+class Tune(Method):
+    """The training loop on the task's own loss, and on the plain network's outputs when `teacher` is above 0.
+
+    A mask, codes or codebook stay as they are: only their floats learn. In Python, cortado.tune.train takes any
+    optimizer, schedule, penalty and teachers.
+    """
+
+    trains = True
+
+    epochs: float = knob(1.0, low=0.0, says="passes over the training data")
+    rate: float = knob(1e-3, low=0.0, says="learning rate")
+    optimizer: str = knob("adam", one_of=OPTIMIZERS, says="the optimizer")
+    schedule: str = knob("cosine", one_of=SCHEDULES, says="how the rate falls")
+    momentum: float = knob(0.9, low=0.0, high=1.0, says="momentum of sgd")
+    decay: float = knob(0.0, low=0.0, says="weight decay (L2)")
+    batch: int | None = knob(None, low=1, says="samples a step, when other than the task's")
+    teacher: float = knob(0.0, low=0.0, high=1.0, says="share of the loss that the plain network teaches, at temperature 4")
+    average: float = knob(0.0, low=0.0, high=1.0, says="share of the training, at its end, over which weights are averaged")
+    warmup: float = knob(0.0, low=0.0, high=1.0, says="share of the training in which the rate rises")
+    clip: float | None = knob(None, low=0.0, says="largest norm of the gradient")
+    precision: str = knob("auto", one_of=("auto", "float32", "bfloat16"), says="of the products; auto takes what is fast")
+
+    def apply(self, view: View, task: Task) -> None:
+        frozen = [] if self.where == "*" else freeze_others(view, self.where)
+        try:
+            train(view.network, task, Plan(
+                epochs=self.epochs, rate=self.rate, optimizer=self.optimizer, schedule=self.schedule, momentum=self.momentum,
+                decay=self.decay, batch=self.batch, average=self.average, warmup=self.warmup, clip=self.clip,
+                precision=self.precision, teachers=(view.plain,) if self.teacher else (), temperature=4.0,
+                hard=1.0 - self.teacher, soft=self.teacher, seed=task.seed, says=self.name(), progress=view.progress,
+            ))  # fmt: skip
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+
+
+def freeze_others(view: View, where: str) -> list[nn.Parameter | Tensor]:
+    """Keep every parameter outside `where` from learning; gives those that were switched off."""
+    chosen = {id(part) for weight in view.weights(where) for part in parameters_of(weight.layer, weight.name)}
+    switched = [p for p in view.network.parameters() if p.requires_grad and id(p) not in chosen]
+    for parameter in switched:
+        parameter.requires_grad_(False)
+    return list(switched)
+
+
+def parameters_of(layer: nn.Module, name: str) -> list[nn.Parameter]:
+    """The Parameters that make up a weight: itself, or those of its form."""
+    own = layer._parameters.get(name)
+    held = layer._modules.get(f"held_{name}")
+    return [own] if own is not None else list(held.parameters()) if held is not None else []

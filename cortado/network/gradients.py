@@ -1,0 +1,84 @@
+"""Gradients with respect to the dense weights of a network, whatever forms hold them."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.forms.hold import held_names, release
+from cortado.network.view import View, Weight, parameter_places
+from cortado.task import Data
+
+SlopeOf = Callable[[Any, Tensor], Tensor]
+"""(outputs, targets) -> a scalar whose gradient is wanted."""
+
+
+def released(network: nn.Module) -> nn.Module:
+    """A copy in eval mode whose weights are all plain parameters, free to have gradients; ties are kept."""
+    twin = copy.deepcopy(network).eval()
+    for weight in parameter_places(twin):
+        layer, name = weight.places[0]
+        value = release(layer, name) if name in held_names(layer) else layer._parameters[name]
+        for other, other_name in weight.places[1:]:
+            release(other, other_name)
+            other._parameters[other_name] = value  # type: ignore[assignment]
+    return twin.requires_grad_(True)
+
+
+def gradients(view: View, weights: list[Weight], data: Data, batch: int, slope: SlopeOf) -> Iterator[list[Tensor]]:
+    """For each batch of `data` the gradients of `slope` with respect to the dense values of `weights`."""
+    twin = released(view.network)
+    by_path = {weight.path: weight for weight in parameter_places(twin)}
+    wanted = [getattr(by_path[weight.path].layer, by_path[weight.path].name) for weight in weights]
+    device = wanted[0].device
+    for inputs, targets in data.batches(batch):
+        inputs = tuple(part.to(device) for part in inputs) if isinstance(inputs, tuple) else inputs.to(device)
+        outputs = twin(*inputs) if isinstance(inputs, tuple) else twin(inputs)
+        value = slope(outputs, targets.to(device))
+        found = torch.autograd.grad(value, wanted, allow_unused=True)
+        yield [torch.zeros_like(w) if g is None else g for g, w in zip(found, wanted, strict=True)]
+
+
+def input_squares(view: View, weights: list[Weight], data: Data, batch: int) -> dict[str, Tensor]:
+    """For each layer of `weights` that was called: the mean square of each channel (last or second axis) it reads.
+
+    Streaming: memory does not grow with the data.
+    """
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def note(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+            signal = inputs[0].detach()
+            if not signal.is_floating_point():
+                return
+            axis = 1 if slides_kernel(layer) and signal.dim() > 2 else signal.dim() - 1
+            flat = signal.transpose(0, axis).flatten(1)
+            sums[path] = sums.get(path, torch.zeros(flat.shape[0])) + (flat**2).sum(1).cpu()
+            counts[path] = counts.get(path, 0) + flat.shape[1]
+
+        return hook
+
+    hooks = [weight.layer.register_forward_pre_hook(note(weight.layer_path)) for weight in weights]
+    mode = view.network.training
+    view.network.eval()
+    device = next((p.device for p in view.network.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            for inputs, _ in data.batches(batch):
+                if isinstance(inputs, tuple):
+                    view.network(*(part.to(device) for part in inputs))
+                else:
+                    view.network(inputs.to(device))
+    finally:
+        view.network.train(mode)
+        for hook in hooks:
+            hook.remove()
+    return {path: total / counts[path] for path, total in sums.items()}
+
+
+def slides_kernel(layer: nn.Module) -> bool:
+    """Whether a layer slides a kernel, so that its channels are on axis 1."""
+    return "kernel_size" in layer.__dict__

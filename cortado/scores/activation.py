@@ -1,0 +1,38 @@
+"""Activation: a weight is worth its size times that of the signal it reads."""
+
+import torch
+from torch import Tensor
+
+from cortado.errors import BadNetwork
+from cortado.network.gradients import input_squares
+from cortado.network.view import View, Weight
+from cortado.scores.score import Score
+from cortado.task import Task
+
+
+class Activation(Score):
+    """|w| times the root mean square of its input channel on the calibration data.  Sun et al., 2024 (Wanda)."""
+
+    def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
+        assert task.calibration is not None
+        squares = input_squares(view, weights, task.calibration.first(512), 64)
+        found = []
+        for weight in weights:
+            value = weight.dense().abs()
+            if weight.layer_path not in squares or value.dim() < 2:
+                raise BadNetwork(
+                    f"scores/activation: {weight.path} is not called with a signal of its own. "
+                    "Leave it out with where, or use the score magnitude or taylor."
+                )
+            signal = squares[weight.layer_path].sqrt().to(value)
+            found.append(value * per_input(signal, value.shape).reshape(1, -1, *[1] * (value.dim() - 2)))
+        return found
+
+
+def per_input(signal: Tensor, shape: torch.Size) -> Tensor:
+    """One number for each index of axis 1: of grouped convolutions, whose groups share the axis, the mean over groups."""
+    if len(signal) == shape[1]:
+        return signal
+    if len(signal) % shape[1]:
+        return signal.mean().expand(shape[1])
+    return signal.view(-1, shape[1]).mean(0)

@@ -1,0 +1,48 @@
+"""Curvature: Optimal Brain Damage - half the diagonal second derivative times the squared weight."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cortado.network.gradients import gradients
+from cortado.network.view import View, Weight
+from cortado.scores.score import Score
+from cortado.task import Task
+
+IMAGES = 512
+
+
+class Curvature(Score):
+    """h w^2 / 2, the loss that setting a weight to zero costs when the gradient is zero.  LeCun, Denker, Solla, 1990.
+
+    h is the diagonal of the generalised Gauss-Newton matrix, as LeCun's, at softmax temperature T: for each sample the
+    squared gradient of v . outputs, with v = sqrt(p) xi - p (sqrt(p) . xi), p = softmax(outputs / T) and xi random
+    signs, whose mean is that diagonal exactly. T = 2 by default: on samples that the network has learned by heart
+    p (1 - p) at T = 1 is nearly zero and says little. Outputs that are not (N, classes) count as squared errors.
+    """
+
+    temperature = 2.0
+
+    def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
+        return [h * weight.dense() ** 2 / 2 for h, weight in zip(self.diagonal(weights, view, task), weights, strict=True)]
+
+    def diagonal(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
+        """h for each weight: the mean over calibration samples, one sample at a time."""
+        assert task.calibration is not None
+        signs = task.generator(23)
+
+        def slope(outputs: Tensor, targets: Tensor) -> Tensor:
+            flat = outputs.flatten(1) if outputs.dim() == 2 else outputs.reshape(1, -1)
+            xi = torch.randint(0, 2, flat.shape, generator=signs).to(flat) * 2 - 1
+            if outputs.dim() != 2:
+                return (flat * xi).sum()
+            p = functional.softmax(flat.detach() / self.temperature, 1)
+            root = p.sqrt()
+            return (flat * (root * xi - p * (root * xi).sum(1, keepdim=True))).sum()
+
+        sums = [torch.zeros(weight.shape) for weight in weights]
+        data = task.calibration.first(IMAGES)
+        for found in gradients(view, weights, data, 1, slope):
+            for total, gradient in zip(sums, found, strict=True):
+                total += gradient.cpu() ** 2
+        return [total / len(data) for total in sums]

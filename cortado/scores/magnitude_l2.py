@@ -1,0 +1,15 @@
+"""Magnitude L2: the squared weight, measured against its layer's mean square, so that layers can be compared."""
+
+from torch import Tensor
+
+from cortado.network.view import View, Weight
+from cortado.scores.score import Score
+from cortado.task import Task
+
+
+class MagnitudeL2(Score):
+    """w^2 / mean(w^2) of the layer."""
+
+    def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
+        squares = [weight.dense() ** 2 for weight in weights]
+        return [square / square.mean().clamp(min=1e-30) for square in squares]

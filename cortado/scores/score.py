@@ -1,0 +1,46 @@
+"""Score: what each entry of a weight is worth.  One file a score; its name in a recipe is the file's."""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from difflib import get_close_matches
+
+from torch import Tensor
+
+import cortado.scores
+from cortado.errors import BadRecipe
+from cortado.network.view import View, Weight
+from cortado.task import Task
+
+
+class Score(ABC):
+    """Ranks the entries of weights: the higher, the more an entry is worth.
+
+    Scores of different weights of one call are comparable, so that one threshold may serve all layers.
+    """
+
+    @abstractmethod
+    def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
+        """For each weight a tensor of its shape, 0 or more, float32."""
+
+
+def score(name: str) -> Score:
+    """The score called `name`: class Taylor of scores/taylor.py is "taylor", a user's own is "my_pkg.my_file:MyScore".
+
+    Raises BadRecipe for a name that is not known, with near ones.
+    """
+    module_name, _, class_name = name.partition(":")
+    if not class_name:
+        known = [info.name for info in pkgutil.iter_modules(cortado.scores.__path__) if info.name != "score"]
+        if name not in known:
+            near = get_close_matches(name, known) or known
+            raise BadRecipe(f"scores: no score is called {name!r}. Did you mean: {', '.join(near)}?")
+        module_name = f"cortado.scores.{name}"
+        class_name = "".join(word.capitalize() for word in name.split("_"))
+    try:
+        made = getattr(importlib.import_module(module_name), class_name)()
+    except (ImportError, AttributeError) as error:
+        raise BadRecipe(f"scores: {name!r} cannot be loaded ({error}). Write package.module:Class.") from error
+    if not isinstance(made, Score):
+        raise BadRecipe(f"scores: {name!r} is not a Score. Subclass cortado.scores.score.Score.")
+    return made

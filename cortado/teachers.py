@@ -1,0 +1,49 @@
+"""Teachers: one network or an ensemble whose softened outputs a student learns from."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cortado.task import Data, Task, to_device
+
+
+def distillation(outputs: Tensor, soft: Tensor, temperature: float) -> Tensor:
+    """T^2 x KL(soft || outputs at T), a mean over all but axis 1, which are the classes.
+
+    `outputs`: logits (N, C, ...); `soft`: probabilities at temperature T, same shape.  Hinton, Vinyals, Dean, 2015.
+    """
+    logs = functional.log_softmax(outputs / temperature, 1)
+    return temperature**2 * functional.kl_div(logs, soft, reduction="none").sum(1).mean()
+
+
+def ensemble(teachers: Sequence[nn.Module], inputs: Any, temperature: float) -> Tensor:
+    """The mean of the teachers' softened probabilities, (N, C, ...), without gradients."""
+    with torch.no_grad():
+        outputs = [teacher(*inputs) if isinstance(inputs, tuple) else teacher(inputs) for teacher in teachers]
+        return torch.stack([functional.softmax(output.float() / temperature, 1) for output in outputs]).mean(0)
+
+
+def softened(task: Task, teachers: Sequence[nn.Module], temperature: float, hard: float, soft: float) -> Task:
+    """The same task with loss = hard x its own loss + soft x distillation from the teachers.
+
+    The teachers see every training sample once, here: for training data that is not varied on the fly this saves
+    running them at every step. Memory: one probability a sample and class, float32.
+    """
+    device = next((p.device for p in teachers[0].parameters()), torch.device("cpu"))
+    for teacher in teachers:
+        teacher.eval()
+    fixed = task.train.plain()
+    answers = [ensemble(teachers, to_device(x, device), temperature).cpu() for x, _ in fixed.batches(1000)]
+    table, targets = torch.cat(answers), task.train.targets
+
+    def loss(outputs: Tensor, index: Tensor) -> Tensor:
+        index = index.cpu()
+        own = task.loss(outputs, targets[index].to(outputs.device)) if hard else torch.zeros((), device=outputs.device)
+        return hard * own + soft * distillation(outputs, table[index].to(outputs.device), temperature)
+
+    numbered = Data(task.train.inputs, torch.arange(len(targets)), task.train.prepare, task.train.augment)
+    return dataclasses.replace(task, train=numbered, loss=loss)

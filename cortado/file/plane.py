@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cortado.errors import BadFile, BadValue
-from cortado.file import bits, mix
+from cortado.file import bits, mix, rans
 
-CODECS = {"bits": 0, "mix": 3}
+CODECS = {"bits": 0, "rans": 2, "mix": 3}
 MIX_LIMIT = 4 << 20
 
 
@@ -33,6 +33,11 @@ def checked(values: np.ndarray, where: np.ndarray | None) -> tuple[np.ndarray, n
     return np.ascontiguousarray(values, dtype=np.int32), where
 
 
+def line_of(shape: tuple[int, ...], where: np.ndarray | None) -> int:
+    """How many listed values make a row; 1 where rows have no meaning."""
+    return max(int(np.prod(shape[1:])), 1) if where is None and len(shape) > 1 else 1
+
+
 def encode_with(values: np.ndarray, where: np.ndarray | None, codec: str) -> Coded:
     """The plane coded by one codec."""
     if codec == "mix":
@@ -40,6 +45,8 @@ def encode_with(values: np.ndarray, where: np.ndarray | None, codec: str) -> Cod
     listed = values.ravel() if where is None else values[where]
     if codec == "bits":
         return Coded(CODECS[codec], bits.encode(listed))
+    if codec == "rans":
+        return Coded(CODECS[codec], rans.encode(np.ascontiguousarray(listed), line_of(values.shape, where)))
     raise BadValue(f"plane: no codec is called {codec!r}. Known: smallest, {', '.join(CODECS)}.")
 
 
@@ -67,6 +74,8 @@ def decode_plane(coded: Coded, shape: tuple[int, ...], where: np.ndarray | None 
     count = int(np.prod(shape)) if where is None else int(np.count_nonzero(where))
     if coded.codec == CODECS["bits"]:
         listed = bits.decode(coded.body, count)
+    elif coded.codec == CODECS["rans"]:
+        listed = rans.decode(coded.body, count, line_of(tuple(shape), where))
     else:
         raise BadFile(f"file: codec {coded.codec} is unknown. The file is damaged or from a newer version.")
     if where is None:

@@ -4,7 +4,7 @@ import ctypes
 
 import numpy as np
 
-from cortado.native import twin_mix
+from cortado.native import twin_mix, twin_rans
 from cortado.native.build import load
 from cortado.native.tables import logistic_tables
 
@@ -49,3 +49,68 @@ def mix_decode(body: bytes, where: np.ndarray | None, plan: list[int], values: n
             pointer(stretch), pointer(values),
         )  # fmt: skip
     )
+
+
+def rans_survey(values: np.ndarray, plan: list[int]) -> np.ndarray:
+    """How often each step of the two running means occurs: 4096 and 4096 counts in one array."""
+    library, _ = load()
+    if library is None:
+        return twin_rans.survey(values, plan)
+    counts = np.zeros(8192, dtype=np.int64)
+    facts = np.array(plan, dtype=np.int64)
+    library.rans_survey(pointer(values), pointer(facts), pointer(counts))
+    return counts
+
+
+def rans_tokens(
+    values: np.ndarray, plan: list[int], across: np.ndarray, below: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, bytes]:
+    """Contexts and tokens in coding order (uint8), counts of the pairs (64, 16), extra bits as bytes."""
+    library, _ = load()
+    if library is None:
+        return twin_rans.tokens(values, plan, across, below)
+    facts = np.array(plan, dtype=np.int64)
+    contexts, found = np.empty(values.size, dtype=np.uint8), np.empty(values.size, dtype=np.uint8)
+    counts = np.zeros((4, 64, 16), dtype=np.int64)
+    raw = np.empty(8 if plan[2] else 5 * values.size + 8, dtype=np.uint8)
+    library.rans_tokens.restype = ctypes.c_int64
+    size = library.rans_tokens(
+        pointer(values), pointer(facts), pointer(across), pointer(below), pointer(contexts), pointer(found),
+        pointer(counts), pointer(raw),
+    )  # fmt: skip
+    return contexts, found, counts.sum(0), raw[:size].tobytes()
+
+
+def rans_encode(
+    contexts: np.ndarray, found: np.ndarray, streams: int, renumber: np.ndarray, tables: np.ndarray
+) -> bytes:
+    """The words of the tokens; `renumber` takes the 64 finest contexts to rows of `tables` (starts, widths)."""
+    library, _ = load()
+    if library is None:
+        return twin_rans.encode(contexts, found, streams, renumber, tables)
+    room = 2 * found.size + 16
+    out = np.empty(room, dtype=np.uint8)
+    library.rans_encode.restype = ctypes.c_int64
+    size = library.rans_encode(
+        pointer(contexts), pointer(found), ctypes.c_int64(found.size), ctypes.c_int64(streams), pointer(renumber),
+        pointer(tables), pointer(out), ctypes.c_int64(room),
+    )  # fmt: skip
+    return out[room - size :].tobytes()
+
+
+def rans_decode(
+    words: bytes, raw: bytes, plan: list[int], across: np.ndarray, below: np.ndarray, tables: np.ndarray,
+    values: np.ndarray,
+) -> bool:  # fmt: skip
+    """Fill `values`; False when the streams do not end as the encoder ended them."""
+    library, _ = load()
+    if library is None:
+        return twin_rans.decode(words, raw, plan, across, below, tables, values)
+    facts = np.array(plan, dtype=np.int64)
+    body, beside = np.frombuffer(words, dtype=np.uint8), np.frombuffer(raw, dtype=np.uint8)
+    library.rans_decode.restype = ctypes.c_int64
+    ended = library.rans_decode(
+        pointer(body), ctypes.c_int64(body.size), pointer(beside), ctypes.c_int64(beside.size), pointer(facts),
+        pointer(across), pointer(below), pointer(tables), pointer(values),
+    )  # fmt: skip
+    return int(ended) == 0

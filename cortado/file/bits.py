@@ -54,7 +54,7 @@ def decode(body: bytes, count: int) -> np.ndarray:
     cursor = Cursor(body)
     least, width = unzigzag(cursor.number()), cursor.byte()
     if width > 32 or least not in INT32:
-        raise BadFile(f"file: packed values of {width} bits from {least}; at most 32 are possible. The file is damaged.")
+        raise BadFile(f"file: packed values of {width} bits from {least}; at most 32 can be. The file is damaged.")
     values = unpack(cursor.rest(), count, width) + least
     if count and int(values.max()) not in INT32:
         raise BadFile("file: a packed value does not fit 32 bits. The file is damaged; make it again.")

@@ -7,15 +7,15 @@ from cortado.file.varint import Cursor, unzigzag, varint, zigzag
 from cortado.native.coders import mix_decode, mix_encode
 
 PRESETS = (
-    # adaptation limit, prior strength (halves), learning rate, first weight (65536 = 1)
-    (255, 4, 14, 20000),
-    (1023, 3, 6, 16000),
-    (127, 4, 24, 24000),
-    (1023, 6, 14, 12000),
-    (60, 6, 40, 30000),
-    (255, 3, 6, 12000),
-    (1023, 4, 14, 24000),
-    (255, 8, 24, 16000),
+    # adaptation limit, strength of the prior (halves), learning rate, first weight (65536 = 1)
+    (1023, 6, 110, 6000),
+    (1023, 6, 250, 6000),
+    (1023, 10, 60, 6000),
+    (255, 6, 110, 9000),
+    (1023, 16, 110, 3000),
+    (1023, 3, 400, 12000),
+    (127, 6, 250, 9000),
+    (1023, 6, 30, 9000),
 )
 STRIDES = (4, 7, 16, 28, 32, 64)
 FEW, SOME = 1 << 17, 1 << 20
@@ -43,8 +43,8 @@ def make_plan(shape: tuple[int, ...], facts: tuple[int, int, int], stride: int, 
     return [*layout(shape), *facts, stride, limit, first, rate, density, weight]
 
 
-def encode(values: np.ndarray, where: np.ndarray | None) -> bytes:
-    """The shortest code found over a few parameters (fewer for large planes).  `values` int32, any shape."""
+def encode(values: np.ndarray, where: np.ndarray | None, quick: bool = False) -> bytes:
+    """The shortest code found over a few parameters (fewer for large planes; `quick`: one).  `values` int32."""
     coded = values if where is None else values[where]
     if coded.size == 0 or not coded.any():
         return b""
@@ -61,8 +61,8 @@ def encode(values: np.ndarray, where: np.ndarray | None) -> bytes:
         start = header(plan, preset, shift)
         return start if facts[0] == 0 else start + mix_encode(plane, mask, plan)
 
-    presets = range(len(PRESETS)) if coded.size <= FEW else (0, 1, 3) if coded.size <= SOME else (1,)
-    strides = STRIDES if layout(values.shape)[2] == 1 and values.ndim == 2 and coded.size <= SOME else ()
+    presets = (0,) if quick or coded.size > SOME else (0, 1, 3) if coded.size > FEW else range(len(PRESETS))
+    strides = STRIDES if layout(values.shape)[2] == 1 and values.ndim == 2 and coded.size <= SOME and not quick else ()
     body = min((attempt(preset, 0) for preset in presets), key=len)
     for stride in strides:
         if stride < values.shape[1]:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cortado.errors import BadFile, BadValue
-from cortado.file import bits, mix, rans
+from cortado.file import bits, deep_compression, huffman, mix, rans
 
-CODECS = {"bits": 0, "rans": 2, "mix": 3}
+CODECS = {"bits": 0, "huffman": 1, "rans": 2, "mix": 3, "deep_compression": 4}
+TRIED = ("bits", "huffman", "rans", "mix")
 MIX_LIMIT = 4 << 20
 
 
@@ -45,6 +46,10 @@ def encode_with(values: np.ndarray, where: np.ndarray | None, codec: str) -> Cod
     listed = values.ravel() if where is None else values[where]
     if codec == "bits":
         return Coded(CODECS[codec], bits.encode(listed))
+    if codec == "huffman":
+        return Coded(CODECS[codec], huffman.encode(listed))
+    if codec == "deep_compression":
+        return Coded(CODECS[codec], deep_compression.encode(listed, where is not None))
     if codec == "rans":
         return Coded(CODECS[codec], rans.encode(np.ascontiguousarray(listed), line_of(values.shape, where)))
     raise BadValue(f"plane: no codec is called {codec!r}. Known: smallest, {', '.join(CODECS)}.")
@@ -60,7 +65,7 @@ def encode_plane(values: np.ndarray, where: np.ndarray | None = None, codec: str
     if codec != "smallest":
         return encode_with(values, where, codec)
     count = values.size if where is None else int(np.count_nonzero(where))
-    tried = [encode_with(values, where, name) for name in CODECS if name != "mix" or count <= MIX_LIMIT]
+    tried = [encode_with(values, where, name) for name in TRIED if name != "mix" or count <= MIX_LIMIT]
     return min(tried, key=lambda coded: len(coded.body))
 
 
@@ -74,6 +79,10 @@ def decode_plane(coded: Coded, shape: tuple[int, ...], where: np.ndarray | None 
     count = int(np.prod(shape)) if where is None else int(np.count_nonzero(where))
     if coded.codec == CODECS["bits"]:
         listed = bits.decode(coded.body, count)
+    elif coded.codec == CODECS["huffman"]:
+        listed = huffman.decode(coded.body, count)
+    elif coded.codec == CODECS["deep_compression"]:
+        listed = deep_compression.decode(coded.body, count)
     elif coded.codec == CODECS["rans"]:
         listed = rans.decode(coded.body, count, line_of(tuple(shape), where))
     else:

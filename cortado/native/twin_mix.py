@@ -8,7 +8,8 @@ from cortado.native.tables import logistic_tables
 
 INPUTS, LEVELS, SIGNS, TREE, USED, CEILING = 16, 128, 8, 7, 14, 65535
 FIELDS = (
-    "rows", "cols", "taps", "width", "classes", "signed", "zero", "stride", "limit", "first", "rate", "density", "weight",
+    "rows", "cols", "taps", "width", "classes", "signed", "zero", "stride", "limit", "first", "rate", "density",
+    "weight",
 )  # fmt: skip
 CONTEXTS = (1, LEVELS, LEVELS, 4096, LEVELS, LEVELS, 8192, 256, 0, 1, 4096, 4096, 4096, 1, 0, 0)
 SIGN_CONTEXTS = (1, 27, 27, 192, 17, 17, 81, 17)

@@ -1,0 +1,91 @@
+"""Sparse layouts and what they cost: relative index with filler zeros (Han, Mao, Dally, 2016) and compressed rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cortado.errors import BadValue
+from cortado.file.huffman import huffman_bits
+
+
+@dataclass(frozen=True)
+class RelativeIndex:
+    """Entries of a sparse list: `gaps` zeros before each (below 2**gap_bits), its value (0 marks a filler).
+
+    A run of zeros too long for a gap is broken by fillers: entries of value 0 behind the longest gap.
+    """
+
+    gaps: np.ndarray
+    values: np.ndarray
+    gap_bits: int
+    count: int
+
+    @property
+    def fillers(self) -> int:
+        """How many entries only bridge a long run of zeros."""
+        return int(np.count_nonzero(self.values == 0))
+
+    def dense(self) -> np.ndarray:
+        """The list again, `count` values (int64)."""
+        dense = np.zeros(self.count, dtype=np.int64)
+        dense[np.cumsum(self.gaps + 1) - 1] = self.values
+        return dense
+
+    def size_bits(self, value_bits: int) -> int:
+        """Entries of gap_bits + value_bits each."""
+        return len(self.gaps) * (self.gap_bits + value_bits)
+
+    def huffman_bits(self) -> int:
+        """Gaps and values each under their own Huffman code, tables left out."""
+        return huffman_bits(self.gaps) + huffman_bits(self.values)
+
+
+def relative_index(values: np.ndarray, gap_bits: int) -> RelativeIndex:
+    """The nonzero integers of `values` (any shape, read in order) by gaps of `gap_bits` bits.  Raises BadValue."""
+    if not 1 <= gap_bits <= 16:
+        raise BadValue(f"relative index: gap_bits must lie in 1..16, got {gap_bits}. The paper uses 5 and 8.")
+    flat = np.asarray(values).ravel()
+    places = np.flatnonzero(flat)
+    zeros = np.diff(places, prepend=-1) - 1
+    fillers = zeros >> gap_bits
+    ends = np.cumsum(fillers + 1) - 1
+    size = int(ends[-1]) + 1 if len(ends) else 0
+    gaps, held = np.full(size, (1 << gap_bits) - 1, dtype=np.int64), np.zeros(size, dtype=np.int64)
+    gaps[ends] = zeros & ((1 << gap_bits) - 1)
+    held[ends] = flat[places]
+    return RelativeIndex(gaps, held, gap_bits, flat.size)
+
+
+@dataclass(frozen=True)
+class CompressedRows:
+    """Values `a` row by row, their columns `ja`, and where each row begins in them, `ia` (one longer than the rows)."""
+
+    a: np.ndarray
+    ja: np.ndarray
+    ia: np.ndarray
+    columns: int
+
+    def dense(self) -> np.ndarray:
+        """The matrix again (int64)."""
+        rows = len(self.ia) - 1
+        matrix = np.zeros((rows, self.columns), dtype=np.int64)
+        matrix[np.repeat(np.arange(rows), np.diff(self.ia)), self.ja] = self.a
+        return matrix
+
+    def size_bits(self, value_bits: int, index_bits: int) -> int:
+        """2 * nonzeros + rows + 1 numbers: values of value_bits, all others of index_bits."""
+        return len(self.a) * value_bits + (len(self.ja) + len(self.ia)) * index_bits
+
+    def huffman_bits(self, index_bits: int) -> int:
+        """Values and columns each under their own Huffman code, row starts plain, tables left out."""
+        return huffman_bits(self.a) + huffman_bits(self.ja) + len(self.ia) * index_bits
+
+
+def compressed_rows(matrix: np.ndarray) -> CompressedRows:
+    """The nonzero integers of a matrix, in compressed sparse row layout.  Raises BadValue unless it has two axes."""
+    matrix = np.asarray(matrix)
+    if matrix.ndim != 2:
+        raise BadValue(f"compressed rows: a matrix is needed, got shape {matrix.shape}. Flatten the kernels first.")
+    rows, columns = np.nonzero(matrix)
+    starts = np.searchsorted(rows, np.arange(matrix.shape[0] + 1))
+    return CompressedRows(matrix[rows, columns].astype(np.int64), columns, starts, matrix.shape[1])

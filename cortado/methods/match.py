@@ -1,0 +1,165 @@
+"""match: give each output channel the mean and variance back that it had in the plain network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.forms.hold import held_names
+from cortado.method import Method, knob
+from cortado.network.view import View
+from cortado.task import Task, to_device
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+Moments = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Match(Method):
+    """Moment matching, layer after layer, both networks on the same images; the default after every lossy step.
+
+    The ratio of the deviations and the shift of the means move the stored statistics of the batch norm that follows,
+    or else the bias, and the row scale where the form has one. Nothing but floats changes. An unchanged network stays
+    as it is, which re-estimating batch norms from a few images would not achieve.
+    """
+
+    images: int = knob(256, low=2, says="calibration samples that both networks see, in one batch")
+
+    def apply(self, view: View, task: Task) -> None:
+        assert task.calibration is not None
+        inputs, _ = next(task.calibration.batches(min(self.images, len(task.calibration))))
+        inputs = to_device(inputs, next((p.device for p in view.network.parameters()), torch.device("cpu")))
+        wanted = plain_moments(view, inputs)
+        chosen = {weight.layer_path for weight in view.weights(self.where)}
+        followed = layers_before_norms(view)
+        hooks: list[Any] = []
+        done: set[str] = set()
+        for path, layer in view.network.named_modules():
+            if isinstance(layer, NORMS) and path in wanted:
+                hooks.append(layer.register_forward_pre_hook(norm_hook(path, wanted[path], done)))
+            elif isinstance(layer, PRODUCTS) and path in wanted and path in chosen and path not in followed:
+                hooks.append(layer.register_forward_hook(product_hook(path, wanted[path], done)))
+        run_once(view.network, inputs, hooks)
+
+
+def run_once(network: nn.Module, inputs: Any, hooks: list[Any]) -> None:
+    """One forward pass in eval mode without gradients; hooks are removed and the mode restored."""
+    mode = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+    finally:
+        network.train(mode)
+        for hook in hooks:
+            hook.remove()
+
+
+def moments(signal: Tensor, channel_last: bool) -> Moments:
+    """Mean and variance of each channel (axis 1, or the last axis)."""
+    axis = signal.dim() - 1 if channel_last else 1
+    flat = signal.double().transpose(0, axis).flatten(1)
+    return flat.mean(1), flat.var(1, unbiased=False)
+
+
+def plain_moments(view: View, inputs: Any) -> dict[str, Moments]:
+    """For each norm the moments of its input, for each product those of its output, at its first call."""
+    found: dict[str, Moments] = {}
+
+    def before(path: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+            found.setdefault(path, moments(arguments[0], False))
+
+        return hook
+
+    def after(path: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+            found.setdefault(path, moments(output, isinstance(layer, nn.Linear)))
+
+        return hook
+
+    hooks = [
+        layer.register_forward_pre_hook(before(path)) if isinstance(layer, NORMS) else layer.register_forward_hook(after(path))
+        for path, layer in view.plain.named_modules()
+        if isinstance(layer, (*NORMS, *PRODUCTS))
+    ]
+    run_once(view.plain, inputs, hooks)
+    return found
+
+
+def layers_before_norms(view: View) -> set[str]:
+    """Products whose output goes straight into a batch norm, which then does the matching for them."""
+    made: dict[int, tuple[str, Tensor]] = {}
+    found: set[str] = set()
+
+    def after(path: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+            made[id(output)] = (path, output)
+
+        return hook
+
+    def before(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if id(arguments[0]) in made:
+            found.add(made[id(arguments[0])][0])
+
+    hooks = [
+        layer.register_forward_pre_hook(before) if isinstance(layer, NORMS) else layer.register_forward_hook(after(path))
+        for path, layer in view.network.named_modules()
+        if isinstance(layer, (*NORMS, *PRODUCTS))
+    ]
+    device = next((p.device for p in view.network.parameters()), torch.device("cpu"))
+    run_once(view.network, to_device(view.example, device), hooks)
+    return found
+
+
+def ratio_of(wanted: Tensor, got: Tensor) -> Tensor:
+    """How much a channel's deviation has to grow; 1 where it says nothing, and never extreme."""
+    ratio = (wanted / got.clamp(min=1e-12)).sqrt()
+    return torch.where((got < 1e-10) | (wanted < 1e-10), 1.0, ratio.clamp(0.25, 4.0))
+
+
+def norm_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., None]:
+    def hook(layer: Any, arguments: tuple[Any, ...]) -> None:
+        got = moments(arguments[0], False)
+        if path in done or layer.running_mean is None or got[0].shape != wanted[0].shape:
+            return
+        done.add(path)
+        shrink = 1 / ratio_of(wanted[1], got[1])
+        mean = got[0] + (layer.running_mean.double() - wanted[0]) * shrink
+        variance = (layer.running_var.double() + layer.eps) * shrink**2 - layer.eps
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance.clamp(min=0))
+
+    return hook
+
+
+def product_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., Tensor | None]:
+    def hook(layer: Any, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        got = moments(output, isinstance(layer, nn.Linear))
+        bias = layer._parameters.get("bias")
+        if path in done or bias is None or got[0].shape != wanted[0].shape or isinstance(layer, TRANSPOSED):
+            return None
+        done.add(path)
+        scale = ratio_of(wanted[1], got[1])
+        if not scale_rows(layer, scale):
+            scale = torch.ones_like(scale)
+        moved = scale * (bias.double() - got[0]) + wanted[0]
+        bias.copy_(moved)
+        shape = [1, -1] + [1] * (output.dim() - 2)
+        line = (lambda t: t.to(output)) if isinstance(layer, nn.Linear) else (lambda t: t.to(output).view(shape))
+        return (output - line(got[0])) * line(scale) + line(wanted[0])
+
+    return hook
+
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def scale_rows(layer: nn.Module, factors: Tensor) -> bool:
+    """Scale the rows of a layer's weight if it is held in a form that can; a plain weight is left as it is."""
+    if "weight" not in held_names(layer):
+        return False
+    return bool(layer._modules["held_weight"].scale_rows(factors.float()))  # type: ignore[union-attr, operator]

@@ -1,0 +1,37 @@
+"""simplify/norms: say with two numbers a channel what a batch norm says with four."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from cortado.errors import NothingChanged
+from cortado.forms.hold import held_names
+from cortado.method import Method
+from cortado.network.view import View
+from cortado.task import Task
+
+
+@dataclass(frozen=True)
+class SimplifyNorms(Method):
+    """Move mean and variance of every batch norm into its gain and shift: y = gain x + shift, mean 0, variance 1.
+
+    In eval mode the network computes the same, to rounding. The statistics then cost the file nothing, and gain and
+    shift can be rounded. Training afterwards would gather statistics anew, so this belongs at the end.
+    """
+
+    def apply(self, view: View, task: Task) -> None:
+        norms = [layer for layer in view.network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+        ready = [n for n in norms if n.affine and n.running_mean is not None and not held_names(n)]
+        if not ready:
+            raise NothingChanged("simplify/norms: the network has no batch norm with statistics, gain and shift. Leave it out.")
+        for norm in ready:
+            assert norm.running_mean is not None and norm.running_var is not None
+            with torch.no_grad():
+                gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+                norm.bias.copy_(norm.bias.double() - norm.running_mean.double() * gain)
+                norm.weight.copy_(gain)
+                norm.running_mean.zero_()
+                norm.running_var.fill_(1 - norm.eps)
+                if norm.num_batches_tracked is not None:
+                    norm.num_batches_tracked.zero_()

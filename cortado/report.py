@@ -1,0 +1,171 @@
+"""Report: what was measured, stage by stage; it measures networks and files and never repeats the recipe's wishes."""
+
+import json
+import math
+import platform
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cortado.errors import BadFile
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage as it was found afterwards.  `score` is on the choice data; `size_bytes` is the whole file's."""
+
+    name: str
+    knobs: dict[str, Any]
+    score: float
+    size_bytes: int
+    nonzero: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the verdict: plain | compressed | limit | met.  None means unknown, or no limit."""
+
+    what: str
+    unit: str
+    plain: float | None
+    compressed: float | None
+    limit: str = ""
+    met: bool | None = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Plain and compressed score on the same verdict samples, and the 95 % interval of the paired difference."""
+
+    plain: float
+    compressed: float
+    difference: float
+    low: float | None
+    high: float | None
+    samples: int
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One weight: how it is held, and what it costs by Deep Compression's accounting and in our file."""
+
+    path: str
+    shape: tuple[int, ...]
+    form: str
+    entries: int
+    nonzeros: int
+    size_bytes: int
+    value_bits: float | None = None
+    value_bits_huffman: float | None = None
+    index_bits: float | None = None
+    index_bits_huffman: float | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A histogram: edges (n + 1) and counts (n)."""
+
+    title: str
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything measured in one run.  `lines` is the first screen: plain | compressed | limit | met."""
+
+    task: str
+    network: str
+    score_name: str
+    score_unit: str
+    higher_is_better: bool
+    plain_bytes: int
+    plain_choice: float
+    stages: tuple[Stage, ...]
+    lines: tuple[Line, ...]
+    verdict: Compared
+    layers: tuple[LayerRow, ...]
+    pictures: tuple[Picture, ...] = ()
+    warnings: tuple[str, ...] = ()
+    recipe: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the compressed file."""
+        return self.stages[-1].size_bytes
+
+    @property
+    def met(self) -> bool:
+        """Whether every limit is kept (True when none was set)."""
+        return all(line.met is not False for line in self.lines)
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, allow_nan=False)
+
+    def __str__(self) -> str:
+        from cortado.pages.terminal import report_text
+
+        return report_text(self)
+
+
+def read_report(path: str | Path) -> Report:
+    """A report from its JSON file.  Raises BadFile when it is none."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf8"))
+        rows = {
+            "stages": tuple(Stage(**row) for row in data.pop("stages")),
+            "lines": tuple(Line(**row) for row in data.pop("lines")),
+            "layers": tuple(LayerRow(**{**row, "shape": tuple(row["shape"])}) for row in data.pop("layers")),
+            "pictures": tuple(
+                Picture(row["title"], tuple(row["edges"]), tuple(row["counts"])) for row in data.pop("pictures")
+            ),
+            "verdict": Compared(**data.pop("verdict")),
+            "warnings": tuple(data.pop("warnings")),
+        }
+        return Report(**data, **rows)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadFile(f"report: {path} is not a report of cortado ({error}). Pass report.json of a bundle.") from error
+
+
+def paired_interval(plain: torch.Tensor, compressed: torch.Tensor, scale: float) -> Compared:
+    """Compare two lists of scores of the same samples: the mean difference and its 95 % interval.
+
+    The interval is 1.96 standard errors of the paired differences; with fewer than 30 samples it is unknown (None).
+    """
+    difference = (compressed - plain).double() * scale
+    count = len(difference)
+    half = 1.96 * float(difference.std()) / math.sqrt(count) if count >= 30 else None
+    middle = float(difference.mean())
+    return Compared(
+        float(plain.double().mean()) * scale,
+        float(compressed.double().mean()) * scale,
+        middle,
+        None if half is None else middle - half,
+        None if half is None else middle + half,
+        count,
+    )
+
+
+def environment() -> dict[str, str]:
+    """Where it was measured: processor, cores, versions."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def processor() -> str:
+    """The processor's name as the system gives it, or "unknown"."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

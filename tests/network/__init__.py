@@ -1,0 +1,1 @@
+"""Tests of cortado.network; a package, so that files of the same name in other rooms do not clash."""

@@ -20,14 +20,19 @@ def distillation(outputs: Tensor, soft: Tensor, temperature: float) -> Tensor:
     return temperature**2 * functional.kl_div(logs, soft, reduction="none").sum(1).mean()
 
 
-def ensemble(teachers: Sequence[nn.Module], inputs: Any, temperature: float) -> Tensor:
-    """The mean of the teachers' softened probabilities, (N, C, ...), without gradients."""
-    with torch.no_grad():
+def ensemble(teachers: Sequence[nn.Module], inputs: Any, temperature: float, half: bool = False) -> Tensor:
+    """The mean of the teachers' softened probabilities, (N, C, ...), without gradients; `half`: in bfloat16."""
+    device = next((p.device.type for p in teachers[0].parameters()), "cpu")
+    if half and isinstance(inputs, Tensor) and inputs.dim() == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=half):
         outputs = [teacher(*inputs) if isinstance(inputs, tuple) else teacher(inputs) for teacher in teachers]
         return torch.stack([functional.softmax(output.float() / temperature, 1) for output in outputs]).mean(0)
 
 
-def softened(task: Task, teachers: Sequence[nn.Module], temperature: float, hard: float, soft: float) -> Task:
+def softened(
+    task: Task, teachers: Sequence[nn.Module], temperature: float, hard: float, soft: float, half: bool = False
+) -> Task:
     """The same task with loss = hard x its own loss + soft x distillation from the teachers.
 
     The teachers see every training sample once, here: for training data that is not varied on the fly this saves
@@ -37,7 +42,7 @@ def softened(task: Task, teachers: Sequence[nn.Module], temperature: float, hard
     for teacher in teachers:
         teacher.eval()
     fixed = task.train.plain()
-    answers = [ensemble(teachers, to_device(x, device), temperature).cpu() for x, _ in fixed.batches(1000)]
+    answers = [ensemble(teachers, to_device(x, device), temperature, half).cpu() for x, _ in fixed.batches(256)]
     table, targets = torch.cat(answers), task.train.targets
 
     def loss(outputs: Tensor, index: Tensor) -> Tensor:

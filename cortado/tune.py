@@ -77,7 +77,7 @@ class Loop:
         self.half = half_precision(network, plan.precision, self.device)
         self.teachers = [ready(teacher, self.device) for teacher in plan.teachers]
         if self.teachers and plan.soft and task.train.augment is None:
-            self.task = softened(task, self.teachers, plan.temperature, plan.hard, plan.soft)
+            self.task = softened(task, self.teachers, plan.temperature, plan.hard, plan.soft, self.half)
             self.plan, self.teachers = dataclasses.replace(plan, hard=1.0, soft=0.0), []
         self.mean: dict[str, Tensor] = {}
         self.averaged = 0
@@ -161,8 +161,7 @@ class Loop:
         loss = plan.hard * self.task.loss(outputs, targets) if plan.hard else torch.zeros((), device=self.device)
         if not self.teachers or not plan.soft:
             return loss
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            soft = ensemble(self.teachers, inputs, plan.temperature)
+        soft = ensemble(self.teachers, inputs, plan.temperature, self.half)
         return loss + plan.soft * distillation(outputs, soft, plan.temperature)
 
     def set_rate(self, done: float) -> None:

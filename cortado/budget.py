@@ -1,0 +1,59 @@
+"""Budget: the limits that a compressed network has to keep."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cortado import units
+from cortado.errors import BadValue
+
+PATTERN = re.compile(r"^\s*(size|score)\s*(<=|>=)\s*(.+?)\s*$")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit.  `what` is size (bytes, at most) or score (at least); `relative`: counted from the plain score."""
+
+    text: str
+    what: str
+    value: float
+    relative: bool = False
+
+    def kept(self, measured: float, plain: float) -> bool:
+        """Whether a measured value keeps it."""
+        if self.what == "size":
+            return measured <= self.value
+        return measured >= (plain + self.value if self.relative else self.value)
+
+
+def read_limit(text: str) -> Limit:
+    """A limit from "size <= 100 KB" or "score >= -0.5 %" (with a sign: points against the plain network).
+
+    Raises BadValue for anything else.
+    """
+    match = PATTERN.match(text)
+    if match is None:
+        raise BadValue(f"limit: {text!r} is not a limit. Write, for example, \"size <= 100 KB\" or \"score >= -0.5 %\".")
+    what, sign, value = match.groups()
+    if (what == "size") != (sign == "<="):
+        wanted = "size <= ..." if what == "size" else "score >= ..."
+        raise BadValue(f"limit: {text!r} points the wrong way. Write {wanted}.")
+    if what == "size":
+        size_bytes = units.read(value, "size")
+        if size_bytes <= 0:
+            raise BadValue(f"limit: {text!r} asks for {size_bytes:g} bytes. A size is more than 0.")
+        return Limit(text.strip(), "size", size_bytes)
+    number, unit = units.number_and_unit(value)
+    if unit not in ("", "%"):
+        raise BadValue(f"limit: {text!r} has a unit that a score does not have, got {unit!r}. Write, for example, -0.5 %.")
+    return Limit(text.strip(), "score", number, relative=value.strip()[0] in "+-")
+
+
+def read_limits(texts: Sequence[str]) -> tuple[Limit, ...]:
+    """All limits; one of a kind.  Raises BadValue for two of a kind."""
+    limits = tuple(read_limit(text) for text in texts)
+    kinds = [limit.what for limit in limits]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise BadValue(f"limit: {kind} is limited twice. Keep the one you mean.")
+    return limits

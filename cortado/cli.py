@@ -1,0 +1,138 @@
+"""The command line: compress, profile, inspect, unpack, report."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from safetensors.torch import save_file
+
+from cortado.bundle import FILE, check_bundle, write_bundle
+from cortado.compress import compress
+from cortado.errors import BadRecipe, CortadoError, Stopped
+from cortado.file.artifact import load, write_whole
+from cortado.file.inspection import inspect as inspect_file
+from cortado.job import own_tensors, read_job
+from cortado.network.gradients import released
+from cortado.network.profile import profile as profile_network
+from cortado.pages.html import report_html
+from cortado.pages.terminal import report_text
+from cortado.progress import Terminal, quiet
+from cortado.report import read_report
+
+GOAL_MISSED, REFUSED, INTERRUPTED = 3, 1, 130
+
+
+def in_words(command: Callable[..., None]) -> Callable[..., None]:
+    """Our errors become one sentence on standard error and an exit status."""
+
+    @wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except CortadoError as error:
+            click.secho(str(error), err=True, fg="red")
+            sys.exit(INTERRUPTED if isinstance(error, Stopped) else REFUSED)
+
+    return wrapped
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cortado")
+def main() -> None:
+    """Make trained PyTorch networks small and fast, and prove it.
+
+    A JOB is package.module:maker (returning a network and a Task) or a YAML file.
+    """
+    sys.path.insert(0, str(Path.cwd()))
+
+
+@main.command("compress")
+@click.argument("job")
+@click.option("--recipe", help="A YAML file, or one line: 'prune/weights keep=0.3 | tune epochs=2'.")
+@click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
+@click.option("--out", default="runs/latest", show_default=True, help="Folder for the bundle and the kept stages.")
+@click.option("--resume", is_flag=True, help="Go on after the last finished stage in the folder.")
+@click.option("--seed", type=int, help="Seed of the task.")
+@in_words
+def compress_command(job: str, recipe: str | None, limits: tuple[str, ...], out: str, resume: bool, seed: int | None) -> None:
+    """Compress JOB by a recipe; writes a bundle with the file and its proof.  Exit status 3: a limit was missed."""
+    made = read_job(job, seed)
+    chosen = recipe or made.recipe
+    if chosen is None:
+        raise BadRecipe("compress: neither the job nor --recipe says how. Try --recipe 'quantize/weights bits=8'.")
+    progress = Terminal() if sys.stderr.isatty() else quiet()
+    try:
+        task = made.make_task()
+        plain = made.plain(task, Path(out), progress)
+        small, report = compress(
+            plain, task, chosen, limits=limits or made.limits, folder=out, resume=resume, progress=progress
+        )
+        folder = write_bundle(out, small, plain, report, made.text)
+    except KeyboardInterrupt:
+        raise Stopped("compress: interrupted before the first stage was finished; nothing is lost. Start it again.") from None
+    click.echo(report_text(report))
+    click.echo(f"\nbundle: {folder}\nreport: {folder / 'report.html'}")
+    sys.exit(0 if report.met else GOAL_MISSED)
+
+
+@main.command("profile")
+@click.argument("job")
+@in_words
+def profile_command(job: str) -> None:
+    """Parameters, multiply-adds, activations and bytes of JOB's network, layer by layer."""
+    made = read_job(job)
+    task = made.make_task()
+    click.echo(profile_network(made.make(), task.example).text())
+
+
+@main.command("inspect")
+@click.argument("file")
+@click.option("--job", help="The job it was made from: adds names and shapes.")
+@in_words
+def inspect_command(file: str, job: str | None) -> None:
+    """Where the bytes of FILE go."""
+    click.echo(inspect_file(path_of(file), read_job(job).make if job else None).text())
+
+
+@main.command("unpack")
+@click.argument("file")
+@click.argument("job")
+@click.argument("out")
+@in_words
+def unpack_command(file: str, job: str, out: str) -> None:
+    """Write the dense weights that FILE holds as safetensors."""
+    network = load(path_of(file), read_job(job).make)
+    dense = dense_state(network)
+    partial = Path(out).with_name(f".{Path(out).name}.part")
+    save_file(dense, partial)
+    partial.replace(out)
+    click.echo(f"{out}: {len(dense)} tensors, {Path(out).stat().st_size:,} bytes")
+
+
+@main.command("report")
+@click.argument("bundle")
+@click.option("--html", "page", help="Write the page here as well.")
+@in_words
+def report_command(bundle: str, page: str | None) -> None:
+    """Show the report of a bundle, after checking its files against their checksums."""
+    folder = Path(bundle)
+    if folder.is_dir():
+        check_bundle(folder)
+    report = read_report(folder / "report.json" if folder.is_dir() else folder)
+    if page:
+        write_whole(Path(page), report_html(report).encode())
+    click.echo(report_text(report))
+
+
+def path_of(file: str) -> Path:
+    """The .cortado file itself, or the one in a bundle."""
+    path = Path(file)
+    return path / FILE if path.is_dir() else path
+
+
+def dense_state(network: Any) -> dict[str, Any]:
+    """The state dict of the network as plain tensors under the plain network's names."""
+    return own_tensors(released(network))

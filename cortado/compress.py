@@ -1,0 +1,210 @@
+"""Compress: run a recipe stage by stage, measure in between, keep a checkpoint, and end with a verdict."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cortado.budget import Limit, read_limits
+from cortado.errors import BadFile, BadNetwork, CortadoError, NothingChanged, Stopped
+from cortado.file.accounting import layer_rows, pictures
+from cortado.file.artifact import decode, encode, load, write_whole
+from cortado.measure import mean_score, scores
+from cortado.method import Method
+from cortado.methods.match import Match
+from cortado.network.view import View, parameter_places, working_copy
+from cortado.progress import Progress, quiet
+from cortado.recipe import Recipe, read, stage_data
+from cortado.report import Compared, Line, Report, Stage, environment, paired_interval
+from cortado.task import Task
+
+
+def compress(
+    network: nn.Module,
+    task: Task,
+    recipe: Any,
+    *,
+    limits: Sequence[str] = (),
+    folder: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> tuple[nn.Module, Report]:
+    """A small copy of `network` made by `recipe`, and the report of what was measured.
+
+    `recipe` is a Recipe, a list of methods, a YAML file or one line of text. The network itself is never changed.
+    After each stage the file is made, read back and scored on the task's choice data; the verdict data are used once,
+    at the end. With `folder`, every finished stage is kept there, and `resume` goes on after the last one.
+    Raises BadNetwork, BadTask, BadRecipe, BadValue, NothingChanged; Stopped when the user interrupts.
+    """
+    run = Run(working_copy(network).eval(), task, read(recipe), read_limits(limits), folder, progress or quiet())
+    try:
+        return run.all_stages(resume)
+    except KeyboardInterrupt:
+        kept = f"{len(run.rows)} finished stages are kept in {folder}; --resume goes on." if folder else "Nothing was kept: no folder was given."
+        raise Stopped(f"compress: interrupted in stage {len(run.rows) + 1}. {kept}") from None
+
+
+@dataclass
+class Run:
+    """One run of a recipe."""
+
+    plain: nn.Module
+    task: Task
+    recipe: Recipe
+    limits: tuple[Limit, ...]
+    folder: str | Path | None
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.rows: list[Stage] = []
+        self.warnings: list[str] = []
+
+    def all_stages(self, resume: bool) -> tuple[nn.Module, Report]:
+        plain_choice = mean_score(self.plain, self.task.choice, self.task.score)
+        body = encode(self.plain, self.plain, "bits")
+        network = decode(body, self.plain)
+        if resume:
+            network = self.resumed() or network
+        for number in range(len(self.rows), len(self.recipe.stages)):
+            network = self.stage(network, number)
+        return network, self.report(network, plain_choice)
+
+    def stage(self, network: nn.Module, number: int) -> nn.Module:
+        method = self.recipe.stages[number]
+        where = f"stage {number + 1} ({method.name()})"
+        start, before = time.perf_counter(), picture(network)
+        view = View(network, self.plain, self.task.example, self.progress)
+        try:
+            method.apply(view, self.task)
+        except CortadoError as error:
+            raise type(error)(f"{where}: {error}") from error
+        check_changed(where, method, before, picture(network))
+        following = self.recipe.stages[number + 1] if number + 1 < len(self.recipe.stages) else None
+        if self.recipe.match and method.lossy and not method.trains and not isinstance(following, Match):
+            Match().apply(View(network, self.plain, self.task.example, self.progress), self.task)
+        body = encode(network, self.plain)
+        # What goes on is what the file gives back: every stage is proved, and a resumed run takes the same way.
+        network = decode(body, self.plain)
+        self.rows.append(self.measured(network, method, len(body), time.perf_counter() - start))
+        self.keep(number, body)
+        return network
+
+    def measured(self, network: nn.Module, method: Method, size_bytes: int, seconds: float) -> Stage:
+        weights = [weight for weight in parameter_places(network) if len(weight.shape) >= 2]
+        entries = sum(weight.shape.numel() for weight in weights)
+        nonzero = sum(int(torch.count_nonzero(weight.dense())) for weight in weights) / max(1, entries)
+        data = stage_data(method)
+        knobs = next(iter(data.values())) if isinstance(data, dict) else {}
+        score = mean_score(network, self.task.choice, self.task.score)
+        return Stage(method.name(), plain_data(knobs), score, size_bytes, nonzero, seconds)
+
+    def report(self, network: nn.Module, plain_choice: float) -> Report:
+        task = self.task
+        compared = verdict(self.plain, network, task)
+        plain_bytes = sum(value.numel() * value.element_size() for value in self.plain.state_dict().values())
+        return Report(
+            task=task.name, network=type(self.plain).__name__, score_name=task.score.name, score_unit=task.score.unit,
+            higher_is_better=task.score.higher_is_better, plain_bytes=plain_bytes, plain_choice=plain_choice,
+            stages=tuple(self.rows), lines=lines_of(task, plain_bytes, self.rows[-1].size_bytes, compared, self.limits),
+            verdict=compared, layers=layer_rows(network, self.plain), pictures=pictures(network, self.plain),
+            warnings=tuple(self.warnings), recipe=plain_data(self.recipe.as_data()), seed=task.seed, environment=environment(),
+        )  # fmt: skip
+
+    def key(self) -> str:
+        """Stands for everything a stage's result depends on: recipe, network with its values, seed, data sizes."""
+        sums = blake2b(digest_size=16)
+        sums.update(json.dumps(plain_data(self.recipe.as_data()), sort_keys=True).encode())
+        sums.update(encode(self.plain, self.plain, "bits"))
+        task = self.task
+        sums.update(repr((task.name, task.seed, task.batch, len(task.train), len(task.choice))).encode())
+        return sums.hexdigest()
+
+    def keep(self, number: int, body: bytes) -> None:
+        if self.folder is None:
+            return
+        folder = Path(self.folder) / "stages"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not hasattr(self, "made_key"):
+            self.made_key = self.key()
+        write_whole(folder / f"{number + 1:02}.cortado", body)
+        note = {"key": self.made_key, "row": asdict(self.rows[-1])}
+        write_whole(folder / f"{number + 1:02}.json", json.dumps(note, indent=1).encode())
+
+    def resumed(self) -> nn.Module | None:
+        """The network after the last finished stage of the same run, or None when there is none."""
+        if self.folder is None:
+            raise BadNetwork("compress: resume needs the folder of the interrupted run. Pass folder=...")
+        key, found = self.key(), None
+        for number in range(len(self.recipe.stages)):
+            base = Path(self.folder) / "stages" / f"{number + 1:02}"
+            if not base.with_suffix(".json").exists():
+                break
+            try:
+                note = json.loads(base.with_suffix(".json").read_text(encoding="utf8"))
+            except ValueError as error:
+                raise BadFile(f"compress: {base}.json is damaged ({error}). Delete the folder's stages and start anew.") from error
+            if note["key"] != key:
+                self.warnings.append(f"stage {number + 1} in {self.folder} is of another run (recipe, network, data or seed): done anew")
+                break
+            found = load(base.with_suffix(".cortado"), self.plain)
+            self.rows.append(Stage(**note["row"]))
+        return found
+
+
+def picture(network: nn.Module) -> tuple[bytes, bytes]:
+    """Sums over the values, and over the forms that hold them."""
+    values, forms = blake2b(digest_size=16), blake2b(digest_size=16)
+    for name, value in network.state_dict().items():
+        forms.update(repr((name, tuple(value.shape), str(value.dtype))).encode())
+        forms.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    for weight in parameter_places(network):
+        values.update(weight.dense().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if weight.shape.numel() else b"")
+    return values.digest(), forms.digest()
+
+
+def check_changed(where: str, method: Method, before: tuple[bytes, bytes], after: tuple[bytes, bytes]) -> None:
+    """A lossy method must change values, any other values or forms.  `match` may find nothing to mend."""
+    same = before[0] == after[0] if method.lossy else before == after
+    if same and not isinstance(method, Match):
+        raise NothingChanged(
+            f"{where}: it changed nothing. Check its pattern (where: {method.where}) and its amounts, or leave the stage out."
+        )
+
+
+def verdict(plain: nn.Module, network: nn.Module, task: Task) -> Compared:
+    """Both networks on the verdict data, used for nothing else, with a paired interval."""
+    each = [scores(one, task.verdict, task.score) for one in (plain, network)]
+    return paired_interval(each[0], each[1], task.score.scale)
+
+
+def lines_of(task: Task, plain_bytes: int, size_bytes: int, compared: Compared, limits: tuple[Limit, ...]) -> tuple[Line, ...]:
+    """plain | compressed | limit | met, one line for size and one for the score."""
+    by_what = {limit.what: limit for limit in limits}
+    sign = 1 if task.score.higher_is_better else -1
+    size, score = by_what.get("size"), by_what.get("score")
+    kept_score = None
+    if score is not None:
+        kept_score = score.kept(sign * compared.compressed if score.relative else compared.compressed, sign * compared.plain)
+        if not task.score.higher_is_better and not score.relative:
+            kept_score = compared.compressed <= score.value
+    return (
+        Line("size of the file", "B", plain_bytes, size_bytes, size.text if size else "", size.kept(size_bytes, plain_bytes) if size else None),
+        Line(task.score.name, task.score.unit, compared.plain, compared.compressed, score.text if score else "", kept_score),
+    )  # fmt: skip
+
+
+def plain_data(value: Any) -> Any:
+    """The same with nothing but what JSON knows; a network or function becomes its name."""
+    if isinstance(value, dict):
+        return {str(key): plain_data(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_data(inner) for inner in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return type(value).__name__

@@ -1,0 +1,76 @@
+"""Inspection: where the bytes of a file go."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cortado.errors import WrongNetwork
+from cortado.file.artifact import Contents, Plain, plain_network, read, read_bytes
+from cortado.file.entries import entries_of, fingerprint
+from cortado.file.plane import CODECS
+
+CODEC_NAMES = {number: name for name, number in CODECS.items()} | {6: "raw"}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One entry of the file: its name (or its number), shape if known, form, bytes, and its streams."""
+
+    name: str
+    shape: tuple[int, ...] | None
+    form: str
+    size_bytes: int
+    streams: tuple[tuple[str, str, int], ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A file taken apart.  Bytes of the pieces and `overhead_bytes` add up to `size_bytes`."""
+
+    size_bytes: int
+    overhead_bytes: int
+    fingerprint: str
+    pieces: tuple[Piece, ...]
+
+    def text(self) -> str:
+        """A table for people."""
+        width = max([len(piece.name) for piece in self.pieces] + [6])
+        lines = [f"{self.size_bytes:,} bytes, fingerprint {self.fingerprint}, {len(self.pieces)} tensors", ""]
+        lines.append(f"{'tensor':<{width}}  {'shape':<18} {'form':<20} {'bytes':>9} {'share':>7}  streams")
+        for piece in self.pieces:
+            shape = "x".join(map(str, piece.shape)) if piece.shape is not None else "unknown"
+            streams = ", ".join(f"{part} {codec} {size:,}" for part, codec, size in piece.streams if size)
+            share = f"{100 * piece.size_bytes / self.size_bytes:.1f} %"
+            lines.append(f"{piece.name:<{width}}  {shape or 'scalar':<18} {piece.form:<20} {piece.size_bytes:>9,} {share:>7}  {streams}")
+        lines.append(f"{'header, schemas, checksum':<{width + 40}} {self.overhead_bytes:>9,}")
+        return "\n".join(lines)
+
+
+def inspect(path: str | Path, plain: Plain | None = None) -> Inspection:
+    """Take the file at `path` apart; with the plain network, names and shapes are known too.
+
+    Raises BadFile when it is damaged or not ours, WrongNetwork when `plain` is another network.
+    """
+    contents = read(read_bytes(path))
+    names, shapes = labels(contents, plain)
+    pieces = []
+    for number, record in enumerate(contents.records):
+        shape = shapes[number]
+        if shape is not None:
+            shape = tuple(record.sizes.get(axis, size) for axis, size in enumerate(shape))
+        form = "plain" if record.schema is None else record.schema.text()
+        streams = tuple((s.part, "floats" if s.codec is None else CODEC_NAMES.get(s.codec, "unknown"), len(s.body)) for s in record.streams)
+        pieces.append(Piece(names[number], shape, form, record.size_bytes, streams))
+    used = sum(piece.size_bytes for piece in pieces)
+    return Inspection(contents.size_bytes, contents.size_bytes - used, contents.fingerprint.hex(), tuple(pieces))
+
+
+def labels(contents: Contents, plain: Plain | None) -> tuple[list[str], list[tuple[int, ...] | None]]:
+    """The names and plain shapes of the records; numbers and None without the plain network."""
+    count = len(contents.records)
+    if plain is None:
+        return [f"#{number}" for number in range(count)], [None] * count
+    base = plain_network(plain)
+    entries = entries_of(base)
+    if fingerprint(base, entries) != contents.fingerprint or len(entries) != count:
+        raise WrongNetwork("inspect: the file was made from another network than this one. Pass its own job, or none.")
+    return [entry.name for entry in entries], [tuple(entry.shape) for entry in entries]

@@ -1,0 +1,168 @@
+"""Job: a network, a task and how to begin - from package.module:maker or from a YAML file."""
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from cortado.errors import BadNetwork, BadRecipe
+from cortado.method import Method
+from cortado.nets.catalog import by_name
+from cortado.progress import Progress, quiet
+from cortado.recipe import make_stage
+from cortado.task import Task
+from cortado.tasks.catalog import built_in
+from cortado.tune import Plan, train
+
+KEYS = ("network", "options", "weights", "task", "task_options", "train", "recipe", "limits", "seed")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to compress.  `make()` gives the architecture, `weights` a safetensors or npz file of its state.
+
+    `training` (a Tune's knobs) trains the network first when no weights are given. `recipe` and `limits` are what the
+    job suggests; the command line may say otherwise.
+    """
+
+    make: Callable[[], nn.Module]
+    make_task: Callable[[], Task]
+    weights: Path | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    recipe: Any = None
+    limits: tuple[str, ...] = ()
+    text: dict[str, Any] = field(default_factory=dict)
+
+    def plain(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
+        """The trained network: from its weights, from the folder of an earlier run, or trained now (and kept there)."""
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(task.seed)
+            network = self.make()
+        kept = folder / "plain.safetensors" if folder else None
+        source = self.weights or (kept if kept and kept.exists() else None)
+        if source is not None:
+            load_weights(network, source)
+        elif self.training:
+            tune = make_stage("tune", self.training, "job, train")
+            train(network, task, plan_of(tune, task, progress or quiet()))
+        if kept and source is None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            save_file(own_tensors(network), kept)
+        return network.eval()
+
+
+def plan_of(tune: Method, task: Task, progress: Progress) -> Plan:
+    """The training plan of a Tune's knobs."""
+    names = {f.name for f in dataclasses.fields(Plan)}
+    knobs = {f.name: getattr(tune, f.name) for f in dataclasses.fields(tune) if f.name in names}
+    return Plan(**knobs, seed=task.seed, says="train the plain network", progress=progress)
+
+
+def own_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The dense state of a network, tied tensors apart, for safetensors."""
+    return {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a safetensors or npz state strictly; batch counters may be missing.  Raises BadNetwork with the keys."""
+    if not path.exists():
+        raise BadNetwork(f"job: the weights {path} do not exist. Check the path.")
+    if path.suffix == ".npz":
+        import numpy as np
+
+        with np.load(path) as arrays:
+            state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    else:
+        state = load_file(path)
+    wanted = network.state_dict()
+    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
+    surplus = [name for name in state if name not in wanted]
+    wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    if missing or surplus or wrong:
+        raise BadNetwork(
+            f"job: {path.name} does not fit {type(network).__name__}: missing {missing[:3]}, surplus {surplus[:3]}, "
+            f"of another shape {wrong[:3]}. Pass weights of this network."
+        )
+    network.load_state_dict(wanted | state)
+
+
+def read_job(source: str, seed: int | None = None) -> Job:
+    """A job from "package.module:maker" or a YAML file.  Raises BadRecipe, BadNetwork, BadTask.
+
+    A maker returns a Job, or a pair (network, task). In a file: network (a name of nets/, or package.module:maker),
+    options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed.
+    """
+    if source.endswith((".yaml", ".yml")):
+        return job_of_file(Path(source), seed)
+    made = call_maker(source, "job")
+    if isinstance(made, Job):
+        return made
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module) and isinstance(made[1], Task):
+        network, task = made
+        if seed is not None:
+            task = dataclasses.replace(task, seed=seed)
+        return Job(make=lambda: network, make_task=lambda: task, text={"job": source})
+    raise BadRecipe(f"job: {source} returned {type(made).__name__}. Return (network, task) or a Job.")
+
+
+def job_of_file(path: Path, seed: int | None) -> Job:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise BadRecipe(f"job: {path} cannot be read as YAML ({error}).") from error
+    if not isinstance(data, dict):
+        raise BadRecipe(f"job: {path} holds no keys. It needs at least network and task.")
+    for key in data:
+        if key not in KEYS:
+            near = get_close_matches(str(key), KEYS, n=1)
+            raise BadRecipe(f"job: no key {key!r}; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(KEYS)}")
+    for key in ("network", "task"):
+        if key not in data:
+            raise BadRecipe(f"job: {path} names no {key}. Add {key}: ...")
+    number = seed if seed is not None else int(data.get("seed", 0))
+    options, task_options = dict(data.get("options") or {}), dict(data.get("task_options") or {})
+    weights = path.parent / data["weights"] if data.get("weights") else None
+    return Job(
+        make=lambda: made_network(data["network"], options),
+        make_task=lambda: made_task(data["task"], {**task_options, "seed": number}),
+        weights=weights, training=dict(data.get("train") or {}), recipe=data.get("recipe"),
+        limits=tuple(data.get("limits") or ()), text=data,
+    )  # fmt: skip
+
+
+def made_network(name: str, options: dict[str, Any]) -> nn.Module:
+    made = call_maker(name, "job, network", options) if ":" in name else by_name(name, **options)
+    if not isinstance(made, nn.Module):
+        raise BadNetwork(f"job: {name} made {type(made).__name__}, not a network.")
+    return made
+
+
+def made_task(name: str, options: dict[str, Any]) -> Task:
+    made = call_maker(name, "job, task", options) if ":" in name else built_in(name, **options)
+    if not isinstance(made, Task):
+        raise BadRecipe(f"job: {name} made {type(made).__name__}, not a Task.")
+    return made
+
+
+def call_maker(name: str, where: str, options: dict[str, Any] | None = None) -> Any:
+    """Call package.module:maker, with those of `options` that it takes.  Raises BadRecipe when it cannot be had."""
+    module_name, _, maker_name = name.partition(":")
+    try:
+        maker = getattr(importlib.import_module(module_name), maker_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadRecipe(f"{where}: {name!r} cannot be loaded ({error}). Write package.module:maker or a .yaml file.") from error
+    taken = inspect.signature(maker).parameters
+    given = {key: value for key, value in (options or {}).items() if key in taken or key != "seed"}
+    try:
+        return maker(**given)
+    except TypeError as error:
+        raise BadRecipe(f"{where}: {name} does not take {sorted(given)} ({error}).") from error

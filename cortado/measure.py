@@ -1,0 +1,55 @@
+"""Measure: what a network scores on data, sample by sample."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork, BadTask
+from cortado.task import Data, Score, to_device
+
+
+def outputs_of(network: nn.Module, inputs: Any) -> Any:
+    """A network's outputs for a tensor, or for a tuple of tensors as its arguments."""
+    return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+
+
+def scores(network: nn.Module, data: Data, score: Score, batch: int = 256) -> Tensor:
+    """One score a sample (N,), in eval mode, without gradients; the network's mode is restored.
+
+    Raises BadNetwork when the network cannot take the data or gives NaN, BadTask when the score does not fit.
+    """
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    mode = network.training
+    network.eval()
+    found = []
+    try:
+        with torch.no_grad():
+            for inputs, targets in data.batches(batch):
+                outputs = run(network, to_device(inputs, device))
+                each = score.each(outputs, targets.to(device))
+                if each.shape != (len(targets),):
+                    raise BadTask(
+                        f"task: the score {score.name!r} must give one number a sample, "
+                        f"got shape {tuple(each.shape)} for {len(targets)} samples."
+                    )
+                found.append(each.detach().float().cpu())
+    finally:
+        network.train(mode)
+    return torch.cat(found)
+
+
+def run(network: nn.Module, inputs: Any) -> Any:
+    try:
+        outputs = outputs_of(network, inputs)
+    except (RuntimeError, TypeError, ValueError) as error:
+        shapes = [tuple(part.shape) for part in (inputs if isinstance(inputs, tuple) else (inputs,))]
+        raise BadNetwork(f"network: it cannot take inputs of shape {shapes} ({error}). Check the task's data and prepare.") from error
+    if isinstance(outputs, Tensor) and not bool(torch.isfinite(outputs).all()):
+        raise BadNetwork("network: its outputs hold NaN or infinite values. Check the weights and the inputs' scaling.")
+    return outputs
+
+
+def mean_score(network: nn.Module, data: Data, score: Score) -> float:
+    """The score of a network on data, in the score's unit."""
+    return float(scores(network, data, score).double().mean()) * score.scale

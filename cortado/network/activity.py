@@ -84,7 +84,7 @@ def part_of(value: Any, index: slice) -> Any:
         return value[index]
     if isinstance(value, dict):
         return {name: part_of(part, index) for name, part in value.items()}
-    return tuple(part_of(part, index) for part in value) if isinstance(value, tuple) else value
+    return tuple(part_of(part, index) for part in value) if type(value) is tuple else value
 
 
 class Watch(TorchDispatchMode):
@@ -108,7 +108,7 @@ class Watch(TorchDispatchMode):
         try:
             for path, layer in self.layers.items():
                 handles.append(layer.register_forward_pre_hook(self.entering(path), with_kwargs=True))
-                handles.append(layer.register_forward_hook(self.leaving(path)))
+                handles.append(layer.register_forward_hook(self.leaving(path), always_call=True))
             with self:
                 yield
         finally:
@@ -120,12 +120,12 @@ class Watch(TorchDispatchMode):
         """A hook that counts what the layer at `path` reads."""
 
         def enter(layer: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-            signal = tensors_in((positional, named))[0]
-            origins: Origins = self.origins.get(signal, frozenset())
-            if origins:
-                self.tallies[path].read.add(signal)
-            if len(origins) == 1:
-                self.tallies[next(iter(origins))].passed_on.add(signal)
+            for signal in tensors_in((positional, named))[:1]:
+                origins: Origins = self.origins.get(signal, frozenset())
+                if origins:
+                    self.tallies[path].read.add(signal)
+                if len(origins) == 1:
+                    self.tallies[next(iter(origins))].passed_on.add(signal)
             self.running.append(path)
 
         return enter
@@ -135,7 +135,8 @@ class Watch(TorchDispatchMode):
 
         def leave(layer: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
             self.running.pop()
-            self.tallies[path].given.add(tensors_in(output)[0])
+            for signal in tensors_in(output)[:1]:
+                self.tallies[path].given.add(signal)
 
         return leave
 

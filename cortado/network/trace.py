@@ -155,7 +155,7 @@ class Recorder(TorchDispatchMode):
         try:
             for layer in self.layers:
                 handles.append(layer.register_forward_pre_hook(self.enter, with_kwargs=True))
-                handles.append(layer.register_forward_hook(self.leave))
+                handles.append(layer.register_forward_hook(self.leave, always_call=True))
             for form in self.forms:
                 form.__dict__["dense"] = self.marked(form.dense)
             with self:
@@ -185,7 +185,7 @@ class Recorder(TorchDispatchMode):
         self.stack.append(call)
 
     def leave(self, module: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
-        """A module has run."""
+        """A module has run, or failed: a network may catch that and go on."""
         self.stack.pop().outputs = shapes_in(output)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
@@ -227,12 +227,12 @@ def device_of(network: nn.Module) -> torch.device | None:
 
 
 def moved(value: Any, device: torch.device | None) -> Any:
-    """Tensors in tuples, lists and dicts, on `device`."""
+    """Tensors in plain tuples, lists and dicts, on `device`; anything else is left as it is."""
     if isinstance(value, Tensor):
         return value if device is None else value.to(device)
     if isinstance(value, dict):
         return {name: moved(part, device) for name, part in value.items()}
-    return tuple(moved(part, device) for part in value) if isinstance(value, (tuple, list)) else value
+    return type(value)(moved(part, device) for part in value) if type(value) in (tuple, list) else value
 
 
 def tensors_in(value: Any) -> list[Tensor]:

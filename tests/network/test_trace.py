@@ -193,3 +193,27 @@ def test_trace_follows_a_forward_with_its_own_control_flow():
             return signal
 
     assert len(trace(Loop(), torch.zeros(1, 2)).of("step")) == 3
+
+
+def test_trace_follows_a_network_that_catches_a_failure_inside():
+    class Careful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wrong, self.right = nn.Linear(9, 2), nn.Linear(2, 2)
+
+        def forward(self, signal):
+            try:
+                signal = self.wrong(signal)
+            except RuntimeError:
+                signal = self.right(signal)
+            return signal.exp()
+
+    root, wrong, right = trace(Careful(), torch.zeros(1, 2)).calls
+    assert [root.path, wrong.path, right.path] == ["", "wrong", "right"]
+    assert names(root) == ["aten.exp.default"] and wrong.outputs == () and right.outputs == ((1, 2),)
+
+
+def test_trace_takes_a_packed_sequence():
+    packed = nn.utils.rnn.pack_padded_sequence(torch.zeros(2, 4, 5), [4, 3], batch_first=True)
+    (call,) = trace(nn.GRU(5, 7), (packed,), batch=2).calls
+    assert call.inputs[0] == (7, 5) and call.outputs[0] == (7, 7)

@@ -1,0 +1,231 @@
+"""Accounting: what each weight costs, in our file and by the arithmetic of Deep Compression's tables."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from cortado.errors import WrongNetwork
+from cortado.file.artifact import Plain, Record, encode, plain_network, read
+from cortado.file.entries import Entry, entries_of, fingerprint, held_at
+from cortado.file.huffman import huffman_bits
+from cortado.file.relative_index import relative_index
+from cortado.forms.form import Form
+from cortado.forms.masked import Masked
+from cortado.forms.palette import Palette
+from cortado.forms.quantized import Quantized
+
+GAP_WIDTHS = range(1, 17)
+MOST_BARS = 64
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """A coded weight as whole numbers of its shape: 0 is a weight of zero, equal numbers are equal codes.
+
+    `book_bits` are the bits of the codebook, or of the scales and zero points. `sparse`: a mask holds its places.
+    """
+
+    values: np.ndarray
+    book_bits: int
+    sparse: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A weight by the arithmetic of tables 4 and 5 of Han, Mao, Dally, 2016: P+Q, and P+Q+H with Huffman codes.
+
+    `stored` entries: the nonzero weights and the filler zeros that bridge gaps too wide for `index_bits`. The four
+    means are bits an entry, fillers included, which is what the rates of the paper's rows imply (84 % x (6.3 + 1.2)
+    of 32 bits is its 20.5 % but for the codebook). The code width counts the filler's zero as one more value. Sums
+    (`coded_bits`) include the codebook and leave out Huffman tables. A weight without index has None there.
+    """
+
+    stored: int
+    value_bits: float | None
+    value_bits_huffman: float | None
+    index_bits: float | None
+    index_bits_huffman: float | None
+    coded_bits: float
+    coded_bits_huffman: float
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One tensor of a network.  The fields are those of report.LayerRow; None means unknown, or no such thing.
+
+    `entries` and `nonzeros` are of the tensor as it is, `plain_entries` and `plain_bits` of the plain one (before
+    units were cut). `size_bytes` are the bytes of its record in our file; the file's head belongs to no record.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    form: str
+    entries: int
+    nonzeros: int
+    size_bytes: int
+    plain_entries: int
+    plain_bits: int
+    stored: int | None = None
+    value_bits: float | None = None
+    value_bits_huffman: float | None = None
+    index_bits: float | None = None
+    index_bits_huffman: float | None = None
+    coded_bits: float | None = None
+    coded_bits_huffman: float | None = None
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How often values occur: edges (n + 1) and counts (n).  The fields are those of report.Picture."""
+
+    title: str
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+def layer_rows(network: nn.Module, plain: Plain, body: bytes | None = None) -> tuple[LayerCost, ...]:
+    """One row for each tensor of the plain network, in its order, tied tensors once.
+
+    `body` is the file of `network` when it has been encoded already. Raises BadNetwork when the two do not belong
+    together, WrongNetwork when `body` was made from another plain network.
+    """
+    base = plain_network(plain)
+    entries = entries_of(base)
+    own_forms = list({type(module) for module in network.modules() if isinstance(module, Form)})
+    contents = read(encode(network, base) if body is None else body, own_forms)
+    if contents.fingerprint != fingerprint(base, entries):
+        raise WrongNetwork(
+            f"accounting: the file was made from another network than this {type(base).__name__}. "
+            "Pass the file of this network, or none."
+        )
+    records = contents.records
+    return tuple(row_of(entry, held_at(network, entry), record) for entry, record in zip(entries, records, strict=True))
+
+
+def row_of(entry: Entry, held: Form | Tensor, record: Record) -> LayerCost:
+    """The row of one tensor."""
+    shape = tuple(held.shape)
+    symbols = symbols_of(held) if isinstance(held, Form) else None
+    cost = {} if symbols is None else vars(cost_of(symbols))
+    return LayerCost(
+        path=entry.name,
+        shape=shape,
+        form="dense" if record.schema is None else record.schema.text(),
+        entries=held.shape.numel(),
+        nonzeros=held.nonzeros() if isinstance(held, Form) else int(held.count_nonzero()),
+        size_bytes=record.size_bytes,
+        plain_entries=entry.shape.numel(),
+        plain_bits=entry.shape.numel() * entry.dtype.itemsize * 8,
+        **cost,
+    )
+
+
+def symbols_of(form: Form) -> Symbols | None:
+    """The whole numbers of a masked, palette or quantized weight; None for a form that has none."""
+    if isinstance(form, Masked):
+        kept = symbols_of(form.kept)
+        if kept is None:
+            return None
+        whole = np.zeros(tuple(form.shape), dtype=np.int32)
+        whole[form.mask.cpu().numpy()] = kept.values
+        return Symbols(whole, kept.book_bits, sparse=True)
+    if isinstance(form, Palette):
+        return Symbols(palette_symbols(form), form.book.numel() * form.book.element_size() * 8)
+    if isinstance(form, Quantized):
+        zero_bits = 0 if form.zero is None else form.zero.numel() * form.codes.element_size() * 8
+        book_bits = form.scale.numel() * form.scale.element_size() * 8 + zero_bits
+        return Symbols(form.parts()["codes"].cpu().numpy().astype(np.int32), book_bits)
+    return None
+
+
+def palette_symbols(form: Palette) -> np.ndarray:
+    """Codes numbered from 1 in the order of their values; 0 where the shared value is zero."""
+    book = form.book.detach().cpu().double().numpy()
+    rank = np.zeros(len(book), dtype=np.int32)
+    order = np.argsort(book, kind="stable")
+    order = order[book[order] != 0]
+    rank[order] = np.arange(1, len(order) + 1)
+    return rank[form.codes.cpu().numpy()]
+
+
+def cost_of(symbols: Symbols) -> Cost:
+    """By relative index with the gap width of the least P+Q bits; an unmasked weight as a plain list when that is less."""
+    values = symbols.values.ravel()
+    width, sparse_bits = best_gap_width(values)
+    list_bits = values.size * code_width(values)
+    if not symbols.sparse and list_bits <= sparse_bits:
+        return cost_sums(values, None, 0, symbols.book_bits)
+    index = relative_index(values, width)
+    return cost_sums(index.values, index.gaps, width, symbols.book_bits)
+
+
+def cost_sums(values: np.ndarray, gaps: np.ndarray | None, gap_width: int, book_bits: int) -> Cost:
+    """The cost of stored values and of the gaps before them (None: a plain list)."""
+    stored, value_width = len(values), code_width(values)
+    value_huffman = huffman_bits(values)
+    index_huffman = 0 if gaps is None else huffman_bits(gaps)
+    has_index = gaps is not None and stored > 0
+    return Cost(
+        stored=stored,
+        value_bits=float(value_width) if stored else None,
+        value_bits_huffman=value_huffman / stored if stored else None,
+        index_bits=float(gap_width) if has_index else None,
+        index_bits_huffman=index_huffman / stored if has_index else None,
+        coded_bits=float(stored * (value_width + gap_width) + book_bits),
+        coded_bits_huffman=float(value_huffman + index_huffman + book_bits),
+    )
+
+
+def code_width(values: np.ndarray, zero_too: bool = False) -> int:
+    """Bits of a code of fixed width for these whole numbers (and for zero): at least 1."""
+    if not values.size:
+        return 1
+    low, high = int(values.min()), int(values.max())
+    if zero_too:
+        low, high = min(low, 0), max(high, 0)
+    return max(1, (high - low).bit_length())
+
+
+def best_gap_width(values: np.ndarray) -> tuple[int, int]:
+    """The gap width of the least P+Q bits, and these bits; of equals the narrowest."""
+    places = np.flatnonzero(values)
+    zeros, kept = np.diff(places, prepend=-1) - 1, values[places]
+
+    def bits(gap_width: int) -> int:
+        fillers = int((zeros >> gap_width).sum())
+        return (len(kept) + fillers) * (gap_width + code_width(kept, zero_too=fillers > 0))
+
+    least = min(GAP_WIDTHS, key=bits)
+    return least, bits(least)
+
+
+def histograms(network: nn.Module, plain: Plain, count: int = 3) -> tuple[Histogram, ...]:
+    """Codes of the kept weights and gaps between them, of the `count` coded weights with the most nonzeros.
+
+    The skewed shapes of figure 5 of Han, Mao, Dally, 2016: what an entropy coder lives on.
+    """
+    coded: list[tuple[int, str, Symbols]] = []
+    for entry in entries_of(plain_network(plain)):
+        held = held_at(network, entry)
+        symbols = symbols_of(held) if isinstance(held, Form) else None
+        if symbols is not None and symbols.values.any():
+            coded.append((int(np.count_nonzero(symbols.values)), entry.name, symbols))
+    drawn: list[Histogram] = []
+    for kept, name, symbols in sorted(coded, key=lambda row: -row[0])[:count]:
+        values = symbols.values.ravel()
+        drawn.append(histogram(f"{name}: codes of {kept:,} nonzero weights", values[values != 0]))
+        if kept < values.size:
+            width, _ = best_gap_width(values)
+            gaps = relative_index(values, width).gaps
+            drawn.append(histogram(f"{name}: zeros before each entry, gaps of {width} bits", gaps))
+    return tuple(drawn)
+
+
+def histogram(title: str, values: np.ndarray) -> Histogram:
+    """Counts of whole numbers; neighbours share a bar where there are more than 64."""
+    low, high = int(values.min()), int(values.max())
+    step = -(-(high - low + 1) // MOST_BARS)
+    counts = np.bincount((values - low) // step)
+    edges = low - 0.5 + step * np.arange(len(counts) + 1)
+    return Histogram(title, tuple(edges.tolist()), tuple(counts.tolist()))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cortado.errors import BadFile
+from cortado.file.accounting import LayerRow, Picture
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the verdict: plain | compressed | limit | met.  None means unknown, or no limit."""
+    """One row of the verdict: plain | compressed | limit | met.  None means unknown, or no limit.
+
+    `unit` B is shown as KB and MB, ms as seconds and minutes; any other unit is printed as it is.
+    """
 
     what: str
     unit: str
@@ -46,31 +50,6 @@ class Compared:
     low: float | None
     high: float | None
     samples: int
-
-
-@dataclass(frozen=True)
-class LayerRow:
-    """One weight: how it is held, and what it costs by Deep Compression's accounting and in our file."""
-
-    path: str
-    shape: tuple[int, ...]
-    form: str
-    entries: int
-    nonzeros: int
-    size_bytes: int
-    value_bits: float | None = None
-    value_bits_huffman: float | None = None
-    index_bits: float | None = None
-    index_bits_huffman: float | None = None
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A histogram: edges (n + 1) and counts (n)."""
-
-    title: str
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -101,8 +80,8 @@ class Report:
 
     @property
     def met(self) -> bool:
-        """Whether every limit is kept (True when none was set)."""
-        return all(line.met is not False for line in self.lines)
+        """Whether every limit is kept (True when none was set).  One that could not be checked is not kept."""
+        return all(line.met for line in self.lines if line.limit)
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), indent=1, allow_nan=False)

@@ -51,11 +51,12 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class LayerCost:
-    """One tensor of a network.  The fields are those of report.LayerRow; None means unknown, or no such thing.
+class LayerRow:
+    """One tensor: how it is held and what it costs.  None means unknown, or that there is no such thing.
 
     `entries` and `nonzeros` are of the tensor as it is, `plain_entries` and `plain_bits` of the plain one (before
     units were cut). `size_bytes` are the bytes of its record in our file; the file's head belongs to no record.
+    The rest is as in Cost.
     """
 
     path: str
@@ -74,17 +75,32 @@ class LayerCost:
     coded_bits: float | None = None
     coded_bits_huffman: float | None = None
 
+    @property
+    def kept(self) -> float:
+        """Nonzero weights as a share of the plain ones, "Weights %" of the tables."""
+        return self.nonzeros / self.plain_entries if self.plain_entries else 1.0
+
+    @property
+    def rate(self) -> float | None:
+        """P+Q bits with the codebook, as a share of the plain bits."""
+        return None if self.coded_bits is None or not self.plain_bits else self.coded_bits / self.plain_bits
+
+    @property
+    def rate_huffman(self) -> float | None:
+        """P+Q+H bits with the codebook, as a share of the plain bits."""
+        return None if self.coded_bits_huffman is None or not self.plain_bits else self.coded_bits_huffman / self.plain_bits
+
 
 @dataclass(frozen=True)
-class Histogram:
-    """How often values occur: edges (n + 1) and counts (n).  The fields are those of report.Picture."""
+class Picture:
+    """A histogram: edges (n + 1) and counts (n)."""
 
     title: str
     edges: tuple[float, ...]
     counts: tuple[int, ...]
 
 
-def layer_rows(network: nn.Module, plain: Plain, body: bytes | None = None) -> tuple[LayerCost, ...]:
+def layer_rows(network: nn.Module, plain: Plain, body: bytes | None = None) -> tuple[LayerRow, ...]:
     """One row for each tensor of the plain network, in its order, tied tensors once.
 
     `body` is the file of `network` when it has been encoded already. Raises BadNetwork when the two do not belong
@@ -103,12 +119,12 @@ def layer_rows(network: nn.Module, plain: Plain, body: bytes | None = None) -> t
     return tuple(row_of(entry, held_at(network, entry), record) for entry, record in zip(entries, records, strict=True))
 
 
-def row_of(entry: Entry, held: Form | Tensor, record: Record) -> LayerCost:
+def row_of(entry: Entry, held: Form | Tensor, record: Record) -> LayerRow:
     """The row of one tensor."""
     shape = tuple(held.shape)
     symbols = symbols_of(held) if isinstance(held, Form) else None
     cost = {} if symbols is None else vars(cost_of(symbols))
-    return LayerCost(
+    return LayerRow(
         path=entry.name,
         shape=shape,
         form="dense" if record.schema is None else record.schema.text(),
@@ -200,7 +216,7 @@ def best_gap_width(values: np.ndarray) -> tuple[int, int]:
     return least, bits(least)
 
 
-def histograms(network: nn.Module, plain: Plain, count: int = 3) -> tuple[Histogram, ...]:
+def pictures(network: nn.Module, plain: Plain, count: int = 3) -> tuple[Picture, ...]:
     """Codes of the kept weights and gaps between them, of the `count` coded weights with the most nonzeros.
 
     The skewed shapes of figure 5 of Han, Mao, Dally, 2016: what an entropy coder lives on.
@@ -211,7 +227,7 @@ def histograms(network: nn.Module, plain: Plain, count: int = 3) -> tuple[Histog
         symbols = symbols_of(held) if isinstance(held, Form) else None
         if symbols is not None and symbols.values.any():
             coded.append((int(np.count_nonzero(symbols.values)), entry.name, symbols))
-    drawn: list[Histogram] = []
+    drawn: list[Picture] = []
     for kept, name, symbols in sorted(coded, key=lambda row: -row[0])[:count]:
         values = symbols.values.ravel()
         drawn.append(histogram(f"{name}: codes of {kept:,} nonzero weights", values[values != 0]))
@@ -222,10 +238,10 @@ def histograms(network: nn.Module, plain: Plain, count: int = 3) -> tuple[Histog
     return tuple(drawn)
 
 
-def histogram(title: str, values: np.ndarray) -> Histogram:
+def histogram(title: str, values: np.ndarray) -> Picture:
     """Counts of whole numbers; neighbours share a bar where there are more than 64."""
     low, high = int(values.min()), int(values.max())
     step = -(-(high - low + 1) // MOST_BARS)
     counts = np.bincount((values - low) // step)
     edges = low - 0.5 + step * np.arange(len(counts) + 1)
-    return Histogram(title, tuple(edges.tolist()), tuple(counts.tolist()))
+    return Picture(title, tuple(edges.tolist()), tuple(counts.tolist()))

@@ -54,7 +54,7 @@ def library_path(compiler: str) -> Path:
     digest = hashlib.sha256()
     for part in (compiler, version.stdout, processor(), *FLAGS):
         digest.update(part.encode() + b"\0")
-    for source in sources():
+    for source in (*sources(), *sorted(Path(__file__).parent.glob("*.hpp"))):
         digest.update(source.read_bytes() + b"\0")
     return cache_folder() / f"kernels_{digest.hexdigest()[:24]}.so"
 

@@ -7,6 +7,8 @@
 #include <new>
 #include <vector>
 
+#include "range.hpp"
+
 namespace {
 
 constexpr int INPUTS = 16;   // predictions that are mixed; the last is a constant
@@ -27,47 +29,6 @@ inline int level_of(uint64_t x) {  // 4 * log2(x), rounded down; 0 for 0
     int bit = 63 - __builtin_clzll(x);
     return 4 * bit + int((x >> (bit - 2)) & 3);
 }
-
-struct Writer {
-    uint64_t low = 0, high = ~0ull;
-    uint8_t* out;
-    int64_t size = 0, room;
-    Writer(uint8_t* out_, int64_t room_) : out(out_), room(room_) {}
-    void put(uint8_t byte) { if (size < room) out[size] = byte; size++; }
-    int code(int bit, uint32_t p) {
-        uint64_t middle = low + ((high - low) >> 16) * p;
-        if (bit) high = middle; else low = middle + 1;
-        while (((low ^ high) >> 56) == 0) { put(uint8_t(high >> 56)); low <<= 8; high = (high << 8) | 255; }
-        return bit;
-    }
-    int64_t finish() {  // the shortest ending; the reader sees zeros after the end
-        for (int count = 0; count <= 8; count++) {
-            uint64_t mask = count == 8 ? 0 : (~0ull >> (8 * count));
-            uint64_t value = (low + mask) & ~mask;
-            if (value < low || value > high) continue;  // wrapped round, or too far
-            for (int i = 0; i < count; i++) put(uint8_t(value >> (56 - 8 * i)));
-            break;
-        }
-        if (size > room) return -1;
-        while (size > 0 && out[size - 1] == 0) size--;
-        return size;
-    }
-};
-
-struct Reader {
-    uint64_t low = 0, high = ~0ull, value = 0;
-    const uint8_t* body;
-    int64_t at = 0, size;
-    Reader(const uint8_t* body_, int64_t size_) : body(body_), size(size_) { for (int i = 0; i < 8; i++) take(); }
-    void take() { value = (value << 8) | (at < size ? body[at] : 0); at++; }
-    int code(int, uint32_t p) {
-        uint64_t middle = low + ((high - low) >> 16) * p;
-        int bit = value <= middle;
-        if (bit) high = middle; else low = middle + 1;
-        while (((low ^ high) >> 56) == 0) { low <<= 8; high = (high << 8) | 255; take(); }
-        return bit;
-    }
-};
 
 struct Sum {  // a weighted sum of magnitudes and of the weights
     uint64_t total = 0, count = 0;
@@ -94,7 +55,7 @@ struct Model {
     int32_t row_sign = 0, kernel_sign = 0;
     uint64_t mean = 0;                     // of the plane so far, 16 fractional bits
     int64_t ctx[INPUTS], sctx[SIGNS];
-    int selector = 0;
+    int selector = 0, second = 0;
     alignas(64) int32_t input[INPUTS];
     uint32_t* slot[INPUTS];
 
@@ -120,9 +81,9 @@ struct Model {
     template <class C> int32_t symbol(C& coder, int32_t value);
 };
 
-const int64_t CONTEXTS[INPUTS] = {1, LEVELS, LEVELS, 4096, LEVELS, LEVELS, 8192, 256, 0, 1, 4096, 4096, 4096, 1, 0, 0};
+const int64_t CONTEXTS[INPUTS] = {1, LEVELS, LEVELS, 4096, LEVELS, LEVELS, 8192, 256, 0, 1, 4096, 4096, 4096, LEVELS, 1, 0};
 const int64_t SIGN_CONTEXTS[SIGNS] = {1, 27, 27, 192, 17, 17, 81, 17};
-constexpr int USED = 14;  // magnitude contexts in use
+constexpr int USED = 15;  // magnitude contexts in use
 
 Model::Model(const int64_t* plan_, const uint8_t* where_, Tables tables_) : plan(plan_), where(where_), tables(tables_) {
     rows = plan[ROWS]; cols = plan[COLS]; taps = plan[TAPS]; width = plan[WIDTH]; stride = plan[STRIDE];
@@ -146,7 +107,7 @@ Model::Model(const int64_t* plan_, const uint8_t* where_, Tables tables_) : plan
     for (int64_t i = base[INPUTS]; i < base[INPUTS] + 4; i++) slots[i] = 1u << 31;
     for (int64_t i = base[INPUTS + SIGNS]; i < size; i++) slots[i] = 1u << 31;
     for (int n = 0; n < 1024; n++) rates.push_back(uint32_t(65536 * 2 / (2 * n + plan[FIRST])));
-    int mixers = bins + 4 + 4 * 16;
+    int mixers = bins + 4 + 4 * 16 + 4 * 64;
     weights.assign(mixers * INPUTS, int32_t(plan[WEIGHT]));
     for (int m = 0; m < mixers; m++) { weights[m * INPUTS] = 65536; weights[m * INPUTS + INPUTS - 1] = 0; }
     seen.assign(mixers, 0);
@@ -169,6 +130,9 @@ int Model::near(int64_t at, int64_t j, int64_t r, int64_t t) const {
         if (r >= 1) add(sum, at - line, 2);
         if (r >= 1 && j >= 1) add(sum, at - line - 1, 1);
         if (r >= 1 && j + 1 < line) add(sum, at - line + 1, 1);
+        if (stride > 1 && j >= stride) add(sum, at - stride, 2);
+        if (stride > 1 && j >= stride) add(sum, at - stride + 1, 1);
+        if (stride > 1 && j > stride) add(sum, at - stride - 1, 1);
     } else {
         if (t >= 1) add(sum, at - 1, 2);
         if (t >= width) add(sum, at - width, 2);
@@ -184,7 +148,7 @@ void Model::look(int64_t at, int64_t r, int64_t c, int64_t t) {
     mean = plane.count ? (plane.total << 16) / plane.count : 0;
     if (mean == 0) mean = 1;
     int in_row = level(row.total, row.count), in_col = level(col_sum[c], col_count[c]), close = near(at, j, r, t);
-    ctx[0] = ctx[9] = ctx[13] = 0;
+    ctx[0] = ctx[9] = ctx[14] = 0;
     ctx[1] = in_row;
     ctx[2] = in_col;
     ctx[3] = (in_row >> 1) * 64 + (in_col >> 1);
@@ -212,7 +176,10 @@ void Model::look(int64_t at, int64_t r, int64_t c, int64_t t) {
     ctx[11] = (t < 63 ? t : 63) * 64 + (in_row >> 1);
     ctx[12] = where ? (level_of(row_mask[r]) & 63) * 64 + (level_of(col_mask[c]) & 63)
                     : (level(tap_sum[t], tap_count[t]) >> 1) * 64 + (in_col >> 1);
+    int all = (in_row + in_col + close + int(ctx[5])) / 2 - level(plane.total, plane.count);
+    ctx[13] = all < 0 ? 0 : (all >= LEVELS ? LEVELS - 1 : all);
     selector = both >> 3;
+    second = taps > 1 ? (t < 63 ? t : 63) : close >> 3;
 }
 
 void Model::look_signs(int64_t at, int64_t r, int64_t c, int64_t t) {
@@ -253,21 +220,21 @@ template <class C> int Model::bin(C& coder, int bit, int kind, int mixer, int co
     }
     for (int i = count; i < INPUTS - 1; i++) input[i] = 0;
     input[INPUTS - 1] = 256;
-    int chosen[2] = {mixer, bins + 4 + kind * 16 + selector};
-    int32_t dot[2] = {0, 0};
-    for (int s = 0; s < 2; s++) {
+    int chosen[3] = {mixer, bins + 4 + kind * 16 + selector, bins + 68 + kind * 64 + second};
+    int32_t dot[3] = {0, 0, 0};
+    for (int s = 0; s < 3; s++) {
         const int32_t* w = &weights[chosen[s] * INPUTS];
         for (int i = 0; i < INPUTS; i++) dot[s] += (w[i] * input[i]) >> 8;
         dot[s] = dot[s] >> 8;
         dot[s] = dot[s] < -3072 ? -3072 : (dot[s] > 3071 ? 3071 : dot[s]);
     }
-    uint32_t p = tables.squash[((dot[0] + dot[1]) >> 1) + 3072];
+    uint32_t p = tables.squash[(((dot[0] + dot[1] + dot[2]) * 341) >> 10) + 3072];
     bit = coder.code(bit, p);
-    for (int s = 0; s < 2; s++) {
+    for (int s = 0; s < 3; s++) {
         int32_t* w = &weights[chosen[s] * INPUTS];
         int32_t& n = seen[chosen[s]];
         int32_t error = (bit << 16) - bit - tables.squash[dot[s] + 3072];
-        int32_t speed = int32_t(plan[RATE]) + int32_t(plan[RATE]) * 128 / (n + 16);
+        int32_t speed = int32_t(plan[RATE]) + int32_t(plan[RATE]) * 512 / (n + 64);
         if (n < 65535) n++;
         for (int i = 0; i < INPUTS; i++) {
             int32_t next = w[i] + ((((input[i] * error) >> 10) * speed + 8192) >> 14);
@@ -285,7 +252,7 @@ template <class C> int Model::bin(C& coder, int bit, int kind, int mixer, int co
 
 template <class C> int Model::magnitude_bin(C& coder, int bit, int index, int kind) {
     for (int i = 1; i < USED; i++) slot[i] = &slots[base[i] + ctx[i] * bins + index];
-    slot[8] = index < few ? &slots[base[8] + ctx[8] * few + index] : &slots[base[13] + index];
+    slot[8] = index < few ? &slots[base[8] + ctx[8] * few + index] : &slots[base[14] + index];
     return bin(coder, bit, kind, index, USED - 1, &slots[index]);
 }
 

@@ -6,12 +6,12 @@ import numpy as np
 
 from cortado.native.tables import logistic_tables
 
-INPUTS, LEVELS, SIGNS, TREE, USED, CEILING = 16, 128, 8, 7, 14, 65535
+INPUTS, LEVELS, SIGNS, TREE, USED, CEILING = 16, 128, 8, 7, 15, 65535
 FIELDS = (
     "rows", "cols", "taps", "width", "classes", "signed", "zero", "stride", "limit", "first", "rate", "density",
     "weight",
 )  # fmt: skip
-CONTEXTS = (1, LEVELS, LEVELS, 4096, LEVELS, LEVELS, 8192, 256, 0, 1, 4096, 4096, 4096, 1, 0, 0)
+CONTEXTS = (1, LEVELS, LEVELS, 4096, LEVELS, LEVELS, 8192, 256, 0, 1, 4096, 4096, 4096, LEVELS, 1, 0)
 SIGN_CONTEXTS = (1, 27, 27, 192, 17, 17, 81, 17)
 FULL, HALF = (1 << 64) - 1, 1 << 31
 
@@ -88,7 +88,7 @@ class Model:
         self.bins = self.classes + TREE * max(self.classes - 1, 0)
         self.few = min(self.bins, 4)
         self.start_slots()
-        mixers = self.bins + 4 + 4 * 16
+        mixers = self.bins + 4 + 4 * 16 + 4 * 64
         self.weights = [[65536] + [self.plan["weight"]] * (INPUTS - 2) + [0] for _ in range(mixers)]
         self.seen = [0] * mixers
         self.act, self.sign = [0] * (self.rows * self.line), [0] * (self.rows * self.line)
@@ -96,7 +96,7 @@ class Model:
         self.tap_sum, self.tap_count, self.tap_sign = [0] * self.taps, [0] * self.taps, [0] * self.taps
         self.pos_sum = [0] * self.line
         self.plane, self.row, self.kernel = [0, 0], [0, 0], [0, 0]
-        self.row_sign = self.kernel_sign = self.selector = 0
+        self.row_sign = self.kernel_sign = self.selector = self.second = 0
         self.mean = 1
         self.ctx, self.sctx = [0] * INPUTS, [0] * SIGNS
         self.slot = [0] * INPUTS
@@ -128,11 +128,12 @@ class Model:
 
     def near(self, at: int, j: int, r: int, t: int) -> int:
         """The level of the neighbours already coded."""
-        line, taps, width = self.line, self.taps, self.width
+        line, taps, width, stride = self.line, self.taps, self.width, self.stride
         if taps == 1:
             parts = (
                 (j >= 1, 1, 2), (j >= 2, 2, 1), (r >= 1, line, 2), (r >= 1 and j >= 1, line + 1, 1),
-                (r >= 1 and j + 1 < line, line - 1, 1),
+                (r >= 1 and j + 1 < line, line - 1, 1), (j >= stride > 1, stride, 2), (j >= stride > 1, stride - 1, 1),
+                (j > stride > 1, stride + 1, 1),
             )  # fmt: skip
         else:
             parts = (
@@ -174,7 +175,8 @@ class Model:
             ctx[12] = (level_of(self.row_mask[r]) & 63) * 64 + (level_of(self.col_mask[c]) & 63)
         else:
             ctx[12] = (level(self.tap_sum[t], self.tap_count[t]) >> 1) * 64 + (in_col >> 1)
-        self.selector = both >> 3
+        ctx[13] = min(max((in_row + in_col + close + ctx[5]) // 2 - level(*self.plane), 0), LEVELS - 1)
+        self.selector, self.second = both >> 3, tap if taps > 1 else close >> 3
 
     def look_flat(self, at: int, r: int, c: int, in_col: int) -> None:
         """The contexts that only a plane without taps has."""
@@ -251,16 +253,17 @@ class Model:
     def bin(self, bit: int, kind: int, mixer: int, count: int, parent: int) -> int:
         """Code one decision: mix the predictions, code, learn."""
         inputs = self.gather(count, parent)
-        chosen = (mixer, self.bins + 4 + kind * 16 + self.selector)
+        first = self.bins + 4
+        chosen = (mixer, first + kind * 16 + self.selector, first + 64 + kind * 64 + self.second)
         dots = []
         for s in chosen:
             dot = sum((w * x) >> 8 for w, x in zip(self.weights[s], inputs, strict=True)) >> 8
             dots.append(min(max(dot, -3072), 3071))
-        bit = self.code(bit, self.squash[((dots[0] + dots[1]) >> 1) + 3072])
+        bit = self.code(bit, self.squash[(sum(dots) * 341 >> 10) + 3072])
         rate = self.plan["rate"]
         for s, dot in zip(chosen, dots, strict=True):
             error = (bit << 16) - bit - self.squash[dot + 3072]
-            speed = rate + rate * 128 // (self.seen[s] + 16)
+            speed = rate + rate * 512 // (self.seen[s] + 64)
             self.seen[s] = min(self.seen[s] + 1, 65535)
             self.weights[s] = [
                 min(max(w + ((((x * error) >> 10) * speed + 8192) >> 14), -262144), 262144)
@@ -275,7 +278,7 @@ class Model:
         for i in range(1, USED):
             self.slot[i] = self.base[i] + self.ctx[i] * self.bins + index
         few = index < self.few
-        self.slot[8] = self.base[8] + self.ctx[8] * self.few + index if few else self.base[13] + index
+        self.slot[8] = self.base[8] + self.ctx[8] * self.few + index if few else self.base[14] + index
         return self.bin(bit, kind, index, USED - 1, index)
 
     def sign_bin(self, bit: int, size_class: int) -> int:

@@ -78,7 +78,7 @@ class Run:
     def stage(self, network: nn.Module, number: int) -> nn.Module:
         method = self.recipe.stages[number]
         where = f"stage {number + 1} ({method.name()})"
-        start, before = time.perf_counter(), picture(network)
+        start, before, products = time.perf_counter(), picture(network), matrices(network)
         view = View(network, self.plain, self.task.example, self.progress)
         try:
             method.apply(view, self.task)
@@ -86,7 +86,8 @@ class Run:
             raise type(error)(f"{where}: {error}") from error
         check_changed(where, method, before, picture(network))
         following = self.recipe.stages[number + 1] if number + 1 < len(self.recipe.stages) else None
-        if self.recipe.match and method.lossy and not method.trains and not isinstance(following, Match):
+        due = self.recipe.match and method.lossy and not method.trains and not isinstance(following, Match)
+        if due and matrices(network) != products:
             Match().apply(View(network, self.plain, self.task.example, self.progress), self.task)
         body = encode(network, self.plain)
         # What goes on is what the file gives back: every stage is proved, and a resumed run takes the same way.
@@ -166,6 +167,15 @@ def picture(network: nn.Module) -> tuple[bytes, bytes]:
     for weight in parameter_places(network):
         values.update(weight.dense().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if weight.shape.numel() else b"")
     return values.digest(), forms.digest()
+
+
+def matrices(network: nn.Module) -> bytes:
+    """A sum over the values of weights of two dimensions and more: moments are matched when these changed."""
+    sums = blake2b(digest_size=16)
+    for weight in parameter_places(network):
+        if len(weight.shape) >= 2 and weight.shape.numel():
+            sums.update(weight.dense().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return sums.digest()
 
 
 def check_changed(where: str, method: Method, before: tuple[bytes, bytes], after: tuple[bytes, bytes]) -> None:

@@ -14,6 +14,12 @@ def pointer(array: np.ndarray | None) -> ctypes.c_void_p | None:
     return None if array is None else array.ctypes.data_as(ctypes.c_void_p)
 
 
+def check_memory(answer: int) -> None:
+    """Raise MemoryError when a kernel says that it ran out of memory."""
+    if answer == -2:
+        raise MemoryError("native: the coder's tables do not fit into memory.")
+
+
 def mix_encode(values: np.ndarray, where: np.ndarray | None, plan: list[int]) -> bytes:
     """Context-mixed code of `values` (int32, contiguous; `where` uint8 of the same size) under `plan`."""
     library, _ = load()
@@ -31,6 +37,7 @@ def mix_encode(values: np.ndarray, where: np.ndarray | None, plan: list[int]) ->
         )  # fmt: skip
         if size >= 0:
             return out[:size].tobytes()
+        check_memory(size)
         room *= 2
 
 
@@ -43,12 +50,12 @@ def mix_decode(body: bytes, where: np.ndarray | None, plan: list[int], values: n
     facts = np.array(plan, dtype=np.int64)
     data = np.frombuffer(body, dtype=np.uint8)
     library.mix_decode.restype = ctypes.c_int64
-    return int(
-        library.mix_decode(
-            pointer(data), ctypes.c_int64(data.size), pointer(where), pointer(facts), pointer(squash),
-            pointer(stretch), pointer(values),
-        )  # fmt: skip
-    )
+    looked = library.mix_decode(
+        pointer(data), ctypes.c_int64(data.size), pointer(where), pointer(facts), pointer(squash), pointer(stretch),
+        pointer(values),
+    )  # fmt: skip
+    check_memory(looked)
+    return int(looked)
 
 
 def rans_survey(values: np.ndarray, plan: list[int]) -> np.ndarray:

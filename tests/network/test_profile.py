@@ -225,3 +225,30 @@ def test_profile_refuses_rows_and_columns_it_does_not_have():
         table.row("fc3")
     with pytest.raises(BadValue, match="no total of 'kind'"):
         table.total("kind")
+
+
+def test_profile_takes_a_recurrent_layers_inputs_as_dense():
+    """Half of what the LSTM reads is 0, but its state is not, so nothing is taken off."""
+
+    class Silenced(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.lstm = nn.Linear(4, 4, bias=False), nn.LSTM(4, 3, batch_first=True)
+            with torch.no_grad():
+                self.linear.weight.copy_(torch.diag(torch.tensor([1.0, 1, -1, -1])))
+
+        def forward(self, signal):
+            return self.lstm(functional.relu(self.linear(signal)))[0]
+
+    row = profile(Silenced(), torch.ones(1, 2, 4), data=torch.ones(5, 2, 4)).row("lstm")
+    assert row.nonzero_inputs == 0.5
+    assert row.remaining_multiply_adds == row.multiply_adds == 2 * 12 * (4 + 3)
+
+
+def test_profile_counts_the_bytes_of_saved_buffers_only():
+    network = nn.BatchNorm1d(6)
+    network.register_buffer("scratch", torch.zeros(100), persistent=False)
+    (row,) = profile(network, torch.zeros(2, 6)).rows
+    assert row.parameters == 12 and row.weights == 0
+    # Four vectors of six floats, and the counter of batches in eight bytes.
+    assert row.size_bytes == 4 * 6 * 4 + 8

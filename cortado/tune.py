@@ -1,6 +1,7 @@
 """The training loop: on a CPU or GPU, in one process or under torchrun, with a teacher and penalties if asked."""
 
 import contextlib
+import copy
 import dataclasses
 import math
 import os
@@ -75,6 +76,8 @@ class Loop:
         self.steps = max(1, math.ceil(len(task.train) / self.batch))
         self.total = max(1, round(plan.epochs * self.steps))
         self.half = half_precision(network, plan.precision, self.device)
+        if self.half:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teachers = [ready(teacher, self.device) for teacher in plan.teachers]
         if self.teachers and plan.soft and task.train.augment is None:
             self.task = softened(task, self.teachers, plan.temperature, plan.hard, plan.soft, self.half)
@@ -211,7 +214,8 @@ def half_precision(network: nn.Module, precision: str, device: torch.device) -> 
 
 
 def ready(teacher: nn.Module, device: torch.device) -> nn.Module:
-    return teacher.to(device).eval().requires_grad_(False)
+    """A copy that only answers: the teacher itself may be the user's network."""
+    return copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
 
 
 def ranks() -> tuple[int, int]:

@@ -38,6 +38,7 @@ class PruneRate(Method):
     rate: float = knob(2e-3, low=0.0, says="learning rate of the weights")
     step: float = knob(0.5, low=0.01, high=10.0, says="first rounding step, in standard deviations of the layer")
     pull: float = knob(1e-4, low=0.0, says="strength, at the end, of the pull towards rounded values")
+    teacher: float = knob(0.0, low=0.0, high=1.0, says="share of the loss that the plain network teaches, at temperature 4")
     bias: bool = knob(True, says="round and price the biases too, on the step of their layer")
 
     def apply(self, view: View, task: Task) -> None:
@@ -77,7 +78,7 @@ class PruneRate(Method):
             epochs=self.epochs, rate=self.rate, groups=self.groups, seed=task.seed, average=0.2, warmup=0.02,
             penalty=lambda network: self.strength * prices.bits(), says=f"{self.name()}: rate",
             after_batch=lambda network, step: prices.refresh() if step % 50 == 0 else None, after_epoch=after_epoch,
-            soft=0.0, progress=view.progress,
+            progress=view.progress, **self.lessons(view),
         ))  # fmt: skip
         sweep.sweep(view)
 
@@ -100,8 +101,14 @@ class PruneRate(Method):
 
         train(view.network, task, Plan(
             epochs=self.finish, rate=self.rate / 4, groups=self.groups, seed=task.seed + 1, average=0.3,
-            penalty=penalty, after_batch=count, says=f"{self.name()}: finish", progress=view.progress,
+            penalty=penalty, after_batch=count, says=f"{self.name()}: finish", progress=view.progress, **self.lessons(view),
         ))  # fmt: skip
+
+    def lessons(self, view: View) -> dict[str, Any]:
+        """What the plan needs for the plain network to teach."""
+        if not self.teacher:
+            return {}
+        return {"teachers": (view.plain,), "temperature": 4.0, "hard": 1.0 - self.teacher, "soft": self.teacher}
 
     def groups(self, network: nn.Module) -> Iterable[dict[str, Any]]:
         """The steps learn at half the rate of the weights."""

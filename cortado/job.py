@@ -134,9 +134,15 @@ def job_of_file(path: Path, seed: int | None) -> Job:
     return Job(
         make=lambda: made_network(data["network"], options),
         make_task=lambda: made_task(data["task"], {**task_options, "seed": number}),
-        weights=weights, training=dict(data.get("train") or {}), recipe=data.get("recipe"),
+        weights=weights, training=dict(data.get("train") or {}), recipe=beside(path, data.get("recipe")),
         limits=tuple(data.get("limits") or ()), text=data,
     )  # fmt: skip
+
+
+def beside(path: Path, recipe: Any) -> Any:
+    """A recipe's file is named from the job's folder; anything else is the recipe itself."""
+    is_file = isinstance(recipe, str) and recipe.endswith((".yaml", ".yml"))
+    return str(path.parent / recipe) if is_file else recipe
 
 
 def made_network(name: str, options: dict[str, Any]) -> nn.Module:

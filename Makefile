@@ -1,0 +1,34 @@
+# The words of the house.  Each makes .venv first if it is not there.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test check bench docs clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cortado needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(VENV)/bin/cortado compress examples/digits.yaml --out demo
+
+test: $(VENV)/installed
+	$(RUN) -m pytest
+
+check: $(VENV)/installed
+	$(VENV)/bin/ruff check cortado tests bench examples
+	$(VENV)/bin/ruff format --check cortado tests bench examples
+	$(VENV)/bin/mypy
+	$(RUN) -m pytest tests/house
+
+bench: $(VENV)/installed
+	$(RUN) -m bench check
+
+docs: $(VENV)/installed
+	$(RUN) -m bench docs
+
+clean:
+	rm -rf $(VENV) demo runs

@@ -96,12 +96,13 @@ def read_report(path: str | Path) -> Report:
     """A report from its JSON file.  Raises BadFile when it is none."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf8"))
-        rows = {
+        rows: dict[str, Any] = {
             "stages": tuple(Stage(**row) for row in data.pop("stages")),
             "lines": tuple(Line(**row) for row in data.pop("lines")),
             "layers": tuple(LayerRow(**{**row, "shape": tuple(row["shape"])}) for row in data.pop("layers")),
             "pictures": tuple(
-                Picture(row["title"], tuple(row["edges"]), tuple(row["counts"])) for row in data.pop("pictures")
+                Picture(**{**row, "edges": tuple(row["edges"]), "counts": tuple(row["counts"])})
+                for row in data.pop("pictures")
             ),
             "verdict": Compared(**data.pop("verdict")),
             "warnings": tuple(data.pop("warnings")),

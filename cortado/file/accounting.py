@@ -76,28 +76,39 @@ class LayerRow:
     coded_bits_huffman: float | None = None
 
     @property
-    def kept(self) -> float:
+    def kept(self) -> float | None:
         """Nonzero weights as a share of the plain ones, "Weights %" of the tables."""
-        return self.nonzeros / self.plain_entries if self.plain_entries else 1.0
+        return share(self.nonzeros, self.plain_entries)
 
     @property
     def rate(self) -> float | None:
         """P+Q bits with the codebook, as a share of the plain bits."""
-        return None if self.coded_bits is None or not self.plain_bits else self.coded_bits / self.plain_bits
+        return share(self.coded_bits, self.plain_bits)
 
     @property
     def rate_huffman(self) -> float | None:
         """P+Q+H bits with the codebook, as a share of the plain bits."""
-        return None if self.coded_bits_huffman is None or not self.plain_bits else self.coded_bits_huffman / self.plain_bits
+        return share(self.coded_bits_huffman, self.plain_bits)
+
+    @property
+    def file_rate(self) -> float | None:
+        """Bits in our file, as a share of the plain bits."""
+        return share(self.size_bytes * 8, self.plain_bits)
+
+
+def share(part: float | None, whole: int) -> float | None:
+    """part / whole, where both are something."""
+    return None if part is None or not whole else part / whole
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A histogram: edges (n + 1) and counts (n)."""
+    """A histogram: edges (n + 1) and counts (n); `of` is codes or gaps."""
 
     title: str
     edges: tuple[float, ...]
     counts: tuple[int, ...]
+    of: str = "codes"
 
 
 def layer_rows(network: nn.Module, plain: Plain, body: bytes | None = None) -> tuple[LayerRow, ...]:
@@ -166,7 +177,7 @@ def palette_symbols(form: Palette) -> np.ndarray:
 
 
 def cost_of(symbols: Symbols) -> Cost:
-    """By relative index with the gap width of the least P+Q bits; an unmasked weight as a plain list when that is less."""
+    """By relative index with the gap width of the least P+Q bits; unmasked, as a plain list when that is less."""
     values = symbols.values.ravel()
     width, sparse_bits = best_gap_width(values)
     list_bits = values.size * code_width(values)
@@ -217,7 +228,7 @@ def best_gap_width(values: np.ndarray) -> tuple[int, int]:
 
 
 def pictures(network: nn.Module, plain: Plain, count: int = 3) -> tuple[Picture, ...]:
-    """Codes of the kept weights and gaps between them, of the `count` coded weights with the most nonzeros.
+    """Codes of the kept weights, then gaps between them, of the `count` coded weights with the most nonzeros.
 
     The skewed shapes of figure 5 of Han, Mao, Dally, 2016: what an entropy coder lives on.
     """
@@ -227,21 +238,22 @@ def pictures(network: nn.Module, plain: Plain, count: int = 3) -> tuple[Picture,
         symbols = symbols_of(held) if isinstance(held, Form) else None
         if symbols is not None and symbols.values.any():
             coded.append((int(np.count_nonzero(symbols.values)), entry.name, symbols))
-    drawn: list[Picture] = []
+    codes: list[Picture] = []
+    gaps: list[Picture] = []
     for kept, name, symbols in sorted(coded, key=lambda row: -row[0])[:count]:
         values = symbols.values.ravel()
-        drawn.append(histogram(f"{name}: codes of {kept:,} nonzero weights", values[values != 0]))
+        codes.append(histogram(f"{name}: codes of {kept:,} nonzero weights", values[values != 0], "codes"))
         if kept < values.size:
             width, _ = best_gap_width(values)
-            gaps = relative_index(values, width).gaps
-            drawn.append(histogram(f"{name}: zeros before each entry, gaps of {width} bits", gaps))
-    return tuple(drawn)
+            index = relative_index(values, width)
+            gaps.append(histogram(f"{name}: zeros before each entry, gaps of {width} bits", index.gaps, "gaps"))
+    return (*codes, *gaps)
 
 
-def histogram(title: str, values: np.ndarray) -> Picture:
+def histogram(title: str, values: np.ndarray, of: str) -> Picture:
     """Counts of whole numbers; neighbours share a bar where there are more than 64."""
     low, high = int(values.min()), int(values.max())
     step = -(-(high - low + 1) // MOST_BARS)
     counts = np.bincount((values - low) // step)
     edges = low - 0.5 + step * np.arange(len(counts) + 1)
-    return Picture(title, tuple(edges.tolist()), tuple(counts.tolist()))
+    return Picture(title, tuple(edges.tolist()), tuple(counts.tolist()), of)

@@ -17,7 +17,6 @@ PRESETS = (
     (127, 10, 400, 9000),
     (1023, 3, 250, 12000),
 )
-STRIDES = (4, 7, 16, 28, 32, 64)
 FEW, SOME = 1 << 17, 1 << 20
 
 
@@ -27,6 +26,19 @@ def layout(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
         return 1, int(np.prod(shape)), 1, 1
     taps = int(np.prod(shape[2:]))
     return shape[0], shape[1], taps, shape[-1] if len(shape) > 2 else 1
+
+
+def likely_stride(plane: np.ndarray) -> int:
+    """The period of a matrix's columns (inputs that are an image of that width, say), or 0 when it can have none.
+
+    The lag, from 2, at which the counts of nonzeros in the columns resemble themselves most.
+    """
+    if plane.ndim != 2 or plane.shape[1] < 8:
+        return 0
+    filled = np.count_nonzero(plane, axis=0).astype(np.float64)
+    filled -= filled.mean()
+    lags = range(2, min(plane.shape[1] // 2, 256) + 1)
+    return max(lags, key=lambda lag: float(filled[lag:] @ filled[:-lag]))
 
 
 def header(plan: list[int], preset: int, shift: int) -> bytes:
@@ -61,13 +73,10 @@ def encode(values: np.ndarray, where: np.ndarray | None, quick: bool = False) ->
         start = header(plan, preset, shift)
         return start if facts[0] == 0 else start + mix_encode(plane, mask, plan)
 
-    presets = (0,) if quick or coded.size > SOME else (0, 1, 3) if coded.size > FEW else range(len(PRESETS))
-    strides = STRIDES if layout(values.shape)[2] == 1 and values.ndim == 2 and coded.size <= SOME and not quick else ()
+    presets = (0,) if quick or coded.size > SOME else (0, 1) if coded.size > FEW else range(len(PRESETS))
     body = min((attempt(preset, 0) for preset in presets), key=len)
-    for stride in strides:
-        if stride < values.shape[1]:
-            body = min(body, attempt(body[1] & 7, stride), key=len)
-    return body
+    stride = 0 if quick or coded.size > SOME else likely_stride(plane)
+    return min(body, attempt(body[1] & 7, stride), key=len) if stride else body
 
 
 def decode(body: bytes, shape: tuple[int, ...], where: np.ndarray | None) -> np.ndarray:

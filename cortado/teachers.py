@@ -1,6 +1,7 @@
 """Teachers: one network or an ensemble whose softened outputs a student learns from."""
 
 import dataclasses
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cortado.errors import BadRecipe
+from cortado.network.view import View
 from cortado.task import Data, Task, to_device
 
 
@@ -52,3 +55,27 @@ def softened(
 
     numbered = Data(task.train.inputs, torch.arange(len(targets)), task.train.prepare, task.train.augment)
     return dataclasses.replace(task, train=numbered, loss=loss)
+
+
+def teachers_of(named: Any, view: View) -> list[nn.Module]:
+    """The networks that `named` stands for: "plain", "package.module:maker", a network, or several of those.
+
+    Raises BadRecipe when one cannot be had.
+    """
+    several = named if isinstance(named, (tuple, list)) else (named,)
+    return [teacher_of(one, view) for one in several]
+
+
+def teacher_of(named: Any, view: View) -> nn.Module:
+    if isinstance(named, nn.Module):
+        return named
+    if named == "plain":
+        return view.plain
+    module_name, _, maker = str(named).partition(":")
+    try:
+        made = getattr(importlib.import_module(module_name), maker)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadRecipe(f"teacher: {named!r} cannot be made ({error}). Write plain, or package.module:maker.") from error
+    if not isinstance(made, nn.Module):
+        raise BadRecipe(f"teacher: {named!r} made {type(made).__name__}, not a network.")
+    return made

@@ -79,8 +79,10 @@ class Loop:
         if self.half:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teachers = [ready(teacher, self.device) for teacher in plan.teachers]
+        # A teacher is only run forward, where even a shallow network gains from bfloat16.
+        self.half_teachers = any(half_precision(one, plan.precision, self.device, deep=1) for one in self.teachers)
         if self.teachers and plan.soft and task.train.augment is None:
-            self.task = softened(task, self.teachers, plan.temperature, plan.hard, plan.soft, self.half)
+            self.task = softened(task, self.teachers, plan.temperature, plan.hard, plan.soft, self.half_teachers)
             self.plan, self.teachers = dataclasses.replace(plan, hard=1.0, soft=0.0), []
         self.mean: dict[str, Tensor] = {}
         self.averaged = 0
@@ -164,7 +166,7 @@ class Loop:
         loss = plan.hard * self.task.loss(outputs, targets) if plan.hard else torch.zeros((), device=self.device)
         if not self.teachers or not plan.soft:
             return loss
-        soft = ensemble(self.teachers, inputs, plan.temperature, self.half)
+        soft = ensemble(self.teachers, inputs, plan.temperature, self.half_teachers)
         return loss + plan.soft * distillation(outputs, soft, plan.temperature)
 
     def set_rate(self, done: float) -> None:
@@ -200,7 +202,7 @@ def call(network: nn.Module, inputs: Any, channels_last: bool = False) -> Any:
     return network(inputs)
 
 
-def half_precision(network: nn.Module, precision: str, device: torch.device) -> bool:
+def half_precision(network: nn.Module, precision: str, device: torch.device, deep: int = 5) -> bool:
     """Whether to run products in bfloat16.  Raises BadValue for a precision that is not known."""
     if precision not in ("auto", "float32", "bfloat16"):
         raise BadValue(f"tune: precision must be auto, float32 or bfloat16, got {precision!r}.")
@@ -210,7 +212,7 @@ def half_precision(network: nn.Module, precision: str, device: torch.device) -> 
         return torch.cuda.is_bf16_supported()
     weights = [m.weight.shape[0] for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))]  # type: ignore[union-attr]
     # Small convolutions lose more in conversions than they gain.
-    return device.type == "cpu" and bool(weights) and max(weights) >= 32 and len(weights) > 4 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return device.type == "cpu" and bool(weights) and max(weights) >= 32 and len(weights) >= deep and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def ready(teacher: nn.Module, device: torch.device) -> nn.Module:

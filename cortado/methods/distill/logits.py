@@ -1,15 +1,12 @@
 """distill/logits: learn from the softened outputs of a teacher, or of several."""
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
-from cortado.errors import BadRecipe
 from cortado.method import Method, knob
 from cortado.network.view import View
 from cortado.task import Task
+from cortado.teachers import teachers_of
 from cortado.tune import OPTIMIZERS, Plan, train
 
 
@@ -34,25 +31,8 @@ class DistillLogits(Method):
     batch: int | None = knob(None, low=1, says="samples a step, when other than the task's")
 
     def apply(self, view: View, task: Task) -> None:
-        several = self.teacher if isinstance(self.teacher, (tuple, list)) else (self.teacher,)
         train(view.network, task, Plan(
             epochs=self.epochs, rate=self.rate, optimizer=self.optimizer, decay=self.decay, batch=self.batch,
-            teachers=[teacher_of(one, view) for one in several], temperature=self.temperature, hard=self.hard,
+            teachers=teachers_of(self.teacher, view), temperature=self.temperature, hard=self.hard,
             soft=self.soft, seed=task.seed, says=self.name(), progress=view.progress,
         ))  # fmt: skip
-
-
-def teacher_of(teacher: Any, view: View) -> nn.Module:
-    """The network that `teacher` stands for.  Raises BadRecipe when it stands for none."""
-    if isinstance(teacher, nn.Module):
-        return teacher
-    if teacher == "plain":
-        return view.plain
-    module_name, _, maker = str(teacher).partition(":")
-    try:
-        made = getattr(importlib.import_module(module_name), maker)()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadRecipe(f"distill/logits: teacher {teacher!r} cannot be made ({error}). Write package.module:maker.") from error
-    if not isinstance(made, nn.Module):
-        raise BadRecipe(f"distill/logits: {teacher!r} made {type(made).__name__}, not a network.")
-    return made

@@ -16,6 +16,7 @@ from cortado.methods.prune.bits import as_planes, bits_of_levels, nonzero_price
 from cortado.methods.prune.units import PruneUnits
 from cortado.network.view import View, Weight
 from cortado.task import Task
+from cortado.teachers import teachers_of
 from cortado.tune import Plan, train
 
 
@@ -38,7 +39,8 @@ class PruneRate(Method):
     rate: float = knob(2e-3, low=0.0, says="learning rate of the weights")
     step: float = knob(0.5, low=0.01, high=10.0, says="first rounding step, in standard deviations of the layer")
     pull: float = knob(1e-4, low=0.0, says="strength, at the end, of the pull towards rounded values")
-    teacher: float = knob(0.0, low=0.0, high=1.0, says="share of the loss that the plain network teaches, at temperature 4")
+    teacher: Any = knob(None, says="who teaches: plain, package.module:maker, a network, a tuple of them, or nobody")
+    soft: float = knob(0.7, low=0.0, high=1.0, says="share of the loss that the teacher has, at temperature 2.5")
     bias: bool = knob(True, says="round and price the biases too, on the step of their layer")
 
     def apply(self, view: View, task: Task) -> None:
@@ -105,10 +107,10 @@ class PruneRate(Method):
         ))  # fmt: skip
 
     def lessons(self, view: View) -> dict[str, Any]:
-        """What the plan needs for the plain network to teach."""
-        if not self.teacher:
+        """What the plan needs for a teacher."""
+        if self.teacher is None:
             return {}
-        return {"teachers": (view.plain,), "temperature": 4.0, "hard": 1.0 - self.teacher, "soft": self.teacher}
+        return {"teachers": teachers_of(self.teacher, view), "temperature": 2.5, "hard": 1.0 - self.soft, "soft": self.soft}
 
     def groups(self, network: nn.Module) -> Iterable[dict[str, Any]]:
         """The steps learn at half the rate of the weights."""

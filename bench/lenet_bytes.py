@@ -1,0 +1,79 @@
+"""Fewest bytes for the LeNets on MNIST: three seeds each, every byte of the file counted.
+
+`python -m bench lenet_bytes --seeds 0,1,2`; single networks and seeds can be run beforehand, in parallel, by
+`python -m bench.lenet_bytes lenet_5 0`: finished ones are kept in bench/cache.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from statistics import mean
+from typing import Any
+
+import torch
+
+from bench.kept import kept
+from bench.result import CACHE, Clock, row
+from cortado.compress import compress
+from cortado.file.artifact import save
+from cortado.nets.catalog import by_name
+from cortado.recipe import Recipe, read
+from cortado.tasks import mnist
+from cortado.tune import Plan, train
+
+SEEDS = [0, 1, 2]
+# Recipe, the bars for bytes and test error in per cent, and the best published point near them.
+POINTS = {
+    "fewest_bytes_lenet_5": (2300, 0.85, "3,030 B at 0.69 %, 1,520 B at 0.96 % (MIRACLE, 2019)"),
+    "fewest_bytes_lenet_5_small": (1500, 0.90, "1,520 B at 0.96 % (MIRACLE, 2019)"),
+    "fewest_bytes_lenet_5_exact": (2500, 0.69, "3,030 B at 0.69 % (MIRACLE, 2019)"),
+    "fewest_bytes_lenet_300_100": (3500, 1.50, "8,560 B at 1.9 % (Oktay et al., 2020)"),
+}
+
+
+def run(seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
+    """All points, all seeds."""
+    rows = []
+    for name, (size_bar, error_bar, source) in POINTS.items():
+        found = [one(name, seed) for seed in seeds]
+        says = f"{name.removeprefix('fewest_bytes_')}, mean of seeds {', '.join(map(str, seeds))}"
+        rows.append(row(f"{says}: file", mean(f["size_bytes"] for f in found), "B", size_bar, source_value=source))
+        rows.append(row(f"{says}: test error", mean(f["error"] for f in found), "%", error_bar, source_value=source))
+        rows.append(row(f"{says}: longest seed", max(f["minutes"] for f in found), "min", 45))
+        rows.append(row(f"{says}: plain test error", mean(f["plain_error"] for f in found), "%"))
+        for seed, f in zip(seeds, found, strict=True):
+            rows.append(row(f"  seed {seed}: file ({f['nonzeros']} nonzeros)", f["size_bytes"], "B"))
+            rows.append(row(f"  seed {seed}: test error (choice {f['choice_error']:.2f} %)", f["error"], "%"))
+    return rows
+
+
+def one(name: str, seed: int) -> dict[str, Any]:
+    """One recipe, one seed; its settings are the recipe as written."""
+    recipe = read(f"recipes/{name}.yaml")
+    return kept(f"lenet_bytes/{name}_{seed}", recipe.as_data(), lambda: fresh(name, recipe, seed))
+
+
+def fresh(name: str, recipe: Recipe, seed: int) -> dict[str, Any]:
+    clock = Clock()
+    plain_task = mnist.task(seed=seed)
+    torch.manual_seed(seed)
+    network = by_name(str(recipe.network))
+    train(network, plain_task, Plan(epochs=8, rate=1e-3, seed=seed))
+    task = dataclasses.replace(mnist.task(seed=seed, **recipe.task["mnist"]))
+    small, report = compress(network, task, recipe)
+    folder = CACHE / "lenet_bytes"
+    folder.mkdir(parents=True, exist_ok=True)
+    size_bytes = save(small, folder / f"{name}_{seed}.cortado", network)
+    return {
+        "size_bytes": size_bytes,
+        "error": 100 - report.verdict.compressed,
+        "plain_error": 100 - report.verdict.plain,
+        "choice_error": 100 - report.stages[-1].score,
+        "nonzeros": sum(layer.nonzeros for layer in report.layers),
+        "minutes": clock.minutes,
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(sys.argv[1:], one(sys.argv[1], int(sys.argv[2])))

@@ -47,15 +47,20 @@ def encode(values: np.ndarray) -> bytes:
     return varint(zigzag(least)) + bytes([width]) + pack(values.astype(np.int64) - least, width)
 
 
-def decode(body: bytes, count: int) -> np.ndarray:
-    """The `count` integers (int32) of `encode`.  Raises BadFile on anything else."""
+def decode_wide(body: bytes, count: int) -> np.ndarray:
+    """The `count` integers (int64, within 34 bits) of `encode`.  Raises BadFile on anything else."""
     if not body:
-        return np.zeros(count, dtype=np.int32)
+        return np.zeros(count, dtype=np.int64)
     cursor = Cursor(body)
     least, width = unzigzag(cursor.number()), cursor.byte()
-    if width > 32 or least not in INT32:
+    if width > 32 or abs(least) >= 2**33:
         raise BadFile(f"file: packed values of {width} bits from {least}; at most 32 can be. The file is damaged.")
-    values = unpack(cursor.rest(), count, width) + least
-    if count and int(values.max()) not in INT32:
+    return unpack(cursor.rest(), count, width) + least
+
+
+def decode(body: bytes, count: int) -> np.ndarray:
+    """The `count` integers (int32) of `encode`.  Raises BadFile on anything else."""
+    values = decode_wide(body, count)
+    if count and (int(values.min()) not in INT32 or int(values.max()) not in INT32):
         raise BadFile("file: a packed value does not fit 32 bits. The file is damaged; make it again.")
     return values.astype(np.int32)

@@ -133,7 +133,7 @@ def read_symbols(cursor: Cursor, count: int) -> np.ndarray:
     size, least = cursor.number(), unzigzag(cursor.number())
     if not 1 <= size <= count:
         raise BadFile(f"file: a Huffman table names {size} values for {count} places. {DAMAGED}")
-    gaps = bits.decode(cursor.take(cursor.number()), size - 1).astype(np.int64) + 1
+    gaps = bits.decode_wide(cursor.take(cursor.number()), size - 1) + 1
     symbols = np.concatenate([np.array([least], dtype=np.int64), least + np.cumsum(gaps)])
     if (gaps < 1).any() or least < -(2**31) or int(symbols[-1]) >= 2**31:
         raise BadFile(f"file: the values of a Huffman table must ascend within 32 bits. {DAMAGED}")

@@ -1,0 +1,58 @@
+"""Building the kernels: compiled once, shared, and honest about the twin."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cortado.native import build
+
+STATE = "from cortado.native.build import native_state; print(native_state())"
+
+
+def state_in_a_process(**changes: str) -> subprocess.CompletedProcess[str]:
+    """`native_state()` of a fresh Python under a changed environment."""
+    return subprocess.run(
+        [sys.executable, "-c", STATE], env={**os.environ, **changes}, capture_output=True, text=True, check=True
+    )
+
+
+def test_native_state_names_the_twin_when_forced() -> None:
+    done = state_in_a_process(CORTADO_NATIVE="0")
+    assert done.stdout.strip() == "NumPy twin (CORTADO_NATIVE=0)"
+    assert "Warning" not in done.stderr
+
+
+def test_native_state_warns_when_there_is_no_compiler(tmp_path: Path) -> None:
+    done = state_in_a_process(PATH=str(tmp_path), CXX="", CORTADO_NATIVE="1")
+    assert done.stdout.strip() == "NumPy twin (no C++ compiler found)"
+    assert done.stderr.count("Install g++") == 1
+
+
+def test_native_state_warns_when_the_compiler_fails(tmp_path: Path) -> None:
+    compiler = tmp_path / "broken"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    done = state_in_a_process(CXX=str(compiler), CORTADO_CACHE=str(tmp_path / "cache"), CORTADO_NATIVE="1")
+    assert done.stdout.startswith("NumPy twin (the C++ compiler")
+    assert not list((tmp_path / "cache").glob("*"))  # nothing half-made stays behind
+
+
+@pytest.mark.skipif(build.find_compiler() is None, reason="needs a C++ compiler")
+def test_kernels_are_compiled_once_when_two_processes_start_together(tmp_path: Path) -> None:
+    environment = {**os.environ, "CORTADO_CACHE": str(tmp_path), "CORTADO_NATIVE": "1"}
+    both = [subprocess.Popen([sys.executable, "-c", STATE], env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    assert [process.communicate()[0].decode().strip() for process in both] == ["compiled kernel"] * 2
+    assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
+
+
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORTADO_CACHE", "/somewhere")
+    assert build.cache_folder() == Path("/somewhere")
+    monkeypatch.delenv("CORTADO_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert build.cache_folder() == Path("/elsewhere/cortado")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert build.cache_folder() == Path.home() / ".cache" / "cortado"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from safetensors.torch import save_file
 
+from cortado.budget import read_limits
 from cortado.bundle import FILE, check_bundle, write_bundle
 from cortado.compress import compress
 from cortado.errors import BadRecipe, CortadoError, Stopped
@@ -20,6 +21,7 @@ from cortado.network.profile import profile as profile_network
 from cortado.pages.html import report_html
 from cortado.pages.terminal import report_text
 from cortado.progress import Terminal, quiet
+from cortado.recipe import read as read_recipe
 from cortado.report import read_report
 
 GOAL_MISSED, REFUSED, INTERRUPTED = 3, 1, 130
@@ -63,6 +65,8 @@ def compress_command(job: str, recipe: str | None, limits: tuple[str, ...], out:
     chosen = recipe or made.recipe
     if chosen is None:
         raise BadRecipe("compress: neither the job nor --recipe says how. Try --recipe 'quantize/weights bits=8'.")
+    chosen = read_recipe(chosen)
+    read_limits(limits or made.limits)
     progress = Terminal() if sys.stderr.isatty() else quiet()
     try:
         task = made.make_task()

@@ -120,6 +120,7 @@ class Loop:
                     self.optimizer, self.mean, self.averaged = self.make_optimizer(), {}, 0
         if self.mean:
             self.network.load_state_dict(self.mean)
+        share_statistics(self.network, self.world)
         self.network.eval()
         return loss
 
@@ -234,6 +235,16 @@ def share_start(network: nn.Module, world: int) -> None:
     if world > 1:
         for value in network.state_dict().values():
             distributed.broadcast(value, 0)
+
+
+def share_statistics(network: nn.Module, world: int) -> None:
+    """Every process saw its own part of the data: running statistics become the mean of all, equal to the last bit."""
+    if world > 1:
+        for value in network.buffers():
+            if value.is_floating_point():
+                distributed.all_reduce(value)
+                value /= world
+        share_start(network, world)
 
 
 def shard(inputs: Any, rank: int, world: int) -> Any:

@@ -2,7 +2,7 @@
 
 Theirs runs in an environment of its own under bench/cache/nnc, made on first use. It is given every advantage: its
 coding kernel is called directly, without the headers of its units, with its own search for parameters, and each plane
-takes the shorter of two scan orders. Ours is what a file would hold: the whole body, headers inside, checked by decoding.
+takes the shorter of two scan orders. Ours is what a file would hold: the whole body, headers inside, and decoded again.
 """
 
 import subprocess

@@ -63,7 +63,9 @@ def pruned(name: str) -> list[np.ndarray]:
         count = 50000 if name == "LeNet-300-100" else 10000
         images, labels = next(data.first(count).batches(count))
         torch.manual_seed(0)
-        small = nn.Sequential(nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
+        small = nn.Sequential(
+            nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
+        )
         deep = nn.Sequential(
             nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.Flatten(),
             nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10),
@@ -85,7 +87,8 @@ def pruned(name: str) -> list[np.ndarray]:
 @lru_cache(maxsize=1)
 def planes() -> Planes:
     """All planes by network."""
-    nets: Planes = {"ResNet-56, 4 bits": resnet56(4), "ResNet-56, 8 bits": resnet56(8), "SqueezeNet, clustered": squeezenet()}
+    nets: Planes = {"ResNet-56, 4 bits": resnet56(4), "ResNet-56, 8 bits": resnet56(8)}
+    nets["SqueezeNet, clustered"] = squeezenet()
     for name in KEPT:
         nets[f"{name}, pruned"] = pruned(name)
     nets["LeNet-300-100, masks"] = [(plane != 0).astype(np.int32) for plane in pruned("LeNet-300-100")]

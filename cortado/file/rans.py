@@ -16,6 +16,8 @@ from cortado.native.coders import rans_decode, rans_encode, rans_survey, rans_to
 TOTAL, TOKENS, STREAMS, STEPS = 1 << 15, 16, 4, 4096
 STREAMED_FROM = 1 << 14
 ALONG, DOWN = 5, 3
+GRAINS = (1, 16, 64, 256)
+"""Frequencies are multiples of a grain: coarse ones are shorter to send."""
 DAMAGED = "The file is damaged; make it again."
 
 
@@ -47,29 +49,37 @@ def lookup(cuts: list[int], factor: int) -> np.ndarray:
     return (np.searchsorted(np.array(cuts, dtype=np.int64), np.arange(STEPS), side="right") * factor).astype(np.uint8)
 
 
-def frequencies(counts: np.ndarray) -> np.ndarray:
-    """Counts of 16 tokens scaled to a sum of 32768, at least 1 where a token occurs; zeros when none does."""
+def frequencies(counts: np.ndarray, grain: int) -> np.ndarray:
+    """Counts of 16 tokens scaled to a sum of 32768 in multiples of `grain`, above 0 where a token occurs."""
     total = int(counts.sum())
     if total == 0:
         return np.zeros(TOKENS, dtype=np.int64)
-    scaled = np.where(counts > 0, np.maximum(counts * TOTAL // total, 1), 0)
-    scaled[int(np.argmax(scaled))] += TOTAL - int(scaled.sum())
-    return scaled
+    scaled = np.where(counts > 0, np.maximum(counts * (TOTAL // grain) // total, 1), 0)
+    scaled[int(np.argmax(scaled))] += TOTAL // grain - int(scaled.sum())
+    return scaled * grain
 
 
-def table_bytes(widths: np.ndarray) -> bytes:
-    """Which tokens occur (two bytes), and the width of each but the last."""
+def table_bytes(widths: np.ndarray, grain: int) -> bytes:
+    """Which tokens occur (two bytes), and the width of each but the last, in grains."""
     used = np.flatnonzero(widths)
     mask = int(sum(1 << int(token) for token in used))
-    return mask.to_bytes(2, "little") + b"".join(varint(int(widths[token])) for token in used[:-1])
+    return mask.to_bytes(2, "little") + b"".join(varint(int(widths[token]) // grain) for token in used[:-1])
 
 
-def read_table(cursor: Cursor) -> np.ndarray:
+def all_tables(counts: np.ndarray, grain: int) -> tuple[np.ndarray, bytes, float]:
+    """Widths for counts (contexts, 16), their bytes, and the bytes of tables and tokens together."""
+    widths = np.array([frequencies(row, grain) for row in counts])
+    body = b"".join(table_bytes(row, grain) for row in widths)
+    tokens = -(counts * np.log2(np.maximum(widths, 1) / TOTAL)).sum() / 8
+    return widths, body, len(body) + float(tokens)
+
+
+def read_table(cursor: Cursor, grain: int) -> np.ndarray:
     """The widths that `table_bytes` wrote.  Raises BadFile."""
     mask, widths = int.from_bytes(cursor.take(2), "little"), np.zeros(TOKENS, dtype=np.int64)
     used = [token for token in range(TOKENS) if mask >> token & 1]
     for token in used[:-1]:
-        widths[token] = cursor.number()
+        widths[token] = min(cursor.number(), TOTAL) * grain
         if not 0 < widths[token] < TOTAL:
             raise BadFile(f"file: a token's frequency must lie in 1..{TOTAL - 1}, got {widths[token]}. {DAMAGED}")
     if used:
@@ -89,7 +99,7 @@ def cost_bits(counts: np.ndarray) -> float:
     """Bits of all tokens under their own tables (contexts, 16), and of the tables."""
     totals = counts.sum(1, keepdims=True)
     share = np.where(counts > 0, counts / np.maximum(totals, 1), 1.0)
-    return float(-(counts * np.log2(share)).sum() + 8 * (2 * len(counts) + 1.7 * np.count_nonzero(counts)))
+    return float(-(counts * np.log2(share)).sum() + 8 * (2 * len(counts) + 1.2 * np.count_nonzero(counts)))
 
 
 def group(counts: np.ndarray, across: int, below: int) -> np.ndarray:
@@ -116,16 +126,18 @@ def encode(values: np.ndarray, line: int) -> bytes:
     contexts, tokens, counts, raw = rans_tokens(values, numbers, lookup(cuts[0], 8), lookup(cuts[1], 1))
     fine = counts.reshape(8, 8, TOKENS)
     across, below = min(((a, b) for a in range(4) for b in range(4)), key=lambda ab: cost_bits(group(fine, *ab)))
-    widths = np.array([frequencies(row) for row in group(fine, across, below)])
+    chosen = group(fine, across, below)
+    grain = min(range(len(GRAINS)), key=lambda number: all_tables(chosen, GRAINS[number])[2])
+    widths, tables, _ = all_tables(chosen, GRAINS[grain])
     row, column = np.divmod(np.arange(64), 8)
     renumber = ((row >> (3 - across)) * (1 << below) + (column >> (3 - below))).astype(np.uint8)
     words = rans_encode(contexts, tokens, numbers[-1], renumber, kernel_tables(widths))
-    head = bytes([int(plan.direct) | int(plan.signed) << 1 | across << 2 | below << 4])
+    head = bytes([int(plan.direct) | int(plan.signed) << 1 | across << 2 | below << 4 | grain << 6])
     head += varint(zigzag(plan.least)) if plan.direct else b""
     for levels, steps in ((across, cuts[0]), (below, cuts[1])):
         kept = steps[(8 >> levels) - 1 :: 8 >> levels]
         head += b"".join(varint(b - a) for a, b in zip([0, *kept], kept, strict=False))
-    return head + b"".join(table_bytes(row) for row in widths) + varint(len(raw)) + raw + words
+    return head + tables + varint(len(raw)) + raw + words
 
 
 def read_cuts(cursor: Cursor, levels: int) -> list[int]:
@@ -147,10 +159,11 @@ def decode(body: bytes, count: int, line: int) -> np.ndarray:
     flags = cursor.byte()
     across, below = flags >> 2 & 3, flags >> 4 & 3
     least = unzigzag(cursor.number()) if flags & 1 else 0
-    if flags > 63 or flags & 3 == 3 or not -(2**31) <= least <= 2**31 - TOKENS or count == 0:
+    if flags & 3 == 3 or not -(2**31) <= least <= 2**31 - TOKENS or count == 0:
         raise BadFile(f"file: the head of a fast stream is impossible. {DAMAGED}")
     lookups = lookup(read_cuts(cursor, across), 1 << below), lookup(read_cuts(cursor, below), 1)
-    tables = kernel_tables(np.array([read_table(cursor) for _ in range(1 << (across + below))]))
+    grain = GRAINS[flags >> 6]
+    tables = kernel_tables(np.array([read_table(cursor, grain) for _ in range(1 << (across + below))]))
     raw = cursor.take(cursor.number())
     plan = Plan(count, line, bool(flags & 1), least, bool(flags & 2))
     values = np.zeros(count, dtype=np.int32)

@@ -4,27 +4,30 @@ import numpy as np
 import pytest
 
 from cortado.errors import BadFile
-from cortado.file.rans import TOTAL, decode, encode, frequencies, kernel_tables, lookup, read_table, table_bytes
+from cortado.file.rans import GRAINS, TOTAL, decode, encode, frequencies, kernel_tables, lookup, read_table, table_bytes
 from cortado.file.varint import Cursor
 
 
 def test_frequencies_sum_to_the_total_and_keep_what_occurs() -> None:
     counts = np.array([1, 0, 10**9, 5] + [0] * 12)
-    widths = frequencies(counts)
-    assert widths.sum() == TOTAL
-    assert ((widths > 0) == (counts > 0)).all()
-    assert not frequencies(np.zeros(16, dtype=int)).any()
+    for grain in GRAINS:
+        widths = frequencies(counts, grain)
+        assert widths.sum() == TOTAL
+        assert not (widths % grain).any()
+        assert ((widths > 0) == (counts > 0)).all()
+        assert not frequencies(np.zeros(16, dtype=int), grain).any()
 
 
 def test_read_table_inverts_table_bytes() -> None:
     for counts in ([0] * 16, [0, 3] + [0] * 14, list(range(16))):
-        widths = frequencies(np.array(counts))
-        assert (read_table(Cursor(table_bytes(widths))) == widths).all()
+        for grain in GRAINS:
+            widths = frequencies(np.array(counts), grain)
+            assert (read_table(Cursor(table_bytes(widths, grain)), grain) == widths).all()
 
 
 def test_read_table_refuses_frequencies_beyond_the_total() -> None:
     with pytest.raises(BadFile):
-        read_table(Cursor(bytes([7, 0, 255, 255, 1, 255, 255, 1])))
+        read_table(Cursor(bytes([7, 0, 255, 255, 1, 255, 255, 1])), 1)
 
 
 def test_kernel_tables_begin_where_the_widths_before_end() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cortado.forms.dense import Dense
+from cortado.forms.hold import held_names
 from cortado.method import Method
 from cortado.network.view import View
 from cortado.task import Task
@@ -17,4 +18,5 @@ class Release(Method):
 
     def apply(self, view: View, task: Task) -> None:
         for weight in view.weights(self.where):
-            weight.put(Dense(weight.dense()))
+            if weight.name in held_names(weight.layer):
+                weight.put(Dense(weight.dense()))

@@ -21,7 +21,8 @@ class Rewind(Method):
     """Set all parameters and statistics back: to the start of the recipe, or to fresh random values.
 
     `to: start` is the lottery ticket (Frankle, Carbin, 2019) when the recipe began with an untrained network;
-    `to: random` its control, and "training from scratch" (Liu et al., 2019). Masks stay as they are.
+    `to: random` its control, and "training from scratch" (Liu et al., 2019). Masks stay as they are. With `where`,
+    only the weights that it takes go back, and no statistics.
     """
 
     trains = True
@@ -31,8 +32,10 @@ class Rewind(Method):
     def apply(self, view: View, task: Task) -> None:
         source = view.plain if self.to == "start" else reinitialised(view.plain, task)
         values = {weight.path: weight.dense() for weight in parameter_places(source)}
-        for weight in view.all_weights:
+        for weight in view.all_weights if self.where == "*" else view.weights(self.where):
             put_values(weight, values[weight.path])
+        if self.where != "*":
+            return
         buffers = dict(source.named_buffers())
         for name, buffer in view.network.named_buffers():
             if name in buffers and buffers[name].shape == buffer.shape:

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-
 from cortado.method import Method, knob
+from cortado.network.learning import only_learning
 from cortado.network.view import View
 from cortado.task import Task
 from cortado.tune import OPTIMIZERS, SCHEDULES, Plan, train
@@ -34,30 +33,10 @@ class Tune(Method):
     precision: str = knob("auto", one_of=("auto", "float32", "bfloat16"), says="of the products; auto takes what is fast")
 
     def apply(self, view: View, task: Task) -> None:
-        frozen = [] if self.where == "*" else freeze_others(view, self.where)
-        try:
+        with only_learning(view, None if self.where == "*" else view.weights(self.where)):
             train(view.network, task, Plan(
                 epochs=self.epochs, rate=self.rate, optimizer=self.optimizer, schedule=self.schedule, momentum=self.momentum,
                 decay=self.decay, batch=self.batch, average=self.average, warmup=self.warmup, clip=self.clip,
                 precision=self.precision, teachers=(view.plain,) if self.teacher else (), temperature=4.0,
                 hard=1.0 - self.teacher, soft=self.teacher, seed=task.seed, says=self.name(), progress=view.progress,
             ))  # fmt: skip
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-
-
-def freeze_others(view: View, where: str) -> list[nn.Parameter | Tensor]:
-    """Keep every parameter outside `where` from learning; gives those that were switched off."""
-    chosen = {id(part) for weight in view.weights(where) for part in parameters_of(weight.layer, weight.name)}
-    switched = [p for p in view.network.parameters() if p.requires_grad and id(p) not in chosen]
-    for parameter in switched:
-        parameter.requires_grad_(False)
-    return list(switched)
-
-
-def parameters_of(layer: nn.Module, name: str) -> list[nn.Parameter]:
-    """The Parameters that make up a weight: itself, or those of its form."""
-    own = layer._parameters.get(name)
-    held = layer._modules.get(f"held_{name}")
-    return [own] if own is not None else list(held.parameters()) if held is not None else []

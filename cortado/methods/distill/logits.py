@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cortado.method import Method, knob
+from cortado.network.learning import only_learning
 from cortado.network.view import View
 from cortado.task import Task
 from cortado.teachers import teachers_of
@@ -31,8 +32,9 @@ class DistillLogits(Method):
     batch: int | None = knob(None, low=1, says="samples a step, when other than the task's")
 
     def apply(self, view: View, task: Task) -> None:
-        train(view.network, task, Plan(
-            epochs=self.epochs, rate=self.rate, optimizer=self.optimizer, decay=self.decay, batch=self.batch,
-            teachers=teachers_of(self.teacher, view), temperature=self.temperature, hard=self.hard,
-            soft=self.soft, seed=task.seed, says=self.name(), progress=view.progress,
-        ))  # fmt: skip
+        with only_learning(view, None if self.where == "*" else view.weights(self.where)):
+            train(view.network, task, Plan(
+                epochs=self.epochs, rate=self.rate, optimizer=self.optimizer, decay=self.decay, batch=self.batch,
+                teachers=teachers_of(self.teacher, view), temperature=self.temperature, hard=self.hard,
+                soft=self.soft, seed=task.seed, says=self.name(), progress=view.progress,
+            ))  # fmt: skip

@@ -14,6 +14,7 @@ from cortado.forms.quantized import Quantized
 from cortado.method import Method, knob
 from cortado.methods.prune.bits import as_planes, bits_of_levels, nonzero_price
 from cortado.methods.prune.units import PruneUnits
+from cortado.network.learning import only_learning
 from cortado.network.view import View, Weight
 from cortado.task import Task
 from cortado.teachers import teachers_of
@@ -45,19 +46,21 @@ class PruneRate(Method):
 
     def apply(self, view: View, task: Task) -> None:
         weights = self.enter(view)
-        self.train_rate(view, task, weights)
-        freeze_zeros(weights)
-        self.train_finish(view, task, weights)
+        with only_learning(view, None if self.where == "*" else weights):
+            self.train_rate(view, task, weights)
+            freeze_zeros(weights)
+            self.train_finish(view, task, weights)
         for weight in weights:
             weight.put(flattened(weight.form.settle()))
-        PruneUnits().sweep(view)
+        PruneUnits(where=self.where).sweep(view)
 
     def enter(self, view: View) -> list[Weight]:
         """Hold the chosen weights, and biases beside them, as latent ones with one step a layer."""
         steps: dict[str, LearnedStep] = {}
         chosen = view.weights(self.where)
         for weight in chosen:
-            spread = float(weight.dense().std()) or 1e-3
+            # The deviation of a single number is not defined.
+            spread = float(weight.dense().std() if weight.shape.numel() > 1 else weight.dense().abs()) or 1e-3
             rounding = steps[weight.layer_path] = LearnedStep(self.step * spread)
             weight.put(Latent(weight.dense(), rounding))
         if not self.bias:
@@ -70,7 +73,7 @@ class PruneRate(Method):
 
     def train_rate(self, view: View, task: Task, weights: list[Weight]) -> None:
         prices = Prices(weights)
-        sweep = PruneUnits(sort=False)
+        sweep = PruneUnits(where=self.where, sort=False)
 
         def after_epoch(network: nn.Module, epoch: int) -> bool:
             # Structure follows early and late alike, but each removal restarts the optimizer: not at every epoch.

@@ -27,13 +27,20 @@ class PruneUnits(Method):
         """Remove and sort; gives the number of units removed."""
         removed, fell = 0, 1
         while fell:
-            fell = sum(self.tidy(units, sort=False) for units in view.units)
+            fell = sum(self.tidy(units, sort=False) for units in self.chosen(view))
             removed += fell
         if self.sort:
-            for units in view.units:
+            for units in self.chosen(view):
                 self.tidy(units, sort=True)
         view.__dict__.pop("trace", None)
         return removed
+
+    def chosen(self, view: View) -> list[Units]:
+        """The units that `where` takes together with all that read them."""
+        if self.where == "*":
+            return view.units
+        layers = {id(weight.layer) for weight in view.weights(self.where)}
+        return [units for units in view.units if all(id(layer) in layers for layer in (units.maker, *units.readers))]
 
     def tidy(self, units: Units, sort: bool) -> int:
         alive, busy = activity(units)

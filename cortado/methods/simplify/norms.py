@@ -21,7 +21,8 @@ class SimplifyNorms(Method):
     """
 
     def apply(self, view: View, task: Task) -> None:
-        norms = [layer for layer in view.network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+        chosen = view.network.modules() if self.where == "*" else [weight.layer for weight in view.weights(self.where)]
+        norms = [layer for layer in dict.fromkeys(chosen) if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
         ready = [n for n in norms if n.affine and n.running_mean is not None and not held_names(n)]
         if not ready:
             raise NothingChanged("simplify/norms: the network has no batch norm with statistics, gain and shift. Leave it out.")

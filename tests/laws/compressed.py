@@ -1,0 +1,48 @@
+"""What a method makes of a tiny network, made once for all laws."""
+
+from dataclasses import dataclass
+from functools import cache
+
+from torch import Tensor, nn
+
+from cortado.compress import compress
+from cortado.method import Method
+from cortado.methods.prune.weights import PruneWeights
+from cortado.methods.tune import Tune
+from cortado.report import Report
+from tests.laws.small_methods import ALL_METHODS, small
+from tests.laws.tiny_nets import BY_NAME, TINY_NETS
+
+NEEDS_NORMS = {"simplify/norms": ("residual", "depthwise"), "prune/units": ("mlp", "residual", "depthwise")}
+"""Methods that find nothing to do in some networks: those in which they do."""
+PAIRS = [(name, net.name) for name in ALL_METHODS for net in TINY_NETS if net.name in NEEDS_NORMS.get(name, BY_NAME)]
+NOTHING_TO_DO = [(name, net.name) for name in NEEDS_NORMS for net in TINY_NETS if (name, net.name) not in PAIRS]
+
+
+def stages(name: str, **knobs: object) -> list[Method]:
+    """The method, after what gives it something to do: trained weights to rewind, forms to release, empty places to sort by."""
+    before: dict[str, list[Method]] = {
+        "rewind": [Tune(epochs=0.25)],
+        "release": [PruneWeights()],
+        "prune/units": [PruneWeights(keep=0.3, by="random")],
+    }
+    return [*before.get(name, []), small(name, **knobs)]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A network before and after, and what was reported; `before` is the state that it had at first."""
+
+    plain: nn.Module
+    before: dict[str, Tensor]
+    small: nn.Module
+    report: Report
+
+
+@cache
+def compressed(name: str, net: str) -> Result:
+    """The method called `name` on the tiny network `net`."""
+    plain = BY_NAME[net].make()
+    before = {key: value.clone() for key, value in plain.state_dict().items()}
+    made, report = compress(plain, BY_NAME[net].task(), stages(name))
+    return Result(plain, before, made, report)

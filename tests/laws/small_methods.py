@@ -1,0 +1,28 @@
+"""Every method under methods/, with its defaults but for the length of trainings."""
+
+from typing import Any
+
+from cortado.method import Method
+from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.methods.tune import Tune
+from cortado.recipe import known_methods, method_class
+
+SHORT = {"epochs": 0.5, "finish": 0.25}
+"""Knobs that say how long a method trains; a method that has them takes these."""
+
+MUST_HAVE: dict[str, dict[str, Any]] = {
+    "repeat": {"rounds": ((QuantizeWeights(bits=7), Tune(epochs=0.25)), (QuantizeWeights(bits=6),))},
+    "prune/units": {},
+}
+"""Knobs without which a method makes no sense."""
+
+
+def small(name: str, **knobs: Any) -> Method:
+    """The method called `name`, with short trainings; `knobs` besides."""
+    kind = method_class(name)
+    fields = kind.__dataclass_fields__
+    short = {key: value for key, value in SHORT.items() if key in fields}
+    return kind(**(short | MUST_HAVE.get(name, {}) | knobs))
+
+
+ALL_METHODS = tuple(known_methods())

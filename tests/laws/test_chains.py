@@ -1,0 +1,118 @@
+"""Longer chains: forms survive trainings, and the file opens where the methods are not installed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cortado.compress import compress
+from cortado.file.artifact import save
+from cortado.forms.form import Form
+from cortado.forms.masked import Masked
+from cortado.forms.palette import Palette
+from cortado.forms.quantized import Quantized
+from cortado.network.view import parameter_places
+from tests.laws.compressed import PAIRS, compressed
+from tests.laws.small_methods import small
+from tests.laws.tiny_nets import BY_NAME, TINY_NETS
+
+CHAINS = {
+    "masked(dense)": [small("prune/weights", keep=0.4)],
+    "masked(palette)": [small("prune/weights", keep=0.4), small("share/kmeans", bits=3)],
+    "masked(quantized)": [small("prune/weights", keep=0.4), small("quantize/weights", bits=4)],
+    "palette": [small("share/kmeans", bits=3)],
+    "quantized": [small("quantize/weights", bits=4)],
+    "masked(palette), the other way": [small("share/kmeans", bits=3), small("prune/weights", keep=0.4)],
+}
+
+
+def facts_of(form: Form):
+    """What tuning must keep: masks and codes, one inside the other."""
+    if isinstance(form, Masked):
+        return ("mask", form.mask.clone(), facts_of(form.kept))
+    if isinstance(form, Palette):
+        # Which entries share a value; the file may number the values anew.
+        return ("members", first_places(form.codes))
+    if isinstance(form, Quantized):
+        return ("codes", form.codes.clone())
+    return ("floats", None)
+
+
+def first_places(codes):
+    """For each entry the first place that has the same code."""
+    flat = codes.flatten().tolist()
+    first = {}
+    return torch.tensor([first.setdefault(code, place) for place, code in enumerate(flat)])
+
+
+def same(one, other) -> bool:
+    return one[0] == other[0] and all(
+        same(a, b) if isinstance(a, tuple) else a is None or torch.equal(a, b) for a, b in zip(one[1:], other[1:], strict=True)
+    )
+
+
+@pytest.mark.parametrize("net", [net.name for net in TINY_NETS])
+@pytest.mark.parametrize("chain", list(CHAINS))
+@pytest.mark.parametrize("trained", ["tune", "distill/logits"])
+def test_training_keeps_masks_codes_and_books(chain, net, trained):
+    tiny = BY_NAME[net]
+    plain = tiny.make()
+    before, _ = compress(plain, tiny.task(), CHAINS[chain])
+    after, _ = compress(plain, tiny.task(), [*CHAINS[chain], small(trained, epochs=1.0, rate=0.01)])
+    moved = 0
+    for one, other in zip(parameter_places(before), parameter_places(after), strict=True):
+        assert same(facts_of(one.form), facts_of(other.form)), one.path
+        moved += not torch.equal(one.dense(), other.dense())
+    assert moved > 0
+
+
+def test_files_restore_bit_for_bit_in_a_process_that_lacks_every_method(tmp_path: Path):
+    """One child for all files: the package of methods cannot be imported there."""
+    wanted = {}
+    for name, net in PAIRS:
+        key = f"{name.replace('/', '-')}@{net}"
+        result = compressed(name, net)
+        save(result.small, tmp_path / f"{key}.cortado", result.plain)
+        wanted[key] = result.small(BY_NAME[net].example)
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
+    )
+    assert child.returncode == 0, child.stderr
+    assert json.loads(child.stdout) == sorted(wanted)
+    found = torch.load(tmp_path / "outputs.pt")
+    assert all(torch.equal(found[key], outputs) for key, outputs in wanted.items())
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+for name in ("cortado.methods", "cortado.recipe", "cortado.compress", "cortado.scores"):
+    sys.modules[name] = None  # importing it fails
+sys.modules["cortado"] = __import__("types").ModuleType("cortado")
+sys.modules["cortado"].__path__ = [str(Path("cortado").resolve())]
+import torch
+torch.set_num_threads(1)
+from cortado.file.artifact import load
+from tests.laws.tiny_nets import BY_NAME
+folder, found = Path(sys.argv[1]), {}
+for path in sorted(folder.glob("*.cortado")):
+    net = BY_NAME[path.stem.partition("@")[2]]
+    found[path.stem] = load(path, net.maker)(net.example)
+torch.save(found, folder / "outputs.pt")
+assert not any(name.startswith("cortado.methods.") for name in sys.modules)
+print(json.dumps(sorted(found)))
+"""
+
+
+@pytest.mark.parametrize("net", [net.name for net in TINY_NETS])
+def test_exported_program_agrees_with_eager(net):
+    tiny = BY_NAME[net]
+    chain = [small("prune/weights", keep=0.4), small("share/kmeans", bits=3), small("tune")]
+    if net == "depthwise":
+        chain = [small("quantize/weights", bits=4, symmetric=False), small("simplify/norms")]
+    made, _ = compress(tiny.make(), tiny.task(), chain)
+    exported = torch.export.export(made, (tiny.example,)).module()
+    torch.testing.assert_close(exported(tiny.example), made(tiny.example), rtol=1e-5, atol=1e-6)

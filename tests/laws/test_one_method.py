@@ -1,0 +1,160 @@
+"""Laws of every method, on networks of five sorts."""
+
+import contextlib
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from cortado.compress import compress
+from cortado.errors import BadValue, NothingChanged
+from cortado.file.artifact import decode, encode, load, save
+from cortado.forms.hold import plain_class
+from cortado.network.view import View, parameter_places
+from tests.laws.compressed import NOTHING_TO_DO, PAIRS, compressed, stages
+from tests.laws.small_methods import ALL_METHODS, small
+from tests.laws.tiny_nets import BY_NAME
+
+every_method_on_every_net = pytest.mark.parametrize(("name", "net"), PAIRS)
+
+
+def states_equal(one, other) -> bool:
+    """Whether two state dicts are equal bit by bit, names included."""
+    return list(one) == list(other) and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@every_method_on_every_net
+def test_method_runs_with_defaults_and_gives_finite_outputs_of_the_same_shape(name, net):
+    result, example = compressed(name, net), BY_NAME[net].example
+    outputs = result.small(example)
+    assert outputs.shape == result.plain(example).shape
+    assert bool(torch.isfinite(outputs).all())
+
+
+@every_method_on_every_net
+def test_method_leaves_the_users_network_untouched(name, net):
+    result = compressed(name, net)
+    assert states_equal(result.plain.state_dict(), result.before)
+    assert all(type(layer) is plain_class(layer) for layer in result.plain.modules())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in result.plain.parameters())
+
+
+@every_method_on_every_net
+def test_method_gives_the_same_with_the_same_seed(name, net):
+    torch.manual_seed(12345)
+    again, _ = compress(BY_NAME[net].make(), BY_NAME[net].task(), stages(name))
+    assert states_equal(again.state_dict(), compressed(name, net).small.state_dict())
+
+
+@every_method_on_every_net
+def test_method_leaves_the_random_state_of_the_caller(name, net):
+    before = torch.random.get_rng_state()
+    compress(BY_NAME[net].make(), BY_NAME[net].task(), stages(name))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@every_method_on_every_net
+def test_method_leaves_parameters_outside_where_bit_equal(name, net):
+    """A batch norm belongs to the layer before it: `match` moves its statistics, training its running means."""
+    tiny = BY_NAME[net]
+    network = tiny.make()
+    for stage in stages(name)[:-1]:
+        stage.apply(View(network, tiny.make(), tiny.example), tiny.task())
+    start = copy.deepcopy(network)
+    if name == "repeat":
+        with pytest.raises(BadValue, match="repeat: where must stay with the stages inside"):
+            small(name, where=tiny.some)
+        return
+    method = small(name, where=tiny.some)
+    view = View(network, tiny.make(), tiny.example)
+    chosen = {weight.path.rpartition(".")[0] for weight in view.weights(tiny.some)}
+    with contextlib.suppress(NothingChanged):
+        method.apply(view, tiny.task())
+    before = {weight.path: weight.dense() for weight in parameter_places(start)}
+    after = {weight.path: weight.dense() for weight in parameter_places(network)}
+    outside = [path for path in before if path.rpartition(".")[0] not in chosen]
+    assert outside
+    for path in outside:
+        assert torch.equal(before[path], after[path]), path
+
+
+@every_method_on_every_net
+def test_reported_bytes_are_the_bytes_written(name, net, tmp_path):
+    result = compressed(name, net)
+    size_bytes = save(result.small, tmp_path / "net.cortado", result.plain)
+    assert result.report.size_bytes == size_bytes == (tmp_path / "net.cortado").stat().st_size
+    assert sum(row.size_bytes for row in result.report.layers) < size_bytes
+
+
+@every_method_on_every_net
+def test_file_restores_bit_for_bit(name, net, tmp_path):
+    result = compressed(name, net)
+    save(result.small, tmp_path / "net.cortado", result.plain)
+    again = load(tmp_path / "net.cortado", BY_NAME[net].maker)
+    assert states_equal(again.state_dict(), result.small.state_dict())
+    assert torch.equal(again(BY_NAME[net].example), result.small(BY_NAME[net].example))
+
+
+@every_method_on_every_net
+def test_file_of_a_restored_network_is_the_same_file(name, net):
+    result = compressed(name, net)
+    body = encode(result.small, result.plain)
+    assert encode(decode(body, result.plain), result.plain) == body
+
+
+@every_method_on_every_net
+def test_deep_copy_computes_the_same_and_shares_nothing(name, net):
+    result = compressed(name, net)
+    twin = copy.deepcopy(result.small)
+    assert torch.equal(twin(BY_NAME[net].example), result.small(BY_NAME[net].example))
+    mine = {value.data_ptr() for value in result.small.state_dict().values() if value.numel()}
+    assert not mine & {value.data_ptr() for value in twin.state_dict().values() if value.numel()}
+
+
+@every_method_on_every_net
+def test_stage_that_would_change_nothing_is_an_error(name, net):
+    """Rounds of the same rounding, a second release, a walk back from where nothing moved: each says so."""
+    nothing = {
+        "release": [small("release")],
+        "rewind": [small("rewind")],
+        "prune/weights": [small("prune/weights"), small("prune/weights")],
+        "prune/units": [small("prune/units")],
+        "quantize/weights": [small("quantize/weights", clip="range")] * 2,
+        "tune": [small("tune", rate=0.0)],
+        "distill/logits": [small("distill/logits", rate=0.0)],
+        "simplify/norms": [small("simplify/norms")] * 2,
+    }
+    if name not in nothing:
+        pytest.skip("match may find nothing to mend; the others always move something")
+    if name in ("tune", "distill/logits") and net in ("residual", "depthwise"):
+        pytest.skip("a training step moves the statistics of batch norms whatever the rate")
+    with pytest.raises(NothingChanged, match=name):
+        compress(BY_NAME[net].make(), BY_NAME[net].task(), nothing[name])
+
+
+@pytest.mark.parametrize(("name", "net"), NOTHING_TO_DO)
+def test_method_that_finds_nothing_to_do_says_so(name, net):
+    with pytest.raises(NothingChanged, match=name):
+        compress(BY_NAME[net].make(), BY_NAME[net].task(), [small(name)])
+
+
+@pytest.mark.parametrize("name", ALL_METHODS)
+def test_wrong_values_of_every_knob_are_refused_in_words(name):
+    for field in dataclasses.fields(small(name)):
+        knob = field.name
+        low, high, one_of = (field.metadata.get(key) for key in ("low", "high", "one_of"))
+        wrong = [] if knob in ("teacher", "rounds") else [object(), ["x"]]
+        wrong += [low - 1, float("nan")] if low is not None else []
+        wrong += [high + 1] if high is not None else []
+        wrong += ["no such word"] if one_of else []
+        for value in wrong:
+            with pytest.raises(BadValue, match=f"{name}: {knob} must .* got "):
+                small(name, **{knob: value})
+
+
+@pytest.mark.parametrize("name", [name for name in ALL_METHODS if name != "repeat"])
+def test_pattern_that_matches_nothing_is_refused_with_near_names(name):
+    net = BY_NAME["residual"]
+    with pytest.raises(BadValue, match=r"where: 'frist' matches no weight .* Near it: .*first"):
+        small(name, where="frist").apply(View(net.make(), net.make(), net.example), net.task())

@@ -1,0 +1,126 @@
+"""Five tiny networks of five sorts, each with a tiny task: what every law is tried on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cortado.task import Data, Task
+
+CLASSES = 4
+
+
+class Residual(nn.Module):
+    """A convolution, a residual block with batch norms, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 6, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.first = nn.Conv2d(6, 8, 3, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 6, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal = torch.relu(self.norm(self.stem(images)))
+        inner = torch.relu(self.first_norm(self.first(signal)))
+        signal = torch.relu(signal + self.second_norm(self.second(inner)))
+        return self.head(signal.mean((2, 3)))
+
+
+class Depthwise(nn.Module):
+    """A convolution, a depthwise and a pointwise one, as in MobileNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
+            nn.Conv2d(6, 8, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        )  # fmt: skip
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images))
+
+
+class Transformer(nn.Module):
+    """The stock encoder layer between two linear layers, over a sequence (N, 5, 6)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Linear(6, 8)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        return self.head(self.encoder(self.enter(sequence)).mean(1))
+
+
+class Recurrent(nn.Module):
+    """An LSTM over a sequence (N, 5, 6) and a linear layer on its last output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(6, 7, batch_first=True)
+        self.head = nn.Linear(7, CLASSES)
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        return self.head(self.lstm(sequence)[0][:, -1])
+
+
+def mlp() -> nn.Module:
+    """Two linear layers."""
+    return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, CLASSES))
+
+
+@dataclass(frozen=True)
+class TinyNet:
+    """A network's maker, the shape of one input, and a pattern that takes some of its weights but not all."""
+
+    name: str
+    maker: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    some: str
+
+    def make(self) -> nn.Module:
+        """The network, the same at every call, with batch norms that have seen something."""
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(5)
+            network = self.maker()
+            for module in network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.running_mean.normal_(0, 0.1)
+                    module.running_var.uniform_(0.5, 1.5)
+                    module.weight.data.uniform_(0.5, 1.5)
+                    module.bias.data.normal_(0, 0.1)
+        return network.eval()
+
+    def task(self) -> Task:
+        """64 samples to train on, 32 to choose on, 32 for the verdict; the class is in the sign of a few sums."""
+        generator = torch.Generator().manual_seed(11)
+        inputs = torch.randn(128, *self.shape, generator=generator)
+        flat = inputs.flatten(1)
+        half = flat.shape[1] // 2
+        targets = (flat[:, :half].sum(1) > 0).long() * 2 + (flat[:, half:].sum(1) > 0).long()
+        parts = [Data(inputs[a:b], targets[a:b]) for a, b in ((0, 64), (64, 96), (96, 128))]
+        return Task(*parts, batch=16, name=f"tiny {self.name}")
+
+    @property
+    def example(self) -> Tensor:
+        """Two inputs."""
+        return self.task().example
+
+
+TINY_NETS = (
+    TinyNet("mlp", mlp, (12,), "0"),
+    TinyNet("residual", Residual, (1, 6, 6), "first"),
+    TinyNet("depthwise", Depthwise, (1, 6, 6), "body.2"),
+    TinyNet("transformer", Transformer, (5, 6), "encoder*"),
+    TinyNet("recurrent", Recurrent, (5, 6), "lstm"),
+)
+BY_NAME = {net.name: net for net in TINY_NETS}

@@ -192,6 +192,14 @@ def test_an_unmasked_quantized_weight_is_a_plain_list() -> None:
     assert cost.coded_bits_huffman == fixed_codes(Counter(codes.flatten().tolist())) + 32
 
 
+def test_a_masked_weight_has_an_index_even_where_a_list_were_shorter() -> None:
+    mask = torch.ones(8, 8, dtype=torch.bool)
+    mask[0, 0] = False
+    cost = cost_of(symbols_of(Masked(mask, Palette(torch.randn(64), torch.arange(63)))))
+    assert cost.index_bits == 1
+    assert cost.coded_bits > 64 * 6 + 64 * 32
+
+
 def test_a_quantized_weight_full_of_zeros_is_stored_by_index() -> None:
     codes = torch.zeros(20, 20, dtype=torch.int32)
     codes[3, 3], codes[12, 7] = 5, -6

@@ -8,7 +8,7 @@ from cortado.file.varint import Cursor, varint
 
 UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 RAW, CONSTANT, MIX, RANS = range(4)
-MIX_LIMIT = 1 << 20
+MIX_LIMIT = 1 << 18
 DAMAGED = "The file is damaged; make it again."
 
 

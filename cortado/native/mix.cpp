@@ -17,6 +17,14 @@ struct Tables {
     const int16_t* stretch;  // 65536 entries: its inverse
 };
 
+// Draws one probability towards `bit`, the less the more it has seen.
+inline void update(uint32_t* s, int bit, const uint32_t* rates, int32_t limit) {
+    const uint32_t held = *s;
+    const int32_t n = int32_t(held & 1023), q = int32_t(held >> 10);
+    const int32_t next = q + int32_t((int64_t((bit << 22) - bit - q) * rates[n]) >> 16);
+    *s = (uint32_t(next) << 10) | uint32_t(n < limit ? n + 1 : n);
+}
+
 struct Model : Contexts {
     Tables tables;
     int classes, bins, few;
@@ -26,11 +34,9 @@ struct Model : Contexts {
     std::vector<uint32_t> rates;           // 65536 / (count + first / 2)
     std::vector<int32_t> weights;          // of the mixers, 16 each, 65536 = 1
     std::vector<int32_t> seen;             // decisions each mixer has learned from
-    alignas(64) int32_t input[INPUTS];
     uint32_t* slot[INPUTS];
 
     Model(const int64_t* plan_, const uint8_t* where_, Tables tables_);
-    void update(uint32_t* s, int bit) const;
     template <class C> int bin(C& coder, int bit, int kind, int mixer, int count, uint32_t* parent);
     template <class C> int magnitude_bin(C& coder, int bit, int index, int kind);
     template <class C> int sign_bin(C& coder, int bit, int size_class);
@@ -68,44 +74,40 @@ Model::Model(const int64_t* plan_, const uint8_t* where_, Tables tables_) : Cont
     seen.assign(mixers, 0);
 }
 
-// Draws one probability towards `bit`, the less the more it has seen.
-void Model::update(uint32_t* s, int bit) const {
-    int32_t n = *s & 1023, q = int32_t(*s >> 10);
-    q += int32_t((int64_t((bit << 22) - bit - q) * rates[n]) >> 16);
-    *s = (uint32_t(q) << 10) | uint32_t(n < plan[LIMIT] ? n + 1 : n);
-}
-
 template <class C> int Model::bin(C& coder, int bit, int kind, int mixer, int count, uint32_t* parent) {
-    int32_t start = tables.stretch[*parent >> 16];
+    alignas(64) int32_t input[INPUTS] = {};
+    const int32_t start = tables.stretch[*parent >> 16];
     input[0] = start;
     for (int i = 1; i < count; i++) {
-        if ((*slot[i] & 1023) == 0) *slot[i] = *parent & ~1023u;
+        if ((*slot[i] & 1023) == 0) *slot[i] = *parent & ~1023u;  // new: starts from the plane's own estimate
         input[i] = tables.stretch[*slot[i] >> 16] - start;
     }
-    for (int i = count; i < INPUTS - 1; i++) input[i] = 0;
     input[INPUTS - 1] = 256;
-    int chosen[3] = {mixer, bins + 4 + kind * 16 + selector, bins + 68 + kind * 64 + second};
-    int32_t dot[3] = {0, 0, 0};
+    const int chosen[3] = {mixer, bins + 4 + kind * 16 + selector, bins + 68 + kind * 64 + second};
+    int32_t dot[3];
     for (int s = 0; s < 3; s++) {
-        const int32_t* w = &weights[chosen[s] * INPUTS];
-        for (int i = 0; i < INPUTS; i++) dot[s] += (w[i] * input[i]) >> 8;
-        dot[s] = dot[s] >> 8;
-        dot[s] = dot[s] < -3072 ? -3072 : (dot[s] > 3071 ? 3071 : dot[s]);
+        const int32_t* w = &weights[size_t(chosen[s]) * INPUTS];
+        int32_t sum = 0;
+        for (int i = 0; i < INPUTS; i++) sum += (w[i] * input[i]) >> 8;
+        sum >>= 8;
+        dot[s] = sum < -3072 ? -3072 : (sum > 3071 ? 3071 : sum);
     }
-    uint32_t p = tables.squash[(((dot[0] + dot[1] + dot[2]) * 341) >> 10) + 3072];
-    bit = coder.code(bit, p);
+    bit = coder.code(bit, tables.squash[(((dot[0] + dot[1] + dot[2]) * 341) >> 10) + 3072]);
+    const int32_t rate = int32_t(plan[RATE]);
     for (int s = 0; s < 3; s++) {
-        int32_t* w = &weights[chosen[s] * INPUTS];
+        int32_t* w = &weights[size_t(chosen[s]) * INPUTS];
         int32_t& n = seen[chosen[s]];
-        int32_t error = (bit << 16) - bit - tables.squash[dot[s] + 3072];
-        int32_t speed = int32_t(plan[RATE]) + int32_t(plan[RATE]) * 512 / (n + 64);
+        const int32_t error = (bit << 16) - bit - tables.squash[dot[s] + 3072], speed = rate + rate * 512 / (n + 64);
         if (n < 65535) n++;
         for (int i = 0; i < INPUTS; i++) {
             int32_t next = w[i] + ((((input[i] * error) >> 10) * speed + 8192) >> 14);
             w[i] = next < -262144 ? -262144 : (next > 262144 ? 262144 : next);
         }
     }
-    for (int i = 0; i < count; i++) update(i ? slot[i] : parent, bit);
+    const uint32_t* const r = rates.data();
+    const int32_t limit = int32_t(plan[LIMIT]);
+    update(parent, bit, r, limit);
+    for (int i = 1; i < count; i++) update(slot[i], bit, r, limit);
     return bit;
 }
 
@@ -125,7 +127,7 @@ template <class C> int Model::sign_bin(C& coder, int bit, int size_class) {
 template <class C> int Model::low_bit(C& coder, int bit, uint32_t* s) {
     uint32_t p = *s >> 16;
     bit = coder.code(bit, p < 32 ? 32 : (p > 65503 ? 65503 : p));
-    update(s, bit);
+    update(s, bit, rates.data(), int32_t(plan[LIMIT]));
     return bit;
 }
 

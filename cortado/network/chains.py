@@ -1,6 +1,5 @@
 """Units: neurons or channels that one layer makes and known layers read, so that they can be removed or reordered."""
 
-import operator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,32 +8,43 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from cortado.forms.form import Form
-from cortado.forms.hold import form_of, hold
+from cortado.forms.hold import form_of, held_names, hold
 from cortado.layers.widths import match_widths, shape_of
+from cortado.task import to_device
 
 MAKERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-# What treats every unit alone, so that fewer units, or other places for them, change nothing for the rest.
-UNIT_WISE_MODULES = (
+# What treats every entry alone. A sigmoid alone makes something of nothing.
+ENTRY_WISE_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Hardswish, nn.Identity,
-    nn.Dropout, nn.Dropout2d, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten,
+    nn.Dropout, nn.Dropout2d,
 )  # fmt: skip
-UNIT_WISE_FUNCTIONS = {
+ENTRY_WISE_FUNCTIONS = {
     torch.relu, torch.tanh, torch.sigmoid, functional.relu, functional.relu6, functional.leaky_relu, functional.elu,
-    functional.gelu, functional.silu, functional.dropout, functional.max_pool2d, functional.avg_pool2d,
-    functional.adaptive_avg_pool2d, functional.max_pool1d, functional.avg_pool1d, torch.max_pool2d, torch.flatten,
+    functional.gelu, functional.silu, functional.dropout,
 }  # fmt: skip
-UNIT_WISE_METHODS = {"relu", "relu_", "tanh", "sigmoid", "flatten", "contiguous"}
+ENTRY_WISE_METHODS = {"relu", "relu_", "tanh", "sigmoid", "contiguous"}
+# What treats every channel alone, by the number of axes that follow the channels.
+POOLS = {
+    nn.MaxPool1d: 1, nn.AvgPool1d: 1, nn.MaxPool2d: 2, nn.AvgPool2d: 2, nn.AdaptiveAvgPool2d: 2,
+    functional.max_pool1d: 1, functional.avg_pool1d: 1, functional.max_pool2d: 2, functional.avg_pool2d: 2,
+    functional.adaptive_avg_pool2d: 2, torch.max_pool2d: 2,
+}  # fmt: skip
+KERNEL_AXES = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
 
 @dataclass
 class Units:
-    """Units (rows of the maker's weight) that are made in one place, normalised in some and read in others."""
+    """Units (rows of the maker's weight) that are made in one place, normalised in some and read in others.
+
+    `zero_stays`: where the maker gives zero, the readers see zero.
+    """
 
     path: str
     maker: nn.Module
     norms: list[nn.Module] = field(default_factory=list)
     readers: list[nn.Module] = field(default_factory=list)
+    zero_stays: bool = True
 
     @property
     def count(self) -> int:
@@ -78,15 +88,45 @@ def narrow_parameter(layer: nn.Module, name: str, axis: int, keep: Tensor) -> No
     layer._parameters[name] = nn.Parameter(old.detach().index_select(axis, keep.to(old.device)), old.requires_grad)
 
 
+class AxisCount(fx.Interpreter):
+    """Runs a traced network and notes how many axes each signal has."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        super().__init__(traced)
+        self.found: dict[fx.Node, int] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.found[n] = value.dim()
+        return value
+
+
+def traced_axes(network: nn.Module, example: Any) -> tuple[fx.Graph, dict[fx.Node, int]]:
+    """The graph of a network in eval mode, and the number of axes of each signal on the example."""
+    mode = network.training
+    network.eval()
+    try:
+        traced = fx.symbolic_trace(network)
+        axes = AxisCount(traced)
+        device = next((p.device for p in network.parameters()), torch.device("cpu"))
+        inputs = to_device(example, device)
+        with torch.no_grad():
+            axes.run(*inputs) if isinstance(inputs, tuple) else axes.run(inputs)
+        return traced.graph, axes.found
+    finally:
+        network.train(mode)
+
+
 def find_units(network: nn.Module, example: Any) -> list[Units]:
     """The units that can be cut with nothing but the layers named in them.
 
-    Only what is sure is listed: a linear or convolution layer used once, whose output passes unit-wise operations to
-    linear or convolution layers used once. Sums, concatenations and anything unknown leave a group out. A network
-    that cannot be traced symbolically has none.
+    Only what is sure is listed: a linear or convolution layer used once, whose output passes operations that leave
+    every unit apart to linear or convolution layers used once. Sums, concatenations and anything unknown leave a
+    group out. A network that cannot be traced symbolically, or cannot run the example, has none.
     """
     try:
-        graph = fx.symbolic_trace(network).graph
+        graph, axes = traced_axes(network, example)
     except Exception:  # noqa: BLE001 - whatever a user's forward does when traced, it means: nothing is sure
         return []
     modules = dict(network.named_modules())
@@ -94,13 +134,15 @@ def find_units(network: nn.Module, example: Any) -> list[Units]:
     for node in graph.nodes:
         if node.op == "call_module":
             uses[str(node.target)] = uses.get(str(node.target), 0) + 1
-    shared = {id(p) for p in tied(network)}
+    fixed = tied(network) | read_directly(graph, modules)
+    walk = Walk(modules, uses, axes)
     found = []
     for node in graph.nodes:
         if node.op != "call_module" or not is_maker(modules[str(node.target)]) or uses[str(node.target)] > 1:
             continue
         units = Units(str(node.target), modules[str(node.target)])
-        if collect(node, modules, uses, units) and units.readers and not touches(units, shared):
+        axis = walk.made_axis(node, units)
+        if axis is not None and walk.collect(node, axis, units) and units.readers and not touches(units, fixed):
             found.append(units)
     return found
 
@@ -109,52 +151,91 @@ def is_maker(layer: nn.Module) -> bool:
     return isinstance(layer, MAKERS) and getattr(layer, "groups", 1) == 1
 
 
-def tied(network: nn.Module) -> list[Any]:
-    """Parameters that more than one layer owns."""
-    owners: dict[int, int] = {}
-    everything = [value for module in network.modules() for value in module._parameters.values() if value is not None]
-    for value in everything:
-        owners[id(value)] = owners.get(id(value), 0) + 1
-    return [value for value in everything if owners[id(value)] > 1]
+def tied(network: nn.Module) -> set[int]:
+    """Layers that own a parameter, or a form, together with another layer, by id."""
+    owners: dict[int, list[int]] = {}
+    for layer in network.modules():
+        own = [value for value in layer._parameters.values() if value is not None]
+        for part in (*own, *(form_of(layer, name) for name in held_names(layer))):
+            owners.setdefault(id(part), []).append(id(layer))
+    return {layer for layers in owners.values() if len(layers) > 1 for layer in layers}
 
 
-def touches(units: Units, shared: set[int]) -> bool:
-    layers = [units.maker, *units.norms, *units.readers]
-    return any(id(value) in shared for layer in layers for value in layer.parameters())
+def read_directly(graph: fx.Graph, modules: dict[str, nn.Module]) -> set[int]:
+    """Layers whose tensors the network reads by itself, past their forward, by id."""
+    paths = [str(node.target).split(".") for node in graph.nodes if node.op == "get_attr"]
+    names = {".".join(path[:length]) for path in paths for length in range(1, len(path))}
+    return {id(modules[name]) for name in names if name in modules}
 
 
-def collect(node: fx.Node, modules: dict[str, nn.Module], uses: dict[str, int], units: Units) -> bool:
-    """Follow the output of `node`; note norms and readers; False when something is not sure."""
-    for user in node.users:
-        layer = modules.get(str(user.target)) if user.op == "call_module" else None
-        if layer is not None and uses[str(user.target)] > 1 and list(layer.parameters()):
-            return False
-        if layer is not None and is_maker(layer):
-            if layer.weight.shape[1] % units.count:  # type: ignore[union-attr, operator]
+def touches(units: Units, fixed: set[int]) -> bool:
+    return any(id(layer) in fixed for layer in (units.maker, *units.norms, *units.readers))
+
+
+@dataclass
+class Walk:
+    """Follows units from where they are made to where they are read: `axes` are those of each signal."""
+
+    modules: dict[str, nn.Module]
+    uses: dict[str, int]
+    axes: dict[fx.Node, int]
+
+    def made_axis(self, node: fx.Node, units: Units) -> int | None:
+        """The axis on which a maker's output has its units; None when its input has no batch."""
+        if isinstance(units.maker, nn.Linear):
+            return self.axes[node] - 1 if self.axes[node] > 1 else None
+        return 1 if self.axes[node] == kernel_axes(units.maker) + 2 else None
+
+    def collect(self, node: fx.Node, axis: int, units: Units) -> bool:
+        """Follow the output of `node`, whose units lie on `axis`; note norms and readers; False when not sure."""
+        for user in node.users:
+            layer = self.modules.get(str(user.target)) if user.op == "call_module" else None
+            if layer is not None and self.uses[str(user.target)] > 1 and list(layer.parameters()):
                 return False
-            units.readers.append(layer)
-            continue
-        if isinstance(layer, NORMS):
-            units.norms.append(layer)
-        elif not is_unit_wise(user, layer):
-            return False
-        if not collect(user, modules, uses, units):
-            return False
-    return bool(node.users)
+            if layer is not None and is_maker(layer):
+                if not self.reads(layer, node, axis, units):
+                    return False
+                units.readers.append(layer)
+                continue
+            if isinstance(layer, NORMS):
+                shape = shape_of(layer, "weight")
+                if axis != 1 or (layer.num_features if shape is None else shape[0]) != units.count:
+                    return False
+                units.norms.append(layer)
+                units.zero_stays = False
+            elif not self.leaves_apart(user, layer, node, axis):
+                return False
+            elif isinstance(layer, nn.Sigmoid) or user.target in (torch.sigmoid, "sigmoid"):
+                units.zero_stays = False
+            if user not in self.axes or not self.collect(user, axis, units):
+                return False
+        return bool(node.users)
+
+    def reads(self, layer: nn.Module, node: fx.Node, axis: int, units: Units) -> bool:
+        """Whether a linear or convolution layer reads the units as its inputs, each with as many neighbours."""
+        shape = shape_of(layer, "weight")
+        last = axis == self.axes[node] - 1
+        placed = last if isinstance(layer, nn.Linear) else axis == 1 and self.axes[node] == kernel_axes(layer) + 2
+        return placed and shape is not None and shape[1] % units.count == 0
+
+    def leaves_apart(self, user: fx.Node, layer: nn.Module | None, node: fx.Node, axis: int) -> bool:
+        """Whether an operation treats every unit alone, and leaves it on its axis."""
+        what = type(layer) if layer is not None else user.target
+        if what in POOLS:
+            return axis == 1 and self.axes[node] == POOLS[what] + 2  # type: ignore[index]
+        if isinstance(layer, nn.Flatten):
+            return axis == 1 and layer.start_dim == 1
+        if what in (torch.flatten, "flatten"):
+            return axis == 1 and flattens_from_one(user)
+        if layer is not None:
+            return isinstance(layer, ENTRY_WISE_MODULES)
+        return what in (ENTRY_WISE_METHODS if user.op == "call_method" else ENTRY_WISE_FUNCTIONS)
 
 
-def is_unit_wise(node: fx.Node, layer: nn.Module | None) -> bool:
-    """Whether a node leaves every unit apart from the others; flattening must begin at the axis of units."""
-    if layer is not None:
-        return isinstance(layer, UNIT_WISE_MODULES) and (not isinstance(layer, nn.Flatten) or layer.start_dim == 1)
-    if node.op == "call_method":
-        return node.target in UNIT_WISE_METHODS and (node.target != "flatten" or flattens_from_one(node))
-    if node.op == "call_function":
-        if node.target is operator.getitem or node.target not in UNIT_WISE_FUNCTIONS:
-            return False
-        return node.target is not torch.flatten or flattens_from_one(node)
-    return False
+def kernel_axes(layer: nn.Module) -> int:
+    """How many axes a convolution's kernel has."""
+    return next(count for kind, count in KERNEL_AXES.items() if isinstance(layer, kind))
 
 
 def flattens_from_one(node: fx.Node) -> bool:
-    return (node.args[1] if len(node.args) > 1 else node.kwargs.get("start_dim", 0)) == 1
+    return bool((node.args[1] if len(node.args) > 1 else node.kwargs.get("start_dim", 0)) == 1)

@@ -63,8 +63,8 @@ def activity(units: Units) -> tuple[torch.Tensor, torch.Tensor]:
     given = fed > 0
     if getattr(units.maker, "bias", None) is not None:
         given = given | (units.maker.bias.detach() != 0)  # type: ignore[union-attr, operator]
-    if units.norms:
-        # A norm adds a shift of its own: an unfed unit is not silent.
+    if not units.zero_stays:
+        # A norm adds a shift of its own, a sigmoid gives 1/2 for nothing: an unfed unit is not silent.
         given = torch.ones_like(given)
     return given & (torch.as_tensor(read) > 0), fed + read
 

@@ -50,7 +50,8 @@ def first_places(codes):
 
 def same(one, other) -> bool:
     return one[0] == other[0] and all(
-        same(a, b) if isinstance(a, tuple) else a is None or torch.equal(a, b) for a, b in zip(one[1:], other[1:], strict=True)
+        same(a, b) if isinstance(a, tuple) else a is None or torch.equal(a, b)
+        for a, b in zip(one[1:], other[1:], strict=True)
     )
 
 
@@ -78,7 +79,11 @@ def test_files_restore_bit_for_bit_in_a_process_that_lacks_every_method(tmp_path
         save(result.small, tmp_path / f"{key}.cortado", result.plain)
         wanted[key] = result.small(BY_NAME[net].example)
     child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
+        [sys.executable, "-c", CHILD, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=False,
     )
     assert child.returncode == 0, child.stderr
     assert json.loads(child.stdout) == sorted(wanted)

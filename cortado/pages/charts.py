@@ -54,7 +54,7 @@ def score_chart(report: Report) -> Markup:
         return tag("p", "The scores of the stages are unknown.", class_="note")
     ticks = nice_ticks(min(known), max(known))
     left, top, height, bottom = 64, 26, 190, 72
-    step = max(46.0, min(190.0, 900 / max(1, len(names) - 1)))
+    step = max(46.0, min(230.0, 900 / max(1, len(names) - 1)))
     width = left + step * (len(names) - 1) + 70
 
     def x(number: int) -> float:

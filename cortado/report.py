@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cortado.errors import BadFile
+from cortado.units import size_text
 from cortado.file.accounting import LayerRow, Picture
 
 
@@ -87,9 +88,14 @@ class Report:
         return json.dumps(asdict(self), indent=1, allow_nan=False)
 
     def __str__(self) -> str:
-        from cortado.pages.terminal import report_text
-
-        return report_text(self)
+        """In one breath; cortado.pages.terminal.report_text has it all."""
+        compared, unit = self.verdict, self.score_unit
+        interval = "" if compared.low is None else f" (95 % interval {compared.low:+.2f} to {compared.high:+.2f})"
+        return (
+            f"{self.network} on {self.task}: {size_text(self.plain_bytes)} -> {size_text(self.size_bytes)}, "
+            f"{self.plain_bytes / self.size_bytes:.1f} times smaller; {self.score_name} {compared.plain:.2f} {unit} -> "
+            f"{compared.compressed:.2f} {unit}, {compared.difference:+.2f} points{interval} on {compared.samples} verdict samples"
+        )
 
 
 def read_report(path: str | Path) -> Report:

@@ -42,7 +42,8 @@ def read(text: str | float, kind: str) -> float:
 def size_text(size_bytes: float) -> str:
     """Bytes as a short text, in thousands: 1762 -> "1.76 KB"."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if abs(size_bytes) >= factor:
+        # 999.6 would be printed as 1e+03: from there on the next unit.
+        if abs(size_bytes) >= 0.9995 * factor:
             return f"{size_bytes / factor:.3g} {unit}"
     return f"{size_bytes:.0f} B"
 
@@ -50,7 +51,7 @@ def size_text(size_bytes: float) -> str:
 def count_text(count: float) -> str:
     """A count as a short text: 430500 -> "430 K"."""
     for unit, factor in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
-        if abs(count) >= factor:
+        if abs(count) >= 0.9995 * factor:
             return f"{count / factor:.3g} {unit}"
     return f"{count:.0f}"
 

@@ -17,8 +17,8 @@ from cortado.methods.prune.units import PruneUnits
 from cortado.network.learning import only_learning
 from cortado.network.view import View, Weight
 from cortado.task import Task
-from cortado.teachers import teachers_of
-from cortado.tune import Plan, train
+from cortado.teachers import softened, teachers_of
+from cortado.tune import Plan, half_precision, train
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,12 @@ class PruneRate(Method):
     bias: bool = knob(True, says="round and price the biases too, on the step of their layer")
 
     def apply(self, view: View, task: Task) -> None:
+        task, lessons = self.taught(view, task)
         weights = self.enter(view)
         with only_learning(view, None if self.where == "*" else weights):
-            self.train_rate(view, task, weights)
+            self.train_rate(view, task, weights, lessons)
             freeze_zeros(weights)
-            self.train_finish(view, task, weights)
+            self.train_finish(view, task, weights, lessons)
         for weight in weights:
             weight.put(flattened(weight.form.settle()))
         PruneUnits(where=self.where).sweep(view)
@@ -71,7 +72,7 @@ class PruneRate(Method):
                 chosen.append(weight)
         return chosen
 
-    def train_rate(self, view: View, task: Task, weights: list[Weight]) -> None:
+    def train_rate(self, view: View, task: Task, weights: list[Weight], lessons: dict[str, Any]) -> None:
         prices = Prices(weights)
         sweep = PruneUnits(where=self.where, sort=False)
 
@@ -83,11 +84,11 @@ class PruneRate(Method):
             epochs=self.epochs, rate=self.rate, groups=self.groups, seed=task.seed, average=0.2, warmup=0.02,
             penalty=lambda network: self.strength * prices.bits(), says=f"{self.name()}: rate",
             after_batch=lambda network, step: prices.refresh() if step % 50 == 0 else None, after_epoch=after_epoch,
-            progress=view.progress, **self.lessons(view),
+            progress=view.progress, **lessons,
         ))  # fmt: skip
         sweep.sweep(view)
 
-    def train_finish(self, view: View, task: Task, weights: list[Weight]) -> None:
+    def train_finish(self, view: View, task: Task, weights: list[Weight], lessons: dict[str, Any]) -> None:
         if self.finish == 0:
             return
         done = [0.0]
@@ -106,14 +107,18 @@ class PruneRate(Method):
 
         train(view.network, task, Plan(
             epochs=self.finish, rate=self.rate / 4, groups=self.groups, seed=task.seed + 1, average=0.3,
-            penalty=penalty, after_batch=count, says=f"{self.name()}: finish", progress=view.progress, **self.lessons(view),
+            penalty=penalty, after_batch=count, says=f"{self.name()}: finish", progress=view.progress, **lessons,
         ))  # fmt: skip
 
-    def lessons(self, view: View) -> dict[str, Any]:
-        """What the plan needs for a teacher."""
+    def taught(self, view: View, task: Task) -> tuple[Task, dict[str, Any]]:
+        """The task with the teacher's answers in it, asked once for both trainings; else what a plan needs to ask."""
         if self.teacher is None:
-            return {}
-        return {"teachers": teachers_of(self.teacher, view), "temperature": 2.5, "hard": 1.0 - self.soft, "soft": self.soft}
+            return task, {}
+        teachers, hard = teachers_of(self.teacher, view), 1.0 - self.soft
+        if task.train.augment is None:
+            half = half_precision(teachers[0], "auto", torch.device("cpu"), deep=1)
+            return softened(task, teachers, 2.5, hard, self.soft, half), {}
+        return task, {"teachers": teachers, "temperature": 2.5, "hard": hard, "soft": self.soft}
 
     def groups(self, network: nn.Module) -> Iterable[dict[str, Any]]:
         """The steps learn at half the rate of the weights."""

@@ -1,0 +1,49 @@
+"""quantize/floats: keep fewer mantissa bits of values that stay floats - biases, gains, shifts."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cortado.errors import BadNetwork
+from cortado.forms.dense import Dense
+from cortado.forms.form import Form
+from cortado.method import Method, knob
+from cortado.network.view import View
+from cortado.task import Task
+
+FLOAT32_MANTISSA = 23
+
+
+@dataclass(frozen=True)
+class QuantizeFloats(Method):
+    """Round floats to `mantissa` bits after the leading one; the relative error is at most 2^-(mantissa + 1).
+
+    The values stay float32, with zeros at their end, which cost the file nothing: 7 bits make them bfloat16. Gains of
+    norms span orders of magnitude inside one layer, so that an even grid would lose the small ones. By default all
+    vectors of the names bias and weight are meant; matrices are named by `where`.
+    """
+
+    lossy = True
+
+    where: str = knob("*.bias, *.weight", says="which parameters: patterns of their names")
+    mantissa: int = knob(7, low=1, high=22, says="bits kept after the leading one")
+
+    def apply(self, view: View, task: Task) -> None:
+        named = self.where != type(self).where
+        for weight in view.weights(self.where):
+            if named or len(weight.shape) < 2:
+                weight.recode(self.rounded)
+
+    def rounded(self, values: Tensor) -> Form:
+        if values.dtype != torch.float32:
+            raise BadNetwork(f"quantize/floats: it rounds float32, got {values.dtype}. Leave these weights out with where.")
+        return Dense(round_mantissa(values, self.mantissa))
+
+
+def round_mantissa(values: Tensor, mantissa: int) -> Tensor:
+    """float32 values rounded to nearest (ties to even) at `mantissa` bits."""
+    drop = FLOAT32_MANTISSA - mantissa
+    raw = values.contiguous().view(torch.int32)
+    odd = (raw >> drop) & 1
+    return ((raw + (1 << (drop - 1)) - 1 + odd) >> drop << drop).view(torch.float32)

@@ -1,6 +1,7 @@
 """Masked: the survivors of a weight and where they sit."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ class Masked(Form):
         self.kept = kept
         self.register_buffer("mask", mask.bool())
         self.register_buffer("index", mask.flatten().nonzero().squeeze(1), persistent=False)
+        self.register_load_state_dict_post_hook(follow_mask)
 
     @classmethod
     def of(cls, values: Tensor, mask: Tensor) -> "Masked":
@@ -70,3 +72,8 @@ class Masked(Form):
             return False
         rows = self.index // max(1, self.shape.numel() // max(1, self.shape[0]))
         return self.kept.scale_rows(factors[rows])
+
+
+def follow_mask(form: Any, keys: Any) -> None:
+    """A mask that is loaded brings its own places."""
+    form.index = form.mask.flatten().nonzero().squeeze(1)

@@ -40,14 +40,18 @@ class Quantized(Form):
         cls, values: Tensor, bits: int, layout: str = "tensor", group: int = 0, symmetric: bool = True, clip: str = "range"
     ) -> "Quantized":
         """Round `values` to 2**bits levels.  `clip`: "range" spans all values, "mse" the span of least squared error."""
-        rows = rows_of(values.detach(), layout, group)
+        if values.numel() == 0:
+            ones = torch.ones(scales_of(values.shape, layout, group))
+            return cls(values.int(), ones, None if symmetric else 0 * ones, layout, group)
+        rows, real = rows_of(values.detach(), layout, group), real_entries(values.shape, layout, group)
+        real = real.to(rows)
         fit = symmetric_grid if symmetric else affine_grid
         shares = (1.0,) if clip == "range" else tuple(1.0 - 0.02 * step for step in range(41))
         best = torch.full((len(rows),), torch.inf, device=rows.device)
         codes, scale, zero = (torch.empty(0),) * 3
         for share in shares:
-            tried = fit(rows, bits, share)
-            error = (((tried[0] - tried[2][:, None]) * tried[1][:, None] - rows) ** 2).nansum(1)
+            tried = fit(rows, real, bits, share)
+            error = (real * ((tried[0] - tried[2][:, None]) * tried[1][:, None] - rows) ** 2).nansum(1)
             better = error < best
             best = torch.where(better, error, best)
             if share == 1.0:
@@ -155,7 +159,7 @@ def rows_shape(shape: torch.Size, layout: str) -> tuple[int, ...]:
 
 
 def rows_of(values: Tensor, layout: str, group: int) -> Tensor:
-    """`values` as (scales, entries of one scale); a last group that is short is filled with its own first entry."""
+    """`values` as (scales, entries of one scale); a last group that is short is filled with its own last entry."""
     scales_of(values.shape, layout, group)
     rows = values.reshape(rows_shape(values.shape, layout))
     if layout != "group":
@@ -166,20 +170,31 @@ def rows_of(values: Tensor, layout: str, group: int) -> Tensor:
     return rows.reshape(-1, group)
 
 
-def symmetric_grid(rows: Tensor, bits: int, share: float) -> tuple[Tensor, Tensor, Tensor]:
+def real_entries(shape: torch.Size, layout: str, group: int) -> Tensor:
+    """For each entry of `rows_of` 1, and 0 where it only fills a group that is short: (rows, or 1; entries)."""
+    if layout != "group":
+        return torch.ones(1, 1)
+    row = shape[1:].numel()
+    filled = torch.zeros(-(-row // group) * group)
+    filled[:row] = 1
+    return filled.view(-1, group).repeat(shape[0], 1)
+
+
+def symmetric_grid(rows: Tensor, real: Tensor, bits: int, share: float) -> tuple[Tensor, Tensor, Tensor]:
     """Codes in -(2**(bits-1) - 1) .. 2**(bits-1) - 1 (for 1 bit: -1 and 1), their scales, and zeros of 0."""
     largest = rows.abs().amax(1)
     nought = torch.zeros_like(largest)
     if bits == 1:
         # The mean magnitude is the scale of least squared error (Rastegari et al., 2016).
-        return torch.where(rows < 0, -1.0, 1.0), rows.abs().mean(1), nought
+        mean = (real * rows.abs()).sum(1) / real.expand_as(rows).sum(1)
+        return torch.where(rows < 0, -1.0, 1.0).to(rows), mean, nought
     top = 2 ** (bits - 1) - 1
     scale = largest * share / top
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     return (rows / scale[:, None]).round().clamp(-top, top), scale, nought
 
 
-def affine_grid(rows: Tensor, bits: int, share: float) -> tuple[Tensor, Tensor, Tensor]:
+def affine_grid(rows: Tensor, real: Tensor, bits: int, share: float) -> tuple[Tensor, Tensor, Tensor]:
     """Codes in 0 .. 2**bits - 1, their scales and zero points; zero itself is always on the grid."""
     low, high = rows.amin(1).clamp(max=0) * share, rows.amax(1).clamp(min=0) * share
     top = 2**bits - 1

@@ -17,7 +17,8 @@ PRESETS = (
     (127, 10, 400, 9000),
     (1023, 3, 250, 12000),
 )
-FEW, SOME = 1 << 17, 1 << 20
+FEW, SOME, WIDE = 1 << 17, 1 << 20, 10
+"""Up to FEW values all presets are tried, up to SOME two; and two for magnitudes of more than WIDE bits."""
 
 
 def layout(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -73,7 +74,8 @@ def encode(values: np.ndarray, where: np.ndarray | None, quick: bool = False) ->
         start = header(plan, preset, shift)
         return start if facts[0] == 0 else start + mix_encode(plane, mask, plan)
 
-    presets = (0,) if quick or coded.size > SOME else (0, 1) if coded.size > FEW else range(len(PRESETS))
+    large = coded.size > FEW or facts[0] > WIDE
+    presets = (0,) if quick or coded.size > SOME else (0, 1) if large else range(len(PRESETS))
     body = min((attempt(preset, 0) for preset in presets), key=len)
     stride = 0 if quick or coded.size > SOME else likely_stride(plane)
     return min(body, attempt(body[1] & 7, stride), key=len) if stride else body

@@ -28,14 +28,20 @@ def main() -> int:
     clock = result.Clock()
     rows = module.run(seeds=seeds) if takes_seeds else module.run()
     print(result.table(rows))
-    path = result.write(options.id, rows, clock.minutes, seeds if takes_seeds else getattr(module, "SEEDS", [0]), sys.argv[2:])
+    path = result.write(
+        options.id, rows, clock.minutes, seeds if takes_seeds else getattr(module, "SEEDS", [0]), sys.argv[2:]
+    )
     print(f"\n{path.name}: {len(rows)} rows, {clock.minutes:.1f} minutes")
     return 0
 
 
 def check() -> int:
     """All stored rows, missed ones first; exit status 1 when a bar is missed."""
-    rows = [{**entry, "what": f"{stored['id']}: {entry['what']}"} for stored in result.read_all() for entry in stored["rows"]]
+    rows = [
+        {**entry, "what": f"{stored['id']}: {entry['what']}"}
+        for stored in result.read_all()
+        for entry in stored["rows"]
+    ]
     ranked = sorted(rows, key=lambda entry: {False: 0, True: 1, None: 2}[entry["met"]])
     print(result.table(ranked))
     missed = sum(entry["met"] is False for entry in rows)

@@ -19,7 +19,12 @@ from cortado.tasks import cifar10
 
 SEEDS = [0]
 NETWORKS = {"resnet_20": resnet_20, "resnet_56": resnet_56}
-POINTS = ("fewest_bytes_resnet_20", "fewest_bytes_resnet_56", "deep_compression_resnet_20", "deep_compression_resnet_56")
+POINTS = (
+    "fewest_bytes_resnet_20",
+    "fewest_bytes_resnet_56",
+    "deep_compression_resnet_20",
+    "deep_compression_resnet_56",
+)
 
 
 def run() -> list[dict[str, Any]]:
@@ -29,7 +34,9 @@ def run() -> list[dict[str, Any]]:
         found = one(name)
         # The bars are for the network, by the better of its recipes; the classical recipe is shown beside it.
         barred = name.startswith("fewest")
-        rows.append(row(f"{name}: times smaller than fp32", found["times_smaller"], "x", 20 if barred else None, "higher"))
+        rows.append(
+            row(f"{name}: times smaller than fp32", found["times_smaller"], "x", 20 if barred else None, "higher")
+        )
         rows.append(row(f"{name}: points lost ({found['interval']})", found["lost"], "points", 0.5 if barred else None))
         rows.append(row(f"{name}: file", found["size_bytes"], "B"))
         rows.append(row(f"{name}: test accuracy", found["accuracy"], "%", better="higher"))

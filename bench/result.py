@@ -19,13 +19,28 @@ CACHE = Path(__file__).parent / "cache"
 
 
 def row(
-    what: str, value: float | None, unit: str, bar: float | None = None, better: str = "lower", source_value: Any = None, **more: Any
+    what: str,
+    value: float | None,
+    unit: str,
+    bar: float | None = None,
+    better: str = "lower",
+    source_value: Any = None,
+    **more: Any,
 ) -> dict[str, Any]:
     """One measured figure; `met` follows from value, bar and direction (None without a bar)."""
     met = None
     if bar is not None:
         met = value is not None and (value <= bar if better == "lower" else value >= bar)
-    return {"what": what, "value": value, "unit": unit, "bar": bar, "better": better, "met": met, "source_value": source_value, **more}
+    return {
+        "what": what,
+        "value": value,
+        "unit": unit,
+        "bar": bar,
+        "better": better,
+        "met": met,
+        "source_value": source_value,
+        **more,
+    }
 
 
 @dataclass

@@ -33,7 +33,7 @@ def read_limit(text: str) -> Limit:
     """
     match = PATTERN.match(text)
     if match is None:
-        raise BadValue(f"limit: {text!r} is not a limit. Write, for example, \"size <= 100 KB\" or \"score >= -0.5 %\".")
+        raise BadValue(f'limit: {text!r} is not a limit. Write, for example, "size <= 100 KB" or "score >= -0.5 %".')
     what, sign, value = match.groups()
     if (what == "size") != (sign == "<="):
         wanted = "size <= ..." if what == "size" else "score >= ..."
@@ -45,7 +45,9 @@ def read_limit(text: str) -> Limit:
         return Limit(text.strip(), "size", size_bytes)
     number, unit = units.number_and_unit(value)
     if unit not in ("", "%"):
-        raise BadValue(f"limit: {text!r} has a unit that a score does not have, got {unit!r}. Write, for example, -0.5 %.")
+        raise BadValue(
+            f"limit: {text!r} has a unit that a score does not have, got {unit!r}. Write, for example, -0.5 %."
+        )
     return Limit(text.strip(), "score", number, relative=value.strip()[0] in "+-")
 
 

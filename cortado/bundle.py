@@ -8,7 +8,8 @@ import yaml
 from torch import nn
 
 from cortado.errors import BadFile
-from cortado.file.artifact import Plain, encode, write_whole
+from cortado.file.artifact import Plain, encode
+from cortado.file.whole import write_whole
 from cortado.pages.html import report_html
 from cortado.report import Report
 

@@ -13,8 +13,9 @@ from cortado.budget import read_limits
 from cortado.bundle import FILE, check_bundle, write_bundle
 from cortado.compress import compress
 from cortado.errors import BadRecipe, CortadoError, Stopped
-from cortado.file.artifact import load, write_whole
+from cortado.file.artifact import load
 from cortado.file.inspection import inspect as inspect_file
+from cortado.file.whole import write_whole
 from cortado.job import own_tensors, read_job
 from cortado.network.gradients import released
 from cortado.network.profile import profile as profile_network
@@ -59,7 +60,9 @@ def main() -> None:
 @click.option("--resume", is_flag=True, help="Go on after the last finished stage in the folder.")
 @click.option("--seed", type=int, help="Seed of the task.")
 @in_words
-def compress_command(job: str, recipe: str | None, limits: tuple[str, ...], out: str, resume: bool, seed: int | None) -> None:
+def compress_command(
+    job: str, recipe: str | None, limits: tuple[str, ...], out: str, resume: bool, seed: int | None
+) -> None:
     """Compress JOB by a recipe; writes a bundle with the file and its proof.  Exit status 3: a limit was missed."""
     made = read_job(job, seed)
     chosen = recipe or made.recipe
@@ -76,7 +79,9 @@ def compress_command(job: str, recipe: str | None, limits: tuple[str, ...], out:
         )
         folder = write_bundle(out, small, plain, report, made.text)
     except KeyboardInterrupt:
-        raise Stopped("compress: interrupted before the first stage was finished; nothing is lost. Start it again.") from None
+        raise Stopped(
+            "compress: interrupted before the first stage was finished; nothing is lost. Start it again."
+        ) from None
     click.echo(report_text(report))
     click.echo(f"\nbundle: {folder}\nreport: {folder / 'report.html'}")
     sys.exit(0 if report.met else GOAL_MISSED)

@@ -14,7 +14,8 @@ from torch import nn
 from cortado.budget import Limit, read_limits
 from cortado.errors import BadFile, BadNetwork, CortadoError, NothingChanged, Stopped
 from cortado.file.accounting import layer_rows, pictures
-from cortado.file.artifact import decode, encode, load, write_whole
+from cortado.file.artifact import decode, encode, load
+from cortado.file.whole import write_whole
 from cortado.measure import mean_score, scores
 from cortado.method import Method
 from cortado.methods.match import Match
@@ -46,7 +47,11 @@ def compress(
     try:
         return run.all_stages(resume)
     except KeyboardInterrupt:
-        kept = f"{len(run.rows)} finished stages are kept in {folder}; --resume goes on." if folder else "Nothing was kept: no folder was given."
+        kept = (
+            f"{len(run.rows)} finished stages are kept in {folder}; --resume goes on."
+            if folder
+            else "Nothing was kept: no folder was given."
+        )
         raise Stopped(f"compress: interrupted in stage {len(run.rows) + 1}. {kept}") from None
 
 
@@ -149,9 +154,13 @@ class Run:
             try:
                 note = json.loads(base.with_suffix(".json").read_text(encoding="utf8"))
             except ValueError as error:
-                raise BadFile(f"compress: {base}.json is damaged ({error}). Delete the folder's stages and start anew.") from error
+                raise BadFile(
+                    f"compress: {base}.json is damaged ({error}). Delete the folder's stages and start anew."
+                ) from error
             if note["key"] != key:
-                self.warnings.append(f"stage {number + 1} in {self.folder} is of another run (recipe, network, data or seed): done anew")
+                self.warnings.append(
+                    f"stage {number + 1} in {self.folder} is of another run (recipe, network, data or seed): done anew"
+                )
                 break
             found = load(base.with_suffix(".cortado"), self.plain)
             self.rows.append(Stage(**note["row"]))
@@ -163,9 +172,15 @@ def picture(network: nn.Module) -> tuple[bytes, bytes]:
     values, forms = blake2b(digest_size=16), blake2b(digest_size=16)
     for name, value in network.state_dict().items():
         forms.update(repr((name, tuple(value.shape), str(value.dtype))).encode())
-        forms.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        forms.update(
+            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
+        )
     for weight in parameter_places(network):
-        values.update(weight.dense().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if weight.shape.numel() else b"")
+        values.update(
+            weight.dense().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            if weight.shape.numel()
+            else b""
+        )
     return values.digest(), forms.digest()
 
 
@@ -193,20 +208,26 @@ def verdict(plain: nn.Module, network: nn.Module, task: Task) -> Compared:
     return paired_interval(each[0], each[1], task.score.scale)
 
 
-def lines_of(task: Task, plain_bytes: int, size_bytes: int, compared: Compared, limits: tuple[Limit, ...]) -> tuple[Line, ...]:
+def lines_of(
+    task: Task, plain_bytes: int, size_bytes: int, compared: Compared, limits: tuple[Limit, ...]
+) -> tuple[Line, ...]:
     """plain | compressed | limit | met, one line for size and one for the score."""
     by_what = {limit.what: limit for limit in limits}
     sign = 1 if task.score.higher_is_better else -1
     size, score = by_what.get("size"), by_what.get("score")
     kept_score = None
     if score is not None:
-        kept_score = score.kept(sign * compared.compressed if score.relative else compared.compressed, sign * compared.plain)
+        kept_score = score.kept(
+            sign * compared.compressed if score.relative else compared.compressed, sign * compared.plain
+        )
         if not task.score.higher_is_better and not score.relative:
             kept_score = compared.compressed <= score.value
+    kept_size = None if size is None else size.kept(size_bytes, plain_bytes)
+    size_text, score_text = (limit.text if limit else "" for limit in (size, score))
     return (
-        Line("size of the file", "B", plain_bytes, size_bytes, size.text if size else "", size.kept(size_bytes, plain_bytes) if size else None),
-        Line(task.score.name, task.score.unit, compared.plain, compared.compressed, score.text if score else "", kept_score),
-    )  # fmt: skip
+        Line("size of the file", "B", plain_bytes, size_bytes, size_text, kept_size),
+        Line(task.score.name, task.score.unit, compared.plain, compared.compressed, score_text, kept_score),
+    )
 
 
 def plain_data(value: Any) -> Any:

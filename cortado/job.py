@@ -124,7 +124,9 @@ def job_of_file(path: Path, seed: int | None) -> Job:
     for key in data:
         if key not in KEYS:
             near = get_close_matches(str(key), KEYS, n=1)
-            raise BadRecipe(f"job: no key {key!r}; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(KEYS)}")
+            raise BadRecipe(
+                f"job: no key {key!r}; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(KEYS)}"
+            )
     for key in ("network", "task"):
         if key not in data:
             raise BadRecipe(f"job: {path} names no {key}. Add {key}: ...")
@@ -165,7 +167,9 @@ def call_maker(name: str, where: str, options: dict[str, Any] | None = None) -> 
     try:
         maker = getattr(importlib.import_module(module_name), maker_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadRecipe(f"{where}: {name!r} cannot be loaded ({error}). Write package.module:maker or a .yaml file.") from error
+        raise BadRecipe(
+            f"{where}: {name!r} cannot be loaded ({error}). Write package.module:maker or a .yaml file."
+        ) from error
     taken = inspect.signature(maker).parameters
     given = {key: value for key, value in (options or {}).items() if key in taken or key != "seed"}
     try:

@@ -44,7 +44,9 @@ def run(network: nn.Module, inputs: Any) -> Any:
         outputs = outputs_of(network, inputs)
     except (RuntimeError, TypeError, ValueError) as error:
         shapes = [tuple(part.shape) for part in (inputs if isinstance(inputs, tuple) else (inputs,))]
-        raise BadNetwork(f"network: it cannot take inputs of shape {shapes} ({error}). Check the task's data and prepare.") from error
+        raise BadNetwork(
+            f"network: it cannot take inputs of shape {shapes} ({error}). Check the task's data and prepare."
+        ) from error
     if isinstance(outputs, Tensor) and not bool(torch.isfinite(outputs).all()):
         raise BadNetwork("network: its outputs hold NaN or infinite values. Check the weights and the inputs' scaling.")
     return outputs

@@ -12,7 +12,9 @@ from cortado.network.view import View
 from cortado.task import Task
 
 
-def knob(default: Any, *, says: str, low: float | None = None, high: float | None = None, one_of: tuple[Any, ...] = ()) -> Any:
+def knob(
+    default: Any, *, says: str, low: float | None = None, high: float | None = None, one_of: tuple[Any, ...] = ()
+) -> Any:
     """A field of a method: its default, what it means, and the values it may have (low..high, or `one_of`)."""
     return dataclasses.field(default=default, metadata={"says": says, "low": low, "high": high, "one_of": one_of})
 
@@ -29,7 +31,9 @@ class Method(ABC):
     lossy: ClassVar[bool] = False
     trains: ClassVar[bool] = False
 
-    where: str = knob("*", says="which weights: glob patterns of layers, 'not ...' leaves out; '*.bias' names parameters")
+    where: str = knob(
+        "*", says="which weights: glob patterns of layers, 'not ...' leaves out; '*.bias' names parameters"
+    )
 
     @abstractmethod
     def apply(self, view: View, task: Task) -> None:
@@ -54,7 +58,9 @@ def check_knob(method: str, field: dataclasses.Field[Any], hint: Any, value: Any
         object.__setattr__(owner, field.name, value)
     if not accepts(hint, value):
         wanted = getattr(hint, "__name__", str(hint))
-        raise BadValue(f"{method}: {field.name} must be {wanted}, got {value!r}. It means: {field.metadata.get('says', '')}.")
+        raise BadValue(
+            f"{method}: {field.name} must be {wanted}, got {value!r}. It means: {field.metadata.get('says', '')}."
+        )
     low, high, one_of = (field.metadata.get(key) for key in ("low", "high", "one_of"))
     if one_of and value not in one_of:
         raise BadValue(f"{method}: {field.name} must be one of {', '.join(map(str, one_of))}, got {value!r}.")
@@ -64,7 +70,9 @@ def check_knob(method: str, field: dataclasses.Field[Any], hint: Any, value: Any
         # `not (a <= b)` rather than `a > b`: NaN is refused too.
         if (low is not None and not low <= number) or (high is not None and not number <= high):
             span = f"{'' if low is None else format(low, 'g')}..{'' if high is None else format(high, 'g')}"
-            raise BadValue(f"{method}: {field.name} must lie in {span}, got {number:g}. It means: {field.metadata['says']}.")
+            raise BadValue(
+                f"{method}: {field.name} must lie in {span}, got {number:g}. It means: {field.metadata['says']}."
+            )
 
 
 def accepts(hint: Any, value: Any) -> bool:

@@ -95,7 +95,8 @@ def make_stage(name: str, knobs: dict[str, Any], where: str = "recipe") -> Metho
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(fields))}."
             raise BadRecipe(f"{where} ({name}): no knob {key!r}; {hint}")
     try:
-        return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in knobs.items()})
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in knobs.items()}
+        return kind(**values)
     except CortadoError as error:
         raise type(error)(f"{where}: {error}") from error
 
@@ -105,7 +106,9 @@ def make_repeat(knobs: dict[str, Any], where: str) -> Repeat:
     unknown = set(knobs) - {"times", "do"}
     times, stages = knobs.get("times", 2), knobs["do"]
     if unknown or not isinstance(times, int) or times < 1 or not isinstance(stages, list):
-        raise BadRecipe(f"{where} (repeat): write repeat: {{times: 3, do: [...]}} with times of 1 or more, got {knobs}.")
+        raise BadRecipe(
+            f"{where} (repeat): write repeat: {{times: 3, do: [...]}} with times of 1 or more, got {knobs}."
+        )
     rounds = []
     for turn in range(times):
         rounds.append(tuple(read_stage(pick_turn(stage, turn, times, where), where) for stage in stages))
@@ -137,7 +140,9 @@ def read_stage(data: Any, where: str) -> Method:
         name, knobs = next(iter(data.items()))
         if isinstance(name, str) and (knobs is None or isinstance(knobs, dict)):
             return make_stage(name, knobs or {}, where)
-    raise BadRecipe(f"{where}: a stage is a name or one name with its knobs, got {data!r}. Write - prune/weights: {{keep: 0.3}}.")
+    raise BadRecipe(
+        f"{where}: a stage is a name or one name with its knobs, got {data!r}. Write - prune/weights: {{keep: 0.3}}."
+    )
 
 
 def read(source: Any) -> Recipe:
@@ -179,7 +184,9 @@ def read_mapping(data: dict[str, Any]) -> Recipe:
     for key in data:
         if key not in KEYS:
             near = get_close_matches(str(key), KEYS, n=1)
-            raise BadRecipe(f"recipe: no key {key!r}; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(KEYS)}")
+            raise BadRecipe(
+                f"recipe: no key {key!r}; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(KEYS)}"
+            )
     head = {key: value for key, value in data.items() if key != "stages"}
     return dataclasses.replace(read(list(data.get("stages") or [])), **head)
 
@@ -188,7 +195,9 @@ def read_words(text: str, number: int) -> Method:
     """A stage from one line: name key=value key=value."""
     words = text.split()
     if not words:
-        raise BadRecipe(f"recipe, stage {number}: nothing is written there. Write, for example, prune/weights keep=0.3.")
+        raise BadRecipe(
+            f"recipe, stage {number}: nothing is written there. Write, for example, prune/weights keep=0.3."
+        )
     knobs = {}
     for word in words[1:]:
         key, equals, value = word.partition("=")

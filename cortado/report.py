@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from cortado.errors import BadFile
-from cortado.units import size_text
 from cortado.file.accounting import LayerRow, Picture
+from cortado.units import size_text
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,9 @@ def teacher_of(named: Any, view: View) -> nn.Module:
     try:
         made = getattr(importlib.import_module(module_name), maker)()
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadRecipe(f"teacher: {named!r} cannot be made ({error}). Write plain, or package.module:maker.") from error
+        raise BadRecipe(
+            f"teacher: {named!r} cannot be made ({error}). Write plain, or package.module:maker."
+        ) from error
     if not isinstance(made, nn.Module):
         raise BadRecipe(f"teacher: {named!r} made {type(made).__name__}, not a network.")
     return made

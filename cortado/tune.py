@@ -92,12 +92,16 @@ class Loop:
         plan = self.plan
         learning = [p for p in self.network.parameters() if p.requires_grad]
         if not learning:
-            raise BadNetwork(f"{plan.says}: no parameter of the network can learn. Set requires_grad, or leave this stage out.")
+            raise BadNetwork(
+                f"{plan.says}: no parameter of the network can learn. Set requires_grad, or leave this stage out."
+            )
         groups = list(plan.groups(self.network)) if plan.groups else [{"params": learning}]
         if callable(plan.optimizer):
             made = plan.optimizer(groups)
         elif plan.optimizer == "sgd":
-            made = torch.optim.SGD(groups, plan.rate, plan.momentum, weight_decay=plan.decay, nesterov=plan.momentum > 0)
+            made = torch.optim.SGD(
+                groups, plan.rate, plan.momentum, weight_decay=plan.decay, nesterov=plan.momentum > 0
+            )
         elif plan.optimizer == "adamw":
             made = torch.optim.AdamW(groups, plan.rate, weight_decay=plan.decay)
         elif plan.optimizer == "adam":
@@ -142,7 +146,8 @@ class Loop:
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
             raise BadNetwork(
-                f"{self.plan.says}: the loss of epoch {epoch + 1} is {mean}. Lower the rate ({self.plan.rate:g}) or clip gradients."
+                f"{self.plan.says}: the loss of epoch {epoch + 1} is {mean}. "
+                f"Lower the rate ({self.plan.rate:g}) or clip gradients."
             )
         return mean, step
 
@@ -213,7 +218,13 @@ def half_precision(network: nn.Module, precision: str, device: torch.device, dee
         return torch.cuda.is_bf16_supported()
     weights = [m.weight.shape[0] for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))]  # type: ignore[union-attr]
     # Small convolutions lose more in conversions than they gain.
-    return device.type == "cpu" and bool(weights) and max(weights) >= 32 and len(weights) >= deep and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return (
+        device.type == "cpu"
+        and bool(weights)
+        and max(weights) >= 32
+        and len(weights) >= deep
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 def ready(teacher: nn.Module, device: torch.device) -> nn.Module:

@@ -7,7 +7,6 @@ the entry, the sizes that changed, and the coded streams. No names, no code, no 
 """
 
 import copy
-import os
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,16 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork, BadValue, WrongNetwork
 from cortado.file.entries import Entry, entries_of, fingerprint, held_at, put
-from cortado.file.floats import decode_floats, encode_floats
-from cortado.file.plane import Coded, decode_plane, encode_plane
 from cortado.file.schema import Schema, read_schema, schema_of, write_schema
-from cortado.file.streams import NUMPY_TYPES, Place, Stream, as_floats, decode_form, encode_form, from_floats
+from cortado.file.streams import Place, Stream, decode_form, encode_form
+from cortado.file.tensors import decode_plain, encode_plain
+from cortado.file.whole import read_bytes, write_whole
 from cortado.file.wire import Reader, Writer
 from cortado.forms.dense import Dense
 from cortado.forms.form import Form
@@ -70,7 +68,10 @@ def encode(network: nn.Module, plain: Plain, codec: str = "smallest") -> bytes:
     entries = entries_of(base)
     check_classes(network, base)
     held = [held_at(network, entry) for entry in entries]
-    forms = [value if isinstance(value, Form) else other_type(value, entry) for value, entry in zip(held, entries, strict=True)]
+    forms = [
+        value if isinstance(value, Form) else other_type(value, entry)
+        for value, entry in zip(held, entries, strict=True)
+    ]
     wanted = [None if form is None else schema_of(form) for form in forms]
     schemas = list(dict.fromkeys(schema for schema in wanted if schema is not None))
     writer = Writer()
@@ -78,9 +79,11 @@ def encode(network: nn.Module, plain: Plain, codec: str = "smallest") -> bytes:
     writer.number(len(schemas))
     for schema in schemas:
         write_schema(writer, schema)
-    coded = in_parallel(lambda value: encode_value(value, codec), [h if f is None else f for h, f in zip(held, forms, strict=True)])
-    for entry, value, streams, schema in zip(entries, held, coded, wanted, strict=True):
-        number = 0 if schema is None else schemas.index(schema) + 1
+    coded = in_parallel(
+        lambda value: encode_value(value, codec), [h if f is None else f for h, f in zip(held, forms, strict=True)]
+    )
+    for entry, value, streams, chosen in zip(entries, held, coded, wanted, strict=True):
+        number = 0 if chosen is None else schemas.index(chosen) + 1
         write_sizes(writer, number, entry.shape, value.shape, entry.name)
         for stream in streams:
             writer.number(len(stream.body) * 8 + (FLOAT_STREAM if stream.codec is None else stream.codec))
@@ -117,40 +120,12 @@ def check_classes(network: nn.Module, plain: nn.Module) -> None:
             )
 
 
-def encode_plain(value: Tensor, codec: str) -> Stream:
-    """A tensor as it is: floats, whole numbers, or raw bytes of anything else."""
-    if value.dtype in NUMPY_TYPES:
-        return Stream("values", None, encode_floats(as_floats(value)))
-    numbers = value.cpu().numpy()
-    if value.dtype == torch.bool or not value.dtype.is_floating_point and fits(value):
-        coded = encode_plane(numbers.astype(np.int32).reshape(-1), None, codec)
-        return Stream("values", coded.codec, coded.body)
-    return Stream("values", FLOAT_STREAM - 1, numbers.tobytes())
-
-
-def fits(value: Tensor) -> bool:
-    limits = torch.iinfo(torch.int32)
-    return not value.dtype.is_complex and (value.numel() == 0 or limits.min <= int(value.min()) <= int(value.max()) <= limits.max)
-
-
-def decode_plain(stream: Stream, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    if stream.codec is None:
-        if dtype not in NUMPY_TYPES:
-            raise BadFile(f"file: floats are stored for a tensor of {dtype}. The file is damaged.")
-        return from_floats(decode_floats(stream.body, NUMPY_TYPES[dtype], shape.numel()), dtype).reshape(shape)
-    if stream.codec == FLOAT_STREAM - 1:
-        if len(stream.body) != shape.numel() * dtype.itemsize:
-            raise BadFile("file: a tensor stored as it is has the wrong length. The file is damaged.")
-        return torch.frombuffer(bytearray(stream.body), dtype=dtype).reshape(shape).clone() if stream.body else torch.empty(shape, dtype=dtype)
-    if dtype.is_floating_point:
-        raise BadFile(f"file: whole numbers are stored for a tensor of {dtype}. The file is damaged.")
-    return torch.from_numpy(decode_plane(Coded(stream.codec, stream.body), (shape.numel(),))).to(dtype).reshape(shape)
-
-
 def write_sizes(writer: Writer, schema: int, before: torch.Size, after: torch.Size, name: str) -> None:
     """The record's head: which schema, and the sizes that changed."""
     if len(before) != len(after):
-        raise BadNetwork(f"file: {name} has {len(after)} axes, {len(before)} in the plain network. Such a change cannot be stored.")
+        raise BadNetwork(
+            f"file: {name} has {len(after)} axes, {len(before)} in the plain network. Such a change cannot be stored."
+        )
     changed = [axis for axis in range(len(before)) if before[axis] != after[axis]]
     writer.number(schema * 2 + bool(changed))
     if changed:
@@ -164,7 +139,9 @@ def read(body: bytes, forms: Sequence[type[Form]] = ()) -> Contents:
     if len(body) < len(MAGIC) + 14 or body[: len(MAGIC)] != MAGIC:
         raise BadFile("file: this is not a .cortado file (it does not begin with CRTD). Make one with cortado.save.")
     if body[len(MAGIC)] != VERSION:
-        raise BadFile(f"file: it is of version {body[len(MAGIC)]}, this reader knows version {VERSION}. Update cortado.")
+        raise BadFile(
+            f"file: it is of version {body[len(MAGIC)]}, this reader knows version {VERSION}. Update cortado."
+        )
     if zlib.crc32(body[:-4]) != int.from_bytes(body[-4:], "little"):
         raise BadFile("file: the checksum is wrong: the file was cut short or altered. Fetch or make it again.")
     reader = Reader(body[:-4])
@@ -228,13 +205,19 @@ def decode_record(record: Record, entry: Entry) -> Form | Tensor:
         raise BadFile(f"file: {entry.name} has no axis {max(record.sizes)}. The file is damaged.")
     shape = torch.Size(record.sizes.get(axis, size) for axis, size in enumerate(entry.shape))
     if shape.numel() > 16 * entry.shape.numel() + 4096 or max(shape, default=0) > 2**31:
-        raise BadFile(f"file: {entry.name} claims the shape {tuple(shape)}, for {tuple(entry.shape)}. The file is damaged.")
+        raise BadFile(
+            f"file: {entry.name} claims the shape {tuple(shape)}, for {tuple(entry.shape)}. The file is damaged."
+        )
     if record.schema is None:
         return decode_plain(record.streams[0], shape, entry.dtype)
     try:
         form = decode_form(record.schema, Place(shape), list(record.streams))
     except (BadValue, ValueError, RuntimeError, IndexError, OverflowError) as error:
-        raise error if isinstance(error, BadFile) else BadFile(f"file: {entry.name} cannot be decoded ({error}). The file is damaged.") from error
+        raise (
+            error
+            if isinstance(error, BadFile)
+            else BadFile(f"file: {entry.name} cannot be decoded ({error}). The file is damaged.")
+        ) from error
     return form.values.detach() if isinstance(form, Dense) and not entry.learned else form
 
 
@@ -249,16 +232,6 @@ def save(network: nn.Module, path: str | Path, plain: Plain, codec: str = "small
     return len(body)
 
 
-def write_whole(path: Path, body: bytes) -> None:
-    """All of a file or nothing."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(body)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def load(path: str | Path, plain: Plain, forms: Sequence[type[Form]] = ()) -> nn.Module:
     """The network that the file at `path` holds, in eval mode, bit for bit as it was saved.
 
@@ -266,11 +239,3 @@ def load(path: str | Path, plain: Plain, forms: Sequence[type[Form]] = ()) -> nn
     your own. Raises BadFile when the file is missing, damaged or not ours, WrongNetwork when `plain` is another one.
     """
     return decode(read_bytes(path), plain, forms)
-
-
-def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file.  Raises BadFile when there is none."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise BadFile(f"file: {path} cannot be read ({error.strerror}). Check the path.") from error

@@ -34,7 +34,9 @@ def entries_of(plain: nn.Module) -> list[Entry]:
     tensors: dict[int, tuple[Tensor, bool]] = {}
     for path, layer in plain.named_modules():
         if held_names(layer) or isinstance(layer, Form):
-            raise BadNetwork(f"file: {path or 'the network'} of the plain network is held in a form. Pass the network as it came.")
+            raise BadNetwork(
+                f"file: {path or 'the network'} of the plain network is held in a form. Pass the network as it came."
+            )
         own = [(name, value, True) for name, value in layer._parameters.items() if value is not None]
         own += [
             (name, value, False)
@@ -44,7 +46,10 @@ def entries_of(plain: nn.Module) -> list[Entry]:
         for name, value, learned in own:
             places.setdefault(id(value), []).append((path, name))
             tensors[id(value)] = (value, learned)
-    return [Entry(tuple(where), tensors[key][0].shape, tensors[key][0].dtype, tensors[key][1]) for key, where in places.items()]
+    return [
+        Entry(tuple(where), tensors[key][0].shape, tensors[key][0].dtype, tensors[key][1])
+        for key, where in places.items()
+    ]
 
 
 def fingerprint(plain: nn.Module, entries: list[Entry]) -> bytes:

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cortado.errors import WrongNetwork
-from cortado.file.artifact import Contents, Plain, plain_network, read, read_bytes
+from cortado.file.artifact import Contents, Plain, plain_network, read
 from cortado.file.entries import entries_of, fingerprint
 from cortado.file.plane import CODECS
+from cortado.file.tensors import RAW
+from cortado.file.whole import read_bytes
 
-CODEC_NAMES = {number: name for name, number in CODECS.items()} | {6: "raw"}
+CODEC_NAMES = {number: name for name, number in CODECS.items()} | {RAW: "raw"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ class Inspection:
             shape = "x".join(map(str, piece.shape)) if piece.shape is not None else "unknown"
             streams = ", ".join(f"{part} {codec} {size:,}" for part, codec, size in piece.streams if size)
             share = f"{100 * piece.size_bytes / self.size_bytes:.1f} %"
-            lines.append(f"{piece.name:<{width}}  {shape or 'scalar':<18} {piece.form:<20} {piece.size_bytes:>9,} {share:>7}  {streams}")
+            lines.append(
+                f"{piece.name:<{width}}  {shape or 'scalar':<18} {piece.form:<20} {piece.size_bytes:>9,} {share:>7}  {streams}"
+            )
         lines.append(f"{'header, schemas, checksum':<{width + 40}} {self.overhead_bytes:>9,}")
         return "\n".join(lines)
 
@@ -58,7 +62,10 @@ def inspect(path: str | Path, plain: Plain | None = None) -> Inspection:
         if shape is not None:
             shape = tuple(record.sizes.get(axis, size) for axis, size in enumerate(shape))
         form = "plain" if record.schema is None else record.schema.text()
-        streams = tuple((s.part, "floats" if s.codec is None else CODEC_NAMES.get(s.codec, "unknown"), len(s.body)) for s in record.streams)
+        streams = tuple(
+            (s.part, "floats" if s.codec is None else CODEC_NAMES.get(s.codec, "unknown"), len(s.body))
+            for s in record.streams
+        )
         pieces.append(Piece(names[number], shape, form, record.size_bytes, streams))
     used = sum(piece.size_bytes for piece in pieces)
     return Inspection(contents.size_bytes, contents.size_bytes - used, contents.fingerprint.hex(), tuple(pieces))

@@ -63,7 +63,9 @@ def schema_of(form: Form) -> Schema:
     for name, sort in form.arrays.items():
         if sort == FLOATS:
             if parts[name].dtype not in FLOAT_TYPES:
-                raise BadNetwork(f"file: {type(form).__name__}.{name} is {parts[name].dtype}; convert it to float32 first.")
+                raise BadNetwork(
+                    f"file: {type(form).__name__}.{name} is {parts[name].dtype}; convert it to float32 first."
+                )
             floats.append(parts[name].dtype)
         elif sort == FORM:
             inner.append(schema_of(parts[name]))

@@ -12,7 +12,12 @@ from cortado.file.plane import Coded, decode_plane, encode_plane
 from cortado.file.schema import Schema
 from cortado.forms.form import FLOATS, FORM, INTEGERS, MASK, Form
 
-NUMPY_TYPES = {torch.float32: np.float32, torch.float16: np.float16, torch.float64: np.float64, torch.bfloat16: np.uint16}
+NUMPY_TYPES = {
+    torch.float32: np.float32,
+    torch.float16: np.float16,
+    torch.float64: np.float64,
+    torch.bfloat16: np.uint16,
+}
 
 
 @dataclass(frozen=True)
@@ -91,14 +96,17 @@ def decode_form(schema: Schema, place: Place, streams: list[Stream]) -> Form:
             continue
         stream, count = streams.pop(0), sizes.get(name, place.count)
         if count > 4 * place.shape.numel() + 1024:
-            raise BadFile(f"file: {name} claims {count} entries for a weight of {place.shape.numel()}. The file is damaged.")
+            raise BadFile(
+                f"file: {name} claims {count} entries for a weight of {place.shape.numel()}. The file is damaged."
+            )
         if sort == FLOATS:
             dtype = floats.pop(0)
             parts[name] = from_floats(decode_floats(stream.body, NUMPY_TYPES[dtype], count), dtype)
             continue
-        parts[name] = torch.from_numpy(decode_integers(stream, place, count, name in sizes, sort))
+        whole = decode_integers(stream, place, count, name in sizes, sort)
+        parts[name] = torch.from_numpy(whole)
         if sort == MASK:
-            insides = place.inside(parts[name].numpy())  # type: ignore[union-attr]
+            insides = place.inside(whole)
     shape = place.shape if place.where is None else torch.Size([place.count])
     try:
         return schema.form.from_parts(shape, schema.spec, parts)

@@ -52,7 +52,9 @@ class Reader:
             if shift > 56:
                 raise BadFile(f"file: a number at byte {self.place} has no end. The file is damaged; fetch it again.")
         if value > most:
-            raise BadFile(f"file: a number at byte {self.place} is {value}, at most {most} can be. The file is damaged.")
+            raise BadFile(
+                f"file: a number at byte {self.place} is {value}, at most {most} can be. The file is damaged."
+            )
         return value
 
     def signed(self) -> int:

@@ -1,6 +1,6 @@
 """Put a form on any parameter of any layer, and read it back.  The layer stays what it was."""
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,13 +24,22 @@ def read_through(name: str) -> property:
     def read(layer: nn.Module) -> Tensor:
         return layer._modules[PREFIX + name].dense()  # type: ignore[union-attr, operator]
 
-    def write(layer: nn.Module, value: Any) -> None:
-        raise BadNetwork(
-            f"hold: {type(layer).__name__}.{name} is held in a form and cannot be set. "
-            "Release it first: cortado.forms.hold.release(layer, name)."
-        )
+    return property(read, lambda layer, value: refuse(layer, name))
 
-    return property(read, write)
+
+def refuse(layer: nn.Module, name: str) -> None:
+    """Raises BadNetwork: a held parameter cannot be set."""
+    raise BadNetwork(
+        f"hold: {type(layer).__name__}.{name} is held in a form and cannot be set. "
+        "Release it first: cortado.forms.hold.release(layer, name)."
+    )
+
+
+def register_parameter(layer: nn.Module, name: str, value: nn.Parameter | None) -> None:
+    """What nn.Module does when a Parameter is set as an attribute, but for names that forms hold."""
+    if name in held_names(layer):
+        refuse(layer, name)
+    plain_class(layer).register_parameter(layer, name, value)
 
 
 def flat_weights(layer: Any) -> list[Tensor]:
@@ -38,11 +47,12 @@ def flat_weights(layer: Any) -> list[Tensor]:
     return [getattr(layer, name, None) for name in layer._flat_weights_names]  # type: ignore[misc]
 
 
-@lru_cache(maxsize=None)
+@cache
 def held_class(plain: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
     """A subclass of `plain` whose parameters `names` read through forms.  Same name, still an instance of `plain`."""
     body: dict[str, Any] = {name: read_through(name) for name in names}
-    body |= {"held_names": names, "__module__": plain.__module__, "__qualname__": plain.__qualname__}
+    body |= {"held_names": names, "register_parameter": register_parameter}
+    body |= {"__module__": plain.__module__, "__qualname__": plain.__qualname__}
     if issubclass(plain, nn.RNNBase):
         # The list is rebuilt from the forms at every reading; what the layer tries to write there is dropped.
         body["_flat_weights"] = property(flat_weights, lambda layer, value: None)
@@ -93,7 +103,8 @@ def release(layer: nn.Module, name: str) -> Tensor:
     value = nn.Parameter(form.dense().detach().clone())
     names = tuple(other for other in held_names(layer) if other != name)
     del layer._modules[PREFIX + name]
-    layer.__class__ = held_class(plain_class(layer), names) if names else plain_class(layer)
+    plain = plain_class(layer)
+    layer.__class__ = held_class(plain, names) if names else plain  # type: ignore[arg-type]
     layer.register_parameter(name, value)
     if isinstance(layer, nn.RNNBase) and not names:
         layer._flat_weights = [getattr(layer, key, None) for key in layer._flat_weights_names]

@@ -33,6 +33,7 @@ class Latent(Form):
     """
 
     arrays = {"values": FLOATS, "step": FLOATS}
+    rounding: Rounding
 
     def __init__(self, values: Tensor, rounding: Rounding) -> None:
         super().__init__()

@@ -22,7 +22,9 @@ class Masked(Form):
         """`mask`: bool, shape of the weight; `kept`: a form of shape (number of true entries,), in row-major order."""
         super().__init__()
         if kept.shape.numel() != int(mask.sum()):
-            raise BadValue(f"forms/masked: the mask keeps {int(mask.sum())} entries, got {kept.shape.numel()} survivors.")
+            raise BadValue(
+                f"forms/masked: the mask keeps {int(mask.sum())} entries, got {kept.shape.numel()} survivors."
+            )
         self.shape = mask.shape
         self.kept = kept
         self.register_buffer("mask", mask.bool())
@@ -36,8 +38,10 @@ class Masked(Form):
 
     def dense(self) -> Tensor:
         kept = self.kept.dense()
-        return torch.zeros(self.shape.numel(), dtype=kept.dtype, device=kept.device).index_copy(0, self.index, kept).view(
-            self.shape
+        return (
+            torch.zeros(self.shape.numel(), dtype=kept.dtype, device=kept.device)
+            .index_copy(0, self.index, kept)
+            .view(self.shape)
         )
 
     def recode(self, fn: Callable[[Tensor], Form]) -> Form:

@@ -24,20 +24,30 @@ class Quantized(Form):
     codes: Tensor
     zero: Tensor | None
 
-    def __init__(self, codes: Tensor, scale: Tensor, zero: Tensor | None = None, layout: str = "tensor", group: int = 0) -> None:
+    def __init__(
+        self, codes: Tensor, scale: Tensor, zero: Tensor | None = None, layout: str = "tensor", group: int = 0
+    ) -> None:
         """`codes`: integers, shape of the weight; `scale`, `zero`: (1,), (channels,) or (channels * groups,)."""
         super().__init__()
         self.shape, self.layout, self.group = codes.shape, layout, group
         needed = scales_of(codes.shape, layout, group)
         if scale.numel() != needed or (zero is not None and zero.numel() != needed):
-            raise BadValue(f"forms/quantized: layout {layout} of {tuple(codes.shape)} needs {needed} scales, got {scale.numel()}.")
+            raise BadValue(
+                f"forms/quantized: layout {layout} of {tuple(codes.shape)} needs {needed} scales, got {scale.numel()}."
+            )
         self.scale = nn.Parameter(scale.detach().clone().flatten())
         self.register_buffer("codes", smallest_integers(codes))
         self.register_buffer("zero", None if zero is None else zero.detach().flatten().to(torch.int32))
 
     @classmethod
     def of(
-        cls, values: Tensor, bits: int, layout: str = "tensor", group: int = 0, symmetric: bool = True, clip: str = "range"
+        cls,
+        values: Tensor,
+        bits: int,
+        layout: str = "tensor",
+        group: int = 0,
+        symmetric: bool = True,
+        clip: str = "range",
     ) -> "Quantized":
         """Round `values` to 2**bits levels.  `clip`: "range" spans all values, "mse" the span of least squared error."""
         if values.numel() == 0:

@@ -82,7 +82,9 @@ def plain_moments(view: View, inputs: Any) -> dict[str, Moments]:
         return hook
 
     hooks = [
-        layer.register_forward_pre_hook(before(path)) if isinstance(layer, NORMS) else layer.register_forward_hook(after(path))
+        layer.register_forward_pre_hook(before(path))
+        if isinstance(layer, NORMS)
+        else layer.register_forward_hook(after(path))
         for path, layer in view.plain.named_modules()
         if isinstance(layer, (*NORMS, *PRODUCTS))
     ]
@@ -106,7 +108,9 @@ def layers_before_norms(view: View) -> set[str]:
             found.add(made[id(arguments[0])][0])
 
     hooks = [
-        layer.register_forward_pre_hook(before) if isinstance(layer, NORMS) else layer.register_forward_hook(after(path))
+        layer.register_forward_pre_hook(before)
+        if isinstance(layer, NORMS)
+        else layer.register_forward_hook(after(path))
         for path, layer in view.network.named_modules()
         if isinstance(layer, (*NORMS, *PRODUCTS))
     ]

@@ -27,7 +27,9 @@ class Repeat(Method):
         if not self.rounds or not all(isinstance(stage, Method) for stages in self.rounds for stage in stages):
             raise BadValue("repeat: rounds must be tuples of methods, got none. Write repeat: {times: 2, do: [...]}.")
         if self.where != "*":
-            raise BadValue(f"repeat: where must stay with the stages inside, got {self.where!r}. Write it in each of them.")
+            raise BadValue(
+                f"repeat: where must stay with the stages inside, got {self.where!r}. Write it in each of them."
+            )
 
     def apply(self, view: View, task: Task) -> None:
         for stages in self.rounds:

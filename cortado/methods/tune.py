@@ -26,11 +26,17 @@ class Tune(Method):
     momentum: float = knob(0.9, low=0.0, high=1.0, says="momentum of sgd")
     decay: float = knob(0.0, low=0.0, says="weight decay (L2)")
     batch: int | None = knob(None, low=1, says="samples a step, when other than the task's")
-    teacher: float = knob(0.0, low=0.0, high=1.0, says="share of the loss that the plain network teaches, at temperature 4")
-    average: float = knob(0.0, low=0.0, high=1.0, says="share of the training, at its end, over which weights are averaged")
+    teacher: float = knob(
+        0.0, low=0.0, high=1.0, says="share of the loss that the plain network teaches, at temperature 4"
+    )
+    average: float = knob(
+        0.0, low=0.0, high=1.0, says="share of the training, at its end, over which weights are averaged"
+    )
     warmup: float = knob(0.0, low=0.0, high=1.0, says="share of the training in which the rate rises")
     clip: float | None = knob(None, low=0.0, says="largest norm of the gradient")
-    precision: str = knob("auto", one_of=("auto", "float32", "bfloat16"), says="of the products; auto takes what is fast")
+    precision: str = knob(
+        "auto", one_of=("auto", "float32", "bfloat16"), says="of the products; auto takes what is fast"
+    )
 
     def apply(self, view: View, task: Task) -> None:
         with only_learning(view, None if self.where == "*" else view.weights(self.where)):

@@ -59,7 +59,9 @@ class Units:
     def cut(self, keep: Tensor) -> None:
         """Leave only the units `keep` (int64, in that order) in the maker, its norms and its readers."""
         for reader in self.readers:
-            width = reader.weight.shape[1] // self.count  # type: ignore[union-attr, operator]
+            read = shape_of(reader, "weight")
+            assert read is not None
+            width = read[1] // self.count
             columns = (keep[:, None] * width + torch.arange(width)).flatten()
             narrow_parameter(reader, "weight", 1, columns)
             match_widths(reader)

@@ -66,7 +66,9 @@ class Weight:
 def parameter_places(network: nn.Module) -> list[Weight]:
     """Every parameter of a network, held or not, tied ones once, in the order of its modules."""
     found: dict[int, Weight] = {}
-    inside_forms: set[int] = {id(part) for module in network.modules() if isinstance(module, Form) for part in module.modules()}
+    inside_forms: set[int] = {
+        id(part) for module in network.modules() if isinstance(module, Form) for part in module.modules()
+    }
     for path, layer in network.named_modules():
         if id(layer) in inside_forms:
             continue

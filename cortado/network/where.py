@@ -12,7 +12,7 @@ def read_patterns(where: str) -> list[tuple[bool, str]]:
     for part in where.split(","):
         words = part.split()
         if not words or len(words) > 2 or (len(words) == 2 and words[0] != "not"):
-            raise BadValue(f"where: {where!r} is not a list of patterns. Write, for example, \"conv*, not conv1\".")
+            raise BadValue(f'where: {where!r} is not a list of patterns. Write, for example, "conv*, not conv1".')
         found.append((len(words) == 1, words[-1]))
     return found
 

@@ -24,7 +24,9 @@ class Curvature(Score):
     temperature = 2.0
 
     def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
-        return [h * weight.dense() ** 2 / 2 for h, weight in zip(self.diagonal(weights, view, task), weights, strict=True)]
+        return [
+            h * weight.dense() ** 2 / 2 for h, weight in zip(self.diagonal(weights, view, task), weights, strict=True)
+        ]
 
     def diagonal(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
         """h for each weight: the mean over calibration samples, one sample at a time."""

@@ -78,7 +78,9 @@ class PruneRate(Method):
 
         def after_epoch(network: nn.Module, epoch: int) -> bool:
             # Structure follows early and late alike, but each removal restarts the optimizer: not at every epoch.
-            return epoch & (epoch - 1) == 0 and sweep.sweep(view) > 0 and prices.refresh() is None
+            removed = sweep.sweep(view) if epoch & (epoch - 1) == 0 else 0
+            prices.refresh()
+            return removed > 0
 
         train(view.network, task, Plan(
             epochs=self.epochs, rate=self.rate, groups=self.groups, seed=task.seed, average=0.2, warmup=0.02,
@@ -95,10 +97,9 @@ class PruneRate(Method):
         forms = [form for weight in weights if (form := latent_of(weight.form)) is not None]
 
         def penalty(network: nn.Module) -> Tensor:
-            levels = [form.values / form.rounding.size for form in forms]
-            rate = sum(bits_of_levels(level, torch.ones(())) for level in levels)
-            rest = sum(((level - level.detach().round()) ** 2).sum() for level in levels)
-            return self.strength * rate + self.pull * done[0] * rest
+            levels = torch.cat([levels_of(form).flatten() for form in forms])
+            rest = ((levels - levels.detach().round()) ** 2).sum()
+            return self.strength * bits_of_levels(levels, torch.ones(())) + self.pull * done[0] * rest
 
         total = max(1.0, self.finish * len(task.train) / task.batch)
 
@@ -140,16 +141,20 @@ class Prices:
     def refresh(self) -> None:
         self.forms = [form for weight in self.weights if isinstance(form := weight.form, Latent)]
         with torch.no_grad():
-            self.prices = [
-                nonzero_price(as_planes(form.values / form.rounding.size).round() != 0) for form in self.forms
-            ]
+            self.prices = [nonzero_price(as_planes(levels_of(form)).round() != 0) for form in self.forms]
 
     def bits(self) -> Tensor:
         """Estimated bits of all the weights: a scalar with a gradient."""
         return torch.stack([
-            bits_of_levels(as_planes(form.values / form.rounding.size), price)
+            bits_of_levels(as_planes(levels_of(form)), price)
             for form, price in zip(self.forms, self.prices, strict=True)
         ]).sum()  # fmt: skip
+
+
+def levels_of(form: Latent) -> Tensor:
+    """The values in steps of their rounding."""
+    assert isinstance(form.rounding, LearnedStep)
+    return form.values / form.rounding.size
 
 
 def latent_of(form: Form) -> Latent | None:
@@ -164,8 +169,7 @@ def freeze_zeros(weights: list[Weight]) -> None:
     for weight in weights:
         form = weight.form
         if isinstance(form, Latent):
-            values = form.values.detach()
-            mask = (values / form.rounding.size.detach()).round() != 0
+            values, mask = form.values.detach(), levels_of(form).detach().round() != 0
             weight.put(Masked(mask, Latent(values[mask], form.rounding)))
 
 

@@ -67,5 +67,3 @@ def activity(units: Units) -> tuple[torch.Tensor, torch.Tensor]:
         # A norm adds a shift of its own, a sigmoid gives 1/2 for nothing: an unfed unit is not silent.
         given = torch.ones_like(given)
     return given & (torch.as_tensor(read) > 0), fed + read
-
-

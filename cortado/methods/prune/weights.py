@@ -39,17 +39,23 @@ class PruneWeights(Method):
         scores = score(self.by).of(weights, view, task)
         for weight, mask in zip(weights, self.masks(weights, scores, alive), strict=True):
             if not bool(mask.any()):
-                raise BadValue(f"{self.name()}: nothing of {weight.path} would be left. Raise keep, or leave it out with where.")
+                raise BadValue(
+                    f"{self.name()}: nothing of {weight.path} would be left. Raise keep, or leave it out with where."
+                )
             drop(weight, mask)
 
     def masks(self, weights: list[Weight], scores: list[Tensor], alive: list[Tensor]) -> list[Tensor]:
         if self.threshold is not None:
-            limits = [self.threshold * float(weight.dense()[mask].std()) for weight, mask in zip(weights, alive, strict=True)]
+            limits = [
+                self.threshold * float(weight.dense()[mask].std()) for weight, mask in zip(weights, alive, strict=True)
+            ]
             return [(s >= limit) & a for s, a, limit in zip(scores, alive, limits, strict=True)]
         ranked = [torch.where(a, s.to(a.device), -1.0) for s, a in zip(scores, alive, strict=True)]
         if not self.across:
             return [highest(r, self.count(a)) & a for r, a in zip(ranked, alive, strict=True)]
-        together = highest(torch.cat([r.flatten() for r in ranked]), self.count(torch.cat([a.flatten() for a in alive])))
+        together = highest(
+            torch.cat([r.flatten() for r in ranked]), self.count(torch.cat([a.flatten() for a in alive]))
+        )
         pieces = together.split([r.numel() for r in ranked])
         return [p.view(a.shape) & a for p, a in zip(pieces, alive, strict=True)]
 

@@ -37,7 +37,9 @@ class QuantizeFloats(Method):
 
     def rounded(self, values: Tensor) -> Form:
         if values.dtype != torch.float32:
-            raise BadNetwork(f"quantize/floats: it rounds float32, got {values.dtype}. Leave these weights out with where.")
+            raise BadNetwork(
+                f"quantize/floats: it rounds float32, got {values.dtype}. Leave these weights out with where."
+            )
         return Dense(round_mantissa(values, self.mantissa))
 
 

@@ -1,6 +1,7 @@
 """share/kmeans: let the weights of a layer share a few values."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class ShareKmeans(Method):
     def apply(self, view: View, task: Task) -> None:
         for number, weight in enumerate(view.weights(self.where)):
             generator = task.generator(31 + number)
-            weight.recode(lambda values, weight=weight, generator=generator: self.share(values, weight, generator))
+            weight.recode(partial(self.share, weight=weight, generator=generator))
 
     def share(self, values: Tensor, weight: Weight, generator: torch.Generator) -> Form:
         conv = isinstance(weight.layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d))

@@ -25,7 +25,9 @@ class SimplifyNorms(Method):
         norms = [layer for layer in dict.fromkeys(chosen) if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
         ready = [n for n in norms if n.affine and n.running_mean is not None and not held_names(n)]
         if not ready:
-            raise NothingChanged("simplify/norms: the network has no batch norm with statistics, gain and shift. Leave it out.")
+            raise NothingChanged(
+                "simplify/norms: the network has no batch norm with statistics, gain and shift. Leave it out."
+            )
         for norm in ready:
             assert norm.running_mean is not None and norm.running_var is not None
             with torch.no_grad():

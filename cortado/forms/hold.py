@@ -91,7 +91,7 @@ def hold(layer: nn.Module, name: str, form: Form) -> None:
         del layer._parameters[name]
         # A recurrent layer's own list must not shadow the property of the new class.
         layer.__dict__.pop("_flat_weights", None) if isinstance(layer, nn.RNNBase) else None
-        layer.__class__ = held_class(plain_class(layer), (*names, name))
+        layer.__class__ = held_class(plain_class(layer), (*names, name))  # type: ignore[arg-type]
     layer._modules[PREFIX + name] = form
 
 

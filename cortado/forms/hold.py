@@ -61,7 +61,7 @@ def held_class(plain: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module
 
 def plain_class(layer: nn.Module) -> type[nn.Module]:
     """The class of a layer as its author wrote it."""
-    return next(kind for kind in type(layer).__mro__ if not issubclass(kind, Held))
+    return next(kind for kind in type(layer).__mro__ if not issubclass(kind, Held))  # type: ignore[return-value]
 
 
 def held_names(layer: nn.Module) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """tune: train what the forms leave to learn - survivors, shared values, scales, biases - and keep the forms."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from cortado.method import Method, knob
 from cortado.network.learning import only_learning
@@ -21,8 +23,8 @@ class Tune(Method):
 
     epochs: float = knob(1.0, low=0.0, says="passes over the training data")
     rate: float = knob(1e-3, low=0.0, says="learning rate")
-    optimizer: str = knob("adam", one_of=OPTIMIZERS, says="the optimizer")
-    schedule: str = knob("cosine", one_of=SCHEDULES, says="how the rate falls")
+    optimizer: str | Callable[..., Any] = knob("adam", one_of=OPTIMIZERS, says="its name, or parameter groups -> Optimizer")
+    schedule: str | Callable[..., Any] = knob("cosine", one_of=SCHEDULES, says="its name, or share done -> factor of the rate")
     momentum: float = knob(0.9, low=0.0, high=1.0, says="momentum of sgd")
     decay: float = knob(0.0, low=0.0, says="weight decay (L2)")
     batch: int | None = knob(None, low=1, says="samples a step, when other than the task's")

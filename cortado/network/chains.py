@@ -62,7 +62,7 @@ class Units:
             read = shape_of(reader, "weight")
             assert read is not None
             width = read[1] // self.count
-            columns = (keep[:, None] * width + torch.arange(width)).flatten()
+            columns = (keep[:, None] * width + torch.arange(width, device=keep.device)).flatten()
             narrow_parameter(reader, "weight", 1, columns)
             match_widths(reader)
         for name in ("weight", "bias"):

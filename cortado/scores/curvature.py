@@ -25,7 +25,7 @@ class Curvature(Score):
 
     def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
         return [
-            h * weight.dense() ** 2 / 2 for h, weight in zip(self.diagonal(weights, view, task), weights, strict=True)
+            h.to(weight.dense()) * weight.dense() ** 2 / 2 for h, weight in zip(self.diagonal(weights, view, task), weights, strict=True)
         ]
 
     def diagonal(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:

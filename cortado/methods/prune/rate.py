@@ -117,7 +117,7 @@ class PruneRate(Method):
             return task, {}
         teachers, hard = teachers_of(self.teacher, view), 1.0 - self.soft
         if task.train.augment is None:
-            half = half_precision(teachers[0], "auto", torch.device("cpu"), deep=1)
+            half = half_precision(teachers[0], "auto", next(teachers[0].parameters()).device, deep=1)
             return softened(task, teachers, 2.5, hard, self.soft, half), {}
         return task, {"teachers": teachers, "temperature": 2.5, "hard": hard, "soft": self.soft}
 
@@ -177,6 +177,6 @@ def flattened(form: Form) -> Form:
     """Codes with their zeros among them instead of a mask beside them: the coder wants one plane."""
     if not (isinstance(form, Masked) and isinstance(form.kept, Quantized)):
         return form
-    codes = torch.zeros(form.shape, dtype=torch.int32)
+    codes = torch.zeros(form.shape, dtype=torch.int32, device=form.mask.device)
     codes[form.mask] = form.kept.codes.int()
     return Quantized(codes, form.kept.scale)

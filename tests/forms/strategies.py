@@ -1,0 +1,62 @@
+"""Forms of all sorts for property tests, nested as they may nest."""
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cortado.forms.dense import Dense
+from cortado.forms.form import Form
+from cortado.forms.latent import Latent, LearnedStep
+from cortado.forms.masked import Masked
+from cortado.forms.palette import Palette
+from cortado.forms.quantized import Quantized
+
+SHAPES = ((6,), (4, 5), (3, 2, 3), (2, 3, 2, 2), (1, 1), (5, 1), (1, 7))
+
+
+def values_of(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Normal numbers; a few of them zero."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(shape, generator=generator)
+    return torch.where(torch.rand(shape, generator=generator) < 0.15, 0.0, values).to(dtype)
+
+
+def palette_of(values: Tensor, count: int, seed: int) -> Palette:
+    """A book of `count` random values, unsorted, and random codes."""
+    generator = torch.Generator().manual_seed(seed)
+    book = torch.randn(count, generator=generator)
+    return Palette(book, torch.randint(0, count, values.shape, generator=generator))
+
+
+@st.composite
+def leaves(draw, values: Tensor) -> Form:
+    """A form without others inside, near `values`."""
+    sort = draw(st.sampled_from(["dense", "palette", "quantized", "latent"]))
+    if sort == "dense":
+        return Dense(values)
+    if sort == "palette":
+        return palette_of(values, draw(st.sampled_from([1, 2, 5, 255, 256])), draw(st.integers(0, 99)))
+    if sort == "latent":
+        return Latent(values, LearnedStep(draw(st.sampled_from([0.25, 0.1]))))
+    layouts = ["tensor", "channel", "group"] if values.dim() > 1 and values.numel() else ["tensor"]
+    layout = draw(st.sampled_from(layouts))
+    group = draw(st.integers(1, 4)) if layout == "group" else 0
+    return Quantized.of(values, draw(st.integers(1, 8)), layout, group, draw(st.booleans()))
+
+
+@st.composite
+def forms(draw) -> Form:
+    """Any form: a leaf, or a mask over one, or a mask over a mask over one."""
+    shape = draw(st.sampled_from(SHAPES))
+    values = values_of(shape, draw(st.integers(0, 10_000)))
+    depth = draw(st.integers(0, 2))
+    masks = []
+    for _ in range(depth):
+        mask = torch.rand(values.shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 999)))) < 0.7
+        mask.view(-1)[0] = True
+        masks.append(mask)
+        values = values[mask]
+    form = draw(leaves(values))
+    for mask in reversed(masks):
+        form = Masked(mask, form)
+    return form

@@ -23,7 +23,7 @@ from cortado.file.schema import Schema, read_schema, schema_of, write_schema
 from cortado.file.streams import Place, Stream, decode_form, encode_form
 from cortado.file.tensors import decode_plain, encode_plain
 from cortado.file.whole import read_bytes, write_whole
-from cortado.file.wire import Reader, Writer
+from cortado.file.wire import Cursor, varint
 from cortado.forms.dense import Dense
 from cortado.forms.form import Form
 from cortado.forms.hold import plain_class
@@ -74,22 +74,19 @@ def encode(network: nn.Module, plain: Plain, codec: str = "smallest") -> bytes:
     ]
     wanted = [None if form is None else schema_of(form) for form in forms]
     schemas = list(dict.fromkeys(schema for schema in wanted if schema is not None))
-    writer = Writer()
-    writer.raw(MAGIC + bytes([VERSION]) + fingerprint(base, entries))
-    writer.number(len(schemas))
+    body = bytearray(MAGIC + bytes([VERSION]) + fingerprint(base, entries) + varint(len(schemas)))
     for schema in schemas:
-        write_schema(writer, schema)
+        body += write_schema(schema)
     coded = in_parallel(
         lambda value: encode_value(value, codec), [h if f is None else f for h, f in zip(held, forms, strict=True)]
     )
     for entry, value, streams, chosen in zip(entries, held, coded, wanted, strict=True):
         number = 0 if chosen is None else schemas.index(chosen) + 1
-        write_sizes(writer, number, entry.shape, value.shape, entry.name)
+        body += record_head(number, entry.shape, value.shape, entry.name)
         for stream in streams:
-            writer.number(len(stream.body) * 8 + (FLOAT_STREAM if stream.codec is None else stream.codec))
-            writer.raw(stream.body)
-    writer.raw(zlib.crc32(writer.body).to_bytes(4, "little"))
-    return bytes(writer.body)
+            codec_number = FLOAT_STREAM if stream.codec is None else stream.codec
+            body += varint(len(stream.body) * 8 + codec_number) + stream.body
+    return bytes(body + zlib.crc32(body).to_bytes(4, "little"))
 
 
 def in_parallel(work: Callable[[Any], Any], pieces: Iterable[Any]) -> list[Any]:
@@ -120,18 +117,17 @@ def check_classes(network: nn.Module, plain: nn.Module) -> None:
             )
 
 
-def write_sizes(writer: Writer, schema: int, before: torch.Size, after: torch.Size, name: str) -> None:
-    """The record's head: which schema, and the sizes that changed."""
+def record_head(schema: int, before: torch.Size, after: torch.Size, name: str) -> bytes:
+    """Which schema holds the entry (0: none), and the sizes that changed."""
     if len(before) != len(after):
         raise BadNetwork(
             f"file: {name} has {len(after)} axes, {len(before)} in the plain network. Such a change cannot be stored."
         )
     changed = [axis for axis in range(len(before)) if before[axis] != after[axis]]
-    writer.number(schema * 2 + bool(changed))
+    head = varint(schema * 2 + bool(changed))
     if changed:
-        writer.number(sum(1 << axis for axis in changed))
-        for axis in changed:
-            writer.number(after[axis])
+        head += varint(sum(1 << axis for axis in changed)) + b"".join(varint(after[axis]) for axis in changed)
+    return head
 
 
 def read(body: bytes, forms: Sequence[type[Form]] = ()) -> Contents:
@@ -144,26 +140,26 @@ def read(body: bytes, forms: Sequence[type[Form]] = ()) -> Contents:
         )
     if zlib.crc32(body[:-4]) != int.from_bytes(body[-4:], "little"):
         raise BadFile("file: the checksum is wrong: the file was cut short or altered. Fetch or make it again.")
-    reader = Reader(body[:-4])
-    reader.raw(len(MAGIC) + 1)
-    mark = reader.raw(8)
-    schemas = tuple(read_schema(reader, forms) for _ in range(reader.number(reader.left)))
+    cursor = Cursor(body[:-4])
+    cursor.take(len(MAGIC) + 1)
+    mark = cursor.take(8)
+    schemas = tuple(read_schema(cursor, forms) for _ in range(cursor.number(cursor.left)))
     records = []
-    while reader.left:
-        records.append(read_record(reader, schemas))
+    while cursor.left:
+        records.append(read_record(cursor, schemas))
     return Contents(mark, schemas, tuple(records), len(body))
 
 
-def read_record(reader: Reader, schemas: tuple[Schema, ...]) -> Record:
-    start = reader.place
-    head = reader.number(len(schemas) * 2 + 1)
+def read_record(cursor: Cursor, schemas: tuple[Schema, ...]) -> Record:
+    start = cursor.at
+    head = cursor.number(len(schemas) * 2 + 1)
     schema = None if head < 2 else schemas[head // 2 - 1]
     sizes: dict[int, int] = {}
     if head % 2:
-        axes = reader.number(255)
-        sizes = {axis: reader.number(2**32) for axis in range(8) if axes >> axis & 1}
-    streams = tuple(read_stream(reader, part) for part in part_names(schema))
-    return Record(schema, sizes, streams, reader.place - start)
+        axes = cursor.number(255)
+        sizes = {axis: cursor.number(2**32) for axis in range(8) if axes >> axis & 1}
+    streams = tuple(read_stream(cursor, part) for part in part_names(schema))
+    return Record(schema, sizes, streams, cursor.at - start)
 
 
 def part_names(schema: Schema | None, prefix: str = "") -> list[str]:
@@ -176,9 +172,9 @@ def part_names(schema: Schema | None, prefix: str = "") -> list[str]:
     return names
 
 
-def read_stream(reader: Reader, part: str) -> Stream:
-    head = reader.number()
-    return Stream(part, None if head % 8 == FLOAT_STREAM else head % 8, reader.raw(head // 8))
+def read_stream(cursor: Cursor, part: str) -> Stream:
+    head = cursor.number()
+    return Stream(part, None if head % 8 == FLOAT_STREAM else head % 8, cursor.take(head // 8))
 
 
 def decode(body: bytes, plain: Plain, forms: Sequence[type[Form]] = ()) -> nn.Module:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cortado.errors import BadFile
-from cortado.file.varint import Cursor, unzigzag, varint, zigzag
+from cortado.file.wire import Cursor, unzigzag, varint, zigzag
 
 INT32 = range(-(2**31), 2**31)
 

@@ -5,7 +5,7 @@ import numpy as np
 from cortado.errors import BadFile
 from cortado.file import huffman
 from cortado.file.relative_index import RelativeIndex, relative_index
-from cortado.file.varint import Cursor, varint
+from cortado.file.wire import Cursor, varint
 
 WIDTHS = (2, 3, 4, 5, 6, 8, 10, 12)
 MASK = 128

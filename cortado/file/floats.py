@@ -4,7 +4,7 @@ import numpy as np
 
 from cortado.errors import BadFile, BadValue
 from cortado.file import mix, rans
-from cortado.file.varint import Cursor, varint
+from cortado.file.wire import Cursor, varint
 
 UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 RAW, CONSTANT, MIX, RANS = range(4)

@@ -7,7 +7,7 @@ import numpy as np
 
 from cortado.errors import BadFile
 from cortado.file import bits
-from cortado.file.varint import Cursor, unzigzag, varint, zigzag
+from cortado.file.wire import Cursor, unzigzag, varint, zigzag
 
 LONGEST = 32
 CHUNK_BYTES = 1 << 15

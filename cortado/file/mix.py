@@ -3,7 +3,7 @@
 import numpy as np
 
 from cortado.errors import BadFile
-from cortado.file.varint import Cursor, unzigzag, varint, zigzag
+from cortado.file.wire import Cursor, unzigzag, varint, zigzag
 from cortado.native.coders import mix_decode, mix_encode
 
 PRESETS = (

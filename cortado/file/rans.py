@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cortado.errors import BadFile
-from cortado.file.varint import Cursor, unzigzag, varint, zigzag
+from cortado.file.wire import Cursor, unzigzag, varint, zigzag
 from cortado.native.coders import rans_decode, rans_encode, rans_survey, rans_tokens
 
 TOTAL, TOKENS, STREAMS, STEPS = 1 << 15, 16, 4, 4096

@@ -11,7 +11,7 @@ import torch
 
 import cortado.forms
 from cortado.errors import BadFile, BadNetwork
-from cortado.file.wire import Reader, Writer
+from cortado.file.wire import Cursor, varint, zigzag
 from cortado.forms.form import FLOATS, FORM, Form
 
 FLOAT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -73,29 +73,26 @@ def schema_of(form: Form) -> Schema:
     return Schema(type(form), tuple(spec[fact] for fact in form.facts), tuple(floats), tuple(inner))
 
 
-def write_schema(writer: Writer, schema: Schema) -> None:
-    writer.raw(form_key(schema.form))
-    for fact in schema.facts:
-        writer.signed(fact)
-    for dtype in schema.floats:
-        writer.number(FLOAT_TYPES.index(dtype))
-    for inner in schema.inner:
-        write_schema(writer, inner)
+def write_schema(schema: Schema) -> bytes:
+    """The schema as the file has it: key, facts, float types, the schemas inside."""
+    facts = b"".join(varint(zigzag(fact)) for fact in schema.facts)
+    floats = bytes(FLOAT_TYPES.index(dtype) for dtype in schema.floats)
+    return form_key(schema.form) + facts + floats + b"".join(write_schema(inner) for inner in schema.inner)
 
 
-def read_schema(reader: Reader, forms: Iterable[type[Form]] = (), depth: int = 0) -> Schema:
+def read_schema(cursor: Cursor, forms: Iterable[type[Form]] = (), depth: int = 0) -> Schema:
     """Read a schema; `forms` are a user's own form classes.  Raises BadFile for a form that is not known."""
     if depth > DEEPEST:
         raise BadFile(f"file: forms nest deeper than {DEEPEST}. The file is damaged.")
-    key = reader.raw(2)
+    key = cursor.take(2)
     form = (own_forms() | {form_key(own): own for own in forms}).get(key)
     if form is None:
         raise BadFile(
             f"file: it uses a form that is not known here (key {key.hex()}). "
             "Pass the class, load(..., forms=[MyForm]), or update cortado."
         )
-    facts = tuple(reader.signed() for _ in form.facts)
+    facts = tuple(cursor.signed() for _ in form.facts)
     sorts = list(form.arrays.values())
-    floats = tuple(FLOAT_TYPES[reader.number(len(FLOAT_TYPES) - 1)] for _ in range(sorts.count(FLOATS)))
-    inner = tuple(read_schema(reader, forms, depth + 1) for _ in range(sorts.count(FORM)))
+    floats = tuple(FLOAT_TYPES[cursor.number(len(FLOAT_TYPES) - 1)] for _ in range(sorts.count(FLOATS)))
+    inner = tuple(read_schema(cursor, forms, depth + 1) for _ in range(sorts.count(FORM)))
     return Schema(form, facts, floats, inner)

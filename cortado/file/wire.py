@@ -1,62 +1,71 @@
-"""Wire: whole numbers and byte strings one after another, read back with every length bounded."""
+"""Wire: whole numbers in few bytes (seven bits a byte, low first), and a cursor that reads them safely."""
 
 from cortado.errors import BadFile
 
 
-class Writer:
-    """Puts numbers and bytes one after another."""
-
-    def __init__(self) -> None:
-        self.body = bytearray()
-
-    def raw(self, data: bytes) -> None:
-        self.body += data
-
-    def number(self, value: int) -> None:
-        """A whole number, 0 or more, 7 bits a byte, low ones first."""
-        while value >= 128:
-            self.body.append(value & 127 | 128)
-            value >>= 7
-        self.body.append(value)
-
-    def signed(self, value: int) -> None:
-        """A whole number of either sign: 0, -1, 1, -2 ... become 0, 1, 2, 3 ..."""
-        self.number(value * 2 if value >= 0 else -value * 2 - 1)
+def varint(number: int) -> bytes:
+    """`number` (0 or more) as bytes: 0..127 take one."""
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
-class Reader:
-    """Reads what a Writer wrote.  Raises BadFile at the first thing that cannot be."""
+def zigzag(number: int) -> int:
+    """Signed to unsigned, small stays small: 0, -1, 1, -2 become 0, 1, 2, 3."""
+    return 2 * number if number >= 0 else -2 * number - 1
+
+
+def unzigzag(number: int) -> int:
+    """The inverse of `zigzag`."""
+    return number >> 1 if number % 2 == 0 else -(number + 1) // 2
+
+
+class Cursor:
+    """Reads bytes and whole numbers one after another; BadFile when there are none left."""
 
     def __init__(self, body: bytes) -> None:
-        self.body, self.place = body, 0
+        self.body, self.at = body, 0
 
     @property
     def left(self) -> int:
-        return len(self.body) - self.place
+        """How many bytes are left."""
+        return len(self.body) - self.at
 
-    def raw(self, count: int) -> bytes:
-        if count > self.left:
-            raise BadFile(f"file: cut short at byte {self.place}: {count} more bytes are named, {self.left} are there.")
-        self.place += count
-        return self.body[self.place - count : self.place]
+    def byte(self) -> int:
+        """The next byte."""
+        if self.at >= len(self.body):
+            raise BadFile("file: it is cut short. The file is damaged; make it again.")
+        self.at += 1
+        return self.body[self.at - 1]
 
-    def number(self, most: int = 2**48) -> int:
-        """A whole number of at most `most`."""
-        value = shift = 0
-        while True:
-            byte = self.raw(1)[0]
-            value |= (byte & 127) << shift
+    def number(self, most: int = 2**63 - 1) -> int:
+        """The next number written by `varint`, at most `most`."""
+        number = 0
+        for place in range(0, 63, 7):
+            byte = self.byte()
+            number |= (byte & 127) << place
             if byte < 128:
                 break
-            shift += 7
-            if shift > 56:
-                raise BadFile(f"file: a number at byte {self.place} has no end. The file is damaged; fetch it again.")
-        if value > most:
-            raise BadFile(
-                f"file: a number at byte {self.place} is {value}, at most {most} can be. The file is damaged."
-            )
-        return value
+        else:
+            raise BadFile("file: a number in it has no end. The file is damaged; make it again.")
+        if number > most:
+            raise BadFile(f"file: a number in it is {number}, at most {most} can be. The file is damaged.")
+        return number
 
     def signed(self) -> int:
-        value = self.number()
-        return value // 2 if value % 2 == 0 else -(value // 2) - 1
+        """The next number written by `varint(zigzag(...))`."""
+        return unzigzag(self.number())
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        if count > self.left:
+            raise BadFile("file: it is cut short. The file is damaged; make it again.")
+        self.at += count
+        return self.body[self.at - count : self.at]
+
+    def rest(self) -> bytes:
+        """All bytes that are left."""
+        return self.take(self.left)

@@ -35,13 +35,16 @@ class Match(Method):
         wanted = plain_moments(view, inputs)
         chosen = {weight.layer_path for weight in view.weights(self.where)}
         followed = layers_before_norms(view)
+        # A weight that two layers share cannot be scaled for one of them.
+        shared = {id(layer) for weight in view.all_weights if len(weight.places) > 1 for layer, _ in weight.places}
         hooks: list[Any] = []
         done: set[str] = set()
         for path, layer in view.network.named_modules():
             if isinstance(layer, NORMS) and path in wanted:
                 hooks.append(layer.register_forward_pre_hook(norm_hook(path, wanted[path], done)))
             elif isinstance(layer, PRODUCTS) and path in wanted and path in chosen and path not in followed:
-                hooks.append(layer.register_forward_hook(product_hook(path, wanted[path], done)))
+                hook = product_hook(path, wanted[path], done, id(layer) not in shared)
+                hooks.append(layer.register_forward_hook(hook))
         run_once(view.network, inputs, hooks)
 
 
@@ -140,7 +143,7 @@ def norm_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., None]
     return hook
 
 
-def product_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., Tensor | None]:
+def product_hook(path: str, wanted: Moments, done: set[str], scales: bool) -> Callable[..., Tensor | None]:
     def hook(layer: Any, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
         got = moments(output, isinstance(layer, nn.Linear))
         bias = layer._parameters.get("bias")
@@ -148,7 +151,7 @@ def product_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., Te
             return None
         done.add(path)
         scale = ratio_of(wanted[1], got[1])
-        if not scale_rows(layer, scale):
+        if not (scales and scale_rows(layer, scale)):
             scale = torch.ones_like(scale)
         moved = scale * (bias.double() - got[0]) + wanted[0]
         bias.copy_(moved)

@@ -24,9 +24,8 @@ class Curvature(Score):
     temperature = 2.0
 
     def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
-        return [
-            h.to(weight.dense()) * weight.dense() ** 2 / 2 for h, weight in zip(self.diagonal(weights, view, task), weights, strict=True)
-        ]
+        values = [weight.dense() for weight in weights]
+        return [h.to(w) * w**2 / 2 for h, w in zip(self.diagonal(weights, view, task), values, strict=True)]
 
     def diagonal(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
         """h for each weight: the mean over calibration samples, one sample at a time."""

@@ -5,7 +5,7 @@ import pytest
 
 from cortado.errors import BadFile
 from cortado.file.rans import GRAINS, TOTAL, decode, encode, frequencies, kernel_tables, lookup, read_table, table_bytes
-from cortado.file.varint import Cursor
+from cortado.file.wire import Cursor
 
 
 def test_frequencies_sum_to_the_total_and_keep_what_occurs() -> None:

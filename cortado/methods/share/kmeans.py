@@ -37,6 +37,8 @@ class ShareKmeans(Method):
         conv = isinstance(weight.layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
         bits = self.conv_bits if conv and self.conv_bits is not None else self.bits
         flat = values.flatten()
+        if flat.numel() == 0:
+            return Palette(values.new_zeros(1), values.long())
         book, codes = kmeans(flat, first_centroids(flat, 2**bits, self.start, generator), self.rounds)
         return Palette(book, codes.view(values.shape))
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortado.errors import BadFile
-from cortado.file.varint import Cursor, unzigzag, varint, zigzag
+from cortado.file.wire import Cursor, unzigzag, varint, zigzag
 
 
 @given(st.integers(0, 2**63 - 1))

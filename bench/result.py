@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 import torch
 
-from cortado.report import processor
+from cortado.machine import processor_name
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path(__file__).parent / "cache"
@@ -64,7 +64,7 @@ def write(name: str, rows: list[dict[str, Any]], minutes: float, seeds: list[int
         "id": name,
         "command": " ".join(["python -m bench", name, *arguments]),
         "seeds": seeds,
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "machine": {"processor": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
         "date": date.today().isoformat(),
         "minutes": round(minutes, 2),

@@ -11,6 +11,7 @@ import torch
 
 from cortado.errors import BadFile
 from cortado.file.accounting import LayerRow, Picture
+from cortado.machine import processor_name
 from cortado.units import size_text
 
 
@@ -143,15 +144,6 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
+        "processor": processor_name(),
         "threads": str(torch.get_num_threads()),
     }
-
-
-def processor() -> str:
-    """The processor's name as the system gives it, or "unknown"."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -11,17 +11,10 @@ import warnings
 from functools import lru_cache
 from pathlib import Path
 
+from cortado.machine import cache_folder
+
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 TIME_LIMIT_S = 300
-
-
-def cache_folder() -> Path:
-    """$CORTADO_CACHE, else $XDG_CACHE_HOME/cortado, else ~/.cache/cortado."""
-    if os.environ.get("CORTADO_CACHE"):
-        return Path(os.environ["CORTADO_CACHE"])
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "cortado"
-    return Path.home() / ".cache" / "cortado"
 
 
 def find_compiler() -> str | None:

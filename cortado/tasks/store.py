@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from cortado.errors import BadTask
+from cortado.machine import cache_folder
 from cortado.units import size_text
 
 CHUNK_BYTES = 1 << 20
@@ -24,15 +25,6 @@ class Remote:
     urls: tuple[str, ...]
     sha256: str
     size_bytes: int
-
-
-def cache_folder() -> Path:
-    """What may be fetched again lies in $CORTADO_CACHE, else $XDG_CACHE_HOME/cortado, else ~/.cache/cortado."""
-    if os.environ.get("CORTADO_CACHE"):
-        return Path(os.environ["CORTADO_CACHE"])
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "cortado"
-    return Path.home() / ".cache" / "cortado"
 
 
 def folders(set_name: str) -> list[Path]:

@@ -22,23 +22,25 @@ from cortado.tasks import mnist
 from cortado.tune import Plan, train
 
 SEEDS = [0, 1, 2]
-# Recipe, the bars for bytes and test error in per cent, and the best published point near them.
+# Recipe; bars for bytes and test error in per cent; the further aim, if there is one; the best published point near it.
 POINTS = {
-    "fewest_bytes_lenet_5": (2300, 0.85, "3,030 B at 0.69 %, 1,520 B at 0.96 % (MIRACLE, 2019)"),
-    "fewest_bytes_lenet_5_small": (1500, 0.90, "1,520 B at 0.96 % (MIRACLE, 2019)"),
-    "fewest_bytes_lenet_5_exact": (2500, 0.69, "3,030 B at 0.69 % (MIRACLE, 2019)"),
-    "fewest_bytes_lenet_300_100": (3500, 1.50, "8,560 B at 1.9 % (Oktay et al., 2020)"),
+    "fewest_bytes_lenet_5": ((2300, 0.85), (2500, 0.69), "3,030 B at 0.69 % (MIRACLE, 2019)"),
+    "fewest_bytes_lenet_5_small": (None, (1500, 0.90), "1,520 B at 0.96 % (MIRACLE, 2019)"),
+    "fewest_bytes_lenet_300_100": ((3500, 1.50), None, "8,560 B at 1.9 % (Oktay et al., 2020)"),
 }
 
 
 def run(seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
     """All points, all seeds."""
     rows = []
-    for name, (size_bar, error_bar, source) in POINTS.items():
+    for name, (bar, aim, source) in POINTS.items():
         found = [one(name, seed) for seed in seeds]
         says = f"{name.removeprefix('fewest_bytes_')}, mean of seeds {', '.join(map(str, seeds))}"
-        rows.append(row(f"{says}: file", mean(f["size_bytes"] for f in found), "B", size_bar, source_value=source))
-        rows.append(row(f"{says}: test error", mean(f["error"] for f in found), "%", error_bar, source_value=source))
+        size_bytes, error = mean(f["size_bytes"] for f in found), mean(f["error"] for f in found)
+        for kind, limits in (("bar", bar), ("aim", aim)):
+            if limits is not None:
+                rows.append(row(f"{says}: file ({kind})", size_bytes, "B", limits[0], source_value=source))
+                rows.append(row(f"{says}: test error ({kind})", error, "%", limits[1], source_value=source))
         rows.append(row(f"{says}: longest seed", max(f["minutes"] for f in found), "min", 45))
         rows.append(row(f"{says}: plain test error", mean(f["plain_error"] for f in found), "%"))
         for seed, f in zip(seeds, found, strict=True):

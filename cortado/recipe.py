@@ -83,10 +83,10 @@ def method_class(name: str) -> type[Method]:
 
 def make_stage(name: str, knobs: dict[str, Any], where: str = "recipe") -> Method:
     """One method from its name and knobs.  Raises BadRecipe for a knob it does not have, BadValue for its value."""
-    if name == "repeat" and "do" in knobs:
-        return make_repeat(knobs, where)
-    if name == "repeat" and "rounds" in knobs:
+    if name == "repeat" and set(knobs) == {"rounds"}:
         return Repeat(rounds=tuple(tuple(read_stage(s, where) for s in stages) for stages in knobs["rounds"]))
+    if name == "repeat":
+        return make_repeat(knobs, where)
     kind = method_class(name)
     fields = {field.name for field in dataclasses.fields(kind)}
     for key in knobs:
@@ -104,7 +104,7 @@ def make_stage(name: str, knobs: dict[str, Any], where: str = "recipe") -> Metho
 def make_repeat(knobs: dict[str, Any], where: str) -> Repeat:
     """repeat: {times, do}: one tuple of methods a round; a knob given as a list has one value a round."""
     unknown = set(knobs) - {"times", "do"}
-    times, stages = knobs.get("times", 2), knobs["do"]
+    times, stages = knobs.get("times", 2), knobs.get("do")
     if unknown or not isinstance(times, int) or times < 1 or not isinstance(stages, list):
         raise BadRecipe(
             f"{where} (repeat): write repeat: {{times: 3, do: [...]}} with times of 1 or more, got {knobs}."

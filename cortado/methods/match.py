@@ -33,7 +33,7 @@ class Match(Method):
         inputs, _ = next(task.calibration.batches(min(self.images, len(task.calibration))))
         inputs = to_device(inputs, next((p.device for p in view.network.parameters()), torch.device("cpu")))
         wanted = plain_moments(view, inputs)
-        chosen = {weight.layer_path for weight in view.weights(self.where)}
+        chosen = {id(layer) for weight in view.weights(self.where) for layer, _ in weight.places}
         followed = layers_before_norms(view)
         # A weight that two layers share cannot be scaled for one of them.
         shared = {id(layer) for weight in view.all_weights if len(weight.places) > 1 for layer, _ in weight.places}
@@ -42,7 +42,7 @@ class Match(Method):
         for path, layer in view.network.named_modules():
             if isinstance(layer, NORMS) and path in wanted:
                 hooks.append(layer.register_forward_pre_hook(norm_hook(path, wanted[path], done)))
-            elif isinstance(layer, PRODUCTS) and path in wanted and path in chosen and path not in followed:
+            elif isinstance(layer, PRODUCTS) and path in wanted and id(layer) in chosen and path not in followed:
                 hook = product_hook(path, wanted[path], done, id(layer) not in shared)
                 hooks.append(layer.register_forward_hook(hook))
         run_once(view.network, inputs, hooks)

@@ -39,7 +39,7 @@ def score(name: str) -> Score:
         class_name = "".join(word.capitalize() for word in name.split("_"))
     try:
         made = getattr(importlib.import_module(module_name), class_name)()
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise BadRecipe(f"scores: {name!r} cannot be loaded ({error}). Write package.module:Class.") from error
     if not isinstance(made, Score):
         raise BadRecipe(f"scores: {name!r} is not a Score. Subclass cortado.scores.score.Score.")

@@ -1,0 +1,98 @@
+"""prune/weights: the largest stay, exactly as many as asked for."""
+
+import pytest
+import torch
+from torch import nn
+
+from cortado.errors import BadRecipe, BadValue
+from cortado.forms.hold import form_of
+from cortado.forms.masked import Masked
+from cortado.forms.palette import Palette
+from cortado.forms.quantized import Quantized
+from cortado.methods.prune.weights import PruneWeights, highest
+from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.methods.share.kmeans import ShareKmeans
+from cortado.network.view import View
+from tests.laws.tiny_nets import BY_NAME
+
+
+def pruned(*methods, net="mlp"):
+    tiny = BY_NAME[net]
+    network = tiny.make()
+    for method in methods:
+        method.apply(View(network, tiny.make(), tiny.example), tiny.task())
+    return network, tiny.make()
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.25, 0.5, 0.9, 1.0])
+def test_the_largest_stay_and_no_more(keep):
+    network, plain = pruned(PruneWeights(keep=keep))
+    for one, before in ((network[0].weight, plain[0].weight), (network[2].weight, plain[2].weight)):
+        kept = one != 0
+        assert int(kept.sum()) == round(keep * one.numel())
+        assert torch.equal(one[kept], before[kept])
+        if not kept.all():
+            assert before[kept].abs().min() >= before[~kept].abs().max()
+
+
+def test_one_threshold_serves_all_layers_across():
+    network, plain = pruned(PruneWeights(keep=0.3, across=True))
+    flat = torch.cat([plain[0].weight.flatten(), plain[2].weight.flatten()]).abs()
+    limit = flat.sort(descending=True).values[round(0.3 * flat.numel()) - 1]
+    for index in (0, 2):
+        assert torch.equal(network[index].weight != 0, plain[index].weight.abs() >= limit)
+
+
+def test_threshold_is_a_multiple_of_the_deviation():
+    network, plain = pruned(PruneWeights(threshold=0.8))
+    for index in (0, 2):
+        assert torch.equal(network[index].weight != 0, plain[index].weight.abs() >= 0.8 * plain[index].weight.std())
+
+
+def test_share_of_survivors_or_of_all():
+    entries = 12 * 16
+    twice, _ = pruned(PruneWeights(keep=0.5), PruneWeights(keep=0.5, of="survivors"))
+    assert int((twice[0].weight != 0).sum()) == entries // 4
+    again, _ = pruned(PruneWeights(keep=0.5), PruneWeights(keep=0.25))
+    assert torch.equal(again[0].weight, twice[0].weight)
+
+
+def test_what_was_dropped_stays_dropped():
+    network, _ = pruned(PruneWeights(keep=0.5), PruneWeights(keep=0.9, by="random"))
+    first, _ = pruned(PruneWeights(keep=0.5))
+    assert torch.equal(network[0].weight, first[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("before", "kind"), [(ShareKmeans(bits=3), Palette), (QuantizeWeights(bits=4), Quantized), (QuantizeWeights(bits=4, symmetric=False), Quantized)]
+)
+def test_survivors_stay_in_the_form_they_are_in(before, kind):
+    network, _ = pruned(before, PruneWeights(keep=0.5))
+    coded, _ = pruned(before)
+    form = form_of(network[0], "weight")
+    assert isinstance(form.kept if isinstance(form, Masked) else form, kind)
+    assert int((network[0].weight != 0).sum()) <= 96
+    kept = network[0].weight != 0
+    assert torch.equal(network[0].weight[kept], coded[0].weight[kept])
+
+
+def test_highest_takes_the_first_among_equals():
+    assert highest(torch.tensor([1.0, 2.0, 1.0, 2.0]), 3).tolist() == [True, True, False, True]
+
+
+def test_nothing_left_is_an_error_with_a_way_out():
+    with pytest.raises(BadValue, match="nothing of 0.weight would be left. Raise keep, or leave it out with where"):
+        pruned(PruneWeights(keep=0.0))
+
+
+def test_unknown_score_is_an_error_with_near_names():
+    with pytest.raises(BadRecipe, match="no score is called 'magnitud'. Did you mean: magnitude"):
+        pruned(PruneWeights(by="magnitud"))
+
+
+@pytest.mark.parametrize("by", ["magnitude", "magnitude_l2", "activation", "taylor", "curvature", "random"])
+@pytest.mark.parametrize("net", ["mlp", "residual", "depthwise"])
+def test_every_score_ranks_the_weights_of_networks(by, net):
+    network, _ = pruned(PruneWeights(keep=0.5, by=by), net=net)
+    weights = [layer.weight for layer in network.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    assert all(int((one != 0).sum()) == round(0.5 * one.numel()) for one in weights)

@@ -1,0 +1,128 @@
+"""match: what is unchanged stays, and after a change each channel has the plain network's mean and deviation."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from cortado.forms.hold import hold
+from cortado.forms.masked import Masked
+from cortado.methods.match import Match, moments
+from cortado.methods.prune.weights import PruneWeights
+from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.network.view import View
+from cortado.task import Data, Task
+from tests.laws.tiny_nets import TINY_NETS, BY_NAME
+
+
+def matched(net, *before, **knobs):
+    """The network after `before` and match, and the plain one."""
+    tiny = BY_NAME[net]
+    plain, network = tiny.make(), tiny.make()
+    for method in before:
+        method.apply(View(network, plain, tiny.example), tiny.task())
+    Match(**knobs).apply(View(network, plain, tiny.example), tiny.task())
+    return network, plain, tiny
+
+
+def outputs_at(network, path, inputs):
+    """What a layer gives in eval mode, for all calibration samples."""
+    found = []
+    layer = network.get_submodule(path)
+    hook = layer.register_forward_hook(lambda layer, arguments, output: found.append(output.detach()))
+    network.eval()(inputs)
+    hook.remove()
+    return found[0]
+
+
+@pytest.mark.parametrize("net", [net.name for net in TINY_NETS])
+def test_unchanged_network_stays_as_it_is(net):
+    network, plain, tiny = matched(net)
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[key], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(network(tiny.example), plain(tiny.example), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("net", "path", "channel_last"),
+    [
+        ("mlp", "0", True), ("mlp", "2", True), ("residual", "head", True), ("depthwise", "body.0", False),
+        ("depthwise", "body.5", False), ("depthwise", "head", True), ("transformer", "enter", True),
+        ("transformer", "encoder.layers.0.linear1", True), ("transformer", "head", True), ("recurrent", "head", True),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("keep", [0.7, 0.4])
+def test_moments_after_pruning_are_those_of_the_plain_network(net, path, channel_last, keep):
+    network, plain, tiny = matched(net, PruneWeights(keep=keep))
+    inputs = tiny.task().calibration.inputs
+    got, wanted = (moments(outputs_at(one, path, inputs), channel_last) for one in (network, plain))
+    # A channel is never scaled by more than 4; one without survivors has no deviation to scale.
+    sound = got[1] > 1e-8
+    torch.testing.assert_close(got[0], wanted[0], rtol=1e-3, atol=1e-4)
+    before = PruneWeights(keep=keep)
+    unmatched = tiny.make()
+    before.apply(View(unmatched, plain, tiny.example), tiny.task())
+    ratio = (wanted[1] / got[1].clamp(min=1e-12)).sqrt()
+    assert bool(((ratio - 1).abs() < 1e-2)[sound].float().mean() >= 0.8)
+
+
+@pytest.mark.parametrize(("net", "path"), [("residual", "norm"), ("residual", "second_norm"), ("depthwise", "body.3")])
+def test_norms_give_the_plain_moments_after_pruning(net, path):
+    network, plain, tiny = matched(net, PruneWeights(keep=0.6))
+    inputs = tiny.task().calibration.inputs
+    got, wanted = (moments(outputs_at(one, path, inputs), False) for one in (network, plain))
+    torch.testing.assert_close(got[0], wanted[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(got[1], wanted[1], rtol=1e-2, atol=1e-4)
+
+
+def test_match_moves_floats_only():
+    network, _, tiny = matched("residual", PruneWeights(keep=0.5), QuantizeWeights(bits=4))
+    unmatched = tiny.make()
+    for method in (PruneWeights(keep=0.5), QuantizeWeights(bits=4)):
+        method.apply(View(unmatched, tiny.make(), tiny.example), tiny.task())
+    assert list(network.state_dict()) == list(unmatched.state_dict())
+    for key, value in unmatched.state_dict().items():
+        if not value.is_floating_point():
+            assert torch.equal(network.state_dict()[key], value), key
+
+
+def test_plain_weights_are_not_scaled():
+    network, plain, tiny = matched("mlp", PruneWeights(keep=0.3, where="0"))
+    assert torch.equal(network[2].weight, plain[2].weight)
+    assert not torch.equal(network[2].bias, plain[2].bias)
+
+
+def test_shared_weight_is_not_scaled_for_one_of_its_layers():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enter, self.leave = nn.Linear(5, 5), nn.Linear(5, 5)
+            self.leave.weight = self.enter.weight
+
+        def forward(self, signal):
+            return self.leave(torch.relu(self.enter(signal)))
+
+    torch.manual_seed(0)
+    plain = Tied().eval()
+    inputs = torch.randn(64, 5)
+    task = Task(*[Data(inputs, torch.zeros(64, dtype=torch.long))] * 3)
+    network = copy.deepcopy(plain)
+    PruneWeights(keep=0.5).apply(View(network, plain, inputs), task)
+    before = network.enter.weight.detach().clone()
+    Match().apply(View(network, plain, inputs), task)
+    assert torch.equal(network.enter.weight, before)
+    for path in ("enter", "leave"):
+        means = [outputs_at(one, path, inputs).mean(0) for one in (network, plain)]
+        torch.testing.assert_close(means[0], means[1], rtol=1e-4, atol=1e-5)
+
+
+def test_dead_channel_gets_its_mean_and_no_wild_scale():
+    tiny = BY_NAME["mlp"]
+    plain, network = tiny.make(), tiny.make()
+    alive = torch.arange(16)[:, None].expand(16, 12) > 0
+    hold(network[0], "weight", Masked.of(network[0].weight, alive))
+    Match().apply(View(network, plain, tiny.example), tiny.task())
+    inputs = tiny.task().calibration.inputs
+    got, wanted = network[0](inputs)[:, 0], plain[0](inputs)[:, 0]
+    torch.testing.assert_close(got, wanted.mean().expand(64), rtol=1e-4, atol=1e-5)

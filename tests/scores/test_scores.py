@@ -1,0 +1,101 @@
+"""Scores against their formulas, by plain loops."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cortado.errors import BadNetwork, BadRecipe
+from cortado.network.view import View
+from cortado.scores.activation import Activation, per_input
+from cortado.scores.magnitude import Magnitude
+from cortado.scores.magnitude_l2 import MagnitudeL2
+from cortado.scores.random import Random
+from cortado.scores.score import Score, score
+from cortado.scores.taylor import Taylor
+from cortado.task import Data, Task
+
+
+class Own(Score):
+    """A score of one's own."""
+
+    def of(self, weights, view, task):
+        return [torch.ones(weight.shape) for weight in weights]
+
+
+def problem(network, *shape, samples=32):
+    torch.manual_seed(2)
+    data = Data(torch.randn(samples, *shape), torch.randint(0, 2, (samples,)))
+    return Task(data, data, data, calibration=data), View(network, network, data.inputs[:2])
+
+
+def test_magnitude_is_the_absolute_value():
+    network = nn.Sequential(nn.Linear(3, 2))
+    task, view = problem(network, 3)
+    assert torch.equal(Magnitude().of(view.weights(), view, task)[0], network[0].weight.detach().abs())
+
+
+def test_magnitude_l2_is_measured_against_the_layers_mean_square():
+    network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    task, view = problem(network, 3)
+    found = MagnitudeL2().of(view.weights(), view, task)
+    for worth, layer in zip(found, network, strict=True):
+        torch.testing.assert_close(worth, layer.weight.detach() ** 2 / (layer.weight.detach() ** 2).mean())
+
+
+def test_taylor_is_the_mean_over_batches_of_gradient_times_weight():
+    network = nn.Sequential(nn.Linear(3, 2)).eval()
+    task, view = problem(network, 3)
+    wanted = torch.zeros(2, 3)
+    for start in (0, 16):
+        x, y = task.train.inputs[start : start + 16], task.train.targets[start : start + 16]
+        (gradient,) = torch.autograd.grad(functional.cross_entropy(network(x), y), [network[0].weight])
+        wanted += (gradient * network[0].weight.detach()).abs() / 2
+    torch.testing.assert_close(Taylor().of(view.weights(), view, task)[0], wanted)
+
+
+def test_activation_is_the_weight_times_the_size_of_its_input():
+    """Sun et al., 2024: |w_ij| x ||x_j||, here as the root mean square over samples and places."""
+    network = nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)).eval()
+    task, view = problem(network, 2, 3, 3)
+    found = Activation().of(view.weights(), view, task)
+    x = task.train.inputs
+    first = x.pow(2).mean((0, 2, 3)).sqrt().view(1, 2, 1, 1)
+    second = network[:3](x).detach().pow(2).mean(0).sqrt()
+    torch.testing.assert_close(found[0], network[0].weight.detach().abs() * first)
+    torch.testing.assert_close(found[1], network[3].weight.detach().abs() * second)
+
+
+def test_groups_share_the_mean_of_their_channels():
+    assert per_input(torch.tensor([1.0, 3.0, 5.0, 7.0]), torch.Size([4, 2, 3, 3])).tolist() == [3.0, 5.0]
+
+
+def test_activation_of_a_weight_that_reads_no_signal_says_so():
+    network = nn.LSTM(3, 2)
+    with pytest.raises(BadNetwork, match="is not called with a signal of its own. Leave it out with where"):
+        task, view = problem(nn.Sequential(nn.Embedding(3, 2)), 3)
+        data = Data(torch.zeros(4, 3, dtype=torch.long), torch.zeros(4, dtype=torch.long))
+        task = Task(data, data, data)
+        Activation().of(view.weights(), view, task)
+    assert network is not None
+
+
+def test_random_depends_on_the_seed_alone():
+    network = nn.Sequential(nn.Linear(3, 2))
+    task, view = problem(network, 3)
+    one, two = (Random().of(view.weights(), view, task)[0] for _ in range(2))
+    assert torch.equal(one, two) and 0 <= float(one.min()) <= float(one.max()) < 1
+
+
+def test_scores_are_found_by_the_names_of_their_files():
+    assert isinstance(score("magnitude_l2"), MagnitudeL2)
+    assert isinstance(score(f"{__name__}:Own"), Score) if __name__ != "__main__" else True
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("taylr", "Did you mean: taylor"), ("no_such_module:Own", "cannot be loaded"), ("torch.nn:Linear", "is not a Score|cannot be loaded")],
+)
+def test_score_that_cannot_be_had_is_refused(name, words):
+    with pytest.raises(BadRecipe, match=words):
+        score(name)

@@ -1,6 +1,6 @@
 """Task: what the user brings - data, loss, score, example inputs, seed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ def to_device(value: Any, device: torch.device | str) -> Any:
 
 
 class Data:
-    """Samples in memory: `inputs` (N, ...) or a tuple of such, `targets` (N, ...).
+    """Samples: `inputs` (N, ...) or a tuple of such, `targets` (N, ...); or a Dataset, whose items are read when needed.
 
     `prepare` turns a raw batch of inputs into what the network eats (uint8 pixels into normalised floats, say);
     `augment(inputs, generator)` varies a prepared batch and is used in training only.
@@ -37,10 +37,19 @@ class Data:
     def __init__(
         self,
         inputs: Any,
-        targets: Tensor,
+        targets: Any = None,
         prepare: Callable[[Any], Any] | None = None,
         augment: Callable[[Any, torch.Generator], Any] | None = None,
     ) -> None:
+        """`inputs` and `targets` as tensors, or a Dataset of (input, target) pairs as `inputs` alone."""
+        self.items: Dataset[Any] | None = None
+        if targets is None:
+            if not isinstance(inputs, Dataset) or not isinstance(inputs, Sized):
+                raise BadTask(
+                    f"task: without targets, inputs must be a Dataset with a length, got {type(inputs).__name__}. "
+                    "Pass cortado.Data(inputs, targets)."
+                )
+            self.items, inputs, targets = inputs, inputs, range(len(inputs))
         if count_of(inputs) != len(targets):
             raise BadTask(
                 f"task: inputs and targets differ in length, got {count_of(inputs)} and {len(targets)}. "
@@ -58,13 +67,7 @@ class Data:
         if isinstance(source, tuple) and len(source) == 2:
             return cls(source[0], torch.as_tensor(source[1]))
         if isinstance(source, Dataset):
-            pairs = [source[index] for index in range(len(source))]  # type: ignore[arg-type]
-            if not pairs:
-                raise BadTask("task: the Dataset is empty, got 0 samples. Pass at least one sample.")
-            return cls(
-                torch.stack([torch.as_tensor(pair[0]) for pair in pairs]),
-                torch.stack([torch.as_tensor(pair[1]) for pair in pairs]),
-            )
+            return cls(source)
         raise BadTask(
             f"task: data must be Data, a pair (inputs, targets) or a Dataset, got {type(source).__name__}. "
             "Wrap tensors as cortado.Data(inputs, targets)."
@@ -74,7 +77,10 @@ class Data:
         return len(self.targets)
 
     def pick(self, index: Tensor | slice) -> "Data":
-        """The samples at `index`, prepared and augmented in the same way."""
+        """The samples at `index`, in memory, prepared and augmented in the same way."""
+        if self.items is not None:
+            inputs, targets = collated(self.items, torch.arange(len(self))[index].tolist())
+            return Data(inputs, targets, self.prepare, self.augment)
         inputs = tuple(part[index] for part in self.inputs) if isinstance(self.inputs, tuple) else self.inputs[index]
         return Data(inputs, self.targets[index], self.prepare, self.augment)
 
@@ -84,7 +90,13 @@ class Data:
 
     def plain(self) -> "Data":
         """The same samples without augmentation."""
-        return Data(self.inputs, self.targets, self.prepare)
+        return Data(self.inputs, None if self.items is not None else self.targets, self.prepare)
+
+    def numbered(self) -> "Data":
+        """The same samples with their own numbers 0 .. N - 1 as targets."""
+        if self.items is not None:
+            return Data(Numbered(self.items), None, self.prepare, self.augment)
+        return Data(self.inputs, torch.arange(len(self)), self.prepare, self.augment)
 
     def batches(self, size: int, shuffle: torch.Generator | None = None) -> Iterator[Batch]:
         """Batches of at most `size`, prepared; shuffled and augmented when a generator is given."""
@@ -95,6 +107,34 @@ class Data:
             if shuffle is not None and self.augment is not None:
                 inputs = self.augment(inputs, shuffle)
             yield inputs, part.targets
+
+
+class Numbered(Dataset[Any]):
+    """A Dataset whose targets are the numbers of its items."""
+
+    def __init__(self, items: Dataset[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index][0], index
+
+
+def collated(items: Dataset[Any], numbers: list[int]) -> tuple[Any, Tensor]:
+    """Items of a Dataset as one batch: inputs (a tensor, or a tuple of them) and targets.  Raises BadTask."""
+    try:
+        pairs = [items[number] for number in numbers]
+        columns = list(zip(*[pair[0] if isinstance(pair[0], tuple) else (pair[0],) for pair in pairs], strict=True))
+        inputs = tuple(torch.stack([torch.as_tensor(part) for part in column]) for column in columns)
+        targets = torch.stack([torch.as_tensor(pair[1]) for pair in pairs])
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise BadTask(
+            f"task: items of {type(items).__name__} cannot be stacked into a batch ({error}). "
+            "Each must be a pair (input, target) of equal shapes."
+        ) from error
+    return (inputs if isinstance(pairs[0][0], tuple) else inputs[0]), targets
 
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from cortado.errors import BadRecipe
 from cortado.network.view import View
-from cortado.task import Data, Task, to_device
+from cortado.task import Task, to_device
 
 
 def distillation(outputs: Tensor, soft: Tensor, temperature: float) -> Tensor:
@@ -44,17 +44,18 @@ def softened(
     device = next((p.device for p in teachers[0].parameters()), torch.device("cpu"))
     for teacher in teachers:
         teacher.eval()
-    fixed = task.train.plain()
-    answers = [ensemble(teachers, to_device(x, device), temperature, half).cpu() for x, _ in fixed.batches(256)]
-    table, targets = torch.cat(answers), task.train.targets
+    answers, owns = [], []
+    for inputs, own in task.train.plain().batches(256):
+        answers.append(ensemble(teachers, to_device(inputs, device), temperature, half).cpu())
+        owns.append(own)
+    table, targets = torch.cat(answers), torch.cat(owns)
 
     def loss(outputs: Tensor, index: Tensor) -> Tensor:
         index = index.cpu()
         own = task.loss(outputs, targets[index].to(outputs.device)) if hard else torch.zeros((), device=outputs.device)
         return hard * own + soft * distillation(outputs, table[index].to(outputs.device), temperature)
 
-    numbered = Data(task.train.inputs, torch.arange(len(targets)), task.train.prepare, task.train.augment)
-    return dataclasses.replace(task, train=numbered, loss=loss)
+    return dataclasses.replace(task, train=task.train.numbered(), loss=loss)
 
 
 def teachers_of(named: Any, view: View) -> list[nn.Module]:

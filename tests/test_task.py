@@ -51,7 +51,7 @@ def test_data_refuses_unequal_lengths():
 def test_data_refuses_no_samples():
     with pytest.raises(BadTask, match="empty, got 0 samples"):
         Data(torch.zeros(0, 1), torch.zeros(0))
-    with pytest.raises(BadTask, match="Dataset is empty"):
+    with pytest.raises(BadTask, match="empty, got 0 samples"):
         Data.of(Pairs(0))
 
 
@@ -61,8 +61,30 @@ def test_data_of_takes_data_pairs_and_datasets():
     from_pair = Data.of((torch.zeros(2, 3), [1, 0]))
     assert torch.equal(from_pair.targets, torch.tensor([1, 0]))
     from_dataset = Data.of(Pairs(4))
-    assert torch.equal(from_dataset.inputs, torch.arange(4.0)[:, None].expand(4, 3))
-    assert torch.equal(from_dataset.targets, torch.tensor([0, 1, 0, 1]))
+    inputs, targets = next(from_dataset.batches(4))
+    assert torch.equal(inputs, torch.arange(4.0)[:, None].expand(4, 3))
+    assert torch.equal(targets, torch.tensor([0, 1, 0, 1]))
+
+
+def test_data_reads_items_of_a_dataset_only_when_needed():
+    pairs = Pairs(100)
+    data, read = Data.of(pairs), []
+    original = Pairs.__getitem__
+    pairs.__class__ = type("Watched", (Pairs,), {"__getitem__": lambda self, i: (read.append(i), original(self, i))[1]})
+    assert len(data) == 100 and read == []
+    inputs, targets = next(data.batches(3))
+    assert read == [0, 1, 2] and inputs.shape == (3, 3)
+    assert torch.equal(next(data.numbered().batches(3))[1], torch.arange(3))
+    assert len(data.first(5)) == 5
+
+
+def test_data_refuses_items_that_do_not_stack():
+    class Ragged(Pairs):
+        def __getitem__(self, index):
+            return torch.zeros(index + 1), 0
+
+    with pytest.raises(BadTask, match="cannot be stacked into a batch"):
+        next(Data.of(Ragged(3)).batches(2))
 
 
 @pytest.mark.parametrize("source", [torch.zeros(3), [1, 2], (1, 2, 3), None, "mnist"])

@@ -16,6 +16,7 @@ from cortado.errors import BadFile, BadNetwork, CortadoError, NothingChanged, St
 from cortado.file.accounting import layer_rows, pictures
 from cortado.file.artifact import decode, encode, load
 from cortado.file.whole import write_whole
+from cortado.forms.form import Form
 from cortado.measure import mean_score, scores
 from cortado.method import Method
 from cortado.methods.match import Match
@@ -35,15 +36,17 @@ def compress(
     folder: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    forms: Sequence[type[Form]] = (),
 ) -> tuple[nn.Module, Report]:
     """A small copy of `network` made by `recipe`, and the report of what was measured.
 
     `recipe` is a Recipe, a list of methods, a YAML file or one line of text. The network itself is never changed.
     After each stage the file is made, read back and scored on the task's choice data; the verdict data are used once,
     at the end. With `folder`, every finished stage is kept there, and `resume` goes on after the last one.
+    `forms` are form classes of your own that a resumed run meets in its files.
     Raises BadNetwork, BadTask, BadRecipe, BadValue, NothingChanged; Stopped when the user interrupts.
     """
-    run = Run(working_copy(network).eval(), task, read(recipe), read_limits(limits), folder, progress or quiet())
+    run = Run(working_copy(network).eval(), task, read(recipe), read_limits(limits), folder, progress or quiet(), forms)
     try:
         return run.all_stages(resume)
     except KeyboardInterrupt:
@@ -65,6 +68,7 @@ class Run:
     limits: tuple[Limit, ...]
     folder: str | Path | None
     progress: Progress
+    forms: Sequence[type[Form]] = ()
 
     def __post_init__(self) -> None:
         self.rows: list[Stage] = []
@@ -96,7 +100,8 @@ class Run:
             Match().apply(View(network, self.plain, self.task.example, self.progress), self.task)
         body = encode(network, self.plain)
         # What goes on is what the file gives back: every stage is proved, and a resumed run takes the same way.
-        network = decode(body, self.plain)
+        used = {type(part) for part in network.modules() if isinstance(part, Form)}
+        network = decode(body, self.plain, [*used, *self.forms])
         self.rows.append(self.measured(network, method, len(body), time.perf_counter() - start))
         self.keep(number, body)
         return network
@@ -162,7 +167,7 @@ class Run:
                     f"stage {number + 1} in {self.folder} is of another run (recipe, network, data or seed): done anew"
                 )
                 break
-            found = load(base.with_suffix(".cortado"), self.plain)
+            found = load(base.with_suffix(".cortado"), self.plain, self.forms)
             self.rows.append(Stage(**note["row"]))
         return found
 

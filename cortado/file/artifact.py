@@ -7,6 +7,7 @@ the entry, the sizes that changed, and the coded streams. No names, no code, no 
 """
 
 import copy
+import math
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -200,13 +201,14 @@ def decode_record(record: Record, entry: Entry) -> Form | Tensor:
     if any(axis >= len(entry.shape) for axis in record.sizes):
         raise BadFile(f"file: {entry.name} has no axis {max(record.sizes)}. The file is damaged.")
     shape = torch.Size(record.sizes.get(axis, size) for axis, size in enumerate(entry.shape))
-    if shape.numel() > 16 * entry.shape.numel() + 4096 or max(shape, default=0) > 2**31:
+    # torch counts entries in 64 bits, where three axes of 2**31 are none.
+    if math.prod(shape) > 16 * entry.shape.numel() + 4096 or max(shape, default=0) > 2**31:
         raise BadFile(
             f"file: {entry.name} claims the shape {tuple(shape)}, for {tuple(entry.shape)}. The file is damaged."
         )
-    if record.schema is None:
-        return decode_plain(record.streams[0], shape, entry.dtype)
     try:
+        if record.schema is None:
+            return decode_plain(record.streams[0], shape, entry.dtype)
         form = decode_form(record.schema, Place(shape), list(record.streams))
     except (BadValue, ValueError, RuntimeError, IndexError, OverflowError) as error:
         raise (

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cortado.file.streams import Place, decode_form, encode_form
 from cortado.file.schema import read_schema, schema_of, write_schema
-from cortado.file.wire import Reader, Writer
+from cortado.file.streams import Place, decode_form, encode_form
+from cortado.file.wire import Cursor
 from cortado.forms.dense import Dense
 from cortado.forms.form import FLOATS, FORM, Form
 from cortado.forms.latent import Latent
@@ -55,9 +55,7 @@ def test_parts_are_as_large_as_declared(form):
 
 @given(forms())
 def test_file_gives_a_form_back_bit_for_bit(form):
-    writer = Writer()
-    write_schema(writer, schema_of(form))
-    schema = read_schema(Reader(bytes(writer.body)))
+    schema = read_schema(Cursor(write_schema(schema_of(form))))
     again = decode_form(schema, Place(form.shape), encode_form(form, "bits"))
     assert torch.equal(again.dense().view(torch.int32), form.dense().view(torch.int32))
     assert torch.equal(made_again(again).dense(), form.dense())

@@ -208,7 +208,9 @@ def test_held_weight_cannot_be_set_and_the_error_says_how_to_release():
     layer = nn.Linear(2, 2)
     hold(layer, "weight", Dense(layer.weight))
     for value in (nn.Parameter(torch.zeros(2, 2)), torch.zeros(2, 2)):
-        with pytest.raises(BadNetwork, match=r"Linear\.weight is held in a form and cannot be set.*release\(layer, name\)"):
+        with pytest.raises(
+            BadNetwork, match=r"Linear\.weight is held in a form and cannot be set.*release\(layer, name\)"
+        ):
             layer.weight = value
 
 

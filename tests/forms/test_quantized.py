@@ -13,7 +13,14 @@ layouts = st.sampled_from([("tensor", 0), ("channel", 0), ("group", 1), ("group"
 MATRICES = tuple(shape for shape in SHAPES if len(shape) > 1)
 
 
-@given(st.sampled_from(MATRICES), layouts, st.integers(1, 8), st.booleans(), st.integers(0, 999), st.sampled_from([1e-6, 1.0, 1e6]))
+@given(
+    st.sampled_from(MATRICES),
+    layouts,
+    st.integers(1, 8),
+    st.booleans(),
+    st.integers(0, 999),
+    st.sampled_from([1e-6, 1.0, 1e6]),
+)
 def test_error_is_at_most_half_a_step(shape, layout, bits, symmetric, seed, size):
     values = values_of(shape, seed) * size
     form = Quantized.of(values, bits, *layout, symmetric)
@@ -25,7 +32,14 @@ def test_error_is_at_most_half_a_step(shape, layout, bits, symmetric, seed, size
     assert bool(((form.dense() - values).abs() <= half * (1 + 1e-5)).all())
 
 
-@given(st.sampled_from(MATRICES), layouts, st.integers(1, 8), st.booleans(), st.sampled_from(["range", "mse"]), st.integers(0, 99))
+@given(
+    st.sampled_from(MATRICES),
+    layouts,
+    st.integers(1, 8),
+    st.booleans(),
+    st.sampled_from(["range", "mse"]),
+    st.integers(0, 99),
+)
 def test_codes_stay_in_their_range_and_zero_is_on_the_grid(shape, layout, bits, symmetric, clip, seed):
     values = values_of(shape, seed)
     values.view(-1)[0] = 0.0
@@ -42,7 +56,10 @@ def test_codes_stay_in_their_range_and_zero_is_on_the_grid(shape, layout, bits, 
 @given(st.sampled_from(MATRICES), layouts, st.integers(2, 8), st.booleans(), st.integers(0, 99))
 def test_mse_is_never_worse_than_the_full_range(shape, layout, bits, symmetric, seed):
     values = values_of(shape, seed) ** 3
-    errors = [((Quantized.of(values, bits, *layout, symmetric, clip).dense().detach() - values) ** 2).sum() for clip in ("mse", "range")]
+    errors = [
+        ((Quantized.of(values, bits, *layout, symmetric, clip).dense().detach() - values) ** 2).sum()
+        for clip in ("mse", "range")
+    ]
     assert float(errors[0]) <= float(errors[1]) * (1 + 1e-5)
 
 

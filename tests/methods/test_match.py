@@ -13,7 +13,7 @@ from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.view import View
 from cortado.task import Data, Task
-from tests.laws.tiny_nets import TINY_NETS, BY_NAME
+from tests.laws.tiny_nets import BY_NAME, TINY_NETS
 
 
 def matched(net, *before, **knobs):

@@ -84,7 +84,9 @@ def test_repeat_is_its_rounds_one_after_another():
 
 
 def test_repeat_in_a_recipe_takes_one_value_a_round():
-    recipe = read([{"repeat": {"times": 3, "do": [{"prune/weights": {"keep": [0.6, 0.4, 0.2]}}, {"tune": {"epochs": 0.25}}]}}])
+    recipe = read(
+        [{"repeat": {"times": 3, "do": [{"prune/weights": {"keep": [0.6, 0.4, 0.2]}}, {"tune": {"epochs": 0.25}}]}}]
+    )
     assert [stages[0].keep for stages in recipe.stages[0].rounds] == [0.6, 0.4, 0.2]
     small, report = compress(BY_NAME["mlp"].make(), BY_NAME["mlp"].task(), recipe)
     assert report.stages[0].nonzero == pytest.approx(0.2, abs=0.01)
@@ -108,5 +110,7 @@ def test_repeat_without_stages_is_refused_in_words():
 
 
 def test_recipe_with_repeat_comes_back_from_its_own_data():
-    recipe = read([{"repeat": {"times": 2, "do": [{"prune/weights": {"keep": [0.6, 0.4]}}, "tune"]}}, "quantize/weights"])
+    recipe = read(
+        [{"repeat": {"times": 2, "do": [{"prune/weights": {"keep": [0.6, 0.4]}}, "tune"]}}, "quantize/weights"]
+    )
     assert read(recipe.as_data()).stages == recipe.stages

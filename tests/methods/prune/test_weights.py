@@ -64,7 +64,12 @@ def test_what_was_dropped_stays_dropped():
 
 
 @pytest.mark.parametrize(
-    ("before", "kind"), [(ShareKmeans(bits=3), Palette), (QuantizeWeights(bits=4), Quantized), (QuantizeWeights(bits=4, symmetric=False), Quantized)]
+    ("before", "kind"),
+    [
+        (ShareKmeans(bits=3), Palette),
+        (QuantizeWeights(bits=4), Quantized),
+        (QuantizeWeights(bits=4, symmetric=False), Quantized),
+    ],
 )
 def test_survivors_stay_in_the_form_they_are_in(before, kind):
     network, _ = pruned(before, PruneWeights(keep=0.5))

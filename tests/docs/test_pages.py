@@ -1,0 +1,138 @@
+"""Every Python block of every page runs, every shell line parses, every link leads somewhere."""
+
+import ast
+import pkgutil
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import cortado.forms
+import cortado.scores
+from cortado.cli import main
+from cortado.recipe import known_methods
+from tests.docs.blocks import PAGES, ROOT, blocks, importable, run, shell_lines
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+README, GUIDE, HOUSE = ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "architecture.md"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with importable(tmp_path):
+        names = run(page)
+        if page == README:
+            assert names["report"].size_bytes < names["report"].plain_bytes / 4
+        if page == GUIDE:
+            check_guide_commands()
+
+
+def check_guide_commands() -> None:
+    """The shell lines of the guide, on the files that its other blocks wrote."""
+    for line in shell_lines(GUIDE):
+        words = shlex.split(line, comments=True)
+        if words[0] != "cortado":
+            continue
+        found = CliRunner().invoke(main, words[1:])
+        assert found.exit_code == 0, f"{line}: {found.output}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_shell_lines_parse(page: Path) -> None:
+    targets = (ROOT / "Makefile").read_text(encoding="utf8")
+    for line in shell_lines(page):
+        words = shlex.split(line, comments=True)
+        if words[0] == "cortado":
+            main.commands[words[1]].make_context(words[1], words[2:])
+        elif words[0] == "make":
+            assert re.search(rf"^{words[1]}:", targets, re.MULTILINE), line
+        else:
+            assert words[0] == "torchrun", f"{page.name}: nothing checks {line!r}"
+
+
+def test_files_that_the_readme_hands_to_commands_exist() -> None:
+    words = [word for line in shell_lines(README) for word in shlex.split(line, comments=True)]
+    named = [word for word in words if word.endswith(".yaml")]
+    assert named
+    for word in named:
+        assert (ROOT / word).is_file(), word
+
+
+def slug(heading: str) -> str:
+    """The anchor that a heading gets."""
+    kept = re.sub(r"[^\w\- ]", "", heading.lstrip("# ").lower())
+    return kept.replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text(encoding="utf8")):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{page.name}: {target}"
+        if anchor:
+            headings = [slug(line) for line in found.read_text(encoding="utf8").splitlines() if line.startswith("#")]
+            assert anchor in headings, f"{page.name}: {target}"
+
+
+def test_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf8").splitlines()) < 200
+
+
+def test_readme_names_every_method_score_and_form() -> None:
+    text = README.read_text(encoding="utf8")
+    scores = [info.name for info in pkgutil.iter_modules(cortado.scores.__path__) if info.name != "score"]
+    forms = [info.name for info in pkgutil.iter_modules(cortado.forms.__path__) if info.name not in ("form", "hold")]
+    missing = [name for name in (*known_methods(), *scores, *forms) if f"`{name}`" not in text]
+    assert not missing
+
+
+def test_method_file_of_the_readme_is_short() -> None:
+    files = [block for block in blocks(README) if block.file_name]
+    assert len(files) == 1
+    code = [line for line in files[0].text.splitlines()[1:] if line.strip()]
+    assert len(code) <= 15
+
+
+def floors() -> dict[str, int]:
+    """Room or file -> floor, as the house's page says."""
+    table = next(block.text for block in blocks(HOUSE) if block.language == "floors")
+    found: dict[str, int] = {}
+    for line in table.splitlines():
+        floor, *rooms = line.split()
+        for room in rooms:
+            assert room not in found, room
+            found[room] = int(floor)
+    return found
+
+
+def room_of(path: Path) -> str:
+    """cortado/file/mix.py -> file/; cortado/units.py -> units.py."""
+    first = path.relative_to(ROOT / "cortado").parts[0]
+    return first if first.endswith(".py") else f"{first}/"
+
+
+def test_floors_name_every_room_once() -> None:
+    real = {room_of(path) for path in (ROOT / "cortado").rglob("*.py")}
+    assert set(floors()) == real
+    text = HOUSE.read_text(encoding="utf8")
+    assert not [room for room in real if room != "__init__.py" and f"| `{room}` |" not in text]
+
+
+def test_imports_point_down_the_floors_of_the_page() -> None:
+    height = floors()
+    wrong = []
+    for path in (ROOT / "cortado").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("cortado."):
+                continue
+            part = str(node.module).split(".")[1]
+            target = f"{part}/" if (ROOT / "cortado" / part).is_dir() else f"{part}.py"
+            if target != room_of(path) and height[target] >= height[room_of(path)]:
+                wrong.append(f"{path.name} -> {node.module}")
+    assert not wrong

@@ -48,7 +48,9 @@ def run(page: Path) -> dict[str, Any]:
 
 def shell_lines(page: Path) -> list[str]:
     """The lines of a page's shell blocks."""
-    return [line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines() if line.strip()]
+    return [
+        line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines() if line.strip()
+    ]
 
 
 @contextmanager

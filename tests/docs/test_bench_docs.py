@@ -33,7 +33,8 @@ def test_results_begin_with_the_missed_bars() -> None:
 
 def test_results_say_how_to_measure_again() -> None:
     page = docs.results_page([BAD])
-    assert "`python -m bench bad --seeds 0,1`, seeds 0, 1, 2026-01-02, 1.5 minutes on Abacus, 2 cores, 1 threads; torch 9.9." in page
+    assert "`python -m bench bad --seeds 0,1`, seeds 0, 1, 2026-01-02, 1.5 minutes on Abacus, " in page
+    assert "2 cores, 1 threads; torch 9.9." in page
     assert "3 bars, 2 missed." in page
 
 
@@ -58,7 +59,6 @@ def test_figures_count_the_misses_that_they_do_not_name() -> None:
 def test_figures_stand_between_their_marks() -> None:
     page = f"before\n{docs.BEGIN}\nold\n{docs.END}\nafter"
     made = docs.with_figures(page, [GOOD])
-    assert made.startswith(f"before\n{docs.BEGIN}\n2") is False
     assert made.startswith("before\n") and made.endswith("\nafter") and "old" not in made and "1,234,567 B" in made
     assert docs.with_figures(made, [GOOD]) == made
 
@@ -75,7 +75,14 @@ def test_readme_holds_the_marks_in_order() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "unknown"), (0, "0"), (521325, "521,325"), (0.9935, "0.9935"), (21.0113, "21.01"), (1683671.4, "1,683,671")],
+    [
+        (None, "unknown"),
+        (0, "0"),
+        (521325, "521,325"),
+        (0.9935, "0.9935"),
+        (21.0113, "21.01"),
+        (1683671.4, "1,683,671"),
+    ],
 )
 def test_number_has_no_exponent(value: float | None, text: str) -> None:
     assert docs.number(value) == text

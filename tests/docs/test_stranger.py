@@ -1,0 +1,83 @@
+"""What the coders write is read by a reader that was written from docs/file.md alone."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cortado.file import mix as mix_coder
+from cortado.file.floats import encode_floats
+from cortado.file.plane import encode_plane
+from cortado.native.coders import mix_encode
+from tests.docs import stranger
+from tests.docs.stranger_mix import mix
+
+
+def planes() -> dict[str, np.ndarray]:
+    """Small planes of the sorts that forms have."""
+    draw = np.random.default_rng(0)
+    sparse = (np.rint(draw.laplace(scale=2.0, size=(12, 5, 3, 3))) * (draw.random((12, 5, 3, 3)) < 0.3)).astype(
+        np.int32
+    )
+    return {
+        "kernels": sparse,
+        "mask": (draw.random((20, 24)) < 0.2).astype(np.int32),
+        "matrix": np.rint(draw.normal(scale=40, size=(9, 32))).astype(np.int32),
+        "shifted": draw.integers(100, 180, (7, 8)).astype(np.int32),
+        "list": np.rint(draw.laplace(scale=300, size=90)).astype(np.int32),
+        "constant": np.full((3, 4), -7, dtype=np.int32),
+        "wide": draw.integers(-(2**31), 2**31, 12).astype(np.int32),
+        "zeros": np.zeros((2, 3), dtype=np.int32),
+    }
+
+
+PLANES = planes()
+LINE = {name: math.prod(plane.shape[1:]) for name, plane in PLANES.items()}
+
+
+@pytest.mark.parametrize("name", PLANES)
+def test_list_codecs_are_read_by_the_page(name: str) -> None:
+    plane = PLANES[name]
+    wanted, count = plane.ravel().tolist(), plane.size
+    assert stranger.bits(encode_plane(plane, None, "bits").body, count) == wanted
+    assert stranger.huffman(encode_plane(plane, None, "huffman").body, count) == wanted
+    assert stranger.deep_compression(encode_plane(plane, None, "deep_compression").body, count) == wanted
+    assert stranger.rans(encode_plane(plane, None, "rans").body, count, LINE[name]) == wanted
+
+
+def test_four_streams_are_read_by_the_page() -> None:
+    plane = np.rint(np.random.default_rng(1).laplace(scale=9, size=(131, 126))).astype(np.int32)
+    assert plane.size > 16384
+    assert stranger.rans(encode_plane(plane, None, "rans").body, plane.size, 126) == plane.ravel().tolist()
+
+
+@pytest.mark.parametrize("name", PLANES)
+def test_mix_is_read_by_the_page(name: str) -> None:
+    plane = PLANES[name]
+    assert mix(encode_plane(plane, None, "mix").body, plane.shape, None) == plane.ravel().tolist()
+
+
+@pytest.mark.parametrize("name", ["kernels", "matrix", "shifted"])
+def test_mix_inside_a_mask_is_read_by_the_page(name: str) -> None:
+    plane = PLANES[name]
+    where = np.random.default_rng(2).random(plane.shape) < 0.4
+    body = encode_plane(plane, where, "mix").body
+    assert mix(body, plane.shape, where.ravel().astype(int).tolist()) == np.where(where, plane, 0).ravel().tolist()
+
+
+def test_mix_with_a_stride_is_read_by_the_page() -> None:
+    draw = np.random.default_rng(3)
+    busy = np.where(np.arange(60) % 6 < 2, 0.8, 0.02)
+    plane = ((draw.random((14, 60)) < busy) * draw.integers(-3, 4, (14, 60))).astype(np.int32)
+    plan = mix_coder.make_plan(plane.shape, (2, 1, 1), stride=6, preset=2, density=3)
+    body = mix_coder.header(plan, 2, 0) + mix_encode(plane, None, plan)
+    assert mix(body, plane.shape, None) == plane.ravel().tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_are_read_by_the_page(dtype: type) -> None:
+    draw = np.random.default_rng(4)
+    size = np.dtype(dtype).itemsize
+    rounded = (draw.normal(size=60).astype(dtype) * dtype(16)).round() / dtype(16)
+    for values in (rounded, draw.normal(size=50).astype(dtype), np.full(5, 0.75, dtype), np.zeros(0, dtype)):
+        assert stranger.floats(encode_floats(values), size, len(values)) == values.tobytes()

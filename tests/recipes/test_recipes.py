@@ -1,0 +1,150 @@
+"""Every paper of recipes/ on a tiny stand-in of its network: it loads, runs, and leaves what it says."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from cortado.compress import compress
+from cortado.forms.masked import Masked
+from cortado.forms.palette import Palette
+from cortado.nets.catalog import by_name
+from cortado.nets.lenet import LeNet5, LeNet300100
+from cortado.nets.resnet import CifarResNet
+from cortado.nets.vgg import CifarVgg
+from cortado.network.view import parameter_places
+from cortado.network.where import choose
+from cortado.recipe import read
+from cortado.task import Data, Task
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+PAPERS = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("fewest_bytes"))
+SAMPLES = 24
+MASKING = ("repeat", "prune/weights", "tune", "rewind")
+
+
+def small_lenet_300_100():
+    network = LeNet300100()
+    network.fc1, network.fc2, network.fc3 = nn.Linear(784, 16), nn.Linear(16, 12), nn.Linear(12, 10)
+    return network
+
+
+def small_lenet_5():
+    network = LeNet5()
+    network.conv1, network.conv2 = nn.Conv2d(1, 4, 5), nn.Conv2d(4, 6, 5)
+    network.fc1, network.fc2 = nn.Linear(96, 20), nn.Linear(20, 10)
+    return network
+
+
+STAND_INS = {
+    "lenet_300_100": (small_lenet_300_100, (1, 28, 28)),
+    "lenet_5": (small_lenet_5, (1, 28, 28)),
+    "resnet_20": (lambda: CifarResNet(1, width=4), (3, 32, 32)),
+    "resnet_56": (lambda: CifarResNet(1, width=4), (3, 32, 32)),
+    "vgg_16_cifar": (lambda: CifarVgg(width=0.06), (3, 32, 32)),
+}
+
+
+def tiny(recipe):
+    torch.manual_seed(0)
+    make, shape = STAND_INS[recipe.network]
+    data = Data(torch.randn(SAMPLES, *shape), torch.arange(SAMPLES) % 10)
+    return make().eval(), Task(data, data, data, calibration=data, batch=8)
+
+
+def shortened(data):
+    """The same stages with trainings of a third of an epoch: one step."""
+    if isinstance(data, list):
+        return [shortened(part) for part in data]
+    if not isinstance(data, dict):
+        return data
+    short = {key: shortened(value) for key, value in data.items()}
+    if "epochs" in short:
+        short["epochs"] = 0.34
+    return short
+
+
+def last_prunings(stages):
+    """(where, keep) of each prune/weights in the last round it runs."""
+    found = {}
+    for stage in stages:
+        for name, knobs in stage.items() if isinstance(stage, dict) else ():
+            if name == "repeat":
+                found |= last_prunings(knobs["do"])
+            elif name == "prune/weights":
+                keep = knobs["keep"]
+                found[knobs.get("where", "*"), knobs.get("across", False)] = (
+                    keep[-1] if isinstance(keep, list) else keep
+                )
+    return found
+
+
+def only_masked(data, plain, task):
+    """The network after the stages that make and keep masks."""
+    stages = [stage for stage in data["stages"] if isinstance(stage, dict) and next(iter(stage)) in MASKING]
+    return compress(plain, task, {**data, "stages": stages})[0]
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
+def test_recipe_says_what_it_is(path):
+    recipe = read(path)
+    assert recipe.name and recipe.paper and recipe.says
+    assert set(recipe.figures) <= {"paper", "ours"}
+    with torch.device("meta"):
+        assert isinstance(by_name(recipe.network), nn.Module)
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
+def test_recipe_keeps_the_shares_it_names(path):
+    data = shortened(yaml.safe_load(path.read_text(encoding="utf8")))
+    recipe = read(copy.deepcopy(data))
+    plain, task = tiny(recipe)
+    network = only_masked(data, plain, task)
+    weights = {weight.path: weight for weight in parameter_places(network)}
+    for (where, across), keep in last_prunings(data["stages"]).items():
+        chosen = [weights[name] for name in choose(where, {n: len(w.shape) for n, w in weights.items()})]
+        groups = [chosen] if across else [[weight] for weight in chosen]
+        for group in groups:
+            entries = sum(weight.shape.numel() for weight in group)
+            assert sum(int(weight.form.mask.sum()) for weight in group) == round(keep * entries), where
+
+
+@pytest.mark.parametrize("path", [p for p in PAPERS if "deep_compression" in p.name], ids=lambda path: path.stem)
+def test_deep_compression_ends_with_masks_and_shared_values(path):
+    data = shortened(yaml.safe_load(path.read_text(encoding="utf8")))
+    plain, task = tiny(read(copy.deepcopy(data)))
+    network, report = compress(plain, task, data)
+    knobs = next(stage["share/kmeans"] for stage in data["stages"] if "share/kmeans" in stage)
+    most = 2 ** max(knobs["bits"], knobs.get("conv_bits", 0))
+    masked = 0
+    for weight in parameter_places(network):
+        if len(weight.shape) > 1:
+            masked += isinstance(weight.form, Masked)
+            inner = weight.form.kept if isinstance(weight.form, Masked) else weight.form
+            assert isinstance(inner, Palette) and len(inner.book) <= most
+    assert masked
+    assert report.size_bytes < report.plain_bytes / 3
+
+
+def test_dense_sparse_dense_ends_dense():
+    data = shortened(yaml.safe_load((FOLDER / "dense_sparse_dense.yaml").read_text(encoding="utf8")))
+    plain, task = tiny(read(copy.deepcopy(data)))
+    network, report = compress(plain, task, data)
+    assert report.stages[0].nonzero == pytest.approx(0.5, abs=0.01)
+    assert report.stages[-1].nonzero > 0.9
+
+
+def test_control_differs_from_the_ticket_in_its_values_alone():
+    networks = []
+    for name in ("lottery_ticket", "lottery_control"):
+        data = shortened(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf8")))
+        plain, task = tiny(read(copy.deepcopy(data)))
+        networks.append(compress(plain, task, data)[0])
+    ticket, control = networks
+    for mine, other in zip(parameter_places(ticket), parameter_places(control), strict=True):
+        if len(mine.shape) > 1:
+            assert torch.equal(mine.form.mask, other.form.mask)
+            assert not torch.equal(mine.dense(), other.dense())

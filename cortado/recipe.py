@@ -3,6 +3,8 @@
 import dataclasses
 import importlib
 import pkgutil
+import re
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +17,7 @@ from cortado.errors import BadRecipe, CortadoError
 from cortado.method import Method
 from cortado.methods.repeat import Repeat
 
+EXPONENT = re.compile(r"[+-]?[0-9]+\.?[0-9]*[eE][+-]?[0-9]+")
 KEYS = ("name", "paper", "says", "figures", "network", "task", "match", "stages")
 
 
@@ -95,10 +98,27 @@ def make_stage(name: str, knobs: dict[str, Any], where: str = "recipe") -> Metho
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(fields))}."
             raise BadRecipe(f"{where} ({name}): no knob {key!r}; {hint}")
     try:
-        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in knobs.items()}
+        values: dict[str, Any] = {key: value_of(value) for key, value in knobs.items()}
         return kind(**values)
     except CortadoError as error:
         raise type(error)(f"{where}: {error}") from error
+
+
+def value_of(value: Any) -> Any:
+    """A knob's value as YAML gives it: lists become tuples, and 1e-5, which YAML takes for a word, a number."""
+    if isinstance(value, list):
+        return tuple(value_of(one) for one in value)
+    number = isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value)
+    return float(value) if number else value
+
+
+def as_knob(value: Any) -> Any:
+    """A value as YAML gives it: lists become tuples, and 1e-5, which YAML takes for a word, a number."""
+    if isinstance(value, list):
+        return tuple(as_knob(inner) for inner in value)
+    if isinstance(value, str) and EXPONENT.fullmatch(value):
+        return float(value)
+    return value
 
 
 def make_repeat(knobs: dict[str, Any], where: str) -> Repeat:
@@ -188,7 +208,9 @@ def read_mapping(data: dict[str, Any]) -> Recipe:
                 f"recipe: no key {key!r}; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(KEYS)}"
             )
     head = {key: value for key, value in data.items() if key != "stages"}
-    return dataclasses.replace(read(list(data.get("stages") or [])), **head)
+    if not isinstance(data.get("stages"), list):
+        raise BadRecipe(f"recipe: stages must be a list, got {data.get('stages')!r}. Write stages: [prune/weights, tune].")
+    return dataclasses.replace(read(data["stages"]), **head)
 
 
 def read_words(text: str, number: int) -> Method:

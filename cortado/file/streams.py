@@ -64,6 +64,7 @@ def encode_form(form: Form, codec: str, place: Place | None = None, prefix: str 
     """The streams of a form's arrays, in the order of its class."""
     place = place or Place(form.shape)
     parts, found, inner = form.parts(), [], place
+    sizes = type(form).sizes(form.shape, form.spec())
     for name, sort in form.arrays.items():
         if sort == FORM:
             found += encode_form(parts[name], codec, inner, f"{prefix}{name}.")
@@ -72,10 +73,10 @@ def encode_form(form: Form, codec: str, place: Place | None = None, prefix: str 
             found.append(Stream(prefix + name, None, encode_floats(as_floats(parts[name]))))
             continue
         values = parts[name].cpu().numpy().astype(np.int32)
-        if values.size == place.count:
-            coded = encode_plane(place.spread(values), place.where, codec)
-        else:
+        if name in sizes:
             coded = encode_plane(values.reshape(-1), None, codec)
+        else:
+            coded = encode_plane(place.spread(values), place.where, codec)
         found.append(Stream(prefix + name, coded.codec, coded.body))
         if sort == MASK:
             inner = place.inside(values.astype(bool))

@@ -63,12 +63,29 @@ def test_diagonal_of_a_hidden_layer_is_the_hessian_of_kl():
         assert float(torch.corrcoef(torch.stack([h.flatten(), wanted.flatten()]))[0, 1]) > 0.95
 
 
-def test_score_is_half_the_diagonal_times_the_squared_weight():
+class AsItIs(Curvature):
+    """The same, with every curvature believed as it was measured."""
+
+    shrink = 0.0
+
+
+def test_score_is_half_the_diagonal_times_the_squared_weight_when_nothing_is_shrunk():
     network = nn.Sequential(nn.Linear(3, 3)).eval()
     task, view = problem(network, 50)
+    (h,) = AsItIs().diagonal(view.weights(), view, task)
+    (worth,) = AsItIs().of(view.weights(), view, task)
+    torch.testing.assert_close(worth, h * network[0].weight.detach() ** 2 / 2)
+
+
+def test_weight_that_is_silent_on_the_samples_is_not_free():
+    """Its curvature is measured as 0; the mean of its tensor stands in, in two parts to one."""
+    network = nn.Sequential(nn.Linear(3, 3)).eval()
+    task, view = problem(network, 50)
+    task.calibration.inputs[:, 1] = 0
     (h,) = Curvature().diagonal(view.weights(), view, task)
     (worth,) = Curvature().of(view.weights(), view, task)
-    torch.testing.assert_close(worth, h * network[0].weight.detach() ** 2 / 2)
+    assert (h[:, 1] == 0).all()
+    torch.testing.assert_close(worth[:, 1], h.mean() * network[0].weight.detach()[:, 1] ** 2)
 
 
 def test_higher_temperature_says_more_about_what_is_known_by_heart():

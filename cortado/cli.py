@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from cortado.budget import read_limits
 from cortado.bundle import FILE, check_bundle, write_bundle
 from cortado.compress import compress
-from cortado.errors import BadRecipe, CortadoError, Stopped
+from cortado.errors import BadRecipe, BadValue, CortadoError, Stopped
 from cortado.file.artifact import load
 from cortado.file.inspection import inspect as inspect_file
 from cortado.file.whole import write_whole
@@ -113,6 +113,8 @@ def inspect_command(file: str, job: str | None) -> None:
 @in_words
 def unpack_command(file: str, job: str, out: str) -> None:
     """Write the dense weights that FILE holds as safetensors."""
+    if not Path(out).absolute().parent.is_dir():
+        raise BadValue(f"unpack: the folder of {out} does not exist. Make it first, or write elsewhere.")
     network = load(path_of(file), read_job(job).make)
     dense = dense_state(network)
     partial = Path(out).with_name(f".{Path(out).name}.part")

@@ -1,5 +1,6 @@
 """Compress: run a recipe stage by stage, measure in between, keep a checkpoint, and end with a verdict."""
 
+import copy
 import json
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from cortado.network.view import View, parameter_places, working_copy
 from cortado.progress import Progress, quiet
 from cortado.recipe import Recipe, read, stage_data
 from cortado.report import Compared, Line, Report, Stage, environment, paired_interval
-from cortado.task import Task
+from cortado.task import Data, Task
 
 
 def compress(
@@ -73,6 +74,7 @@ class Run:
     def __post_init__(self) -> None:
         self.rows: list[Stage] = []
         self.warnings: list[str] = []
+        self.reference: nn.Module | None = None
 
     def all_stages(self, resume: bool) -> tuple[nn.Module, Report]:
         plain_choice = mean_score(self.plain, self.task.choice, self.task.score)
@@ -88,16 +90,17 @@ class Run:
         method = self.recipe.stages[number]
         where = f"stage {number + 1} ({method.name()})"
         start, before, products = time.perf_counter(), picture(network), matrices(network)
-        view = View(network, self.plain, self.task.example, self.progress)
+        if method.lossy and not method.trains:
+            self.reference = copy.deepcopy(network)
         try:
-            method.apply(view, self.task)
+            method.apply(self.view(network), self.task)
         except CortadoError as error:
             raise type(error)(f"{where}: {error}") from error
         check_changed(where, method, before, picture(network))
         following = self.recipe.stages[number + 1] if number + 1 < len(self.recipe.stages) else None
         due = self.recipe.match and method.lossy and not method.trains and not isinstance(following, Match)
         if due and matrices(network) != products:
-            Match().apply(View(network, self.plain, self.task.example, self.progress), self.task)
+            Match().apply(self.view(network), self.task)
         body = encode(network, self.plain)
         # What goes on is what the file gives back: every stage is proved, and a resumed run takes the same way.
         used = {type(part) for part in network.modules() if isinstance(part, Form)}
@@ -105,6 +108,9 @@ class Run:
         self.rows.append(self.measured(network, method, len(body), time.perf_counter() - start))
         self.keep(number, body)
         return network
+
+    def view(self, network: nn.Module) -> View:
+        return View(network, self.plain, self.task.example, self.progress, self.reference)
 
     def measured(self, network: nn.Module, method: Method, size_bytes: int, seconds: float) -> Stage:
         weights = [weight for weight in parameter_places(network) if len(weight.shape) >= 2]
@@ -128,12 +134,13 @@ class Run:
         )  # fmt: skip
 
     def key(self) -> str:
-        """Stands for everything a stage's result depends on: recipe, network with its values, seed, data sizes."""
-        sums = blake2b(digest_size=16)
-        sums.update(json.dumps(plain_data(self.recipe.as_data()), sort_keys=True).encode())
+        """Stands for everything a stage's result depends on: recipe, network with its values, task with its data."""
+        task, sums = self.task, blake2b(digest_size=16)
+        sums.update(json.dumps(identity(self.recipe.as_data()), sort_keys=True).encode())
         sums.update(encode(self.plain, self.plain, "bits"))
-        task = self.task
-        sums.update(repr((task.name, task.seed, task.batch, len(task.train), len(task.choice))).encode())
+        sums.update(repr((task.name, task.seed, task.batch, identity(task.loss), identity(task.score.each))).encode())
+        for data in (task.train, task.choice, task.calibration):
+            sums.update(sum_of_data(data))
         return sums.hexdigest()
 
     def keep(self, number: int, body: bytes) -> None:
@@ -158,34 +165,58 @@ class Run:
                 break
             try:
                 note = json.loads(base.with_suffix(".json").read_text(encoding="utf8"))
-            except ValueError as error:
+                other, kept = note["key"] != key, Stage(**note["row"])
+            except (ValueError, KeyError, TypeError) as error:
                 raise BadFile(
                     f"compress: {base}.json is damaged ({error}). Delete the folder's stages and start anew."
                 ) from error
-            if note["key"] != key:
+            if other:
                 self.warnings.append(
                     f"stage {number + 1} in {self.folder} is of another run (recipe, network, data or seed): done anew"
                 )
                 break
-            found = load(base.with_suffix(".cortado"), self.plain, self.forms)
-            self.rows.append(Stage(**note["row"]))
+            self.rows.append(kept)
+            self.reference, found = found, load(base.with_suffix(".cortado"), self.plain, self.forms)
         return found
+
+
+def identity(value: Any) -> Any:
+    """The same as JSON data, in which a network is its class with a sum of its values, and a function its name."""
+    if isinstance(value, dict):
+        return {str(key): identity(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [identity(inner) for inner in value]
+    if isinstance(value, nn.Module):
+        return [type(value).__name__, picture(value)[0].hex()]
+    return plain_data(value) if not callable(value) else getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def sum_of_data(data: Data | None) -> bytes:
+    """A sum over samples in memory; of a Dataset over its length, first and last item."""
+    sums = blake2b(digest_size=16)
+    if data is not None:
+        whole = data if data.items is None else data.pick(torch.tensor([0, len(data) - 1]))
+        parts = whole.inputs if isinstance(whole.inputs, tuple) else (whole.inputs,)
+        for part in (*parts, whole.targets):
+            sums.update(repr((len(data), tuple(part.shape), str(part.dtype))).encode() + bytes_of(part))
+    return sums.digest()
+
+
+def bytes_of(value: torch.Tensor) -> bytes:
+    """The bytes of a tensor."""
+    return value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
 
 
 def picture(network: nn.Module) -> tuple[bytes, bytes]:
     """Sums over the values, and over the forms that hold them."""
     values, forms = blake2b(digest_size=16), blake2b(digest_size=16)
     for name, value in network.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            continue
         forms.update(repr((name, tuple(value.shape), str(value.dtype))).encode())
-        forms.update(
-            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
-        )
+        forms.update(bytes_of(value))
     for weight in parameter_places(network):
-        values.update(
-            weight.dense().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-            if weight.shape.numel()
-            else b""
-        )
+        values.update(bytes_of(weight.dense()))
     return values.digest(), forms.digest()
 
 
@@ -194,7 +225,7 @@ def matrices(network: nn.Module) -> bytes:
     sums = blake2b(digest_size=16)
     for weight in parameter_places(network):
         if len(weight.shape) >= 2 and weight.shape.numel():
-            sums.update(weight.dense().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            sums.update(bytes_of(weight.dense()))
     return sums.digest()
 
 

@@ -3,9 +3,11 @@
 import dataclasses
 import importlib
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from cortado.tasks.catalog import built_in
 from cortado.tune import Plan, train
 
 KEYS = ("network", "options", "weights", "task", "task_options", "train", "recipe", "limits", "seed")
+SORT_WORDS = {str: "a name", int: "a whole number", dict: "keys with values", list: "a list"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Job:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(task.seed)
             network = self.make()
-        kept = folder / "plain.safetensors" if folder else None
+        # What was trained for this very job is kept; a job that brings its own network always gives that.
+        kept = folder / f"plain_{self.mark(task)}.safetensors" if folder and self.training else None
         source = self.weights or (kept if kept and kept.exists() else None)
         if source is not None:
             load_weights(network, source)
@@ -58,6 +62,11 @@ class Job:
             kept.parent.mkdir(parents=True, exist_ok=True)
             save_file(own_tensors(network), kept)
         return network.eval()
+
+    def mark(self, task: Task) -> str:
+        """Stands for the job as written and its seed."""
+        said = json.dumps([self.text, self.training, task.name, task.seed], sort_keys=True, default=str)
+        return blake2b(said.encode(), digest_size=6).hexdigest()
 
 
 def plan_of(tune: Method, task: Task, progress: Progress) -> Plan:
@@ -82,7 +91,12 @@ def load_weights(network: nn.Module, path: Path) -> None:
         with np.load(path) as arrays:
             state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     else:
-        state = load_file(path)
+        try:
+            state = load_file(path)
+        except Exception as error:
+            raise BadNetwork(
+                f"job: {path} is not a safetensors file ({error}). Save the weights as safetensors or npz."
+            ) from error
     wanted = network.state_dict()
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     surplus = [name for name in state if name not in wanted]
@@ -115,6 +129,7 @@ def read_job(source: str, seed: int | None = None) -> Job:
 
 
 def job_of_file(path: Path, seed: int | None) -> Job:
+    """A job from a YAML file; keys that are not known are refused with near ones."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf8"))
     except (OSError, yaml.YAMLError) as error:
@@ -130,7 +145,8 @@ def job_of_file(path: Path, seed: int | None) -> Job:
     for key in ("network", "task"):
         if key not in data:
             raise BadRecipe(f"job: {path} names no {key}. Add {key}: ...")
-    number = seed if seed is not None else int(data.get("seed", 0))
+    check_sorts(data)
+    number = seed if seed is not None else data.get("seed", 0)
     options, task_options = dict(data.get("options") or {}), dict(data.get("task_options") or {})
     weights = path.parent / data["weights"] if data.get("weights") else None
     return Job(
@@ -139,6 +155,14 @@ def job_of_file(path: Path, seed: int | None) -> Job:
         weights=weights, training=dict(data.get("train") or {}), recipe=beside(path, data.get("recipe")),
         limits=tuple(data.get("limits") or ()), text=data,
     )  # fmt: skip
+
+
+def check_sorts(data: dict[str, Any]) -> None:
+    """Raises BadRecipe for a key whose value is of a sort that it cannot be."""
+    sorts = {"network": str, "task": str, "weights": str, "seed": int, "options": dict, "task_options": dict}
+    for key, sort in (sorts | {"train": dict, "limits": list}).items():
+        if data.get(key) is not None and not isinstance(data[key], sort):
+            raise BadRecipe(f"job: {key} must be {SORT_WORDS[sort]}, got {data[key]!r}. See examples/digits.yaml.")
 
 
 def beside(path: Path, recipe: Any) -> Any:

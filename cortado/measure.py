@@ -27,7 +27,7 @@ def scores(network: nn.Module, data: Data, score: Score, batch: int = 256) -> Te
         with torch.no_grad():
             for inputs, targets in data.batches(batch):
                 outputs = run(network, to_device(inputs, device))
-                each = score.each(outputs, targets.to(device))
+                each = scored(score, outputs, targets.to(device))
                 if each.shape != (len(targets),):
                     raise BadTask(
                         f"task: the score {score.name!r} must give one number a sample, "
@@ -42,7 +42,7 @@ def scores(network: nn.Module, data: Data, score: Score, batch: int = 256) -> Te
 def run(network: nn.Module, inputs: Any) -> Any:
     try:
         outputs = outputs_of(network, inputs)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
         shapes = [tuple(part.shape) for part in (inputs if isinstance(inputs, tuple) else (inputs,))]
         raise BadNetwork(
             f"network: it cannot take inputs of shape {shapes} ({error}). Check the task's data and prepare."
@@ -50,6 +50,16 @@ def run(network: nn.Module, inputs: Any) -> Any:
     if isinstance(outputs, Tensor) and not bool(torch.isfinite(outputs).all()):
         raise BadNetwork("network: its outputs hold NaN or infinite values. Check the weights and the inputs' scaling.")
     return outputs
+
+
+def scored(score: Score, outputs: Any, targets: Tensor) -> Tensor:
+    try:
+        return score.each(outputs, targets)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise BadTask(
+            f"task: the score {score.name!r} cannot take outputs of {type(outputs).__name__} with targets of shape "
+            f"{tuple(targets.shape)} ({error}). Give the task a score of its own: Score(each=...)."
+        ) from error
 
 
 def mean_score(network: nn.Module, data: Data, score: Score) -> float:

@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import pkgutil
 import re
-import re
+import typing
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,7 +17,6 @@ from cortado.errors import BadRecipe, CortadoError
 from cortado.method import Method
 from cortado.methods.repeat import Repeat
 
-EXPONENT = re.compile(r"[+-]?[0-9]+\.?[0-9]*[eE][+-]?[0-9]+")
 KEYS = ("name", "paper", "says", "figures", "network", "task", "match", "stages")
 
 
@@ -37,6 +36,10 @@ class Recipe:
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
     network: Any = None
     task: Any = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.match, bool):
+            raise BadRecipe(f"recipe: match must be true or false, got {self.match!r}.")
 
     def as_data(self) -> dict[str, Any]:
         """The recipe with every knob written out, as plain data that read() takes back."""
@@ -98,27 +101,24 @@ def make_stage(name: str, knobs: dict[str, Any], where: str = "recipe") -> Metho
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(fields))}."
             raise BadRecipe(f"{where} ({name}): no knob {key!r}; {hint}")
     try:
-        values: dict[str, Any] = {key: value_of(value) for key, value in knobs.items()}
+        hints = typing.get_type_hints(kind)
+        values: dict[str, Any] = {key: value_of(value, hints[key]) for key, value in knobs.items()}
         return kind(**values)
     except CortadoError as error:
         raise type(error)(f"{where}: {error}") from error
 
 
-def value_of(value: Any) -> Any:
-    """A knob's value as YAML gives it: lists become tuples, and 1e-5, which YAML takes for a word, a number."""
+def value_of(value: Any, hint: Any = None) -> Any:
+    """A knob's value as YAML gives it: lists become tuples, 1e-5, which YAML takes for a word, a number.
+
+    A number where a text is meant is a name: the layers of an nn.Sequential are called 0, 1, 2.
+    """
     if isinstance(value, list):
         return tuple(value_of(one) for one in value)
+    if hint is str:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     number = isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value)
     return float(value) if number else value
-
-
-def as_knob(value: Any) -> Any:
-    """A value as YAML gives it: lists become tuples, and 1e-5, which YAML takes for a word, a number."""
-    if isinstance(value, list):
-        return tuple(as_knob(inner) for inner in value)
-    if isinstance(value, str) and EXPONENT.fullmatch(value):
-        return float(value)
-    return value
 
 
 def make_repeat(knobs: dict[str, Any], where: str) -> Repeat:
@@ -141,6 +141,8 @@ def pick_turn(stage: Any, turn: int, times: int, where: str) -> Any:
         return stage
     picked: dict[str, Any] = {}
     for name, knobs in stage.items():
+        if knobs is not None and not isinstance(knobs, dict):
+            raise BadRecipe(f"{where} (repeat): the knobs of {name} must be keys with values, got {knobs!r}.")
         picked[name] = dict(knobs or {})
         for key, value in picked[name].items():
             if isinstance(value, list) and name != "repeat":
@@ -209,7 +211,9 @@ def read_mapping(data: dict[str, Any]) -> Recipe:
             )
     head = {key: value for key, value in data.items() if key != "stages"}
     if not isinstance(data.get("stages"), list):
-        raise BadRecipe(f"recipe: stages must be a list, got {data.get('stages')!r}. Write stages: [prune/weights, tune].")
+        raise BadRecipe(
+            f"recipe: stages must be a list, got {data.get('stages')!r}. Write stages: [prune/weights, tune]."
+        )
     return dataclasses.replace(read(data["stages"]), **head)
 
 
@@ -225,5 +229,15 @@ def read_words(text: str, number: int) -> Method:
         key, equals, value = word.partition("=")
         if not equals:
             raise BadRecipe(f"recipe, stage {number} ({words[0]}): {word!r} is not key=value.")
-        knobs[key] = yaml.safe_load(value)
+        if key in knobs:
+            raise BadRecipe(f"recipe, stage {number} ({words[0]}): {key} is given twice. Keep the one you mean.")
+        knobs[key] = word_value(value)
     return make_stage(words[0], knobs, f"recipe, stage {number}")
+
+
+def word_value(text: str) -> Any:
+    """A value in one line of text: what YAML makes of it, or the text itself where YAML sees a sign of its own (*.bias)."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

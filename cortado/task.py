@@ -50,6 +50,9 @@ class Data:
                     "Pass cortado.Data(inputs, targets)."
                 )
             self.items, inputs, targets = inputs, inputs, range(len(inputs))
+        if self.items is None:
+            inputs = tuple(map(torch.as_tensor, inputs)) if isinstance(inputs, tuple) else torch.as_tensor(inputs)
+            targets = torch.as_tensor(targets)
         if count_of(inputs) != len(targets):
             raise BadTask(
                 f"task: inputs and targets differ in length, got {count_of(inputs)} and {len(targets)}. "
@@ -138,7 +141,12 @@ def collated(items: Dataset[Any], numbers: list[int]) -> tuple[Any, Tensor]:
 
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:
-    """1.0 for each sample whose largest output is its target, else 0.0."""
+    """1.0 for each sample whose largest output is its target, else 0.0.  Raises BadTask for labels without an output."""
+    if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < outputs.shape[1]:
+        raise BadTask(
+            f"task: labels must lie in 0..{outputs.shape[1] - 1}, as the network has {outputs.shape[1]} outputs, "
+            f"got {int(targets.min())}..{int(targets.max())}. Correct the labels or the network."
+        )
     return (outputs.argmax(1) == targets).float()
 
 

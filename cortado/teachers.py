@@ -1,5 +1,6 @@
 """Teachers: one network or an ensemble whose softened outputs a student learns from."""
 
+import copy
 import dataclasses
 import importlib
 from collections.abc import Sequence
@@ -42,8 +43,7 @@ def softened(
     running them at every step. Memory: one probability a sample and class, float32.
     """
     device = next((p.device for p in teachers[0].parameters()), torch.device("cpu"))
-    for teacher in teachers:
-        teacher.eval()
+    teachers = [copy.deepcopy(teacher).eval() for teacher in teachers]
     answers, owns = [], []
     for inputs, own in task.train.plain().batches(256):
         answers.append(ensemble(teachers, to_device(inputs, device), temperature, half).cpu())

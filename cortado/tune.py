@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from cortado.errors import BadNetwork, BadValue
+from cortado.errors import BadNetwork, BadTask, BadValue
 from cortado.progress import Progress, quiet
 from cortado.task import Task, to_device
 from cortado.teachers import distillation, ensemble, softened
@@ -73,7 +73,9 @@ class Loop:
         self.device = next((p.device for p in network.parameters()), torch.device("cpu"))
         self.rank, self.world = ranks()
         self.batch = plan.batch or task.batch
-        self.steps = max(1, math.ceil(len(task.train) / self.batch))
+        # A last batch of one sample is left out: it has no variance, which a batch norm wants.
+        self.alone = len(task.train) % self.batch == 1 and len(task.train) > 1
+        self.steps = max(1, math.ceil(len(task.train) / self.batch) - self.alone)
         self.total = max(1, round(plan.epochs * self.steps))
         self.half = half_precision(network, plan.precision, self.device)
         if self.half:
@@ -132,7 +134,7 @@ class Loop:
         generator = self.task.generator(7919 * self.plan.seed + epoch + 1)
         losses = []
         for inputs, targets in self.task.train.batches(self.batch, generator):
-            if step >= self.total:
+            if step >= self.total or (self.alone and len(targets) == 1):
                 break
             self.set_rate(step / self.total)
             inputs, targets = shard(inputs, self.rank, self.world), targets[self.rank :: self.world]
@@ -169,11 +171,20 @@ class Loop:
     def loss(self, outputs: Any, inputs: Any, targets: Tensor) -> Tensor:
         plan = self.plan
         outputs = outputs.float() if isinstance(outputs, Tensor) else outputs
-        loss = plan.hard * self.task.loss(outputs, targets) if plan.hard else torch.zeros((), device=self.device)
+        loss = plan.hard * self.task_loss(outputs, targets) if plan.hard else torch.zeros((), device=self.device)
         if not self.teachers or not plan.soft:
             return loss
         soft = ensemble(self.teachers, inputs, plan.temperature, self.half_teachers)
         return loss + plan.soft * distillation(outputs, soft, plan.temperature)
+
+    def task_loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        try:
+            return self.task.loss(outputs, targets)
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            raise BadTask(
+                f"{self.plan.says}: the task's loss cannot take outputs of {shape_text(outputs)} with targets of "
+                f"{shape_text(targets)} ({error}). Check labels, shapes and loss."
+            ) from error
 
     def set_rate(self, done: float) -> None:
         schedule = self.plan.schedule
@@ -197,6 +208,11 @@ class Loop:
                 self.mean[name] = value.detach().clone()
             else:
                 self.mean[name].lerp_(value.detach(), 1 / self.averaged)
+
+
+def shape_text(value: Any) -> str:
+    """Shape and type of a tensor for a message; of anything else its class."""
+    return f"shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def call(network: nn.Module, inputs: Any, channels_last: bool = False) -> Any:

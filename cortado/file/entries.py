@@ -67,18 +67,26 @@ def fingerprint(plain: nn.Module, entries: list[Entry]) -> bytes:
 def held_at(network: nn.Module, entry: Entry) -> Form | Tensor:
     """What holds an entry in a compressed network: a form or a plain tensor.  Raises BadNetwork when it is gone."""
     modules = dict(network.named_modules())
-    path, name = entry.places[0]
-    layer = modules.get(path)
-    form = None if layer is None else form_of(layer, name)
-    if form is not None:
-        return form
-    value = None if layer is None else layer._parameters.get(name, layer._buffers.get(name))
+    found = [value_at(modules.get(path), name) for path, name in entry.places]
+    if any(value is not found[0] for value in found):
+        raise BadNetwork(
+            f"file: {entry.name} is shared by {len(entry.places)} layers of the plain network and no longer in this one. "
+            "Tie the layers again, or untie them in the plain network too."
+        )
+    value = found[0]
     if value is None:
         raise BadNetwork(
             f"file: the compressed network has no {entry.name}, which the plain one has. "
             "Compare it with the network it was made from."
         )
-    return value.detach()
+    return value if isinstance(value, Form) else value.detach()
+
+
+def value_at(layer: nn.Module | None, name: str) -> Form | Tensor | None:
+    """The form, parameter or buffer of a layer that has this name; None when there is none."""
+    if layer is None:
+        return None
+    return form_of(layer, name) or layer._parameters.get(name, layer._buffers.get(name))
 
 
 def put(modules: dict[str, nn.Module], entry: Entry, value: Form | Tensor) -> None:

@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
-from cortado.errors import BadFile
+from cortado.errors import BadFile, BadValue
 
 
 def write_whole(path: Path, body: bytes) -> None:
     """All of a file or nothing."""
+    if not path.parent.is_dir():
+        raise BadValue(f"file: the folder {path.parent} does not exist. Make it first, or write elsewhere.")
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         partial.write_bytes(body)

@@ -80,7 +80,10 @@ def hold(layer: nn.Module, name: str, form: Form) -> None:
     Works for any layer with a parameter of that name, a user's own included.  The form may have another shape than
     the parameter had (after a cut).  Raises BadNetwork when the layer has no such parameter.
     """
-    names = held_names(layer)
+    names, before = held_names(layer), form_of(layer, name)
+    learned = [] if before is None else list(before.parameters())
+    if learned and not any(parameter.requires_grad for parameter in learned):
+        form.requires_grad_(False)
     if name not in names:
         if layer._parameters.get(name) is None:
             known = ", ".join(key for key, value in layer._parameters.items() if value is not None) or "none"

@@ -94,5 +94,5 @@ class LearnedStep(Rounding):
 
     def settle(self, values: Tensor) -> Form:
         # A step of 16 bits costs the file two bytes less and the network nothing.
-        step = self.size.detach().bfloat16().float()
+        step = self.size.detach().bfloat16().to(values.dtype)
         return Quantized((values / self.size.detach()).round(), step.reshape(1))

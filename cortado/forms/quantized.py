@@ -50,6 +50,8 @@ class Quantized(Form):
         clip: str = "range",
     ) -> "Quantized":
         """Round `values` to 2**bits levels.  `clip`: "range" spans all values, "mse" the span of least squared error."""
+        # A group is at most a row.
+        group = min(group, max(1, values.shape[1:].numel())) if layout == "group" and values.dim() else group
         if values.numel() == 0:
             ones = torch.ones(scales_of(values.shape, layout, group))
             return cls(values.int(), ones, None if symmetric else 0 * ones, layout, group)
@@ -117,6 +119,9 @@ class Quantized(Form):
     def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
         if spec["layout"] not in (TENSOR, CHANNEL, GROUP) or spec["symmetric"] not in (0, 1):
             raise BadValue(f"forms/quantized: no such layout, got {spec}.")
+        row = shape[1:].numel() if len(shape) else 1
+        if not (1 <= spec["group"] <= max(1, row) if spec["layout"] == GROUP else spec["group"] == 0):
+            raise BadValue(f"forms/quantized: a group of {spec['group']} does not fit rows of {row}.")
         count = scales_of(shape, layout_name(spec), spec["group"])
         return {"scale": count, "zero": 0 if spec["symmetric"] else count}
 

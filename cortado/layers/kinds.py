@@ -6,9 +6,7 @@ from cortado.layers import attention, conv, embedding, linear, norm, recurrent
 from cortado.layers.kind import Kind
 
 KINDS = {
-    kind.layer_class: kind
-    for family in (linear, conv, norm, embedding, recurrent, attention)
-    for kind in family.KINDS
+    kind.layer_class: kind for family in (linear, conv, norm, embedding, recurrent, attention) for kind in family.KINDS
 }
 
 

@@ -1,4 +1,4 @@
-"""match: give each output channel the mean and variance back that it had in the plain network."""
+"""match: give each output channel the mean and variance back that it had before a lossy step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,10 +88,10 @@ def plain_moments(view: View, inputs: Any) -> dict[str, Moments]:
         layer.register_forward_pre_hook(before(path))
         if isinstance(layer, NORMS)
         else layer.register_forward_hook(after(path))
-        for path, layer in view.plain.named_modules()
+        for path, layer in view.reference.named_modules()
         if isinstance(layer, (*NORMS, *PRODUCTS))
     ]
-    run_once(view.plain, inputs, hooks)
+    run_once(view.reference, inputs, hooks)
     return found
 
 

@@ -1,5 +1,6 @@
 """repeat: a few stages, several times, gently."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,9 @@ class Repeat(Method):
             )
 
     def apply(self, view: View, task: Task) -> None:
+        reference = view.reference
         for stages in self.rounds:
             for stage in stages:
-                stage.apply(View(view.network, view.plain, view.example, view.progress), task)
+                if stage.lossy and not stage.trains:
+                    reference = copy.deepcopy(view.network)
+                stage.apply(View(view.network, view.plain, view.example, view.progress, reference), task)

@@ -23,8 +23,12 @@ class Tune(Method):
 
     epochs: float = knob(1.0, low=0.0, says="passes over the training data")
     rate: float = knob(1e-3, low=0.0, says="learning rate")
-    optimizer: str | Callable[..., Any] = knob("adam", one_of=OPTIMIZERS, says="its name, or parameter groups -> Optimizer")
-    schedule: str | Callable[..., Any] = knob("cosine", one_of=SCHEDULES, says="its name, or share done -> factor of the rate")
+    optimizer: str | Callable[..., Any] = knob(
+        "adam", one_of=OPTIMIZERS, says="its name, or parameter groups -> Optimizer"
+    )
+    schedule: str | Callable[..., Any] = knob(
+        "cosine", one_of=SCHEDULES, says="its name, or share done -> factor of the rate"
+    )
     momentum: float = knob(0.9, low=0.0, high=1.0, says="momentum of sgd")
     decay: float = knob(0.0, low=0.0, says="weight decay (L2)")
     batch: int | None = knob(None, low=1, says="samples a step, when other than the task's")

@@ -150,7 +150,8 @@ def find_units(network: nn.Module, example: Any) -> list[Units]:
 
 
 def is_maker(layer: nn.Module) -> bool:
-    return isinstance(layer, MAKERS) and getattr(layer, "groups", 1) == 1
+    known = isinstance(layer, MAKERS) and getattr(layer, "groups", 1) == 1
+    return known and shape_of(layer, "weight") is not None
 
 
 def tied(network: nn.Module) -> set[int]:

@@ -51,8 +51,8 @@ def input_squares(view: View, weights: list[Weight], data: Data, batch: int) -> 
 
     def note(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-            signal = inputs[0].detach()
-            if not signal.is_floating_point():
+            signal = inputs[0].detach() if inputs else None
+            if signal is None or not signal.is_floating_point():
                 return
             axis = 1 if slides_kernel(layer) and signal.dim() > 2 else signal.dim() - 1
             flat = signal.transpose(0, axis).flatten(1)

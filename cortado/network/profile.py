@@ -243,5 +243,3 @@ def remaining(
         return None
     read = activity.inputs if activity is not None and family != "recurrent" else None
     return cost * nonzero_share * (1.0 if read is None else read)
-
-

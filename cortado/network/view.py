@@ -89,13 +89,22 @@ def layer_parameters(layer: nn.Module) -> list[str]:
 class View:
     """What a method may ask of a network, and the only ways to change it.
 
-    `network` is the working copy, `plain` the user's network as it came (never changed). The pens: `weight.recode`,
+    `network` is the working copy, `plain` the user's network as it came (never changed), `reference` the network as it
+    was before the last lossy step, whose moments `match` gives back. The pens: `weight.recode`,
     `units.cut` and `replace`.
     """
 
-    def __init__(self, network: nn.Module, plain: nn.Module, example: Any, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        plain: nn.Module,
+        example: Any,
+        progress: Progress | None = None,
+        reference: nn.Module | None = None,
+    ) -> None:
         self.network, self.plain, self.example = network, plain, example
         self.progress = progress or quiet()
+        self.reference = reference or plain
 
     @cached_property
     def all_weights(self) -> list[Weight]:
@@ -130,8 +139,12 @@ class View:
 
 def working_copy(network: nn.Module) -> nn.Module:
     """A copy to work on.  Raises BadNetwork when the network has values that are not finite."""
+    parameters = dict(network.named_parameters(remove_duplicate=False))
     for path, value in network.state_dict().items():
-        if value.is_floating_point() and not value.is_meta and not bool(torch.isfinite(value).all()):
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_meta:
+            continue
+        # A buffer may hold infinite values on purpose, as a mask of attention does.
+        if bool((~torch.isfinite(value)).any() if path in parameters else torch.isnan(value).any()):
             raise BadNetwork(
                 f"network: {path} holds NaN or infinite values. Load or train sound weights before compressing them."
             )

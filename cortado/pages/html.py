@@ -65,8 +65,12 @@ def hero(report: Report) -> Markup:
         "div",
         figure("size", smaller, sizes, of_plain),
         figure(report.score_name, change, before_after, f"{words.interval(compared)}: {words.meaning(report)}"),
-        figure("weights left", words.percent(weights.kept), f"{weights.plain_entries:,} → {weights.nonzeros:,}",
-               f"{len(report.stages)} stages in {time_text(seconds * 1000)}"),
+        figure(
+            "weights left",
+            words.percent(weights.kept),
+            f"{weights.plain_entries:,} → {weights.nonzeros:,}",
+            f"{len(report.stages)} stages in {time_text(seconds * 1000)}",
+        ),
         class_="figures",
     )
     sign = tag("span", SIGNS[word], class_="sign", aria_hidden="true")

@@ -1,13 +1,16 @@
 """Activation: a weight is worth its size times that of the signal it reads."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
 from cortado.network.gradients import input_squares
 from cortado.network.view import View, Weight
 from cortado.scores.score import Score
 from cortado.task import Task
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Their inputs lie on axis 0."""
 
 
 class Activation(Score):
@@ -24,7 +27,15 @@ class Activation(Score):
                     f"scores/activation: {weight.path} is not called with a signal of its own. "
                     "Leave it out with where, or use the score magnitude or taylor."
                 )
+            if weight.name.startswith("weight_hh"):
+                raise BadNetwork(
+                    f"scores/activation: {weight.path} reads the hidden state, which is not seen from outside. "
+                    "Leave it out with where, or use the score magnitude or taylor."
+                )
             signal = squares[weight.layer_path].sqrt().to(value)
+            if isinstance(weight.layer, TRANSPOSED):
+                found.append(value * signal.reshape(-1, *[1] * (value.dim() - 1)))
+                continue
             found.append(value * per_input(signal, value.shape).reshape(1, -1, *[1] * (value.dim() - 2)))
         return found
 

@@ -21,7 +21,7 @@ class QuantizeFloats(Method):
 
     The values stay float32, with zeros at their end, which cost the file nothing: 7 bits make them bfloat16. Gains of
     norms span orders of magnitude inside one layer, so that an even grid would lose the small ones. By default all
-    vectors of the names bias and weight are meant; matrices are named by `where`.
+    vectors are meant; matrices are named by `where`.
     """
 
     lossy = True
@@ -30,10 +30,12 @@ class QuantizeFloats(Method):
     mantissa: int = knob(7, low=1, high=22, says="bits kept after the leading one")
 
     def apply(self, view: View, task: Task) -> None:
-        named = self.where != type(self).where
-        for weight in view.weights(self.where):
-            if named or len(weight.shape) < 2:
-                weight.recode(self.rounded)
+        if self.where != type(self).where:
+            chosen = view.weights(self.where)
+        else:
+            chosen = [weight for weight in view.all_weights if len(weight.shape) < 2]
+        for weight in chosen:
+            weight.recode(self.rounded)
 
     def rounded(self, values: Tensor) -> Form:
         if values.dtype != torch.float32:

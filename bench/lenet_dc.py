@@ -12,10 +12,10 @@ from pathlib import Path
 from torch import nn
 
 from bench.networks import trained
-from bench.result import row
+from bench.result import CACHE, row
 from cortado.compress import compress, verdict
 from cortado.file.artifact import decode, encode
-from cortado.report import Compared
+from cortado.report import Compared, Report
 from cortado.task import Task
 
 SEEDS = [0, 1, 2]
@@ -54,14 +54,29 @@ def error_rows(says: str, compared: Compared, before: float, after: float) -> li
     ]
 
 
+def choice_rows(says: str, report: Report) -> list[dict]:
+    """What the recipe was chosen by: the choice error before, after pruning and at the end; and the weights left."""
+    pruned = next(stage for stage in report.stages if stage.name == "repeat")
+    return [
+        row(f"{says}: weights left", 100 * pruned.nonzero, "%", source_value=8),
+        row(f"{says}: choice error, plain", 100 - report.plain_choice, "%"),
+        row(f"{says}: choice error, pruned and trained", 100 - pruned.score, "%"),
+        row(f"{says}: choice error, compressed", 100 - report.stages[-1].score, "%"),
+    ]
+
+
 def rows_of(name: str, seed: int) -> tuple[list[dict], Compared]:
     """One network, one seed."""
     recipe, paper_bytes, before, after = NETWORKS[name]
     plain, task = trained(name, seed)
-    network, _ = compress(plain, blind(task), RECIPES / recipe)
+    # Finished stages are kept, so that an interrupted bench goes on where it was.
+    network, report = compress(
+        plain, blind(task), RECIPES / recipe, folder=CACHE / "lenet_dc" / f"{name}_{seed}", resume=True
+    )
     found = verdict(plain, decode(encode(network, plain, "deep_compression"), plain), task)
     says = f"{name}, seed {seed}"
-    return file_rows(says, network, plain, paper_bytes) + error_rows(says, found, before, after), found
+    rows = file_rows(says, network, plain, paper_bytes) + error_rows(says, found, before, after)
+    return rows + choice_rows(says, report), found
 
 
 def blind(task: Task) -> Task:

@@ -14,7 +14,7 @@ import dataclasses
 import torch
 from torch import nn
 
-from bench.networks import error, trained
+from bench.networks import trained
 from bench.result import row
 from cortado.measure import outputs_of
 from cortado.methods.match import Match
@@ -28,17 +28,19 @@ NETWORKS = ("LeNet-300-100", "LeNet-5")
 SEEDS_OF = {"LeNet-300-100": 3, "LeNet-5": 1}
 CALIBRATION = 512
 LIMIT_NATS, CLEAR_NATS = 1.0, 0.001
+SHOWN = 0.2
 LOSS_IMAGES = 10_000
 
 
-def loss_of(network: nn.Module, data: Data, task: Task) -> float:
-    """The mean loss, in nats."""
+def measured(network: nn.Module, data: Data, task: Task) -> tuple[float, float]:
+    """The mean loss in nats and the error in %."""
+    loss, right = 0.0, 0.0
     with torch.no_grad():
-        sums = [
-            float(task.loss(outputs_of(network, inputs), targets)) * len(targets)
-            for inputs, targets in data.batches(500)
-        ]
-    return sum(sums) / len(data)
+        for inputs, targets in data.batches(500):
+            outputs = outputs_of(network, inputs)
+            loss += float(task.loss(outputs, targets)) * len(targets)
+            right += float(task.score.each(outputs, targets).sum())
+    return loss / len(data), 100 * (1 - right / len(data))
 
 
 def prune(network: nn.Module, plain: nn.Module, task: Task, by: str, keep: float, across: bool, matched: bool) -> None:
@@ -57,29 +59,28 @@ def curve(plain: nn.Module, task: Task, by: str, across: bool, matched: bool) ->
     network, data, found = working_copy(plain), task.train.first(LOSS_IMAGES), {}
     for keep in KEPT:
         prune(network, plain, task, by, keep, across, matched)
-        found[keep] = (loss_of(network, data, task), error(network, task, data))
+        found[keep] = measured(network, data, task)
     return found
 
 
 def compared(name: str, seed: int, across: bool, matched: bool) -> list[dict]:
-    """How often OBD's loss is not the lower one, and both losses at each share."""
+    """How often OBD's loss is not the lower one; the first row holds (loss, error) of both at each share."""
     plain, task = trained(name, seed)
     task = dataclasses.replace(task, calibration=task.choice.first(CALIBRATION))
     magnitude, curvature = (curve(plain, task, by, across, matched) for by in ("magnitude", "curvature"))
     way = (
         f"{name}, seed {seed}, {'across layers' if across else 'in each layer'}{', moments matched' if matched else ''}"
     )
-    points, rows = [], []
-    for keep in KEPT:
-        if min(magnitude[keep][0], curvature[keep][0]) < LIMIT_NATS:
-            points.append(curvature[keep][0] - magnitude[keep][0])
-        rows.append(row(f"{way}, {100 * keep:g} % kept: training loss of OBD", curvature[keep][0], "nats",
-                        magnitude=magnitude[keep][0], error=curvature[keep][1], magnitude_error=magnitude[keep][1]))  # fmt: skip
+    both = [(curvature[keep][0], magnitude[keep][0]) for keep in KEPT]
+    points = [ours - theirs for ours, theirs in both if min(ours, theirs) < LIMIT_NATS]
     lost, clearly = sum(more >= 0 for more in points), sum(more >= CLEAR_NATS for more in points)
+    detail = {"kept": KEPT, "obd": [curvature[keep] for keep in KEPT], "magnitude": [magnitude[keep] for keep in KEPT]}
+    bar = None if matched else 0
     return [
-        row(f"{way}: points of {len(points)} where OBD's loss is not lower", lost, "", None if matched else 0),
-        row(f"{way}: of these, by 0.001 nats or more", clearly, "", None if matched else 0),
-        *rows,
+        row(f"{way}: points of {len(points)} where OBD's loss is not lower", lost, "", bar, **detail),
+        row(f"{way}: of these, by 0.001 nats or more", clearly, "", bar),
+        row(f"{way}: training loss at {100 * SHOWN:g} % kept, OBD", curvature[SHOWN][0], "nats"),
+        row(f"{way}: training loss at {100 * SHOWN:g} % kept, magnitude", magnitude[SHOWN][0], "nats"),
     ]
 
 

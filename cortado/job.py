@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -11,8 +12,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -85,18 +88,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """Load a safetensors or npz state strictly; batch counters may be missing.  Raises BadNetwork with the keys."""
     if not path.exists():
         raise BadNetwork(f"job: the weights {path} do not exist. Check the path.")
-    if path.suffix == ".npz":
-        import numpy as np
-
-        with np.load(path) as arrays:
-            state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    else:
-        try:
-            state = load_file(path)
-        except Exception as error:
-            raise BadNetwork(
-                f"job: {path} is not a safetensors file ({error}). Save the weights as safetensors or npz."
-            ) from error
+    state = read_state(path)
     wanted = network.state_dict()
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     surplus = [name for name in state if name not in wanted]
@@ -107,6 +99,20 @@ def load_weights(network: nn.Module, path: Path) -> None:
             f"of another shape {wrong[:3]}. Pass weights of this network."
         )
     network.load_state_dict(wanted | state)
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors or npz file.  Raises BadNetwork when it is neither."""
+    try:
+        if path.suffix != ".npz":
+            return load_file(path)
+        with np.load(path) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, SafetensorError) as error:
+        raise BadNetwork(
+            f"job: {path} is not a {path.suffix[1:] or 'safetensors'} file ({error}). "
+            "Save the weights as safetensors or npz."
+        ) from error
 
 
 def read_job(source: str, seed: int | None = None) -> Job:

@@ -5,6 +5,7 @@ import random
 import resource
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections import Counter
@@ -26,6 +27,8 @@ from cortado.native.build import native_state
 
 FILES = 100_000
 HANG_S = 2.0
+"""Processor time: what a busy machine makes of it says nothing."""
+SILENCE_S = 120.0
 BATCH = 5_000
 SEED = 7
 
@@ -99,10 +102,10 @@ def child(first: int, count: int) -> None:
         if again:
             data = data[:-4] + zlib.crc32(data[:-4]).to_bytes(4, "little")
         print(number, flush=True)
-        begin = time.perf_counter()
+        begin = time.process_time()
         counts[outcome(data, network, source, again)] += 1
-        slowest = max(slowest, time.perf_counter() - begin)
-        counts["hang"] += time.perf_counter() - begin > HANG_S
+        slowest = max(slowest, time.process_time() - begin)
+        counts["hang"] += time.process_time() - begin > HANG_S
     print(
         json.dumps({**counts, "slowest": slowest, "grown": peak_bytes() - start_bytes, "native": native_state()}),
         flush=True,
@@ -155,21 +158,33 @@ def run() -> list[dict[str, Any]]:
         row(f"hangs (more than {HANG_S:g} s)", counts["hang"], "", 0),
         row("wrong network loaded without a word (checksum not made anew)", counts["silent"], "", 0),
         row("exceptions that are not ours", exceptions, "", 0),
-        row("slowest file", slowest * 1e3, "ms", HANG_S * 1e3),
+        row("slowest file (processor time)", slowest * 1e3, "ms", HANG_S * 1e3),
         row("memory that reading took at most", grown / 1e6, "MB", 200),
         row("refused", counts["refused"], ""),
         row("read as some network (checksum made anew)", counts["network"], ""),
     ]
 
 
+def keep_last(stream: Any, lines: list[str]) -> None:
+    """Read a stream to its end and keep its last two lines in `lines`."""
+    for line in stream:
+        lines[:] = [*lines[-1:], line.strip()]
+
+
 def watched(first: int, count: int) -> tuple[list[str], bool]:
-    """The lines of a child, and whether it ended by itself."""
+    """The last lines of a child, and whether it ended by itself; False when one file kept it for `SILENCE_S`."""
     command = [sys.executable, "-c", f"from bench.fuzz import child; child({first}, {count})"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
-    try:
-        output, _ = process.communicate(timeout=60 + count * 0.05)
-        return output.splitlines()[-2:], True
-    except subprocess.TimeoutExpired:
-        process.kill()
-        output, _ = process.communicate()
-        return output.splitlines()[-2:], False
+    lines: list[str] = []
+    reader = threading.Thread(target=keep_last, args=(process.stdout, lines))
+    reader.start()
+    seen: list[str] = []
+    while process.poll() is None:
+        reader.join(SILENCE_S)
+        if reader.is_alive() and lines == seen:
+            process.kill()
+            reader.join()
+            return lines, False
+        seen = list(lines)
+    reader.join()
+    return lines, True

@@ -1,0 +1,76 @@
+"""Imports point down the floors, never up, never in a circle; neighbours leave one another alone."""
+
+import pytest
+
+from tests.house.source import FILES, MODULES, imports_of, module_of
+
+FLOORS = {
+    1: ("errors", "units", "native", "progress", "machine"),
+    2: ("forms", "task"),
+    3: ("layers",),
+    4: ("network", "file", "nets"),
+    5: ("method", "scores", "tune", "budget", "report", "tasks", "teachers", "measure"),
+    6: ("methods", "runtimes", "pages"),
+    7: ("recipe",),
+    8: ("compress", "bundle", "job"),
+    9: ("planner",),
+    10: ("", "cli"),
+}
+FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+BY_NAME = {"cortado.report": {"cortado.pages.terminal"}}
+"""What a front end needs when it prints itself: imported inside one method, when it is called."""
+
+
+def room_of(module: str) -> str:
+    """cortado.forms.form -> forms; cortado.errors -> errors; the face -> ""."""
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_file_lives_in_a_room_with_a_floor(path):
+    assert room_of(module_of(path)) in FLOOR_OF
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_point_down(path):
+    mine = module_of(path)
+    for other in imports_of(path) - BY_NAME.get(mine, set()):
+        here, there = FLOOR_OF[room_of(mine)], FLOOR_OF[room_of(other)]
+        if room_of(other) == room_of(mine):
+            continue
+        single = "/" not in str(MODULES[other].relative_to(MODULES["cortado"].parent))
+        assert there < here or (there == here and single), f"{mine} (floor {here}) imports {other} (floor {there})"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_files_import_files_and_not_faces(path):
+    """Only what lists a folder's files may import the folder itself."""
+    faces = {name for name in imports_of(path) if MODULES[name].name == "__init__.py"}
+    listing = {
+        "cortado.recipe": {"cortado.methods"},
+        "cortado.scores.score": {"cortado.scores"},
+        "cortado.file.schema": {"cortado.forms"},
+    }
+    assert faces <= listing.get(module_of(path), set()) | (
+        {"cortado"} if "from cortado import" in path.read_text() else set()
+    )
+
+
+def test_there_are_no_circles():
+    order: list[str] = []
+    state: dict[str, int] = {}
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert state.get(module) != 1, " -> ".join((*trail, module))
+        if module in state:
+            return
+        state[module] = 1
+        for other in sorted(imports_of(MODULES[module]) - BY_NAME.get(module, set())):
+            if MODULES[other].name != "__init__.py":
+                visit(other, (*trail, module))
+        state[module] = 2
+        order.append(module)
+
+    for module in MODULES:
+        visit(module, ())
+    assert len(order) == len(MODULES)

@@ -1,0 +1,121 @@
+"""The command line: every command by its exit status, its words and its files."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from cortado.cli import main
+from cortado.file.artifact import load
+from tests.laws.tiny_nets import BY_NAME
+
+JOB = """
+import torch
+from tests.laws.tiny_nets import BY_NAME
+def make():
+    return BY_NAME["mlp"].make(), BY_NAME["mlp"].task()
+def network():
+    return BY_NAME["mlp"].make()
+def task(seed=0):
+    return BY_NAME["mlp"].task()
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a job in Python and one in YAML, entered."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "tiny_job.py").write_text(JOB)
+    (tmp_path / "job.yaml").write_text(
+        "network: tiny_job:network\ntask: tiny_job:task\nrecipe: quantize/weights bits=4\nlimits: [size <= 1 KB]\n"
+    )
+    sys.modules.pop("tiny_job", None)
+    yield tmp_path
+    sys.modules.pop("tiny_job", None)
+
+
+def cortado(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_compress_writes_a_bundle_and_ends_with_zero(here):
+    done = cortado(
+        "compress", "tiny_job:make", "--recipe", "prune/weights keep=0.5 | quantize/weights bits=4", "--out", "out"
+    )
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in (here / "out").iterdir()}
+    assert {"net.cortado", "report.json", "report.html", "recipe.yaml", "job.yaml", "checksums.txt"} <= names
+    report = json.loads((here / "out/report.json").read_text())
+    assert report["stages"][-1]["size_bytes"] == (here / "out/net.cortado").stat().st_size
+    assert "accuracy" in done.output
+
+
+def test_job_file_brings_its_recipe_and_limits(here):
+    done = cortado("compress", "job.yaml", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert load(here / "out/net.cortado", BY_NAME["mlp"].maker)(torch.zeros(2, 12)).shape == (2, 4)
+
+
+def test_missed_limit_is_exit_status_three_and_the_bundle_is_there(here):
+    done = cortado("compress", "job.yaml", "--limit", "size <= 10 B", "--out", "out")
+    assert done.exit_code == 3, done.output
+    assert (here / "out/net.cortado").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["compress", "nowhere:make"], "cannot be loaded"),
+        (["compress", "tiny_job:make"], "neither the job nor --recipe says how"),
+        (["compress", "tiny_job:make", "--recipe", "prune/wights"], "Did you mean: prune/weights"),
+        (["compress", "tiny_job:make", "--recipe", "tune", "--limit", "small"], "is not a limit"),
+        (["inspect", "nowhere.cortado"], "cannot be read"),
+        (["report", "nowhere"], "nowhere"),
+        (["profile", "missing.yaml"], "missing.yaml"),
+        (["unpack", "nowhere.cortado", "tiny_job:make", "x.safetensors"], "cannot be read"),
+    ],
+)
+def test_errors_are_a_sentence_and_exit_status_one(here, words, says):
+    done = cortado(*words)
+    assert done.exit_code == 1, done.output
+    assert says in done.output and "Traceback" not in done.output
+
+
+def test_inspect_unpack_report_and_profile_read_what_compress_wrote(here):
+    assert cortado("compress", "job.yaml", "--out", "out").exit_code == 0
+    shown = cortado("inspect", "out", "--job", "job.yaml")
+    assert shown.exit_code == 0 and "0.weight" in shown.output and "quantized" in shown.output
+    assert "#0" in cortado("inspect", "out/net.cortado").output
+    assert cortado("unpack", "out", "job.yaml", "dense.safetensors").exit_code == 0
+    dense, network = load_file(here / "dense.safetensors"), load(here / "out/net.cortado", BY_NAME["mlp"].maker)
+    assert set(dense) == set(BY_NAME["mlp"].make().state_dict())
+    assert torch.equal(dense["0.weight"], network[0].weight.detach())
+    assert cortado("report", "out", "--html", "page.html").exit_code == 0
+    assert (here / "page.html").read_text().lstrip().lower().startswith("<!doctype html")
+    assert cortado("profile", "job.yaml").exit_code == 0
+    (here / "out/report.json").write_text("{}")
+    assert cortado("report", "out").exit_code == 1
+
+
+def test_resume_goes_on_and_ends_alike(here):
+    first = cortado("compress", "job.yaml", "--out", "out")
+    body = (here / "out/net.cortado").read_bytes()
+    again = cortado("compress", "job.yaml", "--out", "out", "--resume")
+    assert first.exit_code == again.exit_code == 0
+    assert (here / "out/net.cortado").read_bytes() == body
+
+
+def test_unpack_leaves_no_half_file(here):
+    assert cortado("compress", "job.yaml", "--out", "out").exit_code == 0
+    assert cortado("unpack", "out", "job.yaml", Path("no/such/folder/x.safetensors")).exit_code != 0
+    assert not list(here.rglob("*.part"))
+
+
+def test_help_names_every_command():
+    shown = cortado("--help").output
+    assert all(word in shown for word in ("compress", "profile", "inspect", "unpack", "report"))

@@ -1,0 +1,192 @@
+"""compress: stages one after another, measured, kept, resumed; and the verdict on data used once."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from cortado.bundle import check_bundle, write_bundle
+from cortado.compress import compress
+from cortado.errors import BadFile, NothingChanged, Stopped
+from cortado.file.artifact import load
+from cortado.measure import mean_score
+from cortado.methods.match import Match
+from cortado.methods.prune.weights import PruneWeights
+from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.methods.tune import Tune
+from cortado.report import Report, paired_interval, read_report
+from cortado.task import Score, Task
+from tests.laws.tiny_nets import BY_NAME
+
+NET = BY_NAME["residual"]
+STAGES = (PruneWeights(keep=0.5), Tune(epochs=0.5), QuantizeWeights(bits=5))
+
+
+class Interrupting(Tune):
+    """Stops as a user would, with the keyboard."""
+
+    def apply(self, view, task):
+        raise KeyboardInterrupt
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    states = one.state_dict(), other.state_dict()
+    return list(states[0]) == list(states[1]) and all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.fixture(scope="module")
+def result():
+    return compress(NET.make(), NET.task(), STAGES, limits=["size <= 10 KB", "score >= -90 %"])
+
+
+def test_report_has_a_row_for_every_stage(result):
+    small, report = result
+    assert [stage.name for stage in report.stages] == ["prune/weights", "tune", "quantize/weights"]
+    assert [stage.nonzero for stage in report.stages][:2] == pytest.approx([0.5, 0.5], abs=0.01)
+    assert report.stages[0].knobs["keep"] == 0.5
+    assert report.met and all(line.met for line in report.lines)
+    assert report.plain_bytes == sum(v.numel() * v.element_size() for v in NET.make().state_dict().values())
+
+
+def test_scores_are_those_of_the_networks_and_of_no_other_data(result):
+    small, report = result
+    task, plain = NET.task(), NET.make()
+    assert report.stages[-1].score == pytest.approx(mean_score(small, task.choice, task.score))
+    assert report.verdict.plain == pytest.approx(mean_score(plain, task.verdict, task.score))
+    assert report.verdict.compressed == pytest.approx(mean_score(small, task.verdict, task.score))
+    assert report.verdict.samples == 32
+
+
+def test_report_comes_back_from_json(result, tmp_path):
+    _, report = result
+    (tmp_path / "report.json").write_text(report.as_json())
+    again = read_report(tmp_path / "report.json")
+    assert isinstance(again, Report) and again.as_json() == report.as_json()
+
+
+def test_limits_missed_are_said_to_be_missed():
+    _, report = compress(NET.make(), NET.task(), "quantize/weights", limits=["size <= 10 B", "score >= +0.5 %"])
+    assert not report.met
+    assert [line.met for line in report.lines][0] is False
+
+
+@pytest.mark.parametrize(("limit", "met"), [("score >= -30", True), ("score >= +50", False)])
+def test_lower_is_better_scores_count_the_other_way(limit, met):
+    wrong = Score("error", "%", lambda outputs, targets: (outputs.argmax(1) != targets).float(), higher_is_better=False)
+    base = NET.task()
+    task = Task(base.train, base.choice, base.verdict, score=wrong)
+    _, report = compress(NET.make(), task, "quantize/weights", limits=[limit])
+    assert report.met is met
+
+
+def test_moments_are_matched_after_every_lossy_stage_unless_the_recipe_says_no():
+    by_hand, _ = compress(NET.make(), NET.task(), [PruneWeights(keep=0.5), Match()])
+    by_itself, _ = compress(NET.make(), NET.task(), [PruneWeights(keep=0.5)])
+    without, _ = compress(NET.make(), NET.task(), {"match": False, "stages": [PruneWeights(keep=0.5)]})
+    assert not same(by_itself, without)
+    example = NET.task().choice.inputs
+    torch.testing.assert_close(by_hand(example), by_itself(example), rtol=1e-4, atol=1e-5)
+
+
+def test_interrupted_run_goes_on_where_it_stopped_and_ends_alike(tmp_path):
+    whole, full = compress(NET.make(), NET.task(), STAGES)
+    stages = (*STAGES[:2], Interrupting())
+    with pytest.raises(
+        Stopped, match=rf"interrupted in stage 3. 2 finished stages are kept in {tmp_path}; --resume goes on"
+    ):
+        compress(NET.make(), NET.task(), stages, folder=tmp_path)
+    assert sorted(path.name for path in (tmp_path / "stages").iterdir()) == [
+        "01.cortado",
+        "01.json",
+        "02.cortado",
+        "02.json",
+    ]
+    # The rest of the recipe belongs to what a stage's key stands for: another end is another run.
+    _, other = compress(NET.make(), NET.task(), STAGES, folder=tmp_path, resume=True)
+    assert any("of another run" in warning for warning in other.warnings)
+    (tmp_path / "stages" / "03.json").unlink()
+    again, report = compress(NET.make(), NET.task(), STAGES, folder=tmp_path, resume=True)
+    assert same(again, whole) and not report.warnings
+    assert [row.size_bytes for row in report.stages] == [row.size_bytes for row in full.stages]
+    assert report.stages[0].seconds == other.stages[0].seconds
+
+
+@pytest.mark.parametrize("damage", ["seed", "weights"])
+def test_kept_stages_of_another_run_are_not_used(tmp_path, damage):
+    compress(NET.make(), NET.task(), STAGES[:1], folder=tmp_path)
+    network, task = NET.make(), NET.task()
+    if damage == "weights":
+        with torch.no_grad():
+            network.head.weight.mul_(2)
+    else:
+        task = Task(task.train, task.choice, task.verdict, seed=9)
+    _, report = compress(network, task, STAGES[:1], folder=tmp_path, resume=True)
+    assert any("of another run" in warning for warning in report.warnings)
+
+
+def test_damaged_kept_stage_is_an_error(tmp_path):
+    compress(NET.make(), NET.task(), STAGES[:1], folder=tmp_path)
+    (tmp_path / "stages" / "01.json").write_text("{")
+    with pytest.raises(BadFile, match="01.json is damaged"):
+        compress(NET.make(), NET.task(), STAGES[:1], folder=tmp_path, resume=True)
+
+
+def test_bundle_holds_what_was_measured_and_notices_changes(result, tmp_path):
+    small, report = result
+    folder = write_bundle(tmp_path / "bundle", small, NET.make, report, {"network": "tiny"})
+    assert set(check_bundle(folder)) == {path.name for path in folder.iterdir()} - {"checksums.txt"}
+    again = load(folder / "net.cortado", NET.make)
+    assert same(again, small)
+    assert (folder / "net.cortado").stat().st_size == report.size_bytes
+    assert json.loads((folder / "report.json").read_text())["seed"] == 0
+    body = bytearray((folder / "net.cortado").read_bytes())
+    body[20] ^= 1
+    (folder / "net.cortado").write_bytes(bytes(body))
+    with pytest.raises(BadFile, match="net.cortado was altered since the bundle was made"):
+        check_bundle(folder)
+    (folder / "net.cortado").unlink()
+    with pytest.raises(BadFile, match="'net.cortado' is missing"):
+        check_bundle(folder)
+
+
+def test_checksums_that_point_outside_are_refused(tmp_path):
+    (tmp_path / "checksums.txt").write_text("0" * 64 + "  ../secret\n")
+    with pytest.raises(BadFile, match="is missing from"):
+        check_bundle(tmp_path)
+
+
+def test_interval_is_that_of_paired_differences():
+    one, two = torch.rand(400), torch.rand(400)
+    compared = paired_interval(one, two, 100.0)
+    difference = (two - one).double() * 100
+    assert compared.difference == pytest.approx(float(difference.mean()))
+    assert (compared.high - compared.low) / 2 == pytest.approx(1.96 * float(difference.std()) / 20)
+    assert paired_interval(one[:29], two[:29], 100.0).low is None
+
+
+def test_frozen_parameters_of_the_user_do_not_learn():
+    network = NET.make()
+    network.stem.weight.requires_grad_(False)
+    small, _ = compress(network, NET.task(), [Tune(epochs=0.5, rate=0.01)])
+    assert torch.equal(small.stem.weight, network.stem.weight)
+    assert not torch.equal(small.head.weight, network.head.weight)
+
+
+def test_fully_frozen_network_says_that_nothing_can_learn():
+    from cortado.errors import BadNetwork
+
+    network = NET.make().requires_grad_(False)
+    with pytest.raises(BadNetwork, match="no parameter of the network can learn"):
+        compress(network, NET.task(), "tune")
+    small, _ = compress(network, NET.task(), "quantize/weights")
+    assert not any(parameter.requires_grad for parameter in small.parameters())
+
+
+def test_second_stage_that_changes_nothing_names_itself():
+    with pytest.raises(NothingChanged, match=r"stage 2 \(quantize/weights\): it changed nothing"):
+        compress(
+            NET.make(),
+            NET.task(),
+            {"match": False, "stages": [QuantizeWeights(clip="range"), QuantizeWeights(clip="range")]},
+        )

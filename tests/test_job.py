@@ -1,0 +1,91 @@
+"""Jobs: a network, a task and how to begin, from Python or YAML."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from cortado.errors import BadNetwork, BadRecipe
+from cortado.job import Job, load_weights, read_job
+from tests.laws.tiny_nets import BY_NAME
+
+NET = BY_NAME["residual"]
+
+
+def make():
+    return NET.make(), NET.task()
+
+
+def test_weights_are_loaded_strictly_and_batch_counters_may_be_missing(tmp_path):
+    state = {
+        key: value + 1 for key, value in NET.make().state_dict().items() if not key.endswith("num_batches_tracked")
+    }
+    save_file(state, tmp_path / "net.safetensors")
+    network = NET.make()
+    load_weights(network, tmp_path / "net.safetensors")
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda s: s.pop("head.bias"), r"missing \['head.bias'\]"),
+        (lambda s: s.update(extra=torch.zeros(1)), r"surplus \['extra'\]"),
+        (lambda s: s.update({"head.bias": torch.zeros(9)}), r"of another shape \['head.bias'\]"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_with_the_names(tmp_path, change, says):
+    state = dict(NET.make().state_dict())
+    change(state)
+    save_file(state, tmp_path / "net.safetensors")
+    with pytest.raises(BadNetwork, match=says):
+        load_weights(NET.make(), tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.npz"])
+def test_weights_that_are_no_weights_are_refused_in_words(tmp_path, name):
+    (tmp_path / name).write_bytes(b"not weights at all")
+    with pytest.raises(BadNetwork, match=name):
+        load_weights(NET.make(), tmp_path / name)
+
+
+def test_plain_network_is_trained_once_and_kept(tmp_path):
+    job = Job(make=NET.maker, make_task=NET.task, training={"epochs": 1, "rate": 0.01})
+    first, again = job.plain(NET.task(), tmp_path), job.plain(NET.task(), tmp_path)
+    assert len(list(tmp_path.glob("plain*.safetensors"))) == 1
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
+    untrained = Job(make=NET.maker, make_task=NET.task).plain(NET.task())
+    assert not torch.equal(untrained.head.weight, first.head.weight)
+
+
+def test_plain_network_depends_on_the_seed_of_the_task():
+    job = Job(make=NET.maker, make_task=NET.task)
+    torch.manual_seed(1)
+    one = job.plain(NET.task())
+    torch.manual_seed(2)
+    assert torch.equal(one.head.weight, job.plain(NET.task()).head.weight)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("network: lenet_5", "names no task"),
+        ("task: mnist", "names no network"),
+        ("netwrk: lenet_5\ntask: mnist", "no key 'netwrk'; did you mean 'network'"),
+        ("[1, 2]", "holds no keys"),
+        ("a: [", "cannot be read as YAML"),
+    ],
+)
+def test_job_file_that_is_none_is_refused(tmp_path, text, says):
+    (tmp_path / "job.yaml").write_text(text)
+    with pytest.raises(BadRecipe, match=says):
+        read_job(str(tmp_path / "job.yaml"))
+
+
+def test_network_by_name_is_made_with_its_options(tmp_path):
+    (tmp_path / "job.yaml").write_text("network: lenet_300_100\ntask: digits\nseed: 3\n")
+    job = read_job(str(tmp_path / "job.yaml"))
+    assert isinstance(job.make(), nn.Module)
+    assert job.make_task().seed == 3
+    assert read_job(str(tmp_path / "job.yaml"), 5).make_task().seed == 5

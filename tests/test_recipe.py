@@ -1,0 +1,96 @@
+"""Recipes: Python, YAML and one line of text are the same thing."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cortado.errors import BadRecipe
+from cortado.method import Method
+from cortado.methods.prune.weights import PruneWeights
+from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.methods.tune import Tune
+from cortado.recipe import Recipe, known_methods, make_stage, method_class, method_class_name, read
+from tests.house.source import ROOT
+from tests.laws.small_methods import ALL_METHODS, small
+
+STAGES = (PruneWeights(keep=0.3, by="taylor", where="not fc3"), Tune(epochs=0.5, rate=1e-5, batch=8), QuantizeWeights())
+
+
+def test_python_yaml_data_and_one_line_are_the_same(tmp_path):
+    data = [
+        {"prune/weights": {"keep": 0.3, "by": "taylor", "where": "not fc3"}},
+        {"tune": {"epochs": 0.5, "rate": 1e-5, "batch": 8}},
+        "quantize/weights",
+    ]
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({"stages": data}))
+    line = "tune epochs=0.5 rate=1e-5 batch=8 | quantize/weights"
+    assert read(STAGES).stages == read(data).stages == read(path).stages == read(str(path)).stages == STAGES
+    assert read(line).stages == STAGES[1:]
+    assert read(path).name == "small"
+
+
+@pytest.mark.parametrize("number", ["1e-5", "1E-5", "+1e-5", "0.00001", "1.0e-5", ".1e-4"])
+def test_small_numbers_are_numbers_however_they_are_written(number, tmp_path):
+    """YAML takes 1e-5 for a word."""
+    assert read(f"tune rate={number}").stages[0].rate == 1e-5
+    (tmp_path / "one.yaml").write_text(f"- tune: {{rate: {number}}}\n")
+    assert read(tmp_path / "one.yaml").stages[0].rate == 1e-5
+
+
+@pytest.mark.parametrize("name", ALL_METHODS)
+def test_recipe_comes_back_from_its_own_data(name):
+    recipe = Recipe((small(name), *STAGES), match=False, name="mine", paper="Somebody, 2020")
+    again = read(yaml.safe_load(yaml.safe_dump(recipe.as_data())))
+    assert again == recipe
+
+
+@pytest.mark.parametrize("name", known_methods())
+def test_method_is_found_by_its_path_and_its_class(name):
+    kind = method_class(name)
+    assert method_class(f"{kind.__module__}:{kind.__name__}") is kind
+    assert kind.__name__ == method_class_name(name)
+
+
+def test_known_methods_are_the_files_that_define_one():
+    files = {
+        path.relative_to(ROOT / "cortado/methods").with_suffix("").as_posix()
+        for path in (ROOT / "cortado/methods").rglob("*.py")
+    }
+    assert set(known_methods()) <= files
+    assert {"prune/weights", "quantize/weights", "share/kmeans", "tune", "match"} <= set(known_methods())
+
+
+def test_method_and_recipe_pass_through():
+    recipe = Recipe(STAGES)
+    assert read(recipe) is recipe
+    assert read(STAGES[0]).stages == (STAGES[0],)
+
+
+@pytest.mark.parametrize("text", ["tune: [", "{{", "a: b: c"])
+def test_file_that_is_not_yaml_is_refused(text, tmp_path):
+    (tmp_path / "broken.yaml").write_text(text)
+    with pytest.raises(BadRecipe):
+        read(tmp_path / "broken.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "just words", "null", "[]", "stages: 3", "stages: {tune: 1}", "- [tune]", "- tune: 3", "- 3: {}"]
+)
+def test_file_that_is_no_recipe_is_refused(text, tmp_path):
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(BadRecipe):
+        read(tmp_path / "odd.yaml")
+
+
+def test_knob_given_to_a_method_that_lacks_it_lists_what_it_has():
+    with pytest.raises(BadRecipe, match=r"recipe \(release\): no knob 'zzz'; it has where\."):
+        make_stage("release", {"zzz": 1})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: Path(path).stem)
+def test_recipe_in_the_folder_can_be_read(path):
+    recipe = read(path)
+    assert recipe.stages and all(isinstance(stage, Method) for stage in recipe.stages)
+    assert read(recipe.as_data()).stages == recipe.stages

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from cortado import errors
-from cortado.bundle import check_bundle
 from cortado.budget import read_limit, read_limits
+from cortado.bundle import check_bundle
 from cortado.compress import compress
 from cortado.errors import BadFile, BadNetwork, BadRecipe, BadTask, BadValue, CortadoError, NothingChanged
 from cortado.job import read_job

@@ -44,7 +44,9 @@ def test_native_state_warns_when_the_compiler_fails(tmp_path: Path) -> None:
 @pytest.mark.skipif(build.find_compiler() is None, reason="needs a C++ compiler")
 def test_kernels_are_compiled_once_when_two_processes_start_together(tmp_path: Path) -> None:
     environment = {**os.environ, "CORTADO_CACHE": str(tmp_path), "CORTADO_NATIVE": "1"}
-    both = [subprocess.Popen([sys.executable, "-c", UNTUNED], env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    both = [
+        subprocess.Popen([sys.executable, "-c", UNTUNED], env=environment, stdout=subprocess.PIPE) for _ in range(2)
+    ]
     assert [process.communicate()[0].decode().strip() for process in both] == ["compiled kernel"] * 2
     assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
 

@@ -72,7 +72,7 @@ def test_gradients_of_dense_values_are_those_of_the_plain_network(net):
     weights = view.weights()
     data = task.train.first(8)
     (found,) = gradients(view, weights, data, 8, task.loss)
-    wanted = {path: value for path, value in plain.named_parameters()}
+    wanted = dict(plain.named_parameters())
     task.loss(plain(data.inputs), data.targets).backward()
     for weight, gradient in zip(weights, found, strict=True):
         torch.testing.assert_close(gradient, wanted[weight.path].grad)

@@ -19,12 +19,7 @@ from cortado.tasks import cifar10
 
 SEEDS = [0]
 NETWORKS = {"resnet_20": resnet_20, "resnet_56": resnet_56}
-POINTS = (
-    "fewest_bytes_resnet_20",
-    "fewest_bytes_resnet_56",
-    "deep_compression_resnet_20",
-    "deep_compression_resnet_56",
-)
+POINTS = ("fewest_bytes_resnet_20", "fewest_bytes_resnet_56", "fewest_bytes_resnet_56_small")
 
 
 def run() -> list[dict[str, Any]]:

@@ -122,17 +122,3 @@ def test_floors_name_every_room_once() -> None:
     assert set(floors()) == real
     text = HOUSE.read_text(encoding="utf8")
     assert not [room for room in real if room != "__init__.py" and f"| `{room}` |" not in text]
-
-
-def test_imports_point_down_the_floors_of_the_page() -> None:
-    height = floors()
-    wrong = []
-    for path in (ROOT / "cortado").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
-            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("cortado."):
-                continue
-            part = str(node.module).split(".")[1]
-            target = f"{part}/" if (ROOT / "cortado" / part).is_dir() else f"{part}.py"
-            if target != room_of(path) and height[target] >= height[room_of(path)]:
-                wrong.append(f"{path.name} -> {node.module}")
-    assert not wrong

@@ -1,22 +1,24 @@
 """Imports point down the floors, never up, never in a circle; neighbours leave one another alone."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.house.source import FILES, MODULES, imports_of, module_of
 
-FLOORS = {
-    1: ("errors", "units", "native", "progress", "machine"),
-    2: ("forms", "task"),
-    3: ("layers",),
-    4: ("network", "file", "nets"),
-    5: ("method", "scores", "tune", "budget", "report", "tasks", "teachers", "measure"),
-    6: ("methods", "runtimes", "pages"),
-    7: ("recipe",),
-    8: ("compress", "bundle", "job"),
-    9: ("planner",),
-    10: ("", "cli"),
-}
-FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+PLAN = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf8")
+
+
+def floors(plan: str) -> dict[str, int]:
+    """Room -> floor, from the table in the architecture page; the package's face is ""."""
+    found = {}
+    for line in plan.split("```floors\n")[1].split("```")[0].splitlines():
+        floor, *rooms = line.split()
+        found |= {room.removesuffix("/").removesuffix(".py").replace("__init__", ""): int(floor) for room in rooms}
+    return found
+
+
+FLOOR_OF = floors(PLAN)
 BY_NAME = {"cortado.report": {"cortado.pages.terminal"}}
 """What a front end needs when it prints itself: imported inside one method, when it is called."""
 

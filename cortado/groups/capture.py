@@ -1,0 +1,129 @@
+"""Capture: the graph of a network's operators, by torch.export, with the names of its tensors and nothing copied."""
+
+import copy
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from cortado.errors import BadNetwork
+from cortado.forms.form import Form
+from cortado.forms.hold import PREFIX, form_of, held_names, plain_class
+from cortado.task import to_device
+
+
+@dataclass
+class Captured:
+    """A traced network: its operators, and for each parameter and buffer the names it has in the network."""
+
+    program: torch.export.ExportedProgram
+    graph: fx.Graph
+    tensors: dict[fx.Node, tuple[str, ...]]
+    inputs: tuple[Any, ...]
+
+    def node_of(self, name: str) -> fx.Node | None:
+        return next((node for node, names in self.tensors.items() if name in names), None)
+
+
+def plain_twin(network: nn.Module) -> nn.Module:
+    """The same modules around the same tensors, without forms: a held weight is an empty tensor of its shape.
+
+    Nothing of the network is copied, and nothing done to the twin reaches it.
+    """
+    memo: dict[int, Any] = {id(t): t for t in (*network.parameters(), *network.buffers())}
+    empty: dict[int, nn.Parameter] = {}
+    for module in network.modules():
+        if isinstance(module, Form):
+            memo[id(module)] = None
+            device = next((t.device for t in module.state_dict().values()), None)
+            empty[id(module)] = nn.Parameter(torch.empty(module.shape, device=device), requires_grad=False)
+    twin = copy.deepcopy(network, memo)
+    for mine, theirs in zip(network_layers(network), network_layers(twin), strict=True):
+        for name in held_names(mine):
+            release_as(theirs, name, empty[id(form_of(mine, name))])
+    return twin.eval()
+
+
+def network_layers(network: nn.Module) -> list[nn.Module]:
+    """Every module that is not (inside) a form."""
+    inside = {id(part) for module in network.modules() if isinstance(module, Form) for part in module.modules()}
+    return [module for module in network.modules() if id(module) not in inside]
+
+
+def release_as(layer: nn.Module, name: str, value: nn.Parameter) -> None:
+    """Let a held parameter of a twin be a plain one."""
+    layer._modules.pop(PREFIX + name, None)
+    layer.__class__ = plain_class(layer)
+    layer._parameters[name] = value
+    if isinstance(layer, nn.RNNBase):
+        layer.__dict__["_flat_weights"] = [layer._parameters.get(key) for key in layer._flat_weights_names]
+
+
+def capture(network: nn.Module, example: Any) -> Captured:
+    """Trace `network` on `example` (a tensor, a tuple of arguments or a dict of them), in eval mode.
+
+    Raises BadNetwork when torch.export cannot: the message has the line that blocks it.
+    """
+    twin = plain_twin(network)
+    device = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
+    named = {k: to_device(v, device) for k, v in example.items()} if isinstance(example, dict) else {}
+    given = () if named else tuple(to_device(p, device) for p in example) if isinstance(example, tuple) else (to_device(example, device),)  # fmt: skip
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    chatter = logging.getLogger("torch").level
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        logging.getLogger("torch").setLevel(logging.CRITICAL)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(twin, given, named, strict=False)
+    except Exception as error:  # noqa: BLE001 - whatever a user's forward does when traced, it means: not traceable
+        raise BadNetwork(
+            f"groups: {type(network).__name__} cannot be traced: {first_line(error)}{line_of(error)}. Methods that "
+            "change no shape still work; for the others make that line independent of the values of tensors."
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        logging.getLogger("torch").setLevel(chatter)
+    return Captured(program, program.graph, names_of(program, twin), given)
+
+
+def names_of(program: torch.export.ExportedProgram, twin: nn.Module) -> dict[fx.Node, tuple[str, ...]]:
+    """For each placeholder of a parameter or buffer all names of its tensor in the network."""
+    signature = program.graph_signature
+    first = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    by_tensor: dict[int, list[str]] = {}
+    by_name: dict[str, Tensor] = {}
+    for path, module in twin.named_modules(remove_duplicate=False):
+        for name, value in (*module._parameters.items(), *module._buffers.items()):
+            if value is not None:
+                full = f"{path}.{name}" if path else name
+                by_tensor.setdefault(id(value), []).append(full)
+                by_name[full] = value
+    found = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in first and first[node.name] in by_name:
+            found[node] = tuple(by_tensor[id(by_name[first[node.name]])])
+    return found
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def line_of(error: BaseException) -> str:
+    """The innermost line of the user's code in an error's trace: " (net.py:12: if x.sum() > 0:)"."""
+    import linecache
+
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        path = trace.tb_frame.f_code.co_filename
+        if "/torch/" not in path and "/cortado/groups/" not in path:
+            code = linecache.getline(path, trace.tb_lineno).strip()
+            found = f" ({path.rpartition('/')[2]}:{trace.tb_lineno}: {code})"
+        trace = trace.tb_next
+    return found

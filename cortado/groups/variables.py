@@ -1,0 +1,172 @@
+"""Variables: which entries of which axes vanish together, as integers with union, substitution and marks.
+
+An axis of n entries is an int64 array (n, k): row i lists the variables of entry i, and the entry goes when ANY of them is
+removed; -1 fills a row. A row of nothing but -1 never goes. An axis of which nothing is known to go is None.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Axis = np.ndarray | None
+GROWTH = 4096
+
+
+@dataclass
+class Marks:
+    """What is said of variables: a reason for each, "" for none."""
+
+    frozen: dict[int, str] = field(default_factory=dict)
+    inexact: dict[int, str] = field(default_factory=dict)
+    heads: dict[int, str] = field(default_factory=dict)
+
+    def all(self) -> tuple[dict[int, str], ...]:
+        return (self.frozen, self.inexact, self.heads)
+
+    def move(self, old: int, new: list[int]) -> None:
+        """What was said of `old` is said of all of `new`, of heads only of the first."""
+        for mark in self.all():
+            if old in mark:
+                reason = mark.pop(old)
+                for variable in new[:1] if mark is self.heads else new:
+                    mark.setdefault(variable, reason)
+
+
+class Variables:
+    """Makes variables, joins them and substitutes several for one."""
+
+    def __init__(self) -> None:
+        self.parent = np.zeros(0, np.int64)
+        self.parts: dict[int, tuple[int, ...]] = {}
+        self.has_parts = np.zeros(0, bool)
+        self.count = 0
+        self.marks = Marks()
+
+    def fresh(self, size: int) -> np.ndarray:
+        """A new axis of `size` entries, each with a variable of its own."""
+        start, self.count = self.count, self.count + size
+        if self.count > len(self.parent):
+            wanted = max(self.count, 2 * len(self.parent), GROWTH)
+            self.parent = np.concatenate([self.parent, np.arange(len(self.parent), wanted)])
+            self.has_parts = np.concatenate([self.has_parts, np.zeros(wanted - len(self.has_parts), bool)])
+        return np.arange(start, self.count).reshape(-1, 1)
+
+    def find(self, values: np.ndarray) -> np.ndarray:
+        """The root of every variable; -1 stays."""
+        safe = np.where(values < 0, 0, values)
+        roots = self.parent[safe] if len(self.parent) else safe
+        while True:
+            above = self.parent[roots] if len(self.parent) else roots
+            if np.array_equal(above, roots):
+                break
+            roots = above
+        if len(self.parent):
+            self.parent[safe] = roots
+        return np.where(values < 0, -1, roots)
+
+    def resolve(self, axis: Axis) -> Axis:
+        """The axis in roots that are no longer substituted; equal columns once; None when no row can go."""
+        if axis is None:
+            return None
+        axis = self.find(axis)
+        while True:
+            inside = (axis >= 0) & self.has_parts[np.where(axis < 0, 0, axis)] if len(self.has_parts) else axis < -1
+            if not inside.any():
+                break
+            axis = self.find(np.concatenate([self.expanded(axis[:, c], inside[:, c]) for c in range(axis.shape[1])], 1))
+        kept: list[np.ndarray] = []
+        for column in axis.T:
+            if (column >= 0).any() and not any(np.array_equal(column, other) for other in kept):
+                kept.append(column)
+        return np.stack(kept, 1) if kept else None
+
+    def expanded(self, column: np.ndarray, inside: np.ndarray) -> np.ndarray:
+        """One column as several, with the parts of each variable that has some."""
+        if not inside.any():
+            return column[:, None]
+        width = max(len(self.parts[int(v)]) for v in np.unique(column[inside]))
+        wide = np.full((len(column), width), -1, np.int64)
+        wide[:, 0] = column
+        for row in np.flatnonzero(inside):
+            parts = self.parts[int(column[row])]
+            wide[row] = -1
+            wide[row, : len(parts)] = parts
+        return wide
+
+    def union(self, left: np.ndarray, right: np.ndarray) -> None:
+        """Join variables pairwise; -1 on either side joins nothing."""
+        both = (left >= 0) & (right >= 0)
+        left, right = left[both], right[both]
+        while len(left):
+            a, b = self.find(left), self.find(right)
+            apart = a != b
+            if not apart.any():
+                return
+            low, high = np.minimum(a, b)[apart], np.maximum(a, b)[apart]
+            old, first = np.unique(high, return_index=True)
+            self.parent[old] = low[first]
+            for mark in self.marks.all():
+                for gone in set(mark).intersection(old.tolist()) if len(mark) < len(old) else filter(mark.__contains__, old.tolist()):
+                    reason = mark.pop(gone)
+                    mark.setdefault(int(self.find(np.array([gone]))[0]), reason)
+
+    def mark(self, axis: Axis, mark: dict[int, str], reason: str) -> None:
+        """Say `reason` of every variable of an axis, where nothing was said before."""
+        found = self.resolve(axis)
+        if found is not None:
+            for variable in np.unique(found[found >= 0]).tolist():
+                mark.setdefault(variable, reason)
+
+    def freeze(self, axis: Axis, reason: str) -> None:
+        self.mark(axis, self.marks.frozen, reason)
+
+    def join(self, left: Axis, right: Axis, reason: str) -> None:
+        """Entry i of one axis goes with entry i of the other; what cannot be said so is frozen for `reason`."""
+        left, right = self.resolve(left), self.resolve(right)
+        if left is None or right is None or len(left) != len(right):
+            self.freeze(left, reason)
+            self.freeze(right, reason)
+            return
+        if left.shape[1] > right.shape[1]:
+            left, right = right, left
+        if left.shape[1] == 1 and right.shape[1] > 1 and self.substitute(left[:, 0], right):
+            return
+        free = list(range(right.shape[1]))
+        for column in left.T:
+            match = next((c for c in free if same_pattern(column, right[:, c])), None)
+            if match is None:
+                self.freeze(column[:, None], reason)
+                continue
+            free.remove(match)
+            other = right[:, match]
+            alone = (column >= 0) != (other >= 0)
+            self.freeze(np.concatenate([column[alone], other[alone]])[:, None], reason)
+            self.union(column, other)
+        for c in free:
+            self.freeze(right[:, c : c + 1], reason)
+
+    def substitute(self, column: np.ndarray, several: np.ndarray) -> bool:
+        """Let each variable of `column` mean the variables of its row; False where they are not one to one."""
+        distinct = len(np.unique(column)) == len(column) and (column >= 0).all()
+        rows = {tuple(row) for row in several.tolist()}
+        if not distinct or len(rows) != len(several) or np.isin(column, several).any() or (several < 0).all(1).any():
+            return False
+        for variable, row in zip(column.tolist(), several.tolist(), strict=True):
+            parts = [part for part in row if part >= 0]
+            self.parts[variable] = tuple(parts)
+            self.has_parts[variable] = True
+            self.marks.move(variable, parts)
+        return True
+
+
+def same_pattern(left: np.ndarray, right: np.ndarray) -> bool:
+    """Whether two columns repeat in the same way, so that their variables map one to one.
+
+    Entries that no variable has may meet any; the joining freezes what they meet.
+    """
+    both = (left >= 0) & (right >= 0)
+    if not both.any():
+        return False
+    a, b = left[both], right[both]
+    pairs = len(np.unique(np.stack([a, b], 1), axis=0))
+    return pairs == len(np.unique(a)) == len(np.unique(b))

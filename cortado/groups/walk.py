@@ -1,0 +1,118 @@
+"""Walk: follow every axis of every parameter through a traced network, operator by operator."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from cortado.groups.capture import Captured
+from cortado.groups.norms import NORMS
+from cortado.groups.products import PRODUCTS, broadcast
+from cortado.groups.shapes import SHAPES
+from cortado.groups.step import Step, Value, blank, is_tensor, shape_of
+from cortado.groups.variables import Axis, Variables
+
+RULES = {**NORMS, **SHAPES, **PRODUCTS}
+
+
+@dataclass
+class Walked:
+    """What was found: the signal of every node, and which axes of parameters produce and consume."""
+
+    captured: Captured
+    variables: Variables
+    known: dict[fx.Node, Value]
+    roles: dict[tuple[fx.Node, int], str] = field(default_factory=dict)
+    counted: dict[fx.Node, tuple[str, Axis]] = field(default_factory=dict)
+
+
+def walk(captured: Captured) -> Walked:
+    """Follow a captured network from its parameters to its outputs.  Whatever is not understood is frozen, by name."""
+    variables = Variables()
+    walked = Walked(captured, variables, {})
+    for node in captured.graph.nodes:
+        if node.op == "placeholder":
+            walked.known[node] = entering(captured, variables, node)
+        elif node.op == "call_function":
+            walked.known[node] = follow(Step(node, variables, walked.known, walked.roles, walked.counted))
+        elif node.op == "output":
+            for leaving in node.all_input_nodes:
+                for signal in signals_of(walked.known.get(leaving)):
+                    for axis in signal:
+                        variables.freeze(axis, "an output of the network")
+        else:
+            walked.known[node] = blank(node)
+    return walked
+
+
+def entering(captured: Captured, variables: Variables, node: fx.Node) -> Value:
+    """Parameters and buffers: every axis may lose entries.  Inputs of the network: none."""
+    if node not in captured.tensors:
+        return blank(node)
+    signal: Value = [variables.fresh(size) if size > 1 else None for size in shape_of(node)]
+    if not node.users:
+        for axis in signal:  # type: ignore[union-attr]
+            variables.freeze(axis, "never used when the network runs")  # type: ignore[arg-type]
+    return signal
+
+
+def follow(step: Step) -> Value:
+    """The signals an operator gives."""
+    if getattr(step.node.target, "__name__", "") == "getitem":
+        source, place = step.node.args
+        found: Any = step.known.get(source)  # type: ignore[arg-type]
+        return found[place] if isinstance(found, list) and isinstance(place, int) and place < len(found) else blank(step.node)
+    if not isinstance(step.node.target, torch._ops.OpOverload):
+        return step.blocked()
+    rule = RULES.get(step.name)
+    try:
+        if rule is not None:
+            return fitted(step, rule(step))
+        if pointwise(step.node.target):
+            return fitted(step, entry_wise(step))
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError):
+        # An unusual way to call a known operator is no better known than an unknown operator.
+        return step.blocked()
+    return step.blocked()
+
+
+def fitted(step: Step, found: Value) -> Value:
+    """`found`, if it has the axes that the operator's output has; otherwise the rule does not fit this call."""
+    if found is None or (found and isinstance(found[0], list)):
+        return found
+    sizes = [(axis, size) for axis, size in zip(found, step.shape, strict=True) if axis is not None]
+    if any(len(axis) != size for axis, size in sizes):  # type: ignore[arg-type]
+        raise ValueError(f"{step.name} gave axes that its output does not have")
+    return found
+
+
+def entry_wise(step: Step) -> Value:
+    """Every entry alone: right-aligned axes of equal size are joined."""
+    given = [(part.signal, part.shape) for part in step.tensors()]
+    # In place, the output is the first tensor and no larger.
+    out = broadcast(step, given)
+    return [None] * (len(step.shape) - len(out)) + out
+
+
+def pointwise(operator: Any) -> bool:
+    """Whether an operator treats every entry alone; one that works in place does what its twin does."""
+    if torch.Tag.pointwise in operator.tags:
+        return True
+    name = operator._schema.name.split("::")[-1]
+    if name.endswith("_") and not name.endswith("__"):
+        twin = getattr(torch.ops.aten, name[:-1], None)
+        overload = getattr(twin, operator._overloadname, None) if twin is not None else None
+        return overload is not None and torch.Tag.pointwise in overload.tags
+    return False
+
+
+def signals_of(value: Value) -> list[list[Any]]:
+    """The signals of a node as a list of them."""
+    if value is None:
+        return []
+    return list(value) if value and isinstance(value[0], list) else [value]  # type: ignore[list-item, arg-type]
+
+
+def tensor_nodes(graph: fx.Graph) -> list[fx.Node]:
+    return [node for node in graph.nodes if is_tensor(node)]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from cortado.errors import BadNetwork, BadTask, BadValue
+from cortado.lowering.factors import factored_twin
 from cortado.progress import Progress, quiet
 from cortado.task import Task, to_device
 from cortado.teachers import distillation, ensemble, softened
@@ -26,8 +27,9 @@ class Plan:
     """How to train: everything the loop needs besides network and task.
 
     `optimizer` is a name or a callable (parameter groups -> Optimizer); `schedule` a name or a callable (share of the
-    training done, 0..1 -> factor of the rate). `penalty(network)` is added to the loss. `teachers` give softened
-    targets: loss = hard x task loss + soft x T^2 x KL(teachers' mean at T || network at T) (Hinton et al., 2015).
+    training done, 0..1 -> factor of the rate). Weights in low rank run as their factors. `penalty(network)` is added to
+    the loss. `teachers` give softened targets:
+    loss = hard x task loss + soft x T^2 x KL(teachers' mean at T || network at T) (Hinton et al., 2015).
     `average` is the share of training, at its end, over which weights are averaged (Izmailov et al., 2018).
     `precision`: "auto" takes bfloat16 where the device has it, for networks with convolutions.
     """
@@ -80,6 +82,7 @@ class Loop:
         self.half = half_precision(network, plan.precision, self.device)
         if self.half:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.runner = factored_twin(network)
         self.teachers = [ready(teacher, self.device) for teacher in plan.teachers]
         # A teacher is only run forward, where even a shallow network gains from bfloat16.
         self.half_teachers = any(half_precision(one, plan.precision, self.device, deep=1) for one in self.teachers)
@@ -116,7 +119,7 @@ class Loop:
 
     def run(self) -> float:
         share_start(self.network, self.world)
-        self.network.train()
+        self.runner.train()
         step, epoch, loss = 0, 0, math.nan
         with self.plan.progress.bar(self.plan.says, self.total) as bar, seeded(self.plan.seed):
             while step < self.total:
@@ -124,6 +127,7 @@ class Loop:
                 epoch += 1
                 if self.plan.after_epoch is not None and self.plan.after_epoch(self.network, epoch):
                     self.optimizer, self.mean, self.averaged = self.make_optimizer(), {}, 0
+                    self.runner = factored_twin(self.network).train()
         if self.mean:
             self.network.load_state_dict(self.mean)
         share_statistics(self.network, self.world)
@@ -158,7 +162,7 @@ class Loop:
         context = torch.autocast(self.device.type, torch.bfloat16) if self.half else contextlib.nullcontext()
         self.optimizer.zero_grad(set_to_none=True)
         with context:
-            outputs = call(self.network, inputs, self.half)
+            outputs = call(self.runner, inputs, self.half)
         loss = self.loss(outputs, inputs, targets)
         total = loss if plan.penalty is None else loss + plan.penalty(self.network)
         total.backward()

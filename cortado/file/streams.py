@@ -1,15 +1,16 @@
 """Streams: the arrays of a form as coded bytes, and back; every size is known before anything is decoded."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cortado.errors import BadFile, BadValue
+from cortado.errors import BadFile, BadNetwork, BadValue
 from cortado.file.floats import decode_floats, encode_floats
 from cortado.file.plane import Coded, decode_plane, encode_plane
-from cortado.file.schema import Schema
+from cortado.file.schema import Schema, schema_of
 from cortado.forms.form import FLOATS, FORM, INTEGERS, MASK, Form
 
 NUMPY_TYPES = {
@@ -31,10 +32,18 @@ class Stream:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the entries of an array lie: the shape of the whole weight, and which places of it (None: all)."""
+    """Where the entries of an array lie: the shape of the whole weight, and which places of it (None: all).
+
+    `most` is how many entries an array may claim, by default some more than the weight has.
+    """
 
     shape: torch.Size
     where: np.ndarray | None = None
+    most: int | None = None
+
+    @property
+    def limit(self) -> int:
+        return 4 * self.shape.numel() + 1024 if self.most is None else self.most
 
     @property
     def count(self) -> int:
@@ -43,10 +52,10 @@ class Place:
     def inside(self, mask: np.ndarray) -> "Place":
         """The places that are true in `mask`, which has one entry for each place of this one."""
         if self.where is None:
-            return Place(self.shape, mask.reshape(tuple(self.shape)))
+            return Place(self.shape, mask.reshape(tuple(self.shape)), self.most)
         where = np.zeros_like(self.where)
         where[self.where] = mask.reshape(-1)
-        return Place(self.shape, where)
+        return Place(self.shape, where, self.most)
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """The array laid out in the whole weight."""
@@ -64,10 +73,17 @@ def encode_form(form: Form, codec: str, place: Place | None = None, prefix: str 
     """The streams of a form's arrays, in the order of its class."""
     place = place or Place(form.shape)
     parts, found, inner = form.parts(), [], place
-    sizes = type(form).sizes(form.shape, form.spec())
+    sizes, shapes = type(form).sizes(form.shape, form.spec()), type(form).inner_shapes(form.shape, form.spec())
+    if shapes and place.where is not None:
+        raise BadNetwork(f"file: a mask cannot hold {type(form).__name__}. Put the masks into its factors: recode.")
+    if shapes and place.most is None and claimed_entries(schema_of(form), form.shape) > place.limit:
+        raise BadNetwork(
+            f"file: the factors of a weight of {tuple(form.shape)} are over 4 times as large. Lower the rank."
+        )
     for name, sort in form.arrays.items():
         if sort == FORM:
-            found += encode_form(parts[name], codec, inner, f"{prefix}{name}.")
+            at = Place(shapes[name], None, place.limit) if name in shapes else inner
+            found += encode_form(parts[name], codec, at, f"{prefix}{name}.")
             continue
         if sort == FLOATS:
             found.append(Stream(prefix + name, None, encode_floats(as_floats(parts[name]))))
@@ -87,16 +103,21 @@ def decode_form(schema: Schema, place: Place, streams: list[Stream]) -> Form:
     """The form that `streams` hold; takes its streams off the front of the list.  Raises BadFile when they cannot be."""
     floats, inner, insides = list(schema.floats), list(schema.inner), place
     parts: dict[str, Tensor | Form] = {}
+    shape = place.shape if place.where is None else torch.Size([place.count])
     try:
-        sizes = schema.form.sizes(torch.Size([place.count]) if place.where is not None else place.shape, schema.spec)
+        sizes, shapes = schema.form.sizes(shape, schema.spec), schema.form.inner_shapes(shape, schema.spec)
+        claimed = claimed_entries(schema, shape) if shapes and place.most is None else 0
     except BadValue as error:
         raise BadFile(f"file: {error} The file is damaged.") from error
+    if claimed > place.limit:
+        raise BadFile(f"file: factors claim {claimed} entries for a weight of {place.count}. The file is damaged.")
     for name, sort in schema.form.arrays.items():
         if sort == FORM:
-            parts[name] = decode_form(inner.pop(0), insides, streams)
+            at = Place(shapes[name], None, place.limit) if name in shapes else insides
+            parts[name] = decode_form(inner.pop(0), at, streams)
             continue
         stream, count = streams.pop(0), sizes.get(name, place.count)
-        if count > 4 * place.shape.numel() + 1024:
+        if count > place.limit:
             raise BadFile(
                 f"file: {name} claims {count} entries for a weight of {place.shape.numel()}. The file is damaged."
             )
@@ -108,11 +129,20 @@ def decode_form(schema: Schema, place: Place, streams: list[Stream]) -> Form:
         parts[name] = torch.from_numpy(whole)
         if sort == MASK:
             insides = place.inside(whole)
-    shape = place.shape if place.where is None else torch.Size([place.count])
     try:
         return schema.form.from_parts(shape, schema.spec, parts)
     except BadValue as error:
         raise BadFile(f"file: {error} The file is damaged.") from error
+
+
+def claimed_entries(schema: Schema, shape: torch.Size) -> int:
+    """How many entries the innermost factors of a weight of `shape` have together.  Raises BadValue on a false spec."""
+    shapes = schema.form.inner_shapes(shape, schema.spec)
+    if not shapes:
+        return math.prod(shape)
+    names = [name for name, sort in schema.form.arrays.items() if sort == FORM]
+    pairs = zip(names, schema.inner, strict=True)
+    return sum(claimed_entries(inner, shapes.get(name, shape)) for name, inner in pairs)
 
 
 def decode_integers(stream: Stream, place: Place, count: int, own_size: bool, sort: str) -> np.ndarray:

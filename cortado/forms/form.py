@@ -19,7 +19,8 @@ class Form(nn.Module):
     A form is described for the file by small facts (`spec`), arrays (`parts`: float tensors, integer tensors, bool
     masks, inner forms) and is made again by `from_parts`. `shape` is the shape of the weight. `facts` names the facts
     of every spec, `arrays` the parts with their sorts: FLOATS, INTEGERS or MASK (as many as the weight has entries,
-    unless `sizes` says otherwise), or FORM (an inner form; one that follows a mask fills its true places).
+    unless `sizes` says otherwise), or FORM (an inner form: one that `inner_shapes` names has the shape given there,
+    any other is as large as the weight, and one that follows a mask fills its true places).
     """
 
     shape: torch.Size
@@ -29,6 +30,11 @@ class Form(nn.Module):
     @classmethod
     def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
         """How many entries those parts have that are not as large as the weight.  Raises BadValue on a false spec."""
+        return {}
+
+    @classmethod
+    def inner_shapes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, torch.Size]:
+        """The shapes of those inner forms that are not as large as the weight.  Raises BadValue on a false spec."""
         return {}
 
     @abstractmethod

@@ -8,7 +8,9 @@ from torch import nn
 
 from cortado.errors import BadValue
 from cortado.forms.form import Form
+from cortado.forms.low_rank import LowRank
 from cortado.layers.kinds import kind_of
+from cortado.layers.low_rank import low_rank_of
 from cortado.network.activity import Activity, measure_activity
 from cortado.network.cost import multiply_adds
 from cortado.network.holding import Holding, Holdings
@@ -21,7 +23,8 @@ class Row:
 
     `weights` are the parameters with two or more axes; parameters that layers share count in the first of them.
     `multiply_adds` come from the operators that really ran, summed over `calls`; `decode_multiply_adds` are those by
-    which forms give their dense weights, once for each call of the network whatever the batch.
+    which forms give their dense weights, once for each call of the network whatever the batch. A layer whose weight is
+    held in low rank costs what its factors take one after the other, which is how lowering/factors.py runs it.
     `remaining_multiply_adds` = multiply_adds x share of nonzero weights x share of nonzero inputs (Han et al., 2015).
     `activations` are the elements of the first output. `size_bytes` is what parameters and buffers take as held.
     """
@@ -192,7 +195,8 @@ def row_of(
     """The row of one layer from its calls, what it holds, and what was measured of its signals."""
     operators = [operator for call in calls for operator in call.operators]
     running = [operator for operator in operators if not operator.decoding]
-    cost = per_sample(cost_of(running), batch)
+    form = low_rank_of(layer)
+    cost = per_sample(cost_of(running) if form is None else cost_of_factors(form, calls), batch)
     return Row(
         path=path,
         kind=type(layer).__name__,
@@ -202,7 +206,7 @@ def row_of(
         nonzero_weights=holding.nonzero_weights,
         multiply_adds=cost,
         remaining_multiply_adds=remaining(layer, cost, holding.nonzero_share, activity),
-        decode_multiply_adds=cost_of([operator for operator in operators if operator.decoding]),
+        decode_multiply_adds=cost_of([o for o in operators if o.decoding]) if form is None else 0,
         activations=per_sample(sum(prod(call.outputs[0]) for call in calls if call.outputs), batch) or 0,
         size_bytes=holding.size_bytes,
         nonzero_inputs=activity.inputs if activity else None,
@@ -216,6 +220,18 @@ def cost_of(operators: list[Operator]) -> int | None:
     costs = [multiply_adds(operator) for operator in operators]
     known = [cost for cost in costs if cost is not None]
     return sum(known) if len(known) == len(costs) else None
+
+
+def cost_of_factors(form: LowRank, calls: tuple[Call, ...]) -> int:
+    """The multiply-adds of all calls of a layer, run as the factors of its weight."""
+    total, axes = 0, len(form.shape) - 2
+    for call in calls:
+        if not axes:
+            total += prod(call.inputs[0][:-1]) * form.multiply_adds((), ())
+        else:
+            samples = prod(call.inputs[0][: -axes - 1])
+            total += samples * form.multiply_adds(call.inputs[0][-axes:], call.outputs[0][-axes:])
+    return total
 
 
 def per_sample(total: int | None, batch: int) -> float | None:

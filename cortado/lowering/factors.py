@@ -1,0 +1,149 @@
+"""Factors: a layer whose weight is held in low rank, as the layers that run its factors one after the other."""
+
+import copy
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.forms.dense import Dense
+from cortado.forms.form import Form
+from cortado.forms.hold import form_of, hold
+from cortado.forms.low_rank import LowRank, compose
+from cortado.layers.low_rank import low_rank_of
+
+Sizes = tuple[int, ...]
+
+
+class Chain(nn.Sequential):
+    """Layers that together are one linear or convolution layer; `weight` and `bias` still read as that layer's."""
+
+    outer_groups = 1
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the one layer, made from all of them."""
+        count = self.outer_groups
+        weights = [(layer.weight, 1 if isinstance(layer, nn.Linear) else layer.groups) for layer in self]
+        pairs: Any = reduce(lambda one, two: (compose(one[0], two[0], count, one[1], two[1]), count), weights)  # type: ignore
+        return pairs[0]
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self[-1].bias  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How a convolution goes over its input; a linear layer has no axes."""
+
+    stride: Sizes = ()
+    padding: Sizes | str = ()
+    dilation: Sizes = ()
+    groups: int = 1
+
+    def parted(self, last: Form) -> tuple["Walk", "Walk"]:
+        """The walks of the first and the last factor: each takes the axes on which its kernel lies.
+
+        An axis that neither has goes with the first: fewer positions are left for the last one.
+        """
+        mine = [size > 1 for size in last.shape[2:]]
+        return self.on([not own for own in mine]), self.on(mine)
+
+    def on(self, axes: list[bool]) -> "Walk":
+        def kept(sizes: Sizes, rest: int) -> Sizes:
+            return tuple(size if own else rest for size, own in zip(sizes, axes, strict=True))
+
+        padding = self.padding if isinstance(self.padding, str) else kept(self.padding, 0)
+        return replace(self, stride=kept(self.stride, 1), padding=padding, dilation=kept(self.dilation, 1))
+
+
+def chain_of(layer: nn.Module) -> Chain | None:
+    """The layers that do what `layer` does with the factors of its low-rank weight; None when it cannot run so.
+
+    They share the factors' parameters with the layer, and forms inside factors hold the weights of the new layers.
+    """
+    form = low_rank_of(layer)
+    if form is None:
+        return None
+    made = parts_of(form, walk_of(layer), type(layer))
+    give_bias(layer, made[-1])
+    chain = Chain(*made).train(layer.training)
+    chain.outer_groups = form.groups
+    return chain
+
+
+def walk_of(layer: Any) -> Walk:
+    if isinstance(layer, nn.Linear):
+        return Walk()
+    return Walk(layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def parts_of(form: Form, walk: Walk, kind: type[nn.Module]) -> list[nn.Module]:
+    """The layers for one form, factors of factors included."""
+    if not isinstance(form, LowRank):
+        return [layer_of(form, walk, kind)]
+    first, last = walk.parted(form.last)
+    before = parts_of(form.first, replace(first, groups=form.first_groups), kind)
+    return before + parts_of(form.last, replace(last, groups=form.last_groups), kind)
+
+
+def layer_of(form: Form, walk: Walk, kind: type[nn.Module]) -> nn.Module:
+    """One layer, without a bias, whose weight is `form`."""
+    outputs, inputs = form.shape[:2]
+    if issubclass(kind, nn.Linear):
+        made: nn.Module = nn.Linear(inputs, outputs, bias=False, device="meta")
+    else:
+        conv: Any = next(one for one in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if issubclass(kind, one))
+        made = conv(
+            inputs * walk.groups, outputs, form.shape[2:], walk.stride, walk.padding, walk.dilation, walk.groups,
+            bias=False, device="meta",
+        )  # fmt: skip
+    if isinstance(form, Dense):
+        made._parameters["weight"] = form.values
+    else:
+        hold(made, "weight", form)
+    return made
+
+
+def give_bias(layer: nn.Module, last: nn.Module) -> None:
+    """Let the last factor have the bias of the layer, in the form that holds it."""
+    last._parameters["bias"] = layer._parameters.get("bias")
+    held = form_of(layer, "bias")
+    if held is not None:
+        last._parameters["bias"] = nn.Parameter(torch.empty(held.shape, device="meta"))
+        hold(last, "bias", held)
+
+
+def has_factors(network: nn.Module) -> bool:
+    """Whether some layer of a network can run as its factors."""
+    return any(low_rank_of(layer) is not None for layer in network.modules())
+
+
+def factored(network: nn.Module) -> nn.Module:
+    """A copy of a network in which every layer held in low rank, where it can, is the layers of its factors."""
+    return with_chains(copy.deepcopy(network))
+
+
+def factored_twin(network: nn.Module) -> nn.Module:
+    """The same, but with the parameters and buffers of `network` itself: to train the one is to train the other.
+
+    Where nothing can run as factors it is the network itself.
+    """
+    if not has_factors(network):
+        return network
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    return with_chains(copy.deepcopy(network, dict(shared)))
+
+
+def with_chains(network: nn.Module) -> nn.Module:
+    """Put chains into a network, in place; a layer that stands in several places becomes one chain in all of them."""
+    chains = {id(layer): chain_of(layer) for layer in network.modules()}
+    for parent in list(network.modules()):
+        for name, child in list(parent._modules.items()):
+            chain = chains.get(id(child))
+            if chain is not None:
+                parent._modules[name] = chain
+    return chains.get(id(network)) or network

@@ -1,0 +1,187 @@
+"""A chain of factors computes what the dense layer computes, whatever its stride, padding, dilation and axes."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cortado.forms.dense import Dense
+from cortado.forms.form import Form
+from cortado.forms.hold import form_of, hold
+from cortado.forms.low_rank import LowRank
+from cortado.forms.masked import Masked
+from cortado.forms.quantized import Quantized
+from cortado.lowering.factors import Chain, chain_of, factored, factored_twin, has_factors
+from cortado.network.profile import profile
+
+
+def values(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape))) / shape[1]
+
+
+def pair(outputs: int, rank: int, inputs: int, kernel: tuple[int, ...]) -> LowRank:
+    """A whole kernel and then one of size 1."""
+    return LowRank(Dense(values(rank, inputs, *kernel)), Dense(values(outputs, rank, *[1] * len(kernel))))
+
+
+def separable(outputs: int, rank: int, inputs: int, kernel: tuple[int, int]) -> LowRank:
+    """1 x 1, then d x 1 and 1 x d channel by channel, then 1 x 1 (Lebedev et al., 2015)."""
+    inner = LowRank(Dense(values(rank, inputs, 1, 1)), Dense(values(rank, 1, kernel[0], 1)), last_groups=rank)
+    middle = LowRank(inner, Dense(values(rank, 1, 1, kernel[1])), last_groups=rank)
+    return LowRank(middle, Dense(values(outputs, rank, 1, 1)))
+
+
+def per_input(outputs: int, inputs: int, many: int) -> LowRank:
+    """`many` separable filters of each input channel, then 1 x 1 (Jaderberg et al., 2014, scheme 1)."""
+    rank = inputs * many
+    column, line = Dense(values(rank, 1, 3, 1)), Dense(values(rank, 1, 1, 3))
+    basis = LowRank(column, line, inputs, inputs, rank)
+    return LowRank(basis, Dense(values(outputs, rank, 1, 1)), first_groups=inputs)
+
+
+LAYERS: dict[str, tuple[nn.Module, Form, tuple[int, ...]]] = {
+    "linear": (nn.Linear(7, 5), pair(5, 3, 7, ()), (2, 4, 7)),
+    "conv1d": (nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2), pair(6, 2, 4, (3,)), (2, 4, 15)),
+    "conv2d": (
+        nn.Conv2d(4, 6, 3, stride=(2, 1), padding=(1, 2), dilation=(1, 2)),
+        pair(6, 2, 4, (3, 3)),
+        (2, 4, 9, 11),
+    ),
+    "conv3d": (nn.Conv3d(2, 3, 3, stride=2, padding=1), pair(3, 2, 2, (3, 3, 3)), (1, 2, 7, 7, 7)),
+    "one by one with a stride": (nn.Conv2d(4, 6, 1, stride=2), pair(6, 2, 4, (1, 1)), (2, 4, 9, 9)),
+    "same": (nn.Conv2d(4, 6, (4, 3), padding="same", dilation=2), separable(6, 3, 4, (4, 3)), (2, 4, 9, 9)),
+    "separable": (nn.Conv2d(4, 6, (3, 5), stride=(2, 3), padding=(1, 2)), separable(6, 3, 4, (3, 5)), (2, 4, 11, 13)),
+    "per input": (nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False), per_input(6, 4, 2), (2, 4, 8, 8)),
+    "in groups": (
+        nn.Conv2d(4, 6, 3, padding=1, groups=2),
+        LowRank(Dense(values(4, 2, 3, 1)), Dense(values(6, 2, 1, 3)), 2, 2, 2),
+        (2, 4, 8, 8),
+    ),
+}
+
+
+@pytest.fixture(params=list(LAYERS))
+def held(request) -> tuple[nn.Module, Tensor]:
+    """A layer with a low-rank weight, and an input for it."""
+    layer, form, shape = copy.deepcopy(LAYERS[request.param])
+    assert form.shape == layer.weight.shape
+    hold(layer, "weight", form)
+    return layer, values(*shape, seed=3)
+
+
+def test_chain_computes_what_the_dense_layer_computes(held):
+    layer, signal = held
+    chain = chain_of(layer)
+    assert chain is not None and len(chain) > 1
+    torch.testing.assert_close(chain(signal), layer(signal), rtol=1e-5, atol=1e-5)
+
+
+def test_chain_reads_as_the_layer_it_stands_for(held):
+    layer, _ = held
+    chain = chain_of(layer)
+    torch.testing.assert_close(chain.weight, layer.weight)
+    assert chain.bias is layer.bias
+
+
+def test_cost_of_the_held_layer_is_that_of_its_chain(held):
+    layer, signal = held
+    kept = profile(nn.Sequential(layer), signal, batch=1)
+    run = profile(nn.Sequential(chain_of(layer)), signal, batch=1)
+    assert kept.total("multiply_adds") == run.total("multiply_adds")
+    assert kept.total("decode_multiply_adds").value == 0
+
+
+def test_factors_keep_the_forms_inside_them():
+    layer = nn.Conv2d(4, 6, 3, padding=1)
+    first, last = values(3, 4, 3, 3), values(6, 3, 1, 1)
+    hold(layer, "weight", LowRank(Masked.of(first, first > 0), Quantized.of(last, 4)))
+    hold(layer, "bias", Quantized.of(layer.bias, 8))
+    chain = chain_of(layer)
+    assert isinstance(form_of(chain[0], "weight"), Masked)
+    assert isinstance(form_of(chain[1], "weight"), Quantized)
+    assert isinstance(form_of(chain[1], "bias"), Quantized)
+    signal = values(1, 4, 5, 5)
+    torch.testing.assert_close(chain(signal), layer(signal))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "circular"])
+def test_layer_that_pads_with_more_than_zeros_has_no_chain(mode):
+    layer = nn.Conv2d(4, 6, 3, padding=1, padding_mode=mode)
+    hold(layer, "weight", pair(6, 2, 4, (3, 3)))
+    assert chain_of(layer) is None and not has_factors(layer)
+
+
+class Louder(nn.Linear):
+    def forward(self, signal: Tensor) -> Tensor:
+        return 2 * super().forward(signal)
+
+
+def test_subclass_that_does_more_has_no_chain():
+    layer = Louder(7, 5)
+    hold(layer, "weight", pair(5, 3, 7, ()))
+    assert chain_of(layer) is None
+    assert isinstance(factored(nn.Sequential(layer))[0], Louder)
+
+
+class Twice(nn.Module):
+    """One layer in two places, and a block of a Transformer, which reads weights without calling their layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Linear(6, 6)
+        self.again = self.shared
+        self.block = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        return self.block(torch.relu(self.again(torch.relu(self.shared(signal)))))
+
+
+def twice() -> nn.Module:
+    network = Twice().eval()
+    hold(network.shared, "weight", pair(6, 2, 6, ()))
+    hold(network.block.linear1, "weight", pair(8, 3, 6, ()))
+    hold(network.block.self_attn.out_proj, "weight", pair(6, 3, 6, ()))
+    return network
+
+
+def test_factored_network_computes_the_same_and_leaves_the_first_one_alone():
+    network, signal = twice(), values(2, 5, 6)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    made = factored(network)
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            torch.testing.assert_close(made(signal), network(signal), rtol=1e-5, atol=1e-5)
+    assert made.shared is made.again and isinstance(made.shared, Chain)
+    assert isinstance(made.block.linear1, Chain) and type(network.shared).__name__ == "Linear"
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+    mine = {parameter.data_ptr() for parameter in network.parameters()}
+    assert not mine & {parameter.data_ptr() for parameter in made.parameters()}
+
+
+def test_training_the_twin_trains_the_network():
+    network, signal = twice(), values(2, 5, 6)
+    twin = factored_twin(network)
+    assert {id(p) for p in twin.parameters()} == {id(p) for p in network.parameters()}
+    twin(signal).square().sum().backward()
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter -= 0.01 * parameter.grad
+    torch.testing.assert_close(twin(signal), network(signal), rtol=1e-5, atol=1e-5)
+
+
+def test_network_that_is_one_layer_becomes_its_chain():
+    layer = nn.Linear(7, 5)
+    hold(layer, "weight", pair(5, 3, 7, ()))
+    assert isinstance(factored(layer), Chain)
+
+
+def test_gradients_reach_every_factor_through_the_chain(held):
+    layer, signal = held
+    chain_of(layer)(signal).square().sum().backward()
+    through = [parameter.grad.clone() for parameter in layer.parameters()]
+    layer.zero_grad()
+    layer(signal).square().sum().backward()
+    for one, other in zip(through, [parameter.grad for parameter in layer.parameters()], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

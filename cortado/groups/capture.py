@@ -1,8 +1,11 @@
 """Capture: the graph of a network's operators, by torch.export, with the names of its tensors and nothing copied."""
 
+import contextlib
 import copy
+import linecache
 import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,23 +74,31 @@ def capture(network: nn.Module, example: Any) -> Captured:
     device = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
     named = {k: to_device(v, device) for k, v in example.items()} if isinstance(example, dict) else {}
     given = () if named else tuple(to_device(p, device) for p in example) if isinstance(example, tuple) else (to_device(example, device),)  # fmt: skip
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    chatter = logging.getLogger("torch").level
     try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        logging.getLogger("torch").setLevel(logging.CRITICAL)
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with silent_and_plain():
             program = torch.export.export(twin, given, named, strict=False)
     except Exception as error:  # noqa: BLE001 - whatever a user's forward does when traced, it means: not traceable
+        line = line_of(error)
         raise BadNetwork(
-            f"groups: {type(network).__name__} cannot be traced: {first_line(error)}{line_of(error)}. Methods that "
-            "change no shape still work; for the others make that line independent of the values of tensors."
+            f"groups: {type(network).__name__} cannot be traced: {first_line(error)}{f' ({line})' if line else ''}. Methods "
+            "that change no shape still work; for the others make that line independent of the values of tensors."
         ) from error
+    return Captured(program, program.graph, names_of(program, twin), given)
+
+
+@contextlib.contextmanager
+def silent_and_plain() -> Iterator[None]:
+    """Attention on its plain path, no gradients, and neither warnings nor torch's own log of what we try."""
+    fast_path, chatter = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
+    torch.backends.mha.set_fastpath_enabled(False)
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        logging.getLogger("torch").setLevel(chatter)
-    return Captured(program, program.graph, names_of(program, twin), given)
+        logging.disable(chatter)
 
 
 def names_of(program: torch.export.ExportedProgram, twin: nn.Module) -> dict[fx.Node, tuple[str, ...]]:
@@ -116,14 +127,12 @@ def first_line(error: Exception) -> str:
 
 
 def line_of(error: BaseException) -> str:
-    """The innermost line of the user's code in an error's trace: " (net.py:12: if x.sum() > 0:)"."""
-    import linecache
-
+    """The innermost line of the user's code in an error's trace: "net.py:12: if x.sum() > 0:", "" where there is none."""
     found, trace = "", error.__traceback__
     while trace is not None:
         path = trace.tb_frame.f_code.co_filename
         if "/torch/" not in path and "/cortado/groups/" not in path:
             code = linecache.getline(path, trace.tb_lineno).strip()
-            found = f" ({path.rpartition('/')[2]}:{trace.tb_lineno}: {code})"
+            found = f"{path.rpartition('/')[2]}:{trace.tb_lineno}: {code}"
         trace = trace.tb_next
     return found

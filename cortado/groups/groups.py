@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,11 +84,15 @@ class Groups:
     frozen: list[Frozen] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
     """Groups (their first variable) that the network's own code cannot follow, and the line that says so."""
+    constants: list[Any] = field(default_factory=list)
+    """Numbers in the network's code that follow from channel counts."""
+    seen: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    """Attributes that reached operators, by module and function."""
 
     @property
     def free(self) -> list[Group]:
         """Groups to cut: of those that share an axis, an exact one goes first, then one of heads, then the larger."""
-        able = [group for group in self.all if int(group.variables[0]) not in self.refused]
+        able = [g for g in self.all if g.count > 1 and int(g.variables[0]) not in self.refused]
         order = sorted(able, key=lambda g: (not g.exact, not g.heads, -g.count))
         taken: list[Group] = []
         rivals = self.rivals()

@@ -146,16 +146,16 @@ def source_of(node: fx.Node) -> str:
     It is the innermost line outside torch; the line of a layer's own call inside torch is left to the layer.
     """
     trace = node.meta.get("stack_trace") or ""
-    found = ""
+    found = inside = ""
     lines = trace.splitlines()
     for place, line in enumerate(lines):
         if line.strip().startswith("File "):
             path, _, rest = line.strip()[6:].partition('"')
             number = rest.split("line ")[1].split(",")[0] if "line " in rest else "?"
             code = lines[place + 1].strip() if place + 1 < len(lines) else ""
-            if "/torch/" not in path or not found:
-                found = f"{path.rpartition('/')[2]}:{number}: {code}"
-    return found
+            here = f"{path.rpartition('/')[2]}:{number}: {code}"
+            found, inside = (here, inside) if "/torch/" not in path else (found, here)
+    return found or inside
 
 
 def module_of(node: fx.Node) -> str:

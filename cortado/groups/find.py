@@ -1,0 +1,86 @@
+"""Find: the groups of channels of a network that can be cut, tried before they are offered."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.groups.capture import capture
+from cortado.groups.collect import collect
+from cortado.groups.constants import Constant, changed, constants_of, touching
+from cortado.groups.groups import Frozen, Group, Groups, Gone
+from cortado.groups.solve import Solved, solve
+from cortado.groups.trial import Failure, attempt, tagged_numbers, upstream
+from cortado.groups.walk import walk
+
+ATTEMPTS = 16
+
+
+def find_groups(network: nn.Module, example: Any) -> Groups:
+    """The groups of `network`, traced on `example` (a tensor, a tuple of arguments or a dict of them).
+
+    `groups.free` can be cut in the network as it is: a shadow of it was cut and run. `groups.frozen` says of the
+    others which operator and line keep them whole. Raises BadNetwork when the network cannot be traced, with the line.
+    """
+    captured = capture(network, example)
+    groups = collect(walk(captured))
+    groups.constants = constants_of(groups)
+    groups.seen = tagged_numbers(network, captured)
+    for _ in range(ATTEMPTS):
+        keeps = lopsided(groups.free)
+        if not keeps:
+            break
+        gone = groups.gone(keeps)
+        numbers = changed(groups.constants, gone)
+        solved = solve(network, groups.seen, numbers)
+        failure = attempt(network, groups, gone, solved.edits)
+        if failure is None:
+            break
+        for group in blamed(groups, list(keeps), numbers, solved, failure):
+            refuse(groups, group, failure)
+    else:
+        for group in groups.free:
+            refuse(groups, group, Failure("the network could not be cut", "", "the network's own code"))
+    return groups
+
+
+def lopsided(free: list[Group]) -> dict[Group, Tensor]:
+    """A trial cut that takes another number of units from each group, so that code which ties groups shows itself."""
+    keeps = {}
+    for number, group in enumerate(free):
+        if group.count > 1:
+            lost = 1 + number % min(3, group.count - 1)
+            keeps[group] = torch.arange(lost, group.count)
+    return keeps
+
+
+def blamed(
+    groups: Groups, cut: list[Group], numbers: list[tuple[Constant, int]], solved: Solved, failure: Failure
+) -> list[Group]:
+    """The groups to leave alone after a failure: those of the numbers on its line, or on the nearest line before it."""
+    by_id = {id(group): group for group in cut}
+    constants = [constant for constant, _ in numbers]
+    guilty = [c for c in constants if c.module == failure.module and c.line and c.line == failure.line]
+    if not guilty:
+        by_node: dict[Any, list[Constant]] = {}
+        for constant in constants:
+            by_node.setdefault(constant.node, []).append(constant)
+        nearest = next((n for n in upstream(groups.walked.captured, failure.module) if n in by_node), None)
+        guilty = by_node.get(nearest, [])
+    lines = {constant.line for constant in guilty if constant.line}
+    guilty += [constant for constant in constants if constant.line in lines]
+    found = {key for constant in guilty for key in touching(groups, constant)}
+    found = found or {key for constant in (solved.open or constants) for key in touching(groups, constant)}
+    return [by_id[key] for key in found if key in by_id] or cut
+
+
+def refuse(groups: Groups, group: Group, failure: Failure) -> None:
+    """Leave a group alone, and say why."""
+    line = failure.line or failure.module or "the network's own code"
+    groups.refused[int(group.variables[0])] = line
+    groups.frozen.append(Frozen(group.name, group.count, f"{line} cannot follow a cut: {failure.says}"))
+
+
+def edits_for(network: nn.Module, groups: Groups, gone: Gone) -> Solved:
+    """The attributes that a cut changes, and the numbers for which none was found."""
+    return solve(network, groups.seen, changed(groups.constants, gone))

@@ -1,0 +1,100 @@
+"""Solve: which attributes have to change so that the numbers in a network's code follow a cut."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from cortado.groups.attribute import Attribute, Edits, attributes_with, read_attribute
+from cortado.groups.constants import Constant
+from cortado.groups.tagged import Formula, Seen
+
+KNOWN_BY_WIDTH = {"in_channels", "out_channels", "in_features", "out_features", "num_features", "hidden_size", "input_size", "embedding_dim", "num_embeddings"}  # fmt: skip
+
+
+@dataclass
+class Solved:
+    """Attribute edits, and the constants for which none was found: the code may work them out from shapes."""
+
+    edits: Edits = field(default_factory=dict)
+    open: list[Constant] = field(default_factory=list)
+
+
+def solve(network: nn.Module, seen: Seen, changed: list[tuple[Constant, int]]) -> Solved:
+    """Edits for all changed constants, decided from the network as it is."""
+    modules, solved = dict(network.named_modules()), Solved()
+
+    def value(attribute: Attribute) -> int:
+        return solved.edits.get(attribute, read_attribute(modules, attribute))
+
+    for constant, new in changed:
+        module = modules.get(constant.module)
+        if module is None:
+            solved.open.append(constant)
+            continue
+        named = same_name(module, constant)
+        if named is not None:
+            solved.edits[named] = new
+        elif not by_formula(seen, constant, new, value, solved.edits) and not by_value(module, constant, new, solved.edits):  # fmt: skip
+            solved.open.append(constant)
+    return solved
+
+
+def same_name(module: nn.Module, constant: Constant) -> Attribute | None:
+    """A layer keeps what it hands to its operator under the operator's own word: groups, num_groups, normalized_shape."""
+    own = module.__dict__.get(constant.argument)
+    if type(own) is int and own == constant.old:
+        return Attribute(constant.module, constant.argument)
+    listed = type(own) in (tuple, list) and constant.place < len(own)  # type: ignore[arg-type]
+    if listed and own[constant.place] == constant.old:  # type: ignore[index]
+        return Attribute(constant.module, constant.argument, constant.place)
+    return None
+
+
+def by_formula(
+    seen: Seen, constant: Constant, new: int, value: Callable[[Attribute], int], edits: Edits
+) -> bool:
+    """Whether a formula that was seen gives the new value, perhaps after setting one attribute in it."""
+    here = seen.get((constant.module, constant.operator), [])
+    around = [number for (path, _), numbers in seen.items() if path == constant.module for number in numbers]
+    formulas = list(dict.fromkeys(n.formula for n in (*here, *around) if abs(int(n)) == abs(constant.old)))
+    sign = 1 if constant.old >= 0 else -1
+    for formula in formulas:
+        if evaluated(formula, value) in (new, sign * new):
+            return True
+    for formula in formulas:
+        for attribute in formula.attributes():
+            if attribute in edits:
+                continue
+            found = unknown(formula, attribute, abs(new), value)
+            if found is not None:
+                edits[attribute] = found
+                return True
+    return False
+
+
+def evaluated(formula: Formula, value: Callable[[Attribute], int]) -> int | None:
+    try:
+        return formula.value(value)
+    except ZeroDivisionError:
+        return None
+
+
+def unknown(formula: Formula, attribute: Attribute, new: int, value: Callable[[Attribute], int]) -> int | None:
+    """The value of one attribute with which a formula gives `new`; None when there is none below its present one."""
+    if isinstance(formula.source, Attribute):
+        return new
+    for candidate in range(value(attribute), 0, -1):
+        if evaluated(formula, lambda a, c=candidate: c if a == attribute else value(a)) == new:  # type: ignore[misc]
+            return candidate
+    return None
+
+
+def by_value(module: nn.Module, constant: Constant, new: int, edits: Edits) -> bool:
+    """Whether one attribute of the module alone has the old value."""
+    found = [a for a in attributes_with(module, constant.module, abs(constant.old)) if a.name not in KNOWN_BY_WIDTH]
+    free = [attribute for attribute in found if edits.get(attribute, abs(new)) == abs(new)]
+    if not free:
+        return False
+    edits[free[0]] = abs(new)
+    return True

@@ -1,0 +1,126 @@
+"""Trial: cut a shadow of the network, whose tensors have shapes and no values, and find out what its code cannot follow."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from cortado.groups.attribute import Edits, set_attributes
+from cortado.groups.capture import Captured, first_line, line_of, plain_twin, silent_and_plain
+from cortado.groups.groups import Gone, Groups
+from cortado.groups.step import module_of, shape_of
+from cortado.groups.tagged import Listener, Seen, tag
+from cortado.layers.widths import match_widths
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong in a trial: the message, the module that was running and the line of the user's code."""
+
+    says: str
+    module: str
+    line: str
+
+
+@contextlib.contextmanager
+def shadow(network: nn.Module) -> Iterator[tuple[nn.Module, FakeTensorMode]]:
+    """A twin of a network to be run without values; attention on its plain path, no warnings, no gradients."""
+    with silent_and_plain(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        yield plain_twin(network), mode
+
+
+def tagged_numbers(network: nn.Module, captured: Captured) -> Seen:
+    """The numbers that reach torch's functions, with the attributes they came from; what was seen up to any failure."""
+    with shadow(network) as (twin, mode):
+        tag(twin)
+        with Listener(twin) as listener:
+            run_quietly(twin, captured, mode)
+        return listener.seen
+
+
+def attempt(network: nn.Module, groups: Groups, gone: Gone, edits: Edits) -> Failure | None:
+    """Run a shadow of the network with the tensors' shapes and the attributes that a cut would give it."""
+    captured = groups.walked.captured
+    with shadow(network) as (twin, mode):
+        modules = dict(twin.named_modules(remove_duplicate=False))
+        touched = []
+        for node, shape in shapes_after(groups, gone).items():
+            fresh = torch.empty(shape, dtype=node.meta["val"].dtype, device=node.meta["val"].device)
+            parameter = nn.Parameter(fresh, requires_grad=False) if fresh.is_floating_point() else fresh
+            for full in captured.tensors[node]:
+                path, _, name = full.rpartition(".")
+                place(modules[path], name, parameter)
+                touched.append(modules[path])
+        set_attributes(twin, edits)
+        for layer in touched:
+            match_widths(layer)
+        return run_quietly(twin, captured, mode)
+
+
+def shapes_after(groups: Groups, gone: Gone) -> dict[fx.Node, tuple[int, ...]]:
+    """The new shape of every tensor that loses entries."""
+    kept = groups.kept_rows(gone)
+    nodes = dict.fromkeys(node for node, _ in kept)
+    return {n: tuple(len(kept.get((n, d), range(size))) for d, size in enumerate(shape_of(n))) for n in nodes}
+
+
+def place(layer: nn.Module, name: str, value: Any) -> None:
+    """Put a tensor into a layer's slot of that name."""
+    if name in layer._parameters:
+        layer._parameters[name] = value
+    else:
+        layer._buffers[name] = value.data if isinstance(value, nn.Parameter) else value
+    if isinstance(layer, nn.RNNBase):
+        layer.__dict__["_flat_weights"] = [layer._parameters.get(key) for key in layer._flat_weights_names]
+
+
+def run_quietly(twin: nn.Module, captured: Captured, mode: FakeTensorMode) -> Failure | None:
+    """Run a shadow on the example; None when it ran."""
+    running: list[str] = []
+    failed: list[str] = []
+
+    def enter(path: str) -> Any:
+        return lambda module, arguments: running.append(path)
+
+    def leave(module: nn.Module, arguments: Any, output: Any) -> None:
+        if output is None and not failed:
+            failed.append(running[-1])
+        running.pop()
+
+    hooks = [m.register_forward_pre_hook(enter(p)) for p, m in twin.named_modules()]
+    hooks += [m.register_forward_hook(leave, always_call=True) for m in twin.modules()]
+    try:
+        given, named = shadows(captured.program.example_inputs, mode)
+        twin(*given, **named)
+    except Exception as error:  # noqa: BLE001 - whatever a user's forward raises, it means: not like this
+        return Failure(first_line(error), failed[0] if failed else "", line_of(error))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return None
+
+
+def shadows(inputs: Any, mode: FakeTensorMode) -> Any:
+    """Example inputs without values."""
+    if isinstance(inputs, torch.Tensor):
+        return mode.from_tensor(inputs)
+    if isinstance(inputs, dict):
+        return {key: shadows(value, mode) for key, value in inputs.items()}
+    return type(inputs)(shadows(part, mode) for part in inputs) if isinstance(inputs, (tuple, list)) else inputs
+
+
+def upstream(captured: Captured, module: str) -> Iterator[fx.Node]:
+    """The operators of a module and all before them, the nearest first."""
+    waiting = [n for n in captured.graph.nodes if n.op == "call_function" and module_of(n) == module]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop(0)
+        yield node
+        for before in node.all_input_nodes:
+            if before not in seen:
+                seen.add(before)
+                waiting.append(before)

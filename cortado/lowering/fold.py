@@ -1,0 +1,97 @@
+"""Fold: a batch norm becomes part of the convolution, linear layer or transposed convolution before it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.forms.hold import held_names
+from cortado.lowering.readers import Heard, listen, untouched
+
+MAKERS: dict[type[nn.Module], int] = {
+    nn.Linear: 2,
+    nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5,
+    nn.ConvTranspose1d: 3, nn.ConvTranspose2d: 4, nn.ConvTranspose3d: 5,
+}  # fmt: skip
+"""Layers into which a norm can be folded, and how many axes their outputs must have for axis 1 to be the channels."""
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def fold_norms(network: nn.Module, example: Any) -> tuple[str, ...]:
+    """Fold every batch norm that can be folded, in place, and give their paths.
+
+    Folded is a norm in eval mode whose only input is the output of a layer of `MAKERS`, where each of the two runs
+    once and nothing else reads that output.  The layer gets new parameters of its own, so a weight that it shares
+    stays as it is for the others.  In the norm's place stands an nn.Identity.  A layer whose weight is held in a form is
+    left alone: `lowered` makes a dense copy first.
+    Raises BadNetwork when the network fails on the example.
+    """
+    heard = listen(network, example)
+    makers = {id(layer): layer for layer in network.modules() if is_maker(layer)}
+    giver = {id(made): layer for key, layer in makers.items() for made in heard.made.get(key, [])}
+    folded = []
+    for path, norm in list(network.named_modules()):
+        if not isinstance(norm, NORMS) or not can_go(norm, heard):
+            continue
+        signal = heard.taken[id(norm)][0]
+        maker = giver.get(id(signal))
+        if maker is not None and can_take(maker, signal, norm, heard):
+            absorb(maker, norm)
+            put_in_place_of(network, norm, nn.Identity())
+            giver.pop(id(signal))
+            folded.append(path)
+    return tuple(folded)
+
+
+def is_maker(layer: nn.Module) -> bool:
+    """Whether it is one of our layers with its own forward; a subclass of its own may do anything."""
+    kind = next((kind for kind in MAKERS if isinstance(layer, kind)), None)
+    own = kind is None or type(layer).forward is not kind.forward or bool(held_names(layer))
+    return not own and untouched(layer)
+
+
+def can_go(norm: nn.Module, heard: Heard) -> bool:
+    """Whether a norm uses fixed statistics, runs once, and is itself read by nothing else."""
+    fixed = not norm.training and norm._buffers.get("running_mean") is not None
+    return fixed and untouched(norm) and heard.called_once(norm) and heard.keeps_to_itself(norm)
+
+
+def can_take(maker: nn.Module, signal: Tensor, norm: nn.Module, heard: Heard) -> bool:
+    """Whether the maker's output goes into this norm alone, with its channels on axis 1."""
+    axes = next(count for kind, count in MAKERS.items() if isinstance(maker, kind))
+    alone = heard.called_once(maker) and heard.read_only_by(signal, norm) and heard.keeps_to_itself(maker)
+    return alone and signal.dim() == axes
+
+
+def absorb(maker: Any, norm: Any) -> None:
+    """Give the maker the weight and bias with which it does what both did."""
+    with torch.no_grad():
+        scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+        if norm.weight is not None:
+            scale = scale * norm.weight.double()
+        shift = -norm.running_mean.double() * scale
+        if norm.bias is not None:
+            shift = shift + norm.bias.double()
+        weight, bias = maker.weight, maker.bias
+        new_bias = shift if bias is None else shift + bias.double() * scale
+        new_weight = scaled(weight.double(), scale, maker)
+    maker.weight = nn.Parameter(new_weight.to(weight.dtype), requires_grad=weight.requires_grad)
+    maker.bias = nn.Parameter(new_bias.to(weight.dtype), requires_grad=weight.requires_grad)
+
+
+def scaled(weight: Tensor, scale: Tensor, maker: Any) -> Tensor:
+    """The weight with every output channel multiplied by its entry of `scale` (outputs,)."""
+    if not isinstance(maker, TRANSPOSED):
+        return weight * scale.view(-1, *(1,) * (weight.dim() - 1))
+    # (inputs, outputs of a group, ...): the inputs of group g make its outputs.
+    grouped = weight.unflatten(0, (maker.groups, -1))
+    return (grouped * scale.view(maker.groups, 1, -1, *(1,) * (weight.dim() - 2))).flatten(0, 1)
+
+
+def put_in_place_of(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` wherever `old` is registered in the network."""
+    for parent in list(network.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is old:
+                parent._modules[name] = new

@@ -1,0 +1,123 @@
+"""Graph: a network as a graph of plain operators that takes any batch, and what the rewrites of it share."""
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from cortado.errors import BadNetwork
+from cortado.network.trace import device_of, moved, tensors_in, undisturbed
+
+LINE = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def positional(example: Any) -> tuple[Any, ...]:
+    """The example as the arguments of a call."""
+    return example if isinstance(example, tuple) else (example,)
+
+
+def two_samples(example: Any) -> tuple[Any, ...]:
+    """The example with a batch of two or more: a graph traced with one sample would keep it at one."""
+    parts = positional(example)
+    tensors = tensors_in(parts)
+    if not tensors or tensors[0].dim() == 0:
+        raise BadNetwork("lowering: the example has no batch axis. Pass a tensor or a tuple of tensors, samples first.")
+    batch = tensors[0].shape[0]
+    if batch != 1:
+        return parts
+    return tuple(torch.cat([part, part]) if has_batch(part, 1) else part for part in parts)
+
+
+def has_batch(part: Any, batch: int) -> bool:
+    """Whether a part of the example has `batch` samples on its first axis."""
+    return isinstance(part, Tensor) and part.dim() > 0 and part.shape[0] == batch
+
+
+def batch_shapes(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What torch.export is told of each part: its first axis is the batch, if it is as long as that of the first part."""
+    batch = torch.export.Dim("batch", min=1)
+    count = tensors_in(parts)[0].shape[0]
+    return tuple({0: batch} if has_batch(part, count) else None for part in parts)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without the warnings that exporters give about their own insides."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.export.ExportedProgram:
+    """The network in eval mode as torch.export has it, for any batch or for that of the example alone.
+
+    Raises BadNetwork with the source line that blocks it, where torch names one.
+    """
+    parts = moved(two_samples(example) if any_batch else positional(example), device_of(network))
+    shapes = batch_shapes(parts) if any_batch else None
+    try:
+        with undisturbed(network), quietly():
+            return torch.export.export(network, parts, dynamic_shapes=shapes)
+    except Exception as error:
+        raise BadNetwork(refusal(network, error)) from error
+
+
+def refusal(network: nn.Module, error: Exception) -> str:
+    """Why a network cannot be traced, in a sentence or two."""
+    text = str(error)
+    if isinstance(error, BadNetwork):
+        return text
+    lines = [found for found in LINE.findall(text) if "/torch/" not in found[0]]
+    where = f" at {lines[-1][0]}, line {lines[-1][1]}" if lines else ""
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    fixed = "Constraints violated" in text or "specialized" in text
+    way_out = (
+        "It fixes its batch: take it from the input, as in x.shape[0], instead."
+        if fixed
+        else "Rewrite that line without control flow that depends on values, or move it out of the network."
+    )
+    return f"lowering: {type(network).__name__} cannot be traced by torch.export{where}: {first[:300]} {way_out}"
+
+
+def graph_of(network: nn.Module, example: Any) -> fx.GraphModule:
+    """The network as a module whose forward is a graph of torch operators; parameters keep their names.
+
+    Raises BadNetwork when torch.export cannot trace it.
+    """
+    return plain_graph(exported(network, example))
+
+
+def plain_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    """An exported program as an ordinary graph module, which can be set to eval mode and copied."""
+    with quietly():
+        module = program.module(check_guards=False)
+        return fx.GraphModule(module, module.graph).eval()
+
+
+def tensor_at(network: nn.Module, node: Any) -> Tensor | None:
+    """The parameter or buffer that a node of the graph reads; None for anything computed."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    path, _, name = str(node.target).rpartition(".")
+    return getattr(network.get_submodule(path), name)
+
+
+def drop_unread(network: fx.GraphModule) -> None:
+    """Remove nodes, parameters and modules that nothing reads any more."""
+    network.graph.eliminate_dead_code()
+    read = {str(node.target) for node in network.graph.nodes if node.op in ("get_attr", "call_module")}
+    for path, module in list(network.named_modules()):
+        inside = f"{path}." if path else ""
+        if path in read:
+            continue
+        for store in (module._parameters, module._buffers):
+            for name in [name for name in store if f"{inside}{name}" not in read]:
+                if not any(f"{inside}{name}".startswith(f"{called}.") for called in read):
+                    del store[name]
+    network.delete_all_unused_submodules()
+    network.graph.lint()
+    network.recompile()

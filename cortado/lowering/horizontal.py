@@ -1,0 +1,127 @@
+"""Horizontal: siblings that read one input - Inception, Fire, query, key and value - become one product and a split."""
+
+from operator import getitem
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from cortado.lowering.graph import drop_unread, tensor_at
+
+aten = torch.ops.aten
+CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+DEFAULTS: tuple[Any, ...] = (None, None, None, 1, 0, 1, 1)
+"""Input, weight, bias, stride, padding, dilation, groups."""
+
+
+def merge_siblings(network: fx.GraphModule, pad_kernels: bool = False) -> tuple[tuple[str, ...], ...]:
+    """Merge siblings in place, and give the names of those that became one.
+
+    Siblings are linear layers, or convolutions without groups, that read the same tensor with the same kernel size,
+    stride, padding and dilation. With `pad_kernels`, convolutions whose outputs lie on the same positions are merged
+    too, smaller kernels (1 x 1 beside 3 x 3) padded with zeros: more multiply-adds for fewer calls.
+    """
+    families: dict[Any, list[fx.Node]] = {}
+    for node in network.graph.nodes:
+        key = key_of(network, node, pad_kernels)
+        if key is not None:
+            families.setdefault(key, []).append(node)
+    merged = []
+    for number, family in enumerate(siblings for siblings in families.values() if len(siblings) > 1):
+        merged.append(tuple(node.name for node in family))
+        merge(network, family, f"merged_{number}")
+    if merged:
+        drop_unread(network)
+    return tuple(merged)
+
+
+def arguments(node: fx.Node) -> tuple[Any, ...]:
+    """A convolution's seven arguments, numbers for all axes written out."""
+    given = tuple(node.args) + DEFAULTS[len(node.args) :]
+    axes = 1 + CONVOLUTIONS.index(node.target)  # type: ignore[arg-type]
+    spread = [tuple(v) if isinstance(v, (list, tuple)) else (v,) for v in given[3:6]]
+    return (*given[:3], *(v * axes if len(v) == 1 else v for v in spread), given[6])
+
+
+def key_of(network: fx.GraphModule, node: fx.Node, pad_kernels: bool) -> Any:
+    """Equal for siblings; None for what is not merged."""
+    if node.op != "call_function" or node.kwargs:
+        return None
+    if node.target is aten.linear.default:
+        weight = tensor_at(network, node.args[1])
+        return None if weight is None or not known_bias(network, node) else (node.target, node.args[0], weight.dtype)
+    if node.target not in CONVOLUTIONS:
+        return None
+    source, weight_node, _, stride, padding, dilation, groups = arguments(node)
+    weight = tensor_at(network, weight_node)
+    if weight is None or groups != 1 or not known_bias(network, node):
+        return None
+    kernel = tuple(weight.shape[2:])
+    if not pad_kernels:
+        return (node.target, source, weight.dtype, kernel, stride, padding, dilation)
+    # With an undilated odd kernel, this is where the middle of the kernel first stands: equal for equal positions.
+    middle = tuple(pad - size // 2 for pad, size in zip(padding, kernel, strict=True))
+    if any(size % 2 == 0 for size in kernel) or any(step != 1 for step in dilation):
+        return (node.target, source, weight.dtype, kernel, stride, padding, dilation)
+    return (node.target, source, weight.dtype, "padded", stride, middle)
+
+
+def known_bias(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether there is no bias, or one that is a parameter."""
+    bias = node.args[2] if len(node.args) > 2 else None
+    return bias is None or tensor_at(network, bias) is not None
+
+
+def merge(network: fx.GraphModule, family: list[Any], name: str) -> None:
+    """One node with the weights of all in order, and a split where each of them stood."""
+    first = family[0]
+    linear = first.target is aten.linear.default
+    weights = [tensor_at(network, node.args[1]) for node in family]
+    sizes = [weight.shape[0] for weight in weights if weight is not None]
+    kernel = tuple(max(sizes) for sizes in zip(*(w.shape[2:] for w in weights if w is not None), strict=True))
+    holder = nn.Module()
+    holder.register_parameter("weight", constant(torch.cat([padded(w, kernel) for w in weights if w is not None])))
+    holder.register_parameter("bias", constant(joined_bias(network, family, sizes)))
+    network.add_submodule(name, holder)
+    graph = network.graph
+    with graph.inserting_before(first):
+        weight_node, bias_node = graph.get_attr(f"{name}.weight"), graph.get_attr(f"{name}.bias")
+        if linear:
+            made = graph.call_function(first.target, (first.args[0], weight_node, bias_node))
+        else:
+            _, _, _, stride, padding, dilation, groups = arguments(first)
+            old = weights[0].shape[2:] if weights[0] is not None else kernel
+            grown = [pad + (new - size) // 2 for pad, new, size in zip(padding, kernel, old, strict=True)]
+            settings = (list(stride), grown, list(dilation), groups)
+            made = graph.call_function(first.target, (first.args[0], weight_node, bias_node, *settings))
+        made.meta = dict(first.meta) | {"val": None}
+        parts = graph.call_function(aten.split_with_sizes.default, (made, sizes, -1 if linear else 1))
+        pieces = [graph.call_function(getitem, (parts, place)) for place in range(len(family))]
+    for node, piece in zip(family, pieces, strict=True):
+        piece.meta = dict(node.meta)
+        node.replace_all_uses_with(piece)
+        graph.erase_node(node)
+
+
+def padded(weight: Tensor, kernel: tuple[int, ...]) -> Tensor:
+    """A kernel (outputs, inputs, ...) in the middle of a larger one of zeros."""
+    around: list[int] = []
+    for new, old in zip(reversed(kernel), reversed(weight.shape[2:]), strict=True):
+        around += [(new - old) // 2] * 2
+    return functional.pad(weight.detach(), around) if any(around) else weight.detach()
+
+
+def joined_bias(network: fx.GraphModule, family: list[fx.Node], sizes: list[int]) -> Tensor | None:
+    """All biases in order, zeros where there is none; None when none has one."""
+    biases = [tensor_at(network, node.args[2]) if len(node.args) > 2 else None for node in family]
+    if all(bias is None for bias in biases):
+        return None
+    known = next(bias for bias in biases if bias is not None)
+    filled = [known.new_zeros(n) if b is None else b.detach() for b, n in zip(biases, sizes, strict=True)]
+    return torch.cat(filled)
+
+
+def constant(value: Tensor | None) -> nn.Parameter | None:
+    """A parameter that is not trained."""
+    return None if value is None else nn.Parameter(value.clone(), requires_grad=False)

@@ -1,0 +1,83 @@
+"""Lower: the network that runs - a copy in eval mode, weights dense, norms folded - and the proof that nothing changed."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from cortado.errors import BadNetwork
+from cortado.lowering.fold import fold_norms
+from cortado.lowering.graph import graph_of
+from cortado.lowering.horizontal import merge_siblings
+from cortado.network.gradients import released
+from cortado.network.trace import call_with, device_of, moved, tensors_in, undisturbed
+
+TOLERANCE = 1e-4
+"""Above this share of the largest output, rounding does not explain a difference any more."""
+
+
+def lowered(
+    network: nn.Module, example: Any, *, fold: bool = True, merge: bool = False, pad_kernels: bool = False
+) -> nn.Module:
+    """A copy of `network` that computes the same and is ready to run or to be exported; the network is left alone.
+
+    Eval mode, every held or parametrized weight dense, batch norms folded into the layers before them. With `merge`,
+    siblings that read one input become one product and a split, and the result is a graph module (see horizontal.py for
+    `pad_kernels`). Outputs are compared on the example: they differ by rounding, about 1e-7 of the largest output.
+    Raises BadNetwork when they differ by more than 1e-4, or when the network fails on the example.
+    """
+    copy = dense(network)
+    if fold:
+        fold_norms(copy, example)
+    copy = copy.requires_grad_(False)
+    if merge:
+        graph = graph_of(copy, example)
+        copy = graph if merge_siblings(graph, pad_kernels) else copy
+    far = difference(outputs(copy, example), outputs(network, example))
+    if not far <= TOLERANCE:
+        raise BadNetwork(
+            f"lowering: outputs of {type(network).__name__} changed by {far:.2g} of the largest one when it was rewritten "
+            f"to run fast; at most {TOLERANCE:g} is rounding. Pass fold=False and merge=False, and tell us."
+        )
+    return copy
+
+
+def dense(network: nn.Module) -> nn.Module:
+    """A copy in eval mode whose weights are plain parameters, whatever held or parametrized them; ties are kept."""
+    copy = released(network)
+    for layer in list(copy.modules()):
+        if parametrize.is_parametrized(layer):
+            for name in list(layer.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+    return copy
+
+
+def outputs(network: nn.Module, example: Any) -> list[Tensor]:
+    """The tensors a network gives for the example, in eval mode, in order."""
+    with undisturbed(network):
+        return tensors_in(call_with(network, moved(example, device_of(network))))
+
+
+def difference(found: list[Tensor], wanted: list[Tensor]) -> float:
+    """The largest difference between two lists of tensors, as a share of the largest entry wanted.
+
+    Infinite entries, as masks have them, must be the same; anything else that is not finite, and lists or shapes that
+    do not match, are infinitely far.
+    """
+    if [value.shape for value in found] != [value.shape for value in wanted]:
+        return float("inf")
+    return max((apart(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
+
+
+def apart(found: Tensor, wanted: Tensor) -> float:
+    """`difference` of two tensors of one shape."""
+    found, wanted = found.detach().double().cpu(), wanted.detach().double().cpu()
+    finite = torch.isfinite(wanted)
+    if not bool((torch.isfinite(found) == finite).all()) or not torch.equal(found[~finite], wanted[~finite]):
+        return float("inf")
+    if not bool(finite.any()):
+        return 0.0
+    largest = float(wanted[finite].abs().max())
+    far = float((found[finite] - wanted[finite]).abs().max())
+    return far / largest if largest else far

@@ -1,0 +1,97 @@
+"""Readers: which layer made a tensor and which layers read it, found by listening to one run of a network."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cortado.network.trace import call_with, device_of, moved, tensors_in, undisturbed
+
+OUTSIDE = -1
+"""The reader of a tensor that an operator outside any module, or the caller, reads."""
+
+
+@dataclass
+class Heard:
+    """What one run told.  Tensors and layers stand under their id; the tensors are kept, so that no id comes twice."""
+
+    calls: dict[int, int] = field(default_factory=dict)
+    """Layer to the number of its calls."""
+    made: dict[int, list[Tensor]] = field(default_factory=dict)
+    """Layer to the tensors it gave."""
+    taken: dict[int, list[Tensor]] = field(default_factory=dict)
+    """Layer to the tensors it was called with."""
+    readers: dict[int, list[int]] = field(default_factory=dict)
+    """Tensor to the innermost layer that was running at every operator that read it, or OUTSIDE."""
+    kept: list[Tensor] = field(default_factory=list)
+
+    def read_only_by(self, tensor: Tensor, layer: nn.Module) -> bool:
+        """Whether `layer` reads the tensor and nothing else does."""
+        return set(self.readers.get(id(tensor), [])) == {id(layer)}
+
+    def called_once(self, layer: nn.Module) -> bool:
+        """Whether a layer ran exactly once."""
+        return self.calls.get(id(layer), 0) == 1
+
+    def keeps_to_itself(self, layer: nn.Module) -> bool:
+        """Whether nothing but the layer itself read its own parameters and buffers."""
+        own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+        return all(set(self.readers.get(id(value), [])) <= {id(layer)} for value in own)
+
+
+class Listener(TorchDispatchMode):
+    """Hooks keep the stack of running modules, the dispatch mode sees what every operator reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = Heard()
+        self.stack: list[int] = []
+
+    def enter(self, layer: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """A module begins to run."""
+        key = id(layer)
+        self.heard.calls[key] = self.heard.calls.get(key, 0) + 1
+        self.heard.taken.setdefault(key, []).extend(tensors_in((positional, named)))
+        self.stack.append(key)
+
+    def leave(self, layer: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
+        """A module has run."""
+        self.stack.pop()
+        self.heard.made.setdefault(id(layer), []).extend(tensors_in(output))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        read = tensors_in((args, kwargs or {}))
+        for tensor in read:
+            self.heard.readers.setdefault(id(tensor), []).append(self.stack[-1] if self.stack else OUTSIDE)
+        self.heard.kept.extend((*read, *tensors_in(output)))
+        return output
+
+
+def listen(network: nn.Module, example: Any) -> Heard:
+    """Run `network` once on `example`, in eval mode, and tell who made and who read what.
+
+    The tensors of the run are kept for as long as the answer is.  Raises BadNetwork when the network fails.
+    """
+    listener = Listener()
+    handles = []
+    try:
+        for layer in network.modules():
+            handles.append(layer.register_forward_pre_hook(listener.enter, with_kwargs=True))
+            handles.append(layer.register_forward_hook(listener.leave, always_call=True))
+        with undisturbed(network), listener:
+            output = call_with(network, moved(example, device_of(network)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for tensor in tensors_in(output):
+        listener.heard.readers.setdefault(id(tensor), []).append(OUTSIDE)
+    return listener.heard
+
+
+def untouched(layer: nn.Module) -> bool:
+    """Whether a layer runs its class's own forward, without hooks that might see or change its signals."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
+    return not any(hooks) and "forward" not in layer.__dict__ and torch.nn.Module.__call__ is type(layer).__call__

@@ -1,0 +1,93 @@
+"""OpenVINO: the network as an .xml file with its weights in a .bin file beside it, run in float32."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadFile, BadNetwork
+from cortado.lowering.graph import exported, quietly
+from cortado.runtimes.runtime import Port, Runtime
+
+
+class OpenvinoSession:
+    """A compiled model on the processor."""
+
+    def __init__(self, file: Path, threads: int) -> None:
+        import openvino
+
+        core = openvino.Core()
+        # Without the hint a processor that knows bfloat16 may be run in it unasked, and float32 would not be measured.
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self.compiled = core.compile_model(core.read_model(str(file)), "CPU", settings)
+        self.request = self.compiled.create_infer_request()
+        self.inputs = tuple(port_of(port) for port in self.compiled.inputs)
+
+    def __call__(self, *signals: Tensor) -> tuple[Tensor, ...]:
+        given = dict(enumerate(signal.detach().numpy() for signal in signals))
+        found = self.request.infer(given, share_inputs=True)
+        return tuple(torch.from_numpy(np.array(found[place])) for place in range(len(self.compiled.outputs)))
+
+
+class Openvino(Runtime):
+    """OpenVINO on the processor, in float32."""
+
+    package = "openvino"
+    distribution = "openvino"
+    extra = "openvino"
+    suffix = ".xml"
+
+    def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
+        self.require()
+        import openvino
+
+        program = exported(network, example)
+        try:
+            with quietly():
+                model = openvino.convert_model(program)
+                # The converter leaves every axis open; all but the batch are known, and known ones run faster.
+                model.reshape(dict(enumerate(input_shapes(program))))
+                openvino.save_model(model, folder / "net.xml", compress_to_fp16=False)
+        except Exception as error:
+            raise BadNetwork(refused(network, error)) from error
+        return folder / "net.xml"
+
+    def load(self, file: Path, threads: int) -> OpenvinoSession:
+        self.require()
+        if not file.is_file():
+            raise BadFile(f"openvino: {file} cannot be read. Check the path.")
+        try:
+            return OpenvinoSession(file, threads)
+        except Exception as error:
+            raise BadFile(f"openvino: {file} cannot be loaded ({type(error).__name__}: {error}).") from error
+
+
+def input_shapes(program: torch.export.ExportedProgram) -> list[list[int]]:
+    """The shape of each input, -1 for an axis of any length."""
+    user = set(program.graph_signature.user_inputs)
+    values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in user]
+    return [[size if isinstance(size, int) else -1 for size in value.shape] for value in values]
+
+
+def port_of(port: Any) -> Port:
+    """An input as we describe it."""
+    shape = tuple(axis.get_length() if axis.is_static else None for axis in port.get_partial_shape())
+    dtype = torch.from_numpy(np.zeros(0, port.get_element_type().to_dtype())).dtype
+    return Port(port.get_any_name(), shape, dtype)
+
+
+def refused(network: nn.Module, error: Exception) -> str:
+    """Which operator OpenVINO lacks, in a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = next((line for line in lines if "No conversion rule" in line or "aten" in line), lines[0] if lines else "")
+    return (
+        f"openvino: {type(network).__name__} cannot be converted: {type(error).__name__}: {told[:300]} "
+        "Replace that operator by others, or try another runtime."
+    )

@@ -1,0 +1,62 @@
+"""PyTorch as it is, operator by operator: the baseline; its file is an exported program (.pt2)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from cortado.errors import BadFile
+from cortado.lowering.graph import exported, plain_graph, quietly
+from cortado.network.trace import tensors_in
+from cortado.runtimes.runtime import Port, Runtime
+
+
+class TorchSession:
+    """A torch module that runs with so many threads; the process's own number is put back after each call."""
+
+    def __init__(self, network: nn.Module, inputs: tuple[Port, ...], threads: int) -> None:
+        self.network, self.inputs, self.threads = network, inputs, threads
+
+    def __call__(self, *signals: Tensor) -> tuple[Tensor, ...]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with torch.no_grad():
+                return tuple(tensors_in(self.network(*signals)))
+        finally:
+            torch.set_num_threads(before)
+
+
+class TorchEager(Runtime):
+    """PyTorch without compilation."""
+
+    suffix = ".pt2"
+
+    def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
+        with quietly():
+            torch.export.save(exported(network, example), folder / "net.pt2")
+        return folder / "net.pt2"
+
+    def load(self, file: Path, threads: int) -> TorchSession:
+        network = read_program(file)
+        return TorchSession(network, ports(network), threads)
+
+
+def read_program(file: Path) -> fx.GraphModule:
+    """The graph of a .pt2 file.  Raises BadFile when it is none."""
+    try:
+        with quietly():
+            return plain_graph(torch.export.load(file))
+    except Exception as error:
+        raise BadFile(f"torch_eager: {file} cannot be read ({type(error).__name__}: {error}).") from error
+
+
+def ports(network: fx.GraphModule) -> tuple[Port, ...]:
+    """The inputs of a graph."""
+    values = [(node.name, node.meta["val"]) for node in network.graph.nodes if node.op == "placeholder"]
+    return tuple(
+        Port(name, tuple(size if isinstance(size, int) else None for size in value.shape), value.dtype)
+        for name, value in values
+        if isinstance(value, Tensor)
+    )

@@ -8,6 +8,7 @@
     |-- BadFile          not our file, or cut short, or altered            (also a ValueError)
     |   `-- WrongNetwork a sound file, but made from another network
     |-- NothingChanged   a method that would leave the network as it was
+    |-- OutputsDiffer    a file gives other outputs than the network it was made from
     |-- MissingPackage   an optional package is not installed              (also an ImportError)
     `-- Stopped          interrupted by the user; the last checkpoint is kept
 
@@ -45,6 +46,10 @@ class WrongNetwork(BadFile):
 
 class NothingChanged(CortadoError):
     """A method ran and left every weight as it was: the pattern or the amount must be wrong."""
+
+
+class OutputsDiffer(CortadoError):
+    """An exported file gives other outputs than PyTorch, by more than the tolerance."""
 
 
 class MissingPackage(CortadoError, ImportError):

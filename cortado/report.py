@@ -11,7 +11,7 @@ import torch
 
 from cortado.errors import BadFile
 from cortado.file.accounting import LayerRow, Picture
-from cortado.machine import processor_name
+from cortado.machine import instruction_sets, processor_name
 from cortado.units import size_text
 
 
@@ -55,6 +55,66 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """The file for one runtime, on the verdict data beside PyTorch.
+
+    `difference` is the largest one as a share of the largest output; `same_top` the share of samples with the same
+    largest output (None where outputs are not classes); scores are in the report's unit.
+    """
+
+    runtime: str
+    version: str
+    size_bytes: int
+    score: float | None
+    torch_score: float | None
+    difference: float
+    same_top: float | None
+    samples: int
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster: the median over rounds and its quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Time:
+    """One network in one runtime: milliseconds of a call (median, quartiles), and how many times faster it is than the
+    plain network in torch_eager, in the same runtime, and in the runtime that ran the plain network fastest."""
+
+    network: str
+    runtime: str
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    over_eager: Ratio
+    over_same: Ratio | None
+    over_best: Ratio
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Times taken in turns in one process, with one batch size and number of threads.
+
+    `best` is the runtime that ran the plain network fastest; `again` the ratio of the plain network in the runtime
+    `control` to itself, which is 1 on a quiet machine; `noisy` says that it was not.
+    """
+
+    batch: int
+    threads: int
+    rounds: int
+    times: tuple[Time, ...]
+    best: str
+    control: str
+    again: Ratio
+    noisy: bool
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything measured in one run.  `lines` is the first screen: plain | compressed | limit | met."""
 
@@ -74,6 +134,10 @@ class Report:
     recipe: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     environment: dict[str, str] = field(default_factory=dict)
+    exports: tuple[Exported, ...] = ()
+    clocks: tuple[Clock, ...] = ()
+    multiply_adds: tuple[float | None, float | None] = (None, None)
+    """Of the plain and of the compressed network, for one sample; what they predict is not what is measured."""
 
     @property
     def size_bytes(self) -> int:
@@ -113,10 +177,22 @@ def read_report(path: str | Path) -> Report:
             ),
             "verdict": Compared(**data.pop("verdict")),
             "warnings": tuple(data.pop("warnings")),
+            "exports": tuple(Exported(**row) for row in data.pop("exports", ())),
+            "clocks": tuple(clock_of(row) for row in data.pop("clocks", ())),
+            "multiply_adds": tuple(data.pop("multiply_adds", (None, None))),
         }
         return Report(**data, **rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadFile(f"report: {path} is not a report of cortado ({error}). Pass report.json of a bundle.") from error
+
+
+def clock_of(data: dict[str, Any]) -> Clock:
+    """A clock from its JSON data."""
+    times = tuple(
+        Time(**{key: Ratio(**value) if isinstance(value, dict) else value for key, value in row.items()})
+        for row in data["times"]
+    )
+    return Clock(**{**data, "times": times, "again": Ratio(**data["again"])})
 
 
 def paired_interval(plain: torch.Tensor, compressed: torch.Tensor, scale: float) -> Compared:
@@ -145,5 +221,6 @@ def environment() -> dict[str, str]:
         "torch": torch.__version__,
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor_name(),
+        "instruction sets": ", ".join(instruction_sets()) or "unknown",
         "threads": str(torch.get_num_threads()),
     }

@@ -118,7 +118,9 @@ class Reader:
             return [self.whole("repeats", given, ratio(out[place], before[place], given), out[place])]
         argument = "dims" if self.step.name == "tile" else "repeats"
         return [
-            Constant(self.step.node, argument, place, int(times), ratio(out[place], before[place], times), (out[place],))
+            Constant(
+                self.step.node, argument, place, int(times), ratio(out[place], before[place], times), (out[place],)
+            )
             for place, times in enumerate(given)
             if times != 1 and len(given) == len(out)
         ]
@@ -170,7 +172,9 @@ class Reader:
                 continue
             edges = ((2 * pair, before, axis[:before]), (2 * pair + 1, after, axis[len(axis) - after :]))
             found += [
-                Constant(self.step.node, "pad", at, old, self.count(rows), (rows,)) for at, old, rows in edges if old > 0
+                Constant(self.step.node, "pad", at, old, self.count(rows), (rows,))
+                for at, old, rows in edges
+                if old > 0
             ]
         return found
 

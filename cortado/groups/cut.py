@@ -52,6 +52,18 @@ def cut(network: nn.Module, groups: Groups, keeps: Keeps) -> None:
         )
 
 
+def kept_outputs(groups: Groups, keeps: Keeps) -> dict[str, Tensor]:
+    """For each layer that loses outputs (or is a norm of lost channels) the numbers of those that stay."""
+    found = {}
+    roles, tensors = groups.walked.roles, groups.walked.captured.tensors
+    for (node, axis), rows in groups.kept_rows(groups.gone(keeps)).items():
+        role = roles.get((node, axis), "rider")
+        if role == "producer" or (role == "rider" and node.meta["val"].dim() == 1):
+            for full in tensors[node]:
+                found[full.rpartition(".")[0]] = torch.as_tensor(rows)
+    return found
+
+
 class Undo:
     """Cuts tensors and remembers what was there."""
 
@@ -153,5 +165,3 @@ def zeroed(network: nn.Module, groups: Groups, keeps: Keeps) -> nn.Module:
         with torch.no_grad():
             tensor.index_fill_(axis, lost.nonzero().squeeze(1).to(tensor.device), 0)
     return twin
-
-

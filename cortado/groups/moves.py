@@ -44,7 +44,9 @@ def moved(
         if parts is None:
             continue
         mine = [[beside(columns) for columns in output] for output in parts]
-        outputs = mine if not outputs else [together(variables, a, b, reason) for a, b in zip(outputs, mine, strict=True)]
+        outputs = (
+            mine if not outputs else [together(variables, a, b, reason) for a, b in zip(outputs, mine, strict=True)]
+        )
     return outputs or [[None] * len(extent) for extent in extents]
 
 

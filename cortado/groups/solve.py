@@ -51,9 +51,7 @@ def same_name(module: nn.Module, constant: Constant) -> Attribute | None:
     return None
 
 
-def by_formula(
-    seen: Seen, constant: Constant, new: int, value: Callable[[Attribute], int], edits: Edits
-) -> bool:
+def by_formula(seen: Seen, constant: Constant, new: int, value: Callable[[Attribute], int], edits: Edits) -> bool:
     """Whether a formula that was seen gives the new value, perhaps after setting one attribute in it."""
     here = seen.get((constant.module, constant.operator), [])
     around = [number for (path, _), numbers in seen.items() if path == constant.module for number in numbers]

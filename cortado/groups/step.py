@@ -136,7 +136,9 @@ def blank(node: fx.Node) -> Value:
 def operator_name(node: fx.Node) -> str:
     """aten.add_.Tensor -> "add"; a function that is no operator by its own name."""
     schema = getattr(node.target, "_schema", None)
-    name = str(schema.name).split("::")[-1] if schema is not None else getattr(node.target, "__name__", str(node.target))
+    name = (
+        str(schema.name).split("::")[-1] if schema is not None else getattr(node.target, "__name__", str(node.target))
+    )
     return name if name.endswith("__") else name.removesuffix("_")
 
 

@@ -106,7 +106,11 @@ class Variables:
             old, first = np.unique(high, return_index=True)
             self.parent[old] = low[first]
             for mark in self.marks.all():
-                for gone in set(mark).intersection(old.tolist()) if len(mark) < len(old) else filter(mark.__contains__, old.tolist()):
+                for gone in (
+                    set(mark).intersection(old.tolist())
+                    if len(mark) < len(old)
+                    else filter(mark.__contains__, old.tolist())
+                ):
                     reason = mark.pop(gone)
                     mark.setdefault(int(self.find(np.array([gone]))[0]), reason)
 

@@ -62,7 +62,11 @@ def follow(step: Step) -> Value:
     if getattr(step.node.target, "__name__", "") == "getitem":
         source, place = step.node.args
         found: Any = step.known.get(source)  # type: ignore[arg-type]
-        return found[place] if isinstance(found, list) and isinstance(place, int) and place < len(found) else blank(step.node)
+        return (
+            found[place]
+            if isinstance(found, list) and isinstance(place, int) and place < len(found)
+            else blank(step.node)
+        )
     if not isinstance(step.node.target, torch._ops.OpOverload):
         return step.blocked()
     rule = RULES.get(step.name)

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from cortado.errors import BadNetwork
 from cortado.forms.form import Form
 from cortado.forms.hold import PREFIX, form_of, held_names, hold, plain_form
+from cortado.groups.cut import cut, kept_outputs
+from cortado.groups.find import find_groups
+from cortado.groups.groups import Groups, Keeps
 from cortado.network.chains import Units, find_units
 from cortado.network.trace import Trace, trace
 from cortado.network.where import choose
@@ -90,8 +93,7 @@ class View:
     """What a method may ask of a network, and the only ways to change it.
 
     `network` is the working copy, `plain` the user's network as it came (never changed), `reference` the network as it
-    was before the last lossy step, whose moments `match` gives back. The pens: `weight.recode`,
-    `units.cut` and `replace`.
+    was before the last lossy step, whose moments `match` gives back. The pens: `weight.recode`, `cut` and `replace`.
     """
 
     def __init__(
@@ -105,6 +107,8 @@ class View:
         self.network, self.plain, self.example = network, plain, example
         self.progress = progress or quiet()
         self.reference = reference or plain
+        self.kept: dict[str, Tensor] = {}
+        """For each layer that lost outputs in this stage the numbers of those that stay, in the reference network."""
 
     @cached_property
     def all_weights(self) -> list[Weight]:
@@ -126,6 +130,28 @@ class View:
         """The groups of units (neurons, channels) that one layer makes and known layers read."""
         return find_units(self.network, self.example)
 
+    @cached_property
+    def groups(self) -> Groups:
+        """The groups of channels that can only be cut together.  Raises BadNetwork when the network cannot be traced."""
+        return find_groups(self.network, self.example)
+
+    def cut(self, keeps: Keeps) -> None:
+        """Leave only these units of some groups (group -> numbers of the units that stay).
+
+        Raises BadNetwork when the network's own code cannot follow, BadValue when a group would keep nothing.
+        """
+        rows = kept_outputs(self.groups, keeps)
+        cut(self.network, self.groups, keeps)
+        for path, kept in rows.items():
+            before = self.kept.get(path)
+            self.kept[path] = kept if before is None else before[kept]
+        self.forget()
+
+    def forget(self) -> None:
+        """The network has changed: what was found of it is found anew when asked for."""
+        for cached in ("all_weights", "trace", "units", "groups"):
+            self.__dict__.pop(cached, None)
+
     def replace(self, path: str, layer: nn.Module) -> None:
         """Put `layer` in the place of the module at `path`.  Raises BadNetwork when there is none."""
         parent_path, _, name = path.rpartition(".")
@@ -133,8 +159,7 @@ class View:
         if path not in modules or not name or name.startswith(PREFIX):
             raise BadNetwork(f"view: there is no layer {path!r} to replace. cortado profile lists the layers.")
         setattr(modules[parent_path], name, layer)
-        for cached in ("all_weights", "trace", "units"):
-            self.__dict__.pop(cached, None)
+        self.forget()
 
 
 def working_copy(network: nn.Module) -> nn.Module:

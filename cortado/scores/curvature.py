@@ -1,9 +1,13 @@
 """Curvature: Optimal Brain Damage - half the diagonal second derivative times the squared weight."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cortado.groups.groups import Group
+from cortado.network.gates import Gates
 from cortado.network.gradients import gradients
 from cortado.network.view import View, Weight
 from cortado.scores.score import Score
@@ -36,10 +40,19 @@ class Curvature(Score):
     def diagonal(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
         """h for each weight: the mean over calibration samples, one sample at a time."""
         assert task.calibration is not None
-        signs = task.generator(23)
+        slope = self.slope(task.generator(23))
+        sums = [torch.zeros(weight.shape) for weight in weights]
+        data = task.calibration.first(IMAGES)
+        for found in gradients(view, weights, data, 1, slope):
+            for total, gradient in zip(sums, found, strict=True):
+                total += gradient.cpu() ** 2
+        return [total / len(data) for total in sums]
 
-        def slope(outputs: Tensor, targets: Tensor) -> Tensor:
-            flat = outputs.flatten(1) if outputs.dim() == 2 else outputs.reshape(1, -1)
+    def slope(self, signs: torch.Generator) -> Callable[[Tensor, Tensor], Tensor]:
+        """v . outputs, summed over the batch."""
+
+        def of(outputs: Tensor, targets: Tensor) -> Tensor:
+            flat = outputs if outputs.dim() == 2 else outputs.reshape(1, -1)
             xi = torch.randint(0, 2, flat.shape, generator=signs).to(flat) * 2 - 1
             if outputs.dim() != 2:
                 return (flat * xi).sum()
@@ -47,9 +60,23 @@ class Curvature(Score):
             root = p.sqrt()
             return (flat * (root * xi - p * (root * xi).sum(1, keepdim=True))).sum()
 
-        sums = [torch.zeros(weight.shape) for weight in weights]
-        data = task.calibration.first(IMAGES)
-        for found in gradients(view, weights, data, 1, slope):
-            for total, gradient in zip(sums, found, strict=True):
-                total += gradient.cpu() ** 2
-        return [total / len(data) for total in sums]
+        return of
+
+    def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
+        """Half the mean square of the change when a unit gives its mean instead of its signal.
+
+        The whole unit is one gate, so that no entry is taken alone: 1/2 mean_n (sum over positions and consumers of
+        gradient x (signal - mean))^2. The mean itself is given back by moment matching afterwards. A group whose
+        consumers are not all linear or convolution layers has the sum over its single weights.
+        """
+        assert task.calibration is not None
+        data, gates = task.calibration.first(IMAGES), Gates(view, groups)
+        seen = [number for number in range(len(groups)) if gates.known(number)]
+        sums = [torch.zeros(group.count) for group in groups]
+        slope = self.slope(task.generator(23))
+        for found in gates.slopes(data, 64, slope, gates.means(data, 64)) if seen else ():
+            for total, changes in zip(sums, found, strict=True):
+                total += (changes**2).sum(0).cpu() / 2
+        others = [group for number, group in enumerate(groups) if number not in seen]
+        rest = iter(super().of_units(others, view, task) if others else [])
+        return [sums[n] / len(data) if n in seen else next(rest) for n in range(len(groups))]

@@ -5,10 +5,12 @@ import pkgutil
 from abc import ABC, abstractmethod
 from difflib import get_close_matches
 
+import torch
 from torch import Tensor
 
 import cortado.scores
 from cortado.errors import BadRecipe
+from cortado.groups.groups import Group, Slot
 from cortado.network.view import View, Weight
 from cortado.task import Task
 
@@ -22,6 +24,32 @@ class Score(ABC):
     @abstractmethod
     def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
         """For each weight a tensor of its shape, 0 or more, float32."""
+
+    def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
+        """For each group what each of its units is worth, (units,): the sum over all that produces the unit.
+
+        A score that knows more of units than of single weights says so itself.
+        """
+        weights = {weight.path: weight for weight in view.all_weights}
+        paths = list(dict.fromkeys(slot.names[0] for group in groups for slot in producing(group)))
+        chosen = [weights[path] for path in paths if path in weights]
+        found = dict(zip((w.path for w in chosen), self.of(chosen, view, task), strict=True))
+        return [self.summed(group, found) for group in groups]
+
+    def summed(self, group: Group, found: dict[str, Tensor]) -> Tensor:
+        """The sums of single scores over the units of one group."""
+        total = torch.zeros(group.count)
+        for slot in producing(group):
+            if slot.names[0] in found:
+                rows = found[slot.names[0]].detach().float().cpu().movedim(slot.axis, 0).flatten(1).sum(1)
+                mine = slot.units >= 0
+                total.index_add_(0, slot.units[mine], rows[mine])
+        return total
+
+
+def producing(group: Group) -> list[Slot]:
+    """The slots that make a group's units; all matrices where none is known to."""
+    return group.of_role("producer") or list(group.slots)
 
 
 def score(name: str) -> Score:

@@ -1,0 +1,113 @@
+"""prune/channels: cut whole channels, with all that makes, normalises and reads them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cortado.errors import BadValue
+from cortado.groups.groups import Group
+from cortado.method import Method, knob
+from cortado.network.budgeting import Costs
+from cortado.network.view import View
+from cortado.network.where import choose
+from cortado.scores.score import score
+from cortado.task import Task
+
+STEPS = 24
+
+
+@dataclass(frozen=True)
+class PruneChannels(Method):
+    """Remove the channels that matter least; layers become narrower, nothing is left to skip.
+
+    Li et al., 2017 (by magnitude), Hu et al., 2016 (zeros), Liu et al., 2017 (gains), Molchanov et al., 2017 (taylor),
+    LeCun et al., 1990 (curvature), He, Zhang, Sun, 2017 (reconstruction). Channels go in groups: residual sums,
+    concatenations, grouped convolutions and norms go with them. `keep` is a share of what `of` says: of each group's
+    channels, or of the network's predicted multiply-adds or parameters, to which the cut is then fitted. With `across`
+    channels of all groups compete, each by its score for what it costs; without, each group gives the same share.
+    No group keeps less than `least` of its channels, and counts are multiples of `multiple` where they can be.
+    """
+
+    lossy = True
+
+    keep: float = knob(0.5, low=0.0, high=1.0, says="share that stays")
+    by: str = knob("magnitude", says="score that ranks the channels")
+    of: str = knob("channels", one_of=("channels", "multiply_adds", "parameters"), says="what the share is of")
+    across: bool = knob(False, says="rank across groups, so that some give more than others")
+    least: float = knob(0.1, low=0.0, high=1.0, says="share of each group's channels that stays in any case")
+    multiple: int = knob(1, low=1, says="channel counts are rounded to multiples of this, as the runtime likes them")
+
+    def apply(self, view: View, task: Task) -> None:
+        groups = self.chosen(view)
+        worth = [units.double() for units in score(self.by).of_units(groups, view, task)]
+        view.cut({g: keep for g, keep in self.keeps(view, groups, worth).items() if len(keep) < g.count})
+
+    def chosen(self, view: View) -> list[Group]:
+        """The groups all of whose weights `where` takes.  Raises BadValue when there is none."""
+        groups = [group for group in self.candidates(view)]
+        if self.where == "*":
+            found = groups
+        else:
+            view.weights(self.where)
+            names = {weight.path: len(weight.shape) for weight in view.all_weights}
+            taken = set(choose(self.where, names))
+            found = [g for g in groups if all(s.names[0] in taken for s in g.of_role("producer") or g.slots)]
+        if not found:
+            reasons = "; ".join(f"{f.name}: {f.reason}" for f in view.groups.frozen[:3])
+            raise BadValue(
+                f"{self.name()}: no channels can be cut in {self.where!r}. "
+                f"{f'What keeps them: {reasons}. ' if reasons else ''}Widen where."
+            )
+        return found
+
+    def candidates(self, view: View) -> list[Group]:
+        """Groups that may be cut by this method."""
+        return view.groups.free
+
+    def keeps(self, view: View, groups: list[Group], worth: list[Tensor]) -> dict[Group, Tensor]:
+        """Which units stay: the share is met exactly of channels, from below of a cost."""
+        if self.of == "channels":
+            if not self.across:
+                return self.best(groups, worth, [self.keep] * len(groups))
+            ranked = torch.cat(worth)
+            bar = ranked.sort(descending=True).values[max(0, round(self.keep * len(ranked)) - 1)]
+            return self.best(groups, worth, [float((w >= bar).double().mean()) for w in worth])
+        costs = Costs(view, self.of)
+        if not self.across:
+            return self.searched(lambda share: self.best(groups, worth, [share] * len(groups)), costs)
+        full = {group: torch.arange(group.count) for group in groups}
+        prices = [costs.after(full) - costs.after(full | {g: torch.arange(1, g.count)}) for g in groups]
+        rates = [w / max(price, 1e-9) for w, price in zip(worth, prices, strict=True)]
+        order = torch.cat(rates).sort(descending=True).values
+
+        def above(share: float) -> dict[Group, Tensor]:
+            bar = order[max(0, round(share * len(order)) - 1)]
+            return self.best(groups, rates, [float((r >= bar).double().mean()) for r in rates])
+
+        return self.searched(above, costs)
+
+    def searched(self, at: Callable[[float], dict[Group, Tensor]], costs: Costs) -> dict[Group, Tensor]:
+        """The mildest cut whose predicted cost is at most `keep`.  Raises BadValue when even the hardest is not."""
+        low, high = 0.0, 1.0
+        hardest = at(low)
+        if costs.share(hardest) > self.keep:
+            raise BadValue(
+                f"{self.name()}: even with the least channels {costs.share(hardest):.1%} of the {self.of.replace('_', '-')} "
+                f"would stay, more than keep={self.keep:g}. Lower least (now {self.least:g}), or widen where."
+            )
+        for _ in range(STEPS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if costs.share(at(middle)) <= self.keep else (low, middle)
+        return at(low)
+
+    def best(self, groups: list[Group], worth: list[Tensor], shares: list[float]) -> dict[Group, Tensor]:
+        """Of each group the units worth most, as many as its share, `least` and `multiple` say."""
+        found = {}
+        for group, units, share in zip(groups, worth, shares, strict=True):
+            count = max(share, self.least) * group.count
+            rounded = round(count / self.multiple) * self.multiple if group.count > self.multiple else round(count)
+            order = torch.sort(units, descending=True, stable=True).indices
+            found[group] = order[: min(group.count, max(1, rounded))].sort().values
+        return found

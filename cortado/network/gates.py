@@ -1,0 +1,143 @@
+"""Gates: how much outputs or loss would move if units were closed, read off where known layers consume them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.groups.groups import Group, Slot
+from cortado.network.trace import device_of
+from cortado.network.view import View
+from cortado.task import Data, to_device
+
+SlopeOf = Callable[[Any, Tensor], Tensor]
+"""(outputs, targets) -> a sum over samples whose gradient is wanted."""
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def consumers(view: View, group: Group) -> list[tuple[Slot, nn.Module]]:
+    """The linear and convolution layers that read a group's units as their input channels."""
+    modules = dict(view.network.named_modules(remove_duplicate=False))
+    found = []
+    for slot in group.of_role("consumer"):
+        layer = modules[slot.layer]
+        plain = isinstance(layer, nn.Linear) or (isinstance(layer, CONVOLUTIONS) and layer.groups == 1)
+        if plain and slot.axis == 1 and slot.names[0].endswith(".weight"):
+            found.append((slot, layer))
+    return found
+
+
+def channel_axis(layer: nn.Module, signal: Tensor) -> int:
+    """The axis of the input channels of a linear or convolution layer."""
+    return signal.dim() - 1 if isinstance(layer, nn.Linear) else 1
+
+
+def per_channel(layer: nn.Module, signal: Tensor) -> Tensor:
+    """(samples, channels): the sums over all positions."""
+    moved = signal.movedim(channel_axis(layer, signal), 1)
+    return moved if moved.dim() == 2 else moved.flatten(2).sum(2)
+
+
+class Gates:
+    """Reads signals and their gradients at the consumers of some groups."""
+
+    def __init__(self, view: View, groups: list[Group]) -> None:
+        self.network = view.network
+        self.places = [consumers(view, group) for group in groups]
+        self.groups = groups
+        self.device = device_of(view.network) or torch.device("cpu")
+
+    def known(self, number: int) -> bool:
+        """Whether all that consumes the units of a group is seen."""
+        return bool(self.places[number]) and len(self.places[number]) == len(self.groups[number].of_role("consumer"))
+
+    def signals(self, data: Data, batch: int) -> Iterator[dict[int, Tensor]]:
+        """For each batch what each consumer (by id) reads, (samples, channels, ...)."""
+        seen: dict[int, Tensor] = {}
+        hooks = [
+            layer.register_forward_pre_hook(lambda layer, given: seen.__setitem__(id(layer), given[0].detach()))
+            for layer in self.layers()
+        ]
+        try:
+            with torch.no_grad():
+                for inputs, _ in data.batches(batch):
+                    seen.clear()
+                    self.run(inputs)
+                    yield seen
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def layers(self) -> list[nn.Module]:
+        return list({id(layer): layer for places in self.places for _, layer in places}.values())
+
+    def means(self, data: Data, batch: int) -> dict[int, Tensor]:
+        """The mean of each channel that a consumer reads."""
+        sums: dict[int, Tensor] = {}
+        counts: dict[int, int] = {}
+        layers = {id(layer): layer for layer in self.layers()}
+        for seen in self.signals(data, batch):
+            for key, signal in seen.items():
+                flat = signal.movedim(channel_axis(layers[key], signal), 0).flatten(1)
+                sums[key] = sums.get(key, torch.zeros(len(flat), device=flat.device)) + flat.sum(1)
+                counts[key] = counts.get(key, 0) + flat.shape[1]
+        return {key: total / counts[key] for key, total in sums.items()}
+
+    def slopes(self, data: Data, batch: int, slope: SlopeOf, means: dict[int, Tensor]) -> Iterator[list[Tensor]]:
+        """For each batch and group (samples, units): the first-order change of `slope` when a unit gives its mean.
+
+        Without `means` (an empty dict): when it gives zero. The slope is summed over positions, and over all consumers.
+        """
+        sums: dict[int, Tensor] = {}
+        hooks = [layer.register_forward_pre_hook(watching(sums, means.get(id(layer)))) for layer in self.layers()]
+        was = [(p, p.requires_grad) for p in self.network.parameters()]
+        mode = self.network.training
+        try:
+            self.network.eval().requires_grad_(True)
+            for inputs, targets in data.batches(batch):
+                sums.clear()
+                with torch.enable_grad():
+                    value = slope(self.run(inputs), targets.to(self.device))
+                    torch.autograd.backward(value, inputs=[p for p, _ in was][:1])
+                yield [self.by_unit(number, sums, len(targets)) for number in range(len(self.groups))]
+        finally:
+            for parameter, wanted in was:
+                parameter.requires_grad_(wanted)
+                parameter.grad = None
+            self.network.train(mode)
+            for hook in hooks:
+                hook.remove()
+
+    def by_unit(self, number: int, sums: dict[int, Tensor], samples: int) -> Tensor:
+        """The slopes of a group's units, over all that consumes them."""
+        total = torch.zeros(samples, self.groups[number].count, device=self.device)
+        for slot, layer in self.places[number]:
+            if id(layer) in sums:
+                mine = slot.units >= 0
+                total.index_add_(1, slot.units[mine].to(self.device), sums[id(layer)][:, mine.to(self.device)])
+        return total
+
+    def run(self, inputs: Any) -> Any:
+        inputs = to_device(inputs, self.device)
+        return self.network(*inputs) if isinstance(inputs, tuple) else self.network(inputs)
+
+
+def watching(sums: dict[int, Tensor], mean: Tensor | None) -> Callable[..., None]:
+    """A hook that adds up signal x gradient at what a layer reads."""
+
+    def before(layer: nn.Module, given: tuple[Any, ...]) -> None:
+        signal = given[0]
+        if not signal.requires_grad:
+            return
+        kept = signal.detach()
+        if mean is not None:
+            kept = kept - mean.view([-1 if d == channel_axis(layer, signal) else 1 for d in range(signal.dim())])
+
+        def after(gradient: Tensor) -> None:
+            found = per_channel(layer, gradient * kept)
+            sums[id(layer)] = sums[id(layer)] + found if id(layer) in sums else found
+
+        signal.register_hook(after)
+
+    return before

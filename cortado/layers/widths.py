@@ -1,33 +1,143 @@
 """Widths: let a layer's own attributes (in_channels, num_features ...) say what the shapes of its tensors are."""
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Size, nn
 
-from cortado.forms.hold import form_of
+from cortado.forms.hold import form_of, held_names
+from cortado.layers.recurrent import GATES
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CHANNEL_NORMS = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
+)  # fmt: skip
 
 
 def shape_of(layer: nn.Module, name: str) -> Size | None:
-    """The shape of a parameter, held in a form or not; None when the layer has none."""
+    """The shape of a parameter or buffer, held in a form or not; None when the layer has none."""
     form = form_of(layer, name)
     if form is not None:
         return form.shape
-    value = layer._parameters.get(name)
+    value = layer._parameters.get(name, layer._buffers.get(name))
     return None if value is None else value.shape
 
 
 def match_widths(layer: nn.Module) -> None:
-    """Set the attributes of a linear, convolution, norm or embedding layer from its tensors; others stay."""
+    """Set the attributes of one of torch's layers from the shapes of its tensors; those of other modules stay.
+
+    How many groups a convolution or group norm has cannot always be seen: they stay where they still divide the
+    channels; where they do not, whole groups went. Safe to call again, and after a cut of one tensor of several.
+    """
+    for kinds, follow in FOLLOWERS:
+        if isinstance(layer, kinds):
+            follow(layer)
+            return
+
+
+def groups_left(groups: int, before: int, after: int) -> int:
+    """The number of groups when `before` channels have become `after`."""
+    size = before // groups if groups and before % groups == 0 else 0
+    return after // size if size and after % groups and after % size == 0 else groups
+
+
+def follow_linear(layer: nn.Linear) -> None:
+    """Weight (out, in)."""
     shape = shape_of(layer, "weight")
-    if shape is None:
-        return
-    if isinstance(layer, nn.Linear):
+    if shape is not None:
         layer.out_features, layer.in_features = shape
-    elif isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
-        layer.in_channels, layer.out_channels = shape[0], shape[1] * layer.groups
-    elif isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        if layer.groups > 1 and layer.groups == layer.out_channels:
-            layer.groups = shape[0]
-        layer.out_channels, layer.in_channels = shape[0], shape[1] * layer.groups
-    elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm2d)):
-        layer.num_features = shape[0]
-    elif isinstance(layer, nn.Embedding):
+
+
+def follow_bilinear(layer: nn.Bilinear) -> None:
+    """Weight (out, in1, in2)."""
+    shape = shape_of(layer, "weight")
+    if shape is not None:
+        layer.out_features, layer.in1_features, layer.in2_features = shape
+
+
+def follow_embedding(layer: Any) -> None:
+    """Weight (symbols, out)."""
+    shape = shape_of(layer, "weight")
+    if shape is not None:
         layer.num_embeddings, layer.embedding_dim = shape
+
+
+def follow_convolution(layer: Any) -> None:
+    """Weight (out, in / groups, kernel ...)."""
+    shape = shape_of(layer, "weight")
+    if shape is not None:
+        layer.groups = groups_left(layer.groups, layer.out_channels, shape[0])
+        layer.out_channels, layer.in_channels = shape[0], shape[1] * layer.groups
+
+
+def follow_transposed(layer: Any) -> None:
+    """Weight (in, out / groups, kernel ...)."""
+    shape = shape_of(layer, "weight")
+    if shape is not None:
+        layer.groups = groups_left(layer.groups, layer.in_channels, shape[0])
+        layer.in_channels, layer.out_channels = shape[0], shape[1] * layer.groups
+
+
+def follow_channel_norm(layer: Any) -> None:
+    """One number a channel, in scale, shift or statistics."""
+    shape = first_shape(layer, "weight", "bias", "running_mean")
+    if shape is not None:
+        layer.num_features = shape[0]
+
+
+def follow_group_norm(layer: nn.GroupNorm) -> None:
+    """One number a channel."""
+    shape = first_shape(layer, "weight", "bias")
+    if shape is not None:
+        layer.num_groups = groups_left(layer.num_groups, layer.num_channels, shape[0])
+        layer.num_channels = shape[0]
+
+
+def follow_layer_norm(layer: Any) -> None:
+    """Scale and shift have the normalized shape itself."""
+    shape = first_shape(layer, "weight", "bias")
+    if shape is not None:
+        layer.normalized_shape = tuple(shape)
+
+
+def follow_attention(layer: nn.MultiheadAttention) -> None:
+    """One matrix (3 * embed, embed) for query, key and value, or one (embed, width) for each."""
+    joint = shape_of(layer, "in_proj_weight")
+    if joint is not None:
+        layer.embed_dim = layer.kdim = layer.vdim = joint[1]
+    own = [shape_of(layer, f"{name}_proj_weight") for name in ("q", "k", "v")]
+    if joint is None and own[0] is not None and own[1] is not None and own[2] is not None:
+        layer.embed_dim, layer.kdim, layer.vdim = (shape[1] for shape in own if shape is not None)
+    if layer.num_heads and layer.embed_dim % layer.num_heads == 0:
+        layer.head_dim = layer.embed_dim // layer.num_heads
+
+
+def follow_recurrent(layer: nn.RNNBase) -> None:
+    """weight_ih (gates * hidden, in) and weight_hr (projected, hidden) of the first layer; the private list as well."""
+    given, projected = shape_of(layer, "weight_ih_l0"), shape_of(layer, "weight_hr_l0")
+    if given is not None:
+        layer.hidden_size, layer.input_size = given[0] // GATES[layer.mode], given[1]
+    if projected is not None:
+        layer.proj_size = projected[0]
+    if not held_names(layer):
+        layer.__dict__["_flat_weights"] = [layer._parameters.get(name) for name in layer._flat_weights_names]
+
+
+def first_shape(layer: nn.Module, *names: str) -> Size | None:
+    """The shape of the first of these tensors that the layer has."""
+    return next((shape for shape in (shape_of(layer, name) for name in names) if shape is not None), None)
+
+
+FOLLOWERS: tuple[tuple[Any, Callable[[Any], None]], ...] = (
+    (nn.Linear, follow_linear),
+    (TRANSPOSED, follow_transposed),
+    (CONVOLUTIONS, follow_convolution),
+    (CHANNEL_NORMS, follow_channel_norm),
+    (nn.GroupNorm, follow_group_norm),
+    ((nn.LayerNorm, nn.RMSNorm), follow_layer_norm),
+    ((nn.Embedding, nn.EmbeddingBag), follow_embedding),
+    (nn.MultiheadAttention, follow_attention),
+    (nn.RNNBase, follow_recurrent),
+    (nn.Bilinear, follow_bilinear),
+)

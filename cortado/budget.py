@@ -7,42 +7,52 @@ from dataclasses import dataclass
 from cortado import units
 from cortado.errors import BadValue
 
-PATTERN = re.compile(r"^\s*(size|score)\s*(<=|>=)\s*(.+?)\s*$")
+PATTERN = re.compile(r"^\s*(size|score|latency)\s*(<=|>=)\s*(.+?)\s*(?:\bin\s+(\w+))?\s*$")
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One limit.  `what` is size (bytes, at most) or score (at least); `relative`: counted from the plain score."""
+    """One limit.  `what` is size (bytes, at most), latency (milliseconds of a batch of one, at most; `runtime` is where, ""
+    the first one that is measured) or score (at least); `relative`: counted from the plain score."""
 
     text: str
     what: str
     value: float
     relative: bool = False
+    runtime: str = ""
 
     def kept(self, measured: float, plain: float) -> bool:
         """Whether a measured value keeps it."""
-        if self.what == "size":
+        if self.what in ("size", "latency"):
             return measured <= self.value
         return measured >= (plain + self.value if self.relative else self.value)
 
 
 def read_limit(text: str) -> Limit:
-    """A limit from "size <= 100 KB" or "score >= -0.5 %" (with a sign: points against the plain network).
+    """A limit from "size <= 100 KB", "score >= -0.5 %" (with a sign: points against the plain network) or "latency <= 3 ms
+    in onnxruntime".
 
     Raises BadValue for anything else.
     """
     match = PATTERN.match(text)
     if match is None:
-        raise BadValue(f'limit: {text!r} is not a limit. Write, for example, "size <= 100 KB" or "score >= -0.5 %".')
-    what, sign, value = match.groups()
-    if (what == "size") != (sign == "<="):
-        wanted = "size <= ..." if what == "size" else "score >= ..."
+        raise BadValue(
+            f'limit: {text!r} is not a limit. Write, for example, "size <= 100 KB", "score >= -0.5 %" or '
+            '"latency <= 3 ms in onnxruntime".'
+        )
+    what, sign, value, runtime = match.groups()
+    if runtime and what != "latency":
+        raise BadValue(f"limit: {text!r} names a runtime, but a {what} is not measured in one. Leave it out.")
+    if (what != "score") != (sign == "<="):
+        wanted = "score >= ..." if what == "score" else f"{what} <= ..."
         raise BadValue(f"limit: {text!r} points the wrong way. Write {wanted}.")
-    if what == "size":
-        size_bytes = units.read(value, "size")
-        if size_bytes <= 0:
-            raise BadValue(f"limit: {text!r} asks for {size_bytes:g} bytes. A size is more than 0.")
-        return Limit(text.strip(), "size", size_bytes)
+    if what != "score":
+        most = units.read(value, "size" if what == "size" else "time")
+        if most <= 0:
+            raise BadValue(
+                f"limit: {text!r} asks for {most:g} {'bytes' if what == 'size' else 'ms'}. It is more than 0."
+            )
+        return Limit(text.strip(), what, most, runtime=runtime or "")
     number, unit = units.number_and_unit(value)
     if unit not in ("", "%"):
         raise BadValue(

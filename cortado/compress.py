@@ -4,7 +4,7 @@ import copy
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from cortado.network.view import View, parameter_places, working_copy
 from cortado.progress import Progress, quiet
 from cortado.recipe import Recipe, read, stage_data
 from cortado.report import Compared, Line, Report, Stage, environment, paired_interval
+from cortado.runtimes.speed import Speed, speed_wanted, with_speed
 from cortado.task import Data, Task
 
 
@@ -38,16 +39,23 @@ def compress(
     resume: bool = False,
     progress: Progress | None = None,
     forms: Sequence[type[Form]] = (),
+    runtimes: Sequence[str] = (),
+    batches: Sequence[int] = (1,),
+    threads: int = 1,
 ) -> tuple[nn.Module, Report]:
     """A small copy of `network` made by `recipe`, and the report of what was measured.
 
     `recipe` is a Recipe, a list of methods, a YAML file or one line of text. The network itself is never changed.
     After each stage the file is made, read back and scored on the task's choice data; the verdict data are used once,
     at the end. With `folder`, every finished stage is kept there, and `resume` goes on after the last one.
-    `forms` are form classes of your own that a resumed run meets in its files.
-    Raises BadNetwork, BadTask, BadRecipe, BadValue, NothingChanged; Stopped when the user interrupts.
+    `forms` are form classes of your own that a resumed run meets in its files. In each of the `runtimes` ("onnxruntime")
+    the exported file is scored and, with so many threads and for each batch size, timed beside the plain network's.
+    Raises BadNetwork, BadTask, BadRecipe, BadValue, NothingChanged, MissingPackage for a runtime that is not installed,
+    OutputsDiffer for one whose outputs are not PyTorch's; Stopped when the user interrupts.
     """
-    run = Run(working_copy(network).eval(), task, read(recipe), read_limits(limits), folder, progress or quiet(), forms)
+    read_as = read_limits(limits)
+    speed = speed_wanted(runtimes, read_as, batches, threads)
+    run = Run(working_copy(network).eval(), task, read(recipe), read_as, folder, progress or quiet(), forms, speed)
     try:
         return run.all_stages(resume)
     except KeyboardInterrupt:
@@ -70,6 +78,7 @@ class Run:
     folder: str | Path | None
     progress: Progress
     forms: Sequence[type[Form]] = ()
+    speed: Speed = field(default_factory=Speed)
 
     def __post_init__(self) -> None:
         self.rows: list[Stage] = []
@@ -125,13 +134,14 @@ class Run:
         task = self.task
         compared = verdict(self.plain, network, task)
         plain_bytes = sum(value.numel() * value.element_size() for value in self.plain.state_dict().values())
-        return Report(
+        report = Report(
             task=task.name, network=type(self.plain).__name__, score_name=task.score.name, score_unit=task.score.unit,
             higher_is_better=task.score.higher_is_better, plain_bytes=plain_bytes, plain_choice=plain_choice,
             stages=tuple(self.rows), lines=lines_of(task, plain_bytes, self.rows[-1].size_bytes, compared, self.limits),
             verdict=compared, layers=layer_rows(network, self.plain), pictures=pictures(network, self.plain),
             warnings=tuple(self.warnings), recipe=plain_data(self.recipe.as_data()), seed=task.seed, environment=environment(),
         )  # fmt: skip
+        return with_speed(report, self.plain, network, task, self.speed, self.limits, self.progress)
 
     def key(self) -> str:
         """Stands for everything a stage's result depends on: recipe, network with its values, task with its data."""

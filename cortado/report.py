@@ -188,11 +188,13 @@ def read_report(path: str | Path) -> Report:
 
 def clock_of(data: dict[str, Any]) -> Clock:
     """A clock from its JSON data."""
-    times = tuple(
-        Time(**{key: Ratio(**value) if isinstance(value, dict) else value for key, value in row.items()})
-        for row in data["times"]
-    )
-    return Clock(**{**data, "times": times, "again": Ratio(**data["again"])})
+    times = []
+    for row in data["times"]:
+        values: dict[str, Any] = {
+            key: Ratio(**value) if isinstance(value, dict) else value for key, value in row.items()
+        }
+        times.append(Time(**values))
+    return Clock(**{**data, "times": tuple(times), "again": Ratio(**data["again"])})
 
 
 def paired_interval(plain: torch.Tensor, compressed: torch.Tensor, scale: float) -> Compared:

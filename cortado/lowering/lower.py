@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from cortado.errors import BadNetwork
+from cortado.lowering.factors import factored
 from cortado.lowering.fold import fold_norms
 from cortado.lowering.graph import graph_of
 from cortado.lowering.horizontal import merge_siblings
@@ -22,9 +23,10 @@ def lowered(
 ) -> nn.Module:
     """A copy of `network` that computes the same and is ready to run or to be exported; the network is left alone.
 
-    Eval mode, every held or parametrized weight dense, batch norms folded into the layers before them. With `merge`,
-    siblings that read one input become one product and a split, and the result is a graph module (see horizontal.py for
-    `pad_kernels`). Outputs are compared on the example: they differ by rounding, about 1e-7 of the largest output.
+    Eval mode, low-rank weights as the layers of their factors, every other held or parametrized weight dense, batch norms
+    folded into the layers before them. With `merge`, siblings that read one input become one product and a split, and
+    the result is a graph module (see horizontal.py for `pad_kernels`). Outputs are compared on the example: they differ
+    by rounding, about 1e-7 of the largest output.
     Raises BadNetwork when they differ by more than 1e-4, or when the network fails on the example.
     """
     copy = dense(network)
@@ -44,8 +46,11 @@ def lowered(
 
 
 def dense(network: nn.Module) -> nn.Module:
-    """A copy in eval mode whose weights are plain parameters, whatever held or parametrized them; ties are kept."""
-    copy = released(network)
+    """A copy in eval mode whose weights are plain parameters, whatever held or parametrized them; ties are kept.
+
+    A layer held in low rank becomes the layers of its factors.
+    """
+    copy = released(factored(network))
     for layer in list(copy.modules()):
         if parametrize.is_parametrized(layer):
             for name in list(layer.parametrizations):  # type: ignore[arg-type]

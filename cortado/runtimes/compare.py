@@ -1,0 +1,117 @@
+"""Compare: what a file gives in its runtime against PyTorch, on real data."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import CortadoError, OutputsDiffer
+from cortado.lowering.lower import difference, lowered
+from cortado.measure import outputs_of, scored
+from cortado.network.trace import tensors_in, undisturbed
+from cortado.runtimes.runtime import Running, Runtime, Session
+from cortado.task import Data, Score
+
+TOLERANCE = 1e-3
+"""Share of the largest output by which a float32 file may differ from PyTorch."""
+MOST_LAYERS = 60
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """`difference` is the largest one, as a share of the largest output; `same_top` the share of samples with the same
+    largest output, None where outputs are not classes; scores are in the score's unit, None without a score."""
+
+    difference: float
+    same_top: float | None
+    score: float | None
+    torch_score: float | None
+    samples: int
+
+
+def compare(session: Session, network: nn.Module, data: Data, score: Score | None = None, batch: int = 64) -> Agreement:
+    """Run both on `data` and compare output by output."""
+    running = Running(session)
+    furthest, equal, known, scores, samples = 0.0, 0.0, True, [0.0, 0.0], 0
+    with undisturbed(network):
+        for inputs, targets in data.batches(batch):
+            wanted, found = outputs_of(network, inputs), outputs_of(running, inputs)
+            furthest = max(furthest, difference(tensors_in(found), tensors_in(wanted)))
+            same = same_top(found, wanted)
+            known, equal = known and same is not None, equal + (same or 0.0)
+            samples += len(targets)
+            if score is not None:
+                for place, given in enumerate((found, wanted)):
+                    scores[place] += float(scored(score, given, targets).double().sum())
+    means = [None if score is None else total / samples * score.scale for total in scores]
+    return Agreement(furthest, equal / samples if known else None, means[0], means[1], samples)
+
+
+def same_top(found: Any, wanted: Any) -> float | None:
+    """How many samples have their largest output in the same place; None unless outputs are (N, classes, ...)."""
+    if not isinstance(wanted, Tensor) or not isinstance(found, Tensor) or wanted.dim() < 2 or wanted.shape[1] < 2:
+        return None
+    same = found.argmax(1) == wanted.argmax(1)
+    return float(same.flatten(1).double().mean(1).sum()) if same.dim() > 1 else float(same.sum())
+
+
+def check(agreement: Agreement, tolerance: float, runtime: Runtime, network: nn.Module, inputs: Any) -> None:
+    """Raises OutputsDiffer, with the layer that is to blame where it can be found, above the tolerance."""
+    if agreement.difference <= tolerance:
+        return
+    layer = blamed_layer(runtime, network, inputs, tolerance)
+    where = f" It begins at {layer}." if layer else " No single layer does it alone."
+    raise OutputsDiffer(
+        f"{runtime.name()}: outputs differ from PyTorch's by {agreement.difference:.2g} of the largest output on "
+        f"{agreement.samples} samples; at most {tolerance:g} is allowed.{where} "
+        "Nothing was written. Try another runtime, or allow more with --tolerance."
+    )
+
+
+def blamed_layer(runtime: Runtime, network: nn.Module, inputs: Any, tolerance: float) -> str | None:
+    """The first layer, in the order they run, that alone gives other outputs in the runtime; None if none does."""
+    tried: set[int] = set()
+    for path, layer, given in calls_of(network, inputs):
+        if id(layer) in tried or len(tried) >= MOST_LAYERS:
+            continue
+        tried.add(id(layer))
+        try:
+            far = apart(runtime, layer, given)
+        except CortadoError:
+            continue
+        if not far <= tolerance:
+            return f"{path} ({type(layer).__name__}), which alone differs by {far:.2g}"
+    return None
+
+
+def apart(runtime: Runtime, layer: nn.Module, given: tuple[Any, ...]) -> float:
+    """How far a layer alone is from itself in the runtime."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = runtime.load(runtime.lower(lowered(layer, given), given, Path(folder)), 1)
+        with torch.no_grad():
+            return difference(list(session(*given)), tensors_in(layer(*given)))
+
+
+def calls_of(network: nn.Module, inputs: Any) -> list[tuple[str, nn.Module, tuple[Any, ...]]]:
+    """Every call of a module without modules inside: its path, itself, and the tensors it was given."""
+    found: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
+
+    def note(path: str) -> Any:
+        def hook(layer: nn.Module, given: tuple[Any, ...]) -> None:
+            if given and all(isinstance(part, Tensor) for part in given):
+                found.append((path, layer, tuple(part.detach().clone() for part in given)))
+
+        return hook
+
+    leaves = [(path, layer) for path, layer in network.named_modules() if path and not list(layer.children())]
+    hooks = [layer.register_forward_pre_hook(note(path)) for path, layer in leaves]
+    try:
+        with undisturbed(network):
+            outputs_of(network, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found

@@ -1,0 +1,77 @@
+"""Export: a network as a folder of files for one runtime, compared with PyTorch before anything is kept."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cortado.lowering.lower import lowered
+from cortado.machine import instruction_sets, processor_name
+from cortado.report import Exported
+from cortado.runtimes.compare import TOLERANCE, Agreement, check, compare
+from cortado.runtimes.folder import whole_folder, write_facts
+from cortado.runtimes.runtime import Runtime
+from cortado.task import Data, Score, Task
+
+
+def export(
+    network: nn.Module,
+    task: Task,
+    runtime: Runtime,
+    folder: str | Path,
+    *,
+    data: Data | None = None,
+    tolerance: float = TOLERANCE,
+    merge: bool = False,
+) -> Exported:
+    """Write `network` for `runtime` into `folder`, which appears whole or not at all, with an export.json that says what it is.
+
+    The network is lowered (see lowering/lower.py; `merge` its siblings), takes any batch, and is compared with itself
+    in PyTorch on `data` (the task's choice data): outputs within `tolerance` of the largest one, score, same top-1.
+    Raises MissingPackage, BadNetwork for what cannot be traced or is not known to the runtime, OutputsDiffer.
+    """
+    data = task.choice if data is None else data
+    with whole_folder(Path(folder)) as partial:
+        return export_into(partial, network, task.example, runtime, data, task.score, tolerance, merge)[1]
+
+
+def export_into(
+    folder: Path, network: nn.Module, example: Any, runtime: Runtime, data: Data, score: Score | None,
+    tolerance: float = TOLERANCE, merge: bool = False,
+) -> tuple[Path, Exported]:  # fmt: skip
+    """The same into an empty folder that exists; gives the main file too."""
+    runtime.require()
+    file = runtime.lower(lowered(network, example, merge=merge), example, folder)
+    agreement = compare(runtime.load(file, 1), network, data, score)
+    inputs, _ = next(data.batches(8))
+    check(agreement, tolerance, runtime, network, inputs)
+    row = row_of(agreement, runtime, sum(part.stat().st_size for part in folder.iterdir()))
+    write_facts(folder, facts(row, file, tolerance, score))
+    return file, row
+
+
+def row_of(agreement: Agreement, runtime: Runtime, size_bytes: int) -> Exported:
+    """What was found of one runtime's file."""
+    return Exported(
+        runtime.name(), runtime.version(), size_bytes, agreement.score, agreement.torch_score,
+        agreement.difference, agreement.same_top, agreement.samples,
+    )  # fmt: skip
+
+
+def facts(row: Exported, file: Path, tolerance: float, score: Score | None) -> dict[str, object]:
+    """What stands beside the files."""
+    return {
+        "runtime": row.runtime,
+        "version": row.version,
+        "file": file.name,
+        "size_bytes": row.size_bytes,
+        "compared_on_samples": row.samples,
+        "largest_difference_share": row.difference,
+        "tolerance_share": tolerance,
+        "same_top_share": row.same_top,
+        "score": None if score is None else f"{score.name} in {score.unit}",
+        "score_in_runtime": row.score,
+        "score_in_torch": row.torch_score,
+        "processor": processor_name(),
+        "instruction_sets": list(instruction_sets()),
+    }

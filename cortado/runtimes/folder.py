@@ -1,0 +1,46 @@
+"""Folder: a folder that appears with all its files, or not at all."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from cortado.errors import BadValue
+
+FACTS = "export.json"
+"""What every folder of ours holds; only such a folder is ever replaced."""
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A new empty folder beside `target` that takes its place at the end; on an error nothing is left of it.
+
+    Raises BadValue when `target` holds something that we did not write, or its parent does not exist.
+    """
+    target = target.absolute()
+    if not target.parent.is_dir():
+        raise BadValue(f"export: the folder {target.parent} does not exist. Make it first, or write elsewhere.")
+    if target.exists() and not replaceable(target):
+        raise BadValue(f"export: {target} holds files that no export wrote. Choose another folder with --out.")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def replaceable(target: Path) -> bool:
+    """Whether a folder is empty or an earlier export."""
+    return target.is_dir() and (not any(target.iterdir()) or (target / FACTS).is_file())
+
+
+def write_facts(folder: Path, facts: dict[str, object]) -> None:
+    """Say beside the files what they are."""
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")

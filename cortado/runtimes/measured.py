@@ -1,0 +1,89 @@
+"""Measured: the plain and the compressed network in several runtimes, checked, scored and timed in turns."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.lowering.graph import has_batch, positional
+from cortado.progress import Progress, quiet
+from cortado.report import Clock, Exported
+from cortado.runtimes.export import export_into
+from cortado.runtimes.runtime import Runtime, Session, rivals
+from cortado.runtimes.timing import EAGER, PLAIN, Call, clock
+from cortado.runtimes.torch_eager import TorchSession
+from cortado.task import Data, Task
+
+COMPRESSED = "compressed"
+
+
+@dataclass
+class Measuring:
+    """The files of both networks, loaded once for each number of threads."""
+
+    task: Task
+    data: Data
+    runtimes: Sequence[Runtime]
+    threads: int = 1
+    seconds: float = 5.0
+    files: dict[tuple[str, Runtime], Path] = field(default_factory=dict)
+    exports: list[Exported] = field(default_factory=list)
+
+    def lower_all(self, plain: nn.Module, small: nn.Module, folder: Path, progress: Progress) -> None:
+        """Files of the compressed network for the runtimes named, of the plain one for every rival as well."""
+        everywhere = {runtime.name(): runtime for runtime in (*self.runtimes, *rivals())}
+        wanted = [(COMPRESSED, small, runtime) for runtime in self.runtimes]
+        wanted += [(PLAIN, plain, runtime) for runtime in everywhere.values() if runtime.name() != EAGER]
+        with progress.bar("export for the clock", len(wanted)) as bar:
+            for name, network, runtime in wanted:
+                own = folder / f"{name}_{runtime.name()}"
+                own.mkdir()
+                # The plain network is only timed, so the choice data will do to see that its file is right.
+                data = self.data if name == COMPRESSED else self.task.choice.first(64)
+                file, row = export_into(own, network, self.task.example, runtime, data, self.task.score)
+                self.files[name, runtime] = file
+                if name == COMPRESSED:
+                    self.exports.append(row)
+                bar.advance()
+
+    def clock(self, plain: nn.Module, batch: int) -> Clock:
+        """All files and the plain network itself, in turns, on one batch."""
+        inputs = batch_of(self.task.example, batch)
+        variants: dict[tuple[str, str], Call] = {}
+        for (name, runtime), file in self.files.items():
+            variants[name, runtime.name()] = bound(runtime.load(file, self.threads), inputs)
+        variants[PLAIN, EAGER] = bound(TorchSession(plain.eval(), (), self.threads), inputs)
+        return clock(variants, batch, self.threads, self.seconds, self.runtimes[0].name())
+
+
+def bound(session: Session, inputs: tuple[Tensor, ...]) -> Call:
+    """A call of the session on these inputs."""
+    return lambda: session(*inputs)
+
+
+def batch_of(example: Any, batch: int) -> tuple[Tensor, ...]:
+    """The example's samples over and over, as many as `batch`."""
+    parts = positional(example)
+    count = len(parts[0])
+    numbers = torch.arange(batch) % count
+    return tuple(part[numbers].contiguous() if has_batch(part, count) else part for part in parts)
+
+
+def measure(
+    plain: nn.Module, small: nn.Module, task: Task, runtimes: Sequence[Runtime], *,
+    data: Data | None = None, batches: Sequence[int] = (1,), threads: int = 1, seconds: float = 5.0,
+    progress: Progress | None = None,
+) -> tuple[tuple[Exported, ...], tuple[Clock, ...]]:  # fmt: skip
+    """Export both networks, score the compressed files on `data` (the verdict data) and time all in turns.
+
+    Gives one row for each runtime named, and one clock for each batch size. Raises what `export` raises.
+    """
+    measuring = Measuring(task, task.verdict if data is None else data, runtimes, threads, seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        measuring.lower_all(plain, small, Path(folder), progress or quiet())
+        clocks = tuple(measuring.clock(plain, batch) for batch in batches)
+    return tuple(measuring.exports), clocks

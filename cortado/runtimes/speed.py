@@ -1,0 +1,103 @@
+"""Speed: which runtimes a run asks for, and what they add to its report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from cortado.budget import Limit
+from cortado.errors import BadValue
+from cortado.lowering.lower import dense
+from cortado.network.profile import profile
+from cortado.progress import Progress
+from cortado.report import Clock, Line, Report
+from cortado.runtimes.measured import COMPRESSED, measure
+from cortado.runtimes.runtime import Runtime, installed
+from cortado.runtimes.timing import PLAIN
+from cortado.task import Task
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Where and how times are taken; no runtimes: nowhere."""
+
+    runtimes: tuple[Runtime, ...] = ()
+    batches: tuple[int, ...] = (1,)
+    threads: int = 1
+    seconds: float = 5.0
+
+
+def speed_wanted(
+    runtimes: Sequence[str], limits: Sequence[Limit], batches: Sequence[int] = (1,), threads: int = 1
+) -> Speed:
+    """The runtimes named, and those that limits name.
+
+    Raises BadValue for a latency limit without a runtime, MissingPackage for a runtime that is not installed: before
+    anything is computed.
+    """
+    if threads < 1 or not batches or min(batches) < 1:
+        raise BadValue(f"timing: batches and threads must be at least 1, got {list(batches)} and {threads}.")
+    latency = next((limit for limit in limits if limit.what == "latency"), None)
+    names = list(dict.fromkeys([*runtimes, *([latency.runtime] if latency and latency.runtime else [])]))
+    if latency is not None:
+        if not names:
+            raise BadValue(
+                f"limit: {latency.text!r} names no runtime. Write 'latency <= ... in onnxruntime', or say where to time: "
+                "--time onnxruntime, or runtimes=('onnxruntime',)."
+            )
+        batches = (1, *(batch for batch in batches if batch != 1))
+    return Speed(tuple(installed(names)), tuple(batches), threads)
+
+
+def with_speed(
+    report: Report, plain: nn.Module, small: nn.Module, task: Task, speed: Speed,
+    limits: Sequence[Limit], progress: Progress | None = None,
+) -> Report:  # fmt: skip
+    """The report with what the runtimes gave: files, scores, times, latency limits; as it was when none was asked for."""
+    if not speed.runtimes:
+        return report
+    exports, clocks = measure(
+        plain, small, task, speed.runtimes,
+        batches=speed.batches, threads=speed.threads, seconds=speed.seconds, progress=progress,
+    )  # fmt: skip
+    versions = {runtime.name(): runtime.version() for runtime in speed.runtimes}
+    return replace(
+        report, exports=exports, clocks=clocks,
+        lines=(*report.lines, *latency_lines(clocks[0], speed, limits)),
+        warnings=(*report.warnings, *busy(clocks)),
+        multiply_adds=(multiply_adds(plain, task), multiply_adds(small, task)),
+        environment={**report.environment, **versions},
+    )  # fmt: skip
+
+
+def latency_lines(clock: Clock, speed: Speed, limits: Sequence[Limit]) -> list[Line]:
+    """One line for each runtime: the median of the first batch size, and the limit that is set there."""
+    limit = next((limit for limit in limits if limit.what == "latency"), None)
+    limited = None if limit is None else limit.runtime or speed.runtimes[0].name()
+    by_name = {(row.network, row.runtime): row.median_ms for row in clock.times}
+    lines = []
+    for runtime in speed.runtimes:
+        name = runtime.name()
+        before, after = by_name[PLAIN, name], by_name[COMPRESSED, name]
+        here = limit if name == limited else None
+        what = f"latency in {name}, batch {clock.batch}, threads {clock.threads}"
+        kept = None if here is None else here.kept(after, before)
+        lines.append(Line(what, "ms", before, after, here.text if here else "", kept))
+    return lines
+
+
+def busy(clocks: Sequence[Clock]) -> list[str]:
+    """A warning for each clock whose control failed."""
+    return [
+        f"timing, batch {clock.batch}: the machine was busy. The plain network against itself in {clock.control} gave "
+        f"{clock.again.median:.2f} (quartiles {clock.again.low:.2f} to {clock.again.high:.2f}) instead of 1: times and "
+        "ratios are not to be trusted. Measure again on a quiet machine."
+        for clock in clocks
+        if clock.noisy
+    ]
+
+
+def multiply_adds(network: nn.Module, task: Task) -> float | None:
+    """Of one sample, as the network runs, low-rank layers by their factors; None when unknown."""
+    total = profile(dense(network), task.example).total("multiply_adds")
+    return total.value if total.exact else None

@@ -1,0 +1,101 @@
+"""Timing: networks and runtimes take turns in one process, round by round, and the noise of the machine is measured too."""
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from cortado.errors import BadValue
+from cortado.report import Clock, Ratio, Time
+
+Call = Callable[[], object]
+
+SHORTEST_MS = 2.0
+"""One measurement repeats a call until it takes this long."""
+WARM_UP_SECONDS = 0.2
+FEWEST_ROUNDS, MOST_ROUNDS = 10, 400
+ONE = 0.05
+"""A network must be as fast as itself within this."""
+SPREAD = 0.3
+"""Above this distance between the quartiles of the A/A ratio a machine is too busy to measure on."""
+PLAIN, EAGER = "plain", "torch_eager"
+
+
+def interleaved(calls: Sequence[Call], seconds: float) -> np.ndarray:
+    """Milliseconds of one call, (rounds, calls): A B C, A B C, ... for about `seconds`, after a warm-up of each."""
+    repeats = [warmed(call) for call in calls]
+    rows: list[list[float]] = []
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        end = time.perf_counter() + seconds
+        while len(rows) < FEWEST_ROUNDS or (time.perf_counter() < end and len(rows) < MOST_ROUNDS):
+            rows.append([timed(call, times) for call, times in zip(calls, repeats, strict=True)])
+    finally:
+        if collecting:
+            gc.enable()
+    return np.array(rows)
+
+
+def warmed(call: Call) -> int:
+    """Call it until it is warm; how often it has to be called to take long enough to be measured."""
+    end = time.perf_counter() + WARM_UP_SECONDS
+    fastest = timed(call, 1)
+    for _ in range(2):
+        fastest = min(fastest, timed(call, 1))
+    while time.perf_counter() < end:
+        fastest = min(fastest, timed(call, 1))
+    return max(1, round(SHORTEST_MS / max(fastest, 1e-6)))
+
+
+def timed(call: Call, times: int) -> float:
+    """Milliseconds of one of so many calls in a row."""
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - start) * 1000 / times
+
+
+def ratio(slow: np.ndarray, fast: np.ndarray) -> Ratio:
+    """How many times faster `fast` is: median and quartiles of the ratios of each round."""
+    low, middle, high = np.quantile(slow / fast, (0.25, 0.5, 0.75))
+    return Ratio(float(middle), float(low), float(high))
+
+
+def is_noisy(again: Ratio) -> bool:
+    """Whether the machine is too restless: a network was not as fast as itself."""
+    return abs(again.median - 1) > ONE or again.high - again.low > SPREAD
+
+
+def clock(
+    variants: Mapping[tuple[str, str], Call], batch: int, threads: int, seconds: float = 5.0, control: str = EAGER
+) -> Clock:
+    """Time calls named (network, runtime), which must hold the plain network in torch_eager and in `control`.
+
+    The plain network in the runtime `control` runs twice in each round, first and last: the ratio of its two times
+    says how far the others can be believed. Each variant gets three ratios: over the plain network in torch_eager, over
+    the plain network in its own runtime, and over the plain network in whatever runtime ran it fastest.
+    """
+    for needed in ((PLAIN, EAGER), (PLAIN, control)):
+        if needed not in variants:
+            raise BadValue(f"timing: the plain network in {needed[1]} is missing. Pass it: ratios are taken over it.")
+    names = sorted(variants, key=lambda name: name != (PLAIN, control))
+    taken = interleaved([*(variants[name] for name in names), variants[names[0]]], seconds)
+    columns = {name: taken[:, place] for place, name in enumerate(names)}
+    best = min((name for name in names if name[0] == PLAIN), key=lambda name: float(np.median(columns[name])))
+    rows = []
+    for network, runtime in variants:
+        mine = columns[network, runtime]
+        low, middle, high = (float(value) for value in np.quantile(mine, (0.25, 0.5, 0.75)))
+        own = columns.get((PLAIN, runtime))
+        rows.append(
+            Time(
+                network, runtime, middle, low, high,
+                over_eager=ratio(columns[PLAIN, EAGER], mine),
+                over_same=None if own is None else ratio(own, mine),
+                over_best=ratio(columns[best], mine),
+            )
+        )  # fmt: skip
+    again = ratio(taken[:, 0], taken[:, -1])
+    return Clock(batch, threads, len(taken), tuple(rows), best[1], control, again, is_noisy(again))

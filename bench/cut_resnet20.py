@@ -1,0 +1,228 @@
+"""ResNet-20, pretrained on CIFAR-10, cut to half its multiply-adds, then 10 epochs of recovery: three arms, three seeds.
+
+    python -m bench.cut_resnet20 ARM SEED     one arm with one seed: ours, rival or scratch; kept under bench/cache
+    python -m bench cut_resnet20              all that is not kept yet, then the table and the result
+
+`rival` is Torch-Pruning's group-norm pruner, set up in several ways; `scratch` is our cut shape with fresh weights. All
+arms train by the same plan, with the plain network as teacher. Where an arm has several ways, each is tried once with a
+fifth of the epochs, and the best on the choice data is the arm. The verdict data are used once, on what was chosen.
+
+The plain network was trained by others on all 50,000 training images, so that scores on the choice data (the last
+5,000 of them) are too good for whatever inherits its weights: they serve to choose within an arm, never between arms.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.kept import kept
+from bench.result import CACHE, row
+from bench.rivals.group_norm import Regularised, Way, cut_until
+from cortado.measure import mean_score, scores
+from cortado.nets.resnet import CifarResNet, resnet_20
+from cortado.network.profile import profile
+from cortado.task import Data, Task
+from cortado.tasks import cifar10
+from cortado.tune import Plan, train
+
+SEEDS = [0, 1, 2]
+TIMES = 2.0
+PLAN: dict[str, Any] = {
+    "epochs": 10,
+    "rate": 0.05,
+    "optimizer": "sgd",
+    "decay": 2e-4,
+    "precision": "float32",
+    "temperature": 4.0,
+    "hard": 0.5,
+    "soft": 0.5,
+}
+SPARSE = {"rate": 0.01, "precision": "float32"}
+"""The rival's sparse learning: the rate of its authors' CIFAR runs, cross-entropy, no weight decay."""
+PILOT = 0.2
+"""Share of the epochs with which ways are tried."""
+RIVALS = {
+    "across layers": Way(),
+    "in each layer": Way(across=False),
+    "across layers, streams too": Way(streams=True),
+    "two fifths of the epochs sparse learning, across layers": Way(normalizer="max", learn=0.4),
+}
+SCRATCH_RATES = (0.05, 0.1)
+BATCH = 128
+
+
+def plain() -> CifarResNet:
+    """The published network, in eval mode and in the memory layout in which it trains fastest."""
+    return resnet_20(weights=True).eval().to(memory_format=torch.channels_last)
+
+
+def multiply_adds(network: nn.Module) -> float:
+    """Of one sample."""
+    return profile(network, torch.zeros(1, 3, 32, 32)).total("multiply_adds").value
+
+
+def plan(seed: int, **changed: Any) -> Plan:
+    """The plan of every arm, with what a way or a pilot changes."""
+    return Plan(**{**PLAN, **changed}, teachers=[plain()], seed=seed, says="recovery")
+
+
+def task_of(seed: int, images: int | None) -> Task:
+    """CIFAR-10; `images` leaves only so many of each part, to see whether an arm runs."""
+    task = cifar10.task(seed)
+    if images is None:
+        return task
+    parts: dict[str, Data] = {part: getattr(task, part).first(images) for part in ("train", "choice", "verdict")}
+    return dataclasses.replace(task, **parts)
+
+
+def streams(network: CifarResNet) -> list[nn.Module]:
+    """The makers of what runs through the shortcuts."""
+    blocks = [block for layer in (network.layer1, network.layer2, network.layer3) for block in layer]
+    return [network.conv1, *(block.conv2 for block in blocks)]
+
+
+def cut_by_rival(way: Way, task: Task, seed: int, epochs: float) -> nn.Module:
+    """The rival's cut, after its sparse learning if it has one.
+
+    Its dependency graph takes the zeros padded into the shortcuts for nothing: channel i before the padding is tied to
+    channel i after it, where it is i + 8 or i + 16. What it cuts in the streams runs, but is another network; so all
+    ways but one leave the streams alone.
+    """
+    network = plain()
+    torch.manual_seed(seed)
+    ignored = [network.linear, *([] if way.streams else streams(network))]
+    pruner = way.pruner(network, task.example, ignored)
+    if way.learn:
+        sparse = Plan(
+            **SPARSE,
+            epochs=way.learn * epochs,
+            optimizer=lambda groups: Regularised(groups, SPARSE["rate"], pruner, network),
+            seed=seed,
+            says="sparse learning",
+        )
+        train(network, task, sparse)
+    most = multiply_adds(network) / TIMES
+    cut_until(pruner, lambda: multiply_adds(network) <= most)
+    return network
+
+
+def cut_by_us(task: Task, seed: int) -> nn.Module:
+    """Our cut, before recovery."""
+    raise SystemExit("bench: our arm is not written yet.")
+
+
+def fresh(shape: nn.Module, seed: int) -> nn.Module:
+    """The same shape with the weights its layers would start from."""
+    torch.manual_seed(seed)
+    for layer in shape.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
+            layer.reset_parameters()
+    return shape
+
+
+def ways_of(arm: str) -> list[str]:
+    """What an arm can try."""
+    rates = [f"rate {rate:g}" for rate in SCRATCH_RATES]
+    return {"ours": ["ours"], "rival": list(RIVALS), "scratch": rates}[arm]
+
+
+def start(arm: str, way: str, task: Task, seed: int, epochs: float) -> tuple[nn.Module, Plan]:
+    """The network an arm recovers, and its plan."""
+    if arm == "rival":
+        chosen = RIVALS[way]
+        return cut_by_rival(chosen, task, seed, epochs), plan(seed, epochs=(1 - chosen.learn) * epochs)
+    if arm == "scratch":
+        return fresh(cut_by_us(task, seed), seed), plan(seed, epochs=epochs, rate=float(way.split()[1]))
+    return cut_by_us(task, seed), plan(seed, epochs=epochs)
+
+
+def candidate(arm: str, way: str, seed: int, images: int | None = None, share: float = 1.0) -> dict[str, Any]:
+    """Cut and recovered: what it costs, its choice scores, and where the network is kept."""
+    epochs = PLAN["epochs"] * share
+    says = repr(RIVALS.get(way, way))
+    settings = {"plan": PLAN, "sparse": SPARSE, "way": says, "times": TIMES, "images": images, "epochs": epochs}
+    name = f"cut_resnet20_{arm}_{way}_{seed}".replace(" ", "_").replace(",", "")
+
+    def make() -> dict[str, Any]:
+        task = task_of(seed, images)
+        network, recovery = start(arm, way, task, seed, epochs)
+        before, costs = mean_score(network, task.choice, task.score), multiply_adds(network)
+        train(network, task, recovery)
+        path = CACHE / "cut_resnet20" / f"{name}_{epochs:g}_{images}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(network, path)
+        return {
+            "multiply_adds": costs,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "widths": [layer.out_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)],
+            "choice_before": before,
+            "choice": mean_score(network, task.choice, task.score),
+            "file": path.name,
+        }
+
+    return kept(name, settings, make)
+
+
+def pilot(arm: str, way: str, images: int | None = None) -> dict[str, Any]:
+    """One way of an arm, tried in short."""
+    return candidate(arm, way, 0, images, PILOT)
+
+
+def chosen_way(arm: str, images: int | None = None) -> str:
+    """The way with the best choice score in short."""
+    ways = ways_of(arm)
+    return max(ways, key=lambda way: pilot(arm, way, images)["choice"]) if len(ways) > 1 else ways[0]
+
+
+def load(found: dict[str, Any]) -> nn.Module:
+    """The network of a candidate."""
+    return torch.load(Path(CACHE / "cut_resnet20" / found["file"]), weights_only=False).eval()
+
+
+def lost(found: dict[str, Any], task: Task) -> float:
+    """Points of verdict accuracy lost against the plain network."""
+    pairs = scores(plain(), task.verdict, task.score) - scores(load(found), task.verdict, task.score)
+    return float(pairs.double().mean()) * task.score.scale
+
+
+def run(seeds: list[int]) -> list[dict]:
+    """Points lost by each arm, means over seeds; and what was not chosen."""
+    task, whole = cifar10.task(), multiply_adds(plain())
+    rows, means = [], {}
+    for arm in ("ours", "rival", "scratch"):
+        way = chosen_way(arm)
+        found = [candidate(arm, way, seed) for seed in seeds]
+        each = [lost(one, task) for one in found]
+        means[arm] = sum(each) / len(each)
+        rows += [
+            row(f"{arm} ({way}), seed {seed}: points lost", loss, "points", times=whole / one["multiply_adds"])
+            for seed, one, loss in zip(seeds, found, each, strict=True)
+        ]
+        rows += [
+            row(f"{arm} in short, {other}: choice accuracy", pilot(arm, other)["choice"], "%", chosen=other == way)
+            for other in ways_of(arm)
+            if len(ways_of(arm)) > 1
+        ]
+        times = min(whole / one["multiply_adds"] for one in found)
+        rows.append(row(f"{arm}: times fewer multiply-adds, fewest of the seeds", times, "x", TIMES, "higher"))
+    rows.append(row("ours: points lost, mean over seeds", means["ours"], "points", 1.5))
+    for arm in ("rival", "scratch"):
+        rows.append(
+            row(f"ours: points lost, mean over seeds (bar: {arm})", means["ours"], "points", means[arm], arm=means[arm])
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m bench.cut_resnet20", description=__doc__)
+    parser.add_argument("arm", choices=("ours", "rival", "scratch"))
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--images", type=int, help="train on so few, to see whether it runs")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    chosen = chosen_way(options.arm, options.images)
+    print(chosen, candidate(options.arm, chosen, options.seed, options.images))

@@ -1,4 +1,4 @@
-"""The command line: compress, profile, inspect, unpack, report."""
+"""The command line: compress, export, bench, profile, split, inspect, unpack, report."""
 
 import sys
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from safetensors.torch import save_file
+from torch import nn
 
 from cortado.budget import read_limits
 from cortado.bundle import FILE, check_bundle, write_bundle
@@ -19,11 +20,21 @@ from cortado.file.whole import write_whole
 from cortado.job import own_tensors, read_job
 from cortado.network.gradients import released
 from cortado.network.profile import profile as profile_network
+from cortado.pages.clocks import exported_text
 from cortado.pages.html import report_html
 from cortado.pages.terminal import report_text
 from cortado.progress import Terminal, quiet
 from cortado.recipe import read as read_recipe
 from cortado.report import read_report
+from cortado.runtimes.by_layer import time_layers
+from cortado.runtimes.compare import TOLERANCE
+from cortado.runtimes.export import export
+from cortado.runtimes.file_bench import bench_file
+from cortado.runtimes.measured import batch_of
+from cortado.runtimes.runtime import installed
+from cortado.runtimes.speed import speed_wanted
+from cortado.runtimes.split import find_cuts
+from cortado.task import Task
 
 GOAL_MISSED, REFUSED, INTERRUPTED = 3, 1, 130
 
@@ -40,6 +51,9 @@ def in_words(command: Callable[..., None]) -> Callable[..., None]:
             sys.exit(INTERRUPTED if isinstance(error, Stopped) else REFUSED)
 
     return wrapped
+
+
+threads_option = click.option("--threads", default=1, show_default=True, help="Threads to time with.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,24 +73,29 @@ def main() -> None:
 @click.option("--out", default="runs/latest", show_default=True, help="Folder for the bundle and the kept stages.")
 @click.option("--resume", is_flag=True, help="Go on after the last finished stage in the folder.")
 @click.option("--seed", type=int, help="Seed of the task.")
+@click.option("--time", "runtimes", multiple=True, help="Export to this runtime, score and time it; may be repeated.")
+@click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --time.")
+@threads_option
 @in_words
 def compress_command(
-    job: str, recipe: str | None, limits: tuple[str, ...], out: str, resume: bool, seed: int | None
-) -> None:
+    job: str, recipe: str | None, limits: tuple[str, ...], out: str, resume: bool, seed: int | None,
+    runtimes: tuple[str, ...], batches: tuple[int, ...], threads: int,
+) -> None:  # fmt: skip
     """Compress JOB by a recipe; writes a bundle with the file and its proof.  Exit status 3: a limit was missed."""
     made = read_job(job, seed)
     chosen = recipe or made.recipe
     if chosen is None:
         raise BadRecipe("compress: neither the job nor --recipe says how. Try --recipe 'quantize/weights bits=8'.")
     chosen = read_recipe(chosen)
-    read_limits(limits or made.limits)
+    speed_wanted(runtimes, read_limits(limits or made.limits), batches, threads)
     progress = Terminal() if sys.stderr.isatty() else quiet()
     try:
         task = made.make_task()
         plain = made.plain(task, Path(out), progress)
         small, report = compress(
-            plain, task, chosen, limits=limits or made.limits, folder=out, resume=resume, progress=progress
-        )
+            plain, task, chosen, limits=limits or made.limits, folder=out, resume=resume, progress=progress,
+            runtimes=runtimes, batches=batches, threads=threads,
+        )  # fmt: skip
         folder = write_bundle(out, small, plain, report, made.text)
     except KeyboardInterrupt:
         raise Stopped(
@@ -87,14 +106,62 @@ def compress_command(
     sys.exit(0 if report.met else GOAL_MISSED)
 
 
+@main.command("export")
+@click.argument("job")
+@click.option("--runtime", default="onnxruntime", show_default=True, help="onnxruntime, openvino, torch_eager ...")
+@click.option("--out", required=True, help="Folder for the files; it appears whole or not at all.")
+@click.option(
+    "--tolerance", default=TOLERANCE, show_default=True, help="Largest difference, as a share of the largest output."
+)
+@in_words
+def export_command(job: str, runtime: str, out: str, tolerance: float) -> None:
+    """Write the network of JOB, or of a bundle, for a runtime; its outputs are compared with PyTorch's first."""
+    (target,) = installed([runtime])
+    network, task = network_of(job)
+    row = export(network, task, target, out, tolerance=tolerance)
+    click.echo(
+        f"{out}: {row.runtime} {row.version}, {row.size_bytes:,} bytes\n{exported_text(row, task.score.name, task.score.unit)}"
+    )
+
+
+@main.command("bench")
+@click.argument("file")
+@click.option("--batch", default=1, show_default=True)
+@threads_option
+@click.option("--seconds", default=5.0, show_default=True, help="About so long is measured.")
+@click.option("--open-axes", type=int, help="Length of axes that the file leaves open, besides the batch.")
+@in_words
+def bench_command(file: str, batch: int, threads: int, seconds: float, open_axes: int | None) -> None:
+    """Time FILE (.onnx, .xml of OpenVINO, .tflite, .pte, .pt2) on random inputs of its declared shapes."""
+    click.echo(bench_file(Path(file), batch, threads, seconds, open_axes).text())
+
+
 @main.command("profile")
 @click.argument("job")
+@click.option(
+    "--time", "timed", is_flag=True, help="Time by layer kind in PyTorch, and its share of the measured peak."
+)
+@click.option("--batch", default=1, show_default=True, help="With --time.")
+@threads_option
 @in_words
-def profile_command(job: str) -> None:
+def profile_command(job: str, timed: bool, batch: int, threads: int) -> None:
     """Parameters, multiply-adds, activations and bytes of JOB's network, layer by layer."""
     made = read_job(job)
     task = made.make_task()
-    click.echo(profile_network(made.make(), task.example).text())
+    network = made.make()
+    click.echo(profile_network(network, task.example).text())
+    if timed:
+        click.echo("\n" + time_layers(network, batch_of(task.example, batch), threads).text())
+
+
+@main.command("split")
+@click.argument("job")
+@threads_option
+@in_words
+def split_command(job: str, threads: int) -> None:
+    """Where JOB's network could be cut in two: bytes to send, and the time on either side."""
+    made = read_job(job)
+    click.echo(find_cuts(made.make().eval(), made.make_task().example, threads).text())
 
 
 @main.command("inspect")
@@ -136,6 +203,16 @@ def report_command(bundle: str, page: str | None) -> None:
     if page:
         write_whole(Path(page), report_html(report).encode())
     click.echo(report_text(report))
+
+
+def network_of(source: str) -> tuple[nn.Module, Task]:
+    """The network of a bundle, read from its file, or that of a job, from its weights or trained now; and the task."""
+    made = read_job(source)
+    task = made.make_task()
+    if Path(source).is_dir():
+        check_bundle(source)
+        return load(Path(source) / FILE, made.make), task
+    return made.plain(task, None, Terminal() if sys.stderr.isatty() else quiet()), task
 
 
 def path_of(file: str) -> Path:

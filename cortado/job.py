@@ -116,13 +116,15 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_job(source: str, seed: int | None = None) -> Job:
-    """A job from "package.module:maker" or a YAML file.  Raises BadRecipe, BadNetwork, BadTask.
+    """A job from "package.module:maker", a YAML file or a bundle's folder.  Raises BadRecipe, BadNetwork, BadTask.
 
     A maker returns a Job, or a pair (network, task). In a file: network (a name of nets/, or package.module:maker),
     options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed.
     """
     if source.endswith((".yaml", ".yml")):
         return job_of_file(Path(source), seed)
+    if Path(source).is_dir():
+        return job_of_bundle(Path(source), seed)
     made = call_maker(source, "job")
     if isinstance(made, Job):
         return made
@@ -161,6 +163,18 @@ def job_of_file(path: Path, seed: int | None) -> Job:
         weights=weights, training=dict(data.get("train") or {}), recipe=beside(path, data.get("recipe")),
         limits=tuple(data.get("limits") or ()), text=data,
     )  # fmt: skip
+
+
+def job_of_bundle(folder: Path, seed: int | None) -> Job:
+    """The job that a bundle was made by."""
+    path = folder / "job.yaml"
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise BadRecipe(f"job: {folder} is no bundle: job.yaml cannot be read ({error}).") from error
+    if isinstance(data, dict) and set(data) == {"job"}:
+        return read_job(str(data["job"]), seed)
+    return job_of_file(path, seed)
 
 
 def check_sorts(data: dict[str, Any]) -> None:

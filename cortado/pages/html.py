@@ -8,6 +8,7 @@ import yaml
 from cortado.file.accounting import share
 from cortado.pages import words
 from cortado.pages.charts import COLOURS, histogram, score_chart, stacked
+from cortado.pages.clocks import clocks_section
 from cortado.pages.markup import Markup, join, tag
 from cortado.pages.tables import facts, layer_table, stage_table, verdict_table
 from cortado.pages.totals import deep_compression_bytes, split, total_row
@@ -36,6 +37,7 @@ def report_html(report: Report) -> str:
         hero(report),
         warnings(report),
         section("Plain and compressed", verdict_table(report)),
+        clocks_section(report),
         section("Stage by stage", stage_table(report), chart(report)),
         section("Where the bytes go", byte_bars(report)),
         section("Layer by layer", layer_table(report), layer_notes(report)),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from cortado.file.accounting import LayerRow
 from cortado.pages import words
+from cortado.pages.clocks import HEADS, READING, clock_title, exported_text, predicted_text, rows_of
 from cortado.pages.totals import deep_compression_bytes, split, total_row
 from cortado.report import Report
 from cortado.units import count_text, size_text, time_text
@@ -11,7 +12,14 @@ from cortado.units import count_text, size_text, time_text
 
 def report_text(report: Report) -> str:
     """Verdict, stages, layers and warnings, without colours and without a newline at the end."""
-    blocks = [verdict_block(report), warning_block(report), stage_block(report), layer_block(report), closing(report)]
+    blocks = [
+        verdict_block(report),
+        warning_block(report),
+        clock_block(report),
+        stage_block(report),
+        layer_block(report),
+    ]
+    blocks.append(closing(report))
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -48,6 +56,13 @@ def verdict_block(report: Report) -> str:
 def warning_block(report: Report) -> str:
     """One line a warning."""
     return "\n".join(f"warning: {warning}" for warning in report.warnings)
+
+
+def clock_block(report: Report) -> str:
+    """Scores in the runtimes, times and the three ratios; nothing when no runtime was asked for."""
+    blocks = ["\n".join(exported_text(row, report.score_name, report.score_unit) for row in report.exports)]
+    blocks += [f"{clock_title(clock)}\n{aligned([HEADS, *rows_of(clock)], left=2)}" for clock in report.clocks]
+    return "\n\n".join([*blocks, f"{READING}\n{predicted_text(report)}"]) if report.clocks else ""
 
 
 def stage_block(report: Report) -> str:

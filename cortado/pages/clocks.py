@@ -1,0 +1,85 @@
+"""Clocks: files, scores and times in runtimes, for the terminal and the page; predictions and measurements by their names."""
+
+from cortado.pages import words
+from cortado.pages.markup import Markup, join, tag
+from cortado.pages.tables import head_row, number, table
+from cortado.report import Clock, Exported, Ratio, Report
+from cortado.units import count_text, size_text, time_text
+
+HEADS = ("network", "runtime", "median", "quartiles", "over torch eager", "over the same runtime", "over the best")
+READING = (
+    "Times are wall-clock, of all variants in turns in one process. Each ratio is the median over rounds (quartiles): over "
+    "the plain network in torch eager, in the same runtime, and in the runtime that ran it fastest, all in float32."
+)
+
+
+def exported_text(row: Exported, score_name: str, unit: str) -> str:
+    """How the file agrees with PyTorch, in a line."""
+    return (
+        f"{row.runtime}: {score_name} {words.quantity(row.score, unit)} in the runtime, "
+        f"{words.quantity(row.torch_score, unit)} in PyTorch; same top-1 {words.percent(row.same_top, 2)}; largest "
+        f"difference {row.difference:.1e} of the largest output, on {row.samples:,} samples"
+    )
+
+
+def ratio_text(ratio: Ratio | None) -> str:
+    """2.03× (1.98 to 2.11)."""
+    if ratio is None:
+        return words.UNKNOWN
+    return f"{ratio.median:.2f}× ({ratio.low:.2f} to {ratio.high:.2f})"
+
+
+def clock_title(clock: Clock) -> str:
+    """What was held fixed, and whether the machine was quiet."""
+    state = "NOISY" if clock.noisy else "quiet"
+    return (
+        f"batch {clock.batch}, threads {clock.threads}, {clock.rounds} rounds; best float32: {clock.best}; "
+        f"A/A in {clock.control} {ratio_text(clock.again)}: {state}"
+    )
+
+
+def predicted_text(report: Report) -> str:
+    """The ratio of multiply-adds, called what it is."""
+    plain, small = report.multiply_adds
+    if not plain or not small:
+        return "predicted from multiply-adds: unknown"
+    return (
+        f"predicted from multiply-adds: {count_text(plain)} to {count_text(small)}, {plain / small:.2f} times fewer; "
+        "this is no measurement of time"
+    )
+
+
+def rows_of(clock: Clock) -> list[tuple[str, ...]]:
+    """One row a variant."""
+    return [
+        (
+            row.network, row.runtime, time_text(row.median_ms), f"{time_text(row.low_ms)} to {time_text(row.high_ms)}",
+            ratio_text(row.over_eager), ratio_text(row.over_same), ratio_text(row.over_best),
+        )
+        for row in clock.times
+    ]  # fmt: skip
+
+
+def clocks_section(report: Report) -> Markup | None:
+    """The part of the page about runtimes; nothing when none was asked for."""
+    if not report.exports and not report.clocks:
+        return None
+    unit = report.score_unit
+    files = [
+        tag(
+            "tr", tag("th", row.runtime, tag("small", row.version), scope="row"), number(size_text(row.size_bytes)),
+            number(words.quantity(row.score, unit)), number(words.quantity(row.torch_score, unit)),
+            number(words.percent(row.same_top, 2)), number(f"{row.difference:.1e}"),
+        )
+        for row in report.exports
+    ]  # fmt: skip
+    heads = ("runtime", "files", f"{report.score_name} in it", "in PyTorch", "same top-1", "largest difference")
+    caption = "The compressed network exported, on the verdict data"
+    shown = [table([head_row(*heads)], files, "stages", caption)] if files else []
+    for clock in report.clocks:
+        rows = [
+            tag("tr", tag("th", row[0], scope="row"), *[number(cell) for cell in row[1:]]) for row in rows_of(clock)
+        ]
+        shown.append(table([head_row(*HEADS)], rows, "stages", clock_title(clock)))
+    note = tag("p", f"{READING} {predicted_text(report)}.", class_="note")
+    return tag("section", tag("h2", "In the runtimes"), join(*shown), note)

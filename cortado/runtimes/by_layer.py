@@ -1,0 +1,181 @@
+"""By layer: where the time of a network goes in PyTorch, and how close each layer comes to what the machine can do."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cortado.lowering.lower import dense
+from cortado.network.profile import cost_of
+from cortado.network.trace import Call, call_with, device_of, moved, trace, undisturbed
+from cortado.runtimes.peak import Peak, measure_peak
+from cortado.units import count_text, time_text
+
+ROUNDS, WARM_UP = 20, 3
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer, all its calls for one batch: its own milliseconds (median), without those of layers inside it.
+
+    `multiply_adds` and `bytes_moved` (inputs, weights and outputs, each once) are those of the batch; None is unknown.
+    `roofline` is the least time that the machine needs for them, as a share of the time it took.
+    """
+
+    path: str
+    kind: str
+    median_ms: float
+    multiply_adds: float | None
+    bytes_moved: float
+    roofline: float | None
+
+
+@dataclass(frozen=True)
+class LayerTimes:
+    """All layers, in the order in which they first ran; `whole_ms` is the network without listening."""
+
+    rows: tuple[LayerTime, ...]
+    whole_ms: float
+    batch: int
+    peak: Peak
+
+    def by_kind(self) -> list[LayerTime]:
+        """Rows of one kind as one, the longest first."""
+        kinds: dict[str, list[LayerTime]] = {}
+        for row in self.rows:
+            kinds.setdefault(row.kind, []).append(row)
+        summed = [summed_up(kind, rows, self.peak) for kind, rows in kinds.items()]
+        return sorted(summed, key=lambda row: -row.median_ms)
+
+    def text(self) -> str:
+        """A table of the kinds, one of the ten slowest layers, and what they were measured against."""
+        total = sum(row.median_ms for row in self.rows)
+        slowest = sorted(self.rows, key=lambda row: -row.median_ms)[:10]
+        return "\n".join(
+            [
+                f"time in PyTorch, batch {self.batch}, threads {self.peak.threads}: {time_text(self.whole_ms)}",
+                self.peak.text(),
+                "",
+                *table(self.by_kind(), total, "kind"),
+                "",
+                *table(slowest, total, "slowest"),
+                "",
+                "roofline: the least time that the measured peaks allow for a layer's multiply-adds and bytes, as a share of",
+                "the time it took",
+            ]
+        )
+
+
+def time_layers(network: nn.Module, example: Any, threads: int = 1, rounds: int = ROUNDS) -> LayerTimes:
+    """Run `network` on `example` some times and take the time of every layer; weights held in forms are made dense first.
+
+    Raises BadNetwork when the network fails on the example.
+    """
+    copy = dense(network).requires_grad_(False)
+    inputs = moved(example, device_of(copy))
+    traced = trace(copy, inputs)
+    peak = measure_peak(threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with undisturbed(copy):
+            whole = [whole_ms(copy, inputs) for _ in range(WARM_UP + rounds)][WARM_UP:]
+            watch = Watch(copy)
+            taken = [watch.round(inputs) for _ in range(WARM_UP + rounds)][WARM_UP:]
+    finally:
+        torch.set_num_threads(before)
+    rows = []
+    for layer in dict.fromkeys(call.layer for call in traced.calls):
+        calls = [call for call in traced.calls if call.layer is layer]
+        median = float(np.median([times.get(id(layer), 0.0) for times in taken]))
+        rows.append(row_of(calls, median, peak))
+    return LayerTimes(tuple(rows), float(np.median(whole)), traced.batch, peak)
+
+
+def row_of(calls: Sequence[Call], median_ms: float, peak: Peak) -> LayerTime:
+    """The row of one layer from its calls."""
+    layer = calls[0].layer
+    cost = cost_of([operator for call in calls for operator in call.operators])
+    signals = sum(prod(shape) for call in calls for shape in (*call.inputs, *call.outputs)) * FLOAT_BYTES
+    weights = sum(value.numel() * value.element_size() for value in layer.parameters(recurse=False)) * len(calls)
+    leaf = not list(layer.children())
+    # A module with others inside moves what its own few operators touch, which its inputs and outputs do not tell.
+    known = cost is not None and leaf and median_ms > 0
+    roofline = peak.least_ms(cost or 0, signals + weights) / median_ms if known else None
+    kind = type(layer).__name__ if leaf else f"{type(layer).__name__}, own operators"
+    return LayerTime(calls[0].path or "(network)", kind, median_ms, cost, signals + weights, roofline)
+
+
+class Watch:
+    """Takes the time of every module's own work by hooks around it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.stack: list[list[float]] = []
+        self.taken: dict[int, float] = {}
+
+    def round(self, inputs: Any) -> dict[int, float]:
+        """Run once; milliseconds of each module, without those of modules inside it."""
+        self.taken = {}
+        handles = []
+        for layer in self.network.modules():
+            handles.append(layer.register_forward_pre_hook(self.enter))
+            handles.append(layer.register_forward_hook(self.leave))
+        try:
+            call_with(self.network, inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return self.taken
+
+    def enter(self, layer: nn.Module, given: Any) -> None:
+        self.stack.append([time.perf_counter(), 0.0])
+
+    def leave(self, layer: nn.Module, given: Any, output: Any) -> None:
+        start, inside = self.stack.pop()
+        took = (time.perf_counter() - start) * 1000
+        self.taken[id(layer)] = self.taken.get(id(layer), 0.0) + took - inside
+        if self.stack:
+            self.stack[-1][1] += took
+
+
+def whole_ms(network: nn.Module, inputs: Any) -> float:
+    """Milliseconds of one run."""
+    start = time.perf_counter()
+    call_with(network, inputs)
+    return (time.perf_counter() - start) * 1000
+
+
+def summed_up(kind: str, rows: Sequence[LayerTime], peak: Peak) -> LayerTime:
+    """Several rows as one."""
+    took = sum(row.median_ms for row in rows)
+    costs = [row.multiply_adds for row in rows]
+    known = None if None in costs else sum(cost for cost in costs if cost is not None)
+    least = [row.roofline * row.median_ms for row in rows if row.roofline is not None]
+    roofline = sum(least) / took if len(least) == len(rows) and took else None
+    count = f"{len(rows)} layer{'s' if len(rows) > 1 else ''}"
+    return LayerTime(count, kind, took, known, sum(row.bytes_moved for row in rows), roofline)
+
+
+def table(rows: Sequence[LayerTime], total: float, first: str) -> list[str]:
+    """Rows as aligned lines."""
+    lines = [(first, "", "time", "share", "multiply-adds", "roofline")]
+    for row in rows:
+        cost = "unknown" if row.multiply_adds is None else count_text(row.multiply_adds)
+        reached = "" if row.roofline is None else f"{row.roofline:.0%}"
+        names = (row.kind, row.path) if first == "kind" else (row.path, row.kind)
+        lines.append((*names, time_text(row.median_ms), f"{row.median_ms / total:.0%}" if total else "", cost, reached))
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]

@@ -1,0 +1,102 @@
+"""File bench: how long one file takes in its runtime, whoever made it, on random inputs of the shapes it declares."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cortado.errors import BadFile, BadNetwork, BadValue
+from cortado.machine import instruction_sets, processor_name
+from cortado.report import Ratio
+from cortado.runtimes.runtime import Port, Session, runtime_of_file
+from cortado.runtimes.timing import interleaved, is_noisy, ratio
+from cortado.units import time_text
+
+
+@dataclass(frozen=True)
+class FileBench:
+    """Milliseconds of one call: median and quartiles; `again` is the file against itself, 1 on a quiet machine."""
+
+    file: str
+    runtime: str
+    inputs: tuple[str, ...]
+    batch: int
+    threads: int
+    rounds: int
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    again: Ratio
+    noisy: bool
+
+    def text(self) -> str:
+        """The figures with all that they depend on."""
+        quiet = "NOISY: the machine was busy, do not trust these times" if self.noisy else "quiet"
+        return "\n".join(
+            [
+                f"{self.file} in {self.runtime}: {time_text(self.median_ms)} a call "
+                f"(quartiles {time_text(self.low_ms)} to {time_text(self.high_ms)}), "
+                f"{self.batch * 1000 / self.median_ms:,.0f} samples a second",
+                f"inputs {', '.join(self.inputs)}; batch {self.batch}, threads {self.threads}, {self.rounds} rounds",
+                f"A/A, the file against itself: {self.again.median:.3f} "
+                f"(quartiles {self.again.low:.3f} to {self.again.high:.3f}): {quiet}",
+                f"{processor_name()}, {', '.join(instruction_sets()) or 'instruction sets unknown'}",
+            ]
+        )
+
+
+def bench_file(
+    file: Path, batch: int = 1, threads: int = 1, seconds: float = 5.0, open_axes: int | None = None
+) -> FileBench:
+    """Time a file in the runtime that its name's end tells.
+
+    Raises BadValue for a file of no known kind and for shapes that are not known, BadFile for one that cannot be read or
+    does not run, MissingPackage when its runtime is not installed.
+    """
+    if batch < 1 or threads < 1 or not seconds > 0:
+        raise BadValue(f"bench: batch, threads and seconds must be above 0, got {batch}, {threads} and {seconds:g}.")
+    if not file.is_file():
+        raise BadFile(f"bench: {file} cannot be read. Check the path.")
+    runtime = runtime_of_file(file)
+    runtime.require()
+    session = runtime.load(file, threads)
+    inputs = random_inputs(session, batch, open_axes)
+    try:
+        session(*inputs)
+    except Exception as error:
+        raise BadNetwork(f"bench: {file.name} does not run on {shapes_text(session, inputs)} ({error}).") from error
+    taken = interleaved([lambda: session(*inputs), lambda: session(*inputs)], seconds)
+    low, middle, high = (float(value) for value in np.quantile(taken, (0.25, 0.5, 0.75)))
+    again = ratio(taken[:, 0], taken[:, 1])
+    return FileBench(
+        file.name, f"{runtime.name()} {runtime.version()}", tuple(shapes_text(session, inputs)), len(inputs[0]) if inputs else 0,
+        threads, len(taken), middle, low, high, again, is_noisy(again),
+    )  # fmt: skip
+
+
+def random_inputs(session: Session, batch: int, open_axes: int | None) -> tuple[Tensor, ...]:
+    """One batch: normal floats, and zeros or ones where the file wants whole numbers or truth values."""
+    generator = torch.Generator().manual_seed(0)
+    return tuple(random_input(port, batch, open_axes, generator) for port in session.inputs)
+
+
+def random_input(port: Port, batch: int, open_axes: int | None, generator: torch.Generator) -> Tensor:
+    """One input.  A first axis of any length is the batch."""
+    shape = []
+    for axis, size in enumerate(port.shape):
+        if size is None and axis > 0 and open_axes is None:
+            raise BadValue(
+                f"bench: axis {axis} of input {port.name!r} has no length in the file, got shape {port.shape}. "
+                "Say one with --open-axes, such as --open-axes 128."
+            )
+        shape.append(size if size is not None else batch if axis == 0 else open_axes or 1)
+    if port.dtype.is_floating_point:
+        return torch.randn(shape, generator=generator).to(port.dtype)
+    return torch.randint(0, 2, shape, generator=generator).to(port.dtype)
+
+
+def shapes_text(session: Session, inputs: tuple[Tensor, ...]) -> list[str]:
+    """The inputs by name and shape."""
+    return [f"{port.name} {tuple(given.shape)}" for port, given in zip(session.inputs, inputs, strict=True)]

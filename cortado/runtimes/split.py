@@ -1,0 +1,134 @@
+"""Split: where a network could be cut in two, one part on a device and the other elsewhere, and what each cut would cost."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from cortado.lowering.graph import graph_of, positional
+from cortado.lowering.lower import lowered
+from cortado.network.trace import device_of, moved, tensors_in
+from cortado.units import size_text, time_text
+
+ROUNDS, WARM_UP = 15, 3
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A place where one tensor alone is alive: `after` is the module that made it, "" the network's input.
+
+    `size_bytes` is that tensor, for one sample; `before_ms` and `after_ms` are the times of the two sides in PyTorch, sums
+    of the median times of their operators, for one sample.
+    """
+
+    after: str
+    operator: str
+    shape: tuple[int, ...]
+    size_bytes: int
+    before_ms: float
+    after_ms: float
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """All cuts from the input to the output."""
+
+    cuts: tuple[Cut, ...]
+    threads: int
+
+    def text(self) -> str:
+        """One line a cut."""
+        lines = [("cut after", "operator", "to send", "time before", "time after")]
+        for cut in self.cuts:
+            name = cut.after or ("(input)" if cut.operator == "input" else "(network)")
+            lines.append(
+                (name, cut.operator, size_text(cut.size_bytes), time_text(cut.before_ms), time_text(cut.after_ms))
+            )
+        widths = [max(len(line[place]) for line in lines) for place in range(5)]
+        rows = [
+            "  ".join(
+                cell.ljust(width) if place < 2 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+        note = f"One sample, threads {self.threads}, in PyTorch; both sides as fast as this machine."
+        return "\n".join([*rows, "", note, "The last line sends the output."])
+
+
+class Timer(fx.Interpreter):
+    """Runs a graph and keeps the milliseconds and the value of every node."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph, garbage_collect_values=False)
+        self.taken: dict[fx.Node, list[float]] = {}
+        self.values: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        start = time.perf_counter()
+        value = super().run_node(n)
+        self.taken.setdefault(n, []).append((time.perf_counter() - start) * 1000)
+        self.values[n] = value
+        return value
+
+
+def find_cuts(network: nn.Module, example: Any, threads: int = 1, rounds: int = ROUNDS) -> Cuts:
+    """The places where the network, lowered, could be cut with one tensor to send, in order.
+
+    Cuts that differ only by what has no weights (an activation, pooling) count as one, the last.
+    Raises BadNetwork when torch.export cannot trace the network.
+    """
+    graph = graph_of(lowered(network, example), example)
+    inputs = tuple(part[:1] if isinstance(part, Tensor) and part.dim() else part for part in positional(example))
+    timer = Timer(graph)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            for _ in range(WARM_UP + rounds):
+                timer.run(*moved(inputs, device_of(graph)))
+    finally:
+        torch.set_num_threads(before)
+    return Cuts(tuple(cuts_of(graph, timer)), threads)
+
+
+def cuts_of(graph: fx.GraphModule, timer: Timer) -> list[Cut]:
+    """Walk the graph in order; where one tensor is alive, and a weight or the output comes next, is a cut."""
+    nodes = list(graph.graph.nodes)
+    place = {node: number for number, node in enumerate(nodes)}
+    took = {node: float(np.median(times[WARM_UP:])) for node, times in timer.taken.items()}
+    working = [node for node in nodes if node.op not in ("get_attr", "placeholder", "output")]
+    whole = sum(took[node] for node in working)
+    values = {node: tensors_in(timer.values[node]) for node in nodes if node.op != "get_attr"}
+    signals = {node: tensors for node, tensors in values.items() if tensors}
+    last_use = {node: max((place[user] for user in node.users), default=-1) for node in signals}
+    found: list[Cut] = []
+    spent = 0.0
+    for number, node in enumerate(nodes):
+        spent += took[node] if node in working else 0.0
+        if node.op in ("get_attr", "output"):
+            continue
+        alive = [other for other in signals if place[other] <= number < last_use[other]]
+        if len(alive) == 1 and len(signals[alive[0]]) == 1 and not goes_on(alive[0], nodes[number + 1 :]):
+            found.append(cut_at(alive[0], signals[alive[0]][0], spent, whole - spent))
+    return found
+
+
+def goes_on(node: fx.Node, following: Sequence[fx.Node]) -> bool:
+    """Whether what comes next has no weights, so that a cut after it is as good; the input itself is always shown."""
+    if node.op == "placeholder":
+        return False
+    coming = next(other for other in following if other.op != "get_attr")
+    return coming.op != "output" and not any(given.op == "get_attr" for given in coming.all_input_nodes)
+
+
+def cut_at(node: fx.Node, value: Tensor, before_ms: float, after_ms: float) -> Cut:
+    """The cut after a node."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    operator = "input" if node.op == "placeholder" else str(node.target).removeprefix("aten.").partition(".")[0]
+    path = stack[-1][0] if stack else ""
+    return Cut(path, operator, tuple(value.shape), value.numel() * value.element_size(), before_ms, max(0.0, after_ms))

@@ -14,6 +14,7 @@ from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
 
 NEEDS_NORMS = {"simplify/norms": ("residual", "depthwise"), "prune/units": ("mlp", "residual", "depthwise")}
+NEEDS_NORMS |= {f"factorize/{name}": ("residual", "depthwise") for name in ("jaderberg", "cp", "tucker")}
 """Methods that find nothing to do in some networks: those in which they do."""
 PAIRS = [(name, net.name) for name in ALL_METHODS for net in TINY_NETS if net.name in NEEDS_NORMS.get(name, BY_NAME)]
 NOTHING_TO_DO = [(name, net.name) for name in NEEDS_NORMS for net in TINY_NETS if (name, net.name) not in PAIRS]

@@ -1,0 +1,120 @@
+"""factorize/cp: a kernel as a sum of outer products, run as 1 x 1, d x 1, 1 x d and 1 x 1."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from cortado.forms.low_rank import LowRank
+from cortado.method import knob
+from cortado.methods.factorize.factorize import FactorizeFitted
+from cortado.methods.factorize.ranks import Cut, squares
+from cortado.methods.factorize.scheme import Scheme
+from cortado.methods.factorize.targets import Target, chain, sketch
+
+
+@dataclass(frozen=True)
+class FactorizeCp(FactorizeFitted):
+    """Canonical polyadic decomposition of convolutions.  Lebedev et al., 2015.
+
+    Found by alternating least squares with a ridge, which keeps terms from growing against one another, from a few
+    starts, of which the closest counts; then fitted to the layer's outputs. Kernel axes of size 1 have no factor.
+    """
+
+    starts: int = knob(2, low=1, says="how many random beginnings")
+    sweeps: int = knob(60, low=1, says="rounds of alternating least squares on the filters")
+    ridge: float = knob(1e-3, low=0.0, says="pull of the factors towards zero, as a share of their mean square")
+
+    def scheme(self) -> Scheme:
+        return cp_scheme(self.starts, self.sweeps, self.ridge)
+
+
+def cp_scheme(starts: int, sweeps: int, ridge: float) -> Scheme:
+    """1 x 1, each kernel axis channel by channel, 1 x 1."""
+
+    def start(weight: Tensor, cut: Cut, rank: int, generator: torch.Generator) -> list[Tensor]:
+        tensor = weight.squeeze(tuple(axis for axis in range(2, weight.dim()) if weight.shape[axis] == 1))
+        tried = [decompose(tensor, rank, sweeps, ridge, generator) for _ in range(starts)]
+        return min(tried, key=lambda factors: float((outer_sum(factors) - tensor).norm()))
+
+    return Scheme(
+        suits=lambda target: any(size > 1 for size in target.shape[2:]),
+        cut=lambda target: Cut(target, energies(target), partial(cp_sketch, target.shape)),
+        start=start,
+        build=outer_sum,
+        form=as_chain,
+    )
+
+
+def cp_sketch(shape: torch.Size, rank: int) -> LowRank:
+    shapes = kernel_shapes(shape, rank)
+    return sketch(*shapes, depthwise=tuple(range(1, len(shapes) - 1)))
+
+
+def kernel_shapes(shape: torch.Size, rank: int) -> list[tuple[int, ...]]:
+    """The kernels one after the other: 1 x 1, each axis channel by channel, 1 x 1."""
+    ones = [1] * (len(shape) - 2)
+    axes = [axis for axis, size in enumerate(shape[2:]) if size > 1]
+    along = [(rank, 1, *ones[:axis], shape[2 + axis], *ones[axis + 1 :]) for axis in axes]
+    return [(rank, shape[1], *ones), *along, (shape[0], rank, *ones)]
+
+
+def energies(target: Target) -> Tensor:
+    """Squared singular values of (inputs x first taps, outputs x other taps), stretched over all ranks that pay.
+
+    There is no order of terms in this decomposition; how fast these fall says how much a term is about worth.
+    """
+    weight = target.weight.dense()
+    outputs, inputs, high = weight.shape[:3]
+    unfolded = weight.reshape(outputs, inputs, high, -1).permute(1, 2, 0, 3).reshape(inputs * high, -1)
+    falling = squares(unfolded)
+    per_rank = cp_sketch(target.shape, 1).multiply_adds([1] * (weight.dim() - 2), [1] * (weight.dim() - 2))
+    most = max(1, weight.numel() // per_rank)
+    return falling[(torch.arange(most) * len(falling)) // most]
+
+
+def outer_sum(factors: list[Tensor]) -> Tensor:
+    """(outputs, inputs, taps ...) from (size, rank) of each axis."""
+    inner = factors[1]
+    for factor in factors[2:]:
+        inner = inner[..., None, :] * factor
+    return torch.einsum("nr,...r->n...", factors[0], inner)
+
+
+def decompose(tensor: Tensor, rank: int, sweeps: int, ridge: float, generator: torch.Generator) -> list[Tensor]:
+    """(size, rank) for each axis of a tensor, by alternating least squares from a random beginning."""
+    value = tensor.double()
+    scale = value.norm().clamp(min=1e-30)
+    value = value / scale
+    factors = [torch.randn(size, rank, generator=generator, dtype=torch.float64) for size in value.shape]
+    factors = [factor.to(value.device) / factor.norm(dim=0) for factor in factors]
+    for _ in range(sweeps):
+        for axis in range(value.dim()):
+            others = factors[:axis] + factors[axis + 1 :]
+            gram = torch.ones(rank, rank, dtype=torch.float64, device=value.device)
+            products = torch.ones(1, rank, dtype=torch.float64, device=value.device)
+            for other in others:
+                gram = gram * (other.T @ other)
+                products = (products[:, None] * other[None]).flatten(0, 1)
+            right = value.movedim(axis, 0).flatten(1) @ products
+            lifted = gram + (ridge * gram.diagonal().mean() + 1e-12) * torch.eye(rank).to(gram)
+            factors[axis] = torch.linalg.solve(lifted, right.T).T
+        factors = balanced(factors)
+    shares = scale ** (1 / len(factors))
+    return [(factor * shares).to(tensor) for factor in factors]
+
+
+def balanced(factors: list[Tensor]) -> list[Tensor]:
+    """The same terms, each with an equal norm in every factor."""
+    norms = [factor.norm(dim=0).clamp(min=1e-30) for factor in factors]
+    mean = torch.stack(norms).log().mean(0).exp()
+    return [factor * (mean / norm) for factor, norm in zip(factors, norms, strict=True)]
+
+
+def as_chain(factors: list[Tensor], weight: Tensor) -> LowRank:
+    """The kernels of kernel_shapes, from the factors of each axis."""
+    shapes = kernel_shapes(weight.shape, factors[0].shape[1])
+    ordered = [factors[1].T, *[factor.T for factor in factors[2:]], factors[0]]
+    kernels = [kernel.reshape(shape) for kernel, shape in zip(ordered, shapes, strict=True)]
+    return chain(kernels, tuple(range(1, len(kernels) - 1)))

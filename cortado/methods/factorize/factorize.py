@@ -1,0 +1,126 @@
+"""Factorize: what all methods of this family share - which layers, which ranks, and what becomes of each."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cortado.errors import NothingChanged
+from cortado.forms.low_rank import LowRank
+from cortado.method import Method, knob
+from cortado.methods.factorize.followers import Follower, followers
+from cortado.methods.factorize.ranks import Cut, energy_ranks, equal_ranks, fixed_ranks
+from cortado.methods.factorize.refit import refit
+from cortado.methods.factorize.scheme import Scheme
+from cortado.methods.factorize.signals import patch_moments
+from cortado.methods.factorize.targets import Target, find_targets
+from cortado.network.view import View
+from cortado.task import Task
+
+LARGEST_METRIC = 8192
+"""Inputs x taps of a layer whose second moments still fit into memory (half a gigabyte)."""
+
+
+@dataclass(frozen=True)
+class Factorize(Method):
+    """Linear layers and convolutions without groups become chains of smaller kernels.
+
+    Layers whose factors would cost as much as they do stay as they are.
+    """
+
+    lossy = True
+
+    keep: float = knob(0.5, low=0.0, high=1.0, says="share of the multiply-adds that stays")
+    rank: int | None = knob(None, low=1, says="the same rank for every layer, instead of keep")
+    ranks: str = knob(
+        "energy", one_of=("equal", "energy"), says="the share in each layer, or over all of them by energy"
+    )
+
+    def apply(self, view: View, task: Task) -> None:
+        targets = [target for target in find_targets(view, self.where) if self.suits(target)]
+        cuts = self.cuts(view, task, targets) if targets else []
+        chosen = [(cut, rank) for cut, rank in zip(cuts, self.chosen(cuts), strict=True) if rank]
+        if not chosen:
+            raise NothingChanged(
+                f"{self.name()}: no layer of where={self.where!r} has factors that cost less at keep={self.keep:g}. "
+                "Choose another share or rank, or other layers."
+            )
+        with view.progress.bar(self.name(), len(chosen)) as bar:
+            self.put_all(view, task, chosen, bar)
+
+    def suits(self, target: Target) -> bool:
+        """Whether the method has something to offer to a layer of this shape."""
+        return True
+
+    @abstractmethod
+    def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
+        """What each layer could become, in the order of the layers."""
+
+    @abstractmethod
+    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int) -> LowRank:
+        """The form of one layer; may add a constant to the layer's output."""
+
+    def chosen(self, cuts: list[Cut]) -> list[int]:
+        """A rank for each layer, 0 for those left alone."""
+        if self.rank is not None:
+            return fixed_ranks(cuts, self.rank)
+        return energy_ranks(cuts, self.keep) if self.ranks == "energy" else equal_ranks(cuts, self.keep)
+
+    def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
+        """Factor layer after layer."""
+        for number, (cut, rank) in enumerate(chosen):
+            cut.target.weight.put(self.factor(view, task, cut, rank, number))
+            bar.advance()
+
+
+@dataclass(frozen=True)
+class FactorizeFitted(Factorize):
+    """A factorisation by a scheme whose factors can be fitted to the layer's outputs on calibration data."""
+
+    fit: str = knob("outputs", one_of=("outputs", "filters"), says="what is kept: the layer's outputs, or its filters")
+    images: int = knob(256, low=1, says="calibration samples whose signals are looked at")
+    patches: int = knob(16384, low=1, says="positions that are looked at, over all samples")
+    rounds: int = knob(4, low=0, says="rounds in which each factor is fitted once")
+
+    @abstractmethod
+    def scheme(self) -> Scheme:
+        """The chain of kernels that a layer becomes."""
+
+    def suits(self, target: Target) -> bool:
+        return self.scheme().suits(target)
+
+    def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
+        return [self.scheme().cut(target) for target in targets]
+
+    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int) -> LowRank:
+        scheme, weight = self.scheme(), cut.target.weight.dense()
+        factors = scheme.start(weight, cut, rank, task.generator(977 + number))
+        if self.fit == "outputs" and cut.target.flat.shape[1] <= LARGEST_METRIC:
+            factors = self.fitted(view, task, cut.target, factors, number)
+        return scheme.form(factors, weight)
+
+    def fitted(self, view: View, task: Task, target: Target, factors: list[Tensor], number: int) -> list[Tensor]:
+        """The factors, fitted to the outputs; the mean of the outputs is kept where there is a place for it."""
+        build, wanted = self.scheme().build, target.flat
+        seen = patch_moments(view.network, target.path, task, self.images, self.patches, number)
+        after = follower_of(view, target)
+        constant = after.takes_constant(target.layer)
+        metric = seen.covariance if constant else seen.covariance + torch.outer(seen.mean, seen.mean)
+        rows = after.scale(target.shape[0]).abs().clamp(min=1e-3).to(wanted)
+        made = refit(factors, build, wanted, lifted(metric).to(wanted), rows, self.rounds)
+        if constant:
+            after.add_constant(target.layer, (wanted - build(made).flatten(1)).double() @ seen.mean)
+        return made
+
+
+def lifted(metric: Tensor, share: float = 1e-3) -> Tensor:
+    """Second moments of mean 1 on the diagonal, with a share of the identity: few samples do not say all."""
+    size = metric.diagonal().mean().clamp(min=1e-30)
+    return metric / size + share * torch.eye(len(metric)).to(metric)
+
+
+def follower_of(view: View, target: Target) -> Follower:
+    """What follows a layer; nothing is assumed of one that is called in several places."""
+    return followers(view, [target.path])[target.path] if len(target.runs) == 1 else Follower()

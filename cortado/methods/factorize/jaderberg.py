@@ -1,0 +1,135 @@
+"""factorize/jaderberg: kernels become columns and rows."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from cortado.forms.dense import Dense
+from cortado.forms.low_rank import LowRank
+from cortado.method import knob
+from cortado.methods.factorize.factorize import FactorizeFitted
+from cortado.methods.factorize.ranks import Cut, squares
+from cortado.methods.factorize.scheme import Scheme
+from cortado.methods.factorize.targets import Target, chain, sketch
+
+
+@dataclass(frozen=True)
+class FactorizeJaderberg(FactorizeFitted):
+    """Separable filters, in one of two schemes.  Jaderberg, Vedaldi, Zisserman, 2014.
+
+    Scheme 1: each input channel has a few separable filters of its own (d x 1, then 1 x d), and every filter of the
+    layer is a sum of them (1 x 1). Scheme 2: K filters d x 1 over all channels, then 1 x d ones over these. `fit` to
+    filters or to the layer's outputs. Scheme 2 starts from its best fit to the filters, which is in closed form.
+    """
+
+    kind: int = knob(2, one_of=(1, 2), says="scheme 1: a basis for each input channel; 2: columns, then rows")
+
+    def scheme(self) -> Scheme:
+        return COLUMNS if self.kind == 2 else BASIS
+
+
+def column_sketch(shape: torch.Size, rank: int) -> LowRank:
+    """Scheme 2: (rank, inputs, d, 1 ...), then (outputs, rank, 1, d ...)."""
+    rest = shape[3:]
+    return sketch((rank, shape[1], shape[2], *[1] * len(rest)), (shape[0], rank, 1, *rest))
+
+
+def columns_by_rows(weight: Tensor) -> Tensor:
+    """(inputs x d, outputs x the other axes), whose rank is the number of columns that scheme 2 needs."""
+    outputs, inputs, high = weight.shape[:3]
+    return weight.reshape(outputs, inputs, high, -1).permute(1, 2, 0, 3).reshape(inputs * high, -1)
+
+
+def columns_and_rows(weight: Tensor, rank: int) -> list[Tensor]:
+    """The best (rank, inputs, d) and (outputs, rank, other taps) for the filters."""
+    outputs, inputs, high = weight.shape[:3]
+    u, s, v = torch.linalg.svd(columns_by_rows(weight).double(), full_matrices=False)
+    root = s[:rank].sqrt()
+    columns = (u[:, :rank] * root).T.reshape(rank, inputs, high)
+    rows = (root[:, None] * v[:rank]).reshape(rank, outputs, -1).transpose(0, 1)
+    return [columns.to(weight), rows.to(weight).contiguous()]
+
+
+def rows_after_columns(factors: list[Tensor]) -> Tensor:
+    """(outputs, inputs, d, other taps)."""
+    return torch.einsum("kci,nkj->ncij", *factors)
+
+
+def as_columns(factors: list[Tensor], weight: Tensor) -> LowRank:
+    columns, rows = factors
+    rest = weight.shape[3:]
+    first = columns.reshape(*columns.shape, *[1] * len(rest))
+    return chain([first, rows.reshape(*rows.shape[:2], 1, *rest)])
+
+
+def basis_sketch(shape: torch.Size, rank: int) -> LowRank:
+    """Scheme 1: `rank` columns of each input channel, the row of each, and a 1 x 1 kernel."""
+    many, inputs = rank * shape[1], shape[1]
+    kernels = [(many, 1, shape[2], 1), (many, 1, 1, shape[3]), (shape[0], many, 1, 1)]
+    return in_order([torch.empty(size, device="meta") for size in kernels], inputs)
+
+
+def in_order(kernels: list[Tensor], inputs: int) -> LowRank:
+    """Columns in a group an input, rows in a group each, and the kernel that sums them."""
+    many = kernels[0].shape[0]
+    basis = LowRank(Dense(kernels[0]), Dense(kernels[1]), inputs, inputs, many)
+    return LowRank(basis, Dense(kernels[2]), first_groups=inputs)
+
+
+def basis_energies(weight: Tensor) -> Tensor:
+    """What the first, second ... filter of every input channel adds, if any filter were separable."""
+    by_input = weight.transpose(0, 1).flatten(2).double()
+    return (torch.linalg.svdvals(by_input) ** 2).sum(0)
+
+
+def own_basis(weight: Tensor, rank: int) -> list[Tensor]:
+    """(inputs, rank, d), (inputs, rank, d) and (outputs, inputs, rank): principal filters, made separable, and sums."""
+    high, wide = weight.shape[2:]
+    by_input = weight.transpose(0, 1).flatten(2).double()
+    u, s, v = torch.linalg.svd(by_input, full_matrices=False)
+    left, size, right = torch.linalg.svd(v[:, :rank].unflatten(2, (high, wide)), full_matrices=False)
+    columns, rows = left[..., 0] * size[..., :1], right[..., 0, :]
+    sums = (u[..., :rank] * s[:, None, :rank]).permute(1, 0, 2)
+    return [columns.to(weight), rows.to(weight), sums.to(weight).contiguous()]
+
+
+def sums_of_basis(factors: list[Tensor]) -> Tensor:
+    """(outputs, inputs, d, d)."""
+    columns, rows, sums = factors
+    basis = columns[..., :, None] * rows[..., None, :]
+    return torch.einsum("ncm,cmij->ncij", sums, basis)
+
+
+def as_basis(factors: list[Tensor], weight: Tensor) -> LowRank:
+    columns, rows, sums = factors
+    many = columns.shape[0] * columns.shape[1]
+    kernels = [columns.reshape(many, 1, -1, 1), rows.reshape(many, 1, 1, -1), sums.reshape(len(sums), many, 1, 1)]
+    return in_order(kernels, columns.shape[0])
+
+
+def is_plane(target: Target) -> bool:
+    """Whether a kernel has at least two axes to separate."""
+    return sum(size > 1 for size in target.shape[2:]) >= 2
+
+
+COLUMNS = Scheme(
+    suits=is_plane,
+    cut=lambda target: Cut(
+        target, squares(columns_by_rows(target.weight.dense())), partial(column_sketch, target.shape)
+    ),
+    start=lambda weight, cut, rank, generator: columns_and_rows(weight, rank),
+    build=rows_after_columns,
+    form=as_columns,
+)
+"""Scheme 2."""
+
+BASIS = Scheme(
+    suits=lambda target: is_plane(target) and len(target.shape) == 4,
+    cut=lambda target: Cut(target, basis_energies(target.weight.dense()), partial(basis_sketch, target.shape)),
+    start=lambda weight, cut, rank, generator: own_basis(weight, rank),
+    build=sums_of_basis,
+    form=as_basis,
+)
+"""Scheme 1."""

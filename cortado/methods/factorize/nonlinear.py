@@ -1,0 +1,140 @@
+"""factorize/nonlinear: factors fitted through the ReLU behind them, on signals that are already approximate."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.forms.low_rank import LowRank
+from cortado.method import knob
+from cortado.methods.factorize.cp import cp_scheme
+from cortado.methods.factorize.factorize import LARGEST_METRIC, Factorize, follower_of
+from cortado.methods.factorize.followers import Follower
+from cortado.methods.factorize.jaderberg import COLUMNS
+from cortado.methods.factorize.ranks import Cut
+from cortado.methods.factorize.refit import refit
+from cortado.methods.factorize.response import bias_of, response_cuts, usable
+from cortado.methods.factorize.scheme import Scheme
+from cortado.methods.factorize.signals import patches, signals_into
+from cortado.methods.factorize.svd import WHOLE
+from cortado.methods.factorize.targets import Target
+from cortado.network.view import View
+from cortado.task import Task
+
+SCHEMES = {"whole": WHOLE, "columns": COLUMNS, "cp": cp_scheme(1, 40, 1e-3)}
+MOST_ENTRIES = 2**26
+"""Of the patches that are held at once: 256 MB of floats."""
+
+
+@dataclass(frozen=True)
+class FactorizeNonlinear(Factorize):
+    """Least error behind the ReLU, layer after layer on the output of those already factored.  Zhang et al., 2015.
+
+    The responses wanted are those of the whole network, the inputs those of the approximated one, so that a layer
+    mends what the layers before it did (asymmetric). The ReLU is taken in by auxiliary responses z, alternately with
+    the factors, while the pull between them rises. A batch norm between layer and ReLU is looked through; where no
+    ReLU follows directly the fit is linear. `chain`: the paper's whole filters and 1 x 1 kernel, or columns and rows
+    (as Zhang et al., 2016, "3d"), or CP.
+    """
+
+    chain: str = knob("whole", one_of=tuple(SCHEMES), says="kernels of the chain: whole x 1x1, columns x rows, or cp")
+    images: int = knob(512, low=1, says="calibration samples whose signals are looked at")
+    patches: int = knob(16384, low=1, says="positions that are looked at, over all samples")
+    rounds: int = knob(8, low=1, says="rounds of fitting the factors and the auxiliary responses in turn")
+
+    def suits(self, target: Target) -> bool:
+        return SCHEMES[self.chain].suits(target) and target.flat.shape[1] <= LARGEST_METRIC
+
+    def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
+        if self.chain == "whole":
+            return response_cuts(view, task, targets, self.images)
+        return [SCHEMES[self.chain].cut(target) for target in targets]
+
+    def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
+        # What is wanted comes from the network as it was; what a layer reads, from the one that is being made.
+        self.put_after(view, copy.deepcopy(view.network), task, chosen, bar)
+
+    def put_after(self, view: View, whole: nn.Module, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
+        for number, (cut, rank) in enumerate(chosen):
+            target, scheme = cut.target, SCHEMES[self.chain]
+            rows = min(self.patches, MOST_ENTRIES // target.flat.shape[1])
+            wanted = self.rows_into(whole, target, task, rows, number)
+            read = self.rows_into(view.network, target, task, rows, number)
+            layer = Fit(target, follower_of(view, target), wanted, read)
+            weight = target.weight.dense()
+            factors = scheme.start(weight, cut, rank, task.generator(977 + number))
+            factors = layer.factors(scheme, factors, rank, self.rounds)
+            layer.after.add_constant(target.layer, layer.constant)
+            target.weight.put(scheme.form(factors, weight))
+            bar.advance()
+
+    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int) -> LowRank:
+        raise NotImplementedError("put_all makes all forms")
+
+    def rows_into(self, network: nn.Module, target: Target, task: Task, rows: int, number: int) -> Tensor:
+        """What the layer sees in this network, (rows, inputs x taps); the same places for every network."""
+        assert task.calibration is not None
+        data, generator = task.calibration.first(self.images), task.generator(6007 + number)
+        each = -(-rows // len(data))
+        layer = network.get_submodule(target.path)
+        return torch.cat(
+            [patches(layer, signal, each, generator) for signal in signals_into(network, target.path, data)]
+        )
+
+
+class Fit:
+    """The search for one layer's factors.  `constant` is what has to be added to the new layer's output."""
+
+    def __init__(self, target: Target, after: Follower, whole: Tensor, read: Tensor) -> None:
+        """`whole`, `read`: (rows, inputs x taps) as the plain layer sees them, and as the new one will."""
+        count = target.shape[0]
+        self.after, self.weight, self.bias = after, target.flat, bias_of(target).to(whole)
+        self.scale, self.shift = usable(after.scale(count)).to(whole), after.shift(count).to(whole)
+        self.constant = torch.zeros(count).to(whole)
+        self.free = after.takes_constant(target.layer)
+        self.wanted = self.responses(whole @ self.weight.T)
+        self.mean = read.mean(0) if self.free else torch.zeros_like(read[0])
+        self.read = read - self.mean
+        metric = (self.read.T @ self.read / len(read)).double()
+        # Where samples say little the layer stays near what it was.
+        self.pull = 3e-3 * metric.diagonal().mean().clamp(min=1e-30)
+        self.metric = (metric + self.pull * torch.eye(len(metric)).to(metric)).to(whole)
+        self.root = torch.linalg.cholesky(self.metric.double())
+
+    def responses(self, products: Tensor) -> Tensor:
+        """What comes out behind the norm, from rows of products without bias."""
+        return self.scale * (products + self.bias) + self.shift
+
+    def factors(self, scheme: Scheme, factors: list[Tensor], rank: int, rounds: int) -> list[Tensor]:
+        factors = self.closest(scheme, factors, rank, self.wanted, 6)
+        if not self.after.relu:
+            return factors
+        for number in range(rounds):
+            pull = 0.01 ** (1 - number / max(1, rounds - 1))
+            made = self.read @ scheme.build(factors).flatten(1).T + self.mean @ scheme.build(factors).flatten(1).T
+            factors = self.closest(scheme, factors, rank, self.auxiliary(self.responses(made + self.constant), pull), 1)
+        return factors
+
+    def auxiliary(self, made: Tensor, pull: float) -> Tensor:
+        """For each entry the z of least (relu(y) - relu(z))^2 + pull (z - made)^2: one below zero, one above."""
+        goal = self.wanted.clamp(min=0)
+        below, above = made.clamp(max=0), ((pull * made + goal) / (pull + 1)).clamp(min=0)
+        first = goal**2 + pull * (below - made) ** 2
+        second = (goal - above) ** 2 + pull * (above - made) ** 2
+        return torch.where(first < second, below, above)
+
+    def closest(self, scheme: Scheme, factors: list[Tensor], rank: int, wanted: Tensor, rounds: int) -> list[Tensor]:
+        """Factors, and the constant, whose responses are closest to `wanted` in the mean of squares."""
+        products = (wanted - self.shift) / self.scale - self.bias
+        middle = products.mean(0) if self.free else torch.zeros_like(self.constant)
+        crossed = ((products - middle).T @ self.read / len(self.read)).double() + self.pull * self.weight.double()
+        best = torch.cholesky_solve(crossed.T, self.root).T.to(self.weight)
+        if scheme.closest is not None:
+            factors = scheme.closest(best, self.metric, self.scale.abs(), rank)
+        else:
+            factors = refit(factors, scheme.build, best, self.metric, self.scale.abs(), rounds)
+        if self.free:
+            self.constant = middle - scheme.build(factors).flatten(1) @ self.mean
+        return factors

@@ -1,0 +1,89 @@
+"""factorize/predict: keep a few columns of each weight and predict the others from them."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from cortado.forms.low_rank import LowRank
+from cortado.method import knob
+from cortado.methods.factorize.factorize import LARGEST_METRIC, Factorize
+from cortado.methods.factorize.ranks import Cut
+from cortado.methods.factorize.signals import patch_moments
+from cortado.methods.factorize.svd import two_kernels, whole_then_point
+from cortado.methods.factorize.targets import Target
+from cortado.network.view import View
+from cortado.task import Task
+
+
+@dataclass(frozen=True)
+class FactorizePredict(Factorize):
+    """Weights predicted from a share of them by kernel ridge regression.  Denil et al., 2013.
+
+    A unit's weights are a smooth function of where they are. The kernel between two inputs is the covariance of their
+    signals on calibration data, or falls with their distance in the kernel window. The dictionary that predicts becomes
+    the first factor; the weights that are kept, at inputs that tell most of the rest, are the last one.
+    """
+
+    keep: float = knob(0.05, low=0.0, high=1.0, says="share of the weights that is kept, the others are predicted")
+    ranks: str = knob("equal", one_of=("equal",), says="the share is that of each layer")
+    kernel: str = knob("covariance", one_of=("covariance", "distance"), says="what makes two inputs alike")
+    ridge: float = knob(1e-2, low=0.0, says="ridge of the regression, as a share of the kernel's mean")
+    images: int = knob(256, low=1, says="calibration samples whose signals are looked at")
+    patches: int = knob(16384, low=1, says="positions that are looked at, over all samples")
+
+    def suits(self, target: Target) -> bool:
+        return target.flat.shape[1] <= LARGEST_METRIC
+
+    def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
+        found = []
+        for target in targets:
+            count = min(target.flat.shape)
+            found.append(Cut(target, torch.ones(count), partial(whole_then_point, target.shape)))
+        return found
+
+    def chosen(self, cuts: list[Cut]) -> list[int]:
+        if self.rank is not None:
+            return super().chosen(cuts)
+        wanted = [max(1, round(self.keep * cut.target.flat.shape[1])) for cut in cuts]
+        pairs = zip(cuts, wanted, strict=True)
+        return [rank if rank <= cut.largest(cut.target.dense_cost - 1) else 0 for cut, rank in pairs]
+
+    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int) -> LowRank:
+        target = cut.target
+        if self.kernel == "covariance":
+            alike = patch_moments(view.network, target.path, task, self.images, self.patches, number).covariance
+        else:
+            alike = by_distance(target.shape)
+        alike = alike / alike.diagonal().mean().clamp(min=1e-30)
+        places = telling(alike, rank)
+        lifted = alike[places][:, places] + max(self.ridge, 1e-9) * torch.eye(len(places)).to(alike)
+        dictionary = torch.linalg.solve(lifted, alike[places])
+        return two_kernels(dictionary, target.flat[:, places].double(), target.weight.dense())
+
+
+def by_distance(shape: torch.Size) -> Tensor:
+    """exp(-|distance|^2 / 2) between the taps of one input channel, 0 between channels; of a matrix, between inputs."""
+    if len(shape) == 2:
+        at = torch.arange(shape[1], dtype=torch.float64)[:, None]
+        return torch.exp(-(torch.cdist(at, at) ** 2) / 2)
+    taps = torch.cartesian_prod(*[torch.arange(size, dtype=torch.float64) for size in shape[2:]])
+    taps = taps.reshape(shape[2:].numel(), -1)
+    return torch.kron(torch.eye(shape[1], dtype=torch.float64), torch.exp(-(torch.cdist(taps, taps) ** 2) / 2))
+
+
+def telling(alike: Tensor, count: int) -> Tensor:
+    """The inputs of a pivoted Cholesky decomposition: each the one that those before it tell least about."""
+    left = alike.diagonal().clone()
+    rows: list[Tensor] = []
+    places: list[int] = []
+    for _ in range(count):
+        place = int(left.argmax())
+        places.append(place)
+        row = alike[place] - sum((old * old[place] for old in rows), torch.zeros_like(left))
+        row = row / left[place].clamp(min=1e-12).sqrt()
+        rows.append(row)
+        left = (left - row**2).clamp(min=0)
+        left[places] = -1.0
+    return torch.tensor(places)

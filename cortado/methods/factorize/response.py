@@ -1,0 +1,82 @@
+"""factorize/response: keep the directions in which a layer's responses vary most."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from cortado.forms.low_rank import LowRank
+from cortado.method import knob
+from cortado.methods.factorize.factorize import Factorize, follower_of
+from cortado.methods.factorize.followers import Follower
+from cortado.methods.factorize.ranks import Cut
+from cortado.methods.factorize.signals import Moments, response_moments
+from cortado.methods.factorize.svd import two_kernels, whole_then_point
+from cortado.methods.factorize.targets import Target
+from cortado.network.view import View
+from cortado.task import Task
+
+
+@dataclass(frozen=True)
+class ResponseCut(Cut):
+    """A cut with the moments of the responses, and the axes along which they vary, as the norm behind scales them."""
+
+    moments: Moments
+    axes: Tensor
+    after: Follower
+
+
+@dataclass(frozen=True)
+class FactorizeResponse(Factorize):
+    """Principal components of the responses y: d' whole filters, then a 1 x 1 kernel.  Zhang et al., 2015 (linear).
+
+    y is seen as the batch norm behind the layer scales it. Its mean is kept: in the layer's bias, or in the norm.
+    """
+
+    images: int = knob(256, low=1, says="calibration samples whose responses are looked at")
+
+    def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
+        return response_cuts(view, task, targets, self.images)
+
+    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int) -> LowRank:
+        assert isinstance(cut, ResponseCut)
+        target, scale = cut.target, usable(cut.after.scale(cut.target.shape[0]))
+        axes = cut.axes[:, :rank]
+        first, last = (axes.T * scale) @ target.flat.double(), axes / scale[:, None]
+        bias = bias_of(target)
+        rest = cut.moments.mean - bias
+        # The mean response of the new layer, without this constant, is what the axes leave of the old one's.
+        cut.after.add_constant(target.layer, rest - last @ ((axes.T * scale) @ rest))
+        return two_kernels(first, last, target.weight.dense())
+
+
+def response_cuts(view: View, task: Task, targets: list[Target], images: int) -> list[Cut]:
+    """For each layer its cut by principal components of the responses."""
+    found = response_moments(view, [target.path for target in targets], task, images)
+    cuts: list[Cut] = []
+    for target in targets:
+        after, moments = follower_of(view, target), found[target.path]
+        spread = moments.covariance
+        if not after.takes_constant(target.layer):
+            rest = moments.mean - bias_of(target)
+            spread = spread + torch.outer(rest, rest)
+        scale = usable(after.scale(len(spread)))
+        values, vectors = torch.linalg.eigh(scale[:, None] * spread * scale)
+        sketch = partial(whole_then_point, target.shape)
+        energies = values.flip(0).clamp(min=0)
+        most = min(target.flat.shape)
+        cuts.append(ResponseCut(target, energies[:most], sketch, moments, vectors.flip(1), after))
+    return cuts
+
+
+def bias_of(target: Target) -> Tensor:
+    """The layer's bias, float64; zeros where it has none."""
+    bias = target.layer.bias
+    return torch.zeros(target.shape[0], dtype=torch.float64) if bias is None else bias.detach().double()
+
+
+def usable(scale: Tensor) -> Tensor:
+    """The scale with channels that a norm all but shuts off counted a little, so that it can be divided by."""
+    least = 1e-3 * scale.abs().max().clamp(min=1e-12)
+    return torch.where(scale.abs() < least, least, scale)

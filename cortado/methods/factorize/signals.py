@@ -1,0 +1,141 @@
+"""Signals: what a layer reads and gives on calibration data, in memory that does not grow with their number."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cortado.network.trace import call_with, device_of, undisturbed
+from cortado.network.view import View
+from cortado.task import Data, Task, to_device
+
+BATCH = 32
+
+
+class Enough(BaseException):
+    """Ends a forward pass: the layer of interest has been reached.  Not an Exception, lest a network catch it."""
+
+
+def signals_into(network: nn.Module, path: str, data: Data) -> Iterator[Tensor]:
+    """What the layer at `path` reads at its first call, batch by batch; the network runs no further than that."""
+    found: list[Tensor] = []
+
+    def seen(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        found.append(inputs[0].detach())
+        raise Enough
+
+    hook = network.get_submodule(path).register_forward_pre_hook(seen)
+    device = device_of(network) or torch.device("cpu")
+    try:
+        with undisturbed(network):
+            for inputs, _ in data.batches(BATCH):
+                found.clear()
+                run_until_enough(network, to_device(inputs, device))
+                yield from found
+    finally:
+        hook.remove()
+
+
+def run_until_enough(network: nn.Module, inputs: Any) -> None:
+    try:
+        call_with(network, inputs)
+    except Enough:
+        return
+
+
+def patches(layer: Any, signal: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(rows, inputs x taps): what a layer sees at `count` random positions of each sample, those that are padded too.
+
+    A linear layer sees whole rows. The order of a row is that of `layer.weight.flatten(1)`.
+    """
+    if isinstance(layer, nn.Linear):
+        rows = signal.reshape(-1, signal.shape[-1])
+        most = count * signal.shape[0]
+        return rows if len(rows) <= most else rows[torch.randperm(len(rows), generator=generator)[:most]]
+    axes = len(layer.kernel_size)
+    padded = functional.pad(signal, [side for sides in reversed(pads_of(layer)) for side in sides])
+    sizes = [
+        (padded.shape[2 + axis] - layer.dilation[axis] * (layer.kernel_size[axis] - 1) - 1) // layer.stride[axis] + 1
+        for axis in range(axes)
+    ]
+    chosen = torch.randperm(torch.Size(sizes).numel(), generator=generator)[:count]
+    places = torch.unravel_index(chosen, sizes)
+    taps = []
+    for tap in product(*(range(size) for size in layer.kernel_size)):
+        at = [places[axis] * layer.stride[axis] + tap[axis] * layer.dilation[axis] for axis in range(axes)]
+        taps.append(padded[(slice(None), slice(None), *at)])
+    return torch.stack(taps, -1).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def pads_of(layer: Any) -> list[tuple[int, int]]:
+    """The zeros before and behind each axis."""
+    if layer.padding == "valid":
+        return [(0, 0)] * len(layer.kernel_size)
+    if layer.padding == "same":
+        wide = [step * (size - 1) for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return [(width // 2, width - width // 2) for width in wide]
+    return [(width, width) for width in layer.padding]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean (channels,) and covariance (channels, channels) of rows, float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+class Sums:
+    """Gathers the moments of rows that come in batches."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.rows: Any = 0.0
+        self.products: Any = 0.0
+
+    def add(self, rows: Tensor) -> None:
+        self.count += len(rows)
+        self.rows = self.rows + rows.double().sum(0)
+        self.products = self.products + (rows.T @ rows).double()
+
+    def moments(self) -> Moments:
+        mean = self.rows / self.count
+        return Moments(mean, self.products / self.count - torch.outer(mean, mean))
+
+
+def patch_moments(network: nn.Module, path: str, task: Task, images: int, rows: int, number: int) -> Moments:
+    """The moments of what the layer at `path` sees, over about `rows` random positions of `images` samples."""
+    assert task.calibration is not None
+    data, generator, sums = task.calibration.first(images), task.generator(6007 + number), Sums()
+    layer, each = network.get_submodule(path), -(-rows // len(task.calibration.first(images)))
+    for signal in signals_into(network, path, data):
+        sums.add(patches(layer, signal, each, generator))
+    return sums.moments()
+
+
+def response_moments(view: View, paths: list[str], task: Task, images: int) -> dict[str, Moments]:
+    """The moments of what each of these layers gives, over all positions, in one pass."""
+    assert task.calibration is not None
+    found = {path: Sums() for path in paths}
+
+    def note(sums: Sums) -> Callable[..., None]:
+        def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            axis = output.dim() - 1 if isinstance(layer, nn.Linear) else 1
+            sums.add(output.detach().movedim(axis, -1).flatten(0, -2))
+
+        return hook
+
+    hooks = [view.network.get_submodule(path).register_forward_hook(note(sums)) for path, sums in found.items()]
+    device = device_of(view.network) or torch.device("cpu")
+    try:
+        with undisturbed(view.network):
+            for inputs, _ in task.calibration.first(images).batches(BATCH):
+                call_with(view.network, to_device(inputs, device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {path: sums.moments() for path, sums in found.items()}

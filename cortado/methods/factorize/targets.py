@@ -1,0 +1,102 @@
+"""Targets: the layers that can be held in low rank, with the positions at which they run."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import NothingChanged
+from cortado.forms.dense import Dense
+from cortado.forms.hold import plain_class
+from cortado.forms.low_rank import LowRank
+from cortado.layers.low_rank import CONVOLUTIONS
+from cortado.network.view import View, Weight
+
+Positions = tuple[tuple[int, ...], tuple[int, ...], int]
+"""Sizes of the signal's axes before and after a call, and how often a linear layer runs in it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A linear layer, or a convolution without groups, that was called; `runs` are the positions of its calls."""
+
+    weight: Weight
+    runs: tuple[Positions, ...]
+
+    @property
+    def path(self) -> str:
+        return self.weight.layer_path
+
+    @property
+    def layer(self) -> Any:
+        return self.weight.layer
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.weight.shape
+
+    @property
+    def flat(self) -> Tensor:
+        """The weight as (outputs, inputs x taps)."""
+        return self.weight.dense().flatten(1)
+
+    @property
+    def dense_cost(self) -> int:
+        """Multiply-adds of the plain layer for the example."""
+        return sum(self.shape.numel() * count_of(after) * times for _, after, times in self.runs)
+
+    def cost(self, form: LowRank) -> int:
+        """Multiply-adds of the same layer, held in `form`."""
+        return sum(form.multiply_adds(before, after) * times for before, after, times in self.runs)
+
+
+def count_of(sizes: tuple[int, ...]) -> int:
+    """How many positions there are."""
+    count = 1
+    for size in sizes:
+        count *= size
+    return count
+
+
+def find_targets(view: View, where: str) -> list[Target]:
+    """The targets that `where` takes, in the order in which they first run.  Raises NothingChanged when there are none."""
+    weights = [weight for weight in view.weights(where) if weight.name == "weight" and can_factor(weight.layer)]
+    found: dict[str, Target] = {}
+    by_layer = {id(layer): weight for weight in weights for layer, _ in weight.places}
+    for call in view.trace.calls:
+        weight = by_layer.get(id(call.layer))
+        if weight is None or not call.inputs or not call.outputs or not weight.shape.numel():
+            continue
+        axes = len(weight.shape) - 2
+        before, after = call.inputs[0], call.outputs[0]
+        run: Positions = ((), (), count_of(before[:-1]))
+        if axes:
+            run = (before[-axes:], after[-axes:], count_of(before[: -axes - 1]))
+        runs = found[weight.path].runs if weight.path in found else ()
+        found[weight.path] = Target(weight, (*runs, run))
+    if not found:
+        raise NothingChanged(
+            f"factorize: where={where!r} takes no linear layer or convolution without groups that is called. "
+            "cortado profile lists the layers."
+        )
+    return list(found.values())
+
+
+def can_factor(layer: Any) -> bool:
+    """Whether a layer of exactly a class of ours can run as factors: not a subclass, no groups, zeros around it."""
+    kind = plain_class(layer)
+    return kind is nn.Linear or (kind in CONVOLUTIONS and layer.groups == 1 and layer.padding_mode == "zeros")
+
+
+def sketch(*shapes: tuple[int, ...], depthwise: tuple[int, ...] = ()) -> LowRank:
+    """Factors of these shapes without values, to count what they cost; `depthwise` are the places of such ones."""
+    return chain([torch.empty(shape, device="meta") for shape in shapes], depthwise)
+
+
+def chain(kernels: list[Tensor], depthwise: tuple[int, ...] = ()) -> LowRank:
+    """Kernels one after the other as one form, the first two innermost; those at `depthwise` have a group a channel."""
+    made: Any = Dense(kernels[0])
+    for place, kernel in enumerate(kernels[1:], 1):
+        made = LowRank(made, Dense(kernel), last_groups=kernel.shape[0] if place in depthwise else 1)
+    return made

@@ -1,0 +1,151 @@
+"""factorize/tucker: a kernel as 1 x 1, a small core and 1 x 1."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from cortado.forms.low_rank import LowRank
+from cortado.method import knob
+from cortado.methods.factorize.factorize import FactorizeFitted
+from cortado.methods.factorize.ranks import Cut, squares
+from cortado.methods.factorize.scheme import Scheme
+from cortado.methods.factorize.targets import Target, chain, sketch
+from cortado.methods.factorize.vbmf import vbmf_rank
+
+Pair = tuple[int, int]
+"""How many output and input channels the core has."""
+
+
+@dataclass(frozen=True)
+class PairCut(Cut):
+    """A cut whose rank r is the r-th smallest core."""
+
+    pairs: list[Pair]
+
+
+@dataclass(frozen=True)
+class FactorizeTucker(FactorizeFitted):
+    """Tucker-2 decomposition of convolutions over their channels.  Kim et al., 2016.
+
+    Found by higher-order orthogonal iteration, then fitted to the layer's outputs. `ranks` may be "vbmf": those that
+    variational Bayesian matrix factorisation finds in each layer, whatever `keep` says. With `rank` the core has so
+    many channels on both sides at most. A side that keeps all its channels has no 1 x 1 kernel.
+    """
+
+    ranks: str = knob(
+        "energy", one_of=("equal", "energy", "vbmf"), says="the share in each layer, over all by energy, or by VBMF"
+    )
+
+    def scheme(self) -> Scheme:
+        return TUCKER
+
+    def chosen(self, cuts: list[Cut]) -> list[int]:
+        if self.ranks != "vbmf" and self.rank is None:
+            return super().chosen(cuts)
+        found = []
+        for cut in cuts:
+            assert isinstance(cut, PairCut)
+            outputs, inputs = cut.target.shape[:2]
+            pair = (min(self.rank or 0, outputs), min(self.rank or 0, inputs))
+            if self.rank is None:
+                pair = (vbmf_rank(mode(cut.target.weight.dense(), 0)), vbmf_rank(mode(cut.target.weight.dense(), 1)))
+            # The pair itself takes the place of the one of the path that is nearest in cost.
+            cut.pairs.append((max(1, pair[0]), max(1, pair[1])))
+            cost = cut.target.cost(pair_sketch(cut.target.shape, cut.pairs, len(cut.pairs)))
+            found.append(len(cut.pairs) if cost < cut.target.dense_cost else 0)
+        return found
+
+
+def pair_sketch(shape: torch.Size, pairs: list[Pair], rank: int) -> LowRank:
+    """The shapes of the chain with the core `pairs[rank - 1]`."""
+    return sketch(*kernel_shapes(shape, pairs[rank - 1]))
+
+
+def kernel_shapes(shape: torch.Size, pair: Pair) -> list[tuple[int, ...]]:
+    """Inputs to the core's inputs, the core, its outputs to the outputs; the ends only where they narrow."""
+    ones, (outputs, inputs) = [1] * (len(shape) - 2), pair
+    before = [(inputs, shape[1], *ones)] if inputs < shape[1] else []
+    after = [(shape[0], outputs, *ones)] if outputs < shape[0] or not before else []
+    return [*before, (outputs, inputs, *shape[2:]), *after]
+
+
+def mode(weight: Tensor, axis: int) -> Tensor:
+    """The weight with one row for each channel of an axis."""
+    return weight.movedim(axis, 0).flatten(1)
+
+
+def pair_cut(target: Target) -> PairCut:
+    """Cores from the smallest to the whole: going down, the side goes that loses less energy for the cost saved."""
+    weight, shape = target.weight.dense(), target.shape
+    kept = [squares(mode(weight, axis)).cumsum(0) for axis in (0, 1)]
+    kept = [(energy / energy[-1].clamp(min=1e-300)).clamp(min=1e-30).log() for energy in kept]
+    pair, taps = [len(energy) for energy in kept], shape[2:].numel()
+    pairs, logs = [(pair[0], pair[1])], [0.0]
+    while max(pair) > 1:
+        losses = []
+        for axis in (0, 1):
+            saved = taps * pair[1 - axis] + shape[axis]
+            lost = float(kept[axis][pair[axis] - 1] - kept[axis][pair[axis] - 2]) if pair[axis] > 1 else float("inf")
+            losses.append(lost / saved)
+        pair[losses[1] < losses[0]] -= 1
+        pairs.append((pair[0], pair[1]))
+        logs.append(float(kept[0][pair[0] - 1] + kept[1][pair[1] - 1]))
+    together = torch.tensor(logs[::-1], dtype=torch.float64).exp()
+    pairs.reverse()
+    return PairCut(target, together.diff(prepend=torch.zeros(1).double()), partial(pair_sketch, shape, pairs), pairs)
+
+
+def orthogonal_iteration(weight: Tensor, pair: Pair, sweeps: int = 10) -> list[Tensor]:
+    """(inputs', inputs), the core (outputs', inputs', taps) and (outputs, outputs'): HOOI from the HOSVD."""
+    value = weight.flatten(2).double()
+    right = leading(mode(value, 1), pair[1])
+    left = leading(mode(value, 0), pair[0])
+    for _ in range(sweeps):
+        left = leading(mode(torch.einsum("ncx,cb->nbx", value, right), 0), pair[0])
+        right = leading(mode(torch.einsum("ncx,na->acx", value, left), 1), pair[1])
+    core = torch.einsum("ncx,na,cb->abx", value, left, right)
+    return [right.T.contiguous().to(weight), core.to(weight), left.to(weight)]
+
+
+def leading(rows: Tensor, count: int) -> Tensor:
+    """The leading `count` left singular vectors, as columns."""
+    vectors = torch.linalg.eigh(rows @ rows.T)[1]
+    return vectors.flip(1)[:, :count]
+
+
+def core_between(factors: list[Tensor]) -> Tensor:
+    """(outputs, inputs, taps)."""
+    before, core, after = factors
+    return torch.einsum("na,abx->nbx", after, torch.einsum("abx,bc->acx", core, before))
+
+
+def as_chain(factors: list[Tensor], weight: Tensor) -> LowRank:
+    """The kernels of kernel_shapes; an end that does not narrow is multiplied into the core."""
+    before, core, after = factors
+    pair = (core.shape[0], core.shape[1])
+    shapes = kernel_shapes(weight.shape, pair)
+    kernels = []
+    if pair[1] < weight.shape[1]:
+        kernels.append(before)
+    else:
+        core = torch.einsum("abx,bc->acx", core, before)
+    last = pair[0] < weight.shape[0] or not kernels
+    kernels += [core, after] if last else [torch.einsum("na,abx->nbx", after, core)]
+    return chain([kernel.reshape(shape) for kernel, shape in zip(kernels, shapes, strict=True)])
+
+
+def start(weight: Tensor, cut: Cut, rank: int, generator: torch.Generator) -> list[Tensor]:
+    assert isinstance(cut, PairCut)
+    return orthogonal_iteration(weight, cut.pairs[rank - 1])
+
+
+TUCKER = Scheme(
+    suits=lambda target: any(size > 1 for size in target.shape[2:]),
+    cut=pair_cut,
+    start=start,
+    build=core_between,
+    form=as_chain,
+)
+"""1 x 1, a core, 1 x 1."""

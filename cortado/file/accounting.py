@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from cortado.errors import WrongNetwork
 from cortado.file.artifact import Plain, Record, encode, plain_network, read
-from cortado.file.entries import Entry, entries_of, fingerprint, held_at
+from cortado.file.differences import removed_paths
+from cortado.file.edits import resolve, stored_entries
+from cortado.file.entries import Entry, entries_of, fingerprint, held_at, remaining
 from cortado.file.huffman import huffman_bits
 from cortado.file.relative_index import relative_index
 from cortado.forms.form import Form
@@ -55,7 +57,8 @@ class LayerRow:
     """One tensor: how it is held and what it costs.  None means unknown, or that there is no such thing.
 
     `entries` and `nonzeros` are of the tensor as it is, `plain_entries` and `plain_bits` of the plain one (before
-    units were cut). `size_bytes` are the bytes of its record in our file; the file's head belongs to no record.
+    units were cut, or the module removed). `size_bytes` are the bytes of its record in our file; the file's head, with
+    what was edited besides tensors, belongs to no record.
     The rest is as in Cost.
     """
 
@@ -118,16 +121,34 @@ def layer_rows(network: nn.Module, plain: Plain, body: bytes | None = None) -> t
     together, WrongNetwork when `body` was made from another plain network.
     """
     base = plain_network(plain)
-    entries = entries_of(base)
+    all_entries = entries_of(base)
     own_forms = list({type(module) for module in network.modules() if isinstance(module, Form)})
     contents = read(encode(network, base) if body is None else body, own_forms)
-    if contents.fingerprint != fingerprint(base, entries):
+    if contents.fingerprint != fingerprint(base, all_entries):
         raise WrongNetwork(
             f"accounting: the file was made from another network than this {type(base).__name__}. "
             "Pass the file of this network, or none."
         )
-    records = contents.records
-    return tuple(row_of(entry, held_at(network, entry), record) for entry, record in zip(entries, records, strict=True))
+    stored = stored_entries(base, contents.edits, resolve(contents.edits, base).removed)
+    rows = {
+        entry.name: row_of(entry, held_at(network, entry), record)
+        for entry, record in zip(stored, contents.records, strict=True)
+    }
+    first = [rows.pop(name) if name in rows else removed_row(entry) for entry, name in named(all_entries, stored)]
+    return (*first, *rows.values())
+
+
+def named(entries: list[Entry], stored: list[Entry]) -> list[tuple[Entry, str]]:
+    """Each entry of the plain network with the name it has among those stored: a tied one may have lost its first place."""
+    first = {place: entry.name for entry in stored for place in entry.places}
+    return [(entry, next((first[p] for p in entry.places if p in first), "")) for entry in entries]
+
+
+def removed_row(entry: Entry) -> LayerRow:
+    """The row of a tensor whose module was removed: nothing is left of it, and it costs nothing."""
+    whole, nothing = entry.shape.numel(), tuple(0 for _ in entry.shape)
+    bits = whole * entry.dtype.itemsize * 8
+    return LayerRow(entry.name, nothing, "removed", 0, 0, 0, whole, bits, 0, coded_bits=0.0, coded_bits_huffman=0.0)
 
 
 def row_of(entry: Entry, held: Form | Tensor, record: Record) -> LayerRow:
@@ -233,7 +254,8 @@ def pictures(network: nn.Module, plain: Plain, count: int = 3) -> tuple[Picture,
     The skewed shapes of figure 5 of Han, Mao, Dally, 2016: what an entropy coder lives on.
     """
     coded: list[tuple[int, str, Symbols]] = []
-    for entry in entries_of(plain_network(plain)):
+    base = plain_network(plain)
+    for entry in remaining(entries_of(base), removed_paths(network, base)):
         held = held_at(network, entry)
         symbols = symbols_of(held) if isinstance(held, Form) else None
         if symbols is not None and symbols.values.any():

@@ -1,9 +1,9 @@
 """Artifact: the compressed network as one compact file - save and load, bit for bit.
 
-    "CRTD" | version 1 | fingerprint 8 | schemas | records, one an entry of the plain network | CRC-32
+    "CRTD" | version | fingerprint 8 | edits (version 2) | schemas | records, one an entry of the plain network | CRC-32
 
 Numbers are 7 bits a byte. Only what differs from the plain network is described: a record says which schema holds
-the entry, the sizes that changed, and the coded streams. No names, no code, no pickle.
+the entry, the sizes that changed, and the coded streams; edits what a cut changed besides. No names, no code, no pickle.
 """
 
 import copy
@@ -19,7 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork, BadValue, WrongNetwork
-from cortado.file.entries import Entry, entries_of, fingerprint, held_at, put
+from cortado.file.differences import edits_of, removed_paths
+from cortado.file.edits import (
+    Edits,
+    put_out,
+    read_edits,
+    resolve,
+    stored_entries,
+    write_edits,
+)
+from cortado.file.entries import Entry, check_classes, entries_of, fingerprint, held_at, put
 from cortado.file.schema import Schema, read_schema, schema_of, write_schema
 from cortado.file.streams import Place, Stream, decode_form, encode_form
 from cortado.file.tensors import decode_plain, encode_plain
@@ -27,9 +36,9 @@ from cortado.file.whole import read_bytes, write_whole
 from cortado.file.wire import Cursor, varint
 from cortado.forms.dense import Dense
 from cortado.forms.form import Form
-from cortado.forms.hold import plain_class
 
-MAGIC, VERSION = b"CRTD", 1
+MAGIC, PLAIN_VERSION, VERSION = b"CRTD", 1, 2
+"""A file without edits is of the first version."""
 FLOAT_STREAM = 7
 """Stands in the place of a codec's number for streams of floats."""
 Plain = nn.Module | Callable[[], nn.Module]
@@ -50,6 +59,7 @@ class Contents:
     """What a file holds, before anything is decoded."""
 
     fingerprint: bytes
+    edits: Edits
     schemas: tuple[Schema, ...]
     records: tuple[Record, ...]
     size_bytes: int
@@ -66,8 +76,10 @@ def plain_network(plain: Plain) -> nn.Module:
 def encode(network: nn.Module, plain: Plain, codec: str = "smallest") -> bytes:
     """The file of `network` as bytes.  Raises BadNetwork when it differs from `plain` in ways a file cannot say."""
     base = plain_network(plain)
-    entries = entries_of(base)
-    check_classes(network, base)
+    mark, removed = fingerprint(base, entries_of(base)), removed_paths(network, base)
+    check_classes(network, base, removed)
+    edits = edits_of(network, base, removed)
+    entries = stored_entries(base, edits, removed)
     held = [held_at(network, entry) for entry in entries]
     forms = [
         value if isinstance(value, Form) else other_type(value, entry)
@@ -75,7 +87,7 @@ def encode(network: nn.Module, plain: Plain, codec: str = "smallest") -> bytes:
     ]
     wanted = [None if form is None else schema_of(form) for form in forms]
     schemas = list(dict.fromkeys(schema for schema in wanted if schema is not None))
-    body = bytearray(MAGIC + bytes([VERSION]) + fingerprint(base, entries) + varint(len(schemas)))
+    body = head_of(mark, edits) + varint(len(schemas))
     for schema in schemas:
         body += write_schema(schema)
     coded = in_parallel(
@@ -88,6 +100,12 @@ def encode(network: nn.Module, plain: Plain, codec: str = "smallest") -> bytes:
             codec_number = FLOAT_STREAM if stream.codec is None else stream.codec
             body += varint(len(stream.body) * 8 + codec_number) + stream.body
     return bytes(body + zlib.crc32(body).to_bytes(4, "little"))
+
+
+def head_of(mark: bytes, edits: Edits) -> bytearray:
+    """The file down to its schemas."""
+    version = VERSION if edits else PLAIN_VERSION
+    return bytearray(MAGIC + bytes([version]) + mark + (write_edits(edits) if edits else b""))
 
 
 def in_parallel(work: Callable[[Any], Any], pieces: Iterable[Any]) -> list[Any]:
@@ -104,18 +122,6 @@ def encode_value(value: Form | Tensor, codec: str) -> list[Stream]:
 def other_type(value: Tensor, entry: Entry) -> Form | None:
     """A plain tensor needs no schema, unless it is of another type than it was."""
     return None if value.dtype == entry.dtype else Dense(value)
-
-
-def check_classes(network: nn.Module, plain: nn.Module) -> None:
-    """Every layer of the plain network that owns tensors is still there, with its class."""
-    mine = dict(network.named_modules())
-    for path, layer in plain.named_modules():
-        if path not in mine or plain_class(mine[path]).__qualname__ != plain_class(layer).__qualname__:
-            found = type(mine[path]).__name__ if path in mine else "nothing"
-            raise BadNetwork(
-                f"file: {path or 'the network'} is {type(layer).__name__} in the plain network, got {found}. "
-                "Pass the plain network this one was made from; layers put in by hand cannot be stored."
-            )
 
 
 def record_head(schema: int, before: torch.Size, after: torch.Size, name: str) -> bytes:
@@ -135,20 +141,19 @@ def read(body: bytes, forms: Sequence[type[Form]] = ()) -> Contents:
     """Take a file apart without decoding its streams.  Raises BadFile: not ours, cut short, altered, newer."""
     if len(body) < len(MAGIC) + 14 or body[: len(MAGIC)] != MAGIC:
         raise BadFile("file: this is not a .cortado file (it does not begin with CRTD). Make one with cortado.save.")
-    if body[len(MAGIC)] != VERSION:
-        raise BadFile(
-            f"file: it is of version {body[len(MAGIC)]}, this reader knows version {VERSION}. Update cortado."
-        )
+    version = body[len(MAGIC)]
+    if version not in (PLAIN_VERSION, VERSION):
+        raise BadFile(f"file: it is of version {version}, this reader knows versions 1 to {VERSION}. Update cortado.")
     if zlib.crc32(body[:-4]) != int.from_bytes(body[-4:], "little"):
         raise BadFile("file: the checksum is wrong: the file was cut short or altered. Fetch or make it again.")
     cursor = Cursor(body[:-4])
     cursor.take(len(MAGIC) + 1)
-    mark = cursor.take(8)
+    mark, edits = cursor.take(8), read_edits(cursor) if version == VERSION else Edits()
     schemas = tuple(read_schema(cursor, forms) for _ in range(cursor.number(cursor.left)))
     records = []
     while cursor.left:
         records.append(read_record(cursor, schemas))
-    return Contents(mark, schemas, tuple(records), len(body))
+    return Contents(mark, edits, schemas, tuple(records), len(body))
 
 
 def read_record(cursor: Cursor, schemas: tuple[Schema, ...]) -> Record:
@@ -188,12 +193,16 @@ def decode(body: bytes, plain: Plain, forms: Sequence[type[Form]] = ()) -> nn.Mo
             f"file: it was made from another network than this {type(network).__name__}: names, shapes or layers differ. "
             "Pass the network, or the maker, that it was compressed from."
         )
+    edits = resolve(contents.edits, network)
+    entries = stored_entries(network, contents.edits, edits.removed)
     if len(contents.records) != len(entries):
         raise BadFile(f"file: {len(contents.records)} records for {len(entries)} tensors. The file is damaged.")
     values = in_parallel(lambda pair: decode_record(*pair), zip(contents.records, entries, strict=True))
+    put_out(network, edits.removed)
     modules = dict(network.named_modules())
     for entry, value in zip(entries, values, strict=True):
         put(modules, entry, value)
+    edits.set_numbers()
     return network.eval()
 
 

@@ -1,6 +1,7 @@
 """Entries: the tensors of a network in its own order, tied ones once, and a fingerprint of that list."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import torch
@@ -52,6 +53,27 @@ def entries_of(plain: nn.Module) -> list[Entry]:
     ]
 
 
+def inside(path: str, removed: Iterable[str]) -> bool:
+    """Whether a path is that of a removed module, or of something in it."""
+    return any(path == one or path.startswith(one + ".") for one in removed)
+
+
+def remaining(entries: list[Entry], removed: Sequence[str]) -> list[Entry]:
+    """The entries that still have a place, with those places."""
+    left = [replace(one, places=tuple(p for p in one.places if not inside(p[0], removed))) for one in entries]
+    return [one for one in left if one.places]
+
+
+def loose_entries(plain: nn.Module) -> list[Entry]:
+    """The buffers that a network does not save, in the order of its modules: stored only where a cut changed their size."""
+    found: dict[int, tuple[Tensor, list[tuple[str, str]]]] = {}
+    for path, layer in plain.named_modules():
+        for name, value in layer._buffers.items():
+            if value is not None and name in layer._non_persistent_buffers_set:
+                found.setdefault(id(value), (value, []))[1].append((path, name))
+    return [Entry(tuple(places), value.shape, value.dtype, False) for value, places in found.values()]
+
+
 def fingerprint(plain: nn.Module, entries: list[Entry]) -> bytes:
     """Eight bytes of the names, shapes, types and ties of a plain network, and of the classes of its layers."""
     sums = blake2b(digest_size=8)
@@ -62,6 +84,35 @@ def fingerprint(plain: nn.Module, entries: list[Entry]) -> bytes:
         if path in owners:
             sums.update(f"{path}:{plain_class(layer).__qualname__}".encode())
     return sums.digest()
+
+
+def check_classes(network: nn.Module, plain: nn.Module, removed: Sequence[str]) -> None:
+    """Every module of the plain network that was not removed is still there, with its class and no more tensors."""
+    mine, theirs = dict(network.named_modules()), dict(plain.named_modules())
+    for path, layer in theirs.items():
+        if inside(path, removed):
+            continue
+        if path not in mine or plain_class(mine[path]).__qualname__ != plain_class(layer).__qualname__:
+            found = type(mine[path]).__name__ if path in mine else "nothing"
+            raise BadNetwork(
+                f"file: {path or 'the network'} is {type(layer).__name__} in the plain network, got {found}. "
+                "Pass the plain network this one was made from; layers put in by hand cannot be stored."
+            )
+    in_forms = {id(part) for layer in mine.values() if isinstance(layer, Form) for part in layer.modules()}
+    for path, layer in mine.items():
+        before = theirs.get(path)
+        more = tensor_names(layer) - (set() if before is None else tensor_names(before))
+        if more and id(layer) not in in_forms:
+            raise BadNetwork(
+                f"file: {path or 'the network'} has {min(more)}, which the plain network has not. "
+                "Only tensors of the plain network can be stored: give it one too, or fold nothing into this one."
+            )
+
+
+def tensor_names(layer: nn.Module) -> set[str]:
+    """The names of a module's own parameters, held or not, and of the buffers it saves."""
+    own = {name for name, value in (*layer._parameters.items(), *layer._buffers.items()) if value is not None}
+    return (own - layer._non_persistent_buffers_set) | set(held_names(layer))
 
 
 def held_at(network: nn.Module, entry: Entry) -> Form | Tensor:
@@ -103,7 +154,6 @@ def put(modules: dict[str, nn.Module], entry: Entry, value: Form | Tensor) -> No
             layer._parameters[name] = kept  # type: ignore[assignment]
         else:
             layer._buffers[name] = kept
-        if value.shape != entry.shape:
+        if value.shape != entry.shape or isinstance(layer, nn.RNNBase):
+            # A recurrent layer keeps a list of its tensors besides.
             match_widths(layer)
-        if isinstance(layer, nn.RNNBase) and not held_names(layer):
-            layer._flat_weights = [getattr(layer, key, None) for key in layer._flat_weights_names]

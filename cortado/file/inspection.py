@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cortado.errors import WrongNetwork
 from cortado.file.artifact import Contents, Plain, plain_network, read
+from cortado.file.edits import resolve, stored_entries
 from cortado.file.entries import entries_of, fingerprint
 from cortado.file.plane import CODECS
 from cortado.file.tensors import RAW
@@ -26,12 +27,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A file taken apart.  Bytes of the pieces and `overhead_bytes` add up to `size_bytes`."""
+    """A file taken apart.  Bytes of the pieces, `overhead_bytes` and `edits_bytes` add up to `size_bytes`.
+
+    Edits are what changed besides tensors; `edits` says in words what they are, "" where there are none.
+    """
 
     size_bytes: int
     overhead_bytes: int
     fingerprint: str
     pieces: tuple[Piece, ...]
+    edits: str = ""
+    edits_bytes: int = 0
 
     def text(self) -> str:
         """A table for people."""
@@ -45,6 +51,8 @@ class Inspection:
             lines.append(
                 f"{piece.name:<{width}}  {shape or 'scalar':<18} {piece.form:<20} {piece.size_bytes:>9,} {share:>7}  {streams}"
             )
+        if self.edits:
+            lines.append(f"{self.edits:<{width + 40}} {self.edits_bytes:>9,}")
         lines.append(f"{'header, schemas, checksum':<{width + 40}} {self.overhead_bytes:>9,}")
         return "\n".join(lines)
 
@@ -68,7 +76,9 @@ def inspect(path: str | Path, plain: Plain | None = None) -> Inspection:
         )
         pieces.append(Piece(names[number], shape, form, record.size_bytes, streams))
     used = sum(piece.size_bytes for piece in pieces)
-    return Inspection(contents.size_bytes, contents.size_bytes - used, contents.fingerprint.hex(), tuple(pieces))
+    edits, total = contents.edits, contents.size_bytes
+    head = total - used - edits.size_bytes
+    return Inspection(total, head, contents.fingerprint.hex(), tuple(pieces), edits.text(), edits.size_bytes)
 
 
 def labels(contents: Contents, plain: Plain | None) -> tuple[list[str], list[tuple[int, ...] | None]]:
@@ -77,7 +87,8 @@ def labels(contents: Contents, plain: Plain | None) -> tuple[list[str], list[tup
     if plain is None:
         return [f"#{number}" for number in range(count)], [None] * count
     base = plain_network(plain)
-    entries = entries_of(base)
-    if fingerprint(base, entries) != contents.fingerprint or len(entries) != count:
+    same = fingerprint(base, entries_of(base)) == contents.fingerprint
+    entries = stored_entries(base, contents.edits, resolve(contents.edits, base).removed) if same else []
+    if len(entries) != count:
         raise WrongNetwork("inspect: the file was made from another network than this one. Pass its own job, or none.")
     return [entry.name for entry in entries], [tuple(entry.shape) for entry in entries]

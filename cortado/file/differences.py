@@ -1,0 +1,102 @@
+"""Differences: which edits turn a plain network into a compressed one, besides its tensors."""
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Size, nn
+
+from cortado.errors import BadNetwork
+from cortado.file.edits import Edits, check_of
+from cortado.file.entries import Entry, entries_of, inside, loose_entries, remaining, value_at
+from cortado.file.slots import largest_axis, refused, slots_of, value_in
+from cortado.layers.passing import Passing
+from cortado.layers.widths import match_widths
+
+
+def edits_of(network: nn.Module, plain: nn.Module, removed: list[str]) -> Edits:
+    """What is to be written besides saved tensors.  Raises BadNetwork for what a file cannot say."""
+    modules, changed, loose = dict(network.named_modules()), {}, []
+    for number, entry in enumerate(loose_entries(plain)):
+        if any(resized(modules, one) is not None for one in remaining([entry], removed)):
+            loose.append(number)
+    entries = entries_of(plain)
+    if entries and not remaining(entries, removed):
+        raise BadNetwork(
+            f"file: {', '.join(removed)} is removed and had all tensors of the network. Leave a layer that has some."
+        )
+    for entry in remaining([*entries, *loose_entries(plain)], removed):
+        shape = resized(modules, entry)
+        if shape is not None:
+            changed[entry] = shape
+    order = {path: number for number, (path, _) in enumerate(plain.named_modules())}
+    # A module may stand in several places; its first one stands for all.
+    numbers = tuple(order[path] for path in removed if path in order)
+    found = changed_numbers(network, plain, removed, changed) if changed else ()
+    made = Edits(numbers, tuple(loose), found)
+    return replace(made, check=check_of(plain, made)) if made else made
+
+
+def resized(modules: dict[str, nn.Module], entry: Entry) -> Size | None:
+    """The shape of an entry in a network with these modules, where it is another one of as many axes."""
+    path, name = entry.places[0]
+    value = value_at(modules.get(path), name)
+    same = value is None or value.shape == entry.shape or len(value.shape) != len(entry.shape)
+    return None if same or value is None else value.shape
+
+
+def removed_paths(network: nn.Module, plain: nn.Module) -> list[str]:
+    """The modules of `plain` in whose place `network` has an nn.Identity.  Raises BadNetwork where a file cannot say it."""
+    mine, found = dict(network.named_modules(remove_duplicate=False)), list[str]()
+    everywhere = list(plain.named_modules(remove_duplicate=False))
+    for path, layer in everywhere:
+        put_out = type(mine.get(path)) in (nn.Identity, Passing) and type(layer) not in (nn.Identity, Passing)
+        if path and put_out and not inside(path, found):
+            found.append(path)
+    gone = {id(part) for path, layer in everywhere if path in found for part in layer.modules()}
+    for path, layer in everywhere:
+        if id(layer) in gone and not inside(path, found):
+            raise BadNetwork(
+                f"file: {path} was removed in one place and still stands in another. Put it out everywhere, or not at all."
+            )
+    return found
+
+
+def changed_numbers(
+    network: nn.Module, plain: nn.Module, removed: list[str], changed: dict[Entry, Size]
+) -> tuple[tuple[int, int, int], ...]:
+    """The whole numbers that differ from what a reader works out from the shapes."""
+    mine, worked_out, largest = dict(network.named_modules()), follower(plain, changed), largest_axis(plain)
+    found = []
+    for number, (path, layer) in enumerate(plain.named_modules()):
+        if inside(path, removed):
+            continue
+        for rank, slot in enumerate(slots_of(layer)):
+            before = layer.__dict__[slot.name]
+            value, plain_value = value_in(mine[path], slot, before), value_in(layer, slot, before) or 0
+            if value == value_in(worked_out[path], slot, before):
+                continue
+            sign = -1 if plain_value < 0 else 1
+            if value is None or refused(layer, plain_value, value * sign, largest):
+                raise BadNetwork(
+                    f"file: {path or 'the network'}.{slot.name} is {before} in the plain network, got "
+                    f"{mine[path].__dict__.get(slot.name)!r}. A file can say what follows from a cut, and not this."
+                )
+            found.append((number, rank, value * sign))
+    return tuple(found)
+
+
+def follower(plain: nn.Module, changed: dict[Entry, Size]) -> dict[str, nn.Module]:
+    """The modules of a twin of `plain` whose tensors have their new shapes and no values, by path."""
+    # Tensors are shared with the twin, not copied; in the twin only those of a new size are exchanged.
+    twin = copy.deepcopy(plain, {id(t): t for t in (*plain.parameters(), *plain.buffers())})
+    modules = dict(twin.named_modules())
+    for entry, shape in changed.items():
+        empty = torch.empty(shape, dtype=entry.dtype, device="meta")
+        for path, name in entry.places:
+            if entry.learned:
+                modules[path]._parameters[name] = nn.Parameter(empty, requires_grad=False)
+            else:
+                modules[path]._buffers[name] = empty
+            match_widths(modules[path])
+    return modules

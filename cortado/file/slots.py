@@ -1,0 +1,54 @@
+"""Slots: the whole numbers that a module keeps, alone or in lists, in an order that needs no names."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A whole number that a module keeps as attribute `name`: alone (`place` None), or one entry of a list or tuple."""
+
+    name: str
+    place: int | None = None
+
+
+def slots_of(layer: nn.Module) -> list[Slot]:
+    """The whole numbers of a module itself, in order of their names; bools are none."""
+    found = []
+    for name in sorted(layer.__dict__):
+        own = layer.__dict__[name]
+        if type(own) is int:
+            found.append(Slot(name))
+        elif type(own) in (tuple, list) and all(type(part) is int for part in own):
+            found += [Slot(name, place) for place in range(len(own))]
+    return found
+
+
+def value_in(layer: nn.Module, slot: Slot, like: Any) -> int | None:
+    """The number in a slot; None when the module keeps something else there than `like`, what it keeps in a plain network."""
+    own = layer.__dict__.get(slot.name)
+    if slot.place is not None:
+        fits = isinstance(own, (tuple, list)) and len(own) == len(like)
+        own = own[slot.place] if fits else None  # type: ignore[index]
+    return own if type(own) is int else None
+
+
+def set_value(layer: nn.Module, slot: Slot, value: int) -> None:
+    """Put a number into a slot."""
+    own = layer.__dict__[slot.name]
+    if slot.place is not None:
+        own = type(own)(value if place == slot.place else part for place, part in enumerate(own))
+    layer.__dict__[slot.name] = own if slot.place is not None else value
+
+
+def largest_axis(plain: nn.Module) -> int:
+    """The largest size of any tensor: no number that follows from a cut is larger, unless it was."""
+    return max((size for t in (*plain.parameters(), *plain.buffers()) for size in t.shape), default=0)
+
+
+def refused(layer: nn.Module, plain_value: int, size: int, largest: int) -> bool:
+    """Whether no cut can have left this size of a number: torch's own layers have at least one of everything."""
+    least = 1 if plain_value and type(layer).__module__.startswith("torch.nn.") else 0
+    return not least <= size <= max(abs(plain_value), largest)

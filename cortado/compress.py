@@ -102,14 +102,15 @@ class Run:
         if method.lossy and not method.trains:
             self.reference = copy.deepcopy(network)
         try:
-            method.apply(self.view(network), self.task)
+            view = self.view(network)
+            method.apply(view, self.task)
         except CortadoError as error:
             raise type(error)(f"{where}: {error}") from error
         check_changed(where, method, before, picture(network))
         following = self.recipe.stages[number + 1] if number + 1 < len(self.recipe.stages) else None
         due = self.recipe.match and method.lossy and not method.trains and not isinstance(following, Match)
         if due and matrices(network) != products:
-            Match().apply(self.view(network), self.task)
+            Match().apply(view, self.task)
         body = encode(network, self.plain)
         # What goes on is what the file gives back: every stage is proved, and a resumed run takes the same way.
         used = {type(part) for part in network.modules() if isinstance(part, Form)}

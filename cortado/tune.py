@@ -80,7 +80,8 @@ class Loop:
         self.steps = max(1, math.ceil(len(task.train) / self.batch) - self.alone)
         self.total = max(1, round(plan.epochs * self.steps))
         self.half = half_precision(network, plan.precision, self.device)
-        if self.half:
+        self.channels_last = self.half or slides_on_processor(network, self.device)
+        if self.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.runner = factored_twin(network)
         self.teachers = [ready(teacher, self.device) for teacher in plan.teachers]
@@ -162,7 +163,7 @@ class Loop:
         context = torch.autocast(self.device.type, torch.bfloat16) if self.half else contextlib.nullcontext()
         self.optimizer.zero_grad(set_to_none=True)
         with context:
-            outputs = call(self.runner, inputs, self.half)
+            outputs = call(self.runner, inputs, self.channels_last)
         loss = self.loss(outputs, inputs, targets)
         total = loss if plan.penalty is None else loss + plan.penalty(self.network)
         total.backward()
@@ -245,6 +246,11 @@ def half_precision(network: nn.Module, precision: str, device: torch.device, dee
         and len(weights) >= deep
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
+
+
+def slides_on_processor(network: nn.Module, device: torch.device) -> bool:
+    """Whether convolutions run on a CPU, whose kernels are a quarter faster with the channels last."""
+    return device.type == "cpu" and any(isinstance(module, nn.Conv2d) for module in network.modules())
 
 
 def ready(teacher: nn.Module, device: torch.device) -> nn.Module:

@@ -32,7 +32,7 @@ class Match(Method):
         assert task.calibration is not None
         inputs, _ = next(task.calibration.batches(min(self.images, len(task.calibration))))
         inputs = to_device(inputs, next((p.device for p in view.network.parameters()), torch.device("cpu")))
-        wanted = plain_moments(view, inputs)
+        wanted = {path: of_kept(pair, view.kept.get(path)) for path, pair in plain_moments(view, inputs).items()}
         chosen = {id(layer) for weight in view.weights(self.where) for layer, _ in weight.places}
         followed = layers_before_norms(view)
         # A weight that two layers share cannot be scaled for one of them.
@@ -93,6 +93,11 @@ def plain_moments(view: View, inputs: Any) -> dict[str, Moments]:
     ]
     run_once(view.reference, inputs, hooks)
     return found
+
+
+def of_kept(pair: Moments, kept: Tensor | None) -> Moments:
+    """The moments of the channels that a cut has left."""
+    return pair if kept is None else (pair[0][kept], pair[1][kept])
 
 
 def layers_before_norms(view: View) -> set[str]:

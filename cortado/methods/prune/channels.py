@@ -9,6 +9,7 @@ from torch import Tensor
 from cortado.errors import BadValue
 from cortado.groups.groups import Group
 from cortado.method import Method, knob
+from cortado.methods.prune.reconstruct import readers_of, reconstruct
 from cortado.network.budgeting import Costs
 from cortado.network.view import View
 from cortado.network.where import choose
@@ -39,10 +40,16 @@ class PruneChannels(Method):
     least: float = knob(0.1, low=0.0, high=1.0, says="share of each group's channels that stays in any case")
     multiple: int = knob(1, low=1, says="channel counts are rounded to multiples of this, as the runtime likes them")
 
+    reconstruct: bool = knob(False, says="let the layers that read cut channels make up for them, by least squares")
+
     def apply(self, view: View, task: Task) -> None:
         groups = self.chosen(view)
         worth = [units.double() for units in score(self.by).of_units(groups, view, task)]
-        view.cut({g: keep for g, keep in self.keeps(view, groups, worth).items() if len(keep) < g.count})
+        keeps = {g: keep for g, keep in self.keeps(view, groups, worth).items() if len(keep) < g.count}
+        readers = readers_of(view, list(keeps)) if self.reconstruct else []
+        view.cut(keeps)
+        if readers:
+            reconstruct(view, task, readers)
 
     def chosen(self, view: View) -> list[Group]:
         """The groups all of whose weights `where` takes.  Raises BadValue when there is none."""

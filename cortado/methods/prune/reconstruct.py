@@ -1,0 +1,62 @@
+"""Reconstruct: let what reads cut channels make up for them, layer after layer, by least squares on its outputs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.forms.dense import Dense
+from cortado.groups.groups import Group
+from cortado.methods.factorize.signals import patches, signals_into
+from cortado.network.gates import consumers
+from cortado.network.view import View
+from cortado.task import Data, Task
+
+ROWS, IMAGES, RIDGE = 24, 512, 0.01
+
+
+def readers_of(view: View, groups: list[Group]) -> list[str]:
+    """The layers that read units of these groups, in the order in which they run."""
+    paths = {slot.layer for group in groups for slot, _ in consumers(view, group)}
+    return list(dict.fromkeys(call.path for call in view.trace.calls if call.path in paths))
+
+
+def reconstruct(view: View, task: Task, paths: list[str]) -> None:
+    """Give each of these layers the weight that brings its outputs closest to those of the reference network.
+
+    He, Zhang, Sun, 2017 (their second step), on the inputs that the cut network really gives the layer. The ridge pulls
+    towards the weight as it is; means are left to moment matching. Held weights are refitted where they are dense.
+    """
+    assert task.calibration is not None
+    weights = {weight.path: weight for weight in view.all_weights}
+    data = task.calibration.first(IMAGES)
+    for number, path in enumerate(paths):
+        weight = weights.get(f"{path}.weight")
+        if weight is None or len(weight.places) > 1 or not isinstance(weight.form, Dense):
+            continue
+        layer = view.network.get_submodule(path)
+        gram, cross = moments(view, task, path, layer, data, number)
+        kept = view.kept.get(path)
+        cross = cross if kept is None else cross[:, kept]
+        old = weight.dense()
+        ridge = RIDGE * gram.diagonal().mean().clamp(min=1e-12)
+        gram = gram + ridge * torch.eye(len(gram), dtype=gram.dtype)
+        wanted = cross + ridge * old.flatten(1).T.double().cpu()
+        found = torch.linalg.solve(gram, wanted).T.reshape(old.shape).to(old)
+        with torch.no_grad():
+            weight.put(Dense(found)) if weight.places[0][1] not in layer._parameters else layer._parameters["weight"].copy_(found)  # type: ignore[union-attr]  # fmt: skip
+
+
+def moments(view: View, task: Task, path: str, layer: nn.Module, data: Data, number: int) -> tuple[Tensor, Tensor]:
+    """Centred second moments: (inputs, inputs) of what the layer reads now, (inputs, outputs) with the reference's outputs."""
+    before: Any = view.reference.get_submodule(path)
+    matrix = before.weight.detach().flatten(1).T.double()
+    inputs = seen_by(view.network, path, layer, data, task.generator(9001 + number))
+    outputs = seen_by(view.reference, path, before, data, task.generator(9001 + number)) @ matrix.cpu()
+    inputs, outputs = inputs - inputs.mean(0), outputs - outputs.mean(0)
+    return inputs.T @ inputs / len(inputs), inputs.T @ outputs / len(inputs)
+
+
+def seen_by(network: nn.Module, path: str, layer: nn.Module, data: Data, generator: torch.Generator) -> Tensor:
+    """What a layer reads at `ROWS` random positions of each sample, (rows, inputs x taps)."""
+    return torch.cat([patches(layer, s, ROWS, generator).double().cpu() for s in signals_into(network, path, data)])

@@ -13,7 +13,7 @@ from cortado.lowering.graph import has_batch, positional
 from cortado.progress import Progress, quiet
 from cortado.report import Clock, Exported
 from cortado.runtimes.export import export_into
-from cortado.runtimes.runtime import Runtime, Session, rivals
+from cortado.runtimes.runtime import Running, Runtime, Session, rivals
 from cortado.runtimes.timing import EAGER, PLAIN, Call, clock
 from cortado.runtimes.torch_eager import TorchSession
 from cortado.task import Data, Task
@@ -61,8 +61,9 @@ class Measuring:
 
 
 def bound(session: Session, inputs: tuple[Tensor, ...]) -> Call:
-    """A call of the session on these inputs."""
-    return lambda: session(*inputs)
+    """A call of the session on these inputs; sample by sample where its file holds one."""
+    running = Running(session)
+    return lambda: running.forward(*inputs)
 
 
 def batch_of(example: Any, batch: int) -> tuple[Tensor, ...]:

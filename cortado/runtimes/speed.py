@@ -90,8 +90,8 @@ def busy(clocks: Sequence[Clock]) -> list[str]:
     """A warning for each clock whose control failed."""
     return [
         f"timing, batch {clock.batch}: the machine was busy. The plain network against itself in {clock.control} gave "
-        f"{clock.again.median:.2f} (quartiles {clock.again.low:.2f} to {clock.again.high:.2f}) instead of 1: times and "
-        "ratios are not to be trusted. Measure again on a quiet machine."
+        f"{clock.again.median:.2f} (quartiles {clock.again.low:.2f} to {clock.again.high:.2f}), where 1 is quiet, or some "
+        "time varied by more than 30 % between its quartiles. Do not trust these ratios; measure again on a quiet machine."
         for clock in clocks
         if clock.noisy
     ]

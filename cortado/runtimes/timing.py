@@ -18,7 +18,7 @@ FEWEST_ROUNDS, MOST_ROUNDS = 10, 400
 ONE = 0.05
 """A network must be as fast as itself within this."""
 SPREAD = 0.3
-"""Above this distance between the quartiles of the A/A ratio a machine is too busy to measure on."""
+"""Above this distance between quartiles, of the A/A ratio or of a time over its median, a machine is too busy."""
 PLAIN, EAGER = "plain", "torch_eager"
 
 
@@ -98,4 +98,5 @@ def clock(
             )
         )  # fmt: skip
     again = ratio(taken[:, 0], taken[:, -1])
-    return Clock(batch, threads, len(taken), tuple(rows), best[1], control, again, is_noisy(again))
+    restless = is_noisy(again) or any(row.high_ms - row.low_ms > SPREAD * row.median_ms for row in rows)
+    return Clock(batch, threads, len(taken), tuple(rows), best[1], control, again, restless)

@@ -14,13 +14,15 @@ from cortado.methods.factorize.followers import Follower, followers
 from cortado.methods.factorize.ranks import Cut, energy_ranks, equal_ranks, fixed_ranks
 from cortado.methods.factorize.refit import refit
 from cortado.methods.factorize.scheme import Scheme
-from cortado.methods.factorize.signals import patch_moments
+from cortado.methods.factorize.signals import Moments, patch_moments
 from cortado.methods.factorize.targets import Target, find_targets
 from cortado.network.view import View
 from cortado.task import Task
 
 LARGEST_METRIC = 8192
 """Inputs x taps of a layer whose second moments still fit into memory (half a gigabyte)."""
+MOST_ENTRIES = 2**26
+"""Entries of second moments, or of patches, that are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -58,30 +60,48 @@ class Factorize(Method):
     def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
         """What each layer could become, in the order of the layers."""
 
-    @abstractmethod
-    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int) -> LowRank:
-        """The form of one layer; may add a constant to the layer's output."""
-
     def chosen(self, cuts: list[Cut]) -> list[int]:
         """A rank for each layer, 0 for those left alone."""
         if self.rank is not None:
             return fixed_ranks(cuts, self.rank)
         return energy_ranks(cuts, self.keep) if self.ranks == "energy" else equal_ranks(cuts, self.keep)
 
+    @abstractmethod
     def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
-        """Factor layer after layer."""
-        for number, (cut, rank) in enumerate(chosen):
-            cut.target.weight.put(self.factor(view, task, cut, rank, number))
-            bar.advance()
+        """Put the form of every layer; may add constants to the layers' outputs.  The bar advances layer by layer."""
 
 
 @dataclass(frozen=True)
-class FactorizeFitted(Factorize):
-    """A factorisation by a scheme whose factors can be fitted to the layer's outputs on calibration data."""
+class FactorizeSeen(Factorize):
+    """A factorisation that wants to know what each layer sees on calibration data."""
 
-    fit: str = knob("outputs", one_of=("outputs", "filters"), says="what is kept: the layer's outputs, or its filters")
     images: int = knob(256, low=1, says="calibration samples whose signals are looked at")
     patches: int = knob(16384, low=1, says="positions that are looked at, over all samples")
+
+    def looks(self, cut: Cut) -> bool:
+        """Whether the moments of what this layer sees are wanted."""
+        return cut.target.flat.shape[1] <= LARGEST_METRIC
+
+    @abstractmethod
+    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int, seen: Moments | None) -> LowRank:
+        """The form of one layer, with a number of its own."""
+
+    def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
+        for numbers in in_memory([self.looks(cut) * cut.target.flat.shape[1] ** 2 for cut, _ in chosen]):
+            paths = {chosen[n][0].target.path: n for n in numbers if self.looks(chosen[n][0])}
+            seen = patch_moments(view.network, paths, task, self.images, self.patches) if paths else {}
+            for number in numbers:
+                cut, rank = chosen[number]
+                form = self.factor(view, task, cut, rank, number, seen.get(cut.target.path))
+                cut.target.weight.put(form)
+                bar.advance()
+
+
+@dataclass(frozen=True)
+class FactorizeFitted(FactorizeSeen):
+    """A factorisation by a scheme whose factors can be fitted to the layer's outputs."""
+
+    fit: str = knob("outputs", one_of=("outputs", "filters"), says="what is kept: the layer's outputs, or its filters")
     rounds: int = knob(4, low=0, says="rounds in which each factor is fitted once")
 
     @abstractmethod
@@ -91,21 +111,22 @@ class FactorizeFitted(Factorize):
     def suits(self, target: Target) -> bool:
         return self.scheme().suits(target)
 
+    def looks(self, cut: Cut) -> bool:
+        return self.fit == "outputs" and super().looks(cut)
+
     def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
         return [self.scheme().cut(target) for target in targets]
 
-    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int) -> LowRank:
+    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int, seen: Moments | None) -> LowRank:
         scheme, weight = self.scheme(), cut.target.weight.dense()
         factors = scheme.start(weight, cut, rank, task.generator(977 + number))
-        if self.fit == "outputs" and cut.target.flat.shape[1] <= LARGEST_METRIC:
-            factors = self.fitted(view, task, cut.target, factors, number)
+        if seen is not None:
+            factors = self.fitted(view, cut.target, factors, seen)
         return scheme.form(factors, weight)
 
-    def fitted(self, view: View, task: Task, target: Target, factors: list[Tensor], number: int) -> list[Tensor]:
+    def fitted(self, view: View, target: Target, factors: list[Tensor], seen: Moments) -> list[Tensor]:
         """The factors, fitted to the outputs; the mean of the outputs is kept where there is a place for it."""
-        build, wanted = self.scheme().build, target.flat
-        seen = patch_moments(view.network, target.path, task, self.images, self.patches, number)
-        after = follower_of(view, target)
+        build, wanted, after = self.scheme().build, target.flat, follower_of(view, target)
         constant = after.takes_constant(target.layer)
         metric = seen.covariance if constant else seen.covariance + torch.outer(seen.mean, seen.mean)
         rows = after.scale(target.shape[0]).abs().clamp(min=1e-3).to(wanted)
@@ -113,6 +134,19 @@ class FactorizeFitted(Factorize):
         if constant:
             after.add_constant(target.layer, (wanted - build(made).flatten(1)).double() @ seen.mean)
         return made
+
+
+def in_memory(sizes: list[int]) -> list[list[int]]:
+    """Numbers of layers, in order, in groups whose sizes stay within what memory is to hold at a time."""
+    groups: list[list[int]] = [[]]
+    left = MOST_ENTRIES
+    for number, size in enumerate(sizes):
+        if size > left and groups[-1]:
+            groups.append([])
+            left = MOST_ENTRIES
+        groups[-1].append(number)
+        left -= size
+    return groups
 
 
 def lifted(metric: Tensor, share: float = 1e-3) -> Tensor:

@@ -1,31 +1,27 @@
 """factorize/nonlinear: factors fitted through the ReLU behind them, on signals that are already approximate."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cortado.forms.low_rank import LowRank
 from cortado.method import knob
 from cortado.methods.factorize.cp import cp_scheme
-from cortado.methods.factorize.factorize import LARGEST_METRIC, Factorize, follower_of
+from cortado.methods.factorize.factorize import LARGEST_METRIC, MOST_ENTRIES, Factorize, follower_of
 from cortado.methods.factorize.followers import Follower
 from cortado.methods.factorize.jaderberg import COLUMNS
 from cortado.methods.factorize.ranks import Cut
 from cortado.methods.factorize.refit import refit
 from cortado.methods.factorize.response import bias_of, response_cuts, usable
 from cortado.methods.factorize.scheme import Scheme
-from cortado.methods.factorize.signals import patches, signals_into
+from cortado.methods.factorize.signals import note_signals, patches, places_of, signals_into
 from cortado.methods.factorize.svd import WHOLE
 from cortado.methods.factorize.targets import Target
 from cortado.network.view import View
 from cortado.task import Task
 
 SCHEMES = {"whole": WHOLE, "columns": COLUMNS, "cp": cp_scheme(1, 40, 1e-3)}
-MOST_ENTRIES = 2**26
-"""Of the patches that are held at once: 256 MB of floats."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class FactorizeNonlinear(Factorize):
     """
 
     chain: str = knob("whole", one_of=tuple(SCHEMES), says="kernels of the chain: whole x 1x1, columns x rows, or cp")
-    images: int = knob(512, low=1, says="calibration samples whose signals are looked at")
+    images: int = knob(256, low=1, says="calibration samples whose signals are looked at")
     patches: int = knob(16384, low=1, says="positions that are looked at, over all samples")
     rounds: int = knob(8, low=1, says="rounds of fitting the factors and the auxiliary responses in turn")
 
@@ -54,53 +50,63 @@ class FactorizeNonlinear(Factorize):
 
     def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
         # What is wanted comes from the network as it was; what a layer reads, from the one that is being made.
-        self.put_after(view, copy.deepcopy(view.network), task, chosen, bar)
-
-    def put_after(self, view: View, whole: nn.Module, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
+        wanted = self.products(view, task, [cut.target for cut, _ in chosen])
         for number, (cut, rank) in enumerate(chosen):
-            target, scheme = cut.target, SCHEMES[self.chain]
-            rows = min(self.patches, MOST_ENTRIES // target.flat.shape[1])
-            wanted = self.rows_into(whole, target, task, rows, number)
-            read = self.rows_into(view.network, target, task, rows, number)
-            layer = Fit(target, follower_of(view, target), wanted, read)
-            weight = target.weight.dense()
+            target, scheme, weight = cut.target, SCHEMES[self.chain], cut.target.weight.dense()
+            layer = Fit(target, follower_of(view, target), wanted[number], self.read(view, task, target, number))
             factors = scheme.start(weight, cut, rank, task.generator(977 + number))
             factors = layer.factors(scheme, factors, rank, self.rounds)
             layer.after.add_constant(target.layer, layer.constant)
             target.weight.put(scheme.form(factors, weight))
             bar.advance()
 
-    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int) -> LowRank:
-        raise NotImplementedError("put_all makes all forms")
-
-    def rows_into(self, network: nn.Module, target: Target, task: Task, rows: int, number: int) -> Tensor:
-        """What the layer sees in this network, (rows, inputs x taps); the same places for every network."""
+    def places(self, task: Task, target: Target) -> int:
+        """How many positions of each sample are looked at."""
         assert task.calibration is not None
-        data, generator = task.calibration.first(self.images), task.generator(6007 + number)
-        each = -(-rows // len(data))
-        layer = network.get_submodule(target.path)
-        return torch.cat(
-            [patches(layer, signal, each, generator) for signal in signals_into(network, target.path, data)]
-        )
+        rows = min(self.patches, MOST_ENTRIES // target.flat.shape[1])
+        return -(-rows // min(self.images, len(task.calibration)))
+
+    def products(self, view: View, task: Task, targets: list[Target]) -> list[Tensor]:
+        """For each layer the outputs, without bias, of the network as it is: (rows, outputs)."""
+        assert task.calibration is not None
+        numbers = {target.path: number for number, target in enumerate(targets)}
+        generators = [places_of(task, number) for number in range(len(targets))]
+        found: list[list[Tensor]] = [[] for _ in targets]
+
+        def note(path: str, signal: Tensor) -> None:
+            number = numbers[path]
+            target = targets[number]
+            rows = patches(target.layer, signal, self.places(task, target), generators[number])
+            found[number].append(rows @ target.flat.T)
+
+        note_signals(view.network, list(numbers), task.calibration.first(self.images), note)
+        return [torch.cat(rows) for rows in found]
+
+    def read(self, view: View, task: Task, target: Target, number: int) -> Tensor:
+        """What the layer sees in the network that is being made: (rows, inputs x taps), at the same places."""
+        assert task.calibration is not None
+        data, generator = task.calibration.first(self.images), places_of(task, number)
+        signals, each = signals_into(view.network, target.path, data), self.places(task, target)
+        return torch.cat([patches(target.layer, signal, each, generator) for signal in signals])
 
 
 class Fit:
     """The search for one layer's factors.  `constant` is what has to be added to the new layer's output."""
 
-    def __init__(self, target: Target, after: Follower, whole: Tensor, read: Tensor) -> None:
-        """`whole`, `read`: (rows, inputs x taps) as the plain layer sees them, and as the new one will."""
+    def __init__(self, target: Target, after: Follower, products: Tensor, read: Tensor) -> None:
+        """`products`: (rows, outputs) of the plain layer; `read`: (rows, inputs x taps) that the new one sees there."""
         count = target.shape[0]
-        self.after, self.weight, self.bias = after, target.flat, bias_of(target).to(whole)
-        self.scale, self.shift = usable(after.scale(count)).to(whole), after.shift(count).to(whole)
-        self.constant = torch.zeros(count).to(whole)
+        self.after, self.weight, self.bias = after, target.flat, bias_of(target).to(read)
+        self.scale, self.shift = usable(after.scale(count)).to(read), after.shift(count).to(read)
+        self.constant = torch.zeros(count).to(read)
         self.free = after.takes_constant(target.layer)
-        self.wanted = self.responses(whole @ self.weight.T)
+        self.wanted = self.responses(products)
         self.mean = read.mean(0) if self.free else torch.zeros_like(read[0])
         self.read = read - self.mean
         metric = (self.read.T @ self.read / len(read)).double()
         # Where samples say little the layer stays near what it was.
         self.pull = 3e-3 * metric.diagonal().mean().clamp(min=1e-30)
-        self.metric = (metric + self.pull * torch.eye(len(metric)).to(metric)).to(whole)
+        self.metric = (metric + self.pull * torch.eye(len(metric)).to(metric)).to(read)
         self.root = torch.linalg.cholesky(self.metric.double())
 
     def responses(self, products: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from cortado.forms.low_rank import LowRank
 from cortado.method import knob
-from cortado.methods.factorize.factorize import LARGEST_METRIC, Factorize
+from cortado.methods.factorize.factorize import LARGEST_METRIC, FactorizeSeen
 from cortado.methods.factorize.ranks import Cut
-from cortado.methods.factorize.signals import patch_moments
+from cortado.methods.factorize.signals import Moments
 from cortado.methods.factorize.svd import two_kernels, whole_then_point
 from cortado.methods.factorize.targets import Target
 from cortado.network.view import View
@@ -18,7 +18,7 @@ from cortado.task import Task
 
 
 @dataclass(frozen=True)
-class FactorizePredict(Factorize):
+class FactorizePredict(FactorizeSeen):
     """Weights predicted from a share of them by kernel ridge regression.  Denil et al., 2013.
 
     A unit's weights are a smooth function of where they are. The kernel between two inputs is the covariance of their
@@ -30,8 +30,6 @@ class FactorizePredict(Factorize):
     ranks: str = knob("equal", one_of=("equal",), says="the share is that of each layer")
     kernel: str = knob("covariance", one_of=("covariance", "distance"), says="what makes two inputs alike")
     ridge: float = knob(1e-2, low=0.0, says="ridge of the regression, as a share of the kernel's mean")
-    images: int = knob(256, low=1, says="calibration samples whose signals are looked at")
-    patches: int = knob(16384, low=1, says="positions that are looked at, over all samples")
 
     def suits(self, target: Target) -> bool:
         return target.flat.shape[1] <= LARGEST_METRIC
@@ -50,12 +48,12 @@ class FactorizePredict(Factorize):
         pairs = zip(cuts, wanted, strict=True)
         return [rank if rank <= cut.largest(cut.target.dense_cost - 1) else 0 for cut, rank in pairs]
 
-    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int) -> LowRank:
+    def looks(self, cut: Cut) -> bool:
+        return self.kernel == "covariance"
+
+    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int, seen: Moments | None) -> LowRank:
         target = cut.target
-        if self.kernel == "covariance":
-            alike = patch_moments(view.network, target.path, task, self.images, self.patches, number).covariance
-        else:
-            alike = by_distance(target.shape)
+        alike = by_distance(target.shape) if seen is None else seen.covariance
         alike = alike / alike.diagonal().mean().clamp(min=1e-30)
         places = telling(alike, rank)
         lifted = alike[places][:, places] + max(self.ridge, 1e-9) * torch.eye(len(places)).to(alike)

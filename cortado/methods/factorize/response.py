@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,12 @@ class FactorizeResponse(Factorize):
     def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
         return response_cuts(view, task, targets, self.images)
 
-    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int) -> LowRank:
+    def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
+        for cut, rank in chosen:
+            cut.target.weight.put(self.factor(cut, rank))
+            bar.advance()
+
+    def factor(self, cut: Cut, rank: int) -> LowRank:
         assert isinstance(cut, ResponseCut)
         target, scale = cut.target, usable(cut.after.scale(cut.target.shape[0]))
         axes = cut.axes[:, :rank]

@@ -107,14 +107,52 @@ class Sums:
         return Moments(mean, self.products / self.count - torch.outer(mean, mean))
 
 
-def patch_moments(network: nn.Module, path: str, task: Task, images: int, rows: int, number: int) -> Moments:
-    """The moments of what the layer at `path` sees, over about `rows` random positions of `images` samples."""
+def note_signals(network: nn.Module, paths: list[str], data: Data, note: Callable[[str, Tensor], None]) -> None:
+    """Hand what each of these layers reads, at its first call, to `note(path, signal)`, batch by batch."""
+    seen: set[str] = set()
+
+    def reads(path: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if path not in seen:
+                seen.add(path)
+                note(path, inputs[0].detach())
+
+        return hook
+
+    hooks = [network.get_submodule(path).register_forward_pre_hook(reads(path)) for path in paths]
+    device = device_of(network) or torch.device("cpu")
+    try:
+        with undisturbed(network):
+            for inputs, _ in data.batches(BATCH):
+                seen.clear()
+                call_with(network, to_device(inputs, device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def places_of(task: Task, number: int) -> torch.Generator:
+    """Where layer `number` is looked at: the same places for every network."""
+    return task.generator(6007 + number)
+
+
+def patch_moments(
+    network: nn.Module, numbers: dict[str, int], task: Task, images: int, rows: int
+) -> dict[str, Moments]:
+    """The moments of what each layer sees, over about `rows` random positions of `images` samples, in one pass.
+
+    `numbers` are the layers' paths, each with a number of its own.
+    """
     assert task.calibration is not None
-    data, generator, sums = task.calibration.first(images), task.generator(6007 + number), Sums()
-    layer, each = network.get_submodule(path), -(-rows // len(task.calibration.first(images)))
-    for signal in signals_into(network, path, data):
-        sums.add(patches(layer, signal, each, generator))
-    return sums.moments()
+    data = task.calibration.first(images)
+    found = {path: Sums() for path in numbers}
+    generators = {path: places_of(task, number) for path, number in numbers.items()}
+
+    def note(path: str, signal: Tensor) -> None:
+        found[path].add(patches(network.get_submodule(path), signal, -(-rows // len(data)), generators[path]))
+
+    note_signals(network, list(numbers), data, note)
+    return {path: sums.moments() for path, sums in found.items()}
 
 
 def response_moments(view: View, paths: list[str], task: Task, images: int) -> dict[str, Moments]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,10 +26,12 @@ class FactorizeSvd(Factorize):
     def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
         return [WHOLE.cut(target) for target in targets]
 
-    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int) -> LowRank:
-        weight = cut.target.weight.dense()
-        first, last = by_singular_values(weight, rank)
-        return two_kernels(first, last, weight)
+    def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
+        for cut, rank in chosen:
+            weight = cut.target.weight.dense()
+            first, last = by_singular_values(weight, rank)
+            cut.target.weight.put(two_kernels(first, last, weight))
+            bar.advance()
 
 
 def whole_then_point(shape: torch.Size, rank: int) -> LowRank:

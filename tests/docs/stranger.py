@@ -31,6 +31,27 @@ class Stream:
         return self.take(len(self.body) - self.at)
 
 
+def listed(stream: Stream, first: int) -> list[int]:
+    """A list of ascending numbers."""
+    found = []
+    for _ in range(stream.number()):
+        found.append(first + stream.number())
+        first = found[-1] + 1
+    return found
+
+
+def edits(stream: Stream) -> tuple[list[int], list[int], dict[tuple[int, int], int], bytes]:
+    """Modules put out, buffers, the new values of (module, rank), and the check."""
+    removed, buffers, values, module = listed(stream, 1), listed(stream, 0), {}, -1
+    for _ in range(stream.number()):
+        module += 1 + stream.number()
+        rank = -1
+        for _ in range(stream.number()):
+            rank += 1 + stream.number()
+            values[module, rank] = stream.number()
+    return removed, buffers, values, stream.take(2)
+
+
 def packed(body: bytes, width: int, count: int) -> list[int]:
     """Values of `width` bits, high bit first."""
     text = "".join(f"{byte:08b}" for byte in body)

@@ -1,16 +1,19 @@
 """What the coders write is read by a reader that was written from docs/file.md alone."""
 
 import math
+from hashlib import blake2b
 
 import numpy as np
 import pytest
 
 from cortado.file import mix as mix_coder
+from cortado.file.artifact import encode
 from cortado.file.floats import encode_floats
 from cortado.file.plane import encode_plane
 from cortado.native.coders import mix_encode
 from tests.docs import stranger
 from tests.docs.stranger_mix import mix
+from tests.file.cut_nets import cut_net, plain_net, without_blocks
 
 
 def planes() -> dict[str, np.ndarray]:
@@ -81,3 +84,43 @@ def test_floats_are_read_by_the_page(dtype: type) -> None:
     rounded = (draw.normal(size=60).astype(dtype) * dtype(16)).round() / dtype(16)
     for values in (rounded, draw.normal(size=50).astype(dtype), np.full(5, 0.75, dtype), np.zeros(0, dtype)):
         assert stranger.floats(encode_floats(values), size, len(values)) == values.tobytes()
+
+
+def whole_numbers(module) -> list[tuple[str, int | None, int]]:
+    """(attribute, place, value) of a module's whole numbers, as the page orders them."""
+    found = []
+    for name, value in sorted(vars(module).items()):
+        if type(value) is int:
+            found.append((name, None, value))
+        elif type(value) in (list, tuple) and all(type(part) is int for part in value):
+            found += [(name, place, part) for place, part in enumerate(value)]
+    return found
+
+
+@pytest.mark.parametrize("name", ["attention", "option_a", "split", "group_norm"])
+def test_edits_are_read_by_the_page(name: str) -> None:
+    plain, small = plain_net(name), cut_net(name, 0.25)
+    body = encode(small, plain)
+    assert body[4] == 2
+    removed, buffers, values, check = stranger.edits(stranger.Stream(body[13:]))
+    assert removed == [] and buffers == ([0] if name == "attention" else []) and values
+    order, text = list(plain.named_modules()), ""
+    for number in buffers:
+        text += repr(((("", "places"),), (5, 16), "torch.float32"))
+        assert number == 0
+    for (module, rank), value in values.items():
+        path, layer = order[module]
+        attribute, place, before = whole_numbers(layer)[rank]
+        now = vars(small.get_submodule(path))[attribute]
+        assert (now if place is None else now[place]) == value != before
+        text += repr((path, attribute, place, before))
+    assert check == blake2b(text.encode(), digest_size=2).digest()
+
+
+def test_removed_modules_are_read_by_the_page() -> None:
+    plain, paths = plain_net("residual"), ["layer1.1", "layer3.1"]
+    body = encode(without_blocks("residual", *paths), plain)
+    removed, buffers, values, check = stranger.edits(stranger.Stream(body[13:]))
+    assert [list(plain.named_modules())[number][0] for number in removed] == paths
+    assert not buffers and not values
+    assert check == blake2b("".join(map(repr, paths)).encode(), digest_size=2).digest()

@@ -1,0 +1,168 @@
+"""Hostile edits: modules, buffers and numbers that are not there, sizes that nothing can have."""
+
+import random
+import zlib
+
+import pytest
+import torch
+from torch import nn
+
+from cortado.errors import BadFile, CortadoError
+from cortado.file.artifact import MAGIC, decode, encode, read
+from cortado.file.edits import Edits, check_of, write_edits
+from cortado.file.entries import entries_of, fingerprint
+from cortado.file.slots import slots_of
+from cortado.file.wire import varint
+
+
+class Heads(nn.Module):
+    """A module of a user's own, with a number, a list and a buffer that is not saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.sizes, self.start = 4, [3, 5], -2
+        self.register_buffer("places", torch.arange(8.0), persistent=False)
+        self.inner = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+
+
+def plain() -> nn.Module:
+    """Modules: 0 itself, 1 Conv1d, 2 GroupNorm, 3 Heads, 4 its Sequential, 5 Linear, 6 ReLU, 7 Identity."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv1d(2, 8, 3), nn.GroupNorm(4, 8), Heads(), nn.Identity()).eval()
+
+
+def sealed(data: bytes) -> bytes:
+    return data + zlib.crc32(data).to_bytes(4, "little")
+
+
+def file_with(section: bytes) -> bytes:
+    """A sound file of version 2 but for its edits."""
+    network = plain()
+    body = encode(network, network)
+    return sealed(MAGIC + b"\x02" + fingerprint(network, entries_of(network)) + section + body[13:-4])
+
+
+def rank_of(module: int, name: str, place: int | None = None) -> int:
+    slots = slots_of(list(plain().modules())[module])
+    return next(rank for rank, slot in enumerate(slots) if (slot.name, slot.place) == (name, place))
+
+
+def refusal(edits: Edits, check: bytes | None = None) -> str:
+    """What the reader says of a file with these edits; the check is right where it can be made."""
+    if check is None:
+        try:
+            check = check_of(plain(), edits)
+        except (IndexError, KeyError):
+            check = b"??"
+    section = write_edits(Edits(edits.removed, edits.loose, edits.numbers, check))
+    with pytest.raises(BadFile, match="^file: ") as caught:
+        decode(file_with(section), plain())
+    return str(caught.value)
+
+
+def test_sound_edits_are_taken():
+    edits = Edits(
+        (), (), ((2, rank_of(2, "num_groups"), 2), (3, rank_of(3, "sizes", 1), 4), (3, rank_of(3, "start"), 1))
+    )
+    section = write_edits(Edits((), (), edits.numbers, check_of(plain(), edits)))
+    again = decode(file_with(section), plain())
+    assert again[1].num_groups == 2 and again[2].sizes == [3, 4] and again[2].start == -1
+    assert again[2].num_heads == 4
+
+
+def test_modules_that_are_not_there_are_refused():
+    assert "it edits module 8 of a network that has 8" in refusal(Edits(removed=(8,)))
+    assert "it edits module 2000000 of" in refusal(Edits(numbers=((2_000_000, 0, 1),)))
+    assert "3 is to be removed and is not there" in refusal(Edits(removed=(7,)))
+    assert "2.inner is to be removed and is not there" in refusal(Edits(removed=(3, 4)))
+    assert "2.inner.1 is to be removed and is not there" in refusal(Edits(removed=(4, 6)))
+
+
+def test_the_network_itself_cannot_be_said_to_be_removed():
+    assert refusal(Edits(removed=(1, 2, 3))) == (
+        "file: 0, 1, 2 is removed and had all tensors of the network. The file is damaged."
+    )
+    assert write_edits(Edits(removed=(1,)))[1:2] == b"\0"
+
+
+def test_numbers_that_are_not_there_are_refused():
+    most = len(slots_of(plain()[2]))
+    assert f"it sets number {most} of 2, which has none such" in refusal(Edits(numbers=((3, most, 1),)))
+    assert "it sets number 0 of the network, which" in refusal(Edits(numbers=((0, 0, 1),)))
+    assert "it sets number 0 of 2.inner.0, which" in refusal(Edits(removed=(4,), numbers=((5, 0, 1),)))
+
+
+@pytest.mark.parametrize("size", [0, 9, 2**20, 2**31])
+def test_sizes_that_nothing_can_have_are_refused(size):
+    rank = rank_of(2, "num_groups")
+    assert f"it sets 1.num_groups, 4, to {size}" in refusal(Edits(numbers=((2, rank, size),)))
+
+
+def test_numbers_of_a_users_module_may_fall_to_zero_and_not_above_the_largest_axis():
+    rank = rank_of(3, "num_heads")
+    assert "it sets 2.num_heads, 4, to 9" in refusal(Edits(numbers=((3, rank, 9),)))
+    edits = Edits(numbers=((3, rank, 0),))
+    section = write_edits(Edits((), (), edits.numbers, check_of(plain(), edits)))
+    assert decode(file_with(section), plain())[2].num_heads == 0
+
+
+def test_buffers_that_are_not_there_are_refused():
+    assert "it has buffer 1 of those that are not saved" in refusal(Edits(loose=(1,)))
+    assert "6 records for 7 tensors" in refusal(Edits(loose=(0,)))
+
+
+def test_records_of_removed_modules_are_refused():
+    assert "6 records for 4 tensors" in refusal(Edits(removed=(2,)))
+
+
+def test_wrong_check_is_refused():
+    assert "what it edits is not there" in refusal(Edits(numbers=((2, rank_of(2, "num_groups"), 2),)), b"no")
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        (b"\0\0\0ab", "announces edits and has none"),
+        (b"\0\0\1\2\0ab", "is listed for new numbers and has none"),
+        (varint(2**40), "at most"),
+        (b"\0" + varint(2**40), "at most"),
+        (b"\0\0" + varint(2**62), "at most"),
+        (b"\0\0\1\0" + varint(2**62), "at most"),
+        (b"\1" + varint(2**40) + b"\0\0ab", "at most"),
+        (b"\xff" * 20, "has no end"),
+    ],
+)
+def test_broken_sections_are_refused_before_any_memory_is_taken(section, says):
+    with pytest.raises(BadFile, match=says):
+        decode(file_with(section), plain())
+
+
+def test_flipped_bits_of_edits_under_a_new_checksum_are_refused_or_harmless():
+    small = plain()
+    small[2].inner = nn.Identity()
+    small[1].num_groups = 2
+    small[0].weight.data = small[0].weight.data[:6]
+    small[0].bias.data = small[0].bias.data[:6]
+    small[1].weight.data, small[1].bias.data = small[1].weight.data[:6], small[1].bias.data[:6]
+    data = encode(small, plain())
+    size = read(data).edits.size_bytes
+    assert size > 5
+    refused = 0
+    for place in range(13 * 8, (13 + size) * 8):
+        broken = bytearray(data[:-4])
+        broken[place // 8] ^= 1 << place % 8
+        try:
+            assert isinstance(decode(sealed(bytes(broken)), plain()), nn.Module)
+        except CortadoError as error:
+            assert str(error).startswith("file: ")
+            refused += 1
+    assert refused > 6 * size
+
+
+def test_rubbish_as_edits_is_refused_or_a_network():
+    dice = random.Random(2)
+    for _ in range(400):
+        try:
+            decode(file_with(dice.randbytes(dice.randrange(1, 40))), plain())
+        except CortadoError as error:
+            assert str(error).startswith("file: ")

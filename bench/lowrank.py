@@ -54,8 +54,8 @@ TUNED = {
     "half_vgg": ("factorize/cp starts=1 sweeps=40", 0.38),
     "resnet_56": ("factorize/cp starts=1 sweeps=40", 0.385),
 }
-TUNE = "tune epochs={epochs} rate=5e-4 teacher=0.7 average=0.3 precision=bfloat16"
-EPOCHS = {"half_vgg": 4, "resnet_56": 2}
+TUNE = "tune epochs={epochs} rate=5e-4 teacher=0.7 average=0.3"
+EPOCHS = {"half_vgg": 2, "resnet_56": 1}
 
 
 def run() -> list[dict[str, Any]]:

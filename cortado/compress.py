@@ -108,7 +108,8 @@ class Run:
             raise type(error)(f"{where}: {error}") from error
         check_changed(where, method, before, picture(network))
         following = self.recipe.stages[number + 1] if number + 1 < len(self.recipe.stages) else None
-        due = self.recipe.match and method.lossy and not method.trains and not isinstance(following, Match)
+        moved = method.lossy and not method.trains and not method.keeps_moments
+        due = self.recipe.match and moved and not isinstance(following, Match)
         if due and matrices(network) != products:
             Match().apply(view, self.task)
         body = encode(network, self.plain)

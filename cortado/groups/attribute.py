@@ -27,7 +27,8 @@ def read_attribute(modules: dict[str, nn.Module], attribute: Attribute) -> int:
 
 def set_attributes(network: nn.Module, edits: Edits) -> dict[tuple[str, str], Any]:
     """Set attributes to new values; gives the old ones by (module, name), to set back."""
-    modules, before = dict(network.named_modules()), {}
+    modules = dict(network.named_modules())
+    before: dict[tuple[str, str], Any] = {}
     for attribute, value in edits.items():
         own = modules[attribute.path].__dict__
         before.setdefault((attribute.path, attribute.name), own[attribute.name])

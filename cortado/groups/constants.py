@@ -4,15 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import fx
 
 from cortado.groups.groups import Gone, Groups, staying
-from cortado.groups.step import Step, module_of, operator_name, shape_of, source_of
+from cortado.groups.step import Step, module_of, operator_name, source_of, untracked
 from cortado.groups.variables import Axis
 from cortado.groups.walk import signals_of
 
-SIZES = {"view": "size", "reshape": "shape", "_unsafe_view": "size", "expand": "size", "zeros": "size", "ones": "size",
-         "full": "size", "empty": "size", "new_zeros": "size", "new_ones": "size", "new_full": "size", "new_empty": "size"}  # fmt: skip
+SIZES = {
+    "reshape": "shape",
+    **dict.fromkeys(("view", "_unsafe_view", "expand", "zeros", "ones", "full", "empty"), "size"),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_empty"), "size"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,9 @@ def constants_of(groups: Groups) -> list[Constant]:
     walked = groups.walked
     found: list[Constant] = []
     for node in walked.captured.graph.nodes:
-        if node.op == "call_function" and not isinstance(node.target, str) and hasattr_schema(node):
+        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             found += Reader(Step(node, walked.variables, walked.known, walked.roles), walked.counted).constants()
     return [constant for constant in found if any(axis is not None for axis in constant.axes)]
-
-
-def hasattr_schema(node: fx.Node) -> bool:
-    return getattr(node.target, "_schema", None) is not None
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Reader:
     def repeats(self) -> list[Constant]:
         """How often an axis is repeated: what comes out over what goes in."""
         x, out = self.step.tensors()[0], self.outputs()
-        before: list[Axis] = [None] * (len(out) - len(x)) + self.resolved(x.signal)
+        before = untracked(len(out) - len(x)) + self.resolved(x.signal)
         given = self.step.arg("repeats") if self.step.name != "tile" else self.step.arg("dims")
         if isinstance(given, int):
             place = int(self.step.arg("dim")) % len(x)
@@ -205,7 +205,3 @@ def touching(groups: Groups, constant: Constant) -> set[int]:
     owner = {int(v): id(group) for group in groups.all for v in group.variables}
     values = np.unique(np.concatenate([axis.reshape(-1) for axis in constant.axes if axis is not None]))
     return {owner[v] for v in values.tolist() if v in owner}
-
-
-def shape_text(node: fx.Node) -> str:
-    return "x".join(map(str, shape_of(node)))

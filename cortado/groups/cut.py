@@ -1,11 +1,10 @@
 """Cut: remove units of groups from a network, in place: tensors in whatever form, attributes, and a proof that it is right."""
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
 from cortado.forms.hold import form_of, hold
@@ -111,16 +110,17 @@ def snapshot(layer: nn.Module) -> dict[str, Any]:
 def narrowed(layer: nn.Module, name: str, rows: dict[int, Any]) -> Any:
     """A parameter, buffer or form with fewer entries along some axes."""
     form = form_of(layer, name)
-    value = form if form is not None else layer._parameters.get(name, layer._buffers.get(name))
-    assert value is not None
-    device = next(iter(value.state_dict().values())).device if form is not None else value.device  # type: ignore[union-attr]
+    if form is not None:
+        device = next(iter(form.state_dict().values())).device
+        for axis, numbers in rows.items():
+            form = form.narrow(axis, torch.as_tensor(numbers, dtype=torch.int64, device=device))
+        return form
+    old = layer._parameters.get(name, layer._buffers.get(name))
+    assert old is not None
+    value = old.detach()
     for axis, numbers in rows.items():
-        keep = torch.as_tensor(numbers, dtype=torch.int64, device=device)
-        value = value.narrow(axis, keep) if form is not None else value.detach().index_select(axis, keep)  # type: ignore[union-attr, call-arg, arg-type]
-    if form is not None or name not in layer._parameters:
-        return value
-    old = layer._parameters[name]
-    return nn.Parameter(value, requires_grad=bool(old is not None and old.requires_grad))  # type: ignore[arg-type]
+        value = value.index_select(axis, torch.as_tensor(numbers, dtype=torch.int64, device=old.device))
+    return nn.Parameter(value, requires_grad=old.requires_grad) if name in layer._parameters else value
 
 
 def disagreement(network: nn.Module, groups: Groups, gone: Gone) -> float:

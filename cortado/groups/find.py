@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from cortado.groups.capture import capture
 from cortado.groups.collect import collect
 from cortado.groups.constants import Constant, changed, constants_of, touching
-from cortado.groups.groups import Frozen, Group, Groups, Gone
+from cortado.groups.groups import Frozen, Gone, Group, Groups
 from cortado.groups.solve import Solved, solve
 from cortado.groups.trial import Failure, attempt, tagged_numbers, upstream
 from cortado.groups.walk import walk

@@ -151,8 +151,10 @@ class Groups:
         """How many parameters the network has after the cut, tied ones once."""
         kept, total = self.kept_rows(self.gone(keeps)), 0
         parameters = set(self.walked.captured.program.graph_signature.inputs_to_parameters)
-        for node in self.walked.captured.tensors:
-            if node.name in parameters:
+        counted: set[tuple[str, ...]] = set()
+        for node, names in self.walked.captured.tensors.items():
+            if node.name in parameters and names not in counted:
+                counted.add(names)
                 sizes = shape_of(node)
                 total += int(np.prod([len(kept.get((node, d), range(s))) for d, s in enumerate(sizes)]))
         return total
@@ -160,7 +162,7 @@ class Groups:
 
 def staying(axis: np.ndarray, gone: Gone) -> np.ndarray:
     """For each entry whether none of its variables is removed."""
-    return ~(gone[np.where(axis < 0, 0, axis)] & (axis >= 0)).any(1)
+    return np.logical_not((gone[np.where(axis < 0, 0, axis)] & (axis >= 0)).any(1))
 
 
 def tracked_axes(walked: Walked) -> dict[tuple[fx.Node, int], np.ndarray]:

@@ -177,14 +177,15 @@ NORMS = {
     **dict.fromkeys(names("layer_norm rms_norm _fused_rms_norm native_layer_norm"), layer_norm),
     **dict.fromkeys(names("group_norm native_group_norm"), group_norm),
     **dict.fromkeys(names(
-        "mean sum var std var_mean std_mean max min amax amin norm linalg_vector_norm prod any all logsumexp argmax argmin median"
+        "mean sum var std var_mean std_mean max min amax amin norm linalg_vector_norm prod any all logsumexp argmax "
+        "argmin median"
     ), reduction),
-    **dict.fromkeys(names("softmax _softmax log_softmax _log_softmax cumsum cumprod flip fft_fft sort topk normalize"), along_one),
+    **dict.fromkeys(names("softmax _softmax log_softmax _log_softmax cumsum cumprod flip sort topk"), along_one),
     **dict.fromkeys(names(
         "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
         "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool1d_with_indices "
-        "max_pool2d_with_indices max_pool3d_with_indices upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d "
-        "upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact2d _upsample_bilinear2d_aa "
+        "max_pool2d_with_indices max_pool3d_with_indices upsample_nearest1d upsample_nearest2d upsample_nearest3d "
+        "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact2d _upsample_bilinear2d_aa "
         "_upsample_bicubic2d_aa grid_sampler grid_sampler_2d"
     ), space),
     "embedding": embedding, "index": index, "index_select": index_select, "prelu": prelu, "_prelu_kernel": prelu,
@@ -194,5 +195,5 @@ NORMS = {
     ), passing),
     **dict.fromkeys(names("zeros ones full empty new_zeros new_ones new_full new_empty scalar_tensor"), constant),
     **dict.fromkeys(names("zeros_like ones_like full_like empty_like fill zero rand_like randn_like"), like),
-    **dict.fromkeys(names("_assert_tensor_metadata _assert_async _assert_scalar sym_size item sym_constrain_range_for_size"), nothing),
+    **dict.fromkeys(names("_assert_tensor_metadata _assert_async _assert_scalar sym_size item"), nothing),
 }  # fmt: skip

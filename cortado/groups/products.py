@@ -76,7 +76,7 @@ def matrix_product(step: Step) -> Value:
     """(..., n, k) times (..., k, m): the inner axes are joined, the outer pass, batches are joined."""
     added = step.tensor("bias") or (step.tensor("self") if step.name.startswith(("addmm", "baddbmm")) else None)
     left = step.tensor("mat1") or step.tensor("batch1") or step.tensor("self")
-    right = step.tensor("mat2") or step.tensor("batch2") or step.tensor("other") or step.tensor("vec") or step.tensor("tensor")  # fmt: skip
+    right = next(filter(None, (step.tensor(name) for name in ("mat2", "batch2", "other", "vec", "tensor"))), None)
     assert left is not None and right is not None
     a, b = left.signal, right.signal
     step.role(left, len(a) - 1, "consumer")
@@ -140,7 +140,8 @@ def attention(step: Step) -> Value:
             again = np.concatenate([np.repeat(own, repeat, 0), again], 1)
         step.join(heads, again)
         step.heads(own)
-    batches = broadcast(step, [(s.signal[:-2], s.shape[:-2]) for s in (q, k)] if len(q) > 3 and q.shape[-3] == k.shape[-3] else [(q.signal[:-2], q.shape[:-2])])  # fmt: skip
+    alike = [q, k] if len(q) > 3 and q.shape[-3] == k.shape[-3] else [q]
+    batches = broadcast(step, [(given.signal[:-2], given.shape[:-2]) for given in alike])
     if len(v) > 3 and k.shape[-3] == v.shape[-3]:
         step.join(heads_read, v.signal[-3])
     step.heads(heads)

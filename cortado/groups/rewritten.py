@@ -21,7 +21,8 @@ class Rewritten(fx.Interpreter):
         """`tensor_of` gives the tensor of each placeholder of a parameter or buffer, cut already."""
         program = groups.walked.captured.program
         super().__init__(program.graph_module, garbage_collect_values=True)
-        self.groups, self.tensor_of, self.new = groups, tensor_of, {}
+        self.groups, self.tensor_of = groups, tensor_of
+        self.new: dict[fx.Node, list[tuple[str, int, int]]] = {}
         for constant, value in changed(groups.constants, gone):
             self.new.setdefault(constant.node, []).append((constant.argument, constant.place, value))
         self.given: dict[str, Any] = {}
@@ -33,7 +34,7 @@ class Rewritten(fx.Interpreter):
         names = program.graph_signature.user_inputs
         self.given = dict(zip(names, flat, strict=False))
         with silent_and_plain():
-            found = self.run(*[None] * sum(node.op == "placeholder" for node in self.module.graph.nodes))
+            found = self.run(*[None for node in program.graph.nodes if node.op == "placeholder"])
         return [value for value in torch.utils._pytree.tree_leaves(found) if isinstance(value, Tensor)]
 
     def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -55,17 +56,17 @@ class Rewritten(fx.Interpreter):
         args, kwargs = super().fetch_args_kwargs_from_env(n)
         if n not in self.new:
             return args, kwargs
-        args, kwargs = list(args), dict(kwargs)
+        changed_args, kwargs = list(args), dict(kwargs)
         order = [argument.name for argument in n.target._schema.arguments]  # type: ignore[union-attr]
         for argument, place, value in self.new[n]:
             at = order.index(argument)
-            old = kwargs[argument] if argument in kwargs else args[at]
+            old = kwargs[argument] if argument in kwargs else changed_args[at]
             made = value if place < 0 else [value if i == place else part for i, part in enumerate(old)]
             if argument in kwargs:
                 kwargs[argument] = made
             else:
-                args[at] = made
-        return tuple(args), kwargs
+                changed_args[at] = made
+        return tuple(changed_args), kwargs
 
 
 def tensors_at(network: nn.Module, groups: Groups) -> Callable[[fx.Node], Tensor]:

@@ -149,5 +149,6 @@ SHAPES = {
     ), move),
     **dict.fromkeys(names("expand expand_as broadcast_to"), expand), **dict.fromkeys(names("repeat tile"), repeat),
     "repeat_interleave": repeat_interleave, **dict.fromkeys(names("pad constant_pad_nd"), pad),
-    **dict.fromkeys(names("chunk split split_with_sizes unsafe_split unsafe_chunk"), parts), "slice": cut_out, "glu": gated, "roll": shift,
+    **dict.fromkeys(names("chunk split split_with_sizes unsafe_split unsafe_chunk"), parts),
+    "slice": cut_out, "glu": gated, "roll": shift,
 }  # fmt: skip

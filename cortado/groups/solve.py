@@ -9,7 +9,19 @@ from cortado.groups.attribute import Attribute, Edits, attributes_with, read_att
 from cortado.groups.constants import Constant
 from cortado.groups.tagged import Formula, Seen
 
-KNOWN_BY_WIDTH = {"in_channels", "out_channels", "in_features", "out_features", "num_features", "hidden_size", "input_size", "embedding_dim", "num_embeddings"}  # fmt: skip
+KNOWN_BY_WIDTH = set(
+    [
+        "in_channels",
+        "out_channels",
+        "in_features",
+        "out_features",
+        "num_features",
+        "hidden_size",
+        "input_size",
+        "embedding_dim",
+        "num_embeddings",
+    ]
+)
 
 
 @dataclass
@@ -35,7 +47,9 @@ def solve(network: nn.Module, seen: Seen, changed: list[tuple[Constant, int]]) -
         named = same_name(module, constant)
         if named is not None:
             solved.edits[named] = new
-        elif not by_formula(seen, constant, new, value, solved.edits) and not by_value(module, constant, new, solved.edits):  # fmt: skip
+        elif by_formula(seen, constant, new, value, solved.edits):
+            continue
+        elif not by_value(module, constant, new, solved.edits):
             solved.open.append(constant)
     return solved
 

@@ -129,8 +129,13 @@ def blank(node: fx.Node) -> Value:
     """Signals of which nothing can go, as many as the node gives."""
     value = node.meta.get("val")
     if isinstance(value, (tuple, list)):
-        return [[None] * part.dim() if isinstance(part, Tensor) else [] for part in value]
-    return [None] * value.dim() if isinstance(value, Tensor) else None
+        return [untracked(part.dim()) if isinstance(part, Tensor) else [] for part in value]
+    return untracked(value.dim()) if isinstance(value, Tensor) else None
+
+
+def untracked(rank: int) -> Signal:
+    """Axes of which nothing can go."""
+    return [None for _ in range(rank)]
 
 
 def operator_name(node: fx.Node) -> str:

@@ -33,7 +33,10 @@ def walk(captured: Captured) -> Walked:
     walked = Walked(captured, variables, {})
     for node in captured.graph.nodes:
         if node.op == "placeholder":
-            walked.known[node] = entering(captured, variables, node)
+            # A tensor that two layers share may have a placeholder for each.
+            mine = captured.tensors.get(node)
+            same = next((n for n in walked.known if mine and captured.tensors.get(n) == mine), None)
+            walked.known[node] = entering(captured, variables, node) if same is None else walked.known[same]
         elif node.op == "call_function":
             walked.known[node] = follow(Step(node, variables, walked.known, walked.roles, walked.counted))
         elif node.op == "output":

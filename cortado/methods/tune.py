@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from cortado.method import Method, knob
 from cortado.network.learning import only_learning
 from cortado.network.view import View
+from cortado.penalties.penalty import Extra, penalty
 from cortado.task import Task
 from cortado.tune import OPTIMIZERS, SCHEDULES, Plan, train
 
@@ -16,7 +19,7 @@ class Tune(Method):
     """The training loop on the task's own loss, and on the plain network's outputs when `teacher` is above 0.
 
     A mask, codes or codebook stay as they are: only their floats learn. In Python, cortado.tune.train takes any
-    optimizer, schedule, penalty and teachers.
+    optimizer, schedule, penalty and teachers. `penalty` pulls weights towards what can be cut or factored afterwards.
     """
 
     trains = True
@@ -44,11 +47,31 @@ class Tune(Method):
         "auto", one_of=("auto", "float32", "bfloat16"), says="of the products; auto takes what is fast"
     )
 
+    penalty: str = knob("", says="what is added to the loss: low_rank, gains, or package.module:Class; empty: nothing")
+    strength: float = knob(1e-4, low=0.0, says="factor of the penalty")
+    growing: bool = knob(False, says="let the strength grow from 0 over the training")
+
     def apply(self, view: View, task: Task) -> None:
+        extra, count = self.penalised(view, task)
         with only_learning(view, None if self.where == "*" else view.weights(self.where)):
             train(view.network, task, Plan(
                 epochs=self.epochs, rate=self.rate, optimizer=self.optimizer, schedule=self.schedule, momentum=self.momentum,
                 decay=self.decay, batch=self.batch, average=self.average, warmup=self.warmup, clip=self.clip,
                 precision=self.precision, teachers=(view.plain,) if self.teacher else (), temperature=4.0,
                 hard=1.0 - self.teacher, soft=self.teacher, seed=task.seed, says=self.name(), progress=view.progress,
+                penalty=extra, after_batch=count,
             ))  # fmt: skip
+
+    def penalised(self, view: View, task: Task) -> tuple[Extra | None, Callable[[nn.Module, int], None] | None]:
+        """The penalty with its strength, and what has to be told of every step where the strength grows."""
+        if not self.penalty:
+            return None, None
+        plain = penalty(self.penalty).of(view, view.weights(self.where), task)
+        if not self.growing:
+            return lambda network: self.strength * plain(network), None
+        done, total = [0.0], max(1.0, self.epochs * len(task.train) / (self.batch or task.batch))
+
+        def count(network: nn.Module, step: int) -> None:
+            done[0] = min(1.0, step / total)
+
+        return lambda network: self.strength * done[0] * plain(network), count

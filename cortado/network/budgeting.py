@@ -2,7 +2,7 @@
 
 from math import prod
 
-import numpy as np
+from torch import fx
 
 from cortado.groups.groups import Groups, Keeps
 from cortado.groups.step import shape_of
@@ -21,7 +21,7 @@ class Costs:
         """`of`: "multiply_adds" or "parameters"."""
         self.groups: Groups = view.groups
         rows = {row.path: row for row in profile(view.network, view.example).rows}
-        self.parts: list[tuple[float, list[tuple[int, object]]]] = []
+        self.parts: list[tuple[float, fx.Node]] = []
         self.fixed = 0.0
         spoken = set()
         for node, names in self.groups.walked.captured.tensors.items():
@@ -34,7 +34,7 @@ class Costs:
                 cost = float(rows[layer].multiply_adds or 0.0)
             else:
                 continue
-            self.parts.append((cost, [(axis, node) for axis in range(len(shape))]))
+            self.parts.append((cost, node))
         counted = sum(cost for cost, _ in self.parts)
         total = sum(row.multiply_adds or 0.0 for row in rows.values()) if of == "multiply_adds" else counted
         self.fixed, self.total = total - counted, total
@@ -43,10 +43,10 @@ class Costs:
         """The predicted cost when only these units stay."""
         kept = self.groups.kept_rows(self.groups.gone(keeps))
         total = self.fixed
-        for cost, axes in self.parts:
-            sizes = [shape_of(node)[axis] for axis, node in axes]  # type: ignore[arg-type]
-            left = [len(kept[node, axis]) if (node, axis) in kept else size for (axis, node), size in zip(axes, sizes, strict=True)]  # type: ignore[index]  # fmt: skip
-            total += cost * float(np.prod(np.array(left) / np.array(sizes)))
+        for cost, node in self.parts:
+            for axis, size in enumerate(shape_of(node)):
+                cost *= len(kept[node, axis]) / size if (node, axis) in kept else 1.0
+            total += cost
         return total
 
     def share(self, keeps: Keeps) -> float:

@@ -1,6 +1,5 @@
 """Every Python block of every page runs, every shell line parses, every link leads somewhere."""
 
-import ast
 import pkgutil
 import re
 import shlex

@@ -53,7 +53,7 @@ class PruneChannels(Method):
 
     def chosen(self, view: View) -> list[Group]:
         """The groups all of whose weights `where` takes.  Raises BadValue when there is none."""
-        groups = [group for group in self.candidates(view)]
+        groups = self.candidates(view)
         if self.where == "*":
             found = groups
         else:

@@ -73,7 +73,10 @@ def capture(network: nn.Module, example: Any) -> Captured:
     twin = plain_twin(network)
     device = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
     named = {k: to_device(v, device) for k, v in example.items()} if isinstance(example, dict) else {}
-    given = () if named else tuple(to_device(p, device) for p in example) if isinstance(example, tuple) else (to_device(example, device),)  # fmt: skip
+    if named:
+        given: tuple[Any, ...] = ()
+    else:
+        given = tuple(to_device(p, device) for p in (example if isinstance(example, tuple) else (example,)))
     try:
         with silent_and_plain():
             program = torch.export.export(twin, given, named, strict=False)

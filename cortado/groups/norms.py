@@ -185,7 +185,8 @@ NORMS = {
         "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
         "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool1d_with_indices "
         "max_pool2d_with_indices max_pool3d_with_indices upsample_nearest1d upsample_nearest2d upsample_nearest3d "
-        "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact2d _upsample_bilinear2d_aa "
+        "upsample_linear1d upsample_bilinear2d upsample_trilinear3d "
+        "upsample_bicubic2d _upsample_nearest_exact2d _upsample_bilinear2d_aa "
         "_upsample_bicubic2d_aa grid_sampler grid_sampler_2d"
     ), space),
     "embedding": embedding, "index": index, "index_select": index_select, "prelu": prelu, "_prelu_kernel": prelu,

@@ -9,19 +9,11 @@ from cortado.groups.attribute import Attribute, Edits, attributes_with, read_att
 from cortado.groups.constants import Constant
 from cortado.groups.tagged import Formula, Seen
 
-KNOWN_BY_WIDTH = set(
-    [
-        "in_channels",
-        "out_channels",
-        "in_features",
-        "out_features",
-        "num_features",
-        "hidden_size",
-        "input_size",
-        "embedding_dim",
-        "num_embeddings",
-    ]
-)
+KNOWN_BY_WIDTH = (
+    "in_channels", "out_channels", "in_features", "out_features", "num_features", "hidden_size", "input_size",
+    "embedding_dim", "num_embeddings",
+)  # fmt: skip
+"""What follows from the shapes of a layer's tensors, and is set from them."""
 
 
 @dataclass

@@ -88,27 +88,27 @@ def test_training_with_gains_shrinks_them():
     for strength in (0.0, 0.05):
         view, task = seen("residual")
         Tune(epochs=10, rate=0.02, schedule="constant", penalty="gains", strength=strength).apply(view, task)
-        found[strength] = float(Gains().of(view, view.weights("*"), task)(view.network))
+        found[strength] = Gains().of(view, view.weights("*"), task)(view.network).item()
     assert found[0.05] < 0.8 * found[0.0]
 
 
 def test_growing_strength_begins_at_zero():
     view, task = seen("mlp")
     extra, count = Tune(penalty="low_rank", strength=1.0, growing=True, epochs=2.0).penalised(view, task)
-    assert float(extra(view.network)) == 0.0
-    whole = float(LowRank().of(view, view.weights("*"), task)(view.network))
+    assert extra(view.network).item() == 0.0
+    whole = LowRank().of(view, view.weights("*"), task)(view.network).item()
     count(view.network, 4)
-    assert float(extra(view.network)) == pytest.approx(whole / 2)
+    assert extra(view.network).item() == pytest.approx(whole / 2)
     count(view.network, 8)
-    assert float(extra(view.network)) == pytest.approx(whole)
+    assert extra(view.network).item() == pytest.approx(whole)
 
 
 def test_penalty_of_ones_own_is_found_by_its_path():
     assert isinstance(penalty("tests.penalties.test_penalties:Own"), Own)
     view, task = seen("mlp")
-    before = float(sum((p**2).sum() for p in view.network.parameters()))
+    before = sum((p**2).sum().item() for p in view.network.parameters())
     Tune(epochs=5, rate=0.01, penalty="tests.penalties.test_penalties:Own", strength=10.0).apply(view, task)
-    assert float(sum((p**2).sum() for p in view.network.parameters())) < before
+    assert sum((p**2).sum().item() for p in view.network.parameters()) < before
 
 
 @pytest.mark.parametrize(

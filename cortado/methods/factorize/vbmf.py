@@ -1,6 +1,7 @@
 """VBMF: how many singular values of a matrix stand out of noise, in closed form."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -42,9 +43,8 @@ def free_energy(x: Tensor, aspect: float, limit: float) -> float:
     return float((under - under.log()).sum() + gained)
 
 
-def least(function: object, low: float, high: float, grid: int = 64, steps: int = 40) -> float:
+def least(function: Callable[[float], float], low: float, high: float, grid: int = 64, steps: int = 40) -> float:
     """Where a function of one number is least: the best of a grid, then golden sections around it."""
-    assert callable(function)
     places = [low + (high - low) * step / grid for step in range(grid + 1)]
     best = min(range(grid + 1), key=lambda at: function(places[at]))
     left, right = places[max(0, best - 1)], places[min(grid, best + 1)]

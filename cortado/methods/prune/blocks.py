@@ -54,11 +54,11 @@ class PruneBlocks(Method):
                 least = min(hurts, key=lambda path: hurts[path])
                 if not math.isfinite(hurts[least]):
                     raise BadNetwork(
-                        f"{self.name()}: the network runs without none of {', '.join(blocks)}. Raise keep."
+                        f"{self.name()}: the network fails without any one of {', '.join(blocks)}. Raise keep."
                     )
                 view.replace(least, Passing())
                 blocks.remove(least)
-                bar.step()
+                bar.advance()
 
     def goal(self, view: View, present: int, able: int) -> int:
         """How many blocks are to go."""

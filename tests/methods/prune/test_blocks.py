@@ -1,0 +1,136 @@
+"""prune/blocks: the blocks that do nothing go first, and the file has nothing of them."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cortado.compress import compress
+from cortado.errors import BadTask, BadValue, NothingChanged
+from cortado.file.artifact import load, save
+from cortado.layers.passing import Passing
+from cortado.measure import mean_score
+from cortado.methods.prune.blocks import PruneBlocks
+from cortado.network.view import View
+from cortado.task import Data, Task
+
+STRENGTHS = (0.8, 0.0, 0.05, 1.5, 0.3)
+
+
+class Block(nn.Module):
+    """Adds so much of something to its input."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength, self.inner = strength, nn.Linear(8, 8)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        return signal + self.strength * torch.tanh(self.inner(signal))
+
+
+class Net(nn.Module):
+    """Blocks of known strengths; their outputs for a sequence if asked."""
+
+    def __init__(self, strengths: tuple[float, ...] = STRENGTHS, flat: bool = True) -> None:
+        super().__init__()
+        self.flat = flat
+        self.enter, self.head = nn.Linear(6, 8), nn.Linear(8, 4)
+        self.blocks = nn.Sequential(*(Block(strength) for strength in strengths))
+
+    def forward(self, signal: Tensor) -> Tensor:
+        found = self.head(self.blocks(self.enter(signal)))
+        return found if self.flat else found[:, :, None]
+
+
+def net(strengths=STRENGTHS):
+    torch.manual_seed(1)
+    return Net(strengths).eval()
+
+
+def task():
+    """What the network says itself is right: any change costs."""
+    inputs = torch.randn(192, 6, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        targets = net()(inputs).argmax(1)
+    return Task(*(Data(inputs[a:b], targets[a:b]) for a, b in ((0, 96), (96, 144), (144, 192))))
+
+
+def gone(network):
+    return [number for number, block in enumerate(network.blocks) if isinstance(block, Passing)]
+
+
+def pruned(method, network=None):
+    network = network or net()
+    method.apply(View(network, net(), task().example), task())
+    return network
+
+
+@pytest.mark.parametrize("by", ["kl", "loss"])
+def test_block_that_does_nothing_goes_first(by):
+    assert gone(pruned(PruneBlocks(count=1, by=by))) == [1]
+
+
+def test_every_next_block_is_the_one_whose_absence_then_costs_least():
+    network, inputs = pruned(PruneBlocks(count=3, by="kl")), task().calibration.inputs
+    wanted, now = net(), functional.log_softmax(net()(inputs), 1)
+    for _ in range(3):
+        costs = {}
+        for number, block in enumerate(wanted.blocks):
+            if not isinstance(block, Passing):
+                wanted.blocks[number] = nn.Identity()
+                share = functional.log_softmax(wanted(inputs), 1)
+                costs[number] = float((now.exp() * (now - share)).sum(1).mean())
+                wanted.blocks[number] = block
+        wanted.blocks[min(costs, key=costs.get)] = Passing()
+    assert gone(network) == gone(wanted)
+
+
+def test_share_counts_what_went_before():
+    once = pruned(PruneBlocks(keep=0.8))
+    assert len(gone(once)) == 1
+    assert len(gone(pruned(PruneBlocks(keep=0.4), once))) == 3
+    with pytest.raises(NothingChanged, match="prune/blocks: keep=0.4 leaves all 2 blocks of Net. Lower keep"):
+        pruned(PruneBlocks(keep=0.4), once)
+
+
+def test_where_takes_blocks_whose_matrices_it_takes_all():
+    assert gone(pruned(PruneBlocks(count=1, where="blocks.3*, blocks.0*"))) == [0]
+    with pytest.raises(BadValue, match="3 blocks are to go and only 2 of 5 can"):
+        pruned(PruneBlocks(count=3, where="blocks.3*, blocks.0*"))
+    with pytest.raises(NothingChanged, match="Net has no block to put out where head"):
+        pruned(PruneBlocks(where="head"))
+
+
+def test_network_without_blocks_is_told_in_words():
+    plain = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    with pytest.raises(NothingChanged, match="stage 1 .*Sequential has no block to put out where .*Use prune/channels"):
+        compress(plain, task(), [PruneBlocks()])
+
+
+def test_outputs_that_are_no_classes_need_the_loss():
+    network = Net(flat=False).eval()
+    with pytest.raises(BadTask, match=r"by=kl needs outputs of shape \(N, classes\), got \(96, 4, 1\). Take by=loss"):
+        PruneBlocks().apply(View(network, network, task().example), task())
+
+
+def test_removed_blocks_are_reported_stored_and_restored(tmp_path):
+    plain = net()
+    small, report = compress(plain, task(), "prune/blocks count=2")
+    assert len(gone(small)) == 2 and not gone(plain)
+    assert [row.form for row in report.layers].count("removed") == 4
+    size_bytes = save(small, tmp_path / "net.cortado", plain)
+    again = load(tmp_path / "net.cortado", net)
+    assert report.size_bytes == size_bytes
+    example = task().verdict.inputs
+    assert torch.equal(again(example), small(example)) and gone(again) == gone(small)
+    assert "removed" in str(report) and "removed" in report.html()
+    assert mean_score(small, task().verdict, task().score) == pytest.approx(report.verdict.compressed)
+
+
+def test_blocks_go_on_being_pruned_shared_and_trained():
+    plain = net()
+    recipe = (
+        "prune/blocks count=2 | prune/weights keep=0.5 | tune epochs=1 | share/kmeans bits=3 | prune/blocks count=1"
+    )
+    small, _ = compress(plain, task(), recipe)
+    assert len(gone(small)) == 3 and bool(torch.isfinite(small(task().example)).all())

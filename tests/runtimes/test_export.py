@@ -1,0 +1,96 @@
+"""Export: a folder that is whole or not there, and an error in words where outputs differ."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from cortado.errors import BadNetwork, BadValue, OutputsDiffer
+from cortado.measure import mean_score
+from cortado.runtimes.compare import blamed_layer, compare
+from cortado.runtimes.export import export
+from cortado.runtimes.runtime import Running, runtime_by_name
+from cortado.runtimes.torch_eager import TorchEager, TorchSession
+from tests.laws.tiny_nets import BY_NAME
+from tests.runtimes.networks import OneOfTwo, Wrong, pair_task
+from tests.runtimes.test_runtimes import Rare
+
+NET = BY_NAME["residual"]
+
+
+def activated() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 4)).eval()
+
+
+def test_export_writes_the_file_and_what_it_is(tmp_path):
+    network, task = NET.make(), NET.task()
+    row = export(network, task, runtime_by_name("onnxruntime"), tmp_path / "out")
+    facts = json.loads((tmp_path / "out/export.json").read_text())
+    assert facts["file"] == "net.onnx" and (tmp_path / "out/net.onnx").stat().st_size == row.size_bytes
+    assert row.difference < 1e-5 and row.same_top == 1 and row.samples == len(task.choice)
+    assert row.score == row.torch_score == pytest.approx(mean_score(network, task.choice, task.score))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_export_replaces_an_export_and_nothing_else(tmp_path):
+    runtime = TorchEager()
+    export(NET.make(), NET.task(), runtime, tmp_path / "out")
+    export(NET.make(), NET.task(), runtime, tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("dear")
+    with pytest.raises(BadValue, match="no export wrote"):
+        export(NET.make(), NET.task(), runtime, tmp_path / "mine")
+    assert (tmp_path / "mine/letter.txt").read_text() == "dear"
+    with pytest.raises(BadValue, match="does not exist"):
+        export(NET.make(), NET.task(), runtime, tmp_path / "no/such")
+
+
+def test_export_takes_several_inputs(tmp_path):
+    row = export(OneOfTwo().eval(), pair_task(), runtime_by_name("onnxruntime"), tmp_path / "out")
+    assert row.samples == 10 and row.same_top == 1
+
+
+def test_outputs_that_differ_are_an_error_that_names_the_layer(tmp_path):
+    with pytest.raises(OutputsDiffer, match=r"wrong|networks: outputs differ .* It begins at 3 \(GELU\)"):
+        export(activated(), BY_NAME["mlp"].task(), Wrong(), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tolerance_lets_more_through(tmp_path):
+    row = export(activated(), BY_NAME["mlp"].task(), Wrong(), tmp_path / "out", tolerance=10.0)
+    assert row.difference > 1e-3
+
+
+def test_no_layer_is_blamed_where_none_is_wrong():
+    assert blamed_layer(TorchEager(), activated(), torch.randn(4, 12), 1e-3) is None
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_nothing_is_left_when_a_runtime_lacks_an_operator(name, tmp_path):
+    network = nn.Sequential(nn.Linear(12, 4), Rare()).eval()
+    with pytest.raises(BadNetwork, match="bessel_y1"):
+        export(network, BY_NAME["mlp"].task(), runtime_by_name(name), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_compare_counts_equal_tops():
+    class Swapped(nn.Module):
+        """Right for every second sample of a batch."""
+
+        def forward(self, signal):
+            made = signal.clone()
+            made[::2] = made[::2].flip(1)
+            return made
+
+    data = BY_NAME["mlp"].task().choice
+    agreement = compare(TorchSession(Swapped(), (), 1), nn.Identity(), data)
+    assert agreement.same_top == 0.5 and agreement.score is None and agreement.difference > 0.1
+
+
+def test_running_a_session_is_scored_like_a_network(tmp_path):
+    network, task = NET.make(), NET.task()
+    runtime = TorchEager()
+    session = runtime.load(runtime.lower(network, task.example, tmp_path), 1)
+    assert mean_score(Running(session), task.choice, task.score) == mean_score(network, task.choice, task.score)

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-BATCH = 2
 LOW, HIGH = 0.3, 10.0
 """Standard deviations of a layer's outputs between which its weight is left as it was drawn."""
 
@@ -24,10 +23,10 @@ class Entry:
     make: Callable[[], nn.Module]
     inputs: tuple[tuple[Any, ...], ...]
 
-    def example(self, seed: int = 0) -> Any:
+    def example(self, seed: int = 0, batch: int = 2) -> Any:
         """Random inputs: a tensor, or a tuple of tensors where the network takes several."""
         generator = torch.Generator().manual_seed(seed)
-        made = tuple(drawn(shape, generator) for shape in self.inputs)
+        made = tuple(drawn(shape, batch, generator) for shape in self.inputs)
         return made[0] if len(made) == 1 else made
 
     def network(self, seed: int = 0) -> nn.Module:
@@ -36,16 +35,16 @@ class Entry:
             torch.manual_seed(seed)
             network = self.make().eval().requires_grad_(True)
             enliven(network)
-            carry_signal(network, self.example(seed))
+            carry_signal(network, self.example(seed + 1, batch=8))
         return network
 
 
-def drawn(shape: tuple[Any, ...], generator: torch.Generator) -> Tensor:
+def drawn(shape: tuple[Any, ...], batch: int, generator: torch.Generator) -> Tensor:
     """One input with its batch."""
     if shape[-1] == "whole":
         *sizes, limit, _ = shape
-        return torch.randint(limit, (BATCH, *sizes), generator=generator)
-    return torch.randn(BATCH, *shape, generator=generator)
+        return torch.randint(limit, (batch, *sizes), generator=generator)
+    return torch.randn(batch, *shape, generator=generator)
 
 
 def enliven(network: nn.Module) -> None:
@@ -73,7 +72,7 @@ def within_channels(signal: Tensor, axis: int) -> Tensor:
 
 
 def carry_signal(network: nn.Module, example: Any) -> None:
-    """Let the signal neither fade nor burst on its way, by one run on the example.
+    """Let the signal neither fade nor burst on its way, by one run on `example`.
 
     Fresh weights of a deep network often give outputs that hardly depend on the inputs, and then a wrong cut of an early
     layer would not show. Weights whose layer's outputs are far from unit size are scaled, and batch norms are given the
@@ -95,7 +94,7 @@ def carry_signal(network: nn.Module, example: Any) -> None:
             done.add(id(norm))
             means = signal.transpose(0, 1).flatten(1).mean(1)
             own = within_channels(signal, 1)
-            spread = own + own.mean() + 1e-3
+            spread = own + signal.var() + 1e-3
             norm.running_mean.copy_(means + 0.1 * spread.sqrt() * torch.randn_like(spread))
             norm.running_var.copy_(spread * (0.5 + torch.rand_like(spread)))
 

@@ -104,7 +104,7 @@ MIXED: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("davit_tiny", 64, {}),
     ("focalnet_tiny_srf", 64, {}),
     ("gcvit_xxtiny", 64, {"img_size": 64}),
-    ("halonet26t", 64, {}),
+    ("halonet26t", 128, {}),
     ("botnet26t_256", 64, {"img_size": 64}),
     ("lambda_resnet26rpt_256", 64, {"img_size": 64}),
     ("hiera_tiny_224", 224, {}),

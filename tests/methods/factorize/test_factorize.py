@@ -1,0 +1,340 @@
+"""Factorisations against mathematics: exact where the weight has the structure, best of their rank where it has not."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cortado.errors import NothingChanged
+from cortado.forms.dense import Dense
+from cortado.forms.hold import form_of
+from cortado.forms.low_rank import LowRank
+from cortado.forms.quantized import Quantized
+from cortado.lowering.factors import factored
+from cortado.method import Method
+from cortado.methods.factorize.cp import FactorizeCp, decompose, outer_sum
+from cortado.methods.factorize.followers import followers
+from cortado.methods.factorize.jaderberg import FactorizeJaderberg
+from cortado.methods.factorize.nonlinear import FactorizeNonlinear, Fit
+from cortado.methods.factorize.predict import FactorizePredict, by_distance, telling
+from cortado.methods.factorize.response import FactorizeResponse
+from cortado.methods.factorize.signals import patches
+from cortado.methods.factorize.svd import FactorizeSvd
+from cortado.methods.factorize.tucker import FactorizeTucker
+from cortado.methods.factorize.vbmf import vbmf_rank
+from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.network.profile import profile
+from cortado.network.view import View
+from cortado.task import Data, Task
+
+EVERY: dict[str, Method] = {
+    "svd": FactorizeSvd(),
+    "response": FactorizeResponse(),
+    "jaderberg 1": FactorizeJaderberg(kind=1),
+    "jaderberg 2": FactorizeJaderberg(),
+    "jaderberg 2, filters": FactorizeJaderberg(fit="filters"),
+    "cp": FactorizeCp(starts=1, sweeps=10),
+    "tucker": FactorizeTucker(),
+    "nonlinear": FactorizeNonlinear(rounds=2),
+    "nonlinear, columns": FactorizeNonlinear(chain="columns", rounds=2),
+}
+every_method = pytest.mark.parametrize("name", list(EVERY))
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
+
+
+class Net(nn.Module):
+    """Two convolutions with norms, of which one is followed by a ReLU, a depthwise one, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.one_norm = nn.Conv2d(3, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+        self.two, self.two_norm = nn.Conv2d(12, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+        self.own = nn.Conv2d(12, 12, 3, padding=1, groups=12)
+        self.three = nn.Conv2d(12, 16, 3, stride=2)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal = torch.relu(self.one_norm(self.one(images)))
+        signal = signal + self.two_norm(self.two(signal))
+        return self.head(torch.relu(self.three(self.own(signal))).mean((2, 3)))
+
+
+def problem() -> tuple[View, Task, nn.Module]:
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        network = Net()
+    smooth = functional.avg_pool2d(random(96, 3, 12, 12), 3, 1, 1) * 3
+    for norm in (network.one_norm, network.two_norm):
+        norm.weight.data.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(1))
+        norm.bias.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(2))
+    network.train()
+    for _ in range(20):
+        network(smooth)
+    data = Data(smooth, torch.zeros(96, dtype=torch.long))
+    task = Task(data, data, data, calibration=data)
+    plain = network.eval()
+    return View(copy.deepcopy(plain), plain, task.example), task, plain
+
+
+def lost(view: View, plain: nn.Module, task: Task) -> float:
+    """Squared error of the outputs, as a share of their variance."""
+    inputs = task.calibration.inputs
+    with torch.no_grad():
+        wanted = plain(inputs)
+        return float(((view.network(inputs) - wanted) ** 2).mean() / wanted.var(0).mean())
+
+
+@every_method
+def test_method_keeps_the_share_of_multiply_adds_and_little_is_lost(name):
+    view, task, plain = problem()
+    method, whole = EVERY[name], profile(plain, task.example)
+    method.apply(view, task)
+    held = [path for path, layer in view.network.named_modules() if isinstance(form_of(layer, "weight"), LowRank)]
+    assert held and "own" not in held
+    targets = ("one", "two", "three", "head") if name in ("svd", "response", "nonlinear") else ("one", "two", "three")
+    small = profile(view.network, task.example)
+    before, after = (sum(table.row(path).multiply_adds for path in targets) for table in (whole, small))
+    assert after <= 0.5 * before
+    run = profile(factored(view.network), task.example).total("multiply_adds")
+    assert run == small.total("multiply_adds")
+    assert lost(view, plain, task) < 0.6
+
+
+def test_fits_to_outputs_lose_less_than_fits_to_filters():
+    found = {}
+    for fit in ("filters", "outputs"):
+        for kind in (1, 2):
+            view, task, plain = problem()
+            FactorizeJaderberg(kind=kind, fit=fit, where="one, two, three").apply(view, task)
+            found[fit, kind] = lost(view, plain, task)
+    assert found["outputs", 1] < found["filters", 1] and found["outputs", 2] < found["filters", 2]
+
+
+def test_nonlinear_asymmetric_loses_less_than_linear_at_equal_ranks():
+    found = []
+    for method in (
+        FactorizeResponse(rank=4, where="one, two, three"),
+        FactorizeNonlinear(rank=4, where="one, two, three"),
+    ):
+        view, task, plain = problem()
+        method.apply(view, task)
+        found.append(lost(view, plain, task))
+    assert found[1] < found[0]
+
+
+def test_svd_is_the_closest_weight_of_its_rank():
+    view, task, plain = problem()
+    FactorizeSvd(rank=3, where="two").apply(view, task)
+    u, s, v = torch.linalg.svd(plain.two.weight.detach().flatten(1), full_matrices=False)
+    torch.testing.assert_close(view.network.two.weight.flatten(1), (u[:, :3] * s[:3]) @ v[:3], rtol=1e-4, atol=1e-5)
+
+
+def outputs_of(network: nn.Module, path: str, task: Task) -> Tensor:
+    found = []
+    hook = network.get_submodule(path).register_forward_hook(lambda layer, inputs, output: found.append(output))
+    with torch.no_grad():
+        network(task.calibration.inputs)
+    hook.remove()
+    return found[0].movedim(1, -1).flatten(0, -2) if found[0].dim() == 4 else found[0]
+
+
+def test_response_leaves_the_variance_of_the_lost_axes_and_no_mean():
+    view, task, plain = problem()
+    FactorizeResponse(rank=4, where="three").apply(view, task)
+    wanted, made = (outputs_of(network, "three", task) for network in (plain, view.network))
+    axes = torch.linalg.eigvalsh(torch.cov(wanted.T.double(), correction=0))
+    error = ((wanted - made).double() ** 2).mean(0).sum()
+    torch.testing.assert_close(error, axes[:-4].sum(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(made.mean(0), wanted.mean(0), rtol=1e-3, atol=1e-4)
+
+
+@every_method
+def test_mean_of_responses_behind_a_norm_is_kept(name):
+    view, task, plain = problem()
+    if name == "jaderberg 2, filters":
+        pytest.skip("looks at no data")
+    method = type(EVERY[name])(**knobs(EVERY[name]))
+    if isinstance(method, FactorizeSvd):
+        pytest.skip("looks at no data")
+    method.apply(view, task)
+    wanted, made = (outputs_of(network, "one_norm", task) for network in (plain, view.network))
+    bound = 0.15 if "nonlinear" in name else 0.05
+    assert float((wanted.mean(0) - made.mean(0)).abs().max()) < bound
+
+
+def knobs(method: Method) -> dict[str, object]:
+    """The method's own knobs, for the first convolution."""
+    values = {field: getattr(method, field) for field in method.__dataclass_fields__}
+    return values | {"where": "one", "keep": 0.5}
+
+
+def layered(weight: Tensor) -> tuple[View, Task]:
+    """A network of one convolution with this weight."""
+    layer = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2:], padding=1)
+    layer.weight.data.copy_(weight)
+    data = Data(random(32, weight.shape[1], 8, 8), torch.zeros(32, dtype=torch.long))
+    task = Task(data, data, data, calibration=data)
+    network = nn.Sequential(layer, nn.ReLU(), nn.Flatten())
+    return View(network, network, task.example), task
+
+
+@pytest.mark.parametrize("fit", ["filters", "outputs"])
+def test_columns_and_rows_are_found_again(fit):
+    weight = torch.einsum("kci,nkj->ncij", random(3, 6, 3), random(8, 3, 3))
+    view, task = layered(weight)
+    FactorizeJaderberg(rank=3, fit=fit).apply(view, task)
+    torch.testing.assert_close(view.network[0].weight.detach(), weight, rtol=1e-3, atol=1e-3)
+
+
+def test_a_basis_of_each_input_is_found_again():
+    weight = torch.einsum("ncm,cmi,cmj->ncij", random(20, 6, 1), random(6, 1, 3), random(6, 1, 3))
+    view, task = layered(weight)
+    FactorizeJaderberg(kind=1, rank=1, fit="filters").apply(view, task)
+    torch.testing.assert_close(view.network[0].weight.detach(), weight, rtol=1e-3, atol=1e-3)
+    chain = factored(view.network)[0]
+    assert [layer.groups for layer in chain] == [6, 6, 1]
+
+
+def test_sum_of_outer_products_is_found_again():
+    factors = [random(size, 4) for size in (8, 6, 3, 3)]
+    tensor = outer_sum(factors)
+    torch.testing.assert_close(tensor, torch.einsum("nr,cr,ir,jr->ncij", *factors))
+    made = decompose(tensor, 4, 300, 1e-7, torch.Generator().manual_seed(3))
+    assert float((outer_sum(made) - tensor).norm() / tensor.norm()) < 0.02
+
+
+def test_core_is_found_again_with_the_ranks_of_vbmf():
+    weight = torch.einsum("na,abij,cb->ncij", random(20, 4), random(4, 3, 3, 3), random(18, 3))
+    view, task = layered(weight + 0.01 * random(*weight.shape, seed=5))
+    FactorizeTucker(ranks="vbmf", fit="filters").apply(view, task)
+    assert [tuple(layer.weight.shape) for layer in factored(view.network)[0]] == [
+        (3, 18, 1, 1),
+        (4, 3, 3, 3),
+        (20, 4, 1, 1),
+    ]
+    torch.testing.assert_close(view.network[0].weight.detach(), weight, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 5])
+@pytest.mark.parametrize("shape", [(40, 150), (150, 40), (60, 60)])
+def test_vbmf_counts_what_stands_out_of_noise(rank, shape):
+    matrix = random(shape[0], max(rank, 1))[:, :rank] @ random(max(rank, 1), shape[1])[:rank]
+    assert vbmf_rank(matrix + 0.3 * random(*shape, seed=9)) == rank
+
+
+def test_auxiliary_responses_are_the_best_there_are():
+    """Against a fine grid, entry by entry."""
+    fit = Fit.__new__(Fit)
+    fit.wanted, made = random(50, 4, seed=1), random(50, 4, seed=2)
+    found = fit.auxiliary(made, 0.3)
+
+    def energy(z: Tensor) -> Tensor:
+        return (z.clamp(min=0) - fit.wanted.clamp(min=0)) ** 2 + 0.3 * (z - made) ** 2
+
+    grid = torch.linspace(-4, 4, 4001)
+    best = torch.stack([energy(torch.full_like(made, float(z))) for z in grid]).amin(0)
+    assert bool((energy(found) <= best + 1e-4).all())
+
+
+def test_weights_that_are_smooth_over_inputs_are_predicted_from_a_few():
+    alike = by_distance(torch.Size([9, 40]))
+    smooth = (torch.linalg.cholesky(alike + 1e-6 * torch.eye(40)) @ random(40, 9).double()).T.float()
+    network = nn.Sequential(nn.Linear(40, 9))
+    network[0].weight.data.copy_(smooth)
+    data = Data(random(32, 40), torch.zeros(32, dtype=torch.long))
+    task = Task(data, data, data, calibration=data)
+    FactorizePredict(keep=0.15, kernel="distance", ridge=1e-4).apply(View(network, network, task.example), task)
+    assert form_of(network[0], "weight").rank == 6
+    few = float((network[0].weight - smooth).norm() / smooth.norm())
+    assert few < 0.8
+    places = telling(alike, 20)
+    assert len(set(places.tolist())) == 20
+    known = torch.linalg.lstsq(alike[places][:, places], alike[places]).solution
+    assert float((smooth[:, places].double() @ known - smooth).norm() / smooth.norm()) < 0.3
+
+
+LAYERS = {
+    "plane": (nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)), (5, 3, 9, 8)),
+    "line": (nn.Conv1d(3, 4, 4, padding="same"), (5, 3, 9)),
+    "room": (nn.Conv3d(2, 3, 2, padding="valid"), (5, 2, 4, 5, 4)),
+}
+
+
+@pytest.mark.parametrize("name", list(LAYERS))
+def test_patches_are_what_the_layer_multiplies(name):
+    layer, shape = LAYERS[name]
+    signal = random(*shape)
+    rows = patches(layer, signal, 10_000, torch.Generator().manual_seed(0))
+    made = rows @ layer.weight.flatten(1).T + layer.bias
+    whole = layer(signal).movedim(1, -1).flatten(0, -2)
+    assert rows.shape[0] == whole.shape[0]
+    torch.testing.assert_close(made.sort(0).values, whole.sort(0).values, rtol=1e-4, atol=1e-4)
+    assert len(patches(layer, signal, 3, torch.Generator().manual_seed(0))) == 3 * shape[0]
+
+
+def test_followers_are_norms_and_relus_that_alone_read_the_layer():
+    view, _, _ = problem()
+    found = followers(view, ["one", "two", "three", "head"])
+    assert found["one"].norm is view.network.one_norm and found["one"].relu
+    assert found["two"].norm is view.network.two_norm and not found["two"].relu
+    assert found["three"].norm is None and found["three"].relu
+    assert found["head"].norm is None and not found["head"].relu
+
+
+def test_constant_goes_into_the_bias_or_into_the_mean_of_the_norm():
+    view, task, plain = problem()
+    found, constant = followers(view, ["one", "three"]), random(12)
+    before = outputs_of(plain, "one_norm", task)
+    found["one"].add_constant(view.network.one, constant.double())
+    scale = found["one"].scale(12).float()
+    torch.testing.assert_close(outputs_of(view.network, "one_norm", task), before + scale * constant)
+    assert found["three"].takes_constant(view.network.three)
+
+
+def test_equal_ranks_keep_the_share_in_every_layer():
+    view, task, plain = problem()
+    FactorizeSvd(ranks="equal", keep=0.4).apply(view, task)
+    whole, small = profile(plain, task.example), profile(view.network, task.example)
+    for path in ("one", "two", "three", "head"):
+        assert small.row(path).multiply_adds <= 0.4 * whole.row(path).multiply_adds
+
+
+def test_layer_whose_factors_would_cost_more_is_left_alone():
+    view, task, _ = problem()
+    FactorizeSvd(rank=10).apply(view, task)
+    assert form_of(view.network.one, "weight") is None
+    assert isinstance(form_of(view.network.three, "weight"), LowRank)
+
+
+@pytest.mark.parametrize("where", ["own", "head"])
+def test_nothing_to_factor_says_so(where):
+    view, task, _ = problem()
+    with pytest.raises(NothingChanged, match="factorize"):
+        FactorizeJaderberg(where=where).apply(view, task)
+
+
+def test_whole_share_changes_nothing_and_says_so():
+    view, task, _ = problem()
+    with pytest.raises(NothingChanged, match="no layer .* has factors that cost less at keep=0.001"):
+        FactorizeSvd(keep=0.001, ranks="equal").apply(view, task)
+
+
+def test_rounding_afterwards_rounds_the_factors():
+    view, task, _ = problem()
+    FactorizeSvd(where="two").apply(view, task)
+    QuantizeWeights(where="two").apply(View(view.network, view.plain, view.example), task)
+    form = form_of(view.network.two, "weight")
+    assert isinstance(form, LowRank) and isinstance(form.first, Quantized) and isinstance(form.last, Quantized)
+
+
+def test_factored_weight_can_be_factored_anew():
+    view, task, _ = problem()
+    FactorizeSvd(where="two", rank=6).apply(view, task)
+    FactorizeSvd(where="two", rank=3).apply(View(view.network, view.plain, view.example), task)
+    form = form_of(view.network.two, "weight")
+    assert isinstance(form, LowRank) and form.rank == 3 and isinstance(form.first, Dense)

@@ -80,7 +80,6 @@ class Loop:
         self.steps = max(1, math.ceil(len(task.train) / self.batch) - self.alone)
         self.total = max(1, round(plan.epochs * self.steps))
         self.half = half_precision(network, plan.precision, self.device)
-        # Convolutions of a CPU are a quarter faster with the channels last.
         slides = self.device.type == "cpu" and any(isinstance(module, nn.Conv2d) for module in network.modules())
         self.channels_last = self.half or slides
         if self.channels_last:

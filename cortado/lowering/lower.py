@@ -53,9 +53,20 @@ def dense(network: nn.Module) -> nn.Module:
     copy = released(factored(network))
     for layer in list(copy.modules()):
         if parametrize.is_parametrized(layer):
-            for name in list(layer.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+            make_plain(layer)
     return copy
+
+
+def make_plain(layer: nn.Module) -> None:
+    """Give a parametrized layer of a copy its own class and weights again.
+
+    torch's own way out changes the class that the layer shares with the network it was copied from.
+    """
+    values = {name: getattr(layer, name).detach().clone() for name in layer.parametrizations}  # type: ignore[union-attr]
+    layer.__class__ = type(layer).__mro__[1]
+    del layer._modules["parametrizations"]
+    for name, value in values.items():
+        layer.register_parameter(name, nn.Parameter(value))
 
 
 def outputs(network: nn.Module, example: Any) -> list[Tensor]:

@@ -27,6 +27,7 @@ def test_lowered_computes_the_same_and_leaves_the_network_alone(net):
 def test_lowered_makes_parametrized_weights_plain():
     network = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 3)), nn.ReLU()).eval()
     made = lowered(network, torch.randn(2, 4))
+    assert type(network[0]) is not nn.Linear and network(torch.randn(2, 4)).shape == (2, 3)
     assert type(made[0]) is nn.Linear and "weight" in dict(made[0].named_parameters())
 
 

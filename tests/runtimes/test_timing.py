@@ -26,7 +26,7 @@ from tests.laws.tiny_nets import BY_NAME, TINY_NETS
 def test_calls_take_turns():
     order = []
     rounds = interleaved(
-        [lambda: (order.append("a"), time.sleep(0.003)), lambda: (order.append("b"), time.sleep(0.003))], 0.1
+        [lambda: (order.append("a"), time.sleep(0.005)), lambda: (order.append("b"), time.sleep(0.005))], 0.1
     )
     assert rounds.shape[1] == 2 and len(rounds) >= 10
     told = "".join(order)

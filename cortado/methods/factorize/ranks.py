@@ -44,40 +44,59 @@ def equal_ranks(cuts: list[Cut], keep: float) -> list[int]:
 def energy_ranks(cuts: list[Cut], keep: float) -> list[int]:
     """Ranks whose product of kept energies is large, within `keep` of the multiply-adds of all layers together.
 
-    Zhang et al., 2015: again and again the layer gives up a rank that loses the least share of its energy for the
-    multiply-adds saved. 0 is a layer that stays as it is, because it never came below its plain cost.
+    After Zhang et al., 2015: again and again one layer gives up ranks, the one that loses the least share of its energy
+    for the multiply-adds saved. How many at a time is what pays most, as the first factors may cost more than the
+    layer. 0 is a layer that stays as it is.
     """
     budget = keep * sum(cut.target.dense_cost for cut in cuts)
-    tops = [cut.largest(cut.target.dense_cost - 1) for cut in cuts]
-    ranks, kept = list(tops), [cut.energies.double().cumsum(0).tolist() for cut in cuts]
-    costs = [cut.cost(top) if top else cut.target.dense_cost for cut, top in zip(cuts, tops, strict=True)]
-    queue = [price(cuts[at], kept[at], ranks[at], costs[at], at) for at in range(len(cuts)) if ranks[at] > 1]
+    ladders = [Ladder(cut) for cut in cuts]
+    total = sum(ladder.cost for ladder in ladders)
+    queue = [(*ladder.step(), at) for at, ladder in enumerate(ladders)]
     heapq.heapify(queue)
-    total = sum(costs)
-    while total > budget and queue:
-        _, at, cheaper = heapq.heappop(queue)
-        total += cheaper - costs[at]
-        ranks[at], costs[at] = ranks[at] - 1, cheaper
-        if ranks[at] > 1:
-            heapq.heappush(queue, price(cuts[at], kept[at], ranks[at], cheaper, at))
-    return [untouched(cut, rank, top) for cut, rank, top in zip(cuts, ranks, tops, strict=True)]
+    while total > budget and queue and queue[0][0] < math.inf:
+        _, rank, at = heapq.heappop(queue)
+        total -= ladders[at].cost
+        ladders[at].down_to(rank)
+        total += ladders[at].cost
+        if total <= budget:
+            ladders[at].fill(budget - total)
+        heapq.heappush(queue, (*ladders[at].step(), at))
+    return [ladder.rank for ladder in ladders]
 
 
-def price(cut: Cut, kept: list[float], rank: int, cost: int, at: int) -> tuple[float, int, int]:
-    """What the layer's last rank is worth for each multiply-add, the layer's number, and its cost without that rank."""
-    cheaper = cut.cost(rank - 1)
-    lost = math.log(max(kept[rank - 1], 1e-300)) - math.log(max(kept[rank - 2], 1e-300))
-    return lost / max(1, cost - cheaper), at, cheaper
+class Ladder:
+    """A layer on its way down: its rank (0: whole), what it costs and the logarithm of the energy it keeps."""
 
+    def __init__(self, cut: Cut) -> None:
+        self.top = cut.largest(cut.target.dense_cost - 1)
+        kept = cut.energies.double().cumsum(0)
+        self.logs = (kept / kept[-1].clamp(min=1e-300)).clamp(min=1e-300).log()[: self.top]
+        self.costs = torch.tensor([cut.cost(rank) for rank in range(1, self.top + 1)], dtype=torch.float64)
+        self.rank, self.cost, self.log = 0, cut.target.dense_cost, 0.0
 
-def untouched(cut: Cut, rank: int, top: int) -> int:
-    """0 for a layer that gave up nothing but what makes factors cheaper than the layer itself."""
-    return 0 if rank == top and top < len(cut.energies) else rank
+    def step(self) -> tuple[float, int]:
+        """The least price - energy for each multiply-add - of going down, and to which rank; infinite at the bottom."""
+        below = (self.rank or self.top + 1) - 1
+        if below < 1:
+            return math.inf, 0
+        prices = (self.log - self.logs[:below]) / (self.cost - self.costs[:below])
+        # Of equal prices the smallest step.
+        best = below - 1 - int(prices.flip(0).argmin())
+        return float(prices[best]), best + 1
+
+    def down_to(self, rank: int) -> None:
+        self.rank, self.cost, self.log = rank, int(self.costs[rank - 1]), float(self.logs[rank - 1])
+
+    def fill(self, left: float) -> None:
+        """Go up again by what was saved too much."""
+        within = int((self.costs <= self.cost + left).sum())
+        if within > self.rank:
+            self.down_to(within)
 
 
 def fixed_ranks(cuts: list[Cut], rank: int) -> list[int]:
-    """The same rank for all; 0 where its factors would cost as much as the layer."""
-    return [min(rank, cut.largest(cut.target.dense_cost - 1)) if rank <= len(cut.energies) else 0 for cut in cuts]
+    """The same rank for all; 0 where there is no such rank or its factors would cost as much as the layer."""
+    return [rank if rank <= cut.largest(cut.target.dense_cost - 1) else 0 for cut in cuts]
 
 
 def squares(matrix: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ from cortado.tasks import cifar10
 from cortado.tune import Plan, train
 
 PLAN = Plan(
-    epochs=15, rate=0.1, optimizer="sgd", decay=5e-4, warmup=0.05, precision="bfloat16", says="train VGG-16, half width"
+    epochs=12, rate=0.1, optimizer="sgd", decay=5e-4, warmup=0.05, precision="auto", says="train VGG-16, half width"
 )
 
 
 def half_vgg() -> nn.Module:
-    """The trained network in eval mode, from the cache or trained now (some 25 minutes on one core)."""
+    """The trained network in eval mode, from the cache or trained now (an hour on one core)."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         network = vgg_16_cifar(width=0.5)

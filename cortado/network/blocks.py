@@ -26,6 +26,10 @@ def find_blocks(network: nn.Module, example: Any) -> list[str]:
     able = [path for path in keeping_shape(network, example) if runs_without(network, path, example)]
     listed = [path for path in able if has_siblings(network, path)]
     able = [path for path in able if not any(one.startswith(path + ".") for one in listed)]
+    # What stands inside a block that changes the shape is not a block either.
+    kinds = {type(network.get_submodule(path)) for path in listed}
+    closed = [path for path, layer in network.named_modules() if type(layer) in kinds]
+    able = [path for path in able if not any(path.startswith(one + ".") for one in closed)]
     return [path for path in able if not any(path.startswith(other + ".") for other in able)]
 
 

@@ -52,7 +52,6 @@ def test_files_import_files_and_not_faces(path):
         "cortado.recipe": {"cortado.methods"},
         "cortado.scores.score": {"cortado.scores"},
         "cortado.penalties.penalty": {"cortado.penalties"},
-        "cortado.penalties.penalty": {"cortado.penalties"},
         "cortado.file.schema": {"cortado.forms"},
     }
     assert faces <= listing.get(module_of(path), set()) | (

@@ -74,12 +74,13 @@ def test_whole_network_in_a_wrapper_is_no_block():
     class Wrapper(nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner = Inverted(4, 4)
+            self.inner = nn.Sequential(nn.Linear(4, 4))
 
         def forward(self, signal):
-            return self.inner(signal)
+            return signal + self.inner(signal)
 
-    assert find_blocks(Wrapper().eval(), torch.randn(2, 4, 6, 6)) == []
+    assert find_blocks(nn.Sequential(Wrapper()).eval(), torch.randn(2, 4)) == []
+    assert find_blocks(nn.Sequential(Wrapper(), nn.Linear(4, 4)).eval(), torch.randn(2, 4)) == ["0"]
 
 
 def test_network_is_as_it_was():

@@ -12,6 +12,7 @@ from cortado.layers.passing import Passing
 from cortado.measure import mean_score
 from cortado.methods.prune.blocks import PruneBlocks
 from cortado.network.view import View
+from cortado.pages.html import report_html
 from cortado.task import Data, Task
 
 STRENGTHS = (0.8, 0.0, 0.05, 1.5, 0.3)
@@ -65,21 +66,30 @@ def pruned(method, network=None):
     return network
 
 
-@pytest.mark.parametrize("by", ["kl", "loss"])
-def test_block_that_does_nothing_goes_first(by):
-    assert gone(pruned(PruneBlocks(count=1, by=by))) == [1]
+def distance(network, inputs):
+    """Mean divergence of the plain net's shares from those of another."""
+    now, then = (functional.log_softmax(one(inputs), 1) for one in (net(), network))
+    return float((now.exp() * (now - then)).sum(1).mean())
 
 
-def test_every_next_block_is_the_one_whose_absence_then_costs_least():
-    network, inputs = pruned(PruneBlocks(count=3, by="kl")), task().calibration.inputs
-    wanted, now = net(), functional.log_softmax(net()(inputs), 1)
+def loss(network, inputs):
+    return float(functional.cross_entropy(network(inputs), task().calibration.targets))
+
+
+def test_block_that_does_nothing_goes_first():
+    assert gone(pruned(PruneBlocks(count=1))) == [1]
+
+
+@pytest.mark.parametrize(("by", "cost"), [("kl", distance), ("loss", loss)])
+@torch.no_grad()
+def test_every_next_block_is_the_one_whose_absence_then_costs_least(by, cost):
+    network, inputs, wanted = pruned(PruneBlocks(count=3, by=by)), task().calibration.inputs, net()
     for _ in range(3):
         costs = {}
         for number, block in enumerate(wanted.blocks):
             if not isinstance(block, Passing):
                 wanted.blocks[number] = nn.Identity()
-                share = functional.log_softmax(wanted(inputs), 1)
-                costs[number] = float((now.exp() * (now - share)).sum(1).mean())
+                costs[number] = cost(wanted, inputs)
                 wanted.blocks[number] = block
         wanted.blocks[min(costs, key=costs.get)] = Passing()
     assert gone(network) == gone(wanted)
@@ -123,7 +133,7 @@ def test_removed_blocks_are_reported_stored_and_restored(tmp_path):
     assert report.size_bytes == size_bytes
     example = task().verdict.inputs
     assert torch.equal(again(example), small(example)) and gone(again) == gone(small)
-    assert "removed" in str(report) and "removed" in report.html()
+    assert "removed" in report_html(report)
     assert mean_score(small, task().verdict, task().score) == pytest.approx(report.verdict.compressed)
 
 

@@ -1,0 +1,101 @@
+"""The command line's runtimes: export, bench, split, profile --time, compress --time; what fails leaves nothing."""
+
+import json
+
+import pytest
+
+from cortado.runtimes.onnxruntime import Onnxruntime
+from cortado.runtimes.torch_eager import TorchSession
+from tests.test_cli import cortado, here  # noqa: F401 - a fixture
+
+RARE = """
+import torch
+from torch import nn
+from tests.laws.tiny_nets import BY_NAME
+class Rare(nn.Module):
+    def forward(self, signal):
+        return torch.special.bessel_y1(signal.abs() + 1)
+def make():
+    return nn.Sequential(nn.Linear(12, 4), Rare()), BY_NAME["mlp"].task()
+"""
+
+
+def test_export_of_a_job_and_of_its_bundle_can_be_timed(here):  # noqa: F811
+    assert cortado("compress", "job.yaml", "--out", "out").exit_code == 0
+    for source, folder in (("tiny_job:make", "plain"), ("out", "small")):
+        done = cortado("export", source, "--runtime", "onnxruntime", "--out", folder)
+        assert done.exit_code == 0, done.output
+        assert "same top-1 100.00 %" in done.output
+        assert json.loads((here / folder / "export.json").read_text())["file"] == "net.onnx"
+    timed = cortado("bench", "small/net.onnx", "--batch", 2, "--seconds", 0.1)
+    assert timed.exit_code == 0 and "A/A" in timed.output and "(2, 12)" in timed.output
+
+
+def test_compress_times_and_limits_latency(here):  # noqa: F811
+    words = ("compress", "job.yaml", "--limit", "latency <= 1 s", "--time", "onnxruntime", "--out", "out")
+    done = cortado(*words)
+    assert done.exit_code == 0, done.output
+    assert "latency in onnxruntime, batch 1, threads 1" in done.output and "over the same runtime" in done.output
+    report = json.loads((here / "out/report.json").read_text())
+    assert report["exports"][0]["same_top"] == 1 and len(report["clocks"]) == 1
+    assert {"onnxruntime", "instruction sets"} <= set(report["environment"])
+    assert "over torch eager" in (here / "out/report.html").read_text()
+
+
+def test_missed_latency_is_exit_status_three(here):  # noqa: F811
+    done = cortado("compress", "job.yaml", "--limit", "latency <= 1 ns in onnxruntime", "--out", "out")
+    assert done.exit_code == 3, done.output
+    assert (here / "out/net.cortado").exists()
+
+
+def test_profile_times_layers_and_split_lists_cuts(here):  # noqa: F811
+    profiled = cortado("profile", "tiny_job:make", "--time", "--batch", 3)
+    assert profiled.exit_code == 0, profiled.output
+    assert "batch 3" in profiled.output and "roofline" in profiled.output and "GFLOP/s" in profiled.output
+    cuts = cortado("split", "tiny_job:make")
+    assert cuts.exit_code == 0 and "to send" in cuts.output and "(input)" in cuts.output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["export", "tiny_job:make", "--runtime", "onnxruntim", "--out", "x"], "Did you mean onnxruntime"),
+        (["export", "tiny_job:make", "--out", "no/such/x"], "does not exist"),
+        (["export", "rare_job:make", "--out", "x"], "bessel_y1"),
+        (["export", ".", "--out", "x"], "no checksums.txt"),
+        (["bench", "nowhere.onnx"], "cannot be read"),
+        (["bench", "tiny_job.py"], "no runtime is known"),
+        (["compress", "job.yaml", "--limit", "latency <= 3 ms", "--out", "x"], "names no runtime"),
+        (["compress", "job.yaml", "--time", "onnxruntime", "--threads", "0", "--out", "x"], "at least 1"),
+    ],
+)
+def test_errors_are_a_sentence_exit_status_one_and_no_file(here, words, says):  # noqa: F811
+    (here / "rare_job.py").write_text(RARE)
+    before = sorted(path for path in here.rglob("*") if "__pycache__" not in str(path))
+    done = cortado(*words)
+    assert done.exit_code == 1, done.output
+    assert says in done.output and "Traceback" not in done.output
+    assert sorted(path for path in here.rglob("*") if "__pycache__" not in str(path)) == before
+
+
+def test_runtime_that_is_not_installed_names_its_extra(here, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(Onnxruntime, "available", lambda self: False)
+    done = cortado("export", "tiny_job:make", "--out", "x")
+    assert done.exit_code == 1 and "pip install 'cortado[onnx]'" in done.output
+    assert not (here / "x").exists()
+
+
+def test_outputs_that_differ_are_exit_status_one_and_no_file(here, monkeypatch):  # noqa: F811
+    class Off(TorchSession):
+        def __call__(self, *signals):
+            return tuple(value + 1 for value in super().__call__(*signals))
+
+    loaded = Onnxruntime.load
+    monkeypatch.setattr(Onnxruntime, "load", lambda self, file, threads: Off(loaded(self, file, threads), (), threads))
+    done = cortado("export", "tiny_job:make", "--out", "x")
+    assert (
+        done.exit_code == 1
+        and "outputs differ from PyTorch's" in done.output
+        and "It begins at 0 (Linear)" in done.output
+    )
+    assert not (here / "x").exists() and not list(here.glob(".x*"))

@@ -118,4 +118,6 @@ def test_unpack_leaves_no_half_file(here):
 
 def test_help_names_every_command():
     shown = cortado("--help").output
-    assert all(word in shown for word in ("compress", "export", "bench", "profile", "split", "inspect", "unpack", "report"))
+    assert all(
+        word in shown for word in ("compress", "export", "bench", "profile", "split", "inspect", "unpack", "report")
+    )

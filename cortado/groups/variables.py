@@ -135,6 +135,9 @@ class Variables:
             left, right = right, left
         if left.shape[1] == 1 and right.shape[1] > 1 and self.substitute(left[:, 0], right):
             return
+        if left.shape[1] == right.shape[1] == 1 and finer(left[:, 0], right[:, 0]):
+            self.union(left[:, 0], right[:, 0])
+            return
         free = list(range(right.shape[1]))
         for column in left.T:
             match = next((c for c in free if same_pattern(column, right[:, c])), None)
@@ -174,3 +177,12 @@ def same_pattern(left: np.ndarray, right: np.ndarray) -> bool:
     a, b = left[both], right[both]
     pairs = len(np.unique(np.stack([a, b], 1), axis=0))
     return pairs == len(np.unique(a)) == len(np.unique(b))
+
+
+def finer(left: np.ndarray, right: np.ndarray) -> bool:
+    """Whether each entry of one column has a variable of its own, so that the other column's pattern holds for both.
+
+    So the gates x units rows of a recurrent layer take the variables of its units.
+    """
+    every = bool((left >= 0).all() and (right >= 0).all())
+    return every and max(len(np.unique(left)), len(np.unique(right))) == len(left)

@@ -1,0 +1,117 @@
+"""Timed: a cut network against the plain one in every runtime that is installed, as rows of a bench."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.result import row
+from cortado.lowering.graph import positional
+from cortado.machine import instruction_sets
+from cortado.report import Clock, Ratio, Time
+from cortado.runtimes.export import export_into
+from cortado.runtimes.measured import COMPRESSED, batch_of, bound
+from cortado.runtimes.runtime import Runtime, rivals
+from cortado.runtimes.timing import EAGER, PLAIN, Call, clock
+from cortado.runtimes.torch_eager import TorchSession
+from cortado.task import Data
+
+CONTROL = "onnxruntime"
+"""The runtime in which the plain network runs twice in each round, where it is installed."""
+SECONDS = 30.0
+SAMPLES = 16
+
+
+def times_in_runtimes(
+    small: nn.Module, plain: nn.Module, example: Any, name: str, batches: Sequence[int], threads: int = 1
+) -> list[dict[str, Any]]:
+    """One row for the A/A ratio of each batch size; for each runtime the time, and the three ratios.
+
+    In torch eager both networks run as they are; elsewhere both are lowered, exported and compared with PyTorch first.
+    """
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = files_of({COMPRESSED: small, PLAIN: plain}, example, Path(folder))
+        for batch in batches:
+            inputs = like(example, batch)
+            calls: dict[tuple[str, str], Call] = {
+                (network, runtime.name()): bound(runtime.load(file, threads), inputs)
+                for (network, runtime), file in files.items()
+            }
+            for network, module in ((COMPRESSED, small), (PLAIN, plain)):
+                calls[network, EAGER] = bound(TorchSession(module.eval(), (), threads), inputs)
+            control = CONTROL if (PLAIN, CONTROL) in calls else EAGER
+            rows += rows_of(clock(calls, batch, threads, SECONDS, control), name)
+    return rows
+
+
+def files_of(networks: dict[str, nn.Module], example: Any, folder: Path) -> dict[tuple[str, Runtime], Path]:
+    """Each network exported for each runtime that is installed, compared with itself in PyTorch."""
+    files = {}
+    inputs = like(example, SAMPLES)
+    data = Data(inputs if len(inputs) > 1 else inputs[0], torch.zeros(SAMPLES, dtype=torch.int64))
+    for runtime in rivals():
+        if runtime.name() == EAGER:
+            continue
+        for name, network in networks.items():
+            own = folder / f"{name}_{runtime.name()}"
+            own.mkdir()
+            traced = two_of(inputs)
+            files[name, runtime], _ = export_into(own, network, traced, runtime, data, None)
+    return files
+
+
+def like(example: Any, batch: int) -> tuple[Tensor, ...]:
+    """So many samples in the shape of the example: noise where it is of floats, else its own over and over."""
+    noise = torch.Generator().manual_seed(3)
+    return tuple(
+        torch.randn(part.shape, generator=noise).to(part.dtype) if part.is_floating_point() else part
+        for part in batch_of(example, batch)
+    )
+
+
+def two_of(inputs: tuple[Tensor, ...]) -> Any:
+    """Two samples, as an example is given: torch.export takes a batch of one for a fixed number."""
+    first = batch_of(inputs, 2)
+    return first if len(positional(first)) > 1 else first[0]
+
+
+def rows_of(found: Clock, name: str) -> list[dict[str, Any]]:
+    """All figures of one clock."""
+    what = f"{name}, batch {found.batch}"
+    facts = {"threads": found.threads, "rounds": found.rounds, "noisy": found.noisy}
+    again = ratio_row(f"{what}, plain against itself in {found.control} (A/A)", found.again, facts)
+    again["instruction_sets"] = list(instruction_sets())
+    rows = [again]
+    versions = {runtime.name(): runtime.version() for runtime in rivals()}
+    plain = {time.runtime: time for time in found.times if time.network == PLAIN}
+    for time in found.times:
+        if time.network == COMPRESSED:
+            here = {**facts, "version": versions[time.runtime]}
+            rows += rows_in_runtime(f"{what}, {time.runtime}", time, plain[time.runtime], found.best, here)
+    return rows
+
+
+def rows_in_runtime(what: str, time: Time, plain: Time, best: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The time of the cut network in one runtime and its three ratios."""
+    label = f"{what}: time ({spread(time.low_ms, time.high_ms)}; plain {plain.median_ms:.3g} ms)"
+    own = time.over_same
+    return [
+        row(label, time.median_ms, "ms", low=time.low_ms, high=time.high_ms, plain_ms=plain.median_ms, **facts),
+        ratio_row(f"{what}: measured, times faster than plain in torch eager", time.over_eager, facts),
+        *([] if own is None else [ratio_row(f"{what}: measured, times faster than plain in the same", own, facts)]),
+        ratio_row(f"{what}: measured, times faster than plain in the best fp32, {best}", time.over_best, facts),
+    ]
+
+
+def ratio_row(what: str, found: Ratio, facts: dict[str, Any]) -> dict[str, Any]:
+    """One ratio with its quartiles."""
+    label = f"{what} ({spread(found.low, found.high)})"
+    return row(label, found.median, "x", better="higher", low=found.low, high=found.high, **facts)
+
+
+def spread(low: float, high: float) -> str:
+    return f"quartiles {low:.3g} to {high:.3g}"

@@ -14,8 +14,8 @@ from cortado.methods.factorize.followers import Follower, followers
 from cortado.methods.factorize.ranks import Cut, energy_ranks, equal_ranks, fixed_ranks
 from cortado.methods.factorize.refit import refit
 from cortado.methods.factorize.scheme import Scheme
-from cortado.methods.factorize.signals import Moments, patch_moments
 from cortado.methods.factorize.targets import Target, find_targets
+from cortado.network.signals import Moments, patch_moments
 from cortado.network.view import View
 from cortado.task import Task
 

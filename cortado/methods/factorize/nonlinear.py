@@ -15,9 +15,9 @@ from cortado.methods.factorize.ranks import Cut
 from cortado.methods.factorize.refit import refit
 from cortado.methods.factorize.response import bias_of, response_cuts, usable
 from cortado.methods.factorize.scheme import Scheme
-from cortado.methods.factorize.signals import note_signals, patches, places_of, signals_into
 from cortado.methods.factorize.svd import WHOLE
 from cortado.methods.factorize.targets import Target
+from cortado.network.signals import note_signals, patches, places_of, signals_into
 from cortado.network.view import View
 from cortado.task import Task
 

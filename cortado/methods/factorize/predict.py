@@ -10,9 +10,9 @@ from cortado.forms.low_rank import LowRank
 from cortado.method import knob
 from cortado.methods.factorize.factorize import LARGEST_METRIC, FactorizeSeen
 from cortado.methods.factorize.ranks import Cut
-from cortado.methods.factorize.signals import Moments
 from cortado.methods.factorize.svd import two_kernels, whole_then_point
 from cortado.methods.factorize.targets import Target
+from cortado.network.signals import Moments
 from cortado.network.view import View
 from cortado.task import Task
 

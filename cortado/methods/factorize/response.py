@@ -12,9 +12,9 @@ from cortado.method import knob
 from cortado.methods.factorize.factorize import Factorize, follower_of
 from cortado.methods.factorize.followers import Follower
 from cortado.methods.factorize.ranks import Cut
-from cortado.methods.factorize.signals import Moments, response_moments
 from cortado.methods.factorize.svd import two_kernels, whole_then_point
 from cortado.methods.factorize.targets import Target
+from cortado.network.signals import Moments, response_moments
 from cortado.network.view import View
 from cortado.task import Task
 

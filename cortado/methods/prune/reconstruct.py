@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from cortado.forms.dense import Dense
 from cortado.groups.groups import Group
-from cortado.methods.factorize.signals import patches, signals_into
 from cortado.network.gates import consumers
+from cortado.network.signals import patches, signals_into
 from cortado.network.view import View
 from cortado.task import Data, Task
 

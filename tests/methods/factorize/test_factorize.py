@@ -21,12 +21,12 @@ from cortado.methods.factorize.jaderberg import FactorizeJaderberg
 from cortado.methods.factorize.nonlinear import FactorizeNonlinear, Fit
 from cortado.methods.factorize.predict import FactorizePredict, by_distance, telling
 from cortado.methods.factorize.response import FactorizeResponse
-from cortado.methods.factorize.signals import patches
 from cortado.methods.factorize.svd import FactorizeSvd
 from cortado.methods.factorize.tucker import FactorizeTucker
 from cortado.methods.factorize.vbmf import vbmf_rank
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.profile import profile
+from cortado.network.signals import patches
 from cortado.network.view import View
 from cortado.task import Data, Task
 

@@ -37,8 +37,10 @@ def cut(network: nn.Module, groups: Groups, keeps: Keeps) -> None:
             "Leave the group out with where=, or cut other amounts."
         )
     undo = Undo(network)
-    for node in dict.fromkeys(node for node, _ in kept):
-        undo.narrow(groups.walked.captured.tensors[node], {d: rows for (n, d), rows in kept.items() if n is node})
+    tensors = groups.walked.captured.tensors
+    # A tensor that layers share may have a placeholder for each, and is cut once.
+    for node in {tensors[node]: node for node, _ in kept}.values():
+        undo.narrow(tensors[node], {d: rows for (n, d), rows in kept.items() if n is node})
     undo.attributes = set_attributes(network, solved.edits)
     for layer in undo.touched.values():
         match_widths(layer)

@@ -54,7 +54,8 @@ def entering(captured: Captured, variables: Variables, node: fx.Node) -> Value:
     if node not in captured.tensors:
         return blank(node)
     signal: Value = [variables.fresh(size) if size > 1 else None for size in shape_of(node)]
-    if not node.users:
+    names = captured.tensors[node]
+    if not any(twin.users for twin, theirs in captured.tensors.items() if theirs == names):
         for axis in signal:  # type: ignore[union-attr]
             variables.freeze(axis, "never used when the network runs")  # type: ignore[arg-type]
     return signal

@@ -9,7 +9,7 @@ from cortado.groups.capture import capture
 from cortado.groups.collect import collect
 from cortado.groups.constants import Constant, changed, constants_of, touching
 from cortado.groups.groups import Frozen, Gone, Group, Groups
-from cortado.groups.solve import Solved, solve
+from cortado.groups.solve import Solved, all_named, solve
 from cortado.groups.trial import Failure, attempt, tagged_numbers, upstream
 from cortado.groups.walk import walk
 
@@ -25,7 +25,8 @@ def find_groups(network: nn.Module, example: Any) -> Groups:
     captured = capture(network, example)
     groups = collect(walk(captured))
     groups.constants = constants_of(groups)
-    groups.seen = tagged_numbers(network, captured)
+    if not all_named(network, groups.constants):
+        groups.seen = tagged_numbers(network, captured)
     for _ in range(ATTEMPTS):
         keeps = lopsided(groups.free)
         if not keeps:

@@ -46,6 +46,12 @@ def solve(network: nn.Module, seen: Seen, changed: list[tuple[Constant, int]]) -
     return solved
 
 
+def all_named(network: nn.Module, constants: list[Constant]) -> bool:
+    """Whether every constant is kept by its layer under the operator's own word: no formulas are needed then."""
+    modules = dict(network.named_modules())
+    return all(c.module in modules and same_name(modules[c.module], c) is not None for c in constants)
+
+
 def same_name(module: nn.Module, constant: Constant) -> Attribute | None:
     """A layer keeps what it hands to its operator under the operator's own word: groups, num_groups, normalized_shape."""
     own = module.__dict__.get(constant.argument)

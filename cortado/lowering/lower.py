@@ -11,6 +11,7 @@ from cortado.lowering.factors import factored
 from cortado.lowering.fold import fold_norms
 from cortado.lowering.graph import graph_of
 from cortado.lowering.horizontal import merge_siblings
+from cortado.lowering.positions import gather_positions
 from cortado.network.gradients import released
 from cortado.network.trace import call_with, device_of, moved, tensors_in, undisturbed
 
@@ -19,19 +20,28 @@ TOLERANCE = 1e-4
 
 
 def lowered(
-    network: nn.Module, example: Any, *, fold: bool = True, merge: bool = False, pad_kernels: bool = False
+    network: nn.Module,
+    example: Any,
+    *,
+    fold: bool = True,
+    gather: bool = False,
+    merge: bool = False,
+    pad_kernels: bool = False,
 ) -> nn.Module:
     """A copy of `network` that computes the same and is ready to run or to be exported; the network is left alone.
 
     Eval mode, low-rank weights as the layers of their factors, every other held or parametrized weight dense, batch norms
-    folded into the layers before them. With `merge`, siblings that read one input become one product and a split, and
-    the result is a graph module (see horizontal.py for `pad_kernels`). Outputs are compared on the example: they differ
-    by rounding, about 1e-7 of the largest output.
+    folded into the layers before them. With `gather`, convolutions that lost most of their columns gather the others,
+    which is faster in torch (see positions.py). With `merge`, siblings that read one input become one product and a
+    split, and the result is a graph module (see horizontal.py for `pad_kernels`). Outputs are compared on the example:
+    they differ by rounding, about 1e-7 of the largest output.
     Raises BadNetwork when they differ by more than 1e-4, or when the network fails on the example.
     """
     copy = dense(network)
     if fold:
         fold_norms(copy, example)
+    if gather:
+        gather_positions(copy, example)
     copy = copy.requires_grad_(False)
     if merge:
         graph = graph_of(copy, example)
@@ -40,7 +50,7 @@ def lowered(
     if not far <= TOLERANCE:
         raise BadNetwork(
             f"lowering: outputs of {type(network).__name__} changed by {far:.2g} of the largest one when it was rewritten "
-            f"to run fast; at most {TOLERANCE:g} is rounding. Pass fold=False and merge=False, and tell us."
+            f"to run fast; at most {TOLERANCE:g} is rounding. Pass fold=False, gather=False, merge=False, and tell us."
         )
     return copy
 

@@ -1,0 +1,146 @@
+"""Positions: a convolution whose filters share zero columns, as a gather of the other columns and one dense product."""
+
+import copy
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cortado.forms.hold import plain_class
+from cortado.layers.low_rank import CONVOLUTIONS
+from cortado.lowering.readers import Heard, listen, untouched
+
+CACHED_BYTES = 512 * 1024
+"""Gathered columns that a processor's second cache keeps until the product has read them."""
+MOST, FEWEST_FILTERS = 0.3, 32
+"""Where gathering was faster than the dense kernel: at most this share of columns, read by at least so many filters."""
+
+
+def gathered(network: nn.Module, example: Any, most: float = MOST) -> nn.Module:
+    """A copy of a network in which every convolution that keeps at most a share `most` of its columns gathers them.
+
+    The network is left alone; outputs differ by rounding. Raises BadNetwork when it fails on the example.
+    """
+    twin = copy.deepcopy(network)
+    gather_positions(twin, example, most)
+    return twin
+
+
+def gather_positions(network: nn.Module, example: Any, most: float = MOST) -> tuple[str, ...]:
+    """Put a Gathered in the place of such convolutions, in place, and give their paths.
+
+    Replaced are our convolutions with their own forward, held or not, called once in a run of the example, whose
+    weight no other layer reads, and with `FEWEST_FILTERS` filters a group: fewer do not pay for the gathering.
+    """
+    heard = listen(network, example)
+    made: dict[int, Gathered] = {}
+    paths = []
+    for path, layer in network.named_modules():
+        if path and can_gather(layer, heard) and used_columns(layer).float().mean() <= most:
+            made[id(layer)] = Gathered(layer, heard.taken[id(layer)][0].shape[-len(layer.kernel_size) :])  # type: ignore
+            paths.append(path)
+    for parent in list(network.modules()):
+        for name, child in list(parent._modules.items()):
+            if id(child) in made:
+                parent._modules[name] = made[id(child)].train(network.training)
+    return tuple(paths)
+
+
+def can_gather(layer: Any, heard: Heard) -> bool:
+    """Whether a layer can be replaced, and would gain if few of its columns are left."""
+    if plain_class(layer) not in CONVOLUTIONS or not untouched(layer) or not heard.called_once(layer):
+        return False
+    return heard.keeps_to_itself(layer) and layer.out_channels // layer.groups >= FEWEST_FILTERS
+
+
+def used_columns(layer: Any) -> Tensor:
+    """True at the columns that some filter of a group reads: (groups, inputs / groups x taps)."""
+    return (layer.weight.detach().unflatten(0, (layer.groups, -1)) != 0).any(1).flatten(1)
+
+
+class Gathered(nn.Module):
+    """A convolution that gathers and multiplies only the columns which some filter reads.  Lebedev, Lempitsky, 2016.
+
+    For each sample the kept columns of the patch matrix (im2col), (kept, positions), and a dense (filters, kept). Where
+    the groups of a convolution keep different numbers of columns, zero weights fill up the shorter ones.
+    """
+
+    def __init__(self, layer: Any, sizes: tuple[int, ...]) -> None:
+        """`sizes` are those of the signal's axes that it is made for; for others it counts its entries anew."""
+        super().__init__()
+        weight, used = layer.weight.detach(), used_columns(layer)
+        self.shape, self.kernel_size, self.groups = weight.shape, layer.kernel_size, layer.groups
+        self.stride, self.dilation = layer.stride, layer.dilation
+        self.pads = list(layer._reversed_padding_repeated_twice)
+        self.mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        count = max(1, int(used.sum(1).max()))
+        columns = weight.unflatten(0, (self.groups, -1)).flatten(2)
+        # Stable: kept columns in their order, and behind them some that are zero in all filters.
+        self.register_buffer("taps", used.int().sort(dim=1, descending=True, stable=True).indices[:, :count])
+        chosen = columns.gather(2, self.taps[:, None].expand(-1, columns.shape[1], -1))  # type: ignore[operator, index]
+        self.product = nn.Parameter(chosen.contiguous(), requires_grad=False)
+        bias = layer.bias
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self.sizes = self.around(sizes)
+        self.register_buffer("index", self.entries(self.sizes), persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The kernel (filters, inputs / groups, ...), zeros included."""
+        columns = self.product.new_zeros(self.groups, self.product.shape[1], prod(self.shape[1:]))
+        return columns.scatter(2, self.taps[:, None].expand_as(self.product), self.product).view(self.shape)  # type: ignore
+
+    def around(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Sizes of the axes with what is padded."""
+        # torch's order of pads begins with the last axis.
+        axes = range(len(sizes))
+        return tuple(sizes[axis] + self.pads[-2 * axis - 2] + self.pads[-2 * axis - 1] for axis in axes)
+
+    def made(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Sizes of the output's axes, from those of the padded signal."""
+        settings = zip(sizes, self.kernel_size, self.dilation, self.stride, strict=True)
+        return tuple((size - step * (kernel - 1) - 1) // stride + 1 for size, kernel, step, stride in settings)
+
+    def entries(self, sizes: tuple[int, ...]) -> Tensor:
+        """Where in a flat padded sample each gathered entry lies, (groups x kept x positions,)."""
+        taps: Any = self.taps
+        inputs, *at = torch.unravel_index(taps, self.shape[1:])
+        first = (torch.arange(self.groups, device=taps.device)[:, None] * self.shape[1] + inputs) * prod(sizes)
+        offsets = torch.zeros((), dtype=torch.int64, device=taps.device)
+        for axis, count in enumerate(self.made(sizes)):
+            wide = prod(sizes[axis + 1 :])
+            first = first + at[axis] * self.dilation[axis] * wide
+            places = torch.arange(count, device=taps.device) * self.stride[axis] * wide
+            offsets = offsets[..., None] + places
+        return (first[..., None] + offsets.flatten()).flatten()
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """As the convolution's: (samples, inputs, ...) to (samples, filters, ...), or both without samples."""
+        if signal.dim() == len(self.kernel_size) + 1:
+            return self(signal[None])[0]
+        sizes = self.around(signal.shape[2:])
+        index: Any = self.index if sizes == self.sizes else self.entries(sizes)
+        traced = torch.compiler.is_exporting() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if traced or torch.is_grad_enabled():
+            made = self.multiplied(signal, index)
+        else:
+            each = max(1, CACHED_BYTES // (index.numel() * signal.element_size()))
+            parts = [self.multiplied(part, index) for part in signal.split(each)] if each < len(signal) else None
+            made = self.multiplied(signal, index) if parts is None else torch.cat(parts)
+        return made.view(-1, self.shape[0], *self.made(sizes))
+
+    def multiplied(self, signal: Tensor, index: Tensor) -> Tensor:
+        """The product for some samples, (samples x groups, filters / groups, positions)."""
+        groups, filters, kept = self.product.shape
+        padded = functional.pad(signal, self.pads, mode=self.mode) if any(self.pads) else signal
+        columns = padded.flatten(1).index_select(1, index).view(-1, kept, index.shape[0] // (groups * kept))
+        product = self.product.expand(signal.shape[0], groups, filters, kept).reshape(-1, filters, kept)
+        if self.bias is None:
+            return torch.bmm(product, columns)
+        bias = self.bias.view(groups, filters, 1).expand(signal.shape[0], groups, filters, 1)
+        return torch.baddbmm(bias.reshape(-1, filters, 1), product, columns)
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.shape)}, {self.product.shape[2]} of {prod(self.shape[1:])} columns"

@@ -68,6 +68,8 @@ def by_formula(seen: Seen, constant: Constant, new: int, value: Callable[[Attrib
     here = seen.get((constant.module, constant.operator), [])
     around = [number for (path, _), numbers in seen.items() if path == constant.module for number in numbers]
     formulas = list(dict.fromkeys(n.formula for n in (*here, *around) if abs(int(n)) == abs(constant.old)))
+    # Of a list that is handed over whole, each number follows its own entry, also where two entries are equal.
+    formulas = [formula for formula in formulas if entry_of(formula) == constant.place >= 0] or formulas
     sign = 1 if constant.old >= 0 else -1
     for formula in formulas:
         if evaluated(formula, value) in (new, sign * new):
@@ -81,6 +83,11 @@ def by_formula(seen: Seen, constant: Constant, new: int, value: Callable[[Attrib
                 edits[attribute] = found
                 return True
     return False
+
+
+def entry_of(formula: Formula) -> int | None:
+    """Which entry of a list a formula is, where it is nothing else."""
+    return formula.source.place if isinstance(formula.source, Attribute) else None
 
 
 def evaluated(formula: Formula, value: Callable[[Attribute], int]) -> int | None:

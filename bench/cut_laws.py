@@ -1,7 +1,8 @@
 """cut_laws: channels that are zero may go - 40 % of every free group, in every network of the zoo; Torch-Pruning beside it.
 
-Each network has random weights, every path alive, and its own process with a limit of 120 seconds. What is found is kept
-line by line under bench/cache/cut_laws, so that an interrupted run goes on; a new VERSION checks everything again.
+Each network has random weights, every path alive, and its own process with one thread, 60 seconds of the processor and 10 GiB
+of memory. What is found is kept line by line under bench/cache/cut_laws, so that an interrupted run goes on; a new VERSION
+checks everything again.
 
 Cortado: groups are found; of each free exact one 60 % of the units are kept, drawn at random (of two or four units half);
 the cut network must answer fresh inputs as the uncut one does when all entries of the removed units are zero, to 1e-4 of the

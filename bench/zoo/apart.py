@@ -15,8 +15,10 @@ import torch
 from bench.rivals.optional import timm, torch_pruning
 from bench.zoo.entry import Entry
 
-LIMIT_S = 120
+LIMIT_S = 60
 """Time of the processor that a network may take, making it included."""
+LIMIT_BYTES = 10 * 2**30
+"""Memory that it may take."""
 WAIT_S = 1200.0
 """Time on the clock after which it is given up: ten others may run beside it."""
 
@@ -75,6 +77,7 @@ def work(check: Check, entry: Entry, there: Connection) -> None:
     """In the process of a network: check it on one thread and send what was found."""
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S + 5))
+    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_BYTES, LIMIT_BYTES))
     try:
         there.send(check(entry))
     except Exception as error:  # noqa: BLE001 - whatever a network or a rival raises is a finding about it

@@ -47,7 +47,9 @@ class Tune(Method):
         "auto", one_of=("auto", "float32", "bfloat16"), says="of the products; auto takes what is fast"
     )
 
-    penalty: str = knob("", says="what is added to the loss: low_rank, gains, or package.module:Class; empty: nothing")
+    penalty: str = knob(
+        "", says="added to the loss: low_rank, gains, group_lasso, group_lasso_positions or package.module:Class"
+    )
     strength: float = knob(1e-4, low=0.0, says="factor of the penalty")
     growing: bool = knob(False, says="let the strength grow from 0 over the training")
 

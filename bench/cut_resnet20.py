@@ -23,8 +23,11 @@ from bench.kept import kept
 from bench.result import CACHE, row
 from bench.rivals.group_norm import Regularised, Way, cut_until
 from cortado.measure import mean_score, scores
+from cortado.methods.match import Match
+from cortado.methods.prune.channels import PruneChannels
 from cortado.nets.resnet import CifarResNet, resnet_20
 from cortado.network.profile import profile
+from cortado.network.view import View
 from cortado.task import Data, Task
 from cortado.tasks import cifar10
 from cortado.tune import Plan, train
@@ -111,8 +114,13 @@ def cut_by_rival(way: Way, task: Task, seed: int, epochs: float) -> nn.Module:
 
 
 def cut_by_us(task: Task, seed: int) -> nn.Module:
-    """Our cut, before recovery."""
-    raise SystemExit("bench: our arm is not written yet.")
+    """Our cut, before recovery: channels by the curvature of their gates, across layers, readers refitted, moments matched."""
+    network, before = plain(), plain()
+    view = View(network, before, task.example, reference=before)
+    task = dataclasses.replace(task, seed=seed)
+    PruneChannels(keep=1 / TIMES, of="multiply_adds", by="curvature", across=True, reconstruct=True).apply(view, task)
+    Match().apply(view, task)
+    return network
 
 
 def fresh(shape: nn.Module, seed: int) -> nn.Module:

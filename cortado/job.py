@@ -20,13 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cortado.errors import BadNetwork, BadRecipe
-from cortado.method import Method
 from cortado.nets.catalog import by_name
-from cortado.progress import Progress, quiet
+from cortado.network.view import View
+from cortado.progress import Progress
 from cortado.recipe import make_stage
 from cortado.task import Task
 from cortado.tasks.catalog import built_in
-from cortado.tune import Plan, train
 
 KEYS = ("network", "options", "weights", "task", "task_options", "train", "recipe", "limits", "seed")
 SORT_WORDS = {str: "a name", int: "a whole number", dict: "keys with values", list: "a list"}
@@ -60,7 +59,7 @@ class Job:
             load_weights(network, source)
         elif self.training:
             tune = make_stage("tune", self.training, "job, train")
-            train(network, task, plan_of(tune, task, progress or quiet()))
+            tune.apply(View(network, network, task.example, progress), task)
         if kept and source is None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             save_file(own_tensors(network), kept)
@@ -70,13 +69,6 @@ class Job:
         """Stands for the job as written and its seed."""
         said = json.dumps([self.text, self.training, task.name, task.seed], sort_keys=True, default=str)
         return blake2b(said.encode(), digest_size=6).hexdigest()
-
-
-def plan_of(tune: Method, task: Task, progress: Progress) -> Plan:
-    """The training plan of a Tune's knobs."""
-    names = {f.name for f in dataclasses.fields(Plan)}
-    knobs = {f.name: getattr(tune, f.name) for f in dataclasses.fields(tune) if f.name in names}
-    return Plan(**knobs, seed=task.seed, says="train the plain network", progress=progress)
 
 
 def own_tensors(network: nn.Module) -> dict[str, torch.Tensor]:

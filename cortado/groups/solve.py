@@ -66,8 +66,11 @@ def same_name(module: nn.Module, constant: Constant) -> Attribute | None:
 def by_formula(seen: Seen, constant: Constant, new: int, value: Callable[[Attribute], int], edits: Edits) -> bool:
     """Whether a formula that was seen gives the new value, perhaps after setting one attribute in it."""
     here = seen.get((constant.module, constant.operator), [])
-    around = [number for (path, _), numbers in seen.items() if path == constant.module for number in numbers]
-    formulas = list(dict.fromkeys(n.formula for n in (*here, *around) if abs(int(n)) == abs(constant.old)))
+    around = [sighting for (path, _), all_of in seen.items() if path == constant.module for sighting in all_of]
+    able = [sighting for sighting in (*here, *around) if abs(int(sighting.number)) == abs(constant.old)]
+    # Where two attributes have one value, the line tells which of them was meant.
+    meant = [sighting for sighting in able if constant.line.startswith(sighting.line + ":")]
+    formulas = list(dict.fromkeys(sighting.number.formula for sighting in meant or able))
     # Of a list that is handed over whole, each number follows its own entry, also where two entries are equal.
     formulas = [formula for formula in formulas if entry_of(formula) == constant.place >= 0] or formulas
     sign = 1 if constant.old >= 0 else -1

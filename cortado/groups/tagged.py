@@ -1,5 +1,6 @@
 """Tagged: integers that remember which attribute of which module they came from, through the arithmetic of forward code."""
 
+import inspect
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -101,8 +102,16 @@ def tag(network: nn.Module) -> None:
                 module.__dict__[name] = type(value)(parts)
 
 
-Seen = dict[tuple[str, str], list[Tagged]]
-"""(module, function) -> the tagged numbers that were handed to it."""
+@dataclass(frozen=True)
+class Sighting:
+    """A tagged number that was handed to a function of torch, and the user's line that did so ("net.py:12")."""
+
+    number: Tagged
+    line: str
+
+
+Seen = dict[tuple[str, str], list[Sighting]]
+"""(module, function) -> what was handed to it."""
 
 
 class Listener(TorchFunctionMode):
@@ -123,10 +132,22 @@ class Listener(TorchFunctionMode):
         return enter
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = list(tagged_in((args, kwargs or {})))
+        line = calling_line()
+        found = [Sighting(number, line) for number in tagged_in((args, kwargs or {}))]
         if found:
             self.seen.setdefault((self.running[-1], getattr(func, "__name__", "")), []).extend(found)
         return func(*args, **(kwargs or {}))
+
+
+def calling_line() -> str:
+    """The innermost line outside torch and this room that is being run."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if "/torch/" not in path and "/cortado/groups/" not in path:
+            return f"{path.rpartition('/')[2]}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
 
 
 def tagged_in(value: Any) -> Iterator[Tagged]:

@@ -13,11 +13,22 @@ from cortado.report import Report
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
 
-NEEDS_NORMS = {"simplify/norms": ("residual", "depthwise"), "prune/units": ("mlp", "residual", "depthwise")}
-NEEDS_NORMS |= {f"factorize/{name}": ("residual", "depthwise") for name in ("jaderberg", "cp", "tucker")}
+CONVOLUTIONAL = ("residual", "depthwise")
+FINDS_WORK_IN = {
+    "simplify/norms": CONVOLUTIONAL,
+    "prune/units": ("mlp", "residual", "depthwise"),
+    "prune/heads": ("attention",),
+    "prune/blocks": ("transformer", "attention"),
+    "prune/positions": CONVOLUTIONAL,
+    "factorize/jaderberg": CONVOLUTIONAL,
+    "factorize/cp": CONVOLUTIONAL,
+    "factorize/tucker": CONVOLUTIONAL,
+}
 """Methods that find nothing to do in some networks: those in which they do."""
-PAIRS = [(name, net.name) for name in ALL_METHODS for net in TINY_NETS if net.name in NEEDS_NORMS.get(name, BY_NAME)]
-NOTHING_TO_DO = [(name, net.name) for name in NEEDS_NORMS for net in TINY_NETS if (name, net.name) not in PAIRS]
+CUTS = ("prune/channels", "prune/heads")
+"""Methods that narrow the layers around those that they were told to take."""
+PAIRS = [(name, net.name) for name in ALL_METHODS for net in TINY_NETS if net.name in FINDS_WORK_IN.get(name, BY_NAME)]
+NOTHING_TO_DO = [(name, net.name) for name in FINDS_WORK_IN for net in TINY_NETS if (name, net.name) not in PAIRS]
 
 
 def stages(name: str, **knobs: object) -> list[Method]:

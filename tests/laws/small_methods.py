@@ -13,6 +13,7 @@ SHORT = {"epochs": 0.5, "finish": 0.25}
 MUST_HAVE: dict[str, dict[str, Any]] = {
     "repeat": {"rounds": ((QuantizeWeights(bits=7), Tune(epochs=0.25)), (QuantizeWeights(bits=6),))},
     "prune/units": {},
+    "prune/blocks": {"keep": 0.5},
 }
 """Knobs without which a method makes no sense."""
 

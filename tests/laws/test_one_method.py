@@ -1,4 +1,4 @@
-"""Laws of every method, on networks of five sorts."""
+"""Laws of every method, on networks of six sorts."""
 
 import contextlib
 import copy
@@ -12,7 +12,7 @@ from cortado.errors import BadValue, NothingChanged
 from cortado.file.artifact import decode, encode, load, save
 from cortado.forms.hold import plain_class
 from cortado.network.view import View, parameter_places
-from tests.laws.compressed import NOTHING_TO_DO, PAIRS, compressed, stages
+from tests.laws.compressed import CUTS, NOTHING_TO_DO, PAIRS, compressed, stages
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.tiny_nets import BY_NAME
 
@@ -76,7 +76,14 @@ def test_method_leaves_parameters_outside_where_bit_equal(name, net):
     outside = [path for path in before if path.rpartition(".")[0] not in chosen]
     assert outside
     for path in outside:
-        assert torch.equal(before[path], after[path]), path
+        if name == "prune/blocks" and path not in after:
+            # A block goes whole, its norms too.
+            assert path.rsplit(".", 2)[0] in {layer.rpartition(".")[0] for layer in chosen}, path
+        elif name in CUTS and after[path].shape != before[path].shape:
+            # What reads the cut channels lost its entries for them and kept the others.
+            assert set(after[path].flatten().tolist()) < set(before[path].flatten().tolist()), path
+        else:
+            assert torch.equal(before[path], after[path]), path
 
 
 @every_method_on_every_net

@@ -1,4 +1,4 @@
-"""Five tiny networks of five sorts, each with a tiny task: what every law is tried on."""
+"""Six tiny networks of six sorts, each with a tiny task: what every law is tried on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,6 +61,38 @@ class Transformer(nn.Module):
         return self.head(self.encoder(self.enter(sequence)).mean(1))
 
 
+class Attending(nn.Module):
+    """A block of attention with two heads, written by hand, and its sum with what came in."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.leave = nn.Linear(width, width)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        normed = self.norm(signal)
+        split = [
+            one(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2) for one in (self.query, self.key, self.value)
+        ]
+        mixed = nn.functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+        return signal + self.leave(mixed)
+
+
+class Attention(nn.Module):
+    """Two blocks of attention between linear layers, over a sequence (N, 5, 6)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Linear(6, 8)
+        self.blocks = nn.Sequential(Attending(8, 2), Attending(8, 2))
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        return self.head(self.blocks(self.enter(sequence)).mean(1))
+
+
 class Recurrent(nn.Module):
     """An LSTM over a sequence (N, 5, 6) and a linear layer on its last output."""
 
@@ -119,8 +151,9 @@ class TinyNet:
 TINY_NETS = (
     TinyNet("mlp", mlp, (12,), "0"),
     TinyNet("residual", Residual, (1, 6, 6), "first"),
-    TinyNet("depthwise", Depthwise, (1, 6, 6), "body.2"),
+    TinyNet("depthwise", Depthwise, (1, 6, 6), "body.[02]"),
     TinyNet("transformer", Transformer, (5, 6), "encoder*"),
+    TinyNet("attention", Attention, (5, 6), "blocks.0.*"),
     TinyNet("recurrent", Recurrent, (5, 6), "lstm"),
 )
 BY_NAME = {net.name: net for net in TINY_NETS}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cortado.errors import BadValue
+from cortado.errors import BadValue, NothingChanged
 from cortado.groups.groups import Group
 from cortado.method import Method, knob
 from cortado.methods.prune.reconstruct import readers_of, reconstruct
@@ -32,6 +32,7 @@ class PruneChannels(Method):
     """
 
     lossy = True
+    what = "channels"
 
     keep: float = knob(0.5, low=0.0, high=1.0, says="share that stays")
     by: str = knob("magnitude", says="score that ranks the channels")
@@ -52,26 +53,31 @@ class PruneChannels(Method):
             reconstruct(view, task, readers)
 
     def chosen(self, view: View) -> list[Group]:
-        """The groups all of whose weights `where` takes.  Raises BadValue when there is none."""
+        """The groups all of whose weights `where` takes.  Raises NothingChanged when the network has none, BadValue
+        when `where` leaves none of those that it has."""
+        view.weights(self.where)
         groups = self.candidates(view)
-        if self.where == "*":
-            found = groups
-        else:
-            view.weights(self.where)
-            names = {weight.path: len(weight.shape) for weight in view.all_weights}
-            taken = set(choose(self.where, names))
-            found = [g for g in groups if all(s.names[0] in taken for s in g.of_role("producer") or g.slots)]
-        if not found:
+        if not groups:
             reasons = "; ".join(f"{f.name}: {f.reason}" for f in view.groups.frozen[:3])
+            raise NothingChanged(
+                f"{self.name()}: {type(view.network).__name__} has no {self.what} that can be cut. "
+                f"{f'What keeps them: {reasons}. ' if reasons else ''}Leave the stage out, or use prune/weights."
+            )
+        if self.where == "*":
+            return groups
+        names = {weight.path: len(weight.shape) for weight in view.all_weights}
+        taken = set(choose(self.where, names))
+        found = [g for g in groups if all(s.names[0] in taken for s in g.of_role("producer") or g.slots)]
+        if not found:
             raise BadValue(
-                f"{self.name()}: no channels can be cut in {self.where!r}. "
-                f"{f'What keeps them: {reasons}. ' if reasons else ''}Widen where."
+                f"{self.name()}: where {self.where!r} takes no group of {self.what} whole. They go together: "
+                f"{'; '.join(', '.join(s.layer for s in g.of_role('producer') or g.slots) for g in groups[:3])}. Widen where."
             )
         return found
 
     def candidates(self, view: View) -> list[Group]:
-        """Groups that may be cut by this method."""
-        return view.groups.free
+        """Groups that may be cut by this method; whole heads of attention are left to prune/heads."""
+        return [group for group in view.groups.free if not group.heads]
 
     def keeps(self, view: View, groups: list[Group], worth: list[Tensor]) -> dict[Group, Tensor]:
         """Which units stay: the share is met exactly of channels, from below of a cost."""

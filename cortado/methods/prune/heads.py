@@ -16,6 +16,8 @@ class PruneHeads(PruneChannels):
     its queries. Attention whose code works out the number of heads from fixed sizes cannot follow, and says so.
     """
 
+    what = "heads"
+
     least: float = knob(0.0, low=0.0, high=1.0, says="share of each attention's heads that stays in any case")
 
     def candidates(self, view: View) -> list[Group]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cortado.groups.attribute import Edits, set_attributes
@@ -33,15 +33,6 @@ def shadow(network: nn.Module) -> Iterator[tuple[nn.Module, FakeTensorMode]]:
         yield plain_twin(network), mode
 
 
-def tagged_numbers(network: nn.Module, captured: Captured) -> Seen:
-    """The numbers that reach torch's functions, with the attributes they came from; what was seen up to any failure."""
-    with shadow(network) as (twin, mode):
-        tag(twin)
-        with Listener(twin) as listener:
-            run_quietly(twin, *shadows(captured.program.example_inputs, mode))
-        return listener.seen
-
-
 @contextlib.contextmanager
 def hollow(network: nn.Module) -> Iterator[nn.Module]:
     """A twin of a network on torch's meta device: many times quicker than a shadow, where code asks for no device."""
@@ -59,6 +50,21 @@ def hollow(network: nn.Module) -> Iterator[nn.Module]:
         yield twin
 
 
+def tagged_numbers(network: nn.Module, captured: Captured) -> Seen:
+    """The numbers that reach torch's functions, with the attributes they came from; what was seen up to any failure."""
+    inputs = captured.program.example_inputs
+    with hollow(network) as twin:
+        tag(twin)
+        with Listener(twin) as listener:
+            if run_quietly(twin, *on_meta(inputs)) is None:
+                return listener.seen
+    with shadow(network) as (twin, mode):
+        tag(twin)
+        with Listener(twin) as listener:
+            run_quietly(twin, *shadows(inputs, mode))
+        return listener.seen
+
+
 def attempt(network: nn.Module, groups: Groups, gone: Gone, edits: Edits) -> Failure | None:
     """Run a twin of the network with the tensors' shapes and the attributes that a cut would give it.
 
@@ -67,10 +73,7 @@ def attempt(network: nn.Module, groups: Groups, gone: Gone, edits: Edits) -> Fai
     inputs = groups.walked.captured.program.example_inputs
     with hollow(network) as twin:
         resize(twin, groups, gone, edits)
-        given, named = torch.utils._pytree.tree_map_only(
-            torch.Tensor, lambda t: torch.empty_like(t, device="meta"), inputs
-        )
-        if run_quietly(twin, given, named) is None:
+        if run_quietly(twin, *on_meta(inputs)) is None:
             return None
     with shadow(network) as (twin, mode):
         resize(twin, groups, gone, edits)
@@ -140,11 +143,16 @@ def run_quietly(twin: nn.Module, given: Any, named: Any) -> Failure | None:
 
 def shadows(inputs: Any, mode: FakeTensorMode) -> Any:
     """Example inputs without values."""
-    if isinstance(inputs, torch.Tensor):
+    if isinstance(inputs, Tensor):
         return mode.from_tensor(inputs)
     if isinstance(inputs, dict):
         return {key: shadows(value, mode) for key, value in inputs.items()}
     return type(inputs)(shadows(part, mode) for part in inputs) if isinstance(inputs, (tuple, list)) else inputs
+
+
+def on_meta(inputs: Any) -> Any:
+    """Example inputs on the meta device."""
+    return torch.utils._pytree.tree_map_only(Tensor, lambda value: torch.empty_like(value, device="meta"), inputs)
 
 
 def upstream(captured: Captured, module: str) -> Iterator[fx.Node]:

@@ -36,7 +36,8 @@ def plain_twin(network: nn.Module) -> nn.Module:
 
     Nothing of the network is copied, and nothing done to the twin reaches it.
     """
-    memo: dict[int, Any] = {id(t): t for t in (*network.parameters(), *network.buffers())}
+    kept = [value for module in network.modules() for value in tensors_in(tuple(module.__dict__.values()))]
+    memo: dict[int, Any] = {id(t): t for t in (*network.parameters(), *network.buffers(), *kept)}
     empty: dict[int, nn.Parameter] = {}
     for module in network.modules():
         if isinstance(module, Form):
@@ -48,6 +49,17 @@ def plain_twin(network: nn.Module) -> nn.Module:
         for name in held_names(mine):
             release_as(theirs, name, empty[id(form_of(mine, name))])
     return twin.eval()
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Tensors in nested containers: what a module keeps beside its parameters and buffers, as a cache does."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from tensors_in(tuple(value.values()))
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from tensors_in(part)
 
 
 def network_layers(network: nn.Module) -> list[nn.Module]:

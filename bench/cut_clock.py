@@ -38,11 +38,12 @@ TIMES, EPOCHS = 2.0, 5.0
 
 
 def task_of(images: int | None) -> Task:
-    """CIFAR-10; `images` leaves only so many for training and the verdict data alone, to see whether it runs."""
+    """CIFAR-10; `images` leaves so few, and the verdict data alone, to see whether it runs."""
     task = cifar10.task()
     if images is None:
         return task
-    return dataclasses.replace(task, train=task.train.first(images), verdict=task.choice.first(images))
+    few = task.choice.first(images)
+    return dataclasses.replace(task, train=task.train.first(images), choice=few, verdict=few)
 
 
 def recovery(epochs: float) -> Tune:

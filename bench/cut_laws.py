@@ -1,6 +1,6 @@
 """cut_laws: channels that are zero may go - 40 % of every free group, in every network of the zoo; Torch-Pruning beside it.
 
-Each network has random weights, every path alive, and its own process with one thread, 60 seconds of the processor and 10 GiB
+Each network has random weights, every path alive, and its own process with one thread, 30 seconds of the processor and 10 GiB
 of memory. What is found is kept line by line under bench/cache/cut_laws, so that an interrupted run goes on; a new VERSION
 checks everything again.
 

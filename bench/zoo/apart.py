@@ -15,7 +15,7 @@ import torch
 from bench.rivals.optional import timm, torch_pruning
 from bench.zoo.entry import Entry
 
-LIMIT_S = 60
+LIMIT_S = 30
 """Time of the processor that a network may take, making it included."""
 LIMIT_BYTES = 10 * 2**30
 """Memory that it may take."""

@@ -17,8 +17,6 @@ SMALL = [
     for entry in entries()
     if not entry.name.startswith("cortado.") or entry.name in ("cortado.resnet_20", "cortado.lenet_5")
 ]
-WITHOUT_GROUPS = ("halves_and_shuffle",)
-"""Where halves pass by and are shuffled in, every channel is tied to every other."""
 
 
 def outputs(network: nn.Module, inputs: object) -> list[Tensor]:
@@ -44,9 +42,6 @@ def some(groups: Groups, exact: bool, seed: int = 1) -> dict:
 def test_cutting_zero_channels_changes_nothing_and_takes_what_was_predicted(entry: Entry) -> None:
     network, example = entry.network(), entry.example()
     groups = find_groups(network, example)
-    if entry.name in WITHOUT_GROUPS:
-        assert not groups.free
-        return
     keeps, before = some(groups, exact=True), outputs(network, example)
     assert keeps
     wanted = outputs(zeroed(network, groups, keeps), example)

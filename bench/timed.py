@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from bench.result import row
-from cortado.lowering.graph import positional
 from cortado.machine import instruction_sets
 from cortado.report import Clock, Ratio, Time
 from cortado.runtimes.export import export_into
@@ -59,8 +58,7 @@ def files_of(networks: dict[str, nn.Module], example: Any, folder: Path) -> dict
         for name, network in networks.items():
             own = folder / f"{name}_{runtime.name()}"
             own.mkdir()
-            traced = two_of(inputs)
-            files[name, runtime], _ = export_into(own, network, traced, runtime, data, None)
+            files[name, runtime], _ = export_into(own, network, example, runtime, data, None)
     return files
 
 
@@ -71,12 +69,6 @@ def like(example: Any, batch: int) -> tuple[Tensor, ...]:
         torch.randn(part.shape, generator=noise).to(part.dtype) if part.is_floating_point() else part
         for part in batch_of(example, batch)
     )
-
-
-def two_of(inputs: tuple[Tensor, ...]) -> Any:
-    """Two samples, as an example is given: torch.export takes a batch of one for a fixed number."""
-    first = batch_of(inputs, 2)
-    return first if len(positional(first)) > 1 else first[0]
 
 
 def rows_of(found: Clock, name: str) -> list[dict[str, Any]]:

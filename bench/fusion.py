@@ -15,7 +15,7 @@ from cortado.lowering.lower import difference, lowered, outputs
 from cortado.lowering.vertical import fuse_activations
 from cortado.nets.catalog import by_name
 from cortado.runtimes.onnxruntime import Onnxruntime, OnnxSession
-from cortado.runtimes.timing import Call, interleaved, is_noisy, ratio
+from cortado.runtimes.timing import SPREAD, Call, interleaved, is_noisy, ratio
 from cortado.runtimes.torch_eager import TorchSession
 
 NETWORKS = {"squeezenet": (3, 227, 227), "googlenet": (3, 224, 224), "resnet_20": (3, 32, 32)}
@@ -121,7 +121,8 @@ def unfused_call(file: Path, threads: int, inputs: Tensor) -> Call:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     given = {session.get_inputs()[0].name: inputs.numpy()}
@@ -145,5 +146,6 @@ def ratio_rows(what: str, plain: Call, calls: dict[str, Call]) -> list[dict[str,
     for place, how in enumerate(calls, 1):
         found = ratio(taken[:, 0], taken[:, place])
         label = f"{what}: {how}, times faster (quartiles {found.low:.2f} to {found.high:.2f})"
-        rows.append(row(label, found.median, "x", better="higher", low=found.low, high=found.high, noisy=noisy))
+        wide = noisy or found.high - found.low > SPREAD * found.median
+        rows.append(row(label, found.median, "x", better="higher", low=found.low, high=found.high, noisy=wide))
     return rows

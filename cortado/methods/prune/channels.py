@@ -83,6 +83,7 @@ class PruneChannels(Method):
         """Which units stay: the share is met exactly of channels, from below of a cost."""
         if self.of == "channels":
             if not self.across:
+                self.leave_some(groups)
                 return self.best(groups, worth, [self.keep] * len(groups))
             ranked = torch.cat(worth)
             bar = ranked.sort(descending=True).values[max(0, round(self.keep * len(ranked)) - 1)]
@@ -100,6 +101,15 @@ class PruneChannels(Method):
             return self.best(groups, rates, [float((r >= bar).double().mean()) for r in rates])
 
         return self.searched(above, costs)
+
+    def leave_some(self, groups: list[Group]) -> None:
+        """Raises BadValue when a group would keep nothing."""
+        for group in groups:
+            if round(max(self.keep, self.least) * group.count) < 1:
+                raise BadValue(
+                    f"{self.name()}: keep={self.keep:g} would leave no {self.what} of {group.name}, which has {group.count}. "
+                    "Raise keep or least, or leave it out with where."
+                )
 
     def searched(self, at: Callable[[float], dict[Group, Tensor]], costs: Costs) -> dict[Group, Tensor]:
         """The mildest cut whose predicted cost is at most `keep`.  Raises BadValue when even the hardest is not."""

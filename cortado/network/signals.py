@@ -14,6 +14,8 @@ from cortado.network.view import View
 from cortado.task import Data, Task, to_device
 
 BATCH = 32
+MOST_ENTRIES = 2**26
+"""Entries of second moments, or of patches, that are held at a time."""
 
 
 class Enough(BaseException):
@@ -153,6 +155,19 @@ def patch_moments(
 
     note_signals(network, list(numbers), data, note)
     return {path: sums.moments() for path, sums in found.items()}
+
+
+def in_memory(sizes: list[int]) -> list[list[int]]:
+    """Numbers of layers, in order, in groups whose sizes stay within what memory is to hold at a time."""
+    groups: list[list[int]] = [[]]
+    left = MOST_ENTRIES
+    for number, size in enumerate(sizes):
+        if size > left and groups[-1]:
+            groups.append([])
+            left = MOST_ENTRIES
+        groups[-1].append(number)
+        left -= size
+    return groups
 
 
 def response_moments(view: View, paths: list[str], task: Task, images: int) -> dict[str, Moments]:

@@ -15,14 +15,12 @@ from cortado.methods.factorize.ranks import Cut, energy_ranks, equal_ranks, fixe
 from cortado.methods.factorize.refit import refit
 from cortado.methods.factorize.scheme import Scheme
 from cortado.methods.factorize.targets import Target, find_targets
-from cortado.network.signals import Moments, patch_moments
+from cortado.network.signals import Moments, in_memory, patch_moments
 from cortado.network.view import View
 from cortado.task import Task
 
 LARGEST_METRIC = 8192
 """Inputs x taps of a layer whose second moments still fit into memory (half a gigabyte)."""
-MOST_ENTRIES = 2**26
-"""Entries of second moments, or of patches, that are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -139,19 +137,6 @@ class FactorizeFitted(FactorizeSeen):
         if constant:
             after.add_constant(target.layer, (wanted - build(made).flatten(1)).double() @ seen.mean)
         return made
-
-
-def in_memory(sizes: list[int]) -> list[list[int]]:
-    """Numbers of layers, in order, in groups whose sizes stay within what memory is to hold at a time."""
-    groups: list[list[int]] = [[]]
-    left = MOST_ENTRIES
-    for number, size in enumerate(sizes):
-        if size > left and groups[-1]:
-            groups.append([])
-            left = MOST_ENTRIES
-        groups[-1].append(number)
-        left -= size
-    return groups
 
 
 def lifted(metric: Tensor, share: float = 1e-3) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cortado.method import knob
 from cortado.methods.factorize.cp import cp_scheme
-from cortado.methods.factorize.factorize import LARGEST_METRIC, MOST_ENTRIES, Factorize, follower_of
+from cortado.methods.factorize.factorize import LARGEST_METRIC, Factorize, follower_of
 from cortado.methods.factorize.followers import Follower
 from cortado.methods.factorize.jaderberg import COLUMNS
 from cortado.methods.factorize.ranks import Cut
@@ -17,7 +17,7 @@ from cortado.methods.factorize.response import bias_of, response_cuts, usable
 from cortado.methods.factorize.scheme import Scheme
 from cortado.methods.factorize.svd import WHOLE
 from cortado.methods.factorize.targets import Target
-from cortado.network.signals import note_signals, patches, places_of, signals_into
+from cortado.network.signals import MOST_ENTRIES, note_signals, patches, places_of, signals_into
 from cortado.network.view import View
 from cortado.task import Task
 

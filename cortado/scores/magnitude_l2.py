@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from cortado.groups.groups import Group
 from cortado.network.view import View, Weight
 from cortado.scores.score import Score
 from cortado.task import Task
@@ -13,3 +14,7 @@ class MagnitudeL2(Score):
     def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
         squares = [weight.dense() ** 2 for weight in weights]
         return [square / square.mean().clamp(min=1e-30) for square in squares]
+
+    def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
+        """The squared L2 norm of what produces a unit, over its group's mean: groups of any width can be compared."""
+        return [units / units.mean().clamp(min=1e-30) for units in super().of_units(groups, view, task)]

@@ -1,0 +1,181 @@
+"""prune/channels and prune/heads: which units go, how many, what it costs, and least squares afterwards."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import cortado
+from cortado.methods.prune.channels import PruneChannels
+from cortado.methods.prune.heads import PruneHeads
+from cortado.methods.prune.reconstruct import readers_of, reconstruct
+from cortado.network.profile import profile
+from cortado.network.view import View
+from cortado.task import Data, Task
+
+GENERATOR = torch.Generator().manual_seed(3)
+IMAGES = torch.randn(96, 3, 8, 8, generator=GENERATOR)
+TARGETS = (IMAGES[:, 0].mean((1, 2)) > 0).long()
+
+
+def task() -> Task:
+    return Task(*(Data(IMAGES[a:b], TARGETS[a:b]) for a, b in ((0, 48), (48, 72), (72, 96))), batch=16)
+
+
+def net() -> nn.Module:
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 24, 3, padding=1, stride=2), nn.BatchNorm2d(24), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 2),
+    ).eval()  # fmt: skip
+
+
+def cut(method: PruneChannels, network: nn.Module | None = None) -> nn.Module:
+    small = copy.deepcopy(net() if network is None else network)
+    plain = copy.deepcopy(small)
+    method.apply(View(small, plain, IMAGES[:2], reference=plain), task())
+    return small
+
+
+def multiply_adds(network: nn.Module) -> float:
+    return profile(network, IMAGES[:1]).total("multiply_adds").value
+
+
+def test_channels_with_the_largest_sum_of_magnitudes_stay() -> None:
+    plain, small = net(), cut(PruneChannels(keep=0.5, least=0.0))
+    best = plain[0].weight.abs().sum((1, 2, 3)).topk(8).indices.sort().values
+    assert torch.equal(small[0].weight, plain[0].weight[best])
+    assert torch.equal(small[1].running_mean, plain[1].running_mean[best])
+    assert (small[0].out_channels, small[3].in_channels, small[3].out_channels, small[8].in_features) == (8, 8, 12, 12)
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("keep", [0.3, 0.7])
+def test_cut_to_a_share_of_multiply_adds_is_the_mildest_below_it(keep: float, across: bool) -> None:
+    plain, small = net(), cut(PruneChannels(keep=keep, of="multiply_adds", across=across))
+    share = multiply_adds(small) / multiply_adds(plain)
+    # One channel more of the widest layer is at most a sixteenth of a layer.
+    assert keep - 0.1 < share <= keep
+
+
+def test_cut_to_a_share_of_parameters() -> None:
+    plain, small = net(), cut(PruneChannels(keep=0.4, of="parameters"))
+    share = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in plain.parameters())
+    assert 0.33 < share <= 0.4
+
+
+def test_across_layers_the_layer_that_matters_less_gives_more() -> None:
+    """Half of the second layer's channels hardly carry anything: it gives them, and the first keeps all of its own."""
+    network = net()
+    with torch.no_grad():
+        network[3].weight[::2] *= 0.01
+    both = cut(PruneChannels(keep=0.7, across=True, by="magnitude_l2"), network)
+    each = cut(PruneChannels(keep=0.7, by="magnitude_l2"), network)
+    assert (both[0].out_channels, both[3].out_channels) == (16, 12)
+    assert (each[0].out_channels, each[3].out_channels) == (11, 17)
+
+
+def test_counts_are_multiples_where_they_can_be() -> None:
+    small = cut(PruneChannels(keep=0.45, multiple=8))
+    assert (small[0].out_channels, small[3].out_channels) == (8, 8)
+
+
+def test_least_keeps_a_share_of_every_group() -> None:
+    network = net()
+    with torch.no_grad():
+        network[0].weight *= 1e-6
+    small = cut(PruneChannels(keep=0.5, across=True, least=0.25), network)
+    assert small[0].out_channels >= 4
+
+
+def test_where_cuts_only_groups_that_it_takes_whole() -> None:
+    small = cut(PruneChannels(keep=0.5, where="0"))
+    assert (small[0].out_channels, small[3].in_channels, small[3].out_channels) == (8, 8, 24)
+
+
+def test_least_squares_give_back_what_a_copied_channel_carried() -> None:
+    """Channels 8 to 15 do what 0 to 7 do: without them the readers can be as good, if they learn to."""
+    network = net()
+    with torch.no_grad():
+        for own in (network[0].weight, network[0].bias, network[1].weight, network[1].bias):
+            own[8:] = own[:8]
+    with torch.no_grad():
+        wanted = network(IMAGES)
+        errors = []
+        for refit in (False, True):
+            small, plain = copy.deepcopy(network), copy.deepcopy(network)
+            view = View(small, plain, IMAGES[:2], reference=plain)
+            (group,) = [g for g in view.groups.free if g.name == "0"]
+            readers = readers_of(view, [group])
+            view.cut({group: torch.arange(8)})
+            if refit:
+                reconstruct(view, task(), readers)
+            errors.append(float((small(IMAGES) - wanted).norm() / wanted.norm()))
+    assert errors[0] > 0.05, "the cut alone has to hurt"
+    assert errors[1] < 0.2 * errors[0]
+
+
+@pytest.mark.parametrize("by", ["magnitude", "magnitude_l2", "gains", "zeros", "taylor", "curvature", "random"])
+def test_every_score_ranks_channels(by: str) -> None:
+    small = cut(PruneChannels(keep=0.5, by=by))
+    assert (small[0].out_channels, small[3].out_channels) == (8, 12)
+
+
+@pytest.mark.parametrize("by", ["gains", "taylor", "curvature"])
+def test_scores_that_look_further_drop_the_channels_that_carry_nothing(by: str) -> None:
+    network = net()
+    silent = torch.tensor([1, 4, 6, 7, 9, 11, 13, 14])
+    with torch.no_grad():
+        network[1].weight[silent] = 0
+        network[1].bias[silent] = -1
+    small = cut(PruneChannels(keep=0.5, by=by, where="0"), network)
+    loud = torch.tensor([n for n in range(16) if n not in silent.tolist()])
+    assert torch.equal(small[0].weight, network[0].weight[loud])
+    torch.testing.assert_close(small(IMAGES), network(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+def test_pruned_quantized_and_factored_weights_are_cut_as_they_are_held() -> None:
+    small, report = cortado.compress(
+        net(), task(), "prune/weights keep=0.5 | quantize/weights bits=6 | prune/channels keep=0.5"
+    )
+    assert small[0].out_channels == 8
+    assert len(torch.unique(small[0].weight)) <= 64
+    assert report.size_bytes < report.plain_bytes / 4
+    again, _ = cortado.compress(net(), task(), "factorize/svd rank=6 where=3 | prune/channels keep=0.5")
+    assert again(IMAGES).shape == (96, 2) and again[3].out_channels == 12
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.query, self.key, self.value, self.leave = (nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, signal: Tensor) -> Tensor:
+        split = [
+            one(signal).unflatten(-1, (self.heads, -1)).transpose(1, 2) for one in (self.query, self.key, self.value)
+        ]
+        return self.leave(functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)).mean(1)
+
+
+@pytest.mark.parametrize("by", ["magnitude", "taylor", "curvature"])
+def test_heads_that_say_nothing_go_and_the_rest_answers_as_before(by: str) -> None:
+    torch.manual_seed(4)
+    network = nn.Sequential(Attending(), nn.Linear(16, 2)).eval()
+    with torch.no_grad():
+        for head in (0, 2):
+            rows = slice(4 * head, 4 * head + 4)
+            network[0].leave.weight[:, rows] = 0
+            for layer in (network[0].query, network[0].key, network[0].value):
+                layer.weight[rows] *= 1e-3
+                layer.bias[rows] *= 1e-3
+    words = torch.randn(48, 5, 16, generator=torch.Generator().manual_seed(5))
+    data = Data(words, (words.mean((1, 2)) > 0).long())
+    small = copy.deepcopy(network)
+    plain = copy.deepcopy(network)
+    PruneHeads(keep=0.5, by=by).apply(View(small, plain, words[:2], reference=plain), Task(data, data, data, batch=16))
+    assert small[0].heads == 2 and small[0].leave.in_features == 8
+    torch.testing.assert_close(small(words), network(words), rtol=1e-4, atol=1e-5)

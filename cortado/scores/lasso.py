@@ -68,19 +68,20 @@ def path(products: Tensor, sizes: Tensor) -> Tensor:
 
 def descend(gram: Tensor, wanted: Tensor, penalty: float, factors: Tensor, slopes: Tensor) -> None:
     """Least |sum of units x factors - outputs|^2 / 2 + penalty |factors|, in place; `slopes` are gram @ factors."""
-    diagonal = gram.diagonal()
+    # One entry at a time: NumPy reads single numbers ten times faster. The arrays are the tensors' own memory.
+    rows, goals, values, now = gram.numpy(), wanted.numpy(), factors.numpy(), slopes.numpy()
+    diagonal = rows.diagonal()
+    near = 1e-6 * float(abs(goals).max()) ** 0.5
     for _ in range(SWEEPS):
         moved = 0.0
-        for unit in (factors != 0).nonzero().squeeze(1).tolist():
-            if diagonal[unit] <= 0:
-                change = -float(factors[unit])
-            else:
-                free = float(wanted[unit] - slopes[unit] + diagonal[unit] * factors[unit])
-                best = max(abs(free) - penalty, 0.0) / float(diagonal[unit])
-                change = (best if free > 0 else -best) - float(factors[unit])
+        for unit in values.nonzero()[0].tolist():
+            size, before = float(diagonal[unit]), float(values[unit])
+            free = float(goals[unit]) - float(now[unit]) + size * before
+            best = max(abs(free) - penalty, 0.0) / size if size > 0 else 0.0
+            change = (best if free > 0 else -best) - before
             if change:
-                factors[unit] += change
-                slopes += change * gram[unit]
-                moved = max(moved, abs(change) * float(diagonal[unit]) ** 0.5)
-        if moved < 1e-6 * float(wanted.abs().max()) ** 0.5:
+                values[unit] += change
+                now += change * rows[unit]
+                moved = max(moved, abs(change) * max(size, 0.0) ** 0.5)
+        if moved < near:
             return

@@ -123,13 +123,14 @@ class Gates:
         return self.network(*inputs) if isinstance(inputs, tuple) else self.network(inputs)
 
 
-def watching(sums: dict[int, Tensor], mean: Tensor | None) -> Callable[..., None]:
-    """A hook that adds up signal x gradient at what a layer reads."""
+def watching(sums: dict[int, Tensor], mean: Tensor | None) -> Callable[..., Any]:
+    """A hook that adds up signal x gradient at what a layer reads: the gradient by this layer alone."""
 
-    def before(layer: nn.Module, given: tuple[Any, ...]) -> None:
-        signal = given[0]
-        if not signal.requires_grad:
-            return
+    def before(layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not given[0].requires_grad:
+            return None
+        # An alias: what flows past this layer, as a shortcut does, is counted where it is read.
+        signal = given[0].view_as(given[0])
         kept = signal.detach()
         if mean is not None:
             kept = kept - mean.view([-1 if d == channel_axis(layer, signal) else 1 for d in range(signal.dim())])
@@ -139,5 +140,6 @@ def watching(sums: dict[int, Tensor], mean: Tensor | None) -> Callable[..., None
             sums[id(layer)] = sums[id(layer)] + found if id(layer) in sums else found
 
         signal.register_hook(after)
+        return (signal, *given[1:])
 
     return before

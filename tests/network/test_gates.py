@@ -1,0 +1,96 @@
+"""Gates and costs: slopes against finite differences, predicted costs against those of the cut network."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cortado.network.budgeting import Costs
+from cortado.network.gates import Gates
+from cortado.network.profile import profile
+from cortado.network.view import View
+from cortado.task import Data
+
+IMAGES = torch.randn(24, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+TARGETS = torch.randint(3, (24,), generator=torch.Generator().manual_seed(2))
+
+
+class Residual(nn.Module):
+    """A stream that two convolutions write and two layers read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.back = (
+            nn.Conv2d(2, 6, 3, padding=1),
+            nn.Conv2d(6, 5, 3, padding=1),
+            nn.Conv2d(5, 6, 1),
+        )
+        self.head = nn.Linear(6, 3)
+
+    def gated(self, signal: Tensor) -> Tensor:
+        return signal
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal = self.gated(torch.tanh(self.stem(images)))
+        signal = signal + self.gated(self.back(torch.tanh(self.inner(signal))))
+        return self.head(signal.mean((2, 3)))
+
+
+def net() -> Residual:
+    torch.manual_seed(6)
+    return Residual().eval()
+
+
+def stream(view: View) -> int:
+    return next(n for n, g in enumerate(view.groups.free) if any(s.names[0] == "head.weight" for s in g.slots))
+
+
+def test_slopes_are_the_derivatives_by_a_gate_on_all_that_a_unit_gives() -> None:
+    network = net()
+    view = View(network, net(), IMAGES[:2])
+    number = stream(view)
+    gates = Gates(view, view.groups.free)
+    assert gates.known(number)
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs, targets, reduction="sum")
+
+    total = sum(found[number].sum(0) for found in gates.slopes(Data(IMAGES, TARGETS), 8, loss, {}))
+    twin, step = copy.deepcopy(network).double(), 1e-4
+    with torch.no_grad():
+        for unit in range(6):
+            ends = []
+            for sign in (1, -1):
+                gate = torch.ones(6, 1, 1, dtype=torch.float64)
+                gate[unit] += sign * step
+                twin.gated = lambda signal, gate=gate: signal * gate
+                ends.append(float(loss(twin(IMAGES.double()), TARGETS)))
+            assert float(total[unit]) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-3, abs=1e-4)
+
+
+def test_reading_slopes_leaves_the_network_as_it_was() -> None:
+    network = net().train()
+    network.head.weight.requires_grad_(False)
+    view = View(network, net(), IMAGES[:2])
+    list(Gates(view, view.groups.free).slopes(Data(IMAGES, TARGETS), 8, lambda out, _: out.sum(), {}))
+    assert network.training and not network.head.weight.requires_grad and network.stem.weight.requires_grad
+    assert all(p.grad is None for p in network.parameters())
+    assert not any(layer._forward_pre_hooks for layer in network.modules())
+
+
+@pytest.mark.parametrize("of", ["multiply_adds", "parameters"])
+def test_predicted_cost_is_that_of_the_cut_network(of: str) -> None:
+    network = net()
+    view = View(network, net(), IMAGES[:2])
+    costs = Costs(view, of)
+    keeps = {group: torch.arange(group.count - 1 - number) for number, group in enumerate(view.groups.free)}
+    predicted = costs.after(keeps)
+    view.cut(keeps)
+    found = {
+        "multiply_adds": profile(network, IMAGES[:2]).total("multiply_adds").value,
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
+    assert predicted == pytest.approx(found[of])
+    assert costs.share({}) == 1.0

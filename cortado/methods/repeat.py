@@ -15,7 +15,8 @@ class Repeat(Method):
     """Run `rounds`, each a tuple of methods, one after another.
 
     In a recipe: `repeat: {times: 3, do: [...]}`; there a knob given as a list has one value for each round, so that
-    `prune/weights: {keep: [0.5, 0.3, 0.1]}` prunes a little more each time.
+    `prune/weights: {keep: [0.5, 0.3, 0.1]}` prunes a little more each time. Moments are matched inside where `match` is
+    one of the stages: `do: [prune/channels: {keep: 0.9}, match, tune]`.
     """
 
     lossy = True
@@ -33,9 +34,13 @@ class Repeat(Method):
             )
 
     def apply(self, view: View, task: Task) -> None:
-        reference = view.reference
+        reference, kept = view.reference, view.kept
         for stages in self.rounds:
             for stage in stages:
                 if stage.lossy and not stage.trains:
-                    reference = copy.deepcopy(view.network)
-                stage.apply(View(view.network, view.plain, view.example, view.progress, reference), task)
+                    reference, kept = copy.deepcopy(view.network), {}
+                inner = View(view.network, view.plain, view.example, view.progress, reference)
+                # What a cut has left is what `match` compares with the network before it.
+                inner.kept = kept
+                stage.apply(inner, task)
+                kept = inner.kept

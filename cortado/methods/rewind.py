@@ -1,6 +1,6 @@
 """rewind: give the survivors earlier values, or fresh random ones, and keep the masks."""
 
-import copy
+import zlib
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,9 @@ from cortado.forms.dense import Dense
 from cortado.forms.form import Form
 from cortado.forms.hold import held_names
 from cortado.forms.masked import Masked
+from cortado.lowering.factors import chain_of
 from cortado.method import Method, knob
+from cortado.network.gradients import released
 from cortado.network.view import View, Weight, parameter_places
 from cortado.task import Task
 
@@ -21,8 +23,8 @@ class Rewind(Method):
     """Set all parameters and statistics back: to the start of the recipe, or to fresh random values.
 
     `to: start` is the lottery ticket (Frankle, Carbin, 2019) when the recipe began with an untrained network;
-    `to: random` its control, and "training from scratch" (Liu et al., 2019). Masks stay as they are. With `where`,
-    only the weights that it takes go back, and no statistics.
+    `to: random` its control, and "training from scratch" (Liu et al., 2019): of a network that was cut or factored in
+    the shape it has now. Masks stay as they are. With `where`, only the weights that it takes go back, and no statistics.
     """
 
     trains = True
@@ -30,10 +32,14 @@ class Rewind(Method):
     to: str = knob("start", one_of=("start", "random"), says="which values: those the recipe began with, or new ones")
 
     def apply(self, view: View, task: Task) -> None:
-        source = view.plain if self.to == "start" else reinitialised(view.plain, task)
+        source = view.plain if self.to == "start" else reinitialised(view.network, task)
         values = {weight.path: weight.dense() for weight in parameter_places(source)}
         for weight in view.all_weights if self.where == "*" else view.weights(self.where):
-            put_values(weight, values[weight.path])
+            factors = chain_of(weight.layer) if self.to == "random" and weight.name == "weight" else None
+            if factors is None:
+                put_values(weight, values[weight.path])
+            else:
+                draw(weight, factors, task)
         if self.where != "*":
             return
         buffers = dict(source.named_buffers())
@@ -45,7 +51,9 @@ class Rewind(Method):
 def put_values(weight: Weight, values: Tensor) -> None:
     """Give a weight `values` inside the mask that it has.  Raises BadNetwork when its shape changed."""
     if values.shape != weight.shape:
-        raise BadNetwork(f"rewind: {weight.path} has another shape than before. Rewind before units are removed.")
+        raise BadNetwork(
+            f"rewind: {weight.path} has another shape than before. Rewind before units are removed, or use to: random."
+        )
     form: Form = weight.form
     held = weight.name in held_names(weight.layer)
     if isinstance(form, Masked):
@@ -57,12 +65,34 @@ def put_values(weight: Weight, values: Tensor) -> None:
             getattr(weight.layer, weight.name).copy_(values)
 
 
+def draw(weight: Weight, factors: nn.Module, task: Task) -> None:
+    """Let the factors of a low-rank weight draw new values, as the layers they run as do.
+
+    Raises BadNetwork when a factor is itself held in a form.
+    """
+    bias = weight.layer._parameters.get("bias")
+    before = None if bias is None else bias.detach().clone()
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(task.seed * 1_000_003 + zlib.crc32(weight.path.encode()))
+        for layer in factors.children():
+            if held_names(layer):
+                raise BadNetwork(
+                    f"rewind: a factor of {weight.path} is held in a form of its own and cannot draw new values. "
+                    "Rewind before factors are pruned, rounded or shared."
+                )
+            layer.reset_parameters()  # type: ignore[operator]
+    if bias is not None and before is not None:
+        # The last factor has the bias of the layer, which has a turn of its own.
+        with torch.no_grad():
+            bias.copy_(before)
+
+
 def reinitialised(network: nn.Module, task: Task) -> nn.Module:
-    """A copy whose layers drew new values, by their own reset_parameters, from the task's seed.
+    """A copy with plain weights whose layers drew new values, by their own reset_parameters, from the task's seed.
 
     Raises BadNetwork when a layer with parameters of its own has no reset_parameters.
     """
-    twin = copy.deepcopy(network)
+    twin = released(network)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(task.seed * 1_000_003 + 41)
         for path, layer in twin.named_modules():

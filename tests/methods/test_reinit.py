@@ -1,0 +1,118 @@
+"""reinit: the shape that is left, with new values, trained - and rewind to random of cut and factored networks."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from cortado.compress import compress
+from cortado.errors import BadNetwork
+from cortado.forms.dense import Dense
+from cortado.forms.hold import form_of, hold
+from cortado.forms.low_rank import LowRank
+from cortado.forms.masked import Masked
+from cortado.forms.quantized import Quantized
+from cortado.methods.prune.channels import PruneChannels
+from cortado.methods.prune.weights import PruneWeights
+from cortado.methods.reinit import Reinit
+from cortado.methods.rewind import Rewind
+from cortado.methods.tune import Tune
+from cortado.network.view import View
+from tests.laws.tiny_nets import BY_NAME
+
+
+def after(name, *methods):
+    tiny = BY_NAME[name]
+    network, plain, task = tiny.make(), tiny.make(), tiny.task()
+    for method in methods:
+        method.apply(View(network, plain, tiny.example), task)
+    return network, task
+
+
+def test_cut_network_draws_what_a_network_of_its_shape_draws():
+    network, task = after("mlp", PruneChannels(keep=0.5), Rewind(to="random"))
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(task.seed * 1_000_003 + 41)
+        wanted = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
+    for name, value in wanted.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value)
+
+
+def test_statistics_of_a_cut_network_begin_anew():
+    network, _ = after("residual", PruneChannels(keep=0.5), Rewind(to="random"))
+    assert network.first_norm.num_features == 4
+    assert torch.equal(network.first_norm.running_mean, torch.zeros(4))
+    assert torch.equal(network.first_norm.running_var, torch.ones(4))
+    assert torch.equal(network.first_norm.weight, torch.ones(4))
+
+
+def test_first_values_of_a_cut_network_are_refused():
+    with pytest.raises(BadNetwork, match="has another shape than before. .* or use to: random"):
+        after("mlp", PruneChannels(keep=0.5), Rewind())
+
+
+def low_rank_mlp():
+    network = BY_NAME["mlp"].make()
+    hold(network[0], "weight", LowRank(Dense(torch.ones(3, 12)), Dense(torch.ones(16, 3))))
+    return network
+
+
+def test_factors_draw_new_values_and_stay_factors():
+    tiny, network = BY_NAME["mlp"], low_rank_mlp()
+    again = copy.deepcopy(network)
+    for one in (network, again):
+        Rewind(to="random").apply(View(one, tiny.make(), tiny.example), tiny.task())
+    form = form_of(network[0], "weight")
+    assert isinstance(form, LowRank)
+    # nn.Linear draws from +-1 / sqrt(inputs), each factor for itself.
+    assert 0 < float(form.first.dense().detach().abs().max()) <= 12**-0.5
+    assert 0 < float(form.last.dense().detach().abs().max()) <= 3**-0.5
+    assert torch.equal(network[0].weight, again[0].weight) and torch.equal(network[0].bias, again[0].bias)
+    assert float(network[0].bias.detach().abs().max()) <= 12**-0.5
+
+
+def test_factors_that_are_rounded_cannot_draw():
+    tiny, network = BY_NAME["mlp"], low_rank_mlp()
+    hold(network[0], "weight", LowRank(Quantized.of(torch.randn(3, 12), 4), Dense(torch.ones(16, 3))))
+    with pytest.raises(BadNetwork, match="a factor of 0.weight is held in a form of its own"):
+        Rewind(to="random").apply(View(network, tiny.make(), tiny.example), tiny.task())
+
+
+@pytest.mark.parametrize("name", ["mlp", "residual", "transformer", "recurrent"])
+def test_reinit_is_rewind_and_tune(name):
+    apart, _ = after(name, PruneChannels(keep=0.5), Rewind(to="random"), Tune(epochs=1, rate=0.01))
+    together, _ = after(name, PruneChannels(keep=0.5), Reinit(epochs=1, rate=0.01))
+    for one, other in zip(apart.state_dict().values(), together.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_reinit_does_not_depend_on_what_the_network_had_learned():
+    tiny, found = BY_NAME["residual"], []
+    for shift in (0.0, 0.5):
+        network = tiny.make()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += shift
+        Reinit(epochs=1, rate=0.01).apply(View(network, tiny.make(), tiny.example), tiny.task())
+        found.append(network.state_dict())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_masks_stay_and_survivors_learn_from_scratch():
+    network, _ = after("mlp", PruneWeights(keep=0.3), Reinit(epochs=2, rate=0.01))
+    pruned, _ = after("mlp", PruneWeights(keep=0.3))
+    assert isinstance(form_of(network[0], "weight"), Masked)
+    assert torch.equal(network[0].weight != 0, pruned[0].weight != 0)
+    assert not torch.equal(network[0].weight, pruned[0].weight)
+
+
+def test_one_key_of_a_recipe_trains_the_cut_shape_from_scratch():
+    tiny, task = BY_NAME["mlp"], BY_NAME["mlp"].task()
+    plain = tiny.make()
+    small, report = compress(plain, task, "prune/channels keep=0.5 | reinit epochs=60 rate=0.02")
+    assert small[0].out_features == 8
+    with torch.no_grad():
+        losses = [float(task.loss(network(task.train.inputs), task.train.targets)) for network in (small, plain)]
+    assert losses[0] < 0.5 * losses[1]
+    assert [stage.name for stage in report.stages] == ["prune/channels", "reinit"]

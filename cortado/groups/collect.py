@@ -17,7 +17,7 @@ def collect(walked: Walked) -> Groups:
     groups = Groups(walked)
     marks = walked.variables.marks
     for signature, variables in signatures(axes, places).items():
-        on = [places[number] for number in signature]
+        on = list(dict.fromkeys(places[number] for number, _ in signature))
         frozen = np.array([int(v) in marks.frozen for v in variables])
         name = name_of(walked, on)
         if frozen.any():
@@ -33,23 +33,26 @@ def collect(walked: Walked) -> Groups:
     return distinct_names(groups)
 
 
-def signatures(axes: dict[Place, np.ndarray], places: list[Place]) -> dict[tuple[int, ...], np.ndarray]:
-    """Variables by the axes on which they lie, in the order in which they appear there."""
+def signatures(axes: dict[Place, np.ndarray], places: list[Place]) -> dict[tuple[tuple[int, int], ...], np.ndarray]:
+    """Variables by the axes on which they lie and their columns there, in the order in which they appear.
+
+    Heads and their widths may lie on the same axes, crosswise: they are told apart by their columns.
+    """
     pairs = []
     for number, place in enumerate(places):
-        values = axes[place]
-        _, first = np.unique(values, return_index=True)
-        ordered = values.reshape(-1)[np.sort(first)]
-        ordered = ordered[ordered >= 0]
-        pairs.append(np.stack([ordered, np.full(len(ordered), number)], 1))
+        for column, values in enumerate(axes[place].T):
+            _, first = np.unique(values, return_index=True)
+            ordered = values[np.sort(first)]
+            ordered = ordered[ordered >= 0]
+            pairs.append(np.stack([ordered, np.full(len(ordered), number), np.full(len(ordered), column)], 1))
     if not pairs:
         return {}
     together = np.concatenate(pairs)
     order = np.argsort(together[:, 0], kind="stable")
     variables, starts = np.unique(together[order, 0], return_index=True)
-    lists = np.split(together[order, 1], starts[1:])
-    on = {int(v): tuple(numbers.tolist()) for v, numbers in zip(variables, lists, strict=True)}
-    found: dict[tuple[int, ...], list[int]] = {}
+    lists = np.split(together[order, 1:], starts[1:])
+    on = {int(v): tuple(map(tuple, rows.tolist())) for v, rows in zip(variables, lists, strict=True)}
+    found: dict[tuple[tuple[int, int], ...], list[int]] = {}
     for variable in dict.fromkeys(together[:, 0].tolist()):
         found.setdefault(on[variable], []).append(variable)
     return {signature: np.array(members, np.int64) for signature, members in found.items()}

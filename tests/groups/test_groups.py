@@ -252,3 +252,22 @@ def test_a_cut_network_is_stored_and_restored() -> None:
     assert torch.equal(again(IMAGE), small(IMAGE))
     assert again[1].groups == 2
     assert torch.equal(view.kept["0"], torch.tensor([1, 2]))
+
+
+def test_heads_and_their_widths_on_one_packed_weight_are_two_groups() -> None:
+    class Packed(nn.Module):
+        """Query, key and value from one layer, as most small language models have them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads, self.all, self.leave = 2, nn.Linear(12, 36), nn.Linear(12, 12)
+
+        def forward(self, signal: Tensor) -> Tensor:
+            query, key, value = self.all(signal).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+            mixed = functional.scaled_dot_product_attention(query, key, value)
+            return self.leave(mixed.transpose(1, 2).flatten(2))
+
+    groups = find_groups(nn.Sequential(Packed()).eval(), torch.randn(2, 5, 12))
+    assert [(group.count, group.heads) for group in groups.all] == [(2, True), (6, False)]
+    (heads,) = groups.free
+    assert heads.heads

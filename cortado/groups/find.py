@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -10,8 +11,9 @@ from cortado.groups.collect import collect
 from cortado.groups.constants import Constant, changed, constants_of, touching
 from cortado.groups.groups import Frozen, Gone, Group, Groups
 from cortado.groups.solve import Solved, all_named, solve
+from cortado.groups.step import module_of
 from cortado.groups.trial import Failure, attempt, tagged_numbers, upstream
-from cortado.groups.walk import walk
+from cortado.groups.walk import signals_of, walk
 
 ATTEMPTS = 16
 
@@ -71,8 +73,22 @@ def blamed(
     lines = {constant.line for constant in guilty if constant.line}
     guilty += [constant for constant in constants if constant.line in lines]
     found = {key for constant in guilty for key in touching(groups, constant)}
+    found = found or within(groups, failure.module).intersection(by_id)
     found = found or {key for constant in (solved.open or constants) for key in touching(groups, constant)}
     return [by_id[key] for key in found if key in by_id] or cut
+
+
+def within(groups: Groups, module: str) -> set[int]:
+    """The groups (by id) whose units lie on what a module reads, its parts included: its code may count them."""
+    walked = groups.walked
+    owner = {int(v): id(group) for group in groups.all for v in group.variables}
+    found: set[int] = set()
+    for node in walked.captured.graph.nodes:
+        if module and f"{module_of(node)}.".startswith(f"{module}."):
+            for signal in (s for given in node.all_input_nodes for s in signals_of(walked.known.get(given))):
+                axes = [axis for axis in map(walked.variables.resolve, signal) if axis is not None]
+                found |= {owner[v] for axis in axes for v in np.unique(axis).tolist() if v in owner}
+    return found
 
 
 def refuse(groups: Groups, group: Group, failure: Failure) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from bench.clock_prices import PruneByClock, measured_prices
 from bench.kept import kept
 from cortado.compress import compress
 from cortado.errors import BadValue
@@ -45,32 +46,37 @@ IMAGES = 2000
 
 @dataclass(frozen=True)
 class Way:
-    """How an arm cuts: the multiple of its channel counts, and the share of blocks that stays before (ours), or which
-    groups (uniform: the streams too, or only what lies inside blocks)."""
+    """How an arm cuts: the multiple of its channel counts; ours, the share of blocks that stays before, and whether time is
+    the price of a channel; uniform, which groups: the streams too, or only what lies inside blocks."""
 
     multiple: int
     blocks: float = 1.0
     where: str = "*"
+    priced: bool = False
 
     def before(self) -> list[Method]:
         """What comes before the channels."""
         return [PruneBlocks(keep=self.blocks, samples=128)] if self.blocks < 1 else []
 
-    def channels(self, arm: str, keep: float) -> PruneChannels:
-        """The cut of channels to a share of multiply-adds."""
+    def channels(self, arm: str, keep: float, prices: str = "") -> PruneChannels:
+        """The cut of channels: to a share of multiply-adds, or of channels where they are priced."""
         if arm == "uniform":
             return PruneChannels(keep=keep, of="multiply_adds", multiple=self.multiple, where=self.where)
         ours = read(RECIPE).stages[0]
         assert isinstance(ours, PruneChannels)
+        if self.priced:
+            return PruneByClock(
+                keep=keep, by=ours.by, across=True, reconstruct=ours.reconstruct, multiple=self.multiple, prices=prices
+            )
         return dataclasses.replace(ours, keep=keep, multiple=self.multiple)
 
 
 WAYS = {
     "ours": {
         "multiples of 4": Way(4),
-        "multiples of 8": Way(8),
-        "multiples of 16": Way(16),
-        "a third of the blocks, then multiples of 8": Way(8, blocks=2 / 3),
+        "priced by the clock, multiples of 8": Way(8, priced=True),
+        "priced by the clock, multiples of 16": Way(16, priced=True),
+        "a third of the blocks, then priced by the clock, multiples of 8": Way(8, blocks=2 / 3, priced=True),
     },
     "uniform": {
         "multiples of 4": Way(4),
@@ -135,7 +141,7 @@ def fresh(arm: str, way: Way, task: Task) -> dict[str, Any]:
     """Search now: scores are taken once, as shapes alone decide the time; weights are left out until the end."""
     network = plain()
     clock, trials = OnTheClock(network, task.example), []
-    cut_to = shapes(arm, way, task, network)
+    cut_to, prices = shapes(arm, way, task, network, clock)
     low, high, best = LOWEST, HIGHEST, None
     seen: dict[tuple[int, ...], tuple[Ratio, Ratio]] = {}
     for _ in range(STEPS):
@@ -150,7 +156,8 @@ def fresh(arm: str, way: Way, task: Task) -> dict[str, Any]:
         trials.append({"keep": keep, "ratio": dataclasses.asdict(found), "again": dataclasses.asdict(again)})
         print(f"{arm} {way}: keep {keep:g}, measured {found.median:.3f}, A/A {again.median:.3f}", flush=True)
         low, high, best = (keep, high, keep) if found.median >= AIM else (low, keep, best)
-    return {"keep": best, "trials": trials, "choice": None if best is None else tried(arm, way, best, task)}
+    choice = None if best is None else tried([*way.before(), way.channels(arm, best, prices)], task)
+    return {"keep": best, "prices": prices, "trials": trials, "choice": choice}
 
 
 def widths(network: nn.Module) -> tuple[int, ...]:
@@ -158,31 +165,36 @@ def widths(network: nn.Module) -> tuple[int, ...]:
     return tuple(layer.out_channels for layer in network.modules() if isinstance(layer, nn.Conv2d))
 
 
-def shapes(arm: str, way: Way, task: Task, network: nn.Module) -> Callable[[float], nn.Module | None]:
-    """A function from a share of multiply-adds to a network of that shape; None where no cut goes so far."""
+def shapes(
+    arm: str, way: Way, task: Task, network: nn.Module, clock: OnTheClock
+) -> tuple[Callable[[float], nn.Module | None], str]:
+    """A function from a share to a network of that shape, None where no cut goes so far; and the prices it took."""
     base = network
     if way.before():
         base, _ = compress(network, without_verdict(task), way.before())
     view = View(base, network, task.example)
     groups = way.channels(arm, HIGHEST).chosen(view)
     worth = [units.double() for units in score(way.channels(arm, HIGHEST).by).of_units(groups, view, task)]
+    prices = ""
+    if way.priced:
+        prices = measured_prices(base, view.groups, groups, lambda small: clock.measure(small)[0].median)
+        print(f"{arm} {way}: prices {prices}", flush=True)
 
     def of(keep: float) -> nn.Module | None:
-        # The share is of the network as it is at this stage.
         try:
-            keeps = way.channels(arm, keep).keeps(view, groups, worth)
+            keeps = way.channels(arm, keep, prices).keeps(view, groups, worth)
         except BadValue:
             return None
         small = copy.deepcopy(base)
         cut(small, view.groups, {group: units for group, units in keeps.items() if len(units) < group.count})
         return small
 
-    return of
+    return of, prices
 
 
-def tried(arm: str, way: Way, keep: float, task: Task) -> float:
+def tried(stages: list[Method], task: Task) -> float:
     """The choice score of a cut before recovery."""
-    _, report = compress(plain(), without_verdict(task), [*way.before(), way.channels(arm, keep)])
+    _, report = compress(plain(), without_verdict(task), stages)
     return report.stages[-1].score
 
 

@@ -57,7 +57,7 @@ def finished(arm: str, task: Task) -> dict[str, Any]:
     """The arm cut and recovered: its verdicts before and after, what was predicted, and its report as it is printed."""
     name, found = chosen(arm, task)
     way = WAYS[arm][name]
-    stages = [*way.before(), way.channels(arm, found["keep"]), recovery(EPOCHS)]
+    stages = [*way.before(), way.channels(arm, found["keep"], found.get("prices", "")), recovery(EPOCHS)]
     settings = [[stage_data(stage) for stage in stages], len(task.train), BATCH]
     return kept(f"cut_clock/{arm}", settings, lambda: recovered(arm, name, stages, task))
 

@@ -24,6 +24,7 @@ FOLDER = Path(__file__).parents[2] / "recipes"
 PAPERS = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("fewest_bytes"))
 SAMPLES = 24
 MASKING = ("repeat", "prune/weights", "tune", "rewind")
+MASKED = [path for path in PAPERS if "prune/weights" in path.read_text(encoding="utf8")]
 
 
 def small_lenet_300_100():
@@ -97,7 +98,7 @@ def test_recipe_says_what_it_is(path):
         assert isinstance(by_name(recipe.network), nn.Module)
 
 
-@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MASKED, ids=lambda path: path.stem)
 def test_recipe_keeps_the_shares_it_names(path):
     data = shortened(yaml.safe_load(path.read_text(encoding="utf8")))
     recipe = read(copy.deepcopy(data))

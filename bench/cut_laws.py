@@ -12,7 +12,8 @@ and have the number of parameters predicted. A network without any exact group c
 
 Torch-Pruning: its MagnitudePruner, 40 % of every layer, used as its own examples do (bench/rivals/magnitude.py). It runs when
 the network answers and has fewer parameters. What it removed is zeroed in a copy, for the same comparison; it cuts through
-norms as well, so its exactness is counted only over networks in which all free groups are exact.
+norms as well, so its exactness is counted only over networks in which Cortado found all groups free and exact. Group norms and
+local response norms may be among these: those that are not exact are listed by name.
 """
 
 from collections.abc import Callable
@@ -114,7 +115,7 @@ def rival_rows(ours: list[Finding], theirs: list[Finding]) -> list[dict[str, Any
     """Torch-Pruning's figures on the same networks."""
     works = [f for f in theirs if rival_runs(f)]
     names = {f["name"] for f in works}
-    normless = {f["name"] for f in ours if f.get("free") and not f["inexact"]}
+    normless = {f["name"] for f in ours if f.get("free") and not f["inexact"] and not f["refused"]}
     fair = [f for f in works if f["name"] in normless]
     shares = [100 * (1 - f["parameters"] / f["parameters_before"]) for f in works]
     busy = [f["cut_processor_s"] for f in works]
@@ -166,6 +167,8 @@ def left_over(ours: list[Finding], theirs: list[Finding]) -> list[dict[str, Any]
     for found in theirs:
         if not rival_runs(found):
             reasons.setdefault(found.get("error", "nothing was cut").partition(":")[0], []).append(found["name"])
+        elif not rival_exact(found):
+            reasons.setdefault("runs, but not exact (norms over channels included)", []).append(found["name"])
     for reason, names in reasons.items():
         rows.append(row(f"Torch-Pruning, {reason}: {', '.join(names)}", len(names), "networks"))
     return rows

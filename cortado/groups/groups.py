@@ -92,7 +92,15 @@ class Groups:
     @property
     def free(self) -> list[Group]:
         """Groups to cut: of those that share an axis, an exact one goes first, then one of heads, then the larger."""
-        able = [g for g in self.all if g.count > 1 and int(g.variables[0]) not in self.refused]
+        return self.apart([g for g in self.all if g.count > 1 and int(g.variables[0]) not in self.refused])
+
+    @property
+    def in_graph(self) -> list[Group]:
+        """The groups that are free once the network's own code need not follow: see graph_net.py."""
+        return self.apart([g for g in self.all if g.count > 1])
+
+    def apart(self, able: list[Group]) -> list[Group]:
+        """Of groups that share an axis one."""
         order = sorted(able, key=lambda g: (not g.exact, not g.heads, -g.count))
         taken: list[Group] = []
         rivals = self.rivals()

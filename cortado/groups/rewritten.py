@@ -56,17 +56,22 @@ class Rewritten(fx.Interpreter):
         args, kwargs = super().fetch_args_kwargs_from_env(n)
         if n not in self.new:
             return args, kwargs
-        changed_args, kwargs = list(args), dict(kwargs)
-        order = [argument.name for argument in n.target._schema.arguments]  # type: ignore[union-attr]
-        for argument, place, value in self.new[n]:
-            at = order.index(argument)
-            old = kwargs[argument] if argument in kwargs else changed_args[at]
-            made = value if place < 0 else [value if i == place else part for i, part in enumerate(old)]
-            if argument in kwargs:
-                kwargs[argument] = made
-            else:
-                changed_args[at] = made
-        return tuple(changed_args), kwargs
+        return with_numbers(n.target, args, kwargs, self.new[n])
+
+
+def with_numbers(operator: Any, args: Any, kwargs: Any, new: list[tuple[str, int, int]]) -> Any:
+    """The arguments of an operator with other numbers: of each the argument, the place in it (-1: all of it), the value."""
+    changed_args, kwargs = list(args), dict(kwargs)
+    order = [argument.name for argument in operator._schema.arguments]
+    for argument, place, value in new:
+        at = order.index(argument)
+        old = kwargs[argument] if argument in kwargs else changed_args[at]
+        made = value if place < 0 else [value if i == place else part for i, part in enumerate(old)]
+        if argument in kwargs:
+            kwargs[argument] = made
+        else:
+            changed_args[at] = made
+    return tuple(changed_args), kwargs
 
 
 def tensors_at(network: nn.Module, groups: Groups) -> Callable[[fx.Node], Tensor]:

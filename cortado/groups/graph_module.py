@@ -26,14 +26,16 @@ class GraphNet(fx.GraphModule):
         """A copy in which forms still hold what they hold; torch's own would read the tensors out of them."""
         plain = plain_class(self)
         twin: Any = plain.__new__(plain)
-        if held_names(self):
-            twin.__class__ = held_class(type(twin), held_names(self))  # type: ignore[arg-type]
+        type(twin).__name__ = plain.__name__
         memo[id(self)] = twin
         # What stands for nested inputs and outputs never changes.
         memo |= {id(spec): spec for spec in (self._in_spec, self._out_spec)}
         own = {name: value for name, value in self.__dict__.items() if name != "_graph"}
         twin.__dict__.update(copy.deepcopy(own, memo))
         twin.graph = copied(self.graph)
+        # The code of the graph belongs to the plain class, to which a released network returns.
+        if held_names(self):
+            twin.__class__ = held_class(type(twin), held_names(self))  # type: ignore[arg-type]
         return twin
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 import cortado
 from bench.zoo.written import entries
 from cortado.errors import BadNetwork, BadValue
-from cortado.forms.hold import form_of, hold
+from cortado.forms.hold import form_of, hold, release
 from cortado.forms.quantized import Quantized
 from cortado.groups.cut import cut, zeroed
 from cortado.groups.find import find_groups
@@ -190,6 +190,7 @@ def test_graph_is_held_copied_stored_traced_again_and_cut_again(tmp_path: Path) 
     hold(attention, "in_proj_weight", Quantized.of(attention.in_proj_weight.detach(), bits=6))
     twin = copy.deepcopy(held)
     assert form_of(twin.get_submodule("0.layers.0.self_attn"), "in_proj_weight") is not None
+    assert type(twin).__name__ == "GraphNet"
     assert torch.equal(twin(words(3)), held(words(3))) and not torch.equal(held(words(3)), small(words(3)))
     cortado.save(held, str(tmp_path / "held.cortado"), plain=small)
     assert torch.equal(cortado.load(str(tmp_path / "held.cortado"), plain=small)(words(3)), held(words(3)))
@@ -201,6 +202,25 @@ def test_graph_is_held_copied_stored_traced_again_and_cut_again(tmp_path: Path) 
     again = cut_as_graph(held, groups, keeps)
     assert difference(outputs(again, words(3)), outputs(zeroed_forms(held, groups, keeps), words(3))) < 1e-5
     assert form_of(again.get_submodule("0.layers.0.self_attn"), "in_proj_weight").shape == (12, 16)
+
+
+def test_parameters_of_the_network_itself_are_held_and_released_too() -> None:
+    class Placed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.places, self.one, self.two = nn.Parameter(torch.randn(5, 16)), nn.Linear(16, 8), nn.Linear(8, 2)
+
+        def forward(self, signal: Tensor) -> Tensor:
+            return self.two(functional.relu(self.one(signal + self.places)).reshape(-1, 8)).view(-1, 5, 2)
+
+    network = Placed().eval()
+    groups = find_groups(network, words(2))
+    small = cut_as_graph(network, groups, {groups.in_graph[0]: torch.arange(4)})
+    hold(small, "places", Quantized.of(small.places.detach(), bits=3))
+    twin = copy.deepcopy(small)
+    assert torch.equal(twin(words(3)), small(words(3)))
+    release(twin, "places")
+    assert torch.equal(twin(words(3)), small(words(3))) and isinstance(twin.places, nn.Parameter)
 
 
 def zeroed_forms(held: nn.Module, groups: Groups, keeps: dict) -> nn.Module:
@@ -249,7 +269,7 @@ def refused(forward, batch: int, match: str) -> None:
 def test_code_that_depends_on_the_batch_otherwise_is_refused_in_words() -> None:
     looped = lambda n, x: n.two(torch.stack([n.one(row).relu() for row in x]))  # noqa: E731
     refused(looped, 2, r"with 2 and with 3 samples the network runs other code.*no loops over samples")
-    refused(lambda n, x: n.two(n.one(x).relu()) * (1 / len(x)), 2, r"test_graph_net\.py.*no multiples of the batch")
+    refused(lambda n, x: n.two(n.one(x).relu()) * (1 / len(x)), 2, r"test_groups\.py.*no multiples of the batch")
     refused(lambda n, x: n.two(n.one(x).relu())[: len(x) // 2], 2, "does something else with 4")
     refused(lambda n, x: n.two(n.one(x.view(2, 4)).relu()), 2, "fails with 3")
 

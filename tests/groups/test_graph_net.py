@@ -24,10 +24,10 @@ from tests.groups.test_groups import Net
 from tests.groups.test_laws import difference, outputs, some
 
 
-def encoder() -> nn.Module:
+def encoder(layers: int = 2) -> nn.Module:
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 4, 24, dropout=0.2, batch_first=True)
-    return nn.Sequential(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(16, 3)).eval()
+    return nn.Sequential(nn.TransformerEncoder(layer, layers, enable_nested_tensor=False), nn.Linear(16, 3)).eval()
 
 
 def words(batch: int) -> Tensor:
@@ -131,7 +131,7 @@ def test_graph_gives_what_cut_and_the_interpreted_graph_give() -> None:
 
 
 def small_encoder() -> GraphNet:
-    network = encoder()
+    network = encoder(layers=1)
     groups = find_groups(network, words(2))
     return cut_as_graph(network, groups, {group: torch.arange(group.count // 2) for group in heads_of(groups)})
 
@@ -198,7 +198,7 @@ def test_graph_is_held_copied_stored_traced_again_and_cut_again(tmp_path: Path) 
     assert torch.allclose(program.module()(words(5)), small(words(5)), atol=1e-6)
     groups = find_groups(held, words(2))
     keeps = {group: torch.tensor([0]) for group in heads_of(groups)}
-    assert len(keeps) == 2
+    assert len(keeps) == 1
     again = cut_as_graph(held, groups, keeps)
     assert difference(outputs(again, words(3)), outputs(zeroed_forms(held, groups, keeps), words(3))) < 1e-5
     assert form_of(again.get_submodule("0.layers.0.self_attn"), "in_proj_weight").shape == (12, 16)

@@ -59,9 +59,11 @@ def other_batch(network: nn.Module, count: int) -> str:
 def prove_cut(network: nn.Module, groups: Groups, gone: Gone, net: GraphNet, axis: int) -> None:
     """Raises BadNetwork unless the cut graph answers as the interpreted one does, and with another batch at all."""
     read, kept = tensors_at(network, groups), groups.kept_rows(gone)
+    buffers = groups.walked.captured.program.graph_signature.inputs_to_buffers
 
     def narrow(node: fx.Node) -> Tensor:
-        value = read(node)
+        # Code may write into its buffers, and the network's own are to stay.
+        value = read(node).clone() if node.name in buffers else read(node)
         for (where, d), rows in kept.items():
             if where is node:
                 value = value.index_select(d, torch.as_tensor(rows, dtype=torch.int64, device=value.device))

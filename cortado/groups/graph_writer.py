@@ -50,7 +50,8 @@ class Writer:
         layers = layers_of(graph, self.network, names, values) if self.copies else {}
         keep_readable(graph)
         net = GraphNet(root_of(parts, layers), graph)
-        for path, _, name in (full.rpartition(".") for full in self.unsaved(program)):
+        saved = self.network.state_dict()
+        for path, _, name in (full.rpartition(".") for full in parts if full not in saved):
             owner = net.get_submodule(path)
             owner._non_persistent_buffers_set.update({name} & set(owner._buffers))
         for full, form in forms.items():
@@ -129,11 +130,6 @@ class Writer:
                     made[names[node]] = owned(modules[path], name, rows, forms, names[node])
                 parts[full] = values[node] = made[names[node]]
         return parts, names, values, forms
-
-    def unsaved(self, program: Any) -> list[str]:
-        """Names of buffers that the network's state does not hold."""
-        saved = self.network.state_dict()
-        return [name for name, _ in program.named_buffers() if name not in saved]
 
 
 def owned(

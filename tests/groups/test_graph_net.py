@@ -259,6 +259,29 @@ def test_inputs_by_name_and_nested_outputs_stay() -> None:
     assert [tuple(part.shape) for part in found["answer"]] == [(5, 2), (5, 1)]
 
 
+def test_buffers_that_the_code_writes_or_does_not_save_stay_so() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 6), nn.Linear(6, 2)
+            self.register_buffer("calls", torch.zeros(1))
+            self.register_buffer("gain", torch.full((6,), 2.0), persistent=False)
+
+        def forward(self, signal: Tensor) -> Tensor:
+            self.calls += 1
+            return self.two(functional.relu(self.one(signal)) * self.gain) + torch.tensor([1.0, 2.0])
+
+    network, signal = Counting().eval(), torch.randn(2, 4)
+    groups = find_groups(network, signal)
+    calls = float(network.calls)
+    small = cut_as_graph(network, groups, {groups.in_graph[0]: torch.tensor([0, 5])})
+    assert float(network.calls) == calls and set(small.state_dict()) == set(network.state_dict())
+    assert small.gain.shape == (2,)
+    for count in (1, 2):
+        small(signal)
+        assert float(small.calls) == calls + count
+
+
 def refused(forward, batch: int, match: str) -> None:
     network = Net(forward, one=nn.Linear(4, 6), two=nn.Linear(6, 2)).eval()
     groups = find_groups(network, torch.randn(batch, 4))

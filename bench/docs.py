@@ -144,7 +144,9 @@ def figures(found: list[Stored]) -> str:
         if missed > SHOWN_MISSED:
             rows.append([stored["id"], f"and {missed - SHOWN_MISSED} more of {bars} bars", "", "", "MISSED", ""])
     bars, missed = (sum(one) for one in zip(*map(counts, found), strict=True)) if found else (0, 0)
-    head = f"{bars} bars, {missed} missed; of each bench two missed ones and its first. All: [results](docs/results.md)."
+    head = (
+        f"{bars} bars, {missed} missed; of each bench two missed ones and its first. All: [results](docs/results.md)."
+    )
     return f"{head}\n\n" + table(["bench", "what", "measured", "bar", "met", "published"], rows)
 
 

@@ -62,7 +62,7 @@ class Transformer(nn.Module):
 
 
 class Attending(nn.Module):
-    """A block of attention with two heads, written by hand, and its sum with what came in."""
+    """Attention with two heads, written by hand, and two linear layers, each added to what came in."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -70,6 +70,7 @@ class Attending(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.leave = nn.Linear(width, width)
+        self.inner, self.outer = nn.Linear(width, 6), nn.Linear(6, width)
 
     def forward(self, signal: Tensor) -> Tensor:
         normed = self.norm(signal)
@@ -77,7 +78,8 @@ class Attending(nn.Module):
             one(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2) for one in (self.query, self.key, self.value)
         ]
         mixed = nn.functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
-        return signal + self.leave(mixed)
+        signal = signal + self.leave(mixed)
+        return signal + self.outer(torch.relu(self.inner(signal)))
 
 
 class Attention(nn.Module):

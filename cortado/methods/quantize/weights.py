@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from cortado.forms.form import Form
@@ -29,7 +30,12 @@ class QuantizeWeights(Method):
 
     def apply(self, view: View, task: Task) -> None:
         for weight in view.weights(self.where):
+            form, values = weight.form, weight.dense()
             weight.recode(self.rounded)
+            # Values on this very grid stay to the last bit: a scale worked out anew may be off by one.
+            same = type(form) is type(weight.form) and form.bits() == weight.form.bits()
+            if same and torch.allclose(weight.dense(), values, rtol=1e-6, atol=0.0):
+                weight.put(form)
 
     def rounded(self, values: Tensor) -> Form:
         # A vector (a bias, or the survivors of a mask) has no rows: one scale serves it.

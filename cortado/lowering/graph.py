@@ -1,6 +1,7 @@
 """Graph: a network as a graph of plain operators that takes any batch, and what the rewrites of it share."""
 
 import contextlib
+import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -46,10 +47,16 @@ def batch_shapes(parts: tuple[Any, ...]) -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without the warnings that exporters give about their own insides."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without the warnings and log lines that exporters give about their own insides."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.export.ExportedProgram:

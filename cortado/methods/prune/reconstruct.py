@@ -12,7 +12,9 @@ from cortado.network.signals import patches, signals_into
 from cortado.network.view import View
 from cortado.task import Data, Task
 
-ROWS, IMAGES, RIDGE = 24, 512, 0.01
+ROWS, IMAGES, RIDGE = 24, 512, 1.0
+"""Positions of a sample, samples, and the ridge over the mean second moment: with 0.01 the deep layers of ResNet-20 and 56
+learned the noise of their inputs, and choice accuracy after the cut was 6 and 1 points lower."""
 
 
 def readers_of(view: View, groups: list[Group]) -> list[str]:
@@ -21,7 +23,7 @@ def readers_of(view: View, groups: list[Group]) -> list[str]:
     return list(dict.fromkeys(call.path for call in view.trace.calls if call.path in paths))
 
 
-def reconstruct(view: View, task: Task, paths: list[str]) -> None:
+def reconstruct(view: View, task: Task, paths: list[str], ridge: float = RIDGE) -> None:
     """Give each of these layers the weight that brings its outputs closest to those of the reference network.
 
     He, Zhang, Sun, 2017 (their second step), on the inputs that the cut network really gives the layer. The ridge pulls
@@ -39,9 +41,9 @@ def reconstruct(view: View, task: Task, paths: list[str]) -> None:
         kept = view.kept.get(path)
         cross = cross if kept is None else cross[:, kept]
         old = weight.dense()
-        ridge = RIDGE * gram.diagonal().mean().clamp(min=1e-12)
-        gram = gram + ridge * torch.eye(len(gram), dtype=gram.dtype)
-        wanted = cross + ridge * old.flatten(1).T.double().cpu()
+        pull = ridge * gram.diagonal().mean().clamp(min=1e-12)
+        gram = gram + pull * torch.eye(len(gram), dtype=gram.dtype)
+        wanted = cross + pull * old.flatten(1).T.double().cpu()
         found = torch.linalg.solve(gram, wanted).T.reshape(old.shape).to(old)
         with torch.no_grad():
             weight.put(Dense(found)) if weight.places[0][1] not in layer._parameters else layer._parameters["weight"].copy_(found)  # type: ignore[union-attr]  # fmt: skip

@@ -10,7 +10,7 @@ from torch.nn import functional
 import cortado
 from cortado.methods.prune.channels import PruneChannels
 from cortado.methods.prune.heads import PruneHeads
-from cortado.methods.prune.reconstruct import readers_of, reconstruct
+from cortado.methods.prune.reconstruct import RIDGE, readers_of, reconstruct
 from cortado.network.profile import profile
 from cortado.network.view import View
 from cortado.task import Data, Task
@@ -105,17 +105,18 @@ def test_least_squares_give_back_what_a_copied_channel_carried() -> None:
     with torch.no_grad():
         wanted = network(IMAGES)
         errors = []
-        for refit in (False, True):
+        for ridge in (None, 0.01, RIDGE):
             small, plain = copy.deepcopy(network), copy.deepcopy(network)
             view = View(small, plain, IMAGES[:2], reference=plain)
             (group,) = [g for g in view.groups.free if g.name == "0"]
             readers = readers_of(view, [group])
             view.cut({group: torch.arange(8)})
-            if refit:
-                reconstruct(view, task(), readers)
+            if ridge is not None:
+                reconstruct(view, task(), readers, ridge)
             errors.append(float((small(IMAGES) - wanted).norm() / wanted.norm()))
     assert errors[0] > 0.05, "the cut alone has to hurt"
-    assert errors[1] < 0.2 * errors[0]
+    assert errors[1] < 0.2 * errors[0], "what the ridge holds back aside, the readers can be as good"
+    assert errors[2] < 0.5 * errors[0]
 
 
 @pytest.mark.parametrize("by", ["magnitude", "magnitude_l2", "gains", "zeros", "taylor", "curvature", "random"])

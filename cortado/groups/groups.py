@@ -88,6 +88,7 @@ class Groups:
     """Numbers in the network's code that follow from channel counts."""
     seen: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
     """Attributes that reached operators, by module and function."""
+    made_axes: dict[tuple[fx.Node, int], np.ndarray] | None = field(default=None, repr=False)
 
     @property
     def free(self) -> list[Group]:
@@ -124,7 +125,7 @@ class Groups:
 
     def axes(self) -> dict[tuple[fx.Node, int], np.ndarray]:
         """Every tracked axis of every parameter and buffer, resolved."""
-        if not hasattr(self, "made_axes"):
+        if self.made_axes is None:
             self.made_axes = tracked_axes(self.walked)
         return self.made_axes
 

@@ -226,23 +226,13 @@ def test_cut_goes_through_held_weights_as_through_plain_ones() -> None:
     assert (held[0].out_features, held[2].in_features) == (3, 3)
 
 
+def depthwise_net() -> nn.Module:
+    layers = [nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 3, groups=6), nn.BatchNorm2d(6)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)).eval()
+
+
 def test_a_cut_network_is_stored_and_restored() -> None:
-    plain = nn.Sequential(
-        nn.Conv2d(3, 6, 1),
-        nn.Conv2d(6, 6, 3, groups=6),
-        nn.BatchNorm2d(6),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(6, 2),
-    ).eval()
-    small = nn.Sequential(
-        nn.Conv2d(3, 6, 1),
-        nn.Conv2d(6, 6, 3, groups=6),
-        nn.BatchNorm2d(6),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(6, 2),
-    ).eval()
+    plain, small = depthwise_net(), depthwise_net()
     small.load_state_dict(plain.state_dict())
     hold(small[5], "weight", Dense(small[5].weight.detach()))
     view = View(small, plain, IMAGE)

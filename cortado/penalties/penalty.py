@@ -1,15 +1,12 @@
 """Penalty: what training may add to its loss, so that weights can be cut or factored later.  One file a penalty."""
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from difflib import get_close_matches
 
 from torch import Tensor, nn
 
 import cortado.penalties
-from cortado.errors import BadRecipe
+from cortado.named import named
 from cortado.network.view import View, Weight
 from cortado.task import Task
 
@@ -33,18 +30,5 @@ def penalty(name: str) -> Penalty:
 
     Raises BadRecipe for a name that is not known, with near ones.
     """
-    module_name, _, class_name = name.partition(":")
-    if not class_name:
-        known = [info.name for info in pkgutil.iter_modules(cortado.penalties.__path__) if info.name != "penalty"]
-        if name not in known:
-            near = get_close_matches(name, known) or known
-            raise BadRecipe(f"penalties: no penalty is called {name!r}. Did you mean: {', '.join(near)}?")
-        module_name = f"cortado.penalties.{name}"
-        class_name = "".join(word.capitalize() for word in name.split("_"))
-    try:
-        made = getattr(importlib.import_module(module_name), class_name)()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise BadRecipe(f"penalties: {name!r} cannot be loaded ({error}). Write package.module:Class.") from error
-    if not isinstance(made, Penalty):
-        raise BadRecipe(f"penalties: {name!r} is not a Penalty. Subclass cortado.penalties.penalty.Penalty.")
-    return made
+    found: Penalty = named(cortado.penalties, Penalty, name)
+    return found

@@ -1,16 +1,13 @@
 """Score: what each entry of a weight is worth.  One file a score; its name in a recipe is the file's."""
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor
 
 import cortado.scores
-from cortado.errors import BadRecipe
 from cortado.groups.groups import Group, Slot
+from cortado.named import named
 from cortado.network.view import View, Weight
 from cortado.task import Task
 
@@ -57,18 +54,5 @@ def score(name: str) -> Score:
 
     Raises BadRecipe for a name that is not known, with near ones.
     """
-    module_name, _, class_name = name.partition(":")
-    if not class_name:
-        known = [info.name for info in pkgutil.iter_modules(cortado.scores.__path__) if info.name != "score"]
-        if name not in known:
-            near = get_close_matches(name, known) or known
-            raise BadRecipe(f"scores: no score is called {name!r}. Did you mean: {', '.join(near)}?")
-        module_name = f"cortado.scores.{name}"
-        class_name = "".join(word.capitalize() for word in name.split("_"))
-    try:
-        made = getattr(importlib.import_module(module_name), class_name)()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise BadRecipe(f"scores: {name!r} cannot be loaded ({error}). Write package.module:Class.") from error
-    if not isinstance(made, Score):
-        raise BadRecipe(f"scores: {name!r} is not a Score. Subclass cortado.scores.score.Score.")
-    return made
+    found: Score = named(cortado.scores, Score, name)
+    return found

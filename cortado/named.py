@@ -1,0 +1,32 @@
+"""Named: what is one file each in a room (scores, penalties), by the file's name, or a user's own by module and class."""
+
+import importlib
+import pkgutil
+from difflib import get_close_matches
+from types import ModuleType
+from typing import Any
+
+from cortado.errors import BadRecipe
+
+
+def named(room: ModuleType, kind: type, name: str) -> Any:
+    """An instance of `kind` by name: class LowRank of low_rank.py in `room` is "low_rank", your own "my_pkg.my_file:Mine".
+
+    Raises BadRecipe for a name that is not known, with near ones, and for a class that is not of the kind.
+    """
+    word, rooms = kind.__name__.lower(), room.__name__.rpartition(".")[2]
+    module_name, _, class_name = name.partition(":")
+    if not class_name:
+        known = [info.name for info in pkgutil.iter_modules(room.__path__) if info.name != word]
+        if name not in known:
+            near = get_close_matches(name, known) or known
+            raise BadRecipe(f"{rooms}: no {word} is called {name!r}. Did you mean: {', '.join(near)}?")
+        module_name = f"{room.__name__}.{name}"
+        class_name = "".join(part.capitalize() for part in name.split("_"))
+    try:
+        made = getattr(importlib.import_module(module_name), class_name)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise BadRecipe(f"{rooms}: {name!r} cannot be loaded ({error}). Write package.module:Class.") from error
+    if not isinstance(made, kind):
+        raise BadRecipe(f"{rooms}: {name!r} is not a {kind.__name__}. Subclass {room.__name__}.{word}.{kind.__name__}.")
+    return made

@@ -91,18 +91,30 @@ def decompose(tensor: Tensor, rank: int, sweeps: int, ridge: float, generator: t
     factors = [factor.to(value.device) / factor.norm(dim=0) for factor in factors]
     for _ in range(sweeps):
         for axis in range(value.dim()):
-            others = factors[:axis] + factors[axis + 1 :]
             gram = torch.ones(rank, rank, dtype=torch.float64, device=value.device)
-            products = torch.ones(1, rank, dtype=torch.float64, device=value.device)
-            for other in others:
+            for other in factors[:axis] + factors[axis + 1 :]:
                 gram = gram * (other.T @ other)
-                products = (products[:, None] * other[None]).flatten(0, 1)
-            right = value.movedim(axis, 0).flatten(1) @ products
             lifted = gram + (ridge * gram.diagonal().mean() + 1e-12) * torch.eye(rank).to(gram)
-            factors[axis] = torch.linalg.solve(lifted, right.T).T
+            factors[axis] = torch.linalg.solve(lifted, against_others(value, factors, axis).T).T
         factors = balanced(factors)
     shares = scale ** (1 / len(factors))
     return [(factor * shares).to(tensor) for factor in factors]
+
+
+def against_others(value: Tensor, factors: list[Tensor], axis: int) -> Tensor:
+    """(size of the axis, rank): the tensor times each term's factors of all other axes, summed over those axes.
+
+    The longest other axis goes first, in one matrix product, so that the terms are never laid out in full.
+    """
+    first = max((other for other in range(value.dim()) if other != axis), key=lambda other: value.shape[other])
+    summed = value.movedim(first, -1) @ factors[first]
+    rest = [other for other in range(value.dim()) if other != first]
+    for other in reversed(rest):
+        if other != axis:
+            place = rest.index(other)
+            factor = factors[other].reshape(-1, *[1] * (len(rest) - place - 1), factors[other].shape[1])
+            summed = (summed * factor).sum(place, keepdim=True)
+    return summed.movedim(rest.index(axis), 0).reshape(value.shape[axis], -1)
 
 
 def balanced(factors: list[Tensor]) -> list[Tensor]:

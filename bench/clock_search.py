@@ -75,14 +75,12 @@ WAYS = {
     "ours": {
         "multiples of 4": Way(4),
         "priced by the clock, multiples of 8": Way(8, priced=True),
-        "priced by the clock, multiples of 16": Way(16, priced=True),
         "a third of the blocks, then priced by the clock, multiples of 8": Way(8, blocks=2 / 3, priced=True),
     },
     "uniform": {
         "multiples of 4": Way(4),
         "multiples of 8": Way(8),
         "inside blocks, multiples of 8": Way(8, where="*.conv1"),
-        "inside blocks, multiples of 16": Way(16, where="*.conv1"),
     },
 }
 

@@ -33,7 +33,7 @@ from cortado.task import Task
 from cortado.tasks import cifar10
 
 SEEDS = [0]
-SHARES = (0.5,)
+SHARES = (0.5, 0.33)
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"half_vgg": half_vgg, "resnet_56": lambda: resnet_56(weights=True)}
 METHODS = {
     "SVD": "factorize/svd",

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from cortado.errors import BadNetwork, BadValue
 from cortado.task import Data, Task
-from cortado.teachers import distillation
+from cortado.teachers import SLICE, distillation, ensemble
 from cortado.tune import Plan, train
 from tests.laws.tiny_nets import BY_NAME
 
@@ -99,6 +99,14 @@ def test_distillation_is_the_divergence_times_the_squared_temperature(temperatur
     outputs, soft = torch.randn(6, 3), torch.randn(6, 3).softmax(1)
     wanted = (soft * (soft.log() - (outputs / temperature).log_softmax(1))).sum(1).mean() * temperature**2
     torch.testing.assert_close(distillation(outputs, soft, temperature), wanted)
+
+
+def test_teachers_answer_a_batch_of_images_as_if_it_came_whole():
+    teachers = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)) for _ in range(2)]
+    images = torch.randn(2 * SLICE + 3, 3, 8, 8)
+    with torch.no_grad():
+        whole = sum((teacher(images) / 3.0).softmax(1) for teacher in teachers) / 2
+    torch.testing.assert_close(ensemble(teachers, images, 3.0), whole)
 
 
 def test_training_with_varied_data_uses_the_teacher_at_every_step():

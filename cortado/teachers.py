@@ -14,7 +14,6 @@ from cortado.errors import BadRecipe
 from cortado.network.view import View
 from cortado.task import Task, to_device
 
-
 SLICE = 32
 """Images that a teacher sees at a time on a CPU: few enough for its signals to stay in the caches."""
 

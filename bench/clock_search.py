@@ -73,7 +73,7 @@ class Way:
 
 WAYS = {
     "ours": {
-        "multiples of 4": Way(4),
+        "multiples of 8": Way(8),
         "priced by the clock, multiples of 8": Way(8, priced=True),
         "a third of the blocks, then priced by the clock, multiples of 8": Way(8, blocks=2 / 3, priced=True),
     },

@@ -130,7 +130,7 @@ class PruneChannels(Method):
         found = {}
         for group, units, share in zip(groups, worth, shares, strict=True):
             count = max(share, self.least) * group.count
-            rounded = round(count / self.multiple) * self.multiple if group.count > self.multiple else round(count)
-            order = torch.sort(units, descending=True, stable=True).indices
-            found[group] = order[: min(group.count, max(1, rounded))].sort().values
+            step = self.multiple if group.count > self.multiple else 1
+            kept = min(group.count, max(1, round(count / step)) * step)
+            found[group] = torch.sort(units, descending=True, stable=True).indices[:kept].sort().values
         return found

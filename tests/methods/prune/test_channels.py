@@ -83,6 +83,11 @@ def test_counts_are_multiples_where_they_can_be() -> None:
     assert (small[0].out_channels, small[3].out_channels) == (8, 8)
 
 
+def test_a_group_keeps_at_least_one_multiple() -> None:
+    small = cut(PruneChannels(keep=0.15, multiple=8))
+    assert (small[0].out_channels, small[3].out_channels) == (8, 8)
+
+
 def test_least_keeps_a_share_of_every_group() -> None:
     network = net()
     with torch.no_grad():

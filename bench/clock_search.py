@@ -76,9 +76,9 @@ WAYS = {
         "multiples of 8": Way(8),
         "priced by the clock, multiples of 8": Way(8, priced=True),
         "a third of the blocks, then priced by the clock, multiples of 8": Way(8, blocks=2 / 3, priced=True),
+        "four ninths of the blocks, then priced by the clock, multiples of 8": Way(8, blocks=5 / 9, priced=True),
     },
     "uniform": {
-        "multiples of 4": Way(4),
         "multiples of 8": Way(8),
         "inside blocks, multiples of 8": Way(8, where="*.conv1"),
     },

@@ -99,7 +99,7 @@ class Run:
         method = self.recipe.stages[number]
         where = f"stage {number + 1} ({method.name()})"
         start, before, products = time.perf_counter(), picture(network), matrices(network)
-        if method.lossy and not method.trains:
+        if loses_moments(method):
             self.reference = copy.deepcopy(network)
         try:
             view = self.view(network)
@@ -108,7 +108,7 @@ class Run:
             raise type(error)(f"{where}: {error}") from error
         check_changed(where, method, before, picture(network))
         following = self.recipe.stages[number + 1] if number + 1 < len(self.recipe.stages) else None
-        moved = method.lossy and not method.trains and not method.keeps_moments
+        moved = loses_moments(method) and not method.keeps_moments
         due = self.recipe.match and moved and not isinstance(following, Match)
         if due and matrices(network) != products:
             Match().apply(view, self.task)
@@ -188,8 +188,15 @@ class Run:
                 )
                 break
             self.rows.append(kept)
-            self.reference, found = found, load(base.with_suffix(".cortado"), self.plain, self.forms)
+            if loses_moments(self.recipe.stages[number]):
+                self.reference = found
+            found = load(base.with_suffix(".cortado"), self.plain, self.forms)
         return found
+
+
+def loses_moments(method: Method) -> bool:
+    """Whether `match` gives back the moments of the network before this stage, until the next such stage."""
+    return method.lossy and not method.trains
 
 
 def identity(value: Any) -> Any:

@@ -14,6 +14,7 @@ from cortado.measure import mean_score
 from cortado.methods.match import Match
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.methods.release import Release
 from cortado.methods.tune import Tune
 from cortado.report import Report, paired_interval, read_report
 from cortado.task import Score, Task
@@ -110,6 +111,17 @@ def test_interrupted_run_goes_on_where_it_stopped_and_ends_alike(tmp_path):
     assert same(again, whole) and not report.warnings
     assert [row.size_bytes for row in report.stages] == [row.size_bytes for row in full.stages]
     assert report.stages[0].seconds == other.stages[0].seconds
+
+
+@pytest.mark.parametrize("finished", [1, 2, 3])
+def test_resumed_run_matches_the_moments_that_the_whole_run_matches(tmp_path, finished):
+    """What comes before the last lossy stage, not what comes before the last stage of all."""
+    stages = (*STAGES[:1], Tune(epochs=2, rate=0.02), Release(), Match())
+    whole, _ = compress(NET.make(), NET.task(), stages, folder=tmp_path)
+    for number in range(finished + 1, len(stages) + 1):
+        (tmp_path / "stages" / f"{number:02}.json").unlink()
+    again, report = compress(NET.make(), NET.task(), stages, folder=tmp_path, resume=True)
+    assert same(again, whole) and not report.warnings
 
 
 @pytest.mark.parametrize("damage", ["seed", "weights"])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cortado.forms.hold import held_names
 from cortado.method import Method, knob
+from cortado.network.signals import channel_axis
 from cortado.network.view import View
 from cortado.task import Task, to_device
 
@@ -61,26 +62,29 @@ def run_once(network: nn.Module, inputs: Any, hooks: list[Any]) -> None:
             hook.remove()
 
 
-def moments(signal: Tensor, channel_last: bool) -> Moments:
-    """Mean and variance of each channel (axis 1, or the last axis)."""
-    axis = signal.dim() - 1 if channel_last else 1
+def moments(signal: Tensor, axis: int) -> Moments:
+    """Mean and variance of each channel, which lie along `axis`, over all other axes."""
     flat = signal.double().transpose(0, axis).flatten(1)
     return flat.mean(1), flat.var(1, unbiased=False)
 
 
 def plain_moments(view: View, inputs: Any) -> dict[str, Moments]:
-    """For each norm the moments of its input, for each product those of its output, at its first call."""
+    """For each norm the moments of its input, for each product those of its output, at its first call.
+
+    A product that gives a single row has none.
+    """
     found: dict[str, Moments] = {}
 
     def before(path: str) -> Callable[..., None]:
         def hook(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-            found.setdefault(path, moments(arguments[0], False))
+            found.setdefault(path, moments(arguments[0], 1))
 
         return hook
 
     def after(path: str) -> Callable[..., None]:
         def hook(layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-            found.setdefault(path, moments(output, isinstance(layer, nn.Linear)))
+            if output.dim() > 1:
+                found.setdefault(path, moments(output, channel_axis(layer, output)))
 
         return hook
 
@@ -135,7 +139,7 @@ def ratio_of(wanted: Tensor, got: Tensor) -> Tensor:
 
 def norm_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., None]:
     def hook(layer: Any, arguments: tuple[Any, ...]) -> None:
-        got = moments(arguments[0], False)
+        got = moments(arguments[0], 1)
         if path in done or layer.running_mean is None or got[0].shape != wanted[0].shape:
             return
         done.add(path)
@@ -150,7 +154,8 @@ def norm_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., None]
 
 def product_hook(path: str, wanted: Moments, done: set[str], scales: bool) -> Callable[..., Tensor | None]:
     def hook(layer: Any, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        got = moments(output, isinstance(layer, nn.Linear))
+        axis = channel_axis(layer, output)
+        got = moments(output, axis)
         bias = layer._parameters.get("bias")
         if path in done or bias is None or got[0].shape != wanted[0].shape or isinstance(layer, TRANSPOSED):
             return None
@@ -160,9 +165,9 @@ def product_hook(path: str, wanted: Moments, done: set[str], scales: bool) -> Ca
             scale = torch.ones_like(scale)
         moved = scale * (bias.double() - got[0]) + wanted[0]
         bias.copy_(moved)
-        shape = [1, -1] + [1] * (output.dim() - 2)
-        line = (lambda t: t.to(output)) if isinstance(layer, nn.Linear) else (lambda t: t.to(output).view(shape))
-        return (output - line(got[0])) * line(scale) + line(wanted[0])
+        shape = [-1 if other == axis else 1 for other in range(output.dim())]
+        before, factor, after = (value.to(output).view(shape) for value in (got[0], scale, wanted[0]))
+        return (output - before) * factor + after
 
     return hook
 

@@ -42,6 +42,11 @@ def signals_into(network: nn.Module, path: str, data: Data) -> Iterator[Tensor]:
         hook.remove()
 
 
+def channel_axis(layer: Any, signal: Tensor) -> int:
+    """The axis of the channels in what a linear layer or convolution reads or gives, with a batch axis or without."""
+    return signal.dim() - 1 - (0 if isinstance(layer, nn.Linear) else len(layer.kernel_size))
+
+
 def run_until_enough(network: nn.Module, inputs: Any) -> None:
     try:
         call_with(network, inputs)
@@ -52,14 +57,16 @@ def run_until_enough(network: nn.Module, inputs: Any) -> None:
 def patches(layer: Any, signal: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """(rows, inputs x taps): what a layer sees at `count` random positions of each sample, those that are padded too.
 
-    A linear layer sees whole rows. The order of a row is that of `layer.weight.flatten(1)`.
+    A linear layer sees whole rows. The order of a row is that of `layer.weight.flatten(1)`. A signal without a batch
+    axis is one sample.
     """
     if isinstance(layer, nn.Linear):
         rows = signal.reshape(-1, signal.shape[-1])
         most = count * signal.shape[0]
         return rows if len(rows) <= most else rows[torch.randperm(len(rows), generator=generator)[:most]]
     axes = len(layer.kernel_size)
-    padded = functional.pad(signal, [side for sides in reversed(pads_of(layer)) for side in sides])
+    samples = signal if channel_axis(layer, signal) else signal[None]
+    padded = functional.pad(samples, [side for sides in reversed(pads_of(layer)) for side in sides])
     sizes = [
         (padded.shape[2 + axis] - layer.dilation[axis] * (layer.kernel_size[axis] - 1) - 1) // layer.stride[axis] + 1
         for axis in range(axes)
@@ -177,8 +184,8 @@ def response_moments(view: View, paths: list[str], task: Task, images: int) -> d
 
     def note(sums: Sums) -> Callable[..., None]:
         def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            axis = output.dim() - 1 if isinstance(layer, nn.Linear) else 1
-            sums.add(output.detach().movedim(axis, -1).flatten(0, -2))
+            rows = output.detach().movedim(channel_axis(layer, output), -1)
+            sums.add(rows.reshape(-1, rows.shape[-1]))
 
         return hook
 

@@ -45,18 +45,18 @@ def test_unchanged_network_stays_as_it_is(net):
 
 
 @pytest.mark.parametrize(
-    ("net", "path", "channel_last"),
+    ("net", "path", "axis"),
     [
-        ("mlp", "0", True), ("mlp", "2", True), ("residual", "head", True), ("depthwise", "body.0", False),
-        ("depthwise", "body.5", False), ("depthwise", "head", True), ("transformer", "enter", True),
-        ("transformer", "encoder.layers.0.linear1", True), ("transformer", "head", True), ("recurrent", "head", True),
+        ("mlp", "0", -1), ("mlp", "2", -1), ("residual", "head", -1), ("depthwise", "body.0", 1),
+        ("depthwise", "body.5", 1), ("depthwise", "head", -1), ("transformer", "enter", -1),
+        ("transformer", "encoder.layers.0.linear1", -1), ("transformer", "head", -1), ("recurrent", "head", -1),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("keep", [0.7, 0.4])
-def test_moments_after_pruning_are_those_of_the_plain_network(net, path, channel_last, keep):
+def test_moments_after_pruning_are_those_of_the_plain_network(net, path, axis, keep):
     network, plain, tiny = matched(net, PruneWeights(keep=keep))
     inputs = tiny.task().calibration.inputs
-    got, wanted = (moments(outputs_at(one, path, inputs), channel_last) for one in (network, plain))
+    got, wanted = (moments(outputs_at(one, path, inputs), axis) for one in (network, plain))
     # A channel is never scaled by more than 4; one without survivors has no deviation to scale.
     sound = got[1] > 1e-8
     torch.testing.assert_close(got[0], wanted[0], rtol=1e-3, atol=1e-4)
@@ -71,7 +71,7 @@ def test_moments_after_pruning_are_those_of_the_plain_network(net, path, channel
 def test_norms_give_the_plain_moments_after_pruning(net, path):
     network, plain, tiny = matched(net, PruneWeights(keep=0.6))
     inputs = tiny.task().calibration.inputs
-    got, wanted = (moments(outputs_at(one, path, inputs), False) for one in (network, plain))
+    got, wanted = (moments(outputs_at(one, path, inputs), 1) for one in (network, plain))
     torch.testing.assert_close(got[0], wanted[0], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(got[1], wanted[1], rtol=1e-2, atol=1e-4)
 
@@ -115,6 +115,29 @@ def test_shared_weight_is_not_scaled_for_one_of_its_layers():
     for path in ("enter", "leave"):
         means = [outputs_at(one, path, inputs).mean(0) for one in (network, plain)]
         torch.testing.assert_close(means[0], means[1], rtol=1e-4, atol=1e-5)
+
+
+def test_convolution_called_without_a_batch_axis_is_matched_channel_by_channel():
+    class Apart(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6, 4)
+
+        def forward(self, images):
+            return torch.stack([self.head(self.conv(image).relu().mean((1, 2))) for image in images])
+
+    torch.manual_seed(0)
+    plain = Apart().eval()
+    inputs = torch.randn(1, 3, 8, 8)
+    task = Task(*[Data(inputs, torch.zeros(1, dtype=torch.long))] * 3)
+    network = copy.deepcopy(plain)
+    PruneWeights(keep=0.5).apply(View(network, plain, inputs), task)
+    Match().apply(View(network, plain, inputs), task)
+    got, wanted = (moments(outputs_at(one, "conv", inputs), 0) for one in (network, plain))
+    torch.testing.assert_close(got[0], wanted[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(got[1], wanted[1], rtol=1e-2, atol=1e-4)
+    # The linear layer gives a single row, which says nothing of a mean over samples.
+    assert torch.equal(network.head.bias, plain.head.bias)
 
 
 def test_dead_channel_gets_its_mean_and_no_wild_scale():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cortado.network.signals import channel_axis
 from cortado.network.trace import call_with, device_of, undisturbed
 from cortado.network.view import View
 from cortado.task import to_device
@@ -81,7 +82,10 @@ class Watch(TorchDispatchMode):
 
 
 def followers(view: View, paths: list[str]) -> dict[str, Follower]:
-    """For each of these layers what follows it, seen on the example.  A norm without stored statistics is none."""
+    """For each of these layers what follows it, seen on the example.
+
+    A norm without stored statistics, or over another axis than that of the layer's channels, is none.
+    """
     watch = Watch()
 
     def gives(path: str) -> Any:
@@ -92,9 +96,15 @@ def followers(view: View, paths: list[str]) -> dict[str, Follower]:
 
     def normed(layer: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         source = watch.made.get(id(inputs[0]))
-        if source is not None and layer.running_mean is not None:
+        if source is None:
+            return
+        # A norm over tokens reads a linear layer too, and a constant for each feature has no place in it.
+        maker = view.network.get_submodule(source[0])
+        if layer.running_mean is not None and channel_axis(maker, inputs[0]) == 1:
             watch.norms.setdefault(source[0], layer)
             watch.normed[id(output)] = (source[0], output)
+        else:
+            watch.others.add((source[0], False))
 
     hooks = [view.network.get_submodule(path).register_forward_hook(gives(path)) for path in paths]
     norms = [layer for layer in view.network.modules() if isinstance(layer, NORMS)]

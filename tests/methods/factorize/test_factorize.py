@@ -292,6 +292,63 @@ def test_followers_are_norms_and_relus_that_alone_read_the_layer():
     assert found["head"].norm is None and not found["head"].relu
 
 
+class Tokens(nn.Module):
+    """A linear layer on each of some tokens, and a batch norm over the tokens."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.each, self.norm = nn.Linear(12, 16, bias=False), nn.BatchNorm1d(tokens)
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        return torch.relu(self.norm(self.each(sequence))).mean(1)
+
+
+@pytest.mark.parametrize("tokens", [5, 16])
+@pytest.mark.parametrize("method", [FactorizeResponse(), FactorizeNonlinear(rounds=2)], ids=lambda method: method.name())
+def test_norm_over_tokens_is_not_one_over_features(method, tokens):
+    plain = Tokens(tokens).eval()
+    data = Data(random(32, tokens, 12), torch.zeros(32, dtype=torch.long))
+    task = Task(data, data, data, calibration=data)
+    view = View(copy.deepcopy(plain), plain, task.example)
+    found = followers(view, ["each"])["each"]
+    assert found.norm is None and not found.relu
+    method.apply(view, task)
+    assert isinstance(form_of(view.network.each, "weight"), LowRank)
+    assert torch.equal(view.network.norm.running_mean, plain.norm.running_mean)
+
+
+class Apart(nn.Module):
+    """Two convolutions and a linear layer, called for one sample at a time without a batch axis, or for all at once."""
+
+    def __init__(self, together: bool) -> None:
+        super().__init__()
+        self.together = together
+        self.one, self.two, self.head = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.together:
+            return self.head(self.two(torch.relu(self.one(images))).mean((2, 3)))
+        return torch.stack([self.head(self.two(torch.relu(self.one(one))).mean((1, 2))) for one in images])
+
+
+@every_method
+def test_layer_called_without_a_batch_axis_is_factored_as_with_one(name):
+    """With one sample of calibration both see the same."""
+    if "svd" in name or "filters" in name:
+        pytest.skip("looks at no data")
+    data = Data(random(1, 3, 9, 9), torch.zeros(1, dtype=torch.long))
+    task, found = Task(data, data, data, calibration=data), []
+    for together in (True, False):
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            network = Apart(together).eval()
+        EVERY[name].apply(View(network, network, task.example), task)
+        assert isinstance(form_of(network.two, "weight"), LowRank)
+        found.append([layer.weight.detach() for layer in (network.one, network.two, network.head)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_constant_goes_into_the_bias_or_into_the_mean_of_the_norm():
     view, task, plain = problem()
     found, constant = followers(view, ["one", "three"]), random(12)

@@ -154,10 +154,11 @@ def norm_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., None]
 
 def product_hook(path: str, wanted: Moments, done: set[str], scales: bool) -> Callable[..., Tensor | None]:
     def hook(layer: Any, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if path in done or output.dim() == 1:
+            return None
         axis = channel_axis(layer, output)
-        got = moments(output, axis)
-        bias = layer._parameters.get("bias")
-        if path in done or bias is None or got[0].shape != wanted[0].shape or isinstance(layer, TRANSPOSED):
+        got, bias = moments(output, axis), layer._parameters.get("bias")
+        if bias is None or got[0].shape != wanted[0].shape or isinstance(layer, TRANSPOSED):
             return None
         done.add(path)
         scale = ratio_of(wanted[1], got[1])

@@ -304,7 +304,9 @@ class Tokens(nn.Module):
 
 
 @pytest.mark.parametrize("tokens", [5, 16])
-@pytest.mark.parametrize("method", [FactorizeResponse(), FactorizeNonlinear(rounds=2)], ids=lambda method: method.name())
+@pytest.mark.parametrize(
+    "method", [FactorizeResponse(), FactorizeNonlinear(rounds=2)], ids=lambda method: method.name()
+)
 def test_norm_over_tokens_is_not_one_over_features(method, tokens):
     plain = Tokens(tokens).eval()
     data = Data(random(32, tokens, 12), torch.zeros(32, dtype=torch.long))

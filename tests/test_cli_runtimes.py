@@ -1,13 +1,20 @@
 """The command line's runtimes: export, bench, split, profile --time, compress --time; what fails leaves nothing."""
 
+import io
 import json
+import zipfile
 
 import pytest
+from click.testing import CliRunner
 
+from cortado.cli import main
 from cortado.runtimes.onnxruntime import Onnxruntime
 from cortado.runtimes.torch_eager import TorchSession
 from tests.test_cli import cortado, here  # noqa: F401 - a fixture
 
+EMPTY_ARCHIVE = io.BytesIO()
+with zipfile.ZipFile(EMPTY_ARCHIVE, "w") as archive:
+    archive.writestr("letter.txt", "dear")
 RARE = """
 import torch
 from torch import nn
@@ -76,6 +83,18 @@ def test_errors_are_a_sentence_exit_status_one_and_no_file(here, words, says):  
     assert done.exit_code == 1, done.output
     assert says in done.output and "Traceback" not in done.output
     assert sorted(path for path in here.rglob("*") if "__pycache__" not in str(path)) == before
+
+
+@pytest.mark.parametrize("name", ["net.pt2", "net.onnx", "net.xml"])
+@pytest.mark.parametrize(
+    "body", [b"not a network", EMPTY_ARCHIVE.getvalue(), b'<?xml version="1.0"?><net name="x"><layers></layers']
+)
+def test_bench_of_a_broken_file_says_one_sentence_and_nothing_else(tmp_path, capfd, name, body):
+    (tmp_path / name).write_bytes(body)
+    done = CliRunner().invoke(main, ["bench", str(tmp_path / name)])
+    # What libraries write by themselves goes past the runner, or to its standard error as lines of their own.
+    assert done.exit_code == 1 and "".join(capfd.readouterr()) == ""
+    assert done.output.count("\n") == 1 and f"{name} " in done.output and "warnings above" not in done.output
 
 
 def test_runtime_that_is_not_installed_names_its_extra(here, monkeypatch):  # noqa: F811

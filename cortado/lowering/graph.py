@@ -48,15 +48,16 @@ def batch_shapes(parts: tuple[Any, ...]) -> tuple[Any, ...]:
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Without the warnings and log lines that exporters give about their own insides."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "torch.export"))}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.export.ExportedProgram:

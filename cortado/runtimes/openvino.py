@@ -63,10 +63,22 @@ class Openvino(Runtime):
         self.require()
         if not file.is_file():
             raise BadFile(f"openvino: {file} cannot be read. Check the path.")
+        if not is_model(file):
+            raise BadFile(
+                f"openvino: {file} is no model of OpenVINO, or was cut short. Write it again with save_model."
+            )
         try:
             return OpenvinoSession(file, threads)
         except Exception as error:
-            raise BadFile(f"openvino: {file} cannot be loaded ({type(error).__name__}: {error}).") from error
+            told = " ".join(str(error).split())
+            raise BadFile(f"openvino: {file} cannot be loaded ({type(error).__name__}: {told}).") from error
+
+
+def is_model(file: Path) -> bool:
+    """Whether OpenVINO's own reader takes the file.  Others, TensorFlow's among them, would complain in their own log."""
+    from openvino.frontend import FrontEndManager
+
+    return bool(FrontEndManager().load_by_framework("ir").supported(str(file)))
 
 
 def input_shapes(program: torch.export.ExportedProgram) -> list[list[int]]:

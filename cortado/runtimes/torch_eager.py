@@ -49,7 +49,12 @@ def read_program(file: Path) -> fx.GraphModule:
         with quietly():
             return plain_graph(torch.export.load(file))
     except Exception as error:
-        raise BadFile(f"torch_eager: {file} cannot be read ({type(error).__name__}: {error}).") from error
+        # Of what is wrong inside an archive torch tells its log alone, and points there.
+        told = "" if "warnings above" in str(error) else f" ({type(error).__name__}: {error})"
+        raise BadFile(
+            f"torch_eager: {file} cannot be read{told}: it is no exported program, was cut short, or needs another version "
+            f"than torch {torch.__version__}. Write it again with torch.export.save."
+        ) from error
 
 
 def ports(network: fx.GraphModule) -> tuple[Port, ...]:

@@ -83,7 +83,7 @@ def compress_command(
 ) -> None:  # fmt: skip
     """Compress JOB by a recipe; writes a bundle with the file and its proof.  Exit status 3: a limit was missed."""
     made = read_job(job, seed)
-    chosen = recipe or made.recipe
+    chosen = made.recipe if recipe is None else recipe
     if chosen is None:
         raise BadRecipe("compress: neither the job nor --recipe says how. Try --recipe 'quantize/weights bits=8'.")
     chosen = read_recipe(chosen)

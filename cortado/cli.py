@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -145,10 +146,8 @@ def bench_command(file: str, batch: int, threads: int, seconds: float, open_axes
 @threads_option
 @in_words
 def profile_command(job: str, timed: bool, batch: int, threads: int) -> None:
-    """Parameters, multiply-adds, activations and bytes of JOB's network, layer by layer."""
-    made = read_job(job)
-    task = made.make_task()
-    network = made.make()
+    """Parameters, multiply-adds, activations and bytes of the network of JOB, or of a bundle, layer by layer."""
+    network, task = network_of(job, trained=False)
     click.echo(profile_network(network, task.example).text())
     if timed:
         click.echo("\n" + time_layers(network, batch_of(task.example, batch), threads).text())
@@ -159,9 +158,9 @@ def profile_command(job: str, timed: bool, batch: int, threads: int) -> None:
 @threads_option
 @in_words
 def split_command(job: str, threads: int) -> None:
-    """Where JOB's network could be cut in two: bytes to send, and the time on either side."""
-    made = read_job(job)
-    click.echo(find_cuts(made.make().eval(), made.make_task().example, threads).text())
+    """Where the network of JOB, or of a bundle, could be cut in two: bytes to send, and the time on either side."""
+    network, task = network_of(job, trained=False)
+    click.echo(find_cuts(network, task.example, threads).text())
 
 
 @main.command("inspect")
@@ -205,14 +204,18 @@ def report_command(bundle: str, page: str | None) -> None:
     click.echo(report_text(report))
 
 
-def network_of(source: str) -> tuple[nn.Module, Task]:
-    """The network of a bundle, read from its file, or that of a job, from its weights or trained now; and the task."""
+def network_of(source: str, trained: bool = True) -> tuple[nn.Module, Task]:
+    """The network of a bundle, read from its file, or that of a job, with its weights; and the task.
+
+    The network of a job without weights is trained now, or, where its shapes will do, left as its architecture begins.
+    """
     made = read_job(source)
     task = made.make_task()
     if Path(source).is_dir():
         check_bundle(source)
         return load(Path(source) / FILE, made.make), task
-    return made.plain(task, None, Terminal() if sys.stderr.isatty() else quiet()), task
+    chosen = made if trained else replace(made, training={})
+    return chosen.plain(task, None, Terminal() if sys.stderr.isatty() else quiet()), task
 
 
 def path_of(file: str) -> Path:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from cortado.cli import main
 from cortado.file.artifact import load
+from cortado.methods.tune import Tune
 from tests.laws.tiny_nets import BY_NAME
 
 JOB = """
@@ -101,6 +102,34 @@ def test_inspect_unpack_report_and_profile_read_what_compress_wrote(here):
     assert cortado("profile", "job.yaml").exit_code == 0
     (here / "out/report.json").write_text("{}")
     assert cortado("report", "out").exit_code == 1
+
+
+def test_profile_and_split_of_a_bundle_show_what_is_left(here):
+    assert cortado("compress", "tiny_job:make", "--recipe", "prune/channels keep=0.5", "--out", "out").exit_code == 0
+    for command, plain, small in (("profile", "208", "104"), ("split", "64 B", "32 B")):
+        # The hidden layer, 12 to 16: (12 + 1) x 16 parameters, 16 floats to send; half of each is left.
+        for source, there, gone in (("tiny_job:make", plain, small), ("out", small, plain)):
+            done = cortado(command, source)
+            assert done.exit_code == 0, done.output
+            assert f"  {there}  " in done.output and f"  {gone}  " not in done.output
+    (here / "out/net.cortado").write_bytes(b"altered")
+    assert "was altered" in cortado("profile", "out").output
+
+
+def test_profile_counts_the_weights_that_a_job_brings_and_never_trains(here, monkeypatch):
+    state = BY_NAME["mlp"].make().state_dict()
+    state["0.weight"] = state["0.weight"] * (
+        torch.arange(12) < 3
+    )  # three of twelve inputs; the other layer has 64 weights
+    save_file(state, here / "sparse.safetensors")
+    text = (here / "job.yaml").read_text()
+    (here / "job.yaml").write_text(text + "weights: sparse.safetensors\n")
+    assert f"  {16 * 3 + 64}  " in cortado("profile", "job.yaml").output
+    monkeypatch.setattr(Tune, "apply", lambda self, view, task: pytest.fail("trained"))
+    (here / "job.yaml").write_text(text + "train: {epochs: 1}\n")
+    for command in ("profile", "split"):
+        done = cortado(command, "job.yaml")
+        assert done.exit_code == 0 and done.exception is None, done.output
 
 
 def test_resume_goes_on_and_ends_alike(here):

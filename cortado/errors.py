@@ -5,6 +5,7 @@
     |-- BadRecipe        a method or key that does not exist               (also a ValueError)
     |-- BadTask          data, loss or score that cannot be used           (also a ValueError)
     |-- BadNetwork       a network that cannot be read, run or changed     (also a ValueError)
+    |   `-- CannotFollow a cut that the network's own code cannot follow
     |-- BadFile          not our file, or cut short, or altered            (also a ValueError)
     |   `-- WrongNetwork a sound file, but made from another network
     |-- NothingChanged   a method that would leave the network as it was
@@ -34,6 +35,10 @@ class BadTask(CortadoError, ValueError):
 
 class BadNetwork(CortadoError, ValueError):
     """A network cannot be read, run or changed as asked."""
+
+
+class CannotFollow(BadNetwork):
+    """A cut of channels that the network's own code cannot follow; the groups at fault are frozen from then on."""
 
 
 class BadFile(CortadoError, ValueError):

@@ -30,6 +30,14 @@ class Captured:
     def node_of(self, name: str) -> fx.Node | None:
         return next((node for node, names in self.tensors.items() if name in names), None)
 
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the output tensors, flat, as they were traced."""
+        output = next(node for node in self.graph.nodes if node.op == "output")
+        values = [
+            node.meta.get("val") for node in torch.utils._pytree.tree_leaves(output.args) if isinstance(node, fx.Node)
+        ]
+        return [tuple(value.shape) for value in values if isinstance(value, Tensor)]
+
 
 def plain_twin(network: nn.Module) -> nn.Module:
     """The same modules around the same tensors, without forms: a held weight is an empty tensor of its shape.
@@ -103,13 +111,17 @@ def capture(network: nn.Module, example: Any) -> Captured:
 
 @contextlib.contextmanager
 def silent_and_plain() -> Iterator[None]:
-    """Attention on its plain path, no gradients, and neither warnings nor torch's own log of what we try."""
+    """Attention on its plain path, no gradients, and neither warnings nor torch's own log of what we try.
+
+    Random numbers begin anew, so that code which draws some draws the same in each run, and the caller's go on after.
+    """
     fast_path, chatter = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
     torch.backends.mha.set_fastpath_enabled(False)
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), torch.random.fork_rng(devices=()):
             warnings.simplefilter("ignore")
+            torch.manual_seed(0)
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -28,6 +28,10 @@ def collect(walked: Walked) -> Groups:
             continue
         free = variables[~frozen]
         slots = tuple(slot_of(walked, place, axes[place], free) for place in on)
+        if all(slot.role == "rider" for slot in slots):
+            # Places of a mask that no text was long enough to reach, say.
+            groups.frozen.append(Frozen(name, len(free), "no layer makes them and none reads them"))
+            continue
         inexact = next((marks.inexact[int(v)] for v in free if int(v) in marks.inexact), "")
         groups.all.append(Group(name, free, slots, int(free[0]) in marks.heads, inexact))
     return distinct_names(groups)

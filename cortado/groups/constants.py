@@ -150,7 +150,7 @@ class Reader:
         start = self.step.arg("start") or 0
         if self.step.name == "narrow":
             length = int(self.step.arg("length"))
-            inside = axis[start : start + length]
+            inside = axis[start % size :][:length]
             found.append(self.whole("length", length, self.count(inside), inside))
         for argument in ("start", "end"):
             edge = self.step.arg(argument)

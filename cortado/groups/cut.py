@@ -6,14 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadNetwork
+from cortado.errors import CannotFollow
 from cortado.forms.hold import form_of, hold
-from cortado.groups.attribute import set_attributes
-from cortado.groups.capture import silent_and_plain
-from cortado.groups.find import edits_for
+from cortado.groups.answers import answers, apart
+from cortado.groups.attribute import Edits, set_attributes
+from cortado.groups.capture import first_line
+from cortado.groups.find import culprits, edits_for, refuse
 from cortado.groups.groups import Gone, Groups, Keeps
 from cortado.groups.rewritten import Rewritten, tensors_at
-from cortado.groups.trial import attempt, place
+from cortado.groups.step import source_of
+from cortado.groups.trial import Failure, attempt, place
+from cortado.layers.kinds import kind_of
 from cortado.layers.widths import match_widths
 
 TOLERANCE = 1e-3
@@ -25,44 +28,88 @@ def cut(network: nn.Module, groups: Groups, keeps: Keeps) -> None:
 
     Weights are narrowed in whatever form holds them, tied ones together; attributes follow. A shadow of the network is
     cut and run first, and afterwards the network must answer as its rewritten graph does; otherwise nothing is changed.
-    Raises BadNetwork when the network's code cannot follow, with the line, and BadValue for units that are not there.
+    Raises CannotFollow when the network's code cannot follow, with the line: the groups at fault are frozen then, and
+    the cut can be made without them. Raises BadValue for units that are not there.
     """
+    failure = attempted(network, groups, keeps)
+    if failure is None:
+        return
+    failing = culprits(
+        list(keeps),
+        lambda few: attempted(network, groups, {group: keeps[group] for group in few}, stays=False) is not None,
+    )
+    for group in failing:
+        refuse(groups, group, failure)
+    raise CannotFollow(
+        f"groups: this cut cannot be made: {failure.line or failure.module or type(network).__name__} says {failure.says}. "
+        f"Leave {', '.join(group.name for group in failing)} out with where=, or cut other amounts."
+    )
+
+
+def attempted(network: nn.Module, groups: Groups, keeps: Keeps, stays: bool = True) -> Failure | None:
+    """Make a cut and prove it; gives what went wrong, and then, or when it is not to stay, all is as it was."""
     gone = groups.gone(keeps)
-    kept = groups.kept_rows(gone)
     solved = edits_for(network, groups, gone)
     failure = attempt(network, groups, gone, solved.edits)
     if failure is not None:
-        raise BadNetwork(
-            f"groups: this cut cannot be made: {failure.line or failure.module} says {failure.says}. "
-            "Leave the group out with where=, or cut other amounts."
-        )
+        return failure
     undo = Undo(network)
-    tensors = groups.walked.captured.tensors
+    try:
+        narrow_all(network, groups, gone, undo, solved.edits)
+        failure = disproof(network, groups, gone)
+    except Exception:
+        undo.all()
+        raise
+    if failure is not None or not stays:
+        undo.all()
+    return failure
+
+
+def narrow_all(network: nn.Module, groups: Groups, gone: Gone, undo: "Undo", edits: Edits) -> None:
+    """Narrow every tensor that loses entries, and let attributes follow."""
+    kept, tensors = groups.kept_rows(gone), groups.walked.captured.tensors
     # A tensor that layers share may have a placeholder for each, and is cut once.
     for node in {tensors[node]: node for node, _ in kept}.values():
         undo.narrow(tensors[node], {d: rows for (n, d), rows in kept.items() if n is node})
-    undo.attributes = set_attributes(network, solved.edits)
+    undo.attributes = set_attributes(network, edits)
     for layer in undo.touched.values():
         match_widths(layer)
-    difference = disagreement(network, groups, gone)
-    if not difference <= TOLERANCE:
-        undo.all()
-        raise BadNetwork(
-            f"groups: the network's own code follows this cut, but computes something else (relative difference "
-            f"{difference:.2g}). Leave {', '.join(group.name for group in keeps)} out with where=."
-        )
 
 
-def kept_outputs(groups: Groups, keeps: Keeps) -> dict[str, Tensor]:
+def disproof(network: nn.Module, groups: Groups, gone: Gone) -> Failure | None:
+    """What shows that a cut network does not compute what its rewritten graph does, in the shapes it had."""
+    captured = groups.walked.captured
+    rewritten = Rewritten(groups, gone, tensors_at(network, groups))
+    try:
+        wanted = rewritten.answer()
+    except Exception as error:  # noqa: BLE001 - a graph that fails after a cut was not understood
+        return Failure(f"in its graph: {first_line(error)}", "", source_of(rewritten.current))
+    if [tuple(value.shape) for value in wanted] != captured.output_shapes():
+        return Failure("the outputs would be cut", "", "")
+    far = apart(answers(network, captured.program.example_inputs), wanted)
+    if far <= TOLERANCE:
+        return None
+    return Failure(f"something else than its graph after it (relative difference {far:.2g})", "", "")
+
+
+def kept_outputs(network: nn.Module, groups: Groups, keeps: Keeps) -> dict[str, Tensor]:
     """For each layer that loses outputs (or is a norm of lost channels) the numbers of those that stay."""
     found = {}
-    roles, tensors = groups.walked.roles, groups.walked.captured.tensors
+    tensors, modules = groups.walked.captured.tensors, dict(network.named_modules(remove_duplicate=False))
     for (node, axis), rows in groups.kept_rows(groups.gone(keeps)).items():
-        role = roles.get((node, axis), "rider")
-        if role == "producer" or (role == "rider" and node.meta["val"].dim() == 1):
-            for full in tensors[node]:
-                found[full.rpartition(".")[0]] = torch.as_tensor(rows)
+        for full in tensors[node]:
+            path, _, name = full.rpartition(".")
+            if gives(modules[path], name, axis):
+                found[path] = torch.as_tensor(rows)
     return found
+
+
+def gives(layer: nn.Module, name: str, axis: int) -> bool:
+    """Whether an axis of a tensor has the channels that its layer gives: tied layers may read it the other way round."""
+    kind = kind_of(layer)
+    axes = None if kind is None else kind.axes(layer).get(name)
+    # Gates of a recurrent layer repeat the channels; a transposed convolution in groups has those of one group.
+    return axes is not None and axes.output == axis and axes.blocks == 1 and (axes.groups == 1 or axis == 0)
 
 
 class Undo:
@@ -123,32 +170,6 @@ def narrowed(layer: nn.Module, name: str, rows: dict[int, Any]) -> Any:
     for axis, numbers in rows.items():
         value = value.index_select(axis, torch.as_tensor(numbers, dtype=torch.int64, device=old.device))
     return nn.Parameter(value, requires_grad=old.requires_grad) if name in layer._parameters else value
-
-
-def disagreement(network: nn.Module, groups: Groups, gone: Gone) -> float:
-    """The largest difference between the outputs of a cut network and of its rewritten graph, over their largest value."""
-    wanted = Rewritten(groups, gone, tensors_at(network, groups)).answer()
-    found = answer(network, groups)
-    worst = 0.0
-    for a, b in zip(wanted, found, strict=True):
-        if a.shape != b.shape:
-            return float("inf")
-        if a.numel():
-            worst = max(worst, float((a - b).abs().max() / a.abs().max().clamp(min=1e-12)))
-    return worst
-
-
-def answer(network: nn.Module, groups: Groups) -> list[Tensor]:
-    """The network's outputs on the example, flat, in eval mode."""
-    modes = [(module, module.training) for module in network.modules()]
-    given, named = groups.walked.captured.program.example_inputs
-    try:
-        with silent_and_plain():
-            found = network.eval()(*given, **named)
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    return [value for value in torch.utils._pytree.tree_leaves(found) if isinstance(value, Tensor)]
 
 
 def zeroed(network: nn.Module, groups: Groups, keeps: Keeps) -> nn.Module:

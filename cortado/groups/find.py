@@ -1,5 +1,6 @@
 """Find: the groups of channels of a network that can be cut, tried before they are offered."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,11 @@ from torch import Tensor, nn
 from cortado.groups.capture import capture
 from cortado.groups.collect import collect
 from cortado.groups.constants import Constant, changed, constants_of, touching
-from cortado.groups.groups import Frozen, Gone, Group, Groups
+from cortado.groups.groups import Frozen, Gone, Group, Groups, Keeps
 from cortado.groups.solve import Solved, all_named, solve
 from cortado.groups.step import module_of
 from cortado.groups.trial import Failure, attempt, tagged_numbers, upstream
 from cortado.groups.walk import signals_of, walk
-
-ATTEMPTS = 16
 
 
 def find_groups(network: nn.Module, example: Any) -> Groups:
@@ -29,38 +28,60 @@ def find_groups(network: nn.Module, example: Any) -> Groups:
     groups.constants = constants_of(groups)
     if not all_named(network, groups.constants):
         groups.seen = tagged_numbers(network, captured)
-    for _ in range(ATTEMPTS):
-        keeps = lopsided(groups.free)
-        if not keeps:
-            break
+    # Each round leaves a group alone.
+    while keeps := lopsided(groups.free):
         gone = groups.gone(keeps)
         numbers = changed(groups.constants, gone)
         solved = solve(network, groups.seen, numbers)
         failure = attempt(network, groups, gone, solved.edits)
         if failure is None:
             break
-        for group in blamed(groups, list(keeps), numbers, solved, failure):
+        found = blamed(groups, list(keeps), numbers, solved, failure)
+        if not found:
+            found = culprits(list(keeps), lambda few: fails(network, groups, {g: keeps[g] for g in few}))
+        for group in found:
             refuse(groups, group, failure)
-    else:
-        for group in groups.free:
-            refuse(groups, group, Failure("the network could not be cut", "", "the network's own code"))
     return groups
 
 
 def lopsided(free: list[Group]) -> dict[Group, Tensor]:
-    """A trial cut that takes another number of units from each group, so that code which ties groups shows itself."""
+    """A trial cut that takes another number of units from each group, so that code which ties groups shows itself.
+
+    Two stay where there are three: a single one is repeated along whatever it meets, and code that cannot follow runs.
+    """
     keeps = {}
     for number, group in enumerate(free):
         if group.count > 1:
-            lost = 1 + number % min(3, group.count - 1)
+            lost = 1 + number % max(1, min(3, group.count - 2))
             keeps[group] = torch.arange(lost, group.count)
     return keeps
+
+
+def fails(network: nn.Module, groups: Groups, keeps: Keeps) -> bool:
+    """Whether the network's own code cannot follow a cut."""
+    gone = groups.gone(keeps)
+    return attempt(network, groups, gone, edits_for(network, groups, gone).edits) is not None
+
+
+def culprits(groups: list[Group], fail: Callable[[list[Group]], bool]) -> list[Group]:
+    """Of groups that fail together those that fail by themselves: halves are tried, and halves of the halves that fail.
+
+    All of them, where each half does for itself.
+    """
+    if len(groups) == 1:
+        return groups
+    middle = len(groups) // 2
+    failing = [group for half in (groups[:middle], groups[middle:]) if fail(half) for group in culprits(half, fail)]
+    return failing or groups
 
 
 def blamed(
     groups: Groups, cut: list[Group], numbers: list[tuple[Constant, int]], solved: Solved, failure: Failure
 ) -> list[Group]:
-    """The groups to leave alone after a failure: those of the numbers on its line, or on the nearest line before it."""
+    """The groups to leave alone after a failure: those of the numbers on its line, or on the nearest line before it.
+
+    None where no number tells.
+    """
     by_id = {id(group): group for group in cut}
     constants = [constant for constant, _ in numbers]
     guilty = [c for c in constants if c.module == failure.module and c.line and c.line == failure.line]
@@ -75,7 +96,7 @@ def blamed(
     found = {key for constant in guilty for key in touching(groups, constant)}
     found = found or within(groups, failure.module).intersection(by_id)
     found = found or {key for constant in (solved.open or constants) for key in touching(groups, constant)}
-    return [by_id[key] for key in found if key in by_id] or cut
+    return [by_id[key] for key in found if key in by_id]
 
 
 def within(groups: Groups, module: str) -> set[int]:
@@ -95,7 +116,7 @@ def refuse(groups: Groups, group: Group, failure: Failure) -> None:
     """Leave a group alone, and say why."""
     line = failure.line or failure.module or "the network's own code"
     groups.refused[int(group.variables[0])] = line
-    groups.frozen.append(Frozen(group.name, group.count, f"{line} cannot follow a cut: {failure.says}"))
+    groups.frozen.append(Frozen(group.name, group.count, f"{line} cannot follow a cut: {failure.says}", True))
 
 
 def edits_for(network: nn.Module, groups: Groups, gone: Gone) -> Solved:

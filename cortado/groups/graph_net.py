@@ -1,14 +1,12 @@
 """Graph net: a cut network as the graph that was traced of it, where the network's own code cannot follow the cut."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from cortado.errors import BadNetwork
+from cortado.groups.answers import answers, apart
 from cortado.groups.batches import Following, following_batch, samples_in, with_samples
-from cortado.groups.capture import first_line, silent_and_plain
+from cortado.groups.capture import first_line
 from cortado.groups.cut import TOLERANCE
 from cortado.groups.graph_module import GraphNet
 from cortado.groups.graph_writer import Writer
@@ -85,34 +83,3 @@ def prove_cut(network: nn.Module, groups: Groups, gone: Gone, net: GraphNet, axi
             f"graph: the cut graph computes something else (relative difference {far:.2g}). Please tell us."
         )
     answers(net, with_samples(captured, samples_in(captured, axis) + 1, axis))
-
-
-def answers(network: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Tensor]:
-    """The outputs, flat, in eval mode; modes and buffers are as before afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    try:
-        with silent_and_plain():
-            found = network.eval()(*inputs[0], **inputs[1])
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-    return [value for value in pytree.tree_leaves(found) if isinstance(value, Tensor)]
-
-
-def apart(found: list[Tensor], wanted: list[Tensor]) -> float:
-    """The largest difference over the largest value; infinite where shapes differ."""
-    if [a.shape for a in found] != [b.shape for b in wanted]:
-        return float("inf")
-    return max((apart_in_one(a, b) for a, b in zip(found, wanted, strict=True) if b.numel()), default=0.0)
-
-
-def apart_in_one(found: Tensor, wanted: Tensor) -> float:
-    """The same of two tensors of one shape; infinite entries, as masks have them, must be the same."""
-    found, wanted = found.double(), wanted.double()
-    difference = torch.where(found == wanted, 0, found - wanted).abs().max()
-    largest = torch.where(wanted.isfinite(), wanted, 0).abs().max()
-    return float(difference / largest.clamp(min=1e-12))

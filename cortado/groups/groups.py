@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from cortado.errors import BadValue
 from cortado.groups.step import shape_of
-from cortado.groups.walk import Walked
+from cortado.groups.walk import OUTPUT, Walked
 
 Gone = np.ndarray
 """For each variable whether it is removed."""
@@ -64,11 +64,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Frozen:
-    """Entries that cannot be cut, and why: the operator and the line of the network's code."""
+    """Entries that cannot be cut, and why: the operator and the line of the network's code.  `tried`: a trial showed it."""
 
     name: str
     count: int
     reason: str
+    tried: bool = False
 
 
 Keeps = Mapping[Group, Tensor]
@@ -94,6 +95,12 @@ class Groups:
     def free(self) -> list[Group]:
         """Groups to cut: of those that share an axis, an exact one goes first, then one of heads, then the larger."""
         return self.apart([g for g in self.all if g.count > 1 and int(g.variables[0]) not in self.refused])
+
+    def reasons(self) -> str:
+        """Why others cannot be cut, for people: what a trial has shown, or else the rest, the network's outputs last."""
+        tried = [frozen for frozen in self.frozen if frozen.tried]
+        told = tried or sorted(self.frozen, key=lambda frozen: frozen.reason == OUTPUT)
+        return "; ".join(f"{frozen.name}: {frozen.reason}" for frozen in told[:3])
 
     @property
     def in_graph(self) -> list[Group]:

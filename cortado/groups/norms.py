@@ -71,9 +71,7 @@ def reduction(step: Step) -> Value:
     elif step.name != "sum":
         step.inexact(*gone)
     keep = bool(step.arg("keepdim"))
-    out: Signal = [None if p in places else axis for p, axis in enumerate(x.signal) if keep or p not in places]
-    several = isinstance(step.node.meta.get("val"), (tuple, list))
-    return [list(out) for _ in step.node.meta["val"]] if several else out
+    return for_each(step, [None if p in places else axis for p, axis in enumerate(x.signal) if keep or p not in places])
 
 
 def along_one(step: Step) -> Value:
@@ -82,7 +80,13 @@ def along_one(step: Step) -> Value:
     assert x is not None
     dim = int(step.arg("dim", -1)) % max(1, len(x))
     step.freeze(x.signal[dim])
-    return [None if place == dim else axis for place, axis in enumerate(x.signal)]
+    return for_each(step, [None if place == dim else axis for place, axis in enumerate(x.signal)])
+
+
+def for_each(step: Step, out: Signal) -> Value:
+    """The signal of an operator's only output, or of each of several."""
+    several = isinstance(step.node.meta.get("val"), (tuple, list))
+    return [list(out) for _ in step.node.meta["val"]] if several else out
 
 
 def space(step: Step) -> Value:
@@ -96,9 +100,7 @@ def space(step: Step) -> Value:
     if "upsample" in step.name or step.name == "interpolate":
         spatial = rank - 2
     step.freeze(*x.signal[rank - spatial :])
-    out: Signal = [*x.signal[: rank - spatial], *([None] * spatial)]
-    several = isinstance(step.node.meta.get("val"), (tuple, list))
-    return [list(out) for _ in step.node.meta["val"]] if several else out
+    return for_each(step, [*x.signal[: rank - spatial], *([None] * spatial)])
 
 
 def embedding(step: Step) -> Value:
@@ -148,9 +150,7 @@ def prelu(step: Step) -> Value:
 
 def passing(step: Step) -> Value:
     """Nothing but the values changes."""
-    x = step.tensors()[0]
-    several = isinstance(step.node.meta.get("val"), (tuple, list))
-    return [list(x.signal) for _ in step.node.meta["val"]] if several else x.signal
+    return for_each(step, step.tensors()[0].signal)
 
 
 def constant(step: Step) -> Value:
@@ -180,7 +180,7 @@ NORMS = {
         "mean sum var std var_mean std_mean max min amax amin norm linalg_vector_norm prod any all logsumexp argmax "
         "argmin median"
     ), reduction),
-    **dict.fromkeys(names("softmax _softmax log_softmax _log_softmax cumsum cumprod flip sort topk"), along_one),
+    **dict.fromkeys(names("softmax _softmax log_softmax _log_softmax cumsum cumprod sort topk"), along_one),
     **dict.fromkeys(names(
         "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
         "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool1d_with_indices "
@@ -192,7 +192,7 @@ NORMS = {
     "embedding": embedding, "index": index, "index_select": index_select, "prelu": prelu, "_prelu_kernel": prelu,
     **dict.fromkeys(names(
         "dropout feature_dropout alpha_dropout native_dropout contiguous clone to _to_copy alias detach lift_fresh_copy "
-        "type_as pin_memory requires_grad masked_fill nan_to_num"
+        "type_as pin_memory requires_grad nan_to_num"
     ), passing),
     **dict.fromkeys(names("zeros ones full empty new_zeros new_ones new_full new_empty scalar_tensor"), constant),
     **dict.fromkeys(names("zeros_like ones_like full_like empty_like fill zero rand_like randn_like"), like),

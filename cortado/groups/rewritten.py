@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from cortado.groups.answers import tensors_of
 from cortado.groups.capture import silent_and_plain
 from cortado.groups.constants import changed
 from cortado.groups.groups import Gone, Groups
@@ -35,7 +36,7 @@ class Rewritten(fx.Interpreter):
         self.given = dict(zip(names, flat, strict=False))
         with silent_and_plain():
             found = self.run(*[None for node in program.graph.nodes if node.op == "placeholder"])
-        return [value for value in torch.utils._pytree.tree_leaves(found) if isinstance(value, Tensor)]
+        return tensors_of(found)
 
     def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
         node = self.current

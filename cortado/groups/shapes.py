@@ -147,7 +147,8 @@ def names(text: str) -> list[str]:
 SHAPES = {
     **dict.fromkeys(names(
         "view reshape reshape_as view_as flatten unflatten permute transpose t swapaxes squeeze unsqueeze select narrow "
-        "unbind cat concat stack im2col pixel_shuffle pixel_unshuffle movedim unfold numpy_T mT T _unsafe_view hstack vstack"
+        "unbind cat concat stack im2col pixel_shuffle pixel_unshuffle movedim unfold numpy_T mT T _unsafe_view hstack vstack "
+        "flip"
     ), move),
     **dict.fromkeys(names("expand expand_as broadcast_to"), expand), **dict.fromkeys(names("repeat tile"), repeat),
     "repeat_interleave": repeat_interleave, **dict.fromkeys(names("pad constant_pad_nd"), pad),

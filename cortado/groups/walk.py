@@ -13,6 +13,8 @@ from cortado.groups.shapes import SHAPES
 from cortado.groups.step import Step, Value, blank, is_tensor, shape_of
 from cortado.groups.variables import Axis, Variables
 
+OUTPUT = "an output of the network"
+
 RULES = {**NORMS, **SHAPES, **PRODUCTS}
 
 
@@ -43,7 +45,7 @@ def walk(captured: Captured) -> Walked:
             for leaving in node.all_input_nodes:
                 for signal in signals_of(walked.known.get(leaving)):
                     for axis in signal:
-                        variables.freeze(axis, "an output of the network")
+                        variables.freeze(axis, OUTPUT)
         else:
             walked.known[node] = blank(node)
     return walked
@@ -64,13 +66,7 @@ def entering(captured: Captured, variables: Variables, node: fx.Node) -> Value:
 def follow(step: Step) -> Value:
     """The signals an operator gives."""
     if getattr(step.node.target, "__name__", "") == "getitem":
-        source, place = step.node.args
-        found: Any = step.known.get(source)  # type: ignore[arg-type]
-        return (
-            found[place]
-            if isinstance(found, list) and isinstance(place, int) and place < len(found)
-            else blank(step.node)
-        )
+        return picked(step, *step.node.args)
     if not isinstance(step.node.target, torch._ops.OpOverload):
         return step.blocked()
     rule = RULES.get(step.name)
@@ -83,6 +79,16 @@ def follow(step: Step) -> Value:
         # An unusual way to call a known operator is no better known than an unknown operator.
         return step.blocked()
     return step.blocked()
+
+
+def picked(step: Step, source: Any, place: Any) -> Value:
+    """One of several outputs; where only one signal is known of them all, it says nothing of each."""
+    found: Any = step.known.get(source)
+    if found and isinstance(found[0], list) and isinstance(place, int) and place < len(found):
+        return found[place]
+    for signal in signals_of(found):
+        step.freeze(*signal)
+    return blank(step.node)
 
 
 def fitted(step: Step, found: Value) -> Value:

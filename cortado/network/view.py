@@ -138,9 +138,10 @@ class View:
     def cut(self, keeps: Keeps) -> None:
         """Leave only these units of some groups (group -> numbers of the units that stay).
 
-        Raises BadNetwork when the network's own code cannot follow, BadValue when a group would keep nothing.
+        Raises CannotFollow when the network's own code cannot follow, after which `groups.free` is without those at fault,
+        and BadValue when a group would keep nothing.
         """
-        rows = kept_outputs(self.groups, keeps)
+        rows = kept_outputs(self.network, self.groups, keeps)
         cut(self.network, self.groups, keeps)
         for path, kept in rows.items():
             before = self.kept.get(path)

@@ -1,12 +1,14 @@
 """prune/channels: cut whole channels, with all that makes, normalises and reads them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import compress
 
 import torch
 from torch import Tensor
 
-from cortado.errors import BadValue, NothingChanged
+from cortado.errors import BadValue, CannotFollow, NothingChanged
 from cortado.groups.groups import Group
 from cortado.method import Method, knob
 from cortado.methods.prune.reconstruct import readers_of, reconstruct
@@ -46,9 +48,17 @@ class PruneChannels(Method):
     def apply(self, view: View, task: Task) -> None:
         groups = self.chosen(view)
         worth = [units.double() for units in score(self.by).of_units(groups, view, task)]
-        keeps = {g: keep for g, keep in self.keeps(view, groups, worth).items() if len(keep) < g.count}
-        readers = readers_of(view, list(keeps)) if self.reconstruct else []
-        view.cut(keeps)
+        while True:
+            keeps = {g: keep for g, keep in self.keeps(view, groups, worth).items() if len(keep) < g.count}
+            readers = readers_of(view, list(keeps)) if self.reconstruct else []
+            try:
+                view.cut(keeps)
+                break
+            except CannotFollow:
+                # Those at fault are frozen now; the cut is made in the others.
+                free = {id(group) for group in self.chosen(view)}
+                able = [id(group) in free for group in groups]
+                groups, worth = list(compress(groups, able)), list(compress(worth, able))
         if readers:
             reconstruct(view, task, readers)
 
@@ -57,11 +67,11 @@ class PruneChannels(Method):
         when `where` leaves none of those that it has."""
         view.weights(self.where)
         groups = self.candidates(view)
+        told = f" What keeps others: {view.groups.reasons()}." if view.groups.frozen else ""
         if not groups:
-            reasons = "; ".join(f"{f.name}: {f.reason}" for f in view.groups.frozen[:3])
             raise NothingChanged(
-                f"{self.name()}: {type(view.network).__name__} has no {self.what} that can be cut. "
-                f"{f'What keeps them: {reasons}. ' if reasons else ''}Leave the stage out, or use prune/weights."
+                f"{self.name()}: {type(view.network).__name__} has no {self.what} that can be cut.{told} "
+                f"Leave the stage out, or use prune/weights."
             )
         if self.where == "*":
             return groups
@@ -71,7 +81,8 @@ class PruneChannels(Method):
         if not found:
             raise BadValue(
                 f"{self.name()}: where {self.where!r} takes no group of {self.what} whole. They go together: "
-                f"{'; '.join(', '.join(s.layer for s in g.of_role('producer') or g.slots) for g in groups[:3])}. Widen where."
+                f"{'; '.join(', '.join(s.layer for s in g.of_role('producer') or g.slots) for g in groups[:3])}."
+                f"{told if view.groups.refused else ''} Widen where."
             )
         return found
 
@@ -85,22 +96,14 @@ class PruneChannels(Method):
             if not self.across:
                 self.leave_some(groups)
                 return self.best(groups, worth, [self.keep] * len(groups))
-            ranked = torch.cat(worth)
-            bar = ranked.sort(descending=True).values[max(0, round(self.keep * len(ranked)) - 1)]
-            return self.best(groups, worth, [float((w >= bar).double().mean()) for w in worth])
+            return self.best(groups, worth, shares_of(worth, self.keep))
         costs = Costs(view, self.of)
         if not self.across:
             return self.searched(lambda share: self.best(groups, worth, [share] * len(groups)), costs)
         full = {group: torch.arange(group.count) for group in groups}
         prices = [costs.after(full) - costs.after(full | {g: torch.arange(1, g.count)}) for g in groups]
         rates = [w / max(price, 1e-9) for w, price in zip(worth, prices, strict=True)]
-        order = torch.cat(rates).sort(descending=True).values
-
-        def above(share: float) -> dict[Group, Tensor]:
-            bar = order[max(0, round(share * len(order)) - 1)]
-            return self.best(groups, rates, [float((r >= bar).double().mean()) for r in rates])
-
-        return self.searched(above, costs)
+        return self.searched(lambda share: self.best(groups, rates, shares_of(rates, share)), costs)
 
     def leave_some(self, groups: list[Group]) -> None:
         """Raises BadValue when a group would keep nothing."""
@@ -131,6 +134,18 @@ class PruneChannels(Method):
         for group, units, share in zip(groups, worth, shares, strict=True):
             count = max(share, self.least) * group.count
             step = self.multiple if group.count > self.multiple else 1
-            kept = min(group.count, max(1, round(count / step)) * step)
+            fewest = max(1, math.ceil(self.least * group.count / step - 1e-9))
+            kept = min(group.count, max(fewest, round(count / step)) * step)
             found[group] = torch.sort(units, descending=True, stable=True).indices[:kept].sort().values
         return found
+
+
+def shares_of(worth: list[Tensor], keep: float) -> list[float]:
+    """The share of each group when the best of all units stay; of equals, those with the lower numbers in each group."""
+    places = torch.cat([(torch.arange(len(units)) + 0.5) / len(units) for units in worth])
+    ranked = torch.cat(worth)
+    order = places.argsort(stable=True)
+    order = order[ranked[order].argsort(descending=True, stable=True)]
+    stays = torch.zeros(len(ranked), dtype=torch.bool)
+    stays[order[: max(1, round(keep * len(ranked)))]] = True
+    return [float(part.double().mean()) for part in stays.split([len(units) for units in worth])]

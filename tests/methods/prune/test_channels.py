@@ -8,12 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cortado
-from cortado.methods.prune.channels import PruneChannels
+from cortado.lowering.lower import dense
+from cortado.methods.prune.channels import PruneChannels, shares_of
 from cortado.methods.prune.heads import PruneHeads
 from cortado.methods.prune.reconstruct import RIDGE, readers_of, reconstruct
+from cortado.network.budgeting import Costs
 from cortado.network.profile import profile
 from cortado.network.view import View
 from cortado.task import Data, Task
+from tests.groups.test_proof import TOKENS, scaled_attention
 
 GENERATOR = torch.Generator().manual_seed(3)
 IMAGES = torch.randn(96, 3, 8, 8, generator=GENERATOR)
@@ -41,7 +44,11 @@ def cut(method: PruneChannels, network: nn.Module | None = None) -> nn.Module:
 
 
 def multiply_adds(network: nn.Module) -> float:
-    return profile(network, IMAGES[:1]).total("multiply_adds").value
+    return multiply_adds_of(network, IMAGES[:1])
+
+
+def multiply_adds_of(network: nn.Module, example: Tensor) -> float:
+    return profile(network, example).total("multiply_adds").value
 
 
 def test_channels_with_the_largest_sum_of_magnitudes_stay() -> None:
@@ -185,3 +192,50 @@ def test_heads_that_say_nothing_go_and_the_rest_answers_as_before(by: str) -> No
     PruneHeads(keep=0.5, by=by).apply(View(small, plain, words[:2], reference=plain), Task(data, data, data, batch=16))
     assert small[0].heads == 2 and small[0].leave.in_features == 8
     torch.testing.assert_close(small(words), network(words), rtol=1e-4, atol=1e-5)
+
+
+def test_no_group_falls_below_least_for_the_sake_of_multiples() -> None:
+    small = cut(PruneChannels(keep=0.4, least=0.4, multiple=7))
+    assert (small[0].out_channels, small[3].out_channels) == (7, 14)
+
+
+def test_equals_go_from_every_group_alike() -> None:
+    assert shares_of([torch.ones(10), torch.ones(20)], 0.5) == [0.5, 0.5]
+    assert shares_of([torch.tensor([3.0, 0, 0, 0, 0]), torch.tensor([2.0, 1.0, 0, 0, 0])], 0.3) == [0.2, 0.4]
+    network = net()
+    with torch.no_grad():
+        network[0].weight[:8] = network[3].weight[:12] = 0
+        network[0].bias[:8] = network[3].bias[:12] = 0
+    small = cut(PruneChannels(keep=0.7, across=True), network)
+    assert (small[0].out_channels, small[3].out_channels) == (11, 17)
+
+
+def test_what_cannot_follow_is_left_and_the_share_is_met_by_the_others() -> None:
+    network = scaled_attention()
+    small, plain = copy.deepcopy(network), copy.deepcopy(network)
+    view = View(small, plain, TOKENS, reference=plain)
+    PruneChannels(keep=0.75, of="parameters").apply(view, task())
+    assert small.query.out_features == 8
+    left = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in network.parameters())
+    assert 0.6 < left <= 0.75
+
+
+def test_the_price_of_channels_in_low_rank_is_that_of_the_factors() -> None:
+    torch.manual_seed(7)
+    plain = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2),
+    ).eval()  # fmt: skip
+    svd = {"factorize/svd": {"rank": 6, "where": "2, 4"}}
+    factored, _ = cortado.compress(plain, task(), [svd])
+    small, _ = cortado.compress(plain, task(), [svd, {"prune/channels": {"keep": 0.5, "of": "multiply_adds"}}])
+    share = multiply_adds(dense(small)) / multiply_adds(dense(factored))
+    assert 0.4 < share <= 0.5
+
+
+def test_the_price_of_channels_in_a_recurrent_layer_has_both_its_matrices() -> None:
+    network = nn.LSTM(6, 16, batch_first=True)
+    view = View(network, network, torch.randn(2, 5, 6))
+    costs, whole = Costs(view, "multiply_adds"), multiply_adds_of(network, torch.randn(2, 5, 6))
+    assert sum(cost for cost, _, _ in costs.parts) == pytest.approx(whole)
+    assert [cost for cost, _, _ in costs.parts] == pytest.approx([whole * 6 / 22, whole * 16 / 22])

@@ -1,6 +1,7 @@
 """Graph: a network as a graph of plain operators that takes any batch, and what the rewrites of it share."""
 
 import contextlib
+import inspect
 import logging
 import re
 import warnings
@@ -38,11 +39,17 @@ def has_batch(part: Any, batch: int) -> bool:
     return isinstance(part, Tensor) and part.dim() > 0 and part.shape[0] == batch
 
 
-def batch_shapes(parts: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What torch.export is told of each part: its first axis is the batch, if it is as long as that of the first part."""
+def batch_shapes(network: nn.Module, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What torch.export is told of each part: its first axis is the batch, if it is as long as that of the first part.
+
+    Parts that forward takes by its *arguments are one tuple, as torch.export sees them.
+    """
     batch = torch.export.Dim("batch", min=1)
     count = tensors_in(parts)[0].shape[0]
-    return tuple({0: batch} if has_batch(part, count) else None for part in parts)
+    told = tuple({0: batch} if has_batch(part, count) else None for part in parts)
+    kinds = [parameter.kind for parameter in inspect.signature(network.forward).parameters.values()]
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else len(told)
+    return told if named >= len(told) else (*told[:named], told[named:])
 
 
 @contextlib.contextmanager
@@ -66,7 +73,7 @@ def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.
     Raises BadNetwork with the source line that blocks it, where torch names one.
     """
     parts = moved(two_samples(example) if any_batch else positional(example), device_of(network))
-    shapes = batch_shapes(parts) if any_batch else None
+    shapes = batch_shapes(network, parts) if any_batch else None
     try:
         with undisturbed(network), quietly():
             return torch.export.export(network, parts, dynamic_shapes=shapes)

@@ -52,6 +52,28 @@ def test_export_takes_several_inputs(tmp_path):
     assert row.samples == 10 and row.same_top == 1
 
 
+class Starred(OneOfTwo):
+    """All inputs by one name."""
+
+    def forward(self, *parts):
+        return self.pair(*parts)[0]
+
+
+class HalfStarred(OneOfTwo):
+    """The second input is one of any number."""
+
+    def forward(self, left, *rest):
+        return self.pair(left, *rest)[0]
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("name", ["torch_eager", "onnxruntime", "openvino"])
+@pytest.mark.parametrize("kind", [Starred, HalfStarred])
+def test_export_takes_inputs_of_any_number(kind, name, merge, tmp_path):
+    row = export(kind().eval(), pair_task(), runtime_by_name(name), tmp_path / "out", merge=merge)
+    assert row.samples == 10 and row.difference < 1e-5
+
+
 def test_outputs_that_differ_are_an_error_that_names_the_layer(tmp_path):
     with pytest.raises(OutputsDiffer, match=r"wrong|networks: outputs differ .* It begins at 3 \(GELU\)"):
         export(activated(), BY_NAME["mlp"].task(), Wrong(), tmp_path / "out")

@@ -1,5 +1,6 @@
 """Factorize: what all methods of this family share - which layers, which ranks, and what becomes of each."""
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -7,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cortado.errors import NothingChanged
+from cortado.errors import BadValue, NothingChanged
 from cortado.forms.low_rank import LowRank
 from cortado.method import Method, knob
 from cortado.methods.factorize.followers import Follower, followers
-from cortado.methods.factorize.ranks import Cut, energy_ranks, equal_ranks, fixed_ranks
+from cortado.methods.factorize.ranks import Cut, energy_ranks, equal_ranks, fixed_ranks, least_of_each, least_share
 from cortado.methods.factorize.refit import refit
 from cortado.methods.factorize.scheme import Scheme
 from cortado.methods.factorize.targets import Target, find_targets
@@ -27,7 +28,8 @@ LARGEST_METRIC = 8192
 class Factorize(Method):
     """Linear layers and convolutions without groups become chains of smaller kernels.
 
-    Layers whose factors would cost as much as they do stay as they are.
+    Layers whose factors would cost as much as they do stay as they are. Raises BadValue for a share that the smallest
+    ranks do not reach, NothingChanged when no layer has factors that cost less.
     """
 
     lossy = True
@@ -62,6 +64,13 @@ class Factorize(Method):
         """A rank for each layer, 0 for those left alone."""
         if self.rank is not None:
             return fixed_ranks(cuts, self.rank)
+        least, whose = least_share(cuts) if self.ranks == "energy" else least_of_each(cuts)
+        if self.keep < least:
+            # Rounded up, so that what is named can be asked for.
+            raise BadValue(
+                f"{self.name()}: even at the smallest ranks {math.ceil(least * 10_000) / 10_000:g} of the multiply-adds of "
+                f"{whose} would stay, more than keep={self.keep:g}. Raise keep, or choose other layers with where."
+            )
         return energy_ranks(cuts, self.keep) if self.ranks == "energy" else equal_ranks(cuts, self.keep)
 
     @abstractmethod

@@ -35,6 +35,24 @@ class Cut:
             low, high = (middle, high) if self.cost(middle) <= limit else (low, middle - 1)
         return low
 
+    @property
+    def least_cost(self) -> int:
+        """Multiply-adds at the smallest rank; those of the layer as it is where no factors pay."""
+        return min(self.cost(1), self.target.dense_cost)
+
+
+def least_share(cuts: list[Cut]) -> tuple[float, str]:
+    """The smallest share of all multiply-adds that energy_ranks can leave, and whose it is; 0 where no factors pay."""
+    least, dense = sum(cut.least_cost for cut in cuts), sum(cut.target.dense_cost for cut in cuts)
+    return (least / dense if least < dense else 0.0), "these layers"
+
+
+def least_of_each(cuts: list[Cut]) -> tuple[float, str]:
+    """The smallest share that equal_ranks can leave in each layer whose factors pay, and the layer that sets it."""
+    pay = [cut for cut in cuts if cut.least_cost < cut.target.dense_cost]
+    shares = [(cut.least_cost / cut.target.dense_cost, f"layer {cut.target.path}") for cut in pay]
+    return max(shares, default=(0.0, ""))
+
 
 def equal_ranks(cuts: list[Cut], keep: float) -> list[int]:
     """For each layer the largest rank within `keep` of its own multiply-adds; 0: leave it as it is."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.errors import NothingChanged
+from cortado.errors import BadValue, NothingChanged
 from cortado.forms.dense import Dense
 from cortado.forms.hold import form_of
 from cortado.forms.low_rank import LowRank
@@ -385,8 +385,32 @@ def test_nothing_to_factor_says_so(where):
 
 def test_whole_share_changes_nothing_and_says_so():
     view, task, _ = problem()
-    with pytest.raises(NothingChanged, match="no layer .* has factors that cost less at keep=0.001"):
-        FactorizeSvd(keep=0.001, ranks="equal").apply(view, task)
+    with pytest.raises(NothingChanged, match="no layer .* has factors that cost less at keep=1"):
+        FactorizeSvd(keep=1.0).apply(view, task)
+
+
+@pytest.mark.parametrize("ranks", ["energy", "equal"])
+@pytest.mark.parametrize("method", [FactorizeSvd, FactorizeResponse, FactorizeJaderberg, FactorizeCp, FactorizeTucker])
+@pytest.mark.parametrize("keep", [0.0, 0.01])
+def test_share_that_no_ranks_reach_is_refused_with_the_least_that_they_do(method, ranks, keep):
+    view, task, plain = problem()
+    with pytest.raises(
+        BadValue, match=rf"{method.name()}: even at the smallest ranks .* than keep={keep:g}\."
+    ) as refused:
+        method(keep=keep, ranks=ranks).apply(view, task)
+    assert view.network.state_dict().keys() == plain.state_dict().keys()
+    least = float(str(refused.value).split("ranks ")[1].split()[0])
+    with pytest.raises(BadValue):
+        method(keep=least - 2e-4, ranks=ranks).apply(view, task)
+    method(keep=least, ranks=ranks).apply(view, task)
+    whole, small = profile(plain, task.example), profile(view.network, task.example)
+    paths = [path for path, layer in view.network.named_modules() if isinstance(form_of(layer, "weight"), LowRank)]
+    kept = {path: small.row(path).multiply_adds / whole.row(path).multiply_adds for path in paths}
+    if ranks == "equal":
+        assert least - 1e-4 < max(kept.values()) <= least
+    else:
+        before, after = (sum(table.row(path).multiply_adds for path in paths) for table in (whole, small))
+        assert least - 1e-4 < after / before <= least
 
 
 def test_rounding_afterwards_rounds_the_factors():

@@ -58,7 +58,7 @@ class Plan:
 
 
 def train(network: nn.Module, task: Task, plan: Plan) -> float:
-    """Train `network` in place on the task's training data; gives the mean loss of the last epoch.
+    """Train `network` in place on the task's training data; gives the mean loss of the last epoch, NaN without one.
 
     Same seed, same device: same result. `after_epoch` may change the network's structure and then returns True: the
     optimizer starts anew with the new parameters. Weights in low rank run as their factors.
@@ -78,7 +78,8 @@ class Loop:
         # A last batch of one sample is left out: it has no variance, which a batch norm wants.
         self.alone = len(task.train) % self.batch == 1 and len(task.train) > 1
         self.steps = max(1, math.ceil(len(task.train) / self.batch) - self.alone)
-        self.total = max(1, round(plan.epochs * self.steps))
+        # A part of an epoch is a step at least; no epochs are none.
+        self.total = max(1, round(plan.epochs * self.steps)) if plan.epochs else 0
         self.half = half_precision(network, plan.precision, self.device)
         slides = self.device.type == "cpu" and any(isinstance(module, nn.Conv2d) for module in network.modules())
         self.channels_last = self.half or slides

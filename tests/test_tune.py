@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cortado.errors import BadNetwork, BadValue
+from cortado.compress import compress
+from cortado.errors import BadNetwork, BadValue, NothingChanged
 from cortado.task import Data, Task
 from cortado.teachers import SLICE, distillation, ensemble
 from cortado.tune import Plan, train
@@ -35,11 +36,21 @@ def test_training_is_a_plain_loop_of_torch():
     assert all(torch.equal(a, b) for a, b in zip(got.parameters(), network.parameters(), strict=True))
 
 
-@pytest.mark.parametrize(("epochs", "steps"), [(1, 4), (0.25, 1), (0.5, 2), (2, 8), (1.5, 6)])
+@pytest.mark.parametrize(("epochs", "steps"), [(0, 0), (1e-3, 1), (1, 4), (0.25, 1), (0.5, 2), (2, 8), (1.5, 6)])
 def test_epochs_may_be_parts(epochs, steps):
     counted = []
     after(Plan(epochs=epochs, after_batch=lambda network, step: counted.append(step)))
     assert counted == list(range(1, steps + 1))
+
+
+def test_no_epochs_leave_everything_as_it_was():
+    tiny, plain = BY_NAME["residual"], BY_NAME["residual"].make()
+    network = tiny.make()
+    loss = train(network, tiny.task(), Plan(epochs=0, rate=1.0, average=0.5, warmup=0.5))
+    assert math.isnan(loss) and not network.training
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in network.state_dict().items())
+    with pytest.raises(NothingChanged, match=r"stage 1 \(tune\): it changed nothing"):
+        compress(plain, tiny.task(), "tune epochs=0")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from cortado.errors import CortadoError, OutputsDiffer
 from cortado.lowering.lower import difference, lowered
@@ -38,7 +39,8 @@ def compare(session: Session, network: nn.Module, data: Data, score: Score | Non
     furthest, equal, known, scores, samples = 0.0, 0.0, True, [0.0, 0.0], 0
     with undisturbed(network):
         for inputs, targets in data.batches(batch):
-            wanted, found = outputs_of(network, inputs), outputs_of(running, inputs)
+            wanted = outputs_of(network, inputs)
+            found = shaped_like(wanted, outputs_of(running, inputs))
             furthest = max(furthest, difference(tensors_in(found), tensors_in(wanted)))
             same = same_top(found, wanted)
             known, equal = known and same is not None, equal + (same or 0.0)
@@ -48,6 +50,18 @@ def compare(session: Session, network: nn.Module, data: Data, score: Score | Non
                     scores[place] += float(scored(score, given, targets).double().sum())
     means = [None if score is None else total / samples * score.scale for total in scores]
     return Agreement(furthest, equal / samples if known else None, means[0], means[1], samples)
+
+
+def shaped_like(wanted: Any, found: Any) -> Any:
+    """The tensors of a file, which knows only their order, in the dicts and tuples that the network gives them in.
+
+    As they are when there are more or fewer of them.
+    """
+    leaves, structure = pytree.tree_flatten(wanted)
+    tensors = iter(tensors_in(found))
+    filled = [next(tensors, None) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    missing = any(isinstance(leaf, Tensor) and value is None for leaf, value in zip(leaves, filled, strict=True))
+    return found if missing or next(tensors, None) is not None else pytree.tree_unflatten(filled, structure)
 
 
 def same_top(found: Any, wanted: Any) -> float | None:

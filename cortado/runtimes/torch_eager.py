@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from cortado.errors import BadFile
+from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.graph import exported, plain_graph, quietly
 from cortado.network.trace import tensors_in
 from cortado.runtimes.runtime import Port, Runtime
@@ -34,8 +34,15 @@ class TorchEager(Runtime):
     suffix = ".pt2"
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
-        with quietly():
-            torch.export.save(exported(network, example), folder / "net.pt2")
+        program = exported(network, example)
+        try:
+            with quietly():
+                torch.export.save(program, folder / "net.pt2")
+        except Exception as error:
+            raise BadNetwork(
+                f"torch_eager: {type(network).__name__} cannot be saved as an exported program: {type(error).__name__}: {error} "
+                "Let it give tensors, tuples or dicts."
+            ) from error
         return folder / "net.pt2"
 
     def load(self, file: Path, threads: int) -> TorchSession:

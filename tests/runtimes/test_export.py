@@ -1,6 +1,8 @@
 """Export: a folder that is whole or not there, and an error in words where outputs differ."""
 
 import json
+from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -8,15 +10,17 @@ from torch import nn
 
 from cortado.errors import BadNetwork, BadValue, OutputsDiffer
 from cortado.measure import mean_score
-from cortado.runtimes.compare import blamed_layer, compare
+from cortado.runtimes.compare import blamed_layer, compare, shaped_like
 from cortado.runtimes.export import export
 from cortado.runtimes.runtime import Running, runtime_by_name
 from cortado.runtimes.torch_eager import TorchEager, TorchSession
+from cortado.task import Score
 from tests.laws.tiny_nets import BY_NAME
 from tests.runtimes.networks import OneOfTwo, Wrong, pair_task
 from tests.runtimes.test_runtimes import Rare
 
 NET = BY_NAME["residual"]
+RUNTIMES = ("torch_eager", "onnxruntime", "openvino")
 
 
 def activated() -> nn.Module:
@@ -67,11 +71,59 @@ class HalfStarred(OneOfTwo):
 
 
 @pytest.mark.parametrize("merge", [False, True])
-@pytest.mark.parametrize("name", ["torch_eager", "onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", RUNTIMES)
 @pytest.mark.parametrize("kind", [Starred, HalfStarred])
 def test_export_takes_inputs_of_any_number(kind, name, merge, tmp_path):
     row = export(kind().eval(), pair_task(), runtime_by_name(name), tmp_path / "out", merge=merge)
     assert row.samples == 10 and row.difference < 1e-5
+
+
+class Both(NamedTuple):
+    """Outputs by name."""
+
+    product: torch.Tensor
+    made: torch.Tensor
+
+
+GIVEN = {
+    "dict": (lambda product, made: {"made": made, "product": product}, lambda outputs: outputs["product"]),
+    "nested": (lambda product, made: [made, {"inner": (product, None)}], lambda outputs: outputs[1]["inner"][0]),
+    "named": (Both, lambda outputs: outputs.product),
+}
+
+
+class Structured(OneOfTwo):
+    """Two outputs in a structure."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, left, right):
+        return GIVEN[self.kind][0](*self.pair(left, right))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in GIVEN for name in RUNTIMES if (kind, name) != ("named", "torch_eager")],
+)
+def test_file_is_scored_on_outputs_in_the_structure_that_the_network_gives(kind, name, tmp_path):
+    read = GIVEN[kind][1]
+    score = Score(each=lambda outputs, targets: (read(outputs).argmax(1) == targets).float())
+    network, task = Structured(kind).eval(), replace(pair_task(), score=score)
+    row = export(network, task, runtime_by_name(name), tmp_path / "out")
+    assert row.difference < 1e-5 and row.score == row.torch_score == mean_score(network, task.choice, score)
+
+
+def test_outputs_that_torch_cannot_write_down_are_refused(tmp_path):
+    with pytest.raises(BadNetwork, match="cannot be saved as an exported program"):
+        export(Structured("named").eval(), pair_task(), TorchEager(), tmp_path / "out")
+
+
+def test_outputs_keep_the_order_of_a_file_that_has_more_of_them():
+    found = (torch.ones(1), torch.zeros(1))
+    assert shaped_like({"only": torch.ones(1)}, found) is found
+    assert shaped_like((torch.ones(1),) * 3, found) is found
 
 
 def test_outputs_that_differ_are_an_error_that_names_the_layer(tmp_path):

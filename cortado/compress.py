@@ -129,7 +129,7 @@ class Run:
         nonzero = sum(int(torch.count_nonzero(weight.dense())) for weight in weights) / max(1, entries)
         data = stage_data(method)
         knobs = next(iter(data.values())) if isinstance(data, dict) else {}
-        score = mean_score(network, self.task.choice, self.task.score)
+        score = mean_score(network, self.task.choice, self.task.score, self.plain)
         return Stage(method.name(), plain_data(knobs), score, size_bytes, nonzero, seconds)
 
     def report(self, network: nn.Module, plain_choice: float) -> Report:
@@ -259,8 +259,9 @@ def check_changed(where: str, method: Method, before: tuple[bytes, bytes], after
 
 def verdict(plain: nn.Module, network: nn.Module, task: Task) -> Compared:
     """Both networks on the verdict data, used for nothing else, with a paired interval."""
-    each = [scores(one, task.verdict, task.score) for one in (plain, network)]
-    return paired_interval(each[0], each[1], task.score.scale)
+    before = scores(plain, task.verdict, task.score)
+    after = scores(network, task.verdict, task.score, plain=plain)
+    return paired_interval(before, after, task.score.scale)
 
 
 def lines_of(

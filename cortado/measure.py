@@ -14,10 +14,11 @@ def outputs_of(network: nn.Module, inputs: Any) -> Any:
     return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
 
 
-def scores(network: nn.Module, data: Data, score: Score, batch: int = 256) -> Tensor:
+def scores(network: nn.Module, data: Data, score: Score, batch: int = 256, plain: nn.Module | None = None) -> Tensor:
     """One score a sample (N,), in eval mode, without gradients; the network's mode is restored.
 
-    Raises BadNetwork when the network cannot take the data or gives NaN, BadTask when the score does not fit.
+    Raises BadNetwork when the network cannot take the data, gives NaN, or infinite values that `plain` does not give;
+    BadTask when the score does not fit.
     """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     mode = network.training
@@ -26,7 +27,7 @@ def scores(network: nn.Module, data: Data, score: Score, batch: int = 256) -> Te
     try:
         with torch.no_grad():
             for inputs, targets in data.batches(batch):
-                outputs = run(network, to_device(inputs, device))
+                outputs = run(network, to_device(inputs, device), plain)
                 each = scored(score, outputs, targets.to(device))
                 if each.shape != (len(targets),):
                     raise BadTask(
@@ -39,7 +40,11 @@ def scores(network: nn.Module, data: Data, score: Score, batch: int = 256) -> Te
     return torch.cat(found)
 
 
-def run(network: nn.Module, inputs: Any) -> Any:
+def run(network: nn.Module, inputs: Any, plain: nn.Module | None = None) -> Any:
+    """A network's outputs.  Infinite ones, as a mask gives them, are sound where `plain`, in eval mode, has the same.
+
+    Without `plain` each sample has to keep a finite one. Raises BadNetwork.
+    """
     try:
         outputs = outputs_of(network, inputs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -48,8 +53,21 @@ def run(network: nn.Module, inputs: Any) -> Any:
             f"network: it cannot take inputs of shape {shapes} ({error}). Check the task's data and prepare."
         ) from error
     if isinstance(outputs, Tensor) and not bool(torch.isfinite(outputs).all()):
-        raise BadNetwork("network: its outputs hold NaN or infinite values. Check the weights and the inputs' scaling.")
+        check_infinite(outputs, None if plain is None else outputs_of(plain, inputs))
     return outputs
+
+
+def check_infinite(outputs: Tensor, wanted: Tensor | None) -> None:
+    """Raises BadNetwork unless all outputs that are not finite are infinite as those wanted are."""
+    infinite = outputs.isinf()
+    lost = infinite.reshape(outputs.shape[0] if outputs.dim() else 1, -1).all(1)
+    if bool(outputs.isnan().any()) or (wanted is None and bool(lost.any())):
+        raise BadNetwork("network: its outputs hold NaN or infinite values. Check the weights and the inputs' scaling.")
+    if wanted is not None and not torch.equal(outputs[infinite], wanted[infinite]):
+        raise BadNetwork(
+            "network: its outputs hold infinite values that those of the plain network do not hold at the same places. "
+            "Look for weights that grew without bounds: lower the rate, or compress less."
+        )
 
 
 def scored(score: Score, outputs: Any, targets: Tensor) -> Tensor:
@@ -62,6 +80,6 @@ def scored(score: Score, outputs: Any, targets: Tensor) -> Tensor:
         ) from error
 
 
-def mean_score(network: nn.Module, data: Data, score: Score) -> float:
-    """The score of a network on data, in the score's unit."""
-    return float(scores(network, data, score).double().mean()) * score.scale
+def mean_score(network: nn.Module, data: Data, score: Score, plain: nn.Module | None = None) -> float:
+    """The score of a network on data, in the score's unit; `plain` as in `scores`."""
+    return float(scores(network, data, score, plain=plain).double().mean()) * score.scale

@@ -23,7 +23,8 @@ def distillation(outputs: Tensor, soft: Tensor, temperature: float) -> Tensor:
 
     `outputs`: logits (N, C, ...); `soft`: probabilities at temperature T, same shape.  Hinton, Vinyals, Dean, 2015.
     """
-    logs = functional.log_softmax(outputs / temperature, 1)
+    # A class that the teacher rules out counts nothing, be it that both mask it with minus infinity.
+    logs = functional.log_softmax(outputs / temperature, 1).masked_fill(soft == 0, 0.0)
     return temperature**2 * functional.kl_div(logs, soft, reduction="none").sum(1).mean()
 
 

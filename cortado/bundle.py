@@ -9,7 +9,7 @@ from torch import nn
 
 from cortado.errors import BadFile
 from cortado.file.artifact import Plain, encode
-from cortado.file.whole import write_whole
+from cortado.file.whole import check_writable, write_whole
 from cortado.pages.html import report_html
 from cortado.report import Report
 
@@ -17,8 +17,12 @@ FILE = "net.cortado"
 
 
 def write_bundle(folder: str | Path, network: nn.Module, plain: Plain, report: Report, job: dict[str, Any]) -> Path:
-    """Write everything a stranger needs; each file whole or not at all, the checksums last.  Gives the folder."""
+    """Write everything a stranger needs; each file whole or not at all, the checksums last.  Gives the folder.
+
+    Raises BadValue when the folder cannot be written.
+    """
     folder = Path(folder)
+    check_writable(folder, "bundle")
     folder.mkdir(parents=True, exist_ok=True)
     bodies = {
         FILE: encode(network, plain),

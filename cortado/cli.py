@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from safetensors.torch import save_file
+from safetensors.torch import save as as_safetensors
 from torch import nn
 
 from cortado.budget import read_limits
@@ -17,7 +17,7 @@ from cortado.compress import compress
 from cortado.errors import BadRecipe, BadValue, CortadoError, Stopped
 from cortado.file.artifact import load
 from cortado.file.inspection import inspect as inspect_file
-from cortado.file.whole import write_whole
+from cortado.file.whole import check_writable, write_whole
 from cortado.job import own_tensors, read_job
 from cortado.network.gradients import released
 from cortado.network.profile import profile as profile_network
@@ -31,6 +31,7 @@ from cortado.runtimes.by_layer import time_layers
 from cortado.runtimes.compare import TOLERANCE
 from cortado.runtimes.export import export
 from cortado.runtimes.file_bench import bench_file
+from cortado.runtimes.folder import check_target
 from cortado.runtimes.measured import batch_of
 from cortado.runtimes.runtime import installed
 from cortado.runtimes.speed import speed_wanted
@@ -89,6 +90,7 @@ def compress_command(
         raise BadRecipe("compress: neither the job nor --recipe says how. Try --recipe 'quantize/weights bits=8'.")
     chosen = read_recipe(chosen)
     speed_wanted(runtimes, read_limits(limits or made.limits), batches, threads)
+    check_writable(Path(out), "compress")
     progress = Terminal() if sys.stderr.isatty() else quiet()
     try:
         task = made.make_task()
@@ -118,6 +120,7 @@ def compress_command(
 def export_command(job: str, runtime: str, out: str, tolerance: float) -> None:
     """Write the network of JOB, or of a bundle, for a runtime; its outputs are compared with PyTorch's first."""
     (target,) = installed([runtime])
+    check_target(Path(out))
     network, task = network_of(job)
     row = export(network, task, target, out, tolerance=tolerance)
     click.echo(
@@ -183,9 +186,7 @@ def unpack_command(file: str, job: str, out: str) -> None:
         raise BadValue(f"unpack: the folder of {out} does not exist. Make it first, or write elsewhere.")
     network = load(path_of(file), read_job(job).make)
     dense = dense_state(network)
-    partial = Path(out).with_name(f".{Path(out).name}.part")
-    save_file(dense, partial)
-    partial.replace(out)
+    write_whole(Path(out), as_safetensors(dense))
     click.echo(f"{out}: {len(dense)} tensors, {Path(out).stat().st_size:,} bytes")
 
 

@@ -11,9 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from cortado.cli import main
 from cortado.file.artifact import load
+from cortado.job import Job
 from cortado.methods.tune import Tune
 from tests.laws.tiny_nets import BY_NAME
 
+NOWHERE = "/proc/nothing"
+"""The system lets nobody write there, not even root."""
 JOB = """
 import torch
 from tests.laws.tiny_nets import BY_NAME
@@ -138,6 +141,27 @@ def test_resume_goes_on_and_ends_alike(here):
     again = cortado("compress", "job.yaml", "--out", "out", "--resume")
     assert first.exit_code == again.exit_code == 0
     assert (here / "out/net.cortado").read_bytes() == body
+
+
+@pytest.mark.parametrize("out", ["job.yaml", "job.yaml/inside", NOWHERE])
+def test_folder_that_cannot_be_written_is_refused_before_anything_runs(here, monkeypatch, out):
+    monkeypatch.setattr(Job, "plain", lambda *given: pytest.fail("the network was made"))
+    before = (here / "job.yaml").read_bytes()
+    for command in ("compress", "export"):
+        done = cortado(command, "job.yaml", "--out", out)
+        assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.output
+        assert done.output.startswith(command) and out.rpartition("/")[0] in done.output
+        assert done.output.count("\n") == 1
+    assert (here / "job.yaml").read_bytes() == before and [path.name for path in here.glob(".cortado*")] == []
+
+
+def test_file_that_cannot_be_written_is_one_sentence(here):
+    assert cortado("compress", "job.yaml", "--out", "out").exit_code == 0
+    for file in ("out", f"{NOWHERE}"):
+        for words in (("report", "out", "--html", file), ("unpack", "out", "job.yaml", file)):
+            done = cortado(*words)
+            assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.output
+            assert f"{file} cannot be written" in done.output and done.output.count("\n") == 1
 
 
 def test_unpack_leaves_no_half_file(here):

@@ -1,21 +1,42 @@
-"""Whole: write all of a file or nothing of it; read it with an error in words."""
+"""Whole: write all of a file or nothing of it; say in words why a file cannot be read or a folder not be written."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from cortado.errors import BadFile, BadValue
 
 
 def write_whole(path: Path, body: bytes) -> None:
-    """All of a file or nothing."""
+    """All of a file or nothing.  Raises BadValue when it cannot be written."""
     if not path.parent.is_dir():
         raise BadValue(f"file: the folder {path.parent} does not exist. Make it first, or write elsewhere.")
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        partial.write_bytes(body)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        try:
+            partial.write_bytes(body)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise BadValue(f"file: {path} cannot be written ({error.strerror}). Write elsewhere, or make room.") from error
+
+
+def check_writable(folder: Path, where: str) -> None:
+    """Raises BadValue when a folder cannot be written, or not be made; to be called before anything long is computed.
+
+    Nothing is left of the trial.
+    """
+    folder = folder.absolute()
+    try:
+        nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        # Permissions alone do not tell: some file systems refuse what they seem to allow.
+        with tempfile.TemporaryDirectory(dir=nearest, prefix=".cortado."):
+            pass
+    except OSError as error:
+        raise BadValue(
+            f"{where}: nothing can be written into {folder} ({error.strerror}). Choose another folder."
+        ) from error
 
 
 def read_bytes(path: str | Path) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cortado.errors import BadValue
+from cortado.file.whole import check_writable
 
 FACTS = "export.json"
 """What every folder of ours holds; only such a folder is ever replaced."""
@@ -17,13 +18,10 @@ FACTS = "export.json"
 def whole_folder(target: Path) -> Iterator[Path]:
     """A new empty folder beside `target` that takes its place at the end; on an error nothing is left of it.
 
-    Raises BadValue when `target` holds something that we did not write, or its parent does not exist.
+    Raises what check_target raises.
     """
+    check_target(target)
     target = target.absolute()
-    if not target.parent.is_dir():
-        raise BadValue(f"export: the folder {target.parent} does not exist. Make it first, or write elsewhere.")
-    if target.exists() and not replaceable(target):
-        raise BadValue(f"export: {target} holds files that no export wrote. Choose another folder with --out.")
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -34,6 +32,16 @@ def whole_folder(target: Path) -> Iterator[Path]:
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_target(target: Path) -> None:
+    """Raises BadValue when `target` holds what we did not write, or lies in a folder that is not there or not writable."""
+    target = target.absolute()
+    if not target.parent.is_dir():
+        raise BadValue(f"export: the folder {target.parent} does not exist. Make it first, or write elsewhere.")
+    if target.exists() and not replaceable(target):
+        raise BadValue(f"export: {target} holds files that no export wrote. Choose another folder with --out.")
+    check_writable(target.parent, "export")
 
 
 def replaceable(target: Path) -> bool:

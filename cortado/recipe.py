@@ -170,7 +170,7 @@ def read_stage(data: Any, where: str) -> Method:
 def read(source: Any) -> Recipe:
     """A recipe from a Recipe, a list of stages, a dict, a YAML file, a recipe's name, or one line of text.
 
-    One line: "prune/weights keep=0.3 | tune epochs=2". Raises BadRecipe, BadValue.
+    One line: "prune/weights keep=0.3 where=conv*, not conv1 | tune epochs=2". Raises BadRecipe, BadValue.
     """
     if isinstance(source, Recipe):
         return source
@@ -218,20 +218,25 @@ def read_mapping(data: dict[str, Any]) -> Recipe:
 
 
 def read_words(text: str, number: int) -> Method:
-    """A stage from one line: name key=value key=value."""
+    """A stage from one line: name key=value key=value; words without "=" go on with the value before them."""
     words = text.split()
     if not words:
         raise BadRecipe(
             f"recipe, stage {number}: nothing is written there. Write, for example, prune/weights keep=0.3."
         )
-    knobs = {}
+    texts: dict[str, str] = {}
+    last = ""
     for word in words[1:]:
         key, equals, value = word.partition("=")
+        if not equals and last:
+            texts[last] += f" {word}"
+            continue
         if not equals:
             raise BadRecipe(f"recipe, stage {number} ({words[0]}): {word!r} is not key=value.")
-        if key in knobs:
+        if key in texts:
             raise BadRecipe(f"recipe, stage {number} ({words[0]}): {key} is given twice. Keep the one you mean.")
-        knobs[key] = word_value(value)
+        texts[key], last = value, key
+    knobs = {key: word_value(value) for key, value in texts.items()}
     return make_stage(words[0], knobs, f"recipe, stage {number}")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cortado.errors import BadRecipe
+from cortado.errors import BadRecipe, BadValue
 from cortado.method import Method
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
@@ -29,6 +29,29 @@ def test_python_yaml_data_and_one_line_are_the_same(tmp_path):
     assert read(STAGES).stages == read(data).stages == read(path).stages == read(str(path)).stages == STAGES
     assert read(line).stages == STAGES[1:]
     assert read(path).name == "small"
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["conv*, not conv1", "not fc3", "*, not *.bias, not 0", "*.bias, fc.*", "body.[02], not 1", "0, 2", "not 0"],
+)
+@pytest.mark.parametrize(
+    "line", ["where={} keep=0.3", "keep=0.3 where={}", 'where="{}" keep=0.3', "keep=0.3 where='{}'"]
+)
+def test_pattern_of_several_words_is_one_value_of_a_line(where, line):
+    (pruned, tuned) = read(f"prune/weights {line.format(where)} | tune epochs=2").stages
+    assert (pruned, tuned) == (PruneWeights(where=where, keep=0.3), Tune(epochs=2))
+    data = {"prune/weights": {"where": where, "keep": 0.3}}
+    assert read([data]).stages == (pruned,)
+
+
+def test_word_that_belongs_to_no_value_is_refused():
+    with pytest.raises(BadRecipe, match=r"stage 1 \(prune/weights\): 'not' is not key=value"):
+        read("prune/weights not fc3")
+    with pytest.raises(BadRecipe, match="keep is given twice"):
+        read("prune/weights keep=0.3 where=conv*, not conv1 keep=0.5")
+    with pytest.raises(BadValue, match="keep must be float, got '0.3 where'"):
+        read("prune/weights keep=0.3 where")
 
 
 @pytest.mark.parametrize("number", ["1e-5", "1E-5", "+1e-5", "0.00001", "1.0e-5", ".1e-4"])

@@ -36,6 +36,7 @@ from cortado.runtimes.measured import batch_of
 from cortado.runtimes.runtime import installed
 from cortado.runtimes.speed import speed_wanted
 from cortado.runtimes.split import find_cuts
+from cortado.runtimes.timing import check_load
 from cortado.task import Task
 
 GOAL_MISSED, REFUSED, INTERRUPTED = 3, 1, 130
@@ -150,6 +151,7 @@ def bench_command(file: str, batch: int, threads: int, seconds: float, open_axes
 @in_words
 def profile_command(job: str, timed: bool, batch: int, threads: int) -> None:
     """Parameters, multiply-adds, activations and bytes of the network of JOB, or of a bundle, layer by layer."""
+    check_load("profile", (batch,), threads)
     network, task = network_of(job, trained=False)
     click.echo(profile_network(network, task.example).text())
     if timed:
@@ -162,6 +164,7 @@ def profile_command(job: str, timed: bool, batch: int, threads: int) -> None:
 @in_words
 def split_command(job: str, threads: int) -> None:
     """Where the network of JOB, or of a bundle, could be cut in two: bytes to send, and the time on either side."""
+    check_load("split", (1,), threads)
     network, task = network_of(job, trained=False)
     click.echo(find_cuts(network, task.example, threads).text())
 

@@ -104,6 +104,23 @@ def test_runtime_that_is_not_installed_names_its_extra(here, monkeypatch):  # no
     assert not (here / "x").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["profile", "tiny_job:make", "--time", "--threads", 0],
+        ["profile", "tiny_job:make", "--time", "--batch", -3],
+        ["profile", "tiny_job:make", "--time", "--batch", 0],
+        ["split", "tiny_job:make", "--threads", 0],
+        ["bench", "tiny_job.py", "--batch", 0],
+        ["compress", "job.yaml", "--time", "onnxruntime", "--batch", 0, "--out", "x"],
+    ],
+)
+def test_empty_batches_and_no_threads_are_refused_before_anything_is_shown(here, words):  # noqa: F811
+    done = cortado(*words)
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.output
+    assert "batch and threads must be at least 1" in done.output and done.output.count("\n") == 1
+
+
 def test_outputs_that_differ_are_exit_status_one_and_no_file(here, monkeypatch):  # noqa: F811
     class Off(TorchSession):
         def __call__(self, *signals):

@@ -14,6 +14,7 @@ from cortado.lowering.lower import dense
 from cortado.network.profile import cost_of
 from cortado.network.trace import Call, call_with, device_of, moved, trace, undisturbed
 from cortado.runtimes.peak import Peak, measure_peak
+from cortado.runtimes.timing import check_load
 from cortado.units import count_text, time_text
 
 ROUNDS, WARM_UP = 20, 3
@@ -75,8 +76,9 @@ class LayerTimes:
 def time_layers(network: nn.Module, example: Any, threads: int = 1, rounds: int = ROUNDS) -> LayerTimes:
     """Run `network` on `example` some times and take the time of every layer; weights held in forms are made dense first.
 
-    Raises BadNetwork when the network fails on the example.
+    Raises BadNetwork when the network fails on the example, BadValue for less than one thread.
     """
+    check_load("profile", (1,), threads)
     copy = dense(network).requires_grad_(False)
     inputs = moved(example, device_of(copy))
     traced = trace(copy, inputs)

@@ -11,7 +11,7 @@ from cortado.errors import BadFile, BadNetwork, BadValue
 from cortado.machine import instruction_sets, processor_name
 from cortado.report import Ratio
 from cortado.runtimes.runtime import Port, Session, runtime_of_file
-from cortado.runtimes.timing import interleaved, is_noisy, ratio
+from cortado.runtimes.timing import check_load, interleaved, is_noisy, ratio
 from cortado.units import time_text
 
 
@@ -55,8 +55,9 @@ def bench_file(
     Raises BadValue for a file of no known kind and for shapes that are not known, BadFile for one that cannot be read or
     does not run, MissingPackage when its runtime is not installed.
     """
-    if batch < 1 or threads < 1 or not seconds > 0:
-        raise BadValue(f"bench: batch, threads and seconds must be above 0, got {batch}, {threads} and {seconds:g}.")
+    check_load("bench", (batch,), threads)
+    if not seconds > 0 or (open_axes is not None and open_axes < 1):
+        raise BadValue(f"bench: seconds and open axes must be above 0, got {seconds:g} and {open_axes}.")
     if not file.is_file():
         raise BadFile(f"bench: {file} cannot be read. Check the path.")
     runtime = runtime_of_file(file)

@@ -14,7 +14,7 @@ from cortado.progress import Progress, quiet
 from cortado.report import Clock, Exported
 from cortado.runtimes.export import export_into
 from cortado.runtimes.runtime import Running, Runtime, Session, rivals
-from cortado.runtimes.timing import EAGER, PLAIN, Call, clock
+from cortado.runtimes.timing import EAGER, PLAIN, Call, check_load, clock
 from cortado.runtimes.torch_eager import TorchSession
 from cortado.task import Data, Task
 
@@ -81,8 +81,10 @@ def measure(
 ) -> tuple[tuple[Exported, ...], tuple[Clock, ...]]:  # fmt: skip
     """Export both networks, score the compressed files on `data` (the verdict data) and time all in turns.
 
-    Gives one row for each runtime named, and one clock for each batch size. Raises what `export` raises.
+    Gives one row for each runtime named, and one clock for each batch size. Raises what `export` raises, and BadValue
+    for an empty batch or less than one thread.
     """
+    check_load("timing", batches, threads)
     measuring = Measuring(task, task.verdict if data is None else data, runtimes, threads, seconds)
     with tempfile.TemporaryDirectory() as folder:
         measuring.lower_all(plain, small, Path(folder), progress or quiet())

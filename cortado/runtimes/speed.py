@@ -13,7 +13,7 @@ from cortado.progress import Progress
 from cortado.report import Clock, Line, Report
 from cortado.runtimes.measured import COMPRESSED, measure
 from cortado.runtimes.runtime import Runtime, installed
-from cortado.runtimes.timing import PLAIN
+from cortado.runtimes.timing import PLAIN, check_load
 from cortado.task import Task
 
 
@@ -35,8 +35,7 @@ def speed_wanted(
     Raises BadValue for a latency limit without a runtime, MissingPackage for a runtime that is not installed: before
     anything is computed.
     """
-    if threads < 1 or not batches or min(batches) < 1:
-        raise BadValue(f"timing: batches and threads must be at least 1, got {list(batches)} and {threads}.")
+    check_load("timing", batches, threads)
     latency = next((limit for limit in limits if limit.what == "latency"), None)
     names = list(dict.fromkeys([*runtimes, *([latency.runtime] if latency and latency.runtime else [])]))
     if latency is not None:

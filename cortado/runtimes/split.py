@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from cortado.lowering.graph import graph_of, positional
 from cortado.lowering.lower import lowered
 from cortado.network.trace import device_of, moved, tensors_in
+from cortado.runtimes.timing import check_load
 from cortado.units import size_text, time_text
 
 ROUNDS, WARM_UP = 15, 3
@@ -80,8 +81,9 @@ def find_cuts(network: nn.Module, example: Any, threads: int = 1, rounds: int = 
     """The places where the network, lowered, could be cut with one tensor to send, in order.
 
     Cuts that differ only by what has no weights (an activation, pooling) count as one, the last.
-    Raises BadNetwork when torch.export cannot trace the network.
+    Raises BadNetwork when torch.export cannot trace the network, BadValue for less than one thread.
     """
+    check_load("split", (1,), threads)
     graph = graph_of(lowered(network, example), example)
     inputs = tuple(part[:1] if isinstance(part, Tensor) and part.dim() else part for part in positional(example))
     timer = Timer(graph)

@@ -22,6 +22,14 @@ SPREAD = 0.3
 PLAIN, EAGER = "plain", "torch_eager"
 
 
+def check_load(where: str, batches: Sequence[int], threads: int) -> None:
+    """Raises BadValue for no batch, an empty one, or less than one thread."""
+    if threads < 1 or not batches or min(batches) < 1:
+        raise BadValue(
+            f"{where}: batch and threads must be at least 1, got {', '.join(map(str, batches))} and {threads}."
+        )
+
+
 def interleaved(calls: Sequence[Call], seconds: float) -> np.ndarray:
     """Milliseconds of one call, (rounds, calls): A B C, A B C, ... for about `seconds`, after a warm-up of each."""
     repeats = [warmed(call) for call in calls]

@@ -137,6 +137,8 @@ def test_file_with_open_axes_asks_for_their_length(tmp_path):
     torch.export.save(program, tmp_path / "net.pt2")
     with pytest.raises(BadValue, match="--open-axes"):
         bench_file(tmp_path / "net.pt2", seconds=0.05)
+    with pytest.raises(BadValue, match="open axes must be above 0"):
+        bench_file(tmp_path / "net.pt2", seconds=0.05, open_axes=-7)
     assert "(1, 7)" in bench_file(tmp_path / "net.pt2", seconds=0.05, open_axes=7).inputs[0]
 
 
@@ -144,6 +146,17 @@ def test_file_with_open_axes_asks_for_their_length(tmp_path):
 def test_bench_refuses_what_cannot_be_timed(tmp_path, name, batch, error):
     with pytest.raises(error):
         bench_file(tmp_path / name, batch=batch)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_less_than_one_thread_is_refused(threads):
+    net = BY_NAME["mlp"]
+    with pytest.raises(BadValue, match="at least 1"):
+        time_layers(net.make(), net.example, threads)
+    with pytest.raises(BadValue, match="at least 1"):
+        find_cuts(net.make(), net.example, threads)
+    with pytest.raises(BadValue, match="at least 1"):
+        measure(net.make(), net.make(), net.task(), [], threads=threads)
 
 
 def test_roofline_is_the_slower_of_work_and_memory():

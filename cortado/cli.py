@@ -28,7 +28,7 @@ from cortado.progress import Terminal, quiet
 from cortado.recipe import read as read_recipe
 from cortado.report import read_report
 from cortado.runtimes.by_layer import time_layers
-from cortado.runtimes.compare import TOLERANCE
+from cortado.runtimes.compare import TOLERANCE, check_tolerance
 from cortado.runtimes.export import export
 from cortado.runtimes.file_bench import bench_file
 from cortado.runtimes.folder import check_target
@@ -122,6 +122,7 @@ def export_command(job: str, runtime: str, out: str, tolerance: float) -> None:
     """Write the network of JOB, or of a bundle, for a runtime; its outputs are compared with PyTorch's first."""
     (target,) = installed([runtime])
     check_target(Path(out))
+    check_tolerance(tolerance)
     network, task = network_of(job)
     row = export(network, task, target, out, tolerance=tolerance)
     click.echo(

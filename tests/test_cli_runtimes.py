@@ -68,6 +68,8 @@ def test_profile_times_layers_and_split_lists_cuts(here):  # noqa: F811
     [
         (["export", "tiny_job:make", "--runtime", "onnxruntim", "--out", "x"], "Did you mean onnxruntime"),
         (["export", "tiny_job:make", "--out", "no/such/x"], "does not exist"),
+        (["export", "tiny_job:make", "--out", "x", "--tolerance", "nan"], "tolerance must be a number from 0 on"),
+        (["export", "tiny_job:make", "--out", "x", "--tolerance", "-1"], "tolerance must be a number from 0 on"),
         (["export", "rare_job:make", "--out", "x"], "bessel_y1"),
         (["export", ".", "--out", "x"], "no checksums.txt"),
         (["bench", "nowhere.onnx"], "cannot be read"),

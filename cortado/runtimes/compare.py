@@ -1,5 +1,6 @@
 """Compare: what a file gives in its runtime against PyTorch, on real data."""
 
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cortado.errors import CortadoError, OutputsDiffer
+from cortado.errors import BadValue, CortadoError, OutputsDiffer
 from cortado.lowering.lower import difference, lowered
 from cortado.measure import outputs_of, scored
 from cortado.network.trace import tensors_in, undisturbed
@@ -70,6 +71,12 @@ def same_top(found: Any, wanted: Any) -> float | None:
         return None
     same = found.argmax(1) == wanted.argmax(1)
     return float(same.flatten(1).double().mean(1).sum()) if same.dim() > 1 else float(same.sum())
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raises BadValue for what no difference can be compared with."""
+    if not 0 <= tolerance < math.inf:
+        raise BadValue(f"export: tolerance must be a number from 0 on, got {tolerance:g}. Write --tolerance 0.001.")
 
 
 def check(agreement: Agreement, tolerance: float, runtime: Runtime, network: nn.Module, inputs: Any) -> None:

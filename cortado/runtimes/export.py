@@ -8,7 +8,7 @@ from torch import nn
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_name
 from cortado.report import Exported
-from cortado.runtimes.compare import TOLERANCE, Agreement, check, compare
+from cortado.runtimes.compare import TOLERANCE, Agreement, check, check_tolerance, compare
 from cortado.runtimes.folder import whole_folder, write_facts
 from cortado.runtimes.runtime import Runtime
 from cortado.task import Data, Score, Task
@@ -28,8 +28,10 @@ def export(
 
     The network is lowered (see lowering/lower.py; `merge` its siblings), takes any batch, and is compared with itself
     in PyTorch on `data` (the task's choice data): outputs within `tolerance` of the largest one, score, same top-1.
-    Raises MissingPackage, BadNetwork for what cannot be traced or is not known to the runtime, OutputsDiffer.
+    Raises MissingPackage, BadNetwork for what cannot be traced or is not known to the runtime, OutputsDiffer, and BadValue
+    for a folder that cannot be written or a tolerance below 0.
     """
+    check_tolerance(tolerance)
     data = task.choice if data is None else data
     with whole_folder(Path(folder)) as partial:
         return export_into(partial, network, task.example, runtime, data, task.score, tolerance, merge)[1]

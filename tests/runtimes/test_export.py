@@ -137,6 +137,13 @@ def test_tolerance_lets_more_through(tmp_path):
     assert row.difference > 1e-3
 
 
+@pytest.mark.parametrize("tolerance", [float("nan"), -1.0, -1e-9, float("inf")])
+def test_tolerance_that_compares_nothing_is_refused(tolerance, tmp_path):
+    with pytest.raises(BadValue, match="tolerance must be a number from 0 on"):
+        export(NET.make(), NET.task(), TorchEager(), tmp_path / "out", tolerance=tolerance)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_layer_is_blamed_where_none_is_wrong():
     assert blamed_layer(TorchEager(), activated(), torch.randn(4, 12), 1e-3) is None
 

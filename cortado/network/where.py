@@ -26,11 +26,23 @@ def matches(pattern: str, parameter: str, dimensions: int) -> bool:
     """Whether one pattern takes a parameter.
 
     A pattern of layers takes their matrices and kernels (two dimensions or more); a vector, such as a bias, is taken
-    only by a pattern that spells its name.
+    only by a pattern that spells its name. What torch's parametrizations make a weight of answers to its name too.
     """
-    if names_parameter(pattern, parameter):
-        return fnmatchcase(parameter, pattern)
-    return dimensions >= 2 and fnmatchcase(parameter.rpartition(".")[0], pattern)
+    return any(takes(pattern, name, dimensions) for name in (parameter, stands_for(parameter)))
+
+
+def takes(pattern: str, name: str, dimensions: int) -> bool:
+    """Whether one pattern takes what has this name."""
+    if names_parameter(pattern, name):
+        return fnmatchcase(name, pattern)
+    return dimensions >= 2 and fnmatchcase(name.rpartition(".")[0], pattern)
+
+
+def stands_for(parameter: str) -> str:
+    """conv1.weight for conv1.parametrizations.weight.original, of which torch makes it; else the parameter's own name."""
+    layer, inside, rest = parameter.partition(".parametrizations.")
+    name, _, part = rest.partition(".")
+    return f"{layer}.{name}" if inside and part.startswith("original") else parameter
 
 
 def choose(where: str, parameters: dict[str, int]) -> list[str]:
@@ -44,7 +56,7 @@ def choose(where: str, parameters: dict[str, int]) -> list[str]:
     unwanted = [pattern for positive, pattern in patterns if not positive]
     for pattern in wanted + unwanted:
         if not any(matches(pattern, name, size) for name, size in parameters.items()):
-            layers = list(dict.fromkeys(name.rpartition(".")[0] for name in parameters))
+            layers = list(dict.fromkeys(stands_for(name).rpartition(".")[0] for name in parameters))
             near = get_close_matches(pattern, [*layers, *parameters], n=3) or layers[:6]
             raise BadValue(f"where: {pattern!r} matches no weight of this network. Near it: {', '.join(near)}.")
     return [

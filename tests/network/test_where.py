@@ -1,9 +1,14 @@
 """Patterns choose weights."""
 
 import pytest
+import torch
+from torch.nn.utils import parametrizations
 
-from cortado.errors import BadValue
+from cortado.compress import compress
+from cortado.errors import BadValue, NothingChanged
+from cortado.network.view import View
 from cortado.network.where import choose
+from tests.laws.tiny_nets import BY_NAME
 
 SIZES = {
     "conv1.weight": 4,
@@ -33,6 +38,51 @@ SIZES = {
 )
 def test_pattern_takes_what_it_says(where, names):
     assert choose(where, SIZES) == names
+
+
+PARAMETRIZED = {
+    "a.bias": 1,
+    "a.parametrizations.weight.original0": 2,
+    "a.parametrizations.weight.original1": 4,
+    "a.parametrizations.weight.0.turn": 2,
+    "b.parametrizations.weight.original": 2,
+    "b.parametrizations.bias.original": 1,
+    "c.weight": 2,
+}
+A, B = (
+    ["a.parametrizations.weight.original0", "a.parametrizations.weight.original1"],
+    ["b.parametrizations.weight.original"],
+)
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        ("a", A),
+        ("[ab]", [*A, *B]),
+        ("a.weight", A),
+        ("not a, not b", ["a.parametrizations.weight.0.turn", "c.weight"]),
+        ("*.bias", ["a.bias", "b.parametrizations.bias.original"]),
+        ("*.original1", A[1:]),
+        ("a.parametrizations.weight", A),
+        ("*", [*A, "a.parametrizations.weight.0.turn", *B, "c.weight"]),
+    ],
+)
+def test_parametrized_layer_answers_to_its_name(where, names):
+    assert choose(where, PARAMETRIZED) == names
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_parametrized_layer_is_compressed_by_its_name(norm):
+    tiny = BY_NAME["mlp"]
+    plain = tiny.make()
+    norm(plain[0])
+    small, _ = compress(plain, tiny.task(), "prune/weights keep=0.75 where=0")
+    (weight,) = (weight for weight in View(small, small, None).weights("0") if weight.shape == (16, 12))
+    assert int(weight.dense().count_nonzero()) == 0.75 * 16 * 12
+    assert torch.equal(small[2].weight, plain[2].weight)
+    with pytest.raises(NothingChanged, match="Make parametrized ones plain first"):
+        compress(plain, tiny.task(), "factorize/svd where=0")
 
 
 @pytest.mark.parametrize("where", ["fcc", "*, not fcc", "Conv1", "conv1.wieght"])

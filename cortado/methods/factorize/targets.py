@@ -12,6 +12,7 @@ from cortado.forms.hold import plain_class
 from cortado.forms.low_rank import LowRank
 from cortado.layers.low_rank import CONVOLUTIONS
 from cortado.network.view import View, Weight
+from cortado.network.where import stands_for
 
 Positions = tuple[tuple[int, ...], tuple[int, ...], int]
 """Sizes of the signal's axes before and after a call, and how often a linear layer runs in it."""
@@ -61,7 +62,8 @@ def count_of(sizes: tuple[int, ...]) -> int:
 
 def find_targets(view: View, where: str) -> list[Target]:
     """The targets that `where` takes, in the order in which they first run.  Raises NothingChanged when there are none."""
-    weights = [weight for weight in view.weights(where) if weight.name == "weight" and can_factor(weight.layer)]
+    taken = view.weights(where)
+    weights = [weight for weight in taken if weight.name == "weight" and can_factor(weight.layer)]
     found: dict[str, Target] = {}
     by_layer = {id(layer): weight for weight in weights for layer, _ in weight.places}
     for call in view.trace.calls:
@@ -76,9 +78,11 @@ def find_targets(view: View, where: str) -> list[Target]:
         runs = found[weight.path].runs if weight.path in found else ()
         found[weight.path] = Target(weight, (*runs, run))
     if not found:
+        made = any(stands_for(weight.path) != weight.path for weight in taken)
+        way_out = "Make parametrized ones plain first: torch's remove_parametrizations." if made else ""
         raise NothingChanged(
             f"factorize: where={where!r} takes no linear layer or convolution without groups that is called. "
-            "cortado profile lists the layers."
+            + (way_out or "cortado profile lists the layers.")
         )
     return list(found.values())
 

@@ -1,6 +1,7 @@
 """rewind: give the survivors earlier values, or fresh random ones, and keep the masks."""
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from cortado.errors import BadNetwork
 from cortado.forms.dense import Dense
 from cortado.forms.form import Form
-from cortado.forms.hold import held_names
+from cortado.forms.hold import form_of, held_names, release
+from cortado.forms.low_rank import LowRank
 from cortado.forms.masked import Masked
 from cortado.lowering.factors import chain_of
 from cortado.method import Method, knob
@@ -24,7 +26,8 @@ class Rewind(Method):
 
     `to: start` is the lottery ticket (Frankle, Carbin, 2019) when the recipe began with an untrained network;
     `to: random` its control, and "training from scratch" (Liu et al., 2019): of a network that was cut or factored in
-    the shape it has now. Masks stay as they are. With `where`, only the weights that it takes go back, and no statistics.
+    the shape it has now. Masks stay as they are, codes and shared values become floats. With `where`, only the weights
+    that it takes go back, and no statistics.
     """
 
     trains = True
@@ -37,7 +40,7 @@ class Rewind(Method):
         for weight in view.all_weights if self.where == "*" else view.weights(self.where):
             factors = chain_of(weight.layer) if self.to == "random" and weight.name == "weight" else None
             if factors is None:
-                put_values(weight, values[weight.path])
+                put_values(weight, values.get(weight.path))
             else:
                 draw(weight, factors, task)
         if self.where != "*":
@@ -48,43 +51,52 @@ class Rewind(Method):
                 buffer.copy_(buffers[name])
 
 
-def put_values(weight: Weight, values: Tensor) -> None:
-    """Give a weight `values` inside the mask that it has.  Raises BadNetwork when its shape changed."""
-    if values.shape != weight.shape:
+def put_values(weight: Weight, values: Tensor | None) -> None:
+    """Give a weight `values` inside the mask that it has.  Raises BadNetwork when they do not fit its shape."""
+    if values is None or values.shape != weight.shape:
+        before = "was not there" if values is None else f"had shape {tuple(values.shape)}"
         raise BadNetwork(
-            f"rewind: {weight.path} has another shape than before. Rewind before units are removed, or use to: random."
+            f"rewind: {weight.path} {before} at the start and has shape {tuple(weight.shape)} now, so that there are no "
+            "first values for it. Put rewind before the stage that cuts, or use to: random, which draws new ones."
         )
-    form: Form = weight.form
-    held = weight.name in held_names(weight.layer)
-    if isinstance(form, Masked):
-        weight.put(Masked.of(values, form.mask))
-    elif held:
-        weight.put(Dense(values))
+    if weight.name in held_names(weight.layer):
+        weight.put(inside_mask(values, weight.form))
     else:
         with torch.no_grad():
             getattr(weight.layer, weight.name).copy_(values)
 
 
-def draw(weight: Weight, factors: nn.Module, task: Task) -> None:
-    """Let the factors of a low-rank weight draw new values, as the layers they run as do.
+def inside_mask(values: Tensor, form: Form) -> Form:
+    """New values in the place of a form: its mask stays, codes and shared values are no more."""
+    return Masked.of(values, form.mask) if isinstance(form, Masked) else Dense(values)
 
-    Raises BadNetwork when a factor is itself held in a form.
-    """
+
+def draw(weight: Weight, factors: nn.Module, task: Task) -> None:
+    """Let the factors of a low-rank weight draw new values, as the layers they run as do; masks of factors stay."""
     bias = weight.layer._parameters.get("bias")
     before = None if bias is None else bias.detach().clone()
+    drawn = []
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(task.seed * 1_000_003 + zlib.crc32(weight.path.encode()))
         for layer in factors.children():
-            if held_names(layer):
-                raise BadNetwork(
-                    f"rewind: a factor of {weight.path} is held in a form of its own and cannot draw new values. "
-                    "Rewind before factors are pruned, rounded or shared."
-                )
+            form = form_of(layer, "weight")
+            values = release(layer, "weight")
             layer.reset_parameters()  # type: ignore[operator]
+            drawn.append(None if form is None else inside_mask(values.detach(), form))
+    if any(form is not None for form in drawn):
+        weight.put(with_factors(weight.form, iter(drawn)))
     if bias is not None and before is not None:
         # The last factor has the bias of the layer, which has a turn of its own.
         with torch.no_grad():
             bias.copy_(before)
+
+
+def with_factors(form: Form, drawn: Iterator[Form | None]) -> Form:
+    """The same chain with other forms of its factors, in the order in which they run; None leaves one as it is."""
+    if isinstance(form, LowRank):
+        first = with_factors(form.first, drawn)
+        return form.of(first, with_factors(form.last, drawn))
+    return next(drawn) or form
 
 
 def reinitialised(network: nn.Module, task: Task) -> nn.Module:

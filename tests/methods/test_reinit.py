@@ -18,7 +18,7 @@ from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.reinit import Reinit
 from cortado.methods.rewind import Rewind
 from cortado.methods.tune import Tune
-from cortado.network.view import View
+from cortado.network.view import View, parameter_places
 from tests.laws.tiny_nets import BY_NAME
 
 
@@ -48,8 +48,17 @@ def test_statistics_of_a_cut_network_begin_anew():
 
 
 def test_first_values_of_a_cut_network_are_refused():
-    with pytest.raises(BadNetwork, match="has another shape than before. .* or use to: random"):
+    wanted = r"0.weight had shape \(16, 12\) at the start and has shape \(8, 12\) now.* Put rewind before the stage that cuts"
+    with pytest.raises(BadNetwork, match=wanted):
         after("mlp", PruneChannels(keep=0.5), Rewind())
+
+
+def test_weight_that_was_not_there_at_the_start_is_refused():
+    tiny = BY_NAME["mlp"]
+    network = tiny.make()
+    View(network, network, tiny.example).replace("2", nn.Sequential(nn.Linear(16, 4)))
+    with pytest.raises(BadNetwork, match=r"2\.0\.weight was not there at the start and has shape \(4, 16\) now"):
+        Rewind().apply(View(network, tiny.make(), tiny.example), tiny.task())
 
 
 def low_rank_mlp():
@@ -72,11 +81,39 @@ def test_factors_draw_new_values_and_stay_factors():
     assert float(network[0].bias.detach().abs().max()) <= 12**-0.5
 
 
-def test_factors_that_are_rounded_cannot_draw():
-    tiny, network = BY_NAME["mlp"], low_rank_mlp()
-    hold(network[0], "weight", LowRank(Quantized.of(torch.randn(3, 12), 4), Dense(torch.ones(16, 3))))
-    with pytest.raises(BadNetwork, match="a factor of 0.weight is held in a form of its own"):
-        Rewind(to="random").apply(View(network, tiny.make(), tiny.example), tiny.task())
+def test_factors_that_are_rounded_or_pruned_draw_as_plain_ones_do():
+    """What the layers that run a plain chain draw, each factor for itself; a mask stays."""
+    tiny, plain = BY_NAME["mlp"], low_rank_mlp()
+    Rewind(to="random").apply(View(plain, tiny.make(), tiny.example), tiny.task())
+    wanted = form_of(plain[0], "weight")
+    mask = torch.rand(16, 3, generator=torch.Generator().manual_seed(1)) > 0.5
+    held = low_rank_mlp()
+    first = LowRank(Quantized.of(torch.randn(2, 12), 4), Dense(torch.ones(3, 2)))
+    for front in (Quantized.of(torch.randn(3, 12), 4), Dense(torch.ones(3, 12)), first):
+        hold(held[0], "weight", LowRank(front, Masked.of(torch.randn(16, 3), mask)))
+        Rewind(to="random").apply(View(held, tiny.make(), tiny.example), tiny.task())
+        form = form_of(held[0], "weight")
+        assert isinstance(form, LowRank) and isinstance(form.last, Masked)
+        assert torch.equal(form.last.mask, mask)
+        if front is first:
+            assert [type(one) for one in (form.first.first, form.first.last)] == [Dense, Dense]
+            assert 0 < float(form.first.first.dense().detach().abs().max()) <= 12**-0.5
+            continue
+        assert isinstance(form.first, Dense)
+        assert torch.equal(form.first.dense(), wanted.first.dense())
+        assert torch.equal(form.last.dense(), wanted.last.dense() * mask)
+
+
+@pytest.mark.parametrize("last", ["quantize/weights", "share/kmeans bits=3"])
+def test_rounded_factors_are_trained_from_scratch(last):
+    tiny = BY_NAME["residual"]
+    recipe = "factorize/svd where=not head{} | reinit epochs=1 rate=0.01"
+    rounded, _ = compress(tiny.make(), tiny.task(), recipe.format(f" | {last}"))
+    whole, _ = compress(tiny.make(), tiny.task(), recipe.format(""))
+    assert isinstance(form_of(rounded.first, "weight"), LowRank)
+    # The same shape from the same seed: what was rounded does not matter any more.
+    for one, other in zip(parameter_places(rounded), parameter_places(whole), strict=True):
+        assert one.path == other.path and torch.equal(one.dense(), other.dense()), one.path
 
 
 @pytest.mark.parametrize("name", ["mlp", "residual", "transformer", "recurrent"])

@@ -3,14 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_name
+from cortado.measure import outputs_of
+from cortado.network.trace import moved
 from cortado.report import Exported
 from cortado.runtimes.compare import TOLERANCE, Agreement, check, check_tolerance, compare
 from cortado.runtimes.folder import whole_folder, write_facts
-from cortado.runtimes.runtime import Runtime
+from cortado.runtimes.runtime import Running, Runtime, Session, float_types, type_name
 from cortado.task import Data, Score, Task
 
 
@@ -43,13 +47,35 @@ def export_into(
 ) -> tuple[Path, Exported]:  # fmt: skip
     """The same into an empty folder that exists; gives the main file too."""
     runtime.require()
+    runtime.require_floats(network, example)
     file = runtime.lower(lowered(network, example, merge=merge), example, folder)
-    agreement = compare(runtime.load(file, 1), network, data, score)
+    agreement = compare(own_session(runtime, file, network, example), network, data, score)
     inputs, _ = next(data.batches(8))
     check(agreement, tolerance, runtime, network, inputs)
     row = row_of(agreement, runtime, sum(part.stat().st_size for part in folder.iterdir()))
     write_facts(folder, facts(row, file, tolerance, score))
     return file, row
+
+
+def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) -> Session:
+    """The file just written, after one run of it.  Raises BadNetwork when the runtime does not run what it was written."""
+    try:
+        session = runtime.load(file, 1)
+        outputs_of(Running(session), moved(example, torch.device("cpu")))
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, BadFile) and error.__cause__ else error
+        told = " ".join(str(cause).replace(str(file), file.name).split())
+        rare = [type_name(dtype) for dtype in float_types(network, example) if dtype != torch.float32]
+        way_out = (
+            f"The network holds {rare[0]}: call .float() on it and on its inputs first."
+            if rare
+            else "Replace that operator by others, or try another runtime."
+        )
+        raise BadNetwork(
+            f"{runtime.name()}: {type(network).__name__} was written, but the runtime does not run it: "
+            f"{type(cause).__name__}: {told[:300]}. {way_out}"
+        ) from error
+    return session
 
 
 def row_of(agreement: Agreement, runtime: Runtime, size_bytes: int) -> Exported:

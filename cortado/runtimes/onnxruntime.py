@@ -29,7 +29,8 @@ class OnnxSession:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         # Threads that go on spinning after a call would take the processor from whatever is measured next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        options.log_severity_level = 3
+        # What fails is raised as well, and is told in our words.
+        options.log_severity_level = 4
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self.inputs = tuple(
             Port(port.name, tuple(size if isinstance(size, int) else None for size in port.shape), DTYPES[port.type])

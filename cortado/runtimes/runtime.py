@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadValue, MissingPackage
+from cortado.errors import BadNetwork, BadValue, MissingPackage
+from cortado.network.trace import tensors_in
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Runtime(ABC):
     """Lowers a network to files of its own and runs them.
 
     `package` is what has to be importable, `extra` what installs it ("" when it comes with torch), `suffix` ends the
-    name of its main file. `quick` runtimes are measured beside any other, as rivals.
+    name of its main file. `quick` runtimes are measured beside any other, as rivals. `floats` are the types of floats that
+    can be given to it; not every operator has to know them all.
     """
 
     package: ClassVar[str] = "torch"
@@ -47,6 +49,7 @@ class Runtime(ABC):
     extra: ClassVar[str] = ""
     suffix: ClassVar[str]
     quick: ClassVar[bool] = True
+    floats: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.float64, torch.float16)
 
     @classmethod
     def name(cls) -> str:
@@ -75,6 +78,15 @@ class Runtime(ABC):
                 f"runtime: {self.name()} is not installed here. Install it: pip install 'cortado[{self.extra}]'."
             )
 
+    def require_floats(self, network: nn.Module, example: Any) -> None:
+        """Raises BadNetwork when the network or its example holds floats that the runtime never takes."""
+        strange = [dtype for dtype in float_types(network, example) if dtype not in self.floats]
+        if strange:
+            raise BadNetwork(
+                f"{self.name()}: {type(network).__name__} holds {type_name(strange[0])}, which this runtime does not take. "
+                "Call .float() on the network and on its inputs first, or export to torch_eager."
+            )
+
     @abstractmethod
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         """Write the network (eval mode, dense weights) for any batch into `folder`; gives the main file.
@@ -85,6 +97,17 @@ class Runtime(ABC):
     @abstractmethod
     def load(self, file: Path, threads: int) -> Session:
         """Make a file ready to run with `threads` threads.  Raises MissingPackage; BadFile for no such file."""
+
+
+def float_types(network: nn.Module, example: Any) -> list[torch.dtype]:
+    """The types of floats that parameters, buffers and the example have, each once."""
+    tensors = (*network.parameters(), *network.buffers(), *tensors_in(example))
+    return list(dict.fromkeys(tensor.dtype for tensor in tensors if tensor.is_floating_point()))
+
+
+def type_name(dtype: torch.dtype) -> str:
+    """float64 for torch.float64."""
+    return str(dtype).removeprefix("torch.")
 
 
 def class_name(name: str) -> str:

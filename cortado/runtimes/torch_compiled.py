@@ -14,6 +14,7 @@ class TorchCompiled(Runtime):
     """torch.compile with the inductor; compiles at the first call of each kind of input, with the system's compiler."""
 
     suffix = ".pt2"
+    floats = (*Runtime.floats, torch.bfloat16)
     quick = False
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:

@@ -32,6 +32,7 @@ class TorchEager(Runtime):
     """PyTorch without compilation."""
 
     suffix = ".pt2"
+    floats = (*Runtime.floats, torch.bfloat16)
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         program = exported(network, example)

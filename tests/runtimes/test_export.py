@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+import cortado.runtimes.export as export_file
 from cortado.errors import BadNetwork, BadValue, OutputsDiffer
 from cortado.measure import mean_score
 from cortado.runtimes.compare import blamed_layer, compare, shaped_like
 from cortado.runtimes.export import export
 from cortado.runtimes.runtime import Running, runtime_by_name
 from cortado.runtimes.torch_eager import TorchEager, TorchSession
-from cortado.task import Score
+from cortado.task import Data, Score
 from tests.laws.tiny_nets import BY_NAME
 from tests.runtimes.networks import OneOfTwo, Wrong, pair_task
 from tests.runtimes.test_runtimes import Rare
@@ -154,6 +155,40 @@ def test_nothing_is_left_when_a_runtime_lacks_an_operator(name, tmp_path):
     with pytest.raises(BadNetwork, match="bessel_y1"):
         export(network, BY_NAME["mlp"].task(), runtime_by_name(name), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def in_type(task, dtype):
+    """The task with its inputs in another type of floats."""
+    return replace(task, calibration=None, **{
+        name: Data(data.inputs.to(dtype), data.targets)
+        for name, data in (("train", task.train), ("choice", task.choice), ("verdict", task.verdict))
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_floats_that_a_runtime_does_not_take_are_refused_before_lowering(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_file, "lowered", lambda *given, **named: pytest.fail("lowered"))
+    network, task = BY_NAME["mlp"].make().bfloat16(), in_type(BY_NAME["mlp"].task(), torch.bfloat16)
+    with pytest.raises(BadNetwork, match=rf"{name}: Sequential holds bfloat16.*Call \.float\(\)"):
+        export(network, task, runtime_by_name(name), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("net", "operator"), [("residual", "Conv"), ("recurrent", "LSTM")])
+def test_type_that_one_operator_lacks_is_named_with_the_way_out(net, operator, tmp_path, capfd):
+    network, task = BY_NAME[net].make().double(), in_type(BY_NAME[net].task(), torch.float64)
+    with pytest.raises(BadNetwork, match=rf"{operator}.*The network holds float64: call \.float\(\)") as caught:
+        export(network, task, runtime_by_name("onnxruntime"), tmp_path / "out")
+    assert str(tmp_path) not in str(caught.value) and "".join(capfd.readouterr()) == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("onnxruntime", torch.float64), ("openvino", torch.float64), ("torch_eager", torch.bfloat16)]
+)
+def test_types_that_a_runtime_takes_are_exported(name, dtype, tmp_path):
+    network, task = BY_NAME["mlp"].make().to(dtype), in_type(BY_NAME["mlp"].task(), dtype)
+    assert export(network, task, runtime_by_name(name), tmp_path / "out").difference < 1e-6
 
 
 def test_compare_counts_equal_tops():

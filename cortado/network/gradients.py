@@ -42,7 +42,7 @@ def gradients(view: View, weights: list[Weight], data: Data, batch: int, slope: 
 
 
 def input_squares(view: View, weights: list[Weight], data: Data, batch: int) -> dict[str, Tensor]:
-    """For each layer of `weights` that was called: the mean square of each channel (last or second axis) it reads.
+    """For each layer of `weights` that was called: the mean square of each channel it reads.
 
     Streaming: memory does not grow with the data.
     """
@@ -54,8 +54,8 @@ def input_squares(view: View, weights: list[Weight], data: Data, batch: int) -> 
             signal = inputs[0].detach() if inputs else None
             if signal is None or not signal.is_floating_point():
                 return
-            axis = 1 if slides_kernel(layer) and signal.dim() > 2 else signal.dim() - 1
-            flat = signal.transpose(0, axis).flatten(1)
+            axis = input_axis(layer, signal)
+            flat = signal.transpose(0, axis).reshape(signal.shape[axis], -1)
             sums[path] = sums.get(path, torch.zeros(flat.shape[0])) + (flat**2).sum(1).cpu()
             counts[path] = counts.get(path, 0) + flat.shape[1]
 
@@ -79,6 +79,9 @@ def input_squares(view: View, weights: list[Weight], data: Data, batch: int) -> 
     return {path: total / counts[path] for path, total in sums.items()}
 
 
-def slides_kernel(layer: nn.Module) -> bool:
-    """Whether a layer slides a kernel, so that its channels are on axis 1."""
-    return "kernel_size" in layer.__dict__
+def input_axis(layer: nn.Module, signal: Tensor) -> int:
+    """The axis of the channels that a layer reads: before those of its kernel, with a batch axis or without, or the last."""
+    kernel = layer.__dict__.get("kernel_size")
+    if isinstance(kernel, tuple) and signal.dim() > len(kernel):
+        return signal.dim() - 1 - len(kernel)
+    return 1 if kernel is not None and signal.dim() > 2 else signal.dim() - 1

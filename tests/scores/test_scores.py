@@ -66,6 +66,29 @@ def test_activation_is_the_weight_times_the_size_of_its_input():
     torch.testing.assert_close(found[1], network[3].weight.detach().abs() * second)
 
 
+class Apart(nn.Module):
+    """A convolution and a linear layer, called for one sample at a time without a batch axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6, 2)
+
+    def forward(self, images):
+        return torch.stack([self.head(self.conv(image).mean((1, 2))) for image in images])
+
+
+@pytest.mark.parametrize("size", [3, 7])
+def test_activation_of_layers_called_without_a_batch_axis_is_channel_by_channel(size):
+    network = Apart().eval()
+    task, view = problem(network, 3, size, size)
+    conv, head = Activation().of(view.weights(), view, task)
+    inputs = task.calibration.inputs
+    wanted = network.conv.weight.detach().abs() * inputs.square().mean((0, 2, 3)).sqrt().view(1, 3, 1, 1)
+    torch.testing.assert_close(conv, wanted)
+    read = network.conv(inputs).mean((2, 3)).detach()
+    torch.testing.assert_close(head, network.head.weight.detach().abs() * read.square().mean(0).sqrt())
+
+
 def test_groups_share_the_mean_of_their_channels():
     assert per_input(torch.tensor([1.0, 3.0, 5.0, 7.0]), torch.Size([4, 2, 3, 3])).tolist() == [3.0, 5.0]
 

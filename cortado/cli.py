@@ -117,14 +117,18 @@ def compress_command(
 @click.option(
     "--tolerance", default=TOLERANCE, show_default=True, help="Largest difference, as a share of the largest output."
 )
+@click.option("--merge", is_flag=True, help="Layers that read one input become one product and a split.")
+@click.option(
+    "--gather", is_flag=True, help="Convolutions multiply only the columns that are left, if few are; time it."
+)
 @in_words
-def export_command(job: str, runtime: str, out: str, tolerance: float) -> None:
+def export_command(job: str, runtime: str, out: str, tolerance: float, merge: bool, gather: bool) -> None:
     """Write the network of JOB, or of a bundle, for a runtime; its outputs are compared with PyTorch's first."""
     (target,) = installed([runtime])
     check_target(Path(out))
     check_tolerance(tolerance)
     network, task = network_of(job)
-    row = export(network, task, target, out, tolerance=tolerance)
+    row = export(network, task, target, out, tolerance=tolerance, merge=merge, gather=gather)
     click.echo(
         f"{out}: {row.runtime} {row.version}, {row.size_bytes:,} bytes\n{exported_text(row, task.score.name, task.score.unit)}"
     )

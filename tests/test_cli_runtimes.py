@@ -3,7 +3,9 @@
 import io
 import json
 import zipfile
+from collections import Counter
 
+import onnx
 import pytest
 from click.testing import CliRunner
 
@@ -26,6 +28,23 @@ def make():
     return nn.Sequential(nn.Linear(12, 4), Rare()), BY_NAME["mlp"].task()
 """
 
+SPARSE = """
+import torch
+from torch import nn
+from tests.laws.tiny_nets import BY_NAME
+class Sparse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enter, self.left, self.right = nn.Conv2d(1, 32, 3), nn.Conv2d(32, 4, 1), nn.Conv2d(32, 4, 1)
+        self.enter.weight.data *= torch.arange(9).view(3, 3) == 4
+    def forward(self, images):
+        signal = torch.relu(self.enter(images))
+        return (self.left(signal) * self.right(signal)).mean((2, 3))
+def make():
+    torch.manual_seed(0)
+    return Sparse(), BY_NAME["residual"].task()
+"""
+
 
 def test_export_of_a_job_and_of_its_bundle_can_be_timed(here):  # noqa: F811
     assert cortado("compress", "job.yaml", "--out", "out").exit_code == 0
@@ -36,6 +55,24 @@ def test_export_of_a_job_and_of_its_bundle_can_be_timed(here):  # noqa: F811
         assert json.loads((here / folder / "export.json").read_text())["file"] == "net.onnx"
     timed = cortado("bench", "small/net.onnx", "--batch", 2, "--seconds", 0.1)
     assert timed.exit_code == 0 and "A/A" in timed.output and "(2, 12)" in timed.output
+
+
+def test_export_merges_and_gathers_when_asked(here):  # noqa: F811
+    (here / "sparse_job.py").write_text(SPARSE)
+    operators = {}
+    for words in ((), ("--merge",), ("--gather",), ("--merge", "--gather")):
+        done = cortado("export", "sparse_job:make", "--out", "x", *words)
+        assert done.exit_code == 0, done.output
+        graph = onnx.load(here / "x/net.onnx").graph
+        operators[words] = Counter(node.op_type for node in graph.node)
+    assert operators[()]["Conv"] == 3 and not {"Gather", "Split"} & set(operators[()])
+    # Two convolutions that read one input are merged; the first kept one column in nine, and its 32 filters gather it.
+    assert operators["--merge",]["Conv"] == 2 and operators["--merge",]["Split"] == 1
+    assert operators["--gather",]["Conv"] == 2 and operators["--gather",]["Gather"] == 1
+    assert operators["--merge", "--gather"]["Conv"] == 1 and set(operators["--merge", "--gather"]) >= {
+        "Gather",
+        "Split",
+    }
 
 
 def test_compress_times_and_limits_latency(here):  # noqa: F811

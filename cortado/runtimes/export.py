@@ -27,28 +27,30 @@ def export(
     data: Data | None = None,
     tolerance: float = TOLERANCE,
     merge: bool = False,
+    gather: bool = False,
 ) -> Exported:
     """Write `network` for `runtime` into `folder`, which appears whole or not at all, with an export.json that says what it is.
 
-    The network is lowered (see lowering/lower.py; `merge` its siblings), takes any batch, and is compared with itself
-    in PyTorch on `data` (the task's choice data): outputs within `tolerance` of the largest one, score, same top-1.
+    The network is lowered (see lowering/lower.py; `merge` its siblings, `gather` the columns that are left of convolutions),
+    takes any batch, and is compared with itself in PyTorch on `data` (the task's choice data): outputs within `tolerance`
+    of the largest one, score, same top-1.
     Raises MissingPackage, BadNetwork for what cannot be traced or is not known to the runtime, OutputsDiffer, and BadValue
     for a folder that cannot be written or a tolerance below 0.
     """
     check_tolerance(tolerance)
     data = task.choice if data is None else data
     with whole_folder(Path(folder)) as partial:
-        return export_into(partial, network, task.example, runtime, data, task.score, tolerance, merge)[1]
+        return export_into(partial, network, task.example, runtime, data, task.score, tolerance, merge, gather)[1]
 
 
 def export_into(
     folder: Path, network: nn.Module, example: Any, runtime: Runtime, data: Data, score: Score | None,
-    tolerance: float = TOLERANCE, merge: bool = False,
+    tolerance: float = TOLERANCE, merge: bool = False, gather: bool = False,
 ) -> tuple[Path, Exported]:  # fmt: skip
     """The same into an empty folder that exists; gives the main file too."""
     runtime.require()
     runtime.require_floats(network, example)
-    file = runtime.lower(lowered(network, example, merge=merge), example, folder)
+    file = runtime.lower(lowered(network, example, merge=merge, gather=gather), example, folder)
     agreement = compare(own_session(runtime, file, network, example), network, data, score)
     inputs, _ = next(data.batches(8))
     check(agreement, tolerance, runtime, network, inputs)

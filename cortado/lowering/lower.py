@@ -16,7 +16,9 @@ from cortado.network.gradients import released
 from cortado.network.trace import call_with, device_of, moved, tensors_in, undisturbed
 
 TOLERANCE = 1e-4
-"""Above this share of the largest output, rounding does not explain a difference any more."""
+"""Above this share of the largest output, rounding of float32 does not explain a difference any more."""
+STEPS = 8
+"""The same in steps between two numbers of a type, for types that are coarser."""
 
 
 def lowered(
@@ -34,8 +36,9 @@ def lowered(
     folded into the layers before them. With `gather`, convolutions that lost most of their columns gather the others,
     which is faster in torch (see positions.py). With `merge`, siblings that read one input become one product and a
     split, and the result is a graph module (see horizontal.py for `pad_kernels`). Outputs are compared on the example:
-    they differ by rounding, about 1e-7 of the largest output.
-    Raises BadNetwork when they differ by more than 1e-4, or when the network fails on the example.
+    they differ by rounding, about 1e-7 of the largest output in float32.
+    Raises BadNetwork when they differ by more than 1e-4, or eight steps of a coarser type of floats, or when the network fails
+    on the example.
     """
     copy = dense(network)
     if fold:
@@ -46,11 +49,12 @@ def lowered(
     if merge:
         graph = graph_of(copy, example)
         copy = graph if merge_siblings(graph, pad_kernels) else copy
-    far = difference(outputs(copy, example), outputs(network, example))
-    if not far <= TOLERANCE:
+    wanted = outputs(network, example)
+    far, tolerance = difference(outputs(copy, example), wanted), rounding(wanted)
+    if not far <= tolerance:
         raise BadNetwork(
             f"lowering: outputs of {type(network).__name__} changed by {far:.2g} of the largest one when it was rewritten "
-            f"to run fast; at most {TOLERANCE:g} is rounding. Pass fold=False, gather=False, merge=False, and tell us."
+            f"to run fast; at most {tolerance:g} is rounding. Pass fold=False, gather=False, merge=False, and tell us."
         )
     return copy
 
@@ -83,6 +87,12 @@ def outputs(network: nn.Module, example: Any) -> list[Tensor]:
     """The tensors a network gives for the example, in eval mode, in order."""
     with undisturbed(network):
         return tensors_in(call_with(network, moved(example, device_of(network))))
+
+
+def rounding(wanted: list[Tensor]) -> float:
+    """The share of the largest output that rounding explains, by the coarsest type of floats among the outputs."""
+    steps = [torch.finfo(value.dtype).eps for value in wanted if value.is_floating_point()]
+    return max(TOLERANCE, STEPS * max(steps, default=0.0))
 
 
 def difference(found: list[Tensor], wanted: list[Tensor]) -> float:

@@ -24,6 +24,15 @@ def test_lowered_computes_the_same_and_leaves_the_network_alone(net):
     assert not any(parameter.requires_grad for parameter in made.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("net", TINY_NETS, ids=lambda net: net.name)
+def test_lowered_differs_by_rounding_of_the_type_that_the_network_has(net, dtype):
+    network, example = net.make().to(dtype), net.example.to(dtype)
+    made = lowered(network, example)
+    assert outputs(made, example)[0].dtype == dtype
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in made.modules())
+
+
 def test_lowered_makes_parametrized_weights_plain():
     network = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 3)), nn.ReLU()).eval()
     made = lowered(network, torch.randn(2, 4))
@@ -31,14 +40,15 @@ def test_lowered_makes_parametrized_weights_plain():
     assert type(made[0]) is nn.Linear and "weight" in dict(made[0].named_parameters())
 
 
-def test_lowered_refuses_what_it_changed(monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lowered_refuses_what_it_changed(monkeypatch, dtype):
     def wrong(network, example):
         with torch.no_grad():
             network[0].bias.add_(1)
 
     monkeypatch.setattr(lower, "fold_norms", wrong)
     with pytest.raises(BadNetwork, match="changed by .* of the largest one"):
-        lowered(nn.Sequential(nn.Linear(3, 2)), torch.randn(2, 3))
+        lowered(nn.Sequential(nn.Linear(3, 2)).to(dtype), torch.randn(2, 3, dtype=dtype))
 
 
 def test_difference_is_a_share_of_the_largest_entry():

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.result import row
+from cortado.groups.answers import difference
 from cortado.lowering.graph import graph_of
 from cortado.lowering.horizontal import merge_siblings
-from cortado.lowering.lower import difference, lowered, outputs
+from cortado.lowering.lower import lowered, outputs
 from cortado.lowering.vertical import fuse_activations
 from cortado.nets.catalog import by_name
 from cortado.runtimes.onnxruntime import Onnxruntime, OnnxSession

@@ -16,7 +16,7 @@ from cortado.budget import Limit, read_limits
 from cortado.errors import BadFile, BadNetwork, CortadoError, NothingChanged, Stopped
 from cortado.file.accounting import layer_rows, pictures
 from cortado.file.artifact import decode, encode, load
-from cortado.file.whole import write_whole
+from cortado.file.whole import check_writable, write_whole
 from cortado.forms.form import Form
 from cortado.measure import mean_score, scores
 from cortado.method import Method
@@ -55,6 +55,8 @@ def compress(
     """
     read_as = read_limits(limits)
     speed = speed_wanted(runtimes, read_as, batches, threads)
+    if folder is not None:
+        check_writable(Path(folder), "compress")
     run = Run(working_copy(network).eval(), task, read(recipe), read_as, folder, progress or quiet(), forms, speed)
     try:
         return run.all_stages(resume)

@@ -73,7 +73,7 @@ def check_infinite(outputs: Tensor, wanted: Tensor | None) -> None:
 def scored(score: Score, outputs: Any, targets: Tensor) -> Tensor:
     try:
         return score.each(outputs, targets)
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise BadTask(
             f"task: the score {score.name!r} cannot take outputs of {type(outputs).__name__} with targets of shape "
             f"{tuple(targets.shape)} ({error}). Give the task a score of its own: Score(each=...)."

@@ -31,17 +31,28 @@ def tensors_of(found: Any) -> list[Tensor]:
     return [value for value in pytree.tree_leaves(found) if isinstance(value, Tensor)]
 
 
-def apart(found: list[Tensor], wanted: list[Tensor]) -> float:
-    """The largest difference over the largest value of its tensor; infinite where shapes differ."""
-    if [a.shape for a in found] != [b.shape for b in wanted]:
+def difference(found: list[Tensor], wanted: list[Tensor]) -> float:
+    """The largest difference between two lists of tensors, as a share of the largest entry wanted.
+
+    Infinite entries, as masks have them, must be the same; anything else that is not finite, and lists or shapes that
+    do not match, are infinitely far.
+    """
+    if [value.shape for value in found] != [value.shape for value in wanted]:
         return math.inf
-    return max((apart_in_one(a, b) for a, b in zip(found, wanted, strict=True) if b.numel()), default=0.0)
+    return max((apart(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
 
 
-def apart_in_one(found: Tensor, wanted: Tensor) -> float:
-    """The same of two tensors of one shape; entries that are not finite, as in masks, must be the same."""
-    found, wanted = ((torch.view_as_real(value) if value.is_complex() else value).double() for value in (found, wanted))
-    same = (found == wanted) | (found.isnan() & wanted.isnan())
-    difference = torch.where(same, 0, found - wanted).abs().nan_to_num(nan=math.inf, posinf=math.inf).max()
-    largest = torch.where(wanted.isfinite(), wanted, 0).abs().max()
-    return float(difference / largest.clamp(min=1e-12))
+def apart(found: Tensor, wanted: Tensor) -> float:
+    """`difference` of two tensors of one shape."""
+    found, wanted = (
+        (torch.view_as_real(value) if value.is_complex() else value).detach().double().cpu()
+        for value in (found, wanted)
+    )
+    finite = torch.isfinite(wanted)
+    if not bool((torch.isfinite(found) == finite).all()) or not torch.equal(found[~finite], wanted[~finite]):
+        return math.inf
+    if not bool(finite.any()):
+        return 0.0
+    largest = float(wanted[finite].abs().max())
+    far = float((found[finite] - wanted[finite]).abs().max())
+    return far / largest if largest else far

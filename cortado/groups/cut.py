@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cortado.errors import CannotFollow
 from cortado.forms.hold import form_of, hold
-from cortado.groups.answers import answers, apart
+from cortado.groups.answers import answers, difference
 from cortado.groups.attribute import Edits, set_attributes
 from cortado.groups.capture import first_line
 from cortado.groups.find import culprits, edits_for, refuse
@@ -86,7 +86,7 @@ def disproof(network: nn.Module, groups: Groups, gone: Gone) -> Failure | None:
         return Failure(f"in its graph: {first_line(error)}", "", source_of(rewritten.current))
     if [tuple(value.shape) for value in wanted] != captured.output_shapes():
         return Failure("the outputs would be cut", "", "")
-    far = apart(answers(network, captured.program.example_inputs), wanted)
+    far = difference(answers(network, captured.program.example_inputs), wanted)
     if far <= TOLERANCE:
         return None
     return Failure(f"something else than its graph after it (relative difference {far:.2g})", "", "")

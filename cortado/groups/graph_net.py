@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from cortado.errors import BadNetwork
-from cortado.groups.answers import answers, apart
+from cortado.groups.answers import answers, difference
 from cortado.groups.batches import Following, following_batch, samples_in, with_samples
 from cortado.groups.capture import first_line
 from cortado.groups.cut import TOLERANCE
@@ -40,7 +40,7 @@ def prove_any_batch(network: nn.Module, groups: Groups, following: Following, ax
     inputs = with_samples(captured, count + 2, axis)
     whole = Writer(network, groups, groups.gone({}), following, axis, copies=False).net()
     try:
-        far = apart(answers(whole, inputs), answers(network, inputs))
+        far = difference(answers(whole, inputs), answers(network, inputs))
     except Exception as error:  # noqa: BLE001 - whatever it raises, the graph does not fit this batch
         raise BadNetwork(f"{other_batch(network, count)}: {first_line(error)}.") from error
     if not far <= TOLERANCE:
@@ -77,7 +77,7 @@ def prove_cut(network: nn.Module, groups: Groups, gone: Gone, net: GraphNet, axi
             f"graph: this cut cannot be made in the graph either: {line} says {first_line(error)}. "
             "Leave the group out, or cut other amounts."
         ) from error
-    far = apart(answers(net, captured.program.example_inputs), wanted)
+    far = difference(answers(net, captured.program.example_inputs), wanted)
     if not far <= TOLERANCE:
         raise BadNetwork(
             f"graph: the cut graph computes something else (relative difference {far:.2g}). Please tell us."

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from cortado.errors import BadNetwork
+from cortado.groups.answers import difference
 from cortado.lowering.factors import factored
 from cortado.lowering.fold import fold_norms
 from cortado.lowering.graph import graph_of
@@ -93,27 +94,3 @@ def rounding(wanted: list[Tensor]) -> float:
     """The share of the largest output that rounding explains, by the coarsest type of floats among the outputs."""
     steps = [torch.finfo(value.dtype).eps for value in wanted if value.is_floating_point()]
     return max(TOLERANCE, STEPS * max(steps, default=0.0))
-
-
-def difference(found: list[Tensor], wanted: list[Tensor]) -> float:
-    """The largest difference between two lists of tensors, as a share of the largest entry wanted.
-
-    Infinite entries, as masks have them, must be the same; anything else that is not finite, and lists or shapes that
-    do not match, are infinitely far.
-    """
-    if [value.shape for value in found] != [value.shape for value in wanted]:
-        return float("inf")
-    return max((apart(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
-
-
-def apart(found: Tensor, wanted: Tensor) -> float:
-    """`difference` of two tensors of one shape."""
-    found, wanted = found.detach().double().cpu(), wanted.detach().double().cpu()
-    finite = torch.isfinite(wanted)
-    if not bool((torch.isfinite(found) == finite).all()) or not torch.equal(found[~finite], wanted[~finite]):
-        return float("inf")
-    if not bool(finite.any()):
-        return 0.0
-    largest = float(wanted[finite].abs().max())
-    far = float((found[finite] - wanted[finite]).abs().max())
-    return far / largest if largest else far

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cortado.errors import BadValue, CortadoError, OutputsDiffer
-from cortado.lowering.lower import difference, lowered
+from cortado.groups.answers import difference
+from cortado.lowering.lower import lowered
 from cortado.measure import outputs_of, scored
 from cortado.network.trace import tensors_in, undisturbed
 from cortado.runtimes.runtime import Running, Runtime, Session

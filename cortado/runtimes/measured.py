@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.errors import BadNetwork
 from cortado.lowering.graph import has_batch, positional
 from cortado.progress import Progress, quiet
 from cortado.report import Clock, Exported
@@ -36,6 +37,7 @@ class Measuring:
     def lower_all(self, plain: nn.Module, small: nn.Module, folder: Path, progress: Progress) -> None:
         """Files of the compressed network for the runtimes named, of the plain one for every rival as well."""
         everywhere = {runtime.name(): runtime for runtime in (*self.runtimes, *rivals())}
+        named = {runtime.name() for runtime in self.runtimes}
         wanted = [(COMPRESSED, small, runtime) for runtime in self.runtimes]
         wanted += [(PLAIN, plain, runtime) for runtime in everywhere.values() if runtime.name() != EAGER]
         with progress.bar("export for the clock", len(wanted)) as bar:
@@ -44,7 +46,14 @@ class Measuring:
                 own.mkdir()
                 # The plain network is only timed, so the choice data will do to see that its file is right.
                 data = self.data if name == COMPRESSED else self.task.choice.first(64)
-                file, row = export_into(own, network, self.task.example, runtime, data, self.task.score)
+                try:
+                    file, row = export_into(own, network, self.task.example, runtime, data, self.task.score)
+                except BadNetwork:
+                    if runtime.name() in named:
+                        raise
+                    # Nobody asked for this one: where the plain network cannot run, it is no rival.
+                    bar.advance()
+                    continue
                 self.files[name, runtime] = file
                 if name == COMPRESSED:
                     self.exports.append(row)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.errors import CannotFollow
-from cortado.groups.answers import apart
+from cortado.groups.answers import difference
 from cortado.groups.cut import cut
 from cortado.groups.find import culprits, find_groups
 from cortado.network.view import View
@@ -146,12 +146,12 @@ def test_outputs_that_are_true_or_false_are_compared() -> None:
 
 def test_differences_that_are_no_numbers_count() -> None:
     plain, endless = torch.tensor([1.0, 2.0]), torch.tensor([1.0, -math.inf])
-    assert apart([endless], [endless.clone()]) == 0
-    assert apart([plain], [endless]) == math.inf
-    assert apart([torch.tensor([1.0, math.nan])], [plain]) == math.inf
-    assert apart([plain, torch.tensor([math.nan])], [plain, torch.tensor([1.0])]) == math.inf
-    assert apart([torch.tensor([True, False])], [torch.tensor([True, True])]) == 1
-    assert apart([plain], [plain[:1]]) == math.inf
+    assert difference([endless], [endless.clone()]) == 0
+    assert difference([plain], [endless]) == math.inf
+    assert difference([torch.tensor([1.0, math.nan])], [plain]) == math.inf
+    assert difference([plain, torch.tensor([math.nan])], [plain, torch.tensor([1.0])]) == math.inf
+    assert difference([torch.tensor([True, False])], [torch.tensor([True, True])]) == 1
+    assert difference([plain], [plain[:1]]) == math.inf
 
 
 def test_tied_layers_that_read_and_give_the_same_axis_keep_their_own_outputs() -> None:

@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from cortado.errors import BadNetwork
+from cortado.groups.answers import difference
 from cortado.lowering import lower
-from cortado.lowering.lower import difference, lowered, outputs
+from cortado.lowering.lower import lowered, outputs
 from tests.laws.tiny_nets import TINY_NETS
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from cortado.errors import BadFile, BadNetwork, BadValue, MissingPackage
-from cortado.lowering.lower import difference, lowered
+from cortado.groups.answers import difference
+from cortado.lowering.lower import lowered
 from cortado.nets.resnet import resnet_20
 from cortado.network.trace import tensors_in
 from cortado.runtimes.runtime import Running, installed, known_runtimes, rivals, runtime_by_name, runtime_of_file

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cortado.budget import read_limits
-from cortado.errors import BadFile, BadValue, MissingPackage
+from cortado.errors import BadFile, BadNetwork, BadValue, MissingPackage
 from cortado.report import Clock, Ratio, Time
 from cortado.runtimes import timing
 from cortado.runtimes.by_layer import time_layers
@@ -80,6 +80,20 @@ def test_measure_exports_scores_and_times_both():
     names = {(row.network, row.runtime) for row in clocks[0].times}
     assert {("compressed", "onnxruntime"), ("plain", "onnxruntime"), ("plain", "torch_eager")} <= names
     assert all(row.low_ms <= row.median_ms <= row.high_ms for row in clocks[0].times)
+
+
+def test_runtime_that_nobody_asked_for_is_no_rival_where_it_cannot_run_the_plain_network(monkeypatch):
+    net = BY_NAME["mlp"]
+
+    def refuse(*_):
+        raise BadNetwork("no such operator here")
+
+    monkeypatch.setattr("cortado.runtimes.openvino.Openvino.lower", refuse)
+    exports, clocks = measure(net.make(), net.make(), net.task(), [Onnxruntime()], seconds=0.1)
+    assert [row.runtime for row in exports] == ["onnxruntime"]
+    assert {time.runtime for time in clocks[0].times} == {"onnxruntime", "torch_eager"}
+    with pytest.raises(BadNetwork, match="no such operator"):
+        measure(net.make(), net.make(), net.task(), [runtime_by_name("openvino")], seconds=0.1)
 
 
 def test_batch_is_made_of_the_example():

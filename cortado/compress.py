@@ -24,7 +24,7 @@ from cortado.methods.match import Match
 from cortado.network.view import View, parameter_places, working_copy
 from cortado.progress import Progress, quiet
 from cortado.recipe import Recipe, read, stage_data
-from cortado.report import Compared, Line, Report, Stage, environment, paired_interval
+from cortado.report import Compared, Line, Report, Stage, environment, notes_of, paired_interval
 from cortado.runtimes.speed import Speed, speed_wanted, with_speed
 from cortado.task import Data, Task
 
@@ -118,21 +118,21 @@ class Run:
         # What goes on is what the file gives back: every stage is proved, and a resumed run takes the same way.
         used = {type(part) for part in network.modules() if isinstance(part, Form)}
         network = decode(body, self.plain, [*used, *self.forms])
-        self.rows.append(self.measured(network, method, len(body), time.perf_counter() - start))
+        self.rows.append(self.measured(network, method, len(body), time.perf_counter() - start, view.notes))
         self.keep(number, body)
         return network
 
     def view(self, network: nn.Module) -> View:
         return View(network, self.plain, self.task.example, self.progress, self.reference)
 
-    def measured(self, network: nn.Module, method: Method, size_bytes: int, seconds: float) -> Stage:
+    def measured(self, network: nn.Module, method: Method, size_bytes: int, seconds: float, notes: list[str]) -> Stage:
         weights = [weight for weight in parameter_places(network) if len(weight.shape) >= 2]
         entries = sum(weight.shape.numel() for weight in weights)
         nonzero = sum(int(torch.count_nonzero(weight.dense())) for weight in weights) / max(1, entries)
         data = stage_data(method)
         knobs = next(iter(data.values())) if isinstance(data, dict) else {}
         score = mean_score(network, self.task.choice, self.task.score, self.plain)
-        return Stage(method.name(), plain_data(knobs), score, size_bytes, nonzero, seconds)
+        return Stage(method.name(), plain_data(knobs), score, size_bytes, nonzero, seconds, tuple(notes))
 
     def report(self, network: nn.Module, plain_choice: float) -> Report:
         task = self.task
@@ -143,7 +143,8 @@ class Run:
             higher_is_better=task.score.higher_is_better, plain_bytes=plain_bytes, plain_choice=plain_choice,
             stages=tuple(self.rows), lines=lines_of(task, plain_bytes, self.rows[-1].size_bytes, compared, self.limits),
             verdict=compared, layers=layer_rows(network, self.plain), pictures=pictures(network, self.plain),
-            warnings=tuple(self.warnings), recipe=plain_data(self.recipe.as_data()), seed=task.seed, environment=environment(),
+            warnings=(*self.warnings, *notes_of(self.rows)), recipe=plain_data(self.recipe.as_data()),
+            seed=task.seed, environment=environment(),
         )  # fmt: skip
         return with_speed(report, self.plain, network, task, self.speed, self.limits, self.progress)
 

@@ -3,6 +3,7 @@
 import json
 import math
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from cortado.units import size_text
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage as it was found afterwards.  `score` is on the choice data; `size_bytes` is the whole file's."""
+    """One stage as it was found afterwards.
+
+    `score` is on the choice data, `size_bytes` the whole file's; `notes` are what the method had to say.
+    """
 
     name: str
     knobs: dict[str, Any]
@@ -25,6 +29,16 @@ class Stage:
     size_bytes: int
     nonzero: float
     seconds: float
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # As JSON they come back in a list.
+        object.__setattr__(self, "notes", tuple(self.notes))
+
+
+def notes_of(stages: Sequence[Stage]) -> list[str]:
+    """What the methods had to say, with the stage."""
+    return [f"stage {number} ({stage.name}): {note}" for number, stage in enumerate(stages, 1) for note in stage.notes]
 
 
 @dataclass(frozen=True)

@@ -96,11 +96,16 @@ class Groups:
         """Groups to cut: of those that share an axis, an exact one goes first, then one of heads, then the larger."""
         return self.apart([g for g in self.all if g.count > 1 and int(g.variables[0]) not in self.refused])
 
+    @property
+    def tried(self) -> list[Frozen]:
+        """Groups that the analysis could cut and the network's own code could not."""
+        return [frozen for frozen in self.frozen if frozen.tried]
+
     def reasons(self) -> str:
         """Why others cannot be cut, for people: what a trial has shown, or else the rest, the network's outputs last."""
-        tried = [frozen for frozen in self.frozen if frozen.tried]
-        told = tried or sorted(self.frozen, key=lambda frozen: frozen.reason == OUTPUT)
-        return "; ".join(f"{frozen.name}: {frozen.reason}" for frozen in told[:3])
+        told = self.tried or sorted(self.frozen, key=lambda frozen: frozen.reason == OUTPUT)
+        more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
+        return "; ".join(f"{frozen.name}: {frozen.reason}" for frozen in told[:3]) + more
 
     @property
     def in_graph(self) -> list[Group]:

@@ -41,6 +41,6 @@ class Repeat(Method):
                     reference, kept = copy.deepcopy(view.network), {}
                 inner = View(view.network, view.plain, view.example, view.progress, reference)
                 # What a cut has left is what `match` compares with the network before it.
-                inner.kept = kept
+                inner.kept, inner.notes = kept, view.notes
                 stage.apply(inner, task)
                 kept = inner.kept

@@ -109,6 +109,8 @@ class View:
         self.reference = reference or plain
         self.kept: dict[str, Tensor] = {}
         """For each layer that lost outputs in this stage the numbers of those that stay, in the reference network."""
+        self.notes: list[str] = []
+        """What a method wants the report to say of this stage."""
 
     @cached_property
     def all_weights(self) -> list[Weight]:

@@ -46,7 +46,7 @@ class PruneChannels(Method):
     reconstruct: bool = knob(False, says="let the layers that read cut channels make up for them, by least squares")
 
     def apply(self, view: View, task: Task) -> None:
-        groups = self.chosen(view)
+        groups, known = self.chosen(view), view.groups
         worth = [units.double() for units in score(self.by).of_units(groups, view, task)]
         while True:
             keeps = {g: keep for g, keep in self.keeps(view, groups, worth).items() if len(keep) < g.count}
@@ -59,6 +59,8 @@ class PruneChannels(Method):
                 free = {id(group) for group in self.chosen(view)}
                 able = [id(group) in free for group in groups]
                 groups, worth = list(compress(groups, able)), list(compress(worth, able))
+        if known.tried:
+            view.notes.append(f"left whole: {known.reasons()}")
         if readers:
             reconstruct(view, task, readers)
 

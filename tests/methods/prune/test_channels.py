@@ -216,6 +216,7 @@ def test_what_cannot_follow_is_left_and_the_share_is_met_by_the_others() -> None
     view = View(small, plain, TOKENS, reference=plain)
     PruneChannels(keep=0.75, of="parameters").apply(view, task())
     assert small.query.out_features == 8
+    assert len(view.notes) == 1 and "left whole" in view.notes[0] and "query" in view.notes[0]
     left = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in network.parameters())
     assert 0.6 < left <= 0.75
 

@@ -41,7 +41,7 @@ def cut(network: nn.Module, groups: Groups, keeps: Keeps) -> None:
     for group in failing:
         refuse(groups, group, failure)
     raise CannotFollow(
-        f"groups: this cut cannot be made: {failure.line or failure.module or type(network).__name__} says {failure.says}. "
+        f"groups: this cut cannot be made: {failure.line or failure.module or type(network).__name__}: {failure.says}. "
         f"Leave {', '.join(group.name for group in failing)} out with where=, or cut other amounts."
     )
 
@@ -85,11 +85,11 @@ def disproof(network: nn.Module, groups: Groups, gone: Gone) -> Failure | None:
     except Exception as error:  # noqa: BLE001 - a graph that fails after a cut was not understood
         return Failure(f"in its graph: {first_line(error)}", "", source_of(rewritten.current))
     if [tuple(value.shape) for value in wanted] != captured.output_shapes():
-        return Failure("the outputs would be cut", "", "")
+        return Failure("its outputs would be cut", "", "")
     far = difference(answers(network, captured.program.example_inputs), wanted)
     if far <= TOLERANCE:
         return None
-    return Failure(f"something else than its graph after it (relative difference {far:.2g})", "", "")
+    return Failure(f"it would compute something else (relative difference {far:.2g})", "", "")
 
 
 def kept_outputs(network: nn.Module, groups: Groups, keeps: Keeps) -> dict[str, Tensor]:

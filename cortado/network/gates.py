@@ -1,11 +1,12 @@
 """Gates: how much outputs or loss would move if units were closed, read off where known layers consume them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cortado.errors import BadNetwork
 from cortado.groups.groups import Group, Slot
 from cortado.network.trace import device_of
 from cortado.network.view import View
@@ -89,25 +90,55 @@ class Gates:
 
         Without `means` (an empty dict): when it gives zero. The slope is summed over positions, and over all consumers.
         """
-        sums: dict[int, Tensor] = {}
-        hooks = [layer.register_forward_pre_hook(watching(sums, means.get(id(layer)))) for layer in self.layers()]
+        read: list[tuple[nn.Module, Tensor]] = []
+        hooks = [layer.register_forward_pre_hook(watching(read)) for layer in self.layers()]
         was = [(p, p.requires_grad) for p in self.network.parameters()]
-        mode = self.network.training
+        modes = [(module, module.training) for module in self.network.modules()]
         try:
-            self.network.eval().requires_grad_(True)
+            self.network.eval()
+            for parameter, _ in was:
+                parameter.requires_grad_(parameter.is_floating_point())
             for inputs, targets in data.batches(batch):
-                sums.clear()
+                read.clear()
                 with torch.enable_grad():
                     value = slope(self.run(inputs), targets.to(self.device))
-                    torch.autograd.backward(value, inputs=[p for p, _ in was][:1])
+                    signals = [signal for _, signal in read]
+                    gradients = torch.autograd.grad(value, signals, allow_unused=True) if read else ()
+                sums = self.by_consumer(read, gradients, means, len(targets))
                 yield [self.by_unit(number, sums, len(targets)) for number in range(len(self.groups))]
         finally:
             for parameter, wanted in was:
                 parameter.requires_grad_(wanted)
-                parameter.grad = None
-            self.network.train(mode)
+            for module, mode in modes:
+                module.training = mode
             for hook in hooks:
                 hook.remove()
+
+    def by_consumer(
+        self,
+        read: list[tuple[nn.Module, Tensor]],
+        gradients: Sequence[Tensor | None],
+        means: dict[int, Tensor],
+        samples: int,
+    ) -> dict[int, Tensor]:
+        """For each consumer (by id) (samples, channels): signal x gradient, over all its calls and positions."""
+        sums: dict[int, Tensor] = {}
+        for (layer, signal), gradient in zip(read, gradients, strict=True):
+            if gradient is None:
+                continue
+            kept, mean = signal.detach(), means.get(id(layer))
+            if mean is not None:
+                kept = kept - mean.view([-1 if d == channel_axis(layer, signal) else 1 for d in range(signal.dim())])
+            found = per_channel(layer, gradient * kept).float()
+            if len(found) % samples:
+                raise BadNetwork(
+                    f"gates: {type(layer).__name__} reads {len(found)} rows for {samples} samples, so that none can be told "
+                    "apart. Take a score that looks at weights alone, such as magnitude."
+                )
+            # Tokens of a sample may come as rows, one after the other.
+            found = found.unflatten(0, (samples, -1)).sum(1)
+            sums[id(layer)] = sums[id(layer)] + found if id(layer) in sums else found
+        return sums
 
     def by_unit(self, number: int, sums: dict[int, Tensor], samples: int) -> Tensor:
         """The slopes of a group's units, over all that consumes them."""
@@ -123,23 +154,14 @@ class Gates:
         return self.network(*inputs) if isinstance(inputs, tuple) else self.network(inputs)
 
 
-def watching(sums: dict[int, Tensor], mean: Tensor | None) -> Callable[..., Any]:
-    """A hook that adds up signal x gradient at what a layer reads: the gradient by this layer alone."""
+def watching(read: list[tuple[nn.Module, Tensor]]) -> Callable[..., Any]:
+    """A hook that notes what a layer reads, as an alias: what flows past the layer has a gradient of its own."""
 
     def before(layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not given[0].requires_grad:
             return None
-        # An alias: what flows past this layer, as a shortcut does, is counted where it is read.
         signal = given[0].view_as(given[0])
-        kept = signal.detach()
-        if mean is not None:
-            kept = kept - mean.view([-1 if d == channel_axis(layer, signal) else 1 for d in range(signal.dim())])
-
-        def after(gradient: Tensor) -> None:
-            found = per_channel(layer, gradient * kept)
-            sums[id(layer)] = sums[id(layer)] + found if id(layer) in sums else found
-
-        signal.register_hook(after)
+        read.append((layer, signal))
         return (signal, *given[1:])
 
     return before

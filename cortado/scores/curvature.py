@@ -22,7 +22,7 @@ class Curvature(Score):
     h is the diagonal of the generalised Gauss-Newton matrix, as LeCun's, at softmax temperature T: for each sample the
     squared gradient of v . outputs, with v = sqrt(p) xi - p (sqrt(p) . xi), p = softmax(outputs / T) and xi random
     signs, whose mean is that diagonal exactly. T = 2 by default: on samples that the network has learned by heart
-    p (1 - p) at T = 1 is nearly zero and says little. Outputs that are not (N, classes) count as squared errors.
+    p (1 - p) at T = 1 is nearly zero and says little. Outputs that are not (N, 2 or more classes) count as squared errors.
 
     The score adds `shrink` times the mean h of the weight's tensor to every h: a mean over few samples, of a curvature
     that moves as weights go, is believed only so far. With none, weights that are silent on the samples go first
@@ -54,7 +54,7 @@ class Curvature(Score):
         def of(outputs: Tensor, targets: Tensor) -> Tensor:
             flat = outputs if outputs.dim() == 2 else outputs.reshape(1, -1)
             xi = torch.randint(0, 2, flat.shape, generator=signs).to(flat) * 2 - 1
-            if outputs.dim() != 2:
+            if outputs.dim() != 2 or outputs.shape[1] == 1:
                 return (flat * xi).sum()
             p = functional.softmax(flat.detach() / self.temperature, 1)
             root = p.sqrt()

@@ -11,7 +11,8 @@ from cortado.network.budgeting import Costs
 from cortado.network.gates import Gates
 from cortado.network.profile import profile
 from cortado.network.view import View
-from cortado.task import Data
+from cortado.scores.score import score
+from cortado.task import Data, Task
 
 IMAGES = torch.randn(24, 2, 6, 6, generator=torch.Generator().manual_seed(1))
 TARGETS = torch.randint(3, (24,), generator=torch.Generator().manual_seed(2))
@@ -94,3 +95,58 @@ def test_predicted_cost_is_that_of_the_cut_network(of: str) -> None:
     }
     assert predicted == pytest.approx(found[of])
     assert costs.share({}) == 1.0
+
+
+class LateFirst(nn.Module):
+    """Its first parameter runs last, and two branches read the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(11)
+        self.head = nn.Linear(8, 4)
+        self.left, self.right = nn.Conv2d(3, 6, 3), nn.Conv2d(3, 5, 3)
+        self.after_left, self.after_right = nn.Conv2d(6, 8, 1), nn.Conv2d(5, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        both = self.after_left(self.left(x).relu()) + self.after_right(self.right(x).relu())
+        return self.head(both.relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("by", ["taylor", "curvature"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_group_has_scores_in_whatever_order_layers_are_registered(by: str, dtype: torch.dtype) -> None:
+    network = LateFirst().to(dtype).eval()
+    images, targets = torch.randn(24, 3, 6, 6).to(dtype), torch.randint(0, 4, (24,))
+    task = Task(*(Data(images[a : a + 8], targets[a : a + 8]) for a in (0, 8, 16)), batch=8)
+    view = View(network, network, images[:2])
+    found = score(by).of_units(view.groups.free, view, task)
+    assert len(found) == 3 and all(float(units.abs().max()) > 0 for units in found)
+
+
+def test_tokens_that_come_as_rows_are_those_of_their_samples() -> None:
+    class Rows(nn.Module):
+        """Linear layers over (samples x tokens, features)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(12)
+            self.one, self.two = nn.Linear(6, 8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            rows = self.two(self.one(x.reshape(-1, x.shape[-1])).relu())
+            return rows.unflatten(0, x.shape[:2]).mean(1)
+
+    class Tokens(Rows):
+        """The same with an axis for tokens."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.two(self.one(x).relu()).mean(1)
+
+    tokens, targets = torch.randn(24, 3, 6), torch.randint(0, 4, (24,))
+    task = Task(*(Data(tokens[a : a + 8], targets[a : a + 8]) for a in (0, 8, 16)), batch=8)
+    found = []
+    for kind in (Rows, Tokens):
+        network = kind().eval()
+        view = View(network, network, tokens[:2])
+        found.append(score("taylor").of_units(view.groups.free, view, task)[0])
+    torch.testing.assert_close(*found)

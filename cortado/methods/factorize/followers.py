@@ -51,12 +51,15 @@ class Follower:
 
 
 class Watch(TorchDispatchMode):
-    """Notes which norm and which ReLU read the outputs of layers; keeps the tensors, so that none is taken for another."""
+    """Notes which norm and which ReLU read the outputs of layers; keeps the tensors, so that none is taken for another.
+
+    A tensor that was changed in place, as a ReLU may do, is no output of the layer any more.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.made: dict[int, tuple[str, Tensor]] = {}
-        self.normed: dict[int, tuple[str, Tensor]] = {}
+        self.made: dict[int, tuple[str, Tensor, int]] = {}
+        self.normed: dict[int, tuple[str, Tensor, int]] = {}
         self.norms: dict[str, nn.Module] = {}
         self.relus: set[str] = set()
         self.others: set[tuple[str, bool]] = set()
@@ -66,12 +69,12 @@ class Watch(TorchDispatchMode):
         for value in args:
             if not isinstance(value, Tensor):
                 continue
-            behind_norm = id(value) in self.normed
-            source = self.normed.get(id(value)) or self.made.get(id(value))
-            if source is not None and name.startswith(("aten.relu.", "aten.relu_.")):
-                self.relus.add(source[0])
-            elif source is not None and (behind_norm or "batch_norm" not in name):
-                self.others.add((source[0], behind_norm))
+            behind_norm = maker_of(self.normed, value) is not None
+            path = maker_of(self.normed, value) or maker_of(self.made, value)
+            if path is not None and name.startswith(("aten.relu.", "aten.relu_.")):
+                self.relus.add(path)
+            elif path is not None and (behind_norm or "batch_norm" not in name):
+                self.others.add((path, behind_norm))
         return output
 
     def follower(self, path: str) -> Follower:
@@ -81,30 +84,37 @@ class Watch(TorchDispatchMode):
         return Follower(norm, path in self.relus and (path, norm is not None) not in self.others)
 
 
+def maker_of(made: dict[int, tuple[str, Tensor, int]], value: Tensor) -> str | None:
+    """The path of the layer that gave a tensor as it is now."""
+    path, _, version = made.get(id(value), (None, None, -1))
+    return path if value._version == version else None
+
+
 def followers(view: View, paths: list[str]) -> dict[str, Follower]:
     """For each of these layers what follows it, seen on the example.
 
-    A norm without stored statistics, or over another axis than that of the layer's channels, is none.
+    A norm without stored statistics, over another axis than that of the layer's channels, or called more than once, so
+    that others read through it too, is none.
     """
-    watch = Watch()
+    watch, called = Watch(), [id(call.layer) for call in view.trace.calls]
 
     def gives(path: str) -> Any:
         def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            watch.made[id(output)] = (path, output)
+            watch.made[id(output)] = (path, output, output._version)
 
         return hook
 
     def normed(layer: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        source = watch.made.get(id(inputs[0]))
-        if source is None:
+        path = maker_of(watch.made, inputs[0])
+        if path is None:
             return
         # A norm over tokens reads a linear layer too, and a constant for each feature has no place in it.
-        maker = view.network.get_submodule(source[0])
-        if layer.running_mean is not None and channel_axis(maker, inputs[0]) == 1:
-            watch.norms.setdefault(source[0], layer)
-            watch.normed[id(output)] = (source[0], output)
+        alone = called.count(id(layer)) == 1
+        if alone and layer.running_mean is not None and channel_axis(view.network.get_submodule(path), inputs[0]) == 1:
+            watch.norms.setdefault(path, layer)
+            watch.normed[id(output)] = (path, output, output._version)
         else:
-            watch.others.add((source[0], False))
+            watch.others.add((path, False))
 
     hooks = [view.network.get_submodule(path).register_forward_hook(gives(path)) for path in paths]
     norms = [layer for layer in view.network.modules() if isinstance(layer, NORMS)]

@@ -16,7 +16,7 @@ from cortado.forms.quantized import Quantized
 from cortado.lowering.factors import factored
 from cortado.method import Method
 from cortado.methods.factorize.cp import FactorizeCp, decompose, outer_sum
-from cortado.methods.factorize.followers import followers
+from cortado.methods.factorize.followers import Follower, followers
 from cortado.methods.factorize.jaderberg import FactorizeJaderberg
 from cortado.methods.factorize.nonlinear import FactorizeNonlinear, Fit
 from cortado.methods.factorize.predict import FactorizePredict, by_distance, telling
@@ -427,3 +427,27 @@ def test_factored_weight_can_be_factored_anew():
     FactorizeSvd(where="two", rank=3).apply(View(view.network, view.plain, view.example), task)
     form = form_of(view.network.two, "weight")
     assert isinstance(form, LowRank) and form.rank == 3 and isinstance(form.first, Dense)
+
+
+class Changed(nn.Module):
+    """Norms after a ReLU that works in place, before one, and of two layers at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early, self.late, self.one, self.two = (nn.Conv2d(3, 8, 3, bias=False) for _ in range(4))
+        self.after, self.before, self.shared = nn.BatchNorm2d(8), nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+        self.in_place, self.reads = nn.ReLU(inplace=True), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        early = self.after(self.in_place(self.early(x)))
+        late = self.reads(self.in_place(self.before(self.late(x))))
+        both = self.shared(self.one(x)) + self.shared(self.two(x))
+        return early.mean((1, 2, 3)) + late.mean((1, 2, 3)) + both.mean((1, 2, 3))
+
+
+def test_followers_are_told_from_what_works_in_place_or_serves_others() -> None:
+    network = Changed().eval()
+    found = followers(View(network, network, torch.randn(2, 3, 6, 6)), ["early", "late", "one", "two"])
+    assert found["early"] == Follower(None, relu=True)
+    assert found["late"] == Follower(network.before, relu=True)
+    assert found["one"] == found["two"] == Follower()

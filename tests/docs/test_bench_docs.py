@@ -45,7 +45,7 @@ def test_results_say_none_when_no_bar_is_missed() -> None:
 def test_figures_put_benches_with_misses_first() -> None:
     text = docs.figures([GOOD, BAD])
     assert text.startswith("4 bars, 2 missed;")
-    assert text.index("lost") < text.index("| bad | first") < text.index("| good | size")
+    assert text.index("score") < text.index("| bad | first") < text.index("| good | size")
     assert "time" not in text
 
 

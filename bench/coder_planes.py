@@ -40,7 +40,7 @@ def squeezenet() -> list[np.ndarray]:
 
 
 def fit(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, masks: list[torch.Tensor]) -> None:
-    """Two epochs of Adam; pruned weights stay zero."""
+    """Two epochs of Adam; weights that masks prune stay zero."""
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     for _ in range(2):
@@ -51,7 +51,7 @@ def fit(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, masks: l
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                for weight, mask in zip(weights, masks, strict=False):
+                for weight, mask in zip(weights, masks or [1.0] * len(weights), strict=True):
                     weight *= mask
 
 

@@ -5,6 +5,7 @@ import warnings
 from types import ModuleType
 
 import torch
+from torch.library import Library
 
 HOW = "python -m pip install --no-deps -c constraints.txt -r bench/requirements.txt"
 DETECTION_OPERATORS = ("nms", "qnms")
@@ -36,12 +37,12 @@ def declare(name: str) -> None:
     try:
         torch._C._get_schema(f"torchvision::{name}", "")
     except RuntimeError:
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library = Library("torchvision", "FRAGMENT")
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         DECLARED.append(library)
 
 
-DECLARED: list[torch.library.Library] = []
+DECLARED: list[Library] = []
 """A declaration lives as long as its library."""
 
 

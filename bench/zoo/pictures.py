@@ -1,5 +1,7 @@
 """Networks for pictures written for the zoo, each small and each with one habit that ties channels in its own way."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,7 +30,7 @@ class UNet(nn.Module):
     def __init__(self, width: int = 8) -> None:
         super().__init__()
         sizes = [width, 2 * width, 4 * width]
-        self.down = nn.ModuleList(block(a, b) for a, b in zip([3, *sizes], sizes, strict=False))
+        self.down = nn.ModuleList(block(a, b) for a, b in pairwise([3, *sizes]))
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * size, size, 2, 2) for size in reversed(sizes[:-1]))
         self.merge = nn.ModuleList(block(2 * size, size) for size in reversed(sizes[:-1]))
         self.last = nn.Conv2d(width, 2, 1)

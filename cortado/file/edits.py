@@ -7,6 +7,7 @@ spelled. Only what does not follow from the shapes of tensors is kept.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 
 from torch import nn
 
@@ -150,8 +151,8 @@ def resolve(edits: Edits, network: nn.Module) -> Resolved:
         raise BadFile(f"file: it edits module {last} of a network that has {len(order)}. {DAMAGED}")
     removed = [order[number][0] for number in edits.removed]
     # In this order what is inside a module comes right after it.
-    for number, path, before in zip(edits.removed, removed, [None, *removed], strict=False):
-        if type(order[number][1]) in (nn.Identity, Passing) or (before is not None and inside(path, [before])):
+    for number, (before, path) in zip(edits.removed, pairwise(["", *removed]), strict=True):
+        if type(order[number][1]) in (nn.Identity, Passing) or (before and inside(path, [before])):
             raise BadFile(f"file: {path} is to be removed and is not there. {DAMAGED}")
     if any(number >= len(loose_entries(network)) for number in edits.loose[-1:]):
         raise BadFile(f"file: it has buffer {edits.loose[-1]} of those that are not saved. {DAMAGED}")

@@ -6,6 +6,7 @@ and down the column. The tables are counted first and sent ahead, so decoding le
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -136,7 +137,7 @@ def encode(values: np.ndarray, line: int) -> bytes:
     head += varint(zigzag(plan.least)) if plan.direct else b""
     for levels, steps in ((across, cuts[0]), (below, cuts[1])):
         kept = steps[(8 >> levels) - 1 :: 8 >> levels]
-        head += b"".join(varint(b - a) for a, b in zip([0, *kept], kept, strict=False))
+        head += b"".join(varint(b - a) for a, b in pairwise([0, *kept]))
     return head + tables + varint(len(raw)) + raw + words
 
 

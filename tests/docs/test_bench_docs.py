@@ -46,6 +46,7 @@ def test_figures_put_benches_with_misses_first() -> None:
     text = docs.figures([GOOD, BAD])
     assert text.startswith("4 bars, 2 missed;")
     assert text.index("score") < text.index("| bad | first") < text.index("| good | size")
+    assert "| bad | and 1 more of 3 bars |" in text
     assert "time" not in text
 
 

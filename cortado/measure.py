@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork, BadTask
+from cortado.evaluating import evaluating
 from cortado.task import Data, Score, to_device
 
 
@@ -15,28 +16,23 @@ def outputs_of(network: nn.Module, inputs: Any) -> Any:
 
 
 def scores(network: nn.Module, data: Data, score: Score, batch: int = 256, plain: nn.Module | None = None) -> Tensor:
-    """One score a sample (N,), in eval mode, without gradients; the network's mode is restored.
+    """One score a sample (N,), in eval mode, without gradients; modes are restored.
 
     Raises BadNetwork when the network cannot take the data, gives NaN, or infinite values that `plain` does not give;
     BadTask when the score does not fit.
     """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    mode = network.training
-    network.eval()
     found = []
-    try:
-        with torch.no_grad():
-            for inputs, targets in data.batches(batch):
-                outputs = run(network, to_device(inputs, device), plain)
-                each = scored(score, outputs, targets.to(device))
-                if each.shape != (len(targets),):
-                    raise BadTask(
-                        f"task: the score {score.name!r} must give one number a sample, "
-                        f"got shape {tuple(each.shape)} for {len(targets)} samples."
-                    )
-                found.append(each.detach().float().cpu())
-    finally:
-        network.train(mode)
+    with evaluating(network):
+        for inputs, targets in data.batches(batch):
+            outputs = run(network, to_device(inputs, device), plain)
+            each = scored(score, outputs, targets.to(device))
+            if each.shape != (len(targets),):
+                raise BadTask(
+                    f"task: the score {score.name!r} must give one number a sample, "
+                    f"got shape {tuple(each.shape)} for {len(targets)} samples."
+                )
+            found.append(each.detach().float().cpu())
     return torch.cat(found)
 
 

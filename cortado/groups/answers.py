@@ -7,23 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from cortado.evaluating import evaluating, keeping_buffers
 from cortado.groups.capture import silent_and_plain
 
 
 def answers(network: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Tensor]:
     """The outputs, flat, in eval mode; modes and buffers are as before afterwards.  What is drawn is drawn alike."""
-    modes = [(module, module.training) for module in network.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    try:
-        with silent_and_plain():
-            found = network.eval()(*inputs[0], **inputs[1])
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-    return tensors_of(found)
+    with silent_and_plain(), keeping_buffers(network), evaluating(network):
+        return tensors_of(network(*inputs[0], **inputs[1]))
 
 
 def tensors_of(found: Any) -> list[Tensor]:

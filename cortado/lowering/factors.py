@@ -130,12 +130,22 @@ def factored(network: nn.Module) -> nn.Module:
 def factored_twin(network: nn.Module) -> nn.Module:
     """The same, but with the parameters and buffers of `network` itself: to train the one is to train the other.
 
-    Where nothing can run as factors it is the network itself.
+    Buffers that it sets anew as it runs, the network has as well. Where nothing can run as factors it is the network itself.
     """
     if not has_factors(network):
         return network
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    return with_chains(copy.deepcopy(network, dict(shared)))
+    twin = with_chains(copy.deepcopy(network, dict(shared)))
+    owners = dict(network.named_modules())
+    pairs = [(module, owners[path]) for path, module in twin.named_modules() if path in owners and module._buffers]
+    twin.register_forward_hook(lambda *_: give_back(pairs))
+    return twin
+
+
+def give_back(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
+    """Let the second module of each pair have the buffers of the first."""
+    for module, owner in pairs:
+        owner._buffers.update({name: value for name, value in module._buffers.items() if name in owner._buffers})
 
 
 def with_chains(network: nn.Module) -> nn.Module:

@@ -56,7 +56,7 @@ class Fused(nn.Module):
 
     def prepared(self, shape: torch.Size) -> Tensor:
         """The weight in the order that suits inputs of this shape: the order for another may run on a slow path."""
-        key = (self.weight._version, shape)
+        key = (self.weight.data_ptr(), self.weight._version, shape)
         if key not in self.layouts:
             if len(self.layouts) == KEPT_LAYOUTS:
                 self.layouts.clear()

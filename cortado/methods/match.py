@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.evaluating import evaluating
 from cortado.forms.hold import held_names
 from cortado.method import Method, knob
 from cortado.network.signals import channel_axis
@@ -50,14 +51,11 @@ class Match(Method):
 
 
 def run_once(network: nn.Module, inputs: Any, hooks: list[Any]) -> None:
-    """One forward pass in eval mode without gradients; hooks are removed and the mode restored."""
-    mode = network.training
-    network.eval()
+    """One forward pass in eval mode without gradients; hooks are removed and modes restored."""
     try:
-        with torch.no_grad():
+        with evaluating(network):
             network(*inputs) if isinstance(inputs, tuple) else network(inputs)
     finally:
-        network.train(mode)
         for hook in hooks:
             hook.remove()
 

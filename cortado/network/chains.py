@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from cortado.evaluating import evaluating
 from cortado.forms.form import Form
 from cortado.forms.hold import form_of, held_names, hold
 from cortado.layers.widths import match_widths, shape_of
@@ -106,18 +107,13 @@ class AxisCount(fx.Interpreter):
 
 def traced_axes(network: nn.Module, example: Any) -> tuple[fx.Graph, dict[fx.Node, int]]:
     """The graph of a network in eval mode, and the number of axes of each signal on the example."""
-    mode = network.training
-    network.eval()
-    try:
+    with evaluating(network):
         traced = fx.symbolic_trace(network)
         axes = AxisCount(traced)
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
         inputs = to_device(example, device)
-        with torch.no_grad():
-            axes.run(*inputs) if isinstance(inputs, tuple) else axes.run(inputs)
+        axes.run(*inputs) if isinstance(inputs, tuple) else axes.run(inputs)
         return traced.graph, axes.found
-    finally:
-        network.train(mode)
 
 
 def find_units(network: nn.Module, example: Any) -> list[Units]:

@@ -23,12 +23,14 @@ class Problem:
     """A layer as a least-squares problem: outputs = weight x inputs.
 
     `moments` (columns, columns) are the second moments of the inputs about their mean, `weight` is (outputs, columns), and
-    `units` (columns,) says of which unit of a group a column is; -1: of none, it stays. All float64.
+    `units` (columns,) says of which unit of a group a column is; -1: of none, it stays. `squares` (columns,) are the sums of
+    the squared weights behind each column. All float64.
     """
 
     moments: Tensor
     weight: Tensor
     units: Tensor
+    squares: Tensor
 
     def power(self) -> float:
         """The variance of the outputs, summed over them."""
@@ -64,7 +66,7 @@ def problems(view: View, groups: list[Group], task: Task) -> Iterator[list[Probl
             for slot in read[number]:
                 weight, units = weights[slot.names[0]].double().cpu(), columns_of(slot, weights[slot.names[0]])
                 if slot.layer in seen:
-                    found.append(Problem(seen[slot.layer].covariance.cpu(), weight, units))
+                    found.append(Problem(seen[slot.layer].covariance.cpu(), weight, units, weight.square().sum(0)))
                 else:
                     found.append(coarse(view, task, slot, weight, units, groups[number].count, numbers[slot.layer]))
             yield found
@@ -81,13 +83,17 @@ def coarse(view: View, task: Task, slot: Slot, weight: Tensor, units: Tensor, co
     data, generator = task.calibration.first(IMAGES), places_of(task, number)
     layer = view.network.get_submodule(slot.layer)
     each = max(1, min(ROWS, MOST_ENTRIES // weight.shape[1]) // len(data))
-    rows = torch.cat([patches(layer, s, each, generator).cpu() for s in signals_into(view.network, slot.layer, data)])
+    rows = torch.cat(
+        [patches(layer, s, each, generator).float().cpu() for s in signals_into(view.network, slot.layer, data)]
+    )
     rows, weight = rows - rows.mean(0), weight.float()
     products = torch.zeros(count, count, dtype=torch.float64)
     for chunk in torch.arange(weight.shape[1]).split(1024):
         part = (rows[:, chunk].T @ rows / len(rows)) * (weight[:, chunk].T @ weight)
         products += unit_products(part.double(), units[chunk], units, count)
-    return Problem(products, torch.ones(1, count, dtype=torch.float64), torch.arange(count))
+    squares, mine = torch.zeros(count, dtype=torch.float64), units >= 0
+    squares.index_add_(0, units[mine], weight.double().square().sum(0)[mine])
+    return Problem(products, torch.ones(1, count, dtype=torch.float64), torch.arange(count), squares)
 
 
 def unit_products(products: Tensor, above: Tensor, beside: Tensor, count: int) -> Tensor:
@@ -107,7 +113,7 @@ class Elimination:
     def __init__(self, problem: Problem) -> None:
         ridge = RIDGE * problem.moments.diagonal().mean().clamp(min=1e-30)
         lifted = problem.moments + ridge * torch.eye(len(problem.moments), dtype=torch.float64)
-        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(lifted))
+        self.inverse = torch.cholesky_inverse(factor_of(lifted))
         self.weight, self.units = problem.weight.clone(), problem.units
         self.scale = 1 / max(problem.power(), 1e-30)
         self.blocks = blocks_of(problem.units)
@@ -132,6 +138,17 @@ class Elimination:
         self.weight -= self.weight[:, at] @ pull
         self.inverse -= self.inverse[:, at] @ pull
         self.weight[:, at] = 0
+
+
+def factor_of(moments: Tensor) -> Tensor:
+    """The Cholesky factor.  Raises BadNetwork for moments that are not finite or have none."""
+    factor, failed = torch.linalg.cholesky_ex(moments)
+    if bool(failed) or not bool(torch.isfinite(factor).all()):
+        raise BadNetwork(
+            "scores: the signals of a layer have no sound second moments, as NaN, infinite or very large entries leave "
+            "none. Check the calibration data, or rank by magnitude."
+        )
+    return factor
 
 
 def blocks_of(units: Tensor) -> list[tuple[Tensor, Tensor]]:

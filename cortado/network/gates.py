@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
+from cortado.evaluating import evaluating
 from cortado.groups.groups import Group, Slot
 from cortado.network.trace import device_of
 from cortado.network.view import View
@@ -61,7 +62,7 @@ class Gates:
             for layer in self.layers()
         ]
         try:
-            with torch.no_grad():
+            with evaluating(self.network):
                 for inputs, _ in data.batches(batch):
                     seen.clear()
                     self.run(inputs)
@@ -93,24 +94,21 @@ class Gates:
         read: list[tuple[nn.Module, Tensor]] = []
         hooks = [layer.register_forward_pre_hook(watching(read)) for layer in self.layers()]
         was = [(p, p.requires_grad) for p in self.network.parameters()]
-        modes = [(module, module.training) for module in self.network.modules()]
         try:
-            self.network.eval()
             for parameter, _ in was:
                 parameter.requires_grad_(parameter.is_floating_point())
-            for inputs, targets in data.batches(batch):
-                read.clear()
-                with torch.enable_grad():
-                    value = slope(self.run(inputs), targets.to(self.device))
-                    signals = [signal for _, signal in read]
-                    gradients = torch.autograd.grad(value, signals, allow_unused=True) if read else ()
-                sums = self.by_consumer(read, gradients, means, len(targets))
-                yield [self.by_unit(number, sums, len(targets)) for number in range(len(self.groups))]
+            with evaluating(self.network):
+                for inputs, targets in data.batches(batch):
+                    read.clear()
+                    with torch.enable_grad():
+                        value = slope(self.run(inputs), targets.to(self.device))
+                        signals = [signal for _, signal in read]
+                        gradients = torch.autograd.grad(value, signals, allow_unused=True) if read else ()
+                    sums = self.by_consumer(read, gradients, means, len(targets))
+                    yield [self.by_unit(number, sums, len(targets)) for number in range(len(self.groups))]
         finally:
             for parameter, wanted in was:
                 parameter.requires_grad_(wanted)
-            for module, mode in modes:
-                module.training = mode
             for hook in hooks:
                 hook.remove()
 

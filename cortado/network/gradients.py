@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.evaluating import evaluating
 from cortado.forms.hold import held_names, release
 from cortado.network.view import View, Weight, parameter_places
 from cortado.task import Data
@@ -24,7 +25,9 @@ def released(network: nn.Module) -> nn.Module:
         for other, other_name in weight.places[1:]:
             release(other, other_name)
             other._parameters[other_name] = value  # type: ignore[assignment]
-    return twin.requires_grad_(True)
+    for parameter in twin.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return twin
 
 
 def gradients(view: View, weights: list[Weight], data: Data, batch: int, slope: SlopeOf) -> Iterator[list[Tensor]]:
@@ -62,18 +65,15 @@ def input_squares(view: View, weights: list[Weight], data: Data, batch: int) -> 
         return hook
 
     hooks = [weight.layer.register_forward_pre_hook(note(weight.layer_path)) for weight in weights]
-    mode = view.network.training
-    view.network.eval()
     device = next((p.device for p in view.network.parameters()), torch.device("cpu"))
     try:
-        with torch.no_grad():
+        with evaluating(view.network):
             for inputs, _ in data.batches(batch):
                 if isinstance(inputs, tuple):
                     view.network(*(part.to(device) for part in inputs))
                 else:
                     view.network(inputs.to(device))
     finally:
-        view.network.train(mode)
         for hook in hooks:
             hook.remove()
     return {path: total / counts[path] for path, total in sums.items()}

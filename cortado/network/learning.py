@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from cortado.forms.hold import form_of
-from cortado.network.view import View, Weight
+from cortado.network.view import Factor, View, Weight
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def only_learning(view: View, weights: list[Weight] | None) -> Iterator[None]:
 
 def parts_of(weight: Weight) -> list[nn.Parameter]:
     """The Parameters that make up a weight: itself, or those of its form."""
-    form = form_of(weight.layer, weight.name)
+    form = weight.form if isinstance(weight, Factor) else form_of(weight.layer, weight.name)
     if form is not None:
         return list(form.parameters())
     own = weight.layer._parameters[weight.name]

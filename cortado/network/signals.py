@@ -99,21 +99,26 @@ class Moments:
 
 
 class Sums:
-    """Gathers the moments of rows that come in batches."""
+    """Gathers the moments of rows that come in batches, about the first batch's mean: large means leave no digits."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.start: Any = None
         self.rows: Any = 0.0
         self.products: Any = 0.0
 
     def add(self, rows: Tensor) -> None:
+        rows = rows if rows.dtype is torch.float64 else rows.float()
+        if self.start is None:
+            self.start = rows.mean(0)
+        rows = rows - self.start
         self.count += len(rows)
         self.rows = self.rows + rows.double().sum(0)
         self.products = self.products + (rows.T @ rows).double()
 
     def moments(self) -> Moments:
         mean = self.rows / self.count
-        return Moments(mean, self.products / self.count - torch.outer(mean, mean))
+        return Moments(mean + self.start, self.products / self.count - torch.outer(mean, mean))
 
 
 def note_signals(network: nn.Module, paths: list[str], data: Data, note: Callable[[str, Tensor], None]) -> None:

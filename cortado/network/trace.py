@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cortado.errors import BadNetwork, BadValue
+from cortado.evaluating import evaluating, keeping_buffers
 from cortado.forms.form import Form
 
 Shape = tuple[int, ...]
@@ -99,26 +100,14 @@ def call_with(network: nn.Module, inputs: Any) -> Any:
 @contextlib.contextmanager
 def undisturbed(network: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients; afterwards modes, buffers and the random state are as before, whatever happened."""
-    modes = [(module, module.training) for module in network.modules()]
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in network.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
     devices = {parameter.device for parameter in network.parameters() if parameter.device.type == "cuda"}
     fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)
-        network.eval()
-        with torch.random.fork_rng(devices=sorted(devices, key=str)), torch.no_grad():
+        with torch.random.fork_rng(devices=sorted(devices, key=str)), keeping_buffers(network), evaluating(network):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        for module, training in modes:
-            module.training = training
-        with torch.no_grad():
-            for module, name, buffer, before in buffers:
-                setattr(module, name, buffer.copy_(before))
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from cortado.errors import BadNetwork
 from cortado.forms.form import Form
 from cortado.forms.hold import PREFIX, form_of, held_names, hold, plain_form
+from cortado.forms.low_rank import LowRank
 from cortado.groups.cut import cut, kept_outputs
 from cortado.groups.find import find_groups
 from cortado.groups.groups import Groups, Keeps
+from cortado.layers.low_rank import low_rank_of
 from cortado.network.chains import Units, find_units
 from cortado.network.trace import Trace, trace
 from cortado.network.where import choose
@@ -64,6 +66,50 @@ class Weight:
         """Hold the weight in `form` from now on, in every place that shares it."""
         for layer, name in self.places:
             hold(layer, name, form)
+
+
+class Factor(Weight):
+    """One factor of a weight that its layers run in low rank.  What prunes or trains single entries has these entries."""
+
+    def __init__(self, whole: Weight, route: tuple[str, ...], number: int) -> None:
+        """`route` leads from the form of the whole weight to the factor, `number` counts the factors in order."""
+        path = f"{whole.layer_path}.{number}.{whole.name}".removeprefix(".")
+        super().__init__(path, whole.places)
+        self.whole, self.route = whole, route
+
+    @property
+    def layer_path(self) -> str:
+        return self.whole.layer_path
+
+    @property
+    def form(self) -> Form:
+        return reduce(getattr, self.route, self.whole.form)
+
+    def dense(self) -> Tensor:
+        return self.form.dense().detach()
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.form.shape
+
+    def put(self, form: Form) -> None:
+        self.whole.put(replaced(self.whole.form, self.route, form))
+
+
+def replaced(form: Form, route: tuple[str, ...], part: Form) -> Form:
+    """A form in low rank with another factor at the end of a route."""
+    if not route:
+        return part
+    assert isinstance(form, LowRank)
+    inner = replaced(getattr(form, route[0]), route[1:], part)
+    return form.of(inner, form.last) if route[0] == "first" else form.of(form.first, inner)
+
+
+def routes_of(form: Form) -> list[tuple[str, ...]]:
+    """The ways to all factors of a form, in the order in which they run; one of no length to what is in one piece."""
+    if not isinstance(form, LowRank):
+        return [()]
+    return [(name, *rest) for name in ("first", "last") for rest in routes_of(getattr(form, name))]
 
 
 def parameter_places(network: nn.Module) -> list[Weight]:
@@ -121,6 +167,16 @@ class View:
         by_name = {weight.path: weight for weight in self.all_weights}
         chosen = choose(where, {path: len(weight.shape) for path, weight in by_name.items()})
         return [by_name[path] for path in chosen]
+
+    def pieces(self, where: str = "*") -> list[Weight]:
+        """The same, but for a weight that runs in low rank its factors, one after another."""
+        found: list[Weight] = []
+        for weight in self.weights(where):
+            if all(name == "weight" and low_rank_of(layer) is not None for layer, name in weight.places):
+                found += [Factor(weight, route, number) for number, route in enumerate(routes_of(weight.form))]
+            else:
+                found.append(weight)
+        return found
 
     @cached_property
     def trace(self) -> Trace:

@@ -27,7 +27,7 @@ class Gains(Score):
                 if kind is None or kind.family != "norm" or not slot.names[0].endswith(".weight"):
                     continue
                 mine = slot.units >= 0
-                gain = modules[slot.layer].weight.detach().abs().cpu()  # type: ignore[union-attr, operator]
+                gain = modules[slot.layer].weight.detach().abs().float().cpu()  # type: ignore[union-attr, operator]
                 total.index_add_(0, slot.units[mine], gain[mine])
                 norms += 1
             if not norms:

@@ -42,7 +42,7 @@ def together(readers: list[Problem], count: int) -> tuple[Tensor, Tensor]:
     for reader in readers:
         scale, mine = 1 / max(reader.power(), 1e-30), reader.units >= 0
         products += scale * reader.by_unit(count)
-        squares.index_add_(0, reader.units[mine], scale * reader.weight.square().sum(0)[mine])
+        squares.index_add_(0, reader.units[mine], scale * reader.squares[mine])
     return products, squares.sqrt()
 
 

@@ -185,3 +185,24 @@ def test_gradients_reach_every_factor_through_the_chain(held):
     layer(signal).square().sum().backward()
     for one, other in zip(through, [parameter.grad for parameter in layer.parameters()], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+class Running(nn.Module):
+    """Keeps a mean that it sets anew at every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.inner = nn.Linear(6, 6), nn.Module()
+        self.register_buffer("mean", torch.zeros(6))
+
+    def forward(self, signal: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * signal.detach().mean(0)
+        return self.one(signal - self.mean)
+
+
+def test_what_the_twin_keeps_as_it_runs_the_network_keeps():
+    network = Running()
+    hold(network.one, "weight", pair(6, 2, 6, ()))
+    factored_twin(network)(values(5, 6))
+    torch.testing.assert_close(network.mean, 0.1 * values(5, 6).mean(0))
+    assert dict(network.named_buffers())["mean"] is network.mean

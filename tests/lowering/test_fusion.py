@@ -167,3 +167,12 @@ def test_lowered_merges_when_asked():
     made = lowered(network, torch.randn(2, 16, 9, 9), merge=True)
     assert any("merged" in name for name, _ in made.named_modules())
     assert_same(made, network, (16, 9, 9))
+
+
+def test_fused_layer_follows_a_weight_put_in_the_place_of_its_own():
+    layer = FusedConvolution(torch.randn(4, 3, 3, 3), None, "none", ((1, 1), (1, 1), (1, 1), 1))
+    inputs = torch.randn(2, 3, 5, 5)
+    with torch.no_grad():
+        before = layer(inputs)
+        layer.weight = nn.Parameter(layer.weight.detach() * 2, requires_grad=False)
+        torch.testing.assert_close(layer(inputs), before * 2)

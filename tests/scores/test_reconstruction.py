@@ -187,3 +187,50 @@ def test_single_weights_and_unread_channels_are_refused_in_words(score):
     view, task = seen(network, 1, 4, 4)
     with pytest.raises(BadNetwork, match="what reads the units of 0 is no linear or convolution layer"):
         score.of_units(view.groups.free, view, task)
+
+
+def test_lasso_knows_the_weights_of_wide_layers_too(monkeypatch):
+    """Channel 0 says as much as the others through a weight ten times as large: it goes first, wide or not."""
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+    with torch.no_grad():
+        network[0].weight[0] /= 10
+        network[0].bias[0] /= 10
+        network[2].weight[:, 0] *= 10
+    view, task = seen(network, 6)
+    (whole,) = Lasso().of_units(view.groups.free, view, task)
+    monkeypatch.setattr(elimination, "MOST_COLUMNS", 1)
+    (coarse,) = Lasso().of_units(view.groups.free, view, task)
+    torch.testing.assert_close(coarse, whole, rtol=2e-3, atol=1e-4)
+
+
+def test_signals_far_from_zero_are_ranked_like_those_around_it():
+    """Moments about the mean, of rows whose mean is ten thousand times their deviation."""
+    network = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3))
+    view, task = seen(network, 6)
+    (wanted,) = Reconstruction().of_units(view.groups.free, view, task)
+    with torch.no_grad():
+        network[0].bias += 3000.0
+    (worth,) = Reconstruction().of_units(view.groups.free, view, task)
+    assert order_of(worth) == order_of(wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("score", SCORES, ids=("reconstruction", "lasso"))
+def test_units_are_ranked_in_any_float_type(dtype, score):
+    network = two_layers().to(dtype)
+    data = Data(torch.randn(16, 3, 8, 8, dtype=dtype), torch.zeros(16).long())
+    view, task = View(network, network, data.inputs[:2]), Task(data, data, data, calibration=data)
+    (worth,) = score.of_units(view.groups.free, view, task)
+    assert len(worth.unique()) == 5
+
+
+@pytest.mark.parametrize("score", SCORES[:1], ids=("reconstruction",))
+def test_signals_without_sound_moments_are_refused_in_words(score):
+    network = two_layers()
+    view, task = seen(network, 3, 8, 8)
+    groups = view.groups.free
+    with torch.no_grad():
+        network[0].weight.mul_(1e38)
+    with pytest.raises(BadNetwork, match="no sound second moments"):
+        score.of_units(groups, view, task)

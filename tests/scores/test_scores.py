@@ -126,3 +126,14 @@ def test_scores_are_found_by_the_names_of_their_files():
 def test_score_that_cannot_be_had_is_refused(name, words):
     with pytest.raises(BadRecipe, match=words):
         score(name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_gains_are_ranked_in_any_float_type(dtype):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).to(dtype).eval()
+    with torch.no_grad():
+        network[1].weight.copy_(torch.tensor([0.5, -2.0, 1.0, 0.25]))
+    task, _ = problem(network, 3)
+    view = View(network, network, torch.randn(2, 3, 6, 6, dtype=dtype))
+    (worth,) = score("gains").of_units(view.groups.free, view, task)
+    assert worth.tolist() == [0.5, 2.0, 1.0, 0.25]

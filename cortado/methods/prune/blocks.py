@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.errors import BadNetwork, BadTask, BadValue, NothingChanged
+from cortado.evaluating import evaluating
 from cortado.layers.passing import Passing
 from cortado.measure import run
 from cortado.method import Method, knob
@@ -103,27 +104,18 @@ def taken(view: View, path: str, chosen: set[str]) -> bool:
 
 def without(network: nn.Module, path: str, hurt: Hurt) -> float:
     """What the network loses when a block passes its input on; infinite when it does not run then."""
-    mode = network.training
-    network.eval()
     try:
-        with torch.no_grad(), left_out(network, path):
+        with evaluating(network), left_out(network, path):
             found = hurt(network)
     except BadNetwork:
         return math.inf
-    finally:
-        network.train(mode)
     return found if math.isfinite(found) else math.inf
 
 
 def evaluated(network: nn.Module, inputs: object) -> object:
     """Outputs in eval mode, without gradients."""
-    mode = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            return run(network, inputs)
-    finally:
-        network.train(mode)
+    with evaluating(network):
+        return run(network, inputs)
 
 
 def log_shares(outputs: object) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadValue, NothingChanged
+from cortado.forms.low_rank import LowRank
 from cortado.method import Method, knob
 from cortado.methods.prune.weights import drop, highest, still_there
 from cortado.network.view import View, Weight
@@ -36,8 +37,8 @@ class PrunePositions(Method):
         weights = [weight for weight in view.weights(self.where) if is_kernel(weight)]
         if not weights:
             raise NothingChanged(
-                f"{self.name()}: {type(view.network).__name__} has no convolution where {self.where}. "
-                "Positions are those of kernels: use prune/channels or prune/weights for other layers."
+                f"{self.name()}: {type(view.network).__name__} has no convolution in one piece where {self.where}. "
+                "Positions are those of kernels: use prune/channels or prune/weights for other layers and factors."
             )
         before = [still_there(weight).to(weight.dense().device) for weight in weights]
         alive = [columns(mask.float(), weight) > 0 for mask, weight in zip(before, weights, strict=True)]
@@ -60,8 +61,9 @@ class PrunePositions(Method):
 
 
 def is_kernel(weight: Weight) -> bool:
-    """Whether a weight is the kernel of a convolution, and not of a transposed one."""
-    return isinstance(weight.layer, CONVOLUTIONS) and weight.name == "weight" and weight.shape.numel() > 0
+    """Whether a weight is the kernel of a convolution, in one piece, and not of a transposed one."""
+    named = isinstance(weight.layer, CONVOLUTIONS) and weight.name == "weight" and weight.shape.numel() > 0
+    return named and not isinstance(weight.form, LowRank)
 
 
 def columns(values: Tensor, weight: Weight) -> Tensor:

@@ -58,7 +58,7 @@ class PruneRate(Method):
     def enter(self, view: View) -> list[Weight]:
         """Hold the chosen weights, and biases beside them, as latent ones with one step a layer."""
         steps: dict[str, LearnedStep] = {}
-        chosen = view.weights(self.where)
+        chosen = view.pieces(self.where)
         for weight in chosen:
             # The deviation of a single number is not defined.
             spread = float(weight.dense().std() if weight.shape.numel() > 1 else weight.dense().abs()) or 1e-3

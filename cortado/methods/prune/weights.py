@@ -9,8 +9,9 @@ from cortado.errors import BadValue
 from cortado.forms.masked import Masked
 from cortado.forms.palette import Palette
 from cortado.forms.quantized import Quantized
+from cortado.lowering.factors import factored_twin
 from cortado.method import Method, knob
-from cortado.network.view import View, Weight
+from cortado.network.view import Factor, View, Weight
 from cortado.scores.score import score
 from cortado.task import Task
 
@@ -21,8 +22,8 @@ class PruneWeights(Method):
 
     `keep` is the share of all weights that stays; weights that were dropped before stay dropped and count. With
     `threshold` instead, weights whose score is under threshold x the standard deviation of their layer go (the paper's
-    quality factor). `by` is a score: magnitude, magnitude_l2, activation, taylor, curvature (Optimal Brain Damage),
-    random, or your own.
+    quality factor). A weight in low rank is pruned in its factors. `by` is a score: magnitude, magnitude_l2,
+    activation, taylor, curvature (Optimal Brain Damage), random, or your own.
     """
 
     lossy = True
@@ -34,9 +35,9 @@ class PruneWeights(Method):
     threshold: float | None = knob(None, low=0.0, says="drop under this many standard deviations of the layer, instead")
 
     def apply(self, view: View, task: Task) -> None:
-        weights = [weight for weight in view.weights(self.where) if weight.shape.numel()]
+        weights = [weight for weight in view.pieces(self.where) if weight.shape.numel()]
         alive = [still_there(weight) for weight in weights]
-        scores = score(self.by).of(weights, view, task)
+        scores = worths(self.by, weights, view, task)
         for weight, mask in zip(weights, self.masks(weights, scores, alive), strict=True):
             if not bool(mask.any()):
                 raise BadValue(
@@ -63,6 +64,15 @@ class PruneWeights(Method):
         """How many entries stay."""
         entries = alive.numel() if self.of == "all" else int(alive.sum())
         return round(self.keep * entries)
+
+
+def worths(by: str, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
+    """What the entries of weights are worth by a score; factors are weights of the layers that run them."""
+    if not any(isinstance(weight, Factor) for weight in weights):
+        return score(by).of(weights, view, task)
+    seen = View(factored_twin(view.network), view.plain, view.example, view.progress)
+    by_path = {weight.path: weight for weight in seen.all_weights}
+    return score(by).of([by_path[weight.path] for weight in weights], seen, task)
 
 
 def still_there(weight: Weight) -> Tensor:

@@ -9,6 +9,9 @@ from cortado.forms.hold import form_of
 from cortado.forms.masked import Masked
 from cortado.forms.palette import Palette
 from cortado.forms.quantized import Quantized
+from cortado.lowering.factors import factored
+from cortado.methods.factorize.cp import FactorizeCp
+from cortado.methods.factorize.svd import FactorizeSvd
 from cortado.methods.prune.weights import PruneWeights, highest
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.methods.share.kmeans import ShareKmeans
@@ -101,3 +104,35 @@ def test_every_score_ranks_the_weights_of_networks(by, net):
     network, _ = pruned(PruneWeights(keep=0.5, by=by), net=net)
     weights = [layer.weight for layer in network.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
     assert all(int((one != 0).sum()) == round(0.5 * one.numel()) for one in weights)
+
+
+def factors(layer):
+    form = form_of(layer, "weight")
+    return form.first, form.last
+
+
+@pytest.mark.parametrize("by", ["magnitude", "magnitude_l2", "activation", "taylor", "curvature", "random"])
+def test_a_weight_in_low_rank_is_pruned_in_its_factors(by):
+    network, _ = pruned(FactorizeSvd(keep=0.5), net="mlp")
+    before = [factor.dense().detach().clone() for factor in factors(network[0])]
+    tiny = BY_NAME["mlp"]
+    PruneWeights(keep=0.5, by=by, where="0.weight").apply(View(network, tiny.make(), tiny.example), tiny.task())
+    for factor, was in zip(factors(network[0]), before, strict=True):
+        assert isinstance(factor, Masked)
+        assert int(factor.mask.sum()) == round(0.5 * was.numel())
+        torch.testing.assert_close(factor.dense().detach(), was * factor.mask)
+    assert network(tiny.example).shape == tiny.make()(tiny.example).shape
+
+
+def test_factors_of_factors_are_pruned_and_what_was_dropped_stays_dropped():
+    tiny = BY_NAME["residual"]
+    network = tiny.make()
+    FactorizeCp(rank=4, where="first.weight").apply(View(network, tiny.make(), tiny.example), tiny.task())
+    for keep in (0.6, 0.3):
+        view = View(network, tiny.make(), tiny.example)
+        PruneWeights(keep=keep, across=True, where="first.weight").apply(view, tiny.task())
+    pieces = View(network, tiny.make(), tiny.example).pieces("first.weight")
+    assert len(pieces) > 2 and all(isinstance(piece.form, Masked) for piece in pieces)
+    masks = [piece.form.mask for piece in pieces]
+    assert sum(int(mask.sum()) for mask in masks) == round(0.3 * sum(mask.numel() for mask in masks))
+    torch.testing.assert_close(factored(network)(tiny.example), network(tiny.example), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,39 @@
+"""Evaluating: a network in eval mode for a while, and afterwards as it was."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; afterwards every module is in its own mode again, frozen norms among others."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        network.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def keeping_buffers(network: nn.Module) -> Iterator[None]:
+    """Buffers that run or are set anew meanwhile are the same tensors with the same values afterwards."""
+    kept = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in network.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, before in kept:
+                setattr(module, name, buffer)
+                # An expanded buffer cannot be written to, by the network neither.
+                if not buffer.is_meta and not torch.equal(buffer, before):
+                    buffer.copy_(before)

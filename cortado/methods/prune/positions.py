@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadValue, NothingChanged
-from cortado.forms.low_rank import LowRank
 from cortado.method import Method, knob
-from cortado.methods.prune.weights import drop, highest, still_there
+from cortado.methods.prune.weights import as_run, drop, highest, still_there
 from cortado.network.view import View, Weight
 from cortado.scores.score import score
 from cortado.task import Task
@@ -24,7 +23,8 @@ class PrunePositions(Method):
     a zero there the column need not be gathered, and what remains is one dense product, shorter by as much:
     `cortado.lowering.positions.gathered` runs it so. In a convolution with groups a column is one of its group.
     A column is worth the sum of its weights' scores: `magnitude` is the group's L1 norm, `magnitude_l2` its L2 norm,
-    `curvature` the group form of Optimal Brain Damage. Columns that were dropped before stay dropped and count.
+    `curvature` the group form of Optimal Brain Damage. A convolution in low rank loses columns of its factors. Columns
+    that were dropped before stay dropped and count; a kernel with one column has none to lose.
     """
 
     lossy = True
@@ -34,22 +34,26 @@ class PrunePositions(Method):
     across: bool = knob(False, says="rank across layers, so that some give more than others")
 
     def apply(self, view: View, task: Task) -> None:
-        weights = [weight for weight in view.weights(self.where) if is_kernel(weight)]
-        if not weights:
+        pieces = view.pieces(self.where)
+        seen, read = as_run(view, pieces)
+        # What is read of a factor, the layer that runs it and its groups among it, is seen where it is a layer's weight.
+        kernels = [(piece, weight) for piece, weight in zip(pieces, read, strict=True) if is_kernel(weight)]
+        if not kernels:
             raise NothingChanged(
-                f"{self.name()}: {type(view.network).__name__} has no convolution in one piece where {self.where}. "
-                "Positions are those of kernels: use prune/channels or prune/weights for other layers and factors."
+                f"{self.name()}: {type(view.network).__name__} has no convolution where {self.where}. "
+                "Positions are those of kernels: use prune/channels or prune/weights for other layers."
             )
+        weights = [weight for _, weight in kernels]
         before = [still_there(weight).to(weight.dense().device) for weight in weights]
         alive = [columns(mask.float(), weight) > 0 for mask, weight in zip(before, weights, strict=True)]
-        worths = [columns(s, weight) for s, weight in zip(score(self.by).of(weights, view, task), weights, strict=True)]
+        worths = [columns(s, weight) for s, weight in zip(score(self.by).of(weights, seen, task), weights, strict=True)]
         ranked = [torch.where(a, w.to(a.device), -1.0) for w, a in zip(worths, alive, strict=True)]
-        for weight, mask, kept in zip(weights, before, self.kept(ranked, alive), strict=True):
+        for (piece, weight), mask, kept in zip(kernels, before, self.kept(ranked, alive), strict=True):
             if not bool(kept.any()):
                 raise BadValue(
-                    f"{self.name()}: nothing of {weight.path} would be left. Raise keep, or leave it out with where."
+                    f"{self.name()}: nothing of {piece.path} would be left. Raise keep, or leave it out with where."
                 )
-            drop(weight, mask & filters(kept, weight))
+            drop(piece, mask & filters(kept, weight))
 
     def kept(self, ranked: list[Tensor], alive: list[Tensor]) -> list[Tensor]:
         """For each layer which columns stay."""
@@ -61,9 +65,10 @@ class PrunePositions(Method):
 
 
 def is_kernel(weight: Weight) -> bool:
-    """Whether a weight is the kernel of a convolution, in one piece, and not of a transposed one."""
-    named = isinstance(weight.layer, CONVOLUTIONS) and weight.name == "weight" and weight.shape.numel() > 0
-    return named and not isinstance(weight.form, LowRank)
+    """Whether a weight is the kernel of a convolution, not of a transposed one, with more than one column."""
+    if not isinstance(weight.layer, CONVOLUTIONS) or weight.name != "weight" or not weight.shape.numel():
+        return False
+    return weight.shape[1:].numel() * weight.layer.groups > 1
 
 
 def columns(values: Tensor, weight: Weight) -> Tensor:

@@ -37,7 +37,8 @@ class PruneWeights(Method):
     def apply(self, view: View, task: Task) -> None:
         weights = [weight for weight in view.pieces(self.where) if weight.shape.numel()]
         alive = [still_there(weight) for weight in weights]
-        scores = worths(self.by, weights, view, task)
+        seen, read = as_run(view, weights)
+        scores = score(self.by).of(read, seen, task)
         for weight, mask in zip(weights, self.masks(weights, scores, alive), strict=True):
             if not bool(mask.any()):
                 raise BadValue(
@@ -66,13 +67,13 @@ class PruneWeights(Method):
         return round(self.keep * entries)
 
 
-def worths(by: str, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
-    """What the entries of weights are worth by a score; factors are weights of the layers that run them."""
-    if not any(isinstance(weight, Factor) for weight in weights):
-        return score(by).of(weights, view, task)
+def as_run(view: View, pieces: list[Weight]) -> tuple[View, list[Weight]]:
+    """A view in which each factor is the weight of the layer that runs it, and the pieces in that view; to read only."""
+    if not any(isinstance(piece, Factor) for piece in pieces):
+        return view, pieces
     seen = View(factored_twin(view.network), view.plain, view.example, view.progress)
     by_path = {weight.path: weight for weight in seen.all_weights}
-    return score(by).of([by_path[weight.path] for weight in weights], seen, task)
+    return seen, [by_path[piece.path] for piece in pieces]
 
 
 def still_there(weight: Weight) -> Tensor:

@@ -10,6 +10,9 @@ from cortado.errors import BadValue, NothingChanged
 from cortado.forms.hold import form_of, hold
 from cortado.forms.masked import Masked
 from cortado.forms.quantized import Quantized
+from cortado.lowering.factors import factored
+from cortado.lowering.positions import used_columns
+from cortado.methods.factorize.tucker import FactorizeTucker
 from cortado.methods.prune.positions import PrunePositions
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.tune import Tune
@@ -172,7 +175,7 @@ def test_other_numbers_of_axes(kind):
 def test_network_without_convolutions_is_refused_in_words():
     network = nn.Sequential(nn.Linear(3, 2))
     view, task = seen(network, 3)
-    with pytest.raises(NothingChanged, match="has no convolution in one piece where .* Positions are those of kernels"):
+    with pytest.raises(NothingChanged, match="has no convolution where .* Positions are those of kernels"):
         PrunePositions().apply(view, task)
 
 
@@ -180,3 +183,14 @@ def test_network_without_convolutions_is_refused_in_words():
 def test_wrong_knobs_are_refused(knobs, says):
     with pytest.raises(BadValue, match=says):
         PrunePositions(**knobs)
+
+
+def test_factors_of_a_convolution_lose_columns_of_their_own():
+    tiny = BY_NAME["residual"]
+    network = tiny.make()
+    FactorizeTucker(rank=3, where="first.weight").apply(View(network, tiny.make(), tiny.example), tiny.task())
+    view = View(network, tiny.make(), tiny.example)
+    PrunePositions(keep=0.5, where="first.weight").apply(view, tiny.task())
+    for layer in factored(network).first:
+        used = used_columns(layer)
+        assert int(used.sum()) == round(0.5 * used.numel())

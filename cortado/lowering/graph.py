@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import itertools
 import logging
 import re
 import warnings
@@ -119,6 +120,11 @@ def tensor_at(network: nn.Module, node: Any) -> Tensor | None:
         return None
     path, _, name = str(node.target).rpartition(".")
     return getattr(network.get_submodule(path), name)
+
+
+def free_name(network: nn.Module, kind: str) -> str:
+    """kind_0, kind_1, ...: the first that the network has no module for."""
+    return next(name for number in itertools.count() if not hasattr(network, name := f"{kind}_{number}"))
 
 
 def drop_unread(network: fx.GraphModule) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from cortado.lowering.graph import drop_unread, tensor_at
+from cortado.lowering.graph import drop_unread, free_name, tensor_at
 
 aten = torch.ops.aten
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
@@ -28,9 +28,9 @@ def merge_siblings(network: fx.GraphModule, pad_kernels: bool = False) -> tuple[
         if key is not None:
             families.setdefault(key, []).append(node)
     merged = []
-    for number, family in enumerate(siblings for siblings in families.values() if len(siblings) > 1):
+    for family in (siblings for siblings in families.values() if len(siblings) > 1):
         merged.append(tuple(node.name for node in family))
-        merge(network, family, f"merged_{number}")
+        merge(network, family, free_name(network, "merged"))
     if merged:
         drop_unread(network)
     return tuple(merged)

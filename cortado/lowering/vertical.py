@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from cortado.lowering.graph import drop_unread, tensor_at
+from cortado.lowering.graph import drop_unread, free_name, tensor_at
 from cortado.lowering.horizontal import arguments
 
 aten = torch.ops.aten
@@ -113,13 +113,12 @@ def fuse_activations(network: fx.GraphModule) -> tuple[str, ...]:
     In place; gives the names of the nodes that were fused with an activation. A convolution without one is replaced as
     well: its weight is then laid out once instead of at every call. Left alone are weights that are computed.
     """
-    graph, fused, place = network.graph, [], 0
+    graph, fused = network.graph, []
     for node in list(graph.nodes):
         layer, last = fused_layer(network, node)
         if layer is None:
             continue
-        name = f"fused_{place}"
-        place += 1
+        name = free_name(network, "fused")
         network.add_submodule(name, layer)
         with graph.inserting_before(node):
             made = graph.call_module(name, (node.args[0],))
@@ -129,8 +128,7 @@ def fuse_activations(network: fx.GraphModule) -> tuple[str, ...]:
             graph.erase_node(last)
             fused.append(node.name)
         graph.erase_node(node)
-    if place:
-        drop_unread(network)
+    drop_unread(network)
     return tuple(fused)
 
 

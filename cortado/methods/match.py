@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cortado.evaluating import evaluating
 from cortado.forms.hold import held_names
 from cortado.method import Method, knob
+from cortado.network.hooks import before_call
 from cortado.network.signals import channel_axis
 from cortado.network.view import View
 from cortado.task import Task, to_device
@@ -43,7 +44,7 @@ class Match(Method):
         done: set[str] = set()
         for path, layer in view.network.named_modules():
             if isinstance(layer, NORMS) and path in wanted:
-                hooks.append(layer.register_forward_pre_hook(norm_hook(path, wanted[path], done)))
+                hooks.append(before_call(layer, norm_hook(path, wanted[path], done)))
             elif isinstance(layer, PRODUCTS) and path in wanted and id(layer) in chosen and path not in followed:
                 hook = product_hook(path, wanted[path], done, id(layer) not in shared)
                 hooks.append(layer.register_forward_hook(hook))
@@ -74,8 +75,8 @@ def plain_moments(view: View, inputs: Any) -> dict[str, Moments]:
     found: dict[str, Moments] = {}
 
     def before(path: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-            found.setdefault(path, moments(arguments[0], 1))
+        def hook(layer: nn.Module, signal: Tensor) -> None:
+            found.setdefault(path, moments(signal, 1))
 
         return hook
 
@@ -87,9 +88,7 @@ def plain_moments(view: View, inputs: Any) -> dict[str, Moments]:
         return hook
 
     hooks = [
-        layer.register_forward_pre_hook(before(path))
-        if isinstance(layer, NORMS)
-        else layer.register_forward_hook(after(path))
+        before_call(layer, before(path)) if isinstance(layer, NORMS) else layer.register_forward_hook(after(path))
         for path, layer in view.reference.named_modules()
         if isinstance(layer, (*NORMS, *PRODUCTS))
     ]
@@ -113,14 +112,12 @@ def layers_before_norms(view: View) -> set[str]:
 
         return hook
 
-    def before(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if id(arguments[0]) in made:
-            found.add(made[id(arguments[0])][0])
+    def before(layer: nn.Module, signal: Tensor) -> None:
+        if id(signal) in made:
+            found.add(made[id(signal)][0])
 
     hooks = [
-        layer.register_forward_pre_hook(before)
-        if isinstance(layer, NORMS)
-        else layer.register_forward_hook(after(path))
+        before_call(layer, before) if isinstance(layer, NORMS) else layer.register_forward_hook(after(path))
         for path, layer in view.network.named_modules()
         if isinstance(layer, (*NORMS, *PRODUCTS))
     ]
@@ -136,8 +133,8 @@ def ratio_of(wanted: Tensor, got: Tensor) -> Tensor:
 
 
 def norm_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., None]:
-    def hook(layer: Any, arguments: tuple[Any, ...]) -> None:
-        got = moments(arguments[0], 1)
+    def hook(layer: Any, signal: Tensor) -> None:
+        got = moments(signal, 1)
         if path in done or layer.running_mean is None or got[0].shape != wanted[0].shape:
             return
         done.add(path)

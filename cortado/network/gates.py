@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cortado.errors import BadNetwork
 from cortado.evaluating import evaluating
 from cortado.groups.groups import Group, Slot
+from cortado.network.hooks import before_call
 from cortado.network.trace import device_of
 from cortado.network.view import View
 from cortado.task import Data, to_device
@@ -58,7 +59,7 @@ class Gates:
         """For each batch what each consumer (by id) reads, (samples, channels, ...)."""
         seen: dict[int, Tensor] = {}
         hooks = [
-            layer.register_forward_pre_hook(lambda layer, given: seen.__setitem__(id(layer), given[0].detach()))
+            before_call(layer, lambda layer, signal: seen.__setitem__(id(layer), signal.detach()))
             for layer in self.layers()
         ]
         try:
@@ -92,7 +93,7 @@ class Gates:
         Without `means` (an empty dict): when it gives zero. The slope is summed over positions, and over all consumers.
         """
         read: list[tuple[nn.Module, Tensor]] = []
-        hooks = [layer.register_forward_pre_hook(watching(read)) for layer in self.layers()]
+        hooks = [before_call(layer, watching(read)) for layer in self.layers()]
         was = [(p, p.requires_grad) for p in self.network.parameters()]
         try:
             for parameter, _ in was:
@@ -152,14 +153,14 @@ class Gates:
         return self.network(*inputs) if isinstance(inputs, tuple) else self.network(inputs)
 
 
-def watching(read: list[tuple[nn.Module, Tensor]]) -> Callable[..., Any]:
+def watching(read: list[tuple[nn.Module, Tensor]]) -> Callable[[nn.Module, Tensor], Tensor | None]:
     """A hook that notes what a layer reads, as an alias: what flows past the layer has a gradient of its own."""
 
-    def before(layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not given[0].requires_grad:
+    def before(layer: nn.Module, signal: Tensor) -> Tensor | None:
+        if not signal.requires_grad:
             return None
-        signal = given[0].view_as(given[0])
-        read.append((layer, signal))
-        return (signal, *given[1:])
+        alias = signal.view_as(signal)
+        read.append((layer, alias))
+        return alias
 
     return before

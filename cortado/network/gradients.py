@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cortado.evaluating import evaluating
 from cortado.forms.hold import held_names, release
+from cortado.network.hooks import before_call
 from cortado.network.view import View, Weight, parameter_places
 from cortado.task import Data
 
@@ -52,10 +53,9 @@ def input_squares(view: View, weights: list[Weight], data: Data, batch: int) -> 
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def note(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-            signal = inputs[0].detach() if inputs else None
-            if signal is None or not signal.is_floating_point():
+    def note(path: str) -> Callable[[nn.Module, Any], None]:
+        def hook(layer: nn.Module, signal: Any) -> None:
+            if not isinstance(signal, Tensor) or not signal.is_floating_point():
                 return
             axis = input_axis(layer, signal)
             flat = signal.transpose(0, axis).reshape(signal.shape[axis], -1)
@@ -64,7 +64,7 @@ def input_squares(view: View, weights: list[Weight], data: Data, batch: int) -> 
 
         return hook
 
-    hooks = [weight.layer.register_forward_pre_hook(note(weight.layer_path)) for weight in weights]
+    hooks = [before_call(weight.layer, note(weight.layer_path)) for weight in weights]
     device = next((p.device for p in view.network.parameters()), torch.device("cpu"))
     try:
         with evaluating(view.network):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cortado.network.hooks import before_call
 from cortado.network.trace import call_with, device_of, undisturbed
 from cortado.network.view import View
 from cortado.task import Data, Task, to_device
@@ -26,11 +27,11 @@ def signals_into(network: nn.Module, path: str, data: Data) -> Iterator[Tensor]:
     """What the layer at `path` reads at its first call, batch by batch; the network runs no further than that."""
     found: list[Tensor] = []
 
-    def seen(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        found.append(inputs[0].detach())
+    def seen(layer: nn.Module, signal: Tensor) -> None:
+        found.append(signal.detach())
         raise Enough
 
-    hook = network.get_submodule(path).register_forward_pre_hook(seen)
+    hook = before_call(network.get_submodule(path), seen)
     device = device_of(network) or torch.device("cpu")
     try:
         with undisturbed(network):
@@ -126,14 +127,14 @@ def note_signals(network: nn.Module, paths: list[str], data: Data, note: Callabl
     seen: set[str] = set()
 
     def reads(path: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        def hook(layer: nn.Module, signal: Tensor) -> None:
             if path not in seen:
                 seen.add(path)
-                note(path, inputs[0].detach())
+                note(path, signal.detach())
 
         return hook
 
-    hooks = [network.get_submodule(path).register_forward_pre_hook(reads(path)) for path in paths]
+    hooks = [before_call(network.get_submodule(path), reads(path)) for path in paths]
     device = device_of(network) or torch.device("cpu")
     try:
         with undisturbed(network):

@@ -176,3 +176,26 @@ def test_fused_layer_follows_a_weight_put_in_the_place_of_its_own():
         before = layer(inputs)
         layer.weight = nn.Parameter(layer.weight.detach() * 2, requires_grad=False)
         torch.testing.assert_close(layer(inputs), before * 2)
+
+
+def test_siblings_that_come_up_later_are_merged_beside_those_merged_before():
+    network = nn.Sequential(Inception(16, 4, 6, 8, 2, 4, 4), nn.BatchNorm2d(20)).eval()
+    example = torch.randn(2, 16, 9, 9)
+    made = graph_of(network, example)
+    assert len(merge_siblings(made)) == 1
+    graph = made.graph
+    source = next(node for node in graph.nodes if node.op == "placeholder")
+    made.extra = nn.Conv2d(16, 5, 3, padding=1)
+    with graph.inserting_after(source):
+        weights = [graph.get_attr(f"extra.{name}") for name in ("weight", "bias")]
+    last = next(node for node in graph.nodes if node.op == "output")
+    with graph.inserting_before(last):
+        settings = ([1, 1], [1, 1], [1, 1], 1)
+        twins = [graph.call_function(torch.ops.aten.conv2d.default, (source, *weights, *settings)) for _ in range(2)]
+        joined = graph.call_function(torch.ops.aten.cat.default, ([*last.args[0], *twins], 1))
+    last.args = ((joined,),)
+    made.recompile()
+    wanted = made(example)
+    assert len(merge_siblings(made)) == 1
+    made.recompile()
+    torch.testing.assert_close(made(example), wanted, rtol=1e-5, atol=1e-5)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cortado.network.hooks import first_argument
 from cortado.network.signals import channel_axis
 from cortado.network.trace import call_with, device_of, undisturbed
 from cortado.network.view import View
@@ -104,13 +105,14 @@ def followers(view: View, paths: list[str]) -> dict[str, Follower]:
 
         return hook
 
-    def normed(layer: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        path = maker_of(watch.made, inputs[0])
+    def normed(layer: Any, given: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
+        signal = first_argument(given, named)
+        path = maker_of(watch.made, signal)
         if path is None:
             return
         # A norm over tokens reads a linear layer too, and a constant for each feature has no place in it.
         alone = called.count(id(layer)) == 1
-        if alone and layer.running_mean is not None and channel_axis(view.network.get_submodule(path), inputs[0]) == 1:
+        if alone and layer.running_mean is not None and channel_axis(view.network.get_submodule(path), signal) == 1:
             watch.norms.setdefault(path, layer)
             watch.normed[id(output)] = (path, output, output._version)
         else:
@@ -118,7 +120,7 @@ def followers(view: View, paths: list[str]) -> dict[str, Follower]:
 
     hooks = [view.network.get_submodule(path).register_forward_hook(gives(path)) for path in paths]
     norms = [layer for layer in view.network.modules() if isinstance(layer, NORMS)]
-    hooks += [layer.register_forward_hook(normed) for layer in norms]
+    hooks += [layer.register_forward_hook(normed, with_kwargs=True) for layer in norms]
     try:
         with undisturbed(view.network), watch:
             call_with(view.network, to_device(view.example, device_of(view.network) or torch.device("cpu")))

@@ -79,7 +79,9 @@ def as_run(view: View, pieces: list[Weight]) -> tuple[View, list[Weight]]:
 def still_there(weight: Weight) -> Tensor:
     """True where a weight has not been dropped before."""
     form = weight.form
-    return form.mask.clone() if isinstance(form, Masked) else torch.ones(weight.shape, dtype=torch.bool)
+    if isinstance(form, Masked):
+        return form.mask.clone()
+    return torch.ones(weight.shape, dtype=torch.bool, device=weight.dense().device)
 
 
 def highest(values: Tensor, count: int) -> Tensor:

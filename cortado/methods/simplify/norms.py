@@ -23,7 +23,11 @@ class SimplifyNorms(Method):
     def apply(self, view: View, task: Task) -> None:
         chosen = view.network.modules() if self.where == "*" else [weight.layer for weight in view.weights(self.where)]
         norms = [layer for layer in dict.fromkeys(chosen) if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-        ready = [n for n in norms if n.affine and n.running_mean is not None and not held_names(n)]
+        # What two norms share cannot follow the statistics of both.
+        shared = {id(layer) for weight in view.all_weights if len(weight.places) > 1 for layer, _ in weight.places}
+        ready = [
+            n for n in norms if n.affine and n.running_mean is not None and not held_names(n) and id(n) not in shared
+        ]
         if not ready:
             raise NothingChanged(
                 "simplify/norms: the network has no batch norm with statistics, gain and shift. Leave it out."

@@ -1,0 +1,31 @@
+"""Hooks: what a layer reads, handed over at each call."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+
+def before_call(layer: nn.Module, hook: Callable[[nn.Module, Any], Tensor | None]) -> RemovableHandle:
+    """Call `hook(layer, signal)` before the layer runs; what it gives, if anything, the layer reads instead.
+
+    The signal is the first argument, given by place or by name. A layer that is called without any is passed over.
+    """
+
+    def called(
+        layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if not given and not named:
+            return None
+        changed = hook(layer, first_argument(given, named))
+        if changed is None:
+            return None
+        return ((changed, *given[1:]), named) if given else (given, {**named, next(iter(named)): changed})
+
+    return layer.register_forward_pre_hook(called, with_kwargs=True)
+
+
+def first_argument(given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """The first of the arguments of a call, which has some."""
+    return given[0] if given else next(iter(named.values()))

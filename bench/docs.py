@@ -144,9 +144,7 @@ def figures(found: list[Stored]) -> str:
         if missed > SHOWN_MISSED:
             rows.append([stored["id"], f"and {missed - SHOWN_MISSED} more of {bars} bars", "", "", "MISSED", ""])
     bars, missed = (sum(one) for one in zip(*map(counts, found), strict=True)) if found else (0, 0)
-    head = (
-        f"{bars} bars, {missed} missed; of each bench two missed ones and its first. All: [results](docs/results.md)."
-    )
+    head = f"{bars} bars, {missed} missed; of each bench the first missed one and its first. All: [results](docs/results.md)."
     return f"{head}\n\n" + table(["bench", "what", "measured", "bar", "met", "published"], rows)
 
 
@@ -175,7 +173,14 @@ def methods_page() -> str:
     ]  # fmt: skip
     for name in known_methods():
         lines += ["", f"## {name}", "", *method_lines(method_class(name))]
-    lines += ["", "## Scores", "", "What `by` may be in `prune/weights`, or your own `package.module:Class`.", ""]
+    lines += [
+        "",
+        "## Scores",
+        "",
+        "What `by` may be: of `prune/channels` and `prune/heads` any, of methods for single entries all but `gains`, `zeros`,",
+        "`lasso` and `reconstruction`. Or your own `package.module:Class`.",
+        "",
+    ]
     lines.append(table(["score", "says"], [[name, first_paragraph(one)] for name, one in room(cortado.scores, Score)]))
     lines += ["", "## Forms", "", "How a weight is held; methods make them, the file stores them.", ""]
     lines.append(table(["form", "says"], [[name, first_paragraph(one)] for name, one in room(cortado.forms, Form)]))

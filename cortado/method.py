@@ -21,7 +21,7 @@ def knob(
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """Changes a network with `weight.recode`, `group.cut` and `view.replace`, and with nothing else.
+    """Changes a network with `weight.recode`, `view.cut` and `view.replace`, and with nothing else.
 
     A subclass is a frozen dataclass in a file of its own: `methods/prune/weights.py` defines `PruneWeights`, which a
     recipe calls `prune/weights`. `lossy` says that moments are matched afterwards; `trains` that floats move.

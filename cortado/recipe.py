@@ -168,7 +168,7 @@ def read_stage(data: Any, where: str) -> Method:
 
 
 def read(source: Any) -> Recipe:
-    """A recipe from a Recipe, a list of stages, a dict, a YAML file, a recipe's name, or one line of text.
+    """A recipe from a Recipe, a list of stages, a dict, a YAML file, or one line of text.
 
     One line: "prune/weights keep=0.3 where=conv*, not conv1 | tune epochs=2". Raises BadRecipe, BadValue.
     """
@@ -191,7 +191,7 @@ def read(source: Any) -> Recipe:
 
 
 def read_file(path: Path) -> Recipe:
-    """A recipe from a YAML file; a bare name is looked up in recipes/."""
+    """A recipe from a YAML file."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf8"))
     except OSError as error:

@@ -73,7 +73,7 @@ class Loop:
     def __init__(self, network: nn.Module, task: Task, plan: Plan) -> None:
         self.network, self.task, self.plan = network, task, plan
         self.device = next((p.device for p in network.parameters()), torch.device("cpu"))
-        self.rank, self.world = ranks()
+        self.rank, self.world = ranks(self.device)
         self.batch = plan.batch or task.batch
         # A last batch of one sample is left out: it has no variance, which a batch norm wants.
         self.alone = len(task.train) % self.batch == 1 and len(task.train) > 1
@@ -255,12 +255,12 @@ def ready(teacher: nn.Module, device: torch.device) -> nn.Module:
     return copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
 
 
-def ranks() -> tuple[int, int]:
+def ranks(device: torch.device) -> tuple[int, int]:
     """This process's number and how many train together (under torchrun; else 0 of 1)."""
     if not distributed.is_available() or "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return 0, 1
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return distributed.get_rank(), distributed.get_world_size()
 
 

@@ -139,7 +139,7 @@ def test_bench_of_a_broken_file_says_one_sentence_and_nothing_else(tmp_path, cap
 def test_runtime_that_is_not_installed_names_its_extra(here, monkeypatch):  # noqa: F811
     monkeypatch.setattr(Onnxruntime, "available", lambda self: False)
     done = cortado("export", "tiny_job:make", "--out", "x")
-    assert done.exit_code == 1 and "pip install 'cortado[onnx]'" in done.output
+    assert done.exit_code == 1 and "pip install -e '.[onnx]'" in done.output
     assert not (here / "x").exists()
 
 

@@ -1,12 +1,16 @@
 """Jobs: a network, a task and how to begin, from Python or YAML."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from cortado.budget import read_limits
 from cortado.errors import BadNetwork, BadRecipe
 from cortado.job import Job, load_weights, read_job
+from cortado.recipe import make_stage, read
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["residual"]
@@ -89,3 +93,18 @@ def test_network_by_name_is_made_with_its_options(tmp_path):
     assert isinstance(job.make(), nn.Module)
     assert job.make_task().seed == 3
     assert read_job(str(tmp_path / "job.yaml"), 5).make_task().seed == 5
+
+
+EXAMPLES = sorted(Path(__file__).parents[1].glob("examples/*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_can_be_read_to_the_last_key(path):
+    job = read_job(str(path))
+    assert (
+        isinstance(job.make(), nn.Module)
+        and read(job.recipe).stages
+        and len(read_limits(job.limits)) == len(job.limits)
+    )
+    if job.training:
+        make_stage("tune", job.training, "train")

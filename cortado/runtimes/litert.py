@@ -50,13 +50,17 @@ class Litert(Runtime):
     def lowers(self) -> bool:
         return self.available() and importlib.util.find_spec("litert_torch") is not None
 
-    def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
+    def require_lowering(self) -> None:
         self.require()
         if not self.lowers():
             raise MissingPackage(
                 "litert: .tflite files are run here, but the converter is missing. It changes versions of many other packages: "
-                "make an environment of its own and write there: pip install cortado litert-torch ai-edge-litert."
+                "make an environment of its own and write there, in Cortado's folder: "
+                "pip install -e . litert-torch ai-edge-litert."
             )
+
+    def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
+        self.require_lowering()
         import litert_torch
 
         one = tuple(part[:1] if isinstance(part, Tensor) and part.dim() else part for part in positional(example))

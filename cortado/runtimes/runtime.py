@@ -75,8 +75,12 @@ class Runtime(ABC):
         """Raises MissingPackage with what to install."""
         if not self.available():
             raise MissingPackage(
-                f"runtime: {self.name()} is not installed here. Install it: pip install 'cortado[{self.extra}]'."
+                f"runtime: {self.name()} is not installed here. Install it: pip install -e '.[{self.extra}]' in Cortado's folder."
             )
+
+    def require_lowering(self) -> None:
+        """Raises MissingPackage, with what to install, where files cannot be made."""
+        self.require()
 
     def require_floats(self, network: nn.Module, example: Any) -> None:
         """Raises BadNetwork when the network or its example holds floats that the runtime never takes."""
@@ -137,10 +141,10 @@ def runtime_by_name(name: str) -> Runtime:
 
 
 def installed(names: Sequence[str]) -> list[Runtime]:
-    """The runtimes called `names`.  Raises BadValue for an unknown one, MissingPackage for one not installed."""
+    """The runtimes called `names`, to make files for and run.  Raises BadValue for an unknown one, MissingPackage."""
     runtimes = [runtime_by_name(name) for name in names]
     for runtime in runtimes:
-        runtime.require()
+        runtime.require_lowering()
     return runtimes
 
 
@@ -151,10 +155,9 @@ def rivals() -> list[Runtime]:
 
 
 def runtime_of_file(file: Path) -> Runtime:
-    """The runtime whose files end as this one does.  Raises BadValue when none does."""
+    """The runtime whose files end as this one does, a quick one if there is one.  Raises BadValue when none does."""
     by_suffix: dict[str, Runtime] = {}
-    for name in known_runtimes():
-        runtime = runtime_by_name(name)
+    for runtime in sorted((runtime_by_name(name) for name in known_runtimes()), key=lambda one: not one.quick):
         by_suffix.setdefault(runtime.suffix, runtime)
     if file.suffix not in by_suffix:
         known = ", ".join(f"{suffix} ({runtime.name()})" for suffix, runtime in by_suffix.items())

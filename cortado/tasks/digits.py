@@ -21,7 +21,7 @@ def task(seed: int = 0) -> Task:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingPackage(
-            "task: digits come with scikit-learn, which is not installed. pip install 'cortado[demo]' brings it."
+            "task: digits come with scikit-learn, which is not installed. pip install -e '.[demo]' in Cortado's folder brings it."
         ) from error
     pixels, digits = load_digits(return_X_y=True)
     # NumPy keeps this generator's numbers the same from version to version.

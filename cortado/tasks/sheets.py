@@ -44,7 +44,9 @@ def decoded(body: bytes, path: Path) -> np.ndarray:
     try:
         from PIL import Image
     except ImportError as error:
-        raise MissingPackage(f"task: {path} holds pictures: pip install 'cortado[images]' brings Pillow.") from error
+        raise MissingPackage(
+            f"task: {path} holds pictures: pip install -e '.[images]' in Cortado's folder brings Pillow."
+        ) from error
     with Image.open(io.BytesIO(body), formats=("PNG", "WEBP")) as picture:
         if picture.size != (WIDE * SIDE, TALL * SIDE) or picture.mode != "RGB":
             raise BadTask(

@@ -66,7 +66,7 @@ def test_missing_runtime_names_the_extra(name, monkeypatch, tmp_path):
         importlib.util, "find_spec", lambda wanted, *rest: None if wanted == package else found(wanted, *rest)
     )
     extra = {"onnxruntime": "onnx"}.get(name, name)
-    with pytest.raises(MissingPackage, match=rf"pip install 'cortado\[{extra}\]'"):
+    with pytest.raises(MissingPackage, match=rf"pip install -e '\.\[{extra}\]'"):
         installed([name])
     with pytest.raises(MissingPackage):
         runtime_by_name(name).lower(nn.Linear(3, 2), torch.randn(2, 3), tmp_path)
@@ -81,6 +81,8 @@ def test_litert_without_its_converter_says_where_it_belongs(monkeypatch, tmp_pat
     monkeypatch.setattr(importlib.util, "find_spec", lambda wanted, *rest: answers.get(wanted, found("json")))
     with pytest.raises(MissingPackage, match="environment of its own"):
         runtime_by_name("litert").lower(nn.Linear(3, 2), torch.randn(2, 3), tmp_path)
+    with pytest.raises(MissingPackage, match="the converter is missing"):
+        installed(["litert"])
 
 
 def test_unknown_runtime_is_refused_with_a_near_one():
@@ -91,6 +93,7 @@ def test_unknown_runtime_is_refused_with_a_near_one():
 def test_file_of_no_runtime_is_refused(tmp_path):
     with pytest.raises(BadValue, match=r"\.pth"):
         runtime_of_file(tmp_path / "net.pth")
+    assert runtime_of_file(tmp_path / "net.pt2").name() == "torch_eager"
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch_eager"])

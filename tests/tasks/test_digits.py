@@ -52,5 +52,5 @@ def test_digits_name_the_extra_when_scikit_learn_is_missing(monkeypatch):
         return ordinary(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_sklearn)
-    with pytest.raises(MissingPackage, match=r"pip install 'cortado\[demo\]'"):
+    with pytest.raises(MissingPackage, match=r"pip install -e '\.\[demo\]'"):
         digits.task()

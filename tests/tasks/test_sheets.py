@@ -78,5 +78,5 @@ def test_read_sheets_names_the_extra_when_pillow_is_missing(tmp_path, parts, mon
         return ordinary(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_pillow)
-    with pytest.raises(MissingPackage, match=r"pip install 'cortado\[images\]'"):
+    with pytest.raises(MissingPackage, match=r"pip install -e '\.\[images\]'"):
         read_sheets(tmp_path / "set.npz")

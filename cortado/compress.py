@@ -26,7 +26,8 @@ from cortado.progress import Progress, quiet
 from cortado.recipe import Recipe, read, stage_data
 from cortado.report import Compared, Line, Report, Stage, environment, notes_of, paired_interval
 from cortado.runtimes.speed import Speed, speed_wanted, with_speed
-from cortado.task import Data, Task
+from cortado.sums import identity, matrices, picture, plain_data, sum_of_data
+from cortado.task import Task
 
 
 def compress(
@@ -86,6 +87,7 @@ class Run:
         self.rows: list[Stage] = []
         self.warnings: list[str] = []
         self.reference: nn.Module | None = None
+        self.kept: dict[str, torch.Tensor] = {}
 
     def all_stages(self, resume: bool) -> tuple[nn.Module, Report]:
         plain_choice = mean_score(self.plain, self.task.choice, self.task.score)
@@ -102,7 +104,7 @@ class Run:
         where = f"stage {number + 1} ({method.name()})"
         start, before, products = time.perf_counter(), picture(network), matrices(network)
         if loses_moments(method):
-            self.reference = copy.deepcopy(network)
+            self.reference, self.kept = copy.deepcopy(network), {}
         try:
             view = self.view(network)
             method.apply(view, self.task)
@@ -123,7 +125,7 @@ class Run:
         return network
 
     def view(self, network: nn.Module) -> View:
-        return View(network, self.plain, self.task.example, self.progress, self.reference)
+        return View(network, self.plain, self.task.example, self.progress, self.reference, self.kept)
 
     def measured(self, network: nn.Module, method: Method, size_bytes: int, seconds: float, notes: list[str]) -> Stage:
         weights = [weight for weight in parameter_places(network) if len(weight.shape) >= 2]
@@ -166,7 +168,8 @@ class Run:
         if not hasattr(self, "made_key"):
             self.made_key = self.key()
         write_whole(folder / f"{number + 1:02}.cortado", body)
-        note = {"key": self.made_key, "row": asdict(self.rows[-1])}
+        kept = {path: rows.tolist() for path, rows in self.kept.items()}
+        note = {"key": self.made_key, "row": asdict(self.rows[-1]), "kept": kept}
         write_whole(folder / f"{number + 1:02}.json", json.dumps(note, indent=1).encode())
 
     def resumed(self) -> nn.Module | None:
@@ -180,7 +183,8 @@ class Run:
                 break
             try:
                 note = json.loads(base.with_suffix(".json").read_text(encoding="utf8"))
-                other, kept = note["key"] != key, Stage(**note["row"])
+                other, row = note["key"] != key, Stage(**note["row"])
+                kept = {path: torch.tensor(rows) for path, rows in note["kept"].items()}
             except (ValueError, KeyError, TypeError) as error:
                 raise BadFile(
                     f"compress: {base}.json is damaged ({error}). Delete the folder's stages and start anew."
@@ -190,7 +194,8 @@ class Run:
                     f"stage {number + 1} in {self.folder} is of another run (recipe, network, data or seed): done anew"
                 )
                 break
-            self.rows.append(kept)
+            self.rows.append(row)
+            self.kept = kept
             if loses_moments(self.recipe.stages[number]):
                 self.reference = found
             found = load(base.with_suffix(".cortado"), self.plain, self.forms)
@@ -200,55 +205,6 @@ class Run:
 def loses_moments(method: Method) -> bool:
     """Whether `match` gives back the moments of the network before this stage, until the next such stage."""
     return method.lossy and not method.trains
-
-
-def identity(value: Any) -> Any:
-    """The same as JSON data, in which a network is its class with a sum of its values, and a function its name."""
-    if isinstance(value, dict):
-        return {str(key): identity(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [identity(inner) for inner in value]
-    if isinstance(value, nn.Module):
-        return [type(value).__name__, picture(value)[0].hex()]
-    return plain_data(value) if not callable(value) else getattr(value, "__qualname__", type(value).__qualname__)
-
-
-def sum_of_data(data: Data | None) -> bytes:
-    """A sum over samples in memory; of a Dataset over its length, first and last item."""
-    sums = blake2b(digest_size=16)
-    if data is not None:
-        whole = data if data.items is None else data.pick(torch.tensor([0, len(data) - 1]))
-        parts = whole.inputs if isinstance(whole.inputs, tuple) else (whole.inputs,)
-        for part in (*parts, whole.targets):
-            sums.update(repr((len(data), tuple(part.shape), str(part.dtype))).encode() + bytes_of(part))
-    return sums.digest()
-
-
-def bytes_of(value: torch.Tensor) -> bytes:
-    """The bytes of a tensor."""
-    return value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
-
-
-def picture(network: nn.Module) -> tuple[bytes, bytes]:
-    """Sums over the values, and over the forms that hold them."""
-    values, forms = blake2b(digest_size=16), blake2b(digest_size=16)
-    for name, value in network.state_dict().items():
-        if not isinstance(value, torch.Tensor):
-            continue
-        forms.update(repr((name, tuple(value.shape), str(value.dtype))).encode())
-        forms.update(bytes_of(value))
-    for weight in parameter_places(network):
-        values.update(bytes_of(weight.dense()))
-    return values.digest(), forms.digest()
-
-
-def matrices(network: nn.Module) -> bytes:
-    """A sum over the values of weights of two dimensions and more: moments are matched when these changed."""
-    sums = blake2b(digest_size=16)
-    for weight in parameter_places(network):
-        if len(weight.shape) >= 2 and weight.shape.numel():
-            sums.update(bytes_of(weight.dense()))
-    return sums.digest()
 
 
 def check_changed(where: str, method: Method, before: tuple[bytes, bytes], after: tuple[bytes, bytes]) -> None:
@@ -287,14 +243,3 @@ def lines_of(
         Line("size of the file", "B", plain_bytes, size_bytes, size_text, kept_size),
         Line(task.score.name, task.score.unit, compared.plain, compared.compressed, score_text, kept_score),
     )
-
-
-def plain_data(value: Any) -> Any:
-    """The same with nothing but what JSON knows; a network or function becomes its name."""
-    if isinstance(value, dict):
-        return {str(key): plain_data(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_data(inner) for inner in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return type(value).__name__

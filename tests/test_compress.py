@@ -12,9 +12,11 @@ from cortado.errors import BadFile, NothingChanged, Stopped
 from cortado.file.artifact import load
 from cortado.measure import mean_score
 from cortado.methods.match import Match
+from cortado.methods.prune.channels import PruneChannels
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.methods.release import Release
+from cortado.methods.repeat import Repeat
 from cortado.methods.tune import Tune
 from cortado.report import Report, paired_interval, read_report
 from cortado.task import Score, Task
@@ -202,3 +204,26 @@ def test_second_stage_that_changes_nothing_names_itself():
             NET.task(),
             {"match": False, "stages": [QuantizeWeights(clip="range"), QuantizeWeights(clip="range")]},
         )
+
+
+def test_match_as_a_stage_of_its_own_knows_which_channels_are_left(tmp_path):
+    """Also when the run is interrupted between the cut and the match."""
+    cut = PruneChannels(keep=0.5)
+    by_itself, _ = compress(NET.make(), NET.task(), [cut])
+    by_hand, _ = compress(NET.make(), NET.task(), [cut, Match()], folder=tmp_path)
+    example = NET.task().choice.inputs
+    torch.testing.assert_close(by_hand(example), by_itself(example), rtol=1e-4, atol=1e-5)
+    without, _ = compress(NET.make(), NET.task(), {"match": False, "stages": [cut]})
+    assert not torch.allclose(without(example), by_itself(example), rtol=1e-2)
+    (tmp_path / "stages" / "02.json").unlink()
+    again, _ = compress(NET.make(), NET.task(), [cut, Match()], folder=tmp_path, resume=True)
+    assert same(again, by_hand)
+
+
+def test_match_after_rounds_of_cuts_compares_with_the_channels_of_the_plain_network():
+    rounds = Repeat(rounds=((PruneChannels(keep=0.7), Match()), (PruneChannels(keep=0.7), Match())))
+    once, _ = compress(NET.make(), NET.task(), [rounds])
+    more, _ = compress(NET.make(), NET.task(), [rounds, Match()])
+    wide = sum(value.numel() for value in once.parameters())
+    assert wide == sum(value.numel() for value in more.parameters())
+    assert not same(once, more)

@@ -24,9 +24,10 @@ Moments = tuple[Tensor, Tensor]
 class Match(Method):
     """Moment matching, layer after layer, both networks on the same images; the default after every lossy step.
 
-    The ratio of the deviations and the shift of the means move the stored statistics of the batch norm that follows,
-    or else the bias, and the row scale where the form has one. Nothing but floats changes. An unchanged network stays
-    as it is, which re-estimating batch norms from a few images would not achieve.
+    Each batch norm gives every channel the mean and the variance that it gave in the network before the step: its
+    stored statistics move. Where no norm follows a layer, its bias does, and the row scale where the form has one.
+    Nothing but floats changes, and a second time nothing at all. An unchanged network stays as it is, which re-estimating
+    batch norms from a few images would not achieve.
     """
 
     images: int = knob(256, low=2, says="calibration samples that both networks see, in one batch")
@@ -68,7 +69,7 @@ def moments(signal: Tensor, axis: int) -> Moments:
 
 
 def plain_moments(view: View, inputs: Any) -> dict[str, Moments]:
-    """For each norm the moments of its input, for each product those of its output, at its first call.
+    """For each norm and each product the moments of its output, at its first call; what a norm adds to itself aside.
 
     A product that gives a single row has none.
     """
@@ -76,7 +77,8 @@ def plain_moments(view: View, inputs: Any) -> dict[str, Moments]:
 
     def before(path: str) -> Callable[..., None]:
         def hook(layer: nn.Module, signal: Tensor) -> None:
-            found.setdefault(path, moments(signal, 1))
+            if layer.running_mean is not None:
+                found.setdefault(path, normed(layer, moments(signal, 1)))
 
         return hook
 
@@ -132,17 +134,31 @@ def ratio_of(wanted: Tensor, got: Tensor) -> Tensor:
     return torch.where((got < 1e-10) | (wanted < 1e-10), 1.0, ratio.clamp(0.25, 4.0))
 
 
+def normed(layer: Any, given: Moments) -> Moments:
+    """The moments behind a norm, from those before it."""
+    gain, shift, spread = numbers_of(layer)
+    return (given[0] - layer.running_mean.double()) * gain / spread + shift, given[1] * (gain / spread) ** 2
+
+
+def numbers_of(layer: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Gain, shift and stored deviation of a norm, float64."""
+    mean, spread = layer.running_mean.double(), (layer.running_var.double() + layer.eps).sqrt()
+    gain = torch.ones_like(mean) if layer.weight is None else layer.weight.detach().double()
+    return gain, torch.zeros_like(mean) if layer.bias is None else layer.bias.detach().double(), spread
+
+
 def norm_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., None]:
     def hook(layer: Any, signal: Tensor) -> None:
         got = moments(signal, 1)
         if path in done or layer.running_mean is None or got[0].shape != wanted[0].shape:
             return
         done.add(path)
-        shrink = 1 / ratio_of(wanted[1], got[1])
-        mean = got[0] + (layer.running_mean.double() - wanted[0]) * shrink
-        variance = (layer.running_var.double() + layer.eps) * shrink**2 - layer.eps
-        layer.running_mean.copy_(mean)
-        layer.running_var.copy_(variance.clamp(min=0))
+        gain, shift, spread = numbers_of(layer)
+        spread = spread / ratio_of(wanted[1], normed(layer, got)[1])
+        # A channel without a gain says its shift, whatever comes in.
+        mean = got[0] - (wanted[0] - shift) * spread / torch.where(gain == 0, 1.0, gain)
+        layer.running_mean.copy_(torch.where(gain == 0, layer.running_mean.double(), mean))
+        layer.running_var.copy_((spread**2 - layer.eps).clamp(min=0))
 
     return hook
 

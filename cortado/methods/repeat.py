@@ -4,6 +4,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from cortado.errors import BadValue
 from cortado.method import Method, knob
 from cortado.network.view import View
@@ -38,9 +40,16 @@ class Repeat(Method):
         for stages in self.rounds:
             for stage in stages:
                 if stage.lossy and not stage.trains:
+                    fold(view, kept)
                     reference, kept = copy.deepcopy(view.network), {}
-                inner = View(view.network, view.plain, view.example, view.progress, reference)
                 # What a cut has left is what `match` compares with the network before it.
-                inner.kept, inner.notes = kept, view.notes
+                inner = View(view.network, view.plain, view.example, view.progress, reference, kept)
+                inner.notes = view.notes
                 stage.apply(inner, task)
-                kept = inner.kept
+        fold(view, kept)
+
+
+def fold(view: View, kept: dict[str, Tensor]) -> None:
+    """What was kept since the last reference, for the view whose reference is older."""
+    if kept is not view.kept:
+        view.remember(kept)

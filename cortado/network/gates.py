@@ -10,6 +10,7 @@ from cortado.errors import BadNetwork
 from cortado.evaluating import evaluating
 from cortado.groups.groups import Group, Slot
 from cortado.network.hooks import before_call
+from cortado.network.signals import channel_axis
 from cortado.network.trace import device_of
 from cortado.network.view import View
 from cortado.task import Data, to_device
@@ -31,14 +32,10 @@ def consumers(view: View, group: Group) -> list[tuple[Slot, nn.Module]]:
     return found
 
 
-def channel_axis(layer: nn.Module, signal: Tensor) -> int:
-    """The axis of the input channels of a linear or convolution layer."""
-    return signal.dim() - 1 if isinstance(layer, nn.Linear) else 1
-
-
 def per_channel(layer: nn.Module, signal: Tensor) -> Tensor:
-    """(samples, channels): the sums over all positions."""
-    moved = signal.movedim(channel_axis(layer, signal), 1)
+    """(samples, channels): the sums over all positions.  A signal without a batch axis is one sample."""
+    axis = channel_axis(layer, signal)
+    moved = signal.movedim(axis, 1) if axis else signal[None]
     return moved if moved.dim() == 2 else moved.flatten(2).sum(2)
 
 
@@ -55,13 +52,14 @@ class Gates:
         """Whether all that consumes the units of a group is seen."""
         return bool(self.places[number]) and len(self.places[number]) == len(self.groups[number].of_role("consumer"))
 
-    def signals(self, data: Data, batch: int) -> Iterator[dict[int, Tensor]]:
-        """For each batch what each consumer (by id) reads, (samples, channels, ...)."""
-        seen: dict[int, Tensor] = {}
-        hooks = [
-            before_call(layer, lambda layer, signal: seen.__setitem__(id(layer), signal.detach()))
-            for layer in self.layers()
-        ]
+    def signals(self, data: Data, batch: int) -> Iterator[dict[int, list[Tensor]]]:
+        """For each batch what each consumer (by id) reads, call by call, (samples, channels, ...)."""
+        seen: dict[int, list[Tensor]] = {}
+
+        def note(layer: nn.Module, signal: Tensor) -> None:
+            seen.setdefault(id(layer), []).append(signal.detach())
+
+        hooks = [before_call(layer, note) for layer in self.layers()]
         try:
             with evaluating(self.network):
                 for inputs, _ in data.batches(batch):
@@ -81,7 +79,7 @@ class Gates:
         counts: dict[int, int] = {}
         layers = {id(layer): layer for layer in self.layers()}
         for seen in self.signals(data, batch):
-            for key, signal in seen.items():
+            for key, signal in ((key, signal) for key, calls in seen.items() for signal in calls):
                 flat = signal.movedim(channel_axis(layers[key], signal), 0).flatten(1)
                 sums[key] = sums.get(key, torch.zeros(len(flat), device=flat.device)) + flat.sum(1)
                 counts[key] = counts.get(key, 0) + flat.shape[1]

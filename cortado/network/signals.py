@@ -67,7 +67,9 @@ def patches(layer: Any, signal: Tensor, count: int, generator: torch.Generator) 
         return rows if len(rows) <= most else rows[torch.randperm(len(rows), generator=generator)[:most]]
     axes = len(layer.kernel_size)
     samples = signal if channel_axis(layer, signal) else signal[None]
-    padded = functional.pad(samples, [side for sides in reversed(pads_of(layer)) for side in sides])
+    pads = [side for sides in reversed(pads_of(layer)) for side in sides]
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = functional.pad(samples, pads, mode=mode) if any(pads) else samples
     sizes = [
         (padded.shape[2 + axis] - layer.dilation[axis] * (layer.kernel_size[axis] - 1) - 1) // layer.stride[axis] + 1
         for axis in range(axes)
@@ -93,7 +95,7 @@ def pads_of(layer: Any) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean (channels,) and covariance (channels, channels) of rows, float64."""
+    """Mean (channels,) and covariance (channels, channels) of rows, float64, on the processor."""
 
     mean: Tensor
     covariance: Tensor
@@ -119,7 +121,8 @@ class Sums:
 
     def moments(self) -> Moments:
         mean = self.rows / self.count
-        return Moments(mean + self.start, self.products / self.count - torch.outer(mean, mean))
+        covariance = self.products / self.count - torch.outer(mean, mean)
+        return Moments((mean + self.start).cpu(), covariance.cpu())
 
 
 def note_signals(network: nn.Module, paths: list[str], data: Data, note: Callable[[str, Tensor], None]) -> None:

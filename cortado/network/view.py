@@ -149,12 +149,13 @@ class View:
         example: Any,
         progress: Progress | None = None,
         reference: nn.Module | None = None,
+        kept: dict[str, Tensor] | None = None,
     ) -> None:
         self.network, self.plain, self.example = network, plain, example
         self.progress = progress or quiet()
         self.reference = reference or plain
-        self.kept: dict[str, Tensor] = {}
-        """For each layer that lost outputs in this stage the numbers of those that stay, in the reference network."""
+        self.kept: dict[str, Tensor] = {} if kept is None else kept
+        """For each layer whose outputs are others than in the reference network: which of its outputs they are, in order."""
         self.notes: list[str] = []
         """What a method wants the report to say of this stage."""
 
@@ -201,10 +202,14 @@ class View:
         """
         rows = kept_outputs(self.network, self.groups, keeps)
         cut(self.network, self.groups, keeps)
+        self.remember(rows)
+        self.forget()
+
+    def remember(self, rows: dict[str, Tensor]) -> None:
+        """Layers have only these of their outputs left, or have them in this order."""
         for path, kept in rows.items():
             before = self.kept.get(path)
             self.kept[path] = kept if before is None else before[kept]
-        self.forget()
 
     def forget(self) -> None:
         """The network has changed: what was found of it is found anew when asked for."""

@@ -36,14 +36,14 @@ class Activation(Score):
             if isinstance(weight.layer, TRANSPOSED):
                 found.append(value * signal.reshape(-1, *[1] * (value.dim() - 1)))
                 continue
-            found.append(value * per_input(signal, value.shape).reshape(1, -1, *[1] * (value.dim() - 2)))
+            sizes = per_input(signal, value.shape)
+            found.append(value * sizes.reshape(*sizes.shape, *[1] * (value.dim() - 2)))
         return found
 
 
 def per_input(signal: Tensor, shape: torch.Size) -> Tensor:
-    """One number for each index of axis 1: of grouped convolutions, whose groups share the axis, the mean over groups."""
-    if len(signal) == shape[1]:
-        return signal
-    if len(signal) % shape[1]:
-        return signal.mean().expand(shape[1])
-    return signal.view(-1, shape[1]).mean(0)
+    """The signal that each entry on the first two axes reads: (1, inputs), or (outputs, inputs / groups) with groups."""
+    groups, rest = divmod(len(signal), shape[1])
+    if rest or shape[0] % groups:
+        return signal.mean().expand(1, shape[1])
+    return signal[None] if groups == 1 else signal.view(groups, shape[1]).repeat_interleave(shape[0] // groups, 0)

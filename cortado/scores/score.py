@@ -38,7 +38,8 @@ class Score(ABC):
         total = torch.zeros(group.count)
         for slot in producing(group):
             if slot.names[0] in found:
-                rows = found[slot.names[0]].detach().float().cpu().movedim(slot.axis, 0).flatten(1).sum(1)
+                rows = found[slot.names[0]].detach().float().cpu().movedim(slot.axis, 0)
+                rows = rows.reshape(len(rows), -1).sum(1)
                 mine = slot.units >= 0
                 total.index_add_(0, slot.units[mine], rows[mine])
         return total

@@ -28,7 +28,7 @@ class Taylor(Score):
     def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
         """The mean over samples of |gradient x signal|, summed over a unit's positions and consumers.
 
-        Molchanov et al., 2017, over the group's root mean square, as the paper compares layers.
+        Molchanov et al., 2017, over the group's L2 norm, as the paper compares layers.
         """
         assert task.calibration is not None
         data, gates = task.calibration.first(512), Gates(view, groups)
@@ -44,4 +44,4 @@ class Taylor(Score):
         others = [group for number, group in enumerate(groups) if number not in seen]
         rest = iter(super().of_units(others, view, task) if others else [])
         worth = [sums[n] / len(data) if n in seen else next(rest) for n in range(len(groups))]
-        return [units / units.pow(2).mean().sqrt().clamp(min=1e-30) for units in worth]
+        return [units / units.norm().clamp(min=1e-30) for units in worth]

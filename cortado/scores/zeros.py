@@ -5,7 +5,8 @@ from torch import Tensor
 
 from cortado.errors import BadNetwork
 from cortado.groups.groups import Group
-from cortado.network.gates import Gates, channel_axis
+from cortado.network.gates import Gates
+from cortado.network.signals import channel_axis
 from cortado.network.view import View, Weight
 from cortado.scores.score import Score
 from cortado.task import Task
@@ -26,8 +27,7 @@ class Zeros(Score):
         counts = [torch.zeros(group.count) for group in groups]
         for seen in gates.signals(task.calibration.first(512), 64):
             for number, places in enumerate(gates.places):
-                for slot, layer in places:
-                    signal = seen[id(layer)]
+                for slot, layer, signal in ((s, one, call) for s, one in places for call in seen.get(id(one), ())):
                     flat = signal.movedim(channel_axis(layer, signal), 0).flatten(1)
                     mine = slot.units >= 0
                     active[number].index_add_(0, slot.units[mine], (flat != 0).sum(1).float().cpu()[mine])

@@ -8,9 +8,12 @@ from torch import nn
 
 from cortado.forms.hold import hold
 from cortado.forms.masked import Masked
+from cortado.methods.factorize.response import FactorizeResponse
 from cortado.methods.match import Match, moments
+from cortado.methods.prune.units import PruneUnits
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.methods.simplify.norms import SimplifyNorms
 from cortado.network.view import View
 from cortado.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
@@ -149,3 +152,65 @@ def test_dead_channel_gets_its_mean_and_no_wild_scale():
     inputs = tiny.task().calibration.inputs
     got, wanted = network[0](inputs)[:, 0], plain[0](inputs)[:, 0]
     torch.testing.assert_close(got, wanted.mean().expand(64), rtol=1e-4, atol=1e-5)
+
+
+def answers_of(network, inputs):
+    with torch.no_grad():
+        return network.eval()(inputs)
+
+
+@pytest.mark.parametrize("method", [FactorizeResponse(keep=0.6), PruneWeights(keep=0.4)], ids=lambda one: one.name())
+def test_a_second_match_changes_nothing(method):
+    tiny = BY_NAME["residual"]
+    plain, network = tiny.make(), tiny.make()
+    method.apply(View(network, plain, tiny.example), tiny.task())
+    answers = []
+    for _ in range(3):
+        Match().apply(View(network, plain, tiny.example), tiny.task())
+        answers.append(answers_of(network, tiny.example))
+    torch.testing.assert_close(answers[1], answers[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(answers[2], answers[0], rtol=1e-3, atol=1e-4)
+
+
+def test_a_mean_that_the_method_has_kept_is_not_moved_again():
+    """PCA of responses keeps each mean, in the norm where the layer has no bias."""
+    tiny = BY_NAME["residual"]
+    plain, network = tiny.make(), tiny.make()
+    inputs = tiny.task().calibration.inputs
+    FactorizeResponse(rank=3, where="first.weight").apply(View(network, plain, tiny.example), tiny.task())
+    wanted = moments(outputs_at(plain, "first_norm", inputs), 1)
+    torch.testing.assert_close(
+        moments(outputs_at(network, "first_norm", inputs), 1)[0], wanted[0], rtol=1e-3, atol=1e-3
+    )
+    Match().apply(View(network, plain, tiny.example), tiny.task())
+    got = moments(outputs_at(network, "first_norm", inputs), 1)
+    torch.testing.assert_close(got[0], wanted[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(got[1], wanted[1], rtol=2e-2, atol=1e-3)
+
+
+def test_norms_that_say_the_same_with_other_numbers_are_matched_alike():
+    """Statistics moved into gain and shift: match looks at what comes out of a norm."""
+    tiny = BY_NAME["residual"]
+    answers = []
+    for simpler in (False, True):
+        plain, network = tiny.make(), tiny.make()
+        if simpler:
+            SimplifyNorms().apply(View(network, plain, tiny.example), tiny.task())
+        PruneWeights(keep=0.5).apply(View(network, plain, tiny.example), tiny.task())
+        Match().apply(View(network, plain, tiny.example), tiny.task())
+        answers.append(answers_of(network, tiny.example))
+    torch.testing.assert_close(answers[1], answers[0], rtol=1e-3, atol=1e-4)
+
+
+def test_units_in_another_order_get_the_moments_of_their_own():
+    tiny = BY_NAME["mlp"]
+    plain, network = tiny.make(), tiny.make()
+    view = View(network, plain, tiny.example)
+    PruneWeights(keep=0.8).apply(view, tiny.task())
+    Match().apply(view, tiny.task())
+    before = answers_of(network, tiny.example)
+    order = network[0].weight.detach().clone()
+    PruneUnits().apply(view, tiny.task())
+    assert network[0].weight.shape == order.shape and not torch.equal(network[0].weight, order)
+    Match().apply(view, tiny.task())
+    torch.testing.assert_close(answers_of(network, tiny.example), before, rtol=1e-3, atol=1e-4)

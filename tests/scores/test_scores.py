@@ -89,8 +89,10 @@ def test_activation_of_layers_called_without_a_batch_axis_is_channel_by_channel(
     torch.testing.assert_close(head, network.head.weight.detach().abs() * read.square().mean(0).sqrt())
 
 
-def test_groups_share_the_mean_of_their_channels():
-    assert per_input(torch.tensor([1.0, 3.0, 5.0, 7.0]), torch.Size([4, 2, 3, 3])).tolist() == [3.0, 5.0]
+def test_each_group_reads_channels_of_its_own():
+    sizes = per_input(torch.tensor([1.0, 3.0, 5.0, 7.0]), torch.Size([4, 2, 3, 3]))
+    assert sizes.tolist() == [[1.0, 3.0], [1.0, 3.0], [5.0, 7.0], [5.0, 7.0]]
+    assert per_input(torch.tensor([1.0, 3.0]), torch.Size([4, 2, 3, 3])).tolist() == [[1.0, 3.0]]
 
 
 def test_activation_of_a_weight_that_reads_no_signal_says_so():
@@ -137,3 +139,54 @@ def test_gains_are_ranked_in_any_float_type(dtype):
     view = View(network, network, torch.randn(2, 3, 6, 6, dtype=dtype))
     (worth,) = score("gains").of_units(view.groups.free, view, task)
     assert worth.tolist() == [0.5, 2.0, 1.0, 0.25]
+
+
+def test_each_filter_of_a_depthwise_convolution_counts_the_channel_that_it_reads():
+    network = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3))
+    task, view = problem(network, 3, 6, 6)
+    task.calibration.inputs[:, 1] = 0
+    (worth,) = Activation().of(view.weights(), view, task)
+    sizes = task.calibration.inputs.square().mean((0, 2, 3)).sqrt().repeat_interleave(2)
+    torch.testing.assert_close(worth, network[0].weight.detach().abs() * sizes.view(6, 1, 1, 1))
+    assert float(worth[2:4].abs().max()) == 0 and float(worth[4:].min()) > 0
+
+
+class Table(nn.Module):
+    """Units that no layer makes: rows of a table, a norm, a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.norm, self.head = nn.Parameter(torch.randn(9, 6)), nn.LayerNorm(6), nn.Linear(6, 2)
+
+    def forward(self, numbers):
+        return self.head(self.norm(self.table[numbers]).mean(1))
+
+
+@pytest.mark.parametrize("name", ["random", "magnitude", "magnitude_l2"])
+def test_units_are_ranked_by_vectors_too(name):
+    torch.manual_seed(1)
+    network = Table().eval()
+    data = Data(torch.randint(0, 9, (16, 4)), torch.zeros(16, dtype=torch.long))
+    view, task = View(network, network, data.inputs[:2]), Task(data, data, data, calibration=data)
+    groups = view.groups.all
+    shapes = [worth.shape for worth in score(name).of_units(groups, view, task)]
+    assert shapes and shapes == [(group.count,) for group in groups]
+
+
+class Twice(nn.Module):
+    """One reader called twice, the second time with silence."""
+
+    def __init__(self):
+        super().__init__()
+        self.make, self.read = nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, signal):
+        made = torch.relu(self.make(signal)) + 1
+        return self.read(made) + self.read(made * 0)
+
+
+def test_zeros_counts_all_calls_of_a_reader():
+    network = Twice()
+    task, view = problem(network, 4)
+    (worth,) = score("zeros").of_units(view.groups.free, view, task)
+    torch.testing.assert_close(worth, torch.full((5,), 0.5))

@@ -88,7 +88,7 @@ def decompose(tensor: Tensor, rank: int, sweeps: int, ridge: float, generator: t
     scale = value.norm().clamp(min=1e-30)
     value = value / scale
     factors = [torch.randn(size, rank, generator=generator, dtype=torch.float64) for size in value.shape]
-    factors = [factor.to(value.device) / factor.norm(dim=0) for factor in factors]
+    factors = [(factor / factor.norm(dim=0)).to(value.device) for factor in factors]
     for _ in range(sweeps):
         for axis in range(value.dim()):
             gram = torch.ones(rank, rank, dtype=torch.float64, device=value.device)

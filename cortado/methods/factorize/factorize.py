@@ -15,7 +15,7 @@ from cortado.methods.factorize.followers import Follower, followers
 from cortado.methods.factorize.ranks import Cut, energy_ranks, equal_ranks, fixed_ranks, least_of_each, least_share
 from cortado.methods.factorize.refit import refit
 from cortado.methods.factorize.scheme import Scheme
-from cortado.methods.factorize.targets import Target, find_targets
+from cortado.methods.factorize.targets import Target, find_targets, working
 from cortado.network.signals import Moments, in_memory, patch_moments
 from cortado.network.view import View
 from cortado.task import Task
@@ -131,10 +131,16 @@ class FactorizeFitted(FactorizeSeen):
 
     def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int, seen: Moments | None) -> LowRank:
         scheme, weight = self.scheme(), cut.target.weight.dense()
-        factors = scheme.start(weight, cut, rank, task.generator(977 + number))
+        factors = scheme.start(working(weight), cut, rank, task.generator(977 + number))
         if seen is not None:
             factors = self.fitted(view, cut.target, factors, seen)
-        return scheme.form(factors, weight)
+        else:
+            factors = refit(factors, scheme.build, cut.target.flat, None, None, self.rounds)
+            if self.fit == "outputs":
+                view.notes.append(
+                    f"{cut.target.path} reads too much to be fitted to its outputs: fitted to its filters"
+                )
+        return scheme.form([factor.to(weight) for factor in factors], weight)
 
     def fitted(self, view: View, target: Target, factors: list[Tensor], seen: Moments) -> list[Tensor]:
         """The factors, fitted to the outputs; the mean of the outputs is kept where there is a place for it."""
@@ -144,7 +150,7 @@ class FactorizeFitted(FactorizeSeen):
         rows = after.scale(target.shape[0]).abs().clamp(min=1e-3).to(wanted)
         made = refit(factors, build, wanted, lifted(metric).to(wanted), rows, self.rounds)
         if constant:
-            after.add_constant(target.layer, (wanted - build(made).flatten(1)).double() @ seen.mean)
+            after.add_constant(target.layer, (wanted - build(made).flatten(1)).double() @ seen.mean.to(wanted.device))
         return made
 
 

@@ -16,7 +16,7 @@ from cortado.methods.factorize.refit import refit
 from cortado.methods.factorize.response import bias_of, response_cuts, usable
 from cortado.methods.factorize.scheme import Scheme
 from cortado.methods.factorize.svd import WHOLE
-from cortado.methods.factorize.targets import Target
+from cortado.methods.factorize.targets import Target, working
 from cortado.network.signals import MOST_ENTRIES, note_signals, patches, places_of, signals_into
 from cortado.network.view import View
 from cortado.task import Task
@@ -58,10 +58,10 @@ class FactorizeNonlinear(Factorize):
         for number, (cut, rank) in enumerate(chosen):
             target, scheme, weight = cut.target, SCHEMES[self.chain], cut.target.weight.dense()
             layer = Fit(target, follower_of(view, target), wanted[number], self.read(view, task, target, number))
-            factors = scheme.start(weight, cut, rank, task.generator(977 + number))
+            factors = scheme.start(working(weight), cut, rank, task.generator(977 + number))
             factors = layer.factors(scheme, factors, rank, self.rounds)
             layer.after.add_constant(target.layer, layer.constant)
-            target.weight.put(scheme.form(factors, weight))
+            target.weight.put(scheme.form([factor.to(weight) for factor in factors], weight))
             bar.advance()
 
     def places(self, task: Task, target: Target) -> int:
@@ -80,7 +80,7 @@ class FactorizeNonlinear(Factorize):
         def note(path: str, signal: Tensor) -> None:
             number = numbers[path]
             target = targets[number]
-            rows = patches(target.layer, signal, self.places(task, target), generators[number])
+            rows = working(patches(target.layer, signal, self.places(task, target), generators[number]))
             found[number].append(rows @ target.flat.T)
 
         note_signals(view.network, list(numbers), task.calibration.first(self.images), note)
@@ -91,7 +91,7 @@ class FactorizeNonlinear(Factorize):
         assert task.calibration is not None
         data, generator = task.calibration.first(self.images), places_of(task, number)
         signals, each = signals_into(view.network, target.path, data), self.places(task, target)
-        return torch.cat([patches(target.layer, signal, each, generator) for signal in signals])
+        return torch.cat([working(patches(target.layer, signal, each, generator)) for signal in signals])
 
 
 class Fit:

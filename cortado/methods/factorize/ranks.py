@@ -87,7 +87,7 @@ class Ladder:
 
     def __init__(self, cut: Cut) -> None:
         self.top = cut.largest(cut.target.dense_cost - 1)
-        kept = cut.energies.double().cumsum(0)
+        kept = cut.energies.double().cpu().cumsum(0)
         self.logs = (kept / kept[-1].clamp(min=1e-300)).clamp(min=1e-300).log()[: self.top]
         self.costs = torch.tensor([cut.cost(rank) for rank in range(1, self.top + 1)], dtype=torch.float64)
         self.rank, self.cost, self.log = 0, cut.target.dense_cost, 0.0

@@ -10,18 +10,25 @@ Build = Callable[[list[Tensor]], Tensor]
 
 
 def refit(
-    factors: list[Tensor], build: Build, wanted: Tensor, metric: Tensor, rows: Tensor, rounds: int, steps: int = 12
+    factors: list[Tensor],
+    build: Build,
+    wanted: Tensor,
+    metric: Tensor | None,
+    rows: Tensor | None,
+    rounds: int,
+    steps: int = 12,
 ) -> list[Tensor]:
     """Alternating least squares on outputs, as Jaderberg et al., 2014, fit to the data.
 
     Least |rows (build(factors) - wanted) x|^2 in the mean, with `metric` (inputs, inputs) the second moments of what
     the layer sees and `rows` (outputs,) how much each output counts. In turn each factor moves to its best place
-    by conjugate gradients. `wanted`: (outputs, inputs).
+    by conjugate gradients. `wanted`: (outputs, inputs). Without metric and rows the fit is to the weights themselves.
     """
-    weight, factors = (rows**2)[:, None].to(wanted), [factor.clone() for factor in factors]
+    factors = [factor.clone() for factor in factors]
 
     def lean(change: Tensor) -> Tensor:
-        return weight * (change @ metric)
+        seen = change if metric is None else change @ metric
+        return seen if rows is None else (rows**2)[:, None].to(wanted) * seen
 
     for _ in range(rounds):
         for place in range(len(factors)):

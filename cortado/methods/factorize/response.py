@@ -47,9 +47,9 @@ class FactorizeResponse(Factorize):
 
     def factor(self, cut: Cut, rank: int) -> LowRank:
         assert isinstance(cut, ResponseCut)
-        target, scale = cut.target, usable(cut.after.scale(cut.target.shape[0]))
+        target, scale = cut.target, usable(cut.after.scale(cut.target.shape[0]).cpu())
         axes = cut.axes[:, :rank]
-        first, last = (axes.T * scale) @ target.flat.double(), axes / scale[:, None]
+        first, last = (axes.T * scale) @ target.flat.double().cpu(), axes / scale[:, None]
         bias = bias_of(target)
         rest = cut.moments.mean - bias
         # The mean response of the new layer, without this constant, is what the axes leave of the old one's.
@@ -67,7 +67,7 @@ def response_cuts(view: View, task: Task, targets: list[Target], images: int) ->
         if not after.takes_constant(target.layer):
             rest = moments.mean - bias_of(target)
             spread = spread + torch.outer(rest, rest)
-        scale = usable(after.scale(len(spread)))
+        scale = usable(after.scale(len(spread)).cpu())
         values, vectors = torch.linalg.eigh(scale[:, None] * spread * scale)
         sketch = partial(whole_then_point, target.shape)
         energies = values.flip(0).clamp(min=0)
@@ -79,7 +79,7 @@ def response_cuts(view: View, task: Task, targets: list[Target], images: int) ->
 def bias_of(target: Target) -> Tensor:
     """The layer's bias, float64; zeros where it has none."""
     bias = target.layer.bias
-    return torch.zeros(target.shape[0], dtype=torch.float64) if bias is None else bias.detach().double()
+    return torch.zeros(target.shape[0], dtype=torch.float64) if bias is None else bias.detach().double().cpu()
 
 
 def usable(scale: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ class Target:
 
     @property
     def flat(self) -> Tensor:
-        """The weight as (outputs, inputs x taps)."""
-        return self.weight.dense().flatten(1)
+        """The weight as (outputs, inputs x taps), in float32 at least."""
+        return working(self.weight.dense()).flatten(1)
 
     @property
     def dense_cost(self) -> int:
@@ -50,6 +50,11 @@ class Target:
     def cost(self, form: LowRank) -> int:
         """Multiply-adds of the same layer, held in `form`."""
         return sum(form.multiply_adds(before, after) * times for before, after, times in self.runs)
+
+
+def working(value: Tensor) -> Tensor:
+    """The same in float32 at least: half precision is too coarse to solve in."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def count_of(sizes: tuple[int, ...]) -> int:
@@ -63,7 +68,7 @@ def count_of(sizes: tuple[int, ...]) -> int:
 def find_targets(view: View, where: str) -> list[Target]:
     """The targets that `where` takes, in the order in which they first run.  Raises NothingChanged when there are none."""
     taken = view.weights(where)
-    weights = [weight for weight in taken if weight.name == "weight" and can_factor(weight.layer)]
+    weights = [w for w in taken if all(name == "weight" and can_factor(layer) for layer, name in w.places)]
     found: dict[str, Target] = {}
     by_layer = {id(layer): weight for weight in weights for layer, _ in weight.places}
     for call in view.trace.calls:

@@ -77,7 +77,10 @@ def mode(weight: Tensor, axis: int) -> Tensor:
 
 
 def pair_cut(target: Target) -> PairCut:
-    """Cores from the smallest to the whole: going down, the side goes that loses less energy for the cost saved."""
+    """Cores from the smallest to the largest: going down, the side goes that loses less energy for the cost saved.
+
+    Only cores that cost less than all larger ones: where a side begins to narrow, its 1 x 1 kernel may cost more than it saves.
+    """
     weight, shape = target.weight.dense(), target.shape
     kept = [squares(mode(weight, axis)).cumsum(0) for axis in (0, 1)]
     kept = [(energy / energy[-1].clamp(min=1e-300)).clamp(min=1e-30).log() for energy in kept]
@@ -92,8 +95,10 @@ def pair_cut(target: Target) -> PairCut:
         pair[losses[1] < losses[0]] -= 1
         pairs.append((pair[0], pair[1]))
         logs.append(float(kept[0][pair[0] - 1] + kept[1][pair[1] - 1]))
-    together = torch.tensor(logs[::-1], dtype=torch.float64).exp()
-    pairs.reverse()
+    costs = [target.cost(pair_sketch(shape, pairs, rank)) for rank in range(1, len(pairs) + 1)]
+    cheap = [n for n, cost in enumerate(costs) if cost < min(costs[:n], default=cost + 1)]
+    together = torch.tensor([logs[n] for n in reversed(cheap)], dtype=torch.float64).exp()
+    pairs = [pairs[n] for n in reversed(cheap)]
     return PairCut(target, together.diff(prepend=torch.zeros(1).double()), partial(pair_sketch, shape, pairs), pairs)
 
 

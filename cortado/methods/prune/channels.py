@@ -98,7 +98,7 @@ class PruneChannels(Method):
             if not self.across:
                 self.leave_some(groups)
                 return self.best(groups, worth, [self.keep] * len(groups))
-            return self.best(groups, worth, shares_of(worth, self.keep))
+            return self.searched(lambda share: self.best(groups, worth, shares_of(worth, share)), Channels(groups))
         costs = Costs(view, self.of)
         if not self.across:
             return self.searched(lambda share: self.best(groups, worth, [share] * len(groups)), costs)
@@ -116,7 +116,7 @@ class PruneChannels(Method):
                     "Raise keep or least, or leave it out with where."
                 )
 
-    def searched(self, at: Callable[[float], dict[Group, Tensor]], costs: Costs) -> dict[Group, Tensor]:
+    def searched(self, at: Callable[[float], dict[Group, Tensor]], costs: "Costs | Channels") -> dict[Group, Tensor]:
         """The mildest cut whose predicted cost is at most `keep`.  Raises BadValue when even the hardest is not."""
         low, high = 0.0, 1.0
         hardest = at(low)
@@ -140,6 +140,17 @@ class PruneChannels(Method):
             kept = min(group.count, max(fewest, round(count / step)) * step)
             found[group] = torch.sort(units, descending=True, stable=True).indices[:kept].sort().values
         return found
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Counts channels, as Costs does multiply-adds."""
+
+    groups: list[Group]
+
+    def share(self, keeps: dict[Group, Tensor]) -> float:
+        """Of the channels of the groups, less half a channel: shares are rounded."""
+        return (sum(len(keep) for keep in keeps.values()) - 0.5) / sum(group.count for group in self.groups)
 
 
 def shares_of(worth: list[Tensor], keep: float) -> list[float]:

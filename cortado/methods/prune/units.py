@@ -27,11 +27,11 @@ class PruneUnits(Method):
         """Remove and sort; gives the number of units removed."""
         removed, fell = 0, 1
         while fell:
-            fell = sum(self.tidy(units, sort=False) for units in self.chosen(view))
+            fell = sum(self.tidy(view, units, sort=False) for units in self.chosen(view))
             removed += fell
         if self.sort:
             for units in self.chosen(view):
-                self.tidy(units, sort=True)
+                self.tidy(view, units, sort=True)
         view.__dict__.pop("trace", None)
         return removed
 
@@ -42,7 +42,7 @@ class PruneUnits(Method):
         layers = {id(weight.layer) for weight in view.weights(self.where)}
         return [units for units in view.units if all(id(layer) in layers for layer in (units.maker, *units.readers))]
 
-    def tidy(self, units: Units, sort: bool) -> int:
+    def tidy(self, view: View, units: Units, sort: bool) -> int:
         alive, busy = activity(units)
         if not bool(alive.any()):
             # A layer without any unit cannot run; one dead unit stays.
@@ -53,6 +53,8 @@ class PruneUnits(Method):
         if sort:
             keep = keep[torch.sort(busy[keep], descending=True, stable=True).indices]
         units.cut(keep)
+        moved = {id(layer) for layer in (units.maker, *units.norms)}
+        view.remember({path: keep for path, layer in view.network.named_modules() if id(layer) in moved})
         return int((~alive).sum())
 
 

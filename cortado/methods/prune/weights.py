@@ -48,9 +48,7 @@ class PruneWeights(Method):
 
     def masks(self, weights: list[Weight], scores: list[Tensor], alive: list[Tensor]) -> list[Tensor]:
         if self.threshold is not None:
-            limits = [
-                self.threshold * float(weight.dense()[mask].std()) for weight, mask in zip(weights, alive, strict=True)
-            ]
+            limits = [self.threshold * spread(w.dense()[mask]) for w, mask in zip(weights, alive, strict=True)]
             return [(s >= limit) & a for s, a, limit in zip(scores, alive, limits, strict=True)]
         ranked = [torch.where(a, s.to(a.device), -1.0) for s, a in zip(scores, alive, strict=True)]
         if not self.across:
@@ -74,6 +72,11 @@ def as_run(view: View, pieces: list[Weight]) -> tuple[View, list[Weight]]:
     seen = View(factored_twin(view.network), view.plain, view.example, view.progress)
     by_path = {weight.path: weight for weight in seen.all_weights}
     return seen, [by_path[piece.path] for piece in pieces]
+
+
+def spread(values: Tensor) -> float:
+    """The standard deviation; of a single value, which has none, its size."""
+    return float(values.std() if values.numel() > 1 else values.abs().sum())
 
 
 def still_there(weight: Weight) -> Tensor:

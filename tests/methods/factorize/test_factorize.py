@@ -15,6 +15,7 @@ from cortado.forms.low_rank import LowRank
 from cortado.forms.quantized import Quantized
 from cortado.lowering.factors import factored
 from cortado.method import Method
+from cortado.methods.factorize import factorize
 from cortado.methods.factorize.cp import FactorizeCp, decompose, outer_sum
 from cortado.methods.factorize.followers import Follower, followers
 from cortado.methods.factorize.jaderberg import FactorizeJaderberg
@@ -22,8 +23,10 @@ from cortado.methods.factorize.nonlinear import FactorizeNonlinear, Fit
 from cortado.methods.factorize.predict import FactorizePredict, by_distance, telling
 from cortado.methods.factorize.response import FactorizeResponse
 from cortado.methods.factorize.svd import FactorizeSvd
-from cortado.methods.factorize.tucker import FactorizeTucker
+from cortado.methods.factorize.targets import find_targets
+from cortado.methods.factorize.tucker import FactorizeTucker, pair_cut
 from cortado.methods.factorize.vbmf import vbmf_rank
+from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.profile import profile
 from cortado.network.signals import patches
@@ -451,3 +454,76 @@ def test_followers_are_told_from_what_works_in_place_or_serves_others() -> None:
     assert found["early"] == Follower(None, relu=True)
     assert found["late"] == Follower(network.before, relu=True)
     assert found["one"] == found["two"] == Follower()
+
+
+def test_a_basis_is_fitted_to_the_filters_where_they_are_not_separable():
+    weight = random(20, 6, 3, 3)
+    errors = []
+    for rounds in (0, 4):
+        view, task = layered(weight)
+        FactorizeJaderberg(kind=1, rank=2, fit="filters", rounds=rounds).apply(view, task)
+        errors.append(float((view.network[0].weight.detach() - weight).norm()))
+    assert errors[1] < 0.97 * errors[0]
+
+
+def test_larger_cores_cost_more():
+    """64 -> 64 channels: (56, 63) costs more than (56, 64), as its first 1 x 1 kernel does not pay yet."""
+    view, _ = layered(random(64, 64, 3, 3))
+    (target,) = find_targets(view, "*")
+    cut = pair_cut(target)
+    costs = [cut.cost(rank) for rank in range(1, len(cut.energies) + 1)]
+    assert costs == sorted(set(costs))
+    assert bool((cut.energies > 0).all()) and float(cut.energies.sum()) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@every_method
+def test_networks_of_other_floats_are_factored_in_a_type_that_will_do(name, dtype):
+    view, task, plain = problem()
+    data = Data(task.calibration.inputs.to(dtype), task.calibration.targets)
+    task, plain = Task(data, data, data, calibration=data), plain.to(dtype)
+    view = View(copy.deepcopy(plain), plain, task.example)
+    EVERY[name].apply(view, task)
+    assert {value.dtype for value in view.network.parameters()} == {dtype}
+    assert lost(view, plain, task) < (0.9 if "filters" in name or name == "svd" else 0.6)
+
+
+def test_layer_that_reads_too_much_is_fitted_to_its_filters_and_the_report_says_so(monkeypatch):
+    monkeypatch.setattr(factorize, "LARGEST_METRIC", 60)
+    view, task, _ = problem()
+    FactorizeTucker(keep=0.6).apply(view, task)
+    assert any("two reads too much" in note for note in view.notes) and not any("one reads" in n for n in view.notes)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "circular", "replicate"])
+def test_patches_at_the_border_are_padded_as_the_layer_pads(mode):
+    layer = nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode)
+    signal = random(5, 3, 6, 6)
+    rows = patches(layer, signal, 10_000, torch.Generator().manual_seed(0))
+    whole = layer(signal).movedim(1, -1).flatten(0, -2)
+    made = rows @ layer.weight.flatten(1).T + layer.bias
+    torch.testing.assert_close(made.sort(0).values, whole.sort(0).values, rtol=1e-4, atol=1e-4)
+
+
+class Tied(nn.Module):
+    """A head that shares its weight with the embedding, and was registered first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.inner, self.enter = nn.Linear(8, 12, bias=False), nn.Linear(8, 8), nn.Embedding(12, 8)
+        self.enter.weight = self.head.weight
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.inner(self.enter(numbers)))).mean(1)
+
+
+def test_weight_that_a_table_shares_stays_whole():
+    torch.manual_seed(4)
+    network = Tied().eval()
+    data = Data(torch.randint(0, 12, (24, 5)), torch.zeros(24, dtype=torch.long))
+    task = Task(data, data, data, calibration=data)
+    view = View(network, copy.deepcopy(network), data.inputs[:2])
+    FactorizeSvd(keep=0.5).apply(view, task)
+    assert form_of(network.head, "weight") is None and isinstance(form_of(network.inner, "weight"), LowRank)
+    PruneWeights(keep=0.5, by="taylor").apply(View(network, view.plain, data.inputs[:2]), task)
+    assert network.head.weight is not None and float((network.enter.weight == 0).float().mean()) == 0.5

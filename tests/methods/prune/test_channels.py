@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cortado
+from cortado.errors import BadNetwork
 from cortado.lowering.lower import dense
 from cortado.methods.prune.channels import PruneChannels, shares_of
 from cortado.methods.prune.heads import PruneHeads
@@ -240,3 +241,26 @@ def test_the_price_of_channels_in_a_recurrent_layer_has_both_its_matrices() -> N
     costs, whole = Costs(view, "multiply_adds"), multiply_adds_of(network, torch.randn(2, 5, 6))
     assert sum(cost for cost, _, _ in costs.parts) == pytest.approx(whole)
     assert [cost for cost, _, _ in costs.parts] == pytest.approx([whole * 6 / 22, whole * 16 / 22])
+
+
+def test_what_least_keeps_of_one_layer_the_others_give() -> None:
+    """All channels of the first layer are worth less than any of the second, and a quarter of them stays all the same."""
+    view = View(net(), net(), IMAGES[:2])
+    first, second = sorted(view.groups.free, key=lambda group: group.count)
+    method = PruneChannels(keep=0.5, across=True, least=0.25)
+    keeps = method.keeps(view, [first, second], [torch.rand(16), torch.rand(24) + 1])
+    assert len(keeps[first]) == 4 and len(keeps[second]) == 16
+
+
+def test_reader_called_without_a_batch_axis_is_refused_in_words() -> None:
+    class Apart(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 2, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            made = torch.relu(self.one(images))
+            return torch.stack([self.two(image).mean((1, 2)) for image in made])
+
+    with pytest.raises(BadNetwork, match="none can be told apart"):
+        cut(PruneChannels(keep=0.5, by="taylor"), Apart().eval())

@@ -16,6 +16,7 @@ from cortado.methods.prune.weights import PruneWeights, highest
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.methods.share.kmeans import ShareKmeans
 from cortado.network.view import View
+from cortado.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 
 
@@ -136,3 +137,11 @@ def test_factors_of_factors_are_pruned_and_what_was_dropped_stays_dropped():
     masks = [piece.form.mask for piece in pieces]
     assert sum(int(mask.sum()) for mask in masks) == round(0.3 * sum(mask.numel() for mask in masks))
     torch.testing.assert_close(factored(network)(tiny.example), network(tiny.example), rtol=1e-4, atol=1e-5)
+
+
+def test_threshold_of_a_single_weight_is_its_size():
+    network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
+    data = Data(torch.randn(8, 4), torch.zeros(8, 1))
+    view = View(network, network, data.inputs[:2])
+    PruneWeights(threshold=0.5, where="1.bias").apply(view, Task(data, data, data, calibration=data))
+    assert bool(form_of(network[1], "bias").mask.all())

@@ -1,0 +1,70 @@
+"""Sums: short bytes that stand for networks, data and recipes, so that a change is noticed."""
+
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from torch import nn
+
+from cortado.network.view import parameter_places
+from cortado.task import Data
+
+
+def identity(value: Any) -> Any:
+    """The same as JSON data, in which a network is its class with a sum of its values, and a function its name."""
+    if isinstance(value, dict):
+        return {str(key): identity(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [identity(inner) for inner in value]
+    if isinstance(value, nn.Module):
+        return [type(value).__name__, picture(value)[0].hex()]
+    return plain_data(value) if not callable(value) else getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def plain_data(value: Any) -> Any:
+    """The same with nothing but what JSON knows; a network or function becomes its name."""
+    if isinstance(value, dict):
+        return {str(key): plain_data(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_data(inner) for inner in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return type(value).__name__
+
+
+def sum_of_data(data: Data | None) -> bytes:
+    """A sum over samples in memory; of a Dataset over its length, first and last item."""
+    sums = blake2b(digest_size=16)
+    if data is not None:
+        whole = data if data.items is None else data.pick(torch.tensor([0, len(data) - 1]))
+        parts = whole.inputs if isinstance(whole.inputs, tuple) else (whole.inputs,)
+        for part in (*parts, whole.targets):
+            sums.update(repr((len(data), tuple(part.shape), str(part.dtype))).encode() + bytes_of(part))
+    return sums.digest()
+
+
+def bytes_of(value: torch.Tensor) -> bytes:
+    """The bytes of a tensor."""
+    return value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
+
+
+def picture(network: nn.Module) -> tuple[bytes, bytes]:
+    """Sums over the values, and over the forms that hold them."""
+    values, forms = blake2b(digest_size=16), blake2b(digest_size=16)
+    for name, value in network.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            continue
+        forms.update(repr((name, tuple(value.shape), str(value.dtype))).encode())
+        forms.update(bytes_of(value))
+    for weight in parameter_places(network):
+        values.update(bytes_of(weight.dense()))
+    return values.digest(), forms.digest()
+
+
+def matrices(network: nn.Module) -> bytes:
+    """A sum over the values of weights of two dimensions and more: moments are matched when these changed."""
+    sums = blake2b(digest_size=16)
+    for weight in parameter_places(network):
+        if len(weight.shape) >= 2 and weight.shape.numel():
+            sums.update(bytes_of(weight.dense()))
+    return sums.digest()

@@ -49,6 +49,7 @@ METHODS = {
     "Tucker, outputs": "factorize/tucker",
     "non-linear asymmetric, whole filters": "factorize/nonlinear",
     "non-linear asymmetric, columns and rows": "factorize/nonlinear chain=columns",
+    "non-linear asymmetric, CP": "factorize/nonlinear chain=cp",
 }
 TUNED = {
     "half_vgg": ("factorize/cp starts=1 sweeps=40", 0.38),

@@ -183,8 +183,8 @@ class Run:
                 break
             try:
                 note = json.loads(base.with_suffix(".json").read_text(encoding="utf8"))
-                other, row = note["key"] != key, Stage(**note["row"])
-                kept = {path: torch.tensor(rows) for path, rows in note["kept"].items()}
+                other, row = note["key"] != key or "kept" not in note, Stage(**note["row"])
+                kept = {path: torch.tensor(rows) for path, rows in note.get("kept", {}).items()}
             except (ValueError, KeyError, TypeError) as error:
                 raise BadFile(
                     f"compress: {base}.json is damaged ({error}). Delete the folder's stages and start anew."

@@ -93,7 +93,7 @@ class PruneChannels(Method):
         return [group for group in view.groups.free if not group.heads]
 
     def keeps(self, view: View, groups: list[Group], worth: list[Tensor]) -> dict[Group, Tensor]:
-        """Which units stay: the share is met exactly of channels, from below of a cost."""
+        """Which units stay: of channels as many as the share says, to rounding; of a cost no more than it."""
         if self.of == "channels":
             if not self.across:
                 self.leave_some(groups)

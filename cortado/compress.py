@@ -191,7 +191,7 @@ class Run:
                 ) from error
             if other:
                 self.warnings.append(
-                    f"stage {number + 1} in {self.folder} is of another run (recipe, network, data or seed): done anew"
+                    f"stage {number + 1} in {self.folder} is of another run (recipe, network, data, seed or version): done anew"
                 )
                 break
             self.rows.append(row)

@@ -16,24 +16,26 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             yield
     finally:
+        # Some modules do more than note the mode.
+        network.train(modes[0][1])
         for module, training in modes:
             module.training = training
 
 
 @contextlib.contextmanager
 def keeping_buffers(network: nn.Module) -> Iterator[None]:
-    """Buffers that run or are set anew meanwhile are the same tensors with the same values afterwards."""
+    """Buffers that run on or are set anew meanwhile are the same tensors with the same values afterwards."""
     kept = [
-        (module, name, buffer, buffer.detach().clone())
+        (module, name, buffer, None if buffer is None else buffer.detach().clone())
         for module in network.modules()
-        for name, buffer in module.named_buffers(recurse=False)
+        for name, buffer in module._buffers.items()
     ]
     try:
         yield
     finally:
         with torch.no_grad():
             for module, name, buffer, before in kept:
-                setattr(module, name, buffer)
+                module._buffers[name] = buffer
                 # An expanded buffer cannot be written to, by the network neither.
-                if not buffer.is_meta and not torch.equal(buffer, before):
+                if buffer is not None and before is not None and not buffer.is_meta and not torch.equal(buffer, before):
                     buffer.copy_(before)

@@ -87,3 +87,25 @@ def test_modes_and_buffers_come_back_when_the_network_fails() -> None:
         assert not torch.is_grad_enabled() and not network.training
         network(IMAGES[:, :2])
     assert network.training and not network.norm.training and float(network.calls) == 0
+
+
+class Forgetful(nn.Module):
+    """Deletes one buffer as it runs, and fills one that was nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(3, 2)
+        self.register_buffer("cache", torch.ones(2))
+        self.register_buffer("later", None)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        if "cache" in self._buffers:
+            del self.cache
+        self.later = torch.zeros(2)
+        return self.one(signal)
+
+
+def test_buffers_deleted_or_filled_meanwhile_come_back_as_buffers() -> None:
+    network = Forgetful()
+    trace(network, torch.ones(2, 3))
+    assert network.later is None and "cache" in network.state_dict() and "cache" not in network.__dict__

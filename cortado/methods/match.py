@@ -26,8 +26,8 @@ class Match(Method):
 
     Each batch norm gives every channel the mean and the variance that it gave in the network before the step: its
     stored statistics move. Where no norm follows a layer, its bias does, and the row scale where the form has one.
-    Nothing but floats changes, and a second time nothing at all. An unchanged network stays as it is, which re-estimating
-    batch norms from a few images would not achieve.
+    Nothing but floats changes; no deviation grows or shrinks more than fourfold at a time. An unchanged network stays as
+    it is, which re-estimating batch norms from a few images would not achieve.
     """
 
     images: int = knob(256, low=2, says="calibration samples that both networks see, in one batch")
@@ -154,11 +154,12 @@ def norm_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., None]
             return
         done.add(path)
         gain, shift, spread = numbers_of(layer)
-        spread = spread / ratio_of(wanted[1], normed(layer, got)[1])
+        variance = ((spread / ratio_of(wanted[1], normed(layer, got)[1])) ** 2 - layer.eps).clamp(min=0)
+        spread = (variance + layer.eps).sqrt()
         # A channel without a gain says its shift, whatever comes in.
         mean = got[0] - (wanted[0] - shift) * spread / torch.where(gain == 0, 1.0, gain)
         layer.running_mean.copy_(torch.where(gain == 0, layer.running_mean.double(), mean))
-        layer.running_var.copy_((spread**2 - layer.eps).clamp(min=0))
+        layer.running_var.copy_(variance)
 
     return hook
 

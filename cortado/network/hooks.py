@@ -1,5 +1,6 @@
 """Hooks: what a layer reads, handed over at each call."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -18,14 +19,20 @@ def before_call(layer: nn.Module, hook: Callable[[nn.Module, Any], Tensor | None
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if not given and not named:
             return None
-        changed = hook(layer, first_argument(given, named))
+        changed = hook(layer, first_argument(layer, given, named))
         if changed is None:
             return None
-        return ((changed, *given[1:]), named) if given else (given, {**named, next(iter(named)): changed})
+        return ((changed, *given[1:]), named) if given else (given, {**named, first_name(layer, named): changed})
 
     return layer.register_forward_pre_hook(called, with_kwargs=True)
 
 
-def first_argument(given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+def first_argument(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """The first of the arguments of a call, which has some."""
-    return given[0] if given else next(iter(named.values()))
+    return given[0] if given else named[first_name(layer, named)]
+
+
+def first_name(layer: nn.Module, named: dict[str, Any]) -> str:
+    """The name that comes first where the layer defines its forward, else in the call."""
+    first = next(iter(inspect.signature(layer.forward).parameters), "")
+    return first if first in named else next(iter(named))

@@ -111,6 +111,8 @@ class Sums:
         self.products: Any = 0.0
 
     def add(self, rows: Tensor) -> None:
+        if not len(rows):
+            return
         rows = rows if rows.dtype is torch.float64 else rows.float()
         if self.start is None:
             self.start = rows.mean(0)

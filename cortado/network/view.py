@@ -39,6 +39,11 @@ class Weight:
         return self.path.rpartition(".")[0]
 
     @property
+    def title(self) -> str:
+        """What a message calls it, in words that `where` knows."""
+        return self.path
+
+    @property
     def name(self) -> str:
         """Its name in the layer, "weight" mostly."""
         return self.places[0][1]
@@ -76,6 +81,10 @@ class Factor(Weight):
         path = f"{whole.layer_path}.{number}.{whole.name}".removeprefix(".")
         super().__init__(path, whole.places)
         self.whole, self.route = whole, route
+
+    @property
+    def title(self) -> str:
+        return f"a factor of {self.whole.path}"
 
     @property
     def layer_path(self) -> str:
@@ -209,7 +218,7 @@ class View:
         """Layers have only these of their outputs left, or have them in this order."""
         for path, kept in rows.items():
             before = self.kept.get(path)
-            self.kept[path] = kept if before is None else before[kept]
+            self.kept[path] = kept.cpu() if before is None else before[kept.cpu()]
 
     def forget(self) -> None:
         """The network has changed: what was found of it is found anew when asked for."""

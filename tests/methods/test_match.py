@@ -214,3 +214,20 @@ def test_units_in_another_order_get_the_moments_of_their_own():
     assert network[0].weight.shape == order.shape and not torch.equal(network[0].weight, order)
     Match().apply(view, tiny.task())
     torch.testing.assert_close(answers_of(network, tiny.example), before, rtol=1e-3, atol=1e-4)
+
+
+def test_channel_whose_norm_holds_hardly_any_variance_keeps_its_mean():
+    """The variance of a norm cannot fall below nothing, and the mean is what it gives with the variance it has."""
+    plain = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1)).eval()
+    with torch.no_grad():
+        plain[0].weight.fill_(1.0)
+        plain[1].running_var.zero_()
+    network = copy.deepcopy(plain)
+    with torch.no_grad():
+        network[0].weight.fill_(0.3)
+    inputs = 0.01 + 1e-4 * torch.randn(64, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    data = Data(inputs, torch.zeros(64, dtype=torch.long))
+    Match().apply(View(network, plain, inputs[:2], reference=plain), Task(data, data, data, calibration=data))
+    torch.testing.assert_close(
+        answers_of(network, inputs).mean(), answers_of(plain, inputs).mean(), rtol=1e-3, atol=1e-4
+    )

@@ -10,6 +10,7 @@ from cortado.methods.factorize.response import FactorizeResponse
 from cortado.methods.match import Match
 from cortado.methods.prune.channels import PruneChannels
 from cortado.methods.prune.weights import PruneWeights
+from cortado.network.hooks import before_call
 from cortado.network.view import View
 from cortado.scores.score import score
 from cortado.task import Data, Task
@@ -70,3 +71,20 @@ def test_methods_and_match_do_the_same(method) -> None:
         Match().apply(view, TASK)
         answers.append(network(IMAGES))
     torch.testing.assert_close(answers[1], answers[0])
+
+
+class Mix(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 3))
+
+    def forward(self, signal: Tensor, scale: Tensor) -> Tensor:
+        return scale * (signal @ self.weight.T)
+
+
+def test_the_signal_is_what_the_layer_names_first_not_the_call() -> None:
+    layer, seen = Mix(), []
+    handle = before_call(layer, lambda layer, signal: seen.append(signal) or signal * 2)
+    signal, scale = torch.ones(4, 3), torch.full((1,), 5.0)
+    assert layer(scale=scale, signal=signal)[0, 0].item() == 30.0 and seen[0] is signal
+    handle.remove()

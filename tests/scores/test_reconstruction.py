@@ -11,6 +11,7 @@ from cortado.errors import BadNetwork
 from cortado.methods.prune.channels import PruneChannels
 from cortado.network import elimination
 from cortado.network.elimination import RIDGE, problems
+from cortado.network.signals import Sums
 from cortado.network.view import View
 from cortado.scores.lasso import Lasso, descend, path
 from cortado.scores.reconstruction import Reconstruction
@@ -234,3 +235,13 @@ def test_signals_without_sound_moments_are_refused_in_words(score):
         network[0].weight.mul_(1e38)
     with pytest.raises(BadNetwork, match="no sound second moments"):
         score.of_units(groups, view, task)
+
+
+def test_a_batch_without_rows_says_nothing():
+    sums, rows = Sums(), torch.randn(50, 3, generator=torch.Generator().manual_seed(1)) + 7
+    for part in (rows[:0], rows[:20], rows[:0], rows[20:]):
+        sums.add(part)
+    torch.testing.assert_close(sums.moments().mean, rows.double().mean(0))
+    torch.testing.assert_close(
+        sums.moments().covariance, torch.cov(rows.double().T, correction=0), rtol=1e-4, atol=1e-5
+    )

@@ -106,7 +106,7 @@ def followers(view: View, paths: list[str]) -> dict[str, Follower]:
         return hook
 
     def normed(layer: Any, given: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
-        signal = first_argument(given, named)
+        signal = first_argument(layer, given, named)
         path = maker_of(watch.made, signal)
         if path is None:
             return

@@ -1,4 +1,4 @@
-"""Refit: move the factors of a weight until the layer's outputs, not its weights, are as close as they can be."""
+"""Refit: move the factors of a weight until the layer's outputs, or else its filters, are as close as they can be."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ def refit(
     rounds: int,
     steps: int = 12,
 ) -> list[Tensor]:
-    """Alternating least squares on outputs, as Jaderberg et al., 2014, fit to the data.
+    """Alternating least squares, on outputs as Jaderberg et al., 2014, fit to the data, or on filters.
 
     Least |rows (build(factors) - wanted) x|^2 in the mean, with `metric` (inputs, inputs) the second moments of what
     the layer sees and `rows` (outputs,) how much each output counts. In turn each factor moves to its best place

@@ -98,7 +98,7 @@ class PruneChannels(Method):
             if not self.across:
                 self.leave_some(groups)
                 return self.best(groups, worth, [self.keep] * len(groups))
-            return self.searched(lambda share: self.best(groups, worth, shares_of(worth, share)), Channels(groups))
+            return self.mildest(lambda share: self.best(groups, worth, shares_of(worth, share)), Channels(groups))
         costs = Costs(view, self.of)
         if not self.across:
             return self.searched(lambda share: self.best(groups, worth, [share] * len(groups)), costs)
@@ -116,15 +116,20 @@ class PruneChannels(Method):
                     "Raise keep or least, or leave it out with where."
                 )
 
-    def searched(self, at: Callable[[float], dict[Group, Tensor]], costs: "Costs | Channels") -> dict[Group, Tensor]:
+    def searched(self, at: Callable[[float], dict[Group, Tensor]], costs: Costs) -> dict[Group, Tensor]:
         """The mildest cut whose predicted cost is at most `keep`.  Raises BadValue when even the hardest is not."""
-        low, high = 0.0, 1.0
-        hardest = at(low)
+        hardest = at(0.0)
         if costs.share(hardest) > self.keep:
             raise BadValue(
                 f"{self.name()}: even with the least channels {costs.share(hardest):.1%} of the {self.of.replace('_', '-')} "
-                f"would stay, more than keep={self.keep:g}. Lower least (now {self.least:g}), or widen where."
+                f"would stay, more than keep={self.keep:g}. Lower least (now {self.least:g}) or multiple (now {self.multiple}), "
+                "or widen where."
             )
+        return self.mildest(at, costs)
+
+    def mildest(self, at: Callable[[float], dict[Group, Tensor]], costs: "Costs | Channels") -> dict[Group, Tensor]:
+        """The mildest cut within `keep`; where there is none, the hardest."""
+        low, high = 0.0, 1.0
         for _ in range(STEPS):
             middle = (low + high) / 2
             low, high = (middle, high) if costs.share(at(middle)) <= self.keep else (low, middle)

@@ -51,7 +51,7 @@ class PrunePositions(Method):
         for (piece, weight), mask, kept in zip(kernels, before, self.kept(ranked, alive), strict=True):
             if not bool(kept.any()):
                 raise BadValue(
-                    f"{self.name()}: nothing of {piece.path} would be left. Raise keep, or leave it out with where."
+                    f"{self.name()}: nothing of {piece.title} would be left. Raise keep, or leave it out with where."
                 )
             drop(piece, mask & filters(kept, weight))
 

@@ -42,7 +42,7 @@ class PruneWeights(Method):
         for weight, mask in zip(weights, self.masks(weights, scores, alive), strict=True):
             if not bool(mask.any()):
                 raise BadValue(
-                    f"{self.name()}: nothing of {weight.path} would be left. Raise keep, or leave it out with where."
+                    f"{self.name()}: nothing of {weight.title} would be left. Raise keep, or leave it out with where."
                 )
             drop(weight, mask)
 
@@ -70,8 +70,17 @@ def as_run(view: View, pieces: list[Weight]) -> tuple[View, list[Weight]]:
     if not any(isinstance(piece, Factor) for piece in pieces):
         return view, pieces
     seen = View(factored_twin(view.network), view.plain, view.example, view.progress)
-    by_path = {weight.path: weight for weight in seen.all_weights}
-    return seen, [by_path[piece.path] for piece in pieces]
+    # Both networks have the same tensors; a bias may belong to another layer there.
+    by_tensor = {id(tensor_of(weight)): weight for weight in seen.all_weights}
+    return seen, [by_tensor[id(tensor_of(piece))] for piece in pieces]
+
+
+def tensor_of(weight: Weight) -> Tensor:
+    """A tensor that belongs to this weight alone: the parameter, or the first one of its form."""
+    own = weight.layer._parameters.get(weight.name)
+    if own is not None and not isinstance(weight, Factor):
+        return own
+    return next(iter((*weight.form.parameters(), *weight.form.buffers())))
 
 
 def spread(values: Tensor) -> float:

@@ -264,3 +264,8 @@ def test_reader_called_without_a_batch_axis_is_refused_in_words() -> None:
 
     with pytest.raises(BadNetwork, match="none can be told apart"):
         cut(PruneChannels(keep=0.5, by="taylor"), Apart().eval())
+
+
+def test_as_few_as_least_and_multiple_allow_stay_where_the_share_is_smaller() -> None:
+    small = cut(PruneChannels(keep=0.1, across=True, multiple=8))
+    assert (small[0].out_channels, small[3].out_channels) == (8, 8)

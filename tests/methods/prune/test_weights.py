@@ -145,3 +145,12 @@ def test_threshold_of_a_single_weight_is_its_size():
     view = View(network, network, data.inputs[:2])
     PruneWeights(threshold=0.5, where="1.bias").apply(view, Task(data, data, data, calibration=data))
     assert bool(form_of(network[1], "bias").mask.all())
+
+
+def test_a_bias_beside_factors_is_pruned_with_them_and_messages_name_what_where_knows():
+    tiny = BY_NAME["mlp"]
+    network, _ = pruned(FactorizeSvd(keep=0.5), net="mlp")
+    PruneWeights(keep=0.5, by="taylor", where="0, *.bias").apply(View(network, tiny.make(), tiny.example), tiny.task())
+    assert isinstance(form_of(network[0], "bias"), Masked) and isinstance(factors(network[0])[0], Masked)
+    with pytest.raises(BadValue, match=r"a factor of 0\.weight"):
+        PruneWeights(keep=0.0, where="0").apply(View(network, tiny.make(), tiny.example), tiny.task())

@@ -132,7 +132,7 @@ def test_latency_limit_of_the_wrong_sort_is_refused(text):
 
 def test_limit_in_a_missing_runtime_is_refused_before_anything_runs(monkeypatch):
     monkeypatch.setattr(Onnxruntime, "available", lambda self: False)
-    with pytest.raises(MissingPackage, match=r"cortado\[onnx\]"):
+    with pytest.raises(MissingPackage, match=r"pip install -e '\.\[onnx\]'"):
         speed_wanted(("onnxruntime",), ())
 
 

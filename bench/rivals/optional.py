@@ -5,7 +5,7 @@ import warnings
 from types import ModuleType
 
 import torch
-from torch.library import Library
+from torch import library
 
 HOW = "python -m pip install --no-deps -c constraints.txt -r bench/requirements.txt"
 DETECTION_OPERATORS = ("nms", "qnms")
@@ -37,12 +37,12 @@ def declare(name: str) -> None:
     try:
         torch._C._get_schema(f"torchvision::{name}", "")
     except RuntimeError:
-        library = Library("torchvision", "FRAGMENT")
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        DECLARED.append(library)
+        fragment = library.Library("torchvision", "FRAGMENT")
+        fragment.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        DECLARED.append(fragment)
 
 
-DECLARED: list[Library] = []
+DECLARED: list[library.Library] = []
 """A declaration lives as long as its library."""
 
 

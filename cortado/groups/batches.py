@@ -66,7 +66,8 @@ class Comparison:
     def graphs(self, left: fx.Graph, right: fx.Graph, inside: bool = False) -> Following:
         """The numbers that follow; `inside` a part that is called as a whole there may be none."""
         found: Following = {}
-        for a, b in zip(left.nodes, right.nodes, strict=False):
+        # Each graph ends with its only output: of two lengths, an earlier node differs.
+        for a, b in zip(left.nodes, right.nodes, strict=True):
             self.twins[a] = b
             if (a.op, a.name if a.op == "placeholder" else a.target) != (
                 b.op, b.name if b.op == "placeholder" else b.target,

@@ -17,6 +17,7 @@ from cortado.errors import BadFile, BadNetwork, CortadoError, NothingChanged, St
 from cortado.file.accounting import layer_rows, pictures
 from cortado.file.artifact import decode, encode, load
 from cortado.file.whole import check_writable, write_whole
+from cortado.fingerprints import identity, matrices, picture, plain_data, sum_of_data
 from cortado.forms.form import Form
 from cortado.measure import mean_score, scores
 from cortado.method import Method
@@ -26,7 +27,6 @@ from cortado.progress import Progress, quiet
 from cortado.recipe import Recipe, read, stage_data
 from cortado.report import Compared, Line, Report, Stage, environment, notes_of, paired_interval
 from cortado.runtimes.speed import Speed, speed_wanted, with_speed
-from cortado.sums import identity, matrices, picture, plain_data, sum_of_data
 from cortado.task import Task
 
 

@@ -69,7 +69,7 @@ def moments(signal: Tensor, axis: int) -> Moments:
 
 
 def plain_moments(view: View, inputs: Any) -> dict[str, Moments]:
-    """For each norm and each product the moments of its output, at its first call; what a norm adds to itself aside.
+    """For each norm and product the moments of its output, at its first call; of a norm without what a subclass adds.
 
     A product that gives a single row has none.
     """

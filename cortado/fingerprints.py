@@ -1,4 +1,4 @@
-"""Sums: short bytes that stand for networks, data and recipes, so that a change is noticed."""
+"""Fingerprints: short bytes that stand for networks, data and recipes, so that a change is noticed."""
 
 from hashlib import blake2b
 from typing import Any

@@ -86,8 +86,8 @@ def find_targets(view: View, where: str) -> list[Target]:
         made = any(stands_for(weight.path) != weight.path for weight in taken)
         way_out = "Make parametrized ones plain first: torch's remove_parametrizations." if made else ""
         raise NothingChanged(
-            f"factorize: where={where!r} takes no linear layer or convolution without groups that is called. "
-            + (way_out or "cortado profile lists the layers.")
+            f"factorize: where={where!r} takes no linear layer, and no convolution without groups and padded "
+            "with zeros, that is called. " + (way_out or "cortado profile lists the layers.")
         )
     return list(found.values())
 

@@ -55,8 +55,11 @@ TUNED = {
     "half_vgg": ("factorize/cp starts=1 sweeps=40", 0.38),
     "resnet_56": ("factorize/cp starts=1 sweeps=40", 0.385),
 }
-TUNE = "tune epochs={epochs} rate=5e-4 teacher=0.7 average=0.3"
-EPOCHS = {"half_vgg": 2, "resnet_56": 1}
+TUNE = {
+    "half_vgg": "tune epochs=4 rate=1e-3 teacher=0.5 average=0.3",
+    "resnet_56": "tune epochs=1 rate=5e-4 teacher=0.7 average=0.3",
+}
+"""VGG-16 was tuned for 2 epochs at half the rate first: 1.2 points lost, 0.12 on the images that choices are made on."""
 
 
 def run() -> list[dict[str, Any]]:
@@ -147,7 +150,7 @@ def at_share(network: nn.Module, task: Task, line: str, share: float) -> Factori
 
 def tuned(name: str) -> dict[str, Any]:
     line, share = TUNED[name]
-    settings = [name, line, share, TUNE, EPOCHS[name]]
+    settings = [name, line, share, TUNE[name]]
     return kept(f"lowrank/tuned_{name}", settings, lambda: fresh_tuned(name))
 
 
@@ -156,7 +159,7 @@ def fresh_tuned(name: str) -> dict[str, Any]:
     clock, task, network = Clock(), cifar10.task(), NETWORKS[name]().eval()
     line, share = TUNED[name]
     method = at_share(network, task, line, share)
-    stages = [method, *read(TUNE.format(epochs=EPOCHS[name])).stages]
+    stages = [method, *read(TUNE[name]).stages]
     small, report = compress(network, task, stages, folder=CACHE / "lowrank" / f"run_{name}", resume=True)
     compared = report.verdict
     interval = "unknown" if compared.low is None else f"95 % interval {-compared.high:.2f} to {-compared.low:.2f}"

@@ -112,8 +112,7 @@ class Run:
             raise type(error)(f"{where}: {error}") from error
         check_changed(where, method, before, picture(network))
         following = self.recipe.stages[number + 1] if number + 1 < len(self.recipe.stages) else None
-        moved = loses_moments(method) and not method.keeps_moments
-        due = self.recipe.match and moved and not isinstance(following, Match)
+        due = self.recipe.match and loses_moments(method) and not isinstance(following, Match)
         if due and matrices(network) != products:
             Match().apply(view, self.task)
         body = encode(network, self.plain)

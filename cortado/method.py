@@ -35,11 +35,6 @@ class Method(ABC):
         "*", says="which weights: glob patterns of layers, 'not ...' leaves out; '*.bias' names parameters"
     )
 
-    @property
-    def keeps_moments(self) -> bool:
-        """Whether a lossy method has fitted the layers' outputs itself, so that moments are not matched after it."""
-        return False
-
     @abstractmethod
     def apply(self, view: View, task: Task) -> None:
         """Change the network that `view` shows."""

@@ -11,6 +11,8 @@ from cortado.compress import compress
 from cortado.errors import BadFile, NothingChanged, Stopped
 from cortado.file.artifact import load
 from cortado.measure import mean_score
+from cortado.methods.factorize.jaderberg import FactorizeJaderberg
+from cortado.methods.factorize.nonlinear import FactorizeNonlinear
 from cortado.methods.match import Match
 from cortado.methods.prune.channels import PruneChannels
 from cortado.methods.prune.weights import PruneWeights
@@ -83,10 +85,19 @@ def test_lower_is_better_scores_count_the_other_way(limit, met):
     assert report.met is met
 
 
-def test_moments_are_matched_after_every_lossy_stage_unless_the_recipe_says_no():
-    by_hand, _ = compress(NET.make(), NET.task(), [PruneWeights(keep=0.5), Match()])
-    by_itself, _ = compress(NET.make(), NET.task(), [PruneWeights(keep=0.5)])
-    without, _ = compress(NET.make(), NET.task(), {"match": False, "stages": [PruneWeights(keep=0.5)]})
+LOSSY = (
+    PruneWeights(keep=0.5),
+    FactorizeJaderberg(keep=0.3),
+    FactorizeNonlinear(keep=0.4),
+)
+"""The last two are fitted to the layers' outputs: least squares leave less variance than there was."""
+
+
+@pytest.mark.parametrize("method", LOSSY, ids=lambda one: one.name())
+def test_moments_are_matched_after_every_lossy_stage_unless_the_recipe_says_no(method):
+    by_hand, _ = compress(NET.make(), NET.task(), [method, Match()])
+    by_itself, _ = compress(NET.make(), NET.task(), [method])
+    without, _ = compress(NET.make(), NET.task(), {"match": False, "stages": [method]})
     assert not same(by_itself, without)
     example = NET.task().choice.inputs
     torch.testing.assert_close(by_hand(example), by_itself(example), rtol=1e-4, atol=1e-5)

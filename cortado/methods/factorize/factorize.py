@@ -111,11 +111,6 @@ class FactorizeFitted(FactorizeSeen):
     fit: str = knob("outputs", one_of=("outputs", "filters"), says="what is kept: the layer's outputs, or its filters")
     rounds: int = knob(4, low=0, says="rounds in which each factor is fitted once")
 
-    @property
-    def keeps_moments(self) -> bool:
-        # Least squares leave less variance than there was, rightly: what they cannot say would be noise.
-        return self.fit == "outputs"
-
     @abstractmethod
     def scheme(self) -> Scheme:
         """The chain of kernels that a layer becomes."""

@@ -40,10 +40,6 @@ class FactorizeNonlinear(Factorize):
     patches: int = knob(16384, low=1, says="positions that are looked at, over all samples")
     rounds: int = knob(8, low=1, says="rounds of fitting the factors and the auxiliary responses in turn")
 
-    @property
-    def keeps_moments(self) -> bool:
-        return True
-
     def suits(self, target: Target) -> bool:
         return SCHEMES[self.chain].suits(target) and target.flat.shape[1] <= LARGEST_METRIC
 

@@ -28,7 +28,7 @@ from cortado.progress import Terminal, quiet
 from cortado.recipe import read as read_recipe
 from cortado.report import read_report
 from cortado.runtimes.by_layer import time_layers
-from cortado.runtimes.compare import TOLERANCE, check_tolerance
+from cortado.runtimes.compare import check_tolerance
 from cortado.runtimes.export import export
 from cortado.runtimes.file_bench import bench_file
 from cortado.runtimes.folder import check_target
@@ -115,18 +115,19 @@ def compress_command(
 @click.option("--runtime", default="onnxruntime", show_default=True, help="onnxruntime, openvino, torch_eager ...")
 @click.option("--out", required=True, help="Folder for the files; it appears whole or not at all.")
 @click.option(
-    "--tolerance", default=TOLERANCE, show_default=True, help="Largest difference, as a share of the largest output."
+    "--tolerance", type=float, help="Largest difference, as a share of the largest output; 0.001, in integers 0.1."
 )
 @click.option("--merge", is_flag=True, help="Layers that read one input become one product and a split.")
 @click.option(
     "--gather", is_flag=True, help="Convolutions multiply only the columns that are left, if few are; time it."
 )
 @in_words
-def export_command(job: str, runtime: str, out: str, tolerance: float, merge: bool, gather: bool) -> None:
+def export_command(job: str, runtime: str, out: str, tolerance: float | None, merge: bool, gather: bool) -> None:
     """Write the network of JOB, or of a bundle, for a runtime; its outputs are compared with PyTorch's first."""
     (target,) = installed([runtime])
     check_target(Path(out))
-    check_tolerance(tolerance)
+    if tolerance is not None:
+        check_tolerance(tolerance)
     network, task = network_of(job)
     row = export(network, task, target, out, tolerance=tolerance, merge=merge, gather=gather)
     click.echo(

@@ -18,7 +18,7 @@ from cortado.file.accounting import layer_rows, pictures
 from cortado.file.artifact import decode, encode, load
 from cortado.file.whole import check_writable, write_whole
 from cortado.fingerprints import identity, matrices, picture, plain_data, sum_of_data
-from cortado.forms.form import Form
+from cortado.fitting import Fitting
 from cortado.measure import mean_score, scores
 from cortado.method import Method
 from cortado.methods.match import Match
@@ -39,7 +39,7 @@ def compress(
     folder: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
-    forms: Sequence[type[Form]] = (),
+    forms: Sequence[type[Fitting]] = (),
     runtimes: Sequence[str] = (),
     batches: Sequence[int] = (1,),
     threads: int = 1,
@@ -80,7 +80,7 @@ class Run:
     limits: tuple[Limit, ...]
     folder: str | Path | None
     progress: Progress
-    forms: Sequence[type[Form]] = ()
+    forms: Sequence[type[Fitting]] = ()
     speed: Speed = field(default_factory=Speed)
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class Run:
             Match().apply(view, self.task)
         body = encode(network, self.plain)
         # What goes on is what the file gives back: every stage is proved, and a resumed run takes the same way.
-        used = {type(part) for part in network.modules() if isinstance(part, Form)}
+        used = {type(part) for part in network.modules() if isinstance(part, Fitting)}
         network = decode(body, self.plain, [*used, *self.forms])
         self.rows.append(self.measured(network, method, len(body), time.perf_counter() - start, view.notes))
         self.keep(number, body)

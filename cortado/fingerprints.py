@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from cortado.network.view import parameter_places
+from cortado.signals.signal import sites
 from cortado.task import Data
 
 
@@ -49,7 +50,7 @@ def bytes_of(value: torch.Tensor) -> bytes:
 
 
 def picture(network: nn.Module) -> tuple[bytes, bytes]:
-    """Sums over the values, and over the forms that hold them."""
+    """Sums over the values of weights and what rounds signals, and over the forms that hold them."""
     values, forms = blake2b(digest_size=16), blake2b(digest_size=16)
     for name, value in network.state_dict().items():
         if not isinstance(value, torch.Tensor):
@@ -58,6 +59,9 @@ def picture(network: nn.Module) -> tuple[bytes, bytes]:
         forms.update(bytes_of(value))
     for weight in parameter_places(network):
         values.update(bytes_of(weight.dense()))
+    for place, signal in sites(network).items():
+        values.update(repr((place, type(signal).__qualname__, signal.spec())).encode())
+        values.update(b"".join(bytes_of(part) for part in signal.parts().values()))
     return values.digest(), forms.digest()
 
 

@@ -39,3 +39,9 @@ def instruction_sets() -> tuple[str, ...]:
         return ()
     flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
     return tuple(dict.fromkeys(name for flag, name in FLAGS.items() if flag in flags))
+
+
+def processor_saturates() -> bool:
+    """Whether integer products run over here: before VNNI, x86 adds pairs of products of 8 bits in 16."""
+    known = instruction_sets()
+    return "AVX2" in known and "VNNI" not in known and "AMX" not in known

@@ -84,6 +84,10 @@ class Exported:
     difference: float
     same_top: float | None
     samples: int
+    integer_share: float | None = None
+    """Of the multiply-adds, what runs in whole numbers; None for a network in floats, or where the runtime does not tell."""
+    float_layers: tuple[str, ...] = ()
+    """The layers of a rounded network that it computes in floats all the same."""
 
 
 @dataclass(frozen=True)

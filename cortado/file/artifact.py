@@ -1,9 +1,10 @@
 """Artifact: the compressed network as one compact file - save and load, bit for bit.
 
-    "CRTD" | version | fingerprint 8 | edits (version 2) | schemas | records, one an entry of the plain network | CRC-32
+    "CRTD" | version | fingerprint 8 | edits (versions 2, 3) | roundings (3) | schemas | records, one an entry | CRC-32
 
 Numbers are 7 bits a byte. Only what differs from the plain network is described: a record says which schema holds
-the entry, the sizes that changed, and the coded streams; edits what a cut changed besides. No names, no code, no pickle.
+the entry, the sizes that changed, and the coded streams; edits what a cut changed besides; roundings what rounds the
+signals between layers. No names, no code, no pickle.
 """
 
 import copy
@@ -29,16 +30,19 @@ from cortado.file.edits import (
     write_edits,
 )
 from cortado.file.entries import Entry, check_classes, entries_of, fingerprint, held_at, put
+from cortado.file.roundings import Roundings, put_roundings, read_roundings, roundings_of, write_roundings
 from cortado.file.schema import Schema, read_schema, schema_of, write_schema
 from cortado.file.streams import Place, Stream, decode_form, encode_form
 from cortado.file.tensors import decode_plain, encode_plain
 from cortado.file.whole import read_bytes, write_whole
 from cortado.file.wire import Cursor, varint
+from cortado.fitting import Fitting
 from cortado.forms.dense import Dense
 from cortado.forms.form import Form
+from cortado.signals.signal import Signal
 
-MAGIC, PLAIN_VERSION, VERSION = b"CRTD", 1, 2
-"""A file without edits is of the first version."""
+MAGIC, PLAIN_VERSION, EDITED, ROUNDED = b"CRTD", 1, 2, 3
+"""The first version has neither edits nor roundings, the second has edits; so the oldest reader that can is served."""
 FLOAT_STREAM = 7
 """Stands in the place of a codec's number for streams of floats."""
 Plain = nn.Module | Callable[[], nn.Module]
@@ -60,6 +64,7 @@ class Contents:
 
     fingerprint: bytes
     edits: Edits
+    roundings: Roundings
     schemas: tuple[Schema, ...]
     records: tuple[Record, ...]
     size_bytes: int
@@ -87,7 +92,7 @@ def encode(network: nn.Module, plain: Plain, codec: str = "smallest") -> bytes:
     ]
     wanted = [None if form is None else schema_of(form) for form in forms]
     schemas = list(dict.fromkeys(schema for schema in wanted if schema is not None))
-    body = head_of(mark, edits) + varint(len(schemas))
+    body = head_of(mark, edits, roundings_of(network, base)) + varint(len(schemas))
     for schema in schemas:
         body += write_schema(schema)
     coded = in_parallel(
@@ -102,10 +107,11 @@ def encode(network: nn.Module, plain: Plain, codec: str = "smallest") -> bytes:
     return bytes(body + zlib.crc32(body).to_bytes(4, "little"))
 
 
-def head_of(mark: bytes, edits: Edits) -> bytearray:
+def head_of(mark: bytes, edits: Edits, roundings: Roundings) -> bytearray:
     """The file down to its schemas."""
-    version = VERSION if edits else PLAIN_VERSION
-    return bytearray(MAGIC + bytes([version]) + mark + (write_edits(edits) if edits else b""))
+    version = ROUNDED if roundings else EDITED if edits else PLAIN_VERSION
+    head = MAGIC + bytes([version]) + mark + (write_edits(edits) if version > PLAIN_VERSION else b"")
+    return bytearray(head + (write_roundings(roundings) if roundings else b""))
 
 
 def in_parallel(work: Callable[[Any], Any], pieces: Iterable[Any]) -> list[Any]:
@@ -137,23 +143,26 @@ def record_head(schema: int, before: torch.Size, after: torch.Size, name: str) -
     return head
 
 
-def read(body: bytes, forms: Sequence[type[Form]] = ()) -> Contents:
+def read(body: bytes, own: Sequence[type[Fitting]] = ()) -> Contents:
     """Take a file apart without decoding its streams.  Raises BadFile: not ours, cut short, altered, newer."""
     if len(body) < len(MAGIC) + 14 or body[: len(MAGIC)] != MAGIC:
         raise BadFile("file: this is not a .cortado file (it does not begin with CRTD). Make one with cortado.save.")
     version = body[len(MAGIC)]
-    if version not in (PLAIN_VERSION, VERSION):
-        raise BadFile(f"file: it is of version {version}, this reader knows versions 1 to {VERSION}. Update cortado.")
+    if not PLAIN_VERSION <= version <= ROUNDED:
+        raise BadFile(f"file: it is of version {version}, this reader knows versions 1 to {ROUNDED}. Update cortado.")
     if zlib.crc32(body[:-4]) != int.from_bytes(body[-4:], "little"):
         raise BadFile("file: the checksum is wrong: the file was cut short or altered. Fetch or make it again.")
     cursor = Cursor(body[:-4])
     cursor.take(len(MAGIC) + 1)
-    mark, edits = cursor.take(8), read_edits(cursor) if version == VERSION else Edits()
+    mark = cursor.take(8)
+    edits = read_edits(cursor, wanted=version == EDITED) if version > PLAIN_VERSION else Edits()
+    forms, signals = [one for one in own if issubclass(one, Form)], [one for one in own if issubclass(one, Signal)]
+    roundings = read_roundings(cursor, signals) if version == ROUNDED else Roundings()
     schemas = tuple(read_schema(cursor, forms) for _ in range(cursor.number(cursor.left)))
     records = []
     while cursor.left:
         records.append(read_record(cursor, schemas))
-    return Contents(mark, edits, schemas, tuple(records), len(body))
+    return Contents(mark, edits, roundings, schemas, tuple(records), len(body))
 
 
 def read_record(cursor: Cursor, schemas: tuple[Schema, ...]) -> Record:
@@ -183,7 +192,7 @@ def read_stream(cursor: Cursor, part: str) -> Stream:
     return Stream(part, None if head % 8 == FLOAT_STREAM else head % 8, cursor.take(head // 8))
 
 
-def decode(body: bytes, plain: Plain, forms: Sequence[type[Form]] = ()) -> nn.Module:
+def decode(body: bytes, plain: Plain, forms: Sequence[type[Fitting]] = ()) -> nn.Module:
     """The network that a file holds, made from a copy of `plain`.  Raises BadFile, WrongNetwork."""
     contents = read(body, forms)
     network = copy.deepcopy(plain) if isinstance(plain, nn.Module) else plain_network(plain)
@@ -198,11 +207,13 @@ def decode(body: bytes, plain: Plain, forms: Sequence[type[Form]] = ()) -> nn.Mo
     if len(contents.records) != len(entries):
         raise BadFile(f"file: {len(contents.records)} records for {len(entries)} tensors. The file is damaged.")
     values = in_parallel(lambda pair: decode_record(*pair), zip(contents.records, entries, strict=True))
+    plain_paths = [path for path, _ in network.named_modules()]
     put_out(network, edits.removed)
     modules = dict(network.named_modules())
     for entry, value in zip(entries, values, strict=True):
         put(modules, entry, value)
     edits.set_numbers()
+    put_roundings(network, plain_paths, contents.roundings)
     return network.eval()
 
 
@@ -239,10 +250,11 @@ def save(network: nn.Module, path: str | Path, plain: Plain, codec: str = "small
     return len(body)
 
 
-def load(path: str | Path, plain: Plain, forms: Sequence[type[Form]] = ()) -> nn.Module:
+def load(path: str | Path, plain: Plain, forms: Sequence[type[Fitting]] = ()) -> nn.Module:
     """The network that the file at `path` holds, in eval mode, bit for bit as it was saved.
 
-    `plain` is the network it was compressed from, or its maker; its weights do not matter. `forms` are form classes of
-    your own. Raises BadFile when the file is missing, damaged or not ours, WrongNetwork when `plain` is another one.
+    `plain` is the network it was compressed from, or its maker; its weights do not matter. `forms` are classes of
+    your own that hold weights or round signals. Raises BadFile when the file is missing, damaged or not ours,
+    WrongNetwork when `plain` is another one.
     """
     return decode(read_bytes(path), plain, forms)

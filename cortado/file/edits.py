@@ -104,8 +104,8 @@ def read_ascending(cursor: Cursor, before: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def read_edits(cursor: Cursor) -> Edits:
-    """The edits at the cursor.  Raises BadFile when there are none, or more than a network has modules for."""
+def read_edits(cursor: Cursor, wanted: bool = True) -> Edits:
+    """The edits at the cursor.  Raises BadFile when they are `wanted` and there are none, or more than modules."""
     start, module = cursor.at, -1
     removed, loose, numbers = read_ascending(cursor, 0), read_ascending(cursor, -1), []
     for _ in range(cursor.number(cursor.left)):
@@ -113,9 +113,9 @@ def read_edits(cursor: Cursor) -> Edits:
         for _ in range(some(cursor)):
             rank += 1 + cursor.number(MOST)
             numbers.append((module, rank, cursor.number(MOST)))
-    check = cursor.take(2)
+    check = cursor.take(2) if removed or loose or numbers else b""
     made = Edits(removed, loose, tuple(numbers), check, cursor.at - start)
-    if not made:
+    if not made and wanted:
         raise BadFile(f"file: it announces edits and has none. {DAMAGED}")
     return made
 

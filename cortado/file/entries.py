@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
+from cortado.fitting import Fitting, own_modules
 from cortado.forms.form import Form
 from cortado.forms.hold import form_of, held_names, hold, plain_class
 from cortado.layers.widths import match_widths
+from cortado.signals.signal import Signal
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,9 @@ def entries_of(plain: nn.Module) -> list[Entry]:
     places: dict[int, list[tuple[str, str]]] = {}
     tensors: dict[int, tuple[Tensor, bool]] = {}
     for path, layer in plain.named_modules():
-        if held_names(layer) or isinstance(layer, Form):
-            raise BadNetwork(
-                f"file: {path or 'the network'} of the plain network is held in a form. Pass the network as it came."
-            )
+        if held_names(layer) or isinstance(layer, Fitting):
+            what = "rounds a signal" if isinstance(layer, Signal) else "is held in a form"
+            raise BadNetwork(f"file: {path or 'the network'} of the plain network {what}. Pass the network as it came.")
         own = [(name, value, True) for name, value in layer._parameters.items() if value is not None]
         own += [
             (name, value, False)
@@ -98,11 +99,10 @@ def check_classes(network: nn.Module, plain: nn.Module, removed: Sequence[str]) 
                 f"file: {path or 'the network'} is {type(layer).__name__} in the plain network, got {found}. "
                 "Pass the plain network this one was made from; layers put in by hand cannot be stored."
             )
-    in_forms = {id(part) for layer in mine.values() if isinstance(layer, Form) for part in layer.modules()}
-    for path, layer in mine.items():
+    for path, layer in own_modules(network).items():
         before = theirs.get(path)
         more = tensor_names(layer) - (set() if before is None else tensor_names(before))
-        if more and id(layer) not in in_forms:
+        if more:
             raise BadNetwork(
                 f"file: {path or 'the network'} has {min(more)}, which the plain network has not. "
                 "Only tensors of the plain network can be stored: give it one too, or fold nothing into this one."

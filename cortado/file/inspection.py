@@ -27,17 +27,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A file taken apart.  Bytes of the pieces, `overhead_bytes` and `edits_bytes` add up to `size_bytes`.
+    """A file taken apart.  Bytes of the pieces, of what is `besides` and `overhead_bytes` add up to `size_bytes`.
 
-    Edits are what changed besides tensors; `edits` says in words what they are, "" where there are none.
+    Besides tensors a file may say what a cut changed, and what rounds signals: words and bytes of each.
     """
 
     size_bytes: int
     overhead_bytes: int
     fingerprint: str
     pieces: tuple[Piece, ...]
-    edits: str = ""
-    edits_bytes: int = 0
+    besides: tuple[tuple[str, int], ...] = ()
 
     def text(self) -> str:
         """A table for people."""
@@ -51,8 +50,7 @@ class Inspection:
             lines.append(
                 f"{piece.name:<{width}}  {shape or 'scalar':<18} {piece.form:<20} {piece.size_bytes:>9,} {share:>7}  {streams}"
             )
-        if self.edits:
-            lines.append(f"{self.edits:<{width + 40}} {self.edits_bytes:>9,}")
+        lines += [f"{words:<{width + 40}} {size_bytes:>9,}" for words, size_bytes in self.besides]
         lines.append(f"{'header, schemas, checksum':<{width + 40}} {self.overhead_bytes:>9,}")
         return "\n".join(lines)
 
@@ -75,10 +73,10 @@ def inspect(path: str | Path, plain: Plain | None = None) -> Inspection:
             for s in record.streams
         )
         pieces.append(Piece(names[number], shape, form, record.size_bytes, streams))
-    used = sum(piece.size_bytes for piece in pieces)
-    edits, total = contents.edits, contents.size_bytes
-    head = total - used - edits.size_bytes
-    return Inspection(total, head, contents.fingerprint.hex(), tuple(pieces), edits.text(), edits.size_bytes)
+    besides = tuple((part.text(), part.size_bytes) for part in (contents.edits, contents.roundings) if part)
+    used = sum(piece.size_bytes for piece in pieces) + sum(size_bytes for _, size_bytes in besides)
+    total = contents.size_bytes
+    return Inspection(total, total - used, contents.fingerprint.hex(), tuple(pieces), besides)
 
 
 def labels(contents: Contents, plain: Plain | None) -> tuple[list[str], list[tuple[int, ...] | None]]:

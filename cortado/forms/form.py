@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from cortado.fitting import Fitting
 
 FLOATS, INTEGERS, MASK, FORM = "floats", "integers", "mask", "form"
 
@@ -13,7 +15,7 @@ Arrays = dict[str, Any]
 """What a form is made of: names to tensors or to forms inside it."""
 
 
-class Form(nn.Module):
+class Form(Fitting):
     """Holds one weight and gives it back.  Float parts are Parameters, so tuning keeps the form.
 
     A form is described for the file by small facts (`spec`), arrays (`parts`: float tensors, integer tensors, bool

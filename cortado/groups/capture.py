@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from cortado.errors import BadNetwork
+from cortado.fitting import own_modules
 from cortado.forms.form import Form
 from cortado.forms.hold import PREFIX, form_of, held_names, plain_class
+from cortado.signals.signal import SIDES, drop_signal
 from cortado.task import to_device
 
 
@@ -40,7 +42,7 @@ class Captured:
 
 
 def plain_twin(network: nn.Module) -> nn.Module:
-    """The same modules around the same tensors, without forms: a held weight is an empty tensor of its shape.
+    """The same modules around the same tensors, without fittings: a held weight is an empty tensor of its shape.
 
     Nothing of the network is copied, and nothing done to the twin reaches it.
     """
@@ -56,6 +58,9 @@ def plain_twin(network: nn.Module) -> nn.Module:
     for mine, theirs in zip(network_layers(network), network_layers(twin), strict=True):
         for name in held_names(mine):
             release_as(theirs, name, empty[id(form_of(mine, name))])
+        for side in SIDES:
+            # Rounding changes no axis.
+            drop_signal(theirs, side)
     return twin.eval()
 
 
@@ -71,9 +76,8 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def network_layers(network: nn.Module) -> list[nn.Module]:
-    """Every module that is not (inside) a form."""
-    inside = {id(part) for module in network.modules() if isinstance(module, Form) for part in module.modules()}
-    return [module for module in network.modules() if id(module) not in inside]
+    """Every module that its author wrote."""
+    return list(own_modules(network).values())
 
 
 def release_as(layer: nn.Module, name: str, value: nn.Parameter) -> None:

@@ -13,6 +13,7 @@ from cortado.forms.form import Form
 from cortado.forms.hold import form_of, hold
 from cortado.forms.low_rank import LowRank, compose
 from cortado.layers.low_rank import low_rank_of
+from cortado.signals.signal import INPUT, OUTPUT, put_signal, signal_at
 
 Sizes = tuple[int, ...]
 
@@ -72,6 +73,11 @@ def chain_of(layer: nn.Module) -> Chain | None:
     give_bias(layer, made[-1])
     chain = Chain(*made).train(layer.training)
     chain.outer_groups = form.groups
+    # What is rounded on its way into the layer or out of it still is.
+    for side, end in ((INPUT, chain[0]), (OUTPUT, chain[-1])):
+        signal = signal_at(layer, side)
+        if signal is not None:
+            put_signal(end, side, signal)
     return chain
 
 

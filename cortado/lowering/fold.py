@@ -1,5 +1,6 @@
 """Fold: a batch norm becomes part of the convolution, linear layer or transposed convolution before it."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-def fold_norms(network: nn.Module, example: Any) -> tuple[str, ...]:
-    """Fold every batch norm that can be folded, in place, and give their paths.
+def fold_norms(network: nn.Module, example: Any, apart: Collection[str] = ()) -> tuple[str, ...]:
+    """Fold every batch norm that can be folded, in place, and give their paths; layers at `apart` take none in.
 
     Folded is a norm in eval mode whose only input is the output of a layer of `MAKERS`, where each of the two runs
     once and nothing else reads that output.  The layer gets new parameters of its own, so a weight that it shares
@@ -28,7 +29,7 @@ def fold_norms(network: nn.Module, example: Any) -> tuple[str, ...]:
     Raises BadNetwork when the network fails on the example.
     """
     heard = listen(network, example)
-    makers = {id(layer): layer for layer in network.modules() if is_maker(layer)}
+    makers = {id(layer): layer for path, layer in network.named_modules() if is_maker(layer) and path not in apart}
     giver = {id(made): layer for key, layer in makers.items() for made in heard.made.get(key, [])}
     folded = []
     for path, norm in list(network.named_modules()):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from cortado.errors import BadNetwork
+from cortado.lowering.integers import tidy
 from cortado.network.trace import device_of, moved, tensors_in, undisturbed
 
 LINE = re.compile(r'File "([^"]+)", line (\d+)')
@@ -77,7 +78,10 @@ def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.
     shapes = batch_shapes(network, parts) if any_batch else None
     try:
         with undisturbed(network), quietly():
-            return torch.export.export(network, parts, dynamic_shapes=shapes)
+            program = torch.export.export(network, parts, dynamic_shapes=shapes)
+            tidy(program.graph)
+            program.graph_module.recompile()
+            return program
     except Exception as error:
         raise BadNetwork(refusal(network, error)) from error
 

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from cortado.errors import BadNetwork
+from cortado.errors import BadNetwork, BadValue
 from cortado.groups.answers import difference
 from cortado.lowering.factors import factored
 from cortado.lowering.fold import fold_norms
 from cortado.lowering.graph import graph_of
 from cortado.lowering.horizontal import merge_siblings
+from cortado.lowering.integers import emit, weight_codes
 from cortado.lowering.positions import gather_positions
 from cortado.network.gradients import released
 from cortado.network.trace import call_with, device_of, moved, tensors_in, undisturbed
+from cortado.signals.signal import OUTPUT, give_signals, sites, take_signals, unrounded
 
 TOLERANCE = 1e-4
 """Above this share of the largest output, rounding of float32 does not explain a difference any more."""
@@ -37,26 +39,36 @@ def lowered(
     folded into the layers before them. With `gather`, convolutions that lost most of their columns gather the others,
     which is faster in torch (see positions.py). With `merge`, siblings that read one input become one product and a
     split, and the result is a graph module (see horizontal.py for `pad_kernels`). Outputs are compared on the example:
-    they differ by rounding, about 1e-7 of the largest output in float32.
+    they differ by rounding, about 1e-7 of the largest output in float32; rounded signals pass as they are meanwhile, and become
+    quantize operators at the end (see integers.py).
     Raises BadNetwork when they differ by more than 1e-4, or eight steps of a coarser type of floats, or when the network fails
     on the example.
     """
+    rounded = sites(network)
+    if rounded and (gather or merge):
+        raise BadValue("lowering: a network with rounded signals runs in integers. Leave gather and merge out.")
     copy = dense(network)
+    taken = take_signals(copy)
     if fold:
-        fold_norms(copy, example)
+        # What is rounded before a norm cannot go into it.
+        fold_norms(copy, example, {path for path, side in taken if side == OUTPUT})
     if gather:
         gather_positions(copy, example)
     copy = copy.requires_grad_(False)
     if merge:
         graph = graph_of(copy, example)
         copy = graph if merge_siblings(graph, pad_kernels) else copy
-    wanted = outputs(network, example)
+    with unrounded(network):
+        wanted = outputs(network, example)
     far, tolerance = difference(outputs(copy, example), wanted), rounding(wanted)
     if not far <= tolerance:
         raise BadNetwork(
             f"lowering: outputs of {type(network).__name__} changed by {far:.2g} of the largest one when it was rewritten "
             f"to run fast; at most {tolerance:g} is rounding. Pass fold=False, gather=False, merge=False, and tell us."
         )
+    if rounded:
+        give_signals(copy, taken)
+        emit(copy, example, weight_codes(factored(network)))
     return copy
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
-from cortado.forms.form import Form
+from cortado.fitting import Fitting
 from cortado.forms.hold import held_names
 from cortado.layers.passing import Passing
 from cortado.network.trace import call_with, device_of, moved, tensors_in, undisturbed
@@ -64,16 +64,16 @@ def keeping_shape(network: nn.Module, example: Any) -> list[str]:
 
 
 def is_composed(layer: nn.Module) -> bool:
-    """Whether a module has modules inside, forms aside, and does more than to call one after another."""
-    inside = [child for child in layer.children() if not isinstance(child, Form)]
-    return bool(inside) and not isinstance(layer, Form) and type(layer).forward is not nn.Sequential.forward
+    """Whether a module has modules inside, fittings aside, and does more than to call one after another."""
+    inside = [child for child in layer.children() if not isinstance(child, Fitting)]
+    return bool(inside) and not isinstance(layer, Fitting) and type(layer).forward is not nn.Sequential.forward
 
 
 def has_matrix(layer: nn.Module) -> bool:
     """Whether a module owns a parameter of two dimensions or more, held or not."""
     shapes = [p.shape for p in layer.parameters(recurse=False)]
     shapes += [layer._modules[f"held_{name}"].shape for name in held_names(layer)]  # type: ignore[union-attr, misc]
-    return not isinstance(layer, Form) and any(len(shape) > 1 for shape in shapes)
+    return not isinstance(layer, Fitting) and any(len(shape) > 1 for shape in shapes)
 
 
 def matrices_in(layer: nn.Module) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from cortado.errors import BadValue
-from cortado.forms.form import Form
+from cortado.fitting import own_modules
 from cortado.forms.low_rank import LowRank
 from cortado.layers.kinds import kind_of
 from cortado.layers.low_rank import low_rank_of
@@ -177,9 +177,7 @@ def layers_of(network: nn.Module, traced: Trace) -> list[tuple[str, nn.Module, l
     ran: dict[int, Call] = {}
     for call in traced.calls:
         ran.setdefault(id(call.layer), call)
-    inside_forms = {id(part) for form in network.modules() if isinstance(form, Form) for part in form.modules()}
-    passed = inside_forms | set(ran)
-    idle = {path: part for path, part in network.named_modules() if id(part) not in passed}
+    idle = {path: part for path, part in own_modules(network).items() if id(part) not in ran}
     owned: dict[int, list[nn.Module]] = {key: [call.layer] for key, call in ran.items()}
     for call in ran.values():
         if kind_of(call.layer) is not None:

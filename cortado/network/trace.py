@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cortado.errors import BadNetwork, BadValue
 from cortado.evaluating import evaluating, keeping_buffers
+from cortado.fitting import inside_fittings
 from cortado.forms.form import Form
 
 Shape = tuple[int, ...]
@@ -130,9 +131,8 @@ class Recorder(TorchDispatchMode):
         self.stack: list[OpenCall] = []
         self.decoding = 0
         self.forms = [module for module in network.modules() if isinstance(module, Form)]
-        inside_forms = {id(module) for form in self.forms for module in form.modules()}
-        self.layers = [module for module in network.modules() if id(module) not in inside_forms]
-        self.inside_forms = inside_forms
+        self.inside_fittings = inside_fittings(network)
+        self.layers = [module for module in network.modules() if id(module) not in self.inside_fittings]
         self.paths: dict[int, list[str]] = {}
         for path, module in network.named_modules(remove_duplicate=False):
             self.paths.setdefault(id(module), []).append(path)
@@ -203,9 +203,9 @@ class Recorder(TorchDispatchMode):
         )
 
     def is_layer(self, module: nn.Module) -> bool:
-        """Whether a module owns a weight or has no modules inside, forms aside."""
+        """Whether a module owns a weight or has no modules inside, fittings aside."""
         owns = next(module.parameters(recurse=False), None) is not None
-        return owns or all(id(child) in self.inside_forms for child in module.children())
+        return owns or all(id(child) in self.inside_fittings for child in module.children())
 
 
 def device_of(network: nn.Module) -> torch.device | None:

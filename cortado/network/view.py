@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
+from cortado.fitting import own_modules
 from cortado.forms.form import Form
 from cortado.forms.hold import PREFIX, form_of, held_names, hold, plain_form
 from cortado.forms.low_rank import LowRank
@@ -124,12 +125,7 @@ def routes_of(form: Form) -> list[tuple[str, ...]]:
 def parameter_places(network: nn.Module) -> list[Weight]:
     """Every parameter of a network, held or not, tied ones once, in the order of its modules."""
     found: dict[int, Weight] = {}
-    inside_forms: set[int] = {
-        id(part) for module in network.modules() if isinstance(module, Form) for part in module.modules()
-    }
-    for path, layer in network.named_modules():
-        if id(layer) in inside_forms:
-            continue
+    for path, layer in own_modules(network).items():
         for name in layer_parameters(layer):
             held = form_of(layer, name)
             key = id(layer._parameters[name] if held is None else held)

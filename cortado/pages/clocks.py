@@ -14,11 +14,16 @@ READING = (
 
 
 def exported_text(row: Exported, score_name: str, unit: str) -> str:
-    """How the file agrees with PyTorch, in a line."""
+    """How the file agrees with PyTorch, in a line; for a network in integers, how much of it runs so."""
+    whole = ""
+    if row.integer_share is not None:
+        shown = ", ".join(row.float_layers[:5]) + (" ..." if len(row.float_layers) > 5 else "")
+        rest = f"; in floats: {shown}" if row.float_layers else ""
+        whole = f". In integers: {words.percent(row.integer_share, 1)} of the multiply-adds{rest}"
     return (
         f"{row.runtime}: {score_name} {words.quantity(row.score, unit)} in the runtime, "
         f"{words.quantity(row.torch_score, unit)} in PyTorch; same top-1 {words.percent(row.same_top, 2)}; largest "
-        f"difference {row.difference:.1e} of the largest output, on {row.samples:,} samples"
+        f"difference {row.difference:.1e} of the largest output, on {row.samples:,} samples{whole}"
     )
 
 

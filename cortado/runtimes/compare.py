@@ -11,15 +11,20 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cortado.errors import BadValue, CortadoError, OutputsDiffer
+from cortado.forms.quantized import Quantized
 from cortado.groups.answers import difference
 from cortado.lowering.lower import lowered
+from cortado.machine import processor_saturates
 from cortado.measure import outputs_of, scored
 from cortado.network.trace import tensors_in, undisturbed
 from cortado.runtimes.runtime import Running, Runtime, Session
+from cortado.signals.signal import sites
 from cortado.task import Data, Score
 
 TOLERANCE = 1e-3
 """Share of the largest output by which a float32 file may differ from PyTorch."""
+INTEGER_TOLERANCE = 0.1
+"""The same for a file in integers: a value on the edge of a step falls on either side, and later layers carry that on."""
 MOST_LAYERS = 60
 
 
@@ -74,6 +79,11 @@ def same_top(found: Any, wanted: Any) -> float | None:
     return float(same.flatten(1).double().mean(1).sum()) if same.dim() > 1 else float(same.sum())
 
 
+def default_tolerance(network: nn.Module) -> float:
+    """How far a file of this network may be from it."""
+    return INTEGER_TOLERANCE if sites(network) else TOLERANCE
+
+
 def check_tolerance(tolerance: float) -> None:
     """Raises BadValue for what no difference can be compared with."""
     if not 0 <= tolerance < math.inf:
@@ -88,8 +98,18 @@ def check(agreement: Agreement, tolerance: float, runtime: Runtime, network: nn.
     where = f" It begins at {layer}." if layer else " No single layer does it alone."
     raise OutputsDiffer(
         f"{runtime.name()}: outputs differ from PyTorch's by {agreement.difference:.2g} of the largest output on "
-        f"{agreement.samples} samples; at most {tolerance:g} is allowed.{where} "
+        f"{agreement.samples} samples; at most {tolerance:g} is allowed.{where}{saturation(network)} "
         "Nothing was written. Try another runtime, or allow more with --tolerance."
+    )
+
+
+def saturation(network: nn.Module) -> str:
+    """A likely cause, where there is one: before VNNI, processors add pairs of products in 16 bits, which run over."""
+    wide = any(isinstance(form, Quantized) and form.codes.abs().max() > 64 for form in network.modules())
+    if not sites(network) or not wide or not processor_saturates():
+        return ""
+    return (
+        " Weights of 8 bits run over on this processor, which has no VNNI: round them to 7 (quantize/weights bits=7)."
     )
 
 

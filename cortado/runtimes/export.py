@@ -12,7 +12,8 @@ from cortado.machine import instruction_sets, processor_name
 from cortado.measure import outputs_of
 from cortado.network.trace import moved
 from cortado.report import Exported
-from cortado.runtimes.compare import TOLERANCE, Agreement, check, check_tolerance, compare
+from cortado.runtimes.compare import Agreement, check, check_tolerance, compare, default_tolerance
+from cortado.runtimes.coverage import Coverage, coverage
 from cortado.runtimes.folder import whole_folder, write_facts
 from cortado.runtimes.runtime import Running, Runtime, Session, float_types, type_name
 from cortado.task import Data, Score, Task
@@ -25,7 +26,7 @@ def export(
     folder: str | Path,
     *,
     data: Data | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     merge: bool = False,
     gather: bool = False,
 ) -> Exported:
@@ -33,10 +34,11 @@ def export(
 
     The network is lowered (see lowering/lower.py; `merge` its siblings, `gather` the columns that are left of convolutions),
     takes any batch, and is compared with itself in PyTorch on `data` (the task's choice data): outputs within `tolerance`
-    of the largest one, score, same top-1.
+    of the largest one (by default 0.001, for a network in integers 0.1), score, same top-1.
     Raises MissingPackage, BadNetwork for what cannot be traced or is not known to the runtime, OutputsDiffer, and BadValue
     for a folder that cannot be written or a tolerance below 0.
     """
+    tolerance = default_tolerance(network) if tolerance is None else tolerance
     check_tolerance(tolerance)
     data = task.choice if data is None else data
     with whole_folder(Path(folder)) as partial:
@@ -45,16 +47,18 @@ def export(
 
 def export_into(
     folder: Path, network: nn.Module, example: Any, runtime: Runtime, data: Data, score: Score | None,
-    tolerance: float = TOLERANCE, merge: bool = False, gather: bool = False,
+    tolerance: float | None = None, merge: bool = False, gather: bool = False,
 ) -> tuple[Path, Exported]:  # fmt: skip
     """The same into an empty folder that exists; gives the main file too."""
+    tolerance = default_tolerance(network) if tolerance is None else tolerance
     runtime.require()
     runtime.require_floats(network, example)
     file = runtime.lower(lowered(network, example, merge=merge, gather=gather), example, folder)
     agreement = compare(own_session(runtime, file, network, example), network, data, score)
     inputs, _ = next(data.batches(8))
     check(agreement, tolerance, runtime, network, inputs)
-    row = row_of(agreement, runtime, sum(part.stat().st_size for part in folder.iterdir()))
+    size_bytes = sum(part.stat().st_size for part in folder.iterdir())
+    row = row_of(agreement, runtime, size_bytes, coverage(runtime, file, network, example))
     write_facts(folder, facts(row, file, tolerance, score))
     return file, row
 
@@ -80,11 +84,12 @@ def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) 
     return session
 
 
-def row_of(agreement: Agreement, runtime: Runtime, size_bytes: int) -> Exported:
+def row_of(agreement: Agreement, runtime: Runtime, size_bytes: int, found: Coverage | None) -> Exported:
     """What was found of one runtime's file."""
     return Exported(
         runtime.name(), runtime.version(), size_bytes, agreement.score, agreement.torch_score,
         agreement.difference, agreement.same_top, agreement.samples,
+        None if found is None else found.share, () if found is None else found.float_layers,
     )  # fmt: skip
 
 
@@ -99,6 +104,8 @@ def facts(row: Exported, file: Path, tolerance: float, score: Score | None) -> d
         "largest_difference_share": row.difference,
         "tolerance_share": tolerance,
         "same_top_share": row.same_top,
+        "integer_share_of_multiply_adds": row.integer_share,
+        "float_layers": list(row.float_layers),
         "score": None if score is None else f"{score.name} in {score.unit}",
         "score_in_runtime": row.score,
         "score_in_torch": row.torch_score,

@@ -1,13 +1,16 @@
-"""ONNX Runtime: the network as an .onnx file of opset 20, made by torch's own exporter."""
+"""ONNX Runtime: the network as an .onnx file."""
 
+import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadFile, BadNetwork
-from cortado.lowering.graph import exported, quietly
+from cortado.errors import BadFile
+from cortado.lowering.graph import exported
+from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.runtime import Port, Runtime
 
 DTYPES = {
@@ -15,8 +18,6 @@ DTYPES = {
     "tensor(int64)": torch.int64, "tensor(int32)": torch.int32, "tensor(int8)": torch.int8,
     "tensor(uint8)": torch.uint8, "tensor(bool)": torch.bool,
 }  # fmt: skip
-LARGEST_FILE_BYTES = 1_500_000_000
-"""An .onnx file holds at most 2 GB; weights of larger networks lie beside it."""
 
 
 class OnnxSession:
@@ -43,6 +44,11 @@ class OnnxSession:
         return tuple(torch.from_numpy(value) for value in self.session.run(None, given))
 
 
+INTEGER_STEPS = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
+MARK = re.compile(r"_token_\d+$")
+"""What ONNX Runtime appends to the name of a step that it has rewritten."""
+
+
 class Onnxruntime(Runtime):
     """ONNX Runtime on the processor, in the precision of the file."""
 
@@ -53,15 +59,19 @@ class Onnxruntime(Runtime):
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
-        program = exported(network, example)
-        weight_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
-        try:
-            with quietly():
-                made: Any = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True)
-                made.save(folder / "net.onnx", external_data=weight_bytes > LARGEST_FILE_BYTES)
-        except Exception as error:
-            raise BadNetwork(refused(network, error)) from error
-        return folder / "net.onnx"
+        return write_onnx(network, exported(network, example), folder / "net.onnx", self.name())
+
+    def integer_layers(self, file: Path) -> frozenset[str]:
+        import onnx
+        import onnxruntime
+
+        with tempfile.TemporaryDirectory() as folder:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4
+            options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+            onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            steps = onnx.load(options.optimized_model_filepath).graph.node
+        return frozenset(MARK.sub("", step.name) for step in steps if step.op_type in INTEGER_STEPS)
 
     def load(self, file: Path, threads: int) -> OnnxSession:
         self.require()
@@ -71,21 +81,3 @@ class Onnxruntime(Runtime):
             return OnnxSession(file, threads)
         except Exception as error:
             raise BadFile(f"onnxruntime: {file} cannot be loaded ({type(error).__name__}: {error}).") from error
-
-
-def name_batch(made: Any, program: torch.export.ExportedProgram) -> None:
-    """Let the axis of any length be called batch instead of s31."""
-    symbols = [str(symbol) for symbol in program.range_constraints]
-    if len(symbols) == 1:
-        made.rename_axes({symbols[0]: "batch"})
-
-
-def refused(network: nn.Module, error: Exception) -> str:
-    """Which operator ONNX lacks, in a sentence."""
-    text = " ".join(str(part) for part in (error, error.__cause__) if part)
-    lines = [line.strip() for line in text.splitlines() if "No ONNX function found" in line or "torch.ops" in line]
-    first = lines[0] if lines else next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return (
-        f"onnxruntime: {type(network).__name__} cannot be written as ONNX: {type(error).__name__}: {first[:300]} "
-        "Replace that operator by others, or try another runtime."
-    )

@@ -1,5 +1,6 @@
 """OpenVINO: the network as an .xml file with its weights in a .bin file beside it, run in float32."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.graph import exported, quietly
+from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.runtime import Port, Runtime
+from cortado.signals.signal import sites
 
 
 class OpenvinoSession:
@@ -36,6 +39,14 @@ class OpenvinoSession:
         return tuple(torch.from_numpy(np.array(found[place])) for place in range(len(self.compiled.outputs)))
 
 
+PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+
+
+def told(value: Any) -> str:
+    """A fact about a step as text."""
+    return str(value.value if hasattr(value, "value") else value)
+
+
 class Openvino(Runtime):
     """OpenVINO on the processor, in float32."""
 
@@ -50,14 +61,28 @@ class Openvino(Runtime):
 
         program = exported(network, example)
         try:
-            with quietly():
-                model = openvino.convert_model(program)
+            with quietly(), tempfile.TemporaryDirectory() as scratch:
+                # Its reader of PyTorch graphs does not know codes with one scale a channel; its reader of ONNX does.
+                source: Any = program
+                if sites(network):
+                    source = write_onnx(network, program, Path(scratch) / "net.onnx", self.name())
+                model = openvino.convert_model(source)
                 # The converter leaves every axis open; all but the batch are known, and known ones run faster.
                 model.reshape(dict(enumerate(input_shapes(program))))
                 openvino.save_model(model, folder / "net.xml", compress_to_fp16=False)
+        except BadNetwork:
+            raise
         except Exception as error:
             raise BadNetwork(refused(network, error)) from error
         return folder / "net.xml"
+
+    def integer_layers(self, file: Path) -> frozenset[str]:
+        found: set[str] = set()
+        for step in OpenvinoSession(file, 1).compiled.get_runtime_model().get_ordered_ops():
+            facts = {key: told(value) for key, value in step.get_rt_info().items()}
+            if facts.get("layerType") in PRODUCTS and facts.get("runtimePrecision") in ("i8", "u8"):
+                found.update(facts.get("originalLayersNames", "").split(","))
+        return frozenset(found)
 
     def load(self, file: Path, threads: int) -> OpenvinoSession:
         self.require()

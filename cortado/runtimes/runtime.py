@@ -102,6 +102,10 @@ class Runtime(ABC):
     def load(self, file: Path, threads: int) -> Session:
         """Make a file ready to run with `threads` threads.  Raises MissingPackage; BadFile for no such file."""
 
+    def integer_layers(self, file: Path) -> frozenset[str] | None:
+        """The paths of the layers whose products it computes in whole numbers; None when it does not tell."""
+        return None
+
 
 def float_types(network: nn.Module, example: Any) -> list[torch.dtype]:
     """The types of floats that parameters, buffers and the example have, each once."""

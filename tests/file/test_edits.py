@@ -113,9 +113,10 @@ def test_bytes_of_edits_are_counted(tmp_path):
     size_bytes = save(small, tmp_path / "net.cortado", plain)
     for known in (None, plain):
         shown = inspect(tmp_path / "net.cortado", known)
-        assert shown.edits == "2 modules removed"
-        assert shown.edits_bytes == len(write_edits(read((tmp_path / "net.cortado").read_bytes()).edits)) == 7
-        assert sum(piece.size_bytes for piece in shown.pieces) + shown.overhead_bytes + shown.edits_bytes == size_bytes
+        ((words, used),) = shown.besides
+        assert words == "2 modules removed"
+        assert used == len(write_edits(read((tmp_path / "net.cortado").read_bytes()).edits)) == 7
+        assert sum(piece.size_bytes for piece in shown.pieces) + shown.overhead_bytes + used == size_bytes
         assert "2 modules removed" in shown.text()
     rows = {row.path: row for row in layer_rows(small, plain)}
     assert list(rows) == list(plain.state_dict())

@@ -1,0 +1,178 @@
+"""Roundings: how the file keeps what rounds a network's signals - which layers, which side, and a few numbers each.
+
+Modules go by their place in the plain network's order, as in edits; all steps stand in one stream, and so do all zeros.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import cortado.signals
+from cortado.errors import BadFile, BadNetwork, BadValue
+from cortado.file.floats import decode_floats, encode_floats
+from cortado.file.plane import Coded, decode_plane, encode_plane
+from cortado.file.wire import Cursor, varint
+from cortado.signals.signal import SIDES, Signal, put_signal, sites
+
+MOST = 2**24
+DAMAGED = "The file is damaged."
+
+
+@dataclass(frozen=True)
+class Roundings:
+    """Sites (module, side) in order, for each which rounding serves it, and the roundings."""
+
+    places: tuple[tuple[int, int], ...] = ()
+    serves: tuple[int, ...] = ()
+    signals: tuple[Signal, ...] = ()
+    size_bytes: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.places)
+
+    def text(self) -> str:
+        """For people: "31 signals rounded: 31 affine"."""
+        kinds = [type(signal).__name__.lower() for signal in self.signals]
+        return f"{len(self.places)} signals rounded: " + ", ".join(
+            f"{kinds.count(k)} {k}" for k in dict.fromkeys(kinds)
+        )
+
+
+def roundings_of(network: nn.Module, plain: nn.Module) -> Roundings:
+    """What rounds the signals of a network made from `plain`.  Raises BadNetwork for layers that `plain` has not."""
+    order = {path: number for number, (path, _) in enumerate(plain.named_modules())}
+    found = sites(network)
+    strange = next((path for path, _ in found if path not in order), None)
+    if strange is not None:
+        raise BadNetwork(
+            f"file: a signal of {strange} is rounded, a layer that the plain network has not. Round the plain network's own."
+        )
+    by_place = sorted(((order[path], SIDES.index(side)), signal) for (path, side), signal in found.items())
+    signals = list(dict.fromkeys(signal for _, signal in by_place))
+    return Roundings(
+        tuple(place for place, _ in by_place),
+        tuple(signals.index(signal) for _, signal in by_place),
+        tuple(signal.settle() for signal in signals),
+    )
+
+
+def signal_key(kind: type[Signal]) -> bytes:
+    """Two bytes that stand for a class of roundings: from the name of its file, or module and class for a user's own."""
+    own = kind.__module__.startswith("cortado.signals.")
+    name = kind.__module__.rpartition(".")[2] if own else f"{kind.__module__}:{kind.__name__}"
+    return blake2b(name.encode(), digest_size=2).digest()
+
+
+@lru_cache(maxsize=1)
+def own_signals() -> dict[bytes, type[Signal]]:
+    """The roundings of cortado/signals, one a file, by key."""
+    found: dict[bytes, type[Signal]] = {}
+    for info in pkgutil.iter_modules(cortado.signals.__path__):
+        module = importlib.import_module(f"cortado.signals.{info.name}")
+        kind = getattr(module, "".join(word.capitalize() for word in info.name.split("_")), None)
+        if isinstance(kind, type) and issubclass(kind, Signal) and kind is not Signal:
+            found[signal_key(kind)] = kind
+    return found
+
+
+def write_roundings(roundings: Roundings) -> bytes:
+    """Sites, which rounding serves each, the kinds of roundings, which kind each is, and their numbers kind by kind."""
+    flat = [number * len(SIDES) + side for number, side in roundings.places]
+    kinds = list(dict.fromkeys(kind_of(signal) for signal in roundings.signals))
+    body = varint(len(flat)) + varint(len(roundings.signals)) + varint(len(kinds))
+    body += numbers(np.diff(flat, prepend=0)) + numbers(np.array(roundings.serves))
+    for kind, facts in kinds:
+        body += signal_key(kind) + b"".join(varint(fact) for fact in facts)
+    body += numbers(np.array([kinds.index(kind_of(signal)) for signal in roundings.signals]))
+    for chosen in kinds:
+        parts = [signal.parts() for signal in roundings.signals if kind_of(signal) == chosen]
+        for name in chosen[0].floats:
+            coded = encode_floats(np.array([float(part[name]) for part in parts], dtype=np.float32))
+            body += varint(len(coded)) + coded
+        for name in chosen[0].integers:
+            body += numbers(np.array([int(part[name]) for part in parts]))
+    return body
+
+
+def kind_of(signal: Signal) -> tuple[type[Signal], tuple[int, ...]]:
+    """The class of a rounding, with its facts."""
+    spec = signal.spec()
+    return type(signal), tuple(spec[fact] for fact in signal.facts)
+
+
+def numbers(values: np.ndarray) -> bytes:
+    """Whole numbers as a stream with its codec and length."""
+    coded = encode_plane(values.astype(np.int32))
+    return varint(len(coded.body) * 8 + coded.codec) + coded.body
+
+
+def read_numbers(cursor: Cursor, count: int) -> list[int]:
+    """The inverse of `numbers`."""
+    head = cursor.number()
+    return [int(value) for value in decode_plane(Coded(head % 8, cursor.take(head // 8)), (count,))]
+
+
+def read_roundings(cursor: Cursor, known: Sequence[type[Signal]] = ()) -> Roundings:
+    """The roundings at the cursor; `known` are a user's own classes.  Raises BadFile."""
+    start = cursor.at
+    count, distinct, kind_count = (cursor.number(MOST) for _ in range(3))
+    if not 1 <= kind_count <= distinct <= count:
+        raise BadFile(f"file: it announces {distinct} roundings of {kind_count} kinds for {count} signals. {DAMAGED}")
+    flat, serves = np.cumsum(read_numbers(cursor, count)), read_numbers(cursor, count)
+    kinds = [read_kind(cursor, known) for _ in range(kind_count)]
+    chosen = read_numbers(cursor, distinct)
+    rising = flat[0] >= 0 and bool((np.diff(flat) > 0).all())
+    if not rising or sorted(set(serves)) != list(range(distinct)) or set(chosen) != set(range(kind_count)):
+        raise BadFile(f"file: what it says of rounded signals contradicts itself. {DAMAGED}")
+    made: dict[int, Signal] = {}
+    for number, (kind, spec) in enumerate(kinds):
+        mine = [place for place, one in enumerate(chosen) if one == number]
+        made |= dict(zip(mine, read_signals(cursor, kind, spec, len(mine)), strict=True))
+    places = tuple((int(place) // len(SIDES), int(place) % len(SIDES)) for place in flat)
+    return Roundings(places, tuple(serves), tuple(made[number] for number in range(distinct)), cursor.at - start)
+
+
+def read_kind(cursor: Cursor, known: Sequence[type[Signal]]) -> tuple[type[Signal], dict[str, int]]:
+    """A class of roundings with its facts."""
+    key = cursor.take(2)
+    kind = (own_signals() | {signal_key(own): own for own in known}).get(key)
+    if kind is None:
+        raise BadFile(
+            f"file: it rounds signals in a way that is not known here (key {key.hex()}). "
+            "Pass the class, load(..., forms=[MySignal]), or update cortado."
+        )
+    return kind, {fact: cursor.number(MOST) for fact in kind.facts}
+
+
+def read_signals(cursor: Cursor, kind: type[Signal], spec: dict[str, int], count: int) -> list[Signal]:
+    """`count` roundings of one kind."""
+    columns: dict[str, list[Tensor]] = {}
+    for name in kind.floats:
+        column = decode_floats(cursor.take(cursor.number()), np.dtype(np.float32), count)
+        columns[name] = [torch.tensor([value]) for value in column.tolist()]
+    for name in kind.integers:
+        columns[name] = [torch.tensor([value]) for value in read_numbers(cursor, count)]
+    try:
+        return [kind.from_parts(spec, {name: column[row] for name, column in columns.items()}) for row in range(count)]
+    except BadValue as error:
+        raise BadFile(f"file: {error} {DAMAGED}") from error
+
+
+def put_roundings(network: nn.Module, plain_paths: Sequence[str], roundings: Roundings) -> None:
+    """Round signals of a network made from a plain one whose modules have these paths.  Raises BadFile."""
+    modules = dict(network.named_modules())
+    for (number, side), which in zip(roundings.places, roundings.serves, strict=True):
+        layer = modules.get(plain_paths[number]) if number < len(plain_paths) else None
+        if layer is None:
+            raise BadFile(f"file: it rounds a signal of module {number}, which is not there. {DAMAGED}")
+        try:
+            put_signal(layer, SIDES[side], roundings.signals[which])
+        except BadNetwork as error:
+            raise BadFile(f"file: {error} {DAMAGED}") from error

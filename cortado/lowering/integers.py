@@ -1,0 +1,197 @@
+"""Integers: rounded signals and weights as the operators that runtimes turn into integer arithmetic.
+
+Signals become a quantize and a dequantize operator, weights codes of 8 bits behind a dequantize operator. Runtimes fuse
+them with the product, sum or average between; what only moves values is put between two of the same, which is exact.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.ao.quantization.fx._decomposed  # noqa: F401 - defines the operators
+from torch import Tensor, fx, nn
+
+from cortado.forms.form import Form
+from cortado.forms.hold import form_of, held_names, hold
+from cortado.forms.masked import Masked
+from cortado.forms.quantized import Quantized
+from cortado.network.flow import PRODUCT, Flow, flow_of
+from cortado.network.rounding import on_grid
+from cortado.signals.affine import Affine
+from cortado.signals.signal import PREFIX, sites
+
+operators: Any = torch.ops.quantized_decomposed
+aten = torch.ops.aten
+QUANTIZE, DEQUANTIZE = operators.quantize_per_tensor.default, operators.dequantize_per_tensor.default
+MOVES = {
+    aten.max_pool2d.default, aten.max_pool2d_with_indices.default, aten.view.default, aten.reshape.default,
+    aten.flatten.using_ints, aten.slice.Tensor, aten.select.int, aten.permute.default, aten.transpose.int,
+    aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.cat.default, aten.pad.default,
+    aten.constant_pad_nd.default, aten.contiguous.default, aten.clone.default, aten.dropout.default,
+    aten.upsample_nearest2d.vec, aten.pixel_shuffle.default, aten.unflatten.int,
+}  # fmt: skip
+"""Operators that only move values, or take some of them; padding adds zeros, which every grid has."""
+NARROW = 8
+"""Bits of the whole numbers that runtimes compute with."""
+
+
+class Emitted(nn.Module):
+    """A rounded signal as two operators.  Grids of fewer than 8 bits lie at the start of one of 8."""
+
+    def __init__(self, signal: Affine) -> None:
+        super().__init__()
+        self.step, self.zero, self.top = float(signal.size.detach()), int(signal.zero), signal.top
+        self.clipped = (-self.zero * self.step, (self.top - self.zero) * self.step) if signal.width < NARROW else None
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self.clipped is not None:
+            values = values.clamp(*self.clipped)
+        settings = (self.step, self.zero, 0, 2**NARROW - 1, torch.uint8)
+        return operators.dequantize_per_tensor(operators.quantize_per_tensor(values, *settings), *settings)
+
+
+class Codes(Quantized):
+    """Codes of 8 bits that say themselves what they are to an exporter."""
+
+    def dense(self) -> Tensor:
+        zeros = torch.zeros(len(self.scale), dtype=torch.int64, device=self.scale.device)
+        return operators.dequantize_per_channel(self.codes, self.scale.detach(), zeros, 0, -127, 127, torch.int8)
+
+
+def codes_of(form: Form | None) -> Tensor | None:
+    """The weight as whole numbers of 8 bits, 0 for zero, if its form has such; scales are found anew."""
+    if isinstance(form, Quantized):
+        codes = form.codes.int() - (0 if form.zero is None else form.spread(form.zero).int())
+        small = codes.numel() > 0 and int(codes.min()) >= -128 and int(codes.max()) <= 127
+        return codes.to(torch.int8) if small else None
+    if isinstance(form, Masked):
+        kept = codes_of(form.kept)
+        if kept is not None:
+            whole = torch.zeros(form.shape, dtype=torch.int8, device=kept.device)
+            whole[form.mask] = kept
+            return whole
+    return None
+
+
+def weight_codes(network: nn.Module) -> dict[str, Tensor]:
+    """The codes of every layer whose weight has some, by path."""
+    layers = ((path, layer) for path, layer in network.named_modules() if "weight" in held_names(layer))
+    found = {path: codes_of(form_of(layer, "weight")) for path, layer in layers}
+    return {path: codes for path, codes in found.items() if codes is not None}
+
+
+def regridded(codes: Tensor, weight: Tensor) -> Codes | None:
+    """The codes with one scale a row at which they are `weight`, which a norm may have been folded into; None if none fit."""
+    rows, values = codes.flatten(1).float(), weight.flatten(1)
+    largest = rows.abs().argmax(1, keepdim=True)
+    at, real = rows.gather(1, largest)[:, 0], values.gather(1, largest)[:, 0]
+    dead = (at == 0) | (real == 0)
+    scale = torch.where(dead, torch.ones_like(real), real / torch.where(dead, torch.ones_like(at), at))
+    # A norm with a negative gain turns a row around; a step is never negative.
+    turned = torch.where(dead[:, None], torch.zeros_like(rows), rows * scale.sign()[:, None])
+    if (
+        not torch.allclose(turned * scale.abs()[:, None], values, rtol=1e-5, atol=1e-12)
+        or int(turned.abs().max()) > 127
+    ):
+        return None
+    return Codes(turned.reshape(codes.shape).to(torch.int8), scale.abs(), None, "channel")
+
+
+def emit(network: nn.Module, example: Any, codes: dict[str, Tensor]) -> None:
+    """Let a lowered network say its rounding by quantize operators, in place; weights where what they meet is rounded."""
+    flow = flow_of(network, example)
+    for path in products_on_grid(flow, sites(network)):
+        layer = network.get_submodule(path)
+        weight = layer._parameters.get("weight")
+        made = regridded(codes[path], weight.detach()) if path in codes and weight is not None else None
+        if made is not None:
+            hold(layer, "weight", made)
+    emitted: dict[int, nn.Module] = {}
+    modules = dict(network.named_modules())
+    for (path, side), signal in sites(network).items():
+        if isinstance(signal, Affine) and signal.bits() <= NARROW:
+            new = emitted.setdefault(id(signal), Emitted(signal))
+            modules[path]._modules[PREFIX + side] = new
+
+
+def products_on_grid(flow: Flow, rounded: Iterable[tuple[str, str]]) -> list[str]:
+    """The layers whose products read rounded signals."""
+    whole = on_grid(flow, set(rounded))
+    return [
+        step.path
+        for step in flow.steps
+        if step.kind == PRODUCT and step.inputs and (step.path, step.inputs[0]) in whole
+    ]
+
+
+def tidy(graph: fx.Graph) -> None:
+    """Bring quantize operators next to what they are fused with: around everything that only moves values."""
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target == QUANTIZE:
+            hoist(graph, node)
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in MOVES:
+            carry(graph, node)
+    merge(graph)
+    graph.eliminate_dead_code()
+    graph.lint()
+
+
+def sources(node: fx.Node) -> list[fx.Node]:
+    """What a moving operator moves."""
+    given = node.args[0]
+    return [one for one in (given if isinstance(given, (list, tuple)) else [given]) if isinstance(one, fx.Node)]
+
+
+def settings_of(node: Any) -> tuple[Any, ...] | None:
+    """Step, zero and so on of a dequantize operator; None for any other."""
+    is_one = isinstance(node, fx.Node) and node.op == "call_function" and node.target == DEQUANTIZE
+    return tuple(node.args[1:]) if is_one else None
+
+
+def pair_after(graph: fx.Graph, node: fx.Node, settings: tuple[Any, ...]) -> fx.Node:
+    """Quantize and dequantize right behind a node, for all that read it."""
+    readers = list(node.users)
+    with graph.inserting_after(node):
+        first = graph.call_function(QUANTIZE, (node, *settings))
+    with graph.inserting_after(first):
+        second = graph.call_function(DEQUANTIZE, (first, *settings))
+    for reader in readers:
+        reader.replace_input_with(node, second)
+    second.meta |= dict(node.meta)
+    first.meta |= {**node.meta, "val": node.meta["val"].to(torch.uint8)}
+    return second
+
+
+def hoist(graph: fx.Graph, node: fx.Node) -> None:
+    """A signal that is rounded after it was moved is rounded before as well, where nothing else reads it between."""
+    source, settings = node.args[0], tuple(node.args[1:])
+    while isinstance(source, fx.Node) and source.target in MOVES and len(source.users) == 1:
+        before = sources(source)
+        if any(settings_of(one) is not None or len(one.users) > 1 for one in before):
+            return
+        for one in dict.fromkeys(before):
+            pair_after(graph, one, settings)
+        if len(before) != 1:
+            return
+        source = before[0]
+
+
+def carry(graph: fx.Graph, node: fx.Node) -> None:
+    """What moves values of one grid gives values of this grid: say so."""
+    found = {settings_of(one) for one in sources(node)}
+    settings = found.pop() if len(found) == 1 else None
+    if settings is None or all(user.target == QUANTIZE and tuple(user.args[1:]) == settings for user in node.users):
+        return
+    pair_after(graph, node, settings)
+
+
+def merge(graph: fx.Graph) -> None:
+    """One pair for all that read a value on the same grid."""
+    seen: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in (QUANTIZE, DEQUANTIZE):
+            first = seen.setdefault((node.target, *node.args), node)
+            if first is not node:
+                node.replace_all_uses_with(first)
+                graph.erase_node(node)

@@ -1,0 +1,211 @@
+"""Ranges: how far the signals of a network reach, and how far a grid over them should.
+
+Two passes over the calibration data: extremes, then histograms between them. Memory does not grow with the data.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork, BadTask
+from cortado.evaluating import evaluating
+from cortado.network.hooks import before_call
+from cortado.network.trace import call_with, device_of, moved
+from cortado.signals.signal import INPUT, unrounded
+from cortado.task import Data
+
+Place = tuple[str, str]
+BINS = 2048
+CANDIDATES = 80
+"""Ends that are tried between a fifth of the range and all of it."""
+
+
+@dataclass
+class Reach:
+    """What was seen of one signal: extremes, their averages over batches, and a histogram between the extremes."""
+
+    low: float = np.inf
+    high: float = -np.inf
+    mean_low: float = 0.0
+    mean_high: float = 0.0
+    batches: int = 0
+    counts: np.ndarray | None = None
+
+    def stretch(self, values: Tensor) -> None:
+        """Take in one batch's extremes.  The averages are moving ones, over some ten batches (Jacob et al., 2018)."""
+        low, high = (float(end) for end in values.aminmax())
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.batches += 1
+        share = max(0.1, 1.0 / self.batches)
+        self.mean_low += share * (low - self.mean_low)
+        self.mean_high += share * (high - self.mean_high)
+
+    def count(self, values: Tensor) -> None:
+        """Add one batch to the histogram."""
+        found = torch.histc(values.float(), BINS, self.low, self.high).double().cpu().numpy()
+        self.counts = found if self.counts is None else self.counts + found
+
+    @property
+    def centres(self) -> np.ndarray:
+        """The middles of the bins."""
+        width = (self.high - self.low) / BINS
+        return self.low + width * (np.arange(BINS) + 0.5)
+
+
+Ends = tuple[float, float]
+
+
+def full(reach: Reach, bits: int) -> Ends:
+    """All that was seen."""
+    return reach.low, reach.high
+
+
+def average(reach: Reach, bits: int) -> Ends:
+    """The moving averages of each batch's extremes."""
+    return reach.mean_low, reach.mean_high
+
+
+def percentile(reach: Reach, bits: int, left_out: float = 1e-4) -> Ends:
+    """All but one value in ten thousand at either end."""
+    assert reach.counts is not None
+    share = np.cumsum(reach.counts) / max(1.0, reach.counts.sum())
+    centres = reach.centres
+    low = centres[min(BINS - 1, int(np.searchsorted(share, left_out)))] if reach.low < 0 else reach.low
+    return float(low), float(centres[min(BINS - 1, int(np.searchsorted(share, 1 - left_out)))])
+
+
+def squared_error(reach: Reach, bits: int) -> Ends:
+    """The ends with the least squared error of rounding and clipping together."""
+    centres, weight = reach.centres, reach.counts
+    assert weight is not None
+    top = 2**bits - 1
+
+    def error(low: float, high: float) -> float:
+        step = (high - low) / top
+        rounded = np.clip(np.round((centres - low) / step), 0, top) * step + low
+        return float((weight * (rounded - centres) ** 2).sum())
+
+    return least(reach, error)
+
+
+def divergence(reach: Reach, bits: int) -> Ends:
+    """The ends with the least Kullback-Leibler divergence between the histogram and its rounded self.
+
+    Migacz, 8-bit inference with TensorRT, 2017: what is clipped counts at the last bin; inside a step the mass is spread
+    evenly over the bins that hold some.
+    """
+    centres, weight = reach.centres, reach.counts
+    assert weight is not None
+    levels = 2**bits
+    # Zeros are exact on every grid, and so many that they would drown the rest.
+    weight = np.where(np.abs(centres) <= (reach.high - reach.low) / BINS, 0.0, weight)
+
+    def error(low: float, high: float) -> float:
+        inside = (centres >= low) & (centres <= high)
+        first, last = np.flatnonzero(inside)[[0, -1]]
+        real = weight[first : last + 1].copy()
+        rest = real.copy()
+        real[0] += weight[:first].sum()
+        real[-1] += weight[last + 1 :].sum()
+        step = np.minimum((np.arange(len(rest)) * levels) // len(rest), levels - 1)
+        mass = np.bincount(step, rest, levels)
+        filled = np.bincount(step, rest > 0, levels)
+        guess = np.where(rest > 0, (mass / np.maximum(filled, 1))[step], 0.0)
+        seen = real > 0
+        p, q = real[seen] / real.sum(), np.maximum(guess[seen], 1e-12) / max(guess.sum(), 1e-12)
+        return float((p * np.log(p / q)).sum())
+
+    return least(reach, error)
+
+
+RANGES: dict[str, Callable[[Reach, int], Ends]] = {
+    "full": full, "average": average, "percentile": percentile, "mse": squared_error, "kl": divergence,
+}  # fmt: skip
+"""Ways to choose the ends of a grid, by name."""
+
+
+def least(reach: Reach, error: Callable[[float, float], float]) -> Ends:
+    """The ends with the least error: both drawn in alike, and zero stays inside."""
+    low, high = min(reach.low, 0.0), max(reach.high, 0.0)
+    if high <= low:
+        return low, high
+    shares = np.linspace(1.0, 0.2, CANDIDATES)
+    best = min(shares, key=lambda share: error(low * share, high * share))
+    return low * float(best), high * float(best)
+
+
+def measure_ranges(
+    network: nn.Module,
+    places: Sequence[Iterable[Place]],
+    data: Data,
+    images: int,
+    batch: int,
+    above_zero: Sequence[bool] = (),
+) -> list[Reach]:
+    """For each group of places how far the signals reach that pass there, with nothing rounded.
+
+    `images` samples are looked at, `batch` at a time; `above_zero`: for which groups only what is above zero counts.
+    Raises BadTask for signals that are not finite on the calibration data, BadNetwork where nothing ever passes.
+    """
+    found = [Reach() for _ in places]
+    cut = above_zero or [False] * len(found)
+
+    def taken(values: Tensor, number: int) -> Tensor:
+        return values.clamp(min=0) if cut[number] else values
+
+    with unrounded(network):
+        samples = (network, places, data, images, batch)
+        listen(*samples, lambda number, values: found[number].stretch(taken(values, number)))
+        for number, group in enumerate(places):
+            check_reach(found[number], next(iter(group), ("", "")))
+        listen(*samples, lambda number, values: found[number].count(taken(values, number)))
+    return found
+
+
+def check_reach(reach: Reach, place: Place) -> None:
+    """Raises BadTask or BadNetwork for a signal that no grid suits."""
+    where = f"the {place[1]} of {place[0] or 'the network'}"
+    if not reach.batches:
+        raise BadNetwork(f"quantize: nothing passed {where} on the calibration data. Leave that layer out with where.")
+    if not np.isfinite([reach.low, reach.high]).all():
+        raise BadTask(
+            f"quantize: {where} holds NaN or infinite values on the calibration data. Check the data, then the network."
+        )
+
+
+def listen(
+    network: nn.Module,
+    places: Sequence[Iterable[Place]],
+    data: Data,
+    images: int,
+    batch: int,
+    tell: Callable[[int, Tensor], None],
+) -> None:
+    """Run the calibration data once and tell of every signal at the places, group by group."""
+    modules, hooks = dict(network.named_modules()), []
+
+    def on_input(number: int) -> Callable[[nn.Module, Any], None]:
+        return lambda layer, signal: tell(number, signal.detach()) if isinstance(signal, Tensor) else None
+
+    def on_output(number: int) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda layer, given, made: tell(number, made.detach()) if isinstance(made, Tensor) else None
+
+    for number, group in enumerate(places):
+        for path, side in group:
+            if side == INPUT:
+                hooks.append(before_call(modules[path], on_input(number)))
+            else:
+                hooks.append(modules[path].register_forward_hook(on_output(number)))
+    try:
+        with evaluating(network):
+            for number, (inputs, _) in enumerate(data.batches(min(batch, images))):
+                if number * batch >= images:
+                    break
+                call_with(network, moved(inputs, device_of(network)))
+    finally:
+        for hook in hooks:
+            hook.remove()

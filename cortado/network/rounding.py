@@ -1,0 +1,248 @@
+"""Rounding: which values must be rounded so that a network runs in integers, and at which layers that can be done.
+
+A runtime computes a product (convolution, linear layer) in integers when what it reads is rounded and so is what comes
+out, behind the norm and the clipping activation that become part of it; a sum, a concatenation or an average when all
+it reads and gives is. What only moves values needs nothing of its own.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from torch import nn
+
+from cortado.network.flow import CLIP, FLOAT, JOIN, MOVE, NORM, PRODUCT, Flow, Step
+from cortado.signals.signal import INPUT, OUTPUT
+
+Place = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One grid that serves some places, and those among them whose values say how far it has to reach."""
+
+    places: tuple[Place, ...]
+    measured: tuple[Place, ...]
+    above_zero: bool = False
+    """Whether an activation follows at once that cuts off all below zero, so that the grid may do it."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What to round, and the steps that stay in floats although they could be whole numbers: no layer stands there."""
+
+    wishes: tuple[Wish, ...]
+    islands: tuple[Step, ...]
+
+
+class Planner:
+    """Marks values step by step in the order in which they come up."""
+
+    def __init__(self, network: nn.Module, flow: Flow, products: Collection[str] | None) -> None:
+        """`products`: paths of the layers that are to run in integers; None for all."""
+        self.flow, self.products = flow, products
+        self.readers = flow.readers()
+        self.maker = {value: step for step in flow.steps for value in step.outputs}
+        self.containers = {
+            path
+            for path, module in network.named_modules()
+            if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+        }
+        self.placed: dict[int, tuple[Place, ...]] = {}
+        self.whole: set[int] = set()
+        """Values that are on a grid: rounded, or moved from one that is."""
+        self.islands: list[Step] = []
+        self.tied: list[tuple[int, int]] = []
+        """Values that want one grid."""
+        self.source: dict[int, int] = {}
+        """For values that were moved, or made of others: one that is rounded, on the same grid."""
+        self.cut: set[int] = set()
+        """Values of which an activation takes what is above zero, and nothing else reads them."""
+
+    def run(self) -> None:
+        """Look at every step once."""
+        for step in self.flow.steps:
+            if step.kind == PRODUCT and (self.products is None or step.path in self.products):
+                self.product(step)
+            elif step.kind == JOIN and step.name == "cat":
+                self.side_by_side(step)
+            elif step.kind == JOIN:
+                self.join(step)
+            elif step.kind in (MOVE, CLIP) and step.inputs and step.inputs[0] in self.whole:
+                self.whole.update(step.outputs)
+                self.source |= {made: self.source.get(step.inputs[0], step.inputs[0]) for made in step.outputs}
+
+    def product(self, step: Step) -> None:
+        """What it reads, and what comes out of it and what it takes in."""
+        if not step.inputs or not self.mark(step.inputs[0], step):
+            self.islands.append(step)
+            return
+        # Logits stay as they are: a runtime has integer products that give floats.
+        if self.ends_of(step)[-1] in self.flow.results and "onv" not in step.name:
+            return
+        if self.mark_end(step) is None:
+            self.islands.append(step)
+
+    def join(self, step: Step) -> None:
+        """All it reads and what it gives, if some of it is on a grid already."""
+        if not any(value in self.whole for value in step.inputs):
+            return
+        if not all(self.mark(value) for value in dict.fromkeys(step.inputs)):
+            self.islands.append(step)
+            return
+        if self.ends_of(step)[-1] in self.flow.results:
+            return
+        if self.mark_end(step) is None:
+            self.islands.append(step)
+
+    def side_by_side(self, step: Step) -> None:
+        """Values on one grid can be put side by side as they are; not worth it where floats are wanted next."""
+        after = [reader for value in step.outputs for reader in self.readers.get(value, [])]
+        if not any(value in self.whole for value in step.inputs) or all(r.kind in (NORM, FLOAT) for r in after):
+            return
+        if not all(self.mark(value) for value in dict.fromkeys(step.inputs)):
+            self.islands.append(step)
+            return
+        sources = [self.source.get(value, value) for value in step.inputs]
+        self.tied += [(value, sources[0]) for value in sources]
+        self.whole.update(step.outputs)
+        self.source[step.outputs[0]] = sources[0]
+        if len(after) == 1 and after[0].kind == CLIP and all(len(self.readers[value]) == 1 for value in step.inputs):
+            self.cut.update(sources)
+
+    def mark_end(self, step: Step) -> int | None:
+        """Round what comes out of a step, as late as there is a place for it; the value that is rounded."""
+        ends = self.ends_of(step)
+        for number in range(len(ends) - 1, -1, -1):
+            if self.mark(ends[number]):
+                if number + 1 < len(ends) and self.maker[ends[number + 1]].kind == CLIP:
+                    self.cut.add(ends[number])
+                self.whole.update(ends[number:])
+                return ends[number]
+        # To round what was moved is to move what was rounded.
+        moved = self.moved_from(ends[-1])
+        if any(self.mark(value) for value in moved):
+            self.whole.update((ends[-1], *moved))
+            return ends[-1]
+        return None
+
+    def moved_from(self, value: int) -> list[int]:
+        """What comes of a value that is only moved on, by one step after another."""
+        found: list[int] = []
+        while len(readers := self.readers.get(value, [])) == 1 and readers[0].kind == MOVE:
+            value = readers[0].outputs[0]
+            found.append(value)
+        return found
+
+    def ends_of(self, step: Step) -> list[int]:
+        """What comes out of a step, then that behind the norm (of a product) and the activation that it takes in."""
+        ends, wanted = [step.outputs[0]], [NORM, CLIP] if step.kind == PRODUCT else [CLIP]
+        while wanted and ends[-1] not in self.flow.results:
+            readers = self.readers.get(ends[-1], [])
+            if len(readers) != 1 or readers[0].kind not in wanted:
+                break
+            wanted = wanted[wanted.index(readers[0].kind) + 1 :]
+            ends.append(readers[0].outputs[0])
+        return ends
+
+    def mark(self, value: int, reader: Step | None = None) -> bool:
+        """Let a value be rounded, at once or before what only moved it; whether that can be done."""
+        if value in self.whole:
+            return True
+        source = value
+        while source in self.maker and self.maker[source].kind == MOVE and self.maker[source].inputs:
+            source = self.maker[source].inputs[0]
+        for tried in dict.fromkeys((source, value)):
+            places = self.places_of(tried, reader if tried == value else None)
+            if places:
+                self.placed[tried] = places
+                self.whole.add(tried)
+                self.spread()
+                self.source[value] = tried
+                return True
+        return False
+
+    def spread(self) -> None:
+        """What was moved from a value before it was marked is on its grid as well."""
+        for step in self.flow.steps:
+            if step.kind == MOVE and step.inputs and step.inputs[0] in self.whole:
+                self.whole.update(step.outputs)
+                for made in step.outputs:
+                    self.source.setdefault(made, self.source.get(step.inputs[0], step.inputs[0]))
+
+    def places_of(self, value: int, reader: Step | None) -> tuple[Place, ...]:
+        """Where to round a value for all that read it: as it comes out of a layer, or else as it goes into them."""
+        passed = [place for place in self.flow.places.get(value, []) if place[0] not in self.containers]
+        once = [place for place in passed if self.flow.calls.get(place[0]) == 1]
+        out = [place for place in once if place[1] == OUTPUT]
+        if out:
+            return (out[0],)
+        readers = {step.path for step in self.readers.get(value, []) if step.kind in (PRODUCT, JOIN)}
+        into = [place for place in once if place[1] == INPUT and place[0] in readers]
+        if reader is not None and not into:
+            into = [place for place in once if place[1] == INPUT and inside(reader.path, place[0])][-1:]
+        if into and (reader is not None or {path for path, _ in into} == readers):
+            return tuple(one for one in dict.fromkeys(into) if not any(inside(one[0], o[0]) for o in into if o != one))
+        # A layer that runs several times has one grid for all its runs.
+        return tuple(dict.fromkeys(place for place in passed if place[1] == OUTPUT))[:1]
+
+
+def inside(path: str, outer: str) -> bool:
+    """Whether a path is that of a module or of something in it."""
+    return not outer or path == outer or path.startswith(f"{outer}.")
+
+
+def wishes(network: nn.Module, flow: Flow, products: Collection[str] | None = None) -> Wishes:
+    """What to round so that the products at `products` (None: all), and what lies between them, run in integers.
+
+    Values that are put side by side, and places that share a layer, share a grid.
+    """
+    planner = Planner(network, flow, products)
+    planner.run()
+    groups: dict[int, int] = {value: value for value in planner.placed}
+
+    def root(value: int) -> int:
+        while groups[value] != value:
+            value = groups[value]
+        return value
+
+    owner: dict[Place, int] = {}
+    for value, places in planner.placed.items():
+        for place in places:
+            groups[root(value)] = root(owner.setdefault(place, value))
+    for one, other in planner.tied:
+        if one in groups and other in groups:
+            groups[root(one)] = root(other)
+    members: dict[int, list[int]] = {}
+    for value in planner.placed:
+        members.setdefault(root(value), []).append(value)
+    found = []
+    for values in members.values():
+        every = tuple(dict.fromkeys(place for value in values for place in planner.placed[value]))
+        measured = tuple(dict.fromkeys(planner.placed[value][0] for value in values))
+        found.append(Wish(every, measured, all(value in planner.cut for value in values)))
+    return Wishes(tuple(found), tuple(planner.islands))
+
+
+def on_grid(flow: Flow, rounded: Collection[Place]) -> set[tuple[str, int]]:
+    """For a network with roundings at these places: which module reads which value rounded, as (path, value).
+
+    A value is on a grid as it comes out of a rounded output, for a module with a rounded input and all in it, and after
+    what only moves it.
+    """
+    whole = {value for value, places in flow.places.items() if any(p in rounded and p[1] == OUTPUT for p in places)}
+    for step in flow.steps:
+        moves = step.inputs and (step.kind in (MOVE, CLIP) or step.name == "cat")
+        if moves and all(reads(flow, step.path, value, whole, rounded) for value in step.inputs):
+            whole.update(step.outputs)
+    return {
+        (step.path, value)
+        for step in flow.steps
+        for value in step.inputs
+        if reads(flow, step.path, value, whole, rounded)
+    }
+
+
+def reads(flow: Flow, path: str, value: int, whole: Collection[int], rounded: Collection[Place]) -> bool:
+    """Whether what a module at `path` reads as this value is rounded."""
+    into = [place for place in flow.places.get(value, []) if place[1] == INPUT and place in rounded]
+    return value in whole or any(inside(path, place[0]) for place in into)

@@ -1,0 +1,75 @@
+"""ONNX: a network as an .onnx file of opset 20 and up, made by torch's own exporter, without its notes to developers."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cortado.errors import BadNetwork
+from cortado.lowering.graph import quietly
+
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+LARGEST_FILE_BYTES = 1_500_000_000
+"""An .onnx file holds at most 2 GB; weights of larger networks lie beside it."""
+
+
+def write_onnx(network: nn.Module, program: torch.export.ExportedProgram, file: Path, writer: str) -> Path:
+    """Write an exported program to `file`; `writer` is the runtime that asks.
+
+    Raises BadNetwork for an operator that ONNX lacks.
+    """
+    weight_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    try:
+        with quietly():
+            made: Any = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True)
+            name_batch(made, program)
+            without_notes(made.model.graph)
+            made.save(file, external_data=weight_bytes > LARGEST_FILE_BYTES)
+    except Exception as error:
+        raise BadNetwork(refused(network, error, writer)) from error
+    return file
+
+
+def name_batch(made: Any, program: torch.export.ExportedProgram) -> None:
+    """Let the axis of any length be called batch instead of s31."""
+    symbols = [str(symbol) for symbol in program.range_constraints]
+    if len(symbols) == 1:
+        made.rename_axes({symbols[0]: "batch"})
+
+
+def without_notes(graph: Any) -> None:
+    """Source lines and shapes of every step are most of a small network's file, and no runtime needs them.
+
+    A product is called as the layer is that runs it.
+    """
+    outer, names = {id(value) for value in (*graph.inputs, *graph.outputs)}, set[str]()
+    for node in graph:
+        if node.op_type in PRODUCTS:
+            name = layer_of(node)
+            node.name = node.name if not name or name in names else name
+            names.add(name)
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if id(value) not in outer:
+                value.shape = value.type = None
+
+
+def layer_of(node: Any) -> str:
+    """The path of the innermost layer that a step stands in, "" when it was not noted."""
+    scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+    return str(scopes[-2]) if len(scopes) > 1 else ""
+
+
+def refused(network: nn.Module, error: Exception, writer: str) -> str:
+    """Which operator ONNX lacks, in a sentence."""
+    text = " ".join(str(part) for part in (error, error.__cause__) if part)
+    lines = [line.strip() for line in text.splitlines() if "No ONNX function found" in line or "torch.ops" in line]
+    first = lines[0] if lines else next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return (
+        f"{writer}: {type(network).__name__} cannot be written as ONNX: {type(error).__name__}: {first[:300]} "
+        "Replace that operator by others, or try another runtime."
+    )

@@ -1,0 +1,83 @@
+"""Affine: signals on an even grid of 2**bits levels - (code - zero) x scale, one scale for a whole signal."""
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadValue
+from cortado.signals.signal import Signal
+
+LARGEST_BITS = 16
+
+
+class Affine(Signal):
+    """Codes 0 .. 2**bits - 1; zero itself is on the grid (Jacob et al., 2018).
+
+    A signal that is never negative has `zero` 0, one that is as often negative has it in the middle. The scale is
+    learned as Esser et al., 2020 (LSQ) do: the gradient passes inside the range, and the scale feels both what is
+    rounded and what is clipped.
+    """
+
+    facts = ("bits",)
+    floats = ("scale",)
+    integers = ("zero",)
+    zero: Tensor
+
+    def __init__(self, scale: float | Tensor, zero: int, bits: int) -> None:
+        """`scale`: width of a step, above 0; `zero`: the code that stands for 0.  Raises BadValue."""
+        super().__init__()
+        made = torch.as_tensor(scale, dtype=torch.float32).reshape(1)
+        if not 1 <= bits <= LARGEST_BITS or not 0 <= zero < 2**bits:
+            raise BadValue(
+                f"signals/affine: bits must lie in 1..{LARGEST_BITS} and zero on the grid, got {bits}, {zero}."
+            )
+        if not bool(torch.isfinite(made).all() and (made > 0).all()):
+            raise BadValue(f"signals/affine: scale must be finite and above 0, got {float(made)}.")
+        self.width = bits
+        self.scale = nn.Parameter(made.detach().clone())
+        self.register_buffer("zero", torch.tensor([zero], dtype=torch.int32))
+
+    @classmethod
+    def spanning(cls, low: float, high: float, bits: int) -> "Affine":
+        """The grid over low .. high, stretched so that 0 is on it; a range of nothing gives a step of 1."""
+        low, high, top = min(low, 0.0), max(high, 0.0), 2**bits - 1
+        scale = (high - low) / top
+        return cls(scale, round(-low / scale), bits) if scale > 0 else cls(1.0, 0, bits)
+
+    @property
+    def top(self) -> int:
+        """The largest code."""
+        return 2**self.width - 1
+
+    @property
+    def size(self) -> Tensor:
+        """The step, kept above zero while it learns."""
+        return self.scale.abs().clamp(min=1e-9)
+
+    def forward(self, values: Tensor) -> Tensor:
+        zero = self.zero.to(values.dtype)
+        if not torch.is_grad_enabled():
+            step = self.size.to(values.dtype)
+            return ((values / step).round().add(zero).clamp(0, self.top) - zero) * step
+        # The step's gradient grows with the entries it serves and the levels it has (Esser et al., 2020).
+        share = 1.0 / (values[0].numel() * self.top) ** 0.5 if values.dim() else 1.0
+        step = self.size.to(values.dtype)
+        step = step * share + (step - step * share).detach()
+        level = values / step
+        rounded = level + (level.round() - level).detach()
+        return ((rounded + zero).clamp(0, self.top) - zero) * step
+
+    def spec(self) -> dict[str, int]:
+        return {"bits": self.width}
+
+    def parts(self) -> dict[str, Tensor]:
+        return {"scale": self.scale.detach().abs().clamp(min=1e-9), "zero": self.zero}
+
+    @classmethod
+    def from_parts(cls, spec: dict[str, int], parts: dict[str, Tensor]) -> "Affine":
+        return cls(parts["scale"], int(parts["zero"]), spec["bits"])
+
+    def bits(self) -> int:
+        return self.width
+
+    def extra_repr(self) -> str:
+        return f"bits={self.width}, zero={int(self.zero)}"

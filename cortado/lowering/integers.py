@@ -5,6 +5,7 @@ them with the product, sum or average between; what only moves values is put bet
 """
 
 from collections.abc import Iterable
+from operator import getitem
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ MOVES = {
     aten.upsample_nearest2d.vec, aten.pixel_shuffle.default, aten.unflatten.int,
 }  # fmt: skip
 """Operators that only move values, or take some of them; padding adds zeros, which every grid has."""
+PARTS = {aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int}
+"""These give several values, which are taken one by one."""
+CLIPS = {aten.relu.default, aten.relu_.default}
 NARROW = 8
 """Bits of the whole numbers that runtimes compute with."""
 
@@ -130,7 +134,9 @@ def tidy(graph: fx.Graph) -> None:
         if node.op == "call_function" and node.target == QUANTIZE:
             hoist(graph, node)
     for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in MOVES:
+        if node.op == "call_function" and node.target in CLIPS:
+            drop_clip(graph, node)
+        elif node.op == "call_function" and (node.target in MOVES or node.target == getitem):
             carry(graph, node)
     merge(graph)
     graph.eliminate_dead_code()
@@ -138,8 +144,10 @@ def tidy(graph: fx.Graph) -> None:
 
 
 def sources(node: fx.Node) -> list[fx.Node]:
-    """What a moving operator moves."""
-    given = node.args[0]
+    """What a moving operator moves; of a part of a value the whole."""
+    given: Any = node.args[0]
+    if node.target == getitem:
+        given = given.args[0] if given.target in PARTS else []
     return [one for one in (given if isinstance(given, (list, tuple)) else [given]) if isinstance(one, fx.Node)]
 
 
@@ -175,6 +183,18 @@ def hoist(graph: fx.Graph, node: fx.Node) -> None:
         if len(before) != 1:
             return
         source = before[0]
+
+
+def drop_clip(graph: fx.Graph, node: fx.Node) -> None:
+    """On a grid that begins at zero nothing is left for a ReLU to do; on another one it gives values of the grid."""
+    settings = settings_of(node.args[0])
+    if settings is None:
+        return
+    if settings[1] == settings[2]:
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)
+    else:
+        carry(graph, node)
 
 
 def carry(graph: fx.Graph, node: fx.Node) -> None:

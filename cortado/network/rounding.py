@@ -83,8 +83,8 @@ class Planner:
             self.islands.append(step)
 
     def join(self, step: Step) -> None:
-        """All it reads and what it gives, if some of it is on a grid already."""
-        if not any(value in self.whole for value in step.inputs):
+        """All it reads and what it gives, if some of it is on a grid already; where products are chosen, if all of it is."""
+        if not (any if self.products is None else all)(value in self.whole for value in step.inputs):
             return
         if not all(self.mark(value) for value in dict.fromkeys(step.inputs)):
             self.islands.append(step)
@@ -97,7 +97,8 @@ class Planner:
     def side_by_side(self, step: Step) -> None:
         """Values on one grid can be put side by side as they are; not worth it where floats are wanted next."""
         after = [reader for value in step.outputs for reader in self.readers.get(value, [])]
-        if not any(value in self.whole for value in step.inputs) or all(r.kind in (NORM, FLOAT) for r in after):
+        enough = (any if self.products is None else all)(value in self.whole for value in step.inputs)
+        if not enough or all(reader.kind in (NORM, FLOAT) for reader in after):
             return
         if not all(self.mark(value) for value in dict.fromkeys(step.inputs)):
             self.islands.append(step)

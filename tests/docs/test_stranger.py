@@ -11,9 +11,11 @@ from cortado.file.artifact import encode
 from cortado.file.floats import encode_floats
 from cortado.file.plane import encode_plane
 from cortado.native.coders import mix_encode
+from cortado.signals.signal import sites
 from tests.docs import stranger
 from tests.docs.stranger_mix import mix
 from tests.file.cut_nets import cut_net, plain_net, without_blocks
+from tests.file.test_roundings import rounded
 
 
 def planes() -> dict[str, np.ndarray]:
@@ -124,3 +126,41 @@ def test_removed_modules_are_read_by_the_page() -> None:
     assert [list(plain.named_modules())[number][0] for number in removed] == paths
     assert not buffers and not values
     assert check == blake2b("".join(map(repr, paths)).encode(), digest_size=2).digest()
+
+
+def listed_numbers(stream: stranger.Stream, count: int) -> list[int]:
+    """A stream of whole numbers with its length and codec before it."""
+    head = stream.number()
+    body = stream.take(head // 8)
+    readers = {0: stranger.bits, 1: stranger.huffman, 4: stranger.deep_compression}
+    if head % 8 == 2:
+        return stranger.rans(body, count, 1)
+    return mix(body, (count,), None) if head % 8 == 3 else readers[head % 8](body, count)
+
+
+def test_roundings_are_read_by_the_page() -> None:
+    plain = plain_net("residual")
+    small = rounded(plain)
+    body = encode(small, plain)
+    assert body[4] == 3
+    stream = stranger.Stream(body[13:])
+    assert [stream.number() for _ in range(3)] == [0, 0, 0], "no edits, and no check of them"
+    count, distinct, kinds = (stream.number() for _ in range(3))
+    steps, serves = listed_numbers(stream, count), listed_numbers(stream, count)
+    heads = [(stream.take(2), stream.number()) for _ in range(kinds)]
+    which = listed_numbers(stream, distinct)
+    made: dict[int, tuple[int, float, int]] = {}
+    for number, (key, bits) in enumerate(heads):
+        assert key == blake2b(b"affine", digest_size=2).digest()
+        mine = [place for place, kind in enumerate(which) if kind == number]
+        scales = np.frombuffer(stranger.floats(stream.take(stream.number()), 4, len(mine)), dtype=np.float32)
+        zeros = listed_numbers(stream, len(mine))
+        made |= {one: (bits, float(s), z) for one, s, z in zip(mine, scales, zeros, strict=True)}
+    order = [path for path, _ in plain.named_modules()]
+    places = np.cumsum(steps)
+    found = {(order[p // 2], ("input", "output")[p % 2]): made[s] for p, s in zip(places, serves, strict=True)}
+    wanted = {
+        place: (signal.width, signal.parts()["scale"].item(), int(signal.zero))
+        for place, signal in sites(small).items()
+    }
+    assert found == wanted

@@ -149,5 +149,5 @@ def test_settling_keeps_shared_roundings_shared():
         put_signal(layer, "input", shared)
     settle_signals(made)
     found = list(sites(made).values())
-    assert found[0] is found[1] and type(found[0]) is Affine and float(found[0].scale) == 0.25
+    assert found[0] is found[1] and type(found[0]) is Affine and found[0].scale.item() == 0.25
     assert all(signal_at(made[0], side) is None for side in SIDES if side != "input")

@@ -1,0 +1,110 @@
+"""quantize/signals: grids where they belong, few bytes, notes that say what stays in floats."""
+
+import copy
+
+import pytest
+import torch
+
+from cortado.compress import compress
+from cortado.errors import BadNetwork, BadTask, BadValue
+from cortado.methods.quantize.signals import QuantizeSignals
+from cortado.network.ranges import RANGES
+from cortado.network.view import View
+from cortado.signals.signal import sites
+from cortado.task import Data, Task
+from tests.laws.tiny_nets import BY_NAME
+from tests.network.test_rounding import Chained
+
+NET = BY_NAME["residual"]
+
+
+def applied(method: QuantizeSignals, net=NET):
+    network, plain, task = net.make(), net.make(), net.task()
+    view = View(network, plain, net.example)
+    method.apply(view, task)
+    return network, plain, view
+
+
+@pytest.mark.parametrize("range_name", RANGES)
+def test_eight_bits_are_near_and_two_are_not(range_name):
+    inputs = NET.task().choice.inputs
+    with torch.no_grad():
+        far = []
+        for bits in (8, 2):
+            network, plain, _ = applied(QuantizeSignals(bits=bits, range=range_name))
+            far.append(float((network(inputs) - plain(inputs)).abs().mean() / plain(inputs).abs().mean()))
+    assert far[0] < 0.1 < far[1] * 2
+
+
+def test_signals_that_are_never_negative_have_unsigned_grids():
+    network, _, _ = applied(QuantizeSignals(range="full"))
+    zeros = {place: int(signal.zero) for place, signal in sites(network).items()}
+    assert zeros[("stem", "input")] > 0
+    assert 0 in zeros.values()
+
+
+def test_steps_have_three_digits():
+    network, _, _ = applied(QuantizeSignals())
+    for signal in sites(network).values():
+        assert torch.equal(signal.scale, signal.scale.bfloat16().float())
+
+
+def test_only_the_layers_that_where_takes():
+    network, _, _ = applied(QuantizeSignals(where="first.weight"))
+    some, _, _ = applied(QuantizeSignals())
+    assert 0 < len(sites(network)) < len(sites(some))
+    assert ("first", "input") in sites(network)
+
+
+def test_network_without_such_layers_is_refused():
+    net = BY_NAME["recurrent"]
+    with pytest.raises(BadNetwork, match="no convolution or linear layer among those that where takes"):
+        applied(QuantizeSignals(where="lstm"), net)
+
+
+def test_steps_that_stay_in_floats_are_in_the_report():
+    drawn = torch.randn(96, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    task = Task(*(Data(part, torch.zeros(32, dtype=torch.long)) for part in drawn.split(32)))
+    network = Chained().eval()
+    view = View(copy.deepcopy(network), network, task.example)
+    QuantizeSignals().apply(view, task)
+    assert view.notes[0] == "2 steps stay in floats, as no layer stands where they could be rounded: the network."
+
+
+def test_a_second_rounding_replaces_the_first_and_is_measured_without_it():
+    network, plain, _ = applied(QuantizeSignals(bits=2))
+    QuantizeSignals(bits=8).apply(View(network, plain, NET.example), NET.task())
+    once, _, _ = applied(QuantizeSignals(bits=8))
+    assert {place: (s.width, float(s.parts()["scale"])) for place, s in sites(network).items()} == {
+        place: (s.width, float(s.parts()["scale"])) for place, s in sites(once).items()
+    }
+
+
+def test_constant_signals_are_told():
+    net = BY_NAME["mlp"]
+    network = net.make()
+    network[0].weight.data.zero_()
+    network[0].bias.data.zero_()
+    view = View(network, net.make(), net.example)
+    QuantizeSignals().apply(view, net.task())
+    assert "1 signals never change on the calibration data, the first at 1." in view.notes
+
+
+def test_calibration_data_with_holes_are_refused():
+    task = NET.task()
+    task.calibration.inputs[5, 0, 0, 0] = float("nan")
+    with pytest.raises(BadTask, match="NaN or infinite values on the calibration data"):
+        QuantizeSignals().apply(View(NET.make(), NET.make(), NET.example), task)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 9])
+def test_bits_out_of_range_are_refused(bits):
+    with pytest.raises(BadValue, match="quantize/signals: bits must lie in 2..8"):
+        QuantizeSignals(bits=bits)
+
+
+def test_stage_of_a_recipe_costs_a_few_bytes_and_composes():
+    small, report = compress(NET.make(), NET.task(), "quantize/weights bits=8 | quantize/signals | tune epochs=0.5")
+    sizes = [stage.size_bytes for stage in report.stages]
+    assert 0 < sizes[1] - sizes[0] < 12 * len(sites(small)) + 40
+    assert len(sites(small)) > 3

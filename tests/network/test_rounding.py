@@ -1,0 +1,206 @@
+"""What has to be rounded so that a network runs in integers, on networks whose answer can be told by hand."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cortado.network.flow import CLIP, JOIN, PRODUCT, flow_of
+from cortado.network.rounding import Wish, on_grid, wishes
+from cortado.signals.affine import Affine
+from cortado.signals.signal import put_signal, sites
+
+IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def places(network: nn.Module, example: Tensor = IMAGE, products: set[str] | None = None) -> list[list[str]]:
+    """The places of each wish as "path side"."""
+    network.eval()
+    found = wishes(network, flow_of(network, example), products)
+    return [[" ".join(place) for place in wish.places] for wish in found.wishes]
+
+
+def islands(network: nn.Module, example: Tensor = IMAGE) -> list[tuple[str, str]]:
+    """Path and name of the steps that stay in floats."""
+    network.eval()
+    return [(step.path, step.name) for step in wishes(network, flow_of(network, example)).islands]
+
+
+class Residual(nn.Module):
+    """A stem, a block whose activation is one module used twice, a mean and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.stem_norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.block = Block()
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal = functional.max_pool2d(functional.relu(self.stem_norm(self.stem(images)), inplace=True), 2)
+        return self.head(self.block(signal).mean((2, 3)))
+
+
+class Block(nn.Module):
+    """conv, norm, relu, conv, norm, plus shortcut, relu."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm1 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.two, self.norm2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        branch = self.norm2(self.two(self.relu(self.norm1(self.one(signal)))))
+        branch += signal
+        return self.relu(branch)
+
+
+def test_residual_network_is_rounded_behind_what_runtimes_fuse():
+    assert places(Residual()) == [
+        ["stem input"],
+        # No layer stands behind the activation: the grid begins at zero and does its work. The pool only takes values.
+        ["stem_norm output"],
+        ["block.two input"],
+        ["block.norm2 output"],
+        ["block output"],
+        ["head input"],
+    ]
+    assert islands(Residual()) == []
+
+
+def test_products_that_are_not_wanted_are_left_out():
+    assert places(Residual(), products={"head"}) == [["head input"]]
+    assert places(Residual(), products={"stem"}) == [["stem input"], ["stem_norm output"]]
+
+
+class Fire(nn.Module):
+    """Two convolutions side by side, and an activation over both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(3, 4, 1)
+        self.one, self.three = nn.Conv2d(4, 3, 1), nn.Conv2d(4, 5, 3, padding=1)
+        self.last = nn.Conv2d(8, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal = functional.relu(self.squeeze(images))
+        signal = functional.relu(torch.cat([self.one(signal), self.three(signal)], 1))
+        return self.last(signal)
+
+
+def test_what_stands_side_by_side_shares_a_grid_that_does_the_activation():
+    network = Fire().eval()
+    found = wishes(network, flow_of(network, IMAGE)).wishes
+    side = Wish((("one", "output"), ("three", "output")), (("one", "output"), ("three", "output")), True)
+    assert side in found
+    assert [wish.places for wish in found if wish != side] == [
+        (("squeeze", "input"),),
+        (("one", "input"), ("three", "input")),
+        (("last", "output"),),
+    ]
+
+
+def test_input_of_two_readers_has_one_grid_at_both():
+    assert ["one input", "three input"] in places(Fire())
+
+
+class Gated(nn.Module):
+    """Squeeze and excitation, with an activation that runtimes do not fuse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.down, self.up = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)
+        self.act, self.gate, self.last = nn.SiLU(), nn.Sigmoid(), nn.Conv2d(4, 4, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal = self.act(self.conv(images))
+        gate = self.gate(self.up(self.act(self.down(functional.adaptive_avg_pool2d(signal, 1)))))
+        return self.last(signal * gate)
+
+
+def test_signals_before_and_behind_an_activation_in_floats_are_both_rounded():
+    found = places(Gated())
+    assert found == [
+        ["conv input"], ["conv output"], ["down input"], ["down output"], ["up input"], ["up output"],
+        ["last input"], ["last output"],
+    ]  # fmt: skip
+
+
+class Chained(nn.Module):
+    """Sums of sums: the one between has no layer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.last = nn.Conv2d(3, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last((self.a(images) + self.b(images)) + self.c(images))
+
+
+def test_step_where_no_layer_stands_is_named():
+    assert islands(Chained()) == [("", "add"), ("", "add")]
+    assert ["last input"] in places(Chained())
+
+
+class Shared(nn.Module):
+    """One convolution called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(self.conv(images).relu())
+
+
+def test_layer_that_runs_twice_has_one_grid_for_both():
+    found = places(Shared())
+    assert all(len(wish) == len(set(wish)) for wish in found)
+    assert [one for wish in found for one in wish].count("conv output") == 1
+
+
+def test_logits_of_a_linear_layer_stay_as_they_are_and_hidden_ones_do_not():
+    network = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.Linear(4, 3))
+    assert places(network, torch.randn(2, 6)) == [["0 input"], ["1 output"], ["2 output"]]
+
+
+def test_flow_sees_layers_as_one_step_and_weights_not_at_all():
+    flow = flow_of(Residual().eval(), IMAGE)
+    assert [step.kind for step in flow.steps].count(PRODUCT) == 4
+    assert {step.name for step in flow.steps if step.kind == JOIN} == {"add_", "mean"}
+    assert [step.path for step in flow.steps if step.kind == CLIP] == ["", "block.relu", "block.relu"]
+    assert all(len(step.inputs) == (2 if step.name == "add_" else 1) for step in flow.steps)
+
+
+def test_flow_is_that_of_the_network_without_its_roundings():
+    network = Residual().eval()
+    before = flow_of(network, IMAGE)
+    put_signal(network.block, "input", Affine(0.1, 0, 8))
+    put_signal(network.stem, "output", Affine(0.1, 128, 8))
+    assert flow_of(network, IMAGE).steps == before.steps
+    assert len(sites(network)) == 2
+
+
+def test_on_grid_follows_moves_and_inputs_of_containers():
+    network = Residual().eval()
+    put_signal(network.block, "input", Affine(0.1, 0, 8))
+    flow = flow_of(network, IMAGE)
+    reads = {path for path, _ in on_grid(flow, sites(network))}
+    assert "block.one" in reads and "block" in reads and "block.two" not in reads and "stem" not in reads
+    put_signal(network.stem_norm, "output", Affine(0.1, 0, 8))
+    whole = on_grid(flow_of(network, IMAGE), sites(network))
+    pools = [step for step in flow.steps if step.name.startswith("max_pool")]
+    assert pools and all((step.path, step.inputs[0]) in whole for step in pools)
+
+
+@pytest.mark.parametrize("make", [Residual, Fire, Gated, Shared])
+def test_whatever_is_wished_for_can_be_put_on_and_runs(make):
+    network = make().eval()
+    for wish in wishes(network, flow_of(network, IMAGE)).wishes:
+        signal = Affine(0.05, 128, 8)
+        for path, side in wish.places:
+            put_signal(network.get_submodule(path), side, signal)
+    reads = {path for path, _ in on_grid(flow_of(network, IMAGE), sites(network))}
+    assert {path for path, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))} <= reads
+    assert torch.isfinite(network(IMAGE)).all()

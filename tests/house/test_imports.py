@@ -53,6 +53,7 @@ def test_files_import_files_and_not_faces(path):
         "cortado.scores.score": {"cortado.scores"},
         "cortado.penalties.penalty": {"cortado.penalties"},
         "cortado.file.schema": {"cortado.forms"},
+        "cortado.file.roundings": {"cortado.signals"},
     }
     assert faces <= listing.get(module_of(path), set()) | (
         {"cortado"} if "from cortado import" in path.read_text() else set()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cortado.errors import BadNetwork
+from cortado.errors import NothingChanged
 from cortado.forms.quantized import Quantized
 from cortado.machine import processor_saturates
 from cortado.method import Method, knob
@@ -40,7 +40,7 @@ class QuantizeSignals(Method):
         layers = {path for weight in view.weights(self.where) for path in paths_of(view.network, weight.layer)}
         products = {step.path for step in flow.steps if step.kind == PRODUCT} & layers
         if not products:
-            raise BadNetwork(
+            raise NothingChanged(
                 f"{self.name()}: no convolution or linear layer among those that where takes ({self.where}) was run. "
                 "Name some that are."
             )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cortado.compress import compress
-from cortado.errors import BadNetwork, BadTask, BadValue
+from cortado.errors import BadTask, BadValue, NothingChanged
 from cortado.methods.quantize.signals import QuantizeSignals
 from cortado.network.ranges import RANGES
 from cortado.network.view import View
@@ -58,7 +58,7 @@ def test_only_the_layers_that_where_takes():
 
 def test_network_without_such_layers_is_refused():
     net = BY_NAME["recurrent"]
-    with pytest.raises(BadNetwork, match="no convolution or linear layer among those that where takes"):
+    with pytest.raises(NothingChanged, match="no convolution or linear layer among those that where takes"):
         applied(QuantizeSignals(where="lstm"), net)
 
 

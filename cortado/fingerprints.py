@@ -66,9 +66,11 @@ def picture(network: nn.Module) -> tuple[bytes, bytes]:
 
 
 def matrices(network: nn.Module) -> bytes:
-    """A sum over the values of weights of two dimensions and more: moments are matched when these changed."""
+    """A sum over the weights of two dimensions and more and what rounds signals: when these changed, moments are matched."""
     sums = blake2b(digest_size=16)
     for weight in parameter_places(network):
         if len(weight.shape) >= 2 and weight.shape.numel():
             sums.update(bytes_of(weight.dense()))
+    for place, signal in sites(network).items():
+        sums.update(repr((place, signal.spec())).encode() + b"".join(map(bytes_of, signal.parts().values())))
     return sums.digest()

@@ -90,6 +90,11 @@ class Exported:
     """The layers of a rounded network that it computes in floats all the same."""
 
 
+def export_row(data: dict[str, Any]) -> Exported:
+    """The row that JSON has as `data`."""
+    return Exported(**{**data, "float_layers": tuple(data.get("float_layers", ()))})
+
+
 @dataclass(frozen=True)
 class Ratio:
     """How many times faster: the median over rounds and its quartiles."""
@@ -195,7 +200,7 @@ def read_report(path: str | Path) -> Report:
             ),
             "verdict": Compared(**data.pop("verdict")),
             "warnings": tuple(data.pop("warnings")),
-            "exports": tuple(Exported(**row) for row in data.pop("exports", ())),
+            "exports": tuple(export_row(row) for row in data.pop("exports", ())),
             "clocks": tuple(clock_of(row) for row in data.pop("clocks", ())),
             "multiply_adds": tuple(data.pop("multiply_adds", (None, None))),
         }

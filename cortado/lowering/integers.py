@@ -176,7 +176,7 @@ def hoist(graph: fx.Graph, node: fx.Node) -> None:
     source, settings = node.args[0], tuple(node.args[1:])
     while isinstance(source, fx.Node) and source.target in MOVES and len(source.users) == 1:
         before = sources(source)
-        if any(settings_of(one) is not None or len(one.users) > 1 for one in before):
+        if any(settings_of(one) is not None or not only_rounded(one, source, settings) for one in before):
             return
         for one in dict.fromkeys(before):
             pair_after(graph, one, settings)
@@ -185,13 +185,19 @@ def hoist(graph: fx.Graph, node: fx.Node) -> None:
         source = before[0]
 
 
+def only_rounded(node: fx.Node, reader: fx.Node, settings: tuple[Any, ...]) -> bool:
+    """Whether all that read a value besides one reader round it on this very grid."""
+    others = [user for user in node.users if user is not reader]
+    return all(user.target == QUANTIZE and tuple(user.args[1:]) == settings for user in others)
+
+
 def drop_clip(graph: fx.Graph, node: fx.Node) -> None:
     """On a grid that begins at zero nothing is left for a ReLU to do; on another one it gives values of the grid."""
     settings = settings_of(node.args[0])
     if settings is None:
         return
     if settings[1] == settings[2]:
-        node.replace_all_uses_with(node.args[0])
+        node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
         graph.erase_node(node)
     else:
         carry(graph, node)
@@ -210,7 +216,12 @@ def merge(graph: fx.Graph) -> None:
     """One pair for all that read a value on the same grid."""
     seen: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in (QUANTIZE, DEQUANTIZE):
+        if node.op == "call_function" and node.target == QUANTIZE and settings_of(node.args[0]) == node.args[1:]:
+            # What is on the grid already.
+            again: Any = node.args[0]
+            node.replace_all_uses_with(again.args[0])
+            graph.erase_node(node)
+        elif node.op == "call_function" and node.target in (QUANTIZE, DEQUANTIZE):
             first = seen.setdefault((node.target, *node.args), node)
             if first is not node:
                 node.replace_all_uses_with(first)

@@ -14,6 +14,7 @@ from cortado.nets.googlenet import googlenet
 from cortado.nets.lenet import lenet_5, lenet_300_100
 from cortado.nets.mobilenet import mobilenet
 from cortado.nets.resnet import resnet_20, resnet_56
+from cortado.nets.resnet_8 import resnet_8
 from cortado.nets.squeezenet import squeezenet
 from cortado.nets.vgg import vgg_16, vgg_16_cifar, vgg_19, vgg_f, vgg_m, vgg_s
 
@@ -23,6 +24,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
         lenet_300_100,
         lenet_5,
         digits_net,
+        resnet_8,
         resnet_20,
         resnet_56,
         vgg_16_cifar,

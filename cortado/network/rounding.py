@@ -126,6 +126,12 @@ class Planner:
             return ends[-1]
         return None
 
+    def before_moves(self, value: int) -> int:
+        """The value that was only moved to become this one."""
+        while value in self.maker and self.maker[value].kind == MOVE and self.maker[value].inputs:
+            value = self.maker[value].inputs[0]
+        return value
+
     def moved_from(self, value: int) -> list[int]:
         """What comes of a value that is only moved on, by one step after another."""
         found: list[int] = []
@@ -149,9 +155,7 @@ class Planner:
         """Let a value be rounded, at once or before what only moved it; whether that can be done."""
         if value in self.whole:
             return True
-        source = value
-        while source in self.maker and self.maker[source].kind == MOVE and self.maker[source].inputs:
-            source = self.maker[source].inputs[0]
+        source = self.before_moves(value)
         for tried in dict.fromkeys((source, value)):
             places = self.places_of(tried, reader if tried == value else None)
             if places:
@@ -177,7 +181,7 @@ class Planner:
         out = [place for place in once if place[1] == OUTPUT]
         if out:
             return (out[0],)
-        readers = {step.path for step in self.readers.get(value, []) if step.kind in (PRODUCT, JOIN)}
+        readers = {step.path for step in self.readers.get(value, []) if step.kind in (PRODUCT, JOIN, MOVE)}
         into = [place for place in once if place[1] == INPUT and place[0] in readers]
         if reader is not None and not into:
             into = [place for place in once if place[1] == INPUT and inside(reader.path, place[0])][-1:]
@@ -210,7 +214,9 @@ def wishes(network: nn.Module, flow: Flow, products: Collection[str] | None = No
     for value, places in planner.placed.items():
         for place in places:
             groups[root(value)] = root(owner.setdefault(place, value))
-    for one, other in planner.tied:
+    # What is rounded before it is moved and after wants one grid as well.
+    moved = [(value, planner.before_moves(value)) for value in planner.placed]
+    for one, other in planner.tied + moved:
         if one in groups and other in groups:
             groups[root(one)] = root(other)
     members: dict[int, list[int]] = {}

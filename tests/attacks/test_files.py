@@ -136,7 +136,7 @@ def test_foreign_files_are_refused_by_name(data, tmp_path):
 def test_newer_version_says_so():
     data = bytearray(body())
     data[4] = 9
-    with pytest.raises(BadFile, match="it is of version 9, this reader knows versions 1 to 2. Update cortado"):
+    with pytest.raises(BadFile, match="it is of version 9, this reader knows versions 1 to 3. Update cortado"):
         decode(sealed(bytes(data)), plain())
 
 

@@ -1,0 +1,57 @@
+"""ResNet-8 for 32 x 32 pictures, the network of MLPerf Tiny's picture classification."""
+
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cortado.nets.weights import load_arrays, read_arrays, weights_path
+
+
+class ResNet8(nn.Module):
+    """A stem and three blocks of width 16, 32, 64 with 1 x 1 shortcuts.  Banbury et al., MLPerf Tiny, 2021.
+
+    Input (N, 3, 32, 32), pixels as they are (0 to 255); output (N, 10) logits. Padding is TensorFlow's: with a stride of
+    2 a row and a column of zeros at the far end alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv0, self.bn0 = nn.Conv2d(3, 16, 3, padding=1), norm(16)
+        self.conv1, self.bn1 = nn.Conv2d(16, 16, 3, padding=1), norm(16)
+        self.conv2, self.bn2 = nn.Conv2d(16, 16, 3, padding=1), norm(16)
+        self.conv3, self.bn3 = nn.Conv2d(16, 32, 3, stride=2), norm(32)
+        self.conv4, self.bn4 = nn.Conv2d(32, 32, 3, padding=1), norm(32)
+        self.conv5 = nn.Conv2d(16, 32, 1, stride=2)
+        self.conv6, self.bn5 = nn.Conv2d(32, 64, 3, stride=2), norm(64)
+        self.conv7, self.bn6 = nn.Conv2d(64, 64, 3, padding=1), norm(64)
+        self.conv8 = nn.Conv2d(32, 64, 1, stride=2)
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        signal = functional.relu(self.bn0(self.conv0(pixels)))
+        branch = functional.relu(self.bn1(self.conv1(signal)))
+        signal = functional.relu(signal + self.bn2(self.conv2(branch)))
+        branch = functional.relu(self.bn3(self.conv3(functional.pad(signal, (0, 1, 0, 1)))))
+        signal = functional.relu(self.conv5(signal) + self.bn4(self.conv4(branch)))
+        branch = functional.relu(self.bn5(self.conv6(functional.pad(signal, (0, 1, 0, 1)))))
+        signal = functional.relu(self.conv8(signal) + self.bn6(self.conv7(branch)))
+        return self.fc(signal.mean((2, 3)))
+
+
+def norm(channels: int) -> nn.BatchNorm2d:
+    """A batch norm with TensorFlow's epsilon."""
+    return nn.BatchNorm2d(channels, eps=1e-3)
+
+
+def resnet_8(weights: str | Path | bool | None = None) -> ResNet8:
+    """ResNet-8 for CIFAR-10: 78,186 parameters, 12.5 M multiply-adds.
+
+    `weights` is the path of an .npz, or True for $CORTADO_DATA/weights/cifar10_resnet8_mlperftiny.npz; None gives fresh
+    ones. Raises BadValue when there is no such file, BadNetwork when it does not fit.
+    """
+    network = ResNet8()
+    if weights is not None and weights is not False:
+        path = weights_path(weights, "cifar10_resnet8_mlperftiny.npz")
+        load_arrays(network, read_arrays(path), str(path))
+    return network

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
+from cortado.fitting import own_modules
 from cortado.forms.dense import Dense
 from cortado.forms.form import Form
 from cortado.forms.hold import form_of, held_names, release
@@ -107,7 +108,7 @@ def reinitialised(network: nn.Module, task: Task) -> nn.Module:
     twin = released(network)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(task.seed * 1_000_003 + 41)
-        for path, layer in twin.named_modules():
+        for path, layer in own_modules(twin).items():
             if not any(value is not None for value in layer._parameters.values()):
                 continue
             reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)

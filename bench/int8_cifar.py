@@ -126,8 +126,9 @@ def judged(plain: nn.Module, task: Task, runtime: Runtime, file: Path) -> dict[s
     """A file with its bytes and how far its answers diverge from the plain network's on choice images."""
     running = Running(runtime.load(file, 1))
     total = 0.0
-    for inputs, _ in task.choice.first(CHOICE_IMAGES).batches(100):
-        total += float(divergence(outputs_of(plain, inputs), outputs_of(running, inputs)).sum())
+    with torch.no_grad():
+        for inputs, _ in task.choice.first(CHOICE_IMAGES).batches(100):
+            total += float(divergence(outputs_of(plain, inputs), outputs_of(running, inputs)).sum())
     size = sum(part.stat().st_size for part in file.parent.iterdir())
     return {"file": file, "running": running, "divergence": total / CHOICE_IMAGES, "bytes": size}
 
@@ -140,7 +141,8 @@ def divergence(wanted: Tensor, found: Tensor) -> Tensor:
 
 def answers(network: nn.Module, data: Data) -> tuple[Tensor, Tensor]:
     """The class chosen for each sample, and whether it is right (1.0 or 0.0)."""
-    pairs = [(outputs_of(network, inputs).argmax(1), targets) for inputs, targets in data.batches(100)]
+    with torch.no_grad():
+        pairs = [(outputs_of(network, inputs).argmax(1), targets) for inputs, targets in data.batches(100)]
     chosen, targets = (torch.cat(part) for part in zip(*pairs, strict=True))
     return chosen, (chosen == targets).float()
 

@@ -25,13 +25,15 @@ operators: Any = torch.ops.quantized_decomposed
 aten = torch.ops.aten
 QUANTIZE, DEQUANTIZE = operators.quantize_per_tensor.default, operators.dequantize_per_tensor.default
 MOVES = {
-    aten.max_pool2d.default, aten.max_pool2d_with_indices.default, aten.view.default, aten.reshape.default,
+    aten.max_pool2d.default, aten.view.default, aten.reshape.default,
     aten.flatten.using_ints, aten.slice.Tensor, aten.select.int, aten.permute.default, aten.transpose.int,
     aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.cat.default, aten.pad.default,
     aten.constant_pad_nd.default, aten.contiguous.default, aten.clone.default, aten.dropout.default,
     aten.upsample_nearest2d.vec, aten.pixel_shuffle.default, aten.unflatten.int,
 }  # fmt: skip
-"""Operators that only move values, or take some of them; padding adds zeros, which every grid has."""
+"""Operators that only move values, or take some of them; padding counts where it adds zeros, which every grid has."""
+PADS: dict[Any, int] = {aten.pad.default: 3, aten.constant_pad_nd.default: 2}
+"""Operators that pad, and the place of the value among their arguments."""
 PARTS = {aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int}
 """These give several values, which are taken one by one."""
 CLIPS = {aten.relu.default, aten.relu_.default}
@@ -129,18 +131,30 @@ def products_on_grid(flow: Flow, rounded: Iterable[tuple[str, str]]) -> list[str
 
 
 def tidy(graph: fx.Graph) -> None:
-    """Bring quantize operators next to what they are fused with: around everything that only moves values."""
+    """Bring quantize operators next to what they are fused with: around everything that only moves values.
+
+    A graph without such operators is left as it is.
+    """
+    if not any(node.op == "call_function" and node.target == QUANTIZE for node in graph.nodes):
+        return
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target == QUANTIZE:
             hoist(graph, node)
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target in CLIPS:
             drop_clip(graph, node)
-        elif node.op == "call_function" and (node.target in MOVES or node.target == getitem):
+        elif moves(node) or (node.op == "call_function" and node.target == getitem):
             carry(graph, node)
     merge(graph)
     graph.eliminate_dead_code()
     graph.lint()
+
+
+def moves(node: fx.Node) -> bool:
+    """Whether an operator gives nothing but values that it was given, and zeros."""
+    place = PADS.get(node.target)
+    added = node.args[place] if place is not None and len(node.args) > place else node.kwargs.get("value")
+    return node.op == "call_function" and node.target in MOVES and not added
 
 
 def sources(node: fx.Node) -> list[fx.Node]:
@@ -174,7 +188,7 @@ def pair_after(graph: fx.Graph, node: fx.Node, settings: tuple[Any, ...]) -> fx.
 def hoist(graph: fx.Graph, node: fx.Node) -> None:
     """A signal that is rounded after it was moved is rounded before as well, where nothing else reads it between."""
     source, settings = node.args[0], tuple(node.args[1:])
-    while isinstance(source, fx.Node) and source.target in MOVES and len(source.users) == 1:
+    while isinstance(source, fx.Node) and moves(source) and len(source.users) == 1:
         before = sources(source)
         if any(settings_of(one) is not None or not only_rounded(one, source, settings) for one in before):
             return

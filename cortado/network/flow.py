@@ -34,7 +34,7 @@ OPERATORS = {
 }  # fmt: skip
 """What operators do with the values of a signal: joined, moved without change, clipped; all others compute in floats."""
 PAIRS = ("add", "add_", "mul", "mul_")
-"""These join two signals; with a number they are arithmetic of one."""
+"""These join two signals; with a number they are arithmetic of one signal."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,10 @@ class Watcher(TorchDispatchMode):
             return output
         name = func.overloadpacket.__name__
         made = tuple(self.renew(tensor) for tensor in tensors_in(output))
-        kind = OPERATORS.get(name, FLOAT) if len(read) > 1 or name not in PAIRS else FLOAT
+        kind = OPERATORS.get(name, FLOAT)
+        if (name in PAIRS and len(read) < 2) or (name == "constant_pad_nd" and any(args[2:])):
+            # One signal's own arithmetic; or edges of a number that may lie on no grid.
+            kind = FLOAT
         self.flow.steps.append(Step(kind, name, self.stack[-1] if self.stack else "", read, made))
         return output
 

@@ -141,6 +141,28 @@ def test_every_move_stands_between_two_pairs_of_one_grid():
         assert {tuple(user.args[1:]) for user in node.users} == grids, node
 
 
+class Edged(nn.Module):
+    """Pads with a number beyond every value that was seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.two(functional.pad(functional.relu(self.one(images)), (1, 1, 1, 1), value=50.0))
+
+
+def test_edges_of_a_number_beyond_the_grid_before_them_are_not_cut_off():
+    network, task = rounded(Edged)
+    inputs = task.choice.inputs
+    with torch.no_grad():
+        assert far(lowered(network, task.example)(inputs), network(inputs)) < 0.05
+        assert far(network(inputs), seeded(Edged)(inputs)) < 0.05
+    program = exported(lowered(network, task.example), task.example)
+    with torch.no_grad():
+        assert far(program.module()(inputs), network(inputs)) < 0.05
+
+
 def test_no_pair_stands_twice_on_one_value():
     network, task = rounded(Moving)
     graph = exported(lowered(network, task.example), task.example).graph

@@ -12,6 +12,7 @@ from cortado.file.edits import resolve, stored_entries
 from cortado.file.entries import Entry, entries_of, fingerprint, held_at, remaining
 from cortado.file.huffman import huffman_bits
 from cortado.file.relative_index import relative_index
+from cortado.fitting import Fitting
 from cortado.forms.form import Form
 from cortado.forms.masked import Masked
 from cortado.forms.palette import Palette
@@ -122,8 +123,8 @@ def layer_rows(network: nn.Module, plain: Plain, body: bytes | None = None) -> t
     """
     base = plain_network(plain)
     all_entries = entries_of(base)
-    own_forms = list({type(module) for module in network.modules() if isinstance(module, Form)})
-    contents = read(encode(network, base) if body is None else body, own_forms)
+    kinds = list({type(module) for module in network.modules() if isinstance(module, Fitting)})
+    contents = read(encode(network, base) if body is None else body, kinds)
     if contents.fingerprint != fingerprint(base, all_entries):
         raise WrongNetwork(
             f"accounting: the file was made from another network than this {type(base).__name__}. "

@@ -3,12 +3,8 @@
 Modules go by their place in the plain network's order, as in edits; all steps stand in one stream, and so do all zeros.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -17,6 +13,7 @@ from torch import Tensor, nn
 import cortado.signals
 from cortado.errors import BadFile, BadNetwork, BadValue
 from cortado.file.floats import decode_floats, encode_floats
+from cortado.file.keys import key_of, own_kinds
 from cortado.file.plane import Coded, decode_plane, encode_plane
 from cortado.file.wire import Cursor, varint
 from cortado.signals.signal import SIDES, Signal, put_signal, sites
@@ -63,25 +60,6 @@ def roundings_of(network: nn.Module, plain: nn.Module) -> Roundings:
     )
 
 
-def signal_key(kind: type[Signal]) -> bytes:
-    """Two bytes that stand for a class of roundings: from the name of its file, or module and class for a user's own."""
-    own = kind.__module__.startswith("cortado.signals.")
-    name = kind.__module__.rpartition(".")[2] if own else f"{kind.__module__}:{kind.__name__}"
-    return blake2b(name.encode(), digest_size=2).digest()
-
-
-@lru_cache(maxsize=1)
-def own_signals() -> dict[bytes, type[Signal]]:
-    """The roundings of cortado/signals, one a file, by key."""
-    found: dict[bytes, type[Signal]] = {}
-    for info in pkgutil.iter_modules(cortado.signals.__path__):
-        module = importlib.import_module(f"cortado.signals.{info.name}")
-        kind = getattr(module, "".join(word.capitalize() for word in info.name.split("_")), None)
-        if isinstance(kind, type) and issubclass(kind, Signal) and kind is not Signal:
-            found[signal_key(kind)] = kind
-    return found
-
-
 def write_roundings(roundings: Roundings) -> bytes:
     """Sites, which rounding serves each, the kinds of roundings, which kind each is, and their numbers kind by kind."""
     flat = [number * len(SIDES) + side for number, side in roundings.places]
@@ -89,7 +67,7 @@ def write_roundings(roundings: Roundings) -> bytes:
     body = varint(len(flat)) + varint(len(roundings.signals)) + varint(len(kinds))
     body += numbers(np.diff(flat, prepend=0)) + numbers(np.array(roundings.serves))
     for kind, facts in kinds:
-        body += signal_key(kind) + b"".join(varint(fact) for fact in facts)
+        body += key_of(kind) + b"".join(varint(fact) for fact in facts)
     body += numbers(np.array([kinds.index(kind_of(signal)) for signal in roundings.signals]))
     for chosen in kinds:
         parts = [signal.parts() for signal in roundings.signals if kind_of(signal) == chosen]
@@ -142,7 +120,7 @@ def read_roundings(cursor: Cursor, known: Sequence[type[Signal]] = ()) -> Roundi
 def read_kind(cursor: Cursor, known: Sequence[type[Signal]]) -> tuple[type[Signal], dict[str, int]]:
     """A class of roundings with its facts."""
     key = cursor.take(2)
-    kind = (own_signals() | {signal_key(own): own for own in known}).get(key)
+    kind = (own_kinds(cortado.signals, Signal) | {key_of(own): own for own in known}).get(key)
     if kind is None:
         raise BadFile(
             f"file: it rounds signals in a way that is not known here (key {key.hex()}). "

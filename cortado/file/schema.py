@@ -1,16 +1,13 @@
 """Schema: which forms hold a weight, one inside another, with their facts; written once for all weights alike."""
 
-import importlib
-import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import blake2b
 
 import torch
 
 import cortado.forms
 from cortado.errors import BadFile, BadNetwork
+from cortado.file.keys import key_of, own_kinds
 from cortado.file.wire import Cursor, varint, zigzag
 from cortado.forms.form import FLOATS, FORM, Form
 
@@ -37,26 +34,6 @@ class Schema:
         return self.form.__name__.lower() + (f"({inside})" if inside else "")
 
 
-def form_key(form: type[Form]) -> bytes:
-    """Two bytes that stand for a form class: from the name of its file, or module and class for a user's own."""
-    own = form.__module__.startswith("cortado.forms.")
-    name = form.__module__.rpartition(".")[2] if own else f"{form.__module__}:{form.__name__}"
-    return blake2b(name.encode(), digest_size=2).digest()
-
-
-@lru_cache(maxsize=1)
-def own_forms() -> dict[bytes, type[Form]]:
-    """The forms of cortado/forms, one a file, by key."""
-    found: dict[bytes, type[Form]] = {}
-    for info in pkgutil.iter_modules(cortado.forms.__path__):
-        module = importlib.import_module(f"cortado.forms.{info.name}")
-        class_name = "".join(word.capitalize() for word in info.name.split("_"))
-        form = getattr(module, class_name, None)
-        if isinstance(form, type) and issubclass(form, Form) and form is not Form:
-            found[form_key(form)] = form
-    return found
-
-
 def schema_of(form: Form) -> Schema:
     """The schema of a form.  Raises BadNetwork for a float type that the file does not know."""
     parts, floats, inner = form.parts(), [], []
@@ -77,7 +54,7 @@ def write_schema(schema: Schema) -> bytes:
     """The schema as the file has it: key, facts, float types, the schemas inside."""
     facts = b"".join(varint(zigzag(fact)) for fact in schema.facts)
     floats = bytes(FLOAT_TYPES.index(dtype) for dtype in schema.floats)
-    return form_key(schema.form) + facts + floats + b"".join(write_schema(inner) for inner in schema.inner)
+    return key_of(schema.form) + facts + floats + b"".join(write_schema(inner) for inner in schema.inner)
 
 
 def read_schema(cursor: Cursor, forms: Iterable[type[Form]] = (), depth: int = 0) -> Schema:
@@ -85,7 +62,7 @@ def read_schema(cursor: Cursor, forms: Iterable[type[Form]] = (), depth: int = 0
     if depth > DEEPEST:
         raise BadFile(f"file: forms nest deeper than {DEEPEST}. The file is damaged.")
     key = cursor.take(2)
-    form = (own_forms() | {form_key(own): own for own in forms}).get(key)
+    form = (own_kinds(cortado.forms, Form) | {key_of(own): own for own in forms}).get(key)
     if form is None:
         raise BadFile(
             f"file: it uses a form that is not known here (key {key.hex()}). "

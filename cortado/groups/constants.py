@@ -104,7 +104,7 @@ class Reader:
             return []
         return [
             Constant(self.step.node, argument, place, int(size), self.count(axis), (axis,))
-            for place, (size, axis) in enumerate(zip(given, axes, strict=False))
+            for place, (size, axis) in enumerate(zip(given, axes, strict=True))
             if axis is not None and isinstance(size, int) and size != -1
         ]
 
@@ -136,7 +136,7 @@ class Reader:
             return [self.whole(argument, given, self.count(axes[0]), axes[0])]
         return [
             Constant(self.step.node, argument, place, int(size), self.count(axis), (axis,))
-            for place, (size, axis) in enumerate(zip(given, axes, strict=False))
+            for place, (size, axis) in enumerate(zip(given, axes, strict=True))
         ]
 
     def edges(self) -> list[Constant]:

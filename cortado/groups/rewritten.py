@@ -33,7 +33,7 @@ class Rewritten(fx.Interpreter):
         program = self.groups.walked.captured.program
         flat = torch.utils._pytree.tree_leaves(program.example_inputs)
         names = program.graph_signature.user_inputs
-        self.given = dict(zip(names, flat, strict=False))
+        self.given = dict(zip(names, flat, strict=True))
         with silent_and_plain():
             found = self.run(*[None for node in program.graph.nodes if node.op == "placeholder"])
         return tensors_of(found)

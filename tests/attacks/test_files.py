@@ -13,7 +13,7 @@ from cortado.errors import BadFile, BadNetwork, CortadoError, WrongNetwork
 from cortado.file.artifact import MAGIC, decode, encode, load, read, save
 from cortado.file.entries import entries_of, fingerprint
 from cortado.file.inspection import inspect
-from cortado.file.schema import form_key
+from cortado.file.keys import key_of
 from cortado.file.wire import varint, zigzag
 from cortado.forms.form import Form
 from cortado.forms.hold import hold
@@ -163,7 +163,7 @@ def test_forms_that_nest_without_end_are_refused():
     def write(writer):
         writer.number(1)
         for _ in range(200):
-            writer.raw(form_key(Masked))
+            writer.raw(key_of(Masked))
 
     with pytest.raises(BadFile, match="forms nest deeper than 8"):
         decode(file_of(plain(), write), plain())
@@ -193,7 +193,7 @@ def test_sizes_that_overflow_are_refused(size, held):
     def write(writer):
         writer.number(int(held))
         if held:
-            writer.raw(form_key(Quantized))
+            writer.raw(key_of(Quantized))
             for fact in (0, 0, 1):
                 writer.signed(fact)
             writer.number(0)
@@ -214,7 +214,7 @@ def test_sizes_that_overflow_are_refused(size, held):
 def test_palette_of_an_impossible_size_is_refused(fact):
     def write(writer):
         writer.number(1)
-        writer.raw(form_key(Palette))
+        writer.raw(key_of(Palette))
         writer.signed(fact)
         writer.number(0)
         writer.number(2)
@@ -230,7 +230,7 @@ def test_palette_of_an_impossible_size_is_refused(fact):
 def test_quantized_of_an_impossible_layout_is_refused(layout, group):
     def write(writer):
         writer.number(1)
-        writer.raw(form_key(Quantized))
+        writer.raw(key_of(Quantized))
         for fact in (layout, group, 1):
             writer.signed(fact)
         writer.number(0)

@@ -1,6 +1,7 @@
 """A reader of coded streams written from docs/file.md alone: it shares no code with the package and has no speed."""
 
 from collections import defaultdict
+from itertools import pairwise
 
 
 class Stream:
@@ -174,7 +175,7 @@ def table(stream: Stream, grain: int) -> list[tuple[int, int, int]]:
 
 def turns(edges: list[int]) -> list[tuple[int, int]]:
     """(stream, index) in the order of decoding."""
-    longest = max(end - begin for begin, end in zip(edges, edges[1:], strict=False))
+    longest = max(end - begin for begin, end in pairwise(edges))
     pairs = [(s, edges[s] + i) for i in range(longest) for s in range(len(edges) - 1)]
     return [(s, index) for s, index in pairs if index < edges[s + 1]]
 

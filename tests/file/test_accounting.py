@@ -25,6 +25,8 @@ from cortado.forms.latent import Latent, LearnedStep
 from cortado.forms.masked import Masked
 from cortado.forms.palette import Palette
 from cortado.forms.quantized import Quantized
+from cortado.signals.affine import Affine
+from cortado.signals.signal import put_signal
 
 
 def by_hand() -> Masked:
@@ -276,3 +278,13 @@ def test_histogram_puts_neighbours_together_when_there_are_many() -> None:
     assert sum(drawn.counts) == 300
     assert drawn.edges[0] == -100.5
     assert drawn.edges[-1] >= 199.5
+
+
+class OwnGrid(Affine):
+    """A rounding of a user's own."""
+
+
+def test_rows_of_a_network_with_a_rounding_of_ones_own():
+    plain, small = square(by_hand())
+    put_signal(small[0], "input", OwnGrid(0.5, 0, 4))
+    assert [row.form for row in layer_rows(small, plain)] == ["masked(palette)", "dense"]

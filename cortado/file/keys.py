@@ -1,0 +1,32 @@
+"""Keys: two bytes in the file for each class that holds weights or rounds signals, and the classes of our own rooms."""
+
+import importlib
+import pkgutil
+from functools import lru_cache
+from hashlib import blake2b
+from types import ModuleType
+from typing import TypeVar
+
+from cortado.fitting import Fitting
+
+Kind = TypeVar("Kind", bound=Fitting)
+ROOMS = ("cortado.forms.", "cortado.signals.")
+
+
+def key_of(kind: type[Fitting]) -> bytes:
+    """The key of a class: from the name of its file in one of our rooms, or from module and class for a user's own."""
+    own = kind.__module__.startswith(ROOMS)
+    name = kind.__module__.rpartition(".")[2] if own else f"{kind.__module__}:{kind.__name__}"
+    return blake2b(name.encode(), digest_size=2).digest()
+
+
+@lru_cache(maxsize=len(ROOMS))
+def own_kinds(room: ModuleType, base: type[Kind]) -> dict[bytes, type[Kind]]:
+    """The classes of a room that are of the kind `base`, one a file and called as it is, by key."""
+    found: dict[bytes, type[Kind]] = {}
+    for info in pkgutil.iter_modules(room.__path__):
+        module = importlib.import_module(f"{room.__name__}.{info.name}")
+        kind = getattr(module, "".join(word.capitalize() for word in info.name.split("_")), None)
+        if isinstance(kind, type) and issubclass(kind, base) and kind is not base:
+            found[key_of(kind)] = kind
+    return found

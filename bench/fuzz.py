@@ -19,7 +19,7 @@ from bench.result import row
 from cortado.errors import BadFile, CortadoError
 from cortado.file.artifact import decode, encode
 from cortado.forms.hold import hold
-from cortado.forms.latent import Latent, LearnedStep
+from cortado.forms.learned_step import LearnedStep
 from cortado.forms.masked import Masked
 from cortado.forms.palette import Palette
 from cortado.forms.quantized import Quantized
@@ -54,7 +54,7 @@ def sound_files() -> list[bytes]:
         network = plain()
         hold(network[0], "weight", masked(network[0].weight.detach()))
         hold(network[3], "weight", Quantized.of(network[3].weight, 4, "group", 4, symmetric=False))
-        hold(network[5], "weight", Latent(network[5].weight.detach(), LearnedStep(0.1)))
+        hold(network[5], "weight", LearnedStep(network[5].weight.detach(), 0.1))
         hold(network[5], "bias", Quantized.of(network[5].bias, 8))
         found.append(encode(network, plain(), codec))
     cut = nn.Sequential(

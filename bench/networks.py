@@ -18,15 +18,17 @@ from bench.result import CACHE
 from cortado.job import load_weights, own_tensors
 from cortado.measure import mean_score
 from cortado.nets.lenet import lenet_5, lenet_300_100
+from cortado.nets.mlp import mlp_1024
 from cortado.task import Data, Task
 from cortado.tasks.mnist import task as centred_mnist
 from cortado.tasks.pixels import Normalise
 from cortado.tune import Plan, train
 
-MAKERS: dict[str, Callable[[], nn.Module]] = {"LeNet-300-100": lenet_300_100, "LeNet-5": lenet_5}
+MAKERS: dict[str, Callable[[], nn.Module]] = {"LeNet-300-100": lenet_300_100, "LeNet-5": lenet_5, "MLP-1024": mlp_1024}
 TRAINING: dict[str, dict[str, Any]] = {
     "LeNet-300-100": {"epochs": 20, "rate": 1e-3, "decay": 1e-5, "average": 0.2},
     "LeNet-5": {"epochs": 10, "rate": 1e-3, "decay": 1e-5, "average": 0.2, "precision": "bfloat16"},
+    "MLP-1024": {"epochs": 15, "rate": 1e-3, "decay": 1e-5, "average": 0.2},
 }
 
 

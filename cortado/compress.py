@@ -22,6 +22,7 @@ from cortado.fitting import Fitting
 from cortado.measure import mean_score, scores
 from cortado.method import Method
 from cortado.methods.match import Match
+from cortado.network.settling import settle
 from cortado.network.view import View, parameter_places, working_copy
 from cortado.progress import Progress, quiet
 from cortado.recipe import Recipe, read, stage_data
@@ -115,6 +116,8 @@ class Run:
         due = self.recipe.match and loses_moments(method) and not isinstance(following, Match)
         if due and matrices(network) != products:
             Match().apply(view, self.task)
+        if following is None:
+            settle(network)
         body = encode(network, self.plain)
         # What goes on is what the file gives back: every stage is proved, and a resumed run takes the same way.
         used = {type(part) for part in network.modules() if isinstance(part, Fitting)}

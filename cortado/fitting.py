@@ -6,6 +6,9 @@ from torch import nn
 class Fitting(nn.Module):
     """Marks modules that are no part of the network as its author wrote it."""
 
+    def stepped(self) -> None:
+        """What must be done after every step of an optimizer: some values in training have bounds."""
+
 
 def inside_fittings(network: nn.Module) -> set[int]:
     """The ids of all fittings of a network and of everything in them."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from cortado.errors import BadNetwork, BadTask, BadValue
+from cortado.fitting import Fitting
 from cortado.lowering.factors import factored_twin
 from cortado.progress import Progress, quiet
 from cortado.task import Task, to_device
@@ -86,6 +87,7 @@ class Loop:
         if self.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.runner = factored_twin(network)
+        self.fittings = fittings_of(network)
         self.teachers = [ready(teacher, self.device) for teacher in plan.teachers]
         # A teacher is only run forward, where even a shallow network gains from bfloat16.
         self.half_teachers = any(half_precision(one, plan.precision, self.device, deep=1) for one in self.teachers)
@@ -131,6 +133,7 @@ class Loop:
                 if self.plan.after_epoch is not None and self.plan.after_epoch(self.network, epoch):
                     self.optimizer, self.mean, self.averaged = self.make_optimizer(), {}, 0
                     self.runner = factored_twin(self.network).train()
+                    self.fittings = fittings_of(self.network)
         if self.mean:
             self.network.load_state_dict(self.mean)
         share_statistics(self.network, self.world)
@@ -173,6 +176,8 @@ class Loop:
         if plan.clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), plan.clip)
         self.optimizer.step()
+        for fitting in self.fittings:
+            fitting.stepped()
         return loss.detach()
 
     def loss(self, outputs: Any, inputs: Any, targets: Tensor) -> Tensor:
@@ -215,6 +220,11 @@ class Loop:
                 self.mean[name] = value.detach().clone()
             else:
                 self.mean[name].lerp_(value.detach(), 1 / self.averaged)
+
+
+def fittings_of(network: nn.Module) -> list[Fitting]:
+    """What is put on a network and may want to act after every step."""
+    return [module for module in network.modules() if isinstance(module, Fitting)]
 
 
 def shape_text(value: Any) -> str:

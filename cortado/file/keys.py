@@ -1,6 +1,7 @@
 """Keys: two bytes in the file for each class that holds weights or rounds signals, and the classes of our own rooms."""
 
 import importlib
+import inspect
 import pkgutil
 from functools import lru_cache
 from hashlib import blake2b
@@ -22,11 +23,11 @@ def key_of(kind: type[Fitting]) -> bytes:
 
 @lru_cache(maxsize=len(ROOMS))
 def own_kinds(room: ModuleType, base: type[Kind]) -> dict[bytes, type[Kind]]:
-    """The classes of a room that are of the kind `base`, one a file and called as it is, by key."""
+    """The finished classes of a room that are of the kind `base`, one a file and called as it is, by key."""
     found: dict[bytes, type[Kind]] = {}
     for info in pkgutil.iter_modules(room.__path__):
         module = importlib.import_module(f"{room.__name__}.{info.name}")
         kind = getattr(module, "".join(word.capitalize() for word in info.name.split("_")), None)
-        if isinstance(kind, type) and issubclass(kind, base) and kind is not base:
+        if isinstance(kind, type) and issubclass(kind, base) and not inspect.isabstract(kind):
             found[key_of(kind)] = kind
     return found

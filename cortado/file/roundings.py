@@ -56,7 +56,7 @@ def roundings_of(network: nn.Module, plain: nn.Module) -> Roundings:
     return Roundings(
         tuple(place for place, _ in by_place),
         tuple(signals.index(signal) for _, signal in by_place),
-        tuple(signal.settle() for signal in signals),
+        tuple(signals),
     )
 
 

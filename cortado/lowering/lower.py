@@ -15,6 +15,7 @@ from cortado.lowering.horizontal import merge_siblings
 from cortado.lowering.integers import emit, weight_codes
 from cortado.lowering.positions import gather_positions
 from cortado.network.gradients import released
+from cortado.network.settling import settled
 from cortado.network.trace import call_with, device_of, moved, tensors_in, undisturbed
 from cortado.signals.signal import OUTPUT, give_signals, sites, take_signals, unrounded
 
@@ -44,6 +45,7 @@ def lowered(
     Raises BadNetwork when they differ by more than 1e-4, or eight steps of a coarser type of floats, or when the network fails
     on the example.
     """
+    network = settled(network)
     rounded = sites(network)
     if rounded and (gather or merge):
         raise BadValue("lowering: a network with rounded signals runs in integers. Leave gather and merge out.")

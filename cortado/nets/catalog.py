@@ -12,6 +12,7 @@ from cortado.nets.alexnet import alexnet
 from cortado.nets.digits import digits_net
 from cortado.nets.googlenet import googlenet
 from cortado.nets.lenet import lenet_5, lenet_300_100
+from cortado.nets.mlp import mlp_1024
 from cortado.nets.mobilenet import mobilenet
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.nets.resnet_8 import resnet_8
@@ -23,6 +24,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     for make in (
         lenet_300_100,
         lenet_5,
+        mlp_1024,
         digits_net,
         resnet_8,
         resnet_20,

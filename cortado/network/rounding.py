@@ -24,6 +24,8 @@ class Wish:
     measured: tuple[Place, ...]
     above_zero: bool = False
     """Whether an activation follows at once that cuts off all below zero, so that the grid may do it."""
+    readers: tuple[str, ...] = ()
+    """Paths of the products that read it, as it is or moved; none for what only sums, averages and the like read."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Planner:
         """For values that were moved, or made of others: one that is rounded, on the same grid."""
         self.cut: set[int] = set()
         """Values of which an activation takes what is above zero, and nothing else reads them."""
+        self.read: list[tuple[int, str]] = []
+        """Values that a product reads, each with the product."""
 
     def run(self) -> None:
         """Look at every step once."""
@@ -76,6 +80,7 @@ class Planner:
         if not step.inputs or not self.mark(step.inputs[0], step):
             self.islands.append(step)
             return
+        self.read.append((step.inputs[0], step.path))
         # Logits stay as they are: a runtime has integer products that give floats.
         if self.ends_of(step)[-1] in self.flow.results and "onv" not in step.name:
             return
@@ -222,11 +227,13 @@ def wishes(network: nn.Module, flow: Flow, products: Collection[str] | None = No
     members: dict[int, list[int]] = {}
     for value in planner.placed:
         members.setdefault(root(value), []).append(value)
+    sources = [(planner.source.get(value, value), path) for value, path in planner.read]
     found = []
     for values in members.values():
+        readers = tuple(dict.fromkeys(path for value, path in sources if value in values))
         every = tuple(dict.fromkeys(place for value in values for place in planner.placed[value]))
         measured = tuple(dict.fromkeys(planner.placed[value][0] for value in values))
-        found.append(Wish(every, measured, all(value in planner.cut for value in values)))
+        found.append(Wish(every, measured, all(value in planner.cut for value in values), readers))
     return Wishes(tuple(found), tuple(planner.islands))
 
 

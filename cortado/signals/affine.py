@@ -1,5 +1,7 @@
 """Affine: signals on an even grid of 2**bits levels - (code - zero) x scale, one scale for a whole signal."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,34 @@ from cortado.errors import BadValue
 from cortado.signals.signal import Signal
 
 LARGEST_BITS = 16
+
+
+def on_grid(values: Tensor, step: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The nearest multiples of `step` from `low` to `high` steps."""
+    return (values / step).round_().clamp_(low, high).mul_(step)
+
+
+class Learned(torch.autograd.Function):
+    """`on_grid` with LSQ's gradients, written out: a signal is large, and a training must not keep it five times."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        context: Any, values: Tensor, step: Tensor, low: Tensor, high: Tensor, share: float
+    ) -> Tensor:
+        made = on_grid(values, step, low, high)
+        context.save_for_backward(values, made, step, low, high)
+        context.share = share
+        return made
+
+    @staticmethod
+    def backward(context: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        values, made, step, low, high = context.saved_tensors
+        passed = slope * ((values > low * step) & (values < high * step))
+        # Inside, a step changes what is rounded by the part that is rounded off; outside, by the level at the end.
+        moved = None
+        if context.needs_input_grad[1]:
+            moved = ((slope * made).sum() - (passed * values).sum()).reshape(1) / step * context.share
+        return passed, moved, None, None, None
 
 
 class Affine(Signal):
@@ -54,17 +84,12 @@ class Affine(Signal):
         return self.scale.abs().clamp(min=1e-9)
 
     def forward(self, values: Tensor) -> Tensor:
-        zero = self.zero.to(values.dtype)
-        if not torch.is_grad_enabled():
-            step = self.size.to(values.dtype)
-            return ((values / step).round().add(zero).clamp(0, self.top) - zero) * step
+        zero, step = self.zero.to(values.dtype), self.size.to(values.dtype)
+        if not torch.is_grad_enabled() or not (values.requires_grad or step.requires_grad):
+            return on_grid(values, step, -zero, self.top - zero)
         # The step's gradient grows with the entries it serves and the levels it has (Esser et al., 2020).
         share = 1.0 / (values[0].numel() * self.top) ** 0.5 if values.dim() else 1.0
-        step = self.size.to(values.dtype)
-        step = step * share + (step - step * share).detach()
-        level = values / step
-        rounded = level + (level.round() - level).detach()
-        return ((rounded + zero).clamp(0, self.top) - zero) * step
+        return Learned.apply(values, step, -zero, self.top - zero, share)  # type: ignore[no-untyped-call, no-any-return]
 
     def spec(self) -> dict[str, int]:
         return {"bits": self.width}

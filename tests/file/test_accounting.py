@@ -21,7 +21,7 @@ from cortado.file.accounting import (
 from cortado.file.artifact import encode, read
 from cortado.forms.form import Form
 from cortado.forms.hold import hold
-from cortado.forms.latent import Latent, LearnedStep
+from cortado.forms.learned_step import LearnedStep
 from cortado.forms.masked import Masked
 from cortado.forms.palette import Palette
 from cortado.forms.quantized import Quantized
@@ -233,8 +233,8 @@ def test_a_weight_of_zeros_alone_has_no_mean() -> None:
 
 
 def test_a_latent_weight_has_no_codes() -> None:
-    assert symbols_of(Latent(torch.ones(2, 2), LearnedStep(0.5))) is None
-    assert symbols_of(Masked(torch.ones(2, 2, dtype=torch.bool), Latent(torch.ones(4), LearnedStep(0.5)))) is None
+    assert symbols_of(LearnedStep(torch.ones(2, 2), 0.5)) is None
+    assert symbols_of(Masked(torch.ones(2, 2, dtype=torch.bool), LearnedStep(torch.ones(4), 0.5))) is None
 
 
 def test_best_gap_width_is_the_narrowest_of_equals() -> None:

@@ -4,12 +4,16 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from cortado.forms.binary import SCALES, Binary
+from cortado.forms.clipped import Clipped
 from cortado.forms.dense import Dense
 from cortado.forms.form import Form
-from cortado.forms.latent import Latent, LearnedStep
+from cortado.forms.learned_step import LearnedStep
 from cortado.forms.masked import Masked
 from cortado.forms.palette import Palette
 from cortado.forms.quantized import Quantized
+from cortado.forms.squashed import Squashed
+from cortado.forms.ternary import Ternary
 
 SHAPES = ((6,), (4, 5), (3, 2, 3), (2, 3, 2, 2), (1, 1), (5, 1), (1, 7))
 
@@ -29,6 +33,23 @@ def palette_of(values: Tensor, count: int, seed: int) -> Palette:
 
 
 @st.composite
+def latents(draw, values: Tensor) -> Form:
+    """A form in training, near `values`."""
+    sort = draw(st.sampled_from(["step", "steps", "binary", "ternary", "squashed", "clipped"]))
+    if sort == "step" or (sort == "steps" and not values.numel()):
+        return LearnedStep(values, draw(st.sampled_from([0.25, 0.1])))
+    if sort == "steps":
+        return LearnedStep.of(values, draw(st.integers(2, 5)), draw(st.sampled_from(["tensor", "channel"])))
+    if sort == "binary":
+        return Binary(values, draw(st.sampled_from(SCALES)))
+    if sort == "ternary":
+        return Ternary(values, draw(st.sampled_from([0.0, 0.05, 0.4])))
+    if sort == "squashed":
+        return Squashed(values, draw(st.integers(1, 4)))
+    return Clipped(values, draw(st.integers(2, 4)), draw(st.sampled_from([0.0, 0.3, 1.0])))
+
+
+@st.composite
 def leaves(draw, values: Tensor) -> Form:
     """A form without others inside, near `values`."""
     sort = draw(st.sampled_from(["dense", "palette", "quantized", "latent"]))
@@ -37,7 +58,7 @@ def leaves(draw, values: Tensor) -> Form:
     if sort == "palette":
         return palette_of(values, draw(st.sampled_from([1, 2, 5, 255, 256])), draw(st.integers(0, 99)))
     if sort == "latent":
-        return Latent(values, LearnedStep(draw(st.sampled_from([0.25, 0.1]))))
+        return draw(latents(values))
     layouts = ["tensor", "channel", "group"] if values.dim() > 1 and values.numel() else ["tensor"]
     layout = draw(st.sampled_from(layouts))
     group = draw(st.integers(1, 4)) if layout == "group" else 0

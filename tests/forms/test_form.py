@@ -75,7 +75,8 @@ def test_narrow_takes_the_same_slices(form, data):
     count = form.shape[axis]
     keep = torch.tensor(data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=count, unique=True)))
     narrowed = form.narrow(axis, keep)
-    assert type(narrowed) is type(form)
+    # What is cut of a form in training may be no longer latent.
+    assert isinstance(form, Latent) or type(narrowed) is type(form)
     assert torch.equal(narrowed.dense(), form.dense().index_select(axis, keep))
     assert torch.equal(narrowed.dense(), made_again(narrowed).dense())
 
@@ -111,7 +112,7 @@ def test_settle_gives_a_form_that_is_final(form):
     settled = form.settle()
     assert not any(isinstance(part, Latent) for part in settled.modules())
     assert torch.equal(settled.settle().dense(), settled.dense())
-    steps = [part.rounding.size for part in form.modules() if isinstance(part, Latent)]
+    steps = [part for part in form.modules() if isinstance(part, Latent)]
     # A step kept in 16 bits has a relative error of at most 2**-8.
     difference = (settled.dense() - form.dense()).abs()
     assert bool((difference <= (form.dense().abs() * 2**-8 if steps else torch.zeros(()))).all())

@@ -9,7 +9,7 @@ from torch import nn
 from cortado.errors import BadNetwork
 from cortado.forms.dense import Dense
 from cortado.forms.hold import form_of, held_names, hold, plain_class, release, settle
-from cortado.forms.latent import Latent, LearnedStep
+from cortado.forms.learned_step import LearnedStep
 from cortado.forms.masked import Masked
 from cortado.forms.palette import Palette
 from cortado.forms.quantized import Quantized
@@ -227,7 +227,7 @@ def test_two_layers_of_one_class_do_not_share_what_they_hold():
 
 def test_settle_ends_the_training_of_every_latent_weight():
     layer = nn.Linear(3, 2)
-    hold(layer, "weight", Latent(layer.weight, LearnedStep(0.25)))
+    hold(layer, "weight", LearnedStep(layer.weight, 0.25))
     wanted = layer.weight.detach()
     settle(layer)
     assert isinstance(form_of(layer, "weight"), Quantized)

@@ -17,7 +17,8 @@ from cortado.file.wire import Cursor
 from cortado.forms.dense import Dense
 from cortado.forms.form import Form
 from cortado.forms.hold import hold
-from cortado.forms.latent import Latent, LearnedStep
+from cortado.forms.latent import Latent
+from cortado.forms.learned_step import LearnedStep
 from cortado.forms.low_rank import LowRank, compose
 from cortado.forms.masked import Masked
 from cortado.forms.quantized import Quantized
@@ -122,7 +123,7 @@ def test_scale_rows_multiplies_rows_or_says_no(form, seed):
 
 
 def test_settle_ends_what_is_latent_in_both_factors():
-    form = LowRank(Latent(values_of((2, 3), 0), LearnedStep(0.25)), Latent(values_of((4, 2), 1), LearnedStep(0.25)))
+    form = LowRank(LearnedStep(values_of((2, 3), 0), 0.25), LearnedStep(values_of((4, 2), 1), 0.25))
     settled = form.settle()
     assert not any(isinstance(part, Latent) for part in settled.modules())
     assert torch.equal(settled.dense(), form.dense())

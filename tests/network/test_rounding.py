@@ -9,6 +9,7 @@ from cortado.network.flow import CLIP, JOIN, PRODUCT, flow_of
 from cortado.network.rounding import Wish, on_grid, wishes
 from cortado.signals.affine import Affine
 from cortado.signals.signal import put_signal, sites
+from tests.laws.tiny_nets import BY_NAME
 
 IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -91,13 +92,22 @@ class Fire(nn.Module):
 def test_what_stands_side_by_side_shares_a_grid_that_does_the_activation():
     network = Fire().eval()
     found = wishes(network, flow_of(network, IMAGE)).wishes
-    side = Wish((("one", "output"), ("three", "output")), (("one", "output"), ("three", "output")), True)
+    side = Wish((("one", "output"), ("three", "output")), (("one", "output"), ("three", "output")), True, ("last",))
     assert side in found
     assert [wish.places for wish in found if wish != side] == [
         (("squeeze", "input"),),
         (("one", "input"), ("three", "input")),
         (("last", "output"),),
     ]
+
+
+def test_a_wish_names_the_products_that_read_it_and_none_for_sums():
+    network = BY_NAME["residual"].make()
+    found = {
+        wish.places[0]: wish.readers for wish in wishes(network, flow_of(network, BY_NAME["residual"].example)).wishes
+    }
+    assert found["stem", "input"] == ("stem",)
+    assert any(readers == () for readers in found.values())
 
 
 def test_input_of_two_readers_has_one_grid_at_both():

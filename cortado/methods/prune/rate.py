@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.forms.form import Form
-from cortado.forms.latent import Latent, LearnedStep
+from cortado.forms.learned_step import LearnedStep
 from cortado.forms.masked import Masked
 from cortado.forms.quantized import Quantized
 from cortado.method import Method, knob
@@ -57,18 +57,19 @@ class PruneRate(Method):
 
     def enter(self, view: View) -> list[Weight]:
         """Hold the chosen weights, and biases beside them, as latent ones with one step a layer."""
-        steps: dict[str, LearnedStep] = {}
+        steps: dict[str, nn.Parameter] = {}
         chosen = view.pieces(self.where)
         for weight in chosen:
             # The deviation of a single number is not defined.
             spread = float(weight.dense().std() if weight.shape.numel() > 1 else weight.dense().abs()) or 1e-3
-            rounding = steps[weight.layer_path] = LearnedStep(self.step * spread)
-            weight.put(Latent(weight.dense(), rounding))
+            values = weight.dense()
+            steps[weight.layer_path] = nn.Parameter(values.new_tensor([self.step * spread]))
+            weight.put(LearnedStep(values, steps[weight.layer_path]))
         if not self.bias:
             return chosen
         for weight in view.all_weights:
             if weight.layer_path in steps and weight.name.startswith("bias"):
-                weight.put(Latent(weight.dense(), steps[weight.layer_path]))
+                weight.put(LearnedStep(weight.dense(), steps[weight.layer_path]))
                 chosen.append(weight)
         return chosen
 
@@ -139,7 +140,7 @@ class Prices:
         self.refresh()
 
     def refresh(self) -> None:
-        self.forms = [form for weight in self.weights if isinstance(form := weight.form, Latent)]
+        self.forms = [form for weight in self.weights if isinstance(form := weight.form, LearnedStep)]
         with torch.no_grad():
             self.prices = [nonzero_price(as_planes(levels_of(form)).round() != 0) for form in self.forms]
 
@@ -151,26 +152,25 @@ class Prices:
         ]).sum()  # fmt: skip
 
 
-def levels_of(form: Latent) -> Tensor:
+def levels_of(form: LearnedStep) -> Tensor:
     """The values in steps of their rounding."""
-    assert isinstance(form.rounding, LearnedStep)
-    return form.values / form.rounding.size
+    return form.values / form.size
 
 
-def latent_of(form: Form) -> Latent | None:
+def latent_of(form: Form) -> LearnedStep | None:
     """The latent form itself, or the one inside a mask."""
     if isinstance(form, Masked):
         return latent_of(form.kept)
-    return form if isinstance(form, Latent) else None
+    return form if isinstance(form, LearnedStep) else None
 
 
 def freeze_zeros(weights: list[Weight]) -> None:
     """What rounds to zero stays zero; the survivors go on as latent ones."""
     for weight in weights:
         form = weight.form
-        if isinstance(form, Latent):
+        if isinstance(form, LearnedStep):
             values, mask = form.values.detach(), levels_of(form).detach().round() != 0
-            weight.put(Masked(mask, Latent(values[mask], form.rounding)))
+            weight.put(Masked(mask, LearnedStep(values[mask], form.step)))
 
 
 def flattened(form: Form) -> Form:

@@ -31,7 +31,7 @@ def test_eight_bits_are_near_and_two_are_not(range_name):
     with torch.no_grad():
         far = []
         for bits in (8, 2):
-            network, plain, _ = applied(QuantizeSignals(bits=bits, range=range_name))
+            network, plain, _ = applied(QuantizeSignals(bits=bits, edges=bits, sums=bits, range=range_name))
             far.append(float((network(inputs) - plain(inputs)).abs().mean() / plain(inputs).abs().mean()))
     assert far[0] < 0.1 < far[1] * 2
 

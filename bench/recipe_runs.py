@@ -1,0 +1,100 @@
+"""Recipes as they stand in recipes/, run on their network: score, multiply-adds and bytes before and after.
+
+    python -m bench.recipe_runs RECIPE ...    these, each kept under bench/cache; a killed one goes on at its last stage
+
+VGG-16 is the half-width one that is trained here (half_vgg.py), as no published weights are at hand. The verdict data
+are used once for each recipe: the recipes were written before, and nothing is chosen by what comes out.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.half_vgg import half_vgg
+from bench.kept import kept
+from bench.networks import trained
+from bench.result import CACHE, Clock, row
+from cortado.compress import compress
+from cortado.file.artifact import encode
+from cortado.nets.resnet import resnet_20, resnet_56
+from cortado.network.profile import profile
+from cortado.recipe import read
+from cortado.task import Task
+from cortado.tasks import cifar10
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+PLAIN: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
+    "lenet_300_100": lambda: trained("LeNet-300-100", 0),
+    "lenet_5": lambda: trained("LeNet-5", 0),
+    "mlp_1024": lambda: trained("MLP-1024", 0),
+    "vgg_16_cifar": lambda: (half_vgg(), cifar10.task()),
+    "resnet_20": lambda: (resnet_20(weights=True).eval(), cifar10.task()),
+    "resnet_56": lambda: (resnet_56(weights=True).eval(), cifar10.task()),
+}
+"""For each network that a recipe names: the trained one, and its task."""
+SAYS = {"vgg_16_cifar": "half-width VGG-16"}
+
+
+def settings(name: str) -> dict[str, Any]:
+    return read(RECIPES / f"{name}.yaml").as_data()
+
+
+def piece(name: str) -> dict[str, Any]:
+    """One recipe on its network."""
+    return kept(f"recipe_runs/{name}", settings(name)["stages"], lambda: fresh(name))
+
+
+def made_before(name: str) -> bool:
+    return any((CACHE / "recipe_runs").glob(f"{name}_*.json"))
+
+
+def fresh(name: str) -> dict[str, Any]:
+    clock, recipe = Clock(), read(RECIPES / f"{name}.yaml")
+    network, task = PLAIN[str(recipe.network)]()
+    small, report = compress(network, task, recipe, folder=CACHE / "recipe_runs" / name, resume=True)
+    before, after = (profile(one, task.example).total("multiply_adds").value for one in (network, small))
+    floats = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    compared = report.verdict
+    return {
+        "network": SAYS.get(str(recipe.network), str(recipe.network)),
+        "plain": compared.plain,
+        "score": compared.compressed,
+        "low": compared.low,
+        "high": compared.high,
+        "samples": compared.samples,
+        "multiply_adds": before / after,
+        "file": len(encode(small, network)),
+        "smaller": floats / len(encode(small, network)),
+        "nonzero": report.stages[-1].nonzero,
+        "minutes": clock.minutes,
+    }
+
+
+def rows_of(name: str, found: dict[str, Any], bar: float | None = None) -> list[dict[str, Any]]:
+    """Points lost, with the most there may be as `bar`; times fewer multiply-adds; bytes."""
+    what = f"{name}, {found['network']}"
+    lost = found["plain"] - found["score"]
+    interval = "" if found["low"] is None else f", 95 % interval {-found['high']:.2f} to {-found['low']:.2f}, paired"
+    shares = {key: found[key] for key in ("multiply_adds", "smaller", "nonzero", "minutes")}
+    return [
+        row(
+            f"{what}: points lost ({found['samples']} images{interval})",
+            lost,
+            "points",
+            bar,
+            score=found["score"],
+            **shares,
+        ),
+        row(f"{what}: times fewer multiply-adds", found["multiply_adds"], "x", better="higher"),
+        row(f"{what}: file", found["file"], "B"),
+    ]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for given in sys.argv[1:]:
+        print(given, piece(given), flush=True)

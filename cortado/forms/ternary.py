@@ -1,0 +1,66 @@
+"""Ternary: a latent weight of which the network sees three values, two of them learned."""
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadValue
+from cortado.forms.form import FLOATS, Arrays, Form
+from cortado.forms.latent import Latent
+from cortado.forms.palette import Palette
+
+
+class Ternary(Latent):
+    """-Wn, 0 or +Wp: trained ternary quantization (Zhu et al., 2017), one pair of scales for a tensor.
+
+    Zero is whatever is smaller than `threshold` times the largest value. A scale's gradient is the sum over its members;
+    a latent value's is the weight's, times the scale that it is seen with, and times 1 where it is seen as zero.
+    """
+
+    arrays = {"values": FLOATS, "threshold": FLOATS, "scales": FLOATS}
+    threshold: Tensor
+
+    def __init__(self, values: Tensor, threshold: float | Tensor = 0.05, scales: Tensor | None = None) -> None:
+        """`scales`: (Wp, Wn); the mean sizes of the values on both sides when None.  Raises BadValue."""
+        super().__init__(values)
+        limit = torch.as_tensor(threshold, dtype=values.dtype, device=values.device).reshape(1)
+        if not 0.0 <= float(limit) < 1.0:
+            raise BadValue(
+                f"forms/ternary: threshold is a share of the largest value, 0 up to 1, got {float(limit):g}."
+            )
+        self.register_buffer("threshold", limit)
+        above, below = self.sides()
+        if scales is None:
+            scales = torch.stack([self.values.detach()[side].abs().mean().nan_to_num(1.0) for side in (above, below)])
+        self.scales = nn.Parameter(scales.detach().clone().reshape(2))
+
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """Which values are seen as +Wp, and which as -Wn."""
+        values = self.values.detach()
+        limit = self.threshold * (values.abs().max() if values.numel() else 0.0)
+        return values > limit, values < -limit
+
+    def rounded(self) -> Tensor:
+        above, below = self.sides()
+        seen = torch.where(above, self.scales[0], torch.where(below, -self.scales[1], torch.zeros_like(self.values)))
+        factor = torch.where(above, self.scales[0], torch.where(below, self.scales[1], 1.0)).detach()
+        return seen + (self.values - self.values.detach()) * factor
+
+    def held(self) -> Form:
+        above, below = self.sides()
+        scales = self.scales.detach()
+        book = torch.stack([-scales[1], torch.zeros_like(scales[0]), scales[0]])
+        return Palette(book, 1 + above.int() - below.int())
+
+    def spec(self) -> dict[str, int]:
+        return {}
+
+    @classmethod
+    def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
+        return {"threshold": 1, "scales": 2}
+
+    def parts(self) -> Arrays:
+        return {"values": self.values.detach(), "threshold": self.threshold, "scales": self.scales.detach()}
+
+    @classmethod
+    def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Ternary":
+        return cls(parts["values"].reshape(shape), parts["threshold"], parts["scales"])

@@ -83,6 +83,12 @@ def patches(layer: Any, signal: Tensor, count: int, generator: torch.Generator) 
     return torch.stack(taps, -1).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
+def rows_into(network: nn.Module, path: str, data: Data, count: int, generator: torch.Generator) -> Tensor:
+    """What the layer at `path` sees at `count` random positions of each sample, (rows, inputs x taps), float64."""
+    layer = network.get_submodule(path)
+    return torch.cat([patches(layer, s, count, generator).double().cpu() for s in signals_into(network, path, data)])
+
+
 def pads_of(layer: Any) -> list[tuple[int, int]]:
     """The zeros before and behind each axis."""
     if layer.padding == "valid":

@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cortado.forms.dense import Dense
 from cortado.groups.groups import Group
 from cortado.network.gates import consumers
-from cortado.network.signals import patches, signals_into
+from cortado.network.signals import rows_into
 from cortado.network.view import View
 from cortado.task import Data, Task
 
@@ -37,7 +37,7 @@ def reconstruct(view: View, task: Task, paths: list[str], ridge: float = RIDGE) 
         if weight is None or len(weight.places) > 1 or not isinstance(weight.form, Dense):
             continue
         layer = view.network.get_submodule(path)
-        gram, cross = moments(view, task, path, layer, data, number)
+        gram, cross = moments(view, task, path, data, number)
         kept = view.kept.get(path)
         cross = cross if kept is None else cross[:, kept]
         old = weight.dense()
@@ -49,16 +49,11 @@ def reconstruct(view: View, task: Task, paths: list[str], ridge: float = RIDGE) 
             weight.put(Dense(found)) if weight.places[0][1] not in layer._parameters else layer._parameters["weight"].copy_(found)  # type: ignore[union-attr]  # fmt: skip
 
 
-def moments(view: View, task: Task, path: str, layer: nn.Module, data: Data, number: int) -> tuple[Tensor, Tensor]:
+def moments(view: View, task: Task, path: str, data: Data, number: int) -> tuple[Tensor, Tensor]:
     """Centred second moments: (inputs, inputs) of what the layer reads now, (inputs, outputs) with the reference's outputs."""
     before: Any = view.reference.get_submodule(path)
     matrix = before.weight.detach().flatten(1).T.double()
-    inputs = seen_by(view.network, path, layer, data, task.generator(9001 + number))
-    outputs = seen_by(view.reference, path, before, data, task.generator(9001 + number)) @ matrix.cpu()
+    inputs = rows_into(view.network, path, data, ROWS, task.generator(9001 + number))
+    outputs = rows_into(view.reference, path, data, ROWS, task.generator(9001 + number)) @ matrix.cpu()
     inputs, outputs = inputs - inputs.mean(0), outputs - outputs.mean(0)
     return inputs.T @ inputs / len(inputs), inputs.T @ outputs / len(inputs)
-
-
-def seen_by(network: nn.Module, path: str, layer: nn.Module, data: Data, generator: torch.Generator) -> Tensor:
-    """What a layer reads at `ROWS` random positions of each sample, (rows, inputs x taps)."""
-    return torch.cat([patches(layer, s, ROWS, generator).double().cpu() for s in signals_into(network, path, data)])

@@ -1,0 +1,73 @@
+"""quantize/adaround: learn for each weight whether it is rounded up or down, layer by layer."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cortado.method import Method, knob
+from cortado.methods.quantize.layerwise import Grid, Problem, best_scale, round_layers
+from cortado.methods.quantize.places import edges_of
+from cortado.network.view import View
+from cortado.task import Task
+
+STRETCH = (-0.1, 1.1)
+"""Ends of the stretched sigmoid, so that 0 and 1 are reached (Louizos et al., 2018)."""
+BATCH = 1024
+
+
+@dataclass(frozen=True)
+class QuantizeAdaround(Method):
+    """AdaRound, Nagel et al., 2020: up or down, whichever keeps the layer's outputs, instead of to the nearest.
+
+    Layer after layer, on the inputs that the layer reads by now, each weight has a share of rounding up, a stretched
+    sigmoid; the error of the outputs is made least by Adam, while a growing penalty 1 - |2 share - 1|^power drives every
+    share to 0 or 1. Needs images, no labels.
+    """
+
+    lossy = True
+
+    bits: int = knob(4, low=2, high=8, says="bits of a code")
+    symmetric: bool = knob(True, says="zero in the middle; else a zero point of its own, and one level more")
+    edges: int = knob(8, low=2, high=8, says="at least so many bits for the first and the last product")
+    steps: int = knob(1000, low=1, says="steps of Adam for a layer")
+    rate: float = knob(1e-2, low=0.0, says="learning rate of the shares")
+    strength: float = knob(0.01, low=0.0, says="penalty against the error of the outputs, both as means")
+    images: int = knob(512, low=1, says="calibration samples that are looked at")
+    rows: int = knob(12_000, low=100, says="positions of a layer's input that are looked at")
+
+    def apply(self, view: View, task: Task) -> None:
+        edges, outer = edges_of(view), max(self.bits, self.edges)
+        draws = task.generator(71)
+
+        def solve(problem: Problem, grid: Grid) -> tuple[Tensor, Tensor]:
+            codes = self.learned(problem, grid, draws)
+            return codes, best_scale(codes, problem, problem.gram, grid.scale)
+
+        round_layers(
+            self, view, task, lambda path: outer if path in edges else self.bits, self.symmetric, self.images, self.rows,
+            solve,
+        )  # fmt: skip
+
+    def learned(self, problem: Problem, grid: Grid, draws: torch.Generator) -> Tensor:
+        """Codes counted from the zero point."""
+        inputs, outputs, scale = problem.inputs.float(), problem.outputs.float(), grid.scale.float()
+        level = (problem.weight / grid.scale).float()
+        down, low, high = level.floor(), grid.low - grid.zero.float(), grid.high - grid.zero.float()
+        first = (level - down - STRETCH[0]) / (STRETCH[1] - STRETCH[0])
+        shares = torch.logit(first.clamp(1e-4, 1 - 1e-4)).requires_grad_(True)
+        optimizer = torch.optim.Adam([shares], self.rate)
+        size = outputs.square().mean().clamp(min=1e-12)
+        for step in range(self.steps):
+            rows = torch.randint(inputs.shape[1], (min(BATCH, inputs.shape[1]),), generator=draws)
+            up = (shares.sigmoid() * (STRETCH[1] - STRETCH[0]) + STRETCH[0]).clamp(0, 1)
+            weight = (down + up).clamp(low, high) * scale
+            loss = (inputs[:, rows] @ weight.mT - outputs[:, rows]).square().mean() / size
+            done = step / self.steps
+            if done >= 0.2:
+                power = 20.0 - 18.0 * (done - 0.2) / 0.8
+                loss = loss + self.strength * (1 - (2 * up - 1).abs() ** power).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        return torch.minimum(torch.maximum(down + (shares.detach() >= 0), low), high).double()

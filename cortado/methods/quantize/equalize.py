@@ -1,0 +1,93 @@
+"""quantize/equalize: scale channels so that weights and signals are easier to round, without changing any output."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cortado.errors import NothingChanged
+from cortado.groups.answers import difference, tensors_of
+from cortado.method import Method, knob
+from cortado.methods.quantize.places import paths_of
+from cortado.network.flow import flow_of
+from cortado.network.scaling import Link, largest, links_of, reach_of_maker, reach_of_readers, rescale
+from cortado.network.signals import channel_axis, note_signals
+from cortado.network.trace import call_with, device_of, moved, undisturbed
+from cortado.network.view import View
+from cortado.task import Task
+
+SAME = 1e-4
+
+
+@dataclass(frozen=True)
+class QuantizeEqualize(Method):
+    """Cross-layer equalization (Nagel et al., 2019), or smoothing between signals and weights (Xiao et al., 2023).
+
+    Between two layers with nothing but ReLUs, pooling and moves in between, channel j of the signal is divided by
+    s_j = a_j^share / b_j^(1 - share), and the weights that read it are multiplied by s_j; b_j is the largest of these,
+    a_j the largest weight that makes the channel (by weights), or the largest value that the signal takes (by signals).
+    Layer norms and batch norms count as makers. Each link is tried on the example; where outputs change by more than
+    rounding it is left as it was.
+    """
+
+    by: str = knob("weights", one_of=("weights", "signals"), says="what is balanced against the weights that read")
+    share: float = knob(0.5, low=0.0, high=1.0, says="how much of the reach goes over to the readers")
+    rounds: int = knob(2, low=1, says="how often all links are gone through")
+    images: int = knob(128, low=1, says="calibration samples, with by: signals")
+
+    def apply(self, view: View, task: Task) -> None:
+        chosen = {path for weight in view.weights(self.where) for path in paths_of(view.network, weight.layer)}
+        links = [
+            link
+            for link in links_of(view.network, flow_of(view.network, view.example))
+            if chosen.issuperset(link.readers)
+        ]
+        wanted = answers_of(view)
+        done = [link for _ in range(self.rounds) for link in links if self.link(view, task, link, wanted)]
+        if not done:
+            raise NothingChanged(
+                "quantize/equalize: no two layers with only ReLUs, pooling and moves between them, in plain floats, are "
+                f"among those that where takes ({self.where}). Leave it out, or let it come before weights are rounded."
+            )
+        view.notes.append(f"{len(set(done))} of {len(links)} links between layers were balanced.")
+
+    def link(self, view: View, task: Task, link: Link, wanted: list[Tensor]) -> bool:
+        """Balance one link; whether it was, which the outputs on the example tell."""
+        made = reach_of_maker(view.network, link)
+        read = reach_of_readers(view.network, link, len(made))
+        reach = made if self.by == "weights" else self.signal(view, task, link.readers[0], len(made))
+        if read is None or reach is None:
+            return False
+        factors = reach**self.share / read ** (1 - self.share)
+        # A channel that is dead on either side stays as it is, and none is scaled beyond what floats bear.
+        sound = (reach > 0) & (read > 0) & torch.isfinite(factors)
+        factors = torch.where(sound, factors.clamp(1e-3, 1e3), torch.ones_like(factors))
+        rescale(view.network, link, factors)
+        if difference(answers_of(view), wanted) > SAME:
+            rescale(view.network, link, 1 / factors)
+            return False
+        return True
+
+    def signal(self, view: View, task: Task, path: str, channels: int) -> Tensor | None:
+        """The largest value that each channel takes as the layer at `path` reads it."""
+        assert task.calibration is not None
+        layer, found = view.network.get_submodule(path), torch.zeros(0)
+
+        def note(path: str, signal: Tensor) -> None:
+            nonlocal found
+            now = largest(signal, channel_axis(layer, signal))
+            found = now if not len(found) else torch.maximum(found, now)
+
+        note_signals(view.network, [path], task.calibration.first(self.images), note)
+        if len(found) % channels or not len(found):
+            return None
+        return found.view(channels, -1).amax(1)
+
+
+def answers_of(view: View) -> list[Tensor]:
+    """What the network says to the example."""
+    with undisturbed(view.network):
+        return [
+            tensor.clone()
+            for tensor in tensors_of(call_with(view.network, moved(view.example, device_of(view.network))))
+        ]

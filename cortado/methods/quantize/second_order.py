@@ -1,0 +1,76 @@
+"""quantize/second_order: round one input after another, and let those not yet rounded make up for the error."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cortado.method import Method, knob
+from cortado.methods.quantize.layerwise import Grid, Problem, best_scale, round_layers
+from cortado.methods.quantize.places import edges_of
+from cortado.network.view import View
+from cortado.task import Task
+
+STARTS = (1.0, 0.8, 1.25)
+"""First scales, as multiples of those of least squared error."""
+
+
+@dataclass(frozen=True)
+class QuantizeSecondOrder(Method):
+    """Optimal Brain Surgeon for rounding: GPTQ, Frantar et al., 2023; Hassibi and Stork, 1993.
+
+    Layer after layer, in running order: the floats are first moved to where they serve best on the inputs that the
+    layer reads by now (those of layers rounded before it), then rounded, inputs with the largest second moment first;
+    the error of each is taken up by the inputs behind it, as the inverse of the second moments tells. Then each output
+    gets the scale that suits its codes, and all is done again, `rounds` times from each of three first scales. Needs
+    images, no labels.
+    """
+
+    lossy = True
+
+    bits: int = knob(4, low=2, high=8, says="bits of a code")
+    symmetric: bool = knob(True, says="zero in the middle; else a zero point of its own, and one level more")
+    edges: int = knob(8, low=2, high=8, says="at least so many bits for the first and the last product")
+    rounds: int = knob(3, low=1, high=20, says="how often scales are found anew")
+    images: int = knob(512, low=1, says="calibration samples that are looked at")
+    rows: int = knob(12_000, low=100, says="positions of a layer's input that are looked at")
+
+    def apply(self, view: View, task: Task) -> None:
+        edges, outer = edges_of(view), max(self.bits, self.edges)
+        round_layers(
+            self, view, task, lambda path: outer if path in edges else self.bits, self.symmetric, self.images, self.rows,
+            self.solve,
+        )  # fmt: skip
+
+    def solve(self, problem: Problem, grid: Grid) -> tuple[Tensor, Tensor]:
+        gram = problem.gram
+        codes, best = torch.zeros_like(problem.weight), grid.scale
+        least = torch.full_like(grid.scale, torch.inf)
+        for start in STARTS:
+            scale = grid.scale * start
+            for _ in range(self.rounds):
+                tried = surgeon(problem.weight, gram, grid, scale)
+                scale = best_scale(tried, problem, gram, scale)
+                off = tried * scale - problem.weight
+                error = (off @ gram * off).sum(-1, keepdim=True)
+                better = error < least
+                # Outputs do not depend on one another: each keeps its best.
+                codes, best = torch.where(better, tried, codes), torch.where(better, scale, best)
+                least = torch.where(better, error, least)
+        return codes, best
+
+
+def surgeon(weight: Tensor, gram: Tensor, grid: Grid, scale: Tensor) -> Tensor:
+    """Codes of (groups, outputs, inputs), rounded input by input."""
+    order = gram.diagonal(dim1=-2, dim2=-1).argsort(-1, descending=True)
+    left = weight.gather(2, order[:, None, :].expand_as(weight))
+    sorted_gram = gram.gather(1, order[:, :, None].expand_as(gram)).gather(2, order[:, None, :].expand_as(gram))
+    upper = torch.linalg.cholesky(torch.linalg.inv(sorted_gram), upper=True)
+    codes = torch.empty_like(left)
+    for place in range(left.shape[2]):
+        now = left[:, :, place : place + 1]
+        codes[:, :, place : place + 1] = grid.round(now, scale)
+        pivot = upper[:, place, place][:, None, None]
+        error = (now - codes[:, :, place : place + 1] * scale) / pivot
+        left[:, :, place:] -= error * upper[:, place, place:][:, None, :]
+    return torch.empty_like(codes).scatter(2, order[:, None, :].expand_as(codes), codes)

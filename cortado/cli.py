@@ -1,4 +1,4 @@
-"""The command line: compress, export, bench, profile, split, inspect, unpack, report."""
+"""The command line: compress, export, bench, profile, explain, split, inspect, unpack, report."""
 
 import sys
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from cortado.file.artifact import load
 from cortado.file.inspection import inspect as inspect_file
 from cortado.file.whole import check_writable, write_whole
 from cortado.job import own_tensors, read_job
+from cortado.network.explaining import explain
 from cortado.network.gradients import released
 from cortado.network.profile import profile as profile_network
 from cortado.pages.clocks import exported_text
@@ -162,6 +163,20 @@ def profile_command(job: str, timed: bool, batch: int, threads: int) -> None:
     click.echo(profile_network(network, task.example).text())
     if timed:
         click.echo("\n" + time_layers(network, batch_of(task.example, batch), threads).text())
+
+
+@main.command("explain")
+@click.argument("bundle")
+@click.option("--images", default=32, show_default=True, help="Calibration samples that both networks are compared on.")
+@in_words
+def explain_command(bundle: str, images: int) -> None:
+    """At which layers the compressed network of BUNDLE begins to differ from the plain one, layer by layer."""
+    if not Path(bundle).is_dir() or images < 1:
+        raise BadValue(f"explain: it needs a bundle's folder and 1 image or more, got {bundle} and {images}.")
+    network, task = network_of(bundle)
+    plain = read_job(bundle).plain(task, None, quiet())
+    assert task.calibration is not None
+    click.echo(explain(plain, network, task.calibration, images).text())
 
 
 @main.command("split")

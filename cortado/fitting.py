@@ -15,6 +15,11 @@ def inside_fittings(network: nn.Module) -> set[int]:
     return {id(part) for module in network.modules() if isinstance(module, Fitting) for part in module.modules()}
 
 
+def fittings_of(network: nn.Module) -> list[Fitting]:
+    """All fittings of a network, those inside others too."""
+    return [module for module in network.modules() if isinstance(module, Fitting)]
+
+
 def own_modules(network: nn.Module) -> dict[str, nn.Module]:
     """The modules that the author of a network wrote, by their first path, in order."""
     inside = inside_fittings(network)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from cortado.errors import BadNetwork, BadTask, BadValue
-from cortado.fitting import Fitting
+from cortado.fitting import fittings_of
 from cortado.lowering.factors import factored_twin
 from cortado.progress import Progress, quiet
 from cortado.task import Task, to_device
@@ -220,11 +220,6 @@ class Loop:
                 self.mean[name] = value.detach().clone()
             else:
                 self.mean[name].lerp_(value.detach(), 1 / self.averaged)
-
-
-def fittings_of(network: nn.Module) -> list[Fitting]:
-    """What is put on a network and may want to act after every step."""
-    return [module for module in network.modules() if isinstance(module, Fitting)]
 
 
 def shape_text(value: Any) -> str:

@@ -90,7 +90,7 @@ def reach_of_readers(network: nn.Module, link: Link, channels: int) -> Tensor | 
     found = []
     for path in link.readers:
         layer = network.get_submodule(path)
-        found.append(by_channel(layer, layer.weight.detach(), channels))  # type: ignore[arg-type]
+        found.append(by_channel(layer, layer.weight.detach(), channels))  # type: ignore[arg-type, operator]
     if any(one is None for one in found):
         return None
     return torch.stack([largest(one, 0) for one in found if one is not None]).amax(0)

@@ -13,8 +13,16 @@ class Settle(Method):
     """Replace weights and signals that are rounded anew at every step by the rounded ones, for good.
 
     Scales are kept to three digits (bfloat16). Runs by itself after the last stage of a recipe; a stage of its own is
-    needed where another method should work on the rounded values.
+    needed where another method should work on the rounded values. With `where` only the weights that it takes are
+    settled, and no signals.
     """
 
     def apply(self, view: View, task: Task) -> None:
-        settle(view.network)
+        if self.where == type(self).where:
+            settle(view.network)
+            return
+        for weight in view.weights(self.where):
+            form = weight.form
+            made = form.settle()
+            if made is not form:
+                weight.put(made)

@@ -48,7 +48,8 @@ class Tune(Method):
     )
 
     penalty: str = knob(
-        "", says="added to the loss: low_rank, gains, group_lasso, group_lasso_positions or package.module:Class"
+        "",
+        says="added to the loss: low_rank, gains, group_lasso, group_lasso_positions, bipolar or package.module:Class",
     )
     strength: float = knob(1e-4, low=0.0, says="factor of the penalty")
     growing: bool = knob(False, says="let the strength grow from 0 over the training")

@@ -9,10 +9,11 @@ from torch import nn
 
 from cortado.errors import BadValue
 from cortado.nets.alexnet import alexnet
+from cortado.nets.bi_real_resnet import bi_real_resnet_20
 from cortado.nets.digits import digits_net
 from cortado.nets.googlenet import googlenet
 from cortado.nets.lenet import lenet_5, lenet_300_100
-from cortado.nets.mlp import mlp_1024
+from cortado.nets.mlp import mlp_1024, mlp_1024_signed
 from cortado.nets.mobilenet import mobilenet
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.nets.resnet_8 import resnet_8
@@ -25,10 +26,12 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
         lenet_300_100,
         lenet_5,
         mlp_1024,
+        mlp_1024_signed,
         digits_net,
         resnet_8,
         resnet_20,
         resnet_56,
+        bi_real_resnet_20,
         vgg_16_cifar,
         vgg_16,
         vgg_19,

@@ -7,24 +7,33 @@ from torch import Tensor, nn
 class Mlp1024(nn.Module):
     """Three hidden layers of 1,024 units, each behind a batch norm, and a norm at the end.  Courbariaux et al., 2015.
 
-    Input (N, 1, 28, 28), output (N, 10) scores, kept small by the last norm; 2.9 million weights.
+    Input (N, 1, 28, 28), output (N, 10) scores, kept small by the last norm; 2.9 million weights. With `signed` what
+    passes between layers is clipped to -1..1 instead of at 0, so that its signs say something (Courbariaux and Bengio,
+    2016).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signed: bool = False) -> None:
         super().__init__()
+        self.signed = signed
         self.fc1, self.norm1 = nn.Linear(784, 1024, bias=False), nn.BatchNorm1d(1024)
         self.fc2, self.norm2 = nn.Linear(1024, 1024, bias=False), nn.BatchNorm1d(1024)
         self.fc3, self.norm3 = nn.Linear(1024, 1024, bias=False), nn.BatchNorm1d(1024)
         self.fc4, self.norm4 = nn.Linear(1024, 10, bias=False), nn.BatchNorm1d(10)
 
     def forward(self, images: Tensor) -> Tensor:
+        clip = nn.functional.hardtanh if self.signed else torch.relu
         signal = torch.flatten(images, 1)
-        signal = torch.relu(self.norm1(self.fc1(signal)))
-        signal = torch.relu(self.norm2(self.fc2(signal)))
-        signal = torch.relu(self.norm3(self.fc3(signal)))
+        signal = clip(self.norm1(self.fc1(signal)))
+        signal = clip(self.norm2(self.fc2(signal)))
+        signal = clip(self.norm3(self.fc3(signal)))
         return self.norm4(self.fc4(signal))
 
 
 def mlp_1024() -> Mlp1024:
     """The wide perceptron with fresh weights."""
     return Mlp1024()
+
+
+def mlp_1024_signed() -> Mlp1024:
+    """The same with signals of both signs, for networks of signs."""
+    return Mlp1024(signed=True)

@@ -46,6 +46,8 @@ class Step:
     path: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    above_zero: bool = False
+    """Whether it is a clip that lets nothing below zero pass; one that ends at -1 does."""
 
 
 @dataclass
@@ -121,7 +123,8 @@ class Watcher(TorchDispatchMode):
         if kind is not None and not self.inside and isinstance(output, Tensor):
             made = self.renew(output)
             inputs = () if read is None else (read,)
-            self.flow.steps.append(Step(kind, type(module).__name__, path, inputs, (made,)))
+            above = isinstance(module, nn.ReLU) or (isinstance(module, nn.Hardtanh) and module.min_val >= 0)
+            self.flow.steps.append(Step(kind, type(module).__name__, path, inputs, (made,), above))
         if isinstance(output, Tensor) and not self.inside:
             self.flow.places.setdefault(self.number(output), []).append((path, OUTPUT))
 
@@ -141,8 +144,15 @@ class Watcher(TorchDispatchMode):
         if (name in PAIRS and len(read) < 2) or (name == "constant_pad_nd" and any(args[2:])):
             # One signal's own arithmetic; or edges of a number that may lie on no grid.
             kind = FLOAT
-        self.flow.steps.append(Step(kind, name, self.stack[-1] if self.stack else "", read, made))
+        above = kind == CLIP and above_zero(name, args, kwargs or {})
+        self.flow.steps.append(Step(kind, name, self.stack[-1] if self.stack else "", read, made, above))
         return output
+
+
+def above_zero(name: str, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    """Whether an operator that clips ends at zero or above; without a lower end, hardtanh has -1 and clamp none."""
+    low = args[1] if len(args) > 1 else named.get("min_val", named.get("min"))
+    return name in ("relu", "relu_") or (isinstance(low, (int, float)) and low >= 0)
 
 
 def layer_kind(module: nn.Module) -> str | None:

@@ -112,7 +112,7 @@ class Planner:
         self.tied += [(value, sources[0]) for value in sources]
         self.whole.update(step.outputs)
         self.source[step.outputs[0]] = sources[0]
-        if len(after) == 1 and after[0].kind == CLIP and all(len(self.readers[value]) == 1 for value in step.inputs):
+        if len(after) == 1 and after[0].above_zero and all(len(self.readers[value]) == 1 for value in step.inputs):
             self.cut.update(sources)
 
     def mark_end(self, step: Step) -> int | None:
@@ -120,7 +120,7 @@ class Planner:
         ends = self.ends_of(step)
         for number in range(len(ends) - 1, -1, -1):
             if self.mark(ends[number]):
-                if number + 1 < len(ends) and self.maker[ends[number + 1]].kind == CLIP:
+                if number + 1 < len(ends) and self.maker[ends[number + 1]].above_zero:
                     self.cut.add(ends[number])
                 self.whole.update(ends[number:])
                 return ends[number]

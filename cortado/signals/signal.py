@@ -46,8 +46,8 @@ class Signal(Fitting):
     def bits(self) -> int:
         """Bits of one value that passes."""
 
-    def settle(self) -> "Signal":
-        """This rounding as it is kept, after training."""
+    def settle(self) -> "Signal | None":
+        """This rounding as it is kept, after training; None where nothing is left of it."""
         return self
 
 
@@ -141,7 +141,11 @@ def unrounded(network: nn.Module) -> Iterator[None]:
 
 def settle_signals(network: nn.Module) -> None:
     """Replace every rounding that is still in training by the one it becomes, in place; shared ones stay shared."""
-    settled: dict[int, Signal] = {}
+    settled: dict[int, Signal | None] = {}
     modules = dict(network.named_modules())
     for (path, side), signal in sites(network).items():
-        put_signal(modules[path], side, settled.setdefault(id(signal), signal.settle()))
+        made = settled.setdefault(id(signal), signal.settle())
+        if made is None:
+            drop_signal(modules[path], side)
+        else:
+            put_signal(modules[path], side, made)

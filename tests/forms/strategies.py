@@ -11,6 +11,7 @@ from cortado.forms.form import Form
 from cortado.forms.learned_step import LearnedStep
 from cortado.forms.masked import Masked
 from cortado.forms.palette import Palette
+from cortado.forms.products import Products, inputs_of
 from cortado.forms.quantized import Quantized
 from cortado.forms.squashed import Squashed
 from cortado.forms.ternary import Ternary
@@ -30,6 +31,16 @@ def palette_of(values: Tensor, count: int, seed: int) -> Palette:
     generator = torch.Generator().manual_seed(seed)
     book = torch.randn(count, generator=generator)
     return Palette(book, torch.randint(0, count, values.shape, generator=generator))
+
+
+def products_of(values: Tensor, count: int, width: int, seed: int) -> Products:
+    """Random books of `count` vectors as wide as a row allows, and random codes."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = inputs_of(values.shape)
+    width = max(1, min(width, inputs))
+    positions = -(-inputs // width)
+    books = torch.randn(positions, count, width, generator=generator)
+    return Products(books, torch.randint(0, count, (len(values), positions), generator=generator), values.shape)
 
 
 @st.composite
@@ -52,11 +63,13 @@ def latents(draw, values: Tensor) -> Form:
 @st.composite
 def leaves(draw, values: Tensor) -> Form:
     """A form without others inside, near `values`."""
-    sort = draw(st.sampled_from(["dense", "palette", "quantized", "latent"]))
+    sort = draw(st.sampled_from(["dense", "palette", "products", "quantized", "latent"]))
     if sort == "dense":
         return Dense(values)
     if sort == "palette":
         return palette_of(values, draw(st.sampled_from([1, 2, 5, 255, 256])), draw(st.integers(0, 99)))
+    if sort == "products":
+        return products_of(values, draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(0, 99)))
     if sort == "latent":
         return draw(latents(values))
     layouts = ["tensor", "channel", "group"] if values.dim() > 1 and values.numel() else ["tensor"]

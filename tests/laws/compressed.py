@@ -8,12 +8,15 @@ from torch import Tensor, nn
 from cortado.compress import compress
 from cortado.method import Method
 from cortado.methods.prune.weights import PruneWeights
+from cortado.methods.quantize.aware import QuantizeAware
 from cortado.methods.tune import Tune
 from cortado.report import Report
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
 
 CONVOLUTIONAL = ("residual", "depthwise")
+TAKES_SIGNS = ("quantize/binary_net", "quantize/xnor", "quantize/compact_binary")
+"""Methods that refuse networks in which a product reads what is never negative."""
 FINDS_WORK_IN = {
     "simplify/norms": CONVOLUTIONAL,
     "prune/units": ("mlp", "residual", "depthwise"),
@@ -25,10 +28,14 @@ FINDS_WORK_IN = {
     "factorize/tucker": CONVOLUTIONAL,
 }
 """Methods that find nothing to do in some networks: those in which they do."""
+FINDS_WORK_IN |= dict.fromkeys(TAKES_SIGNS, ("recurrent", "signed"))
 CUTS = ("prune/channels", "prune/heads")
 """Methods that narrow the layers around those that they were told to take."""
-PAIRS = [(name, net.name) for name in ALL_METHODS for net in TINY_NETS if net.name in FINDS_WORK_IN.get(name, BY_NAME)]
-NOTHING_TO_DO = [(name, net.name) for name in FINDS_WORK_IN for net in TINY_NETS if (name, net.name) not in PAIRS]
+TRIED_ON = tuple(net.name for net in TINY_NETS)
+PAIRS = [(name, net) for name in ALL_METHODS for net in FINDS_WORK_IN.get(name, TRIED_ON)]
+IDLE_PAIRS = [(name, net) for name in FINDS_WORK_IN for net in TRIED_ON if (name, net) not in PAIRS]
+NOTHING_TO_DO = [(name, net) for name, net in IDLE_PAIRS if name not in TAKES_SIGNS]
+REFUSED = [(name, net) for name, net in IDLE_PAIRS if name in TAKES_SIGNS]
 
 
 def stages(name: str, **knobs: object) -> list[Method]:
@@ -36,6 +43,7 @@ def stages(name: str, **knobs: object) -> list[Method]:
     before: dict[str, list[Method]] = {
         "rewind": [Tune(epochs=0.25)],
         "release": [PruneWeights()],
+        "settle": [QuantizeAware()],
         "prune/units": [PruneWeights(keep=0.3, by="random")],
     }
     return [*before.get(name, []), small(name, **knobs)]

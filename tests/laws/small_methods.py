@@ -14,6 +14,7 @@ MUST_HAVE: dict[str, dict[str, Any]] = {
     "repeat": {"rounds": ((QuantizeWeights(bits=7), Tune(epochs=0.25)), (QuantizeWeights(bits=6),))},
     "prune/units": {},
     "prune/blocks": {"keep": 0.5},
+    "share/products": {"values": 2, "width": 3},
 }
 """Knobs without which a method makes no sense."""
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from cortado.compress import compress
-from cortado.errors import BadValue, NothingChanged
+from cortado.errors import BadNetwork, BadValue, NothingChanged
 from cortado.file.artifact import decode, encode, load, save
 from cortado.forms.hold import plain_class
 from cortado.network.view import View, parameter_places
-from tests.laws.compressed import CUTS, NOTHING_TO_DO, PAIRS, compressed, stages
+from tests.laws.compressed import CUTS, NOTHING_TO_DO, PAIRS, REFUSED, compressed, stages
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.tiny_nets import BY_NAME
 
@@ -131,6 +131,7 @@ def test_stage_that_would_change_nothing_is_an_error(name, net):
         "tune": [small("tune", rate=0.0)],
         "distill/logits": [small("distill/logits", rate=0.0)],
         "simplify/norms": [small("simplify/norms")] * 2,
+        "settle": [small("settle")],
     }
     if name not in nothing:
         pytest.skip("match may find nothing to mend; the others always move something")
@@ -143,6 +144,14 @@ def test_stage_that_would_change_nothing_is_an_error(name, net):
 @pytest.mark.parametrize(("name", "net"), NOTHING_TO_DO)
 def test_method_that_finds_nothing_to_do_says_so(name, net):
     with pytest.raises(NothingChanged, match=name):
+        compress(BY_NAME[net].make(), BY_NAME[net].task(), [small(name)])
+
+
+@pytest.mark.parametrize(("name", "net"), REFUSED)
+def test_method_that_cannot_work_on_a_network_says_why(name, net):
+    with pytest.raises(
+        BadNetwork, match=f"{name}: what .* reads is never negative, so that all its signs are the same"
+    ):
         compress(BY_NAME[net].make(), BY_NAME[net].task(), [small(name)])
 
 

@@ -8,16 +8,20 @@ import torch
 from cortado.compress import compress
 from cortado.errors import BadNetwork, NothingChanged
 from cortado.file.artifact import decode, encode
-from tests.laws.compressed import CUTS, FINDS_WORK_IN
+from tests.laws.compressed import CUTS, FINDS_WORK_IN, TAKES_SIGNS
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.tiny_nets import BY_NAME
 
-IDLE = {"prune/units", "rewind", "simplify/norms", "release"}
+IDLE = {"prune/units", "rewind", "simplify/norms", "release", "settle"}
 """May find nothing to do beside another method; then they must say just that."""
 
 
-@pytest.mark.parametrize("net", ["residual", "attention"])
-@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(ALL_METHODS, 2)))
+ORDERS = list(itertools.permutations(ALL_METHODS, 2))
+TRIED = [(*order, net) for order in ORDERS for net in ("residual", "attention")]
+TRIED += [(*order, "signed") for order in ORDERS if set(order) & set(TAKES_SIGNS)]
+
+
+@pytest.mark.parametrize(("first", "second", "net"), TRIED)
 def test_methods_work_one_after_the_other(first, second, net):
     tiny = BY_NAME[net]
     if any(net not in FINDS_WORK_IN.get(name, BY_NAME) for name in (first, second)):

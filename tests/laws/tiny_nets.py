@@ -107,6 +107,23 @@ class Recurrent(nn.Module):
         return self.head(self.lstm(sequence)[0][:, -1])
 
 
+class Signed(nn.Module):
+    """Convolutions that read values of both signs, each behind a batch norm and beside a shortcut, for rounding to signs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.first, self.first_norm = nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.second, self.second_norm = nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal = self.norm(self.stem(images))
+        signal = signal + self.first_norm(self.first(nn.functional.hardtanh(signal)))
+        signal = signal + self.second_norm(self.second(nn.functional.hardtanh(signal)))
+        return self.head(signal.mean((2, 3)))
+
+
 def mlp() -> nn.Module:
     """Two linear layers."""
     return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, CLASSES))
@@ -158,4 +175,6 @@ TINY_NETS = (
     TinyNet("attention", Attention, (5, 6), "blocks.0.*"),
     TinyNet("recurrent", Recurrent, (5, 6), "lstm"),
 )
-BY_NAME = {net.name: net for net in TINY_NETS}
+SIGNED = TinyNet("signed", Signed, (1, 6, 6), "first")
+"""Where methods that take signs of signals find some, and what they are tried on."""
+BY_NAME = {net.name: net for net in (*TINY_NETS, SIGNED)}

@@ -9,10 +9,13 @@ from cortado.nets.catalog import NETWORKS, by_name
 INPUTS = {
     "lenet_300_100": (1, 28, 28),
     "lenet_5": (1, 28, 28),
+    "mlp_1024": (1, 28, 28),
+    "mlp_1024_signed": (1, 28, 28),
     "digits_net": (1, 8, 8),
     "resnet_8": (3, 32, 32),
     "resnet_20": (3, 32, 32),
     "resnet_56": (3, 32, 32),
+    "bi_real_resnet_20": (3, 32, 32),
     "vgg_16_cifar": (3, 32, 32),
     "alexnet": (3, 227, 227),
     "squeezenet": (3, 227, 227),

@@ -19,24 +19,31 @@ Recode = Callable[[Tensor], Form]
 
 def edges_of(view: View) -> set[str]:
     """The layers whose products run first and last; none where nothing lies between them."""
-    ran = list(dict.fromkeys(step.path for step in flow_of(view.network, view.example).steps if step.kind == PRODUCT))
+    ran = products_in_order(view)
     return {ran[0], ran[-1]} if len(ran) > 2 else set()
 
 
-def hold_weights(method: Method, view: View, inner: Recode, outer: Recode) -> None:
+def products_in_order(view: View) -> list[str]:
+    """The layers whose products run, by their first run."""
+    return list(dict.fromkeys(step.path for step in flow_of(view.network, view.example).steps if step.kind == PRODUCT))
+
+
+def hold_weights(method: Method, view: View, inner: Recode, outer: Recode, last: Recode | None = None) -> None:
     """Let each chosen weight be held in what `inner` makes of it, those of the first and last product in what `outer` does.
 
-    Raises NothingChanged where no weight of two or more axes is among them.
+    `last`, if given, is for the last product. Raises NothingChanged where no weight of two or more axes is among them.
     """
     edges = edges_of(view)
+    ends = set(products_in_order(view)[-1:]) if last is not None else set()
     chosen = [weight for weight in view.pieces(method.where) if len(weight.shape) > 1]
     if not chosen:
         raise NothingChanged(
             f"{method.name()}: no weight of two or more axes is among those that where takes ({method.where}). Name some."
         )
     for weight in chosen:
-        made = outer if set(paths_of(view.network, weight.layer)) & edges else inner
-        weight.recode(made)
+        paths = set(paths_of(view.network, weight.layer))
+        made = outer if paths & edges else inner
+        weight.recode(last if last is not None and paths & ends else made)
 
 
 def round_signals(

@@ -108,3 +108,28 @@ def test_stage_of_a_recipe_costs_a_few_bytes_and_composes():
     sizes = [stage.size_bytes for stage in report.stages]
     assert 0 < sizes[1] - sizes[0] < 12 * len(sites(small)) + 40
     assert len(sites(small)) > 3
+
+
+class Summed(torch.nn.Module):
+    """Two layers whose outputs are clipped, by a function, and summed before the third reads them."""
+
+    def __init__(self, low: float) -> None:
+        super().__init__()
+        self.low = low
+        self.first, self.second, self.third = torch.nn.Linear(4, 8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 2)
+
+    def forward(self, inputs):
+        inner = self.first(inputs)
+        clipped = torch.nn.functional.hardtanh(self.second(inner), self.low, 1.0)
+        return self.third(clipped + torch.nn.functional.hardtanh(inner * 2, self.low, 1.0))
+
+
+@pytest.mark.parametrize("low", [-1.0, 0.0])
+def test_only_a_clip_at_zero_takes_what_is_negative_from_the_grid(low):
+    torch.manual_seed(0)
+    plain, data = Summed(low), Data(torch.randn(64, 4), torch.arange(64) % 2)
+    network, task = copy.deepcopy(plain), Task(data, data, data, batch=8)
+    QuantizeSignals().apply(View(network, plain, task.example), task)
+    assert (int(sites(network)["second", "output"].zero) == 0) == (low == 0)
+    with torch.no_grad():
+        assert float((network(data.inputs) - plain(data.inputs)).abs().max()) < 0.03

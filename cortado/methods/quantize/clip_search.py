@@ -1,0 +1,94 @@
+"""Bayesian optimisation of how each layer is clipped and rounded: share of zeros and bits, by loss and size."""
+
+from collections.abc import Iterable
+from functools import partial
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from cortado.errors import MissingPackage
+from cortado.evaluating import evaluating
+from cortado.forms.clipped import Clipped
+from cortado.measure import outputs_of
+from cortado.network.trace import device_of
+from cortado.network.view import View, Weight
+from cortado.task import Task, to_device
+
+Pair = tuple[float, int]
+"""Share of zeros, bits."""
+FLOAT_BITS = 32
+
+
+class Search:
+    """What a pair costs in a network: loss on calibration data, and bits.  Tung and Mori, 2018."""
+
+    def __init__(self, view: View, task: Task, images: int, batch: int, strength: float, says: str) -> None:
+        """`strength`: the loss that all of the network's float bits are worth.  Raises MissingPackage."""
+        self.view, self.task, self.strength, self.says = view, task, strength, says
+        assert task.calibration is not None
+        self.data, self.batch = task.calibration.first(images), batch
+        self.optuna = the_optimiser(says)
+        self.entries = sum(weight.shape.numel() for weight in view.all_weights)
+
+    def best(self, weights: Iterable[Weight], trials: int, first: Pair) -> list[tuple[Weight, Pair]]:
+        """For each weight of two or more axes the pair of least cost, while all others stay as they are."""
+        chosen = [weight for weight in weights if len(weight.shape) > 1]
+        loud = self.optuna.logging.get_verbosity()
+        self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
+        try:
+            with self.view.progress.bar(self.says, trials * len(chosen)) as bar:
+                return [
+                    (weight, self.pair(weight, trials, first, number, bar.advance))
+                    for number, weight in enumerate(chosen)
+                ]
+        finally:
+            self.optuna.logging.set_verbosity(loud)
+
+    def pair(self, weight: Weight, trials: int, first: Pair, number: int, tried: object) -> Pair:
+        """The pair of least cost for one weight, which is then as it was."""
+        before = weight.form
+        sampler = self.optuna.samplers.TPESampler(seed=self.task.seed + number, n_startup_trials=max(2, trials // 3))
+        study = self.optuna.create_study(sampler=sampler)
+        study.enqueue_trial({"zeros": first[0], "bits": first[1]})
+
+        def cost(trial: object) -> float:
+            zeros, bits = trial.suggest_float("zeros", 0.0, 0.99), trial.suggest_int("bits", 2, 8)  # type: ignore[attr-defined]
+            weight.put(before.recode(partial(Clipped, bits=bits, zeros=zeros)))
+            found = self.loss() + self.strength * coded_bits(weight.dense()) / (FLOAT_BITS * self.entries)
+            tried()  # type: ignore[operator]
+            return found
+
+        try:
+            study.optimize(cost, n_trials=trials)
+        finally:
+            weight.put(before)
+        return float(study.best_params["zeros"]), int(study.best_params["bits"])
+
+    def loss(self) -> float:
+        """The task's mean loss on the calibration data, in eval mode."""
+        total, device = 0.0, device_of(self.view.network) or torch.device("cpu")
+        with evaluating(self.view.network):
+            for inputs, targets in self.data.batches(self.batch):
+                outputs = outputs_of(self.view.network, to_device(inputs, device))
+                total += float(self.task.loss(outputs, targets.to(device))) * len(targets)
+        return total / len(self.data)
+
+
+def coded_bits(values: Tensor) -> float:
+    """Bits of an ideal coder for values of which many are alike: their entropy, and a float for each that occurs."""
+    _, counts = values.unique(return_counts=True)
+    share = counts.double() / counts.sum()
+    return float(-(share * share.log2()).sum()) * values.numel() + FLOAT_BITS * len(counts)
+
+
+def the_optimiser(says: str) -> ModuleType:
+    """The package that does the optimisation.  Raises MissingPackage."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingPackage(
+            f"{says}: trials needs optuna, which is not installed. pip install -e '.[tune]' in Cortado's folder brings it; "
+            "trials=0 takes bits and zeros as they are given."
+        ) from error
+    return optuna

@@ -1,0 +1,97 @@
+"""share/products: let the rows of a matrix be put together from a few short vectors for each position."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from cortado.errors import NothingChanged
+from cortado.forms.form import Form
+from cortado.forms.products import Products, inputs_of
+from cortado.method import Method, knob
+from cortado.network.view import View
+from cortado.task import Task
+
+MOST_DISTANCES = 2**24
+"""So many are held in memory at a time."""
+
+
+@dataclass(frozen=True)
+class ShareProducts(Method):
+    """Product quantization: Gong, Liu, Yang, Bourdev, 2014.  A `tune` afterwards moves the shared vectors.
+
+    The inputs of a layer are cut into positions of `width` neighbours; at each position k-means finds `values` vectors
+    that all rows share, so that a weight takes log2(values) / width bits and a book values / rows floats. That pays in
+    layers with many rows: those with no more rows than `values` stay as they are. A kernel is a row for each filter.
+    The survivors of a mask have no rows any more; they share single values.
+    """
+
+    lossy = True
+
+    width: int = knob(4, low=1, says="inputs of a vector")
+    values: int = knob(16, low=1, high=2**15, says="vectors for each position")
+    rounds: int = knob(50, low=1, says="k-means steps at most")
+
+    def apply(self, view: View, task: Task) -> None:
+        chosen = view.pieces(self.where)
+        wide = [weight for weight in chosen if len(weight.shape) > 1 and weight.shape[0] > self.values]
+        if not wide:
+            raise NothingChanged(
+                f"{self.name()}: no matrix or kernel among the weights taken has more rows than values, got "
+                f"{self.values}. Lower values, or widen where."
+            )
+        if len(wide) < len(chosen):
+            view.notes.append(
+                f"{len(chosen) - len(wide)} weights with no more than {self.values} rows stay as they are."
+            )
+        with view.progress.bar(self.name(), len(wide)) as bar:
+            for number, weight in enumerate(wide):
+                weight.recode(partial(self.share, generator=task.generator(53 + number)))
+                bar.advance()
+
+    def share(self, values: Tensor, generator: torch.Generator) -> Form:
+        width, inputs = min(self.width, max(1, inputs_of(values.shape))), inputs_of(values.shape)
+        if not values.numel():
+            return Products(values.new_zeros(-(-inputs // width), 1, width), values.long(), values.shape)
+        rows = values.reshape(values.shape[0], inputs)
+        filled = torch.nn.functional.pad(rows, (0, -inputs % width))
+        points = filled.view(len(rows), -1, width).transpose(0, 1)
+        books, codes = kmeans(points, min(self.values, len(rows)), self.rounds, generator)
+        return Products(books, codes.T, values.shape)
+
+
+def kmeans(points: Tensor, count: int, rounds: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Lloyd's k-means of each set of points by itself, from points drawn without repeats.
+
+    `points`: (sets, points, width); gives the centroids (sets, count, width) and the number of each point's (sets,
+    points). A centroid that loses all its points stays where it is.
+    """
+    # Every set begins with its own draw; sets are then worked through in groups that memory holds.
+    draws = torch.rand(points.shape[:2], generator=generator).argsort(1)[:, :count].to(points.device)
+    size = max(1, MOST_DISTANCES // max(1, points.shape[1] * count))
+    found = [
+        lloyd(group, group.gather(1, draw[..., None].expand(-1, -1, points.shape[2])), rounds)
+        for group, draw in zip(points.split(size), draws.split(size), strict=True)
+    ]
+    return torch.cat([books for books, _ in found]), torch.cat([codes for _, codes in found])
+
+
+def lloyd(points: Tensor, centres: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
+    """Assign and average until nothing moves: centroids and the number of each point's, for every set."""
+    codes = nearest(points, centres)
+    for _ in range(rounds):
+        index = codes[..., None].expand_as(points)
+        sums = torch.zeros_like(centres).scatter_add(1, index, points)
+        counts = torch.zeros_like(centres).scatter_add(1, index, torch.ones_like(points))
+        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+        moved = nearest(points, centres)
+        if torch.equal(moved, codes):
+            break
+        codes = moved
+    return centres, codes
+
+
+def nearest(points: Tensor, centres: Tensor) -> Tensor:
+    """The number of the nearest centroid of each point."""
+    return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").argmin(2)

@@ -1,0 +1,58 @@
+"""ResNet-20 for 32 x 32 pictures, made for signals and weights of one bit: every convolution has its own shortcut."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class BiRealUnit(nn.Module):
+    """norm(conv(clipped x)) + x; where the size halves the shortcut is a mean over 2 x 2, its channels taken twice.
+
+    What the convolution reads has both signs, clipped to -1..1 as the gradient of a sign is; its signs go in when the
+    network is rounded (quantize/xnor), and the sum stays in floats.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.clip = nn.Hardtanh()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels_out)
+        self.stride, self.copies = stride, channels_out // channels_in
+
+    def forward(self, signal: Tensor) -> Tensor:
+        branch = self.norm(self.conv(self.clip(signal)))
+        if self.stride > 1:
+            signal = functional.avg_pool2d(signal, self.stride)
+        if self.copies > 1:
+            signal = torch.cat([signal] * self.copies, 1)
+        return branch + signal
+
+
+class BiRealResNet(nn.Module):
+    """Three stages of `units` one-convolution units, of width 16, 32, 64.  Liu et al., 2018 (Bi-Real Net).
+
+    Input (N, 3, 32, 32), output (N, `classes`) logits. The first convolution and the linear layer are the edges, which
+    the paper leaves in full precision.
+    """
+
+    def __init__(self, units: int, classes: int = 10, width: int = 16) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        made, channels = [], width
+        for stage in range(3):
+            for number in range(units):
+                wide, stride = width << stage, 2 if stage and not number else 1
+                made.append(BiRealUnit(channels, wide, stride))
+                channels = wide
+        self.units = nn.Sequential(*made)
+        self.linear = nn.Linear(channels, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal = self.units(self.norm1(self.conv1(images)))
+        return self.linear(signal.mean((2, 3)))
+
+
+def bi_real_resnet_20() -> BiRealResNet:
+    """ResNet-20 of Bi-Real units for CIFAR-10, with fresh weights: 0.27 M parameters."""
+    return BiRealResNet(6)

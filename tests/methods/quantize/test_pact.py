@@ -1,0 +1,62 @@
+"""quantize/pact: learned ends where signals are never negative, squashed weights between the edges."""
+
+import torch
+
+from cortado.compress import compress
+from cortado.forms.learned_step import LearnedStep
+from cortado.forms.squashed import Squashed
+from cortado.methods.quantize.pact import QuantizePact
+from cortado.methods.tune import Tune
+from cortado.network.ranges import RANGES
+from cortado.network.view import View
+from cortado.signals.affine import Affine
+from cortado.signals.pact import Pact
+from cortado.signals.signal import sites
+from tests.laws.tiny_nets import BY_NAME
+
+NET = BY_NAME["residual"]
+
+
+def applied(method=None, net=NET):
+    network = net.make()
+    (method or QuantizePact()).apply(View(network, net.make(), net.example), net.task())
+    return network
+
+
+def test_signals_above_zero_have_learned_ends_and_others_grids():
+    network = applied(QuantizePact(signals=3))
+    found = sites(network)
+    assert isinstance(found["stem", "input"], Affine) and found["stem", "input"].bits() == 8
+    ends = [signal for signal in found.values() if isinstance(signal, Pact)]
+    assert sorted(signal.bits() for signal in ends) == [3, 3, 8]
+
+
+def test_ends_begin_within_what_was_seen():
+    whole = {
+        k: float(s.end.detach()) for k, s in sites(applied(QuantizePact(range="full"))).items() if isinstance(s, Pact)
+    }
+    less = {
+        k: float(s.end.detach()) for k, s in sites(applied(QuantizePact(range="mse"))).items() if isinstance(s, Pact)
+    }
+    assert set(whole) == set(less) and "mse" in RANGES
+    # Steps are kept to three digits.
+    assert all(0 < less[key] <= whole[key] * 1.01 for key in whole) and any(less[key] < whole[key] for key in whole)
+
+
+def test_weights_are_squashed_between_the_edges():
+    network = applied(QuantizePact(bits=3))
+    assert isinstance(network.first.held_weight, Squashed) and network.first.held_weight.width == 3
+    for layer in (network.stem, network.head):
+        assert isinstance(layer.held_weight, LearnedStep) and layer.held_weight.width == 8
+
+
+def test_ends_and_weights_learn_and_settle_into_whole_numbers():
+    start = {key: float(s.end.detach()) for key, s in sites(applied()).items() if isinstance(s, Pact)}
+    network = applied()
+    Tune(epochs=2, rate=0.02, decay=1e-2).apply(View(network, NET.make(), NET.example), NET.task())
+    moved = {key: float(s.end.detach()) for key, s in sites(network).items() if isinstance(s, Pact)}
+    assert all(moved[key] != start[key] for key in start)
+    made, report = compress(NET.make(), NET.task(), [QuantizePact(bits=2, signals=2), Tune(epochs=0.5)])
+    assert {type(signal) for signal in sites(made).values()} == {Affine}
+    assert len(made.first.weight.unique()) <= 4
+    assert bool(torch.isfinite(made(NET.example)).all())

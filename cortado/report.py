@@ -88,11 +88,18 @@ class Exported:
     """Of the multiply-adds, what runs in whole numbers; None for a network in floats, or where the runtime does not tell."""
     float_layers: tuple[str, ...] = ()
     """The layers of a rounded network that it computes in floats all the same."""
+    packed_weights: int | None = None
+    """Weights of linear layers that the file keeps as packed codes; None for a network that has none of at most 4 bits."""
+    packed_bits: tuple[int, ...] = ()
+    """Their bits in the file."""
+    dense_layers: tuple[str, ...] = ()
+    """Linear layers of at most 4 bits that it holds as floats all the same, each with the reason."""
 
 
 def export_row(data: dict[str, Any]) -> Exported:
     """The row that JSON has as `data`."""
-    return Exported(**{**data, "float_layers": tuple(data.get("float_layers", ()))})
+    lists = {key: tuple(data.get(key, ())) for key in ("float_layers", "packed_bits", "dense_layers")}
+    return Exported(**{**data, **lists})
 
 
 @dataclass(frozen=True)

@@ -57,11 +57,17 @@ class Emitted(nn.Module):
 
 
 class Codes(Quantized):
-    """Codes of 8 bits that say themselves what they are to an exporter."""
+    """Codes of 8 bits, a scale for each channel, that say themselves what they are to an exporter."""
+
+    zeros: Tensor
+
+    def __init__(self, codes: Tensor, scale: Tensor) -> None:
+        super().__init__(codes, scale, None, "channel")
+        # Scales and zeros have to be tensors that the graph holds: some exporters fail on computed ones.
+        self.register_buffer("zeros", torch.zeros(len(self.scale), dtype=torch.int64, device=codes.device))
 
     def dense(self) -> Tensor:
-        zeros = torch.zeros(len(self.scale), dtype=torch.int64, device=self.scale.device)
-        return operators.dequantize_per_channel(self.codes, self.scale.detach(), zeros, 0, -127, 127, torch.int8)
+        return operators.dequantize_per_channel(self.codes, self.scale, self.zeros, 0, -127, 127, torch.int8)
 
 
 def codes_of(form: Form | None) -> Tensor | None:
@@ -100,7 +106,7 @@ def regridded(codes: Tensor, weight: Tensor) -> Codes | None:
         or int(turned.abs().max()) > 127
     ):
         return None
-    return Codes(turned.reshape(codes.shape).to(torch.int8), scale.abs(), None, "channel")
+    return Codes(turned.reshape(codes.shape).to(torch.int8), scale.abs())
 
 
 def emit(network: nn.Module, example: Any, codes: dict[str, Tensor]) -> None:

@@ -13,6 +13,7 @@ from cortado.lowering.fold import fold_norms
 from cortado.lowering.graph import graph_of
 from cortado.lowering.horizontal import merge_siblings
 from cortado.lowering.integers import emit, weight_codes
+from cortado.lowering.packed import note_codes
 from cortado.lowering.positions import gather_positions
 from cortado.network.gradients import released
 from cortado.network.settling import settled
@@ -41,7 +42,7 @@ def lowered(
     which is faster in torch (see positions.py). With `merge`, siblings that read one input become one product and a
     split, and the result is a graph module (see horizontal.py for `pad_kernels`). Outputs are compared on the example:
     they differ by rounding, about 1e-7 of the largest output in float32; rounded signals pass as they are meanwhile, and become
-    quantize operators at the end (see integers.py).
+    quantize operators at the end (see integers.py). Linear weights of few bits say so beside their floats (see packed.py).
     Raises BadNetwork when they differ by more than 1e-4, or eight steps of a coarser type of floats, or when the network fails
     on the example.
     """
@@ -68,9 +69,11 @@ def lowered(
             f"lowering: outputs of {type(network).__name__} changed by {far:.2g} of the largest one when it was rewritten "
             f"to run fast; at most {tolerance:g} is rounding. Pass fold=False, gather=False, merge=False, and tell us."
         )
+    source = factored(network)
     if rounded:
         give_signals(copy, taken)
-        emit(copy, example, weight_codes(factored(network)))
+        emit(copy, example, weight_codes(source))
+    note_codes(copy, source)
     return copy
 
 

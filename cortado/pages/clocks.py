@@ -14,7 +14,7 @@ READING = (
 
 
 def exported_text(row: Exported, score_name: str, unit: str) -> str:
-    """How the file agrees with PyTorch, in a line; for a network in integers, how much of it runs so."""
+    """How the file agrees with PyTorch, in a line; how much of it runs in integers, and what it keeps packed."""
     whole = ""
     if row.integer_share is not None:
         shown = ", ".join(row.float_layers[:5]) + (" ..." if len(row.float_layers) > 5 else "")
@@ -23,8 +23,19 @@ def exported_text(row: Exported, score_name: str, unit: str) -> str:
     return (
         f"{row.runtime}: {score_name} {words.quantity(row.score, unit)} in the runtime, "
         f"{words.quantity(row.torch_score, unit)} in PyTorch; same top-1 {words.percent(row.same_top, 2)}; largest "
-        f"difference {row.difference:.1e} of the largest output, on {row.samples:,} samples{whole}"
+        f"difference {row.difference:.1e} of the largest output, on {row.samples:,} samples{whole}{packed_text(row)}"
     )
+
+
+def packed_text(row: Exported) -> str:
+    """How many weights the file keeps in few bits, and which not, and why; nothing for a network that has none."""
+    if row.packed_weights is None:
+        return ""
+    bits = " and ".join(str(count) for count in row.packed_bits)
+    kept = f"{row.packed_weights:,} weights in {bits} bits" if row.packed_weights else "no weights"
+    shown = ", ".join(row.dense_layers[:5]) + (" ..." if len(row.dense_layers) > 5 else "")
+    rest = f"; held as floats: {shown}" if row.dense_layers else ""
+    return f". Packed: {kept}{rest}"
 
 
 def ratio_text(ratio: Ratio | None) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.graph import exported, positional, quietly
+from cortado.lowering.signed import signed, unrounded_products, with_floats
 from cortado.runtimes.runtime import Port, Runtime
 
 DTYPES = {
@@ -53,6 +54,12 @@ class Executorch(Runtime):
         self.require()
         one = tuple(part[:1] if isinstance(part, Tensor) and part.dim() else part for part in positional(example))
         program = exported(network, one, any_batch=False)
+        floats = unrounded_products(program)
+        if floats:
+            # XNNPACK takes codes without their steps where a product is not rounded: results are wrong by far.
+            program = exported(with_floats(network, floats), one, any_batch=False)
+        signed(program.graph)
+        program.graph_module.recompile()
         try:
             with quietly(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 (folder / "net.pte").write_bytes(lowered_bytes(program))
@@ -76,6 +83,7 @@ class Executorch(Runtime):
 
 def lowered_bytes(program: torch.export.ExportedProgram) -> bytes:
     """The file's bytes, with what XNNPACK knows given to it."""
+    import executorch.kernels.quantized  # noqa: F401 - operators for what XNNPACK leaves
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 

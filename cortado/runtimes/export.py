@@ -13,7 +13,7 @@ from cortado.measure import outputs_of
 from cortado.network.trace import moved
 from cortado.report import Exported
 from cortado.runtimes.compare import Agreement, check, check_tolerance, compare, default_tolerance
-from cortado.runtimes.coverage import Coverage, coverage
+from cortado.runtimes.coverage import Coverage, Packing, coverage, packing
 from cortado.runtimes.folder import whole_folder, write_facts
 from cortado.runtimes.runtime import Running, Runtime, Session, float_types, type_name
 from cortado.task import Data, Score, Task
@@ -53,12 +53,14 @@ def export_into(
     tolerance = default_tolerance(network) if tolerance is None else tolerance
     runtime.require()
     runtime.require_floats(network, example)
-    file = runtime.lower(lowered(network, example, merge=merge, gather=gather), example, folder)
+    low = lowered(network, example, merge=merge, gather=gather)
+    file = runtime.lower(low, example, folder)
     agreement = compare(own_session(runtime, file, network, example), network, data, score)
     inputs, _ = next(data.batches(8))
     check(agreement, tolerance, runtime, network, inputs)
     size_bytes = sum(part.stat().st_size for part in folder.iterdir())
-    row = row_of(agreement, runtime, size_bytes, coverage(runtime, file, network, example))
+    packed = packing(runtime, file, network, low)
+    row = row_of(agreement, runtime, size_bytes, coverage(runtime, file, network, example), packed)
     write_facts(folder, facts(row, file, tolerance, score))
     return file, row
 
@@ -84,12 +86,16 @@ def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) 
     return session
 
 
-def row_of(agreement: Agreement, runtime: Runtime, size_bytes: int, found: Coverage | None) -> Exported:
+def row_of(
+    agreement: Agreement, runtime: Runtime, size_bytes: int, found: Coverage | None, packed: Packing | None
+) -> Exported:
     """What was found of one runtime's file."""
     return Exported(
         runtime.name(), runtime.version(), size_bytes, agreement.score, agreement.torch_score,
         agreement.difference, agreement.same_top, agreement.samples,
         None if found is None else found.share, () if found is None else found.float_layers,
+        None if packed is None else packed.weights, () if packed is None else packed.bits,
+        () if packed is None else packed.dense,
     )  # fmt: skip
 
 
@@ -106,6 +112,9 @@ def facts(row: Exported, file: Path, tolerance: float, score: Score | None) -> d
         "same_top_share": row.same_top,
         "integer_share_of_multiply_adds": row.integer_share,
         "float_layers": list(row.float_layers),
+        "packed_weights": row.packed_weights,
+        "packed_bits": list(row.packed_bits),
+        "dense_layers": list(row.dense_layers),
         "score": None if score is None else f"{score.name} in {score.unit}",
         "score_in_runtime": row.score,
         "score_in_torch": row.torch_score,

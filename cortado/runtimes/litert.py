@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork, MissingPackage
-from cortado.lowering.graph import positional, quietly
+from cortado.lowering.graph import exported, plain_graph, positional, quietly
+from cortado.lowering.signed import round_weights, signed
 from cortado.network.trace import undisturbed
 from cortado.runtimes.runtime import Port, Runtime
+from cortado.signals.signal import sites
 
 NUMBERED = re.compile(r"args_(\d+)")
 
@@ -27,20 +29,24 @@ class LitertSession:
 
         self.interpreter = Interpreter(str(file), num_threads=threads)
         self.interpreter.allocate_tensors()
-        given = sorted(self.interpreter.get_input_details(), key=place_of)
-        self.places = [detail["index"] for detail in given]
-        self.found = [detail["index"] for detail in self.interpreter.get_output_details()]
-        self.inputs = tuple(port_of(detail) for detail in given)
+        self.given = sorted(self.interpreter.get_input_details(), key=place_of)
+        self.found = self.interpreter.get_output_details()
+        self.inputs = tuple(port_of(detail) for detail in self.given)
 
     def __call__(self, *signals: Tensor) -> tuple[Tensor, ...]:
-        for place, signal in zip(self.places, signals, strict=True):
-            self.interpreter.set_tensor(place, signal.detach().numpy())
+        for detail, signal in zip(self.given, signals, strict=True):
+            self.interpreter.set_tensor(detail["index"], codes_of(detail, signal.detach().numpy()))
         self.interpreter.invoke()
-        return tuple(torch.from_numpy(self.interpreter.get_tensor(place)) for place in self.found)
+        return tuple(
+            torch.from_numpy(values_of(detail, self.interpreter.get_tensor(detail["index"]))) for detail in self.found
+        )
 
 
 class Litert(Runtime):
-    """LiteRT on the processor.  Its files hold a batch of one: larger batches run sample by sample."""
+    """LiteRT on the processor.  Its files hold a batch of one: larger batches run sample by sample.
+
+    Files of networks with rounded signals take and give codes of 8 bits; the session makes them of floats.
+    """
 
     package = "ai_edge_litert"
     distribution = "ai-edge-litert"
@@ -66,7 +72,10 @@ class Litert(Runtime):
         one = tuple(part[:1] if isinstance(part, Tensor) and part.dim() else part for part in positional(example))
         try:
             with undisturbed(network), quietly(), contextlib.redirect_stdout(io.StringIO()):
-                litert_torch.convert(network, one).export(str(folder / "net.tflite"))
+                if sites(network):
+                    convert_integers(network, one, folder / "net.tflite")
+                else:
+                    litert_torch.convert(network, one).export(str(folder / "net.tflite"))
         except Exception as error:
             first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
             raise BadNetwork(
@@ -85,6 +94,48 @@ class Litert(Runtime):
             raise BadFile(f"litert: {file} cannot be loaded ({type(error).__name__}: {error}).") from error
 
 
+def convert_integers(network: nn.Module, one: tuple[Any, ...], file: Path) -> None:
+    """Write a lowered network with quantize operators, in integers.
+
+    Raises BadNetwork when the converter has left floats in the place of all of them.
+    """
+    import litert_torch
+    from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    module = plain_graph(exported(network, one, any_batch=False))
+    signed(module.graph)
+    round_weights(module)
+    # What it would round by itself is rounded already: the setting only says that such operators become integers.
+    setting = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
+    litert_torch.convert(module, one, quant_config=QuantConfig(PT2EQuantizer().set_global(setting))).export(str(file))
+    details = LitertSession(file, 1).interpreter.get_tensor_details()
+    if not any(detail["dtype"] == np.int8 for detail in details):
+        raise BadNetwork("the converter made floats of all that was rounded.")
+
+
+def step_of(detail: dict[str, Any]) -> tuple[float, int] | None:
+    """Step and zero point of an input or output in codes; None for one in floats or in whole numbers of the caller's."""
+    step, zero = detail["quantization"]
+    return (float(step), int(zero)) if step and np.issubdtype(detail["dtype"], np.integer) else None
+
+
+def codes_of(detail: dict[str, Any], values: Any) -> Any:
+    """What the file takes for these values."""
+    grid = step_of(detail)
+    if grid is None:
+        return values
+    limits = np.iinfo(detail["dtype"])
+    codes = np.round(values / np.float32(grid[0])) + grid[1]
+    return np.clip(codes, limits.min, limits.max).astype(detail["dtype"])
+
+
+def values_of(detail: dict[str, Any], found: Any) -> Any:
+    """The values that an output of the file stands for."""
+    grid = step_of(detail)
+    return found if grid is None else (found.astype(np.float32) - grid[1]) * np.float32(grid[0])
+
+
 def place_of(detail: dict[str, Any]) -> tuple[int, int]:
     """Which argument an input is: the converter numbers them, files of others keep their own order."""
     found = NUMBERED.search(detail["name"])
@@ -94,4 +145,5 @@ def place_of(detail: dict[str, Any]) -> tuple[int, int]:
 def port_of(detail: dict[str, Any]) -> Port:
     """An input as we describe it."""
     shape = tuple(None if size < 0 else int(size) for size in detail["shape_signature"])
-    return Port(detail["name"], shape, torch.from_numpy(np.zeros(0, detail["dtype"])).dtype)
+    dtype = detail["dtype"] if step_of(detail) is None else np.float32
+    return Port(detail["name"], shape, torch.from_numpy(np.zeros(0, dtype)).dtype)

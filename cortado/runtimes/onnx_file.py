@@ -1,6 +1,5 @@
 """ONNX: a network as an .onnx file of opset 20 and up, made by torch's own exporter, without its notes to developers."""
 
-import ast
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +8,28 @@ from torch import nn
 
 from cortado.errors import BadNetwork
 from cortado.lowering.graph import quietly
+from cortado.runtimes.packed_products import layer_of, pack_products
 
-PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits")
 LARGEST_FILE_BYTES = 1_500_000_000
 """An .onnx file holds at most 2 GB; weights of larger networks lie beside it."""
 
 
-def write_onnx(network: nn.Module, program: torch.export.ExportedProgram, file: Path, writer: str) -> Path:
-    """Write an exported program to `file`; `writer` is the runtime that asks.
+def write_onnx(
+    network: nn.Module, program: torch.export.ExportedProgram, file: Path, writer: str,
+    least_bits: int, rounds_inputs: bool = False,
+) -> Path:  # fmt: skip
+    """Write an exported program of a lowered network to `file`; `writer` is the runtime that asks.
 
-    Raises BadNetwork for an operator that ONNX lacks.
+    Linear weights of few bits are packed, in `least_bits` or more; with `rounds_inputs` those products may round what
+    they read to 8 bits. Raises BadNetwork for an operator that ONNX lacks.
     """
     weight_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     try:
         with quietly():
             made: Any = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True)
             name_batch(made, program)
+            pack_products(made.model, network, least_bits, rounds_inputs)
             without_notes(made.model.graph)
             made.save(file, external_data=weight_bytes > LARGEST_FILE_BYTES)
     except Exception as error:
@@ -56,12 +61,6 @@ def without_notes(graph: Any) -> None:
             value.metadata_props.clear()
             if id(value) not in outer:
                 value.shape = value.type = None
-
-
-def layer_of(node: Any) -> str:
-    """The path of the innermost layer that a step stands in, "" when it was not noted."""
-    scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
-    return str(scopes[-2]) if len(scopes) > 1 else ""
 
 
 def refused(network: nn.Module, error: Exception, writer: str) -> str:

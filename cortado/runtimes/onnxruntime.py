@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cortado.errors import BadFile
 from cortado.lowering.graph import exported
 from cortado.runtimes.onnx_file import write_onnx
+from cortado.runtimes.packed_products import packed_in
 from cortado.runtimes.runtime import Port, Runtime
 
 DTYPES = {
@@ -50,16 +51,25 @@ MARK = re.compile(r"_token_\d+$")
 
 
 class Onnxruntime(Runtime):
-    """ONNX Runtime on the processor, in the precision of the file."""
+    """ONNX Runtime on the processor, in the precision of the file.
+
+    Linear weights of at most 4 bits stay packed in it.  With `rounds_inputs` their products may round what they read to 8
+    bits, 32 to 128 values at a time: several times faster, and about 1 % off.  Without it weights of 2 bits are held in 4, since
+    products on 2 bits have no kernel of their own and are far slower than those of floats.
+    """
 
     package = "onnxruntime"
     distribution = "onnxruntime"
     extra = "onnx"
     suffix = ".onnx"
 
+    def __init__(self, rounds_inputs: bool = False) -> None:
+        self.rounds_inputs = rounds_inputs
+
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
-        return write_onnx(network, exported(network, example), folder / "net.onnx", self.name())
+        program, least_bits = exported(network, example), 2 if self.rounds_inputs else 4
+        return write_onnx(network, program, folder / "net.onnx", self.name(), least_bits, self.rounds_inputs)
 
     def integer_layers(self, file: Path) -> frozenset[str]:
         import onnx
@@ -72,6 +82,9 @@ class Onnxruntime(Runtime):
             onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
             steps = onnx.load(options.optimized_model_filepath).graph.node
         return frozenset(MARK.sub("", step.name) for step in steps if step.op_type in INTEGER_STEPS)
+
+    def packed_layers(self, file: Path) -> dict[str, int]:
+        return packed_in(file)
 
     def load(self, file: Path, threads: int) -> OnnxSession:
         self.require()

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.graph import exported, quietly
+from cortado.lowering.packed import narrow_weights
 from cortado.runtimes.onnx_file import write_onnx
+from cortado.runtimes.packed_products import layers_of
 from cortado.runtimes.runtime import Port, Runtime
 from cortado.signals.signal import sites
 
@@ -62,10 +64,10 @@ class Openvino(Runtime):
         program = exported(network, example)
         try:
             with quietly(), tempfile.TemporaryDirectory() as scratch:
-                # Its reader of PyTorch graphs does not know codes with one scale a channel; its reader of ONNX does.
+                # Its reader of PyTorch graphs does not know codes with one scale a channel or block; its reader of ONNX does.
                 source: Any = program
-                if sites(network):
-                    source = write_onnx(network, program, Path(scratch) / "net.onnx", self.name())
+                if sites(network) or narrow_weights(network):
+                    source = write_onnx(network, program, Path(scratch) / "net.onnx", self.name(), least_bits=2)
                 model = openvino.convert_model(source)
                 # The converter leaves every axis open; all but the batch are known, and known ones run faster.
                 model.reshape(dict(enumerate(input_shapes(program))))
@@ -83,6 +85,13 @@ class Openvino(Runtime):
             if facts.get("layerType") in PRODUCTS and facts.get("runtimePrecision") in ("i8", "u8"):
                 found.update(facts.get("originalLayersNames", "").split(","))
         return frozenset(found)
+
+    def packed_layers(self, file: Path) -> dict[str, int]:
+        import openvino
+
+        steps = openvino.Core().read_model(str(file)).get_ordered_ops()
+        kept = [step for step in steps if step.get_type_name() == "Constant"]
+        return {path: one.get_element_type().bitwidth for one in kept for path in layers_of(one.get_friendly_name())}
 
     def load(self, file: Path, threads: int) -> OpenvinoSession:
         self.require()

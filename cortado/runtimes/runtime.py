@@ -106,6 +106,10 @@ class Runtime(ABC):
         """The paths of the layers whose products it computes in whole numbers; None when it does not tell."""
         return None
 
+    def packed_layers(self, file: Path) -> dict[str, int] | None:
+        """The linear layers whose weights the file holds as packed codes, and their bits; None when it never does."""
+        return None
+
 
 def float_types(network: nn.Module, example: Any) -> list[torch.dtype]:
     """The types of floats that parameters, buffers and the example have, each once."""

@@ -1,0 +1,75 @@
+"""Signed: rounded networks as XNNPACK's kernels take them - signals from -128 on, codes only where the product is rounded."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from cortado.forms.hold import PREFIX, release
+from cortado.lowering.integers import CLIPS, DEQUANTIZE, QUANTIZE, operators
+
+HALF = 128
+ROUND, UNROUND = operators.quantize_per_channel.default, operators.dequantize_per_channel.default
+CODES = f".{PREFIX}weight.codes"
+
+
+def signed(graph: fx.Graph) -> None:
+    """Count the codes of signals from -128 instead of 0, in place; the values that they stand for are the same."""
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target in (QUANTIZE, DEQUANTIZE) and node.args[5] == torch.uint8:
+            value, step, zero, low, high, _ = node.args
+            node.args = (value, step, zero - HALF, low - HALF, high - HALF, torch.int8)
+            if node.target == QUANTIZE and "val" in node.meta:
+                node.meta["val"] = node.meta["val"].to(torch.int8)
+
+
+def unrounded_products(program: torch.export.ExportedProgram) -> list[str]:
+    """The layers that multiply by codes of 8 bits and whose product goes on in floats, by path."""
+    buffers = program.graph_signature.inputs_to_buffers
+    found: dict[str, None] = {}
+    for node in program.graph.nodes:
+        name = buffers.get(node.name, "") if node.op == "placeholder" else ""
+        weights = [user for user in node.users if user.target == UNROUND] if name.endswith(CODES) else []
+        if not all(rounded(product) for weight in weights for product in weight.users):
+            found[name.removesuffix(CODES)] = None
+    return list(found)
+
+
+def rounded(product: fx.Node) -> bool:
+    """Whether all that reads a value, behind a ReLU or not, rounds it."""
+    return bool(product.users) and all(
+        user.target == QUANTIZE or (user.target in CLIPS and rounded(user)) for user in product.users
+    )
+
+
+def with_floats(network: nn.Module, paths: list[str]) -> nn.Module:
+    """The network itself, or a copy in which the weights of the layers at `paths` are plain ones."""
+    if not paths:
+        return network
+    made = copy.deepcopy(network)
+    for path in paths:
+        release(made.get_submodule(path), "weight").requires_grad_(False)
+    return made
+
+
+def round_weights(module: fx.GraphModule) -> None:
+    """Let weights stand in a graph as floats that it rounds to their codes, in place: some converters find them so alone."""
+    graph = module.graph
+    for node in [node for node in graph.nodes if node.op == "call_function" and node.target == UNROUND]:
+        codes, scale, zeros, axis, *rest = node.args
+        settings: Any = (axis, *rest)
+        values = UNROUND(*(held(module, str(one.target)) for one in (codes, scale, zeros)), *settings)
+        name = f"floats_of_{codes.name}"
+        module.register_buffer(name, values.detach())
+        with graph.inserting_before(node):
+            again = graph.call_function(ROUND, (graph.get_attr(name), scale, zeros, *settings))
+        node.replace_input_with(codes, again)
+    graph.eliminate_dead_code()
+    module.recompile()
+
+
+def held(module: fx.GraphModule, name: str) -> torch.Tensor:
+    """A parameter or buffer of a graph."""
+    path, _, last = name.rpartition(".")
+    return getattr(module.get_submodule(path), last)

@@ -1,0 +1,106 @@
+"""Packed weights: codes in blocks are the weight they stand for, and where there are none it is said why."""
+
+import pytest
+import torch
+from torch import nn
+
+from cortado.forms.hold import form_of, hold
+from cortado.forms.masked import Masked
+from cortado.forms.quantized import Quantized
+from cortado.lowering.lower import lowered
+from cortado.lowering.packed import Narrow, Packed, narrow_layers, narrow_weights, packed_of, rescaled
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("layout", "group", "columns", "block"),
+    [
+        ("group", 16, 64, 16), ("group", 64, 128, 64), ("group", 32, 72, 32), ("group", 48, 96, 16),
+        ("group", 256, 512, 128), ("group", 50, 50, 64), ("channel", 0, 40, 64), ("channel", 0, 300, 128),
+        ("channel", 0, 7, 16), ("tensor", 0, 40, 64),
+    ],
+)  # fmt: skip
+def test_packed_codes_are_the_weight(layout, group, columns, block, bits, symmetric):
+    form = Quantized.of(drawn(6, columns), bits, layout, group, symmetric)
+    packed = packed_of(form)
+    assert packed.block == block and packed.bits == (2 if bits < 3 else 4)
+    assert torch.equal(packed.dense(), form.dense().detach())
+    assert int(packed.codes.max()) < 2**packed.bits and (packed.zeros is None) == symmetric
+    assert torch.equal(packed.at_least(4).dense(), form.dense().detach()) and packed.at_least(4).bits == 4
+
+
+def test_codes_counted_from_anywhere_are_packed():
+    form = Quantized(torch.tensor([[100, 103], [102, 101]]), torch.ones(2), torch.tensor([101, 100]), "channel")
+    packed = packed_of(form)
+    assert packed.bits == 2 and torch.equal(packed.dense(), torch.tensor([[-1.0, 2.0], [2.0, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        (Quantized.of(drawn(4, 40), 4, "group", 10), "no power of two from 16 on divides its groups of 10"),
+        (Quantized.of(drawn(4, 32).double(), 4, "channel"), "its scales are float64"),
+        (Quantized(torch.tensor([[0, 15]]), torch.ones(1)), "take more than 4 bits"),
+        (Quantized(torch.tensor([[0, 3]]), torch.ones(1), torch.tensor([40])), "take more than 4 bits"),
+    ],
+)
+def test_codes_that_fit_no_blocks_say_why(form, told):
+    assert told in packed_of(form)
+
+
+def test_scales_take_what_was_folded_into_rows():
+    form = Quantized.of(drawn(5, 32), 4, "group", 16)
+    with torch.no_grad():
+        form.scale[4:6] = 0.0
+    factors = torch.tensor([-0.5, 0.0, 1.0, 3.0, 1.0])[:, None]
+    weight = form.dense().detach() * factors
+    torch.testing.assert_close(rescaled(packed_of(form), weight).dense(), weight)
+    assert "other values" in rescaled(packed_of(form), weight + 0.01)
+
+
+def few(network: nn.Module, bits: int = 4, layout: str = "channel", group: int = 0) -> nn.Module:
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            hold(layer, "weight", Quantized.of(layer.weight.detach(), bits, layout, group))
+    return network.eval()
+
+
+def test_linear_layers_alone_are_narrow():
+    network = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.Flatten(), few(nn.Linear(8, 4)), nn.Linear(4, 4), few(nn.Linear(4, 3), 5)
+    )
+    hold(network[0], "weight", Quantized.of(network[0].weight.detach(), 4, "channel"))
+    values = network[3].weight.detach()
+    hold(network[3], "weight", Masked.of(values, values > 0).recode(lambda kept: Quantized.of(kept, 4)))
+    assert list(narrow_layers(network)) == ["2"]
+
+
+def test_lowered_network_says_its_codes_beside_floats_with_norms_folded():
+    torch.manual_seed(0)
+    network = few(nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)))
+    network[1].running_mean.normal_()
+    network[1].weight.data.uniform_(-1, 1)
+    inputs = drawn(5, 20)
+    low = lowered(network, inputs)
+    assert isinstance(low[1], nn.Identity)
+    for path, packed in narrow_weights(low).items():
+        assert isinstance(packed, Packed)
+        torch.testing.assert_close(packed.dense(), low.get_submodule(path).weight)
+    torch.testing.assert_close(low(inputs), network(inputs))
+    assert set(narrow_weights(low)) == {"0", "3"} and not narrow_weights(network)
+
+
+def test_tied_weights_stay_one():
+    network = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Embedding(16, 16))
+    form = Quantized.of(drawn(16, 16), 4, "channel")
+    for layer in network:
+        hold(layer, "weight", form)
+    low = lowered(nn.Sequential(*network[:2]), drawn(2, 16))
+    assert low[0].weight is low[1].weight
+    assert isinstance(form_of(low[0], "weight"), Narrow) and form_of(low[0], "weight") is form_of(low[1], "weight")
+    assert sum(value.numel() for value in low.state_dict().values()) <= 2 * 16 * 16 + 2 * 16

@@ -15,9 +15,11 @@ def inside_fittings(network: nn.Module) -> set[int]:
     return {id(part) for module in network.modules() if isinstance(module, Fitting) for part in module.modules()}
 
 
-def fittings_of(network: nn.Module) -> list[Fitting]:
-    """All fittings of a network, those inside others too."""
-    return [module for module in network.modules() if isinstance(module, Fitting)]
+def stepped(network: nn.Module) -> None:
+    """Tell all fittings of a network, those inside others too, that an optimizer has made a step."""
+    for module in network.modules():
+        if isinstance(module, Fitting):
+            module.stepped()
 
 
 def own_modules(network: nn.Module) -> dict[str, nn.Module]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from cortado.errors import BadNetwork, BadTask, BadValue
-from cortado.fitting import fittings_of
+from cortado.fitting import stepped
 from cortado.lowering.factors import factored_twin
 from cortado.progress import Progress, quiet
 from cortado.task import Task, to_device
@@ -87,7 +87,6 @@ class Loop:
         if self.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.runner = factored_twin(network)
-        self.fittings = fittings_of(network)
         self.teachers = [ready(teacher, self.device) for teacher in plan.teachers]
         # A teacher is only run forward, where even a shallow network gains from bfloat16.
         self.half_teachers = any(half_precision(one, plan.precision, self.device, deep=1) for one in self.teachers)
@@ -133,7 +132,6 @@ class Loop:
                 if self.plan.after_epoch is not None and self.plan.after_epoch(self.network, epoch):
                     self.optimizer, self.mean, self.averaged = self.make_optimizer(), {}, 0
                     self.runner = factored_twin(self.network).train()
-                    self.fittings = fittings_of(self.network)
         if self.mean:
             self.network.load_state_dict(self.mean)
         share_statistics(self.network, self.world)
@@ -176,8 +174,7 @@ class Loop:
         if plan.clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), plan.clip)
         self.optimizer.step()
-        for fitting in self.fittings:
-            fitting.stepped()
+        stepped(self.network)
         return loss.detach()
 
     def loss(self, outputs: Any, inputs: Any, targets: Tensor) -> Tensor:
@@ -199,15 +196,13 @@ class Loop:
             ) from error
 
     def set_rate(self, done: float) -> None:
-        schedule = self.plan.schedule
+        schedule, factor = self.plan.schedule, 1.0
         if callable(schedule):
             factor = schedule(done)
         elif schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * done))
         elif schedule == "step":
             factor = 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
-        else:
-            factor = 1.0
         if done < self.plan.warmup:
             factor *= (done * self.total + 1) / (self.plan.warmup * self.total + 1)
         for group in self.optimizer.param_groups:

@@ -22,6 +22,8 @@ Place = tuple[str, str]
 BINS = 2048
 CANDIDATES = 80
 """Ends that are tried between a fifth of the range and all of it."""
+RARE = 1e-3
+"""The share of a signal's values that may be outliers."""
 
 
 @dataclass
@@ -54,6 +56,13 @@ class Reach:
         """The middles of the bins."""
         width = (self.high - self.low) / BINS
         return self.low + width * (np.arange(BINS) + 0.5)
+
+    def steps(self, step: float) -> float:
+        """How many steps of a grid lie between the ends of what was seen, one value in a thousand left out."""
+        assert self.counts is not None
+        share = np.cumsum(self.counts) / max(1.0, self.counts.sum())
+        inner = self.centres[(share > RARE / 2) & (share - self.counts / max(1.0, self.counts.sum()) < 1 - RARE / 2)]
+        return float(inner[-1] - inner[0]) / step
 
 
 Ends = tuple[float, float]
@@ -106,6 +115,8 @@ def divergence(reach: Reach, bits: int) -> Ends:
 
     def error(low: float, high: float) -> float:
         inside = (centres >= low) & (centres <= high)
+        if not inside.any():
+            return np.inf
         first, last = np.flatnonzero(inside)[[0, -1]]
         real = weight[first : last + 1].copy()
         rest = real.copy()

@@ -81,8 +81,9 @@ def note_signals(view: View, found: list[tuple[Wish, Reach]], islands: list[str]
     coarse = [wish.places[0] for wish, reach in found if reach.high > reach.low and is_coarse(view, wish, reach)]
     if coarse:
         view.notes.append(
-            f"{len(coarse)} signals lie within a few steps of their grid but for one value in a thousand, the first is the "
-            f"{coarse[0][1]} of {coarse[0][0]}: outliers stretch it, or a value is too small. Look for them in the calibration data."
+            f"{len(coarse)} signals lie within a few steps of their grid, one value in a thousand left out, the first is "
+            f"the {coarse[0][1]} of {coarse[0][0] or 'the network'}: they will come out as little but zeros. "
+            "Look for outliers in the calibration data."
         )
     if islands:
         names = ", ".join(dict.fromkeys(islands))

@@ -53,6 +53,7 @@ def smallest_v1() -> nn.Module:
 
 NETWORKS: dict[str, Made] = {
     "MobileNetV2": (lambda: mobilenet_v2_folded(weights=True), Picture(normalise=SIGNED)),
+    "MobileNetV1, 0.25, 128": (smallest_v1, Picture(size=128, normalise=SIGNED)),
     "Tiny Darknet": (
         lambda: tiny_darknet(weights=True),
         Picture(normalise=Normalise(mean=(0.0,) * 3, std=(1.0,) * 3)),
@@ -61,7 +62,6 @@ NETWORKS: dict[str, Made] = {
         lambda: mobilenet_v1_folded(width=0.75, weights=True),
         Picture(size=192, normalise=SIGNED),
     ),
-    "MobileNetV1, 0.25, 128": (smallest_v1, Picture(size=128, normalise=SIGNED)),
     "SqueezeNet": (
         lambda: squeezenet_deep_compression()[0],
         Picture(crop=227, size=227, normalise=BYTES, blue_first=True),

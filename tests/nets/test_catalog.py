@@ -9,6 +9,7 @@ from cortado.nets.catalog import NETWORKS, by_name
 INPUTS = {
     "lenet_300_100": (1, 28, 28),
     "lenet_5": (1, 28, 28),
+    "mlp_1024": (1, 28, 28),
     "digits_net": (1, 8, 8),
     "resnet_8": (3, 32, 32),
     "resnet_20": (3, 32, 32),

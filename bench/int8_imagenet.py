@@ -2,8 +2,8 @@
 
 500 pictures in three parts drawn by seed: 100 to calibrate with, 100 on which the divergence of answers chooses how far
 the signals' grids reach, 300 for the verdict. The networks have probably seen these pictures in their training: points
-lost are what counts. MobileNets come from integers of 8 bits, one scale a tensor, in which they had been trained, so that
-one scale a tensor costs them less than it costs others.
+lost are what counts. The MobileNets come from integers of 8 bits with one scale and one zero a tensor, in which they had
+been trained; fewer bits around zero are another grid. One picture of the verdict is a third of a point.
 """
 
 import copy

@@ -15,9 +15,11 @@ from cortado.nets.googlenet import googlenet
 from cortado.nets.lenet import lenet_5, lenet_300_100
 from cortado.nets.mlp import mlp_1024, mlp_1024_signed
 from cortado.nets.mobilenet import mobilenet
+from cortado.nets.mobilenet_folded import mobilenet_v1_folded, mobilenet_v2_folded
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.nets.resnet_8 import resnet_8
 from cortado.nets.squeezenet import squeezenet
+from cortado.nets.tiny_darknet import tiny_darknet
 from cortado.nets.vgg import vgg_16, vgg_16_cifar, vgg_19, vgg_f, vgg_m, vgg_s
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -42,6 +44,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
         googlenet,
         squeezenet,
         mobilenet,
+        mobilenet_v1_folded,
+        mobilenet_v2_folded,
+        tiny_darknet,
     )
 }
 

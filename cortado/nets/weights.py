@@ -34,10 +34,11 @@ def weights_path(weights: str | Path | bool, file_name: str) -> Path:
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:
-    """The arrays of an .npz as tensors.  Raises BadFile when it is no such file or holds pickled objects."""
+    """The arrays of an .npz as tensors, but for those of text.  Raises BadFile when it is no such file or holds pickles."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: torch.from_numpy(archive[name]) for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
+            return {name: torch.from_numpy(array) for name, array in arrays.items() if array.dtype.kind != "U"}
     except (ValueError, OSError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise BadFile(f"nets: {path} is not an .npz of plain arrays ({error}). Save it with numpy.savez.") from error
 

@@ -22,6 +22,8 @@ Place = tuple[str, str]
 BINS = 2048
 CANDIDATES = 80
 """Ends that are tried between a fifth of the range and all of it."""
+RARE = 1e-3
+"""The share of a signal's values that may be outliers."""
 
 
 @dataclass
@@ -54,6 +56,13 @@ class Reach:
         """The middles of the bins."""
         width = (self.high - self.low) / BINS
         return self.low + width * (np.arange(BINS) + 0.5)
+
+    def steps(self, step: float) -> float:
+        """How many steps of a grid lie between the ends of what was seen, one value in a thousand left out."""
+        assert self.counts is not None
+        share = np.cumsum(self.counts) / max(1.0, self.counts.sum())
+        first, last = np.searchsorted(share, (RARE / 2, 1 - RARE / 2))
+        return float(last - first) * (self.high - self.low) / BINS / step
 
 
 Ends = tuple[float, float]
@@ -106,6 +115,8 @@ def divergence(reach: Reach, bits: int) -> Ends:
 
     def error(low: float, high: float) -> float:
         inside = (centres >= low) & (centres <= high)
+        if not inside.any():
+            return np.inf
         first, last = np.flatnonzero(inside)[[0, -1]]
         real = weight[first : last + 1].copy()
         rest = real.copy()
@@ -149,7 +160,8 @@ def measure_ranges(
     """For each group of places how far the signals reach that pass there, with nothing rounded.
 
     `images` samples are looked at, `batch` at a time; `above_zero`: for which groups only what is above zero counts.
-    Raises BadTask for signals that are not finite on the calibration data, BadNetwork where nothing ever passes.
+    Raises BadTask for signals that are not finite on the calibration data or reach too far, BadNetwork where nothing
+    ever passes.
     """
     found = [Reach() for _ in places]
     cut = above_zero or [False] * len(found)
@@ -174,6 +186,11 @@ def check_reach(reach: Reach, place: Place) -> None:
     if not np.isfinite([reach.low, reach.high]).all():
         raise BadTask(
             f"quantize: {where} holds NaN or infinite values on the calibration data. Check the data, then the network."
+        )
+    if reach.high - reach.low > float(np.finfo(np.float32).max):
+        raise BadTask(
+            f"quantize: {where} reaches from {reach.low:.3g} to {reach.high:.3g} on the calibration data, more than float32 "
+            "can span. Scale the data down."
         )
 
 

@@ -120,6 +120,26 @@ def test_signals_that_are_not_finite_are_refused(bad):
         measure_ranges(net(), GROUPS, given, 20, 20)
 
 
+def test_signals_that_float32_cannot_span_are_refused():
+    given = data(20)
+    given.inputs[3, 1], given.inputs[4, 1] = 3e38, -3e38
+    with pytest.raises(BadTask, match=r"the input of 0 reaches from -3e\+38 to 3e\+38 on the calibration data"):
+        measure_ranges(net(), GROUPS[:1], given, 20, 20)
+
+
+@pytest.mark.parametrize("way", RANGES)
+def test_ends_of_what_is_always_the_same_are_there(way):
+    for value in (0.0, 2.0, -2.0):
+        low, high = RANGES[way](reach_of(torch.full((50,), value)), 8)
+        assert low <= high and min(low, 0) <= value <= max(high, 0)
+
+
+def test_steps_between_the_ends_leave_one_value_in_a_thousand_out():
+    spread = torch.linspace(0, 1, 100_001)
+    assert reach_of(spread).steps(0.01) == pytest.approx(99.9, abs=0.2)
+    assert reach_of(torch.cat([spread, torch.tensor([1e6])])).steps(0.01) == 0
+
+
 def test_layer_that_never_ran_is_named():
     network = net()
     network.add_module("idle", nn.Identity())

@@ -11,7 +11,8 @@ from cortado.network.flow import PRODUCT, Flow, flow_of
 from cortado.network.ranges import Reach, measure_ranges
 from cortado.network.rounding import Wish, wishes
 from cortado.network.view import View
-from cortado.signals.signal import Signal, put_signal
+from cortado.signals.affine import Affine
+from cortado.signals.signal import Signal, put_signal, signal_at
 from cortado.task import Task
 
 Recode = Callable[[Tensor], Form]
@@ -80,15 +81,29 @@ def products_of(method: Method, view: View, flow: Flow) -> set[str]:
 
 
 def note_signals(view: View, found: list[tuple[Wish, Reach]], islands: list[str]) -> None:
-    """Tell the report of signals that are always the same, and of steps that stay in floats."""
+    """Tell the report of signals that are always the same, of grids too coarse for theirs, and of steps left in floats."""
     constant = [wish.places[0][0] for wish, reach in found if reach.high <= reach.low]
     if constant:
         view.notes.append(f"{len(constant)} signals never change on the calibration data, the first at {constant[0]}.")
+    coarse = [wish.places[0] for wish, reach in found if reach.high > reach.low and is_coarse(view, wish, reach)]
+    if coarse:
+        view.notes.append(
+            f"{len(coarse)} signals lie within a few steps of their grid, one value in a thousand left out, the first is "
+            f"the {coarse[0][1]} of {coarse[0][0] or 'the network'}: they will come out as little but zeros. "
+            "Look for outliers in the calibration data."
+        )
     if islands:
         names = ", ".join(dict.fromkeys(islands))
         view.notes.append(
             f"{len(islands)} steps stay in floats, as no layer stands where they could be rounded: {names}."
         )
+
+
+def is_coarse(view: View, wish: Wish, reach: Reach) -> bool:
+    """Whether nearly all of a signal falls on one level in 32 of its grid."""
+    path, side = wish.places[0]
+    made = signal_at(view.network.get_submodule(path), side)
+    return isinstance(made, Affine) and 32 * reach.steps(float(made.size.detach())) < made.top
 
 
 def paths_of(network: nn.Module, layer: nn.Module) -> list[str]:

@@ -1,6 +1,7 @@
 """quantize/signals: grids where they belong, few bytes, notes that say what stays in floats."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,6 +96,67 @@ def test_calibration_data_with_holes_are_refused():
     task.calibration.inputs[5, 0, 0, 0] = float("nan")
     with pytest.raises(BadTask, match="NaN or infinite values on the calibration data"):
         QuantizeSignals().apply(View(NET.make(), NET.make(), NET.example), task)
+
+
+@pytest.mark.parametrize("range_name", RANGES)
+def test_constant_calibration_data_are_told(range_name):
+    task = NET.task()
+    task.calibration.inputs[:] = 2.0
+    view = View(NET.make(), NET.make(), NET.example)
+    QuantizeSignals(range=range_name).apply(view, task)
+    assert "1 signals never change on the calibration data, the first at stem." in view.notes
+
+
+@pytest.mark.parametrize("range_name", RANGES)
+def test_outliers_that_leave_the_rest_few_steps_are_told(range_name):
+    task = NET.task()
+    task.calibration.inputs[0, 0, 0, 0] = 1e6
+    view = View(NET.make(), NET.make(), NET.example)
+    QuantizeSignals(range=range_name).apply(view, task)
+    assert any("within a few steps of their grid" in note and "the input of stem" in note for note in view.notes)
+
+
+def test_signals_smaller_than_any_step_are_told():
+    task = NET.task()
+    task.calibration.inputs[:] *= 1e-12
+    view = View(NET.make(), NET.make(), NET.example)
+    QuantizeSignals().apply(view, task)
+    assert any("within a few steps of their grid" in note for note in view.notes)
+
+
+def test_sound_calibration_data_are_not_told():
+    for range_name in RANGES:
+        _, _, view = applied(QuantizeSignals(range=range_name))
+        assert not any("grid" in note or "never change" in note for note in view.notes)
+
+
+def test_calibration_data_too_far_apart_are_refused():
+    task = NET.task()
+    task.calibration.inputs[0, 0, 0, :2] = torch.tensor([3e38, -3e38])
+    with pytest.raises(BadTask, match="more than float32 can span. Scale the data down"):
+        QuantizeSignals().apply(View(NET.make(), NET.make(), NET.example), task)
+
+
+def test_no_calibration_data_are_refused():
+    task = NET.task()
+    with pytest.raises(BadTask, match="the data are empty, got 0 samples"):
+        replace(task, calibration=(task.train.inputs[:0], task.train.targets[:0]))
+    with pytest.raises(BadValue, match=r"quantize/signals: images must lie in 1.., got 0"):
+        QuantizeSignals(images=0)
+
+
+def test_one_calibration_sample_will_do():
+    task = NET.task()
+    view = View(NET.make(), NET.make(), NET.example)
+    QuantizeSignals().apply(view, replace(task, calibration=task.calibration.first(1)))
+    assert sites(view.network)
+
+
+@pytest.mark.parametrize("field", ["edges", "sums"])
+@pytest.mark.parametrize("bits", [1, 9])
+def test_bits_of_edges_and_sums_out_of_range_are_refused(field, bits):
+    with pytest.raises(BadValue, match=f"quantize/signals: {field} must lie in 2..8, got {bits}"):
+        QuantizeSignals(**{field: bits})
 
 
 @pytest.mark.parametrize("bits", [0, 1, 9])

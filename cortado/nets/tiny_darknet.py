@@ -1,0 +1,54 @@
+"""Tiny Darknet: squeezing and expanding convolutions with norms and leaky activations."""
+
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cortado.nets.weights import load_arrays, read_arrays, weights_path
+
+# channels out, kernel
+LAYERS = (
+    (16, 3), (32, 3), (16, 1), (128, 3), (16, 1), (128, 3), (32, 1), (256, 3), (32, 1), (256, 3),
+    (64, 1), (512, 3), (64, 1), (512, 3), (128, 1),
+)  # fmt: skip
+POOLED_AFTER = (1, 2, 6, 10)
+
+
+class TinyDarknet(nn.Module):
+    """Fifteen convolutions with batch norms, a last one with a bias, mean over space.  Redmon, 2016 (Darknet).
+
+    Input (N, 3, 224, 224) in 0..1, output (N, `classes`) logits.
+    """
+
+    def __init__(self, classes: int = 1000) -> None:
+        super().__init__()
+        into = 3
+        for number, (out, kernel) in enumerate(LAYERS, 1):
+            self.add_module(f"conv{number}", nn.Conv2d(into, out, kernel, padding=kernel // 2, bias=False))
+            self.add_module(f"bn{number}", nn.BatchNorm2d(out, eps=1e-3))
+            into = out
+        self.conv16 = nn.Conv2d(into, classes, 1)
+        self.activation = nn.LeakyReLU(0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal = images
+        for number in range(1, len(LAYERS) + 1):
+            norm, convolution = self.get_submodule(f"bn{number}"), self.get_submodule(f"conv{number}")
+            signal = self.activation(norm(convolution(signal)))
+            if number in POOLED_AFTER:
+                signal = functional.max_pool2d(signal, 2)
+        return self.conv16(signal).mean((2, 3))
+
+
+def tiny_darknet(classes: int = 1000, weights: str | Path | bool | None = None) -> TinyDarknet:
+    """Tiny Darknet: 1.04 M parameters.
+
+    `weights` is the path of an .npz, or True for $CORTADO_DATA/weights/tinydarknet.npz; None gives fresh ones.
+    Raises BadValue when there is no such file, BadNetwork when it does not fit.
+    """
+    network = TinyDarknet(classes)
+    if weights is not None and weights is not False:
+        path = weights_path(weights, "tinydarknet.npz")
+        load_arrays(network, read_arrays(path), str(path))
+    return network

@@ -1,0 +1,99 @@
+"""ImageNet, as many labelled pictures of it as are at hand in one file: enough to calibrate and to judge, not to train on."""
+
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cortado.errors import BadTask, MissingPackage
+from cortado.task import Data, Task
+from cortado.tasks.pixels import Normalise, checked
+from cortado.tasks.store import find, folders
+
+FILE = "imagenet_sample.npz"
+CLASSES, SIDE = 1000, 256
+NORMALISE = Normalise(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+CALIBRATION_SHARE, CHOICE_SHARE = 0.2, 0.2
+
+
+@dataclass(frozen=True)
+class Picture:
+    """uint8 (N, 3, 256, 256), red first, into what a network eats: the middle, `crop` pixels a side, made `size` a side.
+
+    Normalised by `normalise`, whose means and deviations stand in the order of the channels as they go in: blue first
+    if `blue_first`.
+    """
+
+    crop: int = 224
+    size: int = 224
+    normalise: Normalise = NORMALISE
+    blue_first: bool = False
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        edge = (pixels.shape[-1] - self.crop) // 2
+        middle = pixels[..., edge : edge + self.crop, edge : edge + self.crop]
+        given = middle.flip(1) if self.blue_first else middle
+        if self.size != self.crop:
+            given = functional.interpolate(given.float(), (self.size, self.size), mode="bilinear", antialias=True)
+        return self.normalise(given)
+
+
+def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
+    """Images uint8 (N, 3, 256, 256) and labels (N,) of an .npz: pictures one after another in `body`, their `ends`, `y`.
+
+    Raises BadTask when the file is cut short or not of this kind, MissingPackage when Pillow is not installed.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            body, ends, labels = stored["body"].tobytes(), [int(end) for end in stored["ends"]], stored["y"]
+        images = np.empty((len(ends), 3, SIDE, SIDE), np.uint8)
+        for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+            images[number] = decoded(body[start:end], path).transpose(2, 0, 1)
+    except (BadTask, MissingPackage):
+        raise
+    except (EOFError, KeyError, OSError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadTask(f"task: {path} cannot be read as pictures: {error}. Fetch the file again.") from error
+    return checked("the ImageNet sample", images, labels, (3, SIDE, SIDE), CLASSES)
+
+
+def decoded(body: bytes, path: Path) -> np.ndarray:
+    """One picture, uint8 (256, 256, 3).  Its size is checked before a pixel is decoded."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingPackage(
+            f"task: {path} holds pictures: pip install -e '.[images]' in Cortado's folder brings Pillow."
+        ) from error
+    with Image.open(io.BytesIO(body), formats=("PNG", "WEBP", "JPEG")) as picture:
+        if picture.size != (SIDE, SIDE) or picture.mode != "RGB":
+            raise BadTask(
+                f"task: a picture of {path} must be {SIDE} x {SIDE} RGB, "
+                f"got {picture.width} x {picture.height} {picture.mode}."
+            )
+        return np.asarray(picture)
+
+
+def task(seed: int = 0, picture: Picture | None = None) -> Task:
+    """A fifth of the pictures to calibrate with (and as `train`), a fifth to choose on, the rest for the verdict.
+
+    Which is drawn by `seed`. Inputs are as `picture` makes them; in memory they stay uint8. Raises BadTask when
+    imagenet/imagenet_sample.npz is in none of the data folders, or cannot be read.
+    """
+    path = find("imagenet", (FILE,))
+    if path is None:
+        looked = " and ".join(str(folder) for folder in folders("imagenet"))
+        raise BadTask(
+            f"task: imagenet needs the file {FILE}. Looked in {looked}. Put it there; it cannot be downloaded."
+        )
+    images, labels = read_pictures(path)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    ends = [round(len(labels) * share) for share in (CALIBRATION_SHARE, CALIBRATION_SHARE + CHOICE_SHARE)]
+    parts = order.tensor_split(ends)
+    data = [Data(images[part], labels[part], picture or Picture()) for part in parts]
+    return Task(train=data[0], choice=data[1], verdict=data[2], calibration=data[0], seed=seed, name="imagenet")

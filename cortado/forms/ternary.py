@@ -5,15 +5,19 @@ from torch import Tensor, nn
 
 from cortado.errors import BadValue
 from cortado.forms.form import FLOATS, Arrays, Form
-from cortado.forms.latent import Latent
+from cortado.forms.latent import Latent, straight
 from cortado.forms.palette import Palette
+
+SMALLEST = 1e-6
 
 
 class Ternary(Latent):
     """-Wn, 0 or +Wp: trained ternary quantization (Zhu et al., 2017), one pair of scales for a tensor.
 
-    Zero is whatever is smaller than `threshold` times the largest value. A scale's gradient is the sum over its members;
-    a latent value's is the weight's, times the scale that it is seen with, and times 1 where it is seen as zero.
+    Zero is whatever is smaller than `threshold` times the largest value. A scale's gradient is the sum over its members,
+    divided by the root of the number of weights: the sum alone makes scales overshoot zero in large layers, at rates that
+    suit the weights (as Esser et al., 2020, found for steps). A latent value's is the weight's, times the scale that it
+    is seen with, and times 1 where it is seen as zero.
     """
 
     arrays = {"values": FLOATS, "threshold": FLOATS, "scales": FLOATS}
@@ -41,9 +45,14 @@ class Ternary(Latent):
 
     def rounded(self) -> Tensor:
         above, below = self.sides()
-        seen = torch.where(above, self.scales[0], torch.where(below, -self.scales[1], torch.zeros_like(self.values)))
-        factor = torch.where(above, self.scales[0], torch.where(below, self.scales[1], 1.0)).detach()
+        scales = straight(self.scales, self.scales / max(1, self.values.numel()) ** 0.5)
+        seen = torch.where(above, scales[0], torch.where(below, -scales[1], torch.zeros_like(self.values)))
+        factor = torch.where(above, scales[0], torch.where(below, scales[1], 1.0)).detach()
         return seen + (self.values - self.values.detach()) * factor
+
+    def stepped(self) -> None:
+        with torch.no_grad():
+            self.scales.clamp_(min=SMALLEST)
 
     def held(self) -> Form:
         above, below = self.sides()

@@ -107,11 +107,11 @@ def test_values_of_signs_stay_in_bounds_after_a_step():
 
 
 def test_ternary_gradients_are_the_papers():
-    """Zhu et al., 2017, equations 7 and 8."""
+    """Zhu et al., 2017, equations 7 and 8; the scales' divided by the root of the number of weights."""
     values = torch.tensor([0.9, -0.8, 0.01, 0.5, -0.02])
     slopes = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     found = gradients(Ternary(values, 0.05, torch.tensor([0.6, 0.7])), slopes)
-    torch.testing.assert_close(found["scales"], torch.tensor([1.0 + 4.0, -2.0]))
+    torch.testing.assert_close(found["scales"], torch.tensor([1.0 + 4.0, -2.0]) / 5**0.5)
     torch.testing.assert_close(found["values"], torch.tensor([0.6, 1.4, 3.0, 2.4, 5.0]))
 
 

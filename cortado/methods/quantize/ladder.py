@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cortado.errors import BadTask, NothingChanged
+from cortado.errors import BadTask, BadValue, NothingChanged
 from cortado.evaluating import evaluating
 from cortado.forms.dense import Dense
 from cortado.machine import processor_saturates
@@ -65,20 +65,19 @@ class QuantizeLadder(Method):
 
     bits: int = knob(8, low=2, high=8, says="bits of weights")
     signals: int = knob(8, low=0, high=8, says="bits of the signals that products read; 0 leaves signals as they are")
-    steps: tuple[str, ...] = knob(STEPS, says="which steps are tried")
+    steps: str = knob(", ".join(STEPS), says="which steps are tried, always in this order")
     gain: float = knob(0.02, low=0.0, high=1.0, says="least share of the divergence that a step has to take away")
     fragile: float = knob(0.1, low=0.0, high=1.0, says="share of the layers that may be wider")
     data: str = knob("calibration", one_of=("calibration", "imagined"), says="samples that are looked at")
     images: int = knob(256, low=4, says="of these, half to fit and half to judge")
 
     def apply(self, view: View, task: Task) -> None:
-        self.check_steps()
         fit, judge = self.samples(view, task)
         climb = Climb(self, view, fit, judge)
         way, least = Way(), climb.divergence(Way())
         said = [f"nearest rounding: {least:.4f} nats from the plain network"]
         for step in STEPS:
-            tried = climb.with_step(step, way) if step in self.steps else None
+            tried = climb.with_step(step, way) if step in self.chosen else None
             if tried is None:
                 continue
             found = climb.divergence(tried)
@@ -88,11 +87,16 @@ class QuantizeLadder(Method):
         climb.take(way, view)
         view.notes.append("; ".join(said) + ".")
 
-    def check_steps(self) -> None:
-        """Raises NothingChanged for a step that is not known: it would do nothing."""
-        unknown = [step for step in self.steps if step not in STEPS]
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = [step for step in self.chosen if step not in STEPS]
         if unknown:
-            raise NothingChanged(f"{self.name()}: no step is called {unknown[0]!r}. Known: {', '.join(STEPS)}.")
+            raise BadValue(f"{self.name()}: no step is called {unknown[0]!r}. Known: {', '.join(STEPS)}.")
+
+    @property
+    def chosen(self) -> list[str]:
+        """The steps that are tried."""
+        return [word.strip() for word in self.steps.split(",") if word.strip()]
 
     def samples(self, view: View, task: Task) -> tuple[Task, Any]:
         """The task with half of the samples for calibration, and the inputs of the other half, in one batch."""

@@ -95,10 +95,16 @@ def listened(network: nn.Module, inputs: Any) -> Listened:
     given: dict[str, Any] = {}
 
     def before(path: str) -> Callable[..., None]:
-        return lambda layer, arguments: given.setdefault(path, arguments)  # type: ignore[return-value]
+        def hook(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+            given.setdefault(path, arguments)
+
+        return hook
 
     def after(path: str) -> Callable[..., None]:
-        return lambda layer, arguments, output: calls.setdefault(path, (given[path], output))  # type: ignore[return-value]
+        def hook(layer: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+            calls.setdefault(path, (given[path], output))
+
+        return hook
 
     hooks: list[Any] = []
     for path, module in own_modules(network).items():

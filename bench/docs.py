@@ -20,8 +20,6 @@ from cortado.scores.score import Score
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures: python -m bench docs -->", "<!-- end of figures -->"
-SHOWN, SHOWN_MISSED = 1, 1
-"""Rows of a bench in the README: its first bars, as its author wrote them, and so many missed ones by name."""
 
 Row = dict[str, Any]
 Stored = dict[str, Any]
@@ -133,19 +131,17 @@ def conditions(stored: Stored) -> str:
 
 
 def figures(found: list[Stored]) -> str:
-    """The README's table: of each bench its missed bars, marked, then its first ones; benches with misses first."""
+    """The README's table: of each bench how many bars it missed, and the first of these, else its first; misses first."""
     rows = []
     for stored in sorted(found, key=lambda one: counts(one)[1] == 0):
         bars, missed = counts(stored)
         barred = [row for row in stored["rows"] if row.get("met") is not None]
-        lost = [row for row in barred if not row["met"]]
-        for row in [*lost[:SHOWN_MISSED], *[row for row in barred[:SHOWN] if row["met"]]]:
-            rows.append([stored["id"], *cells(row)])
-        if missed > SHOWN_MISSED:
-            rows.append([stored["id"], f"and {missed - SHOWN_MISSED} more of {bars} bars", "", "", "MISSED", ""])
+        if barred:
+            what, measured, bar, _, published = cells(next((row for row in barred if not row["met"]), barred[0]))
+            rows.append([stored["id"], f"{missed} of {bars}", what, measured, bar, published])
     bars, missed = (sum(one) for one in zip(*map(counts, found), strict=True)) if found else (0, 0)
-    head = f"{bars} bars, {missed} missed; of each bench the first missed one and its first. All: [results](docs/results.md)."
-    return f"{head}\n\n" + table(["bench", "what", "measured", "bar", "met", "published"], rows)
+    head = f"{bars} bars, {missed} missed; of each bench one row, a missed bar if there is one. All: [results](docs/results.md)."
+    return f"{head}\n\n" + table(["bench", "missed", "what", "measured", "bar", "published"], rows)
 
 
 def with_figures(text: str, found: list[Stored]) -> str:

@@ -49,6 +49,7 @@ class QuantizeAdaround(Method):
             solve,
         )  # fmt: skip
 
+    @torch.enable_grad()  # type: ignore[untyped-decorator]
     def learned(self, problem: Problem, grid: Grid, draws: torch.Generator) -> Tensor:
         """Codes counted from the zero point."""
         inputs, outputs, scale = problem.inputs.float(), problem.outputs.float(), grid.scale.float()

@@ -23,6 +23,7 @@ FINDS_WORK_IN = {
     "prune/heads": ("attention",),
     "prune/blocks": ("transformer", "attention"),
     "prune/positions": CONVOLUTIONAL,
+    "quantize/equalize": ("mlp", "residual", "depthwise", "transformer", "attention"),
     "factorize/jaderberg": CONVOLUTIONAL,
     "factorize/cp": CONVOLUTIONAL,
     "factorize/tucker": CONVOLUTIONAL,

@@ -15,8 +15,11 @@ MUST_HAVE: dict[str, dict[str, Any]] = {
     "prune/units": {},
     "prune/blocks": {"keep": 0.5},
     "share/products": {"values": 2, "width": 3},
+    "quantize/second_order": {"rows": 300, "rounds": 1},
+    "quantize/adaround": {"rows": 300, "steps": 10},
+    "quantize/ladder": {"images": 16, "steps": "match, equalize"},
 }
-"""Knobs without which a method makes no sense."""
+"""Knobs without which a method makes no sense, or takes long."""
 
 
 def small(name: str, **knobs: Any) -> Method:

@@ -26,7 +26,8 @@ class QuantizeEqualize(Method):
     Between two layers with nothing but ReLUs, pooling and moves in between, channel j of the signal is divided by
     s_j = a_j^share / b_j^(1 - share), and the weights that read it are multiplied by s_j; b_j is the largest of these,
     a_j the largest weight that makes the channel (by weights), or the largest value that the signal takes (by signals).
-    Layer norms and batch norms count as makers. Each link is tried on the example; where outputs change by more than
+    Layer norms and batch norms count as makers; with `where`, makers and readers
+    have to be among what it takes. Each link is tried on the example; where outputs change by more than
     rounding it is left as it was.
     """
 
@@ -36,12 +37,10 @@ class QuantizeEqualize(Method):
     images: int = knob(128, low=1, says="calibration samples, with by: signals")
 
     def apply(self, view: View, task: Task) -> None:
-        chosen = {path for weight in view.weights(self.where) for path in paths_of(view.network, weight.layer)}
-        links = [
-            link
-            for link in links_of(view.network, flow_of(view.network, view.example))
-            if chosen.issuperset(link.readers)
-        ]
+        links = links_of(view.network, flow_of(view.network, view.example))
+        if self.where != type(self).where:
+            chosen = {path for weight in view.weights(self.where) for path in paths_of(view.network, weight.layer)}
+            links = [link for link in links if chosen.issuperset((link.maker, *link.readers))]
         wanted = answers_of(view)
         done = [link for _ in range(self.rounds) for link in links if self.link(view, task, link, wanted)]
         if not done:

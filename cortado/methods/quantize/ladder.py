@@ -166,7 +166,7 @@ class Climb:
         for stage in self.stages(way):
             stage.apply(inner, self.task)
         if way.match:
-            Match().apply(inner, self.task)
+            Match(where=self.method.where).apply(inner, self.task)
         view.notes.extend(note for note in inner.notes if note not in view.notes)
 
     def stages_before(self, way: Way) -> list[Method]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cortado.evaluating import evaluating
@@ -11,7 +12,8 @@ from cortado.fitting import own_modules
 from cortado.forms.hold import form_of, held_names
 from cortado.measure import outputs_of
 from cortado.network.trace import device_of, moved
-from cortado.signals.signal import SIDES, signal_at
+from cortado.signals.affine import Affine
+from cortado.signals.signal import OUTPUT, SIDES, signal_at
 from cortado.task import Data
 
 WORST = 5
@@ -66,7 +68,8 @@ def explain(plain: nn.Module, network: nn.Module, data: Data, images: int = 32) 
     """Compare both networks at every layer on up to `images` samples, in one batch.
 
     A layer's own error is that of its output when it reads what the plain network's layer read; where it was cut, or
-    reads something else than one tensor, it is unknown.
+    reads something else than one tensor, it is unknown. Behind layers that were equalized each channel is compared on
+    its own scale, and where an unsigned rounding does the work of the ReLU behind it, what is above zero.
     """
     inputs = next(data.batches(min(images, len(data))))[0]
     wanted = listened(plain, inputs)
@@ -76,8 +79,12 @@ def explain(plain: nn.Module, network: nn.Module, data: Data, images: int = 32) 
         if path not in wanted.calls or path not in found.calls:
             continue
         given, out = wanted.calls[path]
-        total = apart(found.calls[path][1], out)
-        layers.append(LayerError(path, type(layer).__name__, held_as(layer), own_error(layer, given, out), total))
+        read, made = found.calls[path]
+        signal = signal_at(layer, OUTPUT)
+        if isinstance(signal, Affine) and not int(signal.zero) and isinstance(out, Tensor):
+            out = out.clamp(min=0)
+        own = own_error(layer, given, read, out)
+        layers.append(LayerError(path, type(layer).__name__, held_as(layer), own, apart_by_channel(made, out)))
     return Explained(tuple(layers), apart(found.output, wanted.output))
 
 
@@ -120,16 +127,38 @@ def listened(network: nn.Module, inputs: Any) -> Listened:
     return Listened(calls, output)
 
 
-def own_error(layer: nn.Module, given: tuple[Any, ...], wanted: Any) -> float | None:
-    """What the layer makes of the plain network's signal, against what the plain layer made."""
-    if len(given) != 1 or not isinstance(given[0], Tensor):
+def own_error(layer: nn.Module, given: tuple[Any, ...], read: tuple[Any, ...], wanted: Any) -> float | None:
+    """What the layer makes of the plain network's signal, on the scales in which it reads it, against the plain layer."""
+    if len(given) != 1 or len(read) != 1 or not isinstance(given[0], Tensor) or not isinstance(read[0], Tensor):
         return None
-    try:
-        with evaluating(layer):
-            return apart(layer(given[0]), wanted)
-    except RuntimeError:
-        # A layer that was cut reads fewer channels.
+    if read[0].shape != given[0].shape:
         return None
+    with evaluating(layer):
+        return apart_by_channel(layer(given[0] * scales(read[0], given[0])), wanted)
+
+
+def scales(found: Tensor, wanted: Tensor) -> Tensor:
+    """For each channel the factor that brings `wanted` closest to `found`, if the signal is that of equalized layers.
+
+    It is taken for one where a channel is more than twice or less than half of what it was; else all factors are 1.
+    """
+    axes = [axis for axis in range(found.dim()) if axis != (1 if found.dim() > 3 else found.dim() - 1)]
+    size = wanted.square().sum(axes, keepdim=True)
+    factors = (found * wanted).sum(axes, keepdim=True) / size.clamp(min=1e-30)
+    factors = torch.where((size > 0) & (factors > 0), factors, torch.ones_like(factors))
+    return factors if bool(((factors > 2) | (factors < 0.5)).any()) else torch.ones_like(factors)
+
+
+def apart_by_channel(found: Any, wanted: Any) -> float | None:
+    """`apart`, each channel on the scale of the plain network."""
+    if (
+        not isinstance(found, Tensor)
+        or not isinstance(wanted, Tensor)
+        or found.shape != wanted.shape
+        or not wanted.dim()
+    ):
+        return None
+    return apart(found / scales(found, wanted), wanted)
 
 
 def apart(found: Any, wanted: Any) -> float | None:

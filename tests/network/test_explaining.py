@@ -52,3 +52,16 @@ def test_network_that_is_unchanged_has_no_error():
     plain = network()
     found = explain(plain, copy.deepcopy(plain), INPUTS)
     assert found.output == 0.0 and "No layer adds an error of its own." in found.text()
+
+
+def test_scales_between_equalized_layers_are_no_error():
+    plain, small = network(), network()
+    factors = torch.tensor([0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 10.0])
+    with torch.no_grad():
+        small[0].weight.mul_(factors[:, None])
+        small[0].bias.mul_(factors)
+        small[2].weight.div_(factors)
+    hold(small[4], "weight", Quantized.of(small[4].weight.detach(), 3))
+    found = explain(plain, small, INPUTS)
+    assert all(layer.own < 1e-5 for layer in found.layers[:4])
+    assert [layer.path for layer in found.worst()][0] == "4"

@@ -27,7 +27,8 @@ from cortado.network.view import View, parameter_places
 from cortado.task import Task
 
 STEPS = ("match", "range", "equalize", "smooth", "second_order", "adaround", "edges", "fragile")
-WIDE = 8
+WIDE, WIDER = 8, 0.3
+"""Bits of layers that are wider, and the least share of the divergence that they have to take away: they cost bytes."""
 ROUNDINGS: dict[str, Callable[..., Method]] = {
     "nearest": QuantizeWeights,
     "second_order": QuantizeSecondOrder,
@@ -81,7 +82,7 @@ class QuantizeLadder(Method):
             if tried is None:
                 continue
             found = climb.divergence(tried)
-            better = found < least * (1 - self.gain)
+            better = found < least * (1 - (max(self.gain, WIDER) if step in ("edges", "fragile") else self.gain))
             said.append(f"{step}: {least:.4f} -> {found:.4f}, {'kept' if better else 'left out'}")
             way, least = (tried, found) if better else (way, least)
         climb.take(way, view)

@@ -1,7 +1,7 @@
 """Few bits after training: ResNet-20 and -56 on CIFAR-10, weights of 4, 3 and 2 bits, and weights and signals of 4.
 
     python -m bench.ptq_low NETWORK WHAT     one of them, kept under bench/cache (ResNet-20, "weights, 3 bits")
-    python -m bench ptq_low                  all that is not kept yet, then the table and the result
+    python -m bench ptq_low                  the table and the result of all that were run so
 
 No label is used and nothing is trained: 512 calibration images are looked at. First and last layer have 8 bits in all
 ways. The way is chosen by the divergence from the plain network on 1,000 choice images; the verdict images are used
@@ -17,7 +17,7 @@ from torch import nn
 
 from bench.int8_cifar import CHOICE_IMAGES, divergence
 from bench.kept import kept
-from bench.result import Clock, row
+from bench.result import CACHE, Clock, row
 from cortado.file.artifact import encode
 from cortado.measure import outputs_of, scores
 from cortado.methods.match import Match
@@ -45,12 +45,19 @@ WAYS = {
 
 
 def run() -> list[dict[str, Any]]:
-    """All networks and widths."""
-    return [one for name in NETWORKS for what in BARS for one in rows_of(name, what, piece(name, what))]
+    """All networks and widths that were run before; each takes minutes."""
+    made = [
+        (name, what) for name in NETWORKS for what in BARS if any((CACHE / "ptq_low").glob(f"{stem(name, what)}_*"))
+    ]
+    return [one for name, what in made for one in rows_of(name, what, piece(name, what))]
+
+
+def stem(name: str, what: str) -> str:
+    return f"{name}_{what.replace(' ', '_')}"
 
 
 def piece(name: str, what: str) -> dict[str, Any]:
-    return kept(f"ptq_low/{name}_{what.replace(' ', '_')}", [WAYS[what], CHOICE_IMAGES], lambda: fresh(name, what))
+    return kept(f"ptq_low/{stem(name, what)}", [WAYS[what], CHOICE_IMAGES], lambda: fresh(name, what))
 
 
 def fresh(name: str, what: str) -> dict[str, Any]:

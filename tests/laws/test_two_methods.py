@@ -12,7 +12,16 @@ from tests.laws.compressed import CUTS, FINDS_WORK_IN, TAKES_SIGNS
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.tiny_nets import BY_NAME
 
-IDLE = {"prune/units", "rewind", "simplify/norms", "release", "settle", "quantize/equalize"}
+IDLE = {
+    "prune/units",
+    "rewind",
+    "simplify/norms",
+    "release",
+    "settle",
+    "quantize/equalize",
+    "quantize/second_order",
+    "quantize/adaround",
+}
 """May find nothing to do beside another method; then they must say just that."""
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import NothingChanged
-from cortado.forms.dense import Dense
 from cortado.forms.hold import plain_class
+from cortado.forms.low_rank import LowRank
+from cortado.forms.masked import Masked
 from cortado.forms.quantized import Quantized
 from cortado.method import Method
 from cortado.network.signals import rows_into
@@ -81,8 +82,8 @@ def round_layers(
 ) -> None:
     """Hold the weight of each chosen linear layer or convolution in the codes that `solve` finds, in running order.
 
-    `bits`: of the layer at a path. Raises NothingChanged where none is chosen. Weights that are held in another form
-    than plain floats, or shared, are left alone and named in a note.
+    `bits`: of the layer at a path. Raises NothingChanged where none is chosen. Weights with a mask or in low rank,
+    and shared ones, are left alone and named in a note.
     """
     chosen, left = products(method, view)
     data = task.calibration.first(images) if task.calibration is not None else None
@@ -102,7 +103,7 @@ def round_layers(
         weight.put(Quantized(whole, scale.reshape(-1).to(place), zero, "channel").to(place.device))
     if left:
         view.notes.append(
-            f"{len(left)} weights were left as they are, held in another form or shared: {', '.join(left)}."
+            f"{len(left)} weights were left as they are, masked, in low rank or shared: {', '.join(left)}."
         )
 
 
@@ -115,14 +116,14 @@ def products(method: Method, view: View) -> tuple[list[tuple[str, Weight]], list
         weight = by_layer.pop(id(call.layer), None)
         if weight is None or plain_class(call.layer) not in KINDS:
             continue
-        if isinstance(weight.form, Dense) and len(weight.places) == 1:
+        if not isinstance(weight.form, (Masked, LowRank)) and len(weight.places) == 1:
             found[call.path] = weight
         else:
             left.append(weight.path)
     if not found:
         raise NothingChanged(
-            f"{method.name()}: no linear layer or convolution in plain floats is called among those that where takes "
-            f"({method.where}). Name some, or round before they are held otherwise."
+            f"{method.name()}: no linear layer or convolution without a mask and not in low rank is called among those "
+            f"that where takes ({method.where}). Name some, or take quantize/weights."
         )
     return list(found.items()), left
 

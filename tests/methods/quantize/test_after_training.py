@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from cortado.errors import BadTask, BadValue, NothingChanged
+from cortado.forms.hold import hold
+from cortado.forms.masked import Masked
 from cortado.forms.quantized import Quantized
 from cortado.methods.quantize.adaround import QuantizeAdaround
 from cortado.methods.quantize.equalize import QuantizeEqualize
@@ -91,15 +93,16 @@ def test_grouped_convolutions_are_rounded_group_by_group(kind):
     assert float(far.detach()) < 0.01
 
 
-def test_held_and_shared_weights_are_left_alone_and_named():
+def test_masked_and_shared_weights_are_left_alone_and_named():
     plain, task = lone_layer(), task_of(correlated())
     network = nn.Sequential(copy.deepcopy(plain[0]), nn.Linear(5, 5), nn.Linear(5, 5))
     network[2].weight = network[1].weight
     view = View(network, copy.deepcopy(network), task.example)
     QuantizeSecondOrder(bits=4).apply(view, task)
-    assert view.notes == ["1 weights were left as they are, held in another form or shared: 1.weight."]
-    with pytest.raises(NothingChanged, match="round before they are held otherwise"):
-        QuantizeSecondOrder(bits=4).apply(View(network, plain, task.example), task)
+    assert view.notes == ["1 weights were left as they are, masked, in low rank or shared: 1.weight."]
+    hold(plain[0], "weight", Masked.of(plain[0].weight.detach(), plain[0].weight.detach() > 0))
+    with pytest.raises(NothingChanged, match="without a mask and not in low rank"):
+        QuantizeSecondOrder(bits=4).apply(View(plain, lone_layer(), task.example), task)
 
 
 class Uneven(nn.Module):

@@ -48,7 +48,8 @@ class Match(Method):
                 hooks.append(before_call(layer, norm_hook(path, wanted[path], done)))
             elif isinstance(layer, PRODUCTS) and path in wanted and id(layer) in chosen and path not in followed:
                 hook = product_hook(path, wanted[path], done, id(layer) not in shared)
-                hooks.append(layer.register_forward_hook(hook))
+                # An unsigned rounding cuts off what is below zero: moments are those of what comes before it.
+                hooks.append(layer.register_forward_hook(hook, prepend=True))
         run_once(view.network, inputs, hooks)
 
 

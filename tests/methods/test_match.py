@@ -15,6 +15,8 @@ from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.methods.simplify.norms import SimplifyNorms
 from cortado.network.view import View
+from cortado.signals.affine import Affine
+from cortado.signals.signal import put_signal
 from cortado.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
 
@@ -231,3 +233,16 @@ def test_channel_whose_norm_holds_hardly_any_variance_keeps_its_mean():
     torch.testing.assert_close(
         answers_of(network, inputs).mean(), answers_of(plain, inputs).mean(), rtol=1e-3, atol=1e-4
     )
+
+
+def test_rounding_that_cuts_off_what_is_below_zero_is_no_reason_to_move_anything():
+    """An unsigned grid at a layer's output does the work of the ReLU behind it: the moments before it have not changed."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    network = copy.deepcopy(plain)
+    put_signal(network[0], "output", Affine.spanning(0.0, 4.0, 16))
+    inputs = torch.randn(256, 6)
+    task = Task(*(Data(inputs, torch.zeros(256, dtype=torch.long)) for _ in range(3)))
+    Match().apply(View(network, plain, inputs[:1], reference=plain), task)
+    torch.testing.assert_close(network[0].bias, plain[0].bias, rtol=0, atol=1e-4)
+    torch.testing.assert_close(network(inputs), plain(inputs), rtol=0, atol=1e-2)

@@ -98,13 +98,13 @@ class Reader:
         return Constant(self.step.node, argument, -1, old, after, axes)
 
     def sizes(self, argument: str, axes: list[Axis]) -> list[Constant]:
-        """A list of sizes, one for each axis; -1 is worked out by itself."""
+        """A list of sizes, for as many of the first axes; -1 is worked out by itself."""
         given = self.step.arg(argument)
         if not isinstance(given, (list, tuple)):
             return []
         return [
             Constant(self.step.node, argument, place, int(size), self.count(axis), (axis,))
-            for place, (size, axis) in enumerate(zip(given, axes, strict=True))
+            for place, (size, axis) in enumerate(zip(given, axes[: len(given)], strict=True))
             if axis is not None and isinstance(size, int) and size != -1
         ]
 
@@ -136,7 +136,7 @@ class Reader:
             return [self.whole(argument, given, self.count(axes[0]), axes[0])]
         return [
             Constant(self.step.node, argument, place, int(size), self.count(axis), (axis,))
-            for place, (size, axis) in enumerate(zip(given, axes, strict=True))
+            for place, (size, axis) in enumerate(zip(given, axes[: len(given)], strict=True))
         ]
 
     def edges(self) -> list[Constant]:

@@ -236,7 +236,7 @@ def test_weights_beyond_8_bits_have_no_codes():
 def test_signals_of_few_bits_run_on_grids_of_8():
     task = task_of(3, 8, 8)
     coarse = copy.deepcopy(seeded(Residual))
-    for method in (QuantizeWeights(bits=4), QuantizeSignals(bits=3)):
+    for method in (QuantizeWeights(bits=4), QuantizeSignals(bits=3, sums=3)):
         method.apply(View(coarse, seeded(Residual), task.example), task)
     inputs = task.choice.inputs
     low = lowered(coarse, task.example)

@@ -17,13 +17,13 @@ from cortado.method import Method, knob
 from cortado.methods.match import Match
 from cortado.methods.quantize.adaround import QuantizeAdaround
 from cortado.methods.quantize.equalize import QuantizeEqualize
-from cortado.methods.quantize.places import edges_of, paths_of
+from cortado.methods.quantize.places import edges_of
 from cortado.methods.quantize.second_order import QuantizeSecondOrder
 from cortado.methods.quantize.signals import QuantizeSignals
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.imagined import imagined
 from cortado.network.trace import device_of, moved, tensors_in
-from cortado.network.view import View, parameter_places
+from cortado.network.view import View, Weight, parameter_places
 from cortado.task import Task
 
 STEPS = ("match", "range", "equalize", "smooth", "second_order", "adaround", "edges", "fragile")
@@ -122,10 +122,8 @@ class Climb:
         self.bits = min(method.bits, 7) if method.signals and processor_saturates() else method.bits
         self.made: tuple[Way, nn.Module] | None = None
         self.wanted = self.answers(view.network)
-        self.layers = {
-            path for weight in view.weights(method.where) if len(weight.shape) > 1 and isinstance(weight.form, Dense)
-            for path in paths_of(view.network, weight.layer)[:1]
-        }  # fmt: skip
+        chosen = [weight for weight in view.weights(method.where) if len(weight.shape) > 1]
+        self.layers = {weight.layer_path for weight in chosen if isinstance(weight.form, Dense)}
 
     def answers(self, network: nn.Module) -> Tensor:
         """The outputs on the samples that judge, (rows, last axis)."""
@@ -213,15 +211,25 @@ class Climb:
     def most_fragile(self, way: Way) -> tuple[str, ...]:
         """The layers whose plain weights, one at a time, bring the outputs back most."""
         rounded, left = self.network(way), {}
-        weights = {weight.layer_path: weight for weight in parameter_places(rounded) if weight.name == "weight"}
-        plain = {weight.layer_path: weight.dense() for weight in parameter_places(self.before(way))}
+        weights, plain = self.rounded_by_layer(rounded), self.rounded_by_layer(self.before(way))
         for path in sorted(self.layers - (set(self.edges) if way.edges else set())):
-            form = weights[path].form
-            weights[path].put(Dense(plain[path]))
+            forms = [weight.form for weight in weights[path]]
+            for weight, whole in zip(weights[path], plain[path], strict=True):
+                weight.put(Dense(whole.dense()))
             left[path] = self.far(rounded)
-            weights[path].put(form)
+            for weight, form in zip(weights[path], forms, strict=True):
+                weight.put(form)
         count = max(1, round(self.method.fragile * len(self.layers))) if self.method.fragile and left else 0
         return tuple(sorted(left, key=lambda path: left[path])[:count])
+
+    @staticmethod
+    def rounded_by_layer(network: nn.Module) -> dict[str, list[Weight]]:
+        """The weights of two and more axes, by the paths of their layers."""
+        found: dict[str, list[Weight]] = {}
+        for weight in parameter_places(network):
+            if len(weight.shape) > 1:
+                found.setdefault(weight.layer_path, []).append(weight)
+        return found
 
     def before(self, way: Way) -> nn.Module:
         """The network after what changes no output."""

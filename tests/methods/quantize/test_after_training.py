@@ -192,6 +192,12 @@ def test_ladder_tells_of_every_step_and_ends_nearer_than_it_began():
     assert sites(network) and any(isinstance(module, Quantized) for module in network.modules())
 
 
+@pytest.mark.parametrize("net", ["mlp", "attention", "transformer", "recurrent"])
+def test_fragile_layers_are_found_in_every_kind_of_network(net):
+    _, _, view, _ = climbed(net, bits=2, signals=0, steps="fragile", fragile=0.3)
+    assert "; fragile: " in view.notes[-1]
+
+
 def test_ladder_without_signals_and_without_data():
     network, _, view, _ = climbed(bits=4, signals=0, data="imagined", steps="match, second_order")
     assert not sites(network) and "range" not in view.notes[-1]

@@ -1,6 +1,5 @@
 """ImageNet, as many labelled pictures of it as are at hand in one file: enough to calibrate and to judge, not to train on."""
 
-import io
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch.nn import functional
 
 from cortado.errors import BadTask, MissingPackage
 from cortado.task import Data, Task
+from cortado.tasks.pictures import decoded
 from cortado.tasks.pixels import Normalise, checked
 from cortado.tasks.store import find, folders
 
@@ -54,29 +54,12 @@ def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
             body, ends, labels = stored["body"].tobytes(), [int(end) for end in stored["ends"]], stored["y"]
         images = np.empty((len(ends), 3, SIDE, SIDE), np.uint8)
         for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            images[number] = decoded(body[start:end], path).transpose(2, 0, 1)
+            images[number] = decoded(body[start:end], path, SIDE, SIDE).transpose(2, 0, 1)
     except (BadTask, MissingPackage):
         raise
     except (EOFError, KeyError, OSError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise BadTask(f"task: {path} cannot be read as pictures: {error}. Fetch the file again.") from error
     return checked("the ImageNet sample", images, labels, (3, SIDE, SIDE), CLASSES)
-
-
-def decoded(body: bytes, path: Path) -> np.ndarray:
-    """One picture, uint8 (256, 256, 3).  Its size is checked before a pixel is decoded."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingPackage(
-            f"task: {path} holds pictures: pip install -e '.[images]' in Cortado's folder brings Pillow."
-        ) from error
-    with Image.open(io.BytesIO(body), formats=("PNG", "WEBP", "JPEG")) as picture:
-        if picture.size != (SIDE, SIDE) or picture.mode != "RGB":
-            raise BadTask(
-                f"task: a picture of {path} must be {SIDE} x {SIDE} RGB, "
-                f"got {picture.width} x {picture.height} {picture.mode}."
-            )
-        return np.asarray(picture)
 
 
 def task(seed: int = 0, picture: Picture | None = None) -> Task:

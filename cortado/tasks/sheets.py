@@ -1,6 +1,5 @@
 """Labelled images kept as sheets: an .npz of labels and of PNG or WebP pictures with many small images each."""
 
-import io
 import math
 import zipfile
 import zlib
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cortado.errors import BadTask, MissingPackage
+from cortado.tasks.pictures import decoded
 
 TALL, WIDE, SIDE = 25, 40, 32
 SHEET_IMAGES = TALL * WIDE
@@ -30,27 +30,10 @@ def read_sheets(path: Path) -> tuple[np.ndarray, np.ndarray]:
             images = np.empty((count * SHEET_IMAGES, 3, SIDE, SIDE), np.uint8)
             for sheet in range(count):
                 rows = images[sheet * SHEET_IMAGES : (sheet + 1) * SHEET_IMAGES].reshape(TALL, WIDE, 3, SIDE, SIDE)
-                picture = decoded(stored[f"sheet{sheet}"].tobytes(), path)
+                picture = decoded(stored[f"sheet{sheet}"].tobytes(), path, WIDE * SIDE, TALL * SIDE)
                 rows[:] = picture.reshape(TALL, SIDE, WIDE, SIDE, 3).transpose(0, 2, 4, 1, 3)
     except (BadTask, MissingPackage):
         raise
     except (EOFError, KeyError, OSError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise BadTask(f"task: {path} cannot be read as sheets of images: {error}. Fetch the file again.") from error
     return images[: len(labels)], labels
-
-
-def decoded(body: bytes, path: Path) -> np.ndarray:
-    """One sheet, uint8 (800, 1280, 3).  Its size is checked before a pixel is decoded."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingPackage(
-            f"task: {path} holds pictures: pip install -e '.[images]' in Cortado's folder brings Pillow."
-        ) from error
-    with Image.open(io.BytesIO(body), formats=("PNG", "WEBP")) as picture:
-        if picture.size != (WIDE * SIDE, TALL * SIDE) or picture.mode != "RGB":
-            raise BadTask(
-                f"task: a sheet of {path} must be {WIDE * SIDE} x {TALL * SIDE} RGB, "
-                f"got {picture.width} x {picture.height} {picture.mode}."
-            )
-        return np.asarray(picture)

@@ -1,0 +1,30 @@
+"""Compressed pictures inside a data file: one to pixels, its size checked before a pixel is decoded."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from cortado.errors import BadTask, MissingPackage
+
+FORMATS = ("PNG", "WEBP", "JPEG")
+
+
+def decoded(body: bytes, path: Path, width: int, height: int, mode: str = "RGB") -> np.ndarray:
+    """A picture of `path`, uint8 (height, width, 3), or (height, width) in mode "L".
+
+    Raises BadTask when it has another size or mode, MissingPackage when Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingPackage(
+            f"task: {path} holds pictures: pip install -e '.[images]' in Cortado's folder brings Pillow."
+        ) from error
+    with Image.open(io.BytesIO(body), formats=FORMATS) as picture:
+        if picture.size != (width, height) or picture.mode != mode:
+            raise BadTask(
+                f"task: a picture of {path} must be {width} x {height} {mode}, "
+                f"got {picture.width} x {picture.height} {picture.mode}."
+            )
+        return np.asarray(picture)

@@ -2,11 +2,14 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
 from types import ModuleType
 from typing import TypeVar
 
+from cortado.errors import BadFile
+from cortado.file.wire import Cursor
 from cortado.fitting import Fitting
 
 Kind = TypeVar("Kind", bound=Fitting)
@@ -30,6 +33,20 @@ def own_kinds(room: ModuleType, base: type[Kind]) -> dict[bytes, type[Kind]]:
         if isinstance(kind, type) and issubclass(kind, base) and finished(kind):
             found[key_of(kind)] = kind
     return found
+
+
+def kind_at(
+    cursor: Cursor, own: dict[bytes, type[Kind]], known: Iterable[type[Kind]], does: str, like: str
+) -> type[Kind]:
+    """The class whose key is at the cursor, our `own` or a user's `known`.  Raises BadFile; `does` and `like` are its words."""
+    key = cursor.take(2)
+    kind = (own | {key_of(one): one for one in known}).get(key)
+    if kind is None:
+        raise BadFile(
+            f"file: it {does} that is not known here (key {key.hex()}). "
+            f"Pass the class, load(..., forms=[{like}]), or update cortado."
+        )
+    return kind
 
 
 def finished(kind: type) -> bool:

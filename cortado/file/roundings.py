@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import cortado.signals
 from cortado.errors import BadFile, BadNetwork, BadValue
 from cortado.file.floats import decode_floats, encode_floats
-from cortado.file.keys import key_of, own_kinds
+from cortado.file.keys import key_of, kind_at, own_kinds
 from cortado.file.plane import Coded, decode_plane, encode_plane
 from cortado.file.wire import Cursor, varint
 from cortado.signals.signal import SIDES, Signal, put_signal, sites
@@ -119,13 +119,7 @@ def read_roundings(cursor: Cursor, known: Sequence[type[Signal]] = ()) -> Roundi
 
 def read_kind(cursor: Cursor, known: Sequence[type[Signal]]) -> tuple[type[Signal], dict[str, int]]:
     """A class of roundings with its facts."""
-    key = cursor.take(2)
-    kind = (own_kinds(cortado.signals, Signal) | {key_of(own): own for own in known}).get(key)
-    if kind is None:
-        raise BadFile(
-            f"file: it rounds signals in a way that is not known here (key {key.hex()}). "
-            "Pass the class, load(..., forms=[MySignal]), or update cortado."
-        )
+    kind = kind_at(cursor, own_kinds(cortado.signals, Signal), known, "rounds signals in a way", "MySignal")
     return kind, {fact: cursor.number(MOST) for fact in kind.facts}
 
 

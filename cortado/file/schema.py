@@ -7,7 +7,7 @@ import torch
 
 import cortado.forms
 from cortado.errors import BadFile, BadNetwork
-from cortado.file.keys import key_of, own_kinds
+from cortado.file.keys import key_of, kind_at, own_kinds
 from cortado.file.wire import Cursor, varint, zigzag
 from cortado.forms.form import FLOATS, FORM, Form
 
@@ -61,13 +61,7 @@ def read_schema(cursor: Cursor, forms: Iterable[type[Form]] = (), depth: int = 0
     """Read a schema; `forms` are a user's own form classes.  Raises BadFile for a form that is not known."""
     if depth > DEEPEST:
         raise BadFile(f"file: forms nest deeper than {DEEPEST}. The file is damaged.")
-    key = cursor.take(2)
-    form = (own_kinds(cortado.forms, Form) | {key_of(own): own for own in forms}).get(key)
-    if form is None:
-        raise BadFile(
-            f"file: it uses a form that is not known here (key {key.hex()}). "
-            "Pass the class, load(..., forms=[MyForm]), or update cortado."
-        )
+    form = kind_at(cursor, own_kinds(cortado.forms, Form), forms, "uses a form", "MyForm")
     facts = tuple(cursor.signed() for _ in form.facts)
     sorts = list(form.arrays.values())
     floats = tuple(FLOAT_TYPES[cursor.number(len(FLOAT_TYPES) - 1)] for _ in range(sorts.count(FLOATS)))

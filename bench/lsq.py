@@ -5,7 +5,7 @@ Each is a recipe that `python -m bench.recipe_runs` runs; the pretrained network
 
 from typing import Any
 
-from bench.recipe_runs import made_before, piece, rows_of
+from bench.recipe_runs import barred
 
 SEEDS = [0]
 BARS = {
@@ -17,4 +17,4 @@ BARS = {
 
 def run() -> list[dict[str, Any]]:
     """Every recipe that was run before."""
-    return [one for name, bar in BARS.items() if made_before(name) for one in rows_of(name, piece(name), bar)]
+    return barred(BARS)

@@ -20,6 +20,7 @@ from bench.networks import trained
 from bench.result import CACHE, Clock, row
 from cortado.compress import compress
 from cortado.file.artifact import encode
+from cortado.nets.bi_real_resnet import bi_real_resnet_20
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.profile import profile
 from cortado.recipe import read
@@ -32,11 +33,19 @@ PLAIN: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "lenet_5": lambda: trained("LeNet-5", 0),
     "mlp_1024": lambda: trained("MLP-1024", 0),
     "vgg_16_cifar": lambda: (half_vgg(), cifar10.task()),
+    "bi_real_resnet_20": lambda: (fresh_bi_real(), cifar10.task()),
     "resnet_20": lambda: (resnet_20(weights=True).eval(), cifar10.task()),
     "resnet_56": lambda: (resnet_56(weights=True).eval(), cifar10.task()),
 }
-"""For each network that a recipe names: the trained one, and its task."""
+"""For each network that a recipe names: the trained one (a fresh one, where all begins anew), and its task."""
 SAYS = {"vgg_16_cifar": "half-width VGG-16"}
+
+
+def fresh_bi_real() -> nn.Module:
+    """The network for signs with the fresh weights of seed 0: there is no pretrained one, and none is wanted."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return bi_real_resnet_20().eval()
 
 
 def settings(name: str) -> dict[str, Any]:
@@ -92,6 +101,11 @@ def rows_of(name: str, found: dict[str, Any], bar: float | None = None) -> list[
         row(f"{what}: times fewer multiply-adds", found["multiply_adds"], "x", better="higher"),
         row(f"{what}: file", found["file"], "B"),
     ]
+
+
+def barred(bars: dict[str, float]) -> list[dict[str, Any]]:
+    """The rows of every recipe that was run before, with the points that each may lose."""
+    return [one for name, bar in bars.items() if made_before(name) for one in rows_of(name, piece(name), bar)]
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bench.kept import kept
 from bench.result import row
 from bench.rivals import static_int8
 from cortado.lowering.lower import lowered
@@ -43,13 +45,20 @@ RECIPES = {
     f"{bits} bits, {reach}": f"quantize/weights bits={bits} | quantize/signals range={reach} | match"
     for bits in (7, 8)
     for reach in ("mse", "full", "percentile")
+} | {
+    f"7 bits of second order, {reach}": f"quantize/signals range={reach} | quantize/second_order bits=7 | match"
+    for reach in ("mse", "full")
 }
 RUNTIMES = ("onnxruntime", "openvino")
 
 
 def run() -> list[dict[str, Any]]:
     """All networks, each by Cortado in two runtimes and by the two rivals."""
-    return [one for name in NETWORKS for one in rows_of(name)]
+    return [one for name in NETWORKS for one in kept(f"int8_cifar/{name}", RECIPES, partial(kept_rows, name))["rows"]]
+
+
+def kept_rows(name: str) -> dict[str, Any]:
+    return {"rows": rows_of(name)}
 
 
 def task_of(name: str) -> Task:
@@ -65,7 +74,8 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     task, plain = task_of(name), NETWORKS[name]().eval()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        made = {f"Cortado, {runtime}": ours(plain, task, runtime, Path(folder)) for runtime in RUNTIMES}
+        networks = {way: rounded(plain, task, recipe) for way, recipe in RECIPES.items()}
+        made = {f"Cortado, {runtime}": ours(plain, task, networks, runtime, Path(folder)) for runtime in RUNTIMES}
         made |= rival_files(plain, task, Path(folder))
         found = {tool: verdict(plain, task, one) for tool, one in made.items()}
         for tool, one in found.items():
@@ -85,13 +95,20 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def ours(plain: nn.Module, task: Task, runtime_name: str, folder: Path) -> dict[str, Any]:
-    """The recipe whose file diverges least from the plain network."""
+def rounded(plain: nn.Module, task: Task, recipe: str) -> nn.Module:
+    """The network after a recipe."""
+    network = copy.deepcopy(plain)
+    for stage in read(recipe).stages:
+        stage.apply(View(network, plain, task.example), task)
+    return network
+
+
+def ours(
+    plain: nn.Module, task: Task, networks: dict[str, nn.Module], runtime_name: str, folder: Path
+) -> dict[str, Any]:
+    """Of the networks by their ways the one whose file diverges least from the plain network."""
     runtime, tried = runtime_by_name(runtime_name), []
-    for way, recipe in RECIPES.items():
-        network = copy.deepcopy(plain)
-        for stage in read(recipe).stages:
-            stage.apply(View(network, plain, task.example), task)
+    for way, network in networks.items():
         own = folder / f"{runtime_name}_{len(tried)}"
         own.mkdir()
         file = runtime.lower(lowered(network, task.example), task.example, own)

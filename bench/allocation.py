@@ -1,0 +1,111 @@
+"""allocation: bytes given out by the planner against as many for every layer alike; weights only, nothing trained.
+
+Uniform rounding has 15, 7 and 5 levels a channel (4, 3 and about 2.5 bits, spans of least squared error). Both sides
+have their moments matched to the plain network's. KL and accuracy are of the 1,000 verdict images; calibration images
+are all that the planner looks at.
+"""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.int8_cifar import divergence
+from bench.kept import kept
+from bench.result import Clock, row
+from cortado.file.accounting import layer_rows
+from cortado.forms.quantized import Quantized
+from cortado.measure import outputs_of
+from cortado.methods.match import Match
+from cortado.nets.resnet import resnet_20, resnet_56
+from cortado.network.view import View, parameter_places
+from cortado.planner.candidates import WAYS, candidates_of
+from cortado.planner.currency import prices
+from cortado.planner.plan import plan_for
+from cortado.task import Data, Task
+from cortado.tasks import cifar10
+
+SEEDS = [0]
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "ResNet-20": lambda: resnet_20(weights=True),
+    "ResNet-56": lambda: resnet_56(weights=True),
+}
+LEVELS = {15: "4 bits", 7: "3 bits", 5: "2.5 bits"}
+BAR = 0.45
+LEAST = {"ResNet-20": 90.3, "ResNet-56": 93.0}
+"""Accuracy at the bytes of 3 bits: in % for ResNet-20, a point under the plain one for ResNet-56."""
+
+
+def run() -> list[dict[str, Any]]:
+    """Both networks; each is kept when it is done."""
+    settings = [WAYS, list(LEVELS)]
+    return [one for name in NETWORKS for one in kept(f"allocation/{name}", settings, partial(kept_rows, name))["rows"]]
+
+
+def kept_rows(name: str) -> dict[str, Any]:
+    return {"rows": rows_of(name)}
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    clock, plain, task = Clock(), NETWORKS[name]().eval(), cifar10.task()
+    view = View(copy.deepcopy(plain), plain, task.example)
+    weights = [weight for weight in view.weights() if len(weight.shape) > 1]
+    priced = prices(view, weights, task)
+    choices = candidates_of(plain, plain, task, priced)
+    wanted = answers(plain, task.verdict)
+    minutes, rows, product = clock.minutes, [], 1.0
+    for levels, bits in LEVELS.items():
+        uniform = evenly(plain, list(priced), levels)
+        room = size(uniform, plain, priced)
+        plan = plan_for(choices, room)
+        assert plan is not None
+        mixed = copy.deepcopy(plain)
+        for stage in plan.recipe().stages:
+            stage.apply(View(mixed, plain, task.example), task)
+        found = [judged(one, plain, task, wanted) for one in (uniform, mixed)]
+        product *= found[1][0] / found[0][0]
+        facts = {"bytes": size(mixed, plain, priced), "bytes_uniform": room, "predicted": plan.damage}
+        facts |= {"kl": found[1][0], "kl_uniform": found[0][0], "score_uniform": found[0][1]}
+        what = f"{name}, at the bytes of {bits}"
+        rows.append(row(f"{what}: KL of the mix over uniform's", found[1][0] / found[0][0], "x", **facts))
+        least = LEAST[name] if levels == 7 else None
+        rows.append(row(f"{what}: accuracy of the mix", found[1][1], "%", least, "higher"))
+    mean = product ** (1 / len(LEVELS))
+    rows.append(row(f"{name}: KL of the mix over uniform's, geometric mean", mean, "x", BAR, minutes=minutes))
+    return rows
+
+
+def evenly(plain: nn.Module, paths: list[str], levels: int) -> nn.Module:
+    """Every weight on so many levels around zero, each output channel with the span of least squared error."""
+    made, half = copy.deepcopy(plain), levels // 2
+    for weight in parameter_places(made):
+        if weight.path in paths:
+            rows = weight.dense().flatten(1)
+            reach = rows.abs().amax(1, keepdim=True).clamp(min=1e-12)
+            scales = reach * torch.linspace(0.2, 1.0, 41) / half
+            codes = (rows[:, None] / scales[..., None]).round().clamp(-half, half)
+            best = (codes * scales[..., None] - rows[:, None]).square().sum(-1).argmin(1)
+            each = torch.arange(len(rows))
+            weight.put(Quantized(codes[each, best].int().view(weight.shape), scales[each, best], None, "channel"))
+    return made
+
+
+def size(network: nn.Module, plain: nn.Module, paths: Any) -> int:
+    """Bytes of the records of these weights in the file."""
+    return sum(one.size_bytes for one in layer_rows(network, plain) if one.path in paths)
+
+
+def judged(network: nn.Module, plain: nn.Module, task: Task, wanted: Tensor) -> tuple[float, float]:
+    """KL from the plain answers in nats, and accuracy in %, once moments are matched."""
+    Match().apply(View(network, plain, task.example, reference=plain), task)
+    found = answers(network, task.verdict)
+    right = (found.argmax(1) == task.verdict.targets).float().mean()
+    return float(divergence(wanted, found).mean()), 100 * float(right)
+
+
+def answers(network: nn.Module, data: Data) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([outputs_of(network.eval(), inputs) for inputs, _ in data.batches(100)])

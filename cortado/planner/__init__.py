@@ -1,0 +1,1 @@
+"""The planner: limits in, the mix of methods that keeps them at least cost out."""

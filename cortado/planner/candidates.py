@@ -1,0 +1,93 @@
+"""Candidates: for each weight the ways to hold it, each with its bytes in the file and its predicted damage.
+
+A way is a short recipe ("prune/weights keep=0.3 | share/kmeans bits=4"). It is applied to all weights of a copy at once and
+read off weight by weight, so that nothing here knows a method.
+"""
+
+import contextlib
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from cortado.errors import NothingChanged
+from cortado.file.accounting import layer_rows
+from cortado.network.view import View, parameter_places
+from cortado.planner.currency import Price
+from cortado.progress import Progress, quiet
+from cortado.recipe import read
+from cortado.task import Task
+
+WAYS = (
+    *(f"quantize/weights bits={bits}" for bits in (8, 7, 6, 5, 4, 3)),
+    *(f"quantize/weights bits={bits} symmetric=false" for bits in (4, 3, 2)),
+    *(f"quantize/weights bits={bits} per=tensor clip=range" for bits in (7, 6, 5, 4)),
+    *(f"share/kmeans bits={bits} start=density" for bits in (5, 4, 3, 2, 1)),
+    *(
+        f"prune/weights keep={keep} | share/kmeans bits={bits}"
+        for keep in (0.7, 0.5, 0.3, 0.2, 0.1)
+        for bits in (4, 3, 2)
+    ),
+)
+"""What is tried when nothing else is asked for: weights alone, nothing trained."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to hold one weight: bytes of its record in the file, and nats that it is predicted to cost."""
+
+    way: str
+    size_bytes: int
+    damage: float
+
+
+@dataclass(frozen=True)
+class Choices:
+    """All ways to hold one weight that no other one beats in both, smallest damage first."""
+
+    path: str
+    plain_bytes: int
+    candidates: tuple[Candidate, ...]
+
+
+def candidates_of(
+    network: nn.Module,
+    plain: nn.Module,
+    task: Task,
+    prices: dict[str, Price],
+    ways: Sequence[str] = WAYS,
+    progress: Progress | None = None,
+) -> tuple[Choices, ...]:
+    """The choices for each priced weight of `network`, which was made from `plain`; staying as it is is always one."""
+    before = {row.path: row.size_bytes for row in layer_rows(network, plain)}
+    values = {weight.path: weight.dense() for weight in parameter_places(network)}
+    found = {path: [Candidate("", before[path], 0.0)] for path in prices}
+    with (progress or quiet()).bar("candidates", len(ways)) as bar:
+        for way in ways:
+            made = applied(network, plain, task, way)
+            sizes = {row.path: row.size_bytes for row in layer_rows(made, plain)}
+            for weight in parameter_places(made):
+                if weight.path in prices and weight.shape == values[weight.path].shape:
+                    damage = prices[weight.path].damage(values[weight.path], weight.dense())
+                    found[weight.path].append(Candidate(way, sizes[weight.path], damage))
+            bar.advance()
+    return tuple(Choices(path, before[path], undominated(some)) for path, some in found.items())
+
+
+def applied(network: nn.Module, plain: nn.Module, task: Task, way: str) -> nn.Module:
+    """A copy after the stages of a way, nothing matched or trained."""
+    made = copy.deepcopy(network)
+    for stage in read(way).stages:
+        with contextlib.suppress(NothingChanged):
+            stage.apply(View(made, plain, task.example), task)
+    return made
+
+
+def undominated(some: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Those than which none is both smaller and less harmful, by rising damage."""
+    kept: list[Candidate] = []
+    for one in sorted(some, key=lambda one: (one.damage, one.size_bytes)):
+        if not kept or one.size_bytes < kept[-1].size_bytes:
+            kept.append(one)
+    return tuple(kept)

@@ -1,0 +1,152 @@
+"""Currency: what a change of a weight costs, in nats between the plain network's answers and the changed one's.
+
+The diagonal of the generalised Gauss-Newton matrix at softmax temperature 2, on what a change does once each output
+channel has its mean and variance back, as `match` gives them: an output moves by D (x - mean of x) then.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.forms.hold import plain_class
+from cortado.network.gradients import released
+from cortado.network.hooks import before_call
+from cortado.network.signals import patches
+from cortado.network.trace import call_with, undisturbed
+from cortado.network.view import View, Weight, parameter_places
+from cortado.scores.curvature import Curvature
+from cortado.task import Data, Task, to_device
+
+MATCHED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers whose outputs are matched, with their weight's rows as output channels."""
+SAMPLES, POSITIONS, MOMENT_SAMPLES = 128, 16, 64
+"""Samples for the curvature; positions and samples for what layers read."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """Of one weight: `curvature` of its entries, in its shape, and rows (count, inputs) that its layer reads, None where
+    the layer's outputs are not matched."""
+
+    curvature: Tensor
+    rows: Tensor | None = None
+    groups: int = 1
+
+    def damage(self, plain: Tensor, changed: Tensor) -> float:
+        """Half the sum of curvature x squared change, with the spread of each output given back first.
+
+        Nats, up to the network's one constant (see `Plan`). `plain` and `changed` are of the weight's shape.
+        """
+        change = self.spread_back(plain, changed) - plain
+        return float(0.5 * (self.curvature * change.double().square()).sum())
+
+    def spread_back(self, plain: Tensor, changed: Tensor) -> Tensor:
+        """The changed weight with each output scaled to the standard deviation that it had."""
+        if self.rows is None:
+            return changed
+        ratio = self.spread(plain) / self.spread(changed)
+        usable = torch.isfinite(ratio) & (ratio > 0)
+        return changed * torch.where(usable, ratio, 1.0).view(-1, *[1] * (changed.dim() - 1)).to(changed)
+
+    def spread(self, weight: Tensor) -> Tensor:
+        """The standard deviation of each output on the rows."""
+        assert self.rows is not None
+        rows = self.rows.view(len(self.rows), self.groups, -1).transpose(0, 1)
+        outputs = rows @ weight.to(rows).reshape(self.groups, -1, rows.shape[-1]).mT
+        return outputs.std(1).flatten()
+
+
+def prices(view: View, weights: list[Weight], task: Task, samples: int = SAMPLES) -> dict[str, Price]:
+    """The price of each weight, by its path.  In memory for the weights and one sample, however many there are."""
+    assert task.calibration is not None
+    rows = rows_read(view, weights, task)
+    means = {path: found.mean(0) for path, found in rows.items()}
+    data = task.calibration.first(samples)
+    curvature = centred_curvature(view, weights, data, means, Curvature().slope(task.generator(29)))
+    return {
+        weight.path: Price(found, rows.get(weight.path), getattr(weight.layer, "groups", 1))
+        for weight, found in zip(weights, curvature, strict=True)
+    }
+
+
+def is_matched(weight: Weight) -> bool:
+    """Whether the outputs of a weight's layer get their moments back."""
+    return plain_class(weight.layer) in MATCHED and weight.name == "weight" and len(weight.places) == 1
+
+
+def rows_read(view: View, weights: list[Weight], task: Task) -> dict[str, Tensor]:
+    """What each matched layer reads at its first call: (rows, inputs x taps) of float32, by the path of its weight."""
+    assert task.calibration is not None
+    generator, found = task.generator(31), dict[str, list[Tensor]]()
+    full: set[str] = set()
+
+    def watch(weight: Weight) -> Callable[[nn.Module, Any], None]:
+        def seen(layer: nn.Module, signal: Tensor) -> None:
+            if weight.path not in full:
+                full.add(weight.path)
+                found.setdefault(weight.path, []).append(patches(layer, signal.detach(), POSITIONS, generator).cpu())
+
+        return seen
+
+    hooks = [before_call(weight.layer, watch(weight)) for weight in weights if is_matched(weight)]
+    try:
+        with undisturbed(view.network):
+            for inputs, _ in task.calibration.first(MOMENT_SAMPLES).batches(32):
+                full.clear()
+                call_with(view.network, to_device(inputs, next(view.network.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {path: torch.cat(parts).float() for path, parts in found.items()}
+
+
+def centred_curvature(
+    view: View, weights: list[Weight], data: Data, means: dict[str, Tensor], slope: Callable[[Tensor, Tensor], Tensor]
+) -> list[Tensor]:
+    """The mean square of each entry's gradient, with respect to the weight on inputs less their means; float64."""
+    twin = released(view.network)
+    by_path = {weight.path: weight for weight in parameter_places(twin)}
+    chosen = [by_path[weight.path] for weight in weights]
+    values = [getattr(weight.layer, weight.name) for weight in chosen]
+    shifts = {
+        weight.path: torch.zeros(weight.shape[0], requires_grad=True) for weight in chosen if weight.path in means
+    }
+    hooks = [
+        weight.layer.register_forward_hook(shifting(shifts[weight.path])) for weight in chosen if weight.path in shifts
+    ]
+    sums = [torch.zeros(value.shape, dtype=torch.float64) for value in values]
+    try:
+        for inputs, targets in data.batches(1):
+            scalar = slope(call_with(twin, inputs), targets)
+            wanted = [*values, *shifts.values()]
+            found = torch.autograd.grad(scalar, wanted, allow_unused=True)
+            moved = dict(zip(shifts, found[len(values) :], strict=True))
+            for total, weight, slopes in zip(sums, chosen, found, strict=False):
+                if slopes is not None:
+                    total += centred(slopes, moved.get(weight.path), means.get(weight.path)).double().square()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [total / len(data) for total in sums]
+
+
+def centred(slopes: Tensor, shift: Tensor | None, mean: Tensor | None) -> Tensor:
+    """The gradient of a weight less that of each output's shift times the mean of what it reads."""
+    if shift is None or mean is None:
+        return slopes
+    rows = mean.view(-1, slopes[0].numel())
+    each = rows.repeat_interleave(len(slopes) // len(rows), 0)
+    return slopes - (shift[:, None] * each).view_as(slopes)
+
+
+def shifting(shift: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    """A hook that adds a shift to each output channel of a linear layer or convolution."""
+
+    def hook(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
+        kernel = layer.__dict__.get("kernel_size", ())
+        return output + shift.view(-1, *[1] * len(kernel))
+
+    return hook

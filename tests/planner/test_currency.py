@@ -1,0 +1,103 @@
+"""The currency against the mathematics, and against what changes really cost."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from cortado.methods.match import Match
+from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.network.view import View
+from cortado.planner.candidates import WAYS, candidates_of
+from cortado.planner.currency import Price, centred, prices
+from cortado.planner.plan import plan_for
+from cortado.task import Data, Task
+from tests.laws.tiny_nets import BY_NAME
+
+
+def view_of(net):
+    made = BY_NAME[net]
+    network, task = made.make(), made.task()
+    view = View(network, network, made.example)
+    return view, [weight for weight in view.weights() if len(weight.shape) > 1], task
+
+
+@pytest.mark.parametrize("net", sorted(BY_NAME))
+def test_every_network_has_prices(net):
+    view, weights, task = view_of(net)
+    found = prices(view, weights, task, 8)
+    for weight in weights:
+        price = found[weight.path]
+        assert price.curvature.shape == weight.shape and bool((price.curvature >= 0).all())
+        assert price.damage(weight.dense(), weight.dense()) == pytest.approx(0, abs=1e-9)
+        assert price.damage(weight.dense(), weight.dense() + 0.1) >= 0
+
+
+def test_curvature_is_that_of_inputs_less_their_means():
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2)
+    inputs = torch.randn(1500, 3) + 5
+    data = Data(inputs, torch.zeros(1500, dtype=torch.int64))
+    task = Task(data, data, data)
+    view = View(layer, layer, task.example)
+    price = prices(view, view.weights("*"), task, 1500)["weight"]
+    # p (1 - p) / T is the same for both outputs of two classes: the curvature is its mean times the centred square.
+    p = torch.softmax(layer(inputs) / 2, 1).detach()
+    spread = (p[:, 0] * p[:, 1]).double()
+    exact = (spread[:, None] * (inputs - inputs.mean(0)).double().square()).mean(0)
+    # Random signs meet it in the mean only; without the centring it would be 26 times as much.
+    torch.testing.assert_close(price.curvature, exact.expand(2, 3), rtol=0.2, atol=1e-6)
+
+
+def test_a_channel_that_was_only_scaled_costs_nothing():
+    weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    price = Price(
+        torch.ones(4, 6, dtype=torch.float64), torch.randn(100, 6, generator=torch.Generator().manual_seed(1))
+    )
+    assert price.damage(weight, 0.5 * weight) == pytest.approx(0, abs=1e-9)
+    assert Price(price.curvature).damage(weight, 0.5 * weight) == pytest.approx(
+        float(0.125 * weight.square().sum()), rel=1e-5
+    )
+
+
+def test_groups_are_centred_by_what_they_read():
+    slopes, shift, mean = torch.zeros(4, 1, 3), torch.ones(4), torch.arange(6.0)
+    assert centred(slopes, shift, mean).flatten(1).tolist() == [[-0.0, -1, -2]] * 2 + [[-3, -4, -5]] * 2
+
+
+@pytest.mark.parametrize("net", ["residual", "transformer"])
+def test_damages_rank_layers_as_what_they_really_cost(net):
+    view, weights, task = view_of(net)
+    found = prices(view, weights, task, 64)
+    predicted, real = [], []
+    with torch.no_grad():
+        wanted = view.network(task.calibration.inputs).log_softmax(1)
+        for weight in weights:
+            for bits in (2, 4):
+                made = copy.deepcopy(view.network)
+                inner = View(made, view.network, view.example, reference=view.network)
+                QuantizeWeights(bits=bits, where=weight.path).apply(inner, task)
+                changed = next(one for one in inner.weights() if one.path == weight.path)
+                predicted.append(found[weight.path].damage(weight.dense(), changed.dense()))
+                Match().apply(inner, task)
+                out = made(task.calibration.inputs).log_softmax(1)
+                real.append(float((wanted.exp() * (wanted - out)).sum(1).mean()))
+    ranks = [torch.tensor(one).argsort().argsort().double() for one in (predicted, real)]
+    assert float(torch.corrcoef(torch.stack(ranks))[0, 1]) > 0.8
+
+
+def test_candidates_grow_smaller_as_they_grow_harmful_and_make_a_plan():
+    view, weights, task = view_of("residual")
+    found = prices(view, weights, task, 16)
+    choices = candidates_of(view.network, view.network, task, found, WAYS[:9])
+    assert {one.path for one in choices} == {weight.path for weight in weights}
+    for one in choices:
+        assert one.candidates[0].damage == 0
+        sizes = [candidate.size_bytes for candidate in one.candidates]
+        assert sizes == sorted(sizes, reverse=True) and sizes[0] <= one.plain_bytes
+    whole = sum(one.plain_bytes for one in choices)
+    small, smaller = (plan_for(choices, share * whole) for share in (0.3, 0.2))
+    assert small.size_bytes <= 0.3 * whole and smaller.size_bytes <= 0.2 * whole < small.size_bytes
+    assert small.damage < smaller.damage and plan_for(choices, 1) is None
+    assert {stage.name() for stage in smaller.recipe().stages} == {"quantize/weights"}

@@ -179,8 +179,9 @@ def explain_command(bundle: str, images: int, job: str | None) -> None:
     made = read_job(job or bundle, read_report(folder / "report.json").seed)
     task = made.make_task()
     plain = made.plain_again(task, folder)
+    network = load(folder / FILE, plain)
     assert task.calibration is not None
-    click.echo(explain(plain, load(folder / FILE, made.make), task.calibration, images).text())
+    click.echo(explain(plain, network, task.calibration, images).text())
 
 
 @main.command("split")

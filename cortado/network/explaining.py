@@ -13,7 +13,7 @@ from cortado.forms.hold import form_of, held_names
 from cortado.measure import outputs_of
 from cortado.network.trace import device_of, moved
 from cortado.signals.affine import Affine
-from cortado.signals.signal import OUTPUT, SIDES, signal_at, sites
+from cortado.signals.signal import INPUT, OUTPUT, SIDES, signal_at, sites
 from cortado.task import Data
 
 WORST = 5
@@ -70,8 +70,8 @@ def explain(plain: nn.Module, network: nn.Module, data: Data, images: int = 32) 
     """Compare both networks at every layer on up to `images` samples, in one batch.
 
     A layer's own error is that of its output when it reads what the plain network's layer read; where it was cut, reads
-    something else than one tensor, or cannot be run by itself, it is unknown; so is that of a layer that has others
-    inside, but for the rounding of its output. Only the first call of a layer counts. Behind layers that were equalized each
+    something else than one tensor, or cannot be run by itself, it is unknown; layers with others inside count
+    only by the rounding of their own input or output, the larger. Only the first call of a layer counts. Behind layers that were equalized each
     channel is compared on its own scale, and where an unsigned rounding does the work of the ReLU behind it, what is
     above zero.
     """
@@ -84,7 +84,7 @@ def explain(plain: nn.Module, network: nn.Module, data: Data, images: int = 32) 
             continue
         layer, there = modules[path], wanted.calls[path]
         out = above_zero(layer, there.made)
-        own = own_error(layer, there.given, call.given, out) if leaf(layer) else rounding_error(layer, call.raw, out)
+        own = own_error(layer, there.given, call.given, out) if leaf(layer) else roundings_error(layer, call, there)
         layers.append(LayerError(path, type(layer).__name__, held_as(layer), own, apart_by_channel(call.made, out)))
     return Explained(tuple(layers), apart(found.output, wanted.output))
 
@@ -95,8 +95,8 @@ def leaf(layer: nn.Module) -> bool:
 
 
 def rounded_modules(network: nn.Module) -> set[str]:
-    """The paths of the layers with others inside whose output is rounded."""
-    return {path for path, side in sites(network) if side == OUTPUT}
+    """The paths of the layers whose input or output is rounded."""
+    return {path for path, _ in sites(network)}
 
 
 def above_zero(layer: nn.Module, wanted: Any) -> Any:
@@ -188,13 +188,25 @@ def own_error(
     return apart_by_channel(made, wanted)
 
 
-def rounding_error(layer: nn.Module, raw: Any, wanted: Any) -> float | None:
-    """What the rounding of a layer's output makes of the plain network's signal, on the scales it finds there."""
-    signal = signal_at(layer, OUTPUT)
-    if signal is None or not isinstance(raw, Tensor) or not isinstance(wanted, Tensor) or raw.shape != wanted.shape:
+def roundings_error(layer: nn.Module, found: Call, wanted: Call) -> float | None:
+    """What the roundings of a layer's input and output make of the plain network's signals; the larger of both."""
+    first, plain_first = (call.given[0] if call.given else None for call in (found, wanted))
+    errors = (
+        rounding_error(layer, INPUT, first, plain_first),
+        rounding_error(layer, OUTPUT, found.raw, above_zero(layer, wanted.made)),
+    )
+    return max((error for error in errors if error is not None), default=None)
+
+
+def rounding_error(layer: nn.Module, side: str, found: Any, wanted: Any) -> float | None:
+    """What one rounding makes of the plain network's signal, on the scales in which it finds it."""
+    signal = signal_at(layer, side)
+    if signal is None or not isinstance(found, Tensor) or not isinstance(wanted, Tensor):
+        return None
+    if found.shape != wanted.shape or not wanted.is_floating_point():
         return None
     with torch.no_grad():
-        return apart_by_channel(signal(wanted * scales(raw, wanted)), wanted)
+        return apart_by_channel(signal(wanted * scales(found, wanted)), wanted)
 
 
 def scales(found: Tensor, wanted: Tensor) -> Tensor:

@@ -70,10 +70,10 @@ def explain(plain: nn.Module, network: nn.Module, data: Data, images: int = 32) 
     """Compare both networks at every layer on up to `images` samples, in one batch.
 
     A layer's own error is that of its output when it reads what the plain network's layer read; where it was cut, reads
-    something else than one tensor, or cannot be run by itself, it is unknown; layers with others inside count
-    only by the rounding of their own input or output, the larger. Only the first call of a layer counts. Behind layers that were equalized each
-    channel is compared on its own scale, and where an unsigned rounding does the work of the ReLU behind it, what is
-    above zero.
+    something else than one tensor, or cannot be run by itself, it is unknown. Layers with others inside count only by
+    the rounding of their own input or output, the larger. Only the first call of a layer counts. Behind layers that
+    were equalized each channel is compared on its own scale, and where an unsigned rounding does the work of the ReLU
+    behind it, what is above zero.
     """
     inputs = next(data.batches(min(images, len(data))))[0]
     wanted = listened(plain, inputs, rounded_modules(network))

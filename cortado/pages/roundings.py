@@ -23,24 +23,23 @@ def roundings_section(rounded: Rounded | None) -> Markup | None:
         return None
     errors = [error for layer in rounded.layers for error in (layer.own, layer.total) if error is not None]
     largest = max(errors, default=0.0)
-    heads = (
-        tag("th", "layer", scope="col"), tag("th", "signal on its grid", scope="col"),
-        tag("th", "error: added here, so far", scope="col"),
-        right_head("signal seen"), right_head("its grid"), right_head("clipped"),
-    )  # fmt: skip
-    rows = [row for layer in rounded.layers for row in layer_rows(layer, largest)]
-    caption = f"On {rounded.samples:,} samples of the choice data, in the order in which the layers run"
-    shown = table([tag("tr", *heads)], rows, "roundings", caption)
     drawn = any(layer.signals for layer in rounded.layers)
-    lead = tag("p", summary(rounded), class_="lead")
-    return tag("section", tag("h2", "What rounding does"), lead, key(drawn), shown, tag("p", READING, class_="note"))
+    heads = [tag("th", "layer", scope="col"), tag("th", "error: added here, so far", scope="col")]
+    if drawn:
+        heads.insert(1, tag("th", "signal on its grid", scope="col"))
+        heads += [right_head(name) for name in ("signal seen", "its grid", "clipped")]
+    rows = [row for layer in rounded.layers for row in layer_rows(layer, largest, drawn)]
+    caption = f"On {rounded.samples:,} samples of the choice data, in the order in which the layers run"
+    shown = table([tag("tr", *heads)], rows, "roundings" if drawn else "roundings weights-only", caption)
+    lead, note = tag("p", summary(rounded), class_="lead"), READING + (GRIDS if drawn else "")
+    return tag("section", tag("h2", "What rounding does"), lead, key(drawn), shown, tag("p", note, class_="note"))
 
 
 READING = (
     "An error is the root mean square of the difference to the plain network, as a share of the plain signal: added here "
-    "when the layer reads what the plain network's layer read, so far with all that came before. Every grid is drawn "
-    "equally wide; a signal that fills little of it wastes levels, one that reaches beyond is clipped."
+    "when the layer reads what the plain network's layer read, so far with all that came before."
 )
+GRIDS = " Every grid is drawn equally wide; a signal that fills little of it wastes levels, one that reaches beyond is clipped."
 
 
 def summary(rounded: Rounded) -> str:
@@ -84,13 +83,15 @@ def key(drawn: bool) -> Markup:
     return tag("ul", *marks, class_="key")
 
 
-def layer_rows(layer: RoundedLayer, largest: float) -> list[Markup]:
+def layer_rows(layer: RoundedLayer, largest: float, drawn: bool) -> list[Markup]:
     """A row for each rounded signal of a layer, one for a layer whose weight alone is rounded."""
     many = max(1, len(layer.signals))
     span = many if many > 1 else None
     held = "" if layer.weight_bits is None else f", weight {bits_text(layer.weight_bits)}"
     name = tag("th", called(layer), tag("small", layer.kind + held), scope="row", rowspan=span)
     errors = tag("td", *[error_bar(layer, kind, largest) for kind in ("own", "total")], class_="errors", rowspan=span)
+    if not drawn:
+        return [tag("tr", name, errors)]
     if not layer.signals:
         return [tag("tr", name, tag("td", class_="on-grid"), errors, *[number(words.NOTHING)] * 3)]
     first, *rest = layer.signals
@@ -112,8 +113,10 @@ def error_bar(layer: RoundedLayer, which: str, largest: float) -> Markup:
 
 
 def error_text(error: float | None) -> str:
-    """An error in per cent, three digits."""
-    return words.UNKNOWN if error is None else f"{100 * error:.3g} %"
+    """An error in per cent: a decimal, below 1 % two digits."""
+    if error is None:
+        return words.UNKNOWN
+    return f"{100 * error:.1f} %" if error >= 0.00995 else f"{100 * error:.2g} %"
 
 
 def picture_cell(fill: Fill) -> Markup:

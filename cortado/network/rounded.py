@@ -91,10 +91,15 @@ def weight_bits(layer: nn.Module) -> int | None:
     """Bits of a code of the layer's weights, the widest where there are several; None where none is held in codes."""
     forms = [form_of(layer, name) for name in held_names(layer)]
     parts = [part for form in forms if form is not None for part in form.modules()]
-    spans = [len(part.book) for part in parts if isinstance(part, Palette)]
-    codes = [part.codes for part in parts if isinstance(part, Quantized) and part.codes.numel()]
-    spans += [int(found.max()) - int(found.min()) + 1 for found in codes]
-    return max((max(1, (span - 1).bit_length()) for span in spans), default=None)
+    levels = [len(part.book) for part in parts if isinstance(part, Palette)]
+    levels += [levels_of(part.codes) for part in parts if isinstance(part, Quantized) and part.codes.numel()]
+    return max((max(1, (count - 1).bit_length()) for count in levels), default=None)
+
+
+def levels_of(codes: Tensor) -> int:
+    """How many levels lie from the lowest code to the highest, in the steps that are taken: of -1 and 1 there are two."""
+    used = torch.bincount((codes.long() - codes.min().long()).reshape(-1)).nonzero().cpu().numpy()
+    return int(used[-1, 0] // max(1, np.gcd.reduce(used[:, 0]))) + 1
 
 
 def few_enough(network: nn.Module, data: Data, images: int) -> int:

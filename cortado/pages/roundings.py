@@ -55,7 +55,7 @@ def summary(rounded: Rounded) -> str:
     if fills:
         clip = f"{short} of {len(fills)} grids clip" if short else f"None of the {len(fills)} grids clips"
         said.append(f"{clip} {CLIPPING:.0%} of its values or more.".replace("%", " %"))
-    return " ".join(said)
+    return " ".join(said).replace(" %", "\u00a0%")
 
 
 def called(layer: RoundedLayer) -> str:

@@ -53,8 +53,8 @@ def summary(rounded: Rounded) -> str:
     fills = [fill for layer in rounded.layers for fill in layer.signals if fill.cut is not None]
     short = sum((fill.cut or 0.0) >= CLIPPING for fill in fills)
     if fills:
-        clip = f"{short} of {len(fills)} grids clip" if short else f"None of the {len(fills)} grids clips"
-        said.append(f"{clip} {CLIPPING:.0%} of its values or more.".replace("%", " %"))
+        clip = f"{short} of {len(fills)} grids clip" if short else f"None of {len(fills)} grids clips"
+        said.append(f"{clip} {100 * CLIPPING:.0f} % of the values or more.")
     return " ".join(said).replace(" %", "\u00a0%")
 
 

@@ -66,8 +66,10 @@ def share(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.3g} %"
 
 
-def explain(plain: nn.Module, network: nn.Module, data: Data, images: int = 32) -> Explained:
-    """Compare both networks at every layer on up to `images` samples, in one batch.
+def explain(
+    plain: nn.Module, network: nn.Module, data: Data, images: int = 32, paths: Collection[str] | None = None
+) -> Explained:
+    """Compare both networks at every layer, or at those of `paths`, on up to `images` samples, in one batch.
 
     A layer's own error is that of its output when it reads what the plain network's layer read; where it was cut, reads
     something else than one tensor, or cannot be run by itself, it is unknown. Layers with others inside count only by
@@ -76,8 +78,8 @@ def explain(plain: nn.Module, network: nn.Module, data: Data, images: int = 32) 
     behind it, what is above zero.
     """
     inputs = next(data.batches(min(images, len(data))))[0]
-    wanted = listened(plain, inputs, rounded_modules(network))
-    found = listened(network, inputs, rounded_modules(network))
+    chosen = places_of(network) if paths is None else paths
+    wanted, found = listened(plain, inputs, chosen), listened(network, inputs, chosen)
     modules, layers = own_modules(network), []
     for path, call in found.calls.items():
         if path not in wanted.calls:
@@ -94,9 +96,9 @@ def leaf(layer: nn.Module) -> bool:
     return len(own_modules(layer)) == 1
 
 
-def rounded_modules(network: nn.Module) -> set[str]:
-    """The paths of the layers whose input or output is rounded."""
-    return {path for path, _ in sites(network)}
+def places_of(network: nn.Module) -> set[str]:
+    """The paths of the layers that have no others inside, and of those whose input or output is rounded."""
+    return {path for path, layer in own_modules(network).items() if leaf(layer)} | {path for path, _ in sites(network)}
 
 
 def above_zero(layer: nn.Module, wanted: Any) -> Any:
@@ -125,12 +127,13 @@ class Listened:
 
 
 def copied(value: Any) -> Any:
-    """A tensor as it is now: what comes after it may work in place."""
+    """A tensor, the first one of several, as it is now: what comes after it may work in place."""
+    value = value[0] if isinstance(value, (tuple, list)) and value else value
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def listened(network: nn.Module, inputs: Any, others: Collection[str] = ()) -> Listened:
-    """Run a network once and keep what its layers, and `others` that have layers inside, read and gave."""
+def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> Listened:
+    """Run a network once and keep what the layers at `paths` read and gave."""
     begun: dict[str, Call] = {}
     calls: dict[str, Call] = {}
 
@@ -158,7 +161,7 @@ def listened(network: nn.Module, inputs: Any, others: Collection[str] = ()) -> L
 
     hooks: list[Any] = []
     for path, module in own_modules(network).items():
-        if leaf(module) or path in others:
+        if path in paths:
             hooks.append(module.register_forward_pre_hook(before(path), with_kwargs=True, prepend=True))
             if signal_at(module, OUTPUT) is not None and not leaf(module):
                 hooks.append(module.register_forward_hook(unrounded(path), prepend=True))
@@ -185,7 +188,7 @@ def own_error(
             made = layer(given[0] * scales(read[0], given[0]) if given[0].is_floating_point() else given[0])
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
         return None  # A user's layer may count on what others have done before it: unknown.
-    return apart_by_channel(made, wanted)
+    return apart_by_channel(copied(made), wanted)
 
 
 def roundings_error(layer: nn.Module, found: Call, wanted: Call) -> float | None:

@@ -14,14 +14,14 @@ from cortado.forms.hold import form_of, held_names
 from cortado.forms.palette import Palette
 from cortado.forms.quantized import Quantized
 from cortado.measure import outputs_of
-from cortado.network.explaining import explain, leaf
+from cortado.network.explaining import explain
 from cortado.network.hooks import first_argument
 from cortado.network.trace import device_of, moved
 from cortado.signals.signal import INPUT, OUTPUT, Signal, sites
 from cortado.task import Data
 
 IMAGES = 32
-MOST_KEPT = 2**27
+MOST_KEPT = 2**28
 """Numbers that explaining may keep at once; of large networks fewer samples are looked at."""
 MOST_SORTED = 2**16
 """Of a signal's values at one call so many, evenly spaced, tell where 1 % and 99 % lie."""
@@ -76,13 +76,13 @@ def rounded_layers(plain: nn.Module, network: nn.Module, data: Data, images: int
     bits = {path: width for path, layer in modules.items() if (width := weight_bits(layer)) is not None}
     if not bits and not sites(network):
         return None
-    samples = few_enough(network, data, min(images, len(data)))
-    explained = explain(plain, network, data, samples)
+    paths = {*bits, *(path for path, _ in sites(network))}
+    samples = few_enough(network, paths, data, min(images, len(data)))
+    explained = explain(plain, network, data, samples, paths)
     fills = signals_seen(network, data, samples)
     layers = [
         RoundedLayer(layer.path, layer.kind, bits.get(layer.path), fills.get(layer.path, ()), layer.own, layer.total)
         for layer in explained.layers
-        if layer.path in bits or layer.path in fills
     ]
     return Rounded(tuple(layers), samples, explained.output) if layers else None
 
@@ -102,7 +102,7 @@ def levels_of(codes: Tensor) -> int:
     return int(used[-1, 0] // max(1, np.gcd.reduce(used[:, 0]))) + 1
 
 
-def few_enough(network: nn.Module, data: Data, images: int) -> int:
+def few_enough(network: nn.Module, paths: set[str], data: Data, images: int) -> int:
     """So many samples, at least 1 and at most `images`, that explaining keeps about MOST_KEPT numbers."""
     tried, counted = min(2, images), 0
 
@@ -110,7 +110,7 @@ def few_enough(network: nn.Module, data: Data, images: int) -> int:
         nonlocal counted
         counted += sum(part.numel() for part in (*given, output) if isinstance(part, Tensor))
 
-    hooks = [layer.register_forward_hook(count) for layer in own_modules(network).values() if leaf(layer)]
+    hooks = [layer.register_forward_hook(count) for path, layer in own_modules(network).items() if path in paths]
     run_once(network, data, tried, hooks)
     each = max(1, 2 * counted // tried)
     return max(1, min(images, MOST_KEPT // each))

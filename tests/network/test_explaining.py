@@ -2,13 +2,14 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
 from cortado.forms.hold import hold
 from cortado.forms.quantized import Quantized
 from cortado.methods.quantize.equalize import QuantizeEqualize
-from cortado.network.explaining import explain, listened, scales
+from cortado.network.explaining import explain, listened, places_of, scales
 from cortado.network.view import View
 from cortado.signals.affine import Affine
 from cortado.signals.signal import put_signal
@@ -75,7 +76,7 @@ def test_network_that_quantize_equalize_rescaled_has_no_error_inside_though_its_
     small = copy.deepcopy(plain)
     task = BY_NAME["residual"].task()
     QuantizeEqualize().apply(View(small, small, task.example), task)
-    wanted, seen = (listened(one, task.choice.inputs[:16]).calls for one in (plain, small))
+    wanted, seen = (listened(one, task.choice.inputs[:16], places_of(plain)).calls for one in (plain, small))
     apart = [float((seen[path].made - wanted[path].made).norm() / wanted[path].made.norm()) for path in wanted]
     assert max(apart) > 0.1
     found = explain(plain, small, task.choice)
@@ -154,3 +155,15 @@ def test_block_whose_output_is_rounded_has_the_error_of_that_rounding():
     wanted = float((Affine.spanning(-4.0, 4.0, 4)(signal).detach() - signal).norm() / signal.norm())
     assert found["0"].own == found["0"].total and abs(found["0"].own - wanted) < 1e-6
     assert found["0.inner"].own == 0.0 and found["1"].own == 0.0 and found["1"].total > 0
+
+
+def test_of_layers_that_give_several_tensors_the_first_is_compared():
+    plain = BY_NAME["recurrent"].make()
+    small, inputs = copy.deepcopy(plain), BY_NAME["recurrent"].task().choice.inputs[:32]
+    name = "weight_ih_l0"
+    hold(small.lstm, name, Quantized.of(getattr(small.lstm, name).detach(), 3))
+    found = {layer.path: layer for layer in explain(plain, small, BY_NAME["recurrent"].task().choice).layers}
+    with torch.no_grad():
+        wanted, made = plain.lstm(inputs)[0], small.lstm(inputs)[0]
+    assert found["lstm"].total == pytest.approx(float((made - wanted).norm() / wanted.norm()), rel=1e-4)
+    assert found["lstm"].own == found["lstm"].total > 0.01

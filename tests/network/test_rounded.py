@@ -158,6 +158,6 @@ def test_of_a_large_network_fewer_samples_are_looked_at(monkeypatch):
     plain, _ = rounded_net()
     # Each sample: double reads and gives one number, head as well, in two networks.
     monkeypatch.setattr(room, "MOST_KEPT", 8 * 5)
-    assert few_enough(plain, RAMP, 100) == 5
+    assert few_enough(plain, {"twice", "head"}, RAMP, 100) == 5
     monkeypatch.setattr(room, "MOST_KEPT", 1)
-    assert few_enough(plain, RAMP, 100) == 1
+    assert few_enough(plain, {"twice", "head"}, RAMP, 100) == 1

@@ -45,6 +45,19 @@ class Fill:
     grid: tuple[float, float] | None
     cut: float | None
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Half a step outside the grid: what lies farther is clipped."""
+        return bounds_of(self.grid, self.bits)
+
+
+def bounds_of(grid: tuple[float, float] | None, bits: int) -> tuple[float, float] | None:
+    """The ends of a grid of 2**bits levels, half a step farther out."""
+    if grid is None:
+        return None
+    half = (grid[1] - grid[0]) / (2**bits - 1) / 2
+    return grid[0] - half, grid[1] + half
+
 
 @dataclass(frozen=True)
 class RoundedLayer:
@@ -181,8 +194,7 @@ def signals_seen(network: nn.Module, data: Data, samples: int) -> dict[str, tupl
 def noting(seen: Seen, signal: Signal, side: str) -> Callable[[Any], None]:
     """Adds a signal to what was seen, as the grid of that side looks at it."""
     grid = signal.ends()
-    half = (grid[1] - grid[0]) / (2 ** signal.bits() - 1) / 2 if grid is not None else 0.0
-    bounds = None if grid is None else (grid[0] - half, grid[1] + half)
+    bounds = bounds_of(grid, signal.bits())
     unsigned = side == OUTPUT and grid is not None and grid[0] == 0
 
     def note(values: Any) -> None:

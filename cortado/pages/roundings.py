@@ -150,7 +150,7 @@ def cut_text(cut: float | None) -> str:
 def fill_picture(fill: Fill) -> Markup:
     """A signal above its grid: a line from the least to the largest value, a bar from 1 % to 99 %, red where outside."""
     spoken = f"{fill.side}: seen {span_text(fill.low, fill.high)}"
-    if fill.grid is None or fill.grid[1] <= fill.grid[0]:
+    if fill.grid is None or fill.bounds is None or fill.grid[1] <= fill.grid[0]:
         marks = [tag("text", "no fixed grid", x=LEFT, y=TALL / 2 + 4, class_="axis")]
     else:
         low, high = fill.grid
@@ -160,9 +160,9 @@ def fill_picture(fill: Fill) -> Markup:
             return min(max(LEFT + (RIGHT - LEFT) * (value - low) / (high - low), 1.0), WIDE - 1.0)
 
         marks = grid_marks(fill.bits, LEFT, RIGHT)
-        for begin, end, kind in pieces(fill.low, fill.high, fill.grid):
+        for begin, end, kind in pieces(fill.low, fill.high, fill.bounds):
             marks.append(line(x(begin), x(end), f"reach {kind}".strip()))
-        for begin, end, kind in pieces(fill.first, fill.last, fill.grid):
+        for begin, end, kind in pieces(fill.first, fill.last, fill.bounds):
             marks.append(box(x(begin), x(end), f"most {kind}".strip()))
         marks += arrows(x(fill.low), x(fill.high))
         if low <= 0 <= high:
@@ -171,9 +171,9 @@ def fill_picture(fill: Fill) -> Markup:
     return tag("svg", tag("title", spoken), *marks, viewBox=view, role="img", aria_label=spoken)
 
 
-def pieces(begin: float, end: float, grid: tuple[float, float]) -> list[tuple[float, float, str]]:
-    """A stretch parted at the ends of the grid: what lies outside is "off"."""
-    low, high = grid
+def pieces(begin: float, end: float, bounds: tuple[float, float]) -> list[tuple[float, float, str]]:
+    """A stretch parted at the bounds of a grid: what lies outside is "off"."""
+    low, high = bounds
     parts = [
         (begin, min(end, low), "off"), (max(begin, low), min(end, high), ""), (max(begin, high), end, "off")
     ]  # fmt: skip

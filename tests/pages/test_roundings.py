@@ -16,7 +16,7 @@ Make = Callable[..., Report]
 
 
 def filled(**changes: Any) -> Fill:
-    known = {"side": "input", "bits": 2, "low": -1.0, "first": 0.5, "last": 2.0, "high": 3.5, "grid": (-1.0, 3.0)}
+    known = {"side": "input", "bits": 2, "low": -1.0, "first": 0.5, "last": 2.0, "high": 4.5, "grid": (-1.0, 3.0)}
     return Fill(**(known | {"cut": 0.02} | changes))
 
 
@@ -46,8 +46,10 @@ def test_signal_lies_beside_its_grid_in_proportion() -> None:
     assert [at for at, _ in lines_of(drawn, "level")] == pytest.approx(
         [LEFT + across * 4 / 3, LEFT + across * 8 / 3], abs=0.06
     )
-    assert lines_of(drawn, "reach") == [pytest.approx((LEFT, RIGHT), abs=0.06)]
-    assert lines_of(drawn, "reach off") == [pytest.approx((RIGHT, RIGHT + 0.5 * across), abs=0.06)]
+    # A step is 4/3; half of it beyond the grid values are rounded as others are, farther out they are clipped.
+    bound = RIGHT + across * 2 / 3
+    assert lines_of(drawn, "reach") == [pytest.approx((LEFT, bound), abs=0.06)]
+    assert lines_of(drawn, "reach off") == [pytest.approx((bound, RIGHT + 1.5 * across), abs=0.06)]
     assert lines_of(drawn, "zero")[0][0] == pytest.approx(LEFT + across, abs=0.06)
     (box,) = [node.attrib for node in ElementTree.fromstring(drawn).iter("rect") if node.attrib["class"] == "most"]
     assert float(box["x"]) == pytest.approx(LEFT + 1.5 * across, abs=0.06)
@@ -58,7 +60,9 @@ def test_signal_lies_beside_its_grid_in_proportion() -> None:
 def test_what_reaches_far_beyond_ends_at_the_border_with_an_arrow() -> None:
     drawn = fill_picture(filled(low=-1e30, high=1e30))
     assert drawn.count('class="arrow"') == 2
-    assert lines_of(drawn, "reach off") == [pytest.approx((1.0, LEFT)), pytest.approx((RIGHT, WIDE - 1.0))]
+    half = (RIGHT - LEFT) / 6
+    ends = (1.0, LEFT - half), (RIGHT + half, WIDE - 1.0)
+    assert lines_of(drawn, "reach off") == [pytest.approx(pair, abs=0.06) for pair in ends]
 
 
 def test_grid_that_moves_or_is_a_point_is_not_drawn() -> None:
@@ -97,7 +101,7 @@ def test_section_tells_worst_layers_clipping_and_every_number(report_with: Make)
         "On 32 samples of the choice data",
         "Conv2d, weight 4 bits",
         "Linear, weight 1 bit",
-        "−1 to 3.5",
+        "−1 to 4.5",
         "98 %: 0.5 to 2",
         "−1 to 3",
         "input, 2 bits",

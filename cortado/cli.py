@@ -168,13 +168,18 @@ def profile_command(job: str, timed: bool, batch: int, threads: int) -> None:
 @main.command("explain")
 @click.argument("bundle")
 @click.option("--images", default=32, show_default=True, help="Calibration samples that both networks are compared on.")
+@click.option("--job", help="The job it was made from, where the bundle does not lead to the plain network's weights.")
 @in_words
-def explain_command(bundle: str, images: int) -> None:
+def explain_command(bundle: str, images: int, job: str | None) -> None:
     """At which layers the compressed network of BUNDLE begins to differ from the plain one, layer by layer."""
-    if not Path(bundle).is_dir() or images < 1:
+    folder = Path(bundle)
+    if not folder.is_dir() or images < 1:
         raise BadValue(f"explain: it needs a bundle's folder and 1 image or more, got {bundle} and {images}.")
-    network, task = network_of(bundle)
-    plain = read_job(bundle).plain(task, None, quiet())
+    check_bundle(folder)
+    made = read_job(job or bundle, read_report(folder / "report.json").seed)
+    task = made.make_task()
+    plain = made.plain_again(task, folder)
+    network = load(folder / FILE, plain)
     assert task.calibration is not None
     click.echo(explain(plain, network, task.calibration, images).text())
 

@@ -22,6 +22,7 @@ from cortado.fitting import Fitting
 from cortado.measure import mean_score, scores
 from cortado.method import Method
 from cortado.methods.match import Match
+from cortado.network.rounded import rounded_layers
 from cortado.network.settling import settle
 from cortado.network.view import View, parameter_places, working_copy
 from cortado.progress import Progress, quiet
@@ -148,7 +149,7 @@ class Run:
             stages=tuple(self.rows), lines=lines_of(task, plain_bytes, self.rows[-1].size_bytes, compared, self.limits),
             verdict=compared, layers=layer_rows(network, self.plain), pictures=pictures(network, self.plain),
             warnings=(*self.warnings, *notes_of(self.rows)), recipe=plain_data(self.recipe.as_data()),
-            seed=task.seed, environment=environment(),
+            seed=task.seed, environment=environment(), rounded=rounded_layers(self.plain, network, task.choice),
         )  # fmt: skip
         return with_speed(report, self.plain, network, task, self.speed, self.limits, self.progress)
 

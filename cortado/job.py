@@ -49,12 +49,10 @@ class Job:
 
     def plain(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
         """The trained network: from its weights, from the folder of an earlier run, or trained now (and kept there)."""
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(task.seed)
-            network = self.make()
         # What was trained for this very job is kept; a job that brings its own network always gives that.
-        kept = folder / f"plain_{self.mark(task)}.safetensors" if folder and self.training else None
+        kept = self.kept(task, folder) if folder and self.training else None
         source = self.weights or (kept if kept and kept.exists() else None)
+        network = self.begun(task)
         if source is not None:
             load_weights(network, source)
         elif self.training:
@@ -64,6 +62,32 @@ class Job:
             kept.parent.mkdir(parents=True, exist_ok=True)
             save_file(own_tensors(network), kept)
         return network.eval()
+
+    def plain_again(self, task: Task, folder: Path) -> nn.Module:
+        """The trained network as the run in `folder` had it, never trained anew.  Raises BadNetwork where it is gone."""
+        network = self.begun(task)
+        source = self.weights or (self.kept(task, folder) if self.training else None)
+        if source is not None and not source.exists():
+            told = (
+                "The job brings its weights, and a bundle holds none of them: name the job it was made from, --job job.yaml."
+                if self.weights
+                else "Put the file that compress kept there back, or compress again into that folder; it will not be "
+                "trained now."
+            )
+            raise BadNetwork(f"job: the plain network of {folder} is not at hand: there is no {source}. {told}")
+        if source is not None:
+            load_weights(network, source)
+        return network.eval()
+
+    def begun(self, task: Task) -> nn.Module:
+        """The network as its architecture begins, by the task's seed."""
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(task.seed)
+            return self.make()
+
+    def kept(self, task: Task, folder: Path) -> Path:
+        """Where a run in `folder` keeps what it trained."""
+        return folder / f"plain_{self.mark(task)}.safetensors"
 
     def mark(self, task: Task) -> str:
         """Stands for the job as written and its seed."""
@@ -119,7 +143,7 @@ def read_job(source: str, seed: int | None = None) -> Job:
         return job_of_bundle(Path(source), seed)
     made = call_maker(source, "job")
     if isinstance(made, Job):
-        return made
+        return made if made.text else dataclasses.replace(made, text={"job": source})
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module) and isinstance(made[1], Task):
         network, task = made
         if seed is not None:

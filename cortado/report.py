@@ -13,6 +13,7 @@ import torch
 from cortado.errors import BadFile
 from cortado.file.accounting import LayerRow, Picture
 from cortado.machine import instruction_sets, processor_name
+from cortado.network.rounded import Fill, Rounded, RoundedLayer
 from cortado.units import size_text
 
 
@@ -168,6 +169,8 @@ class Report:
     clocks: tuple[Clock, ...] = ()
     multiply_adds: tuple[float | None, float | None] = (None, None)
     """Of the plain and of the compressed network, for one sample; what they predict is not what is measured."""
+    rounded: Rounded | None = None
+    """On the choice data, how signals fill their grids and where error enters; None where nothing is rounded."""
 
     @property
     def size_bytes(self) -> int:
@@ -210,6 +213,7 @@ def read_report(path: str | Path) -> Report:
             "exports": tuple(export_row(row) for row in data.pop("exports", ())),
             "clocks": tuple(clock_of(row) for row in data.pop("clocks", ())),
             "multiply_adds": tuple(data.pop("multiply_adds", (None, None))),
+            "rounded": rounded_of(data.pop("rounded", None)),
         }
         return Report(**data, **rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -225,6 +229,19 @@ def clock_of(data: dict[str, Any]) -> Clock:
         }
         times.append(Time(**values))
     return Clock(**{**data, "times": tuple(times), "again": Ratio(**data["again"])})
+
+
+def rounded_of(data: dict[str, Any] | None) -> Rounded | None:
+    """What rounding does, from its JSON data."""
+    if data is None:
+        return None
+    layers = []
+    for row in data["layers"]:
+        fills = [
+            Fill(**{**fill, "grid": None if fill["grid"] is None else tuple(fill["grid"])}) for fill in row["signals"]
+        ]
+        layers.append(RoundedLayer(**{**row, "signals": tuple(fills)}))
+    return Rounded(**{**data, "layers": tuple(layers)})
 
 
 def paired_interval(plain: torch.Tensor, compressed: torch.Tensor, scale: float) -> Compared:

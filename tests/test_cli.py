@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from cortado.cli import main
 from cortado.file.artifact import load
-from cortado.job import Job
+from cortado.job import Job, read_job
 from cortado.methods.tune import Tune
+from cortado.network.explaining import explain
 from tests.laws.tiny_nets import BY_NAME
 
+RECIPE = ("--recipe", "quantize/weights bits=3", "--limit", "size <= 1 MB")
 NOWHERE = "/proc/nothing"
 """The system lets nobody write there, not even root."""
 JOB = """
@@ -135,6 +137,96 @@ def test_profile_counts_the_weights_that_a_job_brings_and_never_trains(here, mon
         assert done.exit_code == 0 and done.exception is None, done.output
 
 
+def trained_elsewhere(self, view, task):
+    pytest.fail("trained")
+
+
+@pytest.fixture
+def compressed(here):
+    """A folder with the bundle `out` of a job that trains its network first."""
+    (here / "job.yaml").write_text((here / "job.yaml").read_text() + "train: {epochs: 1, rate: 0.01}\n")
+    done = cortado("compress", "job.yaml", *RECIPE, "--out", "out", "--seed", "4")
+    assert done.exit_code == 0, done.output
+    return here
+
+
+def test_explain_shows_what_the_networks_of_the_bundle_differ_by(here):
+    assert cortado("compress", "tiny_job:make", *RECIPE, "--out", "out").exit_code == 0
+    done = cortado("explain", "out", "--images", 8)
+    assert done.exit_code == 0, done.output
+    plain, task = BY_NAME["mlp"].make(), BY_NAME["mlp"].task()
+    found = explain(plain, load(here / "out/net.cortado", BY_NAME["mlp"].maker), task.calibration, 8)
+    assert done.output == found.text() + "\n" and found.output > 0.01
+    assert "quantized" in done.output and "Most of the error enters at " in done.output
+
+
+def test_explain_takes_the_network_that_compress_trained_and_never_trains(compressed, monkeypatch):
+    monkeypatch.setattr(Tune, "apply", trained_elsewhere)
+    shown = cortado("explain", "out")
+    assert shown.exit_code == 0, shown.output
+    (kept,) = (compressed / "out").glob("plain_*.safetensors")
+    away = kept.rename(compressed / "away.safetensors")
+    lost = cortado("explain", "out")
+    assert lost.exit_code == 1 and isinstance(lost.exception, SystemExit), lost.output
+    assert f"there is no out/{kept.name}" in lost.output and "compress again into that folder" in lost.output
+    assert lost.output.count("\n") == 1
+    away.rename(kept)
+    assert cortado("explain", "out", "--job", "job.yaml").output == shown.output
+
+
+def test_plain_again_is_the_network_that_was_compressed(compressed):
+    (kept,) = (compressed / "out").glob("plain_*.safetensors")
+    job = read_job(str(compressed / "out"), 4)
+    first, again = job.plain(job.make_task(), compressed / "out"), job.plain_again(job.make_task(), compressed / "out")
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in first.state_dict().items())
+    assert not torch.equal(job.begun(job.make_task())[0].weight, again[0].weight)
+
+
+def test_explain_of_a_job_that_brings_weights_asks_for_the_job(here):
+    state = {key: value * 2 for key, value in BY_NAME["mlp"].make().state_dict().items()}
+    save_file(state, here / "net.safetensors")
+    (here / "job.yaml").write_text((here / "job.yaml").read_text() + "weights: net.safetensors\n")
+    assert cortado("compress", "job.yaml", *RECIPE, "--out", "out").exit_code == 0
+    done = cortado("explain", "out")
+    assert done.exit_code == 1 and "--job job.yaml" in done.output and done.output.count("\n") == 1
+    done = cortado("explain", "out", "--job", "job.yaml")
+    assert done.exit_code == 0 and "The outputs differ by " in done.output, done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["explain", "nowhere"], "needs a bundle's folder"),
+        (["explain", "job.yaml"], "needs a bundle's folder"),
+        (["explain", "."], "no checksums.txt"),
+        (["explain", "out", "--images", "0"], "1 image or more"),
+        (["explain", "out", "--job", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+    ],
+)
+def test_explain_errors_are_a_sentence_and_exit_status_one(here, words, says):
+    if words[1] == "out":
+        assert cortado("compress", "job.yaml", *RECIPE, "--out", "out").exit_code == 0
+    done = cortado(*words)
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.output
+    assert says in done.output and done.output.count("\n") == 1
+
+
+def test_explain_of_a_bundle_that_was_altered_is_refused(compressed):
+    (compressed / "out/net.cortado").write_bytes(b"altered")
+    done = cortado("explain", "out")
+    assert done.exit_code == 1 and "was altered" in done.output
+
+
+def test_bundle_of_a_maker_of_a_job_leads_back_to_it(here):
+    (here / "tiny_job.py").write_text(
+        (here / "tiny_job.py").read_text()
+        + "from cortado.job import Job\ndef job():\n    return Job(network, task, training={'epochs': 1})\n"
+    )
+    assert cortado("compress", "tiny_job:job", *RECIPE, "--out", "out").exit_code == 0
+    done = cortado("explain", "out")
+    assert done.exit_code == 0, done.output
+
+
 def test_resume_goes_on_and_ends_alike(here):
     first = cortado("compress", "job.yaml", "--out", "out")
     body = (here / "out/net.cortado").read_bytes()
@@ -173,5 +265,6 @@ def test_unpack_leaves_no_half_file(here):
 def test_help_names_every_command():
     shown = cortado("--help").output
     assert all(
-        word in shown for word in ("compress", "export", "bench", "profile", "split", "inspect", "unpack", "report")
+        word in shown
+        for word in ("compress", "export", "bench", "profile", "explain", "split", "inspect", "unpack", "report")
     )

@@ -20,6 +20,7 @@ from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.methods.release import Release
 from cortado.methods.repeat import Repeat
 from cortado.methods.tune import Tune
+from cortado.network.rounded import rounded_layers
 from cortado.report import Report, paired_interval, read_report
 from cortado.task import Score, Task
 from tests.laws.tiny_nets import BY_NAME
@@ -68,6 +69,13 @@ def test_report_comes_back_from_json(result, tmp_path):
     (tmp_path / "report.json").write_text(report.as_json())
     again = read_report(tmp_path / "report.json")
     assert isinstance(again, Report) and again.as_json() == report.as_json()
+
+
+def test_report_tells_what_rounding_does_on_the_choice_data_where_something_is_rounded():
+    small, report = compress(NET.make(), NET.task(), "quantize/weights bits=4 | quantize/signals bits=4")
+    assert report.rounded == rounded_layers(NET.make(), small, NET.task().choice)
+    assert any(layer.signals for layer in report.rounded.layers) and report.rounded.output > 0
+    assert compress(NET.make(), NET.task(), "prune/weights keep=0.5")[1].rounded is None
 
 
 def test_limits_missed_are_said_to_be_missed():

@@ -1,6 +1,6 @@
 """Explaining: at which layers a changed network begins to differ from the plain one, number by number."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,12 @@ from cortado.forms.hold import form_of, held_names
 from cortado.measure import outputs_of
 from cortado.network.trace import device_of, moved
 from cortado.signals.affine import Affine
-from cortado.signals.signal import OUTPUT, SIDES, signal_at
+from cortado.signals.signal import INPUT, OUTPUT, SIDES, signal_at, sites
 from cortado.task import Data
 
 WORST = 5
+LEFT = 0.25
+"""What scaling a channel may leave of the squared error where its scale is said to be another one."""
 
 
 @dataclass(frozen=True)
@@ -64,89 +66,166 @@ def share(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.3g} %"
 
 
-def explain(plain: nn.Module, network: nn.Module, data: Data, images: int = 32) -> Explained:
-    """Compare both networks at every layer on up to `images` samples, in one batch.
+def explain(
+    plain: nn.Module, network: nn.Module, data: Data, images: int = 32, paths: Collection[str] | None = None
+) -> Explained:
+    """Compare both networks at every layer, or at those of `paths`, on up to `images` samples, in one batch.
 
-    A layer's own error is that of its output when it reads what the plain network's layer read; where it was cut, or
-    reads something else than one tensor, it is unknown. Behind layers that were equalized each channel is compared on
-    its own scale, and where an unsigned rounding does the work of the ReLU behind it, what is above zero.
+    A layer's own error is that of its output when it reads what the plain network's layer read; where it was cut, reads
+    something else than one tensor, or cannot be run by itself, it is unknown. Layers with others inside count only by
+    the rounding of their own input or output, the larger. Only the first call of a layer counts. Behind layers that
+    were equalized each channel is compared on its own scale, and where an unsigned rounding does the work of the ReLU
+    behind it, what is above zero.
     """
     inputs = next(data.batches(min(images, len(data))))[0]
-    wanted = listened(plain, inputs)
-    found = listened(network, inputs)
-    layers = []
-    for path, layer in own_modules(network).items():
-        if path not in wanted.calls or path not in found.calls:
+    chosen = places_of(network) if paths is None else paths
+    wanted, found = listened(plain, inputs, chosen), listened(network, inputs, chosen)
+    modules, layers = own_modules(network), []
+    for path, call in found.calls.items():
+        if path not in wanted.calls:
             continue
-        given, out = wanted.calls[path]
-        read, made = found.calls[path]
-        signal = signal_at(layer, OUTPUT)
-        if isinstance(signal, Affine) and not int(signal.zero) and isinstance(out, Tensor):
-            out = out.clamp(min=0)
-        own = own_error(layer, given, read, out)
-        layers.append(LayerError(path, type(layer).__name__, held_as(layer), own, apart_by_channel(made, out)))
+        layer, there = modules[path], wanted.calls[path]
+        out = above_zero(layer, there.made)
+        own = own_error(layer, there.given, call.given, out) if leaf(layer) else roundings_error(layer, call, there)
+        layers.append(LayerError(path, type(layer).__name__, held_as(layer), own, apart_by_channel(call.made, out)))
     return Explained(tuple(layers), apart(found.output, wanted.output))
+
+
+def leaf(layer: nn.Module) -> bool:
+    """Whether there is no other layer inside."""
+    return len(own_modules(layer)) == 1
+
+
+def places_of(network: nn.Module) -> set[str]:
+    """The paths of the layers that have no others inside, and of those whose input or output is rounded."""
+    return {path for path, layer in own_modules(network).items() if leaf(layer)} | {path for path, _ in sites(network)}
+
+
+def above_zero(layer: nn.Module, wanted: Any) -> Any:
+    """What an unsigned rounding of the layer's output lets through."""
+    signal = signal_at(layer, OUTPUT)
+    unsigned = isinstance(signal, Affine) and not int(signal.zero)
+    return wanted.clamp(min=0) if unsigned and isinstance(wanted, Tensor) else wanted
+
+
+@dataclass
+class Call:
+    """What a layer read before any rounding of its own, None where that is not by place alone; what it gave before the
+    rounding of its output, and after it."""
+
+    given: tuple[Any, ...] | None
+    raw: Any = None
+    made: Any = None
 
 
 @dataclass
 class Listened:
-    """What went in and came out at the first call of each layer, and the network's output."""
+    """The first call of each layer, in running order, and the network's output."""
 
-    calls: dict[str, tuple[Any, Any]]
+    calls: dict[str, Call]
     output: Any = None
 
 
-def listened(network: nn.Module, inputs: Any) -> Listened:
-    """Run a network once and keep what its layers read, before any rounding of theirs, and gave."""
-    calls: dict[str, tuple[Any, Any]] = {}
-    given: dict[str, Any] = {}
+def copied(value: Any) -> Any:
+    """A tensor, the first one of several, as it is now: what comes after it may work in place."""
+    value = value[0] if isinstance(value, (tuple, list)) and value else value
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> Listened:
+    """Run a network once and keep what the layers at `paths` read and gave."""
+    begun: dict[str, Call] = {}
+    calls: dict[str, Call] = {}
 
     def before(path: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-            given.setdefault(path, arguments)
+        def hook(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            if path not in begun:
+                begun[path] = Call(None if named else tuple(copied(value) for value in given))
+
+        return hook
+
+    def unrounded(path: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            if path not in calls:
+                begun[path].raw = copied(output)
 
         return hook
 
     def after(path: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-            calls.setdefault(path, (given[path], output))
+        def hook(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            if path not in calls:
+                calls[path] = begun[path]
+                calls[path].made = copied(output)
 
         return hook
 
     hooks: list[Any] = []
     for path, module in own_modules(network).items():
-        if len(own_modules(module)) == 1:
-            hooks.append(module.register_forward_pre_hook(before(path)))
+        if path in paths:
+            hooks.append(module.register_forward_pre_hook(before(path), with_kwargs=True, prepend=True))
+            if signal_at(module, OUTPUT) is not None and not leaf(module):
+                hooks.append(module.register_forward_hook(unrounded(path), prepend=True))
             hooks.append(module.register_forward_hook(after(path)))
     try:
         with evaluating(network):
-            output = outputs_of(network, moved(inputs, device_of(network)))
+            output = copied(outputs_of(network, moved(inputs, device_of(network))))
     finally:
         for hook in hooks:
             hook.remove()
     return Listened(calls, output)
 
 
-def own_error(layer: nn.Module, given: tuple[Any, ...], read: tuple[Any, ...], wanted: Any) -> float | None:
+def own_error(
+    layer: nn.Module, given: tuple[Any, ...] | None, read: tuple[Any, ...] | None, wanted: Any
+) -> float | None:
     """What the layer makes of the plain network's signal, on the scales in which it reads it, against the plain layer."""
-    if len(given) != 1 or len(read) != 1 or not isinstance(given[0], Tensor) or not isinstance(read[0], Tensor):
+    if not given or not read or len(given) != 1 or len(read) != 1:
         return None
-    if read[0].shape != given[0].shape:
+    if not isinstance(given[0], Tensor) or not isinstance(read[0], Tensor) or read[0].shape != given[0].shape:
         return None
-    with evaluating(layer):
-        return apart_by_channel(layer(given[0] * scales(read[0], given[0])), wanted)
+    try:
+        with evaluating(layer):
+            made = layer(given[0] * scales(read[0], given[0]) if given[0].is_floating_point() else given[0])
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
+        return None  # A user's layer may count on what others have done before it: unknown.
+    return apart_by_channel(copied(made), wanted)
+
+
+def roundings_error(layer: nn.Module, found: Call, wanted: Call) -> float | None:
+    """What the roundings of a layer's input and output make of the plain network's signals; the larger of both."""
+    first, plain_first = (call.given[0] if call.given else None for call in (found, wanted))
+    errors = (
+        rounding_error(layer, INPUT, first, plain_first),
+        rounding_error(layer, OUTPUT, found.raw, above_zero(layer, wanted.made)),
+    )
+    return max((error for error in errors if error is not None), default=None)
+
+
+def rounding_error(layer: nn.Module, side: str, found: Any, wanted: Any) -> float | None:
+    """What one rounding makes of the plain network's signal, on the scales in which it finds it."""
+    signal = signal_at(layer, side)
+    if signal is None or not isinstance(found, Tensor) or not isinstance(wanted, Tensor):
+        return None
+    if found.shape != wanted.shape or not wanted.is_floating_point():
+        return None
+    with torch.no_grad():
+        return apart_by_channel(signal(wanted * scales(found, wanted)), wanted)
 
 
 def scales(found: Tensor, wanted: Tensor) -> Tensor:
-    """For each channel the factor that brings `wanted` closest to `found`, if the signal is that of equalized layers.
+    """For each channel the factor by which `wanted` is nearest to `found`, where scaling takes most of the difference away.
 
-    It is taken for one where a channel is more than twice or less than half of what it was; else all factors are 1.
+    That is where less than a quarter of a channel's squared error is left, and of the whole signal's, since few values
+    may well fit by chance: so it is behind layers that were equalized. Any other factor is 1.
     """
     axes = [axis for axis in range(found.dim()) if axis != (1 if found.dim() > 3 else found.dim() - 1)]
     size = wanted.square().sum(axes, keepdim=True)
     factors = (found * wanted).sum(axes, keepdim=True) / size.clamp(min=1e-30)
     factors = torch.where((size > 0) & (factors > 0), factors, torch.ones_like(factors))
-    return factors if bool(((factors > 2) | (factors < 0.5)).any()) else torch.ones_like(factors)
+    before = (found - wanted).square().sum(axes, keepdim=True)
+    after = (found - factors * wanted).square().sum(axes, keepdim=True)
+    taken = (after < LEFT * before) & (after.sum() < LEFT * before.sum())
+    return torch.where(taken, factors, torch.ones_like(factors))
 
 
 def apart_by_channel(found: Any, wanted: Any) -> float | None:
@@ -156,18 +235,21 @@ def apart_by_channel(found: Any, wanted: Any) -> float | None:
         or not isinstance(wanted, Tensor)
         or found.shape != wanted.shape
         or not wanted.dim()
+        or not wanted.is_floating_point()
     ):
         return None
     return apart(found / scales(found, wanted), wanted)
 
 
 def apart(found: Any, wanted: Any) -> float | None:
-    """The root mean square of the difference over that of what was wanted; None for other shapes and no tensors."""
+    """The root mean square of the difference over that of what was wanted; None for other shapes, no tensors, no numbers."""
     if not isinstance(found, Tensor) or not isinstance(wanted, Tensor) or found.shape != wanted.shape:
         return None
     size = wanted.double().square().mean().sqrt()
     far = (found.double() - wanted.double()).square().mean().sqrt()
-    return float(far / size) if size > 0 else (0.0 if far == 0 else None)
+    if size > 0:
+        return float(far / size) if bool(torch.isfinite(far / size)) else None
+    return 0.0 if far == 0 else None
 
 
 def held_as(layer: nn.Module) -> str:

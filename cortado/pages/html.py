@@ -10,6 +10,7 @@ from cortado.pages import words
 from cortado.pages.charts import COLOURS, histogram, score_chart, stacked
 from cortado.pages.clocks import clocks_section
 from cortado.pages.markup import Markup, join, tag
+from cortado.pages.roundings import roundings_section
 from cortado.pages.tables import facts, layer_table, stage_table, verdict_table
 from cortado.pages.totals import deep_compression_bytes, split, total_row
 from cortado.report import Report
@@ -39,6 +40,7 @@ def report_html(report: Report) -> str:
         section("Plain and compressed", verdict_table(report)),
         clocks_section(report),
         section("Stage by stage", stage_table(report), chart(report)),
+        roundings_section(report.rounded),
         section("Where the bytes go", byte_bars(report)),
         section("Layer by layer", layer_table(report), layer_notes(report)),
         distributions(report),

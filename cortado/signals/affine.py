@@ -104,5 +104,10 @@ class Affine(Signal):
     def bits(self) -> int:
         return self.width
 
+    def ends(self) -> tuple[float, float]:
+        zero, step = int(self.zero), float(self.size.detach())
+        # Zero codes below zero are zero, not minus zero.
+        return (-zero * step if zero else 0.0), (self.top - zero) * step
+
     def extra_repr(self) -> str:
         return f"bits={self.width}, zero={int(self.zero)}"

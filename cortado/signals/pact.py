@@ -53,5 +53,8 @@ class Pact(Signal):
     def bits(self) -> int:
         return self.width
 
+    def ends(self) -> tuple[float, float]:
+        return 0.0, float(self.end.detach().clamp(min=SMALLEST))
+
     def extra_repr(self) -> str:
         return f"bits={self.width}"

@@ -64,5 +64,8 @@ class Sign(Signal):
     def bits(self) -> int:
         return self.terms
 
+    def ends(self) -> tuple[float, float] | None:
+        return None if self.scaled else (-1.0, 1.0)
+
     def extra_repr(self) -> str:
         return f"scaled={self.scaled}, smooth={self.smooth}, terms={self.terms}"

@@ -46,6 +46,10 @@ class Signal(Fitting):
     def bits(self) -> int:
         """Bits of one value that passes."""
 
+    def ends(self) -> tuple[float, float] | None:
+        """The lowest and the highest value that can pass; None where that changes with the sample, or has no end."""
+        return None
+
     def settle(self) -> "Signal | None":
         """This rounding as it is kept, after training; None where nothing is left of it."""
         return self

@@ -52,5 +52,8 @@ class Unit(Signal):
     def bits(self) -> int:
         return self.width
 
+    def ends(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
     def extra_repr(self) -> str:
         return f"bits={self.width}, gradients={self.gradients}"

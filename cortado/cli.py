@@ -1,4 +1,4 @@
-"""The command line: compress, export, bench, profile, explain, split, inspect, unpack, report."""
+"""The command line: compress, plan, export, bench, profile, explain, split, inspect, unpack, report."""
 
 import sys
 from collections.abc import Callable
@@ -25,6 +25,8 @@ from cortado.network.profile import profile as profile_network
 from cortado.pages.clocks import exported_text
 from cortado.pages.html import report_html
 from cortado.pages.terminal import report_text
+from cortado.planner.forecast import forecast
+from cortado.planner.outlook import Outlook
 from cortado.progress import Terminal, quiet
 from cortado.recipe import read as read_recipe
 from cortado.report import read_report
@@ -109,6 +111,23 @@ def compress_command(
     click.echo(report_text(report))
     click.echo(f"\nbundle: {folder}\nreport: {folder / 'report.html'}")
     sys.exit(0 if report.met else GOAL_MISSED)
+
+
+@main.command("plan")
+@click.argument("job")
+@click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
+@click.option("--seed", type=int, help="Seed of the task.")
+@in_words
+def plan_command(job: str, limits: tuple[str, ...], seed: int | None) -> None:
+    """Before any training: what files of several sizes will cost JOB, whether limits look reachable, and what can help."""
+    made = read_job(job, seed)
+    wanted = read_limits(limits or made.limits)
+    progress = Terminal() if sys.stderr.isatty() else quiet()
+    task = made.make_task()
+    plain = made.plain(task, None, progress)
+    size = sum(value.numel() * value.element_size() for value in plain.state_dict().values())
+    found = forecast(plain, plain, task, progress=progress)
+    click.echo(Outlook(found, size, task.score.name, task.score.unit, wanted).text())
 
 
 @main.command("export")

@@ -1,0 +1,200 @@
+"""Forecast: what a plan of any size will cost, from a few plans that were measured."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cortado.evaluating import evaluating
+from cortado.file.accounting import layer_rows
+from cortado.file.artifact import encode
+from cortado.measure import mean_score, outputs_of
+from cortado.methods.match import Match
+from cortado.network.trace import tensors_in
+from cortado.network.view import View
+from cortado.planner.candidates import WAYS, Choices, candidates_of
+from cortado.planner.currency import prices
+from cortado.planner.plan import Plan, plan_for
+from cortado.progress import Progress, quiet
+from cortado.task import Data, Task, to_device
+
+CHOICE_SAMPLES = 1_000
+SHARES = (0.75, 0.45, 0.25)
+"""Where plans are measured: shares of the way, in logarithms, from the largest mix's bytes down to the smallest's."""
+SPREAD = 1.35
+"""The factor by which a prediction between measured plans misses at one standard deviation, at least: as found on two ResNets."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A plan as it was found: `kl` in nats and `score` on choice data, `size_bytes` of the whole file."""
+
+    plan: Plan
+    kl: float
+    score: float
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is expected of a file of so many bytes; each with its low and high end at about one standard deviation."""
+
+    size_bytes: float
+    plan: Plan
+    kl: tuple[float, float, float]
+    lost: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Choices for each weight, bytes of all else in the file, and what measured plans taught.
+
+    `score` is the plain network's on choice data; `sign` is 1 where a higher score is better, else -1.
+    """
+
+    choices: tuple[Choices, ...]
+    rest_bytes: int
+    score: float
+    sign: int
+    measured: tuple[Measured, ...] = ()
+
+    @property
+    def ratios(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the measured plans: logarithms of the sum of damages, rising, and of measured KL over it."""
+        usable = [(one.plan.damage, one.kl) for one in self.measured if one.kl > 0 and one.plan.damage > 0]
+        damages, nats = np.array(sorted(usable), dtype=np.float64).reshape(-1, 2).T
+        return np.log(damages), np.log(nats / damages)
+
+    @property
+    def constant(self) -> float:
+        """Measured KL over the sum of damages, the geometric mean over the measured plans; 1 before any."""
+        _, ratios = self.ratios
+        return float(np.exp(ratios.mean())) if len(ratios) else 1.0
+
+    @property
+    def spread(self) -> float:
+        """The factor by which a prediction misses, at one standard deviation."""
+        _, ratios = self.ratios
+        return SPREAD if len(ratios) < 3 else max(SPREAD, float(np.exp(ratios.std(ddof=1) / 2)))
+
+    def kl(self, damage: float) -> float:
+        """Nats that a sum of damages stands for: corrected as at the measured plans on either side."""
+        damages, ratios = self.ratios
+        if not len(ratios) or damage <= 0:
+            return damage
+        return damage * float(np.exp(np.interp(math.log(damage), damages, ratios)))
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the smallest and of the largest file that is still another than the plain one's."""
+        least = sum(one.candidates[-1].size_bytes for one in self.choices)
+        most = sum(
+            max((c.size_bytes for c in one.candidates if c.way), default=one.plain_bytes) for one in self.choices
+        )
+        return least + self.rest_bytes, most + self.rest_bytes
+
+    def plan(self, size_bytes: float) -> Plan | None:
+        """The plan of least damage whose file has at most so many bytes; None where none has."""
+        return plan_for(self.choices, size_bytes - self.rest_bytes)
+
+    def expected(self, size_bytes: float) -> Expected | None:
+        """What a file of so many bytes will cost; None where no plan is as small."""
+        plan = self.plan(size_bytes)
+        if plan is None:
+            return None
+        kl = self.kl(plan.damage)
+        ends = (kl, kl / self.spread, kl * self.spread)
+        return Expected(
+            plan.size_bytes + self.rest_bytes, plan, ends, (self.lost(ends[0]), self.lost(ends[1]), self.lost(ends[2]))
+        )
+
+    def lost(self, kl: float) -> float:
+        """Points of the score that so many nats cost: between measured plans in a straight line, beyond them along the last."""
+        points = sorted((one.kl, max(0.0, self.sign * (self.score - one.score))) for one in self.measured)
+        if not points:
+            return math.nan
+        nats, lost = (np.maximum.accumulate([0.0, *column]) for column in zip(*points, strict=True))
+        if kl <= nats[-1]:
+            return float(np.interp(kl, nats, lost))
+        return float(lost[-1] * kl / nats[-1])
+
+    def with_measured(self, *more: Measured) -> "Forecast":
+        return Forecast(self.choices, self.rest_bytes, self.score, self.sign, (*self.measured, *more))
+
+
+def forecast(
+    network: nn.Module,
+    plain: nn.Module,
+    task: Task,
+    ways: Sequence[str] = WAYS,
+    shares: Sequence[float] = SHARES,
+    progress: Progress | None = None,
+) -> Forecast:
+    """Prices, candidates and a few measured plans of `network`, which was made from `plain`.
+
+    Looks at calibration data, and at choice data to measure; never at the verdict's.
+    """
+    shown = progress or quiet()
+    view = View(copy.deepcopy(network), plain, task.example, shown)
+    weights = [weight for weight in view.weights() if len(weight.shape) > 1]
+    choices = candidates_of(network, plain, task, prices(view, weights, task), ways, shown)
+    priced = {one.path for one in choices}
+    # What is left of the file without these records: biases, norms, the head.
+    made = copy.deepcopy(network)
+    held = sum(row.size_bytes for row in layer_rows(made, plain) if row.path in priced)
+    rest = len(encode(made, plain)) - held
+    sign = 1 if task.score.higher_is_better else -1
+    found = Forecast(choices, rest, mean_score(plain, chosen(task), task.score), sign)
+    least, most = found.sizes
+    with shown.bar("measured plans", len(shares)) as bar:
+        for share in shares:
+            plan = found.plan(math.exp(share * math.log(most) + (1 - share) * math.log(least)))
+            if plan is not None and plan.damage > 0:
+                found = found.with_measured(measured(plan, network, plain, task))
+            bar.advance()
+    return found
+
+
+def chosen(task: Task) -> Data:
+    """The choice data, as many as one looks at for a plan."""
+    return task.choice.first(min(CHOICE_SAMPLES, len(task.choice)))
+
+
+def planned(plan: Plan, network: nn.Module, plain: nn.Module, task: Task) -> nn.Module:
+    """A copy of `network` with its weights held as planned, and its moments matched to what it had."""
+    made = copy.deepcopy(network)
+    for stage in plan.recipe().stages:
+        stage.apply(View(made, plain, task.example), task)
+    Match().apply(View(made, plain, task.example, reference=network), task)
+    return made
+
+
+def measured(plan: Plan, network: nn.Module, plain: nn.Module, task: Task) -> Measured:
+    """The plan, carried out and measured on choice data."""
+    made = planned(plan, network, plain, task)
+    data = chosen(task)
+    score = mean_score(made, data, task.score, plain)
+    return Measured(plan, divergence(plain, made, data), score, len(encode(made, plain)))
+
+
+def divergence(plain: nn.Module, network: nn.Module, data: Data) -> float:
+    """Mean KL of the answers from the plain network's, in nats a sample; of single numbers half the squared error."""
+    total, device = 0.0, next((p.device for p in network.parameters()), torch.device("cpu"))
+    with evaluating(plain), evaluating(network):
+        for inputs, _ in data.batches(100):
+            given = to_device(inputs, device)
+            wanted, found = (tensors_in(outputs_of(one, given))[0].double() for one in (plain, network))
+            total += float(distance(wanted, found).sum())
+    return total / len(data)
+
+
+def distance(wanted: Tensor, found: Tensor) -> Tensor:
+    """KL of each sample, or half its squared error where an answer is one number; summed over all positions of it."""
+    if wanted.dim() < 2 or wanted.shape[1] == 1:
+        return 0.5 * (found - wanted).square().reshape(len(wanted), -1).sum(1)
+    one, other = wanted.log_softmax(1), found.log_softmax(1)
+    return (one.exp() * (one - other)).reshape(len(wanted), -1).sum(1)

@@ -26,6 +26,7 @@ from cortado.pages.clocks import exported_text
 from cortado.pages.html import report_html
 from cortado.pages.terminal import report_text
 from cortado.planner.forecast import forecast
+from cortado.planner.goal import MINIMISE, reach
 from cortado.planner.outlook import Outlook
 from cortado.progress import Terminal, quiet
 from cortado.recipe import read as read_recipe
@@ -81,33 +82,45 @@ def main() -> None:
 @click.option("--seed", type=int, help="Seed of the task.")
 @click.option("--time", "runtimes", multiple=True, help="Export to this runtime, score and time it; may be repeated.")
 @click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --time.")
+@click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Without a recipe.")
+@click.option("--budget", help="'30 min': without a recipe, or in its place; trials begin as long as it lasts.")
 @threads_option
 @in_words
 def compress_command(
     job: str, recipe: str | None, limits: tuple[str, ...], out: str, resume: bool, seed: int | None,
-    runtimes: tuple[str, ...], batches: tuple[int, ...], threads: int,
+    runtimes: tuple[str, ...], batches: tuple[int, ...], minimise: str, budget: str | None, threads: int,
 ) -> None:  # fmt: skip
-    """Compress JOB by a recipe; writes a bundle with the file and its proof.  Exit status 3: a limit was missed."""
+    """Compress JOB by a recipe, or, without one, by what the planner finds for the limits; writes a bundle with its proof.
+
+    Exit status 3: a limit was missed.
+    """
     made = read_job(job, seed)
-    chosen = made.recipe if recipe is None else recipe
-    if chosen is None:
-        raise BadRecipe("compress: neither the job nor --recipe says how. Try --recipe 'quantize/weights bits=8'.")
-    chosen = read_recipe(chosen)
-    speed_wanted(runtimes, read_limits(limits or made.limits), batches, threads)
+    chosen = made.recipe if recipe is None and budget is None else recipe
+    wanted = limits or made.limits
+    if chosen is None and not wanted:
+        raise BadRecipe(
+            "compress: nothing says how: no recipe and no limits. Try --limit 'score >= -0.5 %', or "
+            "--recipe 'quantize/weights bits=8'."
+        )
+    chosen = None if chosen is None else read_recipe(chosen)
+    speed_wanted(runtimes, read_limits(wanted), batches, threads)
     check_writable(Path(out), "compress")
     progress = Terminal() if sys.stderr.isatty() else quiet()
+    told: dict[str, Any] = {"runtimes": runtimes, "batches": batches, "threads": threads, "progress": progress}
     try:
         task = made.make_task()
         plain = made.plain(task, Path(out), progress)
-        small, report = compress(
-            plain, task, chosen, limits=limits or made.limits, folder=out, resume=resume, progress=progress,
-            runtimes=runtimes, batches=batches, threads=threads,
-        )  # fmt: skip
+        if chosen is not None:
+            small, report = compress(plain, task, chosen, limits=wanted, folder=out, resume=resume, **told)
+        else:
+            found = reach(
+                plain, task, wanted, minimise=minimise, budget=budget or "30 min", folder=out, resume=resume, **told
+            )
+            small, report = found.network, found.report
+            click.echo(found.text() + "\n")
         folder = write_bundle(out, small, plain, report, made.text)
     except KeyboardInterrupt:
-        raise Stopped(
-            "compress: interrupted before the first stage was finished; nothing is lost. Start it again."
-        ) from None
+        raise Stopped("compress: interrupted; finished stages and trials are kept. --resume goes on.") from None
     click.echo(report_text(report))
     click.echo(f"\nbundle: {folder}\nreport: {folder / 'report.html'}")
     sys.exit(0 if report.met else GOAL_MISSED)

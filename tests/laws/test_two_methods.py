@@ -20,8 +20,6 @@ IDLE = {
     "release",
     "settle",
     "quantize/equalize",
-    "quantize/second_order",
-    "quantize/adaround",
 }
 """May find nothing to do beside another method; then they must say just that."""
 

@@ -170,8 +170,8 @@ def products(method: Method, view: View) -> tuple[list[tuple[str, Weight]], list
             left.append(weight.path)
     if not found:
         raise NothingChanged(
-            f"{method.name()}: no linear layer or convolution that is not in low rank is called among those that "
-            f" where takes ({method.where}). Name some, or take quantize/weights."
+            f"{method.name()}: no linear layer or convolution that is not in low rank is called among those "
+            f"that where takes ({method.where}). Name some, or take quantize/weights."
         )
     return list(found.items()), left
 

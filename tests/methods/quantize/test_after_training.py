@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.errors import BadTask, BadValue, NothingChanged
+from cortado.errors import BadTask, NothingChanged
 from cortado.file.artifact import decode, encode
 from cortado.forms.dense import Dense
 from cortado.forms.hold import hold
@@ -16,15 +16,12 @@ from cortado.forms.masked import Masked
 from cortado.forms.quantized import Quantized
 from cortado.methods.quantize.adaround import QuantizeAdaround
 from cortado.methods.quantize.equalize import QuantizeEqualize
-from cortado.methods.quantize.ladder import STEPS, QuantizeLadder
 from cortado.methods.quantize.layerwise import Grid, shares
 from cortado.methods.quantize.second_order import QuantizeSecondOrder, Turn, surgeon
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.imagined import imagined
 from cortado.network.view import View
-from cortado.signals.signal import sites
 from cortado.task import Data, Task
-from tests.laws.tiny_nets import BY_NAME
 
 
 def correlated(samples=400, inputs=12, seed=0):
@@ -238,40 +235,3 @@ def test_imagined_samples_meet_the_moments_of_the_norms():
 def test_samples_cannot_be_imagined_for_whole_numbers():
     with pytest.raises(BadTask, match="Give calibration data"):
         imagined(nn.Embedding(3, 2), torch.zeros(1, 3, dtype=torch.long), 8, 1, 0)
-
-
-def climbed(net="residual", **knobs):
-    made = BY_NAME[net]
-    network, plain, task = made.make(), made.make(), made.task()
-    view = View(network, plain, made.example, reference=plain)
-    QuantizeLadder(**({"images": 32} | knobs)).apply(view, task)
-    return network, plain, view, task
-
-
-def test_ladder_tells_of_every_step_and_ends_nearer_than_it_began():
-    network, plain, view, task = climbed(bits=3, signals=4)
-    said = view.notes[-1]
-    assert said.startswith("nearest rounding: ") and all(
-        f"; {step}: " in said for step in ("match", "range", "second_order")
-    )
-    first = float(said.split()[2])
-    kept = [float(part.split("-> ")[1].split(",")[0]) for part in said.split("; ") if "kept" in part]
-    assert kept and kept == sorted(kept, reverse=True) and kept[-1] < 0.7 * first
-    assert sites(network) and any(isinstance(module, Quantized) for module in network.modules())
-
-
-@pytest.mark.parametrize("net", ["mlp", "attention", "transformer", "recurrent"])
-def test_fragile_layers_are_found_in_every_kind_of_network(net):
-    _, _, view, _ = climbed(net, bits=2, signals=0, steps="fragile", fragile=0.3)
-    assert "; fragile: " in view.notes[-1]
-
-
-def test_ladder_without_signals_and_without_data():
-    network, _, view, _ = climbed(bits=4, signals=0, data="imagined", steps="match, second_order")
-    assert not sites(network) and "range" not in view.notes[-1]
-
-
-def test_step_that_is_not_known_is_refused():
-    with pytest.raises(BadValue, match="no step is called 'magic'. Known: match, range"):
-        QuantizeLadder(steps="match, magic")
-    assert QuantizeLadder().chosen == list(STEPS)

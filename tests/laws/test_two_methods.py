@@ -5,7 +5,6 @@ import copy
 import itertools
 from functools import lru_cache
 
-import pytest
 import torch
 
 from cortado.compress import Run, compress
@@ -45,15 +44,25 @@ def fewest_values(network):
     return min(len(weight.dense().unique()) for weight in parameter_places(network) if len(weight.shape) > 1)
 
 
-def nets_for(order):
-    """The networks in which both methods find work; those for signs where one of them wants such."""
-    wanted = ("signed",) if set(order) & set(TAKES_SIGNS) else ("residual", "attention")
+def nets_for(order, every=False):
+    """The networks in which both methods find work; those for signs where one of them wants such. Two at most, or every."""
+    signs = bool(set(order) & set(TAKES_SIGNS))
+    wanted = tuple(BY_NAME) if every else ("signed",) if signs else ("residual", "attention")
     return [net for net in wanted if all(net in FINDS_WORK_IN.get(name, BY_NAME) for name in order)]
 
 
 ORDERS = list(itertools.permutations(ALL_METHODS, 2))
 TRIED = [(*order, nets[turn % len(nets)]) for turn, order in enumerate(ORDERS) if (nets := nets_for(order))]
-"""Each order on one network, in turn: all on each would take longer than the rest of the suite."""
+"""Each order on one network, in turn: all on each, with --all-networks, take longer than the rest of the suite."""
+
+
+def pytest_generate_tests(metafunc):
+    if "second" in metafunc.fixturenames:
+        everywhere = [(*order, net) for order in ORDERS for net in nets_for(order, every=True)]
+        chosen = everywhere if metafunc.config.getoption("--all-networks") else TRIED
+        # Side by side those that begin alike: what the first stage makes is kept.
+        chosen = sorted(chosen, key=lambda one: (ALL_METHODS.index(one[0]), one[2]))
+        metafunc.parametrize(("first", "second", "net"), chosen)
 
 
 @lru_cache(maxsize=6)
@@ -73,7 +82,6 @@ def after_both(first, second, net):
     return run.plain, made, run.report(made, 0.0)
 
 
-@pytest.mark.parametrize(("first", "second", "net"), TRIED)
 def test_methods_work_one_after_the_other(first, second, net):
     tiny = BY_NAME[net]
     try:

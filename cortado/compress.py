@@ -87,6 +87,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.rows: list[Stage] = []
+        self.body: bytes | None = None
         self.warnings: list[str] = []
         self.reference: nn.Module | None = None
         self.kept: dict[str, torch.Tensor] = {}
@@ -119,7 +120,7 @@ class Run:
             Match().apply(view, self.task)
         if following is None:
             settle(network)
-        body = encode(network, self.plain)
+        body = self.body = encode(network, self.plain)
         # What goes on is what the file gives back: every stage is proved, and a resumed run takes the same way.
         used = {type(part) for part in network.modules() if isinstance(part, Fitting)}
         network = decode(body, self.plain, [*used, *self.forms])
@@ -147,7 +148,7 @@ class Run:
             task=task.name, network=type(self.plain).__name__, score_name=task.score.name, score_unit=task.score.unit,
             higher_is_better=task.score.higher_is_better, plain_bytes=plain_bytes, plain_choice=plain_choice,
             stages=tuple(self.rows), lines=lines_of(task, plain_bytes, self.rows[-1].size_bytes, compared, self.limits),
-            verdict=compared, layers=layer_rows(network, self.plain), pictures=pictures(network, self.plain),
+            verdict=compared, layers=layer_rows(network, self.plain, self.body), pictures=pictures(network, self.plain),
             warnings=(*self.warnings, *notes_of(self.rows)), recipe=plain_data(self.recipe.as_data()),
             seed=task.seed, environment=environment(), rounded=rounded_layers(self.plain, network, task.choice),
         )  # fmt: skip

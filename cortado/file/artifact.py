@@ -116,6 +116,8 @@ def head_of(mark: bytes, edits: Edits, roundings: Roundings) -> bytearray:
 
 def in_parallel(work: Callable[[Any], Any], pieces: Iterable[Any]) -> list[Any]:
     """`work` on every piece, on as many threads as torch uses; the coder's kernels leave Python free meanwhile."""
+    if torch.get_num_threads() == 1:
+        return [work(piece) for piece in pieces]
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         return list(threads.map(work, pieces))
 

@@ -42,7 +42,7 @@ class QuantizeAdaround(Method):
 
         def solve(problem: Problem, grid: Grid) -> tuple[Tensor, Tensor]:
             codes = self.learned(problem, grid, draws)
-            return codes, best_scale(codes, problem, problem.gram, grid.scale)
+            return codes, best_scale(codes, problem.weight, problem.gram, grid.scale)
 
         round_layers(
             self, view, task, lambda path: outer if path in edges else self.bits, self.symmetric, self.images, self.rows,
@@ -55,6 +55,8 @@ class QuantizeAdaround(Method):
         inputs, outputs, scale = problem.inputs.float(), problem.outputs.float(), grid.scale.float()
         level = (problem.weight / grid.scale).float()
         down, low, high = level.floor(), grid.low - grid.zero.float(), grid.high - grid.zero.float()
+        # A level that has to be zero may move neither up nor down.
+        low, high = (low, high) if problem.free is None else (low * problem.free, high * problem.free)
         first = (level - down - STRETCH[0]) / (STRETCH[1] - STRETCH[0])
         shares = torch.logit(first.clamp(1e-4, 1 - 1e-4)).requires_grad_(True)
         optimizer = torch.optim.Adam([shares], self.rate)

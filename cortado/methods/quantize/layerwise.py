@@ -1,7 +1,7 @@
 """Layerwise: round one product after another so that its outputs stay what they were, on inputs that are rounded by then."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from cortado.task import Task
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 RIDGE = 0.01
 """Of the mean second moment; it also pulls towards the weight as it is."""
+MOST_ENTRIES = 2**23
+"""Entries of second moments of single outputs that are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class Problem:
     """One layer's weight and what it has to do, for each of its groups.
 
     `weight`: (groups, outputs, inputs), the best floats for the inputs that the layer reads by now; `inputs`: (groups,
-    rows, inputs) and `outputs`: (groups, rows, outputs), centred, of the network before. float64.
+    rows, inputs) and `outputs`: (groups, rows, outputs), centred, of the network before. float64. `free`: bool, as large
+    as the weight, false where it has to stay zero; None where nothing has to.
     """
 
     weight: Tensor
     inputs: Tensor
     outputs: Tensor
+    free: Tensor | None = None
 
     @property
     def gram(self) -> Tensor:
@@ -39,6 +43,48 @@ class Problem:
         found = self.inputs.mT @ self.inputs / self.inputs.shape[1]
         pull = RIDGE * found.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12)
         return found + pull[:, None, None] * torch.eye(found.shape[-1], dtype=found.dtype)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some outputs of one group, each with only those inputs that are free for it, the free ones first.
+
+    `places`: (outputs, 1, most) says which inputs these are, `real`: (outputs, 1, most) is false where an output has
+    fewer than most. `gram`: (outputs, most, most), that of each output, with ones where nothing is real.
+    """
+
+    group: int
+    outputs: slice
+    places: Tensor
+    real: Tensor
+    gram: Tensor
+
+    def of(self, values: Tensor) -> Tensor:
+        """What (groups, outputs, inputs) has at these places, as (outputs, 1, most)."""
+        return values[self.group, self.outputs, None].gather(2, self.places) * self.real
+
+    def put(self, into: Tensor, values: Tensor) -> None:
+        """The way back."""
+        into[self.group, self.outputs] += torch.zeros_like(into[self.group, self.outputs]).scatter_add(
+            1, self.places[:, 0], (values * self.real)[:, 0]
+        )
+
+
+def shares(gram: Tensor, free: Tensor) -> Iterator[Share]:
+    """All outputs, those of a share at a time: masks differ, and so do the second moments of what is left."""
+    groups, outputs, inputs = free.shape
+    for group in range(groups):
+        start = 0
+        while start < outputs:
+            most = int(free[group, start:].sum(1).max().clamp(min=1))
+            chosen = slice(start, start + max(1, MOST_ENTRIES // most**2))
+            mask = free[group, chosen]
+            most = int(mask.sum(1).max().clamp(min=1))
+            places = mask.int().argsort(dim=1, descending=True, stable=True)[:, None, :most]
+            real = mask[:, None].gather(2, places)
+            own = gram[group][places.mT, places]
+            yield Share(group, chosen, places, real, torch.where(real & real.mT, own, torch.eye(most).to(own)))
+            start = chosen.stop
 
 
 @dataclass(frozen=True)
@@ -54,6 +100,10 @@ class Grid:
         """Codes counted from the zero point."""
         levels = (values / (self.scale if scale is None else scale)).round() + self.zero
         return levels.clamp(self.low, self.high) - self.zero
+
+    def part(self, group: int, outputs: slice) -> "Grid":
+        """The grid of some outputs, each as a group of its own."""
+        return Grid(self.scale[group, outputs, None], self.zero[group, outputs, None], self.low, self.high)
 
     @classmethod
     def over(cls, weight: Tensor, bits: int, symmetric: bool) -> "Grid":
@@ -82,8 +132,8 @@ def round_layers(
 ) -> None:
     """Hold the weight of each chosen linear layer or convolution in the codes that `solve` finds, in running order.
 
-    `bits`: of the layer at a path. Raises NothingChanged where none is chosen. Weights with a mask or in low rank,
-    and shared ones, are left alone and named in a note.
+    `bits`: of the layer at a path. Raises NothingChanged where none is chosen. What a mask leaves out is zero among the
+    codes afterwards. Weights in low rank, and shared ones, are left alone and named in a note.
     """
     chosen, left = products(method, view)
     data = task.calibration.first(images) if task.calibration is not None else None
@@ -102,9 +152,7 @@ def round_layers(
         place = weight.dense()
         weight.put(Quantized(whole, scale.reshape(-1).to(place), zero, "channel").to(place.device))
     if left:
-        view.notes.append(
-            f"{len(left)} weights were left as they are, masked, in low rank or shared: {', '.join(left)}."
-        )
+        view.notes.append(f"{len(left)} weights were left as they are, in low rank or shared: {', '.join(left)}.")
 
 
 def products(method: Method, view: View) -> tuple[list[tuple[str, Weight]], list[str]]:
@@ -116,13 +164,13 @@ def products(method: Method, view: View) -> tuple[list[tuple[str, Weight]], list
         weight = by_layer.pop(id(call.layer), None)
         if weight is None or plain_class(call.layer) not in KINDS:
             continue
-        if not isinstance(weight.form, (Masked, LowRank)) and len(weight.places) == 1:
+        if not isinstance(weight.form, LowRank) and len(weight.places) == 1:
             found[call.path] = weight
         else:
             left.append(weight.path)
     if not found:
         raise NothingChanged(
-            f"{method.name()}: no linear layer or convolution without a mask and not in low rank is called among those "
+            f"{method.name()}: no linear layer or convolution that is not in low rank is called among those "
             f"that where takes ({method.where}). Name some, or take quantize/weights."
         )
     return list(found.items()), left
@@ -136,11 +184,22 @@ def problem_of(weight: Weight, before: nn.Module, now: Tensor, then: Tensor) -> 
     split = [one.view(groups, -1, one.shape[1]) for one in (old, wanted)]
     inputs, seen = (in_groups(one - one.mean(0), groups) for one in (now, then))
     outputs = seen @ split[1].mT
-    plain = Problem(split[0], inputs, outputs)
+    free = weight.form.mask.cpu().flatten(1).view_as(split[0]) if isinstance(weight.form, Masked) else None
+    plain = Problem(split[0], inputs, outputs, free)
     gram = plain.gram
-    ridge = gram - inputs.mT @ inputs / inputs.shape[1]
-    best = torch.linalg.solve(gram, inputs.mT @ outputs / inputs.shape[1] + ridge @ split[0].mT).mT
-    return Problem(best, inputs, outputs)
+    seen_together = inputs.mT @ inputs / inputs.shape[1]
+    wish = outputs.mT @ inputs / inputs.shape[1] + split[0] @ (gram - seen_together)
+    return replace(plain, weight=fitted(gram, wish, free))
+
+
+def fitted(gram: Tensor, wish: Tensor, free: Tensor | None) -> Tensor:
+    """The (groups, outputs, inputs) that is free alone and whose products with the gram are what is wished for there."""
+    if free is None:
+        return torch.linalg.solve(gram, wish.mT).mT
+    found = torch.zeros_like(wish)
+    for share in shares(gram, free):
+        share.put(found, torch.linalg.solve(share.gram, share.of(wish).mT).mT)
+    return found
 
 
 def in_groups(rows: Tensor, groups: int) -> Tensor:
@@ -148,9 +207,9 @@ def in_groups(rows: Tensor, groups: int) -> Tensor:
     return rows.view(len(rows), groups, -1).transpose(0, 1).contiguous()
 
 
-def best_scale(codes: Tensor, problem: Problem, gram: Tensor, scale: Tensor) -> Tensor:
-    """The scale of each output with which these codes come closest to its outputs."""
-    wanted = (problem.weight @ gram * codes).sum(-1, keepdim=True)
+def best_scale(codes: Tensor, weight: Tensor, gram: Tensor, scale: Tensor) -> Tensor:
+    """The scale of each output with which these codes come closest to what the weight gives."""
+    wanted = (weight @ gram * codes).sum(-1, keepdim=True)
     size = (codes @ gram * codes).sum(-1, keepdim=True)
     found = wanted / size.clamp(min=1e-30)
     return torch.where((size > 0) & (found > 0), found, scale)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cortado.method import Method, knob
-from cortado.methods.quantize.layerwise import Grid, Problem, best_scale, round_layers
+from cortado.methods.quantize.layerwise import Grid, Problem, best_scale, round_layers, shares
 from cortado.methods.quantize.places import edges_of
 from cortado.network.view import View
 from cortado.task import Task
@@ -22,8 +22,9 @@ class QuantizeSecondOrder(Method):
     Layer after layer, in running order: the floats are first moved to where they serve best on the inputs that the
     layer reads by now (those of layers rounded before it), then rounded, inputs with the largest second moment first;
     the error of each is taken up by the inputs behind it, as the inverse of the second moments tells. Then each output
-    gets the scale that suits its codes, and all is done again, `rounds` times from each of three first scales. Needs
-    images, no labels.
+    gets the scale that suits its codes, and all is done again, `rounds` times from each of three first scales. What a
+    mask leaves out stays zero and takes up nothing: each output has the inverse of what its own mask leaves, where
+    SparseGPT (Frantar and Alistarh, 2023) takes one inverse for all outputs. Needs images, no labels.
     """
 
     lossy = True
@@ -43,15 +44,27 @@ class QuantizeSecondOrder(Method):
         )  # fmt: skip
 
     def solve(self, problem: Problem, grid: Grid) -> tuple[Tensor, Tensor]:
-        gram = problem.gram
-        codes, best = torch.zeros_like(problem.weight), grid.scale
+        if problem.free is None:
+            return self.solved(problem.weight, problem.gram, grid)
+        # Each output can only pass its errors on to inputs that its own mask leaves it.
+        codes, scale = torch.zeros_like(problem.weight), grid.scale.clone()
+        for share in shares(problem.gram, problem.free):
+            own = grid.part(share.group, share.outputs)
+            found, scale[share.group, share.outputs, None] = self.solved(share.of(problem.weight), share.gram, own)
+            share.put(codes, found)
+        return codes, scale
+
+    def solved(self, weight: Tensor, gram: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """The best of all first scales and rounds."""
+        codes, best = torch.zeros_like(weight), grid.scale
         least = torch.full_like(grid.scale, torch.inf)
+        turn = Turn.of(gram)
         for start in STARTS:
             scale = grid.scale * start
             for _ in range(self.rounds):
-                tried = surgeon(problem.weight, gram, grid, scale)
-                scale = best_scale(tried, problem, gram, scale)
-                off = tried * scale - problem.weight
+                tried = surgeon(weight, turn, grid, scale)
+                scale = best_scale(tried, weight, gram, scale)
+                off = tried * scale - weight
                 error = (off @ gram * off).sum(-1, keepdim=True)
                 better = error < least
                 # Outputs do not depend on one another: each keeps its best.
@@ -60,12 +73,28 @@ class QuantizeSecondOrder(Method):
         return codes, best
 
 
-def surgeon(weight: Tensor, gram: Tensor, grid: Grid, scale: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Turn:
+    """The order in which inputs take their turn, (groups, inputs), and what an error of each is worth to those behind it.
+
+    `upper`: (groups, inputs, inputs), the upper Cholesky factor of the inverse second moments, in that order.
+    """
+
+    order: Tensor
+    upper: Tensor
+
+    @classmethod
+    def of(cls, gram: Tensor) -> "Turn":
+        """Inputs with the largest second moment first."""
+        order = gram.diagonal(dim1=-2, dim2=-1).argsort(-1, descending=True)
+        turned = gram.gather(1, order[:, :, None].expand_as(gram)).gather(2, order[:, None, :].expand_as(gram))
+        return cls(order, torch.linalg.cholesky(torch.linalg.inv(turned), upper=True))
+
+
+def surgeon(weight: Tensor, turn: Turn, grid: Grid, scale: Tensor) -> Tensor:
     """Codes of (groups, outputs, inputs), rounded input by input."""
-    order = gram.diagonal(dim1=-2, dim2=-1).argsort(-1, descending=True)
-    left = weight.gather(2, order[:, None, :].expand_as(weight))
-    sorted_gram = gram.gather(1, order[:, :, None].expand_as(gram)).gather(2, order[:, None, :].expand_as(gram))
-    upper = torch.linalg.cholesky(torch.linalg.inv(sorted_gram), upper=True)
+    order, upper = turn.order[:, None, :].expand_as(weight), turn.upper
+    left = weight.gather(2, order)
     codes = torch.empty_like(left)
     for place in range(left.shape[2]):
         now = left[:, :, place : place + 1]
@@ -73,4 +102,4 @@ def surgeon(weight: Tensor, gram: Tensor, grid: Grid, scale: Tensor) -> Tensor:
         pivot = upper[:, place, place][:, None, None]
         error = (now - codes[:, :, place : place + 1] * scale) / pivot
         left[:, :, place:] -= error * upper[:, place, place:][:, None, :]
-    return torch.empty_like(codes).scatter(2, order[:, None, :].expand_as(codes), codes)
+    return torch.empty_like(codes).scatter(2, order, codes)

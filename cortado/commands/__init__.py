@@ -1,0 +1,1 @@
+"""The commands, one file for each part of the work; cli.py gathers them."""

@@ -1,0 +1,92 @@
+"""Compressing: compress and plan."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cortado.budget import read_limits
+from cortado.bundle import write_bundle
+from cortado.commands.given import GOAL_MISSED, in_words, threads_option
+from cortado.compress import compress
+from cortado.errors import BadRecipe, Stopped
+from cortado.file.whole import check_writable
+from cortado.job import read_job
+from cortado.pages.terminal import report_text
+from cortado.planner.forecast import forecast
+from cortado.planner.goal import MINIMISE, reach
+from cortado.planner.outlook import Outlook
+from cortado.progress import Terminal, quiet
+from cortado.recipe import read as read_recipe
+from cortado.runtimes.speed import speed_wanted
+
+
+@click.command("compress")
+@click.argument("job")
+@click.option("--recipe", help="A YAML file, or one line: 'prune/weights keep=0.3 | tune epochs=2'.")
+@click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
+@click.option("--out", default="runs/latest", show_default=True, help="Folder for the bundle and the kept stages.")
+@click.option("--resume", is_flag=True, help="Go on after the last finished stage in the folder.")
+@click.option("--seed", type=int, help="Seed of the task.")
+@click.option("--time", "runtimes", multiple=True, help="Export to this runtime, score and time it; may be repeated.")
+@click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --time.")
+@click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Without a recipe.")
+@click.option("--budget", help="'30 min': without a recipe, or in its place; trials begin as long as it lasts.")
+@threads_option
+@in_words
+def compress_command(
+    job: str, recipe: str | None, limits: tuple[str, ...], out: str, resume: bool, seed: int | None,
+    runtimes: tuple[str, ...], batches: tuple[int, ...], minimise: str, budget: str | None, threads: int,
+) -> None:  # fmt: skip
+    """Compress JOB by a recipe, or, without one, by what the planner finds for the limits; writes a bundle with its proof.
+
+    Exit status 3: a limit was missed.
+    """
+    made = read_job(job, seed)
+    chosen = made.recipe if recipe is None and budget is None else recipe
+    wanted = limits or made.limits
+    if chosen is None and not wanted:
+        raise BadRecipe(
+            "compress: nothing says how: no recipe and no limits. Try --limit 'score >= -0.5 %', or "
+            "--recipe 'quantize/weights bits=8'."
+        )
+    chosen = None if chosen is None else read_recipe(chosen)
+    speed_wanted(runtimes, read_limits(wanted), batches, threads)
+    check_writable(Path(out), "compress")
+    progress = Terminal() if sys.stderr.isatty() else quiet()
+    told: dict[str, Any] = {"runtimes": runtimes, "batches": batches, "threads": threads, "progress": progress}
+    try:
+        task = made.make_task()
+        plain = made.plain(task, Path(out), progress)
+        if chosen is not None:
+            small, report = compress(plain, task, chosen, limits=wanted, folder=out, resume=resume, **told)
+        else:
+            found = reach(
+                plain, task, wanted, minimise=minimise, budget=budget or "30 min", folder=out, resume=resume, **told
+            )
+            small, report = found.network, found.report
+            click.echo(found.text() + "\n")
+        folder = write_bundle(out, small, plain, report, made.text)
+    except KeyboardInterrupt:
+        raise Stopped("compress: interrupted; finished stages and trials are kept. --resume goes on.") from None
+    click.echo(report_text(report))
+    click.echo(f"\nbundle: {folder}\nreport: {folder / 'report.html'}")
+    sys.exit(0 if report.met else GOAL_MISSED)
+
+
+@click.command("plan")
+@click.argument("job")
+@click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
+@click.option("--seed", type=int, help="Seed of the task.")
+@in_words
+def plan_command(job: str, limits: tuple[str, ...], seed: int | None) -> None:
+    """Before any training: what files of several sizes will cost JOB, whether limits look reachable, and what can help."""
+    made = read_job(job, seed)
+    wanted = read_limits(limits or made.limits)
+    progress = Terminal() if sys.stderr.isatty() else quiet()
+    task = made.make_task()
+    plain = made.plain(task, None, progress)
+    size = sum(value.numel() * value.element_size() for value in plain.state_dict().values())
+    found = forecast(plain, plain, task, progress=progress)
+    click.echo(Outlook(found, size, task.score.name, task.score.unit, wanted).text())

@@ -1,0 +1,57 @@
+"""Given: what every command line brings - a job or a bundle, threads - and errors as sentences with an exit status."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from torch import nn
+
+from cortado.bundle import FILE, check_bundle
+from cortado.errors import CortadoError, Stopped
+from cortado.file.artifact import load
+from cortado.job import read_job
+from cortado.progress import Terminal, quiet
+from cortado.task import Task
+
+GOAL_MISSED, REFUSED, INTERRUPTED = 3, 1, 130
+
+
+def in_words(command: Callable[..., None]) -> Callable[..., None]:
+    """Our errors become one sentence on standard error and an exit status."""
+
+    @wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except CortadoError as error:
+            click.secho(str(error), err=True, fg="red")
+            sys.exit(INTERRUPTED if isinstance(error, Stopped) else REFUSED)
+
+    return wrapped
+
+
+threads_option = click.option("--threads", default=1, show_default=True, help="Threads to time with.")
+
+
+def network_of(source: str, trained: bool = True) -> tuple[nn.Module, Task]:
+    """The network of a bundle, read from its file, or that of a job, with its weights; and the task.
+
+    The network of a job without weights is trained now, or, where its shapes will do, left as its architecture begins.
+    """
+    made = read_job(source)
+    task = made.make_task()
+    if Path(source).is_dir():
+        check_bundle(source)
+        return load(Path(source) / FILE, made.make), task
+    chosen = made if trained else replace(made, training={})
+    return chosen.plain(task, None, Terminal() if sys.stderr.isatty() else quiet()), task
+
+
+def path_of(file: str) -> Path:
+    """The .cortado file itself, or the one in a bundle."""
+    path = Path(file)
+    return path / FILE if path.is_dir() else path

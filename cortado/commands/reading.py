@@ -1,0 +1,117 @@
+"""Reading: profile, explain, inspect, unpack, report, verify - what there is to know of a network, a file or a bundle."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from safetensors.torch import save as as_safetensors
+
+from cortado.bundle import FILE, check_bundle
+from cortado.commands.given import GOAL_MISSED, in_words, network_of, path_of, threads_option
+from cortado.errors import BadValue
+from cortado.file.artifact import load
+from cortado.file.inspection import inspect as inspect_file
+from cortado.file.whole import write_whole
+from cortado.job import own_tensors, read_job
+from cortado.network.explaining import explain
+from cortado.network.gradients import released
+from cortado.network.profile import profile as profile_network
+from cortado.pages.html import report_html
+from cortado.pages.terminal import report_text
+from cortado.report import read_report
+from cortado.runtimes.by_layer import time_layers
+from cortado.runtimes.measured import batch_of
+from cortado.runtimes.timing import check_load
+from cortado.verify import verify
+
+
+@click.command("profile")
+@click.argument("job")
+@click.option(
+    "--time", "timed", is_flag=True, help="Time by layer kind in PyTorch, and its share of the measured peak."
+)
+@click.option("--batch", default=1, show_default=True, help="With --time.")
+@threads_option
+@in_words
+def profile_command(job: str, timed: bool, batch: int, threads: int) -> None:
+    """Parameters, multiply-adds, activations and bytes of the network of JOB, or of a bundle, layer by layer."""
+    check_load("profile", (batch,), threads)
+    network, task = network_of(job, trained=False)
+    click.echo(profile_network(network, task.example).text())
+    if timed:
+        click.echo("\n" + time_layers(network, batch_of(task.example, batch), threads).text())
+
+
+@click.command("explain")
+@click.argument("bundle")
+@click.option("--images", default=32, show_default=True, help="Calibration samples that both networks are compared on.")
+@click.option("--job", help="The job it was made from, where the bundle does not lead to the plain network's weights.")
+@in_words
+def explain_command(bundle: str, images: int, job: str | None) -> None:
+    """At which layers the compressed network of BUNDLE begins to differ from the plain one, layer by layer."""
+    folder = Path(bundle)
+    if not folder.is_dir() or images < 1:
+        raise BadValue(f"explain: it needs a bundle's folder and 1 image or more, got {bundle} and {images}.")
+    check_bundle(folder)
+    made = read_job(job or bundle, read_report(folder / "report.json").seed)
+    task = made.make_task()
+    plain = made.plain_again(task, folder)
+    network = load(folder / FILE, plain)
+    assert task.calibration is not None
+    click.echo(explain(plain, network, task.calibration, images).text())
+
+
+@click.command("inspect")
+@click.argument("file")
+@click.option("--job", help="The job it was made from: adds names and shapes.")
+@in_words
+def inspect_command(file: str, job: str | None) -> None:
+    """Where the bytes of FILE go."""
+    click.echo(inspect_file(path_of(file), read_job(job).make if job else None).text())
+
+
+@click.command("unpack")
+@click.argument("file")
+@click.argument("job")
+@click.argument("out")
+@in_words
+def unpack_command(file: str, job: str, out: str) -> None:
+    """Write the dense weights that FILE holds as safetensors."""
+    if not Path(out).absolute().parent.is_dir():
+        raise BadValue(f"unpack: the folder of {out} does not exist. Make it first, or write elsewhere.")
+    network = load(path_of(file), read_job(job).make)
+    dense = dense_state(network)
+    write_whole(Path(out), as_safetensors(dense))
+    click.echo(f"{out}: {len(dense)} tensors, {Path(out).stat().st_size:,} bytes")
+
+
+@click.command("report")
+@click.argument("bundle")
+@click.option("--html", "page", help="Write the page here as well.")
+@in_words
+def report_command(bundle: str, page: str | None) -> None:
+    """Show the report of a bundle, after checking its files against their checksums."""
+    folder = Path(bundle)
+    if folder.is_dir():
+        check_bundle(folder)
+    report = read_report(folder / "report.json" if folder.is_dir() else folder)
+    if page:
+        write_whole(Path(page), report_html(report).encode())
+    click.echo(report_text(report))
+
+
+@click.command("verify")
+@click.argument("bundle")
+@click.option("--job", help="The job it was made from, where the bundle does not lead to the plain network's weights.")
+@in_words
+def verify_command(bundle: str, job: str | None) -> None:
+    """Measure BUNDLE again on this machine and compare with its claims.  Exit status 3: one is not confirmed."""
+    found = verify(bundle, job)
+    click.echo(found.text())
+    sys.exit(0 if found.agrees else GOAL_MISSED)
+
+
+def dense_state(network: Any) -> dict[str, Any]:
+    """The state dict of the network as plain tensors under the plain network's names."""
+    return own_tensors(released(network))

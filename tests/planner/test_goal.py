@@ -1,0 +1,103 @@
+"""Goals: limits are kept where they can be, the closest network is given where not, and an interrupted run goes on."""
+
+import json
+
+import pytest
+import torch
+
+from cortado.budget import read_limits
+from cortado.errors import BadValue
+from cortado.methods.tune import Tune
+from cortado.planner.forecast import forecast
+from cortado.planner.goal import Trial, epochs_for, reach
+from cortado.planner.outlook import Outlook, family
+from tests.laws.tiny_nets import BY_NAME
+
+NET = BY_NAME["residual"]
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What is foreseen of a tiny network."""
+    network, task = NET.make(), NET.task()
+    return forecast(
+        network, network, task, ways=("quantize/weights bits=8", "quantize/weights bits=3", "share/kmeans bits=2")
+    )
+
+
+def plain_size():
+    return sum(value.numel() * value.element_size() for value in NET.make().state_dict().values())
+
+
+def test_smaller_files_are_expected_to_cost_more(found):
+    rows = Outlook(found, plain_size(), "accuracy", "%").rows()
+    sizes, nats = [row.size_bytes for row in rows], [row.kl[0] for row in rows]
+    assert sizes == sorted(sizes, reverse=True) and nats == sorted(nats) and nats[-1] > nats[0] > 0
+    assert all(row.kl[1] < row.kl[0] < row.kl[2] for row in rows)
+
+
+def test_measured_plans_are_met_exactly(found):
+    assert len(found.measured) >= 2
+    for one in found.measured:
+        assert found.kl(one.plan.damage) == pytest.approx(one.kl, rel=1e-6)
+    assert found.lost(0.0) == 0 and found.plan(1) is None
+
+
+def test_outlook_says_whether_limits_can_be_kept(found):
+    limits = read_limits(["size <= 1 B", "score >= -100 %", "latency <= 1 ms in onnxruntime"])
+    said = Outlook(found, plain_size(), "accuracy", "%", limits).text()
+    assert "size <= 1 B: not by weights alone" in said and "score >= -100 %: the smallest file" in said
+    assert "Does not help latency:" in said and "zeros are multiplied" in said
+    easy = read_limits([f"size <= {plain_size()} B"])
+    assert "reachable" in Outlook(found, plain_size(), "accuracy", "%", easy).limits_text()
+
+
+def test_families_together_cost_no_more_than_one_alone(found):
+    least, most = found.sizes
+    costs = Outlook(found, plain_size(), "accuracy", "%").families((least * most) ** 0.5)
+    alone = [cost for name, cost in costs.items() if name != "all together" and cost is not None]
+    assert set(costs) == {"quantize/weights", "share/kmeans", "all together"}
+    assert costs["all together"] <= min(alone) * 1.02
+    assert family("prune/weights keep=0.3 | share/kmeans bits=4") == "prune/weights | share/kmeans"
+
+
+def test_size_is_made_small_as_long_as_the_score_is_kept(tmp_path):
+    network, task = NET.make(), NET.task()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    got = reach(network, task, ["score >= -100 %"], budget="0 s", folder=tmp_path)
+    assert got.report.met and got.best.keeps_all and got.report.lines[0].compressed < plain_size() / 4
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert "<- taken" in got.text() and json.loads((tmp_path / "trials.json").read_text())[0]["size_bytes"] > 0
+
+
+def test_goal_missed_gives_the_closest_and_what_binds(tmp_path):
+    got = reach(NET.make(), NET.task(), ["size <= 10 B"], minimise="loss", budget="0 s", folder=tmp_path)
+    assert not got.report.met and got.network is not None
+    assert "Missed: size <= 10 B." in got.advice and got.advice in got.text()
+
+
+def test_interrupted_search_goes_on_with_its_trials(tmp_path, monkeypatch):
+    limits = [f"size <= {plain_size() // 6} B"]
+
+    def killed(self, view, task):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(BaseException, match=r"interrupted"):
+        patch.setattr(Tune, "apply", killed)
+        reach(NET.make(), NET.task(), limits, minimise="loss", budget="1 min", folder=tmp_path)
+    begun = json.loads((tmp_path / "trials.json").read_text())
+    assert len(begun) == 2 and begun[0]["size_bytes"] and not begun[1]["size_bytes"]
+    got = reach(NET.make(), NET.task(), limits, minimise="loss", budget="1 min", folder=tmp_path, resume=True)
+    assert [one.recipe for one in got.trials] == [one["recipe"] for one in begun]
+    assert got.trials[0].size_bytes == begun[0]["size_bytes"] and got.trials[1].trained
+
+
+@pytest.mark.parametrize(("limits", "minimise"), [([], "size"), (["score >= -1 %"], "happiness")])
+def test_goals_that_say_nothing_are_refused(tmp_path, limits, minimise):
+    with pytest.raises(BadValue, match="minimise must be one of size, loss under one limit or more"):
+        reach(NET.make(), NET.task(), limits, minimise=minimise, folder=tmp_path)
+
+
+def test_epochs_fit_the_time():
+    assert epochs_for(10, 4) == 2.5 and epochs_for(0.5, 4) == 0 and epochs_for(1e9, 1) == 20
+    assert Trial({"stages": [{"tune": {}}]}).trained and not Trial({"stages": [{"match": {}}]}).trained

@@ -1,0 +1,67 @@
+"""The command line of the planner: plan, compress without a recipe, verify."""
+
+import json
+import shutil
+
+import pytest
+
+from cortado.bundle import check_bundle, write_bundle
+from cortado.file.artifact import load
+from cortado.report import read_report
+from tests.laws.tiny_nets import BY_NAME
+from tests.test_cli import cortado, here
+
+__all__ = ["here"]
+
+
+@pytest.fixture
+def bundle(here):
+    """A bundle made for limits alone."""
+    done = cortado("compress", "tiny_job:make", "--limit", "score >= -100 %", "--budget", "0 s", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert "<- taken" in done.output and "bundle: out" in done.output
+    return here / "out"
+
+
+def test_plan_tells_before_any_training(here):
+    done = cortado("plan", "tiny_job:make", "--limit", "score >= -100 %")
+    assert done.exit_code == 0, done.output
+    assert "nothing trained" in done.output and "score >= -100 %: the smallest file" in done.output
+    assert "Helps size:" in done.output and "all together" in done.output
+
+
+def test_verify_confirms_a_fresh_bundle(bundle):
+    done = cortado("verify", "out")
+    assert done.exit_code == 0, done.output
+    assert "out: confirmed." in done.output and done.output.count("yes") == 3
+
+
+def test_verify_refuses_a_tampered_file(bundle):
+    body = bytearray((bundle / "net.cortado").read_bytes())
+    body[-1] ^= 1
+    (bundle / "net.cortado").write_bytes(body)
+    done = cortado("verify", "out")
+    assert done.exit_code == 1 and "net.cortado was altered" in done.output
+
+
+def test_verify_does_not_confirm_what_is_claimed_too_well(bundle):
+    told = json.loads((bundle / "report.json").read_text())
+    told["verdict"]["compressed"] += 5
+    (bundle / "better.json").write_text(json.dumps(told))
+    network = load(bundle / "net.cortado", BY_NAME["mlp"].maker)
+    job = {"network": "tiny_job:network", "task": "tiny_job:task"}
+    write_bundle(bundle, network, BY_NAME["mlp"].make(), read_report(bundle / "better.json"), job)
+    check_bundle(bundle)
+    done = cortado("verify", "out")
+    assert done.exit_code == 3 and "not confirmed: accuracy, compressed" in done.output, done.output
+
+
+def test_goal_missed_is_exit_status_three_with_a_way_out(here):
+    done = cortado("compress", "tiny_job:make", "--limit", "size <= 10 B", "--minimise", "loss", "--budget", "0 s")
+    assert done.exit_code == 3 and "Missed: size <= 10 B." in done.output, done.output
+    shutil.rmtree(here / "runs")
+
+
+def test_neither_recipe_nor_limits_are_refused(here):
+    done = cortado("compress", "tiny_job:make")
+    assert done.exit_code == 1 and "no recipe and no limits" in done.output

@@ -156,7 +156,7 @@ def doubled(channels: int) -> nn.ConvTranspose2d:
 
 
 def espnet(classes: int = 12, p: int = 2, q: int = 8, weights: str | Path | bool | None = None) -> ESPNet:
-    """ESPNet: at p 2, q 8 and 12 classes 0.36 M parameters.
+    """ESPNet: at p 2, q 8 and 12 classes 0.35 M parameters.
 
     `weights` is the path of an .npz, or True for $CORTADO_DATA/weights/camvid_espnet_p2_q8.npz (CamVid, blue first);
     None gives fresh ones. Raises BadValue when there is no such file, BadNetwork when it does not fit.

@@ -44,17 +44,12 @@ def ways() -> dict[str, str]:
     """The recipes that are tried."""
     frames = f"batch=8 images={CALIBRATION_FRAMES}"
     made = {}
-    for says, where in (("all products", ""), ("without the first and the transposed", INNER)):
-        for reach in ("mse", "percentile"):
-            made[f"{says}, {reach}"] = (
-                f"quantize/weights bits={BITS} {where} | quantize/signals range={reach} {frames} {where} "
-                f"| match images={CALIBRATION_FRAMES}"
-            )
-    made["without the first and the transposed, percentile, second order"] = (
-        f"quantize/signals range=percentile {frames} {INNER} "
-        f"| quantize/second_order bits={BITS} edges={BITS} images={CALIBRATION_FRAMES} {INNER} "
-        f"| match images={CALIBRATION_FRAMES}"
-    )
+    all_products, inner = ("all products", ""), ("without the first and the transposed", INNER)
+    for (says, where), reach in ((all_products, "percentile"), (inner, "percentile"), (inner, "mse")):
+        made[f"{says}, {reach}"] = (
+            f"quantize/weights bits={BITS} {where} | quantize/signals range={reach} {frames} {where} "
+            f"| match images={CALIBRATION_FRAMES}"
+        )
     return made
 
 

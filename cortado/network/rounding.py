@@ -63,6 +63,8 @@ class Planner:
         """Values that a product reads, each with the product."""
         self.joined: set[int] = set()
         """What sums, concatenations and the like give that run in integers."""
+        self.made_whole: set[int] = set()
+        """What comes out of integer steps, with all that they take in."""
 
     def run(self) -> None:
         """Look at every step once."""
@@ -81,14 +83,14 @@ class Planner:
 
     def let_floats_pass(self, value: int) -> None:
         """What products read and floats as well, a sum that no layer stands behind, is rounded for the products alone."""
-        tied = {one for pair in self.tied for one in pair}
+        fixed = self.made_whole.union(*self.tied)
         readers = self.readers.get(value, [])
         products = [step for step in readers if step.kind == PRODUCT]
         floats = [step for step in readers if step.kind in (NORM, FLOAT, JOIN) and not self.joined & {*step.outputs}]
         into = tuple(dict.fromkeys((step.path, INPUT) for step in products))
         passed = self.flow.places.get(value, [])
         alone = all(place in passed and self.flow.calls.get(place[0]) == 1 for place in into)
-        if products and floats and len(products) + len(floats) == len(readers) and alone and value not in tied:
+        if products and floats and len(products) + len(floats) == len(readers) and alone and value not in fixed:
             self.placed[value] = into
 
     def product(self, step: Step) -> None:
@@ -142,11 +144,13 @@ class Planner:
                 if number + 1 < len(ends) and self.maker[ends[number + 1]].above_zero:
                     self.cut.add(ends[number])
                 self.whole.update(ends[number:])
+                self.made_whole.update(ends)
                 return ends[number]
         # To round what was moved is to move what was rounded.
         moved = self.moved_from(ends[-1])
         if any(self.mark(value) for value in moved):
             self.whole.update((ends[-1], *moved))
+            self.made_whole.update((*ends, *moved))
             return ends[-1]
         return None
 

@@ -12,7 +12,7 @@ from cortado.forms.masked import Masked
 from cortado.forms.quantized import Quantized
 from cortado.methods.quantize.adaround import QuantizeAdaround
 from cortado.methods.quantize.equalize import QuantizeEqualize
-from cortado.methods.quantize.ladder import STEPS, QuantizeLadder
+from cortado.methods.quantize.ladder import STEPS, Climb, QuantizeLadder
 from cortado.methods.quantize.layerwise import Grid
 from cortado.methods.quantize.second_order import QuantizeSecondOrder, surgeon
 from cortado.methods.quantize.weights import QuantizeWeights
@@ -196,6 +196,20 @@ def test_ladder_tells_of_every_step_and_ends_nearer_than_it_began():
 def test_fragile_layers_are_found_in_every_kind_of_network(net):
     _, _, view, _ = climbed(net, bits=2, signals=0, steps="fragile", fragile=0.3)
     assert "; fragile: " in view.notes[-1]
+
+
+def test_ladder_judges_pictures_pixel_by_pixel_over_their_classes():
+    """The second axis of (N, classes, H, W) holds the classes, not the last."""
+    torch.manual_seed(0)
+    network, inputs = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1)).eval(), torch.randn(8, 2, 4, 6)
+    task = Task(*(Data(inputs, torch.zeros(8, 4, 6, dtype=torch.long)) for _ in range(3)))
+    view = View(copy.deepcopy(network), network, task.example)
+    climb = Climb(QuantizeLadder(images=8), view, task, inputs)
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other[0].bias += torch.tensor([0.5, 0.0, -0.3])
+        plain, changed = (one(inputs).permute(0, 2, 3, 1).reshape(-1, 3).log_softmax(1) for one in (network, other))
+    assert climb.far(other) == pytest.approx(float((plain.exp() * (plain - changed)).sum(1).mean()), rel=1e-4)
 
 
 def test_ladder_without_signals_and_without_data():

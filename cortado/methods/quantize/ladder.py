@@ -126,7 +126,7 @@ class Climb:
         self.layers = {weight.layer_path for weight in chosen if isinstance(weight.form, Dense)}
 
     def answers(self, network: nn.Module) -> Tensor:
-        """The outputs on the samples that judge, (rows, classes), which lie on the last axis; of (N, classes, H, W) on the second."""
+        """The outputs on the samples that judge, (rows, classes): those of (N, classes, H, W) pixel by pixel."""
         with evaluating(network):
             found = tensors_in(outputs_of(network, self.inputs))[0].float()
         found = found.movedim(1, -1) if found.dim() > 3 else found

@@ -57,7 +57,7 @@ def digits_plain(seed: int) -> tuple[nn.Module, Task]:
 
 POINTS = {
     "LeNet-300-100, MNIST": Point(partial(trained, "LeNet-300-100"), (0,), 0.95, 3, 4, 512, (3e-3,)),
-    "digits_net, digits": Point(digits_plain, (0,), 0.9, 3, 20, 64, (3e-3,)),
+    "digits_net, digits": Point(digits_plain, (0, 1, 2), 0.9, 3, 20, 64, (3e-3,)),
 }
 
 

@@ -160,6 +160,8 @@ class Run:
         sums.update(json.dumps(identity(self.recipe.as_data()), sort_keys=True).encode())
         sums.update(encode(self.plain, self.plain, "bits"))
         sums.update(repr((task.name, task.seed, task.batch, identity(task.loss), identity(task.score.each))).encode())
+        if task.score.whole is not None:
+            sums.update(repr(identity(task.score.whole)).encode())
         for data in (task.train, task.choice, task.calibration):
             sums.update(sum_of_data(data))
         return sums.hexdigest()

@@ -27,13 +27,20 @@ def scores(network: nn.Module, data: Data, score: Score, batch: int = 256, plain
         for inputs, targets in data.batches(batch):
             outputs = run(network, to_device(inputs, device), plain)
             each = scored(score, outputs, targets.to(device))
-            if each.shape != (len(targets),):
-                raise BadTask(
-                    f"task: the score {score.name!r} must give one number a sample, "
-                    f"got shape {tuple(each.shape)} for {len(targets)} samples."
-                )
+            check_rows(score, each, len(targets))
             found.append(each.detach().float().cpu())
-    return torch.cat(found)
+    return score.shares(torch.cat(found))
+
+
+def check_rows(score: Score, each: Tensor, samples: int) -> None:
+    """Raises BadTask unless the score gave one number a sample, or one row where it makes its own whole."""
+    wanted = 1 if score.whole is None else 2
+    if each.dim() != wanted or len(each) != samples:
+        what = "number" if score.whole is None else "row of numbers"
+        raise BadTask(
+            f"task: the score {score.name!r} must give one {what} a sample, "
+            f"got shape {tuple(each.shape)} for {samples} samples."
+        )
 
 
 def run(network: nn.Module, inputs: Any, plain: nn.Module | None = None) -> Any:

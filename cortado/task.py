@@ -154,7 +154,9 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor:
 class Score:
     """How good outputs are: `each(outputs, targets)` gives one number a sample; the score is their mean times `scale`.
 
-    `name` and `unit` are what the report prints; `higher_is_better` gives the direction.
+    Where the score of many samples is no mean of theirs, as with an intersection over a union, `each` gives a row of
+    numbers a sample and `whole(sums)`, (..., numbers) to (...), makes the score of their sums. `name` and `unit` are what
+    the report prints; `higher_is_better` gives the direction.
     """
 
     name: str = "accuracy"
@@ -162,6 +164,23 @@ class Score:
     each: Callable[[Any, Tensor], Tensor] = correct
     higher_is_better: bool = True
     scale: float = 100.0
+    whole: Callable[[Tensor], Tensor] | None = None
+
+    def shares(self, rows: Tensor) -> Tensor:
+        """One number a sample, (N,), whose mean is the score without its scale; `rows` is what `each` gave for all.
+
+        With `whole` they are the jackknife's pseudo-values, moved so that their mean is the score itself: their spread
+        is that of the score, and differences of two networks' are paired.  Tukey, 1958.
+        """
+        if self.whole is None:
+            return rows
+        rows = rows.double()
+        total, count = rows.sum(0), len(rows)
+        score = self.whole(total)
+        if count == 1:
+            return score.reshape(1)
+        without = self.whole(total - rows)
+        return score + (count - 1) * (without.mean() - without)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from cortado.errors import BadValue
 from cortado.nets.alexnet import alexnet
 from cortado.nets.bi_real_resnet import bi_real_resnet_20
 from cortado.nets.digits import digits_net
+from cortado.nets.espnet import espnet
 from cortado.nets.googlenet import googlenet
 from cortado.nets.lenet import lenet_5, lenet_300_100
 from cortado.nets.mlp import mlp_1024, mlp_1024_signed
@@ -47,6 +48,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
         mobilenet_v1_folded,
         mobilenet_v2_folded,
         tiny_darknet,
+        espnet,
     )
 }
 

@@ -61,6 +61,10 @@ class Planner:
         """Values of which an activation takes what is above zero, and nothing else reads them."""
         self.read: list[tuple[int, str]] = []
         """Values that a product reads, each with the product."""
+        self.joined: set[int] = set()
+        """What sums, concatenations and the like give that run in integers."""
+        self.made_whole: set[int] = set()
+        """What comes out of integer steps, with all that they take in."""
 
     def run(self) -> None:
         """Look at every step once."""
@@ -74,6 +78,20 @@ class Planner:
             elif step.kind in (MOVE, CLIP) and step.inputs and step.inputs[0] in self.whole:
                 self.whole.update(step.outputs)
                 self.source |= {made: self.source.get(step.inputs[0], step.inputs[0]) for made in step.outputs}
+        for value in list(self.placed):
+            self.let_floats_pass(value)
+
+    def let_floats_pass(self, value: int) -> None:
+        """What products read and floats as well, a sum that no layer stands behind, is rounded for the products alone."""
+        fixed = self.made_whole.union(*self.tied)
+        readers = self.readers.get(value, [])
+        products = [step for step in readers if step.kind == PRODUCT]
+        floats = [step for step in readers if step.kind in (NORM, FLOAT, JOIN) and not self.joined & {*step.outputs}]
+        into = tuple(dict.fromkeys((step.path, INPUT) for step in products))
+        passed = self.flow.places.get(value, [])
+        alone = all(place in passed and self.flow.calls.get(place[0]) == 1 for place in into)
+        if products and floats and len(products) + len(floats) == len(readers) and alone and value not in fixed:
+            self.placed[value] = into
 
     def product(self, step: Step) -> None:
         """What it reads, and what comes out of it and what it takes in."""
@@ -94,9 +112,11 @@ class Planner:
         if not all(self.mark(value) for value in dict.fromkeys(step.inputs)):
             self.islands.append(step)
             return
+        self.joined.update(step.outputs)
         if self.ends_of(step)[-1] in self.flow.results:
             return
         if self.mark_end(step) is None:
+            self.joined.difference_update(step.outputs)
             self.islands.append(step)
 
     def side_by_side(self, step: Step) -> None:
@@ -111,6 +131,7 @@ class Planner:
         sources = [self.source.get(value, value) for value in step.inputs]
         self.tied += [(value, sources[0]) for value in sources]
         self.whole.update(step.outputs)
+        self.joined.update(step.outputs)
         self.source[step.outputs[0]] = sources[0]
         if len(after) == 1 and after[0].above_zero and all(len(self.readers[value]) == 1 for value in step.inputs):
             self.cut.update(sources)
@@ -123,11 +144,13 @@ class Planner:
                 if number + 1 < len(ends) and self.maker[ends[number + 1]].above_zero:
                     self.cut.add(ends[number])
                 self.whole.update(ends[number:])
+                self.made_whole.update(ends)
                 return ends[number]
         # To round what was moved is to move what was rounded.
         moved = self.moved_from(ends[-1])
         if any(self.mark(value) for value in moved):
             self.whole.update((ends[-1], *moved))
+            self.made_whole.update((*ends, *moved))
             return ends[-1]
         return None
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cortado.evaluating import evaluating
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
-from cortado.measure import mean_score, outputs_of
+from cortado.measure import mean_score
 from cortado.methods.match import Match
-from cortado.network.trace import tensors_in
+from cortado.network.divergence import answers, divergence
 from cortado.network.view import View
 from cortado.planner.candidates import WAYS, Choices, candidates_of
 from cortado.planner.currency import prices
@@ -178,23 +177,14 @@ def measured(plan: Plan, network: nn.Module, plain: nn.Module, task: Task) -> Me
     made = planned(plan, network, plain, task)
     data = chosen(task)
     score = mean_score(made, data, task.score, plain)
-    return Measured(plan, divergence(plain, made, data), score, len(encode(made, plain)))
+    return Measured(plan, mean_divergence(plain, made, data), score, len(encode(made, plain)))
 
 
-def divergence(plain: nn.Module, network: nn.Module, data: Data) -> float:
-    """Mean KL of the answers from the plain network's, in nats a sample; of single numbers half the squared error."""
-    total, device = 0.0, next((p.device for p in network.parameters()), torch.device("cpu"))
-    with evaluating(plain), evaluating(network):
-        for inputs, _ in data.batches(100):
-            given = to_device(inputs, device)
-            wanted, found = (tensors_in(outputs_of(one, given))[0].double() for one in (plain, network))
-            total += float(distance(wanted, found).sum())
-    return total / len(data)
-
-
-def distance(wanted: Tensor, found: Tensor) -> Tensor:
-    """KL of each sample, or half its squared error where an answer is one number; summed over all positions of it."""
-    if wanted.dim() < 2 or wanted.shape[1] == 1:
-        return 0.5 * (found - wanted).square().reshape(len(wanted), -1).sum(1)
-    one, other = wanted.log_softmax(1), found.log_softmax(1)
-    return (one.exp() * (one - other)).reshape(len(wanted), -1).sum(1)
+def mean_divergence(plain: nn.Module, network: nn.Module, data: Data) -> float:
+    """Mean over all answers, in nats."""
+    total, count, device = 0.0, 0, next((p.device for p in network.parameters()), torch.device("cpu"))
+    for inputs, _ in data.batches(100):
+        given = to_device(inputs, device)
+        found = divergence(answers(plain, given).double(), answers(network, given).double())
+        total, count = total + float(found.sum()), count + len(found)
+    return total / count

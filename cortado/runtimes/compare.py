@@ -43,7 +43,8 @@ class Agreement:
 def compare(session: Session, network: nn.Module, data: Data, score: Score | None = None, batch: int = 64) -> Agreement:
     """Run both on `data` and compare output by output."""
     running = Running(session)
-    furthest, equal, known, scores, samples = 0.0, 0.0, True, [0.0, 0.0], 0
+    furthest, equal, known, samples = 0.0, 0.0, True, 0
+    rows: tuple[list[Tensor], list[Tensor]] = ([], [])
     with undisturbed(network):
         for inputs, targets in data.batches(batch):
             wanted = outputs_of(network, inputs)
@@ -54,8 +55,8 @@ def compare(session: Session, network: nn.Module, data: Data, score: Score | Non
             samples += len(targets)
             if score is not None:
                 for place, given in enumerate((found, wanted)):
-                    scores[place] += float(scored(score, given, targets).double().sum())
-    means = [None if score is None else total / samples * score.scale for total in scores]
+                    rows[place].append(scored(score, given, targets).double())
+    means = [None if score is None else float(score.shares(torch.cat(part)).mean()) * score.scale for part in rows]
     return Agreement(furthest, equal / samples if known else None, means[0], means[1], samples)
 
 

@@ -19,7 +19,10 @@ INPUTS = {
     "vgg_16_cifar": (3, 32, 32),
     "alexnet": (3, 227, 227),
     "squeezenet": (3, 227, 227),
+    "espnet": (3, 32, 48),
 }
+OUTPUTS = {"espnet": (12, 32, 48)}
+"""One row of logits a picture, 10 or 1000 of them, but for these."""
 # Parameters as published, biases and norms included: an independent count of each architecture.
 PARAMETERS = {
     "alexnet": 60_965_224,
@@ -39,7 +42,8 @@ def test_network_runs_on_the_meta_device(name):
         network = by_name(name)
         outputs = network(torch.zeros(2, *INPUTS.get(name, (3, 224, 224))))
     assert outputs.is_meta
-    assert outputs.shape == (2, 10 if INPUTS.get(name, (0, 224))[1] <= 32 else 1000)
+    classes = 10 if INPUTS.get(name, (0, 224))[1] <= 32 else 1000
+    assert outputs.shape == (2, *OUTPUTS.get(name, (classes,)))
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -164,6 +164,29 @@ class Shared(nn.Module):
         return self.conv(self.conv(images).relu())
 
 
+class Around(nn.Module):
+    """An activation that a convolution reads and a sum that no layer stands behind."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.one, self.activation = nn.Conv2d(3, 4, 3, padding=1), activation
+        self.two, self.norm, self.last = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.PReLU(4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal = self.activation(self.one(images))
+        return self.last(self.norm(signal + self.two(signal)))
+
+
+def test_what_a_sum_reads_in_floats_is_rounded_for_the_product_alone():
+    assert islands(Around(nn.PReLU(4))) == [("", "add")]
+    assert places(Around(nn.PReLU(4))) == [["one input"], ["one output"], ["two input"], ["two output"]]
+
+
+def test_what_comes_out_of_an_integer_product_is_rounded_for_all_that_read_it():
+    """The convolution in front takes the ReLU in, and has to give whole numbers behind it."""
+    assert places(Around(nn.ReLU())) == [["one input"], ["activation output"], ["two output"]]
+
+
 def test_layer_that_runs_twice_has_one_grid_for_both():
     found = places(Shared())
     assert all(len(wish) == len(set(wish)) for wish in found)

@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from cortado.errors import NothingChanged
-from cortado.evaluating import evaluating
 from cortado.forms.dense import Dense
 from cortado.forms.masked import Masked
 from cortado.machine import processor_saturates
-from cortado.measure import outputs_of
 from cortado.method import Method
 from cortado.methods.match import Match
 from cortado.methods.quantize.adaround import QuantizeAdaround
@@ -23,7 +21,7 @@ from cortado.methods.quantize.places import edges_of
 from cortado.methods.quantize.second_order import QuantizeSecondOrder
 from cortado.methods.quantize.signals import QuantizeSignals
 from cortado.methods.quantize.weights import QuantizeWeights
-from cortado.network.trace import tensors_in
+from cortado.network.divergence import answers, divergence
 from cortado.network.view import View, Weight, parameter_places
 from cortado.task import Task
 
@@ -67,7 +65,7 @@ class Climb:
         self.wide = GUARDED if aim.signals and processor_saturates() else WIDE
         self.bits = min(aim.bits, self.wide)
         self.made: tuple[Way, nn.Module] | None = None
-        self.wanted = self.answers(view.network)
+        self.wanted = answers(view.network, inputs)
         chosen = [weight for weight in view.weights(aim.where) if len(weight.shape) > 1]
         self.layers: dict[str, list[Weight]] = {}
         for weight in chosen:
@@ -106,23 +104,13 @@ class Climb:
         wider = self.wider(way)
         return self.wide < WIDE and bool(wider or (self.aim.bits > self.wide and self.layers))
 
-    def answers(self, network: nn.Module) -> Tensor:
-        """The outputs on the samples that judge, (rows, last axis)."""
-        with evaluating(network):
-            found = tensors_in(outputs_of(network, self.inputs))[0].float()
-        return found.reshape(-1, found.shape[-1] if found.dim() > 1 else 1)
-
     def divergence(self, way: Way) -> float:
         """How far the network of a way is from the plain one."""
         return self.far(self.network(way))
 
     def far(self, network: nn.Module) -> float:
-        """Mean KL from the plain network's outputs, in nats; of outputs that are one number half the squared error."""
-        found = self.answers(network)
-        if self.wanted.shape[-1] == 1:
-            return float(0.5 * (found - self.wanted).square().mean())
-        plain, other = self.wanted.log_softmax(-1), found.log_softmax(-1)
-        return float((plain.exp() * (plain - other)).sum(-1).mean())
+        """Mean divergence from the plain network's answers, in nats."""
+        return float(divergence(self.wanted, answers(network, self.inputs)).mean())
 
     def network(self, way: Way) -> nn.Module:
         """The network of a way; the last one that was made is kept."""

@@ -131,17 +131,20 @@ def conditions(stored: Stored) -> str:
 
 
 def figures(found: list[Stored]) -> str:
-    """The README's table: of each bench how many bars it missed, and the first of these, else its first; misses first."""
-    rows = []
-    for stored in sorted(found, key=lambda one: counts(one)[1] == 0):
+    """The README's: of each bench that misses bars how many, and the first of these; the names of all others in a line."""
+    rows, kept = [], []
+    for stored in found:
         bars, missed = counts(stored)
-        barred = [row for row in stored["rows"] if row.get("met") is not None]
-        if barred:
-            what, measured, bar, _, published = cells(next((row for row in barred if not row["met"]), barred[0]))
+        if missed:
+            first = next(row for row in stored["rows"] if row.get("met") is False)
+            what, measured, bar, _, published = cells(first)
             rows.append([stored["id"], f"{missed} of {bars}", what, measured, bar, published])
+        elif bars:
+            kept.append(f"[{stored['id']}](docs/results.md#{stored['id']}) ({bars})")
     bars, missed = (sum(one) for one in zip(*map(counts, found), strict=True)) if found else (0, 0)
-    head = f"{bars} bars, {missed} missed; of each bench one row, a missed bar if there is one. All: [results](docs/results.md)."
-    return f"{head}\n\n" + table(["bench", "missed", "what", "measured", "bar", "published"], rows)
+    head = f"{bars} bars, {bars - missed} met. All rows: [results](docs/results.md). All bars met: {', '.join(kept) or 'none'}."
+    heads = ["bench", "missed", "the first of them", "measured", "bar", "published"]
+    return f"{head}\n\n" + (table(heads, rows) if rows else "No bar is missed.")
 
 
 def with_figures(text: str, found: list[Stored]) -> str:

@@ -42,25 +42,24 @@ def test_results_say_none_when_no_bar_is_missed() -> None:
     assert "## Missed bars\n\nNone." in docs.results_page([GOOD])
 
 
-def test_figures_put_benches_with_misses_first() -> None:
+def test_figures_have_a_row_for_each_bench_that_misses_a_bar_and_name_the_others() -> None:
     text = docs.figures([GOOD, BAD])
-    assert text.startswith("4 bars, 2 missed;")
-    assert text.index("| bad | 2 of 3 | score") < text.index("| good | 0 of 1 | size")
-    assert "first |" not in text
-    assert "time" not in text
+    assert text.startswith("4 bars, 2 met.") and "All bars met: [good](docs/results.md#good) (1)." in text
+    assert "| bad | 2 of 3 | score" in text and "| good" not in text and "| first |" not in text
+    assert docs.figures([GOOD]).endswith("No bar is missed.")
 
 
 def test_figures_count_the_misses_that_they_do_not_name() -> None:
     many = stored("many", [row(f"row {number}", 2, "B", 1) for number in range(5)])
     text = docs.figures([many, stored("none", [row("size", 2, "B")])])
     assert "| many | 5 of 5 | row 0 |" in text
-    assert "row 1" not in text and "none" not in text
+    assert "row 1" not in text and "#none" not in text
 
 
 def test_figures_stand_between_their_marks() -> None:
     page = f"before\n{docs.BEGIN}\nold\n{docs.END}\nafter"
     made = docs.with_figures(page, [GOOD])
-    assert made.startswith("before\n") and made.endswith("\nafter") and "old" not in made and "1,234,567 B" in made
+    assert made.startswith("before\n") and made.endswith("\nafter") and "old" not in made and "#good) (1)" in made
     assert docs.with_figures(made, [GOOD]) == made
 
 

@@ -12,6 +12,7 @@ from cortado.file.artifact import load
 from cortado.fitting import Fitting
 from cortado.job import read_job
 from cortado.machine import processor_name
+from cortado.pages.words import quantity
 from cortado.report import Report, read_report
 from cortado.runtimes.measured import COMPRESSED, measure
 from cortado.runtimes.runtime import installed
@@ -49,10 +50,10 @@ class Verified:
     def text(self) -> str:
         """A table, and the verdict."""
         words = {True: "yes", False: "NO", None: "not compared"}
-        lines = [f"{'':<44}{'claimed':>14}{'found here':>14}  agrees"]
+        lines = [f"{'':<44}{'claimed':>20}{'found here':>20}  agrees"]
         for claim in self.claims:
-            values = ("unknown" if one is None else f"{one:,.4g} {claim.unit}" for one in (claim.claimed, claim.found))
-            lines.append(f"{claim.what:<44}" + "".join(f"{value:>14}" for value in values) + f"  {words[claim.agrees]}")
+            values = "".join(f"{quantity(one, claim.unit):>20}" for one in (claim.claimed, claim.found))
+            lines.append(f"{claim.what:<44}{values}  {words[claim.agrees]}")
         missed = [claim.what for claim in self.claims if claim.agrees is False]
         end = f"{self.folder}: not confirmed: {', '.join(missed)}." if missed else f"{self.folder}: confirmed."
         return "\n".join([*lines, "", end])

@@ -19,6 +19,7 @@ from cortado.planner.goal import MINIMISE, reach
 from cortado.planner.outlook import Outlook
 from cortado.progress import Terminal, quiet
 from cortado.recipe import read as read_recipe
+from cortado.runtimes.runtime import installed
 from cortado.runtimes.speed import speed_wanted
 
 
@@ -67,7 +68,7 @@ def compress_command(
             )
             small, report = found.network, found.report
             click.echo(found.text() + "\n")
-        folder = write_bundle(out, small, plain, report, made.text)
+        folder = write_bundle(out, small, plain, report, made.text, installed(runtimes), task)
     except KeyboardInterrupt:
         raise Stopped("compress: interrupted; finished stages and trials are kept. --resume goes on.") from None
     click.echo(report_text(report))

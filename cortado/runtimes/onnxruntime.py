@@ -62,6 +62,17 @@ class Onnxruntime(Runtime):
     distribution = "onnxruntime"
     extra = "onnx"
     suffix = ".onnx"
+    script = '''
+import onnxruntime
+
+session = onnxruntime.InferenceSession(str(FILE), providers=["CPUExecutionProvider"])
+
+
+def predict(*inputs):
+    """The first output for one batch."""
+    names = [port.name for port in session.get_inputs()]
+    return session.run(None, dict(zip(names, inputs, strict=True)))[0]
+'''
 
     def __init__(self, rounds_inputs: bool = False) -> None:
         self.rounds_inputs = rounds_inputs

@@ -56,6 +56,16 @@ class Openvino(Runtime):
     distribution = "openvino"
     extra = "openvino"
     suffix = ".xml"
+    script = '''
+import openvino
+
+network = openvino.compile_model(str(FILE), "CPU")
+
+
+def predict(*inputs):
+    """The first output for one batch."""
+    return network(inputs)[0]
+'''
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()

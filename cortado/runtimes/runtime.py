@@ -50,6 +50,8 @@ class Runtime(ABC):
     suffix: ClassVar[str]
     quick: ClassVar[bool] = True
     floats: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.float64, torch.float16)
+    script: ClassVar[str] = ""
+    """Lines of Python that need nothing of ours: from the path FILE they make predict(*inputs), the first output for a batch."""
 
     @classmethod
     def name(cls) -> str:

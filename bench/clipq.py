@@ -2,7 +2,7 @@
 
 CLIP-Q prunes and rounds at every step of one training; its rivals prune, train, share by k-means or round to an even
 grid, and train again, for as many epochs together. How much a rival keeps is searched until its file is as large as
-CLIP-Q's within 2 %. Which rival is taken is decided on the choice data; the verdict data are used once, for the plain
+CLIP-Q's within 2 %. Each arm learns at two rates; rate and rival are chosen on the choice data; the verdict data are used once, for the plain
 network, CLIP-Q and the better rival.
 """
 
@@ -56,8 +56,8 @@ def digits_plain(seed: int) -> tuple[nn.Module, Task]:
 
 
 POINTS = {
-    "LeNet-300-100, MNIST": Point(partial(trained, "LeNet-300-100"), (0,), 0.95, 3, 4, 512, (3e-3,)),
-    "digits_net, digits": Point(digits_plain, (0, 1, 2), 0.9, 3, 20, 64, (3e-3,)),
+    "LeNet-300-100, MNIST": Point(partial(trained, "LeNet-300-100"), (0,), 0.95, 3, 4, 512, (1e-3, 3e-3)),
+    "digits_net, digits": Point(digits_plain, (0, 1, 2), 0.9, 3, 20, 64, (1e-3, 3e-3)),
 }
 
 

@@ -2,8 +2,8 @@
 
 CLIP-Q prunes and rounds at every step of one training; its rivals prune, train, share by k-means or round to an even
 grid, and train again, for as many epochs together. How much a rival keeps is searched until its file is as large as
-CLIP-Q's within 2 %. Each arm learns at two rates; rate and rival are chosen on the choice data; the verdict data are used once, for the plain
-network, CLIP-Q and the better rival.
+CLIP-Q's within 2 %. Each arm learns at two rates; rate and rival are chosen on the choice data. The verdict data are
+used once for the plain network, CLIP-Q and the better rival.
 """
 
 from collections.abc import Callable

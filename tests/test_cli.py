@@ -77,7 +77,7 @@ def test_missed_limit_is_exit_status_three_and_the_bundle_is_there(here):
     ("words", "says"),
     [
         (["compress", "nowhere:make"], "cannot be loaded"),
-        (["compress", "tiny_job:make"], "neither the job nor --recipe says how"),
+        (["compress", "tiny_job:make"], "nothing says how: no recipe and no limits"),
         (["compress", "job.yaml", "--recipe", ""], "nothing is written there"),
         (["compress", "tiny_job:make", "--recipe", "prune/wights"], "Did you mean: prune/weights"),
         (["compress", "tiny_job:make", "--recipe", "tune", "--limit", "small"], "is not a limit"),

@@ -60,8 +60,3 @@ def test_goal_missed_is_exit_status_three_with_a_way_out(here):
     done = cortado("compress", "tiny_job:make", "--limit", "size <= 10 B", "--minimise", "loss", "--budget", "0 s")
     assert done.exit_code == 3 and "Missed: size <= 10 B." in done.output, done.output
     shutil.rmtree(here / "runs")
-
-
-def test_neither_recipe_nor_limits_are_refused(here):
-    done = cortado("compress", "tiny_job:make")
-    assert done.exit_code == 1 and "no recipe and no limits" in done.output

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cortado.errors import BadNetwork
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
 from cortado.measure import mean_score
@@ -135,11 +136,17 @@ def forecast(
 ) -> Forecast:
     """Prices, candidates and a few measured plans of `network`, which was made from `plain`.
 
-    Looks at calibration data, and at choice data to measure; never at the verdict's.
+    Looks at calibration data, and at choice data to measure; never at the verdict's. Raises BadNetwork where there is no
+    weight to choose for.
     """
     shown = progress or quiet()
     view = View(copy.deepcopy(network), plain, task.example, shown)
-    weights = [weight for weight in view.weights() if len(weight.shape) > 1]
+    weights = [weight for weight in view.all_weights if len(weight.shape) > 1]
+    if not weights:
+        raise BadNetwork(
+            f"plan: {type(network).__name__} has no weight of two or more axes, so there is nothing to choose. "
+            "Pass the network with its layers, not a wrapper of functions."
+        )
     choices = candidates_of(network, plain, task, prices(view, weights, task), ways, shown)
     priced = {one.path for one in choices}
     # What is left of the file without these records: biases, norms, the head.

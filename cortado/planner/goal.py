@@ -96,11 +96,7 @@ def reach(
     Raises BadValue for limits or a budget that say nothing, and what compress raises.
     """
     read_as = read_limits(limits)
-    if minimise not in MINIMISE or not read_as:
-        raise BadValue(
-            f"goal: minimise must be one of {', '.join(MINIMISE)} under one limit or more, got {minimise!r} and "
-            f"{len(read_as)} limits. Write, for example, --limit 'score >= -0.5 %' --minimise size."
-        )
+    check_goal(read_as, minimise)
     check_writable(Path(folder), "compress")
     seconds = units.read(budget, "time") / 1000
     search = Search(network, task, read_as, minimise, seconds, Path(folder), progress or quiet(), tuple(limits))
@@ -111,6 +107,23 @@ def reach(
         network, task, best.recipe, limits=limits, folder=where, resume=True, progress=search.progress, **measured
     )
     return Reached(small, report, tuple(search.trials), best, "" if report.met else search.advice(best))
+
+
+def check_goal(limits: Sequence[Limit], minimise: str) -> None:
+    """Raises BadValue for limits under which there is nothing to make small, or that are not planned for."""
+    kinds = {limit.what for limit in limits}
+    if minimise not in MINIMISE or not limits:
+        raise BadValue(
+            f"goal: minimise must be one of {', '.join(MINIMISE)} under one limit or more, got {minimise!r} and "
+            f"{len(limits)} limits. Write, for example, --limit 'score >= -0.5 %' --minimise size."
+        )
+    if "latency" in kinds:
+        raise BadValue(
+            "goal: a limit of latency is not planned for yet, as plans are of weights alone. Give a recipe that makes "
+            "layers narrower or rounds signals too: --recipe 'prune/channels keep=0.5 | tune epochs=10'."
+        )
+    if minimise == "loss" and "size" not in kinds:
+        raise BadValue("goal: the least loss is the plain network's. Limit the size too: --limit 'size <= 100 KB'.")
 
 
 @dataclass
@@ -180,7 +193,8 @@ class Search:
 
     def recipe(self, found: Forecast, size: float, epochs: float) -> Recipe | None:
         """The plan of this size, recovered for so many epochs; the smallest one there is where none is as small."""
-        plan = found.plan(max(size, found.sizes[0]))
+        least, most = found.sizes
+        plan = found.plan(min(max(size, least), most))
         if plan is None:
             return None
         stages = plan.recipe().stages

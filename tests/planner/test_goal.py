@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from cortado.budget import read_limits
-from cortado.errors import BadValue
+from cortado.errors import BadNetwork, BadValue
 from cortado.methods.tune import Tune
 from cortado.planner.forecast import forecast
 from cortado.planner.goal import Trial, epochs_for, reach
@@ -92,10 +93,30 @@ def test_interrupted_search_goes_on_with_its_trials(tmp_path, monkeypatch):
     assert got.trials[0].size_bytes == begun[0]["size_bytes"] and got.trials[1].trained
 
 
-@pytest.mark.parametrize(("limits", "minimise"), [([], "size"), (["score >= -1 %"], "happiness")])
-def test_goals_that_say_nothing_are_refused(tmp_path, limits, minimise):
-    with pytest.raises(BadValue, match="minimise must be one of size, loss under one limit or more"):
+@pytest.mark.parametrize(
+    ("limits", "minimise", "says"),
+    [
+        ([], "size", "minimise must be one of size, loss under one limit or more"),
+        (["score >= -1 %"], "happiness", "got 'happiness'"),
+        (["latency <= 1 ms in onnxruntime"], "size", "not planned for yet"),
+        (["score >= -1 %"], "loss", "Limit the size too"),
+    ],
+)
+def test_goals_that_say_nothing_are_refused(tmp_path, limits, minimise, says):
+    with pytest.raises(BadValue, match=says):
         reach(NET.make(), NET.task(), limits, minimise=minimise, folder=tmp_path)
+
+
+def test_a_limit_above_the_plain_size_is_kept_by_something_smaller(tmp_path):
+    got = reach(
+        NET.make(), NET.task(), [f"size <= {2 * plain_size()} B"], minimise="loss", budget="0 s", folder=tmp_path
+    )
+    assert got.report.met and got.report.stages
+
+
+def test_network_without_weights_is_refused():
+    with pytest.raises(BadNetwork, match="no weight of two or more axes"):
+        forecast(nn.BatchNorm1d(4), nn.BatchNorm1d(4), NET.task())
 
 
 def test_epochs_fit_the_time():

@@ -46,8 +46,13 @@ class Step:
     path: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    above_zero: bool = False
-    """Whether it is a clip that lets nothing below zero pass; one that ends at -1 does."""
+    below: float = 1.0
+    """The share of a value below zero that passes: none behind a ReLU, the slope of a leaky one, else all."""
+
+    @property
+    def above_zero(self) -> bool:
+        """Whether nothing below zero passes."""
+        return self.below == 0
 
 
 @dataclass
@@ -124,7 +129,7 @@ class Watcher(TorchDispatchMode):
             made = self.renew(output)
             inputs = () if read is None else (read,)
             above = isinstance(module, nn.ReLU) or (isinstance(module, nn.Hardtanh) and module.min_val >= 0)
-            self.flow.steps.append(Step(kind, type(module).__name__, path, inputs, (made,), above))
+            self.flow.steps.append(Step(kind, type(module).__name__, path, inputs, (made,), 0.0 if above else 1.0))
         if isinstance(output, Tensor) and not self.inside:
             self.flow.places.setdefault(self.number(output), []).append((path, OUTPUT))
 
@@ -144,8 +149,8 @@ class Watcher(TorchDispatchMode):
         if (name in PAIRS and len(read) < 2) or (name == "constant_pad_nd" and any(args[2:])):
             # One signal's own arithmetic; or edges of a number that may lie on no grid.
             kind = FLOAT
-        above = kind == CLIP and above_zero(name, args, kwargs or {})
-        self.flow.steps.append(Step(kind, name, self.stack[-1] if self.stack else "", read, made, above))
+        below = 0.0 if kind == CLIP and above_zero(name, args, kwargs or {}) else slope_below(name, args)
+        self.flow.steps.append(Step(kind, name, self.stack[-1] if self.stack else "", read, made, below))
         return output
 
 
@@ -153,6 +158,15 @@ def above_zero(name: str, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
     """Whether an operator that clips ends at zero or above; without a lower end, hardtanh has -1 and clamp none."""
     low = args[1] if len(args) > 1 else named.get("min_val", named.get("min"))
     return name in ("relu", "relu_") or (isinstance(low, (int, float)) and low >= 0)
+
+
+def slope_below(name: str, args: tuple[Any, ...]) -> float:
+    """The slope of a leaky ReLU, or the largest one of a PReLU's, below zero; 1 for all else, and for steeper ones."""
+    if name in ("leaky_relu", "leaky_relu_"):
+        return min(abs(float(args[1])) if len(args) > 1 else 0.01, 1.0)
+    if name in ("prelu", "_prelu_kernel"):
+        return min(float(args[1].detach().abs().max()), 1.0)
+    return 1.0
 
 
 def layer_kind(module: nn.Module) -> str | None:

@@ -28,7 +28,10 @@ RARE = 1e-3
 
 @dataclass
 class Reach:
-    """What was seen of one signal: extremes, their averages over batches, and a histogram between the extremes."""
+    """What was seen of one signal: extremes, their averages over batches, and a histogram between the extremes.
+
+    `below`: the share of what is below zero that the activation behind it lets pass; its error counts as much less.
+    """
 
     low: float = np.inf
     high: float = -np.inf
@@ -36,6 +39,7 @@ class Reach:
     mean_high: float = 0.0
     batches: int = 0
     counts: np.ndarray | None = None
+    below: float = 1.0
 
     def stretch(self, values: Tensor) -> None:
         """Take in one batch's extremes.  The averages are moving ones, over some ten batches (Jacob et al., 2018)."""
@@ -91,14 +95,18 @@ def squared_error(reach: Reach, bits: int) -> Ends:
     """The ends with the least squared error of rounding and clipping together."""
     centres, weight = reach.centres, reach.counts
     assert weight is not None
-    top = 2**bits - 1
+    weight, top = weight * np.where(centres < 0, reach.below**2, 1.0), 2**bits - 1
 
     def error(low: float, high: float) -> float:
         step = (high - low) / top
         rounded = np.clip(np.round((centres - low) / step), 0, top) * step + low
         return float((weight * (rounded - centres) ** 2).sum())
 
-    return least(reach, error)
+    low, high = least(reach, error)
+    if reach.below == 1 or low >= 0:
+        return low, high
+    # The end that counts less is drawn in alone.
+    return min((low * share for share in np.linspace(1.0, 0.05, CANDIDATES)), key=lambda end: error(end, high)), high
 
 
 def divergence(reach: Reach, bits: int) -> Ends:
@@ -155,19 +163,18 @@ def measure_ranges(
     data: Data,
     images: int,
     batch: int,
-    above_zero: Sequence[bool] = (),
+    below: Sequence[float] = (),
 ) -> list[Reach]:
     """For each group of places how far the signals reach that pass there, with nothing rounded.
 
-    `images` samples are looked at, `batch` at a time; `above_zero`: for which groups only what is above zero counts.
+    `images` samples are looked at, `batch` at a time; `below`: for each group the share of what is below zero that counts.
     Raises BadTask for signals that are not finite on the calibration data or reach too far, BadNetwork where nothing
     ever passes.
     """
-    found = [Reach() for _ in places]
-    cut = above_zero or [False] * len(found)
+    found = [Reach(below=share) for share in below or [1.0] * len(places)]
 
     def taken(values: Tensor, number: int) -> Tensor:
-        return values.clamp(min=0) if cut[number] else values
+        return values if found[number].below else values.clamp(min=0)
 
     with unrounded(network):
         samples = (network, places, data, images, batch)

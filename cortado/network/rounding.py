@@ -7,6 +7,7 @@ it reads and gives is. What only moves values needs nothing of its own.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import product
 
 from torch import nn
 
@@ -22,10 +23,16 @@ class Wish:
 
     places: tuple[Place, ...]
     measured: tuple[Place, ...]
-    above_zero: bool = False
-    """Whether an activation follows at once that cuts off all below zero, so that the grid may do it."""
+    below: float = 1.0
+    """The share of what is below zero that the activation lets pass that follows at once: 0 where it cuts it off, so that
+    the grid may do it; 1 where none follows."""
     readers: tuple[str, ...] = ()
     """Paths of the products that read it, as it is or moved; none for what only sums, averages and the like read."""
+
+    @property
+    def above_zero(self) -> bool:
+        """Whether what is below zero is cut off."""
+        return self.below == 0
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,8 @@ class Planner:
         """Values that want one grid."""
         self.source: dict[int, int] = {}
         """For values that were moved, or made of others: one that is rounded, on the same grid."""
-        self.cut: set[int] = set()
-        """Values of which an activation takes what is above zero, and nothing else reads them."""
+        self.below: dict[int, float] = {}
+        """Values that an activation alone reads, and the share of what is below zero that it lets pass."""
         self.read: list[tuple[int, str]] = []
         """Values that a product reads, each with the product."""
         self.joined: set[int] = set()
@@ -134,15 +141,16 @@ class Planner:
         self.joined.update(step.outputs)
         self.source[step.outputs[0]] = sources[0]
         if len(after) == 1 and after[0].above_zero and all(len(self.readers[value]) == 1 for value in step.inputs):
-            self.cut.update(sources)
+            self.below |= dict.fromkeys(sources, 0.0)
 
     def mark_end(self, step: Step) -> int | None:
         """Round what comes out of a step, as late as there is a place for it; the value that is rounded."""
         ends = self.ends_of(step)
         for number in range(len(ends) - 1, -1, -1):
             if self.mark(ends[number]):
-                if number + 1 < len(ends) and self.maker[ends[number + 1]].above_zero:
-                    self.cut.add(ends[number])
+                after = self.readers.get(ends[number], [])
+                if len(after) == 1 and ends[number] not in self.flow.results:
+                    self.below[ends[number]] = after[0].below
                 self.whole.update(ends[number:])
                 self.made_whole.update(ends)
                 return ends[number]
@@ -184,8 +192,8 @@ class Planner:
         if value in self.whole:
             return True
         source = self.before_moves(value)
-        for tried in dict.fromkeys((source, value)):
-            places = self.places_of(tried, reader if tried == value else None)
+        for shared, tried in product((False, True), dict.fromkeys((source, value))):
+            places = self.places_of(tried, reader if tried == value else None, shared)
             if places:
                 self.placed[tried] = places
                 self.whole.add(tried)
@@ -202,8 +210,11 @@ class Planner:
                 for made in step.outputs:
                     self.source.setdefault(made, self.source.get(step.inputs[0], step.inputs[0]))
 
-    def places_of(self, value: int, reader: Step | None) -> tuple[Place, ...]:
-        """Where to round a value for all that read it: as it comes out of a layer, or else as it goes into them."""
+    def places_of(self, value: int, reader: Step | None, shared: bool) -> tuple[Place, ...]:
+        """Where to round a value for all that read it: as it comes out of a layer, or else as it goes into them.
+
+        With `shared` out of a layer that runs several times, which has one grid for all its runs then.
+        """
         passed = [place for place in self.flow.places.get(value, []) if place[0] not in self.containers]
         once = [place for place in passed if self.flow.calls.get(place[0]) == 1]
         out = [place for place in once if place[1] == OUTPUT]
@@ -215,8 +226,7 @@ class Planner:
             into = [place for place in once if place[1] == INPUT and inside(reader.path, place[0])][-1:]
         if into and (reader is not None or {path for path, _ in into} == readers):
             return tuple(one for one in dict.fromkeys(into) if not any(inside(one[0], o[0]) for o in into if o != one))
-        # A layer that runs several times has one grid for all its runs.
-        return tuple(dict.fromkeys(place for place in passed if place[1] == OUTPUT))[:1]
+        return tuple(dict.fromkeys(place for place in passed if place[1] == OUTPUT and shared))[:1]
 
 
 def inside(path: str, outer: str) -> bool:
@@ -256,7 +266,7 @@ def wishes(network: nn.Module, flow: Flow, products: Collection[str] | None = No
         readers = tuple(dict.fromkeys(path for value, path in sources if value in values))
         every = tuple(dict.fromkeys(place for value in values for place in planner.placed[value]))
         measured = tuple(dict.fromkeys(planner.placed[value][0] for value in values))
-        found.append(Wish(every, measured, all(value in planner.cut for value in values), readers))
+        found.append(Wish(every, measured, max(planner.below.get(value, 1.0) for value in values), readers))
     return Wishes(tuple(found), tuple(planner.islands))
 
 

@@ -108,7 +108,7 @@ def test_what_is_rounded_is_measured_as_it_was():
 
 
 def test_only_what_is_above_zero_counts_where_asked():
-    (reach,) = measure_ranges(net(), [[("0", "output")]], data(50), 50, 50, [True])
+    (reach,) = measure_ranges(net(), [[("0", "output")]], data(50), 50, 50, [0.0])
     assert reach.low == 0 and reach.counts.sum() == 150
 
 
@@ -146,3 +146,19 @@ def test_layer_that_never_ran_is_named():
     network.forward = lambda signal: network[1](network[0](signal))
     with pytest.raises(BadNetwork, match="nothing passed the input of idle"):
         measure_ranges(network, [[("idle", "input")]], data(20), 20, 20)
+
+
+def test_what_a_leaky_activation_makes_small_may_be_clipped_more():
+    values = draws()
+    reach, leaky = reach_of(values), reach_of(values)
+    leaky.below = 0.1
+
+    def error(ends):
+        step = (ends[1] - ends[0]) / 255
+        rounded = ((values - ends[0]) / step).round().clamp(0, 255) * step + ends[0]
+        return float(
+            (torch.nn.functional.leaky_relu(rounded, 0.1) - torch.nn.functional.leaky_relu(values, 0.1)).square().mean()
+        )
+
+    ends, better = RANGES["mse"](reach, 8), RANGES["mse"](leaky, 8)
+    assert ends[0] < better[0] < 0 and error(better) < 0.9 * error(ends)

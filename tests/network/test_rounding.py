@@ -92,7 +92,7 @@ class Fire(nn.Module):
 def test_what_stands_side_by_side_shares_a_grid_that_does_the_activation():
     network = Fire().eval()
     found = wishes(network, flow_of(network, IMAGE)).wishes
-    side = Wish((("one", "output"), ("three", "output")), (("one", "output"), ("three", "output")), True, ("last",))
+    side = Wish((("one", "output"), ("three", "output")), (("one", "output"), ("three", "output")), 0.0, ("last",))
     assert side in found
     assert [wish.places for wish in found if wish != side] == [
         (("squeeze", "input"),),

@@ -58,8 +58,8 @@ def round_signals(
     flow = flow_of(view.network, view.example)
     products = products_of(method, view, flow)
     found = wishes(view.network, flow, None if method.where == type(method).where else products)
-    places, above_zero = [wish.measured for wish in found.wishes], [wish.above_zero for wish in found.wishes]
-    reaches = measure_ranges(view.network, places, task.calibration, images, batch, above_zero)
+    places, below = [wish.measured for wish in found.wishes], [wish.below for wish in found.wishes]
+    reaches = measure_ranges(view.network, places, task.calibration, images, batch, below)
     modules = dict(view.network.named_modules())
     for wish, reach in zip(found.wishes, reaches, strict=True):
         made = signal(wish, reach)

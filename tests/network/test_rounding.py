@@ -237,3 +237,34 @@ def test_whatever_is_wished_for_can_be_put_on_and_runs(make):
     reads = {path for path, _ in on_grid(flow_of(network, IMAGE), sites(network))}
     assert {path for path, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))} <= reads
     assert torch.isfinite(network(IMAGE)).all()
+
+
+class Leaky(nn.Module):
+    """One leaky activation behind each of three convolutions, with pooling between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.activation = nn.LeakyReLU(0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        signal = functional.max_pool2d(self.activation(self.one(images)), 2)
+        return self.three(functional.max_pool2d(self.activation(self.two(signal)), 2))
+
+
+def test_an_activation_that_runs_twice_is_not_rounded_where_its_readers_can_be():
+    found = places(Leaky())
+    assert (
+        ["two input"] in found
+        and ["three input"] in found
+        and not any("activation" in place for one in found for place in one)
+    )
+
+
+def test_wishes_know_how_much_passes_below_zero():
+    network = Leaky().eval()
+    below = {wish.places[0]: wish.below for wish in wishes(network, flow_of(network, IMAGE)).wishes}
+    assert below["one", "output"] == below["two", "output"] == pytest.approx(0.1) and below["two", "input"] == 1
+    network.activation = nn.PReLU(1, 0.25)
+    below = {wish.places[0]: wish.below for wish in wishes(network, flow_of(network, IMAGE)).wishes}
+    assert below["one", "output"] == pytest.approx(0.25)

@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from cortado import units
 from cortado.errors import BadValue
 
-PATTERN = re.compile(r"^\s*(size|score|latency)\s*(<=|>=)\s*(.+?)\s*(?:\bin\s+(\w+))?\s*$")
+PATTERN = re.compile(
+    r"^\s*(size|score|latency)\s*(<=|>=)\s*(.+?)\s*(?:(?:\bin\s+|@\s*)(\w+)(?:\s*:\s*(\d+)\s*threads?)?)?\s*$"
+)
 
 
 @dataclass(frozen=True)
 class Limit:
     """One limit.  `what` is size (bytes, at most), latency (milliseconds of a batch of one, at most; `runtime` is where, ""
-    the first one that is measured) or score (at least); `relative`: counted from the plain score."""
+    the first one that is measured, with so many `threads`, 0 as many as are measured with) or score (at least);
+    `relative`: counted from the plain score."""
 
     text: str
     what: str
     value: float
     relative: bool = False
     runtime: str = ""
+    threads: int = 0
 
     def kept(self, measured: float, plain: float) -> bool:
         """Whether a measured value keeps it."""
@@ -30,7 +34,7 @@ class Limit:
 
 def read_limit(text: str) -> Limit:
     """A limit from "size <= 100 KB", "score >= -0.5 %" (with a sign: points against the plain network) or "latency <= 3 ms
-    in onnxruntime".
+    in onnxruntime", also "latency<=3ms@onnxruntime:1thread".
 
     Raises BadValue for anything else.
     """
@@ -40,7 +44,7 @@ def read_limit(text: str) -> Limit:
             f'limit: {text!r} is not a limit. Write, for example, "size <= 100 KB", "score >= -0.5 %" or '
             '"latency <= 3 ms in onnxruntime".'
         )
-    what, sign, value, runtime = match.groups()
+    what, sign, value, runtime, threads = match.groups()
     if runtime and what != "latency":
         raise BadValue(f"limit: {text!r} names a runtime, but a {what} is not measured in one. Leave it out.")
     if (what != "score") != (sign == "<="):
@@ -52,7 +56,7 @@ def read_limit(text: str) -> Limit:
             raise BadValue(
                 f"limit: {text!r} asks for {most:g} {'bytes' if what == 'size' else 'ms'}. It is more than 0."
             )
-        return Limit(text.strip(), what, most, runtime=runtime or "")
+        return Limit(text.strip(), what, most, runtime=runtime or "", threads=int(threads or 0))
     number, unit = units.number_and_unit(value)
     if unit not in ("", "%"):
         raise BadValue(

@@ -31,3 +31,17 @@ def test_limits_are_one_of_a_kind():
 def test_what_is_no_limit_is_refused(text):
     with pytest.raises(BadValue):
         read_limit(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "runtime", "threads"),
+    [
+        ("latency <= 2 ms in onnxruntime", "onnxruntime", 0),
+        ("latency<=2ms@onnxruntime:1thread", "onnxruntime", 1),
+        ("latency <= 2 ms @ openvino : 4 threads", "openvino", 4),
+        ("latency <= 2 ms", "", 0),
+    ],
+)
+def test_latency_says_where_and_with_how_many_threads(text, runtime, threads):
+    limit = read_limit(text)
+    assert (limit.value, limit.runtime, limit.threads) == (2.0, runtime, threads)

@@ -44,7 +44,8 @@ def speed_wanted(
                 f"limit: {latency.text!r} names no runtime. Write 'latency <= ... in onnxruntime', or say where to time: "
                 "--time onnxruntime, or runtimes=('onnxruntime',)."
             )
-        batches = (1, *(batch for batch in batches if batch != 1))
+        batches, threads = (1, *(batch for batch in batches if batch != 1)), latency.threads or threads
+        check_load("timing", batches, threads)
     return Speed(tuple(installed(names)), tuple(batches), threads)
 
 

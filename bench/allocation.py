@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.after import after
 from bench.int8_cifar import divergence
 from bench.kept import kept
 from bench.result import Clock, row
@@ -76,9 +77,7 @@ def measured(name: str) -> dict[str, Any]:
         room = size(uniform, plain, priced)
         plan = plan_for(choices, room)
         assert plan is not None
-        mixed = copy.deepcopy(plain)
-        for stage in plan.recipe().stages:
-            stage.apply(View(mixed, plain, task.example), task)
+        mixed = after(plain, task, plan.recipe())
         (even_kl, even_score), (kl, score) = (judged(one, plain, task, wanted) for one in (uniform, mixed))
         found[str(levels)] = {
             "bytes": size(mixed, plain, priced), "bytes_uniform": room, "predicted": plan.damage,

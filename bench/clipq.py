@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.after import after
 from bench.kept import kept
 from bench.networks import trained
 from bench.result import Clock, row
 from cortado.file.artifact import encode
 from cortado.measure import mean_score, scores
 from cortado.nets.digits import digits_net
-from cortado.network.view import View, working_copy
-from cortado.recipe import read
 from cortado.report import paired_interval
 from cortado.task import Task
 from cortado.tasks import digits
@@ -122,14 +121,6 @@ def best(found: Any) -> dict[str, Any]:
 def told(one: dict[str, Any], lost: float) -> dict[str, Any]:
     """What is written down of an arm."""
     return {**{key: value for key, value in one.items() if key != "network"}, "lost": lost}
-
-
-def after(plain: nn.Module, task: Task, recipe: str) -> nn.Module:
-    """A copy of the plain network after the recipe."""
-    network = working_copy(plain)
-    for stage in read(recipe).stages:
-        stage.apply(View(network, plain, task.example), task)
-    return network.eval()
 
 
 def facts(network: nn.Module, plain: nn.Module, task: Task, way: str, rate: float, keep: float) -> dict[str, Any]:

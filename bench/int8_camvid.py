@@ -6,7 +6,6 @@ video; the verdict frames, every 4th of the test set, are used once for each cho
 IoU over 11 classes, of all verdict frames together; intervals come from the jackknife over frames.
 """
 
-import copy
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.after import after
 from bench.result import row
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_saturates
 from cortado.measure import outputs_of
 from cortado.nets.espnet import espnet
-from cortado.network.view import View
-from cortado.recipe import read
 from cortado.report import paired_interval
 from cortado.runtimes.coverage import coverage
 from cortado.runtimes.measured import bound
@@ -58,7 +56,7 @@ def run() -> list[dict[str, Any]]:
     task, plain = camvid.task(), espnet(weights=True).eval()
     assert task.calibration is not None
     task = replace(task, calibration=task.calibration.first(CALIBRATION_FRAMES))
-    made = {way: rounded(plain, task, recipe) for way, recipe in ways().items()}
+    made = {way: after(plain, task, recipe) for way, recipe in ways().items()}
     before = Answers.of(plain, task.verdict)
     rows = [row("plain: mean IoU of PyTorch, 59 frames (0.556 published)", score_of(before), "%")]
     with tempfile.TemporaryDirectory() as folder:
@@ -72,14 +70,6 @@ def run() -> list[dict[str, Any]]:
             floats = lower(plain, task, runtime, own / "floats")
             rows += speed_rows(runtime, floats, best["file"], task)
     return rows
-
-
-def rounded(plain: nn.Module, task: Task, recipe: str) -> nn.Module:
-    """A copy of the network after the recipe."""
-    network = copy.deepcopy(plain)
-    for stage in read(recipe).stages:
-        stage.apply(View(network, plain, task.example), task)
-    return network
 
 
 def lower(network: nn.Module, task: Task, runtime: Runtime, folder: Path) -> Path:

@@ -5,7 +5,6 @@ divergence of its file's answers from the plain network's on 1,000 choice images
 training, so that their accuracy says little there); the verdict images are used once for each chosen file.
 """
 
-import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.after import after
 from bench.kept import kept
 from bench.result import row
 from bench.rivals import static_int8
@@ -23,8 +23,6 @@ from cortado.lowering.lower import lowered
 from cortado.measure import outputs_of
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.nets.resnet_8 import resnet_8
-from cortado.network.view import View
-from cortado.recipe import read
 from cortado.report import paired_interval
 from cortado.runtimes.coverage import coverage
 from cortado.runtimes.runtime import Running, Runtime, runtime_by_name
@@ -74,7 +72,7 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     task, plain = task_of(name), NETWORKS[name]().eval()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        networks = {way: rounded(plain, task, recipe) for way, recipe in RECIPES.items()}
+        networks = {way: after(plain, task, recipe) for way, recipe in RECIPES.items()}
         made = {f"Cortado, {runtime}": ours(plain, task, networks, runtime, Path(folder)) for runtime in RUNTIMES}
         made |= rival_files(plain, task, Path(folder))
         found = {tool: verdict(plain, task, one) for tool, one in made.items()}
@@ -93,14 +91,6 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     mine = min(found[tool]["lost"] for tool in found if tool.startswith("Cortado"))
     rows.append(row(f"{name}: points lost; the better rival's as bar", mine, "points", best))
     return rows
-
-
-def rounded(plain: nn.Module, task: Task, recipe: str) -> nn.Module:
-    """The network after a recipe."""
-    network = copy.deepcopy(plain)
-    for stage in read(recipe).stages:
-        stage.apply(View(network, plain, task.example), task)
-    return network
 
 
 def ours(

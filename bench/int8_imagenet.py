@@ -6,7 +6,6 @@ lost are what counts. The MobileNets come from integers of 8 bits with one scale
 been trained; fewer bits around zero are another grid. One picture of the verdict is a third of a point.
 """
 
-import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.after import after
 from bench.int8_cifar import divergence
 from bench.kept import kept
 from bench.result import row
@@ -27,8 +27,6 @@ from cortado.nets.mobilenet_folded import mobilenet_v1_folded, mobilenet_v2_fold
 from cortado.nets.squeezenet import squeezenet_deep_compression
 from cortado.nets.tiny_darknet import tiny_darknet
 from cortado.nets.weights import weights_path
-from cortado.network.view import View
-from cortado.recipe import read
 from cortado.report import paired_interval
 from cortado.runtimes.coverage import coverage
 from cortado.runtimes.runtime import Running, runtime_by_name
@@ -136,9 +134,7 @@ def rows_of(name: str, seed: int) -> list[dict[str, Any]]:
 
 def in_integers(judge: Judge, recipe: str, folder: Path) -> dict[str, Any]:
     """The network after the recipe, its file, and how far that diverges."""
-    network, task, runtime = copy.deepcopy(judge.plain), judge.task, runtime_by_name(RUNTIME)
-    for stage in read(recipe).stages:
-        stage.apply(View(network, judge.plain, task.example), task)
+    network, task, runtime = after(judge.plain, judge.task, recipe), judge.task, runtime_by_name(RUNTIME)
     own = Path(tempfile.mkdtemp(dir=folder))
     file = runtime.lower(lowered(network, task.example), task.example, own)
     running = Running(runtime.load(file, torch.get_num_threads()))

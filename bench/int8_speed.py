@@ -4,7 +4,6 @@ Weights are random: time does not depend on them. Four files take turns, round b
 quantizer's integers, floats again. Weights have 7 bits where the processor's integer products would run over (no VNNI).
 """
 
-import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.after import after
 from bench.result import row
 from bench.rivals import static_int8
 from bench.rivals.optional import torchvision
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_saturates
 from cortado.nets.resnet import CifarResNet
-from cortado.network.view import View
-from cortado.recipe import read
 from cortado.runtimes.coverage import coverage
 from cortado.runtimes.measured import bound
 from cortado.runtimes.runtime import Runtime, runtime_by_name
@@ -53,9 +51,7 @@ def rows_of(name: str, made: Made) -> list[dict[str, Any]]:
     plain = with_norms(make())
     data = Data(noise(IMAGES, side), torch.zeros(IMAGES, dtype=torch.int64))
     task = Task(data, data, data)
-    small = copy.deepcopy(plain)
-    for stage in read(f"quantize/weights bits={BITS} | quantize/signals").stages:
-        stage.apply(View(small, plain, task.example), task)
+    small = after(plain, task, f"quantize/weights bits={BITS} | quantize/signals")
     rows = []
     for runtime in map(runtime_by_name, QUANTIZERS):
         with tempfile.TemporaryDirectory() as folder:

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -56,16 +55,19 @@ def compress_command(
     speed_wanted(runtimes, read_limits(wanted), batches, threads)
     check_writable(Path(out), "compress")
     progress = Terminal() if sys.stderr.isatty() else quiet()
-    told: dict[str, Any] = {"runtimes": runtimes, "batches": batches, "threads": threads, "progress": progress}
     try:
         task = made.make_task()
         plain = made.plain(task, Path(out), progress)
         if chosen is not None:
-            small, report = compress(plain, task, chosen, limits=wanted, folder=out, resume=resume, **told)
+            small, report = compress(
+                plain, task, chosen, limits=wanted, folder=out, resume=resume, progress=progress,
+                runtimes=runtimes, batches=batches, threads=threads,
+            )  # fmt: skip
         else:
             found = reach(
-                plain, task, wanted, minimise=minimise, budget=budget or "30 min", folder=out, resume=resume, **told
-            )
+                plain, task, wanted, minimise=minimise, budget=budget or "30 min", folder=out, resume=resume,
+                progress=progress, runtimes=runtimes, batches=batches, threads=threads,
+            )  # fmt: skip
             small, report = found.network, found.report
             click.echo(found.text() + "\n")
         folder = write_bundle(out, small, plain, report, made.text, installed(runtimes), task)

@@ -124,7 +124,7 @@ def centred_curvature(
             wanted = [*values, *shifts.values()]
             found = torch.autograd.grad(scalar, wanted, allow_unused=True)
             moved = dict(zip(shifts, found[len(values) :], strict=True))
-            for total, weight, slopes in zip(sums, chosen, found, strict=False):
+            for total, weight, slopes in zip(sums, chosen, found[: len(values)], strict=True):
                 if slopes is not None:
                     total += centred(slopes, moved.get(weight.path), means.get(weight.path)).double().square()
     finally:

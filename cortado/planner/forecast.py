@@ -26,7 +26,7 @@ CHOICE_SAMPLES = 1_000
 SHARES = (0.75, 0.45, 0.25)
 """Where plans are measured: shares of the way, in logarithms, from the largest mix's bytes down to the smallest's."""
 SPREAD = 1.35
-"""The factor by which a prediction between measured plans misses at one standard deviation, at least: as found on two ResNets."""
+"""The least factor by which a prediction is taken to miss at one standard deviation; more where the measured plans disagree."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from cortado.planner.outlook import Outlook
 from cortado.progress import Progress, quiet
 from cortado.recipe import Recipe, read
 from cortado.report import Report
+from cortado.runtimes.speed import speed_wanted
 from cortado.task import Task
 
 MINIMISE = ("size", "loss")
@@ -86,25 +87,37 @@ def reach(
     folder: str | Path,
     resume: bool = False,
     progress: Progress | None = None,
-    **measured: Any,
+    runtimes: Sequence[str] = (),
+    batches: Sequence[int] = (1,),
+    threads: int = 1,
 ) -> Reached:
     """The smallest network (`minimise` "size"), or the one that loses least ("loss"), that keeps `limits`.
 
     Plans come from the forecast, and are recovered with the network itself as teacher where that helps; each trial is
     kept in `folder`, and `resume` goes on with them. All are compared on the task's choice data; the verdict's are used
-    once, for the best. Trials begin as long as `budget` ("30 min") lasts. `measured` goes to compress (runtimes ...).
-    Raises BadValue for limits or a budget that say nothing, and what compress raises.
+    once, for the best. Trials begin as long as `budget` ("30 min") lasts. `runtimes`, `batches` and `threads` are as in
+    compress, for the best. Raises BadValue for limits or a budget that say nothing, and what compress raises.
     """
     read_as = read_limits(limits)
     check_goal(read_as, minimise)
+    speed_wanted(runtimes, read_as, batches, threads)
     check_writable(Path(folder), "compress")
     seconds = units.read(budget, "time") / 1000
-    search = Search(network, task, read_as, minimise, seconds, Path(folder), progress or quiet(), tuple(limits))
+    search = Search(network, task, read_as, minimise, seconds, Path(folder), progress or quiet())
     search.run(resume)
     best = search.best()
     where = search.folder_of(search.trials.index(best))
     small, report = compress(
-        network, task, best.recipe, limits=limits, folder=where, resume=True, progress=search.progress, **measured
+        network,
+        task,
+        best.recipe,
+        limits=limits,
+        folder=where,
+        resume=True,
+        progress=search.progress,
+        runtimes=runtimes,
+        batches=batches,
+        threads=threads,
     )
     return Reached(small, report, tuple(search.trials), best, "" if report.met else search.advice(best))
 
@@ -137,7 +150,6 @@ class Search:
     seconds: float
     folder: Path
     progress: Progress
-    texts: tuple[str, ...]
     trials: list[Trial] = field(default_factory=list)
 
     def run(self, resume: bool) -> None:

@@ -1,9 +1,8 @@
-"""Goal: limits in; plans, recovered as far as the time allows, are tried until the best network that keeps them is found."""
+"""Goal: limits in; recipes, recovered as far as the time allows, are tried until the best network that keeps them is found."""
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +11,27 @@ from torch import nn
 from cortado import units
 from cortado.budget import Limit, read_limits
 from cortado.compress import compress
-from cortado.errors import BadFile, BadValue
+from cortado.errors import BadValue, CannotFollow, NothingChanged
 from cortado.evaluating import evaluating
-from cortado.file.whole import check_writable, write_whole
+from cortado.file.whole import check_writable
 from cortado.fingerprints import plain_data
 from cortado.measure import outputs_of
 from cortado.planner.forecast import Forecast, forecast
-from cortado.planner.outlook import Outlook
+from cortado.planner.proposals import Proposals
+from cortado.planner.shapes import CHANNELS, Explorer, Shape, Shapes, keep_shapes, kept_shapes, tail_of
+from cortado.planner.stopwatch import Stopwatch
+from cortado.planner.trials import Trial, Wanted, note, noted
 from cortado.progress import Progress, quiet
-from cortado.recipe import Recipe, read
 from cortado.report import Report
+from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import speed_wanted
 from cortado.task import Task
 
-MINIMISE = ("size", "loss")
-TRIALS = "trials.json"
-SHRINK, CLOSE = 0.75, 1.06
-"""How much smaller the next trial is after one that kept its limits; sizes nearer than this factor are not told apart."""
+MINIMISE = ("size", "latency", "loss")
 MOST_EPOCHS, SHARE_OF_TIME = 20.0, 0.25
 """Of the recovery of one trial."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A recipe that was tried: bytes of its file, score on choice data, and whether each limit was kept there."""
-
-    recipe: dict[str, Any]
-    size_bytes: int = 0
-    score: float = 0.0
-    met: dict[str, bool] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def keeps_all(self) -> bool:
-        return all(self.met.values())
-
-    @property
-    def trained(self) -> bool:
-        return any("tune" in stage for stage in self.recipe["stages"])
+SHARE_TO_EXPLORE = 0.2
+"""Of the time, for finding out what can be cut."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +47,16 @@ class Reached:
     def text(self) -> str:
         """The front for people: every trial, smallest first, and what binds where a limit was missed."""
         unit = self.report.score_unit
-        lines = [f"{'tried':<24}{'file':>10}{'score on choice data':>24}   limits there"]
-        for one in sorted(self.trials, key=lambda one: one.size_bytes):
-            epochs = sum(stage["tune"]["epochs"] for stage in one.recipe["stages"] if "tune" in stage)
-            what = f"plan, {epochs:g} epochs" if epochs else "plan, nothing trained"
-            kept = "kept" if one.keeps_all else "missed"
-            best = "  <- taken" if one is self.best else ""
-            lines.append(
-                f"{what:<24}{units.size_text(one.size_bytes):>10}{f'{one.score:.2f} {unit}':>24}   {kept}{best}"
-            )
+        done = sorted((one for one in self.trials if one.done), key=lambda one: one.size_bytes)
+        wide = max(24, *(len(one.text()) + 2 for one in done))
+        timed = any(one.latency_ms is not None for one in done)
+        head = f"{'one sample':>14}" if timed else ""
+        lines = [f"{'tried':<{wide}}{'file':>10}{head}{'score on choice data':>24}   limits there"]
+        for one in done:
+            taken = f"{'–' if one.latency_ms is None else units.time_text(one.latency_ms):>14}" if timed else ""
+            kept, best = "kept" if one.keeps_all else "missed", "  <- taken" if one is self.best else ""
+            size = units.size_text(one.size_bytes)
+            lines.append(f"{one.text():<{wide}}{size:>10}{taken}{f'{one.score:.2f} {unit}':>24}   {kept}{best}")
         return "\n".join([*lines, *([f"\n{self.advice}"] if self.advice else [])])
 
 
@@ -91,194 +74,146 @@ def reach(
     batches: Sequence[int] = (1,),
     threads: int = 1,
 ) -> Reached:
-    """The smallest network (`minimise` "size"), or the one that loses least ("loss"), that keeps `limits`.
+    """The smallest network (`minimise` "size"), the fastest ("latency") or the one that loses least ("loss") under `limits`.
 
-    Plans come from the forecast, and are recovered with the network itself as teacher where that helps; each trial is
-    kept in `folder`, and `resume` goes on with them. All are compared on the task's choice data; the verdict's are used
-    once, for the best. Trials begin as long as `budget` ("30 min") lasts. `runtimes`, `batches` and `threads` are as in
-    compress, for the best. Raises BadValue for limits or a budget that say nothing, and what compress raises.
+    Where time counts, cuts are timed in the runtime of the limit, or the first of `runtimes`, in floats and in whole
+    numbers; where bytes count, weights are held as the forecast says. Each trial recovers with the network itself as
+    teacher and is kept in `folder`; `resume` goes on with them. All are compared on the task's choice data; the verdict's
+    are used once, for the best. Trials begin as long as `budget` ("30 min") lasts. `runtimes`, `batches` and `threads` are
+    as in compress, for the best. Raises BadValue for limits or a budget that say nothing, and what compress raises.
     """
     read_as = read_limits(limits)
-    check_goal(read_as, minimise)
-    speed_wanted(runtimes, read_as, batches, threads)
+    wanted = Wanted(read_as, minimise, 1 if task.score.higher_is_better else -1, task.score.unit)
+    check_goal(wanted, runtimes)
+    speed = speed_wanted(runtimes, read_as, batches, threads)
     check_writable(Path(folder), "compress")
+    timed = wanted.limit("latency")
+    where = timed.runtime if timed is not None and timed.runtime else next(iter(runtimes), "")
     seconds = units.read(budget, "time") / 1000
-    search = Search(network, task, read_as, minimise, seconds, Path(folder), progress or quiet())
+    search = Search(network, task, wanted, seconds, Path(folder), progress or quiet(), where, speed.threads)
     search.run(resume)
-    best = search.best()
-    where = search.folder_of(search.trials.index(best))
+    best = wanted.best(search.trials)
     small, report = compress(
-        network,
-        task,
-        best.recipe,
-        limits=limits,
-        folder=where,
-        resume=True,
-        progress=search.progress,
-        runtimes=runtimes,
-        batches=batches,
-        threads=threads,
-    )
-    return Reached(small, report, tuple(search.trials), best, "" if report.met else search.advice(best))
+        network, task, best.recipe, limits=limits, folder=search.folder_of(search.trials.index(best)), resume=True,
+        progress=search.progress, runtimes=runtimes, batches=batches, threads=threads,
+    )  # fmt: skip
+    advice = "" if report.met else wanted.advice(best, search.trials)
+    return Reached(small, report, tuple(search.trials), best, advice)
 
 
-def check_goal(limits: Sequence[Limit], minimise: str) -> None:
-    """Raises BadValue for limits under which there is nothing to make small, or that are not planned for."""
-    kinds = {limit.what for limit in limits}
-    if minimise not in MINIMISE or not limits:
+def check_goal(wanted: Wanted, runtimes: Sequence[str]) -> None:
+    """Raises BadValue for limits under which there is nothing to make small, or fast."""
+    kinds = {limit.what for limit in wanted.limits}
+    if wanted.minimise not in MINIMISE or not wanted.limits:
         raise BadValue(
-            f"goal: minimise must be one of {', '.join(MINIMISE)} under one limit or more, got {minimise!r} and "
-            f"{len(limits)} limits. Write, for example, --limit 'score >= -0.5 %' --minimise size."
+            f"goal: minimise must be one of {', '.join(MINIMISE)} under one limit or more, got {wanted.minimise!r} and "
+            f"{len(wanted.limits)} limits. Write, for example, --limit 'score >= -0.5 %' --minimise size."
         )
-    if "latency" in kinds:
+    if wanted.minimise == "loss" and not kinds & {"size", "latency"}:
         raise BadValue(
-            "goal: a limit of latency is not planned for yet, as plans are of weights alone. Give a recipe that makes "
-            "layers narrower or rounds signals too: --recipe 'prune/channels keep=0.5 | tune epochs=10'."
+            "goal: the least loss is the plain network's. Limit the size or the latency too: --limit 'size <= 100 KB'."
         )
-    if minimise == "loss" and "size" not in kinds:
-        raise BadValue("goal: the least loss is the plain network's. Limit the size too: --limit 'size <= 100 KB'.")
+    if wanted.minimise == "latency" and "score" not in kinds:
+        raise BadValue("goal: what is fastest knows nothing. Limit the score too: --limit 'score >= -0.5 %'.")
+    if wanted.minimise == "latency" and not runtimes and wanted.limit("latency") is None:
+        raise BadValue("goal: the least latency in which runtime? Say where to time: --time onnxruntime.")
 
 
 @dataclass
 class Search:
-    """The trials of one goal."""
+    """The trials of one goal; times are taken in `runtime` where they count."""
 
     network: nn.Module
     task: Task
-    limits: tuple[Limit, ...]
-    minimise: str
+    wanted: Wanted
     seconds: float
     folder: Path
     progress: Progress
+    runtime: str = ""
+    threads: int = 1
     trials: list[Trial] = field(default_factory=list)
+    begun: list[Trial] = field(default_factory=list)
 
     def run(self, resume: bool) -> None:
-        """Trials until time or ideas are at an end; those of an interrupted run come first."""
+        """Trials until time or ideas are at an end; those of an interrupted run come first, and their time counts."""
         start = time.perf_counter()
-        for begun in self.begun() if resume else []:
-            self.tried(begun)
-        found = forecast(self.network, self.network, self.task, progress=self.progress)
+        self.begun = noted(self.folder) if resume else []
+        self.watch = self.stopwatch()
+        self.tail = tail_of(self.network, self.task) if self.wanted.bytes_count else ""
+        shapes = self.shapes(resume)
+        for one in self.begun:
+            self.tried(plain_data(one.recipe), one.shape, one)
+        start -= sum(one.seconds for one in self.begun)
+        ideas = Proposals(self.wanted, shapes.found, self.foreseen(shapes.found[0]), self.tail, self.cut_more)
         epoch = self.seconds_of_epoch()
         while not self.trials or time.perf_counter() - start < self.seconds:
-            left = self.seconds - (time.perf_counter() - start)
-            recipe = self.next(found, epochs_for(min(left, SHARE_OF_TIME * self.seconds), epoch))
-            if recipe is None:
-                return
-            self.tried(recipe.as_data())
+            left = min(self.seconds - (time.perf_counter() - start), SHARE_OF_TIME * self.seconds)
+            found = ideas.next(self.trials, lambda shape, left=left: epochs_for(left, epoch * (1 + shape.work) / 2))  # type: ignore[misc]
+            if found is None:
+                break
+            self.tried(found.recipe, found.shape)
+        if not any(one.done for one in self.trials):
+            raise BadValue(f"goal: nothing could be tried. {self.trials[0].failed if self.trials else ''}".rstrip())
 
-    def next(self, found: Forecast, epochs: float) -> Recipe | None:
-        """What to try next; None where nothing is left to try."""
-        first = self.first_size(found)
-        if not self.trials:
-            return self.recipe(found, first, 0.0)
-        if epochs <= 0:
+    def stopwatch(self) -> Stopwatch | None:
+        if not self.wanted.time_counts:
             return None
-        if self.minimise == "loss" or not self.limit("score"):
-            return None if any(one.trained for one in self.trials) else self.recipe(found, first, epochs)
-        good = [one.size_bytes for one in self.trials if one.keeps_all]
-        bad = [one.size_bytes for one in self.trials if one.trained and not one.keeps_all]
-        floor, lowest = found.sizes[0], max(bad, default=0)
-        if not good:
-            size = float(first) if not bad else max(bad) / SHRINK
-        else:
-            size = min(good) * SHRINK if not lowest else (min(good) * lowest) ** 0.5
-        tried = [one.size_bytes for one in self.trials if one.trained]
-        if good and (size < floor or min(good) / max(size, lowest) < CLOSE):
+        return Stopwatch(self.network, self.task, runtime_by_name(self.runtime), self.threads)
+
+    def shapes(self, resume: bool) -> Shapes:
+        """What can be cut where time counts, as an interrupted run had measured it; else the network as it is."""
+        found = kept_shapes(self.folder) if resume else None
+        if found is None:
+            explorer = Explorer(self.network, self.task, self.watch, self.tail)
+            time_counts = self.watch is not None
+            found = explorer.explored(seconds=SHARE_TO_EXPLORE * self.seconds, progress=self.progress) if time_counts \
+                else explorer.explored(())  # fmt: skip
+            keep_shapes(self.folder, found)
+        return found
+
+    def cut_more(self) -> tuple[Shape, ...]:
+        """What else can be cut, where only bytes count."""
+        explorer = Explorer(self.network, self.task, None, self.tail)
+        return explorer.explored(CHANNELS[:2], progress=self.progress).found
+
+    def foreseen(self, plain_shape: Shape) -> Forecast | None:
+        """What mixes of the plain shape cost, with the tail in the file."""
+        if not self.wanted.bytes_count:
             return None
-        if any(1 / CLOSE < size / one < CLOSE for one in tried) or size > found.sizes[1]:
-            return None
-        return self.recipe(found, size, epochs)
+        found = forecast(self.network, self.network, self.task, progress=self.progress)
+        return replace(found, rest_bytes=plain_shape.rest_bytes)
 
-    def first_size(self, found: Forecast) -> float:
-        """The limit of size, or the smallest file that is expected to keep the score without training."""
-        size, score = self.limit("size"), self.limit("score")
-        view = Outlook(found, 0, "", "")
-        if score is not None and self.minimise == "size":
-            allowed = -score.value if score.relative else found.sign * (found.score - score.value)
-            best = view.smallest(max(allowed, 0.0))
-            guess = found.sizes[1] if best is None else best.size_bytes
-            return min(guess, size.value) if size is not None else guess
-        return found.sizes[0] if size is None else size.value
-
-    def limit(self, what: str) -> Limit | None:
-        return next((limit for limit in self.limits if limit.what == what), None)
-
-    def recipe(self, found: Forecast, size: float, epochs: float) -> Recipe | None:
-        """The plan of this size, recovered for so many epochs; the smallest one there is where none is as small."""
-        least, most = found.sizes
-        plan = found.plan(min(max(size, least), most))
-        if plan is None:
-            return None
-        stages = plan.recipe().stages
-        tune = [{"tune": {"epochs": epochs, "rate": 1e-3, "teacher": 0.5}}] if epochs else []
-        return Recipe((*stages, *read(tune).stages) if tune else stages, name="plan")
-
-    def tried(self, recipe: dict[str, Any]) -> Trial:
-        """Run a recipe in its own folder, judged on choice data alone, and note what came out."""
+    def tried(self, recipe: dict[str, Any], shape: str, before: Trial | None = None) -> None:
+        """Run a recipe in its own folder, judged on choice data alone, and note what came out, or why nothing did."""
         number, start = len(self.trials), time.perf_counter()
-        self.note([*self.trials, Trial(plain_data(recipe))])
+        waiting = self.begun[number + 1 :]
+        note(self.folder, [*self.trials, before or Trial(plain_data(recipe), shape), *waiting])
         blind = replace(self.task, verdict=self.task.choice)
-        _, report = compress(
-            self.network, blind, recipe, limits=self.texts_of("size", "score"), folder=self.folder_of(number), resume=True,
-            progress=self.progress,
-        )  # fmt: skip
-        met = {line.limit: bool(line.met) for line in report.lines if line.limit}
-        last = report.stages[-1]
-        trial = Trial(plain_data(recipe), last.size_bytes, last.score, met, time.perf_counter() - start)
-        self.trials.append(trial)
-        self.note(self.trials)
-        return trial
+        texts = [limit.text for limit in self.wanted.limits if limit.what != "latency"]
+        trial = Trial(plain_data(recipe), shape)
+        try:
+            made, report = compress(
+                self.network, blind, recipe, limits=texts, folder=self.folder_of(number), resume=True,
+                progress=self.progress,
+            )  # fmt: skip
+        except (BadValue, NothingChanged, CannotFollow) as error:
+            trial = replace(trial, failed=str(error))
+        else:
+            last = report.stages[-1]
+            taken = before.latency_ms if before and before.done else None if self.watch is None else self.watch.ms(made)
+            met = {line.limit: bool(line.met) for line in report.lines if line.limit} | self.timely(taken)
+            trial = replace(trial, size_bytes=last.size_bytes, score=last.score, latency_ms=taken, met=met)
+        spent = before.seconds if before else 0.0
+        self.trials.append(replace(trial, seconds=spent + time.perf_counter() - start))
+        note(self.folder, [*self.trials, *waiting])
 
-    def texts_of(self, *kinds: str) -> list[str]:
-        return [limit.text for limit in self.limits if limit.what in kinds]
+    def timely(self, latency_ms: float | None) -> dict[str, bool]:
+        """Whether a limit of time is kept."""
+        limit: Limit | None = self.wanted.limit("latency")
+        return {} if limit is None or latency_ms is None else {limit.text: latency_ms <= limit.value}
 
     def folder_of(self, number: int) -> Path:
         return self.folder / "trials" / f"{number + 1:02}"
-
-    def note(self, trials: Sequence[Trial]) -> None:
-        """Write down what was tried, and what is about to be."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / TRIALS, json.dumps([asdict(one) for one in trials], indent=1).encode())
-
-    def begun(self) -> list[dict[str, Any]]:
-        """The recipes of an interrupted run, in order.  Raises BadFile."""
-        path = self.folder / TRIALS
-        if not path.exists():
-            return []
-        try:
-            return [dict(one["recipe"]) for one in json.loads(path.read_text(encoding="utf8"))]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadFile(f"goal: {path} is damaged ({error}). Delete the folder and start anew.") from error
-
-    def best(self) -> Trial:
-        """The best trial that keeps all limits; where none does, the one that misses least."""
-        sign = 1 if self.task.score.higher_is_better else -1
-        good = [one for one in self.trials if one.keeps_all]
-        if good and self.minimise == "size" and self.limit("score"):
-            return min(good, key=lambda one: (one.size_bytes, -sign * one.score))
-        if good:
-            return max(good, key=lambda one: sign * one.score)
-        size = self.limit("size")
-        over = {id(one): max(1.0, one.size_bytes / size.value) if size else 1.0 for one in self.trials}
-        return min(self.trials, key=lambda one: (over[id(one)], -sign * one.score))
-
-    def advice(self, best: Trial) -> str:
-        """Which limit binds, and what relaxing it would buy, read off the trials."""
-        missed = [text for text, met in best.met.items() if not met] or ["a limit on the verdict data"]
-        sign, size = (1 if self.task.score.higher_is_better else -1), self.limit("size")
-        said = f"Missed: {' and '.join(missed)}."
-        better = [one for one in self.trials if sign * one.score > sign * best.score]
-        if better and size is not None:
-            next_up = min(better, key=lambda one: one.size_bytes)
-            more = units.size_text(next_up.size_bytes)
-            gain = abs(next_up.score - best.score)
-            said += f" With {more} instead of {units.size_text(best.size_bytes)} the score would be {gain:.2f} better."
-        smaller = [one for one in self.trials if one.size_bytes < best.size_bytes]
-        if smaller and size is not None:
-            least = min(smaller, key=lambda one: one.size_bytes)
-            loss = abs(best.score - least.score)
-            said += f" {loss:.2f} {self.task.score.unit} less would allow {units.size_text(least.size_bytes)}."
-        return said
 
     def seconds_of_epoch(self) -> float:
         """About how long one pass over the training data takes: three times its forward pass and the teacher's."""

@@ -10,8 +10,9 @@ from cortado.budget import read_limits
 from cortado.errors import BadNetwork, BadValue
 from cortado.methods.tune import Tune
 from cortado.planner.forecast import forecast
-from cortado.planner.goal import Trial, epochs_for, reach
+from cortado.planner.goal import epochs_for, reach
 from cortado.planner.outlook import Outlook, family
+from cortado.planner.trials import Trial
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["residual"]
@@ -96,10 +97,11 @@ def test_interrupted_search_goes_on_with_its_trials(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("limits", "minimise", "says"),
     [
-        ([], "size", "minimise must be one of size, loss under one limit or more"),
+        ([], "size", "minimise must be one of size, latency, loss under one limit or more"),
         (["score >= -1 %"], "happiness", "got 'happiness'"),
-        (["latency <= 1 ms in onnxruntime"], "size", "not planned for yet"),
-        (["score >= -1 %"], "loss", "Limit the size too"),
+        (["score >= -1 %"], "latency", "in which runtime"),
+        (["latency <= 1 ms in onnxruntime"], "latency", "Limit the score too"),
+        (["score >= -1 %"], "loss", "Limit the size or the latency too"),
     ],
 )
 def test_goals_that_say_nothing_are_refused(tmp_path, limits, minimise, says):

@@ -1,0 +1,58 @@
+"""Mix: each weight is held in the way that costs least, within so many bytes for all of them."""
+
+import contextlib
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+
+from cortado.errors import BadNetwork, BadValue, NothingChanged
+from cortado.method import Method, knob
+from cortado.network.view import View
+from cortado.planner.candidates import WAYS, candidates_of
+from cortado.planner.currency import prices
+from cortado.planner.outlook import family
+from cortado.planner.plan import plan_for
+from cortado.task import Task
+from cortado.units import size_text
+
+INTEGERS = tuple(f"quantize/weights bits={bits}" for bits in (8, 7, 6, 5, 4, 3))
+"""Ways that a runtime can compute with in whole numbers: a scale for each output channel, zero at zero."""
+
+
+@dataclass(frozen=True)
+class Mix(Method):
+    """The planner's own stage: candidates for every matrix and kernel, and the choice of least damage.
+
+    Everything is looked at as the network is when the stage begins, so that what was cut and tuned before it counts.
+    `size` is of the records of the weights that are chosen for; biases and norms are not among them.
+    """
+
+    lossy = True
+
+    size: float = knob(0.0, low=0.0, says="bytes that the chosen weights may take in the file")
+    ways: str = knob("any", one_of=("any", "integers"), says="any form, or only what runs in whole numbers")
+
+    def apply(self, view: View, task: Task) -> None:
+        weights = [weight for weight in view.weights(self.where) if len(weight.shape) > 1]
+        if not weights:
+            raise BadNetwork("mix: there is no weight of two or more axes to choose for. Leave the stage out.")
+        ways = WAYS if self.ways == "any" else INTEGERS
+        choices = candidates_of(view.network, view.plain, task, prices(view, weights, task), ways, view.progress)
+        plan = plan_for(choices, self.size)
+        if plan is None:
+            least = sum(one.candidates[-1].size_bytes for one in choices)
+            raise BadValue(
+                f"mix: these weights take {size_text(least)} at the least, more than size={self.size:g} bytes. "
+                "Raise size, or make layers narrower before."
+            )
+        for stage in plan.recipe().stages:
+            with contextlib.suppress(NothingChanged):
+                stage.apply(View(view.network, view.plain, view.example, view.progress), task)
+        counts = Counter(family(one.way) if one.way else "as it is" for one in plan.chosen.values())
+        held = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+        view.notes.append(f"{held}; predicted {plan.damage:.3g} nats before correction, {size_text(plan.size_bytes)}")
+
+
+def mix(size: float, ways: str = "any") -> Method:
+    """The stage, with bytes in whole numbers."""
+    return dataclasses.replace(Mix(), size=float(round(size)), ways=ways)

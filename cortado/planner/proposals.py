@@ -1,0 +1,177 @@
+"""Proposals: what to try next for a goal, from what is foreseen, what was measured of shapes, and what was tried."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cortado.planner.forecast import Forecast
+from cortado.planner.mix import mix
+from cortado.planner.outlook import Outlook
+from cortado.planner.shapes import INTEGERS, Shape
+from cortado.planner.trials import Trial, Wanted
+from cortado.recipe import Recipe, read
+
+SHRINK, CLOSE = 0.75, 1.06
+"""How much smaller the next trial is after one that kept its limits; sizes nearer than this factor are not told apart."""
+NEARLY = 0.97
+"""A shape is only taken for a limit of time if it leaves this much room: the next measurement will differ a little."""
+MILD = 0.15
+"""Nats at once after the cut that a recovery is expected to make good."""
+RATE, TEACHER = 1e-3, 0.5
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A recipe as data, and its shape in words."""
+
+    recipe: dict[str, Any]
+    shape: str
+
+
+@dataclass
+class Proposals:
+    """`shapes` are those at hand, the plain one first; `more` cuts others, once, when the plain shape is exhausted.
+
+    `tail` are stages after everything else, a line of a recipe, or "". `foreseen` is None where no bytes count.
+    """
+
+    wanted: Wanted
+    shapes: Sequence[Shape]
+    foreseen: Forecast | None = None
+    tail: str = ""
+    more: Callable[[], Sequence[Shape]] = tuple
+    others: list[Shape] | None = field(default=None)
+
+    def next(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
+        """What to try next, with so many `epochs` of recovery for a shape; None where nothing is left to try."""
+        ways = {"size": self.smaller, "latency": self.faster, "loss": self.milder}
+        wants_score = self.wanted.limit("score") is not None
+        found = ways[self.wanted.minimise if wants_score else "loss"](trials, epochs)
+        # What was tried gives what it gave.
+        return None if found is None or any(one.recipe == found.recipe for one in trials) else found
+
+    def allowed(self) -> list[Shape]:
+        """The shapes that a limit of time allows, the least harmful first; the fastest one where it allows none."""
+        if not self.wanted.time_counts:
+            return [self.shapes[0]]
+        limit = self.wanted.limit("latency")
+        usable = [
+            one for one in self.shapes if one.latency_ms is not None and (one.cut or one.integers or self.foreseen)
+        ]
+        fits = [one for one in usable if limit is None or (one.latency_ms or 0.0) <= NEARLY * limit.value]
+        if not fits:
+            fits = [min(usable, key=lambda one: one.latency_ms or 0.0)]
+        return sorted(fits, key=lambda one: (one.kl, one.latency_ms))
+
+    def milder(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
+        """The least loss: the mildest shape as it is, then recovered, then the next ones."""
+        size = None if self.foreseen is None else self.first_size(self.foreseen)
+        order = self.allowed()
+        for number, shape in enumerate(order[:3]):
+            tries = [self.proposal(shape, size, 0.0)] if number == 0 else []
+            if epochs(shape) > 0:
+                tries.append(self.proposal(shape, size, epochs(shape)))
+            for one in tries:
+                if not any(same(trial, one) for trial in trials):
+                    return one
+        return None
+
+    def faster(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
+        """The fastest that keeps the score: halving in between what kept it and what did not."""
+        order = [one for one in fronted(self.allowed()) if one.cut or one.integers or self.foreseen]
+        size = None if self.foreseen is None else self.first_size(self.foreseen)
+        kept = {trial.shape for trial in trials if trial.keeps_all}
+        lost = {trial.shape for trial in trials if trial.shape not in kept and (trial.trained or trial.failed)}
+        low = max((place for place, one in enumerate(order) if one.text() in kept), default=-1)
+        high = min((place for place, one in enumerate(order) if one.text() in lost and place > low), default=len(order))
+        if high - low < 2:
+            return None
+        mild = [place for place in range(low + 1, high) if order[place].kl <= MILD]
+        # At first the fastest of the mild ones; then the middle.
+        place = mild[-1] if mild and not trials else (low + high) // 2
+        shape = order[place]
+        return self.proposal(shape, size, epochs(shape))
+
+    def smaller(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
+        """The smallest file that keeps the score: one mild trial, then smaller and recovered, then other shapes."""
+        assert self.foreseen is not None
+        base = self.allowed()[0]
+        if not trials:
+            return self.proposal(base, self.first_size(self.foreseen), 0.0)
+        if epochs(base) <= 0:
+            return None
+        size = self.smaller_size(base, trials, self.foreseen)
+        if size is not None:
+            return self.proposal(base, size, epochs(base))
+        return self.another_shape(trials, epochs)
+
+    def smaller_size(self, shape: Shape, trials: Sequence[Trial], found: Forecast) -> float | None:
+        """The bytes to try next with a shape; None where what kept the score and what did not are close."""
+        own = [one for one in trials if one.shape == shape.text() and one.done]
+        good = [one.size_bytes for one in own if one.keeps_all]
+        bad = [one.size_bytes for one in own if one.trained and not one.keeps_all]
+        lowest = max(bad, default=0)
+        if not good:
+            size = float(self.first_size(found)) if not bad else max(bad) / SHRINK
+        else:
+            size = min(good) * SHRINK if not lowest else (min(good) * lowest) ** 0.5
+        tried = [one.size_bytes for one in own if one.trained]
+        if good and (size < found.sizes[0] or min(good) / max(size, lowest) < CLOSE):
+            return None
+        if any(1 / CLOSE < size / one < CLOSE for one in tried) or size > found.sizes[1]:
+            return None
+        return size
+
+    def another_shape(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
+        """A cut network in fewer bytes than the best so far; each shape as long as it keeps the score."""
+        good = [one.size_bytes for one in trials if one.keeps_all]
+        if not good or self.wanted.time_counts:
+            return None
+        if self.others is None:
+            self.others = [one for one in self.more() if one.cut]
+        for shape in self.others:
+            own = [one for one in trials if one.shape == shape.text()]
+            if all(one.keeps_all for one in own) and len(own) < 3:
+                return self.proposal(shape, SHRINK**0.5 * min(good), epochs(shape))
+        return None
+
+    def first_size(self, found: Forecast) -> float:
+        """The limit of size, or the smallest file that is expected to keep the score without training."""
+        size, score = self.wanted.limit("size"), self.wanted.limit("score")
+        least, most = found.sizes
+        if score is None or self.wanted.minimise != "size":
+            return least if size is None else min(max(size.value, least), most)
+        allowed = -score.value if score.relative else found.sign * (found.score - score.value)
+        best = Outlook(found, 0, "", "").smallest(max(allowed, 0.0))
+        guess = most if best is None else best.size_bytes
+        return max(least, min(guess, size.value) if size is not None else guess)
+
+    def proposal(self, shape: Shape, size: float | None, epochs: float) -> Proposal:
+        """Cut, recover, hold the weights in `size` bytes for the whole file, recover, round signals, and the tail."""
+        stages: list[Any] = list(read(shape.cut).stages) if shape.cut else []
+        coded = size is not None
+        halves = 2 if shape.cut and coded else 1
+        tune = [{"tune": {"epochs": epochs / halves, "rate": RATE, "teacher": TEACHER}}] if epochs else []
+        stages += tune if shape.cut else []
+        if size is not None:
+            stages.append(mix(size - shape.rest_bytes, "integers" if shape.integers else "any"))
+            stages += tune
+        elif shape.integers:
+            stages += read(INTEGERS[0]).stages
+        stages += read(INTEGERS[1]).stages if shape.integers else ()
+        stages += read(self.tail).stages if self.tail else ()
+        return Proposal(Recipe(read(stages).stages, name="plan").as_data(), shape.text())
+
+
+def same(trial: Trial, proposal: Proposal) -> bool:
+    """Whether a trial is of this shape and was recovered, or not, as the proposal is."""
+    return trial.shape == proposal.shape and trial.trained == any("tune" in one for one in proposal.recipe["stages"])
+
+
+def fronted(shapes: Sequence[Shape]) -> list[Shape]:
+    """Those than which none is both faster and less harmful, the slowest first."""
+    kept: list[Shape] = []
+    for one in sorted(shapes, key=lambda one: (one.kl, one.latency_ms)):
+        if not kept or (one.latency_ms or 0.0) < (kept[-1].latency_ms or 0.0):
+            kept.append(one)
+    return kept

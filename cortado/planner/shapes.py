@@ -1,0 +1,178 @@
+"""Shapes: what a network can be cut to before its weights are coded, and what each cut costs and gains, measured."""
+
+import copy
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import nn
+
+from cortado.errors import BadFile, CortadoError
+from cortado.file.accounting import layer_rows
+from cortado.file.artifact import encode
+from cortado.file.whole import write_whole
+from cortado.machine import processor_saturates
+from cortado.methods.match import Match
+from cortado.network.view import View, parameter_places
+from cortado.planner.forecast import chosen, mean_divergence
+from cortado.planner.stopwatch import Stopwatch
+from cortado.progress import Progress, quiet
+from cortado.recipe import read
+from cortado.runtimes.speed import multiply_adds
+from cortado.task import Task
+
+SHAPES = "shapes.json"
+CHANNELS = tuple(
+    f"prune/channels keep={keep} of=multiply_adds by=curvature across=true multiple=8"
+    for keep in (0.75, 0.55, 0.4, 0.3)
+)
+BLOCKS = "prune/blocks keep=0.67 samples=128"
+CUTS = (*CHANNELS, "factorize/tucker keep=0.5", BLOCKS, *(f"{BLOCKS} | {channels}" for channels in CHANNELS[:3]))
+"""What is tried when nothing else is asked for, nothing trained: the cheapest to find first."""
+INTEGERS = (f"quantize/weights bits={7 if processor_saturates() else 8}", "quantize/signals range=mse")
+"""Weights and signals in whole numbers, of 7 bits where the processor's products would run over."""
+TAIL = ("simplify/norms", "quantize/floats")
+"""What makes a file smaller besides its matrices and kernels: norms as two numbers a channel, floats of 16 bits."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A cut as a line of a recipe, "" for none, and whether everything runs in whole numbers afterwards.
+
+    `kl` in nats on choice data as soon as it is cut and matched, nothing trained; `latency_ms` of one sample in the runtime
+    that was asked for, None where none was; `work` the share of the plain network's multiply-adds, 1 where it is unknown;
+    `rest_bytes` what its file holds in the end besides matrices and kernels.
+    """
+
+    cut: str
+    integers: bool
+    kl: float
+    rest_bytes: int
+    work: float = 1.0
+    latency_ms: float | None = None
+
+    def text(self) -> str:
+        """What it is, in a few words: the first knob of each stage says how far it goes."""
+        parts = [" ".join(stage.split()[:2]) for stage in self.cut.split("|") if stage]
+        return ", ".join([*(parts or ["no cut"]), *(["integers"] if self.integers else [])])
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What was cut, the plain network first, and what could not be, with the reason."""
+
+    found: tuple[Shape, ...]
+    refused: dict[str, str]
+
+
+@dataclass
+class Explorer:
+    """Cuts, matches and measures; `watch` takes times, None where time does not count; `tail` ends every recipe."""
+
+    plain: nn.Module
+    task: Task
+    watch: Stopwatch | None = None
+    tail: str = ""
+
+    def explored(
+        self, cuts: Sequence[str] = CUTS, seconds: float = float("inf"), progress: Progress | None = None
+    ) -> Shapes:
+        """Each of `cuts` in floats and, where times are taken, in whole numbers too; the plain network first.
+
+        A cut that the network does not allow is noted with its reason. None begins after so many `seconds`.
+        """
+        start, found, refused = time.perf_counter(), list[Shape](), dict[str, str]()
+        kept: dict[str, nn.Module] = {"": self.plain}
+        with (progress or quiet()).bar("shapes", len(cuts) + 1) as bar:
+            for cut in ("", *cuts):
+                bar.advance()
+                if cut and time.perf_counter() - start > seconds:
+                    refused[cut] = "no time was left to try it"
+                    continue
+                try:
+                    made = self.made(cut, kept)
+                    found.append(self.measured(made, cut, False))
+                    if any(other.startswith(f"{cut} | ") for other in cuts):
+                        kept[f"{cut} | "] = made
+                    if self.watch is not None:
+                        found.append(
+                            self.measured(shaped(made, self.plain, self.task, " | ".join(INTEGERS)), cut, True)
+                        )
+                except CortadoError as error:
+                    refused[cut] = str(error)
+        return Shapes(tuple(found), refused)
+
+    def made(self, cut: str, kept: dict[str, nn.Module]) -> nn.Module:
+        """The network after a cut, from what an earlier cut, which this one begins with, has left of it."""
+        begun = max((line for line in kept if cut.startswith(line)), key=len)
+        return shaped(kept[begun], self.plain, self.task, cut.removeprefix(begun))
+
+    def measured(self, network: nn.Module, cut: str, integers: bool) -> Shape:
+        """The shape of a network that was cut."""
+        before, now = multiply_adds(self.plain, self.task), multiply_adds(network, self.task)
+        return Shape(
+            cut, integers, mean_divergence(self.plain, network, chosen(self.task)),
+            rest_bytes(network, self.plain, self.task, self.tail),
+            now / before if before and now is not None else 1.0,
+            None if self.watch is None else self.watch.ms(network),
+        )  # fmt: skip
+
+
+def shaped(network: nn.Module, plain: nn.Module, task: Task, line: str) -> nn.Module:
+    """A copy after the stages of a line, its moments matched after each, as compress does."""
+    made = copy.deepcopy(network)
+    for stage in read(line).stages if line else ():
+        view = View(made, plain, task.example, reference=copy.deepcopy(made))
+        stage.apply(view, task)
+        Match().apply(view, task)
+    return made
+
+
+def rest_bytes(network: nn.Module, plain: nn.Module, task: Task, tail: str) -> int:
+    """What the file of a network holds besides its matrices and kernels, after the tail."""
+    made = tailed(network, plain, task, tail)
+    held = {weight.path for weight in parameter_places(made) if len(weight.shape) > 1}
+    return len(encode(made, plain)) - sum(row.size_bytes for row in layer_rows(made, plain) if row.path in held)
+
+
+def tailed(network: nn.Module, plain: nn.Module, task: Task, tail: str) -> nn.Module:
+    """A copy after the stages of a tail, which match nothing."""
+    made = copy.deepcopy(network)
+    for stage in read(tail).stages if tail else ():
+        stage.apply(View(made, plain, task.example), task)
+    return made
+
+
+def tail_of(plain: nn.Module, task: Task) -> str:
+    """Those stages of TAIL that make the network's file smaller, as a line."""
+    kept, least = list[str](), len(encode(plain, plain))
+    for stage in TAIL:
+        line = " | ".join([*kept, stage])
+        try:
+            size = len(encode(tailed(plain, plain, task, line), plain))
+        except CortadoError:
+            continue
+        if size < least:
+            kept, least = [*kept, stage], size
+    return " | ".join(kept)
+
+
+def keep_shapes(folder: Path, shapes: Shapes) -> None:
+    """Write down what was measured, so that an interrupted run goes on from the same numbers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    body = {"found": [asdict(one) for one in shapes.found], "refused": shapes.refused}
+    write_whole(folder / SHAPES, json.dumps(body, indent=1).encode())
+
+
+def kept_shapes(folder: Path) -> Shapes | None:
+    """What an interrupted run had measured; None where it had not come so far.  Raises BadFile."""
+    path = folder / SHAPES
+    if not path.exists():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf8"))
+        return Shapes(tuple(Shape(**one) for one in data["found"]), dict(data["refused"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadFile(f"goal: {path} is damaged ({error}). Delete the folder and start anew.") from error

@@ -1,0 +1,143 @@
+"""Trials: what was tried for a goal, kept in a file; the best of it, and what binds where a limit was missed."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cortado import units
+from cortado.budget import Limit
+from cortado.errors import BadFile
+from cortado.file.whole import write_whole
+
+TRIALS = "trials.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe that was tried: bytes of its file, score on choice data, milliseconds of one sample where time counts, and
+    whether each limit was kept there.  `shape` is what was cut, in words; `failed` why it came to nothing."""
+
+    recipe: dict[str, Any]
+    shape: str = ""
+    size_bytes: int = 0
+    score: float = 0.0
+    latency_ms: float | None = None
+    met: dict[str, bool] = field(default_factory=dict)
+    seconds: float = 0.0
+    failed: str = ""
+
+    @property
+    def done(self) -> bool:
+        return self.size_bytes > 0
+
+    @property
+    def keeps_all(self) -> bool:
+        return self.done and all(self.met.values())
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the training data that it recovered with."""
+        return float(sum(stage["tune"]["epochs"] for stage in self.recipe["stages"] if "tune" in stage))
+
+    @property
+    def trained(self) -> bool:
+        return any("tune" in stage for stage in self.recipe["stages"])
+
+    def text(self) -> str:
+        """What it is, in a few words."""
+        recovered = f"{self.epochs:g} epochs" if self.epochs else "nothing trained"
+        return f"{self.shape or 'no cut'}, {recovered}"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A goal: limits, what is made small ("size", "latency" or "loss"), and 1 where a higher score is better, else -1."""
+
+    limits: tuple[Limit, ...]
+    minimise: str
+    sign: int
+    score_unit: str = ""
+
+    def limit(self, what: str) -> Limit | None:
+        return next((limit for limit in self.limits if limit.what == what), None)
+
+    @property
+    def time_counts(self) -> bool:
+        return self.minimise == "latency" or self.limit("latency") is not None
+
+    @property
+    def bytes_count(self) -> bool:
+        return self.minimise == "size" or self.limit("size") is not None
+
+    def best(self, trials: Sequence[Trial]) -> Trial:
+        """The best trial that keeps all limits; where none does, the one that misses least."""
+        done = [one for one in trials if one.done]
+        good = [one for one in done if one.keeps_all]
+        if good and self.minimise == "size":
+            return min(good, key=lambda one: (one.size_bytes, -self.sign * one.score))
+        if good and self.minimise == "latency":
+            return min(good, key=lambda one: (one.latency_ms or 0.0, -self.sign * one.score))
+        if good:
+            return max(good, key=lambda one: self.sign * one.score)
+        return min(done, key=lambda one: (self.over(one), -self.sign * one.score))
+
+    def over(self, trial: Trial) -> float:
+        """How many times over its limits of bytes and time a trial is; 1 where it keeps them."""
+        size, latency = self.limit("size"), self.limit("latency")
+        factor = max(1.0, trial.size_bytes / size.value) if size else 1.0
+        return factor * (max(1.0, (trial.latency_ms or 0.0) / latency.value) if latency else 1.0)
+
+    def advice(self, best: Trial, trials: Sequence[Trial]) -> str:
+        """Which limit binds, and what relaxing it would buy, read off the trials."""
+        missed = [text for text, met in best.met.items() if not met] or ["a limit on the verdict data"]
+        said = [f"Missed: {' and '.join(missed)}."]
+        done = [one for one in trials if one.done]
+        better = [one for one in done if self.sign * one.score > self.sign * best.score]
+        for what, cost in (("size", size_of), ("latency", time_of)):
+            if self.limit(what) is None and self.minimise != what:
+                continue
+            larger = [one for one in better if cost(one) > cost(best)]
+            if larger:
+                near = min(larger, key=cost)
+                gain = abs(near.score - best.score)
+                said.append(
+                    f"With {shown(what, near)} instead of {shown(what, best)} the score would be {gain:.2f} better."
+                )
+            smaller = [one for one in done if cost(one) < cost(best)]
+            if smaller:
+                least = min(smaller, key=cost)
+                loss = abs(best.score - least.score)
+                said.append(f"{loss:.2f} {self.score_unit} less would allow {shown(what, least)}.".replace("  ", " "))
+        return " ".join(said)
+
+
+def size_of(trial: Trial) -> float:
+    return trial.size_bytes
+
+
+def time_of(trial: Trial) -> float:
+    return trial.latency_ms or 0.0
+
+
+def shown(what: str, trial: Trial) -> str:
+    """Its bytes or its milliseconds."""
+    return units.size_text(trial.size_bytes) if what == "size" else units.time_text(time_of(trial))
+
+
+def note(folder: Path, trials: Sequence[Trial]) -> None:
+    """Write down what was tried, and what is about to be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / TRIALS, json.dumps([asdict(one) for one in trials], indent=1).encode())
+
+
+def noted(folder: Path) -> list[Trial]:
+    """The trials of an interrupted run, in order; the last one may have been begun only.  Raises BadFile."""
+    path = folder / TRIALS
+    if not path.exists():
+        return []
+    try:
+        return [Trial(**one) for one in json.loads(path.read_text(encoding="utf8"))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadFile(f"goal: {path} is damaged ({error}). Delete the folder and start anew.") from error

@@ -16,11 +16,12 @@ from torch import nn
 
 from bench.half_vgg import half_vgg
 from bench.kept import kept
-from bench.networks import trained
+from bench.networks import mnist, trained
 from bench.result import CACHE, Clock, row
 from cortado.compress import compress
 from cortado.file.artifact import encode
 from cortado.nets.bi_real_resnet import bi_real_resnet_20
+from cortado.nets.mlp import mlp_1024_signed
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.profile import profile
 from cortado.recipe import read
@@ -33,7 +34,8 @@ PLAIN: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "lenet_5": lambda: trained("LeNet-5", 0),
     "mlp_1024": lambda: trained("MLP-1024", 0),
     "vgg_16_cifar": lambda: (half_vgg(), cifar10.task()),
-    "bi_real_resnet_20": lambda: (fresh_bi_real(), cifar10.task()),
+    "mlp_1024_signed": lambda: (fresh(mlp_1024_signed), mnist(0)),
+    "bi_real_resnet_20": lambda: (fresh(bi_real_resnet_20), cifar10.task()),
     "resnet_20": lambda: (resnet_20(weights=True).eval(), cifar10.task()),
     "resnet_56": lambda: (resnet_56(weights=True).eval(), cifar10.task()),
 }
@@ -41,11 +43,11 @@ PLAIN: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
 SAYS = {"vgg_16_cifar": "half-width VGG-16"}
 
 
-def fresh_bi_real() -> nn.Module:
-    """The network for signs with the fresh weights of seed 0: there is no pretrained one, and none is wanted."""
+def fresh(make: Callable[[], nn.Module]) -> nn.Module:
+    """A network for signs with the fresh weights of seed 0: there is no pretrained one, and none is wanted."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        return bi_real_resnet_20().eval()
+        return make().eval()
 
 
 def settings(name: str) -> dict[str, Any]:
@@ -54,14 +56,14 @@ def settings(name: str) -> dict[str, Any]:
 
 def piece(name: str) -> dict[str, Any]:
     """One recipe on its network."""
-    return kept(f"recipe_runs/{name}", settings(name)["stages"], lambda: fresh(name))
+    return kept(f"recipe_runs/{name}", settings(name)["stages"], lambda: run_now(name))
 
 
 def made_before(name: str) -> bool:
     return any((CACHE / "recipe_runs").glob(f"{name}_*.json"))
 
 
-def fresh(name: str) -> dict[str, Any]:
+def run_now(name: str) -> dict[str, Any]:
     clock, recipe = Clock(), read(RECIPES / f"{name}.yaml")
     network, task = PLAIN[str(recipe.network)]()
     small, report = compress(network, task, recipe, folder=CACHE / "recipe_runs" / name, resume=True)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cortado.forms.latent import Latent
 from cortado.network.view import parameter_places
 from cortado.signals.signal import sites
 from cortado.task import Data
@@ -59,6 +60,10 @@ def picture(network: nn.Module) -> tuple[bytes, bytes]:
         forms.update(bytes_of(value))
     for weight in parameter_places(network):
         values.update(bytes_of(weight.dense()))
+        for part in weight.form.modules():
+            if isinstance(part, Latent):
+                # Another way to round while training is a change, though the rounded values may be those that were.
+                values.update(repr((weight.path, type(part).__qualname__, part.spec())).encode())
     for place, signal in sites(network).items():
         values.update(repr((place, type(signal).__qualname__, signal.spec())).encode())
         values.update(b"".join(bytes_of(part) for part in signal.parts().values()))

@@ -60,3 +60,20 @@ def test_goal_missed_is_exit_status_three_with_a_way_out(here):
     done = cortado("compress", "tiny_job:make", "--limit", "size <= 10 B", "--minimise", "loss", "--budget", "0 s")
     assert done.exit_code == 3 and "Missed: size <= 10 B." in done.output, done.output
     shutil.rmtree(here / "runs")
+
+
+def test_plan_times_cuts_in_the_runtime_of_a_limit(here, monkeypatch):
+    monkeypatch.setattr("cortado.commands.compressing.SECONDS_TO_PLAN", 0.0)
+    done = cortado("plan", "tiny_job:make", "--limit", "latency <= 100 ms @ onnxruntime")
+    assert done.exit_code == 0, done.output
+    assert "one sample in onnxruntime" in done.output and "no cut, integers" in done.output
+    assert "keeps the limit" in done.output and "Does not help latency:" in done.output
+
+
+def test_fastest_network_is_compressed_and_timed(here):
+    done = cortado(
+        "compress", "tiny_job:make", "--limit", "score >= -100 %", "--minimise", "latency", "--time", "onnxruntime",
+        "--budget", "0 s", "--out", "fast",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "<- taken" in done.output and (here / "fast" / "onnxruntime").is_dir()

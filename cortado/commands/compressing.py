@@ -1,11 +1,13 @@
 """Compressing: compress and plan."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from torch import nn
 
-from cortado.budget import read_limits
+from cortado.budget import Limit, read_limits
 from cortado.bundle import write_bundle
 from cortado.commands.given import GOAL_MISSED, in_words, threads_option
 from cortado.compress import compress
@@ -16,10 +18,16 @@ from cortado.pages.terminal import report_text
 from cortado.planner.forecast import forecast
 from cortado.planner.goal import MINIMISE, reach
 from cortado.planner.outlook import Outlook
-from cortado.progress import Terminal, quiet
+from cortado.planner.shapes import Explorer
+from cortado.planner.stopwatch import Stopwatch
+from cortado.progress import Progress, Terminal, quiet
 from cortado.recipe import read as read_recipe
-from cortado.runtimes.runtime import installed
-from cortado.runtimes.speed import speed_wanted
+from cortado.runtimes.runtime import installed, runtime_by_name
+from cortado.runtimes.speed import Speed, speed_wanted
+from cortado.task import Task
+
+SECONDS_TO_PLAN = 60.0
+"""After so long no further cut is tried for a plan."""
 
 
 @click.command("compress")
@@ -82,14 +90,30 @@ def compress_command(
 @click.argument("job")
 @click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
 @click.option("--seed", type=int, help="Seed of the task.")
+@click.option(
+    "--time", "runtime", help="Cut, export and time it in this runtime too; a limit of latency names its own."
+)
+@threads_option
 @in_words
-def plan_command(job: str, limits: tuple[str, ...], seed: int | None) -> None:
+def plan_command(job: str, limits: tuple[str, ...], seed: int | None, runtime: str | None, threads: int) -> None:
     """Before any training: what files of several sizes will cost JOB, whether limits look reachable, and what can help."""
     made = read_job(job, seed)
     wanted = read_limits(limits or made.limits)
+    speed = speed_wanted([runtime] if runtime else [], wanted, (1,), threads)
     progress = Terminal() if sys.stderr.isatty() else quiet()
     task = made.make_task()
     plain = made.plain(task, None, progress)
     size = sum(value.numel() * value.element_size() for value in plain.state_dict().values())
     found = forecast(plain, plain, task, progress=progress)
     click.echo(Outlook(found, size, task.score.name, task.score.unit, wanted).text())
+    if speed.runtimes:
+        click.echo("\n" + times_text(plain, task, wanted, speed, progress))
+
+
+def times_text(plain: nn.Module, task: Task, limits: Sequence[Limit], speed: Speed, progress: Progress) -> str:
+    """What cuts and whole numbers gain in the runtime that counts, measured."""
+    limit = next((one for one in limits if one.what == "latency"), None)
+    runtime = runtime_by_name(limit.runtime) if limit and limit.runtime else speed.runtimes[0]
+    explorer = Explorer(plain, task, Stopwatch(plain, task, runtime, speed.threads))
+    found = explorer.explored(seconds=SECONDS_TO_PLAN, progress=progress)
+    return found.text(runtime.name(), None if limit is None else limit.value)

@@ -45,7 +45,9 @@ class Latent(Form):
         return self.rounded()
 
     def recode(self, fn: Callable[[Tensor], Form]) -> Form:
-        return fn(self.dense().detach())
+        """What `fn` makes of the rounded values; where it makes a latent form again, that goes on from the floats."""
+        made = fn(self.dense().detach())
+        return fn(self.values.detach()) if isinstance(made, Latent) else made
 
     def narrow(self, axis: int, keep: Tensor) -> Form:
         return self.held().narrow(axis, keep)

@@ -142,7 +142,7 @@ class Outlook:
                     f"{limit.text}: not without training; the least that any mix loses is {self.rows()[0].lost[0]:.2f}."
                 )
             return f"{limit.text}: the smallest file before any training has about {size_text(best.size_bytes)}."
-        return f"{limit.text}: time is measured, not predicted here; see below what can help."
+        return f"{limit.text}: time is measured, not predicted: see below."
 
     def families_text(self) -> str:
         """Which method when: what each family would cost at the same bytes."""

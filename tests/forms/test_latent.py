@@ -7,6 +7,7 @@ from torch import nn
 from cortado.errors import BadValue
 from cortado.file.artifact import encode
 from cortado.forms.binary import Binary
+from cortado.forms.dense import Dense
 from cortado.forms.clipped import Clipped
 from cortado.forms.hold import hold
 from cortado.forms.learned_step import LearnedStep
@@ -165,3 +166,11 @@ def test_survivors_of_a_mask_can_be_latent():
     form = Masked(mask, LearnedStep(drawn(4), 0.2, bits=3))
     assert bool((form.dense()[~mask] == 0).all())
     assert type(form.settle().kept).__name__ == "Quantized"
+
+
+def test_another_latent_goes_on_from_the_floats_and_other_forms_from_what_is_seen():
+    values = torch.tensor([[0.3, -0.2], [0.05, -0.9]])
+    drawn = Binary(values, "none", stochastic=True).eval()
+    fixed = drawn.recode(lambda given: Binary(given, "none"))
+    torch.testing.assert_close(fixed.values.detach(), values)
+    torch.testing.assert_close(drawn.recode(Dense).dense(), torch.tensor([[1.0, -1.0], [1.0, -1.0]]))

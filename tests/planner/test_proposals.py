@@ -1,0 +1,92 @@
+"""Proposals: what is tried next follows from what kept the limits and what did not."""
+
+import pytest
+
+from cortado.budget import read_limits
+from cortado.planner.proposals import Proposals, fronted
+from cortado.planner.shapes import Shape
+from cortado.planner.trials import Trial, Wanted
+from cortado.recipe import read
+
+PLAIN = Shape("", False, 0.0, 100, 1.0, 4.0)
+WHOLE = Shape("", True, 0.01, 100, 1.0, 3.0)
+NARROW = Shape("prune/channels keep=0.5", False, 0.05, 80, 0.5, 2.5)
+BOTH = Shape("prune/channels keep=0.5", True, 0.06, 80, 0.5, 2.0)
+THIN = Shape("prune/channels keep=0.2", True, 0.9, 60, 0.2, 1.0)
+SLOW = Shape("factorize/tucker keep=0.5", False, 0.5, 60, 0.5, 6.0)
+ALL = (PLAIN, WHOLE, NARROW, BOTH, THIN, SLOW)
+
+
+def wanted(*limits, minimise="latency"):
+    return Wanted(read_limits(limits), minimise, 1, "%")
+
+
+def outcome(proposal, kept, latency=1.0, size=100):
+    return Trial(proposal.recipe, proposal.shape, size, 90.0, latency, {"score": kept}, 1.0)
+
+
+def two_epochs(shape):
+    return 2.0
+
+
+def test_front_leaves_out_what_is_slower_and_worse():
+    assert fronted(ALL) == [PLAIN, WHOLE, NARROW, BOTH, THIN]
+
+
+@pytest.mark.parametrize("fastest", range(-1, 4))
+def test_fastest_is_found_by_halving(fastest):
+    """Whichever shapes keep the score, the last one that does is found, and no shape is trained twice."""
+    ideas, trials = Proposals(wanted("score >= -1 %"), ALL), []
+    order = [one.text() for one in fronted(ALL)[1:]]
+    while (found := ideas.next(trials, two_epochs)) is not None:
+        assert found.shape not in {one.shape for one in trials}
+        trials.append(outcome(found, order.index(found.shape) <= fastest))
+    kept = [order.index(one.shape) for one in trials if one.keeps_all]
+    assert max(kept, default=-1) == fastest and len(trials) <= 3
+
+
+def test_first_trial_is_the_fastest_of_the_mild_ones():
+    found = Proposals(wanted("score >= -1 %"), ALL).next([], two_epochs)
+    assert found.shape == BOTH.text()
+    assert [stage.name() for stage in read(found.recipe).stages] == [
+        "prune/channels", "tune", "quantize/weights", "quantize/signals",
+    ]  # fmt: skip
+
+
+def test_limit_of_time_takes_the_mildest_shape_that_keeps_it():
+    ideas = Proposals(wanted("latency <= 2.6 ms in onnxruntime", minimise="loss"), ALL)
+    assert ideas.allowed() == [NARROW, BOTH, THIN]
+    first = ideas.next([], two_epochs)
+    second = ideas.next([outcome(first, True)], two_epochs)
+    assert (first.shape, second.shape) == (NARROW.text(), NARROW.text())
+    assert "tune" not in str(first.recipe) and "tune" in str(second.recipe)
+    third = ideas.next([outcome(first, True), outcome(second, True)], two_epochs)
+    assert third.shape == BOTH.text()
+
+
+def test_limit_that_no_shape_keeps_takes_the_fastest():
+    ideas = Proposals(wanted("latency <= 0.1 ms in onnxruntime", minimise="loss"), ALL)
+    assert ideas.allowed() == [THIN]
+
+
+def test_nothing_is_tried_twice():
+    ideas, trials = Proposals(wanted("latency <= 2.6 ms in onnxruntime", minimise="loss"), ALL), []
+    while (found := ideas.next(trials, two_epochs)) is not None:
+        trials.append(outcome(found, True))
+    assert len(trials) == 4 and len({str(one.recipe) for one in trials}) == 4
+
+
+def test_untrainable_shapes_are_tried_once():
+    ideas, trials = Proposals(wanted("latency <= 3.2 ms in onnxruntime", minimise="loss"), (PLAIN, WHOLE)), []
+    while (found := ideas.next(trials, two_epochs)) is not None:
+        trials.append(outcome(found, True))
+    assert [one.shape for one in trials] == [WHOLE.text()]
+
+
+def test_best_of_those_that_miss_is_not_picked_by_noise():
+    goal = wanted("latency <= 0.5 ms in onnxruntime", minimise="loss")
+    slow = Trial({"stages": []}, "a", 10, 90.0, 1.02, {"x": False})
+    quick = Trial({"stages": []}, "b", 10, 60.0, 1.00, {"x": False})
+    far = Trial({"stages": []}, "c", 10, 99.0, 3.00, {"x": False})
+    assert goal.best([slow, quick, far]) is slow
+    assert "With 3 ms instead of 1.02 ms the score would be 9.00 better." in goal.advice(slow, [slow, quick, far])

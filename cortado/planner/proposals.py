@@ -15,7 +15,7 @@ SHRINK, CLOSE = 0.75, 1.06
 """How much smaller the next trial is after one that kept its limits; sizes nearer than this factor are not told apart."""
 NEARLY = 0.97
 """A shape is only taken for a limit of time if it leaves this much room: the next measurement will differ a little."""
-MILD = 0.15
+MILD = 0.5
 """Nats at once after the cut that a recovery is expected to make good."""
 RATE, TEACHER = 1e-3, 0.5
 

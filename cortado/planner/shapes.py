@@ -25,12 +25,11 @@ from cortado.task import Task
 from cortado.units import time_text
 
 SHAPES = "shapes.json"
-CHANNELS = tuple(
-    f"prune/channels keep={keep} of=multiply_adds by=curvature across=true multiple=8"
-    for keep in (0.75, 0.55, 0.4, 0.3)
-)
+FEWER = "of=multiply_adds by=curvature multiple=8"
+CHANNELS = tuple(f"prune/channels keep={keep} across=true {FEWER}" for keep in (0.75, 0.55, 0.4))
+EVENLY = tuple(f"prune/channels keep={keep} {FEWER}" for keep in (0.5, 0.35))
 BLOCKS = "prune/blocks keep=0.67 samples=128"
-CUTS = (*CHANNELS, "factorize/tucker keep=0.5", BLOCKS, *(f"{BLOCKS} | {channels}" for channels in CHANNELS[:3]))
+CUTS = (*CHANNELS, *EVENLY, "factorize/tucker keep=0.5", BLOCKS, f"{BLOCKS} | {CHANNELS[1]}", f"{BLOCKS} | {EVENLY[0]}")
 """What is tried when nothing else is asked for, nothing trained: the cheapest to find first."""
 INTEGERS = (f"quantize/weights bits={7 if processor_saturates() else 8}", "quantize/signals range=mse")
 """Weights and signals in whole numbers, of 7 bits where the processor's products would run over."""

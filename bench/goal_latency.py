@@ -1,0 +1,127 @@
+"""goal_latency: the planner's fastest ResNet-56 that loses at most a point, beside integers alone and channels alone.
+
+The planner has an hour on one core: `reach(..., ["score >= -1 %"], minimise="latency")` in ONNX Runtime. The pretrained
+network has seen all training images, so that losses show on test images alone: 500 of them are the choice data, which
+all trials are compared on, and the other 500 the verdict's. Channels alone are those of cut_clock, cut evenly and
+recovered for five epochs. All files take turns, round by round, with one sample a call.
+"""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from bench.after import after
+from bench.kept import kept
+from bench.result import CACHE, row
+from cortado.errors import BadFile
+from cortado.file.artifact import load, save
+from cortado.lowering.lower import lowered
+from cortado.measure import scores
+from cortado.nets.resnet import resnet_56
+from cortado.planner.goal import reach
+from cortado.planner.shapes import INTEGERS
+from cortado.report import Compared, paired_interval
+from cortado.runtimes.measured import batch_of, bound
+from cortado.runtimes.runtime import Running, runtime_by_name
+from cortado.runtimes.timing import Call, interleaved, is_noisy, ratio
+from cortado.task import Data, Task
+from cortado.tasks import cifar10
+
+SEEDS = [0]
+BUDGET, LIMIT, MOST_LOST = "60 min", "score >= -1 %", 1.0
+RUNTIMES = ("onnxruntime", "openvino")
+OURS, WHOLE, CHANNELS = "the planner's", "integers alone", "channels alone"
+FOLDER = CACHE / "goal_latency"
+CUT = CACHE / "cut_clock" / "uniform_45000" / "net.cortado"
+SECONDS, TRIES = 10.0, 5
+
+
+def task_of() -> Task:
+    """Choice data that the pretrained network has not seen: half of the test images; the verdict's are the others."""
+    task = cifar10.task()
+    inputs, targets = task.verdict.inputs, task.verdict.targets
+    halves = [Data(inputs[part], targets[part], task.verdict.prepare) for part in (slice(0, 500), slice(500, None))]
+    return dataclasses.replace(task, choice=halves[0], verdict=halves[1])
+
+
+def searched() -> dict[str, Any]:
+    """What the planner reached, with every trial; an interrupted search goes on."""
+    task, plain = task_of(), resnet_56(weights=True).eval()
+    got = reach(
+        plain, task, [LIMIT], minimise="latency", budget=BUDGET, folder=FOLDER / "search", resume=True,
+        runtimes=["onnxruntime"],
+    )  # fmt: skip
+    save(got.network, FOLDER / "net.cortado", plain)
+    trials = [{**dataclasses.asdict(one), "recipe": one.recipe["stages"]} for one in got.trials]
+    return {"trials": trials, "text": got.text(), "best": got.best.text()}
+
+
+def run() -> list[dict[str, Any]]:
+    """Points lost by each file, and times in turns."""
+    found = kept("goal_latency/planner", [BUDGET, LIMIT], searched)
+    task, plain = task_of(), resnet_56(weights=True).eval()
+    if not CUT.exists():
+        raise BadFile(f"goal_latency: {CUT} is missing. Run python -m bench cut_clock --threads 1 before.")
+    networks = {
+        "plain": plain,
+        OURS: load(FOLDER / "net.cortado", plain),
+        WHOLE: after(plain, task, f"{' | '.join(INTEGERS)} | match"),
+        CHANNELS: load(CUT, plain),
+    }
+    rows = [row(f"trials of the planner; the best: {found['best']}", len(found["trials"]), "trials")]
+    for name in RUNTIMES:
+        rows += rows_of(name, networks, plain, task)
+    return rows
+
+
+def rows_of(name: str, networks: dict[str, nn.Module], plain: nn.Module, task: Task) -> list[dict[str, Any]]:
+    """Scores and times of all files in one runtime."""
+    runtime, rows, calls = runtime_by_name(name), [], []
+    before = scores(plain, task.verdict, task.score)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (what, network) in enumerate(networks.items()):
+            own = Path(folder) / str(number)
+            own.mkdir()
+            file = runtime.lower(lowered(network, task.example), task.example, own)
+            session = runtime.load(file, 1)
+            after_it = scores(Running(session), task.verdict, task.score, batch=100)
+            compared = paired_interval(before, after_it, task.score.scale)
+            if what != "plain":
+                rows.append(lost_row(f"{name}, {what}", compared, MOST_LOST if what == OURS else None))
+            calls.append(bound(session, batch_of(task.example, 1)))
+        return rows + time_rows(name, list(networks), calls)
+
+
+def lost_row(what: str, found: Compared, bar: float | None) -> dict[str, Any]:
+    """Points lost with the interval."""
+    assert found.low is not None and found.high is not None
+    interval = f"95 % interval {-found.high:.2f} to {-found.low:.2f}, paired, {found.samples} images"
+    return row(f"{what}: points lost ({interval})", -found.difference, "points", bar, score=found.compressed)
+
+
+def time_rows(name: str, names: list[str], calls: list[Call]) -> list[dict[str, Any]]:
+    """How many times faster than the plain file each is, and ours than the other two; the quietest of some tries."""
+    tries = []
+    for _ in range(TRIES):
+        taken = interleaved([*calls, calls[0]], SECONDS)
+        again = ratio(taken[:, 0], taken[:, -1])
+        tries.append((again.high - again.low + abs(again.median - 1), taken, again))
+        if not is_noisy(again):
+            break
+    _, taken, again = min(tries, key=lambda one: one[0])
+    columns = {what: taken[:, place] for place, what in enumerate(names)}
+    rows = []
+    for other in (WHOLE, CHANNELS):
+        found = ratio(columns[other], columns[OURS])
+        says = f"{name}: the planner's, times faster than {other} (quartiles {found.low:.2f} to {found.high:.2f})"
+        rows.append(row(says, found.median, "x", 1.0, "higher"))
+    for what in (OURS, WHOLE, CHANNELS):
+        found = ratio(columns["plain"], columns[what])
+        milliseconds = float(np.median(columns[what]))
+        rows.append(row(f"{name}, {what}: times faster than the plain file", found.median, "x", ms=milliseconds))
+    noise = row(f"{name}: plain file against itself (A/A)", again.median, "x", low=again.low, high=again.high)
+    return [*rows, noise]

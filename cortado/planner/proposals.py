@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cortado.method import Method
 from cortado.planner.forecast import Forecast
 from cortado.planner.mix import mix
 from cortado.planner.outlook import Outlook
@@ -18,6 +19,9 @@ NEARLY = 0.97
 MILD = 0.5
 """Nats at once after the cut that a recovery is expected to make good."""
 RATE, TEACHER = 1e-3, 0.5
+FOR_BYTES = "trained for bytes"
+NATS, STRONGER = 0.6, 1.6
+"""What all bits of a file weigh together in the loss when they are trained for, at first; and how much more next time."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +97,61 @@ class Proposals:
         return self.proposal(shape, size, epochs(shape))
 
     def smaller(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
-        """The smallest file that keeps the score: one mild trial, then smaller and recovered, then other shapes."""
+        """The smallest file that keeps the score: a mix as it is; then mixes that recover, and training for bytes, by
+        turns; what reached the smallest file goes on first. Last, other shapes."""
         assert self.foreseen is not None
         base = self.allowed()[0]
         if not trials:
             return self.proposal(base, self.first_size(self.foreseen), 0.0)
         if epochs(base) <= 0:
             return None
-        size = self.smaller_size(base, trials, self.foreseen)
-        if size is not None:
-            return self.proposal(base, size, epochs(base))
-        return self.another_shape(trials, epochs)
+        trained = [one for one in trials if one.trained and one.keeps_all]
+        leads = bool(trained) and min(trained, key=lambda one: one.size_bytes).shape == FOR_BYTES
+        ways: list[Callable[[], Proposal | None]] = [
+            lambda: self.recovered(base, trials, epochs(base)),
+            lambda: self.trained_for_bytes(base, trials, epochs(base)),
+        ]
+        tries = [sum(one.trained and one.shape == shape for one in trials) for shape in (base.text(), FOR_BYTES)]
+        if min(tries) == 0:
+            ways = ways if tries[0] == 0 else ways[::-1]
+        elif leads:
+            ways = ways[::-1]
+        found = (way() for way in ways)
+        return next((one for one in found if one is not None), None) or self.another_shape(trials, epochs)
+
+    def recovered(self, shape: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
+        """The next mix that recovers."""
+        assert self.foreseen is not None
+        size = self.smaller_size(shape, trials, self.foreseen)
+        return None if size is None else self.proposal(shape, size, epochs)
+
+    def trained_for_bytes(self, base: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
+        """The next strength of prune/rate, which trains the bytes themselves: rising until the score is lost, then in
+        between. None where what kept the score and what did not are close, or where the network must run in whole numbers.
+        """
+        own = [one for one in trials if one.shape == FOR_BYTES and one.done]
+        if base.cut or base.integers or any(one.shape == FOR_BYTES and one.failed for one in trials):
+            return None
+        kept, lost = ([one for one in own if one.keeps_all is good] for good in (True, False))
+        strongest = max(map(strength_of, kept), default=0.0)
+        weakest = min((value for value in map(strength_of, lost) if value > strongest), default=0.0)
+        if strongest and weakest:
+            sizes = [one.size_bytes for one in own if strength_of(one) in (strongest, weakest)]
+            if max(sizes) / min(sizes) < CLOSE:
+                return None
+            strength = (strongest * weakest) ** 0.5
+        elif own:
+            strength = STRONGER ** min(3, len(kept)) * strongest if strongest else weakest / STRONGER
+        else:
+            aim = SHRINK * min((one.size_bytes for one in trials if one.keeps_all), default=trials[0].size_bytes)
+            strength = NATS / (8 * max(aim, 1.0))
+        rate = {"strength": float(f"{strength:.3g}"), "epochs": 0.75 * epochs, "finish": 0.25 * epochs, "rate": RATE}
+        stages = [{"prune/rate": {**rate, "teacher": "plain", "bias": False}}]
+        return Proposal(Recipe((*read(stages).stages, *self.last())).as_data(), FOR_BYTES)
+
+    def last(self) -> tuple[Method, ...]:
+        """The tail's stages."""
+        return read(self.tail).stages if self.tail else ()
 
     def smaller_size(self, shape: Shape, trials: Sequence[Trial], found: Forecast) -> float | None:
         """The bytes to try next with a shape; None where what kept the score and what did not are close."""
@@ -114,7 +162,8 @@ class Proposals:
         if not good:
             size = float(self.first_size(found)) if not bad else max(bad) / SHRINK
         else:
-            size = min(good) * SHRINK if not lowest else (min(good) * lowest) ** 0.5
+            steps = min(3, sum(one.trained and one.keeps_all for one in own) or 1)
+            size = min(good) * SHRINK**steps if not lowest else (min(good) * lowest) ** 0.5
         tried = [one.size_bytes for one in own if one.trained]
         if good and (size < found.sizes[0] or min(good) / max(size, lowest) < CLOSE):
             return None
@@ -154,13 +203,18 @@ class Proposals:
         tune = [{"tune": {"epochs": epochs / halves, "rate": RATE, "teacher": TEACHER}}] if epochs else []
         stages += tune if shape.cut else []
         if size is not None:
-            stages.append(mix(size - shape.rest_bytes, "integers" if shape.integers else "any"))
+            stages.append(mix(max(1.0, size - shape.rest_bytes), "integers" if shape.integers else "any"))
             stages += tune
         elif shape.integers:
             stages += read(INTEGERS[0]).stages
         stages += read(INTEGERS[1]).stages if shape.integers else ()
-        stages += read(self.tail).stages if self.tail else ()
+        stages += self.last()
         return Proposal(Recipe(read(stages).stages, name="plan").as_data(), shape.text())
+
+
+def strength_of(trial: Trial) -> float:
+    """What a bit weighed in the loss."""
+    return float(next(stage["prune/rate"]["strength"] for stage in trial.recipe["stages"] if "prune/rate" in stage))
 
 
 def same(trial: Trial, proposal: Proposal) -> bool:

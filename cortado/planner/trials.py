@@ -40,11 +40,12 @@ class Trial:
     @property
     def epochs(self) -> float:
         """Passes over the training data that it recovered with."""
-        return float(sum(stage["tune"]["epochs"] for stage in self.recipe["stages"] if "tune" in stage))
+        knobs = [one for stage in self.recipe["stages"] if isinstance(stage, dict) for one in stage.values()]
+        return float(sum(one.get("epochs", 0.0) + one.get("finish", 0.0) for one in knobs if isinstance(one, dict)))
 
     @property
     def trained(self) -> bool:
-        return any("tune" in stage for stage in self.recipe["stages"])
+        return self.epochs > 0
 
     def text(self) -> str:
         """What it is, in a few words."""

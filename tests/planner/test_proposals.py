@@ -8,12 +8,12 @@ from cortado.planner.shapes import Shape
 from cortado.planner.trials import Trial, Wanted
 from cortado.recipe import read
 
-PLAIN = Shape("", False, 0.0, 100, 1.0, 4.0)
-WHOLE = Shape("", True, 0.01, 100, 1.0, 3.0)
-NARROW = Shape("prune/channels keep=0.5", False, 0.05, 80, 0.5, 2.5)
-BOTH = Shape("prune/channels keep=0.5", True, 0.06, 80, 0.5, 2.0)
-THIN = Shape("prune/channels keep=0.2", True, 0.9, 60, 0.2, 1.0)
-SLOW = Shape("factorize/tucker keep=0.5", False, 0.5, 60, 0.5, 6.0)
+PLAIN = Shape("", False, 0.0, 5, 1.0, 4.0)
+WHOLE = Shape("", True, 0.01, 5, 1.0, 3.0)
+NARROW = Shape("prune/channels keep=0.5", False, 0.05, 5, 0.5, 2.5)
+BOTH = Shape("prune/channels keep=0.5", True, 0.06, 5, 0.5, 2.0)
+THIN = Shape("prune/channels keep=0.2", True, 0.9, 5, 0.2, 1.0)
+SLOW = Shape("factorize/tucker keep=0.5", False, 0.5, 5, 0.5, 6.0)
 ALL = (PLAIN, WHOLE, NARROW, BOTH, THIN, SLOW)
 
 
@@ -90,3 +90,47 @@ def test_best_of_those_that_miss_is_not_picked_by_noise():
     far = Trial({"stages": []}, "c", 10, 99.0, 3.00, {"x": False})
     assert goal.best([slow, quick, far]) is slow
     assert "With 3 ms instead of 1.02 ms the score would be 9.00 better." in goal.advice(slow, [slow, quick, far])
+
+
+class Foreseen:
+    """A forecast of which only sizes are asked."""
+
+    sizes, sign, score, choices = (10, 1000), 1, 90.0, ()
+    rest_bytes = 5
+
+    def expected(self, size_bytes):
+        return None
+
+
+def size_after(proposal):
+    """Bytes that a make-believe network has after a proposal: of mixes what they ask for, else the less the stronger."""
+    knobs = {name: knobs for stage in proposal.recipe["stages"] for name, knobs in stage.items()}
+    if "prune/rate" in knobs:
+        return 0.3 / knobs["prune/rate"]["strength"] / 8
+    return next(value["size"] for name, value in knobs.items() if name.endswith(":Mix")) + PLAIN.rest_bytes
+
+
+@pytest.mark.parametrize("least", [30, 200, 700])
+def test_smallest_file_is_closed_in_on_from_both_sides(least):
+    """Whatever size still keeps the score, the search ends near it, by mixes and by training for bytes."""
+    ideas, trials = Proposals(wanted("score >= -1 %", minimise="size"), ALL, Foreseen()), []
+    while (found := ideas.next(trials, two_epochs)) is not None and len(trials) < 40:
+        size = size_after(found)
+        trials.append(outcome(found, size >= least, None, size))
+    kept = {one.shape: one.size_bytes for one in trials if one.keeps_all}
+    assert len(trials) < 20 and "trained for bytes" in {one.shape for one in trials}
+    assert min(kept.values()) < 1.1 * least
+    if least < 700:
+        assert kept["trained for bytes"] < 1.3 * least or kept["no cut"] < 1.1 * least
+
+
+def test_training_for_bytes_is_left_out_after_it_failed():
+    ideas = Proposals(wanted("score >= -1 %", minimise="size"), ALL, Foreseen())
+    first = ideas.next([], two_epochs)
+    trials = [outcome(first, True, None, 500)]
+    second = ideas.next(trials, two_epochs)
+    trials.append(outcome(second, True, None, 400))
+    third = ideas.next(trials, two_epochs)
+    assert third.shape == "trained for bytes"
+    trials.append(Trial(third.recipe, third.shape, failed="no weights to train"))
+    assert ideas.next(trials, two_epochs).shape == "no cut"

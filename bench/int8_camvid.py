@@ -48,6 +48,11 @@ def ways() -> dict[str, str]:
             f"quantize/weights bits={BITS} {where} | quantize/signals range={reach} {frames} {where} "
             f"| match images={CALIBRATION_FRAMES}"
         )
+    made["second order, without the first and the transposed, mse"] = (
+        f"quantize/signals range=mse {frames} {INNER} "
+        f"| quantize/second_order bits={BITS} edges={BITS} images={CALIBRATION_FRAMES} rows=6000 {INNER} "
+        f"| match images={CALIBRATION_FRAMES}"
+    )
     return made
 
 

@@ -123,4 +123,5 @@ def test_network_without_weights_is_refused():
 
 def test_epochs_fit_the_time():
     assert epochs_for(10, 4) == 2.5 and epochs_for(0.5, 4) == 0 and epochs_for(1e9, 1) == 20
-    assert Trial({"stages": [{"tune": {}}]}).trained and not Trial({"stages": [{"match": {}}]}).trained
+    trained = Trial({"stages": [{"tune": {"epochs": 1.5}}, {"prune/rate": {"epochs": 1.0, "finish": 0.5}}, "match"]})
+    assert trained.epochs == 3 and trained.trained and not Trial({"stages": [{"match": {}}]}).trained

@@ -18,6 +18,7 @@ from cortado.file.whole import check_writable, write_whole
 from cortado.fingerprints import plain_data
 from cortado.measure import outputs_of
 from cortado.planner.forecast import Forecast, forecast
+from cortado.planner.front import tried
 from cortado.planner.outlook import Outlook
 from cortado.progress import Progress, quiet
 from cortado.recipe import Recipe, read
@@ -119,6 +120,8 @@ def reach(
         batches=batches,
         threads=threads,
     )
+    rows = [tried(one.recipe, one.size_bytes, one.score, one.keeps_all, one is best) for one in search.trials]
+    report = replace(report, front=tuple(rows))
     return Reached(small, report, tuple(search.trials), best, "" if report.met else search.advice(best))
 
 

@@ -88,7 +88,9 @@ def clock_bars(clock: Clock) -> Markup:
         )
         for row in clock.times
     ]  # fmt: skip
-    return tag("ul", *rows, class_="times")
+    noise = ": noisy, see the warnings" if clock.noisy else ""
+    title = f"median time of a call, batch {clock.batch}, threads {clock.threads}{noise}"
+    return join(tag("h3", title), tag("ul", *rows, class_="times"))
 
 
 def clocks_section(report: Report) -> Markup | None:
@@ -106,11 +108,13 @@ def clocks_section(report: Report) -> Markup | None:
     ]  # fmt: skip
     heads = ("runtime", "files", f"{report.score_name} in it", "in PyTorch", "same top-1", "largest difference")
     caption = "The compressed network exported, on the verdict data"
-    shown = [table([head_row(*heads)], files, "stages", caption)] if files else []
+    shown = []
     for clock in report.clocks:
         rows = [
             tag("tr", tag("th", row[0], scope="row"), *[number(cell) for cell in row[1:]]) for row in rows_of(clock)
         ]
         shown += [clock_bars(clock), table([head_row(*HEADS)], rows, "stages", clock_title(clock))]
+    if files:
+        shown.append(table([head_row(*heads)], files, "stages", caption))
     note = tag("p", f"{READING} {predicted_text(report)}.", class_="note")
     return tag("section", tag("h2", "Where the time goes"), join(*shown), note)

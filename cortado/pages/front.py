@@ -61,7 +61,7 @@ def front_chart(report: Report) -> Markup:
     if math.isfinite(report.plain_choice):
         marks.insert(0, plain_mark(report, across, up))
     plot = tag(
-        "div", drawing, tick_names(report, across, up), bound_names(across, up, size, score),
+        "div", drawing, tick_names(report, across, up), bound_names(report, across, up),
         tag("ol", *marks, class_="marks", aria_label="the plain network, and the candidates from small to large"),
         class_="plot",
     )  # fmt: skip
@@ -106,17 +106,20 @@ def bound_lines(across: Axis, up: Axis, size: Bound | None, score: Bound | None)
     return join(*drawn)
 
 
-def bound_names(across: Axis, up: Axis, size: Bound | None, score: Bound | None) -> Markup:
+def bound_names(report: Report, across: Axis, up: Axis) -> Markup:
     """Limits as they were written, on the side of large files with bad scores, where few marks are."""
-    named = []
+    size, score = size_bound(report), score_bound(report)
+    named, below = [], report.higher_is_better
     if size is not None:
         at = across.at(size.value)
         side = f"right:{100 - at:.2f}%" if at > 60 else f"left:{at:.2f}%"
-        named.append(tag("span", size.text, class_="bound-name low", style=side))
+        named.append(tag("span", size.text, class_="bound-name low" if below else "bound-name high", style=side))
     if score is not None:
         level = 100 - up.at(score.value)
-        side = f"bottom:{100 - level:.2f}%" if level > 85 else f"top:{level:.2f}%"
-        named.append(tag("span", score.text, class_="bound-name far", style=side))
+        room = level < 85 if below else level < 15
+        named.append(
+            tag("span", score.text, class_="bound-name far", style=f"top:{level:.2f}%" if room else f"bottom:{100 - level:.2f}%")
+        )  # fmt: skip
     return join(*named)
 
 
@@ -195,7 +198,7 @@ def front_key(report: Report) -> Markup:
     _, up = front_axes(report)
     kinds = {kind_of(one) for one in report.front}
     entries = {
-        "kept taken": "taken: judged on the verdict data",
+        "kept taken": "taken",
         "missed taken": "taken, though it missed a limit",
         "kept": "kept its limits",
         "missed": "missed a limit",

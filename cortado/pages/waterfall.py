@@ -93,7 +93,7 @@ def step_row(report: Report, step: Step) -> Markup:
         lane(across, step.sizes, size_bound(report), step.sizes[1] <= step.sizes[0], first),
         change(size_text(step.sizes[1]), None if first else size_change(*step.sizes)),
         lane(up, step.scores, score_bound(report), better, first),
-        change(value, None if first else words.signed(step.scores[1] - step.scores[0])),
+        change(value, None if first else score_change(*step.scores, report.score_unit)),
         number(words.NOTHING if step.seconds is None else time_text(step.seconds * 1000)),
         class_=step.kind,
     )
@@ -103,6 +103,14 @@ def aimed(where: object) -> Markup | None:
     """The layers that a stage was aimed at, where it was not all."""
     said = words.knob_text(where)
     return None if where is None or said in ("*", "") else tag("small", said)
+
+
+def score_change(before: float, after: float, unit: str) -> str:
+    """The difference: of percentages with two decimals, of other scores with three figures."""
+    change = after - before
+    if unit == "%" or not math.isfinite(change) or abs(change) >= 10 or f"{change:.3g}" in ("0", "-0"):
+        return words.signed(change)
+    return f"{change:+.3g}".replace("-", words.MINUS)
 
 
 def size_change(before: float, after: float) -> str:

@@ -85,7 +85,7 @@ def certainty(report: Report) -> str:
     """How sure the difference of scores is, and how many warnings there are."""
     said = f"Of the {report.score_name}: {meaning(report)} ({interval(report.verdict)})."
     count = len(report.warnings)
-    return said + (f" {count} warning{'' if count == 1 else 's'} below." if count else "")
+    return said + (f" {count}\u00a0warning{'' if count == 1 else 's'} below." if count else "")
 
 
 def outcome(report: Report) -> tuple[str, str]:

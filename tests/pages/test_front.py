@@ -74,6 +74,12 @@ def test_limits_are_drawn_with_their_words(report):
     assert 'class="allowed"' in source
 
 
+def test_words_of_limits_stand_on_the_bad_side(report_with):
+    worse = Tried("tune", 27_000, 101.0, False)
+    source = front_chart(report_with(front=(*FRONT, worse), lines=LIMITS, higher_is_better=False))
+    assert 'class="bound-name high"' in source and re.search(r'class="bound-name far" style="bottom:', source)
+
+
 def test_each_mark_says_all_of_its_candidate(report):
     source = front_section(report)
     for number, one in ((2, FRONT[0]), (4, FRONT[3])):

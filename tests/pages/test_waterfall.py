@@ -6,7 +6,7 @@ import re
 import pytest
 
 from cortado.pages.axes import Axis
-from cortado.pages.waterfall import axes_of, size_change, steps_of, waterfall_section
+from cortado.pages.waterfall import axes_of, score_change, size_change, steps_of, waterfall_section
 from cortado.report import Line, Stage
 
 
@@ -72,3 +72,8 @@ def test_scores_that_are_no_numbers_leave_their_lane_empty(report_with):
 def test_size_changes_in_words():
     assert size_change(1000, 250) == "4× smaller" and size_change(100, 110) == "1.1× larger"
     assert size_change(5000, 4999) == "same size" and size_change(0, 10) == "unknown"
+
+
+def test_score_changes_in_words():
+    assert score_change(98.5, 98.0, "%") == "−0.50" and score_change(1.3, 1.305, "") == "+0.005"
+    assert score_change(1.5, 1.5, "") == "±0.00" and score_change(1.0, float("nan"), "") == "not a number"

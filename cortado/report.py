@@ -14,6 +14,7 @@ from cortado.errors import BadFile
 from cortado.file.accounting import LayerRow, Picture
 from cortado.machine import instruction_sets, processor_name
 from cortado.network.rounded import Fill, Rounded, RoundedLayer
+from cortado.tried import Tried
 from cortado.units import size_text
 
 
@@ -171,6 +172,8 @@ class Report:
     """Of the plain and of the compressed network, for one sample; what they predict is not what is measured."""
     rounded: Rounded | None = None
     """On the choice data, how signals fill their grids and where error enters; None where nothing is rounded."""
+    front: tuple[Tried, ...] = ()
+    """What a search tried, in its order; nothing where a recipe was given."""
 
     @property
     def size_bytes(self) -> int:
@@ -214,6 +217,7 @@ def read_report(path: str | Path) -> Report:
             "clocks": tuple(clock_of(row) for row in data.pop("clocks", ())),
             "multiply_adds": tuple(data.pop("multiply_adds", (None, None))),
             "rounded": rounded_of(data.pop("rounded", None)),
+            "front": tuple(Tried(**row) for row in data.pop("front", ())),
         }
         return Report(**data, **rows)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -77,7 +77,7 @@ def compress_command(
                 progress=progress, runtimes=runtimes, batches=batches, threads=threads,
             )  # fmt: skip
             small, report = found.network, found.report
-            click.echo(found.text() + "\n")
+            click.echo(found.advice + "\n" if found.advice else "", nl=False)
         folder = write_bundle(out, small, plain, report, made.text, installed(runtimes), task)
     except KeyboardInterrupt:
         raise Stopped("compress: interrupted; finished stages and trials are kept. --resume goes on.") from None

@@ -1,6 +1,7 @@
 """Clocks: files, scores and times in runtimes, for the terminal and the page; predictions and measurements by their names."""
 
 from cortado.pages import words
+from cortado.pages.charts import bar
 from cortado.pages.markup import Markup, join, tag
 from cortado.pages.tables import head_row, number, table
 from cortado.report import Clock, Exported, Ratio, Report
@@ -76,6 +77,22 @@ def rows_of(clock: Clock) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
+def clock_bars(clock: Clock) -> Markup:
+    """The medians as bars, in the order of the table."""
+    largest = max((row.median_ms for row in clock.times), default=0.0)
+    kinds = {"plain": "plain"}
+    rows = [
+        tag(
+            "li", tag("span", f"{row.network} in {row.runtime}"),
+            bar(row.median_ms, largest, time_text(row.median_ms), kinds.get(row.network, "small")),
+        )
+        for row in clock.times
+    ]  # fmt: skip
+    noise = ": noisy, see the warnings" if clock.noisy else ""
+    title = f"median time of a call, batch {clock.batch}, threads {clock.threads}{noise}"
+    return join(tag("h3", title), tag("ul", *rows, class_="times"))
+
+
 def clocks_section(report: Report) -> Markup | None:
     """The part of the page about runtimes; nothing when none was asked for."""
     if not report.exports and not report.clocks:
@@ -91,11 +108,13 @@ def clocks_section(report: Report) -> Markup | None:
     ]  # fmt: skip
     heads = ("runtime", "files", f"{report.score_name} in it", "in PyTorch", "same top-1", "largest difference")
     caption = "The compressed network exported, on the verdict data"
-    shown = [table([head_row(*heads)], files, "stages", caption)] if files else []
+    shown = []
     for clock in report.clocks:
         rows = [
             tag("tr", tag("th", row[0], scope="row"), *[number(cell) for cell in row[1:]]) for row in rows_of(clock)
         ]
-        shown.append(table([head_row(*HEADS)], rows, "stages", clock_title(clock)))
+        shown += [clock_bars(clock), table([head_row(*HEADS)], rows, "stages", clock_title(clock))]
+    if files:
+        shown.append(table([head_row(*heads)], files, "stages", caption))
     note = tag("p", f"{READING} {predicted_text(report)}.", class_="note")
-    return tag("section", tag("h2", "In the runtimes"), join(*shown), note)
+    return tag("section", tag("h2", "Where the time goes"), join(*shown), note)

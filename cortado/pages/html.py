@@ -5,16 +5,17 @@ from pathlib import Path
 
 import yaml
 
-from cortado.file.accounting import share
 from cortado.pages import words
-from cortado.pages.charts import COLOURS, histogram, score_chart, stacked
+from cortado.pages.charts import COLOURS, histogram, stacked
 from cortado.pages.clocks import clocks_section
+from cortado.pages.front import front_section
 from cortado.pages.markup import Markup, join, tag
 from cortado.pages.roundings import roundings_section
 from cortado.pages.tables import facts, layer_table, stage_table, verdict_table
-from cortado.pages.totals import deep_compression_bytes, split, total_row
+from cortado.pages.totals import deep_compression_bytes, split
+from cortado.pages.waterfall import waterfall_section
 from cortado.report import Report
-from cortado.units import size_text, time_text
+from cortado.units import size_text
 
 STYLE = Path(__file__).with_name("report.css")
 KINDS = {"met": "good", "missed": "bad"}
@@ -36,12 +37,14 @@ def report_html(report: Report) -> str:
     main = tag(
         "main",
         hero(report),
-        warnings(report),
         section("Plain and compressed", verdict_table(report)),
-        clocks_section(report),
-        section("Stage by stage", stage_table(report), chart(report)),
-        roundings_section(report.rounded),
+        front_section(report),
+        waterfall_section(report),
         section("Where the bytes go", byte_bars(report)),
+        clocks_section(report),
+        warnings(report),
+        section("Stage by stage", stage_table(report)),
+        roundings_section(report.rounded),
         section("Layer by layer", layer_table(report), layer_notes(report)),
         distributions(report),
         section("How it was made", making(report)),
@@ -57,42 +60,12 @@ def section(title: str, *content: object) -> Markup:
 def hero(report: Report) -> Markup:
     """The verdict: what a reader takes away in ten seconds."""
     word, sentence = words.outcome(report)
-    compared, unit = report.verdict, report.score_unit
-    change = f"{words.signed(compared.difference)} {words.points(unit)}".rstrip()
-    before_after = f"{words.quantity(compared.plain, unit)} → {words.quantity(compared.compressed, unit)}"
-    weights = total_row(split(report).weights, "")
-    seconds = sum(stage.seconds for stage in report.stages)
-    smaller = f"{words.times_smaller(report.plain_bytes, report.size_bytes)} smaller"
-    sizes = f"{size_text(report.plain_bytes)} → {size_text(report.size_bytes)}"
-    of_plain = f"{words.percent(share(report.size_bytes, report.plain_bytes), 2)} of the plain size"
-    figures = tag(
-        "div",
-        figure("size", smaller, sizes, of_plain),
-        figure(report.score_name, change, before_after, f"{words.interval(compared)}: {words.meaning(report)}"),
-        figure(
-            "weights left",
-            words.percent(weights.kept),
-            f"{weights.plain_entries:,} → {weights.nonzeros:,}",
-            f"{len(report.stages)} stages in {time_text(seconds * 1000)}",
-        ),
-        class_="figures",
-    )
     sign = tag("span", SIGNS[word], class_="sign", aria_hidden="true")
-    badge = tag("p", sign, tag("strong", word), tag("span", sentence), class_=f"badge {KINDS.get(word, 'quiet')}")
+    gist = tag("span", words.gain(report), class_="gist")
+    told = tag("span", f"{sentence} {words.certainty(report)}", class_="told")
+    badge = tag("p", sign, tag("strong", word), gist, told, class_=f"badge {KINDS.get(word, 'quiet')}")
     names = tag("h1", report.network, tag("span", f" on {report.task}"))
-    return tag("header", tag("p", "cortado · report", class_="brand"), names, badge, figures)
-
-
-def figure(name: str, value: str, change: str, note: str) -> Markup:
-    """One large number."""
-    return tag(
-        "div",
-        tag("h3", name),
-        tag("p", value, class_="large"),
-        tag("p", change, class_="change"),
-        tag("p", note, class_="note"),
-        class_="card",
-    )
+    return tag("header", tag("p", "cortado · report", class_="brand"), names, badge)
 
 
 def warnings(report: Report) -> Markup | None:
@@ -102,12 +75,6 @@ def warnings(report: Report) -> Markup | None:
     many = f"{len(report.warnings)} warnings" if len(report.warnings) > 1 else "One warning"
     listed = tag("ul", *[tag("li", warning) for warning in report.warnings])
     return tag("aside", tag("h2", many), listed, class_="warnings")
-
-
-def chart(report: Report) -> Markup:
-    direction = "higher is better" if report.higher_is_better else "lower is better"
-    title = f"{report.score_name} and size after every stage ({direction}; the dashed line is the plain network)"
-    return tag("div", tag("h3", title), score_chart(report), class_="chart")
 
 
 def byte_bars(report: Report) -> Markup:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from cortado.file.accounting import LayerRow
 from cortado.pages import words
-from cortado.pages.charts import bar
 from cortado.pages.markup import Markup, join, tag
 from cortado.pages.totals import split, total_row
 from cortado.report import Line, Report, Stage
@@ -60,33 +59,29 @@ def verdict_row(line: Line) -> Markup:
 
 
 def stage_table(report: Report) -> Markup:
-    """The size as a bar after every stage, with score, share of nonzero weights and time."""
+    """Every stage with its knobs, the size, the score, the share of nonzero weights and the time."""
     heads = tag(
         "tr",
         right_head("#"),
         tag("th", "stage", scope="col"),
-        tag("th", "size of the file", scope="col"),
-        *[right_head(name) for name in ("smaller", report.score_name, "nonzero", "took")],
+        *[right_head(name) for name in ("file", "smaller", report.score_name, "nonzero", "took")],
     )
-    largest = max([report.plain_bytes, *(stage.size_bytes for stage in report.stages)])
-    plain_bar = bar(report.plain_bytes, largest, size_text(report.plain_bytes), "plain")
     plain_score = words.quantity(report.plain_choice, report.score_unit)
     nothing = number(words.NOTHING)
-    name = tag("th", "plain network", scope="row")
-    size = tag("td", plain_bar, class_="wide")
+    name, size = tag("th", "plain network", scope="row"), number(size_text(report.plain_bytes))
     plain = tag("tr", nothing, name, size, number("1×"), number(plain_score), nothing, nothing)
-    rows = [stage_row(report, place, stage, largest) for place, stage in enumerate(report.stages, 1)]
+    rows = [stage_row(report, place, stage) for place, stage in enumerate(report.stages, 1)]
     caption = "After every stage: the file as written, and the score on the choice data"
     return table([heads], [plain, *rows], "stages", caption)
 
 
-def stage_row(report: Report, place: int, stage: Stage, largest: int) -> Markup:
+def stage_row(report: Report, place: int, stage: Stage) -> Markup:
     knobs = tag("small", words.knobs_text(stage.knobs)) if stage.knobs else None
     return tag(
         "tr",
         number(place),
         tag("th", stage.name, knobs, scope="row"),
-        tag("td", bar(stage.size_bytes, largest, size_text(stage.size_bytes), "small"), class_="wide"),
+        number(size_text(stage.size_bytes)),
         number(words.times_smaller(report.plain_bytes, stage.size_bytes)),
         number(words.quantity(stage.score, report.score_unit)),
         number(words.percent(stage.nonzero)),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from cortado.file.accounting import LayerRow
 from cortado.pages import words
+from cortado.pages.candidates import candidate_rows
 from cortado.pages.clocks import HEADS, READING, clock_title, exported_text, predicted_text, rows_of
 from cortado.pages.totals import deep_compression_bytes, split, total_row
 from cortado.report import Report
@@ -15,6 +16,7 @@ def report_text(report: Report) -> str:
     blocks = [
         verdict_block(report),
         warning_block(report),
+        front_block(report),
         clock_block(report),
         stage_block(report),
         layer_block(report),
@@ -56,6 +58,12 @@ def verdict_block(report: Report) -> str:
 def warning_block(report: Report) -> str:
     """One line a warning."""
     return "\n".join(f"warning: {warning}" for warning in report.warnings)
+
+
+def front_block(report: Report) -> str:
+    """What a search tried, smallest first; nothing where a recipe was given."""
+    rows = candidate_rows(report)
+    return aligned(rows) if rows else ""
 
 
 def clock_block(report: Report) -> str:

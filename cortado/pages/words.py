@@ -75,6 +75,19 @@ def meaning(report: Report) -> str:
     return "better beyond chance" if (compared.low > 0) == report.higher_is_better else "worse beyond chance"
 
 
+def gain(report: Report) -> str:
+    """ "21.9× smaller, accuracy −1.40 points"."""
+    change = f"{signed(report.verdict.difference)} {points(report.score_unit)}".rstrip()
+    return f"{times_smaller(report.plain_bytes, report.size_bytes)} smaller, {report.score_name} {change}"
+
+
+def certainty(report: Report) -> str:
+    """How sure the difference of scores is, and how many warnings there are."""
+    said = f"Of the {report.score_name}: {meaning(report)} ({interval(report.verdict)})."
+    count = len(report.warnings)
+    return said + (f" {count}\u00a0warning{'' if count == 1 else 's'} below." if count else "")
+
+
 def outcome(report: Report) -> tuple[str, str]:
     """The verdict in a word and in a sentence: met, missed, unknown or no limits."""
     limited = [line for line in report.lines if line.limit]

@@ -17,6 +17,7 @@ from cortado.file.whole import check_writable
 from cortado.fingerprints import plain_data
 from cortado.measure import outputs_of
 from cortado.planner.forecast import Forecast, forecast
+from cortado.planner.front import tried
 from cortado.planner.proposals import Proposals
 from cortado.planner.shapes import CHANNELS, Explorer, Shape, Shapes, keep_shapes, kept_shapes, tail_of
 from cortado.planner.stopwatch import Stopwatch
@@ -98,6 +99,7 @@ def reach(
         progress=search.progress, runtimes=runtimes, batches=batches, threads=threads,
     )  # fmt: skip
     advice = "" if report.met else wanted.advice(best, search.trials)
+    report = replace(report, front=tuple(tried(one, one is best) for one in search.trials if one.done))
     return Reached(small, report, tuple(search.trials), best, advice)
 
 

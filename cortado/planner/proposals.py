@@ -18,7 +18,10 @@ NEARLY = 0.97
 """A shape is only taken for a limit of time if it leaves this much room: the next measurement will differ a little."""
 MILD = 0.5
 """Nats at once after the cut that a recovery is expected to make good."""
-RATE, TEACHER = 1e-3, 0.5
+RATE = 1e-3
+RECOVERY = {"rate": RATE, "teacher": 0.5, "average": 0.3}
+ROOM = 0.995
+"""Of a limit of bytes is aimed at: what is trained or rounded afterwards moves a file by a few of them."""
 FOR_BYTES = "trained for bytes"
 NATS, STRONGER = 0.6, 1.6
 """What all bits of a file weigh together in the loss when they are trained for, at first; and how much more next time."""
@@ -189,18 +192,18 @@ class Proposals:
         size, score = self.wanted.limit("size"), self.wanted.limit("score")
         least, most = found.sizes
         if score is None or self.wanted.minimise != "size":
-            return least if size is None else min(max(size.value, least), most)
+            return least if size is None else min(max(ROOM * size.value, least), most)
         allowed = -score.value if score.relative else found.sign * (found.score - score.value)
         best = Outlook(found, 0, "", "").smallest(max(allowed, 0.0))
         guess = most if best is None else best.size_bytes
-        return max(least, min(guess, size.value) if size is not None else guess)
+        return max(least, min(guess, ROOM * size.value) if size is not None else guess)
 
     def proposal(self, shape: Shape, size: float | None, epochs: float) -> Proposal:
         """Cut, recover, hold the weights in `size` bytes for the whole file, recover, round signals, and the tail."""
         stages: list[Any] = list(read(shape.cut).stages) if shape.cut else []
         coded = size is not None
         halves = 2 if shape.cut and coded else 1
-        tune = [{"tune": {"epochs": epochs / halves, "rate": RATE, "teacher": TEACHER}}] if epochs else []
+        tune = [{"tune": {**RECOVERY, "epochs": epochs / halves}}] if epochs else []
         stages += tune if shape.cut else []
         if size is not None:
             stages.append(mix(max(1.0, size - shape.rest_bytes), "integers" if shape.integers else "any"))

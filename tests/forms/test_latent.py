@@ -7,8 +7,8 @@ from torch import nn
 from cortado.errors import BadValue
 from cortado.file.artifact import encode
 from cortado.forms.binary import Binary
-from cortado.forms.dense import Dense
 from cortado.forms.clipped import Clipped
+from cortado.forms.dense import Dense
 from cortado.forms.hold import hold
 from cortado.forms.learned_step import LearnedStep
 from cortado.forms.masked import Masked

@@ -8,7 +8,8 @@ import pytest
 
 from cortado.pages.html import report_html
 from cortado.pages.markup import VOID
-from cortado.report import Compared, Line, Report
+from cortado.report import Clock, Compared, Line, Ratio, Report
+from cortado.tried import Tried
 
 Make = Callable[..., Report]
 Lines = Callable[..., tuple[Line, ...]]
@@ -98,14 +99,8 @@ def test_page_escapes_every_word_a_user_can_choose(report_with: Make) -> None:
 
 def test_page_shows_every_number(report_with: Make) -> None:
     text = Page(report_html(report_with())).text
-    verdict = [
-        "39× smaller",
-        "1.07 MB → 27.3 KB",
-        "−0.12 points",
-        "98.36 % → 98.24 %",
-        "−0.31 to +0.07",
-        "9,876 samples",
-    ]
+    verdict = ["39× smaller, accuracy −0.12 points", "−0.31 to +0.07", "98.36 %", "98.24 %", "9,876 samples"]
+    falls = ["5.88× smaller", "6.63× smaller", "−0.76", "+0.41", "all together", "−0.35", "1 min 4 s"]
     lines = ["1.07 MB (1,066,440 B)", "27.3 KB (27,321 B)", "size <= 50 KB", "score >= -0.5 %", "500 us"]
     stages = [
         "98.37 %",
@@ -131,7 +126,7 @@ def test_page_shows_every_number(report_with: Make) -> None:
         "321 B",
     ]
     making = ["keep: 0.123", "name: by hand", "seed 41", "python 3.11.7", "processor unknown", "highest bar 1.23 K"]
-    for wanted in (*verdict, *lines, *stages, *layers, *making):
+    for wanted in (*verdict, *falls, *lines, *stages, *layers, *making):
         assert wanted in text, wanted
 
 
@@ -187,3 +182,20 @@ def test_page_is_light_and_dark_and_prints(report_with: Make) -> None:
     source = report_html(report_with())
     assert "prefers-color-scheme: dark" in source and "@media print" in source
     assert source.startswith('<!DOCTYPE html>\n<html lang="en">')
+
+
+def test_first_screen_has_its_order(report_with: Make) -> None:
+    """Verdict, table, what was tried, stages, bytes, time, warnings; then the details."""
+    clock = Clock(1, 1, 9, (), "torch_eager", "torch_eager", Ratio(1, 1, 1), False)
+    source = report_html(report_with(front=(Tried("tune", 300, 97.0, True, True),), clocks=(clock,)))
+    parts = [
+        'class="badge', "Plain and compressed", "What was tried", "What each stage did", "Where the bytes go",
+        "Where the time goes", 'class="warnings"', "Stage by stage", "Layer by layer",
+    ]  # fmt: skip
+    body = source[source.index("<body>") :]
+    found = [body.index(part) for part in parts]
+    assert found == sorted(found)
+
+
+def test_page_of_a_given_recipe_has_no_front(report_with: Make) -> None:
+    assert "What was tried" not in report_html(report_with())

@@ -1,0 +1,44 @@
+"""Bounds: the limits of size and score of a report as values on the axes of its charts."""
+
+from dataclasses import dataclass
+
+from cortado.budget import Limit, read_limit
+from cortado.errors import BadValue
+from cortado.report import Report
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A limit: `value` in bytes, or in the score's unit on the choice data; `text` as it was written."""
+
+    value: float
+    text: str
+
+
+def size_bound(report: Report) -> Bound | None:
+    """The most bytes allowed, or None."""
+    limit = limit_of(report, "size")
+    return None if limit is None else Bound(limit.value, limit.text)
+
+
+def score_bound(report: Report) -> Bound | None:
+    """The worst score allowed, or None; one that counts from the plain network's starts at its score on the choice data."""
+    limit = limit_of(report, "score")
+    if limit is None:
+        return None
+    sign = 1 if report.higher_is_better else -1
+    return Bound(report.plain_choice + sign * limit.value if limit.relative else limit.value, limit.text)
+
+
+def limit_of(report: Report, what: str) -> Limit | None:
+    """The limit of this kind among the lines of the verdict."""
+    read = [readable(line.limit) for line in report.lines if line.limit]
+    return next((limit for limit in read if limit is not None and limit.what == what), None)
+
+
+def readable(text: str) -> Limit | None:
+    """A limit as it was written; None for one that this version does not know: it has no place on an axis then."""
+    try:
+        return read_limit(text)
+    except BadValue:
+        return None

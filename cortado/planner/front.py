@@ -1,0 +1,35 @@
+"""Front: a recipe that was tried as a row of the report, written as one line."""
+
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from cortado.method import Method
+from cortado.methods.repeat import Repeat
+from cortado.pages.words import knob_text
+from cortado.planner.trials import Trial
+from cortado.recipe import read
+from cortado.tried import Tried
+
+
+def tried(trial: Trial, taken: bool) -> Tried:
+    """What a trial gave, with its recipe as a line; `taken` says whether it was judged at the end."""
+    line = " | ".join(stage_line(stage) for stage in read(trial.recipe).stages)
+    return Tried(line, trial.size_bytes, trial.score, trial.keeps_all, taken, trial.epochs, trial.latency_ms)
+
+
+def stage_line(stage: Method) -> str:
+    """A stage as `cortado compress --recipe` reads it, with the knobs that are not at their defaults.
+
+    `repeat`, which no line can hold, is written with the number of its rounds.
+    """
+    if isinstance(stage, Repeat):
+        return f"repeat rounds={len(stage.rounds)}"
+    words = [
+        f"{one.name}={knob_text(value)}" for one in fields(stage) if (value := getattr(stage, one.name)) != start(one)
+    ]
+    return " ".join([stage.name(), *words])
+
+
+def start(one: Field[Any]) -> object:
+    """The default of a knob."""
+    return one.default if one.default_factory is MISSING else one.default_factory()

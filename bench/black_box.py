@@ -28,6 +28,8 @@ REACH, HALVINGS = 2.0, 40
 """Octaves of bits an entry that a weight may lie above or below the common level; steps to find that level."""
 POPULATION, FIRST, UNIFORM = 24, 10, 8
 """Of NSGA-II; random trials before TPE learns; uniform settings that are tried first."""
+EPS = 1e-10
+"""Added to variances; `match` leaves channels below it alone."""
 BEST = 8
 """Trials that are looked at again at the end, on all choice data."""
 
@@ -100,15 +102,19 @@ class MatchedPass:
                 continue
             mean, deviation = wanted[path][0].float(), wanted[path][1].sqrt().float()
             if isinstance(layer, NORMS):
-                layer.weight, layer.bias = nn.Parameter(deviation), nn.Parameter(mean)
+                # A norm may turn a channel over.
+                turned = deviation if layer.weight is None else deviation * layer.weight.detach().sign()
+                layer.weight, layer.bias = nn.Parameter(turned), nn.Parameter(mean)
                 layer.running_mean = layer.running_var = None
+                # The plain network's own is in its moments already, and is no small part of a spread near zero.
+                layer.eps = EPS
             elif isinstance(layer, PRODUCTS) and layer.bias is not None and path not in followed:
                 layer.register_forward_hook(self.matching(f"{path}.weight", mean, deviation))
 
     def matching(self, path: str, mean: Tensor, deviation: Tensor) -> Any:
         def hook(layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:
             if self.scales.get(path):
-                return functional.batch_norm(output, None, None, deviation, mean, training=True)
+                return functional.batch_norm(output, None, None, deviation, mean, training=True, eps=EPS)
             axes = [axis for axis in range(output.dim()) if axis != 1]
             shape = [-1 if axis == 1 else 1 for axis in range(output.dim())]
             return output + (mean - output.mean(axes)).view(shape)

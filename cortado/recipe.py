@@ -192,14 +192,19 @@ def read(source: Any) -> Recipe:
 
 def read_file(path: Path) -> Recipe:
     """A recipe from a YAML file."""
+    data = data_of(path)
+    recipe = read(data if isinstance(data, (dict, list)) else {})
+    return recipe if recipe.name != "recipe" else dataclasses.replace(recipe, name=path.stem)
+
+
+def data_of(path: Path) -> Any:
+    """What a YAML file holds.  Raises BadRecipe."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf8"))
+        return yaml.safe_load(path.read_text(encoding="utf8"))
     except OSError as error:
         raise BadRecipe(f"recipe: {path} cannot be read ({error.strerror}). Check the path.") from error
     except yaml.YAMLError as error:
         raise BadRecipe(f"recipe: {path} is not YAML ({error}).") from error
-    recipe = read(data if isinstance(data, (dict, list)) else {})
-    return recipe if recipe.name != "recipe" else dataclasses.replace(recipe, name=path.stem)
 
 
 def read_mapping(data: dict[str, Any]) -> Recipe:
@@ -218,7 +223,13 @@ def read_mapping(data: dict[str, Any]) -> Recipe:
 
 
 def read_words(text: str, number: int) -> Method:
-    """A stage from one line: name key=value key=value; words without "=" go on with the value before them."""
+    """A stage from one line."""
+    name, knobs = words_of(text, number)
+    return make_stage(name, knobs, f"recipe, stage {number}")
+
+
+def words_of(text: str, number: int) -> tuple[str, dict[str, Any]]:
+    """Name and knobs in one line: name key=value key=value; words without "=" go on with the value before them."""
     words = text.split()
     if not words:
         raise BadRecipe(
@@ -236,8 +247,7 @@ def read_words(text: str, number: int) -> Method:
         if key in texts:
             raise BadRecipe(f"recipe, stage {number} ({words[0]}): {key} is given twice. Keep the one you mean.")
         texts[key], last = value, key
-    knobs = {key: word_value(value) for key, value in texts.items()}
-    return make_stage(words[0], knobs, f"recipe, stage {number}")
+    return words[0], {key: word_value(value) for key, value in texts.items()}
 
 
 def word_value(text: str) -> Any:

@@ -1,0 +1,139 @@
+"""planner_vs_search: the planner against black-box search over the same ways to hold each weight; weights only, nothing trained.
+
+The search (Optuna's multivariate TPE, and NSGA-II; the better one counts) has three times the planner's time for each size
+and sampler; the planner's is for all of its statistics, three measured plans and one plan carried out. Both in seconds of
+the processor, on one thread, as other work goes on beside. What the search is given besides stands in bench/black_box.py.
+KL and accuracy are of the verdict images, which are looked at once for each mix.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from bench.allocation import LEVELS, accuracy, answers, evenly, size
+from bench.black_box import BEST, REACH, MatchedPass, Options, options_of, searched
+from bench.kept import kept
+from bench.networks import trained
+from bench.result import row
+from cortado.nets.resnet import resnet_20, resnet_56
+from cortado.network.divergence import divergence
+from cortado.planner.candidates import WAYS
+from cortado.planner.forecast import Forecast, chosen, forecast, mean_divergence, planned
+from cortado.planner.plan import Plan
+from cortado.task import Task
+from cortado.tasks import cifar10
+
+SEEDS = [0]
+SAMPLERS = ("TPE", "NSGA-II")
+TIMES, BAR = 3.0, 1.0
+"""As often as the planner's time the search has; KL of the planner over the search's."""
+NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
+    "LeNet-5": lambda: trained("LeNet-5", 0),
+    "ResNet-20": lambda: (resnet_20(weights=True).eval(), cifar10.task()),
+    "ResNet-56": lambda: (resnet_56(weights=True).eval(), cifar10.task()),
+}
+RUN = ("LeNet-5", "ResNet-20")
+"""Those of which there is a result; add ResNet-56 where hours do not matter."""
+
+
+def run() -> list[dict[str, Any]]:
+    """All networks; each piece is kept when it is done."""
+    return [one for name in RUN for one in Contest(name).rows()]
+
+
+class Contest:
+    """Both sides on one network."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.plain, self.task = NETWORKS[name]()
+        self.foreseen: Forecast | None = None
+        self.options: list[Options] = []
+        self.network: MatchedPass | None = None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a size."""
+        ours = self.kept("planner", [], self.planner)
+        found = []
+        for levels, bits in LEVELS.items():
+            room, mine = ours["rooms"][str(levels)], ours["plans"][str(levels)]
+            limit = TIMES * ours["seconds"]
+            theirs = {
+                sampler: self.kept(f"{levels} {sampler}", [limit, REACH], partial(self.search, sampler, room, limit))
+                for sampler in SAMPLERS
+            }
+            best = min(theirs, key=lambda sampler: theirs[sampler]["kl"])
+            facts = {f"search, {sampler}": one for sampler, one in theirs.items()}
+            what = f"{self.name}, at the bytes of {bits}: KL of the planner over the search's"
+            found.append(
+                row(
+                    what,
+                    mine["kl"] / theirs[best]["kl"],
+                    "x",
+                    BAR,
+                    bytes=room,
+                    planner=mine,
+                    better_sampler=best,
+                    **facts,
+                    planner_seconds=ours["seconds"],
+                    search_seconds=limit,
+                )  # fmt: skip
+            )
+        return found
+
+    def kept(self, piece: str, settings: list[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return kept(f"planner_vs_search/{self.name}_{piece}".replace(" ", "_"), [WAYS, *settings], make)
+
+    def planner(self) -> dict[str, Any]:
+        """Forecast once, then a plan for each size; seconds are those of the forecast and of the longest plan."""
+        seconds = self.foresee()
+        assert self.foreseen is not None
+        paths = {one.path for one in self.foreseen.choices}
+        rooms = {levels: size(evenly(self.plain, list(paths), levels), self.plain, paths) for levels in LEVELS}
+        plans, longest = {}, 0.0
+        for levels, room in rooms.items():
+            start = time.process_time()
+            plan = self.foreseen.plan(room + self.foreseen.rest_bytes)
+            assert plan is not None
+            made = planned(plan, self.plain, self.plain, self.task)
+            longest = max(longest, time.process_time() - start)
+            plans[str(levels)] = self.judged(plan, made)
+        print(f"{self.name}: planner {seconds + longest:.1f} s, {plans}", flush=True)
+        return {"seconds": seconds + longest, "rooms": {str(key): room for key, room in rooms.items()}, "plans": plans}
+
+    def foresee(self) -> float:
+        """Seconds of the processor that the forecast takes."""
+        start = time.process_time()
+        self.foreseen = forecast(self.plain, self.plain, self.task)
+        return time.process_time() - start
+
+    def search(self, sampler: str, room: float, seconds: float) -> dict[str, Any]:
+        """The best mix that one sampler finds: of its best trials the one that is best on choice data."""
+        if self.network is None:
+            if self.foreseen is None:
+                self.foresee()
+            assert self.foreseen is not None
+            self.options = options_of(self.foreseen.choices, self.plain, self.task)
+            self.network = MatchedPass(self.plain, self.task)
+        plans, trials = searched(sampler, self.options, self.network, room, seconds, SEEDS[0])
+        made = [planned(plan, self.plain, self.plain, self.task) for plan in plans]
+        kls = [mean_divergence(self.plain, one, chosen(self.task)) for one in made]
+        best = kls.index(min(kls))
+        found = {**self.judged(plans[best], made[best]), "trials": trials, "looked_at_again": BEST}
+        print(f"{self.name}, {room} B, {sampler}: {found}", flush=True)
+        return found
+
+    def judged(self, plan: Plan, made: nn.Module) -> dict[str, Any]:
+        """Bytes of the weights' records, KL on choice and on verdict images, accuracy on the latter."""
+        wanted, given = answers(self.plain, self.task.verdict), answers(made, self.task.verdict)
+        paths = list(plan.chosen)
+        return {
+            "bytes": size(made, self.plain, paths),
+            "kl": float(divergence(wanted, given).mean()),
+            "kl_choice": mean_divergence(self.plain, made, chosen(self.task)),
+            "score": accuracy(given, self.task),
+            "agrees": 100 * float((wanted.argmax(1) == given.argmax(1)).double().mean()),
+        }

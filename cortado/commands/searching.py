@@ -1,0 +1,79 @@
+"""Searching: search - the knobs of a recipe that are left open, by trials."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from cortado.budget import read_limits
+from cortado.bundle import write_bundle
+from cortado.commands.given import GOAL_MISSED, in_words, threads_option
+from cortado.errors import BadRecipe, Stopped
+from cortado.file.whole import check_writable
+from cortado.job import read_job
+from cortado.pages.terminal import report_text
+from cortado.planner.ranges import read_ranged
+from cortado.planner.study import alone, the_optimiser
+from cortado.planner.trial_search import MINIMISE, TRIALS, search
+from cortado.progress import Terminal, quiet
+from cortado.runtimes.runtime import installed
+from cortado.runtimes.speed import speed_wanted
+
+
+@click.command("search")
+@click.argument("job")
+@click.option(
+    "--recipe", help="With ranges: 'prune/channels keep=0.4..0.8 | quantize/weights bits=3,4,6'; or a YAML file."
+)
+@click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
+@click.option(
+    "--trials", type=int, help=f"In all, over every process and run; {TRIALS} where no budget is given either."
+)
+@click.option("--budget", help="'30 min': trials begin as long as it lasts.")
+@click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Beside the score.")
+@click.option(
+    "--out", default="runs/search", show_default=True, help="Folder for the trials and the bundle of the best."
+)
+@click.option("--resume", is_flag=True, help="Go on with the trials in the folder, or join other processes there.")
+@click.option("--seed", type=int, help="Seed of the task.")
+@click.option("--time", "runtimes", multiple=True, help="Export the best to this runtime, score and time it.")
+@click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --time.")
+@threads_option
+@in_words
+def search_command(
+    job: str, recipe: str | None, limits: tuple[str, ...], trials: int | None, budget: str | None, minimise: str, out: str,
+    resume: bool, seed: int | None, runtimes: tuple[str, ...], batches: tuple[int, ...], threads: int,
+) -> None:  # fmt: skip
+    """Search the knobs that a recipe for JOB leaves open, trial by trial; writes the front, and a bundle of the best.
+
+    Several processes may work on one folder at once (--resume). Exit status 3: a limit was missed.
+    """
+    made = read_job(job, seed)
+    chosen, wanted = recipe or made.recipe, limits or made.limits
+    if chosen is None:
+        raise BadRecipe(
+            "search: no recipe. Give one with ranges: --recipe 'quantize/weights bits=3..8 | tune rate=1e-4..1e-2'."
+        )
+    read_ranged(chosen)
+    the_optimiser()
+    speed_wanted(runtimes, read_limits(wanted), batches, threads)
+    folder = Path(out)
+    check_writable(folder, "search")
+    progress = Terminal() if sys.stderr.isatty() else quiet()
+    try:
+        task = made.make_task()
+        # One process trains the plain network; the others read what it kept.
+        with alone(folder):
+            plain = made.plain(task, folder, progress)
+        found = search(
+            plain, task, chosen, wanted, trials=trials, budget=budget, minimise=minimise, folder=folder, resume=resume,
+            progress=progress, runtimes=runtimes, batches=batches, threads=threads,
+        )  # fmt: skip
+        with alone(folder):
+            write_bundle(folder, found.network, plain, found.report, made.text, installed(runtimes), task)
+    except KeyboardInterrupt:
+        raise Stopped("search: interrupted; finished trials and stages are kept. --resume goes on.") from None
+    click.echo(found.text() + "\n")
+    click.echo(report_text(found.report))
+    click.echo(f"\nbundle: {folder}\nreport: {folder / 'report.html'}")
+    sys.exit(0 if found.report.met else GOAL_MISSED)

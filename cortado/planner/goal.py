@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from cortado.budget import Limit, read_limits
 from cortado.compress import compress
 from cortado.errors import BadFile, BadValue
 from cortado.evaluating import evaluating
-from cortado.file.whole import check_writable, write_whole
+from cortado.file.whole import check_writable, make_folder, write_whole
 from cortado.fingerprints import plain_data
 from cortado.measure import outputs_of
 from cortado.planner.forecast import Forecast, forecast
@@ -24,6 +24,7 @@ from cortado.recipe import Recipe, read
 from cortado.report import Report
 from cortado.runtimes.speed import speed_wanted
 from cortado.task import Task
+from cortado.tasks.disjoint import check_apart
 
 MINIMISE = ("size", "loss")
 TRIALS = "trials.json"
@@ -102,6 +103,7 @@ def reach(
     check_goal(read_as, minimise)
     speed_wanted(runtimes, read_as, batches, threads)
     check_writable(Path(folder), "compress")
+    check_apart(task)
     seconds = units.read(budget, "time") / 1000
     search = Search(network, task, read_as, minimise, seconds, Path(folder), progress or quiet())
     search.run(resume)
@@ -154,9 +156,10 @@ class Search:
 
     def run(self, resume: bool) -> None:
         """Trials until time or ideas are at an end; those of an interrupted run come first."""
-        start = time.perf_counter()
-        for begun in self.begun() if resume else []:
-            self.tried(begun)
+        begun = self.begun() if resume else []
+        start = time.perf_counter() - sum(one.seconds for one in begun)
+        for number, one in enumerate(begun):
+            self.tried(one.recipe, begun[number:])
         found = forecast(self.network, self.network, self.task, progress=self.progress)
         epoch = self.seconds_of_epoch()
         while not self.trials or time.perf_counter() - start < self.seconds:
@@ -213,20 +216,21 @@ class Search:
         tune = [{"tune": {"epochs": epochs, "rate": 1e-3, "teacher": 0.5}}] if epochs else []
         return Recipe((*stages, *read(tune).stages) if tune else stages, name="plan")
 
-    def tried(self, recipe: dict[str, Any]) -> Trial:
-        """Run a recipe in its own folder, judged on choice data alone, and note what came out."""
+    def tried(self, recipe: dict[str, Any], begun: Sequence[Trial] = ()) -> Trial:
+        """Run a recipe in its own folder, judged on choice data alone; `begun`: it and what follows in an interrupted run."""
         number, start = len(self.trials), time.perf_counter()
-        self.note([*self.trials, Trial(plain_data(recipe))])
-        blind = replace(self.task, verdict=self.task.choice)
+        begun = begun or [Trial(plain_data(recipe))]
+        self.note([*self.trials, *begun])
         _, report = compress(
-            self.network, blind, recipe, limits=self.texts_of("size", "score"), folder=self.folder_of(number), resume=True,
-            progress=self.progress,
+            self.network, self.task.for_trial(), recipe, limits=self.texts_of("size", "score"),
+            folder=self.folder_of(number), resume=True, progress=self.progress,
         )  # fmt: skip
         met = {line.limit: bool(line.met) for line in report.lines if line.limit}
         last = report.stages[-1]
-        trial = Trial(plain_data(recipe), last.size_bytes, last.score, met, time.perf_counter() - start)
+        spent = (begun[0].seconds, sum(stage.seconds for stage in report.stages), time.perf_counter() - start)
+        trial = Trial(plain_data(recipe), last.size_bytes, last.score, met, max(spent))
         self.trials.append(trial)
-        self.note(self.trials)
+        self.note([*self.trials, *begun[1:]])
         return trial
 
     def texts_of(self, *kinds: str) -> list[str]:
@@ -237,16 +241,16 @@ class Search:
 
     def note(self, trials: Sequence[Trial]) -> None:
         """Write down what was tried, and what is about to be."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         write_whole(self.folder / TRIALS, json.dumps([asdict(one) for one in trials], indent=1).encode())
 
-    def begun(self) -> list[dict[str, Any]]:
-        """The recipes of an interrupted run, in order.  Raises BadFile."""
+    def begun(self) -> list[Trial]:
+        """The trials of an interrupted run, in order, finished or not.  Raises BadFile."""
         path = self.folder / TRIALS
         if not path.exists():
             return []
         try:
-            return [dict(one["recipe"]) for one in json.loads(path.read_text(encoding="utf8"))]
+            return [Trial(**one) for one in json.loads(path.read_text(encoding="utf8"))]
         except (ValueError, KeyError, TypeError) as error:
             raise BadFile(f"goal: {path} is damaged ({error}). Delete the folder and start anew.") from error
 

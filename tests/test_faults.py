@@ -175,7 +175,9 @@ def test_loss_that_is_nan_or_raises(tmp_path, answer, wanted, says):
 
 
 def test_a_mistake_in_a_method_is_told_with_its_line(tmp_path):
-    with pytest.raises(Failed, match=r"stage 2 .*Breaking\): it ended with KeyError: 'nothing' \(test_faults.py, line \d+") as caught:
+    with pytest.raises(
+        Failed, match=r"stage 2 .*Breaking\): it ended with KeyError: 'nothing' \(test_faults.py, line \d+"
+    ) as caught:
         compress(NET.make(), NET.task(), (STAGES[0], Breaking()), folder=tmp_path)
     assert re.match(SENTENCE, str(caught.value)) and isinstance(caught.value.__cause__.__cause__, KeyError)
 
@@ -223,7 +225,11 @@ def test_full_disk_at_any_write_ends_in_words_and_the_run_goes_on(here):
         hit = disk.hit
         if hit:
             assert done.exit_code == 1 and "No space left on device" in done.output, done.output
-            assert len(done.output.strip().splitlines()) == 1 and "make room" in done.output or "Choose another" in done.output
+            assert (
+                len(done.output.strip().splitlines()) == 1
+                and "make room" in done.output
+                or "Choose another" in done.output
+            )
             assert not list((here / "out").rglob(".*")) if (here / "out").exists() else True
         writes += 2
     assert done.exit_code == 0 and writes > 10

@@ -12,6 +12,7 @@ from cortado.bundle import check_bundle
 CHILD = """
 import os, signal, sys
 import torch
+import torch._dynamo  # an optimizer imports it: once here, not in every fork
 from click.testing import CliRunner
 from cortado.cli import main
 from cortado.methods.tune import Tune

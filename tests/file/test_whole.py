@@ -57,7 +57,10 @@ def test_folder_killed_while_it_was_exchanged_can_be_written_again(tmp_path, end
 def test_full_disk_in_an_export_is_told_and_the_old_folder_stays(tmp_path):
     with whole_folder(tmp_path / "net") as partial:
         (partial / FACTS).write_text("{}")
-    with pytest.raises(BadValue, match="net cannot be written .No space left on device"), whole_folder(tmp_path / "net"):
+    with (
+        pytest.raises(BadValue, match="net cannot be written .No space left on device"),
+        whole_folder(tmp_path / "net"),
+    ):
         raise OSError(28, "No space left on device")
     assert names(tmp_path) == ["net"] and (tmp_path / "net" / FACTS).read_text() == "{}"
 

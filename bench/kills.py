@@ -46,7 +46,7 @@ from cortado.network.view import View
 from cortado.recipe import known_methods
 from cortado.tasks import digits
 
-SEED, KILLS, MOST_KILLS = 11, {"recipe": 38, "planner": 12}, 6
+SEED, KILLS, MOST_KILLS = 11, {"recipe": 34, "planner": 16}, 6
 JOB = {"network": "digits_net", "task": "digits", "train": {"epochs": 4, "rate": 2e-3}, "limits": ["score >= -3 %"]}
 RECIPE = [
     {"prune/weights": {"keep": 0.4}}, "match", {"tune": {"epochs": 3}}, {"share/kmeans": {"bits": 4}},

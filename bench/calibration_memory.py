@@ -50,7 +50,7 @@ def calibrate(images: int, way: str) -> dict[str, Any]:
     pixels = torch.randint(0, 256, (MANY, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = Data(pixels, torch.zeros(MANY, dtype=torch.int64), NORMALISE)
     part = data.first(2)
-    task = Task(part, part, part, calibration=data)
+    task = Task(part, part, part, calibration=data, trial=True)
     torch.manual_seed(0)
     network = resnet_20().eval()
     view = View(network, network, task.example)

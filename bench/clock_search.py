@@ -92,7 +92,7 @@ def plain() -> nn.Module:
 def without_verdict(task: Task) -> Task:
     """The task for trials: few choice data, and the verdict data left alone."""
     few = task.choice.first(IMAGES)
-    return dataclasses.replace(task, choice=few, verdict=few)
+    return dataclasses.replace(task, choice=few).for_trial()
 
 
 class OnTheClock:

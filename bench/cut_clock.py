@@ -43,7 +43,7 @@ def task_of(images: int | None) -> Task:
     if images is None:
         return task
     few = task.choice.first(images)
-    return dataclasses.replace(task, train=task.train.first(images), choice=few, verdict=few)
+    return dataclasses.replace(task, train=task.train.first(images), choice=few).for_trial()
 
 
 def recovery(epochs: float) -> Tune:

@@ -68,7 +68,7 @@ def searched() -> dict[str, Any]:
 def channels() -> dict[str, Any]:
     """Channels alone, kept as a file."""
     task, plain = task_of(), resnet_56(weights=True).eval()
-    blind = dataclasses.replace(task, verdict=task.choice)
+    blind = task.for_trial()
     small, report = compress(plain, blind, CUT, folder=FOLDER / "channels", resume=True)
     save(small, FOLDER / "channels.cortado", plain)
     return {"choice": [stage.score for stage in report.stages]}

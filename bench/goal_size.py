@@ -113,7 +113,7 @@ def recovery(name: str) -> str:
 def smallest(name: str, ladders: list[list[str]]) -> dict[str, Any]:
     """Climb each ladder until the score is lost on choice data; the smallest file that kept it."""
     network, task = NETWORKS[name]()
-    blind, best, tried = dataclasses.replace(task, verdict=task.choice), None, []
+    blind, best, tried = task.for_trial(), None, []
     for lines in ladders:
         for line in lines:
             small, report = compress(network, blind, line, limits=[LIMIT])

@@ -50,7 +50,7 @@ def rows_of(name: str, made: Made) -> list[dict[str, Any]]:
     make, side, batches, bar = made
     plain = with_norms(make())
     data = Data(noise(IMAGES, side), torch.zeros(IMAGES, dtype=torch.int64))
-    task = Task(data, data, data)
+    task = Task(data, data, data, trial=True)
     small = after(plain, task, f"quantize/weights bits={BITS} | quantize/signals")
     rows = []
     for runtime in map(runtime_by_name, QUANTIZERS):

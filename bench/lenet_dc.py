@@ -6,7 +6,6 @@ files too. The stream of Deep Compression is that of cortado.file.deep_compressi
 each with the gap width that serves it best, tables, shared values, biases and head inside.
 """
 
-import dataclasses
 from pathlib import Path
 
 from torch import nn
@@ -81,7 +80,7 @@ def rows_of(name: str, seed: int) -> tuple[list[dict], Compared]:
 
 def blind(task: Task) -> Task:
     """The task without its test images: the run's own verdict is on the choice images."""
-    return dataclasses.replace(task, verdict=task.choice)
+    return task.for_trial()
 
 
 def run(seeds: list[int]) -> list[dict]:

@@ -38,7 +38,7 @@ def run() -> list[dict[str, Any]]:
 
 def rows_of(name: str, bits: int) -> list[dict[str, Any]]:
     plain, inputs = wide_layers(), torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(1))
-    task = Task(*[Data(inputs, torch.zeros(1, dtype=torch.int64))] * 3)
+    task = Task(*[Data(inputs, torch.zeros(1, dtype=torch.int64))] * 3, trial=True)
     small = copy.deepcopy(plain)
     QuantizeWeights(bits=bits).apply(View(small, plain, task.example), task)
     with tempfile.TemporaryDirectory() as folder:

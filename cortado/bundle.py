@@ -11,7 +11,7 @@ from torch import nn
 
 from cortado.errors import BadFile, BadValue
 from cortado.file.artifact import Plain, encode
-from cortado.file.whole import check_writable, write_whole
+from cortado.file.whole import check_writable, make_folder, write_whole
 from cortado.pages.html import report_html
 from cortado.pages.terminal import report_text
 from cortado.report import Report
@@ -58,7 +58,7 @@ def write_bundle(
     """
     folder = Path(folder)
     check_writable(folder, "bundle")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     (folder / SUMS).unlink(missing_ok=True)
     if runtimes and task is None:
         raise BadValue("bundle: files for runtimes are compared with PyTorch on the task's data. Pass task=...")

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from cortado.budget import Limit, read_limits
-from cortado.errors import BadFile, BadNetwork, CortadoError, NothingChanged, Stopped
+from cortado.errors import BadFile, BadNetwork, CortadoError, Failed, NothingChanged, Stopped, told
 from cortado.file.accounting import layer_rows, pictures
-from cortado.file.artifact import decode, encode, load
-from cortado.file.whole import check_writable, write_whole
+from cortado.file.artifact import decode, encode
+from cortado.file.whole import check_writable, make_folder, read_bytes, write_whole
 from cortado.fingerprints import identity, matrices, picture, plain_data, sum_of_data
 from cortado.fitting import Fitting
 from cortado.measure import mean_score, scores
@@ -30,6 +30,7 @@ from cortado.recipe import Recipe, read, stage_data
 from cortado.report import Compared, Line, Report, Stage, environment, notes_of, paired_interval
 from cortado.runtimes.speed import Speed, speed_wanted, with_speed
 from cortado.task import Task
+from cortado.tasks.disjoint import check_apart
 
 
 def compress(
@@ -54,22 +55,26 @@ def compress(
     `forms` are form classes of your own that a resumed run meets in its files. In each of the `runtimes` ("onnxruntime")
     the exported file is scored and, with so many threads and for each batch size, timed beside the plain network's.
     Raises BadNetwork, BadTask, BadRecipe, BadValue, NothingChanged, MissingPackage for a runtime that is not installed,
-    OutputsDiffer for one whose outputs are not PyTorch's; Stopped when the user interrupts.
+    OutputsDiffer for one whose outputs are not PyTorch's; Stopped when the user interrupts; Failed for whatever else a
+    stage, the data or the disk came upon. What was finished before is kept in the folder.
     """
     read_as = read_limits(limits)
     speed = speed_wanted(runtimes, read_as, batches, threads)
     if folder is not None:
         check_writable(Path(folder), "compress")
     run = Run(working_copy(network).eval(), task, read(recipe), read_as, folder, progress or quiet(), forms, speed)
+    run.warnings += check_apart(task)
     try:
         return run.all_stages(resume)
     except KeyboardInterrupt:
-        kept = (
-            f"{len(run.rows)} finished stages are kept in {folder}; --resume goes on."
-            if folder
-            else "Nothing was kept: no folder was given."
-        )
+        kept = run.kept_text() or ("No stage was finished." if folder else "Nothing was kept: no folder was given.")
         raise Stopped(f"compress: interrupted in stage {len(run.rows) + 1}. {kept}") from None
+    except CortadoError as error:
+        raise type(error)(f"{error} {run.kept_text()}".rstrip()) from error
+    except Exception as error:
+        place = "the verdict" if len(run.rows) == len(run.recipe.stages) else f"stage {len(run.rows) + 1}"
+        way_out = "Mend what raised it, and try again."
+        raise Failed(f"compress: {place} ended with {told(error)}. {way_out} {run.kept_text()}".rstrip()) from error
 
 
 @dataclass
@@ -91,6 +96,11 @@ class Run:
         self.warnings: list[str] = []
         self.reference: nn.Module | None = None
         self.kept: dict[str, torch.Tensor] = {}
+        self.finished = 0
+
+    def kept_text(self) -> str:
+        """What of this run is on disk; "" for nothing."""
+        return f"{self.finished} finished stages are kept in {self.folder}; --resume goes on." if self.finished else ""
 
     def all_stages(self, resume: bool) -> tuple[nn.Module, Report]:
         plain_choice = mean_score(self.plain, self.task.choice, self.task.score)
@@ -113,6 +123,10 @@ class Run:
             method.apply(view, self.task)
         except CortadoError as error:
             raise type(error)(f"{where}: {error}") from error
+        except Exception as error:
+            raise Failed(
+                f"{where}: it ended with {told(error)}. Mend what raised it, or leave the stage out."
+            ) from error
         check_changed(where, method, before, picture(network))
         following = self.recipe.stages[number + 1] if number + 1 < len(self.recipe.stages) else None
         due = self.recipe.match and loses_moments(method) and not isinstance(following, Match)
@@ -170,13 +184,14 @@ class Run:
         if self.folder is None:
             return
         folder = Path(self.folder) / "stages"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if not hasattr(self, "made_key"):
             self.made_key = self.key()
         write_whole(folder / f"{number + 1:02}.cortado", body)
         kept = {path: rows.tolist() for path, rows in self.kept.items()}
-        note = {"key": self.made_key, "row": asdict(self.rows[-1]), "kept": kept}
+        note = {"key": self.made_key, "file": file_sum(body), "row": asdict(self.rows[-1]), "kept": kept}
         write_whole(folder / f"{number + 1:02}.json", json.dumps(note, indent=1).encode())
+        self.finished = number + 1
 
     def resumed(self) -> nn.Module | None:
         """The network after the last finished stage of the same run, or None when there is none."""
@@ -204,8 +219,19 @@ class Run:
             self.kept = kept
             if loses_moments(self.recipe.stages[number]):
                 self.reference = found
-            found = load(base.with_suffix(".cortado"), self.plain, self.forms)
+            body = read_bytes(base.with_suffix(".cortado"))
+            if note.get("file", file_sum(body)) != file_sum(body):
+                raise BadFile(
+                    f"compress: {base}.cortado is not what was kept. Delete the folder's stages and start anew."
+                )
+            self.body, found = body, decode(body, self.plain, self.forms)
+            self.finished = number + 1
         return found
+
+
+def file_sum(body: bytes) -> str:
+    """Tells whether a kept file is the one that its note speaks of."""
+    return blake2b(body, digest_size=16).hexdigest()
 
 
 def loses_moments(method: Method) -> bool:

@@ -11,10 +11,16 @@
     |-- NothingChanged   a method that would leave the network as it was
     |-- OutputsDiffer    a file gives other outputs than the network it was made from
     |-- MissingPackage   an optional package is not installed              (also an ImportError)
+    |-- Failed           what a stage ran or wrote to raised what nobody foresaw
     `-- Stopped          interrupted by the user; the last checkpoint is kept
 
 A message is a sentence: where, what, got, way out.
 """
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
 
 
 class CortadoError(Exception):
@@ -61,5 +67,28 @@ class MissingPackage(CortadoError, ImportError):
     """An optional package is needed; the message names the extra that installs it."""
 
 
+class Failed(CortadoError):
+    """Something raised that nobody foresaw, in code of the user's or in ours; what was finished before is kept."""
+
+
 class Stopped(CortadoError):
     """The user interrupted a run; what was finished is kept and `--resume` goes on from it."""
+
+
+def told(error: BaseException) -> str:
+    """What an error says, on one line, and where it was raised: "KeyError: 'a' (data.py, line 12, in __getitem__)"."""
+    text = " ".join(str(error).split())[:300]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""
+    return f"{type(error).__name__}{f': {text}' if text else ''}{place}"
+
+
+@contextlib.contextmanager
+def in_own_code(kind: type[CortadoError], where: str, way_out: str) -> Iterator[None]:
+    """Whatever code of the user's raises becomes an error of `kind` that says where; errors of ours pass as they are."""
+    try:
+        yield
+    except CortadoError:
+        raise
+    except Exception as error:
+        raise kind(f"{where} raised {told(error)}. {way_out}") from error

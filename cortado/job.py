@@ -16,10 +16,13 @@ import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_safetensors
 from torch import nn
 
 from cortado.errors import BadNetwork, BadRecipe
+from cortado.file.whole import make_folder, write_whole
+from cortado.measure import check_stated
 from cortado.nets.catalog import by_name
 from cortado.network.view import View
 from cortado.progress import Progress
@@ -27,8 +30,10 @@ from cortado.recipe import make_stage
 from cortado.task import Task
 from cortado.tasks.catalog import built_in
 
-KEYS = ("network", "options", "weights", "task", "task_options", "train", "recipe", "limits", "seed")
-SORT_WORDS = {str: "a name", int: "a whole number", dict: "keys with values", list: "a list"}
+KEYS = ("network", "options", "weights", "task", "task_options", "train", "recipe", "limits", "seed", "score")
+SORT_WORDS = {
+    str: "a name", int: "a whole number", dict: "keys with values", list: "a list", (int, float): "a number",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,9 @@ class Job:
     """What to compress.  `make()` gives the architecture, `weights` a safetensors or npz file of its state.
 
     `training` (a Tune's knobs) trains the network first when no weights are given. `recipe` and `limits` are what the
-    job suggests; the command line may say otherwise.
+    job suggests; the command line may say otherwise. `score` is what the plain network is known to reach, in the unit of
+    the task's score: `compress` and `plan` stop where it does not (cortado.measure.check_stated says by how much it may
+    be off), and in Python `trusted` does.
     """
 
     make: Callable[[], nn.Module]
@@ -46,6 +53,7 @@ class Job:
     recipe: Any = None
     limits: tuple[str, ...] = ()
     text: dict[str, Any] = field(default_factory=dict)
+    score: float | None = None
 
     def plain(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
         """The trained network: from its weights, from the folder of an earlier run, or trained now (and kept there)."""
@@ -53,15 +61,24 @@ class Job:
         kept = self.kept(task, folder) if folder and self.training else None
         source = self.weights or (kept if kept and kept.exists() else None)
         network = self.begun(task)
-        if source is not None:
-            load_weights(network, source)
-        elif self.training:
+        if source is None and self.training:
             tune = make_stage("tune", self.training, "job, train")
             tune.apply(View(network, network, task.example, progress), task)
-        if kept and source is None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            save_file(own_tensors(network), kept)
+            if kept:
+                make_folder(kept.parent)
+                write_whole(kept, as_safetensors(own_tensors(network)))
+                # A run that goes on reads the file, whose tensors lie otherwise in memory than trained ones: both do.
+                source, network = kept, self.begun(task)
+        if source is not None:
+            load_weights(network, source)
         return network.eval()
+
+    def trusted(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
+        """plain(), once it scores on the choice data what the job states.  Raises BadTask where it does not."""
+        network = self.plain(task, folder, progress)
+        if self.score is not None:
+            check_stated(network, task, self.score)
+        return network
 
     def plain_again(self, task: Task, folder: Path) -> nn.Module:
         """The trained network as the run in `folder` had it, never trained anew.  Raises BadNetwork where it is gone."""
@@ -91,7 +108,8 @@ class Job:
 
     def mark(self, task: Task) -> str:
         """Stands for the job as written and its seed."""
-        said = json.dumps([self.text, self.training, task.name, task.seed], sort_keys=True, default=str)
+        text = {key: value for key, value in self.text.items() if key != "score"}
+        said = json.dumps([text, self.training, task.name, task.seed], sort_keys=True, default=str)
         return blake2b(said.encode(), digest_size=6).hexdigest()
 
 
@@ -135,7 +153,7 @@ def read_job(source: str, seed: int | None = None) -> Job:
     """A job from "package.module:maker", a YAML file or a bundle's folder.  Raises BadRecipe, BadNetwork, BadTask.
 
     A maker returns a Job, or a pair (network, task). In a file: network (a name of nets/, or package.module:maker),
-    options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed.
+    options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed, score.
     """
     if source.endswith((".yaml", ".yml")):
         return job_of_file(Path(source), seed)
@@ -177,7 +195,7 @@ def job_of_file(path: Path, seed: int | None) -> Job:
         make=lambda: made_network(data["network"], options),
         make_task=lambda: made_task(data["task"], {**task_options, "seed": number}),
         weights=weights, training=dict(data.get("train") or {}), recipe=beside(path, data.get("recipe")),
-        limits=tuple(data.get("limits") or ()), text=data,
+        limits=tuple(data.get("limits") or ()), text=data, score=data.get("score"),
     )  # fmt: skip
 
 
@@ -195,9 +213,9 @@ def job_of_bundle(folder: Path, seed: int | None) -> Job:
 
 def check_sorts(data: dict[str, Any]) -> None:
     """Raises BadRecipe for a key whose value is of a sort that it cannot be."""
-    sorts = {"network": str, "task": str, "weights": str, "seed": int, "options": dict, "task_options": dict}
-    for key, sort in (sorts | {"train": dict, "limits": list}).items():
-        if data.get(key) is not None and not isinstance(data[key], sort):
+    sorts: dict[str, Any] = {"network": str, "task": str, "weights": str, "seed": int, "score": (int, float)}
+    for key, sort in (sorts | {"options": dict, "task_options": dict, "train": dict, "limits": list}).items():
+        if data.get(key) is not None and (not isinstance(data[key], sort) or isinstance(data[key], bool)):
             raise BadRecipe(f"job: {key} must be {SORT_WORDS[sort]}, got {data[key]!r}. See examples/digits.yaml.")
 
 

@@ -1,13 +1,17 @@
 """Measure: what a network scores on data, sample by sample."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadNetwork, BadTask
+from cortado.errors import BadNetwork, BadTask, CortadoError, in_own_code, told
 from cortado.evaluating import evaluating
-from cortado.task import Data, Score, to_device
+from cortado.task import Data, Score, Task, to_device
+
+STATED_MARGIN = 0.01
+"""A stated score may be off by this share of itself, besides what chance explains."""
 
 
 def outputs_of(network: nn.Module, inputs: Any) -> Any:
@@ -50,10 +54,12 @@ def run(network: nn.Module, inputs: Any, plain: nn.Module | None = None) -> Any:
     """
     try:
         outputs = outputs_of(network, inputs)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except CortadoError:
+        raise
+    except Exception as error:
         shapes = [tuple(part.shape) for part in (inputs if isinstance(inputs, tuple) else (inputs,))]
         raise BadNetwork(
-            f"network: it cannot take inputs of shape {shapes} ({error}). Check the task's data and prepare."
+            f"network: it cannot take inputs of shape {shapes}: {told(error)}. Check the task's data and prepare."
         ) from error
     if isinstance(outputs, Tensor) and not bool(torch.isfinite(outputs).all()):
         check_infinite(outputs, None if plain is None else outputs_of(plain, inputs))
@@ -74,15 +80,47 @@ def check_infinite(outputs: Tensor, wanted: Tensor | None) -> None:
 
 
 def scored(score: Score, outputs: Any, targets: Tensor) -> Tensor:
-    try:
+    where = f"task: the score {score.name!r}, on outputs of {type(outputs).__name__} and targets of shape {tuple(targets.shape)},"
+    with in_own_code(BadTask, where, "Give the task a score of its own: Score(each=...)."):
         return score.each(outputs, targets)
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
-        raise BadTask(
-            f"task: the score {score.name!r} cannot take outputs of {type(outputs).__name__} with targets of shape "
-            f"{tuple(targets.shape)} ({error}). Give the task a score of its own: Score(each=...)."
-        ) from error
 
 
 def mean_score(network: nn.Module, data: Data, score: Score, plain: nn.Module | None = None) -> float:
     """The score of a network on data, in the score's unit; `plain` as in `scores`."""
     return float(scores(network, data, score, plain=plain).double().mean()) * score.scale
+
+
+def check_stated(network: nn.Module, task: Task, stated: float, tolerance: float | None = None) -> float:
+    """The score of a trained network on the task's choice data, when it is what somebody says it is; in the score's unit.
+
+    To be called before anything is compressed: a network that is fed otherwise than in its training is found here.
+    `tolerance` is by default 3 standard errors of the difference of two means, one over the choice samples, where it is
+    measured, one over the verdict samples, which are left alone and where a stated score usually comes from; and 1 % of
+    the stated score besides, for another split, and for digits left out. The deviation of one sample's score is that
+    found here; for scores of 0 and 1 (accuracy) it is at least that of the stated share.
+    Raises BadTask when the two differ by more.
+    """
+    found = scores(network, task.choice, task.score).double() * task.score.scale
+    score, counts = float(found.mean()), (len(found), len(task.verdict))
+    if tolerance is None:
+        tolerance = 3 * deviation(found, stated, task.score.scale) * math.sqrt(1 / counts[0] + 1 / counts[1])
+        tolerance += STATED_MARGIN * abs(stated)
+    if not abs(score - stated) <= tolerance:
+        unit, better = f" {task.score.unit}".rstrip(), (score > stated) == task.score.higher_is_better
+        hint = " A better score than stated may mean that the network was trained on the choice data." if better else ""
+        raise BadTask(
+            f"score: the plain network is stated to reach {stated:g}{unit} ({task.score.name}), and reaches {score:.2f}{unit} on "
+            f"the {counts[0]} choice samples; it may be off by {tolerance:.2f} with {counts[0]} and {counts[1]} samples. "
+            "Usually the data are fed otherwise than in its training: look at normalisation, the order of channels, the "
+            f"order of labels, and eval mode. If all is right, correct the stated score or leave it out.{hint}"
+        )
+    return score
+
+
+def deviation(found: Tensor, stated: float, scale: float) -> float:
+    """Standard deviation of one sample's score; of zeros and ones at least that of the stated share."""
+    spread = float(found.std()) if len(found) > 1 else abs(stated)
+    if bool(((found == 0) | (found == scale)).all()):
+        share = min(1.0, max(0.0, stated / scale))
+        spread = max(spread, math.sqrt(share * (1 - share)) * abs(scale))
+    return spread

@@ -1,15 +1,16 @@
 """Task: what the user brings - data, loss, score, example inputs, seed."""
 
 from collections.abc import Callable, Iterator, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cortado.errors import BadTask
+from cortado.errors import BadTask, in_own_code
 
+MEND = "Mend it, or leave out what it cannot read."
 Batch = tuple[Any, Tensor]
 """Inputs (a tensor, or a tuple of tensors for a network with several inputs) and targets."""
 
@@ -106,9 +107,11 @@ class Data:
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
         for start in range(0, len(self), size):
             part = self.pick(order[start : start + size])
-            inputs = part.inputs if self.prepare is None else self.prepare(part.inputs)
-            if shuffle is not None and self.augment is not None:
-                inputs = self.augment(inputs, shuffle)
+            inputs = part.inputs
+            with in_own_code(BadTask, f"task: prepare or augment, on batch {start // size + 1},", MEND):
+                inputs = inputs if self.prepare is None else self.prepare(inputs)
+                if shuffle is not None and self.augment is not None:
+                    inputs = self.augment(inputs, shuffle)
             yield inputs, part.targets
 
 
@@ -127,8 +130,11 @@ class Numbered(Dataset[Any]):
 
 def collated(items: Dataset[Any], numbers: list[int]) -> tuple[Any, Tensor]:
     """Items of a Dataset as one batch: inputs (a tensor, or a tuple of them) and targets.  Raises BadTask."""
+    pairs = []
+    for number in numbers:
+        with in_own_code(BadTask, f"task: item {number} of {type(items).__name__}", MEND):
+            pairs.append(items[number])
     try:
-        pairs = [items[number] for number in numbers]
         columns = list(zip(*[pair[0] if isinstance(pair[0], tuple) else (pair[0],) for pair in pairs], strict=True))
         inputs = tuple(torch.stack([torch.as_tensor(part) for part in column]) for column in columns)
         targets = torch.stack([torch.as_tensor(pair[1]) for pair in pairs])
@@ -191,6 +197,8 @@ class Task:
     the final verdict and for nothing else. The three must be disjoint. `calibration` (statistics of signals) is by
     default the start of `train`, without augmentation. Each is Data, a pair (inputs, targets) or a Dataset.
     `loss(outputs, targets)` is a mean over the batch. `example` is one small batch of prepared inputs.
+    `trial` says that the verdict data are not apart from the others, on purpose: what is measured on them serves a choice
+    and is no verdict. Without it a verdict on data that were chosen or learned on is refused (cortado.tasks.disjoint).
     """
 
     train: Data
@@ -202,6 +210,7 @@ class Task:
     seed: int = 0
     batch: int = 128
     name: str = "task"
+    trial: bool = False
 
     def __post_init__(self) -> None:
         for part in ("train", "choice", "verdict"):
@@ -217,6 +226,10 @@ class Task:
         assert self.calibration is not None
         inputs, _ = next(self.calibration.batches(2))
         return inputs
+
+    def for_trial(self) -> "Task":
+        """The same with the choice data in the place of the verdict's, which stay untouched: to choose between networks."""
+        return replace(self, verdict=self.choice, trial=True)
 
     def generator(self, offset: int = 0) -> torch.Generator:
         """A fresh source of randomness that depends on the task's seed alone."""

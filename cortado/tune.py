@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from cortado.errors import BadNetwork, BadTask, BadValue
+from cortado.errors import BadNetwork, BadTask, BadValue, in_own_code
 from cortado.fitting import stepped
 from cortado.lowering.factors import factored_twin
 from cortado.progress import Progress, quiet
@@ -140,13 +140,15 @@ class Loop:
 
     def epoch(self, epoch: int, step: int, bar: Any) -> tuple[float, int]:
         generator = self.task.generator(7919 * self.plan.seed + epoch + 1)
-        losses = []
+        losses: list[Tensor] = []
         for inputs, targets in self.task.train.batches(self.batch, generator):
             if step >= self.total or (self.alone and len(targets) == 1):
                 break
             self.set_rate(step / self.total)
             inputs, targets = shard(inputs, self.rank, self.world), targets[self.rank :: self.world]
-            losses.append(self.step(to_device(inputs, self.device), targets.to(self.device)))
+            where = f"{self.plan.says}: batch {len(losses) + 1} of epoch {epoch + 1}: the network, forward or backward,"
+            with in_own_code(BadNetwork, where, "Correct it for such inputs, or look at this batch of the data."):
+                losses.append(self.step(to_device(inputs, self.device), targets.to(self.device)))
             step += 1
             bar.advance()
             if step > self.total * (1 - self.plan.average):
@@ -157,7 +159,7 @@ class Loop:
         if not math.isfinite(mean):
             raise BadNetwork(
                 f"{self.plan.says}: the loss of epoch {epoch + 1} is {mean}. "
-                f"Lower the rate ({self.plan.rate:g}) or clip gradients."
+                f"Lower the rate ({self.plan.rate:g}), clip gradients, or look for NaN in data and loss."
             )
         return mean, step
 
@@ -187,13 +189,9 @@ class Loop:
         return loss + plan.soft * distillation(outputs, soft, plan.temperature)
 
     def task_loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        try:
+        where = f"{self.plan.says}: the task's loss, on outputs of {shape_text(outputs)} and targets of {shape_text(targets)},"
+        with in_own_code(BadTask, where, "Check labels, shapes and loss."):
             return self.task.loss(outputs, targets)
-        except (RuntimeError, IndexError, TypeError, ValueError) as error:
-            raise BadTask(
-                f"{self.plan.says}: the task's loss cannot take outputs of {shape_text(outputs)} with targets of "
-                f"{shape_text(targets)} ({error}). Check labels, shapes and loss."
-            ) from error
 
     def set_rate(self, done: float) -> None:
         schedule, factor = self.plan.schedule, 1.0

@@ -67,6 +67,15 @@ def test_job_file_brings_its_recipe_and_limits(here):
     assert load(here / "out/net.cortado", BY_NAME["mlp"].maker)(torch.zeros(2, 12)).shape == (2, 4)
 
 
+@pytest.mark.parametrize("command", [["compress", "--out", "out"], ["plan"]])
+def test_plain_network_that_is_not_as_good_as_stated_stops_before_anything_is_made(here, command):
+    text = (here / "job.yaml").read_text()
+    (here / "stated.yaml").write_text(text + "score: 4000\n")
+    done = cortado(command[0], "stated.yaml", *command[1:])
+    assert done.exit_code == 1 and "stated to reach 4000 % (accuracy), and reaches" in done.output, done.output
+    assert not (here / "out").exists()
+
+
 def test_missed_limit_is_exit_status_three_and_the_bundle_is_there(here):
     done = cortado("compress", "job.yaml", "--limit", "size <= 10 B", "--out", "out")
     assert done.exit_code == 3, done.output

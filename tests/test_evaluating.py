@@ -18,7 +18,7 @@ from cortado.task import Data, Task
 
 IMAGES = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 DATA = Data(IMAGES, torch.arange(12) % 2)
-TASK = Task(DATA, DATA, DATA, calibration=DATA)
+TASK = Task(DATA, DATA, DATA, calibration=DATA, trial=True)
 
 
 class Odd(nn.Module):

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cortado.budget import read_limits
-from cortado.errors import BadNetwork, BadRecipe
+from cortado.errors import BadNetwork, BadRecipe, BadTask
 from cortado.job import Job, load_weights, read_job
 from cortado.recipe import make_stage, read
 from tests.laws.tiny_nets import BY_NAME
@@ -93,6 +93,30 @@ def test_network_by_name_is_made_with_its_options(tmp_path):
     assert isinstance(job.make(), nn.Module)
     assert job.make_task().seed == 3
     assert read_job(str(tmp_path / "job.yaml"), 5).make_task().seed == 5
+
+
+def test_stated_score_is_checked_where_the_network_is_trusted_and_trains_nothing_anew(tmp_path):
+    job = Job(make=NET.maker, make_task=NET.task, training={"epochs": 1}, text={"score": 50})
+    told = Job(make=NET.maker, make_task=NET.task, training={"epochs": 1}, text={"score": 5}, score=-500.0)
+    assert job.trusted(NET.task(), tmp_path) and told.plain(NET.task(), tmp_path)
+    assert len(list(tmp_path.glob("plain*"))) == 1
+    with pytest.raises(BadTask, match=r"score: the plain network is stated to reach -500 %"):
+        told.trusted(NET.task(), tmp_path)
+
+
+@pytest.mark.parametrize("score", ["high", "true", "[9]"])
+def test_stated_score_of_a_job_file_is_a_number(tmp_path, score):
+    (tmp_path / "job.yaml").write_text(f"network: lenet_300_100\ntask: digits\nscore: {score}\n")
+    with pytest.raises(BadRecipe, match="job: score must be a number, got"):
+        read_job(str(tmp_path / "job.yaml"))
+
+
+def test_trained_network_lies_in_memory_as_the_one_read_again(tmp_path):
+    """Where a network lies otherwise its sums come out otherwise, and a resumed run would end with another file."""
+    job = Job(make=NET.maker, make_task=NET.task, training={"epochs": 1})
+    first, again = job.plain(NET.task(), tmp_path), job.plain(NET.task(), tmp_path)
+    pairs = zip(first.parameters(), again.parameters(), strict=True)
+    assert all(one.stride() == other.stride() for one, other in pairs)
 
 
 EXAMPLES = sorted(Path(__file__).parents[1].glob("examples/*.yaml"))

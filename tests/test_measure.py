@@ -1,5 +1,6 @@
 """Measure: which outputs can be scored - masks may hold infinite values, what explodes may not."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from torch import nn
 
 from cortado.compress import compress
-from cortado.errors import BadNetwork
-from cortado.measure import mean_score, run, scores
+from cortado.errors import BadNetwork, BadTask
+from cortado.measure import check_stated, mean_score, run, scores
+from cortado.task import Data, Score, Task
 from cortado.teachers import distillation
 from tests.laws.tiny_nets import BY_NAME
 
@@ -96,3 +98,67 @@ def test_masked_class_teaches_nothing():
     torch.testing.assert_close(loss, distillation(outputs[:, :3], others[:, :3].softmax(1), 1.0))
     (slope,) = torch.autograd.grad(loss, outputs)
     assert bool(slope.isfinite().all()) and not bool(slope[:, 3].any()) and bool(slope[:, :3].any())
+
+
+def counting(right: int, samples: int = 400, verdict: int = 100) -> tuple[nn.Module, Task]:
+    """A network that is right on so many of the choice samples, and a task with other verdict samples."""
+    inputs = torch.zeros(samples, 2)
+    inputs[torch.arange(samples), (torch.arange(samples) >= right).long()] = 1.0
+    inputs = inputs + torch.arange(samples)[:, None] * 1e-4
+    part = Data(inputs, torch.zeros(samples).long())
+    other = Data(torch.randn(verdict, 2), torch.zeros(verdict).long())
+    return nn.Identity(), Task(part, part, other, calibration=part)
+
+
+def allowed(stated: float, share: float, samples: int, verdict: int) -> float:
+    """Three standard errors of a difference of two shares, and 1 % of what is stated, in points."""
+    return 300 * math.sqrt(share * (1 - share) * (1 / samples + 1 / verdict)) + 0.01 * stated
+
+
+def test_stated_score_may_be_off_by_what_chance_explains_and_no_more():
+    network, task = counting(360)
+    close = allowed(80.0, 0.8, 400, 100)
+    assert abs(90 - 80) < close and check_stated(network, task, 80.0) == pytest.approx(90.0)
+    far = 90 - allowed(70.0, 0.7, 400, 100) - 1
+    with pytest.raises(BadTask, match="stated to reach") as caught:
+        check_stated(network, task, far)
+    for words in (
+        "reaches 90.00 % on the 400 choice samples",
+        "normalisation",
+        "order of channels",
+        "eval mode",
+        "trained on the choice data",
+    ):
+        assert words in str(caught.value)
+
+
+def test_more_samples_allow_less():
+    network, few = counting(180, 200)
+    _, many = counting(7200, 8000, 10000)
+    assert check_stated(network, few, 84.0)
+    with pytest.raises(BadTask, match=r"with 8000 and 10000 samples"):
+        check_stated(network, many, 84.0)
+
+
+def test_network_that_only_guesses_is_found_and_the_verdict_data_are_not_looked_at():
+    network, task = counting(40)
+
+    def untouched(inputs):
+        raise AssertionError("the verdict data were read")
+
+    task = dataclasses.replace(task, verdict=Data(torch.zeros(50, 2), torch.zeros(50).long(), prepare=untouched))
+    with pytest.raises(BadTask, match=r"stated to reach 91.5 % \(accuracy\), and reaches 10.00 %") as caught:
+        check_stated(network, task, 91.5)
+    assert "trained on the choice data" not in str(caught.value)
+
+
+def test_stated_score_of_another_kind_is_compared_with_the_spread_found():
+    network, task = counting(200)
+    error = Score("error", "", lambda outputs, targets: outputs[:, 0] * 3, higher_is_better=False, scale=1.0)
+    task = dataclasses.replace(task, score=error)
+    found = check_stated(network, task, 1.57)
+    spread = 3 * float((task.choice.inputs[:, 0] * 3).std()) * math.sqrt(1 / 400 + 1 / 100)
+    assert abs(found - 1.57) < spread + 0.0157
+    with pytest.raises(BadTask):
+        check_stated(network, task, found + (spread + 0.01 * found) / 0.99 + 0.01)
+    assert check_stated(network, task, 9.0, tolerance=100.0) == found

@@ -65,7 +65,7 @@ def compress_command(
     progress = Terminal() if sys.stderr.isatty() else quiet()
     try:
         task = made.make_task()
-        plain = made.plain(task, Path(out), progress)
+        plain = made.trusted(task, Path(out), progress)
         if chosen is not None:
             small, report = compress(
                 plain, task, chosen, limits=wanted, folder=out, resume=resume, progress=progress,
@@ -102,7 +102,7 @@ def plan_command(job: str, limits: tuple[str, ...], seed: int | None, runtime: s
     speed = speed_wanted([runtime] if runtime else [], wanted, (1,), threads)
     progress = Terminal() if sys.stderr.isatty() else quiet()
     task = made.make_task()
-    plain = made.plain(task, None, progress)
+    plain = made.trusted(task, None, progress)
     size = sum(value.numel() * value.element_size() for value in plain.state_dict().values())
     found = forecast(plain, plain, task, progress=progress)
     click.echo(Outlook(found, size, task.score.name, task.score.unit, wanted).text())

@@ -27,6 +27,7 @@ from cortado.report import Report
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import speed_wanted
 from cortado.task import Task
+from cortado.tasks.disjoint import check_apart
 
 MINIMISE = ("size", "latency", "loss")
 MOST_EPOCHS, SHARE_OF_TIME = 20.0, 0.25
@@ -88,6 +89,7 @@ def reach(
     check_goal(wanted, runtimes)
     speed = speed_wanted(runtimes, read_as, batches, threads)
     check_writable(Path(folder), "compress")
+    check_apart(task)
     timed = wanted.limit("latency")
     where = timed.runtime if timed is not None and timed.runtime else next(iter(runtimes), "")
     seconds = units.read(budget, "time") / 1000
@@ -145,7 +147,7 @@ class Search:
         shapes = self.shapes(resume)
         for one in self.begun:
             self.tried(plain_data(one.recipe), one.shape, one)
-        start -= sum(one.seconds for one in self.begun)
+        start -= sum(one.seconds for one in self.begun if one.done)
         ideas = Proposals(self.wanted, shapes.found, self.foreseen(shapes.found[0]), self.tail, self.cut_more)
         epoch = self.seconds_of_epoch()
         while not self.trials or time.perf_counter() - start < self.seconds:
@@ -190,23 +192,24 @@ class Search:
         number, start = len(self.trials), time.perf_counter()
         waiting = self.begun[number + 1 :]
         note(self.folder, [*self.trials, before or Trial(plain_data(recipe), shape), *waiting])
-        blind = replace(self.task, verdict=self.task.choice)
         texts = [limit.text for limit in self.wanted.limits if limit.what != "latency"]
         trial = Trial(plain_data(recipe), shape)
         try:
             made, report = compress(
-                self.network, blind, recipe, limits=texts, folder=self.folder_of(number), resume=True,
+                self.network, self.task.for_trial(), recipe, limits=texts, folder=self.folder_of(number), resume=True,
                 progress=self.progress,
             )  # fmt: skip
         except (BadValue, NothingChanged, CannotFollow) as error:
+            if isinstance(error.__cause__, OSError):
+                raise
             trial = replace(trial, failed=str(error))
         else:
             last = report.stages[-1]
             taken = before.latency_ms if before and before.done else None if self.watch is None else self.watch.ms(made)
             met = {line.limit: bool(line.met) for line in report.lines if line.limit} | self.timely(taken)
             trial = replace(trial, size_bytes=last.size_bytes, score=last.score, latency_ms=taken, met=met)
-        spent = before.seconds if before else 0.0
-        self.trials.append(replace(trial, seconds=spent + time.perf_counter() - start))
+        spent = time.perf_counter() - start
+        self.trials.append(replace(trial, seconds=max(spent, before.seconds if before else 0.0)))
         note(self.folder, [*self.trials, *waiting])
 
     def timely(self, latency_ms: float | None) -> dict[str, bool]:

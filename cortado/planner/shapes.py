@@ -12,7 +12,7 @@ from torch import nn
 from cortado.errors import BadFile, CortadoError
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
-from cortado.file.whole import write_whole
+from cortado.file.whole import make_folder, write_whole
 from cortado.machine import processor_saturates
 from cortado.methods.match import Match
 from cortado.network.view import View, parameter_places
@@ -182,7 +182,7 @@ def tail_of(plain: nn.Module, task: Task) -> str:
 
 def keep_shapes(folder: Path, shapes: Shapes) -> None:
     """Write down what was measured, so that an interrupted run goes on from the same numbers."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     body = {"found": [asdict(one) for one in shapes.found], "refused": shapes.refused}
     write_whole(folder / SHAPES, json.dumps(body, indent=1).encode())
 

@@ -223,7 +223,7 @@ class TrialSearch:
         try:
             recipe = self.ranged.at(drawn.point)
             done = replace(done, recipe=plain_data(recipe.as_data()))
-            blind = replace(self.task, verdict=self.task.choice)
+            blind = self.task.for_trial()
             _, report = compress(
                 self.network, blind, recipe, limits=[limit.text for limit in self.limits],
                 folder=drawn.folder, resume=True, progress=self.progress,

@@ -9,7 +9,7 @@ from typing import Any
 from cortado import units
 from cortado.budget import Limit
 from cortado.errors import BadFile
-from cortado.file.whole import write_whole
+from cortado.file.whole import make_folder, write_whole
 
 TRIALS = "trials.json"
 ALIKE = 1.05
@@ -132,7 +132,7 @@ def shown(what: str, trial: Trial) -> str:
 
 def note(folder: Path, trials: Sequence[Trial]) -> None:
     """Write down what was tried, and what is about to be."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_whole(folder / TRIALS, json.dumps([asdict(one) for one in trials], indent=1).encode())
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cortado.errors import BadValue
-from cortado.file.whole import check_writable
+from cortado.file.whole import check_writable, partial_of
 
 FACTS = "export.json"
 """What every folder of ours holds; only such a folder is ever replaced."""
@@ -22,16 +22,24 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """
     check_target(target)
     target = target.absolute()
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    partial = partial_of(target)
+    before = partial.with_name(f".{target.name}.before.{os.getpid()}.part")
     try:
-        yield partial
-        if target.exists():
-            shutil.rmtree(target)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            # A folder that is being removed could be taken for one of somebody else's: it is moved away at once.
+            if target.exists():
+                target.rename(before)
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(before, ignore_errors=True)
+    except OSError as error:
+        raise BadValue(
+            f"export: {target} cannot be written ({error.strerror or error}). Write elsewhere, or make room."
+        ) from error
 
 
 def check_target(target: Path) -> None:

@@ -32,6 +32,8 @@ def write_onnx(
             pack_products(made.model, network, least_bits, rounds_inputs)
             without_notes(made.model.graph)
             made.save(file, external_data=weight_bytes > LARGEST_FILE_BYTES)
+    except OSError:
+        raise
     except Exception as error:
         raise BadNetwork(refused(network, error, writer)) from error
     return file

@@ -29,7 +29,7 @@ def test_every_inner_convolution_reads_signs_of_both_sorts():
     torch.manual_seed(0)
     network = BiRealResNet(1, width=4).eval()
     data = Data(torch.randn(8, 3, 32, 32), torch.arange(8))
-    task = Task(data, data, data, batch=8)
+    task = Task(data, data, data, batch=8, trial=True)
     QuantizeXnor().apply(View(network, network, task.example), task)
     found = sites(network)
     assert len(found) == 3 and all(isinstance(signal, Sign) for signal in found.values())

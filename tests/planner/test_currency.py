@@ -39,7 +39,7 @@ def test_curvature_is_that_of_inputs_less_their_means():
     layer = nn.Linear(3, 2)
     inputs = torch.randn(1500, 3) + 5
     data = Data(inputs, torch.zeros(1500, dtype=torch.int64))
-    task = Task(data, data, data)
+    task = Task(data, data, data, trial=True)
     view = View(layer, layer, task.example)
     price = prices(view, view.weights("*"), task, 1500)["weight"]
     # p (1 - p) / T is the same for both outputs of two classes: the curvature is its mean times the centred square.

@@ -1,5 +1,6 @@
 """Goals: limits are kept where they can be, the closest network is given where not, and an interrupted run goes on."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from cortado.budget import read_limits
-from cortado.errors import BadNetwork, BadValue
+from cortado.errors import BadNetwork, BadTask, BadValue
 from cortado.methods.tune import Tune
 from cortado.planner.forecast import forecast
 from cortado.planner.goal import epochs_for, reach
@@ -92,6 +93,33 @@ def test_interrupted_search_goes_on_with_its_trials(tmp_path, monkeypatch):
     got = reach(NET.make(), NET.task(), limits, minimise="loss", budget="1 min", folder=tmp_path, resume=True)
     assert [one.recipe for one in got.trials] == [one["recipe"] for one in begun]
     assert got.trials[0].size_bytes == begun[0]["size_bytes"] and got.trials[1].trained
+
+
+def test_search_interrupted_again_while_it_goes_on_forgets_no_trial_and_no_second(tmp_path, monkeypatch):
+    limits, path = ["score >= -100 %"], tmp_path / "trials.json"
+    reach(NET.make(), NET.task(), limits, budget="0 s", folder=tmp_path)
+    (first,) = json.loads(path.read_text())
+    second = {**first, "recipe": {"stages": [{"quantize/weights": {"bits": 4}}]}, "seconds": 40.0}
+    path.write_text(json.dumps([{**first, "seconds": 20.0}, second]))
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("cortado.planner.goal.compress", killed)
+        reach(NET.make(), NET.task(), limits, budget="1 min", folder=tmp_path, resume=True)
+    assert [one["recipe"] for one in json.loads(path.read_text())] == [first["recipe"], second["recipe"]]
+    got = reach(NET.make(), NET.task(), limits, budget="1 min", folder=tmp_path, resume=True)
+    assert [one.seconds for one in got.trials] == [20.0, 40.0], "a minute was spent: nothing more is tried"
+    assert got.trials[0].size_bytes == first["size_bytes"]
+
+
+def test_verdict_data_that_were_chosen_on_are_refused_before_the_search(tmp_path):
+    base = NET.task()
+    task = dataclasses.replace(base, verdict=base.choice)
+    with pytest.raises(BadTask, match="the verdict data are the choice data"):
+        reach(NET.make(), task, ["score >= -1 %"], budget="1 min", folder=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def problem(network, samples=400, inputs=3):
     torch.manual_seed(2)
     x = torch.randn(samples, inputs)
     data = Data(x, torch.randint(0, 3, (samples,)))
-    task = Task(data, data, data, calibration=data)
+    task = Task(data, data, data, calibration=data, trial=True)
     return task, View(network, network, x[:2])
 
 

@@ -1,0 +1,100 @@
+"""Kills: a run that is killed goes on and ends with the same files; moments at which it hurts most are tried one by one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cortado.bundle import check_bundle
+
+CHILD = """
+import os, signal, sys
+import torch
+import torch._dynamo  # an optimizer imports it: once here, not in every fork
+from click.testing import CliRunner
+from cortado.cli import main
+from cortado.methods.tune import Tune
+
+torch.set_num_threads(1)
+swap, apply, kinds = os.replace, Tune.apply, {}
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def run(folder, moment):
+    # In a fork, as autograd has not been used here: an import costs more than the run.
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    kind, place = moment
+    def counted(source, target):
+        kinds["writes"] = kinds.get("writes", 0) + 1
+        if kind == "before" and kinds["writes"] == place:
+            killed()
+        swap(source, target)
+        if kind == "after" and kinds["writes"] == place:
+            killed()
+    def trained(self, view, task):
+        kinds["trainings"] = kinds.get("trainings", 0) + 1
+        if kind == "training" and kinds["trainings"] == place:
+            killed()
+        apply(self, view, task)
+    os.replace, Tune.apply = counted, trained
+    words = ["compress", "job.yaml", "--out", folder, "--resume"]
+    os._exit(CliRunner().invoke(main, words).exit_code)
+
+print(run("whole", ("never", 0)), flush=True)
+for number, moment in enumerate(eval(sys.argv[1])):
+    print(*[run(f"run_{number}", one) for one in moment], run(f"run_{number}", ("never", 0)), flush=True)
+"""
+JOB = """
+network: tests.laws.tiny_nets:mlp
+task: tests.test_kills:task
+train: {epochs: 2, rate: 1.0e-2}
+recipe: [prune/weights: {keep: 0.5}, tune: {epochs: 2}, share/kmeans: {bits: 3}]
+"""
+MOMENTS = [
+    [("training", 1), ("before", 1)],
+    [("after", 1), ("after", 1), ("before", 2)],
+    [("training", 2), ("training", 1), ("after", 1)],
+    [("before", 12), ("after", 9)],
+]
+"""Of each run, one kill after another: in a training, before or after a file gets its name, in the bundle."""
+
+
+def task(seed=0):
+    """A job file's task."""
+    from tests.laws.tiny_nets import BY_NAME
+
+    return BY_NAME["mlp"].task()
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """The folder with all runs, and what each start of them came to."""
+    folder = tmp_path_factory.mktemp("kills")
+    (folder / "job.yaml").write_text(JOB)
+    root = str(Path(__file__).parents[1])
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n" + CHILD, repr(MOMENTS)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return folder, [[int(word) for word in line.split()] for line in done.stdout.splitlines()]
+
+
+def test_every_kill_hit_and_every_run_ended(ended):
+    _, codes = ended
+    assert codes == [[0], *([-9] * len(kills) + [0] for kills in MOMENTS)]
+
+
+@pytest.mark.parametrize("number", range(len(MOMENTS)))
+def test_killed_run_ends_with_the_files_of_one_that_was_not(ended, number):
+    folder, _ = ended
+    whole, killed = folder / "whole", folder / f"run_{number}"
+    check_bundle(killed)
+    assert (killed / "net.cortado").read_bytes() == (whole / "net.cortado").read_bytes()
+    for path in [*whole.glob("stages/*.cortado"), *whole.glob("plain_*")]:
+        assert (killed / path.relative_to(whole)).read_bytes() == path.read_bytes()
+    told = [json.loads((one / "report.json").read_text()) for one in (whole, killed)]
+    assert len({json.dumps({**one, "stages": [{**row, "seconds": 0} for row in one["stages"]]}) for one in told}) == 1
+    assert not list(killed.rglob(".*"))

@@ -8,11 +8,13 @@ accuracy with the report's claims for the file and for the network.
 `cortado verify BUNDLE` agrees with every claim.
 (c) the same command and environment on copies in each of which one byte of one file is changed, every file in turn:
 refused each time, and again by a changed checksum.
-Environments are made with `python -m venv` from the interpreter that runs the bench, without its packages.
+Environments are made with `python -m venv` from the interpreter that runs the bench, without its packages; what they run
+does not see PYTHONPATH, which would bring the checkout back in.
 """
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -60,10 +62,17 @@ def new_environment(folder: Path, *packages: str) -> tuple[Path, float]:
 
 def done(command: list[str], seconds: float, folder: Path | None = None) -> str:
     """What a command prints.  Stops the bench where it fails."""
-    found = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=folder)
+    # The bench's own interpreter may need PYTHONPATH to find the checkout.
+    env = None if command[0] == sys.executable else alone()
+    found = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=folder, env=env)
     if found.returncode:
         raise SystemExit(f"bench: {' '.join(command)} ended with {found.returncode}: {found.stderr[-500:]}")
     return found.stdout
+
+
+def alone() -> dict[str, str]:
+    """The variables of a stranger's shell: none that tells Python where else to look."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def made_bundle(folder: Path) -> Path:
@@ -77,7 +86,7 @@ def made_bundle(folder: Path) -> Path:
 
 def has(python: Path, module: str) -> bool:
     """Whether an environment can import it."""
-    return subprocess.run([str(python), "-c", f"import {module}"], capture_output=True).returncode == 0
+    return subprocess.run([str(python), "-c", f"import {module}"], capture_output=True, env=alone()).returncode == 0
 
 
 def by_run_py(bundle: Path, folder: Path) -> dict[str, Any]:
@@ -106,7 +115,7 @@ def by_run_py(bundle: Path, folder: Path) -> dict[str, Any]:
 def verified(python: Path, bundle: Path) -> tuple[int, str]:
     """Exit status and words of `cortado verify`, in a folder that leads to no checkout."""
     command = [str(python.parent / "cortado"), "verify", str(bundle)]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, cwd=bundle.parent)
+    found = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, cwd=bundle.parent, env=alone())
     return found.returncode, found.stdout + found.stderr
 
 
@@ -122,7 +131,7 @@ def by_cortado(bundle: Path, folder: Path) -> dict[str, Any]:
         "seconds": seconds,
         "code": code,
         "words": words,
-        "installed": Path(where).is_relative_to(folder / "whole"),
+        "installed": Path(where).resolve().is_relative_to((folder / "whole").resolve()),
     }
     return {**found, "tampered": tampered(python, bundle, folder)}
 

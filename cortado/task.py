@@ -12,6 +12,7 @@ from cortado.errors import BadTask
 
 Batch = tuple[Any, Tensor]
 """Inputs (a tensor, or a tuple of tensors for a network with several inputs) and targets."""
+ANSWERS = ("classes", "numbers")
 
 
 def count_of(inputs: Any) -> int:
@@ -190,7 +191,9 @@ class Task:
     `train` is learned from, `choice` (held out of training) is what every choice is made on, `verdict` is used for
     the final verdict and for nothing else. The three must be disjoint. `calibration` (statistics of signals) is by
     default the start of `train`, without augmentation. Each is Data, a pair (inputs, targets) or a Dataset.
-    `loss(outputs, targets)` is a mean over the batch. `example` is one small batch of prepared inputs.
+    `loss(outputs, targets)` is a mean over the batch. `example` is one small batch of prepared inputs. `answers` says what
+    the network gives, for whatever compares two networks' outputs: scores of "classes", or "numbers" (regression,
+    embeddings, depth), of which there is no softmax. Raises BadTask for anything else.
     """
 
     train: Data
@@ -202,6 +205,7 @@ class Task:
     seed: int = 0
     batch: int = 128
     name: str = "task"
+    answers: str = "classes"
 
     def __post_init__(self) -> None:
         for part in ("train", "choice", "verdict"):
@@ -210,6 +214,8 @@ class Task:
         object.__setattr__(self, "calibration", chosen)
         if self.batch < 1:
             raise BadTask(f"task: batch must be at least 1, got {self.batch}.")
+        if self.answers not in ANSWERS:
+            raise BadTask(f"task: answers must be one of {', '.join(ANSWERS)}, got {self.answers!r}.")
 
     @property
     def example(self) -> Any:

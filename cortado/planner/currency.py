@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.forms.form import Form
 from cortado.forms.hold import plain_class
+from cortado.methods.match import layers_before_norms
+from cortado.network.divergence import nats_for
 from cortado.network.gradients import released
 from cortado.network.hooks import before_call
 from cortado.network.signals import patches
@@ -21,7 +24,7 @@ from cortado.scores.curvature import Curvature
 from cortado.task import Data, Task, to_device
 
 MATCHED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""Layers whose outputs are matched, with their weight's rows as output channels."""
+"""Layers whose outputs are matched, with their weight's rows as output channels, if a bias or a batch norm can do it."""
 SAMPLES, POSITIONS, MOMENT_SAMPLES = 128, 16, 64
 """Samples for the curvature; positions and samples for what layers read."""
 
@@ -29,18 +32,23 @@ SAMPLES, POSITIONS, MOMENT_SAMPLES = 128, 16, 64
 @dataclass(frozen=True)
 class Price:
     """Of one weight: `curvature` of its entries, in its shape, and rows (count, inputs) that its layer reads, None where
-    the layer's outputs are not matched."""
+    the layer's outputs are not matched; `normed` where a batch norm behind the layer gives the spread back, whatever the
+    weight's form.
+    """
 
     curvature: Tensor
     rows: Tensor | None = None
     groups: int = 1
+    normed: bool = True
 
-    def damage(self, plain: Tensor, changed: Tensor) -> float:
-        """Half the sum of curvature x squared change, with the spread of each output given back first.
+    def damage(self, plain: Tensor, changed: Tensor, form: Form | None = None) -> float:
+        """Half the sum of curvature x squared change, with the spread of each output given back first where it will be.
 
+        Without a norm behind the layer it is the scales of `form` that give it back, if it has some.
         Nats, up to the network's one constant (see `Plan`). `plain` and `changed` are of the weight's shape.
         """
-        change = self.spread_back(plain, changed) - plain
+        back = self.normed or form is None or can_scale(form)
+        change = (self.spread_back(plain, changed) if back else changed) - plain
         return float(0.5 * (self.curvature * change.double().square()).sum())
 
     def spread_back(self, plain: Tensor, changed: Tensor) -> Tensor:
@@ -59,26 +67,37 @@ class Price:
         return outputs.std(1).flatten()
 
 
+def can_scale(form: Form) -> bool:
+    """Whether the rows of a weight held in this form can be scaled, as `match` does it."""
+    return form.scale_rows(torch.ones(form.shape[0]))
+
+
 def prices(view: View, weights: list[Weight], task: Task, samples: int = SAMPLES) -> dict[str, Price]:
     """The price of each weight, by its path.  In memory for the weights and one sample, however many there are."""
     assert task.calibration is not None
-    rows = rows_read(view, weights, task)
+    normed = layers_before_norms(view)
+    rows = rows_read(view, [weight for weight in weights if is_matched(weight, normed)], task)
     means = {path: found.mean(0) for path, found in rows.items()}
     data = task.calibration.first(samples)
-    curvature = centred_curvature(view, weights, data, means, Curvature().slope(task.generator(29)))
+    slope = Curvature().slope(task.generator(29), nats_for(view.plain, task))
+    curvature = centred_curvature(view, weights, data, means, slope)
     return {
-        weight.path: Price(found, rows.get(weight.path), getattr(weight.layer, "groups", 1))
+        weight.path: Price(
+            found, rows.get(weight.path), getattr(weight.layer, "groups", 1), weight.layer_path in normed
+        )
         for weight, found in zip(weights, curvature, strict=True)
     }
 
 
-def is_matched(weight: Weight) -> bool:
-    """Whether the outputs of a weight's layer get their moments back."""
-    return plain_class(weight.layer) in MATCHED and weight.name == "weight" and len(weight.places) == 1
+def is_matched(weight: Weight, normed: set[str]) -> bool:
+    """Whether the outputs of a weight's layer get their moments back: from a batch norm behind it, or else its bias."""
+    if plain_class(weight.layer) not in MATCHED or weight.name != "weight" or len(weight.places) > 1:
+        return False
+    return weight.layer_path in normed or weight.layer._parameters.get("bias") is not None
 
 
 def rows_read(view: View, weights: list[Weight], task: Task) -> dict[str, Tensor]:
-    """What each matched layer reads at its first call: (rows, inputs x taps) of float32, by the path of its weight."""
+    """What the layer of each weight reads at its first call: (rows, inputs x taps) of float32, by the path of its weight."""
     assert task.calibration is not None
     generator, found = task.generator(31), dict[str, list[Tensor]]()
     full: set[str] = set()
@@ -91,7 +110,7 @@ def rows_read(view: View, weights: list[Weight], task: Task) -> dict[str, Tensor
 
         return seen
 
-    hooks = [before_call(weight.layer, watch(weight)) for weight in weights if is_matched(weight)]
+    hooks = [before_call(weight.layer, watch(weight)) for weight in weights]
     try:
         with undisturbed(view.network):
             for inputs, _ in task.calibration.first(MOMENT_SAMPLES).batches(32):

@@ -14,7 +14,7 @@ from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
 from cortado.measure import mean_score
 from cortado.methods.match import Match
-from cortado.network.divergence import answers, divergence
+from cortado.network.divergence import Nats, answers, nats_for
 from cortado.network.view import View
 from cortado.planner.candidates import WAYS, Choices, candidates_of
 from cortado.planner.currency import prices
@@ -26,7 +26,8 @@ CHOICE_SAMPLES = 1_000
 SHARES = (0.75, 0.45, 0.25)
 """Where plans are measured: shares of the way, in logarithms, from the largest mix's bytes down to the smallest's."""
 SPREAD = 1.35
-"""The least factor by which a prediction is taken to miss at one standard deviation; more where the measured plans disagree."""
+"""The least factor by which a prediction is taken to miss at one standard deviation; more where each of the measured plans,
+predicted from the others, misses by more."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,20 @@ class Forecast:
         return float(np.exp(ratios.mean())) if len(ratios) else 1.0
 
     @property
+    def misses(self) -> list[float]:
+        """The factor, 1 or more, between each measured plan's KL and what the other measured plans alone predict."""
+        damages, ratios = self.ratios
+        if len(ratios) < 2:
+            return []
+        others = [np.arange(len(ratios)) != left_out for left_out in range(len(ratios))]
+        told = [np.interp(at, damages[rest], ratios[rest]) for at, rest in zip(damages, others, strict=True)]
+        return [float(np.exp(abs(ratio - guess))) for ratio, guess in zip(ratios, told, strict=True)]
+
+    @property
     def spread(self) -> float:
-        """The factor by which a prediction misses, at one standard deviation."""
-        _, ratios = self.ratios
-        return SPREAD if len(ratios) < 3 else max(SPREAD, float(np.exp(ratios.std(ddof=1) / 2)))
+        """The factor by which a prediction misses, at one standard deviation: as the measured plans do, but see SPREAD."""
+        misses = np.log(self.misses)
+        return SPREAD if not len(misses) else max(SPREAD, float(np.exp(np.sqrt(np.square(misses).mean()))))
 
     def kl(self, damage: float) -> float:
         """Nats that a sum of damages stands for: corrected as at the measured plans on either side."""
@@ -155,12 +166,12 @@ def forecast(
     rest = len(encode(made, plain)) - held
     sign = 1 if task.score.higher_is_better else -1
     found = Forecast(choices, rest, mean_score(plain, chosen(task), task.score), sign)
-    least, most = found.sizes
+    (least, most), nats = found.sizes, nats_for(plain, task)
     with shown.bar("measured plans", len(shares)) as bar:
         for share in shares:
             plan = found.plan(math.exp(share * math.log(most) + (1 - share) * math.log(least)))
             if plan is not None and plan.damage > 0:
-                found = found.with_measured(measured(plan, network, plain, task))
+                found = found.with_measured(measured(plan, network, plain, task, nats))
             bar.advance()
     return found
 
@@ -179,19 +190,19 @@ def planned(plan: Plan, network: nn.Module, plain: nn.Module, task: Task) -> nn.
     return made
 
 
-def measured(plan: Plan, network: nn.Module, plain: nn.Module, task: Task) -> Measured:
+def measured(plan: Plan, network: nn.Module, plain: nn.Module, task: Task, nats: Nats) -> Measured:
     """The plan, carried out and measured on choice data."""
     made = planned(plan, network, plain, task)
     data = chosen(task)
     score = mean_score(made, data, task.score, plain)
-    return Measured(plan, mean_divergence(plain, made, data), score, len(encode(made, plain)))
+    return Measured(plan, mean_divergence(plain, made, data, nats), score, len(encode(made, plain)))
 
 
-def mean_divergence(plain: nn.Module, network: nn.Module, data: Data) -> float:
+def mean_divergence(plain: nn.Module, network: nn.Module, data: Data, nats: Nats) -> float:
     """Mean over all answers, in nats."""
     total, count, device = 0.0, 0, next((p.device for p in network.parameters()), torch.device("cpu"))
     for inputs, _ in data.batches(100):
         given = to_device(inputs, device)
-        found = divergence(answers(plain, given).double(), answers(network, given).double())
+        found = nats.apart(answers(plain, given).double(), answers(network, given).double())
         total, count = total + float(found.sum()), count + len(found)
     return total / count

@@ -42,9 +42,7 @@ class Block(nn.Module):
 
     def forward(self, signal: Tensor, bias: Tensor) -> Tensor:
         """`signal` (N, T, 384), `bias` (N, 1, 1, T) is added to what attention weighs."""
-        split = [
-            one(signal).unflatten(-1, (HEADS, -1)).transpose(1, 2) for one in (self.query, self.key, self.value)
-        ]
+        split = [one(signal).unflatten(-1, (HEADS, -1)).transpose(1, 2) for one in (self.query, self.key, self.value)]
         mixed = functional.scaled_dot_product_attention(*split, attn_mask=bias).transpose(1, 2).flatten(2)
         signal = self.first_norm(signal + self.leave(mixed))
         return self.last_norm(signal + self.outer(functional.gelu(self.inner(signal))))
@@ -172,4 +170,3 @@ def task(seed: int = 0, sentences: int = 512) -> Task:
             parts[part] = Data(chosen, torch.cat([network(trimmed(some)) for some in chosen.split(64)]), trimmed)
     score = Score("cosine with the plain embedding", "%", alike)
     return Task(**parts, loss=functional.mse_loss, score=score, seed=seed, name="stsb", answers="numbers")
-

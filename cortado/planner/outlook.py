@@ -120,7 +120,7 @@ class Outlook:
         )
         if found.misses:
             apart = ", ".join(f"{miss:.2f}" for miss in found.misses)
-            said += f" Each measured plan, predicted from the others alone, lay within a factor of {max(found.misses):.2f} ({apart})."
+            said += f" Each of the measured ones, predicted from the others alone, was off by a factor of {apart}."
         if found.measured and not 0.2 <= found.constant <= 5:
             said += " The constant is far from 1: trust the order more than the numbers."
         return said

@@ -67,7 +67,10 @@ def test_spread_counts_as_given_back_only_where_it_will_be():
     """By a norm behind the layer whatever the form; else by scales of the rows, which shared values do not have."""
     weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     rows = torch.randn(100, 6, generator=torch.Generator().manual_seed(1))
-    scaled, shared = Quantized(torch.ones(4, 6).int(), torch.ones(4), None, "channel"), Palette(torch.zeros(1), torch.zeros(4, 6).int())
+    scaled, shared = (
+        Quantized(torch.ones(4, 6).int(), torch.ones(4), None, "channel"),
+        Palette(torch.zeros(1), torch.zeros(4, 6).int()),
+    )
     for normed, form, back in ((True, shared, True), (False, shared, False), (False, scaled, True)):
         price = Price(torch.ones(4, 6, dtype=torch.float64), rows, normed=normed)
         assert (price.damage(weight, 0.5 * weight, form) < 1e-9) == back

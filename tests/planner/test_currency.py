@@ -10,6 +10,7 @@ from cortado.forms.palette import Palette
 from cortado.forms.quantized import Quantized
 from cortado.methods.match import Match
 from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.network.divergence import nats_for
 from cortado.network.view import View
 from cortado.planner.candidates import WAYS, candidates_of
 from cortado.planner.currency import Price, centred, prices
@@ -127,6 +128,35 @@ def test_damage_of_numbers_does_not_depend_on_their_unit():
         price = prices(view, view.weights("weight"), task, 200)["weight"]
         damages.append(price.damage(layer.weight.detach(), layer.weight.detach() + unit * torch.eye(2, 3)))
     assert damages[0] == pytest.approx(damages[1], rel=1e-3)
+
+
+class MeanOfWords(nn.Module):
+    """Embeddings, averaged over the places of a sentence: numbers (N, 4)."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(30, 4)
+
+    def forward(self, tokens):
+        return self.words(tokens).mean(1)
+
+
+def test_what_all_rows_of_an_embedding_change_by_does_not_average_out():
+    """A shift of all rows moves a mean over ten words as far as one word; changes that differ from row to row do not."""
+    torch.manual_seed(0)
+    network, tokens = MeanOfWords().eval(), torch.randint(0, 30, (400, 10))
+    data = Data(tokens, torch.zeros(400))
+    task = Task(data, data, data, calibration=data, answers="numbers")
+    view = View(network, network, task.example)
+    weight = network.words.weight.detach()
+    nats = nats_for(network, task)
+    price = prices(view, view.weights("words.weight"), task, 400)["words.weight"]
+    assert float(price.lookups.usage.sum()) == pytest.approx(1)
+    noise = 0.1 * torch.randn(30, 4)
+    for change in (torch.tensor([0.1, -0.2, 0.3, 0.0]).expand(30, 4), noise - noise.mean(0)):
+        with torch.no_grad():
+            exact = float(nats.apart(network(tokens), nn.functional.embedding(tokens, weight + change).mean(1)).mean())
+        assert price.damage(weight, weight + change) == pytest.approx(exact, rel=0.25)
 
 
 def test_groups_are_centred_by_what_they_read():

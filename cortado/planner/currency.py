@@ -1,7 +1,8 @@
 """Currency: what a change of a weight costs, in nats between the plain network's answers and the changed one's.
 
 The diagonal of the generalised Gauss-Newton matrix at softmax temperature 2, on what a change does once each output
-channel has its mean and variance back, as `match` gives them: an output moves by D (x - mean of x) then.
+channel has its mean and variance back, as `match` gives them: an output moves by D (x - mean of x) then. Of an embedding,
+whose outputs nothing gives back, the mean change counts by itself.
 """
 
 from collections.abc import Callable
@@ -209,8 +210,8 @@ def centred_curvature(
     finally:
         for hook in (*hooks, *reading.hooks):
             hook.remove()
-    found = {weight.path: reading.centre(weight.path, total) for weight, total in zip(chosen, sums, strict=True)}
-    lookups = {path: one for path, one in found.items() if one is not None}
+    read = {weight.path: reading.centre(weight.path, total) for weight, total in zip(chosen, sums, strict=True)}
+    lookups = {path: one for path, one in read.items() if one is not None}
     return [total / len(data) for total in sums], lookups
 
 

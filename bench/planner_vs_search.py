@@ -19,9 +19,9 @@ from bench.kept import kept
 from bench.networks import trained
 from bench.result import row
 from cortado.nets.resnet import resnet_20, resnet_56
-from cortado.network.divergence import divergence
+from cortado.network.divergence import divergence, nats_for
 from cortado.planner.candidates import WAYS
-from cortado.planner.forecast import Forecast, chosen, forecast, mean_divergence, planned
+from cortado.planner.forecast import Forecast, chosen, forecast, mean_divergences, planned
 from cortado.planner.plan import Plan
 from cortado.task import Task
 from cortado.tasks import cifar10
@@ -120,7 +120,8 @@ class Contest:
             self.network = MatchedPass(self.plain, self.task)
         plans, trials = searched(sampler, self.options, self.network, room, seconds, SEEDS[0])
         made = [planned(plan, self.plain, self.plain, self.task) for plan in plans]
-        kls = [mean_divergence(self.plain, one, chosen(self.task)) for one in made]
+        nats = nats_for(self.plain, self.task)
+        kls = mean_divergences(self.plain, made, chosen(self.task), nats)
         best = kls.index(min(kls))
         found = {**self.judged(plans[best], made[best]), "trials": trials, "looked_at_again": BEST}
         print(f"{self.name}, {room} B, {sampler}: {found}", flush=True)
@@ -133,7 +134,7 @@ class Contest:
         return {
             "bytes": size(made, self.plain, paths),
             "kl": float(divergence(wanted, given).mean()),
-            "kl_choice": mean_divergence(self.plain, made, chosen(self.task)),
+            "kl_choice": mean_divergences(self.plain, [made], chosen(self.task), nats_for(self.plain, self.task))[0],
             "score": accuracy(given, self.task),
             "agrees": 100 * float((wanted.argmax(1) == given.argmax(1)).double().mean()),
         }

@@ -13,6 +13,7 @@ from cortado.errors import BadTask, in_own_code
 MEND = "Mend it, or leave out what it cannot read."
 Batch = tuple[Any, Tensor]
 """Inputs (a tensor, or a tuple of tensors for a network with several inputs) and targets."""
+ANSWERS = ("classes", "numbers")
 
 
 def count_of(inputs: Any) -> int:
@@ -196,7 +197,9 @@ class Task:
     `train` is learned from, `choice` (held out of training) is what every choice is made on, `verdict` is used for
     the final verdict and for nothing else. The three must be disjoint. `calibration` (statistics of signals) is by
     default the start of `train`, without augmentation. Each is Data, a pair (inputs, targets) or a Dataset.
-    `loss(outputs, targets)` is a mean over the batch. `example` is one small batch of prepared inputs.
+    `loss(outputs, targets)` is a mean over the batch. `example` is one small batch of prepared inputs. `answers` says what
+    the network gives, for whatever compares two networks' outputs: scores of "classes", or "numbers" (regression,
+    embeddings, depth), of which there is no softmax. Raises BadTask for anything else.
     `trial` says that the verdict data are not apart from the others, on purpose: what is measured on them serves a choice
     and is no verdict. Without it a verdict on data that were chosen or learned on is refused (cortado.tasks.disjoint).
     """
@@ -210,6 +213,7 @@ class Task:
     seed: int = 0
     batch: int = 128
     name: str = "task"
+    answers: str = "classes"
     trial: bool = False
 
     def __post_init__(self) -> None:
@@ -219,6 +223,8 @@ class Task:
         object.__setattr__(self, "calibration", chosen)
         if self.batch < 1:
             raise BadTask(f"task: batch must be at least 1, got {self.batch}.")
+        if self.answers not in ANSWERS:
+            raise BadTask(f"task: answers must be one of {', '.join(ANSWERS)}, got {self.answers!r}.")
 
     @property
     def example(self) -> Any:

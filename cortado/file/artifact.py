@@ -100,10 +100,7 @@ def encode(network: nn.Module, plain: Plain, codec: str = "smallest") -> bytes:
     )
     for entry, value, streams, chosen in zip(entries, held, coded, wanted, strict=True):
         number = 0 if chosen is None else schemas.index(chosen) + 1
-        body += record_head(number, entry.shape, value.shape, entry.name)
-        for stream in streams:
-            codec_number = FLOAT_STREAM if stream.codec is None else stream.codec
-            body += varint(len(stream.body) * 8 + codec_number) + stream.body
+        body += record_head(number, entry.shape, value.shape, entry.name) + record_body(streams)
     return bytes(body + zlib.crc32(body).to_bytes(4, "little"))
 
 
@@ -125,6 +122,14 @@ def in_parallel(work: Callable[[Any], Any], pieces: Iterable[Any]) -> list[Any]:
 def encode_value(value: Form | Tensor, codec: str) -> list[Stream]:
     """The streams of one entry."""
     return encode_form(value, codec) if isinstance(value, Form) else [encode_plain(value, codec)]
+
+
+def record_body(streams: list[Stream]) -> bytes:
+    """The streams of one entry, each behind its codec and length."""
+    body = bytearray()
+    for stream in streams:
+        body += varint(len(stream.body) * 8 + (FLOAT_STREAM if stream.codec is None else stream.codec)) + stream.body
+    return bytes(body)
 
 
 def other_type(value: Tensor, entry: Entry) -> Form | None:

@@ -13,6 +13,9 @@ from torch import nn
 
 from cortado.errors import NothingChanged
 from cortado.file.accounting import layer_rows
+from cortado.file.artifact import encode_value, record_body
+from cortado.file.plane import QUICK
+from cortado.forms.form import Form
 from cortado.network.view import View, parameter_places
 from cortado.planner.currency import Price
 from cortado.progress import Progress, quiet
@@ -65,14 +68,17 @@ def candidates_of(
     found = {path: [Candidate("", before[path], 0.0)] for path in prices}
     with (progress or quiet()).bar("candidates", len(ways)) as bar:
         for way in ways:
-            made = applied(network, plain, task, way)
-            sizes = {row.path: row.size_bytes for row in layer_rows(made, plain)}
-            for weight in parameter_places(made):
+            for weight in parameter_places(applied(network, plain, task, way)):
                 if weight.path in prices and weight.shape == values[weight.path].shape:
-                    damage = prices[weight.path].damage(values[weight.path], weight.dense())
-                    found[weight.path].append(Candidate(way, sizes[weight.path], damage))
+                    damage = prices[weight.path].damage(values[weight.path], weight.dense(), weight.form)
+                    found[weight.path].append(Candidate(way, record_bytes(weight.form), damage))
             bar.advance()
     return tuple(Choices(path, before[path], undominated(some)) for path, some in found.items())
+
+
+def record_bytes(form: Form) -> int:
+    """About what a form costs in the file, rather a little more."""
+    return 1 + len(record_body(encode_value(form, QUICK)))
 
 
 def applied(network: nn.Module, plain: nn.Module, task: Task, way: str) -> nn.Module:

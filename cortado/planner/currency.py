@@ -1,7 +1,8 @@
 """Currency: what a change of a weight costs, in nats between the plain network's answers and the changed one's.
 
 The diagonal of the generalised Gauss-Newton matrix at softmax temperature 2, on what a change does once each output
-channel has its mean and variance back, as `match` gives them: an output moves by D (x - mean of x) then.
+channel has its mean and variance back, as `match` gives them: an output moves by D (x - mean of x) then. Of an embedding,
+whose outputs nothing gives back, the mean change counts by itself.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.forms.form import Form
 from cortado.forms.hold import plain_class
+from cortado.methods.match import layers_before_norms
+from cortado.network.divergence import nats_for
 from cortado.network.gradients import released
 from cortado.network.hooks import before_call
 from cortado.network.signals import patches
@@ -21,7 +25,7 @@ from cortado.scores.curvature import Curvature
 from cortado.task import Data, Task, to_device
 
 MATCHED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""Layers whose outputs are matched, with their weight's rows as output channels."""
+"""Layers whose outputs are matched, with their weight's rows as output channels, if a bias or a batch norm can do it."""
 SAMPLES, POSITIONS, MOMENT_SAMPLES = 128, 16, 64
 """Samples for the curvature; positions and samples for what layers read."""
 
@@ -29,19 +33,29 @@ SAMPLES, POSITIONS, MOMENT_SAMPLES = 128, 16, 64
 @dataclass(frozen=True)
 class Price:
     """Of one weight: `curvature` of its entries, in its shape, and rows (count, inputs) that its layer reads, None where
-    the layer's outputs are not matched."""
+    the layer's outputs are not matched; `normed` where a batch norm behind the layer gives the spread back, whatever the
+    weight's form. Of an embedding `lookups`, as nothing gives the mean of its outputs back.
+    """
 
     curvature: Tensor
     rows: Tensor | None = None
     groups: int = 1
+    normed: bool = True
+    lookups: "Lookups | None" = None
 
-    def damage(self, plain: Tensor, changed: Tensor) -> float:
-        """Half the sum of curvature x squared change, with the spread of each output given back first.
+    def damage(self, plain: Tensor, changed: Tensor, form: Form | None = None) -> float:
+        """Half the sum of curvature x squared change, with the spread of each output given back first where it will be.
 
+        Without a norm behind the layer it is the scales of `form` that give it back, if it has some.
         Nats, up to the network's one constant (see `Plan`). `plain` and `changed` are of the weight's shape.
         """
-        change = self.spread_back(plain, changed) - plain
-        return float(0.5 * (self.curvature * change.double().square()).sum())
+        back = self.normed or form is None or can_scale(form)
+        change = ((self.spread_back(plain, changed) if back else changed) - plain).double()
+        if self.lookups is None:
+            return float(0.5 * (self.curvature * change.square()).sum())
+        mean = self.lookups.usage @ change
+        moved = 0.5 * float((self.lookups.slopes @ mean).square().mean())
+        return moved + float(0.5 * (self.curvature * (change - mean).square()).sum())
 
     def spread_back(self, plain: Tensor, changed: Tensor) -> Tensor:
         """The changed weight with each output scaled to the standard deviation that it had."""
@@ -59,26 +73,90 @@ class Price:
         return outputs.std(1).flatten()
 
 
+@dataclass
+class Lookups:
+    """How an embedding is read: `usage` (rows,), the share of lookups that go to each row, and `slopes` (samples, width),
+    each sample's gradient with respect to one shift of all that it looks up.
+
+    What all rows change by, as rounding changes rows that are alike, does not average out over a sentence as noise does:
+    it is judged as the one shift that it is, with all products of its entries, and the curvature is left the rest.
+    """
+
+    usage: Tensor
+    slopes: Tensor
+
+
+class Reading:
+    """Gathers lookups, sample by sample, of the embeddings among some layers that share no weight."""
+
+    def __init__(self, weights: list[Weight]) -> None:
+        chosen = [one for one in weights if plain_class(one.layer) is nn.Embedding and len(one.places) == 1]
+        self.counts = {one.path: torch.zeros(len(one.layer.weight), dtype=torch.float64) for one in chosen}  # type: ignore[arg-type]
+        self.slopes: dict[str, list[Tensor]] = {one.path: [] for one in chosen}
+        self.products: dict[str, Any] = {one.path: 0.0 for one in chosen}
+        self.hooks = [before_call(one.layer, self.counting(one.path)) for one in chosen]
+
+    def counting(self, path: str) -> Callable[[nn.Module, Any], None]:
+        def hook(layer: nn.Module, numbers: Tensor) -> None:
+            self.counts[path] += torch.bincount(numbers.flatten().cpu(), minlength=len(self.counts[path]))
+
+        return hook
+
+    def note(self, path: str, slopes: Tensor) -> None:
+        """The gradient of one sample with respect to the whole weight."""
+        if path in self.slopes:
+            whole = slopes.sum(0)
+            self.slopes[path].append(whole.double())
+            self.products[path] = self.products[path] + slopes * whole
+
+    def centre(self, path: str, squares: Tensor) -> Lookups | None:
+        """How the embedding at `path` was read; `squares`, the sum of its squared gradients (rows, width), becomes that of
+        gradients with respect to what each row differs from the mean of all lookups.  None for what is no embedding.
+        """
+        if not self.slopes.get(path) or not self.counts[path].any():
+            return None
+        usage, slopes = self.counts[path] / self.counts[path].sum(), torch.stack(self.slopes[path])
+        column = usage[:, None]
+        squares += column.square() * slopes.square().sum(0) - 2 * column * self.products[path]
+        squares.clamp_(min=0)
+        return Lookups(usage, slopes)
+
+
+def can_scale(form: Form) -> bool:
+    """Whether the rows of a weight held in this form can be scaled, as `match` does it."""
+    return form.scale_rows(torch.ones(form.shape[0]))
+
+
 def prices(view: View, weights: list[Weight], task: Task, samples: int = SAMPLES) -> dict[str, Price]:
     """The price of each weight, by its path.  In memory for the weights and one sample, however many there are."""
     assert task.calibration is not None
-    rows = rows_read(view, weights, task)
+    normed = layers_before_norms(view)
+    rows = rows_read(view, [weight for weight in weights if is_matched(weight, normed)], task)
     means = {path: found.mean(0) for path, found in rows.items()}
     data = task.calibration.first(samples)
-    curvature = centred_curvature(view, weights, data, means, Curvature().slope(task.generator(29)))
+    slope = Curvature().slope(task.generator(29), nats_for(view.plain, task))
+    curvature, lookups = centred_curvature(view, weights, data, means, slope)
     return {
-        weight.path: Price(found, rows.get(weight.path), getattr(weight.layer, "groups", 1))
+        weight.path: Price(
+            found,
+            rows.get(weight.path),
+            getattr(weight.layer, "groups", 1),
+            weight.layer_path in normed,
+            lookups.get(weight.path),
+        )
         for weight, found in zip(weights, curvature, strict=True)
     }
 
 
-def is_matched(weight: Weight) -> bool:
-    """Whether the outputs of a weight's layer get their moments back."""
-    return plain_class(weight.layer) in MATCHED and weight.name == "weight" and len(weight.places) == 1
+def is_matched(weight: Weight, normed: set[str]) -> bool:
+    """Whether the outputs of a weight's layer get their moments back: from a batch norm behind it, or else its bias."""
+    if plain_class(weight.layer) not in MATCHED or weight.name != "weight" or len(weight.places) > 1:
+        return False
+    return weight.layer_path in normed or weight.layer._parameters.get("bias") is not None
 
 
 def rows_read(view: View, weights: list[Weight], task: Task) -> dict[str, Tensor]:
-    """What each matched layer reads at its first call: (rows, inputs x taps) of float32, by the path of its weight."""
+    """What the layer of each weight reads at its first call: (rows, inputs x taps) of float32, by the path of its weight."""
     assert task.calibration is not None
     generator, found = task.generator(31), dict[str, list[Tensor]]()
     full: set[str] = set()
@@ -91,7 +169,7 @@ def rows_read(view: View, weights: list[Weight], task: Task) -> dict[str, Tensor
 
         return seen
 
-    hooks = [before_call(weight.layer, watch(weight)) for weight in weights if is_matched(weight)]
+    hooks = [before_call(weight.layer, watch(weight)) for weight in weights]
     try:
         with undisturbed(view.network):
             for inputs, _ in task.calibration.first(MOMENT_SAMPLES).batches(32):
@@ -105,8 +183,9 @@ def rows_read(view: View, weights: list[Weight], task: Task) -> dict[str, Tensor
 
 def centred_curvature(
     view: View, weights: list[Weight], data: Data, means: dict[str, Tensor], slope: Callable[[Tensor, Tensor], Tensor]
-) -> list[Tensor]:
-    """The mean square of each entry's gradient, with respect to the weight on inputs less their means; float64."""
+) -> tuple[list[Tensor], dict[str, Lookups]]:
+    """The mean square of each entry's gradient, with respect to the weight on inputs less their means, float64; and how
+    embeddings are read."""
     twin = released(view.network)
     by_path = {weight.path: weight for weight in parameter_places(twin)}
     chosen = [by_path[weight.path] for weight in weights]
@@ -117,7 +196,7 @@ def centred_curvature(
     hooks = [
         weight.layer.register_forward_hook(shifting(shifts[weight.path])) for weight in chosen if weight.path in shifts
     ]
-    sums = [torch.zeros(value.shape, dtype=torch.float64) for value in values]
+    sums, reading = [torch.zeros(value.shape, dtype=torch.float64) for value in values], Reading(chosen)
     try:
         for inputs, targets in data.batches(1):
             scalar = slope(call_with(twin, inputs), targets)
@@ -126,11 +205,14 @@ def centred_curvature(
             moved = dict(zip(shifts, found[len(values) :], strict=True))
             for total, weight, slopes in zip(sums, chosen, found[: len(values)], strict=True):
                 if slopes is not None:
+                    reading.note(weight.path, slopes)
                     total += centred(slopes, moved.get(weight.path), means.get(weight.path)).double().square()
     finally:
-        for hook in hooks:
+        for hook in (*hooks, *reading.hooks):
             hook.remove()
-    return [total / len(data) for total in sums]
+    read = {weight.path: reading.centre(weight.path, total) for weight, total in zip(chosen, sums, strict=True)}
+    lookups = {path: one for path, one in read.items() if one is not None}
+    return [total / len(data) for total in sums], lookups
 
 
 def centred(slopes: Tensor, shift: Tensor | None, mean: Tensor | None) -> Tensor:

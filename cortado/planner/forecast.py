@@ -14,7 +14,8 @@ from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
 from cortado.measure import mean_score
 from cortado.methods.match import Match
-from cortado.network.divergence import answers, divergence
+from cortado.network.divergence import Nats, answers, nats_for
+from cortado.network.trace import device_of
 from cortado.network.view import View
 from cortado.planner.candidates import WAYS, Choices, candidates_of
 from cortado.planner.currency import prices
@@ -26,7 +27,8 @@ CHOICE_SAMPLES = 1_000
 SHARES = (0.75, 0.45, 0.25)
 """Where plans are measured: shares of the way, in logarithms, from the largest mix's bytes down to the smallest's."""
 SPREAD = 1.35
-"""The least factor by which a prediction is taken to miss at one standard deviation; more where the measured plans disagree."""
+"""The least factor by which a prediction is taken to miss at one standard deviation; more where each of the measured plans,
+predicted from the others, misses by more."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,20 @@ class Forecast:
         return float(np.exp(ratios.mean())) if len(ratios) else 1.0
 
     @property
+    def misses(self) -> list[float]:
+        """The factor, 1 or more, between each measured plan's KL and what the other measured plans alone predict."""
+        damages, ratios = self.ratios
+        if len(ratios) < 2:
+            return []
+        others = [np.arange(len(ratios)) != left_out for left_out in range(len(ratios))]
+        told = [np.interp(at, damages[rest], ratios[rest]) for at, rest in zip(damages, others, strict=True)]
+        return [float(np.exp(abs(ratio - guess))) for ratio, guess in zip(ratios, told, strict=True)]
+
+    @property
     def spread(self) -> float:
-        """The factor by which a prediction misses, at one standard deviation."""
-        _, ratios = self.ratios
-        return SPREAD if len(ratios) < 3 else max(SPREAD, float(np.exp(ratios.std(ddof=1) / 2)))
+        """The factor by which a prediction misses, at one standard deviation: as the measured plans do, but see SPREAD."""
+        misses = np.log(self.misses)
+        return SPREAD if not len(misses) else max(SPREAD, float(np.exp(np.sqrt(np.square(misses).mean()))))
 
     def kl(self, damage: float) -> float:
         """Nats that a sum of damages stands for: corrected as at the measured plans on either side."""
@@ -156,13 +168,9 @@ def forecast(
     sign = 1 if task.score.higher_is_better else -1
     found = Forecast(choices, rest, mean_score(plain, chosen(task), task.score), sign)
     least, most = found.sizes
-    with shown.bar("measured plans", len(shares)) as bar:
-        for share in shares:
-            plan = found.plan(math.exp(share * math.log(most) + (1 - share) * math.log(least)))
-            if plan is not None and plan.damage > 0:
-                found = found.with_measured(measured(plan, network, plain, task))
-            bar.advance()
-    return found
+    sizes = [math.exp(share * math.log(most) + (1 - share) * math.log(least)) for share in shares]
+    plans = [plan for plan in map(found.plan, sizes) if plan is not None and plan.damage > 0]
+    return found.with_measured(*measured(plans, network, plain, task, shown))
 
 
 def chosen(task: Task) -> Data:
@@ -179,19 +187,30 @@ def planned(plan: Plan, network: nn.Module, plain: nn.Module, task: Task) -> nn.
     return made
 
 
-def measured(plan: Plan, network: nn.Module, plain: nn.Module, task: Task) -> Measured:
-    """The plan, carried out and measured on choice data."""
-    made = planned(plan, network, plain, task)
-    data = chosen(task)
-    score = mean_score(made, data, task.score, plain)
-    return Measured(plan, mean_divergence(plain, made, data), score, len(encode(made, plain)))
+def measured(
+    plans: Sequence[Plan], network: nn.Module, plain: nn.Module, task: Task, progress: Progress | None = None
+) -> list[Measured]:
+    """The plans, carried out and measured on choice data.  In memory for as many copies of the network."""
+    made, found, data = [], [], chosen(task)
+    with (progress or quiet()).bar("measured plans", 2 * len(plans)) as bar:
+        for plan in plans:
+            made.append(planned(plan, network, plain, task))
+            bar.advance()
+        nats = mean_divergences(plain, made, data, nats_for(plain, task))
+        for plan, one, kl in zip(plans, made, nats, strict=True):
+            score = mean_score(one, data, task.score, plain)
+            found.append(Measured(plan, kl, score, len(encode(one, plain))))
+            bar.advance()
+    return found
 
 
-def mean_divergence(plain: nn.Module, network: nn.Module, data: Data) -> float:
-    """Mean over all answers, in nats."""
-    total, count, device = 0.0, 0, next((p.device for p in network.parameters()), torch.device("cpu"))
+def mean_divergences(plain: nn.Module, networks: Sequence[nn.Module], data: Data, nats: Nats) -> list[float]:
+    """How far each network's answers are from the plain one's: means over all answers, in nats."""
+    totals, count, device = [0.0] * len(networks), 0, device_of(plain) or torch.device("cpu")
     for inputs, _ in data.batches(100):
         given = to_device(inputs, device)
-        found = divergence(answers(plain, given).double(), answers(network, given).double())
-        total, count = total + float(found.sum()), count + len(found)
-    return total / count
+        wanted = answers(plain, given).double()
+        count += len(wanted)
+        for number, network in enumerate(networks):
+            totals[number] += float(nats.apart(wanted, answers(network, given).double()).sum())
+    return [total / count for total in totals]

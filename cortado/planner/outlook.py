@@ -118,6 +118,9 @@ class Outlook:
             f"Measured: {sizes}; {found.constant:.3g} of what the damages add up to. All else is predicted, "
             f"to a factor of {found.spread:.2f} in KL."
         )
+        if found.misses:
+            apart = ", ".join(f"{miss:.2f}" for miss in found.misses)
+            said += f" Each of the measured ones, predicted from the others alone, was off by a factor of {apart}."
         if found.measured and not 0.2 <= found.constant <= 5:
             said += " The constant is far from 1: trust the order more than the numbers."
         return said

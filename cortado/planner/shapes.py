@@ -15,8 +15,9 @@ from cortado.file.artifact import encode
 from cortado.file.whole import make_folder, write_whole
 from cortado.machine import processor_saturates
 from cortado.methods.match import Match
+from cortado.network.divergence import nats_for
 from cortado.network.view import View, parameter_places
-from cortado.planner.forecast import chosen, mean_divergence
+from cortado.planner.forecast import chosen, mean_divergences
 from cortado.planner.stopwatch import Stopwatch
 from cortado.progress import Progress, quiet
 from cortado.recipe import read
@@ -133,8 +134,9 @@ class Explorer:
     def measured(self, network: nn.Module, cut: str, integers: bool) -> Shape:
         """The shape of a network that was cut."""
         before, now = multiply_adds(self.plain, self.task), multiply_adds(network, self.task)
+        (kl,) = mean_divergences(self.plain, [network], chosen(self.task), nats_for(self.plain, self.task))
         return Shape(
-            cut, integers, mean_divergence(self.plain, network, chosen(self.task)),
+            cut, integers, kl,
             rest_bytes(network, self.plain, self.task, self.tail),
             now / before if before and now is not None else 1.0,
             None if self.watch is None else self.watch.ms(network),

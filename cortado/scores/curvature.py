@@ -1,12 +1,13 @@
 """Curvature: Optimal Brain Damage - half the diagonal second derivative times the squared weight."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from cortado.groups.groups import Group
+from cortado.network.divergence import Nats, nats_for, rows_of
 from cortado.network.gates import Gates
 from cortado.network.gradients import gradients
 from cortado.network.view import View, Weight
@@ -22,7 +23,8 @@ class Curvature(Score):
     h is the diagonal of the generalised Gauss-Newton matrix, as LeCun's, at softmax temperature T: for each sample the
     squared gradient of v . outputs, with v = sqrt(p) xi - p (sqrt(p) . xi), p = softmax(outputs / T) and xi random
     signs, whose mean is that diagonal exactly. T = 2 by default: on samples that the network has learned by heart
-    p (1 - p) at T = 1 is nearly zero and says little. Outputs that are not (N, 2 or more classes) count as squared errors.
+    p (1 - p) at T = 1 is nearly zero and says little. A sequence or a map has a softmax at each place; where `Task.answers`
+    are numbers, or each is a single one, squared errors count.
 
     The score adds `shrink` times the mean h of the weight's tensor to every h: a mean over few samples, of a curvature
     that moves as weights go, is believed only so far. With none, weights that are silent on the samples go first
@@ -40,7 +42,7 @@ class Curvature(Score):
     def diagonal(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
         """h for each weight: the mean over calibration samples, one sample at a time."""
         assert task.calibration is not None
-        slope = self.slope(task.generator(23))
+        slope = self.slope(task.generator(23), nats_for(view.network, task))
         sums = [torch.zeros(weight.shape) for weight in weights]
         data = task.calibration.first(IMAGES)
         for found in gradients(view, weights, data, 1, slope):
@@ -48,17 +50,12 @@ class Curvature(Score):
                 total += gradient.cpu() ** 2
         return [total / len(data) for total in sums]
 
-    def slope(self, signs: torch.Generator) -> Callable[[Tensor, Tensor], Tensor]:
-        """v . outputs, summed over the batch."""
+    def slope(self, signs: torch.Generator, nats: Nats) -> Callable[[Any, Tensor], Tensor]:
+        """v . answers, summed over the batch, with a sample's answers (a sequence, a map) counting as one together."""
 
-        def of(outputs: Tensor, targets: Tensor) -> Tensor:
-            flat = outputs if outputs.dim() == 2 else outputs.reshape(1, -1)
-            xi = torch.randint(0, 2, flat.shape, generator=signs).to(flat) * 2 - 1
-            if outputs.dim() != 2 or outputs.shape[1] == 1:
-                return (flat * xi).sum()
-            p = functional.softmax(flat.detach() / self.temperature, 1)
-            root = p.sqrt()
-            return (flat * (root * xi - p * (root * xi).sum(1, keepdim=True))).sum()
+        def of(outputs: Any, targets: Tensor) -> Tensor:
+            rows = rows_of(outputs)
+            return nats.slope(rows, self.temperature, signs) / (len(rows) / len(targets)) ** 0.5
 
         return of
 
@@ -73,7 +70,7 @@ class Curvature(Score):
         data, gates = task.calibration.first(IMAGES), Gates(view, groups)
         seen = [number for number in range(len(groups)) if gates.known(number)]
         sums = [torch.zeros(group.count) for group in groups]
-        slope = self.slope(task.generator(23))
+        slope = self.slope(task.generator(23), nats_for(view.network, task))
         for found in gates.slopes(data, 64, slope, gates.means(data, 64)) if seen else ():
             for total, changes in zip(sums, found, strict=True):
                 total += (changes**2).sum(0).cpu() / 2

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from cortado.forms.palette import Palette
+from cortado.forms.quantized import Quantized
 from cortado.methods.match import Match
 from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.network.divergence import nats_for
 from cortado.network.view import View
 from cortado.planner.candidates import WAYS, candidates_of
 from cortado.planner.currency import Price, centred, prices
@@ -59,6 +62,101 @@ def test_a_channel_that_was_only_scaled_costs_nothing():
     assert Price(price.curvature).damage(weight, 0.5 * weight) == pytest.approx(
         float(0.125 * weight.square().sum()), rel=1e-5
     )
+
+
+def test_spread_counts_as_given_back_only_where_it_will_be():
+    """By a norm behind the layer whatever the form; else by scales of the rows, which shared values do not have."""
+    weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    rows = torch.randn(100, 6, generator=torch.Generator().manual_seed(1))
+    scaled, shared = (
+        Quantized(torch.ones(4, 6).int(), torch.ones(4), None, "channel"),
+        Palette(torch.zeros(1), torch.zeros(4, 6).int()),
+    )
+    for normed, form, back in ((True, shared, True), (False, shared, False), (False, scaled, True)):
+        price = Price(torch.ones(4, 6, dtype=torch.float64), rows, normed=normed)
+        assert (price.damage(weight, 0.5 * weight, form) < 1e-9) == back
+
+
+def test_only_layers_with_a_bias_or_a_norm_are_matched():
+    network = nn.Sequential(
+        nn.Linear(4, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 3)
+    ).eval()
+    data = Data(torch.randn(40, 4), torch.zeros(40, dtype=torch.int64))
+    task = Task(data, data, data)
+    view = View(network, network, task.example)
+    found = prices(view, [weight for weight in view.weights() if len(weight.shape) > 1], task, 4)
+    assert [price.rows is not None for price in found.values()] == [True, False, True, True]
+    assert [price.normed for price in found.values()] == [False, False, True, False]
+
+
+class AtEachPlace(nn.Module):
+    """A linear layer at each of T places: answers (N, T, classes)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, inputs):
+        return self.layer(inputs)
+
+
+def test_answers_of_a_sequence_are_classes_at_each_place():
+    """The curvature of (N, T, classes) is that of the same rows as samples of their own."""
+    torch.manual_seed(0)
+    network, inputs = AtEachPlace(), torch.randn(300, 5, 3)
+    with torch.no_grad():
+        network.layer.weight.mul_(3)
+    found = []
+    for given, count in ((inputs, 300), (inputs.flatten(0, 1), 1500)):
+        data = Data(given, torch.zeros(count, dtype=torch.int64))
+        task = Task(data, data, data, calibration=data)
+        view = View(network, network, task.example)
+        found.append(prices(view, view.weights("layer.weight"), task, count)["layer.weight"].curvature)
+    torch.testing.assert_close(*found, rtol=0.25, atol=0.002)
+
+
+def test_damage_of_numbers_does_not_depend_on_their_unit():
+    torch.manual_seed(0)
+    inputs = torch.randn(200, 3)
+    data, damages = Data(inputs, torch.zeros(200)), []
+    for unit in (1.0, 100.0):
+        layer = nn.Linear(3, 2)
+        with torch.no_grad():
+            layer.weight.copy_(unit * torch.tensor([[1.0, 2, 3], [3, 2, 1]]))
+        task = Task(data, data, data, calibration=data, answers="numbers")
+        view = View(layer, layer, task.example)
+        price = prices(view, view.weights("weight"), task, 200)["weight"]
+        damages.append(price.damage(layer.weight.detach(), layer.weight.detach() + unit * torch.eye(2, 3)))
+    assert damages[0] == pytest.approx(damages[1], rel=1e-3)
+
+
+class MeanOfWords(nn.Module):
+    """Embeddings, averaged over the places of a sentence: numbers (N, 4)."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(30, 4)
+
+    def forward(self, tokens):
+        return self.words(tokens).mean(1)
+
+
+def test_what_all_rows_of_an_embedding_change_by_does_not_average_out():
+    """A shift of all rows moves a mean over ten words as far as one word; changes that differ from row to row do not."""
+    torch.manual_seed(0)
+    network, tokens = MeanOfWords().eval(), torch.randint(0, 30, (400, 10))
+    data = Data(tokens, torch.zeros(400))
+    task = Task(data, data, data, calibration=data, answers="numbers")
+    view = View(network, network, task.example)
+    weight = network.words.weight.detach()
+    nats = nats_for(network, task)
+    price = prices(view, view.weights("words.weight"), task, 400)["words.weight"]
+    assert float(price.lookups.usage.sum()) == pytest.approx(1)
+    noise = 0.1 * torch.randn(30, 4)
+    for change in (torch.tensor([0.1, -0.2, 0.3, 0.0]).expand(30, 4), noise - noise.mean(0)):
+        with torch.no_grad():
+            exact = float(nats.apart(network(tokens), nn.functional.embedding(tokens, weight + change).mean(1)).mean())
+        assert price.damage(weight, weight + change) == pytest.approx(exact, rel=0.25)
 
 
 def test_groups_are_centred_by_what_they_read():

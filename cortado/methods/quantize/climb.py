@@ -21,7 +21,7 @@ from cortado.methods.quantize.places import edges_of
 from cortado.methods.quantize.second_order import QuantizeSecondOrder
 from cortado.methods.quantize.signals import QuantizeSignals
 from cortado.methods.quantize.weights import QuantizeWeights
-from cortado.network.divergence import answers, divergence
+from cortado.network.divergence import answers, nats_of
 from cortado.network.view import View, Weight, parameter_places
 from cortado.task import Task
 
@@ -66,6 +66,7 @@ class Climb:
         self.bits = min(aim.bits, self.wide)
         self.made: tuple[Way, nn.Module] | None = None
         self.wanted = answers(view.network, inputs)
+        self.nats = nats_of(self.wanted, task.answers)
         chosen = [weight for weight in view.weights(aim.where) if len(weight.shape) > 1]
         self.layers: dict[str, list[Weight]] = {}
         for weight in chosen:
@@ -110,7 +111,7 @@ class Climb:
 
     def far(self, network: nn.Module) -> float:
         """Mean divergence from the plain network's answers, in nats."""
-        return float(divergence(self.wanted, answers(network, self.inputs)).mean())
+        return float(self.nats.apart(self.wanted, answers(network, self.inputs)).mean())
 
     def network(self, way: Way) -> nn.Module:
         """The network of a way; the last one that was made is kept."""

@@ -1,0 +1,215 @@
+"""prediction: damages and forecast KL against what is measured, on networks the currency was made on and on others.
+
+Single layers: one weight held in one of the planner's ways, all others plain, moments matched. Plans: 20 with a random
+way for each weight, the damage handed out unevenly, and 5 as the planner allocates, over three decades of KL; predicted
+by `Forecast`, which has measured a few plans of its own on choice data. KL, in nats, is of verdict data, which neither
+the currency nor the forecast looks at. The pretrained ResNets have learned all training images: half of the 1,000 test
+images are choice data here, the other half is the verdict's.
+
+Each network runs in a process of its own, so that the peak of memory after its forecast is its own.
+"""
+
+import copy
+import json
+import math
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench import char_lstm, minilm
+from bench.kept import kept
+from bench.minilm import rank_correlation
+from bench.result import Clock, row
+from cortado.forms.form import Form
+from cortado.methods.match import Match
+from cortado.nets.resnet import resnet_20, resnet_56
+from cortado.network.divergence import Nats, nats_for
+from cortado.network.view import View, parameter_places
+from cortado.planner.candidates import WAYS, Candidate, applied
+from cortado.planner.currency import prices
+from cortado.planner.forecast import SHARES, Forecast, forecast, mean_divergences, planned
+from cortado.planner.plan import Plan
+from cortado.task import Task
+from cortado.tasks import cifar10
+
+SEEDS = [0]
+SINGLES, RANDOM, ALLOCATED = 160, 20, 5
+LEAST_NATS, MOST_NATS = 0.002, 1.5
+"""Between which the plans lie, as the forecast has them."""
+AT_ONCE = 5
+"""Plans whose networks are in memory together."""
+MATCH_SAMPLES, SINGLE_SAMPLES, PLAN_SAMPLES = 64, 128, 500
+FACTOR = 1.5
+RANK_BAR, PLANS_BAR = 0.90, 0.95
+
+
+def halved(task: Task) -> Task:
+    """Half of the verdict's data to choose on, the other half for the verdict: for networks that know the choice data."""
+    half = len(task.verdict) // 2
+    return replace(task, choice=task.verdict.pick(slice(0, half)), verdict=task.verdict.pick(slice(half, None)))
+
+
+NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
+    "ResNet-20": lambda: (resnet_20(weights=True).eval(), halved(cifar10.task())),
+    "char-LSTM": lambda: (char_lstm.char_lstm(), char_lstm.task()),
+    "ResNet-56": lambda: (resnet_56(weights=True).eval(), halved(cifar10.task())),
+    "MiniLM": lambda: (minilm.minilm(), minilm.task()),
+}
+
+
+def run() -> list[dict[str, Any]]:
+    """All networks; each is kept when it is done."""
+    settings = [WAYS, SHARES, SINGLES, RANDOM, ALLOCATED, MATCH_SAMPLES, SINGLE_SAMPLES, PLAN_SAMPLES]
+    rows = []
+    for name in NETWORKS:
+        rows += rows_of(name, kept(f"prediction/{name}", settings, partial(apart, name)))
+    return rows
+
+
+def apart(name: str) -> dict[str, Any]:
+    """What is measured of a network, in a process of its own."""
+    command = [sys.executable, "-m", "bench.prediction", name, str(torch.get_num_threads())]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def rows_of(name: str, piece: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a network, from what was measured."""
+    single, plans, cost = piece["single"], piece["plans"], piece["forecast"]
+    factors = sorted(off(one["predicted"], one["kl"]) for one in plans)
+    within = 100 * sum(factor <= FACTOR for factor in factors) / len(factors)
+    spread = math.exp((sum(math.log(factor) ** 2 for factor in factors) / len(factors)) ** 0.5)
+    ranks = ranked([(one["damage"], one["kl"]) for one in single])
+    rows = [
+        row(f"{name}: rank correlation, single layers", ranks, "", RANK_BAR, "higher", candidates=single),
+        row(
+            f"{name}: rank correlation, plans", ranked([(one["predicted"], one["kl"]) for one in plans]), "",
+            PLANS_BAR, "higher", plans=plans,
+        ),
+        row(f"{name}: plans predicted within a factor of {FACTOR:g}", within, "%", 100.0, "higher"),
+        row(f"{name}: largest factor", factors[-1], "x", FACTOR, median=factors[len(factors) // 2], deviation=spread),
+        row(f"{name}: factor that the forecast says of itself", cost["spread"], "x", constant=cost["constant"]),
+        row(f"{name}: forecast", cost["minutes"], "min", processor_minutes=cost["processor_minutes"]),
+        row(f"{name}: peak memory of the forecast", cost["peak_bytes"] / 1e6, "MB"),
+    ]  # fmt: skip
+    if "spearman" in piece:
+        rows.append(row(f"{name}: rank correlation on STS-B, plain", piece["spearman"], "", 0.82, "higher", 0.8203))
+    return rows
+
+
+def ranked(pairs: list[tuple[float, float]]) -> float:
+    """Rank correlation of the two."""
+    first, second = torch.tensor(pairs, dtype=torch.float64).T
+    return rank_correlation(first, second)
+
+
+def off(predicted: float, measured: float) -> float:
+    """The factor between the two, 1 or more."""
+    return math.exp(abs(math.log(max(predicted, 1e-12) / max(measured, 1e-12))))
+
+
+def measured(plain: nn.Module, task: Task) -> dict[str, Any]:
+    """Everything of one network.  The verdict data are looked at last, once for each change and plan."""
+    clock, start = Clock(), time.process_time()
+    found = forecast(plain, plain, task)
+    cost = {
+        "minutes": clock.minutes, "processor_minutes": (time.process_time() - start) / 60,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "spread": found.spread, "constant": found.constant,
+    }  # fmt: skip
+    nats = nats_for(plain, task)
+    single, table = singles(plain, task, nats)
+    plans = [*allocated(found), *mixes(found, table, task)]
+    data, told = task.verdict.first(PLAN_SAMPLES), []
+    for some in (plans[at : at + AT_ONCE] for at in range(0, len(plans), AT_ONCE)):
+        made = [planned(plan, plain, plain, task) for _, plan in some]
+        for (kind, plan), kl in zip(some, mean_divergences(plain, made, data, nats), strict=True):
+            told.append({"kind": kind, "damage": plan.damage, "predicted": found.kl(plan.damage), "kl": kl})
+    return {"single": single, "plans": told, "forecast": cost}
+
+
+def singles(
+    plain: nn.Module, task: Task, nats: Nats
+) -> tuple[list[dict[str, Any]], dict[str, list[tuple[str, float]]]]:
+    """Damage and measured KL of a sample of changes, as many of each weight; and the damage of every way and weight."""
+    view = View(copy.deepcopy(plain), plain, task.example)
+    weights = [weight for weight in view.weights() if len(weight.shape) > 1]
+    priced = prices(view, weights, task)
+    generator = task.generator(71)
+    each = -(-SINGLES // len(weights))
+    drawn = {one.path: torch.randperm(len(WAYS), generator=generator)[:each].tolist() for one in weights}
+    found, table = [], {one.path: list[tuple[str, float]]() for one in weights}
+    data = task.verdict.first(SINGLE_SAMPLES)
+    values = {one.path: one.dense() for one in weights}
+    for number, way in enumerate(WAYS):
+        chosen = [weight for weight in parameter_places(applied(plain, plain, task, way)) if weight.path in priced]
+        damages = {one.path: priced[one.path].damage(values[one.path], one.dense(), one.form) for one in chosen}
+        for path, damage in damages.items():
+            table[path].append((way, damage))
+        made = {one.path: alone(one.path, one.form, plain, task) for one in chosen if number in drawn[one.path]}
+        for path, kl in zip(made, mean_divergences(plain, list(made.values()), data, nats), strict=True):
+            found.append({"path": path, "way": way, "damage": damages[path], "kl": kl})
+    return found, table
+
+
+def alone(path: str, form: Form, plain: nn.Module, task: Task) -> nn.Module:
+    """The plain network with one weight held in another form, matched."""
+    made = copy.deepcopy(plain)
+    next(weight for weight in parameter_places(made) if weight.path == path).put(form)
+    Match(images=MATCH_SAMPLES).apply(View(made, plain, task.example, reference=plain), task)
+    return made
+
+
+def allocated(found: Forecast) -> list[tuple[str, Plan]]:
+    """The planner's own mixes, their KL in even ratios."""
+    plans = []
+    for number in range(ALLOCATED):
+        target = LEAST_NATS * (MOST_NATS / LEAST_NATS) ** ((number + 0.5) / ALLOCATED)
+        low, high = map(math.log, found.sizes)
+        for _ in range(25):
+            middle = (low + high) / 2
+            plan = found.plan(math.exp(middle))
+            small = plan is None or found.kl(plan.damage) > target
+            low, high = (middle, high) if small else (low, middle)
+        plan = found.plan(math.exp(high))
+        assert plan is not None
+        plans.append(("allocated", plan))
+    return plans
+
+
+def mixes(found: Forecast, table: dict[str, list[tuple[str, float]]], task: Task) -> list[tuple[str, Plan]]:
+    """Mixes at random: damage handed out to the weights unevenly, a way near each weight's part by lot."""
+    generator, plans = task.generator(73), []
+    for number in range(RANDOM):
+        target = LEAST_NATS * (MOST_NATS / LEAST_NATS) ** (number / (RANDOM - 1))
+        parts = torch.randn(len(table), generator=generator).exp()
+        parts = (parts / parts.sum() * target / found.constant).log().tolist()
+        chosen = {}
+        for part, (path, ways) in zip(parts, table.items(), strict=True):
+            near = sorted(ways, key=lambda one, part=part: abs(math.log(max(one[1], 1e-12)) - part))[:4]
+            way, damage = near[int(torch.randint(len(near), (), generator=generator))]
+            chosen[path] = Candidate(way, 0, damage)
+        plans.append(("mixed", Plan(chosen)))
+    return plans
+
+
+def main(name: str, threads: int) -> dict[str, Any]:
+    """One network, with a line of text that `apart` reads."""
+    torch.set_num_threads(threads)
+    plain, task = NETWORKS[name]()
+    found = measured(plain, task)
+    if name == "MiniLM":
+        found["spearman"] = minilm.spearman(plain, "test")
+    return found
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(sys.argv[1], int(sys.argv[2]))) + "\n")

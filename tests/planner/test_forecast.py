@@ -1,0 +1,80 @@
+"""What a forecast says of itself is measured; tasks whose answers are no classes, and candidates' bytes."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from cortado.file.accounting import layer_rows
+from cortado.network.divergence import Nats
+from cortado.network.view import parameter_places
+from cortado.planner.candidates import Candidate, applied, record_bytes
+from cortado.planner.forecast import SPREAD, Forecast, Measured, forecast, mean_divergences
+from cortado.planner.outlook import Outlook
+from cortado.planner.plan import Plan
+from cortado.task import Data, Task
+from tests.laws.tiny_nets import BY_NAME
+
+
+def with_ratios(*ratios, damages=(0.01, 0.1, 1.0)):
+    """A forecast whose measured plans have these ratios of KL to damage."""
+    plans = [Plan({"weight": Candidate("", 10, damage)}) for damage in damages]
+    measured = [Measured(plan, ratio * plan.damage, 90.0, 100) for plan, ratio in zip(plans, ratios, strict=True)]
+    return Forecast((), 0, 95.0, 1, tuple(measured))
+
+
+def test_misses_are_of_plans_that_the_prediction_has_not_seen():
+    assert with_ratios(0.5, 0.5, 0.5).misses == pytest.approx([1, 1, 1])
+    # Outer ones are predicted as their only neighbours, the inner one from the line between both.
+    assert with_ratios(1.0, 2.0, 1.0).misses == pytest.approx([2, 2, 2])
+    assert with_ratios(1.0, 2.0, 4.0).misses == pytest.approx([2, 1, 2])
+    assert with_ratios(0.5, damages=(0.1,)).misses == []
+
+
+def test_spread_is_as_measured_plans_miss_and_never_small():
+    assert with_ratios(0.5, 0.5, 0.5).spread == SPREAD
+    assert with_ratios(1.0, 9.0, 1.0).spread == pytest.approx(9)
+    assert with_ratios(1.0, 2.0, 4.0).spread == pytest.approx(math.exp(math.sqrt(2 / 3) * math.log(2)))
+    said = Outlook(with_ratios(1.0, 2.0, 4.0), 1000, "accuracy", "%").trust()
+    assert "from the others alone, was off by a factor of 2.00, 1.00, 2.00." in said
+
+
+def test_numbers_are_forecast_as_shares_of_variance():
+    """A network whose answers are no classes: KL is half the share of variance lost, whatever the unit."""
+    torch.manual_seed(0)
+    inputs, found = torch.randn(300, 12), []
+    for unit in (1.0, 50.0):
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 6)).eval()
+        with torch.no_grad():
+            network[2].weight.mul_(unit)
+            network[2].bias.mul_(unit)
+        data = Data(inputs, torch.zeros(300, dtype=torch.int64))
+        task = Task(data, data, data, calibration=data, answers="numbers")
+        found.append(
+            forecast(network, network, task, ("quantize/weights bits=4", "quantize/weights bits=2"), (0.7, 0.2))
+        )
+    first, second = ([one.kl for one in told.measured] for told in found)
+    assert first == pytest.approx(second, rel=1e-3) and 0 < first[0] < first[1] < 0.5
+    assert 0.3 < found[0].constant < 3
+
+
+def test_divergences_of_several_networks_are_those_of_each():
+    made = BY_NAME["residual"]
+    plain, other, task = made.make(), made.make(), made.task()
+    with torch.no_grad():
+        other.head.weight.mul_(1.1)
+    both = mean_divergences(plain, [plain, other], task.choice, Nats())
+    assert both[0] == 0 and both[1] == mean_divergences(plain, [other], task.choice, Nats())[0] > 0
+
+
+@pytest.mark.parametrize("way", ["quantize/weights bits=4", "prune/weights keep=0.3 | share/kmeans bits=3"])
+def test_bytes_of_a_candidate_are_about_those_of_its_record(way):
+    made = BY_NAME["residual"]
+    plain, task = made.make(), made.task()
+    changed = applied(plain, plain, task, way)
+    rows = {row.path: row.size_bytes for row in layer_rows(changed, plain)}
+    for weight in parameter_places(changed):
+        if len(weight.shape) > 1:
+            assert rows[weight.path] <= record_bytes(weight.form) <= 1.05 * rows[weight.path] + 8

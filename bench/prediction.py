@@ -63,15 +63,19 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "ResNet-56": lambda: (resnet_56(weights=True).eval(), halved(cifar10.task())),
     "MiniLM": lambda: (minilm.minilm(), minilm.task()),
 }
+RUN = ("ResNet-20", "char-LSTM")
+"""Those of which there is a result; the others take hours on two busy cores: `python -m bench.prediction NAME 1`."""
 
 
 def run() -> list[dict[str, Any]]:
     """All networks; each is kept when it is done."""
+    return [one for name in RUN for one in rows_of(name, piece(name))]
+
+
+def piece(name: str) -> dict[str, Any]:
+    """What was measured of a network."""
     settings = [WAYS, SHARES, SINGLES, RANDOM, ALLOCATED, MATCH_SAMPLES, SINGLE_SAMPLES, PLAN_SAMPLES]
-    rows = []
-    for name in NETWORKS:
-        rows += rows_of(name, kept(f"prediction/{name}", settings, partial(apart, name)))
-    return rows
+    return kept(f"prediction/{name}", settings, partial(apart, name))
 
 
 def apart(name: str) -> dict[str, Any]:
@@ -81,9 +85,9 @@ def apart(name: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def rows_of(name: str, piece: dict[str, Any]) -> list[dict[str, Any]]:
+def rows_of(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a network, from what was measured."""
-    single, plans, cost = piece["single"], piece["plans"], piece["forecast"]
+    single, plans, cost = found["single"], found["plans"], found["forecast"]
     factors = sorted(off(one["predicted"], one["kl"]) for one in plans)
     within = 100 * sum(factor <= FACTOR for factor in factors) / len(factors)
     spread = math.exp((sum(math.log(factor) ** 2 for factor in factors) / len(factors)) ** 0.5)

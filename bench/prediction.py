@@ -104,8 +104,8 @@ def rows_of(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
         row(f"{name}: forecast", cost["minutes"], "min", processor_minutes=cost["processor_minutes"]),
         row(f"{name}: peak memory of the forecast", cost["peak_bytes"] / 1e6, "MB"),
     ]  # fmt: skip
-    if "spearman" in piece:
-        rows.append(row(f"{name}: rank correlation on STS-B, plain", piece["spearman"], "", 0.82, "higher", 0.8203))
+    if "spearman" in found:
+        rows.append(row(f"{name}: rank correlation on STS-B, plain", found["spearman"], "", 0.82, "higher", 0.8203))
     return rows
 
 

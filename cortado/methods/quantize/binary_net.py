@@ -43,6 +43,7 @@ def sign_inputs(
 ) -> None:
     """Let the signs of what the chosen products read go in, but for the first and the last one.
 
+    Each product takes the signs itself, so that a shortcut beside it goes on with the floats (Liu et al., 2018).
     Raises BadNetwork for a signal that is never negative on the calibration data.
     """
     edges = edges_of(view)
@@ -57,4 +58,4 @@ def sign_inputs(
             )
         return Sign(scaled, smooth, terms)
 
-    round_signals(method, view, task, 512, 64, signal)
+    round_signals(method, view, task, 512, 64, signal, at_readers=True)

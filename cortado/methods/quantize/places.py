@@ -12,7 +12,7 @@ from cortado.network.ranges import Reach, measure_ranges
 from cortado.network.rounding import Wish, wishes
 from cortado.network.view import View
 from cortado.signals.affine import Affine
-from cortado.signals.signal import Signal, put_signal, signal_at
+from cortado.signals.signal import INPUT, Signal, put_signal, signal_at
 from cortado.task import Task
 
 Recode = Callable[[Tensor], Form]
@@ -48,9 +48,18 @@ def hold_weights(method: Method, view: View, inner: Recode, outer: Recode, last:
 
 
 def round_signals(
-    method: Method, view: View, task: Task, images: int, batch: int, signal: Callable[[Wish, Reach], Signal | None]
+    method: Method,
+    view: View,
+    task: Task,
+    images: int,
+    batch: int,
+    signal: Callable[[Wish, Reach], Signal | None],
+    at_readers: bool = False,
 ) -> tuple[list[tuple[Wish, Reach]], list[str]]:
     """Put what `signal` makes of each signal on its places; None leaves it as it is.
+
+    `at_readers`: where each product reads it, so that sums and shortcuts go on with the floats, instead of where runtimes
+    fuse it.
 
     Gives what was looked at, and the steps that stay in floats. Raises NothingChanged where no product is chosen.
     """
@@ -63,7 +72,8 @@ def round_signals(
     modules = dict(view.network.named_modules())
     for wish, reach in zip(found.wishes, reaches, strict=True):
         made = signal(wish, reach)
-        for path, side in wish.places if made is not None else ():
+        chosen = tuple((reader, INPUT) for reader in wish.readers) if at_readers else wish.places
+        for path, side in chosen if made is not None else ():
             put_signal(modules[path], side, made)  # type: ignore[arg-type]
     return list(zip(found.wishes, reaches, strict=True)), [step.path or "the network" for step in found.islands]
 

@@ -1,20 +1,36 @@
 """Front: a recipe that was tried as a row of the report, written as one line."""
 
 from dataclasses import MISSING, Field, fields
-from typing import Any
+from typing import Any, Protocol
 
 from cortado.method import Method
 from cortado.methods.repeat import Repeat
 from cortado.pages.words import knob_text
-from cortado.planner.trials import Trial
+from cortado.planner.trials import epochs_of
 from cortado.recipe import read
 from cortado.tried import Tried
 
 
-def tried(trial: Trial, taken: bool) -> Tried:
+class Measured(Protocol):
+    """What was measured of a recipe that was tried, on choice data."""
+
+    @property
+    def recipe(self) -> dict[str, Any]: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def latency_ms(self) -> float | None: ...
+    @property
+    def keeps_all(self) -> bool: ...
+
+
+def tried(trial: Measured, taken: bool) -> Tried:
     """What a trial gave, with its recipe as a line; `taken` says whether it was judged at the end."""
     line = " | ".join(stage_line(stage) for stage in read(trial.recipe).stages)
-    return Tried(line, trial.size_bytes, trial.score, trial.keeps_all, taken, trial.epochs, trial.latency_ms)
+    epochs = epochs_of(trial.recipe["stages"])
+    return Tried(line, trial.size_bytes, trial.score, trial.keeps_all, taken, epochs, trial.latency_ms)
 
 
 def stage_line(stage: Method) -> str:

@@ -30,7 +30,7 @@ from cortado.task import Task
 from cortado.tasks.disjoint import check_apart
 
 MINIMISE = ("size", "latency", "loss")
-MOST_EPOCHS, SHARE_OF_TIME = 20.0, 0.25
+MOST_EPOCHS, SHARE_OF_TIME = 20.0, 0.3
 """Of the recovery of one trial."""
 SHARE_TO_EXPLORE = 0.2
 """Of the time, for finding out what can be cut."""

@@ -1,5 +1,6 @@
 """Proposals: what to try next for a goal, from what is foreseen, what was measured of shapes, and what was tried."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -144,7 +145,7 @@ class Proposals:
                 return None
             strength = (strongest * weakest) ** 0.5
         elif own:
-            strength = STRONGER ** min(3, len(kept)) * strongest if strongest else weakest / STRONGER
+            strength = strongest * stronger(kept) if strongest else weakest / STRONGER
         else:
             aim = SHRINK * min((one.size_bytes for one in trials if one.keeps_all), default=trials[0].size_bytes)
             strength = NATS / (8 * max(aim, 1.0))
@@ -218,6 +219,16 @@ class Proposals:
 def strength_of(trial: Trial) -> float:
     """What a bit weighed in the loss."""
     return float(next(stage["prune/rate"]["strength"] for stage in trial.recipe["stages"] if "prune/rate" in stage))
+
+
+def stronger(kept: Sequence[Trial]) -> float:
+    """How many times more a bit should weigh than in the strongest trial, for a file smaller by SHRINK: as the last two
+    trials tell, where there are two; between STRONGER and its cube."""
+    if len(kept) < 2:
+        return STRONGER
+    weak, strong = sorted(kept, key=strength_of)[-2:]
+    shrank = math.log(weak.size_bytes / strong.size_bytes) / math.log(strength_of(strong) / strength_of(weak))
+    return min(STRONGER**3, max(STRONGER, math.exp(-math.log(SHRINK) / shrank))) if shrank > 0 else STRONGER**3
 
 
 def same(trial: Trial, proposal: Proposal) -> bool:

@@ -20,6 +20,7 @@ from cortado.compress import compress
 from cortado.errors import BadFile, BadNetwork, BadValue, CannotFollow, NothingChanged, OutputsDiffer
 from cortado.file.whole import check_writable, write_whole
 from cortado.fingerprints import picture, plain_data, sum_of_data
+from cortado.planner.front import tried as row_of
 from cortado.planner.ranges import Ranged, read_ranged
 from cortado.planner.study import Drawn, Study
 from cortado.progress import Progress, quiet
@@ -143,6 +144,7 @@ def search(
         network, task, best.recipe, limits=limits, folder=made.study.folder_of(best.number), resume=True,
         progress=made.progress, runtimes=runtimes, batches=batches, threads=threads,
     )  # fmt: skip
+    report = replace(report, front=tuple(row_of(one, one is best) for one in tried if not one.said))
     return Found(small, report, tried, front(tried, made.cheap, made.sign), best)
 
 

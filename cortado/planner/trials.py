@@ -40,8 +40,7 @@ class Trial:
     @property
     def epochs(self) -> float:
         """Passes over the training data that it recovered with."""
-        knobs = [one for stage in self.recipe["stages"] if isinstance(stage, dict) for one in stage.values()]
-        return float(sum(one.get("epochs", 0.0) + one.get("finish", 0.0) for one in knobs if isinstance(one, dict)))
+        return epochs_of(self.recipe["stages"])
 
     @property
     def trained(self) -> bool:
@@ -115,6 +114,14 @@ class Wanted:
                 loss = abs(best.score - least.score)
                 said.append(f"{loss:.2f} {self.score_unit} less would allow {shown(what, least)}.".replace("  ", " "))
         return " ".join(said)
+
+
+def epochs_of(stages: Any) -> float:
+    """Passes over the training data in stages as data, the rounds of a repeat among them."""
+    if isinstance(stages, dict):
+        knobs = sum(float(stages.get(name) or 0.0) for name in ("epochs", "finish"))
+        return knobs + sum(epochs_of(one) for one in stages.values() if isinstance(one, (dict, list)))
+    return sum(epochs_of(one) for one in stages) if isinstance(stages, list) else 0.0
 
 
 def size_of(trial: Trial) -> float:

@@ -16,10 +16,12 @@ from cortado.evaluating import evaluating
 from cortado.file.whole import check_writable
 from cortado.fingerprints import plain_data
 from cortado.measure import outputs_of
+from cortado.planner.candidates import WAYS
 from cortado.planner.forecast import Forecast, forecast
 from cortado.planner.front import tried
 from cortado.planner.proposals import Proposals
-from cortado.planner.shapes import CHANNELS, Explorer, Shape, Shapes, keep_shapes, kept_shapes, tail_of
+from cortado.planner.remembered import Memory, mark_of
+from cortado.planner.shapes import CHANNELS, CUTS, Explorer, Shape, Shapes, tail_of
 from cortado.planner.stopwatch import Stopwatch
 from cortado.planner.trials import Trial, Wanted, note, noted
 from cortado.progress import Progress, quiet
@@ -144,11 +146,14 @@ class Search:
         self.begun = noted(self.folder) if resume else []
         self.watch = self.stopwatch()
         self.tail = tail_of(self.network, self.task) if self.wanted.bytes_count else ""
-        shapes = self.shapes(resume)
+        memory = Memory(
+            self.folder, mark_of(self.network, self.task, WAYS, CUTS, self.runtime, self.threads, self.tail)
+        )
+        shapes = memory.shapes(self.shapes)
         for one in self.begun:
             self.tried(plain_data(one.recipe), one.shape, one)
         start -= sum(one.seconds for one in self.begun if one.done)
-        ideas = Proposals(self.wanted, shapes.found, self.foreseen(shapes.found[0]), self.tail, self.cut_more)
+        ideas = Proposals(self.wanted, shapes.found, self.foreseen(memory, shapes.found[0]), self.tail, self.cut_more)
         epoch = self.seconds_of_epoch()
         while not self.trials or time.perf_counter() - start < self.seconds:
             left = min(self.seconds - (time.perf_counter() - start), SHARE_OF_TIME * self.seconds)
@@ -164,27 +169,23 @@ class Search:
             return None
         return Stopwatch(self.network, self.task, runtime_by_name(self.runtime), self.threads)
 
-    def shapes(self, resume: bool) -> Shapes:
-        """What can be cut where time counts, as an interrupted run had measured it; else the network as it is."""
-        found = kept_shapes(self.folder) if resume else None
-        if found is None:
-            explorer = Explorer(self.network, self.task, self.watch, self.tail)
-            time_counts = self.watch is not None
-            found = explorer.explored(seconds=SHARE_TO_EXPLORE * self.seconds, progress=self.progress) if time_counts \
-                else explorer.explored(())  # fmt: skip
-            keep_shapes(self.folder, found)
-        return found
+    def shapes(self) -> Shapes:
+        """What can be cut where time counts; else the network as it is."""
+        explorer = Explorer(self.network, self.task, self.watch, self.tail)
+        if self.watch is None:
+            return explorer.explored(())
+        return explorer.explored(seconds=SHARE_TO_EXPLORE * self.seconds, progress=self.progress)
 
     def cut_more(self) -> tuple[Shape, ...]:
         """What else can be cut, where only bytes count."""
         explorer = Explorer(self.network, self.task, None, self.tail)
         return explorer.explored(CHANNELS[:2], progress=self.progress).found
 
-    def foreseen(self, plain_shape: Shape) -> Forecast | None:
+    def foreseen(self, memory: Memory, plain_shape: Shape) -> Forecast | None:
         """What mixes of the plain shape cost, with the tail in the file."""
         if not self.wanted.bytes_count:
             return None
-        found = forecast(self.network, self.network, self.task, progress=self.progress)
+        found = memory.forecast(lambda: forecast(self.network, self.network, self.task, progress=self.progress))
         return replace(found, rest_bytes=plain_shape.rest_bytes)
 
     def tried(self, recipe: dict[str, Any], shape: str, before: Trial | None = None) -> None:

@@ -1,18 +1,15 @@
 """Shapes: what a network can be cut to before its weights are coded, and what each cut costs and gains, measured."""
 
 import copy
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 from torch import nn
 
-from cortado.errors import BadFile, CortadoError
+from cortado.errors import CortadoError
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
-from cortado.file.whole import make_folder, write_whole
 from cortado.machine import processor_saturates
 from cortado.methods.match import Match
 from cortado.network.divergence import nats_for
@@ -25,7 +22,6 @@ from cortado.runtimes.speed import multiply_adds
 from cortado.task import Task
 from cortado.units import time_text
 
-SHAPES = "shapes.json"
 FEWER = "of=multiply_adds by=curvature multiple=8"
 CHANNELS = tuple(f"prune/channels keep={keep} across=true {FEWER}" for keep in (0.75, 0.55, 0.4))
 EVENLY = tuple(f"prune/channels keep={keep} {FEWER}" for keep in (0.5, 0.35))
@@ -180,22 +176,3 @@ def tail_of(plain: nn.Module, task: Task) -> str:
         if size < least:
             kept, least = [*kept, stage], size
     return " | ".join(kept)
-
-
-def keep_shapes(folder: Path, shapes: Shapes) -> None:
-    """Write down what was measured, so that an interrupted run goes on from the same numbers."""
-    make_folder(folder)
-    body = {"found": [asdict(one) for one in shapes.found], "refused": shapes.refused}
-    write_whole(folder / SHAPES, json.dumps(body, indent=1).encode())
-
-
-def kept_shapes(folder: Path) -> Shapes | None:
-    """What an interrupted run had measured; None where it had not come so far.  Raises BadFile."""
-    path = folder / SHAPES
-    if not path.exists():
-        return None
-    try:
-        data = json.loads(path.read_text(encoding="utf8"))
-        return Shapes(tuple(Shape(**one) for one in data["found"]), dict(data["refused"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadFile(f"goal: {path} is damaged ({error}). Delete the folder and start anew.") from error

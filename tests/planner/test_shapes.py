@@ -4,16 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.errors import BadFile
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
 from cortado.network.view import parameter_places
 from cortado.planner.shapes import (
-    SHAPES,
     Explorer,
     Shape,
-    keep_shapes,
-    kept_shapes,
     rest_bytes,
     shaped,
     tail_of,
@@ -53,15 +49,6 @@ def test_table_says_what_keeps_a_limit(found):
     said = found.text("onnxruntime", 1e9)
     assert said.count("keeps the limit") == len(found.found) and "prune/heads keep=0.5: " in said
     assert "too slow" in found.text("onnxruntime", 1e-9) and "limit" not in found.text("onnxruntime")
-
-
-def test_shapes_come_back_from_their_folder(found, tmp_path):
-    assert kept_shapes(tmp_path) is None
-    keep_shapes(tmp_path, found)
-    assert kept_shapes(tmp_path) == found
-    (tmp_path / SHAPES).write_text("{")
-    with pytest.raises(BadFile, match="is damaged"):
-        kept_shapes(tmp_path)
 
 
 def test_no_cut_begins_when_the_time_is_over():

@@ -1,0 +1,93 @@
+"""Remembered: what a planner's run has measured, in its folder, for when it goes on with the same network and data."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from cortado.errors import BadFile
+from cortado.file.artifact import encode
+from cortado.file.whole import make_folder, write_whole
+from cortado.fingerprints import sum_of_data
+from cortado.planner.candidates import Candidate, Choices
+from cortado.planner.forecast import Forecast, Measured
+from cortado.planner.plan import Plan
+from cortado.planner.shapes import Shape, Shapes
+from cortado.task import Task
+
+Made = TypeVar("Made", Forecast, Shapes)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Files in `folder`, each with a `mark` of what it was measured on; with another mark it is as if there was none."""
+
+    folder: Path
+    mark: str
+
+    def forecast(self, make: Callable[[], Forecast]) -> Forecast:
+        """The forecast of this network, made now where there is none.  Raises BadFile for a damaged file."""
+        return self.made("forecast.json", make, forecast_data, forecast_of)
+
+    def shapes(self, make: Callable[[], Shapes]) -> Shapes:
+        """The shapes of this network, measured now where they were not.  Raises BadFile for a damaged file."""
+        return self.made("shapes.json", make, asdict, shapes_of)
+
+    def made(
+        self, name: str, make: Callable[[], Made], data_of: Callable[[Made], Any], made_of: Callable[[Any], Made]
+    ) -> Made:
+        path = self.folder / name
+        try:
+            held = json.loads(path.read_text(encoding="utf8")) if path.exists() else None
+            if held is not None and held["mark"] == self.mark:
+                return made_of(held["body"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadFile(f"goal: {path} is damaged ({error}). Delete it, and it is measured anew.") from error
+        found = make()
+        make_folder(self.folder)
+        write_whole(path, json.dumps({"mark": self.mark, "body": data_of(found)}).encode())
+        return found
+
+
+def mark_of(network: nn.Module, task: Task, *more: Any) -> str:
+    """Stands for a network with its values, the data that measure it, and whatever else is given."""
+    sums = blake2b(encode(network, network, "bits"), digest_size=16)
+    for data in (task.choice, task.calibration):
+        sums.update(sum_of_data(data))
+    sums.update(repr((task.name, task.seed, task.answers, *more)).encode())
+    return sums.hexdigest()
+
+
+def forecast_data(found: Forecast) -> dict[str, Any]:
+    """A forecast as plain data."""
+    return {
+        "choices": [[one.path, one.plain_bytes, [row(it) for it in one.candidates]] for one in found.choices],
+        "measured": [
+            [{path: row(it) for path, it in one.plan.chosen.items()}, one.plan.constant, one.kl, one.score, one.size_bytes]
+            for one in found.measured
+        ],
+        "rest_bytes": found.rest_bytes, "score": found.score, "sign": found.sign,
+    }  # fmt: skip
+
+
+def forecast_of(data: dict[str, Any]) -> Forecast:
+    """The forecast that `forecast_data` gave."""
+    choices = tuple(Choices(path, size, tuple(Candidate(*it) for it in some)) for path, size, some in data["choices"])
+    measured = tuple(
+        Measured(Plan({path: Candidate(*it) for path, it in chosen.items()}, constant), *facts)
+        for chosen, constant, *facts in data["measured"]
+    )
+    return Forecast(choices, data["rest_bytes"], data["score"], data["sign"], measured)
+
+
+def row(candidate: Candidate) -> list[Any]:
+    return [candidate.way, candidate.size_bytes, candidate.damage]
+
+
+def shapes_of(data: dict[str, Any]) -> Shapes:
+    """The shapes that asdict gave."""
+    return Shapes(tuple(Shape(**one) for one in data["found"]), dict(data["refused"]))

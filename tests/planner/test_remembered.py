@@ -1,0 +1,43 @@
+"""Remembered: what was measured comes back for the same network and data, and for no other."""
+
+import pytest
+
+from cortado.errors import BadFile
+from cortado.planner.forecast import forecast
+from cortado.planner.remembered import Memory, mark_of
+from cortado.planner.shapes import Shape, Shapes
+from tests.laws.tiny_nets import BY_NAME
+
+NET = BY_NAME["residual"]
+
+
+def never():
+    raise AssertionError("it was measured anew")
+
+
+def test_forecast_comes_back_as_it_was(tmp_path):
+    network, task = NET.make(), NET.task()
+    ways = ("quantize/weights bits=8", "quantize/weights bits=3")
+    memory = Memory(tmp_path / "run", mark_of(network, task))
+    found = memory.forecast(lambda: forecast(network, network, task, ways))
+    again = memory.forecast(never)
+    assert again == found and again.measured and again.constant == found.constant
+    least, most = found.sizes
+    assert again.plan((least * most) ** 0.5) == found.plan((least * most) ** 0.5)
+
+
+def test_another_network_other_data_and_another_question_are_measured_anew(tmp_path):
+    network, task = NET.make(), NET.task()
+    other = NET.make()
+    next(other.parameters()).data.add_(1.0)
+    marks = {mark_of(network, task), mark_of(other, task), mark_of(network, task, "openvino")}
+    assert len(marks) == 3 and mark_of(NET.make(), NET.task()) == mark_of(network, task)
+    one, two = (Shapes((Shape("", False, kl, 10),), {"cut": "why"}) for kl in (0.1, 0.2))
+    assert Memory(tmp_path, "a").shapes(lambda: one) == Memory(tmp_path, "a").shapes(never) == one
+    assert Memory(tmp_path, "b").shapes(lambda: two) == two
+
+
+def test_damaged_file_says_what_to_do(tmp_path):
+    (tmp_path / "shapes.json").write_text("{")
+    with pytest.raises(BadFile, match="Delete it"):
+        Memory(tmp_path, "a").shapes(never)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-from collections import Counter
 from dataclasses import dataclass
 
 from cortado.errors import BadNetwork, BadValue, NothingChanged
@@ -10,7 +9,6 @@ from cortado.method import Method, knob
 from cortado.network.view import View
 from cortado.planner.candidates import WAYS, candidates_of
 from cortado.planner.currency import prices
-from cortado.planner.outlook import family
 from cortado.planner.plan import plan_for
 from cortado.task import Task
 from cortado.units import size_text
@@ -48,9 +46,6 @@ class Mix(Method):
         for stage in plan.recipe().stages:
             with contextlib.suppress(NothingChanged):
                 stage.apply(View(view.network, view.plain, view.example, view.progress), task)
-        counts = Counter(family(one.way) if one.way else "as it is" for one in plan.chosen.values())
-        held = ", ".join(f"{count} {name}" for name, count in counts.most_common())
-        view.notes.append(f"{held}; predicted {plan.damage:.3g} nats before correction, {size_text(plan.size_bytes)}")
 
 
 def mix(size: float, ways: str = "any") -> Method:

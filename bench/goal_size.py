@@ -107,7 +107,7 @@ def deep_compression(name: str) -> dict[str, Any]:
 
 
 def recovery(name: str) -> str:
-    return f" | tune epochs={EPOCHS[name]} rate=1e-3 teacher=0.5" if EPOCHS[name] else ""
+    return f" | tune epochs={EPOCHS[name]} rate=3e-4 teacher=0.5 average=0.3 statistics=kept" if EPOCHS[name] else ""
 
 
 def smallest(name: str, ladders: list[list[str]]) -> dict[str, Any]:

@@ -39,3 +39,16 @@ def keeping_buffers(network: nn.Module) -> Iterator[None]:
                 # An expanded buffer cannot be written to, by the network neither.
                 if buffer is not None and before is not None and not buffer.is_meta and not torch.equal(buffer, before):
                     buffer.copy_(before)
+
+
+def train_mode(network: nn.Module, statistics: str = "moving") -> nn.Module:
+    """The network in training mode; where `statistics` are "kept", batch norms go on as in eval mode.
+
+    What a trained network has stored is seldom what its batches give now, and some hundred steps are too few to get used
+    to the new statistics: a short recovery keeps them, and lets gains and shifts learn.
+    """
+    network.train()
+    for module in network.modules() if statistics == "kept" else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    return network

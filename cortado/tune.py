@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from cortado.errors import BadNetwork, BadTask, BadValue, in_own_code
+from cortado.evaluating import train_mode
 from cortado.fitting import stepped
 from cortado.lowering.factors import factored_twin
 from cortado.progress import Progress, quiet
@@ -32,6 +33,7 @@ class Plan:
     targets: loss = hard x task loss + soft x T^2 x KL(teachers' mean at T || network at T) (Hinton et al., 2015).
     `average` is the share of training, at its end, over which weights are averaged (Izmailov et al., 2018).
     `precision`: "auto" takes bfloat16 where the device has it, for networks with convolutions.
+    `statistics`: those of batch norms are "moving" with the batches, or "kept" as they are (see `train_mode`).
     """
 
     epochs: float = 1.0
@@ -45,6 +47,7 @@ class Plan:
     clip: float | None = None
     average: float = 0.0
     precision: str = "auto"
+    statistics: str = "moving"
     teachers: Sequence[nn.Module] = ()
     temperature: float = 2.0
     hard: float = 1.0
@@ -123,7 +126,7 @@ class Loop:
 
     def run(self) -> float:
         share_start(self.network, self.world)
-        self.runner.train()
+        train_mode(self.runner, self.plan.statistics)
         step, epoch, loss = 0, 0, math.nan
         with self.plan.progress.bar(self.plan.says, self.total) as bar, seeded(self.plan.seed):
             while step < self.total:
@@ -131,7 +134,7 @@ class Loop:
                 epoch += 1
                 if self.plan.after_epoch is not None and self.plan.after_epoch(self.network, epoch):
                     self.optimizer, self.mean, self.averaged = self.make_optimizer(), {}, 0
-                    self.runner = factored_twin(self.network).train()
+                    self.runner = train_mode(factored_twin(self.network), self.plan.statistics)
         if self.mean:
             self.network.load_state_dict(self.mean)
         share_statistics(self.network, self.world)

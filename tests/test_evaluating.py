@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cortado.evaluating import evaluating, keeping_buffers
+from cortado.evaluating import evaluating, keeping_buffers, train_mode
 from cortado.groups.answers import answers
 from cortado.measure import mean_score
 from cortado.methods.match import Match
@@ -109,3 +109,13 @@ def test_buffers_deleted_or_filled_meanwhile_come_back_as_buffers() -> None:
     network = Forgetful()
     trace(network, torch.ones(2, 3))
     assert network.later is None and "cache" in network.state_dict() and "cache" not in network.__dict__
+
+
+def test_kept_statistics_stay_while_gains_learn():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
+    assert train_mode(network, "kept") is network
+    assert [part.training for part in network] == [True, False, True]
+    before = network[1].running_mean.clone()
+    network(IMAGES).square().sum().backward()
+    assert torch.equal(network[1].running_mean, before) and bool(network[1].weight.grad.abs().sum() > 0)
+    assert all(part.training for part in train_mode(network))

@@ -170,3 +170,17 @@ def test_optimizer_starts_anew_when_the_structure_changed():
     fresh = network[0].weight.detach().clone()
     again, _ = after(Plan(epochs=0.25), network=copy.deepcopy(network))
     assert not torch.equal(again[0].weight, fresh)
+
+
+def test_statistics_of_norms_are_kept_when_asked_for():
+    torch.manual_seed(0)
+    data = Data(torch.randn(32, 3, 8, 8) + 2, torch.arange(32) % 2)
+    task = Task(data, data, data, trial=True)
+    moved = {}
+    for statistics in ("moving", "kept"):
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2))
+        before = network[1].running_mean.clone(), network[1].weight.detach().clone()
+        train(network, task, Plan(epochs=1, rate=1e-2, statistics=statistics))
+        moved[statistics] = not torch.equal(network[1].running_mean, before[0])
+        assert not torch.equal(network[1].weight.detach(), before[1]) and not network[1].training
+    assert moved == {"moving": True, "kept": False}

@@ -46,6 +46,9 @@ class Tune(Method):
     precision: str = knob(
         "auto", one_of=("auto", "float32", "bfloat16"), says="of the products; auto takes what is fast"
     )
+    statistics: str = knob(
+        "moving", one_of=("moving", "kept"), says="of batch norms: kept as they are for short recoveries"
+    )
 
     penalty: str = knob(
         "",
@@ -60,9 +63,9 @@ class Tune(Method):
             train(view.network, task, Plan(
                 epochs=self.epochs, rate=self.rate, optimizer=self.optimizer, schedule=self.schedule, momentum=self.momentum,
                 decay=self.decay, batch=self.batch, average=self.average, warmup=self.warmup, clip=self.clip,
-                precision=self.precision, teachers=(view.plain,) if self.teacher else (), temperature=4.0,
-                hard=1.0 - self.teacher, soft=self.teacher, seed=task.seed, says=self.name(), progress=view.progress,
-                penalty=extra, after_batch=count,
+                precision=self.precision, statistics=self.statistics, teachers=(view.plain,) if self.teacher else (),
+                temperature=4.0, hard=1.0 - self.teacher, soft=self.teacher, seed=task.seed, says=self.name(),
+                progress=view.progress, penalty=extra, after_batch=count,
             ))  # fmt: skip
 
     def penalised(self, view: View, task: Task) -> tuple[Extra | None, Callable[[nn.Module, int], None] | None]:

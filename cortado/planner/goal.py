@@ -102,7 +102,7 @@ def reach(
         network, task, best.recipe, limits=limits, folder=search.folder_of(search.trials.index(best)), resume=True,
         progress=search.progress, runtimes=runtimes, batches=batches, threads=threads,
     )  # fmt: skip
-    advice = "" if report.met else wanted.advice(best, search.trials)
+    advice = search.slower(best) or ("" if report.met else wanted.advice(best, search.trials))
     report = replace(report, front=tuple(tried(one, one is best) for one in search.trials if one.done))
     return Reached(small, report, tuple(search.trials), best, advice)
 
@@ -163,6 +163,15 @@ class Search:
             self.tried(found.recipe, found.shape)
         if not any(one.done for one in self.trials):
             raise BadValue(f"goal: nothing could be tried. {self.trials[0].failed if self.trials else ''}".rstrip())
+
+    def slower(self, best: Trial) -> str:
+        """What to say where speed was asked for and the plain network has it."""
+        if self.wanted.minimise != "latency" or self.watch is None or (best.latency_ms or 0.0) < self.watch.plain_ms:
+            return ""
+        return (
+            f"Nothing that was tried is faster in {self.runtime} than the plain network, which takes "
+            f"{units.time_text(self.watch.plain_ms)}. Leave it as it is, allow more loss, or give more time."
+        )
 
     def stopwatch(self) -> Stopwatch | None:
         if not self.wanted.time_counts:

@@ -67,8 +67,12 @@ class Proposals:
         usable = [
             one for one in self.shapes if one.latency_ms is not None and (one.cut or one.integers or self.foreseen)
         ]
+        if self.wanted.minimise == "latency":
+            # What is slower than the plain network is no answer, if there is another.
+            plain_ms = self.shapes[0].latency_ms or math.inf
+            usable = [one for one in usable if (one.latency_ms or 0.0) < plain_ms] or usable
         fits = [one for one in usable if limit is None or (one.latency_ms or 0.0) <= NEARLY * limit.value]
-        if not fits:
+        if not fits and usable:
             fits = [min(usable, key=lambda one: one.latency_ms or 0.0)]
         return sorted(fits, key=lambda one: (one.kl, one.latency_ms))
 
@@ -105,7 +109,9 @@ class Proposals:
         """The smallest file that keeps the score: a mix as it is; then mixes that recover, and training for bytes, by
         turns; what reached the smallest file goes on first. Last, other shapes."""
         assert self.foreseen is not None
-        base = self.allowed()[0]
+        base = next(iter(self.allowed()), None)
+        if base is None:
+            return None
         if not trials:
             return self.proposal(base, self.first_size(self.foreseen), 0.0)
         if epochs(base) <= 0:

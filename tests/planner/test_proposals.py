@@ -134,3 +134,18 @@ def test_training_for_bytes_is_left_out_after_it_failed():
     assert third.shape == "trained for bytes"
     trials.append(Trial(third.recipe, third.shape, failed="no weights to train"))
     assert ideas.next(trials, two_epochs).shape == "no cut"
+
+
+def test_what_is_slower_than_the_plain_network_is_no_answer():
+    slow_integers = Shape("", True, 0.01, 5, 1.0, 9.0)
+    ideas = Proposals(wanted("score >= -1 %"), (PLAIN, slow_integers, NARROW))
+    assert ideas.allowed() == [NARROW]
+    assert Proposals(wanted("score >= -1 %"), (PLAIN, slow_integers)).allowed() == [slow_integers]
+
+
+@pytest.mark.parametrize("minimise", ["size", "latency", "loss"])
+def test_network_that_can_neither_be_cut_nor_rounded_gives_no_idea(minimise):
+    ideas = Proposals(wanted("score >= -1 %", "latency <= 5 ms in onnxruntime", minimise=minimise), (PLAIN,))
+    assert ideas.allowed() == []
+    if minimise != "size":
+        assert ideas.next([], two_epochs) is None

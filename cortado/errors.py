@@ -83,6 +83,14 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}{f': {text}' if text else ''}{place}"
 
 
+def comes_from_system(error: BaseException) -> bool:
+    """Whether the system is behind an error - a full disk, a lost folder - and not what was asked of a network."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, OSError):
+        behind = behind.__cause__
+    return behind is not None
+
+
 @contextlib.contextmanager
 def in_own_code(kind: type[CortadoError], where: str, way_out: str) -> Iterator[None]:
     """Whatever code of the user's raises becomes an error of `kind` that says where; errors of ours pass as they are."""

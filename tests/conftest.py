@@ -1,5 +1,7 @@
 """One thread for all tests: two workers on two cores do not get in each other's way, and sums come out alike.  Examples repeat."""
 
+import builtins
+
 import pytest
 import torch
 from hypothesis import settings
@@ -19,3 +21,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def one_thread() -> None:
     """Small products gain nothing from a second thread."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def no_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without this optional package."""
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name == "optuna":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)

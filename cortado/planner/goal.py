@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from cortado import units
 from cortado.budget import Limit, read_limits
 from cortado.compress import compress
-from cortado.errors import BadValue, CannotFollow, NothingChanged
+from cortado.errors import BadValue, CannotFollow, NothingChanged, comes_from_system
 from cortado.evaluating import evaluating
 from cortado.file.whole import check_writable
 from cortado.fingerprints import plain_data
@@ -157,7 +158,7 @@ class Search:
         epoch = self.seconds_of_epoch()
         while not self.trials or time.perf_counter() - start < self.seconds:
             left = min(self.seconds - (time.perf_counter() - start), SHARE_OF_TIME * self.seconds)
-            found = ideas.next(self.trials, lambda shape, left=left: epochs_for(left, epoch * (1 + shape.work) / 2))  # type: ignore[misc]
+            found = ideas.next(self.trials, partial(recovery, left, epoch))
             if found is None:
                 break
             self.tried(found.recipe, found.shape)
@@ -210,7 +211,7 @@ class Search:
                 progress=self.progress,
             )  # fmt: skip
         except (BadValue, NothingChanged, CannotFollow) as error:
-            if isinstance(error.__cause__, OSError):
+            if comes_from_system(error):
                 raise
             trial = replace(trial, failed=str(error))
         else:
@@ -239,6 +240,11 @@ class Search:
             start = time.perf_counter()
             outputs_of(self.network, inputs)
         return 4 * (time.perf_counter() - start) * len(self.task.train) / count
+
+
+def recovery(seconds: float, epoch: float, shape: Shape) -> float:
+    """Epochs of recovery for a shape: half of an epoch's time is the teacher's, which is not cut."""
+    return epochs_for(seconds, epoch * (1 + shape.work) / 2)
 
 
 def epochs_for(seconds: float, epoch: float) -> float:

@@ -21,7 +21,7 @@ MILD = 0.5
 """Nats at once after the cut that a recovery is expected to make good."""
 RATE = 1e-3
 RECOVERY = {"rate": 3e-4, "teacher": 0.5, "average": 0.3, "statistics": "kept"}
-"""Short and gentle: with moving statistics a part of an epoch makes a network worse than it was."""
+"""Short and gentle: a part of an epoch is too little to get used to moving statistics."""
 ROOM = 0.995
 """Of a limit of bytes is aimed at: what is trained or rounded afterwards moves a file by a few of them."""
 FOR_BYTES = "trained for bytes"

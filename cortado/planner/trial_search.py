@@ -17,7 +17,7 @@ from torch import nn
 from cortado import units
 from cortado.budget import Limit, read_limits
 from cortado.compress import compress
-from cortado.errors import BadFile, BadNetwork, BadValue, CannotFollow, NothingChanged, OutputsDiffer
+from cortado.errors import BadFile, BadNetwork, BadValue, CannotFollow, NothingChanged, OutputsDiffer, comes_from_system
 from cortado.file.whole import check_writable, write_whole
 from cortado.fingerprints import picture, plain_data, sum_of_data
 from cortado.planner.front import tried as row_of
@@ -39,7 +39,7 @@ REFUSALS = (BadValue, CannotFollow, NothingChanged, OutputsDiffer)
 
 
 @dataclass(frozen=True)
-class Tried:
+class Attempt:
     """One trial: the values drawn, the recipe, bytes of its file, score on choice data, milliseconds where it was timed.
 
     `over` says by what share each limit was exceeded there, 0 or less where it was kept; `said` why it was refused.
@@ -75,9 +75,9 @@ class Found:
 
     network: nn.Module
     report: Report
-    trials: tuple[Tried, ...]
-    front: tuple[Tried, ...]
-    best: Tried
+    trials: tuple[Attempt, ...]
+    front: tuple[Attempt, ...]
+    best: Attempt
 
     def text(self) -> str:
         """Every trial for people, smallest first; a star marks the front."""
@@ -217,11 +217,11 @@ class TrialSearch:
                     return
                 time.sleep(PAUSE)
 
-    def carry_out(self, drawn: Drawn) -> Tried:
+    def carry_out(self, drawn: Drawn) -> Attempt:
         """Run the recipe at a point, on choice data alone, note what came out, and tell the study."""
         start = time.perf_counter()
         point = {one.name: one.value(drawn.point[one.name]) for one in self.ranged.ranges}
-        done = Tried(drawn.turn, point, {})
+        done = Attempt(drawn.turn, point, {})
         try:
             recipe = self.ranged.at(drawn.point)
             done = replace(done, recipe=plain_data(recipe.as_data()))
@@ -233,6 +233,8 @@ class TrialSearch:
             )  # fmt: skip
             done = self.measured(done, report)
         except REFUSALS as error:
+            if comes_from_system(error):
+                raise
             done = replace(done, said=str(error))
         done = replace(done, seconds=time.perf_counter() - start)
         write_whole(drawn.folder / NOTE, json.dumps(asdict(done), indent=1).encode())
@@ -240,7 +242,7 @@ class TrialSearch:
         self.study.tell(drawn, None if done.said else values, done.over)
         return done
 
-    def measured(self, done: Tried, report: Report) -> Tried:
+    def measured(self, done: Attempt, report: Report) -> Attempt:
         """The trial with what its report has."""
         last, latency = report.stages[-1], None
         if self.timed:
@@ -260,18 +262,18 @@ class TrialSearch:
                 over[limit.text] = found / limit.value - 1
         return replace(done, size_bytes=last.size_bytes, score=last.score, latency_ms=latency, over=over)
 
-    def tried(self) -> tuple[Tried, ...]:
+    def tried(self) -> tuple[Attempt, ...]:
         """All finished trials, in order.  Raises BadFile for a note that is damaged."""
         found = []
         for number in self.study.ended():
             path = self.study.folder_of(number) / NOTE
             try:
-                found.append(Tried(**json.loads(path.read_text(encoding="utf8"))))
+                found.append(Attempt(**json.loads(path.read_text(encoding="utf8"))))
             except (OSError, ValueError, TypeError) as error:
                 raise BadFile(f"search: {path} is damaged ({error}). Delete the folder and start anew.") from error
         return tuple(found)
 
-    def best(self, tried: Sequence[Tried]) -> Tried:
+    def best(self, tried: Sequence[Attempt]) -> Attempt:
         """The best that keeps all limits; where none does, the one that exceeds them least.  Raises BadNetwork."""
         able = [one for one in tried if not one.said]
         if not able:
@@ -286,11 +288,11 @@ class TrialSearch:
         return min(able, key=lambda one: (sum(max(0.0, more) for more in one.over.values()), one.number))
 
 
-def front(tried: Sequence[Tried], cheap: str, sign: int = 1) -> tuple[Tried, ...]:
+def front(tried: Sequence[Attempt], cheap: str, sign: int = 1) -> tuple[Attempt, ...]:
     """Those that keep all limits (all, where none does) than which none is both cheaper and better, cheapest first."""
     able = [one for one in tried if not one.said]
     able = [one for one in able if one.keeps_all] or able
-    found: list[Tried] = []
+    found: list[Attempt] = []
     for one in sorted(able, key=lambda one: (one.cost(cheap), -sign * one.score, one.number)):
         if not found or sign * one.score > sign * found[-1].score:
             found.append(one)

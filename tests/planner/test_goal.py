@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from cortado.budget import read_limits
 from cortado.errors import BadNetwork, BadTask, BadValue
+from cortado.file.whole import write_whole
 from cortado.methods.tune import Tune
 from cortado.planner.forecast import forecast
 from cortado.planner.goal import epochs_for, reach
@@ -120,6 +122,18 @@ def test_verdict_data_that_were_chosen_on_are_refused_before_the_search(tmp_path
     with pytest.raises(BadTask, match="the verdict data are the choice data"):
         reach(NET.make(), task, ["score >= -1 %"], budget="1 min", folder=tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_full_disk_ends_the_search_and_is_no_refused_trial(tmp_path, monkeypatch):
+    def full(path, body):
+        if "/trials/02/" in str(path):
+            raise BadValue("file: it cannot be written (no space left).") from OSError(28, "no space left")
+        write_whole(path, body)
+
+    monkeypatch.setattr(sys.modules["cortado.compress"], "write_whole", full)
+    limits = [f"size <= {plain_size() // 6} B"]
+    with pytest.raises(BadValue, match="no space left"):
+        reach(NET.make(), NET.task(), limits, minimise="loss", budget="1 min", folder=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Trial search: fronts and limits, the same trials from the same seed, several processes on one study, and killed ones."""
 
-import builtins
 import dataclasses
 import json
 import os
@@ -14,7 +13,7 @@ import pytest
 
 from cortado.errors import BadNetwork, BadValue, MissingPackage
 from cortado.planner.study import mend
-from cortado.planner.trial_search import NOTE, Tried, front, search
+from cortado.planner.trial_search import NOTE, Attempt, front, search
 from tests.laws.tiny_nets import BY_NAME
 
 ROOT = Path(__file__).parents[2]
@@ -203,15 +202,7 @@ def test_goals_that_say_nothing_are_refused(tmp_path, more, says):
         searched(tmp_path, **more)
 
 
-def test_missing_package_is_said_in_words(tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name == "optuna":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_missing_package_is_said_in_words(tmp_path, no_optuna):
     with pytest.raises(MissingPackage, match=r"optuna, which is not installed. pip install -e '.\[tune\]'"):
         searched(tmp_path)
 
@@ -225,6 +216,6 @@ def test_only_whole_lines_of_a_journal_stay(tmp_path):
 
 
 def test_front_goes_by_the_direction_of_the_score():
-    tried = [Tried(1, {}, {}, 10, 2.0), Tried(2, {}, {}, 20, 1.0), Tried(3, {}, {}, 30, 3.0)]
+    tried = [Attempt(1, {}, {}, 10, 2.0), Attempt(2, {}, {}, 20, 1.0), Attempt(3, {}, {}, 30, 3.0)]
     assert [one.number for one in front(tried, "size")] == [1, 3]
     assert [one.number for one in front(tried, "size", sign=-1)] == [1, 2]

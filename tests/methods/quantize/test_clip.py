@@ -1,6 +1,5 @@
 """quantize/clip: shares and bits as given, and pairs found by optimisation that cost no more than the first."""
 
-import builtins
 
 import pytest
 import torch
@@ -97,14 +96,6 @@ def test_search_shows_progress():
     assert steps == [("total", "quantize/clip", 6)] + [1] * 6
 
 
-def test_missing_package_is_said_in_words(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name == "optuna":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_missing_package_is_said_in_words(no_optuna):
     with pytest.raises(MissingPackage, match="quantize/clip: trials needs optuna, which is not installed. pip install"):
         applied(trials=2)

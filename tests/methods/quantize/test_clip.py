@@ -1,6 +1,5 @@
 """quantize/clip: shares and bits as given, and pairs found by optimisation that cost no more than the first."""
 
-
 import pytest
 import torch
 

@@ -1,6 +1,9 @@
 """Recipes as they stand in recipes/, run on their network: score, multiply-adds and bytes before and after.
 
     python -m bench.recipe_runs RECIPE ...    these, each kept under bench/cache; a killed one goes on at its last stage
+    python -m bench.recipe_runs RECIPE@1      the same with seed 1
+
+Where torch sees a GPU, it trains; scores and files are made on the CPU all the same.
 
 VGG-16 is the half-width one that is trained here (half_vgg.py), as no published weights are at hand. The verdict data
 are used once for each recipe: the recipes were written before, and nothing is chosen by what comes out.
@@ -8,6 +11,7 @@ are used once for each recipe: the recipes were written before, and nothing is c
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +21,20 @@ from torch import nn
 from bench.half_vgg import half_vgg
 from bench.kept import kept
 from bench.networks import mnist, trained
-from bench.result import CACHE, Clock, row
+from bench.result import CACHE, row
 from cortado.compress import compress
 from cortado.file.artifact import encode
+from cortado.machine import processor_name
 from cortado.nets.bi_real_resnet import bi_real_resnet_20
 from cortado.nets.mlp import mlp_1024_signed
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.profile import profile
 from cortado.recipe import read
+from cortado.report import Report
 from cortado.task import Task
 from cortado.tasks import cifar10
 
+TRAINED_ON = "trained on "
 RECIPES = Path(__file__).parents[1] / "recipes"
 PLAIN: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "lenet_300_100": lambda: trained("LeNet-300-100", 0),
@@ -54,19 +61,30 @@ def settings(name: str) -> dict[str, Any]:
     return read(RECIPES / f"{name}.yaml").as_data()
 
 
-def piece(name: str) -> dict[str, Any]:
+def piece(name: str, seed: int = 0) -> dict[str, Any]:
     """One recipe on its network."""
-    return kept(f"recipe_runs/{name}", settings(name)["stages"], lambda: run_now(name))
+    mark = mark_of(name, seed)
+    return kept(f"recipe_runs/{mark}", settings(name)["stages"], lambda: run_now(name, seed))
+
+
+def mark_of(name: str, seed: int) -> str:
+    return f"{name}@{seed}" if seed else name
+
+
+def seeds_before(name: str) -> list[int]:
+    """The seeds that a recipe was run with, as it stands now or as it stood."""
+    return [seed for seed in range(10) if any((CACHE / "recipe_runs").glob(f"{mark_of(name, seed)}_*.json"))]
 
 
 def made_before(name: str) -> bool:
-    return any((CACHE / "recipe_runs").glob(f"{name}_*.json"))
+    return 0 in seeds_before(name)
 
 
-def run_now(name: str) -> dict[str, Any]:
-    clock, recipe = Clock(), read(RECIPES / f"{name}.yaml")
+def run_now(name: str, seed: int) -> dict[str, Any]:
+    recipe = read(RECIPES / f"{name}.yaml")
     network, task = PLAIN[str(recipe.network)]()
-    small, report = compress(network, task, recipe, folder=CACHE / "recipe_runs" / name, resume=True)
+    task = replace(task, seed=seed)
+    small, report = compress(network, task, recipe, folder=CACHE / "recipe_runs" / mark_of(name, seed), resume=True)
     before, after = (profile(one, task.example).total("multiply_adds").value for one in (network, small))
     floats = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     compared = report.verdict
@@ -81,8 +99,16 @@ def run_now(name: str) -> dict[str, Any]:
         "file": len(encode(small, network)),
         "smaller": floats / len(encode(small, network)),
         "nonzero": report.stages[-1].nonzero,
-        "minutes": clock.minutes,
+        "minutes": sum(stage.seconds for stage in report.stages) / 60,
+        "choice": report.stages[-1].score,
+        "trained_on": trained_on(report),
     }
+
+
+def trained_on(report: Report) -> str:
+    """The GPU that a stage was trained on, which a run that goes on elsewhere remembers; else this processor."""
+    notes = [note for stage in report.stages for note in stage.notes if note.startswith(TRAINED_ON)]
+    return notes[0].removeprefix(TRAINED_ON) if notes else processor_name()
 
 
 def rows_of(name: str, found: dict[str, Any], bar: float | None = None) -> list[dict[str, Any]]:
@@ -90,7 +116,7 @@ def rows_of(name: str, found: dict[str, Any], bar: float | None = None) -> list[
     what = f"{name}, {found['network']}"
     lost = found["plain"] - found["score"]
     interval = "" if found["low"] is None else f", 95 % interval {-found['high']:.2f} to {-found['low']:.2f}, paired"
-    shares = {key: found[key] for key in ("multiply_adds", "smaller", "nonzero", "minutes")}
+    shares = {key: found[key] for key in ("multiply_adds", "smaller", "nonzero", "minutes", "trained_on")}
     return [
         row(
             f"{what}: points lost ({found['samples']} images{interval})",
@@ -106,11 +132,21 @@ def rows_of(name: str, found: dict[str, Any], bar: float | None = None) -> list[
 
 
 def barred(bars: dict[str, float]) -> list[dict[str, Any]]:
-    """The rows of every recipe that was run before, with the points that each may lose."""
-    return [one for name, bar in bars.items() if made_before(name) for one in rows_of(name, piece(name), bar)]
+    """The rows of every recipe that was run before: the mean over its seeds against what it may lose, then each seed."""
+    rows = []
+    for name, bar in bars.items():
+        found = {seed: piece(name, seed) for seed in seeds_before(name)}
+        if len(found) > 1:
+            lost = [one["plain"] - one["score"] for one in found.values()]
+            says = f"{name}: points lost, mean of seeds {', '.join(map(str, found))}"
+            rows.append(row(says, sum(lost) / len(lost), "points", bar, each=lost))
+        for seed, one in found.items():
+            rows += rows_of(mark_of(name, seed), one, bar if len(found) == 1 else None)
+    return rows
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for given in sys.argv[1:]:
-        print(given, piece(given), flush=True)
+        recipe_name, _, number = given.partition("@")
+        print(given, piece(recipe_name, int(number or 0)), flush=True)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.devices import own_device
 from cortado.errors import BadNetwork, BadTask, CortadoError, in_own_code, told
 from cortado.evaluating import evaluating
 from cortado.task import Data, Score, Task, to_device
@@ -25,7 +26,7 @@ def scores(network: nn.Module, data: Data, score: Score, batch: int = 256, plain
     Raises BadNetwork when the network cannot take the data, gives NaN, or infinite values that `plain` does not give;
     BadTask when the score does not fit.
     """
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    device = own_device(network)
     found = []
     with evaluating(network):
         for inputs, targets in data.batches(batch):

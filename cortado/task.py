@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cortado.devices import AUTO
 from cortado.errors import BadTask, in_own_code
 
 MEND = "Mend it, or leave out what it cannot read."
@@ -200,6 +201,7 @@ class Task:
     `loss(outputs, targets)` is a mean over the batch. `example` is one small batch of prepared inputs. `answers` says what
     the network gives, for whatever compares two networks' outputs: scores of "classes", or "numbers" (regression,
     embeddings, depth), of which there is no softmax. Raises BadTask for anything else.
+    `device` is where trainings run: "auto" (a GPU where torch sees one), "cpu", "cuda"; all else runs on the CPU.
     `trial` says that the verdict data are not apart from the others, on purpose: what is measured on them serves a choice
     and is no verdict. Without it a verdict on data that were chosen or learned on is refused (cortado.tasks.disjoint).
     """
@@ -214,6 +216,7 @@ class Task:
     batch: int = 128
     name: str = "task"
     answers: str = "classes"
+    device: str = AUTO
     trial: bool = False
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cortado.devices import own_device
 from cortado.errors import BadRecipe
 from cortado.network.view import View
 from cortado.task import Task, to_device
@@ -30,7 +31,7 @@ def distillation(outputs: Tensor, soft: Tensor, temperature: float) -> Tensor:
 
 def ensemble(teachers: Sequence[nn.Module], inputs: Any, temperature: float, half: bool = False) -> Tensor:
     """The mean of the teachers' softened probabilities, (N, C, ...), without gradients; `half`: in bfloat16."""
-    device = next((p.device.type for p in teachers[0].parameters()), "cpu")
+    device = own_device(teachers[0]).type
     if half and isinstance(inputs, Tensor) and inputs.dim() == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=half):
@@ -55,7 +56,7 @@ def softened(
     The teachers see every training sample once, here: for training data that is not varied on the fly this saves
     running them at every step. Memory: one probability a sample and class, float32.
     """
-    device = next((p.device for p in teachers[0].parameters()), torch.device("cpu"))
+    device = own_device(teachers[0])
     teachers = [copy.deepcopy(teacher).eval() for teacher in teachers]
     answers, owns = [], []
     for inputs, own in task.train.plain().batches(256):

@@ -4,14 +4,14 @@ import contextlib
 import copy
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
+from cortado.devices import moved, own_device, training_device
 from cortado.errors import BadNetwork, BadTask, BadValue, in_own_code
 from cortado.evaluating import train_mode
 from cortado.fitting import stepped
@@ -19,6 +19,7 @@ from cortado.lowering.factors import factored_twin
 from cortado.progress import Progress, quiet
 from cortado.task import Task, to_device
 from cortado.teachers import distillation, ensemble, softened
+from cortado.together import average_gradients, ranks, shard, share_start, share_statistics
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "step")
@@ -64,11 +65,12 @@ class Plan:
 def train(network: nn.Module, task: Task, plan: Plan) -> float:
     """Train `network` in place on the task's training data; gives the mean loss of the last epoch, NaN without one.
 
-    Same seed, same device: same result. `after_epoch` may change the network's structure and then returns True: the
-    optimizer starts anew with the new parameters. Weights in low rank run as their factors.
-    Raises BadNetwork when the loss is not finite or nothing can learn.
+    It runs on the task's device, and the network comes back to its own. Same seed, same device: same result. `after_epoch`
+    may change the network's structure and then returns True: the optimizer starts anew. Weights in low rank run as their factors.
+    Raises BadNetwork when the loss is not finite or nothing can learn, BadTask for a device that is not there.
     """
-    return Loop(network, task, plan).run()
+    with moved(network, training_device(network, task.device)):
+        return Loop(network, task, plan).run()
 
 
 class Loop:
@@ -76,7 +78,7 @@ class Loop:
 
     def __init__(self, network: nn.Module, task: Task, plan: Plan) -> None:
         self.network, self.task, self.plan = network, task, plan
-        self.device = next((p.device for p in network.parameters()), torch.device("cpu"))
+        self.device = own_device(network)
         self.rank, self.world = ranks(self.device)
         self.batch = plan.batch or task.batch
         # A last batch of one sample is left out: it has no variance, which a batch norm wants.
@@ -254,42 +256,6 @@ def half_precision(network: nn.Module, precision: str, device: torch.device, dee
 def ready(teacher: nn.Module, device: torch.device) -> nn.Module:
     """A copy that only answers: the teacher itself may be the user's network."""
     return copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
-
-
-def ranks(device: torch.device) -> tuple[int, int]:
-    """This process's number and how many train together (under torchrun; else 0 of 1)."""
-    if not distributed.is_available() or "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return 0, 1
-    if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def share_start(network: nn.Module, world: int) -> None:
-    """All processes begin with the first one's values."""
-    for value in network.state_dict().values() if world > 1 else ():
-        distributed.broadcast(value, 0)
-
-
-def share_statistics(network: nn.Module, world: int) -> None:
-    """Every process saw its own part of the data: running statistics become the mean of all, equal to the last bit."""
-    if world > 1:
-        for value in network.buffers():
-            if value.is_floating_point():
-                distributed.all_reduce(value)
-                value /= world
-        share_start(network, world)
-
-
-def shard(inputs: Any, rank: int, world: int) -> Any:
-    return tuple(part[rank::world] for part in inputs) if isinstance(inputs, tuple) else inputs[rank::world]
-
-
-def average_gradients(network: nn.Module, world: int) -> None:
-    for parameter in network.parameters() if world > 1 else ():
-        if parameter.grad is not None:
-            distributed.all_reduce(parameter.grad)
-            parameter.grad /= world
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ from torch import nn
 
 from cortado.budget import Limit, read_limits
 from cortado.bundle import write_bundle
-from cortado.commands.given import GOAL_MISSED, in_words, threads_option
+from cortado.commands.given import GOAL_MISSED, device_option, in_words, threads_option
 from cortado.compress import compress
 from cortado.errors import BadRecipe, Stopped
 from cortado.file.whole import check_writable
@@ -42,10 +43,11 @@ SECONDS_TO_PLAN = 60.0
 @click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Without a recipe.")
 @click.option("--budget", help="'30 min': without a recipe, or in its place; trials begin as long as it lasts.")
 @threads_option
+@device_option
 @in_words
 def compress_command(
     job: str, recipe: str | None, limits: tuple[str, ...], out: str, resume: bool, seed: int | None,
-    runtimes: tuple[str, ...], batches: tuple[int, ...], minimise: str, budget: str | None, threads: int,
+    runtimes: tuple[str, ...], batches: tuple[int, ...], minimise: str, budget: str | None, threads: int, device: str,
 ) -> None:  # fmt: skip
     """Compress JOB by a recipe, or, without one, by what the planner finds for the limits; writes a bundle with its proof.
 
@@ -64,7 +66,7 @@ def compress_command(
     check_writable(Path(out), "compress")
     progress = Terminal() if sys.stderr.isatty() else quiet()
     try:
-        task = made.make_task()
+        task = replace(made.make_task(), device=device)
         plain = made.trusted(task, Path(out), progress)
         if chosen is not None:
             small, report = compress(

@@ -11,6 +11,7 @@ import click
 from torch import nn
 
 from cortado.bundle import FILE, check_bundle
+from cortado.devices import AUTO
 from cortado.errors import CortadoError, Stopped
 from cortado.file.artifact import load
 from cortado.job import read_job
@@ -35,6 +36,9 @@ def in_words(command: Callable[..., None]) -> Callable[..., None]:
 
 
 threads_option = click.option("--threads", default=1, show_default=True, help="Threads to time with.")
+device_option = click.option(
+    "--device", default=AUTO, show_default=True, help="Where trainings run: auto (a GPU where there is one), cpu, cuda."
+)
 
 
 def network_of(source: str, trained: bool = True) -> tuple[nn.Module, Task]:

@@ -1,13 +1,14 @@
 """Searching: search - the knobs of a recipe that are left open, by trials."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from cortado.budget import read_limits
 from cortado.bundle import write_bundle
-from cortado.commands.given import GOAL_MISSED, in_words, threads_option
+from cortado.commands.given import GOAL_MISSED, device_option, in_words, threads_option
 from cortado.errors import BadRecipe, Stopped
 from cortado.file.whole import check_writable
 from cortado.job import read_job
@@ -39,10 +40,12 @@ from cortado.runtimes.speed import speed_wanted
 @click.option("--time", "runtimes", multiple=True, help="Export the best to this runtime, score and time it.")
 @click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --time.")
 @threads_option
+@device_option
 @in_words
 def search_command(
     job: str, recipe: str | None, limits: tuple[str, ...], trials: int | None, budget: str | None, minimise: str, out: str,
     resume: bool, seed: int | None, runtimes: tuple[str, ...], batches: tuple[int, ...], threads: int,
+    device: str,
 ) -> None:  # fmt: skip
     """Search the knobs that a recipe for JOB leaves open, trial by trial; writes the front, and a bundle of the best.
 
@@ -61,7 +64,7 @@ def search_command(
     check_writable(folder, "search")
     progress = Terminal() if sys.stderr.isatty() else quiet()
     try:
-        task = made.make_task()
+        task = replace(made.make_task(), device=device)
         # One process trains the plain network; the others read what it kept.
         with alone(folder):
             plain = made.plain(task, folder, progress)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.devices import own_device
 from cortado.evaluating import evaluating
 from cortado.forms.hold import held_names
 from cortado.method import Method, knob
@@ -35,7 +36,7 @@ class Match(Method):
     def apply(self, view: View, task: Task) -> None:
         assert task.calibration is not None
         inputs, _ = next(task.calibration.batches(min(self.images, len(task.calibration))))
-        inputs = to_device(inputs, next((p.device for p in view.network.parameters()), torch.device("cpu")))
+        inputs = to_device(inputs, own_device(view.network))
         wanted = {path: of_kept(pair, view.kept.get(path)) for path, pair in plain_moments(view, inputs).items()}
         chosen = {id(layer) for weight in view.weights(self.where) for layer, _ in weight.places}
         followed = layers_before_norms(view)
@@ -124,7 +125,7 @@ def layers_before_norms(view: View) -> set[str]:
         for path, layer in view.network.named_modules()
         if isinstance(layer, (*NORMS, *PRODUCTS))
     ]
-    device = next((p.device for p in view.network.parameters()), torch.device("cpu"))
+    device = own_device(view.network)
     run_once(view.network, to_device(view.example, device), hooks)
     return found
 

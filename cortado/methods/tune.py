@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from cortado.devices import place_of_training
 from cortado.method import Method, knob
 from cortado.network.learning import only_learning
 from cortado.network.view import View
@@ -67,6 +68,7 @@ class Tune(Method):
                 temperature=4.0, hard=1.0 - self.teacher, soft=self.teacher, seed=task.seed, says=self.name(),
                 progress=view.progress, penalty=extra, after_batch=count,
             ))  # fmt: skip
+        view.notes += place_of_training(view.network, task.device)
 
     def penalised(self, view: View, task: Task) -> tuple[Extra | None, Callable[[nn.Module, int], None] | None]:
         """The penalty with its strength, and what has to be told of every step where the strength grows."""

@@ -70,6 +70,11 @@ def resnet_56(weights: str | Path | bool | None = None) -> CifarResNet:
     return with_weights(CifarResNet(9), weights, "cifar10_resnet56.npz")
 
 
+def trained_resnet_56() -> CifarResNet:
+    """`resnet_56` with its trained weights: a teacher that a recipe can name, as cortado.nets.resnet:trained_resnet_56."""
+    return resnet_56(weights=True)
+
+
 def with_weights(network: CifarResNet, weights: str | Path | bool | None, file_name: str) -> CifarResNet:
     """`network`, with the weights of the .npz if any are asked for."""
     if weights is not None and weights is not False:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from cortado.devices import own_device
 from cortado.evaluating import evaluating
 from cortado.forms.form import Form
 from cortado.forms.hold import form_of, held_names, hold
@@ -110,7 +111,7 @@ def traced_axes(network: nn.Module, example: Any) -> tuple[fx.Graph, dict[fx.Nod
     with evaluating(network):
         traced = fx.symbolic_trace(network)
         axes = AxisCount(traced)
-        device = next((p.device for p in network.parameters()), torch.device("cpu"))
+        device = own_device(network)
         inputs = to_device(example, device)
         axes.run(*inputs) if isinstance(inputs, tuple) else axes.run(inputs)
         return traced.graph, axes.found

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.devices import own_device
 from cortado.evaluating import evaluating
 from cortado.forms.hold import held_names, release
 from cortado.network.hooks import before_call
@@ -65,7 +66,7 @@ def input_squares(view: View, weights: list[Weight], data: Data, batch: int) -> 
         return hook
 
     hooks = [before_call(weight.layer, note(weight.layer_path)) for weight in weights]
-    device = next((p.device for p in view.network.parameters()), torch.device("cpu"))
+    device = own_device(view.network)
     try:
         with evaluating(view.network):
             for inputs, _ in data.batches(batch):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from cortado.devices import place_of_training
 from cortado.method import Method, knob
 from cortado.network.learning import only_learning
 from cortado.network.view import View
@@ -38,3 +39,4 @@ class DistillLogits(Method):
                 teachers=teachers_of(self.teacher, view), temperature=self.temperature, hard=self.hard,
                 soft=self.soft, seed=task.seed, says=self.name(), progress=view.progress,
             ))  # fmt: skip
+        view.notes += place_of_training(view.network, task.device)

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cortado.devices import own_device
 from cortado.errors import BadNetwork, BadTask, BadValue, NothingChanged
 from cortado.evaluating import evaluating
 from cortado.layers.passing import Passing
@@ -79,7 +79,7 @@ class PruneBlocks(Method):
     def measure(self, view: View, task: Task) -> Hurt:
         """What a network loses on calibration data: its loss, or its distance from the network as it is now."""
         assert task.calibration is not None
-        device = next((p.device for p in view.network.parameters()), torch.device("cpu"))
+        device = own_device(view.network)
         batches = [
             (to_device(inputs, device), targets.to(device))
             for inputs, targets in task.calibration.first(self.samples).batches(BATCH)

@@ -1,7 +1,7 @@
 """prune/rate: train rounded weights with their estimated bits as a penalty; what does not pay for itself goes."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,7 +45,8 @@ class PruneRate(Method):
     bias: bool = knob(True, says="round and price the biases too, on the step of their layer")
 
     def apply(self, view: View, task: Task) -> None:
-        task, lessons = self.taught(view, task)
+        # Between epochs it traces the network on the example, which is on the CPU.
+        task, lessons = self.taught(view, replace(task, device="cpu"))
         weights = self.enter(view)
         with only_learning(view, None if self.where == "*" else weights):
             self.train_rate(view, task, weights, lessons)

@@ -1,0 +1,82 @@
+"""Where trainings run: what is asked for, what is there, and that the network comes back."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from cortado.compress import compress
+from cortado.devices import moved, own_device, place_of_training, training_device
+from cortado.errors import BadTask
+from cortado.file.artifact import encode
+from cortado.tune import Plan, train
+from tests.laws.tiny_nets import BY_NAME
+
+SEES_GPU = torch.cuda.is_available()
+on_gpu = pytest.mark.skipif(not SEES_GPU, reason="torch sees no GPU here")
+TRAININGS = (
+    "tune epochs=1",
+    "distill/logits epochs=1",
+    "prune/weights keep=0.5 | tune epochs=1",
+    "share/kmeans bits=2 | tune epochs=1",
+    "quantize/aware bits=2 signals=2 | tune epochs=1 teacher=0.5 average=0.1",
+    "quantize/ternary | tune epochs=1",
+    "quantize/xnor | tune epochs=1",
+    "quantize/dorefa bits=1 signals=2 gradients=6 | tune epochs=1",
+    "quantize/pact bits=4 signals=4 | tune epochs=1",
+    "quantize/compact_binary terms=2 | tune epochs=1 penalty=bipolar",
+    "quantize/binary_connect stochastic=true | tune epochs=1",
+    "quantize/clip | tune epochs=1",
+    "tune epochs=1 penalty=group_lasso | tune epochs=1 penalty=gains | tune epochs=1 penalty=low_rank",
+    "prune/rate epochs=1 finish=1",
+)
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu():
+    network = BY_NAME["mlp"].make()
+    assert training_device(network, "auto").type == ("cuda" if SEES_GPU else "cpu")
+    assert training_device(network, "cpu") == torch.device("cpu")
+    assert place_of_training(network, "cpu") == []
+
+
+@pytest.mark.parametrize(("asked", "says"), [("gpu", "device must be auto"), ("cuda:99", "is not there")])
+def test_device_is_refused_in_words_when_it_is_not_there(asked, says):
+    task = dataclasses.replace(BY_NAME["mlp"].task(), device=asked)
+    with pytest.raises(BadTask, match=says):
+        train(BY_NAME["mlp"].make(), task, Plan())
+
+
+def test_network_on_another_device_stays_there():
+    network = BY_NAME["mlp"].make().to("meta")
+    assert training_device(network, "cpu") == torch.device("meta")
+
+
+def test_moved_gives_the_network_back_when_training_fails():
+    network = BY_NAME["mlp"].make()
+    before = [id(parameter) for parameter in network.parameters()]
+    with pytest.raises(RuntimeError, match="stop"), moved(network, torch.device("cuda" if SEES_GPU else "cpu")):
+        raise RuntimeError("stop")
+    assert own_device(network) == torch.device("cpu")
+    assert [id(parameter) for parameter in network.parameters()] == before
+
+
+@on_gpu
+@pytest.mark.parametrize("recipe", TRAININGS)
+@pytest.mark.parametrize("name", ["residual", "lstm"])
+def test_recipe_trains_on_a_gpu_and_ends_on_the_cpu(name, recipe):
+    plain, task = BY_NAME[name].make(), BY_NAME[name].task()
+    small, report = compress(plain, task, recipe)
+    assert {value.device.type for value in small.state_dict().values()} == {"cpu"}
+    trained = [stage for stage in report.stages if stage.method in ("tune", "distill/logits")]
+    assert all(note.startswith("trained on ") for stage in trained for note in stage.notes[-1:])
+    assert encode(small, plain)
+
+
+@on_gpu
+def test_training_on_a_gpu_is_near_to_that_on_a_cpu():
+    tiny, ends = BY_NAME["mlp"], []
+    for device in ("cpu", "cuda"):
+        network, task = tiny.make(), dataclasses.replace(tiny.task(), device=device)
+        train(network, task, Plan(epochs=2, rate=0.05, optimizer="sgd", precision="float32"))
+        ends.append(torch.cat([parameter.flatten() for parameter in network.parameters()]).detach())
+    assert torch.allclose(*ends, atol=1e-3)

@@ -17,6 +17,7 @@ from cortado.evaluating import train_mode
 from cortado.fitting import stepped
 from cortado.lowering.factors import factored_twin
 from cortado.progress import Progress, quiet
+from cortado.recorded import Recording
 from cortado.task import Task, to_device
 from cortado.teachers import distillation, ensemble, softened
 from cortado.together import average_gradients, ranks, shard, share_start, share_statistics
@@ -35,6 +36,8 @@ class Plan:
     `average` is the share of training, at its end, over which weights are averaged (Izmailov et al., 2018).
     `precision`: "auto" takes bfloat16 where the device has it, for networks with convolutions.
     `statistics`: those of batch norms are "moving" with the batches, or "kept" as they are (see `train_mode`).
+    `recorded`: on a GPU a step is recorded once and replayed, several times faster for small networks; only for networks
+    and losses in which Python decides the same at every step (see cortado.recorded). With a penalty it is not.
     """
 
     epochs: float = 1.0
@@ -49,6 +52,7 @@ class Plan:
     average: float = 0.0
     precision: str = "auto"
     statistics: str = "moving"
+    recorded: bool = False
     teachers: Sequence[nn.Module] = ()
     temperature: float = 2.0
     hard: float = 1.0
@@ -65,7 +69,7 @@ class Plan:
 def train(network: nn.Module, task: Task, plan: Plan) -> float:
     """Train `network` in place on the task's training data; gives the mean loss of the last epoch, NaN without one.
 
-    It runs on the task's device, and the network comes back to its own. Same seed, same device: same result. `after_epoch`
+    It runs on the task's device, and the network comes back to its own. Same seed, same CPU: same result. `after_epoch`
     may change the network's structure and then returns True: the optimizer starts anew. Weights in low rank run as their factors.
     Raises BadNetwork when the loss is not finite or nothing can learn, BadTask for a device that is not there.
     """
@@ -100,6 +104,7 @@ class Loop:
             self.plan, self.teachers = dataclasses.replace(plan, hard=1.0, soft=0.0), []
         self.mean: dict[str, Tensor] = {}
         self.averaged = 0
+        self.recording: Recording | None = None
         self.optimizer = self.make_optimizer()
 
     def make_optimizer(self) -> torch.optim.Optimizer:
@@ -137,6 +142,7 @@ class Loop:
                 if self.plan.after_epoch is not None and self.plan.after_epoch(self.network, epoch):
                     self.optimizer, self.mean, self.averaged = self.make_optimizer(), {}, 0
                     self.runner = train_mode(factored_twin(self.network), self.plan.statistics)
+                    self.recording = None
         if self.mean:
             self.network.load_state_dict(self.mean)
         share_statistics(self.network, self.world)
@@ -169,19 +175,34 @@ class Loop:
         return mean, step
 
     def step(self, inputs: Any, targets: Tensor) -> Tensor:
-        plan = self.plan
-        context = torch.autocast(self.device.type, torch.bfloat16) if self.half else contextlib.nullcontext()
+        loss = self.gradients(inputs, targets)
+        average_gradients(self.network, self.world)
+        if self.plan.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.clip)
+        self.optimizer.step()
+        stepped(self.network)
+        return loss
+
+    def gradients(self, inputs: Any, targets: Tensor) -> Tensor:
+        """The loss, with its gradients left in the parameters; replayed where it was recorded."""
+        if self.plan.recorded and self.device.type == "cuda" and self.plan.penalty is None:
+            if self.recording is None:
+                self.recording = Recording(self.forward_and_back, self.network, inputs, targets)
+            if self.recording.fits(inputs, targets):
+                return self.recording(inputs, targets)
         self.optimizer.zero_grad(set_to_none=True)
+        return self.forward_and_back(inputs, targets)
+
+    def forward_and_back(self, inputs: Any, targets: Tensor) -> Tensor:
+        context: Any = contextlib.nullcontext()
+        if self.half:
+            # Weights kept in bfloat16 from step to step would be old ones in a replay.
+            context = torch.autocast(self.device.type, torch.bfloat16, cache_enabled=not self.plan.recorded)
         with context:
             outputs = call(self.runner, inputs, self.channels_last)
         loss = self.loss(outputs, inputs, targets)
-        total = loss if plan.penalty is None else loss + plan.penalty(self.network)
+        total = loss if self.plan.penalty is None else loss + self.plan.penalty(self.network)
         total.backward()
-        average_gradients(self.network, self.world)
-        if plan.clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), plan.clip)
-        self.optimizer.step()
-        stepped(self.network)
         return loss.detach()
 
     def loss(self, outputs: Any, inputs: Any, targets: Tensor) -> Tensor:

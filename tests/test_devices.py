@@ -67,9 +67,21 @@ def test_recipe_trains_on_a_gpu_and_ends_on_the_cpu(name, recipe):
     plain, task = BY_NAME[name].make(), BY_NAME[name].task()
     small, report = compress(plain, task, recipe)
     assert {value.device.type for value in small.state_dict().values()} == {"cpu"}
-    trained = [stage for stage in report.stages if stage.method in ("tune", "distill/logits")]
+    trained = [stage for stage in report.stages if stage.name in ("tune", "distill/logits")]
     assert all(note.startswith("trained on ") for stage in trained for note in stage.notes[-1:])
     assert encode(small, plain)
+
+
+@on_gpu
+@pytest.mark.parametrize("recipe", [line for line in TRAININGS if "penalty" not in line and "prune/rate" not in line])
+def test_recorded_training_is_near_to_the_same_step_by_step(recipe):
+    tiny, ends = BY_NAME["residual"], []
+    lines = recipe.replace("tune epochs=1", "tune epochs=2 precision=float32 optimizer=sgd rate=0.01")
+    for recorded in ("", " recorded=true"):
+        small, _ = compress(tiny.make(), tiny.task(), lines + recorded)
+        ends.append(torch.cat([value.flatten().float() for value in small.state_dict().values()]))
+    assert ends[0].shape == ends[1].shape
+    assert float((ends[0] - ends[1]).norm() / ends[0].norm()) < (0.3 if "stochastic" in recipe else 0.02)
 
 
 @on_gpu

@@ -50,7 +50,7 @@ class Tune(Method):
     statistics: str = knob(
         "moving", one_of=("moving", "kept"), says="of batch norms: kept as they are for short recoveries"
     )
-
+    recorded: bool = knob(False, says="on a GPU record a step and replay it, where Python decides the same at each")
     penalty: str = knob(
         "",
         says="added to the loss: low_rank, gains, group_lasso, group_lasso_positions, bipolar or package.module:Class",
@@ -64,7 +64,7 @@ class Tune(Method):
             train(view.network, task, Plan(
                 epochs=self.epochs, rate=self.rate, optimizer=self.optimizer, schedule=self.schedule, momentum=self.momentum,
                 decay=self.decay, batch=self.batch, average=self.average, warmup=self.warmup, clip=self.clip,
-                precision=self.precision, statistics=self.statistics, teachers=(view.plain,) if self.teacher else (),
+                precision=self.precision, statistics=self.statistics, recorded=self.recorded, teachers=(view.plain,) if self.teacher else (),
                 temperature=4.0, hard=1.0 - self.teacher, soft=self.teacher, seed=task.seed, says=self.name(),
                 progress=view.progress, penalty=extra, after_batch=count,
             ))  # fmt: skip

@@ -31,7 +31,7 @@ class Unit(Signal):
     def forward(self, values: Tensor) -> Tensor:
         top = 2**self.width - 1
         clipped = values.clamp(0, 1)
-        step = torch.tensor(1 / top, dtype=values.dtype, device=values.device)
+        step = values.new_full((), 1 / top)
         rounded = on_grid(clipped.detach(), step, torch.zeros_like(step), torch.full_like(step, top))
         made = clipped + (rounded - clipped).detach()
         return noisy(made, self.gradients) if self.gradients and self.training else made

@@ -31,10 +31,14 @@ IDLE = {
 IDLE_AFTER = {
     ("factorize/predict", "quantize/second_order"),
     ("factorize/predict", "quantize/adaround"),
+    ("quantize/ladder", "quantize/weights"),
     ("quantize/adaround", "quantize/second_order"),
     ("quantize/second_order", "quantize/adaround"),
 }
-"""Orders in which the second may find nothing left: all in low rank, or on its own grid already."""
+"""Orders in which the second may find nothing left: all in low rank, or on its own grid already.
+
+The ladder ends on the grid of 8 bits where the processor has VNNI, and with 7 where it has not.
+"""
 FEW = 16
 """So many values a layer, or fewer, are left as they are by a method that would share or round to no fewer."""
 

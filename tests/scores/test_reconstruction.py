@@ -13,7 +13,7 @@ from cortado.network import elimination
 from cortado.network.elimination import RIDGE, problems
 from cortado.network.signals import Sums
 from cortado.network.view import View
-from cortado.scores.lasso import Lasso, descend, path
+from cortado.scores.lasso import SMALLEST, STEPS, Lasso, descend, path
 from cortado.scores.reconstruction import Reconstruction
 from cortado.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
@@ -202,7 +202,8 @@ def test_lasso_knows_the_weights_of_wide_layers_too(monkeypatch):
     (whole,) = Lasso().of_units(view.groups.free, view, task)
     monkeypatch.setattr(elimination, "MOST_COLUMNS", 1)
     (coarse,) = Lasso().of_units(view.groups.free, view, task)
-    torch.testing.assert_close(coarse, whole, rtol=2e-3, atol=1e-4)
+    # The path goes in steps, and a unit that leaves at one of them is worth just that: by rounding it may be the next.
+    torch.testing.assert_close(coarse, whole, rtol=1.01 * (SMALLEST ** (-1 / (STEPS - 1)) - 1), atol=1e-4)
 
 
 def test_signals_far_from_zero_are_ranked_like_those_around_it():

@@ -31,12 +31,17 @@ class DistillLogits(Method):
     optimizer: str = knob("adam", one_of=OPTIMIZERS, says="the optimizer")
     decay: float = knob(0.0, low=0.0, says="weight decay (L2)")
     batch: int | None = knob(None, low=1, says="samples a step, when other than the task's")
+    precision: str = knob(
+        "auto", one_of=("auto", "float32", "bfloat16"), says="of the products; auto takes what is fast"
+    )
+    recorded: bool = knob(False, says="on a GPU record a step and replay it, where Python decides the same at each")
 
     def apply(self, view: View, task: Task) -> None:
         with only_learning(view, None if self.where == "*" else view.weights(self.where)):
             train(view.network, task, Plan(
                 epochs=self.epochs, rate=self.rate, optimizer=self.optimizer, decay=self.decay, batch=self.batch,
                 teachers=teachers_of(self.teacher, view), temperature=self.temperature, hard=self.hard,
-                soft=self.soft, seed=task.seed, says=self.name(), progress=view.progress,
+                soft=self.soft, precision=self.precision, recorded=self.recorded, seed=task.seed,
+                says=self.name(), progress=view.progress,
             ))  # fmt: skip
         view.notes += place_of_training(view.network, task.device)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.errors import BadNetwork, told
 from cortado.evaluating import keeping_buffers
 
 WARM_UP = 3
@@ -54,6 +55,17 @@ class Recording:
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
         return self.loss.clone()
+
+
+def recorded(step: Step, network: nn.Module, inputs: Any, targets: Tensor) -> Recording:
+    """The recording of a step.  Raises BadNetwork where one part of it runs on the CPU, or waits for a number."""
+    try:
+        return Recording(step, network, inputs, targets)
+    except RuntimeError as error:
+        raise BadNetwork(
+            f"tune: a step of {type(network).__name__} cannot be recorded ({told(error)}): a part of it computes on the "
+            "CPU or asks the GPU for a number. Leave recorded out."
+        ) from error
 
 
 def parts_of(inputs: Any) -> tuple[Tensor, ...]:

@@ -17,7 +17,7 @@ from cortado.evaluating import train_mode
 from cortado.fitting import stepped
 from cortado.lowering.factors import factored_twin
 from cortado.progress import Progress, quiet
-from cortado.recorded import Recording
+from cortado.recorded import Recording, recorded
 from cortado.task import Task, to_device
 from cortado.teachers import distillation, ensemble, softened
 from cortado.together import average_gradients, ranks, shard, share_start, share_statistics
@@ -99,7 +99,7 @@ class Loop:
         self.teachers = [ready(teacher, self.device) for teacher in plan.teachers]
         # A teacher is only run forward, where even a shallow network gains from bfloat16.
         self.half_teachers = any(half_precision(one, plan.precision, self.device, deep=1) for one in self.teachers)
-        if self.teachers and plan.soft and task.train.augment is None:
+        if self.teachers and plan.soft and task.train.augment is None and not plan.recorded:
             self.task = softened(task, self.teachers, plan.temperature, plan.hard, plan.soft, self.half_teachers)
             self.plan, self.teachers = dataclasses.replace(plan, hard=1.0, soft=0.0), []
         self.mean: dict[str, Tensor] = {}
@@ -187,7 +187,7 @@ class Loop:
         """The loss, with its gradients left in the parameters; replayed where it was recorded."""
         if self.plan.recorded and self.device.type == "cuda" and self.plan.penalty is None:
             if self.recording is None:
-                self.recording = Recording(self.forward_and_back, self.network, inputs, targets)
+                self.recording = recorded(self.forward_and_back, self.network, inputs, targets)
             if self.recording.fits(inputs, targets):
                 return self.recording(inputs, targets)
         self.optimizer.zero_grad(set_to_none=True)

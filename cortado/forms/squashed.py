@@ -38,7 +38,7 @@ class Squashed(Latent):
         if self.width == 1:
             return straight(signs(self.values), self.values) * self.values.abs().mean().detach()
         levels, top = self.levels(), 2**self.width - 1
-        return straight(2 * ((levels + top) / 2).round() - top, levels) * self.values.new_tensor(1 / top)
+        return straight(2 * ((levels + top) / 2).round() - top, levels) / top
 
     def held(self) -> Form:
         if self.width == 1:

@@ -34,13 +34,15 @@ def noisy(values: Tensor, bits: int) -> Tensor:
 def stochastic(slope: Tensor, bits: int) -> Tensor:
     """2 m (q(d / 2m + 1/2 + N) - 1/2), m the largest |d| of a sample, q to 2**bits levels, N even noise of half a step.
 
-    Zhou et al., 2016, equation 12. A vector, or a single number, is one sample. The mean over the noise is the gradient.
+    Zhou et al., 2016, equation 12. A vector, or a single number, is one sample. The mean over the noise is the gradient:
+    in float32, for bfloat16 rounds the noise itself, to one side, and a zero would come back as a sixteenth of a level.
     """
+    given, slope = slope.dtype, slope.float()
     axes = tuple(range(1, slope.dim())) if slope.dim() > 1 else tuple(range(slope.dim()))
     most, top = slope.abs().amax(axes, keepdim=True), 2**bits - 1
     span = 2 * torch.where(most > 0, most, torch.ones_like(most))
     share = (slope / span + 0.5) * top + torch.rand_like(slope) - 0.5
-    return torch.where(most > 0, span * (share.round().clamp(0, top) / top - 0.5), slope)
+    return torch.where(most > 0, span * (share.round().clamp(0, top) / top - 0.5), slope).to(given)
 
 
 class Gradients(Signal):

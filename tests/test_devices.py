@@ -7,9 +7,10 @@ import torch
 
 from cortado.compress import compress
 from cortado.devices import moved, own_device, place_of_training, training_device
-from cortado.errors import BadTask
+from cortado.errors import BadNetwork, BadTask
 from cortado.file.artifact import encode
 from cortado.tune import Plan, train
+from tests.laws.compressed import TAKES_SIGNS
 from tests.laws.tiny_nets import BY_NAME
 
 SEES_GPU = torch.cuda.is_available()
@@ -30,6 +31,8 @@ TRAININGS = (
     "tune epochs=1 penalty=group_lasso | tune epochs=1 penalty=gains | tune epochs=1 penalty=low_rank",
     "prune/rate epochs=1 finish=1",
 )
+NEVER_RECORDED = ("penalty", "prune/rate", "quantize/clip")
+BY_CHANCE = ("stochastic", "dorefa")
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu():
@@ -62,8 +65,10 @@ def test_moved_gives_the_network_back_when_training_fails():
 
 @on_gpu
 @pytest.mark.parametrize("recipe", TRAININGS)
-@pytest.mark.parametrize("name", ["residual", "lstm"])
+@pytest.mark.parametrize("name", ["residual", "recurrent", "signed"])
 def test_recipe_trains_on_a_gpu_and_ends_on_the_cpu(name, recipe):
+    if name == "residual" and any(method in recipe for method in TAKES_SIGNS):
+        return
     plain, task = BY_NAME[name].make(), BY_NAME[name].task()
     small, report = compress(plain, task, recipe)
     assert {value.device.type for value in small.state_dict().values()} == {"cpu"}
@@ -73,15 +78,23 @@ def test_recipe_trains_on_a_gpu_and_ends_on_the_cpu(name, recipe):
 
 
 @on_gpu
-@pytest.mark.parametrize("recipe", [line for line in TRAININGS if "penalty" not in line and "prune/rate" not in line])
+@pytest.mark.parametrize("recipe", [line for line in TRAININGS if not any(word in line for word in NEVER_RECORDED)])
 def test_recorded_training_is_near_to_the_same_step_by_step(recipe):
-    tiny, ends = BY_NAME["residual"], []
+    tiny, ends = BY_NAME["signed" if any(method in recipe for method in TAKES_SIGNS) else "residual"], []
     lines = recipe.replace("tune epochs=1", "tune epochs=2 precision=float32 optimizer=sgd rate=0.01")
     for recorded in ("", " recorded=true"):
         small, _ = compress(tiny.make(), tiny.task(), lines + recorded)
         ends.append(torch.cat([value.flatten().float() for value in small.state_dict().values()]))
     assert ends[0].shape == ends[1].shape
-    assert float((ends[0] - ends[1]).norm() / ends[0].norm()) < (0.3 if "stochastic" in recipe else 0.02)
+    assert float((ends[0] - ends[1]).norm() / ends[0].norm()) < (
+        0.3 if any(word in recipe for word in BY_CHANCE) else 0.02
+    )
+
+
+@on_gpu
+def test_step_that_asks_for_a_number_is_refused_in_words_when_recorded():
+    with pytest.raises(BadNetwork, match="cannot be recorded"):
+        compress(BY_NAME["residual"].make(), BY_NAME["residual"].task(), "quantize/clip | tune recorded=true")
 
 
 @on_gpu

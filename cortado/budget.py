@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cortado import units
 from cortado.errors import BadValue
+from cortado.task import Score
 
 PATTERN = re.compile(
     r"^\s*(size|score|latency)\s*(<=|>=)\s*(.+?)\s*(?:(?:\bin\s+|@\s*)(\w+)(?:\s*:\s*(\d+)\s*threads?)?)?\s*$"
@@ -16,7 +17,7 @@ PATTERN = re.compile(
 class Limit:
     """One limit.  `what` is size (bytes, at most), latency (milliseconds of a batch of one, at most; `runtime` is where, ""
     the first one that is measured, with so many `threads`, 0 as many as are measured with) or score (at least);
-    `relative`: counted from the plain score."""
+    `relative`: counted from the plain score; `unit`: "%" where the score's was written as such."""
 
     text: str
     what: str
@@ -24,6 +25,7 @@ class Limit:
     relative: bool = False
     runtime: str = ""
     threads: int = 0
+    unit: str = ""
 
     def kept(self, measured: float, plain: float) -> bool:
         """Whether a measured value keeps it."""
@@ -56,13 +58,27 @@ def read_limit(text: str) -> Limit:
             raise BadValue(
                 f"limit: {text!r} asks for {most:g} {'bytes' if what == 'size' else 'ms'}. It is more than 0."
             )
+        if threads and int(threads) < 1:
+            raise BadValue(f"limit: {text!r} is measured with {threads} threads. Write 1 or more, or leave it out.")
         return Limit(text.strip(), what, most, runtime=runtime or "", threads=int(threads or 0))
     number, unit = units.number_and_unit(value)
     if unit not in ("", "%"):
         raise BadValue(
             f"limit: {text!r} has a unit that a score does not have, got {unit!r}. Write, for example, -0.5 %."
         )
-    return Limit(text.strip(), "score", number, relative=value.strip()[0] in "+-")
+    if unit == "%" and number > 100:
+        raise BadValue(f"limit: {text!r} is more than a score in % can be. Write, for example, score >= 90 %.")
+    return Limit(text.strip(), "score", number, relative=value.strip()[0] in "+-", unit=unit)
+
+
+def check_unit(limits: Sequence[Limit], score: Score) -> None:
+    """Raises BadValue for a limit in % where the task's score has another unit: a share of it is not meant."""
+    for limit in limits:
+        if limit.unit and score.unit != limit.unit:
+            raise BadValue(
+                f"limit: {limit.text!r} is in {limit.unit}, but the score of this task, {score.name}, is in "
+                f"{score.unit or 'no unit'}. Write the number alone: it counts in the score's own unit."
+            )
 
 
 def read_limits(texts: Sequence[str]) -> tuple[Limit, ...]:

@@ -20,6 +20,9 @@ from cortado.runtimes.runtime import Runtime
 from cortado.task import Task
 
 FILE, SUMS = "net.cortado", "checksums.txt"
+REPORTS = ("report.json", "report.html", "report.md")
+NAMES = (FILE, *REPORTS, "recipe.yaml", "job.yaml", "environment.json", "run.py")
+"""What every bundle has, each with its checksum."""
 OURS = """
 import torch
 import cortado
@@ -121,4 +124,9 @@ def check_bundle(folder: str | Path) -> list[str]:
         if sum_of(folder / path) != wanted:
             raise BadFile(f"bundle: {name} was altered since the bundle was made. Make it again, or fetch it again.")
         names.append(name)
+    missing = [name for name in NAMES if name not in names]
+    if missing:
+        raise BadFile(
+            f"bundle: {SUMS} does not speak of {', '.join(missing)}. Make the bundle again, or fetch it again."
+        )
     return names

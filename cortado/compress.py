@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cortado.budget import Limit, read_limits
+from cortado.budget import Limit, check_unit, read_limits
 from cortado.errors import BadFile, BadNetwork, CortadoError, Failed, NothingChanged, Stopped, told
 from cortado.file.accounting import layer_rows, pictures
 from cortado.file.artifact import decode, encode
@@ -60,6 +60,7 @@ def compress(
     """
     read_as = read_limits(limits)
     speed = speed_wanted(runtimes, read_as, batches, threads)
+    check_unit(read_as, task.score)
     if folder is not None:
         check_writable(Path(folder), "compress")
     run = Run(working_copy(network).eval(), task, read(recipe), read_as, folder, progress or quiet(), forms, speed)

@@ -43,6 +43,10 @@ class BadNetwork(CortadoError, ValueError):
     """A network cannot be read, run or changed as asked."""
 
 
+class Diverged(BadNetwork):
+    """A training whose loss is no number any more."""
+
+
 class CannotFollow(BadNetwork):
     """A cut of channels that the network's own code cannot follow; the groups at fault are frozen from then on."""
 
@@ -81,6 +85,10 @@ def told(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""
     return f"{type(error).__name__}{f': {text}' if text else ''}{place}"
+
+
+REFUSALS = (BadValue, CannotFollow, Diverged, NothingChanged, OutputsDiffer)
+"""What a trial may run into without fault of network or task: a search learns from it and goes on."""
 
 
 def comes_from_system(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.devices import moved, own_device, training_device
-from cortado.errors import BadNetwork, BadTask, BadValue, in_own_code
+from cortado.errors import BadNetwork, BadTask, BadValue, Diverged, in_own_code
 from cortado.evaluating import train_mode
 from cortado.fitting import stepped
 from cortado.lowering.factors import factored_twin
@@ -71,7 +71,7 @@ def train(network: nn.Module, task: Task, plan: Plan) -> float:
 
     It runs on the task's device, and the network comes back to its own. Same seed, same CPU: same result. `after_epoch`
     may change the network's structure and then returns True: the optimizer starts anew. Weights in low rank run as their factors.
-    Raises BadNetwork when the loss is not finite or nothing can learn, BadTask for a device that is not there.
+    Raises Diverged when the loss is not finite, BadNetwork when nothing can learn, BadTask for a device that is not there.
     """
     with moved(network, training_device(network, task.device)):
         return Loop(network, task, plan).run()
@@ -168,7 +168,7 @@ class Loop:
                 self.plan.after_batch(self.network, step)
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
-            raise BadNetwork(
+            raise Diverged(
                 f"{self.plan.says}: the loss of epoch {epoch + 1} is {mean}. "
                 f"Lower the rate ({self.plan.rate:g}), clip gradients, or look for NaN in data and loss."
             )

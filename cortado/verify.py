@@ -12,10 +12,11 @@ from cortado.file.artifact import load
 from cortado.fitting import Fitting
 from cortado.job import read_job
 from cortado.machine import processor_name
+from cortado.measure import mean_score
 from cortado.pages.words import quantity
 from cortado.report import Report, read_report
 from cortado.runtimes.measured import COMPRESSED, measure
-from cortado.runtimes.runtime import installed
+from cortado.runtimes.runtime import Running, installed
 from cortado.task import Task
 
 ALIKE = 0.002
@@ -76,6 +77,7 @@ def verify(
     plain = made.plain_again(task, folder)
     small = load(folder / FILE, plain, forms)
     claims = [size_claim(report, folder / FILE), *score_claims(report, plain, small, task)]
+    claims += file_claims(report, folder, task)
     if report.clocks:
         claims += runtime_claims(report, plain, small, task, seconds)
     return Verified(folder, tuple(claims))
@@ -99,8 +101,22 @@ def score_claims(report: Report, plain: nn.Module, small: nn.Module, task: Task)
     ]
 
 
+def file_claims(report: Report, folder: Path, task: Task) -> list[Claim]:
+    """The files for runtimes that are in the bundle, as they lie there: what they score on the verdict data."""
+    claims = []
+    for row in report.exports:
+        (runtime,) = installed([row.runtime])
+        file = folder / row.runtime / f"net{runtime.suffix}"
+        if row.score is None or not file.exists():
+            continue
+        found = mean_score(Running(runtime.load(file, 1)), task.verdict, task.score)
+        same = alike(row.score, found, task.score.scale)
+        claims.append(Claim(f"{task.score.name}, {row.runtime}/{file.name}", task.score.unit, row.score, found, same))
+    return claims
+
+
 def runtime_claims(report: Report, plain: nn.Module, small: nn.Module, task: Task, seconds: float) -> list[Claim]:
-    """The files for the runtimes: their scores and, on the same kind of processor, their times."""
+    """Files for the runtimes, exported anew: their scores and, on the same kind of processor, their times."""
     exports, clocks = measure(
         plain, small, task, installed([row.runtime for row in report.exports]),
         batches=[clock.batch for clock in report.clocks], threads=report.clocks[0].threads, seconds=seconds,

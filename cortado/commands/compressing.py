@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from torch import nn
 
-from cortado.budget import Limit, read_limits
+from cortado.budget import Limit, check_unit, read_limits
 from cortado.bundle import write_bundle
 from cortado.commands.given import GOAL_MISSED, device_option, in_words, threads_option
 from cortado.compress import compress
@@ -16,6 +16,7 @@ from cortado.errors import BadRecipe, Stopped
 from cortado.file.whole import check_writable
 from cortado.job import read_job
 from cortado.pages.terminal import report_text
+from cortado.planner.explained import explained
 from cortado.planner.forecast import forecast
 from cortado.planner.goal import MINIMISE, reach
 from cortado.planner.outlook import Outlook
@@ -23,7 +24,7 @@ from cortado.planner.shapes import Explorer
 from cortado.planner.stopwatch import Stopwatch
 from cortado.progress import Progress, Terminal, quiet
 from cortado.recipe import read as read_recipe
-from cortado.runtimes.runtime import installed, runtime_by_name
+from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed, speed_wanted
 from cortado.task import Task
 
@@ -61,8 +62,12 @@ def compress_command(
             "compress: nothing says how: no recipe and no limits. Try --limit 'score >= -0.5 %', or "
             "--recipe 'quantize/weights bits=8'."
         )
+    if recipe is not None and (budget is not None or minimise != "size"):
+        raise BadRecipe(
+            "compress: --budget and --minimise are for the planner, and a recipe is given. Leave out the one or the other."
+        )
     chosen = None if chosen is None else read_recipe(chosen)
-    speed_wanted(runtimes, read_limits(wanted), batches, threads)
+    speed = speed_wanted(runtimes, read_limits(wanted), batches, threads)
     check_writable(Path(out), "compress")
     progress = Terminal() if sys.stderr.isatty() else quiet()
     try:
@@ -80,7 +85,7 @@ def compress_command(
             )  # fmt: skip
             small, report = found.network, found.report
             click.echo(found.advice + "\n" if found.advice else "", nl=False)
-        folder = write_bundle(out, small, plain, report, made.text, installed(runtimes), task)
+        folder = write_bundle(out, small, plain, report, made.text, speed.runtimes, task)
     except KeyboardInterrupt:
         raise Stopped("compress: interrupted; finished stages and trials are kept. --resume goes on.") from None
     click.echo(report_text(report))
@@ -95,19 +100,28 @@ def compress_command(
 @click.option(
     "--time", "runtime", help="Cut, export and time it in this runtime too; a limit of latency names its own."
 )
+@click.option(
+    "--explain", is_flag=True, help="Weight by weight: the way that is taken, and what the others would cost."
+)
 @threads_option
 @in_words
-def plan_command(job: str, limits: tuple[str, ...], seed: int | None, runtime: str | None, threads: int) -> None:
+def plan_command(
+    job: str, limits: tuple[str, ...], seed: int | None, runtime: str | None, explain: bool, threads: int
+) -> None:
     """Before any training: what files of several sizes will cost JOB, whether limits look reachable, and what can help."""
     made = read_job(job, seed)
     wanted = read_limits(limits or made.limits)
     speed = speed_wanted([runtime] if runtime else [], wanted, (1,), threads)
     progress = Terminal() if sys.stderr.isatty() else quiet()
     task = made.make_task()
+    check_unit(wanted, task.score)
     plain = made.trusted(task, None, progress)
     size = sum(value.numel() * value.element_size() for value in plain.state_dict().values())
     found = forecast(plain, plain, task, progress=progress)
-    click.echo(Outlook(found, size, task.score.name, task.score.unit, wanted).text())
+    outlook = Outlook(found, size, task.score.name, task.score.unit, wanted)
+    click.echo(outlook.text())
+    if explain:
+        click.echo("\n" + explained(found, outlook.aim()))
     if speed.runtimes:
         click.echo("\n" + times_text(plain, task, wanted, speed, progress))
 

@@ -31,6 +31,10 @@ def in_words(command: Callable[..., None]) -> Callable[..., None]:
         except CortadoError as error:
             click.secho(str(error), err=True, fg="red")
             sys.exit(INTERRUPTED if isinstance(error, Stopped) else REFUSED)
+        except OSError as error:
+            told = "What was finished is kept. Make room, or choose another folder with --out, and go on with --resume."
+            click.secho(f"{command.__name__.removesuffix('_command')}: {error}. {told}", err=True, fg="red")
+            sys.exit(REFUSED)
 
     return wrapped
 

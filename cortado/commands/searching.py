@@ -17,7 +17,6 @@ from cortado.planner.ranges import read_ranged
 from cortado.planner.study import alone, the_optimiser
 from cortado.planner.trial_search import MINIMISE, TRIALS, search
 from cortado.progress import Terminal, quiet
-from cortado.runtimes.runtime import installed
 from cortado.runtimes.speed import speed_wanted
 
 
@@ -59,7 +58,7 @@ def search_command(
         )
     read_ranged(chosen)
     the_optimiser()
-    speed_wanted(runtimes, read_limits(wanted), batches, threads)
+    speed = speed_wanted(runtimes, read_limits(wanted), batches, threads)
     folder = Path(out)
     check_writable(folder, "search")
     progress = Terminal() if sys.stderr.isatty() else quiet()
@@ -67,13 +66,13 @@ def search_command(
         task = replace(made.make_task(), device=device)
         # One process trains the plain network; the others read what it kept.
         with alone(folder):
-            plain = made.plain(task, folder, progress)
+            plain = made.trusted(task, folder, progress)
         found = search(
             plain, task, chosen, wanted, trials=trials, budget=budget, minimise=minimise, folder=folder, resume=resume,
             progress=progress, runtimes=runtimes, batches=batches, threads=threads,
         )  # fmt: skip
         with alone(folder):
-            write_bundle(folder, found.network, plain, found.report, made.text, installed(runtimes), task)
+            write_bundle(folder, found.network, plain, found.report, made.text, speed.runtimes, task)
     except KeyboardInterrupt:
         raise Stopped("search: interrupted; finished trials and stages are kept. --resume goes on.") from None
     click.echo(found.text() + "\n")

@@ -64,8 +64,9 @@ class Tune(Method):
             train(view.network, task, Plan(
                 epochs=self.epochs, rate=self.rate, optimizer=self.optimizer, schedule=self.schedule, momentum=self.momentum,
                 decay=self.decay, batch=self.batch, average=self.average, warmup=self.warmup, clip=self.clip,
-                precision=self.precision, statistics=self.statistics, recorded=self.recorded, teachers=(view.plain,) if self.teacher else (),
-                temperature=4.0, hard=1.0 - self.teacher, soft=self.teacher, seed=task.seed, says=self.name(),
+                precision=self.precision, statistics=self.statistics, recorded=self.recorded,
+                teachers=(view.plain,) if self.teacher else (), temperature=4.0, hard=1.0 - self.teacher, soft=self.teacher,
+                seed=task.seed, says=self.name(),
                 progress=view.progress, penalty=extra, after_batch=count,
             ))  # fmt: skip
         view.notes += place_of_training(view.network, task.device)

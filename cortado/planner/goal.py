@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from cortado import units
-from cortado.budget import Limit, read_limits
+from cortado.budget import Limit, check_unit, read_limits
 from cortado.compress import compress
-from cortado.errors import BadValue, CannotFollow, NothingChanged, comes_from_system
+from cortado.errors import REFUSALS, BadValue, comes_from_system
 from cortado.evaluating import evaluating
 from cortado.file.whole import check_writable
 from cortado.fingerprints import plain_data
@@ -84,10 +84,15 @@ def reach(
     Where time counts, cuts are timed in the runtime of the limit, or the first of `runtimes`, in floats and in whole
     numbers; where bytes count, weights are held as the forecast says. Each trial recovers with the network itself as
     teacher and is kept in `folder`; `resume` goes on with them. All are compared on the task's choice data; the verdict's
-    are used once, for the best. Trials begin as long as `budget` ("30 min") lasts. `runtimes`, `batches` and `threads` are
-    as in compress, for the best. Raises BadValue for limits or a budget that say nothing, and what compress raises.
+    are used once, for the best. Without a limit of the score, "size" means "loss". Trials begin as long as `budget`
+    ("30 min") lasts. `runtimes`, `batches` and `threads` are as in compress, for the best. Raises BadValue for limits or a
+    budget that say nothing, and what compress raises.
     """
     read_as = read_limits(limits)
+    check_unit(read_as, task.score)
+    if minimise == "size" and read_as and not any(one.what == "score" for one in read_as):
+        # The smallest file of all knows nothing: within limits of bytes or time the best network is meant.
+        minimise = "loss"
     wanted = Wanted(read_as, minimise, 1 if task.score.higher_is_better else -1, task.score.unit)
     check_goal(wanted, runtimes)
     speed = speed_wanted(runtimes, read_as, batches, threads)
@@ -150,7 +155,8 @@ class Search:
         memory = Memory(
             self.folder, mark_of(self.network, self.task, WAYS, CUTS, self.runtime, self.threads, self.tail)
         )
-        shapes = memory.shapes(self.shapes)
+        # What was left out for want of time must not be missing when there is more.
+        shapes = memory.shapes(self.shapes, self.seconds if self.wanted.time_counts else 0.0)
         for one in self.begun:
             self.tried(plain_data(one.recipe), one.shape, one)
         start -= sum(one.seconds for one in self.begun if one.done)
@@ -210,36 +216,48 @@ class Search:
                 self.network, self.task.for_trial(), recipe, limits=texts, folder=self.folder_of(number), resume=True,
                 progress=self.progress,
             )  # fmt: skip
-        except (BadValue, NothingChanged, CannotFollow) as error:
+            trial = self.judged(trial, made, report, before)
+        except REFUSALS as error:
             if comes_from_system(error):
                 raise
             trial = replace(trial, failed=str(error))
-        else:
-            last = report.stages[-1]
-            taken = before.latency_ms if before and before.done else None if self.watch is None else self.watch.ms(made)
-            met = {line.limit: bool(line.met) for line in report.lines if line.limit} | self.timely(taken)
-            trial = replace(trial, size_bytes=last.size_bytes, score=last.score, latency_ms=taken, met=met)
         spent = time.perf_counter() - start
         self.trials.append(replace(trial, seconds=max(spent, before.seconds if before else 0.0)))
         note(self.folder, [*self.trials, *waiting])
 
+    def judged(self, trial: Trial, made: nn.Module, report: Report, before: Trial | None) -> Trial:
+        """The trial with what came out; its time only where it was not taken before, in this runtime."""
+        last, taken = report.stages[-1], None
+        if self.watch is not None:
+            again = before is not None and before.timed == self.timed
+            taken = before.latency_ms if before and again else self.watch.ms(made)
+        met = {line.limit: bool(line.met) for line in report.lines if line.limit} | self.timely(taken)
+        return replace(trial, size_bytes=last.size_bytes, score=last.score, latency_ms=taken, met=met, timed=self.timed)
+
     def timely(self, latency_ms: float | None) -> dict[str, bool]:
         """Whether a limit of time is kept."""
         limit: Limit | None = self.wanted.limit("latency")
-        return {} if limit is None or latency_ms is None else {limit.text: latency_ms <= limit.value}
+        return {} if limit is None else {limit.text: latency_ms is not None and latency_ms <= limit.value}
+
+    @property
+    def timed(self) -> str:
+        """Where times are taken; "" where they do not count."""
+        return f"{self.runtime}, {self.threads} threads" if self.wanted.time_counts else ""
 
     def folder_of(self, number: int) -> Path:
         return self.folder / "trials" / f"{number + 1:02}"
 
     def seconds_of_epoch(self) -> float:
-        """About how long one pass over the training data takes: three times its forward pass and the teacher's."""
+        """About how long one pass over the training data takes: the reading, three times the forward pass, and the teacher's."""
         count = min(64, len(self.task.train))
-        inputs, _ = next(self.task.train.batches(count))
+        start = time.perf_counter()
+        inputs, _ = next(self.task.train.batches(count, self.task.generator()))
+        reading = time.perf_counter() - start
         with evaluating(self.network):
             outputs_of(self.network, inputs)
             start = time.perf_counter()
             outputs_of(self.network, inputs)
-        return 4 * (time.perf_counter() - start) * len(self.task.train) / count
+        return (reading + 4 * (time.perf_counter() - start)) * len(self.task.train) / count
 
 
 def recovery(seconds: float, epoch: float, shape: Shape) -> float:

@@ -1,14 +1,20 @@
 """Mix: each weight is held in the way that costs least, within so many bytes for all of them."""
 
 import contextlib
+import copy
 import dataclasses
 from dataclasses import dataclass
 
+from torch import nn
+
 from cortado.errors import BadNetwork, BadValue, NothingChanged
 from cortado.method import Method, knob
+from cortado.methods.match import Match
+from cortado.network.divergence import nats_for
 from cortado.network.view import View
 from cortado.planner.candidates import WAYS, candidates_of
 from cortado.planner.currency import prices
+from cortado.planner.forecast import chosen, mean_divergences
 from cortado.planner.plan import plan_for
 from cortado.task import Task
 from cortado.units import size_text
@@ -43,9 +49,18 @@ class Mix(Method):
                 f"mix: these weights take {size_text(least)} at the least, more than size={self.size:g} bytes. "
                 "Raise size, or make layers narrower before."
             )
+        before = copy.deepcopy(view.network)
         for stage in plan.recipe().stages:
             with contextlib.suppress(NothingChanged):
                 stage.apply(View(view.network, view.plain, view.example, view.progress), task)
+        view.notes.append(self.held_to_account(view, before, plan.damage, task))
+
+    def held_to_account(self, view: View, before: nn.Module, damage: float, task: Task) -> str:
+        """What was predicted beside what the mix costs, its moments matched, on choice data."""
+        made = copy.deepcopy(view.network)
+        Match().apply(View(made, view.plain, view.example, view.progress, before), task)
+        (kl,) = mean_divergences(before, [made], chosen(task), nats_for(view.plain, task))
+        return f"the damages of this mix add up to {damage:.3g} nats; measured on choice data it costs {kl:.3g}"
 
 
 def mix(size: float, ways: str = "any") -> Method:

@@ -66,6 +66,21 @@ class Outlook:
                 low = middle
         return best
 
+    def aim(self) -> float:
+        """The bytes that the limits ask for: that of size, else the smallest file for the score; a middle one without."""
+        by_what = {limit.what: limit for limit in self.limits}
+        least, most = self.forecast.sizes
+        if "size" in by_what:
+            return by_what["size"].value
+        if "score" in by_what:
+            best = self.smallest(max(0.0, self.allowed(by_what["score"])))
+            return most if best is None else best.size_bytes
+        return (least * most) ** 0.5
+
+    def allowed(self, limit: Limit) -> float:
+        """Points that a limit of the score lets a file lose."""
+        return -limit.value if limit.relative else self.forecast.sign * (self.forecast.score - limit.value)
+
     def families(self, size_bytes: float) -> dict[str, float | None]:
         """The predicted KL of a file of so many bytes by one family of ways alone, and by all; None where it cannot be.
 
@@ -138,8 +153,7 @@ class Outlook:
             lost = f"{found.lost[0]:.2f} {self.score_unit} lost (to {found.lost[2]:.2f}) before any training"
             return f"{limit.text}: reachable; {lost}."
         if limit.what == "score":
-            allowed = -limit.value if limit.relative else self.forecast.sign * (self.forecast.score - limit.value)
-            best = self.smallest(allowed)
+            best = self.smallest(self.allowed(limit))
             if best is None:
                 return (
                     f"{limit.text}: not without training; the least that any mix loses is {self.rows()[0].lost[0]:.2f}."
@@ -170,8 +184,8 @@ class Outlook:
 
 
 def family(way: str) -> str:
-    """The names of a way's stages, without knobs."""
-    return " | ".join(stage.split()[0] for stage in way.split("|"))
+    """The names of a way's stages, without knobs; "" of none."""
+    return " | ".join(stage.split()[0] for stage in way.split("|") if stage)
 
 
 def mix_of(expected: Expected) -> str:

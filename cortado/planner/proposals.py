@@ -24,6 +24,8 @@ RECOVERY = {"rate": 3e-4, "teacher": 0.5, "average": 0.3, "statistics": "kept"}
 """Short and gentle: a part of an epoch is too little to get used to moving statistics."""
 ROOM = 0.995
 """Of a limit of bytes is aimed at: what is trained or rounded afterwards moves a file by a few of them."""
+MOST_AIMS = 4
+"""How often a file that came out over its limit is aimed lower."""
 FOR_BYTES = "trained for bytes"
 NATS, STRONGER = 0.6, 1.6
 """What all bits of a file weigh together in the loss when they are trained for, at first; and how much more next time."""
@@ -78,22 +80,36 @@ class Proposals:
 
     def milder(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
         """The least loss: the mildest shape as it is, then recovered, then the next ones."""
-        size = None if self.foreseen is None else self.first_size(self.foreseen)
         order = self.allowed()
         for number, shape in enumerate(order[:3]):
+            size = self.milder_size(shape, trials)
             tries = [self.proposal(shape, size, 0.0)] if number == 0 else []
             if epochs(shape) > 0:
                 tries.append(self.proposal(shape, size, epochs(shape)))
             for one in tries:
-                if not any(same(trial, one) for trial in trials):
+                own = [trial for trial in trials if same(trial, one)]
+                if not own or (not self.wanted.keeps_size(own[-1]) and len(own) < MOST_AIMS):
                     return one
         return None
+
+    def milder_size(self, shape: Shape, trials: Sequence[Trial]) -> float | None:
+        """The bytes to hold a shape in; fewer by as many as its last trial was over its limit."""
+        if self.foreseen is None:
+            return None
+        size, limit = self.first_size(self.foreseen), self.wanted.limit("size")
+        own = [one for one in trials if one.shape == shape.text() and one.done]
+        if limit is None or not own or self.wanted.keeps_size(own[-1]):
+            return size
+        aimed = [one for one in own if not self.wanted.keeps_size(one)]
+        for one in aimed:
+            size *= min(1.0, ROOM * limit.value / one.size_bytes)
+        return max(size, self.foreseen.sizes[0])
 
     def faster(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
         """The fastest that keeps the score: halving in between what kept it and what did not."""
         order = [one for one in fronted(self.allowed()) if one.cut or one.integers or self.foreseen]
         size = None if self.foreseen is None else self.first_size(self.foreseen)
-        kept = {trial.shape for trial in trials if trial.keeps_all}
+        kept = {trial.shape for trial in trials if self.wanted.keeps_score(trial)}
         lost = {trial.shape for trial in trials if trial.shape not in kept and (trial.trained or trial.failed)}
         low = max((place for place, one in enumerate(order) if one.text() in kept), default=-1)
         high = min((place for place, one in enumerate(order) if one.text() in lost and place > low), default=len(order))
@@ -116,7 +132,7 @@ class Proposals:
             return self.proposal(base, self.first_size(self.foreseen), 0.0)
         if epochs(base) <= 0:
             return None
-        trained = [one for one in trials if one.trained and one.keeps_all]
+        trained = [one for one in trials if one.trained and self.wanted.keeps_score(one)]
         leads = bool(trained) and min(trained, key=lambda one: one.size_bytes).shape == FOR_BYTES
         ways: list[Callable[[], Proposal | None]] = [
             lambda: self.recovered(base, trials, epochs(base)),
@@ -143,7 +159,7 @@ class Proposals:
         own = [one for one in trials if one.shape == FOR_BYTES and one.done]
         if base.cut or base.integers or any(one.shape == FOR_BYTES and one.failed for one in trials):
             return None
-        kept, lost = ([one for one in own if one.keeps_all is good] for good in (True, False))
+        kept, lost = ([one for one in own if self.wanted.keeps_score(one) is good] for good in (True, False))
         strongest = max(map(strength_of, kept), default=0.0)
         weakest = min((value for value in map(strength_of, lost) if value > strongest), default=0.0)
         if strongest and weakest:
@@ -154,7 +170,8 @@ class Proposals:
         elif own:
             strength = strongest * stronger(kept) if strongest else weakest / STRONGER
         else:
-            aim = SHRINK * min((one.size_bytes for one in trials if one.keeps_all), default=trials[0].size_bytes)
+            good = [one.size_bytes for one in trials if self.wanted.keeps_score(one)]
+            aim = self.at_most(SHRINK * min(good, default=trials[0].size_bytes))
             strength = NATS / (8 * max(aim, 1.0))
         rate = {"strength": float(f"{strength:.3g}"), "epochs": 0.75 * epochs, "finish": 0.25 * epochs, "rate": RATE}
         stages = [{"prune/rate": {**rate, "teacher": "plain", "bias": False}}]
@@ -167,32 +184,40 @@ class Proposals:
     def smaller_size(self, shape: Shape, trials: Sequence[Trial], found: Forecast) -> float | None:
         """The bytes to try next with a shape; None where what kept the score and what did not are close."""
         own = [one for one in trials if one.shape == shape.text() and one.done]
-        good = [one.size_bytes for one in own if one.keeps_all]
-        bad = [one.size_bytes for one in own if one.trained and not one.keeps_all]
+        good = [one.size_bytes for one in own if self.wanted.keeps_score(one)]
+        bad = [one.size_bytes for one in own if one.trained and not self.wanted.keeps_score(one)]
         lowest = max(bad, default=0)
         if not good:
             size = float(self.first_size(found)) if not bad else max(bad) / SHRINK
         else:
-            steps = min(3, sum(one.trained and one.keeps_all for one in own) or 1)
+            steps = min(3, sum(one.trained and self.wanted.keeps_score(one) for one in own) or 1)
             size = min(good) * SHRINK**steps if not lowest else (min(good) * lowest) ** 0.5
         tried = [one.size_bytes for one in own if one.trained]
         if good and (size < found.sizes[0] or min(good) / max(size, lowest) < CLOSE):
             return None
-        if any(1 / CLOSE < size / one < CLOSE for one in tried) or size > found.sizes[1]:
+        size = self.at_most(size)
+        # A file that is over its limit by a little is not too near to one that is not.
+        near = CLOSE if self.wanted.keeps_size(own[-1]) else 1.0
+        if any(1 / near < size / one < near for one in tried) or not found.sizes[0] <= size <= found.sizes[1]:
             return None
         return size
 
+    def at_most(self, size: float) -> float:
+        """So many bytes, or what a limit of bytes allows if that is less."""
+        limit = self.wanted.limit("size")
+        return size if limit is None else min(size, ROOM * limit.value)
+
     def another_shape(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
         """A cut network in fewer bytes than the best so far; each shape as long as it keeps the score."""
-        good = [one.size_bytes for one in trials if one.keeps_all]
+        good = [one.size_bytes for one in trials if self.wanted.keeps_score(one)]
         if not good or self.wanted.time_counts:
             return None
         if self.others is None:
             self.others = [one for one in self.more() if one.cut]
         for shape in self.others:
             own = [one for one in trials if one.shape == shape.text()]
-            if all(one.keeps_all for one in own) and len(own) < 3:
-                return self.proposal(shape, SHRINK**0.5 * min(good), epochs(shape))
+            if all(self.wanted.keeps_score(one) for one in own) and len(own) < 3:
+                return self.proposal(shape, self.at_most(SHRINK**0.5 * min(good)), epochs(shape))
         return None
 
     def first_size(self, found: Forecast) -> float:
@@ -201,8 +226,8 @@ class Proposals:
         least, most = found.sizes
         if score is None or self.wanted.minimise != "size":
             return least if size is None else min(max(ROOM * size.value, least), most)
-        allowed = -score.value if score.relative else found.sign * (found.score - score.value)
-        best = Outlook(found, 0, "", "").smallest(max(allowed, 0.0))
+        outlook = Outlook(found, 0, "", "")
+        best = outlook.smallest(max(outlook.allowed(score), 0.0))
         guess = most if best is None else best.size_bytes
         return max(least, min(guess, ROOM * size.value) if size is not None else guess)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from torch import nn
 from cortado.errors import BadFile
 from cortado.file.artifact import encode
 from cortado.file.whole import make_folder, write_whole
-from cortado.fingerprints import sum_of_data
+from cortado.fingerprints import identity, sum_of_data
 from cortado.planner.candidates import Candidate, Choices
 from cortado.planner.forecast import Forecast, Measured
 from cortado.planner.plan import Plan
@@ -33,9 +33,12 @@ class Memory:
         """The forecast of this network, made now where there is none.  Raises BadFile for a damaged file."""
         return self.made("forecast.json", make, forecast_data, forecast_of)
 
-    def shapes(self, make: Callable[[], Shapes]) -> Shapes:
-        """The shapes of this network, measured now where they were not.  Raises BadFile for a damaged file."""
-        return self.made("shapes.json", make, asdict, shapes_of)
+    def shapes(self, make: Callable[[], Shapes], seconds: float = 0.0) -> Shapes:
+        """The shapes of this network that were found in so many `seconds`, measured now where they were not.
+
+        Raises BadFile for a damaged file.
+        """
+        return replace(self, mark=f"{self.mark}, {seconds:g} s").made("shapes.json", make, asdict, shapes_of)
 
     def made(
         self, name: str, make: Callable[[], Made], data_of: Callable[[Made], Any], made_of: Callable[[Any], Made]
@@ -58,7 +61,8 @@ def mark_of(network: nn.Module, task: Task, *more: Any) -> str:
     sums = blake2b(encode(network, network, "bits"), digest_size=16)
     for data in (task.choice, task.calibration):
         sums.update(sum_of_data(data))
-    sums.update(repr((task.name, task.seed, task.answers, *more)).encode())
+    score = [task.score.name, task.score.scale, identity(task.score.each), identity(task.score.whole)]
+    sums.update(repr((task.name, task.seed, task.answers, score, *more)).encode())
     return sums.hexdigest()
 
 

@@ -15,9 +15,9 @@ from typing import Any
 from torch import nn
 
 from cortado import units
-from cortado.budget import Limit, read_limits
+from cortado.budget import Limit, check_unit, read_limits
 from cortado.compress import compress
-from cortado.errors import BadFile, BadNetwork, BadValue, CannotFollow, NothingChanged, OutputsDiffer, comes_from_system
+from cortado.errors import REFUSALS, BadFile, BadNetwork, BadValue, comes_from_system
 from cortado.file.whole import check_writable, write_whole
 from cortado.fingerprints import picture, plain_data, sum_of_data
 from cortado.planner.front import tried as row_of
@@ -27,6 +27,7 @@ from cortado.progress import Progress, quiet
 from cortado.report import Report
 from cortado.runtimes.speed import speed_wanted
 from cortado.task import Task
+from cortado.tasks.disjoint import check_apart
 
 MINIMISE = ("size", "latency", "loss")
 TRIALS = 30
@@ -34,8 +35,6 @@ TRIALS = 30
 NOTE = "trial.json"
 PAUSE = 0.2
 """Seconds between two looks at trials of other processes."""
-REFUSALS = (BadValue, CannotFollow, NothingChanged, OutputsDiffer)
-"""What a point of the ranges may run into without fault of network or task; the search learns from it and goes on."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,8 @@ def search(
     """
     read_as, ranged = read_limits(limits), read_ranged(recipe)
     speed_wanted(runtimes, read_as, batches, threads)
+    check_unit(read_as, task.score)
+    check_apart(task)
     made = TrialSearch(
         network, task, ranged, read_as, minimise, Path(folder), progress or quiet(), tuple(runtimes), threads
     )

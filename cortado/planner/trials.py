@@ -1,6 +1,7 @@
 """Trials: what was tried for a goal, kept in a file; the best of it, and what binds where a limit was missed."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ ALIKE = 1.05
 @dataclass(frozen=True)
 class Trial:
     """A recipe that was tried: bytes of its file, score on choice data, milliseconds of one sample where time counts, and
-    whether each limit was kept there.  `shape` is what was cut, in words; `failed` why it came to nothing."""
+    whether each limit was kept there.  `shape` is what was cut, in words; `failed` why it came to nothing; `timed` where
+    the time was taken: runtime and threads."""
 
     recipe: dict[str, Any]
     shape: str = ""
@@ -28,6 +30,7 @@ class Trial:
     met: dict[str, bool] = field(default_factory=dict)
     seconds: float = 0.0
     failed: str = ""
+    timed: str = ""
 
     @property
     def done(self) -> bool:
@@ -79,7 +82,7 @@ class Wanted:
         if good and self.minimise == "size":
             return min(good, key=lambda one: (one.size_bytes, -self.sign * one.score))
         if good and self.minimise == "latency":
-            return min(good, key=lambda one: (one.latency_ms or 0.0, -self.sign * one.score))
+            return min(good, key=lambda one: (time_of(one), -self.sign * one.score))
         if good:
             return max(good, key=lambda one: self.sign * one.score)
         least = min(map(self.over, done))
@@ -90,7 +93,17 @@ class Wanted:
         """How many times over its limits of bytes and time a trial is; 1 where it keeps them."""
         size, latency = self.limit("size"), self.limit("latency")
         factor = max(1.0, trial.size_bytes / size.value) if size else 1.0
-        return factor * (max(1.0, (trial.latency_ms or 0.0) / latency.value) if latency else 1.0)
+        return factor * (max(1.0, time_of(trial) / latency.value) if latency else 1.0)
+
+    def keeps_score(self, trial: Trial) -> bool:
+        """Whether a trial kept the limit of the score, whatever became of the others."""
+        score = self.limit("score")
+        return trial.done and (score is None or trial.met.get(score.text, True))
+
+    def keeps_size(self, trial: Trial) -> bool:
+        """Whether a trial kept the limit of bytes."""
+        size = self.limit("size")
+        return trial.done and (size is None or trial.size_bytes <= size.value)
 
     def advice(self, best: Trial, trials: Sequence[Trial]) -> str:
         """Which limit binds, and what relaxing it would buy, read off the trials."""
@@ -129,7 +142,8 @@ def size_of(trial: Trial) -> float:
 
 
 def time_of(trial: Trial) -> float:
-    return trial.latency_ms or 0.0
+    """Its time; without end where none was taken."""
+    return math.inf if trial.latency_ms is None else trial.latency_ms
 
 
 def shown(what: str, trial: Trial) -> str:

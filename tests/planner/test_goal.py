@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import sys
 
 import pytest
@@ -9,13 +10,15 @@ import torch
 from torch import nn
 
 from cortado.budget import read_limits
-from cortado.errors import BadNetwork, BadTask, BadValue
+from cortado.errors import BadNetwork, BadTask, BadValue, Diverged
 from cortado.file.whole import write_whole
 from cortado.methods.tune import Tune
+from cortado.planner.explained import explained, reasons
 from cortado.planner.forecast import forecast
 from cortado.planner.goal import epochs_for, reach
 from cortado.planner.outlook import Outlook, family
-from cortado.planner.trials import Trial
+from cortado.planner.trials import Trial, Wanted
+from cortado.task import Score
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["residual"]
@@ -149,6 +152,62 @@ def test_full_disk_ends_the_search_and_is_no_refused_trial(tmp_path, monkeypatch
 def test_goals_that_say_nothing_are_refused(tmp_path, limits, minimise, says):
     with pytest.raises(BadValue, match=says):
         reach(NET.make(), NET.task(), limits, minimise=minimise, folder=tmp_path)
+
+
+@pytest.mark.parametrize("limit", ["size <= {} B", "latency <= 1000 ms in onnxruntime"])
+def test_without_a_limit_of_the_score_the_best_network_is_meant(tmp_path, limit):
+    """Not the smallest of all, which knows nothing."""
+    text = limit.format(plain_size() // 2)
+    sought = {name: reach(NET.make(), NET.task(), [text], minimise=name, budget="0 s", folder=tmp_path / name)
+              for name in ("size", "loss")}  # fmt: skip
+    assert sought["size"].best.recipe == sought["loss"].best.recipe and sought["size"].best.met == {text: True}
+    if "size" in limit:
+        assert sought["size"].best.size_bytes > plain_size() // 4
+
+
+def test_times_of_another_runtime_are_taken_anew(tmp_path):
+    """And a limit of time without a time is not kept."""
+    timed = [Trial({"stages": []}, "a", 9, 1.0, None), Trial({"stages": []}, "b", 9, 1.0, 3.0)]
+    wanted = Wanted(read_limits(["score >= -1 %", "latency <= 5 ms in onnxruntime"]), "latency", 1)
+    assert wanted.best(timed).shape == "b" and wanted.over(timed[0]) == math.inf
+    limits = ["latency <= 1000 ms in onnxruntime", "score >= -100 %"]
+    first = reach(NET.make(), NET.task(), limits, minimise="latency", budget="0 s", folder=tmp_path)
+    path = tmp_path / "trials.json"
+    (noted,) = json.loads(path.read_text())
+    assert noted["timed"] == "onnxruntime, 1 threads" and noted["latency_ms"] == first.best.latency_ms
+    path.write_text(json.dumps([{**noted, "timed": "openvino, 1 threads", "latency_ms": 1e9}]))
+    again = reach(NET.make(), NET.task(), limits, minimise="latency", budget="0 s", folder=tmp_path, resume=True)
+    assert again.best.latency_ms < 1e6 and again.best.met[limits[0]]
+
+
+def test_training_that_diverges_is_a_trial_that_failed_and_the_search_goes_on(tmp_path, monkeypatch):
+    def diverges(self, view, task):
+        raise Diverged("tune: the loss of epoch 1 is nan.")
+
+    monkeypatch.setattr(Tune, "apply", diverges)
+    limits = [f"size <= {plain_size() // 6} B"]
+    got = reach(NET.make(), NET.task(), limits, minimise="loss", budget="1 min", folder=tmp_path)
+    assert [bool(one.failed) for one in got.trials].count(True) == 1 and got.best.done
+
+
+def test_score_in_another_unit_than_the_limit_is_refused(tmp_path):
+    task = dataclasses.replace(
+        NET.task(), score=Score("error", "m", lambda outputs, targets: outputs[:, 0], False, 1.0)
+    )
+    with pytest.raises(BadValue, match=r"is in %, but the score of this task, error, is in m"):
+        reach(NET.make(), task, ["score >= -0.5 %"], folder=tmp_path)
+
+
+def test_explained_names_the_way_of_every_weight_and_what_the_others_cost(found):
+    least, most = found.sizes
+    rows = reasons(found, (least * most) ** 0.5)
+    assert [one.path for one in rows] == [one.path for one in found.choices]
+    for one in rows:
+        if one.other is not None:
+            assert one.other.size_bytes <= one.taken.size_bytes and family(one.other.way) != family(one.taken.way)
+    said = explained(found, (least * most) ** 0.5)
+    assert all(one.path in said for one in rows) and "nats expected" in said
+    assert "nothing to explain" in explained(found, 1)
 
 
 def test_a_limit_above_the_plain_size_is_kept_by_something_smaller(tmp_path):

@@ -1,5 +1,7 @@
 """Proposals: what is tried next follows from what kept the limits and what did not."""
 
+from dataclasses import replace
+
 import pytest
 
 from cortado.budget import read_limits
@@ -22,7 +24,7 @@ def wanted(*limits, minimise="latency"):
 
 
 def outcome(proposal, kept, latency=1.0, size=100):
-    return Trial(proposal.recipe, proposal.shape, size, 90.0, latency, {"score": kept}, 1.0)
+    return Trial(proposal.recipe, proposal.shape, size, 90.0, latency, {"score >= -1 %": kept}, 1.0)
 
 
 def two_epochs(shape):
@@ -122,6 +124,27 @@ def test_smallest_file_is_closed_in_on_from_both_sides(least):
     assert min(kept.values()) < 1.1 * least
     if least < 700:
         assert kept["trained for bytes"] < 1.3 * least or kept["no cut"] < 1.1 * least
+
+
+def test_file_that_is_over_its_limit_is_followed_by_smaller_ones():
+    """A score that is kept and bytes that are not: the next is smaller, never larger."""
+    goal = wanted("score >= -1 %", "size <= 300 B", minimise="size")
+    ideas, trials = Proposals(goal, ALL, Foreseen()), []
+    while (found := ideas.next(trials, two_epochs)) is not None and len(trials) < 12:
+        size = 1.02 * size_after(found)
+        kept = {"score >= -1 %": size >= 150, "size <= 300 B": size <= 300}
+        trials.append(replace(outcome(found, True, None, round(size)), met=kept))
+    assert any(one.keeps_all for one in trials)
+    assert all(size_after(one) <= 300 for one in trials if "Mix" in str(one.recipe))
+
+
+def test_least_loss_aims_lower_after_a_file_over_its_limit():
+    goal = wanted("size <= 300 B", minimise="loss")
+    ideas, trials = Proposals(goal, ALL, Foreseen()), []
+    while (found := ideas.next(trials, two_epochs)) is not None and len(trials) < 12:
+        size = round(1.01 * size_after(found) + 1)
+        trials.append(replace(outcome(found, True, None, size), met={"size <= 300 B": size <= 300}))
+    assert trials[-1].keeps_all and len(trials) <= 4
 
 
 def test_training_for_bytes_is_left_out_after_it_failed():

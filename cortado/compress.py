@@ -19,7 +19,7 @@ from cortado.file.artifact import decode, encode
 from cortado.file.whole import check_writable, make_folder, read_bytes, write_whole
 from cortado.fingerprints import identity, matrices, picture, plain_data, sum_of_data
 from cortado.fitting import Fitting
-from cortado.measure import mean_score, scores
+from cortado.measure import check_calibration, mean_score, scores
 from cortado.method import Method
 from cortado.methods.match import Match
 from cortado.network.rounded import rounded_layers
@@ -28,6 +28,7 @@ from cortado.network.view import View, parameter_places, working_copy
 from cortado.progress import Progress, quiet
 from cortado.recipe import Recipe, read, stage_data
 from cortado.report import Compared, Line, Report, Stage, environment, notes_of, paired_interval
+from cortado.runtimes.compare import RUNS_OVER, runs_over
 from cortado.runtimes.speed import Speed, speed_wanted, with_speed
 from cortado.task import Task
 from cortado.tasks.disjoint import check_apart
@@ -65,6 +66,7 @@ def compress(
         check_writable(Path(folder), "compress")
     run = Run(working_copy(network).eval(), task, read(recipe), read_as, folder, progress or quiet(), forms, speed)
     run.warnings += check_apart(task)
+    check_calibration(task)
     try:
         return run.all_stages(resume)
     except KeyboardInterrupt:
@@ -164,7 +166,8 @@ class Run:
             higher_is_better=task.score.higher_is_better, plain_bytes=plain_bytes, plain_choice=plain_choice,
             stages=tuple(self.rows), lines=lines_of(task, plain_bytes, self.rows[-1].size_bytes, compared, self.limits),
             verdict=compared, layers=layer_rows(network, self.plain, self.body), pictures=pictures(network, self.plain),
-            warnings=(*self.warnings, *notes_of(self.rows)), recipe=plain_data(self.recipe.as_data()),
+            warnings=(*self.warnings, *notes_of(self.rows), *([RUNS_OVER] if runs_over(network) else [])),
+            recipe=plain_data(self.recipe.as_data()),
             seed=task.seed, environment=environment(), rounded=rounded_layers(self.plain, network, task.choice),
         )  # fmt: skip
         return with_speed(report, self.plain, network, task, self.speed, self.limits, self.progress)

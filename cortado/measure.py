@@ -15,6 +15,26 @@ STATED_MARGIN = 0.01
 """A stated score may be off by this share of itself, besides what chance explains."""
 
 
+CALIBRATION_READ = 512
+"""Items of a Dataset that are looked at; data in memory are looked at whole."""
+
+
+def check_calibration(task: Task) -> None:
+    """Raises BadTask for calibration inputs that hold NaN, before statistics of signals are taken on them."""
+    data, at = task.calibration, 0
+    assert data is not None
+    for inputs, _ in (data if data.items is None else data.first(CALIBRATION_READ)).batches(256):
+        parts = inputs if isinstance(inputs, tuple) else (inputs,)
+        for part in (part for part in parts if part.is_floating_point()):
+            bad = torch.isnan(part).flatten(1).any(1) if part.dim() > 1 else torch.isnan(part)
+            if bool(bad.any()):
+                raise BadTask(
+                    f"task: sample {at + int(bad.nonzero()[0])} of the calibration data holds NaN, {int(bad.sum())} of these "
+                    f"{len(bad)} samples do. Leave them out, or mend what prepares them."
+                )
+        at += len(parts[0])
+
+
 def outputs_of(network: nn.Module, inputs: Any) -> Any:
     """A network's outputs for a tensor, or for a tuple of tensors as its arguments."""
     return network(*inputs) if isinstance(inputs, tuple) else network(inputs)

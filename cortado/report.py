@@ -96,6 +96,8 @@ class Exported:
     """Their bits in the file."""
     dense_layers: tuple[str, ...] = ()
     """Linear layers of at most 4 bits that it holds as floats all the same, each with the reason."""
+    rounded: bool = False
+    """Whether the network's signals are rounded, so that it is meant to run in whole numbers."""
 
 
 def export_row(data: dict[str, Any]) -> Exported:

@@ -162,3 +162,14 @@ def test_stated_score_of_another_kind_is_compared_with_the_spread_found():
     with pytest.raises(BadTask):
         check_stated(network, task, found + (spread + 0.01 * found) / 0.99 + 0.01)
     assert check_stated(network, task, 9.0, tolerance=100.0) == found
+
+
+@pytest.mark.parametrize("recipe", ["quantize/signals", "quantize/ladder", "prune/weights keep=0.5"])
+def test_calibration_data_that_hold_nan_are_refused_before_anything_runs(recipe):
+    tiny = BY_NAME["mlp"]
+    task = tiny.task()
+    inputs = task.calibration.inputs.clone()
+    inputs[3].view(-1)[0] = float("nan")
+    holed = dataclasses.replace(task, calibration=Data(inputs, task.calibration.targets))
+    with pytest.raises(BadTask, match="sample 3 of the calibration data holds NaN"):
+        compress(tiny.make(), holed, recipe)

@@ -57,7 +57,9 @@ class LearnedStep(Latent):
         """The lowest and the highest level.  Raises BadValue where the levels have no end."""
         if not self.width:
             raise BadValue("forms/learned_step: with bits 0 the levels have no end.")
-        return -(2 ** (self.width - 1)), 2 ** (self.width - 1) - 1
+        top = 2 ** (self.width - 1) - 1
+        # At 8 bits and more the grid is even on both sides: runtimes hold codes of -127 to 127.
+        return (-top - 1 if self.width < 8 else -top), top
 
     def rounded(self) -> Tensor:
         size = self.size

@@ -12,6 +12,10 @@ TENSOR, CHANNEL, GROUP = 0, 1, 2
 LAYOUTS = {"tensor": TENSOR, "channel": CHANNEL, "group": GROUP}
 
 
+FAR_IN = (0.15, 0.11, 0.08, 0.06, 0.045, 0.033, 0.025)
+"""Spans of least error for few bits beside an outlier, as shares of the reach."""
+
+
 class Quantized(Form):
     """Affine quantization (Jacob et al., 2018): weight = (code - zero) x scale.
 
@@ -58,7 +62,7 @@ class Quantized(Form):
         rows, real = rows_of(values.detach(), layout, group), real_entries(values.shape, layout, group)
         real = real.to(rows)
         fit = symmetric_grid if symmetric else affine_grid
-        shares = (1.0,) if clip == "range" else tuple(1.0 - 0.02 * step for step in range(41))
+        shares = (1.0,) if clip == "range" else (*(1.0 - 0.02 * step for step in range(41)), *FAR_IN)
         best = torch.full((len(rows),), torch.inf, device=rows.device)
         codes, scale, zero = (torch.empty(0),) * 3
         for share in shares:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cortado.errors import BadNetwork, BadTask
 from cortado.evaluating import evaluating
+from cortado.forms.quantized import FAR_IN
 from cortado.network.hooks import before_call
 from cortado.network.trace import call_with, device_of, moved
 from cortado.signals.signal import INPUT, unrounded
@@ -44,7 +45,8 @@ class Reach:
     def stretch(self, values: Tensor) -> None:
         """Take in one batch's extremes.  The averages are moving ones, over some ten batches (Jacob et al., 2018)."""
         low, high = (float(end) for end in values.aminmax())
-        self.low, self.high = min(self.low, low), max(self.high, high)
+        # What is no number stays: of min and max it would depend on the order which of the two comes out.
+        self.low, self.high = float(np.minimum(self.low, low)), float(np.maximum(self.high, high))
         self.batches += 1
         share = max(0.1, 1.0 / self.batches)
         self.mean_low += share * (low - self.mean_low)
@@ -60,6 +62,11 @@ class Reach:
         """The middles of the bins."""
         width = (self.high - self.low) / BINS
         return self.low + width * (np.arange(BINS) + 0.5)
+
+    def share_above(self, value: float) -> float:
+        """The share of what passed that was larger."""
+        assert self.counts is not None
+        return float(self.counts[self.centres > value].sum() / max(1.0, self.counts.sum()))
 
     def steps(self, step: float) -> float:
         """How many steps of a grid lie between the ends of what was seen, one value in a thousand left out."""
@@ -152,7 +159,7 @@ def least(reach: Reach, error: Callable[[float, float], float]) -> Ends:
     low, high = min(reach.low, 0.0), max(reach.high, 0.0)
     if high <= low:
         return low, high
-    shares = np.linspace(1.0, 0.2, CANDIDATES)
+    shares = [*np.linspace(1.0, 0.2, CANDIDATES), *FAR_IN]
     best = min(shares, key=lambda share: error(low * share, high * share))
     return low * float(best), high * float(best)
 

@@ -21,6 +21,8 @@ def exported_text(row: Exported, score_name: str, unit: str) -> str:
         shown = ", ".join(row.float_layers[:5]) + (" ..." if len(row.float_layers) > 5 else "")
         rest = f"; in floats: {shown}" if row.float_layers else ""
         whole = f". In integers: {words.percent(row.integer_share, 1)} of the multiply-adds{rest}"
+    elif row.rounded:
+        whole = ". Signals are rounded, but this runtime does not tell what it runs in integers"
     return (
         f"{row.runtime}: {score_name} {words.quantity(row.score, unit)} in the runtime, "
         f"{words.quantity(row.torch_score, unit)} in PyTorch; same top-1 {words.percent(row.same_top, 2)}; largest "

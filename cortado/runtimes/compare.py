@@ -60,6 +60,11 @@ def compare(session: Session, network: nn.Module, data: Data, score: Score | Non
     return Agreement(furthest, equal / samples if known else None, means[0], means[1], samples)
 
 
+RUNS_OVER = (
+    "Weights of 8 bits run over on this processor, which has no VNNI: round them to 7 (quantize/weights bits=7)."
+)
+
+
 def shaped_like(wanted: Any, found: Any) -> Any:
     """The tensors of a file, which knows only their order, in the dicts and tuples that the network gives them in.
 
@@ -105,13 +110,14 @@ def check(agreement: Agreement, tolerance: float, runtime: Runtime, network: nn.
 
 
 def saturation(network: nn.Module) -> str:
-    """A likely cause, where there is one: before VNNI, processors add pairs of products in 16 bits, which run over."""
+    """A likely cause, where there is one: see `runs_over`."""
+    return f" {RUNS_OVER}" if runs_over(network) else ""
+
+
+def runs_over(network: nn.Module) -> bool:
+    """Whether products of 8 bits run over here: before VNNI, processors add pairs of them in 16 bits."""
     wide = any(isinstance(form, Quantized) and form.codes.abs().max() > 64 for form in network.modules())
-    if not sites(network) or not wide or not processor_saturates():
-        return ""
-    return (
-        " Weights of 8 bits run over on this processor, which has no VNNI: round them to 7 (quantize/weights bits=7)."
-    )
+    return bool(sites(network)) and wide and processor_saturates()
 
 
 def blamed_layer(runtime: Runtime, network: nn.Module, inputs: Any, tolerance: float) -> str | None:

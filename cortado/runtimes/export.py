@@ -16,6 +16,7 @@ from cortado.runtimes.compare import Agreement, check, check_tolerance, compare,
 from cortado.runtimes.coverage import Coverage, Packing, coverage, packing
 from cortado.runtimes.folder import whole_folder, write_facts
 from cortado.runtimes.runtime import Running, Runtime, Session, float_types, type_name
+from cortado.signals.signal import sites
 from cortado.task import Data, Score, Task
 
 
@@ -60,7 +61,8 @@ def export_into(
     check(agreement, tolerance, runtime, network, inputs)
     size_bytes = sum(part.stat().st_size for part in folder.iterdir())
     packed = packing(runtime, file, network, low)
-    row = row_of(agreement, runtime, size_bytes, coverage(runtime, file, network, example), packed)
+    whole = coverage(runtime, file, network, example)
+    row = row_of(agreement, runtime, size_bytes, whole, packed, bool(sites(network)))
     write_facts(folder, facts(row, file, tolerance, score))
     return file, row
 
@@ -87,15 +89,16 @@ def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) 
 
 
 def row_of(
-    agreement: Agreement, runtime: Runtime, size_bytes: int, found: Coverage | None, packed: Packing | None
-) -> Exported:
+    agreement: Agreement, runtime: Runtime, size_bytes: int, found: Coverage | None, packed: Packing | None,
+    rounded: bool = False,
+) -> Exported:  # fmt: skip
     """What was found of one runtime's file."""
     return Exported(
         runtime.name(), runtime.version(), size_bytes, agreement.score, agreement.torch_score,
         agreement.difference, agreement.same_top, agreement.samples,
         None if found is None else found.share, () if found is None else found.float_layers,
         None if packed is None else packed.weights, () if packed is None else packed.bits,
-        () if packed is None else packed.dense,
+        () if packed is None else packed.dense, rounded,
     )  # fmt: skip
 
 

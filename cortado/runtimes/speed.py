@@ -10,11 +10,14 @@ from cortado.errors import BadValue
 from cortado.lowering.lower import dense
 from cortado.network.profile import profile
 from cortado.progress import Progress
-from cortado.report import Clock, Line, Report
+from cortado.report import Clock, Exported, Line, Report
 from cortado.runtimes.measured import COMPRESSED, measure
 from cortado.runtimes.runtime import Runtime, installed
 from cortado.runtimes.timing import PLAIN, check_load
 from cortado.task import Task
+
+LEAST_SAME = 0.98
+"""The share of samples on which a file must choose as PyTorch does, without a warning."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def with_speed(
     return replace(
         report, exports=exports, clocks=clocks,
         lines=(*report.lines, *latency_lines(clocks[0], speed, limits)),
-        warnings=(*report.warnings, *busy(clocks)),
+        warnings=(*report.warnings, *disagreeing(exports), *busy(clocks)),
         multiply_adds=(multiply_adds(plain, task), multiply_adds(small, task)),
         environment={**report.environment, **versions},
     )  # fmt: skip
@@ -84,6 +87,16 @@ def latency_lines(clock: Clock, speed: Speed, limits: Sequence[Limit]) -> list[L
         kept = None if here is None else here.kept(after, before)
         lines.append(Line(what, "ms", before, after, here.text if here else "", kept))
     return lines
+
+
+def disagreeing(exports: Sequence[Exported]) -> list[str]:
+    """A warning for each file that chooses another class than PyTorch too often."""
+    return [
+        f"{row.runtime}: its file gives the same top-1 as PyTorch on {100 * row.same_top:.1f} % of {row.samples} samples only. "
+        "Look where the error begins: cortado explain."
+        for row in exports
+        if row.same_top is not None and row.same_top < LEAST_SAME
+    ]
 
 
 def busy(clocks: Sequence[Clock]) -> list[str]:

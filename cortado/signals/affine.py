@@ -35,7 +35,10 @@ class Learned(torch.autograd.Function):
         # Inside, a step changes what is rounded by the part that is rounded off; outside, by the level at the end.
         moved = None
         if context.needs_input_grad[1]:
-            moved = ((slope * made).sum() - (passed * values).sum()).reshape(1) / step * context.share
+            # First the difference, in float32: of two large sums in bfloat16 only noise would be left.
+            inside, exact = passed != 0, made.float()
+            rest = torch.where(inside, exact - values.float(), exact)
+            moved = ((slope.float() * rest).sum().reshape(1) / step.float() * context.share).to(step.dtype)
         return passed, moved, None, None, None
 
 

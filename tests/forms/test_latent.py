@@ -174,3 +174,10 @@ def test_another_latent_goes_on_from_the_floats_and_other_forms_from_what_is_see
     fixed = drawn.recode(lambda given: Binary(given, "none"))
     torch.testing.assert_close(fixed.values.detach(), values)
     torch.testing.assert_close(drawn.recode(Dense).dense(), torch.tensor([[1.0, -1.0], [1.0, -1.0]]))
+
+
+def test_codes_of_eight_bits_are_even_on_both_sides():
+    """Runtimes hold -127 to 127: a code of -128 would be clipped there, or its layer stay in floats."""
+    form = LearnedStep(torch.linspace(-2.0, 2.0, 999), 0.01, 8)
+    assert int(form.levels().min()) == -127 and int(form.levels().max()) == 127
+    assert int(LearnedStep(torch.linspace(-2.0, 2.0, 999), 0.01, 4).levels().min()) == -8

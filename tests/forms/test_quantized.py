@@ -110,3 +110,12 @@ def test_layout_that_does_not_exist_is_refused(layout, group):
 def test_wrong_number_of_scales_is_refused():
     with pytest.raises(BadValue, match="needs 2 scales, got 3"):
         Quantized(torch.zeros(2, 2, dtype=torch.int8), torch.ones(3), layout="channel")
+
+
+def test_an_outlier_does_not_take_the_levels_of_all_others():
+    values = torch.cat([torch.randn(4607, generator=torch.Generator().manual_seed(0)), torch.tensor([12.0])])
+    with torch.no_grad():
+        error = float((Quantized.of(values, 2, clip="mse").dense() - values).square().mean())
+    steps = torch.linspace(0.3, 12, 400)
+    best = min(float(((values / step).round().clamp(-1, 1) * step - values).square().mean()) for step in steps)
+    assert error < 1.2 * best

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cortado.errors import BadNetwork, BadTask
-from cortado.network.ranges import BINS, RANGES, Reach, measure_ranges
+from cortado.network.ranges import BINS, RANGES, Reach, check_reach, measure_ranges
 from cortado.signals.affine import Affine
 from cortado.signals.signal import put_signal
 from cortado.task import Data
@@ -162,3 +162,19 @@ def test_what_a_leaky_activation_makes_small_may_be_clipped_more():
 
     ends, better = RANGES["mse"](reach, 8), RANGES["mse"](leaky, 8)
     assert ends[0] < better[0] < 0 and error(better) < 0.9 * error(ends)
+
+
+def test_nan_in_one_batch_of_several_is_not_forgotten():
+    found = Reach()
+    for part in (torch.rand(9), torch.tensor([1.0, float("nan")]), torch.rand(9)):
+        found.stretch(part)
+    with pytest.raises(BadTask, match="NaN or infinite"):
+        check_reach(found, ("layer", "input"))
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_least_error_draws_the_ends_in_as_far_as_an_outlier_asks(bits):
+    values = torch.cat([draws(20_000).relu(), torch.tensor([40.0])])
+    low, high = RANGES["mse"](reach_of(values), bits)
+    best = min(error_on(values, 0.0, float(end), bits) for end in np.geomspace(0.5, 40, 200))
+    assert error_on(values, low, high, bits) < 1.25 * best

@@ -71,3 +71,19 @@ def test_facts_and_parts_make_it_again():
 def test_grids_that_cannot_be_are_refused(scale, zero, bits, says):
     with pytest.raises(BadValue, match=says):
         Affine(scale, zero, bits)
+
+
+def test_gradient_of_a_step_is_no_noise_in_bfloat16():
+    """Of 8 bits what is rounded off is small beside the values: two large sums may not be subtracted."""
+    torch.manual_seed(0)
+    values, slopes = torch.randn(64, 4096).relu(), torch.randn(64, 4096)
+    found = {}
+    for dtype in (torch.float64, torch.bfloat16):
+        signal = Affine(4.0 / 255, 0, 8)
+        signal.scale.data = signal.scale.data.double() if dtype == torch.float64 else signal.scale.data
+        given = values.bfloat16().to(dtype).requires_grad_()
+        (signal(given) * slopes.bfloat16().to(dtype)).sum().backward()
+        found[dtype] = float(signal.scale.grad)
+    exact = found[torch.float64]
+    # The sum of 262,144 random terms of at most half a step each is some hundred steps.
+    assert abs(found[torch.bfloat16] - exact) < 0.5 * abs(exact) + 0.02

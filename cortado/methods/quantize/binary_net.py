@@ -44,16 +44,17 @@ def sign_inputs(
     """Let the signs of what the chosen products read go in, but for the first and the last one.
 
     Each product takes the signs itself, so that a shortcut beside it goes on with the floats (Liu et al., 2018).
-    Raises BadNetwork for a signal that is never negative on the calibration data.
+    Raises BadNetwork for a signal that is never negative, or never positive, on the calibration data.
     """
     edges = edges_of(view)
 
     def signal(wish: Wish, reach: Reach) -> Sign | None:
         if not wish.readers or edges & set(wish.readers):
             return None
-        if reach.low >= 0:
+        if reach.low >= 0 or reach.high < 0:
+            never = "negative" if reach.low >= 0 else "positive"
             raise BadNetwork(
-                f"{method.name()}: what {wish.readers[0]} reads is never negative, so that all its signs are the same. "
+                f"{method.name()}: what {wish.readers[0]} reads is never {never}, so that all its signs are the same. "
                 "Leave out the ReLU before it, leave the layer out with where, or take quantize/dorefa signals=1."
             )
         return Sign(scaled, smooth, terms)

@@ -69,9 +69,13 @@ class Climb:
         self.nats = nats_of(self.wanted, task.answers)
         chosen = [weight for weight in view.weights(aim.where) if len(weight.shape) > 1]
         self.layers: dict[str, list[Weight]] = {}
+        self.left: list[str] = []
+        """Weights that have a form already, and keep it."""
         for weight in chosen:
             if isinstance(weight.form, (Dense, Masked)):
                 self.layers.setdefault(weight.layer_path, []).append(weight)
+            else:
+                self.left.append(weight.path)
         self.careful = self.rounded_with_care()
 
     def rounded_with_care(self) -> set[str]:

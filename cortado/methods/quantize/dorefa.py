@@ -17,6 +17,9 @@ from cortado.signals.signal import OUTPUT, Signal, put_signal, signal_at
 from cortado.signals.unit import Unit
 from cortado.task import Task
 
+FAR, RARE = 4.0, 0.01
+"""A signal of which more than this share lies above FAR is not made for a grid from 0 to 1."""
+
 
 @dataclass(frozen=True)
 class QuantizeDorefa(Method):
@@ -51,13 +54,15 @@ class QuantizeDorefa(Method):
         )
 
     def round_signals(self, view: View, task: Task, edges: set[str]) -> None:
-        clipped = []
+        clipped, far = [], []
 
         def signal(wish: Wish, reach: Reach) -> Signal:
             if not wish.readers or edges & set(wish.readers):
                 return grid(reach, bits_for(wish, edges, self.signals, self.edges, self.edges), "mse")
             if reach.low < 0:
                 clipped.append(wish.readers[0])
+            if reach.share_above(FAR) > RARE:
+                far.append(wish.readers[0])
             if reach.low < 0 and reach.high <= 0:
                 raise BadNetwork(
                     f"{self.name()}: what {wish.readers[0]} reads is never above 0, and nothing would be left between 0 "
@@ -66,6 +71,11 @@ class QuantizeDorefa(Method):
             return Unit(self.signals)
 
         note_signals(view, *round_signals(self, view, task, self.images, self.batch, signal))
+        if far:
+            view.notes.append(
+                f"{len(far)} signals lie far above 1 and are clipped there, the first is what {far[0]} reads. Put a batch norm "
+                "before, or take quantize/aware, whose grids are learned."
+            )
         if clipped:
             view.notes.append(
                 f"{len(clipped)} signals are negative in part and clipped at 0, the first into {clipped[0]}."

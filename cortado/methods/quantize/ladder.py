@@ -54,6 +54,8 @@ class QuantizeLadder(Method):
             said.append(f"{step}: {least:.4f} -> {found:.4f}, {'kept' if better else 'left out'}")
             way, least = (tried, found) if better else (way, least)
         climb.take(way, view)
+        if climb.left:
+            view.notes.append(f"{len(climb.left)} weights keep the form that they have: {', '.join(climb.left)}.")
         if climb.guarded(way):
             view.notes.append(
                 "Products of 8 bits run over on this processor, which has no VNNI: weights that would have 8 bits have 7."

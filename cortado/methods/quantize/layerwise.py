@@ -152,22 +152,25 @@ def round_layers(
         place = weight.dense()
         weight.put(Quantized(whole, scale.reshape(-1).to(place), zero, "channel").to(place.device))
     if left:
-        view.notes.append(f"{len(left)} weights were left as they are, in low rank or shared: {', '.join(left)}.")
+        view.notes.append(
+            f"{len(left)} weights were left as they are, in low rank, shared, or of no linear layer or convolution: "
+            f"{', '.join(left)}."
+        )
 
 
 def products(method: Method, view: View) -> tuple[list[tuple[str, Weight]], list[str]]:
     """The chosen weights whose layers can be rounded so, in running order, with their paths; and those left out."""
-    by_layer = {id(weight.layer): weight for weight in view.weights(method.where) if len(weight.shape) > 1}
+    chosen = [weight for weight in view.weights(method.where) if len(weight.shape) > 1]
+    by_layer = {id(layer): weight for weight in chosen for layer, _ in weight.places}
     found: dict[str, Weight] = {}
-    left: list[str] = []
     for call in view.trace.calls:
         weight = by_layer.pop(id(call.layer), None)
         if weight is None or plain_class(call.layer) not in KINDS:
             continue
         if not isinstance(weight.form, LowRank) and len(weight.places) == 1:
             found[call.path] = weight
-        else:
-            left.append(weight.path)
+    taken = {weight.path for weight in found.values()}
+    left = [weight.path for weight in chosen if weight.path not in taken]
     if not found:
         raise NothingChanged(
             f"{method.name()}: no linear layer or convolution that is not in low rank is called among those "

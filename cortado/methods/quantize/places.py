@@ -10,7 +10,7 @@ from cortado.method import Method
 from cortado.network.flow import PRODUCT, Flow, flow_of
 from cortado.network.ranges import Reach, measure_ranges
 from cortado.network.rounding import Wish, wishes
-from cortado.network.view import View
+from cortado.network.view import View, Weight
 from cortado.signals.affine import Affine
 from cortado.signals.signal import INPUT, Signal, put_signal, signal_at
 from cortado.task import Task
@@ -42,7 +42,7 @@ def hold_weights(method: Method, view: View, inner: Recode, outer: Recode, last:
             f"{method.name()}: no weight of two or more axes is among those that where takes ({method.where}). Name some."
         )
     for weight in chosen:
-        paths = set(paths_of(view.network, weight.layer))
+        paths = paths_of_weight(view.network, weight)
         made = outer if paths & edges else inner
         weight.recode(last if last is not None and paths & ends else made)
 
@@ -80,7 +80,7 @@ def round_signals(
 
 def products_of(method: Method, view: View, flow: Flow) -> set[str]:
     """The layers whose products run and whose weights are chosen.  Raises NothingChanged where there are none."""
-    layers = {path for weight in view.weights(method.where) for path in paths_of(view.network, weight.layer)}
+    layers = {path for weight in view.weights(method.where) for path in paths_of_weight(view.network, weight)}
     products = {step.path for step in flow.steps if step.kind == PRODUCT} & layers
     if not products:
         raise NothingChanged(
@@ -114,6 +114,11 @@ def is_coarse(view: View, wish: Wish, reach: Reach) -> bool:
     path, side = wish.places[0]
     made = signal_at(view.network.get_submodule(path), side)
     return isinstance(made, Affine) and 32 * reach.steps(float(made.size.detach())) < made.top
+
+
+def paths_of_weight(network: nn.Module, weight: Weight) -> set[str]:
+    """Every path of every layer that a weight belongs to: a tied one has several."""
+    return {path for layer, _ in weight.places for path in paths_of(network, layer)}
 
 
 def paths_of(network: nn.Module, layer: nn.Module) -> list[str]:

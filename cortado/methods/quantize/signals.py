@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import torch
 
-from cortado.forms.quantized import Quantized
-from cortado.machine import processor_saturates
 from cortado.method import Method, knob
 from cortado.methods.quantize.places import edges_of, note_signals, round_signals
 from cortado.network.ranges import RANGES, Reach
@@ -41,14 +39,6 @@ class QuantizeSignals(Method):
             return grid(reach, bits_for(wish, edges, self.bits, self.edges, self.sums), self.range)
 
         note_signals(view, *round_signals(self, view, task, self.images, self.batch, signal))
-        wide = [
-            w.path for w in view.weights(self.where) if isinstance(w.form, Quantized) and w.form.codes.abs().max() > 64
-        ]
-        if wide and processor_saturates():
-            view.notes.append(
-                "Products of 8 bits run over on this processor, which has no VNNI: results in a runtime will differ here. "
-                "Weights of 7 bits (quantize/weights bits=7) do not."
-            )
 
 
 def bits_for(wish: Wish, edges: set[str], bits: int, outer: int, sums: int) -> int:

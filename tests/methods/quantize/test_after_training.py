@@ -100,7 +100,9 @@ def test_shared_weights_and_those_in_low_rank_are_left_alone_and_named():
     network[2].weight = network[1].weight
     view = View(network, copy.deepcopy(network), task.example)
     QuantizeSecondOrder(bits=4).apply(view, task)
-    assert view.notes == ["1 weights were left as they are, in low rank or shared: 1.weight."]
+    assert view.notes == [
+        "1 weights were left as they are, in low rank, shared, or of no linear layer or convolution: 1.weight."
+    ]
     hold(plain[0], "weight", LowRank(Dense(torch.randn(2, 12)), Dense(torch.randn(5, 2))))
     with pytest.raises(NothingChanged, match="no linear layer or convolution that is not in low rank"):
         QuantizeSecondOrder(bits=4).apply(View(plain, lone_layer(), task.example), task)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from cortado.compress import compress
 from cortado.errors import BadValue
 from cortado.forms.hold import form_of, hold
 from cortado.forms.masked import Masked
@@ -143,3 +144,10 @@ def test_zeros_of_a_mask_stay_while_the_rest_is_rounded():
     assert bool((network.first.weight[~mask] == 0).all()) and int(mask.sum()) < mask.numel()
     assert not any(parameter.dim() > 1 for parameter in network.parameters())
     assert form_of(network.first, "weight") is not None
+
+
+def test_weights_that_have_a_form_already_are_named():
+    plain, task = BY_NAME["residual"].make(), BY_NAME["residual"].task()
+    path = next(name for name, value in plain.named_parameters() if value.dim() == 4).removesuffix(".weight")
+    _, report = compress(plain, task, f"share/kmeans bits=2 where={path} | quantize/ladder bits=4 signals=0 images=8")
+    assert any("keep the form that they have" in note and f"{path}.weight" in note for note in report.stages[1].notes)

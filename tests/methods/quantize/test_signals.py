@@ -11,6 +11,7 @@ from cortado.errors import BadTask, BadValue, NothingChanged
 from cortado.methods.quantize.signals import QuantizeSignals
 from cortado.network.ranges import RANGES
 from cortado.network.view import View
+from cortado.runtimes import compare
 from cortado.signals.signal import sites
 from cortado.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
@@ -195,3 +196,12 @@ def test_only_a_clip_at_zero_takes_what_is_negative_from_the_grid(low):
     assert (int(sites(network)["second", "output"].zero) == 0) == (low == 0)
     with torch.no_grad():
         assert float((network(data.inputs) - plain(data.inputs)).abs().max()) < 0.03
+
+
+@pytest.mark.parametrize("order", ["weights signals", "signals weights"])
+def test_products_that_run_over_are_told_in_whatever_order_the_stages_come(monkeypatch, order):
+    stages = {"weights": "quantize/weights bits=8", "signals": "quantize/signals images=16"}
+    for saturates in (True, False):
+        monkeypatch.setattr(compare, "processor_saturates", lambda saturates=saturates: saturates)
+        _, report = compress(NET.make(), NET.task(), " | ".join(stages[word] for word in order.split()))
+        assert any("no VNNI" in warning for warning in report.warnings) == saturates

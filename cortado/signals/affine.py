@@ -12,8 +12,13 @@ LARGEST_BITS = 16
 
 
 def on_grid(values: Tensor, step: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The nearest multiples of `step` from `low` to `high` steps."""
-    return (values / step).round_().clamp_(low, high).mul_(step)
+    """The nearest multiples of `step` from `low` to `high` steps, in float32 at least: bfloat16 cannot count to 256 in halves."""
+    return (values.to(exact(values)) / step).round_().clamp_(low, high).mul_(step).to(values.dtype)
+
+
+def exact(values: Tensor) -> torch.dtype:
+    """What a grid for these values is computed in."""
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
 class Learned(torch.autograd.Function):
@@ -23,23 +28,23 @@ class Learned(torch.autograd.Function):
     def forward(  # type: ignore[override]
         context: Any, values: Tensor, step: Tensor, low: Tensor, high: Tensor, share: float
     ) -> Tensor:
-        made = on_grid(values, step, low, high)
-        context.save_for_backward(values, made, step, low, high)
+        context.save_for_backward(values, step, low, high)
         context.share = share
-        return made
+        return on_grid(values, step, low, high)
 
     @staticmethod
     def backward(context: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        values, made, step, low, high = context.saved_tensors
-        passed = slope * ((values > low * step) & (values < high * step))
+        values, step, low, high = context.saved_tensors
+        inside = (values > low * step) & (values < high * step)
         # Inside, a step changes what is rounded by the part that is rounded off; outside, by the level at the end.
         moved = None
         if context.needs_input_grad[1]:
-            # First the difference, in float32: of two large sums in bfloat16 only noise would be left.
-            inside, exact = passed != 0, made.float()
-            rest = torch.where(inside, exact - values.float(), exact)
-            moved = ((slope.float() * rest).sum().reshape(1) / step.float() * context.share).to(step.dtype)
-        return passed, moved, None, None, None
+            # In float32 from the start: what bfloat16 rounds off is as large as what a grid of 8 bits does.
+            given = values.to(exact(values))
+            made = on_grid(given, step, low, high)
+            rest = torch.where(inside, made - given, made)
+            moved = (slope.to(rest) * rest).sum().reshape(1) / step * context.share
+        return slope * inside, moved, None, None, None
 
 
 class Affine(Signal):
@@ -87,7 +92,7 @@ class Affine(Signal):
         return self.scale.abs().clamp(min=1e-9)
 
     def forward(self, values: Tensor) -> Tensor:
-        zero, step = self.zero.to(values.dtype), self.size.to(values.dtype)
+        zero, step = self.zero.to(exact(values)), self.size.to(exact(values))
         if not torch.is_grad_enabled() or not (values.requires_grad or step.requires_grad):
             return on_grid(values, step, -zero, self.top - zero)
         # The step's gradient grows with the entries it serves and the levels it has (Esser et al., 2020).

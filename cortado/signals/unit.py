@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadValue
-from cortado.signals.affine import LARGEST_BITS, Affine, on_grid
+from cortado.signals.affine import LARGEST_BITS, Affine, exact, on_grid
 from cortado.signals.gradients import MOST_BITS, noisy
 from cortado.signals.signal import Signal
 
@@ -31,7 +31,7 @@ class Unit(Signal):
     def forward(self, values: Tensor) -> Tensor:
         top = 2**self.width - 1
         clipped = values.clamp(0, 1)
-        step = values.new_full((), 1 / top)
+        step = values.new_full((), 1 / top, dtype=exact(values))
         rounded = on_grid(clipped.detach(), step, torch.zeros_like(step), torch.full_like(step, top))
         made = clipped + (rounded - clipped).detach()
         return noisy(made, self.gradients) if self.gradients and self.training else made

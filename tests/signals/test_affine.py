@@ -85,5 +85,5 @@ def test_gradient_of_a_step_is_no_noise_in_bfloat16():
         (signal(given) * slopes.bfloat16().to(dtype)).sum().backward()
         found[dtype] = float(signal.scale.grad)
     exact = found[torch.float64]
-    # The sum of 262,144 random terms of at most half a step each is some hundred steps.
-    assert abs(found[torch.bfloat16] - exact) < 0.5 * abs(exact) + 0.02
+    # Two sums in bfloat16, one less the other, gave -0.37 for -0.55.
+    assert abs(found[torch.bfloat16] - exact) < 0.02 * abs(exact)

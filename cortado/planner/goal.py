@@ -1,5 +1,6 @@
 """Goal: limits in; recipes, recovered as far as the time allows, are tried until the best network that keeps them is found."""
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -7,11 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from cortado import units
 from cortado.budget import Limit, check_unit, read_limits
 from cortado.compress import compress
+from cortado.devices import training_device
 from cortado.errors import REFUSALS, BadValue, comes_from_system
 from cortado.evaluating import evaluating
 from cortado.file.whole import check_writable
@@ -29,7 +32,7 @@ from cortado.progress import Progress, quiet
 from cortado.report import Report
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import speed_wanted
-from cortado.task import Task
+from cortado.task import Task, to_device
 from cortado.tasks.disjoint import check_apart
 
 MINIMISE = ("size", "latency", "loss")
@@ -159,9 +162,9 @@ class Search:
         shapes = memory.shapes(self.shapes, self.seconds if self.wanted.time_counts else 0.0)
         for one in self.begun:
             self.tried(plain_data(one.recipe), one.shape, one)
-        start -= sum(one.seconds for one in self.begun if one.done)
         ideas = Proposals(self.wanted, shapes.found, self.foreseen(memory, shapes.found[0]), self.tail, self.cut_more)
-        epoch = self.seconds_of_epoch()
+        epoch = memory.epoch(self.seconds_of_epoch)
+        start -= sum(memory.spent) + sum(one.seconds for one in self.begun if one.done)
         while not self.trials or time.perf_counter() - start < self.seconds:
             left = min(self.seconds - (time.perf_counter() - start), SHARE_OF_TIME * self.seconds)
             found = ideas.next(self.trials, partial(recovery, left, epoch))
@@ -253,10 +256,14 @@ class Search:
         start = time.perf_counter()
         inputs, _ = next(self.task.train.batches(count, self.task.generator()))
         reading = time.perf_counter() - start
-        with evaluating(self.network):
-            outputs_of(self.network, inputs)
+        device = training_device(self.network, self.task.device)
+        made, inputs = copy.deepcopy(self.network).to(device), to_device(inputs, device)
+        with evaluating(made):
+            outputs_of(made, inputs)
             start = time.perf_counter()
-            outputs_of(self.network, inputs)
+            outputs_of(made, inputs)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
         return (reading + 4 * (time.perf_counter() - start)) * len(self.task.train) / count
 
 

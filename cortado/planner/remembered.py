@@ -1,8 +1,9 @@
 """Remembered: what a planner's run has measured, in its folder, for when it goes on with the same network and data."""
 
 import json
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,15 +20,19 @@ from cortado.planner.plan import Plan
 from cortado.planner.shapes import Shape, Shapes
 from cortado.task import Task
 
-Made = TypeVar("Made", Forecast, Shapes)
+Made = TypeVar("Made", Forecast, Shapes, float)
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Files in `folder`, each with a `mark` of what it was measured on; with another mark it is as if there was none."""
+    """Files in `folder`, each with a `mark` of what it was measured on; with another mark it is as if there was none.
+
+    `spent`: the seconds that whatever was read from a file took when it was measured.
+    """
 
     folder: Path
     mark: str
+    spent: list[float] = field(default_factory=list)
 
     def forecast(self, make: Callable[[], Forecast]) -> Forecast:
         """The forecast of this network, made now where there is none.  Raises BadFile for a damaged file."""
@@ -40,6 +45,10 @@ class Memory:
         """
         return replace(self, mark=f"{self.mark}, {seconds:g} s").made("shapes.json", make, asdict, shapes_of)
 
+    def epoch(self, make: Callable[[], float]) -> float:
+        """Seconds that a pass over the training data takes, the same in a run that goes on.  Raises BadFile."""
+        return self.made("epoch.json", make, float, float)
+
     def made(
         self, name: str, make: Callable[[], Made], data_of: Callable[[Made], Any], made_of: Callable[[Any], Made]
     ) -> Made:
@@ -47,12 +56,15 @@ class Memory:
         try:
             held = json.loads(path.read_text(encoding="utf8")) if path.exists() else None
             if held is not None and held["mark"] == self.mark:
+                self.spent.append(float(held["seconds"]))
                 return made_of(held["body"])
         except (ValueError, KeyError, TypeError) as error:
             raise BadFile(f"goal: {path} is damaged ({error}). Delete it, and it is measured anew.") from error
+        start = time.perf_counter()
         found = make()
         make_folder(self.folder)
-        write_whole(path, json.dumps({"mark": self.mark, "body": data_of(found)}).encode())
+        held = {"mark": self.mark, "seconds": time.perf_counter() - start, "body": data_of(found)}
+        write_whole(path, json.dumps(held).encode())
         return found
 
 

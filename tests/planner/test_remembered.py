@@ -41,3 +41,19 @@ def test_damaged_file_says_what_to_do(tmp_path):
     (tmp_path / "shapes.json").write_text("{")
     with pytest.raises(BadFile, match="Delete it"):
         Memory(tmp_path, "a").shapes(never)
+
+
+def test_seconds_that_measuring_took_are_known_to_the_run_that_goes_on(tmp_path):
+    memory = Memory(tmp_path, "a")
+    assert memory.epoch(lambda: 12.5) == 12.5 and memory.spent == []
+    memory.shapes(lambda: Shapes((Shape("", False, 0.1, 10),), {}), 60.0)
+    again = Memory(tmp_path, "a")
+    assert again.epoch(never) == 12.5 and again.shapes(never, 60.0).found[0].kl == 0.1
+    assert len(again.spent) == 2 and all(seconds >= 0 for seconds in again.spent)
+
+
+def test_shapes_found_in_another_time_are_found_anew(tmp_path):
+    """With little time some cuts are left out: a longer run must try them."""
+    short, long = (Shapes((Shape("", False, kl, 10),), {}) for kl in (0.1, 0.2))
+    assert Memory(tmp_path, "a").shapes(lambda: short, 10.0) == short
+    assert Memory(tmp_path, "a").shapes(lambda: long, 600.0) == long

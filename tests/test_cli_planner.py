@@ -77,3 +77,37 @@ def test_fastest_network_is_compressed_and_timed(here):
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "<- taken" in done.output and (here / "fast" / "onnxruntime").is_dir()
+
+
+def test_plan_explains_weight_by_weight(here):
+    done = cortado("plan", "tiny_job:make", "--limit", "score >= -100 %", "--explain")
+    assert done.exit_code == 0 and "Which method where, in a file of" in done.output, done.output
+    assert all(
+        f"\n{name} " in done.output for name, value in BY_NAME["mlp"].make().named_parameters() if value.dim() > 1
+    )
+
+
+def test_limit_of_time_leaves_a_file_for_its_runtime_in_the_bundle(here):
+    recipe = ("--recipe", "prune/channels keep=0.5")
+    done = cortado(
+        "compress", "tiny_job:make", *recipe, "--limit", "latency<=900ms@onnxruntime:1thread", "--out", "out"
+    )
+    assert done.exit_code == 0, done.output
+    assert "onnxruntime/net.onnx" in check_bundle(here / "out") and "onnxruntime" in (here / "out/run.py").read_text()
+    again = cortado("verify", "out")
+    assert again.exit_code == 0 and "onnxruntime/net.onnx" in again.output, again.output
+
+
+@pytest.mark.parametrize("more", [("--budget", "1 min"), ("--minimise", "latency")])
+def test_recipe_leaves_the_planner_nothing_to_do(here, more):
+    done = cortado("compress", "tiny_job:make", "--recipe", "quantize/weights", *more)
+    assert done.exit_code == 1 and "are for the planner, and a recipe is given" in done.output
+
+
+def test_what_the_system_refuses_is_a_sentence(here, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cortado.commands.compressing.reach", full)
+    done = cortado("compress", "tiny_job:make", "--limit", "score >= -1 %", "--budget", "1 s")
+    assert done.exit_code == 1 and "No space left on device" in done.output and "--resume" in done.output

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 from torch import nn
@@ -23,6 +24,7 @@ from cortado.planner.outlook import Outlook
 from cortado.planner.shapes import Explorer
 from cortado.planner.stopwatch import Stopwatch
 from cortado.progress import Progress, Terminal, quiet
+from cortado.recipe import Recipe
 from cortado.recipe import read as read_recipe
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed, speed_wanted
@@ -55,18 +57,10 @@ def compress_command(
     Exit status 3: a limit was missed.
     """
     made = read_job(job, seed)
-    chosen = made.recipe if recipe is None and budget is None else recipe
     wanted = limits or made.limits
-    if chosen is None and not wanted:
-        raise BadRecipe(
-            "compress: nothing says how: no recipe and no limits. Try --limit 'score >= -0.5 %', or "
-            "--recipe 'quantize/weights bits=8'."
-        )
-    if recipe is not None and (budget is not None or minimise != "size"):
-        raise BadRecipe(
-            "compress: --budget and --minimise are for the planner, and a recipe is given. Leave out the one or the other."
-        )
-    chosen = None if chosen is None else read_recipe(chosen)
+    chosen = how(
+        made.recipe if recipe is None and budget is None else recipe, recipe is not None, wanted, budget, minimise
+    )
     speed = speed_wanted(runtimes, read_limits(wanted), batches, threads)
     check_writable(Path(out), "compress")
     progress = Terminal() if sys.stderr.isatty() else quiet()
@@ -91,6 +85,20 @@ def compress_command(
     click.echo(report_text(report))
     click.echo(f"\nbundle: {folder}\nreport: {folder / 'report.html'}")
     sys.exit(0 if report.met else GOAL_MISSED)
+
+
+def how(chosen: Any, given: bool, wanted: Sequence[str], budget: str | None, minimise: str) -> Recipe | None:
+    """The recipe; None where the planner is asked.  Raises BadRecipe where nothing says how, or both do."""
+    if given and (budget is not None or minimise != "size"):
+        raise BadRecipe(
+            "compress: --budget and --minimise are for the planner, and a recipe is given. Leave out the one or the other."
+        )
+    if chosen is None and not wanted:
+        raise BadRecipe(
+            "compress: nothing says how: no recipe and no limits. Try --limit 'score >= -0.5 %', or "
+            "--recipe 'quantize/weights bits=8'."
+        )
+    return None if chosen is None else read_recipe(chosen)
 
 
 @click.command("plan")

@@ -1,16 +1,16 @@
-"""Front: all that a search tried, as sizes against scores, for the page."""
+"""Front: all that a search tried, as sizes, or times, against scores, for the page."""
 
 import math
 from collections.abc import Sequence
 
 from cortado.pages import words
-from cortado.pages.axes import Axis, score_axis, score_labels, size_axis, size_labels
-from cortado.pages.bounds import Bound, score_bound, size_bound
+from cortado.pages.axes import Axis, score_axis, score_labels, size_axis
+from cortado.pages.bounds import Bound, score_bound
 from cortado.pages.candidates import candidate_table, facts_of
+from cortado.pages.cost import cost_of
 from cortado.pages.markup import Markup, join, tag
 from cortado.report import Report
 from cortado.tried import Tried, smallest_first, undominated
-from cortado.units import size_text
 
 SPANS_BELOW = 3.0
 """How far below what matters (plain, taken, the limit) the axis of scores goes, in spans of these; worse ones lie at its end."""
@@ -26,7 +26,9 @@ def front_section(report: Report) -> Markup | None:
         return None
     many = f"{len(report.front)} candidates" if len(report.front) > 1 else "one candidate"
     better = "higher" if report.higher_is_better else "lower"
-    caption = f"Size of the file and {report.score_name} on the choice data ({better} is better) of {many}. {READING}"
+    name = cost_of(report).name
+    said = f"{name[0].upper()}{name[1:]} and {report.score_name} on the choice data ({better} is better) of {many}."
+    caption = f"{said} {READING}"
     content = [tag("p", caption, class_="note")]
     if any(math.isfinite(one.score) for one in report.front):
         content += [front_chart(report), front_key(report)]
@@ -34,9 +36,9 @@ def front_section(report: Report) -> Markup | None:
 
 
 def front_axes(report: Report) -> tuple[Axis, Axis]:
-    """Of sizes and of scores.  Scores far worse than all that matters do not stretch the axis."""
-    size, score = size_bound(report), score_bound(report)
-    sizes = [report.plain_bytes, *(one.size_bytes for one in report.front), *([size.value] if size else [])]
+    """Of sizes or times, and of scores.  Scores far worse than all that matters do not stretch the axis."""
+    cost, score = cost_of(report), score_bound(report)
+    costs = [cost.plain, *map(cost.of, report.front), *([cost.bound.value] if cost.bound else [])]
     matter = [report.plain_choice, *(one.score for one in report.front if one.taken), *([score.value] if score else [])]
     known = [value for value in matter if math.isfinite(value)]
     all_scores = [*known, *(one.score for one in report.front if math.isfinite(one.score))]
@@ -45,15 +47,15 @@ def front_axes(report: Report) -> tuple[Axis, Axis]:
     if room:
         worst = min(sign * value for value in known) - room
         all_scores = [sign * max(sign * value, worst) for value in all_scores]
-    return size_axis(sizes), score_axis(all_scores, count=8)
+    return size_axis(costs), score_axis(all_scores, count=8)
 
 
 def front_chart(report: Report) -> Markup:
     """The axes and what lies between them; marks are elements of their own, so that they keep their size at any width."""
     across, up = front_axes(report)
-    size, score = size_bound(report), score_bound(report)
+    cost, score = cost_of(report), score_bound(report)
     drawing = tag(
-        "svg", allowed(report, across, up, size, score), grid(across, up), bound_lines(across, up, size, score),
+        "svg", allowed(report, across, up, cost.bound, score), grid(across, up), bound_lines(across, up, cost.bound, score),
         steps(report, across, up), width="100%", height="100%", aria_hidden="true", focusable="false",
     )  # fmt: skip
     rows = enumerate(smallest_first(report.front), 1)
@@ -62,10 +64,10 @@ def front_chart(report: Report) -> Markup:
         marks.insert(0, plain_mark(report, across, up))
     plot = tag(
         "div", drawing, tick_names(report, across, up), bound_names(report, across, up),
-        tag("ol", *marks, class_="marks", aria_label="the plain network, and the candidates from small to large"),
+        tag("ol", *marks, class_="marks", aria_label="the plain network, and the candidates from small to large files"),
         class_="plot",
     )  # fmt: skip
-    ends = tag("div", "size of the file, by factors", class_="axis-name", aria_hidden="true")
+    ends = tag("div", f"{cost.name}, by factors", class_="axis-name", aria_hidden="true")
     return tag(
         "div", tag("div", report.score_name, class_="axis-name left", aria_hidden="true"), plot, ends, class_="scatter"
     )
@@ -107,8 +109,8 @@ def bound_lines(across: Axis, up: Axis, size: Bound | None, score: Bound | None)
 
 
 def bound_names(report: Report, across: Axis, up: Axis) -> Markup:
-    """Limits as they were written, on the side of large files with bad scores, where few marks are."""
-    size, score = size_bound(report), score_bound(report)
+    """Limits as they were written, on the side of what is large or slow, with bad scores, where few marks are."""
+    size, score = cost_of(report).bound, score_bound(report)
     named, below = [], report.higher_is_better
     if size is not None:
         at = across.at(size.value)
@@ -125,8 +127,9 @@ def bound_names(report: Report, across: Axis, up: Axis) -> Markup:
 
 def steps(report: Report, across: Axis, up: Axis) -> Markup:
     """From each place that no other beats to the next: the best score of all files up to a size."""
-    places = [(float(one.size_bytes), one.score) for one in report.front]
-    best = undominated([*places, (float(report.plain_bytes), report.plain_choice)], report.higher_is_better)
+    cost = cost_of(report)
+    places = [(cost.of(one), one.score) for one in report.front]
+    best = undominated([*places, (cost.plain, report.plain_choice)], report.higher_is_better)
     at = [(across.at(size), 100 - up.at(score)) for size, score in best]
     drawn = []
     for (x1, y1), (x2, y2) in zip(at[:-1], at[1:], strict=True):
@@ -136,10 +139,8 @@ def steps(report: Report, across: Axis, up: Axis) -> Markup:
 
 def tick_names(report: Report, across: Axis, up: Axis) -> Markup:
     """The numbers at both axes; the marks tell theirs themselves."""
-    named = [
-        tag("span", name, class_="tick down", style=f"left:{across.at(tick):.2f}%")
-        for tick, name in zip(across.ticks, size_labels(across), strict=True)
-    ]
+    text = cost_of(report).text
+    named = [tag("span", text(tick), class_="tick down", style=f"left:{across.at(tick):.2f}%") for tick in across.ticks]
     named += [
         tag("span", name, class_="tick side", style=f"top:{100 - up.at(tick):.2f}%")
         for tick, name in zip(up.ticks, score_labels(up, report.score_unit), strict=True)
@@ -167,7 +168,7 @@ def kind_of(one: Tried) -> str:
 
 def mark(report: Report, number: int, one: Tried, across: Axis, up: Axis) -> Markup:
     """One candidate in its place, with what it is."""
-    x, y = across.at(one.size_bytes), 100 - up.at(one.score)
+    x, y = across.at(cost_of(report).of(one)), 100 - up.at(one.score)
     off = "" if up.covers(one.score) else "lower" if one.score < up.low else "upper"
     label = tag("span", "taken", class_="mark-name above", aria_hidden="true") if one.taken else None
     return placed(x, y, [shape(kind_of(one), str(number), off), label], facts_of(report, number, one), kind_of(one))
@@ -176,9 +177,10 @@ def mark(report: Report, number: int, one: Tried, across: Axis, up: Axis) -> Mar
 def plain_mark(report: Report, across: Axis, up: Axis) -> Markup:
     """The plain network in its place."""
     score = words.quantity(report.plain_choice, report.score_unit)
-    told = ("plain network", f"{size_text(report.plain_bytes)}, {report.score_name} {score}")
+    cost = cost_of(report)
+    told = ("plain network", f"{cost.text(cost.plain)}, {report.score_name} {score}")
     label = tag("span", "plain", class_="mark-name before", aria_hidden="true")
-    x, y = across.at(report.plain_bytes), 100 - up.at(report.plain_choice)
+    x, y = across.at(cost.plain), 100 - up.at(report.plain_choice)
     return placed(x, y, [shape("plain", ""), label], told, "plain")
 
 
@@ -208,5 +210,5 @@ def front_key(report: Report) -> Markup:
     if any(not up.covers(one.score) for one in report.front if math.isfinite(one.score)):
         shown.append(tag("li", shape("missed", "", "lower"), "a score beyond the axis"))
     stroke = tag("svg", tag("line", x1=0, x2=26, y1=5, y2=5, class_="step"), width=26, height=10)
-    shown.append(tag("li", stroke, "the best of each size"))
+    shown.append(tag("li", stroke, f"the best of each {cost_of(report).each}"))
     return tag("ul", *shown, class_="key", aria_hidden="true")

@@ -43,6 +43,22 @@ def test_marks_lie_at_their_sizes_and_scores(report):
         assert left == pytest.approx(across.at(size), abs=0.01) and top == pytest.approx(100 - up.at(score), abs=0.01)
 
 
+def test_times_lie_across_where_they_were_what_counted(report_with):
+    """Every candidate timed, and the plain network: bytes would put the marks in another order."""
+    front = [
+        Tried("prune/blocks keep=0.67", 90_000, 97.9, True, True, 2.0, 0.75),
+        Tried("quantize/signals", 30_000, 98.0, True, False, 0.0, 1.07),
+    ]
+    lines = (*LIMITS[:1], Line("latency in onnxruntime, batch 1, threads 1", "ms", 2.3, 0.75, "latency <= 1 ms", True))
+    report = report_with(front=tuple(front), lines=lines)
+    across, up = front_axes(report)
+    source = front_section(report)
+    assert "Latency in onnxruntime and accuracy" in source and "latency &lt;= 1 ms" in source and "750 us" in source
+    marks = {kind: left for kind, left, _ in marks_of(source)}
+    assert marks["kept taken"] < marks["kept"] < marks["plain"]
+    assert marks["kept"] == pytest.approx(across.at(1070), abs=0.01)
+
+
 def test_step_line_goes_along_the_best_and_never_up_to_the_left(report):
     across, up = front_axes(report)
     drawn = re.findall(

@@ -58,9 +58,7 @@ def compress_command(
     """
     made = read_job(job, seed)
     wanted = limits or made.limits
-    chosen = how(
-        made.recipe if recipe is None and budget is None else recipe, recipe is not None, wanted, budget, minimise
-    )
+    chosen = how(made.recipe, recipe, wanted, planned=budget is not None or minimise != "size")
     speed = speed_wanted(runtimes, read_limits(wanted), batches, threads)
     check_writable(Path(out), "compress")
     progress = Terminal() if sys.stderr.isatty() else quiet()
@@ -87,12 +85,16 @@ def compress_command(
     sys.exit(0 if report.met else GOAL_MISSED)
 
 
-def how(chosen: Any, given: bool, wanted: Sequence[str], budget: str | None, minimise: str) -> Recipe | None:
-    """The recipe; None where the planner is asked.  Raises BadRecipe where nothing says how, or both do."""
-    if given and (budget is not None or minimise != "size"):
+def how(own: Any, given: str | None, wanted: Sequence[str], planned: bool) -> Recipe | None:
+    """The recipe that is given, or else the job's own; None where the planner is asked, by its options or by limits alone.
+
+    Raises BadRecipe where nothing says how, or both do.
+    """
+    if given is not None and planned:
         raise BadRecipe(
             "compress: --budget and --minimise are for the planner, and a recipe is given. Leave out the one or the other."
         )
+    chosen = own if given is None and not planned else given
     if chosen is None and not wanted:
         raise BadRecipe(
             "compress: nothing says how: no recipe and no limits. Try --limit 'score >= -0.5 %', or "

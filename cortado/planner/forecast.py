@@ -26,6 +26,8 @@ from cortado.task import Data, Task, to_device
 CHOICE_SAMPLES = 1_000
 SHARES = (0.75, 0.45, 0.25)
 """Where plans are measured: shares of the way, in logarithms, from the largest mix's bytes down to the smallest's."""
+FURTHER = (0.1, 0.0)
+"""Where more are measured as long as none has lost any of the score: how much nats cost cannot be told from zeros."""
 SPREAD = 1.35
 """The least factor by which a prediction is taken to miss at one standard deviation; more where each of the measured plans,
 predicted from the others, misses by more."""
@@ -167,10 +169,19 @@ def forecast(
     rest = len(encode(made, plain)) - held
     sign = 1 if task.score.higher_is_better else -1
     found = Forecast(choices, rest, mean_score(plain, chosen(task), task.score), sign)
+    found = found.with_measured(*measured(plans_at(found, shares), network, plain, task, shown))
+    for share in FURTHER:
+        if any(sign * one.score < sign * found.score for one in found.measured):
+            break
+        found = found.with_measured(*measured(plans_at(found, [share]), network, plain, task, shown))
+    return found
+
+
+def plans_at(found: Forecast, shares: Sequence[float]) -> list[Plan]:
+    """The plans at these shares of the way from the smallest mix to the largest."""
     least, most = found.sizes
-    sizes = [math.exp(share * math.log(most) + (1 - share) * math.log(least)) for share in shares]
-    plans = [plan for plan in map(found.plan, sizes) if plan is not None and plan.damage > 0]
-    return found.with_measured(*measured(plans, network, plain, task, shown))
+    sizes = [math.ceil(math.exp(share * math.log(most) + (1 - share) * math.log(least))) for share in shares]
+    return [plan for plan in map(found.plan, sizes) if plan is not None and plan.damage > 0]
 
 
 def chosen(task: Task) -> Data:

@@ -51,6 +51,19 @@ def test_measured_plans_are_met_exactly(found):
     assert found.lost(0.0) == 0 and found.plan(1) is None
 
 
+def test_plans_are_measured_on_until_one_loses_some_of_the_score():
+    """From plans that lose nothing it cannot be told that none does: the smallest is measured as well."""
+    never = dataclasses.replace(
+        NET.task(), score=Score("there", "%", lambda outputs, targets: torch.ones(len(targets)))
+    )
+    network, ways = NET.make(), ("quantize/weights bits=8", "share/kmeans bits=1")
+    seen = forecast(network, network, never, ways)
+    assert len(seen.measured) == 5
+    assert min(one.plan.size_bytes for one in seen.measured) + seen.rest_bytes == seen.sizes[0]
+    usual = forecast(network, network, NET.task(), ways)
+    assert len(usual.measured) == 3 or all(one.score == usual.score for one in usual.measured[:3])
+
+
 def test_outlook_says_whether_limits_can_be_kept(found):
     limits = read_limits(["size <= 1 B", "score >= -100 %", "latency <= 1 ms in onnxruntime"])
     said = Outlook(found, plain_size(), "accuracy", "%", limits).text()

@@ -1,6 +1,7 @@
 """Devices: where a training runs."""
 
 import contextlib
+import copy
 import os
 from collections.abc import Iterator
 
@@ -15,6 +16,11 @@ AUTO = "auto"
 def own_device(network: nn.Module) -> torch.device:
     """Where the parameters of a network are."""
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+
+
+def on_cpu(network: nn.Module) -> nn.Module:
+    """The network itself where it is on the CPU, else a copy there."""
+    return network if own_device(network).type == "cpu" else copy.deepcopy(network).cpu()
 
 
 def training_device(network: nn.Module, asked: str = AUTO) -> torch.device:

@@ -19,10 +19,11 @@ from cortado.job import read_job
 from cortado.pages.terminal import report_text
 from cortado.planner.explained import explained
 from cortado.planner.forecast import forecast
-from cortado.planner.goal import MINIMISE, reach
+from cortado.planner.goal import reach
 from cortado.planner.outlook import Outlook
 from cortado.planner.shapes import Explorer
 from cortado.planner.stopwatch import Stopwatch
+from cortado.planner.trials import MINIMISE
 from cortado.progress import Progress, Terminal, quiet
 from cortado.recipe import Recipe
 from cortado.recipe import read as read_recipe

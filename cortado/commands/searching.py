@@ -15,7 +15,8 @@ from cortado.job import read_job
 from cortado.pages.terminal import report_text
 from cortado.planner.ranges import read_ranged
 from cortado.planner.study import alone, the_optimiser
-from cortado.planner.trial_search import MINIMISE, TRIALS, search
+from cortado.planner.trial_search import TRIALS, search
+from cortado.planner.trials import MINIMISE
 from cortado.progress import Terminal, quiet
 from cortado.runtimes.speed import speed_wanted
 

@@ -14,7 +14,7 @@ from torch import nn
 from cortado import units
 from cortado.budget import Limit, check_unit, read_limits
 from cortado.compress import compress
-from cortado.devices import training_device
+from cortado.devices import on_cpu, training_device
 from cortado.errors import REFUSALS, BadValue, comes_from_system
 from cortado.evaluating import evaluating
 from cortado.file.whole import check_writable
@@ -27,7 +27,7 @@ from cortado.planner.proposals import Proposals
 from cortado.planner.remembered import Memory, mark_of
 from cortado.planner.shapes import CHANNELS, CUTS, Explorer, Shape, Shapes, tail_of
 from cortado.planner.stopwatch import Stopwatch
-from cortado.planner.trials import Trial, Wanted, note, noted
+from cortado.planner.trials import MINIMISE, Trial, Wanted, note, noted
 from cortado.progress import Progress, quiet
 from cortado.report import Report
 from cortado.runtimes.runtime import runtime_by_name
@@ -35,7 +35,6 @@ from cortado.runtimes.speed import speed_wanted
 from cortado.task import Task, to_device
 from cortado.tasks.disjoint import check_apart
 
-MINIMISE = ("size", "latency", "loss")
 MOST_EPOCHS, SHARE_OF_TIME = 20.0, 0.3
 """Of the recovery of one trial."""
 SHARE_TO_EXPLORE = 0.2
@@ -101,6 +100,7 @@ def reach(
     speed = speed_wanted(runtimes, read_as, batches, threads)
     check_writable(Path(folder), "compress")
     check_apart(task)
+    network = on_cpu(network)
     timed = wanted.limit("latency")
     where = timed.runtime if timed is not None and timed.runtime else next(iter(runtimes), "")
     seconds = units.read(budget, "time") / 1000

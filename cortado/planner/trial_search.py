@@ -17,19 +17,20 @@ from torch import nn
 from cortado import units
 from cortado.budget import Limit, check_unit, read_limits
 from cortado.compress import compress
+from cortado.devices import on_cpu
 from cortado.errors import REFUSALS, BadFile, BadNetwork, BadValue, comes_from_system
 from cortado.file.whole import check_writable, write_whole
 from cortado.fingerprints import picture, plain_data, sum_of_data
 from cortado.planner.front import tried as row_of
 from cortado.planner.ranges import Ranged, read_ranged
 from cortado.planner.study import Drawn, Study
+from cortado.planner.trials import MINIMISE
 from cortado.progress import Progress, quiet
 from cortado.report import Report
 from cortado.runtimes.speed import speed_wanted
 from cortado.task import Task
 from cortado.tasks.disjoint import check_apart
 
-MINIMISE = ("size", "latency", "loss")
 TRIALS = 30
 """When neither a number nor a time is given."""
 NOTE = "trial.json"
@@ -134,15 +135,15 @@ def search(
     check_unit(read_as, task.score)
     check_apart(task)
     made = TrialSearch(
-        network, task, ranged, read_as, minimise, Path(folder), progress or quiet(), tuple(runtimes), threads
+        on_cpu(network), task, ranged, read_as, minimise, Path(folder), progress or quiet(), tuple(runtimes), threads
     )
     made.check(trials, resume)
-    most = TRIALS if trials is None and budget is None else trials
-    made.run(most, None if budget is None else units.read(budget, "time") / 1000)
+    seconds = None if budget is None else units.read(budget, "time") / 1000
+    made.run(TRIALS if trials is None and budget is None else trials, seconds)
     tried = made.tried()
     best = made.best(tried)
     small, report = compress(
-        network, task, best.recipe, limits=limits, folder=made.study.folder_of(best.number), resume=True,
+        made.network, task, best.recipe, limits=limits, folder=made.study.folder_of(best.number), resume=True,
         progress=made.progress, runtimes=runtimes, batches=batches, threads=threads,
     )  # fmt: skip
     report = replace(report, front=tuple(row_of(one, one is best) for one in tried if not one.said))

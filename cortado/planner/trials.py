@@ -12,6 +12,8 @@ from cortado.budget import Limit
 from cortado.errors import BadFile
 from cortado.file.whole import make_folder, write_whole
 
+MINIMISE = ("size", "latency", "loss")
+"""What a goal may make small; loss is of the score."""
 TRIALS = "trials.json"
 ALIKE = 1.05
 

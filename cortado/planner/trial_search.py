@@ -68,10 +68,8 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Found:
-    """The best network, its report with the verdict, every trial, and the front.
-
-    The front: of the trials that keep all limits (of all, where none does) those than which none is both cheaper and better.
-    """
+    """The best network, its report with the verdict, every trial, and the front: of the trials that keep all limits (of
+    all, where none does) those than which none is both cheaper and better."""
 
     network: nn.Module
     report: Report

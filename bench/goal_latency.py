@@ -1,10 +1,10 @@
 """goal_latency: the planner's fastest ResNet-56 that loses at most a point, beside integers alone and channels alone.
 
 The planner has three quarters of an hour on one core: `reach(..., ["score >= -1 %"], minimise="latency")` in ONNX
-Runtime. The pretrained network has seen all training images, so that losses show on test images alone: 500 of them are the choice data, which
-all trials are compared on, and the other 500 the verdict's. Channels alone are cut evenly to a third of the
-multiply-adds, in multiples of 8, and recover for five epochs: of the cuts of the bench cut_clock the fastest for one
-sample. All files take turns, round by round, with one sample a call.
+Runtime. The pretrained network has seen all training images, so that losses show on test images alone: 500 of them
+are the choice data, which all trials are compared on, and the other 500 the verdict's. Channels alone are cut evenly
+to a third of the multiply-adds, in multiples of 8, and recover for five epochs: of the cuts of the bench cut_clock
+the fastest for one sample. All files take turns, round by round, with one sample a call.
 
     python -m bench.goal_latency planner | channels      one piece, kept
 """

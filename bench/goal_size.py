@@ -3,10 +3,10 @@
     python -m bench.goal_size ResNet-20 planner      one piece (planner, singles, deep_compression, nncf), kept
 
 The planner has half an hour or less, on one core: `reach(..., ["score >= -0.5 %"])`. A single method has its strength
-raised until the score is lost on the choice data, and recovers for as many epochs as said beside it; Deep Compression prunes, shares and
-recovers likewise. NNCF rounds to 8 bits after training; its file counts as xz packs it. The pretrained ResNet has seen
-all training images, so that 500 test images are its choice data and the other 500 its verdict's. The ImageNet sample
-has 100 pictures to calibrate, too few to train on.
+raised until the score is lost on the choice data, and recovers for as many epochs as said beside it; Deep Compression
+prunes, shares and recovers likewise. NNCF rounds to 8 bits after training; its file counts as xz packs it. The
+pretrained ResNet has seen all training images, so that 500 test images are its choice data and the other 500 its
+verdict's. The ImageNet sample has 100 pictures to calibrate, too few to train on.
 """
 
 import dataclasses

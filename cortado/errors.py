@@ -5,7 +5,8 @@
     |-- BadRecipe        a method or key that does not exist               (also a ValueError)
     |-- BadTask          data, loss or score that cannot be used           (also a ValueError)
     |-- BadNetwork       a network that cannot be read, run or changed     (also a ValueError)
-    |   `-- CannotFollow a cut that the network's own code cannot follow
+    |   |-- CannotFollow a cut that the network's own code cannot follow
+    |   `-- Diverged     a training whose loss is no number any more
     |-- BadFile          not our file, or cut short, or altered            (also a ValueError)
     |   `-- WrongNetwork a sound file, but made from another network
     |-- NothingChanged   a method that would leave the network as it was

@@ -10,7 +10,7 @@ from cortado.planner.forecast import Forecast
 from cortado.planner.mix import mix
 from cortado.planner.outlook import Outlook
 from cortado.planner.shapes import INTEGERS, Shape
-from cortado.planner.trials import Trial, Wanted
+from cortado.planner.trials import Trial, Wanted, size_of
 from cortado.recipe import Recipe, read
 
 SHRINK, CLOSE = 0.75, 1.06
@@ -79,7 +79,7 @@ class Proposals:
         return sorted(fits, key=lambda one: (one.kl, one.latency_ms))
 
     def milder(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
-        """The least loss: the mildest shape as it is, then recovered, then the next ones."""
+        """The least loss: the mildest shape as it is, then recovered, then the next ones; last, training for bytes."""
         order = self.allowed()
         for number, shape in enumerate(order[:3]):
             size = self.milder_size(shape, trials)
@@ -90,7 +90,26 @@ class Proposals:
                 own = [trial for trial in trials if same(trial, one)]
                 if not own or (not self.wanted.keeps_size(own[-1]) and len(own) < MOST_AIMS):
                     return one
-        return None
+        return self.within_bytes(order, trials, epochs)
+
+    def within_bytes(
+        self, order: Sequence[Shape], trials: Sequence[Trial], epochs: Callable[[Shape], float]
+    ) -> Proposal | None:
+        """prune/rate as strong as a limit of bytes asks: stronger while the file is over it, weaker while it is far below."""
+        limit, own = self.wanted.limit("size"), [one for one in trials if one.shape == FOR_BYTES]
+        if limit is None or self.wanted.time_counts or not order or epochs(order[0]) <= 0 or len(own) >= MOST_AIMS:
+            return None
+        fits, over = ([one for one in own if self.wanted.keeps_size(one) is good] for good in (True, False))
+        weakest, strongest = min(map(strength_of, fits), default=0.0), max(map(strength_of, over), default=0.0)
+        large, least = max(map(size_of, fits), default=0.0), min(map(size_of, over), default=0.0)
+        if any(one.failed for one in own) or large * CLOSE > limit.value or (fits and weakest < CLOSE * strongest):
+            return None
+        strength = (weakest * strongest) ** 0.5 or NATS / (8 * limit.value)
+        if over and not fits:
+            strength = strongest * max(STRONGER, least / limit.value)
+        elif fits and not over:
+            strength = weakest / max(STRONGER, limit.value / large)
+        return self.for_bytes(strength, epochs(order[0]))
 
     def milder_size(self, shape: Shape, trials: Sequence[Trial]) -> float | None:
         """The bytes to hold a shape in; fewer by as many as its last trial was over its limit."""
@@ -173,6 +192,10 @@ class Proposals:
             good = [one.size_bytes for one in trials if self.wanted.keeps_score(one)]
             aim = self.at_most(SHRINK * min(good, default=trials[0].size_bytes))
             strength = NATS / (8 * max(aim, 1.0))
+        return self.for_bytes(strength, epochs)
+
+    def for_bytes(self, strength: float, epochs: float) -> Proposal:
+        """prune/rate so strong, and the tail."""
         rate = {"strength": float(f"{strength:.3g}"), "epochs": 0.75 * epochs, "finish": 0.25 * epochs, "rate": RATE}
         stages = [{"prune/rate": {**rate, "teacher": "plain", "bias": False}}]
         return Proposal(Recipe((*read(stages).stages, *self.last())).as_data(), FOR_BYTES)

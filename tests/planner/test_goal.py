@@ -109,7 +109,7 @@ def test_interrupted_search_goes_on_with_its_trials(tmp_path, monkeypatch):
     begun = json.loads((tmp_path / "trials.json").read_text())
     assert len(begun) == 2 and begun[0]["size_bytes"] and not begun[1]["size_bytes"]
     got = reach(NET.make(), NET.task(), limits, minimise="loss", budget="1 min", folder=tmp_path, resume=True)
-    assert [one.recipe for one in got.trials] == [one["recipe"] for one in begun]
+    assert [one.recipe for one in got.trials[:2]] == [one["recipe"] for one in begun]
     assert got.trials[0].size_bytes == begun[0]["size_bytes"] and got.trials[1].trained
 
 

@@ -18,6 +18,7 @@ from cortado.planner.forecast import forecast
 from cortado.planner.goal import epochs_for, reach
 from cortado.planner.outlook import Outlook, family
 from cortado.planner.trials import Trial, Wanted
+from cortado.runtimes.timing import interleaved
 from cortado.task import Score
 from tests.laws.tiny_nets import BY_NAME
 
@@ -31,6 +32,13 @@ def found():
     return forecast(
         network, network, task, ways=("quantize/weights bits=8", "quantize/weights bits=3", "share/kmeans bits=2")
     )
+
+
+@pytest.fixture
+def quick_clocks(monkeypatch):
+    """Times are taken for a moment only: here it does not matter how exact they are."""
+    for room in ("cortado.planner.stopwatch", "cortado.runtimes.timing"):
+        monkeypatch.setattr(f"{room}.interleaved", lambda calls, seconds: interleaved(calls, 0.02))
 
 
 def plain_size():
@@ -168,7 +176,7 @@ def test_goals_that_say_nothing_are_refused(tmp_path, limits, minimise, says):
 
 
 @pytest.mark.parametrize("limit", ["size <= {} B", "latency <= 1000 ms in onnxruntime"])
-def test_without_a_limit_of_the_score_the_best_network_is_meant(tmp_path, limit):
+def test_without_a_limit_of_the_score_the_best_network_is_meant(tmp_path, limit, quick_clocks):
     """Not the smallest of all, which knows nothing."""
     text = limit.format(plain_size() // 2)
     sought = {name: reach(NET.make(), NET.task(), [text], minimise=name, budget="0 s", folder=tmp_path / name)
@@ -178,7 +186,7 @@ def test_without_a_limit_of_the_score_the_best_network_is_meant(tmp_path, limit)
         assert sought["size"].best.size_bytes > plain_size() // 4
 
 
-def test_times_of_another_runtime_are_taken_anew(tmp_path):
+def test_times_of_another_runtime_are_taken_anew(tmp_path, quick_clocks):
     """And a limit of time without a time is not kept."""
     timed = [Trial({"stages": []}, "a", 9, 1.0, None), Trial({"stages": []}, "b", 9, 1.0, 3.0)]
     wanted = Wanted(read_limits(["score >= -1 %", "latency <= 5 ms in onnxruntime"]), "latency", 1)

@@ -39,7 +39,7 @@ from cortado.task import Task
 from cortado.tasks import imagenet
 
 SEEDS = [0]
-LIMIT = "score >= -0.5 %"
+LIMIT, MOST_LOST = "score >= -0.5 %", 0.5
 BUDGETS = {"LeNet-5": "12 min", "ResNet-20": "30 min", "Tiny Darknet": "12 min"}
 """Of the planner, on one core."""
 PICTURE = IMAGENET["Tiny Darknet"][1]
@@ -71,14 +71,18 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     found = {arm: piece(name, arm) for arm in ARMS}
     ours = found["planner"]
     rows = [row(f"{name}, planner ({ours['what']}): file", ours["size"], "B", smaller=ours["smaller"])]
-    rows.append(row(f"{name}, planner: points lost ({ours['interval']})", ours["lost"], "points", 0.5))
+    rows.append(row(f"{name}, planner: points lost ({ours['interval']})", ours["lost"], "points", MOST_LOST))
     for arm, bar in (("singles", 1.0), ("deep_compression", 1.0), ("nncf", SMALLER_THAN_NNCF)):
         other = found[arm]
         if other["size"] is None:
             rows.append(row(f"{name}, {arm}: no setting keeps the score", None, "B"))
             continue
         says = f"{name}: bytes over those of {arm} ({other['what']}, {other['lost']:.2f} points lost)"
-        rows.append(row(says, ours["size"] / other["size"], "x", bar, size=other["size"], interval=other["interval"]))
+        made = row(says, ours["size"] / other["size"], "x", bar, size=other["size"], interval=other["interval"])
+        # Smaller counts at an equal score only: a file that lost more than it may on the verdict data meets no bar.
+        rows.append(
+            made if ours["lost"] <= MOST_LOST else {**made, "what": f"{says}; not at equal score", "met": False}
+        )
     return rows
 
 

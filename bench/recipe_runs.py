@@ -6,7 +6,7 @@
 Where torch sees a GPU, it trains; scores and files are made on the CPU all the same.
 
 VGG-16 is the half-width one that is trained here (half_vgg.py), as no published weights are at hand. The verdict data
-are used once for each recipe: the recipes were written before, and nothing is chosen by what comes out.
+are used once for each recipe as it stands; nothing is chosen by what comes out on them.
 """
 
 import sys

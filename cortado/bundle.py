@@ -20,8 +20,9 @@ from cortado.runtimes.runtime import Runtime
 from cortado.task import Task
 
 FILE, SUMS = "net.cortado", "checksums.txt"
-REPORTS = ("report.json", "report.html", "report.md")
-NAMES = (FILE, *REPORTS, "recipe.yaml", "job.yaml", "environment.json", "run.py")
+NAMES = (
+    FILE, "report.json", "report.html", "report.md", "recipe.yaml", "job.yaml", "environment.json", "run.py",
+)  # fmt: skip
 """What every bundle has, each with its checksum."""
 OURS = """
 import torch

@@ -36,7 +36,7 @@ class Plan:
     `average` is the share of training, at its end, over which weights are averaged (Izmailov et al., 2018).
     `precision`: "auto" takes bfloat16 where the device has it, for networks with convolutions.
     `statistics`: those of batch norms are "moving" with the batches, or "kept" as they are (see `train_mode`).
-    `recorded`: on a GPU a step is recorded once and replayed, several times faster for small networks; only for networks
+    `recorded`: on a GPU a step is recorded once and replayed, which spares small networks their waits; only for networks
     and losses in which Python decides the same at every step (see cortado.recorded). With a penalty it is not.
     """
 

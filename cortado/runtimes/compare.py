@@ -26,6 +26,9 @@ TOLERANCE = 1e-3
 INTEGER_TOLERANCE = 0.1
 """The same for a file in integers: a value on the edge of a step falls on either side, and later layers carry that on."""
 MOST_LAYERS = 60
+RUNS_OVER = (
+    "Weights of 8 bits run over on this processor, which has no VNNI: round them to 7 (quantize/weights bits=7)."
+)
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,6 @@ def compare(session: Session, network: nn.Module, data: Data, score: Score | Non
                     rows[place].append(scored(score, given, targets).double())
     means = [None if score is None else float(score.shares(torch.cat(part)).mean()) * score.scale for part in rows]
     return Agreement(furthest, equal / samples if known else None, means[0], means[1], samples)
-
-
-RUNS_OVER = (
-    "Weights of 8 bits run over on this processor, which has no VNNI: round them to 7 (quantize/weights bits=7)."
-)
 
 
 def shaped_like(wanted: Any, found: Any) -> Any:

@@ -7,7 +7,7 @@ read off weight by weight, so that nothing here knows a method.
 import contextlib
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -16,12 +16,16 @@ from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode_value, record_body
 from cortado.file.plane import QUICK
 from cortado.forms.form import Form
+from cortado.network.divergence import nats_for
 from cortado.network.view import View, parameter_places
 from cortado.planner.currency import Price
+from cortado.planner.doubt import Doubt
 from cortado.progress import Progress, quiet
 from cortado.recipe import read
 from cortado.task import Task
 
+CODES = ("share/kmeans bits=3", "quantize/weights bits=4 symmetric=false")
+"""How the factors of low rank are held."""
 WAYS = (
     *(f"quantize/weights bits={bits}" for bits in (8, 7, 6, 5, 4, 3)),
     *(f"quantize/weights bits={bits} symmetric=false" for bits in (4, 3, 2)),
@@ -32,6 +36,7 @@ WAYS = (
         for keep in (0.7, 0.5, 0.3, 0.2, 0.1)
         for bits in (4, 3, 2)
     ),
+    *(f"factorize/svd keep={keep} | {codes}" for keep in (0.5, 0.25, 0.1) for codes in CODES),
 )
 """What is tried when nothing else is asked for: weights alone, nothing trained."""
 
@@ -66,13 +71,22 @@ def candidates_of(
     before = {row.path: row.size_bytes for row in layer_rows(network, plain)}
     values = {weight.path: weight.dense() for weight in parameter_places(network)}
     found = {path: [Candidate("", before[path], 0.0)] for path in prices}
+    doubt, doubted = Doubt(network, task, nats_for(plain, task)), list[tuple[str, Candidate, float]]()
     with (progress or quiet()).bar("candidates", len(ways)) as bar:
         for way in ways:
             for weight in parameter_places(applied(network, plain, task, way)):
                 if weight.path in prices and weight.shape == values[weight.path].shape:
-                    damage = prices[weight.path].damage(values[weight.path], weight.dense(), weight.form)
-                    found[weight.path].append(Candidate(way, record_bytes(weight.form), damage))
+                    price, changed, form = prices[weight.path], weight.dense(), weight.form
+                    damage = price.damage(values[weight.path], changed, form)
+                    made = Candidate(way, record_bytes(form), damage)
+                    measured = doubt.measured(weight.path, price, changed, form, damage)
+                    if measured is None:
+                        found[weight.path].append(made)
+                    else:
+                        doubted.append((weight.path, made, measured))
             bar.advance()
+    for path, made, measured in doubted:
+        found[path].append(made if doubt.factor is None else replace(made, damage=measured * doubt.factor))
     return tuple(Choices(path, before[path], undominated(some)) for path, some in found.items())
 
 

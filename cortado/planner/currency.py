@@ -49,28 +49,31 @@ class Price:
         Without a norm behind the layer it is the scales of `form` that give it back, if it has some.
         Nats, up to the network's one constant (see `Plan`). `plain` and `changed` are of the weight's shape.
         """
-        back = self.normed or form is None or can_scale(form)
-        change = ((self.spread_back(plain, changed) if back else changed) - plain).double()
+        change = (self.given_back(plain, changed, form) - plain).double()
         if self.lookups is None:
             return float(0.5 * (self.curvature * change.square()).sum())
         mean = self.lookups.usage @ change
         moved = 0.5 * float((self.lookups.slopes @ mean).square().mean())
         return moved + float(0.5 * (self.curvature * (change - mean).square()).sum())
 
-    def spread_back(self, plain: Tensor, changed: Tensor) -> Tensor:
-        """The changed weight with each output scaled to the standard deviation that it had."""
-        if self.rows is None:
+    def given_back(self, plain: Tensor, changed: Tensor, form: Form | None = None) -> Tensor:
+        """The changed weight with each output scaled to the standard deviation that it had, where match will do it."""
+        if self.rows is None or not (self.normed or form is None or can_scale(form)):
             return changed
-        ratio = self.spread(plain) / self.spread(changed)
+        ratio = self.outputs(plain).std(0) / self.outputs(changed).std(0)
         usable = torch.isfinite(ratio) & (ratio > 0)
         return changed * torch.where(usable, ratio, 1.0).view(-1, *[1] * (changed.dim() - 1)).to(changed)
 
-    def spread(self, weight: Tensor) -> Tensor:
-        """The standard deviation of each output on the rows."""
+    def shift(self, plain: Tensor, given: Tensor) -> Tensor | None:
+        """What each output of a weight that was given back lacks of its mean; None where match gives none back."""
+        return None if self.rows is None else self.outputs(plain - given).mean(0)
+
+    def outputs(self, weight: Tensor) -> Tensor:
+        """(count, outputs): what the layer gives on the rows."""
         assert self.rows is not None
         rows = self.rows.view(len(self.rows), self.groups, -1).transpose(0, 1)
         outputs = rows @ weight.to(rows).reshape(self.groups, -1, rows.shape[-1]).mT
-        return outputs.std(1).flatten()
+        return outputs.transpose(0, 1).flatten(1)
 
 
 @dataclass

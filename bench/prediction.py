@@ -33,7 +33,7 @@ from cortado.methods.match import Match
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.divergence import Nats, nats_for
 from cortado.network.view import View, parameter_places
-from cortado.planner.candidates import WAYS, Candidate, applied
+from cortado.planner.candidates import WAYS, Candidate, applied, every_candidate
 from cortado.planner.currency import prices
 from cortado.planner.forecast import SHARES, Forecast, forecast, mean_divergences, planned
 from cortado.planner.plan import Plan
@@ -63,13 +63,11 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "ResNet-56": lambda: (resnet_56(weights=True).eval(), halved(cifar10.task())),
     "MiniLM": lambda: (minilm.minilm(), minilm.task()),
 }
-RUN = ("ResNet-20", "char-LSTM")
-"""Those of which there is a result; the others take hours on two busy cores: `python -m bench.prediction NAME 1`."""
 
 
 def run() -> list[dict[str, Any]]:
     """All networks; each is kept when it is done."""
-    return [one for name in RUN for one in rows_of(name, piece(name))]
+    return [one for name in NETWORKS for one in rows_of(name, piece(name))]
 
 
 def piece(name: str) -> dict[str, Any]:
@@ -147,20 +145,23 @@ def singles(
     view = View(copy.deepcopy(plain), plain, task.example)
     weights = [weight for weight in view.weights() if len(weight.shape) > 1]
     priced = prices(view, weights, task)
+    table = {
+        path: [(one.way, one.damage) for one in some]
+        for path, some in every_candidate(plain, plain, task, priced).items()
+    }
     generator = task.generator(71)
     each = -(-SINGLES // len(weights))
-    drawn = {one.path: torch.randperm(len(WAYS), generator=generator)[:each].tolist() for one in weights}
-    found, table = [], {one.path: list[tuple[str, float]]() for one in weights}
-    data = task.verdict.first(SINGLE_SAMPLES)
-    values = {one.path: one.dense() for one in weights}
-    for number, way in enumerate(WAYS):
-        chosen = [weight for weight in parameter_places(applied(plain, plain, task, way)) if weight.path in priced]
-        damages = {one.path: priced[one.path].damage(values[one.path], one.dense(), one.form) for one in chosen}
-        for path, damage in damages.items():
-            table[path].append((way, damage))
-        made = {one.path: alone(one.path, one.form, plain, task) for one in chosen if number in drawn[one.path]}
-        for path, kl in zip(made, mean_divergences(plain, list(made.values()), data, nats), strict=True):
-            found.append({"path": path, "way": way, "damage": damages[path], "kl": kl})
+    drawn = {
+        path: [some[n] for n in torch.randperm(len(some), generator=generator)[:each]] for path, some in table.items()
+    }
+    found, data = [], task.verdict.first(SINGLE_SAMPLES)
+    for way in WAYS:
+        damages = {path: damage for path, some in drawn.items() for one, damage in some if one == way}
+        if damages:
+            forms = {one.path: one.form for one in parameter_places(applied(plain, plain, task, way))}
+            made = [alone(path, forms[path], plain, task) for path in damages]
+            for path, kl in zip(damages, mean_divergences(plain, made, data, nats), strict=True):
+                found.append({"path": path, "way": way, "damage": damages[path], "kl": kl})
     return found, table
 
 

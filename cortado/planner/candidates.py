@@ -69,25 +69,41 @@ def candidates_of(
 ) -> tuple[Choices, ...]:
     """The choices for each priced weight of `network`, which was made from `plain`; staying as it is is always one."""
     before = {row.path: row.size_bytes for row in layer_rows(network, plain)}
+    found = every_candidate(network, plain, task, prices, ways, progress)
+    return tuple(
+        Choices(path, before[path], undominated([Candidate("", before[path], 0.0), *some]))
+        for path, some in found.items()
+    )
+
+
+def every_candidate(
+    network: nn.Module,
+    plain: nn.Module,
+    task: Task,
+    prices: dict[str, Price],
+    ways: Sequence[str] = WAYS,
+    progress: Progress | None = None,
+) -> dict[str, list[Candidate]]:
+    """Each weight in each way, whatever is beaten."""
     values = {weight.path: weight.dense() for weight in parameter_places(network)}
-    found = {path: [Candidate("", before[path], 0.0)] for path in prices}
-    doubt, doubted = Doubt(network, task, nats_for(plain, task)), list[tuple[str, Candidate, float]]()
+    found: dict[str, list[tuple[Candidate, float | None]]] = {path: [] for path in prices}
+    doubt = Doubt(network, task, nats_for(plain, task))
     with (progress or quiet()).bar("candidates", len(ways)) as bar:
         for way in ways:
             for weight in parameter_places(applied(network, plain, task, way)):
                 if weight.path in prices and weight.shape == values[weight.path].shape:
                     price, changed, form = prices[weight.path], weight.dense(), weight.form
                     damage = price.damage(values[weight.path], changed, form)
-                    made = Candidate(way, record_bytes(form), damage)
-                    measured = doubt.measured(weight.path, price, changed, form, damage)
-                    if measured is None:
-                        found[weight.path].append(made)
-                    else:
-                        doubted.append((weight.path, made, measured))
+                    doubted = doubt.measured(weight.path, price, changed, form, damage)
+                    found[weight.path].append((Candidate(way, record_bytes(form), damage), doubted))
             bar.advance()
-    for path, made, measured in doubted:
-        found[path].append(made if doubt.factor is None else replace(made, damage=measured * doubt.factor))
-    return tuple(Choices(path, before[path], undominated(some)) for path, some in found.items())
+    factor = doubt.factor
+    return {path: [believed(one, doubted, factor) for one, doubted in some] for path, some in found.items()}
+
+
+def believed(one: Candidate, measured: float | None, factor: float | None) -> Candidate:
+    """The candidate with what was measured in the place of what was predicted, where that was doubted."""
+    return one if measured is None or factor is None else replace(one, damage=measured * factor)
 
 
 def record_bytes(form: Form) -> int:

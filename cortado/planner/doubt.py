@@ -17,7 +17,7 @@ from cortado.forms.form import Form
 from cortado.forms.hold import plain_form
 from cortado.forms.low_rank import LowRank
 from cortado.network.divergence import Nats, answers
-from cortado.network.view import View, Weight, parameter_places
+from cortado.network.view import Weight, parameter_places
 from cortado.planner.currency import Price, shifting
 from cortado.task import Task
 
@@ -51,7 +51,7 @@ class Doubt:
         """
         if isinstance(form, LowRank) or damage > DOUBTED:
             return self.apart(self.weights[path], price, changed, form)
-        if SURE <= damage and path not in self.known and len(self.known) < MOST_SURE:
+        if damage >= SURE and path not in self.known and len(self.known) < MOST_SURE:
             found = self.apart(self.weights[path], price, changed, form)
             if found > 0:
                 self.known[path] = math.log(damage / found)

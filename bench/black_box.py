@@ -20,7 +20,7 @@ from torch.nn import functional
 from cortado.methods.match import NORMS, PRODUCTS, Match, layers_before_norms, plain_moments
 from cortado.network.divergence import divergence
 from cortado.network.view import View, parameter_places
-from cortado.planner.candidates import Candidate, Choices, applied
+from cortado.planner.candidates import Candidate, Choices, changed_by
 from cortado.planner.plan import Plan
 from cortado.task import Task
 
@@ -50,7 +50,7 @@ def options_of(choices: Sequence[Choices], plain: nn.Module, task: Task) -> list
     """All candidates with their values."""
     made: dict[str, dict[str, Any]] = {}
     for way in {one.way for choice in choices for one in choice.candidates if one.way}:
-        made[way] = {weight.path: weight for weight in parameter_places(applied(plain, plain, task, way))}
+        made[way] = {weight.path: weight for weight in changed_by(plain, plain, task, way)}
     at_first = {weight.path: weight.dense().clone() for weight in parameter_places(plain)}
     found = []
     for choice in choices:

@@ -33,7 +33,7 @@ from cortado.methods.match import Match
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.divergence import Nats, nats_for
 from cortado.network.view import View, parameter_places
-from cortado.planner.candidates import WAYS, Candidate, applied, every_candidate
+from cortado.planner.candidates import WAYS, Candidate, changed_by, every_candidate
 from cortado.planner.currency import prices
 from cortado.planner.forecast import SHARES, Forecast, forecast, mean_divergences, planned
 from cortado.planner.plan import Plan
@@ -158,7 +158,7 @@ def singles(
     for way in WAYS:
         damages = {path: damage for path, some in drawn.items() for one, damage in some if one == way}
         if damages:
-            forms = {one.path: one.form for one in parameter_places(applied(plain, plain, task, way))}
+            forms = {one.path: one.form for one in changed_by(plain, plain, task, way)}
             made = [alone(path, forms[path], plain, task) for path in damages]
             for path, kl in zip(damages, mean_divergences(plain, made, data, nats), strict=True):
                 found.append({"path": path, "way": way, "damage": damages[path], "kl": kl})

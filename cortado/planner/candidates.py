@@ -16,8 +16,9 @@ from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode_value, record_body
 from cortado.file.plane import QUICK
 from cortado.forms.form import Form
+from cortado.forms.hold import form_of
 from cortado.network.divergence import nats_for
-from cortado.network.view import View, parameter_places
+from cortado.network.view import View, Weight, parameter_places
 from cortado.planner.currency import Price
 from cortado.planner.doubt import Doubt
 from cortado.progress import Progress, quiet
@@ -36,9 +37,9 @@ WAYS = (
         for keep in (0.7, 0.5, 0.3, 0.2, 0.1)
         for bits in (4, 3, 2)
     ),
-    *(f"factorize/svd keep={keep} | {codes}" for keep in (0.5, 0.25, 0.1) for codes in CODES),
+    *(f"factorize/svd rank={rank} | {codes}" for rank in (4, 8, 16, 32, 64, 128) for codes in CODES),
 )
-"""What is tried when nothing else is asked for: weights alone, nothing trained."""
+"""What is tried when nothing else is asked for: weights alone, nothing trained, each weight by itself."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def every_candidate(
     doubt = Doubt(network, task, nats_for(plain, task))
     with (progress or quiet()).bar("candidates", len(ways)) as bar:
         for way in ways:
-            for weight in parameter_places(applied(network, plain, task, way)):
+            for weight in changed_by(network, plain, task, way):
                 if weight.path in prices and weight.shape == values[weight.path].shape:
                     price, changed, form = prices[weight.path], weight.dense(), weight.form
                     damage = price.damage(values[weight.path], changed, form)
@@ -111,13 +112,18 @@ def record_bytes(form: Form) -> int:
     return 1 + len(record_body(encode_value(form, QUICK)))
 
 
-def applied(network: nn.Module, plain: nn.Module, task: Task, way: str) -> nn.Module:
-    """A copy after the stages of a way, nothing matched or trained."""
+def changed_by(network: nn.Module, plain: nn.Module, task: Task, way: str) -> list[Weight]:
+    """The weights of a copy after the stages of a way, nothing matched or trained: those that every stage has changed."""
     made = copy.deepcopy(network)
-    for stage in read(way).stages:
+    found, chosen = parameter_places(made), set[str]()
+    for number, stage in enumerate(read(way).stages):
+        before = {weight.path: form_of(*weight.places[0]) for weight in found}
         with contextlib.suppress(NothingChanged):
             stage.apply(View(made, plain, task.example), task)
-    return made
+        found = parameter_places(made)
+        changed = {one.path for one in found if form_of(*one.places[0]) is not before.get(one.path)}
+        chosen = changed if number == 0 else chosen & changed
+    return [weight for weight in found if weight.path in chosen]
 
 
 def undominated(some: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import compress
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,13 +100,17 @@ class PruneChannels(Method):
                 self.leave_some(groups)
                 return self.best(groups, worth, [self.keep] * len(groups))
             return self.mildest(lambda share: self.best(groups, worth, shares_of(worth, share)), Channels(groups))
-        costs = Costs(view, self.of)
+        costs = self.costs(view)
         if not self.across:
             return self.searched(lambda share: self.best(groups, worth, [share] * len(groups)), costs)
         full = {group: torch.arange(group.count) for group in groups}
         prices = [costs.after(full) - costs.after(full | {g: torch.arange(1, g.count)}) for g in groups]
         rates = [w / max(price, 1e-9) for w, price in zip(worth, prices, strict=True)]
         return self.searched(lambda share: self.best(groups, rates, shares_of(rates, share)), costs)
+
+    def costs(self, view: View) -> Any:
+        """What tells the share of the cost that stays when only some units do: `after` and `share`, as of Costs."""
+        return Costs(view, self.of)
 
     def leave_some(self, groups: list[Group]) -> None:
         """Raises BadValue when a group would keep nothing."""

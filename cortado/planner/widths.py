@@ -1,0 +1,93 @@
+"""Widths: channels are cut where they cost least for the time that they take, which a table of layer times tells."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from cortado.errors import NothingChanged
+from cortado.groups.groups import Keeps
+from cortado.groups.step import shape_of as entries_of
+from cortado.method import knob
+from cortado.methods.prune.channels import PruneChannels
+from cortado.network.trace import trace
+from cortado.network.view import View
+from cortado.planner.shapes import INTEGERS
+from cortado.recipe import read
+from cortado.runtimes.layer_times import LayerShape, LayerTimes, shape_of
+from cortado.runtimes.runtime import runtime_by_name
+from cortado.task import Data, Task
+
+
+@dataclass(frozen=True)
+class Widths(PruneChannels):
+    """prune/channels within a share of the time of all layers, by a table measured on this machine.
+
+    Channels of all groups compete, each by its score for the time that is saved with it, as in Yang et al., 2018 (NetAdapt)
+    and Shen et al., 2022 (HALP), whose tables hold whole layers likewise. What the table does not know costs nothing.
+    """
+
+    of: str = knob("time", one_of=("time",), says="what the share is of")
+    by: str = knob("curvature", says="score that ranks the channels")
+    across: bool = knob(True, says="rank across groups, so that some give more than others")
+    multiple: int = knob(8, low=1, says="channel counts are rounded to multiples of this, as the runtime likes them")
+    runtime: str = knob("onnxruntime", says="where the layers are timed")
+    threads: int = knob(1, low=1, says="with so many threads")
+    integers: bool = knob(False, says="timed in whole numbers")
+
+    def costs(self, view: View) -> "Times":
+        return Times(view, table(self.runtime, self.threads, self.integers))
+
+
+def table(runtime: str, threads: int = 1, integers: bool = False) -> LayerTimes:
+    """The times of layers in floats, or in whole numbers."""
+    found = runtime_by_name(runtime)
+    return LayerTimes(found, threads, "integers", rounded) if integers else LayerTimes(found, threads)
+
+
+def rounded(network: nn.Module, example: torch.Tensor) -> nn.Module:
+    """A network of one layer in whole numbers; as it is where it cannot be."""
+    data = Data(example, torch.zeros(len(example), dtype=torch.int64))
+    task = Task(data, data, data, trial=True)
+    with contextlib.suppress(NothingChanged):
+        for stage in read(" | ".join(INTEGERS)).stages:
+            stage.apply(View(network, network, example), task)
+    return network
+
+
+class Times:
+    """The time of each convolution and linear layer, and how it shrinks with the channels of its weight: as `Costs`."""
+
+    def __init__(self, view: View, times: LayerTimes) -> None:
+        self.times, self.groups = times, view.groups
+        nodes = {
+            name: node for node, names in self.groups.walked.captured.tensors.items() for name in names
+        }  # fmt: skip
+        self.parts: list[tuple[LayerShape, fx.Node | None]] = []
+        for call in trace(view.network, view.example).calls:
+            shape = shape_of(call.layer, call.inputs[0]) if call.inputs else None
+            if shape is not None:
+                names = (f"{path}.weight".removeprefix(".") for path in call.paths)
+                self.parts.append((shape, next((nodes[name] for name in names if name in nodes), None)))
+        self.total = self.after({})
+
+    def after(self, keeps: Keeps) -> float:
+        """Milliseconds when only these units stay."""
+        kept = self.groups.kept_rows(self.groups.gone(keeps)) if keeps else {}
+        return sum(self.part(shape, node, kept) for shape, node in self.parts)
+
+    def part(self, shape: LayerShape, node: fx.Node | None, kept: dict) -> float:
+        """Milliseconds of one layer."""
+        if node is None:
+            return self.times.between(shape, shape.inputs, shape.outputs)
+        given, made = (
+            len(kept[node, axis]) / entries_of(node)[axis] if (node, axis) in kept else 1.0 for axis in (1, 0)
+        )
+        if shape.groups > 1:
+            given = made
+        return self.times.between(shape, given * shape.inputs, made * shape.outputs)
+
+    def share(self, keeps: Keeps) -> float:
+        """The share of the time that stays."""
+        return self.after(keeps) / self.total if self.total else 1.0

@@ -1,0 +1,166 @@
+"""Layer times: what one convolution or linear layer takes in a runtime on this machine, by its shape, measured once and kept."""
+
+import dataclasses
+import json
+import tempfile
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cortado.errors import BadFile
+from cortado.file.whole import make_folder, write_whole
+from cortado.lowering.lower import lowered
+from cortado.machine import cache_folder, instruction_sets, processor_name
+from cortado.runtimes.measured import batch_of, bound
+from cortado.runtimes.runtime import Runtime
+from cortado.runtimes.timing import interleaved
+
+SECONDS = 0.1
+"""A shape is timed for so long, in turns with the least network there is, whose time is that of a call alone."""
+SHARES = (0.25, 0.5, 1.0)
+"""Channels are measured at these shares of a layer's own; between them times are taken from a straight line."""
+CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """A layer as far as its time depends on it: channels in and out, and `size`, the axes of its input besides batch and
+    channels. Without a `kernel` it is a linear layer."""
+
+    inputs: int
+    outputs: int
+    size: tuple[int, ...] = ()
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+
+    def text(self) -> str:
+        """What the table calls it, such as "16>32 k3x3 s2x2 p1x1 d1x1 g1 @32x32"."""
+        facts = (("k", self.kernel), ("s", self.stride), ("p", self.padding), ("d", self.dilation))
+        words = [letter + "x".join(map(str, value)) for letter, value in facts if value]
+        return " ".join(
+            [f"{self.inputs}>{self.outputs}", *words, f"g{self.groups}", f"@{'x'.join(map(str, self.size))}"]
+        )
+
+    def network(self) -> nn.Module:
+        """The layer with the activation that runtimes run within it."""
+        if not self.kernel:
+            return nn.Sequential(nn.Linear(self.inputs, self.outputs), nn.ReLU()).eval()
+        kind: Any = CONVOLUTIONS[len(self.kernel)]
+        made = kind(
+            self.inputs, self.outputs, self.kernel, self.stride, self.padding, self.dilation, self.groups
+        )  # fmt: skip
+        return nn.Sequential(made, nn.ReLU()).eval()
+
+    def example(self) -> torch.Tensor:
+        """Two samples; of a linear layer its channels lie last."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (2, self.inputs, *self.size) if self.kernel else (2, *self.size, self.inputs)
+        return torch.randn(shape, generator=generator)
+
+    def of(self, inputs: float, outputs: float) -> "LayerShape":
+        """The same with other channels; one with a group for each channel keeps to that."""
+        if self.groups == 1:
+            return dataclasses.replace(self, inputs=max(1, round(inputs)), outputs=max(1, round(outputs)))
+        groups = max(1, round(self.groups * inputs / self.inputs))
+        each, made = self.inputs // self.groups, self.outputs // self.groups
+        return dataclasses.replace(self, inputs=groups * each, outputs=groups * made, groups=groups)
+
+
+def shape_of(layer: nn.Module, given: Sequence[int]) -> LayerShape | None:
+    """The shape of a convolution or linear layer that was called with an input of so many entries; None of other layers."""
+    if isinstance(layer, nn.Linear):
+        return LayerShape(layer.in_features, layer.out_features, tuple(given[1:-1]))
+    if isinstance(layer, tuple(CONVOLUTIONS.values())) and not isinstance(layer.padding, str):  # type: ignore[attr-defined]
+        facts = [tuple(getattr(layer, name)) for name in ("kernel_size", "stride", "padding", "dilation")]
+        return LayerShape(given[1], layer.out_channels, tuple(given[2:]), *facts, layer.groups)  # type: ignore[arg-type, call-arg]
+    return None
+
+
+@dataclass
+class LayerTimes:
+    """The table of one runtime with so many threads, for one sample; `prepared` rounds a layer first, where it is to run in
+    whole numbers, and `kind` names what it does.
+
+    Kept in `folder`, by default in Cortado's cache, under a name that stands for the processor and the runtime's version.
+    """
+
+    runtime: Runtime
+    threads: int = 1
+    kind: str = "floats"
+    prepared: Callable[[nn.Module, torch.Tensor], nn.Module] = field(default=lambda network, _: network)
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        facts = (
+            processor_name(),
+            instruction_sets(),
+            self.runtime.name(),
+            self.runtime.version(),
+            self.threads,
+            self.kind,
+        )
+        name = f"{self.runtime.name()}_{blake2b(repr(facts).encode(), digest_size=6).hexdigest()}.json"
+        self.path = (self.folder or cache_folder() / "times") / name
+        self.known: dict[str, float] = {}
+        if self.path.exists():
+            try:
+                self.known = {str(key): float(value) for key, value in json.loads(self.path.read_text("utf8")).items()}
+            except (ValueError, AttributeError, TypeError) as error:
+                raise BadFile(
+                    f"times: {self.path} is damaged ({error}). Delete it, and it is measured anew."
+                ) from error
+
+    def ms(self, shape: LayerShape) -> float:
+        """Milliseconds of one sample, less those of a call; measured now where they are not known.
+
+        Raises what exporting raises.
+        """
+        if shape.text() not in self.known:
+            self.known[shape.text()] = self.measured(shape)
+            make_folder(self.path.parent)
+            write_whole(self.path, json.dumps(self.known, indent=0).encode())
+        return self.known[shape.text()]
+
+    def measured(self, shape: LayerShape) -> float:
+        """In turns with the least network there is."""
+        with tempfile.TemporaryDirectory() as folder:
+            calls = []
+            for number, one in enumerate((LayerShape(1, 1), shape)):
+                own, example = Path(folder) / str(number), one.example()
+                own.mkdir()
+                network = one.network() if number == 0 else self.prepared(one.network(), example)
+                file = self.runtime.lower(lowered(network, example), example, own)
+                calls.append(bound(self.runtime.load(file, self.threads), batch_of(example, 1)))
+            taken = interleaved(calls, SECONDS)
+        return max(0.0, float(np.median(taken[:, 1] - taken[:, 0])))
+
+    def between(self, whole: LayerShape, inputs: float, outputs: float) -> float:
+        """Milliseconds of a layer with so many of its channels: in a straight line between shares that are measured."""
+        given = weighed(inputs / whole.inputs)
+        # Grouped channels come and go with what they read.
+        made = weighed(outputs / whole.outputs) if whole.groups == 1 else None
+        total = 0.0
+        for share, weight in given:
+            for other, factor in made or [(share, 1.0)]:
+                total += weight * factor * self.ms(whole.of(share * whole.inputs, other * whole.outputs))
+        return max(0.0, total)
+
+
+def weighed(share: float) -> list[tuple[float, float]]:
+    """The measured shares around one, with their weights; the line goes on below the least."""
+    if share in SHARES:
+        return [(share, 1.0)]
+    place = min(max(bisect_left(SHARES, share), 1), len(SHARES) - 1)
+    low, high = SHARES[place - 1], SHARES[place]
+    weight = (share - low) / (high - low)
+    return [(low, 1 - weight), (high, weight)]

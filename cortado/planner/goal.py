@@ -25,7 +25,7 @@ from cortado.planner.forecast import Forecast, forecast
 from cortado.planner.front import tried
 from cortado.planner.proposals import Proposals
 from cortado.planner.remembered import Memory, mark_of
-from cortado.planner.shapes import CHANNELS, CUTS, Explorer, Shape, Shapes, tail_of
+from cortado.planner.shapes import CHANNELS, Explorer, Shape, Shapes, cuts_for, tail_of
 from cortado.planner.stopwatch import Stopwatch
 from cortado.planner.trials import MINIMISE, Trial, Wanted, note, noted
 from cortado.progress import Progress, quiet
@@ -156,7 +156,7 @@ class Search:
         self.watch = self.stopwatch()
         self.tail = tail_of(self.network, self.task) if self.wanted.bytes_count else ""
         memory = Memory(
-            self.folder, mark_of(self.network, self.task, WAYS, CUTS, self.runtime, self.threads, self.tail)
+            self.folder, mark_of(self.network, self.task, WAYS, cuts_for(self.runtime, self.threads), self.tail)
         )
         # What was left out for want of time must not be missing when there is more.
         shapes = memory.shapes(self.shapes, self.seconds if self.wanted.time_counts else 0.0)
@@ -191,8 +191,6 @@ class Search:
     def shapes(self) -> Shapes:
         """What can be cut where time counts; else the network as it is."""
         explorer = Explorer(self.network, self.task, self.watch, self.tail)
-        if self.watch is None:
-            return explorer.explored(())
         return explorer.explored(seconds=SHARE_TO_EXPLORE * self.seconds, progress=self.progress)
 
     def cut_more(self) -> tuple[Shape, ...]:

@@ -26,8 +26,8 @@ FEWER = "of=multiply_adds by=curvature multiple=8"
 CHANNELS = tuple(f"prune/channels keep={keep} across=true {FEWER}" for keep in (0.75, 0.55, 0.4))
 EVENLY = tuple(f"prune/channels keep={keep} {FEWER}" for keep in (0.5, 0.35))
 BLOCKS = "prune/blocks keep=0.67 samples=128"
-CUTS = (*CHANNELS, *EVENLY, "factorize/tucker keep=0.5", BLOCKS, f"{BLOCKS} | {CHANNELS[1]}", f"{BLOCKS} | {EVENLY[0]}")
-"""What is tried when nothing else is asked for, nothing trained: the cheapest to find first."""
+TIMES = (0.8, 0.65, 0.5)
+"""Shares of the time of all layers that channels are cut to."""
 INTEGERS = (f"quantize/weights bits={7 if processor_saturates() else 8}", "quantize/signals range=mse")
 """Weights and signals in whole numbers, of 7 bits where the processor's products would run over."""
 TAIL = ("simplify/norms", "quantize/floats")
@@ -56,8 +56,16 @@ class Shape:
 
 
 def words(cut: str) -> str:
-    """The name of each stage and its first knob."""
-    return ", ".join(" ".join(stage.split()[:2]) for stage in cut.split("|") if stage) or "no cut"
+    """The name of each stage, without the file it is in, and its first knob."""
+    stages = [stage.split()[:2] for stage in cut.split("|") if stage]
+    return ", ".join(" ".join([name.rpartition(":")[2], *knobs]) for name, *knobs in stages) or "no cut"
+
+
+def cuts_for(runtime: str, threads: int) -> tuple[str, ...]:
+    """What is tried where time counts, nothing trained: the cheapest to find first."""
+    widths = [f"cortado.planner.widths:Widths keep={keep} runtime={runtime} threads={threads}" for keep in TIMES]
+    both = [f"{BLOCKS} | {cut}" for cut in (CHANNELS[1], EVENLY[0])]
+    return (*widths, *EVENLY, CHANNELS[2], "factorize/tucker keep=0.5", BLOCKS, *both)
 
 
 @dataclass(frozen=True)
@@ -95,12 +103,15 @@ class Explorer:
     tail: str = ""
 
     def explored(
-        self, cuts: Sequence[str] = CUTS, seconds: float = float("inf"), progress: Progress | None = None
+        self, cuts: Sequence[str] | None = None, seconds: float = float("inf"), progress: Progress | None = None
     ) -> Shapes:
         """Each of `cuts` in floats and, where times are taken, in whole numbers too; the plain network first.
 
+        Without `cuts` those of `cuts_for`, for the runtime that times are taken in; none where none are.
         A cut that the network does not allow is noted with its reason. None begins after so many `seconds`.
         """
+        if cuts is None:
+            cuts = cuts_for(self.watch.runtime.name(), self.watch.threads) if self.watch is not None else ()
         start, found, refused = time.perf_counter(), list[Shape](), dict[str, str]()
         kept: dict[str, nn.Module] = {"": self.plain}
         with (progress or quiet()).bar("shapes", len(cuts) + 1) as bar:

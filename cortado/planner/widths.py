@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import fx, nn
 
@@ -61,9 +62,7 @@ class Times:
 
     def __init__(self, view: View, times: LayerTimes) -> None:
         self.times, self.groups = times, view.groups
-        nodes = {
-            name: node for node, names in self.groups.walked.captured.tensors.items() for name in names
-        }  # fmt: skip
+        nodes = {name: node for node, names in self.groups.walked.captured.tensors.items() for name in names}
         self.parts: list[tuple[LayerShape, fx.Node | None]] = []
         for call in trace(view.network, view.example).calls:
             shape = shape_of(call.layer, call.inputs[0]) if call.inputs else None
@@ -77,7 +76,7 @@ class Times:
         kept = self.groups.kept_rows(self.groups.gone(keeps)) if keeps else {}
         return sum(self.part(shape, node, kept) for shape, node in self.parts)
 
-    def part(self, shape: LayerShape, node: fx.Node | None, kept: dict) -> float:
+    def part(self, shape: LayerShape, node: fx.Node | None, kept: dict[tuple[fx.Node, int], np.ndarray]) -> float:
         """Milliseconds of one layer."""
         if node is None:
             return self.times.between(shape, shape.inputs, shape.outputs)

@@ -20,13 +20,17 @@ from cortado.lowering.lower import lowered
 from cortado.machine import cache_folder, instruction_sets, processor_name
 from cortado.runtimes.measured import batch_of, bound
 from cortado.runtimes.runtime import Runtime
-from cortado.runtimes.timing import interleaved
+from cortado.runtimes.timing import Call, interleaved
 
 SECONDS = 0.1
 """A shape is timed for so long, in turns with the least network there is, whose time is that of a call alone."""
 SHARES = (0.25, 0.5, 1.0)
 """Channels are measured at these shares of a layer's own; between them times are taken from a straight line."""
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+Prepared = Callable[[nn.Module, torch.Tensor], nn.Module]
+"""What is done to a layer, given an example, before it is exported."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,9 @@ class LayerTimes:
     runtime: Runtime
     threads: int = 1
     kind: str = "floats"
-    prepared: Callable[[nn.Module, torch.Tensor], nn.Module] = field(default=lambda network, _: network)
+    prepared: Prepared = field(default=lambda network, _: network)
     folder: Path | None = None
+    least: Call | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         facts = (
@@ -133,16 +138,18 @@ class LayerTimes:
 
     def measured(self, shape: LayerShape) -> float:
         """In turns with the least network there is."""
-        with tempfile.TemporaryDirectory() as folder:
-            calls = []
-            for number, one in enumerate((LayerShape(1, 1), shape)):
-                own, example = Path(folder) / str(number), one.example()
-                own.mkdir()
-                network = one.network() if number == 0 else self.prepared(one.network(), example)
-                file = self.runtime.lower(lowered(network, example), example, own)
-                calls.append(bound(self.runtime.load(file, self.threads), batch_of(example, 1)))
-            taken = interleaved(calls, SECONDS)
+        if self.least is None:
+            self.least = self.call(LayerShape(1, 1), lambda network, _: network)
+        taken = interleaved([self.least, self.call(shape, self.prepared)], SECONDS)
         return max(0.0, float(np.median(taken[:, 1] - taken[:, 0])))
+
+    def call(self, shape: LayerShape, prepared: Prepared) -> Call:
+        """A layer of this shape in a file of its own, loaded, on one sample."""
+        with tempfile.TemporaryDirectory() as folder:
+            example = shape.example()
+            network = lowered(prepared(shape.network(), example), example)
+            file = self.runtime.lower(network, example, Path(folder))
+            return bound(self.runtime.load(file, self.threads), batch_of(example, 1))
 
     def between(self, whole: LayerShape, inputs: float, outputs: float) -> float:
         """Milliseconds of a layer with so many of its channels: in a straight line between shares that are measured."""

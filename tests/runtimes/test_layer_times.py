@@ -1,0 +1,79 @@
+"""Times of layers by their shape: kept, taken from straight lines in between, and really those of layers."""
+
+import pytest
+import torch
+from torch import nn
+
+from cortado.errors import BadFile
+from cortado.planner.widths import rounded
+from cortado.runtimes.layer_times import LayerShape, LayerTimes, shape_of
+from cortado.runtimes.runtime import runtime_by_name
+from cortado.signals.signal import sites
+
+CONV = LayerShape(16, 32, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
+
+
+class Planted(LayerTimes):
+    """Times that are known, and how often they were asked for."""
+
+    def measured(self, shape):
+        self.asked = [*getattr(self, "asked", []), shape.text()]
+        return 1e-3 * shape.inputs * shape.outputs / shape.groups
+
+
+def planted(folder, **facts):
+    return Planted(runtime_by_name("onnxruntime"), folder=folder, **facts)
+
+
+def test_a_shape_is_what_the_time_depends_on():
+    assert shape_of(nn.Conv2d(16, 32, 3, padding=1), (2, 16, 8, 8)) == CONV
+    assert CONV.text() == "16>32 k3x3 s1x1 p1x1 d1x1 g1 @8x8"
+    assert shape_of(nn.Linear(5, 3), (2, 7, 5)) == LayerShape(5, 3, (7,))
+    assert shape_of(nn.ReLU(), (2, 5)) is None
+    for shape in (CONV, LayerShape(5, 3, (7,)), LayerShape(8, 8, (6,), (3,), (2,), (0,), (1,), 8)):
+        layer, example = shape.network()[0], shape.example()
+        assert shape_of(layer, example.shape) == shape
+        assert len(layer(example)) == 2
+
+
+def test_a_channel_of_its_own_group_stays_one():
+    depthwise = LayerShape(8, 16, (6, 6), (3, 3), (1, 1), (1, 1), (1, 1), 8)
+    half = depthwise.of(4, 8)
+    assert (half.inputs, half.outputs, half.groups) == (4, 8, 4)
+    assert CONV.of(0.2, 7.6) == LayerShape(1, 8, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
+
+
+def test_what_was_measured_is_kept_for_the_next_one(tmp_path):
+    first = planted(tmp_path)
+    assert first.ms(CONV) == first.ms(CONV) == pytest.approx(0.512) and len(first.asked) == 1
+    again = planted(tmp_path)
+    assert again.ms(CONV) == pytest.approx(0.512) and not hasattr(again, "asked")
+    for other in (planted(tmp_path, threads=2), planted(tmp_path, kind="integers")):
+        assert other.path != again.path and not other.known
+    again.path.write_text("[1, 2")
+    with pytest.raises(BadFile, match="Delete it"):
+        planted(tmp_path)
+
+
+def test_between_shares_times_lie_on_straight_lines(tmp_path):
+    """A product of both counts is met exactly; only the corners around a place are measured."""
+    times = planted(tmp_path)
+    assert times.between(CONV, 16, 32) == pytest.approx(0.512) and len(times.asked) == 1
+    assert times.between(CONV, 10, 20) == pytest.approx(0.2) and len(times.asked) == 4
+    assert times.between(CONV, 2, 3) == pytest.approx(0.006, rel=0.01)
+    depthwise = LayerShape(8, 8, (6, 6), (3, 3), (1, 1), (1, 1), (1, 1), 8)
+    assert times.between(depthwise, 3, 3) == pytest.approx(0.003)
+
+
+def test_wide_layers_take_longer_and_times_are_of_one_sample(tmp_path):
+    times = LayerTimes(runtime_by_name("onnxruntime"), folder=tmp_path)
+    narrow, wide = LayerShape(64, 64, (24,)), LayerShape(768, 768, (24,))
+    assert 0 <= times.ms(narrow) < times.ms(wide) < 100
+
+
+def test_a_layer_that_is_to_run_in_whole_numbers_is_rounded():
+    network, example = CONV.network(), CONV.example()
+    made = rounded(network, example)
+    assert sites(made) and "held_weight" in dict(made[0].named_modules())
+    assert made(example).shape == (2, 32, 8, 8)
+    assert not torch.equal(made(example), CONV.network()(example))

@@ -250,14 +250,18 @@ def rounded_of(data: dict[str, Any] | None) -> Rounded | None:
     return Rounded(**{**data, "layers": tuple(layers)})
 
 
+Z_95 = 1.96
+"""Standard errors from the middle of an interval of 95 % to its ends."""
+
+
 def paired_interval(plain: torch.Tensor, compressed: torch.Tensor, scale: float) -> Compared:
     """Compare two lists of scores of the same samples: the mean difference and its 95 % interval.
 
-    The interval is 1.96 standard errors of the paired differences; with fewer than 30 samples it is unknown (None).
+    The interval is Z_95 standard errors of the paired differences; with fewer than 30 samples it is unknown (None).
     """
     difference = (compressed - plain).double() * scale
     count = len(difference)
-    half = 1.96 * float(difference.std()) / math.sqrt(count) if count >= 30 else None
+    half = Z_95 * float(difference.std()) / math.sqrt(count) if count >= 30 else None
     middle = float(difference.mean())
     return Compared(
         float(plain.double().mean()) * scale,

@@ -202,17 +202,21 @@ def measured(
     plans: Sequence[Plan], network: nn.Module, plain: nn.Module, task: Task, progress: Progress | None = None
 ) -> list[Measured]:
     """The plans, carried out and measured on choice data.  In memory for as many copies of the network."""
-    made, found, data = [], [], chosen(task)
+    made = []
     with (progress or quiet()).bar("measured plans", 2 * len(plans)) as bar:
         for plan in plans:
             made.append(planned(plan, network, plain, task))
             bar.advance()
-        nats = mean_divergences(plain, made, data, nats_for(plain, task))
-        for plan, one, kl in zip(plans, made, nats, strict=True):
-            score = mean_score(one, data, task.score, plain)
-            found.append(Measured(plan, kl, score, len(encode(one, plain))))
-            bar.advance()
+        found = [judged(plan, one, plain, task) for plan, one in zip(plans, made, strict=True)]
+        bar.advance(len(plans))
     return found
+
+
+def judged(plan: Plan, made: nn.Module, plain: nn.Module, task: Task) -> Measured:
+    """A plan by the network that it made of the plain one."""
+    data = chosen(task)
+    (kl,) = mean_divergences(plain, [made], data, nats_for(plain, task))
+    return Measured(plan, kl, mean_score(made, data, task.score, plain), len(encode(made, plain)))
 
 
 def mean_divergences(plain: nn.Module, networks: Sequence[nn.Module], data: Data, nats: Nats) -> list[float]:

@@ -23,11 +23,12 @@ from cortado.measure import outputs_of
 from cortado.planner.candidates import WAYS
 from cortado.planner.forecast import Forecast, forecast
 from cortado.planner.front import tried
+from cortado.planner.mix import corrected
 from cortado.planner.proposals import Proposals
 from cortado.planner.remembered import Memory, mark_of
 from cortado.planner.shapes import CHANNELS, Explorer, Shape, Shapes, cuts_for, tail_of
 from cortado.planner.stopwatch import Stopwatch
-from cortado.planner.trials import MINIMISE, Trial, Wanted, note, noted
+from cortado.planner.trials import MINIMISE, Trial, Wanted, note, noted, surely
 from cortado.progress import Progress, quiet
 from cortado.report import Report
 from cortado.runtimes.runtime import runtime_by_name
@@ -61,10 +62,17 @@ class Reached:
         lines = [f"{'tried':<{wide}}{'file':>10}{head}{'score on choice data':>24}   limits there"]
         for one in done:
             taken = f"{'–' if one.latency_ms is None else units.time_text(one.latency_ms):>14}" if timed else ""
-            kept, best = "kept" if one.keeps_all else "missed", "  <- taken" if one is self.best else ""
+            kept, best = kept_text(one), "  <- taken" if one is self.best else ""
             size = units.size_text(one.size_bytes)
             lines.append(f"{one.text():<{wide}}{size:>10}{taken}{f'{one.score:.2f} {unit}':>24}   {kept}{best}")
         return "\n".join([*lines, *([f"\n{self.advice}"] if self.advice else [])])
+
+
+def kept_text(trial: Trial) -> str:
+    """Whether a trial keeps all limits."""
+    if trial.narrowly and sum(not met for met in trial.met.values()) == 1:
+        return "kept by luck, perhaps"
+    return "kept" if trial.keeps_all else "missed"
 
 
 def reach(
@@ -160,9 +168,10 @@ class Search:
         )
         # What was left out for want of time must not be missing when there is more.
         shapes = memory.shapes(self.shapes, self.seconds if self.wanted.time_counts else 0.0)
-        for one in self.begun:
-            self.tried(plain_data(one.recipe), one.shape, one)
         ideas = Proposals(self.wanted, shapes.found, self.foreseen(memory, shapes.found[0]), self.tail, self.cut_more)
+        for one in self.begun:
+            made = self.tried(plain_data(one.recipe), one.shape, one)
+            ideas.foreseen = corrected(ideas.foreseen, self.trials[-1], made, self.network, self.task)
         epoch = memory.epoch(self.seconds_of_epoch)
         start -= sum(memory.spent) + sum(one.seconds for one in self.begun if one.done)
         while not self.trials or time.perf_counter() - start < self.seconds:
@@ -170,7 +179,8 @@ class Search:
             found = ideas.next(self.trials, partial(recovery, left, epoch))
             if found is None:
                 break
-            self.tried(found.recipe, found.shape)
+            made = self.tried(found.recipe, found.shape)
+            ideas.foreseen = corrected(ideas.foreseen, self.trials[-1], made, self.network, self.task)
         if not any(one.done for one in self.trials):
             raise BadValue(f"goal: nothing could be tried. {self.trials[0].failed if self.trials else ''}".rstrip())
 
@@ -205,13 +215,13 @@ class Search:
         found = memory.forecast(lambda: forecast(self.network, self.network, self.task, progress=self.progress))
         return replace(found, rest_bytes=plain_shape.rest_bytes)
 
-    def tried(self, recipe: dict[str, Any], shape: str, before: Trial | None = None) -> None:
+    def tried(self, recipe: dict[str, Any], shape: str, before: Trial | None = None) -> nn.Module | None:
         """Run a recipe in its own folder, judged on choice data alone, and note what came out, or why nothing did."""
         number, start = len(self.trials), time.perf_counter()
         waiting = self.begun[number + 1 :]
         note(self.folder, [*self.trials, before or Trial(plain_data(recipe), shape), *waiting])
         texts = [limit.text for limit in self.wanted.limits if limit.what != "latency"]
-        trial = Trial(plain_data(recipe), shape)
+        trial, made = Trial(plain_data(recipe), shape), None
         try:
             made, report = compress(
                 self.network, self.task.for_trial(), recipe, limits=texts, folder=self.folder_of(number), resume=True,
@@ -225,6 +235,7 @@ class Search:
         spent = time.perf_counter() - start
         self.trials.append(replace(trial, seconds=max(spent, before.seconds if before else 0.0)))
         note(self.folder, [*self.trials, *waiting])
+        return made
 
     def judged(self, trial: Trial, made: nn.Module, report: Report, before: Trial | None) -> Trial:
         """The trial with what came out; its time only where it was not taken before, in this runtime."""
@@ -233,7 +244,14 @@ class Search:
             again = before is not None and before.timed == self.timed
             taken = before.latency_ms if before and again else self.watch.ms(made)
         met = {line.limit: bool(line.met) for line in report.lines if line.limit} | self.timely(taken)
-        return replace(trial, size_bytes=last.size_bytes, score=last.score, latency_ms=taken, met=met, timed=self.timed)
+        limit, error, narrowly = self.wanted.limit("score"), 0.0, False
+        if limit is not None:
+            kept, error = surely(limit, report.verdict, self.wanted.sign)
+            narrowly, met[limit.text] = met[limit.text] and not kept, kept
+        return replace(
+            trial, size_bytes=last.size_bytes, score=last.score, latency_ms=taken, met=met, timed=self.timed,
+            error=error, narrowly=narrowly,
+        )  # fmt: skip
 
     def timely(self, latency_ms: float | None) -> dict[str, bool]:
         """Whether a limit of time is kept."""

@@ -14,8 +14,10 @@ from cortado.network.divergence import nats_for
 from cortado.network.view import View
 from cortado.planner.candidates import WAYS, candidates_of
 from cortado.planner.currency import prices
-from cortado.planner.forecast import chosen, mean_divergences
+from cortado.planner.forecast import Forecast, chosen, judged, mean_divergences
 from cortado.planner.plan import plan_for
+from cortado.planner.trials import Trial
+from cortado.recipe import read
 from cortado.task import Task
 from cortado.units import size_text
 
@@ -61,6 +63,17 @@ class Mix(Method):
         Match().apply(View(made, view.plain, view.example, view.progress, before), task)
         (kl,) = mean_divergences(before, [made], chosen(task), nats_for(view.plain, task))
         return f"the damages of this mix add up to {damage:.3g} nats; measured on choice data it costs {kl:.3g}"
+
+
+def corrected(
+    found: Forecast | None, trial: Trial, made: nn.Module | None, plain: nn.Module, task: Task
+) -> Forecast | None:
+    """The forecast with a trial among its measured plans, where that was a mix of the plain network, nothing trained."""
+    if found is None or made is None or trial.trained:
+        return found
+    first = read(trial.recipe).stages[0]
+    plan = plan_for(found.choices, first.size) if isinstance(first, Mix) and first.ways == "any" else None
+    return found if plan is None or plan.damage <= 0 else found.with_measured(judged(plan, made, plain, task))
 
 
 def mix(size: float, ways: str = "any") -> Method:

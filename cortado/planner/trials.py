@@ -11,6 +11,7 @@ from cortado import units
 from cortado.budget import Limit
 from cortado.errors import BadFile
 from cortado.file.whole import make_folder, write_whole
+from cortado.report import Z_95, Compared
 
 MINIMISE = ("size", "latency", "loss")
 """What a goal may make small; loss is of the score."""
@@ -21,8 +22,9 @@ ALIKE = 1.05
 @dataclass(frozen=True)
 class Trial:
     """A recipe that was tried: bytes of its file, score on choice data, milliseconds of one sample where time counts, and
-    whether each limit was kept there.  `shape` is what was cut, in words; `failed` why it came to nothing; `timed` where
-    the time was taken: runtime and threads."""
+    whether each limit was kept there, that of the score surely.  `shape` is what was cut, in words; `failed` why it came to
+    nothing; `timed` where the time was taken: runtime and threads.  `narrowly`: the score was kept, by less than `error`, its
+    standard error."""
 
     recipe: dict[str, Any]
     shape: str = ""
@@ -33,6 +35,8 @@ class Trial:
     seconds: float = 0.0
     failed: str = ""
     timed: str = ""
+    error: float = 0.0
+    narrowly: bool = False
 
     @property
     def done(self) -> bool:
@@ -112,6 +116,12 @@ class Wanted:
         missed = [text for text, met in best.met.items() if not met] or ["a limit on the verdict data"]
         said = [f"Missed: {' and '.join(missed)}."]
         done = [one for one in trials if one.done]
+        narrow = [one.error for one in done if one.narrowly]
+        if narrow:
+            said.append(
+                f"{len(narrow)} trials kept the score by less than its standard error ({max(narrow):.2f} {self.score_unit}): "
+                "that may be luck. More choice data would tell."
+            )
         better = [one for one in done if self.sign * one.score > self.sign * best.score]
         for what, cost in (("size", size_of), ("latency", time_of)):
             if self.limit(what) is None and self.minimise != what:
@@ -129,6 +139,17 @@ class Wanted:
                 loss = abs(best.score - least.score)
                 said.append(f"{loss:.2f} {self.score_unit} less would allow {shown(what, least)}.".replace("  ", " "))
         return " ".join(said)
+
+
+def surely(limit: Limit, found: Compared, sign: int) -> tuple[bool, float]:
+    """Whether a limit of the score is kept by one standard error of the paired difference, and that error; 0 where unknown.
+
+    The smallest of many trials that keep a limit is the luckiest of them too; so that luck does not decide, it has to be
+    better by what it may be wrong by (the one-standard-error rule of Breiman et al., 1984).  `sign` is -1 where less is better.
+    """
+    error = 0.0 if found.low is None or found.high is None else (found.high - found.low) / (2 * Z_95)
+    wanted = sign * found.plain + limit.value if limit.relative else sign * limit.value
+    return sign * found.compressed - error >= wanted, error
 
 
 def epochs_of(stages: Any) -> float:

@@ -17,7 +17,7 @@ from cortado.errors import BadRecipe, Stopped
 from cortado.file.whole import check_writable
 from cortado.job import read_job
 from cortado.pages.terminal import report_text
-from cortado.planner.explained import explained
+from cortado.planner.explained import channels_explained, explained, signals_explained
 from cortado.planner.forecast import forecast
 from cortado.planner.goal import reach
 from cortado.planner.outlook import Outlook
@@ -132,7 +132,12 @@ def plan_command(
     outlook = Outlook(found, size, task.score.name, task.score.unit, wanted)
     click.echo(outlook.text())
     if explain:
-        click.echo("\n" + explained(found, outlook.aim()))
+        parts = (
+            explained(found, outlook.aim()),
+            signals_explained(found, plain, task),
+            channels_explained(found, plain, task),
+        )
+        click.echo("".join(f"\n{part}\n" for part in parts), nl=False)
     if speed.runtimes:
         click.echo("\n" + times_text(plain, task, wanted, speed, progress))
 

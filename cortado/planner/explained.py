@@ -1,11 +1,25 @@
-"""Explained: which way each weight takes within so many bytes, and what the best of the other families would cost it there."""
+"""Explained: which way each weight takes within so many bytes, what the best of the other families would cost it there, and
+what it would cost to round signals and to cut channels."""
 
+import copy
 from dataclasses import dataclass
 
+from torch import nn
+
+from cortado.errors import CortadoError
+from cortado.network.view import View
 from cortado.planner.candidates import Candidate, Choices
 from cortado.planner.forecast import Forecast
 from cortado.planner.outlook import family
+from cortado.planner.signals import channel_damages, signal_damages
+from cortado.task import Task
 from cortado.units import size_text
+
+SIGNAL_BITS = (8, 6, 4)
+CUT = 0.25
+"""The share of each group's channels whose price is told."""
+DEAREST = 3
+"""So many places, or groups, are named."""
 
 
 @dataclass(frozen=True)
@@ -58,4 +72,44 @@ def explained(forecast: Forecast, size_bytes: float) -> str:
             f"{one.path:<{wide}}{size_text(one.plain_bytes):>10}{size_text(one.taken.size_bytes):>10}  {held:<{ways}}"
             f"{one.taken.damage * scale:>10.2g}   {one.text()}"
         )
+    return "\n".join(lines)
+
+
+def signals_explained(forecast: Forecast, network: nn.Module, task: Task) -> str:
+    """What it would cost to round all that passes between layers, and where most; why not, where it cannot be."""
+    lines = ["What passes between layers, rounded (quantize/signals), nothing trained:", ""]
+    try:
+        for bits in SIGNAL_BITS:
+            line = f"quantize/signals bits={bits} edges={bits} sums={bits}"
+            found = signal_damages(network, network, task, line)
+            total = sum(found.values())
+            dear = sorted(found, key=lambda places: -found[places])[:DEAREST]
+            told = ", ".join(
+                f"{places[0][0] or 'the network'} ({found[places] / max(total, 1e-30):.0%})" for places in dear
+            )
+            lines.append(f"{bits} bits{forecast.kl(total):>10.2g} nats, most by {told}")
+    except CortadoError as error:
+        return f"What passes between layers cannot be rounded: {error}"
+    return "\n".join(lines)
+
+
+def channels_explained(forecast: Forecast, network: nn.Module, task: Task) -> str:
+    """What it would cost to cut a quarter of each group's channels, those that matter least; why not, where none can be."""
+    view = View(copy.deepcopy(network), network, task.example)
+    try:
+        groups = [group for group in view.groups.free if not group.heads]
+        if not groups:
+            return f"No channels can be cut. {view.groups.reasons()}".rstrip()
+        damages = channel_damages(view, task, groups)
+    except CortadoError as error:
+        return f"Channels cannot be cut: {error}"
+    wide = max(24, *(len(group.name) + 2 for group in groups))
+    lines = [f"{f'A {CUT:.0%} cut of channels':<{wide}}{'of':>8}{'nats':>10}"]
+    costs = [
+        float(units.sort().values[: round(CUT * group.count)].sum())
+        for group, units in zip(groups, damages, strict=True)
+    ]
+    lines.append("─" * len(lines[0]))
+    for cost, group in sorted(zip(costs, groups, strict=True), key=lambda pair: pair[0]):
+        lines.append(f"{group.name:<{wide}}{group.count:>8}{forecast.kl(cost):>10.2g}")
     return "\n".join(lines)

@@ -1,24 +1,18 @@
 """Widths: channels are cut where they cost least for the time that they take, which a table of layer times tells."""
 
-import contextlib
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import fx, nn
+from torch import fx
 
-from cortado.errors import NothingChanged
 from cortado.groups.groups import Keeps
 from cortado.groups.step import shape_of as entries_of
 from cortado.method import knob
 from cortado.methods.prune.channels import PruneChannels
 from cortado.network.trace import trace
 from cortado.network.view import View
-from cortado.planner.shapes import INTEGERS
-from cortado.recipe import read
 from cortado.runtimes.layer_times import LayerShape, LayerTimes, shape_of
 from cortado.runtimes.runtime import runtime_by_name
-from cortado.task import Data, Task
 
 
 @dataclass(frozen=True)
@@ -26,7 +20,9 @@ class Widths(PruneChannels):
     """prune/channels within a share of the time of all layers, by a table measured on this machine.
 
     Channels of all groups compete, each by its score for the time that is saved with it, as in Yang et al., 2018 (NetAdapt)
-    and Shen et al., 2022 (HALP), whose tables hold whole layers likewise. What the table does not know costs nothing.
+    and Shen et al., 2022 (HALP), whose tables hold whole layers likewise. Times are those of floats: a layer alone in whole
+    numbers mostly shows what it takes to round what goes in and out, which no layer in between pays. What the table does
+    not know costs nothing; a weight in low rank counts as the whole one.
     """
 
     of: str = knob("time", one_of=("time",), says="what the share is of")
@@ -35,26 +31,14 @@ class Widths(PruneChannels):
     multiple: int = knob(8, low=1, says="channel counts are rounded to multiples of this, as the runtime likes them")
     runtime: str = knob("onnxruntime", says="where the layers are timed")
     threads: int = knob(1, low=1, says="with so many threads")
-    integers: bool = knob(False, says="timed in whole numbers")
 
     def costs(self, view: View) -> "Times":
-        return Times(view, table(self.runtime, self.threads, self.integers))
+        return Times(view, table(self.runtime, self.threads))
 
 
-def table(runtime: str, threads: int = 1, integers: bool = False) -> LayerTimes:
-    """The times of layers in floats, or in whole numbers."""
-    found = runtime_by_name(runtime)
-    return LayerTimes(found, threads, "integers", rounded) if integers else LayerTimes(found, threads)
-
-
-def rounded(network: nn.Module, example: torch.Tensor) -> nn.Module:
-    """A network of one layer in whole numbers; as it is where it cannot be."""
-    data = Data(example, torch.zeros(len(example), dtype=torch.int64))
-    task = Task(data, data, data, trial=True)
-    with contextlib.suppress(NothingChanged):
-        for stage in read(" | ".join(INTEGERS)).stages:
-            stage.apply(View(network, network, example), task)
-    return network
+def table(runtime: str, threads: int = 1) -> LayerTimes:
+    """The times of layers in a runtime, by its name."""
+    return LayerTimes(runtime_by_name(runtime), threads)
 
 
 class Times:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import tempfile
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -27,10 +27,6 @@ SECONDS = 0.1
 SHARES = (0.25, 0.5, 1.0)
 """Channels are measured at these shares of a layer's own; between them times are taken from a straight line."""
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-
-
-Prepared = Callable[[nn.Module, torch.Tensor], nn.Module]
-"""What is done to a layer, given an example, before it is exported."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +88,13 @@ def shape_of(layer: nn.Module, given: Sequence[int]) -> LayerShape | None:
 
 @dataclass
 class LayerTimes:
-    """The table of one runtime with so many threads, for one sample; `prepared` rounds a layer first, where it is to run in
-    whole numbers, and `kind` names what it does.
+    """The table of one runtime with so many threads, for one sample.
 
     Kept in `folder`, by default in Cortado's cache, under a name that stands for the processor and the runtime's version.
     """
 
     runtime: Runtime
     threads: int = 1
-    kind: str = "floats"
-    prepared: Prepared = field(default=lambda network, _: network)
     folder: Path | None = None
     least: Call | None = field(default=None, init=False)
 
@@ -112,7 +105,6 @@ class LayerTimes:
             self.runtime.name(),
             self.runtime.version(),
             self.threads,
-            self.kind,
         )
         name = f"{self.runtime.name()}_{blake2b(repr(facts).encode(), digest_size=6).hexdigest()}.json"
         self.path = (self.folder or cache_folder() / "times") / name
@@ -139,16 +131,15 @@ class LayerTimes:
     def measured(self, shape: LayerShape) -> float:
         """In turns with the least network there is."""
         if self.least is None:
-            self.least = self.call(LayerShape(1, 1), lambda network, _: network)
-        taken = interleaved([self.least, self.call(shape, self.prepared)], SECONDS)
+            self.least = self.call(LayerShape(1, 1))
+        taken = interleaved([self.least, self.call(shape)], SECONDS)
         return max(0.0, float(np.median(taken[:, 1] - taken[:, 0])))
 
-    def call(self, shape: LayerShape, prepared: Prepared) -> Call:
+    def call(self, shape: LayerShape) -> Call:
         """A layer of this shape in a file of its own, loaded, on one sample."""
         with tempfile.TemporaryDirectory() as folder:
             example = shape.example()
-            network = lowered(prepared(shape.network(), example), example)
-            file = self.runtime.lower(network, example, Path(folder))
+            file = self.runtime.lower(lowered(shape.network(), example), example, Path(folder))
             return bound(self.runtime.load(file, self.threads), batch_of(example, 1))
 
     def between(self, whole: LayerShape, inputs: float, outputs: float) -> float:

@@ -24,8 +24,8 @@ def planted(monkeypatch, tmp_path):
             factor = 100 if any(word in shape.text() for word in dear) else 1
             return 1e-4 * factor * shape.inputs * shape.outputs / shape.groups
 
-    def table(runtime, threads=1, integers=False):
-        return Planted(runtime_by_name(runtime), threads, "".join(dear), folder=tmp_path)
+    def table(runtime, threads=1):
+        return Planted(runtime_by_name(runtime), threads, folder=tmp_path / "".join(dear))
 
     monkeypatch.setattr(widths, "table", table)
     return dear

@@ -96,6 +96,7 @@ class Run:
     def __post_init__(self) -> None:
         self.rows: list[Stage] = []
         self.body: bytes | None = None
+        self.bodies: list[bytes] = []
         self.warnings: list[str] = []
         self.reference: nn.Module | None = None
         self.kept: dict[str, torch.Tensor] = {}
@@ -141,6 +142,7 @@ class Run:
         # What goes on is what the file gives back: every stage is proved, and a resumed run takes the same way.
         used = {type(part) for part in network.modules() if isinstance(part, Fitting)}
         network = decode(body, self.plain, [*used, *self.forms])
+        self.bodies.append(body)
         self.rows.append(self.measured(network, method, len(body), time.perf_counter() - start, view.notes))
         self.keep(number, body)
         return network
@@ -170,7 +172,9 @@ class Run:
             recipe=plain_data(self.recipe.as_data()),
             seed=task.seed, environment=environment(), rounded=rounded_layers(self.plain, network, task.choice),
         )  # fmt: skip
-        return with_speed(report, self.plain, network, task, self.speed, self.limits, self.progress)
+        forms = {type(part) for part in network.modules() if isinstance(part, Fitting)} | set(self.forms)
+        earlier = (decode(body, self.plain, list(forms)) for body in self.bodies[:-1])
+        return with_speed(report, self.plain, network, task, self.speed, self.limits, self.progress, earlier)
 
     def key(self) -> str:
         """Stands for everything a stage's result depends on: recipe, network with its values, task with its data."""
@@ -229,6 +233,7 @@ class Run:
                     f"compress: {base}.cortado is not what was kept. Delete the folder's stages and start anew."
                 )
             self.body, found = body, decode(body, self.plain, self.forms)
+            self.bodies.append(body)
             self.finished = number + 1
         return found
 

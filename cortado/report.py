@@ -22,7 +22,8 @@ from cortado.units import size_text
 class Stage:
     """One stage as it was found afterwards.
 
-    `score` is on the choice data, `size_bytes` the whole file's; `notes` are what the method had to say.
+    `score` is on the choice data, `size_bytes` the whole file's; `notes` are what the method had to say. `latency_ms` is the
+    time of one batch in the first runtime that was asked for, None where none was or it cannot run there.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Stage:
     nonzero: float
     seconds: float
     notes: tuple[str, ...] = ()
+    latency_ms: float | None = None
 
     def __post_init__(self) -> None:
         # As JSON they come back in a list.

@@ -22,13 +22,13 @@ from cortado.planner.forecast import forecast
 from cortado.planner.goal import reach
 from cortado.planner.outlook import Outlook
 from cortado.planner.shapes import Explorer
-from cortado.planner.stopwatch import Stopwatch
 from cortado.planner.trials import MINIMISE
 from cortado.progress import Progress, Terminal, quiet
 from cortado.recipe import Recipe
 from cortado.recipe import read as read_recipe
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed, speed_wanted
+from cortado.runtimes.stopwatch import Stopwatch
 from cortado.task import Task
 
 SECONDS_TO_PLAN = 60.0

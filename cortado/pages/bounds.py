@@ -1,4 +1,4 @@
-"""Bounds: the limits of size and score of a report as values on the axes of its charts."""
+"""Bounds: the limits of size, score and time of a report as values on the axes of its charts."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from cortado.report import Report
 
 @dataclass(frozen=True)
 class Bound:
-    """A limit: `value` in bytes, or in the score's unit on the choice data; `text` as it was written."""
+    """A limit: `value` in bytes, milliseconds, or in the score's unit on the choice data; `text` as it was written."""
 
     value: float
     text: str
@@ -28,6 +28,12 @@ def score_bound(report: Report) -> Bound | None:
         return None
     sign = 1 if report.higher_is_better else -1
     return Bound(report.plain_choice + sign * limit.value if limit.relative else limit.value, limit.text)
+
+
+def time_bound(report: Report) -> Bound | None:
+    """The most milliseconds allowed in the first runtime, or None."""
+    limit, first = limit_of(report, "latency"), next((line for line in report.lines if line.unit == "ms"), None)
+    return Bound(limit.value, limit.text) if limit and first and first.limit == limit.text else None
 
 
 def limit_of(report: Report, what: str) -> Limit | None:

@@ -1,29 +1,35 @@
-"""Waterfall: what each stage did to size and score: a bar begins where the last one ended."""
+"""Waterfall: what each stage did to size, score and, where it was taken, time: a bar begins where the last one ended."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cortado.pages import words
 from cortado.pages.axes import Axis, score_axis, score_labels, size_axis, size_labels
-from cortado.pages.bounds import Bound, score_bound, size_bound
+from cortado.pages.bounds import Bound, score_bound, size_bound, time_bound
 from cortado.pages.markup import Markup, join, tag
 from cortado.pages.tables import number
 from cortado.report import Report
 from cortado.units import size_text, time_text
 
-TICKS = 4
+TICKS, FEWER_TICKS = 4, 2
+"""Of a lane where there are two, and where there are three."""
+SAME = 1.005
+"""A file that changes by less has the same size."""
 
 
 def waterfall_section(report: Report) -> Markup:
     """One row a stage, from the plain network to the file."""
-    size, score = size_bound(report), score_bound(report)
-    bound = "; a broken line is a limit" if size or score else ""
+    bounds = (size_bound(report), score_bound(report), time_bound(report) if timed(report) else None)
+    bound = "; a broken line is a limit" if any(bounds) else ""
     caption = (
-        f"Each bar begins where the one above ended: size by factors, {report.score_name} evenly, on the choice data. "
+        f"Each bar begins where the one above ended: size by factors, {report.score_name} evenly, on the choice data"
+        f"{time_words(report)}. "
         f"Striped bars went the wrong way{bound}."
     )
-    rows = [step_row(report, step) for step in steps_of(report)]
+    times = times_of(report) if timed(report) else []
+    rows = [step_row(report, step, times[at] if times else None) for at, step in enumerate(steps_of(report))]
     made = tag(
         "table", tag("thead", heads(report)), tag("tbody", *rows), class_="waterfall", aria_label="what each stage did"
     )
@@ -37,7 +43,36 @@ def axes_of(report: Report) -> tuple[Axis, Axis | None]:
     sizes = [report.plain_bytes, *(stage.size_bytes for stage in report.stages), *([size.value] if size else [])]
     scores = [report.plain_choice, *(stage.score for stage in report.stages), *([score.value] if score else [])]
     known = [value for value in scores if math.isfinite(value)]
-    return size_axis(sizes, count=TICKS), score_axis(known, TICKS - 1) if known else None
+    count = FEWER_TICKS if timed(report) else TICKS
+    return size_axis(sizes, count=count), score_axis(known, max(2, count - 1)) if known else None
+
+
+def timed(report: Report) -> bool:
+    """Whether the time of stages was taken."""
+    return any(stage.latency_ms is not None for stage in report.stages)
+
+
+def time_words(report: Report) -> str:
+    """Where the time was taken."""
+    line = next((line.what for line in report.lines if line.unit == "ms"), "latency")
+    return f"; time by factors, {line.removeprefix('latency ')}" if timed(report) else ""
+
+
+def time_axis(report: Report) -> Axis:
+    """Of microseconds."""
+    bound = time_bound(report)
+    known = [ms * 1000 for pair in times_of(report) for ms in pair if math.isfinite(ms)]
+    return size_axis([*known, *([bound.value * 1000] if bound else [])], count=FEWER_TICKS)
+
+
+def times_of(report: Report) -> list[tuple[float, float]]:
+    """Milliseconds before and after each row; nan where they are not known."""
+    plain = next((line.plain for line in report.lines if line.unit == "ms"), None)
+    taken = [
+        math.nan if plain is None else plain,
+        *(math.nan if stage.latency_ms is None else stage.latency_ms for stage in report.stages),
+    ]
+    return [(taken[0], taken[0]), *pairwise(taken), (taken[0], taken[-1])]
 
 
 def heads(report: Report) -> Markup:
@@ -46,7 +81,12 @@ def heads(report: Report) -> Markup:
     sizes = scale(across, size_labels(across))
     scores = scale(up, score_labels(up, report.score_unit)) if up else None
     named: list[Markup] = []
-    for title, drawn in (("size of the file", sizes), (report.score_name, scores)):
+    lanes = [("size of the file", sizes), (report.score_name, scores)]
+    if timed(report):
+        axis = time_axis(report)
+        labels = [time_text(tick / 1000) for tick in axis.ticks]
+        lanes.append(("time", scale(axis, labels)))
+    for title, drawn in lanes:
         named += [tag("th", tag("span", title, class_="lane-title"), drawn, class_="lane"), tag("th", class_="ends")]
     return tag("tr", tag("th", "stage", scope="col"), *named, tag("th", "took", scope="col", class_="number"))
 
@@ -80,8 +120,8 @@ def steps_of(report: Report) -> list[Step]:
     return [*steps, Step("all together", (sizes[0], sizes[-1]), (scores[0], scores[-1]), whole, "total")]
 
 
-def step_row(report: Report, step: Step) -> Markup:
-    """Two bars, where they end, and how long it took."""
+def step_row(report: Report, step: Step, times: tuple[float, float] | None) -> Markup:
+    """Two bars, or three with that of `times`, where they end, and how long the stage took."""
     across, up = axes_of(report)
     first = step.seconds is None
     sign = 1 if report.higher_is_better else -1
@@ -94,9 +134,29 @@ def step_row(report: Report, step: Step) -> Markup:
         change(size_text(step.sizes[1]), None if first else size_change(*step.sizes)),
         lane(up, step.scores, score_bound(report), better, first),
         change(value, None if first else score_change(*step.scores, report.score_unit)),
+        *(time_cells(report, times, first) if times is not None else ()),
         number(words.NOTHING if step.seconds is None else time_text(step.seconds * 1000)),
         class_=step.kind,
     )
+
+
+def time_cells(report: Report, times: tuple[float, float], first: bool) -> list[Markup]:
+    """The bar of time, and where it ends."""
+    before, after = (1000 * ms for ms in times)
+    if not math.isfinite(after):
+        return [tag("td", class_="lane"), change(words.NOTHING, None)]
+    bound = time_bound(report)
+    scaled = None if bound is None else Bound(bound.value * 1000, bound.text)
+    step = None if first or not math.isfinite(before) else time_change(before, after)
+    bar = lane(time_axis(report), (before, after), scaled, after <= before, first)
+    return [bar, change(time_text(after / 1000), step)]
+
+
+def time_change(before: float, after: float) -> str:
+    """ "1.42× faster"; what is within two parts in a hundred is not told apart."""
+    if max(before, after) <= 1.02 * min(before, after):
+        return "as fast"
+    return f"{before / after:.3g}× faster" if after < before else f"{after / before:.3g}× slower"
 
 
 def aimed(where: object) -> Markup | None:
@@ -118,8 +178,8 @@ def size_change(before: float, after: float) -> str:
     if not before or not after:
         return words.UNKNOWN
     if after <= before:
-        return "same size" if before / after < 1.0005 else f"{before / after:.3g}× smaller"
-    return f"{after / before:.3g}× larger"
+        return "same size" if before / after < SAME else f"{before / after:.3g}× smaller"
+    return f"{after / before:.3g}× larger" if after / before >= SAME else "same size"
 
 
 def change(value: str, step: str | None) -> Markup:

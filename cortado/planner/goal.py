@@ -27,12 +27,12 @@ from cortado.planner.mix import corrected
 from cortado.planner.proposals import Proposals
 from cortado.planner.remembered import Memory, mark_of
 from cortado.planner.shapes import CHANNELS, Explorer, Shape, Shapes, cuts_for, tail_of
-from cortado.planner.stopwatch import Stopwatch
 from cortado.planner.trials import MINIMISE, Trial, Wanted, note, noted, surely
 from cortado.progress import Progress, quiet
 from cortado.report import Report
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import speed_wanted
+from cortado.runtimes.stopwatch import Stopwatch
 from cortado.task import Task, to_device
 from cortado.tasks.disjoint import check_apart
 

@@ -15,10 +15,10 @@ from cortado.methods.match import Match
 from cortado.network.divergence import nats_for
 from cortado.network.view import View, parameter_places
 from cortado.planner.forecast import chosen, mean_divergences
-from cortado.planner.stopwatch import Stopwatch
 from cortado.progress import Progress, quiet
 from cortado.recipe import read
 from cortado.runtimes.speed import multiply_adds
+from cortado.runtimes.stopwatch import Stopwatch
 from cortado.task import Task
 from cortado.units import time_text
 

@@ -1,18 +1,19 @@
 """Speed: which runtimes a run asks for, and what they add to its report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
 
 from cortado.budget import Limit
-from cortado.errors import BadValue
+from cortado.errors import BadValue, CortadoError
 from cortado.lowering.lower import dense
 from cortado.network.profile import profile
 from cortado.progress import Progress
-from cortado.report import Clock, Exported, Line, Report
+from cortado.report import Clock, Exported, Line, Report, Stage
 from cortado.runtimes.measured import COMPRESSED, measure
 from cortado.runtimes.runtime import Runtime, installed
+from cortado.runtimes.stopwatch import Stopwatch
 from cortado.runtimes.timing import PLAIN, check_load
 from cortado.task import Task
 
@@ -54,9 +55,12 @@ def speed_wanted(
 
 def with_speed(
     report: Report, plain: nn.Module, small: nn.Module, task: Task, speed: Speed,
-    limits: Sequence[Limit], progress: Progress | None = None,
+    limits: Sequence[Limit], progress: Progress | None = None, earlier: Iterable[nn.Module] = (),
 ) -> Report:  # fmt: skip
-    """The report with what the runtimes gave: files, scores, times, latency limits; as it was when none was asked for."""
+    """The report with what the runtimes gave: files, scores, times, latency limits; as it was when none was asked for.
+
+    `earlier` are the networks after each stage but the last.
+    """
     if not speed.runtimes:
         return report
     exports, clocks = measure(
@@ -64,13 +68,32 @@ def with_speed(
         batches=speed.batches, threads=speed.threads, seconds=speed.seconds, progress=progress,
     )  # fmt: skip
     versions = {runtime.name(): runtime.version() for runtime in speed.runtimes}
+    lines = latency_lines(clocks[0], speed, limits)
     return replace(
-        report, exports=exports, clocks=clocks,
-        lines=(*report.lines, *latency_lines(clocks[0], speed, limits)),
+        report, exports=exports, clocks=clocks, lines=(*report.lines, *lines),
+        stages=stages_in_time(report.stages, lines[0], earlier, plain, task, speed),
         warnings=(*report.warnings, *disagreeing(exports), *busy(clocks)),
         multiply_adds=(multiply_adds(plain, task), multiply_adds(small, task)),
         environment={**report.environment, **versions},
     )  # fmt: skip
+
+
+def stages_in_time(
+    stages: Sequence[Stage], line: Line, earlier: Iterable[nn.Module], plain: nn.Module, task: Task, speed: Speed
+) -> tuple[Stage, ...]:
+    """The stages with their times in the first runtime, each in turns with the plain network; the last has that of `line`."""
+    assert line.plain is not None
+    times: list[float | None] = []
+    for network in earlier:
+        try:
+            if not times:
+                watch = Stopwatch(plain, task, speed.runtimes[0], speed.threads, batch=speed.batches[0])
+            times.append(line.plain * watch.ms(network) / watch.plain_ms)
+        except CortadoError:
+            # What lies halfway need not run there.
+            times.append(None)
+    times += [None] * (len(stages) - 1 - len(times))
+    return tuple(replace(stage, latency_ms=ms) for stage, ms in zip(stages, [*times, line.compressed], strict=True))
 
 
 def latency_lines(clock: Clock, speed: Speed, limits: Sequence[Limit]) -> list[Line]:

@@ -2,11 +2,12 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
 from cortado.pages.axes import Axis
-from cortado.pages.waterfall import axes_of, score_change, size_change, steps_of, waterfall_section
+from cortado.pages.waterfall import axes_of, score_change, size_change, steps_of, time_change, waterfall_section
 from cortado.report import Line, Stage
 
 
@@ -77,3 +78,33 @@ def test_size_changes_in_words():
 def test_score_changes_in_words():
     assert score_change(98.5, 98.0, "%") == "−0.50" and score_change(1.3, 1.305, "") == "+0.005"
     assert score_change(1.5, 1.5, "") == "±0.00" and score_change(1.0, float("nan"), "") == "not a number"
+
+
+def timed_report(report_with, halfway=0.25):
+    first, last = report_with().stages
+    stages = (replace(first, latency_ms=halfway), replace(last, latency_ms=0.3))
+    limit = "latency <= 0.4 ms in onnxruntime"
+    line = Line("latency in onnxruntime, batch 1, threads 1", "ms", 0.5, 0.3, limit, True)
+    return report_with(stages=stages, lines=(*report_with().lines[:2], line))
+
+
+def test_time_has_a_lane_where_it_was_taken(report_with):
+    """A quarter of a millisecond is half of the plain time, and 0.3 is slower again; all of it by factors, like sizes."""
+    source = waterfall_section(timed_report(report_with))
+    assert "time by factors, in onnxruntime, batch 1" in source and source.count("rule limit") == 3 * 4
+    for wanted in ("250 us", "2× faster", "1.2× slower", "1.67× faster", "size by factors"):
+        assert wanted in source, wanted
+    times = bars_of(source)[2::3]
+    assert [kind for kind, _, _ in times] == ["gain", "harm", "gain"]
+    assert times[0][2] / times[1][2] == pytest.approx(math.log(2) / math.log(1.2), rel=0.01)
+    assert "time by" not in waterfall_section(report_with())
+
+
+def test_a_stage_that_could_not_be_timed_has_no_bar(report_with):
+    source = waterfall_section(timed_report(report_with, None))
+    assert len(bars_of(source)[0::1]) == 6 + 1 and "faster" in source
+
+
+def test_times_within_the_noise_are_not_told_apart():
+    assert time_change(1.0, 1.01) == time_change(1.01, 1.0) == "as fast"
+    assert time_change(2.0, 1.0) == "2× faster" and time_change(1.0, 1.5) == "1.5× slower"

@@ -38,7 +38,7 @@ def found():
 def quick_clocks(monkeypatch):
     """Times are taken for a moment only, of few cuts: here it does not matter how exact they are."""
     monkeypatch.setattr("cortado.planner.shapes.cuts_for", lambda runtime, threads: ("prune/channels keep=0.5",))
-    for room in ("cortado.planner.stopwatch", "cortado.runtimes.timing"):
+    for room in ("cortado.runtimes.stopwatch", "cortado.runtimes.timing"):
         monkeypatch.setattr(f"{room}.interleaved", lambda calls, seconds: interleaved(calls, 0.02))
 
 

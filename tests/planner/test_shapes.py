@@ -16,8 +16,8 @@ from cortado.planner.shapes import (
     tailed,
     words,
 )
-from cortado.planner.stopwatch import Stopwatch
 from cortado.runtimes.runtime import runtime_by_name
+from cortado.runtimes.stopwatch import Stopwatch
 from cortado.runtimes.timing import interleaved
 from cortado.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME

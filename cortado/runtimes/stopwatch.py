@@ -18,7 +18,7 @@ SECONDS, TRIES = 1.5, 3
 
 @dataclass
 class Stopwatch:
-    """Milliseconds of a batch of one in `runtime`, with so many `threads`.
+    """Milliseconds of a batch, of one by default, in `runtime`, with so many `threads`.
 
     A network's time is the plain network's, taken at the beginning, over how many times faster it is, taken in turns: what
     slows the machine down for a while slows both. Raises what exporting raises.
@@ -29,14 +29,15 @@ class Stopwatch:
     runtime: Runtime
     threads: int = 1
     seconds: float = SECONDS
+    batch: int = 1
 
     def __post_init__(self) -> None:
-        self.inputs = batch_of(self.task.example, 1)
+        self.inputs = batch_of(self.task.example, self.batch)
         self.plain_call = self.call(self.plain)
         self.plain_ms = float(np.median(interleaved([self.plain_call], self.seconds)))
 
     def call(self, network: nn.Module) -> Call:
-        """The network's own file, loaded, on one sample."""
+        """The network's own file, loaded, on one batch."""
         with tempfile.TemporaryDirectory() as folder:
             file = self.runtime.lower(lowered(network, self.task.example), self.task.example, Path(folder))
             return bound(self.runtime.load(file, self.threads), self.inputs)

@@ -1,6 +1,8 @@
 """One thread for all tests: two workers on two cores do not get in each other's way, and sums come out alike.  Examples repeat."""
 
 import builtins
+from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -21,6 +23,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def one_thread() -> None:
     """Small products gain nothing from a second thread."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_table_of_operators() -> Iterator[None]:
+    """torch makes its table of ONNX operators anew at every export, most of the time of a small one; here it is made once."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry  # noqa: PLC0415
+    except ImportError:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 @pytest.fixture

@@ -56,7 +56,10 @@ class Job:
     score: float | None = None
 
     def plain(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
-        """The trained network: from its weights, from the folder of an earlier run, or trained now (and kept there)."""
+        """The trained network: from its weights, from the folder of an earlier run, or trained now.
+
+        The folder keeps it, so that the bundle there can be measured again by whoever has the folder alone.
+        """
         # What was trained for this very job is kept; a job that brings its own network always gives that.
         kept = self.kept(task, folder) if folder and self.training else None
         source = self.weights or (kept if kept and kept.exists() else None)
@@ -71,6 +74,9 @@ class Job:
                 source, network = kept, self.begun(task)
         if source is not None:
             load_weights(network, source)
+        if self.weights and folder:
+            make_folder(folder)
+            write_whole(self.kept(task, folder), as_safetensors(own_tensors(network)))
         return network.eval()
 
     def trusted(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
@@ -83,15 +89,14 @@ class Job:
     def plain_again(self, task: Task, folder: Path) -> nn.Module:
         """The trained network as the run in `folder` had it, never trained anew.  Raises BadNetwork where it is gone."""
         network = self.begun(task)
-        source = self.weights or (self.kept(task, folder) if self.training else None)
+        source = self.kept(task, folder) if self.training or self.weights else None
+        if source is not None and not source.exists() and self.weights and self.weights.exists():
+            source = self.weights
         if source is not None and not source.exists():
-            told = (
-                "The job brings its weights, and a bundle holds none of them: name the job it was made from, --job job.yaml."
-                if self.weights
-                else "Put the file that compress kept there back, or compress again into that folder; it will not be "
-                "trained now."
+            raise BadNetwork(
+                f"job: the plain network of {folder} is not at hand: there is no {source}. Put the file that compress kept "
+                "there back, or compress again into that folder; it will not be trained now."
             )
-            raise BadNetwork(f"job: the plain network of {folder} is not at hand: there is no {source}. {told}")
         if source is not None:
             load_weights(network, source)
         return network.eval()

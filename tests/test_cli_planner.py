@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from safetensors.torch import save_file
 
 from cortado.bundle import check_bundle, write_bundle
 from cortado.file.artifact import load
@@ -34,6 +35,23 @@ def test_verify_confirms_a_fresh_bundle(bundle):
     done = cortado("verify", "out")
     assert done.exit_code == 0, done.output
     assert "out: confirmed." in done.output and done.output.count("yes") == 3
+
+
+def test_bundle_of_a_job_with_weights_is_measured_again_wherever_it_lies(here):
+    """By whoever has the folder alone: not the weights' file, and not the job's."""
+    save_file(BY_NAME["mlp"].make().state_dict(), here / "own.safetensors")
+    job = "network: tiny_job:network\ntask: tiny_job:task\nweights: own.safetensors\n"
+    (here / "own.yaml").write_text(job)
+    done = cortado("compress", "own.yaml", "--recipe", "quantize/weights bits=4", "--out", "out")
+    assert done.exit_code == 0, done.output
+    (here / "own.safetensors").unlink()
+    (here / "own.yaml").unlink()
+    shutil.move(here / "out", here / "elsewhere")
+    done = cortado("verify", "elsewhere")
+    assert done.exit_code == 0 and "confirmed" in done.output, done.output
+    next((here / "elsewhere").glob("plain_*")).unlink()
+    done = cortado("verify", "elsewhere")
+    assert done.exit_code == 1 and "Put the file that compress kept there back" in done.output
 
 
 def test_verify_refuses_a_tampered_file(bundle):

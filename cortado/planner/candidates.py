@@ -20,7 +20,7 @@ from cortado.forms.hold import form_of
 from cortado.network.divergence import nats_for
 from cortado.network.view import View, Weight, parameter_places
 from cortado.planner.currency import Price
-from cortado.planner.doubt import Doubt
+from cortado.planner.doubt import HOPELESS, Doubt
 from cortado.progress import Progress, quiet
 from cortado.recipe import read
 from cortado.task import Task
@@ -95,8 +95,13 @@ def every_candidate(
                 if weight.path in prices and weight.shape == values[weight.path].shape:
                     price, changed, form = prices[weight.path], weight.dense(), weight.form
                     damage = price.damage(values[weight.path], changed, form)
-                    doubted = doubt.measured(weight.path, price, changed, form, damage)
-                    found[weight.path].append((Candidate(way, record_bytes(form), damage), doubted))
+                    made, some = Candidate(way, record_bytes(form), damage), found[weight.path]
+                    hopeless = damage > HOPELESS or any(
+                        one.size_bytes <= made.size_bytes and HOPELESS * one.damage <= damage
+                        for one in (believed(*pair, doubt.factor) for pair in some)
+                    )
+                    doubted = None if hopeless else doubt.measured(weight.path, price, changed, form, damage)
+                    some.append((made, doubted))
             bar.advance()
     factor = doubt.factor
     return {path: [believed(one, doubted, factor) for one, doubted in some] for path, some in found.items()}

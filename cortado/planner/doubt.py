@@ -9,6 +9,7 @@ to tell at 1. One factor, fitted on changes of which the curvature is sure, brin
 import copy
 import math
 from dataclasses import dataclass, field
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,11 @@ from cortado.task import Task
 
 SURE, DOUBTED = 0.01, 0.1
 """Nats: between them the curvature is believed and held against what is measured; above, it is not believed."""
-TEMPERATURE, SAMPLES = 4.0, 64
+TEMPERATURE, SAMPLES = 4.0, 16
 LEAST_SURE, MOST_SURE = 3, 24
 """So many sure changes give the factor, one of a weight; with fewer, predictions stay as they are."""
+HOPELESS = 3.0
+"""What is predicted to cost so many times more than something smaller is not measured, nor what costs so many nats."""
 
 
 @dataclass
@@ -59,10 +62,10 @@ class Doubt:
 
     @property
     def factor(self) -> float | None:
-        """Nats for a unit of what is measured, the geometric mean; None where too little is sure."""
+        """Nats for a unit of what is measured, the median; None where too little is sure."""
         if len(self.known) < LEAST_SURE:
             return None
-        return math.exp(sum(self.known.values()) / len(self.known))
+        return math.exp(median(self.known.values()))
 
     def apart(self, weight: Weight, price: Price, changed: Tensor, form: Form) -> float:
         """The mean divergence of all answers with one weight changed, softened by the temperature."""

@@ -23,7 +23,7 @@ from cortado.runtimes.runtime import Runtime
 from cortado.runtimes.timing import Call, interleaved
 
 SECONDS = 0.1
-"""A shape is timed for so long, in turns with the least network there is, whose time is that of a call alone."""
+"""A shape is timed for so long."""
 SHARES = (0.25, 0.5, 1.0)
 """Channels are measured at these shares of a layer's own; between them times are taken from a straight line."""
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -76,6 +76,10 @@ class LayerShape:
         return dataclasses.replace(self, inputs=groups * each, outputs=groups * made, groups=groups)
 
 
+LEAST = LayerShape(1, 1)
+STANDARD = LayerShape(32, 32, (16, 16), (3, 3), (1, 1), (1, 1), (1, 1))
+
+
 def shape_of(layer: nn.Module, given: Sequence[int]) -> LayerShape | None:
     """The shape of a convolution or linear layer that was called with an input of so many entries; None of other layers."""
     if isinstance(layer, nn.Linear):
@@ -96,7 +100,7 @@ class LayerTimes:
     runtime: Runtime
     threads: int = 1
     folder: Path | None = None
-    least: Call | None = field(default=None, init=False)
+    standards: list[Call] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         facts = (
@@ -129,11 +133,14 @@ class LayerTimes:
         return self.known[shape.text()]
 
     def measured(self, shape: LayerShape) -> float:
-        """In turns with the least network there is."""
-        if self.least is None:
-            self.least = self.call(LayerShape(1, 1))
-        taken = interleaved([self.least, self.call(shape)], SECONDS)
-        return max(0.0, float(np.median(taken[:, 1] - taken[:, 0])))
+        """In turns with the least network there is, whose time is that of a call alone, and with one layer that is always the
+        same: a time is a share of its own, so that what slows the machine down for a while slows both."""
+        if not self.standards:
+            self.standards = [self.call(LEAST), self.call(STANDARD)]
+        taken = interleaved([*self.standards, self.call(shape)], SECONDS)
+        least, standard, own = (float(np.median(column)) for column in taken.T)
+        whole = self.known.setdefault(STANDARD.text(), standard - least)
+        return max(0.0, whole * (own - least) / max(standard - least, 1e-9))
 
     def call(self, shape: LayerShape) -> Call:
         """A layer of this shape in a file of its own, loaded, on one sample."""

@@ -14,7 +14,7 @@ from cortado.network.divergence import Nats, answers, divergence, nats_for
 from cortado.network.view import View
 from cortado.planner.candidates import Candidate, believed, changed_by, every_candidate
 from cortado.planner.currency import prices
-from cortado.planner.doubt import DOUBTED, LEAST_SURE, SURE, TEMPERATURE, Doubt
+from cortado.planner.doubt import DOUBTED, HOPELESS, LEAST_SURE, SAMPLES, SURE, TEMPERATURE, Doubt
 from cortado.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 
@@ -41,7 +41,7 @@ def test_a_doubted_change_costs_what_it_does_alone():
     other = copy.deepcopy(network)
     with torch.no_grad():
         other[2].weight.zero_()
-    wanted, given = answers(network, data.inputs) / TEMPERATURE, answers(other, data.inputs) / TEMPERATURE
+    wanted, given = (answers(one, data.inputs[:SAMPLES]) / TEMPERATURE for one in (network, other))
     assert found == pytest.approx(float(divergence(wanted, given).mean()), rel=1e-4)
 
 
@@ -79,8 +79,9 @@ def test_sure_changes_give_one_factor_and_doubted_ones_follow_it():
     assert doubt.factor is None
     middle = (SURE * DOUBTED) ** 0.5
     for weight in weights[:LEAST_SURE]:
-        assert doubt.measured(weight.path, priced[weight.path], 0.7 * weight.dense(), weight.form, middle) is None
-    assert doubt.factor == pytest.approx(math.exp(sum(doubt.known.values()) / LEAST_SURE))
+        changed = weight.dense() + 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        assert doubt.measured(weight.path, priced[weight.path], changed, weight.form, middle) is None
+    assert doubt.factor == pytest.approx(math.exp(sorted(doubt.known.values())[LEAST_SURE // 2]))
     one = Candidate("way", 10, 0.5)
     assert believed(one, 0.2, doubt.factor).damage == pytest.approx(0.2 * doubt.factor)
     assert believed(one, None, doubt.factor) is one and believed(one, 0.2, None) is one
@@ -103,3 +104,19 @@ def test_a_way_counts_only_for_weights_that_all_its_stages_change():
     assert weights and all(isinstance(form_of(*one.places[0]), LowRank) for one in weights)
     found = every_candidate(network, network, task, priced, [way, "share/kmeans bits=3"])
     assert {len(some) for some in found.values()} == {1, 2}
+
+
+def test_what_is_hopeless_is_not_measured(monkeypatch):
+    """What costs several nats by prediction, or several times as much as something smaller."""
+    network, task, _, priced = of_net("residual")
+    seen = []
+    real = Doubt.measured
+
+    def watched(self, path, price, changed, form, damage):
+        seen.append((path, damage))
+        return real(self, path, price, changed, form, damage)
+
+    monkeypatch.setattr(Doubt, "measured", watched)
+    ways = ["quantize/weights bits=4", "share/kmeans bits=1", "prune/weights keep=0.05 | quantize/weights bits=8"]
+    found = every_candidate(network, network, task, priced, ways)
+    assert seen and all(damage <= HOPELESS for _, damage in seen) and len(seen) < sum(map(len, found.values()))

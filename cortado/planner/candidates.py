@@ -20,7 +20,7 @@ from cortado.forms.hold import form_of
 from cortado.network.divergence import nats_for
 from cortado.network.view import View, Weight, parameter_places
 from cortado.planner.currency import Price
-from cortado.planner.doubt import HOPELESS, Doubt
+from cortado.planner.doubt import BEATEN, HOPELESS, Doubt
 from cortado.progress import Progress, quiet
 from cortado.recipe import read
 from cortado.task import Task
@@ -97,7 +97,7 @@ def every_candidate(
                     damage = price.damage(values[weight.path], changed, form)
                     made, some = Candidate(way, record_bytes(form), damage), found[weight.path]
                     hopeless = damage > HOPELESS or any(
-                        one.size_bytes <= made.size_bytes and HOPELESS * one.damage <= damage
+                        one.size_bytes <= made.size_bytes and BEATEN * one.damage <= damage
                         for one in (believed(*pair, doubt.factor) for pair in some)
                     )
                     doubted = None if hopeless else doubt.measured(weight.path, price, changed, form, damage)

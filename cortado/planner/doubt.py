@@ -27,8 +27,8 @@ SURE, DOUBTED = 0.01, 0.1
 TEMPERATURE, SAMPLES = 4.0, 16
 LEAST_SURE, MOST_SURE = 3, 24
 """So many sure changes give the factor, one of a weight; with fewer, predictions stay as they are."""
-HOPELESS = 3.0
-"""What is predicted to cost so many times more than something smaller is not measured, nor what costs so many nats."""
+HOPELESS, BEATEN = 1.5, 1.5
+"""What is predicted to cost so many nats is not measured, nor what costs so many times more than something smaller."""
 
 
 @dataclass

@@ -26,7 +26,7 @@ FEWER = "of=multiply_adds by=curvature multiple=8"
 CHANNELS = tuple(f"prune/channels keep={keep} across=true {FEWER}" for keep in (0.75, 0.55, 0.4))
 EVENLY = tuple(f"prune/channels keep={keep} {FEWER}" for keep in (0.5, 0.35))
 BLOCKS = "prune/blocks keep=0.67 samples=128"
-TIMES = (0.8, 0.65, 0.5)
+TIMES = (0.8, 0.65)
 """Shares of the time of all layers that channels are cut to."""
 INTEGERS = (f"quantize/weights bits={7 if processor_saturates() else 8}", "quantize/signals range=mse")
 """Weights and signals in whole numbers, of 7 bits where the processor's products would run over."""

@@ -21,6 +21,7 @@ from bench.result import row
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.divergence import divergence, nats_for
 from cortado.planner.candidates import WAYS
+from cortado.planner.doubt import BEATEN, DOUBTED, HOPELESS, SAMPLES
 from cortado.planner.forecast import Forecast, chosen, forecast, mean_divergences, planned
 from cortado.planner.plan import Plan
 from cortado.task import Task
@@ -35,7 +36,8 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "ResNet-20": lambda: (resnet_20(weights=True).eval(), cifar10.task()),
     "ResNet-56": lambda: (resnet_56(weights=True).eval(), cifar10.task()),
 }
-RUN = ("LeNet-5",)
+DOUBT = (SAMPLES, DOUBTED, HOPELESS, BEATEN)
+RUN = ("LeNet-5", "ResNet-20")
 """Those of which there is a result; add the others where an hour does not matter."""
 
 
@@ -85,7 +87,7 @@ class Contest:
         return found
 
     def kept(self, piece: str, settings: list[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        return kept(f"planner_vs_search/{self.name}_{piece}".replace(" ", "_"), [WAYS, *settings], make)
+        return kept(f"planner_vs_search/{self.name}_{piece}".replace(" ", "_"), [WAYS, *DOUBT, *settings], make)
 
     def planner(self) -> dict[str, Any]:
         """Forecast once, then a plan for each size; seconds are those of the forecast and of the longest plan."""

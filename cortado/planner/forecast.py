@@ -127,14 +127,16 @@ class Forecast:
         )
 
     def lost(self, kl: float) -> float:
-        """Points of the score that so many nats cost: between measured plans in a straight line, beyond them along the last."""
+        """Points of the score that so many nats cost: between measured plans in a straight line, beyond them along the last,
+        and not more than there are."""
         points = sorted((one.kl, max(0.0, self.sign * (self.score - one.score))) for one in self.measured)
         if not points:
             return math.nan
         nats, lost = (np.maximum.accumulate([0.0, *column]) for column in zip(*points, strict=True))
         if kl <= nats[-1]:
             return float(np.interp(kl, nats, lost))
-        return float(lost[-1] * kl / nats[-1])
+        beyond = float(lost[-1] * kl / nats[-1])
+        return min(beyond, self.score) if self.sign > 0 and self.score >= 0 else beyond
 
     def with_measured(self, *more: Measured) -> "Forecast":
         return Forecast(self.choices, self.rest_bytes, self.score, self.sign, (*self.measured, *more))

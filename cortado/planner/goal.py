@@ -182,7 +182,10 @@ class Search:
             made = self.tried(found.recipe, found.shape)
             ideas.foreseen = corrected(ideas.foreseen, self.trials[-1], made, self.network, self.task)
         if not any(one.done for one in self.trials):
-            raise BadValue(f"goal: nothing could be tried. {self.trials[0].failed if self.trials else ''}".rstrip())
+            said = self.trials[0].failed if self.trials else "No shape and no mix of the network is within the limits."
+            raise BadValue(
+                f"goal: nothing could be tried. {said} Loosen the limits, or write a recipe of your own: --recipe."
+            )
 
     def slower(self, best: Trial) -> str:
         """What to say where speed was asked for and the plain network has it."""

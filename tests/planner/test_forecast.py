@@ -82,3 +82,8 @@ def test_bytes_of_a_candidate_are_about_those_of_its_record(way):
     for weight in parameter_places(changed):
         if len(weight.shape) > 1:
             assert rows[weight.path] <= record_bytes(weight.form) <= 1.05 * rows[weight.path] + 8
+
+
+def test_no_more_of_a_score_is_lost_than_there_is():
+    found = with_ratios(1.0, 1.0, 1.0)
+    assert 0 < found.lost(0.005) < found.lost(1.0) < found.lost(1e6) == found.score

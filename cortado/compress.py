@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ class Run:
         self.rows: list[Stage] = []
         self.body: bytes | None = None
         self.bodies: list[bytes] = []
+        self.used: set[type[Fitting]] = set(self.forms)
         self.warnings: list[str] = []
         self.reference: nn.Module | None = None
         self.kept: dict[str, torch.Tensor] = {}
@@ -141,6 +143,7 @@ class Run:
         body = self.body = encode(network, self.plain)
         # What goes on is what the file gives back: every stage is proved, and a resumed run takes the same way.
         used = {type(part) for part in network.modules() if isinstance(part, Fitting)}
+        self.used |= used
         network = decode(body, self.plain, [*used, *self.forms])
         self.bodies.append(body)
         self.rows.append(self.measured(network, method, len(body), time.perf_counter() - start, view.notes))
@@ -172,8 +175,7 @@ class Run:
             recipe=plain_data(self.recipe.as_data()),
             seed=task.seed, environment=environment(), rounded=rounded_layers(self.plain, network, task.choice),
         )  # fmt: skip
-        forms = {type(part) for part in network.modules() if isinstance(part, Fitting)} | set(self.forms)
-        earlier = (decode(body, self.plain, list(forms)) for body in self.bodies[:-1])
+        earlier = [partial(decode, body, self.plain, list(self.used)) for body in self.bodies[:-1]]
         return with_speed(report, self.plain, network, task, self.speed, self.limits, self.progress, earlier)
 
     def key(self) -> str:

@@ -108,7 +108,7 @@ class Job:
             return self.make()
 
     def kept(self, task: Task, folder: Path) -> Path:
-        """Where a run in `folder` keeps what it trained."""
+        """Where a run in `folder` keeps the plain network: what it trained, or what the job brought."""
         return folder / f"plain_{self.mark(task)}.safetensors"
 
     def mark(self, task: Task) -> str:

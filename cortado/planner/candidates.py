@@ -8,19 +8,21 @@ import contextlib
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 from torch import nn
 
 from cortado.errors import NothingChanged
 from cortado.file.accounting import layer_rows
-from cortado.file.artifact import encode_value, record_body
+from cortado.file.artifact import encode, encode_value, record_body
 from cortado.file.plane import QUICK
+from cortado.fingerprints import sum_of_data
 from cortado.forms.form import Form
 from cortado.forms.hold import form_of
 from cortado.network.divergence import nats_for
 from cortado.network.view import View, Weight, parameter_places
-from cortado.planner.currency import Price
-from cortado.planner.doubt import BEATEN, HOPELESS, Doubt
+from cortado.planner.currency import Price, prices
+from cortado.planner.doubt import BEATEN, DOUBTED, HOPELESS, Doubt
 from cortado.progress import Progress, quiet
 from cortado.recipe import read
 from cortado.task import Task
@@ -60,17 +62,40 @@ class Choices:
     candidates: tuple[Candidate, ...]
 
 
+KEPT: dict[str, tuple[Choices, ...]] = {}
+MOST_KEPT = 4
+
+
+def choices_for(
+    view: View, weights: list[Weight], task: Task, ways: Sequence[str] = WAYS, progress: Progress | None = None
+) -> tuple[Choices, ...]:
+    """The choices for some weights of a view's network.  Those of the last few networks are kept while the process runs: each
+    trial of a goal that begins with the plain one asks for the same."""
+    assert task.calibration is not None
+    sums = blake2b(encode(view.network, view.network, "bits"), digest_size=16)
+    sums.update(encode(view.plain, view.plain, "bits"))
+    sums.update(sum_of_data(task.calibration))
+    sums.update(repr((task.seed, task.answers, [weight.path for weight in weights], tuple(ways))).encode())
+    key = sums.hexdigest()
+    if key not in KEPT:
+        found = candidates_of(view.network, view.plain, task, prices(view, weights, task), ways, progress)
+        for oldest in list(KEPT)[: max(0, len(KEPT) + 1 - MOST_KEPT)]:
+            del KEPT[oldest]
+        KEPT[key] = found
+    return KEPT[key]
+
+
 def candidates_of(
     network: nn.Module,
     plain: nn.Module,
     task: Task,
-    prices: dict[str, Price],
+    priced: dict[str, Price],
     ways: Sequence[str] = WAYS,
     progress: Progress | None = None,
 ) -> tuple[Choices, ...]:
     """The choices for each priced weight of `network`, which was made from `plain`; staying as it is is always one."""
     before = {row.path: row.size_bytes for row in layer_rows(network, plain)}
-    found = every_candidate(network, plain, task, prices, ways, progress)
+    found = every_candidate(network, plain, task, priced, ways, progress)
     return tuple(
         Choices(path, before[path], undominated([Candidate("", before[path], 0.0), *some]))
         for path, some in found.items()
@@ -81,19 +106,19 @@ def every_candidate(
     network: nn.Module,
     plain: nn.Module,
     task: Task,
-    prices: dict[str, Price],
+    priced: dict[str, Price],
     ways: Sequence[str] = WAYS,
     progress: Progress | None = None,
 ) -> dict[str, list[Candidate]]:
     """Each weight in each way, whatever is beaten."""
     values = {weight.path: weight.dense() for weight in parameter_places(network)}
-    found: dict[str, list[tuple[Candidate, float | None]]] = {path: [] for path in prices}
+    found: dict[str, list[tuple[Candidate, float | None]]] = {path: [] for path in priced}
     doubt = Doubt(network, task, nats_for(plain, task))
     with (progress or quiet()).bar("candidates", len(ways)) as bar:
         for way in ways:
             for weight in changed_by(network, plain, task, way):
-                if weight.path in prices and weight.shape == values[weight.path].shape:
-                    price, changed, form = prices[weight.path], weight.dense(), weight.form
+                if weight.path in priced and weight.shape == values[weight.path].shape:
+                    price, changed, form = priced[weight.path], weight.dense(), weight.form
                     damage = price.damage(values[weight.path], changed, form)
                     made, some = Candidate(way, record_bytes(form), damage), found[weight.path]
                     hopeless = damage > HOPELESS or any(
@@ -103,8 +128,23 @@ def every_candidate(
                     doubted = None if hopeless else doubt.measured(weight.path, price, changed, form, damage)
                     some.append((made, doubted))
             bar.advance()
-    factor = doubt.factor
-    return {path: [believed(one, doubted, factor) for one, doubted in some] for path, some in found.items()}
+    return {path: settled(some, doubt.factor) for path, some in found.items()}
+
+
+def settled(some: Sequence[tuple[Candidate, float | None]], factor: float | None) -> list[Candidate]:
+    """Candidates of one weight with what is believed of each.
+
+    What was doubted but not measured costs no less than what was measured and predicted to cost less: a quadratic form takes
+    large changes for too little, and would make the worst ones look best.
+    """
+    told = [believed(one, measured, factor) for one, measured in some]
+    known = [(one.damage, now.damage) for (one, measured), now in zip(some, told, strict=True) if measured is not None]
+    made = []
+    for (one, measured), now in zip(some, told, strict=True):
+        least = max((found for predicted, found in known if predicted < one.damage), default=0.0)
+        unsure = measured is None and one.damage > DOUBTED
+        made.append(replace(now, damage=max(now.damage, least)) if unsure else now)
+    return made
 
 
 def believed(one: Candidate, measured: float | None, factor: float | None) -> Candidate:

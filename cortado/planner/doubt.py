@@ -26,7 +26,7 @@ SURE, DOUBTED = 0.01, 0.1
 """Nats: between them the curvature is believed and held against what is measured; above, it is not believed."""
 TEMPERATURE, SAMPLES = 4.0, 16
 LEAST_SURE, MOST_SURE = 3, 24
-"""So many sure changes give the factor, one of a weight; with fewer, predictions stay as they are."""
+"""So many sure changes give the factor, one of a weight (of a network with fewer weights, all); with fewer, predictions stay."""
 HOPELESS, BEATEN = 1.5, 1.5
 """What is predicted to cost so many nats is not measured, nor what costs so many times more than something smaller."""
 
@@ -63,7 +63,8 @@ class Doubt:
     @property
     def factor(self) -> float | None:
         """Nats for a unit of what is measured, the median; None where too little is sure."""
-        if len(self.known) < LEAST_SURE:
+        many = sum(len(weight.shape) > 1 for weight in self.weights.values())
+        if len(self.known) < min(LEAST_SURE, max(1, many)):
             return None
         return math.exp(median(self.known.values()))
 

@@ -106,7 +106,7 @@ def channels_explained(forecast: Forecast, network: nn.Module, task: Task) -> st
     wide = max(24, *(len(group.name) + 2 for group in groups))
     lines = [f"{f'A {CUT:.0%} cut of channels':<{wide}}{'of':>8}{'nats':>10}"]
     costs = [
-        float(units.sort().values[: round(CUT * group.count)].sum())
+        float(units.sort().values[: max(1, round(CUT * group.count))].sum())
         for group, units in zip(groups, damages, strict=True)
     ]
     lines.append("─" * len(lines[0]))

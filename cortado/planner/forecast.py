@@ -17,8 +17,7 @@ from cortado.methods.match import Match
 from cortado.network.divergence import Nats, answers, nats_for
 from cortado.network.trace import device_of
 from cortado.network.view import View
-from cortado.planner.candidates import WAYS, Choices, candidates_of
-from cortado.planner.currency import prices
+from cortado.planner.candidates import WAYS, Choices, choices_for
 from cortado.planner.plan import Plan, plan_for
 from cortado.progress import Progress, quiet
 from cortado.task import Data, Task, to_device
@@ -163,7 +162,7 @@ def forecast(
             f"plan: {type(network).__name__} has no weight of two or more axes, so there is nothing to choose. "
             "Pass the network with its layers, not a wrapper of functions."
         )
-    choices = candidates_of(network, plain, task, prices(view, weights, task), ways, shown)
+    choices = choices_for(view, weights, task, ways, shown)
     priced = {one.path for one in choices}
     # What is left of the file without these records: biases, norms, the head.
     made = copy.deepcopy(network)

@@ -70,7 +70,7 @@ class Reached:
 
 def kept_text(trial: Trial) -> str:
     """Whether a trial keeps all limits."""
-    if trial.narrowly and sum(not met for met in trial.met.values()) == 1:
+    if trial.keeps_narrowly:
         return "kept by luck, perhaps"
     return "kept" if trial.keeps_all else "missed"
 

@@ -12,8 +12,7 @@ from cortado.method import Method, knob
 from cortado.methods.match import Match
 from cortado.network.divergence import nats_for
 from cortado.network.view import View
-from cortado.planner.candidates import WAYS, candidates_of
-from cortado.planner.currency import prices
+from cortado.planner.candidates import WAYS, choices_for
 from cortado.planner.forecast import Forecast, chosen, judged, mean_divergences
 from cortado.planner.plan import plan_for
 from cortado.planner.trials import Trial
@@ -43,7 +42,7 @@ class Mix(Method):
         if not weights:
             raise BadNetwork("mix: there is no weight of two or more axes to choose for. Leave the stage out.")
         ways = WAYS if self.ways == "any" else INTEGERS
-        choices = candidates_of(view.network, view.plain, task, prices(view, weights, task), ways, view.progress)
+        choices = choices_for(view, weights, task, ways, view.progress)
         plan = plan_for(choices, self.size)
         if plan is None:
             least = sum(one.candidates[-1].size_bytes for one in choices)

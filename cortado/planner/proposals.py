@@ -9,7 +9,7 @@ from cortado.method import Method
 from cortado.planner.forecast import Forecast
 from cortado.planner.mix import mix
 from cortado.planner.outlook import Outlook
-from cortado.planner.shapes import INTEGERS, Shape
+from cortado.planner.shapes import INTEGERS, Shape, fronted
 from cortado.planner.trials import Trial, Wanted, size_of
 from cortado.recipe import Recipe, read
 
@@ -150,7 +150,7 @@ class Proposals:
         if not trials:
             return self.proposal(base, self.first_size(self.foreseen), 0.0)
         if epochs(base) <= 0:
-            return None
+            return self.recovered(base, trials, 0.0)
         trained = [one for one in trials if one.trained and self.wanted.keeps_score(one)]
         leads = bool(trained) and min(trained, key=lambda one: one.size_bytes).shape == FOR_BYTES
         ways: list[Callable[[], Proposal | None]] = [
@@ -168,7 +168,7 @@ class Proposals:
     def recovered(self, shape: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
         """The next mix that recovers."""
         assert self.foreseen is not None
-        size = self.smaller_size(shape, trials, self.foreseen)
+        size = self.smaller_size(shape, trials, self.foreseen, epochs > 0)
         return None if size is None else self.proposal(shape, size, epochs)
 
     def trained_for_bytes(self, base: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
@@ -204,18 +204,19 @@ class Proposals:
         """The tail's stages."""
         return read(self.tail).stages if self.tail else ()
 
-    def smaller_size(self, shape: Shape, trials: Sequence[Trial], found: Forecast) -> float | None:
+    def smaller_size(self, shape: Shape, trials: Sequence[Trial], found: Forecast, training: bool) -> float | None:
         """The bytes to try next with a shape; None where what kept the score and what did not are close."""
         own = [one for one in trials if one.shape == shape.text() and one.done]
         good = [one.size_bytes for one in own if self.wanted.keeps_score(one)]
-        bad = [one.size_bytes for one in own if one.trained and not self.wanted.keeps_score(one)]
+        told = [one for one in own if one.trained or not training]
+        bad = [one.size_bytes for one in told if not self.wanted.keeps_score(one)]
         lowest = max(bad, default=0)
         if not good:
             size = float(self.first_size(found)) if not bad else max(bad) / SHRINK
         else:
             steps = min(3, sum(one.trained and self.wanted.keeps_score(one) for one in own) or 1)
             size = min(good) * SHRINK**steps if not lowest else (min(good) * lowest) ** 0.5
-        tried = [one.size_bytes for one in own if one.trained]
+        tried = [one.size_bytes for one in told]
         if good and (size < found.sizes[0] or min(good) / max(size, lowest) < CLOSE):
             return None
         size = self.at_most(size)
@@ -289,12 +290,3 @@ def stronger(kept: Sequence[Trial]) -> float:
 def same(trial: Trial, proposal: Proposal) -> bool:
     """Whether a trial is of this shape and was recovered, or not, as the proposal is."""
     return trial.shape == proposal.shape and trial.trained == any("tune" in one for one in proposal.recipe["stages"])
-
-
-def fronted(shapes: Sequence[Shape]) -> list[Shape]:
-    """Those than which none is both faster and less harmful, the slowest first."""
-    kept: list[Shape] = []
-    for one in sorted(shapes, key=lambda one: (one.kl, one.latency_ms)):
-        if not kept or (one.latency_ms or 0.0) < (kept[-1].latency_ms or 0.0):
-            kept.append(one)
-    return kept

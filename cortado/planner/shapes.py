@@ -55,6 +55,15 @@ class Shape:
         return ", ".join([words(self.cut), *(["integers"] if self.integers else [])])
 
 
+def fronted(shapes: Sequence[Shape]) -> list[Shape]:
+    """Those than which none is both faster and less harmful, the slowest first."""
+    kept: list[Shape] = []
+    for one in sorted(shapes, key=lambda one: (one.kl, one.latency_ms)):
+        if not kept or (one.latency_ms or 0.0) < (kept[-1].latency_ms or 0.0):
+            kept.append(one)
+    return kept
+
+
 def words(cut: str) -> str:
     """The name of each stage, without the file it is in, and its first knob."""
     stages = [stage.split()[:2] for stage in cut.split("|") if stage]
@@ -65,7 +74,7 @@ def cuts_for(runtime: str, threads: int) -> tuple[str, ...]:
     """What is tried where time counts, nothing trained: the cheapest to find first."""
     widths = [f"cortado.planner.widths:Widths keep={keep} runtime={runtime} threads={threads}" for keep in TIMES]
     both = [f"{BLOCKS} | {cut}" for cut in (CHANNELS[1], EVENLY[0])]
-    return (*widths, *EVENLY, CHANNELS[2], "factorize/tucker keep=0.5", BLOCKS, *both)
+    return (CHANNELS[0], *EVENLY, *widths, CHANNELS[2], "factorize/tucker keep=0.5", BLOCKS, *both)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,11 @@ class Trial:
         return self.done and all(self.met.values())
 
     @property
+    def keeps_narrowly(self) -> bool:
+        """Whether it keeps all limits, but that of the score by less than its standard error."""
+        return self.done and self.narrowly and sum(not met for met in self.met.values()) == 1
+
+    @property
     def epochs(self) -> float:
         """Passes over the training data that it recovered with."""
         return epochs_of(self.recipe["stages"])
@@ -82,9 +87,9 @@ class Wanted:
         return self.minimise == "size" or self.limit("size") is not None
 
     def best(self, trials: Sequence[Trial]) -> Trial:
-        """The best trial that keeps all limits; where none does, the one that misses least."""
+        """The best trial that keeps all limits, or else keeps them narrowly; where none does, the one that misses least."""
         done = [one for one in trials if one.done]
-        good = [one for one in done if one.keeps_all]
+        good = [one for one in done if one.keeps_all] or [one for one in done if one.keeps_narrowly]
         if good and self.minimise == "size":
             return min(good, key=lambda one: (one.size_bytes, -self.sign * one.score))
         if good and self.minimise == "latency":
@@ -145,7 +150,10 @@ def surely(limit: Limit, found: Compared, sign: int) -> tuple[bool, float]:
     """Whether a limit of the score is kept by one standard error of the paired difference, and that error; 0 where unknown.
 
     The smallest of many trials that keep a limit is the luckiest of them too; so that luck does not decide, it has to be
-    better by what it may be wrong by (the one-standard-error rule of Breiman et al., 1984).  `sign` is -1 where less is better.
+    better by what it may be wrong by (the one-standard-error rule of Breiman et al., 1984).  That is what the data say of the
+    difference between both networks, also for a limit that is no difference: what the plain network scores on other data is
+    not the planner's to make better.  With fewer than 30 samples the error is unknown, and the score counts as it stands.
+    `sign` is -1 where less is better.
     """
     error = 0.0 if found.low is None or found.high is None else (found.high - found.low) / (2 * Z_95)
     wanted = sign * found.plain + limit.value if limit.relative else sign * limit.value

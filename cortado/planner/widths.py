@@ -33,7 +33,11 @@ class Widths(PruneChannels):
     threads: int = knob(1, low=1, says="with so many threads")
 
     def costs(self, view: View) -> "Times":
-        return Times(view, table(self.runtime, self.threads))
+        found = Times(view, table(self.runtime, self.threads))
+        view.notes.append(
+            f"the layers take {found.total:.3g} ms by the table of this machine, which decides where is cut"
+        )
+        return found
 
 
 def table(runtime: str, threads: int = 1) -> LayerTimes:
@@ -47,18 +51,19 @@ class Times:
     def __init__(self, view: View, times: LayerTimes) -> None:
         self.times, self.groups = times, view.groups
         nodes = {name: node for node, names in self.groups.walked.captured.tensors.items() for name in names}
-        self.parts: list[tuple[LayerShape, fx.Node | None]] = []
-        for call in trace(view.network, view.example).calls:
-            shape = shape_of(call.layer, call.inputs[0]) if call.inputs else None
-            if shape is not None:
+        self.parts: list[tuple[LayerShape, float, fx.Node | None]] = []
+        traced = trace(view.network, view.example)
+        for call in traced.calls:
+            found = shape_of(call.layer, call.inputs[0], traced.batch) if call.inputs else None
+            if found is not None:
                 names = (f"{path}.weight".removeprefix(".") for path in call.paths)
-                self.parts.append((shape, next((nodes[name] for name in names if name in nodes), None)))
+                self.parts.append((*found, next((nodes[name] for name in names if name in nodes), None)))
         self.total = self.after({})
 
     def after(self, keeps: Keeps) -> float:
         """Milliseconds when only these units stay."""
         kept = self.groups.kept_rows(self.groups.gone(keeps)) if keeps else {}
-        return sum(self.part(shape, node, kept) for shape, node in self.parts)
+        return sum(often * self.part(shape, node, kept) for shape, often, node in self.parts)
 
     def part(self, shape: LayerShape, node: fx.Node | None, kept: dict[tuple[fx.Node, int], np.ndarray]) -> float:
         """Milliseconds of one layer."""

@@ -1,19 +1,23 @@
 """Layer times: what one convolution or linear layer takes in a runtime on this machine, by its shape, measured once and kept."""
 
+import contextlib
 import dataclasses
 import json
+import math
 import tempfile
+import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from cortado.errors import BadFile
+from cortado.errors import BadFile, BadValue, CortadoError
 from cortado.file.whole import make_folder, write_whole
 from cortado.lowering.lower import lowered
 from cortado.machine import cache_folder, instruction_sets, processor_name
@@ -23,6 +27,8 @@ from cortado.runtimes.timing import Call, interleaved
 
 SECONDS = 0.1
 """A shape is timed for so long."""
+PATIENCE = 90.0
+"""Seconds that a table is measured for at once, by default."""
 SHARES = (0.25, 0.5, 1.0)
 """Channels are measured at these shares of a layer's own; between them times are taken from a straight line."""
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -51,7 +57,12 @@ class LayerShape:
         )
 
     def network(self) -> nn.Module:
-        """The layer with the activation that runtimes run within it."""
+        """The layer with the activation that runtimes run within it; its weights are the same each time."""
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            return self.made()
+
+    def made(self) -> nn.Module:
         if not self.kernel:
             return nn.Sequential(nn.Linear(self.inputs, self.outputs), nn.ReLU()).eval()
         kind: Any = CONVOLUTIONS[len(self.kernel)]
@@ -79,14 +90,32 @@ LEAST = LayerShape(1, 1)
 STANDARD = LayerShape(64, 64, (32, 32), (3, 3), (1, 1), (1, 1), (1, 1))
 
 
-def shape_of(layer: nn.Module, given: Sequence[int]) -> LayerShape | None:
-    """The shape of a convolution or linear layer that was called with an input of so many entries; None of other layers."""
+def shape_of(layer: nn.Module, given: Sequence[int], batch: int = 1) -> tuple[LayerShape, float] | None:
+    """The shape of a convolution or linear layer that was called with an input of so many entries, for `batch` samples, and how
+    often it runs for one sample; None of other layers."""
     if isinstance(layer, nn.Linear):
-        return LayerShape(layer.in_features, layer.out_features, tuple(given[1:-1]))
-    if isinstance(layer, tuple(CONVOLUTIONS.values())) and not isinstance(layer.padding, str):  # type: ignore[attr-defined]
-        facts = [tuple(getattr(layer, name)) for name in ("kernel_size", "stride", "padding", "dilation")]
-        return LayerShape(given[1], layer.out_channels, tuple(given[2:]), *facts, layer.groups)  # type: ignore[arg-type, call-arg]
+        rows = prod(given[:-1]) // batch
+        return LayerShape(layer.in_features, layer.out_features, (rows,) if rows > 1 else ()), 1.0
+    if isinstance(layer, tuple(CONVOLUTIONS.values())):
+        made: Any = layer
+        padding = pads_of(made)
+        if padding is None:
+            return None
+        kernel, stride, dilation = (tuple(one) for one in (made.kernel_size, made.stride, made.dilation))
+        size = tuple(given[2:])
+        shape = LayerShape(given[1], made.out_channels, size, kernel, stride, padding, dilation, made.groups)
+        return shape, given[0] / batch
     return None
+
+
+def pads_of(layer: Any) -> tuple[int, ...] | None:
+    """The zeros at each end, written as numbers; None where both ends have different ones."""
+    if layer.padding == "valid":
+        return tuple(0 for _ in layer.kernel_size)
+    if layer.padding != "same":
+        return tuple(layer.padding)
+    whole = [step * (size - 1) for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+    return None if any(one % 2 for one in whole) else tuple(one // 2 for one in whole)
 
 
 @dataclass
@@ -99,37 +128,49 @@ class LayerTimes:
     runtime: Runtime
     threads: int = 1
     folder: Path | None = None
+    patience: float = PATIENCE
     standards: list[Call] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        facts = (
-            processor_name(),
-            instruction_sets(),
-            self.runtime.name(),
-            self.runtime.version(),
-            self.threads,
-        )
+        facts = (processor_name(), instruction_sets(), self.runtime.name(), self.runtime.version(), self.threads)
         name = f"{self.runtime.name()}_{blake2b(repr(facts).encode(), digest_size=6).hexdigest()}.json"
         self.path = (self.folder or cache_folder() / "times") / name
-        self.known: dict[str, float] = {}
-        if self.path.exists():
-            try:
-                self.known = {str(key): float(value) for key, value in json.loads(self.path.read_text("utf8")).items()}
-            except (ValueError, AttributeError, TypeError) as error:
-                raise BadFile(
-                    f"times: {self.path} is damaged ({error}). Delete it, and it is measured anew."
-                ) from error
+        self.known = self.kept()
+
+    def kept(self) -> dict[str, float]:
+        """What lies in the file.  Raises BadFile where that is no table of times."""
+        try:
+            found = json.loads(self.path.read_text("utf8")) if self.path.exists() else {}
+            table = {str(key): float(value) for key, value in found.items()}
+            if not all(0 <= value < math.inf for value in table.values()):
+                raise ValueError("a time is no number of milliseconds")
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise BadFile(f"times: {self.path} is damaged ({error}). Delete it, and it is measured anew.") from error
+        return table
 
     def ms(self, shape: LayerShape) -> float:
         """Milliseconds of one sample, less those of a call; measured now where they are not known.
 
-        Raises what exporting raises.
+        Raises what exporting raises, and BadValue where the table takes longer than `patience` (seconds).
         """
         if shape.text() not in self.known:
+            if self.patience <= 0:
+                raise BadValue(
+                    f"times: the table of {self.runtime.name()} took {PATIENCE:g} s and is not complete. "
+                    "What was measured is kept: try again, and it goes on."
+                )
+            start = time.perf_counter()
             self.known[shape.text()] = self.measured(shape)
+            self.patience -= time.perf_counter() - start
+            self.keep()
+        return self.known[shape.text()]
+
+    def keep(self) -> None:
+        """Write the table, with what another process has measured meanwhile; where nothing can be written it stays in memory."""
+        self.known |= self.kept()
+        with contextlib.suppress(OSError, CortadoError):
             make_folder(self.path.parent)
             write_whole(self.path, json.dumps(self.known, indent=0).encode())
-        return self.known[shape.text()]
 
     def measured(self, shape: LayerShape) -> float:
         """In turns with the least network there is, whose time is that of a call alone, and with one layer that is always the

@@ -1,6 +1,6 @@
 """Speed: which runtimes a run asks for, and what they add to its report."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -55,11 +55,11 @@ def speed_wanted(
 
 def with_speed(
     report: Report, plain: nn.Module, small: nn.Module, task: Task, speed: Speed,
-    limits: Sequence[Limit], progress: Progress | None = None, earlier: Iterable[nn.Module] = (),
+    limits: Sequence[Limit], progress: Progress | None = None, earlier: Sequence[Callable[[], nn.Module]] = (),
 ) -> Report:  # fmt: skip
     """The report with what the runtimes gave: files, scores, times, latency limits; as it was when none was asked for.
 
-    `earlier` are the networks after each stage but the last.
+    `earlier` give the networks after each stage but the last.
     """
     if not speed.runtimes:
         return report
@@ -79,16 +79,21 @@ def with_speed(
 
 
 def stages_in_time(
-    stages: Sequence[Stage], line: Line, earlier: Iterable[nn.Module], plain: nn.Module, task: Task, speed: Speed
+    stages: Sequence[Stage],
+    line: Line,
+    earlier: Sequence[Callable[[], nn.Module]],
+    plain: nn.Module,
+    task: Task,
+    speed: Speed,
 ) -> tuple[Stage, ...]:
     """The stages with their times in the first runtime, each in turns with the plain network; the last has that of `line`."""
     assert line.plain is not None
     times: list[float | None] = []
+    watch: Stopwatch | None = None
     for network in earlier:
         try:
-            if not times:
-                watch = Stopwatch(plain, task, speed.runtimes[0], speed.threads, batch=speed.batches[0])
-            times.append(line.plain * watch.ms(network) / watch.plain_ms)
+            watch = watch or Stopwatch(plain, task, speed.runtimes[0], speed.threads, batch=speed.batches[0])
+            times.append(line.plain * watch.ms(network()) / watch.plain_ms)
         except CortadoError:
             # What lies halfway need not run there.
             times.append(None)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from cortado.budget import read_limits
-from cortado.planner.proposals import Proposals, fronted
-from cortado.planner.shapes import Shape
+from cortado.planner.proposals import Proposals
+from cortado.planner.shapes import Shape, fronted
 from cortado.planner.trials import Trial, Wanted
 from cortado.recipe import read
 

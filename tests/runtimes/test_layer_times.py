@@ -1,9 +1,10 @@
 """Times of layers by their shape: kept, taken from straight lines in between, and really those of layers."""
 
 import pytest
+import torch
 from torch import nn
 
-from cortado.errors import BadFile
+from cortado.errors import BadFile, BadValue
 from cortado.runtimes.layer_times import LayerShape, LayerTimes, shape_of
 from cortado.runtimes.runtime import runtime_by_name
 
@@ -23,13 +24,25 @@ def planted(folder, **facts):
 
 
 def test_a_shape_is_what_the_time_depends_on():
-    assert shape_of(nn.Conv2d(16, 32, 3, padding=1), (2, 16, 8, 8)) == CONV
+    for padding in (1, "same"):
+        assert shape_of(nn.Conv2d(16, 32, 3, padding=padding), (2, 16, 8, 8), 2) == (CONV, 1.0)
+    assert shape_of(nn.Conv1d(3, 3, 2, padding="same"), (2, 3, 8), 2) is None, "more zeros at one end"
     assert CONV.text() == "16>32 k3x3 s1x1 p1x1 d1x1 g1 @8x8"
-    assert shape_of(nn.Linear(5, 3), (2, 7, 5)) == LayerShape(5, 3, (7,))
-    assert shape_of(nn.ReLU(), (2, 5)) is None
+    assert shape_of(nn.Linear(5, 3), (2, 7, 5), 2) == (LayerShape(5, 3, (7,)), 1.0)
+    assert shape_of(nn.ReLU(), (2, 5), 2) is None
+
+
+def test_what_runs_for_parts_of_a_sample_counts_as_often():
+    """Tokens put in one row, and windows of a picture."""
+    assert shape_of(nn.Linear(5, 3), (14, 5), 2) == (LayerShape(5, 3, (7,)), 1.0)
+    assert shape_of(nn.Linear(5, 3), (2, 5), 2) == (LayerShape(5, 3), 1.0)
+    assert shape_of(nn.Conv2d(16, 32, 3, padding=1), (8, 16, 8, 8), 2) == (CONV, 4.0)
+
+
+def test_layers_made_from_a_shape_are_what_it_says():
     for shape in (CONV, LayerShape(5, 3, (7,)), LayerShape(8, 8, (6,), (3,), (2,), (0,), (1,), 8)):
         layer, example = shape.network()[0], shape.example()
-        assert shape_of(layer, example.shape) == shape
+        assert shape_of(layer, example.shape, 2) == (shape, 1.0)
         assert len(layer(example)) == 2
 
 
@@ -47,9 +60,33 @@ def test_what_was_measured_is_kept_for_the_next_one(tmp_path):
     assert again.ms(CONV) == pytest.approx(0.512) and not hasattr(again, "asked")
     other = planted(tmp_path, threads=2)
     assert other.path != again.path and not other.known
-    again.path.write_text("[1, 2")
-    with pytest.raises(BadFile, match="Delete it"):
-        planted(tmp_path)
+    for damaged in ("[1, 2", '{"a": NaN}', '{"a": "b"}'):
+        again.path.write_text(damaged)
+        with pytest.raises(BadFile, match="Delete it"):
+            planted(tmp_path)
+
+
+def test_two_processes_add_to_one_table(tmp_path):
+    """What the other one has written since counts, and is not lost."""
+    first, second = planted(tmp_path), planted(tmp_path)
+    first.ms(CONV)
+    second.ms(LayerShape(4, 4))
+    assert set(planted(tmp_path).known) == {CONV.text(), LayerShape(4, 4).text()}
+
+
+def test_a_table_that_takes_too_long_says_so_and_goes_on_the_next_time(tmp_path):
+    times = planted(tmp_path, patience=0.0)
+    with pytest.raises(BadValue, match="try again, and it goes on"):
+        times.ms(CONV)
+    planted(tmp_path).ms(CONV)
+    assert planted(tmp_path, patience=0.0).ms(CONV) == pytest.approx(0.512)
+
+
+def test_random_numbers_are_left_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    CONV.network()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_between_shares_times_lie_on_straight_lines(tmp_path):

@@ -1,6 +1,7 @@
 """What a forecast says of itself is measured; tasks whose answers are no classes, and candidates' bytes."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -10,7 +11,9 @@ from torch import nn
 from cortado.file.accounting import layer_rows
 from cortado.network.divergence import Nats
 from cortado.network.view import View, parameter_places
+from cortado.planner import candidates
 from cortado.planner.candidates import Candidate, record_bytes
+from cortado.planner.currency import prices
 from cortado.planner.forecast import SPREAD, Forecast, Measured, forecast, mean_divergences
 from cortado.planner.outlook import Outlook
 from cortado.planner.plan import Plan
@@ -87,3 +90,25 @@ def test_bytes_of_a_candidate_are_about_those_of_its_record(way):
 def test_no_more_of_a_score_is_lost_than_there_is():
     found = with_ratios(1.0, 1.0, 1.0)
     assert 0 < found.lost(0.005) < found.lost(1.0) < found.lost(1e6) == found.score
+
+
+def test_choices_are_priced_once_for_a_network_and_anew_for_another(monkeypatch):
+    made, asked = BY_NAME["residual"], []
+    plain, task, ways = made.make(), made.task(), ("quantize/weights bits=5",)
+    monkeypatch.setattr(candidates, "KEPT", {})
+    monkeypatch.setattr(candidates, "prices", lambda *given: asked.append(given) or prices(*given))
+
+    def choices(network, task):
+        view = View(network, plain, task.example)
+        return candidates.choices_for(view, [one for one in view.all_weights if len(one.shape) > 1], task, ways)
+
+    assert choices(plain, task) == choices(copy.deepcopy(plain), task) and len(asked) == 1
+    other = copy.deepcopy(plain)
+    with torch.no_grad():
+        other.head.weight.mul_(1.5)
+    choices(other, task)
+    choices(plain, dataclasses.replace(task, calibration=task.calibration.first(20)))
+    assert len(asked) == 3
+    for seed in range(5):
+        choices(plain, dataclasses.replace(task, seed=seed + 7))
+    assert len(candidates.KEPT) == candidates.MOST_KEPT

@@ -126,6 +126,17 @@ def test_smallest_file_is_closed_in_on_from_both_sides(least):
         assert kept["trained for bytes"] < 1.3 * least or kept["no cut"] < 1.1 * least
 
 
+@pytest.mark.parametrize("least", [30, 200, 700])
+def test_without_time_to_train_mixes_alone_close_in_on_the_smallest_file(least):
+    """Up where the first one does not keep the score, and then down."""
+    ideas, trials = Proposals(wanted("score >= -1 %", minimise="size"), ALL, Foreseen()), []
+    while (found := ideas.next(trials, lambda shape: 0.0)) is not None and len(trials) < 40:
+        assert "tune" not in str(found.recipe) and "prune/rate" not in str(found.recipe)
+        size = size_after(found)
+        trials.append(outcome(found, size >= least, None, size))
+    assert 1 < len(trials) < 20 and min(one.size_bytes for one in trials if one.keeps_all) < 1.15 * least
+
+
 def test_file_that_is_over_its_limit_is_followed_by_smaller_ones():
     """A score that is kept and bytes that are not: the next is smaller, never larger."""
     goal = wanted("score >= -1 %", "size <= 300 B", minimise="size")

@@ -74,10 +74,14 @@ def clock_block(report: Report) -> str:
 
 
 def stage_block(report: Report) -> str:
-    """Size, score and share of nonzero weights after every stage."""
-    rows = [("stage", "size", "smaller", report.score_name, "nonzero", "took")]
-    plain_score = words.quantity(report.plain_choice, report.score_unit)
-    rows.append(("plain", size_text(report.plain_bytes), "1×", plain_score, words.NOTHING, words.NOTHING))
+    """Size, score, share of nonzero weights and, where it was taken, the time of a call after every stage."""
+    timed = any(stage.latency_ms is not None for stage in report.stages)
+    plain_ms = next((line.plain for line in report.lines if line.unit == "ms"), None)
+    plain = ("plain", size_text(report.plain_bytes), "1×", words.quantity(report.plain_choice, report.score_unit))
+    rows: list[tuple[str, ...]] = [
+        ("stage", "size", "smaller", report.score_name, *["latency"] * timed, "nonzero", "took"),
+        (*plain, *[latency_text(plain_ms)] * timed, words.NOTHING, words.NOTHING),
+    ]
     for place, stage in enumerate(report.stages, 1):
         rows.append(
             (
@@ -85,11 +89,17 @@ def stage_block(report: Report) -> str:
                 size_text(stage.size_bytes),
                 words.times_smaller(report.plain_bytes, stage.size_bytes),
                 words.quantity(stage.score, report.score_unit),
+                *[latency_text(stage.latency_ms)] * timed,
                 words.percent(stage.nonzero),
                 time_text(stage.seconds * 1000),
             )
         )
     return aligned(rows)
+
+
+def latency_text(milliseconds: float | None) -> str:
+    """A time, or a dash where there is none."""
+    return words.NOTHING if milliseconds is None else time_text(milliseconds)
 
 
 def layer_block(report: Report) -> str:

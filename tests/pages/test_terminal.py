@@ -1,8 +1,9 @@
 """The report as text: the verdict first, columns aligned, nothing lost."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from cortado.pages.terminal import aligned, report_text
+from cortado.pages.terminal import aligned, report_text, stage_block
 from cortado.report import Line, Report
 
 Make = Callable[..., Report]
@@ -72,3 +73,12 @@ def test_str_of_a_report_says_it_in_one_breath(report_with: Make) -> None:
     for part in ("on mnist", "1.07 MB -> 27.3 KB", "39.0 times smaller", "98.36 % -> 98.24 %", "-0.31 to +0.07"):
         assert part in said
     assert "\n" not in said
+
+
+def test_stages_tell_the_time_of_a_call_where_it_was_taken(report_with: Make) -> None:
+    first, last = report_with().stages
+    line = Line("latency in onnxruntime, batch 1, threads 1", "ms", 0.5, 0.3, "", None)
+    lines = (*report_with().lines[:2], line)
+    told = stage_block(report_with(stages=(first, replace(last, latency_ms=0.3)), lines=lines)).splitlines()
+    assert "latency" in told[0] and "500 us" in told[2] and "300 us" in told[4] and "us" not in told[3]
+    assert "latency" not in stage_block(report_with())

@@ -149,7 +149,7 @@ class Proposals:
             return None
         if not trials:
             return self.proposal(base, self.first_size(self.foreseen), 0.0)
-        if epochs(base) <= 0:
+        if epochs(base) <= 0 or self.harmed(base, trials):
             return self.recovered(base, trials, 0.0)
         trained = [one for one in trials if one.trained and self.wanted.keeps_score(one)]
         leads = bool(trained) and min(trained, key=lambda one: one.size_bytes).shape == FOR_BYTES
@@ -164,6 +164,12 @@ class Proposals:
             ways = ways[::-1]
         found = (way() for way in ways)
         return next((one for one in found if one is not None), None) or self.another_shape(trials, epochs)
+
+    def harmed(self, shape: Shape, trials: Sequence[Trial]) -> bool:
+        """Whether training has made it worse than it was in no more bytes, as too few samples do."""
+        own, sign = [one for one in trials if one.shape == shape.text() and one.done], self.wanted.sign
+        pairs = [(one, other) for one in own for other in own if one.trained and not other.trained]
+        return any(sign * a.score < sign * b.score and b.size_bytes <= a.size_bytes for a, b in pairs)
 
     def recovered(self, shape: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
         """The next mix that recovers."""
@@ -208,7 +214,7 @@ class Proposals:
         """The bytes to try next with a shape; None where what kept the score and what did not are close."""
         own = [one for one in trials if one.shape == shape.text() and one.done]
         good = [one.size_bytes for one in own if self.wanted.keeps_score(one)]
-        told = [one for one in own if one.trained or not training]
+        told = [one for one in own if one.trained is training]
         bad = [one.size_bytes for one in told if not self.wanted.keeps_score(one)]
         lowest = max(bad, default=0)
         if not good:

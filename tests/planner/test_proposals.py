@@ -137,6 +137,18 @@ def test_without_time_to_train_mixes_alone_close_in_on_the_smallest_file(least):
     assert 1 < len(trials) < 20 and min(one.size_bytes for one in trials if one.keeps_all) < 1.15 * least
 
 
+def test_where_training_harms_mixes_alone_are_tried():
+    """Too few samples: what recovered is worse than a file as small that was not trained."""
+    ideas, trials = Proposals(wanted("score >= -1 %", minimise="size"), ALL, Foreseen()), []
+    ideas.first_size = lambda found: 300
+    while (found := ideas.next(trials, two_epochs)) is not None and len(trials) < 40:
+        size, trained = size_after(found), "tune" in str(found.recipe)
+        trials.append(replace(outcome(found, size >= 400 and not trained, None, size), score=30.0 if trained else 80.0))
+    assert (
+        sum(one.trained for one in trials) == 1 and 400 <= min(one.size_bytes for one in trials if one.keeps_all) < 460
+    )
+
+
 def test_file_that_is_over_its_limit_is_followed_by_smaller_ones():
     """A score that is kept and bytes that are not: the next is smaller, never larger."""
     goal = wanted("score >= -1 %", "size <= 300 B", minimise="size")

@@ -25,11 +25,11 @@ from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.stopwatch import Stopwatch
 
 SEEDS = [0]
-RUNTIMES = ("onnxruntime", "openvino")
+RUNTIMES = ("onnxruntime",)
 
 
 def run() -> list[dict[str, Any]]:
-    """Both runtimes; each is kept when it is done."""
+    """Each runtime; kept when it is done."""
     return [
         one
         for name in RUNTIMES

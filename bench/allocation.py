@@ -70,7 +70,7 @@ def measured(name: str) -> dict[str, Any]:
     view = View(copy.deepcopy(plain), plain, task.example)
     weights = [weight for weight in view.weights() if len(weight.shape) > 1]
     priced = prices(view, weights, task)
-    choices = candidates_of(plain, plain, task, priced)
+    choices = candidates_of(view, task, priced)
     found["minutes"] = clock.minutes
     for levels in LEVELS:
         uniform = evenly(plain, list(priced), levels)

@@ -164,8 +164,7 @@ def singles(
     weights = [weight for weight in view.weights() if len(weight.shape) > 1]
     priced = prices(view, weights, task)
     table = {
-        path: [(one.way, one.damage) for one in some]
-        for path, some in every_candidate(plain, plain, task, priced).items()
+        path: [(one.way, one.damage) for one in some] for path, some in every_candidate(view, task, priced).items()
     }
     generator = task.generator(71)
     each = -(-SINGLES // len(weights))

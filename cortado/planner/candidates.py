@@ -23,7 +23,6 @@ from cortado.network.divergence import nats_for
 from cortado.network.view import View, Weight, parameter_places
 from cortado.planner.currency import Price, prices
 from cortado.planner.doubt import BEATEN, DOUBTED, HOPELESS, Doubt
-from cortado.progress import Progress, quiet
 from cortado.recipe import read
 from cortado.task import Task
 
@@ -66,9 +65,7 @@ KEPT: dict[str, tuple[Choices, ...]] = {}
 MOST_KEPT = 4
 
 
-def choices_for(
-    view: View, weights: list[Weight], task: Task, ways: Sequence[str] = WAYS, progress: Progress | None = None
-) -> tuple[Choices, ...]:
+def choices_for(view: View, weights: list[Weight], task: Task, ways: Sequence[str] = WAYS) -> tuple[Choices, ...]:
     """The choices for some weights of a view's network.  Those of the last few networks are kept while the process runs: each
     trial of a goal that begins with the plain one asks for the same."""
     assert task.calibration is not None
@@ -78,43 +75,31 @@ def choices_for(
     sums.update(repr((task.seed, task.answers, [weight.path for weight in weights], tuple(ways))).encode())
     key = sums.hexdigest()
     if key not in KEPT:
-        found = candidates_of(view.network, view.plain, task, prices(view, weights, task), ways, progress)
+        found = candidates_of(view, task, prices(view, weights, task), ways)
         for oldest in list(KEPT)[: max(0, len(KEPT) + 1 - MOST_KEPT)]:
             del KEPT[oldest]
         KEPT[key] = found
     return KEPT[key]
 
 
-def candidates_of(
-    network: nn.Module,
-    plain: nn.Module,
-    task: Task,
-    priced: dict[str, Price],
-    ways: Sequence[str] = WAYS,
-    progress: Progress | None = None,
-) -> tuple[Choices, ...]:
-    """The choices for each priced weight of `network`, which was made from `plain`; staying as it is is always one."""
-    before = {row.path: row.size_bytes for row in layer_rows(network, plain)}
-    found = every_candidate(network, plain, task, priced, ways, progress)
+def candidates_of(view: View, task: Task, priced: dict[str, Price], ways: Sequence[str] = WAYS) -> tuple[Choices, ...]:
+    """The choices for each priced weight of a view's network; staying as it is is always one."""
+    before = {row.path: row.size_bytes for row in layer_rows(view.network, view.plain)}
     return tuple(
         Choices(path, before[path], undominated([Candidate("", before[path], 0.0), *some]))
-        for path, some in found.items()
+        for path, some in every_candidate(view, task, priced, ways).items()
     )
 
 
 def every_candidate(
-    network: nn.Module,
-    plain: nn.Module,
-    task: Task,
-    priced: dict[str, Price],
-    ways: Sequence[str] = WAYS,
-    progress: Progress | None = None,
+    view: View, task: Task, priced: dict[str, Price], ways: Sequence[str] = WAYS
 ) -> dict[str, list[Candidate]]:
     """Each weight in each way, whatever is beaten."""
+    network, plain = view.network, view.plain
     values = {weight.path: weight.dense() for weight in parameter_places(network)}
     found: dict[str, list[tuple[Candidate, float | None]]] = {path: [] for path in priced}
     doubt = Doubt(network, task, nats_for(plain, task))
-    with (progress or quiet()).bar("candidates", len(ways)) as bar:
+    with view.progress.bar("candidates", len(ways)) as bar:
         for way in ways:
             for weight in changed_by(network, plain, task, way):
                 if weight.path in priced and weight.shape == values[weight.path].shape:

@@ -162,7 +162,7 @@ def forecast(
             f"plan: {type(network).__name__} has no weight of two or more axes, so there is nothing to choose. "
             "Pass the network with its layers, not a wrapper of functions."
         )
-    choices = choices_for(view, weights, task, ways, shown)
+    choices = choices_for(view, weights, task, ways)
     priced = {one.path for one in choices}
     # What is left of the file without these records: biases, norms, the head.
     made = copy.deepcopy(network)

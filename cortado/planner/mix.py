@@ -42,7 +42,7 @@ class Mix(Method):
         if not weights:
             raise BadNetwork("mix: there is no weight of two or more axes to choose for. Leave the stage out.")
         ways = WAYS if self.ways == "any" else INTEGERS
-        choices = choices_for(view, weights, task, ways, view.progress)
+        choices = choices_for(view, weights, task, ways)
         plan = plan_for(choices, self.size)
         if plan is None:
             least = sum(one.candidates[-1].size_bytes for one in choices)

@@ -13,6 +13,7 @@ from cortado.network.trace import trace
 from cortado.network.view import View
 from cortado.runtimes.layer_times import LayerShape, LayerTimes, shape_of
 from cortado.runtimes.runtime import runtime_by_name
+from cortado.task import Task
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class Widths(PruneChannels):
     runtime: str = knob("onnxruntime", says="where the layers are timed")
     threads: int = knob(1, low=1, says="with so many threads")
 
+    def apply(self, view: View, task: Task) -> None:
+        whole = self.costs(view).total
+        super().apply(view, task)
+        view.notes.append(f"the layers took {whole:.3g} ms by the table of this machine, which decided where is cut")
+
     def costs(self, view: View) -> "Times":
-        found = Times(view, table(self.runtime, self.threads))
-        view.notes.append(
-            f"the layers take {found.total:.3g} ms by the table of this machine, which decides where is cut"
-        )
-        return found
+        return Times(view, table(self.runtime, self.threads))
 
 
 def table(runtime: str, threads: int = 1) -> LayerTimes:

@@ -21,6 +21,7 @@ from cortado.errors import BadFile, BadValue, CortadoError
 from cortado.file.whole import make_folder, write_whole
 from cortado.lowering.lower import lowered
 from cortado.machine import cache_folder, instruction_sets, processor_name
+from cortado.network.signals import pads_of
 from cortado.runtimes.measured import batch_of, bound
 from cortado.runtimes.runtime import Runtime
 from cortado.runtimes.timing import Call, interleaved
@@ -58,18 +59,11 @@ class LayerShape:
 
     def network(self) -> nn.Module:
         """The layer with the activation that runtimes run within it; its weights are the same each time."""
+        kind: Any = CONVOLUTIONS[len(self.kernel)] if self.kernel else nn.Linear
+        facts = (self.kernel, self.stride, self.padding, self.dilation, self.groups) if self.kernel else ()
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
-            return self.made()
-
-    def made(self) -> nn.Module:
-        if not self.kernel:
-            return nn.Sequential(nn.Linear(self.inputs, self.outputs), nn.ReLU()).eval()
-        kind: Any = CONVOLUTIONS[len(self.kernel)]
-        made = kind(
-            self.inputs, self.outputs, self.kernel, self.stride, self.padding, self.dilation, self.groups
-        )  # fmt: skip
-        return nn.Sequential(made, nn.ReLU()).eval()
+            return nn.Sequential(kind(self.inputs, self.outputs, *facts), nn.ReLU()).eval()
 
     def example(self) -> torch.Tensor:
         """Two samples; of a linear layer its channels lie last."""
@@ -92,30 +86,20 @@ STANDARD = LayerShape(64, 64, (32, 32), (3, 3), (1, 1), (1, 1), (1, 1))
 
 def shape_of(layer: nn.Module, given: Sequence[int], batch: int = 1) -> tuple[LayerShape, float] | None:
     """The shape of a convolution or linear layer that was called with an input of so many entries, for `batch` samples, and how
-    often it runs for one sample; None of other layers."""
+    often it runs for one sample; None of other layers, and of those with more zeros at one end."""
     if isinstance(layer, nn.Linear):
         rows = prod(given[:-1]) // batch
         return LayerShape(layer.in_features, layer.out_features, (rows,) if rows > 1 else ()), 1.0
     if isinstance(layer, tuple(CONVOLUTIONS.values())):
         made: Any = layer
-        padding = pads_of(made)
-        if padding is None:
+        pads = pads_of(made)
+        if any(before != behind for before, behind in pads):
             return None
         kernel, stride, dilation = (tuple(one) for one in (made.kernel_size, made.stride, made.dilation))
-        size = tuple(given[2:])
+        size, padding = tuple(given[2:]), tuple(before for before, _ in pads)
         shape = LayerShape(given[1], made.out_channels, size, kernel, stride, padding, dilation, made.groups)
         return shape, given[0] / batch
     return None
-
-
-def pads_of(layer: Any) -> tuple[int, ...] | None:
-    """The zeros at each end, written as numbers; None where both ends have different ones."""
-    if layer.padding == "valid":
-        return tuple(0 for _ in layer.kernel_size)
-    if layer.padding != "same":
-        return tuple(layer.padding)
-    whole = [step * (size - 1) for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]
-    return None if any(one % 2 for one in whole) else tuple(one // 2 for one in whole)
 
 
 @dataclass

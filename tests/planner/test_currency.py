@@ -188,7 +188,7 @@ def test_damages_rank_layers_as_what_they_really_cost(net):
 def test_candidates_grow_smaller_as_they_grow_harmful_and_make_a_plan():
     view, weights, task = view_of("residual")
     found = prices(view, weights, task, 16)
-    choices = candidates_of(view.network, view.network, task, found, WAYS[:9])
+    choices = candidates_of(view, task, found, WAYS[:9])
     assert {one.path for one in choices} == {weight.path for weight in weights}
     for one in choices:
         assert one.candidates[0].damage == 0

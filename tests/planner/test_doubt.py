@@ -102,7 +102,7 @@ def test_a_way_counts_only_for_weights_that_all_its_stages_change():
     way = "factorize/svd rank=4 | share/kmeans bits=3"
     weights = changed_by(network, network, task, way)
     assert weights and all(isinstance(form_of(*one.places[0]), LowRank) for one in weights)
-    found = every_candidate(network, network, task, priced, [way, "share/kmeans bits=3"])
+    found = every_candidate(View(network, network, task.example), task, priced, [way, "share/kmeans bits=3"])
     assert {len(some) for some in found.values()} == {1, 2}
 
 
@@ -118,5 +118,5 @@ def test_what_is_hopeless_is_not_measured(monkeypatch):
 
     monkeypatch.setattr(Doubt, "measured", watched)
     ways = ["quantize/weights bits=4", "share/kmeans bits=1", "prune/weights keep=0.05 | quantize/weights bits=8"]
-    found = every_candidate(network, network, task, priced, ways)
+    found = every_candidate(View(network, network, task.example), task, priced, ways)
     assert seen and all(damage <= HOPELESS for _, damage in seen) and len(seen) < sum(map(len, found.values()))

@@ -50,11 +50,18 @@ def scores(network: nn.Module, data: Data, score: Score, batch: int = 256, plain
     found = []
     with evaluating(network):
         for inputs, targets in data.batches(batch):
-            outputs = run(network, to_device(inputs, device), plain)
-            each = scored(score, outputs, targets.to(device))
-            check_rows(score, each, len(targets))
-            found.append(each.detach().float().cpu())
+            found.append(scored_outputs(network, to_device(inputs, device), targets, score, plain)[1])
     return score.shares(torch.cat(found))
+
+
+def scored_outputs(
+    network: nn.Module, inputs: Any, targets: Tensor, score: Score, plain: nn.Module | None = None
+) -> tuple[Any, Tensor]:
+    """A network's outputs for a batch on its device, and their scores, float32 on the CPU; raises as `scores` does."""
+    outputs = run(network, inputs, plain)
+    each = scored(score, outputs, targets.to(own_device(network)))
+    check_rows(score, each, len(targets))
+    return outputs, each.detach().float().cpu()
 
 
 def check_rows(score: Score, each: Tensor, samples: int) -> None:

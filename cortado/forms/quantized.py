@@ -14,6 +14,8 @@ LAYOUTS = {"tensor": TENSOR, "channel": CHANNEL, "group": GROUP}
 
 FAR_IN = (0.15, 0.11, 0.08, 0.06, 0.045, 0.033, 0.025)
 """Spans of least error for few bits beside an outlier, as shares of the reach."""
+AT_ONCE = 1 << 17
+"""Values that are searched together."""
 
 
 class Quantized(Form):
@@ -61,20 +63,14 @@ class Quantized(Form):
             return cls(values.int(), ones, None if symmetric else 0 * ones, layout, group)
         rows, real = rows_of(values.detach(), layout, group), real_entries(values.shape, layout, group)
         real = real.to(rows)
-        fit = symmetric_grid if symmetric else affine_grid
         shares = (1.0,) if clip == "range" else (*(1.0 - 0.02 * step for step in range(41)), *FAR_IN)
-        best = torch.full((len(rows),), torch.inf, device=rows.device)
-        codes, scale, zero = (torch.empty(0),) * 3
-        for share in shares:
-            tried = fit(rows, real, bits, share)
-            error = (real * ((tried[0] - tried[2][:, None]) * tried[1][:, None] - rows) ** 2).nansum(1)
-            better = error < best
-            best = torch.where(better, error, best)
-            if share == 1.0:
-                codes, scale, zero = tried
-            else:
-                codes = torch.where(better[:, None], tried[0], codes)
-                scale, zero = torch.where(better, tried[1], scale), torch.where(better, tried[2], zero)
+        # Rows are searched a few at a time, as many as stay in the cache.
+        few = max(1, AT_ONCE // max(1, rows.shape[1]))
+        found = [
+            best_grid(some, part, bits, symmetric, shares)
+            for some, part in zip(rows.split(few), real.expand(len(rows), -1).split(few), strict=True)
+        ]
+        codes, scale, zero = (torch.cat(parts) for parts in zip(*found, strict=True))
         flat = codes.reshape(rows_shape(values.shape, layout)) if layout != "group" else codes.view(len(values), -1)
         flat = flat[:, : values[0].numel()] if layout == "group" else flat
         return cls(flat.reshape(values.shape), scale, None if symmetric else zero, layout, group)
@@ -197,6 +193,28 @@ def real_entries(shape: torch.Size, layout: str, group: int) -> Tensor:
     filled = torch.zeros(-(-row // group) * group)
     filled[:row] = 1
     return filled.view(-1, group).repeat(shape[0], 1)
+
+
+def best_grid(
+    rows: Tensor, real: Tensor, bits: int, symmetric: bool, shares: tuple[float, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, scales and zero points of each row by the share of its span that has the least squared error.
+
+    `real` (rows, entries or 1) is 0 where an entry only fills a row. The first share is always usable.
+    """
+    fit = symmetric_grid if symmetric else affine_grid
+    best, codes, scale, zero = (
+        torch.full((len(rows),), torch.inf, device=rows.device),
+        *fit(rows, real, bits, shares[0]),
+    )
+    for share in shares if len(shares) > 1 else ():
+        tried = fit(rows, real, bits, share)
+        error = (real * ((tried[0] - tried[2][:, None]) * tried[1][:, None] - rows) ** 2).nansum(1)
+        better = error < best
+        best = torch.where(better, error, best)
+        codes = torch.where(better[:, None], tried[0], codes)
+        scale, zero = torch.where(better, tried[1], scale), torch.where(better, tried[2], zero)
+    return codes, scale, zero
 
 
 def symmetric_grid(rows: Tensor, real: Tensor, bits: int, share: float) -> tuple[Tensor, Tensor, Tensor]:

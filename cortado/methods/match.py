@@ -34,10 +34,20 @@ class Match(Method):
     images: int = knob(256, low=2, says="calibration samples that both networks see, in one batch")
 
     def apply(self, view: View, task: Task) -> None:
+        self.toward(view, task, self.wanted(view, task))
+
+    def wanted(self, view: View, task: Task) -> dict[str, Moments]:
+        """What the network before the step gives, by the paths of its norms and products."""
+        return plain_moments(view, self.inputs(view, task))
+
+    def inputs(self, view: View, task: Task) -> Any:
         assert task.calibration is not None
         inputs, _ = next(task.calibration.batches(min(self.images, len(task.calibration))))
-        inputs = to_device(inputs, own_device(view.network))
-        wanted = {path: of_kept(pair, view.kept.get(path)) for path, pair in plain_moments(view, inputs).items()}
+        return to_device(inputs, own_device(view.network))
+
+    def toward(self, view: View, task: Task, wanted: dict[str, Moments]) -> None:
+        """Match what `wanted` gave, of one network before several steps."""
+        wanted = {path: of_kept(pair, view.kept.get(path)) for path, pair in wanted.items()}
         chosen = {id(layer) for weight in view.weights(self.where) for layer, _ in weight.places}
         followed = layers_before_norms(view)
         # A weight that two layers share cannot be scaled for one of them.
@@ -51,7 +61,7 @@ class Match(Method):
                 hook = product_hook(path, wanted[path], done, id(layer) not in shared)
                 # An unsigned rounding cuts off what is below zero: moments are those of what comes before it.
                 hooks.append(layer.register_forward_hook(hook, prepend=True))
-        run_once(view.network, inputs, hooks)
+        run_once(view.network, self.inputs(view, task), hooks)
 
 
 def run_once(network: nn.Module, inputs: Any, hooks: list[Any]) -> None:
@@ -65,9 +75,11 @@ def run_once(network: nn.Module, inputs: Any, hooks: list[Any]) -> None:
 
 
 def moments(signal: Tensor, axis: int) -> Moments:
-    """Mean and variance of each channel, which lie along `axis`, over all other axes."""
-    flat = signal.double().transpose(0, axis).flatten(1)
-    return flat.mean(1), flat.var(1, unbiased=False)
+    """Mean and variance of each channel, which lie along `axis`, over all other axes; float64."""
+    axes = [other for other in range(signal.dim()) if other != axis % signal.dim()]
+    exact = signal if signal.dtype == torch.float64 else signal.float()
+    variance, mean = torch.var_mean(exact, axes, correction=0)
+    return mean.double(), variance.double()
 
 
 def plain_moments(view: View, inputs: Any) -> dict[str, Moments]:

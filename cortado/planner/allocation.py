@@ -7,7 +7,7 @@ every sum that they pass through (Lagrange; Shoham and Gersho, 1988); what is le
 import heapq
 from collections.abc import Sequence
 
-from cortado.planner.candidates import Candidate, Choices
+from cortado.planner.candidates import Candidate, Choices, hull, price
 
 
 def allocate(choices: Sequence[Choices], most_bytes: float) -> dict[str, Candidate] | None:
@@ -28,25 +28,6 @@ def allocate(choices: Sequence[Choices], most_bytes: float) -> dict[str, Candida
         return None
     chosen = {path: points[taken[path]] for path, points in hulls.items()}
     return filled(choices, chosen, most_bytes - total)
-
-
-def hull(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The lower convex hull of damage over bytes, from the largest candidate to the smallest one."""
-    points: list[Candidate] = []
-    for one in sorted(candidates, key=lambda one: (-one.size_bytes, one.damage)):
-        if points and one.size_bytes == points[-1].size_bytes:
-            continue
-        while len(points) > 1 and price(points[-2], points[-1]) >= price(points[-2], one):
-            points.pop()
-        points.append(one)
-    # Before the least harmful one, nothing is gained by bytes.
-    least = min(range(len(points)), key=lambda number: (points[number].damage, points[number].size_bytes))
-    return points[least:]
-
-
-def price(larger: Candidate, smaller: Candidate) -> float:
-    """Nats that a byte saved costs, on the way from one candidate to a smaller one."""
-    return (smaller.damage - larger.damage) / (larger.size_bytes - smaller.size_bytes)
 
 
 def slope(points: list[Candidate], at: int) -> float:

@@ -1,7 +1,8 @@
 """Candidates: for each weight the ways to hold it, each with its bytes in the file and its predicted damage.
 
 A way is a short recipe ("prune/weights keep=0.3 | share/kmeans bits=4"). It is applied to all weights of a copy at once and
-read off weight by weight, so that nothing here knows a method.
+read off weight by weight, so that nothing here knows a method. All are predicted; what is doubted is measured as far as it
+lies on the lower hull of damage over bytes, which is where an allocation takes from.
 """
 
 import contextlib
@@ -19,10 +20,13 @@ from cortado.file.plane import QUICK
 from cortado.fingerprints import sum_of_data
 from cortado.forms.form import Form
 from cortado.forms.hold import form_of
+from cortado.forms.low_rank import LowRank
+from cortado.network.budgeting import kernels
 from cortado.network.divergence import nats_for
+from cortado.network.profile import profile
 from cortado.network.view import View, Weight, parameter_places
 from cortado.planner.currency import Price, prices
-from cortado.planner.doubt import BEATEN, DOUBTED, HOPELESS, Doubt
+from cortado.planner.doubt import BEATEN, DOUBTED, HOPELESS, Doubt, samples_for
 from cortado.recipe import read
 from cortado.task import Task
 
@@ -45,11 +49,24 @@ WAYS = (
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to hold one weight: bytes of its record in the file, and nats that it is predicted to cost."""
+    """One way to hold one weight: bytes of its record in the file, nats that it is predicted to cost, and the multiply-adds
+    that its layer takes for a sample, as far as they are known."""
 
     way: str
     size_bytes: int
     damage: float
+    multiply_adds: float = 0.0
+
+
+@dataclass
+class Tried:
+    """A candidate as it is being judged; with its `form` as long as it is doubted and may be measured, then with what was
+    `found`, in nats at the temperature."""
+
+    candidate: Candidate
+    low_rank: bool = False
+    form: Form | None = None
+    found: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,57 +101,97 @@ def choices_for(view: View, weights: list[Weight], task: Task, ways: Sequence[st
 
 def candidates_of(view: View, task: Task, priced: dict[str, Price], ways: Sequence[str] = WAYS) -> tuple[Choices, ...]:
     """The choices for each priced weight of a view's network; staying as it is is always one."""
-    before = {row.path: row.size_bytes for row in layer_rows(view.network, view.plain)}
-    return tuple(
-        Choices(path, before[path], undominated([Candidate("", before[path], 0.0), *some]))
-        for path, some in every_candidate(view, task, priced, ways).items()
-    )
+    found = every_candidate(view, task, priced, ways)
+    return tuple(Choices(path, some[0].size_bytes, undominated(some)) for path, some in found.items())
 
 
 def every_candidate(
     view: View, task: Task, priced: dict[str, Price], ways: Sequence[str] = WAYS
 ) -> dict[str, list[Candidate]]:
-    """Each weight in each way, whatever is beaten."""
+    """Each weight as it is and in each way, whatever is beaten.
+
+    In memory for the forms of what is doubted, beside one copy of the network.
+    """
     network, plain = view.network, view.plain
-    values = {weight.path: weight.dense() for weight in parameter_places(network)}
-    found: dict[str, list[tuple[Candidate, float | None]]] = {path: [] for path in priced}
-    doubt = Doubt(network, task, nats_for(plain, task))
-    with view.progress.bar("candidates", len(ways)) as bar:
+    before = {row.path: row.size_bytes for row in layer_rows(network, plain)}
+    weights = {weight.path: weight for weight in parameter_places(network) if weight.path in priced}
+    costs = profile(network, view.example)
+    products = {row.path: row.multiply_adds or 0.0 for row in costs.rows}
+    doubt = Doubt(network, task, nats_for(plain, task), samples_for(sum(products.values())))
+    whole = {path: products.get(weight.layer_path, 0.0) for path, weight in weights.items()}
+    found = {path: [Tried(Candidate("", before[path], 0.0, whole[path]))] for path in priced}
+    with view.progress.bar("candidates", len(ways) + len(priced)) as bar:
         for way in ways:
             for weight in changed_by(network, plain, task, way):
-                if weight.path in priced and weight.shape == values[weight.path].shape:
-                    price, changed, form = priced[weight.path], weight.dense(), weight.form
-                    damage = price.damage(values[weight.path], changed, form)
-                    made, some = Candidate(way, record_bytes(form), damage), found[weight.path]
-                    hopeless = damage > HOPELESS or any(
-                        one.size_bytes <= made.size_bytes and BEATEN * one.damage <= damage
-                        for one in (believed(*pair, doubt.factor) for pair in some)
-                    )
-                    doubted = None if hopeless else doubt.measured(weight.path, price, changed, form, damage)
-                    some.append((made, doubted))
+                path, form = weight.path, weight.form
+                if path in priced and weight.shape == weights[path].shape:
+                    damage = priced[path].damage(weights[path].dense(), weight.dense(), form)
+                    cost = whole[path] * share_of_products(weights[path].form, form)
+                    one = Tried(Candidate(way, record_bytes(form), damage, cost), isinstance(form, LowRank))
+                    if doubt.doubts(form, damage):
+                        one.form = None if hopeless(one, found[path]) else form
+                    else:
+                        doubt.learn(path, priced[path], form, damage)
+                    found[path].append(one)
             bar.advance()
-    return {path: settled(some, doubt.factor) for path, some in found.items()}
+        for path, some in found.items():
+            measure_hull(path, priced[path], some, doubt)
+            bar.advance()
+    return {path: settled(some, doubt, path) for path, some in found.items()}
 
 
-def settled(some: Sequence[tuple[Candidate, float | None]], factor: float | None) -> list[Candidate]:
+def hopeless(one: Tried, some: Sequence[Tried]) -> bool:
+    """Whether a candidate is not worth measuring: it costs too much, or several times more than a smaller one of its kind."""
+    damage, size = one.candidate.damage, one.candidate.size_bytes
+    return damage > HOPELESS or any(
+        other.low_rank == one.low_rank
+        and other.candidate.size_bytes <= size
+        and BEATEN * other.candidate.damage <= damage
+        for other in some
+    )
+
+
+def measure_hull(path: str, price: Price, some: Sequence[Tried], doubt: Doubt) -> None:
+    """Measure what is doubted and on the lower hull, until all of the hull is believed or measured."""
+    while doubt.factor is not None:
+        on_hull = {one.way for one in hull(settled(some, doubt, path))}
+        waiting = [one for one in some if one.form is not None and one.candidate.way in on_hull]
+        if not waiting:
+            break
+        for one in waiting:
+            assert one.form is not None
+            one.found, one.form = doubt.measured(path, price, one.form), None
+
+
+def settled(some: Sequence[Tried], doubt: Doubt, path: str) -> list[Candidate]:
     """Candidates of one weight with what is believed of each.
 
-    What was doubted but not measured costs no less than what was measured and predicted to cost less: a quadratic form takes
-    large changes for too little, and would make the worst ones look best.
+    What was doubted but not measured costs no less than what of its kind was measured and predicted to cost less: a
+    quadratic form takes large changes for too little, and would make the worst ones look best.
     """
-    told = [believed(one, measured, factor) for one, measured in some]
-    known = [(one.damage, now.damage) for (one, measured), now in zip(some, told, strict=True) if measured is not None]
+    told = [
+        replace(one.candidate, damage=doubt.believed(path, one.candidate.damage, one.found, one.low_rank))
+        for one in some
+    ]
     made = []
-    for (one, measured), now in zip(some, told, strict=True):
-        least = max((found for predicted, found in known if predicted < one.damage), default=0.0)
-        unsure = measured is None and one.damage > DOUBTED
-        made.append(replace(now, damage=max(now.damage, least)) if unsure else now)
+    for one, now in zip(some, told, strict=True):
+        if one.found is None and (one.low_rank or one.candidate.damage > DOUBTED):
+            known = [
+                judged.damage
+                for other, judged in zip(some, told, strict=True)
+                if other.found is not None
+                and other.low_rank == one.low_rank
+                and other.candidate.damage < one.candidate.damage
+            ]
+            now = replace(now, damage=max([now.damage, *known]))
+        made.append(now)
     return made
 
 
-def believed(one: Candidate, measured: float | None, factor: float | None) -> Candidate:
-    """The candidate with what was measured in the place of what was predicted, where that was doubted."""
-    return one if measured is None or factor is None else replace(one, damage=measured * factor)
+def share_of_products(before: Form, form: Form) -> float:
+    """Of the multiply-adds of a layer what a form of its weight takes of those that the form before it takes."""
+    entries = [sum(size for size, _ in kernels(one, one.shape, ())) for one in (before, form)]
+    return entries[1] / max(entries[0], 1.0)
 
 
 def record_bytes(form: Form) -> int:
@@ -163,3 +220,22 @@ def undominated(some: Sequence[Candidate]) -> tuple[Candidate, ...]:
         if not kept or one.size_bytes < kept[-1].size_bytes:
             kept.append(one)
     return tuple(kept)
+
+
+def hull(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The lower convex hull of damage over bytes, from the largest candidate to the smallest one."""
+    points: list[Candidate] = []
+    for one in sorted(candidates, key=lambda one: (-one.size_bytes, one.damage)):
+        if points and one.size_bytes == points[-1].size_bytes:
+            continue
+        while len(points) > 1 and price(points[-2], points[-1]) >= price(points[-2], one):
+            points.pop()
+        points.append(one)
+    # Before the least harmful one, nothing is gained by bytes.
+    least = min(range(len(points)), key=lambda number: (points[number].damage, points[number].size_bytes))
+    return points[least:]
+
+
+def price(larger: Candidate, smaller: Candidate) -> float:
+    """Nats that a byte saved costs, on the way from one candidate to a smaller one."""
+    return (smaller.damage - larger.damage) / (larger.size_bytes - smaller.size_bytes)

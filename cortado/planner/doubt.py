@@ -3,7 +3,8 @@
 A quadratic form is right near the plain weight only: it takes what costs more than a nat for several times less, and low
 rank moves outputs together, which a diagonal does not see. Such a change is made alone, the mean and the spread of each output
 are given back, and the divergence is taken at softmax temperature 4, where a few samples tell what it takes many
-to tell at 1. One factor, fitted on changes of which the curvature is sure, brings it into the same nats.
+to tell at 1. Changes of which the curvature is sure, a few of each weight, are measured too: their median brings what is
+measured into the same nats, and a weight whose changes cost more or less than that is believed to cost so again.
 """
 
 import copy
@@ -12,78 +13,105 @@ from dataclasses import dataclass, field
 from statistics import median
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cortado.forms.form import Form
 from cortado.forms.hold import plain_form
 from cortado.forms.low_rank import LowRank
-from cortado.network.divergence import Nats, answers
-from cortado.network.view import Weight, parameter_places
+from cortado.network.divergence import Nats
+from cortado.network.replay import Replay
+from cortado.network.trace import device_of
+from cortado.network.view import parameter_places
 from cortado.planner.currency import Price, shifting
-from cortado.task import Task
+from cortado.task import Task, to_device
 
-SURE, DOUBTED = 0.01, 0.1
+SURE, DOUBTED = 0.002, 0.02
 """Nats: between them the curvature is believed and held against what is measured; above, it is not believed."""
-TEMPERATURE, SAMPLES = 4.0, 16
-LEAST_SURE, MOST_SURE = 3, 24
-"""So many sure changes give the factor, one of a weight (of a network with fewer weights, all); with fewer, predictions stay."""
+TEMPERATURE, LEAST_SAMPLES, MOST_SAMPLES = 4.0, 16, 64
+MULTIPLY_ADDS = 8e9
+"""Of a change that is measured: as many samples as these pay for, within the two."""
+LEAST_SURE, EACH = 3, 2
+"""So many sure changes give the factor (of a network with fewer weights, one for each), at most EACH of a weight; with fewer,
+predictions stay."""
 HOPELESS, BEATEN = 1.5, 1.5
 """What is predicted to cost so many nats is not measured, nor what costs so many times more than something smaller."""
 
 
+def samples_for(multiply_adds: float) -> int:
+    """How many samples measure a change of a network that takes so many multiply-adds for each."""
+    return int(min(MOST_SAMPLES, max(LEAST_SAMPLES, MULTIPLY_ADDS / max(multiply_adds, 1.0))))
+
+
 @dataclass
 class Doubt:
-    """A twin of the network in which one weight at a time is changed; `known` are logarithms of nats over what was measured."""
+    """A twin of the network in which one weight at a time is changed; `known` are logarithms of what changes of which the
+    curvature is sure cost by prediction, over what was measured, by the path of their weight."""
 
     network: nn.Module
     task: Task
     nats: Nats
-    known: dict[str, float] = field(default_factory=dict)
+    samples: int = LEAST_SAMPLES
+    known: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert self.task.calibration is not None
         self.twin = copy.deepcopy(self.network)
         self.weights = {weight.path: weight for weight in parameter_places(self.twin)}
-        self.inputs = [inputs for inputs, _ in self.task.calibration.first(SAMPLES).batches(32)]
-        self.wanted: list[Tensor] = []
+        device = device_of(self.twin) or torch.device("cpu")
+        batches = self.task.calibration.first(self.samples).batches(32)
+        self.replay = Replay(self.twin, [to_device(inputs, device) for inputs, _ in batches])
 
-    def measured(self, path: str, price: Price, changed: Tensor, form: Form, damage: float) -> float | None:
-        """The divergence of a change of `damage` that is doubted, at the temperature; None for one that is believed.
+    def doubts(self, form: Form, damage: float) -> bool:
+        """Whether a prediction is not believed."""
+        return isinstance(form, LowRank) or damage > DOUBTED
 
-        One of each weight that is believed is measured too, for the factor.
-        """
-        if isinstance(form, LowRank) or damage > DOUBTED:
-            return self.apart(self.weights[path], price, changed, form)
-        if damage >= SURE and path not in self.known and len(self.known) < MOST_SURE:
-            found = self.apart(self.weights[path], price, changed, form)
+    def learn(self, path: str, price: Price, form: Form, damage: float) -> None:
+        """Hold a prediction that is believed against what is measured, where it is large enough and the weight's first few."""
+        if damage >= SURE and len(self.known.get(path, ())) < EACH:
+            found = self.measured(path, price, form)
             if found > 0:
-                self.known[path] = math.log(damage / found)
-        return None
+                self.known.setdefault(path, []).append(math.log(damage / found))
 
     @property
     def factor(self) -> float | None:
         """Nats for a unit of what is measured, the median; None where too little is sure."""
+        found = [ratio for some in self.known.values() for ratio in some]
         many = sum(len(weight.shape) > 1 for weight in self.weights.values())
-        if len(self.known) < min(LEAST_SURE, max(1, many)):
-            return None
-        return math.exp(median(self.known.values()))
+        return None if len(found) < min(LEAST_SURE, max(1, many)) else math.exp(median(found))
 
-    def apart(self, weight: Weight, price: Price, changed: Tensor, form: Form) -> float:
-        """The mean divergence of all answers with one weight changed, softened by the temperature."""
+    def believed(self, path: str, damage: float, found: float | None = None, low_rank: bool = False) -> float:
+        """Nats of a change: what was `found`, or else what is predicted, corrected as the weight's sure changes were.
+
+        Of n ratios of a weight the share n / (n + 1) of their mean is believed, the rest is the network's: ratios vary as
+        much within a weight as between weights.
+        """
+        factor, own = self.factor, self.known.get(path, [])
+        if factor is None:
+            return damage
+        if found is not None:
+            return found * factor
+        if low_rank or not own:
+            return damage
+        return damage * math.exp((math.log(factor) - sum(own) / len(own)) * len(own) / (len(own) + 1))
+
+    def measured(self, path: str, price: Price, form: Form) -> float:
+        """The mean divergence of all answers with one weight held in a form, softened by the temperature."""
+        weight = self.weights[path]
         cold = TEMPERATURE if self.nats.variance is None else 1.0
-        if not self.wanted:
-            self.wanted = [answers(self.twin, inputs).double() / cold for inputs in self.inputs]
         plain = weight.dense()
-        given = price.given_back(plain, changed, form)
+        given = price.given_back(plain, form.dense().detach(), form)
         shift = price.shift(plain, given)
         hooks = [] if shift is None else [weight.layer.register_forward_hook(shifting(shift))]
-        held = weight.form
+        held, layers = weight.form, [layer for layer, _ in weight.places]
         try:
             weight.put(plain_form(given))
-            found = [answers(self.twin, inputs).double() / cold for inputs in self.inputs]
+            rows = [
+                self.nats.apart(batch.wanted / cold, self.replay.answers(number, layers) / cold)
+                for number, batch in enumerate(self.replay.batches)
+                if batch.wanted is not None
+            ]
         finally:
             weight.put(held)
             for hook in hooks:
                 hook.remove()
-        rows = [self.nats.apart(*pair) for pair in zip(self.wanted, found, strict=True)]
         return float(torch.cat(rows).mean())

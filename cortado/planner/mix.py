@@ -72,7 +72,7 @@ def corrected(
         return found
     first = read(trial.recipe).stages[0]
     plan = plan_for(found.choices, first.size) if isinstance(first, Mix) and first.ways == "any" else None
-    return found if plan is None or plan.damage <= 0 else found.with_measured(judged(plan, made, plain, task))
+    return found if plan is None or plan.damage <= 0 else found.with_measured(*judged([plan], [made], plain, task))
 
 
 def mix(size: float, ways: str = "any") -> Method:

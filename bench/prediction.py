@@ -36,7 +36,7 @@ from cortado.network.divergence import Nats, nats_for
 from cortado.network.view import View, parameter_places
 from cortado.planner.candidates import WAYS, changed_by
 from cortado.planner.doubt import BEATEN, DOUBTED, EACH, HOPELESS, MOST_SAMPLES, MULTIPLY_ADDS, SURE
-from cortado.planner.forecast import SHARES, Forecast, forecast, mean_divergences, planned
+from cortado.planner.forecast import DAMAGES, Forecast, forecast, mean_divergences, planned
 from cortado.planner.plan import Plan
 from cortado.task import Task
 from cortado.tasks import cifar10
@@ -84,7 +84,7 @@ def piece(name: str) -> dict[str, Any]:
         EACH,
         HOPELESS,
         BEATEN,
-        SHARES,
+        DAMAGES,
         SINGLES,
         RANDOM,
         ALLOCATED,

@@ -120,7 +120,7 @@ def every_candidate(
     doubt = Doubt(network, task, nats_for(plain, task), samples_for(sum(products.values())))
     whole = {path: products.get(weight.layer_path, 0.0) for path, weight in weights.items()}
     found = {path: [Tried(Candidate("", before[path], 0.0, whole[path]))] for path in priced}
-    with view.progress.bar("candidates", len(ways) + len(priced)) as bar:
+    with view.progress.bar("candidates", len(ways) + 2 * len(priced)) as bar:
         for way in ways:
             for weight in changed_by(network, plain, task, way):
                 path, form = weight.path, weight.form
@@ -131,8 +131,11 @@ def every_candidate(
                     if doubt.doubts(form, damage):
                         one.form = None if hopeless(one, found[path]) else form
                     else:
-                        doubt.learn(path, priced[path], form, damage)
+                        doubt.note(path, form, damage)
                     found[path].append(one)
+            bar.advance()
+        for path in priced:
+            doubt.learn(path, priced[path])
             bar.advance()
         for path, some in found.items():
             measure_hull(path, priced[path], some, doubt)

@@ -25,7 +25,7 @@ from cortado.network.view import parameter_places
 from cortado.planner.currency import Price, shifting
 from cortado.task import Task, to_device
 
-SURE, DOUBTED = 0.002, 0.02
+SURE, DOUBTED = 1e-5, 0.02
 """Nats: between them the curvature is believed and held against what is measured; above, it is not believed."""
 TEMPERATURE, LEAST_SAMPLES, MOST_SAMPLES = 4.0, 16, 64
 MULTIPLY_ADDS = 8e9
@@ -52,6 +52,8 @@ class Doubt:
     nats: Nats
     samples: int = LEAST_SAMPLES
     known: dict[str, list[float]] = field(default_factory=dict)
+    sure: dict[str, list[tuple[float, Form]]] = field(default_factory=dict)
+    """The largest changes that are believed, EACH of a weight, rising."""
 
     def __post_init__(self) -> None:
         assert self.task.calibration is not None
@@ -65,9 +67,15 @@ class Doubt:
         """Whether a prediction is not believed."""
         return isinstance(form, LowRank) or damage > DOUBTED
 
-    def learn(self, path: str, price: Price, form: Form, damage: float) -> None:
-        """Hold a prediction that is believed against what is measured, where it is large enough and the weight's first few."""
-        if damage >= SURE and len(self.known.get(path, ())) < EACH:
+    def note(self, path: str, form: Form, damage: float) -> None:
+        """A change that is believed: the largest few of each weight are to be measured."""
+        some = dict(self.sure.get(path, []))
+        if damage >= SURE and damage not in some:
+            self.sure[path] = sorted({**some, damage: form}.items(), key=lambda one: one[0])[-EACH:]
+
+    def learn(self, path: str, price: Price) -> None:
+        """Hold what is believed of a weight against what is measured."""
+        for damage, form in self.sure.pop(path, []):
             found = self.measured(path, price, form)
             if found > 0:
                 self.known.setdefault(path, []).append(math.log(damage / found))

@@ -24,9 +24,9 @@ from cortado.progress import Progress, quiet
 from cortado.task import Data, Task, to_device
 
 CHOICE_SAMPLES, BATCH = 1_000, 100
-SHARES = (0.75, 0.45, 0.25)
-"""Where plans are measured: shares of the way, in logarithms, from the largest mix's bytes down to the smallest's."""
-FURTHER = (0.1, 0.0)
+DAMAGES = (0.01, 0.1, 1.0)
+"""Where plans are measured: the smallest ones whose damages add up to so many nats at the most."""
+FURTHER = (4.0, 16.0)
 """Where more are measured as long as none has lost any of the score: how much nats cost cannot be told from zeros."""
 SPREAD = 1.35
 """The least factor by which a prediction is taken to miss at one standard deviation; more where each of the measured plans,
@@ -147,7 +147,7 @@ def forecast(
     plain: nn.Module,
     task: Task,
     ways: Sequence[str] = WAYS,
-    shares: Sequence[float] = SHARES,
+    damages: Sequence[float] = DAMAGES,
     progress: Progress | None = None,
 ) -> Forecast:
     """Prices, candidates and a few measured plans of `network`, which was made from `plain`.
@@ -171,19 +171,29 @@ def forecast(
     rest = len(encode(made, plain)) - held
     sign = 1 if task.score.higher_is_better else -1
     found = Forecast(choices, rest, mean_score(plain, chosen(task), task.score), sign)
-    found = found.with_measured(*measured(plans_at(found, shares), network, plain, task, shown))
-    for share in FURTHER:
+    found = found.with_measured(*measured(plans_at(found, damages), network, plain, task, shown))
+    for damage in FURTHER:
         if any(sign * one.score < sign * found.score for one in found.measured):
             break
-        found = found.with_measured(*measured(plans_at(found, [share]), network, plain, task, shown))
+        found = found.with_measured(*measured(plans_at(found, [damage]), network, plain, task, shown))
     return found
 
 
-def plans_at(found: Forecast, shares: Sequence[float]) -> list[Plan]:
-    """The plans at these shares of the way from the smallest mix to the largest."""
-    least, most = found.sizes
-    sizes = [math.ceil(math.exp(share * math.log(most) + (1 - share) * math.log(least))) for share in shares]
-    return [plan for plan in map(found.plan, sizes) if plan is not None and plan.damage > 0]
+def plans_at(found: Forecast, damages: Sequence[float]) -> list[Plan]:
+    """The smallest plans of at most these damages, or the nearest that there are; none that is measured, none twice."""
+    sizes = {one.plan.size_bytes for one in found.measured}
+    made: list[Plan] = []
+    for damage in damages:
+        low, high = map(math.log, found.sizes)
+        for _ in range(30):
+            middle = (low + high) / 2
+            plan = found.plan(math.exp(middle))
+            low, high = (middle, high) if plan is None or plan.damage > damage else (low, middle)
+        plan = found.plan(math.ceil(math.exp(high)))
+        if plan is not None and plan.damage > 0 and plan.size_bytes not in sizes:
+            sizes.add(plan.size_bytes)
+            made.append(plan)
+    return made
 
 
 def chosen(task: Task) -> Data:

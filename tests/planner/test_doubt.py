@@ -2,19 +2,32 @@
 
 import copy
 import math
+from statistics import median
 
 import pytest
 import torch
 from torch import nn
 
-from cortado.forms.hold import form_of
+from cortado.forms.hold import form_of, plain_form
 from cortado.forms.low_rank import LowRank
 from cortado.methods.factorize.svd import FactorizeSvd
 from cortado.network.divergence import Nats, answers, divergence, nats_for
 from cortado.network.view import View
-from cortado.planner.candidates import Candidate, believed, changed_by, every_candidate
+from cortado.planner.allocation import hull
+from cortado.planner.candidates import Candidate, Tried, candidates_of, changed_by, every_candidate, settled
 from cortado.planner.currency import prices
-from cortado.planner.doubt import DOUBTED, HOPELESS, LEAST_SURE, SAMPLES, SURE, TEMPERATURE, Doubt
+from cortado.planner.doubt import (
+    DOUBTED,
+    EACH,
+    HOPELESS,
+    LEAST_SAMPLES,
+    LEAST_SURE,
+    MOST_SAMPLES,
+    SURE,
+    TEMPERATURE,
+    Doubt,
+    samples_for,
+)
 from cortado.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 
@@ -37,11 +50,11 @@ def test_a_doubted_change_costs_what_it_does_alone():
     price = prices(view, view.weights("2.weight"), task, 16)["2.weight"]
     doubt = Doubt(network, task, Nats())
     changed = torch.zeros(3, 6)
-    found = doubt.measured("2.weight", price, changed, view.weights("2.weight")[0].form, DOUBTED * 2)
+    found = doubt.measured("2.weight", price, plain_form(changed))
     other = copy.deepcopy(network)
     with torch.no_grad():
         other[2].weight.zero_()
-    wanted, given = (answers(one, data.inputs[:SAMPLES]) / TEMPERATURE for one in (network, other))
+    wanted, given = (answers(one, data.inputs[:LEAST_SAMPLES]) / TEMPERATURE for one in (network, other))
     assert found == pytest.approx(float(divergence(wanted, given).mean()), rel=1e-4)
 
 
@@ -52,7 +65,7 @@ def test_the_twin_is_as_it_was_after_every_change(net):
     inputs = task.calibration.first(8).inputs
     before = answers(doubt.twin, inputs)
     for weight in weights:
-        doubt.measured(weight.path, priced[weight.path], 0 * weight.dense(), weight.form, 1.0)
+        doubt.measured(weight.path, priced[weight.path], plain_form(0 * weight.dense()))
         assert torch.equal(answers(doubt.twin, inputs), before), weight.path
     assert not any(len(layer._forward_hooks) for layer in doubt.twin.modules())
 
@@ -70,30 +83,48 @@ def test_the_mean_of_outputs_is_given_back():
     price = prices(view, [weight], task, 16)["0.weight"]
     changed = weight.dense().clone()
     changed[:, 0] += 3.0
-    assert Doubt(network, task, Nats()).measured("0.weight", price, changed, weight.form, 1.0) < 1e-6
+    assert Doubt(network, task, Nats()).measured("0.weight", price, plain_form(changed)) < 1e-6
 
 
-def test_sure_changes_give_one_factor_and_doubted_ones_follow_it():
+def test_sure_changes_give_one_factor_and_each_weight_its_own_correction():
     network, task, weights, priced = of_net("residual")
     doubt = Doubt(network, task, nats_for(network, task))
-    assert doubt.factor is None
+    assert doubt.factor is None and doubt.believed("any", 0.5, 0.2) == 0.5
     middle = (SURE * DOUBTED) ** 0.5
     for weight in weights[:LEAST_SURE]:
         changed = weight.dense() + 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
-        assert doubt.measured(weight.path, priced[weight.path], changed, weight.form, middle) is None
-    assert doubt.factor == pytest.approx(math.exp(sorted(doubt.known.values())[LEAST_SURE // 2]))
-    one = Candidate("way", 10, 0.5)
-    assert believed(one, 0.2, doubt.factor).damage == pytest.approx(0.2 * doubt.factor)
-    assert believed(one, None, doubt.factor) is one and believed(one, 0.2, None) is one
+        for share in (0.1, 1.0, 1.0, 0.9):
+            doubt.note(weight.path, plain_form(changed), share * middle)
+        doubt.learn(weight.path, priced[weight.path])
+    doubt.note("too small to tell", plain_form(changed), SURE / 2)
+    assert not doubt.sure
+    own = {path: sum(some) / len(some) for path, some in doubt.known.items()}
+    assert all(some[1] - some[0] == pytest.approx(-math.log(0.9)) for some in doubt.known.values())
+    assert list(own) == [weight.path for weight in weights[:LEAST_SURE]]
+    assert all(len(some) == EACH for some in doubt.known.values())
+    assert doubt.factor == pytest.approx(math.exp(median(ratio for some in doubt.known.values() for ratio in some)))
+    assert doubt.believed("any", 0.5, 0.2) == pytest.approx(0.2 * doubt.factor)
+    assert doubt.believed("another", 0.01) == 0.01
+    for path, ratio in own.items():
+        # Two of three parts of what the weight's own changes say.
+        assert math.log(doubt.believed(path, 0.01) / 0.01) == pytest.approx(2 / 3 * (math.log(doubt.factor) - ratio))
 
 
 def test_low_rank_is_doubted_however_little_it_is_predicted_to_cost():
-    network, task, weights, priced = of_net("residual")
+    network, task, _, _ = of_net("residual")
     made = copy.deepcopy(network)
     FactorizeSvd(rank=2).apply(View(made, network, task.example), task)
     held = next(one for one in View(made, network, task.example).all_weights if isinstance(one.form, LowRank))
     doubt = Doubt(network, task, nats_for(network, task))
-    assert doubt.measured(held.path, priced[held.path], held.dense(), held.form, 1e-9) is not None
+    assert doubt.doubts(held.form, 1e-9)
+    assert doubt.doubts(plain_form(held.dense()), DOUBTED * 1.01)
+    assert not doubt.doubts(plain_form(held.dense()), DOUBTED * 0.99)
+
+
+def test_few_samples_do_for_large_networks():
+    assert samples_for(0) == samples_for(1e6) == MOST_SAMPLES
+    assert samples_for(1e12) == LEAST_SAMPLES
+    assert LEAST_SAMPLES < samples_for(2e8) < MOST_SAMPLES
 
 
 def test_a_way_counts_only_for_weights_that_all_its_stages_change():
@@ -103,20 +134,84 @@ def test_a_way_counts_only_for_weights_that_all_its_stages_change():
     weights = changed_by(network, network, task, way)
     assert weights and all(isinstance(form_of(*one.places[0]), LowRank) for one in weights)
     found = every_candidate(View(network, network, task.example), task, priced, [way, "share/kmeans bits=3"])
-    assert {len(some) for some in found.values()} == {1, 2}
+    assert {len(some) for some in found.values()} == {2, 3}
+
+
+def watched(monkeypatch):
+    """What is measured, by path and bits of the form."""
+    seen, real = [], Doubt.measured
+
+    def measured(self, path, price, form):
+        seen.append(path)
+        return real(self, path, price, form)
+
+    monkeypatch.setattr(Doubt, "measured", measured)
+    return seen
+
+
+def test_what_lies_on_the_hull_is_believed_or_measured_and_little_else_is_measured(monkeypatch):
+    """Each doubted choice that an allocation steps on was measured; what is far above the hull was not."""
+    network, task, _, priced = of_net("transformer")
+    tried, real = {}, settled
+
+    def keeping(some, doubt, path):
+        tried[path] = (list(some), doubt)
+        return real(some, doubt, path)
+
+    monkeypatch.setattr("cortado.planner.candidates.settled", keeping)
+    for module in ("candidates", "doubt"):
+        monkeypatch.setattr(f"cortado.planner.{module}.DOUBTED", few := 1e-3)
+    seen = watched(monkeypatch)
+    choices = candidates_of(View(network, network, task.example), task, priced)
+    doubted = 0
+    for one in choices:
+        some, doubt = tried[one.path]
+        by_way = {each.candidate.way: each for each in some}
+        for taken in hull(one.candidates):
+            each = by_way[taken.way]
+            if each.low_rank or each.candidate.damage > DOUBTED:
+                assert each.found is not None or each.candidate.damage > HOPELESS, (one.path, taken)
+        doubted += sum(each.low_rank or each.candidate.damage > few for each in some)
+    learned = sum(map(len, doubt.known.values()))
+    assert doubt.factor is not None and 0 < len(seen) - learned < doubted / 2
 
 
 def test_what_is_hopeless_is_not_measured(monkeypatch):
     """What costs several nats by prediction, or several times as much as something smaller."""
     network, task, _, priced = of_net("residual")
-    seen = []
-    real = Doubt.measured
-
-    def watched(self, path, price, changed, form, damage):
-        seen.append((path, damage))
-        return real(self, path, price, changed, form, damage)
-
-    monkeypatch.setattr(Doubt, "measured", watched)
+    seen = watched(monkeypatch)
     ways = ["quantize/weights bits=4", "share/kmeans bits=1", "prune/weights keep=0.05 | quantize/weights bits=8"]
+    monkeypatch.setattr("cortado.planner.candidates.HOPELESS", 0.0)
+    monkeypatch.setattr(Doubt, "note", lambda *given: None)
+    monkeypatch.setattr(Doubt, "factor", 1.0)
+    monkeypatch.setattr("cortado.planner.doubt.DOUBTED", 1e-6)
     found = every_candidate(View(network, network, task.example), task, priced, ways)
-    assert seen and all(damage <= HOPELESS for _, damage in seen) and len(seen) < sum(map(len, found.values()))
+    assert not seen and max(one.damage for some in found.values() for one in some) > 1e-4
+
+
+def test_what_was_not_measured_costs_no_less_than_what_was_and_looked_better():
+    network, task, _, _ = of_net("residual")
+    doubt = Doubt(network, task, nats_for(network, task))
+    doubt.known = {path: [0.0] for path in ("a", "b", "c")}
+    some = [
+        Tried(Candidate("", 100, 0.0)),
+        Tried(Candidate("measured", 10, 0.2), found=0.9),
+        Tried(Candidate("hopeless", 9, 0.5)),
+        Tried(Candidate("low rank", 8, 0.5), low_rank=True),
+        Tried(Candidate("believed", 50, 0.01)),
+    ]
+    assert [one.damage for one in settled(some, doubt, "path")] == [0.0, 0.9, 0.9, 0.5, 0.01]
+
+
+def test_multiply_adds_of_a_candidate_are_those_of_its_factors():
+    network, task, _, priced = of_net("residual")
+    low = "factorize/svd rank=2 | share/kmeans bits=3"
+    found = every_candidate(View(network, network, task.example), task, priced, ["quantize/weights bits=4", low])
+    many = 0
+    for path, some in found.items():
+        assert len({one.multiply_adds for one in some if one.way != low}) == 1 and some[0].multiply_adds > 0, path
+        for one in some:
+            if one.way == low:
+                many += 1
+                assert 0 < one.multiply_adds < some[0].multiply_adds
+    assert many

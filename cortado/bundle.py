@@ -12,6 +12,7 @@ from torch import nn
 from cortado.errors import BadFile, BadValue
 from cortado.file.artifact import Plain, encode
 from cortado.file.whole import check_writable, make_folder, write_whole
+from cortado.job import PLAIN
 from cortado.pages.html import report_html
 from cortado.pages.terminal import report_text
 from cortado.report import Report
@@ -57,6 +58,7 @@ def write_bundle(
 ) -> Path:
     """Write everything a stranger needs; each file whole or not at all, the checksums last.  Gives the folder.
 
+    Plain weights that the run has kept in the folder are given checksums too; whoever hands the bundle on may leave them out.
     For each of `runtimes`, which need the task, the network is exported into a folder of the runtime's name. run.py
     predicts, with the first of them that has a script. Raises BadValue when the folder cannot be written.
     """
@@ -84,7 +86,8 @@ def write_bundle(
     for name, body in bodies.items():
         write_whole(folder / name, body)
     sums = [f"{hashlib.sha256(body).hexdigest()}  {name}" for name, body in bodies.items()]
-    sums += [f"{sum_of(path)}  {path.relative_to(folder).as_posix()}" for path in exported]
+    kept = sorted(folder.glob(PLAIN.format("*")))
+    sums += [f"{sum_of(path)}  {path.relative_to(folder).as_posix()}" for path in (*exported, *kept)]
     write_whole(folder / SUMS, ("\n".join(sums) + "\n").encode())
     return folder
 
@@ -110,7 +113,10 @@ def sum_of(path: Path) -> str:
 
 
 def check_bundle(folder: str | Path) -> list[str]:
-    """The names of a bundle's files, when all have their checksums.  Raises BadFile for one missing or altered."""
+    """The names of a bundle's files, when all have their checksums.  Raises BadFile for one missing or altered.
+
+    Only the plain weights may be missing: without them the file is as sound, and `verify` says what it lacks.
+    """
     folder = Path(folder)
     try:
         lines = (folder / SUMS).read_text(encoding="utf8").splitlines()
@@ -120,6 +126,8 @@ def check_bundle(folder: str | Path) -> list[str]:
     for line in lines:
         wanted, _, name = line.partition("  ")
         path = PurePosixPath(name)
+        if path.match(PLAIN.format("*")) and not (folder / path).exists():
+            continue
         if not name or path.is_absolute() or ".." in path.parts or not (folder / path).is_file():
             raise BadFile(f"bundle: {name or line!r} is missing from {folder}. Make the bundle again.")
         if sum_of(folder / path) != wanted:

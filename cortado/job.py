@@ -30,6 +30,9 @@ from cortado.recipe import make_stage
 from cortado.task import Task
 from cortado.tasks.catalog import built_in
 
+PLAIN = "plain_{}.safetensors"
+"""Where a run keeps the plain network's weights, by the job's mark."""
+
 KEYS = ("network", "options", "weights", "task", "task_options", "train", "recipe", "limits", "seed", "score")
 SORT_WORDS = {
     str: "a name", int: "a whole number", dict: "keys with values", list: "a list", (int, float): "a number",
@@ -109,7 +112,7 @@ class Job:
 
     def kept(self, task: Task, folder: Path) -> Path:
         """Where a run in `folder` keeps the plain network: what it trained, or what the job brought."""
-        return folder / f"plain_{self.mark(task)}.safetensors"
+        return folder / PLAIN.format(self.mark(task))
 
     def mark(self, task: Task) -> str:
         """Stands for the job as written and its seed."""

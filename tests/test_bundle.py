@@ -67,6 +67,18 @@ def test_any_change_of_any_file_is_found(made, tmp_path):
         check_bundle(folder)
 
 
+def test_plain_weights_may_be_left_out_but_not_altered(made, tmp_path):
+    small, report = made
+    (tmp_path / "plain_0123.safetensors").write_bytes(b"weights")
+    folder = write_bundle(tmp_path, small, NET.make(), report, JOB)
+    assert "plain_0123.safetensors" in check_bundle(folder)
+    (folder / "plain_0123.safetensors").write_bytes(b"others")
+    with pytest.raises(BadFile, match=r"plain_0123.safetensors was altered"):
+        check_bundle(folder)
+    (folder / "plain_0123.safetensors").unlink()
+    assert "plain_0123.safetensors" not in check_bundle(folder)
+
+
 def test_runtimes_without_data_are_refused(made, tmp_path):
     small, report = made
     with pytest.raises(BadValue, match="Pass task="):

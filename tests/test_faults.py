@@ -245,3 +245,31 @@ def test_full_disk_in_python_keeps_the_stages_before(tmp_path, monkeypatch):
     assert re.match(SENTENCE, str(caught.value)), str(caught.value)
     again, _ = compress(NET.make(), NET.task(), STAGES, folder=tmp_path / "run", resume=True)
     assert bytes_of(again) == bytes_of(compress(NET.make(), NET.task(), STAGES)[0])
+
+
+def test_full_disk_while_searching_ends_in_words_and_the_study_goes_on(here):
+    """At any write of a trial: its stages, its note, the bundle of the best one.  The same trials come out at the end."""
+    pytest.importorskip("optuna")
+    (here / "job.yaml").write_text("network: tiny_job:network\ntask: tiny_job:task\ntrain: {epochs: 1}\n")
+    words = [
+        "search",
+        "job.yaml",
+        "--recipe",
+        "prune/weights keep=0.3..0.8 | quantize/weights bits=3,4",
+        "--trials",
+        "3",
+    ]
+    assert cortado(*words, "--out", "whole").exit_code == 0
+    wanted, writes, hit = (here / "whole/net.cortado").read_bytes(), 0, True
+    while hit:
+        with pytest.MonkeyPatch.context() as patch:
+            disk = FullDisk(patch, writes)
+            done = cortado(*words, "--out", "out", "--resume")
+        hit = disk.hit
+        if hit:
+            assert done.exit_code == 1 and "No space left on device" in done.output, done.output
+            assert len(done.output.strip().splitlines()) == 1, done.output
+        writes += 9
+    assert done.exit_code == 0 and writes > 20, done.output
+    check_bundle(here / "out")
+    assert (here / "out/net.cortado").read_bytes() == wanted

@@ -13,7 +13,7 @@ from cortado.planner.forecast import Forecast
 from cortado.planner.outlook import family
 from cortado.planner.signals import channel_damages, signal_damages
 from cortado.task import Task
-from cortado.units import size_text
+from cortado.units import count_text, size_text
 
 SIGNAL_BITS = (8, 6, 4)
 CUT = 0.25
@@ -63,14 +63,17 @@ def explained(forecast: Forecast, size_bytes: float) -> str:
     scale = total / max(sum(one.taken.damage for one in found), 1e-30)
     wide = max(24, *(len(one.path) + 2 for one in found))
     ways = max(24, *(len(one.taken.way or "as it is") + 2 for one in found))
-    head = f"{'weight':<{wide}}{'floats':>10}{'file':>10}  {'held by':<{ways}}{'nats':>10}   and the best of the others there"
+    head = (
+        f"{'weight':<{wide}}{'floats':>10}{'file':>10}{'mult-adds':>11}  {'held by':<{ways}}{'nats':>10}"
+        "   and the best of the others there"
+    )
     lines = [f"Which method where, in a file of {size_text(size_bytes)} ({total:.3g} nats expected):", "", head]
     lines.append("─" * len(head))
     for one in sorted(found, key=lambda one: -one.taken.damage):
         held = one.taken.way or "as it is"
         lines.append(
-            f"{one.path:<{wide}}{size_text(one.plain_bytes):>10}{size_text(one.taken.size_bytes):>10}  {held:<{ways}}"
-            f"{one.taken.damage * scale:>10.2g}   {one.text()}"
+            f"{one.path:<{wide}}{size_text(one.plain_bytes):>10}{size_text(one.taken.size_bytes):>10}"
+            f"{count_text(one.taken.multiply_adds):>11}  {held:<{ways}}{one.taken.damage * scale:>10.2g}   {one.text()}"
         )
     return "\n".join(lines)
 

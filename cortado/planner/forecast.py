@@ -25,7 +25,8 @@ from cortado.task import Data, Task, to_device
 
 CHOICE_SAMPLES, BATCH = 1_000, 100
 DAMAGES = (0.01, 0.1, 1.0)
-"""Where plans are measured: the smallest ones whose damages add up to so many nats at the most."""
+"""Where plans are measured: the smallest ones whose damages add up to so many nats at the most; where even the smallest of all
+costs less than the last of these, all are less by as much."""
 FURTHER = (4.0, 16.0)
 """Where more are measured as long as none has lost any of the score: how much nats cost cannot be told from zeros."""
 SPREAD = 1.35
@@ -182,8 +183,10 @@ def forecast(
 def plans_at(found: Forecast, damages: Sequence[float]) -> list[Plan]:
     """The smallest plans of at most these damages, or the nearest that there are; none that is measured, none twice."""
     sizes = {one.plan.size_bytes for one in found.measured}
+    least = found.plan(found.sizes[0])
+    share = 1.0 if least is None else min(1.0, least.damage / damages[-1])
     made: list[Plan] = []
-    for damage in damages:
+    for damage in (share * one for one in damages):
         low, high = map(math.log, found.sizes)
         for _ in range(30):
             middle = (low + high) / 2

@@ -209,7 +209,8 @@ class TrialSearch:
                 late = seconds is not None and time.perf_counter() - start >= seconds and bool(self.study.ended())
                 drawn = None if late else self.study.draw(most)
                 if drawn is not None:
-                    self.carry_out(drawn)
+                    with drawn.held:  # the lock ends with the trial, however that ends
+                        self.carry_out(drawn)
                     bar.advance()
                     continue
                 waited = waited & self.study.running() if waited else self.study.running()

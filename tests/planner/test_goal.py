@@ -14,7 +14,7 @@ from cortado.errors import BadNetwork, BadTask, BadValue, Diverged
 from cortado.file.whole import write_whole
 from cortado.methods.tune import Tune
 from cortado.planner.explained import explained, reasons
-from cortado.planner.forecast import forecast
+from cortado.planner.forecast import DAMAGES, forecast
 from cortado.planner.goal import epochs_for, reach
 from cortado.planner.outlook import Outlook, family
 from cortado.planner.trials import Trial, Wanted
@@ -66,11 +66,19 @@ def test_plans_are_measured_on_until_one_loses_some_of_the_score():
         NET.task(), score=Score("there", "%", lambda outputs, targets: torch.ones(len(targets)))
     )
     network, ways = NET.make(), ("quantize/weights bits=8", "share/kmeans bits=1")
-    seen = forecast(network, network, never, ways)
-    assert len(seen.measured) == 5
+    mild = (1e-6, 1e-5)
+    seen = forecast(network, network, never, ways, mild)
+    assert len(seen.measured) == 3 and max(one.plan.damage for one in seen.measured[:2]) <= 1e-5
     assert min(one.plan.size_bytes for one in seen.measured) + seen.rest_bytes == seen.sizes[0]
-    usual = forecast(network, network, NET.task(), ways)
-    assert len(usual.measured) == 3 or all(one.score == usual.score for one in usual.measured[:3])
+    usual = forecast(network, network, NET.task(), ways, mild)
+    assert len(usual.measured) == 2 or all(one.score == usual.score for one in usual.measured[:2])
+
+
+def test_plans_are_measured_at_damages_up_to_the_smallest_mix(found):
+    """Where all damages are small those of the plans are less by as much; the smallest mix is one of them."""
+    damages = sorted(one.plan.damage for one in found.measured)
+    assert damages[-1] == found.plan(found.sizes[0]).damage < DAMAGES[-1]
+    assert damages[0] < 0.2 * damages[-1]
 
 
 def test_outlook_says_whether_limits_can_be_kept(found):

@@ -21,7 +21,7 @@ from bench.result import row
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.divergence import divergence, nats_for
 from cortado.planner.candidates import WAYS
-from cortado.planner.doubt import BEATEN, DOUBTED, HOPELESS, SAMPLES
+from cortado.planner.doubt import BEATEN, DOUBTED, EACH, HOPELESS, MOST_SAMPLES, MULTIPLY_ADDS, SURE
 from cortado.planner.forecast import Forecast, chosen, forecast, mean_divergences, planned
 from cortado.planner.plan import Plan
 from cortado.task import Task
@@ -36,14 +36,13 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "ResNet-20": lambda: (resnet_20(weights=True).eval(), cifar10.task()),
     "ResNet-56": lambda: (resnet_56(weights=True).eval(), cifar10.task()),
 }
-DOUBT = (SAMPLES, DOUBTED, HOPELESS, BEATEN)
-RUN = ("LeNet-5", "ResNet-20")
-"""Those of which there is a result; add the others where an hour does not matter."""
+DOUBT = (MOST_SAMPLES, MULTIPLY_ADDS, SURE, DOUBTED, EACH, HOPELESS, BEATEN)
+"""What the planner measures and believes; pieces are kept by it."""
 
 
 def run() -> list[dict[str, Any]]:
     """All networks; each piece is kept when it is done."""
-    return [one for name in RUN for one in Contest(name).rows()]
+    return [one for name in NETWORKS for one in Contest(name).rows()]
 
 
 class Contest:

@@ -28,6 +28,7 @@ from torch import nn
 from bench import char_lstm, minilm
 from bench.kept import kept
 from bench.minilm import rank_correlation
+from bench.planner_vs_search import DOUBT
 from bench.result import Clock, row
 from cortado.forms.form import Form
 from cortado.methods.match import Match
@@ -35,7 +36,6 @@ from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.divergence import Nats, nats_for
 from cortado.network.view import View, parameter_places
 from cortado.planner.candidates import WAYS, changed_by
-from cortado.planner.doubt import BEATEN, DOUBTED, EACH, HOPELESS, MOST_SAMPLES, MULTIPLY_ADDS, SURE
 from cortado.planner.forecast import DAMAGES, Forecast, forecast, mean_divergences, planned
 from cortado.planner.plan import Plan
 from cortado.task import Task
@@ -58,8 +58,6 @@ def halved(task: Task) -> Task:
     return replace(task, choice=task.verdict.pick(slice(0, half)), verdict=task.verdict.pick(slice(half, None)))
 
 
-RUN = ("ResNet-20", "char-LSTM")
-"""Those of which there is a result; the others take long on two busy cores: `python -m bench.prediction NAME 1`."""
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "ResNet-20": lambda: (resnet_20(weights=True).eval(), halved(cifar10.task())),
     "char-LSTM": lambda: (char_lstm.char_lstm(), char_lstm.task()),
@@ -70,28 +68,12 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
 
 def run() -> list[dict[str, Any]]:
     """All networks; each is kept when it is done."""
-    return [one for name in RUN for one in rows_of(name, piece(name))]
+    return [one for name in NETWORKS for one in rows_of(name, piece(name))]
 
 
 def piece(name: str) -> dict[str, Any]:
     """What was measured of a network."""
-    settings = [
-        WAYS,
-        MOST_SAMPLES,
-        MULTIPLY_ADDS,
-        SURE,
-        DOUBTED,
-        EACH,
-        HOPELESS,
-        BEATEN,
-        DAMAGES,
-        SINGLES,
-        RANDOM,
-        ALLOCATED,
-        MATCH_SAMPLES,
-        SINGLE_SAMPLES,
-        PLAN_SAMPLES,
-    ]
+    settings = [WAYS, *DOUBT, DAMAGES, SINGLES, RANDOM, ALLOCATED, MATCH_SAMPLES, SINGLE_SAMPLES, PLAN_SAMPLES]
     return kept(f"prediction/{name}", settings, partial(apart, name))
 
 

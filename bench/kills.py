@@ -1,6 +1,6 @@
 """kills: runs killed at random moments, again and again; each goes on with --resume and ends as one never interrupted.
 
-Two kinds of run on digits, both as the command line starts them, which train the plain network first. They run in forks of
+Three kinds of run on digits, all as the command line starts them, which train the plain network first. They run in forks of
 this process, so that no kill is wasted on imports, and end by SIGKILL at a moment drawn anew each time; after one to six
 kills a run may end by itself.
 
@@ -10,7 +10,10 @@ planner: the same network with narrower layers, no recipe, and a budget of secon
 and on where the run was killed. Compared is what does not: (a) every trial that was finished at a kill is there at the end,
 with the same recipe, bytes and score; (b) the same sequence of recipes, tried in an empty folder without interruption, gives
 the same trials, the same choice among them, the same file byte for byte and the same report but for its seconds.
-Both: whatever was kept at a kill (stages, the plain network) has the same bytes at the end; at every kill each file with
+latency: the same network, `--minimise latency`: shapes are cut, exported and timed before trials begin. Times differ from run to
+run, and what is tried with them; compared is (a), and that every shape that was timed at a kill is there at the end, with its
+time. The bundle is whole and its file is that of its trial.
+All: whatever was kept at a kill (stages, the plain network) has the same bytes at the end; at every kill each file with
 a name of its own can be read to its last byte; at the end no partial file is left.
 """
 
@@ -46,7 +49,7 @@ from cortado.network.view import View
 from cortado.recipe import known_methods
 from cortado.tasks import digits
 
-SEED, KILLS, MOST_KILLS = 11, {"recipe": 34, "planner": 16}, 6
+SEED, KILLS, MOST_KILLS = 11, {"recipe": 34, "planner": 16, "latency": 12}, 6
 JOB = {"network": "digits_net", "task": "digits", "train": {"epochs": 4, "rate": 2e-3}, "limits": ["score >= -3 %"]}
 RECIPE = [
     {"prune/weights": {"keep": 0.4}}, "match", {"tune": {"epochs": 3}}, {"share/kmeans": {"bits": 4}},
@@ -82,7 +85,8 @@ def run_child(
 ) -> tuple[bool, float, str]:
     """The command line in a fork: whether it ended by itself, its seconds, and what was wrong ("" for nothing)."""
     words = ["compress", str(folder / "job.yaml"), "--out", str(folder / "out"), "--resume"]
-    words += ["--budget", budget] if kind == "planner" else []
+    words += [] if kind == "recipe" else ["--budget", budget]
+    words += ["--minimise", "latency", "--time", "onnxruntime"] if kind == "latency" else []
     log, start = folder / "log.txt", time.perf_counter()
     child = os.fork()
     if not child:
@@ -159,6 +163,12 @@ def finished_trials(out: Path) -> list[dict[str, Any]]:
     return [{key: one[key] for key in ("recipe", "size_bytes", "score")} for one in rows if one["size_bytes"]]
 
 
+def timed(out: Path) -> list[dict[str, Any]]:
+    """The shapes that were timed, as they are kept."""
+    path = out / "shapes.json"
+    return list(json.loads(path.read_text())["body"]["found"]) if path.exists() else []
+
+
 def report_of(out: Path) -> dict[str, Any]:
     """The report without its seconds."""
     told = json.loads((out / "report.json").read_text())
@@ -169,8 +179,10 @@ def place_of(out: Path, kind: str) -> str:
     """Where a kill landed, by what is there already."""
     if not any(path.suffix == ".safetensors" for path in files(out)):
         return "training the plain network"
-    if kind == "planner":
-        return f"after {len(finished_trials(out))} trials"
+    if kind != "recipe":
+        return f"after {len(finished_trials(out))} trials" + (
+            f" and {len(timed(out))} shapes" if kind == "latency" else ""
+        )
     stages = len(list((out / "stages").glob("*.json")))
     return f"in stage {stages + 1}" if stages < len(RECIPE) else "verdict and bundle"
 
@@ -179,7 +191,7 @@ def killed_run(folder: Path, kind: str, seconds: float, dice: random.Random) -> 
     """One run, killed one to four times, and then left to its end and compared."""
     run, out = Killed(), started(folder, kind) / "out"
     lasting: dict[str, str] = {}
-    done: list[dict[str, Any]] = []
+    done, shapes = list[dict[str, Any]](), list[dict[str, Any]]()
     for _ in range(dice.randint(1, MOST_KILLS)):
         ended, _, wrong = run_child(folder, kind, kill_after=dice.uniform(0, seconds))
         if ended:
@@ -188,10 +200,12 @@ def killed_run(folder: Path, kind: str, seconds: float, dice: random.Random) -> 
         run.kills += 1
         run.landed.append(place_of(out, kind))
         run.damage += [*damaged(out), *changed(lasting, keepsakes(out)), *lost(done, finished_trials(out))]
-        lasting, done = keepsakes(out), finished_trials(out)
+        run.damage += lost(shapes, timed(out), "shape")
+        lasting, done, shapes = keepsakes(out), finished_trials(out), timed(out)
     _, _, wrong = run_child(folder, kind)
     run.damage += [wrong] if wrong else []
     run.damage += [*damaged(out), *changed(lasting, keepsakes(out)), *lost(done, finished_trials(out))]
+    run.damage += lost(shapes, timed(out), "shape")
     run.damage += [f"left: {path.name}" for path in folder.rglob(".*.part")]
     run.trials = len(finished_trials(out))
     return run
@@ -203,8 +217,8 @@ def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
     ]
 
 
-def lost(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:
-    return [f"trial {number} is lost or another" for number, one in enumerate(before, 1) if one not in now]
+def lost(before: list[dict[str, Any]], now: list[dict[str, Any]], what: str = "trial") -> list[str]:
+    return [f"{what} {number} is lost or another" for number, one in enumerate(before, 1) if one not in now]
 
 
 def uninterrupted(folder: Path, kind: str, recipes: list[Any] | None = None) -> Path:
@@ -243,13 +257,19 @@ def one(kind: str, number: int, reference: Path) -> dict[str, Any]:
         folder = Path(name)
         if not (reference / kind).exists():
             uninterrupted(reference / kind, kind)
-        other, seconds = reference / kind / "out", float((reference / kind / "seconds").read_text())
+        other: Path | None = reference / kind / "out"
+        seconds = float((reference / kind / "seconds").read_text())
         run = killed_run(folder / "killed", kind, seconds, dice)
         out = folder / "killed" / "out"
         if kind == "planner":
             recipes = [trial["recipe"] for trial in finished_trials(out)]
             other = uninterrupted(folder / "again", kind, recipes)
-        compared(run, out, other)
+        elif kind == "latency":
+            taken = {path.read_bytes() for path in (out / "trials").rglob("*.cortado")}
+            run.same_file = not taken or (out / FILE).read_bytes() in taken
+            other = None
+        if other is not None:
+            compared(run, out, other)
     print(f"{kind} {number}: {run.kills} kills, {', '.join(run.landed)}; {run}", file=sys.stderr, flush=True)
     return asdict(run)
 

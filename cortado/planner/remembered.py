@@ -101,7 +101,7 @@ def forecast_of(data: dict[str, Any]) -> Forecast:
 
 
 def row(candidate: Candidate) -> list[Any]:
-    return [candidate.way, candidate.size_bytes, candidate.damage]
+    return [candidate.way, candidate.size_bytes, candidate.damage, candidate.multiply_adds]
 
 
 def shapes_of(data: dict[str, Any]) -> Shapes:

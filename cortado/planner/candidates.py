@@ -7,9 +7,10 @@ lies on the lower hull of damage over bytes, which is where an allocation takes 
 
 import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import takewhile
 
 from torch import nn
 
@@ -21,6 +22,7 @@ from cortado.fingerprints import sum_of_data
 from cortado.forms.form import Form
 from cortado.forms.hold import form_of
 from cortado.forms.low_rank import LowRank
+from cortado.method import Method
 from cortado.network.budgeting import kernels
 from cortado.network.divergence import nats_for
 from cortado.network.profile import profile
@@ -110,7 +112,7 @@ def every_candidate(
 ) -> dict[str, list[Candidate]]:
     """Each weight as it is and in each way, whatever is beaten.
 
-    In memory for the forms of what is doubted, beside one copy of the network.
+    In memory for the forms of what is doubted, beside a few copies of the network.
     """
     network, plain = view.network, view.plain
     before = {row.path: row.size_bytes for row in layer_rows(network, plain)}
@@ -121,8 +123,8 @@ def every_candidate(
     whole = {path: products.get(weight.layer_path, 0.0) for path, weight in weights.items()}
     found = {path: [Tried(Candidate("", before[path], 0.0, whole[path]))] for path in priced}
     with view.progress.bar("candidates", len(ways) + 2 * len(priced)) as bar:
-        for way in ways:
-            for weight in changed_by(network, plain, task, way):
+        for way, changed in carried_out(network, plain, task, ways):
+            for weight in changed:
                 path, form = weight.path, weight.form
                 if path in priced and weight.shape == weights[path].shape:
                     damage = priced[path].damage(weights[path].dense(), weight.dense(), form)
@@ -204,16 +206,33 @@ def record_bytes(form: Form) -> int:
 
 def changed_by(network: nn.Module, plain: nn.Module, task: Task, way: str) -> list[Weight]:
     """The weights of a copy after the stages of a way, nothing matched or trained: those that every stage has changed."""
-    made = copy.deepcopy(network)
-    found, chosen = parameter_places(made), set[str]()
-    for number, stage in enumerate(read(way).stages):
-        before = {weight.path: form_of(*weight.places[0]) for weight in found}
-        with contextlib.suppress(NothingChanged):
-            stage.apply(View(made, plain, task.example), task)
-        found = parameter_places(made)
-        changed = {one.path for one in found if form_of(*one.places[0]) is not before.get(one.path)}
-        chosen = changed if number == 0 else chosen & changed
-    return [weight for weight in found if weight.path in chosen]
+    return next(carried_out(network, plain, task, [way]))[1]
+
+
+def carried_out(
+    network: nn.Module, plain: nn.Module, task: Task, ways: Sequence[str]
+) -> Iterator[tuple[str, list[Weight]]]:
+    """Each way with the weights that it changes; the stages that it has in common with the way before are not run again.
+
+    In memory for a copy of the network for each stage of a way.
+    """
+    kept: list[tuple[Method, nn.Module, set[str]]] = []
+    for way in ways:
+        stages = read(way).stages
+        common = zip(kept, stages[:-1], strict=False)
+        del kept[sum(1 for _ in takewhile(lambda pair: pair[0][0] == pair[1], common)) :]
+        made = copy.deepcopy(kept[-1][1] if kept else network)
+        found, chosen = parameter_places(made), kept[-1][2] if kept else None
+        for number, stage in enumerate(stages[len(kept) :], len(kept) + 1):
+            before = {weight.path: form_of(*weight.places[0]) for weight in found}
+            with contextlib.suppress(NothingChanged):
+                stage.apply(View(made, plain, task.example), task)
+            found = parameter_places(made)
+            changed = {one.path for one in found if form_of(*one.places[0]) is not before.get(one.path)}
+            chosen = changed if chosen is None else chosen & changed
+            if number < len(stages):
+                kept.append((stage, copy.deepcopy(made), chosen))
+        yield way, [weight for weight in found if weight.path in (chosen or ())]
 
 
 def undominated(some: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -11,10 +11,19 @@ from torch import nn
 from cortado.forms.hold import form_of, plain_form
 from cortado.forms.low_rank import LowRank
 from cortado.methods.factorize.svd import FactorizeSvd
+from cortado.methods.prune.weights import PruneWeights
 from cortado.network.divergence import Nats, answers, divergence, nats_for
 from cortado.network.view import View
 from cortado.planner.allocation import hull
-from cortado.planner.candidates import Candidate, Tried, candidates_of, changed_by, every_candidate, settled
+from cortado.planner.candidates import (
+    Candidate,
+    Tried,
+    candidates_of,
+    carried_out,
+    changed_by,
+    every_candidate,
+    settled,
+)
 from cortado.planner.currency import prices
 from cortado.planner.doubt import (
     DOUBTED,
@@ -108,6 +117,25 @@ def test_sure_changes_give_one_factor_and_each_weight_its_own_correction():
     for path, ratio in own.items():
         # Two of three parts of what the weight's own changes say.
         assert math.log(doubt.believed(path, 0.01) / 0.01) == pytest.approx(2 / 3 * (math.log(doubt.factor) - ratio))
+
+
+def test_what_ways_begin_with_is_done_once_and_comes_out_the_same(monkeypatch):
+    network, task, _, _ = of_net("residual")
+    ways = (
+        "prune/weights keep=0.5 | share/kmeans bits=3",
+        "prune/weights keep=0.5 | share/kmeans bits=2",
+        "prune/weights keep=0.5",
+        "prune/weights keep=0.3 | share/kmeans bits=2",
+        "share/kmeans bits=2",
+    )
+    runs, real = [], PruneWeights.apply
+    monkeypatch.setattr(PruneWeights, "apply", lambda self, *given: runs.append(self.keep) or real(self, *given))
+    together = {way: {one.path: one.dense() for one in some} for way, some in carried_out(network, network, task, ways)}
+    assert runs == [0.5, 0.5, 0.3]
+    for way in ways:
+        alone = {one.path: one.dense() for one in changed_by(network, network, task, way)}
+        assert alone and alone.keys() == together[way].keys()
+        assert all(torch.equal(alone[path], together[way][path]) for path in alone)
 
 
 def test_low_rank_is_doubted_however_little_it_is_predicted_to_cost():

@@ -202,7 +202,9 @@ def mixes(found: Forecast, task: Task) -> list[tuple[str, Plan]]:
         chosen = {}
         for part, one in zip(parts, found.choices, strict=True):
             ways = [candidate for candidate in one.candidates if candidate.way]
-            near = sorted(ways, key=lambda other, part=part: abs(math.log(max(other.damage, 1e-12)) - part))[:4]
+            near = sorted(
+                ways or one.candidates, key=lambda other, part=part: abs(math.log(max(other.damage, 1e-12)) - part)
+            )[:4]
             chosen[one.path] = near[int(torch.randint(len(near), (), generator=generator))]
         plans.append(("mixed", Plan(chosen)))
     return plans

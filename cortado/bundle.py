@@ -126,7 +126,7 @@ def check_bundle(folder: str | Path) -> list[str]:
     for line in lines:
         wanted, _, name = line.partition("  ")
         path = PurePosixPath(name)
-        if path.match(PLAIN.format("*")) and not (folder / path).exists():
+        if name == path.name and path.match(PLAIN.format("*")) and not (folder / path).exists():
             continue
         if not name or path.is_absolute() or ".." in path.parts or not (folder / path).is_file():
             raise BadFile(f"bundle: {name or line!r} is missing from {folder}. Make the bundle again.")

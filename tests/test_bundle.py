@@ -76,6 +76,12 @@ def test_plain_weights_may_be_left_out_but_not_altered(made, tmp_path):
     with pytest.raises(BadFile, match=r"plain_0123.safetensors was altered"):
         check_bundle(folder)
     (folder / "plain_0123.safetensors").unlink()
+    with (folder / "checksums.txt").open("a") as file:
+        file.write("00  onnxruntime/plain_0.safetensors\n")
+    with pytest.raises(BadFile, match="is missing from"):
+        check_bundle(folder)
+    lines = (folder / "checksums.txt").read_text().splitlines()
+    (folder / "checksums.txt").write_text("\n".join(lines[:-1]) + "\n")
     assert "plain_0123.safetensors" not in check_bundle(folder)
 
 

@@ -1,10 +1,12 @@
 """Replay: what a network answers with one layer changed, without running again what comes before that layer."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -13,6 +15,9 @@ from cortado.network.trace import tensors_in, undisturbed
 
 MOST_BYTES = 512 << 20
 """What is remembered at the most; what does not fit runs again."""
+END = 1 << 62
+HARMLESS = (Tensor, int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size)
+"""Arguments that a layer can do nothing with but read, or for a tensor change so that it shows."""
 
 
 @dataclass
@@ -29,13 +34,17 @@ class Batch:
 class Replay:
     """A network in eval mode, and what each of its layers that call no other gave for some batches.
 
-    Modules may be changed and put back between calls; all else has to stay. Outputs that are no tensor run again.
+    Modules may be changed and put back between calls; all else has to stay. A layer that does anything but give a tensor of
+    its own (changes what it reads, gives a view of it, keeps something on itself) runs again, and so does the whole
+    network where it draws random numbers, or where what is remembered does not give the same answers.
     """
 
     def __init__(self, network: nn.Module, batches: Sequence[Any], most_bytes: int = MOST_BYTES) -> None:
         self.network, self.left = network, most_bytes
         self.parts = {module: [module, *tensors_of(module)] for module in network.modules()}
         self.batches = [self.recorded(inputs) for inputs in batches]
+        if not all(self.sound(number) for number in reversed(range(len(self.batches)))):
+            self.forget()
 
     def recorded(self, inputs: Any) -> Batch:
         """Run a batch and write down what runs, in the order in which calls end."""
@@ -45,47 +54,70 @@ class Replay:
             for part in parts:
                 batch.used.setdefault(id(part), ended)
 
-        def begin(module: nn.Module, _: Any) -> None:
+        def watched(module: nn.Module, forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
+            nonlocal ended
             use(module)
             holders.update(running)
             running.append(module)
-
-        def end(module: nn.Module, _: Any, output: Any) -> None:
-            nonlocal ended
+            before = state_of(module, (given, named))
+            output = forward(*given, **named)
             running.pop()
             ended += 1
-            batch.calls.setdefault(module, []).append((ended, self.kept(module in holders, output)))
+            pure = module not in holders and before is not None and before == state_of(module, (given, named))
+            kept = self.kept(output, tensors_in((given, named))) if pure else None
+            batch.calls.setdefault(module, []).append((ended, kept))
+            return output
 
         # The network itself always runs, and is used from the start.
         modules = [module for module in self.network.modules() if module is not self.network]
-        hooks = [
-            hook
-            for module in modules
-            for hook in (module.register_forward_pre_hook(begin), module.register_forward_hook(end))
-        ]
-        with undisturbed(self.network), removing(hooks), Uses({id(one) for one in self.parts[self.network]}, use):
-            batch.wanted = answers(self.network, inputs).double()
+        forwards = {module: functools.partial(watched, module, module.forward) for module in modules}
+        ids = {id(one) for one in self.parts[self.network]}
+        with undisturbed(self.network), replaced(forwards), Uses(ids, use):
+            state = torch.random.get_rng_state()
+            batch.wanted = answers(self.network, own(inputs)).double()
+            if not torch.equal(state, torch.random.get_rng_state()):
+                self.left = 0
+                batch.calls.clear()
         return batch
 
-    def kept(self, holds: bool, output: Any) -> Tensor | None:
-        """A copy of an output that is worth it: what comes after may change it in place."""
-        if holds or not isinstance(output, Tensor) or output.nbytes > self.left:
+    def kept(self, output: Any, read: Sequence[Tensor]) -> Tensor | None:
+        """A copy of an output that is the layer's own: what comes after may change it in place."""
+        if not isinstance(output, Tensor) or output.nbytes > self.left or not output.nbytes:
+            return None
+        if any(shares(output, one) for one in (*read, *self.parts[self.network][1:]) if isinstance(one, Tensor)):
             return None
         self.left -= output.nbytes
         return output.detach().clone()
+
+    def sound(self, number: int) -> bool:
+        """Whether all that is remembered gives the answers that it was recorded with."""
+        batch = self.batches[number]
+        try:
+            return torch.allclose(self.run(batch, END), batch.wanted, rtol=1e-4, atol=1e-6, equal_nan=True)
+        except Exception:  # noqa: BLE001 - whatever it is, the network does not bear it
+            return False
+
+    def forget(self) -> None:
+        """From now on everything runs again."""
+        for batch in self.batches:
+            batch.calls.clear()
 
     def answers(self, number: int, changed: Sequence[nn.Module]) -> Tensor:
         """What the network answers for a batch when these modules have changed, float64."""
         batch = self.batches[number]
         used = [batch.used.get(id(part)) for module in changed for part in self.parts[module]]
-        first = min((number for number in used if number is not None), default=0)
-        given = {
-            module: [output for at, output in calls if at <= first and output is not None]
-            for module, calls in batch.calls.items()
-            if all(output is not None for at, output in calls if at <= first)
-        }
-        with undisturbed(self.network), replaying({module: some for module, some in given.items() if some}):
-            return answers(self.network, batch.inputs).double()
+        return self.run(batch, min((number for number in used if number is not None), default=0))
+
+    def run(self, batch: Batch, first: int) -> Tensor:
+        """A batch's answers, with what is remembered of all calls that ended before so many others had."""
+        forwards = {}
+        for module, calls in batch.calls.items():
+            outputs = [output for at, output in calls if at <= first]
+            given = [output for output in outputs if output is not None]
+            if given and len(given) == len(outputs):
+                forwards[module] = functools.partial(told, module.forward, iter(given))
+        with undisturbed(self.network), replaced(forwards):
+            return answers(self.network, own(batch.inputs)).double()
 
 
 class Uses(TorchDispatchMode):
@@ -104,35 +136,49 @@ def tensors_of(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-@contextlib.contextmanager
-def removing(hooks: Sequence[Any]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+def state_of(module: nn.Module, arguments: Any) -> list[Any] | None:
+    """What a call may not change: versions of tensors and what the layer has; None for arguments that could be changed unseen."""
+    given, named = arguments
+    if not all(isinstance(one, HARMLESS) for one in (*given, *named.values())):
+        return None
+    tensors = [*tensors_in((given, named)), *tensors_of(module)]
+    attributes = {
+        name: (id(value), len(value) if hasattr(value, "__len__") and not isinstance(value, Tensor) else 0)
+        for name, value in vars(module).items()
+    }
+    return [attributes, [(id(one), one._version) for one in tensors]]
+
+
+def shares(output: Tensor, other: Tensor) -> bool:
+    """Whether two tensors lie in the same memory."""
+    return output.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def own(value: Any) -> Any:
+    """The same with tensors of its own, as a network may change what it reads."""
+    if isinstance(value, dict):
+        return {key: own(part) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(own(part) for part in value)
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 @contextlib.contextmanager
-def replaying(given: dict[nn.Module, list[Tensor]]) -> Iterator[None]:
-    """The first calls of each module give what is remembered."""
-    own = {module: module.__dict__.get("forward") for module in given}
+def replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Modules with other forwards for a while."""
+    before = {module: module.__dict__.get("forward") for module in forwards}
     try:
-        for module, outputs in given.items():
-            module.forward = first_given(module.forward, outputs)  # type: ignore[method-assign]
+        for module, forward in forwards.items():
+            module.forward = forward  # type: ignore[method-assign, assignment]
         yield
     finally:
-        for module, forward in own.items():
-            del module.forward
-            if forward is not None:
-                module.forward = forward  # type: ignore[method-assign]
+        for module, own_forward in before.items():
+            module.__dict__.pop("forward", None)
+            if own_forward is not None:
+                module.forward = own_forward  # type: ignore[method-assign]
 
 
-def first_given(forward: Callable[..., Any], outputs: Sequence[Tensor]) -> Callable[..., Any]:
-    coming = iter(outputs)
-
-    def replayed(*arguments: Any, **named: Any) -> Any:
-        output = next(coming, None)
-        return forward(*arguments, **named) if output is None else output.clone()
-
-    return replayed
+def told(forward: Callable[..., Any], coming: Iterator[Tensor], *arguments: Any, **named: Any) -> Any:
+    """What is remembered of the first calls, then what a module gives."""
+    output = next(coming, None)
+    return forward(*arguments, **named) if output is None else output.clone()

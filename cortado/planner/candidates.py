@@ -52,12 +52,12 @@ WAYS = (
 @dataclass(frozen=True)
 class Candidate:
     """One way to hold one weight: bytes of its record in the file, nats that it is predicted to cost, and the multiply-adds
-    that its layer takes for a sample, as far as they are known."""
+    that its layer takes for a sample with it; None where they are not known."""
 
     way: str
     size_bytes: int
     damage: float
-    multiply_adds: float = 0.0
+    multiply_adds: float | None = None
 
 
 @dataclass
@@ -112,23 +112,22 @@ def every_candidate(
 ) -> dict[str, list[Candidate]]:
     """Each weight as it is and in each way, whatever is beaten.
 
-    In memory for the forms of what is doubted, beside a few copies of the network.
+    In memory for the forms of what is doubted, beside a few copies of the network and what `Replay` remembers.
     """
     network, plain = view.network, view.plain
     before = {row.path: row.size_bytes for row in layer_rows(network, plain)}
     weights = {weight.path: weight for weight in parameter_places(network) if weight.path in priced}
-    costs = profile(network, view.example)
-    products = {row.path: row.multiply_adds or 0.0 for row in costs.rows}
-    doubt = Doubt(network, task, nats_for(plain, task), samples_for(sum(products.values())))
-    whole = {path: products.get(weight.layer_path, 0.0) for path, weight in weights.items()}
-    found = {path: [Tried(Candidate("", before[path], 0.0, whole[path]))] for path in priced}
+    whole, total = products_of(view)
+    doubt = Doubt(network, task, nats_for(plain, task), samples_for(total))
+    found = {path: [Tried(Candidate("", before[path], 0.0, whole.get(path)))] for path in priced}
     with view.progress.bar("candidates", len(ways) + 2 * len(priced)) as bar:
         for way, changed in carried_out(network, plain, task, ways):
             for weight in changed:
                 path, form = weight.path, weight.form
                 if path in priced and weight.shape == weights[path].shape:
                     damage = priced[path].damage(weights[path].dense(), weight.dense(), form)
-                    cost = whole[path] * share_of_products(weights[path].form, form)
+                    cost = whole.get(path)
+                    cost = None if cost is None else cost * share_of_products(weights[path].form, form)
                     one = Tried(Candidate(way, record_bytes(form), damage, cost), isinstance(form, LowRank))
                     if doubt.doubts(form, damage):
                         one.form = None if hopeless(one, found[path]) else form
@@ -191,6 +190,28 @@ def settled(some: Sequence[Tried], doubt: Doubt, path: str) -> list[Candidate]:
             now = replace(now, damage=max([now.damage, *known]))
         made.append(now)
     return made
+
+
+def products_of(view: View) -> tuple[dict[str, float], float]:
+    """The multiply-adds that each weight takes for a sample, by its path, where they are known, and all that are known.
+
+    A layer's are shared among its weights by their entries; a weight that the layer around its own uses is that one's.
+    """
+    rows = {row.path: row.multiply_adds for row in profile(view.network, view.example).rows}
+    held: dict[str, dict[str, int]] = {}
+    for weight in parameter_places(view.network):
+        path = weight.layer_path
+        while path and not rows.get(path):
+            path = path.rpartition(".")[0]
+        if len(weight.shape) > 1:
+            held.setdefault(path, {})[weight.path] = weight.shape.numel()
+    found = {
+        path: cost * count / sum(counts.values())
+        for layer, counts in held.items()
+        if (cost := rows.get(layer)) is not None
+        for path, count in counts.items()
+    }
+    return found, sum(cost for cost in rows.values() if cost is not None)
 
 
 def share_of_products(before: Form, form: Form) -> float:

@@ -71,9 +71,10 @@ def explained(forecast: Forecast, size_bytes: float) -> str:
     lines.append("─" * len(head))
     for one in sorted(found, key=lambda one: -one.taken.damage):
         held = one.taken.way or "as it is"
+        products = "?" if one.taken.multiply_adds is None else count_text(one.taken.multiply_adds)
         lines.append(
             f"{one.path:<{wide}}{size_text(one.plain_bytes):>10}{size_text(one.taken.size_bytes):>10}"
-            f"{count_text(one.taken.multiply_adds):>11}  {held:<{ways}}{one.taken.damage * scale:>10.2g}   {one.text()}"
+            f"{products:>11}  {held:<{ways}}{one.taken.damage * scale:>10.2g}   {one.text()}"
         )
     return "\n".join(lines)
 

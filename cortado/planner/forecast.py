@@ -184,7 +184,7 @@ def plans_at(found: Forecast, damages: Sequence[float]) -> list[Plan]:
     """The smallest plans of at most these damages, or the nearest that there are; none that is measured, none twice."""
     sizes = {one.plan.size_bytes for one in found.measured}
     least = found.plan(found.sizes[0])
-    share = 1.0 if least is None else min(1.0, least.damage / damages[-1])
+    share = 1.0 if least is None or not damages else min(1.0, least.damage / damages[-1])
     made: list[Plan] = []
     for damage in (share * one for one in damages):
         low, high = map(math.log, found.sizes)

@@ -13,20 +13,110 @@ from cortado.network.view import parameter_places
 from tests.laws.tiny_nets import BY_NAME
 
 
-class Counted(nn.Module):
-    """A layer that counts its calls, and one after it that works in place."""
+class InPlace(nn.Module):
+    """Outputs are changed in place and read again, and one layer runs twice."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second, self.head = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 3)
-        self.calls = 0
 
     def forward(self, inputs):
         signal = self.first(inputs)
-        kept = signal.relu_() + 1
-        signal = self.second(kept)
-        signal += kept
-        return self.head(self.second(signal))
+        kept = signal.mul_(2) + 1
+        other = self.second(kept)
+        other.neg_()
+        signal += other
+        return self.head(self.second(signal) + other)
+
+
+class Preactivated(nn.Module):
+    """A shortcut from before an activation that works in place, and so sees it."""
+
+    def __init__(self, between) -> None:
+        super().__init__()
+        self.first, self.between = nn.Linear(5, 8), between
+        self.second, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, inputs):
+        signal = self.first(inputs)
+        through = self.between(signal)
+        through += 1
+        return self.head(self.second(through) + signal)
+
+
+class Taps(nn.Module):
+    """A layer leaves something that another one takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tap, self.second, self.head = Tap(), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, inputs):
+        signal = self.second(self.tap(inputs))
+        return self.head(signal + self.tap.seen)
+
+
+class Tap(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Parameter(torch.ones(5))
+
+    def forward(self, inputs):
+        self.seen = inputs * self.inner
+        return inputs + 1
+
+
+class Lists(nn.Module):
+    """A layer appends to what it is handed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.put, self.head = Puts(), nn.Linear(5, 3)
+
+    def forward(self, inputs):
+        found = []
+        signal = self.put(inputs, found)
+        return self.head(signal + torch.stack(found).sum(0))
+
+
+class Puts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(5, 5)
+
+    def forward(self, inputs, found):
+        found.append(inputs * 2)
+        return inputs @ self.inner.weight
+
+
+class Direct(nn.Module):
+    """A layer's forward is called without its call, and its call afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, inputs):
+        return self.head(self.first(self.second(self.first.forward(inputs))))
+
+
+class Greedy(nn.Module):
+    """The network changes what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, inputs):
+        inputs.sub_(0.5).mul_(4)
+        return self.head(self.first(inputs))
+
+
+def hooked():
+    """A layer whose output a hook of the user's changes."""
+    network = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 3))
+    network[0].register_forward_hook(lambda layer, given, output: output * 3)
+    return network
 
 
 class TiedByHand(nn.Module):
@@ -40,10 +130,10 @@ class TiedByHand(nn.Module):
         return self.head(self.middle(functional.embedding(tokens, self.head.weight)).mean(1))
 
 
-def changed_answers(network, inputs, batches=2):
+def changed_answers(network, inputs):
     """For each weight: answers by replay and by the whole network, with that weight changed."""
     network = network.eval()
-    replay = Replay(network, [inputs] * batches)
+    replay = Replay(network, [inputs[1:].clone(), inputs])
     for weight in parameter_places(network):
         held, other = weight.form, copy.deepcopy(weight.form)
         with torch.no_grad():
@@ -51,10 +141,11 @@ def changed_answers(network, inputs, batches=2):
                 part.mul_(1.5).add_(0.1)
         layers = [layer for layer, _ in weight.places]
         weight.put(other)
-        yield weight.path, replay.answers(batches - 1, layers), answers(network, inputs).double()
+        replay.answers(0, layers)
+        yield weight.path, replay.answers(1, layers), answers(network, inputs.clone()).double()
         weight.put(held)
-    assert torch.equal(replay.answers(0, [network]), replay.batches[0].wanted)
-    assert not any("forward" in module.__dict__ or module._forward_hooks for module in network.modules())
+        torch.testing.assert_close(replay.answers(1, layers), replay.batches[1].wanted, rtol=1e-6, atol=1e-6)
+    assert not any("forward" in module.__dict__ for module in network.modules())
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
@@ -65,14 +156,45 @@ def test_every_tiny_network_answers_as_a_whole(name):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6, msg=path)
 
 
-@pytest.mark.parametrize(
-    ("network", "inputs"),
-    [(Counted(), torch.randn(4, 5)), (TiedByHand(), torch.randint(0, 9, (4, 3)))],
-    ids=["in place and twice", "tied by hand"],
-)
-def test_what_is_changed_in_place_or_used_from_elsewhere(network, inputs):
-    for path, found, wanted in changed_answers(network, inputs):
+ODD = {
+    "in place and twice": InPlace,
+    "activation in place": lambda: Preactivated(nn.ReLU(inplace=True)),
+    "identity": lambda: Preactivated(nn.Identity()),
+    "dropout": lambda: Preactivated(nn.Dropout()),
+    "view": lambda: Preactivated(nn.Flatten()),
+    "taps": Taps,
+    "lists": Lists,
+    "forward by hand": Direct,
+    "inputs in place": Greedy,
+    "hook": hooked,
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_layers_that_do_more_than_give_a_tensor(kind):
+    torch.manual_seed(0)
+    for path, found, wanted in changed_answers(ODD[kind](), torch.randn(4, 5)):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6, msg=path)
+
+
+def test_a_weight_used_before_its_layer_is_called():
+    for path, found, wanted in changed_answers(TiedByHand(), torch.randint(0, 9, (4, 3))):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6, msg=path)
+
+
+def test_networks_that_draw_random_numbers_run_again():
+    class Noisy(nn.Module):
+        def forward(self, inputs):
+            return inputs + torch.randn_like(inputs)
+
+    network = nn.Sequential(nn.Linear(6, 6), Noisy(), nn.Linear(6, 6))
+    assert not Replay(network, [torch.randn(4, 6)]).batches[0].calls
+
+
+def test_what_does_not_give_the_same_answers_is_forgotten(monkeypatch):
+    network = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    monkeypatch.setattr(Replay, "kept", lambda self, output, read: output + 1)
+    assert not Replay(network, [torch.randn(4, 6)]).batches[0].calls
 
 
 @pytest.mark.parametrize("kind", ["encoder", "attention"])
@@ -120,6 +242,10 @@ def test_what_comes_before_does_not_run_again():
 
 def test_what_does_not_fit_into_memory_runs_again():
     outputs = 4 * 6 * 4
+    twice = nn.Linear(6, 6)
+    network = nn.Sequential(twice, nn.Linear(6, 6), twice, nn.Linear(6, 6)).eval()
+    inputs, spare = torch.randn(4, 6), 2 * outputs
+    assert torch.equal(Replay(network, [inputs], spare).answers(0, [network[3]]), answers(network, inputs).double())
     assert runs(nn.Sequential(*(nn.Linear(6, 6) for _ in range(4))), 3, 2 * outputs) == [0, 0, 1, 1]
     assert runs(nn.Sequential(*(nn.Linear(6, 6) for _ in range(4))), 3, 0) == [1, 1, 1, 1]
 

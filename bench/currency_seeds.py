@@ -1,0 +1,62 @@
+"""currency_seeds: how much of a plan is the luck of its seed.  The signs of the curvature and the positions of signals are drawn;
+ResNet-20, three seeds: the KL of the mixes that each seed's prices allocate, at the bytes of uniform 4, 3 and 2.5 bits, and how
+alike the prices rank all changes.  Weights only, nothing trained; KL in nats, of the verdict images, once for each mix.
+"""
+
+import copy
+import dataclasses
+import statistics
+from typing import Any
+
+import torch
+
+from bench.allocation import LEVELS, evenly, size
+from bench.kept import kept
+from bench.minilm import rank_correlation
+from bench.planner_vs_search import DOUBT
+from bench.result import row
+from cortado.nets.resnet import resnet_20
+from cortado.network.divergence import nats_for
+from cortado.network.view import View
+from cortado.planner.candidates import WAYS, Choices, every_candidate, undominated
+from cortado.planner.currency import prices
+from cortado.planner.forecast import mean_divergences, planned
+from cortado.planner.plan import plan_for
+from cortado.tasks import cifar10
+
+SEEDS = [0, 1, 2]
+
+
+def measured(seed: int) -> dict[str, Any]:
+    """Damages of all changes, and KL of a mix for each size."""
+    plain, task = resnet_20(weights=True).eval(), dataclasses.replace(cifar10.task(), seed=seed)
+    view = View(copy.deepcopy(plain), plain, task.example)
+    weights = [weight for weight in view.weights() if len(weight.shape) > 1]
+    every = every_candidate(view, task, prices(view, weights, task))
+    choices = [Choices(path, some[0].size_bytes, undominated(some)) for path, some in every.items()]
+    plans = []
+    for levels in LEVELS:
+        plan = plan_for(choices, size(evenly(plain, list(every), levels), plain, list(every)))
+        assert plan is not None
+        plans.append(plan)
+    made = [planned(plan, plain, plain, task) for plan in plans]
+    return {
+        "damages": [one.damage for some in every.values() for one in some if one.way],
+        "kl": mean_divergences(plain, made, task.verdict, nats_for(plain, task)),
+    }
+
+
+def run() -> list[dict[str, Any]]:
+    """One row a size, and the ranks."""
+    found = [kept(f"currency_seeds/{seed}", [WAYS, *DOUBT], lambda seed=seed: measured(seed)) for seed in SEEDS]
+    rows = []
+    for number, bits in enumerate(LEVELS.values()):
+        nats = [one["kl"][number] for one in found]
+        what = f"at the bytes of {bits}: largest over smallest KL of three seeds"
+        rows.append(row(what, max(nats) / min(nats), "x", nats=nats, mean=statistics.mean(nats)))
+    damages = [torch.tensor(one["damages"], dtype=torch.float64) for one in found]
+    ranks = [rank_correlation(damages[a], damages[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
+    return [
+        *rows,
+        row("least rank correlation of two seeds' damages", min(ranks), "", None, "higher", changes=len(damages[0])),
+    ]

@@ -184,10 +184,11 @@ def watched(monkeypatch):
 def test_what_lies_on_the_hull_is_believed_or_measured_and_little_else_is_measured(monkeypatch):
     """Each doubted choice that an allocation steps on was measured; what is far above the hull was not."""
     network, task, _, priced = of_net("transformer")
-    tried, real = {}, settled
+    tried, open_at_first, real = {}, {}, settled
 
     def keeping(some, doubt, path):
         tried[path] = (list(some), doubt)
+        open_at_first.setdefault(path, sum(one.form is not None for one in some))
         return real(some, doubt, path)
 
     monkeypatch.setattr("cortado.planner.candidates.settled", keeping)
@@ -207,8 +208,8 @@ def test_what_lies_on_the_hull_is_believed_or_measured_and_little_else_is_measur
         doubted += sum(each.low_rank or each.candidate.damage > few for each in some)
     learned = sum(map(len, doubt.known.values()))
     assert doubt.factor is not None and on_hulls > 0
-    # What was measured and fell off the hull stays measured; what never was on it is most of what is doubted.
-    assert on_hulls <= len(seen) - learned < doubted / 3
+    # Of what could have been measured not all was: some never was on the hull.
+    assert on_hulls <= len(seen) - learned < sum(open_at_first.values()) < doubted
 
 
 def test_what_is_hopeless_is_not_measured(monkeypatch):

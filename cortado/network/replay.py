@@ -68,8 +68,9 @@ class Replay:
             batch.calls.setdefault(module, []).append((ended, kept))
             return output
 
-        # The network itself always runs, and is used from the start.
-        modules = [module for module in self.network.modules() if module is not self.network]
+        # The network itself always runs, and is used from the start; a script's forward cannot be another.
+        every = [module for module in self.network.modules() if not isinstance(module, torch.jit.ScriptModule)]
+        modules = [module for module in every if module is not self.network]
         forwards = {module: functools.partial(watched, module, module.forward) for module in modules}
         ids = {id(one) for one in self.parts[self.network]}
         with undisturbed(self.network), replaced(forwards), Uses(ids, use):
@@ -143,7 +144,7 @@ def state_of(module: nn.Module, arguments: Any) -> list[Any] | None:
         return None
     tensors = [*tensors_in((given, named)), *tensors_of(module)]
     attributes = {
-        name: (id(value), len(value) if hasattr(value, "__len__") and not isinstance(value, Tensor) else 0)
+        name: (id(value), len(value) if isinstance(value, (list, dict, set)) else 0)
         for name, value in vars(module).items()
     }
     return [attributes, [(id(one), one._version) for one in tensors]]

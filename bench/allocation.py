@@ -23,9 +23,10 @@ from cortado.measure import outputs_of
 from cortado.methods.match import Match
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.view import View, parameter_places
-from cortado.planner.candidates import WAYS, candidates_of
+from cortado.planner.candidates import candidates_of
 from cortado.planner.currency import prices
 from cortado.planner.plan import plan_for
+from cortado.planner.ways import WAYS
 from cortado.task import Data, Task
 from cortado.tasks import cifar10
 

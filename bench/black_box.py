@@ -20,8 +20,9 @@ from torch.nn import functional
 from cortado.methods.match import NORMS, PRODUCTS, Match, layers_before_norms, plain_moments
 from cortado.network.divergence import divergence
 from cortado.network.view import View, parameter_places
-from cortado.planner.candidates import Candidate, Choices, changed_by
+from cortado.planner.candidates import Candidate, Choices
 from cortado.planner.plan import Plan
+from cortado.planner.ways import changed_by
 from cortado.task import Task
 
 REACH, HALVINGS = 2.0, 40

@@ -18,10 +18,11 @@ from bench.result import row
 from cortado.nets.resnet import resnet_20
 from cortado.network.divergence import nats_for
 from cortado.network.view import View
-from cortado.planner.candidates import WAYS, Choices, every_candidate, undominated
+from cortado.planner.candidates import Choices, every_candidate, undominated
 from cortado.planner.currency import prices
 from cortado.planner.forecast import mean_divergences, planned
 from cortado.planner.plan import plan_for
+from cortado.planner.ways import WAYS
 from cortado.tasks import cifar10
 
 SEEDS = [0, 1, 2]

@@ -21,10 +21,10 @@ from bench.networks import trained
 from bench.result import row
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.divergence import divergence, nats_for
-from cortado.planner.candidates import WAYS
 from cortado.planner.doubt import BEATEN, DOUBTED, EACH, HOPELESS, MOST_SAMPLES, MULTIPLY_ADDS, SURE
 from cortado.planner.forecast import Forecast, chosen, forecast, mean_divergences, planned
 from cortado.planner.plan import Plan
+from cortado.planner.ways import WAYS
 from cortado.task import Task
 from cortado.tasks import cifar10
 

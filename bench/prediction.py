@@ -35,9 +35,9 @@ from cortado.methods.match import Match
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.divergence import Nats, nats_for
 from cortado.network.view import View, parameter_places
-from cortado.planner.candidates import WAYS, changed_by
 from cortado.planner.forecast import DAMAGES, Forecast, forecast, mean_divergences, planned
 from cortado.planner.plan import Plan
+from cortado.planner.ways import WAYS, changed_by
 from cortado.task import Task
 from cortado.tasks import cifar10
 

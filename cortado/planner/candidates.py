@@ -1,52 +1,27 @@
 """Candidates: for each weight the ways to hold it, each with its bytes in the file and its predicted damage.
 
-A way is a short recipe ("prune/weights keep=0.3 | share/kmeans bits=4"). It is applied to all weights of a copy at once and
-read off weight by weight, so that nothing here knows a method. All are predicted; what is doubted is measured as far as it
-lies on the lower hull of damage over bytes, which is where an allocation takes from.
+All are predicted; what is doubted is measured as far as it lies on the lower hull of damage over bytes, which is where an
+allocation takes from.
 """
 
-import contextlib
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from itertools import takewhile
 
-from torch import nn
-
-from cortado.errors import NothingChanged
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode, encode_value, record_body
 from cortado.file.plane import QUICK
 from cortado.fingerprints import sum_of_data
 from cortado.forms.form import Form
-from cortado.forms.hold import form_of
 from cortado.forms.low_rank import LowRank
-from cortado.method import Method
 from cortado.network.budgeting import kernels
 from cortado.network.divergence import nats_for
 from cortado.network.profile import profile
 from cortado.network.view import View, Weight, parameter_places
 from cortado.planner.currency import Price, prices
 from cortado.planner.doubt import BEATEN, DOUBTED, HOPELESS, Doubt, samples_for
-from cortado.recipe import read
+from cortado.planner.ways import WAYS, carried_out
 from cortado.task import Task
-
-CODES = ("share/kmeans bits=3", "quantize/weights bits=4 symmetric=false")
-"""How the factors of low rank are held."""
-WAYS = (
-    *(f"quantize/weights bits={bits}" for bits in (8, 7, 6, 5, 4, 3)),
-    *(f"quantize/weights bits={bits} symmetric=false" for bits in (4, 3, 2)),
-    *(f"quantize/weights bits={bits} per=tensor clip=range" for bits in (7, 6, 5, 4)),
-    *(f"share/kmeans bits={bits} start=density" for bits in (5, 4, 3, 2, 1)),
-    *(
-        f"prune/weights keep={keep} | share/kmeans bits={bits}"
-        for keep in (0.7, 0.5, 0.3, 0.2, 0.1)
-        for bits in (4, 3, 2)
-    ),
-    *(f"factorize/svd rank={rank} | {codes}" for rank in (4, 8, 16, 32, 64, 128) for codes in CODES),
-)
-"""What is tried when nothing else is asked for: weights alone, nothing trained, each weight by itself."""
 
 
 @dataclass(frozen=True)
@@ -223,37 +198,6 @@ def share_of_products(before: Form, form: Form) -> float:
 def record_bytes(form: Form) -> int:
     """About what a form costs in the file, rather a little more."""
     return 1 + len(record_body(encode_value(form, QUICK)))
-
-
-def changed_by(network: nn.Module, plain: nn.Module, task: Task, way: str) -> list[Weight]:
-    """The weights of a copy after the stages of a way, nothing matched or trained: those that every stage has changed."""
-    return next(carried_out(network, plain, task, [way]))[1]
-
-
-def carried_out(
-    network: nn.Module, plain: nn.Module, task: Task, ways: Sequence[str]
-) -> Iterator[tuple[str, list[Weight]]]:
-    """Each way with the weights that it changes; the stages that it has in common with the way before are not run again.
-
-    In memory for a copy of the network for each stage of a way.
-    """
-    kept: list[tuple[Method, nn.Module, set[str]]] = []
-    for way in ways:
-        stages = read(way).stages
-        common = zip(kept, stages[:-1], strict=False)
-        del kept[sum(1 for _ in takewhile(lambda pair: pair[0][0] == pair[1], common)) :]
-        made = copy.deepcopy(kept[-1][1] if kept else network)
-        found, chosen = parameter_places(made), kept[-1][2] if kept else None
-        for number, stage in enumerate(stages[len(kept) :], len(kept) + 1):
-            before = {weight.path: form_of(*weight.places[0]) for weight in found}
-            with contextlib.suppress(NothingChanged):
-                stage.apply(View(made, plain, task.example), task)
-            found = parameter_places(made)
-            changed = {one.path for one in found if form_of(*one.places[0]) is not before.get(one.path)}
-            chosen = changed if chosen is None else chosen & changed
-            if number < len(stages):
-                kept.append((stage, copy.deepcopy(made), chosen))
-        yield way, [weight for weight in found if weight.path in (chosen or ())]
 
 
 def undominated(some: Sequence[Candidate]) -> tuple[Candidate, ...]:

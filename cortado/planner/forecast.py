@@ -18,8 +18,9 @@ from cortado.methods.match import Match, Moments
 from cortado.network.divergence import Nats, answers, nats_for, rows_of
 from cortado.network.trace import device_of
 from cortado.network.view import View
-from cortado.planner.candidates import WAYS, Choices, choices_for
+from cortado.planner.candidates import Choices, choices_for
 from cortado.planner.plan import Plan, plan_for
+from cortado.planner.ways import WAYS
 from cortado.progress import Progress, quiet
 from cortado.task import Data, Task, to_device
 

@@ -20,7 +20,6 @@ from cortado.evaluating import evaluating
 from cortado.file.whole import check_writable
 from cortado.fingerprints import plain_data
 from cortado.measure import outputs_of
-from cortado.planner.candidates import WAYS
 from cortado.planner.forecast import Forecast, forecast
 from cortado.planner.front import tried
 from cortado.planner.mix import corrected
@@ -28,6 +27,7 @@ from cortado.planner.proposals import Proposals
 from cortado.planner.remembered import Memory, mark_of
 from cortado.planner.shapes import CHANNELS, Explorer, Shape, Shapes, cuts_for, tail_of
 from cortado.planner.trials import MINIMISE, Trial, Wanted, note, noted, surely
+from cortado.planner.ways import WAYS
 from cortado.progress import Progress, quiet
 from cortado.report import Report
 from cortado.runtimes.runtime import runtime_by_name

@@ -12,10 +12,11 @@ from cortado.method import Method, knob
 from cortado.methods.match import Match
 from cortado.network.divergence import nats_for
 from cortado.network.view import View
-from cortado.planner.candidates import WAYS, choices_for
+from cortado.planner.candidates import choices_for
 from cortado.planner.forecast import Forecast, chosen, judged, mean_divergences
 from cortado.planner.plan import plan_for
 from cortado.planner.trials import Trial
+from cortado.planner.ways import WAYS
 from cortado.recipe import read
 from cortado.task import Task
 from cortado.units import size_text

@@ -12,9 +12,10 @@ from cortado.methods.match import Match
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.divergence import nats_for
 from cortado.network.view import View
-from cortado.planner.candidates import WAYS, candidates_of
+from cortado.planner.candidates import candidates_of
 from cortado.planner.currency import Price, centred, prices
 from cortado.planner.plan import plan_for
+from cortado.planner.ways import WAYS
 from cortado.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 

@@ -16,17 +16,7 @@ from cortado.network.divergence import Nats, answers, divergence, nats_for
 from cortado.network.profile import profile
 from cortado.network.view import View
 from cortado.planner.allocation import hull
-from cortado.planner.candidates import (
-    Candidate,
-    Tried,
-    candidates_of,
-    carried_out,
-    changed_by,
-    every_candidate,
-    hopeless,
-    products_of,
-    settled,
-)
+from cortado.planner.candidates import Candidate, Tried, candidates_of, every_candidate, hopeless, products_of, settled
 from cortado.planner.currency import prices
 from cortado.planner.doubt import (
     BEATEN,
@@ -41,6 +31,7 @@ from cortado.planner.doubt import (
     Doubt,
     samples_for,
 )
+from cortado.planner.ways import carried_out, changed_by
 from cortado.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 

@@ -107,7 +107,7 @@ def rows_of(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
             100 * sum(factor <= FACTOR for factor in halves) / len(halves), "%", largest=halves[-1],
         ),
         row(f"{name}: factor that the forecast says of itself", cost["spread"], "x", constant=cost["constant"]),
-        row(f"{name}: forecast", cost["minutes"], "min", processor_minutes=cost["processor_minutes"]),
+        row(f"{name}: forecast, minutes of one core", cost["processor_minutes"], "min", by_the_clock=cost["minutes"]),
         row(f"{name}: peak memory of the forecast", cost["peak_bytes"] / 1e6, "MB"),
     ]  # fmt: skip
     if "spearman" in found:

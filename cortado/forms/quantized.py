@@ -200,13 +200,11 @@ def best_grid(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Codes, scales and zero points of each row by the share of its span that has the least squared error.
 
-    `real` (rows, entries or 1) is 0 where an entry only fills a row. The first share is always usable.
+    `real` (rows, entries or 1) is 0 where an entry only fills a row. Of a single share nothing is searched.
     """
     fit = symmetric_grid if symmetric else affine_grid
-    best, codes, scale, zero = (
-        torch.full((len(rows),), torch.inf, device=rows.device),
-        *fit(rows, real, bits, shares[0]),
-    )
+    codes, scale, zero = fit(rows, real, bits, shares[0])
+    best = torch.full((len(rows),), torch.inf, device=rows.device)
     for share in shares if len(shares) > 1 else ():
         tried = fit(rows, real, bits, share)
         error = (real * ((tried[0] - tried[2][:, None]) * tried[1][:, None] - rows) ** 2).nansum(1)

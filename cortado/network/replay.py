@@ -85,7 +85,7 @@ class Replay:
         """A copy of an output that is the layer's own: what comes after may change it in place."""
         if not isinstance(output, Tensor) or output.nbytes > self.left or not output.nbytes:
             return None
-        if any(shares(output, one) for one in (*read, *self.parts[self.network][1:]) if isinstance(one, Tensor)):
+        if any(shares(output, one) for one in (*read, *tensors_of(self.network))):
             return None
         self.left -= output.nbytes
         return output.detach().clone()

@@ -90,8 +90,8 @@ class Doubt:
     def believed(self, path: str, damage: float, found: float | None = None, low_rank: bool = False) -> float:
         """Nats of a change: what was `found`, or else what is predicted, corrected as the weight's sure changes were.
 
-        Of n ratios of a weight the share n / (n + 1) of their mean is believed, the rest is the network's: ratios vary as
-        much within a weight as between weights.
+        Of n ratios of a weight the share n / (n + 1) of their mean is believed, the rest is the network's: as if ratios
+        varied as much within a weight as between weights.
         """
         factor, own = self.factor, self.known.get(path, [])
         if factor is None:

@@ -6,7 +6,6 @@ Each is applied to all weights of a copy at once and read off weight by weight, 
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 
 from torch import nn
 
@@ -49,8 +48,10 @@ def carried_out(
     kept: list[tuple[Method, nn.Module, set[str]]] = []
     for way in ways:
         stages = read(way).stages
-        common = zip(kept, stages[:-1], strict=False)
-        del kept[sum(1 for _ in takewhile(lambda pair: pair[0][0] == pair[1], common)) :]
+        common = 0
+        while common < min(len(kept), len(stages) - 1) and kept[common][0] == stages[common]:
+            common += 1
+        del kept[common:]
         made = copy.deepcopy(kept[-1][1] if kept else network)
         found, chosen = parameter_places(made), kept[-1][2] if kept else None
         for number, stage in enumerate(stages[len(kept) :], len(kept) + 1):

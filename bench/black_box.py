@@ -93,7 +93,7 @@ class MatchedPass:
         self.inputs, _ = next(task.calibration.batches(min(Match().images, len(task.calibration))))
         self.network = copy.deepcopy(plain).eval()
         view = View(self.network, plain, task.example, reference=plain)
-        wanted, followed = plain_moments(view, self.inputs), layers_before_norms(view)
+        wanted, followed = plain_moments(view, self.inputs).moments, layers_before_norms(view)
         with torch.no_grad():
             self.plain = plain(self.inputs)
         self.scales: dict[str, bool] = {}

@@ -1,5 +1,6 @@
 """match: give each output channel the mean and variance back that it had before a lossy step."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +12,26 @@ from cortado.devices import own_device
 from cortado.evaluating import evaluating
 from cortado.forms.hold import held_names
 from cortado.method import Method, knob
+from cortado.network.divergence import nats_of, rows_of
 from cortado.network.hooks import before_call
 from cortado.network.signals import channel_axis
+from cortado.network.trace import tensors_in
 from cortado.network.view import View
 from cortado.task import Task, to_device
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 Moments = tuple[Tensor, Tensor]
+NOTHING = 1e-6
+"""Nats of which no note is made."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a network gave before a step: `moments` by the paths of its norms and products; its `outputs`."""
+
+    moments: dict[str, Moments]
+    outputs: Any
 
 
 @dataclass(frozen=True)
@@ -26,9 +39,10 @@ class Match(Method):
     """Moment matching, layer after layer, both networks on the same images; the default after every lossy step.
 
     Each batch norm gives every channel the mean and the variance that it gave in the network before the step: its
-    stored statistics move. Where no norm follows a layer, its bias does, and the row scale where the form has one.
-    Nothing but floats changes; no deviation grows or shrinks more than fourfold at a time. An unchanged network stays as
-    it is, which re-estimating batch norms from a few images would not achieve.
+    stored statistics move. Where no norm follows a layer, its bias does, and the row scale where the form has one; biases
+    and scales stay, with a note, where the answers would come no nearer to those before the step: the tokens of a
+    transformer do not share one shift. Nothing but floats changes; no deviation grows or shrinks more than fourfold at a
+    time. An unchanged network stays as it is, which re-estimating batch norms from a few images would not achieve.
     """
 
     images: int = knob(256, low=2, says="calibration samples that both networks see, in one batch")
@@ -36,8 +50,8 @@ class Match(Method):
     def apply(self, view: View, task: Task) -> None:
         self.toward(view, task, self.wanted(view, task))
 
-    def wanted(self, view: View, task: Task) -> dict[str, Moments]:
-        """What the network before the step gives, by the paths of its norms and products."""
+    def wanted(self, view: View, task: Task) -> Wanted:
+        """What the network before the step gives."""
         return plain_moments(view, self.inputs(view, task))
 
     def inputs(self, view: View, task: Task) -> Any:
@@ -45,30 +59,86 @@ class Match(Method):
         inputs, _ = next(task.calibration.batches(min(self.images, len(task.calibration))))
         return to_device(inputs, own_device(view.network))
 
-    def toward(self, view: View, task: Task, wanted: dict[str, Moments]) -> None:
-        """Match what `wanted` gave, of one network before several steps."""
-        wanted = {path: of_kept(pair, view.kept.get(path)) for path, pair in wanted.items()}
+    def toward(self, view: View, task: Task, wanted: Wanted) -> bool:
+        """Match what `wanted` gave, of one network before several steps; whether biases and row scales were matched too."""
+        inputs = self.inputs(view, task)
+        moments = {path: of_kept(pair, view.kept.get(path)) for path, pair in wanted.moments.items()}
+        norms, products = self.layers(view, moments)
+        start = states([*norms.values(), *products.values()])
+        outputs = run_once(view.network, inputs, norm_hooks(norms, moments))
+        if not products:
+            return False
+        normed = states([*norms.values(), *products.values()])
+        give_back(start)
+        hooks = [*norm_hooks(norms, moments), *product_hooks(products, moments, shared_layers(view))]
+        both = run_once(view.network, inputs, hooks)
+        nats = [apart(task, wanted.outputs, found) for found in (outputs, both)]
+        if nats[1] <= nats[0] or math.isnan(nats[0]):
+            return True
+        give_back(normed)
+        if not nats[1] <= NOTHING:
+            view.notes.append(
+                f"match: biases and row scales stay; with them matched the answers are {nats[1]:.3g} nats from those before "
+                f"the step, without {nats[0]:.3g}"
+            )
+        return False
+
+    def layers(self, view: View, wanted: dict[str, Moments]) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+        """The norms that are matched, and the products in whose place no norm is, by path."""
         chosen = {id(layer) for weight in view.weights(self.where) for layer, _ in weight.places}
         followed = layers_before_norms(view)
-        # A weight that two layers share cannot be scaled for one of them.
-        shared = {id(layer) for weight in view.all_weights if len(weight.places) > 1 for layer, _ in weight.places}
-        hooks: list[Any] = []
-        done: set[str] = set()
-        for path, layer in view.network.named_modules():
-            if isinstance(layer, NORMS) and path in wanted:
-                hooks.append(before_call(layer, norm_hook(path, wanted[path], done)))
-            elif isinstance(layer, PRODUCTS) and path in wanted and id(layer) in chosen and path not in followed:
-                hook = product_hook(path, wanted[path], done, id(layer) not in shared)
-                # An unsigned rounding cuts off what is below zero: moments are those of what comes before it.
-                hooks.append(layer.register_forward_hook(hook, prepend=True))
-        run_once(view.network, self.inputs(view, task), hooks)
+        known = {path: layer for path, layer in view.network.named_modules() if path in wanted}
+        products = {path: layer for path, layer in known.items() if isinstance(layer, PRODUCTS)}
+        return (
+            {path: layer for path, layer in known.items() if isinstance(layer, NORMS)},
+            {path: layer for path, layer in products.items() if id(layer) in chosen and path not in followed},
+        )
 
 
-def run_once(network: nn.Module, inputs: Any, hooks: list[Any]) -> None:
-    """One forward pass in eval mode without gradients; hooks are removed and modes restored."""
+def shared_layers(view: View) -> set[int]:
+    """Layers whose weight another one has too, by identity: it cannot be scaled for one of them."""
+    return {id(layer) for weight in view.all_weights if len(weight.places) > 1 for layer, _ in weight.places}
+
+
+def norm_hooks(norms: dict[str, nn.Module], wanted: dict[str, Moments]) -> list[Any]:
+    done: set[str] = set()
+    return [before_call(layer, norm_hook(path, wanted[path], done)) for path, layer in norms.items()]
+
+
+def product_hooks(products: dict[str, nn.Module], wanted: dict[str, Moments], shared: set[int]) -> list[Any]:
+    done: set[str] = set()
+    # An unsigned rounding cuts off what is below zero: moments are those of what comes before it.
+    return [
+        layer.register_forward_hook(product_hook(path, wanted[path], done, id(layer) not in shared), prepend=True)
+        for path, layer in products.items()
+    ]
+
+
+def states(layers: list[nn.Module]) -> list[tuple[Tensor, Tensor]]:
+    """Every tensor of some layers, and what it holds."""
+    found = {id(one): one for layer in layers for one in (*layer.parameters(), *layer.buffers())}
+    return [(one, one.detach().clone()) for one in found.values()]
+
+
+@torch.no_grad()
+def give_back(held: list[tuple[Tensor, Tensor]]) -> None:
+    for one, value in held:
+        one.copy_(value)
+
+
+def apart(task: Task, wanted: Any, found: Any) -> float:
+    """Mean nats between what two networks gave for the same inputs; 0 where what they gave is not alike, or no number."""
+    if not tensors_in(wanted) or not tensors_in(found):
+        return 0.0
+    before, now = rows_of(wanted).double(), rows_of(found).double()
+    return float(nats_of(before, task.answers).apart(before, now).mean()) if before.shape == now.shape else 0.0
+
+
+def run_once(network: nn.Module, inputs: Any, hooks: list[Any]) -> Any:
+    """What one forward pass gives, in eval mode without gradients; hooks are removed and modes restored."""
     try:
         with evaluating(network):
-            network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+            return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -82,8 +152,9 @@ def moments(signal: Tensor, axis: int) -> Moments:
     return mean.double(), variance.double()
 
 
-def plain_moments(view: View, inputs: Any) -> dict[str, Moments]:
-    """For each norm and product the moments of its output, at its first call; of a norm without what a subclass adds.
+def plain_moments(view: View, inputs: Any) -> Wanted:
+    """Of the reference, for each norm and product the moments of its output, at its first call; of a norm without what a
+    subclass adds.
 
     A product that gives a single row has none.
     """
@@ -108,8 +179,7 @@ def plain_moments(view: View, inputs: Any) -> dict[str, Moments]:
         for path, layer in view.reference.named_modules()
         if isinstance(layer, (*NORMS, *PRODUCTS))
     ]
-    run_once(view.reference, inputs, hooks)
-    return found
+    return Wanted(found, run_once(view.reference, inputs, hooks))
 
 
 def of_kept(pair: Moments, kept: Tensor | None) -> Moments:

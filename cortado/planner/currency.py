@@ -5,6 +5,8 @@ channel has its mean and variance back, as `match` gives them: an output moves b
 whose outputs nothing gives back, the mean change counts by itself.
 """
 
+import contextlib
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.errors import NothingChanged
 from cortado.forms.form import Form
 from cortado.forms.hold import plain_class
-from cortado.methods.match import layers_before_norms
+from cortado.methods.match import Match, layers_before_norms
+from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.divergence import nats_for
 from cortado.network.gradients import released
 from cortado.network.hooks import before_call
@@ -28,6 +32,8 @@ MATCHED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose outputs are matched, with their weight's rows as output channels, if a bias or a batch norm can do it."""
 SAMPLES, POSITIONS, MOMENT_SAMPLES = 128, 16, 64
 """Samples for the curvature; positions and samples for what layers read."""
+PILOT = QuantizeWeights(bits=4)
+"""Done to all weights to see whether matching biases helps a network."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,10 @@ def prices(view: View, weights: list[Weight], task: Task, samples: int = SAMPLES
     """The price of each weight, by its path.  In memory for the weights and one sample, however many there are."""
     assert task.calibration is not None
     normed = layers_before_norms(view)
-    rows = rows_read(view, [weight for weight in weights if is_matched(weight, normed)], task)
+    matched = [weight for weight in weights if is_matched(weight, normed)]
+    if any(weight.layer_path not in normed for weight in matched) and not biases_help(view, task):
+        matched = [weight for weight in matched if weight.layer_path in normed]
+    rows = rows_read(view, matched, task)
     means = {path: found.mean(0) for path, found in rows.items()}
     data = task.calibration.first(samples)
     slope = Curvature().slope(task.generator(29), nats_for(view.plain, task))
@@ -156,6 +165,16 @@ def is_matched(weight: Weight, normed: set[str]) -> bool:
     if plain_class(weight.layer) not in MATCHED or weight.name != "weight" or len(weight.places) > 1:
         return False
     return weight.layer_path in normed or weight.layer._parameters.get("bias") is not None
+
+
+def biases_help(view: View, task: Task) -> bool:
+    """Whether `match` will move the biases of layers that no batch norm follows, tried on a network that is rounded.  Of
+    transformers it will not, as a rule: its answers come no nearer."""
+    made = copy.deepcopy(view.network)
+    with contextlib.suppress(NothingChanged):
+        PILOT.apply(View(made, view.plain, view.example), task)
+    tried, match = View(made, view.plain, view.example, reference=view.network), Match()
+    return match.toward(tried, task, match.wanted(tried, task))
 
 
 def rows_read(view: View, weights: list[Weight], task: Task) -> dict[str, Tensor]:

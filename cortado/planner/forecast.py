@@ -14,7 +14,7 @@ from cortado.evaluating import evaluating
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
 from cortado.measure import mean_score, scored_outputs
-from cortado.methods.match import Match, Moments
+from cortado.methods.match import Match, Wanted
 from cortado.network.divergence import Nats, answers, nats_for, rows_of
 from cortado.network.trace import device_of
 from cortado.network.view import View
@@ -25,7 +25,7 @@ from cortado.progress import Progress, quiet
 from cortado.task import Data, Task, to_device
 
 CHOICE_SAMPLES, BATCH = 1_000, 100
-DAMAGES = (0.01, 0.1, 1.0)
+DAMAGES = (0.01, 0.05, 0.25, 1.0)
 """Where plans are measured: the smallest ones whose damages add up to so many nats at the most; where even the smallest of all
 costs less than the last of these, all are less by as much."""
 FURTHER = (4.0, 16.0)
@@ -205,9 +205,7 @@ def chosen(task: Task) -> Data:
     return task.choice.first(min(CHOICE_SAMPLES, len(task.choice)))
 
 
-def planned(
-    plan: Plan, network: nn.Module, plain: nn.Module, task: Task, wanted: dict[str, Moments] | None = None
-) -> nn.Module:
+def planned(plan: Plan, network: nn.Module, plain: nn.Module, task: Task, wanted: Wanted | None = None) -> nn.Module:
     """A copy of `network` with its weights held as planned, and its moments matched to what it had: `wanted`, if it is known."""
     made, match = copy.deepcopy(network), Match()
     for stage in plan.recipe().stages:
@@ -223,7 +221,7 @@ def measured(
     """The plans, carried out and measured on choice data.  In memory for as many copies of the network."""
     made = []
     with (progress or quiet()).bar("measured plans", 2 * len(plans)) as bar:
-        wanted = Match().wanted(View(network, plain, task.example, reference=network), task) if plans else {}
+        wanted = Match().wanted(View(network, plain, task.example, reference=network), task) if plans else None
         for plan in plans:
             made.append(planned(plan, network, plain, task, wanted))
             bar.advance()

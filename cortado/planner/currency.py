@@ -32,7 +32,7 @@ MATCHED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose outputs are matched, with their weight's rows as output channels, if a bias or a batch norm can do it."""
 SAMPLES, POSITIONS, MOMENT_SAMPLES = 128, 16, 64
 """Samples for the curvature; positions and samples for what layers read."""
-PILOT = QuantizeWeights(bits=4)
+PILOT = QuantizeWeights(bits=4, clip="range")
 """Done to all weights to see whether matching biases helps a network."""
 
 
@@ -173,7 +173,7 @@ def biases_help(view: View, task: Task) -> bool:
     made = copy.deepcopy(view.network)
     with contextlib.suppress(NothingChanged):
         PILOT.apply(View(made, view.plain, view.example), task)
-    tried, match = View(made, view.plain, view.example, reference=view.network), Match()
+    tried, match = View(made, view.plain, view.example, reference=view.network), Match(images=MOMENT_SAMPLES)
     return match.toward(tried, task, match.wanted(tried, task))
 
 

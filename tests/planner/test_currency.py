@@ -13,7 +13,7 @@ from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.divergence import nats_for
 from cortado.network.view import View
 from cortado.planner.candidates import candidates_of
-from cortado.planner.currency import Price, centred, prices
+from cortado.planner.currency import Price, biases_help, centred, prices
 from cortado.planner.plan import plan_for
 from cortado.planner.ways import WAYS
 from cortado.task import Data, Task
@@ -200,3 +200,29 @@ def test_candidates_grow_smaller_as_they_grow_harmful_and_make_a_plan():
     assert small.size_bytes <= 0.3 * whole and smaller.size_bytes <= 0.2 * whole < small.size_bytes
     assert small.damage < smaller.damage and plan_for(choices, 1) is None
     assert {stage.name() for stage in smaller.recipe().stages} == {"quantize/weights"}
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_layers_that_match_will_not_correct_are_priced_as_they_are(monkeypatch, helps):
+    """What follows a batch norm's layer is given back in any case, a bias's only where match moves biases."""
+    monkeypatch.setattr("cortado.planner.currency.biases_help", lambda view, task: helps)
+    view, weights, task = view_of("depthwise")
+    found = prices(view, weights, task, 8)
+    read = {path: price.rows is not None for path, price in found.items()}
+    assert read == {"body.0.weight": helps, "body.2.weight": True, "body.5.weight": helps, "head.weight": helps}
+
+
+def test_whether_biases_help_is_what_match_says_of_a_rounded_copy(monkeypatch):
+    view, _, task = view_of("mlp")
+    before, seen = copy.deepcopy(view.network.state_dict()), []
+
+    def toward(self, tried, task, wanted):
+        seen.append(tried)
+        return False
+
+    monkeypatch.setattr(Match, "toward", toward)
+    assert not biases_help(view, task) and seen[0].reference is view.network
+    assert not torch.equal(
+        dict(seen[0].network.named_parameters()).get("0.weight", torch.zeros(())), before["0.weight"]
+    )
+    assert all(torch.equal(value, before[name]) for name, value in view.network.state_dict().items())

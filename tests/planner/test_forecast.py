@@ -12,11 +12,12 @@ from cortado.file.accounting import layer_rows
 from cortado.network.divergence import Nats
 from cortado.network.view import View, parameter_places
 from cortado.planner import candidates
-from cortado.planner.candidates import Candidate, record_bytes
+from cortado.planner.candidates import LARGE, Candidate, body_bytes, record_bytes
 from cortado.planner.currency import prices
 from cortado.planner.forecast import SPREAD, Forecast, Measured, forecast, mean_divergences
 from cortado.planner.outlook import Outlook
 from cortado.planner.plan import Plan
+from cortado.planner.ways import changed_by
 from cortado.recipe import read
 from cortado.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
@@ -112,3 +113,20 @@ def test_choices_are_priced_once_for_a_network_and_anew_for_another(monkeypatch)
     for seed in range(5):
         choices(plain, dataclasses.replace(task, seed=seed + 7))
     assert len(candidates.KEPT) == candidates.MOST_KEPT
+
+
+@pytest.mark.parametrize(
+    "way", ["quantize/weights bits=4", "prune/weights keep=0.2 | share/kmeans bits=3", "share/kmeans bits=2"]
+)
+def test_bytes_of_a_large_record_are_told_from_some_of_its_rows(way):
+    """Rows of growing spread, so that the first ones do not stand for all."""
+    layer = nn.Linear(512, 1024)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(1024, 512, generator=torch.Generator().manual_seed(0)))
+        layer.weight *= torch.linspace(0.1, 1.0, 1024)[:, None]
+    network = nn.Sequential(layer).eval()
+    data = Data(torch.randn(8, 512), torch.zeros(8, dtype=torch.long))
+    task = Task(data, data, data, trial=True)
+    (weight,) = [one for one in changed_by(network, network, task, way) if one.name == "weight"]
+    assert sum(value.numel() for value in weight.form.state_dict().values()) > LARGE
+    assert record_bytes(weight.form) == pytest.approx(body_bytes(weight.form, "quick"), rel=0.01)

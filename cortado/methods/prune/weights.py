@@ -1,5 +1,6 @@
 """prune/weights: drop the weights that matter least, anywhere in a layer."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -98,9 +99,12 @@ def still_there(weight: Weight) -> Tensor:
 
 def highest(values: Tensor, count: int) -> Tensor:
     """True at the `count` highest values, exactly; among equals the first ones."""
-    order = torch.sort(values.flatten(), descending=True, stable=True).indices
-    mask = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
-    mask[order[:count]] = True
+    flat = values.flatten().nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
+    if not 0 < count < len(flat):
+        return torch.full(values.shape, count > 0, device=values.device)
+    least = flat.kthvalue(len(flat) - count + 1).values
+    mask = flat > least
+    mask[(flat == least).nonzero().squeeze(1)[: count - int(mask.sum())]] = True
     return mask.view(values.shape)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +48,7 @@ def first_centroids(values: Tensor, count: int, start: str, generator: torch.Gen
     """`count` centroids to begin with: evenly over the range, at even quantiles (density), or random samples (Forgy)."""
     if start == "linear":
         return torch.linspace(float(values.min()), float(values.max()), count, dtype=values.dtype, device=values.device)
-    ranked = values.sort().values
+    ranked = ranked_values(values)
     if start == "density":
         places = (torch.arange(count, device=values.device) + 0.5) / count * (len(ranked) - 1)
         return ranked[places.long()]
@@ -55,12 +56,19 @@ def first_centroids(values: Tensor, count: int, start: str, generator: torch.Gen
     return values[picks.to(values.device)].sort().values
 
 
+def ranked_values(values: Tensor) -> Tensor:
+    """The values, rising.  On a CPU by numpy, which sorts floats an order of magnitude faster than torch."""
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return values.sort().values
+    return torch.from_numpy(np.sort(values.detach().numpy()))
+
+
 def kmeans(values: Tensor, centroids: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
     """Lloyd's k-means on a line: (centroids that have members, sorted; the code of each value).
 
     On sorted values a cluster is an interval, so that a round costs one search of the borders.
     """
-    ranked, order = values.double().sort()
+    ranked = ranked_values(values).double()
     sums = torch.cat([ranked.new_zeros(1), ranked.cumsum(0)])
     centres = centroids.double().sort().values.unique()
     for _ in range(rounds):
@@ -72,7 +80,5 @@ def kmeans(values: Tensor, centroids: Tensor, rounds: int) -> tuple[Tensor, Tens
         if len(moved) == len(centres) and torch.equal(moved, centres):
             break
         centres = moved
-    borders = torch.searchsorted(ranked, (centres[1:] + centres[:-1]) / 2)
-    codes = torch.empty(len(values), dtype=torch.long, device=values.device)
-    codes[order] = torch.searchsorted(borders, torch.arange(len(values), device=values.device), right=True)
+    codes = torch.bucketize(values.double(), (centres[1:] + centres[:-1]) / 2, right=True)
     return centres.to(values.dtype), codes

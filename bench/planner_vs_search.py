@@ -2,7 +2,7 @@
 LeNet-5 and ResNet-20; ResNet-56 is a bench of its own, planner_vs_search_56.
 
 The search (Optuna's multivariate TPE, and NSGA-II; the better one counts) has three times the planner's time for each size
-and sampler; the planner's is for all of its statistics, three measured plans and one plan carried out. Both in seconds of
+and sampler; the planner's is for all of its statistics, the plans it measures and one plan carried out. Both in seconds of
 the processor, on one thread, as other work goes on beside. What the search is given besides stands in bench/black_box.py.
 KL and accuracy are of the verdict images, which are looked at once for each mix.
 """

@@ -27,7 +27,7 @@ from cortado.task import Task, to_device
 
 SURE, DOUBTED = 1e-5, 0.02
 """Nats: between them the curvature is believed and held against what is measured; above, it is not believed."""
-TEMPERATURE, LEAST_SAMPLES, MOST_SAMPLES = 4.0, 16, 64
+TEMPERATURE, LEAST_SAMPLES, MOST_SAMPLES = 4.0, 16, 256
 MULTIPLY_ADDS = 8e9
 """Of a change that is measured: as many samples as these pay for, within the two."""
 LEAST_SURE, EACH = 3, 2

@@ -22,6 +22,8 @@ from cortado.task import Task, to_device
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 Moments = tuple[Tensor, Tensor]
+FEWEST, MOST_NUMBERS = 64, 10_000_000
+"""More samples than the first are looked at only where together they have no more numbers than this."""
 NOTHING = 1e-6
 """Nats of which no note is made."""
 
@@ -45,7 +47,9 @@ class Match(Method):
     time. An unchanged network stays as it is, which re-estimating batch norms from a few images would not achieve.
     """
 
-    images: int = knob(256, low=2, says="calibration samples that both networks see, in one batch")
+    images: int = knob(
+        256, low=2, says="calibration samples that both networks see, in one batch; of large ones fewer, 64 or more"
+    )
 
     def apply(self, view: View, task: Task) -> None:
         self.toward(view, task, self.wanted(view, task))
@@ -56,7 +60,10 @@ class Match(Method):
 
     def inputs(self, view: View, task: Task) -> Any:
         assert task.calibration is not None
-        inputs, _ = next(task.calibration.batches(min(self.images, len(task.calibration))))
+        two = tensors_in(task.example)
+        numbers = sum(one.numel() for one in two) // len(two[0])
+        count = min(self.images, max(FEWEST, MOST_NUMBERS // max(1, numbers)), len(task.calibration))
+        inputs, _ = next(task.calibration.batches(count))
         return to_device(inputs, own_device(view.network))
 
     def toward(self, view: View, task: Task, wanted: Wanted) -> bool:

@@ -14,10 +14,18 @@ from cortado.network.divergence import answers
 from cortado.network.trace import tensors_in, undisturbed
 
 MOST_BYTES = 512 << 20
-"""What is remembered at the most; what does not fit runs again."""
+"""What is remembered at the most, and half of the memory that remembering takes; what does not fit runs again."""
 END = 1 << 62
 HARMLESS = (Tensor, int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size)
 """Arguments that a layer can do nothing with but read, or for a tensor change so that it shows."""
+
+
+@dataclass
+class Kept:
+    """An output that is remembered; `lent` where nothing that comes after changes it in place, so that it is given as it is."""
+
+    value: Tensor
+    lent: bool = False
 
 
 @dataclass
@@ -27,7 +35,7 @@ class Batch:
 
     inputs: Any
     wanted: Tensor
-    calls: dict[nn.Module, list[tuple[int, Tensor | None]]] = field(default_factory=dict)
+    calls: dict[nn.Module, list[tuple[int, Kept | None]]] = field(default_factory=dict)
     used: dict[int, int] = field(default_factory=dict)
 
 
@@ -49,6 +57,7 @@ class Replay:
     def recorded(self, inputs: Any) -> Batch:
         """Run a batch and write down what runs, in the order in which calls end."""
         batch, running, holders, ended = Batch(inputs, Tensor()), list[nn.Module](), set[nn.Module](), 0
+        given_out = list[tuple[Kept, Tensor, int]]()
 
         def use(*parts: Any) -> None:
             for part in parts:
@@ -66,6 +75,8 @@ class Replay:
             pure = module not in holders and before is not None and before == state_of(module, (given, named))
             kept = self.kept(output, tensors_in((given, named))) if pure else None
             batch.calls.setdefault(module, []).append((ended, kept))
+            if kept is not None:
+                given_out.append((kept, output, output._version))
             return output
 
         # The network itself always runs, and is used from the start; a script's forward cannot be another.
@@ -79,16 +90,19 @@ class Replay:
             if not torch.equal(state, torch.random.get_rng_state()):
                 self.left = 0
                 batch.calls.clear()
+        for one, output, version in given_out:
+            if output._version == version:
+                one.value, one.lent = output.detach(), True
         return batch
 
-    def kept(self, output: Any, read: Sequence[Tensor]) -> Tensor | None:
+    def kept(self, output: Any, read: Sequence[Tensor]) -> Kept | None:
         """A copy of an output that is the layer's own: what comes after may change it in place."""
         if not isinstance(output, Tensor) or output.nbytes > self.left or not output.nbytes:
             return None
         if any(shares(output, one) for one in (*read, *tensors_of(self.network))):
             return None
         self.left -= output.nbytes
-        return output.detach().clone()
+        return Kept(output.detach().clone())
 
     def sound(self, number: int) -> bool:
         """Whether all that is remembered gives the answers that it was recorded with."""
@@ -179,7 +193,9 @@ def replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]
                 module.forward = own_forward  # type: ignore[method-assign]
 
 
-def told(forward: Callable[..., Any], coming: Iterator[Tensor], *arguments: Any, **named: Any) -> Any:
+def told(forward: Callable[..., Any], coming: Iterator[Kept], *arguments: Any, **named: Any) -> Any:
     """What is remembered of the first calls, then what a module gives."""
     output = next(coming, None)
-    return forward(*arguments, **named) if output is None else output.clone()
+    if output is None:
+        return forward(*arguments, **named)
+    return output.value if output.lent else output.value.clone()

@@ -193,8 +193,29 @@ def test_networks_that_draw_random_numbers_run_again():
 
 def test_what_does_not_give_the_same_answers_is_forgotten(monkeypatch):
     network = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
-    monkeypatch.setattr(Replay, "kept", lambda self, output, read: output + 1)
+    monkeypatch.setattr("cortado.network.replay.told", lambda forward, coming, *arguments: next(coming).value + 1)
     assert not Replay(network, [torch.randn(4, 6)]).batches[0].calls
+
+
+def test_only_what_nothing_changes_in_place_is_given_without_a_copy():
+    class InPlace(nn.Module):
+        def forward(self, inputs):
+            inputs[:, 0] += 1
+            return inputs * 2
+
+    network = nn.Sequential(
+        nn.Linear(6, 6), nn.Tanh(), InPlace(), nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Linear(6, 2)
+    )
+    replay = Replay(network, [torch.randn(4, 6)])
+    calls = replay.batches[0].calls
+    lent = {number: [kept.lent for _, kept in calls[network[number]] if kept is not None] for number in range(6)}
+    assert lent == {0: [True], 1: [False], 2: [], 3: [False], 4: [], 5: [True]}
+    before = {layer: [kept.value.clone() for _, kept in some if kept is not None] for layer, some in calls.items()}
+    for layer in network:
+        replay.answers(0, [layer])
+    for layer, some in calls.items():
+        now = [kept.value for _, kept in some if kept is not None]
+        assert all(torch.equal(a, b) for a, b in zip(now, before[layer], strict=True))
 
 
 @pytest.mark.parametrize("kind", ["encoder", "attention"])

@@ -25,7 +25,7 @@ from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.stopwatch import Stopwatch
 
 SEEDS = [0]
-RUNTIMES = ("onnxruntime",)
+RUNTIMES = ("onnxruntime", "openvino")
 
 
 def run() -> list[dict[str, Any]]:

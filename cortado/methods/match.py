@@ -24,8 +24,8 @@ PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.C
 Moments = tuple[Tensor, Tensor]
 FEWEST, MOST_NUMBERS = 64, 10_000_000
 """More samples than the first are looked at only where together they have no more numbers than this."""
-NOTHING = 1e-6
-"""Nats of which no note is made."""
+NOTHING, TEMPERATURE = 1e-6, 4.0
+"""Nats of which no note is made; and what softens classes before they are compared."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Match(Method):
         give_back(normed)
         if not nats[1] <= NOTHING:
             view.notes.append(
-                f"match: biases and row scales stay; with them matched the answers are {nats[1]:.3g} nats from those before "
-                f"the step, without {nats[0]:.3g}"
+                f"match: biases and row scales stay; with them matched the answers, softened, are {nats[1]:.3g} nats from "
+                f"those before the step, without {nats[0]:.3g}"
             )
         return False
 
@@ -134,11 +134,14 @@ def give_back(held: list[tuple[Tensor, Tensor]]) -> None:
 
 
 def apart(task: Task, wanted: Any, found: Any) -> float:
-    """Mean nats between what two networks gave for the same inputs; 0 where what they gave is not alike, or no number."""
+    """Mean nats between what two networks gave for the same inputs, classes softened: of what a network has learned by heart
+    it is sure, whatever is done to it.  0 where what they gave is not alike, or no number."""
     if not tensors_in(wanted) or not tensors_in(found):
         return 0.0
     before, now = rows_of(wanted).double(), rows_of(found).double()
-    return float(nats_of(before, task.answers).apart(before, now).mean()) if before.shape == now.shape else 0.0
+    nats = nats_of(before, task.answers)
+    cold = TEMPERATURE if nats.variance is None else 1.0
+    return float(nats.apart(before / cold, now / cold).mean()) if before.shape == now.shape else 0.0
 
 
 def run_once(network: nn.Module, inputs: Any, hooks: list[Any]) -> Any:

@@ -14,6 +14,7 @@ from cortado.forms.hold import held_names
 from cortado.method import Method, knob
 from cortado.network.divergence import nats_of, rows_of
 from cortado.network.hooks import before_call
+from cortado.network.replay import own
 from cortado.network.signals import channel_axis
 from cortado.network.trace import tensors_in
 from cortado.network.view import View
@@ -25,15 +26,15 @@ Moments = tuple[Tensor, Tensor]
 FEWEST, MOST_NUMBERS = 64, 10_000_000
 """More samples than the first are looked at only where together they have no more numbers than this."""
 NOTHING, TEMPERATURE = 1e-6, 4.0
-"""Nats of which no note is made; and what softens classes before they are compared."""
+"""Nats for which nothing is moved; and what softens classes before they are compared."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a network gave before a step: `moments` by the paths of its norms and products; its `outputs`."""
+    """What a network gave before a step: `moments` by the paths of its norms and products, and some of its `answers`."""
 
     moments: dict[str, Moments]
-    outputs: Any
+    answers: Tensor
 
 
 @dataclass(frozen=True)
@@ -60,35 +61,34 @@ class Match(Method):
 
     def inputs(self, view: View, task: Task) -> Any:
         assert task.calibration is not None
-        two = tensors_in(task.example)
-        numbers = sum(one.numel() for one in two) // len(two[0])
+        numbers = sum(one.numel() for one in tensors_in(task.example)) // min(2, len(task.calibration))
         count = min(self.images, max(FEWEST, MOST_NUMBERS // max(1, numbers)), len(task.calibration))
         inputs, _ = next(task.calibration.batches(count))
         return to_device(inputs, own_device(view.network))
 
-    def toward(self, view: View, task: Task, wanted: Wanted) -> bool:
-        """Match what `wanted` gave, of one network before several steps; whether biases and row scales were matched too."""
+    def toward(self, view: View, task: Task, wanted: Wanted) -> tuple[float, float]:
+        """Match what `wanted` gave, of one network before several steps.
+
+        How many nats the answers are from those then, without and with biases and row scales matched; the lower one is kept.
+        """
         inputs = self.inputs(view, task)
         moments = {path: of_kept(pair, view.kept.get(path)) for path, pair in wanted.moments.items()}
         norms, products = self.layers(view, moments)
         start = states([*norms.values(), *products.values()])
-        outputs = run_once(view.network, inputs, norm_hooks(norms, moments))
-        if not products:
-            return False
+        without = apart(task, wanted.answers, run_once(view.network, inputs, norm_hooks(norms, moments)))
+        if not products or without <= NOTHING:
+            return without, without
         normed = states([*norms.values(), *products.values()])
         give_back(start)
         hooks = [*norm_hooks(norms, moments), *product_hooks(products, moments, shared_layers(view))]
-        both = run_once(view.network, inputs, hooks)
-        nats = [apart(task, wanted.outputs, found) for found in (outputs, both)]
-        if nats[1] <= nats[0] or math.isnan(nats[0]):
-            return True
-        give_back(normed)
-        if not nats[1] <= NOTHING:
+        both = apart(task, wanted.answers, run_once(view.network, inputs, hooks))
+        if without < both or math.isnan(both):
+            give_back(normed)
             view.notes.append(
-                f"match: biases and row scales stay; with them matched the answers, softened, are {nats[1]:.3g} nats from "
-                f"those before the step, without {nats[0]:.3g}"
+                f"match: biases and row scales stay; with them matched the answers, softened, are {both:.3g} nats from "
+                f"those before the step, without {without:.3g}"
             )
-        return False
+        return without, both
 
     def layers(self, view: View, wanted: dict[str, Moments]) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
         """The norms that are matched, and the products in whose place no norm is, by path."""
@@ -130,28 +130,37 @@ def states(layers: list[nn.Module]) -> list[tuple[Tensor, Tensor]]:
 @torch.no_grad()
 def give_back(held: list[tuple[Tensor, Tensor]]) -> None:
     for one, value in held:
-        one.copy_(value)
+        if not torch.equal(one, value):
+            one.copy_(value)
 
 
-def apart(task: Task, wanted: Any, found: Any) -> float:
-    """Mean nats between what two networks gave for the same inputs, classes softened: of what a network has learned by heart
-    it is sure, whatever is done to it.  0 where what they gave is not alike, or no number."""
-    if not tensors_in(wanted) or not tensors_in(found):
+def apart(task: Task, wanted: Tensor, found: Tensor) -> float:
+    """Mean nats between two networks' answers to the same inputs, classes softened: of what a network has learned by heart
+    it is sure, whatever is done to it.  0 where the answers are not alike, or there are none."""
+    if wanted.shape != found.shape or not wanted.numel():
         return 0.0
-    before, now = rows_of(wanted).double(), rows_of(found).double()
-    nats = nats_of(before, task.answers)
+    nats = nats_of(wanted, task.answers)
     cold = TEMPERATURE if nats.variance is None else 1.0
-    return float(nats.apart(before / cold, now / cold).mean()) if before.shape == now.shape else 0.0
+    return float(nats.apart(wanted / cold, found / cold).mean())
 
 
-def run_once(network: nn.Module, inputs: Any, hooks: list[Any]) -> Any:
-    """What one forward pass gives, in eval mode without gradients; hooks are removed and modes restored."""
+def run_once(network: nn.Module, inputs: Any, hooks: list[Any]) -> Tensor:
+    """One forward pass in eval mode without gradients, random numbers as at every other; hooks are removed, modes restored.
+
+    Some of the answers, float64: rows spread evenly, of MOST_NUMBERS numbers or a few more.
+    """
+    given = own(inputs)
     try:
-        with evaluating(network):
-            return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+        with evaluating(network), torch.random.fork_rng(devices=()):
+            outputs = network(*given) if isinstance(given, tuple) else network(given)
     finally:
         for hook in hooks:
             hook.remove()
+    found = [one for one in tensors_in(outputs)[:1] if one.numel() and one.layout == torch.strided]
+    if not found:
+        return torch.zeros(0)
+    rows = rows_of(found[0])
+    return rows[:: -(-rows.numel() // MOST_NUMBERS)].double()
 
 
 def moments(signal: Tensor, axis: int) -> Moments:

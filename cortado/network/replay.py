@@ -22,10 +22,22 @@ HARMLESS = (Tensor, int, float, bool, str, type(None), torch.dtype, torch.device
 
 @dataclass
 class Kept:
-    """An output that is remembered; `lent` where nothing that comes after changes it in place, so that it is given as it is."""
+    """An output that is remembered; `lent` where nothing that comes after changes it in place, so that it is given as it is, as
+    long as it stays of this `version`."""
 
     value: Tensor
     lent: bool = False
+    version: int = 0
+
+    def lend(self, output: Tensor, version: int) -> None:
+        """Give the output itself from now on, if it is still what it was, and holds no more memory than its own."""
+        same = output._version == version and torch.equal(output, self.value)
+        if same and output.untyped_storage().nbytes() == output.nbytes:
+            self.value, self.lent, self.version = output.detach(), True, version
+
+    @property
+    def spoilt(self) -> bool:
+        return self.lent and self.value._version != self.version
 
 
 @dataclass
@@ -91,8 +103,7 @@ class Replay:
                 self.left = 0
                 batch.calls.clear()
         for one, output, version in given_out:
-            if output._version == version:
-                one.value, one.lent = output.detach(), True
+            one.lend(output, version)
         return batch
 
     def kept(self, output: Any, read: Sequence[Tensor]) -> Kept | None:
@@ -132,7 +143,10 @@ class Replay:
             if given and len(given) == len(outputs):
                 forwards[module] = functools.partial(told, module.forward, iter(given))
         with undisturbed(self.network), replaced(forwards):
-            return answers(self.network, own(batch.inputs)).double()
+            found = answers(self.network, own(batch.inputs)).double()
+        if any(kept is not None and kept.spoilt for calls in batch.calls.values() for _, kept in calls):
+            self.forget()
+        return found
 
 
 class Uses(TorchDispatchMode):

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from cortado.errors import NothingChanged
 from cortado.forms.form import Form
 from cortado.forms.hold import plain_class
-from cortado.methods.match import Match, layers_before_norms
+from cortado.methods.match import NOTHING, Match, layers_before_norms
+from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.divergence import nats_for
 from cortado.network.gradients import released
@@ -32,8 +33,8 @@ MATCHED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose outputs are matched, with their weight's rows as output channels, if a bias or a batch norm can do it."""
 SAMPLES, POSITIONS, MOMENT_SAMPLES = 128, 16, 64
 """Samples for the curvature; positions and samples for what layers read."""
-PILOT = QuantizeWeights(bits=4, clip="range")
-"""Done to all weights to see whether matching biases helps a network."""
+PILOTS = (QuantizeWeights(bits=4, clip="range"), PruneWeights(keep=0.7))
+"""Done to all weights to see whether matching biases helps a network; the second where the first changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +171,16 @@ def is_matched(weight: Weight, normed: set[str]) -> bool:
 def biases_help(view: View, task: Task) -> bool:
     """Whether `match` will move the biases of layers that no batch norm follows, tried on a network that is rounded.  Of
     transformers it will not, as a rule: its answers come no nearer."""
-    made = copy.deepcopy(view.network)
-    with contextlib.suppress(NothingChanged):
-        PILOT.apply(View(made, view.plain, view.example), task)
-    tried, match = View(made, view.plain, view.example, reference=view.network), Match(images=MOMENT_SAMPLES)
-    return match.toward(tried, task, match.wanted(tried, task))
+    match = Match(images=MOMENT_SAMPLES)
+    wanted = match.wanted(View(view.network, view.plain, view.example, reference=view.network), task)
+    for pilot in PILOTS:
+        made = copy.deepcopy(view.network)
+        with contextlib.suppress(NothingChanged):
+            pilot.apply(View(made, view.plain, view.example), task)
+        without, both = match.toward(View(made, view.plain, view.example, reference=view.network), task, wanted)
+        if without > NOTHING:
+            return both <= without
+    return True
 
 
 def rows_read(view: View, weights: list[Weight], task: Task) -> dict[str, Tensor]:

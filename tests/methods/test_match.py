@@ -9,7 +9,7 @@ from torch import nn
 from cortado.forms.hold import hold
 from cortado.forms.masked import Masked
 from cortado.methods.factorize.response import FactorizeResponse
-from cortado.methods.match import Match, moments
+from cortado.methods.match import Match, moments, run_once
 from cortado.methods.prune.units import PruneUnits
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
@@ -54,6 +54,36 @@ def test_what_brings_the_answers_no_nearer_is_left_out(net):
         assert same == any(note.startswith("match: biases and row scales stay") for note in view.notes)
         assert answers_apart(network, plain, inputs) <= before * (1 + 1e-6)
     assert any(helped)
+
+
+def test_a_network_that_writes_on_what_it_reads_is_matched_as_any_other():
+    class Greedy(nn.Sequential):
+        def forward(self, inputs):
+            return super().forward(inputs.sub_(1).div_(0.3))
+
+    class Modest(nn.Sequential):
+        def forward(self, inputs):
+            return super().forward((inputs - 1) / 0.3)
+
+    found = []
+    for kind in (Greedy, Modest):
+        torch.manual_seed(0)
+        plain = kind(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+        data = Data(torch.randn(64, 6), torch.zeros(64, dtype=torch.int64))
+        task, network = Task(data, data, data, trial=True), copy.deepcopy(plain)
+        QuantizeWeights(bits=2, clip="range").apply(View(network, plain, task.example), task)
+        Match().apply(View(network, plain, task.example), task)
+        found.append(network)
+    assert all(
+        torch.equal(a, b) for a, b in zip(found[0].state_dict().values(), found[1].state_dict().values(), strict=True)
+    )
+
+
+def test_of_many_answers_some_are_compared():
+    """A vocabulary's worth of scores for every token is not held in float64."""
+    network = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, 3000)).eval()
+    rows = run_once(network, torch.zeros(64, 100, dtype=torch.int64), [])
+    assert rows.shape == (3200, 3000) and rows.dtype == torch.float64
 
 
 def outputs_at(network, path, inputs):

@@ -277,3 +277,45 @@ def test_a_layer_that_was_never_used_changes_nothing():
     network.forward = lambda inputs: network[1](network[0](inputs))
     replay = Replay(network, [torch.randn(3, 6)])
     assert torch.equal(replay.answers(0, [network.spare[0]]), replay.batches[0].wanted)
+
+
+class OnlySometimes(nn.Module):
+    """Changes what a layer gave in place, but not with the weights that it was recorded with."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.a, self.b, self.c, self.kind = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2), kind
+
+    def forward(self, inputs):
+        h = self.a(inputs)
+        g = self.b(inputs)
+        if self.kind == "condition" and g.mean() > 1:
+            h.mul_(2)
+        if self.kind == "data":
+            h.data.add_(1)
+        if self.kind == "together":
+            torch._foreach_add_([h], [torch.ones_like(h)])
+        return self.c(h + g)
+
+
+@pytest.mark.parametrize("kind", ["condition", "data", "together"])
+def test_what_is_changed_in_place_in_a_replay_only_is_not_lent_again(kind):
+    torch.manual_seed(0)
+    network, inputs = OnlySometimes(kind).eval(), torch.randn(4, 6)
+    replay = Replay(network, [inputs])
+    bias = network.b.bias.detach().clone()
+    for shift in (0.0, 5.0, 5.0, 0.0):
+        with torch.no_grad():
+            network.b.bias.copy_(bias + shift)
+        torch.testing.assert_close(replay.answers(0, [network.b]), answers(network, inputs.clone()).double())
+
+
+def test_a_view_does_not_keep_the_memory_of_what_it_shows():
+    class Last(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs)[:, -1]
+
+    replay = Replay(nn.Sequential(Last(6, 6), nn.Linear(6, 2)).eval(), [torch.randn(4, 50, 6)])
+    for some in replay.batches[0].calls.values():
+        for _, kept in some:
+            assert kept is None or kept.value.untyped_storage().nbytes() == kept.value.nbytes

@@ -212,17 +212,34 @@ def test_layers_that_match_will_not_correct_are_priced_as_they_are(monkeypatch, 
     assert read == {"body.0.weight": helps, "body.2.weight": True, "body.5.weight": helps, "head.weight": helps}
 
 
-def test_whether_biases_help_is_what_match_says_of_a_rounded_copy(monkeypatch):
+@pytest.mark.parametrize(("nats", "helps"), [((0.2, 0.1), True), ((0.1, 0.2), False), ((0.0, 0.0), True)])
+def test_whether_biases_help_is_what_match_finds_of_a_rounded_copy(monkeypatch, nats, helps):
     view, _, task = view_of("mlp")
     before, seen = copy.deepcopy(view.network.state_dict()), []
 
     def toward(self, tried, task, wanted):
         seen.append(tried)
-        return False
+        return nats
 
     monkeypatch.setattr(Match, "toward", toward)
-    assert not biases_help(view, task) and seen[0].reference is view.network
-    assert not torch.equal(
-        dict(seen[0].network.named_parameters()).get("0.weight", torch.zeros(())), before["0.weight"]
-    )
+    assert biases_help(view, task) == helps and len(seen) == (1 if nats[0] else 2)
+    assert all(one.reference is view.network and "held_weight" in dict(one.network[0].named_children()) for one in seen)
     assert all(torch.equal(value, before[name]) for name, value in view.network.state_dict().items())
+
+
+@pytest.mark.parametrize("bits", [4, 1])
+def test_biases_are_tried_of_networks_that_are_rounded_already(bits):
+    """Where four bits change nothing, something else is tried; not the last bits of floats."""
+    view, _, task = view_of("mlp")
+    QuantizeWeights(bits=bits, clip="range").apply(view, task)
+    seen = []
+    real = Match.toward
+
+    def toward(self, tried, task, wanted):
+        seen.append(real(self, tried, task, wanted))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Match, "toward", toward)
+        assert biases_help(view, task) == (seen[-1][1] <= seen[-1][0])
+    assert seen[-1][0] > 1e-6

@@ -36,7 +36,7 @@ MISLED, DEVIATION, EPOCHS = 4, 1.5, 0.2
 
 
 def run() -> list[dict[str, Any]]:
-    """A row a size, and the ranks over all sizes and within them."""
+    """A row a size, and the ranks over all sizes."""
     sizes = list(LEVELS.values())
     mixes = kept("currency_recovery", [WAYS, *DOUBT, sizes, MISLED, DEVIATION, EPOCHS, RECOVERY], measured)["mixes"]
     rows = [one_size(bits, [one for one in mixes if one["size"] == bits]) for bits in sizes]

@@ -31,6 +31,12 @@ def matched(net, *before, **knobs):
     return network, plain, tiny
 
 
+@pytest.fixture
+def all_is_matched(monkeypatch):
+    """Whether or not the answers come nearer: what matching does, not when."""
+    monkeypatch.setattr("cortado.methods.match.apart", lambda task, wanted, found: 1.0)
+
+
 def answers_apart(network, plain, inputs):
     """Kullback-Leibler of the answers from the plain ones at temperature 4, in nats."""
     with torch.no_grad():
@@ -112,8 +118,8 @@ def test_unchanged_network_stays_as_it_is(net):
         ("transformer", "encoder.layers.0.linear1", -1), ("transformer", "head", -1), ("recurrent", "head", -1),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("keep", [0.7, 0.5])
-def test_moments_after_pruning_are_those_of_the_plain_network(net, path, axis, keep):
+@pytest.mark.parametrize("keep", [0.7, 0.4])
+def test_moments_after_pruning_are_those_of_the_plain_network(net, path, axis, keep, all_is_matched):
     network, plain, tiny = matched(net, PruneWeights(keep=keep))
     inputs = tiny.task().calibration.inputs
     got, wanted = (moments(outputs_at(one, path, inputs), axis) for one in (network, plain))
@@ -147,8 +153,8 @@ def test_match_moves_floats_only():
             assert torch.equal(network.state_dict()[key], value), key
 
 
-def test_plain_weights_are_not_scaled():
-    network, plain, tiny = matched("mlp", PruneWeights(keep=0.7, where="0"))
+def test_plain_weights_are_not_scaled(all_is_matched):
+    network, plain, tiny = matched("mlp", PruneWeights(keep=0.3, where="0"))
     assert torch.equal(network[2].weight, plain[2].weight)
     assert not torch.equal(network[2].bias, plain[2].bias)
 

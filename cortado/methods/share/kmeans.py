@@ -57,7 +57,7 @@ def first_centroids(values: Tensor, count: int, start: str, generator: torch.Gen
 
 
 def ranked_values(values: Tensor) -> Tensor:
-    """The values, rising.  On a CPU by numpy, which sorts floats an order of magnitude faster than torch."""
+    """The values, rising.  On a CPU by numpy, which sorts floats faster than torch."""
     if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
         return values.sort().values
     return torch.from_numpy(np.sort(values.detach().numpy()))

@@ -4,14 +4,14 @@ from typing import Any
 
 from torch import nn
 
+from cortado.engine.recipe import read
 from cortado.network.view import View, working_copy
-from cortado.recipe import read
-from cortado.task import Task
+from cortado.task.task import Task
 
 
-def after(plain: nn.Module, task: Task, recipe: Any) -> nn.Module:
-    """`plain` after a recipe, in eval mode."""
-    network = working_copy(plain)
+def after(original: nn.Module, task: Task, recipe: Any) -> nn.Module:
+    """`original` after a recipe, in eval mode."""
+    network = working_copy(original)
     for stage in read(recipe).stages:
-        stage.apply(View(network, plain, task.example), task)
+        stage.apply(View(network, original, task.example), task)
     return network.eval()

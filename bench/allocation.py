@@ -1,7 +1,7 @@
 """allocation: bytes given out by the planner against as many for every layer alike; weights only, nothing trained.
 
 Uniform rounding has 15, 7 and 5 levels a channel (4, 3 and about 2.5 bits, spans of least squared error). Both sides
-have their moments matched to the plain network's. KL and accuracy are of the 1,000 verdict images; calibration images
+have their moments matched to the original network's. KL and accuracy are of the 1,000 test images; calibration images
 are all that the planner looks at.
 """
 
@@ -18,16 +18,16 @@ from bench.int8_cifar import divergence
 from bench.kept import kept
 from bench.result import Clock, row
 from cortado.file.accounting import layer_rows
-from cortado.forms.quantized import Quantized
-from cortado.measure import outputs_of
-from cortado.methods.match import Match
+from cortado.methods.match_moments import MatchMoments
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.view import View, parameter_places
-from cortado.planner.candidates import candidates_of
-from cortado.planner.currency import prices
-from cortado.planner.plan import plan_for
-from cortado.planner.ways import WAYS
-from cortado.task import Data, Task
+from cortado.parts.forms.quantized import Quantized
+from cortado.planner.allocate.plan import plan_for
+from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
+from cortado.planner.sensitivity.candidates import candidates_of
+from cortado.planner.sensitivity.sensitivity import sensitivities
+from cortado.task.measure import outputs_of
+from cortado.task.task import Data, Task
 from cortado.tasks import cifar10
 
 SEEDS = [0]
@@ -38,58 +38,58 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 LEVELS = {15: "4 bits", 7: "3 bits", 5: "2.5 bits"}
 BAR = 0.45
 LEAST = {"ResNet-20": 90.3}
-"""Accuracy at the bytes of 3 bits, in %; of any other network a point under the plain one's."""
+"""Accuracy at the bytes of 3 bits, in %; of any other network a point under the original's."""
 
 
 def run() -> list[dict[str, Any]]:
     """Both networks; each is kept when it is done."""
-    settings = [WAYS, list(LEVELS)]
+    settings = [CANDIDATE_RECIPES, list(LEVELS)]
     pieces = {name: kept(f"allocation/{name}", settings, partial(measured, name)) for name in NETWORKS}
     return [one for name, piece in pieces.items() for one in rows_of(name, piece)]
 
 
 def rows_of(name: str, piece: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a network, from what was measured."""
-    rows, product = [row(f"{name}: plain accuracy", piece["plain"], "%", None, "higher")], 1.0
+    rows, matmul = [row(f"{name}: plain accuracy", piece["original"], "%", None, "higher")], 1.0
     for levels, bits in LEVELS.items():
         facts = piece[str(levels)]
         what, ratio = f"{name}, at the bytes of {bits}", facts["kl"] / facts["kl_uniform"]
-        least = LEAST.get(name, piece["plain"] - 1.0) if levels == 7 else None
+        least = LEAST.get(name, piece["original"] - 1.0) if levels == 7 else None
         rows.append(row(f"{what}: KL of the mix over uniform's", ratio, "x", **facts))
         rows.append(row(f"{what}: accuracy of the mix", facts["score"], "%", least, "higher"))
-        product *= ratio
-    mean = product ** (1 / len(LEVELS))
+        matmul *= ratio
+    mean = matmul ** (1 / len(LEVELS))
     rows.append(row(f"{name}: KL of the mix over uniform's, geometric mean", mean, "x", BAR, minutes=piece["minutes"]))
     return rows
 
 
 def measured(name: str) -> dict[str, Any]:
-    """Everything of one network, by levels.  The verdict images are looked at once for each mix."""
-    clock, plain, task = Clock(), NETWORKS[name]().eval(), cifar10.task()
-    wanted = answers(plain, task.verdict)
-    found: dict[str, Any] = {"plain": accuracy(wanted, task)}
-    view = View(copy.deepcopy(plain), plain, task.example)
+    """Everything of one network, by levels.  The test images are looked at once for each mix."""
+    clock, original, task = Clock(), NETWORKS[name]().eval(), cifar10.task()
+    wanted = answers(original, task.test)
+    found: dict[str, Any] = {"original": accuracy(wanted, task)}
+    view = View(copy.deepcopy(original), original, task.example)
     weights = [weight for weight in view.weights() if len(weight.shape) > 1]
-    priced = prices(view, weights, task)
-    choices = candidates_of(view, task, priced)
+    rated = sensitivities(view, weights, task)
+    choices = candidates_of(view, task, rated)
     found["minutes"] = clock.minutes
     for levels in LEVELS:
-        uniform = evenly(plain, list(priced), levels)
-        room = size(uniform, plain, priced)
+        uniform = evenly(original, list(rated), levels)
+        room = size(uniform, original, rated)
         plan = plan_for(choices, room)
         assert plan is not None
-        mixed = after(plain, task, plan.recipe())
-        (even_kl, even_score), (kl, score) = (judged(one, plain, task, wanted) for one in (uniform, mixed))
+        mixed = after(original, task, plan.recipe())
+        (even_kl, even_score), (kl, score) = (judged(one, original, task, wanted) for one in (uniform, mixed))
         found[str(levels)] = {
-            "bytes": size(mixed, plain, priced), "bytes_uniform": room, "predicted": plan.damage,
+            "bytes": size(mixed, original, rated), "bytes_uniform": room, "predicted": plan.predicted_kl,
             "kl": kl, "kl_uniform": even_kl, "score": score, "score_uniform": even_score,
         }  # fmt: skip
     return found
 
 
-def evenly(plain: nn.Module, paths: list[str], levels: int) -> nn.Module:
+def evenly(original: nn.Module, paths: list[str], levels: int) -> nn.Module:
     """Every weight on so many levels around zero, each output channel with the span of least squared error."""
-    made, half = copy.deepcopy(plain), levels // 2
+    made, half = copy.deepcopy(original), levels // 2
     for weight in parameter_places(made):
         if weight.path in paths:
             rows = weight.dense().flatten(1)
@@ -98,24 +98,24 @@ def evenly(plain: nn.Module, paths: list[str], levels: int) -> nn.Module:
             codes = (rows[:, None] / scales[..., None]).round().clamp(-half, half)
             best = (codes * scales[..., None] - rows[:, None]).square().sum(-1).argmin(1)
             each = torch.arange(len(rows))
-            weight.put(Quantized(codes[each, best].int().view(weight.shape), scales[each, best], None, "channel"))
+            weight.set_form(Quantized(codes[each, best].int().view(weight.shape), scales[each, best], None, "channel"))
     return made
 
 
-def size(network: nn.Module, plain: nn.Module, paths: Any) -> int:
+def size(network: nn.Module, original: nn.Module, paths: Any) -> int:
     """Bytes of the records of these weights in the file."""
-    return sum(one.size_bytes for one in layer_rows(network, plain) if one.path in paths)
+    return sum(one.size_bytes for one in layer_rows(network, original) if one.path in paths)
 
 
-def judged(network: nn.Module, plain: nn.Module, task: Task, wanted: Tensor) -> tuple[float, float]:
-    """KL from the plain answers in nats, and accuracy in %, once moments are matched."""
-    Match().apply(View(network, plain, task.example, reference=plain), task)
-    found = answers(network, task.verdict)
+def judged(network: nn.Module, original: nn.Module, task: Task, wanted: Tensor) -> tuple[float, float]:
+    """KL from the original answers in nats, and accuracy in %, once moments are matched."""
+    MatchMoments().apply(View(network, original, task.example, reference=original), task)
+    found = answers(network, task.test)
     return float(divergence(wanted, found).mean()), accuracy(found, task)
 
 
 def accuracy(found: Tensor, task: Task) -> float:
-    return 100 * float((found.argmax(1) == task.verdict.targets).double().mean())
+    return 100 * float((found.argmax(1) == task.test.targets).double().mean())
 
 
 def answers(network: nn.Module, data: Data) -> Tensor:

@@ -1,6 +1,6 @@
 """BinaryConnect on MNIST: an MLP of three hidden layers of 1,024 units, every weight a sign.  Test error in %.
 
-The recipes are run by `python -m bench.recipe_runs`; the plain network is the same one trained in floats.
+The recipes are run by `python -m bench.recipe_runs`; the original network is the same one trained in floats.
 """
 
 from typing import Any

@@ -3,7 +3,7 @@
 What it is given: for each weight the planner's own candidates, those that others beat left out; their values, made before
 its clock starts; and a shape of the search in which every trial has the bytes that are allowed: it draws how much finer or
 coarser each weight is held than the others (in octaves of bits an entry), and the common level follows from the bytes.
-An evaluation is one forward pass of the images that `match` looks at, in which moments are matched as well.
+An evaluation is one forward pass of the images that `match_moments` looks at, in which moments are matched as well.
 """
 
 import copy
@@ -17,22 +17,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.methods.match import NORMS, PRODUCTS, Match, layers_before_norms, plain_moments
-from cortado.network.divergence import divergence
+from cortado.methods.match_moments import MATMUL_LAYERS, NORMS, MatchMoments, layers_before_norms, original_moments
+from cortado.network.compare.divergence import divergence
 from cortado.network.view import View, parameter_places
-from cortado.planner.candidates import Candidate, Choices
-from cortado.planner.plan import Plan
-from cortado.planner.ways import changed_by
-from cortado.task import Task
+from cortado.planner.allocate.plan import Plan
+from cortado.planner.search.candidate_recipes import changed_by
+from cortado.planner.sensitivity.candidates import Candidate, Choices
+from cortado.task.task import Task
 
 REACH, HALVINGS = 2.0, 40
 """Octaves of bits an entry that a weight may lie above or below the common level; steps to find that level."""
 POPULATION, FIRST, UNIFORM = 24, 10, 8
 """Of NSGA-II; random trials before TPE learns; uniform settings that are tried first."""
 EPS = 1e-10
-"""Added to variances; `match` leaves channels below it alone."""
+"""Added to variances; `match_moments` leaves channels below it alone."""
 BEST = 8
-"""Trials that are looked at again at the end, on all choice data."""
+"""Trials that are looked at again at the end, on all validation data."""
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,25 @@ class Options:
     scales: tuple[bool, ...]
 
 
-def options_of(choices: Sequence[Choices], plain: nn.Module, task: Task) -> list[Options]:
+def options_of(choices: Sequence[Choices], original: nn.Module, task: Task) -> list[Options]:
     """All candidates with their values."""
     made: dict[str, dict[str, Any]] = {}
-    for way in {one.way for choice in choices for one in choice.candidates if one.way}:
-        made[way] = {weight.path: weight for weight in changed_by(plain, plain, task, way)}
-    at_first = {weight.path: weight.dense().clone() for weight in parameter_places(plain)}
+    for way in {one.way for validation in choices for one in validation.candidates if one.way}:
+        made[way] = {weight.path: weight for weight in changed_by(original, original, task, way)}
+    at_first = {weight.path: weight.dense().clone() for weight in parameter_places(original)}
     found = []
-    for choice in choices:
-        some = tuple(sorted(choice.candidates, key=lambda one: one.size_bytes))
-        values = tuple(made[one.way][choice.path].dense().clone() if one.way else at_first[choice.path] for one in some)
+    for validation in choices:
+        some = tuple(sorted(validation.candidates, key=lambda one: one.size_bytes))
+        values = tuple(
+            made[one.way][validation.path].dense().clone() if one.way else at_first[validation.path] for one in some
+        )
         scales = tuple(
-            bool(one.way) and made[one.way][choice.path].form.scale_rows(torch.ones(len(value)))
+            bool(one.way) and made[one.way][validation.path].form.scale_rows(torch.ones(len(value)))
             for one, value in zip(some, values, strict=True)
         )
-        entries = at_first[choice.path].numel()
+        entries = at_first[validation.path].numel()
         octaves = torch.tensor([math.log2(8 * one.size_bytes / entries) for one in some])
-        found.append(Options(choice.path, some, octaves, values, scales))
+        found.append(Options(validation.path, some, octaves, values, scales))
     return found
 
 
@@ -82,20 +84,20 @@ def levelled(options: Sequence[Options], relative: Sequence[float], room: float)
 
 
 class MatchedPass:
-    """The divergence of a choice from the plain network, from one pass over the images of `match`, moments matched on the way.
+    """The divergence of a choice from the original network, from one pass over the images of `match_moments`, moments matched on the way.
 
-    Batch norms give each channel the plain network's moments, whatever comes in; so do layers with a bias and no norm behind
+    Batch norms give each channel the original network's moments, whatever comes in; so do layers with a bias and no norm behind
     them, but for the deviation where the form cannot scale its rows.
     """
 
-    def __init__(self, plain: nn.Module, task: Task) -> None:
+    def __init__(self, original: nn.Module, task: Task) -> None:
         assert task.calibration is not None
-        self.inputs, _ = next(task.calibration.batches(min(Match().images, len(task.calibration))))
-        self.network = copy.deepcopy(plain).eval()
-        view = View(self.network, plain, task.example, reference=plain)
-        wanted, followed = plain_moments(view, self.inputs).moments, layers_before_norms(view)
+        self.inputs, _ = next(task.calibration.batches(min(MatchMoments().images, len(task.calibration))))
+        self.network = copy.deepcopy(original).eval()
+        view = View(self.network, original, task.example, reference=original)
+        wanted, followed = original_moments(view, self.inputs).moments, layers_before_norms(view)
         with torch.no_grad():
-            self.plain = plain(self.inputs)
+            self.original = original(self.inputs)
         self.scales: dict[str, bool] = {}
         self.weights = dict(self.network.named_parameters())
         for path, layer in self.network.named_modules():
@@ -107,9 +109,9 @@ class MatchedPass:
                 turned = deviation if layer.weight is None else deviation * layer.weight.detach().sign()
                 layer.weight, layer.bias = nn.Parameter(turned), nn.Parameter(mean)
                 layer.running_mean = layer.running_var = None
-                # The plain network's own is in its moments already, and is no small part of a spread near zero.
+                # The original network's own is in its moments already, and is no small part of a spread near zero.
                 layer.eps = EPS
-            elif isinstance(layer, PRODUCTS) and layer.bias is not None and path not in followed:
+            elif isinstance(layer, MATMUL_LAYERS) and layer.bias is not None and path not in followed:
                 layer.register_forward_hook(self.matching(f"{path}.weight", mean, deviation))
 
     def matching(self, path: str, mean: Tensor, deviation: Tensor) -> Any:
@@ -128,14 +130,14 @@ class MatchedPass:
             for one, at in zip(options, picked, strict=True):
                 self.weights[one.path].copy_(one.values[at])
                 self.scales[one.path] = one.scales[at]
-            return float(divergence(self.plain, self.network(self.inputs)).mean())
+            return float(divergence(self.original, self.network(self.inputs)).mean())
 
 
 def beginnings(options: Sequence[Options], room: float) -> list[list[float]]:
     """All weights alike, and the profiles of the uniform settings nearest in bytes: one way for all weights that have it."""
-    ways = {one.way for option in options for one in option.candidates if one.way}
+    candidate_recipes = {one.way for option in options for one in option.candidates if one.way}
     profiles = []
-    for way in sorted(ways):
+    for way in sorted(candidate_recipes):
         places = [next((n for n, c in enumerate(one.candidates) if c.way == way), None) for one in options]
         known = [one.octaves[at] for one, at in zip(options, places, strict=True) if at is not None]
         middle = float(torch.stack(known).mean())

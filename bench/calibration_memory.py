@@ -1,4 +1,4 @@
-"""calibration_memory: the peak memory of quantize/signals that looks at 10,000 images against one that looks at 100.
+"""calibration_memory: the peak memory of quantize/activations that looks at 10,000 images against one that looks at 100.
 
 Each calibration runs in a process of its own, whose figure is the high-water mark of its resident memory, from the start
 of Python on and with nothing subtracted. The same 10,000 images lie in memory in both, as bytes.
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from bench.result import row
-from cortado.methods.quantize.signals import QuantizeSignals
+from cortado.methods.quantize.activations import QuantizeActivations
 from cortado.nets.resnet import resnet_20
 from cortado.network.view import View
-from cortado.task import Data, Task
+from cortado.task.task import Data, Task
 from cortado.tasks.cifar10 import NORMALISE
 
 FEW, MANY = 100, 10_000
@@ -46,7 +46,7 @@ def peak_of(images: int, way: str) -> dict[str, Any]:
 
 
 def calibrate(images: int, way: str) -> dict[str, Any]:
-    """Round the signals of a ResNet-20; the peaks in MB before the calibration and after it, and what was put in."""
+    """Round the activations of a ResNet-20; the peaks in MB before the calibration and after it, and what was put in."""
     pixels = torch.randint(0, 256, (MANY, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = Data(pixels, torch.zeros(MANY, dtype=torch.int64), NORMALISE)
     part = data.first(2)
@@ -55,7 +55,7 @@ def calibrate(images: int, way: str) -> dict[str, Any]:
     network = resnet_20().eval()
     view = View(network, network, task.example)
     before = peak_megabytes()
-    QuantizeSignals(range=way, images=images).apply(view, task)
+    QuantizeActivations(range=way, images=images).apply(view, task)
     return {"peak": peak_megabytes(), "before": before, "notes": list(view.notes)}
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.task import Data, Score, Task
+from cortado.task.task import Data, Metric, Task
 
 LETTERS, WIDTH, WINDOW = 65, 128, 64
-PARTS = {"train": 512, "choice": 512, "verdict": 512}
+PARTS = {"train": 512, "validation": 512, "test": 512}
 """Windows of each part."""
 
 
@@ -74,4 +74,4 @@ def task(seed: int = 0) -> Task:
     for part, count in PARTS.items():
         parts[part] = Data(windows[at : at + count, :-1], windows[at : at + count, 1:])
         at += count
-    return Task(**parts, loss=loss, score=Score("next characters", "%", right), seed=seed, name="shakespeare")
+    return Task(**parts, loss=loss, metric=Metric("next characters", "%", right), seed=seed, name="shakespeare")

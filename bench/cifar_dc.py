@@ -1,6 +1,6 @@
 """ResNet-20 and ResNet-56 on CIFAR-10, from pretrained weights: files at least 20 times smaller than fp32.
 
-The verdict is on the lossless test images that are at hand; choices were made on 5,000 held-out training images.
+The test is on the lossless test images that are at hand; choices were made on 5,000 held-out training images.
 Single networks can be run beforehand by `python -m bench.cifar_dc fewest_bytes_resnet_56`; results are kept.
 """
 
@@ -11,10 +11,10 @@ import torch
 
 from bench.kept import kept
 from bench.result import CACHE, Clock, row
-from cortado.compress import compress
+from cortado.engine.compress import compress
+from cortado.engine.recipe import Recipe, read
 from cortado.file.artifact import save
 from cortado.nets.resnet import resnet_20, resnet_56
-from cortado.recipe import Recipe, read
 from cortado.tasks import cifar10
 
 SEEDS = [0]
@@ -51,15 +51,15 @@ def fresh(name: str, recipe: Recipe) -> dict[str, Any]:
     task = cifar10.task()
     small, report = compress(network, task, recipe, folder=CACHE / "cifar_dc" / name, resume=True)
     size_bytes = save(small, CACHE / "cifar_dc" / f"{name}.cortado", network)
-    compared = report.verdict
+    compared = report.test
     interval = "unknown" if compared.low is None else f"95 % interval {-compared.high:.2f} to {-compared.low:.2f}"
     return {
         "size_bytes": size_bytes,
-        "times_smaller": report.plain_bytes / size_bytes,
+        "times_smaller": report.original_bytes / size_bytes,
         "lost": -compared.difference,
         "interval": f"{interval}, paired, {compared.samples} images",
         "accuracy": compared.compressed,
-        "plain_accuracy": compared.plain,
+        "plain_accuracy": compared.original,
         "stages": [(stage.name, stage.score, stage.size_bytes) for stage in report.stages],
         "minutes": clock.minutes,
     }

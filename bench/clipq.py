@@ -2,8 +2,8 @@
 
 CLIP-Q prunes and rounds at every step of one training; its rivals prune, train, share by k-means or round to an even
 grid, and train again, for as many epochs together. How much a rival keeps is searched until its file is as large as
-CLIP-Q's within 2 %. Each arm learns at two rates; rate and rival are chosen on the choice data. The verdict data are
-used once for the plain network, CLIP-Q and the better rival.
+CLIP-Q's within 2 %. Each arm learns at two rates; rate and rival are chosen on the validation data. The test data are
+used once for the original network, CLIP-Q and the better rival.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ from bench.kept import kept
 from bench.networks import trained
 from bench.result import Clock, row
 from cortado.file.artifact import encode
-from cortado.measure import mean_score, scores
 from cortado.nets.digits import digits_net
-from cortado.report import paired_interval
-from cortado.task import Task
+from cortado.report.report import paired_interval
+from cortado.task.measure import mean_score, scores
+from cortado.task.task import Task
 from cortado.tasks import digits
-from cortado.tune import Plan, train
+from cortado.training.loop import Plan, train
 
 NEAR = 0.02
 RIVALS = {"k-means": "share/kmeans bits=3", "even grid": "quantize/weights bits=4 per=tensor"}
@@ -50,7 +50,7 @@ def digits_plain(seed: int) -> tuple[nn.Module, Task]:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         network = digits_net()
-    train(network, task, Plan(epochs=15, rate=2e-3, batch=64, seed=seed))
+    train(network, task, Plan(epochs=15, lr=2e-3, batch=64, seed=seed))
     return network.eval(), task
 
 
@@ -75,7 +75,7 @@ def rows_of(name: str, point: Point) -> list[dict[str, Any]]:
         row(f"{seeds}: CLIP-Q's points lost less its rival's", mean(f["behind"] for f in found), "points", 0.0),
         row(f"{seeds}: points CLIP-Q lost", mean(f["clip"]["lost"] for f in found), "points"),
         row(f"{seeds}: points the rival lost", mean(f["rival"]["lost"] for f in found), "points"),
-        row(f"{seeds}: plain score", mean(f["plain"] for f in found), "%"),
+        row(f"{seeds}: original score", mean(f["original"] for f in found), "%"),
     ]
     for seed, f in zip(point.seeds, found, strict=True):
         what, rival = f"  {name}, seed {seed}", f["rival"]
@@ -90,21 +90,23 @@ def rows_of(name: str, point: Point) -> list[dict[str, Any]]:
 
 
 def one_seed(point: Point, seed: int) -> dict[str, Any]:
-    """Everything for one seed; the verdict data come in at its end."""
-    clock, (plain, task) = Clock(), point.make(seed)
+    """Everything for one seed; the test data come in at its end."""
+    clock, (original, task) = Clock(), point.make(seed)
     task = replace(task, batch=point.batch)
-    clip = best(clipped(plain, task, point, rate) for rate in point.rates)
-    rivals = [matched(plain, task, point, clip["bytes"], way, rate) for way in RIVALS for rate in point.rates]
+    clip = best(clipped(original, task, point, rate) for rate in point.rates)
+    rivals = [matched(original, task, point, clip["bytes"], way, rate) for way in RIVALS for rate in point.rates]
     rival = best(iter(rivals))
-    before, mine, theirs = (scores(net, task.verdict, task.score) for net in (plain, clip["network"], rival["network"]))
-    compared = paired_interval(theirs, mine, task.score.scale)
-    lost = [paired_interval(before, after, task.score.scale) for after in (mine, theirs)]
+    before, mine, theirs = (
+        scores(net, task.test, task.metric) for net in (original, clip["network"], rival["network"])
+    )
+    compared = paired_interval(theirs, mine, task.metric.scale)
+    lost = [paired_interval(before, after, task.metric.scale) for after in (mine, theirs)]
     assert compared.low is not None and compared.high is not None
     return {
-        "plain": lost[0].plain,
-        "clip": told(clip, -lost[0].difference),
-        "rival": told(rival, -lost[1].difference),
-        "others": [{key: one[key] for key in ("way", "rate", "keep", "bytes", "choice")} for one in rivals],
+        "original": lost[0].original,
+        "clip": describe(clip, -lost[0].difference),
+        "rival": describe(rival, -lost[1].difference),
+        "others": [{key: one[key] for key in ("way", "rate", "keep", "bytes", "validation")} for one in rivals],
         "behind": -compared.difference,
         "low": -compared.high,
         "high": -compared.low,
@@ -114,47 +116,47 @@ def one_seed(point: Point, seed: int) -> dict[str, Any]:
 
 
 def best(found: Any) -> dict[str, Any]:
-    """The one with the highest score on the choice data."""
-    return dict(max(found, key=lambda one: one["choice"]))
+    """The one with the highest score on the validation data."""
+    return dict(max(found, key=lambda one: one["validation"]))
 
 
-def told(one: dict[str, Any], lost: float) -> dict[str, Any]:
+def describe(one: dict[str, Any], lost: float) -> dict[str, Any]:
     """What is written down of an arm."""
     return {**{key: value for key, value in one.items() if key != "network"}, "lost": lost}
 
 
-def facts(network: nn.Module, plain: nn.Module, task: Task, way: str, rate: float, keep: float) -> dict[str, Any]:
-    size, choice = len(encode(network, plain)), mean_score(network, task.choice, task.score)
-    return {"network": network, "way": way, "rate": rate, "keep": keep, "bytes": size, "choice": choice}
+def facts(network: nn.Module, original: nn.Module, task: Task, way: str, rate: float, keep: float) -> dict[str, Any]:
+    size, validation = len(encode(network, original)), mean_score(network, task.validation, task.metric)
+    return {"network": network, "way": way, "lr": rate, "keep": keep, "bytes": size, "validation": validation}
 
 
-def clipped(plain: nn.Module, task: Task, point: Point, rate: float) -> dict[str, Any]:
+def clipped(original: nn.Module, task: Task, point: Point, rate: float) -> dict[str, Any]:
     """CLIP-Q."""
     recipe = (
-        f"quantize/clip bits={point.bits} zeros={point.zeros} | tune epochs={point.epochs} rate={rate} precision=float32 "
-        "| settle"
+        f"quantize/clip bits={point.bits} zeros={point.zeros} | finetune epochs={point.epochs} rate={rate} precision=float32 "
+        "| finalize"
     )
-    return facts(after(plain, task, recipe), plain, task, "CLIP-Q", rate, 1 - point.zeros)
+    return facts(after(original, task, recipe), original, task, "CLIP-Q", rate, 1 - point.zeros)
 
 
-def matched(plain: nn.Module, task: Task, point: Point, size: int, way: str, rate: float) -> dict[str, Any]:
+def matched(original: nn.Module, task: Task, point: Point, size: int, way: str, rate: float) -> dict[str, Any]:
     """A rival whose file has so many bytes within 2 %, or the last of four that were tried."""
-    tune, aim, made = f"tune epochs={point.epochs / 2} rate={rate} precision=float32", float(size), {}
+    finetune, target, made = f"finetune epochs={point.epochs / 2} rate={rate} precision=float32", float(size), {}
     for _ in range(4):
-        keep = share_for(plain, task, RIVALS[way], aim)
-        recipe = f"prune/weights keep={keep} | {tune} | {RIVALS[way]} | {tune}"
-        made = facts(after(plain, task, recipe), plain, task, way, rate, keep)
+        keep = share_for(original, task, RIVALS[way], target)
+        recipe = f"prune/weights keep={keep} | {finetune} | {RIVALS[way]} | {finetune}"
+        made = facts(after(original, task, recipe), original, task, way, rate, keep)
         if abs(made["bytes"] / size - 1) <= NEAR:
             break
-        aim *= size / made["bytes"]
+        target *= size / made["bytes"]
     return made
 
 
-def share_for(plain: nn.Module, task: Task, rounding: str, size: float) -> float:
+def share_for(original: nn.Module, task: Task, rounding: str, size: float) -> float:
     """How much to keep for a file of this size, if nothing were trained."""
     low, high = 0.002, 0.6
     for _ in range(9):
         middle = (low + high) / 2
-        untrained = after(plain, task, f"prune/weights keep={middle} | {rounding}")
-        low, high = (low, middle) if len(encode(untrained, plain)) > size else (middle, high)
+        untrained = after(original, task, f"prune/weights keep={middle} | {rounding}")
+        low, high = (low, middle) if len(encode(untrained, original)) > size else (middle, high)
     return (low + high) / 2

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cortado.groups.cut import cut
-from cortado.groups.groups import Group, Groups
-from cortado.method import knob
+from cortado.methods.method import knob
 from cortado.methods.prune.channels import PruneChannels
+from cortado.network.coupling.cut import cut
+from cortado.network.coupling.groups import Group, Groups
 from cortado.network.view import View
 
 LEAST = 0.05
@@ -22,11 +22,11 @@ class PruneByClock(PruneChannels):
     """prune/channels with a price in time for a unit of each group; `keep` is a share of all units, in order of worth
     over price."""
 
-    prices: str = knob("", says="a price for each group that can be cut, with blanks between")
+    sensitivities: str = knob("", help="a price for each group that can be cut, with blanks between")
 
     def keeps(self, view: View, groups: list[Group], worth: list[Tensor]) -> dict[Group, Tensor]:
-        prices = [float(word) for word in self.prices.split()]
-        rates = [units / price for units, price in zip(worth, prices, strict=True)]
+        sensitivities = [float(word) for word in self.sensitivities.split()]
+        rates = [units / price for units, price in zip(worth, sensitivities, strict=True)]
         order = torch.cat(rates).sort(descending=True).values
         bar = order[max(0, round(self.keep * len(order)) - 1)]
         return self.best(groups, rates, [float((units >= bar).double().mean()) for units in rates])
@@ -47,9 +47,9 @@ def measured_prices(
         small = copy.deepcopy(network)
         cut(small, groups, half)
         found[kind] = (whole - 1 / times_faster(small)) / sum(group.count // 2 for group in members)
-    prices = torch.tensor([found[kind_of(group)] for group in able], dtype=torch.float64)
-    prices = prices.clamp(min=LEAST * float(prices.clamp(min=0).mean()))
-    return " ".join(f"{price:.4g}" for price in prices.tolist())
+    sensitivities = torch.tensor([found[kind_of(group)] for group in able], dtype=torch.float64)
+    sensitivities = sensitivities.clamp(min=LEAST * float(sensitivities.clamp(min=0).mean()))
+    return " ".join(f"{price:.4g}" for price in sensitivities.tolist())
 
 
 def kind_of(group: Group) -> tuple[int, int]:

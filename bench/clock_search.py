@@ -1,7 +1,7 @@
 """Clock search: how far ResNet-56 has to be cut, in one way or another, to be so many times faster in ONNX Runtime.
 
-For each way the share of multiply-adds is halved in on the measured ratio, the plain network and the cut one in turns on
-one thread; of the ways that reach the aim the one is taken that is best on the choice data before recovery.
+For each way the share of multiply-adds is halved in on the measured ratio, the original network and the cut one in turns on
+one thread; of the ways that reach the aim the one is taken that is best on the validation data before recovery.
 """
 
 import copy
@@ -16,22 +16,22 @@ from torch import nn
 
 from bench.clock_prices import PruneByClock, measured_prices
 from bench.kept import kept
-from cortado.compress import compress
+from cortado.engine.compress import compress
+from cortado.engine.recipe import read, stage_data
 from cortado.errors import BadValue
-from cortado.groups.cut import cut
+from cortado.importance.importance import score
 from cortado.lowering.lower import lowered
-from cortado.method import Method
+from cortado.methods.method import Method
 from cortado.methods.prune.blocks import PruneBlocks
 from cortado.methods.prune.channels import PruneChannels
 from cortado.nets.resnet import resnet_56
+from cortado.network.coupling.cut import cut
 from cortado.network.view import View
-from cortado.recipe import read, stage_data
-from cortado.report import Ratio
+from cortado.report.report import Ratio
 from cortado.runtimes.measured import batch_of, bound
 from cortado.runtimes.onnxruntime import Onnxruntime
 from cortado.runtimes.timing import Call, interleaved, is_noisy, ratio
-from cortado.scores.score import score
-from cortado.task import Task
+from cortado.task.task import Task
 
 BATCH, THREADS = 32, 1
 RECIPE = "recipes/channels_resnet_56.yaml"
@@ -41,66 +41,71 @@ LOWEST, HIGHEST, STEPS = 0.15, 0.75, 5
 """Shares of multiply-adds between which the search halves, and how often."""
 SECONDS, TRIES = 6.0, 3
 IMAGES = 2000
-"""How much of the choice data tells one way from another."""
+"""How much of the validation data tells one way from another."""
 
 
 @dataclass(frozen=True)
-class Way:
+class PtqConfig:
     """How an arm cuts: the multiple of its channel counts; ours, the share of blocks that stays before, and whether time is
     the price of a channel; uniform, which groups: the streams too, or only what lies inside blocks."""
 
     multiple: int
     blocks: float = 1.0
     where: str = "*"
-    priced: bool = False
+    rated: bool = False
 
     def before(self) -> list[Method]:
         """What comes before the channels."""
         return [PruneBlocks(keep=self.blocks, samples=128)] if self.blocks < 1 else []
 
-    def channels(self, arm: str, keep: float, prices: str = "") -> PruneChannels:
+    def channels(self, arm: str, keep: float, sensitivities: str = "") -> PruneChannels:
         """The cut of channels: to a share of multiply-adds, or of channels where they are priced."""
         if arm == "uniform":
             return PruneChannels(keep=keep, of="multiply_adds", multiple=self.multiple, where=self.where)
         ours = read(RECIPE).stages[0]
         assert isinstance(ours, PruneChannels)
-        if self.priced:
+        if self.rated:
             return PruneByClock(
-                keep=keep, by=ours.by, across=True, reconstruct=ours.reconstruct, multiple=self.multiple, prices=prices
+                keep=keep,
+                by=ours.by,
+                across=True,
+                reconstruct=ours.reconstruct,
+                multiple=self.multiple,
+                sensitivities=sensitivities,
             )
         return dataclasses.replace(ours, keep=keep, multiple=self.multiple)
 
 
-WAYS = {
+CANDIDATE_RECIPES = {
     "ours": {
-        "multiples of 8": Way(8),
-        "priced by the clock, multiples of 8": Way(8, priced=True),
-        "a third of the blocks, then priced by the clock, multiples of 8": Way(8, blocks=2 / 3, priced=True),
-        "four ninths of the blocks, then priced by the clock, multiples of 8": Way(8, blocks=5 / 9, priced=True),
+        "multiples of 8": PtqConfig(8),
+        "priced by the clock, multiples of 8": PtqConfig(8, rated=True),
+        "a third of the blocks, then priced by the clock, multiples of 8": PtqConfig(8, blocks=2 / 3, rated=True),
+        "four ninths of the blocks, then priced by the clock, multiples of 8": PtqConfig(8, blocks=5 / 9, rated=True),
     },
     "uniform": {
-        "multiples of 8": Way(8),
-        "inside blocks, multiples of 8": Way(8, where="*.conv1"),
+        "multiples of 8": PtqConfig(8),
+        "inside blocks, multiples of 8": PtqConfig(8, where="*.conv1"),
     },
 }
 
 
-def plain() -> nn.Module:
+def original() -> nn.Module:
     return resnet_56(weights=True).eval()
 
 
 def without_verdict(task: Task) -> Task:
-    """The task for trials: few choice data, and the verdict data left alone."""
-    few = task.choice.first(IMAGES)
-    return dataclasses.replace(task, choice=few).for_trial()
+    """The task for trials: few validation data, and the test data left alone."""
+    few = task.validation.first(IMAGES)
+    return dataclasses.replace(task, validation=few).for_trial()
 
 
 class OnTheClock:
-    """The plain network in ONNX Runtime, and how many times faster others are, in turns with it."""
+    """The original network in ONNX Runtime, and how many times faster others are, in turns with it."""
 
     def __init__(self, network: nn.Module, example: Any) -> None:
         self.example, self.inputs = example, batch_of(example, BATCH)
-        self.plain = self.call(network)
+        self.original = self.call(network)
 
     def call(self, network: nn.Module) -> Call:
         with tempfile.TemporaryDirectory() as folder:
@@ -109,10 +114,10 @@ class OnTheClock:
             return bound(runtime.load(file, THREADS), self.inputs)
 
     def measure(self, network: nn.Module) -> tuple[Ratio, Ratio]:
-        """The ratio, and the plain network's to itself; again where the machine was restless, the quietest counts."""
+        """The ratio, and the original network's to itself; again where the machine was restless, the quietest counts."""
         call, found = self.call(network), []
         for _ in range(TRIES):
-            taken = interleaved([self.plain, call, self.plain], SECONDS)
+            taken = interleaved([self.original, call, self.original], SECONDS)
             found.append((ratio(taken[:, 0], taken[:, 1]), ratio(taken[:, 0], taken[:, 2])))
             if not is_noisy(found[-1][1]):
                 break
@@ -121,7 +126,7 @@ class OnTheClock:
 
 def searched(arm: str, name: str, task: Task) -> dict[str, Any]:
     """The mildest cut of one way that reaches the aim on the clock, with every trial; keep is None where none does."""
-    way = WAYS[arm][name]
+    way = CANDIDATE_RECIPES[arm][name]
     settings = [aim_settings(), plan_of(arm, way, 0.0)]
     return kept(f"cut_clock/{arm}_{name}".replace(" ", "_").replace(",", ""), settings, lambda: fresh(arm, way, task))
 
@@ -130,16 +135,16 @@ def aim_settings() -> list[float]:
     return [AIM, LOWEST, HIGHEST, STEPS, BATCH, THREADS]
 
 
-def plan_of(arm: str, way: Way, keep: float) -> list[Any]:
+def plan_of(arm: str, way: PtqConfig, keep: float) -> list[Any]:
     """The stages as data."""
     return [stage_data(stage) for stage in (*way.before(), way.channels(arm, keep))]
 
 
-def fresh(arm: str, way: Way, task: Task) -> dict[str, Any]:
+def fresh(arm: str, way: PtqConfig, task: Task) -> dict[str, Any]:
     """Search now: scores are taken once, as shapes alone decide the time; weights are left out until the end."""
-    network = plain()
+    network = original()
     clock, trials = OnTheClock(network, task.example), []
-    cut_to, prices = shapes(arm, way, task, network, clock)
+    cut_to, sensitivities = shapes(arm, way, task, network, clock)
     low, high, best = LOWEST, HIGHEST, None
     seen: dict[tuple[int, ...], tuple[Ratio, Ratio]] = {}
     for _ in range(STEPS):
@@ -154,8 +159,8 @@ def fresh(arm: str, way: Way, task: Task) -> dict[str, Any]:
         trials.append({"keep": keep, "ratio": dataclasses.asdict(found), "again": dataclasses.asdict(again)})
         print(f"{arm} {way}: keep {keep:g}, measured {found.median:.3f}, A/A {again.median:.3f}", flush=True)
         low, high, best = (keep, high, keep) if found.median >= AIM else (low, keep, best)
-    choice = None if best is None else tried([*way.before(), way.channels(arm, best, prices)], task)
-    return {"keep": best, "prices": prices, "trials": trials, "choice": choice}
+    validation = None if best is None else tried([*way.before(), way.channels(arm, best, sensitivities)], task)
+    return {"keep": best, "prices": sensitivities, "trials": trials, "validation": validation}
 
 
 def widths(network: nn.Module) -> tuple[int, ...]:
@@ -164,7 +169,7 @@ def widths(network: nn.Module) -> tuple[int, ...]:
 
 
 def shapes(
-    arm: str, way: Way, task: Task, network: nn.Module, clock: OnTheClock
+    arm: str, way: PtqConfig, task: Task, network: nn.Module, clock: OnTheClock
 ) -> tuple[Callable[[float], nn.Module | None], str]:
     """A function from a share to a network of that shape, None where no cut goes so far; and the prices it took."""
     base = network
@@ -173,34 +178,34 @@ def shapes(
     view = View(base, network, task.example)
     groups = way.channels(arm, HIGHEST).chosen(view)
     worth = [units.double() for units in score(way.channels(arm, HIGHEST).by).of_units(groups, view, task)]
-    prices = ""
-    if way.priced:
-        prices = measured_prices(base, view.groups, groups, lambda small: clock.measure(small)[0].median)
-        print(f"{arm} {way}: prices {prices}", flush=True)
+    sensitivities = ""
+    if way.rated:
+        sensitivities = measured_prices(base, view.groups, groups, lambda small: clock.measure(small)[0].median)
+        print(f"{arm} {way}: prices {sensitivities}", flush=True)
 
     def of(keep: float) -> nn.Module | None:
         try:
-            keeps = way.channels(arm, keep, prices).keeps(view, groups, worth)
+            keeps = way.channels(arm, keep, sensitivities).keeps(view, groups, worth)
         except BadValue:
             return None
         small = copy.deepcopy(base)
         cut(small, view.groups, {group: units for group, units in keeps.items() if len(units) < group.count})
         return small
 
-    return of, prices
+    return of, sensitivities
 
 
 def tried(stages: list[Method], task: Task) -> float:
     """The choice score of a cut before recovery."""
-    _, report = compress(plain(), without_verdict(task), stages)
+    _, report = compress(original(), without_verdict(task), stages)
     return report.stages[-1].score
 
 
 def chosen(arm: str, task: Task) -> tuple[str, dict[str, Any]]:
-    """The way of an arm that is best on the choice data, of those that reach the aim."""
-    found = {name: searched(arm, name, task) for name in WAYS[arm]}
+    """The way of an arm that is best on the validation data, of those that reach the aim."""
+    found = {name: searched(arm, name, task) for name in CANDIDATE_RECIPES[arm]}
     able = {name: one for name, one in found.items() if one["keep"] is not None}
     if not able:
         raise SystemExit(f"bench: no way of {arm} is {AIM:g} times faster in ONNX Runtime. Lower LOWEST.")
-    best = max(able, key=lambda name: able[name]["choice"])
+    best = max(able, key=lambda name: able[name]["validation"])
     return best, able[best]

@@ -19,7 +19,7 @@ from bench.coder_speed import speed_planes
 from bench.result import row
 from cortado.file import mix, rans
 from cortado.native.coders import rans_tokens
-from cortado.native.twin_mix import SIGNS, USED, Model, Writer
+from cortado.native.python_mix import SIGNS, USED, Model, Writer
 
 LIMIT = 40000  # values a plane: the recording model is Python
 SIGN_KIND = 3

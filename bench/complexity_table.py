@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.counted import Result, exact, like, operations_of, profile_of, result
 from cortado.nets.catalog import by_name
-from cortado.network.profile import Profile, profile
+from cortado.network.profile.profile import Profile, profile
 
 # parameters (M), share of convolutions, of linear layers (%), operations (M), the same shares; input pixels
 COMPLEXITY = {
@@ -96,8 +96,8 @@ def vgg_f_slip() -> Iterable[Result]:
 class Doubled(nn.Module):
     """The same channels twice: stands for channels that are not there."""
 
-    def forward(self, signal: torch.Tensor) -> torch.Tensor:
-        return torch.cat((signal, signal), 1)
+    def forward(self, activation: torch.Tensor) -> torch.Tensor:
+        return torch.cat((activation, activation), 1)
 
 
 def googlenet_slip() -> Iterable[Result]:
@@ -107,9 +107,9 @@ def googlenet_slip() -> Iterable[Result]:
     figures = complexity(table, "inceptions.inception4e.conv5x5")
     for (column, unit), value, source in zip(COLUMNS, figures, printed, strict=True):
         yield result(f"googlenet without conv5x5 of 4e: {column}", like(value, source), unit, source)
-    fitting = [
+    part = [
         row.path
         for row in table.rows
         if [like(value, source) for value, source in zip(complexity(table, row.path), printed, strict=True)] == printed
     ]
-    yield result("googlenet: single layers whose absence gives all six figures", len(fitting), "", 1)
+    yield result("googlenet: single layers whose absence gives all six figures", len(part), "", 1)

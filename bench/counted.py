@@ -6,7 +6,7 @@ import torch
 
 from cortado.errors import BadNetwork
 from cortado.nets.catalog import by_name
-from cortado.network.profile import Profile, profile
+from cortado.network.profile.profile import Profile, profile
 
 Result = dict[str, Any]
 

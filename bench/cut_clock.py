@@ -5,9 +5,9 @@
     python -m bench cut_clock                 both arms (what is not kept takes an hour each), then the table
 
 ARM is ours or uniform; what either may try, and how the cut is found, is in clock_search.py. Both arms are matched in
-their moments and recover by one plan. The verdict data are used once for each finished network.
+their moments and recover by one plan. The test data are used once for each finished network.
 
-The plain network was trained by others on all 50,000 training images, the choice data among them: they serve to choose
+The original network was trained by others on all 50,000 training images, the validation data among them: they serve to choose
 within an arm, never between arms.
 """
 
@@ -18,19 +18,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.clock_search import BATCH, RECIPE, THREADS, WAYS, chosen, plain, searched, widths
+from bench.clock_search import BATCH, CANDIDATE_RECIPES, RECIPE, THREADS, chosen, original, searched, widths
 from bench.kept import kept
 from bench.result import CACHE, row
 from bench.timed import times_in_runtimes
-from cortado.compress import compress, verdict
+from cortado.engine.compress import compress, test
+from cortado.engine.recipe import read, stage_data
 from cortado.file.artifact import load, save
-from cortado.method import Method
-from cortado.methods.tune import Tune
-from cortado.network.profile import profile
-from cortado.pages.terminal import report_text
-from cortado.recipe import read, stage_data
-from cortado.report import Compared
-from cortado.task import Task
+from cortado.methods.finetune import Finetune
+from cortado.methods.method import Method
+from cortado.network.profile.profile import profile
+from cortado.report.pages.terminal import report_text
+from cortado.report.report import Compared
+from cortado.task.task import Task
 from cortado.tasks import cifar10
 
 SEEDS = [0]
@@ -38,37 +38,37 @@ TIMES, EPOCHS = 2.0, 5.0
 
 
 def task_of(images: int | None) -> Task:
-    """CIFAR-10; `images` leaves so few, and the verdict data alone, to see whether it runs."""
+    """CIFAR-10; `images` leaves so few, and the test data alone, to see whether it runs."""
     task = cifar10.task()
     if images is None:
         return task
-    few = task.choice.first(images)
-    return dataclasses.replace(task, train=task.train.first(images), choice=few).for_trial()
+    few = task.validation.first(images)
+    return dataclasses.replace(task, train=task.train.first(images), validation=few).for_trial()
 
 
-def recovery(epochs: float) -> Tune:
-    """The tuning of the recipe, so long."""
-    tune = read(RECIPE).stages[1]
-    assert isinstance(tune, Tune)
-    return dataclasses.replace(tune, epochs=epochs)
+def recovery(epochs: float) -> Finetune:
+    """The fine-tuning of the recipe, so long."""
+    finetune = read(RECIPE).stages[1]
+    assert isinstance(finetune, Finetune)
+    return dataclasses.replace(finetune, epochs=epochs)
 
 
 def finished(arm: str, task: Task) -> dict[str, Any]:
     """The arm cut and recovered: its verdicts before and after, what was predicted, and its report as it is printed."""
     name, found = chosen(arm, task)
-    way = WAYS[arm][name]
+    way = CANDIDATE_RECIPES[arm][name]
     stages = [*way.before(), way.channels(arm, found["keep"], found.get("prices", "")), recovery(EPOCHS)]
     settings = [[stage_data(stage) for stage in stages], len(task.train), BATCH]
     return kept(f"cut_clock/{arm}", settings, lambda: recovered(arm, name, stages, task))
 
 
 def recovered(arm: str, name: str, stages: list[Method], task: Task) -> dict[str, Any]:
-    network, folder = plain(), CACHE / "cut_clock" / f"{arm}_{len(task.train)}"
+    network, folder = original(), CACHE / "cut_clock" / f"{arm}_{len(task.train)}"
     small, report = compress(
         network, task, stages, folder=folder, resume=True,
         runtimes=["onnxruntime"], batches=[BATCH], threads=THREADS,
     )  # fmt: skip
-    before = verdict(network, load(folder / "stages" / f"{len(stages) - 1:02}.cortado", network), task)
+    before = test(network, load(folder / "stages" / f"{len(stages) - 1:02}.cortado", network), task)
     save(small, folder / "net.cortado", network)
     costs = [profile(one, task.example).total("multiply_adds").value for one in (network, small)]
     return {
@@ -77,7 +77,7 @@ def recovered(arm: str, name: str, stages: list[Method], task: Task) -> dict[str
         "predicted": costs[0] / costs[1],
         "widths": widths(small),
         "before": dataclasses.asdict(before),
-        "after": dataclasses.asdict(report.verdict),
+        "after": dataclasses.asdict(report.test),
         "stages": [(stage.name, stage.score, stage.seconds) for stage in report.stages],
         "report": report_text(report),
         "file": str(folder.relative_to(CACHE) / "net.cortado"),
@@ -93,16 +93,16 @@ def run() -> list[dict[str, Any]]:
         rows += [
             row(
                 f"{arm} in {name}: choice accuracy before recovery",
-                one["choice"],
+                one["validation"],
                 "%",
                 better="higher",
                 keep=one["keep"],
             )
-            for name, one in ((name, searched(arm, name, task)) for name in WAYS[arm])
+            for name, one in ((name, searched(arm, name, task)) for name in CANDIDATE_RECIPES[arm])
         ]
         what = f"{arm} ({found['way']})"
         rows.append(row(f"{what}: predicted, times fewer multiply-adds; no time", found["predicted"], "x"))
-        network = plain()
+        network = original()
         rows += clock_rows(what, load(CACHE / found["file"], network), network, task)
         rows += report_rows(what, found["report"])
     for place, when in enumerate(("without recovery", "after 5 epochs")):

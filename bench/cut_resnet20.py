@@ -4,10 +4,10 @@
     python -m bench cut_resnet20              all that is not kept yet, then the table and the result
 
 `rival` is Torch-Pruning's group-norm pruner, set up in several ways; `scratch` is our cut shape with fresh weights. All
-arms train by the same plan, with the plain network as teacher. Where an arm has several ways, each is tried once with a
-fifth of the epochs, and the best on the choice data is the arm. The verdict data are used once, on what was chosen.
+arms train by the same plan, with the original network as teacher. Where an arm has several ways, each is tried once with a
+fifth of the epochs, and the best on the validation data is the arm. The test data are used once, on what was chosen.
 
-The plain network was trained by others on all 50,000 training images, so that scores on the choice data (the last
+The original network was trained by others on all 50,000 training images, so that scores on the validation data (the last
 5,000 of them) are too good for whatever inherits its weights: they serve to choose within an arm, never between arms.
 """
 
@@ -21,22 +21,22 @@ from torch import nn
 
 from bench.kept import kept
 from bench.result import CACHE, row
-from bench.rivals.group_norm import Regularised, Way, cut_until
-from cortado.measure import mean_score, scores
-from cortado.methods.match import Match
+from bench.rivals.group_norm import PtqConfig, Regularised, cut_until
+from cortado.methods.match_moments import MatchMoments
 from cortado.methods.prune.channels import PruneChannels
 from cortado.nets.resnet import CifarResNet, resnet_20
-from cortado.network.profile import profile
+from cortado.network.profile.profile import profile
 from cortado.network.view import View
-from cortado.task import Data, Task
+from cortado.task.measure import mean_score, scores
+from cortado.task.task import Data, Task
 from cortado.tasks import cifar10
-from cortado.tune import Plan, train
+from cortado.training.loop import Plan, train
 
 SEEDS = [0, 1, 2]
 TIMES = 2.0
 PLAN: dict[str, Any] = {
     "epochs": 10,
-    "rate": 0.05,
+    "lr": 0.05,
     "optimizer": "sgd",
     "decay": 2e-4,
     "precision": "float32",
@@ -44,21 +44,21 @@ PLAN: dict[str, Any] = {
     "hard": 0.5,
     "soft": 0.5,
 }
-SPARSE = {"rate": 0.01, "precision": "float32"}
+SPARSE = {"lr": 0.01, "precision": "float32"}
 """The rival's sparse learning: the rate of its authors' CIFAR runs, cross-entropy, no weight decay."""
 PILOT = 0.2
 """Share of the epochs with which ways are tried."""
 RIVALS = {
-    "across layers": Way(),
-    "in each layer": Way(across=False),
-    "two fifths of the epochs sparse learning, across layers": Way(normalizer="max", learn=0.4),
+    "across layers": PtqConfig(),
+    "in each layer": PtqConfig(across=False),
+    "two fifths of the epochs sparse learning, across layers": PtqConfig(normalizer="max", learn=0.4),
 }
 """Streams are left alone in each: what `Way(streams=True)` cuts there is another network (see cut_by_rival)."""
 SCRATCH_RATES = (0.1,)
 BATCH = 128
 
 
-def plain() -> CifarResNet:
+def original() -> CifarResNet:
     """The published network, in eval mode and in the memory layout in which it trains fastest."""
     return resnet_20(weights=True).eval().to(memory_format=torch.channels_last)
 
@@ -70,7 +70,7 @@ def multiply_adds(network: nn.Module) -> float:
 
 def plan(seed: int, **changed: Any) -> Plan:
     """The plan of every arm, with what a way or a pilot changes."""
-    return Plan(**{**PLAN, **changed}, teachers=[plain()], seed=seed, says="recovery")
+    return Plan(**{**PLAN, **changed}, teachers=[original()], seed=seed, label="recovery")
 
 
 def task_of(seed: int, images: int | None) -> Task:
@@ -78,7 +78,7 @@ def task_of(seed: int, images: int | None) -> Task:
     task = cifar10.task(seed)
     if images is None:
         return task
-    parts: dict[str, Data] = {part: getattr(task, part).first(images) for part in ("train", "choice", "verdict")}
+    parts: dict[str, Data] = {part: getattr(task, part).first(images) for part in ("train", "validation", "test")}
     return dataclasses.replace(task, **parts)
 
 
@@ -88,14 +88,14 @@ def streams(network: CifarResNet) -> list[nn.Module]:
     return [network.conv1, *(block.conv2 for block in blocks)]
 
 
-def cut_by_rival(way: Way, task: Task, seed: int, epochs: float) -> nn.Module:
+def cut_by_rival(way: PtqConfig, task: Task, seed: int, epochs: float) -> nn.Module:
     """The rival's cut, after its sparse learning if it has one.
 
     Its dependency graph takes the zeros padded into the shortcuts for nothing: channel i before the padding is tied to
     channel i after it, where it is i + 8 or i + 16. What it cuts in the streams runs, but is another network; so all
     ways but one leave the streams alone.
     """
-    network = plain()
+    network = original()
     torch.manual_seed(seed)
     ignored = [network.linear, *([] if way.streams else streams(network))]
     pruner = way.pruner(network, task.example, ignored)
@@ -105,7 +105,7 @@ def cut_by_rival(way: Way, task: Task, seed: int, epochs: float) -> nn.Module:
             epochs=way.learn * epochs,
             optimizer=lambda groups: Regularised(groups, SPARSE["rate"], pruner, network),
             seed=seed,
-            says="sparse learning",
+            help="sparse learning",
         )
         train(network, task, sparse)
     most = multiply_adds(network) / TIMES
@@ -115,11 +115,11 @@ def cut_by_rival(way: Way, task: Task, seed: int, epochs: float) -> nn.Module:
 
 def cut_by_us(task: Task, seed: int) -> nn.Module:
     """Our cut, before recovery: channels by the curvature of their gates, across layers, readers refitted, moments matched."""
-    network, before = plain(), plain()
+    network, before = original(), original()
     view = View(network, before, task.example, reference=before)
     task = dataclasses.replace(task, seed=seed)
     PruneChannels(keep=1 / TIMES, of="multiply_adds", by="curvature", across=True, reconstruct=True).apply(view, task)
-    Match().apply(view, task)
+    MatchMoments().apply(view, task)
     return network
 
 
@@ -144,7 +144,7 @@ def start(arm: str, way: str, task: Task, seed: int, epochs: float) -> tuple[nn.
         chosen = RIVALS[way]
         return cut_by_rival(chosen, task, seed, epochs), plan(seed, epochs=(1 - chosen.learn) * epochs)
     if arm == "scratch":
-        return fresh(cut_by_us(task, seed), seed), plan(seed, epochs=epochs, rate=float(way.split()[1]))
+        return fresh(cut_by_us(task, seed), seed), plan(seed, epochs=epochs, lr=float(way.split()[1]))
     return cut_by_us(task, seed), plan(seed, epochs=epochs)
 
 
@@ -158,7 +158,7 @@ def candidate(arm: str, way: str, seed: int, images: int | None = None, share: f
     def make() -> dict[str, Any]:
         task = task_of(seed, images)
         network, recovery = start(arm, way, task, seed, epochs)
-        before, costs = mean_score(network, task.choice, task.score), multiply_adds(network)
+        before, costs = mean_score(network, task.validation, task.metric), multiply_adds(network)
         train(network, task, recovery)
         path = CACHE / "cut_resnet20" / f"{name}_{epochs:g}_{images}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def candidate(arm: str, way: str, seed: int, images: int | None = None, share: f
             "parameters": sum(p.numel() for p in network.parameters()),
             "widths": [layer.out_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)],
             "choice_before": before,
-            "choice": mean_score(network, task.choice, task.score),
+            "validation": mean_score(network, task.validation, task.metric),
             "file": path.name,
         }
 
@@ -182,8 +182,12 @@ def pilot(arm: str, way: str, images: int | None = None) -> dict[str, Any]:
 
 def chosen_way(arm: str, images: int | None = None) -> str:
     """The way with the best choice score in short."""
-    ways = ways_of(arm)
-    return max(ways, key=lambda way: pilot(arm, way, images)["choice"]) if len(ways) > 1 else ways[0]
+    candidate_recipes = ways_of(arm)
+    return (
+        max(candidate_recipes, key=lambda way: pilot(arm, way, images)["validation"])
+        if len(candidate_recipes) > 1
+        else candidate_recipes[0]
+    )
 
 
 def load(found: dict[str, Any]) -> nn.Module:
@@ -192,14 +196,14 @@ def load(found: dict[str, Any]) -> nn.Module:
 
 
 def lost(found: dict[str, Any], task: Task) -> float:
-    """Points of verdict accuracy lost against the plain network."""
-    pairs = scores(plain(), task.verdict, task.score) - scores(load(found), task.verdict, task.score)
-    return float(pairs.double().mean()) * task.score.scale
+    """Points of test accuracy lost against the original network."""
+    pairs = scores(original(), task.test, task.metric) - scores(load(found), task.test, task.metric)
+    return float(pairs.double().mean()) * task.metric.scale
 
 
 def run(seeds: list[int]) -> list[dict]:
     """Points lost by each arm, means over seeds; and what was not chosen."""
-    task, whole = cifar10.task(), multiply_adds(plain())
+    task, whole = cifar10.task(), multiply_adds(original())
     rows, means = [], {}
     for arm in ("ours", "rival", "scratch"):
         way = chosen_way(arm)
@@ -211,18 +215,18 @@ def run(seeds: list[int]) -> list[dict]:
             for seed, one, loss in zip(seeds, found, each, strict=True)
         ]
         rows += [
-            row(f"{arm} in short, {other}: choice accuracy", pilot(arm, other)["choice"], "%", chosen=other == way)
+            row(f"{arm} in short, {other}: choice accuracy", pilot(arm, other)["validation"], "%", chosen=other == way)
             for other in ways_of(arm)
             if len(ways_of(arm)) > 1
         ]
-        before, after = (sum(one[key] for one in found) / len(found) for key in ("choice_before", "choice"))
+        before, after = (sum(one[key] for one in found) / len(found) for key in ("choice_before", "validation"))
         rows.append(row(f"{arm}: choice accuracy before recovery, mean over seeds", before, "%", better="higher"))
         rows.append(row(f"{arm}: choice accuracy, mean over seeds", after, "%", better="higher"))
         times = min(whole / one["multiply_adds"] for one in found)
         rows.append(row(f"{arm}: times fewer multiply-adds, fewest of the seeds", times, "x", TIMES, "higher"))
     rows.append(row("ours: points lost, mean over seeds", means["ours"], "points", 1.5))
     # Better is at least one image of all that the seeds were judged on.
-    least = task.score.scale / (len(task.verdict) * len(seeds))
+    least = task.metric.scale / (len(task.test) * len(seeds))
     for arm in ("rival", "scratch"):
         better = means[arm] - means["ours"]
         rows.append(row(f"ours: points less lost than {arm}, mean over seeds", better, "points", least, "higher"))

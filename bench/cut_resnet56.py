@@ -3,7 +3,7 @@
     python -m bench.cut_resnet56 2.1          one point, kept under bench/cache
     python -m bench cut_resnet56              both points (some that are not kept yet take an hour each), then the times
 
-The verdict is on the 1,000 lossless test images that are at hand, used once for each point.
+The test is on the 1,000 lossless test images that are at hand, used once for each point.
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ import torch
 
 from bench.kept import kept
 from bench.result import CACHE, row
-from cortado.compress import compress
+from cortado.engine.compress import compress
+from cortado.engine.recipe import Recipe, read
 from cortado.file.artifact import load, save
 from cortado.nets.resnet import resnet_56
-from cortado.network.profile import profile
-from cortado.recipe import Recipe, read
+from cortado.network.profile.profile import profile
 from cortado.tasks import cifar10
 
 SEEDS = [0]
@@ -42,8 +42,8 @@ def run() -> list[dict[str, Any]]:
         rows.append(row(f"{name}: cut and recovery, one thread of a shared processor", minutes, "min", 180))
         from bench.timed import times_in_runtimes
 
-        plain = resnet_56(weights=True).eval()
-        rows += times_in_runtimes(load(file_of(times), plain), plain, torch.zeros(1, 3, 32, 32), name, (1, 32))
+        original = resnet_56(weights=True).eval()
+        rows += times_in_runtimes(load(file_of(times), original), original, torch.zeros(1, 3, 32, 32), name, (1, 32))
     return rows
 
 
@@ -65,14 +65,14 @@ def fresh(times: float, recipe: Recipe) -> dict[str, Any]:
     save(small, file_of(times), network)
     before, after = (profile(one, torch.zeros(1, 3, 32, 32)).total("multiply_adds").value for one in (network, small))
     left = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in network.parameters())
-    compared = report.verdict
+    compared = report.test
     interval = "unknown" if compared.low is None else f"95 % interval {-compared.high:.2f} to {-compared.low:.2f}"
     return {
         "times_fewer": before / after,
         "lost": -compared.difference,
         "interval": f"{interval}, paired, {compared.samples} images",
         "accuracy": compared.compressed,
-        "plain_accuracy": compared.plain,
+        "plain_accuracy": compared.original,
         "cut_choice": report.stages[0].score,
         "parameters_left": 100 * left,
         "stages": [(stage.name, stage.score, stage.seconds) for stage in report.stages],

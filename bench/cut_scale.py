@@ -26,11 +26,11 @@ from torch import Tensor, nn
 
 from bench.result import row
 from bench.zoo.sequences import LlamaLike
-from cortado.compress import compress
+from cortado.engine.compress import compress
 from cortado.file.artifact import save
 from cortado.methods.prune.channels import PruneChannels
 from cortado.network.view import View, working_copy
-from cortado.task import Data, Score, Task
+from cortado.task.task import Data, Metric, Task
 
 SECONDS, TIMES = 60.0, 3.0
 THREADS = 1
@@ -49,8 +49,8 @@ class Vit(nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 1000)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = self.patches(images).flatten(2).transpose(1, 2) + self.places
-        return self.head(self.norm(self.encoder(signal)).mean(1))
+        activation = self.patches(images).flatten(2).transpose(1, 2) + self.places
+        return self.head(self.norm(self.encoder(activation)).mean(1))
 
 
 def vgg() -> nn.Module:
@@ -135,8 +135,8 @@ def bytes_of(network: nn.Module) -> int:
 def task_of(example: Tensor) -> Task:
     """Data enough to run on: the score is how near to zero the outputs are."""
     data = Data(example, torch.zeros(len(example), dtype=torch.int64))
-    near = Score("size", "", lambda outputs, targets: outputs.flatten(1).abs().mean(1), False, 1.0)
-    return Task(data, data, data, score=near, batch=2, trial=True)
+    near = Metric("size", "", lambda outputs, targets: outputs.flatten(1).abs().mean(1), False, 1.0)
+    return Task(data, data, data, metric=near, batch=2, trial=True)
 
 
 def apart(name: str, part: str) -> dict[str, Any]:

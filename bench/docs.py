@@ -10,13 +10,13 @@ import typing
 from pathlib import Path
 from typing import Any
 
-import cortado.forms
-import cortado.scores
+import cortado.importance
+import cortado.parts.forms
 from bench import result
-from cortado.forms.form import Form
-from cortado.method import Method
-from cortado.recipe import known_methods, method_class
-from cortado.scores.score import Score
+from cortado.engine.recipe import known_methods, method_class
+from cortado.importance.importance import Importance
+from cortado.methods.method import Method
+from cortado.parts.forms.form import Form
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures: python -m bench docs -->", "<!-- end of figures -->"
@@ -167,8 +167,8 @@ def methods_page() -> str:
         "Written by `python -m bench docs` from the code; edits are lost. A method's name in a recipe is the path of its",
         "file under `cortado/methods/`. Every method has the knob `where` as well, by default "
         f"`{where.default}`:", f"{where.metadata['says']}.", "",
-        "*Lossy* methods change values: moments are matched afterwards (`match`) unless they train. Methods that",
-        "*train* move floats and keep masks, codes and codebooks.",
+        "*Lossy* methods change values: moments are matched afterwards (`match_moments`) unless they train. Methods that",
+        "*train* move floats and keep masks, codes and codebook.",
     ]  # fmt: skip
     for name in known_methods():
         lines += ["", f"## {name}", "", *method_lines(method_class(name))]
@@ -180,9 +180,13 @@ def methods_page() -> str:
         "`lasso` and `reconstruction`. Or your own `package.module:Class`.",
         "",
     ]
-    lines.append(table(["score", "says"], [[name, first_paragraph(one)] for name, one in room(cortado.scores, Score)]))
+    lines.append(
+        table(["score", "help"], [[name, first_paragraph(one)] for name, one in room(cortado.importance, Importance)])
+    )
     lines += ["", "## Forms", "", "How a weight is held; methods make them, the file stores them.", ""]
-    lines.append(table(["form", "says"], [[name, first_paragraph(one)] for name, one in room(cortado.forms, Form)]))
+    lines.append(
+        table(["form", "help"], [[name, first_paragraph(one)] for name, one in room(cortado.parts.forms, Form)])
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -210,7 +214,7 @@ def knob_cells(field: dataclasses.Field[Any], hint: Any) -> list[str]:
         may = {bool: "true, false", str: "text"}.get(hint, "")
     else:
         may = f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
-    return [f"`{field.name}`", f"`{said(field.default)}`", may, field.metadata["says"]]
+    return [f"`{field.name}`", f"`{said(field.default)}`", may, field.metadata["help"]]
 
 
 def said(value: Any) -> str:

@@ -11,31 +11,31 @@ from torch import nn
 
 from bench.lottery import spread
 from bench.networks import error, trained
+from cortado.engine.recipe import Recipe, read
 from cortado.network.view import View, working_copy
-from cortado.recipe import Recipe, read
-from cortado.task import Task
+from cortado.task.task import Task
 
 SEEDS = [0, 1, 2]
 RECIPE = Path(__file__).parents[1] / "recipes" / "dense_sparse_dense.yaml"
 
 
-def after(plain: nn.Module, task: Task, recipe: Recipe, dense: bool) -> float:
+def after(original: nn.Module, task: Task, recipe: Recipe, dense: bool) -> float:
     """Test error after the recipe; `dense`: after its trainings alone."""
-    network = working_copy(plain)
+    network = working_copy(original)
     for stage in recipe.stages:
-        if not dense or stage.name() == "tune":
-            stage.apply(View(network, plain, task.example), task)
-    return error(network, task, task.verdict)
+        if not dense or stage.name() == "finetune":
+            stage.apply(View(network, original, task.example), task)
+    return error(network, task, task.test)
 
 
 def run(seeds: list[int]) -> list[dict]:
     """Errors before, after dense-sparse-dense, after as many epochs of dense training."""
     recipe, starts, sparse, dense = read(RECIPE), [], [], []
     for seed in seeds:
-        plain, task = trained("LeNet-300-100", seed)
-        starts.append(error(plain, task, task.verdict))
-        sparse.append(after(plain, task, recipe, dense=False))
-        dense.append(after(plain, task, recipe, dense=True))
+        original, task = trained("LeNet-300-100", seed)
+        starts.append(error(original, task, task.test))
+        sparse.append(after(original, task, recipe, dense=False))
+        dense.append(after(original, task, recipe, dense=True))
     return [
         spread("test error of the trained network", starts),
         spread("test error after dense-sparse-dense", sparse),

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.result import row
-from cortado.groups.answers import difference
 from cortado.lowering.graph import graph_of
 from cortado.lowering.horizontal import merge_siblings
 from cortado.lowering.lower import lowered, outputs
 from cortado.lowering.vertical import fuse_activations
 from cortado.nets.catalog import by_name
+from cortado.network.coupling.answers import difference
 from cortado.runtimes.onnxruntime import Onnxruntime, OnnxSession
 from cortado.runtimes.timing import SPREAD, Call, interleaved, is_noisy, ratio
 from cortado.runtimes.torch_eager import TorchSession
@@ -77,7 +77,7 @@ def variants(network: nn.Module, example: Tensor) -> dict[str, nn.Module]:
 def equal_rows(
     name: str, network: nn.Module, made_of: dict[str, nn.Module], shape: tuple[int, ...]
 ) -> list[dict[str, Any]]:
-    """How far each variant is from the plain network, as a share of the largest output."""
+    """How far each variant is from the original network, as a share of the largest output."""
     inputs = torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
     wanted = outputs(network, inputs)
     return [
@@ -92,10 +92,10 @@ def equal_rows(
 
 
 def eager_rows(name: str, network: nn.Module, made_of: dict[str, nn.Module], inputs: Tensor) -> list[dict[str, Any]]:
-    """Times in torch eager, all in turns, the plain network twice."""
+    """Times in torch eager, all in turns, the original network twice."""
     calls = {how: session_call(TorchSession(one, (), torch.get_num_threads()), inputs) for how, one in made_of.items()}
-    plain = session_call(TorchSession(network, (), torch.get_num_threads()), inputs)
-    return ratio_rows(f"{name}, batch {len(inputs)}, torch eager", plain, calls)
+    original = session_call(TorchSession(network, (), torch.get_num_threads()), inputs)
+    return ratio_rows(f"{name}, batch {len(inputs)}, torch eager", original, calls)
 
 
 def onnx_rows(name: str, made_of: dict[str, nn.Module], inputs: Tensor) -> list[dict[str, Any]]:
@@ -109,12 +109,12 @@ def onnx_rows(name: str, made_of: dict[str, nn.Module], inputs: Tensor) -> list[
             own = Path(folder) / str(place)
             own.mkdir()
             files[how] = Onnxruntime().lower(one, torch.cat([inputs, inputs])[:2], own)
-        plain = session_call(OnnxSession(files["folded"], threads), inputs)
+        original = session_call(OnnxSession(files["folded"], threads), inputs)
         calls = {
             how: session_call(OnnxSession(file, threads), inputs) for how, file in files.items() if how != "folded"
         }
         calls["its own fusions off"] = unfused_call(files["folded"], threads, inputs)
-        return ratio_rows(f"{name}, batch {len(inputs)}, ONNX Runtime", plain, calls)
+        return ratio_rows(f"{name}, batch {len(inputs)}, ONNX Runtime", original, calls)
 
 
 def unfused_call(file: Path, threads: int, inputs: Tensor) -> Call:
@@ -135,9 +135,9 @@ def session_call(session: Callable[[Tensor], Any], inputs: Tensor) -> Call:
     return lambda: session(inputs)
 
 
-def ratio_rows(what: str, plain: Call, calls: dict[str, Call]) -> list[dict[str, Any]]:
-    """One row for the plain network with its A/A ratio, and one ratio over it for each variant."""
-    taken = interleaved([plain, *calls.values(), plain], SECONDS)
+def ratio_rows(what: str, original: Call, calls: dict[str, Call]) -> list[dict[str, Any]]:
+    """One row for the original network with its A/A ratio, and one ratio over it for each variant."""
+    taken = interleaved([original, *calls.values(), original], SECONDS)
     again = ratio(taken[:, 0], taken[:, -1])
     noisy = is_noisy(again)
     rows = [

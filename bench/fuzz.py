@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from bench.result import row
 from cortado.errors import BadFile, CortadoError
 from cortado.file.artifact import decode, encode
-from cortado.forms.hold import hold
-from cortado.forms.learned_step import LearnedStep
-from cortado.forms.masked import Masked
-from cortado.forms.palette import Palette
-from cortado.forms.quantized import Quantized
 from cortado.native.build import native_state
+from cortado.parts.forms.attach import attach
+from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.learned_step import LearnedStep
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
 
 FILES = 100_000
 HANG_S = 2.0
@@ -33,7 +33,7 @@ BATCH = 5_000
 SEED = 7
 
 
-def plain() -> nn.Module:
+def original() -> nn.Module:
     """A tiny network with a kernel, a norm, and two matrices."""
     torch.manual_seed(0)
     return nn.Sequential(
@@ -44,23 +44,23 @@ def plain() -> nn.Module:
 def masked(values: Tensor) -> Masked:
     """The larger half, in three shared values."""
     mask = values.abs() >= values.abs().median()
-    return Masked(mask, Palette(torch.tensor([-0.3, 0.2, 0.4]), torch.arange(int(mask.sum())) % 3))
+    return Masked(mask, Codebook(torch.tensor([-0.3, 0.2, 0.4]), torch.arange(int(mask.sum())) % 3))
 
 
 def sound_files() -> list[bytes]:
     """Files with every form, and one of each coder."""
     found = []
     for codec in ("smallest", "bits", "huffman", "rans", "mix", "deep_compression"):
-        network = plain()
-        hold(network[0], "weight", masked(network[0].weight.detach()))
-        hold(network[3], "weight", Quantized.of(network[3].weight, 4, "group", 4, symmetric=False))
-        hold(network[5], "weight", LearnedStep(network[5].weight.detach(), 0.1))
-        hold(network[5], "bias", Quantized.of(network[5].bias, 8))
-        found.append(encode(network, plain(), codec))
+        network = original()
+        attach(network[0], "weight", masked(network[0].weight.detach()))
+        attach(network[3], "weight", Quantized.of(network[3].weight, 4, "group", 4, symmetric=False))
+        attach(network[5], "weight", LearnedStep(network[5].weight.detach(), 0.1))
+        attach(network[5], "bias", Quantized.of(network[5].bias, 8))
+        found.append(encode(network, original(), codec))
     cut = nn.Sequential(
         nn.Conv1d(2, 2, 3), nn.BatchNorm1d(2), nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)
     )
-    return [*found, encode(plain(), plain()), encode(cut, plain())]
+    return [*found, encode(original(), original()), encode(cut, original())]
 
 
 def mutated(body: bytes, others: list[bytes], dice: random.Random) -> bytes:
@@ -92,7 +92,7 @@ def mutated(body: bytes, others: list[bytes], dice: random.Random) -> bytes:
 def child(first: int, count: int) -> None:
     """Try the files `first` .. `first + count`; a line of JSON with the counts, and the number of the file under way."""
     torch.set_num_threads(1)
-    sources, network, counts = sound_files(), plain(), Counter[str]()
+    sources, network, counts = sound_files(), original(), Counter[str]()
     start_bytes, slowest = peak_bytes(), 0.0
     for number in range(first, first + count):
         dice = random.Random(SEED * 1_000_003 + number)
@@ -156,12 +156,12 @@ def run() -> list[dict[str, Any]]:
         ),
         row("crashes of the process", counts["crash"], "", 0),
         row(f"hangs (more than {HANG_S:g} s)", counts["hang"], "", 0),
-        row("wrong network loaded without a word (checksum not made anew)", counts["silent"], "", 0),
+        row("wrong network loaded without a word (checksum not made again)", counts["silent"], "", 0),
         row("exceptions that are not ours", exceptions, "", 0),
         row("slowest file (processor time)", slowest * 1e3, "ms", HANG_S * 1e3),
         row("memory that reading took at most", grown / 1e6, "MB", 200),
         row("refused", counts["refused"], ""),
-        row("read as some network (checksum made anew)", counts["network"], ""),
+        row("read as some network (checksum made again)", counts["network"], ""),
     ]
 
 

@@ -3,10 +3,10 @@
     python -m bench.goal_size ResNet-20 planner      one piece (planner, singles, deep_compression, nncf), kept
 
 The planner has half an hour or less, on one core: `reach(..., ["score >= -0.5 %"])`. A single method has its strength
-raised until the score is lost on the choice data, and recovers for as many epochs as said beside it; Deep Compression
+raised until the score is lost on the validation data, and recovers for as many epochs as said beside it; Deep Compression
 prunes, shares and recovers likewise. NNCF rounds to 8 bits after training; its file counts as xz packs it. The
-pretrained ResNet has seen all training images, so that 500 test images are its choice data and the other 500 its
-verdict's. The ImageNet sample has 100 pictures to calibrate, too few to train on.
+pretrained ResNet has seen all training images, so that 500 test images are its validation data and the other 500 its
+test data's. The ImageNet sample has 100 pictures to calibrate, too few to train on.
 """
 
 import dataclasses
@@ -27,15 +27,15 @@ from bench.kept import kept
 from bench.networks import trained
 from bench.result import CACHE, row
 from bench.rivals import static_int8
-from cortado.compress import compress
+from cortado.engine.compress import compress
 from cortado.lowering.lower import lowered
-from cortado.measure import scores
 from cortado.nets.resnet import resnet_20
 from cortado.nets.tiny_darknet import tiny_darknet
-from cortado.planner.goal import reach
-from cortado.report import Compared, Report, paired_interval
+from cortado.planner.search.goal import reach
+from cortado.report.report import Compared, Report, paired_interval
 from cortado.runtimes.runtime import Running, runtime_by_name
-from cortado.task import Task
+from cortado.task.measure import scores
+from cortado.task.task import Task
 from cortado.tasks import imagenet
 
 SEEDS = [0]
@@ -79,7 +79,7 @@ def rows_of(name: str) -> list[dict[str, Any]]:
             continue
         says = f"{name}: bytes over those of {arm} ({other['what']}, {other['lost']:.2f} points lost)"
         made = row(says, ours["size"] / other["size"], "x", bar, size=other["size"], interval=other["interval"])
-        # Smaller counts at an equal score only: a file that lost more than it may on the verdict data meets no bar.
+        # Smaller counts at an equal score only: a file that lost more than it may on the test data meets no bar.
         rows.append(
             made if ours["lost"] <= MOST_LOST else {**made, "what": f"{says}; not at equal score", "met": False}
         )
@@ -102,7 +102,7 @@ def planned(name: str) -> dict[str, Any]:
 
 
 def singles(name: str) -> dict[str, Any]:
-    """Of all single methods the smallest file that keeps the score on choice data; the verdict is looked at for it alone."""
+    """Of all single methods the smallest file that keeps the score on validation data; the test result is looked at for it alone."""
     return smallest(name, [[f"{line}{recovery(name)}" for line in lines] for lines in SINGLES.values()])
 
 
@@ -113,11 +113,11 @@ def deep_compression(name: str) -> dict[str, Any]:
 
 
 def recovery(name: str) -> str:
-    return f" | tune epochs={EPOCHS[name]} rate=3e-4 teacher=0.5 average=0.3 statistics=kept" if EPOCHS[name] else ""
+    return f" | finetune epochs={EPOCHS[name]} lr=3e-4 teacher=0.5 average=0.3 statistics=kept" if EPOCHS[name] else ""
 
 
 def smallest(name: str, ladders: list[list[str]]) -> dict[str, Any]:
-    """Climb each ladder until the score is lost on choice data; the smallest file that kept it."""
+    """Climb each PTQ search until the score is lost on validation data; the smallest file that kept it."""
     network, task = NETWORKS[name]()
     blind, best, tried = task.for_trial(), None, []
     for lines in ladders:
@@ -141,25 +141,25 @@ def nncf(name: str) -> dict[str, Any]:
     assert task.calibration is not None
     openvino = runtime_by_name("openvino")
     with tempfile.TemporaryDirectory() as folder:
-        plain = runtime_by_name("onnxruntime").lower(lowered(network, task.example), task.example, Path(folder))
+        original = runtime_by_name("onnxruntime").lower(lowered(network, task.example), task.example, Path(folder))
         batches = [inputs for inputs, _ in task.calibration.first(256).batches(1)]
-        target = static_int8.nncf(plain, Path(folder) / "rounded.xml", batches, "MIXED")
+        target = static_int8.nncf(original, Path(folder) / "rounded.xml", batches, "MIXED")
         body = b"".join(part.read_bytes() for part in (target, target.with_suffix(".bin")))
         compared = judged(network, Running(openvino.load(target, 1)), task)
     return {"size": len(lzma.compress(body)), "raw": len(body), "what": "8 bits, packed by xz", **lost(compared)}
 
 
-def judged(plain: nn.Module, small: nn.Module, task: Task) -> Compared:
-    """Both on the verdict data."""
+def judged(original: nn.Module, small: nn.Module, task: Task) -> Compared:
+    """Both on the test data."""
     with torch.no_grad():
-        pair = [scores(one, task.verdict, task.score, batch=100) for one in (plain, small)]
-    return paired_interval(*pair, task.score.scale)
+        pair = [scores(one, task.test, task.metric, batch=100) for one in (original, small)]
+    return paired_interval(*pair, task.metric.scale)
 
 
 def facts(report: Report, what: str, compared: Compared | None = None) -> dict[str, Any]:
     """What a row needs."""
-    smaller = report.plain_bytes / report.size_bytes
-    return {"size": report.size_bytes, "smaller": smaller, "what": what, **lost(compared or report.verdict)}
+    smaller = report.original_bytes / report.size_bytes
+    return {"size": report.size_bytes, "smaller": smaller, "what": what, **lost(compared or report.test)}
 
 
 def lost(compared: Compared) -> dict[str, Any]:

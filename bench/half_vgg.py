@@ -5,13 +5,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bench.result import CACHE
-from cortado.job import load_weights, own_tensors
+from cortado.engine.job import load_weights, own_tensors
 from cortado.nets.vgg import vgg_16_cifar
 from cortado.tasks import cifar10
-from cortado.tune import Plan, train
+from cortado.training.loop import Plan, train
 
 PLAN = Plan(
-    epochs=12, rate=0.1, optimizer="sgd", decay=5e-4, warmup=0.05, precision="auto", says="train VGG-16, half width"
+    epochs=12, lr=0.1, optimizer="sgd", decay=5e-4, warmup=0.05, precision="auto", help="train VGG-16, half width"
 )
 
 
@@ -20,7 +20,7 @@ def half_vgg() -> nn.Module:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         network = vgg_16_cifar(width=0.5)
-    path = CACHE / "plain" / "vgg_16_half.safetensors"
+    path = CACHE / "original" / "vgg_16_half.safetensors"
     if path.exists():
         load_weights(network, path)
         return network.eval()
@@ -31,8 +31,8 @@ def half_vgg() -> nn.Module:
 
 
 if __name__ == "__main__":
-    from cortado.measure import mean_score
+    from cortado.task.measure import mean_score
 
     torch.set_num_threads(1)
     given = cifar10.task()
-    print("choice accuracy", mean_score(half_vgg(), given.choice, given.score))
+    print("choice accuracy", mean_score(half_vgg(), given.validation, given.score))

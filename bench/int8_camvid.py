@@ -1,9 +1,9 @@
 """int8_camvid: ESPNet segments CamVid in integers - IoU lost by its files, what runs in integers, speed over floats.
 
-Weights and signals are rounded after training, with 24 frames of the training set to calibrate. The recipe is chosen by
-the mean divergence of its file's answers from the plain network's, over the pixels of 16 frames of the validation
-video; the verdict frames, every 4th of the test set, are used once for each chosen file. Points are those of the mean
-IoU over 11 classes, of all verdict frames together; intervals come from the jackknife over frames.
+Weights and activations are rounded after training, with 24 frames of the training set to calibrate. The recipe is chosen by
+the mean divergence of its file's answers from the original network's, over the pixels of 16 frames of the validation
+video; the test result frames, every 4th of the test set, are used once for each chosen file. Points are those of the mean
+IoU over 11 classes, of all test frames together; intervals come from the jackknife over frames.
 """
 
 import tempfile
@@ -18,16 +18,16 @@ from bench.after import after
 from bench.result import row
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_saturates
-from cortado.measure import outputs_of
 from cortado.nets.espnet import espnet
-from cortado.report import paired_interval
+from cortado.report.report import paired_interval
 from cortado.runtimes.coverage import coverage
 from cortado.runtimes.measured import bound
 from cortado.runtimes.runtime import Running, Runtime, runtime_by_name
 from cortado.runtimes.timing import interleaved, is_noisy, ratio
-from cortado.task import Data, Task
+from cortado.task.measure import outputs_of
+from cortado.task.overlap import mean_iou
+from cortado.task.task import Data, Task
 from cortado.tasks import camvid
-from cortado.tasks.overlap import mean_iou
 
 SEEDS = [0]
 RUNTIMES = ("onnxruntime", "openvino")
@@ -38,41 +38,41 @@ INNER = "where='not encoder.level1.conv, not up_l3.0, not up_l2.0, not classifie
 """Without the first convolution, whose 16 channels reach far apart, and the transposed ones, which no runtime has."""
 
 
-def ways() -> dict[str, str]:
+def candidate_recipes() -> dict[str, str]:
     """The recipes that are tried."""
     frames = f"batch=8 images={CALIBRATION_FRAMES}"
     made = {}
     all_products, inner = ("all products", ""), ("without the first and the transposed", INNER)
     for (says, where), reach in ((all_products, "percentile"), (inner, "percentile"), (inner, "mse")):
         made[f"{says}, {reach}"] = (
-            f"quantize/weights bits={BITS} {where} | quantize/signals range={reach} {frames} {where} "
-            f"| match images={CALIBRATION_FRAMES}"
+            f"quantize/weights bits={BITS} {where} | quantize/activations range={reach} {frames} {where} "
+            f"| match_moments images={CALIBRATION_FRAMES}"
         )
     made["second order, without the first and the transposed, mse"] = (
-        f"quantize/signals range=mse {frames} {INNER} "
+        f"quantize/activations range=mse {frames} {INNER} "
         f"| quantize/second_order bits={BITS} edges={BITS} images={CALIBRATION_FRAMES} rows=6000 {INNER} "
-        f"| match images={CALIBRATION_FRAMES}"
+        f"| match_moments images={CALIBRATION_FRAMES}"
     )
     return made
 
 
 def run() -> list[dict[str, Any]]:
     """ESPNet in both runtimes."""
-    task, plain = camvid.task(), espnet(weights=True).eval()
+    task, original = camvid.task(), espnet(weights=True).eval()
     assert task.calibration is not None
     task = replace(task, calibration=task.calibration.first(CALIBRATION_FRAMES))
-    made = {way: after(plain, task, recipe) for way, recipe in ways().items()}
-    before = Answers.of(plain, task.verdict)
+    made = {way: after(original, task, recipe) for way, recipe in candidate_recipes().items()}
+    before = Answers.of(original, task.test)
     rows = [row("plain: mean IoU of PyTorch, 59 frames (0.556 published)", score_of(before), "%")]
     with tempfile.TemporaryDirectory() as folder:
         for runtime in map(runtime_by_name, RUNTIMES):
             own = Path(folder) / runtime.name()
             tried = [
-                in_runtime(plain, net, way, task, runtime, own / str(n)) for n, (way, net) in enumerate(made.items())
+                in_runtime(original, net, way, task, runtime, own / str(n)) for n, (way, net) in enumerate(made.items())
             ]
             best = min(tried, key=lambda one: float(one["divergence"]))
             rows += rows_of(best, tried, before, task, runtime)
-            floats = lower(plain, task, runtime, own / "floats")
+            floats = lower(original, task, runtime, own / "floats")
             rows += speed_rows(runtime, floats, best["file"], task)
     return rows
 
@@ -83,14 +83,14 @@ def lower(network: nn.Module, task: Task, runtime: Runtime, folder: Path) -> Pat
 
 
 def in_runtime(
-    plain: nn.Module, network: nn.Module, way: str, task: Task, runtime: Runtime, folder: Path
+    original: nn.Module, network: nn.Module, way: str, task: Task, runtime: Runtime, folder: Path
 ) -> dict[str, Any]:
-    """A network's file, and how far its answers are from the plain network's on choice frames, in nats a pixel."""
+    """A network's file, and how far its answers are from the original network's on choice frames, in nats a pixel."""
     file = lower(network, task, runtime, folder)
     running, far = Running(runtime.load(file, torch.get_num_threads())), []
     with torch.no_grad():
-        for inputs, _ in task.choice.first(CHOICE_FRAMES).batches(4):
-            wanted, found = (outputs_of(one, inputs).log_softmax(1) for one in (plain, running))
+        for inputs, _ in task.validation.first(CHOICE_FRAMES).batches(4):
+            wanted, found = (outputs_of(one, inputs).log_softmax(1) for one in (original, running))
             far.append(float((wanted.exp() * (wanted - found)).sum(1).mean()))
     return {
         "way": way,
@@ -131,27 +131,31 @@ def rows_of(
     best: dict[str, Any], tried: list[dict[str, Any]], before: Answers, task: Task, runtime: Runtime
 ) -> list[dict[str, Any]]:
     """Points lost, agreement, and what runs in integers."""
-    found, torch_found = (Answers.of(net, task.verdict) for net in (best["running"], best["network"]))
+    found, torch_found = (Answers.of(net, task.test) for net in (best["running"], best["network"]))
     compared = paired_interval(SCORE.shares(before.rows), SCORE.shares(found.rows), SCORE.scale)
     interval = "unknown" if compared.low is None else f"{-compared.high:.2f} to {-compared.low:.2f}"
     what = f"{runtime.name()} ({best['way']})"
     facts = {
         "score": compared.compressed,
-        "plain": compared.plain,
+        "original": compared.original,
         "weight_bits": BITS,
         "choice_nats": {one["way"]: one["divergence"] for one in tried},
     }
     lost = f"{what}: points of mean IoU lost (95 % interval {interval}, paired, {compared.samples} frames)"
     covered = coverage(runtime, best["file"], best["network"], task.example)
-    islands = "unknown" if covered is None else ", ".join(covered.float_layers) or "none"
+    unquantized = "unknown" if covered is None else ", ".join(covered.float_layers) or "none"
     share = None if covered is None else 100 * covered.share
     return [
         row(lost, -compared.difference, "points", BAR, **facts),
         row(
-            f"{runtime.name()}: pixels of the same class as the plain network", before.same(found), "%", None, "higher"
+            f"{runtime.name()}: pixels of the same class as the original network",
+            before.same(found),
+            "%",
+            None,
+            "higher",
         ),
         row(f"{runtime.name()}: pixels of the same class as in PyTorch", torch_found.same(found), "%", None, "higher"),
-        row(f"{runtime.name()}: multiply-adds in integers; in floats: {islands}", share, "%", None, "higher"),
+        row(f"{runtime.name()}: multiply-adds in integers; in floats: {unquantized}", share, "%", None, "higher"),
         row(f"{runtime.name()}: file", best["bytes"], "B"),
     ]
 

@@ -1,8 +1,8 @@
 """int8 ResNets on CIFAR-10: what the exported file scores, how far it agrees, and two quantizers beside it.
 
-Weights and signals are rounded after training, with 512 calibration images. Each tool's setting is chosen by the mean
-divergence of its file's answers from the plain network's on 1,000 choice images (the ResNets have seen these in their
-training, so that their accuracy says little there); the verdict images are used once for each chosen file.
+Weights and activations are rounded after training, with 512 calibration images. Each tool's setting is chosen by the mean
+divergence of its file's answers from the original network's on 1,000 validation images (the ResNets have seen these in their
+training, so that their accuracy says little there); the test images are used once for each chosen file.
 """
 
 import tempfile
@@ -20,13 +20,13 @@ from bench.kept import kept
 from bench.result import row
 from bench.rivals import static_int8
 from cortado.lowering.lower import lowered
-from cortado.measure import outputs_of
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.nets.resnet_8 import resnet_8
-from cortado.report import paired_interval
+from cortado.report.report import paired_interval
 from cortado.runtimes.coverage import coverage
 from cortado.runtimes.runtime import Running, Runtime, runtime_by_name
-from cortado.task import Data, Task
+from cortado.task.measure import outputs_of
+from cortado.task.task import Data, Task
 from cortado.tasks import cifar10
 from cortado.tasks.pixels import Normalise
 
@@ -40,11 +40,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "ResNet-8": lambda: resnet_8(weights=True),
 }
 RECIPES = {
-    f"{bits} bits, {reach}": f"quantize/weights bits={bits} | quantize/signals range={reach} | match"
+    f"{bits} bits, {reach}": f"quantize/weights bits={bits} | quantize/activations range={reach} | match_moments"
     for bits in (7, 8)
     for reach in ("mse", "full", "percentile")
 } | {
-    f"7 bits of second order, {reach}": f"quantize/signals range={reach} | quantize/second_order bits=7 | match"
+    f"7 bits of second order, {reach}": f"quantize/activations range={reach} | quantize/second_order bits=7 | match_moments"
     for reach in ("mse", "full")
 }
 RUNTIMES = ("onnxruntime", "openvino")
@@ -64,23 +64,27 @@ def task_of(name: str) -> Task:
     task = cifar10.task()
     if name != "ResNet-8":
         return task
-    parts = {part: getattr(task, part) for part in ("train", "choice", "verdict", "calibration")}
+    parts = {part: getattr(task, part) for part in ("train", "validation", "test", "calibration")}
     return replace(task, **{part: Data(data.inputs, data.targets, RAW) for part, data in parts.items()})
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:
-    task, plain = task_of(name), NETWORKS[name]().eval()
+    task, original = task_of(name), NETWORKS[name]().eval()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        networks = {way: after(plain, task, recipe) for way, recipe in RECIPES.items()}
-        made = {f"Cortado, {runtime}": ours(plain, task, networks, runtime, Path(folder)) for runtime in RUNTIMES}
-        made |= rival_files(plain, task, Path(folder))
-        found = {tool: verdict(plain, task, one) for tool, one in made.items()}
+        networks = {way: after(original, task, recipe) for way, recipe in RECIPES.items()}
+        made = {f"Cortado, {runtime}": ours(original, task, networks, runtime, Path(folder)) for runtime in RUNTIMES}
+        made |= rival_files(original, task, Path(folder))
+        found = {tool: test(original, task, one) for tool, one in made.items()}
         for tool, one in found.items():
             says = f"{name}, {tool} ({made[tool]['way']}): points lost ({one['interval']})"
             own = tool.startswith("Cortado")
-            rows.append(row(says, one["lost"], "points", 0.2 if own else None, score=one["score"], plain=one["plain"]))
-            rows.append(row(f"{name}, {tool}: same top-1 as the plain network", one["same_plain"], "%", None, "higher"))
+            rows.append(
+                row(says, one["lost"], "points", 0.2 if own else None, score=one["score"], original=one["original"])
+            )
+            rows.append(
+                row(f"{name}, {tool}: same top-1 as the original network", one["same_plain"], "%", None, "higher")
+            )
             if own:
                 same = agreement(made[tool], task)
                 rows.append(row(f"{name}, {tool}: same top-1 as in PyTorch", same, "%", 98, "higher"))
@@ -94,48 +98,48 @@ def rows_of(name: str) -> list[dict[str, Any]]:
 
 
 def ours(
-    plain: nn.Module, task: Task, networks: dict[str, nn.Module], runtime_name: str, folder: Path
+    original: nn.Module, task: Task, networks: dict[str, nn.Module], runtime_name: str, folder: Path
 ) -> dict[str, Any]:
-    """Of the networks by their ways the one whose file diverges least from the plain network."""
+    """Of the networks by their ways the one whose file diverges least from the original network."""
     runtime, tried = runtime_by_name(runtime_name), []
     for way, network in networks.items():
         own = folder / f"{runtime_name}_{len(tried)}"
         own.mkdir()
         file = runtime.lower(lowered(network, task.example), task.example, own)
-        tried.append({"way": way, "network": network, **judged(plain, task, runtime, file)})
+        tried.append({"way": way, "network": network, **judged(original, task, runtime, file)})
     best = min(tried, key=lambda one: one["divergence"])
     covered = coverage(runtime, best["file"], best["network"], task.example)
     return {**best, "coverage": None if covered is None else 100 * covered.share}
 
 
-def rival_files(plain: nn.Module, task: Task, folder: Path) -> dict[str, dict[str, Any]]:
+def rival_files(original: nn.Module, task: Task, folder: Path) -> dict[str, dict[str, Any]]:
     """The best file of each rival, judged as ours are."""
     assert task.calibration is not None
-    source = runtime_by_name("onnxruntime").lower(lowered(plain, task.example), task.example, folder)
+    source = runtime_by_name("onnxruntime").lower(lowered(original, task.example), task.example, folder)
     batches = [inputs for inputs, _ in task.calibration.first(CALIBRATION_IMAGES).batches(64)]
     tools: dict[str, tuple[Any, Any, str, str]] = {
         "ONNX Runtime's quantizer": (static_int8.onnx_runtime, static_int8.ONNX_WAYS, "onnxruntime", ".onnx"),
         "NNCF": (static_int8.nncf, static_int8.NNCF_WAYS, "openvino", ".xml"),
     }
     found = {}
-    for tool, (make, ways, runtime_name, suffix) in tools.items():
+    for tool, (make, candidate_recipes, runtime_name, suffix) in tools.items():
         tried = []
-        for number, way in enumerate(ways):
+        for number, way in enumerate(candidate_recipes):
             own = folder / f"{make.__name__}_{number}"
             own.mkdir()
             file = make(source, own / f"net{suffix}", batches, way)
-            tried.append({"way": way, **judged(plain, task, runtime_by_name(runtime_name), file)})
+            tried.append({"way": way, **judged(original, task, runtime_by_name(runtime_name), file)})
         found[tool] = min(tried, key=lambda one: one["divergence"])
     return found
 
 
-def judged(plain: nn.Module, task: Task, runtime: Runtime, file: Path) -> dict[str, Any]:
-    """A file with its bytes and how far its answers diverge from the plain network's on choice images."""
+def judged(original: nn.Module, task: Task, runtime: Runtime, file: Path) -> dict[str, Any]:
+    """A file with its bytes and how far its answers diverge from the original network's on validation images."""
     running = Running(runtime.load(file, 1))
     total = 0.0
     with torch.no_grad():
-        for inputs, _ in task.choice.first(CHOICE_IMAGES).batches(100):
-            total += float(divergence(outputs_of(plain, inputs), outputs_of(running, inputs)).sum())
+        for inputs, _ in task.validation.first(CHOICE_IMAGES).batches(100):
+            total += float(divergence(outputs_of(original, inputs), outputs_of(running, inputs)).sum())
     size = sum(part.stat().st_size for part in file.parent.iterdir())
     return {"file": file, "running": running, "divergence": total / CHOICE_IMAGES, "bytes": size}
 
@@ -154,21 +158,21 @@ def answers(network: nn.Module, data: Data) -> tuple[Tensor, Tensor]:
     return chosen, (chosen == targets).float()
 
 
-def verdict(plain: nn.Module, task: Task, one: dict[str, Any]) -> dict[str, Any]:
-    """Points lost on the verdict images, from the file, and how often it answers as the plain network does."""
-    (before, right), (after, still) = (answers(net.eval(), task.verdict) for net in (plain, one["running"]))
-    compared = paired_interval(right, still, task.score.scale)
+def test(original: nn.Module, task: Task, one: dict[str, Any]) -> dict[str, Any]:
+    """Points lost on the test images, from the file, and how often it answers as the original network does."""
+    (before, right), (after, still) = (answers(net.eval(), task.test) for net in (original, one["running"]))
+    compared = paired_interval(right, still, task.metric.scale)
     interval = "unknown" if compared.low is None else f"95 % interval {-compared.high:.2f} to {-compared.low:.2f}"
     return {
         "lost": -compared.difference,
         "interval": f"{interval}, paired, {compared.samples} images",
         "score": compared.compressed,
-        "plain": compared.plain,
+        "original": compared.original,
         "same_plain": 100 * float((before == after).float().mean()),
     }
 
 
 def agreement(one: dict[str, Any], task: Task) -> float:
     """How often the file and the same network in PyTorch give the same class, in %."""
-    mine, theirs = (answers(net.eval(), task.verdict)[0] for net in (one["network"], one["running"]))
+    mine, theirs = (answers(net.eval(), task.test)[0] for net in (one["network"], one["running"]))
     return 100 * float((mine == theirs).float().mean())

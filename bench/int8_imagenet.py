@@ -1,9 +1,9 @@
 """int8_imagenet: networks for ImageNet in integers, what their files score in ONNX Runtime, and what too simple a way costs.
 
 500 pictures in three parts drawn by seed: 100 to calibrate with, 100 on which the divergence of answers chooses how far
-the signals' grids reach, 300 for the verdict. The networks have probably seen these pictures in their training: points
+the activations' grids reach, 300 for the test result. The networks have probably seen these pictures in their training: points
 lost are what counts. The MobileNets come from integers of 8 bits with one scale and one zero a tensor, in which they had
-been trained; fewer bits around zero are another grid. One picture of the verdict is a third of a point.
+been trained; fewer bits around zero are another grid. One picture of the test result is a third of a point.
 """
 
 import tempfile
@@ -22,15 +22,15 @@ from bench.kept import kept
 from bench.result import row
 from cortado.lowering.lower import lowered
 from cortado.machine import processor_saturates
-from cortado.measure import outputs_of
 from cortado.nets.mobilenet_folded import mobilenet_v1_folded, mobilenet_v2_folded
 from cortado.nets.squeezenet import squeezenet_deep_compression
 from cortado.nets.tiny_darknet import tiny_darknet
 from cortado.nets.weights import weights_path
-from cortado.report import paired_interval
+from cortado.report.report import paired_interval
 from cortado.runtimes.coverage import coverage
 from cortado.runtimes.runtime import Running, runtime_by_name
-from cortado.task import Data, Task
+from cortado.task.measure import outputs_of
+from cortado.task.task import Data, Task
 from cortado.tasks import imagenet
 from cortado.tasks.imagenet import Picture
 from cortado.tasks.pixels import Normalise
@@ -67,27 +67,27 @@ NETWORKS: dict[str, Made] = {
 }
 REACHES = ("mse", "full", "percentile")
 UNTREATED = {
-    "untreated, one scale a channel": f"quantize/weights bits={BITS} clip=range | quantize/signals range=full",
-    "untreated, one scale a tensor": f"quantize/weights bits={BITS} per=tensor clip=range | quantize/signals range=full",
+    "untreated, one scale a channel": f"quantize/weights bits={BITS} clip=range | quantize/activations range=full",
+    "untreated, one scale a tensor": f"quantize/weights bits={BITS} per=tensor clip=range | quantize/activations range=full",
 }
 
 
 @dataclass(frozen=True)
 class Judge:
-    """The plain network's answers on both parts, worked out once."""
+    """The original network's answers on both parts, worked out once."""
 
-    plain: nn.Module
+    original: nn.Module
     task: Task
     on_choice: Tensor
     on_verdict: Tensor
 
     @classmethod
-    def of(cls, plain: nn.Module, task: Task) -> "Judge":
-        return cls(plain, task, answers(plain, task.choice), answers(plain, task.verdict))
+    def of(cls, original: nn.Module, task: Task) -> "Judge":
+        return cls(original, task, answers(original, task.validation), answers(original, task.test))
 
     def diverges(self, network: nn.Module) -> float:
-        """Nats from the plain network's answers, mean over the choice pictures."""
-        return float(divergence(self.on_choice, answers(network, self.task.choice)).mean())
+        """Nats from the original network's answers, mean over the validation pictures."""
+        return float(divergence(self.on_choice, answers(network, self.task.validation)).mean())
 
 
 def answers(network: nn.Module, data: Data) -> Tensor:
@@ -112,18 +112,22 @@ def kept_rows(name: str, seed: int) -> dict[str, Any]:
 
 def rows_of(name: str, seed: int) -> list[dict[str, Any]]:
     make, picture = NETWORKS[name]
-    plain, task = make().eval(), imagenet.task(seed, picture)
-    judge, runtime = Judge.of(plain, task), runtime_by_name(RUNTIME)
-    targets = task.verdict.targets
+    original, task = make().eval(), imagenet.task(seed, picture)
+    judge, runtime = Judge.of(original, task), runtime_by_name(RUNTIME)
+    targets = task.test.targets
     rows = [row(f"{name}: plain", 100 * float((judge.on_verdict.argmax(1) == targets).float().mean()), "%")]
-    ways = {reach: f"quantize/weights bits={BITS} | quantize/signals range={reach} | match" for reach in REACHES}
+    candidate_recipes = {
+        reach: f"quantize/weights bits={BITS} | quantize/activations range={reach} | match_moments" for reach in REACHES
+    }
     with tempfile.TemporaryDirectory() as folder:
-        made = {way: in_integers(judge, recipe, Path(folder)) for way, recipe in {**ways, **UNTREATED}.items()}
-        best = min(ways, key=lambda way: float(made[way]["divergence"]))
+        made = {
+            way: in_integers(judge, recipe, Path(folder)) for way, recipe in {**candidate_recipes, **UNTREATED}.items()
+        }
+        best = min(candidate_recipes, key=lambda way: float(made[way]["divergence"]))
         for way in (best, *UNTREATED):
             rows.append(lost_row(f"{name}, {way}", judge, made[way], BAR if way == best else None))
         mine = made[best]
-        same = answers(mine["network"], task.verdict).argmax(1) == answers(mine["running"], task.verdict).argmax(1)
+        same = answers(mine["network"], task.test).argmax(1) == answers(mine["running"], task.test).argmax(1)
         rows.append(row(f"{name}: same top-1 in PyTorch", 100 * float(same.float().mean()), "%", None, "higher"))
         covered = coverage(runtime, mine["file"], mine["network"], task.example)
         if covered is not None:
@@ -134,7 +138,7 @@ def rows_of(name: str, seed: int) -> list[dict[str, Any]]:
 
 def in_integers(judge: Judge, recipe: str, folder: Path) -> dict[str, Any]:
     """The network after the recipe, its file, and how far that diverges."""
-    network, task, runtime = after(judge.plain, judge.task, recipe), judge.task, runtime_by_name(RUNTIME)
+    network, task, runtime = after(judge.original, judge.task, recipe), judge.task, runtime_by_name(RUNTIME)
     own = Path(tempfile.mkdtemp(dir=folder))
     file = runtime.lower(lowered(network, task.example), task.example, own)
     running = Running(runtime.load(file, torch.get_num_threads()))
@@ -142,13 +146,13 @@ def in_integers(judge: Judge, recipe: str, folder: Path) -> dict[str, Any]:
 
 
 def lost_row(what: str, judge: Judge, made: dict[str, Any], bar: float | None) -> dict[str, Any]:
-    """Points lost on the verdict pictures, from the file, with the paired interval."""
-    targets = judge.task.verdict.targets
-    found = answers(made["running"], judge.task.verdict)
+    """Points lost on the test result pictures, from the file, with the paired interval."""
+    targets = judge.task.test.targets
+    found = answers(made["running"], judge.task.test)
     right, still = ((some.argmax(1) == targets).float() for some in (judge.on_verdict, found))
-    compared = paired_interval(right, still, judge.task.score.scale)
+    compared = paired_interval(right, still, judge.task.metric.scale)
     interval = "unknown" if compared.low is None else f"95 % interval {-compared.high:.2f} to {-compared.low:.2f}"
     label = f"{what}: points lost ({interval}, paired, {compared.samples} images)"
     same = 100 * float((judge.on_verdict.argmax(1) == found.argmax(1)).float().mean())
-    facts = {"score": compared.compressed, "plain": compared.plain, "same_as_plain": same, "weight_bits": BITS}
+    facts = {"score": compared.compressed, "original": compared.original, "same_as_plain": same, "weight_bits": BITS}
     return row(label, -compared.difference, "points", bar, **facts, choice_nats=made["divergence"])

@@ -23,7 +23,7 @@ from cortado.runtimes.coverage import coverage
 from cortado.runtimes.measured import bound
 from cortado.runtimes.runtime import Runtime, runtime_by_name
 from cortado.runtimes.timing import SPREAD, interleaved, is_noisy, ratio
-from cortado.task import Data, Task
+from cortado.task.task import Data, Task
 
 IMAGES, SECONDS = 32, 25.0
 BITS = 7 if processor_saturates() else 8
@@ -48,14 +48,14 @@ def run() -> list[dict[str, Any]]:
 
 def rows_of(name: str, made: Made) -> list[dict[str, Any]]:
     make, side, batches, bar = made
-    plain = with_norms(make())
+    original = with_norms(make())
     data = Data(noise(IMAGES, side), torch.zeros(IMAGES, dtype=torch.int64))
     task = Task(data, data, data, trial=True)
-    small = after(plain, task, f"quantize/weights bits={BITS} | quantize/signals")
+    small = after(original, task, f"quantize/weights bits={BITS} | quantize/activations")
     rows = []
     for runtime in map(runtime_by_name, QUANTIZERS):
         with tempfile.TemporaryDirectory() as folder:
-            files = files_of(plain, small, task, runtime, Path(folder))
+            files = files_of(original, small, task, runtime, Path(folder))
             covered, what = coverage(runtime, files[1], small, task.example), f"{name}, {runtime.name()}"
             rows += [] if covered is None else [share_row(what, covered.share)]
             for batch in batches:
@@ -81,14 +81,14 @@ def noise(count: int, side: int) -> Tensor:
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
-def files_of(plain: nn.Module, small: nn.Module, task: Task, runtime: Runtime, folder: Path) -> list[Path]:
+def files_of(original: nn.Module, small: nn.Module, task: Task, runtime: Runtime, folder: Path) -> list[Path]:
     """The network in floats, in integers by Cortado, in integers by the runtime's quantizer."""
     own = {name: folder / name for name in ("floats", "integers", "source", "quantizer")}
     for part in own.values():
         part.mkdir()
-    floats = runtime.lower(lowered(plain, task.example), task.example, own["floats"])
+    floats = runtime.lower(lowered(original, task.example), task.example, own["floats"])
     integers = runtime.lower(lowered(small, task.example), task.example, own["integers"])
-    source = runtime_by_name("onnxruntime").lower(lowered(plain, task.example), task.example, own["source"])
+    source = runtime_by_name("onnxruntime").lower(lowered(original, task.example), task.example, own["source"])
     _, make, way, suffix = QUANTIZERS[runtime.name()]
     batches = [inputs for inputs, _ in task.train.batches(16)]
     return [floats, integers, make(source, own["quantizer"] / f"net{suffix}", batches, way)]

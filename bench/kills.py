@@ -1,7 +1,7 @@
 """kills: runs killed at random moments, again and again; each goes on with --resume and ends as one never interrupted.
 
-Three kinds of run on digits, all as the command line starts them, which train the plain network first. They run in forks of
-this process, so that no kill is wasted on imports, and end by SIGKILL at a moment drawn anew each time; after one to six
+Three kinds of run on digits, all as the command line starts them, which train the original network first. They run in forks of
+this process, so that no kill is wasted on imports, and end by SIGKILL at a moment drawn again each time; after one to six
 kills a run may end by itself.
 
 recipe: five stages on the digits network. Compared with an uninterrupted run: the file byte for byte, and the report but
@@ -13,7 +13,7 @@ the same trials, the same choice among them, the same file byte for byte and the
 latency: the same network, `--minimise latency`: shapes are cut, exported and timed before trials begin. Times differ from run to
 run, and what is tried with them; compared is (a), and that every shape that was timed at a kill is there at the end, with its
 time. The bundle is whole and its file is that of its trial.
-All: whatever was kept at a kill (stages, the plain network) has the same bytes at the end; at every kill each file with
+All: whatever was kept at a kill (stages, the original network) has the same bytes at the end; at every kill each file with
 a name of its own can be read to its last byte; at the end no partial file is left.
 """
 
@@ -40,19 +40,19 @@ from torch import nn
 import cortado
 from bench.kept import kept
 from bench.result import row
-from cortado.bundle import FILE, SUMS, check_bundle
 from cortado.cli import main
+from cortado.engine.bundle import FILE, SUMS, check_bundle
+from cortado.engine.recipe import known_methods
 from cortado.errors import CortadoError
 from cortado.file.artifact import load
 from cortado.nets.digits import DigitsNet, digits_net
 from cortado.network.view import View
-from cortado.recipe import known_methods
 from cortado.tasks import digits
 
 SEED, KILLS, MOST_KILLS = 11, {"recipe": 34, "planner": 16, "latency": 12}, 6
-JOB = {"network": "digits_net", "task": "digits", "train": {"epochs": 4, "rate": 2e-3}, "limits": ["score >= -3 %"]}
+JOB = {"network": "digits_net", "task": "digits", "train": {"epochs": 4, "lr": 2e-3}, "limits": ["score >= -3 %"]}
 RECIPE = [
-    {"prune/weights": {"keep": 0.4}}, "match", {"tune": {"epochs": 3}}, {"share/kmeans": {"bits": 4}},
+    {"prune/weights": {"keep": 0.4}}, "match_moments", {"finetune": {"epochs": 3}}, {"share/kmeans": {"bits": 4}},
     {"quantize/weights": {"where": "*.bias", "bits": 8, "per": "tensor"}},
 ]  # fmt: skip
 BUDGET = "30 s"
@@ -75,7 +75,7 @@ class Killed:
     kills: int = 0
     same_file: bool = False
     same_report: bool = False
-    damage: list[str] = field(default_factory=list)
+    predicted_kl: list[str] = field(default_factory=list)
     trials: int = 0
     landed: list[str] = field(default_factory=list)
 
@@ -85,7 +85,7 @@ def run_child(
 ) -> tuple[bool, float, str]:
     """The command line in a fork: whether it ended by itself, its seconds, and what was wrong ("" for nothing)."""
     words = ["compress", str(folder / "job.yaml"), "--out", str(folder / "out"), "--resume"]
-    words += [] if kind == "recipe" else ["--budget", budget]
+    words += [] if kind == "recipe" else ["--time-limit", budget]
     words += ["--minimise", "latency", "--time", "onnxruntime"] if kind == "latency" else []
     log, start = folder / "log.txt", time.perf_counter()
     child = os.fork()
@@ -151,7 +151,7 @@ def damaged(out: Path) -> list[str]:
 
 
 def keepsakes(out: Path) -> dict[str, str]:
-    """What may not change any more: kept stages and the plain network, by a sum of their bytes."""
+    """What may not change any more: kept stages and the original network, by a sum of their bytes."""
     lasting = [path for path in files(out) if path.parent.name == "stages" or path.suffix == ".safetensors"]
     return {str(path.relative_to(out)): blake2b(path.read_bytes()).hexdigest() for path in lasting}
 
@@ -171,20 +171,20 @@ def timed(out: Path) -> list[dict[str, Any]]:
 
 def report_of(out: Path) -> dict[str, Any]:
     """The report without its seconds."""
-    told = json.loads((out / "report.json").read_text())
-    return {**told, "stages": [{**stage, "seconds": 0} for stage in told["stages"]]}
+    describe = json.loads((out / "report.json").read_text())
+    return {**describe, "stages": [{**stage, "seconds": 0} for stage in describe["stages"]]}
 
 
 def place_of(out: Path, kind: str) -> str:
     """Where a kill landed, by what is there already."""
     if not any(path.suffix == ".safetensors" for path in files(out)):
-        return "training the plain network"
+        return "training the original network"
     if kind != "recipe":
         return f"after {len(finished_trials(out))} trials" + (
             f" and {len(timed(out))} shapes" if kind == "latency" else ""
         )
     stages = len(list((out / "stages").glob("*.json")))
-    return f"in stage {stages + 1}" if stages < len(RECIPE) else "verdict and bundle"
+    return f"in stage {stages + 1}" if stages < len(RECIPE) else "test and bundle"
 
 
 def killed_run(folder: Path, kind: str, seconds: float, dice: random.Random) -> Killed:
@@ -195,18 +195,18 @@ def killed_run(folder: Path, kind: str, seconds: float, dice: random.Random) -> 
     for _ in range(dice.randint(1, MOST_KILLS)):
         ended, _, wrong = run_child(folder, kind, kill_after=dice.uniform(0, seconds))
         if ended:
-            run.damage += [wrong] if wrong else []
+            run.predicted_kl += [wrong] if wrong else []
             break
         run.kills += 1
         run.landed.append(place_of(out, kind))
-        run.damage += [*damaged(out), *changed(lasting, keepsakes(out)), *lost(done, finished_trials(out))]
-        run.damage += lost(shapes, timed(out), "shape")
+        run.predicted_kl += [*damaged(out), *changed(lasting, keepsakes(out)), *lost(done, finished_trials(out))]
+        run.predicted_kl += lost(shapes, timed(out), "shape")
         lasting, done, shapes = keepsakes(out), finished_trials(out), timed(out)
     _, _, wrong = run_child(folder, kind)
-    run.damage += [wrong] if wrong else []
-    run.damage += [*damaged(out), *changed(lasting, keepsakes(out)), *lost(done, finished_trials(out))]
-    run.damage += lost(shapes, timed(out), "shape")
-    run.damage += [f"left: {path.name}" for path in folder.rglob(".*.part")]
+    run.predicted_kl += [wrong] if wrong else []
+    run.predicted_kl += [*damaged(out), *changed(lasting, keepsakes(out)), *lost(done, finished_trials(out))]
+    run.predicted_kl += lost(shapes, timed(out), "shape")
+    run.predicted_kl += [f"left: {path.name}" for path in folder.rglob(".*.part")]
     run.trials = len(finished_trials(out))
     return run
 
@@ -239,7 +239,7 @@ def compared(run: Killed, out: Path, other: Path) -> None:
     run.same_file = (out / FILE).read_bytes() == (other / FILE).read_bytes()
     run.same_report = report_of(out) == report_of(other)
     if finished_trials(out) != finished_trials(other):
-        run.damage.append("trials came out otherwise without interruption")
+        run.predicted_kl.append("trials came out otherwise without interruption")
 
 
 def code_sum() -> str:
@@ -295,11 +295,11 @@ def run() -> list[dict[str, Any]]:
     """Runs of both kinds until each has had its half of the kills."""
     torch.set_num_threads(1)
     warm()
-    rows, mark, damage = [], code_sum(), list[str]()
+    rows, mark, predicted_kl = [], code_sum(), list[str]()
     with tempfile.TemporaryDirectory() as name:
         found = {kind: runs_of(kind, mark, Path(name)) for kind in KILLS}
     for kind, runs in found.items():
-        damage += [text for one_run in runs for text in one_run["damage"]]
+        predicted_kl += [text for one_run in runs for text in one_run["damage"]]
         places = Counter(place for one_run in runs for place in one_run["landed"])
         kills, count = sum(one_run["kills"] for one_run in runs), len(runs)
         alike = [sum(one_run[key] for one_run in runs) for key in ("same_file", "same_report")]
@@ -320,5 +320,11 @@ def run() -> list[dict[str, Any]]:
             rows.append(row("planner: trials, each as without interruption", sum(r["trials"] for r in runs), ""))
     return [
         *rows,
-        row("files and trials lost, damaged, changed or left half written", len(damage), "", 0, what_damage=damage),
+        row(
+            "files and trials lost, damaged, changed or left half written",
+            len(predicted_kl),
+            "",
+            0,
+            what_damage=predicted_kl,
+        ),
     ]

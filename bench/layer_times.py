@@ -1,8 +1,8 @@
 """layer_times: what the table of layer times foretells of cut networks, and what cuts that are ranked by it are worth.
 
 ResNet-56, nothing trained. Channels are cut within shares of the time by the table (`Widths`), within shares of the
-multiply-adds, across all groups likewise, and evenly. Each network's time is measured in turns with the plain one's and held
-against the sum over the table, both as shares of the plain network's. KL, in nats, is of the choice images (half of
+multiply-adds, across all groups likewise, and evenly. Each network's time is measured in turns with the original's and held
+against the sum over the table, both as shares of the original network's. KL, in nats, is of the validation images (half of
 the test images), moments matched.
 """
 
@@ -19,8 +19,8 @@ from bench.minilm import rank_correlation
 from bench.result import row
 from cortado.nets.resnet import resnet_56
 from cortado.network.view import View
-from cortado.planner.shapes import CHANNELS, EVENLY, TIMES, Explorer, shaped
-from cortado.planner.widths import Times, table
+from cortado.planner.search.shapes import CHANNELS, EVENLY, TIMES, Explorer, shaped
+from cortado.planner.search.widths import Times, table
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.stopwatch import Stopwatch
 
@@ -39,20 +39,25 @@ def run() -> list[dict[str, Any]]:
 
 def measured(name: str) -> dict[str, Any]:
     """Each cut: predicted and measured share of the time, and nats."""
-    task, plain = task_of(), resnet_56(weights=True).eval()
-    watch, times = Stopwatch(plain, task, runtime_by_name(name)), table(name)
-    explorer, whole = Explorer(plain, task, watch), Times(View(plain, plain, task.example), times).total
-    widths = [f"cortado.planner.widths:Widths keep={keep} runtime={name}" for keep in TIMES]
+    task, original = task_of(), resnet_56(weights=True).eval()
+    watch, times = Stopwatch(original, task, runtime_by_name(name)), table(name)
+    explorer, whole = Explorer(original, task, watch), Times(View(original, original, task.example), times).total
+    widths = [f"cortado.planner.search.widths:Widths keep={keep} runtime={name}" for keep in TIMES]
     found = {}
     for kind, lines in (("time", widths), ("multiply-adds", CHANNELS), ("evenly", EVENLY)):
         for line in lines:
-            small = shaped(plain, plain, task, line)
+            small = shaped(original, original, task, line)
             shape = explorer.measured(small, line, integers=False)
             assert shape.latency_ms is not None
-            told = Times(View(small, plain, task.example), times).total / whole
-            found[line] = {"kind": kind, "predicted": told, "share": shape.latency_ms / watch.plain_ms, "kl": shape.kl}
+            describe = Times(View(small, original, task.example), times).total / whole
+            found[line] = {
+                "kind": kind,
+                "predicted": describe,
+                "share": shape.latency_ms / watch.original_ms,
+                "kl": shape.kl,
+            }
             print(name, line, found[line], flush=True)
-    return {"cuts": found, "table_ms": whole, "plain_ms": watch.plain_ms, "shapes": len(times.known)}
+    return {"cuts": found, "table_ms": whole, "original_ms": watch.original_ms, "shapes": len(times.known)}
 
 
 def rows_of(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -62,7 +67,7 @@ def rows_of(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     ranks = [torch.tensor([one[key] for one in cuts], dtype=torch.float64) for key in ("predicted", "share")]
     off = max(math.exp(abs(math.log(factor))) for factor in factors)
     return [
-        row(f"{name}: the table's sum over the plain network's time", found["table_ms"] / found["plain_ms"], "x"),
+        row(f"{name}: the table's sum over the original network's time", found["table_ms"] / found["original_ms"], "x"),
         row(f"{name}: share of the time, predicted over measured, the farthest of {len(cuts)} cuts", off, "x", cuts=cuts),
         row(f"{name}: rank correlation of predicted and measured times", rank_correlation(*ranks), ""),
         row(f"{name}: nats of cuts by time over those by multiply-adds in equal measured time", at_equal_time(cuts), "x"),

@@ -14,12 +14,12 @@ import torch
 
 from bench.kept import kept
 from bench.result import CACHE, Clock, row
-from cortado.compress import compress
+from cortado.engine.compress import compress
+from cortado.engine.recipe import Recipe, read
 from cortado.file.artifact import save
 from cortado.nets.catalog import by_name
-from cortado.recipe import Recipe, read
 from cortado.tasks import mnist
-from cortado.tune import Plan, train
+from cortado.training.loop import Plan, train
 
 SEEDS = [0, 1, 2]
 # Recipe; bars for bytes and test error in per cent; the further aim, if there is one; the best published point near it.
@@ -32,11 +32,11 @@ POINTS = {
 def run(seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
     """All points, all seeds."""
     rows = []
-    for name, (bar, aim, source) in POINTS.items():
+    for name, (bar, target, source) in POINTS.items():
         found = [one(name, seed) for seed in seeds]
         says = f"{name.removeprefix('fewest_bytes_')}, mean of seeds {', '.join(map(str, seeds))}"
         size_bytes, error = mean(f["size_bytes"] for f in found), mean(f["error"] for f in found)
-        for kind, limits in (("bar", bar), ("aim", aim)):
+        for kind, limits in (("bar", bar), ("aim", target)):
             if limits is not None:
                 rows.append(row(f"{says}: file ({kind})", size_bytes, "B", limits[0], source_value=source))
                 rows.append(row(f"{says}: test error ({kind})", error, "%", limits[1], source_value=source))
@@ -59,7 +59,7 @@ def fresh(name: str, recipe: Recipe, seed: int) -> dict[str, Any]:
     plain_task = mnist.task(seed=seed)
     torch.manual_seed(seed)
     network = by_name(str(recipe.network))
-    train(network, plain_task, Plan(epochs=8, rate=1e-3, seed=seed))
+    train(network, plain_task, Plan(epochs=8, lr=1e-3, seed=seed))
     task = dataclasses.replace(mnist.task(seed=seed, **recipe.task["mnist"]))
     small, report = compress(network, task, recipe)
     folder = CACHE / "lenet_bytes"
@@ -67,8 +67,8 @@ def fresh(name: str, recipe: Recipe, seed: int) -> dict[str, Any]:
     size_bytes = save(small, folder / f"{name}_{seed}.cortado", network)
     return {
         "size_bytes": size_bytes,
-        "error": 100 - report.verdict.compressed,
-        "plain_error": 100 - report.verdict.plain,
+        "error": 100 - report.test.compressed,
+        "plain_error": 100 - report.test.original,
         "choice_error": 100 - report.stages[-1].score,
         "nonzeros": sum(layer.nonzeros for layer in report.layers),
         "minutes": clock.minutes,

@@ -11,17 +11,17 @@ from torch import nn
 
 from bench.networks import error, mnist, untrained
 from bench.result import row
+from cortado.methods.finetune import Finetune
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.rewind import Rewind
-from cortado.methods.tune import Tune
 from cortado.network.view import View, working_copy
-from cortado.task import Task
+from cortado.task.task import Task
 
 SEEDS = [0, 1, 2]
 KEPT = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 CONTROLLED = (0.2, 0.1, 0.05, 0.02)
 EPOCHS = 5
-RATE = 1.2e-3
+LR = 1.2e-3
 
 Errors = dict[tuple[str, float], list[float]]
 """("ticket" or "control", share kept) -> errors in %, one a seed."""
@@ -29,8 +29,8 @@ Errors = dict[tuple[str, float], list[float]]
 
 def learned(network: nn.Module, start: nn.Module, task: Task) -> float:
     """Train; gives the test error."""
-    Tune(epochs=EPOCHS, rate=RATE).apply(View(network, start, task.example), task)
-    return error(network, task, task.verdict)
+    Finetune(epochs=EPOCHS, lr=LR).apply(View(network, start, task.example), task)
+    return error(network, task, task.test)
 
 
 def prune(network: nn.Module, start: nn.Module, task: Task, keep: float) -> None:

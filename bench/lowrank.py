@@ -1,9 +1,9 @@
-"""Low rank on a half-width VGG-16 and ResNet-56, CIFAR-10: all methods at equal multiply-adds, then one tuned shortly.
+"""Low rank on a half-width VGG-16 and ResNet-56, CIFAR-10: all methods at equal multiply-adds, then one fine-tuned shortly.
 
 Shares are of the whole network's multiply-adds; each method's knob is set so that the network comes out at the share.
-Points lost without tuning are those of the 5,000 images that choices are made on: ResNet-56, which was pretrained
-elsewhere, has seen them in its training, VGG-16 has not. The verdict is for the tuned networks alone. Pieces can be
-run beforehand: `python -m bench.lowrank tuned half_vgg`; results are kept.
+Points lost without fine-tuning are those of the 5,000 images that choices are made on: ResNet-56, which was pretrained
+elsewhere, has seen them in its training, VGG-16 has not. The test is for the fine-tuned networks alone. Pieces can be
+run beforehand: `python -m bench.lowrank fine-tuned half_vgg`; results are kept.
 """
 
 import copy
@@ -19,17 +19,17 @@ from torch import nn
 from bench.half_vgg import half_vgg
 from bench.kept import kept
 from bench.result import CACHE, Clock, row
-from cortado.compress import compress
+from cortado.engine.compress import compress
+from cortado.engine.recipe import read
 from cortado.lowering.factors import factored
-from cortado.measure import mean_score
 from cortado.methods.factorize.factorize import Factorize
 from cortado.methods.factorize.targets import find_targets
-from cortado.methods.match import Match
+from cortado.methods.match_moments import MatchMoments
 from cortado.nets.resnet import resnet_56
-from cortado.network.profile import profile
+from cortado.network.profile.profile import profile
 from cortado.network.view import View
-from cortado.recipe import read
-from cortado.task import Task
+from cortado.task.measure import mean_score
+from cortado.task.task import Task
 from cortado.tasks import cifar10
 
 SEEDS = [0]
@@ -56,10 +56,10 @@ TUNED = {
     "resnet_56": ("factorize/cp starts=1 sweeps=40", 0.385),
 }
 TUNE = {
-    "half_vgg": "tune epochs=4 rate=1e-3 teacher=0.5 average=0.3",
-    "resnet_56": "tune epochs=1 rate=5e-4 teacher=0.7 average=0.3",
+    "half_vgg": "finetune epochs=4 lr=1e-3 teacher=0.5 average=0.3",
+    "resnet_56": "finetune epochs=1 lr=5e-4 teacher=0.7 average=0.3",
 }
-"""VGG-16 was tuned for 2 epochs at half the rate first: 1.2 points lost, 0.12 on the images that choices are made on."""
+"""VGG-16 was fine-tuned for 2 epochs at half the rate first: 1.2 points lost, 0.12 on the images that choices are made on."""
 
 
 def run() -> list[dict[str, Any]]:
@@ -76,11 +76,11 @@ def run() -> list[dict[str, Any]]:
 def untuned_rows(name: str, share: float, found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """One row a method, and the bar: non-linear asymmetric against the best of the others."""
     rows = []
-    lost = {method: one["plain"] - max(one["raw"], one["matched"]) for method, one in found.items()}
+    lost = {method: one["original"] - max(one["raw"], one["matched"]) for method, one in found.items()}
     others = min(value for method, value in lost.items() if not method.startswith("non-linear"))
     for method, one in found.items():
         what = f"{name} at {share:g} of the multiply-adds: {method}, points lost"
-        detail = f"matched {one['plain'] - one['matched']:.2f}, raw {one['plain'] - one['raw']:.2f}, share {one['share']:.3f}"
+        detail = f"matched {one['original'] - one['matched']:.2f}, raw {one['original'] - one['raw']:.2f}, share {one['share']:.3f}"
         rows.append(row(f"{what} ({detail})", lost[method], "points"))
     best = min(value for method, value in lost.items() if method.startswith("non-linear"))
     rows.insert(
@@ -90,18 +90,16 @@ def untuned_rows(name: str, share: float, found: dict[str, dict[str, Any]]) -> l
 
 
 def tuned_rows(name: str, one: dict[str, Any]) -> list[dict[str, Any]]:
-    """The tuned network: fewer multiply-adds, points lost, measured time."""
+    """The fine-tuned network: fewer multiply-adds, points lost, measured time."""
     rows = [
         row(f"{name}, {one['recipe']}: times fewer multiply-adds", one["fewer"], "x", 2.5, "higher", "2 to 4 x at 1 %"),
-        row(f"{name}, tuned: points lost ({one['interval']})", one["lost"], "points", 1.0),
-        row(f"{name}, tuned: lost before tuning, on choice", one["lost_before"], "points"),
-        row(f"{name}, tuned: training", one["minutes"], "min"),
+        row(f"{name}, fine-tuned: points lost ({one['interval']})", one["lost"], "points", 1.0),
+        row(f"{name}, fine-tuned: lost before fine-tuning, on choice", one["lost_before"], "points"),
+        row(f"{name}, fine-tuned: training", one["minutes"], "min"),
     ]
-    for batch, (plain_ms, small_ms) in one["eager_ms"].items():
-        says = (
-            f"{name}, tuned: torch eager, batch {batch}: {plain_ms:.2f} ms plain, {small_ms:.2f} ms as factors; ratio"
-        )
-        rows.append(row(says, plain_ms / small_ms, "x", None, "higher"))
+    for batch, (original_ms, small_ms) in one["eager_ms"].items():
+        says = f"{name}, fine-tuned: torch eager, batch {batch}: {original_ms:.2f} ms plain, {small_ms:.2f} ms as factors; ratio"
+        rows.append(row(says, original_ms / small_ms, "x", None, "higher"))
     return rows
 
 
@@ -119,13 +117,15 @@ def fresh(name: str, line: str, share: float) -> dict[str, Any]:
     clock, made = Clock(), copy.deepcopy(network)
     method = at_share(network, task, line, share)
     method.apply(View(made, network, task.example), task)
-    minutes, raw = clock.minutes, mean_score(made, task.choice, task.score)
-    Match().apply(View(made, network, task.example, reference=network), task)
-    plain = kept(f"lowrank/plain_{name}", [name], lambda: {"choice": mean_score(network, task.choice, task.score)})
+    minutes, raw = clock.minutes, mean_score(made, task.validation, task.metric)
+    MatchMoments().apply(View(made, network, task.example, reference=network), task)
+    original = kept(
+        f"lowrank/plain_{name}", [name], lambda: {"validation": mean_score(network, task.validation, task.metric)}
+    )
     return {
-        "plain": plain["choice"],
+        "original": original["validation"],
         "raw": raw,
-        "matched": mean_score(made, task.choice, task.score),
+        "matched": mean_score(made, task.validation, task.metric),
         "share": cost_of(made, task) / whole,
         "minutes": minutes,
     }
@@ -155,33 +155,33 @@ def tuned(name: str) -> dict[str, Any]:
 
 
 def fresh_tuned(name: str) -> dict[str, Any]:
-    """Factored, then trained for a few epochs with the plain network as teacher; the verdict."""
+    """Factored, then trained for a few epochs with the original network as teacher; the test result."""
     clock, task, network = Clock(), cifar10.task(), NETWORKS[name]().eval()
     line, share = TUNED[name]
     method = at_share(network, task, line, share)
     stages = [method, *read(TUNE[name]).stages]
     small, report = compress(network, task, stages, folder=CACHE / "lowrank" / f"run_{name}", resume=True)
-    compared = report.verdict
+    compared = report.test
     interval = "unknown" if compared.low is None else f"95 % interval {-compared.high:.2f} to {-compared.low:.2f}"
     return {
         "recipe": f"{line} keep={method.keep:g}",
         "fewer": cost_of(network, task) / cost_of(small, task),
         "lost": -compared.difference,
         "interval": f"{interval}, paired, {compared.samples} images",
-        "lost_before": report.plain_choice - report.stages[0].score,
+        "lost_before": report.original_validation - report.stages[0].score,
         "eager_ms": {batch: timed(network, factored(small), task, batch) for batch in (1, 32)},
         "minutes": clock.minutes,
     }
 
 
-def timed(plain: nn.Module, small: nn.Module, task: Task, batch: int, rounds: int = 15) -> tuple[float, float]:
+def timed(original: nn.Module, small: nn.Module, task: Task, batch: int, rounds: int = 15) -> tuple[float, float]:
     """Median milliseconds of both, run in turns on one thread."""
-    inputs, _ = next(task.choice.batches(batch))
+    inputs, _ = next(task.validation.batches(batch))
     threads, taken = torch.get_num_threads(), ([], [])  # type: ignore[var-annotated]
     torch.set_num_threads(1)
     with torch.inference_mode():
         for number in range(rounds + 3):
-            for network, times in zip((plain.eval(), small.eval()), taken, strict=True):
+            for network, times in zip((original.eval(), small.eval()), taken, strict=True):
                 start = time.perf_counter()
                 network(inputs)
                 if number >= 3:

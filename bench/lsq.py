@@ -1,4 +1,4 @@
-"""Learned step size: ResNet-20 with weights and signals of 4 and of 2 bits, points lost to the plain network.
+"""Learned step size: ResNet-20 with weights and activations of 4 and of 2 bits, points lost to the original network.
 
 Each is a recipe that `python -m bench.recipe_runs` runs; the pretrained network is its start and its teacher.
 """

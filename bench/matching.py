@@ -1,7 +1,7 @@
 """matching: what giving channels their moments back is worth, on networks with batch norms and without.
 
-All weights are held in one way, nothing is trained.  KL in nats, of 500 verdict samples, each network looked at once: nothing
-matched; all that can be matched, whether it helps or not; and as `match` decides, which leaves biases and row scales where the
+All weights are held in one way, nothing is trained.  KL in nats, of 500 test samples, each network looked at once: nothing
+matched; all that can be matched, whether it helps or not; and as `match_moments` decides, which leaves biases and row scales where the
 answers of its 256 calibration samples come no nearer.  MiniLM wants its wheel (bench/minilm.py).
 """
 
@@ -15,18 +15,21 @@ from torch import nn
 from bench import char_lstm, int8_imagenet, minilm
 from bench.kept import kept
 from bench.result import row
-from cortado.methods.match import Match, norm_hooks, product_hooks, run_once, shared_layers
+from cortado.engine.recipe import read
+from cortado.methods.match_moments import MatchMoments, matmul_hooks, norm_hooks, run_once, shared_layers
 from cortado.nets.resnet import resnet_20
-from cortado.network.divergence import nats_for
+from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View
-from cortado.planner.forecast import mean_divergences
-from cortado.recipe import read
-from cortado.task import Task
+from cortado.planner.allocate.size_accuracy_curve import mean_divergences
+from cortado.task.task import Task
 from cortado.tasks import cifar10, imagenet
 
 SEEDS = [0]
 SAMPLES = 500
-WAYS = {"4 bits": "quantize/weights bits=4", "half pruned, 3 bits": "prune/weights keep=0.5 | share/kmeans bits=3"}
+CANDIDATE_RECIPES = {
+    "4 bits": "quantize/weights bits=4",
+    "half pruned, 3 bits": "prune/weights keep=0.5 | share/kmeans bits=3",
+}
 
 
 def mobilenet() -> tuple[nn.Module, Task]:
@@ -45,13 +48,17 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
 
 def run() -> list[dict[str, Any]]:
     """Each network is kept when it is done."""
-    return [one for name in NETWORKS for one in rows_of(name, kept(f"matching/{name}", WAYS, partial(measured, name)))]
+    return [
+        one
+        for name in NETWORKS
+        for one in rows_of(name, kept(f"matching/{name}", CANDIDATE_RECIPES, partial(measured, name)))
+    ]
 
 
 def rows_of(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     """Two rows a way."""
     rows = []
-    for what in WAYS:
+    for what in CANDIDATE_RECIPES:
         bare, forced, decided = found[what]
         rows.append(
             row(f"{name}, {what}: KL with all matched over none", forced / bare, "x", None, bare=bare, all=forced)
@@ -62,25 +69,25 @@ def rows_of(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def measured(name: str) -> dict[str, Any]:
     """KL of each way: nothing, all, and as it is decided."""
-    plain, task = NETWORKS[name]()
+    original, task = NETWORKS[name]()
     found = {}
-    for what, line in WAYS.items():
-        bare = copy.deepcopy(plain)
+    for what, line in CANDIDATE_RECIPES.items():
+        bare = copy.deepcopy(original)
         for stage in read(line).stages:
-            stage.apply(View(bare, plain, task.example), task)
+            stage.apply(View(bare, original, task.example), task)
         forced, decided = copy.deepcopy(bare), copy.deepcopy(bare)
-        all_matched(View(forced, plain, task.example), task)
-        Match().apply(View(decided, plain, task.example), task)
+        all_matched(View(forced, original, task.example), task)
+        MatchMoments().apply(View(decided, original, task.example), task)
         found[what] = mean_divergences(
-            plain, [bare, forced, decided], task.verdict.first(SAMPLES), nats_for(plain, task)
+            original, [bare, forced, decided], task.test.first(SAMPLES), divergence_for(original, task)
         )
     return found
 
 
 def all_matched(view: View, task: Task) -> None:
-    """As `match`, whatever it does to the answers."""
-    match = Match()
+    """As `match_moments`, whatever it does to the answers."""
+    match = MatchMoments()
     wanted = match.wanted(view, task).moments
-    norms, products = match.layers(view, wanted)
-    hooks = [*norm_hooks(norms, wanted), *product_hooks(products, wanted, shared_layers(view))]
+    norms, matmul_layers = match.layers(view, wanted)
+    hooks = [*norm_hooks(norms, wanted), *matmul_hooks(matmul_layers, wanted, shared_layers(view))]
     run_once(view.network, match.inputs(view, task), hooks)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.task import Data, Score, Task
+from cortado.task.task import Data, Metric, Task
 
 WIDTH, HEADS, LAYERS, INNER, PIECES, PLACES = 384, 12, 6, 1536, 30522, 512
 LENGTH = 128
@@ -40,12 +40,14 @@ class Block(nn.Module):
         self.inner, self.outer = nn.Linear(WIDTH, INNER), nn.Linear(INNER, WIDTH)
         self.first_norm, self.last_norm = (nn.LayerNorm(WIDTH, eps=1e-12) for _ in range(2))
 
-    def forward(self, signal: Tensor, bias: Tensor) -> Tensor:
-        """`signal` (N, T, 384), `bias` (N, 1, 1, T) is added to what attention weighs."""
-        split = [one(signal).unflatten(-1, (HEADS, -1)).transpose(1, 2) for one in (self.query, self.key, self.value)]
+    def forward(self, activation: Tensor, bias: Tensor) -> Tensor:
+        """`activation` (N, T, 384), `bias` (N, 1, 1, T) is added to what attention weighs."""
+        split = [
+            one(activation).unflatten(-1, (HEADS, -1)).transpose(1, 2) for one in (self.query, self.key, self.value)
+        ]
         mixed = functional.scaled_dot_product_attention(*split, attn_mask=bias).transpose(1, 2).flatten(2)
-        signal = self.first_norm(signal + self.leave(mixed))
-        return self.last_norm(signal + self.outer(functional.gelu(self.inner(signal))))
+        activation = self.first_norm(activation + self.leave(mixed))
+        return self.last_norm(activation + self.outer(functional.gelu(self.inner(activation))))
 
 
 class MiniLM(nn.Module):
@@ -61,10 +63,10 @@ class MiniLM(nn.Module):
         there = (tokens != PAD).to(self.norm.weight.dtype)
         bias = (1 - there)[:, None, None] * -1e9
         numbers = torch.arange(tokens.shape[1], device=tokens.device)
-        signal = self.norm(self.words(tokens) + self.places(numbers) + self.kinds(torch.zeros_like(tokens)))
+        activation = self.norm(self.words(tokens) + self.places(numbers) + self.kinds(torch.zeros_like(tokens)))
         for block in self.blocks:
-            signal = block(signal, bias)
-        mean = (signal * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+            activation = block(activation, bias)
+        mean = (activation * there[..., None]).sum(1) / there.sum(1, keepdim=True)
         return functional.normalize(mean, dim=-1)
 
 
@@ -96,8 +98,8 @@ class Pieces:
 
     def of(self, sentence: str) -> list[int]:
         """Start, pieces, end; at most LENGTH."""
-        plain = unicodedata.normalize("NFD", sentence.lower())
-        spaced = "".join(f" {s} " if is_sign(s) else s for s in plain if unicodedata.category(s) != "Mn")
+        original = unicodedata.normalize("NFD", sentence.lower())
+        spaced = "".join(f" {s} " if is_sign(s) else s for s in original if unicodedata.category(s) != "Mn")
         cut = [piece for word in spaced.split() for piece in self.cut(word)]
         return [START, *cut[: LENGTH - 2], END]
 
@@ -160,13 +162,13 @@ def alike(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def task(seed: int = 0, sentences: int = 512) -> Task:
-    """Single sentences of the three parts of STS-B, drawn by seed; the plain network's embeddings are the targets."""
+    """Single sentences of the three parts of STS-B, drawn by seed; the original network's embeddings are the targets."""
     network, parts = minilm(), {}
-    for part, name in (("train", "train"), ("choice", "dev"), ("verdict", "test")):
+    for part, name in (("train", "train"), ("validation", "dev"), ("test", "test")):
         tokens = pairs(name)[0].flatten(0, 1)
         order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))
         chosen = tokens[order[:sentences]]
         with torch.no_grad():
             parts[part] = Data(chosen, torch.cat([network(trimmed(some)) for some in chosen.split(64)]), trimmed)
-    score = Score("cosine with the plain embedding", "%", alike)
-    return Task(**parts, loss=functional.mse_loss, score=score, seed=seed, name="stsb", answers="numbers")
+    score = Metric("cosine with the plain embedding", "%", alike)
+    return Task(**parts, loss=functional.mse_loss, metric=score, seed=seed, name="stsb", answers="numbers")

@@ -15,20 +15,20 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bench.result import CACHE
-from cortado.job import load_weights, own_tensors
-from cortado.measure import mean_score
+from cortado.engine.job import load_weights, own_tensors
 from cortado.nets.lenet import lenet_5, lenet_300_100
 from cortado.nets.mlp import mlp_1024
-from cortado.task import Data, Task
+from cortado.task.measure import mean_score
+from cortado.task.task import Data, Task
 from cortado.tasks.mnist import task as centred_mnist
 from cortado.tasks.pixels import Normalise
-from cortado.tune import Plan, train
+from cortado.training.loop import Plan, train
 
 MAKERS: dict[str, Callable[[], nn.Module]] = {"LeNet-300-100": lenet_300_100, "LeNet-5": lenet_5, "MLP-1024": mlp_1024}
 TRAINING: dict[str, dict[str, Any]] = {
-    "LeNet-300-100": {"epochs": 20, "rate": 1e-3, "decay": 1e-5, "average": 0.2},
-    "LeNet-5": {"epochs": 10, "rate": 1e-3, "decay": 1e-5, "average": 0.2, "precision": "bfloat16"},
-    "MLP-1024": {"epochs": 15, "rate": 1e-3, "decay": 1e-5, "average": 0.2},
+    "LeNet-300-100": {"epochs": 20, "lr": 1e-3, "decay": 1e-5, "average": 0.2},
+    "LeNet-5": {"epochs": 10, "lr": 1e-3, "decay": 1e-5, "average": 0.2, "precision": "bfloat16"},
+    "MLP-1024": {"epochs": 15, "lr": 1e-3, "decay": 1e-5, "average": 0.2},
 }
 
 
@@ -38,7 +38,7 @@ BLACK_IS_ZERO = Normalise(mean=(0.0,), std=(0.3081,))
 def mnist(seed: int) -> Task:
     """MNIST with black at 0 and the usual deviation of 1; the same split as the built-in task."""
     task = centred_mnist(seed)
-    parts = {part: getattr(task, part) for part in ("train", "choice", "verdict", "calibration")}
+    parts = {part: getattr(task, part) for part in ("train", "validation", "test", "calibration")}
     moved = {part: Data(data.inputs, data.targets, BLACK_IS_ZERO) for part, data in parts.items()}
     return dataclasses.replace(task, **moved)
 
@@ -59,7 +59,7 @@ def trained(name: str, seed: int) -> tuple[nn.Module, Task]:
     mark = blake2b(
         json.dumps([plan, task.batch, repr(BLACK_IS_ZERO)], sort_keys=True).encode(), digest_size=4
     ).hexdigest()
-    path = CACHE / "plain" / f"{name}_{seed}_{mark}.safetensors"
+    path = CACHE / "original" / f"{name}_{seed}_{mark}.safetensors"
     if path.exists():
         load_weights(network, path)
     else:
@@ -71,4 +71,4 @@ def trained(name: str, seed: int) -> tuple[nn.Module, Task]:
 
 def error(network: nn.Module, task: Task, data: Data) -> float:
     """Share of wrong answers, in %."""
-    return 100.0 - mean_score(network, data, task.score)
+    return 100.0 - mean_score(network, data, task.metric)

@@ -2,7 +2,7 @@
 
 LeCun, Denker, Solla (1990) drop the weights of least h w^2 / 2, a few at a time, and find the loss to rise less than
 when small weights go. Here on trained networks for MNIST: 10,000 training images give the loss, 512 others, held out,
-the curvature, taken anew at every share (magnitudes stay what they are). A point is a network, a seed, a way of
+the curvature, taken again at every share (magnitudes stay what they are). A point is a network, a seed, a way of
 ranking (across layers, or in each layer) and a share kept; the bar is that OBD's loss is the lower one at each point
 where either loss is under 1 nat. Points at which the two losses differ by less than a thousandth of a nat are told
 apart: there nothing has been lost yet. The same with moments matched after each step, which is the package's way
@@ -16,11 +16,11 @@ from torch import nn
 
 from bench.networks import trained
 from bench.result import row
-from cortado.measure import outputs_of
-from cortado.methods.match import Match
+from cortado.methods.match_moments import MatchMoments
 from cortado.methods.prune.weights import PruneWeights
 from cortado.network.view import View, working_copy
-from cortado.task import Data, Task
+from cortado.task.measure import outputs_of
+from cortado.task.task import Data, Task
 
 SEEDS = [0, 1, 2]
 KEPT = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
@@ -39,35 +39,37 @@ def measured(network: nn.Module, data: Data, task: Task) -> tuple[float, float]:
         for inputs, targets in data.batches(500):
             outputs = outputs_of(network, inputs)
             loss += float(task.loss(outputs, targets)) * len(targets)
-            right += float(task.score.each(outputs, targets).sum())
+            right += float(task.metric.each(outputs, targets).sum())
     return loss / len(data), 100 * (1 - right / len(data))
 
 
-def prune(network: nn.Module, plain: nn.Module, task: Task, by: str, keep: float, across: bool, matched: bool) -> None:
+def prune(
+    network: nn.Module, original: nn.Module, task: Task, by: str, keep: float, across: bool, matched: bool
+) -> None:
     """Drop the weights of the lowest scores."""
-    PruneWeights(keep=keep, by=by, across=across).apply(View(network, plain, task.example), task)
+    PruneWeights(keep=keep, by=by, across=across).apply(View(network, original, task.example), task)
     if matched:
-        Match().apply(View(network, plain, task.example), task)
+        MatchMoments().apply(View(network, original, task.example), task)
 
 
 Curve = dict[float, tuple[float, float]]
 """Share kept -> (loss in nats, error in %)."""
 
 
-def curve(plain: nn.Module, task: Task, by: str, across: bool, matched: bool) -> Curve:
+def curve(original: nn.Module, task: Task, by: str, across: bool, matched: bool) -> Curve:
     """Loss and error of one network while it loses its weights."""
-    network, data, found = working_copy(plain), task.train.first(LOSS_IMAGES), {}
+    network, data, found = working_copy(original), task.train.first(LOSS_IMAGES), {}
     for keep in KEPT:
-        prune(network, plain, task, by, keep, across, matched)
+        prune(network, original, task, by, keep, across, matched)
         found[keep] = measured(network, data, task)
     return found
 
 
 def compared(name: str, seed: int, across: bool, matched: bool) -> list[dict]:
     """How often OBD's loss is not the lower one; the first row holds (loss, error) of both at each share."""
-    plain, task = trained(name, seed)
-    task = dataclasses.replace(task, calibration=task.choice.first(CALIBRATION))
-    magnitude, curvature = (curve(plain, task, by, across, matched) for by in ("magnitude", "curvature"))
+    original, task = trained(name, seed)
+    task = dataclasses.replace(task, calibration=task.validation.first(CALIBRATION))
+    magnitude, curvature = (curve(original, task, by, across, matched) for by in ("magnitude", "curvature"))
     way = (
         f"{name}, seed {seed}, {'across layers' if across else 'in each layer'}{', moments matched' if matched else ''}"
     )

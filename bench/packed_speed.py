@@ -21,7 +21,7 @@ from cortado.runtimes.onnxruntime import Onnxruntime
 from cortado.runtimes.openvino import Openvino
 from cortado.runtimes.runtime import Runtime
 from cortado.runtimes.timing import interleaved, is_noisy, ratio
-from cortado.task import Data, Task
+from cortado.task.task import Data, Task
 
 WIDTH, LAYERS, SECONDS = 1024, 4, 10.0
 RUNTIMES: dict[str, Runtime] = {
@@ -37,13 +37,13 @@ def run() -> list[dict[str, Any]]:
 
 
 def rows_of(name: str, bits: int) -> list[dict[str, Any]]:
-    plain, inputs = wide_layers(), torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(1))
+    original, inputs = wide_layers(), torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(1))
     task = Task(*[Data(inputs, torch.zeros(1, dtype=torch.int64))] * 3, trial=True)
-    small = copy.deepcopy(plain)
-    QuantizeWeights(bits=bits).apply(View(small, plain, task.example), task)
+    small = copy.deepcopy(original)
+    QuantizeWeights(bits=bits).apply(View(small, original, task.example), task)
     with tempfile.TemporaryDirectory() as folder:
         floats, packed = (
-            file_of(RUNTIMES[name], net, inputs, Path(folder), which) for which, net in enumerate((plain, small))
+            file_of(RUNTIMES[name], net, inputs, Path(folder), which) for which, net in enumerate((original, small))
         )
         calls = [
             bound(RUNTIMES[name].load(file, torch.get_num_threads()), (inputs,)) for file in (floats, packed, floats)

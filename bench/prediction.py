@@ -1,10 +1,10 @@
-"""prediction: damages and forecast KL against what is measured, on networks the currency was made on and on others.
+"""prediction: predicted KLs and forecast KL against what is measured, on networks the sensitivity was made on and on others.
 
 Single layers: one weight held in one of the ways that the planner chooses from (no other is both smaller and less harmful),
-all others plain, moments matched. Plans: 20 with a random such way for each weight, the damage handed out unevenly, and 5 as
-the planner allocates, over three decades of KL; predicted by `Forecast`, which has measured a few plans of its own on choice
-data. KL, in nats, is of verdict data, which neither the currency nor the forecast looks at. The pretrained ResNets have
-learned all training images: half of the 1,000 test images are choice data here, the other half is the verdict's. Few samples
+all others plain, moments matched. Plans: 20 with a random such way for each weight, the predicted KL handed out unevenly, and 5 as
+the planner allocates, over three decades of KL; predicted by `SizeAccuracyCurve`, which has measured a few plans of its own on choice
+data. KL, in nats, is of test data, which neither the sensitivity nor the forecast looks at. The pretrained ResNets have
+learned all training images: half of the 1,000 test images are validation data here, the other half is the test data's. Few samples
 carry most of a KL, so that the same network's differs between the halves: how far, is told too, of every plan.
 
 Each network runs in a process of its own, so that the peak of memory after its forecast is its own.
@@ -30,15 +30,21 @@ from bench.kept import kept
 from bench.minilm import rank_correlation
 from bench.planner_vs_search import DOUBT
 from bench.result import Clock, row
-from cortado.forms.form import Form
-from cortado.methods.match import Match
+from cortado.methods.match_moments import MatchMoments
 from cortado.nets.resnet import resnet_20, resnet_56
-from cortado.network.divergence import Nats, nats_for
+from cortado.network.compare.divergence import Divergence, divergence_for
 from cortado.network.view import View, parameter_places
-from cortado.planner.forecast import DAMAGES, Forecast, forecast, mean_divergences, planned
-from cortado.planner.plan import Plan
-from cortado.planner.ways import WAYS, changed_by
-from cortado.task import Task
+from cortado.parts.forms.form import Form
+from cortado.planner.allocate.plan import Plan
+from cortado.planner.allocate.size_accuracy_curve import (
+    MEASURED_AT,
+    SizeAccuracyCurve,
+    mean_divergences,
+    planned,
+    size_accuracy_curve,
+)
+from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES, changed_by
+from cortado.task.task import Task
 from cortado.tasks import cifar10
 
 SEEDS = [0]
@@ -53,9 +59,9 @@ RANK_BAR, PLANS_BAR = 0.90, 0.95
 
 
 def halved(task: Task) -> Task:
-    """Half of the verdict's data to choose on, the other half for the verdict: for networks that know the choice data."""
-    half = len(task.verdict) // 2
-    return replace(task, choice=task.verdict.pick(slice(0, half)), verdict=task.verdict.pick(slice(half, None)))
+    """Half of the test data's data to choose on, the other half for the test result: for networks that know the validation data."""
+    half = len(task.test) // 2
+    return replace(task, validation=task.test.pick(slice(0, half)), test=task.test.pick(slice(half, None)))
 
 
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
@@ -73,7 +79,17 @@ def run() -> list[dict[str, Any]]:
 
 def piece(name: str) -> dict[str, Any]:
     """What was measured of a network."""
-    settings = [WAYS, *DOUBT, DAMAGES, SINGLES, RANDOM, ALLOCATED, MATCH_SAMPLES, SINGLE_SAMPLES, PLAN_SAMPLES]
+    settings = [
+        CANDIDATE_RECIPES,
+        *DOUBT,
+        MEASURED_AT,
+        SINGLES,
+        RANDOM,
+        ALLOCATED,
+        MATCH_SAMPLES,
+        SINGLE_SAMPLES,
+        PLAN_SAMPLES,
+    ]
     return kept(f"prediction/{name}", settings, partial(apart, name))
 
 
@@ -92,7 +108,7 @@ def rows_of(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     halves = sorted(off(one["kl_choice"], one["kl"]) for one in plans)
     own = max(off(one["predicted"], one["kl"]) for one in plans if one["kind"] == "allocated")
     spread = math.exp((sum(math.log(factor) ** 2 for factor in factors) / len(factors)) ** 0.5)
-    ranks = ranked([(one["damage"], one["kl"]) for one in single])
+    ranks = ranked([(one["predicted KL"], one["kl"]) for one in single])
     rows = [
         row(f"{name}: rank correlation, single layers", ranks, "", RANK_BAR, "higher", candidates=single),
         row(
@@ -103,7 +119,7 @@ def rows_of(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
         row(f"{name}: largest factor of the planner's own plans", own, "x", plans=ALLOCATED),
         row(f"{name}: largest factor", factors[-1], "x", FACTOR, median=factors[len(factors) // 2], deviation=spread),
         row(
-            f"{name}: the same plans measured on choice data instead of predicted, within a factor of {FACTOR:g}",
+            f"{name}: the same plans measured on validation data instead of predicted, within a factor of {FACTOR:g}",
             100 * sum(factor <= FACTOR for factor in halves) / len(halves), "%", largest=halves[-1],
         ),
         row(f"{name}: factor that the forecast says of itself", cost["spread"], "x", constant=cost["constant"]),
@@ -126,30 +142,36 @@ def off(predicted: float, measured: float) -> float:
     return math.exp(abs(math.log(max(predicted, 1e-12) / max(measured, 1e-12))))
 
 
-def measured(plain: nn.Module, task: Task) -> dict[str, Any]:
-    """Everything of one network.  The verdict data are looked at last, once for each change and plan."""
+def measured(original: nn.Module, task: Task) -> dict[str, Any]:
+    """Everything of one network.  The test data are looked at last, once for each change and plan."""
     clock, start = Clock(), time.process_time()
-    found = forecast(plain, plain, task)
+    found = size_accuracy_curve(original, original, task)
     cost = {
         "minutes": clock.minutes, "processor_minutes": (time.process_time() - start) / 60,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "spread": found.spread, "constant": found.constant,
     }  # fmt: skip
-    nats = nats_for(plain, task)
-    single = singles(found, plain, task, nats)
+    nats = divergence_for(original, task)
+    single = singles(found, original, task, nats)
     plans = [*allocated(found), *mixes(found, task)]
-    verdict, choice, told = task.verdict.first(PLAN_SAMPLES), task.choice.first(PLAN_SAMPLES), []
+    test, validation, describe = task.test.first(PLAN_SAMPLES), task.validation.first(PLAN_SAMPLES), []
     for some in (plans[at : at + AT_ONCE] for at in range(0, len(plans), AT_ONCE)):
-        made = [planned(plan, plain, plain, task) for _, plan in some]
-        pairs = zip(*(mean_divergences(plain, made, data, nats) for data in (verdict, choice)), strict=True)
+        made = [planned(plan, original, original, task) for _, plan in some]
+        pairs = zip(*(mean_divergences(original, made, data, nats) for data in (test, validation)), strict=True)
         for (kind, plan), (kl, other) in zip(some, pairs, strict=True):
-            told.append(
-                {"kind": kind, "damage": plan.damage, "predicted": found.kl(plan.damage), "kl": kl, "kl_choice": other}
+            describe.append(
+                {
+                    "kind": kind,
+                    "predicted KL": plan.predicted_kl,
+                    "predicted": found.kl(plan.predicted_kl),
+                    "kl": kl,
+                    "kl_choice": other,
+                }
             )
-    return {"single": single, "plans": told, "forecast": cost}
+    return {"single": single, "plans": describe, "forecast": cost}
 
 
-def singles(found: Forecast, plain: nn.Module, task: Task, nats: Nats) -> list[dict[str, Any]]:
+def singles(found: SizeAccuracyCurve, original: nn.Module, task: Task, nats: Divergence) -> list[dict[str, Any]]:
     """Damage and measured KL of a sample of changes, as many of each weight."""
     generator = task.generator(71)
     each = -(-SINGLES // len(found.choices))
@@ -157,25 +179,25 @@ def singles(found: Forecast, plain: nn.Module, task: Task, nats: Nats) -> list[d
     for one in found.choices:
         some = [candidate for candidate in one.candidates if candidate.way]
         for number in torch.randperm(len(some), generator=generator)[:each].tolist():
-            drawn.setdefault(some[number].way, {})[one.path] = some[number].damage
-    told, data = [], task.verdict.first(SINGLE_SAMPLES)
-    for way, damages in drawn.items():
-        forms = {one.path: one.form for one in changed_by(plain, plain, task, way)}
-        made = [alone(path, forms[path], plain, task) for path in damages]
-        for path, kl in zip(damages, mean_divergences(plain, made, data, nats), strict=True):
-            told.append({"path": path, "way": way, "damage": damages[path], "kl": kl})
-    return told
+            drawn.setdefault(some[number].way, {})[one.path] = some[number].predicted_kl
+    describe, data = [], task.test.first(SINGLE_SAMPLES)
+    for way, predicted_kls in drawn.items():
+        forms = {one.path: one.form for one in changed_by(original, original, task, way)}
+        made = [alone(path, forms[path], original, task) for path in predicted_kls]
+        for path, kl in zip(predicted_kls, mean_divergences(original, made, data, nats), strict=True):
+            describe.append({"path": path, "way": way, "predicted KL": predicted_kls[path], "kl": kl})
+    return describe
 
 
-def alone(path: str, form: Form, plain: nn.Module, task: Task) -> nn.Module:
-    """The plain network with one weight held in another form, matched."""
-    made = copy.deepcopy(plain)
+def alone(path: str, form: Form, original: nn.Module, task: Task) -> nn.Module:
+    """The original network with one weight held in another form, matched."""
+    made = copy.deepcopy(original)
     next(weight for weight in parameter_places(made) if weight.path == path).put(form)
-    Match(images=MATCH_SAMPLES).apply(View(made, plain, task.example, reference=plain), task)
+    MatchMoments(images=MATCH_SAMPLES).apply(View(made, original, task.example, reference=original), task)
     return made
 
 
-def allocated(found: Forecast) -> list[tuple[str, Plan]]:
+def allocated(found: SizeAccuracyCurve) -> list[tuple[str, Plan]]:
     """The planner's own mixes, their KL in even ratios."""
     plans = []
     for number in range(ALLOCATED):
@@ -184,7 +206,7 @@ def allocated(found: Forecast) -> list[tuple[str, Plan]]:
         for _ in range(25):
             middle = (low + high) / 2
             plan = found.plan(math.exp(middle))
-            small = plan is None or found.kl(plan.damage) > target
+            small = plan is None or found.kl(plan.predicted_kl) > target
             low, high = (middle, high) if small else (low, middle)
         plan = found.plan(math.exp(high))
         assert plan is not None
@@ -192,8 +214,8 @@ def allocated(found: Forecast) -> list[tuple[str, Plan]]:
     return plans
 
 
-def mixes(found: Forecast, task: Task) -> list[tuple[str, Plan]]:
-    """Mixes at random: damage handed out to the weights unevenly, a way near each weight's part by lot."""
+def mixes(found: SizeAccuracyCurve, task: Task) -> list[tuple[str, Plan]]:
+    """Mixes at random: predicted KL handed out to the weights unevenly, a way near each weight's part by lot."""
     generator, plans = task.generator(73), []
     for number in range(RANDOM):
         target = LEAST_NATS * (MOST_NATS / LEAST_NATS) ** (number / (RANDOM - 1))
@@ -201,9 +223,10 @@ def mixes(found: Forecast, task: Task) -> list[tuple[str, Plan]]:
         parts = (parts / parts.sum() * target / found.constant).log().tolist()
         chosen = {}
         for part, one in zip(parts, found.choices, strict=True):
-            ways = [candidate for candidate in one.candidates if candidate.way]
+            candidate_recipes = [candidate for candidate in one.candidates if candidate.way]
             near = sorted(
-                ways or one.candidates, key=lambda other, part=part: abs(math.log(max(other.damage, 1e-12)) - part)
+                candidate_recipes or one.candidates,
+                key=lambda other, part=part: abs(math.log(max(other.predicted_kl, 1e-12)) - part),
             )[:4]
             chosen[one.path] = near[int(torch.randint(len(near), (), generator=generator))]
         plans.append(("mixed", Plan(chosen)))
@@ -213,10 +236,10 @@ def mixes(found: Forecast, task: Task) -> list[tuple[str, Plan]]:
 def main(name: str, threads: int) -> dict[str, Any]:
     """One network, with a line of text that `apart` reads."""
     torch.set_num_threads(threads)
-    plain, task = NETWORKS[name]()
-    found = measured(plain, task)
+    original, task = NETWORKS[name]()
+    found = measured(original, task)
     if name == "MiniLM":
-        found["spearman"] = minilm.spearman(plain, "test")
+        found["spearman"] = minilm.spearman(original, "test")
     return found
 
 

@@ -14,10 +14,10 @@ from torch import nn
 from bench.complexity_table import complexity_table
 from bench.counted import Result, exact, operations_of, profile_of, result
 from cortado.nets.lenet import lenet_5
-from cortado.network.activity import Activity
-from cortado.network.profile import Profile, profile, remaining
+from cortado.network.profile.profile import Profile, profile, remaining
+from cortado.network.statistics.activity import Activity
 
-# Han et al., 2015, table 4: weights, FLOP (K), active signals, weights left, FLOP left (%)
+# Han et al., 2015, table 4: weights, FLOP (K), active activations, weights left, FLOP left (%)
 LENET_5 = {
     "conv1": (500, 576, 82, 66, 66),
     "conv2": (25_000, 3200, 72, 12, 10),
@@ -37,8 +37,8 @@ def pruned_lenet_5() -> nn.Module:
 
 
 def lenet_5_table() -> list[Result]:
-    """Weights and FLOP are counted; of FLOP% the source's shares of active signals are an input, since they depend on
-    the training, and what is tested is that weights x signals give the column."""
+    """Weights and FLOP are counted; of FLOP% the source's shares of active activations are an input, since they depend on
+    the training, and what is tested is that weights x activations give the column."""
     network = pruned_lenet_5()
     table = profile(network, torch.zeros(1, 1, 28, 28))
     results, left, read = [], 0.0, None
@@ -63,7 +63,7 @@ def lenet_5_table() -> list[Result]:
         result("LeNet-5: weights left", round(kept_share), "%", 8),
         result("LeNet-5: FLOP left", round(100 * left / multiply_adds), "%", 16),
         result(
-            "LeNet-5: mean of the shares of active signals",
+            "LeNet-5: mean of the shares of active activations",
             round(sum(active for _, _, active, _, _ in LENET_5.values()) / len(LENET_5)),
             "%",
             77,
@@ -84,7 +84,7 @@ def totals(table: Profile) -> tuple[int, int]:
 
 def formulas() -> list[Result]:
     """What compact layers save (A1), the first layer of H1 and the toy example of A3."""
-    plain, plain_cost = totals(layer_profile(nn.Conv2d(64, 128, 3, padding=1, bias=False), 64, 14))
+    original, plain_cost = totals(layer_profile(nn.Conv2d(64, 128, 3, padding=1, bias=False), 64, 14))
     small, _ = totals(layer_profile(nn.Conv2d(64, 128, 1, bias=False), 64, 14))
     grouped, _ = totals(layer_profile(nn.Conv2d(64, 128, 3, padding=1, groups=4, bias=False), 64, 14))
     separable, separable_cost = totals(layer_profile(separated(64, 128, 3, padding=1), 64, 14))
@@ -95,8 +95,8 @@ def formulas() -> list[Result]:
     of_input = "the source multiplies by the size of the input; the output has "
     separable_share = 1 / 128 + 1 / 9
     return [
-        result("1 x 1 convolution: weights of 3 x 3 over its own", plain / small, "x", 9.0),
-        result("convolution in 4 groups: weights of the plain one over its own", plain / grouped, "x", 4.0),
+        result("1 x 1 convolution: weights of 3 x 3 over its own", original / small, "x", 9.0),
+        result("convolution in 4 groups: weights of the original over its own", original / grouped, "x", 4.0),
         result("separable convolution: weights, h w in + in out", separable, "", 3 * 3 * 64 + 64 * 128),
         result("separable convolution: share of multiply-adds, 1/out + 1/9",
                round(separable_cost / plain_cost, 9), "", round(separable_share, 9)),

@@ -5,7 +5,7 @@
 
 Where torch sees a GPU, it trains; scores and files are made on the CPU all the same.
 
-VGG-16 is the half-width one that is trained here (half_vgg.py), as no published weights are at hand. The verdict data
+VGG-16 is the half-width one that is trained here (half_vgg.py), as no published weights are at hand. The test data
 are used once for each recipe as it stands; nothing is chosen by what comes out on them.
 """
 
@@ -22,21 +22,21 @@ from bench.half_vgg import half_vgg
 from bench.kept import kept
 from bench.networks import mnist, trained
 from bench.result import CACHE, row
-from cortado.compress import compress
+from cortado.engine.compress import compress
+from cortado.engine.recipe import read
 from cortado.file.artifact import encode
 from cortado.machine import processor_name
 from cortado.nets.bi_real_resnet import bi_real_resnet_20
 from cortado.nets.mlp import mlp_1024_signed
 from cortado.nets.resnet import resnet_20, resnet_56
-from cortado.network.profile import profile
-from cortado.recipe import read
-from cortado.report import Report
-from cortado.task import Task
+from cortado.network.profile.profile import profile
+from cortado.report.report import Report
+from cortado.task.task import Task
 from cortado.tasks import cifar10
 
 TRAINED_ON = "trained on "
 RECIPES = Path(__file__).parents[1] / "recipes"
-PLAIN: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
+ORIGINAL: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "lenet_300_100": lambda: trained("LeNet-300-100", 0),
     "lenet_5": lambda: trained("LeNet-5", 0),
     "mlp_1024": lambda: trained("MLP-1024", 0),
@@ -46,7 +46,7 @@ PLAIN: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "resnet_20": lambda: (resnet_20(weights=True).eval(), cifar10.task()),
     "resnet_56": lambda: (resnet_56(weights=True).eval(), cifar10.task()),
 }
-"""For each network that a recipe names: the trained one (a fresh one, where all begins anew), and its task."""
+"""For each network that a recipe names: the trained one (a fresh one, where all begins again), and its task."""
 SAYS = {"vgg_16_cifar": "half-width VGG-16"}
 
 
@@ -82,15 +82,15 @@ def made_before(name: str) -> bool:
 
 def run_now(name: str, seed: int) -> dict[str, Any]:
     recipe = read(RECIPES / f"{name}.yaml")
-    network, task = PLAIN[str(recipe.network)]()
+    network, task = ORIGINAL[str(recipe.network)]()
     task = replace(task, seed=seed)
     small, report = compress(network, task, recipe, folder=CACHE / "recipe_runs" / mark_of(name, seed), resume=True)
     before, after = (profile(one, task.example).total("multiply_adds").value for one in (network, small))
     floats = sum(value.numel() * value.element_size() for value in network.state_dict().values())
-    compared = report.verdict
+    compared = report.test
     return {
         "network": SAYS.get(str(recipe.network), str(recipe.network)),
-        "plain": compared.plain,
+        "original": compared.original,
         "score": compared.compressed,
         "low": compared.low,
         "high": compared.high,
@@ -100,7 +100,7 @@ def run_now(name: str, seed: int) -> dict[str, Any]:
         "smaller": floats / len(encode(small, network)),
         "nonzero": report.stages[-1].nonzero,
         "minutes": sum(stage.seconds for stage in report.stages) / 60,
-        "choice": report.stages[-1].score,
+        "validation": report.stages[-1].score,
         "trained_on": trained_on(report),
     }
 
@@ -114,7 +114,7 @@ def trained_on(report: Report) -> str:
 def rows_of(name: str, found: dict[str, Any], bar: float | None = None) -> list[dict[str, Any]]:
     """Points lost, with the most there may be as `bar`; times fewer multiply-adds; bytes."""
     what = f"{name}, {found['network']}"
-    lost = found["plain"] - found["score"]
+    lost = found["original"] - found["score"]
     interval = "" if found["low"] is None else f", 95 % interval {-found['high']:.2f} to {-found['low']:.2f}, paired"
     shares = {key: found[key] for key in ("multiply_adds", "smaller", "nonzero", "minutes", "trained_on")}
     return [
@@ -137,7 +137,7 @@ def barred(bars: dict[str, float]) -> list[dict[str, Any]]:
     for name, bar in bars.items():
         found = {seed: piece(name, seed) for seed in seeds_before(name)}
         if len(found) > 1:
-            lost = [one["plain"] - one["score"] for one in found.values()]
+            lost = [one["original"] - one["score"] for one in found.values()]
             says = f"{name}: points lost, mean of seeds {', '.join(map(str, found))}"
             rows.append(row(says, sum(lost) / len(lost), "points", bar, each=lost))
         for seed, one in found.items():

@@ -1,6 +1,6 @@
-"""SqueezeNet as Deep Compression published it, coded anew: the authors' 660 KB against our file.
+"""SqueezeNet as Deep Compression published it, coded again: the authors' 660 KB against our file.
 
-Nothing is trained or changed: each weight is held as the authors' shared values and the places that are not zero, the
+Nothing is trained or changed: each weight is form the authors' shared values and the places that are not zero, the
 500 pictures are scored before and after the file, and every output must come back bit for bit. The authors' 660 KB
 (Iandola et al., 2016, table 2: 0.66 MB, 363 times smaller than AlexNet's 240 MB) are the file they published: for each
 layer the number of entries, 256 shared values and the biases as floats, and for each entry, filler zeros among them, a
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from bench.result import CACHE, row
 from cortado.file.artifact import encode, load, save
-from cortado.forms.hold import hold
-from cortado.forms.masked import Masked
-from cortado.forms.palette import Palette
 from cortado.nets.squeezenet import Codes, squeezenet, squeezenet_deep_compression
+from cortado.parts.forms.attach import attach
+from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.masked import Masked
 
 AUTHORS_BYTES = 660_000
 SAVED_BAR = 10.0
@@ -42,16 +42,16 @@ def pictures() -> tuple[Tensor, Tensor]:
     return crops - torch.tensor(MEANS).view(1, 3, 1, 1), torch.from_numpy(classes.astype(np.int64))
 
 
-def held(network: nn.Module, codes: Codes) -> nn.Module:
+def attached(network: nn.Module, codes: Codes) -> nn.Module:
     """Hold every weight as published: its codes and shared values; in a mask where a shared value is zero."""
     layers = dict(network.named_modules())
-    for path, (numbers, book) in codes.items():
+    for path, (numbers, codebook) in codes.items():
         numbers = numbers.long()
-        mask = book[numbers] != 0
+        mask = codebook[numbers] != 0
         used, kept = torch.unique(numbers[mask], return_inverse=True)
         whole = bool(mask.all())
-        shared = Palette(book[used], kept.view(mask.shape) if whole else kept)
-        hold(layers[path], "weight", shared if whole else Masked(mask, shared))
+        shared = Codebook(codebook[used], kept.view(mask.shape) if whole else kept)
+        attach(layers[path], "weight", shared if whole else Masked(mask, shared))
     return network.eval()
 
 
@@ -76,17 +76,17 @@ def kernels(network: nn.Module) -> Iterator[Tensor]:
 def run() -> list[dict]:
     """Bytes, share saved, agreement and accuracy."""
     published, codes = squeezenet_deep_compression()
-    plain = squeezenet()
+    original = squeezenet()
     images, classes = pictures()
     before = outputs(published.eval(), images)
-    network = held(published, codes)
+    network = attached(published, codes)
     CACHE.mkdir(exist_ok=True)
-    size = save(network, CACHE / "squeezenet.cortado", plain)
-    again = load(CACHE / "squeezenet.cortado", plain)
+    size = save(network, CACHE / "squeezenet.cortado", original)
+    again = load(CACHE / "squeezenet.cortado", original)
     after = outputs(again, images)
     weights = list(kernels(again))
     nonzero = 100 * sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in weights)
-    theirs = len(encode(network, plain, "deep_compression"))
+    theirs = len(encode(network, original, "deep_compression"))
     return [
         row("whole file", size, "B", (1 - SAVED_BAR / 100) * AUTHORS_BYTES, source_value=AUTHORS_BYTES),
         row("saved of the authors' 660 KB", 100 * (1 - size / AUTHORS_BYTES), "%", SAVED_BAR, "higher"),

@@ -1,4 +1,4 @@
-"""Timed: a cut network against the plain one in every runtime that is installed, as rows of a bench."""
+"""Timed: a cut network against the original in every runtime that is installed, as rows of a bench."""
 
 import tempfile
 from collections.abc import Sequence
@@ -10,22 +10,22 @@ from torch import Tensor, nn
 
 from bench.result import row
 from cortado.machine import instruction_sets
-from cortado.report import Clock, Ratio, Time
+from cortado.report.report import Clock, Ratio, Time
 from cortado.runtimes.export import export_into
 from cortado.runtimes.measured import COMPRESSED, batch_of, bound
 from cortado.runtimes.runtime import Runtime, rivals
-from cortado.runtimes.timing import EAGER, PLAIN, Call, clock
+from cortado.runtimes.timing import EAGER, ORIGINAL, Call, clock
 from cortado.runtimes.torch_eager import TorchSession
-from cortado.task import Data
+from cortado.task.task import Data
 
 CONTROL = "onnxruntime"
-"""The runtime in which the plain network runs twice in each round, where it is installed."""
+"""The runtime in which the original network runs twice in each round, where it is installed."""
 SECONDS = 30.0
 SAMPLES = 16
 
 
 def times_in_runtimes(
-    small: nn.Module, plain: nn.Module, example: Any, name: str, batches: Sequence[int], threads: int = 1
+    small: nn.Module, original: nn.Module, example: Any, name: str, batches: Sequence[int], threads: int = 1
 ) -> list[dict[str, Any]]:
     """One row for the A/A ratio of each batch size; for each runtime the time, and the three ratios.
 
@@ -33,16 +33,16 @@ def times_in_runtimes(
     """
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        files = files_of({COMPRESSED: small, PLAIN: plain}, example, Path(folder))
+        files = files_of({COMPRESSED: small, ORIGINAL: original}, example, Path(folder))
         for batch in batches:
             inputs = like(example, batch)
             calls: dict[tuple[str, str], Call] = {
                 (network, runtime.name()): bound(runtime.load(file, threads), inputs)
                 for (network, runtime), file in files.items()
             }
-            for network, module in ((COMPRESSED, small), (PLAIN, plain)):
+            for network, module in ((COMPRESSED, small), (ORIGINAL, original)):
                 calls[network, EAGER] = bound(TorchSession(module.eval(), (), threads), inputs)
-            control = CONTROL if (PLAIN, CONTROL) in calls else EAGER
+            control = CONTROL if (ORIGINAL, CONTROL) in calls else EAGER
             rows += rows_of(clock(calls, batch, threads, SECONDS, control), name)
     return rows
 
@@ -79,20 +79,20 @@ def rows_of(found: Clock, name: str) -> list[dict[str, Any]]:
     again["instruction_sets"] = list(instruction_sets())
     rows = [again]
     versions = {runtime.name(): runtime.version() for runtime in rivals()}
-    plain = {time.runtime: time for time in found.times if time.network == PLAIN}
+    original = {time.runtime: time for time in found.times if time.network == ORIGINAL}
     for time in found.times:
         if time.network == COMPRESSED:
             here = {**facts, "version": versions[time.runtime]}
-            rows += rows_in_runtime(f"{what}, {time.runtime}", time, plain[time.runtime], found.best, here)
+            rows += rows_in_runtime(f"{what}, {time.runtime}", time, original[time.runtime], found.best, here)
     return rows
 
 
-def rows_in_runtime(what: str, time: Time, plain: Time, best: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
+def rows_in_runtime(what: str, time: Time, original: Time, best: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """The time of the cut network in one runtime and its three ratios."""
-    label = f"{what}: time ({spread(time.low_ms, time.high_ms)}; plain {plain.median_ms:.3g} ms)"
+    label = f"{what}: time ({spread(time.low_ms, time.high_ms)}; plain {original.median_ms:.3g} ms)"
     own = time.over_same
     return [
-        row(label, time.median_ms, "ms", low=time.low_ms, high=time.high_ms, plain_ms=plain.median_ms, **facts),
+        row(label, time.median_ms, "ms", low=time.low_ms, high=time.high_ms, original_ms=original.median_ms, **facts),
         ratio_row(f"{what}: measured, times faster than plain in torch eager", time.over_eager, facts),
         *([] if own is None else [ratio_row(f"{what}: measured, times faster than plain in the same", own, facts)]),
         ratio_row(f"{what}: measured, times faster than plain in the best fp32, {best}", time.over_best, facts),

@@ -1,4 +1,4 @@
-"""Ternary and binary weights, learned by ResNet-20 as it trains on, points lost to the plain network.
+"""Ternary and binary weights, learned by ResNet-20 as it trains on, points lost to the original network.
 
 Each is a recipe that `python -m bench.recipe_runs` runs; the pretrained network is its start and its teacher.
 """

@@ -1,7 +1,7 @@
 """verify: a bundle measured again by strangers: with ONNX Runtime alone, with a Cortado newly installed, and tampered with.
 
 The digits network, rounded and exported for ONNX Runtime, as one bundle with its proof. Three strangers:
-(a) a new virtual environment with numpy and onnxruntime, no torch, no Cortado: the bundle's own run.py on the verdict
+(a) a new virtual environment with numpy and onnxruntime, no torch, no Cortado: the bundle's own run.py on the test result
 inputs. Compared: outputs with those of the network in PyTorch (bound as a share of the largest output), and the
 accuracy with the report's claims for the file and for the network.
 (b) a new virtual environment into which this checkout is installed with its extra onnx, held by constraints.txt:
@@ -29,21 +29,21 @@ import torch
 
 from bench.kept import kept
 from bench.result import row
-from cortado.bundle import FILE, SUMS, check_bundle
+from cortado.engine.bundle import FILE, SUMS, check_bundle
+from cortado.engine.job import read_job
 from cortado.file.artifact import load
-from cortado.job import read_job
-from cortado.measure import outputs_of
-from cortado.report import read_report
+from cortado.report.report import read_report
 from cortado.runtimes.compare import default_tolerance
+from cortado.task.measure import outputs_of
 
 SEED = 3
 ROOT = Path(__file__).parents[1]
 JOB = """
 network: digits_net
 task: digits
-train: {epochs: 10, rate: 2.0e-3}
+train: {epochs: 10, lr: 2.0e-3}
 score: 95
-recipe: [prune/weights: {keep: 0.5}, tune: {epochs: 5}, quantize/weights: {bits: 5}]
+recipe: [prune/weights: {keep: 0.5}, finetune: {epochs: 5}, quantize/weights: {bits: 5}]
 limits: ["score >= -3 %"]
 """
 INSTALL_S, COMMAND_S = 1200, 600
@@ -93,7 +93,7 @@ def by_run_py(bundle: Path, folder: Path) -> dict[str, Any]:
     """(a): outputs, accuracy, and the claims."""
     python, seconds = new_environment(folder / "few", "numpy onnxruntime")
     task, report = read_job(str(bundle)).make_task(), read_report(bundle / "report.json")
-    inputs, targets = next(task.verdict.batches(len(task.verdict)))
+    inputs, targets = next(task.test.batches(len(task.test)))
     np.save(folder / "inputs.npy", inputs.numpy())
     done([str(python), str(bundle / "run.py"), str(folder / "inputs.npy"), str(folder / "outputs.npy")], COMMAND_S)
     outputs = torch.from_numpy(np.load(folder / "outputs.npy"))
@@ -108,7 +108,7 @@ def by_run_py(bundle: Path, folder: Path) -> dict[str, Any]:
         "tolerance": default_tolerance(small),
         "accuracy": float((outputs.argmax(1) == targets).double().mean()) * 100,
         "claimed_file": report.exports[0].score,
-        "claimed": report.verdict.compressed,
+        "claimed": report.test.compressed,
     }
 
 
@@ -154,7 +154,7 @@ def tampered(python: Path, bundle: Path, folder: Path) -> dict[str, str]:
 
 
 def both_changed(python: Path, bundle: Path, folder: Path) -> str:
-    """The compressed file with a byte changed and its checksum made anew: its own sum is left to tell."""
+    """The compressed file with a byte changed and its checksum made again: its own sum is left to tell."""
     copy = folder / "both"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(bundle, copy)
@@ -186,14 +186,14 @@ def run() -> list[dict[str, Any]]:
     said = two["tampered"]
     return [
         row("run.py alone: torch or cortado can be imported there", sum(one["strangers"]), "", 0),
-        row("run.py alone: outputs given, verdict samples", one["samples"], "", 500, "higher"),
+        row("run.py alone: outputs given, test samples", one["samples"], "", 500, "higher"),
         row("run.py alone: largest difference from PyTorch, of the largest output", one["difference"], "", one["tolerance"]),
         row("run.py alone: accuracy, off the claim for the file", abs(one["accuracy"] - one["claimed_file"]), "points", 0.2),
         row("run.py alone: accuracy, off the claim for the network", abs(one["accuracy"] - one["claimed"]), "points", 0.2),
-        row("installed anew: it is not this checkout", float(two["installed"]), "of 1", 1, "higher"),
-        row("installed anew: exit status of cortado verify", two["code"], "", 0),
-        row("installed anew: claims looked at", len(claims), "", 3, "higher", words=two["words"]),
-        row("installed anew: claims contradicted", contradicted, "", 0),
+        row("installed again: it is not this checkout", float(two["installed"]), "of 1", 1, "higher"),
+        row("installed again: exit status of cortado verify", two["code"], "", 0),
+        row("installed again: claims looked at", len(claims), "", 3, "higher", words=two["words"]),
+        row("installed again: claims contradicted", contradicted, "", 0),
         row("tampered, one byte of a file: refused", sum(map(bool, said.values())), "", found["files"] + 2, "higher", said=said),
         row("seconds to install numpy and onnxruntime", one["seconds"], "s"),
         row("seconds to install torch, cortado and its extra onnx", two["seconds"], "s"),

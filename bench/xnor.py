@@ -1,6 +1,6 @@
-"""Weights and signals of 1 bit: ResNet-20 of Bi-Real units trained from fresh values, first and last layer of 8 bits.
+"""Weights and activations of 1 bit: ResNet-20 of Bi-Real units trained from fresh values, first and last layer of 8 bits.
 
-Accuracy in %, as there is no plain network to lose to; the recipe is run by `python -m bench.recipe_runs`.
+Accuracy in %, as there is no original network to lose to; the recipe is run by `python -m bench.recipe_runs`.
 """
 
 from typing import Any

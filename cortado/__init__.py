@@ -1,21 +1,21 @@
 """Cortado makes trained PyTorch networks small and fast, and proves it."""
 
-from cortado.compress import compress
+from cortado.engine.compress import compress
+from cortado.engine.job import Job
+from cortado.engine.recipe import Recipe
 from cortado.errors import CortadoError
 from cortado.file.artifact import load, save
 from cortado.file.inspection import inspect
-from cortado.forms.form import Form
-from cortado.job import Job
-from cortado.measure import check_stated
-from cortado.method import Method, knob
-from cortado.network.profile import profile
-from cortado.recipe import Recipe
-from cortado.report import Report
-from cortado.scores.score import Score as WeightScore
-from cortado.task import Data, Score, Task
+from cortado.importance.importance import Importance
+from cortado.methods.method import Method, knob
+from cortado.network.profile.profile import profile
+from cortado.parts.forms.form import Form
+from cortado.report.report import Report
+from cortado.task.measure import check_stated
+from cortado.task.task import Data, Metric, Task
 
 __all__ = [
-    "CortadoError", "Data", "Form", "Job", "Method", "Recipe", "Report", "Score", "Task", "WeightScore",
+    "CortadoError", "Data", "Form", "Job", "Method", "Recipe", "Report", "Importance", "Metric", "Task",
     "check_stated", "compress", "inspect", "knob", "load", "profile", "save",
 ]  # fmt: skip
 __version__ = "0.1.0"

@@ -80,7 +80,7 @@ class Stopped(CortadoError):
     """The user interrupted a run; what was finished is kept and `--resume` goes on from it."""
 
 
-def told(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """What an error says, on one line, and where it was raised: "KeyError: 'a' (data.py, line 12, in __getitem__)"."""
     text = " ".join(str(error).split())[:300]
     frames = traceback.extract_tb(error.__traceback__)
@@ -108,4 +108,4 @@ def in_own_code(kind: type[CortadoError], where: str, way_out: str) -> Iterator[
     except CortadoError:
         raise
     except Exception as error:
-        raise kind(f"{where} raised {told(error)}. {way_out}") from error
+        raise kind(f"{where} raised {describe(error)}. {way_out}") from error

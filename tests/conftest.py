@@ -27,7 +27,7 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def one_table_of_operators() -> Iterator[None]:
-    """torch makes its table of ONNX operators anew at every export, most of the time of a small one; here it is made once."""
+    """torch makes its table of ONNX operators again at every export, most of the time of a small one; here it is made once."""
     try:
         from torch.onnx._internal.exporter._registration import ONNXRegistry  # noqa: PLC0415
     except ImportError:

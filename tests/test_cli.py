@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from cortado.cli import main
+from cortado.engine.job import Job, read_job
 from cortado.file.artifact import load
-from cortado.job import Job, read_job
-from cortado.methods.tune import Tune
-from cortado.network.explaining import explain
+from cortado.methods.finetune import Finetune
+from cortado.network.compare.explain import explain
 from tests.laws.tiny_nets import BY_NAME
 
 RECIPE = ("--recipe", "quantize/weights bits=3", "--limit", "size <= 1 MB")
@@ -89,8 +89,8 @@ def test_missed_limit_is_exit_status_three_and_the_bundle_is_there(here):
         (["compress", "tiny_job:make"], "nothing says how: no recipe and no limits"),
         (["compress", "job.yaml", "--recipe", ""], "nothing is written there"),
         (["compress", "tiny_job:make", "--recipe", "prune/wights"], "Did you mean: prune/weights"),
-        (["compress", "tiny_job:make", "--recipe", "tune", "--limit", "small"], "is not a limit"),
-        (["compress", "tiny_job:make", "--recipe", "tune", "--device", "cuda:9"], "device 'cuda:9' is not there"),
+        (["compress", "tiny_job:make", "--recipe", "finetune", "--limit", "small"], "is not a limit"),
+        (["compress", "tiny_job:make", "--recipe", "finetune", "--device", "cuda:9"], "device 'cuda:9' is not there"),
         (["inspect", "nowhere.cortado"], "cannot be read"),
         (["report", "nowhere"], "nowhere"),
         (["profile", "missing.yaml"], "missing.yaml"),
@@ -121,9 +121,9 @@ def test_inspect_unpack_report_and_profile_read_what_compress_wrote(here):
 
 def test_profile_and_split_of_a_bundle_show_what_is_left(here):
     assert cortado("compress", "tiny_job:make", "--recipe", "prune/channels keep=0.5", "--out", "out").exit_code == 0
-    for command, plain, small in (("profile", "208", "104"), ("split", "64 B", "32 B")):
+    for command, original, small in (("profile", "208", "104"), ("split", "64 B", "32 B")):
         # The hidden layer, 12 to 16: (12 + 1) x 16 parameters, 16 floats to send; half of each is left.
-        for source, there, gone in (("tiny_job:make", plain, small), ("out", small, plain)):
+        for source, there, gone in (("tiny_job:make", original, small), ("out", small, original)):
             done = cortado(command, source)
             assert done.exit_code == 0, done.output
             assert f"  {there}  " in done.output and f"  {gone}  " not in done.output
@@ -140,7 +140,7 @@ def test_profile_counts_the_weights_that_a_job_brings_and_never_trains(here, mon
     text = (here / "job.yaml").read_text()
     (here / "job.yaml").write_text(text + "weights: sparse.safetensors\n")
     assert f"  {16 * 3 + 64}  " in cortado("profile", "job.yaml").output
-    monkeypatch.setattr(Tune, "apply", lambda self, view, task: pytest.fail("trained"))
+    monkeypatch.setattr(Finetune, "apply", lambda self, view, task: pytest.fail("trained"))
     (here / "job.yaml").write_text(text + "train: {epochs: 1}\n")
     for command in ("profile", "split"):
         done = cortado(command, "job.yaml")
@@ -154,7 +154,7 @@ def trained_elsewhere(self, view, task):
 @pytest.fixture
 def compressed(here):
     """A folder with the bundle `out` of a job that trains its network first."""
-    (here / "job.yaml").write_text((here / "job.yaml").read_text() + "train: {epochs: 1, rate: 0.01}\n")
+    (here / "job.yaml").write_text((here / "job.yaml").read_text() + "train: {epochs: 1, lr: 0.01}\n")
     done = cortado("compress", "job.yaml", *RECIPE, "--out", "out", "--seed", "4")
     assert done.exit_code == 0, done.output
     return here
@@ -164,17 +164,17 @@ def test_explain_shows_what_the_networks_of_the_bundle_differ_by(here):
     assert cortado("compress", "tiny_job:make", *RECIPE, "--out", "out").exit_code == 0
     done = cortado("explain", "out", "--images", 8)
     assert done.exit_code == 0, done.output
-    plain, task = BY_NAME["mlp"].make(), BY_NAME["mlp"].task()
-    found = explain(plain, load(here / "out/net.cortado", BY_NAME["mlp"].maker), task.calibration, 8)
+    original, task = BY_NAME["mlp"].make(), BY_NAME["mlp"].task()
+    found = explain(original, load(here / "out/net.cortado", BY_NAME["mlp"].maker), task.calibration, 8)
     assert done.output == found.text() + "\n" and found.output > 0.01
     assert "quantized" in done.output and "Most of the error enters at " in done.output
 
 
 def test_explain_takes_the_network_that_compress_trained_and_never_trains(compressed, monkeypatch):
-    monkeypatch.setattr(Tune, "apply", trained_elsewhere)
+    monkeypatch.setattr(Finetune, "apply", trained_elsewhere)
     shown = cortado("explain", "out")
     assert shown.exit_code == 0, shown.output
-    (kept,) = (compressed / "out").glob("plain_*.safetensors")
+    (kept,) = (compressed / "out").glob("original_*.safetensors")
     away = kept.rename(compressed / "away.safetensors")
     lost = cortado("explain", "out")
     assert lost.exit_code == 1 and isinstance(lost.exception, SystemExit), lost.output
@@ -185,9 +185,12 @@ def test_explain_takes_the_network_that_compress_trained_and_never_trains(compre
 
 
 def test_plain_again_is_the_network_that_was_compressed(compressed):
-    (kept,) = (compressed / "out").glob("plain_*.safetensors")
+    (kept,) = (compressed / "out").glob("original_*.safetensors")
     job = read_job(str(compressed / "out"), 4)
-    first, again = job.plain(job.make_task(), compressed / "out"), job.plain_again(job.make_task(), compressed / "out")
+    first, again = (
+        job.original(job.make_task(), compressed / "out"),
+        job.original_again(job.make_task(), compressed / "out"),
+    )
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in first.state_dict().items())
     assert not torch.equal(job.begun(job.make_task())[0].weight, again[0].weight)
 
@@ -230,7 +233,7 @@ def test_explain_of_a_bundle_that_was_altered_is_refused(compressed):
 def test_bundle_of_a_maker_of_a_job_leads_back_to_it(here):
     (here / "tiny_job.py").write_text(
         (here / "tiny_job.py").read_text()
-        + "from cortado.job import Job\ndef job():\n    return Job(network, task, training={'epochs': 1})\n"
+        + "from cortado.engine.job import Job\ndef job():\n    return Job(network, task, training={'epochs': 1})\n"
     )
     assert cortado("compress", "tiny_job:job", *RECIPE, "--out", "out").exit_code == 0
     done = cortado("explain", "out")
@@ -247,7 +250,7 @@ def test_resume_goes_on_and_ends_alike(here):
 
 @pytest.mark.parametrize("out", ["job.yaml", "job.yaml/inside", NOWHERE])
 def test_folder_that_cannot_be_written_is_refused_before_anything_runs(here, monkeypatch, out):
-    monkeypatch.setattr(Job, "plain", lambda *given: pytest.fail("the network was made"))
+    monkeypatch.setattr(Job, "original", lambda *given: pytest.fail("the network was made"))
     before = (here / "job.yaml").read_bytes()
     for command in ("compress", "export"):
         done = cortado(command, "job.yaml", "--out", out)

@@ -6,9 +6,9 @@ import shutil
 import pytest
 from safetensors.torch import save_file
 
-from cortado.bundle import check_bundle, write_bundle
+from cortado.engine.bundle import check_bundle, write_bundle
 from cortado.file.artifact import load
-from cortado.report import read_report
+from cortado.report.report import read_report
 from tests.laws.tiny_nets import BY_NAME
 from tests.test_cli import cortado, here
 
@@ -18,7 +18,7 @@ __all__ = ["here"]
 @pytest.fixture
 def bundle(here):
     """A bundle made for limits alone."""
-    done = cortado("compress", "tiny_job:make", "--limit", "score >= -100 %", "--budget", "0 s", "--out", "out")
+    done = cortado("compress", "tiny_job:make", "--limit", "score >= -100 %", "--time-limit", "0 s", "--out", "out")
     assert done.exit_code == 0, done.output
     assert "<- taken" in done.output and "bundle: out" in done.output
     return here / "out"
@@ -49,7 +49,7 @@ def test_bundle_of_a_job_with_weights_is_measured_again_wherever_it_lies(here):
     shutil.move(here / "out", here / "elsewhere")
     done = cortado("verify", "elsewhere")
     assert done.exit_code == 0 and "confirmed" in done.output, done.output
-    next((here / "elsewhere").glob("plain_*")).unlink()
+    next((here / "elsewhere").glob("original_*")).unlink()
     done = cortado("verify", "elsewhere")
     assert done.exit_code == 1 and "Put the file that compress kept there back" in done.output
 
@@ -63,9 +63,9 @@ def test_verify_refuses_a_tampered_file(bundle):
 
 
 def test_verify_does_not_confirm_what_is_claimed_too_well(bundle):
-    told = json.loads((bundle / "report.json").read_text())
-    told["verdict"]["compressed"] += 5
-    (bundle / "better.json").write_text(json.dumps(told))
+    describe = json.loads((bundle / "report.json").read_text())
+    describe["test"]["compressed"] += 5
+    (bundle / "better.json").write_text(json.dumps(describe))
     network = load(bundle / "net.cortado", BY_NAME["mlp"].maker)
     job = {"network": "tiny_job:network", "task": "tiny_job:task"}
     write_bundle(bundle, network, BY_NAME["mlp"].make(), read_report(bundle / "better.json"), job)
@@ -75,7 +75,7 @@ def test_verify_does_not_confirm_what_is_claimed_too_well(bundle):
 
 
 def test_goal_missed_is_exit_status_three_with_a_way_out(here):
-    done = cortado("compress", "tiny_job:make", "--limit", "size <= 10 B", "--minimise", "loss", "--budget", "0 s")
+    done = cortado("compress", "tiny_job:make", "--limit", "size <= 10 B", "--minimise", "loss", "--time-limit", "0 s")
     assert done.exit_code == 3 and "Missed: size <= 10 B." in done.output, done.output
     shutil.rmtree(here / "runs")
 
@@ -91,7 +91,7 @@ def test_plan_times_cuts_in_the_runtime_of_a_limit(here, monkeypatch):
 def test_fastest_network_is_compressed_and_timed(here):
     done = cortado(
         "compress", "tiny_job:make", "--limit", "score >= -100 %", "--minimise", "latency", "--time", "onnxruntime",
-        "--budget", "0 s", "--out", "fast",
+        "--time-limit", "0 s", "--out", "fast",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "<- taken" in done.output and (here / "fast" / "onnxruntime").is_dir()
@@ -116,7 +116,7 @@ def test_limit_of_time_leaves_a_file_for_its_runtime_in_the_bundle(here):
     assert again.exit_code == 0 and "onnxruntime/net.onnx" in again.output, again.output
 
 
-@pytest.mark.parametrize("more", [("--budget", "1 min"), ("--minimise", "latency")])
+@pytest.mark.parametrize("more", [("--time-limit", "1 min"), ("--minimise", "latency")])
 def test_recipe_leaves_the_planner_nothing_to_do(here, more):
     done = cortado("compress", "tiny_job:make", "--recipe", "quantize/weights", *more)
     assert done.exit_code == 1 and "are for the planner, and a recipe is given" in done.output
@@ -127,5 +127,5 @@ def test_what_the_system_refuses_is_a_sentence(here, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("cortado.commands.compressing.reach", full)
-    done = cortado("compress", "tiny_job:make", "--limit", "score >= -1 %", "--budget", "1 s")
+    done = cortado("compress", "tiny_job:make", "--limit", "score >= -1 %", "--time-limit", "1 s")
     assert done.exit_code == 1 and "No space left on device" in done.output and "--resume" in done.output

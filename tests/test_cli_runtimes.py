@@ -22,8 +22,8 @@ import torch
 from torch import nn
 from tests.laws.tiny_nets import BY_NAME
 class Rare(nn.Module):
-    def forward(self, signal):
-        return torch.special.bessel_y1(signal.abs() + 1)
+    def forward(self, activation):
+        return torch.special.bessel_y1(activation.abs() + 1)
 def make():
     return nn.Sequential(nn.Linear(12, 4), Rare()), BY_NAME["mlp"].task()
 """
@@ -38,8 +38,8 @@ class Sparse(nn.Module):
         self.enter, self.left, self.right = nn.Conv2d(1, 32, 3), nn.Conv2d(32, 4, 1), nn.Conv2d(32, 4, 1)
         self.enter.weight.data *= torch.arange(9).view(3, 3) == 4
     def forward(self, images):
-        signal = torch.relu(self.enter(images))
-        return (self.left(signal) * self.right(signal)).mean((2, 3))
+        activation = torch.relu(self.enter(images))
+        return (self.left(activation) * self.right(activation)).mean((2, 3))
 def make():
     torch.manual_seed(0)
     return Sparse(), BY_NAME["residual"].task()
@@ -48,7 +48,7 @@ def make():
 
 def test_export_of_a_job_and_of_its_bundle_can_be_timed(here):  # noqa: F811
     assert cortado("compress", "job.yaml", "--out", "out").exit_code == 0
-    for source, folder in (("tiny_job:make", "plain"), ("out", "small")):
+    for source, folder in (("tiny_job:make", "original"), ("out", "small")):
         done = cortado("export", source, "--runtime", "onnxruntime", "--out", folder)
         assert done.exit_code == 0, done.output
         assert "same top-1 100.00 %" in done.output
@@ -162,8 +162,8 @@ def test_empty_batches_and_no_threads_are_refused_before_anything_is_shown(here,
 
 def test_outputs_that_differ_are_exit_status_one_and_no_file(here, monkeypatch):  # noqa: F811
     class Off(TorchSession):
-        def __call__(self, *signals):
-            return tuple(value + 1 for value in super().__call__(*signals))
+        def __call__(self, *activations):
+            return tuple(value + 1 for value in super().__call__(*activations))
 
     loaded = Onnxruntime.load
     monkeypatch.setattr(Onnxruntime, "load", lambda self, file, threads: Off(loaded(self, file, threads), (), threads))

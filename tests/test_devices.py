@@ -5,33 +5,33 @@ import dataclasses
 import pytest
 import torch
 
-from cortado.compress import compress
 from cortado.devices import moved, own_device, place_of_training, training_device
+from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, BadTask
 from cortado.file.artifact import encode
-from cortado.tune import Plan, train
+from cortado.training.loop import Plan, train
 from tests.laws.compressed import TAKES_SIGNS
 from tests.laws.tiny_nets import BY_NAME
 
 SEES_GPU = torch.cuda.is_available()
 on_gpu = pytest.mark.skipif(not SEES_GPU, reason="torch sees no GPU here")
 TRAININGS = (
-    "tune epochs=1",
+    "finetune epochs=1",
     "distill/logits epochs=1",
-    "prune/weights keep=0.5 | tune epochs=1",
-    "share/kmeans bits=2 | tune epochs=1",
-    "quantize/aware bits=2 signals=2 | tune epochs=1 teacher=0.5 average=0.1",
-    "quantize/ternary | tune epochs=1",
-    "quantize/xnor | tune epochs=1",
-    "quantize/dorefa bits=1 signals=2 gradients=6 | tune epochs=1",
-    "quantize/pact bits=4 signals=4 | tune epochs=1",
-    "quantize/compact_binary terms=2 | tune epochs=1 penalty=bipolar",
-    "quantize/binary_connect stochastic=true | tune epochs=1",
-    "quantize/clip | tune epochs=1",
-    "tune epochs=1 penalty=group_lasso | tune epochs=1 penalty=gains | tune epochs=1 penalty=low_rank",
-    "prune/rate epochs=1 finish=1",
+    "prune/weights keep=0.5 | finetune epochs=1",
+    "share/kmeans bits=2 | finetune epochs=1",
+    "quantize/aware bits=2 activations=2 | finetune epochs=1 teacher=0.5 average=0.1",
+    "quantize/ternary | finetune epochs=1",
+    "quantize/xnor | finetune epochs=1",
+    "quantize/dorefa bits=1 activations=2 gradients=6 | finetune epochs=1",
+    "quantize/pact bits=4 activations=4 | finetune epochs=1",
+    "quantize/compact_binary terms=2 | finetune epochs=1 penalty=bipolar",
+    "quantize/binary_connect stochastic=true | finetune epochs=1",
+    "quantize/clip | finetune epochs=1",
+    "finetune epochs=1 penalty=group_lasso | finetune epochs=1 penalty=gains | finetune epochs=1 penalty=low_rank",
+    "prune/rate_distortion epochs=1 finish=1",
 )
-NEVER_RECORDED = ("penalty", "prune/rate", "quantize/clip")
+NEVER_RECORDED = ("penalty", "prune/rate_distortion", "quantize/clip")
 BY_CHANCE = ("stochastic", "dorefa")
 TRAINED = [
     (name, recipe)
@@ -72,19 +72,19 @@ def test_moved_gives_the_network_back_when_training_fails():
 @on_gpu
 @pytest.mark.parametrize(("name", "recipe"), TRAINED)
 def test_recipe_trains_on_a_gpu_and_ends_on_the_cpu(name, recipe):
-    plain, task = BY_NAME[name].make(), BY_NAME[name].task()
-    small, report = compress(plain, task, recipe)
+    original, task = BY_NAME[name].make(), BY_NAME[name].task()
+    small, report = compress(original, task, recipe)
     assert {value.device.type for value in small.state_dict().values()} == {"cpu"}
-    trained = [stage for stage in report.stages if stage.name in ("tune", "distill/logits")]
+    trained = [stage for stage in report.stages if stage.name in ("finetune", "distill/logits")]
     assert all(note.startswith("trained on ") for stage in trained for note in stage.notes[-1:])
-    assert encode(small, plain)
+    assert encode(small, original)
 
 
 @on_gpu
 @pytest.mark.parametrize("recipe", [line for line in TRAININGS if not any(word in line for word in NEVER_RECORDED)])
 def test_recorded_training_is_near_to_the_same_step_by_step(recipe):
     tiny, ends = BY_NAME["signed" if any(method in recipe for method in TAKES_SIGNS) else "residual"], []
-    lines = recipe.replace("tune epochs=1", "tune epochs=2 precision=float32 optimizer=sgd rate=0.01")
+    lines = recipe.replace("finetune epochs=1", "finetune epochs=2 precision=float32 optimizer=sgd lr=0.01")
     for recorded in ("", " recorded=true"):
         small, _ = compress(tiny.make(), tiny.task(), lines + recorded)
         ends.append(torch.cat([value.flatten().float() for value in small.state_dict().values()]))
@@ -105,6 +105,6 @@ def test_training_on_a_gpu_is_near_to_that_on_a_cpu():
     tiny, ends = BY_NAME["mlp"], []
     for device in ("cpu", "cuda"):
         network, task = tiny.make(), dataclasses.replace(tiny.task(), device=device)
-        train(network, task, Plan(epochs=2, rate=0.05, optimizer="sgd", precision="float32"))
+        train(network, task, Plan(epochs=2, lr=0.05, optimizer="sgd", precision="float32"))
         ends.append(torch.cat([parameter.flatten() for parameter in network.parameters()]).detach())
     assert torch.allclose(*ends, atol=1e-3)

@@ -11,22 +11,22 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from cortado.bundle import check_bundle
-from cortado.compress import compress
+from cortado.engine.bundle import check_bundle
+from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, BadTask, BadValue, CortadoError, Failed
 from cortado.file.artifact import encode
-from cortado.method import Method
+from cortado.methods.finetune import Finetune
+from cortado.methods.method import Method
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
-from cortado.methods.tune import Tune
-from cortado.task import Data
+from cortado.task.task import Data
 from tests.laws.tiny_nets import BY_NAME
 from tests.test_cli import cortado, here
 
 __all__ = ["here"]
 
 NET = BY_NAME["mlp"]
-STAGES = (PruneWeights(keep=0.5), Tune(epochs=2.0), QuantizeWeights(bits=5))
+STAGES = (PruneWeights(keep=0.5), Finetune(epochs=2.0), QuantizeWeights(bits=5))
 SENTENCE = r"(?s)^[a-z].*: .*\. 1 finished stages are kept in .*; --resume goes on\.$"
 
 
@@ -57,7 +57,7 @@ def task_of(fault):
 
 
 def second_time(seen: list) -> bool:
-    """Items are read once before any stage, to see that the verdict's are others."""
+    """Items are read once before any stage, to see that the test data's are others."""
     seen.append(True)
     return len(seen) > 1
 
@@ -87,7 +87,7 @@ def test_data_that_raise_in_the_middle_of_an_epoch(tmp_path):
         if fault and number == 37 and second_time(seen):
             raise OSError("the camera was unplugged")
 
-    says = r"stage 2 \(tune\): task: item 37 of Items raised OSError: the camera was unplugged \(test_faults.py, line \d+, in read\)"
+    says = r"stage 2 \(finetune\): task: item 37 of Items raised OSError: the camera was unplugged \(test_faults.py, line \d+, in read\)"
     sound_after(fault, tmp_path, BadTask, says, task_of(read))
 
 
@@ -109,7 +109,7 @@ def test_a_worker_of_the_users_own_that_dies(tmp_path):
         if fault and number == 5 and second_time(seen):
             next(iter(DataLoader(Dying(), num_workers=1)))
 
-    says = r"stage 2 \(tune\): task: item 5 of Items raised RuntimeError: DataLoader worker .* exited unexpectedly"
+    says = r"stage 2 \(finetune\): task: item 5 of Items raised RuntimeError: DataLoader worker .* exited unexpectedly"
     sound_after(fault, tmp_path, BadTask, says, task_of(read))
 
 
@@ -145,8 +145,8 @@ class Fragile(nn.Module):
 
 
 def test_network_that_raises_on_one_batch(tmp_path):
-    says = r"stage 2 \(tune\): tune: batch 3 of epoch 1: the network, .* raised AttributeError: this batch is odd"
-    stages = (PruneWeights(keep=0.5), Tune(epochs=2.0))
+    says = r"stage 2 \(finetune\): tune: batch 3 of epoch 1: the network, .* raised AttributeError: this batch is odd"
+    stages = (PruneWeights(keep=0.5), Finetune(epochs=2.0))
     whole, _ = compress(Fragile(), NET.task(), stages)
     Fragile.fault.append(True)
     with pytest.raises(BadNetwork, match=says) as caught:
@@ -186,7 +186,7 @@ def test_choice_data_that_raise_before_the_first_stage_are_told():
     def read(number):
         raise PermissionError("no entry")
 
-    task = dataclasses.replace(NET.task(), choice=Data(Items(read)))
+    task = dataclasses.replace(NET.task(), validation=Data(Items(read)))
     with pytest.raises(BadTask, match="item 0 of Items raised PermissionError: no entry"):
         compress(NET.make(), task, STAGES)
 
@@ -211,7 +211,7 @@ class FullDisk:
 
 
 def test_full_disk_at_any_write_ends_in_words_and_the_run_goes_on(here):
-    """Of the command line: the plain network, stages, bundle."""
+    """Of the command line: the original network, stages, bundle."""
     (here / "job.yaml").write_text(
         "network: tiny_job:network\ntask: tiny_job:task\ntrain: {epochs: 1}\n"
         "recipe: [prune/weights: {keep: 0.5}, quantize/weights: {bits: 4}]\n"

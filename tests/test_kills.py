@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from cortado.bundle import check_bundle
+from cortado.engine.bundle import check_bundle
 
 CHILD = """
-import os, signal, sys
+import os, activation, sys
 import torch
 import torch._dynamo  # an optimizer imports it: once here, not in every fork
 from click.testing import CliRunner
 from cortado.cli import main
-from cortado.methods.tune import Tune
+from cortado.methods.finetune import Tune
 
 torch.set_num_threads(1)
 swap, apply, kinds = os.replace, Tune.apply, {}
 
 def killed():
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), activation.SIGKILL)
 
 def run(folder, moment):
     # In a fork, as autograd has not been used here: an import costs more than the run.
@@ -52,8 +52,8 @@ for number, moment in enumerate(eval(sys.argv[1])):
 JOB = """
 network: tests.laws.tiny_nets:mlp
 task: tests.test_kills:task
-train: {epochs: 2, rate: 1.0e-2}
-recipe: [prune/weights: {keep: 0.5}, tune: {epochs: 2}, share/kmeans: {bits: 3}]
+train: {epochs: 2, lr: 1.0e-2}
+recipe: [prune/weights: {keep: 0.5}, finetune: {epochs: 2}, share/kmeans: {bits: 3}]
 """
 MOMENTS = [
     [("training", 1), ("before", 1)],
@@ -93,8 +93,10 @@ def test_killed_run_ends_with_the_files_of_one_that_was_not(ended, number):
     whole, killed = folder / "whole", folder / f"run_{number}"
     check_bundle(killed)
     assert (killed / "net.cortado").read_bytes() == (whole / "net.cortado").read_bytes()
-    for path in [*whole.glob("stages/*.cortado"), *whole.glob("plain_*")]:
+    for path in [*whole.glob("stages/*.cortado"), *whole.glob("original_*")]:
         assert (killed / path.relative_to(whole)).read_bytes() == path.read_bytes()
-    told = [json.loads((one / "report.json").read_text()) for one in (whole, killed)]
-    assert len({json.dumps({**one, "stages": [{**row, "seconds": 0} for row in one["stages"]]}) for one in told}) == 1
+    describe = [json.loads((one / "report.json").read_text()) for one in (whole, killed)]
+    assert (
+        len({json.dumps({**one, "stages": [{**row, "seconds": 0} for row in one["stages"]]}) for one in describe}) == 1
+    )
     assert not list(killed.rglob(".*"))

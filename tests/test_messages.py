@@ -7,18 +7,18 @@ import torch
 from torch import nn
 
 from cortado import errors
-from cortado.budget import read_limit, read_limits
-from cortado.bundle import check_bundle
-from cortado.compress import compress
+from cortado.engine.bundle import check_bundle
+from cortado.engine.compress import compress
+from cortado.engine.job import read_job
+from cortado.engine.recipe import read
 from cortado.errors import BadFile, BadNetwork, BadRecipe, BadTask, BadValue, CortadoError, NothingChanged
-from cortado.job import read_job
+from cortado.methods.finetune import Finetune
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
-from cortado.methods.tune import Tune
 from cortado.network.view import View
-from cortado.recipe import read
-from cortado.report import read_report
-from cortado.task import Data, Score, Task
+from cortado.report.report import read_report
+from cortado.task.limits import read_limit, read_limits
+from cortado.task.task import Data, Metric, Task
 from tests.laws.tiny_nets import BY_NAME
 
 MLP = BY_NAME["mlp"]
@@ -32,7 +32,7 @@ def broken(value: float) -> nn.Module:
 
 
 def task_with(**changes) -> Task:
-    parts = {name: getattr(MLP.task(), name) for name in ("train", "choice", "verdict")}
+    parts = {name: getattr(MLP.task(), name) for name in ("train", "validation", "test")}
     return Task(**(parts | changes))
 
 
@@ -43,15 +43,15 @@ def bad_score(outputs, targets):
 CASES = {
     "knob out of range": (lambda: PruneWeights(keep=1.5), BadValue, r"prune/weights: keep must lie in 0\.\.1, got 1\.5\. It means: share of weights kept"),
     "knob of another type": (lambda: QuantizeWeights(bits="four"), BadValue, r"quantize/weights: bits must be int, got 'four'"),
-    "knob of few words": (lambda: Tune(optimizer="adm"), BadValue, r"tune: optimizer must be one of adam, adamw, sgd, got 'adm'"),
+    "knob of few words": (lambda: Finetune(optimizer="adm"), BadValue, r"tune: optimizer must be one of adam, adamw, sgd, got 'adm'"),
     "mistyped method": (lambda: read("prune/wieghts"), BadRecipe, r"no method is called 'prune/wieghts'\. Did you mean: prune/weights"),
     "mistyped knob": (lambda: read("prune/weights kep=0.3"), BadRecipe, r"stage 1 \(prune/weights\): no knob 'kep'; did you mean 'keep'\?"),
     "mistyped key": (lambda: read({"stags": []}), BadRecipe, r"recipe: no key 'stags'; did you mean 'stages'\?"),
     "word without value": (lambda: read("prune/weights 0.3"), BadRecipe, r"stage 1 \(prune/weights\): '0\.3' is not key=value"),
-    "bad value in a recipe": (lambda: read("tune | prune/weights keep=7"), BadValue, r"recipe, stage 2: prune/weights: keep must lie in"),
+    "bad value in a recipe": (lambda: read("finetune | prune/weights keep=7"), BadValue, r"recipe, stage 2: prune/weights: keep must lie in"),
     "empty recipe": (lambda: read([]), BadRecipe, r"it has no stages\. Give at least one"),
-    "empty line": (lambda: read("tune | "), BadRecipe, r"stage 2: nothing is written there\. Write, for example"),
-    "stage with two names": (lambda: read([{"tune": {}, "release": {}}]), BadRecipe, r"a stage is a name or one name with its knobs"),
+    "empty line": (lambda: read("finetune | "), BadRecipe, r"stage 2: nothing is written there\. Write, for example"),
+    "stage with two names": (lambda: read([{"finetune": {}, "release": {}}]), BadRecipe, r"a stage is a name or one name with its knobs"),
     "recipe of another type": (lambda: read(3), BadRecipe, r"a recipe is a file, a text, a list or a Recipe, got int"),
     "recipe file that is missing": (lambda: read("nowhere.yaml"), BadRecipe, r"nowhere\.yaml"),
     "class that is no method": (lambda: read("torch.nn:Linear"), BadRecipe, r"'torch\.nn:Linear' is not a Method"),
@@ -62,17 +62,17 @@ CASES = {
     "unit unknown": (lambda: read_limit("size <= 3 parsecs"), BadValue, r"has no unit of size that is known, got 'parsecs'\. Known: B, KB"),
     "NaN weights": (lambda: compress(broken(float("nan")), MLP.task(), "quantize/weights"), BadNetwork, r"0\.weight holds NaN or infinite values\. Load or train"),
     "infinite weights": (lambda: compress(broken(float("inf")), MLP.task(), "quantize/weights"), BadNetwork, r"0\.weight holds NaN or infinite"),
-    "NaN outputs": (lambda: compress(MLP.make(), task_with(choice=(torch.full((4, 12), torch.nan), torch.zeros(4).long())), "tune"), BadNetwork, r"outputs hold NaN"),
-    "data of another shape": (lambda: compress(MLP.make(), task_with(choice=(torch.zeros(4, 7), torch.zeros(4).long())), "tune"), BadNetwork, r"cannot take inputs of shape \[\(4, 7\)\]"),
+    "NaN outputs": (lambda: compress(MLP.make(), task_with(validation=(torch.full((4, 12), torch.nan), torch.zeros(4).long())), "finetune"), BadNetwork, r"outputs hold NaN"),
+    "data of another shape": (lambda: compress(MLP.make(), task_with(validation=(torch.zeros(4, 7), torch.zeros(4).long())), "finetune"), BadNetwork, r"cannot take inputs of shape \[\(4, 7\)\]"),
     "no data": (lambda: Data(torch.zeros(0, 3), torch.zeros(0)), BadTask, r"the data are empty, got 0 samples"),
     "data of two lengths": (lambda: Data(torch.zeros(2, 3), torch.zeros(3)), BadTask, r"differ in length, got 2 and 3\. Pass one target"),
     "data of another type": (lambda: Data.of([1]), BadTask, r"got list\. Wrap tensors as cortado\.Data"),
-    "score that does not score samples": (lambda: compress(MLP.make(), task_with(score=Score(each=bad_score)), "tune"), BadTask, r"must give one number a sample, got shape \(\)"),
+    "score that does not score samples": (lambda: compress(MLP.make(), task_with(score=Metric(each=bad_score)), "finetune"), BadTask, r"must give one number a sample, got shape \(\)"),
     "pattern without a match": (lambda: compress(MLP.make(), MLP.task(), "prune/weights where=conv*"), BadValue, r"stage 1 \(prune/weights\): where: 'conv\*' matches no weight"),
     "nothing changed": (lambda: compress(MLP.make(), MLP.task(), "prune/weights keep=1.0"), NothingChanged, r"stage 1 \(prune/weights\): it changed nothing\. Check its pattern"),
-    "loss without end": (lambda: compress(MLP.make(), MLP.task(), "tune rate=1e30 optimizer=sgd epochs=3"), BadNetwork, r"stage 1 \(tune\): tune: the loss of epoch \d is (nan|inf)\. Lower the rate"),
+    "loss without end": (lambda: compress(MLP.make(), MLP.task(), "finetune lr=1e30 optimizer=sgd epochs=3"), BadNetwork, r"stage 1 \(finetune\): tune: the loss of epoch \d is (nan|inf)\. Lower the rate"),
     "layer that is not there": (lambda: View(MLP.make(), MLP.make(), None).replace("conv9", nn.Identity()), BadNetwork, r"there is no layer 'conv9' to replace"),
-    "resume without a folder": (lambda: compress(MLP.make(), MLP.task(), "tune", resume=True), BadNetwork, r"resume needs the folder"),
+    "resume without a folder": (lambda: compress(MLP.make(), MLP.task(), "finetune", resume=True), BadNetwork, r"resume needs the folder"),
     "job that is not there": (lambda: read_job("no_such_module:make"), BadRecipe, r"'no_such_module:make' cannot be loaded"),
     "job file that is missing": (lambda: read_job("nowhere.yaml"), BadRecipe, r"nowhere\.yaml"),
     "bundle that is none": (lambda: check_bundle("nowhere"), BadFile, r"nowhere has no checksums\.txt\. Pass the folder"),

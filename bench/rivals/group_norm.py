@@ -14,7 +14,7 @@ STEPS = 400
 
 
 @dataclass(frozen=True)
-class Way:
+class PtqConfig:
     """How the pruner is set up.
 
     `across`: ranks across layers, not within each. `streams`: cuts what runs through the shortcuts too. `learn`: share

@@ -25,7 +25,7 @@ def checked(entry: Entry) -> dict[str, Any]:
     the entries that were cut are zero instead."""
     warnings.simplefilter("ignore")
     network, example = unfused(entry.network()), entry.example()
-    plain, heads = copy.deepcopy(network), heads_of(network)
+    original, heads = copy.deepcopy(network), heads_of(network)
     start, processor = time.perf_counter(), time.process_time()
     pruner = pruner_of(network, example, heads)
     pruner.step()
@@ -33,17 +33,17 @@ def checked(entry: Entry) -> dict[str, Any]:
     found: dict[str, Any] = {
         "cut_s": round(time.perf_counter() - start, 3),
         "cut_processor_s": round(time.process_time() - processor, 3),
-        "parameters_before": parameters(plain),
+        "parameters_before": parameters(original),
         "parameters": parameters(network),
     }
     fresh = entry.example(FRESH)
     answer = outputs(network, fresh)
     found["runs"] = True
     try:
-        zero = outputs(zeroed(plain, network, example, pruner.pruning_history()), fresh)
+        zero = outputs(zeroed(original, network, example, pruner.pruning_history()), fresh)
     except Exception as error:  # noqa: BLE001 - what was cut cannot be told, so that exactness is unknown
         return {**found, "unknown": said(error)}
-    return {**found, "difference": difference(answer, zero), "control": difference(outputs(plain, fresh), zero)}
+    return {**found, "difference": difference(answer, zero), "control": difference(outputs(original, fresh), zero)}
 
 
 def pruner_of(network: nn.Module, example: Any, heads: dict[nn.Module, int]) -> Any:
@@ -102,27 +102,27 @@ def repair(network: nn.Module, heads: dict[nn.Module, int]) -> None:
             own["hidden_dim"] = module._modules["conv_proj"].out_channels
 
 
-def zeroed(plain: nn.Module, cut: nn.Module, example: Any, history: Any) -> nn.Module:
+def zeroed(original: nn.Module, cut: nn.Module, example: Any, history: Any) -> nn.Module:
     """The uncut network with every entry zero that the pruner removed.
 
     Which ones is read off by cutting a copy again, by the pruner's own history, whose entries are their own numbers.
     """
-    marked = marked_copy(plain, example, history)
-    twin = copy.deepcopy(plain)
+    marked = marked_copy(original, example, history)
+    duplicate = copy.deepcopy(original)
     left, after = dict(all_tensors(marked)), dict(all_tensors(cut))
-    for name, value in all_tensors(twin):
+    for name, value in all_tensors(duplicate):
         if left[name].shape != after[name].shape:
             raise ValueError(f"{name} is {tuple(after[name].shape)} and {tuple(left[name].shape)} by the history")
         if value.is_floating_point() and value.dim():
             stays = torch.zeros(value.numel(), dtype=torch.bool)
             stays[left[name].detach().reshape(-1).long()] = True
             value.data.mul_(stays.view(value.shape))
-    return twin
+    return duplicate
 
 
-def marked_copy(plain: nn.Module, example: Any, history: Any) -> nn.Module:
+def marked_copy(original: nn.Module, example: Any, history: Any) -> nn.Module:
     """A copy cut by a history, that holds the numbers of the entries that are left."""
-    copied = copy.deepcopy(plain).double()
+    copied = copy.deepcopy(original).double()
     doubled = torch.utils._pytree.tree_map(
         lambda value: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value, example
     )

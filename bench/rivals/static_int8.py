@@ -1,6 +1,6 @@
-"""ONNX Runtime's own quantizer and NNCF on the .onnx file of a plain network, calibrated on the same images as Cortado.
+"""ONNX Runtime's own quantizer and NNCF on the .onnx file of an original network, calibrated on the same images as Cortado.
 
-Both in the ways their manuals name for convolutions on processors: signals unsigned, weights signed with a scale a channel.
+Both in the ways their manuals name for convolutions on processors: activations unsigned, weights signed with a scale a channel.
 `reduce_range` (ONNX Runtime) gives weights 7 bits for processors without VNNI; NNCF does so by itself.
 """
 
@@ -30,16 +30,16 @@ class Reader:
         return {self.name: self.left.pop(0).numpy()} if self.left else None
 
 
-def onnx_runtime(plain: Path, target: Path, batches: list[Tensor], way: str) -> Path:
+def onnx_runtime(original: Path, target: Path, batches: list[Tensor], way: str) -> Path:
     """quantize_static after its own preparation of the file."""
     quantization = found("onnxruntime.quantization")
     prepare = found("onnxruntime.quantization.shape_inference").quant_pre_process
-    name = found("onnxruntime").InferenceSession(str(plain)).get_inputs()[0].name
+    name = found("onnxruntime").InferenceSession(str(original)).get_inputs()[0].name
     settings = dict(ONNX_WAYS[way])
     method = getattr(quantization.CalibrationMethod, settings.pop("calibrate_method"))
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.onnx"
-        prepare(str(plain), str(ready))
+        prepare(str(original), str(ready))
         quantization.quantize_static(
             str(ready), str(target), Reader(name, batches), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
             activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
@@ -48,13 +48,16 @@ def onnx_runtime(plain: Path, target: Path, batches: list[Tensor], way: str) -> 
     return target
 
 
-def nncf(plain: Path, target: Path, batches: list[Tensor], way: str) -> Path:
+def nncf(original: Path, target: Path, batches: list[Tensor], way: str) -> Path:
     """NNCF on OpenVINO; `target` ends in .xml."""
     tool, openvino = found("nncf"), found("openvino")
     data = tool.Dataset([batch.numpy() for batch in batches])
     images = sum(len(batch) for batch in batches)
     made = tool.quantize(
-        openvino.Core().read_model(str(plain)), data, preset=getattr(tool.QuantizationPreset, way), subset_size=images
+        openvino.Core().read_model(str(original)),
+        data,
+        preset=getattr(tool.QuantizationPreset, way),
+        subset_size=images,
     )
     openvino.save_model(made, str(target), compress_to_fp16=False)
     return target

@@ -48,7 +48,7 @@ def drawn(shape: tuple[Any, ...], batch: int, generator: torch.Generator) -> Ten
 
 
 def enliven(network: nn.Module) -> None:
-    """Draw anew what would hide a wrong cut: constant gains and biases, layer scales near zero, heads that begin at zero.
+    """Draw again what would hide a wrong cut: constant gains and biases, layer scales near zero, heads that begin at zero.
 
     A path that gives zero stays equal whatever is cut from it. Batch-norm statistics are drawn by `carry_signal`.
     """
@@ -66,13 +66,13 @@ def enliven(network: nn.Module) -> None:
                 value.normal_(0, value[0].numel() ** -0.5)
 
 
-def within_channels(signal: Tensor, axis: int) -> Tensor:
+def within_channels(activation: Tensor, axis: int) -> Tensor:
     """The variance of each channel over all other axes."""
-    return signal.transpose(0, axis).flatten(1).var(1)
+    return activation.transpose(0, axis).flatten(1).var(1)
 
 
 def carry_signal(network: nn.Module, example: Any) -> None:
-    """Let the signal neither fade nor burst on its way, by one run on `example`.
+    """Let the activation neither fade nor burst on its way, by one run on `example`.
 
     Fresh weights of a deep network often give outputs that hardly depend on the inputs, and then a wrong cut of an early
     layer would not show. Weights whose layer's outputs are far from unit size are scaled, and batch norms are given the
@@ -88,20 +88,20 @@ def carry_signal(network: nn.Module, example: Any) -> None:
         layer.weight /= size
         return layer(*arguments)
 
-    def settle(norm: nn.Module, arguments: Any) -> None:
-        signal = arguments[0]
+    def finalize(norm: nn.Module, arguments: Any) -> None:
+        activation = arguments[0]
         if norm.running_mean is not None and id(norm) not in done:
             done.add(id(norm))
-            means = signal.transpose(0, 1).flatten(1).mean(1)
-            own = within_channels(signal, 1)
-            spread = own + signal.var() + 1e-3
+            means = activation.transpose(0, 1).flatten(1).mean(1)
+            own = within_channels(activation, 1)
+            spread = own + activation.var() + 1e-3
             norm.running_mean.copy_(means + 0.1 * spread.sqrt() * torch.randn_like(spread))
             norm.running_var.copy_(spread * (0.5 + torch.rand_like(spread)))
 
     hooks = []
     for layer in network.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            hooks.append(layer.register_forward_pre_hook(settle))
+            hooks.append(layer.register_forward_pre_hook(finalize))
         elif isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
             hooks.append(layer.register_forward_hook(scale))
     with torch.no_grad():

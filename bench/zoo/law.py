@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from bench.zoo.declared import contradictions
 from bench.zoo.entry import Entry
 from cortado.errors import CortadoError
-from cortado.groups.cut import cut, zeroed
-from cortado.groups.find import find_groups
-from cortado.groups.groups import Group, Groups
+from cortado.network.coupling.cut import cut, zeroed
+from cortado.network.coupling.find import find_groups
+from cortado.network.coupling.groups import Group, Groups
 
 KEEP = 0.6
 """Share of the units of every group that stays; of two or four units half stay."""
@@ -74,7 +74,7 @@ def exact_cut(
     """All exact groups cut: outputs against those of the zeroed network, parameters against the prediction."""
     keeps, one = drawn(exact), copy.deepcopy(network)
     fresh = entry.example(FRESH)
-    plain, zero = outputs(network, fresh), outputs(zeroed(network, groups, keeps), fresh)
+    original, zero = outputs(network, fresh), outputs(zeroed(network, groups, keeps), fresh)
     try:
         with timed(times, "cut"):
             cut(one, groups, keeps)
@@ -83,7 +83,7 @@ def exact_cut(
         return {"error": said(error)}
     return {
         "difference": difference(answer, zero),
-        "control": difference(plain, zero),
+        "control": difference(original, zero),
         "parameters": parameters(one),
         "predicted": groups.count_after(keeps),
         "contradictions": contradictions(one)[:4],

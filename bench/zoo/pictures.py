@@ -54,11 +54,11 @@ class Shuffled(nn.Module):
         self.first = block(channels, channels, groups=groups)
         self.second = block(channels, channels, groups=groups)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        out = self.first(signal)
+    def forward(self, activation: Tensor) -> Tensor:
+        out = self.first(activation)
         count, channels, height, width = out.shape
         out = out.view(count, self.groups, channels // self.groups, height, width).transpose(1, 2)
-        return signal + self.second(out.reshape(count, channels, height, width))
+        return activation + self.second(out.reshape(count, channels, height, width))
 
 
 class Halves(nn.Module):
@@ -68,8 +68,8 @@ class Halves(nn.Module):
         super().__init__()
         self.work = block(channels // 2, channels // 2)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        left, right = signal.chunk(2, 1)
+    def forward(self, activation: Tensor) -> Tensor:
+        left, right = activation.chunk(2, 1)
         both = torch.stack((left, self.work(right)), 2)
         return both.flatten(1, 2)
 
@@ -96,10 +96,10 @@ class Squeezed(nn.Module):
         self.work = block(channels, channels)
         self.squeeze, self.excite = nn.Linear(channels, channels // 4), nn.Linear(channels // 4, channels)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        out = self.work(signal)
+    def forward(self, activation: Tensor) -> Tensor:
+        out = self.work(activation)
         weights = self.excite(functional.relu(self.squeeze(out.mean((2, 3))))).sigmoid()
-        return signal + out * weights[:, :, None, None]
+        return activation + out * weights[:, :, None, None]
 
 
 class Scaled(nn.Module):
@@ -111,8 +111,8 @@ class Scaled(nn.Module):
         self.widen, self.narrow = nn.Conv2d(channels, 4 * channels, 1), nn.Conv2d(4 * channels, channels, 1)
         self.scale = nn.Parameter(1e-6 * torch.ones(channels, 1, 1))
 
-    def forward(self, signal: Tensor) -> Tensor:
-        return signal + self.scale * self.narrow(functional.gelu(self.widen(self.spread(signal))))
+    def forward(self, activation: Tensor) -> Tensor:
+        return activation + self.scale * self.narrow(functional.gelu(self.widen(self.spread(activation))))
 
 
 class Multiplied(nn.Module):
@@ -136,10 +136,10 @@ class Looped(nn.Module):
         self.first, self.again, self.last = block(3, channels), block(channels, channels), block(channels, 24)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = self.first(images)
+        activation = self.first(images)
         for _ in range(3):
-            signal = signal + self.again(signal)
-        return self.last(signal)
+            activation = activation + self.again(activation)
+        return self.last(activation)
 
 
 class Gated(nn.Module):
@@ -175,8 +175,8 @@ class TiedAutoencoder(nn.Module):
         self.back = nn.Parameter(torch.zeros(48))
         self.out = nn.Parameter(torch.zeros(64))
 
-    def forward(self, signal: Tensor) -> Tensor:
-        code = functional.relu(self.second(functional.relu(self.first(signal))))
+    def forward(self, activation: Tensor) -> Tensor:
+        code = functional.relu(self.second(functional.relu(self.first(activation))))
         wide = functional.relu(functional.linear(code, self.second.weight.t(), self.back))
         return functional.linear(wide, self.first.weight.t(), self.out)
 

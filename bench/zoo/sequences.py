@@ -54,14 +54,14 @@ class RootMeanSquare(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
-    def forward(self, signal: Tensor) -> Tensor:
-        return self.weight * signal * torch.rsqrt(signal.square().mean(-1, keepdim=True) + 1e-5)
+    def forward(self, activation: Tensor) -> Tensor:
+        return self.weight * activation * torch.rsqrt(activation.square().mean(-1, keepdim=True) + 1e-5)
 
 
-def rotated(signal: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Rotary positions.  `signal` (N, heads, time, head width).  Su et al., 2021."""
-    left, right = signal.chunk(2, -1)
-    return signal * cosines + torch.cat((-right, left), -1) * sines
+def rotated(activation: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Rotary positions.  `activation` (N, heads, time, head width).  Su et al., 2021."""
+    left, right = activation.chunk(2, -1)
+    return activation * cosines + torch.cat((-right, left), -1) * sines
 
 
 class GroupedAttention(nn.Module):
@@ -75,11 +75,11 @@ class GroupedAttention(nn.Module):
         self.value = nn.Linear(width, shared * self.head_width, bias=False)
         self.out = nn.Linear(heads * self.head_width, width, bias=False)
 
-    def forward(self, signal: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-        count, time, _ = signal.shape
-        query = self.query(signal).view(count, time, self.heads, self.head_width).transpose(1, 2)
-        key = self.key(signal).view(count, time, self.shared, self.head_width).transpose(1, 2)
-        value = self.value(signal).view(count, time, self.shared, self.head_width).transpose(1, 2)
+    def forward(self, activation: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        count, time, _ = activation.shape
+        query = self.query(activation).view(count, time, self.heads, self.head_width).transpose(1, 2)
+        key = self.key(activation).view(count, time, self.shared, self.head_width).transpose(1, 2)
+        value = self.value(activation).view(count, time, self.shared, self.head_width).transpose(1, 2)
         query, key = rotated(query, cosines, sines), rotated(key, cosines, sines)
         times = self.heads // self.shared
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
@@ -97,10 +97,10 @@ class DecoderLayer(nn.Module):
         self.gate, self.up = nn.Linear(width, inner, bias=False), nn.Linear(width, inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
 
-    def forward(self, signal: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-        signal = signal + self.attention(self.before(signal), cosines, sines)
-        inner = self.between(signal)
-        return signal + self.down(functional.silu(self.gate(inner)) * self.up(inner))
+    def forward(self, activation: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        activation = activation + self.attention(self.before(activation), cosines, sines)
+        inner = self.between(activation)
+        return activation + self.down(functional.silu(self.gate(inner)) * self.up(inner))
 
 
 class LlamaLike(nn.Module):
@@ -123,11 +123,11 @@ class LlamaLike(nn.Module):
         self.register_buffer("sines", angles.sin(), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        signal = self.words(tokens)
+        activation = self.words(tokens)
         cosines, sines = self.cosines[: tokens.shape[1]], self.sines[: tokens.shape[1]]
         for layer in self.layers:
-            signal = layer(signal, cosines, sines)
-        return self.head(self.norm(signal))
+            activation = layer(activation, cosines, sines)
+        return self.head(self.norm(activation))
 
 
 class FusedAttention(nn.Module):
@@ -138,9 +138,9 @@ class FusedAttention(nn.Module):
         self.heads, self.scale = heads, 1 / math.sqrt(width // heads)
         self.all, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        count, time, _ = signal.shape
-        query, key, value = self.all(signal).reshape(count, time, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+    def forward(self, activation: Tensor) -> Tensor:
+        count, time, _ = activation.shape
+        query, key, value = self.all(activation).reshape(count, time, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         weights = torch.softmax(query @ key.transpose(-1, -2) * self.scale, -1)
         return self.out((weights @ value).transpose(1, 2).flatten(2))
 
@@ -160,11 +160,11 @@ class GptLike(nn.Module):
         self.head.weight = self.words.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        signal = self.words(tokens) + self.places[:, : tokens.shape[1]]
+        activation = self.words(tokens) + self.places[:, : tokens.shape[1]]
         for step, (attention, inner) in enumerate(zip(self.attention, self.inner, strict=True)):
-            signal = signal + attention(self.norms[2 * step](signal))
-            signal = signal + inner(self.norms[2 * step + 1](signal))
-        return self.head(self.norms[-1](signal))
+            activation = activation + attention(self.norms[2 * step](activation))
+            activation = activation + inner(self.norms[2 * step + 1](activation))
+        return self.head(self.norms[-1](activation))
 
 
 class TextCnn(nn.Module):
@@ -177,8 +177,8 @@ class TextCnn(nn.Module):
         self.head = nn.Linear(36, 3)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        signal = self.words(tokens).transpose(1, 2)
-        return self.head(torch.cat([functional.relu(conv(signal)).amax(2) for conv in self.convs], 1))
+        activation = self.words(tokens).transpose(1, 2)
+        return self.head(torch.cat([functional.relu(conv(activation)).amax(2) for conv in self.convs], 1))
 
 
 class Translator(nn.Module):
@@ -213,7 +213,7 @@ class Mixer(nn.Module):
         self.head = nn.Linear(width, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = self.first(images).flatten(2).transpose(1, 2)
-        signal = signal + self.over_places(self.norms[0](signal).transpose(1, 2)).transpose(1, 2)
-        signal = signal + self.over_channels(self.norms[1](signal))
-        return self.head(signal.mean(1))
+        activation = self.first(images).flatten(2).transpose(1, 2)
+        activation = activation + self.over_places(self.norms[0](activation).transpose(1, 2)).transpose(1, 2)
+        activation = activation + self.over_channels(self.norms[1](activation))
+        return self.head(activation.mean(1))

@@ -9,27 +9,27 @@ from typing import Any
 import click
 from torch import nn
 
-from cortado.budget import Limit, check_unit, read_limits
-from cortado.bundle import write_bundle
 from cortado.commands.given import GOAL_MISSED, device_option, in_words, threads_option
-from cortado.compress import compress
+from cortado.engine.bundle import write_bundle
+from cortado.engine.compress import compress
+from cortado.engine.job import read_job
+from cortado.engine.recipe import Recipe
+from cortado.engine.recipe import read as read_recipe
 from cortado.errors import BadRecipe, Stopped
 from cortado.file.whole import check_writable
-from cortado.job import read_job
-from cortado.pages.terminal import report_text
-from cortado.planner.explained import channels_explained, explained, signals_explained
-from cortado.planner.forecast import forecast
-from cortado.planner.goal import reach
-from cortado.planner.outlook import Outlook
-from cortado.planner.shapes import Explorer
-from cortado.planner.trials import MINIMISE
+from cortado.planner.allocate.allocation_report import activation_report, channel_report, explained
+from cortado.planner.allocate.feasibility import Feasibility
+from cortado.planner.allocate.size_accuracy_curve import size_accuracy_curve
+from cortado.planner.search.goal import reach
+from cortado.planner.search.shapes import Explorer
+from cortado.planner.search.trials import MINIMISE
 from cortado.progress import Progress, Terminal, quiet
-from cortado.recipe import Recipe
-from cortado.recipe import read as read_recipe
+from cortado.report.pages.terminal import report_text
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed, speed_wanted
 from cortado.runtimes.stopwatch import Stopwatch
-from cortado.task import Task
+from cortado.task.limits import Limit, check_unit, read_limits
+from cortado.task.task import Task
 
 SECONDS_TO_PLAN = 60.0
 """After so long no further cut is tried for a plan."""
@@ -37,7 +37,7 @@ SECONDS_TO_PLAN = 60.0
 
 @click.command("compress")
 @click.argument("job")
-@click.option("--recipe", help="A YAML file, or one line: 'prune/weights keep=0.3 | tune epochs=2'.")
+@click.option("--recipe", help="A YAML file, or one line: 'prune/weights keep=0.3 | finetune epochs=2'.")
 @click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
 @click.option("--out", default="runs/latest", show_default=True, help="Folder for the bundle and the kept stages.")
 @click.option("--resume", is_flag=True, help="Go on after the last finished stage in the folder.")
@@ -45,13 +45,13 @@ SECONDS_TO_PLAN = 60.0
 @click.option("--time", "runtimes", multiple=True, help="Export to this runtime, score and time it; may be repeated.")
 @click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --time.")
 @click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Without a recipe.")
-@click.option("--budget", help="'30 min': without a recipe, or in its place; trials begin as long as it lasts.")
+@click.option("--time-limit", help="'30 min': without a recipe, or in its place; trials begin as long as it lasts.")
 @threads_option
 @device_option
 @in_words
 def compress_command(
     job: str, recipe: str | None, limits: tuple[str, ...], out: str, resume: bool, seed: int | None,
-    runtimes: tuple[str, ...], batches: tuple[int, ...], minimise: str, budget: str | None, threads: int, device: str,
+    runtimes: tuple[str, ...], batches: tuple[int, ...], minimise: str, time_limit: str | None, threads: int, device: str,
 ) -> None:  # fmt: skip
     """Compress JOB by a recipe, or, without one, by what the planner finds for the limits; writes a bundle with its proof.
 
@@ -59,26 +59,26 @@ def compress_command(
     """
     made = read_job(job, seed)
     wanted = limits or made.limits
-    chosen = how(made.recipe, recipe, wanted, planned=budget is not None or minimise != "size")
+    chosen = how(made.recipe, recipe, wanted, planned=time_limit is not None or minimise != "size")
     speed = speed_wanted(runtimes, read_limits(wanted), batches, threads)
     check_writable(Path(out), "compress")
     progress = Terminal() if sys.stderr.isatty() else quiet()
     try:
         task = replace(made.make_task(), device=device)
-        plain = made.trusted(task, Path(out), progress)
+        original = made.trusted(task, Path(out), progress)
         if chosen is not None:
             small, report = compress(
-                plain, task, chosen, limits=wanted, folder=out, resume=resume, progress=progress,
+                original, task, chosen, limits=wanted, folder=out, resume=resume, progress=progress,
                 runtimes=runtimes, batches=batches, threads=threads,
             )  # fmt: skip
         else:
             found = reach(
-                plain, task, wanted, minimise=minimise, budget=budget or "30 min", folder=out, resume=resume,
+                original, task, wanted, minimise=minimise, time_limit=time_limit or "30 min", folder=out, resume=resume,
                 progress=progress, runtimes=runtimes, batches=batches, threads=threads,
             )  # fmt: skip
             small, report = found.network, found.report
             click.echo(found.advice + "\n" if found.advice else "", nl=False)
-        folder = write_bundle(out, small, plain, report, made.text, speed.runtimes, task)
+        folder = write_bundle(out, small, original, report, made.text, speed.runtimes, task)
     except KeyboardInterrupt:
         raise Stopped("compress: interrupted; finished stages and trials are kept. --resume goes on.") from None
     click.echo(report_text(report))
@@ -93,7 +93,7 @@ def how(own: Any, given: str | None, wanted: Sequence[str], planned: bool) -> Re
     """
     if given is not None and planned:
         raise BadRecipe(
-            "compress: --budget and --minimise are for the planner, and a recipe is given. Leave out the one or the other."
+            "compress: --time-limit and --minimise are for the planner, and a recipe is given. Leave out the one or the other."
         )
     chosen = own if given is None and not planned else given
     if chosen is None and not wanted:
@@ -125,27 +125,27 @@ def plan_command(
     speed = speed_wanted([runtime] if runtime else [], wanted, (1,), threads)
     progress = Terminal() if sys.stderr.isatty() else quiet()
     task = made.make_task()
-    check_unit(wanted, task.score)
-    plain = made.trusted(task, None, progress)
-    size = sum(value.numel() * value.element_size() for value in plain.state_dict().values())
-    found = forecast(plain, plain, task, progress=progress)
-    outlook = Outlook(found, size, task.score.name, task.score.unit, wanted)
-    click.echo(outlook.text())
+    check_unit(wanted, task.metric)
+    original = made.trusted(task, None, progress)
+    size = sum(value.numel() * value.element_size() for value in original.state_dict().values())
+    found = size_accuracy_curve(original, original, task, progress=progress)
+    feasibility = Feasibility(found, size, task.metric.name, task.metric.unit, wanted)
+    click.echo(feasibility.text())
     if explain:
         parts = (
-            explained(found, outlook.aim()),
-            signals_explained(found, plain, task),
-            channels_explained(found, plain, task),
+            explained(found, feasibility.target()),
+            activation_report(found, original, task),
+            channel_report(found, original, task),
         )
         click.echo("".join(f"\n{part}\n" for part in parts), nl=False)
     if speed.runtimes:
-        click.echo("\n" + times_text(plain, task, wanted, speed, progress))
+        click.echo("\n" + times_text(original, task, wanted, speed, progress))
 
 
-def times_text(plain: nn.Module, task: Task, limits: Sequence[Limit], speed: Speed, progress: Progress) -> str:
+def times_text(original: nn.Module, task: Task, limits: Sequence[Limit], speed: Speed, progress: Progress) -> str:
     """What cuts and whole numbers gain in the runtime that counts, measured."""
     limit = next((one for one in limits if one.what == "latency"), None)
     runtime = runtime_by_name(limit.runtime) if limit and limit.runtime else speed.runtimes[0]
-    explorer = Explorer(plain, task, Stopwatch(plain, task, runtime, speed.threads))
+    explorer = Explorer(original, task, Stopwatch(original, task, runtime, speed.threads))
     found = explorer.explored(seconds=SECONDS_TO_PLAN, progress=progress)
     return found.text(runtime.name(), None if limit is None else limit.value)

@@ -10,13 +10,13 @@ from typing import Any
 import click
 from torch import nn
 
-from cortado.bundle import FILE, check_bundle
 from cortado.devices import AUTO
+from cortado.engine.bundle import FILE, check_bundle
+from cortado.engine.job import read_job
 from cortado.errors import CortadoError, Stopped
 from cortado.file.artifact import load
-from cortado.job import read_job
 from cortado.progress import Terminal, quiet
-from cortado.task import Task
+from cortado.task.task import Task
 
 GOAL_MISSED, REFUSED, INTERRUPTED = 3, 1, 130
 
@@ -32,8 +32,10 @@ def in_words(command: Callable[..., None]) -> Callable[..., None]:
             click.secho(str(error), err=True, fg="red")
             sys.exit(INTERRUPTED if isinstance(error, Stopped) else REFUSED)
         except OSError as error:
-            told = "What was finished is kept. Make room, or choose another folder with --out, and go on with --resume."
-            click.secho(f"{command.__name__.removesuffix('_command')}: {error}. {told}", err=True, fg="red")
+            describe = (
+                "What was finished is kept. Make room, or choose another folder with --out, and go on with --resume."
+            )
+            click.secho(f"{command.__name__.removesuffix('_command')}: {error}. {describe}", err=True, fg="red")
             sys.exit(REFUSED)
 
     return wrapped
@@ -56,7 +58,7 @@ def network_of(source: str, trained: bool = True) -> tuple[nn.Module, Task]:
         check_bundle(source)
         return load(Path(source) / FILE, made.make), task
     chosen = made if trained else replace(made, training={})
-    return chosen.plain(task, None, Terminal() if sys.stderr.isatty() else quiet()), task
+    return chosen.original(task, None, Terminal() if sys.stderr.isatty() else quiet()), task
 
 
 def path_of(file: str) -> Path:

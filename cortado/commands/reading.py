@@ -7,23 +7,23 @@ from typing import Any
 import click
 from safetensors.torch import save as as_safetensors
 
-from cortado.bundle import FILE, check_bundle
 from cortado.commands.given import GOAL_MISSED, in_words, network_of, path_of, threads_option
+from cortado.engine.bundle import FILE, check_bundle
+from cortado.engine.job import own_tensors, read_job
+from cortado.engine.verify import verify
 from cortado.errors import BadValue
 from cortado.file.artifact import load
 from cortado.file.inspection import inspect as inspect_file
 from cortado.file.whole import write_whole
-from cortado.job import own_tensors, read_job
-from cortado.network.explaining import explain
-from cortado.network.gradients import released
-from cortado.network.profile import profile as profile_network
-from cortado.pages.html import report_html
-from cortado.pages.terminal import report_text
-from cortado.report import read_report
+from cortado.network.compare.explain import explain
+from cortado.network.profile.profile import profile as profile_network
+from cortado.network.statistics.gradients import released
+from cortado.report.pages.html import report_html
+from cortado.report.pages.terminal import report_text
+from cortado.report.report import read_report
 from cortado.runtimes.by_layer import time_layers
 from cortado.runtimes.measured import batch_of
 from cortado.runtimes.timing import check_load
-from cortado.verify import verify
 
 
 @click.command("profile")
@@ -46,20 +46,22 @@ def profile_command(job: str, timed: bool, batch: int, threads: int) -> None:
 @click.command("explain")
 @click.argument("bundle")
 @click.option("--images", default=32, show_default=True, help="Calibration samples that both networks are compared on.")
-@click.option("--job", help="The job it was made from, where the bundle does not lead to the plain network's weights.")
+@click.option(
+    "--job", help="The job it was made from, where the bundle does not lead to the original network's weights."
+)
 @in_words
 def explain_command(bundle: str, images: int, job: str | None) -> None:
-    """At which layers the compressed network of BUNDLE begins to differ from the plain one, layer by layer."""
+    """At which layers the compressed network of BUNDLE begins to differ from the original, layer by layer."""
     folder = Path(bundle)
     if not folder.is_dir() or images < 1:
         raise BadValue(f"explain: it needs a bundle's folder and 1 image or more, got {bundle} and {images}.")
     check_bundle(folder)
     made = read_job(job or bundle, read_report(folder / "report.json").seed)
     task = made.make_task()
-    plain = made.plain_again(task, folder)
-    network = load(folder / FILE, plain)
+    original = made.original_again(task, folder)
+    network = load(folder / FILE, original)
     assert task.calibration is not None
-    click.echo(explain(plain, network, task.calibration, images).text())
+    click.echo(explain(original, network, task.calibration, images).text())
 
 
 @click.command("inspect")
@@ -103,7 +105,9 @@ def report_command(bundle: str, page: str | None) -> None:
 
 @click.command("verify")
 @click.argument("bundle")
-@click.option("--job", help="The job it was made from, where the bundle does not lead to the plain network's weights.")
+@click.option(
+    "--job", help="The job it was made from, where the bundle does not lead to the original network's weights."
+)
 @in_words
 def verify_command(bundle: str, job: str | None) -> None:
     """Measure BUNDLE again on this machine and compare with its claims.  Exit status 3: one is not confirmed."""
@@ -113,5 +117,5 @@ def verify_command(bundle: str, job: str | None) -> None:
 
 
 def dense_state(network: Any) -> dict[str, Any]:
-    """The state dict of the network as plain tensors under the plain network's names."""
+    """The state dict of the network as plain tensors under the original network's names."""
     return own_tensors(released(network))

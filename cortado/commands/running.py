@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from cortado.commands.given import in_words, network_of, threads_option
-from cortado.pages.clocks import exported_text
+from cortado.report.pages.clocks import exported_text
 from cortado.runtimes.compare import check_tolerance
 from cortado.runtimes.export import export
 from cortado.runtimes.file_bench import bench_file
@@ -36,7 +36,7 @@ def export_command(job: str, runtime: str, out: str, tolerance: float | None, me
     network, task = network_of(job)
     row = export(network, task, target, out, tolerance=tolerance, merge=merge, gather=gather)
     click.echo(
-        f"{out}: {row.runtime} {row.version}, {row.size_bytes:,} bytes\n{exported_text(row, task.score.name, task.score.unit)}"
+        f"{out}: {row.runtime} {row.version}, {row.size_bytes:,} bytes\n{exported_text(row, task.metric.name, task.metric.unit)}"
     )
 
 

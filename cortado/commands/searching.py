@@ -6,19 +6,19 @@ from pathlib import Path
 
 import click
 
-from cortado.budget import read_limits
-from cortado.bundle import write_bundle
 from cortado.commands.given import GOAL_MISSED, device_option, in_words, threads_option
+from cortado.engine.bundle import write_bundle
+from cortado.engine.job import read_job
 from cortado.errors import BadRecipe, Stopped
 from cortado.file.whole import check_writable
-from cortado.job import read_job
-from cortado.pages.terminal import report_text
-from cortado.planner.ranges import read_ranged
-from cortado.planner.study import alone, the_optimiser
-from cortado.planner.trial_search import TRIALS, search
-from cortado.planner.trials import MINIMISE
+from cortado.planner.search.ranges import read_ranged
+from cortado.planner.search.study import alone, the_optimiser
+from cortado.planner.search.trial_search import TRIALS, search
+from cortado.planner.search.trials import MINIMISE
 from cortado.progress import Terminal, quiet
+from cortado.report.pages.terminal import report_text
 from cortado.runtimes.speed import speed_wanted
+from cortado.task.limits import read_limits
 
 
 @click.command("search")
@@ -30,7 +30,7 @@ from cortado.runtimes.speed import speed_wanted
 @click.option(
     "--trials", type=int, help=f"In all, over every process and run; {TRIALS} where no budget is given either."
 )
-@click.option("--budget", help="'30 min': trials begin as long as it lasts.")
+@click.option("--time-limit", help="'30 min': trials begin as long as it lasts.")
 @click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Beside the score.")
 @click.option(
     "--out", default="runs/search", show_default=True, help="Folder for the trials and the bundle of the best."
@@ -43,7 +43,7 @@ from cortado.runtimes.speed import speed_wanted
 @device_option
 @in_words
 def search_command(
-    job: str, recipe: str | None, limits: tuple[str, ...], trials: int | None, budget: str | None, minimise: str, out: str,
+    job: str, recipe: str | None, limits: tuple[str, ...], trials: int | None, time_limit: str | None, minimise: str, out: str,
     resume: bool, seed: int | None, runtimes: tuple[str, ...], batches: tuple[int, ...], threads: int,
     device: str,
 ) -> None:  # fmt: skip
@@ -55,7 +55,7 @@ def search_command(
     chosen, wanted = recipe or made.recipe, limits or made.limits
     if chosen is None:
         raise BadRecipe(
-            "search: no recipe. Give one with ranges: --recipe 'quantize/weights bits=3..8 | tune rate=1e-4..1e-2'."
+            "search: no recipe. Give one with ranges: --recipe 'quantize/weights bits=3..8 | finetune lr=1e-4..1e-2'."
         )
     read_ranged(chosen)
     the_optimiser()
@@ -65,15 +65,15 @@ def search_command(
     progress = Terminal() if sys.stderr.isatty() else quiet()
     try:
         task = replace(made.make_task(), device=device)
-        # One process trains the plain network; the others read what it kept.
+        # One process trains the original network; the others read what it kept.
         with alone(folder):
-            plain = made.trusted(task, folder, progress)
+            original = made.trusted(task, folder, progress)
         found = search(
-            plain, task, chosen, wanted, trials=trials, budget=budget, minimise=minimise, folder=folder, resume=resume,
+            original, task, chosen, wanted, trials=trials, time_limit=time_limit, minimise=minimise, folder=folder, resume=resume,
             progress=progress, runtimes=runtimes, batches=batches, threads=threads,
         )  # fmt: skip
         with alone(folder):
-            write_bundle(folder, found.network, plain, found.report, made.text, speed.runtimes, task)
+            write_bundle(folder, found.network, original, found.report, made.text, speed.runtimes, task)
     except KeyboardInterrupt:
         raise Stopped("search: interrupted; finished trials and stages are kept. --resume goes on.") from None
     click.echo(found.text() + "\n")

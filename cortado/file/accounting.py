@@ -6,17 +6,17 @@ import numpy as np
 from torch import Tensor, nn
 
 from cortado.errors import WrongNetwork
-from cortado.file.artifact import Plain, Record, encode, plain_network, read
+from cortado.file.artifact import Original, Record, encode, original_network, read
 from cortado.file.differences import removed_paths
 from cortado.file.edits import resolve, stored_entries
-from cortado.file.entries import Entry, entries_of, fingerprint, held_at, remaining
+from cortado.file.entries import Entry, entries_of, fingerprint, remaining, stored_at
 from cortado.file.huffman import huffman_bits
 from cortado.file.relative_index import relative_index
-from cortado.fitting import Fitting
-from cortado.forms.form import Form
-from cortado.forms.masked import Masked
-from cortado.forms.palette import Palette
-from cortado.forms.quantized import Quantized
+from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
+from cortado.parts.part import Part
 
 GAP_WIDTHS = range(1, 17)
 MOST_BARS = 64
@@ -26,11 +26,11 @@ MOST_BARS = 64
 class Symbols:
     """A coded weight as whole numbers of its shape: 0 is a weight of zero, equal numbers are equal codes.
 
-    `book_bits` are the bits of the codebook, or of the scales and zero points. `sparse`: a mask holds its places.
+    `codebook_bits` are the bits of the codebook, or of the scales and zero points. `sparse`: a mask holds its places.
     """
 
     values: np.ndarray
-    book_bits: int
+    codebook_bits: int
     sparse: bool = False
 
 
@@ -57,7 +57,7 @@ class Cost:
 class LayerRow:
     """One tensor: how it is held and what it costs.  None means unknown, or that there is no such thing.
 
-    `entries` and `nonzeros` are of the tensor as it is, `plain_entries` and `plain_bits` of the plain one (before
+    `entries` and `nonzeros` are of the tensor as it is, `original_entries` and `original_bits` of the original (before
     units were cut, or the module removed). `size_bytes` are the bytes of its record in our file; the file's head, with
     what was edited besides tensors, belongs to no record.
     The rest is as in Cost.
@@ -69,8 +69,8 @@ class LayerRow:
     entries: int
     nonzeros: int
     size_bytes: int
-    plain_entries: int
-    plain_bits: int
+    original_entries: int
+    original_bits: int
     stored: int | None = None
     value_bits: float | None = None
     value_bits_huffman: float | None = None
@@ -82,22 +82,22 @@ class LayerRow:
     @property
     def kept(self) -> float | None:
         """Nonzero weights as a share of the plain ones, "Weights %" of the tables."""
-        return share(self.nonzeros, self.plain_entries)
+        return share(self.nonzeros, self.original_entries)
 
     @property
     def rate(self) -> float | None:
         """P+Q bits with the codebook, as a share of the plain bits."""
-        return share(self.coded_bits, self.plain_bits)
+        return share(self.coded_bits, self.original_bits)
 
     @property
     def rate_huffman(self) -> float | None:
         """P+Q+H bits with the codebook, as a share of the plain bits."""
-        return share(self.coded_bits_huffman, self.plain_bits)
+        return share(self.coded_bits_huffman, self.original_bits)
 
     @property
     def file_rate(self) -> float | None:
         """Bits in our file, as a share of the plain bits."""
-        return share(self.size_bytes * 8, self.plain_bits)
+        return share(self.size_bytes * 8, self.original_bits)
 
 
 def share(part: float | None, whole: int) -> float | None:
@@ -115,15 +115,15 @@ class Picture:
     of: str = "codes"
 
 
-def layer_rows(network: nn.Module, plain: Plain, body: bytes | None = None) -> tuple[LayerRow, ...]:
-    """One row for each tensor of the plain network, in its order, tied tensors once.
+def layer_rows(network: nn.Module, original: Original, body: bytes | None = None) -> tuple[LayerRow, ...]:
+    """One row for each tensor of the original network, in its order, tied tensors once.
 
     `body` is the file of `network` when it has been encoded already. Raises BadNetwork when the two do not belong
-    together, WrongNetwork when `body` was made from another plain network.
+    together, WrongNetwork when `body` was made from another original network.
     """
-    base = plain_network(plain)
+    base = original_network(original)
     all_entries = entries_of(base)
-    kinds = list({type(module) for module in network.modules() if isinstance(module, Fitting)})
+    kinds = list({type(module) for module in network.modules() if isinstance(module, Part)})
     contents = read(encode(network, base) if body is None else body, kinds)
     if contents.fingerprint != fingerprint(base, all_entries):
         raise WrongNetwork(
@@ -132,7 +132,7 @@ def layer_rows(network: nn.Module, plain: Plain, body: bytes | None = None) -> t
         )
     stored = stored_entries(base, contents.edits, resolve(contents.edits, base).removed)
     rows = {
-        entry.name: row_of(entry, held_at(network, entry), record)
+        entry.name: row_of(entry, stored_at(network, entry), record)
         for entry, record in zip(stored, contents.records, strict=True)
     }
     first = [rows.pop(name) if name in rows else removed_row(entry) for entry, name in named(all_entries, stored)]
@@ -140,7 +140,7 @@ def layer_rows(network: nn.Module, plain: Plain, body: bytes | None = None) -> t
 
 
 def named(entries: list[Entry], stored: list[Entry]) -> list[tuple[Entry, str]]:
-    """Each entry of the plain network with the name it has among those stored: a tied one may have lost its first place."""
+    """Each entry of the original network with the name it has among those stored: a tied one may have lost its first place."""
     first = {place: entry.name for entry in stored for place in entry.places}
     return [(entry, next((first[p] for p in entry.places if p in first), "")) for entry in entries]
 
@@ -152,48 +152,48 @@ def removed_row(entry: Entry) -> LayerRow:
     return LayerRow(entry.name, nothing, "removed", 0, 0, 0, whole, bits, 0, coded_bits=0.0, coded_bits_huffman=0.0)
 
 
-def row_of(entry: Entry, held: Form | Tensor, record: Record) -> LayerRow:
+def row_of(entry: Entry, attached: Form | Tensor, record: Record) -> LayerRow:
     """The row of one tensor."""
-    shape = tuple(held.shape)
-    symbols = symbols_of(held) if isinstance(held, Form) else None
+    shape = tuple(attached.shape)
+    symbols = symbols_of(attached) if isinstance(attached, Form) else None
     cost = {} if symbols is None else vars(cost_of(symbols))
     return LayerRow(
         path=entry.name,
         shape=shape,
         form="dense" if record.schema is None else record.schema.text(),
-        entries=held.shape.numel(),
-        nonzeros=held.nonzeros() if isinstance(held, Form) else int(held.count_nonzero()),
+        entries=attached.shape.numel(),
+        nonzeros=attached.nonzeros() if isinstance(attached, Form) else int(attached.count_nonzero()),
         size_bytes=record.size_bytes,
-        plain_entries=entry.shape.numel(),
-        plain_bits=entry.shape.numel() * entry.dtype.itemsize * 8,
+        original_entries=entry.shape.numel(),
+        original_bits=entry.shape.numel() * entry.dtype.itemsize * 8,
         **cost,
     )
 
 
 def symbols_of(form: Form) -> Symbols | None:
-    """The whole numbers of a masked, palette or quantized weight; None for a form that has none."""
+    """The whole numbers of a masked, codebook or quantized weight; None for a form that has none."""
     if isinstance(form, Masked):
         kept = symbols_of(form.kept)
         if kept is None:
             return None
         whole = np.zeros(tuple(form.shape), dtype=np.int32)
         whole[form.mask.cpu().numpy()] = kept.values
-        return Symbols(whole, kept.book_bits, sparse=True)
-    if isinstance(form, Palette):
-        return Symbols(palette_symbols(form), form.book.numel() * form.book.element_size() * 8)
+        return Symbols(whole, kept.codebook_bits, sparse=True)
+    if isinstance(form, Codebook):
+        return Symbols(codebook_symbols(form), form.codebook.numel() * form.codebook.element_size() * 8)
     if isinstance(form, Quantized):
         zero_bits = 0 if form.zero is None else form.zero.numel() * form.codes.element_size() * 8
-        book_bits = form.scale.numel() * form.scale.element_size() * 8 + zero_bits
-        return Symbols(form.parts()["codes"].cpu().numpy().astype(np.int32), book_bits)
+        codebook_bits = form.scale.numel() * form.scale.element_size() * 8 + zero_bits
+        return Symbols(form.parts()["codes"].cpu().numpy().astype(np.int32), codebook_bits)
     return None
 
 
-def palette_symbols(form: Palette) -> np.ndarray:
+def codebook_symbols(form: Codebook) -> np.ndarray:
     """Codes numbered from 1 in the order of their values; 0 where the shared value is zero."""
-    book = form.book.detach().cpu().double().numpy()
-    rank = np.zeros(len(book), dtype=np.int32)
-    order = np.argsort(book, kind="stable")
-    order = order[book[order] != 0]
+    codebook = form.codebook.detach().cpu().double().numpy()
+    rank = np.zeros(len(codebook), dtype=np.int32)
+    order = np.argsort(codebook, kind="stable")
+    order = order[codebook[order] != 0]
     rank[order] = np.arange(1, len(order) + 1)
     return rank[form.codes.cpu().numpy()]
 
@@ -204,12 +204,12 @@ def cost_of(symbols: Symbols) -> Cost:
     width, sparse_bits = best_gap_width(values)
     list_bits = values.size * code_width(values)
     if not symbols.sparse and list_bits <= sparse_bits:
-        return cost_sums(values, None, 0, symbols.book_bits)
+        return cost_sums(values, None, 0, symbols.codebook_bits)
     index = relative_index(values, width)
-    return cost_sums(index.values, index.gaps, width, symbols.book_bits)
+    return cost_sums(index.values, index.gaps, width, symbols.codebook_bits)
 
 
-def cost_sums(values: np.ndarray, gaps: np.ndarray | None, gap_width: int, book_bits: int) -> Cost:
+def cost_sums(values: np.ndarray, gaps: np.ndarray | None, gap_width: int, codebook_bits: int) -> Cost:
     """The cost of stored values and of the gaps before them (None: a plain list)."""
     stored, value_width = len(values), code_width(values)
     value_huffman = huffman_bits(values)
@@ -221,8 +221,8 @@ def cost_sums(values: np.ndarray, gaps: np.ndarray | None, gap_width: int, book_
         value_bits_huffman=value_huffman / stored if stored else None,
         index_bits=float(gap_width) if has_index else None,
         index_bits_huffman=index_huffman / stored if has_index else None,
-        coded_bits=float(stored * (value_width + gap_width) + book_bits),
-        coded_bits_huffman=float(value_huffman + index_huffman + book_bits),
+        coded_bits=float(stored * (value_width + gap_width) + codebook_bits),
+        coded_bits_huffman=float(value_huffman + index_huffman + codebook_bits),
     )
 
 
@@ -249,16 +249,16 @@ def best_gap_width(values: np.ndarray) -> tuple[int, int]:
     return least, bits(least)
 
 
-def pictures(network: nn.Module, plain: Plain, count: int = 3) -> tuple[Picture, ...]:
+def pictures(network: nn.Module, original: Original, count: int = 3) -> tuple[Picture, ...]:
     """Codes of the kept weights, then gaps between them, of the `count` coded weights with the most nonzeros.
 
     The skewed shapes of figure 5 of Han, Mao, Dally, 2016: what an entropy coder lives on.
     """
     coded: list[tuple[int, str, Symbols]] = []
-    base = plain_network(plain)
+    base = original_network(original)
     for entry in remaining(entries_of(base), removed_paths(network, base)):
-        held = held_at(network, entry)
-        symbols = symbols_of(held) if isinstance(held, Form) else None
+        attached = stored_at(network, entry)
+        symbols = symbols_of(attached) if isinstance(attached, Form) else None
         if symbols is not None and symbols.values.any():
             coded.append((int(np.count_nonzero(symbols.values)), entry.name, symbols))
     codes: list[Picture] = []

@@ -2,9 +2,9 @@
 
     "CRTD" | version | fingerprint 8 | edits (versions 2, 3) | roundings (3) | schemas | records, one an entry | CRC-32
 
-Numbers are 7 bits a byte. Only what differs from the plain network is described: a record says which schema holds
+Numbers are 7 bits a byte. Only what differs from the original network is described: a record says which schema holds
 the entry, the sizes that changed, and the coded streams; edits what a cut changed besides; roundings what rounds the
-signals between layers. No names, no code, no pickle.
+activations between layers. No names, no code, no pickle.
 """
 
 import copy
@@ -23,29 +23,29 @@ from cortado.errors import BadFile, BadNetwork, BadValue, WrongNetwork
 from cortado.file.differences import edits_of, removed_paths
 from cortado.file.edits import (
     Edits,
-    put_out,
     read_edits,
+    remove_blocks,
     resolve,
     stored_entries,
     write_edits,
 )
-from cortado.file.entries import Entry, check_classes, entries_of, fingerprint, held_at, put
+from cortado.file.entries import Entry, check_classes, entries_of, fingerprint, put, stored_at
 from cortado.file.roundings import Roundings, put_roundings, read_roundings, roundings_of, write_roundings
 from cortado.file.schema import Schema, read_schema, schema_of, write_schema
 from cortado.file.streams import Place, Stream, decode_form, encode_form
-from cortado.file.tensors import decode_plain, encode_plain
+from cortado.file.tensors import decode_tensor, encode_tensor
 from cortado.file.whole import read_bytes, write_whole
 from cortado.file.wire import Cursor, varint
-from cortado.fitting import Fitting
-from cortado.forms.dense import Dense
-from cortado.forms.form import Form
-from cortado.signals.signal import Signal
+from cortado.parts.activations.quantizer import ActivationQuantizer
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.form import Form
+from cortado.parts.part import Part
 
-MAGIC, PLAIN_VERSION, EDITED, ROUNDED = b"CRTD", 1, 2, 3
+MAGIC, FIRST_VERSION, EDITED, ROUNDED = b"CRTD", 1, 2, 3
 """The first version has neither edits nor roundings, the second has edits; so the oldest reader that can is served."""
 FLOAT_STREAM = 7
 """Stands in the place of a codec's number for streams of floats."""
-Plain = nn.Module | Callable[[], nn.Module]
+Original = nn.Module | Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -70,25 +70,25 @@ class Contents:
     size_bytes: int
 
 
-def plain_network(plain: Plain) -> nn.Module:
-    """The plain network itself, or what its maker makes."""
-    made = plain if isinstance(plain, nn.Module) else plain()
+def original_network(original: Original) -> nn.Module:
+    """The original network itself, or what its maker makes."""
+    made = original if isinstance(original, nn.Module) else original()
     if not isinstance(made, nn.Module):
         raise BadNetwork(f"file: plain must be a network or make one, got {type(made).__name__}.")
     return made
 
 
-def encode(network: nn.Module, plain: Plain, codec: str = "smallest") -> bytes:
-    """The file of `network` as bytes.  Raises BadNetwork when it differs from `plain` in ways a file cannot say."""
-    base = plain_network(plain)
+def encode(network: nn.Module, original: Original, codec: str = "smallest") -> bytes:
+    """The file of `network` as bytes.  Raises BadNetwork when it differs from `original` in ways a file cannot say."""
+    base = original_network(original)
     mark, removed = fingerprint(base, entries_of(base)), removed_paths(network, base)
     check_classes(network, base, removed)
     edits = edits_of(network, base, removed)
     entries = stored_entries(base, edits, removed)
-    held = [held_at(network, entry) for entry in entries]
+    attached = [stored_at(network, entry) for entry in entries]
     forms = [
         value if isinstance(value, Form) else other_type(value, entry)
-        for value, entry in zip(held, entries, strict=True)
+        for value, entry in zip(attached, entries, strict=True)
     ]
     wanted = [None if form is None else schema_of(form) for form in forms]
     schemas = list(dict.fromkeys(schema for schema in wanted if schema is not None))
@@ -96,9 +96,9 @@ def encode(network: nn.Module, plain: Plain, codec: str = "smallest") -> bytes:
     for schema in schemas:
         body += write_schema(schema)
     coded = in_parallel(
-        lambda value: encode_value(value, codec), [h if f is None else f for h, f in zip(held, forms, strict=True)]
+        lambda value: encode_value(value, codec), [h if f is None else f for h, f in zip(attached, forms, strict=True)]
     )
-    for entry, value, streams, chosen in zip(entries, held, coded, wanted, strict=True):
+    for entry, value, streams, chosen in zip(entries, attached, coded, wanted, strict=True):
         number = 0 if chosen is None else schemas.index(chosen) + 1
         body += record_head(number, entry.shape, value.shape, entry.name) + record_body(streams)
     return bytes(body + zlib.crc32(body).to_bytes(4, "little"))
@@ -106,8 +106,8 @@ def encode(network: nn.Module, plain: Plain, codec: str = "smallest") -> bytes:
 
 def head_of(mark: bytes, edits: Edits, roundings: Roundings) -> bytearray:
     """The file down to its schemas."""
-    version = ROUNDED if roundings else EDITED if edits else PLAIN_VERSION
-    head = MAGIC + bytes([version]) + mark + (write_edits(edits) if version > PLAIN_VERSION else b"")
+    version = ROUNDED if roundings else EDITED if edits else FIRST_VERSION
+    head = MAGIC + bytes([version]) + mark + (write_edits(edits) if version > FIRST_VERSION else b"")
     return bytearray(head + (write_roundings(roundings) if roundings else b""))
 
 
@@ -121,7 +121,7 @@ def in_parallel(work: Callable[[Any], Any], pieces: Iterable[Any]) -> list[Any]:
 
 def encode_value(value: Form | Tensor, codec: str) -> list[Stream]:
     """The streams of one entry."""
-    return encode_form(value, codec) if isinstance(value, Form) else [encode_plain(value, codec)]
+    return encode_form(value, codec) if isinstance(value, Form) else [encode_tensor(value, codec)]
 
 
 def record_body(streams: list[Stream]) -> bytes:
@@ -141,7 +141,7 @@ def record_head(schema: int, before: torch.Size, after: torch.Size, name: str) -
     """Which schema holds the entry (0: none), and the sizes that changed."""
     if len(before) != len(after):
         raise BadNetwork(
-            f"file: {name} has {len(after)} axes, {len(before)} in the plain network. Such a change cannot be stored."
+            f"file: {name} has {len(after)} axes, {len(before)} in the original network. Such a change cannot be stored."
         )
     changed = [axis for axis in range(len(before)) if before[axis] != after[axis]]
     head = varint(schema * 2 + bool(changed))
@@ -150,21 +150,24 @@ def record_head(schema: int, before: torch.Size, after: torch.Size, name: str) -
     return head
 
 
-def read(body: bytes, own: Sequence[type[Fitting]] = ()) -> Contents:
+def read(body: bytes, own: Sequence[type[Part]] = ()) -> Contents:
     """Take a file apart without decoding its streams.  Raises BadFile: not ours, cut short, altered, newer."""
     if len(body) < len(MAGIC) + 14 or body[: len(MAGIC)] != MAGIC:
         raise BadFile("file: this is not a .cortado file (it does not begin with CRTD). Make one with cortado.save.")
     version = body[len(MAGIC)]
-    if not PLAIN_VERSION <= version <= ROUNDED:
+    if not FIRST_VERSION <= version <= ROUNDED:
         raise BadFile(f"file: it is of version {version}, this reader knows versions 1 to {ROUNDED}. Update cortado.")
     if zlib.crc32(body[:-4]) != int.from_bytes(body[-4:], "little"):
         raise BadFile("file: the checksum is wrong: the file was cut short or altered. Fetch or make it again.")
     cursor = Cursor(body[:-4])
     cursor.take(len(MAGIC) + 1)
     mark = cursor.take(8)
-    edits = read_edits(cursor, wanted=version == EDITED) if version > PLAIN_VERSION else Edits()
-    forms, signals = [one for one in own if issubclass(one, Form)], [one for one in own if issubclass(one, Signal)]
-    roundings = read_roundings(cursor, signals) if version == ROUNDED else Roundings()
+    edits = read_edits(cursor, wanted=version == EDITED) if version > FIRST_VERSION else Edits()
+    forms, activations = (
+        [one for one in own if issubclass(one, Form)],
+        [one for one in own if issubclass(one, ActivationQuantizer)],
+    )
+    roundings = read_roundings(cursor, activations) if version == ROUNDED else Roundings()
     schemas = tuple(read_schema(cursor, forms) for _ in range(cursor.number(cursor.left)))
     records = []
     while cursor.left:
@@ -199,10 +202,10 @@ def read_stream(cursor: Cursor, part: str) -> Stream:
     return Stream(part, None if head % 8 == FLOAT_STREAM else head % 8, cursor.take(head // 8))
 
 
-def decode(body: bytes, plain: Plain, forms: Sequence[type[Fitting]] = ()) -> nn.Module:
-    """The network that a file holds, made from a copy of `plain`.  Raises BadFile, WrongNetwork."""
+def decode(body: bytes, original: Original, forms: Sequence[type[Part]] = ()) -> nn.Module:
+    """The network that a file holds, made from a copy of `original`.  Raises BadFile, WrongNetwork."""
     contents = read(body, forms)
-    network = copy.deepcopy(plain) if isinstance(plain, nn.Module) else plain_network(plain)
+    network = copy.deepcopy(original) if isinstance(original, nn.Module) else original_network(original)
     entries = entries_of(network)
     if contents.fingerprint != fingerprint(network, entries):
         raise WrongNetwork(
@@ -214,13 +217,13 @@ def decode(body: bytes, plain: Plain, forms: Sequence[type[Fitting]] = ()) -> nn
     if len(contents.records) != len(entries):
         raise BadFile(f"file: {len(contents.records)} records for {len(entries)} tensors. The file is damaged.")
     values = in_parallel(lambda pair: decode_record(*pair), zip(contents.records, entries, strict=True))
-    plain_paths = [path for path, _ in network.named_modules()]
-    put_out(network, edits.removed)
+    original_paths = [path for path, _ in network.named_modules()]
+    remove_blocks(network, edits.removed)
     modules = dict(network.named_modules())
     for entry, value in zip(entries, values, strict=True):
         put(modules, entry, value)
     edits.set_numbers()
-    put_roundings(network, plain_paths, contents.roundings)
+    put_roundings(network, original_paths, contents.roundings)
     return network.eval()
 
 
@@ -235,7 +238,7 @@ def decode_record(record: Record, entry: Entry) -> Form | Tensor:
         )
     try:
         if record.schema is None:
-            return decode_plain(record.streams[0], shape, entry.dtype)
+            return decode_tensor(record.streams[0], shape, entry.dtype)
         form = decode_form(record.schema, Place(shape), list(record.streams))
     except (BadValue, ValueError, RuntimeError, IndexError, OverflowError) as error:
         raise (
@@ -246,22 +249,22 @@ def decode_record(record: Record, entry: Entry) -> Form | Tensor:
     return form.values.detach() if isinstance(form, Dense) and not entry.learned else form
 
 
-def save(network: nn.Module, path: str | Path, plain: Plain, codec: str = "smallest") -> int:
+def save(network: nn.Module, path: str | Path, original: Original, codec: str = "smallest") -> int:
     """Write `network` to `path`; gives the size in bytes.
 
-    `plain` is the network it was compressed from (or its maker): the file holds the difference. Written under another
+    `original` is the network it was compressed from (or its maker): the file holds the difference. Written under another
     name and renamed, so that a crash leaves no half a file. Raises BadNetwork.
     """
-    body = encode(network, plain, codec)
+    body = encode(network, original, codec)
     write_whole(Path(path), body)
     return len(body)
 
 
-def load(path: str | Path, plain: Plain, forms: Sequence[type[Fitting]] = ()) -> nn.Module:
+def load(path: str | Path, original: Original, forms: Sequence[type[Part]] = ()) -> nn.Module:
     """The network that the file at `path` holds, in eval mode, bit for bit as it was saved.
 
-    `plain` is the network it was compressed from, or its maker; its weights do not matter. `forms` are classes of
-    your own that hold weights or round signals. Raises BadFile when the file is missing, damaged or not ours,
-    WrongNetwork when `plain` is another one.
+    `original` is the network it was compressed from, or its maker; its weights do not matter. `forms` are classes of
+    your own that hold weights or round activations. Raises BadFile when the file is missing, damaged or not ours,
+    WrongNetwork when `original` is another one.
     """
-    return decode(read_bytes(path), plain, forms)
+    return decode(read_bytes(path), original, forms)

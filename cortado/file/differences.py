@@ -1,4 +1,4 @@
-"""Differences: which edits turn a plain network into a compressed one, besides its tensors."""
+"""Differences: which edits turn an original network into a compressed one, besides its tensors."""
 
 import copy
 from dataclasses import replace
@@ -10,31 +10,31 @@ from cortado.errors import BadNetwork
 from cortado.file.edits import Edits, check_of
 from cortado.file.entries import Entry, entries_of, inside, loose_entries, remaining, value_at
 from cortado.file.slots import largest_axis, refused, slots_of, value_in
-from cortado.layers.passing import Passing
+from cortado.layers.bypass import Bypass
 from cortado.layers.widths import match_widths
 
 
-def edits_of(network: nn.Module, plain: nn.Module, removed: list[str]) -> Edits:
+def edits_of(network: nn.Module, original: nn.Module, removed: list[str]) -> Edits:
     """What is to be written besides saved tensors.  Raises BadNetwork for what a file cannot say."""
     modules, changed, loose = dict(network.named_modules()), {}, []
-    for number, entry in enumerate(loose_entries(plain)):
+    for number, entry in enumerate(loose_entries(original)):
         if any(resized(modules, one) is not None for one in remaining([entry], removed)):
             loose.append(number)
-    entries = entries_of(plain)
+    entries = entries_of(original)
     if entries and not remaining(entries, removed):
         raise BadNetwork(
             f"file: {', '.join(removed)} is removed and had all tensors of the network. Leave a layer that has some."
         )
-    for entry in remaining([*entries, *loose_entries(plain)], removed):
+    for entry in remaining([*entries, *loose_entries(original)], removed):
         shape = resized(modules, entry)
         if shape is not None:
             changed[entry] = shape
-    order = {path: number for number, (path, _) in enumerate(plain.named_modules())}
+    order = {path: number for number, (path, _) in enumerate(original.named_modules())}
     # A module may stand in several places; its first one stands for all.
     numbers = tuple(order[path] for path in removed if path in order)
-    found = changed_numbers(network, plain, removed, changed) if changed else ()
+    found = changed_numbers(network, original, removed, changed) if changed else ()
     made = Edits(numbers, tuple(loose), found)
-    return replace(made, check=check_of(plain, made)) if made else made
+    return replace(made, check=check_of(original, made)) if made else made
 
 
 def resized(modules: dict[str, nn.Module], entry: Entry) -> Size | None:
@@ -45,13 +45,13 @@ def resized(modules: dict[str, nn.Module], entry: Entry) -> Size | None:
     return None if same or value is None else value.shape
 
 
-def removed_paths(network: nn.Module, plain: nn.Module) -> list[str]:
-    """The modules of `plain` in whose place `network` has an nn.Identity.  Raises BadNetwork where a file cannot say it."""
+def removed_paths(network: nn.Module, original: nn.Module) -> list[str]:
+    """The modules of `original` in whose place `network` has an nn.Identity.  Raises BadNetwork where a file cannot say it."""
     mine, found = dict(network.named_modules(remove_duplicate=False)), list[str]()
-    everywhere = list(plain.named_modules(remove_duplicate=False))
+    everywhere = list(original.named_modules(remove_duplicate=False))
     for path, layer in everywhere:
-        put_out = type(mine.get(path)) in (nn.Identity, Passing) and type(layer) not in (nn.Identity, Passing)
-        if path and put_out and not inside(path, found):
+        remove_blocks = type(mine.get(path)) in (nn.Identity, Bypass) and type(layer) not in (nn.Identity, Bypass)
+        if path and remove_blocks and not inside(path, found):
             found.append(path)
     gone = {id(part) for path, layer in everywhere if path in found for part in layer.modules()}
     for path, layer in everywhere:
@@ -63,34 +63,34 @@ def removed_paths(network: nn.Module, plain: nn.Module) -> list[str]:
 
 
 def changed_numbers(
-    network: nn.Module, plain: nn.Module, removed: list[str], changed: dict[Entry, Size]
+    network: nn.Module, original: nn.Module, removed: list[str], changed: dict[Entry, Size]
 ) -> tuple[tuple[int, int, int], ...]:
     """The whole numbers that differ from what a reader works out from the shapes."""
-    mine, worked_out, largest = dict(network.named_modules()), follower(plain, changed), largest_axis(plain)
+    mine, worked_out, largest = dict(network.named_modules()), consumer(original, changed), largest_axis(original)
     found = []
-    for number, (path, layer) in enumerate(plain.named_modules()):
+    for number, (path, layer) in enumerate(original.named_modules()):
         if inside(path, removed):
             continue
         for rank, slot in enumerate(slots_of(layer)):
             before = layer.__dict__[slot.name]
-            value, plain_value = value_in(mine[path], slot, before), value_in(layer, slot, before) or 0
+            value, original_value = value_in(mine[path], slot, before), value_in(layer, slot, before) or 0
             if value == value_in(worked_out[path], slot, before):
                 continue
-            sign = -1 if plain_value < 0 else 1
-            if value is None or refused(layer, plain_value, value * sign, largest):
+            sign = -1 if original_value < 0 else 1
+            if value is None or refused(layer, original_value, value * sign, largest):
                 raise BadNetwork(
-                    f"file: {path or 'the network'}.{slot.name} is {before} in the plain network, got "
+                    f"file: {path or 'the network'}.{slot.name} is {before} in the original network, got "
                     f"{mine[path].__dict__.get(slot.name)!r}. A file can say what follows from a cut, and not this."
                 )
             found.append((number, rank, value * sign))
     return tuple(found)
 
 
-def follower(plain: nn.Module, changed: dict[Entry, Size]) -> dict[str, nn.Module]:
-    """The modules of a twin of `plain` whose tensors have their new shapes and no values, by path."""
-    # Tensors are shared with the twin, not copied; in the twin only those of a new size are exchanged.
-    twin = copy.deepcopy(plain, {id(t): t for t in (*plain.parameters(), *plain.buffers())})
-    modules = dict(twin.named_modules())
+def consumer(original: nn.Module, changed: dict[Entry, Size]) -> dict[str, nn.Module]:
+    """The modules of a copy of `original` whose tensors have their new shapes and no values, by path."""
+    # Tensors are shared with the copy, not copied; in the copy only those of a new size are exchanged.
+    duplicate = copy.deepcopy(original, {id(t): t for t in (*original.parameters(), *original.buffers())})
+    modules = dict(duplicate.named_modules())
     for entry, shape in changed.items():
         empty = torch.empty(shape, dtype=entry.dtype, device="meta")
         for path, name in entry.places:

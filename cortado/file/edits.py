@@ -1,6 +1,6 @@
 """Edits: what a cut changed besides saved tensors - whole numbers that modules keep (heads, pads), and modules put out.
 
-Modules go by their place in the plain network's order, numbers by their rank among those of their module: no name is
+Modules go by their place in the original network's order, numbers by their rank among those of their module: no name is
 spelled. Only what does not follow from the shapes of tensors is kept.
 """
 
@@ -15,7 +15,7 @@ from cortado.errors import BadFile, WrongNetwork
 from cortado.file.entries import Entry, entries_of, inside, loose_entries, remaining
 from cortado.file.slots import Slot, largest_axis, refused, set_value, slots_of, value_in
 from cortado.file.wire import Cursor, varint
-from cortado.layers.passing import Passing
+from cortado.layers.bypass import Bypass
 
 MOST = 2**31
 DAMAGED = "The file is damaged."
@@ -45,12 +45,12 @@ class Edits:
         return ", ".join(f"{len(part)} {word}" for part, word in parts if part)
 
 
-def stored_entries(plain: nn.Module, edits: Edits, removed: Sequence[str]) -> list[Entry]:
+def stored_entries(original: nn.Module, edits: Edits, removed: Sequence[str]) -> list[Entry]:
     """The entries that a file with these edits has records for, in their order.
 
     Raises BadFile when there are none of a network that has some, or for a buffer that is not there.
     """
-    entries, loose = entries_of(plain), loose_entries(plain)
+    entries, loose = entries_of(original), loose_entries(original)
     left = remaining(entries, removed)
     if entries and not left:
         raise BadFile(f"file: {', '.join(removed)} is removed and had all tensors of the network. {DAMAGED}")
@@ -58,12 +58,12 @@ def stored_entries(plain: nn.Module, edits: Edits, removed: Sequence[str]) -> li
     return left + chosen
 
 
-def check_of(plain: nn.Module, edits: Edits) -> bytes:
+def check_of(original: nn.Module, edits: Edits) -> bytes:
     """Two bytes over the names and plain values of what is edited, so that nothing else is."""
-    sums, order = blake2b(digest_size=2), list(plain.named_modules())
+    sums, order = blake2b(digest_size=2), list(original.named_modules())
     for number in edits.removed:
         sums.update(repr(order[number][0]).encode())
-    loose = loose_entries(plain) if edits.loose else []
+    loose = loose_entries(original) if edits.loose else []
     for number in edits.loose:
         sums.update(repr((loose[number].places, tuple(loose[number].shape), str(loose[number].dtype))).encode())
     slots = {number: slots_of(order[number][1]) for number, _, _ in edits.numbers}
@@ -130,7 +130,7 @@ def some(cursor: Cursor) -> int:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Edits found in a plain network: the paths that are put out, and the numbers to set, after the tensors are in."""
+    """Edits found in an original network: the paths that are put out, and the numbers to set, after the tensors are in."""
 
     removed: tuple[str, ...]
     numbers: tuple[tuple[nn.Module, Slot, int], ...]
@@ -142,7 +142,7 @@ class Resolved:
 
 
 def resolve(edits: Edits, network: nn.Module) -> Resolved:
-    """Find what is edited in a plain network, changing nothing.  Raises BadFile, and WrongNetwork where the check fails."""
+    """Find what is edited in an original network, changing nothing.  Raises BadFile, and WrongNetwork where the check fails."""
     if not edits:
         return Resolved((), ())
     order, largest = list(network.named_modules()), largest_axis(network)
@@ -152,7 +152,7 @@ def resolve(edits: Edits, network: nn.Module) -> Resolved:
     removed = [order[number][0] for number in edits.removed]
     # In this order what is inside a module comes right after it.
     for number, (before, path) in zip(edits.removed, pairwise(["", *removed]), strict=True):
-        if type(order[number][1]) in (nn.Identity, Passing) or (before and inside(path, [before])):
+        if type(order[number][1]) in (nn.Identity, Bypass) or (before and inside(path, [before])):
             raise BadFile(f"file: {path} is to be removed and is not there. {DAMAGED}")
     if any(number >= len(loose_entries(network)) for number in edits.loose[-1:]):
         raise BadFile(f"file: it has buffer {edits.loose[-1]} of those that are not saved. {DAMAGED}")
@@ -174,11 +174,11 @@ def resolve(edits: Edits, network: nn.Module) -> Resolved:
     return Resolved(tuple(removed), tuple(numbers))
 
 
-def put_out(network: nn.Module, removed: Sequence[str]) -> None:
+def remove_blocks(network: nn.Module, removed: Sequence[str]) -> None:
     """Replace modules, wherever they stand, by what passes its input on."""
     modules = dict(network.named_modules())
     gone = {id(modules[path]) for path in removed}
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):
             if id(child) in gone:
-                parent._modules[name] = Passing()
+                parent._modules[name] = Bypass()

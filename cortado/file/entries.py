@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
-from cortado.fitting import Fitting, own_modules
-from cortado.forms.form import Form
-from cortado.forms.hold import form_of, held_names, hold, plain_class
 from cortado.layers.widths import match_widths
-from cortado.signals.signal import Signal
+from cortado.parts.activations.quantizer import ActivationQuantizer
+from cortado.parts.forms.attach import attach, attached_names, form_of, original_class
+from cortado.parts.forms.form import Form
+from cortado.parts.part import Part, own_modules
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,16 @@ class Entry:
         return f"{path}.{name}" if path else name
 
 
-def entries_of(plain: nn.Module) -> list[Entry]:
-    """The entries of a plain network, in the order of its modules.  Raises BadNetwork when forms hold its weights."""
+def entries_of(original: nn.Module) -> list[Entry]:
+    """The entries of an original network, in the order of its modules.  Raises BadNetwork when forms hold its weights."""
     places: dict[int, list[tuple[str, str]]] = {}
     tensors: dict[int, tuple[Tensor, bool]] = {}
-    for path, layer in plain.named_modules():
-        if held_names(layer) or isinstance(layer, Fitting):
-            what = "rounds a signal" if isinstance(layer, Signal) else "is held in a form"
-            raise BadNetwork(f"file: {path or 'the network'} of the plain network {what}. Pass the network as it came.")
+    for path, layer in original.named_modules():
+        if attached_names(layer) or isinstance(layer, Part):
+            what = "rounds an activation" if isinstance(layer, ActivationQuantizer) else "is held in a form"
+            raise BadNetwork(
+                f"file: {path or 'the network'} of the original network {what}. Pass the network as it came."
+            )
         own = [(name, value, True) for name, value in layer._parameters.items() if value is not None]
         own += [
             (name, value, False)
@@ -65,69 +67,69 @@ def remaining(entries: list[Entry], removed: Sequence[str]) -> list[Entry]:
     return [one for one in left if one.places]
 
 
-def loose_entries(plain: nn.Module) -> list[Entry]:
+def loose_entries(original: nn.Module) -> list[Entry]:
     """The buffers that a network does not save, in the order of its modules: stored only where a cut changed their size."""
     found: dict[int, tuple[Tensor, list[tuple[str, str]]]] = {}
-    for path, layer in plain.named_modules():
+    for path, layer in original.named_modules():
         for name, value in layer._buffers.items():
             if value is not None and name in layer._non_persistent_buffers_set:
                 found.setdefault(id(value), (value, []))[1].append((path, name))
     return [Entry(tuple(places), value.shape, value.dtype, False) for value, places in found.values()]
 
 
-def fingerprint(plain: nn.Module, entries: list[Entry]) -> bytes:
-    """Eight bytes of the names, shapes, types and ties of a plain network, and of the classes of its layers."""
+def fingerprint(original: nn.Module, entries: list[Entry]) -> bytes:
+    """Eight bytes of the names, shapes, types and ties of an original network, and of the classes of its layers."""
     sums = blake2b(digest_size=8)
     for entry in entries:
         sums.update(repr((entry.places, tuple(entry.shape), str(entry.dtype))).encode())
     owners = {path for entry in entries for path, _ in entry.places}
-    for path, layer in plain.named_modules():
+    for path, layer in original.named_modules():
         if path in owners:
-            sums.update(f"{path}:{plain_class(layer).__qualname__}".encode())
+            sums.update(f"{path}:{original_class(layer).__qualname__}".encode())
     return sums.digest()
 
 
-def check_classes(network: nn.Module, plain: nn.Module, removed: Sequence[str]) -> None:
-    """Every module of the plain network that was not removed is still there, with its class and no more tensors."""
-    mine, theirs = dict(network.named_modules()), dict(plain.named_modules())
+def check_classes(network: nn.Module, original: nn.Module, removed: Sequence[str]) -> None:
+    """Every module of the original network that was not removed is still there, with its class and no more tensors."""
+    mine, theirs = dict(network.named_modules()), dict(original.named_modules())
     for path, layer in theirs.items():
         if inside(path, removed):
             continue
-        if path not in mine or plain_class(mine[path]).__qualname__ != plain_class(layer).__qualname__:
+        if path not in mine or original_class(mine[path]).__qualname__ != original_class(layer).__qualname__:
             found = type(mine[path]).__name__ if path in mine else "nothing"
             raise BadNetwork(
-                f"file: {path or 'the network'} is {type(layer).__name__} in the plain network, got {found}. "
-                "Pass the plain network this one was made from; layers put in by hand cannot be stored."
+                f"file: {path or 'the network'} is {type(layer).__name__} in the original network, got {found}. "
+                "Pass the original network this one was made from; layers put in by hand cannot be stored."
             )
     for path, layer in own_modules(network).items():
         before = theirs.get(path)
         more = tensor_names(layer) - (set() if before is None else tensor_names(before))
         if more:
             raise BadNetwork(
-                f"file: {path or 'the network'} has {min(more)}, which the plain network has not. "
-                "Only tensors of the plain network can be stored: give it one too, or fold nothing into this one."
+                f"file: {path or 'the network'} has {min(more)}, which the original network has not. "
+                "Only tensors of the original network can be stored: give it one too, or fold nothing into this one."
             )
 
 
 def tensor_names(layer: nn.Module) -> set[str]:
     """The names of a module's own parameters, held or not, and of the buffers it saves."""
     own = {name for name, value in (*layer._parameters.items(), *layer._buffers.items()) if value is not None}
-    return (own - layer._non_persistent_buffers_set) | set(held_names(layer))
+    return (own - layer._non_persistent_buffers_set) | set(attached_names(layer))
 
 
-def held_at(network: nn.Module, entry: Entry) -> Form | Tensor:
+def stored_at(network: nn.Module, entry: Entry) -> Form | Tensor:
     """What holds an entry in a compressed network: a form or a plain tensor.  Raises BadNetwork when it is gone."""
     modules = dict(network.named_modules())
     found = [value_at(modules.get(path), name) for path, name in entry.places]
     if any(value is not found[0] for value in found):
         raise BadNetwork(
-            f"file: {entry.name} is shared by {len(entry.places)} layers of the plain network and no longer in this one. "
-            "Tie the layers again, or untie them in the plain network too."
+            f"file: {entry.name} is shared by {len(entry.places)} layers of the original network and no longer in this one. "
+            "Tie the layers again, or untie them in the original network too."
         )
     value = found[0]
     if value is None:
         raise BadNetwork(
-            f"file: the compressed network has no {entry.name}, which the plain one has. "
+            f"file: the compressed network has no {entry.name}, which the original has. "
             "Compare it with the network it was made from."
         )
     return value if isinstance(value, Form) else value.detach()
@@ -149,7 +151,7 @@ def put(modules: dict[str, nn.Module], entry: Entry, value: Form | Tensor) -> No
     for path, name in entry.places:
         layer = modules[path]
         if isinstance(kept, Form):
-            hold(layer, name, kept)
+            attach(layer, name, kept)
         elif entry.learned:
             layer._parameters[name] = kept  # type: ignore[assignment]
         else:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cortado.errors import WrongNetwork
-from cortado.file.artifact import Contents, Plain, plain_network, read
+from cortado.file.artifact import Contents, Original, original_network, read
 from cortado.file.edits import resolve, stored_entries
 from cortado.file.entries import entries_of, fingerprint
 from cortado.file.plane import CODECS
@@ -29,7 +29,7 @@ class Piece:
 class Inspection:
     """A file taken apart.  Bytes of the pieces, of what is `besides` and `overhead_bytes` add up to `size_bytes`.
 
-    Besides tensors a file may say what a cut changed, and what rounds signals: words and bytes of each.
+    Besides tensors a file may say what a cut changed, and what rounds activations: words and bytes of each.
     """
 
     size_bytes: int
@@ -55,19 +55,19 @@ class Inspection:
         return "\n".join(lines)
 
 
-def inspect(path: str | Path, plain: Plain | None = None) -> Inspection:
-    """Take the file at `path` apart; with the plain network, names and shapes are known too.
+def inspect(path: str | Path, original: Original | None = None) -> Inspection:
+    """Take the file at `path` apart; with the original network, names and shapes are known too.
 
-    Raises BadFile when it is damaged or not ours, WrongNetwork when `plain` is another network.
+    Raises BadFile when it is damaged or not ours, WrongNetwork when `original` is another network.
     """
     contents = read(read_bytes(path))
-    names, shapes = labels(contents, plain)
+    names, shapes = labels(contents, original)
     pieces = []
     for number, record in enumerate(contents.records):
         shape = shapes[number]
         if shape is not None:
             shape = tuple(record.sizes.get(axis, size) for axis, size in enumerate(shape))
-        form = "plain" if record.schema is None else record.schema.text()
+        form = "original" if record.schema is None else record.schema.text()
         streams = tuple(
             (s.part, "floats" if s.codec is None else CODEC_NAMES.get(s.codec, "unknown"), len(s.body))
             for s in record.streams
@@ -79,12 +79,12 @@ def inspect(path: str | Path, plain: Plain | None = None) -> Inspection:
     return Inspection(total, total - used, contents.fingerprint.hex(), tuple(pieces), besides)
 
 
-def labels(contents: Contents, plain: Plain | None) -> tuple[list[str], list[tuple[int, ...] | None]]:
-    """The names and plain shapes of the records; numbers and None without the plain network."""
+def labels(contents: Contents, original: Original | None) -> tuple[list[str], list[tuple[int, ...] | None]]:
+    """The names and plain shapes of the records; numbers and None without the original network."""
     count = len(contents.records)
-    if plain is None:
+    if original is None:
         return [f"#{number}" for number in range(count)], [None] * count
-    base = plain_network(plain)
+    base = original_network(original)
     same = fingerprint(base, entries_of(base)) == contents.fingerprint
     entries = stored_entries(base, contents.edits, resolve(contents.edits, base).removed) if same else []
     if len(entries) != count:

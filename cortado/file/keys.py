@@ -1,4 +1,4 @@
-"""Keys: two bytes in the file for each class that holds weights or rounds signals, and the classes of our own rooms."""
+"""Keys: two bytes in the file for each class that holds weights or rounds activations, and the classes of our own rooms."""
 
 import importlib
 import pkgutil
@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from cortado.errors import BadFile
 from cortado.file.wire import Cursor
-from cortado.fitting import Fitting
+from cortado.parts.part import Part
 
-Kind = TypeVar("Kind", bound=Fitting)
-ROOMS = ("cortado.forms.", "cortado.signals.")
+Kind = TypeVar("Kind", bound=Part)
+ROOMS = ("cortado.parts.forms.", "cortado.parts.activations.")
 
 
-def key_of(kind: type[Fitting]) -> bytes:
+def key_of(kind: type[Part]) -> bytes:
     """The key of a class: from the name of its file in one of our rooms, or from module and class for a user's own."""
     own = kind.__module__.startswith(ROOMS)
     name = kind.__module__.rpartition(".")[2] if own else f"{kind.__module__}:{kind.__name__}"

@@ -1,4 +1,4 @@
-"""One plane of integers (a mask, codes, palette ranks) to bytes and back, by the coder that makes it smallest."""
+"""One plane of integers (a mask, codes, codebook ranks) to bytes and back, by the coder that makes it smallest."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from cortado.file import bits, deep_compression, huffman, mix, rans
 
 CODECS = {"bits": 0, "huffman": 1, "rans": 2, "mix": 3, "deep_compression": 4}
 QUICK = "quick"
-TRIED = ("bits", "huffman", "rans", "mix")
+CANDIDATE_CODERS = ("bits", "huffman", "rans", "mix")
 MIX_LIMIT = 4 << 20
 
 
@@ -69,7 +69,7 @@ def encode_plane(values: np.ndarray, where: np.ndarray | None = None, codec: str
         return Coded(CODECS["mix"], mix.encode(values, where, quick=True))
     if codec != "smallest":
         return encode_with(values, where, "rans" if codec == QUICK else codec)
-    tried = [encode_with(values, where, name) for name in TRIED if name != "mix" or count <= MIX_LIMIT]
+    tried = [encode_with(values, where, name) for name in CANDIDATE_CODERS if name != "mix" or count <= MIX_LIMIT]
     return min(tried, key=lambda coded: len(coded.body))
 
 

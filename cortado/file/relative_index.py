@@ -50,10 +50,10 @@ def relative_index(values: np.ndarray, gap_bits: int) -> RelativeIndex:
     fillers = zeros >> gap_bits
     ends = np.cumsum(fillers + 1) - 1
     size = int(ends[-1]) + 1 if len(ends) else 0
-    gaps, held = np.full(size, (1 << gap_bits) - 1, dtype=np.int64), np.zeros(size, dtype=np.int64)
+    gaps, attached = np.full(size, (1 << gap_bits) - 1, dtype=np.int64), np.zeros(size, dtype=np.int64)
     gaps[ends] = zeros & ((1 << gap_bits) - 1)
-    held[ends] = flat[places]
-    return RelativeIndex(gaps, held, gap_bits, flat.size)
+    attached[ends] = flat[places]
+    return RelativeIndex(gaps, attached, gap_bits, flat.size)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-import cortado.forms
+import cortado.parts.forms
 from cortado.errors import BadFile, BadNetwork
 from cortado.file.keys import key_of, kind_at, own_kinds
 from cortado.file.wire import Cursor, varint, zigzag
-from cortado.forms.form import FLOATS, FORM, Form
+from cortado.parts.forms.form import FLOATS, FORM, Form
 
 FLOAT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 DEEPEST = 8
@@ -61,7 +61,7 @@ def read_schema(cursor: Cursor, forms: Iterable[type[Form]] = (), depth: int = 0
     """Read a schema; `forms` are a user's own form classes.  Raises BadFile for a form that is not known."""
     if depth > DEEPEST:
         raise BadFile(f"file: forms nest deeper than {DEEPEST}. The file is damaged.")
-    form = kind_at(cursor, own_kinds(cortado.forms, Form), forms, "uses a form", "MyForm")
+    form = kind_at(cursor, own_kinds(cortado.parts.forms, Form), forms, "uses a form", "MyForm")
     facts = tuple(cursor.signed() for _ in form.facts)
     sorts = list(form.arrays.values())
     floats = tuple(FLOAT_TYPES[cursor.number(len(FLOAT_TYPES) - 1)] for _ in range(sorts.count(FLOATS)))

@@ -27,7 +27,7 @@ def slots_of(layer: nn.Module) -> list[Slot]:
 
 
 def value_in(layer: nn.Module, slot: Slot, like: Any) -> int | None:
-    """The number in a slot; None when the module keeps something else there than `like`, what it keeps in a plain network."""
+    """The number in a slot; None when the module keeps something else there than `like`, what it keeps in an original network."""
     own = layer.__dict__.get(slot.name)
     if slot.place is not None:
         fits = isinstance(own, (tuple, list)) and len(own) == len(like)
@@ -43,12 +43,12 @@ def set_value(layer: nn.Module, slot: Slot, value: int) -> None:
     layer.__dict__[slot.name] = own if slot.place is not None else value
 
 
-def largest_axis(plain: nn.Module) -> int:
+def largest_axis(original: nn.Module) -> int:
     """The largest size of any tensor: no number that follows from a cut is larger, unless it was."""
-    return max((size for t in (*plain.parameters(), *plain.buffers()) for size in t.shape), default=0)
+    return max((size for t in (*original.parameters(), *original.buffers()) for size in t.shape), default=0)
 
 
-def refused(layer: nn.Module, plain_value: int, size: int, largest: int) -> bool:
+def refused(layer: nn.Module, original_value: int, size: int, largest: int) -> bool:
     """Whether no cut can have left this size of a number: torch's own layers have at least one of everything."""
-    least = 1 if plain_value and type(layer).__module__.startswith("torch.nn.") else 0
-    return not least <= size <= max(abs(plain_value), largest)
+    least = 1 if original_value and type(layer).__module__.startswith("torch.nn.") else 0
+    return not least <= size <= max(abs(original_value), largest)

@@ -11,7 +11,7 @@ from cortado.errors import BadFile, BadNetwork, BadValue
 from cortado.file.floats import decode_floats, encode_floats
 from cortado.file.plane import Coded, decode_plane, encode_plane
 from cortado.file.schema import Schema, schema_of
-from cortado.forms.form import FLOATS, FORM, INTEGERS, MASK, Form
+from cortado.parts.forms.form import FLOATS, FORM, INTEGERS, MASK, Form
 
 NUMPY_TYPES = {
     torch.float32: np.float32,

@@ -13,7 +13,7 @@ RAW = 6
 """Stands in the place of a codec's number for bytes as they are."""
 
 
-def encode_plain(value: Tensor, codec: str) -> Stream:
+def encode_tensor(value: Tensor, codec: str) -> Stream:
     """A tensor as it is: floats, whole numbers, or raw bytes of anything else."""
     if value.dtype in NUMPY_TYPES:
         return Stream("values", None, encode_floats(as_floats(value)))
@@ -31,7 +31,7 @@ def fits(value: Tensor) -> bool:
     )
 
 
-def decode_plain(stream: Stream, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+def decode_tensor(stream: Stream, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     if stream.codec is None:
         if dtype not in NUMPY_TYPES:
             raise BadFile(f"file: floats are stored for a tensor of {dtype}. The file is damaged.")

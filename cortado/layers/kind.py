@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cortado.errors import BadNetwork, BadValue
-from cortado.forms.hold import held_names, plain_class
+from cortado.parts.forms.attach import attached_names, original_class
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Kind:
         """The axes of the parameters and buffers that this layer has, held in forms or not."""
         present = {name for name, _ in (*layer.named_parameters(), *layer.named_buffers())}
         for path, part in layer.named_modules():
-            present |= {f"{path}.{name}".lstrip(".") for name in held_names(part)}
+            present |= {f"{path}.{name}".lstrip(".") for name in attached_names(part)}
         return {name: axes for name, axes in self.all_axes(layer).items() if name in present}
 
     def size_values(self, layer: nn.Module) -> dict[str, Any]:
@@ -81,12 +81,12 @@ class Kind:
         fresh.to_empty(device=example.device).to(example.dtype).train(layer.training)
         for tensor in (*fresh.parameters(), *fresh.buffers()):
             tensor.detach().zero_()
-        return fresh if plain_class(layer) is self.layer_class else as_subclass(fresh, layer)
+        return fresh if original_class(layer) is self.layer_class else as_subclass(fresh, layer)
 
 
 def as_subclass(fresh: nn.Module, layer: nn.Module) -> nn.Module:
     """`fresh` as a layer of the user's own subclass, with the plain attributes that `layer` has besides."""
-    own = plain_class(layer)
+    own = original_class(layer)
     extra = sorted(
         name
         for name in (*layer._parameters, *layer._buffers, *layer._modules)

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from cortado.forms.hold import form_of, plain_class
-from cortado.forms.low_rank import LowRank
+from cortado.parts.forms.attach import form_of, original_class
+from cortado.parts.forms.low_rank import LowRank
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -16,8 +16,8 @@ def low_rank_of(layer: nn.Module) -> LowRank | None:
     form = form_of(layer, "weight")
     if not isinstance(form, LowRank):
         return None
-    if plain_class(layer) is nn.Linear:
+    if original_class(layer) is nn.Linear:
         return form if form.groups == 1 else None
-    if plain_class(layer) not in CONVOLUTIONS or layer.padding_mode != "zeros":
+    if original_class(layer) not in CONVOLUTIONS or layer.padding_mode != "zeros":
         return None
     return form if form.groups == layer.groups else None

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Size, nn
 
-from cortado.forms.hold import form_of, held_names
 from cortado.layers.recurrent import GATES
+from cortado.parts.forms.attach import attached_names, form_of
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -30,7 +30,7 @@ def match_widths(layer: nn.Module) -> None:
     How many groups a convolution or group norm has cannot always be seen: they stay where they still divide the
     channels; where they do not, whole groups went. Safe to call again, and after a cut of one tensor of several.
     """
-    for kinds, follow in FOLLOWERS:
+    for kinds, follow in DEPENDENTS:
         if isinstance(layer, kinds):
             follow(layer)
             return
@@ -120,7 +120,7 @@ def follow_recurrent(layer: nn.RNNBase) -> None:
         layer.hidden_size, layer.input_size = given[0] // GATES[layer.mode], given[1]
     if projected is not None:
         layer.proj_size = projected[0]
-    if not held_names(layer):
+    if not attached_names(layer):
         layer.__dict__["_flat_weights"] = [layer._parameters.get(name) for name in layer._flat_weights_names]
 
 
@@ -129,7 +129,7 @@ def first_shape(layer: nn.Module, *names: str) -> Size | None:
     return next((shape for shape in (shape_of(layer, name) for name in names) if shape is not None), None)
 
 
-FOLLOWERS: tuple[tuple[Any, Callable[[Any], None]], ...] = (
+DEPENDENTS: tuple[tuple[Any, Callable[[Any], None]], ...] = (
     (nn.Linear, follow_linear),
     (TRANSPOSED, follow_transposed),
     (CONVOLUTIONS, follow_convolution),

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.forms.dense import Dense
-from cortado.forms.form import Form
-from cortado.forms.hold import form_of, hold
-from cortado.forms.low_rank import LowRank, compose
 from cortado.layers.low_rank import low_rank_of
-from cortado.signals.signal import INPUT, OUTPUT, put_signal, signal_at
+from cortado.parts.activations.quantizer import INPUT, OUTPUT, put_quantizer, quantizer_at
+from cortado.parts.forms.attach import attach, form_of
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.low_rank import LowRank, compose
 
 Sizes = tuple[int, ...]
 
@@ -75,9 +75,9 @@ def chain_of(layer: nn.Module) -> Chain | None:
     chain.outer_groups = form.groups
     # What is rounded on its way into the layer or out of it still is.
     for side, end in ((INPUT, chain[0]), (OUTPUT, chain[-1])):
-        signal = signal_at(layer, side)
-        if signal is not None:
-            put_signal(end, side, signal)
+        activation = quantizer_at(layer, side)
+        if activation is not None:
+            put_quantizer(end, side, activation)
     return chain
 
 
@@ -110,17 +110,17 @@ def layer_of(form: Form, walk: Walk, kind: type[nn.Module]) -> nn.Module:
     if isinstance(form, Dense):
         made._parameters["weight"] = form.values
     else:
-        hold(made, "weight", form)
+        attach(made, "weight", form)
     return made
 
 
 def give_bias(layer: nn.Module, last: nn.Module) -> None:
     """Let the last factor have the bias of the layer, in the form that holds it."""
     last._parameters["bias"] = layer._parameters.get("bias")
-    held = form_of(layer, "bias")
-    if held is not None:
-        last._parameters["bias"] = nn.Parameter(torch.empty(held.shape, device="meta"))
-        hold(last, "bias", held)
+    attached = form_of(layer, "bias")
+    if attached is not None:
+        last._parameters["bias"] = nn.Parameter(torch.empty(attached.shape, device="meta"))
+        attach(last, "bias", attached)
 
 
 def has_factors(network: nn.Module) -> bool:
@@ -133,19 +133,19 @@ def factored(network: nn.Module) -> nn.Module:
     return with_chains(copy.deepcopy(network))
 
 
-def factored_twin(network: nn.Module) -> nn.Module:
+def factored_copy(network: nn.Module) -> nn.Module:
     """The same, but with the parameters and buffers of `network` itself: to train the one is to train the other.
 
-    Buffers that it sets anew as it runs, the network has as well. Where nothing can run as factors it is the network itself.
+    Buffers that it sets again as it runs, the network has as well. Where nothing can run as factors it is the network itself.
     """
     if not has_factors(network):
         return network
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    twin = with_chains(copy.deepcopy(network, dict(shared)))
+    duplicate = with_chains(copy.deepcopy(network, dict(shared)))
     owners = dict(network.named_modules())
-    pairs = [(module, owners[path]) for path, module in twin.named_modules() if path in owners and module._buffers]
-    twin.register_forward_hook(lambda *_: give_back(pairs))
-    return twin
+    pairs = [(module, owners[path]) for path, module in duplicate.named_modules() if path in owners and module._buffers]
+    duplicate.register_forward_hook(lambda *_: give_back(pairs))
+    return duplicate
 
 
 def give_back(pairs: list[tuple[nn.Module, nn.Module]]) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.forms.hold import held_names
-from cortado.lowering.readers import Heard, listen, untouched
+from cortado.lowering.readers import ReadLog, record_reads, untouched
+from cortado.parts.forms.attach import attached_names
 
 MAKERS: dict[type[nn.Module], int] = {
     nn.Linear: 2,
@@ -19,8 +19,8 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-def fold_norms(network: nn.Module, example: Any, apart: Collection[str] = ()) -> tuple[str, ...]:
-    """Fold every batch norm that can be folded, in place, and give their paths; layers at `apart` take none in.
+def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = ()) -> tuple[str, ...]:
+    """Fold every batch norm that can be folded, in place, and give their paths; layers at `difference` take none in.
 
     Folded is a norm in eval mode whose only input is the output of a layer of `MAKERS`, where each of the two runs
     once and nothing else reads that output.  The layer gets new parameters of its own, so a weight that it shares
@@ -28,19 +28,19 @@ def fold_norms(network: nn.Module, example: Any, apart: Collection[str] = ()) ->
     left alone: `lowered` makes a dense copy first.
     Raises BadNetwork when the network fails on the example.
     """
-    heard = listen(network, example)
-    makers = {id(layer): layer for path, layer in network.named_modules() if is_maker(layer) and path not in apart}
-    giver = {id(made): layer for key, layer in makers.items() for made in heard.made.get(key, [])}
+    read_log = record_reads(network, example)
+    makers = {id(layer): layer for path, layer in network.named_modules() if is_maker(layer) and path not in difference}
+    giver = {id(made): layer for key, layer in makers.items() for made in read_log.made.get(key, [])}
     folded = []
     for path, norm in list(network.named_modules()):
-        if not isinstance(norm, NORMS) or not can_go(norm, heard):
+        if not isinstance(norm, NORMS) or not can_go(norm, read_log):
             continue
-        signal = heard.taken[id(norm)][0]
-        maker = giver.get(id(signal))
-        if maker is not None and can_take(maker, signal, norm, heard):
+        activation = read_log.taken[id(norm)][0]
+        maker = giver.get(id(activation))
+        if maker is not None and can_take(maker, activation, norm, read_log):
             absorb(maker, norm)
             put_in_place_of(network, norm, nn.Identity())
-            giver.pop(id(signal))
+            giver.pop(id(activation))
             folded.append(path)
     return tuple(folded)
 
@@ -48,23 +48,23 @@ def fold_norms(network: nn.Module, example: Any, apart: Collection[str] = ()) ->
 def is_maker(layer: nn.Module) -> bool:
     """Whether it is one of our layers with its own forward; a subclass of its own may do anything."""
     kind = next((kind for kind in MAKERS if isinstance(layer, kind)), None)
-    own = kind is None or type(layer).forward is not kind.forward or bool(held_names(layer))
+    own = kind is None or type(layer).forward is not kind.forward or bool(attached_names(layer))
     return not own and untouched(layer)
 
 
-def can_go(norm: nn.Module, heard: Heard) -> bool:
+def can_go(norm: nn.Module, read_log: ReadLog) -> bool:
     """Whether a norm uses fixed statistics, runs once, and is itself read by nothing else."""
     kind = next(kind for kind in NORMS if isinstance(norm, kind))
     # A subclass with a forward of its own may do more than normalise.
     fixed = not norm.training and norm._buffers.get("running_mean") is not None and type(norm).forward is kind.forward
-    return fixed and untouched(norm) and heard.called_once(norm) and heard.keeps_to_itself(norm)
+    return fixed and untouched(norm) and read_log.called_once(norm) and read_log.keeps_to_itself(norm)
 
 
-def can_take(maker: nn.Module, signal: Tensor, norm: nn.Module, heard: Heard) -> bool:
+def can_take(maker: nn.Module, activation: Tensor, norm: nn.Module, read_log: ReadLog) -> bool:
     """Whether the maker's output goes into this norm alone, with its channels on axis 1."""
     axes = next(count for kind, count in MAKERS.items() if isinstance(maker, kind))
-    alone = heard.called_once(maker) and heard.read_only_by(signal, norm) and heard.keeps_to_itself(maker)
-    return alone and signal.dim() == axes
+    alone = read_log.called_once(maker) and read_log.read_only_by(activation, norm) and read_log.keeps_to_itself(maker)
+    return alone and activation.dim() == axes
 
 
 def absorb(maker: Any, norm: Any) -> None:

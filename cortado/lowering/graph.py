@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from cortado.errors import BadNetwork
 from cortado.lowering.integers import tidy
-from cortado.network.trace import device_of, moved, tensors_in, undisturbed
+from cortado.network.graph.trace import device_of, moved, tensors_in, undisturbed
 
 LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -48,10 +48,12 @@ def batch_shapes(network: nn.Module, parts: tuple[Any, ...]) -> tuple[Any, ...]:
     """
     batch = torch.export.Dim("batch", min=1)
     count = tensors_in(parts)[0].shape[0]
-    told = tuple({0: batch} if has_batch(part, count) else None for part in parts)
+    describe = tuple({0: batch} if has_batch(part, count) else None for part in parts)
     kinds = [parameter.kind for parameter in inspect.signature(network.forward).parameters.values()]
-    named = kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else len(told)
-    return told if named >= len(told) else (*told[:named], told[named:])
+    named = (
+        kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else len(describe)
+    )
+    return describe if named >= len(describe) else (*describe[:named], describe[named:])
 
 
 @contextlib.contextmanager
@@ -108,10 +110,10 @@ def graph_of(network: nn.Module, example: Any) -> fx.GraphModule:
 
     Raises BadNetwork when torch.export cannot trace it.
     """
-    return plain_graph(exported(network, example))
+    return float_graph(exported(network, example))
 
 
-def plain_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
+def float_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """An exported program as an ordinary graph module, which can be set to eval mode and copied."""
     with quietly():
         module = program.module(check_guards=False)

@@ -1,6 +1,6 @@
-"""Integers: rounded signals and weights as the operators that runtimes turn into integer arithmetic.
+"""Integers: rounded activations and weights as the operators that runtimes turn into integer arithmetic.
 
-Signals become a quantize and a dequantize operator, weights codes of 8 bits behind a dequantize operator. Runtimes fuse
+Activations become a quantize and a dequantize operator, weights codes of 8 bits behind a dequantize operator. Runtimes fuse
 them with the product, sum or average between; what only moves values is put between two of the same, which is exact.
 """
 
@@ -12,14 +12,14 @@ import torch
 import torch.ao.quantization.fx._decomposed  # noqa: F401 - defines the operators
 from torch import Tensor, fx, nn
 
-from cortado.forms.form import Form
-from cortado.forms.hold import form_of, held_names, hold
-from cortado.forms.masked import Masked
-from cortado.forms.quantized import Quantized
-from cortado.network.flow import PRODUCT, Flow, flow_of
-from cortado.network.rounding import on_grid
-from cortado.signals.affine import Affine
-from cortado.signals.signal import PREFIX, sites
+from cortado.network.graph.flow import MATMUL, Flow, flow_of
+from cortado.network.quantizers.placement import on_grid
+from cortado.parts.activations.affine import Affine
+from cortado.parts.activations.quantizer import PREFIX, sites
+from cortado.parts.forms.attach import attach, attached_names, form_of
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
 
 operators: Any = torch.ops.quantized_decomposed
 aten = torch.ops.aten
@@ -42,12 +42,14 @@ NARROW = 8
 
 
 class Emitted(nn.Module):
-    """A rounded signal as two operators.  Grids of fewer than 8 bits lie at the start of one of 8."""
+    """A rounded activation as two operators.  Grids of fewer than 8 bits lie at the start of one of 8."""
 
-    def __init__(self, signal: Affine) -> None:
+    def __init__(self, quantizer: Affine) -> None:
         super().__init__()
-        self.step, self.zero, self.top = float(signal.size.detach()), int(signal.zero), signal.top
-        self.clipped = (-self.zero * self.step, (self.top - self.zero) * self.step) if signal.width < NARROW else None
+        self.step, self.zero, self.top = float(quantizer.size.detach()), int(quantizer.zero), quantizer.top
+        self.clipped = (
+            (-self.zero * self.step, (self.top - self.zero) * self.step) if quantizer.width < NARROW else None
+        )
 
     def forward(self, values: Tensor) -> Tensor:
         if self.clipped is not None:
@@ -71,7 +73,7 @@ class Codes(Quantized):
 
 
 def codes_of(form: Form | None) -> Tensor | None:
-    """The weight as whole numbers of 8 bits, 0 for zero, if its form has such; scales are found anew."""
+    """The weight as whole numbers of 8 bits, 0 for zero, if its form has such; scales are found again."""
     if isinstance(form, Quantized):
         codes = form.codes.int() - (0 if form.zero is None else form.spread(form.zero).int())
         small = codes.numel() > 0 and int(codes.min()) >= -128 and int(codes.max()) <= 127
@@ -87,7 +89,7 @@ def codes_of(form: Form | None) -> Tensor | None:
 
 def weight_codes(network: nn.Module) -> dict[str, Tensor]:
     """The codes of every layer whose weight has some, by path."""
-    layers = ((path, layer) for path, layer in network.named_modules() if "weight" in held_names(layer))
+    layers = ((path, layer) for path, layer in network.named_modules() if "weight" in attached_names(layer))
     found = {path: codes_of(form_of(layer, "weight")) for path, layer in layers}
     return {path: codes for path, codes in found.items() if codes is not None}
 
@@ -112,27 +114,25 @@ def regridded(codes: Tensor, weight: Tensor) -> Codes | None:
 def emit(network: nn.Module, example: Any, codes: dict[str, Tensor]) -> None:
     """Let a lowered network say its rounding by quantize operators, in place; weights where what they meet is rounded."""
     flow = flow_of(network, example)
-    for path in products_on_grid(flow, sites(network)):
+    for path in matmuls_on_grid(flow, sites(network)):
         layer = network.get_submodule(path)
         weight = layer._parameters.get("weight")
         made = regridded(codes[path], weight.detach()) if path in codes and weight is not None else None
         if made is not None:
-            hold(layer, "weight", made)
+            attach(layer, "weight", made)
     emitted: dict[int, nn.Module] = {}
     modules = dict(network.named_modules())
-    for (path, side), signal in sites(network).items():
-        if isinstance(signal, Affine) and signal.bits() <= NARROW:
-            new = emitted.setdefault(id(signal), Emitted(signal))
+    for (path, side), quantizer in sites(network).items():
+        if isinstance(quantizer, Affine) and quantizer.bits() <= NARROW:
+            new = emitted.setdefault(id(quantizer), Emitted(quantizer))
             modules[path]._modules[PREFIX + side] = new
 
 
-def products_on_grid(flow: Flow, rounded: Iterable[tuple[str, str]]) -> list[str]:
-    """The layers whose products read rounded signals."""
+def matmuls_on_grid(flow: Flow, rounded: Iterable[tuple[str, str]]) -> list[str]:
+    """The layers whose products read rounded activations."""
     whole = on_grid(flow, set(rounded))
     return [
-        step.path
-        for step in flow.steps
-        if step.kind == PRODUCT and step.inputs and (step.path, step.inputs[0]) in whole
+        step.path for step in flow.steps if step.kind == MATMUL and step.inputs and (step.path, step.inputs[0]) in whole
     ]
 
 
@@ -192,7 +192,7 @@ def pair_after(graph: fx.Graph, node: fx.Node, settings: tuple[Any, ...]) -> fx.
 
 
 def hoist(graph: fx.Graph, node: fx.Node) -> None:
-    """A signal that is rounded after it was moved is rounded before as well, where nothing else reads it between."""
+    """An activation that is rounded after it was moved is rounded before as well, where nothing else reads it between."""
     source, settings = node.args[0], tuple(node.args[1:])
     while isinstance(source, fx.Node) and moves(source) and len(source.users) == 1:
         before = sources(source)

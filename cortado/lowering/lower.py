@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from cortado.errors import BadNetwork, BadValue
-from cortado.groups.answers import difference
 from cortado.lowering.factors import factored
 from cortado.lowering.fold import fold_norms
 from cortado.lowering.graph import graph_of
@@ -15,10 +14,11 @@ from cortado.lowering.horizontal import merge_siblings
 from cortado.lowering.integers import emit, weight_codes
 from cortado.lowering.packed import note_codes
 from cortado.lowering.positions import gather_positions
-from cortado.network.gradients import released
-from cortado.network.settling import settled
-from cortado.network.trace import call_with, device_of, moved, tensors_in, undisturbed
-from cortado.signals.signal import OUTPUT, give_signals, sites, take_signals, unrounded
+from cortado.network.coupling.answers import difference
+from cortado.network.graph.trace import call_with, device_of, moved, tensors_in, undisturbed
+from cortado.network.statistics.gradients import released
+from cortado.parts.activations.quantizer import OUTPUT, give_quantizers, sites, take_quantizers, unrounded
+from cortado.training.finalize import finalized
 
 TOLERANCE = 1e-4
 """Above this share of the largest output, rounding of float32 does not explain a difference any more."""
@@ -41,17 +41,17 @@ def lowered(
     folded into the layers before them. With `gather`, convolutions that lost most of their columns gather the others,
     which is faster in torch (see positions.py). With `merge`, siblings that read one input become one product and a
     split, and the result is a graph module (see horizontal.py for `pad_kernels`). Outputs are compared on the example:
-    they differ by rounding, about 1e-7 of the largest output in float32; rounded signals pass as they are meanwhile, and become
+    they differ by rounding, about 1e-7 of the largest output in float32; rounded activations pass as they are meanwhile, and become
     quantize operators at the end (see integers.py). Linear weights of few bits say so beside their floats (see packed.py).
     Raises BadNetwork when they differ by more than 1e-4, or eight steps of a coarser type of floats, or when the network fails
     on the example.
     """
-    network = settled(network)
+    network = finalized(network)
     rounded = sites(network)
     if rounded and (gather or merge):
-        raise BadValue("lowering: a network with rounded signals runs in integers. Leave gather and merge out.")
+        raise BadValue("lowering: a network with rounded activations runs in integers. Leave gather and merge out.")
     copy = dense(network)
-    taken = take_signals(copy)
+    taken = take_quantizers(copy)
     if fold:
         # What is rounded before a norm cannot go into it.
         fold_norms(copy, example, {path for path, side in taken if side == OUTPUT})
@@ -71,7 +71,7 @@ def lowered(
         )
     source = factored(network)
     if rounded:
-        give_signals(copy, taken)
+        give_quantizers(copy, taken)
         emit(copy, example, weight_codes(source))
     note_codes(copy, source)
     return copy
@@ -85,11 +85,11 @@ def dense(network: nn.Module) -> nn.Module:
     copy = released(factored(network))
     for layer in list(copy.modules()):
         if parametrize.is_parametrized(layer):
-            make_plain(layer)
+            detach_forms(layer)
     return copy
 
 
-def make_plain(layer: nn.Module) -> None:
+def detach_forms(layer: nn.Module) -> None:
     """Give a parametrized layer of a copy its own class and weights again.
 
     torch's own way out changes the class that the layer shares with the network it was copied from.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from cortado.forms.dense import Dense
-from cortado.forms.hold import form_of, hold
-from cortado.forms.quantized import Quantized
+from cortado.parts.forms.attach import attach, form_of
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.quantized import Quantized
 
 FEW_BITS = 4
 WIDTHS = (2, 4)
@@ -143,7 +143,7 @@ def rescaled(packed: Packed, weight: Tensor) -> Packed | str:
 def note_codes(network: nn.Module, source: nn.Module) -> None:
     """Let the linear layers of a lowered network say what codes of few bits `source` has for them, in place.
 
-    Those that read rounded signals and are codes of 8 bits already (see integers.py) are left alone.
+    Those that read rounded activations and are codes of 8 bits already (see integers.py) are left alone.
     """
     layers = dict(network.named_modules(remove_duplicate=False))
     noted: dict[tuple[int, int], Narrow] = {}
@@ -157,4 +157,4 @@ def note_codes(network: nn.Module, source: nn.Module) -> None:
             packed = rescaled(packed, weight.detach().cpu()) if isinstance(packed, Packed) else packed
             # What is tied stays so: one parameter for all that read it.
             noted[id(form), id(weight)] = Narrow(weight, packed)
-        hold(layer, "weight", noted[id(form), id(weight)])
+        attach(layer, "weight", noted[id(form), id(weight)])

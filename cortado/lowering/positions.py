@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.forms.hold import plain_class
 from cortado.layers.low_rank import CONVOLUTIONS
-from cortado.lowering.readers import Heard, listen, untouched
+from cortado.lowering.readers import ReadLog, record_reads, untouched
+from cortado.parts.forms.attach import original_class
 
 CACHED_BYTES = 512 * 1024
 """Gathered columns that a processor's second cache keeps until the product has read them."""
@@ -23,9 +23,9 @@ def gathered(network: nn.Module, example: Any, most: float = MOST) -> nn.Module:
 
     The network is left alone; outputs differ by rounding. Raises BadNetwork when it fails on the example.
     """
-    twin = copy.deepcopy(network)
-    gather_positions(twin, example, most)
-    return twin
+    duplicate = copy.deepcopy(network)
+    gather_positions(duplicate, example, most)
+    return duplicate
 
 
 def gather_positions(network: nn.Module, example: Any, most: float = MOST) -> tuple[str, ...]:
@@ -34,12 +34,12 @@ def gather_positions(network: nn.Module, example: Any, most: float = MOST) -> tu
     Replaced are our convolutions with their own forward, held or not, called once in a run of the example, whose
     weight no other layer reads, and with `FEWEST_FILTERS` filters a group: fewer do not pay for the gathering.
     """
-    heard = listen(network, example)
+    read_log = record_reads(network, example)
     made: dict[int, Gathered] = {}
     paths = []
     for path, layer in network.named_modules():
-        if path and can_gather(layer, heard) and used_columns(layer).float().mean() <= most:
-            made[id(layer)] = Gathered(layer, heard.taken[id(layer)][0].shape[-len(layer.kernel_size) :])  # type: ignore
+        if path and can_gather(layer, read_log) and used_columns(layer).float().mean() <= most:
+            made[id(layer)] = Gathered(layer, read_log.taken[id(layer)][0].shape[-len(layer.kernel_size) :])  # type: ignore
             paths.append(path)
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):
@@ -48,11 +48,11 @@ def gather_positions(network: nn.Module, example: Any, most: float = MOST) -> tu
     return tuple(paths)
 
 
-def can_gather(layer: Any, heard: Heard) -> bool:
+def can_gather(layer: Any, read_log: ReadLog) -> bool:
     """Whether a layer can be replaced, and would gain if few of its columns are left."""
-    if plain_class(layer) not in CONVOLUTIONS or not untouched(layer) or not heard.called_once(layer):
+    if original_class(layer) not in CONVOLUTIONS or not untouched(layer) or not read_log.called_once(layer):
         return False
-    return heard.keeps_to_itself(layer) and layer.out_channels // layer.groups >= FEWEST_FILTERS
+    return read_log.keeps_to_itself(layer) and layer.out_channels // layer.groups >= FEWEST_FILTERS
 
 
 def used_columns(layer: Any) -> Tensor:
@@ -68,7 +68,7 @@ class Gathered(nn.Module):
     """
 
     def __init__(self, layer: Any, sizes: tuple[int, ...]) -> None:
-        """`sizes` are those of the signal's axes that it is made for; for others it counts its entries anew."""
+        """`sizes` are those of the activation's axes that it is made for; for others it counts its entries again."""
         super().__init__()
         weight, used = layer.weight.detach(), used_columns(layer)
         self.shape, self.kernel_size, self.groups = weight.shape, layer.kernel_size, layer.groups
@@ -80,7 +80,7 @@ class Gathered(nn.Module):
         # Stable: kept columns in their order, and behind them some that are zero in all filters.
         self.register_buffer("taps", used.int().sort(dim=1, descending=True, stable=True).indices[:, :count])
         chosen = columns.gather(2, self.taps[:, None].expand(-1, columns.shape[1], -1))  # type: ignore[operator, index]
-        self.product = nn.Parameter(chosen.contiguous(), requires_grad=False)
+        self.matmul = nn.Parameter(chosen.contiguous(), requires_grad=False)
         bias = layer.bias
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
         self.sizes = self.around(sizes)
@@ -89,8 +89,8 @@ class Gathered(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The kernel (filters, inputs / groups, ...), zeros included."""
-        columns = self.product.new_zeros(self.groups, self.product.shape[1], prod(self.shape[1:]))
-        return columns.scatter(2, self.taps[:, None].expand_as(self.product), self.product).view(self.shape)  # type: ignore
+        columns = self.matmul.new_zeros(self.groups, self.matmul.shape[1], prod(self.shape[1:]))
+        return columns.scatter(2, self.taps[:, None].expand_as(self.matmul), self.matmul).view(self.shape)  # type: ignore
 
     def around(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         """Sizes of the axes with what is padded."""
@@ -99,7 +99,7 @@ class Gathered(nn.Module):
         return tuple(sizes[axis] + self.pads[-2 * axis - 2] + self.pads[-2 * axis - 1] for axis in axes)
 
     def made(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """Sizes of the output's axes, from those of the padded signal."""
+        """Sizes of the output's axes, from those of the padded activation."""
         settings = zip(sizes, self.kernel_size, self.dilation, self.stride, strict=True)
         return tuple((size - step * (kernel - 1) - 1) // stride + 1 for size, kernel, step, stride in settings)
 
@@ -116,31 +116,33 @@ class Gathered(nn.Module):
             offsets = offsets[..., None] + places
         return (first[..., None] + offsets.flatten()).flatten()
 
-    def forward(self, signal: Tensor) -> Tensor:
+    def forward(self, activation: Tensor) -> Tensor:
         """As the convolution's: (samples, inputs, ...) to (samples, filters, ...), or both without samples."""
-        if signal.dim() == len(self.kernel_size) + 1:
-            return self(signal[None])[0]
-        sizes = self.around(signal.shape[2:])
+        if activation.dim() == len(self.kernel_size) + 1:
+            return self(activation[None])[0]
+        sizes = self.around(activation.shape[2:])
         index: Any = self.index if sizes == self.sizes else self.entries(sizes)
         traced = torch.compiler.is_exporting() or torch.compiler.is_compiling() or torch.jit.is_tracing()
         if traced or torch.is_grad_enabled():
-            made = self.multiplied(signal, index)
+            made = self.multiplied(activation, index)
         else:
-            each = max(1, CACHED_BYTES // (index.numel() * signal.element_size()))
-            parts = [self.multiplied(part, index) for part in signal.split(each)] if each < len(signal) else None
-            made = self.multiplied(signal, index) if parts is None else torch.cat(parts)
+            each = max(1, CACHED_BYTES // (index.numel() * activation.element_size()))
+            parts = (
+                [self.multiplied(part, index) for part in activation.split(each)] if each < len(activation) else None
+            )
+            made = self.multiplied(activation, index) if parts is None else torch.cat(parts)
         return made.view(-1, self.shape[0], *self.made(sizes))
 
-    def multiplied(self, signal: Tensor, index: Tensor) -> Tensor:
+    def multiplied(self, activation: Tensor, index: Tensor) -> Tensor:
         """The product for some samples, (samples x groups, filters / groups, positions)."""
-        groups, filters, kept = self.product.shape
-        padded = functional.pad(signal, self.pads, mode=self.mode) if any(self.pads) else signal
+        groups, filters, kept = self.matmul.shape
+        padded = functional.pad(activation, self.pads, mode=self.mode) if any(self.pads) else activation
         columns = padded.flatten(1).index_select(1, index).view(-1, kept, index.shape[0] // (groups * kept))
-        product = self.product.expand(signal.shape[0], groups, filters, kept).reshape(-1, filters, kept)
+        matmul = self.matmul.expand(activation.shape[0], groups, filters, kept).reshape(-1, filters, kept)
         if self.bias is None:
-            return torch.bmm(product, columns)
-        bias = self.bias.view(groups, filters, 1).expand(signal.shape[0], groups, filters, 1)
-        return torch.baddbmm(bias.reshape(-1, filters, 1), product, columns)
+            return torch.bmm(matmul, columns)
+        bias = self.bias.view(groups, filters, 1).expand(activation.shape[0], groups, filters, 1)
+        return torch.baddbmm(bias.reshape(-1, filters, 1), matmul, columns)
 
     def extra_repr(self) -> str:
-        return f"{tuple(self.shape)}, {self.product.shape[2]} of {prod(self.shape[1:])} columns"
+        return f"{tuple(self.shape)}, {self.matmul.shape[2]} of {prod(self.shape[1:])} columns"

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cortado.network.trace import call_with, device_of, moved, tensors_in, undisturbed
+from cortado.network.graph.trace import call_with, device_of, moved, tensors_in, undisturbed
 
 OUTSIDE = -1
 """The reader of a tensor that an operator outside any module, or the caller, reads."""
 
 
 @dataclass
-class Heard:
+class ReadLog:
     """What one run told.  Tensors and layers stand under their id; the tensors are kept, so that no id comes twice."""
 
     calls: dict[int, int] = field(default_factory=dict)
@@ -46,52 +46,52 @@ class Listener(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard = Heard()
+        self.read_log = ReadLog()
         self.stack: list[int] = []
 
     def enter(self, layer: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         """A module begins to run."""
         key = id(layer)
-        self.heard.calls[key] = self.heard.calls.get(key, 0) + 1
-        self.heard.taken.setdefault(key, []).extend(tensors_in((positional, named)))
+        self.read_log.calls[key] = self.read_log.calls.get(key, 0) + 1
+        self.read_log.taken.setdefault(key, []).extend(tensors_in((positional, named)))
         self.stack.append(key)
 
     def leave(self, layer: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
         """A module has run."""
         self.stack.pop()
-        self.heard.made.setdefault(id(layer), []).extend(tensors_in(output))
+        self.read_log.made.setdefault(id(layer), []).extend(tensors_in(output))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         read = tensors_in((args, kwargs or {}))
         for tensor in read:
-            self.heard.readers.setdefault(id(tensor), []).append(self.stack[-1] if self.stack else OUTSIDE)
-        self.heard.kept.extend((*read, *tensors_in(output)))
+            self.read_log.readers.setdefault(id(tensor), []).append(self.stack[-1] if self.stack else OUTSIDE)
+        self.read_log.kept.extend((*read, *tensors_in(output)))
         return output
 
 
-def listen(network: nn.Module, example: Any) -> Heard:
+def record_reads(network: nn.Module, example: Any) -> ReadLog:
     """Run `network` once on `example`, in eval mode, and tell who made and who read what.
 
     The tensors of the run are kept for as long as the answer is.  Raises BadNetwork when the network fails.
     """
-    listener = Listener()
+    recorder = Listener()
     handles = []
     try:
         for layer in network.modules():
-            handles.append(layer.register_forward_pre_hook(listener.enter, with_kwargs=True))
-            handles.append(layer.register_forward_hook(listener.leave, always_call=True))
-        with undisturbed(network), listener:
+            handles.append(layer.register_forward_pre_hook(recorder.enter, with_kwargs=True))
+            handles.append(layer.register_forward_hook(recorder.leave, always_call=True))
+        with undisturbed(network), recorder:
             output = call_with(network, moved(example, device_of(network)))
     finally:
         for handle in handles:
             handle.remove()
     for tensor in tensors_in(output):
-        listener.heard.readers.setdefault(id(tensor), []).append(OUTSIDE)
-    return listener.heard
+        recorder.read_log.readers.setdefault(id(tensor), []).append(OUTSIDE)
+    return recorder.read_log
 
 
 def untouched(layer: nn.Module) -> bool:
-    """Whether a layer runs its class's own forward, without hooks that might see or change its signals."""
+    """Whether a layer runs its class's own forward, without hooks that might see or change its activations."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
     return not any(hooks) and "forward" not in layer.__dict__ and torch.nn.Module.__call__ is type(layer).__call__

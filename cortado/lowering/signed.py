@@ -1,4 +1,4 @@
-"""Signed: rounded networks as XNNPACK's kernels take them - signals from -128 on, codes only where the product is rounded."""
+"""Signed: rounded networks as XNNPACK's kernels take them - activations from -128 on, codes only where the product is rounded."""
 
 import copy
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from cortado.forms.hold import PREFIX, release
 from cortado.lowering.integers import CLIPS, DEQUANTIZE, QUANTIZE, operators
+from cortado.parts.forms.attach import PREFIX, release
 
 HALF = 128
 ROUND, UNROUND = operators.quantize_per_channel.default, operators.dequantize_per_channel.default
@@ -15,7 +15,7 @@ CODES = f".{PREFIX}weight.codes"
 
 
 def signed(graph: fx.Graph) -> None:
-    """Count the codes of signals from -128 instead of 0, in place; the values that they stand for are the same."""
+    """Count the codes of activations from -128 instead of 0, in place; the values that they stand for are the same."""
     for node in graph.nodes:
         if node.op == "call_function" and node.target in (QUANTIZE, DEQUANTIZE) and node.args[5] == torch.uint8:
             value, step, zero, low, high, _ = node.args
@@ -24,22 +24,22 @@ def signed(graph: fx.Graph) -> None:
                 node.meta["val"] = node.meta["val"].to(torch.int8)
 
 
-def unrounded_products(program: torch.export.ExportedProgram) -> list[str]:
+def unrounded_matmuls(program: torch.export.ExportedProgram) -> list[str]:
     """The layers that multiply by codes of 8 bits and whose product goes on in floats, by path."""
     buffers = program.graph_signature.inputs_to_buffers
     found: dict[str, None] = {}
     for node in program.graph.nodes:
         name = buffers.get(node.name, "") if node.op == "placeholder" else ""
         weights = [user for user in node.users if user.target == UNROUND] if name.endswith(CODES) else []
-        if not all(rounded(product) for weight in weights for product in weight.users):
+        if not all(rounded(matmul) for weight in weights for matmul in weight.users):
             found[name.removesuffix(CODES)] = None
     return list(found)
 
 
-def rounded(product: fx.Node) -> bool:
+def rounded(matmul: fx.Node) -> bool:
     """Whether all that reads a value, behind a ReLU or not, rounds it."""
-    return bool(product.users) and all(
-        user.target == QUANTIZE or (user.target in CLIPS and rounded(user)) for user in product.users
+    return bool(matmul.users) and all(
+        user.target == QUANTIZE or (user.target in CLIPS and rounded(user)) for user in matmul.users
     )
 
 
@@ -59,7 +59,7 @@ def round_weights(module: fx.GraphModule) -> None:
     for node in [node for node in graph.nodes if node.op == "call_function" and node.target == UNROUND]:
         codes, scale, zeros, axis, *rest = node.args
         settings: Any = (axis, *rest)
-        values = UNROUND(*(held(module, str(one.target)) for one in (codes, scale, zeros)), *settings)
+        values = UNROUND(*(attached(module, str(one.target)) for one in (codes, scale, zeros)), *settings)
         name = f"floats_of_{codes.name}"
         module.register_buffer(name, values.detach())
         with graph.inserting_before(node):
@@ -69,7 +69,7 @@ def round_weights(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def held(module: fx.GraphModule, name: str) -> torch.Tensor:
+def attached(module: fx.GraphModule, name: str) -> torch.Tensor:
     """A parameter or buffer of a graph."""
     path, _, last = name.rpartition(".")
     return getattr(module.get_submodule(path), last)

@@ -13,7 +13,7 @@ from cortado.lowering.horizontal import arguments
 
 aten = torch.ops.aten
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda signal: signal,
+    "none": lambda activation: activation,
     "relu": torch.relu,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
@@ -48,11 +48,13 @@ class Fused(nn.Module):
         """Without the kernel's own copies of the weight, which can be neither copied nor stored."""
         return self.__dict__ | {"layouts": {}}
 
-    def native(self, signal: Tensor) -> bool:
+    def native(self, activation: Tensor) -> bool:
         """Whether oneDNN can run it here and now."""
-        plain = signal.device.type == "cpu" and signal.dtype is torch.float32 and self.weight.dtype is torch.float32
+        original = (
+            activation.device.type == "cpu" and activation.dtype is torch.float32 and self.weight.dtype is torch.float32
+        )
         traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
-        return plain and not traced and not torch.is_grad_enabled() and torch.backends.mkldnn.is_available()
+        return original and not traced and not torch.is_grad_enabled() and torch.backends.mkldnn.is_available()
 
     def prepared(self, shape: torch.Size) -> Tensor:
         """The weight in the order that suits inputs of this shape: the order for another may run on a slow path."""
@@ -84,14 +86,14 @@ class FusedConvolution(Fused):
         settings = (self.padding, self.stride, self.dilation, self.groups)
         return torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach(), *settings, list(shape))
 
-    def forward(self, signal: Tensor) -> Tensor:
-        if self.native(signal) and signal.dim() == 4:
+    def forward(self, activation: Tensor) -> Tensor:
+        if self.native(activation) and activation.dim() == 4:
             settings = (self.padding, self.stride, self.dilation, self.groups)
             return torch.ops.mkldnn._convolution_pointwise(
-                signal, self.prepared(signal.shape), self.bias, *settings, self.activation, [], self.algorithm
+                activation, self.prepared(activation.shape), self.bias, *settings, self.activation, [], self.algorithm
             )
         settings = (self.stride, self.padding, self.dilation, self.groups)
-        return ACTIVATIONS[self.activation](functional.conv2d(signal, self.weight, self.bias, *settings))
+        return ACTIVATIONS[self.activation](functional.conv2d(activation, self.weight, self.bias, *settings))
 
 
 class FusedLinear(Fused):
@@ -100,11 +102,13 @@ class FusedLinear(Fused):
     def laid_out(self, shape: torch.Size) -> Tensor:
         return self.weight.detach().to_mkldnn()
 
-    def forward(self, signal: Tensor) -> Tensor:
-        if self.native(signal):
-            weight = self.prepared(signal.shape[-1:])
-            return torch.ops.mkldnn._linear_pointwise(signal, weight, self.bias, self.activation, [], self.algorithm)
-        return ACTIVATIONS[self.activation](functional.linear(signal, self.weight, self.bias))
+    def forward(self, activation: Tensor) -> Tensor:
+        if self.native(activation):
+            weight = self.prepared(activation.shape[-1:])
+            return torch.ops.mkldnn._linear_pointwise(
+                activation, weight, self.bias, self.activation, [], self.algorithm
+            )
+        return ACTIVATIONS[self.activation](functional.linear(activation, self.weight, self.bias))
 
 
 def fuse_activations(network: fx.GraphModule) -> tuple[str, ...]:

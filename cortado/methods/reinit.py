@@ -2,21 +2,21 @@
 
 from dataclasses import dataclass
 
+from cortado.methods.finetune import Finetune
 from cortado.methods.rewind import Rewind
-from cortado.methods.tune import Tune
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
-class Reinit(Tune):
+class Reinit(Finetune):
     """Draw new values for everything, in the shape and under the masks there are, and train.  Liu et al., 2019.
 
     The control of a cut: what training from scratch reaches in the same shape. With as many epochs as the plain
     network was trained for it is the paper's Scratch-E; with as many more as a step is cheaper, its Scratch-B.
-    With `where`, only the weights that it takes begin anew and learn.
+    With `where`, only the weights that it takes begin again and learn.
     """
 
     def apply(self, view: View, task: Task) -> None:
         Rewind(where=self.where, to="random").apply(view, task)
-        super().apply(View(view.network, view.plain, view.example, view.progress, view.reference), task)
+        super().apply(View(view.network, view.original, view.example, view.progress, view.reference), task)

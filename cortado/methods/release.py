@@ -2,21 +2,21 @@
 
 from dataclasses import dataclass
 
-from cortado.forms.dense import Dense
-from cortado.forms.hold import held_names
-from cortado.method import Method
+from cortado.methods.method import Method
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.parts.forms.attach import attached_names
+from cortado.parts.forms.dense import Dense
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
 class Release(Method):
-    """Take masks, codes and codebooks off; what was zero starts at zero.
+    """Take masks, codes and codebook off; what was zero starts at zero.
 
     The third step of dense-sparse-dense training (Han et al., 2017) is release followed by tune.
     """
 
     def apply(self, view: View, task: Task) -> None:
         for weight in view.weights(self.where):
-            if weight.name in held_names(weight.layer):
-                weight.put(Dense(weight.dense()))
+            if weight.name in attached_names(weight.layer):
+                weight.set_form(Dense(weight.dense()))

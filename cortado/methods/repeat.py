@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from cortado.errors import BadValue
-from cortado.method import Method, knob
+from cortado.methods.method import Method, knob
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,14 @@ class Repeat(Method):
     """Run `rounds`, each a tuple of methods, one after another.
 
     In a recipe: `repeat: {times: 3, do: [...]}`; there a knob given as a list has one value for each round, so that
-    `prune/weights: {keep: [0.5, 0.3, 0.1]}` prunes a little more each time. Moments are matched inside where `match` is
-    one of the stages: `do: [prune/channels: {keep: 0.9}, match, tune]`.
+    `prune/weights: {keep: [0.5, 0.3, 0.1]}` prunes a little more each time. Moments are matched inside where `match_moments` is
+    one of the stages: `do: [prune/channels: {keep: 0.9}, match, finetune]`.
     """
 
     lossy = True
     trains = True
 
-    rounds: tuple[Any, ...] = knob((), says="the stages of each round, in order")
+    rounds: tuple[Any, ...] = knob((), help="the stages of each round, in order")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,8 +42,8 @@ class Repeat(Method):
                 if stage.lossy and not stage.trains:
                     fold(view, kept)
                     reference, kept = copy.deepcopy(view.network), {}
-                # What a cut has left is what `match` compares with the network before it.
-                inner = View(view.network, view.plain, view.example, view.progress, reference, kept)
+                # What a cut has left is what `match_moments` compares with the network before it.
+                inner = View(view.network, view.original, view.example, view.progress, reference, kept)
                 inner.notes = view.notes
                 stage.apply(inner, task)
         fold(view, kept)

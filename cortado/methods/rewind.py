@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
-from cortado.fitting import own_modules
-from cortado.forms.dense import Dense
-from cortado.forms.form import Form
-from cortado.forms.hold import form_of, held_names, release
-from cortado.forms.low_rank import LowRank
-from cortado.forms.masked import Masked
 from cortado.lowering.factors import chain_of
-from cortado.method import Method, knob
-from cortado.network.gradients import released
+from cortado.methods.method import Method, knob
+from cortado.network.statistics.gradients import released
 from cortado.network.view import View, Weight, parameter_places
-from cortado.task import Task
+from cortado.parts.forms.attach import attached_names, form_of, release
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.low_rank import LowRank
+from cortado.parts.forms.masked import Masked
+from cortado.parts.part import own_modules
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Rewind(Method):
 
     trains = True
 
-    to: str = knob("start", one_of=("start", "random"), says="which values: those the recipe began with, or new ones")
+    to: str = knob("start", one_of=("start", "random"), help="which values: those the recipe began with, or new ones")
 
     def apply(self, view: View, task: Task) -> None:
-        source = view.plain if self.to == "start" else reinitialised(view.network, task)
+        source = view.original if self.to == "start" else reinitialised(view.network, task)
         values = {weight.path: weight.dense() for weight in parameter_places(source)}
         for weight in view.all_weights if self.where == "*" else view.weights(self.where):
             factors = chain_of(weight.layer) if self.to == "random" and weight.name == "weight" else None
@@ -60,8 +60,8 @@ def put_values(weight: Weight, values: Tensor | None) -> None:
             f"rewind: {weight.path} {before} at the start and has shape {tuple(weight.shape)} now, so that there are no "
             "first values for it. Put rewind before the stage that cuts, or use to: random, which draws new ones."
         )
-    if weight.name in held_names(weight.layer):
-        weight.put(inside_mask(values, weight.form))
+    if weight.name in attached_names(weight.layer):
+        weight.set_form(inside_mask(values, weight.form))
     else:
         with torch.no_grad():
             getattr(weight.layer, weight.name).copy_(values)
@@ -85,7 +85,7 @@ def draw(weight: Weight, factors: nn.Module, task: Task) -> None:
             layer.reset_parameters()  # type: ignore[operator]
             drawn.append(None if form is None else inside_mask(values.detach(), form))
     if any(form is not None for form in drawn):
-        weight.put(with_factors(weight.form, iter(drawn)))
+        weight.set_form(with_factors(weight.form, iter(drawn)))
     if bias is not None and before is not None:
         # The last factor has the bias of the layer, which has a turn of its own.
         with torch.no_grad():
@@ -101,14 +101,14 @@ def with_factors(form: Form, drawn: Iterator[Form | None]) -> Form:
 
 
 def reinitialised(network: nn.Module, task: Task) -> nn.Module:
-    """A copy with plain weights whose layers drew new values, by their own reset_parameters, from the task's seed.
+    """A copy with original weights whose layers drew new values, by their own reset_parameters, from the task's seed.
 
     Raises BadNetwork when a layer with parameters of its own has no reset_parameters.
     """
-    twin = released(network)
+    duplicate = released(network)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(task.seed * 1_000_003 + 41)
-        for path, layer in own_modules(twin).items():
+        for path, layer in own_modules(duplicate).items():
             if not any(value is not None for value in layer._parameters.values()):
                 continue
             reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
@@ -118,4 +118,4 @@ def reinitialised(network: nn.Module, task: Task) -> nn.Module:
                     "Give the class one, or use to: start."
                 )
             reset()
-    return twin
+    return duplicate

@@ -70,12 +70,12 @@ def compile_library(compiler: str, target: Path) -> None:
 
 @lru_cache(maxsize=1)
 def load() -> tuple[ctypes.CDLL | None, str]:
-    """The compiled kernels (None: use the twin) and a sentence that says which of the two is at work."""
+    """The compiled kernels (None: use the copy) and a sentence that says which of the two is at work."""
     if os.environ.get("CORTADO_NATIVE") == "0":
-        return None, "NumPy twin (CORTADO_NATIVE=0)"
+        return None, "NumPy copy (CORTADO_NATIVE=0)"
     compiler = find_compiler()
     if compiler is None:
-        state = "NumPy twin (no C++ compiler found)"
+        state = "NumPy copy (no C++ compiler found)"
     else:
         try:
             target = library_path(compiler)
@@ -83,7 +83,7 @@ def load() -> tuple[ctypes.CDLL | None, str]:
                 compile_library(compiler, target)
             return ctypes.CDLL(str(target)), "compiled kernel"
         except (OSError, subprocess.SubprocessError) as error:
-            state = f"NumPy twin (the C++ compiler {compiler} failed: {error})"
+            state = f"NumPy copy (the C++ compiler {compiler} failed: {error})"
     warnings.warn(
         f"native: coding runs in the {state}: the same bytes, some hundred times slower. Install g++ to speed it up.",
         stacklevel=2,
@@ -92,5 +92,5 @@ def load() -> tuple[ctypes.CDLL | None, str]:
 
 
 def native_state() -> str:
-    """What runs our kernels: "compiled kernel", or "NumPy twin" with the reason in brackets."""
+    """What runs our kernels: "compiled kernel", or "NumPy copy" with the reason in brackets."""
     return load()[1]

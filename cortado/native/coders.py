@@ -1,10 +1,11 @@
-"""The entropy coders' kernels: compiled where there is a compiler, else their twins, with the same bytes."""
+"""The entropy coders' kernels: compiled where there is a compiler, else their copies, with the same bytes."""
 
 import ctypes
 
 import numpy as np
 
-from cortado.native import twin_mix, twin_rans
+from cortado.native import python_mix as python_mix
+from cortado.native import python_rans as python_rans
 from cortado.native.build import load
 from cortado.native.tables import logistic_tables
 
@@ -24,7 +25,7 @@ def mix_encode(values: np.ndarray, where: np.ndarray | None, plan: list[int]) ->
     """Context-mixed code of `values` (int32, contiguous; `where` uint8 of the same size) under `plan`."""
     library, _ = load()
     if library is None:
-        return twin_mix.encode(values, where, plan)
+        return python_mix.encode(values, where, plan)
     squash, stretch = logistic_tables()
     facts = np.array(plan, dtype=np.int64)
     room = 64 + 6 * values.size
@@ -45,7 +46,7 @@ def mix_decode(body: bytes, where: np.ndarray | None, plan: list[int], values: n
     """Fill `values` (int32 zeros) from `body`; how many bytes were looked at (up to 8 beyond the end)."""
     library, _ = load()
     if library is None:
-        return twin_mix.decode(body, where, plan, values)
+        return python_mix.decode(body, where, plan, values)
     squash, stretch = logistic_tables()
     facts = np.array(plan, dtype=np.int64)
     data = np.frombuffer(body, dtype=np.uint8)
@@ -62,7 +63,7 @@ def rans_survey(values: np.ndarray, plan: list[int]) -> np.ndarray:
     """How often each step of the two running means occurs: 4096 and 4096 counts in one array."""
     library, _ = load()
     if library is None:
-        return twin_rans.survey(values, plan)
+        return python_rans.survey(values, plan)
     counts = np.zeros(8192, dtype=np.int64)
     facts = np.array(plan, dtype=np.int64)
     library.rans_survey(pointer(values), pointer(facts), pointer(counts))
@@ -75,7 +76,7 @@ def rans_tokens(
     """Contexts and tokens in coding order (uint8), counts of the pairs (64, 16), extra bits as bytes."""
     library, _ = load()
     if library is None:
-        return twin_rans.tokens(values, plan, across, below)
+        return python_rans.tokens(values, plan, across, below)
     facts = np.array(plan, dtype=np.int64)
     contexts, found = np.empty(values.size, dtype=np.uint8), np.empty(values.size, dtype=np.uint8)
     counts = np.zeros((4, 64, 16), dtype=np.int64)
@@ -94,7 +95,7 @@ def rans_encode(
     """The words of the tokens; `renumber` takes the 64 finest contexts to rows of `tables` (starts, widths)."""
     library, _ = load()
     if library is None:
-        return twin_rans.encode(contexts, found, streams, renumber, tables)
+        return python_rans.encode(contexts, found, streams, renumber, tables)
     room = 2 * found.size + 16
     out = np.empty(room, dtype=np.uint8)
     library.rans_encode.restype = ctypes.c_int64
@@ -112,7 +113,7 @@ def rans_decode(
     """Fill `values`; False when the streams do not end as the encoder ended them."""
     library, _ = load()
     if library is None:
-        return twin_rans.decode(words, raw, plan, across, below, tables, values)
+        return python_rans.decode(words, raw, plan, across, below, tables, values)
     facts = np.array(plan, dtype=np.int64)
     body, beside = np.frombuffer(words, dtype=np.uint8), np.frombuffer(raw, dtype=np.uint8)
     library.rans_decode.restype = ctypes.c_int64

@@ -26,14 +26,14 @@ class AlexNet(nn.Module):
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = self.pool(self.norm(functional.relu(self.conv1(images))))
-        signal = self.pool(self.norm(functional.relu(self.conv2(signal))))
-        signal = functional.relu(self.conv3(signal))
-        signal = functional.relu(self.conv4(signal))
-        signal = self.pool(functional.relu(self.conv5(signal)))
-        signal = self.dropout(functional.relu(self.fc6(torch.flatten(signal, 1))))
-        signal = self.dropout(functional.relu(self.fc7(signal)))
-        return self.fc8(signal)
+        activation = self.pool(self.norm(functional.relu(self.conv1(images))))
+        activation = self.pool(self.norm(functional.relu(self.conv2(activation))))
+        activation = functional.relu(self.conv3(activation))
+        activation = functional.relu(self.conv4(activation))
+        activation = self.pool(functional.relu(self.conv5(activation)))
+        activation = self.dropout(functional.relu(self.fc6(torch.flatten(activation, 1))))
+        activation = self.dropout(functional.relu(self.fc7(activation)))
+        return self.fc8(activation)
 
 
 def alexnet(classes: int = 1000) -> AlexNet:

@@ -1,4 +1,4 @@
-"""ResNet-20 for 32 x 32 pictures, made for signals and weights of one bit: every convolution has its own shortcut."""
+"""ResNet-20 for 32 x 32 pictures, made for activations and weights of one bit: every convolution has its own shortcut."""
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,13 @@ class BiRealUnit(nn.Module):
         self.norm = nn.BatchNorm2d(channels_out)
         self.stride, self.copies = stride, channels_out // channels_in
 
-    def forward(self, signal: Tensor) -> Tensor:
-        branch = self.norm(self.conv(self.clip(signal)))
+    def forward(self, activation: Tensor) -> Tensor:
+        branch = self.norm(self.conv(self.clip(activation)))
         if self.stride > 1:
-            signal = functional.avg_pool2d(signal, self.stride)
+            activation = functional.avg_pool2d(activation, self.stride)
         if self.copies > 1:
-            signal = torch.cat([signal] * self.copies, 1)
-        return branch + signal
+            activation = torch.cat([activation] * self.copies, 1)
+        return branch + activation
 
 
 class BiRealResNet(nn.Module):
@@ -49,8 +49,8 @@ class BiRealResNet(nn.Module):
         self.linear = nn.Linear(channels, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = self.units(self.norm1(self.conv1(images)))
-        return self.linear(signal.mean((2, 3)))
+        activation = self.units(self.norm1(self.conv1(images)))
+        return self.linear(activation.mean((2, 3)))
 
 
 def bi_real_resnet_20() -> BiRealResNet:

@@ -22,10 +22,10 @@ class DigitsNet(nn.Module):
         self.linear = nn.Linear(64 * 2 * 2, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = functional.relu(self.bn1(self.conv1(images)))
-        signal = functional.max_pool2d(functional.relu(self.bn2(self.conv2(signal))), 2)
-        signal = functional.max_pool2d(functional.relu(self.bn3(self.conv3(signal))), 2)
-        return self.linear(torch.flatten(signal, 1))
+        activation = functional.relu(self.bn1(self.conv1(images)))
+        activation = functional.max_pool2d(functional.relu(self.bn2(self.conv2(activation))), 2)
+        activation = functional.max_pool2d(functional.relu(self.bn3(self.conv3(activation))), 2)
+        return self.linear(torch.flatten(activation, 1))
 
 
 def digits_net() -> DigitsNet:

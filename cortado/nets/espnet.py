@@ -12,7 +12,7 @@ EPSILON = 1e-3
 DILATIONS = (1, 2, 4, 8, 16)
 
 
-class Plain(nn.Module):
+class Original(nn.Module):
     """A convolution without a bias that keeps the size, but for its stride."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
@@ -20,8 +20,8 @@ class Plain(nn.Module):
         reach = dilation * (kernel // 2)
         self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, reach, dilation, bias=False)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        return self.conv(signal)
+    def forward(self, activation: Tensor) -> Tensor:
+        return self.conv(activation)
 
 
 class Activated(nn.Module):
@@ -32,8 +32,8 @@ class Activated(nn.Module):
         self.bn = nn.BatchNorm2d(channels, EPSILON)
         self.act = nn.PReLU(channels)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        return self.act(self.bn(signal))
+    def forward(self, activation: Tensor) -> Tensor:
+        return self.act(self.bn(activation))
 
 
 class ActivatedConv(Activated):
@@ -43,8 +43,8 @@ class ActivatedConv(Activated):
         super().__init__(channels_out)
         self.conv = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        return super().forward(self.conv(signal))
+    def forward(self, activation: Tensor) -> Tensor:
+        return super().forward(self.conv(activation))
 
 
 class Pyramid(nn.Module):
@@ -54,12 +54,12 @@ class Pyramid(nn.Module):
         super().__init__()
         width = channels_out // len(DILATIONS)
         first = channels_out - width * (len(DILATIONS) - 1)
-        self.c1 = Plain(channels_in, width, kernel, stride)
+        self.c1 = Original(channels_in, width, kernel, stride)
         for dilation in DILATIONS:
-            self.add_module(f"d{dilation}", Plain(width, first if dilation == 1 else width, 3, dilation=dilation))
+            self.add_module(f"d{dilation}", Original(width, first if dilation == 1 else width, 3, dilation=dilation))
 
-    def side_by_side(self, signal: Tensor) -> Tensor:
-        reduced = self.c1(signal)
+    def side_by_side(self, activation: Tensor) -> Tensor:
+        reduced = self.c1(activation)
         nearest, *rest = [self.get_submodule(f"d{dilation}")(reduced) for dilation in DILATIONS]
         sums = [rest[0]]
         for one in rest[1:]:
@@ -75,8 +75,8 @@ class Halving(Pyramid):
         self.bn = nn.BatchNorm2d(channels_out, EPSILON)
         self.act = nn.PReLU(channels_out)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        return self.act(self.bn(self.side_by_side(signal)))
+    def forward(self, activation: Tensor) -> Tensor:
+        return self.act(self.bn(self.side_by_side(activation)))
 
 
 class Module(Pyramid):
@@ -87,9 +87,9 @@ class Module(Pyramid):
         self.add = add
         self.bn = Activated(channels_out)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        made = self.side_by_side(signal)
-        return self.bn(signal + made if self.add else made)
+    def forward(self, activation: Tensor) -> Tensor:
+        made = self.side_by_side(activation)
+        return self.bn(activation + made if self.add else made)
 
 
 class Encoder(nn.Module):
@@ -105,7 +105,7 @@ class Encoder(nn.Module):
         self.level3_0 = Halving(2 * 64 + 3, 128)
         self.level3 = nn.ModuleList(Module(128, 128) for _ in range(q))
         self.b3 = Activated(2 * 128)
-        self.classifier = Plain(2 * 128, classes, 1)
+        self.classifier = Original(2 * 128, classes, 1)
 
     def levels(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What each level gives, (N, 19, H / 2, W / 2), (N, 131, H / 4, W / 4) and (N, 256, H / 8, W / 8)."""
@@ -118,11 +118,11 @@ class Encoder(nn.Module):
         return first, second, self.b3(torch.cat([entry, through(self.level3, entry)], 1))
 
 
-def through(modules: nn.ModuleList, signal: Tensor) -> Tensor:
+def through(modules: nn.ModuleList, activation: Tensor) -> Tensor:
     """One module after another."""
     for module in modules:
-        signal = module(signal)
-    return signal
+        activation = module(activation)
+    return activation
 
 
 class ESPNet(nn.Module):
@@ -135,7 +135,7 @@ class ESPNet(nn.Module):
     def __init__(self, classes: int, p: int, q: int) -> None:
         super().__init__()
         self.encoder = Encoder(classes, p, q)
-        self.level3_C = Plain(2 * 64 + 3, classes, 1)
+        self.level3_C = Original(2 * 64 + 3, classes, 1)
         self.br = nn.BatchNorm2d(classes, EPSILON)
         self.conv = ActivatedConv(16 + 3 + classes, classes, 1)
         self.up_l3 = nn.Sequential(doubled(classes))

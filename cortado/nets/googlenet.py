@@ -30,11 +30,11 @@ class Inception(nn.Module):
         self.conv5x5 = nn.Conv2d(narrow5, five, 5, padding=2)
         self.pool_projection = nn.Conv2d(into, pooled, 1)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        one = self.conv1x1(signal)
-        three = self.conv3x3(functional.relu(self.reduce3x3(signal)))
-        five = self.conv5x5(functional.relu(self.reduce5x5(signal)))
-        pooled = self.pool_projection(functional.max_pool2d(signal, 3, 1, padding=1))
+    def forward(self, activation: Tensor) -> Tensor:
+        one = self.conv1x1(activation)
+        three = self.conv3x3(functional.relu(self.reduce3x3(activation)))
+        five = self.conv5x5(functional.relu(self.reduce5x5(activation)))
+        pooled = self.pool_projection(functional.max_pool2d(activation, 3, 1, padding=1))
         return functional.relu(torch.cat((one, three, five, pooled), 1))
 
 
@@ -56,14 +56,14 @@ class GoogLeNet(nn.Module):
         self.dropout = nn.Dropout(0.4)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = self.norm(self.pool(functional.relu(self.conv1(images))))
-        signal = functional.relu(self.reduce2(signal))
-        signal = self.pool(self.norm(functional.relu(self.conv2(signal))))
+        activation = self.norm(self.pool(functional.relu(self.conv1(images))))
+        activation = functional.relu(self.reduce2(activation))
+        activation = self.pool(self.norm(functional.relu(self.conv2(activation))))
         for name, inception in self.inceptions.items():
-            signal = inception(signal)
+            activation = inception(activation)
             if name in ("inception3b", "inception4e"):
-                signal = self.pool(signal)
-        return self.linear(self.dropout(signal.mean((2, 3))))
+                activation = self.pool(activation)
+        return self.linear(self.dropout(activation.mean((2, 3))))
 
 
 def googlenet(classes: int = 1000) -> GoogLeNet:

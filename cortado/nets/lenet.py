@@ -18,10 +18,10 @@ class LeNet300100(nn.Module):
         self.fc3 = nn.Linear(100, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = torch.flatten(images, 1)
-        signal = functional.relu(self.fc1(signal))
-        signal = functional.relu(self.fc2(signal))
-        return self.fc3(signal)
+        activation = torch.flatten(images, 1)
+        activation = functional.relu(self.fc1(activation))
+        activation = functional.relu(self.fc2(activation))
+        return self.fc3(activation)
 
 
 class LeNet5(nn.Module):
@@ -38,10 +38,10 @@ class LeNet5(nn.Module):
         self.fc2 = nn.Linear(500, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = functional.max_pool2d(self.conv1(images), 2)
-        signal = functional.max_pool2d(self.conv2(signal), 2)
-        signal = functional.relu(self.fc1(torch.flatten(signal, 1)))
-        return self.fc2(signal)
+        activation = functional.max_pool2d(self.conv1(images), 2)
+        activation = functional.max_pool2d(self.conv2(activation), 2)
+        activation = functional.relu(self.fc1(torch.flatten(activation, 1)))
+        return self.fc2(activation)
 
 
 def lenet_300_100() -> LeNet300100:

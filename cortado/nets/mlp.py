@@ -22,11 +22,11 @@ class Mlp1024(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         clip = nn.functional.hardtanh if self.signed else torch.relu
-        signal = torch.flatten(images, 1)
-        signal = clip(self.norm1(self.fc1(signal)))
-        signal = clip(self.norm2(self.fc2(signal)))
-        signal = clip(self.norm3(self.fc3(signal)))
-        return self.norm4(self.fc4(signal))
+        activation = torch.flatten(images, 1)
+        activation = clip(self.norm1(self.fc1(activation)))
+        activation = clip(self.norm2(self.fc2(activation)))
+        activation = clip(self.norm3(self.fc3(activation)))
+        return self.norm4(self.fc4(activation))
 
 
 def mlp_1024() -> Mlp1024:
@@ -35,5 +35,5 @@ def mlp_1024() -> Mlp1024:
 
 
 def mlp_1024_signed() -> Mlp1024:
-    """The same with signals of both signs, for networks of signs."""
+    """The same with activations of both signs, for networks of signs."""
     return Mlp1024(signed=True)

@@ -19,9 +19,9 @@ class SeparableBlock(nn.Module):
         self.pointwise = nn.Conv2d(channels_in, channels_out, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        signal = functional.relu(self.bn1(self.depthwise(signal)))
-        return functional.relu(self.bn2(self.pointwise(signal)))
+    def forward(self, activation: Tensor) -> Tensor:
+        activation = functional.relu(self.bn1(self.depthwise(activation)))
+        return functional.relu(self.bn2(self.pointwise(activation)))
 
 
 class MobileNet(nn.Module):
@@ -42,8 +42,8 @@ class MobileNet(nn.Module):
         self.linear = nn.Linear(widths[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = functional.relu(self.bn(self.conv(images)))
-        return self.linear(self.blocks(signal).mean((2, 3)))
+        activation = functional.relu(self.bn(self.conv(images)))
+        return self.linear(self.blocks(activation).mean((2, 3)))
 
 
 def mobilenet(classes: int = 1000, width: float = 1.0, resolution: int = 224) -> MobileNet:

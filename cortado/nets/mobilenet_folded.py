@@ -39,9 +39,9 @@ class Inverted(nn.Module):
         self.body = nn.Sequential(convolution(into, wide, 1), *separable(wide, out, stride, clipped=False))
         self.shortcut = stride == 1 and into == out
 
-    def forward(self, signal: Tensor) -> Tensor:
-        made = self.body(signal)
-        return signal + made if self.shortcut else made
+    def forward(self, activation: Tensor) -> Tensor:
+        made = self.body(activation)
+        return activation + made if self.shortcut else made
 
 
 class FoldedMobileNet(nn.Module):

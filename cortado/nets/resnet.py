@@ -19,14 +19,14 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        branch = functional.relu(self.bn1(self.conv1(signal)))
+    def forward(self, activation: Tensor) -> Tensor:
+        branch = functional.relu(self.bn1(self.conv1(activation)))
         branch = self.bn2(self.conv2(branch))
         if self.stride > 1:
-            signal = signal[:, :, :: self.stride, :: self.stride]
+            activation = activation[:, :, :: self.stride, :: self.stride]
         if self.padding:
-            signal = functional.pad(signal, (0, 0, 0, 0, self.padding, self.padding))
-        return functional.relu(branch + signal)
+            activation = functional.pad(activation, (0, 0, 0, 0, self.padding, self.padding))
+        return functional.relu(branch + activation)
 
 
 class CifarResNet(nn.Module):
@@ -45,9 +45,9 @@ class CifarResNet(nn.Module):
         self.linear = nn.Linear(4 * width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = functional.relu(self.bn1(self.conv1(images)))
-        signal = self.layer3(self.layer2(self.layer1(signal)))
-        return self.linear(signal.mean((2, 3)))
+        activation = functional.relu(self.bn1(self.conv1(images)))
+        activation = self.layer3(self.layer2(self.layer1(activation)))
+        return self.linear(activation.mean((2, 3)))
 
 
 def stage(blocks: int, channels_in: int, channels_out: int, stride: int) -> nn.Sequential:

@@ -29,14 +29,14 @@ class ResNet8(nn.Module):
         self.fc = nn.Linear(64, 10)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        signal = functional.relu(self.bn0(self.conv0(pixels)))
-        branch = functional.relu(self.bn1(self.conv1(signal)))
-        signal = functional.relu(signal + self.bn2(self.conv2(branch)))
-        branch = functional.relu(self.bn3(self.conv3(functional.pad(signal, (0, 1, 0, 1)))))
-        signal = functional.relu(self.conv5(signal) + self.bn4(self.conv4(branch)))
-        branch = functional.relu(self.bn5(self.conv6(functional.pad(signal, (0, 1, 0, 1)))))
-        signal = functional.relu(self.conv8(signal) + self.bn6(self.conv7(branch)))
-        return self.fc(signal.mean((2, 3)))
+        activation = functional.relu(self.bn0(self.conv0(pixels)))
+        branch = functional.relu(self.bn1(self.conv1(activation)))
+        activation = functional.relu(activation + self.bn2(self.conv2(branch)))
+        branch = functional.relu(self.bn3(self.conv3(functional.pad(activation, (0, 1, 0, 1)))))
+        activation = functional.relu(self.conv5(activation) + self.bn4(self.conv4(branch)))
+        branch = functional.relu(self.bn5(self.conv6(functional.pad(activation, (0, 1, 0, 1)))))
+        activation = functional.relu(self.conv8(activation) + self.bn6(self.conv7(branch)))
+        return self.fc(activation.mean((2, 3)))
 
 
 def norm(channels: int) -> nn.BatchNorm2d:

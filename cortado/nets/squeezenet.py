@@ -1,4 +1,4 @@
-"""SqueezeNet 1.0, and the weights of it that Deep Compression left: codes and codebooks."""
+"""SqueezeNet 1.0, and the weights of it that Deep Compression left: codes and codebook."""
 
 from pathlib import Path
 
@@ -31,9 +31,9 @@ class Fire(nn.Module):
         self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
         self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        signal = functional.relu(self.squeeze(signal))
-        return functional.relu(torch.cat((self.expand1x1(signal), self.expand3x3(signal)), 1))
+    def forward(self, activation: Tensor) -> Tensor:
+        activation = functional.relu(self.squeeze(activation))
+        return functional.relu(torch.cat((self.expand1x1(activation), self.expand3x3(activation)), 1))
 
 
 class SqueezeNet(nn.Module):
@@ -55,11 +55,11 @@ class SqueezeNet(nn.Module):
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = self.pool(functional.relu(self.conv1(images)))
-        signal = self.pool(self.fire4(self.fire3(self.fire2(signal))))
-        signal = self.pool(self.fire8(self.fire7(self.fire6(self.fire5(signal)))))
-        signal = functional.relu(self.conv10(self.dropout(self.fire9(signal))))
-        return signal.mean((2, 3))
+        activation = self.pool(functional.relu(self.conv1(images)))
+        activation = self.pool(self.fire4(self.fire3(self.fire2(activation))))
+        activation = self.pool(self.fire8(self.fire7(self.fire6(self.fire5(activation)))))
+        activation = functional.relu(self.conv10(self.dropout(self.fire9(activation))))
+        return activation.mean((2, 3))
 
 
 Codes = dict[str, tuple[Tensor, Tensor]]
@@ -72,7 +72,7 @@ def squeezenet(classes: int = 1000) -> SqueezeNet:
 
 
 def squeezenet_deep_compression(weights: str | Path | bool = True) -> tuple[SqueezeNet, Codes]:
-    """SqueezeNet pruned to a third and shared in codebooks of 8 bits, and the codes themselves.  Han et al., 2016.
+    """SqueezeNet pruned to a third and shared in codebook of 8 bits, and the codes themselves.  Han et al., 2016.
 
     `weights` is the path of an .npz with `X.code`, `X.codebook` and `X.bias` for each layer X, or True for
     $CORTADO_DATA/weights/squeezenet_dc.npz. Input (N, 3, 227, 227): blue, green, red in 0..255 minus (104, 117, 123).

@@ -32,13 +32,13 @@ class TinyDarknet(nn.Module):
         self.activation = nn.LeakyReLU(0.1)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = images
+        activation = images
         for number in range(1, len(LAYERS) + 1):
             norm, convolution = self.get_submodule(f"bn{number}"), self.get_submodule(f"conv{number}")
-            signal = self.activation(norm(convolution(signal)))
+            activation = self.activation(norm(convolution(activation)))
             if number in POOLED_AFTER:
-                signal = functional.max_pool2d(signal, 2)
-        return self.conv16(signal).mean((2, 3))
+                activation = functional.max_pool2d(activation, 2)
+        return self.conv16(activation).mean((2, 3))
 
 
 def tiny_darknet(classes: int = 1000, weights: str | Path | bool | None = None) -> TinyDarknet:

@@ -55,10 +55,10 @@ class Vgg(nn.Module):
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = torch.flatten(self.features(images), 1)
-        signal = self.dropout(functional.relu(self.fc6(signal)))
-        signal = self.dropout(functional.relu(self.fc7(signal)))
-        return self.fc8(signal)
+        activation = torch.flatten(self.features(images), 1)
+        activation = self.dropout(functional.relu(self.fc6(activation)))
+        activation = self.dropout(functional.relu(self.fc7(activation)))
+        return self.fc8(activation)
 
 
 class ChatfieldNet(nn.Module):
@@ -93,14 +93,14 @@ class ChatfieldNet(nn.Module):
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = self.pool1(self.norm1(functional.relu(self.conv1(images))))
-        signal = self.pool2(self.norm2(functional.relu(self.conv2(signal))))
-        signal = functional.relu(self.conv3(signal))
-        signal = functional.relu(self.conv4(signal))
-        signal = self.pool5(functional.relu(self.conv5(signal)))
-        signal = self.dropout(functional.relu(self.fc6(torch.flatten(signal, 1))))
-        signal = self.dropout(functional.relu(self.fc7(signal)))
-        return self.fc8(signal)
+        activation = self.pool1(self.norm1(functional.relu(self.conv1(images))))
+        activation = self.pool2(self.norm2(functional.relu(self.conv2(activation))))
+        activation = functional.relu(self.conv3(activation))
+        activation = functional.relu(self.conv4(activation))
+        activation = self.pool5(functional.relu(self.conv5(activation)))
+        activation = self.dropout(functional.relu(self.fc6(torch.flatten(activation, 1))))
+        activation = self.dropout(functional.relu(self.fc7(activation)))
+        return self.fc8(activation)
 
 
 def vgg_16_cifar(classes: int = 10, width: float = 1.0) -> CifarVgg:

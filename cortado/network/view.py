@@ -1,4 +1,4 @@
-"""View: a fresh picture of a network before each stage, and the pens a method writes with."""
+"""View: a fresh picture of a network before each stage, and the editing operations a method writes with."""
 
 import copy
 from collections.abc import Callable
@@ -9,22 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
-from cortado.fitting import own_modules
-from cortado.forms.form import Form
-from cortado.forms.hold import PREFIX, form_of, held_names, hold, plain_form
-from cortado.forms.low_rank import LowRank
-from cortado.groups.cut import cut, kept_outputs
-from cortado.groups.find import find_groups
-from cortado.groups.groups import Groups, Keeps
 from cortado.layers.low_rank import low_rank_of
-from cortado.network.chains import Units, find_units
-from cortado.network.trace import Trace, trace
-from cortado.network.where import choose
+from cortado.network.coupling.cut import cut, kept_outputs
+from cortado.network.coupling.find import find_groups
+from cortado.network.coupling.groups import Groups, Keeps
+from cortado.network.graph.chains import Units, find_units
+from cortado.network.graph.trace import Trace, trace
+from cortado.network.graph.where import choose
+from cortado.parts.forms.attach import PREFIX, attach, attached_names, dense_form, form_of
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.low_rank import LowRank
+from cortado.parts.part import own_modules
 from cortado.progress import Progress, quiet
 
 
 class Weight:
-    """One weight of a network and all the places that share it.  The pen is `recode`."""
+    """One weight of a network and all the places that share it.  The editing operation is `map_values`."""
 
     def __init__(self, path: str, places: list[tuple[nn.Module, str]]) -> None:
         """`path` is the first name ("conv1.weight"); `places` are the layers that own it, with its name in each."""
@@ -53,7 +53,7 @@ class Weight:
     def form(self) -> Form:
         """The form that holds it; a Dense copy when nothing does."""
         form = form_of(*self.places[0])
-        return plain_form(getattr(self.layer, self.name)) if form is None else form
+        return dense_form(getattr(self.layer, self.name)) if form is None else form
 
     def dense(self) -> Tensor:
         """Its value, apart from the graph of gradients."""
@@ -64,14 +64,14 @@ class Weight:
         form = form_of(*self.places[0])
         return getattr(self.layer, self.name).shape if form is None else form.shape
 
-    def recode(self, fn: Callable[[Tensor], Form]) -> None:
+    def map_values(self, fn: Callable[[Tensor], Form]) -> None:
         """Apply `fn` (Tensor -> Form) where the floats of the present form live."""
-        self.put(self.form.recode(fn))
+        self.set_form(self.form.map_values(fn))
 
-    def put(self, form: Form) -> None:
+    def set_form(self, form: Form) -> None:
         """Hold the weight in `form` from now on, in every place that shares it."""
         for layer, name in self.places:
-            hold(layer, name, form)
+            attach(layer, name, form)
 
 
 class Factor(Weight):
@@ -102,8 +102,8 @@ class Factor(Weight):
     def shape(self) -> torch.Size:
         return self.form.shape
 
-    def put(self, form: Form) -> None:
-        self.whole.put(replaced(self.whole.form, self.route, form))
+    def set_form(self, form: Form) -> None:
+        self.whole.set_form(replaced(self.whole.form, self.route, form))
 
 
 def replaced(form: Form, route: tuple[str, ...], part: Form) -> Form:
@@ -127,8 +127,8 @@ def parameter_places(network: nn.Module) -> list[Weight]:
     found: dict[int, Weight] = {}
     for path, layer in own_modules(network).items():
         for name in layer_parameters(layer):
-            held = form_of(layer, name)
-            key = id(layer._parameters[name] if held is None else held)
+            attached = form_of(layer, name)
+            key = id(layer._parameters[name] if attached is None else attached)
             place = f"{path}.{name}" if path else name
             found.setdefault(key, Weight(place, [])).places.append((layer, name))
     return list(found.values())
@@ -137,28 +137,28 @@ def parameter_places(network: nn.Module) -> list[Weight]:
 def layer_parameters(layer: nn.Module) -> list[str]:
     """Names of a layer's own parameters, held ones in the place that its class gave them."""
     free = [name for name, value in layer._parameters.items() if value is not None]
-    return [*held_names(layer), *free] if held_names(layer) else free
+    return [*attached_names(layer), *free] if attached_names(layer) else free
 
 
 class View:
     """What a method may ask of a network, and the only ways to change it.
 
-    `network` is the working copy, `plain` the user's network as it came (never changed), `reference` the network as it
-    was before the last lossy step, whose moments `match` gives back. The pens: `weight.recode`, `cut` and `replace`.
+    `network` is the working copy, `original` the user's network as it came (never changed), `reference` the network as it
+    was before the last lossy step, whose moments `match_moments` gives back. The editing operations: `weight.map_values`, `cut` and `replace`.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        plain: nn.Module,
+        original: nn.Module,
         example: Any,
         progress: Progress | None = None,
         reference: nn.Module | None = None,
         kept: dict[str, Tensor] | None = None,
     ) -> None:
-        self.network, self.plain, self.example = network, plain, example
+        self.network, self.original, self.example = network, original, example
         self.progress = progress or quiet()
-        self.reference = reference or plain
+        self.reference = reference or original
         self.kept: dict[str, Tensor] = {} if kept is None else kept
         """For each layer whose outputs are others than in the reference network: which of its outputs they are, in order."""
         self.notes: list[str] = []
@@ -217,7 +217,7 @@ class View:
             self.kept[path] = kept.cpu() if before is None else before[kept.cpu()]
 
     def forget(self) -> None:
-        """The network has changed: what was found of it is found anew when asked for."""
+        """The network has changed: what was found of it is found again when asked for."""
         for cached in ("all_weights", "trace", "units", "groups"):
             self.__dict__.pop(cached, None)
 

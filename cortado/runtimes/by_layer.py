@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from cortado.lowering.lower import dense
-from cortado.network.profile import cost_of
-from cortado.network.trace import Call, call_with, device_of, moved, trace, undisturbed
+from cortado.network.graph.trace import Call, call_with, device_of, moved, trace, undisturbed
+from cortado.network.profile.profile import cost_of
+from cortado.quantities import count_text, time_text
 from cortado.runtimes.peak import Peak, measure_peak
 from cortado.runtimes.timing import check_load
-from cortado.units import count_text, time_text
 
 ROUNDS, WARM_UP = 20, 3
 FLOAT_BYTES = 4
@@ -104,14 +104,14 @@ def row_of(calls: Sequence[Call], median_ms: float, peak: Peak) -> LayerTime:
     """The row of one layer from its calls."""
     layer = calls[0].layer
     cost = cost_of([operator for call in calls for operator in call.operators])
-    signals = sum(prod(shape) for call in calls for shape in (*call.inputs, *call.outputs)) * FLOAT_BYTES
+    activations = sum(prod(shape) for call in calls for shape in (*call.inputs, *call.outputs)) * FLOAT_BYTES
     weights = sum(value.numel() * value.element_size() for value in layer.parameters(recurse=False)) * len(calls)
     leaf = not list(layer.children())
     # A module with others inside moves what its own few operators touch, which its inputs and outputs do not tell.
     known = cost is not None and leaf and median_ms > 0
-    roofline = peak.least_ms(cost or 0, signals + weights) / median_ms if known else None
+    roofline = peak.least_ms(cost or 0, activations + weights) / median_ms if known else None
     kind = type(layer).__name__ if leaf else f"{type(layer).__name__}, own operators"
-    return LayerTime(calls[0].path or "(network)", kind, median_ms, cost, signals + weights, roofline)
+    return LayerTime(calls[0].path or "(network)", kind, median_ms, cost, activations + weights, roofline)
 
 
 class Watch:

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cortado.errors import BadValue, CortadoError, OutputsDiffer
-from cortado.forms.quantized import Quantized
-from cortado.groups.answers import difference
 from cortado.lowering.lower import lowered
 from cortado.machine import processor_saturates
-from cortado.measure import outputs_of, scored
-from cortado.network.trace import tensors_in, undisturbed
+from cortado.network.coupling.answers import difference
+from cortado.network.graph.trace import tensors_in, undisturbed
+from cortado.parts.activations.quantizer import sites
+from cortado.parts.forms.quantized import Quantized
 from cortado.runtimes.runtime import Running, Runtime, Session
-from cortado.signals.signal import sites
-from cortado.task import Data, Score
+from cortado.task.measure import outputs_of, scored
+from cortado.task.task import Data, Metric
 
 TOLERANCE = 1e-3
 """Share of the largest output by which a float32 file may differ from PyTorch."""
@@ -43,7 +43,9 @@ class Agreement:
     samples: int
 
 
-def compare(session: Session, network: nn.Module, data: Data, score: Score | None = None, batch: int = 64) -> Agreement:
+def compare(
+    session: Session, network: nn.Module, data: Data, score: Metric | None = None, batch: int = 64
+) -> Agreement:
     """Run both on `data` and compare output by output."""
     running = Running(session)
     furthest, equal, known, samples = 0.0, 0.0, True, 0

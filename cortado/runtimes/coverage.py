@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from cortado.forms.hold import form_of
 from cortado.lowering.factors import factored
 from cortado.lowering.integers import Codes
 from cortado.lowering.packed import Packed, narrow_layers, narrow_weights
-from cortado.network.profile import profile
-from cortado.network.settling import settled
+from cortado.network.profile.profile import profile
+from cortado.parts.activations.quantizer import sites
+from cortado.parts.forms.attach import form_of
 from cortado.runtimes.runtime import Runtime
-from cortado.signals.signal import sites
+from cortado.training.finalize import finalized
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Coverage:
 
 
 def coverage(runtime: Runtime, file: Path, network: nn.Module, example: Any) -> Coverage | None:
-    """What the runtime makes of a file; None for a network whose signals are not rounded, and where it does not tell."""
+    """What the runtime makes of a file; None for a network whose activations are not rounded, and where it does not tell."""
     found = runtime.integer_layers(file) if sites(network) else None
     if found is None:
         return None
@@ -47,9 +47,9 @@ class Packing:
 
 def packing(runtime: Runtime, file: Path, network: nn.Module, low: nn.Module) -> Packing | None:
     """What a file keeps packed of a network and of its lowered copy; None when no linear weight has at most 4 bits."""
-    # What reads rounded signals is held in codes of 8 bits, and told by its coverage.
+    # What reads rounded activations is held in codes of 8 bits, and told by its coverage.
     eights = {path for path, layer in low.named_modules() if isinstance(form_of(layer, "weight"), Codes)}
-    wanted = {path: form for path, form in narrow_layers(factored(settled(network))).items() if path not in eights}
+    wanted = {path: form for path, form in narrow_layers(factored(finalized(network))).items() if path not in eights}
     if not wanted:
         return None
     found, said = runtime.packed_layers(file), narrow_weights(low)

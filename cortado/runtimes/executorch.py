@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.graph import exported, positional, quietly
-from cortado.lowering.signed import signed, unrounded_products, with_floats
+from cortado.lowering.signed import signed, unrounded_matmuls, with_floats
 from cortado.runtimes.runtime import Port, Runtime
 
 DTYPES = {
@@ -37,9 +37,11 @@ class ExecutorchSession:
             Port(f"input_{place}", tuple(meta.sizes()), DTYPES[meta.dtype()]) for place, meta in enumerate(metas)
         )
 
-    def __call__(self, *signals: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *activations: Tensor) -> tuple[Tensor, ...]:
         # The outputs lie in memory that the next call writes over.
-        return tuple(value.clone() for value in self.method.execute([signal.contiguous() for signal in signals]))
+        return tuple(
+            value.clone() for value in self.method.execute([activation.contiguous() for activation in activations])
+        )
 
 
 class Executorch(Runtime):
@@ -54,7 +56,7 @@ class Executorch(Runtime):
         self.require()
         one = tuple(part[:1] if isinstance(part, Tensor) and part.dim() else part for part in positional(example))
         program = exported(network, one, any_batch=False)
-        floats = unrounded_products(program)
+        floats = unrounded_matmuls(program)
         if floats:
             # XNNPACK takes codes without their steps where a product is not rounded: results are wrong by far.
             program = exported(with_floats(network, floats), one, any_batch=False)

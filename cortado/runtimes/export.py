@@ -9,15 +9,15 @@ from torch import nn
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_name
-from cortado.measure import outputs_of
-from cortado.network.trace import moved
-from cortado.report import Exported
+from cortado.network.graph.trace import moved
+from cortado.parts.activations.quantizer import sites
+from cortado.report.report import Exported
 from cortado.runtimes.compare import Agreement, check, check_tolerance, compare, default_tolerance
 from cortado.runtimes.coverage import Coverage, Packing, coverage, packing
 from cortado.runtimes.folder import whole_folder, write_facts
 from cortado.runtimes.runtime import Running, Runtime, Session, float_types, type_name
-from cortado.signals.signal import sites
-from cortado.task import Data, Score, Task
+from cortado.task.measure import outputs_of
+from cortado.task.task import Data, Metric, Task
 
 
 def export(
@@ -34,20 +34,20 @@ def export(
     """Write `network` for `runtime` into `folder`, which appears whole or not at all, with an export.json that says what it is.
 
     The network is lowered (see lowering/lower.py; `merge` its siblings, `gather` the columns that are left of convolutions),
-    takes any batch, and is compared with itself in PyTorch on `data` (the task's choice data): outputs within `tolerance`
+    takes any batch, and is compared with itself in PyTorch on `data` (the task's validation data): outputs within `tolerance`
     of the largest one (by default 0.001, for a network in integers 0.1), score, same top-1.
     Raises MissingPackage, BadNetwork for what cannot be traced or is not known to the runtime, OutputsDiffer, and BadValue
     for a folder that cannot be written or a tolerance below 0.
     """
     tolerance = default_tolerance(network) if tolerance is None else tolerance
     check_tolerance(tolerance)
-    data = task.choice if data is None else data
+    data = task.validation if data is None else data
     with whole_folder(Path(folder)) as partial:
-        return export_into(partial, network, task.example, runtime, data, task.score, tolerance, merge, gather)[1]
+        return export_into(partial, network, task.example, runtime, data, task.metric, tolerance, merge, gather)[1]
 
 
 def export_into(
-    folder: Path, network: nn.Module, example: Any, runtime: Runtime, data: Data, score: Score | None,
+    folder: Path, network: nn.Module, example: Any, runtime: Runtime, data: Data, score: Metric | None,
     tolerance: float | None = None, merge: bool = False, gather: bool = False,
 ) -> tuple[Path, Exported]:  # fmt: skip
     """The same into an empty folder that exists; gives the main file too."""
@@ -74,7 +74,7 @@ def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) 
         outputs_of(Running(session), moved(example, torch.device("cpu")))
     except Exception as error:
         cause = error.__cause__ if isinstance(error, BadFile) and error.__cause__ else error
-        told = " ".join(str(cause).replace(str(file), file.name).split())
+        describe = " ".join(str(cause).replace(str(file), file.name).split())
         rare = [type_name(dtype) for dtype in float_types(network, example) if dtype != torch.float32]
         way_out = (
             f"The network holds {rare[0]}: call .float() on it and on its inputs first."
@@ -83,7 +83,7 @@ def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) 
         )
         raise BadNetwork(
             f"{runtime.name()}: {type(network).__name__} was written, but the runtime does not run it: "
-            f"{type(cause).__name__}: {told[:300]}. {way_out}"
+            f"{type(cause).__name__}: {describe[:300]}. {way_out}"
         ) from error
     return session
 
@@ -102,7 +102,7 @@ def row_of(
     )  # fmt: skip
 
 
-def facts(row: Exported, file: Path, tolerance: float, score: Score | None) -> dict[str, object]:
+def facts(row: Exported, file: Path, tolerance: float, score: Metric | None) -> dict[str, object]:
     """What stands beside the files."""
     return {
         "runtime": row.runtime,

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from cortado.errors import BadFile, BadNetwork, BadValue
 from cortado.machine import instruction_sets, processor_name
-from cortado.report import Ratio
+from cortado.quantities import time_text
+from cortado.report.report import Ratio
 from cortado.runtimes.runtime import Port, Session, runtime_of_file
 from cortado.runtimes.timing import check_load, interleaved, is_noisy, ratio
-from cortado.units import time_text
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from cortado.errors import BadFile, BadValue, CortadoError
 from cortado.file.whole import make_folder, write_whole
 from cortado.lowering.lower import lowered
 from cortado.machine import cache_folder, instruction_sets, processor_name
-from cortado.network.signals import pads_of
+from cortado.network.statistics.activations import pads_of
 from cortado.runtimes.measured import batch_of, bound
 from cortado.runtimes.runtime import Runtime
 from cortado.runtimes.timing import Call, interleaved
@@ -129,7 +129,7 @@ class LayerTimes:
             if not all(0 <= value < math.inf for value in table.values()):
                 raise ValueError("a time is no number of milliseconds")
         except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise BadFile(f"times: {self.path} is damaged ({error}). Delete it, and it is measured anew.") from error
+            raise BadFile(f"times: {self.path} is damaged ({error}). Delete it, and it is measured again.") from error
         return table
 
     def ms(self, shape: LayerShape) -> float:

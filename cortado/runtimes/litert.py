@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork, MissingPackage
-from cortado.lowering.graph import exported, plain_graph, positional, quietly
+from cortado.lowering.graph import exported, float_graph, positional, quietly
 from cortado.lowering.signed import round_weights, signed
-from cortado.network.trace import undisturbed
+from cortado.network.graph.trace import undisturbed
+from cortado.parts.activations.quantizer import sites
 from cortado.runtimes.runtime import Port, Runtime
-from cortado.signals.signal import sites
 
 NUMBERED = re.compile(r"args_(\d+)")
 
@@ -33,9 +33,9 @@ class LitertSession:
         self.found = self.interpreter.get_output_details()
         self.inputs = tuple(port_of(detail) for detail in self.given)
 
-    def __call__(self, *signals: Tensor) -> tuple[Tensor, ...]:
-        for detail, signal in zip(self.given, signals, strict=True):
-            self.interpreter.set_tensor(detail["index"], codes_of(detail, signal.detach().numpy()))
+    def __call__(self, *activations: Tensor) -> tuple[Tensor, ...]:
+        for detail, activation in zip(self.given, activations, strict=True):
+            self.interpreter.set_tensor(detail["index"], codes_of(detail, activation.detach().numpy()))
         self.interpreter.invoke()
         return tuple(
             torch.from_numpy(values_of(detail, self.interpreter.get_tensor(detail["index"]))) for detail in self.found
@@ -45,7 +45,7 @@ class LitertSession:
 class Litert(Runtime):
     """LiteRT on the processor.  Its files hold a batch of one: larger batches run sample by sample.
 
-    Files of networks with rounded signals take and give codes of 8 bits; the session makes them of floats.
+    Files of networks with rounded activations take and give codes of 8 bits; the session makes them of floats.
     """
 
     package = "ai_edge_litert"
@@ -103,7 +103,7 @@ def convert_integers(network: nn.Module, one: tuple[Any, ...], file: Path) -> No
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
     from litert_torch.quantize.quant_config import QuantConfig
 
-    module = plain_graph(exported(network, one, any_batch=False))
+    module = float_graph(exported(network, one, any_batch=False))
     signed(module.graph)
     round_weights(module)
     # What it would round by itself is rounded already: the setting only says that such operators become integers.

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from cortado.errors import BadNetwork
 from cortado.lowering.graph import has_batch, positional
 from cortado.progress import Progress, quiet
-from cortado.report import Clock, Exported
+from cortado.report.report import Clock, Exported
 from cortado.runtimes.export import export_into
 from cortado.runtimes.runtime import Running, Runtime, Session, rivals
-from cortado.runtimes.timing import EAGER, PLAIN, Call, check_load, clock
+from cortado.runtimes.timing import EAGER, ORIGINAL, Call, check_load, clock
 from cortado.runtimes.torch_eager import TorchSession
-from cortado.task import Data, Task
+from cortado.task.task import Data, Task
 
 COMPRESSED = "compressed"
 
@@ -34,24 +34,24 @@ class Measuring:
     files: dict[tuple[str, Runtime], Path] = field(default_factory=dict)
     exports: list[Exported] = field(default_factory=list)
 
-    def lower_all(self, plain: nn.Module, small: nn.Module, folder: Path, progress: Progress) -> None:
-        """Files of the compressed network for the runtimes named, of the plain one for every rival as well."""
+    def lower_all(self, original: nn.Module, small: nn.Module, folder: Path, progress: Progress) -> None:
+        """Files of the compressed network for the runtimes named, of the original for every rival as well."""
         everywhere = {runtime.name(): runtime for runtime in (*self.runtimes, *rivals())}
         named = {runtime.name() for runtime in self.runtimes}
         wanted = [(COMPRESSED, small, runtime) for runtime in self.runtimes]
-        wanted += [(PLAIN, plain, runtime) for runtime in everywhere.values() if runtime.name() != EAGER]
+        wanted += [(ORIGINAL, original, runtime) for runtime in everywhere.values() if runtime.name() != EAGER]
         with progress.bar("export for the clock", len(wanted)) as bar:
             for name, network, runtime in wanted:
                 own = folder / f"{name}_{runtime.name()}"
                 own.mkdir()
-                # The plain network is only timed, so the choice data will do to see that its file is right.
-                data = self.data if name == COMPRESSED else self.task.choice.first(64)
+                # The original network is only timed, so the validation data will do to see that its file is right.
+                data = self.data if name == COMPRESSED else self.task.validation.first(64)
                 try:
-                    file, row = export_into(own, network, self.task.example, runtime, data, self.task.score)
+                    file, row = export_into(own, network, self.task.example, runtime, data, self.task.metric)
                 except BadNetwork:
                     if runtime.name() in named:
                         raise
-                    # Nobody asked for this one: where the plain network cannot run, it is no rival.
+                    # Nobody asked for this one: where the original network cannot run, it is no rival.
                     bar.advance()
                     continue
                 self.files[name, runtime] = file
@@ -59,13 +59,13 @@ class Measuring:
                     self.exports.append(row)
                 bar.advance()
 
-    def clock(self, plain: nn.Module, batch: int) -> Clock:
-        """All files and the plain network itself, in turns, on one batch."""
+    def clock(self, original: nn.Module, batch: int) -> Clock:
+        """All files and the original network itself, in turns, on one batch."""
         inputs = batch_of(self.task.example, batch)
         variants: dict[tuple[str, str], Call] = {}
         for (name, runtime), file in self.files.items():
             variants[name, runtime.name()] = bound(runtime.load(file, self.threads), inputs)
-        variants[PLAIN, EAGER] = bound(TorchSession(plain.eval(), (), self.threads), inputs)
+        variants[ORIGINAL, EAGER] = bound(TorchSession(original.eval(), (), self.threads), inputs)
         return clock(variants, batch, self.threads, self.seconds, self.runtimes[0].name())
 
 
@@ -84,18 +84,18 @@ def batch_of(example: Any, batch: int) -> tuple[Tensor, ...]:
 
 
 def measure(
-    plain: nn.Module, small: nn.Module, task: Task, runtimes: Sequence[Runtime], *,
+    original: nn.Module, small: nn.Module, task: Task, runtimes: Sequence[Runtime], *,
     data: Data | None = None, batches: Sequence[int] = (1,), threads: int = 1, seconds: float = 5.0,
     progress: Progress | None = None,
 ) -> tuple[tuple[Exported, ...], tuple[Clock, ...]]:  # fmt: skip
-    """Export both networks, score the compressed files on `data` (the verdict data) and time all in turns.
+    """Export both networks, score the compressed files on `data` (the test data) and time all in turns.
 
     Gives one row for each runtime named, and one clock for each batch size. Raises what `export` raises, and BadValue
     for an empty batch or less than one thread.
     """
     check_load("timing", batches, threads)
-    measuring = Measuring(task, task.verdict if data is None else data, runtimes, threads, seconds)
+    measuring = Measuring(task, task.test if data is None else data, runtimes, threads, seconds)
     with tempfile.TemporaryDirectory() as folder:
-        measuring.lower_all(plain, small, Path(folder), progress or quiet())
-        clocks = tuple(measuring.clock(plain, batch) for batch in batches)
+        measuring.lower_all(original, small, Path(folder), progress or quiet())
+        clocks = tuple(measuring.clock(original, batch) for batch in batches)
     return tuple(measuring.exports), clocks

@@ -8,9 +8,9 @@ from torch import nn
 
 from cortado.errors import BadNetwork
 from cortado.lowering.graph import quietly
-from cortado.runtimes.packed_products import layer_of, pack_products
+from cortado.runtimes.packed_products import layer_of, pack_matmuls
 
-PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits")
+MATMUL_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits")
 LARGEST_FILE_BYTES = 1_500_000_000
 """An .onnx file holds at most 2 GB; weights of larger networks lie beside it."""
 
@@ -29,7 +29,7 @@ def write_onnx(
         with quietly():
             made: Any = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True)
             name_batch(made, program)
-            pack_products(made.model, network, least_bits, rounds_inputs)
+            pack_matmuls(made.model, network, least_bits, rounds_inputs)
             without_notes(made.model.graph)
             made.save(file, external_data=weight_bytes > LARGEST_FILE_BYTES)
     except OSError:
@@ -53,7 +53,7 @@ def without_notes(graph: Any) -> None:
     """
     outer, names = {id(value) for value in (*graph.inputs, *graph.outputs)}, set[str]()
     for node in graph:
-        if node.op_type in PRODUCTS:
+        if node.op_type in MATMUL_LAYERS:
             name = layer_of(node)
             node.name = node.name if not name or name in names else name
             names.add(name)

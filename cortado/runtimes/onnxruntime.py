@@ -40,8 +40,8 @@ class OnnxSession:
         )
         self.names = [port.name for port in self.inputs]
 
-    def __call__(self, *signals: Tensor) -> tuple[Tensor, ...]:
-        given = {name: signal.detach().numpy() for name, signal in zip(self.names, signals, strict=True)}
+    def __call__(self, *activations: Tensor) -> tuple[Tensor, ...]:
+        given = {name: activation.detach().numpy() for name, activation in zip(self.names, activations, strict=True)}
         return tuple(torch.from_numpy(value) for value in self.session.run(None, given))
 
 

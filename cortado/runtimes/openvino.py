@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.graph import exported, quietly
 from cortado.lowering.packed import narrow_weights
+from cortado.parts.activations.quantizer import sites
 from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.packed_products import layers_of
 from cortado.runtimes.runtime import Port, Runtime
-from cortado.signals.signal import sites
 
 EXACT: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
 """Left to itself, OpenVINO runs in bfloat16, and rounds the inputs of narrow weights to 8 bits, where a processor can."""
@@ -34,16 +34,16 @@ class OpenvinoSession:
         self.request = self.compiled.create_infer_request()
         self.inputs = tuple(port_of(port) for port in self.compiled.inputs)
 
-    def __call__(self, *signals: Tensor) -> tuple[Tensor, ...]:
-        given = dict(enumerate(signal.detach().numpy() for signal in signals))
+    def __call__(self, *activations: Tensor) -> tuple[Tensor, ...]:
+        given = dict(enumerate(activation.detach().numpy() for activation in activations))
         found = self.request.infer(given, share_inputs=True)
         return tuple(torch.from_numpy(np.array(found[place])) for place in range(len(self.compiled.outputs)))
 
 
-PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+MATMUL_LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
-def told(value: Any) -> str:
+def describe(value: Any) -> str:
     """A fact about a step as text."""
     return str(value.value if hasattr(value, "value") else value)
 
@@ -90,8 +90,8 @@ def predict(*inputs):
     def integer_layers(self, file: Path) -> frozenset[str]:
         found: set[str] = set()
         for step in OpenvinoSession(file, 1).compiled.get_runtime_model().get_ordered_ops():
-            facts = {key: told(value) for key, value in step.get_rt_info().items()}
-            if facts.get("layerType") in PRODUCTS and facts.get("runtimePrecision") in ("i8", "u8"):
+            facts = {key: describe(value) for key, value in step.get_rt_info().items()}
+            if facts.get("layerType") in MATMUL_LAYERS and facts.get("runtimePrecision") in ("i8", "u8"):
                 found.update(facts.get("originalLayersNames", "").split(","))
         return frozenset(found)
 
@@ -113,8 +113,8 @@ def predict(*inputs):
         try:
             return OpenvinoSession(file, threads)
         except Exception as error:
-            told = " ".join(str(error).split())
-            raise BadFile(f"openvino: {file} cannot be loaded ({type(error).__name__}: {told}).") from error
+            describe = " ".join(str(error).split())
+            raise BadFile(f"openvino: {file} cannot be loaded ({type(error).__name__}: {describe}).") from error
 
 
 def is_model(file: Path) -> bool:
@@ -141,8 +141,10 @@ def port_of(port: Any) -> Port:
 def refused(network: nn.Module, error: Exception) -> str:
     """Which operator OpenVINO lacks, in a sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = next((line for line in lines if "No conversion rule" in line or "aten" in line), lines[0] if lines else "")
+    describe = next(
+        (line for line in lines if "No conversion rule" in line or "aten" in line), lines[0] if lines else ""
+    )
     return (
-        f"openvino: {type(network).__name__} cannot be converted: {type(error).__name__}: {told[:300]} "
+        f"openvino: {type(network).__name__} cannot be converted: {type(error).__name__}: {describe[:300]} "
         "Replace that operator by others, or try another runtime."
     )

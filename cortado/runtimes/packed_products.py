@@ -19,24 +19,24 @@ CODES, SCALES, ZEROS = ".packed_codes", ".packed_scales", ".packed_zeros"
 AND = "|"
 
 
-def pack_products(model: Any, network: nn.Module, least_bits: int, rounds_inputs: bool) -> None:
+def pack_matmuls(model: Any, network: nn.Module, least_bits: int, rounds_inputs: bool) -> None:
     """Let the products of an ONNX model whose weights have codes in `network`, a lowered one, read those; in place.
 
     Codes of fewer than `least_bits` bits are held in that many. With `rounds_inputs` the runtime may round what comes in
     to 8 bits, block by block. A product is left alone when its weight is not the one that the codes stand for.
     """
     codes = {path: packed for path, packed in narrow_weights(network).items() if isinstance(packed, Packed)}
-    products: dict[Packed, list[tuple[Any, str]]] = {}
+    matmul_layers: dict[Packed, list[tuple[Any, str]]] = {}
     for node in model.graph:
         path = layer_of(node) if node.op_type in ("Gemm", "MatMul") else ""
         if path in codes and reads(node, codes[path].dense()):
-            products.setdefault(codes[path], []).append((node, path))
-    for packed, found in products.items():
-        fitting = packed.at_least(least_bits)
-        values = constants(model, fitting, AND.join(dict.fromkeys(path for _, path in found)))
+            matmul_layers.setdefault(codes[path], []).append((node, path))
+    for packed, found in matmul_layers.items():
+        part = packed.at_least(least_bits)
+        values = constants(model, part, AND.join(dict.fromkeys(path for _, path in found)))
         for node, _ in found:
-            put(model.graph, node, fitting, values, rounds_inputs)
-    if products:
+            put(model.graph, node, part, values, rounds_inputs)
+    if matmul_layers:
         model.opset_imports[DOMAIN] = 1
         drop_unread(model)
 
@@ -66,8 +66,8 @@ def constant(value: Any) -> Any:
     if maker is not None and maker.op_type == "Transpose" and list(maker.attributes["perm"].value) == [1, 0]:
         inner = constant(maker.inputs[0])
         return None if inner is None else inner.T
-    held = None if value.const_value is None else value.const_value.numpy()
-    return held if held is not None and held.ndim == 2 else None
+    attached = None if value.const_value is None else value.const_value.numpy()
+    return attached if attached is not None and attached.ndim == 2 else None
 
 
 def constants(model: Any, packed: Packed, layers: str) -> list[Any]:

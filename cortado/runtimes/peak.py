@@ -49,8 +49,8 @@ def measure_peak(threads: int = 1, seconds: float = SECONDS) -> Peak:
                 (2.0 * source.numel() * 4, lambda: target.copy_(source)),
                 (1.0 * source.numel() * 4, lambda: source.sum()),
             ]
-            products = max(count / fastest(call, seconds) for count, call in work)
-            return Peak(products, max(count / fastest(call, seconds) for count, call in moves), threads)
+            matmul_layers = max(count / fastest(call, seconds) for count, call in work)
+            return Peak(matmul_layers, max(count / fastest(call, seconds) for count, call in moves), threads)
     finally:
         torch.set_num_threads(before)
 

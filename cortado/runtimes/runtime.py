@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork, BadValue, MissingPackage
-from cortado.network.trace import tensors_in
+from cortado.network.graph.trace import tensors_in
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Session(Protocol):
 
     inputs: tuple[Port, ...]
 
-    def __call__(self, *signals: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *activations: Tensor) -> tuple[Tensor, ...]:
         """The outputs for one batch, in order."""
 
 
@@ -182,16 +182,18 @@ class Running(nn.Module):
         super().__init__()
         self.session = session
 
-    def forward(self, *signals: Tensor) -> Any:
+    def forward(self, *activations: Tensor) -> Any:
         fixed = self.session.inputs[0].shape[0] if self.session.inputs and self.session.inputs[0].shape else None
-        found = self.session(*signals) if fixed in (None, len(signals[0])) else self.in_parts(signals, fixed)
+        found = (
+            self.session(*activations) if fixed in (None, len(activations[0])) else self.in_parts(activations, fixed)
+        )
         return found[0] if len(found) == 1 else found
 
-    def in_parts(self, signals: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
+    def in_parts(self, activations: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
         """Run `size` samples at a time, the last ones filled up with copies of the last sample."""
-        count = len(signals[0])
+        count = len(activations[0])
         parts = []
         for start in range(0, count, size):
             numbers = torch.arange(start, start + size).clamp(max=count - 1)
-            parts.append(self.session(*(signal[numbers] for signal in signals)))
+            parts.append(self.session(*(activation[numbers] for activation in activations)))
         return tuple(torch.cat(column)[:count] for column in zip(*parts, strict=True))

@@ -5,17 +5,17 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from cortado.budget import Limit
 from cortado.errors import BadValue, CortadoError
 from cortado.lowering.lower import dense
-from cortado.network.profile import profile
+from cortado.network.profile.profile import profile
 from cortado.progress import Progress
-from cortado.report import Clock, Exported, Line, Report, Stage
+from cortado.report.report import Clock, Exported, Line, Report, Stage
 from cortado.runtimes.measured import COMPRESSED, measure
 from cortado.runtimes.runtime import Runtime, installed
 from cortado.runtimes.stopwatch import Stopwatch
-from cortado.runtimes.timing import PLAIN, check_load
-from cortado.task import Task
+from cortado.runtimes.timing import ORIGINAL, check_load
+from cortado.task.limits import Limit
+from cortado.task.task import Task
 
 LEAST_SAME = 0.98
 """The share of samples on which a file must choose as PyTorch does, without a warning."""
@@ -46,7 +46,7 @@ def speed_wanted(
         if not names:
             raise BadValue(
                 f"limit: {latency.text!r} names no runtime. Write 'latency <= ... in onnxruntime', or say where to time: "
-                "--time onnxruntime, or runtimes=('onnxruntime',)."
+                "--measure-in onnxruntime, or runtimes=('onnxruntime',)."
             )
         batches, threads = (1, *(batch for batch in batches if batch != 1)), latency.threads or threads
         check_load("timing", batches, threads)
@@ -54,7 +54,7 @@ def speed_wanted(
 
 
 def with_speed(
-    report: Report, plain: nn.Module, small: nn.Module, task: Task, speed: Speed,
+    report: Report, original: nn.Module, small: nn.Module, task: Task, speed: Speed,
     limits: Sequence[Limit], progress: Progress | None = None, earlier: Sequence[Callable[[], nn.Module]] = (),
 ) -> Report:  # fmt: skip
     """The report with what the runtimes gave: files, scores, times, latency limits; as it was when none was asked for.
@@ -64,16 +64,16 @@ def with_speed(
     if not speed.runtimes:
         return report
     exports, clocks = measure(
-        plain, small, task, speed.runtimes,
+        original, small, task, speed.runtimes,
         batches=speed.batches, threads=speed.threads, seconds=speed.seconds, progress=progress,
     )  # fmt: skip
     versions = {runtime.name(): runtime.version() for runtime in speed.runtimes}
     lines = latency_lines(clocks[0], speed, limits)
     return replace(
         report, exports=exports, clocks=clocks, lines=(*report.lines, *lines),
-        stages=stages_in_time(report.stages, lines[0], earlier, plain, task, speed),
+        stages=stages_in_time(report.stages, lines[0], earlier, original, task, speed),
         warnings=(*report.warnings, *disagreeing(exports), *busy(clocks)),
-        multiply_adds=(multiply_adds(plain, task), multiply_adds(small, task)),
+        multiply_adds=(multiply_adds(original, task), multiply_adds(small, task)),
         environment={**report.environment, **versions},
     )  # fmt: skip
 
@@ -82,18 +82,18 @@ def stages_in_time(
     stages: Sequence[Stage],
     line: Line,
     earlier: Sequence[Callable[[], nn.Module]],
-    plain: nn.Module,
+    original: nn.Module,
     task: Task,
     speed: Speed,
 ) -> tuple[Stage, ...]:
-    """The stages with their times in the first runtime, each in turns with the plain network; the last has that of `line`."""
-    assert line.plain is not None
+    """The stages with their times in the first runtime, each in turns with the original network; the last has that of `line`."""
+    assert line.original is not None
     times: list[float | None] = []
     watch: Stopwatch | None = None
     for network in earlier:
         try:
-            watch = watch or Stopwatch(plain, task, speed.runtimes[0], speed.threads, batch=speed.batches[0])
-            times.append(line.plain * watch.ms(network()) / watch.plain_ms)
+            watch = watch or Stopwatch(original, task, speed.runtimes[0], speed.threads, batch=speed.batches[0])
+            times.append(line.original * watch.ms(network()) / watch.original_ms)
         except CortadoError:
             # What lies halfway need not run there.
             times.append(None)
@@ -109,7 +109,7 @@ def latency_lines(clock: Clock, speed: Speed, limits: Sequence[Limit]) -> list[L
     lines = []
     for runtime in speed.runtimes:
         name = runtime.name()
-        before, after = by_name[PLAIN, name], by_name[COMPRESSED, name]
+        before, after = by_name[ORIGINAL, name], by_name[COMPRESSED, name]
         here = limit if name == limited else None
         what = f"latency in {name}, batch {clock.batch}, threads {clock.threads}"
         kept = None if here is None else here.kept(after, before)
@@ -130,7 +130,7 @@ def disagreeing(exports: Sequence[Exported]) -> list[str]:
 def busy(clocks: Sequence[Clock]) -> list[str]:
     """A warning for each clock whose control failed."""
     return [
-        f"timing, batch {clock.batch}: the machine was busy. The plain network against itself in {clock.control} gave "
+        f"timing, batch {clock.batch}: the machine was busy. The original network against itself in {clock.control} gave "
         f"{clock.again.median:.2f} (quartiles {clock.again.low:.2f} to {clock.again.high:.2f}), where 1 is quiet, or some "
         "time varied by more than 30 % between its quartiles. Do not trust these ratios; measure again on a quiet machine."
         for clock in clocks

@@ -11,9 +11,9 @@ from torch import Tensor, fx, nn
 
 from cortado.lowering.graph import graph_of, positional
 from cortado.lowering.lower import lowered
-from cortado.network.trace import device_of, moved, tensors_in
+from cortado.network.graph.trace import device_of, moved, tensors_in
+from cortado.quantities import size_text, time_text
 from cortado.runtimes.timing import check_load
-from cortado.units import size_text, time_text
 
 ROUNDS, WARM_UP = 15, 3
 
@@ -106,17 +106,17 @@ def cuts_of(graph: fx.GraphModule, timer: Timer) -> list[Cut]:
     working = [node for node in nodes if node.op not in ("get_attr", "placeholder", "output")]
     whole = sum(took[node] for node in working)
     values = {node: tensors_in(timer.values[node]) for node in nodes if node.op != "get_attr"}
-    signals = {node: tensors for node, tensors in values.items() if tensors}
-    last_use = {node: max((place[user] for user in node.users), default=-1) for node in signals}
+    activations = {node: tensors for node, tensors in values.items() if tensors}
+    last_use = {node: max((place[user] for user in node.users), default=-1) for node in activations}
     found: list[Cut] = []
     spent = 0.0
     for number, node in enumerate(nodes):
         spent += took[node] if node in working else 0.0
         if node.op in ("get_attr", "output"):
             continue
-        alive = [other for other in signals if place[other] <= number < last_use[other]]
-        if len(alive) == 1 and len(signals[alive[0]]) == 1 and not goes_on(alive[0], nodes[number + 1 :]):
-            found.append(cut_at(alive[0], signals[alive[0]][0], spent, whole - spent))
+        alive = [other for other in activations if place[other] <= number < last_use[other]]
+        if len(alive) == 1 and len(activations[alive[0]]) == 1 and not goes_on(alive[0], nodes[number + 1 :]):
+            found.append(cut_at(alive[0], activations[alive[0]][0], spent, whole - spent))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Stopwatch: the time of networks in a runtime, each in turns with the plain one, which is taken once."""
+"""Stopwatch: the time of networks in a runtime, each in turns with the original, which is taken once."""
 
 import tempfile
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from cortado.lowering.lower import lowered
 from cortado.runtimes.measured import batch_of, bound
 from cortado.runtimes.runtime import Runtime
 from cortado.runtimes.timing import Call, interleaved, is_noisy, ratio
-from cortado.task import Task
+from cortado.task.task import Task
 
 SECONDS, TRIES = 1.5, 3
 
@@ -20,11 +20,11 @@ SECONDS, TRIES = 1.5, 3
 class Stopwatch:
     """Milliseconds of a batch, of one by default, in `runtime`, with so many `threads`.
 
-    A network's time is the plain network's, taken at the beginning, over how many times faster it is, taken in turns: what
+    A network's time is the original network's, taken at the beginning, over how many times faster it is, taken in turns: what
     slows the machine down for a while slows both. Raises what exporting raises.
     """
 
-    plain: nn.Module
+    original: nn.Module
     task: Task
     runtime: Runtime
     threads: int = 1
@@ -33,8 +33,8 @@ class Stopwatch:
 
     def __post_init__(self) -> None:
         self.inputs = batch_of(self.task.example, self.batch)
-        self.plain_call = self.call(self.plain)
-        self.plain_ms = float(np.median(interleaved([self.plain_call], self.seconds)))
+        self.original_call = self.call(self.original)
+        self.original_ms = float(np.median(interleaved([self.original_call], self.seconds)))
 
     def call(self, network: nn.Module) -> Call:
         """The network's own file, loaded, on one batch."""
@@ -46,9 +46,9 @@ class Stopwatch:
         """What this network takes; measured again where the machine was restless, the quietest counts."""
         call, found = self.call(network), []
         for _ in range(TRIES):
-            taken = interleaved([self.plain_call, call, self.plain_call], self.seconds)
+            taken = interleaved([self.original_call, call, self.original_call], self.seconds)
             again = ratio(taken[:, 0], taken[:, 2])
             found.append((again.high - again.low + abs(again.median - 1), ratio(taken[:, 0], taken[:, 1]).median))
             if not is_noisy(again):
                 break
-        return self.plain_ms / min(found)[1]
+        return self.original_ms / min(found)[1]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from cortado.errors import BadValue
-from cortado.report import Clock, Ratio, Time
+from cortado.report.report import Clock, Ratio, Time
 
 Call = Callable[[], object]
 
@@ -19,7 +19,7 @@ ONE = 0.05
 """A network must be as fast as itself within this."""
 SPREAD = 0.3
 """Above this distance between quartiles, of the A/A ratio or of a time over its median, a machine is too busy."""
-PLAIN, EAGER = "plain", "torch_eager"
+ORIGINAL, EAGER = "original", "torch_eager"
 
 
 def check_load(where: str, batches: Sequence[int], threads: int) -> None:
@@ -79,28 +79,30 @@ def is_noisy(again: Ratio) -> bool:
 def clock(
     variants: Mapping[tuple[str, str], Call], batch: int, threads: int, seconds: float = 5.0, control: str = EAGER
 ) -> Clock:
-    """Time calls named (network, runtime), which must hold the plain network in torch_eager and in `control`.
+    """Time calls named (network, runtime), which must hold the original network in torch_eager and in `control`.
 
-    The plain network in the runtime `control` runs twice in each round, first and last: the ratio of its two times
-    says how far the others can be believed. Each variant gets three ratios: over the plain network in torch_eager, over
-    the plain network in its own runtime, and over the plain network in whatever runtime ran it fastest.
+    The original network in the runtime `control` runs twice in each round, first and last: the ratio of its two times
+    says how far the others can be believed. Each variant gets three ratios: over the original network in torch_eager, over
+    the original network in its own runtime, and over the original network in whatever runtime ran it fastest.
     """
-    for needed in ((PLAIN, EAGER), (PLAIN, control)):
+    for needed in ((ORIGINAL, EAGER), (ORIGINAL, control)):
         if needed not in variants:
-            raise BadValue(f"timing: the plain network in {needed[1]} is missing. Pass it: ratios are taken over it.")
-    names = sorted(variants, key=lambda name: name != (PLAIN, control))
+            raise BadValue(
+                f"timing: the original network in {needed[1]} is missing. Pass it: ratios are taken over it."
+            )
+    names = sorted(variants, key=lambda name: name != (ORIGINAL, control))
     taken = interleaved([*(variants[name] for name in names), variants[names[0]]], seconds)
     columns = {name: taken[:, place] for place, name in enumerate(names)}
-    best = min((name for name in names if name[0] == PLAIN), key=lambda name: float(np.median(columns[name])))
+    best = min((name for name in names if name[0] == ORIGINAL), key=lambda name: float(np.median(columns[name])))
     rows = []
     for network, runtime in variants:
         mine = columns[network, runtime]
         low, middle, high = (float(value) for value in np.quantile(mine, (0.25, 0.5, 0.75)))
-        own = columns.get((PLAIN, runtime))
+        own = columns.get((ORIGINAL, runtime))
         rows.append(
             Time(
                 network, runtime, middle, low, high,
-                over_eager=ratio(columns[PLAIN, EAGER], mine),
+                over_eager=ratio(columns[ORIGINAL, EAGER], mine),
                 over_same=None if own is None else ratio(own, mine),
                 over_best=ratio(columns[best], mine),
             )

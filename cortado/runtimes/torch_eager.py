@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from cortado.errors import BadFile, BadNetwork
-from cortado.lowering.graph import exported, plain_graph, quietly
-from cortado.network.trace import tensors_in
+from cortado.lowering.graph import exported, float_graph, quietly
+from cortado.network.graph.trace import tensors_in
 from cortado.runtimes.runtime import Port, Runtime
 
 
@@ -18,12 +18,12 @@ class TorchSession:
     def __init__(self, network: nn.Module, inputs: tuple[Port, ...], threads: int) -> None:
         self.network, self.inputs, self.threads = network, inputs, threads
 
-    def __call__(self, *signals: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *activations: Tensor) -> tuple[Tensor, ...]:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
             with torch.no_grad():
-                return tuple(tensors_in(self.network(*signals)))
+                return tuple(tensors_in(self.network(*activations)))
         finally:
             torch.set_num_threads(before)
 
@@ -55,12 +55,12 @@ def read_program(file: Path) -> fx.GraphModule:
     """The graph of a .pt2 file.  Raises BadFile when it is none."""
     try:
         with quietly():
-            return plain_graph(torch.export.load(file))
+            return float_graph(torch.export.load(file))
     except Exception as error:
         # Of what is wrong inside an archive torch tells its log alone, and points there.
-        told = "" if "warnings above" in str(error) else f" ({type(error).__name__}: {error})"
+        describe = "" if "warnings above" in str(error) else f" ({type(error).__name__}: {error})"
         raise BadFile(
-            f"torch_eager: {file} cannot be read{told}: it is no exported program, was cut short, or needs another version "
+            f"torch_eager: {file} cannot be read{describe}: it is no exported program, was cut short, or needs another version "
             f"than torch {torch.__version__}. Write it again with torch.export.save."
         ) from error
 

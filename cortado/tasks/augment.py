@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cortado.errors import BadTask
-from cortado.task import Data
+from cortado.task.task import Data
 
 
 def shift_crop_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:

@@ -13,8 +13,8 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from cortado.errors import BadTask, MissingPackage
-from cortado.task import Data, Task
-from cortado.tasks.overlap import mean_iou
+from cortado.task.overlap import mean_iou
+from cortado.task.task import Data, Task
 from cortado.tasks.pixels import Normalise
 from cortado.tasks.store import find, folders
 
@@ -26,7 +26,7 @@ BLUE_FIRST = Normalise(
     std=(77.641, 78.894, 77.789),
 )  # fmt: skip
 """As the published ESPNet takes them: blue first, and small numbers."""
-CALIBRATION_STEP, CHOICE_STEP, VERDICT_STEP = 8, 6, 4
+CALIBRATION_STEP, VALIDATION_STEP, TEST_STEP = 8, 6, 4
 
 
 def prepared(pixels: Tensor) -> Tensor:
@@ -115,10 +115,10 @@ def task(seed: int = 0) -> Task:
     train, val, test = (Frames(file_of(part)) for part in ("train", "val", "test"))
     return Task(
         train=Data(train, prepare=prepared),
-        choice=Data(Every(val, CHOICE_STEP), prepare=prepared),
-        verdict=Data(Every(test, VERDICT_STEP), prepare=prepared),
+        validation=Data(Every(val, VALIDATION_STEP), prepare=prepared),
+        test=Data(Every(test, TEST_STEP), prepare=prepared),
         calibration=Data(Every(train, CALIBRATION_STEP), prepare=prepared),
-        loss=loss, score=mean_iou(CLASSES), seed=seed, batch=8, name="camvid",
+        loss=loss, metric=mean_iou(CLASSES), seed=seed, batch=8, name="camvid",
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cortado.errors import BadTask
-from cortado.task import Task
+from cortado.task.task import Task
 from cortado.tasks import camvid, cifar10, digits, mnist
 
 TASKS: dict[str, Callable[..., Task]] = {

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from cortado.errors import BadTask
-from cortado.task import Data, Task
+from cortado.task.task import Data, Task
 from cortado.tasks.augment import shift_crop_flip
 from cortado.tasks.batches import IMAGE_SHAPE, MOST_BYTES, read_binary_batch, read_bounded, read_python_batch
 from cortado.tasks.pixels import Normalise, checked
@@ -18,7 +18,7 @@ from cortado.tasks.store import Remote, download, folders
 CLASSES = 10
 # The colours of ImageNet, by which the published networks for this set were trained.
 NORMALISE = Normalise(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-TRAIN_COUNT, CHOICE_COUNT = 45_000, 5_000
+TRAIN_COUNT, VALIDATION_COUNT = 45_000, 5_000
 ARCHIVE = Remote(
     "cifar-10-python.tar.gz",
     ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
@@ -80,16 +80,16 @@ def read() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         parts = read_archive(download("cifar10", ARCHIVE))
     images, labels = (np.concatenate([part[side] for part in parts[:-1]]) for side in (0, 1))
     train = checked("CIFAR-10's training set", images, labels, IMAGE_SHAPE, CLASSES)
-    if len(images) != TRAIN_COUNT + CHOICE_COUNT:
+    if len(images) != TRAIN_COUNT + VALIDATION_COUNT:
         raise BadTask(
-            f"task: CIFAR-10's training set must have {TRAIN_COUNT + CHOICE_COUNT} images, got {len(images)}. "
+            f"task: CIFAR-10's training set must have {TRAIN_COUNT + VALIDATION_COUNT} images, got {len(images)}. "
             "Fetch the files again."
         )
     return train, checked("CIFAR-10's test set", *parts[-1], IMAGE_SHAPE, CLASSES)
 
 
 def task(seed: int = 0, augment: bool = True) -> Task:
-    """Train on 45,000 images, choose on the last 5,000 of the training set, verdict on the test images at hand.
+    """Train on 45,000 images, choose on the last 5,000 of the training set, test on the test images at hand.
 
     Inputs are float32 (N, 3, 32, 32), `(pixel / 255 - mean) / std` by channel; in memory they stay uint8. `augment`
     moves each training image by up to 4 pixels and mirrors half of them (cortado.tasks.augment.shift_crop_flip).
@@ -98,8 +98,8 @@ def task(seed: int = 0, augment: bool = True) -> Task:
     (images, labels), (test_images, test_labels) = read()
     return Task(
         train=Data(images[:TRAIN_COUNT], labels[:TRAIN_COUNT], NORMALISE, shift_crop_flip if augment else None),
-        choice=Data(images[TRAIN_COUNT:], labels[TRAIN_COUNT:], NORMALISE),
-        verdict=Data(test_images, test_labels, NORMALISE),
+        validation=Data(images[TRAIN_COUNT:], labels[TRAIN_COUNT:], NORMALISE),
+        test=Data(test_images, test_labels, NORMALISE),
         seed=seed,
         name="cifar10",
     )

@@ -3,16 +3,16 @@
 import numpy as np
 
 from cortado.errors import MissingPackage
-from cortado.task import Data, Task
+from cortado.task.task import Data, Task
 from cortado.tasks.pixels import checked
 
 CLASSES = 10
-TRAIN_COUNT, CHOICE_COUNT = 1_000, 297
+TRAIN_COUNT, VALIDATION_COUNT = 1_000, 297
 BRIGHTEST = 16.0
 
 
 def task(seed: int = 0) -> Task:
-    """Train on 1,000 images, choose on 297, verdict on 500; always the same ones, whatever the seed.
+    """Train on 1,000 images, choose on 297, test on 500; always the same ones, whatever the seed.
 
     Inputs are float32 (N, 1, 8, 8) in 0..1. Needs no network and loads in a moment.
     Raises MissingPackage when scikit-learn is not installed.
@@ -28,11 +28,11 @@ def task(seed: int = 0) -> Task:
     order = np.random.RandomState(0).permutation(len(pixels))
     scaled = (pixels[order] / BRIGHTEST).astype(np.float32).reshape(-1, 1, 8, 8)
     images, labels = checked("digits", scaled, digits[order], (1, 8, 8), CLASSES)
-    chosen = TRAIN_COUNT + CHOICE_COUNT
+    chosen = TRAIN_COUNT + VALIDATION_COUNT
     return Task(
         train=Data(images[:TRAIN_COUNT], labels[:TRAIN_COUNT]),
-        choice=Data(images[TRAIN_COUNT:chosen], labels[TRAIN_COUNT:chosen]),
-        verdict=Data(images[chosen:], labels[chosen:]),
+        validation=Data(images[TRAIN_COUNT:chosen], labels[TRAIN_COUNT:chosen]),
+        test=Data(images[chosen:], labels[chosen:]),
         seed=seed,
         name="digits",
     )

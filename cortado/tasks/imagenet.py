@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cortado.errors import BadTask, MissingPackage
-from cortado.task import Data, Task
+from cortado.task.task import Data, Task
 from cortado.tasks.pictures import decoded
 from cortado.tasks.pixels import Normalise, checked
 from cortado.tasks.store import find, folders
@@ -19,7 +19,7 @@ from cortado.tasks.store import find, folders
 FILE = "imagenet_sample.npz"
 CLASSES, SIDE = 1000, 256
 NORMALISE = Normalise(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-CALIBRATION_SHARE, CHOICE_SHARE = 0.2, 0.2
+CALIBRATION_SHARE, VALIDATION_SHARE = 0.2, 0.2
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def task(seed: int = 0, picture: Picture | None = None) -> Task:
-    """A fifth of the pictures to calibrate with (and as `train`), a fifth to choose on, the rest for the verdict.
+    """A fifth of the pictures to calibrate with (and as `train`), a fifth to choose on, the rest for the test result.
 
     Which is drawn by `seed`. Inputs are as `picture` makes them; in memory they stay uint8. Raises BadTask when
     imagenet/imagenet_sample.npz is in none of the data folders, or cannot be read.
@@ -76,7 +76,7 @@ def task(seed: int = 0, picture: Picture | None = None) -> Task:
         )
     images, labels = read_pictures(path)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    ends = [round(len(labels) * share) for share in (CALIBRATION_SHARE, CALIBRATION_SHARE + CHOICE_SHARE)]
+    ends = [round(len(labels) * share) for share in (CALIBRATION_SHARE, CALIBRATION_SHARE + VALIDATION_SHARE)]
     parts = order.tensor_split(ends)
     data = [Data(images[part], labels[part], picture or Picture()) for part in parts]
-    return Task(train=data[0], choice=data[1], verdict=data[2], calibration=data[0], seed=seed, name="imagenet")
+    return Task(train=data[0], validation=data[1], test=data[2], calibration=data[0], seed=seed, name="imagenet")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadTask
-from cortado.task import Data, Task
+from cortado.task.task import Data, Task
 from cortado.tasks.augment import affine, stored_copies
 from cortado.tasks.idx import read_idx
 from cortado.tasks.npy import read_npy_xz
@@ -17,7 +17,7 @@ from cortado.tasks.store import Remote, download, find
 
 CLASSES = 10
 NORMALISE = Normalise(mean=(0.1307,), std=(0.3081,))
-TRAIN_COUNT, CHOICE_COUNT, VERDICT_COUNT = 55_000, 5_000, 10_000
+TRAIN_COUNT, VALIDATION_COUNT, TEST_COUNT = 55_000, 5_000, 10_000
 HOMES = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 
 # IDX name: the same array's name as .npy.xz, SHA-256 and bytes of the published .gz.
@@ -71,23 +71,23 @@ def half(name: str, prefix: str, count: int) -> tuple[Tensor, Tensor]:
 
 
 def task(seed: int = 0, augment: bool = False, copies: int = 0) -> Task:
-    """Train on 55,000 images, choose on the last 5,000 of the training set, verdict on the 10,000 of the test set.
+    """Train on 55,000 images, choose on the last 5,000 of the training set, test on the 10,000 of the test set.
 
     Inputs are float32 (N, 1, 28, 28), `(pixel / 255 - 0.1307) / 0.3081`; in memory they stay uint8. `augment` turns,
     scales, shears and shifts each training image a little (cortado.tasks.augment.affine); `copies` does so beforehand:
     the training set is followed by so many varied copies of itself, the same for every seed.
     Raises BadTask when the files cannot be found, fetched or read.
     """
-    images, labels = half("MNIST's training set", "train", TRAIN_COUNT + CHOICE_COUNT)
-    test_images, test_labels = half("MNIST's test set", "t10k", VERDICT_COUNT)
+    images, labels = half("MNIST's training set", "train", TRAIN_COUNT + VALIDATION_COUNT)
+    test_images, test_labels = half("MNIST's test set", "t10k", TEST_COUNT)
     vary = partial(affine, background=NORMALISE.black[0]) if augment else None
     train = Data(images[:TRAIN_COUNT], labels[:TRAIN_COUNT], NORMALISE, vary)
     if copies:
         train = stored_copies(train, copies, torch.Generator().manual_seed(1))
     return Task(
         train=train,
-        choice=Data(images[TRAIN_COUNT:], labels[TRAIN_COUNT:], NORMALISE),
-        verdict=Data(test_images, test_labels, NORMALISE),
+        validation=Data(images[TRAIN_COUNT:], labels[TRAIN_COUNT:], NORMALISE),
+        test=Data(test_images, test_labels, NORMALISE),
         seed=seed,
         name="mnist",
     )

@@ -11,7 +11,7 @@ from typing import IO
 
 from cortado.errors import BadTask
 from cortado.machine import cache_folder
-from cortado.units import size_text
+from cortado.quantities import size_text
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0

@@ -25,7 +25,7 @@ class Heads(nn.Module):
         self.inner = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
 
 
-def plain() -> nn.Module:
+def original() -> nn.Module:
     """Modules: 0 itself, 1 Conv1d, 2 GroupNorm, 3 Heads, 4 its Sequential, 5 Linear, 6 ReLU, 7 Identity."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv1d(2, 8, 3), nn.GroupNorm(4, 8), Heads(), nn.Identity()).eval()
@@ -37,13 +37,13 @@ def sealed(data: bytes) -> bytes:
 
 def file_with(section: bytes) -> bytes:
     """A sound file of version 2 but for its edits."""
-    network = plain()
+    network = original()
     body = encode(network, network)
     return sealed(MAGIC + b"\x02" + fingerprint(network, entries_of(network)) + section + body[13:-4])
 
 
 def rank_of(module: int, name: str, place: int | None = None) -> int:
-    slots = slots_of(list(plain().modules())[module])
+    slots = slots_of(list(original().modules())[module])
     return next(rank for rank, slot in enumerate(slots) if (slot.name, slot.place) == (name, place))
 
 
@@ -51,12 +51,12 @@ def refusal(edits: Edits, check: bytes | None = None) -> str:
     """What the reader says of a file with these edits; the check is right where it can be made."""
     if check is None:
         try:
-            check = check_of(plain(), edits)
+            check = check_of(original(), edits)
         except (IndexError, KeyError):
             check = b"??"
     section = write_edits(Edits(edits.removed, edits.loose, edits.numbers, check))
     with pytest.raises(BadFile, match="^file: ") as caught:
-        decode(file_with(section), plain())
+        decode(file_with(section), original())
     return str(caught.value)
 
 
@@ -64,8 +64,8 @@ def test_sound_edits_are_taken():
     edits = Edits(
         (), (), ((2, rank_of(2, "num_groups"), 2), (3, rank_of(3, "sizes", 1), 4), (3, rank_of(3, "start"), 1))
     )
-    section = write_edits(Edits((), (), edits.numbers, check_of(plain(), edits)))
-    again = decode(file_with(section), plain())
+    section = write_edits(Edits((), (), edits.numbers, check_of(original(), edits)))
+    again = decode(file_with(section), original())
     assert again[1].num_groups == 2 and again[2].sizes == [3, 4] and again[2].start == -1
     assert again[2].num_heads == 4
 
@@ -86,7 +86,7 @@ def test_the_network_itself_cannot_be_said_to_be_removed():
 
 
 def test_numbers_that_are_not_there_are_refused():
-    most = len(slots_of(plain()[2]))
+    most = len(slots_of(original()[2]))
     assert f"it sets number {most} of 2, which has none such" in refusal(Edits(numbers=((3, most, 1),)))
     assert "it sets number 0 of the network, which" in refusal(Edits(numbers=((0, 0, 1),)))
     assert "it sets number 0 of 2.inner.0, which" in refusal(Edits(removed=(4,), numbers=((5, 0, 1),)))
@@ -102,8 +102,8 @@ def test_numbers_of_a_users_module_may_fall_to_zero_and_not_above_the_largest_ax
     rank = rank_of(3, "num_heads")
     assert "it sets 2.num_heads, 4, to 9" in refusal(Edits(numbers=((3, rank, 9),)))
     edits = Edits(numbers=((3, rank, 0),))
-    section = write_edits(Edits((), (), edits.numbers, check_of(plain(), edits)))
-    assert decode(file_with(section), plain())[2].num_heads == 0
+    section = write_edits(Edits((), (), edits.numbers, check_of(original(), edits)))
+    assert decode(file_with(section), original())[2].num_heads == 0
 
 
 def test_buffers_that_are_not_there_are_refused():
@@ -134,17 +134,17 @@ def test_wrong_check_is_refused():
 )
 def test_broken_sections_are_refused_before_any_memory_is_taken(section, says):
     with pytest.raises(BadFile, match=says):
-        decode(file_with(section), plain())
+        decode(file_with(section), original())
 
 
 def test_flipped_bits_of_edits_under_a_new_checksum_are_refused_or_harmless():
-    small = plain()
+    small = original()
     small[2].inner = nn.Identity()
     small[1].num_groups = 2
     small[0].weight.data = small[0].weight.data[:6]
     small[0].bias.data = small[0].bias.data[:6]
     small[1].weight.data, small[1].bias.data = small[1].weight.data[:6], small[1].bias.data[:6]
-    data = encode(small, plain())
+    data = encode(small, original())
     size = read(data).edits.size_bytes
     assert size > 5
     refused = 0
@@ -152,7 +152,7 @@ def test_flipped_bits_of_edits_under_a_new_checksum_are_refused_or_harmless():
         broken = bytearray(data[:-4])
         broken[place // 8] ^= 1 << place % 8
         try:
-            assert isinstance(decode(sealed(bytes(broken)), plain()), nn.Module)
+            assert isinstance(decode(sealed(bytes(broken)), original()), nn.Module)
         except CortadoError as error:
             assert str(error).startswith("file: ")
             refused += 1
@@ -163,6 +163,6 @@ def test_rubbish_as_edits_is_refused_or_a_network():
     dice = random.Random(2)
     for _ in range(400):
         try:
-            decode(file_with(dice.randbytes(dice.randrange(1, 40))), plain())
+            decode(file_with(dice.randbytes(dice.randrange(1, 40))), original())
         except CortadoError as error:
             assert str(error).startswith("file: ")

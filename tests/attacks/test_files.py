@@ -15,11 +15,11 @@ from cortado.file.entries import entries_of, fingerprint
 from cortado.file.inspection import inspect
 from cortado.file.keys import key_of
 from cortado.file.wire import varint, zigzag
-from cortado.forms.form import Form
-from cortado.forms.hold import hold
-from cortado.forms.masked import Masked
-from cortado.forms.palette import Palette
-from cortado.forms.quantized import Quantized
+from cortado.parts.forms.attach import attach
+from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
 
 
 class Writer:
@@ -38,7 +38,7 @@ class Writer:
         self.body += varint(zigzag(value))
 
 
-def plain() -> nn.Module:
+def original() -> nn.Module:
     """A network with a kernel of three axes, a norm and a vector."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.Flatten(), nn.Linear(8, 3)).eval()
@@ -46,20 +46,22 @@ def plain() -> nn.Module:
 
 def small() -> nn.Module:
     """The same, compressed."""
-    network = plain()
+    network = original()
     weight = network[0].weight.detach()
     mask = weight.abs() > 0.15
-    hold(network[0], "weight", Masked(mask, Palette(torch.tensor([-0.3, 0.2, 0.4]), torch.arange(int(mask.sum())) % 3)))
-    hold(network[3], "weight", Quantized.of(network[3].weight, 4, "channel", symmetric=False))
+    attach(
+        network[0], "weight", Masked(mask, Codebook(torch.tensor([-0.3, 0.2, 0.4]), torch.arange(int(mask.sum())) % 3))
+    )
+    attach(network[3], "weight", Quantized.of(network[3].weight, 4, "channel", symmetric=False))
     return network
 
 
 def body() -> bytes:
-    return encode(small(), plain())
+    return encode(small(), original())
 
 
 def sealed(data: bytes) -> bytes:
-    """With the checksum made anew."""
+    """With the checksum made again."""
     return data[:-4] + zlib.crc32(data[:-4]).to_bytes(4, "little")
 
 
@@ -77,13 +79,13 @@ def file_of(network: nn.Module, write) -> bytes:
 
 def test_sound_file_loads():
     example = torch.randn(5, 2, 4)
-    assert torch.equal(decode(body(), plain())(example), small()(example))
+    assert torch.equal(decode(body(), original())(example), small()(example))
 
 
 @pytest.mark.parametrize("length", range(0, 60, 3))
 def test_file_cut_short_is_refused(length):
     with pytest.raises(BadFile, match="file: "):
-        decode(body()[:length], plain())
+        decode(body()[:length], original())
 
 
 def test_every_flipped_bit_is_noticed():
@@ -92,7 +94,7 @@ def test_every_flipped_bit_is_noticed():
         broken = bytearray(data)
         broken[place // 8] ^= 1 << place % 8
         with pytest.raises(BadFile):
-            decode(bytes(broken), plain())
+            decode(bytes(broken), original())
 
 
 def test_flipped_bits_under_a_new_checksum_give_an_error_of_ours_or_a_network():
@@ -101,7 +103,7 @@ def test_flipped_bits_under_a_new_checksum_give_an_error_of_ours_or_a_network():
         broken = bytearray(data)
         broken[place // 8] ^= 1 << place % 8
         try:
-            assert isinstance(decode(sealed(bytes(broken)), plain()), nn.Module)
+            assert isinstance(decode(sealed(bytes(broken)), original()), nn.Module)
         except CortadoError as error:
             assert str(error).startswith("file: ")
 
@@ -109,9 +111,9 @@ def test_flipped_bits_under_a_new_checksum_give_an_error_of_ours_or_a_network():
 @pytest.mark.parametrize("more", [b"\0", b"\0" * 9, b"CRTD"])
 def test_bytes_after_the_end_are_refused_even_under_a_new_checksum(more):
     with pytest.raises(BadFile):
-        decode(body() + more, plain())
+        decode(body() + more, original())
     with pytest.raises(BadFile):
-        decode(sealed(body()[:-4] + more + b"\0\0\0\0"), plain())
+        decode(sealed(body()[:-4] + more + b"\0\0\0\0"), original())
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_bytes_after_the_end_are_refused_even_under_a_new_checksum(more):
 )
 def test_foreign_files_are_refused_by_name(data, tmp_path):
     (tmp_path / "net.cortado").write_bytes(data)
-    for reader in (lambda: load(tmp_path / "net.cortado", plain), lambda: inspect(tmp_path / "net.cortado")):
+    for reader in (lambda: load(tmp_path / "net.cortado", original), lambda: inspect(tmp_path / "net.cortado")):
         with pytest.raises(BadFile, match="this is not a .cortado file"):
             reader()
 
@@ -137,7 +139,7 @@ def test_newer_version_says_so():
     data = bytearray(body())
     data[4] = 9
     with pytest.raises(BadFile, match="it is of version 9, this reader knows versions 1 to 3. Update cortado"):
-        decode(sealed(bytes(data)), plain())
+        decode(sealed(bytes(data)), original())
 
 
 def test_file_of_another_network_is_refused():
@@ -151,12 +153,12 @@ def test_file_of_another_network_is_refused():
 
 def test_missing_file_is_refused_with_its_path(tmp_path):
     with pytest.raises(BadFile, match=r"nothing.cortado cannot be read \(No such file or directory\). Check the path"):
-        load(tmp_path / "nothing.cortado", plain)
+        load(tmp_path / "nothing.cortado", original)
 
 
 def test_unknown_form_names_its_key_and_the_way_out():
     with pytest.raises(BadFile, match=r"a form that is not known here \(key ffff\). Pass the class, load\(..., forms="):
-        decode(file_of(plain(), lambda w: (w.number(1), w.raw(b"\xff\xff"))), plain())
+        decode(file_of(original(), lambda w: (w.number(1), w.raw(b"\xff\xff"))), original())
 
 
 def test_forms_that_nest_without_end_are_refused():
@@ -166,7 +168,7 @@ def test_forms_that_nest_without_end_are_refused():
             writer.raw(key_of(Masked))
 
     with pytest.raises(BadFile, match="forms nest deeper than 8"):
-        decode(file_of(plain(), write), plain())
+        decode(file_of(original(), write), original())
 
 
 @pytest.mark.parametrize("count", [2**20, 2**40, 2**55])
@@ -177,31 +179,31 @@ def test_huge_counts_and_lengths_are_refused_before_any_memory_is_taken(count):
         lambda w: (w.number(0), w.number(count)),
     ):
         with pytest.raises(BadFile):
-            decode(file_of(plain(), write), plain())
+            decode(file_of(original(), write), original())
 
 
 def test_number_without_end_is_refused():
     with pytest.raises(BadFile, match="has no end|cut short"):
-        decode(file_of(plain(), lambda w: w.raw(b"\xff" * 40)), plain())
+        decode(file_of(original(), lambda w: w.raw(b"\xff" * 40)), original())
 
 
 @pytest.mark.parametrize("size", [2**31, 2**32, 10**6])
-@pytest.mark.parametrize("held", [False, True])
-def test_sizes_that_overflow_are_refused(size, held):
+@pytest.mark.parametrize("attached", [False, True])
+def test_sizes_that_overflow_are_refused(size, attached):
     """2**31 cubed is 0 in 64 bits: a shape that seems to have no entries."""
 
     def write(writer):
-        writer.number(int(held))
-        if held:
+        writer.number(int(attached))
+        if attached:
             writer.raw(key_of(Quantized))
             for fact in (0, 0, 1):
                 writer.signed(fact)
             writer.number(0)
-        writer.number(2 * int(held) + 1)
+        writer.number(2 * int(attached) + 1)
         writer.number(7)
         for _ in range(3):
             writer.number(size)
-        for _ in range(3 if held else 1):
+        for _ in range(3 if attached else 1):
             writer.number(7)
 
     with pytest.raises(BadFile):
@@ -214,7 +216,7 @@ def test_sizes_that_overflow_are_refused(size, held):
 def test_palette_of_an_impossible_size_is_refused(fact):
     def write(writer):
         writer.number(1)
-        writer.raw(key_of(Palette))
+        writer.raw(key_of(Codebook))
         writer.signed(fact)
         writer.number(0)
         writer.number(2)
@@ -222,7 +224,7 @@ def test_palette_of_an_impossible_size_is_refused(fact):
         writer.number(0)
 
     network = nn.Sequential(nn.Linear(2, 2, bias=False))
-    with pytest.raises(BadFile, match="a book holds 1 to 256 values"):
+    with pytest.raises(BadFile, match="a codebook holds 1 to 256 values"):
         decode(file_of(network, write), network)
 
 
@@ -248,14 +250,14 @@ def test_rubbish_after_a_sound_head_is_refused_or_a_network():
     for _ in range(400):
         data = dice.randbytes(dice.randrange(1, 120))
         try:
-            decode(file_of(plain(), lambda w, data=data: w.raw(data)), plain())
+            decode(file_of(original(), lambda w, data=data: w.raw(data)), original())
         except CortadoError as error:
             assert str(error).startswith("file: ")
 
 
 def test_own_form_opens_only_with_its_class():
     network, layer = nn.Sequential(nn.Linear(2, 2, bias=False)), nn.Sequential(nn.Linear(2, 2, bias=False))
-    hold(layer[0], "weight", Own(torch.ones(2, 2)))
+    attach(layer[0], "weight", Own(torch.ones(2, 2)))
     data = encode(layer, network)
     with pytest.raises(BadFile, match="a form that is not known here"):
         decode(data, network)
@@ -275,7 +277,7 @@ class Own(Form):
     def dense(self):
         return -self.values
 
-    def recode(self, fn):
+    def map_values(self, fn):
         return fn(self.dense().detach())
 
     def narrow(self, axis, keep):
@@ -297,10 +299,10 @@ class Own(Form):
 
 def test_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "net.cortado"
-    save(small(), path, plain)
+    save(small(), path, original)
     before = path.read_bytes()
     with pytest.raises(BadNetwork):
-        save(nn.Sequential(nn.Linear(1, 1)), path, plain)
+        save(nn.Sequential(nn.Linear(1, 1)), path, original)
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["net.cortado"]
 
@@ -308,12 +310,12 @@ def test_write_that_fails_leaves_the_old_file(tmp_path):
 def test_saving_a_network_with_another_layer_is_refused():
     changed = small()
     changed[1] = nn.Dropout()
-    with pytest.raises(BadNetwork, match="file: 1 is BatchNorm1d in the plain network, got Dropout"):
-        encode(changed, plain())
+    with pytest.raises(BadNetwork, match="file: 1 is BatchNorm1d in the original network, got Dropout"):
+        encode(changed, original())
 
 
 def test_saving_against_a_network_that_is_held_is_refused():
-    with pytest.raises(BadNetwork, match="0 of the plain network is held in a form. Pass the network as it came"):
+    with pytest.raises(BadNetwork, match="0 of the original network is held in a form. Pass the network as it came"):
         encode(small(), small())
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import cortado
+from cortado.engine.recipe import read
 from cortado.errors import BadNetwork, CortadoError
 from cortado.network.view import View
-from cortado.recipe import read
-from cortado.task import Data, Task
+from cortado.task.task import Data, Task
 
 
 class Doubting(nn.Module):
@@ -20,13 +20,13 @@ class Doubting(nn.Module):
         super().__init__()
         self.enter, self.one, self.two, self.leave = (nn.Linear(a, b) for a, b in ((6, 8), (8, 8), (8, 8), (8, 3)))
 
-    def forward(self, signal: Tensor) -> Tensor:
-        signal = torch.relu(self.enter(signal))
-        if float(signal.detach().sum()) > 10:
-            signal = self.one(signal)
+    def forward(self, activation: Tensor) -> Tensor:
+        activation = torch.relu(self.enter(activation))
+        if float(activation.detach().sum()) > 10:
+            activation = self.one(activation)
         else:
-            signal = self.two(signal)
-        return self.leave(torch.relu(signal))
+            activation = self.two(activation)
+        return self.leave(torch.relu(activation))
 
 
 class Chain(nn.Module):
@@ -34,8 +34,8 @@ class Chain(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        return self.second(torch.relu(self.first(signal)))
+    def forward(self, activation: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(activation)))
 
 
 def task() -> Task:
@@ -50,17 +50,17 @@ def made(kind: type[nn.Module]) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "recipe", ["prune/weights keep=0.5 | tune epochs=0.5", "factorize/svd rank=2", "share/kmeans bits=2"]
+    "recipe", ["prune/weights keep=0.5 | finetune epochs=0.5", "factorize/svd rank=2", "share/kmeans bits=2"]
 )
 def test_network_that_cannot_be_traced_takes_every_method_that_needs_no_tracing(recipe: str) -> None:
     small, report = cortado.compress(made(Doubting), task(), recipe)
-    assert report.size_bytes < report.plain_bytes
+    assert report.size_bytes < report.original_bytes
     assert small(torch.randn(3, 6)).shape == (3, 3)
 
 
 @pytest.mark.parametrize("recipe", ["prune/channels keep=0.5", "prune/heads keep=0.5"])
 def test_and_a_cut_names_the_line_that_blocks(recipe: str) -> None:
-    with pytest.raises(BadNetwork, match=r"test_structure\.py:\d+: if float\(signal\.detach\(\)\.sum\(\)\) > 10"):
+    with pytest.raises(BadNetwork, match=r"test_structure\.py:\d+: if float\(activation\.detach\(\)\.sum\(\)\) > 10"):
         cortado.compress(made(Doubting), task(), recipe)
 
 
@@ -90,7 +90,7 @@ def test_cut_that_fails_midway_leaves_the_working_copy_whole(monkeypatch: pytest
     before, example = copy.deepcopy(network.state_dict()), torch.randn(2, 6)
     view = View(network, made(Chain), example)
     (group,) = view.groups.free
-    monkeypatch.setattr("cortado.groups.cut.difference", lambda *_: 0.5)
+    monkeypatch.setattr("cortado.network.coupling.cut.difference", lambda *_: 0.5)
     with pytest.raises(BadNetwork, match=r"it would compute something else .*0\.5"):
         view.cut({group: torch.tensor([0, 1])})
     assert network.first.out_features == network.second.in_features == 8

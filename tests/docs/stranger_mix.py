@@ -11,7 +11,7 @@ PRESETS = (
 )  # fmt: skip
 
 
-def held(value: int, low: int, high: int) -> int:
+def attached(value: int, low: int, high: int) -> int:
     return min(max(value, low), high)
 
 
@@ -22,7 +22,7 @@ def tables() -> tuple[list[int], list[int]]:
         term //= 256 * order
     squash, weight = [0] * 6144, 1 << 64
     for step in range(3073):
-        share = held((1 << 80) // ((1 << 64) + weight), 1, 65535)
+        share = attached((1 << 80) // ((1 << 64) + weight), 1, 65535)
         squash[3072 - step] = 65536 - share
         if step < 3072:
             squash[3072 + step] = share
@@ -31,7 +31,7 @@ def tables() -> tuple[list[int], list[int]]:
     for share in range(65536):
         while index < 6144 and squash[index] < share:
             index += 1
-        stretch.append(held(index - 3072, -3072, 3071))
+        stretch.append(attached(index - 3072, -3072, 3071))
     return squash, stretch
 
 
@@ -103,12 +103,14 @@ class Mix:
         answers = []
         for number in mixers:
             w, _ = self.mixers.setdefault(number, ([65536, *[self.weight] * 14, 0], 0))
-            answers.append(held(sum(a * b >> 8 for a, b in zip(w, x, strict=True)) >> 8, -3072, 3071))
+            answers.append(attached(sum(a * b >> 8 for a, b in zip(w, x, strict=True)) >> 8, -3072, 3071))
         bit = self.code.bit(SQUASH[(sum(answers) * 341 >> 10) + 3072])
         for number, d in zip(mixers, answers, strict=True):
             w, n = self.mixers[number]
             e, v = (bit << 16) - bit - SQUASH[d + 3072], self.rate + self.rate * 512 // (n + 64)
-            moved = [held(a + (((b * e >> 10) * v + 8192) >> 14), -262144, 262144) for a, b in zip(w, x, strict=True)]
+            moved = [
+                attached(a + (((b * e >> 10) * v + 8192) >> 14), -262144, 262144) for a, b in zip(w, x, strict=True)
+            ]
             self.mixers[number] = moved, min(n + 1, 65535)
         for key in (parent, *keys):
             self.learn(key, bit)
@@ -117,7 +119,7 @@ class Mix:
     def level(self, total: int, count: int) -> int:
         whole, number = self.sum["plane",]
         mean = max((whole << 16) // number if number else 0, 1)
-        return held(level_of((total << 16) + 2 * mean) - level_of(count + 2), 0, 127)
+        return attached(level_of((total << 16) + 2 * mean) - level_of(count + 2), 0, 127)
 
     def over(self, places: list[tuple[bool, int, int]], at: int) -> int:
         total = count = 0
@@ -153,7 +155,7 @@ class Mix:
             six = 128 * short + K
             caps = [(t >= 1, at - 1), (t >= width, at - width), (j >= taps, at - taps), (r >= 1, at - line)]
         seven = sum(factor * self.cap(*one) for factor, one in zip((64, 16, 4, 1), caps, strict=True))
-        E = held(R + C - P, 0, 127)  # noqa: N806
+        E = attached(R + C - P, 0, 127)  # noqa: N806
         twelve = 64 * (T >> 1) + (C >> 1)
         if self.where is not None:
             in_row = sum(self.where[r * line : (r + 1) * line])
@@ -161,7 +163,7 @@ class Mix:
                 sum(self.where[row * line + c * taps : row * line + (c + 1) * taps]) for row in range(self.rows)
             )
             twelve = 64 * (level_of(in_row) & 63) + (level_of(in_col) & 63)
-        last = held((R + C + N + U) // 2 - P, 0, 127)
+        last = attached((R + C + N + U) // 2 - P, 0, 127)
         self.contexts = [R, C, 64 * (R >> 1) + (C >> 1), N, U, six, seven, c, 0, 64 * (N >> 1) + (E >> 1),
                          64 * short + (R >> 1), twelve, last]  # fmt: skip
         self.selector, self.second = E >> 3, short if taps > 1 else N >> 3
@@ -177,7 +179,7 @@ class Mix:
         scale, taps, line, width, j = min(size - 1, 3), self.taps, self.line, self.width, c * self.taps + t
         deep = taps > 1
         S = lambda there, place: (self.found[place] > 0) - (self.found[place] < 0) + 1 if there else 1  # noqa: E731, N806
-        B = lambda *key: held(self.signs[key][0], -8, 8) + 8  # noqa: E731, N806
+        B = lambda *key: attached(self.signs[key][0], -8, 8) + 8  # noqa: E731, N806
         above = S(r >= 1, at - line)
         left = S(t >= 1 if deep else j >= 1, at - 1)
         up = S(t >= width, at - width) if deep else above
@@ -203,7 +205,7 @@ class Mix:
                 node = 2 * node + 1 + bit
             else:
                 key = ("low", size, place)
-                bit = self.code.bit(held(self.slots.setdefault(key, (2**21, 0))[0] >> 6, 32, 65503))
+                bit = self.code.bit(attached(self.slots.setdefault(key, (2**21, 0))[0] >> 6, 32, 65503))
                 self.learn(key, bit)
             made = 2 * made + bit
         return -made if self.is_signed and self.negative(size, at, r, c, t) else made

@@ -89,7 +89,8 @@ def test_number_has_no_exponent(value: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(1e-5, "1.0e-05"), (0.5, "0.5"), (None, "null"), (True, "true"), ((), "[]"), ("plain", "plain")]
+    ("value", "text"),
+    [(1e-5, "1.0e-05"), (0.5, "0.5"), (None, "null"), (True, "true"), ((), "[]"), ("original", "original")],
 )
 def test_said_is_yaml(value: object, text: str) -> None:
     import yaml

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import cortado.forms
+import cortado.parts.forms
 from cortado.file import mix
 from cortado.file.keys import key_of, own_kinds
 from cortado.file.plane import CODECS
 from cortado.file.schema import FLOAT_TYPES
-from cortado.forms.form import Form
 from cortado.native.tables import logistic_tables
+from cortado.parts.forms.form import Form
 from tests.docs.blocks import ROOT, blocks, run
 
 PAGE = ROOT / "docs" / "file.md"
@@ -61,7 +61,7 @@ def test_squash_of_the_page_is_that_of_the_coder(names: dict[str, object]) -> No
 def test_forms_of_the_page_are_those_of_the_code() -> None:
     said = {row[0]: row[1:] for row in rows("| form | key | facts |")}
     real = {}
-    for form in own_kinds(cortado.forms, Form).values():
+    for form in own_kinds(cortado.parts.forms, Form).values():
         arrays = ", ".join(f"{name}: {sort}" for name, sort in form.arrays.items())
         real[form.__name__.lower()] = [f"`{key_of(form).hex()}`", ", ".join(form.facts), arrays]
     assert said == real

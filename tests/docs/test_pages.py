@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import cortado.forms
-import cortado.scores
+import cortado.importance
+import cortado.parts.forms
 from cortado.cli import main
-from cortado.recipe import known_methods
+from cortado.engine.recipe import known_methods
 from tests.docs.blocks import PAGES, ROOT, blocks, importable, run, shell_lines
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -24,7 +24,7 @@ def test_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: p
     with importable(tmp_path):
         names = run(page)
         if page == README:
-            assert names["report"].size_bytes < names["report"].plain_bytes / 4
+            assert names["report"].size_bytes < names["report"].original_bytes / 4
         if page == GUIDE:
             check_guide_commands()
 
@@ -85,8 +85,10 @@ def test_readme_is_short() -> None:
 
 def test_readme_names_every_method_score_and_form() -> None:
     text = README.read_text(encoding="utf8")
-    scores = [info.name for info in pkgutil.iter_modules(cortado.scores.__path__) if info.name != "score"]
-    forms = [info.name for info in pkgutil.iter_modules(cortado.forms.__path__) if info.name not in ("form", "hold")]
+    scores = [info.name for info in pkgutil.iter_modules(cortado.importance.__path__) if info.name != "score"]
+    forms = [
+        info.name for info in pkgutil.iter_modules(cortado.parts.forms.__path__) if info.name not in ("form", "hold")
+    ]
     missing = [name for name in (*known_methods(), *scores, *forms) if f"`{name}`" not in text]
     assert not missing
 
@@ -111,7 +113,7 @@ def floors() -> dict[str, int]:
 
 
 def room_of(path: Path) -> str:
-    """cortado/file/mix.py -> file/; cortado/units.py -> units.py."""
+    """cortado/file/mix.py -> file/; cortado/quantities.py -> units.py."""
     first = path.relative_to(ROOT / "cortado").parts[0]
     return first if first.endswith(".py") else f"{first}/"
 

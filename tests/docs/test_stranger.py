@@ -11,7 +11,7 @@ from cortado.file.artifact import encode
 from cortado.file.floats import encode_floats
 from cortado.file.plane import encode_plane
 from cortado.native.coders import mix_encode
-from cortado.signals.signal import sites
+from cortado.parts.activations.quantizer import sites
 from tests.docs import stranger
 from tests.docs.stranger_mix import mix
 from tests.file.cut_nets import cut_net, plain_net, without_blocks
@@ -101,12 +101,12 @@ def whole_numbers(module) -> list[tuple[str, int | None, int]]:
 
 @pytest.mark.parametrize("name", ["attention", "option_a", "split"])
 def test_edits_are_read_by_the_page(name: str) -> None:
-    plain, small = plain_net(name), cut_net(name, 0.25)
-    body = encode(small, plain)
+    original, small = plain_net(name), cut_net(name, 0.25)
+    body = encode(small, original)
     assert body[4] == 2
     removed, buffers, values, check = stranger.edits(stranger.Stream(body[13:]))
     assert removed == [] and buffers == ([0] if name == "attention" else []) and values
-    order, text = list(plain.named_modules()), ""
+    order, text = list(original.named_modules()), ""
     for number in buffers:
         text += repr(((("", "places"),), (5, 16), "torch.float32"))
         assert number == 0
@@ -120,10 +120,10 @@ def test_edits_are_read_by_the_page(name: str) -> None:
 
 
 def test_removed_modules_are_read_by_the_page() -> None:
-    plain, paths = plain_net("residual"), ["layer1.1", "layer3.1"]
-    body = encode(without_blocks("residual", *paths), plain)
+    original, paths = plain_net("residual"), ["layer1.1", "layer3.1"]
+    body = encode(without_blocks("residual", *paths), original)
     removed, buffers, values, check = stranger.edits(stranger.Stream(body[13:]))
-    assert [list(plain.named_modules())[number][0] for number in removed] == paths
+    assert [list(original.named_modules())[number][0] for number in removed] == paths
     assert not buffers and not values
     assert check == blake2b("".join(map(repr, paths)).encode(), digest_size=2).digest()
 
@@ -139,9 +139,9 @@ def listed_numbers(stream: stranger.Stream, count: int) -> list[int]:
 
 
 def test_roundings_are_read_by_the_page() -> None:
-    plain = plain_net("residual")
-    small = rounded(plain)
-    body = encode(small, plain)
+    original = plain_net("residual")
+    small = rounded(original)
+    body = encode(small, original)
     assert body[4] == 3
     stream = stranger.Stream(body[13:])
     assert [stream.number() for _ in range(3)] == [0, 0, 0], "no edits, and no check of them"
@@ -156,11 +156,11 @@ def test_roundings_are_read_by_the_page() -> None:
         scales = np.frombuffer(stranger.floats(stream.take(stream.number()), 4, len(mine)), dtype=np.float32)
         zeros = listed_numbers(stream, len(mine))
         made |= {one: (bits, float(s), z) for one, s, z in zip(mine, scales, zeros, strict=True)}
-    order = [path for path, _ in plain.named_modules()]
+    order = [path for path, _ in original.named_modules()]
     places = np.cumsum(steps)
     found = {(order[p // 2], ("input", "output")[p % 2]): made[s] for p, s in zip(places, serves, strict=True)}
     wanted = {
-        place: (signal.width, signal.parts()["scale"].item(), int(signal.zero))
-        for place, signal in sites(small).items()
+        place: (activation.width, activation.parts()["scale"].item(), int(activation.zero))
+        for place, activation in sites(small).items()
     }
     assert found == wanted

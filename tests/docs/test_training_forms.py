@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from cortado.forms.binary import SCALES, Binary
-from cortado.forms.clipped import Clipped
-from cortado.forms.learned_step import LearnedStep
-from cortado.forms.products import Products
-from cortado.forms.squashed import Squashed
-from cortado.forms.ternary import Ternary
+from cortado.parts.forms.binary import SCALES, Binary
+from cortado.parts.forms.clipped import Clipped
+from cortado.parts.forms.learned_step import LearnedStep
+from cortado.parts.forms.product_quantized import ProductQuantized
+from cortado.parts.forms.squashed import Squashed
+from cortado.parts.forms.ternary import Ternary
 
 VALUES = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(2))
 
@@ -69,12 +69,12 @@ def clipped(facts, v, parts):
     return made
 
 
-def products(facts, v, parts):
+def matmul_layers(facts, v, parts):
     rows, inputs = len(VALUES), VALUES[0].numel()
     count = -(-inputs // facts["width"])
-    books = parts["books"].reshape(count, facts["values"], facts["width"])
+    codebooks = parts["codebooks"].reshape(count, facts["values"], facts["width"])
     codes = parts["codes"].reshape(rows, count)
-    made = [np.concatenate([books[j, codes[i, j]] for j in range(count)])[:inputs] for i in range(rows)]
+    made = [np.concatenate([codebooks[j, codes[i, j]] for j in range(count)])[:inputs] for i in range(rows)]
     return np.stack(made).reshape(VALUES.shape)
 
 
@@ -85,7 +85,10 @@ CASES = [
     *((ternary, Ternary(VALUES, threshold)) for threshold in (0.05, 0.5)),
     *((squashed, Squashed(VALUES, bits)) for bits in (1, 2, 4)),
     *((clipped, Clipped(VALUES, bits, zeros)) for bits in (2, 4) for zeros in (0.0, 0.57, 1.0)),
-    (products, Products(torch.arange(8 * 3 * 5.0).view(8, 3, 5), torch.arange(48).view(6, 8) % 3, VALUES.shape)),
+    (
+        matmul_layers,
+        ProductQuantized(torch.arange(8 * 3 * 5.0).view(8, 3, 5), torch.arange(48).view(6, 8) % 3, VALUES.shape),
+    ),
 ]
 
 

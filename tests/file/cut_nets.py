@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.groups.cut import cut
-from cortado.groups.find import find_groups
-from cortado.layers.passing import Passing
+from cortado.layers.bypass import Bypass
 from cortado.nets.resnet import CifarResNet
+from cortado.network.coupling.cut import cut
+from cortado.network.coupling.find import find_groups
 
 
 class Attention(nn.Module):
@@ -21,10 +21,10 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        batch, steps, _ = signal.shape
+    def forward(self, activation: Tensor) -> Tensor:
+        batch, steps, _ = activation.shape
         inner = self.num_heads * self.head_dim
-        query, key, value = self.qkv(signal).split(inner, dim=2)
+        query, key, value = self.qkv(activation).split(inner, dim=2)
         shape = (batch, steps, self.num_heads, self.head_dim)
         query, key, value = (part.view(shape).transpose(1, 2) for part in (query, key, value))
         mixed = functional.scaled_dot_product_attention(query, key, value)
@@ -40,9 +40,9 @@ class Block(nn.Module):
         self.attention = Attention(width, 4)
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
-    def forward(self, signal: Tensor, mask: Tensor | None = None) -> Tensor:
-        signal = signal + self.attention(self.first(signal))
-        return signal + self.mlp(self.second(signal))
+    def forward(self, activation: Tensor, mask: Tensor | None = None) -> Tensor:
+        activation = activation + self.attention(self.first(activation))
+        return activation + self.mlp(self.second(activation))
 
 
 class Encoder(nn.Module):
@@ -55,11 +55,11 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList([Block(16) for _ in range(3)])
         self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 4)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        signal = self.enter(signal) + self.places
+    def forward(self, activation: Tensor) -> Tensor:
+        activation = self.enter(activation) + self.places
         for block in self.blocks:
-            signal = block(signal, mask=None)
-        return self.head(self.norm(signal).mean(1))
+            activation = block(activation, mask=None)
+        return self.head(self.norm(activation).mean(1))
 
 
 class Split(nn.Module):
@@ -70,8 +70,8 @@ class Split(nn.Module):
         self.sizes = [6, 10]
         self.enter, self.one, self.two = nn.Linear(6, 16), nn.Linear(6, 4), nn.Linear(10, 4)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        one, two = self.enter(signal).relu().split(self.sizes, dim=1)
+    def forward(self, activation: Tensor) -> Tensor:
+        one, two = self.enter(activation).relu().split(self.sizes, dim=1)
         return self.one(one) + self.two(two)
 
 
@@ -82,8 +82,8 @@ class Recurrent(nn.Module):
         super().__init__()
         self.lstm, self.head = nn.LSTM(6, hidden, 2, batch_first=True), nn.Linear(hidden, 4)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        return self.head(self.lstm(signal)[0][:, -1])
+    def forward(self, activation: Tensor) -> Tensor:
+        return self.head(self.lstm(activation)[0][:, -1])
 
 
 def convolutions(middle: Callable[[], nn.Module], width: int = 8) -> nn.Module:
@@ -159,5 +159,5 @@ def without_blocks(name: str, *paths: str) -> nn.Module:
     network = plain_net(name)
     for path in paths:
         parent, _, last = path.rpartition(".")
-        setattr(network.get_submodule(parent), last, Passing())
+        setattr(network.get_submodule(parent), last, Bypass())
     return network

@@ -16,9 +16,9 @@ from cortado.file.edits import Edits, read_edits, write_edits
 from cortado.file.inspection import inspect
 from cortado.file.slots import Slot, slots_of
 from cortado.file.wire import Cursor
-from cortado.forms.hold import hold
-from cortado.forms.masked import Masked
-from cortado.layers.passing import Passing
+from cortado.layers.bypass import Bypass
+from cortado.parts.forms.attach import attach
+from cortado.parts.forms.masked import Masked
 from tests.file.cut_nets import ALL_NETS, cut_net, example_of, plain_net, without_blocks
 
 KEPT_NUMBERS = {"attention", "option_a", "multiplied", "group_norm", "bare_group_norm", "split", "attention_layer"}
@@ -40,29 +40,29 @@ def states_equal(one, other):
 @pytest.mark.parametrize("share", [0.25, 0.4])
 @pytest.mark.parametrize("name", ALL_NETS)
 def test_cut_network_comes_back_bit_for_bit(name, share):
-    small, plain = cut_net(name, share), plain_net(name)
-    body = encode(small, plain)
-    again = decode(body, plain)
-    assert sum(p.numel() for p in again.parameters()) < sum(p.numel() for p in plain.parameters())
+    small, original = cut_net(name, share), plain_net(name)
+    body = encode(small, original)
+    again = decode(body, original)
+    assert sum(p.numel() for p in again.parameters()) < sum(p.numel() for p in original.parameters())
     assert states_equal(again, small)
     assert repr(again) == repr(small)
     assert numbers_of(again) == numbers_of(small)
     assert torch.equal(again(example_of(name)), small(example_of(name)))
-    assert encode(again, plain) == body
+    assert encode(again, original) == body
 
 
 @pytest.mark.parametrize("name", sorted(KEPT_NUMBERS))
 def test_numbers_that_shapes_do_not_tell_are_kept(name):
-    small, plain = cut_net(name, 0.25), plain_net(name)
-    edits = read(encode(small, plain)).edits
-    changed = [key for key, value in numbers_of(small).items() if value != numbers_of(plain)[key]]
+    small, original = cut_net(name, 0.25), plain_net(name)
+    edits = read(encode(small, original)).edits
+    changed = [key for key, value in numbers_of(small).items() if value != numbers_of(original)[key]]
     assert bool(edits.numbers) == (name not in ("multiplied", "group_norm"))
     assert len(edits.numbers) < len(changed)
 
 
 def test_network_without_edits_is_of_the_first_version():
-    plain, small = plain_net("depthwise"), cut_net("depthwise")
-    assert encode(plain, plain)[4] == encode(small, plain)[4] == 1
+    original, small = plain_net("depthwise"), cut_net("depthwise")
+    assert encode(original, original)[4] == encode(small, original)[4] == 1
     assert encode(cut_net("attention"), plain_net("attention"))[4] == 2
 
 
@@ -97,48 +97,48 @@ print(json.dumps(sorted(found)))
 
 @pytest.mark.parametrize("paths", [("layer2.1",), ("layer1.0", "layer1.1", "layer3.1"), ("layer1",)])
 def test_removed_blocks_have_no_records(paths):
-    small, plain = without_blocks("residual", *paths), plain_net("residual")
-    body = encode(small, plain)
-    again = decode(body, plain)
-    assert len(read(body).records) == len(small.state_dict()) < len(plain.state_dict())
+    small, original = without_blocks("residual", *paths), plain_net("residual")
+    body = encode(small, original)
+    again = decode(body, original)
+    assert len(read(body).records) == len(small.state_dict()) < len(original.state_dict())
     assert all(isinstance(again.get_submodule(path), nn.Identity) for path in paths)
     example = example_of("residual")
     assert torch.equal(again(example), small(example))
-    assert not torch.equal(again(example), plain(example))
-    assert encode(again, plain) == body
+    assert not torch.equal(again(example), original(example))
+    assert encode(again, original) == body
 
 
 def test_bytes_of_edits_are_counted(tmp_path):
-    plain, small = plain_net("residual"), without_blocks("residual", "layer2.1", "layer3.1")
-    size_bytes = save(small, tmp_path / "net.cortado", plain)
-    for known in (None, plain):
+    original, small = plain_net("residual"), without_blocks("residual", "layer2.1", "layer3.1")
+    size_bytes = save(small, tmp_path / "net.cortado", original)
+    for known in (None, original):
         shown = inspect(tmp_path / "net.cortado", known)
         ((words, used),) = shown.besides
         assert words == "2 modules removed"
         assert used == len(write_edits(read((tmp_path / "net.cortado").read_bytes()).edits)) == 7
         assert sum(piece.size_bytes for piece in shown.pieces) + shown.overhead_bytes + used == size_bytes
         assert "2 modules removed" in shown.text()
-    rows = {row.path: row for row in layer_rows(small, plain)}
-    assert list(rows) == list(plain.state_dict())
+    rows = {row.path: row for row in layer_rows(small, original)}
+    assert list(rows) == list(original.state_dict())
     assert rows["layer2.1.conv1.weight"].form == "removed" and rows["layer2.1.conv1.weight"].size_bytes == 0
     assert rows["layer2.1.conv1.weight"].kept == 0
-    assert sum(row.plain_entries for row in rows.values()) == sum(v.numel() for v in plain.state_dict().values())
-    assert pictures(small, plain) == ()
+    assert sum(row.original_entries for row in rows.values()) == sum(v.numel() for v in original.state_dict().values())
+    assert pictures(small, original) == ()
 
 
 def test_blocks_may_be_called_with_more_than_their_input():
-    small, plain = without_blocks("attention", "blocks.1"), plain_net("attention")
-    again = decode(encode(small, plain), plain)
+    small, original = without_blocks("attention", "blocks.1"), plain_net("attention")
+    again = decode(encode(small, original), original)
     assert torch.equal(again(example_of("attention")), small(example_of("attention")))
 
 
 def test_removal_and_cut_and_forms_go_together():
-    plain, small = plain_net("attention"), cut_net("attention")
+    original, small = plain_net("attention"), cut_net("attention")
     small.blocks[1] = nn.Identity()
     weight = small.head.weight.detach()
-    hold(small.head, "weight", Masked.of(weight, weight > 0))
-    small.blocks[1] = Passing()
-    again = decode(encode(small, plain), plain)
+    attach(small.head, "weight", Masked.of(weight, weight > 0))
+    small.blocks[1] = Bypass()
+    again = decode(encode(small, original), original)
     assert torch.equal(again(example_of("attention")), small(example_of("attention")))
 
 
@@ -149,68 +149,68 @@ def test_tied_tensor_stays_while_one_of_its_places_does():
             self.one, self.two = nn.Sequential(nn.Linear(4, 4)), nn.Linear(4, 4)
             self.two.weight = self.one[0].weight
 
-        def forward(self, signal):
-            return self.two(self.one(signal))
+        def forward(self, activation):
+            return self.two(self.one(activation))
 
-    plain, small = Tied(), Tied()
+    original, small = Tied(), Tied()
     small.one = nn.Identity()
-    again = decode(encode(small, plain), plain)
+    again = decode(encode(small, original), original)
     example = torch.randn(2, 4)
     assert torch.equal(again(example), small(example))
-    rows = {row.path: row for row in layer_rows(small, plain)}
+    rows = {row.path: row for row in layer_rows(small, original)}
     assert [row.form for row in rows.values()].count("removed") == 1
 
 
 def test_module_in_two_places_goes_from_both_or_is_refused():
     block = nn.Linear(4, 4)
-    plain = nn.Sequential(block, block, nn.Linear(4, 2))
-    both = nn.Sequential(nn.Identity(), nn.Identity(), plain[2])
-    again = decode(encode(both, plain), plain)
+    original = nn.Sequential(block, block, nn.Linear(4, 2))
+    both = nn.Sequential(nn.Identity(), nn.Identity(), original[2])
+    again = decode(encode(both, original), original)
     assert isinstance(again[0], nn.Identity) and isinstance(again[1], nn.Identity)
-    for half in (nn.Sequential(nn.Identity(), block, plain[2]), nn.Sequential(block, nn.Identity(), plain[2])):
+    for half in (nn.Sequential(nn.Identity(), block, original[2]), nn.Sequential(block, nn.Identity(), original[2])):
         with pytest.raises(BadNetwork, match="removed in one place and still stands in another"):
-            encode(half, plain)
+            encode(half, original)
 
 
 def test_network_of_which_nothing_would_be_left_is_refused():
-    plain = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    original = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     with pytest.raises(BadNetwork, match="0 is removed and had all tensors of the network"):
-        encode(nn.Sequential(nn.Identity(), nn.ReLU()), plain)
+        encode(nn.Sequential(nn.Identity(), nn.ReLU()), original)
 
 
 def test_tensors_that_the_plain_network_lacks_are_refused():
-    plain = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2))
+    original = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2))
     folded = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Identity())
-    with pytest.raises(BadNetwork, match="0 has bias, which the plain network has not"):
-        encode(folded, plain)
+    with pytest.raises(BadNetwork, match="0 has bias, which the original network has not"):
+        encode(folded, original)
     more = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2))
     more.extra = nn.Linear(2, 2)
-    with pytest.raises(BadNetwork, match="extra has bias, which the plain network has not"):
-        encode(more, plain)
+    with pytest.raises(BadNetwork, match="extra has bias, which the original network has not"):
+        encode(more, original)
 
 
 @pytest.mark.parametrize("value", [0, -3, 400, "seven", None])
 def test_numbers_that_no_cut_makes_are_refused(value):
-    plain, small = plain_net("group_norm"), cut_net("group_norm", 0.25)
+    original, small = plain_net("group_norm"), cut_net("group_norm", 0.25)
     small[1].num_groups = value
-    with pytest.raises(BadNetwork, match=r"file: 1.num_groups is 4 in the plain network, got .*not this"):
-        encode(small, plain)
+    with pytest.raises(BadNetwork, match=r"file: 1.num_groups is 4 in the original network, got .*not this"):
+        encode(small, original)
 
 
 def test_counters_of_a_network_that_was_not_cut_are_not_edits():
-    plain, small = plain_net("residual"), plain_net("residual")
-    small.calls = plain.calls = 0
+    original, small = plain_net("residual"), plain_net("residual")
+    small.calls = original.calls = 0
     small.calls = 17
-    assert encode(small, plain) == encode(plain, plain)
+    assert encode(small, original) == encode(original, original)
 
 
 def test_edits_meant_for_another_network_are_noticed():
     """The fingerprint has the tensors; what has none, such as a dropout, only the check of the edits sees."""
-    plain, small = plain_net("split"), cut_net("split")
+    original, small = plain_net("split"), cut_net("split")
     other = plain_net("split")
     other.calls = 3
     with pytest.raises(WrongNetwork, match="what it edits is not there"):
-        decode(encode(small, plain), other)
+        decode(encode(small, original), other)
 
 
 def test_edits_come_back_from_their_bytes():

@@ -11,58 +11,58 @@ from cortado.file.artifact import decode, encode, read, save
 from cortado.file.inspection import inspect
 from cortado.file.roundings import Roundings, put_roundings, read_roundings, write_roundings
 from cortado.file.wire import Cursor
-from cortado.signals.affine import Affine
-from cortado.signals.signal import Signal, put_signal, signal_at, sites
+from cortado.parts.activations.affine import Affine
+from cortado.parts.activations.quantizer import ActivationQuantizer, put_quantizer, quantizer_at, sites
 from tests.file.cut_nets import example_of, plain_net, without_blocks
 
 
-def rounded(plain: nn.Module) -> nn.Module:
+def rounded(original: nn.Module) -> nn.Module:
     """The inputs of all convolutions rounded, those of the second stage on one grid, and the outputs of two norms."""
-    made, shared = copy.deepcopy(plain), Affine(0.25, 3, 5)
+    made, shared = copy.deepcopy(original), Affine(0.25, 3, 5)
     for number, (path, layer) in enumerate(list(made.named_modules())):
         if isinstance(layer, nn.Conv2d):
-            put_signal(layer, "input", shared if "layer2" in path else Affine(0.01 * (number + 1), 128, 8))
+            put_quantizer(layer, "input", shared if "layer2" in path else Affine(0.01 * (number + 1), 128, 8))
         if isinstance(layer, nn.BatchNorm2d) and "layer1" in path:
-            put_signal(layer, "output", Affine(0.05, 0, 4))
+            put_quantizer(layer, "output", Affine(0.05, 0, 4))
     return made
 
 
 def test_rounded_network_comes_back_bit_for_bit():
-    plain = plain_net("residual")
-    small = rounded(plain)
-    body = encode(small, plain)
-    again = decode(body, plain)
+    original = plain_net("residual")
+    small = rounded(original)
+    body = encode(small, original)
+    again = decode(body, original)
     assert body[4] == 3
     assert list(sites(again)) == list(sites(small))
     example = example_of("residual")
-    assert torch.equal(again(example), small(example)) and not torch.equal(again(example), plain(example))
-    assert encode(again, plain) == body
-    shared = [signal for (path, _), signal in sites(again).items() if "layer2" in path]
-    assert len(shared) > 1 and all(signal is shared[0] for signal in shared)
+    assert torch.equal(again(example), small(example)) and not torch.equal(again(example), original(example))
+    assert encode(again, original) == body
+    shared = [quantizer for (path, _), quantizer in sites(again).items() if "layer2" in path]
+    assert len(shared) > 1 and all(quantizer is shared[0] for quantizer in shared)
 
 
 def test_roundings_beside_removed_blocks():
-    plain = plain_net("residual")
+    original = plain_net("residual")
     small = rounded(without_blocks("residual", "layer2.1"))
-    again = decode(encode(small, plain), plain)
+    again = decode(encode(small, original), original)
     example = example_of("residual")
     assert torch.equal(again(example), small(example)) and list(sites(again)) == list(sites(small))
 
 
 def test_each_rounding_takes_a_few_bytes_and_they_are_counted(tmp_path):
-    plain = plain_net("residual")
-    small = rounded(plain)
-    size_bytes = save(small, tmp_path / "net.cortado", plain)
+    original = plain_net("residual")
+    small = rounded(original)
+    size_bytes = save(small, tmp_path / "net.cortado", original)
     count = len(set(sites(small).values()))
-    assert size_bytes - len(encode(plain, plain)) < 8 * count + 40
-    shown = inspect(tmp_path / "net.cortado", plain)
+    assert size_bytes - len(encode(original, original)) < 8 * count + 40
+    shown = inspect(tmp_path / "net.cortado", original)
     ((words, used),) = shown.besides
-    assert words == f"{len(sites(small))} signals rounded: {count} affine" and words in shown.text()
+    assert words == f"{len(sites(small))} activations rounded: {count} affine" and words in shown.text()
     assert used == len(write_roundings(read((tmp_path / "net.cortado").read_bytes()).roundings))
     assert sum(piece.size_bytes for piece in shown.pieces) + used + shown.overhead_bytes == size_bytes
 
 
-class Halved(Signal):
+class Halved(ActivationQuantizer):
     """A user's own: halves what passes, so many times."""
 
     facts = ("times",)
@@ -89,36 +89,38 @@ class Halved(Signal):
 
 
 def test_a_users_own_rounding_is_stored_and_asked_for():
-    plain = plain_net("residual")
-    small = copy.deepcopy(plain)
-    put_signal(small.conv1, "input", Halved(3))
-    put_signal(small.linear, "output", Halved(1))
-    put_signal(small.bn1, "output", Affine(0.5, 0, 3))
-    body = encode(small, plain)
-    again = decode(body, plain, [Halved])
+    original = plain_net("residual")
+    small = copy.deepcopy(original)
+    put_quantizer(small.conv1, "input", Halved(3))
+    put_quantizer(small.linear, "output", Halved(1))
+    put_quantizer(small.bn1, "output", Affine(0.5, 0, 3))
+    body = encode(small, original)
+    again = decode(body, original, [Halved])
     assert torch.equal(again(example_of("residual")), small(example_of("residual")))
-    assert signal_at(again.conv1, "input").times == 3
-    with pytest.raises(BadFile, match="rounds signals in a way that is not known here .* forms="):
-        decode(body, plain)
+    assert quantizer_at(again.conv1, "input").times == 3
+    with pytest.raises(BadFile, match="rounds activations in a way that is not known here .* forms="):
+        decode(body, original)
 
 
 def test_rounding_of_a_layer_that_the_plain_network_has_not_is_refused():
-    plain = plain_net("residual")
-    small = copy.deepcopy(plain)
+    original = plain_net("residual")
+    small = copy.deepcopy(original)
     small.extra = nn.ReLU()
-    put_signal(small.extra, "input", Affine(1.0, 0, 8))
-    with pytest.raises(BadNetwork, match="a signal of extra is rounded, a layer that the plain network has not"):
-        encode(small, plain)
+    put_quantizer(small.extra, "input", Affine(1.0, 0, 8))
+    with pytest.raises(
+        BadNetwork, match="an activation of extra is rounded, a layer that the original network has not"
+    ):
+        encode(small, original)
 
 
 def test_plain_network_with_roundings_is_refused():
     small = rounded(plain_net("residual"))
-    with pytest.raises(BadNetwork, match="of the plain network rounds a signal. Pass the network as it came"):
+    with pytest.raises(BadNetwork, match="of the original network rounds an activation. Pass the network as it came"):
         encode(small, small)
 
 
 def good() -> Roundings:
-    """Three signals on two grids."""
+    """Three activations on two grids."""
     return Roundings(((1, 0), (1, 1), (4, 0)), (0, 1, 0), (Affine(0.5, 0, 8), Affine(0.25, 9, 4)))
 
 
@@ -126,10 +128,10 @@ def test_what_contradicts_itself_is_refused():
     body = write_roundings(good())
     assert read_roundings(Cursor(body)).places == good().places
     bad = (
-        Roundings(((4, 0), (1, 0)), (0, 1), good().signals),
-        Roundings(((1, 0), (1, 0)), (0, 1), good().signals),
-        Roundings(((1, 0), (4, 0)), (0, 0), good().signals),
-        Roundings(((1, 0),), (0,), good().signals),
+        Roundings(((4, 0), (1, 0)), (0, 1), good().quantizers),
+        Roundings(((1, 0), (1, 0)), (0, 1), good().quantizers),
+        Roundings(((1, 0), (4, 0)), (0, 0), good().quantizers),
+        Roundings(((1, 0),), (0,), good().quantizers),
     )
     for one in bad:
         with pytest.raises(BadFile):
@@ -151,12 +153,12 @@ def test_any_byte_cut_off_or_changed_is_an_error_or_other_roundings():
 
 
 def test_file_that_rounds_what_is_not_there_is_refused():
-    plain = plain_net("residual")
-    small = copy.deepcopy(plain)
-    put_signal(small.linear, "input", Affine(1.0, 0, 8))
-    order = [path for path, _ in plain.named_modules()]
-    body = encode(small, plain)
+    original = plain_net("residual")
+    small = copy.deepcopy(original)
+    put_quantizer(small.linear, "input", Affine(1.0, 0, 8))
+    order = [path for path, _ in original.named_modules()]
+    body = encode(small, original)
     for wrong, says in ((len(order) + 5, "which is not there"), (order.index("layer1"), "can have no rounding")):
         roundings = Roundings(((wrong, 0),), (0,), (Affine(1.0, 0, 8),))
         with pytest.raises(BadFile, match=says):
-            put_roundings(decode(body, plain), order, roundings)
+            put_roundings(decode(body, original), order, roundings)

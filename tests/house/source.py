@@ -16,7 +16,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def module_of(path: Path) -> str:
-    """cortado/forms/form.py -> cortado.forms.form."""
+    """cortado/parts/forms/form.py -> cortado.parts.forms.form."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 

@@ -19,12 +19,12 @@ def floors(plan: str) -> dict[str, int]:
 
 
 FLOOR_OF = floors(PLAN)
-BY_NAME = {"cortado.report": {"cortado.pages.terminal"}}
+BY_NAME = {"cortado.report.report": {"cortado.report.pages.terminal"}}
 """What a front end needs when it prints itself: imported inside one method, when it is called."""
 
 
 def room_of(module: str) -> str:
-    """cortado.forms.form -> forms; cortado.errors -> errors; the face -> ""."""
+    """cortado.parts.forms.form -> forms; cortado.errors -> errors; the face -> ""."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -49,11 +49,11 @@ def test_files_import_files_and_not_faces(path):
     """Only what lists a folder's files may import the folder itself."""
     faces = {name for name in imports_of(path) if MODULES[name].name == "__init__.py"}
     listing = {
-        "cortado.recipe": {"cortado.methods"},
-        "cortado.scores.score": {"cortado.scores"},
-        "cortado.penalties.penalty": {"cortado.penalties"},
-        "cortado.file.schema": {"cortado.forms"},
-        "cortado.file.roundings": {"cortado.signals"},
+        "cortado.engine.recipe": {"cortado.methods"},
+        "cortado.importance.importance": {"cortado.importance"},
+        "cortado.training.objectives.penalty": {"cortado.training.objectives"},
+        "cortado.file.schema": {"cortado.parts.forms"},
+        "cortado.file.roundings": {"cortado.parts.activations"},
     }
     assert faces <= listing.get(module_of(path), set()) | (
         {"cortado"} if "from cortado import" in path.read_text() else set()

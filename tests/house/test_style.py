@@ -7,8 +7,8 @@ import re
 import pytest
 
 import cortado
-from cortado.method import Method
-from cortado.recipe import known_methods, method_class, method_class_name
+from cortado.engine.recipe import known_methods, method_class, method_class_name
+from cortado.methods.method import Method
 from tests.house.source import FILES, PACKAGE, module_of, tree_of
 
 every_file = pytest.mark.parametrize("path", FILES, ids=module_of)
@@ -121,12 +121,12 @@ def test_method_file_defines_the_class_its_path_says(name):
 @pytest.mark.parametrize("name", known_methods())
 def test_every_knob_says_what_it_means(name):
     for field in dataclasses.fields(method_class(name)):
-        assert field.metadata.get("says"), field.name
+        assert field.metadata.get("help"), field.name
 
 
 def test_public_names_are_those_of_the_face():
     wanted = {
-        "CortadoError", "Data", "Form", "Job", "Method", "Recipe", "Report", "Score", "Task",
+        "CortadoError", "Data", "Form", "Job", "Method", "Recipe", "Report", "Metric", "Task",
         "compress", "inspect", "knob", "load", "profile", "save",
     }  # fmt: skip
     assert wanted <= set(cortado.__all__)

@@ -5,12 +5,12 @@ from functools import cache
 
 from torch import Tensor, nn
 
-from cortado.compress import compress
-from cortado.method import Method
+from cortado.engine.compress import compress
+from cortado.methods.finetune import Finetune
+from cortado.methods.method import Method
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.aware import QuantizeAware
-from cortado.methods.tune import Tune
-from cortado.report import Report
+from cortado.report.report import Report
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
 
@@ -42,9 +42,9 @@ REFUSED = [(name, net) for name, net in IDLE_PAIRS if name in TAKES_SIGNS]
 def stages(name: str, **knobs: object) -> list[Method]:
     """The method, after what gives it something to do: trained weights to rewind, forms to release, empty places to sort by."""
     before: dict[str, list[Method]] = {
-        "rewind": [Tune(epochs=0.25)],
+        "rewind": [Finetune(epochs=0.25)],
         "release": [PruneWeights()],
-        "settle": [QuantizeAware()],
+        "finalize": [QuantizeAware()],
         "prune/units": [PruneWeights(keep=0.3, by="random")],
     }
     return [*before.get(name, []), small(name, **knobs)]
@@ -54,7 +54,7 @@ def stages(name: str, **knobs: object) -> list[Method]:
 class Result:
     """A network before and after, and what was reported; `before` is the state that it had at first."""
 
-    plain: nn.Module
+    original: nn.Module
     before: dict[str, Tensor]
     small: nn.Module
     report: Report
@@ -63,7 +63,7 @@ class Result:
 @cache
 def compressed(name: str, net: str) -> Result:
     """The method called `name` on the tiny network `net`."""
-    plain = BY_NAME[net].make()
-    before = {key: value.clone() for key, value in plain.state_dict().items()}
-    made, report = compress(plain, BY_NAME[net].task(), stages(name))
-    return Result(plain, before, made, report)
+    original = BY_NAME[net].make()
+    before = {key: value.clone() for key, value in original.state_dict().items()}
+    made, report = compress(original, BY_NAME[net].task(), stages(name))
+    return Result(original, before, made, report)

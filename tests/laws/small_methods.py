@@ -2,22 +2,22 @@
 
 from typing import Any
 
-from cortado.method import Method
+from cortado.engine.recipe import known_methods, method_class
+from cortado.methods.finetune import Finetune
+from cortado.methods.method import Method
 from cortado.methods.quantize.weights import QuantizeWeights
-from cortado.methods.tune import Tune
-from cortado.recipe import known_methods, method_class
 
 SHORT = {"epochs": 0.5, "finish": 0.25}
 """Knobs that say how long a method trains; a method that has them takes these."""
 
 MUST_HAVE: dict[str, dict[str, Any]] = {
-    "repeat": {"rounds": ((QuantizeWeights(bits=7), Tune(epochs=0.25)), (QuantizeWeights(bits=6),))},
+    "repeat": {"rounds": ((QuantizeWeights(bits=7), Finetune(epochs=0.25)), (QuantizeWeights(bits=6),))},
     "prune/units": {},
     "prune/blocks": {"keep": 0.5},
     "share/products": {"values": 2, "width": 3},
     "quantize/second_order": {"rows": 300, "rounds": 1},
     "quantize/adaround": {"rows": 300, "steps": 10},
-    "quantize/ladder": {"images": 16, "steps": "match, equalize"},
+    "quantize/ptq_search": {"images": 16, "steps": "match, equalize"},
 }
 """Knobs without which a method makes no sense, or takes long."""
 

@@ -8,33 +8,33 @@ from pathlib import Path
 import pytest
 import torch
 
-from cortado.compress import compress
+from cortado.engine.compress import compress
 from cortado.file.artifact import save
-from cortado.forms.form import Form
-from cortado.forms.masked import Masked
-from cortado.forms.palette import Palette
-from cortado.forms.quantized import Quantized
 from cortado.network.view import parameter_places
+from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
 from tests.laws.compressed import PAIRS, compressed
 from tests.laws.small_methods import small
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
 
 CHAINS = {
     "masked(dense)": [small("prune/weights", keep=0.4)],
-    "masked(palette)": [small("prune/weights", keep=0.4), small("share/kmeans", bits=3)],
+    "masked(codebook)": [small("prune/weights", keep=0.4), small("share/kmeans", bits=3)],
     "masked(quantized)": [small("prune/weights", keep=0.4), small("quantize/weights", bits=4)],
-    "palette": [small("share/kmeans", bits=3)],
+    "codebook": [small("share/kmeans", bits=3)],
     "quantized": [small("quantize/weights", bits=4)],
-    "masked(palette), the other way": [small("share/kmeans", bits=3), small("prune/weights", keep=0.4)],
+    "masked(codebook), the other way": [small("share/kmeans", bits=3), small("prune/weights", keep=0.4)],
 }
 
 
 def facts_of(form: Form):
-    """What tuning must keep: masks and codes, one inside the other."""
+    """What fine-tuning must keep: masks and codes, one inside the other."""
     if isinstance(form, Masked):
         return ("mask", form.mask.clone(), facts_of(form.kept))
-    if isinstance(form, Palette):
-        # Which entries share a value; the file may number the values anew.
+    if isinstance(form, Codebook):
+        # Which entries share a value; the file may number the values again.
         return ("members", first_places(form.codes))
     if isinstance(form, Quantized):
         return ("codes", form.codes.clone())
@@ -57,12 +57,12 @@ def same(one, other) -> bool:
 
 @pytest.mark.parametrize("net", [net.name for net in TINY_NETS])
 @pytest.mark.parametrize("chain", list(CHAINS))
-@pytest.mark.parametrize("trained", ["tune", "distill/logits"])
+@pytest.mark.parametrize("trained", ["finetune", "distill/logits"])
 def test_training_keeps_masks_codes_and_books(chain, net, trained):
     tiny = BY_NAME[net]
-    plain = tiny.make()
-    before, _ = compress(plain, tiny.task(), CHAINS[chain])
-    after, _ = compress(plain, tiny.task(), [*CHAINS[chain], small(trained, epochs=1.0, rate=0.01)])
+    original = tiny.make()
+    before, _ = compress(original, tiny.task(), CHAINS[chain])
+    after, _ = compress(original, tiny.task(), [*CHAINS[chain], small(trained, epochs=1.0, lr=0.01)])
     moved = 0
     for one, other in zip(parameter_places(before), parameter_places(after), strict=True):
         assert same(facts_of(one.form), facts_of(other.form)), one.path
@@ -76,7 +76,7 @@ def test_files_restore_bit_for_bit_in_a_process_that_lacks_every_method(tmp_path
     for name, net in PAIRS:
         key = f"{name.replace('/', '-')}@{net}"
         result = compressed(name, net)
-        save(result.small, tmp_path / f"{key}.cortado", result.plain)
+        save(result.small, tmp_path / f"{key}.cortado", result.original)
         wanted[key] = result.small(BY_NAME[net].example)
     child = subprocess.run(
         [sys.executable, "-c", CHILD, str(tmp_path)],
@@ -94,7 +94,7 @@ def test_files_restore_bit_for_bit_in_a_process_that_lacks_every_method(tmp_path
 CHILD = """
 import json, sys
 from pathlib import Path
-for name in ("cortado.methods", "cortado.recipe", "cortado.compress", "cortado.scores"):
+for name in ("cortado.methods", "cortado.engine.recipe", "cortado.compress", "cortado.importance"):
     sys.modules[name] = None  # importing it fails
 sys.modules["cortado"] = __import__("types").ModuleType("cortado")
 sys.modules["cortado"].__path__ = [str(Path("cortado").resolve())]
@@ -115,7 +115,7 @@ print(json.dumps(sorted(found)))
 @pytest.mark.parametrize("net", [net.name for net in TINY_NETS])
 def test_exported_program_agrees_with_eager(net):
     tiny = BY_NAME[net]
-    chain = [small("prune/weights", keep=0.4), small("share/kmeans", bits=3), small("tune")]
+    chain = [small("prune/weights", keep=0.4), small("share/kmeans", bits=3), small("finetune")]
     if net == "depthwise":
         chain = [small("quantize/weights", bits=4, symmetric=False), small("simplify/norms")]
     made, _ = compress(tiny.make(), tiny.task(), chain)

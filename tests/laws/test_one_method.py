@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from cortado.compress import compress
+from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, BadValue, NothingChanged
 from cortado.file.artifact import decode, encode, load, save
-from cortado.forms.hold import plain_class
 from cortado.network.view import View, parameter_places
+from cortado.parts.forms.attach import original_class
 from tests.laws.compressed import CONVOLUTIONAL, CUTS, NOTHING_TO_DO, PAIRS, REFUSED, compressed, stages
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.tiny_nets import BY_NAME
@@ -28,16 +28,16 @@ def states_equal(one, other) -> bool:
 def test_method_runs_with_defaults_and_gives_finite_outputs_of_the_same_shape(name, net):
     result, example = compressed(name, net), BY_NAME[net].example
     outputs = result.small(example)
-    assert outputs.shape == result.plain(example).shape
+    assert outputs.shape == result.original(example).shape
     assert bool(torch.isfinite(outputs).all())
 
 
 @every_method_on_every_net
 def test_method_leaves_the_users_network_untouched(name, net):
     result = compressed(name, net)
-    assert states_equal(result.plain.state_dict(), result.before)
-    assert all(type(layer) is plain_class(layer) for layer in result.plain.modules())
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in result.plain.parameters())
+    assert states_equal(result.original.state_dict(), result.before)
+    assert all(type(layer) is original_class(layer) for layer in result.original.modules())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in result.original.parameters())
 
 
 @every_method_on_every_net
@@ -56,7 +56,7 @@ def test_method_leaves_the_random_state_of_the_caller(name, net):
 
 @every_method_on_every_net
 def test_method_leaves_parameters_outside_where_bit_equal(name, net):
-    """A batch norm belongs to the layer before it: `match` moves its statistics, training its running means."""
+    """A batch norm belongs to the layer before it: `match_moments` moves its statistics, training its running means."""
     tiny = BY_NAME[net]
     network = tiny.make()
     for stage in stages(name)[:-1]:
@@ -89,7 +89,7 @@ def test_method_leaves_parameters_outside_where_bit_equal(name, net):
 @every_method_on_every_net
 def test_reported_bytes_are_the_bytes_written(name, net, tmp_path):
     result = compressed(name, net)
-    size_bytes = save(result.small, tmp_path / "net.cortado", result.plain)
+    size_bytes = save(result.small, tmp_path / "net.cortado", result.original)
     assert result.report.size_bytes == size_bytes == (tmp_path / "net.cortado").stat().st_size
     assert sum(row.size_bytes for row in result.report.layers) < size_bytes
 
@@ -97,7 +97,7 @@ def test_reported_bytes_are_the_bytes_written(name, net, tmp_path):
 @every_method_on_every_net
 def test_file_restores_bit_for_bit(name, net, tmp_path):
     result = compressed(name, net)
-    save(result.small, tmp_path / "net.cortado", result.plain)
+    save(result.small, tmp_path / "net.cortado", result.original)
     again = load(tmp_path / "net.cortado", BY_NAME[net].maker)
     assert states_equal(again.state_dict(), result.small.state_dict())
     assert torch.equal(again(BY_NAME[net].example), result.small(BY_NAME[net].example))
@@ -106,17 +106,17 @@ def test_file_restores_bit_for_bit(name, net, tmp_path):
 @every_method_on_every_net
 def test_file_of_a_restored_network_is_the_same_file(name, net):
     result = compressed(name, net)
-    body = encode(result.small, result.plain)
-    assert encode(decode(body, result.plain), result.plain) == body
+    body = encode(result.small, result.original)
+    assert encode(decode(body, result.original), result.original) == body
 
 
 @every_method_on_every_net
 def test_deep_copy_computes_the_same_and_shares_nothing(name, net):
     result = compressed(name, net)
-    twin = copy.deepcopy(result.small)
-    assert torch.equal(twin(BY_NAME[net].example), result.small(BY_NAME[net].example))
+    duplicate = copy.deepcopy(result.small)
+    assert torch.equal(duplicate(BY_NAME[net].example), result.small(BY_NAME[net].example))
     mine = {value.data_ptr() for value in result.small.state_dict().values() if value.numel()}
-    assert not mine & {value.data_ptr() for value in twin.state_dict().values() if value.numel()}
+    assert not mine & {value.data_ptr() for value in duplicate.state_dict().values() if value.numel()}
 
 
 STANDS_STILL = {
@@ -125,12 +125,12 @@ STANDS_STILL = {
     "prune/weights": [small("prune/weights"), small("prune/weights")],
     "prune/units": [small("prune/units")],
     "quantize/weights": [small("quantize/weights", clip="range")] * 2,
-    "tune": [small("tune", rate=0.0, statistics="kept")],
-    "distill/logits": [small("distill/logits", rate=0.0)],
+    "finetune": [small("finetune", lr=0.0, statistics="kept")],
+    "distill/logits": [small("distill/logits", lr=0.0)],
     "simplify/norms": [small("simplify/norms")] * 2,
-    "settle": [small("settle")],
+    "finalize": [small("finalize")],
 }
-"""Stages that change nothing.  A training step moves the statistics of batch norms, whatever the rate; `match` may find
+"""Stages that change nothing.  A training step moves the statistics of batch norms, whatever the rate; `match_moments` may find
 nothing to mend, and says nothing of it; the other methods always move something."""
 STILL = [
     (name, net)

@@ -7,12 +7,12 @@ from functools import lru_cache
 
 import torch
 
-from cortado.compress import Run, compress
+from cortado.engine.compress import Run, compress
+from cortado.engine.recipe import read
 from cortado.errors import BadNetwork, NothingChanged
 from cortado.file.artifact import decode, encode
 from cortado.network.view import parameter_places, working_copy
 from cortado.progress import quiet
-from cortado.recipe import read
 from tests.laws.compressed import CUTS, FINDS_WORK_IN, TAKES_SIGNS
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.tiny_nets import BY_NAME
@@ -22,7 +22,7 @@ IDLE = {
     "rewind",
     "simplify/norms",
     "release",
-    "settle",
+    "finalize",
     "quantize/equalize",
 }
 """May find nothing to do beside another method; then they must say just that."""
@@ -31,13 +31,13 @@ IDLE = {
 IDLE_AFTER = {
     ("factorize/predict", "quantize/second_order"),
     ("factorize/predict", "quantize/adaround"),
-    ("quantize/ladder", "quantize/weights"),
+    ("quantize/ptq_search", "quantize/weights"),
     ("quantize/adaround", "quantize/second_order"),
     ("quantize/second_order", "quantize/adaround"),
 }
 """Orders in which the second may find nothing left: all in low rank, or on its own grid already.
 
-The ladder ends on the grid of 8 bits where the processor has VNNI, and with 7 where it has not.
+The PTQ search ends on the grid of 8 bits where the processor has VNNI, and with 7 where it has not.
 """
 FEW = 16
 """So many values a layer, or fewer, are left as they are by a method that would share or round to no fewer."""
@@ -57,14 +57,14 @@ def nets_for(order, every=False):
 
 
 ORDERS = list(itertools.permutations(ALL_METHODS, 2))
-TRIED = [(*order, nets[turn % len(nets)]) for turn, order in enumerate(ORDERS) if (nets := nets_for(order))]
+PRESETS_TRIED = [(*order, nets[turn % len(nets)]) for turn, order in enumerate(ORDERS) if (nets := nets_for(order))]
 """Each order on one network, in turn: all on each, with --all-networks, take longer than the rest of the suite."""
 
 
 def pytest_generate_tests(metafunc):
     if "second" in metafunc.fixturenames:
         everywhere = [(*order, net) for order in ORDERS for net in nets_for(order, every=True)]
-        chosen = everywhere if metafunc.config.getoption("--all-networks") else TRIED
+        chosen = everywhere if metafunc.config.getoption("--all-networks") else PRESETS_TRIED
         # Side by side those that begin alike: what the first stage makes is kept.
         chosen = sorted(chosen, key=lambda one: (ALL_METHODS.index(one[0]), one[2]))
         metafunc.parametrize(("first", "second", "net"), chosen)
@@ -74,23 +74,23 @@ def pytest_generate_tests(metafunc):
 def begun(first, net, matched):
     """A run after its first stage, from which all seconds start; with moments matched unless the second does just that."""
     tiny = BY_NAME[net]
-    recipe = read((small(first), small("quantize/weights" if matched else "match")))
+    recipe = read((small(first), small("quantize/weights" if matched else "match_moments")))
     run = Run(working_copy(tiny.make()).eval(), tiny.task(), recipe, (), None, quiet())
-    return run, run.stage(decode(encode(run.plain, run.plain), run.plain), 0)
+    return run, run.stage(decode(encode(run.original, run.original), run.original), 0)
 
 
 def after_both(first, second, net):
     """The networks before and after, as compress makes them, and the report."""
-    run, network = copy.deepcopy(begun(first, net, second != "match"))
+    run, network = copy.deepcopy(begun(first, net, second != "match_moments"))
     run.recipe = read((small(first), small(second)))
     made = run.stage(network, 1)
-    return run.plain, made, run.report(made, 0.0)
+    return run.original, made, run.report(made, 0.0)
 
 
 def test_methods_work_one_after_the_other(first, second, net):
     tiny = BY_NAME[net]
     try:
-        plain, made, report = after_both(first, second, net)
+        original, made, report = after_both(first, second, net)
     except NothingChanged as error:
         anew = second.startswith(("share/", "quantize/")) and f"({second})" in str(error)
         if anew and most_values(begun(first, net, True)[1]) <= FEW:
@@ -103,14 +103,14 @@ def test_methods_work_one_after_the_other(first, second, net):
         return
     assert len(report.stages) == 2
     assert bool(torch.isfinite(made(tiny.example)).all())
-    again = decode(encode(made, plain), tiny.maker)
+    again = decode(encode(made, original), tiny.maker)
     assert torch.equal(again(tiny.example), made(tiny.example))
 
 
 def test_a_run_that_goes_on_from_a_kept_first_stage_is_the_run_of_both():
     """Whatever is kept of the first stage: the file is to the byte what compress makes of both stages."""
-    for first, second, net in TRIED[:: len(TRIED) // 12]:
+    for first, second, net in PRESETS_TRIED[:: len(PRESETS_TRIED) // 12]:
         with contextlib.suppress(NothingChanged, BadNetwork):
-            plain, made, _ = after_both(first, second, net)
-            whole, _ = compress(plain, BY_NAME[net].task(), [small(first), small(second)])
-            assert encode(made, plain) == encode(whole, plain)
+            original, made, _ = after_both(first, second, net)
+            whole, _ = compress(original, BY_NAME[net].task(), [small(first), small(second)])
+            assert encode(made, original) == encode(whole, original)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cortado.task import Data, Task
+from cortado.task.task import Data, Task
 
 CLASSES = 4
 
@@ -25,10 +25,10 @@ class Residual(nn.Module):
         self.head = nn.Linear(6, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = torch.relu(self.norm(self.stem(images)))
-        inner = torch.relu(self.first_norm(self.first(signal)))
-        signal = torch.relu(signal + self.second_norm(self.second(inner)))
-        return self.head(signal.mean((2, 3)))
+        activation = torch.relu(self.norm(self.stem(images)))
+        inner = torch.relu(self.first_norm(self.first(activation)))
+        activation = torch.relu(activation + self.second_norm(self.second(inner)))
+        return self.head(activation.mean((2, 3)))
 
 
 class Depthwise(nn.Module):
@@ -72,14 +72,14 @@ class Attending(nn.Module):
         self.leave = nn.Linear(width, width)
         self.inner, self.outer = nn.Linear(width, 6), nn.Linear(6, width)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        normed = self.norm(signal)
+    def forward(self, activation: Tensor) -> Tensor:
+        normed = self.norm(activation)
         split = [
             one(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2) for one in (self.query, self.key, self.value)
         ]
         mixed = nn.functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
-        signal = signal + self.leave(mixed)
-        return signal + self.outer(torch.relu(self.inner(signal)))
+        activation = activation + self.leave(mixed)
+        return activation + self.outer(torch.relu(self.inner(activation)))
 
 
 class Attention(nn.Module):
@@ -118,10 +118,10 @@ class Signed(nn.Module):
         self.head = nn.Linear(6, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = self.norm(self.stem(images))
-        signal = signal + self.first_norm(self.first(nn.functional.hardtanh(signal)))
-        signal = signal + self.second_norm(self.second(nn.functional.hardtanh(signal)))
-        return self.head(signal.mean((2, 3)))
+        activation = self.norm(self.stem(images))
+        activation = activation + self.first_norm(self.first(nn.functional.hardtanh(activation)))
+        activation = activation + self.second_norm(self.second(nn.functional.hardtanh(activation)))
+        return self.head(activation.mean((2, 3)))
 
 
 def mlp() -> nn.Module:
@@ -152,7 +152,7 @@ class TinyNet:
         return network.eval()
 
     def task(self) -> Task:
-        """64 samples to train on, 32 to choose on, 32 for the verdict; the class is in the sign of a few sums."""
+        """64 samples to train on, 32 to choose on, 32 for the test result; the class is in the sign of a few sums."""
         generator = torch.Generator().manual_seed(11)
         inputs = torch.randn(128, *self.shape, generator=generator)
         flat = inputs.flatten(1)
@@ -176,5 +176,5 @@ TINY_NETS = (
     TinyNet("recurrent", Recurrent, (5, 6), "lstm"),
 )
 SIGNED = TinyNet("signed", Signed, (1, 6, 6), "first")
-"""Where methods that take signs of signals find some, and what they are tried on."""
+"""Where methods that take signs of activations find some, and what they are tried on."""
 BY_NAME = {net.name: net for net in (*TINY_NETS, SIGNED)}

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from cortado.errors import BadNetwork, BadValue
-from cortado.forms.dense import Dense
-from cortado.forms.hold import hold
 from cortado.layers.kinds import KINDS, kind_of
+from cortado.parts.forms.attach import attach
+from cortado.parts.forms.dense import Dense
 
 CASES = [
     (lambda: nn.Linear(6, 4), {"out_features": 3}, lambda: nn.Linear(6, 3)),
@@ -109,11 +109,11 @@ def test_kind_of_sees_subclasses_and_nothing_else():
 
 def test_kind_of_sees_through_held_weights():
     layer = nn.MultiheadAttention(8, 2)
-    plain = set(kind_of(layer).axes(layer))
-    hold(layer, "in_proj_weight", Dense(torch.zeros(24, 8)))
-    hold(layer.out_proj, "weight", Dense(torch.zeros(8, 8)))
+    original = set(kind_of(layer).axes(layer))
+    attach(layer, "in_proj_weight", Dense(torch.zeros(24, 8)))
+    attach(layer.out_proj, "weight", Dense(torch.zeros(8, 8)))
     assert kind_of(layer) is KINDS[nn.MultiheadAttention]
-    assert set(kind_of(layer).axes(layer)) == plain
+    assert set(kind_of(layer).axes(layer)) == original
     resized = kind_of(layer).resized(layer, embed_dim=4)
     assert type(resized) is nn.MultiheadAttention and resized.in_proj_weight.shape == (12, 4)
 
@@ -124,8 +124,8 @@ def test_resized_keeps_a_subclass_and_its_plain_attributes():
             super().__init__(4, 3)
             self.gain = gain
 
-        def forward(self, signal):
-            return super().forward(signal) * self.gain
+        def forward(self, activation):
+            return super().forward(activation) * self.gain
 
     layer = Mine(2.0)
     resized = kind_of(layer).resized(layer, in_features=2)

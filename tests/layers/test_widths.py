@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.forms.dense import Dense
-from cortado.forms.hold import hold
 from cortado.layers.widths import groups_left, match_widths
+from cortado.parts.forms.attach import attach
+from cortado.parts.forms.dense import Dense
 
 CASES = [
     (lambda: nn.Linear(6, 4), lambda: nn.Linear(5, 3)),
@@ -72,14 +72,14 @@ def test_layer_follows_its_tensors(before, after):
 def test_layer_follows_a_form_that_holds_its_weight(before, after):
     layer, wanted = before(), after()
     give(layer, wanted)
-    held = before()
+    attached = before()
     for name, value in wanted.named_parameters(recurse=False):
-        hold(held, name, Dense(value.detach().clone()))
-        match_widths(held)
+        attach(attached, name, Dense(value.detach().clone()))
+        match_widths(attached)
     for name, value in wanted.named_buffers(recurse=False):
-        held._buffers[name] = value
-        match_widths(held)
-    assert ints(held) == ints(wanted)
+        attached._buffers[name] = value
+        match_widths(attached)
+    assert ints(attached) == ints(wanted)
 
 
 def test_recurrent_layer_runs_with_fewer_units():

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cortado.forms.dense import Dense
-from cortado.forms.form import Form
-from cortado.forms.hold import form_of, hold
-from cortado.forms.low_rank import LowRank
-from cortado.forms.masked import Masked
-from cortado.forms.quantized import Quantized
-from cortado.lowering.factors import Chain, chain_of, factored, factored_twin, has_factors
-from cortado.network.profile import profile
+from cortado.lowering.factors import Chain, chain_of, factored, factored_copy, has_factors
+from cortado.network.profile.profile import profile
+from cortado.parts.forms.attach import attach, form_of
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.low_rank import LowRank
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
 
 
 def values(*shape: int, seed: int = 0) -> Tensor:
@@ -62,32 +62,32 @@ LAYERS: dict[str, tuple[nn.Module, Form, tuple[int, ...]]] = {
 
 
 @pytest.fixture(params=list(LAYERS))
-def held(request) -> tuple[nn.Module, Tensor]:
+def attached(request) -> tuple[nn.Module, Tensor]:
     """A layer with a low-rank weight, and an input for it."""
     layer, form, shape = copy.deepcopy(LAYERS[request.param])
     assert form.shape == layer.weight.shape
-    hold(layer, "weight", form)
+    attach(layer, "weight", form)
     return layer, values(*shape, seed=3)
 
 
-def test_chain_computes_what_the_dense_layer_computes(held):
-    layer, signal = held
+def test_chain_computes_what_the_dense_layer_computes(attached):
+    layer, activation = attached
     chain = chain_of(layer)
     assert chain is not None and len(chain) > 1
-    torch.testing.assert_close(chain(signal), layer(signal), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(chain(activation), layer(activation), rtol=1e-5, atol=1e-5)
 
 
-def test_chain_reads_as_the_layer_it_stands_for(held):
-    layer, _ = held
+def test_chain_reads_as_the_layer_it_stands_for(attached):
+    layer, _ = attached
     chain = chain_of(layer)
     torch.testing.assert_close(chain.weight, layer.weight)
     assert chain.bias is layer.bias
 
 
-def test_cost_of_the_held_layer_is_that_of_its_chain(held):
-    layer, signal = held
-    kept = profile(nn.Sequential(layer), signal, batch=1)
-    run = profile(nn.Sequential(chain_of(layer)), signal, batch=1)
+def test_cost_of_the_held_layer_is_that_of_its_chain(attached):
+    layer, activation = attached
+    kept = profile(nn.Sequential(layer), activation, batch=1)
+    run = profile(nn.Sequential(chain_of(layer)), activation, batch=1)
     assert kept.total("multiply_adds") == run.total("multiply_adds")
     assert kept.total("decode_multiply_adds").value == 0
 
@@ -95,31 +95,31 @@ def test_cost_of_the_held_layer_is_that_of_its_chain(held):
 def test_factors_keep_the_forms_inside_them():
     layer = nn.Conv2d(4, 6, 3, padding=1)
     first, last = values(3, 4, 3, 3), values(6, 3, 1, 1)
-    hold(layer, "weight", LowRank(Masked.of(first, first > 0), Quantized.of(last, 4)))
-    hold(layer, "bias", Quantized.of(layer.bias, 8))
+    attach(layer, "weight", LowRank(Masked.of(first, first > 0), Quantized.of(last, 4)))
+    attach(layer, "bias", Quantized.of(layer.bias, 8))
     chain = chain_of(layer)
     assert isinstance(form_of(chain[0], "weight"), Masked)
     assert isinstance(form_of(chain[1], "weight"), Quantized)
     assert isinstance(form_of(chain[1], "bias"), Quantized)
-    signal = values(1, 4, 5, 5)
-    torch.testing.assert_close(chain(signal), layer(signal))
+    activation = values(1, 4, 5, 5)
+    torch.testing.assert_close(chain(activation), layer(activation))
 
 
 @pytest.mark.parametrize("mode", ["reflect", "circular"])
 def test_layer_that_pads_with_more_than_zeros_has_no_chain(mode):
     layer = nn.Conv2d(4, 6, 3, padding=1, padding_mode=mode)
-    hold(layer, "weight", pair(6, 2, 4, (3, 3)))
+    attach(layer, "weight", pair(6, 2, 4, (3, 3)))
     assert chain_of(layer) is None and not has_factors(layer)
 
 
 class Louder(nn.Linear):
-    def forward(self, signal: Tensor) -> Tensor:
-        return 2 * super().forward(signal)
+    def forward(self, activation: Tensor) -> Tensor:
+        return 2 * super().forward(activation)
 
 
 def test_subclass_that_does_more_has_no_chain():
     layer = Louder(7, 5)
-    hold(layer, "weight", pair(5, 3, 7, ()))
+    attach(layer, "weight", pair(5, 3, 7, ()))
     assert chain_of(layer) is None
     assert isinstance(factored(nn.Sequential(layer))[0], Louder)
 
@@ -133,25 +133,25 @@ class Twice(nn.Module):
         self.again = self.shared
         self.block = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        return self.block(torch.relu(self.again(torch.relu(self.shared(signal)))))
+    def forward(self, activation: Tensor) -> Tensor:
+        return self.block(torch.relu(self.again(torch.relu(self.shared(activation)))))
 
 
 def twice() -> nn.Module:
     network = Twice().eval()
-    hold(network.shared, "weight", pair(6, 2, 6, ()))
-    hold(network.block.linear1, "weight", pair(8, 3, 6, ()))
-    hold(network.block.self_attn.out_proj, "weight", pair(6, 3, 6, ()))
+    attach(network.shared, "weight", pair(6, 2, 6, ()))
+    attach(network.block.linear1, "weight", pair(8, 3, 6, ()))
+    attach(network.block.self_attn.out_proj, "weight", pair(6, 3, 6, ()))
     return network
 
 
 def test_factored_network_computes_the_same_and_leaves_the_first_one_alone():
-    network, signal = twice(), values(2, 5, 6)
+    network, activation = twice(), values(2, 5, 6)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     made = factored(network)
     for gradients in (True, False):
         with torch.set_grad_enabled(gradients):
-            torch.testing.assert_close(made(signal), network(signal), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(made(activation), network(activation), rtol=1e-5, atol=1e-5)
     assert made.shared is made.again and isinstance(made.shared, Chain)
     assert isinstance(made.block.linear1, Chain) and type(network.shared).__name__ == "Linear"
     for name, value in network.state_dict().items():
@@ -161,48 +161,48 @@ def test_factored_network_computes_the_same_and_leaves_the_first_one_alone():
 
 
 def test_training_the_twin_trains_the_network():
-    network, signal = twice(), values(2, 5, 6)
-    twin = factored_twin(network)
-    assert {id(p) for p in twin.parameters()} == {id(p) for p in network.parameters()}
-    twin(signal).square().sum().backward()
+    network, activation = twice(), values(2, 5, 6)
+    duplicate = factored_copy(network)
+    assert {id(p) for p in duplicate.parameters()} == {id(p) for p in network.parameters()}
+    duplicate(activation).square().sum().backward()
     with torch.no_grad():
-        for parameter in twin.parameters():
+        for parameter in duplicate.parameters():
             parameter -= 0.01 * parameter.grad
-    torch.testing.assert_close(twin(signal), network(signal), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(duplicate(activation), network(activation), rtol=1e-5, atol=1e-5)
 
 
 def test_network_that_is_one_layer_becomes_its_chain():
     layer = nn.Linear(7, 5)
-    hold(layer, "weight", pair(5, 3, 7, ()))
+    attach(layer, "weight", pair(5, 3, 7, ()))
     assert isinstance(factored(layer), Chain)
 
 
-def test_gradients_reach_every_factor_through_the_chain(held):
-    layer, signal = held
-    chain_of(layer)(signal).square().sum().backward()
+def test_gradients_reach_every_factor_through_the_chain(attached):
+    layer, activation = attached
+    chain_of(layer)(activation).square().sum().backward()
     through = [parameter.grad.clone() for parameter in layer.parameters()]
     layer.zero_grad()
-    layer(signal).square().sum().backward()
+    layer(activation).square().sum().backward()
     for one, other in zip(through, [parameter.grad for parameter in layer.parameters()], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 class Running(nn.Module):
-    """Keeps a mean that it sets anew at every call."""
+    """Keeps a mean that it sets again at every call."""
 
     def __init__(self) -> None:
         super().__init__()
         self.one, self.inner = nn.Linear(6, 6), nn.Module()
         self.register_buffer("mean", torch.zeros(6))
 
-    def forward(self, signal: Tensor) -> Tensor:
-        self.mean = 0.9 * self.mean + 0.1 * signal.detach().mean(0)
-        return self.one(signal - self.mean)
+    def forward(self, activation: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * activation.detach().mean(0)
+        return self.one(activation - self.mean)
 
 
 def test_what_the_twin_keeps_as_it_runs_the_network_keeps():
     network = Running()
-    hold(network.one, "weight", pair(6, 2, 6, ()))
-    factored_twin(network)(values(5, 6))
+    attach(network.one, "weight", pair(6, 2, 6, ()))
+    factored_copy(network)(values(5, 6))
     torch.testing.assert_close(network.mean, 0.1 * values(5, 6).mean(0))
     assert dict(network.named_buffers())["mean"] is network.mean

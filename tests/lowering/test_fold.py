@@ -1,4 +1,4 @@
-"""Folding batch norms: equal outputs, and hands off wherever something else could see the signal."""
+"""Folding batch norms: equal outputs, and hands off wherever something else could see the activation."""
 
 import copy
 
@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cortado.forms.hold import form_of, hold
-from cortado.forms.palette import Palette
 from cortado.lowering.fold import fold_norms
 from cortado.lowering.lower import lowered
 from cortado.nets.resnet import resnet_20
+from cortado.parts.forms.attach import attach, form_of
+from cortado.parts.forms.codebook import Codebook
 
 
 def seen(network: nn.Module) -> nn.Module:
@@ -66,7 +66,7 @@ def test_fold_takes_every_norm_of_resnet_20():
 
 def test_a_held_weight_is_left_alone_and_folded_when_lowered():
     network = seen(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
-    hold(network[0], "weight", Palette(torch.tensor([-0.5, -0.1, 0.2, 0.7]), torch.randint(0, 4, (4, 3, 3, 3))))
+    attach(network[0], "weight", Codebook(torch.tensor([-0.5, -0.1, 0.2, 0.7]), torch.randint(0, 4, (4, 3, 3, 3))))
     inputs = torch.randn(2, 3, 6, 6)
     assert same_after_folding(network, inputs) == ()
     made = lowered(network, inputs)
@@ -83,8 +83,8 @@ class Seen(nn.Module):
         self.how = how
         self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
 
-    def forward(self, signal):
-        made = self.conv(signal)
+    def forward(self, activation):
+        made = self.conv(activation)
         if self.how == "also added":
             return self.norm(made) + made
         if self.how == "also given back":
@@ -92,14 +92,14 @@ class Seen(nn.Module):
         if self.how == "changed in place before":
             return self.norm(made.relu_())
         if self.how == "convolution used twice":
-            return self.norm(made) + self.conv(signal * 2)
+            return self.norm(made) + self.conv(activation * 2)
         if self.how == "norm used twice":
-            return self.norm(made) + self.norm(signal)
+            return self.norm(made) + self.norm(activation)
         if self.how == "weight read from outside":
-            return self.norm(made) + functional.conv2d(signal, self.conv.weight, padding=1)
+            return self.norm(made) + functional.conv2d(activation, self.conv.weight, padding=1)
         if self.how == "norm's gain read from outside":
             return self.norm(made) * self.norm.weight.sum()
-        return self.norm(signal)
+        return self.norm(activation)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_fold_leaves_alone_a_convolution_whose_output_is_given_back():
             super().__init__()
             self.conv, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
 
-        def forward(self, signal):
-            made = self.conv(signal)
+        def forward(self, activation):
+            made = self.conv(activation)
             return self.norm(made), made
 
     assert fold_norms(seen(Both()), torch.randn(2, 3, 5, 5)) == ()
@@ -129,8 +129,8 @@ def test_fold_leaves_alone_a_convolution_whose_output_is_given_back():
 @pytest.mark.parametrize("kind", ["hook", "subclass", "batch statistics", "channels last"])
 def test_fold_leaves_alone_what_is_not_plain(kind):
     class Own(nn.Conv2d):
-        def forward(self, signal):
-            return super().forward(signal) * 2
+        def forward(self, activation):
+            return super().forward(activation) * 2
 
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=kind != "batch statistics"))
     inputs = torch.randn(2, 3, 6, 6)
@@ -151,8 +151,8 @@ def test_fold_leaves_a_tied_weight_to_the_other_layer():
             self.second = nn.Conv2d(3, 3, 3, padding=1)
             self.second.weight = self.first.weight
 
-        def forward(self, signal):
-            return self.second(torch.relu(self.norm(self.first(signal))))
+        def forward(self, activation):
+            return self.second(torch.relu(self.norm(self.first(activation))))
 
     network = seen(Tied())
     same_after_folding(network, torch.randn(2, 3, 5, 5))
@@ -167,7 +167,7 @@ def test_fold_works_where_a_module_has_two_names():
             super().__init__()
             self.parts = parts
 
-        def forward(self, signal):
-            return self.parts["alias"](self.parts["body"][0](signal))
+        def forward(self, activation):
+            return self.parts["alias"](self.parts["body"][0](activation))
 
     assert same_after_folding(Named(folded).eval(), torch.randn(2, 3, 6, 6))

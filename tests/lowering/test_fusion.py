@@ -22,8 +22,8 @@ class Attention(nn.Module):
         super().__init__()
         self.query, self.key, self.value = nn.Linear(8, 8), nn.Linear(8, 8, bias=False), nn.Linear(8, 6)
 
-    def forward(self, signal):
-        query, key, value = self.query(signal), self.key(signal), self.value(signal)
+    def forward(self, activation):
+        query, key, value = self.query(activation), self.key(activation), self.value(activation)
         return functional.scaled_dot_product_attention(query, key, value)
 
 
@@ -41,8 +41,8 @@ class Cousins(nn.Module):
             ]
         )
 
-    def forward(self, signal):
-        return torch.cat([layer(signal) for layer in self.all], 1)
+    def forward(self, activation):
+        return torch.cat([layer(activation) for layer in self.all], 1)
 
 
 def assert_same(found: nn.Module, wanted: nn.Module, shape: tuple[int, ...]) -> None:
@@ -88,8 +88,8 @@ def test_kernels_of_other_positions_are_not_padded():
             super().__init__()
             self.wide, self.small = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 1)
 
-        def forward(self, signal):
-            return self.wide(signal).mean((2, 3)) + self.small(signal).mean((2, 3))
+        def forward(self, activation):
+            return self.wide(activation).mean((2, 3)) + self.small(activation).mean((2, 3))
 
     graph = graph_of(Apart().eval(), torch.randn(2, 3, 6, 6))
     assert merge_siblings(graph, pad_kernels=True) == ()
@@ -101,8 +101,8 @@ def test_siblings_with_one_weight_may_be_merged_too():
             super().__init__()
             self.layer = nn.Linear(4, 3)
 
-        def forward(self, signal):
-            return self.layer(signal) * torch.sigmoid(self.layer(signal))
+        def forward(self, activation):
+            return self.layer(activation) * torch.sigmoid(self.layer(activation))
 
     network = Shared().eval()
     graph = graph_of(network, torch.randn(2, 4))
@@ -133,8 +133,8 @@ def test_activation_stays_where_another_reads_the_layer():
             super().__init__()
             self.conv = nn.Conv2d(3, 3, 1)
 
-        def forward(self, signal):
-            made = self.conv(signal)
+        def forward(self, activation):
+            made = self.conv(activation)
             return torch.relu(made) + made
 
     network = Read().eval()
@@ -191,8 +191,10 @@ def test_siblings_that_come_up_later_are_merged_beside_those_merged_before():
     last = next(node for node in graph.nodes if node.op == "output")
     with graph.inserting_before(last):
         settings = ([1, 1], [1, 1], [1, 1], 1)
-        twins = [graph.call_function(torch.ops.aten.conv2d.default, (source, *weights, *settings)) for _ in range(2)]
-        joined = graph.call_function(torch.ops.aten.cat.default, ([*last.args[0], *twins], 1))
+        duplicates = [
+            graph.call_function(torch.ops.aten.conv2d.default, (source, *weights, *settings)) for _ in range(2)
+        ]
+        joined = graph.call_function(torch.ops.aten.cat.default, ([*last.args[0], *duplicates], 1))
     last.args = ((joined,),)
     made.recompile()
     wanted = made(example)

@@ -9,23 +9,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.errors import BadValue
-from cortado.forms.hold import form_of, hold
-from cortado.forms.masked import Masked
-from cortado.forms.palette import Palette
-from cortado.forms.quantized import Quantized
 from cortado.lowering.graph import exported
 from cortado.lowering.integers import DEQUANTIZE, QUANTIZE, Codes, codes_of, regridded, sources
 from cortado.lowering.lower import lowered
 from cortado.methods.factorize.svd import FactorizeSvd
 from cortado.methods.prune.weights import PruneWeights
-from cortado.methods.quantize.signals import QuantizeSignals
+from cortado.methods.quantize.activations import QuantizeActivations
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.view import View
+from cortado.parts.activations.affine import Affine
+from cortado.parts.activations.quantizer import put_quantizer, sites
+from cortado.parts.forms.attach import attach, form_of
+from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
 from cortado.runtimes.onnxruntime import Onnxruntime
-from cortado.signals.affine import Affine
-from cortado.signals.signal import put_signal, sites
-from cortado.task import Data, Task
-from tests.network.test_rounding import Fire, Residual
+from cortado.task.task import Data, Task
+from tests.network.quantizers.test_placement import Fire, Residual
 
 BITS = 7
 """Weights of 7 bits run over on no processor."""
@@ -53,11 +53,11 @@ def seeded(make) -> nn.Module:
 
 
 def rounded(make, shape=(3, 8, 8), bits: int = BITS, before=(), **knobs) -> tuple[nn.Module, Task]:
-    """The network with weights and signals on grids."""
-    plain, task = seeded(make), task_of(*shape)
-    network = copy.deepcopy(plain)
-    for method in (*before, QuantizeWeights(bits=bits, clip="range"), QuantizeSignals(range="full", **knobs)):
-        method.apply(View(network, plain, task.example), task)
+    """The network with weights and activations on grids."""
+    original, task = seeded(make), task_of(*shape)
+    network = copy.deepcopy(original)
+    for method in (*before, QuantizeWeights(bits=bits, clip="range"), QuantizeActivations(range="full", **knobs)):
+        method.apply(View(network, original, task.example), task)
     return network, task
 
 
@@ -71,13 +71,13 @@ class Moving(nn.Module):
         self.head = nn.Linear(6 * 4, 5)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = functional.relu(self.one(images))
-        short = functional.pad(signal[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))
-        first, second = functional.max_pool2d(signal, 2).chunk(2, 1)
+        quantizer = functional.relu(self.one(images))
+        short = functional.pad(quantizer[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))
+        first, second = functional.max_pool2d(quantizer, 2).chunk(2, 1)
         branch = self.norm(self.two(torch.cat([second, first, first, second], 1)))
-        signal = functional.relu(branch + short)
-        signal = functional.relu(self.three(signal))
-        return self.head(functional.max_pool2d(signal, 2).flatten(1))
+        quantizer = functional.relu(branch + short)
+        quantizer = functional.relu(self.three(quantizer))
+        return self.head(functional.max_pool2d(quantizer, 2).flatten(1))
 
 
 class Perceptron(nn.Sequential):
@@ -99,7 +99,7 @@ def far(one: Tensor, other: Tensor) -> float:
 @every_net
 def test_lowered_network_answers_alike_but_for_values_on_the_edge_of_a_step(name):
     network, task = rounded(*NETS[name])
-    inputs = task.choice.inputs
+    inputs = task.validation.inputs
     with torch.no_grad():
         wanted, found = network(inputs), lowered(network, task.example)(inputs)
     assert far(found, wanted) < 0.05
@@ -111,9 +111,9 @@ def test_onnx_runtime_computes_all_products_in_integers(name, tmp_path):
     network, task = rounded(*NETS[name])
     runtime = Onnxruntime()
     file = runtime.lower(lowered(network, task.example), task.example, tmp_path)
-    (found,) = runtime.load(file, 1)(task.choice.inputs)
+    (found,) = runtime.load(file, 1)(task.validation.inputs)
     with torch.no_grad():
-        assert far(found, network(task.choice.inputs)) < 0.05
+        assert far(found, network(task.validation.inputs)) < 0.05
     layers = {path for path, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
     logits = {"residual": {"head"}, "moving": {"head"}, "perceptron": {"4"}, "fire": set()}[name]
     assert runtime.integer_layers(file) >= layers - logits
@@ -154,7 +154,7 @@ class Edged(nn.Module):
 
 def test_edges_of_a_number_beyond_the_grid_before_them_are_not_cut_off():
     network, task = rounded(Edged)
-    inputs = task.choice.inputs
+    inputs = task.validation.inputs
     with torch.no_grad():
         assert far(lowered(network, task.example)(inputs), network(inputs)) < 0.05
         assert far(network(inputs), seeded(Edged)(inputs)) < 0.05
@@ -198,19 +198,19 @@ def test_rows_turned_around_or_lost_in_a_norm_are_still_codes():
 
 def test_what_is_rounded_before_a_norm_keeps_it():
     network, task = rounded(Residual)
-    put_signal(network.block.one, "output", Affine(0.05, 128, 8))
+    put_quantizer(network.block.one, "output", Affine(0.05, 128, 8))
     low = lowered(network, task.example)
     assert isinstance(low.block.norm1, nn.BatchNorm2d) and not isinstance(low.block.norm2, nn.BatchNorm2d)
     with torch.no_grad():
-        assert far(low(task.choice.inputs), network(task.choice.inputs)) < 0.05
+        assert far(low(task.validation.inputs), network(task.validation.inputs)) < 0.05
 
 
 def test_weights_that_are_no_whole_numbers_stay_floats_in_the_file():
-    """What a runtime does with them is its own: ONNX Runtime rounds weights that stand between rounded signals itself."""
+    """What a runtime does with them is its own: ONNX Runtime rounds weights that stand between rounded activations itself."""
     network, task = rounded(Residual)
     weight = form_of(network.block.two, "weight")
     codes = (weight.codes % 4).to(torch.uint8)
-    hold(network.block.two, "weight", Palette(torch.tensor([-0.31, -0.017, 0.1, 0.293]), codes))
+    attach(network.block.two, "weight", Codebook(torch.tensor([-0.31, -0.017, 0.1, 0.293]), codes))
     low = lowered(network, task.example)
     assert low.block.two.weight.dtype == torch.float32 and form_of(low.block.two, "weight") is None
     assert isinstance(form_of(low.block.one, "weight"), Codes)
@@ -218,7 +218,7 @@ def test_weights_that_are_no_whole_numbers_stay_floats_in_the_file():
 
 def test_survivors_of_a_mask_are_codes_too():
     values = torch.tensor([[0.5, 0.0, -1.0], [0.0, 0.25, 0.0]])
-    form = Masked.of(values, values != 0).recode(lambda kept: Quantized.of(kept, 4))
+    form = Masked.of(values, values != 0).map_values(lambda kept: Quantized.of(kept, 4))
     codes = codes_of(form)
     assert codes.dtype == torch.int8 and torch.equal(codes == 0, values == 0)
     network, task = rounded(Residual, before=(PruneWeights(keep=0.5),))
@@ -236,9 +236,9 @@ def test_weights_beyond_8_bits_have_no_codes():
 def test_signals_of_few_bits_run_on_grids_of_8():
     task = task_of(3, 8, 8)
     coarse = copy.deepcopy(seeded(Residual))
-    for method in (QuantizeWeights(bits=4), QuantizeSignals(bits=3, sums=3)):
+    for method in (QuantizeWeights(bits=4), QuantizeActivations(bits=3, sums=3)):
         method.apply(View(coarse, seeded(Residual), task.example), task)
-    inputs = task.choice.inputs
+    inputs = task.validation.inputs
     low = lowered(coarse, task.example)
     with torch.no_grad():
         assert far(low(inputs), coarse(inputs)) < 0.3
@@ -252,12 +252,14 @@ def test_factors_take_the_roundings_of_their_layer():
     low = lowered(network, task.example)
     assert isinstance(low.block.one, nn.Sequential)
     with torch.no_grad():
-        assert far(low(task.choice.inputs), network(task.choice.inputs)) < 0.05
+        assert far(low(task.validation.inputs), network(task.validation.inputs)) < 0.05
 
 
 def test_merging_and_gathering_are_for_floats():
     network, task = rounded(Fire)
-    with pytest.raises(BadValue, match="a network with rounded signals runs in integers. Leave gather and merge out"):
+    with pytest.raises(
+        BadValue, match="a network with rounded activations runs in integers. Leave gather and merge out"
+    ):
         lowered(network, task.example, merge=True)
 
 

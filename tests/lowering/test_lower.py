@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from cortado.errors import BadNetwork
-from cortado.groups.answers import difference
 from cortado.lowering import lower
 from cortado.lowering.lower import lowered, outputs
+from cortado.network.coupling.answers import difference
 from tests.laws.tiny_nets import TINY_NETS
 
 
@@ -43,7 +43,7 @@ def test_lowered_makes_parametrized_weights_plain():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_lowered_refuses_what_it_changed(monkeypatch, dtype):
-    def wrong(network, example, apart):
+    def wrong(network, example, difference):
         with torch.no_grad():
             network[0].bias.add_(1)
 
@@ -70,8 +70,8 @@ def test_difference_takes_equal_infinities_for_equal():
 
 def test_network_that_cannot_be_traced_is_refused_with_its_line():
     class Branches(nn.Module):
-        def forward(self, signal):
-            return signal if signal.sum() > 0 else -signal
+        def forward(self, activation):
+            return activation if activation.sum() > 0 else -activation
 
     network = Branches()
     with pytest.raises(BadNetwork, match=r"test_lower\.py, line \d+"):
@@ -80,8 +80,8 @@ def test_network_that_cannot_be_traced_is_refused_with_its_line():
 
 def test_network_that_fixes_its_batch_is_refused():
     class Fixed(nn.Module):
-        def forward(self, signal):
-            return signal.view(2, 6)
+        def forward(self, activation):
+            return activation.view(2, 6)
 
     with pytest.raises(BadNetwork, match="fixes its batch"):
         lower.graph_of(Fixed(), torch.randn(2, 2, 3))

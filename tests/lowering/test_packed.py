@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.forms.hold import form_of, hold
-from cortado.forms.masked import Masked
-from cortado.forms.quantized import Quantized
 from cortado.lowering.lower import lowered
 from cortado.lowering.packed import Narrow, Packed, narrow_layers, narrow_weights, packed_of, rescaled
+from cortado.parts.forms.attach import attach, form_of
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
 
 
 def drawn(*shape: int) -> torch.Tensor:
@@ -41,7 +41,7 @@ def test_codes_counted_from_anywhere_are_packed():
 
 
 @pytest.mark.parametrize(
-    ("form", "told"),
+    ("form", "describe"),
     [
         (Quantized.of(drawn(4, 40), 4, "group", 10), "no power of two from 16 on divides its groups of 10"),
         (Quantized.of(drawn(4, 32).double(), 4, "channel"), "its scales are float64"),
@@ -49,8 +49,8 @@ def test_codes_counted_from_anywhere_are_packed():
         (Quantized(torch.tensor([[0, 3]]), torch.ones(1), torch.tensor([40])), "take more than 4 bits"),
     ],
 )
-def test_codes_that_fit_no_blocks_say_why(form, told):
-    assert told in packed_of(form)
+def test_codes_that_fit_no_blocks_say_why(form, describe):
+    assert describe in packed_of(form)
 
 
 def test_scales_take_what_was_folded_into_rows():
@@ -66,7 +66,7 @@ def test_scales_take_what_was_folded_into_rows():
 def few(network: nn.Module, bits: int = 4, layout: str = "channel", group: int = 0) -> nn.Module:
     for layer in network.modules():
         if isinstance(layer, nn.Linear):
-            hold(layer, "weight", Quantized.of(layer.weight.detach(), bits, layout, group))
+            attach(layer, "weight", Quantized.of(layer.weight.detach(), bits, layout, group))
     return network.eval()
 
 
@@ -74,9 +74,9 @@ def test_linear_layers_alone_are_narrow():
     network = nn.Sequential(
         nn.Conv2d(1, 2, 3), nn.Flatten(), few(nn.Linear(8, 4)), nn.Linear(4, 4), few(nn.Linear(4, 3), 5)
     )
-    hold(network[0], "weight", Quantized.of(network[0].weight.detach(), 4, "channel"))
+    attach(network[0], "weight", Quantized.of(network[0].weight.detach(), 4, "channel"))
     values = network[3].weight.detach()
-    hold(network[3], "weight", Masked.of(values, values > 0).recode(lambda kept: Quantized.of(kept, 4)))
+    attach(network[3], "weight", Masked.of(values, values > 0).map_values(lambda kept: Quantized.of(kept, 4)))
     assert list(narrow_layers(network)) == ["2"]
 
 
@@ -99,7 +99,7 @@ def test_tied_weights_stay_one():
     network = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Embedding(16, 16))
     form = Quantized.of(drawn(16, 16), 4, "channel")
     for layer in network:
-        hold(layer, "weight", form)
+        attach(layer, "weight", form)
     low = lowered(nn.Sequential(*network[:2]), drawn(2, 16))
     assert low[0].weight is low[1].weight
     assert isinstance(form_of(low[0], "weight"), Narrow) and form_of(low[0], "weight") is form_of(low[1], "weight")

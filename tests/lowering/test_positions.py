@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cortado.forms.hold import hold
-from cortado.forms.masked import Masked
 from cortado.lowering.graph import graph_of
 from cortado.lowering.lower import lowered
 from cortado.lowering.positions import CACHED_BYTES, Gathered, gather_positions, gathered
+from cortado.parts.forms.attach import attach
+from cortado.parts.forms.masked import Masked
 from cortado.runtimes.torch_eager import TorchEager
 
 
@@ -52,10 +52,10 @@ def test_gathered_convolution_computes_the_same(case):
     layer, shape = case
     made = Gathered(layer, shape[1:])
     for batch in (1, 3):
-        signal = draw(batch, *shape)
-        torch.testing.assert_close(made(signal), layer(signal), rtol=1e-5, atol=1e-5)
+        activation = draw(batch, *shape)
+        torch.testing.assert_close(made(activation), layer(activation), rtol=1e-5, atol=1e-5)
         with torch.no_grad():
-            torch.testing.assert_close(made(signal), layer(signal), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(made(activation), layer(activation), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(made(draw(*shape)), layer(draw(*shape)), rtol=1e-5, atol=1e-5)
 
 
@@ -72,16 +72,16 @@ def test_signals_of_another_size_are_taken_as_well(case):
 
 def test_large_batches_go_in_parts():
     layer = thinned(nn.Conv2d(16, 8, 3, padding=1))
-    made, signal = Gathered(layer, (32, 32)), draw(7, 16, 32, 32)
+    made, activation = Gathered(layer, (32, 32)), draw(7, 16, 32, 32)
     assert made.index.numel() * 4 * 7 > 2 * CACHED_BYTES
     with torch.no_grad():
-        torch.testing.assert_close(made(signal), layer(signal), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(made(activation), layer(activation), rtol=1e-5, atol=1e-5)
 
 
 def test_layer_of_zeros_gives_its_bias():
     layer = thinned(nn.Conv2d(3, 4, 3), share=0.0)
-    signal = draw(2, 3, 5, 5)
-    torch.testing.assert_close(Gathered(layer, (5, 5))(signal), layer(signal))
+    activation = draw(2, 3, 5, 5)
+    torch.testing.assert_close(Gathered(layer, (5, 5))(activation), layer(activation))
 
 
 def network():
@@ -97,12 +97,12 @@ def network():
 
 
 def test_only_layers_that_lost_most_columns_and_have_filters_enough_are_replaced():
-    net, signal = network(), draw(2, 3, 8, 8)
-    made = gathered(net, signal)
+    net, activation = network(), draw(2, 3, 8, 8)
+    made = gathered(net, activation)
     assert [place for place, layer in enumerate(made) if isinstance(layer, Gathered)] == [3]
     assert type(net[3]) is nn.Conv2d
     with torch.no_grad():
-        torch.testing.assert_close(made(signal), net(signal), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(made(activation), net(activation), rtol=1e-5, atol=1e-5)
 
 
 def test_share_of_columns_decides():
@@ -111,10 +111,10 @@ def test_share_of_columns_decides():
 
 
 def test_it_multiplies_as_many_times_less_as_columns_are_left():
-    net, signal = network(), draw(2, 3, 8, 8)
+    net, activation = network(), draw(2, 3, 8, 8)
     kept = int((net[3].weight != 0).any(0).sum())
     flops = []
-    for module in (net[3], gathered(net, signal)[3]):
+    for module in (net[3], gathered(net, activation)[3]):
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
             module(draw(2, 32, 8, 8))
@@ -123,19 +123,19 @@ def test_it_multiplies_as_many_times_less_as_columns_are_left():
 
 
 def test_held_weights_are_read_through_their_forms():
-    net, signal = network(), draw(2, 3, 8, 8)
+    net, activation = network(), draw(2, 3, 8, 8)
     weight = net[3].weight.detach()
-    hold(net[3], "weight", Masked.of(weight, weight != 0))
-    made = gathered(net, signal)
+    attach(net[3], "weight", Masked.of(weight, weight != 0))
+    made = gathered(net, activation)
     assert isinstance(made[3], Gathered)
-    torch.testing.assert_close(made(signal), net(signal), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(made(activation), net(activation), rtol=1e-5, atol=1e-5)
 
 
 class Louder(nn.Conv2d):
     """A convolution of somebody's own."""
 
-    def forward(self, signal):
-        return 2 * super().forward(signal)
+    def forward(self, activation):
+        return 2 * super().forward(activation)
 
 
 class Twice(nn.Module):
@@ -146,8 +146,8 @@ class Twice(nn.Module):
         self.again, self.read = thinned(nn.Conv2d(32, 32, 3, padding=1)), thinned(nn.Conv2d(32, 32, 3, padding=1))
         self.own = thinned(Louder(32, 32, 3))
 
-    def forward(self, signal):
-        return self.own(self.read(self.again(self.again(signal)))) + self.read.weight.sum()
+    def forward(self, activation):
+        return self.own(self.read(self.again(self.again(activation)))) + self.read.weight.sum()
 
 
 def test_what_may_do_more_is_left_alone():
@@ -155,18 +155,18 @@ def test_what_may_do_more_is_left_alone():
 
 
 def test_lowered_folds_norms_and_gathers():
-    net, signal = network(), draw(2, 3, 8, 8)
-    made = lowered(net, signal, gather=True)
+    net, activation = network(), draw(2, 3, 8, 8)
+    made = lowered(net, activation, gather=True)
     assert isinstance(made[1], nn.Identity) and isinstance(made[3], Gathered)
     with torch.no_grad():
-        torch.testing.assert_close(made(signal), net(signal), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(made(activation), net(activation), rtol=1e-5, atol=1e-5)
 
 
 def test_gathered_network_can_be_traced_and_exported_for_any_batch(tmp_path):
-    net, signal = network(), draw(2, 3, 8, 8)
-    made = lowered(net, signal, gather=True)
-    session = TorchEager().load(TorchEager().lower(made, signal, tmp_path), 1)
-    graph = graph_of(made, signal)
+    net, activation = network(), draw(2, 3, 8, 8)
+    made = lowered(net, activation, gather=True)
+    session = TorchEager().load(TorchEager().lower(made, activation, tmp_path), 1)
+    graph = graph_of(made, activation)
     for batch in (1, 5):
         inputs = draw(batch, 3, 8, 8)
         with torch.no_grad():
@@ -177,7 +177,7 @@ def test_gathered_network_can_be_traced_and_exported_for_any_batch(tmp_path):
 
 def test_copy_and_state_are_whole():
     layer = thinned(nn.Conv2d(4, 6, 3))
-    made, signal = Gathered(layer, (6, 6)), draw(2, 4, 6, 6)
-    twin = copy.deepcopy(made)
-    twin.load_state_dict(made.state_dict())
-    assert torch.equal(twin(signal), made(signal))
+    made, activation = Gathered(layer, (6, 6)), draw(2, 4, 6, 6)
+    duplicate = copy.deepcopy(made)
+    duplicate.load_state_dict(made.state_dict())
+    assert torch.equal(duplicate(activation), made(activation))

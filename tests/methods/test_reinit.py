@@ -6,27 +6,27 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.compress import compress
+from cortado.engine.compress import compress
 from cortado.errors import BadNetwork
-from cortado.forms.dense import Dense
-from cortado.forms.hold import form_of, hold
-from cortado.forms.low_rank import LowRank
-from cortado.forms.masked import Masked
-from cortado.forms.quantized import Quantized
+from cortado.methods.finetune import Finetune
 from cortado.methods.prune.channels import PruneChannels
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.reinit import Reinit
 from cortado.methods.rewind import Rewind
-from cortado.methods.tune import Tune
 from cortado.network.view import View, parameter_places
+from cortado.parts.forms.attach import attach, form_of
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.low_rank import LowRank
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
 from tests.laws.tiny_nets import BY_NAME
 
 
 def after(name, *methods):
     tiny = BY_NAME[name]
-    network, plain, task = tiny.make(), tiny.make(), tiny.task()
+    network, original, task = tiny.make(), tiny.make(), tiny.task()
     for method in methods:
-        method.apply(View(network, plain, tiny.example), task)
+        method.apply(View(network, original, tiny.example), task)
     return network, task
 
 
@@ -63,7 +63,7 @@ def test_weight_that_was_not_there_at_the_start_is_refused():
 
 def low_rank_mlp():
     network = BY_NAME["mlp"].make()
-    hold(network[0], "weight", LowRank(Dense(torch.ones(3, 12)), Dense(torch.ones(16, 3))))
+    attach(network[0], "weight", LowRank(Dense(torch.ones(3, 12)), Dense(torch.ones(16, 3))))
     return network
 
 
@@ -83,16 +83,16 @@ def test_factors_draw_new_values_and_stay_factors():
 
 def test_factors_that_are_rounded_or_pruned_draw_as_plain_ones_do():
     """What the layers that run a plain chain draw, each factor for itself; a mask stays."""
-    tiny, plain = BY_NAME["mlp"], low_rank_mlp()
-    Rewind(to="random").apply(View(plain, tiny.make(), tiny.example), tiny.task())
-    wanted = form_of(plain[0], "weight")
+    tiny, original = BY_NAME["mlp"], low_rank_mlp()
+    Rewind(to="random").apply(View(original, tiny.make(), tiny.example), tiny.task())
+    wanted = form_of(original[0], "weight")
     mask = torch.rand(16, 3, generator=torch.Generator().manual_seed(1)) > 0.5
-    held = low_rank_mlp()
+    attached = low_rank_mlp()
     first = LowRank(Quantized.of(torch.randn(2, 12), 4), Dense(torch.ones(3, 2)))
     for front in (Quantized.of(torch.randn(3, 12), 4), Dense(torch.ones(3, 12)), first):
-        hold(held[0], "weight", LowRank(front, Masked.of(torch.randn(16, 3), mask)))
-        Rewind(to="random").apply(View(held, tiny.make(), tiny.example), tiny.task())
-        form = form_of(held[0], "weight")
+        attach(attached[0], "weight", LowRank(front, Masked.of(torch.randn(16, 3), mask)))
+        Rewind(to="random").apply(View(attached, tiny.make(), tiny.example), tiny.task())
+        form = form_of(attached[0], "weight")
         assert isinstance(form, LowRank) and isinstance(form.last, Masked)
         assert torch.equal(form.last.mask, mask)
         if front is first:
@@ -107,7 +107,7 @@ def test_factors_that_are_rounded_or_pruned_draw_as_plain_ones_do():
 @pytest.mark.parametrize("last", ["quantize/weights", "share/kmeans bits=3"])
 def test_rounded_factors_are_trained_from_scratch(last):
     tiny = BY_NAME["residual"]
-    recipe = "factorize/svd where=not head{} | reinit epochs=1 rate=0.01"
+    recipe = "factorize/svd where=not head{} | reinit epochs=1 lr=0.01"
     rounded, _ = compress(tiny.make(), tiny.task(), recipe.format(f" | {last}"))
     whole, _ = compress(tiny.make(), tiny.task(), recipe.format(""))
     assert isinstance(form_of(rounded.first, "weight"), LowRank)
@@ -118,8 +118,8 @@ def test_rounded_factors_are_trained_from_scratch(last):
 
 @pytest.mark.parametrize("name", ["mlp", "residual", "transformer", "recurrent"])
 def test_reinit_is_rewind_and_tune(name):
-    apart, _ = after(name, PruneChannels(keep=0.5), Rewind(to="random"), Tune(epochs=1, rate=0.01))
-    together, _ = after(name, PruneChannels(keep=0.5), Reinit(epochs=1, rate=0.01))
+    apart, _ = after(name, PruneChannels(keep=0.5), Rewind(to="random"), Finetune(epochs=1, lr=0.01))
+    together, _ = after(name, PruneChannels(keep=0.5), Reinit(epochs=1, lr=0.01))
     for one, other in zip(apart.state_dict().values(), together.state_dict().values(), strict=True):
         assert torch.equal(one, other)
 
@@ -131,13 +131,13 @@ def test_reinit_does_not_depend_on_what_the_network_had_learned():
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter += shift
-        Reinit(epochs=1, rate=0.01).apply(View(network, tiny.make(), tiny.example), tiny.task())
+        Reinit(epochs=1, lr=0.01).apply(View(network, tiny.make(), tiny.example), tiny.task())
         found.append(network.state_dict())
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_masks_stay_and_survivors_learn_from_scratch():
-    network, _ = after("mlp", PruneWeights(keep=0.3), Reinit(epochs=2, rate=0.01))
+    network, _ = after("mlp", PruneWeights(keep=0.3), Reinit(epochs=2, lr=0.01))
     pruned, _ = after("mlp", PruneWeights(keep=0.3))
     assert isinstance(form_of(network[0], "weight"), Masked)
     assert torch.equal(network[0].weight != 0, pruned[0].weight != 0)
@@ -146,10 +146,10 @@ def test_masks_stay_and_survivors_learn_from_scratch():
 
 def test_one_key_of_a_recipe_trains_the_cut_shape_from_scratch():
     tiny, task = BY_NAME["mlp"], BY_NAME["mlp"].task()
-    plain = tiny.make()
-    small, report = compress(plain, task, "prune/channels keep=0.5 | reinit epochs=60 rate=0.02")
+    original = tiny.make()
+    small, report = compress(original, task, "prune/channels keep=0.5 | reinit epochs=60 lr=0.02")
     assert small[0].out_features == 8
     with torch.no_grad():
-        losses = [float(task.loss(network(task.train.inputs), task.train.targets)) for network in (small, plain)]
+        losses = [float(task.loss(network(task.train.inputs), task.train.targets)) for network in (small, original)]
     assert losses[0] < 0.5 * losses[1]
     assert [stage.name for stage in report.stages] == ["prune/channels", "reinit"]

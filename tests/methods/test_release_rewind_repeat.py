@@ -4,62 +4,62 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.compress import compress
+from cortado.engine.compress import compress
+from cortado.engine.recipe import read
 from cortado.errors import BadNetwork, BadRecipe, BadValue
-from cortado.forms.dense import Dense
-from cortado.forms.hold import form_of
-from cortado.forms.masked import Masked
+from cortado.methods.finetune import Finetune
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.release import Release
 from cortado.methods.repeat import Repeat
 from cortado.methods.rewind import Rewind
 from cortado.methods.share.kmeans import ShareKmeans
-from cortado.methods.tune import Tune
 from cortado.network.view import View
-from cortado.recipe import read
+from cortado.parts.forms.attach import form_of
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.masked import Masked
 from tests.laws.tiny_nets import BY_NAME
 
 
 def after(net, *methods):
     tiny = BY_NAME[net]
-    network, plain = tiny.make(), tiny.make()
+    network, original = tiny.make(), tiny.make()
     for method in methods:
-        method.apply(View(network, plain, tiny.example), tiny.task())
-    return network, plain
+        method.apply(View(network, original, tiny.example), tiny.task())
+    return network, original
 
 
 @pytest.mark.parametrize("net", ["mlp", "residual", "recurrent"])
 def test_release_keeps_the_values_and_lets_all_of_them_learn(net):
-    held, _ = after(net, PruneWeights(keep=0.5), ShareKmeans(bits=3))
+    attached, _ = after(net, PruneWeights(keep=0.5), ShareKmeans(bits=3))
     free, _ = after(net, PruneWeights(keep=0.5), ShareKmeans(bits=3), Release())
-    for one, other in zip(View(held, held, None).weights(), View(free, free, None).weights(), strict=True):
+    for one, other in zip(View(attached, attached, None).weights(), View(free, free, None).weights(), strict=True):
         assert torch.equal(one.dense(), other.dense())
         assert isinstance(other.form, Dense)
-    tuned, _ = after(net, PruneWeights(keep=0.5), Release(), Tune(epochs=1, rate=0.01))
+    tuned, _ = after(net, PruneWeights(keep=0.5), Release(), Finetune(epochs=1, lr=0.01))
     (weight, *_) = View(tuned, tuned, None).weights()
     assert int((weight.dense() == 0).sum()) < weight.shape.numel() / 4
 
 
 @pytest.mark.parametrize("net", ["mlp", "residual", "transformer", "recurrent"])
 def test_rewind_to_the_start_gives_the_first_values_inside_the_masks(net):
-    network, plain = after(net, PruneWeights(keep=0.5), Tune(epochs=1, rate=0.01), Rewind())
-    before = {weight.path: weight for weight in View(plain, plain, None).all_weights}
-    for weight in View(network, plain, None).all_weights:
+    network, original = after(net, PruneWeights(keep=0.5), Finetune(epochs=1, lr=0.01), Rewind())
+    before = {weight.path: weight for weight in View(original, original, None).all_weights}
+    for weight in View(network, original, None).all_weights:
         wanted = before[weight.path].dense()
         if isinstance(weight.form, Masked):
             wanted = wanted * weight.form.mask
         assert torch.equal(weight.dense(), wanted), weight.path
-    assert all(torch.equal(b, dict(plain.named_buffers())[n]) for n, b in network.named_buffers() if "held" not in n)
+    assert all(torch.equal(b, dict(original.named_buffers())[n]) for n, b in network.named_buffers() if "held" not in n)
 
 
 def test_rewind_to_random_draws_from_the_seed_and_keeps_the_masks():
-    one, plain = after("mlp", PruneWeights(keep=0.5), Rewind(to="random"))
+    one, original = after("mlp", PruneWeights(keep=0.5), Rewind(to="random"))
     again, _ = after("mlp", PruneWeights(keep=0.5), Rewind(to="random"))
     pruned, _ = after("mlp", PruneWeights(keep=0.5))
     assert torch.equal(one[0].weight, again[0].weight)
     assert torch.equal(one[0].weight != 0, pruned[0].weight != 0)
     kept = one[0].weight != 0
-    assert not bool((one[0].weight[kept] == plain[0].weight[kept]).any())
+    assert not bool((one[0].weight[kept] == original[0].weight[kept]).any())
     # nn.Linear draws from +-1 / sqrt(inputs).
     assert float(one[0].weight.detach().abs().max()) <= 12**-0.5
 
@@ -76,7 +76,7 @@ def test_rewind_to_random_needs_layers_that_can_draw():
 
 
 def test_repeat_is_its_rounds_one_after_another():
-    rounds = ((PruneWeights(keep=0.6), Tune(epochs=0.5)), (PruneWeights(keep=0.3), Tune(epochs=0.5)))
+    rounds = ((PruneWeights(keep=0.6), Finetune(epochs=0.5)), (PruneWeights(keep=0.3), Finetune(epochs=0.5)))
     together, _ = after("mlp", Repeat(rounds=rounds))
     apart, _ = after("mlp", *rounds[0], *rounds[1])
     assert torch.equal(together[0].weight, apart[0].weight)
@@ -85,7 +85,7 @@ def test_repeat_is_its_rounds_one_after_another():
 
 def test_repeat_in_a_recipe_takes_one_value_a_round():
     recipe = read(
-        [{"repeat": {"times": 3, "do": [{"prune/weights": {"keep": [0.6, 0.4, 0.2]}}, {"tune": {"epochs": 0.25}}]}}]
+        [{"repeat": {"times": 3, "do": [{"prune/weights": {"keep": [0.6, 0.4, 0.2]}}, {"finetune": {"epochs": 0.25}}]}}]
     )
     assert [stages[0].keep for stages in recipe.stages[0].rounds] == [0.6, 0.4, 0.2]
     small, report = compress(BY_NAME["mlp"].make(), BY_NAME["mlp"].task(), recipe)
@@ -111,6 +111,6 @@ def test_repeat_without_stages_is_refused_in_words():
 
 def test_recipe_with_repeat_comes_back_from_its_own_data():
     recipe = read(
-        [{"repeat": {"times": 2, "do": [{"prune/weights": {"keep": [0.6, 0.4]}}, "tune"]}}, "quantize/weights"]
+        [{"repeat": {"times": 2, "do": [{"prune/weights": {"keep": [0.6, 0.4]}}, "finetune"]}}, "quantize/weights"]
     )
     assert read(recipe.as_data()).stages == recipe.stages

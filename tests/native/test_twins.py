@@ -1,4 +1,4 @@
-"""The compiled kernels and their twins give the same bytes, and take one another's."""
+"""The compiled kernels and their copies give the same bytes, and take one another's."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cortado.file import mix, rans
-from cortado.native import coders, twin_mix, twin_rans
+from cortado.native import coders
+from cortado.native import python_mix as python_mix
+from cortado.native import python_rans as python_rans
 from cortado.native.build import find_compiler
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
@@ -34,10 +36,10 @@ def test_mix_twin_agrees(case: tuple[np.ndarray, np.ndarray | None], preset: int
     size = max(int(np.abs(values.astype(np.int64)).max()).bit_length(), 1)
     plan = mix.make_plan(values.shape, (size, int(values.min() < 0), 1), stride, preset, density)
     body = coders.mix_encode(values, where, plan)
-    assert twin_mix.encode(values, where, plan) == body
-    kernel, twin = np.zeros_like(values), np.zeros_like(values)
-    assert coders.mix_decode(body, where, plan, kernel) == twin_mix.decode(body, where, plan, twin)
-    assert (kernel == twin).all()
+    assert python_mix.encode(values, where, plan) == body
+    kernel, python_port = np.zeros_like(values), np.zeros_like(values)
+    assert coders.mix_decode(body, where, plan, kernel) == python_mix.decode(body, where, plan, python_port)
+    assert (kernel == python_port).all()
     assert (kernel == (values if mask is None else np.where(mask, values, 0))).all()
 
 
@@ -45,18 +47,18 @@ def test_mix_twin_agrees(case: tuple[np.ndarray, np.ndarray | None], preset: int
 @QUICK
 def test_mix_twin_reads_noise_alike(body: bytes, preset: int, classes: int, signed: bool, zero: bool) -> None:
     plan = mix.make_plan((3, 4, 2, 2), (classes, int(signed), int(zero)), 0, preset, 2)
-    kernel, twin = np.zeros((3, 4, 2, 2), dtype=np.int32), np.zeros((3, 4, 2, 2), dtype=np.int32)
-    assert coders.mix_decode(body, None, plan, kernel) == twin_mix.decode(body, None, plan, twin)
-    assert (kernel == twin).all()
+    kernel, python_port = np.zeros((3, 4, 2, 2), dtype=np.int32), np.zeros((3, 4, 2, 2), dtype=np.int32)
+    assert coders.mix_decode(body, None, plan, kernel) == python_mix.decode(body, None, plan, python_port)
+    assert (kernel == python_port).all()
 
 
 def with_twin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the fast coder run on its twin."""
+    """Make the fast coder run on its copy."""
     for name, function in {
-        "rans_survey": twin_rans.survey,
-        "rans_tokens": twin_rans.tokens,
-        "rans_encode": twin_rans.encode,
-        "rans_decode": twin_rans.decode,
+        "rans_survey": python_rans.survey,
+        "rans_tokens": python_rans.tokens,
+        "rans_encode": python_rans.encode,
+        "rans_decode": python_rans.decode,
     }.items():
         monkeypatch.setattr(rans, name, function)
 
@@ -90,7 +92,7 @@ def test_rans_twin_reads_noise_alike(words: bytes, raw: bytes, direct: bool, sig
     plan = rans.Plan(23, 5, direct, -3 if direct else 0, signed and not direct).numbers()
     tables = rans.kernel_tables(np.full((1, 16), 2048, dtype=np.int64))
     lookup = rans.lookup([], 1)
-    kernel, twin = np.zeros(23, dtype=np.int32), np.zeros(23, dtype=np.int32)
+    kernel, python_port = np.zeros(23, dtype=np.int32), np.zeros(23, dtype=np.int32)
     ended = coders.rans_decode(words, raw, plan, lookup, lookup, tables, kernel)
-    assert ended == twin_rans.decode(words, raw, plan, lookup, lookup, tables, twin)
-    assert (kernel == twin).all()
+    assert ended == python_rans.decode(words, raw, plan, lookup, lookup, tables, python_port)
+    assert (kernel == python_port).all()

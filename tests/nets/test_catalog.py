@@ -97,10 +97,10 @@ def test_digits_net_has_its_weights_and_a_norm_after_each_convolution():
 def test_grouped_alexnet_keeps_its_halves_apart():
     """The first half of conv2's outputs must not see the second half of its inputs."""
     layer = by_name("alexnet").conv2
-    signal = torch.randn(1, 96, 7, 7, generator=torch.Generator().manual_seed(0))
-    changed = signal.clone()
+    activation = torch.randn(1, 96, 7, 7, generator=torch.Generator().manual_seed(0))
+    changed = activation.clone()
     changed[:, 48:] += 1
     with torch.no_grad():
-        before, after = layer(signal), layer(changed)
+        before, after = layer(activation), layer(changed)
     assert torch.equal(before[:, :128], after[:, :128])
     assert not torch.allclose(before[:, 128:], after[:, 128:])

@@ -29,21 +29,21 @@ def module():
 
 def test_module_computes_the_paper(module):
     """Reduce, dilate, running sums, input added, norm, PReLU: each by its formula."""
-    signal = noise(2, 13, 9, 11)
-    reduced = functional.conv2d(signal, module.c1.conv.weight)
+    activation = noise(2, 13, 9, 11)
+    reduced = functional.conv2d(activation, module.c1.conv.weight)
     dilated = {
         step: functional.conv2d(reduced, getattr(module, f"d{step}").conv.weight, padding=step, dilation=step)
         for step in (1, 2, 4, 8, 16)
     }
     sums = torch.stack([dilated[step] for step in (2, 4, 8, 16)]).cumsum(0)
-    joined = torch.cat([dilated[1], *sums], 1) + signal
+    joined = torch.cat([dilated[1], *sums], 1) + activation
     norm, slope = module.bn.bn, module.bn.act.weight.view(-1, 1, 1)
     shape = (-1, 1, 1)
     scale = norm.weight / (norm.running_var + 1e-3).sqrt()
     normed = (joined - norm.running_mean.view(shape)) * scale.view(shape) + norm.bias.view(shape)
     wanted = torch.where(normed > 0, normed, slope * normed)
     with torch.no_grad():
-        assert torch.allclose(module(signal), wanted, atol=1e-5)
+        assert torch.allclose(module(activation), wanted, atol=1e-5)
 
 
 def test_widths_add_up():

@@ -36,21 +36,21 @@ def by_hand(arrays, images, blocks):
     """The network of He et al., section 4.2, straight from arrays."""
     value = {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    def normed(signal, path):
+    def normed(activation, path):
         names = ("running_mean", "running_var", "weight", "bias")
-        return functional.batch_norm(signal, *(value[f"{path}.{name}"] for name in names))
+        return functional.batch_norm(activation, *(value[f"{path}.{name}"] for name in names))
 
-    signal = torch.relu(normed(functional.conv2d(images, value["conv1.weight"], padding=1), "bn1"))
+    activation = torch.relu(normed(functional.conv2d(images, value["conv1.weight"], padding=1), "bn1"))
     for level, width in ((1, 16), (2, 32), (3, 64)):
         for block in range(blocks):
             path, stride = f"layer{level}.{block}", 2 if level > 1 and block == 0 else 1
-            branch = functional.conv2d(signal, value[f"{path}.conv1.weight"], stride=stride, padding=1)
+            branch = functional.conv2d(activation, value[f"{path}.conv1.weight"], stride=stride, padding=1)
             branch = torch.relu(normed(branch, f"{path}.bn1"))
             branch = functional.conv2d(branch, value[f"{path}.conv2.weight"], padding=1)
             if stride == 2:
-                signal = functional.pad(signal[:, :, ::2, ::2], (0, 0, 0, 0, width // 4, width // 4))
-            signal = torch.relu(normed(branch, f"{path}.bn2") + signal)
-    return functional.linear(signal.mean((2, 3)), value["linear.weight"], value["linear.bias"])
+                activation = functional.pad(activation[:, :, ::2, ::2], (0, 0, 0, 0, width // 4, width // 4))
+            activation = torch.relu(normed(branch, f"{path}.bn2") + activation)
+    return functional.linear(activation.mean((2, 3)), value["linear.weight"], value["linear.bias"])
 
 
 @pytest.mark.parametrize(("make", "blocks"), [(resnet_20, 3), (resnet_56, 9)])

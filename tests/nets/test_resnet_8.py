@@ -29,19 +29,19 @@ def arrays(seed: int = 0) -> dict[str, np.ndarray]:
 def by_hand(given: dict[str, np.ndarray], images: torch.Tensor) -> torch.Tensor:
     value = {name: torch.from_numpy(array) for name, array in given.items()}
 
-    def conv(signal, number, stride=1):
+    def conv(activation, number, stride=1):
         weight = value[f"conv{number}.weight"]
-        size, kernel = signal.shape[-1], weight.shape[-1]
+        size, kernel = activation.shape[-1], weight.shape[-1]
         # "same": as many outputs as a stride of 1 would keep; what is missing is added, the odd one at the end.
         missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         edges = (missing // 2, missing - missing // 2) * 2
-        return functional.conv2d(functional.pad(signal, edges), weight, value[f"conv{number}.bias"], stride)
+        return functional.conv2d(functional.pad(activation, edges), weight, value[f"conv{number}.bias"], stride)
 
-    def bn(signal, number):
+    def bn(activation, number):
         mean, var, gain, shift = (
             value[f"bn{number}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
         )
-        return (signal - mean) / (var + 1e-3).sqrt() * gain + shift
+        return (activation - mean) / (var + 1e-3).sqrt() * gain + shift
 
     x = bn(conv(images, 0), 0).relu()
     x = (x + bn(conv(bn(conv(x, 1), 1).relu(), 2), 2)).relu()

@@ -1,4 +1,4 @@
-"""SqueezeNet from codes and codebooks."""
+"""SqueezeNet from codes and codebook."""
 
 import numpy as np
 import pytest

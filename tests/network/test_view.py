@@ -1,4 +1,4 @@
-"""View: the weights of a network and the pens to change them."""
+"""View: the weights of a network and the editing operations to change them."""
 
 import copy
 
@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from cortado.errors import BadNetwork
-from cortado.forms.hold import form_of, held_names
-from cortado.forms.palette import Palette
-from cortado.forms.quantized import Quantized
-from cortado.network.gradients import gradients, released
+from cortado.network.statistics.gradients import gradients, released
 from cortado.network.view import View, parameter_places, working_copy
+from cortado.parts.forms.attach import attached_names, form_of
+from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.quantized import Quantized
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
 
 
@@ -21,7 +21,7 @@ def test_places_are_the_parameters_in_their_order_held_or_not(net):
     wanted = [name for name, _ in network.named_parameters()]
     assert [weight.path for weight in parameter_places(network)] == wanted
     for weight in parameter_places(network):
-        weight.recode(lambda values: Quantized.of(values, 4))
+        weight.map_values(lambda values: Quantized.of(values, 4))
     assert sorted(weight.path for weight in parameter_places(network)) == sorted(wanted)
 
 
@@ -29,7 +29,7 @@ def test_recode_goes_to_every_place_of_a_shared_weight():
     network = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5))
     network[1].weight = network[0].weight
     (weight,) = [w for w in View(network, network, None).weights() if len(w.places) == 2]
-    weight.recode(lambda values: Palette(torch.tensor([0.5]), torch.zeros(values.shape, dtype=torch.long)))
+    weight.map_values(lambda values: Codebook(torch.tensor([0.5]), torch.zeros(values.shape, dtype=torch.long)))
     assert form_of(network[0], "weight") is form_of(network[1], "weight")
     assert weight.shape == (5, 3) and bool((network[1].weight == 0.5).all())
 
@@ -47,9 +47,9 @@ def test_replace_puts_a_layer_in_and_takes_a_fresh_picture():
 
 def test_working_copy_is_apart_and_refuses_what_cannot_be_copied():
     network = nn.Linear(2, 2)
-    twin = working_copy(network)
+    duplicate = working_copy(network)
     with torch.no_grad():
-        twin.weight.zero_()
+        duplicate.weight.zero_()
     assert float(network.weight.detach().abs().sum()) > 0
 
     class Closed(nn.Linear):
@@ -65,15 +65,15 @@ def test_gradients_of_dense_values_are_those_of_the_plain_network(net):
     tiny = BY_NAME[net]
     network, task = tiny.make(), tiny.task()
     for weight in View(network, network, None).weights():
-        weight.recode(lambda values: Quantized.of(values, 6))
-    plain = released(network)
-    assert not any(held_names(layer) for layer in plain.modules())
+        weight.map_values(lambda values: Quantized.of(values, 6))
+    original = released(network)
+    assert not any(attached_names(layer) for layer in original.modules())
     view = View(network, network, tiny.example)
     weights = view.weights()
     data = task.train.first(8)
     (found,) = gradients(view, weights, data, 8, task.loss)
-    wanted = dict(plain.named_parameters())
-    task.loss(plain(data.inputs), data.targets).backward()
+    wanted = dict(original.named_parameters())
+    task.loss(original(data.inputs), data.targets).backward()
     for weight, gradient in zip(weights, found, strict=True):
         torch.testing.assert_close(gradient, wanted[weight.path].grad)
 
@@ -81,9 +81,9 @@ def test_gradients_of_dense_values_are_those_of_the_plain_network(net):
 def test_released_keeps_ties_and_leaves_the_network_alone():
     network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)).eval()
     network[1].weight = network[0].weight
-    View(network, network, None).weights()[0].recode(lambda values: Quantized.of(values, 4))
+    View(network, network, None).weights()[0].map_values(lambda values: Quantized.of(values, 4))
     before = copy.deepcopy(network.state_dict())
-    twin = released(network)
-    assert twin[0].weight is twin[1].weight
-    assert torch.equal(twin(torch.ones(1, 3)), network(torch.ones(1, 3)))
+    duplicate = released(network)
+    assert duplicate[0].weight is duplicate[1].weight
+    assert torch.equal(duplicate(torch.ones(1, 3)), network(torch.ones(1, 3)))
     assert list(network.state_dict()) == list(before)

@@ -8,22 +8,22 @@ import torch
 import yaml
 from torch import nn
 
-from cortado.compress import compress
-from cortado.forms.masked import Masked
-from cortado.forms.palette import Palette
+from cortado.engine.compress import compress
+from cortado.engine.recipe import read
 from cortado.nets.catalog import by_name
 from cortado.nets.lenet import LeNet5, LeNet300100
 from cortado.nets.resnet import CifarResNet
 from cortado.nets.vgg import CifarVgg
+from cortado.network.graph.where import choose
 from cortado.network.view import parameter_places
-from cortado.network.where import choose
-from cortado.recipe import read
-from cortado.task import Data, Task
+from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.masked import Masked
+from cortado.task.task import Data, Task
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 PAPERS = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("fewest_bytes"))
 SAMPLES = 24
-MASKING = ("repeat", "prune/weights", "tune", "rewind")
+MASKING = ("repeat", "prune/weights", "finetune", "rewind")
 MASKED = [path for path in PAPERS if "prune/weights" in path.read_text(encoding="utf8")]
 
 
@@ -83,10 +83,10 @@ def last_prunings(stages):
     return found
 
 
-def only_masked(data, plain, task):
+def only_masked(data, original, task):
     """The network after the stages that make and keep masks."""
     stages = [stage for stage in data["stages"] if isinstance(stage, dict) and next(iter(stage)) in MASKING]
-    return compress(plain, task, {**data, "stages": stages})[0]
+    return compress(original, task, {**data, "stages": stages})[0]
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
@@ -102,8 +102,8 @@ def test_recipe_says_what_it_is(path):
 def test_recipe_keeps_the_shares_it_names(path):
     data = shortened(yaml.safe_load(path.read_text(encoding="utf8")))
     recipe = read(copy.deepcopy(data))
-    plain, task = tiny(recipe)
-    network = only_masked(data, plain, task)
+    original, task = tiny(recipe)
+    network = only_masked(data, original, task)
     weights = {weight.path: weight for weight in parameter_places(network)}
     for (where, across), keep in last_prunings(data["stages"]).items():
         chosen = [weights[name] for name in choose(where, {n: len(w.shape) for n, w in weights.items()})]
@@ -116,8 +116,8 @@ def test_recipe_keeps_the_shares_it_names(path):
 @pytest.mark.parametrize("path", [p for p in PAPERS if "deep_compression" in p.name], ids=lambda path: path.stem)
 def test_deep_compression_ends_with_masks_and_shared_values(path):
     data = shortened(yaml.safe_load(path.read_text(encoding="utf8")))
-    plain, task = tiny(read(copy.deepcopy(data)))
-    network, report = compress(plain, task, data)
+    original, task = tiny(read(copy.deepcopy(data)))
+    network, report = compress(original, task, data)
     knobs = next(stage["share/kmeans"] for stage in data["stages"] if "share/kmeans" in stage)
     most = 2 ** max(knobs["bits"], knobs.get("conv_bits", 0))
     masked = 0
@@ -125,15 +125,15 @@ def test_deep_compression_ends_with_masks_and_shared_values(path):
         if len(weight.shape) > 1:
             masked += isinstance(weight.form, Masked)
             inner = weight.form.kept if isinstance(weight.form, Masked) else weight.form
-            assert isinstance(inner, Palette) and len(inner.book) <= most
+            assert isinstance(inner, Codebook) and len(inner.codebook) <= most
     assert masked
-    assert report.size_bytes < report.plain_bytes / 3
+    assert report.size_bytes < report.original_bytes / 3
 
 
 def test_dense_sparse_dense_ends_dense():
     data = shortened(yaml.safe_load((FOLDER / "dense_sparse_dense.yaml").read_text(encoding="utf8")))
-    plain, task = tiny(read(copy.deepcopy(data)))
-    network, report = compress(plain, task, data)
+    original, task = tiny(read(copy.deepcopy(data)))
+    network, report = compress(original, task, data)
     assert report.stages[0].nonzero == pytest.approx(0.5, abs=0.01)
     assert report.stages[-1].nonzero > 0.9
 
@@ -142,8 +142,8 @@ def test_control_differs_from_the_ticket_in_its_values_alone():
     networks = []
     for name in ("lottery_ticket", "lottery_control"):
         data = shortened(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf8")))
-        plain, task = tiny(read(copy.deepcopy(data)))
-        networks.append(compress(plain, task, data)[0])
+        original, task = tiny(read(copy.deepcopy(data)))
+        networks.append(compress(original, task, data)[0])
     ticket, control = networks
     for mine, other in zip(parameter_places(ticket), parameter_places(control), strict=True):
         if len(mine.shape) > 1:

@@ -8,11 +8,11 @@ import torch
 import yaml
 from torch import nn
 
-from cortado.compress import compress
-from cortado.forms.hold import form_of
-from cortado.forms.low_rank import LowRank
-from cortado.network.profile import profile
-from cortado.recipe import read
+from cortado.engine.compress import compress
+from cortado.engine.recipe import read
+from cortado.network.profile.profile import profile
+from cortado.parts.forms.attach import form_of
+from cortado.parts.forms.low_rank import LowRank
 from tests.recipes.test_recipes import FOLDER, shortened, tiny
 
 CHANNELS = (
@@ -27,14 +27,14 @@ FACTORS = (
 
 @cache
 def result(name):
-    """The network that a recipe leaves, the plain one, its task and report."""
+    """The network that a recipe leaves, the original, its task and report."""
     data = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf8"))
-    plain, task = tiny(read(copy.deepcopy(data)))
+    original, task = tiny(read(copy.deepcopy(data)))
     for stage in data["stages"]:
         if "factorize/cp" in stage:
             stage["factorize/cp"] |= {"starts": 1, "sweeps": 3, "rounds": 1}
-    network, report = compress(plain, task, shortened(data))
-    return network, plain, task, report
+    network, report = compress(original, task, shortened(data))
+    return network, original, task, report
 
 
 def multiply_adds(network, task):
@@ -47,21 +47,21 @@ def widths(network):
 
 @pytest.mark.parametrize("name", CHANNELS)
 def test_channels_are_gone_and_the_file_gives_the_same_network(name):
-    network, plain, task, report = result(name)
-    assert sum(widths(network)) < sum(widths(plain))
-    assert multiply_adds(network, task) < 0.95 * multiply_adds(plain, task)
-    assert report.size_bytes < report.plain_bytes
+    network, original, task, report = result(name)
+    assert sum(widths(network)) < sum(widths(original))
+    assert multiply_adds(network, task) < 0.95 * multiply_adds(original, task)
+    assert report.size_bytes < report.original_bytes
 
 
 @pytest.mark.parametrize("name", FACTORS)
 def test_weights_are_held_in_low_rank(name):
     network, _, task, _ = result(name)
-    held = [
+    attached = [
         m
         for m in network.modules()
-        if isinstance(m, (nn.Conv2d, nn.Linear)) and "weight" in getattr(m, "held_names", ())
+        if isinstance(m, (nn.Conv2d, nn.Linear)) and "weight" in getattr(m, "attached_names", ())
     ]
-    assert held and all(isinstance(form_of(layer, "weight"), LowRank) for layer in held)
+    assert attached and all(isinstance(form_of(layer, "weight"), LowRank) for layer in attached)
     with torch.no_grad():
         assert bool(torch.isfinite(network(task.example)).all())
 
@@ -69,11 +69,11 @@ def test_weights_are_held_in_low_rank(name):
 def test_structured_and_unstructured_keep_as_many_parameters():
     kept = {}
     for name in ("structured_resnet_20", "unstructured_resnet_20"):
-        network, plain, task, _ = result(name)
+        network, original, task, _ = result(name)
         weights = [layer.weight for layer in network.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
-        whole = sum(layer.weight.numel() for layer in plain.modules() if isinstance(layer, (nn.Conv2d, nn.Linear)))
+        whole = sum(layer.weight.numel() for layer in original.modules() if isinstance(layer, (nn.Conv2d, nn.Linear)))
         kept[name] = sum(int(torch.count_nonzero(weight)) for weight in weights) / whole
-        shrunk = multiply_adds(network, task) < multiply_adds(plain, task)
+        shrunk = multiply_adds(network, task) < multiply_adds(original, task)
         assert shrunk == (name == "structured_resnet_20")
     assert kept["unstructured_resnet_20"] == pytest.approx(0.5, abs=0.01)
     assert 0.35 < kept["structured_resnet_20"] <= 0.52
@@ -91,7 +91,7 @@ def test_control_has_the_shape_of_the_cut_and_other_weights():
 
 
 def test_group_wise_brain_damage_leaves_a_tenth_of_the_columns_of_one_layer():
-    network, plain, *_ = result("group_wise_brain_damage_lenet_5")
+    network, original, *_ = result("group_wise_brain_damage_lenet_5")
     columns = (network.conv2.weight != 0).any(0)
     assert int(columns.sum()) == round(0.1 * columns.numel())
-    assert bool((network.conv1.weight != 0).all()) and network.conv2.weight.shape == plain.conv2.weight.shape
+    assert bool((network.conv1.weight != 0).all()) and network.conv2.weight.shape == original.conv2.weight.shape

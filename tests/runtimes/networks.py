@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cortado.runtimes.torch_eager import TorchEager, TorchSession
-from cortado.task import Data, Score, Task
+from cortado.task.task import Data, Metric, Task
 
 
 class Pair(nn.Module):
@@ -38,7 +38,7 @@ def pair_task() -> Task:
     left, right = torch.randn(40, 4, generator=generator), torch.randn(40, 3, generator=generator)
     targets = torch.randint(0, 5, (40,), generator=generator)
     parts = [Data((left[a:b], right[a:b]), targets[a:b]) for a, b in ((0, 20), (20, 30), (30, 40))]
-    return Task(*parts, score=Score(), name="pairs")
+    return Task(*parts, metric=Metric(), name="pairs")
 
 
 class Wrong(TorchEager):

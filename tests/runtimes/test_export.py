@@ -10,12 +10,12 @@ from torch import nn
 
 import cortado.runtimes.export as export_file
 from cortado.errors import BadNetwork, BadValue, OutputsDiffer
-from cortado.measure import mean_score
 from cortado.runtimes.compare import blamed_layer, compare, shaped_like
 from cortado.runtimes.export import export
 from cortado.runtimes.runtime import Running, runtime_by_name
 from cortado.runtimes.torch_eager import TorchEager, TorchSession
-from cortado.task import Data, Score
+from cortado.task.measure import mean_score
+from cortado.task.task import Data, Metric
 from tests.laws.tiny_nets import BY_NAME
 from tests.runtimes.networks import OneOfTwo, Wrong, pair_task
 from tests.runtimes.test_runtimes import Rare
@@ -34,8 +34,8 @@ def test_export_writes_the_file_and_what_it_is(tmp_path):
     row = export(network, task, runtime_by_name("onnxruntime"), tmp_path / "out")
     facts = json.loads((tmp_path / "out/export.json").read_text())
     assert facts["file"] == "net.onnx" and (tmp_path / "out/net.onnx").stat().st_size == row.size_bytes
-    assert row.difference < 1e-5 and row.same_top == 1 and row.samples == len(task.choice)
-    assert row.score == row.torch_score == pytest.approx(mean_score(network, task.choice, task.score))
+    assert row.difference < 1e-5 and row.same_top == 1 and row.samples == len(task.validation)
+    assert row.score == row.torch_score == pytest.approx(mean_score(network, task.validation, task.metric))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -82,14 +82,14 @@ def test_export_takes_inputs_of_any_number(kind, name, merge, tmp_path):
 class Both(NamedTuple):
     """Outputs by name."""
 
-    product: torch.Tensor
+    matmul: torch.Tensor
     made: torch.Tensor
 
 
 GIVEN = {
-    "dict": (lambda product, made: {"made": made, "product": product}, lambda outputs: outputs["product"]),
-    "nested": (lambda product, made: [made, {"inner": (product, None)}], lambda outputs: outputs[1]["inner"][0]),
-    "named": (Both, lambda outputs: outputs.product),
+    "dict": (lambda matmul, made: {"made": made, "product": matmul}, lambda outputs: outputs["product"]),
+    "nested": (lambda matmul, made: [made, {"inner": (matmul, None)}], lambda outputs: outputs[1]["inner"][0]),
+    "named": (Both, lambda outputs: outputs.matmul),
 }
 
 
@@ -110,10 +110,10 @@ class Structured(OneOfTwo):
 )
 def test_file_is_scored_on_outputs_in_the_structure_that_the_network_gives(kind, name, tmp_path):
     read = GIVEN[kind][1]
-    score = Score(each=lambda outputs, targets: (read(outputs).argmax(1) == targets).float())
-    network, task = Structured(kind).eval(), replace(pair_task(), score=score)
+    score = Metric(each=lambda outputs, targets: (read(outputs).argmax(1) == targets).float())
+    network, task = Structured(kind).eval(), replace(pair_task(), metric=score)
     row = export(network, task, runtime_by_name(name), tmp_path / "out")
-    assert row.difference < 1e-5 and row.score == row.torch_score == mean_score(network, task.choice, score)
+    assert row.difference < 1e-5 and row.score == row.torch_score == mean_score(network, task.validation, score)
 
 
 def test_outputs_that_torch_cannot_write_down_are_refused(tmp_path):
@@ -161,7 +161,7 @@ def in_type(task, dtype):
     """The task with its inputs in another type of floats."""
     return replace(task, calibration=None, **{
         name: Data(data.inputs.to(dtype), data.targets)
-        for name, data in (("train", task.train), ("choice", task.choice), ("verdict", task.verdict))
+        for name, data in (("train", task.train), ("validation", task.validation), ("test", task.test))
     })  # fmt: skip
 
 
@@ -195,12 +195,12 @@ def test_compare_counts_equal_tops():
     class Swapped(nn.Module):
         """Right for every second sample of a batch."""
 
-        def forward(self, signal):
-            made = signal.clone()
+        def forward(self, activation):
+            made = activation.clone()
             made[::2] = made[::2].flip(1)
             return made
 
-    data = BY_NAME["mlp"].task().choice
+    data = BY_NAME["mlp"].task().validation
     agreement = compare(TorchSession(Swapped(), (), 1), nn.Identity(), data)
     assert agreement.same_top == 0.5 and agreement.score is None and agreement.difference > 0.1
 
@@ -209,4 +209,6 @@ def test_running_a_session_is_scored_like_a_network(tmp_path):
     network, task = NET.make(), NET.task()
     runtime = TorchEager()
     session = runtime.load(runtime.lower(network, task.example, tmp_path), 1)
-    assert mean_score(Running(session), task.choice, task.score) == mean_score(network, task.choice, task.score)
+    assert mean_score(Running(session), task.validation, task.metric) == mean_score(
+        network, task.validation, task.metric
+    )

@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.forms.hold import hold
-from cortado.forms.quantized import Quantized
 from cortado.lowering.lower import lowered
-from cortado.methods.quantize.signals import QuantizeSignals
+from cortado.methods.quantize.activations import QuantizeActivations
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.view import View
-from cortado.pages.clocks import exported_text
-from cortado.report import export_row
+from cortado.parts.forms.attach import attach
+from cortado.parts.forms.quantized import Quantized
+from cortado.report.pages.clocks import exported_text
+from cortado.report.report import export_row
 from cortado.runtimes.export import export
 from cortado.runtimes.onnxruntime import Onnxruntime
 from cortado.runtimes.openvino import Openvino
 from cortado.runtimes.runtime import Runtime, runtime_by_name
-from cortado.task import Data, Task
+from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -36,16 +36,16 @@ class Bent(nn.Module):
         self.one, self.two = nn.Linear(width, width), nn.Linear(width, width, bias=False)
         self.three, self.table = nn.Linear(width, 10), nn.Embedding(10, width)
 
-    def forward(self, signal):
-        signal = torch.relu(self.one(torch.relu(self.one(signal))))
-        return self.three(torch.relu(self.two(signal))) + self.table.weight.sum()
+    def forward(self, activation):
+        activation = torch.relu(self.one(torch.relu(self.one(activation))))
+        return self.three(torch.relu(self.two(activation))) + self.table.weight.sum()
 
 
 def bent(bits: int = 4, layout: str = "group", group: int = 16, symmetric: bool = True, width: int = 64) -> Bent:
     torch.manual_seed(0)
     made = Bent(width).eval()
     for layer in (made.one, made.two, made.three):
-        hold(layer, "weight", Quantized.of(layer.weight.detach(), bits, layout, group, symmetric))
+        attach(layer, "weight", Quantized.of(layer.weight.detach(), bits, layout, group, symmetric))
     return made
 
 
@@ -78,7 +78,7 @@ class Sorts(nn.Sequential):
         torch.manual_seed(0)
         super().__init__(*[nn.Linear(96, 96, bias=number % 2 == 0) for number in range(len(self.SORTS))])
         for layer, (bits, layout, group, symmetric) in zip(self, self.SORTS, strict=True):
-            hold(layer, "weight", Quantized.of(layer.weight.detach(), bits, layout, group, symmetric))
+            attach(layer, "weight", Quantized.of(layer.weight.detach(), bits, layout, group, symmetric))
         self.eval()
 
 
@@ -99,13 +99,13 @@ def test_rows_that_end_in_a_short_block_agree(name, tmp_path):
 
 @every_runtime
 def test_file_is_small(name, tmp_path):
-    runtime, plain, shape = runtime_by_name(name), Bent(512).eval(), (2, 3, 512)
-    (tmp_path / "plain").mkdir()
+    runtime, original, shape = runtime_by_name(name), Bent(512).eval(), (2, 3, 512)
+    (tmp_path / "original").mkdir()
     (tmp_path / "small").mkdir()
-    runtime.lower(lowered(plain, drawn(*shape)), drawn(*shape), tmp_path / "plain")
+    runtime.lower(lowered(original, drawn(*shape)), drawn(*shape), tmp_path / "original")
     runtime.lower(lowered(bent(group=128, width=512), drawn(*shape)), drawn(*shape), tmp_path / "small")
     # 4.25 bits a weight in place of 32, and an embedding in floats.
-    assert weight_bytes(tmp_path / "small") < weight_bytes(tmp_path / "plain") / 6
+    assert weight_bytes(tmp_path / "small") < weight_bytes(tmp_path / "original") / 6
 
 
 @every_runtime
@@ -114,7 +114,7 @@ def test_tied_weights_are_written_once_and_agree(name, tmp_path):
     network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)).eval()
     form = Quantized.of(drawn(64, 64), 4, "group", 32)
     for layer in (network[0], network[2]):
-        hold(layer, "weight", form)
+        attach(layer, "weight", form)
     runtime = runtime_by_name(name)
     assert far(runtime, network, drawn(2, 64), tmp_path) < 1e-5
     assert runtime.packed_layers(next(tmp_path.glob(f"*{runtime.suffix}"))) == {"0": 4, "2": 4}
@@ -125,8 +125,8 @@ def test_tied_weights_are_written_once_and_agree(name, tmp_path):
 def test_weight_that_an_embedding_reads_too_is_right_in_both(name, tmp_path):
     network = bent(width=64)
     form = Quantized.of(drawn(10, 64), 4, "channel")
-    hold(network.three, "weight", form)
-    hold(network.table, "weight", form)
+    attach(network.three, "weight", form)
+    attach(network.table, "weight", form)
     assert far(runtime_by_name(name), network, drawn(2, 64), tmp_path) < 1e-5
 
 
@@ -160,14 +160,14 @@ def task_of(*shape: int) -> Task:
 @every_runtime
 def test_export_says_what_is_packed_and_what_is_not(name, tmp_path):
     network = bent()
-    hold(network.two, "weight", Quantized.of(network.two.weight.detach(), 4, "group", 12))
+    attach(network.two, "weight", Quantized.of(network.two.weight.detach(), 4, "group", 12))
     row = export(network, task_of(64), runtime_by_name(name), tmp_path / "out")
     assert row.packed_weights == 64 * 64 + 640 and row.packed_bits == (4,)
     assert row.dense_layers == ("two: no power of two from 16 on divides its groups of 12",)
     facts = json.loads((tmp_path / "out/export.json").read_text())
     assert facts["packed_weights"] == row.packed_weights and facts["dense_layers"] == list(row.dense_layers)
     text = exported_text(row, "accuracy", "%")
-    assert "Packed: 4,736 weights in 4 bits; held as floats: two: no power of two" in text
+    assert "Packed: 4,736 weights in 4 bits; form floats: two: no power of two" in text
     assert export_row(json.loads(json.dumps(row.__dict__))) == row
 
 
@@ -184,18 +184,18 @@ def test_export_of_a_network_without_few_bits_says_nothing_of_them(tmp_path):
 
 def test_merged_siblings_are_named_where_they_are_no_more_packed(tmp_path):
     class Siblings(nn.Module):
-        """Two layers that read one signal."""
+        """Two layers that read one activation."""
 
         def __init__(self):
             super().__init__()
             self.left, self.right = nn.Linear(64, 32), nn.Linear(64, 32)
 
-        def forward(self, signal):
-            return self.left(signal) + self.right(signal)
+        def forward(self, activation):
+            return self.left(activation) + self.right(activation)
 
     network = Siblings().eval()
     for layer in network.children():
-        hold(layer, "weight", Quantized.of(layer.weight.detach(), 4, "channel"))
+        attach(layer, "weight", Quantized.of(layer.weight.detach(), 4, "channel"))
     row = export(network, task_of(64), Onnxruntime(), tmp_path / "out", merge=True)
     assert row.packed_weights == 0 and row.dense_layers[0].startswith("left: it was merged or rewritten")
     assert export(network, task_of(64), Onnxruntime(), tmp_path / "more").packed_weights == 2 * 64 * 32
@@ -204,7 +204,7 @@ def test_merged_siblings_are_named_where_they_are_no_more_packed(tmp_path):
 @every_runtime
 def test_network_that_is_one_layer_is_packed(name, tmp_path):
     network = nn.Linear(64, 8).eval()
-    hold(network, "weight", Quantized.of(network.weight.detach(), 4, "channel"))
+    attach(network, "weight", Quantized.of(network.weight.detach(), 4, "channel"))
     assert export(network, task_of(64), runtime_by_name(name), tmp_path / "out").packed_weights == 512
 
 
@@ -212,11 +212,11 @@ def test_network_that_is_one_layer_is_packed(name, tmp_path):
 def test_layers_between_rounded_signals_are_codes_of_8_bits_or_packed(name, tmp_path):
     """ONNX Runtime would round weights in floats once more there, as groups have no one scale for a row."""
     torch.manual_seed(0)
-    plain, task = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)).eval(), task_of(64)
-    network = copy.deepcopy(plain)
+    original, task = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)).eval(), task_of(64)
+    network = copy.deepcopy(original)
     groups = QuantizeWeights(bits=4, per="group", group=16, where="0.weight")
-    for method in (groups, QuantizeWeights(bits=4, where="2.weight"), QuantizeSignals()):
-        method.apply(View(network, plain, task.example), task)
+    for method in (groups, QuantizeWeights(bits=4, where="2.weight"), QuantizeActivations()):
+        method.apply(View(network, original, task.example), task)
     row = export(network, task, runtime_by_name(name), tmp_path / "out", tolerance=0.05)
     assert row.packed_weights == 64 * 64 and row.packed_bits == (4,) and not row.dense_layers
     assert "0" in row.float_layers

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from cortado.errors import BadFile, BadNetwork, BadValue, MissingPackage
-from cortado.groups.answers import difference
 from cortado.lowering.lower import lowered
 from cortado.nets.resnet import resnet_20
-from cortado.network.trace import tensors_in
+from cortado.network.coupling.answers import difference
+from cortado.network.graph.trace import tensors_in
 from cortado.runtimes.runtime import Running, installed, known_runtimes, rivals, runtime_by_name, runtime_of_file
 from tests.laws.tiny_nets import TINY_NETS
 from tests.runtimes.networks import Pair
@@ -36,8 +36,8 @@ def test_torch_onnx_and_openvino_are_tested_here():
 @pytest.mark.parametrize("runtime", HERE, ids=lambda runtime: runtime.name())
 def test_file_gives_what_pytorch_gives_for_any_batch(runtime, network, tmp_path):
     make, example = NETWORKS[network]
-    plain = make().eval()
-    file = runtime.lower(lowered(plain, example), example, tmp_path)
+    original = make().eval()
+    file = runtime.lower(lowered(original, example), example, tmp_path)
     session = runtime.load(file, 1)
     assert file.suffix == runtime.suffix
     parts = example if isinstance(example, tuple) else (example,)
@@ -46,7 +46,7 @@ def test_file_gives_what_pytorch_gives_for_any_batch(runtime, network, tmp_path)
         generator = torch.Generator().manual_seed(batch)
         inputs = tuple(torch.randn(batch, *part.shape[1:], generator=generator) for part in parts)
         with torch.no_grad():
-            wanted = tensors_in(plain(*inputs))
+            wanted = tensors_in(original(*inputs))
         assert difference(tensors_in(Running(session)(*inputs)), wanted) < 1e-5
 
 
@@ -110,8 +110,8 @@ def test_broken_file_is_refused(name, tmp_path):
 class Rare(nn.Module):
     """An operator that exporters do not know."""
 
-    def forward(self, signal):
-        return torch.special.bessel_y1(signal.abs() + 1)
+    def forward(self, activation):
+        return torch.special.bessel_y1(activation.abs() + 1)
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
@@ -124,9 +124,9 @@ def test_fixed_batch_is_filled_up_and_cut():
     class Two:
         inputs = (type("Port", (), {"shape": (2, 3)})(),)
 
-        def __call__(self, signal):
-            assert signal.shape == (2, 3)
-            return (signal * 2,)
+        def __call__(self, activation):
+            assert activation.shape == (2, 3)
+            return (activation * 2,)
 
     inputs = torch.randn(5, 3)
     assert torch.equal(Running(Two())(inputs), inputs * 2)

@@ -3,11 +3,11 @@
 import pytest
 from torch import nn
 
-from cortado.compress import compress
+from cortado.engine.compress import compress
 from cortado.errors import BadNetwork
-from cortado.method import Method
+from cortado.methods.method import Method
 from cortado.methods.quantize.weights import QuantizeWeights
-from cortado.report import Line, Stage
+from cortado.report.report import Line, Stage
 from cortado.runtimes import speed as speed_file
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed, stages_in_time
@@ -24,9 +24,9 @@ def watched(monkeypatch):
     made = []
 
     class Watch:
-        plain_ms = 20.0
+        original_ms = 20.0
 
-        def __init__(self, plain, task, runtime, threads, batch):
+        def __init__(self, original, task, runtime, threads, batch):
             made.append((runtime.name(), threads, batch))
 
         def ms(self, network):
@@ -54,7 +54,7 @@ class Negated(Method):
 
     def apply(self, view, task):
         for weight in view.weights("*"):
-            weight.put(Own(weight.dense() + 1e-3))
+            weight.set_form(Own(weight.dense() + 1e-3))
 
 
 def test_a_form_of_ones_own_in_an_earlier_stage_is_timed():

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.budget import read_limits
 from cortado.errors import BadFile, BadNetwork, BadValue, MissingPackage
-from cortado.report import Clock, Ratio, Time
+from cortado.report.report import Clock, Ratio, Time
 from cortado.runtimes import timing
 from cortado.runtimes.by_layer import time_layers
 from cortado.runtimes.file_bench import bench_file
@@ -20,6 +19,7 @@ from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed, busy, latency_lines, speed_wanted
 from cortado.runtimes.split import find_cuts
 from cortado.runtimes.timing import clock, interleaved, is_noisy, ratio
+from cortado.task.limits import read_limits
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
 
 
@@ -29,8 +29,8 @@ def test_calls_take_turns():
         [lambda: (order.append("a"), time.sleep(0.005)), lambda: (order.append("b"), time.sleep(0.005))], 0.1
     )
     assert rounds.shape[1] == 2 and len(rounds) >= 10
-    told = "".join(order)
-    assert told.endswith(("ab" * len(rounds), "aabb" * 3))
+    describe = "".join(order)
+    assert describe.endswith(("ab" * len(rounds), "aabb" * 3))
 
 
 def test_ratio_is_the_median_of_the_rounds():
@@ -49,9 +49,9 @@ def test_clock_gives_three_ratios(monkeypatch):
     """Times made up: eager 12, plain onnxruntime 6, plain openvino 4, compressed onnxruntime 3."""
     monkeypatch.setattr(timing, "interleaved", lambda calls, seconds: np.array([[call() for call in calls]] * 12))
     variants = {
-        ("plain", "torch_eager"): lambda: 12.0,
-        ("plain", "onnxruntime"): lambda: 6.0,
-        ("plain", "openvino"): lambda: 4.0,
+        ("original", "torch_eager"): lambda: 12.0,
+        ("original", "onnxruntime"): lambda: 6.0,
+        ("original", "openvino"): lambda: 4.0,
         ("compressed", "onnxruntime"): lambda: 3.0,
     }
     found = clock(variants, 1, 1, control="onnxruntime")
@@ -62,23 +62,23 @@ def test_clock_gives_three_ratios(monkeypatch):
 
 def test_clock_needs_what_ratios_are_taken_over():
     with pytest.raises(BadValue, match="torch_eager is missing"):
-        clock({("plain", "onnxruntime"): lambda: None}, 1, 1)
+        clock({("original", "onnxruntime"): lambda: None}, 1, 1)
 
 
 def test_clock_is_noisy_when_a_time_varies(monkeypatch):
     shaky = np.array([[1.0, 5.0 if place % 2 else 1.0, 1.0] for place in range(12)])
     monkeypatch.setattr(timing, "interleaved", lambda calls, seconds: shaky)
-    made = clock({("plain", "torch_eager"): lambda: None, ("compressed", "torch_eager"): lambda: None}, 1, 1)
+    made = clock({("original", "torch_eager"): lambda: None, ("compressed", "torch_eager"): lambda: None}, 1, 1)
     assert made.noisy and busy([made])
 
 
 def test_measure_exports_scores_and_times_both():
     net = BY_NAME["mlp"]
     exports, clocks = measure(net.make(), net.make(), net.task(), [Onnxruntime()], batches=(1, 3), seconds=0.1)
-    assert [row.runtime for row in exports] == ["onnxruntime"] and exports[0].samples == len(net.task().verdict)
+    assert [row.runtime for row in exports] == ["onnxruntime"] and exports[0].samples == len(net.task().test)
     assert [found.batch for found in clocks] == [1, 3]
     names = {(row.network, row.runtime) for row in clocks[0].times}
-    assert {("compressed", "onnxruntime"), ("plain", "onnxruntime"), ("plain", "torch_eager")} <= names
+    assert {("compressed", "onnxruntime"), ("original", "onnxruntime"), ("original", "torch_eager")} <= names
     assert all(row.low_ms <= row.median_ms <= row.high_ms for row in clocks[0].times)
 
 
@@ -106,7 +106,7 @@ def one_clock() -> Clock:
     one = Ratio(1.0, 1.0, 1.0)
     times = tuple(
         Time(network, runtime, value, value, value, one, one, one)
-        for network, runtime, value in [("plain", "onnxruntime", 4.0), ("compressed", "onnxruntime", 2.0)]
+        for network, runtime, value in [("original", "onnxruntime", 4.0), ("compressed", "onnxruntime", 2.0)]
     )
     return Clock(1, 1, 10, times, "onnxruntime", "onnxruntime", one, False)
 
@@ -115,7 +115,7 @@ def one_clock() -> Clock:
 def test_latency_limit_is_checked_on_the_exported_file(limit, met):
     speed = Speed((runtime_by_name("onnxruntime"),))
     (line,) = latency_lines(one_clock(), speed, read_limits([limit]))
-    assert (line.plain, line.compressed, line.limit, line.met) == (4.0, 2.0, limit, met)
+    assert (line.original, line.compressed, line.limit, line.met) == (4.0, 2.0, limit, met)
 
 
 def test_latency_limit_without_a_runtime_is_refused():
@@ -194,9 +194,9 @@ def test_time_is_that_of_the_layers(net):
 
 def test_slow_layer_is_found():
     class Slow(nn.Module):
-        def forward(self, signal):
+        def forward(self, activation):
             time.sleep(0.01)
-            return signal
+            return activation
 
     found = time_layers(nn.Sequential(nn.Linear(3, 3), Slow()), torch.randn(2, 3), rounds=3)
     assert found.by_kind()[0].kind == "Slow" and found.by_kind()[0].median_ms > 9

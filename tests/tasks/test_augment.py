@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cortado.errors import BadTask
-from cortado.task import Data
+from cortado.task.task import Data
 from cortado.tasks.augment import affine, shift_crop_flip, stored_copies
 
 

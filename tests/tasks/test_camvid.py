@@ -42,11 +42,11 @@ def write(data_folder, **changed):
 def test_parts_are_every_so_many_th_frame_with_their_masks(data_folder):
     write(data_folder)
     task = camvid.task(seed=3)
-    assert [len(part) for part in (task.train, task.calibration, task.choice, task.verdict)] == [17, 3, 2, 3]
-    inputs, targets = next(task.verdict.batches(8))
+    assert [len(part) for part in (task.train, task.calibration, task.validation, task.test)] == [17, 3, 2, 3]
+    inputs, targets = next(task.test.batches(8))
     assert inputs.shape == (3, 3, 360, 480) and inputs.dtype == torch.float32
     assert targets.dtype == torch.int64 and targets[:, 0, 0].tolist() == [0, 4, 8]
-    assert (task.score.unit, task.seed) == ("%", 3)
+    assert (task.metric.unit, task.seed) == ("%", 3)
 
 
 def test_pixels_go_in_blue_first_as_the_published_network_takes_them(data_folder):

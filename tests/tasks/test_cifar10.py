@@ -22,10 +22,10 @@ LABELS = np.arange(24).reshape(6, 4) % 10
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Five parts of 4 images to train and choose on, 4 for the verdict."""
+    """Five parts of 4 images to train and choose on, 4 for the test result."""
     if "real" not in request.node.name:
         monkeypatch.setattr(cifar10, "TRAIN_COUNT", 17)
-        monkeypatch.setattr(cifar10, "CHOICE_COUNT", 3)
+        monkeypatch.setattr(cifar10, "VALIDATION_COUNT", 3)
 
 
 def python_batch(part: int) -> bytes:
@@ -74,10 +74,10 @@ def check(task: cifar10.Task) -> None:
     images, labels = PIXELS[:5].reshape(20, 3, 32, 32), LABELS[:5].reshape(20)
     assert np.array_equal(task.train.inputs, images[:17])
     assert np.array_equal(task.train.targets, labels[:17])
-    assert np.array_equal(task.choice.inputs, images[17:])
-    assert np.array_equal(task.choice.targets, labels[17:])
-    assert np.array_equal(task.verdict.inputs, PIXELS[5])
-    assert np.array_equal(task.verdict.targets, LABELS[5])
+    assert np.array_equal(task.validation.inputs, images[17:])
+    assert np.array_equal(task.validation.targets, labels[17:])
+    assert np.array_equal(task.test.inputs, PIXELS[5])
+    assert np.array_equal(task.test.targets, LABELS[5])
 
 
 @pytest.mark.parametrize("version", ["python", "python, flat", "binary", "binary, flat", "archive", "sheets"])
@@ -110,12 +110,12 @@ def test_cifar10_says_what_to_do_when_offline(data_folder, monkeypatch):
 def test_cifar10_augments_training_images_unless_told_not_to(data_folder):
     write(data_folder / "cifar10", "binary")
     task = cifar10.task()
-    assert task.choice.augment is None
-    assert task.verdict.augment is None
-    plain = cifar10.task(augment=False)
-    assert plain.train.augment is None
+    assert task.validation.augment is None
+    assert task.test.augment is None
+    original = cifar10.task(augment=False)
+    assert original.train.augment is None
     varied, targets = next(task.train.batches(17, task.generator()))
-    still, same_targets = next(plain.train.batches(17, task.generator()))
+    still, same_targets = next(original.train.batches(17, task.generator()))
     assert torch.equal(targets, same_targets)
     assert varied.shape == still.shape == (17, 3, 32, 32)
     assert not torch.equal(varied, still)
@@ -161,15 +161,15 @@ def real_folder() -> Path | None:
 @pytest.mark.skipif(real_folder() is None, reason="CIFAR-10 is not here")
 def test_cifar10_real_set_has_the_published_moments():
     task = cifar10.task()
-    assert [len(task.train), len(task.choice)] == [45_000, 5_000]
-    assert len(task.verdict) in (1_000, 10_000)
-    targets = torch.cat([task.train.targets, task.choice.targets])
+    assert [len(task.train), len(task.validation)] == [45_000, 5_000]
+    assert len(task.test) in (1_000, 10_000)
+    targets = torch.cat([task.train.targets, task.validation.targets])
     assert torch.bincount(targets).tolist() == [5_000] * 10
     means = torch.zeros(3, dtype=torch.float64)
-    for data in (task.train, task.choice):
+    for data in (task.train, task.validation):
         for batch in data.inputs.split(5_000):
             means += batch.sum((0, 2, 3), dtype=torch.int64).double() / (255 * 1024 * 50_000)
     assert means.tolist() == pytest.approx([0.4914, 0.4822, 0.4465], abs=5e-5)
     # The first images of the published training set: frog, truck, truck, deer, automobile.
     assert task.train.targets[:5].tolist() == [6, 9, 9, 4, 1]
-    assert task.verdict.targets[:5].tolist() == [3, 8, 8, 0, 6]
+    assert task.test.targets[:5].tolist() == [3, 8, 8, 0, 6]

@@ -12,8 +12,8 @@ from cortado.tasks import digits
 
 def test_digits_splits_the_whole_set_without_overlap():
     task = digits.task()
-    assert [len(task.train), len(task.choice), len(task.verdict)] == [1_000, 297, 500]
-    parts = (task.train, task.choice, task.verdict)
+    assert [len(task.train), len(task.validation), len(task.test)] == [1_000, 297, 500]
+    parts = (task.train, task.validation, task.test)
     found = torch.cat([part.inputs.reshape(-1, 64) * 16 for part in parts])
     labels = torch.cat([part.targets for part in parts])
     pixels, known = load_digits(return_X_y=True)
@@ -34,12 +34,12 @@ def test_digits_split_is_the_same_for_every_seed():
     one, other = digits.task(seed=1), digits.task(seed=2)
     assert (one.seed, other.seed) == (1, 2)
     assert torch.equal(one.train.inputs, other.train.inputs)
-    assert torch.equal(one.verdict.targets, other.verdict.targets)
+    assert torch.equal(one.test.targets, other.test.targets)
 
 
 def test_digits_have_all_classes_in_every_part():
     task = digits.task()
-    for part in (task.train, task.choice, task.verdict):
+    for part in (task.train, task.validation, task.test):
         assert torch.bincount(part.targets, minlength=10).min() >= 10
 
 

@@ -39,14 +39,14 @@ def write(data_folder, **changed):
 def test_pictures_are_in_one_part_each_with_their_labels(data_folder):
     write(data_folder)
     task = imagenet.task(seed=3)
-    parts = [task.train, task.choice, task.verdict]
+    parts = [task.train, task.validation, task.test]
     assert [len(part) for part in parts] == [2, 2, 6]
     labels = torch.cat([part.targets for part in parts])
     assert sorted(labels.tolist()) == [50 * number for number in range(COUNT)]
     reds = torch.cat([part.inputs[:, 0, 0, 0] for part in parts])
     assert torch.equal(50 * reds.long(), labels)
-    assert torch.equal(imagenet.task(seed=3).verdict.targets, task.verdict.targets)
-    assert not torch.equal(imagenet.task(seed=4).verdict.targets, task.verdict.targets)
+    assert torch.equal(imagenet.task(seed=3).test.targets, task.test.targets)
+    assert not torch.equal(imagenet.task(seed=4).test.targets, task.test.targets)
 
 
 def test_a_picture_is_its_middle():

@@ -36,9 +36,9 @@ def packed(array: np.ndarray) -> bytes:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """20 images to train on, 5 to choose on, 8 for the verdict."""
+    """20 images to train on, 5 to choose on, 8 for the test result."""
     if "real" not in request.node.name:
-        for name, count in (("TRAIN_COUNT", 20), ("CHOICE_COUNT", 5), ("VERDICT_COUNT", 8)):
+        for name, count in (("TRAIN_COUNT", 20), ("VALIDATION_COUNT", 5), ("TEST_COUNT", 8)):
             monkeypatch.setattr(mnist, name, count)
 
 
@@ -56,15 +56,15 @@ def write(folder: Path, form: str) -> None:
 def check(task: mnist.Task) -> None:
     images, labels = ARRAYS["train-images-idx3-ubyte"][:, None], ARRAYS["train-labels-idx1-ubyte"]
     assert np.array_equal(task.train.inputs, images[:20])
-    assert np.array_equal(task.choice.inputs, images[20:])
-    assert np.array_equal(task.choice.targets, labels[20:])
-    assert np.array_equal(task.verdict.inputs, ARRAYS["t10k-images-idx3-ubyte"][:, None])
-    assert np.array_equal(task.verdict.targets, ARRAYS["t10k-labels-idx1-ubyte"])
-    batch, _ = next(task.choice.batches(5))
+    assert np.array_equal(task.validation.inputs, images[20:])
+    assert np.array_equal(task.validation.targets, labels[20:])
+    assert np.array_equal(task.test.inputs, ARRAYS["t10k-images-idx3-ubyte"][:, None])
+    assert np.array_equal(task.test.targets, ARRAYS["t10k-labels-idx1-ubyte"])
+    batch, _ = next(task.validation.batches(5))
     assert np.allclose(batch, (images[20:] / 255 - 0.1307) / 0.3081, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["packed", "zipped", "plain"])
+@pytest.mark.parametrize("form", ["packed", "zipped", "original"])
 def test_mnist_reads_each_format(data_folder, form):
     write(data_folder / "mnist", form)
     check(mnist.task())
@@ -82,22 +82,22 @@ def test_mnist_downloads_what_is_missing(data_folder, monkeypatch):
 
 
 def test_mnist_augments_training_images_only_when_asked(data_folder):
-    write(data_folder / "mnist", "plain")
+    write(data_folder / "mnist", "original")
     assert mnist.task().train.augment is None
     task = mnist.task(augment=True)
-    assert task.choice.augment is None
-    assert task.verdict.augment is None
+    assert task.validation.augment is None
+    assert task.test.augment is None
     varied, _ = next(task.train.batches(20, task.generator()))
     order = torch.randperm(20, generator=task.generator())
-    plain = task.train.prepare(task.train.inputs[order])
-    assert varied.shape == plain.shape
-    assert not torch.allclose(varied, plain, atol=0.1)
+    original = task.train.prepare(task.train.inputs[order])
+    assert varied.shape == original.shape
+    assert not torch.allclose(varied, original, atol=0.1)
     # What comes in at the border is black, the least a pixel can be.
     assert varied.min().item() == pytest.approx(-0.1307 / 0.3081, abs=1e-5)
 
 
 def test_mnist_refuses_lost_images_and_wrong_labels(data_folder):
-    write(data_folder / "mnist", "plain")
+    write(data_folder / "mnist", "original")
     labels = data_folder / "mnist" / "t10k-labels-idx1-ubyte"
     labels.write_bytes(idx(np.full(8, 10, np.uint8)))
     with pytest.raises(BadTask, match=r"labels of MNIST's test set must lie in 0\.\.9, got 10"):
@@ -119,12 +119,12 @@ def test_mnist_says_what_to_do_when_offline(data_folder, monkeypatch):
 @pytest.mark.skipif(find("mnist", ("mnist_x_train.npy.xz", "train-images-idx3-ubyte.gz")) is None, reason="not here")
 def test_mnist_real_set_has_the_published_moments():
     task = mnist.task()
-    assert [len(task.train), len(task.choice), len(task.verdict)] == [55_000, 5_000, 10_000]
-    pixels = torch.cat([task.train.inputs, task.choice.inputs])
+    assert [len(task.train), len(task.validation), len(task.test)] == [55_000, 5_000, 10_000]
+    pixels = torch.cat([task.train.inputs, task.validation.inputs])
     levels = torch.bincount(pixels.flatten(), minlength=256).double() / pixels.numel()
     values = torch.arange(256).double() / 255
     mean = (levels * values).sum()
     assert mean.item() == pytest.approx(0.1307, abs=5e-5)
     assert (levels * (values - mean) ** 2).sum().sqrt().item() == pytest.approx(0.3081, abs=5e-5)
     # Digits 0 to 9 of the test set, as published.
-    assert torch.bincount(task.verdict.targets).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert torch.bincount(task.test.targets).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

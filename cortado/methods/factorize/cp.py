@@ -6,12 +6,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cortado.forms.low_rank import LowRank
-from cortado.method import knob
 from cortado.methods.factorize.factorize import FactorizeFitted
 from cortado.methods.factorize.ranks import Cut, squares
 from cortado.methods.factorize.scheme import Scheme
 from cortado.methods.factorize.targets import Target, chain, sketch
+from cortado.methods.method import knob
+from cortado.parts.forms.low_rank import LowRank
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class FactorizeCp(FactorizeFitted):
     starts, of which the closest counts; then fitted to the layer's outputs. Kernel axes of size 1 have no factor.
     """
 
-    starts: int = knob(2, low=1, says="how many random beginnings")
-    sweeps: int = knob(60, low=1, says="rounds of alternating least squares on the filters")
-    ridge: float = knob(1e-3, low=0.0, says="pull of the factors towards zero, as a share of their mean square")
+    starts: int = knob(2, low=1, help="how many random beginnings")
+    sweeps: int = knob(60, low=1, help="rounds of alternating least squares on the filters")
+    ridge: float = knob(1e-3, low=0.0, help="pull of the factors towards zero, as a share of their mean square")
 
     def scheme(self) -> Scheme:
         return cp_scheme(self.starts, self.sweeps, self.ridge)

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadValue, NothingChanged
-from cortado.forms.low_rank import LowRank
-from cortado.method import Method, knob
-from cortado.methods.factorize.followers import Follower, followers
+from cortado.methods.factorize.consumers import Consumer, consumers
 from cortado.methods.factorize.ranks import Cut, energy_ranks, equal_ranks, fixed_ranks, least_of_each, least_share
 from cortado.methods.factorize.refit import refit
 from cortado.methods.factorize.scheme import Scheme
 from cortado.methods.factorize.targets import Target, find_targets, working
-from cortado.network.signals import Moments, in_memory, patch_moments
+from cortado.methods.method import Method, knob
+from cortado.network.statistics.activations import Moments, in_memory, patch_moments
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.parts.forms.low_rank import LowRank
+from cortado.task.task import Task
 
 LARGEST_METRIC = 8192
 """Inputs x taps of a layer whose second moments still fit into memory (half a gigabyte)."""
@@ -34,10 +34,10 @@ class Factorize(Method):
 
     lossy = True
 
-    keep: float = knob(0.5, low=0.0, high=1.0, says="share of the multiply-adds that stays")
-    rank: int | None = knob(None, low=1, says="the same rank for every layer, instead of keep")
+    keep: float = knob(0.5, low=0.0, high=1.0, help="share of the multiply-adds that stays")
+    rank: int | None = knob(None, low=1, help="the same rank for every layer, instead of keep")
     ranks: str = knob(
-        "energy", one_of=("equal", "energy"), says="the share in each layer, or over all of them by energy"
+        "energy", one_of=("equal", "energy"), help="the share in each layer, or over all of them by energy"
     )
 
     def apply(self, view: View, task: Task) -> None:
@@ -82,8 +82,8 @@ class Factorize(Method):
 class FactorizeSeen(Factorize):
     """A factorisation that wants to know what each layer sees on calibration data."""
 
-    images: int = knob(256, low=1, says="calibration samples whose signals are looked at")
-    patches: int = knob(16384, low=1, says="positions that are looked at, over all samples")
+    images: int = knob(256, low=1, help="calibration samples whose activations are looked at")
+    patches: int = knob(16384, low=1, help="positions that are looked at, over all samples")
 
     def looks(self, cut: Cut) -> bool:
         """Whether the moments of what this layer sees are wanted."""
@@ -100,7 +100,7 @@ class FactorizeSeen(Factorize):
             for number in numbers:
                 cut, rank = chosen[number]
                 form = self.factor(view, task, cut, rank, number, seen.get(cut.target.path))
-                cut.target.weight.put(form)
+                cut.target.weight.set_form(form)
                 bar.advance()
 
 
@@ -108,8 +108,8 @@ class FactorizeSeen(Factorize):
 class FactorizeFitted(FactorizeSeen):
     """A factorisation by a scheme whose factors can be fitted to the layer's outputs."""
 
-    fit: str = knob("outputs", one_of=("outputs", "filters"), says="what is kept: the layer's outputs, or its filters")
-    rounds: int = knob(4, low=0, says="rounds in which each factor is fitted once")
+    fit: str = knob("outputs", one_of=("outputs", "filters"), help="what is kept: the layer's outputs, or its filters")
+    rounds: int = knob(4, low=0, help="rounds in which each factor is fitted once")
 
     @abstractmethod
     def scheme(self) -> Scheme:
@@ -139,7 +139,7 @@ class FactorizeFitted(FactorizeSeen):
 
     def fitted(self, view: View, target: Target, factors: list[Tensor], seen: Moments) -> list[Tensor]:
         """The factors, fitted to the outputs; the mean of the outputs is kept where there is a place for it."""
-        build, wanted, after = self.scheme().build, target.flat, follower_of(view, target)
+        build, wanted, after = self.scheme().build, target.flat, consumer_of(view, target)
         constant = after.takes_constant(target.layer)
         metric = seen.covariance if constant else seen.covariance + torch.outer(seen.mean, seen.mean)
         rows = after.scale(target.shape[0]).abs().clamp(min=1e-3).to(wanted)
@@ -155,6 +155,6 @@ def lifted(metric: Tensor, share: float = 1e-3) -> Tensor:
     return metric / size + share * torch.eye(len(metric)).to(metric)
 
 
-def follower_of(view: View, target: Target) -> Follower:
+def consumer_of(view: View, target: Target) -> Consumer:
     """What follows a layer; nothing is assumed of one that is called in several places."""
-    return followers(view, [target.path])[target.path] if len(target.runs) == 1 else Follower()
+    return consumers(view, [target.path])[target.path] if len(target.runs) == 1 else Consumer()

@@ -6,13 +6,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cortado.forms.dense import Dense
-from cortado.forms.low_rank import LowRank
-from cortado.method import knob
 from cortado.methods.factorize.factorize import FactorizeFitted
 from cortado.methods.factorize.ranks import Cut, squares
 from cortado.methods.factorize.scheme import Scheme
 from cortado.methods.factorize.targets import Target, chain, sketch
+from cortado.methods.method import knob
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.low_rank import LowRank
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class FactorizeJaderberg(FactorizeFitted):
     filters or to the layer's outputs. Scheme 2 starts from its best fit to the filters, which is in closed form.
     """
 
-    kind: int = knob(2, one_of=(1, 2), says="scheme 1: a basis for each input channel; 2: columns, then rows")
+    kind: int = knob(2, one_of=(1, 2), help="scheme 1: a basis for each input channel; 2: columns, then rows")
 
     def scheme(self) -> Scheme:
         return COLUMNS if self.kind == 2 else BASIS

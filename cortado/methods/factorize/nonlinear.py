@@ -1,4 +1,4 @@
-"""factorize/nonlinear: factors fitted through the ReLU behind them, on signals that are already approximate."""
+"""factorize/nonlinear: factors fitted through the ReLU behind them, on activations that are already approximate."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cortado.method import knob
+from cortado.methods.factorize.consumers import Consumer
 from cortado.methods.factorize.cp import cp_scheme
-from cortado.methods.factorize.factorize import LARGEST_METRIC, Factorize, follower_of
-from cortado.methods.factorize.followers import Follower
+from cortado.methods.factorize.factorize import LARGEST_METRIC, Factorize, consumer_of
 from cortado.methods.factorize.jaderberg import COLUMNS
 from cortado.methods.factorize.ranks import Cut
 from cortado.methods.factorize.refit import refit
@@ -17,9 +16,16 @@ from cortado.methods.factorize.response import bias_of, response_cuts, usable
 from cortado.methods.factorize.scheme import Scheme
 from cortado.methods.factorize.svd import WHOLE
 from cortado.methods.factorize.targets import Target, working
-from cortado.network.signals import MOST_ENTRIES, note_signals, patches, places_of, signals_into
+from cortado.methods.method import knob
+from cortado.network.statistics.activations import (
+    MOST_ENTRIES,
+    activations_into,
+    collect_activations,
+    patches,
+    places_of,
+)
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.task.task import Task
 
 SCHEMES = {"whole": WHOLE, "columns": COLUMNS, "cp": cp_scheme(1, 40, 1e-3)}
 
@@ -35,10 +41,10 @@ class FactorizeNonlinear(Factorize):
     (as Zhang et al., 2016, "3d"), or CP.
     """
 
-    chain: str = knob("whole", one_of=tuple(SCHEMES), says="kernels of the chain: whole x 1x1, columns x rows, or cp")
-    images: int = knob(256, low=1, says="calibration samples whose signals are looked at")
-    patches: int = knob(16384, low=1, says="positions that are looked at, over all samples")
-    rounds: int = knob(8, low=1, says="rounds of fitting the factors and the auxiliary responses in turn")
+    chain: str = knob("whole", one_of=tuple(SCHEMES), help="kernels of the chain: whole x 1x1, columns x rows, or cp")
+    images: int = knob(256, low=1, help="calibration samples whose activations are looked at")
+    patches: int = knob(16384, low=1, help="positions that are looked at, over all samples")
+    rounds: int = knob(8, low=1, help="rounds of part the factors and the auxiliary responses in turn")
 
     def suits(self, target: Target) -> bool:
         return SCHEMES[self.chain].suits(target) and target.flat.shape[1] <= LARGEST_METRIC
@@ -53,11 +59,11 @@ class FactorizeNonlinear(Factorize):
         wanted = self.products(view, task, [cut.target for cut, _ in chosen])
         for number, (cut, rank) in enumerate(chosen):
             target, scheme, weight = cut.target, SCHEMES[self.chain], cut.target.weight.dense()
-            layer = Fit(target, follower_of(view, target), wanted[number], self.read(view, task, target, number))
+            layer = Fit(target, consumer_of(view, target), wanted[number], self.read(view, task, target, number))
             factors = scheme.start(working(weight), cut, rank, task.generator(977 + number))
             factors = layer.factors(scheme, factors, rank, self.rounds)
             layer.after.add_constant(target.layer, layer.constant)
-            target.weight.put(scheme.form([factor.to(weight) for factor in factors], weight))
+            target.weight.set_form(scheme.form([factor.to(weight) for factor in factors], weight))
             bar.advance()
 
     def places(self, task: Task, target: Target) -> int:
@@ -73,28 +79,28 @@ class FactorizeNonlinear(Factorize):
         generators = [places_of(task, number) for number in range(len(targets))]
         found: list[list[Tensor]] = [[] for _ in targets]
 
-        def note(path: str, signal: Tensor) -> None:
+        def note(path: str, activation: Tensor) -> None:
             number = numbers[path]
             target = targets[number]
-            rows = working(patches(target.layer, signal, self.places(task, target), generators[number]))
+            rows = working(patches(target.layer, activation, self.places(task, target), generators[number]))
             found[number].append(rows @ target.flat.T)
 
-        note_signals(view.network, list(numbers), task.calibration.first(self.images), note)
+        collect_activations(view.network, list(numbers), task.calibration.first(self.images), note)
         return [torch.cat(rows) for rows in found]
 
     def read(self, view: View, task: Task, target: Target, number: int) -> Tensor:
         """What the layer sees in the network that is being made: (rows, inputs x taps), at the same places."""
         assert task.calibration is not None
         data, generator = task.calibration.first(self.images), places_of(task, number)
-        signals, each = signals_into(view.network, target.path, data), self.places(task, target)
-        return torch.cat([working(patches(target.layer, signal, each, generator)) for signal in signals])
+        activations, each = activations_into(view.network, target.path, data), self.places(task, target)
+        return torch.cat([working(patches(target.layer, activation, each, generator)) for activation in activations])
 
 
 class Fit:
     """The search for one layer's factors.  `constant` is what has to be added to the new layer's output."""
 
-    def __init__(self, target: Target, after: Follower, products: Tensor, read: Tensor) -> None:
-        """`products`: (rows, outputs) of the plain layer; `read`: (rows, inputs x taps) that the new one sees there."""
+    def __init__(self, target: Target, after: Consumer, products: Tensor, read: Tensor) -> None:
+        """`products`: (rows, outputs) of the original layer; `read`: (rows, inputs x taps) that the new one sees there."""
         count = target.shape[0]
         self.after, self.weight, self.bias = after, target.flat, bias_of(target).to(read)
         self.scale, self.shift = usable(after.scale(count)).to(read), after.shift(count).to(read)

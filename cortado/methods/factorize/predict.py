@@ -6,15 +6,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cortado.forms.low_rank import LowRank
-from cortado.method import knob
 from cortado.methods.factorize.factorize import LARGEST_METRIC, FactorizeSeen
 from cortado.methods.factorize.ranks import Cut
 from cortado.methods.factorize.svd import two_kernels, whole_then_point
 from cortado.methods.factorize.targets import Target
-from cortado.network.signals import Moments
+from cortado.methods.method import knob
+from cortado.network.statistics.activations import Moments
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.parts.forms.low_rank import LowRank
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class FactorizePredict(FactorizeSeen):
     """Weights predicted from a share of them by kernel ridge regression.  Denil et al., 2013.
 
     A unit's weights are a smooth function of where they are. The kernel between two inputs is the covariance of their
-    signals on calibration data, or falls with their distance in the kernel window. The dictionary that predicts becomes
+    activations on calibration data, or falls with their distance in the kernel window. The dictionary that predicts becomes
     the first factor; the weights that are kept, at inputs that tell most of the rest, are the last one.
     """
 
-    keep: float = knob(0.05, low=0.0, high=1.0, says="share of the weights that is kept, the others are predicted")
-    ranks: str = knob("equal", one_of=("equal",), says="the share is that of each layer")
-    kernel: str = knob("covariance", one_of=("covariance", "distance"), says="what makes two inputs alike")
-    ridge: float = knob(1e-2, low=0.0, says="ridge of the regression, as a share of the kernel's mean")
+    keep: float = knob(0.05, low=0.0, high=1.0, help="share of the weights that is kept, the others are predicted")
+    ranks: str = knob("equal", one_of=("equal",), help="the share is that of each layer")
+    kernel: str = knob("covariance", one_of=("covariance", "distance"), help="what makes two inputs alike")
+    ridge: float = knob(1e-2, low=0.0, help="ridge of the regression, as a share of the kernel's mean")
 
     def suits(self, target: Target) -> bool:
         return target.flat.shape[1] <= LARGEST_METRIC

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cortado.forms.low_rank import LowRank
 from cortado.methods.factorize.targets import Target
+from cortado.parts.forms.low_rank import LowRank
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,23 @@ def energy_ranks(cuts: list[Cut], keep: float) -> list[int]:
     for the multiply-adds saved. How many at a time is what pays most, as the first factors may cost more than the
     layer. 0 is a layer that stays as it is.
     """
-    budget = keep * sum(cut.target.dense_cost for cut in cuts)
-    ladders = [Ladder(cut) for cut in cuts]
-    total = sum(ladder.cost for ladder in ladders)
-    queue = [(*ladder.step(), at) for at, ladder in enumerate(ladders)]
+    time_limit = keep * sum(cut.target.dense_cost for cut in cuts)
+    ladders = [RankSteps(cut) for cut in cuts]
+    total = sum(rank_steps.cost for rank_steps in ladders)
+    queue = [(*rank_steps.step(), at) for at, rank_steps in enumerate(ladders)]
     heapq.heapify(queue)
-    while total > budget and queue and queue[0][0] < math.inf:
+    while total > time_limit and queue and queue[0][0] < math.inf:
         _, rank, at = heapq.heappop(queue)
         total -= ladders[at].cost
         ladders[at].down_to(rank)
         total += ladders[at].cost
-        if total <= budget:
-            ladders[at].fill(budget - total)
+        if total <= time_limit:
+            ladders[at].fill(time_limit - total)
         heapq.heappush(queue, (*ladders[at].step(), at))
-    return [ladder.rank for ladder in ladders]
+    return [rank_steps.rank for rank_steps in ladders]
 
 
-class Ladder:
+class RankSteps:
     """A layer on its way down: its rank (0: whole), what it costs and the logarithm of the energy it keeps."""
 
     def __init__(self, cut: Cut) -> None:
@@ -97,10 +97,10 @@ class Ladder:
         below = (self.rank or self.top + 1) - 1
         if below < 1:
             return math.inf, 0
-        prices = (self.log - self.logs[:below]) / (self.cost - self.costs[:below])
+        gains_each = (self.log - self.logs[:below]) / (self.cost - self.costs[:below])
         # Of equal prices the smallest step.
-        best = below - 1 - int(prices.flip(0).argmin())
-        return float(prices[best]), best + 1
+        best = below - 1 - int(gains_each.flip(0).argmin())
+        return float(gains_each[best]), best + 1
 
     def down_to(self, rank: int) -> None:
         self.rank, self.cost, self.log = rank, int(self.costs[rank - 1]), float(self.logs[rank - 1])

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cortado.forms.low_rank import LowRank
-from cortado.method import knob
-from cortado.methods.factorize.factorize import Factorize, follower_of
-from cortado.methods.factorize.followers import Follower
+from cortado.methods.factorize.consumers import Consumer
+from cortado.methods.factorize.factorize import Factorize, consumer_of
 from cortado.methods.factorize.ranks import Cut
 from cortado.methods.factorize.svd import two_kernels, whole_then_point
 from cortado.methods.factorize.targets import Target
-from cortado.network.signals import Moments, response_moments
+from cortado.methods.method import knob
+from cortado.network.statistics.activations import Moments, response_moments
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.parts.forms.low_rank import LowRank
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ResponseCut(Cut):
 
     moments: Moments
     axes: Tensor
-    after: Follower
+    after: Consumer
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class FactorizeResponse(Factorize):
     y is seen as the batch norm behind the layer scales it. Its mean is kept: in the layer's bias, or in the norm.
     """
 
-    images: int = knob(256, low=1, says="calibration samples whose responses are looked at")
+    images: int = knob(256, low=1, help="calibration samples whose responses are looked at")
 
     def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
         return response_cuts(view, task, targets, self.images)
 
     def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
         for cut, rank in chosen:
-            cut.target.weight.put(self.factor(cut, rank))
+            cut.target.weight.set_form(self.factor(cut, rank))
             bar.advance()
 
     def factor(self, cut: Cut, rank: int) -> LowRank:
@@ -62,7 +62,7 @@ def response_cuts(view: View, task: Task, targets: list[Target], images: int) ->
     found = response_moments(view, [target.path for target in targets], task, images)
     cuts: list[Cut] = []
     for target in targets:
-        after, moments = follower_of(view, target), found[target.path]
+        after, moments = consumer_of(view, target), found[target.path]
         spread = moments.covariance
         if not after.takes_constant(target.layer):
             rest = moments.mean - bias_of(target)

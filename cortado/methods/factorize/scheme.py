@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cortado.forms.low_rank import LowRank
 from cortado.methods.factorize.ranks import Cut
 from cortado.methods.factorize.refit import Build
 from cortado.methods.factorize.targets import Target
+from cortado.parts.forms.low_rank import LowRank
 
 Start = Callable[[Tensor, Cut, int, torch.Generator], list[Tensor]]
 """Weight, its cut, the rank, randomness -> the factors that fit the filters."""

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cortado.forms.low_rank import LowRank
 from cortado.methods.factorize.factorize import Factorize
 from cortado.methods.factorize.ranks import Cut, squares
 from cortado.methods.factorize.scheme import Scheme
 from cortado.methods.factorize.targets import Target, chain, sketch
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.parts.forms.low_rank import LowRank
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FactorizeSvd(Factorize):
         for cut, rank in chosen:
             weight = cut.target.weight.dense()
             first, last = by_singular_values(weight, rank)
-            cut.target.weight.put(two_kernels(first, last, weight))
+            cut.target.weight.set_form(two_kernels(first, last, weight))
             bar.advance()
 
 

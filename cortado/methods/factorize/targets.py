@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import NothingChanged
-from cortado.forms.dense import Dense
-from cortado.forms.hold import plain_class
-from cortado.forms.low_rank import LowRank
 from cortado.layers.low_rank import CONVOLUTIONS
+from cortado.network.graph.where import stands_for
 from cortado.network.view import View, Weight
-from cortado.network.where import stands_for
+from cortado.parts.forms.attach import original_class
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.low_rank import LowRank
 
 Positions = tuple[tuple[int, ...], tuple[int, ...], int]
-"""Sizes of the signal's axes before and after a call, and how often a linear layer runs in it."""
+"""Sizes of the activation's axes before and after a call, and how often a linear layer runs in it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Target:
 
     @property
     def dense_cost(self) -> int:
-        """Multiply-adds of the plain layer for the example."""
+        """Multiply-adds of the original layer for the example."""
         return sum(self.shape.numel() * count_of(after) * times for _, after, times in self.runs)
 
     def cost(self, form: LowRank) -> int:
@@ -94,7 +94,7 @@ def find_targets(view: View, where: str) -> list[Target]:
 
 def can_factor(layer: Any) -> bool:
     """Whether a layer of exactly a class of ours can run as factors: not a subclass, no groups, zeros around it."""
-    kind = plain_class(layer)
+    kind = original_class(layer)
     return kind is nn.Linear or (kind in CONVOLUTIONS and layer.groups == 1 and layer.padding_mode == "zeros")
 
 

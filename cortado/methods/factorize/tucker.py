@@ -6,13 +6,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cortado.forms.low_rank import LowRank
-from cortado.method import knob
 from cortado.methods.factorize.factorize import FactorizeFitted
 from cortado.methods.factorize.ranks import Cut, squares
 from cortado.methods.factorize.scheme import Scheme
 from cortado.methods.factorize.targets import Target, chain, sketch
 from cortado.methods.factorize.vbmf import vbmf_rank
+from cortado.methods.method import knob
+from cortado.parts.forms.low_rank import LowRank
 
 Pair = tuple[int, int]
 """How many output and input channels the core has."""
@@ -35,7 +35,7 @@ class FactorizeTucker(FactorizeFitted):
     """
 
     ranks: str = knob(
-        "energy", one_of=("equal", "energy", "vbmf"), says="the share in each layer, over all by energy, or by VBMF"
+        "energy", one_of=("equal", "energy", "vbmf"), help="the share in each layer, over all by energy, or by VBMF"
     )
 
     def scheme(self) -> Scheme:

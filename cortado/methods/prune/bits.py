@@ -10,7 +10,7 @@ MAGNITUDE_BITS = 1.6
 """What doubling a magnitude costs; a unary code with adaptive probabilities is near this on trained networks."""
 
 
-def nonzero_price(nonzero: Tensor, memory: float = 4.0) -> Tensor:
+def nonzero_cost(nonzero: Tensor, memory: float = 4.0) -> Tensor:
     """Bits of one nonzero more, at each place of a weight: log2 of the odds against it, plus its sign.
 
     `nonzero`: bool, shape (rows, columns, taps) with rows = outputs, columns = inputs.  The odds of a place add up, in
@@ -35,13 +35,13 @@ def nonzero_price(nonzero: Tensor, memory: float = 4.0) -> Tensor:
     return (-odds / math.log(2)).clamp(0.3, 14.0) + SIGN_BITS
 
 
-def bits_of_levels(levels: Tensor, price: Tensor) -> Tensor:
+def bits_of_levels(levels: Tensor, cost: Tensor) -> Tensor:
     """Bits of real-valued levels (value / step): linear up to one step, logarithmic beyond.  A scalar.
 
-    `levels` and `price` broadcast: `price` is what the first step away from zero costs at each place.
+    `levels` and `cost` broadcast: `cost` is what the first step away from zero costs at each place.
     """
     size = levels.abs()
-    return (price * size.clamp(max=1.0)).sum() + MAGNITUDE_BITS * torch.log2(size.clamp(min=1.0)).sum()
+    return (cost * size.clamp(max=1.0)).sum() + MAGNITUDE_BITS * torch.log2(size.clamp(min=1.0)).sum()
 
 
 def as_planes(values: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from torch.nn import functional
 
 from cortado.devices import own_device
 from cortado.errors import BadNetwork, BadTask, BadValue, NothingChanged
-from cortado.evaluating import evaluating
-from cortado.layers.passing import Passing
-from cortado.measure import run
-from cortado.method import Method, knob
-from cortado.network.blocks import find_blocks, left_out
+from cortado.eval_mode import eval_mode
+from cortado.layers.bypass import Bypass
+from cortado.methods.method import Method, knob
+from cortado.network.graph.blocks import find_blocks, left_out
 from cortado.network.view import View
-from cortado.task import Task, to_device
+from cortado.task.measure import run
+from cortado.task.task import Task, to_device
 
 BATCH = 128
 Hurt = Callable[[nn.Module], float]
@@ -27,16 +27,16 @@ class PruneBlocks(Method):
 
     Veit, Wilber, Belongie, 2016, saw that residual networks hardly miss a block; Chen, Zhao, 2018, remove them for good.
     The block to go is the one without which calibration data give the least loss (`loss`), or outputs nearest to
-    those before the stage (`kl`); after each one all others are measured anew. A network of n blocks that keeps m
+    those before the stage (`kl`); after each one all others are measured again. A network of n blocks that keeps m
     takes about (n - m)(n + m) / 2 passes over the data. `where` takes a block when it takes all its matrices.
     """
 
     lossy = True
 
-    keep: float = knob(0.75, low=0.0, high=1.0, says="share of the plain network's blocks that stays")
-    count: int | None = knob(None, low=1, says="how many blocks to put out, instead of a share")
-    by: str = knob("kl", one_of=("kl", "loss"), says="what tells the block that matters least")
-    samples: int = knob(512, low=1, says="calibration samples it is measured on")
+    keep: float = knob(0.75, low=0.0, high=1.0, help="share of the original network's blocks that stays")
+    count: int | None = knob(None, low=1, help="how many blocks to put out, instead of a share")
+    by: str = knob("kl", one_of=("kl", "loss"), help="what tells the block that matters least")
+    samples: int = knob(512, low=1, help="calibration samples it is measured on")
 
     def apply(self, view: View, task: Task) -> None:
         chosen = {weight.path for weight in view.weights(self.where)}
@@ -57,7 +57,7 @@ class PruneBlocks(Method):
                     raise BadNetwork(
                         f"{self.name()}: the network fails without any one of {', '.join(blocks)}. Raise keep."
                     )
-                view.replace(least, Passing())
+                view.replace(least, Bypass())
                 blocks.remove(least)
                 bar.advance()
 
@@ -67,7 +67,7 @@ class PruneBlocks(Method):
             goal = self.count
         else:
             # Blocks that went in an earlier stage count, as dropped weights do.
-            goal = present - round(self.keep * max(present, len(find_blocks(view.plain, view.example))))
+            goal = present - round(self.keep * max(present, len(find_blocks(view.original, view.example))))
         if goal > able:
             raise BadValue(f"{self.name()}: {goal} blocks are to go and only {able} of {present} can. Raise keep.")
         if goal < 1:
@@ -105,7 +105,7 @@ def taken(view: View, path: str, chosen: set[str]) -> bool:
 def without(network: nn.Module, path: str, hurt: Hurt) -> float:
     """What the network loses when a block passes its input on; infinite when it does not run then."""
     try:
-        with evaluating(network), left_out(network, path):
+        with eval_mode(network), left_out(network, path):
             found = hurt(network)
     except BadNetwork:
         return math.inf
@@ -114,7 +114,7 @@ def without(network: nn.Module, path: str, hurt: Hurt) -> float:
 
 def evaluated(network: nn.Module, inputs: object) -> object:
     """Outputs in eval mode, without gradients."""
-    with evaluating(network):
+    with eval_mode(network):
         return run(network, inputs)
 
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadValue, CannotFollow, NothingChanged
-from cortado.groups.groups import Group
-from cortado.method import Method, knob
+from cortado.importance.importance import score
+from cortado.methods.method import Method, knob
 from cortado.methods.prune.reconstruct import readers_of, reconstruct
-from cortado.network.budgeting import Costs
+from cortado.network.coupling.groups import Group
+from cortado.network.graph.where import choose
+from cortado.network.profile.pruned_cost import Costs
 from cortado.network.view import View
-from cortado.network.where import choose
-from cortado.scores.score import score
-from cortado.task import Task
+from cortado.task.task import Task
 
 STEPS = 24
 
@@ -37,14 +37,14 @@ class PruneChannels(Method):
     lossy = True
     what = "channels"
 
-    keep: float = knob(0.5, low=0.0, high=1.0, says="share that stays")
-    by: str = knob("magnitude", says="score that ranks the channels")
-    of: str = knob("channels", one_of=("channels", "multiply_adds", "parameters"), says="what the share is of")
-    across: bool = knob(False, says="rank across groups, so that some give more than others")
-    least: float = knob(0.1, low=0.0, high=1.0, says="share of each group's channels that stays in any case")
-    multiple: int = knob(1, low=1, says="channel counts are rounded to multiples of this, as the runtime likes them")
+    keep: float = knob(0.5, low=0.0, high=1.0, help="share that stays")
+    by: str = knob("magnitude", help="score that ranks the channels")
+    of: str = knob("channels", one_of=("channels", "multiply_adds", "parameters"), help="what the share is of")
+    across: bool = knob(False, help="rank across groups, so that some give more than others")
+    least: float = knob(0.1, low=0.0, high=1.0, help="share of each group's channels that stays in any case")
+    multiple: int = knob(1, low=1, help="channel counts are rounded to multiples of this, as the runtime likes them")
 
-    reconstruct: bool = knob(False, says="let the layers that read cut channels make up for them, by least squares")
+    reconstruct: bool = knob(False, help="let the layers that read cut channels make up for them, by least squares")
 
     def apply(self, view: View, task: Task) -> None:
         groups, known = self.chosen(view), view.groups
@@ -70,10 +70,10 @@ class PruneChannels(Method):
         when `where` leaves none of those that it has."""
         view.weights(self.where)
         groups = self.candidates(view)
-        told = f" What keeps others: {view.groups.reasons()}." if view.groups.frozen else ""
+        describe = f" What keeps others: {view.groups.reasons()}." if view.groups.frozen else ""
         if not groups:
             raise NothingChanged(
-                f"{self.name()}: {type(view.network).__name__} has no {self.what} that can be cut.{told} "
+                f"{self.name()}: {type(view.network).__name__} has no {self.what} that can be cut.{describe} "
                 f"Leave the stage out, or use prune/weights."
             )
         if self.where == "*":
@@ -85,7 +85,7 @@ class PruneChannels(Method):
             raise BadValue(
                 f"{self.name()}: where {self.where!r} takes no group of {self.what} whole. They go together: "
                 f"{'; '.join(', '.join(s.layer for s in g.of_role('producer') or g.slots) for g in groups[:3])}."
-                f"{told if view.groups.refused else ''} Widen where."
+                f"{describe if view.groups.refused else ''} Widen where."
             )
         return found
 
@@ -104,8 +104,8 @@ class PruneChannels(Method):
         if not self.across:
             return self.searched(lambda share: self.best(groups, worth, [share] * len(groups)), costs)
         full = {group: torch.arange(group.count) for group in groups}
-        prices = [costs.after(full) - costs.after(full | {g: torch.arange(1, g.count)}) for g in groups]
-        rates = [w / max(price, 1e-9) for w, price in zip(worth, prices, strict=True)]
+        gains_each = [costs.after(full) - costs.after(full | {g: torch.arange(1, g.count)}) for g in groups]
+        rates = [w / max(worth_each, 1e-9) for w, worth_each in zip(worth, gains_each, strict=True)]
         return self.searched(lambda share: self.best(groups, rates, shares_of(rates, share)), costs)
 
     def costs(self, view: View) -> Any:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from cortado.groups.groups import Group
-from cortado.method import knob
+from cortado.methods.method import knob
 from cortado.methods.prune.channels import PruneChannels
+from cortado.network.coupling.groups import Group
 from cortado.network.view import View
 
 
@@ -18,7 +18,7 @@ class PruneHeads(PruneChannels):
 
     what = "heads"
 
-    least: float = knob(0.0, low=0.0, high=1.0, says="share of each attention's heads that stays in any case")
+    least: float = knob(0.0, low=0.0, high=1.0, help="share of each attention's heads that stays in any case")
 
     def candidates(self, view: View) -> list[Group]:
         return [group for group in view.groups.free if group.heads]

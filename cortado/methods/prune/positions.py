@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadValue, NothingChanged
-from cortado.method import Method, knob
+from cortado.importance.importance import score
+from cortado.methods.method import Method, knob
 from cortado.methods.prune.weights import as_run, drop, highest, still_there
 from cortado.network.view import View, Weight
-from cortado.scores.score import score
-from cortado.task import Task
+from cortado.task.task import Task
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -29,9 +29,9 @@ class PrunePositions(Method):
 
     lossy = True
 
-    keep: float = knob(0.5, low=0.0, high=1.0, says="share of columns kept")
-    by: str = knob("magnitude", says="score whose sum over a column ranks it")
-    across: bool = knob(False, says="rank across layers, so that some give more than others")
+    keep: float = knob(0.5, low=0.0, high=1.0, help="share of columns kept")
+    by: str = knob("magnitude", help="score whose sum over a column ranks it")
+    across: bool = knob(False, help="rank across layers, so that some give more than others")
 
     def apply(self, view: View, task: Task) -> None:
         pieces = view.pieces(self.where)

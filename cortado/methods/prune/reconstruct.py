@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cortado.forms.dense import Dense
-from cortado.groups.groups import Group
-from cortado.network.gates import consumers
-from cortado.network.signals import rows_into
+from cortado.network.coupling.groups import Group
+from cortado.network.statistics.activations import rows_into
+from cortado.network.statistics.channel_gradients import consumers
 from cortado.network.view import View
-from cortado.task import Data, Task
+from cortado.parts.forms.dense import Dense
+from cortado.task.task import Data, Task
 
 ROWS, IMAGES, RIDGE = 24, 512, 1.0
 """Positions of a sample, samples, and the ridge over the mean second moment: with 0.01 the deep layers of ResNet-20 and 56
@@ -46,7 +46,7 @@ def reconstruct(view: View, task: Task, paths: list[str], ridge: float = RIDGE) 
         wanted = cross + pull * old.flatten(1).T.double().cpu()
         found = torch.linalg.solve(gram, wanted).T.reshape(old.shape).to(old)
         with torch.no_grad():
-            weight.put(Dense(found)) if weight.places[0][1] not in layer._parameters else layer._parameters["weight"].copy_(found)  # type: ignore[union-attr]  # fmt: skip
+            weight.set_form(Dense(found)) if weight.places[0][1] not in layer._parameters else layer._parameters["weight"].copy_(found)  # type: ignore[union-attr]  # fmt: skip
 
 
 def moments(view: View, task: Task, path: str, data: Data, number: int) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from cortado.method import Method, knob
-from cortado.network.chains import Units
+from cortado.methods.method import Method, knob
+from cortado.network.graph.chains import Units
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class PruneUnits(Method):
     nonzero weights is free as well, and lets the coder find the empty parts of a weight in one place.
     """
 
-    sort: bool = knob(True, says="put units with many nonzero weights first")
+    sort: bool = knob(True, help="put units with many nonzero weights first")
 
     def apply(self, view: View, task: Task) -> None:
         self.sweep(view)

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadValue
-from cortado.forms.masked import Masked
-from cortado.forms.palette import Palette
-from cortado.forms.quantized import Quantized
-from cortado.lowering.factors import factored_twin
-from cortado.method import Method, knob
+from cortado.importance.importance import score
+from cortado.lowering.factors import factored_copy
+from cortado.methods.method import Method, knob
 from cortado.network.view import Factor, View, Weight
-from cortado.scores.score import score
-from cortado.task import Task
+from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class PruneWeights(Method):
 
     lossy = True
 
-    keep: float = knob(0.5, low=0.0, high=1.0, says="share of weights kept")
-    by: str = knob("magnitude", says="score that ranks the weights")
-    across: bool = knob(False, says="rank across layers, so that some give more than others")
-    of: str = knob("all", one_of=("all", "survivors"), says="what the share is of: all weights, or those still there")
-    threshold: float | None = knob(None, low=0.0, says="drop under this many standard deviations of the layer, instead")
+    keep: float = knob(0.5, low=0.0, high=1.0, help="share of weights kept")
+    by: str = knob("magnitude", help="score that ranks the weights")
+    across: bool = knob(False, help="rank across layers, so that some give more than others")
+    of: str = knob("all", one_of=("all", "survivors"), help="what the share is of: all weights, or those still there")
+    threshold: float | None = knob(None, low=0.0, help="drop under this many standard deviations of the layer, instead")
 
     def apply(self, view: View, task: Task) -> None:
         weights = [weight for weight in view.pieces(self.where) if weight.shape.numel()]
@@ -70,7 +70,7 @@ def as_run(view: View, pieces: list[Weight]) -> tuple[View, list[Weight]]:
     """A view in which each factor is the weight of the layer that runs it, and the pieces in that view; to read only."""
     if not any(isinstance(piece, Factor) for piece in pieces):
         return view, pieces
-    seen = View(factored_twin(view.network), view.plain, view.example, view.progress)
+    seen = View(factored_copy(view.network), view.original, view.example, view.progress)
     # Both networks have the same tensors; a bias may belong to another layer there.
     by_tensor = {id(tensor_of(weight)): weight for weight in seen.all_weights}
     return seen, [by_tensor[id(tensor_of(piece))] for piece in pieces]
@@ -113,13 +113,13 @@ def drop(weight: Weight, mask: Tensor) -> None:
     form = weight.form
     if isinstance(form, Masked):
         survivors = mask[form.mask].nonzero().squeeze(1)
-        weight.put(Masked(mask, form.kept.narrow(0, survivors)))
+        weight.set_form(Masked(mask, form.kept.narrow(0, survivors)))
     elif isinstance(form, Quantized):
         # Zero is on the grid: a dropped weight is one more zero code.
-        nought = torch.zeros((), dtype=torch.int32) if form.zero is None else form.spread(form.zero)
-        codes = torch.where(mask, form.codes.int(), nought)
-        weight.put(Quantized(codes, form.scale, form.zero, form.layout, form.group))
-    elif isinstance(form, Palette):
-        weight.put(Masked(mask, Palette(form.book, form.codes[mask])))
+        zero_code = torch.zeros((), dtype=torch.int32) if form.zero is None else form.spread(form.zero)
+        codes = torch.where(mask, form.codes.int(), zero_code)
+        weight.set_form(Quantized(codes, form.scale, form.zero, form.layout, form.group))
+    elif isinstance(form, Codebook):
+        weight.set_form(Masked(mask, Codebook(form.codebook, form.codes[mask])))
     else:
-        weight.put(Masked.of(weight.dense(), mask))
+        weight.set_form(Masked.of(weight.dense(), mask))

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cortado.method import Method, knob
+from cortado.methods.method import Method, knob
 from cortado.methods.quantize.layerwise import Grid, Problem, best_scale, round_layers
 from cortado.methods.quantize.places import edges_of
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.task.task import Task
 
 STRETCH = (-0.1, 1.1)
 """Ends of the stretched sigmoid, so that 0 and 1 are reached (Louizos et al., 2018)."""
@@ -27,14 +27,14 @@ class QuantizeAdaround(Method):
 
     lossy = True
 
-    bits: int = knob(4, low=2, high=8, says="bits of a code")
-    symmetric: bool = knob(True, says="zero in the middle; else a zero point of its own, and one level more")
-    edges: int = knob(8, low=2, high=8, says="at least so many bits for the first and the last product")
-    steps: int = knob(1000, low=1, says="steps of Adam for a layer")
-    rate: float = knob(1e-2, low=0.0, says="learning rate of the shares")
-    strength: float = knob(0.01, low=0.0, says="penalty against the error of the outputs, both as means")
-    images: int = knob(512, low=1, says="calibration samples that are looked at")
-    rows: int = knob(12_000, low=100, says="positions of a layer's input that are looked at")
+    bits: int = knob(4, low=2, high=8, help="bits of a code")
+    symmetric: bool = knob(True, help="zero in the middle; else a zero point of its own, and one level more")
+    edges: int = knob(8, low=2, high=8, help="at least so many bits for the first and the last product")
+    steps: int = knob(1000, low=1, help="steps of Adam for a layer")
+    lr: float = knob(1e-2, low=0.0, help="learning rate of the shares")
+    strength: float = knob(0.01, low=0.0, help="penalty against the error of the outputs, both as means")
+    images: int = knob(512, low=1, help="calibration samples that are looked at")
+    rows: int = knob(12_000, low=100, help="positions of a layer's input that are looked at")
 
     def apply(self, view: View, task: Task) -> None:
         edges, outer = edges_of(view), max(self.bits, self.edges)
@@ -59,7 +59,7 @@ class QuantizeAdaround(Method):
         low, high = (low, high) if problem.free is None else (low * problem.free, high * problem.free)
         first = (level - down - STRETCH[0]) / (STRETCH[1] - STRETCH[0])
         shares = torch.logit(first.clamp(1e-4, 1 - 1e-4)).requires_grad_(True)
-        optimizer = torch.optim.Adam([shares], self.rate)
+        optimizer = torch.optim.Adam([shares], self.lr)
         size = outputs.square().mean().clamp(min=1e-12)
         for step in range(self.steps):
             rows = torch.randint(inputs.shape[1], (min(BATCH, inputs.shape[1]),), generator=draws)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from cortado.errors import MissingPackage
-from cortado.evaluating import evaluating
-from cortado.forms.clipped import Clipped
-from cortado.measure import outputs_of
-from cortado.network.trace import device_of
+from cortado.eval_mode import eval_mode
+from cortado.network.graph.trace import device_of
 from cortado.network.view import View, Weight
-from cortado.task import Task, to_device
+from cortado.parts.forms.clipped import Clipped
+from cortado.task.measure import outputs_of
+from cortado.task.task import Task, to_device
 
 Pair = tuple[float, int]
 """Share of zeros, bits."""
@@ -54,7 +54,7 @@ class Search:
 
         def cost(trial: object) -> float:
             zeros, bits = trial.suggest_float("zeros", 0.0, 0.99), trial.suggest_int("bits", 2, 8)  # type: ignore[attr-defined]
-            weight.put(before.recode(partial(Clipped, bits=bits, zeros=zeros)))
+            weight.set_form(before.map_values(partial(Clipped, bits=bits, zeros=zeros)))
             found = self.loss() + self.strength * coded_bits(weight.dense()) / (FLOAT_BITS * self.entries)
             tried()  # type: ignore[operator]
             return found
@@ -62,13 +62,13 @@ class Search:
         try:
             study.optimize(cost, n_trials=trials)
         finally:
-            weight.put(before)
+            weight.set_form(before)
         return float(study.best_params["zeros"]), int(study.best_params["bits"])
 
     def loss(self) -> float:
         """The task's mean loss on the calibration data, in eval mode."""
         total, device = 0.0, device_of(self.view.network) or torch.device("cpu")
-        with evaluating(self.view.network):
+        with eval_mode(self.view.network):
             for inputs, targets in self.data.batches(self.batch):
                 outputs = outputs_of(self.view.network, to_device(inputs, device))
                 total += float(self.task.loss(outputs, targets.to(device))) * len(targets)
@@ -88,7 +88,7 @@ def the_optimiser(says: str) -> ModuleType:
         import optuna
     except ImportError as error:
         raise MissingPackage(
-            f"{says}: trials needs optuna, which is not installed. pip install -e '.[tune]' in Cortado's folder brings it; "
+            f"{says}: trials needs optuna, which is not installed. pip install -e '.[finetune]' in Cortado's folder brings it; "
             "trials=0 takes bits and zeros as they are given."
         ) from error
     return optuna

@@ -1,4 +1,4 @@
-"""quantize/equalize: scale channels so that weights and signals are easier to round, without changing any output."""
+"""quantize/equalize: scale channels so that weights and activations are easier to round, without changing any output."""
 
 from dataclasses import dataclass
 
@@ -6,35 +6,35 @@ import torch
 from torch import Tensor
 
 from cortado.errors import NothingChanged
-from cortado.groups.answers import difference, tensors_of
-from cortado.method import Method, knob
+from cortado.methods.method import Method, knob
 from cortado.methods.quantize.places import paths_of
-from cortado.network.flow import flow_of
-from cortado.network.scaling import Link, largest, links_of, reach_of_maker, reach_of_readers, rescale
-from cortado.network.signals import channel_axis, note_signals
-from cortado.network.trace import call_with, device_of, moved, undisturbed
+from cortado.network.coupling.answers import difference, tensors_of
+from cortado.network.graph.flow import flow_of
+from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
+from cortado.network.quantizers.scaling import Link, largest, links_of, range_of_maker, range_of_readers, rescale
+from cortado.network.statistics.activations import channel_axis, collect_activations
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.task.task import Task
 
 SAME = 1e-4
 
 
 @dataclass(frozen=True)
 class QuantizeEqualize(Method):
-    """Cross-layer equalization (Nagel et al., 2019), or smoothing between signals and weights (Xiao et al., 2023).
+    """Cross-layer equalization (Nagel et al., 2019), or smoothing between activations and weights (Xiao et al., 2023).
 
-    Between two layers with nothing but ReLUs, pooling and moves in between, channel j of the signal is divided by
+    Between two layers with nothing but ReLUs, pooling and moves in between, channel j of the activation is divided by
     s_j = a_j^share / b_j^(1 - share), and the weights that read it are multiplied by s_j; b_j is the largest of these,
-    a_j the largest weight that makes the channel (by weights), or the largest value that the signal takes (by signals).
+    a_j the largest weight that makes the channel (by weights), or the largest value that the activation takes (by activations).
     Layer norms and batch norms count as makers; with `where`, makers and readers
     have to be among what it takes. Each link is tried on the example; where outputs change by more than
     rounding it is left as it was.
     """
 
-    by: str = knob("weights", one_of=("weights", "signals"), says="what is balanced against the weights that read")
-    share: float = knob(0.5, low=0.0, high=1.0, says="how much of the reach goes over to the readers")
-    rounds: int = knob(2, low=1, says="how often all links are gone through")
-    images: int = knob(128, low=1, says="calibration samples, with by: signals")
+    by: str = knob("weights", one_of=("weights", "activations"), help="what is balanced against the weights that read")
+    share: float = knob(0.5, low=0.0, high=1.0, help="how much of the reach goes over to the readers")
+    rounds: int = knob(2, low=1, help="how often all links are gone through")
+    images: int = knob(128, low=1, help="calibration samples, with by: activations")
 
     def apply(self, view: View, task: Task) -> None:
         links = links_of(view.network, flow_of(view.network, view.example))
@@ -52,14 +52,14 @@ class QuantizeEqualize(Method):
 
     def link(self, view: View, task: Task, link: Link, wanted: list[Tensor]) -> bool:
         """Balance one link; whether it was, which the outputs on the example tell."""
-        made = reach_of_maker(view.network, link)
-        read = reach_of_readers(view.network, link, len(made))
-        reach = made if self.by == "weights" else self.signal(view, task, link.readers[0], len(made))
-        if read is None or reach is None:
+        made = range_of_maker(view.network, link)
+        read = range_of_readers(view.network, link, len(made))
+        observed = made if self.by == "weights" else self.activation(view, task, link.readers[0], len(made))
+        if read is None or observed is None:
             return False
-        factors = reach**self.share / read ** (1 - self.share)
+        factors = observed**self.share / read ** (1 - self.share)
         # A channel that is dead on either side stays as it is, and none is scaled beyond what floats bear.
-        sound = (reach > 0) & (read > 0) & torch.isfinite(factors)
+        sound = (observed > 0) & (read > 0) & torch.isfinite(factors)
         factors = torch.where(sound, factors.clamp(1e-3, 1e3), torch.ones_like(factors))
         rescale(view.network, link, factors)
         if difference(answers_of(view), wanted) > SAME:
@@ -67,17 +67,17 @@ class QuantizeEqualize(Method):
             return False
         return True
 
-    def signal(self, view: View, task: Task, path: str, channels: int) -> Tensor | None:
+    def activation(self, view: View, task: Task, path: str, channels: int) -> Tensor | None:
         """The largest value that each channel takes as the layer at `path` reads it."""
         assert task.calibration is not None
         layer, found = view.network.get_submodule(path), torch.zeros(0)
 
-        def note(path: str, signal: Tensor) -> None:
+        def note(path: str, activation: Tensor) -> None:
             nonlocal found
-            now = largest(signal, channel_axis(layer, signal))
+            now = largest(activation, channel_axis(layer, activation))
             found = now if not len(found) else torch.maximum(found, now)
 
-        note_signals(view.network, [path], task.calibration.first(self.images), note)
+        collect_activations(view.network, [path], task.calibration.first(self.images), note)
         if len(found) % channels or not len(found):
             return None
         return found.view(channels, -1).amax(1)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadNetwork
-from cortado.forms.dense import Dense
-from cortado.forms.form import Form
-from cortado.method import Method, knob
+from cortado.methods.method import Method, knob
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.form import Form
+from cortado.task.task import Task
 
 FLOAT32_MANTISSA = 23
 
@@ -26,8 +26,8 @@ class QuantizeFloats(Method):
 
     lossy = True
 
-    where: str = knob("*.bias, *.weight", says="which parameters: patterns of their names")
-    mantissa: int = knob(7, low=1, high=22, says="bits kept after the leading one")
+    where: str = knob("*.bias, *.weight", help="which parameters: patterns of their names")
+    mantissa: int = knob(7, low=1, high=22, help="bits kept after the leading one")
 
     def apply(self, view: View, task: Task) -> None:
         if self.where != type(self).where:
@@ -35,7 +35,7 @@ class QuantizeFloats(Method):
         else:
             chosen = [weight for weight in view.all_weights if len(weight.shape) < 2]
         for weight in chosen:
-            weight.recode(self.rounded)
+            weight.map_values(self.rounded)
 
     def rounded(self, values: Tensor) -> Form:
         if values.dtype != torch.float32:

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import NothingChanged
-from cortado.forms.hold import plain_class
-from cortado.forms.low_rank import LowRank
-from cortado.forms.masked import Masked
-from cortado.forms.quantized import Quantized
-from cortado.method import Method
-from cortado.network.signals import rows_into
+from cortado.methods.method import Method
+from cortado.network.statistics.activations import rows_into
 from cortado.network.view import View, Weight
-from cortado.task import Task
+from cortado.parts.forms.attach import original_class
+from cortado.parts.forms.low_rank import LowRank
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
+from cortado.task.task import Task
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 RIDGE = 0.01
@@ -135,7 +135,7 @@ def round_layers(
     `bits`: of the layer at a path. Raises NothingChanged where none is chosen. What a mask leaves out is zero among the
     codes afterwards. Weights in low rank, and shared ones, are left alone and named in a note.
     """
-    chosen, left = products(method, view)
+    chosen, left = matmul_layers(method, view)
     data = task.calibration.first(images) if task.calibration is not None else None
     assert data is not None
     count = -(-rows // len(data))
@@ -150,7 +150,7 @@ def round_layers(
         shape, zero = weight.shape, None if symmetric else grid.zero.reshape(-1)
         whole = (codes + grid.zero).reshape(shape).to(torch.int32)
         place = weight.dense()
-        weight.put(Quantized(whole, scale.reshape(-1).to(place), zero, "channel").to(place.device))
+        weight.set_form(Quantized(whole, scale.reshape(-1).to(place), zero, "channel").to(place.device))
     if left:
         view.notes.append(
             f"{len(left)} weights were left as they are, in low rank, shared, or of no linear layer or convolution: "
@@ -158,14 +158,14 @@ def round_layers(
         )
 
 
-def products(method: Method, view: View) -> tuple[list[tuple[str, Weight]], list[str]]:
+def matmul_layers(method: Method, view: View) -> tuple[list[tuple[str, Weight]], list[str]]:
     """The chosen weights whose layers can be rounded so, in running order, with their paths; and those left out."""
     chosen = [weight for weight in view.weights(method.where) if len(weight.shape) > 1]
     by_layer = {id(layer): weight for weight in chosen for layer, _ in weight.places}
     found: dict[str, Weight] = {}
     for call in view.trace.calls:
         weight = by_layer.pop(id(call.layer), None)
-        if weight is None or plain_class(call.layer) not in KINDS:
+        if weight is None or original_class(call.layer) not in KINDS:
             continue
         if not isinstance(weight.form, LowRank) and len(weight.places) == 1:
             found[call.path] = weight
@@ -188,20 +188,20 @@ def problem_of(weight: Weight, before: nn.Module, now: Tensor, then: Tensor) -> 
     inputs, seen = (in_groups(one - one.mean(0), groups) for one in (now, then))
     outputs = seen @ split[1].mT
     free = weight.form.mask.cpu().flatten(1).view_as(split[0]) if isinstance(weight.form, Masked) else None
-    plain = Problem(split[0], inputs, outputs, free)
-    gram = plain.gram
+    original = Problem(split[0], inputs, outputs, free)
+    gram = original.gram
     seen_together = inputs.mT @ inputs / inputs.shape[1]
-    wish = outputs.mT @ inputs / inputs.shape[1] + split[0] @ (gram - seen_together)
-    return replace(plain, weight=fitted(gram, wish, free))
+    target = outputs.mT @ inputs / inputs.shape[1] + split[0] @ (gram - seen_together)
+    return replace(original, weight=fitted(gram, target, free))
 
 
-def fitted(gram: Tensor, wish: Tensor, free: Tensor | None) -> Tensor:
+def fitted(gram: Tensor, target: Tensor, free: Tensor | None) -> Tensor:
     """The (groups, outputs, inputs) that is free alone and whose products with the gram are what is wished for there."""
     if free is None:
-        return torch.linalg.solve(gram, wish.mT).mT
-    found = torch.zeros_like(wish)
+        return torch.linalg.solve(gram, target.mT).mT
+    found = torch.zeros_like(target)
     for share in shares(gram, free):
-        share.put(found, torch.linalg.solve(share.gram, share.of(wish).mT).mT)
+        share.put(found, torch.linalg.solve(share.gram, share.of(target).mT).mT)
     return found
 
 

@@ -1,41 +1,43 @@
-"""Places: which weights and signals the methods of this room round, and which of them are the network's edges."""
+"""Places: which weights and activations the methods of this room round, and which of them are the network's edges."""
 
 from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from cortado.errors import NothingChanged
-from cortado.forms.form import Form
-from cortado.method import Method
-from cortado.network.flow import PRODUCT, Flow, flow_of
-from cortado.network.ranges import Reach, measure_ranges
-from cortado.network.rounding import Wish, wishes
+from cortado.methods.method import Method
+from cortado.network.graph.flow import MATMUL, Flow, flow_of
+from cortado.network.quantizers.placement import QuantizerSite, quantizer_sites
+from cortado.network.statistics.ranges import ObservedRange, measure_ranges
 from cortado.network.view import View, Weight
-from cortado.signals.affine import Affine
-from cortado.signals.signal import INPUT, Signal, put_signal, signal_at
-from cortado.task import Task
+from cortado.parts.activations.affine import Affine
+from cortado.parts.activations.quantizer import INPUT, ActivationQuantizer, put_quantizer, quantizer_at
+from cortado.parts.forms.form import Form
+from cortado.task.task import Task
 
-Recode = Callable[[Tensor], Form]
+MapValues = Callable[[Tensor], Form]
 
 
 def edges_of(view: View) -> set[str]:
     """The layers whose products run first and last; none where nothing lies between them."""
-    ran = products_in_order(view)
+    ran = matmul_layers_in_order(view)
     return {ran[0], ran[-1]} if len(ran) > 2 else set()
 
 
-def products_in_order(view: View) -> list[str]:
+def matmul_layers_in_order(view: View) -> list[str]:
     """The layers whose products run, by their first run."""
-    return list(dict.fromkeys(step.path for step in flow_of(view.network, view.example).steps if step.kind == PRODUCT))
+    return list(dict.fromkeys(step.path for step in flow_of(view.network, view.example).steps if step.kind == MATMUL))
 
 
-def hold_weights(method: Method, view: View, inner: Recode, outer: Recode, last: Recode | None = None) -> None:
+def attach_weights(
+    method: Method, view: View, inner: MapValues, outer: MapValues, last: MapValues | None = None
+) -> None:
     """Let each chosen weight be held in what `inner` makes of it, those of the first and last product in what `outer` does.
 
     `last`, if given, is for the last product. Raises NothingChanged where no weight of two or more axes is among them.
     """
     edges = edges_of(view)
-    ends = set(products_in_order(view)[-1:]) if last is not None else set()
+    ends = set(matmul_layers_in_order(view)[-1:]) if last is not None else set()
     chosen = [weight for weight in view.pieces(method.where) if len(weight.shape) > 1]
     if not chosen:
         raise NothingChanged(
@@ -44,19 +46,19 @@ def hold_weights(method: Method, view: View, inner: Recode, outer: Recode, last:
     for weight in chosen:
         paths = paths_of_weight(view.network, weight)
         made = outer if paths & edges else inner
-        weight.recode(last if last is not None and paths & ends else made)
+        weight.map_values(last if last is not None and paths & ends else made)
 
 
-def round_signals(
+def quantize_activations(
     method: Method,
     view: View,
     task: Task,
     images: int,
     batch: int,
-    signal: Callable[[Wish, Reach], Signal | None],
+    quantizer: Callable[[QuantizerSite, ObservedRange], ActivationQuantizer | None],
     at_readers: bool = False,
-) -> tuple[list[tuple[Wish, Reach]], list[str]]:
-    """Put what `signal` makes of each signal on its places; None leaves it as it is.
+) -> tuple[list[tuple[QuantizerSite, ObservedRange]], list[str]]:
+    """Put what `activation` makes of each activation on its places; None leaves it as it is.
 
     `at_readers`: where each product reads it, so that sums and shortcuts go on with the floats, instead of where runtimes
     fuse it.
@@ -65,55 +67,61 @@ def round_signals(
     """
     assert task.calibration is not None
     flow = flow_of(view.network, view.example)
-    products = products_of(method, view, flow)
-    found = wishes(view.network, flow, None if method.where == type(method).where else products)
-    places, below = [wish.measured for wish in found.wishes], [wish.below for wish in found.wishes]
+    matmul_layers = matmul_layers_of(method, view, flow)
+    found = quantizer_sites(view.network, flow, None if method.where == type(method).where else matmul_layers)
+    places, below = [site.measured for site in found.quantizer_sites], [site.below for site in found.quantizer_sites]
     reaches = measure_ranges(view.network, places, task.calibration, images, batch, below)
     modules = dict(view.network.named_modules())
-    for wish, reach in zip(found.wishes, reaches, strict=True):
-        made = signal(wish, reach)
-        chosen = tuple((reader, INPUT) for reader in wish.readers) if at_readers else wish.places
+    for site, observed in zip(found.quantizer_sites, reaches, strict=True):
+        made = quantizer(site, observed)
+        chosen = tuple((reader, INPUT) for reader in site.readers) if at_readers else site.places
         for path, side in chosen if made is not None else ():
-            put_signal(modules[path], side, made)  # type: ignore[arg-type]
-    return list(zip(found.wishes, reaches, strict=True)), [step.path or "the network" for step in found.islands]
+            put_quantizer(modules[path], side, made)  # type: ignore[arg-type]
+    return list(zip(found.quantizer_sites, reaches, strict=True)), [
+        step.path or "the network" for step in found.unquantized
+    ]
 
 
-def products_of(method: Method, view: View, flow: Flow) -> set[str]:
+def matmul_layers_of(method: Method, view: View, flow: Flow) -> set[str]:
     """The layers whose products run and whose weights are chosen.  Raises NothingChanged where there are none."""
     layers = {path for weight in view.weights(method.where) for path in paths_of_weight(view.network, weight)}
-    products = {step.path for step in flow.steps if step.kind == PRODUCT} & layers
-    if not products:
+    matmul_layers = {step.path for step in flow.steps if step.kind == MATMUL} & layers
+    if not matmul_layers:
         raise NothingChanged(
             f"{method.name()}: no convolution or linear layer among those that where takes ({method.where}) was run. "
             "Name some that are."
         )
-    return products
+    return matmul_layers
 
 
-def note_signals(view: View, found: list[tuple[Wish, Reach]], islands: list[str]) -> None:
-    """Tell the report of signals that are always the same, of grids too coarse for theirs, and of steps left in floats."""
-    constant = [wish.places[0][0] for wish, reach in found if reach.high <= reach.low]
+def note_quantizers(view: View, found: list[tuple[QuantizerSite, ObservedRange]], unquantized: list[str]) -> None:
+    """Tell the report of activations that are always the same, of grids too coarse for theirs, and of steps left in floats."""
+    constant = [site.places[0][0] for site, observed in found if observed.high <= observed.low]
     if constant:
-        view.notes.append(f"{len(constant)} signals never change on the calibration data, the first at {constant[0]}.")
-    coarse = [wish.places[0] for wish, reach in found if reach.high > reach.low and is_coarse(view, wish, reach)]
+        view.notes.append(
+            f"{len(constant)} activations never change on the calibration data, the first at {constant[0]}."
+        )
+    coarse = [
+        site.places[0] for site, observed in found if observed.high > observed.low and is_coarse(view, site, observed)
+    ]
     if coarse:
         view.notes.append(
-            f"{len(coarse)} signals lie within a few steps of their grid, one value in a thousand left out, the first is "
+            f"{len(coarse)} activations lie within a few steps of their grid, one value in a thousand left out, the first is "
             f"the {coarse[0][1]} of {coarse[0][0] or 'the network'}: they will come out as little but zeros. "
             "Look for outliers in the calibration data."
         )
-    if islands:
-        names = ", ".join(dict.fromkeys(islands))
+    if unquantized:
+        names = ", ".join(dict.fromkeys(unquantized))
         view.notes.append(
-            f"{len(islands)} steps stay in floats, as no layer stands where they could be rounded: {names}."
+            f"{len(unquantized)} steps stay in floats, as no layer stands where they could be rounded: {names}."
         )
 
 
-def is_coarse(view: View, wish: Wish, reach: Reach) -> bool:
-    """Whether nearly all of a signal falls on one level in 32 of its grid."""
-    path, side = wish.places[0]
-    made = signal_at(view.network.get_submodule(path), side)
-    return isinstance(made, Affine) and 32 * reach.steps(float(made.size.detach())) < made.top
+def is_coarse(view: View, site: QuantizerSite, observed: ObservedRange) -> bool:
+    """Whether nearly all of an activation falls on one level in 32 of its grid."""
+    path, side = site.places[0]
+    made = quantizer_at(view.network.get_submodule(path), side)
+    return isinstance(made, Affine) and 32 * observed.steps(float(made.size.detach())) < made.top
 
 
 def paths_of_weight(network: nn.Module, weight: Weight) -> set[str]:

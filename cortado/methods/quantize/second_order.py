@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cortado.method import Method, knob
+from cortado.methods.method import Method, knob
 from cortado.methods.quantize.layerwise import Grid, Problem, best_scale, round_layers, shares
 from cortado.methods.quantize.places import edges_of
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.task.task import Task
 
 STARTS = (1.0, 0.8, 1.25)
 """First scales, as multiples of those of least squared error."""
@@ -29,12 +29,12 @@ class QuantizeSecondOrder(Method):
 
     lossy = True
 
-    bits: int = knob(4, low=2, high=8, says="bits of a code")
-    symmetric: bool = knob(True, says="zero in the middle; else a zero point of its own, and one level more")
-    edges: int = knob(8, low=2, high=8, says="at least so many bits for the first and the last product")
-    rounds: int = knob(3, low=1, high=20, says="how often scales are found anew")
-    images: int = knob(512, low=1, says="calibration samples that are looked at")
-    rows: int = knob(12_000, low=100, says="positions of a layer's input that are looked at")
+    bits: int = knob(4, low=2, high=8, help="bits of a code")
+    symmetric: bool = knob(True, help="zero in the middle; else a zero point of its own, and one level more")
+    edges: int = knob(8, low=2, high=8, help="at least so many bits for the first and the last product")
+    rounds: int = knob(3, low=1, high=20, help="how often scales are found again")
+    images: int = knob(512, low=1, help="calibration samples that are looked at")
+    rows: int = knob(12_000, low=100, help="positions of a layer's input that are looked at")
 
     def apply(self, view: View, task: Task) -> None:
         edges, outer = edges_of(view), max(self.bits, self.edges)

@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 
-from cortado.forms.learned_step import LearnedStep
-from cortado.forms.ternary import Ternary
-from cortado.method import Method, knob
-from cortado.methods.quantize.places import hold_weights
+from cortado.methods.method import Method, knob
+from cortado.methods.quantize.places import attach_weights
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.parts.forms.learned_step import LearnedStep
+from cortado.parts.forms.ternary import Ternary
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
 class QuantizeTernary(Method):
-    """Trained ternary quantization: TTQ, Zhu et al., 2017.  Train afterwards (tune); settle ends it.
+    """Trained ternary quantization: TTQ, Zhu et al., 2017.  Train afterwards (finetune); finalize ends it.
 
     Weights are seen as -Wn, 0 or +Wp; zero is what is smaller than `threshold` times the largest of a layer. The paper
     leaves the first and the last layer in floats; here they have `edges` bits with a learned step.
@@ -20,11 +20,11 @@ class QuantizeTernary(Method):
 
     lossy = True
 
-    threshold: float = knob(0.05, low=0.0, high=0.99, says="share of the largest weight below which zero is seen")
-    edges: int = knob(8, low=2, high=8, says="bits of the first and the last product's weights")
+    threshold: float = knob(0.05, low=0.0, high=0.99, help="share of the largest weight below which zero is seen")
+    edges: int = knob(8, low=2, high=8, help="bits of the first and the last product's weights")
 
     def apply(self, view: View, task: Task) -> None:
-        hold_weights(
+        attach_weights(
             self,
             view,
             lambda values: Ternary(values, self.threshold),

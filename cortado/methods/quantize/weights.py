@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cortado.forms.form import Form
-from cortado.forms.quantized import Quantized
-from cortado.method import Method, knob
+from cortado.methods.method import Method, knob
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.quantized import Quantized
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -22,20 +22,20 @@ class QuantizeWeights(Method):
 
     lossy = True
 
-    bits: int = knob(8, low=1, high=8, says="bits of a code")
-    per: str = knob("channel", one_of=("tensor", "channel", "group"), says="what one scale serves")
-    group: int = knob(64, low=1, says="neighbours that share a scale, with per: group")
-    symmetric: bool = knob(True, says="zero in the middle; else a zero point of its own")
-    clip: str = knob("mse", one_of=("range", "mse"), says="span of the levels: all values, or least squared error")
+    bits: int = knob(8, low=1, high=8, help="bits of a code")
+    per: str = knob("channel", one_of=("tensor", "channel", "group"), help="what one scale serves")
+    group: int = knob(64, low=1, help="neighbours that share a scale, with per: group")
+    symmetric: bool = knob(True, help="zero in the middle; else a zero point of its own")
+    clip: str = knob("mse", one_of=("range", "mse"), help="span of the levels: all values, or least squared error")
 
     def apply(self, view: View, task: Task) -> None:
         for weight in view.weights(self.where):
             form, values = weight.form, weight.dense()
-            weight.recode(self.rounded)
-            # Values on this very grid stay to the last bit: a scale worked out anew may be off by one.
+            weight.map_values(self.rounded)
+            # Values on this very grid stay to the last bit: a scale worked out again may be off by one.
             same = type(form) is type(weight.form) and form.bits() == weight.form.bits()
             if same and torch.allclose(weight.dense(), values, rtol=1e-6, atol=0.0):
-                weight.put(form)
+                weight.set_form(form)
 
     def rounded(self, values: Tensor) -> Form:
         # A vector (a bias, or the survivors of a mask) has no rows: one scale serves it.

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cortado.forms.form import Form
-from cortado.forms.palette import Palette
-from cortado.method import Method, knob
+from cortado.methods.method import Method, knob
 from cortado.network.view import View, Weight
-from cortado.task import Task
+from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.form import Form
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -19,29 +19,29 @@ class ShareKmeans(Method):
     """Cluster each layer's weights by one-dimensional k-means and keep a codebook.  Han, Mao, Dally, 2016.
 
     A mask already there stays: only survivors are clustered. Convolutions and the rest may have different numbers of
-    bits. A `tune` afterwards moves the shared values: the gradient of a value is the sum over its members.
+    bits. A `finetune` afterwards moves the shared values: the gradient of a value is the sum over its members.
     """
 
     lossy = True
 
-    bits: int = knob(5, low=1, high=8, says="bits of a code: 2**bits shared values a layer")
-    conv_bits: int | None = knob(None, low=1, high=8, says="bits for convolutions, when other than bits")
-    start: str = knob("linear", one_of=("linear", "density", "random"), says="where the centroids begin")
-    rounds: int = knob(100, low=1, says="k-means steps at most")
+    bits: int = knob(5, low=1, high=8, help="bits of a code: 2**bits shared values a layer")
+    conv_bits: int | None = knob(None, low=1, high=8, help="bits for convolutions, when other than bits")
+    start: str = knob("linear", one_of=("linear", "density", "random"), help="where the centroids begin")
+    rounds: int = knob(100, low=1, help="k-means steps at most")
 
     def apply(self, view: View, task: Task) -> None:
         for number, weight in enumerate(view.weights(self.where)):
             generator = task.generator(31 + number)
-            weight.recode(partial(self.share, weight=weight, generator=generator))
+            weight.map_values(partial(self.share, weight=weight, generator=generator))
 
     def share(self, values: Tensor, weight: Weight, generator: torch.Generator) -> Form:
         conv = isinstance(weight.layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
         bits = self.conv_bits if conv and self.conv_bits is not None else self.bits
         flat = values.flatten()
         if flat.numel() == 0:
-            return Palette(values.new_zeros(1), values.long())
-        book, codes = kmeans(flat, first_centroids(flat, 2**bits, self.start, generator), self.rounds)
-        return Palette(book, codes.view(values.shape))
+            return Codebook(values.new_zeros(1), values.long())
+        codebook, codes = kmeans(flat, first_centroids(flat, 2**bits, self.start, generator), self.rounds)
+        return Codebook(codebook, codes.view(values.shape))
 
 
 def first_centroids(values: Tensor, count: int, start: str, generator: torch.Generator) -> Tensor:

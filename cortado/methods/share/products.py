@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from cortado.errors import NothingChanged
-from cortado.forms.form import Form
-from cortado.forms.products import Products, inputs_of
-from cortado.method import Method, knob
+from cortado.methods.method import Method, knob
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.product_quantized import ProductQuantized, inputs_of
+from cortado.task.task import Task
 
 MOST_DISTANCES = 2**24
 """So many are held in memory at a time."""
@@ -19,19 +19,19 @@ MOST_DISTANCES = 2**24
 
 @dataclass(frozen=True)
 class ShareProducts(Method):
-    """Product quantization: Gong, Liu, Yang, Bourdev, 2014.  A `tune` afterwards moves the shared vectors.
+    """Product quantization: Gong, Liu, Yang, Bourdev, 2014.  A `finetune` afterwards moves the shared vectors.
 
     The inputs of a layer are cut into positions of `width` neighbours; at each position k-means finds `values` vectors
-    that all rows share, so that a weight takes log2(values) / width bits and a book values / rows floats. That pays in
+    that all rows share, so that a weight takes log2(values) / width bits and a codebook values / rows floats. That pays in
     layers with many rows: those with no more rows than `values` stay as they are. A kernel is a row for each filter.
     The survivors of a mask have no rows any more; they share single values.
     """
 
     lossy = True
 
-    width: int = knob(4, low=1, says="inputs of a vector")
-    values: int = knob(16, low=1, high=2**15, says="vectors for each position")
-    rounds: int = knob(50, low=1, says="k-means steps at most")
+    width: int = knob(4, low=1, help="inputs of a vector")
+    values: int = knob(16, low=1, high=2**15, help="vectors for each position")
+    rounds: int = knob(50, low=1, help="k-means steps at most")
 
     def apply(self, view: View, task: Task) -> None:
         chosen = view.pieces(self.where)
@@ -47,18 +47,18 @@ class ShareProducts(Method):
             )
         with view.progress.bar(self.name(), len(wide)) as bar:
             for number, weight in enumerate(wide):
-                weight.recode(partial(self.share, generator=task.generator(53 + number)))
+                weight.map_values(partial(self.share, generator=task.generator(53 + number)))
                 bar.advance()
 
     def share(self, values: Tensor, generator: torch.Generator) -> Form:
         width, inputs = min(self.width, max(1, inputs_of(values.shape))), inputs_of(values.shape)
         if not values.numel():
-            return Products(values.new_zeros(-(-inputs // width), 1, width), values.long(), values.shape)
+            return ProductQuantized(values.new_zeros(-(-inputs // width), 1, width), values.long(), values.shape)
         rows = values.reshape(values.shape[0], inputs)
         filled = torch.nn.functional.pad(rows, (0, -inputs % width))
         points = filled.view(len(rows), -1, width).transpose(0, 1)
-        books, codes = kmeans(points, min(self.values, len(rows)), self.rounds, generator)
-        return Products(books, codes.T, values.shape)
+        codebooks, codes = kmeans(points, min(self.values, len(rows)), self.rounds, generator)
+        return ProductQuantized(codebooks, codes.T, values.shape)
 
 
 def kmeans(points: Tensor, count: int, rounds: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ def kmeans(points: Tensor, count: int, rounds: int, generator: torch.Generator) 
         lloyd(group, group.gather(1, draw[..., None].expand(-1, -1, points.shape[2])), rounds)
         for group, draw in zip(points.split(size), draws.split(size), strict=True)
     ]
-    return torch.cat([books for books, _ in found]), torch.cat([codes for _, codes in found])
+    return torch.cat([codebooks for codebooks, _ in found]), torch.cat([codes for _, codes in found])
 
 
 def lloyd(points: Tensor, centres: Tensor, rounds: int) -> tuple[Tensor, Tensor]:

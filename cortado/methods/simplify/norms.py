@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from cortado.errors import NothingChanged
-from cortado.forms.hold import held_names
-from cortado.method import Method
+from cortado.methods.method import Method
 from cortado.network.view import View
-from cortado.task import Task
+from cortado.parts.forms.attach import attached_names
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class SimplifyNorms(Method):
     """Move mean and variance of every batch norm into its gain and shift: y = gain x + shift, mean 0, variance 1.
 
     In eval mode the network computes the same, to rounding. The statistics then cost the file nothing, and gain and
-    shift can be rounded. Training afterwards would gather statistics anew, so this belongs at the end.
+    shift can be rounded. Training afterwards would gather statistics again, so this belongs at the end.
     """
 
     def apply(self, view: View, task: Task) -> None:
@@ -26,7 +26,9 @@ class SimplifyNorms(Method):
         # What two norms share cannot follow the statistics of both.
         shared = {id(layer) for weight in view.all_weights if len(weight.places) > 1 for layer, _ in weight.places}
         ready = [
-            n for n in norms if n.affine and n.running_mean is not None and not held_names(n) and id(n) not in shared
+            n
+            for n in norms
+            if n.affine and n.running_mean is not None and not attached_names(n) and id(n) not in shared
         ]
         if not ready:
             raise NothingChanged(

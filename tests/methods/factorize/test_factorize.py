@@ -9,15 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.errors import BadValue, NothingChanged
-from cortado.forms.dense import Dense
-from cortado.forms.hold import form_of
-from cortado.forms.low_rank import LowRank
-from cortado.forms.quantized import Quantized
 from cortado.lowering.factors import factored
-from cortado.method import Method
 from cortado.methods.factorize import factorize
+from cortado.methods.factorize.consumers import Consumer, consumers
 from cortado.methods.factorize.cp import FactorizeCp, decompose, outer_sum
-from cortado.methods.factorize.followers import Follower, followers
 from cortado.methods.factorize.jaderberg import FactorizeJaderberg
 from cortado.methods.factorize.nonlinear import FactorizeNonlinear, Fit
 from cortado.methods.factorize.predict import FactorizePredict, by_distance, telling
@@ -26,12 +21,17 @@ from cortado.methods.factorize.svd import FactorizeSvd
 from cortado.methods.factorize.targets import find_targets
 from cortado.methods.factorize.tucker import FactorizeTucker, pair_cut
 from cortado.methods.factorize.vbmf import vbmf_rank
+from cortado.methods.method import Method
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
-from cortado.network.profile import profile
-from cortado.network.signals import patches
+from cortado.network.profile.profile import profile
+from cortado.network.statistics.activations import patches
 from cortado.network.view import View
-from cortado.task import Data, Task
+from cortado.parts.forms.attach import form_of
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.low_rank import LowRank
+from cortado.parts.forms.quantized import Quantized
+from cortado.task.task import Data, Task
 
 EVERY: dict[str, Method] = {
     "svd": FactorizeSvd(),
@@ -63,9 +63,9 @@ class Net(nn.Module):
         self.head = nn.Linear(16, 5)
 
     def forward(self, images: Tensor) -> Tensor:
-        signal = torch.relu(self.one_norm(self.one(images)))
-        signal = signal + self.two_norm(self.two(signal))
-        return self.head(torch.relu(self.three(self.own(signal))).mean((2, 3)))
+        activation = torch.relu(self.one_norm(self.one(images)))
+        activation = activation + self.two_norm(self.two(activation))
+        return self.head(torch.relu(self.three(self.own(activation))).mean((2, 3)))
 
 
 def problem() -> tuple[View, Task, nn.Module]:
@@ -81,42 +81,42 @@ def problem() -> tuple[View, Task, nn.Module]:
         network(smooth)
     data = Data(smooth, torch.zeros(96, dtype=torch.long))
     task = Task(data, data, data, calibration=data)
-    plain = network.eval()
-    return View(copy.deepcopy(plain), plain, task.example), task, plain
+    original = network.eval()
+    return View(copy.deepcopy(original), original, task.example), task, original
 
 
-def lost(view: View, plain: nn.Module, task: Task) -> float:
+def lost(view: View, original: nn.Module, task: Task) -> float:
     """Squared error of the outputs, as a share of their variance."""
     inputs = task.calibration.inputs
     with torch.no_grad():
-        wanted = plain(inputs)
+        wanted = original(inputs)
         return float(((view.network(inputs) - wanted) ** 2).mean() / wanted.var(0).mean())
 
 
 @every_method
 def test_method_keeps_the_share_of_multiply_adds_and_little_is_lost(name):
-    view, task, plain = problem()
-    method, whole = EVERY[name], profile(plain, task.example)
+    view, task, original = problem()
+    method, whole = EVERY[name], profile(original, task.example)
     method.apply(view, task)
-    held = [path for path, layer in view.network.named_modules() if isinstance(form_of(layer, "weight"), LowRank)]
-    assert held and "own" not in held
+    attached = [path for path, layer in view.network.named_modules() if isinstance(form_of(layer, "weight"), LowRank)]
+    assert attached and "own" not in attached
     targets = ("one", "two", "three", "head") if name in ("svd", "response", "nonlinear") else ("one", "two", "three")
     small = profile(view.network, task.example)
     before, after = (sum(table.row(path).multiply_adds for path in targets) for table in (whole, small))
     assert after <= 0.5 * before
     run = profile(factored(view.network), task.example).total("multiply_adds")
     assert run == small.total("multiply_adds")
-    # The closest weight is far from the closest output where signals are smooth.
-    assert lost(view, plain, task) < (2.0 if name == "svd" else 0.6)
+    # The closest weight is far from the closest output where activations are smooth.
+    assert lost(view, original, task) < (2.0 if name == "svd" else 0.6)
 
 
 def test_fits_to_outputs_lose_less_than_fits_to_filters():
     found = {}
     for fit in ("filters", "outputs"):
         for kind in (1, 2):
-            view, task, plain = problem()
+            view, task, original = problem()
             FactorizeJaderberg(kind=kind, fit=fit, where="one, two, three").apply(view, task)
-            found[fit, kind] = lost(view, plain, task)
+            found[fit, kind] = lost(view, original, task)
     assert found["outputs", 1] < found["filters", 1] and found["outputs", 2] < found["filters", 2]
 
 
@@ -126,16 +126,16 @@ def test_nonlinear_asymmetric_loses_less_than_linear_at_equal_ranks():
         FactorizeResponse(rank=4, where="one, two, three"),
         FactorizeNonlinear(rank=4, where="one, two, three"),
     ):
-        view, task, plain = problem()
+        view, task, original = problem()
         method.apply(view, task)
-        found.append(lost(view, plain, task))
+        found.append(lost(view, original, task))
     assert found[1] < found[0]
 
 
 def test_svd_is_the_closest_weight_of_its_rank():
-    view, task, plain = problem()
+    view, task, original = problem()
     FactorizeSvd(rank=3, where="two").apply(view, task)
-    u, s, v = torch.linalg.svd(plain.two.weight.detach().flatten(1), full_matrices=False)
+    u, s, v = torch.linalg.svd(original.two.weight.detach().flatten(1), full_matrices=False)
     torch.testing.assert_close(view.network.two.weight.flatten(1), (u[:, :3] * s[:3]) @ v[:3], rtol=1e-4, atol=1e-5)
 
 
@@ -149,9 +149,9 @@ def outputs_of(network: nn.Module, path: str, task: Task) -> Tensor:
 
 
 def test_response_leaves_the_variance_of_the_lost_axes_and_no_mean():
-    view, task, plain = problem()
+    view, task, original = problem()
     FactorizeResponse(rank=4, where="three").apply(view, task)
-    wanted, made = (outputs_of(network, "three", task) for network in (plain, view.network))
+    wanted, made = (outputs_of(network, "three", task) for network in (original, view.network))
     axes = torch.linalg.eigvalsh(torch.cov(wanted.T.double(), correction=0))
     error = ((wanted - made).double() ** 2).mean(0).sum()
     torch.testing.assert_close(error, axes[:-4].sum(), rtol=1e-3, atol=1e-4)
@@ -163,10 +163,10 @@ LOOK_AT_NO_DATA = ("svd", "jaderberg 2, filters")
 
 @pytest.mark.parametrize("name", [name for name in EVERY if name not in LOOK_AT_NO_DATA])
 def test_mean_of_responses_behind_a_norm_is_kept(name):
-    view, task, plain = problem()
+    view, task, original = problem()
     method = type(EVERY[name])(**knobs(EVERY[name]))
     method.apply(view, task)
-    wanted, made = (outputs_of(network, "one_norm", task) for network in (plain, view.network))
+    wanted, made = (outputs_of(network, "one_norm", task) for network in (original, view.network))
     if "nonlinear" in name:
         wanted, made = wanted.relu(), made.relu()
     assert float((wanted.mean(0) - made.mean(0)).abs().max()) < 0.05
@@ -276,18 +276,18 @@ LAYERS = {
 @pytest.mark.parametrize("name", list(LAYERS))
 def test_patches_are_what_the_layer_multiplies(name):
     layer, shape = LAYERS[name]
-    signal = random(*shape)
-    rows = patches(layer, signal, 10_000, torch.Generator().manual_seed(0))
+    activation = random(*shape)
+    rows = patches(layer, activation, 10_000, torch.Generator().manual_seed(0))
     made = rows @ layer.weight.flatten(1).T + layer.bias
-    whole = layer(signal).movedim(1, -1).flatten(0, -2)
+    whole = layer(activation).movedim(1, -1).flatten(0, -2)
     assert rows.shape[0] == whole.shape[0]
     torch.testing.assert_close(made.sort(0).values, whole.sort(0).values, rtol=1e-4, atol=1e-4)
-    assert len(patches(layer, signal, 3, torch.Generator().manual_seed(0))) == 3 * shape[0]
+    assert len(patches(layer, activation, 3, torch.Generator().manual_seed(0))) == 3 * shape[0]
 
 
 def test_followers_are_norms_and_relus_that_alone_read_the_layer():
     view, _, _ = problem()
-    found = followers(view, ["one", "two", "three", "head"])
+    found = consumers(view, ["one", "two", "three", "head"])
     assert found["one"].norm is view.network.one_norm and found["one"].relu
     assert found["two"].norm is view.network.two_norm and not found["two"].relu
     assert found["three"].norm is None and found["three"].relu
@@ -310,15 +310,15 @@ class Tokens(nn.Module):
     "method", [FactorizeResponse(), FactorizeNonlinear(rounds=2)], ids=lambda method: method.name()
 )
 def test_norm_over_tokens_is_not_one_over_features(method, tokens):
-    plain = Tokens(tokens).eval()
+    original = Tokens(tokens).eval()
     data = Data(random(32, tokens, 12), torch.zeros(32, dtype=torch.long))
     task = Task(data, data, data, calibration=data)
-    view = View(copy.deepcopy(plain), plain, task.example)
-    found = followers(view, ["each"])["each"]
+    view = View(copy.deepcopy(original), original, task.example)
+    found = consumers(view, ["each"])["each"]
     assert found.norm is None and not found.relu
     method.apply(view, task)
     assert isinstance(form_of(view.network.each, "weight"), LowRank)
-    assert torch.equal(view.network.norm.running_mean, plain.norm.running_mean)
+    assert torch.equal(view.network.norm.running_mean, original.norm.running_mean)
 
 
 class Apart(nn.Module):
@@ -352,9 +352,9 @@ def test_layer_called_without_a_batch_axis_is_factored_as_with_one(name):
 
 
 def test_constant_goes_into_the_bias_or_into_the_mean_of_the_norm():
-    view, task, plain = problem()
-    found, constant = followers(view, ["one", "three"]), random(12)
-    before = outputs_of(plain, "one_norm", task)
+    view, task, original = problem()
+    found, constant = consumers(view, ["one", "three"]), random(12)
+    before = outputs_of(original, "one_norm", task)
     found["one"].add_constant(view.network.one, constant.double())
     scale = found["one"].scale(12).float()
     torch.testing.assert_close(outputs_of(view.network, "one_norm", task), before + scale * constant)
@@ -362,9 +362,9 @@ def test_constant_goes_into_the_bias_or_into_the_mean_of_the_norm():
 
 
 def test_equal_ranks_keep_the_share_in_every_layer():
-    view, task, plain = problem()
+    view, task, original = problem()
     FactorizeSvd(ranks="equal", keep=0.4).apply(view, task)
-    whole, small = profile(plain, task.example), profile(view.network, task.example)
+    whole, small = profile(original, task.example), profile(view.network, task.example)
     for path in ("one", "two", "three", "head"):
         assert small.row(path).multiply_adds <= 0.4 * whole.row(path).multiply_adds
 
@@ -393,17 +393,17 @@ def test_whole_share_changes_nothing_and_says_so():
 @pytest.mark.parametrize("method", [FactorizeSvd, FactorizeResponse, FactorizeJaderberg, FactorizeCp, FactorizeTucker])
 @pytest.mark.parametrize("keep", [0.0, 0.01])
 def test_share_that_no_ranks_reach_is_refused_with_the_least_that_they_do(method, ranks, keep):
-    view, task, plain = problem()
+    view, task, original = problem()
     with pytest.raises(
         BadValue, match=rf"{method.name()}: even at the smallest ranks .* than keep={keep:g}\."
     ) as refused:
         method(keep=keep, ranks=ranks).apply(view, task)
-    assert view.network.state_dict().keys() == plain.state_dict().keys()
+    assert view.network.state_dict().keys() == original.state_dict().keys()
     least = float(str(refused.value).split("ranks ")[1].split()[0])
     with pytest.raises(BadValue):
         method(keep=least - 2e-4, ranks=ranks).apply(view, task)
     method(keep=least, ranks=ranks).apply(view, task)
-    whole, small = profile(plain, task.example), profile(view.network, task.example)
+    whole, small = profile(original, task.example), profile(view.network, task.example)
     paths = [path for path, layer in view.network.named_modules() if isinstance(form_of(layer, "weight"), LowRank)]
     kept = {path: small.row(path).multiply_adds / whole.row(path).multiply_adds for path in paths}
     if ranks == "equal":
@@ -416,7 +416,7 @@ def test_share_that_no_ranks_reach_is_refused_with_the_least_that_they_do(method
 def test_rounding_afterwards_rounds_the_factors():
     view, task, _ = problem()
     FactorizeSvd(where="two").apply(view, task)
-    QuantizeWeights(where="two").apply(View(view.network, view.plain, view.example), task)
+    QuantizeWeights(where="two").apply(View(view.network, view.original, view.example), task)
     form = form_of(view.network.two, "weight")
     assert isinstance(form, LowRank) and isinstance(form.first, Quantized) and isinstance(form.last, Quantized)
 
@@ -424,7 +424,7 @@ def test_rounding_afterwards_rounds_the_factors():
 def test_factored_weight_can_be_factored_anew():
     view, task, _ = problem()
     FactorizeSvd(where="two", rank=6).apply(view, task)
-    FactorizeSvd(where="two", rank=3).apply(View(view.network, view.plain, view.example), task)
+    FactorizeSvd(where="two", rank=3).apply(View(view.network, view.original, view.example), task)
     form = form_of(view.network.two, "weight")
     assert isinstance(form, LowRank) and form.rank == 3 and isinstance(form.first, Dense)
 
@@ -447,10 +447,10 @@ class Changed(nn.Module):
 
 def test_followers_are_told_from_what_works_in_place_or_serves_others() -> None:
     network = Changed().eval()
-    found = followers(View(network, network, torch.randn(2, 3, 6, 6)), ["early", "late", "one", "two"])
-    assert found["early"] == Follower(None, relu=True)
-    assert found["late"] == Follower(network.before, relu=True)
-    assert found["one"] == found["two"] == Follower()
+    found = consumers(View(network, network, torch.randn(2, 3, 6, 6)), ["early", "late", "one", "two"])
+    assert found["early"] == Consumer(None, relu=True)
+    assert found["late"] == Consumer(network.before, relu=True)
+    assert found["one"] == found["two"] == Consumer()
 
 
 def test_a_basis_is_fitted_to_the_filters_where_they_are_not_separable():
@@ -476,13 +476,13 @@ def test_larger_cores_cost_more():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 @every_method
 def test_networks_of_other_floats_are_factored_in_a_type_that_will_do(name, dtype):
-    view, task, plain = problem()
+    view, task, original = problem()
     data = Data(task.calibration.inputs.to(dtype), task.calibration.targets)
-    task, plain = Task(data, data, data, calibration=data), plain.to(dtype)
-    view = View(copy.deepcopy(plain), plain, task.example)
+    task, original = Task(data, data, data, calibration=data), original.to(dtype)
+    view = View(copy.deepcopy(original), original, task.example)
     EVERY[name].apply(view, task)
     assert {value.dtype for value in view.network.parameters()} == {dtype}
-    assert lost(view, plain, task) < (0.9 if "filters" in name or name == "svd" else 0.6)
+    assert lost(view, original, task) < (0.9 if "filters" in name or name == "svd" else 0.6)
 
 
 def test_layer_that_reads_too_much_is_fitted_to_its_filters_and_the_report_says_so(monkeypatch):
@@ -495,9 +495,9 @@ def test_layer_that_reads_too_much_is_fitted_to_its_filters_and_the_report_says_
 @pytest.mark.parametrize("mode", ["reflect", "circular", "replicate"])
 def test_patches_at_the_border_are_padded_as_the_layer_pads(mode):
     layer = nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode)
-    signal = random(5, 3, 6, 6)
-    rows = patches(layer, signal, 10_000, torch.Generator().manual_seed(0))
-    whole = layer(signal).movedim(1, -1).flatten(0, -2)
+    activation = random(5, 3, 6, 6)
+    rows = patches(layer, activation, 10_000, torch.Generator().manual_seed(0))
+    whole = layer(activation).movedim(1, -1).flatten(0, -2)
     made = rows @ layer.weight.flatten(1).T + layer.bias
     torch.testing.assert_close(made.sort(0).values, whole.sort(0).values, rtol=1e-4, atol=1e-4)
 
@@ -522,5 +522,5 @@ def test_weight_that_a_table_shares_stays_whole():
     view = View(network, copy.deepcopy(network), data.inputs[:2])
     FactorizeSvd(keep=0.5).apply(view, task)
     assert form_of(network.head, "weight") is None and isinstance(form_of(network.inner, "weight"), LowRank)
-    PruneWeights(keep=0.5, by="taylor").apply(View(network, view.plain, data.inputs[:2]), task)
+    PruneWeights(keep=0.5, by="taylor").apply(View(network, view.original, data.inputs[:2]), task)
     assert network.head.weight is not None and float((network.enter.weight == 0).float().mean()) == 0.5

@@ -4,27 +4,27 @@ import math
 
 import torch
 
-from cortado.methods.prune.bits import SIGN_BITS, as_planes, bits_of_levels, nonzero_price
+from cortado.methods.prune.bits import SIGN_BITS, as_planes, bits_of_levels, nonzero_cost
 
 
 def test_price_of_a_nonzero_is_the_log_odds_where_all_places_are_alike():
     generator = torch.Generator().manual_seed(0)
     nonzero = torch.rand(400, 400, 1, generator=generator) < 0.1
-    price = nonzero_price(nonzero) - SIGN_BITS
+    price = nonzero_cost(nonzero) - SIGN_BITS
     assert abs(float(price.mean()) - math.log2(9)) < 0.05
 
 
 def test_empty_rows_and_columns_are_dearer():
     nonzero = torch.zeros(20, 20, 1, dtype=torch.bool)
     nonzero[:10, :10] = torch.rand(10, 10, 1, generator=torch.Generator().manual_seed(1)) < 0.5
-    price = nonzero_price(nonzero)[:, :, 0]
+    price = nonzero_cost(nonzero)[:, :, 0]
     assert price[:10, :10].mean() < price[:10, 10:].mean() < price[10:, 10:].mean()
     assert price[:10, :10].mean() < price[10:, :10].mean()
 
 
 def test_price_is_finite_where_everything_or_nothing_is_zero():
     for filled in (True, False):
-        price = nonzero_price(torch.full((3, 4, 9), filled))
+        price = nonzero_cost(torch.full((3, 4, 9), filled))
         assert bool(torch.isfinite(price).all()) and bool((price > 0).all())
 
 

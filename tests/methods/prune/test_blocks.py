@@ -5,15 +5,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.compress import compress
+from cortado.engine.compress import compress
 from cortado.errors import BadTask, BadValue, NothingChanged
 from cortado.file.artifact import load, save
-from cortado.layers.passing import Passing
-from cortado.measure import mean_score
+from cortado.layers.bypass import Bypass
 from cortado.methods.prune.blocks import PruneBlocks
 from cortado.network.view import View
-from cortado.pages.html import report_html
-from cortado.task import Data, Task
+from cortado.report.pages.html import report_html
+from cortado.task.measure import mean_score
+from cortado.task.task import Data, Task
 
 STRENGTHS = (0.8, 0.0, 0.05, 1.5, 0.3)
 
@@ -25,8 +25,8 @@ class Block(nn.Module):
         super().__init__()
         self.strength, self.inner = strength, nn.Linear(8, 8)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        return signal + self.strength * torch.tanh(self.inner(signal))
+    def forward(self, activation: Tensor) -> Tensor:
+        return activation + self.strength * torch.tanh(self.inner(activation))
 
 
 class Net(nn.Module):
@@ -38,8 +38,8 @@ class Net(nn.Module):
         self.enter, self.head = nn.Linear(6, 8), nn.Linear(8, 4)
         self.blocks = nn.Sequential(*(Block(strength) for strength in strengths))
 
-    def forward(self, signal: Tensor) -> Tensor:
-        found = self.head(self.blocks(self.enter(signal)))
+    def forward(self, activation: Tensor) -> Tensor:
+        found = self.head(self.blocks(self.enter(activation)))
         return found if self.flat else found[:, :, None]
 
 
@@ -57,7 +57,7 @@ def task():
 
 
 def gone(network):
-    return [number for number, block in enumerate(network.blocks) if isinstance(block, Passing)]
+    return [number for number, block in enumerate(network.blocks) if isinstance(block, Bypass)]
 
 
 def pruned(method, network=None):
@@ -67,7 +67,7 @@ def pruned(method, network=None):
 
 
 def distance(network, inputs):
-    """Mean divergence of the plain net's shares from those of another."""
+    """Mean divergence of the original net's shares from those of another."""
     now, then = (functional.log_softmax(one(inputs), 1) for one in (net(), network))
     return float((now.exp() * (now - then)).sum(1).mean())
 
@@ -87,11 +87,11 @@ def test_every_next_block_is_the_one_whose_absence_then_costs_least(by, cost):
     for _ in range(3):
         costs = {}
         for number, block in enumerate(wanted.blocks):
-            if not isinstance(block, Passing):
+            if not isinstance(block, Bypass):
                 wanted.blocks[number] = nn.Identity()
                 costs[number] = cost(wanted, inputs)
                 wanted.blocks[number] = block
-        wanted.blocks[min(costs, key=costs.get)] = Passing()
+        wanted.blocks[min(costs, key=costs.get)] = Bypass()
     assert gone(network) == gone(wanted)
 
 
@@ -112,9 +112,9 @@ def test_where_takes_blocks_whose_matrices_it_takes_all():
 
 
 def test_network_without_blocks_is_told_in_words():
-    plain = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    original = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
     with pytest.raises(NothingChanged, match="stage 1 .*Sequential has no block to put out where .*Use prune/channels"):
-        compress(plain, task(), [PruneBlocks()])
+        compress(original, task(), [PruneBlocks()])
 
 
 def test_outputs_that_are_no_classes_need_the_loss():
@@ -124,23 +124,23 @@ def test_outputs_that_are_no_classes_need_the_loss():
 
 
 def test_removed_blocks_are_reported_stored_and_restored(tmp_path):
-    plain = net()
-    small, report = compress(plain, task(), "prune/blocks count=2")
-    assert len(gone(small)) == 2 and not gone(plain)
+    original = net()
+    small, report = compress(original, task(), "prune/blocks count=2")
+    assert len(gone(small)) == 2 and not gone(original)
     assert [row.form for row in report.layers].count("removed") == 4
-    size_bytes = save(small, tmp_path / "net.cortado", plain)
+    size_bytes = save(small, tmp_path / "net.cortado", original)
     again = load(tmp_path / "net.cortado", net)
     assert report.size_bytes == size_bytes
-    example = task().verdict.inputs
+    example = task().test.inputs
     assert torch.equal(again(example), small(example)) and gone(again) == gone(small)
     assert "removed" in report_html(report)
-    assert mean_score(small, task().verdict, task().score) == pytest.approx(report.verdict.compressed)
+    assert mean_score(small, task().test, task().score) == pytest.approx(report.test.compressed)
 
 
 def test_blocks_go_on_being_pruned_shared_and_trained():
-    plain = net()
+    original = net()
     recipe = (
-        "prune/blocks count=2 | prune/weights keep=0.5 | tune epochs=1 | share/kmeans bits=3 | prune/blocks count=1"
+        "prune/blocks count=2 | prune/weights keep=0.5 | finetune epochs=1 | share/kmeans bits=3 | prune/blocks count=1"
     )
-    small, _ = compress(plain, task(), recipe)
+    small, _ = compress(original, task(), recipe)
     assert len(gone(small)) == 3 and bool(torch.isfinite(small(task().example)).all())

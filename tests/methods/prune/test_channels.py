@@ -13,11 +13,11 @@ from cortado.lowering.lower import dense
 from cortado.methods.prune.channels import PruneChannels, shares_of
 from cortado.methods.prune.heads import PruneHeads
 from cortado.methods.prune.reconstruct import RIDGE, readers_of, reconstruct
-from cortado.network.budgeting import Costs
-from cortado.network.profile import profile
+from cortado.network.profile.profile import profile
+from cortado.network.profile.pruned_cost import Costs
 from cortado.network.view import View
-from cortado.task import Data, Task
-from tests.groups.test_proof import TOKENS, scaled_attention
+from cortado.task.task import Data, Task
+from tests.network.coupling.test_proof import TOKENS, scaled_attention
 
 GENERATOR = torch.Generator().manual_seed(3)
 IMAGES = torch.randn(96, 3, 8, 8, generator=GENERATOR)
@@ -39,8 +39,8 @@ def net() -> nn.Module:
 
 def cut(method: PruneChannels, network: nn.Module | None = None) -> nn.Module:
     small = copy.deepcopy(net() if network is None else network)
-    plain = copy.deepcopy(small)
-    method.apply(View(small, plain, IMAGES[:2], reference=plain), task())
+    original = copy.deepcopy(small)
+    method.apply(View(small, original, IMAGES[:2], reference=original), task())
     return small
 
 
@@ -53,25 +53,25 @@ def multiply_adds_of(network: nn.Module, example: Tensor) -> float:
 
 
 def test_channels_with_the_largest_sum_of_magnitudes_stay() -> None:
-    plain, small = net(), cut(PruneChannels(keep=0.5, least=0.0))
-    best = plain[0].weight.abs().sum((1, 2, 3)).topk(8).indices.sort().values
-    assert torch.equal(small[0].weight, plain[0].weight[best])
-    assert torch.equal(small[1].running_mean, plain[1].running_mean[best])
+    original, small = net(), cut(PruneChannels(keep=0.5, least=0.0))
+    best = original[0].weight.abs().sum((1, 2, 3)).topk(8).indices.sort().values
+    assert torch.equal(small[0].weight, original[0].weight[best])
+    assert torch.equal(small[1].running_mean, original[1].running_mean[best])
     assert (small[0].out_channels, small[3].in_channels, small[3].out_channels, small[8].in_features) == (8, 8, 12, 12)
 
 
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("keep", [0.3, 0.7])
 def test_cut_to_a_share_of_multiply_adds_is_the_mildest_below_it(keep: float, across: bool) -> None:
-    plain, small = net(), cut(PruneChannels(keep=keep, of="multiply_adds", across=across))
-    share = multiply_adds(small) / multiply_adds(plain)
+    original, small = net(), cut(PruneChannels(keep=keep, of="multiply_adds", across=across))
+    share = multiply_adds(small) / multiply_adds(original)
     # One channel more of the widest layer is at most a sixteenth of a layer.
     assert keep - 0.1 < share <= keep
 
 
 def test_cut_to_a_share_of_parameters() -> None:
-    plain, small = net(), cut(PruneChannels(keep=0.4, of="parameters"))
-    share = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in plain.parameters())
+    original, small = net(), cut(PruneChannels(keep=0.4, of="parameters"))
+    share = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in original.parameters())
     assert 0.33 < share <= 0.4
 
 
@@ -119,8 +119,8 @@ def test_least_squares_give_back_what_a_copied_channel_carried() -> None:
         wanted = network(IMAGES)
         errors = []
         for ridge in (None, 0.01, RIDGE):
-            small, plain = copy.deepcopy(network), copy.deepcopy(network)
-            view = View(small, plain, IMAGES[:2], reference=plain)
+            small, original = copy.deepcopy(network), copy.deepcopy(network)
+            view = View(small, original, IMAGES[:2], reference=original)
             (group,) = [g for g in view.groups.free if g.name == "0"]
             readers = readers_of(view, [group])
             view.cut({group: torch.arange(8)})
@@ -157,7 +157,7 @@ def test_pruned_quantized_and_factored_weights_are_cut_as_they_are_held() -> Non
     )
     assert small[0].out_channels == 8
     assert len(torch.unique(small[0].weight)) <= 64
-    assert report.size_bytes < report.plain_bytes / 4
+    assert report.size_bytes < report.original_bytes / 4
     again, _ = cortado.compress(net(), task(), "factorize/svd rank=6 where=3 | prune/channels keep=0.5")
     assert again(IMAGES).shape == (96, 2) and again[3].out_channels == 12
 
@@ -168,9 +168,10 @@ class Attending(nn.Module):
         self.heads = 4
         self.query, self.key, self.value, self.leave = (nn.Linear(16, 16) for _ in range(4))
 
-    def forward(self, signal: Tensor) -> Tensor:
+    def forward(self, activation: Tensor) -> Tensor:
         split = [
-            one(signal).unflatten(-1, (self.heads, -1)).transpose(1, 2) for one in (self.query, self.key, self.value)
+            one(activation).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for one in (self.query, self.key, self.value)
         ]
         return self.leave(functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)).mean(1)
 
@@ -189,8 +190,10 @@ def test_heads_that_say_nothing_go_and_the_rest_answers_as_before(by: str) -> No
     words = torch.randn(48, 5, 16, generator=torch.Generator().manual_seed(5))
     data = Data(words, (words.mean((1, 2)) > 0).long())
     small = copy.deepcopy(network)
-    plain = copy.deepcopy(network)
-    PruneHeads(keep=0.5, by=by).apply(View(small, plain, words[:2], reference=plain), Task(data, data, data, batch=16))
+    original = copy.deepcopy(network)
+    PruneHeads(keep=0.5, by=by).apply(
+        View(small, original, words[:2], reference=original), Task(data, data, data, batch=16)
+    )
     assert small[0].heads == 2 and small[0].leave.in_features == 8
     torch.testing.assert_close(small(words), network(words), rtol=1e-4, atol=1e-5)
 
@@ -213,8 +216,8 @@ def test_equals_go_from_every_group_alike() -> None:
 
 def test_what_cannot_follow_is_left_and_the_share_is_met_by_the_others() -> None:
     network = scaled_attention()
-    small, plain = copy.deepcopy(network), copy.deepcopy(network)
-    view = View(small, plain, TOKENS, reference=plain)
+    small, original = copy.deepcopy(network), copy.deepcopy(network)
+    view = View(small, original, TOKENS, reference=original)
     PruneChannels(keep=0.75, of="parameters").apply(view, task())
     assert small.query.out_features == 8
     assert len(view.notes) == 1 and "left whole" in view.notes[0] and "query" in view.notes[0]
@@ -224,13 +227,13 @@ def test_what_cannot_follow_is_left_and_the_share_is_met_by_the_others() -> None
 
 def test_the_price_of_channels_in_low_rank_is_that_of_the_factors() -> None:
     torch.manual_seed(7)
-    plain = nn.Sequential(
+    original = nn.Sequential(
         nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
         nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2),
     ).eval()  # fmt: skip
     svd = {"factorize/svd": {"rank": 6, "where": "2, 4"}}
-    factored, _ = cortado.compress(plain, task(), [svd])
-    small, _ = cortado.compress(plain, task(), [svd, {"prune/channels": {"keep": 0.5, "of": "multiply_adds"}}])
+    factored, _ = cortado.compress(original, task(), [svd])
+    small, _ = cortado.compress(original, task(), [svd, {"prune/channels": {"keep": 0.5, "of": "multiply_adds"}}])
     share = multiply_adds(dense(small)) / multiply_adds(dense(factored))
     assert 0.4 < share <= 0.5
 

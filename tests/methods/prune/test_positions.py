@@ -7,18 +7,18 @@ import torch
 from torch import nn
 
 from cortado.errors import BadValue, NothingChanged
-from cortado.forms.hold import form_of, hold
-from cortado.forms.masked import Masked
-from cortado.forms.quantized import Quantized
+from cortado.importance.curvature import Curvature
 from cortado.lowering.factors import factored
 from cortado.lowering.positions import used_columns
 from cortado.methods.factorize.tucker import FactorizeTucker
+from cortado.methods.finetune import Finetune
 from cortado.methods.prune.positions import PrunePositions
 from cortado.methods.prune.weights import PruneWeights
-from cortado.methods.tune import Tune
 from cortado.network.view import View
-from cortado.scores.curvature import Curvature
-from cortado.task import Data, Task
+from cortado.parts.forms.attach import attach, form_of
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
+from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 
 
@@ -125,7 +125,7 @@ def test_dropped_columns_stay_dropped_and_count():
     view, task = seen(network, 4, 8, 8)
     PrunePositions(keep=0.5).apply(view, task)
     first = kept_columns(network[0])
-    PrunePositions(keep=0.25).apply(View(network, view.plain, view.example), task)
+    PrunePositions(keep=0.25).apply(View(network, view.original, view.example), task)
     second = kept_columns(network[0])
     assert int(second.sum()) == 9 and not bool((second & ~first).any())
 
@@ -135,14 +135,14 @@ def test_single_zeros_of_an_earlier_stage_stay_zero():
     view, task = seen(network, 4, 8, 8)
     PruneWeights(keep=0.5).apply(view, task)
     zeros = network[0].weight == 0
-    PrunePositions(keep=0.5).apply(View(network, view.plain, view.example), task)
+    PrunePositions(keep=0.5).apply(View(network, view.original, view.example), task)
     assert not bool(network[0].weight[zeros].any())
     assert int(kept_columns(network[0]).sum()) == 18
 
 
 def test_rounded_weights_stay_rounded():
     network = small()
-    hold(network[0], "weight", Quantized.of(network[0].weight.detach(), 4))
+    attach(network[0], "weight", Quantized.of(network[0].weight.detach(), 4))
     levels = set(network[0].weight.flatten().tolist())
     view, task = seen(network, 4, 8, 8)
     PrunePositions(keep=0.5).apply(view, task)
@@ -157,7 +157,7 @@ def test_tuning_keeps_the_columns():
     PrunePositions(keep=0.4, where="first, second").apply(View(network, tiny.make(), tiny.example), tiny.task())
     before = kept_columns(network.first)
     values = network.first.weight.detach().clone()
-    Tune(epochs=1, rate=0.01).apply(View(network, tiny.make(), tiny.example), tiny.task())
+    Finetune(epochs=1, lr=0.01).apply(View(network, tiny.make(), tiny.example), tiny.task())
     assert torch.equal(kept_columns(network.first), before)
     assert not torch.equal(network.first.weight, values)
     assert kept_columns(network.stem).all()

@@ -5,10 +5,6 @@ import torch
 from torch import nn
 
 from cortado.errors import BadRecipe, BadValue
-from cortado.forms.hold import form_of
-from cortado.forms.masked import Masked
-from cortado.forms.palette import Palette
-from cortado.forms.quantized import Quantized
 from cortado.lowering.factors import factored
 from cortado.methods.factorize.cp import FactorizeCp
 from cortado.methods.factorize.svd import FactorizeSvd
@@ -16,7 +12,11 @@ from cortado.methods.prune.weights import PruneWeights, highest
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.methods.share.kmeans import ShareKmeans
 from cortado.network.view import View
-from cortado.task import Data, Task
+from cortado.parts.forms.attach import form_of
+from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
+from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 
 
@@ -30,8 +30,8 @@ def pruned(*methods, net="mlp"):
 
 @pytest.mark.parametrize("keep", [0.1, 0.25, 0.5, 0.9, 1.0])
 def test_the_largest_stay_and_no_more(keep):
-    network, plain = pruned(PruneWeights(keep=keep))
-    for one, before in ((network[0].weight, plain[0].weight), (network[2].weight, plain[2].weight)):
+    network, original = pruned(PruneWeights(keep=keep))
+    for one, before in ((network[0].weight, original[0].weight), (network[2].weight, original[2].weight)):
         kept = one != 0
         assert int(kept.sum()) == round(keep * one.numel())
         assert torch.equal(one[kept], before[kept])
@@ -40,17 +40,19 @@ def test_the_largest_stay_and_no_more(keep):
 
 
 def test_one_threshold_serves_all_layers_across():
-    network, plain = pruned(PruneWeights(keep=0.3, across=True))
-    flat = torch.cat([plain[0].weight.flatten(), plain[2].weight.flatten()]).abs()
+    network, original = pruned(PruneWeights(keep=0.3, across=True))
+    flat = torch.cat([original[0].weight.flatten(), original[2].weight.flatten()]).abs()
     limit = flat.sort(descending=True).values[round(0.3 * flat.numel()) - 1]
     for index in (0, 2):
-        assert torch.equal(network[index].weight != 0, plain[index].weight.abs() >= limit)
+        assert torch.equal(network[index].weight != 0, original[index].weight.abs() >= limit)
 
 
 def test_threshold_is_a_multiple_of_the_deviation():
-    network, plain = pruned(PruneWeights(threshold=0.8))
+    network, original = pruned(PruneWeights(threshold=0.8))
     for index in (0, 2):
-        assert torch.equal(network[index].weight != 0, plain[index].weight.abs() >= 0.8 * plain[index].weight.std())
+        assert torch.equal(
+            network[index].weight != 0, original[index].weight.abs() >= 0.8 * original[index].weight.std()
+        )
 
 
 def test_share_of_survivors_or_of_all():
@@ -70,7 +72,7 @@ def test_what_was_dropped_stays_dropped():
 @pytest.mark.parametrize(
     ("before", "kind"),
     [
-        (ShareKmeans(bits=3), Palette),
+        (ShareKmeans(bits=3), Codebook),
         (QuantizeWeights(bits=4), Quantized),
         (QuantizeWeights(bits=4, symmetric=False), Quantized),
     ],

@@ -9,19 +9,19 @@ from torch import nn
 
 from cortado.errors import BadTask, NothingChanged
 from cortado.file.artifact import decode, encode
-from cortado.forms.dense import Dense
-from cortado.forms.hold import hold
-from cortado.forms.low_rank import LowRank
-from cortado.forms.masked import Masked
-from cortado.forms.quantized import Quantized
 from cortado.methods.quantize.adaround import QuantizeAdaround
 from cortado.methods.quantize.equalize import QuantizeEqualize
 from cortado.methods.quantize.layerwise import Grid, shares
 from cortado.methods.quantize.second_order import QuantizeSecondOrder, Turn, surgeon
 from cortado.methods.quantize.weights import QuantizeWeights
-from cortado.network.imagined import imagined
+from cortado.network.statistics.synthetic import synthetic
 from cortado.network.view import View
-from cortado.task import Data, Task
+from cortado.parts.forms.attach import attach
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.low_rank import LowRank
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
+from cortado.task.task import Data, Task
 
 
 def correlated(samples=400, inputs=12, seed=0):
@@ -45,10 +45,10 @@ def lone_layer(seed=0):
 @torch.no_grad()
 def error_of(method):
     """The error of the outputs on fresh inputs of the same kind, means left to matching."""
-    plain, task = lone_layer(), task_of(correlated())
-    network = copy.deepcopy(plain)
-    method.apply(View(network, plain, task.example, reference=plain), task)
-    far = network(task.verdict.inputs) - plain(task.verdict.inputs)
+    original, task = lone_layer(), task_of(correlated())
+    network = copy.deepcopy(original)
+    method.apply(View(network, original, task.example, reference=original), task)
+    far = network(task.test.inputs) - original(task.test.inputs)
     return float((far - far.mean(0)).square().mean()), network
 
 
@@ -84,44 +84,44 @@ def test_second_order_beats_every_other_rounding_of_two_inputs():
 @pytest.mark.parametrize("kind", [QuantizeSecondOrder, QuantizeAdaround])
 def test_grouped_convolutions_are_rounded_group_by_group(kind):
     torch.manual_seed(0)
-    plain = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8)).eval()
+    original = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8)).eval()
     drawn = torch.randn(64, 4, 8, 8)
     task = task_of(drawn.repeat(7, 1, 1, 1)[:400])
     knobs = {"steps": 50} if kind is QuantizeAdaround else {}
-    network = copy.deepcopy(plain)
-    kind(bits=6, rows=500, **knobs).apply(View(network, plain, task.example, reference=plain), task)
-    far = (network(drawn) - plain(drawn)).square().mean() / plain(drawn).var()
+    network = copy.deepcopy(original)
+    kind(bits=6, rows=500, **knobs).apply(View(network, original, task.example, reference=original), task)
+    far = (network(drawn) - original(drawn)).square().mean() / original(drawn).var()
     assert float(far.detach()) < 0.01
 
 
 def test_shared_weights_and_those_in_low_rank_are_left_alone_and_named():
-    plain, task = lone_layer(), task_of(correlated())
-    network = nn.Sequential(copy.deepcopy(plain[0]), nn.Linear(5, 5), nn.Linear(5, 5))
+    original, task = lone_layer(), task_of(correlated())
+    network = nn.Sequential(copy.deepcopy(original[0]), nn.Linear(5, 5), nn.Linear(5, 5))
     network[2].weight = network[1].weight
     view = View(network, copy.deepcopy(network), task.example)
     QuantizeSecondOrder(bits=4).apply(view, task)
     assert view.notes == [
         "1 weights were left as they are, in low rank, shared, or of no linear layer or convolution: 1.weight."
     ]
-    hold(plain[0], "weight", LowRank(Dense(torch.randn(2, 12)), Dense(torch.randn(5, 2))))
+    attach(original[0], "weight", LowRank(Dense(torch.randn(2, 12)), Dense(torch.randn(5, 2))))
     with pytest.raises(NothingChanged, match="no linear layer or convolution that is not in low rank"):
-        QuantizeSecondOrder(bits=4).apply(View(plain, lone_layer(), task.example), task)
+        QuantizeSecondOrder(bits=4).apply(View(original, lone_layer(), task.example), task)
 
 
 @torch.no_grad()
 def masked_layer(kind, symmetric):
     """A layer that is half zeros and then rounded: mask, network, and the errors beside nearest rounding's."""
-    plain, task = lone_layer(), task_of(correlated())
+    original, task = lone_layer(), task_of(correlated())
     mask = torch.rand(5, 12, generator=torch.Generator().manual_seed(3)) < 0.5
     mask[4] = False
-    hold(plain[0], "weight", Masked.of(plain[0].weight.detach(), mask))
-    network, nearest = copy.deepcopy(plain), copy.deepcopy(plain)
-    kind(bits=3, symmetric=symmetric).apply(View(network, plain, task.example, reference=plain), task)
-    rows = Quantized.of(plain[0].weight.detach(), 3, "channel", 0, symmetric, "mse")
-    hold(nearest[0], "weight", rows)
+    attach(original[0], "weight", Masked.of(original[0].weight.detach(), mask))
+    network, nearest = copy.deepcopy(original), copy.deepcopy(original)
+    kind(bits=3, symmetric=symmetric).apply(View(network, original, task.example, reference=original), task)
+    rows = Quantized.of(original[0].weight.detach(), 3, "channel", 0, symmetric, "mse")
+    attach(nearest[0], "weight", rows)
 
     def error(made):
-        far = made(task.verdict.inputs) - plain(task.verdict.inputs)
+        far = made(task.test.inputs) - original(task.test.inputs)
         return float((far - far.mean(0)).square().mean())
 
     return mask, network, error(network), error(nearest)
@@ -161,7 +161,7 @@ def test_second_order_with_a_mask_finds_the_best_of_all_codes():
         draws = torch.Generator().manual_seed(seed)
         rows = torch.randn(50, 1, generator=draws).double() + 0.6 * torch.randn(50, 3, generator=draws).double()
         gram, weight = (rows.T @ rows / 50)[None], torch.randn(1, 1, 3, generator=draws).double() * free
-        every = [torch.tensor([[[a, 0, b]]]).double() for a, b in itertools.product(range(-3, 4), repeat=2)]
+        every = [torch.tensor([[[a, 0, b]]]).double() for a, b in itertools.matmul(range(-3, 4), repeat=2)]
         errors = [float(((codes - weight) @ gram * (codes - weight)).sum()) for codes in every]
         best = every[errors.index(min(errors))]
         (share,) = shares(gram, free)
@@ -192,21 +192,21 @@ class Uneven(nn.Module):
 
 
 @pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("by", ["weights", "signals"])
+@pytest.mark.parametrize("by", ["weights", "activations"])
 def test_equalization_changes_no_output_and_makes_rounding_easier(by, norm):
-    plain, task = Uneven(norm).eval(), task_of(correlated())
-    network = copy.deepcopy(plain)
-    view = View(network, plain, task.example)
+    original, task = Uneven(norm).eval(), task_of(correlated())
+    network = copy.deepcopy(original)
+    view = View(network, original, task.example)
     QuantizeEqualize(by=by).apply(view, task)
-    wanted = plain(task.verdict.inputs).detach()
-    torch.testing.assert_close(network(task.verdict.inputs).detach(), wanted, rtol=1e-4, atol=1e-4)
+    wanted = original(task.test.inputs).detach()
+    torch.testing.assert_close(network(task.test.inputs).detach(), wanted, rtol=1e-4, atol=1e-4)
 
     def rounded(one):
         made = copy.deepcopy(one)
-        QuantizeWeights(bits=6, per="tensor").apply(View(made, plain, task.example), task)
-        return float((made(task.verdict.inputs).detach() - wanted).square().mean())
+        QuantizeWeights(bits=6, per="tensor").apply(View(made, original, task.example), task)
+        return float((made(task.test.inputs).detach() - wanted).square().mean())
 
-    assert rounded(network) < 0.3 * rounded(plain)
+    assert rounded(network) < 0.3 * rounded(original)
     assert view.notes[-1].startswith("1 of 1 links") or norm
 
 
@@ -228,12 +228,12 @@ def test_imagined_samples_meet_the_moments_of_the_norms():
         seen = network[0](inputs)
         return float(((seen.mean((0, 2, 3)) - network[1].running_mean) ** 2 / network[1].running_var).mean().detach())
 
-    made = imagined(network, torch.zeros(1, 3, 8, 8), 32, 60, seed=0)
-    noise = imagined(network, torch.zeros(1, 3, 8, 8), 32, 0, seed=0)
+    made = synthetic(network, torch.zeros(1, 3, 8, 8), 32, 60, seed=0)
+    noise = synthetic(network, torch.zeros(1, 3, 8, 8), 32, 0, seed=0)
     assert far(made.inputs) < 0.05 * far(noise.inputs)
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
 
 
 def test_samples_cannot_be_imagined_for_whole_numbers():
     with pytest.raises(BadTask, match="Give calibration data"):
-        imagined(nn.Embedding(3, 2), torch.zeros(1, 3, dtype=torch.long), 8, 1, 0)
+        synthetic(nn.Embedding(3, 2), torch.zeros(1, 3, dtype=torch.long), 8, 1, 0)

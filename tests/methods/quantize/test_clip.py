@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from cortado.compress import compress
+from cortado.engine.compress import compress
 from cortado.errors import MissingPackage
-from cortado.forms.clipped import Clipped
-from cortado.forms.palette import Palette
+from cortado.methods.finetune import Finetune
 from cortado.methods.quantize.clip import QuantizeClip
 from cortado.methods.quantize.clip_search import coded_bits
-from cortado.methods.tune import Tune
 from cortado.network.view import View
+from cortado.parts.forms.clipped import Clipped
+from cortado.parts.forms.codebook import Codebook
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["mlp"]
@@ -31,8 +31,8 @@ def test_every_layer_has_the_bits_and_zeros_given():
 
 
 def test_it_trains_and_settles_into_shared_values():
-    made, _ = compress(NET.make(), NET.task(), [QuantizeClip(bits=2, zeros=0.3), Tune(epochs=1)])
-    assert isinstance(made[0].held_weight, Palette) and len(made[0].weight.unique()) <= 4
+    made, _ = compress(NET.make(), NET.task(), [QuantizeClip(bits=2, zeros=0.3), Finetune(epochs=1)])
+    assert isinstance(made[0].held_weight, Codebook) and len(made[0].weight.unique()) <= 4
 
 
 def test_bits_are_entropy_and_a_book():

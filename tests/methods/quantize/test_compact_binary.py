@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from cortado.compress import compress
+from cortado.engine.compress import compress
 from cortado.errors import BadNetwork
-from cortado.forms.binary import Binary
-from cortado.forms.learned_step import LearnedStep
+from cortado.methods.finetune import Finetune
 from cortado.methods.quantize.compact_binary import QuantizeCompactBinary
-from cortado.methods.tune import Tune
 from cortado.network.view import View
-from cortado.penalties.penalty import penalty
-from cortado.signals.sign import Sign
-from cortado.signals.signal import sites
+from cortado.parts.activations.quantizer import sites
+from cortado.parts.activations.sign import Sign
+from cortado.parts.forms.binary import Binary
+from cortado.parts.forms.learned_step import LearnedStep
+from cortado.training.objectives.penalty import penalty
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["signed"]
@@ -60,7 +60,7 @@ def test_training_with_the_penalty_drives_floats_to_their_signs():
     far = []
     for strength in (0.0, 0.05):
         network, view = applied()
-        Tune(epochs=20, rate=0.02, schedule="constant", penalty="bipolar", strength=strength).apply(view, NET.task())
+        Finetune(epochs=20, lr=0.02, schedule="constant", penalty="bipolar", strength=strength).apply(view, NET.task())
         far.append(float((1 - network.first.held_weight.values.detach().abs()).mean()))
     assert far[1] < 0.3 * far[0]
 
@@ -72,6 +72,6 @@ def test_penalty_without_signs_is_refused_in_words():
 
 
 def test_it_settles_into_signs_and_a_scale():
-    stages = [QuantizeCompactBinary(), Tune(epochs=0.5, penalty="bipolar", strength=1e-4)]
+    stages = [QuantizeCompactBinary(), Finetune(epochs=0.5, penalty="bipolar", strength=1e-4)]
     made, _ = compress(NET.make(), NET.task(), stages)
     assert len(made.head.weight.unique()) == 2 and len(made.first.weight.unique()) == 2

@@ -1,21 +1,21 @@
-"""quantize/dorefa: weights, signals and gradients on fixed grids; what is clipped and what is left out is said."""
+"""quantize/dorefa: weights, activations and gradients on fixed grids; what is clipped and what is left out is said."""
 
 import pytest
 import torch
 from torch import nn
 
-from cortado.compress import compress
+from cortado.engine.compress import compress
 from cortado.errors import BadNetwork
-from cortado.forms.learned_step import LearnedStep
-from cortado.forms.squashed import Squashed
+from cortado.methods.finetune import Finetune
 from cortado.methods.quantize.dorefa import QuantizeDorefa
-from cortado.methods.tune import Tune
 from cortado.network.view import View
-from cortado.signals.affine import Affine
-from cortado.signals.gradients import Gradients
-from cortado.signals.signal import signal_at, sites
-from cortado.signals.unit import Unit
-from cortado.task import Data, Task
+from cortado.parts.activations.affine import Affine
+from cortado.parts.activations.gradients import Gradients
+from cortado.parts.activations.quantizer import quantizer_at, sites
+from cortado.parts.activations.unit import Unit
+from cortado.parts.forms.learned_step import LearnedStep
+from cortado.parts.forms.squashed import Squashed
+from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["residual"]
@@ -29,7 +29,7 @@ def applied(method, net=NET):
 
 
 def test_weights_signals_and_gradients_between_the_edges():
-    network, _ = applied(QuantizeDorefa(bits=1, signals=2, gradients=6))
+    network, _ = applied(QuantizeDorefa(bits=1, activations=2, gradients=6))
     found = sites(network)
     assert [s.bits() for s in found.values() if isinstance(s, Unit)] == [2, 2]
     assert {path for (path, side), s in found.items() if isinstance(s, Gradients)} == {"first", "second"}
@@ -37,7 +37,7 @@ def test_weights_signals_and_gradients_between_the_edges():
 
 
 def test_gradients_of_zero_bits_and_signals_of_zero_bits_are_left_alone():
-    assert not sites(applied(QuantizeDorefa(signals=0, gradients=0))[0])
+    assert not sites(applied(QuantizeDorefa(activations=0, gradients=0))[0])
     assert not any(isinstance(s, Gradients) for s in sites(applied(QuantizeDorefa(gradients=0))[0]).values())
 
 
@@ -49,13 +49,15 @@ def test_an_output_that_is_rounded_already_rounds_its_gradient_itself():
     network, data = make(), Data(torch.randn(8, 1, 6, 6), torch.arange(8) % 3)
     task = Task(data, data, data, batch=8)
     QuantizeDorefa(gradients=5).apply(View(network, network, task.example), task)
-    there = signal_at(network[2], "output")
+    there = quantizer_at(network[2], "output")
     assert isinstance(there, Unit) and there.gradients == 5
 
 
 def test_what_is_negative_is_clipped_and_said():
     network, view = applied(QuantizeDorefa(), BY_NAME["signed"])
-    assert any("2 signals are negative in part and clipped at 0, the first into first" in note for note in view.notes)
+    assert any(
+        "2 activations are negative in part and clipped at 0, the first into first" in note for note in view.notes
+    )
 
 
 def test_signal_that_is_never_above_zero_is_refused():
@@ -75,8 +77,12 @@ def test_signal_that_is_never_above_zero_is_refused():
 
 
 def test_gradients_are_rounded_while_training_and_gone_afterwards():
-    made, _ = compress(NET.make(), NET.task(), [QuantizeDorefa(bits=1, signals=1, gradients=2), Tune(epochs=0.5)])
-    assert {type(signal) for signal in sites(made).values()} == {Affine}
+    made, _ = compress(
+        NET.make(), NET.task(), [QuantizeDorefa(bits=1, activations=1, gradients=2), Finetune(epochs=0.5)]
+    )
+    assert {type(quantizer) for quantizer in sites(made).values()} == {Affine}
     assert len(made.first.weight.unique()) == 2
-    twin, _ = compress(NET.make(), NET.task(), [QuantizeDorefa(bits=1, signals=1, gradients=0), Tune(epochs=0.5)])
-    assert not torch.equal(made.stem.weight, twin.stem.weight)
+    duplicate, _ = compress(
+        NET.make(), NET.task(), [QuantizeDorefa(bits=1, activations=1, gradients=0), Finetune(epochs=0.5)]
+    )
+    assert not torch.equal(made.stem.weight, duplicate.stem.weight)

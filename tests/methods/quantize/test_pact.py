@@ -1,17 +1,17 @@
-"""quantize/pact: learned ends where signals are never negative, squashed weights between the edges."""
+"""quantize/pact: learned ends where activations are never negative, squashed weights between the edges."""
 
 import torch
 
-from cortado.compress import compress
-from cortado.forms.learned_step import LearnedStep
-from cortado.forms.squashed import Squashed
+from cortado.engine.compress import compress
+from cortado.methods.finetune import Finetune
 from cortado.methods.quantize.pact import QuantizePact
-from cortado.methods.tune import Tune
-from cortado.network.ranges import RANGES
+from cortado.network.statistics.ranges import RANGES
 from cortado.network.view import View
-from cortado.signals.affine import Affine
-from cortado.signals.pact import Pact
-from cortado.signals.signal import sites
+from cortado.parts.activations.affine import Affine
+from cortado.parts.activations.pact import Pact
+from cortado.parts.activations.quantizer import sites
+from cortado.parts.forms.learned_step import LearnedStep
+from cortado.parts.forms.squashed import Squashed
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["residual"]
@@ -24,11 +24,11 @@ def applied(method=None, net=NET):
 
 
 def test_signals_above_zero_have_learned_ends_and_others_grids():
-    network = applied(QuantizePact(signals=3))
+    network = applied(QuantizePact(activations=3))
     found = sites(network)
     assert isinstance(found["stem", "input"], Affine) and found["stem", "input"].bits() == 8
-    ends = [signal for signal in found.values() if isinstance(signal, Pact)]
-    assert sorted(signal.bits() for signal in ends) == [3, 3, 8]
+    ends = [quantizer for quantizer in found.values() if isinstance(quantizer, Pact)]
+    assert sorted(quantizer.bits() for quantizer in ends) == [3, 3, 8]
 
 
 def test_ends_begin_within_what_was_seen():
@@ -53,10 +53,10 @@ def test_weights_are_squashed_between_the_edges():
 def test_ends_and_weights_learn_and_settle_into_whole_numbers():
     start = {key: float(s.end.detach()) for key, s in sites(applied()).items() if isinstance(s, Pact)}
     network = applied()
-    Tune(epochs=2, rate=0.02, decay=1e-2).apply(View(network, NET.make(), NET.example), NET.task())
+    Finetune(epochs=2, lr=0.02, decay=1e-2).apply(View(network, NET.make(), NET.example), NET.task())
     moved = {key: float(s.end.detach()) for key, s in sites(network).items() if isinstance(s, Pact)}
     assert all(moved[key] != start[key] for key in start)
-    made, report = compress(NET.make(), NET.task(), [QuantizePact(bits=2, signals=2), Tune(epochs=0.5)])
-    assert {type(signal) for signal in sites(made).values()} == {Affine}
+    made, report = compress(NET.make(), NET.task(), [QuantizePact(bits=2, activations=2), Finetune(epochs=0.5)])
+    assert {type(quantizer) for quantizer in sites(made).values()} == {Affine}
     assert len(made.first.weight.unique()) <= 4
     assert bool(torch.isfinite(made(NET.example)).all())

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from cortado.compress import compress
+from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, BadValue
-from cortado.forms.quantized import Quantized
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.view import View
+from cortado.parts.forms.quantized import Quantized
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["residual"]
@@ -36,9 +36,9 @@ def test_weights_that_are_not_finite_are_refused(bad):
 @pytest.mark.parametrize("value", [0.0, 3.0, -3.0])
 @pytest.mark.parametrize("per", ["tensor", "channel", "group"])
 def test_weights_that_are_all_the_same_stay(value, per):
-    network, plain = NET.make(), NET.make()
+    network, original = NET.make(), NET.make()
     network.stem.weight.data.fill_(value)
-    view = View(network, plain, NET.example)
+    view = View(network, original, NET.example)
     QuantizeWeights(per=per, where="stem.weight").apply(view, NET.task())
     (weight,) = view.weights("stem.weight")
     assert isinstance(weight.form, Quantized)

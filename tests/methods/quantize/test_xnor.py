@@ -7,18 +7,18 @@ from torch.nn import functional
 from cortado.methods.quantize.xnor import QuantizeXnor
 from cortado.nets.bi_real_resnet import BiRealResNet, BiRealUnit
 from cortado.network.view import View
-from cortado.signals.signal import INPUT, sites
-from cortado.task import Data, Task
+from cortado.parts.activations.quantizer import INPUT, sites
+from cortado.task.task import Data, Task
 
 
 def rounded():
     torch.manual_seed(0)
-    plain = BiRealResNet(1, width=4).eval()
+    original = BiRealResNet(1, width=4).eval()
     pictures = torch.randn(8, 3, 16, 16)
     task = Task(*[Data(pictures, torch.zeros(8, dtype=torch.int64))] * 3, trial=True)
     network = BiRealResNet(1, width=4).eval()
-    network.load_state_dict(plain.state_dict())
-    QuantizeXnor(smooth=True).apply(View(network, plain, task.example), task)
+    network.load_state_dict(original.state_dict())
+    QuantizeXnor(smooth=True).apply(View(network, original, task.example), task)
     return network, pictures
 
 
@@ -32,13 +32,13 @@ def test_shortcuts_go_on_with_the_floats():
     unit = network.units[0]
     assert isinstance(unit, BiRealUnit)
     with torch.no_grad():
-        signal = network.norm1(network.conv1(pictures))
+        activation = network.norm1(network.conv1(pictures))
         weight = unit.conv.weight
         scales = weight.abs().mean((1, 2, 3), keepdim=True)
         torch.testing.assert_close(weight.abs(), scales.expand_as(weight))
-        wanted = unit.norm(functional.conv2d(torch.where(signal < 0, -1.0, 1.0), weight, padding=1)) + signal
-        torch.testing.assert_close(unit(signal), wanted)
-    assert len(unit(signal).unique()) > 1000
+        wanted = unit.norm(functional.conv2d(torch.where(activation < 0, -1.0, 1.0), weight, padding=1)) + activation
+        torch.testing.assert_close(unit(activation), wanted)
+    assert len(unit(activation).unique()) > 1000
 
 
 def test_gradient_reaches_what_lies_before_the_signs():

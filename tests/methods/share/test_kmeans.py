@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cortado.forms.hold import form_of
-from cortado.forms.masked import Masked
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.share.kmeans import ShareKmeans, first_centroids, kmeans
 from cortado.network.view import View
+from cortado.parts.forms.attach import form_of
+from cortado.parts.forms.masked import Masked
 from tests.laws.tiny_nets import BY_NAME
 
 
@@ -29,8 +29,8 @@ def lloyd(values, centroids, rounds):
     return centres
 
 
-def loss(values, book, codes):
-    return float(((values - book[codes]).double() ** 2).sum())
+def loss(values, codebook, codes):
+    return float(((values - codebook[codes]).double() ** 2).sum())
 
 
 def best_loss(values, count):
@@ -48,37 +48,39 @@ numbers = st.lists(st.integers(-50, 50), min_size=1, max_size=12).map(lambda man
 
 @given(numbers, st.lists(st.integers(-50, 50), min_size=1, max_size=4), st.integers(1, 20))
 def test_kmeans_walks_as_the_textbook_does(values, starts, rounds):
-    book, _ = kmeans(values, torch.tensor(starts) / 7, rounds)
-    torch.testing.assert_close(book, torch.tensor(lloyd(values.tolist(), (torch.tensor(starts) / 7).tolist(), rounds)))
+    codebook, _ = kmeans(values, torch.tensor(starts) / 7, rounds)
+    torch.testing.assert_close(
+        codebook, torch.tensor(lloyd(values.tolist(), (torch.tensor(starts) / 7).tolist(), rounds))
+    )
 
 
 @given(numbers, st.integers(1, 4), st.sampled_from(["linear", "density", "random"]))
 def test_kmeans_ends_where_nothing_can_move(values, count, start):
-    book, codes = kmeans(values, first_centroids(values, count, start, torch.Generator().manual_seed(1)), 100)
-    assert bool((book[1:] > book[:-1]).all()) and codes.shape == values.shape
-    for number, centre in enumerate(book):
+    codebook, codes = kmeans(values, first_centroids(values, count, start, torch.Generator().manual_seed(1)), 100)
+    assert bool((codebook[1:] > codebook[:-1]).all()) and codes.shape == values.shape
+    for number, centre in enumerate(codebook):
         torch.testing.assert_close(values[codes == number].mean(), centre)
-    nearest = (values[:, None] - book).abs().min(1).values
-    torch.testing.assert_close((values - book[codes]).abs(), nearest, atol=1e-6, rtol=1e-6)
+    nearest = (values[:, None] - codebook).abs().min(1).values
+    torch.testing.assert_close((values - codebook[codes]).abs(), nearest, atol=1e-6, rtol=1e-6)
 
 
 @given(numbers, st.integers(1, 4))
 def test_kmeans_is_never_better_than_the_best_partition(values, count):
-    book, codes = kmeans(values, first_centroids(values, count, "linear", torch.Generator()), 100)
-    assert loss(values, book, codes) >= best_loss(values, count) * (1 - 1e-5) - 1e-6
+    codebook, codes = kmeans(values, first_centroids(values, count, "linear", torch.Generator()), 100)
+    assert loss(values, codebook, codes) >= best_loss(values, count) * (1 - 1e-5) - 1e-6
 
 
 def test_kmeans_finds_the_best_partition_of_clear_clusters():
     values = torch.tensor([0.0, 0.1, 0.2, 5.0, 5.1, 9.0, 9.2, 9.4, 9.6])
-    book, codes = kmeans(values, first_centroids(values, 3, "linear", torch.Generator()), 100)
-    assert loss(values, book, codes) == pytest.approx(best_loss(values, 3), abs=1e-6)
+    codebook, codes = kmeans(values, first_centroids(values, 3, "linear", torch.Generator()), 100)
+    assert loss(values, codebook, codes) == pytest.approx(best_loss(values, 3), abs=1e-6)
     assert codes.tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 2]
 
 
 def test_as_many_values_as_centroids_cost_nothing():
     values = torch.tensor([3.0, -1.0, 0.5, -1.0])
-    book, codes = kmeans(values, values, 100)
-    assert torch.equal(book[codes], values)
+    codebook, codes = kmeans(values, values, 100)
+    assert torch.equal(codebook[codes], values)
 
 
 def test_starts_are_those_of_the_paper():
@@ -100,8 +102,8 @@ def test_masks_stay_and_convolutions_have_bits_of_their_own():
     ShareKmeans(bits=1, conv_bits=3).apply(view, tiny.task())
     assert isinstance(form_of(network.stem, "weight"), Masked)
     assert torch.equal(network.stem.weight == 0, zeros)
-    assert len(form_of(network.stem, "weight").kept.book) <= 8
-    assert len(form_of(network.head, "weight").kept.book) <= 2
+    assert len(form_of(network.stem, "weight").kept.codebook) <= 8
+    assert len(form_of(network.head, "weight").kept.codebook) <= 2
 
 
 def test_weight_without_entries_is_shared_by_nobody():

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.compress import compress
+from cortado.engine.compress import compress
 from cortado.errors import NothingChanged
-from cortado.forms.products import Products
+from cortado.methods.finetune import Finetune
 from cortado.methods.share.products import ShareProducts, kmeans
-from cortado.methods.tune import Tune
 from cortado.network.view import View
+from cortado.parts.forms.product_quantized import ProductQuantized
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["mlp"]
@@ -21,13 +21,13 @@ def generator(seed=0):
 
 def test_every_point_is_at_its_nearest_and_every_centroid_is_a_mean():
     points = torch.randn(3, 60, 4, generator=generator())
-    books, codes = kmeans(points, 5, 200, generator(1))
+    codebooks, codes = kmeans(points, 5, 200, generator(1))
     for group in range(3):
-        far = (points[group][:, None] - books[group][None]).square().sum(2)
+        far = (points[group][:, None] - codebooks[group][None]).square().sum(2)
         assert torch.equal(far.argmin(1), codes[group])
         for value in range(5):
             members = points[group][codes[group] == value]
-            torch.testing.assert_close(members.mean(0), books[group, value])
+            torch.testing.assert_close(members.mean(0), codebooks[group, value])
 
 
 def test_clusters_that_are_plain_to_see_are_found():
@@ -36,8 +36,8 @@ def test_clusters_that_are_plain_to_see_are_found():
     points = heaps[torch.randint(0, 3, (2, 90), generator=generator())] + torch.randn(2, 90, 2, generator=generator(1))
     errors = []
     for seed in range(5):
-        books, codes = kmeans(points, 3, 50, generator(seed))
-        errors.append(float((points - books.gather(1, codes[..., None].expand_as(points))).square().sum(2).mean()))
+        codebooks, codes = kmeans(points, 3, 50, generator(seed))
+        errors.append(float((points - codebooks.gather(1, codes[..., None].expand_as(points))).square().sum(2).mean()))
     assert min(errors) < 3.0
 
 
@@ -59,10 +59,12 @@ def test_kernels_are_rows_of_filters():
 
 def test_tune_moves_the_vectors_and_keeps_who_uses_them():
     before, _ = compress(NET.make(), NET.task(), [ShareProducts(values=2, width=3)])
-    after, _ = compress(NET.make(), NET.task(), [ShareProducts(values=2, width=3), Tune(epochs=1, rate=0.01)])
+    after, _ = compress(NET.make(), NET.task(), [ShareProducts(values=2, width=3), Finetune(epochs=1, lr=0.01)])
     one, other = before[0].held_weight, after[0].held_weight
     assert (
-        isinstance(other, Products) and torch.equal(one.codes, other.codes) and not torch.equal(one.books, other.books)
+        isinstance(other, ProductQuantized)
+        and torch.equal(one.codes, other.codes)
+        and not torch.equal(one.codebooks, other.codebooks)
     )
 
 
@@ -70,7 +72,7 @@ def test_layers_with_too_few_rows_stay_and_are_counted():
     network = NET.make()
     view = View(network, NET.make(), NET.example)
     ShareProducts(values=8, width=3).apply(view, NET.task())
-    assert isinstance(network[0].held_weight, Products) and isinstance(network[2].weight, nn.Parameter)
+    assert isinstance(network[0].held_weight, ProductQuantized) and isinstance(network[2].weight, nn.Parameter)
     assert view.notes == ["1 weights with no more than 8 rows stay as they are."]
     with pytest.raises(NothingChanged, match="has more rows than values, got 16"):
         ShareProducts(values=16).apply(View(NET.make(), NET.make(), NET.example), NET.task())

@@ -21,20 +21,20 @@ def seen(share: bool) -> tuple[nn.Module, nn.Module, View, object]:
         norm.running_var.uniform_(0.5, 2.0)
     if share:
         network.second_norm.weight = network.norm.weight
-    plain = copy.deepcopy(network)
-    return network, plain, View(network, plain, tiny.example), tiny
+    original = copy.deepcopy(network)
+    return network, original, View(network, original, tiny.example), tiny
 
 
 @pytest.mark.parametrize("share", [False, True])
 def test_the_network_computes_the_same(share: bool) -> None:
-    network, plain, view, tiny = seen(share)
+    network, original, view, tiny = seen(share)
     SimplifyNorms().apply(view, tiny.task())
-    torch.testing.assert_close(network(tiny.example), plain(tiny.example), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(network(tiny.example), original(tiny.example), rtol=1e-4, atol=1e-5)
     assert float(network.first_norm.running_mean.abs().max()) == 0
 
 
 def test_norms_that_share_their_gain_are_left_alone() -> None:
-    network, plain, view, tiny = seen(True)
+    network, original, view, tiny = seen(True)
     with pytest.raises(NothingChanged):
         SimplifyNorms(where="norm.weight").apply(view, tiny.task())
-    assert torch.equal(network.norm.running_mean, plain.norm.running_mean)
+    assert torch.equal(network.norm.running_mean, original.norm.running_mean)

@@ -1,0 +1,141 @@
+"""Bundle: the folder with the compressed file, files for runtimes, the report, recipe and job as run, and a checksum of each."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from torch import nn
+
+from cortado.engine.job import ORIGINAL
+from cortado.errors import BadFile, BadValue
+from cortado.file.artifact import Original, encode
+from cortado.file.whole import check_writable, make_folder, write_whole
+from cortado.report.pages.html import report_html
+from cortado.report.pages.terminal import report_text
+from cortado.report.report import Report
+from cortado.runtimes.export import export
+from cortado.runtimes.runtime import Runtime
+from cortado.task.task import Task
+
+FILE, SUMS = "net.cortado", "checksums.txt"
+NAMES = (
+    FILE, "report.json", "report.html", "report.md", "recipe.yaml", "job.yaml", "environment.json", "run.py",
+)  # fmt: skip
+"""What every bundle has, each with its checksum."""
+OURS = """
+import torch
+import cortado
+from cortado.engine.job import read_job
+
+network = cortado.load(FILE, read_job(str(FILE.parent)).make)
+
+
+def predict(*inputs):
+    \"\"\"The outputs for one batch.\"\"\"
+    with torch.no_grad():
+        return network(*map(torch.from_numpy, inputs)).numpy()
+"""
+"""What predicts where no runtime was asked for: Cortado itself."""
+HEAD = '''"""Predicts: python run.py inputs.npy outputs.npy.  Inputs are one batch, as the network takes it."""
+import sys
+from pathlib import Path
+
+import numpy as np
+'''
+
+
+def write_bundle(
+    folder: str | Path,
+    network: nn.Module,
+    original: Original,
+    report: Report,
+    job: dict[str, Any],
+    runtimes: Sequence[Runtime] = (),
+    task: Task | None = None,
+) -> Path:
+    """Write everything a stranger needs; each file whole or not at all, the checksums last.  Gives the folder.
+
+    Plain weights that the run has kept in the folder are given checksums too; whoever hands the bundle on may leave them out.
+    For each of `runtimes`, which need the task, the network is exported into a folder of the runtime's name. run.py
+    predicts, with the first of them that has a script. Raises BadValue when the folder cannot be written.
+    """
+    folder = Path(folder)
+    check_writable(folder, "bundle")
+    make_folder(folder)
+    (folder / SUMS).unlink(missing_ok=True)
+    if runtimes and task is None:
+        raise BadValue("bundle: files for runtimes are compared with PyTorch on the task's data. Pass task=...")
+    exported = []
+    for runtime in runtimes:
+        assert task is not None
+        export(network, task, runtime, folder / runtime.name())
+        exported += sorted(path for path in (folder / runtime.name()).iterdir() if path.is_file())
+    bodies = {
+        FILE: encode(network, original),
+        "report.json": report.as_json().encode(),
+        "report.html": report_html(report).encode(),
+        "report.md": f"# {report.network} on {report.task}\n\n```\n{report_text(report)}\n```\n".encode(),
+        "recipe.yaml": yaml.safe_dump(report.recipe, sort_keys=False).encode(),
+        "job.yaml": yaml.safe_dump(job, sort_keys=False).encode(),
+        "environment.json": json.dumps(report.environment, indent=1).encode(),
+        "run.py": script(runtimes).encode(),
+    }
+    for name, body in bodies.items():
+        write_whole(folder / name, body)
+    sums = [f"{hashlib.sha256(body).hexdigest()}  {name}" for name, body in bodies.items()]
+    kept = sorted(folder.glob(ORIGINAL.format("*")))
+    sums += [f"{sum_of(path)}  {path.relative_to(folder).as_posix()}" for path in (*exported, *kept)]
+    write_whole(folder / SUMS, ("\n".join(sums) + "\n").encode())
+    return folder
+
+
+def script(runtimes: Sequence[Runtime]) -> str:
+    """run.py: loads the file of the first runtime that has a script, or Cortado's own, and predicts."""
+    runtime = next((runtime for runtime in runtimes if runtime.script), None)
+    file = FILE if runtime is None else f"{runtime.name()}/net{runtime.suffix}"
+    lines = OURS if runtime is None else runtime.script
+    return f'''{HEAD}
+FILE = Path(__file__).parent / "{file}"
+
+{lines.strip()}
+
+
+if __name__ == "__main__":
+    np.save(sys.argv[2], predict(np.load(sys.argv[1])))
+'''
+
+
+def sum_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_bundle(folder: str | Path) -> list[str]:
+    """The names of a bundle's files, when all have their checksums.  Raises BadFile for one missing or altered.
+
+    Only the original weights may be missing: without them the file is as sound, and `verify` says what it lacks.
+    """
+    folder = Path(folder)
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf8").splitlines()
+    except OSError as error:
+        raise BadFile(f"bundle: {folder} has no {SUMS}. Pass the folder that compress wrote.") from error
+    names = []
+    for line in lines:
+        wanted, _, name = line.partition("  ")
+        path = PurePosixPath(name)
+        if name == path.name and path.match(ORIGINAL.format("*")) and not (folder / path).exists():
+            continue
+        if not name or path.is_absolute() or ".." in path.parts or not (folder / path).is_file():
+            raise BadFile(f"bundle: {name or line!r} is missing from {folder}. Make the bundle again.")
+        if sum_of(folder / path) != wanted:
+            raise BadFile(f"bundle: {name} was altered since the bundle was made. Make it again, or fetch it again.")
+        names.append(name)
+    missing = [name for name in NAMES if name not in names]
+    if missing:
+        raise BadFile(
+            f"bundle: {SUMS} does not speak of {', '.join(missing)}. Make the bundle again, or fetch it again."
+        )
+    return names

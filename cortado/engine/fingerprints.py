@@ -1,0 +1,81 @@
+"""Fingerprints: short bytes that stand for networks, data and recipes, so that a change is noticed."""
+
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from torch import nn
+
+from cortado.network.view import parameter_places
+from cortado.parts.activations.quantizer import sites
+from cortado.parts.forms.latent import Latent
+from cortado.task.task import Data
+
+
+def identity(value: Any) -> Any:
+    """The same as JSON data, in which a network is its class with a sum of its values, and a function its name."""
+    if isinstance(value, dict):
+        return {str(key): identity(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [identity(inner) for inner in value]
+    if isinstance(value, nn.Module):
+        return [type(value).__name__, picture(value)[0].hex()]
+    return json_data(value) if not callable(value) else getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def json_data(value: Any) -> Any:
+    """The same with nothing but what JSON knows; a network or function becomes its name."""
+    if isinstance(value, dict):
+        return {str(key): json_data(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_data(inner) for inner in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return type(value).__name__
+
+
+def sum_of_data(data: Data | None) -> bytes:
+    """A sum over samples in memory; of a Dataset over its length, first and last item."""
+    sums = blake2b(digest_size=16)
+    if data is not None:
+        whole = data if data.items is None else data.pick(torch.tensor([0, len(data) - 1]))
+        parts = whole.inputs if isinstance(whole.inputs, tuple) else (whole.inputs,)
+        for part in (*parts, whole.targets):
+            sums.update(repr((len(data), tuple(part.shape), str(part.dtype))).encode() + bytes_of(part))
+    return sums.digest()
+
+
+def bytes_of(value: torch.Tensor) -> bytes:
+    """The bytes of a tensor."""
+    return value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
+
+
+def picture(network: nn.Module) -> tuple[bytes, bytes]:
+    """Sums over the values of weights and what rounds activations, and over the forms that hold them."""
+    values, forms = blake2b(digest_size=16), blake2b(digest_size=16)
+    for name, value in network.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            continue
+        forms.update(repr((name, tuple(value.shape), str(value.dtype))).encode())
+        forms.update(bytes_of(value))
+    for weight in parameter_places(network):
+        values.update(bytes_of(weight.dense()))
+        for part in weight.form.modules():
+            if isinstance(part, Latent):
+                # Another way to round while training is a change, though the rounded values may be those that were.
+                values.update(repr((weight.path, type(part).__qualname__, part.spec())).encode())
+    for place, activation in sites(network).items():
+        values.update(repr((place, type(activation).__qualname__, activation.spec())).encode())
+        values.update(b"".join(bytes_of(part) for part in activation.parts().values()))
+    return values.digest(), forms.digest()
+
+
+def matrices(network: nn.Module) -> bytes:
+    """A sum over the weights of two dimensions and more and what rounds activations: when these changed, moments are matched."""
+    sums = blake2b(digest_size=16)
+    for weight in parameter_places(network):
+        if len(weight.shape) >= 2 and weight.shape.numel():
+            sums.update(bytes_of(weight.dense()))
+    for place, activation in sites(network).items():
+        sums.update(repr((place, activation.spec())).encode() + b"".join(map(bytes_of, activation.parts().values())))
+    return sums.digest()

@@ -1,0 +1,264 @@
+"""Job: a network, a task and how to begin - from package.module:maker or from a YAML file."""
+
+import dataclasses
+import importlib
+import inspect
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as as_safetensors
+from torch import nn
+
+from cortado.engine.recipe import make_stage
+from cortado.errors import BadNetwork, BadRecipe
+from cortado.file.whole import make_folder, write_whole
+from cortado.nets.catalog import by_name
+from cortado.network.view import View
+from cortado.progress import Progress
+from cortado.task.measure import check_stated
+from cortado.task.task import Task
+from cortado.tasks.catalog import built_in
+
+ORIGINAL = "original_{}.safetensors"
+"""Where a run keeps the original network's weights, by the job's mark."""
+
+KEYS = ("network", "options", "weights", "task", "task_options", "train", "recipe", "limits", "seed", "score")
+SORT_WORDS = {
+    str: "a name", int: "a whole number", dict: "keys with values", list: "a list", (int, float): "a number",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to compress.  `make()` gives the architecture, `weights` a safetensors or npz file of its state.
+
+    `training` (a Tune's knobs) trains the network first when no weights are given. `recipe` and `limits` are what the
+    job suggests; the command line may say otherwise. `score` is what the original network is known to reach, in the unit of
+    the task's score: `compress` and `plan` stop where it does not (cortado.task.measure.check_stated says by how much it may
+    be off), and in Python `trusted` does.
+    """
+
+    make: Callable[[], nn.Module]
+    make_task: Callable[[], Task]
+    weights: Path | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    recipe: Any = None
+    limits: tuple[str, ...] = ()
+    text: dict[str, Any] = field(default_factory=dict)
+    score: float | None = None
+
+    def original(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
+        """The trained network: from its weights, from the folder of an earlier run, or trained now.
+
+        The folder keeps it, so that the bundle there can be measured again by whoever has the folder alone.
+        """
+        # What was trained for this very job is kept; a job that brings its own network always gives that.
+        kept = self.kept(task, folder) if folder and self.training else None
+        source = self.weights or (kept if kept and kept.exists() else None)
+        network = self.begun(task)
+        if source is None and self.training:
+            finetune = make_stage("finetune", self.training, "job, train")
+            finetune.apply(View(network, network, task.example, progress), task)
+            if kept:
+                make_folder(kept.parent)
+                write_whole(kept, as_safetensors(own_tensors(network)))
+                # A run that goes on reads the file, whose tensors lie otherwise in memory than trained ones: both do.
+                source, network = kept, self.begun(task)
+        if source is not None:
+            load_weights(network, source)
+        if self.weights and folder:
+            make_folder(folder)
+            write_whole(self.kept(task, folder), as_safetensors(own_tensors(network)))
+        return network.eval()
+
+    def trusted(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
+        """plain(), once it scores on the validation data what the job states.  Raises BadTask where it does not."""
+        network = self.original(task, folder, progress)
+        if self.score is not None:
+            check_stated(network, task, self.score)
+        return network
+
+    def original_again(self, task: Task, folder: Path) -> nn.Module:
+        """The trained network as the run in `folder` had it, never trained again.  Raises BadNetwork where it is gone."""
+        network = self.begun(task)
+        source = self.kept(task, folder) if self.training or self.weights else None
+        if source is not None and not source.exists() and self.weights and self.weights.exists():
+            source = self.weights
+        if source is not None and not source.exists():
+            raise BadNetwork(
+                f"job: the original network of {folder} is not at hand: there is no {source}. Put the file that compress kept "
+                "there back, or compress again into that folder; it will not be trained now."
+            )
+        if source is not None:
+            load_weights(network, source)
+        return network.eval()
+
+    def begun(self, task: Task) -> nn.Module:
+        """The network as its architecture begins, by the task's seed."""
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(task.seed)
+            return self.make()
+
+    def kept(self, task: Task, folder: Path) -> Path:
+        """Where a run in `folder` keeps the original network: what it trained, or what the job brought."""
+        return folder / ORIGINAL.format(self.mark(task))
+
+    def mark(self, task: Task) -> str:
+        """Stands for the job as written and its seed."""
+        text = {key: value for key, value in self.text.items() if key != "score"}
+        said = json.dumps([text, self.training, task.name, task.seed], sort_keys=True, default=str)
+        return blake2b(said.encode(), digest_size=6).hexdigest()
+
+
+def own_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The dense state of a network, tied tensors apart, for safetensors."""
+    return {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a safetensors or npz state strictly; batch counters may be missing.  Raises BadNetwork with the keys."""
+    if not path.exists():
+        raise BadNetwork(f"job: the weights {path} do not exist. Check the path.")
+    state = read_state(path)
+    wanted = network.state_dict()
+    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
+    surplus = [name for name in state if name not in wanted]
+    wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    if missing or surplus or wrong:
+        raise BadNetwork(
+            f"job: {path.name} does not fit {type(network).__name__}: missing {missing[:3]}, surplus {surplus[:3]}, "
+            f"of another shape {wrong[:3]}. Pass weights of this network."
+        )
+    network.load_state_dict(wanted | state)
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors or npz file.  Raises BadNetwork when it is neither."""
+    try:
+        if path.suffix != ".npz":
+            return load_file(path)
+        with np.load(path) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, SafetensorError) as error:
+        raise BadNetwork(
+            f"job: {path} is not a {path.suffix[1:] or 'safetensors'} file ({error}). "
+            "Save the weights as safetensors or npz."
+        ) from error
+
+
+def read_job(source: str, seed: int | None = None) -> Job:
+    """A job from "package.module:maker", a YAML file or a bundle's folder.  Raises BadRecipe, BadNetwork, BadTask.
+
+    A maker returns a Job, or a pair (network, task). In a file: network (a name of nets/, or package.module:maker),
+    options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed, score.
+    """
+    if source.endswith((".yaml", ".yml")):
+        return job_of_file(Path(source), seed)
+    if Path(source).is_dir():
+        return job_of_bundle(Path(source), seed)
+    made = call_maker(source, "job")
+    if isinstance(made, Job):
+        return made if made.text else dataclasses.replace(made, text={"job": source})
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module) and isinstance(made[1], Task):
+        network, task = made
+        if seed is not None:
+            task = dataclasses.replace(task, seed=seed)
+        return Job(make=lambda: network, make_task=lambda: task, text={"job": source})
+    raise BadRecipe(f"job: {source} returned {type(made).__name__}. Return (network, task) or a Job.")
+
+
+def job_of_file(path: Path, seed: int | None) -> Job:
+    """A job from a YAML file; keys that are not known are refused with near ones."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise BadRecipe(f"job: {path} cannot be read as YAML ({error}).") from error
+    if not isinstance(data, dict):
+        raise BadRecipe(f"job: {path} holds no keys. It needs at least network and task.")
+    for key in data:
+        if key not in KEYS:
+            near = get_close_matches(str(key), KEYS, n=1)
+            raise BadRecipe(
+                f"job: no key {key!r}; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(KEYS)}"
+            )
+    for key in ("network", "task"):
+        if key not in data:
+            raise BadRecipe(f"job: {path} names no {key}. Add {key}: ...")
+    check_sorts(data)
+    number = seed if seed is not None else data.get("seed", 0)
+    options, task_options = dict(data.get("options") or {}), dict(data.get("task_options") or {})
+    weights = path.parent / data["weights"] if data.get("weights") else None
+    return Job(
+        make=lambda: made_network(data["network"], options),
+        make_task=lambda: made_task(data["task"], {**task_options, "seed": number}),
+        weights=weights, training=dict(data.get("train") or {}), recipe=beside(path, data.get("recipe")),
+        limits=tuple(data.get("limits") or ()), text=data, score=data.get("score"),
+    )  # fmt: skip
+
+
+def job_of_bundle(folder: Path, seed: int | None) -> Job:
+    """The job that a bundle was made by."""
+    path = folder / "job.yaml"
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise BadRecipe(f"job: {folder} is no bundle: job.yaml cannot be read ({error}).") from error
+    if isinstance(data, dict) and set(data) == {"job"}:
+        return read_job(str(data["job"]), seed)
+    return job_of_file(path, seed)
+
+
+def check_sorts(data: dict[str, Any]) -> None:
+    """Raises BadRecipe for a key whose value is of a sort that it cannot be."""
+    sorts: dict[str, Any] = {"network": str, "task": str, "weights": str, "seed": int, "score": (int, float)}
+    for key, sort in (sorts | {"options": dict, "task_options": dict, "train": dict, "limits": list}).items():
+        if data.get(key) is not None and (not isinstance(data[key], sort) or isinstance(data[key], bool)):
+            raise BadRecipe(f"job: {key} must be {SORT_WORDS[sort]}, got {data[key]!r}. See examples/digits.yaml.")
+
+
+def beside(path: Path, recipe: Any) -> Any:
+    """A recipe's file is named from the job's folder; anything else is the recipe itself."""
+    is_file = isinstance(recipe, str) and recipe.endswith((".yaml", ".yml"))
+    return str(path.parent / recipe) if is_file else recipe
+
+
+def made_network(name: str, options: dict[str, Any]) -> nn.Module:
+    made = call_maker(name, "job, network", options) if ":" in name else by_name(name, **options)
+    if not isinstance(made, nn.Module):
+        raise BadNetwork(f"job: {name} made {type(made).__name__}, not a network.")
+    return made
+
+
+def made_task(name: str, options: dict[str, Any]) -> Task:
+    made = call_maker(name, "job, task", options) if ":" in name else built_in(name, **options)
+    if not isinstance(made, Task):
+        raise BadRecipe(f"job: {name} made {type(made).__name__}, not a Task.")
+    return made
+
+
+def call_maker(name: str, where: str, options: dict[str, Any] | None = None) -> Any:
+    """Call package.module:maker, with those of `options` that it takes.  Raises BadRecipe when it cannot be had."""
+    module_name, _, maker_name = name.partition(":")
+    try:
+        maker = getattr(importlib.import_module(module_name), maker_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadRecipe(
+            f"{where}: {name!r} cannot be loaded ({error}). Write package.module:maker or a .yaml file."
+        ) from error
+    taken = inspect.signature(maker).parameters
+    given = {key: value for key, value in (options or {}).items() if key in taken or key != "seed"}
+    try:
+        return maker(**given)
+    except TypeError as error:
+        raise BadRecipe(f"{where}: {name} does not take {sorted(given)} ({error}).") from error

@@ -1,0 +1,258 @@
+"""Recipe: methods in order - from Python, from YAML, from one line of text; all end in the same constructors."""
+
+import dataclasses
+import importlib
+import pkgutil
+import re
+import typing
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import cortado.methods
+from cortado.errors import BadRecipe, CortadoError
+from cortado.methods.method import Method
+from cortado.methods.repeat import Repeat
+
+KEYS = ("name", "paper", "notes", "figures", "network", "task", "match_moments", "stages")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stages in order.  `match_moments`: moments are matched after every lossy stage that does not train itself.
+
+    `name`, `paper`, `notes` and `figures` (the paper's numbers beside ours) are for people; `network` and `task` name
+    what the recipe was written for (a job may bring its own).
+    """
+
+    stages: tuple[Method, ...]
+    match_moments: bool = True
+    name: str = "recipe"
+    paper: str = ""
+    notes: str = ""
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+    network: Any = None
+    task: Any = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.match_moments, bool):
+            raise BadRecipe(f"recipe: match must be true or false, got {self.match_moments!r}.")
+
+    def as_data(self) -> dict[str, Any]:
+        """The recipe with every knob written out, as plain data that read() takes back."""
+        head = {key: value for key in ("name", "paper", "notes") if (value := getattr(self, key))}
+        return {**head, "match_moments": self.match_moments, "stages": [stage_data(stage) for stage in self.stages]}
+
+
+def stage_data(stage: Method) -> Any:
+    """A stage as {name: {knob: value}}; repeat writes its rounds one after another."""
+    if isinstance(stage, Repeat):
+        return {"repeat": {"rounds": [[stage_data(inner) for inner in stages] for stages in stage.rounds]}}
+    return {stage.name(): {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}}
+
+
+def known_methods() -> list[str]:
+    """The names of the methods under methods/: the paths of their files."""
+    names = []
+    for info in pkgutil.walk_packages(cortado.methods.__path__, "cortado.methods."):
+        name = info.name.removeprefix("cortado.methods.").replace(".", "/")
+        if not info.ispkg and method_class_name(name) in vars(importlib.import_module(info.name)):
+            names.append(name)
+    return names
+
+
+def method_class_name(name: str) -> str:
+    """prune/weights -> PruneWeights."""
+    return "".join(word.capitalize() for part in name.split("/") for word in part.split("_"))
+
+
+def method_class(name: str) -> type[Method]:
+    """The method called `name`: a path under methods/, or a user's own package.module:Class.  Raises BadRecipe."""
+    if ":" in name:
+        module_name, _, class_name = name.partition(":")
+    else:
+        if name not in known_methods():
+            near = get_close_matches(name, known_methods()) or known_methods()
+            raise BadRecipe(f"recipe: no method is called {name!r}. Did you mean: {', '.join(near)}?")
+        module_name, class_name = "cortado.methods." + name.replace("/", "."), method_class_name(name)
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise BadRecipe(f"recipe: {name!r} cannot be loaded ({error}). Write package.module:Class.") from error
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise BadRecipe(f"recipe: {name!r} is not a Method. Subclass cortado.Method.")
+    return found
+
+
+def make_stage(name: str, knobs: dict[str, Any], where: str = "recipe") -> Method:
+    """One method from its name and knobs.  Raises BadRecipe for a knob it does not have, BadValue for its value."""
+    if name == "repeat" and set(knobs) == {"rounds"}:
+        return Repeat(rounds=tuple(tuple(read_stage(s, where) for s in stages) for stages in knobs["rounds"]))
+    if name == "repeat":
+        return make_repeat(knobs, where)
+    kind = method_class(name)
+    fields = {field.name for field in dataclasses.fields(kind)}
+    for key in knobs:
+        if key not in fields:
+            near = get_close_matches(str(key), fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(fields))}."
+            raise BadRecipe(f"{where} ({name}): no knob {key!r}; {hint}")
+    try:
+        hints = typing.get_type_hints(kind)
+        values: dict[str, Any] = {key: value_of(value, hints[key]) for key, value in knobs.items()}
+        return kind(**values)
+    except CortadoError as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+def value_of(value: Any, hint: Any = None) -> Any:
+    """A knob's value as YAML gives it: lists become tuples, 1e-5, which YAML takes for a word, a number.
+
+    A number where a text is meant is a name: the layers of an nn.Sequential are called 0, 1, 2.
+    """
+    if isinstance(value, list):
+        return tuple(value_of(one) for one in value)
+    if hint is str:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    number = isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value)
+    return float(value) if number else value
+
+
+def make_repeat(knobs: dict[str, Any], where: str) -> Repeat:
+    """repeat: {times, do}: one tuple of methods a round; a knob given as a list has one value a round."""
+    unknown = set(knobs) - {"times", "do"}
+    times, stages = knobs.get("times", 2), knobs.get("do")
+    if unknown or not isinstance(times, int) or times < 1 or not isinstance(stages, list):
+        raise BadRecipe(
+            f"{where} (repeat): write repeat: {{times: 3, do: [...]}} with times of 1 or more, got {knobs}."
+        )
+    rounds = []
+    for turn in range(times):
+        rounds.append(tuple(read_stage(pick_turn(stage, turn, times, where), where) for stage in stages))
+    return Repeat(rounds=tuple(rounds))
+
+
+def pick_turn(stage: Any, turn: int, times: int, where: str) -> Any:
+    """The stage with the value of this round in the place of every list."""
+    if not isinstance(stage, dict):
+        return stage
+    picked: dict[str, Any] = {}
+    for name, knobs in stage.items():
+        if knobs is not None and not isinstance(knobs, dict):
+            raise BadRecipe(f"{where} (repeat): the knobs of {name} must be keys with values, got {knobs!r}.")
+        picked[name] = dict(knobs or {})
+        for key, value in picked[name].items():
+            if isinstance(value, list) and name != "repeat":
+                if len(value) != times:
+                    raise BadRecipe(f"{where} (repeat): {name}.{key} has {len(value)} values for {times} rounds.")
+                picked[name][key] = value[turn]
+    return picked
+
+
+def read_stage(data: Any, where: str) -> Method:
+    """A stage from data: a name, or {name: {knob: value}}."""
+    if isinstance(data, Method):
+        return data
+    if isinstance(data, str):
+        return make_stage(data, {}, where)
+    if isinstance(data, dict) and len(data) == 1:
+        name, knobs = next(iter(data.items()))
+        if isinstance(name, str) and (knobs is None or isinstance(knobs, dict)):
+            return make_stage(name, knobs or {}, where)
+    raise BadRecipe(
+        f"{where}: a stage is a name or one name with its knobs, got {data!r}. Write - prune/weights: {{keep: 0.3}}."
+    )
+
+
+def read(source: Any) -> Recipe:
+    """A recipe from a Recipe, a list of stages, a dict, a YAML file, or one line of text.
+
+    One line: "prune/weights keep=0.3 where=conv*, not conv1 | finetune epochs=2". Raises BadRecipe, BadValue.
+    """
+    if isinstance(source, Recipe):
+        return source
+    if isinstance(source, Method):
+        return Recipe((source,))
+    if isinstance(source, (list, tuple)):
+        stages = tuple(read_stage(stage, f"recipe, stage {number}") for number, stage in enumerate(source, 1))
+        if not stages:
+            raise BadRecipe("recipe: it has no stages. Give at least one, such as quantize/weights.")
+        return Recipe(stages)
+    if isinstance(source, dict):
+        return read_mapping(source)
+    if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
+        return read_file(Path(source))
+    if isinstance(source, str):
+        return Recipe(tuple(read_words(part, number) for number, part in enumerate(source.split("|"), 1)))
+    raise BadRecipe(f"recipe: a recipe is a file, a text, a list or a Recipe, got {type(source).__name__}.")
+
+
+def read_file(path: Path) -> Recipe:
+    """A recipe from a YAML file."""
+    data = data_of(path)
+    recipe = read(data if isinstance(data, (dict, list)) else {})
+    return recipe if recipe.name != "recipe" else dataclasses.replace(recipe, name=path.stem)
+
+
+def data_of(path: Path) -> Any:
+    """What a YAML file holds.  Raises BadRecipe."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise BadRecipe(f"recipe: {path} cannot be read ({error.strerror}). Check the path.") from error
+    except yaml.YAMLError as error:
+        raise BadRecipe(f"recipe: {path} is not YAML ({error}).") from error
+
+
+def read_mapping(data: dict[str, Any]) -> Recipe:
+    for key in data:
+        if key not in KEYS:
+            near = get_close_matches(str(key), KEYS, n=1)
+            raise BadRecipe(
+                f"recipe: no key {key!r}; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(KEYS)}"
+            )
+    head = {key: value for key, value in data.items() if key != "stages"}
+    if not isinstance(data.get("stages"), list):
+        raise BadRecipe(
+            f"recipe: stages must be a list, got {data.get('stages')!r}. Write stages: [prune/weights, finetune]."
+        )
+    return dataclasses.replace(read(data["stages"]), **head)
+
+
+def read_words(text: str, number: int) -> Method:
+    """A stage from one line."""
+    name, knobs = words_of(text, number)
+    return make_stage(name, knobs, f"recipe, stage {number}")
+
+
+def words_of(text: str, number: int) -> tuple[str, dict[str, Any]]:
+    """Name and knobs in one line: name key=value key=value; words without "=" go on with the value before them."""
+    words = text.split()
+    if not words:
+        raise BadRecipe(
+            f"recipe, stage {number}: nothing is written there. Write, for example, prune/weights keep=0.3."
+        )
+    texts: dict[str, str] = {}
+    last = ""
+    for word in words[1:]:
+        key, equals, value = word.partition("=")
+        if not equals and last:
+            texts[last] += f" {word}"
+            continue
+        if not equals:
+            raise BadRecipe(f"recipe, stage {number} ({words[0]}): {word!r} is not key=value.")
+        if key in texts:
+            raise BadRecipe(f"recipe, stage {number} ({words[0]}): {key} is given twice. Keep the one you mean.")
+        texts[key], last = value, key
+    return words[0], {key: word_value(value) for key, value in texts.items()}
+
+
+def word_value(text: str) -> Any:
+    """A value in one line of text: what YAML makes of it, or the text itself where YAML sees a sign of its own (*.bias)."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

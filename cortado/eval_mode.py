@@ -1,0 +1,54 @@
+"""Evaluating: a network in eval mode for a while, and afterwards as it was."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+
+@contextlib.contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; afterwards every module is in its own mode again, frozen norms among others."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        network.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        # Some modules do more than note the mode.
+        network.train(modes[0][1])
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def keeping_buffers(network: nn.Module) -> Iterator[None]:
+    """Buffers that run on or are set again meanwhile are the same tensors with the same values afterwards."""
+    kept = [
+        (module, name, buffer, None if buffer is None else buffer.detach().clone())
+        for module in network.modules()
+        for name, buffer in module._buffers.items()
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, before in kept:
+                module._buffers[name] = buffer
+                # An expanded buffer cannot be written to, by the network neither.
+                if buffer is not None and before is not None and not buffer.is_meta and not torch.equal(buffer, before):
+                    buffer.copy_(before)
+
+
+def train_mode(network: nn.Module, statistics: str = "moving") -> nn.Module:
+    """The network in training mode; where `statistics` are "kept", batch norms go on as in eval mode.
+
+    What a trained network has stored is seldom what its batches give now, and some hundred steps are too few to get used
+    to the new statistics: a short recovery keeps them, and lets gains and shifts learn.
+    """
+    network.train()
+    for module in network.modules() if statistics == "kept" else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    return network

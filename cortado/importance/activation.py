@@ -1,0 +1,51 @@
+"""Activation: a weight is worth its size times that of the activation it reads."""
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork
+from cortado.importance.importance import Importance
+from cortado.network.statistics.gradients import input_squares
+from cortado.network.view import View, Weight
+from cortado.task.task import Task
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Their inputs lie on axis 0."""
+
+
+class Activation(Importance):
+    """|w| times the root mean square of its input channel on the calibration data.  Sun et al., 2024 (Wanda)."""
+
+    def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
+        assert task.calibration is not None
+        squares = input_squares(view, weights, task.calibration.first(512), 64)
+        found = []
+        for weight in weights:
+            value = weight.dense().abs()
+            if weight.layer_path not in squares or value.dim() < 2:
+                raise BadNetwork(
+                    f"scores/activation: {weight.path} is not called with an activation of its own. "
+                    "Leave it out with where, or use the score magnitude or taylor."
+                )
+            if weight.name.startswith("weight_hh"):
+                raise BadNetwork(
+                    f"scores/activation: {weight.path} reads the hidden state, which is not seen from outside. "
+                    "Leave it out with where, or use the score magnitude or taylor."
+                )
+            activation = squares[weight.layer_path].sqrt().to(value)
+            if isinstance(weight.layer, TRANSPOSED):
+                found.append(value * activation.reshape(-1, *[1] * (value.dim() - 1)))
+                continue
+            sizes = per_input(activation, value.shape)
+            found.append(value * sizes.reshape(*sizes.shape, *[1] * (value.dim() - 2)))
+        return found
+
+
+def per_input(activation: Tensor, shape: torch.Size) -> Tensor:
+    """The activation that each entry on the first two axes reads: (1, inputs), or (outputs, inputs / groups) with groups."""
+    groups, rest = divmod(len(activation), shape[1])
+    if rest or shape[0] % groups:
+        return activation.mean().expand(1, shape[1])
+    return (
+        activation[None] if groups == 1 else activation.view(groups, shape[1]).repeat_interleave(shape[0] // groups, 0)
+    )

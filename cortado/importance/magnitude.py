@@ -1,0 +1,35 @@
+"""Magnitude: small weights matter least.  L1 (absolute value); L2 (its square) ranks alike inside a layer."""
+
+import torch
+from torch import Tensor
+
+from cortado.importance.importance import Importance, producing
+from cortado.network.coupling.groups import Group
+from cortado.network.view import View, Weight
+from cortado.task.task import Task
+
+
+class Magnitude(Importance):
+    """|w|.  Han, Pool, Tran, Dally, 2015."""
+
+    def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
+        return [weight.dense().abs() for weight in weights]
+
+    def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
+        """The L1 norm of what produces a unit (Li et al., 2017), over its group's mean: groups can be compared."""
+        weights = {weight.path: weight for weight in view.all_weights}
+        found = [norms(group, weights) for group in groups]
+        return [units / units.mean().clamp(min=1e-30) for units in found]
+
+
+def norms(group: Group, weights: dict[str, Weight]) -> Tensor:
+    """The sums of |w| over each unit of a group, without a second tensor of any weight's size."""
+    total = torch.zeros(group.count)
+    for slot in producing(group):
+        if slot.names[0] in weights:
+            value = weights[slot.names[0]].dense()
+            others = [axis for axis in range(value.dim()) if axis != slot.axis]
+            rows = torch.linalg.vector_norm(value, 1, others) if others else value.abs()
+            mine = slot.units >= 0
+            total.index_add_(0, slot.units[mine], rows.float().cpu()[mine])
+    return total

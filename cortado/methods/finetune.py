@@ -1,0 +1,86 @@
+"""tune: train what the forms leave to learn - survivors, shared values, scales, biases - and keep the forms."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from cortado.devices import place_of_training
+from cortado.methods.method import Method, knob
+from cortado.network.view import View
+from cortado.task.task import Task
+from cortado.training.learning import only_learning
+from cortado.training.loop import OPTIMIZERS, SCHEDULES, Plan, train
+from cortado.training.objectives.penalty import Extra, penalty
+
+
+@dataclass(frozen=True)
+class Finetune(Method):
+    """The training loop on the task's own loss, and on the original network's outputs when `teacher` is above 0.
+
+    A mask, codes or codebook stay as they are: only their floats learn. In Python, cortado.training.loop.train takes any
+    optimizer, schedule, penalty and teachers. `penalty` pulls weights towards what can be cut or factored afterwards.
+    """
+
+    trains = True
+
+    epochs: float = knob(1.0, low=0.0, help="passes over the training data")
+    lr: float = knob(1e-3, low=0.0, help="learning rate")
+    optimizer: str | Callable[..., Any] = knob(
+        "adam", one_of=OPTIMIZERS, help="its name, or parameter groups -> Optimizer"
+    )
+    schedule: str | Callable[..., Any] = knob(
+        "cosine", one_of=SCHEDULES, help="its name, or share done -> factor of the rate"
+    )
+    momentum: float = knob(0.9, low=0.0, high=1.0, help="momentum of sgd")
+    decay: float = knob(0.0, low=0.0, help="weight decay (L2)")
+    batch: int | None = knob(None, low=1, help="samples a step, when other than the task's")
+    teacher: float = knob(
+        0.0, low=0.0, high=1.0, help="share of the loss that the original network teaches, at temperature 4"
+    )
+    average: float = knob(
+        0.0, low=0.0, high=1.0, help="share of the training, at its end, over which weights are averaged"
+    )
+    warmup: float = knob(0.0, low=0.0, high=1.0, help="share of the training in which the rate rises")
+    clip: float | None = knob(None, low=0.0, help="largest norm of the gradient")
+    precision: str = knob(
+        "auto", one_of=("auto", "float32", "bfloat16"), help="of the products; auto takes what is fast"
+    )
+    statistics: str = knob(
+        "moving", one_of=("moving", "kept"), help="of batch norms: kept as they are for short recoveries"
+    )
+    recorded: bool = knob(False, help="on a GPU record a step and replay it, where Python decides the same at each")
+    penalty: str = knob(
+        "",
+        help="added to the loss: low_rank, gains, group_lasso, group_lasso_positions, bipolar or package.module:Class",
+    )
+    strength: float = knob(1e-4, low=0.0, help="factor of the penalty")
+    growing: bool = knob(False, help="let the strength grow from 0 over the training")
+
+    def apply(self, view: View, task: Task) -> None:
+        extra, count = self.penalised(view, task)
+        with only_learning(view, None if self.where == "*" else view.weights(self.where)):
+            train(view.network, task, Plan(
+                epochs=self.epochs, lr=self.lr, optimizer=self.optimizer, schedule=self.schedule, momentum=self.momentum,
+                decay=self.decay, batch=self.batch, average=self.average, warmup=self.warmup, clip=self.clip,
+                precision=self.precision, statistics=self.statistics, recorded=self.recorded,
+                teachers=(view.original,) if self.teacher else (), temperature=4.0, hard=1.0 - self.teacher, soft=self.teacher,
+                seed=task.seed, label=self.name(),
+                progress=view.progress, penalty=extra, after_batch=count,
+            ))  # fmt: skip
+        view.notes += place_of_training(view.network, task.device)
+
+    def penalised(self, view: View, task: Task) -> tuple[Extra | None, Callable[[nn.Module, int], None] | None]:
+        """The penalty with its strength, and what has to be told of every step where the strength grows."""
+        if not self.penalty:
+            return None, None
+        original = penalty(self.penalty).of(view, view.weights(self.where), task)
+        if not self.growing:
+            return lambda network: self.strength * original(network), None
+        done, total = [0.0], max(1.0, self.epochs * len(task.train) / (self.batch or task.batch))
+
+        def count(network: nn.Module, step: int) -> None:
+            done[0] = min(1.0, step / total)
+
+        return lambda network: self.strength * done[0] * original(network), count

@@ -1,0 +1,92 @@
+"""Method: one way to change a network, as a frozen dataclass whose fields are its knobs."""
+
+import dataclasses
+import types
+import typing
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from cortado.errors import BadValue
+from cortado.network.view import View
+from cortado.task.task import Task
+
+
+def knob(
+    default: Any, *, help: str, low: float | None = None, high: float | None = None, one_of: tuple[Any, ...] = ()
+) -> Any:
+    """A field of a method: its default, what it means, and the values it may have (low..high, or `one_of`)."""
+    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "one_of": one_of})
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """Changes a network with `weight.map_values`, `view.cut` and `view.replace`, and with nothing else.
+
+    A subclass is a frozen dataclass in a file of its own: `methods/prune/weights.py` defines `PruneWeights`, which a
+    recipe calls `prune/weights`. `lossy` says that moments are matched afterwards; `trains` that floats move.
+    Raises BadValue when a knob is outside its range.
+    """
+
+    lossy: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
+
+    where: str = knob(
+        "*", help="which weights: glob patterns of layers, 'not ...' leaves out; '*.bias' names parameters"
+    )
+
+    @abstractmethod
+    def apply(self, view: View, task: Task) -> None:
+        """Change the network that `view` shows."""
+
+    @classmethod
+    def name(cls) -> str:
+        """What a recipe calls it: the path of its file under methods/, or module:Class for a user's own."""
+        head, _, tail = cls.__module__.partition("cortado.methods.")
+        return tail.replace(".", "/") if tail and not head else f"{cls.__module__}:{cls.__name__}"
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            check_knob(self.name(), field, hints[field.name], getattr(self, field.name), self)
+
+
+def check_knob(method: str, field: dataclasses.Field[Any], hint: Any, value: Any, owner: Method) -> None:
+    """Type and range of one knob; whole numbers given for a float are taken as floats."""
+    if isinstance(value, int) and not isinstance(value, bool) and accepts(hint, 0.5) and not accepts(hint, value):
+        value = float(value)
+        object.__setattr__(owner, field.name, value)
+    if not accepts(hint, value):
+        wanted = getattr(hint, "__name__", str(hint))
+        raise BadValue(
+            f"{method}: {field.name} must be {wanted}, got {value!r}. It means: {field.metadata.get('help', '')}."
+        )
+    low, high, one_of = (field.metadata.get(key) for key in ("low", "high", "one_of"))
+    # A function of the user's own may stand for a name.
+    if one_of and not callable(value) and value not in one_of:
+        raise BadValue(f"{method}: {field.name} must be one of {', '.join(map(str, one_of))}, got {value!r}.")
+    for number in value if isinstance(value, tuple) else (value,):
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            continue
+        # `not (a <= b)` rather than `a > b`: NaN is refused too.
+        if (low is not None and not low <= number) or (high is not None and not number <= high):
+            span = f"{'' if low is None else format(low, 'g')}..{'' if high is None else format(high, 'g')}"
+            raise BadValue(
+                f"{method}: {field.name} must lie in {span}, got {number:g}. It means: {field.metadata['help']}."
+            )
+
+
+def accepts(hint: Any, value: Any) -> bool:
+    """Whether a value is of the annotated type (plain classes, unions, tuples and mappings are looked at)."""
+    origin = typing.get_origin(hint)
+    if hint is Any or origin is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(accepts(part, value) for part in typing.get_args(hint))
+    if hint is None or hint is type(None):
+        return value is None
+    if origin is not None:
+        return callable(value) if origin is typing.get_origin(typing.Callable[..., Any]) else isinstance(value, origin)
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, hint)

@@ -1,0 +1,183 @@
+"""prune/rate_distortion: train rounded weights with their estimated bits as a penalty; what does not pay for itself goes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.methods.method import Method, knob
+from cortado.methods.prune.bits import as_planes, bits_of_levels, nonzero_cost
+from cortado.methods.prune.units import PruneUnits
+from cortado.network.view import View, Weight
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.learned_step import LearnedStep
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.quantized import Quantized
+from cortado.task.task import Task
+from cortado.training.learning import only_learning
+from cortado.training.loop import Plan, half_precision, train
+from cortado.training.teachers import softened, teachers_of
+
+
+@dataclass(frozen=True)
+class PruneRateDistortion(Method):
+    """Rate-distortion training: loss + strength x estimated bits of the file, over weights rounded to a learned step.
+
+    One knob, `strength`, gives sparsity, structure and precision at once, because a bit is a bit: entropy-penalised
+    training (Oktay et al., 2020) with the learned step of LSQ (Esser et al., 2020). The price of a nonzero follows
+    the rows, columns and kernels as they empty out. Units that died are removed on the way. A finish with frozen
+    zeros and a pull towards the rounded values ends it, so that the weights come to rest.
+    """
+
+    lossy = True
+    trains = True
+
+    strength: float = knob(1e-5, low=0.0, high=1.0, help="loss that one bit of the file may save")
+    epochs: float = knob(10.0, low=0.01, help="epochs of training with the penalty")
+    finish: float = knob(3.0, low=0.0, help="epochs of the finish with frozen zeros")
+    lr: float = knob(2e-3, low=0.0, help="learning rate of the weights")
+    step: float = knob(0.5, low=0.01, high=10.0, help="first rounding step, in standard deviations of the layer")
+    pull: float = knob(1e-4, low=0.0, help="strength, at the end, of the pull towards rounded values")
+    teacher: Any = knob(None, help="who teaches: plain, package.module:maker, a network, a tuple of them, or nobody")
+    soft: float = knob(0.7, low=0.0, high=1.0, help="share of the loss that the teacher has, at temperature 2.5")
+    bias: bool = knob(True, help="round and price the biases too, on the step of their layer")
+
+    def apply(self, view: View, task: Task) -> None:
+        # Between epochs it traces the network on the example, which is on the CPU.
+        task, lessons = self.taught(view, replace(task, device="cpu"))
+        weights = self.enter(view)
+        with only_learning(view, None if self.where == "*" else weights):
+            self.train_lr(view, task, weights, lessons)
+            freeze_zeros(weights)
+            self.train_finish(view, task, weights, lessons)
+        for weight in weights:
+            weight.set_form(flattened(weight.form.finalize()))
+        PruneUnits(where=self.where).sweep(view)
+
+    def enter(self, view: View) -> list[Weight]:
+        """Hold the chosen weights, and biases beside them, as latent ones with one step a layer."""
+        steps: dict[str, nn.Parameter] = {}
+        chosen = view.pieces(self.where)
+        for weight in chosen:
+            # The deviation of a single number is not defined.
+            spread = float(weight.dense().std() if weight.shape.numel() > 1 else weight.dense().abs()) or 1e-3
+            values = weight.dense()
+            steps[weight.layer_path] = nn.Parameter(values.new_tensor([self.step * spread]))
+            weight.set_form(LearnedStep(values, steps[weight.layer_path]))
+        if not self.bias:
+            return chosen
+        for weight in view.all_weights:
+            if weight.layer_path in steps and weight.name.startswith("bias"):
+                weight.set_form(LearnedStep(weight.dense(), steps[weight.layer_path]))
+                chosen.append(weight)
+        return chosen
+
+    def train_lr(self, view: View, task: Task, weights: list[Weight], lessons: dict[str, Any]) -> None:
+        costs = NonzeroCosts(weights)
+        sweep = PruneUnits(where=self.where, sort=False)
+
+        def after_epoch(network: nn.Module, epoch: int) -> bool:
+            # Structure follows early and late alike, but each removal restarts the optimizer: not at every epoch.
+            removed = sweep.sweep(view) if epoch & (epoch - 1) == 0 else 0
+            costs.refresh()
+            return removed > 0
+
+        train(view.network, task, Plan(
+            epochs=self.epochs, lr=self.lr, groups=self.groups, seed=task.seed, average=0.2, warmup=0.02,
+            penalty=lambda network: self.strength * costs.bits(), label=f"{self.name()}: rate",
+            after_batch=lambda network, step: costs.refresh() if step % 50 == 0 else None, after_epoch=after_epoch,
+            progress=view.progress, **lessons,
+        ))  # fmt: skip
+        sweep.sweep(view)
+
+    def train_finish(self, view: View, task: Task, weights: list[Weight], lessons: dict[str, Any]) -> None:
+        if self.finish == 0:
+            return
+        done = [0.0]
+        forms = [form for weight in weights if (form := latent_of(weight.form)) is not None]
+
+        def penalty(network: nn.Module) -> Tensor:
+            levels = torch.cat([levels_of(form).flatten() for form in forms])
+            rest = ((levels - levels.detach().round()) ** 2).sum()
+            return self.strength * bits_of_levels(levels, torch.ones(())) + self.pull * done[0] * rest
+
+        total = max(1.0, self.finish * len(task.train) / task.batch)
+
+        def count(network: nn.Module, step: int) -> None:
+            done[0] = min(1.0, step / total)
+
+        train(view.network, task, Plan(
+            epochs=self.finish, lr=self.lr / 4, groups=self.groups, seed=task.seed + 1, average=0.3,
+            penalty=penalty, after_batch=count, label=f"{self.name()}: finish", progress=view.progress, **lessons,
+        ))  # fmt: skip
+
+    def taught(self, view: View, task: Task) -> tuple[Task, dict[str, Any]]:
+        """The task with the teacher's answers in it, asked once for both trainings; else what a plan needs to ask."""
+        if self.teacher is None:
+            return task, {}
+        teachers, hard = teachers_of(self.teacher, view), 1.0 - self.soft
+        if task.train.augment is None:
+            half = half_precision(teachers[0], "auto", next(teachers[0].parameters()).device, deep=1)
+            return softened(task, teachers, 2.5, hard, self.soft, half), {}
+        return task, {"teachers": teachers, "temperature": 2.5, "hard": hard, "soft": self.soft}
+
+    def groups(self, network: nn.Module) -> Iterable[dict[str, Any]]:
+        """The steps learn at half the rate of the weights."""
+        steps = {id(module.step) for module in network.modules() if isinstance(module, LearnedStep)}
+        learning = [p for p in network.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in learning if id(p) not in steps]},
+            {"params": [p for p in learning if id(p) in steps], "weight_decay": 0.0},
+        ]
+
+
+class NonzeroCosts:
+    """The price of a nonzero at each place of each latent weight, kept up to date with what is zero now."""
+
+    def __init__(self, weights: list[Weight]) -> None:
+        self.weights = weights
+        self.refresh()
+
+    def refresh(self) -> None:
+        self.forms = [form for weight in self.weights if isinstance(form := weight.form, LearnedStep)]
+        with torch.no_grad():
+            self.costs = [nonzero_cost(as_planes(levels_of(form)).round() != 0) for form in self.forms]
+
+    def bits(self) -> Tensor:
+        """Estimated bits of all the weights: a scalar with a gradient."""
+        return torch.stack([
+            bits_of_levels(as_planes(levels_of(form)), cost)
+            for form, cost in zip(self.forms, self.costs, strict=True)
+        ]).sum()  # fmt: skip
+
+
+def levels_of(form: LearnedStep) -> Tensor:
+    """The values in steps of their rounding."""
+    return form.values / form.size
+
+
+def latent_of(form: Form) -> LearnedStep | None:
+    """The latent form itself, or the one inside a mask."""
+    if isinstance(form, Masked):
+        return latent_of(form.kept)
+    return form if isinstance(form, LearnedStep) else None
+
+
+def freeze_zeros(weights: list[Weight]) -> None:
+    """What rounds to zero stays zero; the survivors go on as latent ones."""
+    for weight in weights:
+        form = weight.form
+        if isinstance(form, LearnedStep):
+            values, mask = form.values.detach(), levels_of(form).detach().round() != 0
+            weight.set_form(Masked(mask, LearnedStep(values[mask], form.step)))
+
+
+def flattened(form: Form) -> Form:
+    """Codes with their zeros among them instead of a mask beside them: the coder wants one plane."""
+    if not (isinstance(form, Masked) and isinstance(form.kept, Quantized)):
+        return form
+    codes = torch.zeros(form.shape, dtype=torch.int32, device=form.mask.device)
+    codes[form.mask] = form.kept.codes.int()
+    return Quantized(codes, form.kept.scale)

@@ -1,0 +1,266 @@
+"""Explaining: at which layers a changed network begins to differ from the original, number by number."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.eval_mode import eval_mode
+from cortado.network.graph.trace import device_of, moved
+from cortado.parts.activations.affine import Affine
+from cortado.parts.activations.quantizer import INPUT, OUTPUT, SIDES, quantizer_at, sites
+from cortado.parts.forms.attach import attached_names, form_of
+from cortado.parts.part import own_modules
+from cortado.task.measure import outputs_of
+from cortado.task.task import Data
+
+WORST = 5
+LEFT = 0.25
+"""What scaling a channel may leave of the squared error where its scale is said to be another one."""
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """One layer: how it is held, the error it makes of the original network's activation, and the error that its output has.
+
+    Errors are the root mean square of the difference over that of the plain output; None where shapes are others.
+    """
+
+    path: str
+    kind: str
+    attached: str
+    own: float | None
+    total: float | None
+
+
+@dataclass(frozen=True)
+class ExplainedNetwork:
+    """The layers in running order."""
+
+    layers: tuple[LayerError, ...]
+    output: float | None
+    """The error of what the network gives."""
+
+    def worst(self) -> list[LayerError]:
+        """The layers that add most, the worst first."""
+        seen = [layer for layer in self.layers if layer.own]
+        return sorted(seen, key=lambda layer: -(layer.own or 0.0))[:WORST]
+
+    def text(self) -> str:
+        """A table, and below it where most of the error enters."""
+        head = f"{'layer':<32}{'kind':<14}{'held as':<34}{'own error':>10}{'so far':>10}"
+        lines = [head, "─" * len(head)]
+        for layer in self.layers:
+            lines.append(
+                f"{layer.path:<32}{layer.kind:<14}{layer.attached:<34}{share(layer.own):>10}{share(layer.total):>10}"
+            )
+        names = ", ".join(f"{layer.path} ({share(layer.own)})" for layer in self.worst())
+        close = f"Most of the error enters at {names}." if names else "No layer adds an error of its own."
+        return "\n".join([*lines, "", close, f"The outputs differ by {share(self.output)}."])
+
+
+def share(value: float | None) -> str:
+    """A share in per cent for people."""
+    return "unknown" if value is None else f"{100 * value:.3g} %"
+
+
+def explain(
+    original: nn.Module, network: nn.Module, data: Data, images: int = 32, paths: Collection[str] | None = None
+) -> ExplainedNetwork:
+    """Compare both networks at every layer, or at those of `paths`, on up to `images` samples, in one batch.
+
+    A layer's own error is that of its output when it reads what the original network's layer read; where it was cut, reads
+    something else than one tensor, or cannot be run by itself, it is unknown. Layers with others inside count only by
+    the rounding of their own input or output, the larger. Only the first call of a layer counts. Behind layers that
+    were equalized each channel is compared on its own scale, and where an unsigned rounding does the work of the ReLU
+    behind it, what is above zero.
+    """
+    inputs = next(data.batches(min(images, len(data))))[0]
+    chosen = places_of(network) if paths is None else paths
+    wanted, found = listened(original, inputs, chosen), listened(network, inputs, chosen)
+    modules, layers = own_modules(network), []
+    for path, call in found.calls.items():
+        if path not in wanted.calls:
+            continue
+        layer, there = modules[path], wanted.calls[path]
+        out = above_zero(layer, there.made)
+        own = own_error(layer, there.given, call.given, out) if leaf(layer) else roundings_error(layer, call, there)
+        layers.append(
+            LayerError(path, type(layer).__name__, form_name(layer), own, difference_by_channel(call.made, out))
+        )
+    return ExplainedNetwork(tuple(layers), difference(found.output, wanted.output))
+
+
+def leaf(layer: nn.Module) -> bool:
+    """Whether there is no other layer inside."""
+    return len(own_modules(layer)) == 1
+
+
+def places_of(network: nn.Module) -> set[str]:
+    """The paths of the layers that have no others inside, and of those whose input or output is rounded."""
+    return {path for path, layer in own_modules(network).items() if leaf(layer)} | {path for path, _ in sites(network)}
+
+
+def above_zero(layer: nn.Module, wanted: Any) -> Any:
+    """What an unsigned rounding of the layer's output lets through."""
+    quantizer = quantizer_at(layer, OUTPUT)
+    unsigned = isinstance(quantizer, Affine) and not int(quantizer.zero)
+    return wanted.clamp(min=0) if unsigned and isinstance(wanted, Tensor) else wanted
+
+
+@dataclass
+class Call:
+    """What a layer read before any rounding of its own, None where that is not by place alone; what it gave before the
+    rounding of its output, and after it."""
+
+    given: tuple[Any, ...] | None
+    raw: Any = None
+    made: Any = None
+
+
+@dataclass
+class Listened:
+    """The first call of each layer, in running order, and the network's output."""
+
+    calls: dict[str, Call]
+    output: Any = None
+
+
+def copied(value: Any) -> Any:
+    """A tensor, the first one of several, as it is now: what comes after it may work in place."""
+    value = value[0] if isinstance(value, (tuple, list)) and value else value
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> Listened:
+    """Run a network once and keep what the layers at `paths` read and gave."""
+    begun: dict[str, Call] = {}
+    calls: dict[str, Call] = {}
+
+    def before(path: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            if path not in begun:
+                begun[path] = Call(None if named else tuple(copied(value) for value in given))
+
+        return hook
+
+    def unrounded(path: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            if path not in calls:
+                begun[path].raw = copied(output)
+
+        return hook
+
+    def after(path: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            if path not in calls:
+                calls[path] = begun[path]
+                calls[path].made = copied(output)
+
+        return hook
+
+    hooks: list[Any] = []
+    for path, module in own_modules(network).items():
+        if path in paths:
+            hooks.append(module.register_forward_pre_hook(before(path), with_kwargs=True, prepend=True))
+            if quantizer_at(module, OUTPUT) is not None and not leaf(module):
+                hooks.append(module.register_forward_hook(unrounded(path), prepend=True))
+            hooks.append(module.register_forward_hook(after(path)))
+    try:
+        with eval_mode(network):
+            output = copied(outputs_of(network, moved(inputs, device_of(network))))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Listened(calls, output)
+
+
+def own_error(
+    layer: nn.Module, given: tuple[Any, ...] | None, read: tuple[Any, ...] | None, wanted: Any
+) -> float | None:
+    """What the layer makes of the original network's activation, on the scales in which it reads it, against the original layer."""
+    if not given or not read or len(given) != 1 or len(read) != 1:
+        return None
+    if not isinstance(given[0], Tensor) or not isinstance(read[0], Tensor) or read[0].shape != given[0].shape:
+        return None
+    try:
+        with eval_mode(layer):
+            made = layer(given[0] * scales(read[0], given[0]) if given[0].is_floating_point() else given[0])
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
+        return None  # A user's layer may count on what others have done before it: unknown.
+    return difference_by_channel(copied(made), wanted)
+
+
+def roundings_error(layer: nn.Module, found: Call, wanted: Call) -> float | None:
+    """What the roundings of a layer's input and output make of the original network's activations; the larger of both."""
+    first, original_first = (call.given[0] if call.given else None for call in (found, wanted))
+    errors = (
+        rounding_error(layer, INPUT, first, original_first),
+        rounding_error(layer, OUTPUT, found.raw, above_zero(layer, wanted.made)),
+    )
+    return max((error for error in errors if error is not None), default=None)
+
+
+def rounding_error(layer: nn.Module, side: str, found: Any, wanted: Any) -> float | None:
+    """What one rounding makes of the original network's activation, on the scales in which it finds it."""
+    quantizer = quantizer_at(layer, side)
+    if quantizer is None or not isinstance(found, Tensor) or not isinstance(wanted, Tensor):
+        return None
+    if found.shape != wanted.shape or not wanted.is_floating_point():
+        return None
+    with torch.no_grad():
+        return difference_by_channel(quantizer(wanted * scales(found, wanted)), wanted)
+
+
+def scales(found: Tensor, wanted: Tensor) -> Tensor:
+    """For each channel the factor by which `wanted` is nearest to `found`, where scaling takes most of the difference away.
+
+    That is where less than a quarter of a channel's squared error is left, and of the whole activation's, since few values
+    may well fit by chance: so it is behind layers that were equalized. Any other factor is 1.
+    """
+    axes = [axis for axis in range(found.dim()) if axis != (1 if found.dim() > 3 else found.dim() - 1)]
+    size = wanted.square().sum(axes, keepdim=True)
+    factors = (found * wanted).sum(axes, keepdim=True) / size.clamp(min=1e-30)
+    factors = torch.where((size > 0) & (factors > 0), factors, torch.ones_like(factors))
+    before = (found - wanted).square().sum(axes, keepdim=True)
+    after = (found - factors * wanted).square().sum(axes, keepdim=True)
+    taken = (after < LEFT * before) & (after.sum() < LEFT * before.sum())
+    return torch.where(taken, factors, torch.ones_like(factors))
+
+
+def difference_by_channel(found: Any, wanted: Any) -> float | None:
+    """`difference`, each channel on the scale of the original network."""
+    if (
+        not isinstance(found, Tensor)
+        or not isinstance(wanted, Tensor)
+        or found.shape != wanted.shape
+        or not wanted.dim()
+        or not wanted.is_floating_point()
+    ):
+        return None
+    return difference(found / scales(found, wanted), wanted)
+
+
+def difference(found: Any, wanted: Any) -> float | None:
+    """The root mean square of the difference over that of what was wanted; None for other shapes, no tensors, no numbers."""
+    if not isinstance(found, Tensor) or not isinstance(wanted, Tensor) or found.shape != wanted.shape:
+        return None
+    size = wanted.double().square().mean().sqrt()
+    far = (found.double() - wanted.double()).square().mean().sqrt()
+    if size > 0:
+        return float(far / size) if bool(torch.isfinite(far / size)) else None
+    return 0.0 if far == 0 else None
+
+
+def form_name(layer: nn.Module) -> str:
+    """Forms and roundings of a layer in a few words: "quantized, input 8 bits"."""
+    forms = [type(form_of(layer, name)).__name__.lower() for name in attached_names(layer) if name == "weight"]
+    activations = [(side, quantizer_at(layer, side)) for side in SIDES]
+    return (
+        ", ".join(
+            forms + [f"{side} {quantizer.bits()} bits" for side, quantizer in activations if quantizer is not None]
+        )
+        or "original"
+    )

@@ -1,0 +1,215 @@
+"""Replay: what a network answers with one layer changed, without running again what comes before that layer."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cortado.network.compare.divergence import answers
+from cortado.network.graph.trace import tensors_in, undisturbed
+
+MOST_BYTES = 512 << 20
+"""What is remembered at the most, and half of the memory that remembering takes; what does not fit runs again."""
+END = 1 << 62
+HARMLESS = (Tensor, int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size)
+"""Arguments that a layer can do nothing with but read, or for a tensor change so that it shows."""
+
+
+@dataclass
+class Kept:
+    """An output that is remembered; `alias` where nothing that comes after changes it in place, so that it is given as it is, as
+    long as it stays of this `version`."""
+
+    value: Tensor
+    alias: bool = False
+    version: int = 0
+
+    def make_alias(self, output: Tensor, version: int) -> None:
+        """Give the output itself from now on, if it is still what it was, and holds no more memory than its own."""
+        same = output._version == version and torch.equal(output, self.value)
+        if same and output.untyped_storage().nbytes() == output.nbytes:
+            self.value, self.alias, self.version = output.detach(), True, version
+
+    @property
+    def invalidated(self) -> bool:
+        return self.alias and self.value._version != self.version
+
+
+@dataclass
+class Batch:
+    """Inputs and what was answered for them, float64; of each module the numbers at which its calls ended, with outputs that
+    are remembered; and by the id of each module and tensor how many calls had ended when it was first used."""
+
+    inputs: Any
+    wanted: Tensor
+    calls: dict[nn.Module, list[tuple[int, Kept | None]]] = field(default_factory=dict)
+    used: dict[int, int] = field(default_factory=dict)
+
+
+class Replay:
+    """A network in eval mode, and what each of its layers that call no other gave for some batches.
+
+    Modules may be changed and put back between calls; all else has to stay. A layer that does anything but give a tensor of
+    its own (changes what it reads, gives a view of it, keeps something on itself) runs again, and so does the whole
+    network where it draws random numbers, or where what is remembered does not give the same answers.
+    """
+
+    def __init__(self, network: nn.Module, batches: Sequence[Any], most_bytes: int = MOST_BYTES) -> None:
+        self.network, self.left = network, most_bytes
+        self.parts = {module: [module, *tensors_of(module)] for module in network.modules()}
+        self.batches = [self.recorded(inputs) for inputs in batches]
+        if not all(self.sound(number) for number in reversed(range(len(self.batches)))):
+            self.forget()
+
+    def recorded(self, inputs: Any) -> Batch:
+        """Run a batch and write down what runs, in the order in which calls end."""
+        batch, running, holders, ended = Batch(inputs, Tensor()), list[nn.Module](), set[nn.Module](), 0
+        given_out = list[tuple[Kept, Tensor, int]]()
+
+        def use(*parts: Any) -> None:
+            for part in parts:
+                batch.used.setdefault(id(part), ended)
+
+        def watched(module: nn.Module, forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
+            nonlocal ended
+            use(module)
+            holders.update(running)
+            running.append(module)
+            before = state_of(module, (given, named))
+            output = forward(*given, **named)
+            running.pop()
+            ended += 1
+            pure = module not in holders and before is not None and before == state_of(module, (given, named))
+            kept = self.kept(output, tensors_in((given, named))) if pure else None
+            batch.calls.setdefault(module, []).append((ended, kept))
+            if kept is not None:
+                given_out.append((kept, output, output._version))
+            return output
+
+        # The network itself always runs, and is used from the start; a script's forward cannot be another.
+        every = [module for module in self.network.modules() if not isinstance(module, torch.jit.ScriptModule)]
+        modules = [module for module in every if module is not self.network]
+        forwards = {module: functools.partial(watched, module, module.forward) for module in modules}
+        ids = {id(one) for one in self.parts[self.network]}
+        with undisturbed(self.network), replaced(forwards), Uses(ids, use):
+            state = torch.random.get_rng_state()
+            batch.wanted = answers(self.network, own(inputs)).double()
+            if not torch.equal(state, torch.random.get_rng_state()):
+                self.left = 0
+                batch.calls.clear()
+        for one, output, version in given_out:
+            one.make_alias(output, version)
+        return batch
+
+    def kept(self, output: Any, read: Sequence[Tensor]) -> Kept | None:
+        """A copy of an output that is the layer's own: what comes after may change it in place."""
+        if not isinstance(output, Tensor) or output.nbytes > self.left or not output.nbytes:
+            return None
+        if any(shares(output, one) for one in (*read, *tensors_of(self.network))):
+            return None
+        self.left -= output.nbytes
+        return Kept(output.detach().clone())
+
+    def sound(self, number: int) -> bool:
+        """Whether all that is remembered gives the answers that it was recorded with."""
+        batch = self.batches[number]
+        try:
+            return torch.allclose(self.run(batch, END), batch.wanted, rtol=1e-4, atol=1e-6, equal_nan=True)
+        except Exception:  # noqa: BLE001 - whatever it is, the network does not bear it
+            return False
+
+    def forget(self) -> None:
+        """From now on everything runs again."""
+        for batch in self.batches:
+            batch.calls.clear()
+
+    def answers(self, number: int, changed: Sequence[nn.Module]) -> Tensor:
+        """What the network answers for a batch when these modules have changed, float64."""
+        batch = self.batches[number]
+        used = [batch.used.get(id(part)) for module in changed for part in self.parts[module]]
+        return self.run(batch, min((number for number in used if number is not None), default=0))
+
+    def run(self, batch: Batch, first: int) -> Tensor:
+        """A batch's answers, with what is remembered of all calls that ended before so many others had."""
+        forwards = {}
+        for module, calls in batch.calls.items():
+            outputs = [output for at, output in calls if at <= first]
+            given = [output for output in outputs if output is not None]
+            if given and len(given) == len(outputs):
+                forwards[module] = functools.partial(replayed, module.forward, iter(given))
+        with undisturbed(self.network), replaced(forwards):
+            found = answers(self.network, own(batch.inputs)).double()
+        if any(kept is not None and kept.invalidated for calls in batch.calls.values() for _, kept in calls):
+            self.forget()
+        return found
+
+
+class Uses(TorchDispatchMode):
+    """Tells of each operator's tensors, those whose ids are asked for."""
+
+    def __init__(self, ids: set[int], use: Callable[..., None]) -> None:
+        super().__init__()
+        self.ids, self.use = ids, use
+
+    def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        self.use(*(one for one in tensors_in((arguments, named or {})) if id(one) in self.ids))
+        return operator(*arguments, **(named or {}))
+
+
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def state_of(module: nn.Module, arguments: Any) -> list[Any] | None:
+    """What a call may not change: versions of tensors and what the layer has; None for arguments that could be changed unseen."""
+    given, named = arguments
+    if not all(isinstance(one, HARMLESS) for one in (*given, *named.values())):
+        return None
+    tensors = [*tensors_in((given, named)), *tensors_of(module)]
+    attributes = {
+        name: (id(value), len(value) if isinstance(value, (list, dict, set)) else 0)
+        for name, value in vars(module).items()
+    }
+    return [attributes, [(id(one), one._version) for one in tensors]]
+
+
+def shares(output: Tensor, other: Tensor) -> bool:
+    """Whether two tensors lie in the same memory."""
+    return output.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def own(value: Any) -> Any:
+    """The same with tensors of its own, as a network may change what it reads."""
+    if isinstance(value, dict):
+        return {key: own(part) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(own(part) for part in value)
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+@contextlib.contextmanager
+def replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Modules with other forwards for a while."""
+    before = {module: module.__dict__.get("forward") for module in forwards}
+    try:
+        for module, forward in forwards.items():
+            module.forward = forward  # type: ignore[method-assign, assignment]
+        yield
+    finally:
+        for module, own_forward in before.items():
+            module.__dict__.pop("forward", None)
+            if own_forward is not None:
+                module.forward = own_forward  # type: ignore[method-assign]
+
+
+def replayed(forward: Callable[..., Any], coming: Iterator[Kept], *arguments: Any, **named: Any) -> Any:
+    """What is remembered of the first calls, then what a module gives."""
+    output = next(coming, None)
+    if output is None:
+        return forward(*arguments, **named)
+    return output.value if output.alias else output.value.clone()

@@ -1,0 +1,49 @@
+"""Answers: what a network says to its example, and how far two answers are apart."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from cortado.eval_mode import eval_mode, keeping_buffers
+from cortado.network.coupling.capture import quiet_and_unfused
+
+
+def answers(network: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Tensor]:
+    """The outputs, flat, in eval mode; modes and buffers are as before afterwards.  What is drawn is drawn alike."""
+    with quiet_and_unfused(), keeping_buffers(network), eval_mode(network):
+        return tensors_of(network(*inputs[0], **inputs[1]))
+
+
+def tensors_of(found: Any) -> list[Tensor]:
+    """The tensors of an output, in order, whatever holds them."""
+    return [value for value in pytree.tree_leaves(found) if isinstance(value, Tensor)]
+
+
+def difference(found: list[Tensor], wanted: list[Tensor]) -> float:
+    """The largest difference between two lists of tensors, as a share of the largest entry wanted.
+
+    Infinite entries, as masks have them, must be the same; anything else that is not finite, and lists or shapes that
+    do not match, are infinitely far.
+    """
+    if [value.shape for value in found] != [value.shape for value in wanted]:
+        return math.inf
+    return max((apart(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
+
+
+def apart(found: Tensor, wanted: Tensor) -> float:
+    """`difference` of two tensors of one shape."""
+    found, wanted = (
+        (torch.view_as_real(value) if value.is_complex() else value).detach().double().cpu()
+        for value in (found, wanted)
+    )
+    finite = torch.isfinite(wanted)
+    if not bool((torch.isfinite(found) == finite).all()) or not torch.equal(found[~finite], wanted[~finite]):
+        return math.inf
+    if not bool(finite.any()):
+        return 0.0
+    largest = float(wanted[finite].abs().max())
+    far = float((found[finite] - wanted[finite]).abs().max())
+    return far / largest if largest else far

@@ -1,0 +1,169 @@
+"""Capture: the graph of a network's operators, by torch.export, with the names of its tensors and nothing copied."""
+
+import contextlib
+import copy
+import linecache
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from cortado.errors import BadNetwork
+from cortado.parts.activations.quantizer import SIDES, drop_quantizer
+from cortado.parts.forms.attach import PREFIX, attached_names, form_of, original_class
+from cortado.parts.forms.form import Form
+from cortado.parts.part import own_modules
+from cortado.task.task import to_device
+
+
+@dataclass
+class Captured:
+    """A traced network: its operators, and for each parameter and buffer the names it has in the network."""
+
+    program: torch.export.ExportedProgram
+    graph: fx.Graph
+    tensors: dict[fx.Node, tuple[str, ...]]
+    inputs: tuple[Any, ...]
+
+    def node_of(self, name: str) -> fx.Node | None:
+        return next((node for node, names in self.tensors.items() if name in names), None)
+
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the output tensors, flat, as they were traced."""
+        output = next(node for node in self.graph.nodes if node.op == "output")
+        values = [
+            node.meta.get("val") for node in torch.utils._pytree.tree_leaves(output.args) if isinstance(node, fx.Node)
+        ]
+        return [tuple(value.shape) for value in values if isinstance(value, Tensor)]
+
+
+def unattached_copy(network: nn.Module) -> nn.Module:
+    """The same modules around the same tensors, without parts: a held weight is an empty tensor of its shape.
+
+    Nothing of the network is copied, and nothing done to the copy reaches it.
+    """
+    kept = [value for module in network.modules() for value in tensors_in(tuple(module.__dict__.values()))]
+    memo: dict[int, Any] = {id(t): t for t in (*network.parameters(), *network.buffers(), *kept)}
+    empty: dict[int, nn.Parameter] = {}
+    for module in network.modules():
+        if isinstance(module, Form):
+            memo[id(module)] = None
+            device = next((t.device for t in module.state_dict().values()), None)
+            empty[id(module)] = nn.Parameter(torch.empty(module.shape, device=device), requires_grad=False)
+    duplicate = copy.deepcopy(network, memo)
+    for mine, theirs in zip(network_layers(network), network_layers(duplicate), strict=True):
+        for name in attached_names(mine):
+            release_as(theirs, name, empty[id(form_of(mine, name))])
+        for side in SIDES:
+            # Rounding changes no axis.
+            drop_quantizer(theirs, side)
+    return duplicate.eval()
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Tensors in nested containers: what a module keeps beside its parameters and buffers, as a cache does."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from tensors_in(tuple(value.values()))
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from tensors_in(part)
+
+
+def network_layers(network: nn.Module) -> list[nn.Module]:
+    """Every module that its author wrote."""
+    return list(own_modules(network).values())
+
+
+def release_as(layer: nn.Module, name: str, value: nn.Parameter) -> None:
+    """Let a held parameter of a copy be a plain one."""
+    layer._modules.pop(PREFIX + name, None)
+    layer.__class__ = original_class(layer)
+    layer._parameters[name] = value
+    if isinstance(layer, nn.RNNBase):
+        layer.__dict__["_flat_weights"] = [layer._parameters.get(key) for key in layer._flat_weights_names]
+
+
+def capture(network: nn.Module, example: Any) -> Captured:
+    """Trace `network` on `example` (a tensor, a tuple of arguments or a dict of them), in eval mode.
+
+    Raises BadNetwork when torch.export cannot: the message has the line that blocks it.
+    """
+    duplicate = unattached_copy(network)
+    device = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
+    named = {k: to_device(v, device) for k, v in example.items()} if isinstance(example, dict) else {}
+    if named:
+        given: tuple[Any, ...] = ()
+    else:
+        given = tuple(to_device(p, device) for p in (example if isinstance(example, tuple) else (example,)))
+    try:
+        with quiet_and_unfused():
+            program = torch.export.export(duplicate, given, named, strict=False)
+    except Exception as error:  # noqa: BLE001 - whatever a user's forward does when traced, it means: not traceable
+        line = line_of(error)
+        raise BadNetwork(
+            f"groups: {type(network).__name__} cannot be traced: {first_line(error)}{f' ({line})' if line else ''}. Methods "
+            "that change no shape still work; for the others make that line independent of the values of tensors."
+        ) from error
+    return Captured(program, program.graph, names_of(program, duplicate), given)
+
+
+@contextlib.contextmanager
+def quiet_and_unfused() -> Iterator[None]:
+    """Attention on its plain path, no gradients, and neither warnings nor torch's own log of what we try.
+
+    Random numbers begin again, so that code which draws some draws the same in each run, and the caller's go on after.
+    """
+    fast_path, chatter = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
+    torch.backends.mha.set_fastpath_enabled(False)
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), torch.random.fork_rng(devices=()):
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        logging.disable(chatter)
+
+
+def names_of(program: torch.export.ExportedProgram, duplicate: nn.Module) -> dict[fx.Node, tuple[str, ...]]:
+    """For each placeholder of a parameter or buffer all names of its tensor in the network."""
+    signature = program.graph_signature
+    first = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    by_tensor: dict[int, list[str]] = {}
+    by_name: dict[str, Tensor] = {}
+    for path, module in duplicate.named_modules(remove_duplicate=False):
+        for name, value in (*module._parameters.items(), *module._buffers.items()):
+            if value is not None:
+                full = f"{path}.{name}" if path else name
+                by_tensor.setdefault(id(value), []).append(full)
+                by_name[full] = value
+    found = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in first and first[node.name] in by_name:
+            found[node] = tuple(by_tensor[id(by_name[first[node.name]])])
+    return found
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def line_of(error: BaseException) -> str:
+    """The innermost line of the user's code in an error's trace: "net.py:12: if x.sum() > 0:", "" where there is none."""
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        path = trace.tb_frame.f_code.co_filename
+        if "/torch/" not in path and "/cortado/groups/" not in path:
+            code = linecache.getline(path, trace.tb_lineno).strip()
+            found = f"{path.rpartition('/')[2]}:{trace.tb_lineno}: {code}"
+        trace = trace.tb_next
+    return found

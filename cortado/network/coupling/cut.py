@@ -1,0 +1,194 @@
+"""Cut: remove units of groups from a network, in place: tensors in whatever form, attributes, and a proof that it is right."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import CannotFollow
+from cortado.layers.kinds import kind_of
+from cortado.layers.widths import match_widths
+from cortado.network.coupling.answers import answers, difference
+from cortado.network.coupling.attribute import Edits, set_attributes
+from cortado.network.coupling.capture import first_line
+from cortado.network.coupling.find import edits_for, failing_groups, refuse
+from cortado.network.coupling.groups import Gone, Groups, Keeps
+from cortado.network.coupling.rewritten import Rewritten, tensors_at
+from cortado.network.coupling.step import source_of
+from cortado.network.coupling.trial import Failure, attempt, place
+from cortado.parts.activations.quantizer import unrounded
+from cortado.parts.forms.attach import attach, form_of
+
+TOLERANCE = 1e-3
+"""Largest relative difference between the cut network and its rewritten graph: they add up in the same order."""
+
+
+def cut(network: nn.Module, groups: Groups, keeps: Keeps) -> None:
+    """Leave of each group in `keeps` only those units, in the network that the groups were found in.
+
+    Weights are narrowed in whatever form holds them, tied ones together; attributes follow. A shadow of the network is
+    cut and run first, and afterwards the network must answer as its rewritten graph does; otherwise nothing is changed.
+    Raises CannotFollow when the network's code cannot follow, with the line: the groups at fault are frozen then, and
+    the cut can be made without them. Raises BadValue for units that are not there.
+    """
+    failure = attempted(network, groups, keeps)
+    if failure is None:
+        return
+    failing = failing_groups(
+        list(keeps),
+        lambda few: attempted(network, groups, {group: keeps[group] for group in few}, stays=False) is not None,
+    )
+    for group in failing:
+        refuse(groups, group, failure)
+    raise CannotFollow(
+        f"groups: this cut cannot be made: {failure.line or failure.module or type(network).__name__}: {failure.says}. "
+        f"Leave {', '.join(group.name for group in failing)} out with where=, or cut other amounts."
+    )
+
+
+def attempted(network: nn.Module, groups: Groups, keeps: Keeps, stays: bool = True) -> Failure | None:
+    """Make a cut and prove it; gives what went wrong, and then, or when it is not to stay, all is as it was."""
+    gone = groups.gone(keeps)
+    solved = edits_for(network, groups, gone)
+    failure = attempt(network, groups, gone, solved.edits)
+    if failure is not None:
+        return failure
+    undo = Undo(network)
+    try:
+        narrow_all(network, groups, gone, undo, solved.edits)
+        failure = disproof(network, groups, gone)
+    except Exception:
+        undo.all()
+        raise
+    if failure is not None or not stays:
+        undo.all()
+    return failure
+
+
+def narrow_all(network: nn.Module, groups: Groups, gone: Gone, undo: "Undo", edits: Edits) -> None:
+    """Narrow every tensor that loses entries, and let attributes follow."""
+    kept, tensors = groups.kept_rows(gone), groups.walked.captured.tensors
+    # A tensor that layers share may have a placeholder for each, and is cut once.
+    for node in {tensors[node]: node for node, _ in kept}.values():
+        undo.narrow(tensors[node], {d: rows for (n, d), rows in kept.items() if n is node})
+    undo.attributes = set_attributes(network, edits)
+    for layer in undo.touched.values():
+        match_widths(layer)
+
+
+def disproof(network: nn.Module, groups: Groups, gone: Gone) -> Failure | None:
+    """What shows that a cut network does not compute what its rewritten graph does, in the shapes it had."""
+    captured = groups.walked.captured
+    rewritten = Rewritten(groups, gone, tensors_at(network, groups))
+    try:
+        wanted = rewritten.answer()
+    except Exception as error:  # noqa: BLE001 - a graph that fails after a cut was not understood
+        return Failure(f"in its graph: {first_line(error)}", "", source_of(rewritten.current))
+    if [tuple(value.shape) for value in wanted] != captured.output_shapes():
+        return Failure("its outputs would be cut", "", "")
+    # The graph was traced without roundings, which change no axis and every number a little.
+    with unrounded(network):
+        found = answers(network, captured.program.example_inputs)
+    far = difference(found, wanted)
+    if far <= TOLERANCE:
+        return None
+    return Failure(f"it would compute something else (relative difference {far:.2g})", "", "")
+
+
+def kept_outputs(network: nn.Module, groups: Groups, keeps: Keeps) -> dict[str, Tensor]:
+    """For each layer that loses outputs (or is a norm of lost channels) the numbers of those that stay."""
+    found = {}
+    tensors, modules = groups.walked.captured.tensors, dict(network.named_modules(remove_duplicate=False))
+    for (node, axis), rows in groups.kept_rows(groups.gone(keeps)).items():
+        for full in tensors[node]:
+            path, _, name = full.rpartition(".")
+            if gives(modules[path], name, axis):
+                found[path] = torch.as_tensor(rows)
+    return found
+
+
+def gives(layer: nn.Module, name: str, axis: int) -> bool:
+    """Whether an axis of a tensor has the channels that its layer gives: tied layers may read it the other way round."""
+    kind = kind_of(layer)
+    axes = None if kind is None else kind.axes(layer).get(name)
+    # Gates of a recurrent layer repeat the channels; a transposed convolution in groups has those of one group.
+    return axes is not None and axes.output == axis and axes.blocks == 1 and (axes.groups == 1 or axis == 0)
+
+
+class Undo:
+    """Cuts tensors and remembers what was there."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.modules = dict(network.named_modules(remove_duplicate=False))
+        self.network = network
+        self.before: list[tuple[nn.Module, dict[str, Any]]] = []
+        self.touched: dict[int, nn.Module] = {}
+        self.attributes: dict[tuple[str, str], Any] = {}
+
+    def narrow(self, names: tuple[str, ...], rows: dict[int, Any]) -> None:
+        """Narrow one tensor along some axes, in all places that share it."""
+        made: Any = None
+        for full in names:
+            path, _, name = full.rpartition(".")
+            layer = self.modules[path]
+            if id(layer) not in self.touched:
+                self.touched[id(layer)] = layer
+                self.before.append((layer, snapshot(layer)))
+            if made is None:
+                made = narrowed(layer, name, rows)
+            if form_of(layer, name) is not None:
+                attach(layer, name, made)
+            else:
+                place(layer, name, made)
+
+    def all(self) -> None:
+        """Everything as it was."""
+        for layer, before in self.before:
+            layer.__dict__.clear()
+            layer.__dict__.update(before)
+        modules = dict(self.network.named_modules())
+        for (path, name), value in self.attributes.items():
+            modules[path].__dict__[name] = value
+
+
+def snapshot(layer: nn.Module) -> dict[str, Any]:
+    """A layer's own attributes and slots; the tensors in them are not copied."""
+    own = dict(layer.__dict__)
+    for slots in ("_parameters", "_buffers", "_modules"):
+        own[slots] = copy.copy(own[slots])
+    return own
+
+
+def narrowed(layer: nn.Module, name: str, rows: dict[int, Any]) -> Any:
+    """A parameter, buffer or form with fewer entries along some axes."""
+    form = form_of(layer, name)
+    if form is not None:
+        device = next(iter(form.state_dict().values())).device
+        for axis, numbers in rows.items():
+            form = form.narrow(axis, torch.as_tensor(numbers, dtype=torch.int64, device=device))
+        return form
+    old = layer._parameters.get(name, layer._buffers.get(name))
+    assert old is not None
+    value = old.detach()
+    for axis, numbers in rows.items():
+        value = value.index_select(axis, torch.as_tensor(numbers, dtype=torch.int64, device=old.device))
+    return nn.Parameter(value, requires_grad=old.requires_grad) if name in layer._parameters else value
+
+
+def zeroed(network: nn.Module, groups: Groups, keeps: Keeps) -> nn.Module:
+    """A copy of the uncut network in which every entry of the removed units is zero, consumers' columns too.
+
+    Where all groups are exact, it computes what the cut network does: the law that cuts are tested by.
+    """
+    duplicate = copy.deepcopy(network)
+    modules = dict(duplicate.named_modules(remove_duplicate=False))
+    for (node, axis), rows in groups.kept_rows(groups.gone(keeps)).items():
+        path, _, name = groups.walked.captured.tensors[node][0].rpartition(".")
+        tensor = modules[path]._parameters.get(name, modules[path]._buffers.get(name))
+        assert tensor is not None
+        lost = torch.ones(tensor.shape[axis], dtype=torch.bool)
+        lost[torch.as_tensor(rows)] = False
+        with torch.no_grad():
+            tensor.index_fill_(axis, lost.nonzero().squeeze(1).to(tensor.device), 0)
+    return duplicate

@@ -1,0 +1,126 @@
+"""Find: the groups of channels of a network that can be cut, tried before they are offered."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cortado.network.coupling.capture import capture
+from cortado.network.coupling.collect import collect
+from cortado.network.coupling.constants import Constant, changed, constants_of, touching
+from cortado.network.coupling.groups import Frozen, Gone, Group, Groups, Keeps
+from cortado.network.coupling.solve import Solved, all_named, solve
+from cortado.network.coupling.step import module_of
+from cortado.network.coupling.trial import Failure, attempt, tagged_numbers, upstream
+from cortado.network.coupling.walk import axis_lists_of, walk
+
+
+def find_groups(network: nn.Module, example: Any) -> Groups:
+    """The groups of `network`, traced on `example` (a tensor, a tuple of arguments or a dict of them).
+
+    `groups.free` can be cut in the network as it is: a shadow of it was cut and run. `groups.frozen` says of the
+    others which operator and line keep them whole. Raises BadNetwork when the network cannot be traced, with the line.
+    """
+    captured = capture(network, example)
+    groups = collect(walk(captured))
+    groups.constants = constants_of(groups)
+    if not all_named(network, groups.constants):
+        groups.seen = tagged_numbers(network, captured)
+    # Each round leaves a group alone.
+    while keeps := uneven(groups.free):
+        gone = groups.gone(keeps)
+        numbers = changed(groups.constants, gone)
+        solved = solve(network, groups.seen, numbers)
+        failure = attempt(network, groups, gone, solved.edits)
+        if failure is None:
+            break
+        found = blamed(groups, list(keeps), numbers, solved, failure)
+        if not found:
+            found = failing_groups(list(keeps), lambda few: fails(network, groups, {g: keeps[g] for g in few}))
+        for group in found:
+            refuse(groups, group, failure)
+    return groups
+
+
+def uneven(free: list[Group]) -> dict[Group, Tensor]:
+    """A trial cut that takes another number of units from each group, so that code which ties groups shows itself.
+
+    Two stay where there are three: a single one is repeated along whatever it meets, and code that cannot follow runs.
+    """
+    keeps = {}
+    for number, group in enumerate(free):
+        if group.count > 1:
+            lost = 1 + number % max(1, min(3, group.count - 2))
+            keeps[group] = torch.arange(lost, group.count)
+    return keeps
+
+
+def fails(network: nn.Module, groups: Groups, keeps: Keeps) -> bool:
+    """Whether the network's own code cannot follow a cut."""
+    gone = groups.gone(keeps)
+    return attempt(network, groups, gone, edits_for(network, groups, gone).edits) is not None
+
+
+def failing_groups(groups: list[Group], fail: Callable[[list[Group]], bool]) -> list[Group]:
+    """Of groups that fail together those that fail by themselves: halves are tried, and halves of the halves that fail.
+
+    All of them, where each half does for itself.
+    """
+    if len(groups) == 1:
+        return groups
+    middle = len(groups) // 2
+    failing = [
+        group for half in (groups[:middle], groups[middle:]) if fail(half) for group in failing_groups(half, fail)
+    ]
+    return failing or groups
+
+
+def blamed(
+    groups: Groups, cut: list[Group], numbers: list[tuple[Constant, int]], solved: Solved, failure: Failure
+) -> list[Group]:
+    """The groups to leave alone after a failure: those of the numbers on its line, or on the nearest line before it.
+
+    None where no number tells.
+    """
+    by_id = {id(group): group for group in cut}
+    constants = [constant for constant, _ in numbers]
+    guilty = [c for c in constants if c.module == failure.module and c.line and c.line == failure.line]
+    if not guilty:
+        by_node: dict[Any, list[Constant]] = {}
+        for constant in constants:
+            by_node.setdefault(constant.node, []).append(constant)
+        nearest = next((n for n in upstream(groups.walked.captured, failure.module) if n in by_node), None)
+        guilty = by_node.get(nearest, [])
+    lines = {constant.line for constant in guilty if constant.line}
+    guilty += [constant for constant in constants if constant.line in lines]
+    found = {key for constant in guilty for key in touching(groups, constant)}
+    found = found or within(groups, failure.module).intersection(by_id)
+    found = found or {key for constant in (solved.open or constants) for key in touching(groups, constant)}
+    return [by_id[key] for key in found if key in by_id]
+
+
+def within(groups: Groups, module: str) -> set[int]:
+    """The groups (by id) whose units lie on what a module reads, its parts included: its code may count them."""
+    walked = groups.walked
+    owner = {int(v): id(group) for group in groups.all for v in group.variables}
+    found: set[int] = set()
+    for node in walked.captured.graph.nodes:
+        if module and f"{module_of(node)}.".startswith(f"{module}."):
+            for axis_list in (s for given in node.all_input_nodes for s in axis_lists_of(walked.known.get(given))):
+                axes = [axis for axis in map(walked.variables.resolve, axis_list) if axis is not None]
+                found |= {owner[v] for axis in axes for v in np.unique(axis).tolist() if v in owner}
+    return found
+
+
+def refuse(groups: Groups, group: Group, failure: Failure) -> None:
+    """Leave a group alone, and say why."""
+    line = failure.line or failure.module or "the network's own code"
+    groups.refused[int(group.variables[0])] = line
+    groups.frozen.append(Frozen(group.name, group.count, f"{line} cannot follow a cut: {failure.says}", True))
+
+
+def edits_for(network: nn.Module, groups: Groups, gone: Gone) -> Solved:
+    """The attributes that a cut changes, and the numbers for which none was found."""
+    return solve(network, groups.seen, changed(groups.constants, gone))

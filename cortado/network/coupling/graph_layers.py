@@ -1,0 +1,211 @@
+"""Graph layers: operators of a traced graph become torch's own layers again, so that they train and are known as layers."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from cortado.network.coupling.step import Step, module_of
+from cortado.network.coupling.trial import place
+
+Slots = dict[str, fx.Node]
+"""The node of each tensor of a layer, by its name in the layer."""
+SLOTS = ("weight", "bias", "running_mean", "running_var")
+CALLED_AGAIN = re.compile(r"@\d+")
+
+
+def layers_of(
+    graph: fx.Graph, network: nn.Module, names: dict[fx.Node, tuple[str, ...]], values: dict[fx.Node, Tensor]
+) -> dict[str, nn.Module]:
+    """Let the operators of `graph` that are layers of torch call layers; gives the new layers by path.
+
+    Such an operator reads nothing of the network but a weight and what belongs to it (`names`), all of one path, and
+    always with the same settings. Dropout, which a graph traced in eval mode passes by, is put back as a layer, and a
+    batch norm layer that trains in `network` trains again. `values` are the tensors that the layers get.
+    """
+    modules = dict(network.named_modules(remove_duplicate=False))
+    made: dict[str, nn.Module] = {}
+    for path, calls in candidates(graph, names).items():
+        built = [build(node, slots, values, modules.get(path)) for node, slots in calls]
+        first = built[0]
+        same = (
+            all(str(layer) == str(first) for layer in built) and len({tuple(slots.values()) for _, slots in calls}) == 1
+        )
+        if first is None or not same:
+            continue
+        made[path] = filled(first, calls[0][1], values, modules.get(path))
+        for node, _ in calls:
+            call_instead(graph, node, path)
+    return made | dropouts(graph, modules, set(made))
+
+
+def candidates(graph: fx.Graph, names: dict[fx.Node, tuple[str, ...]]) -> dict[str, list[tuple[fx.Node, Slots]]]:
+    """The operators that may be calls of one layer, by its path."""
+    found: dict[str, list[tuple[fx.Node, Slots]]] = {}
+    for node in graph.nodes:
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        step = Step(node, None, {}, {})  # type: ignore[arg-type]
+        if step.name not in BUILDERS:
+            continue
+        slots = {slot: value for slot in SLOTS if isinstance(value := step.arg(slot), fx.Node)}
+        path = path_of(node, slots, names)
+        if path:
+            found.setdefault(path, []).append((node, slots))
+    return found
+
+
+def path_of(node: fx.Node, slots: Slots, names: dict[fx.Node, tuple[str, ...]]) -> str:
+    """The path under which all tensors of a call have the names that a layer gives them; "" when there is none."""
+    if "weight" not in slots or any(value not in names for value in slots.values()):
+        return ""
+    paths = [CALLED_AGAIN.sub("", module_of(node))]
+    paths += [name.removesuffix(".weight") for name in names[slots["weight"]] if name.endswith(".weight")]
+    fits = [path for path in paths if all(f"{path}.{slot}" in names[value] for slot, value in slots.items())]
+    return fits[0] if fits else ""
+
+
+def build(node: fx.Node, slots: Slots, values: dict[fx.Node, Tensor], owner: nn.Module | None) -> nn.Module | None:
+    """The layer that does what the operator does, with empty tensors; None where torch has none."""
+    step = Step(node, None, {}, {})  # type: ignore[arg-type]
+    shapes = {slot: values[value].shape for slot, value in slots.items()}
+    layer = BUILDERS[step.name](step, shapes, owner)
+    if layer is None:
+        return None
+    learned, all_own = dict(layer.named_parameters()), {**layer._parameters, **layer._buffers}
+    own = {slot: value.shape for slot, value in all_own.items() if slot in SLOTS and value is not None}
+    alike = own == shapes and all((slot in learned) == isinstance(values[slots[slot]], nn.Parameter) for slot in slots)
+    return layer if alike else None
+
+
+def filled(layer: nn.Module, slots: Slots, values: dict[fx.Node, Tensor], owner: nn.Module | None) -> nn.Module:
+    """A new layer with its tensors."""
+    for slot, node in slots.items():
+        place(layer, slot, values[node])
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm) and isinstance(owner, nn.modules.batchnorm._BatchNorm):
+        seen = owner.num_batches_tracked
+        layer.num_batches_tracked = torch.zeros((), dtype=torch.int64) if seen is None else seen.clone()
+    return layer
+
+
+def call_instead(graph: fx.Graph, node: fx.Node, path: str) -> None:
+    """Call the layer at `path` on what goes into the operator, in the operator's place."""
+    step = Step(node, None, {}, {})  # type: ignore[arg-type]
+    given = step.arg("indices") if step.name == "embedding" else step.arg("input")
+    with graph.inserting_before(node):
+        call = graph.call_module(path, (given,))
+    call.meta = dict(node.meta)
+    node.replace_all_uses_with(call)
+    graph.erase_node(node)
+
+
+def dropouts(graph: fx.Graph, modules: dict[str, nn.Module], taken: set[str]) -> dict[str, nn.Module]:
+    """Put dropout back as layers: at the path of the dropout layer, or as a new one of the module whose code called it."""
+    made: dict[str, nn.Module] = {}
+    for node in list(graph.nodes):
+        step = Step(node, None, {}, {})  # type: ignore[arg-type]
+        kind = DROPOUTS.get(step.name) if node.op == "call_function" else None
+        if kind is None or step.arg("train") is not False:
+            continue
+        path = CALLED_AGAIN.sub("", module_of(node))
+        if not isinstance(modules.get(path), nn.modules.dropout._DropoutNd):
+            stem = f"{path}.dropout_again" if path else "dropout_again"
+            path = next(
+                name for n in range(len(modules) + len(made) + 1) if (name := f"{stem}_{n}") not in (*modules, *made)
+            )
+        if path in taken:
+            continue
+        made[path] = kind(float(step.arg("p")))
+        with graph.inserting_before(node):
+            call = graph.call_module(path, (node.args[0],))
+        call.meta = dict(node.meta)
+        node.replace_all_uses_with(call)
+        graph.erase_node(node)
+    return made
+
+
+def linear(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
+    """weight (n, k)."""
+    if len(shapes["weight"]) != 2:
+        return None
+    out, given = shapes["weight"]
+    return nn.Linear(given, out, "bias" in shapes, device="meta")
+
+
+def convolution(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
+    """weight (O, C / g, ...)."""
+    kind = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d}[step.name]
+    out, given, *kernel = shapes["weight"]
+    extent: Any = tuple(kernel)
+    groups, padding = int(step.arg("groups")), step.arg("padding")
+    return kind(
+        given * groups, out, extent, sizes(step.arg("stride")),
+        padding if isinstance(padding, str) else sizes(padding), sizes(step.arg("dilation")), groups, "bias" in shapes,
+        device="meta",
+    )  # fmt: skip
+
+
+def transposed(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
+    """weight (C, O / g, ...)."""
+    kinds = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+    given, out, *kernel = shapes["weight"]
+    extent: Any = tuple(kernel)
+    groups = int(step.arg("groups"))
+    return kinds[len(kernel)](
+        given, out * groups, extent, sizes(step.arg("stride")), sizes(step.arg("padding")),
+        sizes(step.arg("output_padding")), groups, "bias" in shapes, sizes(step.arg("dilation")), device="meta",
+    )  # fmt: skip
+
+
+def batch_norm(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
+    """Only of a layer that is a batch norm for torch too: other code may mean to keep its statistics for ever."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    kind = next((kind for kind in kinds if isinstance(owner, kind)), None)
+    if kind is None or step.arg("training") or len(shapes) != len(SLOTS):
+        return None
+    return kind(shapes["weight"][0], float(step.arg("eps")), owner.momentum, device="meta")  # type: ignore[union-attr, arg-type]
+
+
+def layer_norm(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
+    """Over the trailing axes."""
+    return nn.LayerNorm(
+        sizes(step.arg("normalized_shape")), float(step.arg("eps")), True, "bias" in shapes, device="meta"
+    )
+
+
+def rms_norm(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
+    """Over the trailing axes, without a mean."""
+    return nn.RMSNorm(sizes(step.arg("normalized_shape")), step.arg("eps"), device="meta")
+
+
+def group_norm(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
+    """Axis 1 in groups."""
+    return nn.GroupNorm(int(step.arg("num_groups")), shapes["weight"][0], float(step.arg("eps")), device="meta")
+
+
+def embedding(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
+    """weight (symbols, width)."""
+    if step.arg("sparse") or step.arg("scale_grad_by_freq"):
+        return None
+    symbols, width = shapes["weight"]
+    padding = int(step.arg("padding_idx"))
+    return nn.Embedding(symbols, width, padding if padding >= 0 else None, device="meta")
+
+
+def sizes(given: Any) -> Any:
+    """A list of an operator as layers take it: a tuple, or one number for all axes."""
+    return tuple(int(size) for size in given) if isinstance(given, (list, tuple)) else int(given)
+
+
+BUILDERS: dict[str, Callable[[Step, dict[str, Any], nn.Module | None], nn.Module | None]] = {
+    "linear": linear, "conv1d": convolution, "conv2d": convolution, "conv3d": convolution,
+    "conv_transpose1d": transposed, "conv_transpose2d": transposed, "conv_transpose3d": transposed,
+    "batch_norm": batch_norm, "layer_norm": layer_norm, "rms_norm": rms_norm, "group_norm": group_norm,
+    "embedding": embedding,
+}  # fmt: skip
+DROPOUTS = {
+    "dropout": nn.Dropout, "alpha_dropout": nn.AlphaDropout, "feature_alpha_dropout": nn.FeatureAlphaDropout,
+    "feature_dropout": nn.Dropout2d,
+}  # fmt: skip

@@ -1,0 +1,85 @@
+"""Graph net: a cut network as the graph that was traced of it, where the network's own code cannot follow the cut."""
+
+import torch
+from torch import Tensor, fx, nn
+
+from cortado.errors import BadNetwork
+from cortado.network.coupling.answers import answers, difference
+from cortado.network.coupling.batches import Following, following_batch, samples_in, with_samples
+from cortado.network.coupling.capture import first_line
+from cortado.network.coupling.cut import TOLERANCE
+from cortado.network.coupling.graph_module import GraphNet
+from cortado.network.coupling.graph_writer import Writer
+from cortado.network.coupling.groups import Gone, Groups, Keeps
+from cortado.network.coupling.rewritten import Rewritten, tensors_at
+from cortado.network.coupling.step import operator_name, source_of
+
+
+def cut_as_graph(network: nn.Module, groups: Groups, keeps: Keeps, axis: int = 0) -> GraphNet:
+    """A copy of the network with only these units of some groups (`groups.in_graph`), as a graph; `network` stays whole.
+
+    The groups are those that `find_groups` found in this network. `axis` of the inputs has the samples; the network is
+    traced again with one more to see which numbers follow from them. Parameters and forms are copied, what never runs
+    is left out. The graph answers as the network does where nothing is cut, also with other numbers of samples, and the
+    cut one as the interpreted graph with narrowed tensors; both are tried.
+    Raises BadNetwork when the network does other things with other batches or the graph cannot follow the cut, with
+    the line, and BadValue for units that are not there.
+    """
+    gone = groups.gone(keeps)
+    following = following_batch(network, groups.walked.captured, axis)
+    prove_any_batch(network, groups, following, axis)
+    found = Writer(network, groups, gone, following, axis).net()
+    prove_cut(network, groups, gone, found, axis)
+    return found.train(network.training)
+
+
+def prove_any_batch(network: nn.Module, groups: Groups, following: Following, axis: int) -> None:
+    """Raises BadNetwork unless the graph without a cut answers as the network does with two samples more."""
+    captured = groups.walked.captured
+    count = samples_in(captured, axis)
+    inputs = with_samples(captured, count + 2, axis)
+    whole = Writer(network, groups, groups.gone({}), following, axis, copies=False).net()
+    try:
+        far = difference(answers(whole, inputs), answers(network, inputs))
+    except Exception as error:  # noqa: BLE001 - whatever it raises, the graph does not fit this batch
+        raise BadNetwork(f"{other_batch(network, count)}: {first_line(error)}.") from error
+    if not far <= TOLERANCE:
+        raise BadNetwork(f"{other_batch(network, count)}: relative difference {far:.2g}.")
+
+
+def other_batch(network: nn.Module, count: int) -> str:
+    return (
+        f"graph: traced with {count} and {count + 1} samples, {type(network).__name__} does something else with {count + 2}. "
+        "Take sizes from the input by multiplication alone"
+    )
+
+
+def prove_cut(network: nn.Module, groups: Groups, gone: Gone, net: GraphNet, axis: int) -> None:
+    """Raises BadNetwork unless the cut graph answers as the interpreted one does, and with another batch at all."""
+    read, kept = tensors_at(network, groups), groups.kept_rows(gone)
+    buffers = groups.walked.captured.program.graph_signature.inputs_to_buffers
+
+    def narrow(node: fx.Node) -> Tensor:
+        # Code may write into its buffers, and the network's own are to stay.
+        value = read(node).clone() if node.name in buffers else read(node)
+        for (where, d), rows in kept.items():
+            if where is node:
+                value = value.index_select(d, torch.as_tensor(rows, dtype=torch.int64, device=value.device))
+        return value
+
+    interpreted = Rewritten(groups, gone, narrow)
+    captured = groups.walked.captured
+    try:
+        wanted = interpreted.answer()
+    except Exception as error:
+        line = source_of(interpreted.current) or operator_name(interpreted.current)
+        raise BadNetwork(
+            f"graph: this cut cannot be made in the graph either: {line} says {first_line(error)}. "
+            "Leave the group out, or cut other amounts."
+        ) from error
+    far = difference(answers(net, captured.program.example_inputs), wanted)
+    if not far <= TOLERANCE:
+        raise BadNetwork(
+            f"graph: the cut graph computes something else (relative difference {far:.2g}). Please tell us."
+        )
+    answers(net, with_samples(captured, samples_in(captured, axis) + 1, axis))

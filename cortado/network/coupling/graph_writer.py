@@ -1,0 +1,187 @@
+"""Graph writer: the traced graph of a network, cut, around its own tensors, as a module that takes any batch."""
+
+import copy
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from cortado.errors import BadNetwork
+from cortado.network.coupling.batches import Following, samples_in
+from cortado.network.coupling.constants import changed
+from cortado.network.coupling.cut import narrowed
+from cortado.network.coupling.graph_layers import layers_of
+from cortado.network.coupling.graph_module import GraphNet, copied
+from cortado.network.coupling.groups import Gone, Groups
+from cortado.network.coupling.rewritten import tensors_at, with_numbers
+from cortado.network.coupling.step import operator_name, source_of
+from cortado.parts.forms.attach import attach
+from cortado.parts.forms.form import Form
+
+SHAPED = ("view", "reshape", "_unsafe_view")
+
+
+@dataclass
+class Writer:
+    """Writes the graph of a network, cut or (`copies` False) whole around the network's own tensors."""
+
+    network: nn.Module
+    groups: Groups
+    gone: Gone
+    following: Following
+    axis: int
+    copies: bool = True
+
+    def net(self) -> GraphNet:
+        captured = self.groups.walked.captured
+        program = captured.program.module(check_guards=False)
+        # A graph of its own, that no module checks paths of: layers are yet to come.
+        graph = copied(program.graph)  # type: ignore[arg-type]
+        before = [node for node in captured.graph.nodes if node.op == "call_function"]
+        after = [node for node in graph.nodes if node.op == "call_function"]
+        duplicates = dict(zip(before, after, strict=True))
+        self.renumber(duplicates)
+        self.follow_batch(graph, duplicates)
+        parts, names, values, forms = self.tensors(graph, program)
+        graph.eliminate_dead_code()
+        layers = layers_of(graph, self.network, names, values) if self.copies else {}
+        keep_readable(graph)
+        net = GraphNet(root_of(parts, layers), graph)
+        saved = self.network.state_dict()
+        for path, _, name in (full.rpartition(".") for full in parts if full not in saved):
+            owner = net.get_submodule(path)
+            owner._non_persistent_buffers_set.update({name} & set(owner._buffers))
+        for full, form in forms.items():
+            path, _, name = full.rpartition(".")
+            if name in net.get_submodule(path)._parameters:
+                attach(net.get_submodule(path), name, form)
+        return net
+
+    def renumber(self, duplicates: dict[fx.Node, fx.Node]) -> None:
+        """Give operators the numbers that a cut changes."""
+        new: dict[fx.Node, list[tuple[str, int, int]]] = {}
+        for constant, value in changed(self.groups.constants, self.gone):
+            new.setdefault(constant.node, []).append((constant.argument, constant.place, value))
+        for node, numbers in new.items():
+            duplicate = duplicates[node]
+            duplicate.args, duplicate.kwargs = with_numbers(duplicate.target, duplicate.args, duplicate.kwargs, numbers)
+
+    def follow_batch(self, graph: fx.Graph, duplicates: dict[fx.Node, fx.Node]) -> None:
+        """Let the numbers that follow from the batch be worked out from an input, or by the operator itself (-1)."""
+        captured = self.groups.walked.captured
+        count = samples_in(captured, self.axis)
+        times: dict[int, fx.Node] = {}
+        for node, places in self.following.items():
+            duplicate = duplicates.get(node) or next(n for n in graph.nodes if n.op == node.op == "output")
+            leaves, spec = pytree.tree_flatten((duplicate.args, duplicate.kwargs))
+            alone = len(places) == 1 and operator_name(node) in SHAPED and -1 not in leaves
+            for place in places:
+                if leaves[place] % count:
+                    raise BadNetwork(
+                        f"graph: after this cut {source_of(node) or operator_name(node)} has {leaves[place]} where it had a "
+                        f"multiple of {count} samples. Cut other amounts, or leave the group out."
+                    )
+                share = leaves[place] // count
+                leaves[place] = -1 if alone else self.multiple(graph, times, share)
+            duplicate.args, duplicate.kwargs = pytree.tree_unflatten(leaves, spec)
+
+    def multiple(self, graph: fx.Graph, times: dict[int, fx.Node], share: int) -> fx.Node:
+        """The node that gives `share` times the batch."""
+        if not times:
+            given = [node for node in graph.nodes if node.op == "placeholder"]
+            inputs = pytree.tree_leaves(self.groups.walked.captured.program.example_inputs)
+            pairs = zip(given, inputs, strict=True)
+            source = next(n for n, part in pairs if isinstance(part, Tensor) and part.dim() > self.axis)
+            with graph.inserting_after(given[-1]):
+                times[1] = graph.call_function(torch.ops.aten.sym_size.int, (source, self.axis))
+        if share not in times:
+            with graph.inserting_after(times[1]):
+                times[share] = graph.call_function(operator.mul, (times[1], share))
+        return times[share]
+
+    def tensors(self, graph: fx.Graph, program: Any) -> tuple[dict[str, Any], dict, dict, dict[str, Form]]:
+        """What the graph reads, by name; names and values by node; and the forms that hold some of them."""
+        by_name = {name: node for node, names in self.groups.walked.captured.tensors.items() for name in names}
+        kept = self.groups.kept_rows(self.gone)
+        modules = dict(self.network.named_modules(remove_duplicate=False))
+        read = tensors_at(self.network, self.groups)
+        parts: dict[str, Any] = {}
+        names: dict[fx.Node, tuple[str, ...]] = {}
+        values: dict[fx.Node, Any] = {}
+        forms: dict[str, Form] = {}
+        made: dict[tuple[str, ...], Any] = {}
+        for node in [node for node in graph.nodes if node.op == "get_attr"]:
+            full = str(node.target)
+            if not node.users:
+                graph.erase_node(node)
+            elif full not in by_name:
+                parts[full] = copy.deepcopy(read_path(program, full)) if self.copies else read_path(program, full)
+            elif not self.copies:
+                parts[full] = read(by_name[full])
+            else:
+                place = by_name[full]
+                names[node] = self.groups.walked.captured.tensors[place]
+                if names[node] not in made:
+                    path, _, name = names[node][0].rpartition(".")
+                    rows = {d: numbers for (n, d), numbers in kept.items() if n is place}
+                    made[names[node]] = owned(modules[path], name, rows, forms, names[node])
+                parts[full] = values[node] = made[names[node]]
+        return parts, names, values, forms
+
+
+def owned(
+    layer: nn.Module, name: str, rows: dict[int, Any], forms: dict[str, Form], names: tuple[str, ...]
+) -> nn.Parameter | Tensor:
+    """A narrowed tensor that shares no memory with the network; its form is noted under all its names."""
+    value = narrowed(layer, name, rows)
+    if isinstance(value, Form):
+        form = copy.deepcopy(value)
+        forms.update(dict.fromkeys(names, form))
+        learns = any(parameter.requires_grad for parameter in form.parameters())
+        dense = form.dense().detach()
+        return nn.Parameter(dense, requires_grad=learns and dense.is_floating_point())
+    if rows:
+        return value
+    return (
+        nn.Parameter(value.detach().clone(), value.requires_grad) if isinstance(value, nn.Parameter) else value.clone()
+    )
+
+
+def read_path(root: nn.Module, full: str) -> Any:
+    """What stands under a dotted name."""
+    path, _, name = full.rpartition(".")
+    return getattr(root.get_submodule(path), name)
+
+
+def root_of(parts: dict[str, Any], layers: dict[str, nn.Module]) -> nn.Module:
+    """A tree of bare modules with layers and tensors at their paths."""
+    root = nn.Module()
+    for full, part in [*sorted(layers.items()), *parts.items()]:
+        *above, name = full.split(".")
+        owner = root
+        for step in above:
+            if step not in owner._modules:
+                owner.add_module(step, nn.Module())
+            owner = owner.get_submodule(step)
+        if isinstance(part, nn.Module):
+            inside = owner._modules.get(name)
+            owner.add_module(name, part)
+            for child, module in inside.named_children() if inside is not None else ():
+                part.add_module(child, module)
+        elif name not in owner._parameters and name not in owner._buffers:
+            if isinstance(part, nn.Parameter):
+                owner.register_parameter(name, part)
+            else:
+                owner.register_buffer(name, part)
+    return root
+
+
+def keep_readable(graph: fx.Graph) -> None:
+    """Drop tensors that nothing reads any more, and of the notes on each node all but where it comes from."""
+    for node in list(graph.nodes):
+        node.meta = {key: node.meta[key] for key in ("stack_trace", "nn_module_stack") if key in node.meta}
+        if node.op == "get_attr" and not node.users:
+            graph.erase_node(node)

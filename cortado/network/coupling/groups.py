@@ -1,0 +1,197 @@
+"""Groups: channels, heads and other entries that can only be cut together, and what a cut leaves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from cortado.errors import BadValue
+from cortado.network.coupling.step import shape_of
+from cortado.network.coupling.walk import OUTPUT, Walked
+
+Gone = np.ndarray
+"""For each variable whether it is removed."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One axis of one parameter or buffer on which units of a group lie.
+
+    `names` are all names of the tensor, `units` the unit of each entry (-1: of another group, or never cut), and
+    `role` says whether the tensor produces the channels, consumes them, or rides along (norms, biases).
+    """
+
+    names: tuple[str, ...]
+    axis: int
+    units: Tensor
+    role: str
+
+    @property
+    def layer(self) -> str:
+        """The path of the layer that owns the tensor."""
+        return self.names[0].rpartition(".")[0]
+
+
+@dataclass(eq=False)
+class Group:
+    """Units that lie on the same axes of the same tensors; each may be cut, all its entries at once.
+
+    `exact`: cutting units that are all zero changes no output. Where it is not so `reason` names the operator and line.
+    `heads`: the units are heads of attention. `variables` are the units in the analysis.
+    """
+
+    name: str
+    variables: np.ndarray
+    slots: tuple[Slot, ...]
+    heads: bool = False
+    reason: str = ""
+
+    @property
+    def count(self) -> int:
+        return len(self.variables)
+
+    @property
+    def exact(self) -> bool:
+        return not self.reason
+
+    def of_role(self, role: str) -> list[Slot]:
+        """The slots that produce, consume, or ride along."""
+        return [slot for slot in self.slots if slot.role == role]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Entries that cannot be cut, and why: the operator and the line of the network's code.  `tried`: a trial showed it."""
+
+    name: str
+    count: int
+    reason: str
+    tried: bool = False
+
+
+Keeps = Mapping[Group, Tensor]
+"""For each group that is cut the numbers of the units that stay."""
+
+
+@dataclass
+class Groups:
+    """All groups of a network.  `free` can be cut at the same time; others are alternatives to them, or frozen."""
+
+    walked: Walked
+    all: list[Group] = field(default_factory=list)
+    frozen: list[Frozen] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
+    """Groups (their first variable) that the network's own code cannot follow, and the line that says so."""
+    constants: list[Any] = field(default_factory=list)
+    """Numbers in the network's code that follow from channel counts."""
+    seen: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    """Attributes that reached operators, by module and function."""
+    made_axes: dict[tuple[fx.Node, int], np.ndarray] | None = field(default=None, repr=False)
+
+    @property
+    def free(self) -> list[Group]:
+        """Groups to cut: of those that share an axis, an exact one goes first, then one of heads, then the larger."""
+        return self.apart([g for g in self.all if g.count > 1 and int(g.variables[0]) not in self.refused])
+
+    @property
+    def tried(self) -> list[Frozen]:
+        """Groups that the analysis could cut and the network's own code could not."""
+        return [frozen for frozen in self.frozen if frozen.tried]
+
+    def reasons(self) -> str:
+        """Why others cannot be cut, for people: what a trial has shown, or else the rest, the network's outputs last."""
+        describe = self.tried or sorted(self.frozen, key=lambda frozen: frozen.reason == OUTPUT)
+        more = f"; and {len(describe) - 3} more" if len(describe) > 3 else ""
+        return "; ".join(f"{frozen.name}: {frozen.reason}" for frozen in describe[:3]) + more
+
+    @property
+    def in_graph(self) -> list[Group]:
+        """The groups that are free once the network's own code need not follow: see graph_net.py."""
+        return self.apart([g for g in self.all if g.count > 1])
+
+    def apart(self, able: list[Group]) -> list[Group]:
+        """Of groups that share an axis one."""
+        order = sorted(able, key=lambda g: (not g.exact, not g.heads, -g.count))
+        taken: list[Group] = []
+        rivals = self.rivals()
+        for group in order:
+            if not any(id(other) in rivals[id(group)] for other in taken):
+                taken.append(group)
+        return [group for group in self.all if any(group is other for other in taken)]
+
+    def rivals(self) -> dict[int, set[int]]:
+        """For each group (by id) those that lie on one axis crosswise with it, as heads and their widths do."""
+        owner = {int(v): id(group) for group in self.all for v in group.variables}
+        found: dict[int, set[int]] = {id(group): set() for group in self.all}
+        for axis in self.axes().values():
+            if axis.shape[1] < 2:
+                continue
+            for row in np.unique(axis[:, :], axis=0)[:4096]:
+                here = {owner[v] for v in row.tolist() if v in owner}
+                for one in here:
+                    found[one] |= here - {one}
+        return found
+
+    def axes(self) -> dict[tuple[fx.Node, int], np.ndarray]:
+        """Every tracked axis of every parameter and buffer, resolved."""
+        if self.made_axes is None:
+            self.made_axes = tracked_axes(self.walked)
+        return self.made_axes
+
+    def gone(self, keeps: Keeps) -> Gone:
+        """The variables that go.  Raises BadValue when a group would keep no unit, or one it does not have."""
+        gone = np.zeros(max(1, self.walked.variables.count), bool)
+        for group, keep in keeps.items():
+            numbers = np.unique(torch.as_tensor(keep).cpu().numpy())
+            if not len(numbers) or numbers[0] < 0 or numbers[-1] >= group.count:
+                raise BadValue(
+                    f"groups: {group.name} has units 0..{group.count - 1}, got {len(numbers)} to keep"
+                    f"{f' in {numbers[0]}..{numbers[-1]}' if len(numbers) else ''}. Keep at least one of them."
+                )
+            lost = np.ones(group.count, bool)
+            lost[numbers] = False
+            gone[group.variables[lost]] = True
+        return gone
+
+    def kept_rows(self, gone: Gone) -> dict[tuple[fx.Node, int], np.ndarray]:
+        """For each axis that loses entries the numbers of those that stay.  Raises BadValue when none would."""
+        found = {}
+        for (node, place), axis in self.axes().items():
+            stays = staying(axis, gone)
+            if not stays.any():
+                name = self.walked.captured.tensors[node][0]
+                raise BadValue(f"groups: nothing would be left of axis {place} of {name}. Keep more units.")
+            if not stays.all():
+                found[node, place] = np.flatnonzero(stays)
+        return found
+
+    def count_after(self, keeps: Keeps) -> int:
+        """How many parameters the network has after the cut, tied ones once."""
+        kept, total = self.kept_rows(self.gone(keeps)), 0
+        parameters = set(self.walked.captured.program.graph_signature.inputs_to_parameters)
+        counted: set[tuple[str, ...]] = set()
+        for node, names in self.walked.captured.tensors.items():
+            if node.name in parameters and names not in counted:
+                counted.add(names)
+                sizes = shape_of(node)
+                total += int(np.prod([len(kept.get((node, d), range(s))) for d, s in enumerate(sizes)]))
+        return total
+
+
+def staying(axis: np.ndarray, gone: Gone) -> np.ndarray:
+    """For each entry whether none of its variables is removed."""
+    return np.logical_not((gone[np.where(axis < 0, 0, axis)] & (axis >= 0)).any(1))
+
+
+def tracked_axes(walked: Walked) -> dict[tuple[fx.Node, int], np.ndarray]:
+    """Resolved axes of all tensors of the network."""
+    found = {}
+    for node in walked.captured.tensors:
+        for place, axis in enumerate(walked.known[node] or []):
+            resolved = walked.variables.resolve(axis)  # type: ignore[arg-type]
+            if resolved is not None:
+                found[node, place] = resolved
+    return found

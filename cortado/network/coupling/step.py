@@ -1,0 +1,172 @@
+"""Step: one operator of a traced graph, with what is known of its inputs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, fx
+
+from cortado.network.coupling.moves import AxisList
+from cortado.network.coupling.variables import Axis, Variables
+
+Value = AxisList | list[AxisList] | None
+"""The axes of a node's tensor, of each tensor of its list, or nothing for a number."""
+
+
+@dataclass
+class Step:
+    """An operator about to be followed: `known` holds the activations of the nodes before it."""
+
+    node: fx.Node
+    variables: Variables
+    known: dict[fx.Node, Value]
+    roles: dict[tuple[fx.Node, int], str]
+    counted: dict[fx.Node, tuple[str, Axis]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The operator without its overload and the "_" of working in place: "add", "conv2d"."""
+        return operator_name(self.node)
+
+    @property
+    def reason(self) -> str:
+        """Operator and source line, for people."""
+        return f"{self.name} at {source_of(self.node) or 'an unknown line'}"
+
+    def arg(self, name: str, default: Any = None) -> Any:
+        """An argument by its name in the operator's schema."""
+        if name in self.node.kwargs:
+            return self.node.kwargs[name]
+        for place, argument in enumerate(self.node.target._schema.arguments):  # type: ignore[union-attr]
+            if argument.name == name:
+                if place < len(self.node.args):
+                    return self.node.args[place]
+                return argument.default_value if argument.has_default_value() else default
+        return default
+
+    def tensor(self, name: str) -> "Input | None":
+        """A tensor argument with its activation; None where it is not given."""
+        value = self.arg(name)
+        return Input(value, self.axis_list_of(value)) if isinstance(value, fx.Node) else None
+
+    def tensors(self) -> "list[Input]":
+        """All tensor arguments in order, those inside lists too."""
+        return [Input(node, self.axis_list_of(node)) for node in self.node.all_input_nodes if is_tensor(node)]
+
+    def axis_list_of(self, node: fx.Node) -> AxisList:
+        found = self.known.get(node)
+        shape = shape_of(node)
+        return [None] * len(shape) if found is None or (found and isinstance(found[0], list)) else found  # type: ignore[return-value]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the (first) output."""
+        return shape_of(self.node)
+
+    def join(self, left: Axis, right: Axis) -> None:
+        self.variables.join(left, right, self.reason)
+
+    def freeze(self, *axes: Axis) -> None:
+        for axis in axes:
+            self.variables.freeze(axis, self.reason)
+
+    def keep_whole(self, *axes: Axis) -> None:
+        """Freeze what nobody would think of cutting, as the places of a kernel: no reason is told."""
+        for axis in axes:
+            self.variables.freeze(axis, "")
+
+    def inexact(self, *axes: Axis) -> None:
+        """Removing entries changes what is computed from the others."""
+        for axis in axes:
+            self.variables.mark(axis, self.variables.marks.inexact, self.reason)
+
+    def heads(self, axis: Axis) -> None:
+        self.variables.mark(axis, self.variables.marks.heads, self.reason)
+
+    def counts(self, argument: str, axis: Axis) -> None:
+        """Note that a number among the arguments is the count of an axis that no activation has alone."""
+        self.counted[self.node] = (argument, axis)
+
+    def role(self, given: "Input | None", axis: int, role: str) -> None:
+        """Note that an axis of a parameter produces or consumes channels."""
+        if given is not None:
+            self.roles.setdefault((given.node, axis), role)
+
+    def blocked(self) -> Value:
+        """Freeze everything that goes in: nothing is known of this operator."""
+        for given in self.tensors():
+            self.freeze(*given.axis_list)
+        return blank(self.node)
+
+
+@dataclass
+class Input:
+    """One tensor that goes into an operator."""
+
+    node: fx.Node
+    axis_list: AxisList
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return shape_of(self.node)
+
+    def __len__(self) -> int:
+        return len(self.axis_list)
+
+
+def is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), Tensor)
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """The shape of a node's tensor, or of the first of its list; () for anything else."""
+    value = node.meta.get("val")
+    if isinstance(value, (tuple, list)):
+        value = next((part for part in value if isinstance(part, Tensor)), None)
+    return tuple(int(size) for size in value.shape) if isinstance(value, Tensor) else ()
+
+
+def blank(node: fx.Node) -> Value:
+    """Activations of which nothing can go, as many as the node gives."""
+    value = node.meta.get("val")
+    if isinstance(value, (tuple, list)):
+        return [untracked(part.dim()) if isinstance(part, Tensor) else [] for part in value]
+    return untracked(value.dim()) if isinstance(value, Tensor) else None
+
+
+def untracked(rank: int) -> AxisList:
+    """Axes of which nothing can go."""
+    return [None for _ in range(rank)]
+
+
+def operator_name(node: fx.Node) -> str:
+    """aten.add_.Tensor -> "add"; a function that is no operator by its own name."""
+    schema = getattr(node.target, "_schema", None)
+    name = (
+        str(schema.name).split("::")[-1] if schema is not None else getattr(node.target, "__name__", str(node.target))
+    )
+    return name if name.endswith("__") else name.removesuffix("_")
+
+
+def source_of(node: fx.Node) -> str:
+    """The line of the user's code that ran this operator: 'file.py:12: code'.
+
+    It is the innermost line outside torch; the line of a layer's own call inside torch is left to the layer.
+    """
+    trace = node.meta.get("stack_trace") or ""
+    found = inside = ""
+    lines = trace.splitlines()
+    for place, line in enumerate(lines):
+        if line.strip().startswith("File "):
+            path, _, rest = line.strip()[6:].partition('"')
+            number = rest.split("line ")[1].split(",")[0] if "line " in rest else "?"
+            code = lines[place + 1].strip() if place + 1 < len(lines) else ""
+            here = f"{path.rpartition('/')[2]}:{number}: {code}"
+            found, inside = (here, inside) if "/torch/" not in path else (found, here)
+    return found or inside
+
+
+def module_of(node: fx.Node) -> str:
+    """The path of the innermost module in whose forward this operator ran."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    return paths[-1].removeprefix("L['self'].").removeprefix("L['self']") if paths else ""

@@ -1,0 +1,259 @@
+"""Profile: what each layer of a network holds and costs, as a table."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from cortado.errors import BadValue
+from cortado.layers.kinds import kind_of
+from cortado.layers.low_rank import low_rank_of
+from cortado.network.graph.trace import Call, Operator, Trace, trace
+from cortado.network.profile.cost import multiply_adds
+from cortado.network.profile.storage_count import StoredCount, TensorCounter
+from cortado.network.statistics.activity import Activity, measure_activity
+from cortado.parts.forms.low_rank import LowRank
+from cortado.parts.part import own_modules
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer.  Costs are those of one sample; None means unknown, never 0.
+
+    `weights` are the parameters with two or more axes; parameters that layers share count in the first of them.
+    `multiply_adds` come from the operators that really ran, summed over `calls`; `decode_multiply_adds` are those by
+    which forms give their dense weights, once for each call of the network whatever the batch. A layer whose weight is
+    held in low rank costs what its factors take one after the other, which is how lowering/factors.py runs it.
+    `remaining_multiply_adds` = multiply_adds x share of nonzero weights x share of nonzero inputs (Han et al., 2015).
+    `activations` are the elements of the first output. `size_bytes` is what parameters and buffers take as held.
+    """
+
+    path: str
+    kind: str
+    calls: int
+    parameters: int
+    weights: int
+    nonzero_weights: int | None
+    multiply_adds: float | None
+    remaining_multiply_adds: float | None
+    decode_multiply_adds: float | None
+    activations: float
+    size_bytes: float
+    nonzero_inputs: float | None = None
+    nonzero_outputs: float | None = None
+    unknown_operators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Total:
+    """A sum over rows; not `exact` when some row is unknown, and the truth is then at least `value`."""
+
+    value: float
+    exact: bool
+
+    def text(self) -> str:
+        """The sum as text, with "at least" in front where that is all we know."""
+        if not self.exact and not self.value:
+            return "unknown"
+        return f"{self.value:,.0f}" if self.exact else f"at least {self.value:,.0f}"
+
+
+SUMMED = (
+    "parameters",
+    "weights",
+    "nonzero_weights",
+    "multiply_adds",
+    "remaining_multiply_adds",
+    "decode_multiply_adds",
+    "activations",
+    "size_bytes",
+)
+
+
+DECODE = "decode_multiply_adds"
+FREE = Total(0, True)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The rows of a network in the order its layers first ran, and their sums."""
+
+    rows: tuple[Row, ...]
+
+    def total(self, column: str) -> Total:
+        """The sum of a column.  Raises BadValue when there is no such column to sum."""
+        if column not in SUMMED:
+            raise BadValue(f"profile: there is no total of {column!r}. There are: {', '.join(SUMMED)}.")
+        values = [getattr(row, column) for row in self.rows]
+        return Total(sum(value for value in values if value is not None), None not in values)
+
+    def row(self, path: str) -> Row:
+        """The row of the layer at `path`.  Raises BadValue when it has none."""
+        for row in self.rows:
+            if row.path == path:
+                return row
+        raise BadValue(f"profile: there is no row {path!r}. There are: {', '.join(row.path for row in self.rows)}.")
+
+    def text(self) -> str:
+        """The table in plain text; columns in which nothing was measured are left out."""
+        lines = [HEADINGS, *(cells(row) for row in self.rows), self.total_cells()]
+        used = [at for at in range(len(HEADINGS)) if any(line[at] for line in lines[1:])]
+        widths = [max(len(line[at]) for line in lines) for at in used]
+        spaced = []
+        for line in lines:
+            pairs = zip((line[at] for at in used), widths, used, strict=True)
+            sides = [text.ljust(width) if at < 2 else text.rjust(width) for text, width, at in pairs]
+            spaced.append("  ".join(sides).rstrip())
+        rule = "-" * max(map(len, spaced))
+        unknown = sorted({name for row in self.rows for name in row.unknown_operators})
+        notes = [f"unknown: nothing is known of the cost of {', '.join(unknown)}"] if unknown else []
+        return "\n".join([spaced[0], rule, *spaced[1:-1], rule, spaced[-1], *notes])
+
+    def total_cells(self) -> tuple[str, ...]:
+        """The last line of the table."""
+        sums = {column: self.total(column) for column in SUMMED}
+        texts = ["" if column == DECODE and total == FREE else total.text() for column, total in sums.items()]
+        return ("total", "", *texts, "", "")
+
+
+HEADINGS = (
+    "layer",
+    "kind",
+    "parameters",
+    "weights",
+    "nonzero",
+    "multiply-adds",
+    "remaining",
+    "decode",
+    "activations",
+    "bytes",
+    "nonzero in",
+    "nonzero out",
+)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as text."""
+    sums = [number(getattr(row, column)) for column in SUMMED]
+    sums[SUMMED.index(DECODE)] = number(row.decode_multiply_adds) if row.decode_multiply_adds != 0 else ""
+    shares = ["" if value is None else f"{value:.0%}" for value in (row.nonzero_inputs, row.nonzero_outputs)]
+    return (row.path or "(network)", row.kind, *sums, *shares)
+
+
+def number(value: float | None) -> str:
+    """A count with thousands marked, or "unknown"."""
+    return "unknown" if value is None else f"{value:,.0f}"
+
+
+def profile(network: nn.Module, example: Any, data: Any = None, batch: int | None = None) -> Profile:
+    """What each layer of `network` holds and costs, for one sample.
+
+    `example` (tensor, tuple or dict of inputs) is run once, its costs are divided by the number of samples in it
+    (`batch`, by default the first axis of the first tensor). Elementwise operators, norms, pooling and moving data
+    cost no multiply-adds; an operator about which nothing is known makes its row unknown. The meta device will do for
+    counts without nonzeros. `data` (inputs, samples first) adds the shares of nonzero activations, and `remaining`
+    then counts them too; the network's own input counts as dense. A layer is listed when it holds something, costs
+    something or is unknown; one that never ran costs 0.
+    """
+    traced = trace(network, example, batch)
+    activities = {} if data is None else measure_activity(network, data)
+    counter = TensorCounter()
+    rows = []
+    for path, layer, owned in layers_of(network, traced):
+        calls = tuple(call for call in traced.calls if call.layer is layer)
+        row = row_of(path, layer, calls, counter.take(owned), traced.batch, activities.get(path))
+        if row.parameters or row.size_bytes or row.multiply_adds != 0 or row.decode_multiply_adds != 0:
+            rows.append(row)
+    return Profile(tuple(rows))
+
+
+def layers_of(network: nn.Module, traced: Trace) -> list[tuple[str, nn.Module, list[nn.Module]]]:
+    """Path, layer and the modules whose tensors it has: what ran first, then what never ran.
+
+    A module that never ran itself belongs to the layer of known kind around it: attention uses the weight of its
+    output projection without calling it.
+    """
+    ran: dict[int, Call] = {}
+    for call in traced.calls:
+        ran.setdefault(id(call.layer), call)
+    idle = {path: part for path, part in own_modules(network).items() if id(part) not in ran}
+    owned: dict[int, list[nn.Module]] = {key: [call.layer] for key, call in ran.items()}
+    for call in ran.values():
+        if kind_of(call.layer) is not None:
+            inner = [path for path in idle if path.startswith(f"{call.path}.") or not call.path]
+            owned[id(call.layer)] += [idle.pop(path) for path in inner]
+    called = [(call.path, call.layer, owned[key]) for key, call in ran.items()]
+    return called + [(path, part, [part]) for path, part in idle.items()]
+
+
+def row_of(
+    path: str, layer: nn.Module, calls: tuple[Call, ...], stored: StoredCount, batch: int, activity: Activity | None
+) -> Row:
+    """The row of one layer from its calls, what it holds, and what was measured of its activations."""
+    operators = [operator for call in calls for operator in call.operators]
+    running = [operator for operator in operators if not operator.decoding]
+    form = low_rank_of(layer)
+    cost = per_sample(cost_of(running) if form is None else cost_of_factors(form, calls), batch)
+    return Row(
+        path=path,
+        kind=type(layer).__name__,
+        calls=len(calls),
+        parameters=stored.parameters,
+        weights=stored.weights,
+        nonzero_weights=stored.nonzero_weights,
+        multiply_adds=cost,
+        remaining_multiply_adds=remaining(layer, cost, stored.nonzero_share, activity),
+        decode_multiply_adds=cost_of([o for o in operators if o.decoding]) if form is None else 0,
+        activations=per_sample(sum(prod(call.outputs[0]) for call in calls if call.outputs), batch) or 0,
+        size_bytes=stored.size_bytes,
+        nonzero_inputs=activity.inputs if activity else None,
+        nonzero_outputs=activity.outputs if activity else None,
+        unknown_operators=tuple(sorted({operator.name for operator in operators if multiply_adds(operator) is None})),
+    )
+
+
+def cost_of(operators: list[Operator]) -> int | None:
+    """The multiply-adds of some operators; None when that of one of them is unknown."""
+    costs = [multiply_adds(operator) for operator in operators]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
+
+
+def cost_of_factors(form: LowRank, calls: tuple[Call, ...]) -> int:
+    """The multiply-adds of all calls of a layer, run as the factors of its weight."""
+    total, axes = 0, len(form.shape) - 2
+    for call in calls:
+        if not axes:
+            total += prod(call.inputs[0][:-1]) * form.multiply_adds((), ())
+        else:
+            samples = prod(call.inputs[0][: -axes - 1])
+            total += samples * form.multiply_adds(call.inputs[0][-axes:], call.outputs[0][-axes:])
+    return total
+
+
+def per_sample(total: int | None, batch: int) -> float | None:
+    """`total` divided by the batch, a whole number where it is one."""
+    if total is None:
+        return None
+    return total // batch if total % batch == 0 else total / batch
+
+
+def remaining(
+    layer: nn.Module, cost: float | None, nonzero_share: float | None, activity: Activity | None
+) -> float | None:
+    """The multiply-adds in which neither the weight nor the input is 0.
+
+    In a linear layer or convolution every weight is used equally often. A recurrent layer's state counts as dense. Of
+    any other layer with zeros among its weights we do not know how often each is used.
+    """
+    if cost is None or cost == 0:
+        return cost
+    kind = kind_of(layer)
+    family = None if kind is None else kind.family
+    if nonzero_share == 1.0 and family not in ("linear", "conv"):
+        return cost
+    if nonzero_share is None or family not in ("linear", "conv", "recurrent"):
+        return None
+    read = activity.inputs if activity is not None and family != "recurrent" else None
+    return cost * nonzero_share * (1.0 if read is None else read)

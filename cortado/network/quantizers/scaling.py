@@ -1,0 +1,126 @@
+"""Scaling: where each channel of an activation can be made smaller, and what reads it larger, without changing any output."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cortado.network.graph.flow import CLIP, JOIN, MATMUL, MOVE, NORM, Flow, Step
+from cortado.parts.forms.attach import attached_names
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm)
+MATMUL_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+STRAIGHT = {
+    "ReLU", "relu", "relu_", "max_pool2d", "max_pool2d_with_indices", "mean", "avg_pool1d", "avg_pool2d",
+    "_adaptive_avg_pool2d",
+}  # fmt: skip
+"""Steps behind which a channel that was scaled is still scaled alike; so are moves."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A layer that gives an activation's channels and all layers that read it; `before` makes what a norm normalises."""
+
+    maker: str
+    readers: tuple[str, ...]
+    before: str | None = None
+
+
+def links_of(network: nn.Module, flow: Flow) -> list[Link]:
+    """All links between layers that run once, have original weights, and share them with no other layer."""
+    modules = dict(network.named_modules())
+    owners: dict[int, int] = {}
+    for module in network.modules():
+        for value in module._parameters.values():
+            owners[id(value)] = owners.get(id(value), 0) + 1
+
+    def free(path: str, kinds: Sequence[type[nn.Module]]) -> bool:
+        layer = modules.get(path)
+        if layer is None or type(layer) not in kinds or flow.calls.get(path) != 1 or attached_names(layer):
+            return False
+        return layer.weight is not None and all(owners[id(p)] == 1 for p in layer.parameters(recurse=False))
+
+    made_by = {value: step for step in flow.steps for value in step.outputs}
+    readers, found = flow.readers(), []
+    for step in flow.steps:
+        if not (step.kind in (MATMUL, NORM) or step.name == "native_layer_norm"):
+            continue
+        ends = ends_of(step, flow, readers)
+        if ends and free(step.path, (*NORMS, *MATMUL_LAYERS)) and all(free(end.path, MATMUL_LAYERS) for end in ends):
+            source = made_by.get(step.inputs[0]) if step.inputs and step.kind == NORM else None
+            before = source.path if source is not None and source.kind == MATMUL else None
+            found.append(Link(step.path, tuple(dict.fromkeys(end.path for end in ends)), before))
+    return found
+
+
+def ends_of(step: Step, flow: Flow, readers: dict[int, list[Step]]) -> list[Step]:
+    """The products that read what a step gives, if nothing else does, straight or through steps that keep a scale."""
+    found, open_values = [], [step.outputs[0]]
+    while open_values:
+        value = open_values.pop()
+        if value in flow.results or not readers.get(value):
+            return []
+        for reader in readers[value]:
+            if reader.kind == MATMUL:
+                found.append(reader)
+            elif reader.kind == MOVE or (reader.kind in (CLIP, JOIN) and reader.name in STRAIGHT):
+                open_values.append(reader.outputs[0])
+            else:
+                return []
+    return found
+
+
+def range_of_maker(network: nn.Module, link: Link) -> Tensor:
+    """The largest weight of each channel that is given; behind a norm that of the layer before it, as the norm scales it."""
+    layer: nn.Module = network.get_submodule(link.maker)
+    if isinstance(layer, MATMUL_LAYERS):
+        return largest(layer.weight.detach(), 0)
+    gain = layer.weight.detach().abs()  # type: ignore[union-attr, operator]
+    spread = getattr(layer, "running_var", None)
+    before = network.get_submodule(link.before) if link.before else None
+    rows = None if before is None else before.weight.detach()  # type: ignore[operator, union-attr]
+    if spread is None or rows is None or len(rows) != len(gain):
+        return gain
+    return gain / (spread + layer.eps).sqrt() * largest(rows, 0)  # type: ignore[operator]
+
+
+def range_of_readers(network: nn.Module, link: Link, channels: int) -> Tensor | None:
+    """The largest weight with which each channel is read; None where weights and channels do not fit together."""
+    found = []
+    for path in link.readers:
+        layer = network.get_submodule(path)
+        found.append(by_channel(layer, layer.weight.detach(), channels))  # type: ignore[arg-type, operator]
+    if any(one is None for one in found):
+        return None
+    return torch.stack([largest(one, 0) for one in found if one is not None]).amax(0)
+
+
+def by_channel(layer: nn.Module, weight: Tensor, channels: int) -> Tensor | None:
+    """A reader's weight as (channels, ...), a view: columns, or rows of a layer with a group for each channel."""
+    groups = getattr(layer, "groups", 1)
+    if groups == channels and channels > 1:
+        return weight.view(channels, -1)
+    if groups != 1 or weight.shape[1] % channels:
+        return None
+    # Behind a flattening each channel is as many columns as it had positions.
+    return weight.transpose(0, 1).unflatten(0, (channels, -1))
+
+
+def largest(values: Tensor, axis: int) -> Tensor:
+    """The largest size of each slice along an axis."""
+    return values.abs().transpose(0, axis).flatten(1).amax(1)
+
+
+def rescale(network: nn.Module, link: Link, factors: Tensor) -> None:
+    """Divide what the maker gives by `factors` (channels,) and multiply what the readers make of it, in place."""
+    layer = network.get_submodule(link.maker)
+    with torch.no_grad():
+        layer.weight.div_(factors.view(-1, *[1] * (layer.weight.dim() - 1)))  # type: ignore[union-attr, operator, arg-type]
+        if layer.bias is not None:
+            layer.bias.div_(factors)  # type: ignore[operator]
+        for path in link.readers:
+            reader = network.get_submodule(path)
+            columns = by_channel(reader, reader.weight, len(factors))  # type: ignore[arg-type]
+            assert columns is not None
+            columns.mul_(factors.view(-1, *[1] * (columns.dim() - 1)))

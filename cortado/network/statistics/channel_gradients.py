@@ -1,0 +1,166 @@
+"""Gates: how much outputs or loss would move if units were closed, read off where known layers consume them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork
+from cortado.eval_mode import eval_mode
+from cortado.network.coupling.groups import Group, Slot
+from cortado.network.graph.hooks import before_call
+from cortado.network.graph.trace import device_of
+from cortado.network.statistics.activations import channel_axis
+from cortado.network.view import View
+from cortado.task.task import Data, to_device
+
+SlopeOf = Callable[[Any, Tensor], Tensor]
+"""(outputs, targets) -> a sum over samples whose gradient is wanted."""
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def consumers(view: View, group: Group) -> list[tuple[Slot, nn.Module]]:
+    """The linear and convolution layers that read a group's units as their input channels."""
+    modules = dict(view.network.named_modules(remove_duplicate=False))
+    found = []
+    for slot in group.of_role("consumer"):
+        layer = modules[slot.layer]
+        original = isinstance(layer, nn.Linear) or (isinstance(layer, CONVOLUTIONS) and layer.groups == 1)
+        if original and slot.axis == 1 and slot.names[0].endswith(".weight"):
+            found.append((slot, layer))
+    return found
+
+
+def per_channel(layer: nn.Module, activation: Tensor) -> Tensor:
+    """(samples, channels): the sums over all positions.  An activation without a batch axis is one sample."""
+    axis = channel_axis(layer, activation)
+    moved = activation.movedim(axis, 1) if axis else activation[None]
+    return moved if moved.dim() == 2 else moved.flatten(2).sum(2)
+
+
+class ChannelGradients:
+    """Reads activations and their gradients at the consumers of some groups."""
+
+    def __init__(self, view: View, groups: list[Group]) -> None:
+        self.network = view.network
+        self.places = [consumers(view, group) for group in groups]
+        self.groups = groups
+        self.device = device_of(view.network) or torch.device("cpu")
+
+    def known(self, number: int) -> bool:
+        """Whether all that consumes the units of a group is seen."""
+        return bool(self.places[number]) and len(self.places[number]) == len(self.groups[number].of_role("consumer"))
+
+    def activations(self, data: Data, batch: int) -> Iterator[dict[int, list[Tensor]]]:
+        """For each batch what each consumer (by id) reads, call by call, (samples, channels, ...)."""
+        seen: dict[int, list[Tensor]] = {}
+
+        def note(layer: nn.Module, activation: Tensor) -> None:
+            seen.setdefault(id(layer), []).append(activation.detach())
+
+        hooks = [before_call(layer, note) for layer in self.layers()]
+        try:
+            with eval_mode(self.network):
+                for inputs, _ in data.batches(batch):
+                    seen.clear()
+                    self.run(inputs)
+                    yield seen
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def layers(self) -> list[nn.Module]:
+        return list({id(layer): layer for places in self.places for _, layer in places}.values())
+
+    def means(self, data: Data, batch: int) -> dict[int, Tensor]:
+        """The mean of each channel that a consumer reads."""
+        sums: dict[int, Tensor] = {}
+        counts: dict[int, int] = {}
+        layers = {id(layer): layer for layer in self.layers()}
+        for seen in self.activations(data, batch):
+            for key, activation in ((key, activation) for key, calls in seen.items() for activation in calls):
+                flat = activation.movedim(channel_axis(layers[key], activation), 0).flatten(1)
+                sums[key] = sums.get(key, torch.zeros(len(flat), device=flat.device)) + flat.sum(1)
+                counts[key] = counts.get(key, 0) + flat.shape[1]
+        return {key: total / counts[key] for key, total in sums.items()}
+
+    def slopes(self, data: Data, batch: int, slope: SlopeOf, means: dict[int, Tensor]) -> Iterator[list[Tensor]]:
+        """For each batch and group (samples, units): the first-order change of `slope` when a unit gives its mean.
+
+        Without `means` (an empty dict): when it gives zero. The slope is summed over positions, and over all consumers.
+        """
+        read: list[tuple[nn.Module, Tensor]] = []
+        hooks = [before_call(layer, watching(read)) for layer in self.layers()]
+        was = [(p, p.requires_grad) for p in self.network.parameters()]
+        try:
+            for parameter, _ in was:
+                parameter.requires_grad_(parameter.is_floating_point())
+            with eval_mode(self.network):
+                for inputs, targets in data.batches(batch):
+                    read.clear()
+                    with torch.enable_grad():
+                        value = slope(self.run(inputs), targets.to(self.device))
+                        activations = [activation for _, activation in read]
+                        gradients = torch.autograd.grad(value, activations, allow_unused=True) if read else ()
+                    sums = self.by_consumer(read, gradients, means, len(targets))
+                    yield [self.by_unit(number, sums, len(targets)) for number in range(len(self.groups))]
+        finally:
+            for parameter, wanted in was:
+                parameter.requires_grad_(wanted)
+            for hook in hooks:
+                hook.remove()
+
+    def by_consumer(
+        self,
+        read: list[tuple[nn.Module, Tensor]],
+        gradients: Sequence[Tensor | None],
+        means: dict[int, Tensor],
+        samples: int,
+    ) -> dict[int, Tensor]:
+        """For each consumer (by id) (samples, channels): activation x gradient, over all its calls and positions."""
+        sums: dict[int, Tensor] = {}
+        for (layer, activation), gradient in zip(read, gradients, strict=True):
+            if gradient is None:
+                continue
+            kept, mean = activation.detach(), means.get(id(layer))
+            if mean is not None:
+                kept = kept - mean.view(
+                    [-1 if d == channel_axis(layer, activation) else 1 for d in range(activation.dim())]
+                )
+            found = per_channel(layer, gradient * kept).float()
+            if len(found) % samples:
+                raise BadNetwork(
+                    f"gates: {type(layer).__name__} reads {len(found)} rows for {samples} samples, so that none can be told "
+                    "apart. Take a score that looks at weights alone, such as magnitude."
+                )
+            # Tokens of a sample may come as rows, one after the other.
+            found = found.unflatten(0, (samples, -1)).sum(1)
+            sums[id(layer)] = sums[id(layer)] + found if id(layer) in sums else found
+        return sums
+
+    def by_unit(self, number: int, sums: dict[int, Tensor], samples: int) -> Tensor:
+        """The slopes of a group's units, over all that consumes them."""
+        total = torch.zeros(samples, self.groups[number].count, device=self.device)
+        for slot, layer in self.places[number]:
+            if id(layer) in sums:
+                mine = slot.units >= 0
+                total.index_add_(1, slot.units[mine].to(self.device), sums[id(layer)][:, mine.to(self.device)])
+        return total
+
+    def run(self, inputs: Any) -> Any:
+        inputs = to_device(inputs, self.device)
+        return self.network(*inputs) if isinstance(inputs, tuple) else self.network(inputs)
+
+
+def watching(read: list[tuple[nn.Module, Tensor]]) -> Callable[[nn.Module, Tensor], Tensor | None]:
+    """A hook that notes what a layer reads, as an alias: what flows past the layer has a gradient of its own."""
+
+    def before(layer: nn.Module, activation: Tensor) -> Tensor | None:
+        if not activation.requires_grad:
+            return None
+        alias = activation.view_as(activation)
+        read.append((layer, alias))
+        return alias
+
+    return before

@@ -1,0 +1,242 @@
+"""Ranges: how far the activations of a network reach, and how far a grid over them should.
+
+Two passes over the calibration data: extremes, then histograms between them. Memory does not grow with the data.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork, BadTask
+from cortado.eval_mode import eval_mode
+from cortado.network.graph.hooks import before_call
+from cortado.network.graph.trace import call_with, device_of, moved
+from cortado.parts.activations.quantizer import INPUT, unrounded
+from cortado.parts.forms.quantized import FAR_IN
+from cortado.task.task import Data
+
+Place = tuple[str, str]
+BINS = 2048
+CANDIDATES = 80
+"""Ends that are tried between a fifth of the range and all of it."""
+RARE = 1e-3
+"""The share of an activation's values that may be outliers."""
+
+
+@dataclass
+class ObservedRange:
+    """What was seen of one activation: extremes, their averages over batches, and a histogram between the extremes.
+
+    `below`: the share of what is below zero that the activation behind it lets pass; its error counts as much less.
+    """
+
+    low: float = np.inf
+    high: float = -np.inf
+    mean_low: float = 0.0
+    mean_high: float = 0.0
+    batches: int = 0
+    counts: np.ndarray | None = None
+    below: float = 1.0
+
+    def stretch(self, values: Tensor) -> None:
+        """Take in one batch's extremes.  The averages are moving ones, over some ten batches (Jacob et al., 2018)."""
+        low, high = (float(end) for end in values.aminmax())
+        # What is no number stays: of min and max it would depend on the order which of the two comes out.
+        self.low, self.high = float(np.minimum(self.low, low)), float(np.maximum(self.high, high))
+        self.batches += 1
+        share = max(0.1, 1.0 / self.batches)
+        self.mean_low += share * (low - self.mean_low)
+        self.mean_high += share * (high - self.mean_high)
+
+    def count(self, values: Tensor) -> None:
+        """Add one batch to the histogram."""
+        found = torch.histc(values.float(), BINS, self.low, self.high).double().cpu().numpy()
+        self.counts = found if self.counts is None else self.counts + found
+
+    @property
+    def centres(self) -> np.ndarray:
+        """The middles of the bins."""
+        width = (self.high - self.low) / BINS
+        return self.low + width * (np.arange(BINS) + 0.5)
+
+    def share_above(self, value: float) -> float:
+        """The share of what passed that was larger."""
+        assert self.counts is not None
+        return float(self.counts[self.centres > value].sum() / max(1.0, self.counts.sum()))
+
+    def steps(self, step: float) -> float:
+        """How many steps of a grid lie between the ends of what was seen, one value in a thousand left out."""
+        assert self.counts is not None
+        share = np.cumsum(self.counts) / max(1.0, self.counts.sum())
+        first, last = np.searchsorted(share, (RARE / 2, 1 - RARE / 2))
+        return float(last - first) * (self.high - self.low) / BINS / step
+
+
+Ends = tuple[float, float]
+
+
+def full(observed: ObservedRange, bits: int) -> Ends:
+    """All that was seen."""
+    return observed.low, observed.high
+
+
+def average(observed: ObservedRange, bits: int) -> Ends:
+    """The moving averages of each batch's extremes."""
+    return observed.mean_low, observed.mean_high
+
+
+def percentile(observed: ObservedRange, bits: int, left_out: float = 1e-4) -> Ends:
+    """All but one value in ten thousand at either end."""
+    assert observed.counts is not None
+    share = np.cumsum(observed.counts) / max(1.0, observed.counts.sum())
+    centres = observed.centres
+    low = centres[min(BINS - 1, int(np.searchsorted(share, left_out)))] if observed.low < 0 else observed.low
+    return float(low), float(centres[min(BINS - 1, int(np.searchsorted(share, 1 - left_out)))])
+
+
+def squared_error(observed: ObservedRange, bits: int) -> Ends:
+    """The ends with the least squared error of rounding and clipping together."""
+    centres, weight = observed.centres, observed.counts
+    assert weight is not None
+    weight, top = weight * np.where(centres < 0, observed.below**2, 1.0), 2**bits - 1
+
+    def error(low: float, high: float) -> float:
+        step = (high - low) / top
+        rounded = np.clip(np.round((centres - low) / step), 0, top) * step + low
+        return float((weight * (rounded - centres) ** 2).sum())
+
+    low, high = least(observed, error)
+    if observed.below == 1 or low >= 0:
+        return low, high
+    # The end that counts less is drawn in alone.
+    return min((low * share for share in np.linspace(1.0, 0.05, CANDIDATES)), key=lambda end: error(end, high)), high
+
+
+def divergence(observed: ObservedRange, bits: int) -> Ends:
+    """The ends with the least Kullback-Leibler divergence between the histogram and its rounded self.
+
+    Migacz, 8-bit inference with TensorRT, 2017: what is clipped counts at the last bin; inside a step the mass is spread
+    evenly over the bins that hold some.
+    """
+    centres, weight = observed.centres, observed.counts
+    assert weight is not None
+    levels = 2**bits
+    # Zeros are exact on every grid, and so many that they would drown the rest.
+    weight = np.where(np.abs(centres) <= (observed.high - observed.low) / BINS, 0.0, weight)
+
+    def error(low: float, high: float) -> float:
+        inside = (centres >= low) & (centres <= high)
+        if not inside.any():
+            return np.inf
+        first, last = np.flatnonzero(inside)[[0, -1]]
+        real = weight[first : last + 1].copy()
+        rest = real.copy()
+        real[0] += weight[:first].sum()
+        real[-1] += weight[last + 1 :].sum()
+        step = np.minimum((np.arange(len(rest)) * levels) // len(rest), levels - 1)
+        mass = np.bincount(step, rest, levels)
+        filled = np.bincount(step, rest > 0, levels)
+        guess = np.where(rest > 0, (mass / np.maximum(filled, 1))[step], 0.0)
+        seen = real > 0
+        p, q = real[seen] / real.sum(), np.maximum(guess[seen], 1e-12) / max(guess.sum(), 1e-12)
+        return float((p * np.log(p / q)).sum())
+
+    return least(observed, error)
+
+
+RANGES: dict[str, Callable[[ObservedRange, int], Ends]] = {
+    "full": full, "average": average, "percentile": percentile, "mse": squared_error, "kl": divergence,
+}  # fmt: skip
+"""Ways to choose the ends of a grid, by name."""
+
+
+def least(observed: ObservedRange, error: Callable[[float, float], float]) -> Ends:
+    """The ends with the least error: both drawn in alike, and zero stays inside."""
+    low, high = min(observed.low, 0.0), max(observed.high, 0.0)
+    if high <= low:
+        return low, high
+    shares = [*np.linspace(1.0, 0.2, CANDIDATES), *FAR_IN]
+    best = min(shares, key=lambda share: error(low * share, high * share))
+    return low * float(best), high * float(best)
+
+
+def measure_ranges(
+    network: nn.Module,
+    places: Sequence[Iterable[Place]],
+    data: Data,
+    images: int,
+    batch: int,
+    below: Sequence[float] = (),
+) -> list[ObservedRange]:
+    """For each group of places how far the activations reach that pass there, with nothing rounded.
+
+    `images` samples are looked at, `batch` at a time; `below`: for each group the share of what is below zero that counts.
+    Raises BadTask for activations that are not finite on the calibration data or reach too far, BadNetwork where nothing
+    ever passes.
+    """
+    found = [ObservedRange(below=share) for share in below or [1.0] * len(places)]
+
+    def taken(values: Tensor, number: int) -> Tensor:
+        return values if found[number].below else values.clamp(min=0)
+
+    with unrounded(network):
+        samples = (network, places, data, images, batch)
+        record_reads(*samples, lambda number, values: found[number].stretch(taken(values, number)))
+        for number, group in enumerate(places):
+            check_range(found[number], next(iter(group), ("", "")))
+        record_reads(*samples, lambda number, values: found[number].count(taken(values, number)))
+    return found
+
+
+def check_range(observed: ObservedRange, place: Place) -> None:
+    """Raises BadTask or BadNetwork for an activation that no grid suits."""
+    where = f"the {place[1]} of {place[0] or 'the network'}"
+    if not observed.batches:
+        raise BadNetwork(f"quantize: nothing passed {where} on the calibration data. Leave that layer out with where.")
+    if not np.isfinite([observed.low, observed.high]).all():
+        raise BadTask(
+            f"quantize: {where} holds NaN or infinite values on the calibration data. Check the data, then the network."
+        )
+    if observed.high - observed.low > float(np.finfo(np.float32).max):
+        raise BadTask(
+            f"quantize: {where} reaches from {observed.low:.3g} to {observed.high:.3g} on the calibration data, more than float32 "
+            "can span. Scale the data down."
+        )
+
+
+def record_reads(
+    network: nn.Module,
+    places: Sequence[Iterable[Place]],
+    data: Data,
+    images: int,
+    batch: int,
+    tell: Callable[[int, Tensor], None],
+) -> None:
+    """Run the calibration data once and tell of every activation at the places, group by group."""
+    modules, hooks = dict(network.named_modules()), []
+
+    def on_input(number: int) -> Callable[[nn.Module, Any], None]:
+        return lambda layer, activation: tell(number, activation.detach()) if isinstance(activation, Tensor) else None
+
+    def on_output(number: int) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda layer, given, made: tell(number, made.detach()) if isinstance(made, Tensor) else None
+
+    for number, group in enumerate(places):
+        for path, side in group:
+            if side == INPUT:
+                hooks.append(before_call(modules[path], on_input(number)))
+            else:
+                hooks.append(modules[path].register_forward_hook(on_output(number)))
+    try:
+        with eval_mode(network):
+            for number, (inputs, _) in enumerate(data.batches(min(batch, images))):
+                if number * batch >= images:
+                    break
+                call_with(network, moved(inputs, device_of(network)))
+    finally:
+        for hook in hooks:
+            hook.remove()

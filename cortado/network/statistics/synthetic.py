@@ -1,0 +1,65 @@
+"""Imagined: calibration samples made from a network alone, where there are no data."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadTask
+from cortado.eval_mode import eval_mode
+from cortado.network.graph.hooks import before_call
+from cortado.network.graph.trace import call_with, device_of, moved
+from cortado.task.task import Data
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+LR = 0.1
+
+
+def synthetic(network: nn.Module, example: Any, count: int, steps: int, seed: int, batch: int = 32) -> Data:
+    """`count` samples of the example's shape on which each batch norm meets the moments that it has stored.
+
+    ZeroQ (Cai et al., 2020): normal noise is moved by Adam until mean and deviation of every norm's input are those of
+    the training data. A network without batch norms gives the noise itself. Raises BadTask for inputs that are no floats.
+    """
+    if not isinstance(example, Tensor) or not example.is_floating_point():
+        raise BadTask(
+            "quantize: samples can be imagined for a network that reads one tensor of floats. Give calibration data."
+        )
+    generator, found = torch.Generator().manual_seed(seed), []
+    norms = [m for m in network.modules() if isinstance(m, NORMS) and m.running_mean is not None]
+    for start in range(0, count, batch):
+        drawn = torch.randn((min(batch, count - start), *example.shape[1:]), generator=generator)
+        samples = moved(drawn, device_of(network))
+        found.append((dreamt(network, norms, samples, steps) if norms else samples).cpu())
+    return Data(torch.cat(found), torch.zeros(count, dtype=torch.long))
+
+
+def dreamt(network: nn.Module, norms: list[Any], samples: Tensor, steps: int) -> Tensor:
+    """A batch of samples, moved until they suit the norms."""
+    samples = samples.clone().requires_grad_(True)
+    optimizer, terms = torch.optim.Adam([samples], LR), list[Tensor]()
+
+    def far(norm: Any, activation: Tensor) -> None:
+        axes = [axis for axis in range(activation.dim()) if axis != 1]
+        spread = (norm.running_var + norm.eps).sqrt()
+        mean, deviation = activation.mean(axes), (activation.var(axes, unbiased=False) + norm.eps).sqrt()
+        terms.append((((mean - norm.running_mean) / spread) ** 2 + (deviation / spread - 1) ** 2).mean())
+
+    hooks = [before_call(norm, far) for norm in norms]
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        with eval_mode(network), torch.enable_grad():
+            for _ in range(steps):
+                terms.clear()
+                call_with(network, samples)
+                optimizer.zero_grad(set_to_none=True)
+                torch.stack(terms).sum().backward()
+                optimizer.step()
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        for hook in hooks:
+            hook.remove()
+    return samples.detach()

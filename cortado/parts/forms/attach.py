@@ -1,0 +1,127 @@
+"""Put a form on any parameter of any layer, and read it back.  The layer stays what it was."""
+
+from functools import cache
+from typing import Any
+
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.form import Form
+
+PREFIX = "held_"
+
+
+class Attached:
+    """Marks the classes that `attach` makes.  `attached_names` are the parameters of the layer that forms hold."""
+
+    attached_names: tuple[str, ...] = ()
+
+
+def read_through(name: str) -> property:
+    """A property that gives the tensor of the form holding `name`."""
+
+    def read(layer: nn.Module) -> Tensor:
+        return layer._modules[PREFIX + name].dense()  # type: ignore[union-attr, operator]
+
+    return property(read, lambda layer, value: refuse(layer, name))
+
+
+def refuse(layer: nn.Module, name: str) -> None:
+    """Raises BadNetwork: a held parameter cannot be set."""
+    raise BadNetwork(
+        f"hold: {type(layer).__name__}.{name} is held in a form and cannot be set. "
+        "Release it first: cortado.parts.forms.attach.release(layer, name)."
+    )
+
+
+def register_parameter(layer: nn.Module, name: str, value: nn.Parameter | None) -> None:
+    """What nn.Module does when a Parameter is set as an attribute, but for names that forms hold."""
+    if name in attached_names(layer):
+        refuse(layer, name)
+    original_class(layer).register_parameter(layer, name, value)
+
+
+def flat_weights(layer: Any) -> list[Tensor]:
+    """What a recurrent layer keeps as its private list, read again each time."""
+    return [getattr(layer, name, None) for name in layer._flat_weights_names]  # type: ignore[misc]
+
+
+@cache
+def attached_class(original: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
+    """A subclass of `original` whose parameters `names` read through forms.  Same name, still an instance of `original`."""
+    body: dict[str, Any] = {name: read_through(name) for name in names}
+    body |= {"attached_names": names, "register_parameter": register_parameter}
+    body |= {"__module__": original.__module__, "__qualname__": original.__qualname__}
+    if issubclass(original, nn.RNNBase):
+        # The list is rebuilt from the forms at every reading; what the layer tries to write there is dropped.
+        body["_flat_weights"] = property(flat_weights, lambda layer, value: None)
+    return type(original.__name__, (Attached, original), body)
+
+
+def original_class(layer: nn.Module) -> type[nn.Module]:
+    """The class of a layer as its author wrote it."""
+    return next(kind for kind in type(layer).__mro__ if not issubclass(kind, Attached))  # type: ignore[return-value]
+
+
+def attached_names(layer: nn.Module) -> tuple[str, ...]:
+    """The names of the parameters that forms hold."""
+    return layer.attached_names if isinstance(layer, Attached) else ()
+
+
+def form_of(layer: nn.Module, name: str) -> Form | None:
+    """The form that holds the layer's parameter `name`, or None when it is a plain parameter."""
+    return layer._modules[PREFIX + name] if name in attached_names(layer) else None  # type: ignore[return-value]
+
+
+def attach(layer: nn.Module, name: str, form: Form) -> None:
+    """Let `form` hold the parameter `name` of `layer`; reading `layer.<name>` gives `form.dense()`.
+
+    Works for any layer with a parameter of that name, a user's own included.  The form may have another shape than
+    the parameter had (after a cut).  Raises BadNetwork when the layer has no such parameter.
+    """
+    names, before = attached_names(layer), form_of(layer, name)
+    learned = [] if before is None else list(before.parameters())
+    if learned and not any(parameter.requires_grad for parameter in learned):
+        form.requires_grad_(False)
+    if name not in names:
+        if layer._parameters.get(name) is None:
+            known = ", ".join(key for key, value in layer._parameters.items() if value is not None) or "none"
+            raise BadNetwork(f"hold: {type(layer).__name__} has no parameter {name!r}. Its parameters: {known}.")
+        old = layer._parameters[name]
+        for parameter in form.parameters():
+            parameter.requires_grad_(parameter.requires_grad and bool(old is None or old.requires_grad))
+        del layer._parameters[name]
+        # A recurrent layer's own list must not shadow the property of the new class.
+        layer.__dict__.pop("_flat_weights", None) if isinstance(layer, nn.RNNBase) else None
+        layer.__class__ = attached_class(original_class(layer), (*names, name))  # type: ignore[arg-type]
+    layer._modules[PREFIX + name] = form
+
+
+def release(layer: nn.Module, name: str) -> Tensor:
+    """Make the parameter `name` a plain float Parameter again, with the value that the form gives; returns it."""
+    form = form_of(layer, name)
+    if form is None:
+        return getattr(layer, name)
+    value = nn.Parameter(form.dense().detach().clone())
+    names = tuple(other for other in attached_names(layer) if other != name)
+    del layer._modules[PREFIX + name]
+    original = original_class(layer)
+    layer.__class__ = attached_class(original, names) if names else original  # type: ignore[arg-type]
+    layer.register_parameter(name, value)
+    if isinstance(layer, nn.RNNBase) and not names:
+        layer._flat_weights = [getattr(layer, key, None) for key in layer._flat_weights_names]
+    return value
+
+
+def finalize(network: nn.Module) -> None:
+    """Replace every form that is still in training by the form it becomes, in place."""
+    for layer in network.modules():
+        for name in attached_names(layer):
+            form = layer._modules[PREFIX + name]
+            layer._modules[PREFIX + name] = form.finalize()  # type: ignore[union-attr, operator]
+
+
+def dense_form(parameter: Tensor) -> Form:
+    """The form of a parameter that nothing holds."""
+    return Dense(parameter)

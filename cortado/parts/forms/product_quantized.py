@@ -1,0 +1,120 @@
+"""Products: rows cut into short vectors, each one of a few that are shared - for every position a codebook of its own."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadValue
+from cortado.parts.forms.form import FLOATS, INTEGERS, Arrays, Form
+from cortado.parts.forms.quantized import smallest_integers
+
+MOST_VALUES = 2**15
+
+
+class ProductQuantized(Form):
+    """Product quantization (Jegou, Douze, Schmid, 2011; of weights: Gong et al., 2014).
+
+    The weight as rows (axis 0) of inputs (all other axes in row-major order) is cut into positions of `width` inputs;
+    part p of row r is the vector `codebooks[p, codes[r, p]]`. The last position may reach over the end: what lies there is
+    not used. The gradient of a vector is the sum over the rows that use it.
+    """
+
+    facts = ("values", "width")
+    arrays = {"codebooks": FLOATS, "codes": INTEGERS}
+    codes: Tensor
+
+    def __init__(self, codebooks: Tensor, codes: Tensor, shape: torch.Size | tuple[int, ...]) -> None:
+        """`codebooks`: (positions, values, width) floats; `codes`: (rows, positions), 0 .. values - 1.  Raises BadValue."""
+        super().__init__()
+        self.shape = torch.Size(shape)
+        wanted = self.sizes(self.shape, {"values": codebooks.shape[1], "width": codebooks.shape[2]})
+        if codebooks.numel() != wanted["codebooks"] or codes.numel() != wanted["codes"]:
+            raise BadValue(
+                f"forms/products: {tuple(shape)} needs {wanted['codebooks']} floats in its codebooks and {wanted['codes']} codes, "
+                f"got {codebooks.numel()} and {codes.numel()}."
+            )
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < codebooks.shape[1]:
+            raise BadValue(
+                f"forms/products: codes must lie in 0..{codebooks.shape[1] - 1}, got {int(codes.min())}..{int(codes.max())}."
+            )
+        self.codebooks = nn.Parameter(codebooks.detach().clone())
+        self.register_buffer("codes", smallest_integers(codes))
+
+    def dense(self) -> Tensor:
+        places = torch.arange(self.codebooks.shape[0], device=self.codebooks.device)
+        rows = self.codebooks[places, self.codes.long()].flatten(1)
+        return rows[:, : inputs_of(self.shape)].reshape(self.shape)
+
+    def map_values(self, fn: Callable[[Tensor], Form]) -> Form:
+        return fn(self.dense().detach())
+
+    def narrow(self, axis: int, keep: Tensor) -> Form:
+        """Of fewer rows the vectors that nothing uses go; of fewer inputs the positions become as narrow as needed."""
+        codebooks, codes = self.codebooks.detach(), self.codes.long()
+        shape = torch.Size([len(keep) if number == axis else size for number, size in enumerate(self.shape)])
+        if axis == 0:
+            return ProductQuantized(*used(codebooks, codes[keep]), shape)
+        numbers = torch.arange(inputs_of(self.shape), device=keep.device).view(self.shape[1:])
+        columns = numbers.index_select(axis - 1, keep).flatten()
+        position, offset = columns // codebooks.shape[2], columns % codebooks.shape[2]
+        width = next(size for size in range(codebooks.shape[2], 0, -1) if together(position, size))
+        count = -(-len(columns) // width)
+        made = codebooks.new_zeros(codebooks.shape[1], count * width)
+        made[:, : len(columns)] = codebooks[position, :, offset].T
+        return ProductQuantized(made.view(-1, count, width).transpose(0, 1), codes[:, position[::width]], shape)
+
+    def bits(self) -> float:
+        width = max(1, (self.codebooks.shape[1] - 1).bit_length())
+        return self.codes.numel() * width + self.codebooks.numel() * self.codebooks.element_size() * 8
+
+    def spec(self) -> dict[str, int]:
+        return {"values": self.codebooks.shape[1], "width": self.codebooks.shape[2]}
+
+    @classmethod
+    def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
+        values, width, inputs = spec["values"], spec["width"], inputs_of(shape)
+        if not 1 <= values <= MOST_VALUES or not 1 <= width <= max(1, inputs):
+            raise BadValue(
+                f"forms/products: values must lie in 1..{MOST_VALUES} and width in 1..{inputs}, the inputs of a row; "
+                f"got {values} and {width}."
+            )
+        positions = -(-inputs // width)
+        return {"codebooks": positions * values * width, "codes": rows_of(shape) * positions}
+
+    def parts(self) -> Arrays:
+        return {"codebooks": self.codebooks.detach().flatten(), "codes": self.codes.flatten()}
+
+    @classmethod
+    def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "ProductQuantized":
+        positions = -(-inputs_of(shape) // spec["width"])
+        codebooks = parts["codebooks"].reshape(positions, spec["values"], spec["width"])
+        return cls(codebooks, parts["codes"].reshape(rows_of(shape), positions), shape)
+
+
+def rows_of(shape: torch.Size) -> int:
+    """The size of axis 0; a single number is one row."""
+    return shape[0] if len(shape) else 1
+
+
+def inputs_of(shape: torch.Size) -> int:
+    """How many entries a row has."""
+    return shape[1:].numel()
+
+
+def together(position: Tensor, width: int) -> bool:
+    """Whether every run of `width` columns came from one position."""
+    first = position[::width].repeat_interleave(width)[: len(position)]
+    return bool((first == position).all())
+
+
+def used(codebooks: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Books without the vectors that no code names, as far as all codebooks can be equally long, and the new codes."""
+    counts = [codes[:, place].unique(return_inverse=True) for place in range(codes.shape[1])]
+    longest = max((len(found) for found, _ in counts), default=codebooks.shape[1])
+    if longest == codebooks.shape[1]:
+        return codebooks, codes
+    made = codebooks.new_zeros(len(codebooks), max(1, longest), codebooks.shape[2])
+    for place, (found, _) in enumerate(counts):
+        made[place, : len(found)] = codebooks[place, found]
+    return made, torch.stack([numbers for _, numbers in counts], 1)

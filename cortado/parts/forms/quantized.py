@@ -1,0 +1,248 @@
+"""Quantized: integers on an even grid - (code - zero) x scale, per tensor, per channel or per group."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadValue
+from cortado.parts.forms.form import FLOATS, INTEGERS, Arrays, Form
+
+TENSOR, CHANNEL, GROUP = 0, 1, 2
+LAYOUTS = {"tensor": TENSOR, "channel": CHANNEL, "group": GROUP}
+
+
+FAR_IN = (0.15, 0.11, 0.08, 0.06, 0.045, 0.033, 0.025)
+"""Spans of least error for few bits beside an outlier, as shares of the reach."""
+AT_ONCE = 1 << 17
+"""Values that are searched together."""
+
+
+class Quantized(Form):
+    """Affine quantization (Jacob et al., 2018): weight = (code - zero) x scale.
+
+    One scale serves the whole tensor, one channel (index along axis 0), or `group` neighbours of a channel's row.
+    Symmetric when `zero` is None. The scale is a Parameter: fine-tuning moves it and keeps the codes.
+    """
+
+    facts = ("layout", "group", "symmetric")
+    arrays = {"zero": INTEGERS, "codes": INTEGERS, "scale": FLOATS}
+    codes: Tensor
+    zero: Tensor | None
+
+    def __init__(
+        self, codes: Tensor, scale: Tensor, zero: Tensor | None = None, layout: str = "tensor", group: int = 0
+    ) -> None:
+        """`codes`: integers, shape of the weight; `scale`, `zero`: (1,), (channels,) or (channels * groups,)."""
+        super().__init__()
+        self.shape, self.layout, self.group = codes.shape, layout, group
+        needed = scales_of(codes.shape, layout, group)
+        if scale.numel() != needed or (zero is not None and zero.numel() != needed):
+            raise BadValue(
+                f"forms/quantized: layout {layout} of {tuple(codes.shape)} needs {needed} scales, got {scale.numel()}."
+            )
+        self.scale = nn.Parameter(scale.detach().clone().flatten())
+        self.register_buffer("codes", smallest_integers(codes))
+        self.register_buffer("zero", None if zero is None else zero.detach().flatten().to(torch.int32))
+
+    @classmethod
+    def of(
+        cls,
+        values: Tensor,
+        bits: int,
+        layout: str = "tensor",
+        group: int = 0,
+        symmetric: bool = True,
+        clip: str = "range",
+    ) -> "Quantized":
+        """Round `values` to 2**bits levels.  `clip`: "range" spans all values, "mse" the span of least squared error."""
+        # A group is at most a row.
+        group = min(group, max(1, values.shape[1:].numel())) if layout == "group" and values.dim() else group
+        if values.numel() == 0:
+            ones = torch.ones(scales_of(values.shape, layout, group))
+            return cls(values.int(), ones, None if symmetric else 0 * ones, layout, group)
+        rows, real = rows_of(values.detach(), layout, group), real_entries(values.shape, layout, group)
+        real = real.to(rows)
+        shares = (1.0,) if clip == "range" else (*(1.0 - 0.02 * step for step in range(41)), *FAR_IN)
+        # Rows are searched a few at a time, as many as stay in the cache.
+        few = max(1, AT_ONCE // max(1, rows.shape[1]))
+        found = [
+            best_grid(some, part, bits, symmetric, shares)
+            for some, part in zip(rows.split(few), real.expand(len(rows), -1).split(few), strict=True)
+        ]
+        codes, scale, zero = (torch.cat(parts) for parts in zip(*found, strict=True))
+        flat = codes.reshape(rows_shape(values.shape, layout)) if layout != "group" else codes.view(len(values), -1)
+        flat = flat[:, : values[0].numel()] if layout == "group" else flat
+        return cls(flat.reshape(values.shape), scale, None if symmetric else zero, layout, group)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """One value for each scale, laid out so that it broadcasts with the codes."""
+        if self.layout == "tensor":
+            return values
+        if self.layout == "channel":
+            return values.view(-1, *[1] * (len(self.shape) - 1))
+        row = self.shape[1:].numel()
+        return values.view(self.shape[0], -1).repeat_interleave(self.group, 1)[:, :row].reshape(self.shape)
+
+    def dense(self) -> Tensor:
+        codes = self.codes.to(self.scale.dtype)
+        if self.zero is not None:
+            codes = codes - self.spread(self.zero).to(self.scale.dtype)
+        return codes * self.spread(self.scale)
+
+    def map_values(self, fn: Callable[[Tensor], Form]) -> Form:
+        return fn(self.dense().detach())
+
+    def narrow(self, axis: int, keep: Tensor) -> Form:
+        codes = self.codes.index_select(axis, keep)
+        if self.layout == "tensor" or (self.layout == "channel" and axis != 0):
+            return Quantized(codes, self.scale, self.zero, self.layout)
+        if self.layout == "group" and axis != 0:
+            # Groups no longer line up with the rows: every entry gets the scale it had.
+            scale = self.spread(self.scale).index_select(axis, keep)
+            zero = None if self.zero is None else self.spread(self.zero).index_select(axis, keep)
+            return Quantized(codes, scale, zero, "group", 1)
+        rows = self.scale.view(self.shape[0], -1)
+        zero = None if self.zero is None else self.zero.view(self.shape[0], -1)[keep]
+        return Quantized(codes, rows[keep], zero, self.layout, self.group)
+
+    def bits(self) -> float:
+        span = int(self.codes.max()) - int(self.codes.min()) + 1 if self.codes.numel() else 1
+        width = max(1, (span - 1).bit_length())
+        zeros = 0 if self.zero is None else self.zero.numel() * width
+        return self.codes.numel() * width + self.scale.numel() * self.scale.element_size() * 8 + zeros
+
+    def spec(self) -> dict[str, int]:
+        return {"layout": LAYOUTS[self.layout], "group": self.group, "symmetric": int(self.zero is None)}
+
+    @classmethod
+    def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
+        if spec["layout"] not in (TENSOR, CHANNEL, GROUP) or spec["symmetric"] not in (0, 1):
+            raise BadValue(f"forms/quantized: no such layout, got {spec}.")
+        row = shape[1:].numel() if len(shape) else 1
+        if not (1 <= spec["group"] <= max(1, row) if spec["layout"] == GROUP else spec["group"] == 0):
+            raise BadValue(f"forms/quantized: a group of {spec['group']} does not fit rows of {row}.")
+        count = scales_of(shape, layout_name(spec), spec["group"])
+        return {"scale": count, "zero": 0 if spec["symmetric"] else count}
+
+    def parts(self) -> Arrays:
+        # Codes counted from the zero point: small symbols are small values, which codes best.
+        if self.zero is None:
+            nothing = torch.empty(0, dtype=torch.int32)
+            return {"zero": nothing, "codes": self.codes, "scale": self.scale.detach()}
+        return {"zero": self.zero, "codes": self.codes.int() - self.spread(self.zero), "scale": self.scale.detach()}
+
+    @classmethod
+    def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Quantized":
+        codes, layout = parts["codes"].reshape(shape), layout_name(spec)
+        if spec["symmetric"]:
+            return cls(codes, parts["scale"], None, layout, spec["group"])
+        made = cls(codes, parts["scale"], parts["zero"], layout, spec["group"])
+        return cls(codes.int() + made.spread(parts["zero"].int()), parts["scale"], parts["zero"], layout, spec["group"])
+
+    def scale_rows(self, factors: Tensor) -> bool:
+        if self.layout == "tensor":
+            return False
+        with torch.no_grad():
+            self.scale.mul_(factors.repeat_interleave(self.scale.numel() // len(factors)))
+        return True
+
+
+def layout_name(spec: dict[str, int]) -> str:
+    """The layout's word for its number."""
+    return next(name for name, number in LAYOUTS.items() if number == spec["layout"])
+
+
+def scales_of(shape: torch.Size, layout: str, group: int) -> int:
+    """How many scales a layout needs for a weight of `shape`.  Raises BadValue for a layout that cannot be."""
+    if layout == "tensor":
+        return 1
+    if len(shape) == 0:
+        raise BadValue("forms/quantized: a single number has no channels. Use the layout tensor.")
+    if layout == "channel":
+        return shape[0]
+    if layout != "group" or group < 1:
+        raise BadValue(
+            f"forms/quantized: layout must be tensor, channel or group (with a group of 1 or more), got {layout!r}, {group}."
+        )
+    return shape[0] * -(-shape[1:].numel() // group)
+
+
+def rows_shape(shape: torch.Size, layout: str) -> tuple[int, ...]:
+    """The shape in which every row has one scale."""
+    return (1, shape.numel()) if layout == "tensor" else (shape[0], shape[1:].numel())
+
+
+def rows_of(values: Tensor, layout: str, group: int) -> Tensor:
+    """`values` as (scales, entries of one scale); a last group that is short is filled with its own last entry."""
+    scales_of(values.shape, layout, group)
+    rows = values.reshape(rows_shape(values.shape, layout))
+    if layout != "group":
+        return rows
+    short = -rows.shape[1] % group
+    if short:
+        rows = torch.cat([rows, rows[:, -1:].expand(-1, short)], 1)
+    return rows.reshape(-1, group)
+
+
+def real_entries(shape: torch.Size, layout: str, group: int) -> Tensor:
+    """For each entry of `rows_of` 1, and 0 where it only fills a group that is short: (rows, or 1; entries)."""
+    if layout != "group":
+        return torch.ones(1, 1)
+    row = shape[1:].numel()
+    filled = torch.zeros(-(-row // group) * group)
+    filled[:row] = 1
+    return filled.view(-1, group).repeat(shape[0], 1)
+
+
+def best_grid(
+    rows: Tensor, real: Tensor, bits: int, symmetric: bool, shares: tuple[float, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, scales and zero points of each row by the share of its span that has the least squared error.
+
+    `real` (rows, entries or 1) is 0 where an entry only fills a row. Of a single share nothing is searched.
+    """
+    fit = symmetric_grid if symmetric else affine_grid
+    codes, scale, zero = fit(rows, real, bits, shares[0])
+    best = torch.full((len(rows),), torch.inf, device=rows.device)
+    for share in shares if len(shares) > 1 else ():
+        tried = fit(rows, real, bits, share)
+        error = (real * ((tried[0] - tried[2][:, None]) * tried[1][:, None] - rows) ** 2).nansum(1)
+        better = error < best
+        best = torch.where(better, error, best)
+        codes = torch.where(better[:, None], tried[0], codes)
+        scale, zero = torch.where(better, tried[1], scale), torch.where(better, tried[2], zero)
+    return codes, scale, zero
+
+
+def symmetric_grid(rows: Tensor, real: Tensor, bits: int, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes in -(2**(bits-1) - 1) .. 2**(bits-1) - 1 (for 1 bit: -1 and 1), their scales, and zeros of 0."""
+    largest = rows.abs().amax(1)
+    zero_code = torch.zeros_like(largest)
+    if bits == 1:
+        # The mean magnitude is the scale of least squared error (Rastegari et al., 2016).
+        mean = (real * rows.abs()).sum(1) / real.expand_as(rows).sum(1)
+        return torch.where(rows < 0, -1.0, 1.0).to(rows), mean, zero_code
+    top = 2 ** (bits - 1) - 1
+    scale = largest * share / top
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return (rows / scale[:, None]).round().clamp(-top, top), scale, zero_code
+
+
+def affine_grid(rows: Tensor, real: Tensor, bits: int, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes in 0 .. 2**bits - 1, their scales and zero points; zero itself is always on the grid."""
+    low, high = rows.amin(1).clamp(max=0) * share, rows.amax(1).clamp(min=0) * share
+    top = 2**bits - 1
+    scale = (high - low) / top
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    zero = (-low / scale).round().clamp(0, top)
+    return ((rows / scale[:, None]).round() + zero[:, None]).clamp(0, top), scale, zero
+
+
+def smallest_integers(codes: Tensor) -> Tensor:
+    """`codes` in the smallest integer type that holds them."""
+    low, high = (int(codes.min()), int(codes.max())) if codes.numel() else (0, 0)
+    for dtype in (torch.int8, torch.uint8, torch.int16):
+        if torch.iinfo(dtype).min <= low and high <= torch.iinfo(dtype).max:
+            return codes.to(dtype)
+    return codes.to(torch.int32)

@@ -1,0 +1,75 @@
+"""Ternary: a latent weight of which the network sees three values, two of them learned."""
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadValue
+from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.form import FLOATS, Arrays, Form
+from cortado.parts.forms.latent import Latent, straight
+
+SMALLEST = 1e-6
+
+
+class Ternary(Latent):
+    """-Wn, 0 or +Wp: trained ternary quantization (Zhu et al., 2017), one pair of scales for a tensor.
+
+    Zero is whatever is smaller than `threshold` times the largest value. A scale's gradient is the sum over its members,
+    divided by the root of the number of weights: the sum alone makes scales overshoot zero in large layers, at rates that
+    suit the weights (as Esser et al., 2020, found for steps). A latent value's is the weight's, times the scale that it
+    is seen with, and times 1 where it is seen as zero.
+    """
+
+    arrays = {"values": FLOATS, "threshold": FLOATS, "scales": FLOATS}
+    threshold: Tensor
+
+    def __init__(self, values: Tensor, threshold: float | Tensor = 0.05, scales: Tensor | None = None) -> None:
+        """`scales`: (Wp, Wn); the mean sizes of the values on both sides when None.  Raises BadValue."""
+        super().__init__(values)
+        limit = torch.as_tensor(threshold, dtype=values.dtype, device=values.device).reshape(1)
+        if not 0.0 <= float(limit) < 1.0:
+            raise BadValue(
+                f"forms/ternary: threshold is a share of the largest value, 0 up to 1, got {float(limit):g}."
+            )
+        self.register_buffer("threshold", limit)
+        above, below = self.sides()
+        if scales is None:
+            scales = torch.stack([self.values.detach()[side].abs().mean().nan_to_num(1.0) for side in (above, below)])
+        self.scales = nn.Parameter(scales.detach().clone().reshape(2))
+
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """Which values are seen as +Wp, and which as -Wn."""
+        values = self.values.detach()
+        limit = self.threshold * (values.abs().max() if values.numel() else 0.0)
+        return values > limit, values < -limit
+
+    def rounded(self) -> Tensor:
+        above, below = self.sides()
+        scales = straight(self.scales, self.scales / max(1, self.values.numel()) ** 0.5)
+        seen = torch.where(above, scales[0], torch.where(below, -scales[1], torch.zeros_like(self.values)))
+        factor = torch.where(above, scales[0], torch.where(below, scales[1], 1.0)).detach()
+        return seen + (self.values - self.values.detach()) * factor
+
+    def after_step(self) -> None:
+        with torch.no_grad():
+            self.scales.clamp_(min=SMALLEST)
+
+    def attached(self) -> Form:
+        above, below = self.sides()
+        scales = self.scales.detach()
+        codebook = torch.stack([-scales[1], torch.zeros_like(scales[0]), scales[0]])
+        return Codebook(codebook, 1 + above.int() - below.int())
+
+    def spec(self) -> dict[str, int]:
+        return {}
+
+    @classmethod
+    def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
+        return {"threshold": 1, "scales": 2}
+
+    def parts(self) -> Arrays:
+        return {"values": self.values.detach(), "threshold": self.threshold, "scales": self.scales.detach()}
+
+    @classmethod
+    def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Ternary":
+        return cls(parts["values"].reshape(shape), parts["threshold"], parts["scales"])

@@ -1,0 +1,211 @@
+"""Ranges: a recipe in which knobs may have one of several values, and the recipe at one point of them.
+
+Written keep=0.4..0.8, bits=3,4,6 or by=[magnitude, taylor]; an end left out is the knob's own: keep=.., keep=0.3...
+"""
+
+import dataclasses
+import math
+import re
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cortado.engine.recipe import (
+    Recipe,
+    data_of,
+    make_stage,
+    method_class,
+    read,
+    stage_data,
+    value_of,
+    word_value,
+    words_of,
+)
+from cortado.errors import BadRecipe, BadValue
+from cortado.methods.method import Method, accepts
+
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+SPAN = re.compile(rf"^\s*({NUMBER})?\s*\.\.\s*({NUMBER})?\s*$")
+RATIO = 10.0
+"""Ends that are so many times apart are searched in even ratios."""
+DIGITS = 4
+"""About so many of a number that is drawn: more would only make recipes hard to read."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """What one knob may be: one of `one_of`, or a number from `low` to `high`, whole ones alone where `whole`.
+
+    `even_ratios`: drawn evenly in its logarithm, for ends far apart. `name` is the stage's number, its method and the knob.
+    """
+
+    name: str
+    low: float = 0.0
+    high: float = 0.0
+    whole: bool = False
+    one_of: tuple[Any, ...] = ()
+
+    @property
+    def even_ratios(self) -> bool:
+        return not self.one_of and self.low > 0 and self.high / self.low >= RATIO
+
+    def value(self, drawn: Any) -> Any:
+        """What is written into the recipe for a value that was drawn."""
+        if self.one_of:
+            return drawn
+        if self.whole:
+            return int(drawn)
+        if self.even_ratios:
+            rounded = float(f"{drawn:.{DIGITS}g}")
+        else:
+            rounded = round(drawn, math.ceil(DIGITS - 1 - math.log10(self.high - self.low)))
+        return min(max(rounded, self.low), self.high)
+
+
+@dataclass(frozen=True)
+class Ranged:
+    """A recipe with ranges: its stages as data, with a Range in the place of each value that is open."""
+
+    stages: tuple[Any, ...]
+    ranges: tuple[Range, ...]
+    head: dict[str, Any] = field(default_factory=dict)
+
+    def at(self, point: dict[str, Any]) -> Recipe:
+        """The recipe at a point: a value drawn for each range, by its name.  Raises what the methods raise."""
+        return read({**self.head, "stages": [closed(stage, point) for stage in self.stages]})
+
+    def as_data(self) -> list[Any]:
+        """Stages as plain data, ranges as their facts: what tells one search from another."""
+        facts = {
+            one.name: ["one of", *one.one_of] if one.one_of else ["from", one.low, one.high] for one in self.ranges
+        }
+        return [closed(stage_data(one) if isinstance(one, Method) else one, facts, False) for one in self.stages]
+
+
+def closed(data: Any, point: dict[str, Any], drawn: bool = True) -> Any:
+    """The same data with the values of a point in the place of ranges."""
+    if isinstance(data, Range):
+        return data.value(point[data.name]) if drawn else point[data.name]
+    if isinstance(data, dict):
+        return {key: closed(value, point, drawn) for key, value in data.items()}
+    return [closed(value, point, drawn) for value in data] if isinstance(data, list) else data
+
+
+def read_ranged(source: Any) -> Ranged:
+    """A recipe with ranges from what a recipe may be read from.
+
+    Raises BadRecipe where no knob is left open, or a range cannot be read; BadValue where one leaves what its knob may be.
+    """
+    head: dict[str, Any] = {}
+    if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
+        path = Path(source)
+        source = data_of(path)
+        head = {"name": path.stem}
+    if isinstance(source, dict):
+        head |= {key: value for key, value in source.items() if key != "stages"}
+        source = source.get("stages")
+    if isinstance(source, str):
+        source = [{name: knobs} for name, knobs in (words_of(part, n) for n, part in enumerate(source.split("|"), 1))]
+    if isinstance(source, (Recipe, Method)):
+        source = read(source).stages
+    if not isinstance(source, (list, tuple)):
+        raise BadRecipe(f"recipe: a recipe is a file, a text, a list or a mapping with stages, got {source!r}.")
+    found: list[Range] = []
+    stages = tuple(opened(stage, str(number), found) for number, stage in enumerate(source, 1))
+    if not found:
+        raise BadRecipe(
+            "search: the recipe leaves no knob open. Write ranges, such as prune/channels keep=0.4..0.8 | "
+            "quantize/weights bits=3,4,6 | finetune lr=1e-4..1e-2, or run it with compress."
+        )
+    return Ranged(stages, tuple(found), head)
+
+
+def opened(stage: Any, number: str, found: list[Range], listed: bool = True) -> Any:
+    """A stage's data with ranges in the place of what names them; they are added to `found`.
+
+    `listed`: a list is a range too. In a repeat it has one value a round, and ranges are drawn once for all rounds.
+    """
+    if not (isinstance(stage, dict) and len(stage) == 1):
+        return stage
+    name, knobs = next(iter(stage.items()))
+    if not isinstance(knobs, dict) or not isinstance(name, str):
+        return stage
+    if name == "repeat":
+        inner = knobs.get("do")
+        if not isinstance(inner, list):
+            return stage
+        done = [opened(one, f"{number}.{place}", found, listed=False) for place, one in enumerate(inner, 1)]
+        return {name: {**knobs, "do": done}}
+    kind = method_class(name)
+    hints, fields = typing.get_type_hints(kind), {one.name: one for one in dataclasses.fields(kind)}
+    written: dict[str, Any] = {}
+    for key, value in knobs.items():
+        if key not in fields:
+            # Says which knobs there are.
+            make_stage(name, {key: value}, f"recipe, stage {number}")
+        title = f"{number} {name} {key}"
+        span = range_of(title, value, hints[key], fields[key].metadata, listed)
+        written[key] = value if span is None else span
+        found += [] if span is None else [span]
+    return {name: written}
+
+
+def range_of(title: str, value: Any, hint: Any, facts: Any, listed: bool) -> Range | None:
+    """The range that a knob's value stands for, or None for a plain value."""
+    numeric = hint is not Any and (accepts(hint, 1) or accepts(hint, 0.5))
+    closed_set = tuple(facts.get("one_of") or ())
+    if isinstance(value, list):
+        return one_of_these(title, value, hint, facts) if listed and not accepts(hint, ()) else None
+    if not isinstance(value, str) or not (numeric or closed_set or hint is bool):
+        return None
+    ends = SPAN.match(value)
+    if ends and (closed_set or hint is bool):
+        if value.strip() != "..":
+            raise BadRecipe(
+                f"search: {title} is one of a few values, got {value!r}. Name them with commas, or write .."
+            )
+        return one_of_these(title, list(closed_set or (False, True)), hint, facts)
+    if ends:
+        return span_of(title, ends.groups(), hint, facts)
+    if "," in value:
+        return one_of_these(title, [word_value(part.strip()) for part in value.split(",")], hint, facts)
+    return None
+
+
+def one_of_these(title: str, values: list[Any], hint: Any, facts: Any) -> Range:
+    """The range of a few values.  Raises BadRecipe for fewer than two, BadValue for one that the knob may not be."""
+    given = tuple(dict.fromkeys(value_of(one, hint) for one in values))
+    if len(given) < 2:
+        raise BadRecipe(f"search: {title} has one value, got {values}. Name two or more, or write it as a plain value.")
+    among = facts.get("one_of")
+    for one in given:
+        fits = accepts(hint, one) or (accepts(hint, 0.5) and isinstance(one, int))
+        if not fits or (among and one not in among):
+            raise BadValue(f"search: {title} cannot be {one!r}. It means: {facts.get('says', '')}.")
+        if isinstance(one, (int, float)) and not isinstance(one, bool):
+            check_ends(title, one, one, facts)
+    return Range(title, one_of=given)
+
+
+def span_of(title: str, ends: tuple[Any, ...], hint: Any, facts: Any) -> Range:
+    """The range between two numbers; an end that is not written is the knob's own."""
+    low, high = (facts.get(key) if end is None else float(end) for key, end in zip(("low", "high"), ends, strict=True))
+    if low is None or high is None:
+        side = "least" if low is None else "largest"
+        raise BadRecipe(f"search: {title} has no {side} value of its own. Write both ends, such as 1e-4..1e-2.")
+    whole = not accepts(hint, 0.5)
+    if not low < high or (whole and (low % 1 or high % 1)):
+        wanted = "whole numbers, the lower one first" if whole else "the lower one first"
+        raise BadRecipe(f"search: {title} runs from {low:g} to {high:g}. Write {wanted}.")
+    check_ends(title, low, high, facts)
+    return Range(title, low, high, whole)
+
+
+def check_ends(title: str, low: float, high: float, facts: Any) -> None:
+    """Raises BadValue for numbers that the knob may not be."""
+    least, most = facts.get("low"), facts.get("high")
+    if (least is not None and low < least) or (most is not None and high > most):
+        span = f"{'' if least is None else format(least, 'g')}..{'' if most is None else format(most, 'g')}"
+        given = f"{low:g}" if low == high else f"{low:g}..{high:g}"
+        raise BadValue(f"search: {title} must lie in {span}, got {given}. It means: {facts.get('says', '')}.")

@@ -1,0 +1,200 @@
+"""Shapes: what a network can be cut to before its weights are coded, and what each cut costs and gains, measured."""
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from cortado.engine.recipe import read
+from cortado.errors import CortadoError
+from cortado.file.accounting import layer_rows
+from cortado.file.artifact import encode
+from cortado.machine import processor_saturates
+from cortado.methods.match_moments import MatchMoments
+from cortado.network.compare.divergence import divergence_for
+from cortado.network.view import View, parameter_places
+from cortado.planner.allocate.size_accuracy_curve import chosen, mean_divergences
+from cortado.progress import Progress, quiet
+from cortado.quantities import time_text
+from cortado.runtimes.speed import multiply_adds
+from cortado.runtimes.stopwatch import Stopwatch
+from cortado.task.task import Task
+
+FEWER = "of=multiply_adds by=curvature multiple=8"
+CHANNELS = tuple(f"prune/channels keep={keep} across=true {FEWER}" for keep in (0.75, 0.55, 0.4))
+EVENLY = tuple(f"prune/channels keep={keep} {FEWER}" for keep in (0.5, 0.35))
+BLOCKS = "prune/blocks keep=0.67 samples=128"
+TIMES = (0.8, 0.65)
+"""Shares of the time of all layers that channels are cut to."""
+INTEGERS = (f"quantize/weights bits={7 if processor_saturates() else 8}", "quantize/activations range=mse")
+"""Weights and activations in whole numbers, of 7 bits where the processor's products would run over."""
+TAIL = ("simplify/norms", "quantize/floats")
+"""What makes a file smaller besides its matrices and kernels: norms as two numbers a channel, floats of 16 bits."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A cut as a line of a recipe, "" for none, and whether everything runs in whole numbers afterwards.
+
+    `kl` in nats on validation data as soon as it is cut and matched, nothing trained; `latency_ms` of one sample in the runtime
+    that was asked for, None where none was; `work` the share of the original network's multiply-adds, 1 where it is unknown;
+    `rest_bytes` what its file holds in the end besides matrices and kernels.
+    """
+
+    cut: str
+    integers: bool
+    kl: float
+    rest_bytes: int
+    work: float = 1.0
+    latency_ms: float | None = None
+
+    def text(self) -> str:
+        """What it is, in a few words: the first knob of each stage says how far it goes."""
+        return ", ".join([words(self.cut), *(["integers"] if self.integers else [])])
+
+
+def fronted(shapes: Sequence[Shape]) -> list[Shape]:
+    """Those than which none is both faster and less harmful, the slowest first."""
+    kept: list[Shape] = []
+    for one in sorted(shapes, key=lambda one: (one.kl, one.latency_ms)):
+        if not kept or (one.latency_ms or 0.0) < (kept[-1].latency_ms or 0.0):
+            kept.append(one)
+    return kept
+
+
+def words(cut: str) -> str:
+    """The name of each stage, without the file it is in, and its first knob."""
+    stages = [stage.split()[:2] for stage in cut.split("|") if stage]
+    return ", ".join(" ".join([name.rpartition(":")[2], *knobs]) for name, *knobs in stages) or "no cut"
+
+
+def cuts_for(runtime: str, threads: int) -> tuple[str, ...]:
+    """What is tried where time counts, nothing trained: the cheapest to find first."""
+    widths = [f"cortado.planner.search.widths:Widths keep={keep} runtime={runtime} threads={threads}" for keep in TIMES]
+    both = [f"{BLOCKS} | {cut}" for cut in (CHANNELS[1], EVENLY[0])]
+    return (CHANNELS[0], *EVENLY, *widths, CHANNELS[2], "factorize/tucker keep=0.5", BLOCKS, *both)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What was cut, the original network first, and what could not be, with the reason."""
+
+    found: tuple[Shape, ...]
+    refused: dict[str, str]
+
+    def text(self, runtime: str, limit_ms: float | None = None) -> str:
+        """A table for people, the fastest first: time of one sample, and what it costs before any training."""
+        original = self.found[0].latency_ms or 1.0
+        wide = max(24, *(len(one.text()) + 2 for one in self.found))
+        head = f"{'one sample in ' + runtime:<{wide}}{'time':>10}{'faster':>9}{'KL, nats':>12}"
+        lines = [head, "─" * len(head)]
+        for one in sorted(self.found, key=lambda one: one.latency_ms or 0.0):
+            taken = one.latency_ms or 0.0
+            kept = "" if limit_ms is None else f"   {'keeps the limit' if taken <= limit_ms else 'too slow'}"
+            lines.append(
+                f"{one.text():<{wide}}{time_text(taken):>10}{f'{original / max(taken, 1e-9):.2f}x':>9}{one.kl:>12.3g}{kept}"
+            )
+        left_out = [f"{words(cut)}: {why}" for cut, why in self.refused.items()]
+        return "\n".join(
+            [*lines, "", "KL as it is at once after the cut; training makes good what lies below about 0.3.", *left_out]
+        )
+
+
+@dataclass
+class Explorer:
+    """Cuts, matches and measures; `watch` takes times, None where time does not count; `tail` ends every recipe."""
+
+    original: nn.Module
+    task: Task
+    watch: Stopwatch | None = None
+    tail: str = ""
+
+    def explored(
+        self, cuts: Sequence[str] | None = None, seconds: float = float("inf"), progress: Progress | None = None
+    ) -> Shapes:
+        """Each of `cuts` in floats and, where times are taken, in whole numbers too; the original network first.
+
+        Without `cuts` those of `cuts_for`, for the runtime that times are taken in; none where none are.
+        A cut that the network does not allow is noted with its reason. None begins after so many `seconds`.
+        """
+        if cuts is None:
+            cuts = cuts_for(self.watch.runtime.name(), self.watch.threads) if self.watch is not None else ()
+        start, found, refused = time.perf_counter(), list[Shape](), dict[str, str]()
+        kept: dict[str, nn.Module] = {"": self.original}
+        with (progress or quiet()).bar("shapes", len(cuts) + 1) as bar:
+            for cut in ("", *cuts):
+                bar.advance()
+                if cut and time.perf_counter() - start > seconds:
+                    refused[cut] = "no time was left to try it"
+                    continue
+                try:
+                    made = self.made(cut, kept)
+                    found.append(self.measured(made, cut, False))
+                    if any(other.startswith(f"{cut} | ") for other in cuts):
+                        kept[f"{cut} | "] = made
+                    if self.watch is not None:
+                        found.append(
+                            self.measured(shaped(made, self.original, self.task, " | ".join(INTEGERS)), cut, True)
+                        )
+                except CortadoError as error:
+                    refused[cut] = str(error)
+        return Shapes(tuple(found), refused)
+
+    def made(self, cut: str, kept: dict[str, nn.Module]) -> nn.Module:
+        """The network after a cut, from what an earlier cut, which this one begins with, has left of it."""
+        begun = max((line for line in kept if cut.startswith(line)), key=len)
+        return shaped(kept[begun], self.original, self.task, cut.removeprefix(begun))
+
+    def measured(self, network: nn.Module, cut: str, integers: bool) -> Shape:
+        """The shape of a network that was cut."""
+        before, now = multiply_adds(self.original, self.task), multiply_adds(network, self.task)
+        (kl,) = mean_divergences(self.original, [network], chosen(self.task), divergence_for(self.original, self.task))
+        return Shape(
+            cut, integers, kl,
+            rest_bytes(network, self.original, self.task, self.tail),
+            now / before if before and now is not None else 1.0,
+            None if self.watch is None else self.watch.ms(network),
+        )  # fmt: skip
+
+
+def shaped(network: nn.Module, original: nn.Module, task: Task, line: str) -> nn.Module:
+    """A copy after the stages of a line, its moments matched after each, as compress does."""
+    made = copy.deepcopy(network)
+    for stage in read(line).stages if line else ():
+        view = View(made, original, task.example, reference=copy.deepcopy(made))
+        stage.apply(view, task)
+        MatchMoments().apply(view, task)
+    return made
+
+
+def rest_bytes(network: nn.Module, original: nn.Module, task: Task, tail: str) -> int:
+    """What the file of a network holds besides its matrices and kernels, after the tail."""
+    made = tailed(network, original, task, tail)
+    attached = {weight.path for weight in parameter_places(made) if len(weight.shape) > 1}
+    return len(encode(made, original)) - sum(
+        row.size_bytes for row in layer_rows(made, original) if row.path in attached
+    )
+
+
+def tailed(network: nn.Module, original: nn.Module, task: Task, tail: str) -> nn.Module:
+    """A copy after the stages of a tail, which match nothing."""
+    made = copy.deepcopy(network)
+    for stage in read(tail).stages if tail else ():
+        stage.apply(View(made, original, task.example), task)
+    return made
+
+
+def tail_of(original: nn.Module, task: Task) -> str:
+    """Those stages of TAIL that make the network's file smaller, as a line."""
+    kept, least = list[str](), len(encode(original, original))
+    for stage in TAIL:
+        line = " | ".join([*kept, stage])
+        try:
+            size = len(encode(tailed(original, original, task, line), original))
+        except CortadoError:
+            continue
+        if size < least:
+            kept, least = [*kept, stage], size
+    return " | ".join(kept)

@@ -1,0 +1,83 @@
+"""Widths: channels are cut where they cost least for the time that they take, which a table of layer times tells."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import fx
+
+from cortado.methods.method import knob
+from cortado.methods.prune.channels import PruneChannels
+from cortado.network.coupling.groups import Keeps
+from cortado.network.coupling.step import shape_of as entries_of
+from cortado.network.graph.trace import trace
+from cortado.network.view import View
+from cortado.runtimes.layer_times import LayerShape, LayerTimes, shape_of
+from cortado.runtimes.runtime import runtime_by_name
+from cortado.task.task import Task
+
+
+@dataclass(frozen=True)
+class Widths(PruneChannels):
+    """prune/channels within a share of the time of all layers, by a table measured on this machine.
+
+    Channels of all groups compete, each by its score for the time that is saved with it, as in Yang et al., 2018 (NetAdapt)
+    and Shen et al., 2022 (HALP), whose tables hold whole layers likewise. Times are those of floats: a layer alone in whole
+    numbers mostly shows what it takes to round what goes in and out, which no layer in between pays. What the table does
+    not know costs nothing; a weight in low rank counts as the whole one.
+    """
+
+    of: str = knob("time", one_of=("time",), help="what the share is of")
+    by: str = knob("curvature", help="score that ranks the channels")
+    across: bool = knob(True, help="rank across groups, so that some give more than others")
+    multiple: int = knob(8, low=1, help="channel counts are rounded to multiples of this, as the runtime likes them")
+    runtime: str = knob("onnxruntime", help="where the layers are timed")
+    threads: int = knob(1, low=1, help="with so many threads")
+
+    def apply(self, view: View, task: Task) -> None:
+        whole = self.costs(view).total
+        super().apply(view, task)
+        view.notes.append(f"the layers took {whole:.3g} ms by the table of this machine, which decided where is cut")
+
+    def costs(self, view: View) -> "Times":
+        return Times(view, table(self.runtime, self.threads))
+
+
+def table(runtime: str, threads: int = 1) -> LayerTimes:
+    """The times of layers in a runtime, by its name."""
+    return LayerTimes(runtime_by_name(runtime), threads)
+
+
+class Times:
+    """The time of each convolution and linear layer, and how it shrinks with the channels of its weight: as `Costs`."""
+
+    def __init__(self, view: View, times: LayerTimes) -> None:
+        self.times, self.groups = times, view.groups
+        nodes = {name: node for node, names in self.groups.walked.captured.tensors.items() for name in names}
+        self.parts: list[tuple[LayerShape, float, fx.Node | None]] = []
+        traced = trace(view.network, view.example)
+        for call in traced.calls:
+            found = shape_of(call.layer, call.inputs[0], traced.batch) if call.inputs else None
+            if found is not None:
+                names = (f"{path}.weight".removeprefix(".") for path in call.paths)
+                self.parts.append((*found, next((nodes[name] for name in names if name in nodes), None)))
+        self.total = self.after({})
+
+    def after(self, keeps: Keeps) -> float:
+        """Milliseconds when only these units stay."""
+        kept = self.groups.kept_rows(self.groups.gone(keeps)) if keeps else {}
+        return sum(often * self.part(shape, node, kept) for shape, often, node in self.parts)
+
+    def part(self, shape: LayerShape, node: fx.Node | None, kept: dict[tuple[fx.Node, int], np.ndarray]) -> float:
+        """Milliseconds of one layer."""
+        if node is None:
+            return self.times.between(shape, shape.inputs, shape.outputs)
+        given, made = (
+            len(kept[node, axis]) / entries_of(node)[axis] if (node, axis) in kept else 1.0 for axis in (1, 0)
+        )
+        if shape.groups > 1:
+            given = made
+        return self.times.between(shape, given * shape.inputs, made * shape.outputs)
+
+    def share(self, keeps: Keeps) -> float:
+        """The share of the time that stays."""
+        return self.after(keeps) / self.total if self.total else 1.0

@@ -1,0 +1,40 @@
+"""Cost: what a chart of candidates lays across - the bytes of a file, or its time where that counts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cortado.quantities import size_text, time_text
+from cortado.report.candidate import Tried
+from cortado.report.pages.bounds import Bound, limit_of, size_bound
+from cortado.report.report import Report
+
+LATENCY = "latency in "
+"""How the lines of the test result with times begin."""
+MICROSECONDS = 1000.0
+"""In a millisecond: an axis by factors wants numbers above 1."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`of` gives a candidate's, `original` is the original network's, `bound` the most that is allowed; `text` writes one."""
+
+    name: str
+    each: str
+    original: float
+    bound: Bound | None
+    of: Callable[[Tried], float]
+    text: Callable[[float], str]
+
+
+def cost_of(report: Report) -> Cost:
+    """Time where every candidate was timed and the original network too: it is only taken where it counts; else bytes."""
+    timed = next((line for line in report.lines if line.what.startswith(LATENCY) and line.original), None)
+    if timed is None or timed.original is None or not all(one.latency_ms for one in report.front):
+        original, bound = float(report.original_bytes), size_bound(report)
+        return Cost("size of the file", "size", original, bound, lambda one: float(one.size_bytes), size_text)
+    limit = limit_of(report, "latency")
+    return Cost(
+        timed.what.split(",")[0], "time", MICROSECONDS * timed.original,
+        None if limit is None else Bound(MICROSECONDS * limit.value, limit.text),
+        lambda one: MICROSECONDS * (one.latency_ms or 0.0), lambda value: time_text(value / MICROSECONDS),
+    )  # fmt: skip

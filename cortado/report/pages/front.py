@@ -1,0 +1,222 @@
+"""Front: all that a search tried, as sizes, or times, against scores, for the page."""
+
+import math
+from collections.abc import Sequence
+
+from cortado.report.candidate import Tried, smallest_first, undominated
+from cortado.report.pages import words
+from cortado.report.pages.axes import Axis, score_axis, score_labels, size_axis
+from cortado.report.pages.bounds import Bound, score_bound
+from cortado.report.pages.candidates import candidate_table, facts_of
+from cortado.report.pages.cost import cost_of
+from cortado.report.pages.markup import Markup, join, tag
+from cortado.report.report import Report
+
+SPANS_BELOW = 3.0
+"""How far below what matters (plain, taken, the limit) the axis of scores goes, in spans of these; worse ones lie at its end."""
+TIP_WIDTH = 290
+READING = (
+    "Point at a mark, tap it or reach it with the tabulator key to see what it is; its number is its row in the table."
+)
+
+
+def front_section(report: Report) -> Markup | None:
+    """Chart, key and table; nothing where a recipe was given."""
+    if not report.front:
+        return None
+    many = f"{len(report.front)} candidates" if len(report.front) > 1 else "one candidate"
+    better = "higher" if report.higher_is_better else "lower"
+    name = cost_of(report).name
+    said = (
+        f"{name[0].upper()}{name[1:]} and {report.metric_name} on the validation data ({better} is better) of {many}."
+    )
+    caption = f"{said} {READING}"
+    content = [tag("p", caption, class_="note")]
+    if any(math.isfinite(one.score) for one in report.front):
+        content += [front_chart(report), front_key(report)]
+    return tag("section", tag("h2", "What was tried"), *content, candidate_table(report), class_="front")
+
+
+def front_axes(report: Report) -> tuple[Axis, Axis]:
+    """Of sizes or times, and of scores.  Scores far worse than all that matters do not stretch the axis."""
+    cost, score = cost_of(report), score_bound(report)
+    costs = [cost.original, *map(cost.of, report.front), *([cost.bound.value] if cost.bound else [])]
+    matter = [
+        report.original_validation,
+        *(one.score for one in report.front if one.taken),
+        *([score.value] if score else []),
+    ]
+    known = [value for value in matter if math.isfinite(value)]
+    all_scores = [*known, *(one.score for one in report.front if math.isfinite(one.score))]
+    sign = 1 if report.higher_is_better else -1
+    room = SPANS_BELOW * (max(known) - min(known)) if known else 0.0
+    if room:
+        worst = min(sign * value for value in known) - room
+        all_scores = [sign * max(sign * value, worst) for value in all_scores]
+    return size_axis(costs), score_axis(all_scores, count=8)
+
+
+def front_chart(report: Report) -> Markup:
+    """The axes and what lies between them; marks are elements of their own, so that they keep their size at any width."""
+    across, up = front_axes(report)
+    cost, score = cost_of(report), score_bound(report)
+    drawing = tag(
+        "svg", allowed(report, across, up, cost.bound, score), grid(across, up), bound_lines(across, up, cost.bound, score),
+        steps(report, across, up), width="100%", height="100%", aria_hidden="true", focusable="false",
+    )  # fmt: skip
+    rows = enumerate(smallest_first(report.front), 1)
+    marks = [mark(report, number, one, across, up) for number, one in rows if math.isfinite(one.score)]
+    if math.isfinite(report.original_validation):
+        marks.insert(0, original_mark(report, across, up))
+    plot = tag(
+        "div", drawing, tick_names(report, across, up), bound_names(report, across, up),
+        tag("ol", *marks, class_="marks", aria_label="the original network, and the candidates from small to large files"),
+        class_="plot",
+    )  # fmt: skip
+    ends = tag("div", f"{cost.name}, by factors", class_="axis-name", aria_hidden="true")
+    return tag(
+        "div", tag("div", report.metric_name, class_="axis-name left", aria_hidden="true"), plot, ends, class_="scatter"
+    )
+
+
+def percent(value: float) -> str:
+    return f"{value:.2f}%"
+
+
+def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    """From one place to another, in percent from the left and from the top."""
+    return tag("line", x1=percent(x1), y1=percent(y1), x2=percent(x2), y2=percent(y2), class_=kind)
+
+
+def grid(across: Axis, up: Axis) -> Markup:
+    levels = [line(0, 100 - up.at(tick), 100, 100 - up.at(tick), "grid") for tick in up.ticks]
+    return join(*levels, *[line(across.at(tick), 0, across.at(tick), 100, "grid") for tick in across.ticks])
+
+
+def allowed(report: Report, across: Axis, up: Axis, size: Bound | None, score: Bound | None) -> Markup | None:
+    """The corner in which every limit is kept."""
+    if size is None and score is None:
+        return None
+    right = 100.0 if size is None else across.at(size.value)
+    level = None if score is None else 100 - up.at(score.value)
+    top, bottom = (0.0, level) if report.higher_is_better else (level, 100.0)
+    top, bottom = top or 0.0, 100.0 if bottom is None else bottom
+    return tag("rect", x=0, y=percent(top), width=percent(right), height=percent(bottom - top), class_="allowed")
+
+
+def bound_lines(across: Axis, up: Axis, size: Bound | None, score: Bound | None) -> Markup:
+    """Limits as broken lines."""
+    drawn = []
+    if size is not None:
+        drawn.append(line(across.at(size.value), 0, across.at(size.value), 100, "bound"))
+    if score is not None:
+        drawn.append(line(0, 100 - up.at(score.value), 100, 100 - up.at(score.value), "bound"))
+    return join(*drawn)
+
+
+def bound_names(report: Report, across: Axis, up: Axis) -> Markup:
+    """Limits as they were written, on the side of what is large or slow, with bad scores, where few marks are."""
+    size, score = cost_of(report).bound, score_bound(report)
+    named, below = [], report.higher_is_better
+    if size is not None:
+        at = across.at(size.value)
+        side = f"right:{100 - at:.2f}%" if at > 60 else f"left:{at:.2f}%"
+        named.append(tag("span", size.text, class_="bound-name low" if below else "bound-name high", style=side))
+    if score is not None:
+        level = 100 - up.at(score.value)
+        room = level < 85 if below else level < 15
+        named.append(
+            tag("span", score.text, class_="bound-name far", style=f"top:{level:.2f}%" if room else f"bottom:{100 - level:.2f}%")
+        )  # fmt: skip
+    return join(*named)
+
+
+def steps(report: Report, across: Axis, up: Axis) -> Markup:
+    """From each place that no other beats to the next: the best score of all files up to a size."""
+    cost = cost_of(report)
+    places = [(cost.of(one), one.score) for one in report.front]
+    best = undominated([*places, (cost.original, report.original_validation)], report.higher_is_better)
+    at = [(across.at(size), 100 - up.at(score)) for size, score in best]
+    drawn = []
+    for (x1, y1), (x2, y2) in zip(at[:-1], at[1:], strict=True):
+        drawn += [line(x1, y1, x2, y1, "step"), line(x2, y1, x2, y2, "step")]
+    return join(*drawn)
+
+
+def tick_names(report: Report, across: Axis, up: Axis) -> Markup:
+    """The numbers at both axes; the marks tell theirs themselves."""
+    text = cost_of(report).text
+    named = [tag("span", text(tick), class_="tick down", style=f"left:{across.at(tick):.2f}%") for tick in across.ticks]
+    named += [
+        tag("span", name, class_="tick side", style=f"top:{100 - up.at(tick):.2f}%")
+        for tick, name in zip(up.ticks, score_labels(up, report.metric_unit), strict=True)
+    ]
+    return tag("div", *named, aria_hidden="true")
+
+
+def shape(kind: str, words_in: str, off: str = "") -> Markup:
+    """A mark: a disc for a candidate, a square for the original network, a triangle for one beyond the axis."""
+    outline = {
+        "original": tag("rect", x=-8, y=-8, width=16, height=16, class_="body"),
+        "lower": tag("path", d="M-10.5,-8.5 H10.5 L0,10.5 Z", class_="body"),
+        "upper": tag("path", d="M-10.5,8.5 H10.5 L0,-10.5 Z", class_="body"),
+    }.get(off or kind, tag("circle", r=9.5, class_="body"))
+    ring = tag("circle", r=13.5, class_="ring") if "taken" in kind else None
+    words_at = {"lower": 1.5, "upper": 6}.get(off, 4)
+    inner = tag("text", words_in, y=words_at, class_="middle") if words_in else None
+    return tag("svg", ring, outline, inner, viewBox="-15 -15 30 30", width=30, height=30, class_=f"sign {kind}")
+
+
+def kind_of(one: Tried) -> str:
+    """How its mark looks: filled where the limits were kept, in a ring where it was taken."""
+    return ("kept" if one.kept else "missed") + (" taken" if one.taken else "")
+
+
+def mark(report: Report, number: int, one: Tried, across: Axis, up: Axis) -> Markup:
+    """One candidate in its place, with what it is."""
+    x, y = across.at(cost_of(report).of(one)), 100 - up.at(one.score)
+    off = "" if up.covers(one.score) else "lower" if one.score < up.low else "upper"
+    label = tag("span", "taken", class_="mark-name above", aria_hidden="true") if one.taken else None
+    return placed(x, y, [shape(kind_of(one), str(number), off), label], facts_of(report, number, one), kind_of(one))
+
+
+def original_mark(report: Report, across: Axis, up: Axis) -> Markup:
+    """The original network in its place."""
+    score = words.quantity(report.original_validation, report.metric_unit)
+    cost = cost_of(report)
+    reported = ("original network", f"{cost.text(cost.original)}, {report.metric_name} {score}")
+    label = tag("span", "original", class_="mark-name before", aria_hidden="true")
+    x, y = across.at(cost.original), 100 - up.at(report.original_validation)
+    return placed(x, y, [shape("original", ""), label], reported, "original")
+
+
+def placed(x: float, y: float, drawn: Sequence[object], reported: Sequence[str], kind: str) -> Markup:
+    """A mark that can be pointed at or reached by keys, and its text, which stays beside the mark and inside the chart."""
+    style = f"left:{x:.2f}%;top:{y:.2f}%"
+    point = tag(
+        "span", *drawn, class_=f"mark {kind}", style=style, tabindex=0, role="img", aria_label=". ".join(reported)
+    )
+    side = f"top:calc({y:.2f}% + 20px)" if y < 50 else f"bottom:calc({100 - y:.2f}% + 20px)"
+    wide = f"min({TIP_WIDTH}px,100%)"
+    left = f"left:clamp(0px,calc({x:.2f}% - {wide}/2),calc(100% - {wide}))"
+    rows = [tag("b", reported[0]), *[tag("span", row) for row in reported[1:]]]
+    return tag("li", point, tag("span", *rows, class_="tip", style=f"{side};{left};width:{wide}", aria_hidden="true"))
+
+
+def front_key(report: Report) -> Markup:
+    """What the marks mean; only those that are there."""
+    _, up = front_axes(report)
+    kinds = {kind_of(one) for one in report.front}
+    entries = {
+        "kept taken": "taken",
+        "missed taken": "taken, though it missed a limit",
+        "kept": "kept its limits",
+        "missed": "missed a limit",
+    }
+    shown = [tag("li", shape(kind, ""), said) for kind, said in entries.items() if kind in kinds]
+    shown.append(tag("li", shape("original", ""), "original network"))
+    if any(not up.covers(one.score) for one in report.front if math.isfinite(one.score)):
+        shown.append(tag("li", shape("missed", "", "lower"), "a score beyond the axis"))
+    stroke = tag("svg", tag("line", x1=0, x2=26, y1=5, y2=5, class_="step"), width=26, height=10)
+    shown.append(tag("li", stroke, f"the best of each {cost_of(report).each}"))
+    return tag("ul", *shown, class_="key", aria_hidden="true")

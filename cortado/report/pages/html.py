@@ -1,0 +1,174 @@
+"""The report as one HTML page that needs nothing else: no script, no font, no picture from outside."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from cortado.quantities import size_text
+from cortado.report.pages import words
+from cortado.report.pages.charts import COLOURS, histogram, stacked
+from cortado.report.pages.clocks import clocks_section
+from cortado.report.pages.front import front_section
+from cortado.report.pages.markup import Markup, join, tag
+from cortado.report.pages.roundings import roundings_section
+from cortado.report.pages.tables import facts, layer_table, result_table, stage_table
+from cortado.report.pages.totals import deep_compression_bytes, split
+from cortado.report.pages.waterfall import waterfall_section
+from cortado.report.report import Report
+
+STYLE = Path(__file__).with_name("report.css")
+KINDS = {"met": "good", "missed": "bad"}
+SIGNS = {"met": "✓", "missed": "✗", words.UNKNOWN: "?", "no limits": "·"}
+REFERENCE = "S. Han, H. Mao, W. J. Dally: Deep Compression, ICLR 2016, tables 4 and 5"
+
+
+def report_html(report: Report) -> str:
+    """A whole page (UTF-8) that shows everything a report holds."""
+    title = (
+        f"{report.network} on {report.task}: {words.times_smaller(report.original_bytes, report.size_bytes)} smaller"
+    )
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", Markup(STYLE.read_text(encoding="utf8"))),
+    )
+    main = tag(
+        "main",
+        hero(report),
+        section("Plain and compressed", result_table(report)),
+        front_section(report),
+        waterfall_section(report),
+        section("Where the bytes go", byte_bars(report)),
+        clocks_section(report),
+        warnings(report),
+        section("Stage by stage", stage_table(report)),
+        roundings_section(report.rounded),
+        section("Layer by layer", layer_table(report), layer_notes(report)),
+        distributions(report),
+        section("How it was made", making(report)),
+        footer(),
+    )
+    return "<!DOCTYPE html>\n" + tag("html", head, tag("body", main), lang="en") + "\n"
+
+
+def section(title: str, *content: object) -> Markup:
+    return tag("section", tag("h2", title), *content)
+
+
+def hero(report: Report) -> Markup:
+    """The test: what a reader takes away in ten seconds."""
+    word, sentence = words.outcome(report)
+    sign = tag("span", SIGNS[word], class_="sign", aria_hidden="true")
+    gist = tag("span", words.gain(report), class_="gist")
+    reported = tag("span", f"{sentence} {words.certainty(report)}", class_="told")
+    badge = tag("p", sign, tag("strong", word), gist, reported, class_=f"badge {KINDS.get(word, 'quiet')}")
+    names = tag("h1", report.network, tag("span", f" on {report.task}"))
+    return tag("header", tag("p", "cortado · report", class_="brand"), names, badge)
+
+
+def warnings(report: Report) -> Markup | None:
+    """What the reader must know before trusting the numbers; nothing when there is nothing."""
+    if not report.warnings:
+        return None
+    many = f"{len(report.warnings)} warnings" if len(report.warnings) > 1 else "One warning"
+    listed = tag("ul", *[tag("li", warning) for warning in report.warnings])
+    return tag("aside", tag("h2", many), listed, class_="warnings")
+
+
+def byte_bars(report: Report) -> Markup:
+    """The original network and the file, each as one bar split by layer in the same colours."""
+    parts = split(report)
+    largest = sorted(parts.weights, key=lambda row: -row.size_bytes)[: COLOURS - 1]
+    colours = {row.path: f"c{number}" for number, row in enumerate(largest)}
+    shown = [row for row in parts.weights if row.path in colours]
+    others = [row for row in report.layers if row.path not in colours]
+    original = [(row.path, row.original_bits / 8, colours[row.path]) for row in shown]
+    small = [(row.path, float(row.size_bytes), colours[row.path]) for row in shown]
+    rest_original = sum(row.original_bits for row in others) / 8
+    rest_small = float(sum(row.size_bytes for row in others) + parts.head_bytes)
+    name = "all else"
+    original.append((name, rest_original, "c-rest"))
+    small.append((name, rest_small, "c-rest"))
+    return join(
+        byte_bar("original network", original),
+        byte_bar("compressed file", small),
+        legend(original, small),
+    )
+
+
+def byte_bar(name: str, parts: Sequence[tuple[str, float, str]]) -> Markup:
+    whole = sum(amount for _, amount, _ in parts)
+    spoken = ", ".join(f"{layer} {size_text(amount)}" for layer, amount, _ in parts)
+    title = tag("h3", name, tag("span", f" {size_text(whole)}"))
+    return tag("div", title, stacked(parts, f"{name}: {spoken}"), class_="byte-bar")
+
+
+def legend(original: Sequence[tuple[str, float, str]], small: Sequence[tuple[str, float, str]]) -> Markup:
+    """Colour, layer, bytes before and after, share of the file."""
+    whole = sum(amount for _, amount, _ in small)
+    items = []
+    for (name, before, kind), (_, after, _) in zip(original, small, strict=True):
+        share = words.percent(after / whole) if whole else words.UNKNOWN
+        items.append(
+            tag(
+                "li",
+                tag("i", class_=kind),
+                tag("b", name),
+                tag("span", f"{size_text(before)} → {size_text(after)}, {share} of the file"),
+            )
+        )
+    return tag("ul", *items, class_="legend")
+
+
+def layer_notes(report: Report) -> Markup:
+    """How to read the table, and what the same network weighs by the paper's arithmetic."""
+    paper_bytes = deep_compression_bytes(report)
+    if paper_bytes is None:
+        reported = "Its total is unknown here: some weights are neither shared nor quantized."
+    else:
+        paper_times = words.times_smaller(report.original_bytes, paper_bytes)
+        our_times = words.times_smaller(report.original_bytes, report.size_bytes)
+        reported = (
+            f"By that arithmetic this network takes {size_text(paper_bytes)} ({paper_times} smaller); "
+            f"our file, written and read back, takes {size_text(report.size_bytes)} ({our_times})."
+        )
+    reading = (
+        "Bits are means over stored entries: nonzero weights, and filler zeros where a gap is too wide for its index. "
+        "The P+Q and P+Q+H columns are computed as in the paper, the last two are measured. "
+        "A dash: there is no such thing."
+    )
+    return tag("p", f"{reported} {reading} ", tag("cite", REFERENCE), ".", class_="note")
+
+
+def distributions(report: Report) -> Markup | None:
+    """Histograms of codes and of index gaps."""
+    if not report.pictures:
+        return None
+    drawn = [histogram(shown, f"mark-{shown.of}") for shown in report.pictures]
+    lead = "The more uneven these are, the more an entropy coder saves. Codes number the shared values upwards."
+    return section("Codes and gaps", tag("p", lead, class_="note"), tag("div", *drawn, class_="pictures"))
+
+
+def making(report: Report) -> Markup:
+    """Recipe with every knob, seed and environment."""
+    recipe = yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True) if report.recipe else "unknown"
+    where = [(name, value or words.UNKNOWN) for name, value in report.environment.items()]
+    known = facts([("seed", report.seed), *(where or [("environment", words.UNKNOWN)])])
+    return tag(
+        "div",
+        tag("div", tag("h3", "recipe, every knob"), tag("pre", recipe, tabindex=0)),
+        tag("div", tag("h3", "seed and environment"), known),
+        class_="making",
+    )
+
+
+def footer() -> Markup:
+    said = (
+        "1 KB is 1,000 bytes. Sizes are bytes of files as written. Scores are those of the network read back from the "
+        "file: after every stage on the validation data, at the end on the test data, which served for nothing else."
+    )
+    return tag("footer", said)

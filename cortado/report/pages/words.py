@@ -1,0 +1,127 @@
+"""Words: measured numbers as people read them, each with its unit; what is not known is called unknown."""
+
+import math
+
+from cortado.quantities import size_text, time_text
+from cortado.report.report import Compared, Report
+
+UNKNOWN = "unknown"
+NOTHING = "–"
+MINUS = "−"
+LIMITS_MET = {1: "The limit is met.", 2: "Both limits are met."}
+
+
+def sized(size_bytes: float) -> str:
+    """44119 -> "44.1 KB (44,119 B)"."""
+    short = size_text(size_bytes)
+    return short if abs(size_bytes) < 1000 else f"{short} ({size_bytes:,.0f} B)"
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """A value with its unit; bytes (B) and milliseconds (ms) in the multiple that reads best."""
+    if value is None:
+        return UNKNOWN
+    if not math.isfinite(value):
+        return "not a number"
+    if unit == "B":
+        return sized(value)
+    if unit == "ms":
+        return time_text(value)
+    number = f"{value:.2f}" if unit == "%" else f"{value:,.0f}" if value == round(value) else f"{value:.4g}"
+    return f"{number} {unit}".rstrip().replace("-", MINUS)
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.084 -> "8.4 %"."""
+    return NOTHING if share is None else f"{share * 100:.{digits}f} %"
+
+
+def bits(mean: float | None) -> str:
+    """Bits of one entry, with a decimal where there is one; a dash where there are none."""
+    return NOTHING if mean is None else f"{mean:.0f}" if mean == round(mean) else f"{mean:.2f}"
+
+
+def times_smaller(original: float, small: float) -> str:
+    """1720000, 44000 -> "39.1×"."""
+    return f"{original / small:.3g}×" if small and original else UNKNOWN
+
+
+def signed(value: float) -> str:
+    """Two decimals and always a sign."""
+    if not math.isfinite(value):
+        return "not a number"
+    return "±0.00" if round(value, 2) == 0 else f"{value:+.2f}".replace("-", MINUS)
+
+
+def points(unit: str) -> str:
+    """The unit of a difference of scores: between percentages it is points."""
+    return "points" if unit == "%" else unit
+
+
+def interval(compared: Compared) -> str:
+    """The 95 % interval of the difference, or that it is unknown."""
+    if compared.low is None or compared.high is None:
+        return f"95 % interval unknown ({compared.samples:,} samples are too few)"
+    return f"95 % interval {signed(compared.low)} to {signed(compared.high)}"
+
+
+def meaning(report: Report) -> str:
+    """What the interval allows to say."""
+    compared = report.test
+    if compared.low is None or compared.high is None:
+        return f"whether the {report.metric_name} changed is unknown"
+    if compared.low <= 0 <= compared.high:
+        return "no difference beyond chance"
+    return "better beyond chance" if (compared.low > 0) == report.higher_is_better else "worse beyond chance"
+
+
+def gain(report: Report) -> str:
+    """ "21.9× smaller, accuracy −1.40 points"."""
+    change = f"{signed(report.test.difference)} {points(report.metric_unit)}".rstrip()
+    return f"{times_smaller(report.original_bytes, report.size_bytes)} smaller, {report.metric_name} {change}"
+
+
+def certainty(report: Report) -> str:
+    """How sure the difference of scores is, and how many warnings there are."""
+    said = f"Of the {report.metric_name}: {meaning(report)} ({interval(report.test)})."
+    count = len(report.warnings)
+    return said + (f" {count}\u00a0warning{'' if count == 1 else 's'} below." if count else "")
+
+
+def outcome(report: Report) -> tuple[str, str]:
+    """The test in a word and in a sentence: met, missed, unknown or no limits."""
+    limited = [line for line in report.lines if line.limit]
+    missed = [line.what for line in limited if line.met is False]
+    open_lines = [line.what for line in limited if line.met is None]
+    if missed:
+        return "missed", f"{len(missed)} of {len(limited)} limits missed: {', '.join(missed)}."
+    if open_lines:
+        return UNKNOWN, f"Not measured, so not proved: {', '.join(open_lines)}."
+    if limited:
+        return "met", LIMITS_MET.get(len(limited), f"All {len(limited)} limits are met.")
+    return "no limits", "No limits were set."
+
+
+def met_text(met: bool | None, limit: str) -> str:
+    """yes, no, unknown, or a dash where no limit was set."""
+    if not limit:
+        return NOTHING
+    return UNKNOWN if met is None else "yes" if met else "no"
+
+
+def knobs_text(knobs: object) -> str:
+    """{"keep": 0.3, "by": "magnitude"} -> "keep=0.3 by=magnitude"; lists in brackets."""
+    if isinstance(knobs, dict):
+        return " ".join(f"{key}={knob_text(value)}" for key, value in knobs.items())
+    return knob_text(knobs)
+
+
+def knob_text(value: object) -> str:
+    """One value as it would be written in a recipe."""
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(knob_text(inner) for inner in value) + "]"
+    if isinstance(value, dict):
+        return "{" + knobs_text(value) + "}"
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)

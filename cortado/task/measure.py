@@ -1,0 +1,160 @@
+"""Measure: what a network scores on data, sample by sample."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.devices import own_device
+from cortado.errors import BadNetwork, BadTask, CortadoError, describe, in_own_code
+from cortado.eval_mode import eval_mode
+from cortado.task.task import Data, Metric, Task, to_device
+
+STATED_MARGIN = 0.01
+"""A stated score may be off by this share of itself, besides what chance explains."""
+
+
+CALIBRATION_READ = 512
+"""Items of a Dataset that are looked at; data in memory are looked at whole."""
+
+
+def check_calibration(task: Task) -> None:
+    """Raises BadTask for calibration inputs that hold NaN, before statistics of activations are taken on them."""
+    data, at = task.calibration, 0
+    assert data is not None
+    for inputs, _ in (data if data.items is None else data.first(CALIBRATION_READ)).batches(256):
+        parts = inputs if isinstance(inputs, tuple) else (inputs,)
+        for part in (part for part in parts if part.is_floating_point()):
+            bad = torch.isnan(part).flatten(1).any(1) if part.dim() > 1 else torch.isnan(part)
+            if bool(bad.any()):
+                raise BadTask(
+                    f"task: sample {at + int(bad.nonzero()[0])} of the calibration data holds NaN, {int(bad.sum())} of these "
+                    f"{len(bad)} samples do. Leave them out, or mend what prepares them."
+                )
+        at += len(parts[0])
+
+
+def outputs_of(network: nn.Module, inputs: Any) -> Any:
+    """A network's outputs for a tensor, or for a tuple of tensors as its arguments."""
+    return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+
+
+def scores(
+    network: nn.Module, data: Data, score: Metric, batch: int = 256, original: nn.Module | None = None
+) -> Tensor:
+    """One score a sample (N,), in eval mode, without gradients; modes are restored.
+
+    Raises BadNetwork when the network cannot take the data, gives NaN, or infinite values that `original` does not give;
+    BadTask when the score does not fit.
+    """
+    device = own_device(network)
+    found = []
+    with eval_mode(network):
+        for inputs, targets in data.batches(batch):
+            found.append(scored_outputs(network, to_device(inputs, device), targets, score, original)[1])
+    return score.shares(torch.cat(found))
+
+
+def scored_outputs(
+    network: nn.Module, inputs: Any, targets: Tensor, score: Metric, original: nn.Module | None = None
+) -> tuple[Any, Tensor]:
+    """A network's outputs for a batch on its device, and their scores, float32 on the CPU; raises as `scores` does."""
+    outputs = run(network, inputs, original)
+    each = scored(score, outputs, targets.to(own_device(network)))
+    check_rows(score, each, len(targets))
+    return outputs, each.detach().float().cpu()
+
+
+def check_rows(score: Metric, each: Tensor, samples: int) -> None:
+    """Raises BadTask unless the score gave one number a sample, or one row where it makes its own whole."""
+    wanted = 1 if score.whole is None else 2
+    if each.dim() != wanted or len(each) != samples:
+        what = "number" if score.whole is None else "row of numbers"
+        raise BadTask(
+            f"task: the score {score.name!r} must give one {what} a sample, "
+            f"got shape {tuple(each.shape)} for {samples} samples."
+        )
+
+
+def run(network: nn.Module, inputs: Any, original: nn.Module | None = None) -> Any:
+    """A network's outputs.  Infinite ones, as a mask gives them, are sound where `original`, in eval mode, has the same.
+
+    Without `original` each sample has to keep a finite one. Raises BadNetwork.
+    """
+    try:
+        outputs = outputs_of(network, inputs)
+    except CortadoError:
+        raise
+    except Exception as error:
+        shapes = [tuple(part.shape) for part in (inputs if isinstance(inputs, tuple) else (inputs,))]
+        raise BadNetwork(
+            f"network: it cannot take inputs of shape {shapes}: {describe(error)}. Check the task's data and prepare."
+        ) from error
+    if isinstance(outputs, Tensor) and not bool(torch.isfinite(outputs).all()):
+        check_infinite(outputs, None if original is None else outputs_of(original, inputs))
+    return outputs
+
+
+def check_infinite(outputs: Tensor, wanted: Tensor | None) -> None:
+    """Raises BadNetwork unless all outputs that are not finite are infinite as those wanted are."""
+    infinite = outputs.isinf()
+    lost = infinite.reshape(outputs.shape[0] if outputs.dim() else 1, -1).all(1)
+    if bool(outputs.isnan().any()) or (wanted is None and bool(lost.any())):
+        raise BadNetwork("network: its outputs hold NaN or infinite values. Check the weights and the inputs' scaling.")
+    if wanted is not None and not torch.equal(outputs[infinite], wanted[infinite]):
+        raise BadNetwork(
+            "network: its outputs hold infinite values that those of the original network do not hold at the same places. "
+            "Look for weights that grew without bounds: lower the rate, or compress less."
+        )
+
+
+def scored(score: Metric, outputs: Any, targets: Tensor) -> Tensor:
+    where = f"task: the score {score.name!r}, on outputs of {type(outputs).__name__} and targets of shape {tuple(targets.shape)},"
+    with in_own_code(BadTask, where, "Give the task a score of its own: Score(each=...)."):
+        return score.each(outputs, targets)
+
+
+def mean_score(network: nn.Module, data: Data, score: Metric, original: nn.Module | None = None) -> float:
+    """The score of a network on data, in the score's unit; `original` as in `scores`."""
+    return float(scores(network, data, score, original=original).double().mean()) * score.scale
+
+
+def check_stated(network: nn.Module, task: Task, stated: float, tolerance: float | None = None) -> float:
+    """The score of a trained network on the task's validation data, when it is what somebody says it is; in the score's unit.
+
+    To be called before anything is compressed: a network that is fed otherwise than in its training is found here.
+    `tolerance` is by default 3 standard errors of the difference of two means, one over the validation samples, where it is
+    measured, one over the test samples, which are left alone and where a stated score usually comes from; and 1 % of
+    the stated score besides, for another split, and for digits left out. The deviation of one sample's score is that
+    found here; for scores of 0 and 1 (accuracy) it is at least that of the stated share.
+    Raises BadTask when the two differ by more.
+    """
+    found = scores(network, task.validation, task.metric).double() * task.metric.scale
+    score, counts = float(found.mean()), (len(found), len(task.test))
+    if tolerance is None:
+        tolerance = 3 * deviation(found, stated, task.metric.scale) * math.sqrt(1 / counts[0] + 1 / counts[1])
+        tolerance += STATED_MARGIN * abs(stated)
+    if not abs(score - stated) <= tolerance:
+        unit, better = f" {task.metric.unit}".rstrip(), (score > stated) == task.metric.higher_is_better
+        hint = (
+            " A better score than stated may mean that the network was trained on the validation data."
+            if better
+            else ""
+        )
+        raise BadTask(
+            f"score: the original network is stated to reach {stated:g}{unit} ({task.metric.name}), and reaches {score:.2f}{unit} on "
+            f"the {counts[0]} validation samples; it may be off by {tolerance:.2f} with {counts[0]} and {counts[1]} samples. "
+            "Usually the data are fed otherwise than in its training: look at normalisation, the order of channels, the "
+            f"order of labels, and eval mode. If all is right, correct the stated score or leave it out.{hint}"
+        )
+    return score
+
+
+def deviation(found: Tensor, stated: float, scale: float) -> float:
+    """Standard deviation of one sample's score; of zeros and ones at least that of the stated share."""
+    spread = float(found.std()) if len(found) > 1 else abs(stated)
+    if bool(((found == 0) | (found == scale)).all()):
+        share = min(1.0, max(0.0, stated / scale))
+        spread = max(spread, math.sqrt(share * (1 - share)) * abs(scale))
+    return spread

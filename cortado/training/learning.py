@@ -1,0 +1,35 @@
+"""Learning: let some weights of a network learn and keep all other parameters still, for a while."""
+
+import contextlib
+from collections.abc import Iterator
+
+from torch import nn
+
+from cortado.network.view import Factor, View, Weight
+from cortado.parts.forms.attach import form_of
+
+
+@contextlib.contextmanager
+def only_learning(view: View, weights: list[Weight] | None) -> Iterator[None]:
+    """Inside, no parameter learns but those that make up `weights`; None: all do, as they did.
+
+    Statistics of batch norms are no parameters: training moves them all the same.
+    """
+    chosen = {id(part) for weight in weights or () for part in parts_of(weight)}
+    still = [p for p in view.network.parameters() if p.requires_grad and id(p) not in chosen and weights is not None]
+    for parameter in still:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in still:
+            parameter.requires_grad_(True)
+
+
+def parts_of(weight: Weight) -> list[nn.Parameter]:
+    """The Parameters that make up a weight: itself, or those of its form."""
+    form = weight.form if isinstance(weight, Factor) else form_of(weight.layer, weight.name)
+    if form is not None:
+        return list(form.parameters())
+    own = weight.layer._parameters[weight.name]
+    return [] if own is None else [own]

@@ -1,0 +1,30 @@
+"""bipolar: how far weights that are seen as signs are from -1 and 1."""
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork
+from cortado.network.view import View, Weight
+from cortado.parts.forms.binary import Binary
+from cortado.task.task import Task
+from cortado.training.objectives.penalty import Extra, Penalty
+
+
+class Bipolar(Penalty):
+    """The sum of 1 - w^2 over the floats behind signs, which keeps them from wavering around zero.  Tang et al., 2017.
+
+    Of the weights in `where` that are form signs in training; others are left alone. Outside -1..1 nothing pulls.
+    """
+
+    def of(self, view: View, weights: list[Weight], task: Task) -> Extra:
+        attached = {id(form): form for weight in weights for form in weight.form.modules() if isinstance(form, Binary)}
+        if not attached:
+            raise BadNetwork(
+                "penalties/bipolar: none of the weights taken is seen as signs. Put quantize/compact_binary, binary_net, "
+                "xnor or binary_connect before this stage, or widen where."
+            )
+
+        def extra(network: nn.Module) -> Tensor:
+            return torch.stack([(1 - form.values.clamp(-1, 1).square()).sum() for form in attached.values()]).sum()
+
+        return extra

@@ -1,0 +1,33 @@
+"""gains: the size of batch norms' gains, which lets whole channels go."""
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork
+from cortado.network.view import View, Weight
+from cortado.task.task import Task
+from cortado.training.objectives.penalty import Extra, Penalty
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class Gains(Penalty):
+    """The sum of |gain| over the channels of batch norms.  Liu et al., 2017 (network slimming).
+
+    Of those that `where` names ("*bn*.weight"), or of all when it names none.
+    """
+
+    def of(self, view: View, weights: list[Weight], task: Task) -> Extra:
+        gains = [weight for weight in weights if is_gain(weight)]
+        gains = gains or [weight for weight in view.all_weights if is_gain(weight)]
+        if not gains:
+            raise BadNetwork("penalties/gains: the network has no batch norm with gains. Use the penalty low_rank.")
+
+        def extra(network: nn.Module) -> Tensor:
+            return torch.stack([getattr(one.layer, one.name).abs().sum() for one in gains]).sum()
+
+        return extra
+
+
+def is_gain(weight: Weight) -> bool:
+    return isinstance(weight.layer, NORMS) and weight.name == "weight"

@@ -1,0 +1,39 @@
+"""group_lasso_positions: the norms of columns of kernels, which lets prune/positions drop them from all filters."""
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork
+from cortado.layers.low_rank import CONVOLUTIONS
+from cortado.network.view import View, Weight
+from cortado.task.task import Task
+from cortado.training.objectives.penalty import Extra, Penalty
+
+TINY = 1e-12
+
+
+class GroupLassoPositions(Penalty):
+    """The sum over input channels and kernel positions of the L2 norm over filters.  Lebedev, Lempitsky, 2016.
+
+    These are the columns of a convolution as a matrix product; in a convolution with groups each group has its own.
+    """
+
+    def of(self, view: View, weights: list[Weight], task: Task) -> Extra:
+        kernels = [one for one in weights if isinstance(one.layer, CONVOLUTIONS) and len(one.shape) > 2]
+        if not kernels:
+            raise BadNetwork(
+                "penalties/group_lasso_positions: the weights taken are no kernels of convolutions. Widen where, or "
+                "use the penalty group_lasso."
+            )
+
+        def extra(network: nn.Module) -> Tensor:
+            return torch.stack([column_norms(one.layer, getattr(one.layer, one.name)).sum() for one in kernels]).sum()
+
+        return extra
+
+
+def column_norms(layer: nn.Module, weight: Tensor) -> Tensor:
+    """The L2 norm of each column over the filters of its group, (groups, inputs / groups, ...); no gradient at zero."""
+    groups: int = layer.groups  # type: ignore[assignment]
+    squares = weight.float().square().unflatten(0, (groups, -1)).sum(1)
+    return torch.where(squares > TINY, squares.clamp(min=TINY).sqrt(), 0.0)

@@ -1,0 +1,97 @@
+"""The bundle: it predicts by itself, and any change of any of its files is found."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cortado.engine.bundle import check_bundle, script, write_bundle
+from cortado.engine.compress import compress
+from cortado.errors import BadFile, BadValue
+from cortado.runtimes.onnxruntime import Onnxruntime
+from cortado.runtimes.openvino import Openvino
+from tests.laws.tiny_nets import BY_NAME
+
+NET = BY_NAME["mlp"]
+JOB = {"network": "tests.laws.tiny_nets:Mlp", "task": "digits"}
+RUNTIMES = [runtime for runtime in (Onnxruntime(), Openvino()) if runtime.available()]
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A network compressed, and its report."""
+    return compress(NET.make(), NET.task(), "quantize/weights bits=4")
+
+
+def predicted(folder: Path, inputs: torch.Tensor) -> torch.Tensor:
+    """What run.py of a bundle gives, in a process of its own."""
+    np.save(folder / "inputs.npy", inputs.numpy())
+    command = [sys.executable, str(folder / "run.py"), str(folder / "inputs.npy"), str(folder / "outputs.npy")]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return torch.from_numpy(np.load(folder / "outputs.npy"))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=lambda runtime: runtime.name())
+def test_bundle_predicts_with_nothing_but_its_runtime(made, runtime, tmp_path):
+    small, report = made
+    folder = write_bundle(tmp_path / "out", small, NET.make(), report, JOB, [runtime], NET.task())
+    inputs = NET.task().test.inputs[:5]
+    torch.testing.assert_close(predicted(folder, inputs), small(inputs).detach(), rtol=1e-3, atol=1e-4)
+    text = (folder / "run.py").read_text()
+    assert len(text.splitlines()) < 30 and "cortado" not in text
+    assert f"{runtime.name()}/net{runtime.suffix}" in check_bundle(folder)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is not installed")
+def test_any_change_of_any_file_is_found(made, tmp_path):
+    small, report = made
+    folder = write_bundle(tmp_path / "out", small, NET.make(), report, JOB, [Onnxruntime()], NET.task())
+    names = check_bundle(folder)
+    assert {"run.py", "environment.json", "report.md", "onnxruntime/export.json"} <= set(names)
+    for name in names:
+        body = (folder / name).read_bytes()
+        (folder / name).write_bytes(body + b" ")
+        with pytest.raises(BadFile, match=f"{name} was altered"):
+            check_bundle(folder)
+        (folder / name).write_bytes(body)
+    lines = (folder / "checksums.txt").read_text().splitlines()
+    (folder / "checksums.txt").write_text("\n".join(line for line in lines if "net.cortado" not in line))
+    with pytest.raises(BadFile, match=r"does not speak of net\.cortado"):
+        check_bundle(folder)
+    (folder / "checksums.txt").write_text("00  ../secret\n")
+    with pytest.raises(BadFile, match="is missing from"):
+        check_bundle(folder)
+
+
+def test_plain_weights_may_be_left_out_but_not_altered(made, tmp_path):
+    small, report = made
+    (tmp_path / "original_0123.safetensors").write_bytes(b"weights")
+    folder = write_bundle(tmp_path, small, NET.make(), report, JOB)
+    assert "original_0123.safetensors" in check_bundle(folder)
+    (folder / "original_0123.safetensors").write_bytes(b"others")
+    with pytest.raises(BadFile, match=r"original_0123.safetensors was altered"):
+        check_bundle(folder)
+    (folder / "original_0123.safetensors").unlink()
+    with (folder / "checksums.txt").open("a") as file:
+        file.write("00  onnxruntime/original_0.safetensors\n")
+    with pytest.raises(BadFile, match="is missing from"):
+        check_bundle(folder)
+    lines = (folder / "checksums.txt").read_text().splitlines()
+    (folder / "checksums.txt").write_text("\n".join(lines[:-1]) + "\n")
+    assert "original_0123.safetensors" not in check_bundle(folder)
+
+
+def test_runtimes_without_data_are_refused(made, tmp_path):
+    small, report = made
+    with pytest.raises(BadValue, match="Pass task="):
+        write_bundle(tmp_path / "out", small, NET.make(), report, JOB, [Onnxruntime()])
+
+
+def test_without_a_runtime_cortado_predicts():
+    text = script([])
+    assert "cortado.load(FILE" in text and len(text.splitlines()) < 30
+    compile(text, "run.py", "exec")

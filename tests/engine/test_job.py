@@ -1,0 +1,134 @@
+"""Jobs: a network, a task and how to begin, from Python or YAML."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from cortado.engine.job import Job, load_weights, read_job
+from cortado.engine.recipe import make_stage, read
+from cortado.errors import BadNetwork, BadRecipe, BadTask
+from cortado.task.limits import read_limits
+from tests.laws.tiny_nets import BY_NAME
+
+NET = BY_NAME["residual"]
+
+
+def make():
+    return NET.make(), NET.task()
+
+
+def test_weights_are_loaded_strictly_and_batch_counters_may_be_missing(tmp_path):
+    state = {
+        key: value + 1 for key, value in NET.make().state_dict().items() if not key.endswith("num_batches_tracked")
+    }
+    save_file(state, tmp_path / "net.safetensors")
+    network = NET.make()
+    load_weights(network, tmp_path / "net.safetensors")
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda s: s.pop("head.bias"), r"missing \['head.bias'\]"),
+        (lambda s: s.update(extra=torch.zeros(1)), r"surplus \['extra'\]"),
+        (lambda s: s.update({"head.bias": torch.zeros(9)}), r"of another shape \['head.bias'\]"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_with_the_names(tmp_path, change, says):
+    state = dict(NET.make().state_dict())
+    change(state)
+    save_file(state, tmp_path / "net.safetensors")
+    with pytest.raises(BadNetwork, match=says):
+        load_weights(NET.make(), tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.npz"])
+def test_weights_that_are_no_weights_are_refused_in_words(tmp_path, name):
+    (tmp_path / name).write_bytes(b"not weights at all")
+    with pytest.raises(BadNetwork, match=name):
+        load_weights(NET.make(), tmp_path / name)
+
+
+def test_plain_network_is_trained_once_and_kept(tmp_path):
+    job = Job(make=NET.maker, make_task=NET.task, training={"epochs": 1, "lr": 0.01})
+    first, again = job.original(NET.task(), tmp_path), job.original(NET.task(), tmp_path)
+    assert len(list(tmp_path.glob("original*.safetensors"))) == 1
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
+    untrained = Job(make=NET.maker, make_task=NET.task).original(NET.task())
+    assert not torch.equal(untrained.head.weight, first.head.weight)
+
+
+def test_plain_network_depends_on_the_seed_of_the_task():
+    job = Job(make=NET.maker, make_task=NET.task)
+    torch.manual_seed(1)
+    one = job.original(NET.task())
+    torch.manual_seed(2)
+    assert torch.equal(one.head.weight, job.original(NET.task()).head.weight)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("network: lenet_5", "names no task"),
+        ("task: mnist", "names no network"),
+        ("netwrk: lenet_5\ntask: mnist", "no key 'netwrk'; did you mean 'network'"),
+        ("[1, 2]", "holds no keys"),
+        ("a: [", "cannot be read as YAML"),
+    ],
+)
+def test_job_file_that_is_none_is_refused(tmp_path, text, says):
+    (tmp_path / "job.yaml").write_text(text)
+    with pytest.raises(BadRecipe, match=says):
+        read_job(str(tmp_path / "job.yaml"))
+
+
+def test_network_by_name_is_made_with_its_options(tmp_path):
+    (tmp_path / "job.yaml").write_text("network: lenet_300_100\ntask: digits\nseed: 3\n")
+    job = read_job(str(tmp_path / "job.yaml"))
+    assert isinstance(job.make(), nn.Module)
+    assert job.make_task().seed == 3
+    assert read_job(str(tmp_path / "job.yaml"), 5).make_task().seed == 5
+
+
+def test_stated_score_is_checked_where_the_network_is_trusted_and_trains_nothing_anew(tmp_path):
+    job = Job(make=NET.maker, make_task=NET.task, training={"epochs": 1}, text={"score": 50})
+    describe = Job(make=NET.maker, make_task=NET.task, training={"epochs": 1}, text={"score": 5}, score=-500.0)
+    assert job.trusted(NET.task(), tmp_path) and describe.original(NET.task(), tmp_path)
+    assert len(list(tmp_path.glob("original*"))) == 1
+    with pytest.raises(BadTask, match=r"score: the original network is stated to reach -500 %"):
+        describe.trusted(NET.task(), tmp_path)
+
+
+@pytest.mark.parametrize("score", ["high", "true", "[9]"])
+def test_stated_score_of_a_job_file_is_a_number(tmp_path, score):
+    (tmp_path / "job.yaml").write_text(f"network: lenet_300_100\ntask: digits\nscore: {score}\n")
+    with pytest.raises(BadRecipe, match="job: score must be a number, got"):
+        read_job(str(tmp_path / "job.yaml"))
+
+
+def test_trained_network_lies_in_memory_as_the_one_read_again(tmp_path):
+    """Where a network lies otherwise its sums come out otherwise, and a resumed run would end with another file."""
+    job = Job(make=NET.maker, make_task=NET.task, training={"epochs": 1})
+    first, again = job.original(NET.task(), tmp_path), job.original(NET.task(), tmp_path)
+    pairs = zip(first.parameters(), again.parameters(), strict=True)
+    assert all(one.stride() == other.stride() for one, other in pairs)
+
+
+EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_can_be_read_to_the_last_key(path):
+    job = read_job(str(path))
+    assert (
+        isinstance(job.make(), nn.Module)
+        and read(job.recipe).stages
+        and len(read_limits(job.limits)) == len(job.limits)
+    )
+    if job.training:
+        make_stage("finetune", job.training, "train")

@@ -1,0 +1,142 @@
+"""What a forecast says of itself is measured; tasks whose answers are no classes, and candidates' bytes."""
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from cortado.engine.recipe import read
+from cortado.file.accounting import layer_rows
+from cortado.network.compare.divergence import Divergence
+from cortado.network.view import View, parameter_places
+from cortado.planner.allocate.feasibility import Feasibility
+from cortado.planner.allocate.plan import Plan
+from cortado.planner.allocate.size_accuracy_curve import (
+    SPREAD,
+    Measured,
+    SizeAccuracyCurve,
+    mean_divergences,
+    size_accuracy_curve,
+)
+from cortado.planner.search.candidate_recipes import changed_by
+from cortado.planner.sensitivity import candidates
+from cortado.planner.sensitivity.candidates import LARGE, Candidate, body_bytes, record_bytes
+from cortado.planner.sensitivity.sensitivity import sensitivities
+from cortado.task.task import Data, Task
+from tests.laws.tiny_nets import BY_NAME
+
+
+def with_ratios(*ratios, predicted_kls=(0.01, 0.1, 1.0)):
+    """A forecast whose measured plans have these ratios of KL to predicted KL."""
+    plans = [Plan({"weight": Candidate("", 10, predicted_kl)}) for predicted_kl in predicted_kls]
+    measured = [Measured(plan, ratio * plan.predicted_kl, 90.0, 100) for plan, ratio in zip(plans, ratios, strict=True)]
+    return SizeAccuracyCurve((), 0, 95.0, 1, tuple(measured))
+
+
+def test_misses_are_of_plans_that_the_prediction_has_not_seen():
+    assert with_ratios(0.5, 0.5, 0.5).misses == pytest.approx([1, 1, 1])
+    # Outer ones are predicted as their only neighbours, the inner one from the line between both.
+    assert with_ratios(1.0, 2.0, 1.0).misses == pytest.approx([2, 2, 2])
+    assert with_ratios(1.0, 2.0, 4.0).misses == pytest.approx([2, 1, 2])
+    assert with_ratios(0.5, predicted_kls=(0.1,)).misses == []
+
+
+def test_spread_is_as_measured_plans_miss_and_never_small():
+    assert with_ratios(0.5, 0.5, 0.5).spread == SPREAD
+    assert with_ratios(1.0, 9.0, 1.0).spread == pytest.approx(9)
+    assert with_ratios(1.0, 2.0, 4.0).spread == pytest.approx(math.exp(math.sqrt(2 / 3) * math.log(2)))
+    said = Feasibility(with_ratios(1.0, 2.0, 4.0), 1000, "accuracy", "%").trust()
+    assert "from the others alone, was off by a factor of 2.00, 1.00, 2.00." in said
+
+
+def test_numbers_are_forecast_as_shares_of_variance():
+    """A network whose answers are no classes: KL is half the share of variance lost, whatever the unit."""
+    torch.manual_seed(0)
+    inputs, found = torch.randn(300, 12), []
+    for unit in (1.0, 50.0):
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 6)).eval()
+        with torch.no_grad():
+            network[2].weight.mul_(unit)
+            network[2].bias.mul_(unit)
+        data = Data(inputs, torch.zeros(300, dtype=torch.int64))
+        task = Task(data, data, data, calibration=data, answers="numbers")
+        found.append(
+            size_accuracy_curve(
+                network, network, task, ("quantize/weights bits=4", "quantize/weights bits=2"), (0.05, 0.3)
+            )
+        )
+    first, second = ([one.kl for one in reported.measured] for reported in found)
+    assert first == pytest.approx(second, rel=1e-3) and 0 < first[0] < first[1] < 0.5
+    assert 0.3 < found[0].constant < 3
+
+
+def test_divergences_of_several_networks_are_those_of_each():
+    made = BY_NAME["residual"]
+    original, other, task = made.make(), made.make(), made.task()
+    with torch.no_grad():
+        other.head.weight.mul_(1.1)
+    both = mean_divergences(original, [original, other], task.validation, Divergence())
+    assert both[0] == 0 and both[1] == mean_divergences(original, [other], task.validation, Divergence())[0] > 0
+
+
+@pytest.mark.parametrize("way", ["quantize/weights bits=4", "prune/weights keep=0.3 | share/kmeans bits=3"])
+def test_bytes_of_a_candidate_are_about_those_of_its_record(way):
+    made = BY_NAME["residual"]
+    original, task = made.make(), made.task()
+    changed = copy.deepcopy(original)
+    for stage in read(way).stages:
+        stage.apply(View(changed, original, task.example), task)
+    rows = {row.path: row.size_bytes for row in layer_rows(changed, original)}
+    for weight in parameter_places(changed):
+        if len(weight.shape) > 1:
+            assert rows[weight.path] <= record_bytes(weight.form) <= 1.05 * rows[weight.path] + 8
+
+
+def test_no_more_of_a_score_is_lost_than_there_is():
+    found = with_ratios(1.0, 1.0, 1.0)
+    assert 0 < found.lost(0.005) < found.lost(1.0) < found.lost(1e6) == found.score
+
+
+def test_choices_are_priced_once_for_a_network_and_anew_for_another(monkeypatch):
+    made, asked = BY_NAME["residual"], []
+    original, task, candidate_recipes = made.make(), made.task(), ("quantize/weights bits=5",)
+    monkeypatch.setattr(candidates, "KEPT", {})
+    monkeypatch.setattr(candidates, "prices", lambda *given: asked.append(given) or sensitivities(*given))
+
+    def choices(network, task):
+        view = View(network, original, task.example)
+        return candidates.choices_for(
+            view, [one for one in view.all_weights if len(one.shape) > 1], task, candidate_recipes
+        )
+
+    assert choices(original, task) == choices(copy.deepcopy(original), task) and len(asked) == 1
+    other = copy.deepcopy(original)
+    with torch.no_grad():
+        other.head.weight.mul_(1.5)
+    choices(other, task)
+    choices(original, dataclasses.replace(task, calibration=task.calibration.first(20)))
+    assert len(asked) == 3
+    for seed in range(5):
+        choices(original, dataclasses.replace(task, seed=seed + 7))
+    assert len(candidates.KEPT) == candidates.MOST_KEPT
+
+
+@pytest.mark.parametrize(
+    "way", ["quantize/weights bits=4", "prune/weights keep=0.2 | share/kmeans bits=3", "share/kmeans bits=2"]
+)
+def test_bytes_of_a_large_record_are_told_from_some_of_its_rows(way):
+    """Rows of growing spread, so that the first ones do not stand for all."""
+    layer = nn.Linear(512, 1024)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(1024, 512, generator=torch.Generator().manual_seed(0)))
+        layer.weight *= torch.linspace(0.1, 1.0, 1024)[:, None]
+    network = nn.Sequential(layer).eval()
+    data = Data(torch.randn(8, 512), torch.zeros(8, dtype=torch.long))
+    task = Task(data, data, data, trial=True)
+    (weight,) = [one for one in changed_by(network, network, task, way) if one.name == "weight"]
+    assert sum(value.numel() for value in weight.form.state_dict().values()) > LARGE
+    assert record_bytes(weight.form) == pytest.approx(body_bytes(weight.form, "quick"), rel=0.01)

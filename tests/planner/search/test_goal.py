@@ -1,0 +1,271 @@
+"""Goals: limits are kept where they can be, the closest network is given where not, and an interrupted run goes on."""
+
+import dataclasses
+import json
+import math
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from cortado.errors import BadNetwork, BadTask, BadValue, Diverged
+from cortado.file.whole import write_whole
+from cortado.methods.finetune import Finetune
+from cortado.planner.allocate.allocation_report import explained, reasons
+from cortado.planner.allocate.feasibility import Feasibility, family
+from cortado.planner.allocate.size_accuracy_curve import MEASURED_AT, size_accuracy_curve
+from cortado.planner.search.goal import epochs_for, reach
+from cortado.planner.search.trials import Trial, Wanted
+from cortado.runtimes.timing import interleaved
+from cortado.task.limits import read_limits
+from cortado.task.task import Metric
+from tests.laws.tiny_nets import BY_NAME
+
+NET = BY_NAME["residual"]
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What is foreseen of a tiny network."""
+    network, task = NET.make(), NET.task()
+    return size_accuracy_curve(
+        network,
+        network,
+        task,
+        candidate_recipes=("quantize/weights bits=8", "quantize/weights bits=3", "share/kmeans bits=2"),
+    )
+
+
+@pytest.fixture
+def quick_clocks(monkeypatch):
+    """Times are taken for a moment only, of few cuts: here it does not matter how exact they are."""
+    monkeypatch.setattr("cortado.planner.search.shapes.cuts_for", lambda runtime, threads: ("prune/channels keep=0.5",))
+    for room in ("cortado.runtimes.stopwatch", "cortado.runtimes.timing"):
+        monkeypatch.setattr(f"{room}.interleaved", lambda calls, seconds: interleaved(calls, 0.02))
+
+
+def plain_size():
+    return sum(value.numel() * value.element_size() for value in NET.make().state_dict().values())
+
+
+def test_smaller_files_are_expected_to_cost_more(found):
+    rows = Feasibility(found, plain_size(), "accuracy", "%").rows()
+    sizes, divergence = [row.size_bytes for row in rows], [row.kl[0] for row in rows]
+    assert (
+        sizes == sorted(sizes, reverse=True) and divergence == sorted(divergence) and divergence[-1] > divergence[0] > 0
+    )
+    assert all(row.kl[1] < row.kl[0] < row.kl[2] for row in rows)
+
+
+def test_measured_plans_are_met_exactly(found):
+    assert len(found.measured) >= 2
+    for one in found.measured:
+        assert found.kl(one.plan.predicted_kl) == pytest.approx(one.kl, rel=1e-6)
+    assert found.lost(0.0) == 0 and found.plan(1) is None
+
+
+def test_plans_are_measured_on_until_one_loses_some_of_the_score():
+    """From plans that lose nothing it cannot be told that none does: the smallest is measured as well."""
+    never = dataclasses.replace(
+        NET.task(), metric=Metric("there", "%", lambda outputs, targets: torch.ones(len(targets)))
+    )
+    network, candidate_recipes = NET.make(), ("quantize/weights bits=8", "share/kmeans bits=1")
+    mild = (1e-6, 1e-5)
+    seen = size_accuracy_curve(network, network, never, candidate_recipes, mild)
+    assert len(seen.measured) == 3 and max(one.plan.predicted_kl for one in seen.measured[:2]) <= 1e-5
+    assert min(one.plan.size_bytes for one in seen.measured) + seen.rest_bytes == seen.sizes[0]
+    usual = size_accuracy_curve(network, network, NET.task(), candidate_recipes, mild)
+    assert len(usual.measured) == 2 or all(one.score == usual.score for one in usual.measured[:2])
+
+
+def test_plans_are_measured_at_damages_up_to_the_smallest_mix(found):
+    """Where all predicted KLs are small those of the plans are less by as much; the smallest mix is one of them."""
+    predicted_kls = sorted(one.plan.predicted_kl for one in found.measured)
+    assert predicted_kls[-1] == found.plan(found.sizes[0]).predicted_kl < MEASURED_AT[-1]
+    assert predicted_kls[0] < 0.2 * predicted_kls[-1]
+
+
+def test_outlook_says_whether_limits_can_be_kept(found):
+    limits = read_limits(["size <= 1 B", "score >= -100 %", "latency <= 1 ms in onnxruntime"])
+    said = Feasibility(found, plain_size(), "accuracy", "%", limits).text()
+    assert "size <= 1 B: not by weights alone" in said and "score >= -100 %: the smallest file" in said
+    assert "Does not help latency:" in said and "zeros are multiplied" in said
+    easy = read_limits([f"size <= {plain_size()} B"])
+    assert "reachable" in Feasibility(found, plain_size(), "accuracy", "%", easy).limits_text()
+
+
+def test_families_together_cost_no_more_than_one_alone(found):
+    least, most = found.sizes
+    costs = Feasibility(found, plain_size(), "accuracy", "%").families((least * most) ** 0.5)
+    alone = [cost for name, cost in costs.items() if name != "all together" and cost is not None]
+    assert set(costs) == {"quantize/weights", "share/kmeans", "all together"}
+    assert costs["all together"] <= min(alone) * 1.02
+    assert family("prune/weights keep=0.3 | share/kmeans bits=4") == "prune/weights | share/kmeans"
+
+
+def test_size_is_made_small_as_long_as_the_score_is_kept(tmp_path):
+    network, task = NET.make(), NET.task()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    got = reach(network, task, ["score >= -100 %"], budget="0 s", folder=tmp_path)
+    assert got.report.met and got.best.keeps_all and got.report.lines[0].compressed < plain_size() / 4
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert "<- taken" in got.text() and json.loads((tmp_path / "trials.json").read_text())[0]["size_bytes"] > 0
+
+
+def test_goal_missed_gives_the_closest_and_what_binds(tmp_path):
+    got = reach(NET.make(), NET.task(), ["size <= 10 B"], minimise="loss", budget="0 s", folder=tmp_path)
+    assert not got.report.met and got.network is not None
+    assert "Missed: size <= 10 B." in got.advice and got.advice in got.text()
+
+
+def test_interrupted_search_goes_on_with_its_trials(tmp_path, monkeypatch):
+    limits = [f"size <= {plain_size() // 6} B"]
+
+    def killed(self, view, task):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(BaseException, match=r"interrupted"):
+        patch.setattr(Finetune, "apply", killed)
+        reach(NET.make(), NET.task(), limits, minimise="loss", budget="1 min", folder=tmp_path)
+    begun = json.loads((tmp_path / "trials.json").read_text())
+    assert len(begun) == 2 and begun[0]["size_bytes"] and not begun[1]["size_bytes"]
+    got = reach(NET.make(), NET.task(), limits, minimise="loss", budget="1 min", folder=tmp_path, resume=True)
+    assert [one.recipe for one in got.trials[:2]] == [one["recipe"] for one in begun]
+    assert got.trials[0].size_bytes == begun[0]["size_bytes"] and got.trials[1].trained
+
+
+def test_search_interrupted_again_while_it_goes_on_forgets_no_trial_and_no_second(tmp_path, monkeypatch):
+    limits, path = ["score >= -100 %"], tmp_path / "trials.json"
+    reach(NET.make(), NET.task(), limits, budget="0 s", folder=tmp_path)
+    (first,) = json.loads(path.read_text())
+    second = {**first, "recipe": {"stages": [{"quantize/weights": {"bits": 4}}]}, "seconds": 40.0}
+    path.write_text(json.dumps([{**first, "seconds": 20.0}, second]))
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("cortado.planner.search.goal.compress", killed)
+        reach(NET.make(), NET.task(), limits, budget="1 min", folder=tmp_path, resume=True)
+    assert [one["recipe"] for one in json.loads(path.read_text())] == [first["recipe"], second["recipe"]]
+    got = reach(NET.make(), NET.task(), limits, budget="1 min", folder=tmp_path, resume=True)
+    assert [one.seconds for one in got.trials] == [20.0, 40.0], "a minute was spent: nothing more is tried"
+    assert got.trials[0].size_bytes == first["size_bytes"]
+
+
+def test_verdict_data_that_were_chosen_on_are_refused_before_the_search(tmp_path):
+    base = NET.task()
+    task = dataclasses.replace(base, test=base.validation)
+    with pytest.raises(BadTask, match="the test data are the validation data"):
+        reach(NET.make(), task, ["score >= -1 %"], budget="1 min", folder=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_full_disk_ends_the_search_and_is_no_refused_trial(tmp_path, monkeypatch):
+    def full(path, body):
+        if "/trials/02/" in str(path):
+            raise BadValue("file: it cannot be written (no space left).") from OSError(28, "no space left")
+        write_whole(path, body)
+
+    monkeypatch.setattr(sys.modules["cortado.compress"], "write_whole", full)
+    limits = [f"size <= {plain_size() // 6} B"]
+    with pytest.raises(BadValue, match="no space left"):
+        reach(NET.make(), NET.task(), limits, minimise="loss", budget="1 min", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("limits", "minimise", "says"),
+    [
+        ([], "size", "minimise must be one of size, latency, loss under one limit or more"),
+        (["score >= -1 %"], "happiness", "got 'happiness'"),
+        (["score >= -1 %"], "latency", "in which runtime"),
+        (["latency <= 1 ms in onnxruntime"], "latency", "Limit the score too"),
+        (["score >= -1 %"], "loss", "Limit the size or the latency too"),
+    ],
+)
+def test_goals_that_say_nothing_are_refused(tmp_path, limits, minimise, says):
+    with pytest.raises(BadValue, match=says):
+        reach(NET.make(), NET.task(), limits, minimise=minimise, folder=tmp_path)
+
+
+@pytest.mark.parametrize("limit", ["size <= {} B", "latency <= 1000 ms in onnxruntime"])
+def test_without_a_limit_of_the_score_the_best_network_is_meant(tmp_path, limit, quick_clocks):
+    """Not the smallest of all, which knows nothing."""
+    text = limit.format(plain_size() // 2)
+    sought = {name: reach(NET.make(), NET.task(), [text], minimise=name, budget="0 s", folder=tmp_path / name)
+              for name in ("size", "loss")}  # fmt: skip
+    assert sought["size"].best.recipe == sought["loss"].best.recipe and sought["size"].best.met == {text: True}
+    if "size" in limit:
+        assert sought["size"].best.size_bytes > plain_size() // 4
+
+
+def test_times_of_another_runtime_are_taken_anew(tmp_path, quick_clocks):
+    """And a limit of time without a time is not kept."""
+    timed = [Trial({"stages": []}, "a", 9, 1.0, None), Trial({"stages": []}, "b", 9, 1.0, 3.0)]
+    wanted = Wanted(read_limits(["score >= -1 %", "latency <= 5 ms in onnxruntime"]), "latency", 1)
+    assert wanted.best(timed).shape == "b" and wanted.over(timed[0]) == math.inf
+    limits = ["latency <= 1000 ms in onnxruntime", "score >= -100 %"]
+    first = reach(NET.make(), NET.task(), limits, minimise="latency", budget="0 s", folder=tmp_path)
+    path = tmp_path / "trials.json"
+    (noted,) = json.loads(path.read_text())
+    assert noted["timed"] == "onnxruntime, 1 threads" and noted["latency_ms"] == first.best.latency_ms
+    path.write_text(json.dumps([{**noted, "timed": "openvino, 1 threads", "latency_ms": 1e9}]))
+    again = reach(NET.make(), NET.task(), limits, minimise="latency", budget="0 s", folder=tmp_path, resume=True)
+    assert again.best.latency_ms < 1e6 and again.best.met[limits[0]]
+
+
+def test_training_that_diverges_is_a_trial_that_failed_and_the_search_goes_on(tmp_path, monkeypatch):
+    def diverges(self, view, task):
+        raise Diverged("tune: the loss of epoch 1 is nan.")
+
+    monkeypatch.setattr(Finetune, "apply", diverges)
+    limits = [f"size <= {plain_size() // 6} B"]
+    got = reach(NET.make(), NET.task(), limits, minimise="loss", budget="1 min", folder=tmp_path)
+    assert [bool(one.failed) for one in got.trials].count(True) == 1 and got.best.done
+
+
+def test_score_in_another_unit_than_the_limit_is_refused(tmp_path):
+    task = dataclasses.replace(
+        NET.task(), metric=Metric("error", "m", lambda outputs, targets: outputs[:, 0], False, 1.0)
+    )
+    with pytest.raises(BadValue, match=r"is in %, but the score of this task, error, is in m"):
+        reach(NET.make(), task, ["score >= -0.5 %"], folder=tmp_path)
+
+
+def test_explained_names_the_way_of_every_weight_and_what_the_others_cost(found):
+    least, most = found.sizes
+    rows = reasons(found, (least * most) ** 0.5)
+    assert [one.path for one in rows] == [one.path for one in found.choices]
+    for one in rows:
+        if one.other is not None:
+            assert one.other.size_bytes <= one.taken.size_bytes and family(one.other.way) != family(one.taken.way)
+    said = explained(found, (least * most) ** 0.5)
+    assert all(one.path in said for one in rows) and "nats expected" in said
+    assert "nothing to explain" in explained(found, 1)
+
+
+def test_a_limit_above_the_plain_size_is_kept_by_something_smaller(tmp_path):
+    got = reach(
+        NET.make(), NET.task(), [f"size <= {2 * plain_size()} B"], minimise="loss", budget="0 s", folder=tmp_path
+    )
+    assert got.report.met and got.report.stages
+
+
+def test_network_without_weights_is_refused():
+    with pytest.raises(BadNetwork, match="no weight of two or more axes"):
+        size_accuracy_curve(nn.BatchNorm1d(4), nn.BatchNorm1d(4), NET.task())
+
+
+def test_epochs_fit_the_time():
+    assert epochs_for(10, 4) == 2.5 and epochs_for(0.5, 4) == 0 and epochs_for(1e9, 1) == 20
+    trained = Trial(
+        {
+            "stages": [
+                {"finetune": {"epochs": 1.5}},
+                {"prune/rate_distortion": {"epochs": 1.0, "finish": 0.5}},
+                "match_moments",
+            ]
+        }
+    )
+    assert trained.epochs == 3 and trained.trained and not Trial({"stages": [{"match_moments": {}}]}).trained

@@ -1,0 +1,221 @@
+"""Trial search: fronts and limits, the same trials from the same seed, several processes on one study, and killed ones."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cortado.errors import BadNetwork, BadValue, MissingPackage
+from cortado.planner.search.study import repair
+from cortado.planner.search.trial_search import NOTE, Attempt, front, search
+from tests.laws.tiny_nets import BY_NAME
+
+ROOT = Path(__file__).parents[3]
+NET = BY_NAME["mlp"]
+RECIPE = "prune/weights keep=0.2..0.9 | quantize/weights bits=2..8 | finetune epochs=1 lr=1e-4..1e-1"
+CHILD = """
+import os, sys, time
+from pathlib import Path
+from cortado.methods.finetune import Tune
+from cortado.planner.search.trial_search import search
+from tests.laws.tiny_nets import BY_NAME
+
+folder, trials, hang, recipe = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+plain_apply, calls = Tune.apply, []
+
+def apply(self, view, task):
+    calls.append(1)
+    if hang != "never" and len(calls) == int(hang):
+        Path(folder, "hangs").touch()
+        time.sleep(600)
+    time.sleep(0.05)
+    plain_apply(self, view, task)
+
+Tune.apply = apply
+net = BY_NAME["mlp"]
+found = search(net.make(), net.task(), recipe, trials=trials, folder=folder, resume=True)
+print(len(calls), found.best.number)
+"""
+
+
+@pytest.fixture
+def optuna():
+    return pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[finetune]'")
+
+
+def searched(folder, *limits, recipe=RECIPE, trials=6, **more):
+    return search(NET.make(), NET.task(), recipe, limits, trials=trials, folder=folder, **more)
+
+
+def child(folder, trials, hang="never"):
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(folder), str(trials), str(hang), RECIPE],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def points(found):
+    return [(one.number, one.point, one.size_bytes, one.score) for one in found.trials]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Ten trials of one process that nobody disturbed."""
+    pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[finetune]'")
+    return searched(tmp_path_factory.mktemp("alone"), trials=10)
+
+
+def test_same_seed_gives_the_same_trials_and_another_one_others(alone, tmp_path):
+    again = searched(tmp_path / "again", trials=10)
+    assert points(again) == points(alone) and again.best.number == alone.best.number
+    other = search(NET.make(), dataclasses.replace(NET.task(), seed=1), RECIPE, trials=2, folder=tmp_path / "other")
+    assert all(one.point != two.point for one, two in zip(other.trials, alone.trials[:2], strict=True))
+    assert len({json.dumps(one.point) for one in alone.trials}) == 10
+
+
+def test_front_is_what_nothing_beats_in_both(alone):
+    pairs = [(one.size_bytes, -one.score) for one in alone.trials]
+    wanted = {pair for pair in pairs if not any(a <= pair[0] and b <= pair[1] and (a, b) != pair for a, b in pairs)}
+    assert {(one.size_bytes, -one.score) for one in alone.front} == wanted
+    assert alone.best.score == max(one.score for one in alone.trials)
+    assert "<- taken" in alone.text() and alone.text().count("kept") == 10
+
+
+def test_a_trial_is_the_run_of_its_recipe(alone):
+    from cortado.engine.compress import compress
+
+    one = alone.trials[3]
+    _, report = compress(NET.make(), NET.task(), one.recipe)
+    assert (report.size_bytes, report.stages[-1].score) == (one.size_bytes, one.score)
+
+
+def test_limit_of_size_is_kept_and_searched_within(optuna, alone, tmp_path):
+    sizes = sorted(one.size_bytes for one in alone.trials)
+    limit = sizes[3]
+    found = searched(tmp_path, f"size <= {limit} B", trials=16)
+    assert found.report.met and found.best.size_bytes <= limit
+    kept = [one for one in found.trials if one.size_bytes <= limit]
+    assert found.best.score == max(one.score for one in kept) and all(one.keeps_all for one in kept)
+    assert not any(one.keeps_all for one in found.trials if one not in kept)
+    # What was learned: after the random beginning more trials keep the limit than a quarter, which chance alone gives.
+    assert sum(one.keeps_all for one in found.trials[8:]) >= 4
+
+
+def test_limit_of_score_gives_the_smallest_that_keeps_it(optuna, tmp_path):
+    found = searched(tmp_path, "score >= -10 %", trials=10)
+    original = found.report.original_validation
+    kept = [one for one in found.trials if one.score >= original - 10]
+    assert kept and found.best.size_bytes == min(one.size_bytes for one in kept)
+
+
+def test_limits_that_nothing_keeps_give_the_closest(optuna, tmp_path):
+    found = searched(tmp_path, "size <= 10 B", trials=4)
+    assert not found.report.met and found.best.size_bytes == min(one.size_bytes for one in found.trials)
+
+
+def test_killed_process_goes_on_as_if_nothing_had_been(optuna, alone, tmp_path):
+    begun = child(tmp_path, 10, hang=9)
+    while not (tmp_path / "hangs").exists():
+        assert begun.poll() is None, begun.communicate()
+        time.sleep(0.05)
+    begun.send_signal(signal.SIGKILL)
+    begun.communicate()
+    stages = sorted(path.name for path in (tmp_path / "trials/009/stages").glob("*.cortado"))
+    assert stages == ["01.cortado", "02.cortado"] and not (tmp_path / "trials/009" / NOTE).exists()
+    # A line that was cut short is no hindrance either.
+    with (tmp_path / "study.journal").open("ab") as journal:
+        journal.write(b'{"op_code": 8, "worker')
+    assert points(searched(tmp_path, trials=10, resume=True)) == points(alone)
+
+
+def test_two_processes_share_one_study(optuna, tmp_path):
+    both = [child(tmp_path, 8) for _ in range(2)]
+    said = [one.communicate(timeout=120) for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    shares = [int(out.split()[0]) for out, _ in said]
+    assert sum(shares) == 8 and min(shares) > 0, "each trial is run once, by one of the two"
+    assert said[0][0].split()[1] == said[1][0].split()[1], "both end with the same best trial"
+    found = searched(tmp_path, trials=8, resume=True)
+    assert [one.number for one in found.trials] == list(range(1, 9))
+    assert len({json.dumps(one.point) for one in found.trials}) == 8
+
+
+def test_more_trials_go_on_from_those_there_are(optuna, alone, tmp_path):
+    searched(tmp_path, trials=5)
+    with pytest.raises(BadValue, match="holds trials already"):
+        searched(tmp_path, trials=10)
+    assert points(searched(tmp_path, trials=10, resume=True)) == points(alone)
+    with pytest.raises(BadValue, match="holds a search with another recipe"):
+        searched(tmp_path, recipe="quantize/weights bits=2..8", resume=True)
+    with pytest.raises(BadValue, match="another goal"):
+        searched(tmp_path, "size <= 1 KB", resume=True)
+
+
+def test_what_cannot_be_carried_out_is_a_refused_trial(optuna, tmp_path):
+    recipe = "prune/weights keep=1.0,0.5 | finetune epochs=0.1"
+    found = searched(tmp_path, recipe=recipe, trials=8)
+    refused = [one for one in found.trials if one.said]
+    assert refused and all(
+        one.point["1 prune/weights keep"] == 1.0 and "changed nothing" in one.said for one in refused
+    )
+    assert (
+        "refused: " in found.text()
+        and found.best not in refused
+        and not set(map(id, refused)) & set(map(id, found.front))
+    )
+    with pytest.raises(BadNetwork, match="none of 3 trials could be carried out"):
+        searched(tmp_path / "none", recipe="prune/weights keep=1 by=[magnitude, random]", trials=3)
+
+
+def test_no_trial_looks_at_the_verdict(optuna, tmp_path, monkeypatch):
+    import cortado.planner.search.trial_search as module
+
+    seen, original = [], module.compress
+
+    def watched(network, task, *rest, **more):
+        seen.append(task.test is task.validation)
+        return original(network, task, *rest, **more)
+
+    monkeypatch.setattr(module, "compress", watched)
+    searched(tmp_path, trials=3)
+    assert seen == [True, True, True, False]
+
+
+def test_budget_ends_the_trials(optuna, tmp_path):
+    found = search(NET.make(), NET.task(), RECIPE, budget="0 s", folder=tmp_path)
+    assert len(found.trials) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [({"minimise": "latency"}, "Say in which"), ({"minimise": "joy"}, "got 'joy'"), ({"trials": 0}, "trials 1 or more")],
+)  # fmt: skip
+def test_goals_that_say_nothing_are_refused(tmp_path, more, says):
+    with pytest.raises(BadValue, match=says):
+        searched(tmp_path, **more)
+
+
+def test_missing_package_is_said_in_words(tmp_path, no_optuna):
+    with pytest.raises(MissingPackage, match=r"optuna, which is not installed. pip install -e '.\[tune\]'"):
+        searched(tmp_path)
+
+
+def test_only_whole_lines_of_a_journal_stay(tmp_path):
+    path = tmp_path / "journal"
+    for body, kept in ((b"", b""), (b"ab", b""), (b"a\nb\n", b"a\nb\n"), (b"a\nb\nc", b"a\nb\n")):
+        path.write_bytes(body)
+        repair(path)
+        assert path.read_bytes() == kept
+
+
+def test_front_goes_by_the_direction_of_the_score():
+    tried = [Attempt(1, {}, {}, 10, 2.0), Attempt(2, {}, {}, 20, 1.0), Attempt(3, {}, {}, 30, 3.0)]
+    assert [one.number for one in front(tried, "size")] == [1, 3]
+    assert [one.number for one in front(tried, "size", sign=-1)] == [1, 2]

@@ -1,0 +1,121 @@
+"""Evaluating: whatever looks at a network leaves it as it was, frozen norms, expanded buffers and whole numbers too."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cortado.eval_mode import eval_mode, keeping_buffers, train_mode
+from cortado.importance.importance import score
+from cortado.methods.match_moments import MatchMoments
+from cortado.methods.prune.blocks import without
+from cortado.network.coupling.answers import answers
+from cortado.network.graph.trace import trace
+from cortado.network.statistics.channel_gradients import ChannelGradients
+from cortado.network.statistics.gradients import input_squares
+from cortado.network.view import View
+from cortado.task.measure import mean_score
+from cortado.task.task import Data, Task
+
+IMAGES = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+DATA = Data(IMAGES, torch.arange(12) % 2)
+TASK = Task(DATA, DATA, DATA, calibration=DATA, trial=True)
+
+
+class Odd(nn.Module):
+    """A frozen norm in a network that trains, an expanded buffer, a table of whole numbers, a counter set again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm, self.two = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 1)
+        self.table = nn.Parameter(torch.tensor([1, 0]), requires_grad=False)
+        self.register_buffer("mean", torch.zeros(1).expand(3))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        activation = torch.relu(self.norm(self.one(images - self.mean[:, None, None])))
+        return self.two(activation).mean((2, 3))[:, self.table]
+
+
+def odd() -> Odd:
+    torch.manual_seed(3)
+    network = Odd().train()
+    network.norm.eval()
+    return network
+
+
+def modes(network: nn.Module) -> dict[str, bool]:
+    return {path: module.training for path, module in network.named_modules()}
+
+
+LOOKS = {
+    "trace": lambda network, view: trace(network, IMAGES),
+    "answers": lambda network, view: answers(network, ((IMAGES,), {})),
+    "score": lambda network, view: mean_score(network, DATA, TASK.score),
+    "groups": lambda network, view: view.groups,
+    "match_moments": lambda network, view: MatchMoments().apply(view, TASK),
+    "taylor": lambda network, view: score("taylor").of(view.weights(), view, TASK),
+    "taylor of units": lambda network, view: score("taylor").of_units(view.groups.free, view, TASK),
+    "squares": lambda network, view: input_squares(view, view.weights(), DATA, 4),
+    "means": lambda network, view: ChannelGradients(view, view.groups.free).means(DATA, 4),
+    "blocks": lambda network, view: without(network, "norm", lambda net: float(net(IMAGES).sum())),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_looking_at_a_network_leaves_each_module_in_its_own_mode(look: str) -> None:
+    network = odd()
+    before, mean = modes(network), network.norm.running_mean.clone()
+    LOOKS[look](network, View(network, odd(), IMAGES[:2]))
+    assert modes(network) == before and before["one"] and not before["norm"]
+    if look != "match_moments":
+        assert torch.equal(network.norm.running_mean, mean)
+    assert not network.table.requires_grad
+
+
+@pytest.mark.parametrize("look", ["trace", "answers", "groups"])
+def test_buffers_that_run_on_are_as_before(look: str) -> None:
+    network = odd()
+    counter = network.calls
+    LOOKS[look](network, View(network, odd(), IMAGES[:2]))
+    assert network.calls is counter and float(counter) == 0
+
+
+def test_modes_and_buffers_come_back_when_the_network_fails() -> None:
+    network = odd()
+    with pytest.raises(RuntimeError), keeping_buffers(network), eval_mode(network):
+        assert not torch.is_grad_enabled() and not network.training
+        network(IMAGES[:, :2])
+    assert network.training and not network.norm.training and float(network.calls) == 0
+
+
+class Forgetful(nn.Module):
+    """Deletes one buffer as it runs, and fills one that was nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(3, 2)
+        self.register_buffer("cache", torch.ones(2))
+        self.register_buffer("later", None)
+
+    def forward(self, activation: Tensor) -> Tensor:
+        if "cache" in self._buffers:
+            del self.cache
+        self.later = torch.zeros(2)
+        return self.one(activation)
+
+
+def test_buffers_deleted_or_filled_meanwhile_come_back_as_buffers() -> None:
+    network = Forgetful()
+    trace(network, torch.ones(2, 3))
+    assert network.later is None and "cache" in network.state_dict() and "cache" not in network.__dict__
+
+
+def test_kept_statistics_stay_while_gains_learn():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
+    assert train_mode(network, "kept") is network
+    assert [part.training for part in network] == [True, False, True]
+    before = network[1].running_mean.clone()
+    network(IMAGES).square().sum().backward()
+    assert torch.equal(network[1].running_mean, before) and bool(network[1].weight.grad.abs().sum() > 0)
+    assert all(part.training for part in train_mode(network))

@@ -1,0 +1,186 @@
+"""The training loop against torch's own steps."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cortado.engine.compress import compress
+from cortado.errors import BadNetwork, BadValue, NothingChanged
+from cortado.task.task import Data, Task
+from cortado.training.loop import Plan, train
+from cortado.training.teachers import SLICE, distillation, ensemble
+from tests.laws.tiny_nets import BY_NAME
+
+NET = BY_NAME["mlp"]
+
+
+def after(plan, task=None, network=None):
+    network = network or NET.make()
+    loss = train(network, task or NET.task(), plan)
+    return network, loss
+
+
+def test_training_is_a_plain_loop_of_torch():
+    task, network = NET.task(), NET.make()
+    got, _ = after(Plan(epochs=2, lr=0.1, optimizer="sgd", momentum=0.5, schedule="constant", precision="float32"))
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, 0.5, nesterov=True)
+    for epoch in range(2):
+        for inputs, targets in task.train.batches(16, task.generator(epoch + 1)):
+            optimizer.zero_grad()
+            functional.cross_entropy(network(inputs), targets).backward()
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(got.parameters(), network.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0, 0), (1e-3, 1), (1, 4), (0.25, 1), (0.5, 2), (2, 8), (1.5, 6)])
+def test_epochs_may_be_parts(epochs, steps):
+    counted = []
+    after(Plan(epochs=epochs, after_batch=lambda network, step: counted.append(step)))
+    assert counted == list(range(1, steps + 1))
+
+
+def test_no_epochs_leave_everything_as_it_was():
+    tiny, original = BY_NAME["residual"], BY_NAME["residual"].make()
+    network = tiny.make()
+    loss = train(network, tiny.task(), Plan(epochs=0, lr=1.0, average=0.5, warmup=0.5))
+    assert math.isnan(loss) and not network.training
+    assert all(torch.equal(value, original.state_dict()[name]) for name, value in network.state_dict().items())
+    with pytest.raises(NothingChanged, match=r"stage 1 \(finetune\): it changed nothing"):
+        compress(original, tiny.task(), "finetune epochs=0")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("cosine", [0.5 * (1 + math.cos(math.pi * k / 4)) for k in range(4)]),
+        ("step", [1, 1, 0.1, 0.01]),
+        (lambda done: 1 - done, [1, 0.75, 0.5, 0.25]),
+    ],
+)
+def test_rate_follows_the_schedule(schedule, rates):
+    seen = []
+
+    class Seen(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    after(Plan(epochs=1, optimizer=lambda groups: Seen(groups, 0.2), schedule=schedule))
+    assert seen == pytest.approx([0.2 * rate for rate in rates])
+
+
+def test_average_is_the_mean_of_the_last_steps():
+    kept = []
+
+    def note(network, step):
+        kept.append(copy.deepcopy(network.state_dict()))
+
+    network, _ = after(Plan(epochs=1, lr=0.05, average=0.5, after_batch=note))
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(value, (kept[2][key] + kept[3][key]) / 2)
+
+
+def test_penalty_is_added_to_the_loss():
+    heavy, _ = after(
+        Plan(epochs=2, lr=0.05, penalty=lambda network: 10 * sum(p.square().sum() for p in network.parameters()))
+    )
+    light, _ = after(Plan(epochs=2, lr=0.05))
+    assert sum(float(p.detach().square().sum()) for p in heavy.parameters()) < 0.7 * sum(
+        float(p.detach().square().sum()) for p in light.parameters()
+    )
+
+
+def test_teacher_alone_pulls_the_network_to_its_outputs():
+    teacher = NET.make()
+    with torch.no_grad():
+        teacher[2].weight.mul_(-2)
+    network, _ = after(Plan(epochs=40, lr=0.02, teachers=(teacher,), hard=0.0, soft=1.0, temperature=2.0))
+    inputs = NET.task().train.inputs
+    before = (NET.make()(inputs).softmax(1) - teacher(inputs).softmax(1)).abs().mean()
+    assert float(((network(inputs).softmax(1) - teacher(inputs).softmax(1)).abs().mean() / before).detach()) < 0.25
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_distillation_is_the_divergence_times_the_squared_temperature(temperature):
+    outputs, soft = torch.randn(6, 3), torch.randn(6, 3).softmax(1)
+    wanted = (soft * (soft.log() - (outputs / temperature).log_softmax(1))).sum(1).mean() * temperature**2
+    torch.testing.assert_close(distillation(outputs, soft, temperature), wanted)
+
+
+def test_teachers_answer_a_batch_of_images_as_if_it_came_whole():
+    teachers = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)) for _ in range(2)]
+    images = torch.randn(2 * SLICE + 3, 3, 8, 8)
+    with torch.no_grad():
+        whole = sum((teacher(images) / 3.0).softmax(1) for teacher in teachers) / 2
+    torch.testing.assert_close(ensemble(teachers, images, 3.0), whole)
+
+
+def test_training_with_varied_data_uses_the_teacher_at_every_step():
+    base = NET.task()
+    seen = []
+    varied = Data(
+        base.train.inputs,
+        base.train.targets,
+        augment=lambda x, generator: x + 0.1 * torch.randn(x.shape, generator=generator),
+    )
+    teacher = NET.make()
+    teacher.register_forward_hook(lambda layer, inputs, outputs: seen.append(len(outputs)))
+    after(Plan(epochs=1, teachers=(teacher,), soft=0.5), Task(varied, base.validation, base.test, batch=16))
+    assert seen == [16, 16, 16, 16]
+
+
+def test_network_ends_in_eval_mode_and_the_callers_random_state_is_kept():
+    before = torch.random.get_rng_state()
+    network, loss = after(Plan(epochs=0.5))
+    assert not network.training and math.isfinite(loss)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("clip", [1e-3, 0.1])
+def test_clip_bounds_the_step(clip):
+    network, _ = after(Plan(epochs=0.25, lr=1.0, optimizer="sgd", momentum=0.0, clip=clip, schedule="constant"))
+    moved = torch.cat(
+        [(a - b).detach().flatten() for a, b in zip(network.parameters(), NET.make().parameters(), strict=True)]
+    )
+    assert float(moved.norm()) == pytest.approx(clip, rel=1e-3)
+
+
+def test_wrong_plans_are_refused_in_words():
+    with pytest.raises(BadValue, match="optimizer must be one of adam, adamw, sgd, got 'lion'"):
+        after(Plan(optimizer="lion"))
+    with pytest.raises(BadValue, match="precision must be auto, float32 or bfloat16, got 'int8'"):
+        after(Plan(precision="int8"))
+    with pytest.raises(BadNetwork, match="no parameter of the network can learn"):
+        after(Plan(), network=NET.make().requires_grad_(False))
+
+
+def test_optimizer_starts_anew_when_the_structure_changed():
+    def change(network, epoch):
+        if epoch == 1:
+            network[0] = nn.Linear(12, 16)
+            return True
+        return False
+
+    network, _ = after(Plan(epochs=2, lr=0.05, after_epoch=change))
+    fresh = network[0].weight.detach().clone()
+    again, _ = after(Plan(epochs=0.25), network=copy.deepcopy(network))
+    assert not torch.equal(again[0].weight, fresh)
+
+
+def test_statistics_of_norms_are_kept_when_asked_for():
+    torch.manual_seed(0)
+    data = Data(torch.randn(32, 3, 8, 8) + 2, torch.arange(32) % 2)
+    task = Task(data, data, data, trial=True)
+    moved = {}
+    for statistics in ("moving", "kept"):
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2))
+        before = network[1].running_mean.clone(), network[1].weight.detach().clone()
+        train(network, task, Plan(epochs=1, lr=1e-2, statistics=statistics))
+        moved[statistics] = not torch.equal(network[1].running_mean, before[0])
+        assert not torch.equal(network[1].weight.detach(), before[1]) and not network[1].training
+    assert moved == {"moving": True, "kept": False}

@@ -1,5 +1,7 @@
 """Cortado makes trained PyTorch networks small and fast, and proves it."""
 
+from typing import Any
+
 from cortado.engine.compress import compress
 from cortado.engine.job import Job
 from cortado.engine.recipe import Recipe
@@ -10,6 +12,7 @@ from cortado.importance.importance import Importance
 from cortado.methods.method import Method, knob
 from cortado.network.profile.profile import profile
 from cortado.parts.forms.form import Form
+from cortado.renamed import FACE, current
 from cortado.report.report import Report
 from cortado.task.measure import check_stated
 from cortado.task.task import Data, Metric, Task
@@ -18,4 +21,11 @@ __all__ = [
     "CortadoError", "Data", "Form", "Job", "Method", "Recipe", "Report", "Importance", "Metric", "Task",
     "check_stated", "compress", "inspect", "knob", "load", "profile", "save",
 ]  # fmt: skip
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
+
+
+def __getattr__(name: str) -> Any:
+    """Return what an old name of the package stands for, with a warning."""
+    if name in FACE:
+        return globals()[current("cortado", name, FACE)]
+    raise AttributeError(f"module 'cortado' has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 import pkgutil
 import re
 import typing
@@ -13,6 +14,7 @@ from typing import Any
 import yaml
 
 import cortado.methods
+from cortado import renamed
 from cortado.errors import BadRecipe, CortadoError
 from cortado.methods.method import Method
 from cortado.methods.repeat import Repeat
@@ -39,7 +41,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not isinstance(self.match_moments, bool):
-            raise BadRecipe(f"recipe: match must be true or false, got {self.match_moments!r}.")
+            raise BadRecipe(f"recipe: match_moments must be true or false, got {self.match_moments!r}.")
 
     def as_data(self) -> dict[str, Any]:
         """The recipe with every knob written out, as plain data that read() takes back."""
@@ -59,7 +61,8 @@ def known_methods() -> list[str]:
     names = []
     for info in pkgutil.walk_packages(cortado.methods.__path__, "cortado.methods."):
         name = info.name.removeprefix("cortado.methods.").replace(".", "/")
-        if not info.ispkg and method_class_name(name) in vars(importlib.import_module(info.name)):
+        made = vars(importlib.import_module(info.name)).get(method_class_name(name))
+        if not info.ispkg and isinstance(made, type) and not inspect.isabstract(made):
             names.append(name)
     return names
 
@@ -71,6 +74,7 @@ def method_class_name(name: str) -> str:
 
 def method_class(name: str) -> type[Method]:
     """The method called `name`: a path under methods/, or a user's own package.module:Class.  Raises BadRecipe."""
+    name = renamed.current("recipe", name, renamed.METHODS)
     if ":" in name:
         module_name, _, class_name = name.partition(":")
     else:
@@ -95,6 +99,7 @@ def make_stage(name: str, knobs: dict[str, Any], where: str = "recipe") -> Metho
         return make_repeat(knobs, where)
     kind = method_class(name)
     fields = {field.name for field in dataclasses.fields(kind)}
+    knobs = renamed.current_values(kind.name(), renamed.current_keys(f"{where} ({name})", knobs, renamed.KNOBS, fields))
     for key in knobs:
         if key not in fields:
             near = get_close_matches(str(key), fields, n=1)
@@ -208,6 +213,7 @@ def data_of(path: Path) -> Any:
 
 
 def read_mapping(data: dict[str, Any]) -> Recipe:
+    data = renamed.current_keys("recipe", data, renamed.KEYS)
     for key in data:
         if key not in KEYS:
             near = get_close_matches(str(key), KEYS, n=1)

@@ -40,6 +40,7 @@ from cortado.parts.activations.quantizer import ActivationQuantizer
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
 from cortado.parts.part import Part
+from cortado.renamed import FILE, old_arguments
 
 MAGIC, FIRST_VERSION, EDITED, ROUNDED = b"CRTD", 1, 2, 3
 """The first version has neither edits nor roundings, the second has edits; so the oldest reader that can is served."""
@@ -249,6 +250,7 @@ def decode_record(record: Record, entry: Entry) -> Form | Tensor:
     return form.values.detach() if isinstance(form, Dense) and not entry.learned else form
 
 
+@old_arguments(FILE)
 def save(network: nn.Module, path: str | Path, original: Original, codec: str = "smallest") -> int:
     """Write `network` to `path`; gives the size in bytes.
 
@@ -260,6 +262,7 @@ def save(network: nn.Module, path: str | Path, original: Original, codec: str = 
     return len(body)
 
 
+@old_arguments(FILE)
 def load(path: str | Path, original: Original, forms: Sequence[type[Part]] = ()) -> nn.Module:
     """The network that the file at `path` holds, in eval mode, bit for bit as it was saved.
 

@@ -10,6 +10,7 @@ from cortado.file.entries import entries_of, fingerprint
 from cortado.file.plane import CODECS
 from cortado.file.tensors import RAW
 from cortado.file.whole import read_bytes
+from cortado.renamed import FILE, old_arguments
 
 CODEC_NAMES = {number: name for name, number in CODECS.items()} | {RAW: "raw"}
 
@@ -55,6 +56,7 @@ class Inspection:
         return "\n".join(lines)
 
 
+@old_arguments(FILE)
 def inspect(path: str | Path, original: Original | None = None) -> Inspection:
     """Take the file at `path` apart; with the original network, names and shapes are known too.
 

@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 
 from cortado.errors import BadValue
 from cortado.network.view import View
+from cortado.renamed import KNOB, old_arguments
 from cortado.task.task import Task
 
 
+@old_arguments(KNOB)
 def knob(
     default: Any, *, help: str, low: float | None = None, high: float | None = None, one_of: tuple[Any, ...] = ()
 ) -> Any:

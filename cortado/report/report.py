@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cortado import renamed
 from cortado.errors import BadFile
 from cortado.file.accounting import LayerRow, Picture
 from cortado.machine import instruction_sets, processor_name
@@ -207,6 +208,7 @@ def read_report(path: str | Path) -> Report:
     """A report from its JSON file.  Raises BadFile when it is none."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf8"))
+        data = renamed.of_report(data) if "plain_bytes" in data else data
         rows: dict[str, Any] = {
             "stages": tuple(Stage(**row) for row in data.pop("stages")),
             "lines": tuple(Line(**row) for row in data.pop("lines")),

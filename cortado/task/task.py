@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from cortado.devices import AUTO
 from cortado.errors import BadTask, in_own_code
+from cortado.renamed import TASK, old_fields
 
 WAY_OUT = "Mend it, or leave out what it cannot read."
 Batch = tuple[Any, Tensor]
@@ -191,6 +192,7 @@ class Metric:
         return metric + (count - 1) * (without.mean() - without)
 
 
+@old_fields(TASK)
 @dataclass(frozen=True)
 class Task:
     """Data, loss, score, example and seed.

@@ -8,12 +8,23 @@ from torch import nn
 
 
 @contextlib.contextmanager
+def unfused() -> Iterator[None]:
+    """Keep torch off its fused attention, which skips layers and their hooks and packs padded batches in nested tensors."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; afterwards every module is in its own mode again, frozen norms among others."""
+    """Eval mode, no gradients, no fused attention; afterwards every module is in its own mode again, frozen norms too."""
     modes = [(module, module.training) for module in network.modules()]
     try:
         network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), unfused():
             yield
     finally:
         # Some modules do more than note the mode.

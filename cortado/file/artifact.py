@@ -36,6 +36,7 @@ from cortado.file.streams import Place, Stream, decode_form, encode_form
 from cortado.file.tensors import decode_tensor, encode_tensor
 from cortado.file.whole import read_bytes, write_whole
 from cortado.file.wire import Cursor, varint
+from cortado.layers.cut_numbers import note_cuts
 from cortado.parts.activations.quantizer import ActivationQuantizer
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
@@ -224,6 +225,7 @@ def decode(body: bytes, original: Original, forms: Sequence[type[Part]] = ()) ->
     for entry, value in zip(entries, values, strict=True):
         put(modules, entry, value)
     edits.set_numbers()
+    note_cuts(network, edits.names(network))
     put_roundings(network, original_paths, contents.roundings)
     return network.eval()
 

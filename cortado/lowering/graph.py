@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 
 from cortado.errors import BadNetwork
 from cortado.lowering.integers import tidy
-from cortado.network.graph.trace import device_of, moved, tensors_in, undisturbed
+from cortado.network.graph.trace import device_of, moved, undisturbed
+from cortado.trees import tensors_in
 
 LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -100,9 +101,12 @@ def refusal(network: nn.Module, error: Exception) -> str:
     way_out = (
         "It fixes its batch: take it from the input, as in x.shape[0], instead."
         if fixed
+        else "Register that class with torch.export.register_dataclass, or let the network give a tuple or a dict."
+        if "register a pytree" in text
         else "Rewrite that line without control flow that depends on values, or move it out of the network."
     )
-    return f"lowering: {type(network).__name__} cannot be traced by torch.export{where}: {first[:300]} {way_out}"
+    says = first[:300].partition(" If this type holds")[0]
+    return f"lowering: {type(network).__name__} cannot be traced by torch.export{where}: {says} {way_out}"
 
 
 def graph_of(network: nn.Module, example: Any) -> fx.GraphModule:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
+from cortado.layers.cut_numbers import note_cuts
 from cortado.layers.low_rank import low_rank_of
 from cortado.network.coupling.cut import cut, kept_outputs
 from cortado.network.coupling.find import find_groups
@@ -243,8 +244,10 @@ def working_copy(network: nn.Module) -> nn.Module:
                 f"network: {path} holds NaN or infinite values. Load or train sound weights before compressing them."
             )
     try:
-        return copy.deepcopy(network)
+        made = copy.deepcopy(network)
     except Exception as error:
         raise BadNetwork(
             f"network: {type(network).__name__} cannot be copied ({error}). Give it a __deepcopy__, or remove what blocks it."
         ) from error
+    note_cuts(made)
+    return made

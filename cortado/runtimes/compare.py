@@ -14,12 +14,13 @@ from cortado.errors import BadValue, CortadoError, OutputsDiffer
 from cortado.lowering.lower import lowered
 from cortado.machine import processor_saturates
 from cortado.network.coupling.answers import difference
-from cortado.network.graph.trace import tensors_in, undisturbed
+from cortado.network.graph.trace import undisturbed
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.quantized import Quantized
 from cortado.runtimes.runtime import Running, Runtime, Session
 from cortado.task.measure import outputs_of, scored
 from cortado.task.task import Data, Metric
+from cortado.trees import tensors_in
 
 TOLERANCE = 1e-3
 """Share of the largest output by which a float32 file may differ from PyTorch."""

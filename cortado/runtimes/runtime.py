@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork, BadValue, MissingPackage
-from cortado.network.graph.trace import tensors_in
+from cortado.trees import tensors_in
 
 
 @dataclass(frozen=True)

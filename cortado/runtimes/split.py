@@ -11,9 +11,10 @@ from torch import Tensor, fx, nn
 
 from cortado.lowering.graph import graph_of, positional
 from cortado.lowering.lower import lowered
-from cortado.network.graph.trace import device_of, moved, tensors_in
+from cortado.network.graph.trace import device_of, moved
 from cortado.quantities import size_text, time_text
 from cortado.runtimes.timing import check_load
+from cortado.trees import tensors_in
 
 ROUNDS, WARM_UP = 15, 3
 

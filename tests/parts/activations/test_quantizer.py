@@ -151,3 +151,19 @@ def test_settling_keeps_shared_roundings_shared():
     found = list(sites(made).values())
     assert found[0] is found[1] and type(found[0]) is Affine and found[0].scale.item() == 0.25
     assert all(quantizer_at(made[0], side) is None for side in SIDES if side != "input")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_roundings_hold_where_torch_nests_padded_samples():
+    torch.manual_seed(0)
+    network = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1).eval()
+    tokens, padding = torch.randn(2, 4, 8), torch.tensor([[False] * 4, [False, False, True, True]])
+    put_quantizer(network.layers[0].linear1, "input", coarse())
+    put_quantizer(network.layers[0].linear2, "output", coarse())
+    with torch.no_grad():
+        nested = network(tokens, src_key_padding_mask=padding)
+        alone = [network(tokens[:1]), network(tokens[1:, :2])]
+        free = [drop_quantizer(network.layers[0].linear2, "output"), network(tokens[:1])][1]
+    torch.testing.assert_close(nested[:1], alone[0])
+    torch.testing.assert_close(nested[1:, :2], alone[1])
+    assert not torch.allclose(free, alone[0])

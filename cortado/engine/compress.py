@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,7 @@ from cortado.network.compare.rounded import rounded_layers
 from cortado.network.view import View, parameter_places, working_copy
 from cortado.parts.part import Part
 from cortado.progress import Progress, quiet
+from cortado.report.pages.words import stage_text
 from cortado.report.report import Compared, Line, Report, Stage, environment, notes_of, paired_interval
 from cortado.runtimes.compare import RUNS_OVER, runs_over
 from cortado.runtimes.speed import Speed, speed_wanted, with_speed
@@ -33,6 +35,8 @@ from cortado.task.limits import Limit, check_unit, read_limits
 from cortado.task.measure import check_calibration, mean_score, scores
 from cortado.task.task import Task
 from cortado.training.finalize import finalize
+
+LOG = logging.getLogger(__name__)
 
 
 def compress(
@@ -50,6 +54,10 @@ def compress(
     threads: int = 1,
 ) -> tuple[nn.Module, Report]:
     """A small copy of `network` made by `recipe`, and the report of what was measured.
+
+    >>> small, report = cortado.compress(net, task, "prune/weights keep=0.5 | quantize/weights bits=4", limits=["size <= 1 MB"])
+    >>> report.met
+    True
 
     `recipe` is a Recipe, a list of methods, a YAML file or one line of text. The network itself is never changed.
     After each stage the file is made, read back and scored on the task's validation data; the test data are used once,
@@ -147,6 +155,8 @@ class Run:
         network = decode(body, self.original, [*used, *self.forms])
         self.bodies.append(body)
         self.rows.append(self.measured(network, method, len(body), time.perf_counter() - start, view.notes))
+        place = f"stage {number + 1} of {len(self.recipe.stages)}"
+        LOG.info("%s %s", place, stage_text(self.rows[-1], self.task.metric.name, self.task.metric.unit))
         self.keep(number, body)
         return network
 

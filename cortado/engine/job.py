@@ -43,6 +43,8 @@ SORT_WORDS = {
 class Job:
     """What to compress.  `make()` gives the architecture, `weights` a safetensors or npz file of its state.
 
+    >>> job = cortado.Job(make=lambda: net, make_task=lambda: task, limits=("score >= -1 %",))
+
     `training` (a Tune's knobs) trains the network first when no weights are given. `recipe` and `limits` are what the
     job suggests; the command line may say otherwise. `score` is what the original network is known to reach, in the unit of
     the task's score: `compress` and `plan` stop where it does not (cortado.task.measure.check_stated says by how much it may

@@ -256,6 +256,8 @@ def decode_record(record: Record, entry: Entry) -> Form | Tensor:
 def save(network: nn.Module, path: str | Path, original: Original, codec: str = "smallest") -> int:
     """Write `network` to `path`; gives the size in bytes.
 
+    >>> size_bytes = cortado.save(small, "net.cortado", original=net)
+
     `original` is the network it was compressed from (or its maker): the file holds the difference. Written under another
     name and renamed, so that a crash leaves no half a file. Raises BadNetwork.
     """
@@ -267,6 +269,8 @@ def save(network: nn.Module, path: str | Path, original: Original, codec: str = 
 @old_arguments(FILE)
 def load(path: str | Path, original: Original, forms: Sequence[type[Part]] = ()) -> nn.Module:
     """The network that the file at `path` holds, in eval mode, bit for bit as it was saved.
+
+    >>> again = cortado.load("net.cortado", original=net)
 
     `original` is the network it was compressed from, or its maker; its weights do not matter. `forms` are classes of
     your own that hold weights or round activations. Raises BadFile when the file is missing, damaged or not ours,

@@ -14,6 +14,7 @@ from cortado.lowering.lower import lowered
 from cortado.network.graph.trace import device_of, moved
 from cortado.quantities import size_text, time_text
 from cortado.runtimes.timing import check_load
+from cortado.table import aligned
 from cortado.trees import tensors_in
 
 ROUNDS, WARM_UP = 15, 3
@@ -50,16 +51,8 @@ class Cuts:
             lines.append(
                 (name, cut.operator, size_text(cut.size_bytes), time_text(cut.before_ms), time_text(cut.after_ms))
             )
-        widths = [max(len(line[place]) for line in lines) for place in range(5)]
-        rows = [
-            "  ".join(
-                cell.ljust(width) if place < 2 else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
         note = f"One sample, threads {self.threads}, in PyTorch; both sides as fast as this machine."
-        return "\n".join([*rows, "", note, "The last line sends the output."])
+        return "\n".join([aligned(lines, "<<>"), "", note, "The last line sends the output."])
 
 
 class Timer(fx.Interpreter):

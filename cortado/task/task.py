@@ -33,6 +33,8 @@ def to_device(value: Any, device: torch.device | str) -> Any:
 class Data:
     """Samples: `inputs` (N, ...) or a tuple of such, `targets` (N, ...); or a Dataset, whose items are read when needed.
 
+    >>> data = cortado.Data(pixels, labels, prepare=lambda batch: batch / 255)
+
     `prepare` turns a raw batch of inputs into what the network eats (uint8 pixels into normalised floats, say);
     `augment(inputs, generator)` varies a prepared batch and is used in training only.
     Raises BadTask when the two disagree in length or there are no samples.
@@ -163,6 +165,9 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor:
 class Metric:
     """How good outputs are: `each(outputs, targets)` gives one number a sample; the score is their mean times `scale`.
 
+    >>> each = lambda outputs, targets: (outputs - targets).abs().mean(1)
+    >>> error = cortado.Score("error", "mm", each, higher_is_better=False, scale=1.0)
+
     Where the score of many samples is no mean of theirs, as with an intersection over a union, `each` gives a row of
     numbers a sample and `whole(sums)`, (..., numbers) to (...), makes the score of their sums. `name` and `unit` are what
     the report prints; `higher_is_better` gives the direction.
@@ -196,6 +201,8 @@ class Metric:
 @dataclass(frozen=True)
 class Task:
     """Data, loss, score, example and seed.
+
+    >>> task = cortado.Task(train=(inputs, labels), choice=(more, more_labels), test=(last, last_labels))
 
     `train` is learned from, `validation` (held out of training) is what every choice is made on, `test` is used for
     the final test and for nothing else. The three must be disjoint. `calibration` (statistics of activations) is by

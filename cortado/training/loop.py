@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from cortado.training.cuda_graph import Recording, recorded
 from cortado.training.distributed import average_gradients, ranks, shard, share_start, share_statistics
 from cortado.training.teachers import distillation, ensemble, softened
 
+LOG = logging.getLogger(__name__)
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "step")
 
@@ -172,6 +174,7 @@ class Loop:
                 f"{self.plan.label}: the loss of epoch {epoch + 1} is {mean}. "
                 f"Lower the rate ({self.plan.lr:g}), clip gradients, or look for NaN in data and loss."
             )
+        LOG.debug("%s: epoch %d, step %d of %d, loss %.4g", self.plan.label, epoch + 1, step, self.total, mean)
         return mean, step
 
     def step(self, inputs: Any, targets: Tensor) -> Tensor:

@@ -140,4 +140,5 @@ def test_package_data_are_declared():
     declared = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf8")
     for path in PACKAGE.rglob("*"):
         if path.is_file() and path.suffix not in (".py", ".pyc", ".so"):
-            assert f'"{path.parent.name}/*{path.suffix}"' in declared, path.name
+            folder = "" if path.parent == PACKAGE else f"{path.parent.name}/"
+            assert f'"{folder}*{path.suffix or path.name}"' in declared, path.name

@@ -353,13 +353,13 @@ def test_old_options_of_numbers_and_flags_that_are_not_written_change_nothing():
     seen = []
 
     @click.command()
-    @old_option("--time-limit", "--time-limit")
+    @old_option("--budget", "--time-limit")
     @click.option("--time-limit", "budget", type=float, default=2.5)
     @in_words
     def command(budget):
         seen.append(budget)
 
-    for words in ((), ("--time-limit", "3"), ("--time-limit", "4")):
+    for words in ((), ("--budget", "3"), ("--time-limit", "4")):
         assert CliRunner().invoke(command, words).exit_code == 0
     assert seen == [2.5, 3.0, 4.0]
 

@@ -53,9 +53,9 @@ SECONDS_TO_PLAN = 60.0
 @click.option("--measure-in", "runtimes", multiple=True, help="Export to this runtime, score and time it; repeatable.")
 @click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --measure-in.")
 @click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Without a recipe.")
-@old_option("--time-limit", "--time-limit")
+@old_option("--budget", "--time-limit")
 @click.option(
-    "--time-limit", "budget", help="'30 min': without a recipe, or in its place; trials begin as long as it lasts."
+    "--time-limit", help="'30 min': without a recipe, or in its place; trials begin as long as it lasts."
 )
 @deep_compression_option
 @threads_option

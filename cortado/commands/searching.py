@@ -27,8 +27,8 @@ from cortado.task.limits import read_limits
 )
 @click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
 @click.option("--trials", type=int, help=f"In all, over every process and run; {TRIALS} without a time limit.")
-@old_option("--time-limit", "--time-limit")
-@click.option("--time-limit", "budget", help="'30 min': trials begin as long as it lasts.")
+@old_option("--budget", "--time-limit")
+@click.option("--time-limit", help="'30 min': trials begin as long as it lasts.")
 @click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Beside the score.")
 @click.option(
     "--out", default="runs/search", show_default=True, help="Folder for the trials and the bundle of the best."

@@ -19,7 +19,7 @@ def knob(
 ) -> Any:
     """Return a field of a method: its default, what it means, and the values it may have (low..high, or `one_of`).
 
-    >>> keep = cortado.knob(0.5, low=0.0, high=1.0, says="share of weights kept")
+    >>> keep = cortado.knob(0.5, low=0.0, high=1.0, help="share of weights kept")
     """
     return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "one_of": one_of})
 

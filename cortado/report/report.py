@@ -27,7 +27,7 @@ from cortado.report.record import Clock, Compared, Edge, Exported, Line, Ratio, 
 class Report(Record):
     """Everything measured in one run.  `print(report)` shows its first screen, and so does a notebook.
 
-    >>> report.size_bytes < report.plain_bytes
+    >>> report.size_bytes < report.original_bytes
     True
 
     `cortado.report.pages.terminal.report_text(report)` has all tables, `report.met` says whether every limit is kept.

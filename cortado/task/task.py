@@ -166,7 +166,7 @@ class Metric:
     """How good outputs are: `each(outputs, targets)` gives one number a sample; the score is their mean times `scale`.
 
     >>> each = lambda outputs, targets: (outputs - targets).abs().mean(1)
-    >>> error = cortado.Score("error", "mm", each, higher_is_better=False, scale=1.0)
+    >>> error = cortado.Metric("error", "mm", each, higher_is_better=False, scale=1.0)
 
     Where the score of many samples is no mean of theirs, as with an intersection over a union, `each` gives a row of
     numbers a sample and `whole(sums)`, (..., numbers) to (...), makes the score of their sums. `name` and `unit` are what
@@ -202,7 +202,7 @@ class Metric:
 class Task:
     """Data, loss, score, example and seed.
 
-    >>> task = cortado.Task(train=(inputs, labels), choice=(more, more_labels), test=(last, last_labels))
+    >>> task = cortado.Task(train=(inputs, labels), validation=(more, more_labels), test=(last, last_labels))
 
     `train` is learned from, `validation` (held out of training) is what every choice is made on, `test` is used for
     the final test and for nothing else. The three must be disjoint. `calibration` (statistics of activations) is by

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from torch import nn
 
+from cortado.brought import accept, blaming
 from cortado.commands.given import GOAL_MISSED, device_option, in_words, threads_option
 from cortado.engine.bundle import write_bundle
 from cortado.engine.compress import compress
@@ -128,7 +129,8 @@ def plan_command(
     check_unit(wanted, task.metric)
     original = made.trusted(task, None, progress)
     size = sum(value.numel() * value.element_size() for value in original.state_dict().values())
-    found = size_accuracy_curve(original, original, task, progress=progress)
+    with blaming(accept(original, "plan")):
+        found = size_accuracy_curve(original, original, task, progress=progress)
     feasibility = Feasibility(found, size, task.metric.name, task.metric.unit, wanted)
     click.echo(feasibility.text())
     if explain:

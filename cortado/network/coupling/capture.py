@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from cortado.brought import traceable
 from cortado.errors import BadNetwork
 from cortado.parts.activations.quantizer import SIDES, drop_quantizer
 from cortado.parts.forms.attach import PREFIX, attached_names, form_of, original_class
@@ -102,7 +103,7 @@ def capture(network: nn.Module, example: Any) -> Captured:
     else:
         given = tuple(to_device(p, device) for p in (example if isinstance(example, tuple) else (example,)))
     try:
-        with quiet_and_unfused():
+        with quiet_and_unfused(), traceable(duplicate):
             program = torch.export.export(duplicate, given, named, strict=False)
     except Exception as error:  # noqa: BLE001 - whatever a user's forward does when traced, it means: not traceable
         line = line_of(error)

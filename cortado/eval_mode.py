@@ -2,9 +2,18 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
+
+
+def uncompiled(network: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """Let what torch.compile made run as it was written for a while: its code does not know of hooks that came later."""
+    compiled = any(
+        "_orig_mod" in module._modules or module._compiled_call_impl is not None for module in network.modules()
+    )
+    return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -24,7 +33,7 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in network.modules()]
     try:
         network.eval()
-        with torch.no_grad(), unfused():
+        with torch.no_grad(), unfused(), uncompiled(network):
             yield
     finally:
         # Some modules do more than note the mode.

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from torch import nn
 
+from cortado.brought import accept, blaming
 from cortado.commands.given import (
     GOAL_MISSED,
     deep_compression_option,
@@ -54,9 +55,7 @@ SECONDS_TO_PLAN = 60.0
 @click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --measure-in.")
 @click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Without a recipe.")
 @old_option("--budget", "--time-limit")
-@click.option(
-    "--time-limit", help="'30 min': without a recipe, or in its place; trials begin as long as it lasts."
-)
+@click.option("--time-limit", help="'30 min': without a recipe, or in its place; trials begin as long as it lasts.")
 @deep_compression_option
 @threads_option
 @device_option
@@ -141,7 +140,8 @@ def plan_command(
     task = made.make_task()
     check_unit(wanted, task.metric)
     original = made.trusted(task, None, progress)
-    feasibility = plan(original, task, limits or made.limits, progress)
+    with blaming(accept(original, "plan")):
+        feasibility = plan(original, task, limits or made.limits, progress)
     click.echo(feasibility.text())
     if explain:
         found = feasibility.size_accuracy_curve

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cortado.brought import accept
 from cortado.engine.fingerprints import identity, json_data, matrices, picture, sum_of_data
 from cortado.engine.recipe import Recipe, read, stage_data
 from cortado.errors import BadFile, BadNetwork, CortadoError, Failed, NothingChanged, Stopped, describe
@@ -68,13 +69,14 @@ def compress(
     OutputsDiffer for one whose outputs are not PyTorch's; Stopped when the user interrupts; Failed for whatever else a
     stage, the data or the disk came upon. What was finished before is kept in the folder.
     """
+    brought = accept(network, "compress")
     read_as = read_limits(limits)
     speed = speed_wanted(runtimes, read_as, batches, threads)
     check_unit(read_as, task.metric)
     if folder is not None:
         check_writable(Path(folder), "compress")
     run = Run(working_copy(network).eval(), task, read(recipe), read_as, folder, progress or quiet(), forms, speed)
-    run.warnings += check_disjoint(task)
+    run.warnings += [*brought, *check_disjoint(task)]
     check_calibration(task)
     try:
         return run.all_stages(resume)
@@ -121,7 +123,8 @@ class Run:
         body = encode(self.original, self.original, "bits")
         network = decode(body, self.original)
         if resume:
-            network = self.resumed() or network
+            kept = self.resumed()
+            network = network if kept is None else kept
         for number in range(len(self.rows), len(self.recipe.stages)):
             network = self.stage(network, number)
         return network, self.report(network, original_validation)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.brought import accept
 from cortado.errors import BadFile, BadNetwork, BadValue, WrongNetwork
 from cortado.file.differences import edits_of, removed_paths
 from cortado.file.edits import (
@@ -74,15 +75,15 @@ class Contents:
 
 def original_network(original: Original) -> nn.Module:
     """The original network itself, or what its maker makes."""
-    made = original if isinstance(original, nn.Module) else original()
-    if not isinstance(made, nn.Module):
-        raise BadNetwork(f"file: plain must be a network or make one, got {type(made).__name__}.")
+    made = original() if callable(original) and not isinstance(original, nn.Module) else original
+    accept(made, "file")
     return made
 
 
 def encode(network: nn.Module, original: Original, codec: str = "smallest") -> bytes:
     """The file of `network` as bytes.  Raises BadNetwork when it differs from `original` in ways a file cannot say."""
     base = original_network(original)
+    accept(network, "file")
     mark, removed = fingerprint(base, entries_of(base)), removed_paths(network, base)
     check_classes(network, base, removed)
     edits = edits_of(network, base, removed)
@@ -207,7 +208,8 @@ def read_stream(cursor: Cursor, part: str) -> Stream:
 def decode(body: bytes, original: Original, forms: Sequence[type[Part]] = ()) -> nn.Module:
     """The network that a file holds, made from a copy of `original`.  Raises BadFile, WrongNetwork."""
     contents = read(body, forms)
-    network = copy.deepcopy(original) if isinstance(original, nn.Module) else original_network(original)
+    made = original_network(original)
+    network = copy.deepcopy(made) if made is original else made
     entries = entries_of(network)
     if contents.fingerprint != fingerprint(network, entries):
         raise WrongNetwork(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from cortado.brought import traceable
 from cortado.errors import BadNetwork
 from cortado.lowering.integers import tidy
 from cortado.network.graph.trace import device_of, moved, undisturbed
@@ -78,9 +79,9 @@ def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.
     Raises BadNetwork with the source line that blocks it, where torch names one.
     """
     parts = moved(two_samples(example) if any_batch else positional(example), device_of(network))
-    shapes = batch_shapes(network, parts) if any_batch else None
     try:
-        with undisturbed(network), quietly():
+        with undisturbed(network), traceable(network), quietly():
+            shapes = batch_shapes(network, parts) if any_batch else None
             program = torch.export.export(network, parts, dynamic_shapes=shapes)
             tidy(program.graph)
             program.graph_module.recompile()

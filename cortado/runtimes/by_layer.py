@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cortado.brought import accept
 from cortado.lowering.lower import dense
 from cortado.network.graph.trace import Call, call_with, device_of, moved, trace, undisturbed
 from cortado.network.profile.profile import cost_of
@@ -79,6 +80,7 @@ def time_layers(network: nn.Module, example: Any, threads: int = 1, rounds: int 
 
     Raises BadNetwork when the network fails on the example, BadValue for less than one thread.
     """
+    accept(network, "profile")
     check_load("profile", (1,), threads)
     copy = dense(network).requires_grad_(False)
     inputs = moved(example, device_of(copy))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cortado.brought import accept
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_name
@@ -47,6 +48,7 @@ def export(
     Raises MissingPackage, BadNetwork for what cannot be traced or is not known to the runtime, OutputsDiffer, and BadValue
     for a folder that cannot be written or a tolerance below 0.
     """
+    accept(network, "export")
     tolerance = default_tolerance(network) if tolerance is None else tolerance
     check_tolerance(tolerance)
     data = task.validation if data is None else data

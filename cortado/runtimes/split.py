@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from cortado.brought import accept
 from cortado.lowering.graph import graph_of, positional
 from cortado.lowering.lower import lowered
 from cortado.network.graph.trace import device_of, moved
@@ -77,6 +78,7 @@ def find_cuts(network: nn.Module, example: Any, threads: int = 1, rounds: int = 
     Cuts that differ only by what has no weights (an activation, pooling) count as one, the last.
     Raises BadNetwork when torch.export cannot trace the network, BadValue for less than one thread.
     """
+    accept(network, "split")
     check_load("split", (1,), threads)
     graph = graph_of(lowered(network, example), example)
     inputs = tuple(part[:1] if isinstance(part, Tensor) and part.dim() else part for part in positional(example))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.brought import accept
 from cortado.eval_mode import eval_mode
 from cortado.network.graph.trace import device_of, moved
 from cortado.parts.activations.affine import Affine
@@ -74,6 +75,8 @@ def explain(
     were equalized each channel is compared on its own scale, and where an unsigned rounding does the work of the ReLU
     behind it, what is above zero.
     """
+    for one in (original, network):
+        accept(one, "explain")
     inputs = next(data.batches(min(images, len(data))))[0]
     chosen = places_of(network) if paths is None else paths
     wanted, found = listened(original, inputs, chosen), listened(network, inputs, chosen)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from cortado.brought import traceable
 from cortado.errors import BadNetwork
 from cortado.eval_mode import unfused
 from cortado.parts.activations.quantizer import SIDES, drop_quantizer
@@ -109,7 +110,7 @@ def capture(network: nn.Module, example: Any) -> Captured:
     holders: list[str] = []
     duplicate.__dict__["forward"] = in_pytrees(duplicate.forward, holders)
     try:
-        with quiet_and_unfused():
+        with quiet_and_unfused(), traceable(duplicate):
             program = torch.export.export(duplicate, given, named, strict=False)
     except Exception as error:  # noqa: BLE001 - whatever a user's forward does when traced, it means: not traceable
         line = line_of(error)

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from cortado.brought import accept
 from cortado.errors import BadValue
 from cortado.layers.kinds import kind_of
 from cortado.layers.low_rank import low_rank_of
@@ -153,6 +154,7 @@ def profile(network: nn.Module, example: Any, data: Any = None, batch: int | Non
     then counts them too; the network's own input counts as dense. A layer is listed when it holds something, costs
     something or is unknown; one that never ran costs 0.
     """
+    accept(network, "profile")
     traced = trace(network, example, batch)
     activities = {} if data is None else measure_activity(network, data)
     counter = TensorCounter()

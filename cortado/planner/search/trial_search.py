@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from cortado import quantities as units
+from cortado.brought import accept
 from cortado.devices import on_cpu
 from cortado.engine.compress import compress
 from cortado.engine.fingerprints import json_data, picture, sum_of_data
@@ -128,6 +129,7 @@ def search(
     test data's for the best one. Raises BadRecipe, BadValue, MissingPackage where Optuna is missing, and what compress raises.
     >>> found = cortado.search(net, task, "quantize/weights bits=2..8", ["score >= -1 %"], trials=8, folder="runs/search")
     """
+    accept(network, "search")
     read_as, ranged = read_limits(limits), read_ranged(recipe)
     speed_wanted(runtimes, read_as, batches, threads)
     check_unit(read_as, task.metric)
@@ -183,10 +185,7 @@ class TrialSearch:
             raise BadValue("search: latency is measured in a runtime. Say in which: --measure-in onnxruntime.")
         check_writable(self.folder, "search")
         if not resume and (self.folder / "study.journal").exists():
-            raise BadValue(
-                f"search: {self.folder} holds trials already. Go on with them, or join others there, by --resume; "
-                "or choose another folder."
-            )
+            raise BadValue(f"search: {self.folder} holds trials already. Add --resume, or choose another folder.")
         directions = ["minimize" if one != "score" or self.sign < 0 else "maximize" for one in self.objectives]
         self.study = Study(self.folder, self.ranged.ranges, directions, self.question(), self.task.seed)
 

@@ -10,6 +10,8 @@ from torch import nn
 from cortado.errors import BadNetwork
 from cortado.network.view import parameter_places
 from cortado.parts.activations.affine import Affine
+from cortado.parts.activations.gradients import Gradients
+from cortado.parts.activations.pact import Pact
 from cortado.parts.activations.quantizer import (
     SIDES,
     drop_quantizer,
@@ -21,6 +23,8 @@ from cortado.parts.activations.quantizer import (
     take_quantizers,
     unrounded,
 )
+from cortado.parts.activations.sign import Sign
+from cortado.parts.activations.unit import Unit
 from cortado.parts.part import inside_parts, own_modules
 
 
@@ -167,3 +171,24 @@ def test_roundings_hold_where_torch_nests_padded_samples():
     torch.testing.assert_close(nested[:1], alone[0])
     torch.testing.assert_close(nested[1:, :2], alone[1])
     assert not torch.allclose(free, alone[0])
+
+
+KINDS = {
+    "affine": lambda: Affine(0.25, 8, 4),
+    "pact": lambda: Pact(1.0, 4),
+    "sign": lambda: Sign(scaled=True, terms=2),
+    "smooth sign": lambda: Sign(smooth=True),
+    "unit": lambda: Unit(4, gradients=4),
+    "gradients": lambda: Gradients(4),
+}
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2, 2), (0, 3), (0,), (2, 0)])
+@pytest.mark.parametrize("name", list(KINDS))
+def test_batch_of_nothing_passes_with_gradients_on(name, shape):
+    quantizer, values = KINDS[name]().train(), torch.randn(shape, requires_grad=True)
+    made = quantizer(values)
+    assert made.shape == values.shape
+    made.sum().backward()
+    assert values.grad.shape == values.shape
+    assert all(bool(torch.isfinite(part.grad).all()) for part in quantizer.parameters() if part.grad is not None)

@@ -114,7 +114,7 @@ def test_table_and_text_have_all_rows_smallest_first(report):
     assert [row[5] for row in rows[1:]] == ["unknown", "unknown", "unknown", "750 us"]
     assert [row[-1] for row in rows[1:]] == ["", "<- taken", "", ""]
     text = report_text(report)
-    assert "<- taken" in text and text.index("9 KB") < text.index("27.3 KB  ") and "2 × prune/weights, tune" in text
+    assert "<- taken" in text and text.index("9 KB") < text.index("27.3 KB  ") and "2 × prune/weights, finetune" in text
     source = front_section(report)
     assert source.count("<tr") == 5 and FRONT[0].recipe in source
 

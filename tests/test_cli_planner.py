@@ -18,7 +18,7 @@ __all__ = ["here"]
 @pytest.fixture
 def bundle(here):
     """A bundle made for limits alone."""
-    done = cortado("compress", "tiny_job:make", "--limit", "score >= -100 %", "--time-limit", "0 s", "--out", "out")
+    done = cortado("compress", "tiny_job:make", "--limit", "score >= -100 %", "--time-limit", "1 ms", "--out", "out")
     assert done.exit_code == 0, done.output
     assert "<- taken" in done.output and "bundle: out" in done.output
     return here / "out"
@@ -75,14 +75,13 @@ def test_verify_does_not_confirm_what_is_claimed_too_well(bundle):
 
 
 def test_goal_missed_is_exit_status_three_with_a_way_out(here):
-    done = cortado("compress", "tiny_job:make", "--limit", "size <= 10 B", "--minimise", "loss", "--time-limit", "0 s")
+    done = cortado("compress", "tiny_job:make", "--limit", "size <= 10 B", "--minimise", "loss", "--time-limit", "1 ms")
     assert done.exit_code == 3 and "Missed: size <= 10 B." in done.output, done.output
     shutil.rmtree(here / "runs")
 
 
-def test_plan_times_cuts_in_the_runtime_of_a_limit(here, monkeypatch):
-    monkeypatch.setattr("cortado.commands.compressing.SECONDS_TO_PLAN", 0.0)
-    done = cortado("plan", "tiny_job:make", "--limit", "latency <= 100 ms @ onnxruntime")
+def test_plan_times_cuts_in_the_runtime_of_a_limit(here):
+    done = cortado("plan", "tiny_job:make", "--limit", "latency <= 100 ms @ onnxruntime", "--time-limit", "1 s")
     assert done.exit_code == 0, done.output
     assert "one sample in onnxruntime" in done.output and "no cut, integers" in done.output
     assert "keeps the limit" in done.output and "Does not help latency:" in done.output
@@ -91,7 +90,7 @@ def test_plan_times_cuts_in_the_runtime_of_a_limit(here, monkeypatch):
 def test_fastest_network_is_compressed_and_timed(here):
     done = cortado(
         "compress", "tiny_job:make", "--limit", "score >= -100 %", "--minimise", "latency", "--time", "onnxruntime",
-        "--time-limit", "0 s", "--out", "fast",
+        "--time-limit", "1 ms", "--out", "fast",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "<- taken" in done.output and (here / "fast" / "onnxruntime").is_dir()
@@ -129,3 +128,28 @@ def test_what_the_system_refuses_is_a_sentence(here, monkeypatch):
     monkeypatch.setattr("cortado.commands.compressing.reach", full)
     done = cortado("compress", "tiny_job:make", "--limit", "score >= -1 %", "--time-limit", "1 s")
     assert done.exit_code == 1 and "No space left on device" in done.output and "--resume" in done.output
+
+
+def test_plan_with_little_time_prints_what_there_is_and_what_was_left_out(here):
+    done = cortado("plan", "tiny_job:make", "--limit", "score >= -100 %", "--explain", "--time-limit", "1 ms")
+    assert done.exit_code == 0, done.output
+    assert "quantize/weights" in done.output and "Left out, as time was up: " in done.output
+    assert "Activations: left out, as time was up" in done.output and "nan" not in done.output
+    assert "Left out" not in cortado("plan", "tiny_job:make", "--time-limit", "30 min").output
+
+
+@pytest.mark.parametrize("command", ["plan", "compress", "search"])
+def test_time_limit_that_allows_nothing_is_a_sentence_with_a_way_out(here, command):
+    pytest.importorskip("optuna")
+    more = ["--recipe", "quantize/weights bits=2..8"] if command == "search" else ["--limit", "score >= -1 %"]
+    done = cortado(
+        command, "tiny_job:make", *more, "--time-limit", "0 s", *(["--out", "x"] if command != "plan" else [])
+    )
+    assert done.exit_code == 1 and "a time limit of 0 s allows nothing. Give it some: --time-limit" in done.output
+
+
+def test_budget_is_still_understood_with_a_warning(here):
+    done = cortado("compress", "tiny_job:make", "--limit", "score >= -100 %", "--time-limit", "1 ms", "--out", "out")
+    assert done.exit_code == 0 and "--time-limit is called --time-limit now" in done.output, done.output
+    assert [path.name for path in (here / "out/trials").iterdir()] == ["001"], "time for the safe candidate alone"
+    assert "--time-limit" not in cortado("compress", "--help").output

@@ -47,6 +47,27 @@ device_option = click.option(
 )
 
 
+def time_limit_option(help: str, default: str | None = None) -> Callable[..., Any]:
+    """--time-limit; and --time-limit, as it was called, with a warning."""
+
+    def renamed(context: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            click.secho(
+                "--time-limit is called --time-limit now, and will not be understood any more one day.", err=True
+            )
+            context.meta["budget"] = value
+
+    def chosen(context: click.Context, _: click.Parameter, value: str | None) -> str | None:
+        return context.meta.get("budget", default) if value is None else value
+
+    def both(command: Callable[..., Any]) -> Callable[..., Any]:
+        old = click.option("--time-limit", hidden=True, is_eager=True, expose_value=False, callback=renamed)
+        shown = f"{help}  [default: {default}]" if default else help
+        return old(click.option("--time-limit", callback=chosen, help=shown)(command))
+
+    return both
+
+
 def network_of(source: str, trained: bool = True) -> tuple[nn.Module, Task]:
     """The network of a bundle, read from its file, or that of a job, with its weights; and the task.
 

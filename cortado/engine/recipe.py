@@ -17,6 +17,14 @@ from cortado.errors import BadRecipe, CortadoError
 from cortado.methods.method import Method
 from cortado.methods.repeat import Repeat
 
+ELSEWHERE = {
+    "allocate": "cortado.planner.allocate.mix:Mix",
+    "prune/widths": "cortado.planner.search.widths:Widths",
+    "quantize/ptq_search": "cortado.planner.search.ptq_search:PtqSearch",
+}
+"""Methods that are made of the planner, by name; imported when asked for."""
+RENAMED = {"quantize/ptq_search": "quantize/ptq_search"}
+"""Names from before, and what they are called now."""
 KEYS = ("name", "paper", "notes", "figures", "network", "task", "match_moments", "stages")
 
 
@@ -55,13 +63,13 @@ def stage_data(stage: Method) -> Any:
 
 
 def known_methods() -> list[str]:
-    """The names of the methods under methods/: the paths of their files."""
-    names = []
+    """The names of all methods: the paths of their files under methods/, and those that are found elsewhere."""
+    names = list(ELSEWHERE)
     for info in pkgutil.walk_packages(cortado.methods.__path__, "cortado.methods."):
         name = info.name.removeprefix("cortado.methods.").replace(".", "/")
         if not info.ispkg and method_class_name(name) in vars(importlib.import_module(info.name)):
             names.append(name)
-    return names
+    return sorted(names)
 
 
 def method_class_name(name: str) -> str:
@@ -71,8 +79,10 @@ def method_class_name(name: str) -> str:
 
 def method_class(name: str) -> type[Method]:
     """The method called `name`: a path under methods/, or a user's own package.module:Class.  Raises BadRecipe."""
-    if ":" in name:
-        module_name, _, class_name = name.partition(":")
+    name = RENAMED.get(name, name)
+    place = ELSEWHERE.get(name, name)
+    if ":" in place:
+        module_name, _, class_name = place.partition(":")
     else:
         if name not in known_methods():
             near = get_close_matches(name, known_methods()) or known_methods()

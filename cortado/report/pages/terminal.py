@@ -25,13 +25,15 @@ def report_text(report: Report) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
-def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Rows as columns two blanks apart: the first `left` begin at the left, the others end at the right."""
+def aligned(rows: Sequence[Sequence[str]], left: int = 1, last: bool = False) -> str:
+    """Rows as columns two blanks apart: the first `left`, and `last`, begin at the left, the others end at the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
         cells[:left] = [cell.ljust(width) for cell, width in zip(row[:left], widths[:left], strict=True)]
+        if last:
+            cells[-1] = row[-1]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("─" * width for width in widths))
     return "\n".join(lines)

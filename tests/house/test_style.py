@@ -7,7 +7,7 @@ import re
 import pytest
 
 import cortado
-from cortado.engine.recipe import known_methods, method_class, method_class_name
+from cortado.engine.recipe import ELSEWHERE, known_methods, method_class, method_class_name
 from cortado.methods.method import Method
 from tests.house.source import FILES, PACKAGE, module_of, tree_of
 
@@ -113,8 +113,8 @@ def test_file_speaks_of_no_machine_and_no_issue(path):
 def test_method_file_defines_the_class_its_path_says(name):
     kind = method_class(name)
     assert issubclass(kind, Method) and kind.name() == name
-    assert kind.__name__ == method_class_name(name)
-    assert kind.__doc__ and kind.__module__ == f"cortado.methods.{name.replace('/', '.')}"
+    place = f"cortado.methods.{name.replace('/', '.')}:{method_class_name(name)}"
+    assert kind.__doc__ and f"{kind.__module__}:{kind.__name__}" == ELSEWHERE.get(name, place)
     assert kind.__dataclass_params__.frozen
 
 

@@ -21,10 +21,10 @@ from safetensors.torch import save as as_safetensors
 from torch import nn
 
 from cortado.engine.recipe import make_stage
+from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork, BadRecipe
 from cortado.file.whole import make_folder, write_whole
 from cortado.nets.catalog import by_name
-from cortado.network.view import View
 from cortado.progress import Progress
 from cortado.task.measure import check_stated
 from cortado.task.task import Task
@@ -69,7 +69,7 @@ class Job:
         network = self.begun(task)
         if source is None and self.training:
             finetune = make_stage("finetune", self.training, "job, train")
-            finetune.apply(View(network, network, task.example, progress), task)
+            apply_stage(finetune, start(network, network, task.example), task, progress=progress, check=False)
             if kept:
                 make_folder(kept.parent)
                 write_whole(kept, as_safetensors(own_tensors(network)))

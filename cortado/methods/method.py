@@ -24,12 +24,14 @@ class Method(ABC):
     """Changes a network with `weight.map_values`, `view.cut` and `view.replace`, and with nothing else.
 
     A subclass is a frozen dataclass in a file of its own: `methods/prune/weights.py` defines `PruneWeights`, which a
-    recipe calls `prune/weights`. `lossy` says that moments are matched afterwards; `trains` that floats move.
+    recipe calls `prune/weights`. `lossy` says that moments are matched afterwards; `trains` that floats move; `matches`
+    that it matches moments itself, and may find nothing to mend.
     Raises BadValue when a knob is outside its range.
     """
 
     lossy: ClassVar[bool] = False
     trains: ClassVar[bool] = False
+    matches: ClassVar[bool] = False
 
     where: str = knob(
         "*", help="which weights: glob patterns of layers, 'not ...' leaves out; '*.bias' names parameters"

@@ -13,11 +13,11 @@ from torch import nn
 
 from cortado import quantities as units
 from cortado.devices import on_cpu, training_device
-from cortado.engine.compress import compress
+from cortado.engine.compress import Compressed, compress_within
 from cortado.engine.fingerprints import json_data
+from cortado.engine.options import RunOptions
 from cortado.errors import REFUSALS, BadValue, comes_from_system
 from cortado.eval_mode import eval_mode
-from cortado.file.whole import check_writable
 from cortado.planner.allocate.mix import corrected
 from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, size_accuracy_curve
 from cortado.planner.search.cache import Memory, mark_of
@@ -26,13 +26,12 @@ from cortado.planner.search.front import tried
 from cortado.planner.search.proposals import Proposals
 from cortado.planner.search.shapes import CHANNELS, Explorer, Shape, Shapes, cuts_for, tail_of
 from cortado.planner.search.trials import MINIMISE, Trial, Wanted, note, noted, surely
-from cortado.progress import Progress, quiet
+from cortado.progress import Progress
 from cortado.report.report import Report
 from cortado.runtimes.runtime import runtime_by_name
-from cortado.runtimes.speed import speed_wanted
 from cortado.runtimes.stopwatch import Stopwatch
 from cortado.task.disjoint import check_disjoint
-from cortado.task.limits import Limit, check_unit, read_limits
+from cortado.task.limits import Limit
 from cortado.task.measure import outputs_of
 from cortado.task.task import Task, to_device
 
@@ -50,6 +49,8 @@ class GoalResult:
     report: Report
     trials: tuple[Trial, ...]
     best: Trial
+    made: Compressed
+    """What the run of the best one made, for a bundle to take over."""
     advice: str = ""
 
     def text(self) -> str:
@@ -98,30 +99,35 @@ def reach(
     ("30 min") lasts. `runtimes`, `batches` and `threads` are as in compress, for the best. Raises BadValue for limits or a
     budget that say nothing, and what compress raises.
     """
-    read_as = read_limits(limits)
-    check_unit(read_as, task.metric)
+    options = RunOptions.read(
+        limits, folder=folder, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads
+    )
+    return reach_within(network, task, options, minimise, time_limit)
+
+
+def reach_within(network: nn.Module, task: Task, options: RunOptions, minimise: str, time_limit: str) -> GoalResult:
+    """Do what `reach` does, with options that were read before."""
+    read_as, folder = options.check_score(task.metric).limits, options.folder
+    assert folder is not None
     if minimise == "size" and read_as and not any(one.what == "score" for one in read_as):
         # The smallest file of all knows nothing: within limits of bytes or time the best network is meant.
         minimise = "loss"
     wanted = Wanted(read_as, minimise, 1 if task.metric.higher_is_better else -1, task.metric.unit)
-    check_goal(wanted, runtimes)
-    speed = speed_wanted(runtimes, read_as, batches, threads)
-    check_writable(Path(folder), "compress")
+    names = [runtime.name() for runtime in options.speed.runtimes]
+    check_goal(wanted, names)
+    seconds = units.read(time_limit, "time") / 1000
     check_disjoint(task)
     network = on_cpu(network)
     timed = wanted.limit("latency")
-    where = timed.runtime if timed is not None and timed.runtime else next(iter(runtimes), "")
-    seconds = units.read(time_limit, "time") / 1000
-    search = Search(network, task, wanted, seconds, Path(folder), progress or quiet(), where, speed.threads)
-    search.run(resume)
+    where = timed.runtime if timed is not None and timed.runtime else next(iter(names), "")
+    search = Search(network, task, wanted, seconds, folder, options.progress, where, options.speed.threads)
+    search.run(options.resume)
     best = wanted.best(search.trials)
-    small, report = compress(
-        network, task, best.recipe, limits=limits, folder=search.folder_of(search.trials.index(best)), resume=True,
-        progress=search.progress, runtimes=runtimes, batches=batches, threads=threads,
-    )  # fmt: skip
-    advice = search.slower(best) or ("" if report.met else wanted.advice(best, search.trials))
-    report = replace(report, front=tuple(tried(one, one is best) for one in search.trials if one.done))
-    return GoalResult(small, report, tuple(search.trials), best, advice)
+    place = search.folder_of(search.trials.index(best))
+    made = compress_within(network, task, best.recipe, replace(options, folder=place, resume=True))
+    advice = search.slower(best) or ("" if made.report.met else wanted.advice(best, search.trials))
+    report = replace(made.report, front=tuple(tried(one, one is best) for one in search.trials if one.done))
+    return GoalResult(made.network, report, tuple(search.trials), best, made, advice)
 
 
 def check_goal(wanted: Wanted, runtimes: Sequence[str]) -> None:
@@ -226,14 +232,12 @@ class Search:
         number, start = len(self.trials), time.perf_counter()
         waiting = self.begun[number + 1 :]
         note(self.folder, [*self.trials, before or Trial(json_data(recipe), shape), *waiting])
-        texts = [limit.text for limit in self.wanted.limits if limit.what != "latency"]
+        limits = tuple(limit for limit in self.wanted.limits if limit.what != "latency")
+        options = RunOptions(limits, folder=self.folder_of(number), resume=True, progress=self.progress)
         trial, made = Trial(json_data(recipe), shape), None
         try:
-            made, report = compress(
-                self.network, self.task.for_trial(), recipe, limits=texts, folder=self.folder_of(number), resume=True,
-                progress=self.progress,
-            )  # fmt: skip
-            trial = self.judged(trial, made, report, before)
+            run = compress_within(self.network, self.task.for_trial(), recipe, options)
+            made, trial = run.network, self.judged(trial, run.network, run.report, before)
         except REFUSALS as error:
             if comes_from_system(error):
                 raise

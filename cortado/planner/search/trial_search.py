@@ -17,7 +17,7 @@ from torch import nn
 from cortado import quantities as units
 from cortado.devices import on_cpu
 from cortado.engine.compress import compress
-from cortado.engine.fingerprints import json_data, picture, sum_of_data
+from cortado.engine.fingerprints import json_data, sum_of_data, sum_of_values
 from cortado.errors import REFUSALS, BadFile, BadNetwork, BadValue, comes_from_system
 from cortado.file.whole import check_writable, write_whole
 from cortado.planner.search.front import tried as row_of
@@ -197,7 +197,7 @@ class TrialSearch:
         return {
             "recipe": json.dumps([json_data(self.ranged.as_data()), self.ranged.head.get("match_moments", True)]),
             "goal": json.dumps([sorted(limit.text for limit in self.limits), self.minimise, self.runtimes if self.timed else ()]),
-            "network": picture(self.network)[0].hex(), "task": f"{task.name} {task.seed} {task.batch} {data.hex()}",
+            "network": sum_of_values(self.network).hex(), "task": f"{task.name} {task.seed} {task.batch} {data.hex()}",
         }  # fmt: skip
 
     def run(self, most: int | None, seconds: float | None) -> None:

@@ -80,7 +80,7 @@ def stage_row(report: Report, place: int, stage: Stage) -> Markup:
     return tag(
         "tr",
         number(place),
-        tag("th", stage.name, knobs, scope="row"),
+        tag("th", stage.title, knobs, scope="row"),
         number(size_text(stage.size_bytes)),
         number(words.times_smaller(report.original_bytes, stage.size_bytes)),
         number(words.quantity(stage.score, report.metric_unit)),

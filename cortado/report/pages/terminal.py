@@ -90,7 +90,7 @@ def stage_block(report: Report) -> str:
     for place, stage in enumerate(report.stages, 1):
         rows.append(
             (
-                f"{place} {stage.name}",
+                f"{place} {stage.title}",
                 size_text(stage.size_bytes),
                 words.times_smaller(report.original_bytes, stage.size_bytes),
                 words.quantity(stage.score, report.metric_unit),

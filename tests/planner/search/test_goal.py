@@ -146,7 +146,7 @@ def test_search_interrupted_again_while_it_goes_on_forgets_no_trial_and_no_secon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("cortado.planner.search.goal.compress", killed)
+        patch.setattr("cortado.planner.search.goal.compress_within", killed)
         reach(NET.make(), NET.task(), limits, budget="1 min", folder=tmp_path, resume=True)
     assert [one["recipe"] for one in json.loads(path.read_text())] == [first["recipe"], second["recipe"]]
     got = reach(NET.make(), NET.task(), limits, budget="1 min", folder=tmp_path, resume=True)

@@ -126,6 +126,6 @@ def test_what_the_system_refuses_is_a_sentence(here, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cortado.commands.compressing.reach", full)
+    monkeypatch.setattr("cortado.commands.compressing.reach_within", full)
     done = cortado("compress", "tiny_job:make", "--limit", "score >= -1 %", "--time-limit", "1 s")
     assert done.exit_code == 1 and "No space left on device" in done.output and "--resume" in done.output

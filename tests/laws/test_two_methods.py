@@ -9,10 +9,10 @@ import torch
 
 from cortado.engine.compress import Run, compress
 from cortado.engine.recipe import read
+from cortado.engine.stage import begin
 from cortado.errors import BadNetwork, NothingChanged
 from cortado.file.artifact import decode, encode
 from cortado.network.view import parameter_places, working_copy
-from cortado.progress import quiet
 from tests.laws.compressed import CUTS, FINDS_WORK_IN, TAKES_SIGNS
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.tiny_nets import BY_NAME
@@ -75,15 +75,15 @@ def begun(first, net, matched):
     """A run after its first stage, from which all seconds start; with moments matched unless the second does just that."""
     tiny = BY_NAME[net]
     recipe = read((small(first), small("quantize/weights" if matched else "match_moments")))
-    run = Run(working_copy(tiny.make()).eval(), tiny.task(), recipe, (), None, quiet())
-    return run, run.stage(decode(encode(run.original, run.original), run.original), 0)
+    run = Run(working_copy(tiny.make()).eval(), tiny.task(), recipe)
+    return run, run.stage(begin(run.original, tiny.example), 0)
 
 
 def after_both(first, second, net):
     """The networks before and after, as compress makes them, and the report."""
-    run, network = copy.deepcopy(begun(first, net, second != "match_moments"))
+    run, state = copy.deepcopy(begun(first, net, second != "match_moments"))
     run.recipe = read((small(first), small(second)))
-    made = run.stage(network, 1)
+    made = run.stage(state, 1).network
     return run.original, made, run.report(made, 0.0)
 
 
@@ -93,7 +93,7 @@ def test_methods_work_one_after_the_other(first, second, net):
         original, made, report = after_both(first, second, net)
     except NothingChanged as error:
         anew = second.startswith(("share/", "quantize/")) and f"({second})" in str(error)
-        if anew and most_values(begun(first, net, True)[1]) <= FEW:
+        if anew and most_values(begun(first, net, True)[1].network) <= FEW:
             return
         assert any(f"({name})" in str(error) for name in IDLE) or (first, second) in IDLE_AFTER, error
         return

@@ -6,13 +6,13 @@ import importlib
 import inspect
 import pkgutil
 import sys
-import typing
 from pathlib import Path
 from typing import Any
 
 import cortado.importance
 import cortado.parts.forms
 from bench import result
+from cortado.commands.describing import knob_rows
 from cortado.engine.recipe import known_methods, method_class
 from cortado.importance.importance import Importance
 from cortado.methods.method import Method
@@ -195,34 +195,13 @@ def method_lines(kind: type[Method]) -> list[str]:
     marks = [word for word, on in (("lossy", kind.lossy), ("trains", kind.trains)) if on]
     lines = [f"*{', '.join(marks)}*", ""] if marks else []
     lines.append(escaped(inspect.getdoc(kind) or ""))
-    hints = typing.get_type_hints(kind)
-    common = next(field for field in dataclasses.fields(Method) if field.name == "where")
+    common = next(field.default for field in dataclasses.fields(Method) if field.name == "where")
     rows = [
-        knob_cells(field, hints[field.name])
-        for field in dataclasses.fields(kind)
-        if field.name != "where" or field.default != common.default
+        [f"`{knob}`", f"`{default}`", may, means]
+        for knob, default, may, means in knob_rows(kind)
+        if knob != "where" or default != common
     ]
     return [*lines, "", table(["knob", "default", "may be", "means"], rows)] if rows else lines
-
-
-def knob_cells(field: dataclasses.Field[Any], hint: Any) -> list[str]:
-    """Name, default, range and meaning."""
-    low, high, one_of = (field.metadata.get(key) for key in ("low", "high", "one_of"))
-    if one_of:
-        may = ", ".join(map(str, one_of))
-    elif low is None and high is None:
-        may = {bool: "true, false", str: "text"}.get(hint, "")
-    else:
-        may = f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
-    return [f"`{field.name}`", f"`{said(field.default)}`", may, field.metadata["help"]]
-
-
-def said(value: Any) -> str:
-    """A default as YAML writes it: its floats need a point before an exponent."""
-    if value is None or isinstance(value, bool) or value == ():
-        return {None: "null", True: "true", False: "false", (): "[]"}[value]
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text.replace("e", ".0e") if isinstance(value, float) and "e" in text and "." not in text else text
 
 
 def room(package: Any, kind: type) -> list[tuple[str, type]]:

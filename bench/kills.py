@@ -86,7 +86,7 @@ def run_child(
     """The command line in a fork: whether it ended by itself, its seconds, and what was wrong ("" for nothing)."""
     words = ["compress", str(folder / "job.yaml"), "--out", str(folder / "out"), "--resume"]
     words += [] if kind == "recipe" else ["--time-limit", budget]
-    words += ["--minimise", "latency", "--time", "onnxruntime"] if kind == "latency" else []
+    words += ["--minimise", "latency", "--measure-in", "onnxruntime"] if kind == "latency" else []
     log, start = folder / "log.txt", time.perf_counter()
     child = os.fork()
     if not child:

@@ -78,7 +78,7 @@ def alone() -> dict[str, str]:
 def made_bundle(folder: Path) -> Path:
     """The bundle, made by the command line."""
     (folder / "job.yaml").write_text(JOB)
-    words = ["compress", "job.yaml", "--out", "bundle", "--time", "onnxruntime"]
+    words = ["compress", "job.yaml", "--out", "bundle", "--measure-in", "onnxruntime"]
     code = "import sys; from cortado.cli import main; main(sys.argv[1:])"
     done([sys.executable, "-c", code, *words], COMMAND_S, folder)
     return folder / "bundle"

@@ -1,10 +1,16 @@
-"""Cortado makes trained PyTorch networks small and fast, and proves it."""
+"""Cortado makes trained PyTorch networks small and fast, and proves it.
 
+>>> small, report = cortado.compress(net, task, "quantize/weights bits=4")
+>>> print(report)
+"""
+
+import logging
 from typing import Any
 
 from cortado.engine.compress import compress
 from cortado.engine.job import Job
 from cortado.engine.recipe import Recipe
+from cortado.engine.verify import verify
 from cortado.errors import CortadoError
 from cortado.file.artifact import load, save
 from cortado.file.inspection import inspect
@@ -12,14 +18,18 @@ from cortado.importance.importance import Importance
 from cortado.methods.method import Method, knob
 from cortado.network.profile.profile import profile
 from cortado.parts.forms.form import Form
+from cortado.planner.planned import plan
+from cortado.planner.search.trial_search import search
 from cortado.renamed import FACE, current
 from cortado.report.report import Report
+from cortado.runtimes.export import export
+from cortado.runtimes.file_bench import bench_file as bench
 from cortado.task.measure import check_stated
 from cortado.task.task import Data, Metric, Task
 
 __all__ = [
     "CortadoError", "Data", "Form", "Job", "Method", "Recipe", "Report", "Importance", "Metric", "Task",
-    "check_stated", "compress", "inspect", "knob", "load", "profile", "save",
+    "bench", "check_stated", "compress", "export", "inspect", "knob", "load", "plan", "profile", "save", "search", "verify",
 ]  # fmt: skip
 __version__ = "0.2.0.dev0"
 
@@ -29,3 +39,7 @@ def __getattr__(name: str) -> Any:
     if name in FACE:
         return globals()[current("cortado", name, FACE)]
     raise AttributeError(f"module 'cortado' has no attribute {name!r}")
+
+
+# Whoever uses the library sees its lines by configuring logging.
+logging.getLogger("cortado").addHandler(logging.NullHandler())

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import click
 
+from cortado import __version__
 from cortado.commands.compressing import compress_command, plan_command
+from cortado.commands.describing import methods_command
 from cortado.commands.reading import (
     explain_command,
     inspect_command,
@@ -19,7 +21,7 @@ from cortado.commands.searching import search_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="cortado")
+@click.version_option(__version__)
 def main() -> None:
     """Make trained PyTorch networks small and fast, and prove it.
 
@@ -30,6 +32,6 @@ def main() -> None:
 
 for command in (
     compress_command, search_command, plan_command, export_command, bench_command, profile_command, explain_command,
-    split_command, inspect_command, unpack_command, report_command, verify_command,
+    split_command, inspect_command, unpack_command, report_command, verify_command, methods_command,
 ):  # fmt: skip
     main.add_command(command)

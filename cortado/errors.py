@@ -25,7 +25,12 @@ from pathlib import Path
 
 
 class CortadoError(Exception):
-    """Anything that Cortado itself refuses, with a sentence that says why and what to do."""
+    """Anything that Cortado itself refuses, with a sentence that says why and what to do.
+
+    >>> cortado.profile(net, task.example).row("nowhere")
+    Traceback (most recent call last):
+    cortado.errors.BadValue: profile: there is no row 'nowhere'. There are: 0, 2.
+    """
 
 
 class BadValue(CortadoError, ValueError):

@@ -2,18 +2,38 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
 
+def uncompiled(network: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """Let what torch.compile made run as it was written for a while: its code does not know of hooks that came later."""
+    compiled = any(
+        "_orig_mod" in module._modules or module._compiled_call_impl is not None for module in network.modules()
+    )
+    return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def unfused() -> Iterator[None]:
+    """Keep torch off its fused attention, which skips layers and their hooks and packs padded batches in nested tensors."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
 @contextlib.contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; afterwards every module is in its own mode again, frozen norms among others."""
+    """Eval mode, no gradients, no fused attention; afterwards every module is in its own mode again, frozen norms too."""
     modes = [(module, module.training) for module in network.modules()]
     try:
         network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), unfused(), uncompiled(network):
             yield
     finally:
         # Some modules do more than note the mode.

@@ -20,7 +20,9 @@ def named(room: ModuleType, kind: type, name: str) -> Any:
         known = [info.name for info in pkgutil.iter_modules(room.__path__) if info.name != word]
         if name not in known:
             near = get_close_matches(name, known) or known
-            raise BadRecipe(f"{rooms}: no {word} is called {name!r}. Did you mean: {', '.join(near)}?")
+            raise BadRecipe(
+                f"{rooms}: no {word} is called {name!r}. Did you mean: {', '.join(near)}? Your own is package.module:Class."
+            )
         module_name = f"{room.__name__}.{name}"
         class_name = "".join(part.capitalize() for part in name.split("_"))
     try:

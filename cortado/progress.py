@@ -1,8 +1,14 @@
-"""Progress: bars with a time to go for anything that takes long; silent unless a front end asks for them."""
+"""Progress: how far long work is, as bars on a terminal or as lines of a log; silent unless a front end asks for it."""
 
 import contextlib
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
+
+LOG = logging.getLogger(__name__)
+PAUSE = 20.0
+"""Seconds between two lines of one piece of work."""
 
 
 class Bar(Protocol):
@@ -39,21 +45,64 @@ def quiet() -> Progress:
     return Quiet()
 
 
+def times_text(elapsed: float | None, left: float | None) -> str:
+    """Return "elapsed 0:02:02, left 0:00:40" for two times in seconds; "-:--:--" stands for an unknown one."""
+    texts = []
+    for seconds in (elapsed, left):
+        minutes = 0 if seconds is None else int(seconds) // 60
+        texts.append("-:--:--" if seconds is None else f"{minutes // 60}:{minutes % 60:02}:{int(seconds) % 60:02}")
+    return f"elapsed {texts[0]}, left {texts[1]}"
+
+
+class Lines:
+    """Lines of a log, for a stream that is no terminal: a piece of work says every PAUSE seconds how far it is."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+
+    @contextlib.contextmanager
+    def bar(self, says: str, total: int) -> Iterator[Bar]:
+        yield LineBar(says, total, self.clock)
+
+
+class LineBar:
+    """One piece of work that tells the log how far it is."""
+
+    def __init__(self, says: str, total: int, clock: Callable[[], float]) -> None:
+        self.says, self.total, self.clock, self.done = says, total, clock, 0
+        self.start = self.said = clock()
+
+    def advance(self, steps: int = 1) -> None:
+        self.done += steps
+        now = self.clock()
+        if now - self.said < PAUSE:
+            return
+        self.said, elapsed = now, now - self.start
+        known = self.total >= self.done > 0
+        left = elapsed / self.done * (self.total - self.done) if known else None
+        share = f"{self.done:,} of {self.total:,}" if known else f"{self.done:,}"
+        LOG.info("%s: %s, %s", self.says, share, times_text(elapsed, left))
+
+
 class Terminal:
-    """Bars on the terminal, through rich."""
+    """Bars on the terminal's standard error, through rich."""
 
     def __init__(self) -> None:
-        from rich import progress
+        from rich import console, progress, table, text
+
+        class Times(progress.ProgressColumn):
+            """Elapsed and remaining time."""
+
+            max_refresh = 0.5
+
+            def render(self, task: progress.Task) -> text.Text:
+                return text.Text(times_text(task.elapsed, task.time_remaining))
 
         columns: list[Any] = [
-            progress.TextColumn("{task.description:<28}"),
-            progress.BarColumn(),
-            progress.TaskProgressColumn(),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("to go"),
-            progress.TimeRemainingColumn(),
-        ]
-        self.shown = progress.Progress(*columns, transient=True)
+            progress.TextColumn("{task.description:<28}"), progress.BarColumn(), progress.TaskProgressColumn(),
+            Times(table.Column(no_wrap=True)),
+        ]  # fmt: skip
+        self.shown = progress.Progress(*columns, transient=True, console=console.Console(stderr=True))
 
     @contextlib.contextmanager
     def bar(self, says: str, total: int) -> Iterator[Bar]:

@@ -1,19 +1,24 @@
 """The command line: every command by its exit status, its words and its files."""
 
 import json
+import logging
+import re
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from cortado.cli import main
+from cortado.commands.given import in_words, old_option
 from cortado.engine.job import Job, read_job
 from cortado.file.artifact import load
 from cortado.methods.finetune import Finetune
 from cortado.network.compare.explain import explain
+from cortado.quantities import size_text
 from tests.laws.tiny_nets import BY_NAME
 
 RECIPE = ("--recipe", "quantize/weights bits=3", "--limit", "size <= 1 MB")
@@ -281,3 +286,87 @@ def test_help_names_every_command():
         word in shown
         for word in ("compress", "export", "bench", "profile", "explain", "split", "inspect", "unpack", "report")
     )
+
+
+RUN = ("compress", "tiny_job:make", "--recipe", "prune/weights keep=0.5 | quantize/weights bits=4", "--out", "out")
+
+
+def test_without_a_terminal_each_stage_is_a_line_on_standard_error(here):
+    done = cortado(*RUN)
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2 and done.exit_code == 0, done.stderr
+    sizes = [stage["size_bytes"] for stage in json.loads((here / "out/report.json").read_text())["stages"]]
+    for number, (line, name) in enumerate(zip(lines, ("prune/weights", "quantize/weights"), strict=True), 1):
+        size = size_text(sizes[number - 1])
+        assert re.fullmatch(rf"stage {number} of 2 {name}: {size}, accuracy [\d.]+ %, [\d.]+ (us|ms|s)", line), line
+
+
+def test_quiet_shows_the_result_alone_and_verbose_more(here):
+    loud, quiet = cortado(*RUN), cortado(*RUN, "--quiet")
+    assert (
+        quiet.stderr == ""
+        and [line.split(",")[0] for line in quiet.stdout.splitlines()][:1]
+        == [line.split(",")[0] for line in loud.stdout.splitlines()][:1]
+    )
+    tuned = ("compress", "tiny_job:make", "--recipe", "finetune epochs=2", "--out", "tuned")
+    assert "tune: epoch 2" in cortado(*tuned, "--verbose").stderr
+    assert "epoch" not in cortado(*tuned).stderr
+
+
+def test_quiet_still_shows_errors(here):
+    done = cortado("compress", "tiny_job:make", "--recipe", "no/such", "--out", "out", "--quiet")
+    assert done.exit_code == 1 and "no method is called 'no/such'" in done.stderr
+
+
+def test_log_of_the_package_is_left_as_it_was(here):
+    log = logging.getLogger("cortado")
+    before = (log.level, list(log.handlers))
+    cortado("profile", "tiny_job:make", "--verbose")
+    assert (log.level, log.handlers) == before
+
+
+def test_every_command_takes_quiet_and_verbose():
+    for name, command in main.commands.items():
+        assert {"--quiet", "--verbose"} <= {word for one in command.params for word in one.opts}, name
+
+
+@pytest.mark.parametrize(
+    ("words", "runtimes"), [(("--old", "a", "--old", "b"), ("a", "b")), (("--old", "a", "--new", "b"), ("b",))]
+)
+def test_an_old_option_is_understood_with_a_warning_and_gives_way_to_the_new_one(words, runtimes):
+    seen = []
+
+    @click.command()
+    @old_option("--old", "--new")
+    @click.option("--new", "runtimes", multiple=True)
+    @in_words
+    def command(runtimes):
+        seen.append(runtimes)
+
+    done = CliRunner().invoke(command, words)
+    assert (done.exit_code, seen) == (0, [runtimes]), done.output
+    assert done.stderr == "--old is called --new from now on; the next version does not know the old name.\n"
+    assert "--old" not in CliRunner().invoke(command, ["--help"]).output
+
+
+def test_old_options_of_numbers_and_flags_that_are_not_written_change_nothing():
+    seen = []
+
+    @click.command()
+    @old_option("--budget", "--time-limit")
+    @click.option("--time-limit", "budget", type=float, default=2.5)
+    @in_words
+    def command(budget):
+        seen.append(budget)
+
+    for words in ((), ("--budget", "3"), ("--time-limit", "4")):
+        assert CliRunner().invoke(command, words).exit_code == 0
+    assert seen == [2.5, 3.0, 4.0]
+
+
+def test_deep_compression_s_columns_are_shown_when_asked_for(here):
+    assert "P+Q" not in cortado(*RUN).output
+    assert "P+Q" in cortado(*RUN, "--deep-compression", "--resume").output
+    assert "P+Q" not in cortado("report", "out").output
+    assert "P+Q" in cortado("report", "out", "--deep-compression", "--html", "page.html").output
+    assert "P+Q" in (here / "page.html").read_text(encoding="utf8")

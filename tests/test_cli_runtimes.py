@@ -76,7 +76,7 @@ def test_export_merges_and_gathers_when_asked(here):  # noqa: F811
 
 
 def test_compress_times_and_limits_latency(here):  # noqa: F811
-    words = ("compress", "job.yaml", "--limit", "latency <= 1 s", "--time", "onnxruntime", "--out", "out")
+    words = ("compress", "job.yaml", "--limit", "latency <= 1 s", "--measure-in", "onnxruntime", "--out", "out")
     done = cortado(*words)
     assert done.exit_code == 0, done.output
     assert "latency in onnxruntime, batch 1, threads 1" in done.output and "over the same runtime" in done.output
@@ -112,7 +112,7 @@ def test_profile_times_layers_and_split_lists_cuts(here):  # noqa: F811
         (["bench", "nowhere.onnx"], "cannot be read"),
         (["bench", "tiny_job.py"], "no runtime is known"),
         (["compress", "job.yaml", "--limit", "latency <= 3 ms", "--out", "x"], "names no runtime"),
-        (["compress", "job.yaml", "--time", "onnxruntime", "--threads", "0", "--out", "x"], "at least 1"),
+        (["compress", "job.yaml", "--measure-in", "onnxruntime", "--threads", "0", "--out", "x"], "at least 1"),
     ],
 )
 def test_errors_are_a_sentence_exit_status_one_and_no_file(here, words, says):  # noqa: F811
@@ -151,7 +151,7 @@ def test_runtime_that_is_not_installed_names_its_extra(here, monkeypatch):  # no
         ["profile", "tiny_job:make", "--time", "--batch", 0],
         ["split", "tiny_job:make", "--threads", 0],
         ["bench", "tiny_job.py", "--batch", 0],
-        ["compress", "job.yaml", "--time", "onnxruntime", "--batch", 0, "--out", "x"],
+        ["compress", "job.yaml", "--measure-in", "onnxruntime", "--batch", 0, "--out", "x"],
     ],
 )
 def test_empty_batches_and_no_threads_are_refused_before_anything_is_shown(here, words):  # noqa: F811

@@ -12,7 +12,7 @@ RECIPE = ("--recipe", "prune/weights keep=0.3..0.9 | quantize/weights bits=2..8"
 
 
 def test_search_writes_trials_and_a_bundle_of_the_best(here):
-    pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[finetune]'")
+    pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[search]'")
     words = ("search", "tiny_job:make", *RECIPE, "--limit", "score >= -100 %", "--out", "out")
     done = cortado(*words, "--trials", "3")
     assert done.exit_code == 0, done.output
@@ -28,7 +28,7 @@ def test_search_writes_trials_and_a_bundle_of_the_best(here):
 
 
 def test_search_missed_is_exit_status_three(here):
-    pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[finetune]'")
+    pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[search]'")
     done = cortado("search", "tiny_job:make", *RECIPE, "--limit", "size <= 10 B", "--trials", "2")
     assert done.exit_code == 3 and "missed" in done.output, done.output
 

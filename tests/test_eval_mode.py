@@ -12,7 +12,7 @@ from cortado.network.coupling.answers import answers
 from cortado.network.graph.trace import trace
 from cortado.network.statistics.channel_gradients import ChannelGradients
 from cortado.network.statistics.gradients import input_squares
-from cortado.network.view import View
+from cortado.network.view import View, working_copy
 from cortado.task.measure import mean_score
 from cortado.task.task import Data, Task
 
@@ -119,3 +119,42 @@ def test_kept_statistics_stay_while_gains_learn():
     network(IMAGES).square().sum().backward()
     assert torch.equal(network[1].running_mean, before) and bool(network[1].weight.grad.abs().sum() > 0)
     assert all(part.training for part in train_mode(network))
+
+
+class Padded(nn.Module):
+    """A transformer as torch builds it by default, on samples of several lengths."""
+
+    def __init__(self, nested: bool) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=nested), nn.Linear(8, 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.encoder(tokens, src_key_padding_mask=tokens[..., 0] > 1)[:, 0])
+
+
+def test_padded_batches_reach_layers_as_plain_tensors():
+    network, tokens = Padded(nested=True).eval(), torch.randn(3, 5, 8)
+    tokens[..., 0], tokens[1:, 1:, 0] = 0.0, 9.0
+    seen: list[Tensor] = []
+    network.encoder.layers[0].linear1.register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+    with eval_mode(network):
+        network(tokens)
+    assert [tuple(one.shape) for one in seen] == [(3, 5, 8)] and not seen[0].is_nested
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_moments_are_matched_behind_a_padding_mask_as_without_nesting():
+    tokens, found = torch.randn(12, 5, 8, generator=torch.Generator().manual_seed(2)), []
+    tokens[..., 0], tokens[4:, 3:, 0] = 0.0, 9.0
+    data = Data(tokens, torch.arange(12) % 2)
+    task = Task(data, data, data, calibration=data, trial=True)
+    for nested in (True, False):
+        torch.manual_seed(5)
+        original = Padded(nested).eval()
+        view = View(working_copy(original), original, task.example)
+        with torch.no_grad():
+            view.network.encoder.layers[0].linear1.weight.mul_(0.5)
+        MatchMoments().apply(view, task)
+        found.append(view.network.encoder.layers[0].linear1.bias.detach())
+    assert torch.equal(*found) and not torch.equal(found[0], original.encoder.layers[0].linear1.bias)

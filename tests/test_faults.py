@@ -160,7 +160,7 @@ def test_network_that_raises_on_one_batch(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "wanted", "says"),
     [
-        (lambda: torch.tensor(torch.nan, requires_grad=True), BadNetwork, r"tune: the loss of epoch 1 is nan\. Lower the rate"),
+        (lambda: torch.tensor(torch.nan, requires_grad=True), BadNetwork, r"tune: the loss of epoch 1 is nan, in float32 with statistics of norms moving\. Lower the rate"),
         (lambda: {}["loss"], BadTask, r"tune: the task's loss, on outputs of shape \(16, 4\), .* raised KeyError: 'loss'"),
     ],
     ids=["nan", "raises"],
@@ -221,7 +221,7 @@ def test_full_disk_at_any_write_ends_in_words_and_the_run_goes_on(here):
     while hit:
         with pytest.MonkeyPatch.context() as patch:
             disk = FullDisk(patch, writes)
-            done = cortado("compress", "job.yaml", "--out", "out", "--resume")
+            done = cortado("compress", "job.yaml", "--out", "out", "--resume", "--quiet")
         hit = disk.hit
         if hit:
             assert done.exit_code == 1 and "No space left on device" in done.output, done.output
@@ -264,7 +264,7 @@ def test_full_disk_while_searching_ends_in_words_and_the_study_goes_on(here):
     while hit:
         with pytest.MonkeyPatch.context() as patch:
             disk = FullDisk(patch, writes)
-            done = cortado(*words, "--out", "out", "--resume")
+            done = cortado(*words, "--out", "out", "--resume", "--quiet")
         hit = disk.hit
         if hit:
             assert done.exit_code == 1 and "No space left on device" in done.output, done.output

@@ -9,7 +9,16 @@ from typing import Any
 import click
 from torch import nn
 
-from cortado.commands.given import GOAL_MISSED, device_option, in_words, threads_option
+from cortado.brought import accept, blaming
+from cortado.commands.given import (
+    GOAL_MISSED,
+    deep_compression_option,
+    device_option,
+    in_words,
+    old_option,
+    progress_here,
+    threads_option,
+)
 from cortado.engine.bundle import write_bundle
 from cortado.engine.compress import compress
 from cortado.engine.job import read_job
@@ -18,12 +27,11 @@ from cortado.engine.recipe import read as read_recipe
 from cortado.errors import BadRecipe, Stopped
 from cortado.file.whole import check_writable
 from cortado.planner.allocate.allocation_report import activation_report, channel_report, explained
-from cortado.planner.allocate.feasibility import Feasibility
-from cortado.planner.allocate.size_accuracy_curve import size_accuracy_curve
+from cortado.planner.planned import plan
 from cortado.planner.search.goal import reach
 from cortado.planner.search.shapes import Explorer
 from cortado.planner.search.trials import MINIMISE
-from cortado.progress import Progress, Terminal, quiet
+from cortado.progress import Progress
 from cortado.report.pages.terminal import report_text
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed, speed_wanted
@@ -42,16 +50,20 @@ SECONDS_TO_PLAN = 60.0
 @click.option("--out", default="runs/latest", show_default=True, help="Folder for the bundle and the kept stages.")
 @click.option("--resume", is_flag=True, help="Go on after the last finished stage in the folder.")
 @click.option("--seed", type=int, help="Seed of the task.")
-@click.option("--time", "runtimes", multiple=True, help="Export to this runtime, score and time it; may be repeated.")
-@click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --time.")
+@old_option("--time", "--measure-in")
+@click.option("--measure-in", "runtimes", multiple=True, help="Export to this runtime, score and time it; repeatable.")
+@click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --measure-in.")
 @click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Without a recipe.")
+@old_option("--budget", "--time-limit")
 @click.option("--time-limit", help="'30 min': without a recipe, or in its place; trials begin as long as it lasts.")
+@deep_compression_option
 @threads_option
 @device_option
 @in_words
 def compress_command(
     job: str, recipe: str | None, limits: tuple[str, ...], out: str, resume: bool, seed: int | None,
     runtimes: tuple[str, ...], batches: tuple[int, ...], minimise: str, time_limit: str | None, threads: int, device: str,
+    deep_compression: bool,
 ) -> None:  # fmt: skip
     """Compress JOB by a recipe, or, without one, by what the planner finds for the limits; writes a bundle with its proof.
 
@@ -62,7 +74,7 @@ def compress_command(
     chosen = how(made.recipe, recipe, wanted, planned=time_limit is not None or minimise != "size")
     speed = speed_wanted(runtimes, read_limits(wanted), batches, threads)
     check_writable(Path(out), "compress")
-    progress = Terminal() if sys.stderr.isatty() else quiet()
+    progress = progress_here()
     try:
         task = replace(made.make_task(), device=device)
         original = made.trusted(task, Path(out), progress)
@@ -81,7 +93,7 @@ def compress_command(
         folder = write_bundle(out, small, original, report, made.text, speed.runtimes, task)
     except KeyboardInterrupt:
         raise Stopped("compress: interrupted; finished stages and trials are kept. --resume goes on.") from None
-    click.echo(report_text(report))
+    click.echo(report_text(report, deep_compression))
     click.echo(f"\nbundle: {folder}\nreport: {folder / 'report.html'}")
     sys.exit(0 if report.met else GOAL_MISSED)
 
@@ -108,8 +120,9 @@ def how(own: Any, given: str | None, wanted: Sequence[str], planned: bool) -> Re
 @click.argument("job")
 @click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
 @click.option("--seed", type=int, help="Seed of the task.")
+@old_option("--time", "--measure-in")
 @click.option(
-    "--time", "runtime", help="Cut, export and time it in this runtime too; a limit of latency names its own."
+    "--measure-in", "runtime", help="Cut, export and time it in this runtime too; a limit of latency names its own."
 )
 @click.option(
     "--explain", is_flag=True, help="Weight by weight: the way that is taken, and what the others would cost."
@@ -123,15 +136,15 @@ def plan_command(
     made = read_job(job, seed)
     wanted = read_limits(limits or made.limits)
     speed = speed_wanted([runtime] if runtime else [], wanted, (1,), threads)
-    progress = Terminal() if sys.stderr.isatty() else quiet()
+    progress = progress_here()
     task = made.make_task()
     check_unit(wanted, task.metric)
     original = made.trusted(task, None, progress)
-    size = sum(value.numel() * value.element_size() for value in original.state_dict().values())
-    found = size_accuracy_curve(original, original, task, progress=progress)
-    feasibility = Feasibility(found, size, task.metric.name, task.metric.unit, wanted)
+    with blaming(accept(original, "plan")):
+        feasibility = plan(original, task, limits or made.limits, progress)
     click.echo(feasibility.text())
     if explain:
+        found = feasibility.size_accuracy_curve
         parts = (
             explained(found, feasibility.target()),
             activation_report(found, original, task),

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from safetensors.torch import save as as_safetensors
 
-from cortado.commands.given import GOAL_MISSED, in_words, network_of, path_of, threads_option
+from cortado.commands.given import GOAL_MISSED, deep_compression_option, in_words, network_of, path_of, threads_option
 from cortado.engine.bundle import FILE, check_bundle
 from cortado.engine.job import own_tensors, read_job
 from cortado.engine.verify import verify
@@ -91,16 +91,17 @@ def unpack_command(file: str, job: str, out: str) -> None:
 @click.command("report")
 @click.argument("bundle")
 @click.option("--html", "page", help="Write the page here as well.")
+@deep_compression_option
 @in_words
-def report_command(bundle: str, page: str | None) -> None:
+def report_command(bundle: str, page: str | None, deep_compression: bool) -> None:
     """Show the report of a bundle, after checking its files against their checksums."""
     folder = Path(bundle)
     if folder.is_dir():
         check_bundle(folder)
     report = read_report(folder / "report.json" if folder.is_dir() else folder)
     if page:
-        write_whole(Path(page), report_html(report).encode())
-    click.echo(report_text(report))
+        write_whole(Path(page), report_html(report, deep_compression).encode())
+    click.echo(report_text(report, deep_compression))
 
 
 @click.command("verify")

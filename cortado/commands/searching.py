@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cortado.commands.given import GOAL_MISSED, device_option, in_words, threads_option
+from cortado.commands.given import GOAL_MISSED, device_option, in_words, old_option, progress_here, threads_option
 from cortado.engine.bundle import write_bundle
 from cortado.engine.job import read_job
 from cortado.errors import BadRecipe, Stopped
@@ -15,7 +15,6 @@ from cortado.planner.search.ranges import read_ranged
 from cortado.planner.search.study import alone, the_optimiser
 from cortado.planner.search.trial_search import TRIALS, search
 from cortado.planner.search.trials import MINIMISE
-from cortado.progress import Terminal, quiet
 from cortado.report.pages.terminal import report_text
 from cortado.runtimes.speed import speed_wanted
 from cortado.task.limits import read_limits
@@ -27,9 +26,8 @@ from cortado.task.limits import read_limits
     "--recipe", help="With ranges: 'prune/channels keep=0.4..0.8 | quantize/weights bits=3,4,6'; or a YAML file."
 )
 @click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
-@click.option(
-    "--trials", type=int, help=f"In all, over every process and run; {TRIALS} where no budget is given either."
-)
+@click.option("--trials", type=int, help=f"In all, over every process and run; {TRIALS} without a time limit.")
+@old_option("--budget", "--time-limit")
 @click.option("--time-limit", help="'30 min': trials begin as long as it lasts.")
 @click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Beside the score.")
 @click.option(
@@ -37,8 +35,9 @@ from cortado.task.limits import read_limits
 )
 @click.option("--resume", is_flag=True, help="Go on with the trials in the folder, or join other processes there.")
 @click.option("--seed", type=int, help="Seed of the task.")
-@click.option("--time", "runtimes", multiple=True, help="Export the best to this runtime, score and time it.")
-@click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --time.")
+@old_option("--time", "--measure-in")
+@click.option("--measure-in", "runtimes", multiple=True, help="Export the best to this runtime, score and time it.")
+@click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --measure-in.")
 @threads_option
 @device_option
 @in_words
@@ -62,7 +61,7 @@ def search_command(
     speed = speed_wanted(runtimes, read_limits(wanted), batches, threads)
     folder = Path(out)
     check_writable(folder, "search")
-    progress = Terminal() if sys.stderr.isatty() else quiet()
+    progress = progress_here()
     try:
         task = replace(made.make_task(), device=device)
         # One process trains the original network; the others read what it kept.

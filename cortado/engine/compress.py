@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cortado.brought import accept
 from cortado.engine.fingerprints import identity, json_data, matrices, picture, sum_of_data
 from cortado.engine.recipe import Recipe, read, stage_data
 from cortado.errors import BadFile, BadNetwork, CortadoError, Failed, NothingChanged, Stopped, describe
@@ -25,6 +27,7 @@ from cortado.network.compare.rounded import rounded_layers
 from cortado.network.view import View, parameter_places, working_copy
 from cortado.parts.part import Part
 from cortado.progress import Progress, quiet
+from cortado.report.pages.words import stage_text
 from cortado.report.report import Compared, Line, Report, Stage, environment, notes_of, paired_interval
 from cortado.runtimes.compare import RUNS_OVER, runs_over
 from cortado.runtimes.speed import Speed, speed_wanted, with_speed
@@ -33,6 +36,8 @@ from cortado.task.limits import Limit, check_unit, read_limits
 from cortado.task.measure import check_calibration, mean_score, scores
 from cortado.task.task import Task
 from cortado.training.finalize import finalize
+
+LOG = logging.getLogger(__name__)
 
 
 def compress(
@@ -51,6 +56,10 @@ def compress(
 ) -> tuple[nn.Module, Report]:
     """A small copy of `network` made by `recipe`, and the report of what was measured.
 
+    >>> small, report = cortado.compress(net, task, "prune/weights keep=0.5 | quantize/weights bits=4", limits=["size <= 1 MB"])
+    >>> report.met
+    True
+
     `recipe` is a Recipe, a list of methods, a YAML file or one line of text. The network itself is never changed.
     After each stage the file is made, read back and scored on the task's validation data; the test data are used once,
     at the end. With `folder`, every finished stage is kept there, and `resume` goes on after the last one.
@@ -60,13 +69,14 @@ def compress(
     OutputsDiffer for one whose outputs are not PyTorch's; Stopped when the user interrupts; Failed for whatever else a
     stage, the data or the disk came upon. What was finished before is kept in the folder.
     """
+    brought = accept(network, "compress")
     read_as = read_limits(limits)
     speed = speed_wanted(runtimes, read_as, batches, threads)
     check_unit(read_as, task.metric)
     if folder is not None:
         check_writable(Path(folder), "compress")
     run = Run(working_copy(network).eval(), task, read(recipe), read_as, folder, progress or quiet(), forms, speed)
-    run.warnings += check_disjoint(task)
+    run.warnings += [*brought, *check_disjoint(task)]
     check_calibration(task)
     try:
         return run.all_stages(resume)
@@ -113,7 +123,8 @@ class Run:
         body = encode(self.original, self.original, "bits")
         network = decode(body, self.original)
         if resume:
-            network = self.resumed() or network
+            kept = self.resumed()
+            network = network if kept is None else kept
         for number in range(len(self.rows), len(self.recipe.stages)):
             network = self.stage(network, number)
         return network, self.report(network, original_validation)
@@ -147,6 +158,8 @@ class Run:
         network = decode(body, self.original, [*used, *self.forms])
         self.bodies.append(body)
         self.rows.append(self.measured(network, method, len(body), time.perf_counter() - start, view.notes))
+        place = f"stage {number + 1} of {len(self.recipe.stages)}"
+        LOG.info("%s %s", place, stage_text(self.rows[-1], self.task.metric.name, self.task.metric.unit))
         self.keep(number, body)
         return network
 

@@ -20,7 +20,11 @@ def identity(value: Any) -> Any:
         return [identity(inner) for inner in value]
     if isinstance(value, nn.Module):
         return [type(value).__name__, picture(value)[0].hex()]
-    return json_data(value) if not callable(value) else getattr(value, "__qualname__", type(value).__qualname__)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    return [type(value).__qualname__, identity(getattr(value, "__dict__", {}))]
 
 
 def json_data(value: Any) -> Any:
@@ -31,7 +35,7 @@ def json_data(value: Any) -> Any:
         return [json_data(inner) for inner in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return type(value).__name__
+    return f"{value.__module__}:{value.__qualname__}" if isinstance(value, type) else type(value).__name__
 
 
 def sum_of_data(data: Data | None) -> bytes:

@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
 from torch import nn
 
+from cortado.brought import accept
+from cortado.checkpoint import read_checkpoint, without_wrappers
 from cortado.engine.recipe import make_stage
 from cortado.errors import BadNetwork, BadRecipe
 from cortado.file.whole import make_folder, write_whole
@@ -41,7 +43,9 @@ SORT_WORDS = {
 
 @dataclass(frozen=True)
 class Job:
-    """What to compress.  `make()` gives the architecture, `weights` a safetensors or npz file of its state.
+    """What to compress.  `make()` gives the architecture, `weights` a file of its state: safetensors, npz or torch.save's.
+
+    >>> job = cortado.Job(make=lambda: net, make_task=lambda: task, limits=("score >= -1 %",))
 
     `training` (a Tune's knobs) trains the network first when no weights are given. `recipe` and `limits` are what the
     job suggests; the command line may say otherwise. `score` is what the original network is known to reach, in the unit of
@@ -108,7 +112,9 @@ class Job:
         """The network as its architecture begins, by the task's seed."""
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(task.seed)
-            return self.make()
+            network = self.make()
+        accept(network, "job")
+        return network
 
     def kept(self, task: Task, folder: Path) -> Path:
         """Where a run in `folder` keeps the original network: what it trained, or what the job brought."""
@@ -127,11 +133,11 @@ def own_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a safetensors or npz state strictly; batch counters may be missing.  Raises BadNetwork with the keys."""
+    """Load a state strictly: safetensors, npz or torch's own; batch counters may be missing.  Raises BadNetwork with the keys."""
     if not path.exists():
         raise BadNetwork(f"job: the weights {path} do not exist. Check the path.")
-    state = read_state(path)
     wanted = network.state_dict()
+    state = without_wrappers(read_state(path), wanted, path.name)
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     surplus = [name for name in state if name not in wanted]
     wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
@@ -144,7 +150,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors or npz file.  Raises BadNetwork when it is neither."""
+    """The tensors of a safetensors or npz file, or of one that torch.save wrote.  Raises BadNetwork when it is none."""
+    if path.suffix not in ("", ".npz", ".safetensors"):
+        return read_checkpoint(path)
     try:
         if path.suffix != ".npz":
             return load_file(path)

@@ -26,6 +26,8 @@ KEYS = ("name", "paper", "notes", "figures", "network", "task", "match_moments",
 class Recipe:
     """Stages in order.  `match_moments`: moments are matched after every lossy stage that does not train itself.
 
+    >>> recipe = cortado.Recipe((PruneWeights(keep=0.5), QuantizeWeights(bits=4)))
+
     `name`, `paper`, `notes` and `figures` (the paper's numbers beside ours) are for people; `network` and `task` name
     what the recipe was written for (a job may bring its own).
     """

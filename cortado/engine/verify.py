@@ -16,6 +16,7 @@ from cortado.report.pages.words import quantity
 from cortado.report.report import Report, read_report
 from cortado.runtimes.measured import COMPRESSED, measure
 from cortado.runtimes.runtime import Running, installed
+from cortado.table import aligned
 from cortado.task.measure import mean_score
 from cortado.task.task import Task
 
@@ -51,19 +52,23 @@ class Verified:
     def text(self) -> str:
         """A table, and the test result."""
         words = {True: "yes", False: "NO", None: "not compared"}
-        lines = [f"{'':<44}{'claimed':>20}{'found here':>20}  agrees"]
+        rows: list[tuple[str, ...]] = [("", "claimed", "found here", "agrees")]
         for claim in self.claims:
-            values = "".join(f"{quantity(one, claim.unit):>20}" for one in (claim.claimed, claim.found))
-            lines.append(f"{claim.what:<44}{values}  {words[claim.agrees]}")
+            rows.append(
+                (claim.what, *(quantity(one, claim.unit) for one in (claim.claimed, claim.found)), words[claim.agrees])
+            )
         missed = [claim.what for claim in self.claims if claim.agrees is False]
         end = f"{self.folder}: not confirmed: {', '.join(missed)}." if missed else f"{self.folder}: confirmed."
-        return "\n".join([*lines, "", end])
+        return "\n".join([aligned(rows, "<>><"), "", end])
 
 
 def verify(
     folder: str | Path, job: str | None = None, forms: Sequence[type[Part]] = (), seconds: float = 5.0
 ) -> Verified:
     """Check a bundle's checksums, then measure bytes, scores on the test data and times again.
+
+    >>> cortado.verify("runs/latest").agrees
+    True
 
     `job` names the job where the bundle does not lead to the original network's weights. Raises BadFile for a file that is
     missing or was altered, BadNetwork where the original network is not at hand, MissingPackage for a runtime that the

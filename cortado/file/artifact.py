@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.brought import accept
 from cortado.errors import BadFile, BadNetwork, BadValue, WrongNetwork
 from cortado.file.differences import edits_of, removed_paths
 from cortado.file.edits import (
@@ -36,6 +37,7 @@ from cortado.file.streams import Place, Stream, decode_form, encode_form
 from cortado.file.tensors import decode_tensor, encode_tensor
 from cortado.file.whole import read_bytes, write_whole
 from cortado.file.wire import Cursor, varint
+from cortado.layers.cut_numbers import note_cuts
 from cortado.parts.activations.quantizer import ActivationQuantizer
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
@@ -73,15 +75,15 @@ class Contents:
 
 def original_network(original: Original) -> nn.Module:
     """The original network itself, or what its maker makes."""
-    made = original if isinstance(original, nn.Module) else original()
-    if not isinstance(made, nn.Module):
-        raise BadNetwork(f"file: plain must be a network or make one, got {type(made).__name__}.")
+    made = original() if callable(original) and not isinstance(original, nn.Module) else original
+    accept(made, "file")
     return made
 
 
 def encode(network: nn.Module, original: Original, codec: str = "smallest") -> bytes:
     """The file of `network` as bytes.  Raises BadNetwork when it differs from `original` in ways a file cannot say."""
     base = original_network(original)
+    accept(network, "file")
     mark, removed = fingerprint(base, entries_of(base)), removed_paths(network, base)
     check_classes(network, base, removed)
     edits = edits_of(network, base, removed)
@@ -206,7 +208,8 @@ def read_stream(cursor: Cursor, part: str) -> Stream:
 def decode(body: bytes, original: Original, forms: Sequence[type[Part]] = ()) -> nn.Module:
     """The network that a file holds, made from a copy of `original`.  Raises BadFile, WrongNetwork."""
     contents = read(body, forms)
-    network = copy.deepcopy(original) if isinstance(original, nn.Module) else original_network(original)
+    made = original_network(original)
+    network = copy.deepcopy(made) if made is original else made
     entries = entries_of(network)
     if contents.fingerprint != fingerprint(network, entries):
         raise WrongNetwork(
@@ -224,6 +227,7 @@ def decode(body: bytes, original: Original, forms: Sequence[type[Part]] = ()) ->
     for entry, value in zip(entries, values, strict=True):
         put(modules, entry, value)
     edits.set_numbers()
+    note_cuts(network, edits.names(network))
     put_roundings(network, original_paths, contents.roundings)
     return network.eval()
 
@@ -254,6 +258,8 @@ def decode_record(record: Record, entry: Entry) -> Form | Tensor:
 def save(network: nn.Module, path: str | Path, original: Original, codec: str = "smallest") -> int:
     """Write `network` to `path`; gives the size in bytes.
 
+    >>> size_bytes = cortado.save(small, "net.cortado", original=net)
+
     `original` is the network it was compressed from (or its maker): the file holds the difference. Written under another
     name and renamed, so that a crash leaves no half a file. Raises BadNetwork.
     """
@@ -265,6 +271,8 @@ def save(network: nn.Module, path: str | Path, original: Original, codec: str = 
 @old_arguments(FILE)
 def load(path: str | Path, original: Original, forms: Sequence[type[Part]] = ()) -> nn.Module:
     """The network that the file at `path` holds, in eval mode, bit for bit as it was saved.
+
+    >>> again = cortado.load("net.cortado", original=net)
 
     `original` is the network it was compressed from, or its maker; its weights do not matter. `forms` are classes of
     your own that hold weights or round activations. Raises BadFile when the file is missing, damaged or not ours,

@@ -11,6 +11,7 @@ from cortado.file.edits import Edits, check_of
 from cortado.file.entries import Entry, entries_of, inside, loose_entries, remaining, value_at
 from cortado.file.slots import largest_axis, refused, slots_of, value_in
 from cortado.layers.bypass import Bypass
+from cortado.layers.cut_numbers import set_by_cut
 from cortado.layers.widths import match_widths
 
 
@@ -65,7 +66,7 @@ def removed_paths(network: nn.Module, original: nn.Module) -> list[str]:
 def changed_numbers(
     network: nn.Module, original: nn.Module, removed: list[str], changed: dict[Entry, Size]
 ) -> tuple[tuple[int, int, int], ...]:
-    """The whole numbers that differ from what a reader works out from the shapes."""
+    """The whole numbers that a cut made differ from what a reader works out from the shapes."""
     mine, worked_out, largest = dict(network.named_modules()), consumer(original, changed), largest_axis(original)
     found = []
     for number, (path, layer) in enumerate(original.named_modules()):
@@ -74,7 +75,7 @@ def changed_numbers(
         for rank, slot in enumerate(slots_of(layer)):
             before = layer.__dict__[slot.name]
             value, original_value = value_in(mine[path], slot, before), value_in(layer, slot, before) or 0
-            if value == value_in(worked_out[path], slot, before):
+            if value == value_in(worked_out[path], slot, before) or not set_by_cut(mine[path], slot.name):
                 continue
             sign = -1 if original_value < 0 else 1
             if value is None or refused(layer, original_value, value * sign, largest):

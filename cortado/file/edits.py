@@ -140,6 +140,11 @@ class Resolved:
         for layer, slot, value in self.numbers:
             set_value(layer, slot, value)
 
+    def names(self, network: nn.Module) -> list[tuple[str, str]]:
+        """Return the path and the name of each attribute that has a number to set."""
+        paths = {id(layer): path for path, layer in network.named_modules()}
+        return [(paths[id(layer)], slot.name) for layer, slot, _ in self.numbers]
+
 
 def resolve(edits: Edits, network: nn.Module) -> Resolved:
     """Find what is edited in an original network, changing nothing.  Raises BadFile, and WrongNetwork where the check fails."""

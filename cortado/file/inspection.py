@@ -11,6 +11,7 @@ from cortado.file.plane import CODECS
 from cortado.file.tensors import RAW
 from cortado.file.whole import read_bytes
 from cortado.renamed import FILE, old_arguments
+from cortado.table import aligned
 
 CODEC_NAMES = {number: name for name, number in CODECS.items()} | {RAW: "raw"}
 
@@ -41,24 +42,23 @@ class Inspection:
 
     def text(self) -> str:
         """A table for people."""
-        width = max([len(piece.name) for piece in self.pieces] + [6])
-        lines = [f"{self.size_bytes:,} bytes, fingerprint {self.fingerprint}, {len(self.pieces)} tensors", ""]
-        lines.append(f"{'tensor':<{width}}  {'shape':<18} {'form':<20} {'bytes':>9} {'share':>7}  streams")
+        rows = [("tensor", "shape", "form", "bytes", "share", "streams")]
         for piece in self.pieces:
             shape = "x".join(map(str, piece.shape)) if piece.shape is not None else "unknown"
             streams = ", ".join(f"{part} {codec} {size:,}" for part, codec, size in piece.streams if size)
             share = f"{100 * piece.size_bytes / self.size_bytes:.1f} %"
-            lines.append(
-                f"{piece.name:<{width}}  {shape or 'scalar':<18} {piece.form:<20} {piece.size_bytes:>9,} {share:>7}  {streams}"
-            )
-        lines += [f"{words:<{width + 40}} {size_bytes:>9,}" for words, size_bytes in self.besides]
-        lines.append(f"{'header, schemas, checksum':<{width + 40}} {self.overhead_bytes:>9,}")
-        return "\n".join(lines)
+            rows.append((piece.name, shape or "scalar", piece.form, f"{piece.size_bytes:,}", share, streams))
+        for words, size_bytes in (*self.besides, ("header, schemas, checksum", self.overhead_bytes)):
+            rows.append((words, "", "", f"{size_bytes:,}", "", ""))
+        title = f"{self.size_bytes:,} bytes, fingerprint {self.fingerprint}, {len(self.pieces)} tensors"
+        return f"{title}\n\n{aligned(rows, '<<<>><')}"
 
 
 @old_arguments(FILE)
 def inspect(path: str | Path, original: Original | None = None) -> Inspection:
     """Take the file at `path` apart; with the original network, names and shapes are known too.
+
+    >>> table = cortado.inspect("net.cortado", net).text()
 
     Raises BadFile when it is damaged or not ours, WrongNetwork when `original` is another network.
     """

@@ -15,6 +15,8 @@ from cortado.task.task import Task
 class Importance(ABC):
     """Ranks the entries of weights: the higher, the more an entry is worth.
 
+    >>> small, report = cortado.compress(net, task, [PruneWeights(keep=0.5, by=Random())])
+
     Scores of different weights of one call are comparable, so that one threshold may serve all layers.
     """
 
@@ -50,10 +52,13 @@ def producing(group: Group) -> list[Slot]:
     return group.of_role("producer") or list(group.slots)
 
 
-def score(name: str) -> Importance:
-    """The score called `name`: class Taylor of scores/taylor.py is "taylor", a user's own is "my_pkg.my_file:MyScore".
+def score(by: str | Importance | type[Importance]) -> Importance:
+    """Return the score that a method's `by` gives: by name, as an instance, or as a class that needs no arguments.
 
-    Raises BadRecipe for a name that is not known, with near ones.
+    Class Taylor of scores/taylor.py is "taylor", a user's own is "my_pkg.my_file:MyScore". Raises BadRecipe for a name that
+    is not known, with near ones.
     """
-    found: Importance = named(cortado.importance, Importance, name)
+    if isinstance(by, Importance):
+        return by
+    found: Importance = by() if isinstance(by, type) else named(cortado.importance, Importance, by)
     return found

@@ -22,10 +22,10 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = ()) -> tuple[str, ...]:
     """Fold every batch norm that can be folded, in place, and give their paths; layers at `difference` take none in.
 
-    Folded is a norm in eval mode whose only input is the output of a layer of `MAKERS`, where each of the two runs
-    once and nothing else reads that output.  The layer gets new parameters of its own, so a weight that it shares
-    stays as it is for the others.  In the norm's place stands an nn.Identity.  A layer whose weight is held in a form is
-    left alone: `lowered` makes a dense copy first.
+    Folded is a norm in eval mode that reads nothing but outputs of layers of `MAKERS`, of which it reads all, and alone:
+    each of them takes the norm in, however often they run.  Such a layer gets new parameters of its own, so a weight that
+    it shares stays as it is for the others.  In the norm's place stands an nn.Identity.  A layer whose weight is held in a
+    form is left alone: `lowered` makes a dense copy first.
     Raises BadNetwork when the network fails on the example.
     """
     read_log = record_reads(network, example)
@@ -35,12 +35,11 @@ def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = (
     for path, norm in list(network.named_modules()):
         if not isinstance(norm, NORMS) or not can_go(norm, read_log):
             continue
-        activation = read_log.taken[id(norm)][0]
-        maker = giver.get(id(activation))
-        if maker is not None and can_take(maker, activation, norm, read_log):
-            absorb(maker, norm)
+        before = [giver.get(id(activation)) for activation in read_log.taken[id(norm)]]
+        if all(maker is not None and can_take(maker, norm, read_log) for maker in before):
+            for maker in {id(maker): maker for maker in before}.values():
+                absorb(maker, norm)
             put_in_place_of(network, norm, nn.Identity())
-            giver.pop(id(activation))
             folded.append(path)
     return tuple(folded)
 
@@ -53,18 +52,20 @@ def is_maker(layer: nn.Module) -> bool:
 
 
 def can_go(norm: nn.Module, read_log: ReadLog) -> bool:
-    """Whether a norm uses fixed statistics, runs once, and is itself read by nothing else."""
+    """Whether a norm uses fixed statistics, runs, and is itself read by nothing else."""
     kind = next(kind for kind in NORMS if isinstance(norm, kind))
     # A subclass with a forward of its own may do more than normalise.
     fixed = not norm.training and norm._buffers.get("running_mean") is not None and type(norm).forward is kind.forward
-    return fixed and untouched(norm) and read_log.called_once(norm) and read_log.keeps_to_itself(norm)
+    return fixed and untouched(norm) and id(norm) in read_log.taken and read_log.keeps_to_itself(norm)
 
 
-def can_take(maker: nn.Module, activation: Tensor, norm: nn.Module, read_log: ReadLog) -> bool:
-    """Whether the maker's output goes into this norm alone, with its channels on axis 1."""
+def can_take(maker: nn.Module, norm: nn.Module, read_log: ReadLog) -> bool:
+    """Whether all that the maker gives goes into this norm alone, with its channels on axis 1."""
     axes = next(count for kind, count in MAKERS.items() if isinstance(maker, kind))
-    alone = read_log.called_once(maker) and read_log.read_only_by(activation, norm) and read_log.keeps_to_itself(maker)
-    return alone and activation.dim() == axes
+    given = read_log.made[id(maker)]
+    return read_log.keeps_to_itself(maker) and all(
+        one.dim() == axes and read_log.read_only_by(one, norm) for one in given
+    )
 
 
 def absorb(maker: Any, norm: Any) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from cortado.brought import traceable
 from cortado.errors import BadNetwork
 from cortado.lowering.integers import tidy
-from cortado.network.graph.trace import device_of, moved, tensors_in, undisturbed
+from cortado.network.graph.trace import device_of, moved, undisturbed
+from cortado.trees import tensors_in
 
 LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -77,9 +79,9 @@ def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.
     Raises BadNetwork with the source line that blocks it, where torch names one.
     """
     parts = moved(two_samples(example) if any_batch else positional(example), device_of(network))
-    shapes = batch_shapes(network, parts) if any_batch else None
     try:
-        with undisturbed(network), quietly():
+        with undisturbed(network), traceable(network), quietly():
+            shapes = batch_shapes(network, parts) if any_batch else None
             program = torch.export.export(network, parts, dynamic_shapes=shapes)
             tidy(program.graph)
             program.graph_module.recompile()
@@ -100,9 +102,12 @@ def refusal(network: nn.Module, error: Exception) -> str:
     way_out = (
         "It fixes its batch: take it from the input, as in x.shape[0], instead."
         if fixed
+        else "Register that class with torch.export.register_dataclass, or let the network give a tuple or a dict."
+        if "register a pytree" in text
         else "Rewrite that line without control flow that depends on values, or move it out of the network."
     )
-    return f"lowering: {type(network).__name__} cannot be traced by torch.export{where}: {first[:300]} {way_out}"
+    says = first[:300].partition(" If this type holds")[0]
+    return f"lowering: {type(network).__name__} cannot be traced by torch.export{where}: {says} {way_out}"
 
 
 def graph_of(network: nn.Module, example: Any) -> fx.GraphModule:

@@ -15,10 +15,11 @@ from cortado.lowering.integers import emit, weight_codes
 from cortado.lowering.packed import note_codes
 from cortado.lowering.positions import gather_positions
 from cortado.network.coupling.answers import difference
-from cortado.network.graph.trace import call_with, device_of, moved, tensors_in, undisturbed
+from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
 from cortado.network.statistics.gradients import released
 from cortado.parts.activations.quantizer import OUTPUT, give_quantizers, sites, take_quantizers, unrounded
 from cortado.training.finalize import finalized
+from cortado.trees import tensors_in
 
 TOLERANCE = 1e-4
 """Above this share of the largest output, rounding of float32 does not explain a difference any more."""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cortado.network.graph.trace import call_with, device_of, moved, tensors_in, undisturbed
+from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
+from cortado.trees import tensors_in
 
 OUTSIDE = -1
 """The reader of a tensor that an operator outside any module, or the caller, reads."""
@@ -25,6 +26,8 @@ class ReadLog:
     """Layer to the tensors it was called with."""
     readers: dict[int, list[int]] = field(default_factory=dict)
     """Tensor to the innermost layer that was running at every operator that read it, or OUTSIDE."""
+    owners: dict[int, set[int]] = field(default_factory=dict)
+    """Parameter or buffer to the layers that own it; tied ones have several."""
     kept: list[Tensor] = field(default_factory=list)
 
     def read_only_by(self, tensor: Tensor, layer: nn.Module) -> bool:
@@ -36,9 +39,9 @@ class ReadLog:
         return self.calls.get(id(layer), 0) == 1
 
     def keeps_to_itself(self, layer: nn.Module) -> bool:
-        """Whether nothing but the layer itself read its own parameters and buffers."""
+        """Whether nothing read the layer's own parameters and buffers but itself, and layers that own a tied one too."""
         own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
-        return all(set(self.readers.get(id(value), [])) <= {id(layer)} for value in own)
+        return all(self.owners[id(value)].issuperset(self.readers.get(id(value), [])) for value in own)
 
 
 class Listener(TorchDispatchMode):
@@ -79,6 +82,8 @@ def record_reads(network: nn.Module, example: Any) -> ReadLog:
     handles = []
     try:
         for layer in network.modules():
+            for own in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
+                recorder.read_log.owners.setdefault(id(own), set()).add(id(layer))
             handles.append(layer.register_forward_pre_hook(recorder.enter, with_kwargs=True))
             handles.append(layer.register_forward_hook(recorder.leave, always_call=True))
         with undisturbed(network), recorder:

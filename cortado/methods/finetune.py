@@ -43,7 +43,9 @@ class Finetune(Method):
         0.0, low=0.0, high=1.0, help="share of the training, at its end, over which weights are averaged"
     )
     warmup: float = knob(0.0, low=0.0, high=1.0, help="share of the training in which the rate rises")
-    clip: float | None = knob(None, low=0.0, help="largest norm of the gradient")
+    clip: float | None = knob(
+        None, low=0.0, help="largest norm of the gradient; 5 for sgd with kept statistics, if none is given"
+    )
     precision: str = knob(
         "auto", one_of=("auto", "float32", "bfloat16"), help="of the products; auto takes what is fast"
     )

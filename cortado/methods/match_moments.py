@@ -14,11 +14,11 @@ from cortado.methods.method import Method, knob
 from cortado.network.compare.divergence import divergence_of, rows_of
 from cortado.network.compare.replay import own
 from cortado.network.graph.hooks import before_call
-from cortado.network.graph.trace import tensors_in
 from cortado.network.statistics.activations import channel_axis
 from cortado.network.view import View
 from cortado.parts.forms.attach import attached_names
 from cortado.task.task import Task, to_device
+from cortado.trees import tensors_in
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MATMUL_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

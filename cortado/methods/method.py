@@ -17,13 +17,19 @@ from cortado.task.task import Task
 def knob(
     default: Any, *, help: str, low: float | None = None, high: float | None = None, one_of: tuple[Any, ...] = ()
 ) -> Any:
-    """A field of a method: its default, what it means, and the values it may have (low..high, or `one_of`)."""
+    """Return a field of a method: its default, what it means, and the values it may have (low..high, or `one_of`).
+
+    >>> keep = cortado.knob(0.5, low=0.0, high=1.0, help="share of weights kept")
+    """
     return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "one_of": one_of})
 
 
 @dataclass(frozen=True)
 class Method(ABC):
     """Changes a network with `weight.map_values`, `view.cut` and `view.replace`, and with nothing else.
+
+    >>> PruneWeights(keep=0.5).name()
+    'prune/weights'
 
     A subclass is a frozen dataclass in a file of its own: `methods/prune/weights.py` defines `PruneWeights`, which a
     recipe calls `prune/weights`. `lossy` says that moments are matched afterwards; `trains` that floats move.

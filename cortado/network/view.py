@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadNetwork
+from cortado.errors import BadNetwork, BadValue
+from cortado.layers.cut_numbers import note_cuts
 from cortado.layers.low_rank import low_rank_of
 from cortado.network.coupling.cut import cut, kept_outputs
 from cortado.network.coupling.find import find_groups
@@ -63,6 +64,11 @@ class Weight:
     def shape(self) -> torch.Size:
         form = form_of(*self.places[0])
         return getattr(self.layer, self.name).shape if form is None else form.shape
+
+    @property
+    def real(self) -> bool:
+        """Whether its values are real floats, which forms hold."""
+        return form_of(*self.places[0]) is not None or bool(getattr(self.layer, self.name).is_floating_point())
 
     def map_values(self, fn: Callable[[Tensor], Form]) -> None:
         """Apply `fn` (Tensor -> Form) where the floats of the present form live."""
@@ -158,7 +164,7 @@ class View:
     ) -> None:
         self.network, self.original, self.example = network, original, example
         self.progress = progress or quiet()
-        self.reference = reference or original
+        self.reference = original if reference is None else reference
         self.kept: dict[str, Tensor] = {} if kept is None else kept
         """For each layer whose outputs are others than in the reference network: which of its outputs they are, in order."""
         self.notes: list[str] = []
@@ -169,10 +175,21 @@ class View:
         return parameter_places(self.network)
 
     def weights(self, where: str = "*") -> list[Weight]:
-        """The weights that `where` takes (see network/where.py).  Raises BadValue when a pattern takes none."""
+        """Return the weights of real floats that `where` takes (see network/where.py); the others are noted.
+
+        Raises BadValue when a pattern takes none.
+        """
         by_name = {weight.path: weight for weight in self.all_weights}
         chosen = choose(where, {path: len(weight.shape) for path, weight in by_name.items()})
-        return [by_name[path] for path in chosen]
+        others = [path for path in chosen if not by_name[path].real]
+        if others:
+            note = f"left as they are, for forms hold real floats: {', '.join(others)}"
+            if len(others) == len(chosen):
+                raise BadValue(
+                    f"where: {where!r} takes no real floats, but {', '.join(others[:3])}. Choose other weights."
+                )
+            self.notes += [note] if note not in self.notes else []
+        return [by_name[path] for path in chosen if path not in others]
 
     def pieces(self, where: str = "*") -> list[Weight]:
         """The same, but for a weight that runs in low rank its factors, one after another."""
@@ -243,8 +260,10 @@ def working_copy(network: nn.Module) -> nn.Module:
                 f"network: {path} holds NaN or infinite values. Load or train sound weights before compressing them."
             )
     try:
-        return copy.deepcopy(network)
+        made = copy.deepcopy(network)
     except Exception as error:
         raise BadNetwork(
             f"network: {type(network).__name__} cannot be copied ({error}). Give it a __deepcopy__, or remove what blocks it."
         ) from error
+    note_cuts(made)
+    return made

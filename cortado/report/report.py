@@ -1,10 +1,10 @@
-"""Report: what was measured, stage by stage; it measures networks and files and never repeats the recipe's wishes."""
+"""Report: a record that shows itself, is read again from its file, and compares scores sample by sample."""
 
 import json
 import math
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,191 +17,42 @@ from cortado.machine import instruction_sets, processor_name
 from cortado.network.compare.rounded import Fill, Rounded, RoundedLayer
 from cortado.quantities import size_text
 from cortado.report.candidate import Tried
+from cortado.report.pages import words
+from cortado.report.pages.html import first_screen_html
+from cortado.report.pages.terminal import first_screen
+from cortado.report.record import Clock, Compared, Edge, Exported, Line, Ratio, Record, Stage, Time
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One stage as it was found afterwards.
+@dataclass(frozen=True, repr=False)
+class Report(Record):
+    """Everything measured in one run.  `print(report)` shows its first screen, and so does a notebook.
 
-    `score` is on the validation data, `size_bytes` the whole file's; `notes` are what the method had to say. `latency_ms` is the
-    time of one batch in the first runtime that was asked for, None where none was or it cannot run there.
+    >>> report.size_bytes < report.original_bytes
+    True
+
+    `cortado.report.pages.terminal.report_text(report)` has all tables, `report.met` says whether every limit is kept.
     """
 
-    name: str
-    knobs: dict[str, Any]
-    score: float
-    size_bytes: int
-    nonzero: float
-    seconds: float
-    notes: tuple[str, ...] = ()
-    latency_ms: float | None = None
+    def __str__(self) -> str:
+        return first_screen(self)
 
-    def __post_init__(self) -> None:
-        # As JSON they come back in a list.
-        object.__setattr__(self, "notes", tuple(self.notes))
+    def __repr__(self) -> str:
+        sizes = f"{size_text(self.original_bytes)} -> {size_text(self.size_bytes)}"
+        scores = " -> ".join(
+            words.quantity(one, self.metric_unit) for one in (self.test.original, self.test.compressed)
+        )
+        return (
+            f"<Report: {self.network} on {self.task}, {sizes}, {self.metric_name} {scores}, {words.outcome(self)[0]}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the first screen for a notebook."""
+        return first_screen_html(self)
 
 
 def notes_of(stages: Sequence[Stage]) -> list[str]:
-    """What the methods had to say, with the stage."""
+    """Return what the methods had to say, with the stage."""
     return [f"stage {number} ({stage.name}): {note}" for number, stage in enumerate(stages, 1) for note in stage.notes]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of the test result: plain | compressed | limit | met.  None means unknown, or no limit.
-
-    `unit` B is shown as KB and MB, ms as seconds and minutes; any other unit is printed as it is.
-    """
-
-    what: str
-    unit: str
-    original: float | None
-    compressed: float | None
-    limit: str = ""
-    met: bool | None = None
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Plain and compressed score on the same test samples, and the 95 % interval of the paired difference."""
-
-    original: float
-    compressed: float
-    difference: float
-    low: float | None
-    high: float | None
-    samples: int
-
-
-@dataclass(frozen=True)
-class Exported:
-    """The file for one runtime, on the test data beside PyTorch.
-
-    `difference` is the largest one as a share of the largest output; `same_top` the share of samples with the same
-    largest output (None where outputs are not classes); scores are in the report's unit.
-    """
-
-    runtime: str
-    version: str
-    size_bytes: int
-    score: float | None
-    torch_score: float | None
-    difference: float
-    same_top: float | None
-    samples: int
-    integer_share: float | None = None
-    """Of the multiply-adds, what runs in whole numbers; None for a network in floats, or where the runtime does not tell."""
-    float_layers: tuple[str, ...] = ()
-    """The layers of a rounded network that it computes in floats all the same."""
-    packed_weights: int | None = None
-    """Weights of linear layers that the file keeps as packed codes; None for a network that has none of at most 4 bits."""
-    packed_bits: tuple[int, ...] = ()
-    """Their bits in the file."""
-    dense_layers: tuple[str, ...] = ()
-    """Linear layers of at most 4 bits that it holds as floats all the same, each with the reason."""
-    rounded: bool = False
-    """Whether the network's activations are rounded, so that it is meant to run in whole numbers."""
-
-
-def export_row(data: dict[str, Any]) -> Exported:
-    """The row that JSON has as `data`."""
-    lists = {key: tuple(data.get(key, ())) for key in ("float_layers", "packed_bits", "dense_layers")}
-    return Exported(**{**data, **lists})
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times faster: the median over rounds and its quartiles."""
-
-    median: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Time:
-    """One network in one runtime: milliseconds of a call (median, quartiles), and how many times faster it is than the
-    original network in torch_eager, in the same runtime, and in the runtime that ran the original network fastest."""
-
-    network: str
-    runtime: str
-    median_ms: float
-    low_ms: float
-    high_ms: float
-    over_eager: Ratio
-    over_same: Ratio | None
-    over_best: Ratio
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Times taken in turns in one process, with one batch size and number of threads.
-
-    `best` is the runtime that ran the original network fastest; `again` the ratio of the original network in the runtime
-    `control` to itself, which is 1 on a quiet machine; `noisy` says that it was not.
-    """
-
-    batch: int
-    threads: int
-    rounds: int
-    times: tuple[Time, ...]
-    best: str
-    control: str
-    again: Ratio
-    noisy: bool
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything measured in one run.  `lines` is the first screen: plain | compressed | limit | met."""
-
-    task: str
-    network: str
-    metric_name: str
-    metric_unit: str
-    higher_is_better: bool
-    original_bytes: int
-    original_validation: float
-    stages: tuple[Stage, ...]
-    lines: tuple[Line, ...]
-    test: Compared
-    layers: tuple[LayerRow, ...]
-    pictures: tuple[Picture, ...] = ()
-    warnings: tuple[str, ...] = ()
-    recipe: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    environment: dict[str, str] = field(default_factory=dict)
-    exports: tuple[Exported, ...] = ()
-    clocks: tuple[Clock, ...] = ()
-    multiply_adds: tuple[float | None, float | None] = (None, None)
-    """Of the plain and of the compressed network, for one sample; what they predict is not what is measured."""
-    rounded: Rounded | None = None
-    """On the validation data, how activations fill their grids and where error enters; None where nothing is rounded."""
-    front: tuple[Tried, ...] = ()
-    """What a search tried, in its order; nothing where a recipe was given."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the compressed file."""
-        return self.stages[-1].size_bytes
-
-    @property
-    def met(self) -> bool:
-        """Whether every limit is kept (True when none was set).  One that could not be checked is not kept."""
-        return all(line.met for line in self.lines if line.limit)
-
-    def as_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, allow_nan=False)
-
-    def __str__(self) -> str:
-        """In one breath; cortado.report.pages.terminal.report_text has it all."""
-        compared, unit = self.test, self.metric_unit
-        interval = "" if compared.low is None else f" (95 % interval {compared.low:+.2f} to {compared.high:+.2f})"
-        return (
-            f"{self.network} on {self.task}: {size_text(self.original_bytes)} -> {size_text(self.size_bytes)}, "
-            f"{self.original_bytes / self.size_bytes:.1f} times smaller; {self.metric_name} {compared.original:.2f} {unit} -> "
-            f"{compared.compressed:.2f} {unit}, {compared.difference:+.2f} points{interval} on {compared.samples} test samples"
-        )
 
 
 def read_report(path: str | Path) -> Report:
@@ -228,6 +79,12 @@ def read_report(path: str | Path) -> Report:
         return Report(**data, **rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadFile(f"report: {path} is not a report of cortado ({error}). Pass report.json of a bundle.") from error
+
+
+def export_row(data: dict[str, Any]) -> Exported:
+    """The row that JSON has as `data`."""
+    lists = {key: tuple(data.get(key, ())) for key in ("float_layers", "packed_bits", "dense_layers")}
+    return Exported(**{**data, **lists, "edges": tuple(Edge(**edge) for edge in data.get("edges", ()))})
 
 
 def clock_of(data: dict[str, Any]) -> Clock:

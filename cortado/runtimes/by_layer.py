@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from cortado.brought import accept
 from cortado.lowering.lower import dense
 from cortado.network.graph.trace import Call, call_with, device_of, moved, trace, undisturbed
 from cortado.network.profile.profile import cost_of
 from cortado.quantities import count_text, time_text
 from cortado.runtimes.peak import Peak, measure_peak
 from cortado.runtimes.timing import check_load
+from cortado.table import aligned
 
 ROUNDS, WARM_UP = 20, 3
 FLOAT_BYTES = 4
@@ -63,9 +65,9 @@ class LayerTimes:
                 f"time in PyTorch, batch {self.batch}, threads {self.peak.threads}: {time_text(self.whole_ms)}",
                 self.peak.text(),
                 "",
-                *table(self.by_kind(), total, "kind"),
+                table(self.by_kind(), total, "kind"),
                 "",
-                *table(slowest, total, "slowest"),
+                table(slowest, total, "slowest"),
                 "",
                 "roofline: the least time that the measured peaks allow for a layer's multiply-adds and bytes, as a share of",
                 "the time it took",
@@ -78,6 +80,7 @@ def time_layers(network: nn.Module, example: Any, threads: int = 1, rounds: int 
 
     Raises BadNetwork when the network fails on the example, BadValue for less than one thread.
     """
+    accept(network, "profile")
     check_load("profile", (1,), threads)
     copy = dense(network).requires_grad_(False)
     inputs = moved(example, device_of(copy))
@@ -165,19 +168,12 @@ def summed_up(kind: str, rows: Sequence[LayerTime], peak: Peak) -> LayerTime:
     return LayerTime(count, kind, took, known, sum(row.bytes_moved for row in rows), roofline)
 
 
-def table(rows: Sequence[LayerTime], total: float, first: str) -> list[str]:
-    """Rows as aligned lines."""
+def table(rows: Sequence[LayerTime], total: float, first: str) -> str:
+    """Return the rows as aligned lines."""
     lines = [(first, "", "time", "share", "multiply-adds", "roofline")]
     for row in rows:
         cost = "unknown" if row.multiply_adds is None else count_text(row.multiply_adds)
         reached = "" if row.roofline is None else f"{row.roofline:.0%}"
         names = (row.kind, row.path) if first == "kind" else (row.path, row.kind)
         lines.append((*names, time_text(row.median_ms), f"{row.median_ms / total:.0%}" if total else "", cost, reached))
-    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if place < 2 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+    return aligned(lines, "<<>")

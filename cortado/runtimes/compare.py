@@ -14,12 +14,13 @@ from cortado.errors import BadValue, CortadoError, OutputsDiffer
 from cortado.lowering.lower import lowered
 from cortado.machine import processor_saturates
 from cortado.network.coupling.answers import difference
-from cortado.network.graph.trace import tensors_in, undisturbed
+from cortado.network.graph.trace import undisturbed
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.quantized import Quantized
 from cortado.runtimes.runtime import Running, Runtime, Session
 from cortado.task.measure import outputs_of, scored
 from cortado.task.task import Data, Metric
+from cortado.trees import tensors_in
 
 TOLERANCE = 1e-3
 """Share of the largest output by which a float32 file may differ from PyTorch."""
@@ -55,7 +56,7 @@ def compare(
             wanted = outputs_of(network, inputs)
             found = shaped_like(wanted, outputs_of(running, inputs))
             furthest = max(furthest, difference(tensors_in(found), tensors_in(wanted)))
-            same = same_top(found, wanted)
+            same = same_top(found, wanted, targets)
             known, equal = known and same is not None, equal + (same or 0.0)
             samples += len(targets)
             if score is not None:
@@ -77,9 +78,15 @@ def shaped_like(wanted: Any, found: Any) -> Any:
     return found if missing or next(tensors, None) is not None else pytree.tree_unflatten(filled, structure)
 
 
-def same_top(found: Any, wanted: Any) -> float | None:
-    """How many samples have their largest output in the same place; None unless outputs are (N, classes, ...)."""
+def same_top(found: Any, wanted: Any, targets: Any) -> float | None:
+    """Return how many samples have their largest output in the same place.
+
+    None unless outputs are classes: (N, classes, ...) beside whole-numbered targets (N, ...).
+    """
     if not isinstance(wanted, Tensor) or not isinstance(found, Tensor) or wanted.dim() < 2 or wanted.shape[1] < 2:
+        return None
+    labels = isinstance(targets, Tensor) and not targets.is_floating_point() and not targets.is_complex()
+    if not labels or targets.shape != (wanted.shape[0], *wanted.shape[2:]):
         return None
     same = found.argmax(1) == wanted.argmax(1)
     return float(same.flatten(1).double().mean(1).sum()) if same.dim() > 1 else float(same.sum())

@@ -30,16 +30,20 @@ class FileBench:
     high_ms: float
     again: Ratio
     noisy: bool
+    edges: tuple[str, ...] = ()
+    """What the file itself takes and gives, where that may be whole numbers."""
 
     def text(self) -> str:
         """The figures with all that they depend on."""
         quiet = "NOISY: the machine was busy, do not trust these times" if self.noisy else "quiet"
+        edges = [f"the file itself has {'; '.join(self.edges)}"] if self.edges else []
         return "\n".join(
             [
                 f"{self.file} in {self.runtime}: {time_text(self.median_ms)} a call "
                 f"(quartiles {time_text(self.low_ms)} to {time_text(self.high_ms)}), "
                 f"{self.batch * 1000 / self.median_ms:,.0f} samples a second",
                 f"inputs {', '.join(self.inputs)}; batch {self.batch}, threads {self.threads}, {self.rounds} rounds",
+                *edges,
                 f"A/A, the file against itself: {self.again.median:.3f} "
                 f"(quartiles {self.again.low:.3f} to {self.again.high:.3f}): {quiet}",
                 f"{processor_name()}, {', '.join(instruction_sets()) or 'instruction sets unknown'}",
@@ -48,14 +52,17 @@ class FileBench:
 
 
 def bench_file(
-    file: Path, batch: int = 1, threads: int = 1, seconds: float = 5.0, open_axes: int | None = None
+    file: str | Path, batch: int = 1, threads: int = 1, seconds: float = 5.0, open_axes: int | None = None
 ) -> FileBench:
     """Time a file in the runtime that its name's end tells.
+
+    >>> taken = cortado.bench("exported/net.onnx", seconds=0.1).median_ms
 
     Raises BadValue for a file of no known kind and for shapes that are not known, BadFile for one that cannot be read or
     does not run, MissingPackage when its runtime is not installed.
     """
     check_load("bench", (batch,), threads)
+    file = Path(file)
     if not seconds > 0 or (open_axes is not None and open_axes < 1):
         raise BadValue(f"bench: seconds and open axes must be above 0, got {seconds:g} and {open_axes}.")
     if not file.is_file():
@@ -73,7 +80,7 @@ def bench_file(
     again = ratio(taken[:, 0], taken[:, 1])
     return FileBench(
         file.name, f"{runtime.name()} {runtime.version()}", tuple(shapes_text(session, inputs)), len(inputs[0]) if inputs else 0,
-        threads, len(taken), middle, low, high, again, is_noisy(again),
+        threads, len(taken), middle, low, high, again, is_noisy(again), tuple(edge.text() for edge in runtime.edges(file)),
     )  # fmt: skip
 
 

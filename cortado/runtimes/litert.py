@@ -16,8 +16,11 @@ from cortado.lowering.graph import exported, float_graph, positional, quietly
 from cortado.lowering.signed import round_weights, signed
 from cortado.network.graph.trace import undisturbed
 from cortado.parts.activations.quantizer import sites
+from cortado.report.record import Edge
 from cortado.runtimes.runtime import Port, Runtime
 
+BETWEEN = ("QUANTIZE", "DEQUANTIZE", "DELEGATE")
+"""What joins floats and whole numbers, or stands for nodes that are listed themselves."""
 NUMBERED = re.compile(r"args_(\d+)")
 
 
@@ -93,6 +96,21 @@ class Litert(Runtime):
         except Exception as error:
             raise BadFile(f"litert: {file} cannot be loaded ({type(error).__name__}: {error}).") from error
 
+    def edges(self, file: Path) -> tuple[Edge, ...]:
+        session = self.load(file, 1)
+        sides = ((detail, "input") for detail in session.given), ((detail, "output") for detail in session.found)
+        return tuple(edge_of(detail, side) for part in sides for detail, side in part)
+
+    def float_operators(self, file: Path) -> tuple[str, ...]:
+        interpreter = self.load(file, 1).interpreter
+        tensors = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
+        floats = {number for number, detail in tensors.items() if detail["dtype"] == np.float32}
+        return tuple(
+            f"{node['op_name']} ({tensors[node['outputs'][0]]['name']})"
+            for node in interpreter._get_ops_details()
+            if node["op_name"] not in BETWEEN and floats.intersection(node["outputs"])
+        )
+
 
 def convert_integers(network: nn.Module, one: tuple[Any, ...], file: Path) -> None:
     """Write a lowered network with quantize operators, in integers.
@@ -118,6 +136,12 @@ def step_of(detail: dict[str, Any]) -> tuple[float, int] | None:
     """Step and zero point of an input or output in codes; None for one in floats or in whole numbers of the caller's."""
     step, zero = detail["quantization"]
     return (float(step), int(zero)) if step and np.issubdtype(detail["dtype"], np.integer) else None
+
+
+def edge_of(detail: dict[str, Any], side: str) -> Edge:
+    """Return an input or output as the file has it."""
+    scale, zero = step_of(detail) or (None, None)
+    return Edge(detail["name"], side, np.dtype(detail["dtype"]).name, scale, zero)
 
 
 def codes_of(detail: dict[str, Any], values: Any) -> Any:

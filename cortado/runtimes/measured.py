@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Measuring:
         named = {runtime.name() for runtime in self.runtimes}
         wanted = [(COMPRESSED, small, runtime) for runtime in self.runtimes]
         wanted += [(ORIGINAL, original, runtime) for runtime in everywhere.values() if runtime.name() != EAGER]
+        sizes: dict[tuple[str, str], int] = {}
         with progress.bar("export for the clock", len(wanted)) as bar:
             for name, network, runtime in wanted:
                 own = folder / f"{name}_{runtime.name()}"
@@ -57,7 +58,9 @@ class Measuring:
                 self.files[name, runtime] = file
                 if name == COMPRESSED:
                     self.exports.append(row)
+                sizes[name, runtime.name()] = row.size_bytes
                 bar.advance()
+        self.exports = [replace(row, original_bytes=sizes.get((ORIGINAL, row.runtime))) for row in self.exports]
 
     def clock(self, original: nn.Module, batch: int) -> Clock:
         """All files and the original network itself, in turns, on one batch."""

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork, BadValue, MissingPackage
-from cortado.network.graph.trace import tensors_in
+from cortado.report.record import Edge
+from cortado.trees import tensors_in
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,14 @@ class Runtime(ABC):
     def integer_layers(self, file: Path) -> frozenset[str] | None:
         """The paths of the layers whose products it computes in whole numbers; None when it does not tell."""
         return None
+
+    def float_operators(self, file: Path) -> tuple[str, ...]:
+        """Return the operators that it computes in floats, where it can tell them but no layers; else nothing."""
+        return ()
+
+    def edges(self, file: Path) -> tuple[Edge, ...]:
+        """Return the inputs and outputs of a file that may be whole numbers; nothing where they are the network's own."""
+        return ()
 
     def packed_layers(self, file: Path) -> dict[str, int] | None:
         """The linear layers whose weights the file holds as packed codes, and their bits; None when it never does."""

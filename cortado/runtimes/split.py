@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from cortado.brought import accept
 from cortado.lowering.graph import graph_of, positional
 from cortado.lowering.lower import lowered
-from cortado.network.graph.trace import device_of, moved, tensors_in
+from cortado.network.graph.trace import device_of, moved
 from cortado.quantities import size_text, time_text
 from cortado.runtimes.timing import check_load
+from cortado.table import aligned
+from cortado.trees import tensors_in
 
 ROUNDS, WARM_UP = 15, 3
 
@@ -49,16 +52,8 @@ class Cuts:
             lines.append(
                 (name, cut.operator, size_text(cut.size_bytes), time_text(cut.before_ms), time_text(cut.after_ms))
             )
-        widths = [max(len(line[place]) for line in lines) for place in range(5)]
-        rows = [
-            "  ".join(
-                cell.ljust(width) if place < 2 else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
         note = f"One sample, threads {self.threads}, in PyTorch; both sides as fast as this machine."
-        return "\n".join([*rows, "", note, "The last line sends the output."])
+        return "\n".join([aligned(lines, "<<>"), "", note, "The last line sends the output."])
 
 
 class Timer(fx.Interpreter):
@@ -83,6 +78,7 @@ def find_cuts(network: nn.Module, example: Any, threads: int = 1, rounds: int = 
     Cuts that differ only by what has no weights (an activation, pooling) count as one, the last.
     Raises BadNetwork when torch.export cannot trace the network, BadValue for less than one thread.
     """
+    accept(network, "split")
     check_load("split", (1,), threads)
     graph = graph_of(lowered(network, example), example)
     inputs = tuple(part[:1] if isinstance(part, Tensor) and part.dim() else part for part in positional(example))

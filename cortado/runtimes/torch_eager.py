@@ -8,8 +8,8 @@ from torch import Tensor, fx, nn
 
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.graph import exported, float_graph, quietly
-from cortado.network.graph.trace import tensors_in
 from cortado.runtimes.runtime import Port, Runtime
+from cortado.trees import tensors_in
 
 
 class TorchSession:

@@ -123,6 +123,8 @@ def mean_score(network: nn.Module, data: Data, score: Metric, original: nn.Modul
 def check_stated(network: nn.Module, task: Task, stated: float, tolerance: float | None = None) -> float:
     """The score of a trained network on the task's validation data, when it is what somebody says it is; in the score's unit.
 
+    >>> score = cortado.check_stated(net, task, stated)
+
     To be called before anything is compressed: a network that is fed otherwise than in its training is found here.
     `tolerance` is by default 3 standard errors of the difference of two means, one over the validation samples, where it is
     measured, one over the test samples, which are left alone and where a stated score usually comes from; and 1 % of

@@ -1,11 +1,12 @@
 """Task: what the user brings - data, loss, score, example inputs, seed."""
 
 from collections.abc import Callable, Iterator, Sized
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
 from cortado.devices import AUTO
@@ -33,6 +34,8 @@ def to_device(value: Any, device: torch.device | str) -> Any:
 class Data:
     """Samples: `inputs` (N, ...) or a tuple of such, `targets` (N, ...); or a Dataset, whose items are read when needed.
 
+    >>> data = cortado.Data(pixels, labels, prepare=lambda batch: batch / 255)
+
     `prepare` turns a raw batch of inputs into what the network eats (uint8 pixels into normalised floats, say);
     `augment(inputs, generator)` varies a prepared batch and is used in training only.
     Raises BadTask when the two disagree in length or there are no samples.
@@ -55,8 +58,8 @@ class Data:
                 )
             self.items, inputs, targets = inputs, inputs, range(len(inputs))
         if self.items is None:
-            inputs = tuple(map(torch.as_tensor, inputs)) if isinstance(inputs, tuple) else torch.as_tensor(inputs)
-            targets = torch.as_tensor(targets)
+            inputs = tuple(map(as_tensor, inputs)) if isinstance(inputs, tuple) else as_tensor(inputs)
+            targets = as_tensor(targets)
         if count_of(inputs) != len(targets):
             raise BadTask(
                 f"task: inputs and targets differ in length, got {count_of(inputs)} and {len(targets)}. "
@@ -72,7 +75,7 @@ class Data:
         if isinstance(source, Data):
             return source
         if isinstance(source, tuple) and len(source) == 2:
-            return cls(source[0], torch.as_tensor(source[1]))
+            return cls(source[0], source[1])
         if isinstance(source, Dataset):
             return cls(source)
         raise BadTask(
@@ -115,7 +118,19 @@ class Data:
                 inputs = inputs if self.prepare is None else self.prepare(inputs)
                 if shuffle is not None and self.augment is not None:
                     inputs = self.augment(inputs, shuffle)
+                inputs = tuple(map(as_tensor, inputs)) if isinstance(inputs, tuple) else as_tensor(inputs)
             yield inputs, part.targets
+
+
+def as_tensor(value: Any) -> Tensor:
+    """Return inputs or targets as a tensor.  Raises BadTask for what is none: a dict of inputs, among others."""
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadTask(
+            f"task: inputs must be a tensor or a tuple of tensors, and targets a tensor, got {type(value).__name__}. For a "
+            "network that takes named inputs pass a module whose forward(a, b) takes them in order and calls it."
+        ) from error
 
 
 class Numbered(Dataset[Any]):
@@ -139,8 +154,10 @@ def collated(items: Dataset[Any], numbers: list[int]) -> tuple[Any, Tensor]:
             pairs.append(items[number])
     try:
         columns = list(zip(*[pair[0] if isinstance(pair[0], tuple) else (pair[0],) for pair in pairs], strict=True))
-        inputs = tuple(torch.stack([torch.as_tensor(part) for part in column]) for column in columns)
-        targets = torch.stack([torch.as_tensor(pair[1]) for pair in pairs])
+        inputs = tuple(torch.stack([as_tensor(part) for part in column]) for column in columns)
+        targets = torch.stack([as_tensor(pair[1]) for pair in pairs])
+    except BadTask:
+        raise
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         raise BadTask(
             f"task: items of {type(items).__name__} cannot be stacked into a batch ({error}). "
@@ -162,6 +179,9 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Metric:
     """How good outputs are: `each(outputs, targets)` gives one number a sample; the score is their mean times `scale`.
+
+    >>> each = lambda outputs, targets: (outputs - targets).abs().mean(1)
+    >>> error = cortado.Metric("error", "mm", each, higher_is_better=False, scale=1.0)
 
     Where the score of many samples is no mean of theirs, as with an intersection over a union, `each` gives a row of
     numbers a sample and `whole(sums)`, (..., numbers) to (...), makes the score of their sums. `name` and `unit` are what
@@ -194,13 +214,45 @@ class Metric:
 
 @old_fields(TASK)
 @dataclass(frozen=True)
+class SampleLosses:
+    """A loss for each sample, (N,): as the loss gives it, or, where it gives one number for a batch, in batches of one."""
+
+    loss: Callable[[Any, Tensor], Tensor]
+
+    def __call__(self, outputs: Any, targets: Tensor) -> Tensor:
+        whole = self.loss(outputs, targets)
+        if whole.dim() == 1 and len(whole) == len(targets) > 1:
+            return whole
+        single = [tree_map(lambda part, at=at: part[at : at + 1], outputs) for at in range(len(targets))]
+        return torch.stack([self.loss(one, targets[at : at + 1]).reshape(()) for at, one in enumerate(single)])
+
+
+def score_of(loss: Callable[[Any, Tensor], Tensor]) -> Metric:
+    """Return the score of a task that names none: accuracy for a loss of classes, else the loss, of which less is better."""
+    of_classes = (torch.nn.functional.cross_entropy, torch.nn.functional.nll_loss)
+    if loss in of_classes or isinstance(loss, (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss)):
+        return Metric()
+    return Metric(
+        str(getattr(loss, "__name__", type(loss).__name__)), "", SampleLosses(loss), higher_is_better=False, scale=1.0
+    )
+
+
+UNNAMED = Metric()
+"""Stands for the score of a task until its loss is known."""
+
+
+@dataclass(frozen=True)
 class Task:
     """Data, loss, score, example and seed.
+
+    >>> task = cortado.Task(train=(inputs, labels), validation=(more, more_labels), test=(last, last_labels))
 
     `train` is learned from, `validation` (held out of training) is what every choice is made on, `test` is used for
     the final test and for nothing else. The three must be disjoint. `calibration` (statistics of activations) is by
     default the start of `train`, without augmentation. Each is Data, a pair (inputs, targets) or a Dataset.
-    `loss(outputs, targets)` is a mean over the batch. `example` is one small batch of prepared inputs. `answers` says what
+    `loss(outputs, targets)` is a mean over the batch. Without a `metric` it is accuracy for the losses of classes that torch
+    has (cross entropy, negative log likelihood), and for any other loss that loss, sample by sample. `example` is one
+    small batch of prepared inputs. `answers` says what
     the network gives, for whatever compares two networks' outputs: scores of "classes", or "numbers" (regression,
     embeddings, depth), of which there is no softmax. Raises BadTask for anything else.
     `device` is where trainings run: "auto" (a GPU where torch sees one), "cpu", "cuda"; all else runs on the CPU.
@@ -212,7 +264,7 @@ class Task:
     validation: Data
     test: Data
     loss: Callable[[Any, Tensor], Tensor] = torch.nn.functional.cross_entropy
-    metric: Metric = field(default_factory=Metric)
+    metric: Metric = UNNAMED
     calibration: Data | None = None
     seed: int = 0
     batch: int = 128
@@ -224,6 +276,8 @@ class Task:
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
             object.__setattr__(self, part, Data.of(getattr(self, part)))
+        if self.metric is UNNAMED:
+            object.__setattr__(self, "score", score_of(self.loss))
         chosen = self.train.first(512).original() if self.calibration is None else Data.of(self.calibration)
         object.__setattr__(self, "calibration", chosen)
         if self.batch < 1:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.devices import moved, own_device, training_device
+from cortado.dilated import DilatedInFloat32
 from cortado.errors import BadNetwork, BadTask, BadValue, Diverged, in_own_code
 from cortado.eval_mode import train_mode
 from cortado.lowering.factors import factored_copy
@@ -22,8 +24,12 @@ from cortado.training.cuda_graph import Recording, recorded
 from cortado.training.distributed import average_gradients, ranks, shard, share_start, share_statistics
 from cortado.training.teachers import distillation, ensemble, softened
 
+LOG = logging.getLogger(__name__)
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "step")
+CLIP_OF_KEPT = 5.0
+"""With kept statistics no norm holds back what grows, and plain gradients of a network that was just cut are large. Adam's
+steps are as large as its rate whatever the gradients."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Plan:
     targets: loss = hard x task loss + soft x T^2 x KL(teachers' mean at T || network at T) (Hinton et al., 2015).
     `average` is the share of training, at its end, over which weights are averaged (Izmailov et al., 2018).
     `precision`: "auto" takes bfloat16 where the device has it, for networks with convolutions.
-    `statistics`: those of batch norms are "moving" with the batches, or "kept" as they are (see `train_mode`).
+    `statistics`: those of batch norms are "moving" with the batches, or "kept" as they are (see `train_mode`); then SGD
+    clips gradients at 5 unless `clip` says otherwise, and Adam wants a rate of 1e-3 or less.
     `recorded`: on a GPU a step is recorded once and replayed, which spares small networks their waits; only for networks
     and losses in which Python decides the same at every step (see cortado.training.cuda_graph). With a penalty it is not.
     """
@@ -141,8 +148,9 @@ class Loop:
                     self.optimizer, self.mean, self.averaged = self.make_optimizer(), {}, 0
                     self.runner = train_mode(factored_copy(self.network), self.plan.statistics)
                     self.recording = None
-        if self.mean:
-            self.network.load_state_dict(self.mean)
+        state = self.network.state_dict()
+        for name, value in self.mean.items():
+            state[name].copy_(value)
         share_statistics(self.network, self.world)
         self.network.eval()
         return loss
@@ -169,16 +177,22 @@ class Loop:
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
             raise Diverged(
-                f"{self.plan.label}: the loss of epoch {epoch + 1} is {mean}. "
-                f"Lower the rate ({self.plan.lr:g}), clip gradients, or look for NaN in data and loss."
+                f"{self.plan.label}: the loss of epoch {epoch + 1} is {mean}, in {'bfloat16' if self.half else 'float32'} with "
+                f"statistics of norms {self.plan.statistics}. Lower the rate ({self.plan.lr:g}), clip gradients"
+                f"{', write precision: float32' * self.half}{', let statistics be moving' * (self.plan.statistics == 'kept')}, "
+                "or look for NaN in data and loss."
             )
+        LOG.debug("%s: epoch %d, step %d of %d, loss %.4g", self.plan.label, epoch + 1, step, self.total, mean)
         return mean, step
 
     def step(self, inputs: Any, targets: Tensor) -> Tensor:
         loss = self.gradients(inputs, targets)
         average_gradients(self.network, self.world)
-        if self.plan.clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.clip)
+        clip = self.plan.clip
+        if clip is None and self.plan.statistics == "kept" and isinstance(self.optimizer, torch.optim.SGD):
+            clip = CLIP_OF_KEPT
+        if clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         self.optimizer.step()
         after_step(self.network)
         return loss
@@ -198,7 +212,7 @@ class Loop:
         if self.half:
             # Weights kept in bfloat16 from step to step would be old ones in a replay.
             context = torch.autocast(self.device.type, torch.bfloat16, cache_enabled=not self.plan.recorded)
-        with context:
+        with context, DilatedInFloat32() if self.half and self.device.type == "cpu" else contextlib.nullcontext():
             outputs = call(self.runner, inputs, self.channels_last)
         loss = self.loss(outputs, inputs, targets)
         total = loss if self.plan.penalty is None else loss + self.plan.penalty(self.network)
@@ -235,6 +249,8 @@ class Loop:
     def take_average(self) -> None:
         self.averaged += 1
         for name, value in self.network.state_dict().items():
+            if not isinstance(value, Tensor):
+                continue
             if name not in self.mean or not value.is_floating_point():
                 self.mean[name] = value.detach().clone()
             else:

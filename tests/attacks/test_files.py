@@ -321,7 +321,7 @@ def test_saving_against_a_network_that_is_held_is_refused():
 
 @pytest.mark.parametrize("made", [None, 3, {"state": 1}])
 def test_plain_that_is_no_network_is_refused(made):
-    with pytest.raises(BadNetwork, match=f"plain must be a network or make one, got {type(made).__name__}"):
+    with pytest.raises(BadNetwork, match=f"file: the network must be a torch.nn.Module, got {type(made).__name__}"):
         decode(body(), lambda: made)
 
 

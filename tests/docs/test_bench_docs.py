@@ -88,16 +88,5 @@ def test_number_has_no_exponent(value: float | None, text: str) -> None:
     assert docs.number(value) == text
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(1e-5, "1.0e-05"), (0.5, "0.5"), (None, "null"), (True, "true"), ((), "[]"), ("original", "original")],
-)
-def test_said_is_yaml(value: object, text: str) -> None:
-    import yaml
-
-    assert docs.said(value) == text
-    assert yaml.safe_load(text) == (list(value) if isinstance(value, tuple) else value)
-
-
 def test_committed_page_of_methods_is_what_the_code_says() -> None:
     assert (ROOT / "docs" / "methods.md").read_text(encoding="utf8") == docs.methods_page(), "run: make docs"

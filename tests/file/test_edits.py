@@ -1,5 +1,6 @@
 """What a cut changed besides tensors is in the file: real cuts and smaller networks come back as they were."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, WrongNetwork
 from cortado.file.accounting import layer_rows, pictures
 from cortado.file.artifact import decode, encode, read, save
@@ -17,9 +19,12 @@ from cortado.file.inspection import inspect
 from cortado.file.slots import Slot, slots_of
 from cortado.file.wire import Cursor
 from cortado.layers.bypass import Bypass
+from cortado.network.coupling.cut import cut
+from cortado.network.coupling.find import find_groups
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.masked import Masked
-from tests.file.cut_nets import ALL_NETS, cut_net, example_of, plain_net, without_blocks
+from cortado.task.task import Data, Task
+from tests.file.cut_nets import ALL_NETS, Attention, cut_net, example_of, plain_net, without_blocks
 
 KEPT_NUMBERS = {"attention", "option_a", "multiplied", "group_norm", "bare_group_norm", "split", "attention_layer"}
 """Networks whose cuts change numbers that shapes do not tell, at least at some share."""
@@ -202,6 +207,56 @@ def test_counters_of_a_network_that_was_not_cut_are_not_edits():
     small.calls = original.calls = 0
     small.calls = 17
     assert encode(small, original) == encode(original, original)
+
+
+class Counting(nn.Module):
+    """Attention that counts its calls, keeps the lengths it has seen, and the largest of them since it was last told."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention, self.calls, self.seen, self.zenith = Attention(16, 4), 0, [], -1
+
+    def forward(self, activation):
+        self.calls, self.zenith = self.calls + 1, max(self.zenith, activation.shape[1])
+        self.seen.append(activation.shape[1])
+        return self.attention(activation)
+
+
+def test_what_a_forward_counts_is_no_edit_of_a_cut():
+    torch.manual_seed(0)
+    original, example = Counting().eval(), torch.randn(2, 5, 16)
+    small = copy.deepcopy(original)
+    groups = find_groups(small, example)
+    cut(small, groups, {group: torch.arange(2) for group in groups.free if group.count == 4})
+    assert small.attention.num_heads == 2
+    body = encode(small, original)
+    for network in (small, small, original):
+        network(example)
+    assert small.calls > 1 and small.seen != original.seen
+    assert encode(small, original) == body
+    for maker in (original, Counting):
+        again = decode(body, maker)
+        assert again.attention.num_heads == 2 and torch.equal(again(example), small(example))
+        again(example)
+        assert encode(again, original) == body
+
+
+@pytest.mark.parametrize("method", ["prune/channels keep=0.5", "share/kmeans bits=4 | prune/channels keep=0.5"])
+def test_recipes_cut_a_network_that_counts_what_it_trained(method):
+    class Trained(nn.Sequential):
+        steps = 0
+
+        def forward(self, activation):
+            self.steps += 1
+            return super().forward(activation)
+
+    original = Trained(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    inputs = torch.randn(64, 6)
+    original(inputs)
+    data = Data(inputs, inputs.argmax(1) % 3)
+    small, _ = compress(original, Task(data, data, data, trial=True), method)
+    again = decode(encode(small, original), lambda: Trained(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)))
+    assert small[0].out_features == 8 and torch.equal(again(inputs), small(inputs))
 
 
 def test_edits_meant_for_another_network_are_noticed():

@@ -137,5 +137,6 @@ def test_package_data_are_declared():
     declared = (HOUSE.root / "pyproject.toml").read_text(encoding="utf8")
     folder = HOUSE.root / "cortado"
     beside = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc", ".so")]
-    found = [named(p) for p in beside if f'"{p.parent.relative_to(folder)}/*{p.suffix}"' not in declared]
+    kinds = {f"{(path.parent / '*').relative_to(folder)}{path.suffix}" for path in beside}
+    found = [kind for kind in kinds if f'"{kind}"' not in declared]
     assert not found, listed("not in package-data of pyproject.toml", found)

@@ -158,6 +158,38 @@ def test_fold_leaves_a_tied_weight_to_the_other_layer():
     same_after_folding(network, torch.randn(2, 3, 5, 5))
 
 
+class Shared(nn.Module):
+    """Convolutions and norms that run several times: in a loop, one norm behind two, tied weights, a norm for each call."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.first, self.second = how, nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.norm, self.other = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        if how == "tied":
+            self.second.weight = self.first.weight
+
+    def forward(self, activation):
+        if self.how == "loop":
+            for _ in range(3):
+                activation = torch.relu(self.norm(self.first(activation)))
+            return activation
+        if self.how == "one norm behind two":
+            return torch.cat([self.norm(self.first(activation)), self.norm(self.second(activation * 2))])
+        if self.how == "tied":
+            return self.other(self.second(torch.relu(self.norm(self.first(activation)))))
+        return self.other(self.first(torch.relu(self.norm(self.first(activation)))))
+
+
+@pytest.mark.parametrize(
+    ("how", "folded"),
+    [
+        ("loop", ("norm",)), ("one norm behind two", ("norm",)), ("tied", ("norm", "other")), ("a norm for each call", ()),
+    ],
+)  # fmt: skip
+def test_fold_takes_a_norm_into_all_layers_that_it_reads_and_however_often(how, folded):
+    assert same_after_folding(seen(Shared(how)), torch.randn(2, 3, 5, 5)) == folded
+
+
 def test_fold_works_where_a_module_has_two_names():
     network = seen(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
     folded = copy.deepcopy(nn.ModuleDict({"body": nn.Sequential(*network[:2]), "alias": network[1]}))

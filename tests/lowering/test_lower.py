@@ -9,6 +9,7 @@ from torch.nn.utils import parametrizations
 
 from cortado.errors import BadNetwork
 from cortado.lowering import lower
+from cortado.lowering.graph import graph_of
 from cortado.lowering.lower import lowered, outputs
 from cortado.network.coupling.answers import difference
 from tests.laws.tiny_nets import TINY_NETS
@@ -55,6 +56,7 @@ def test_lowered_refuses_what_it_changed(monkeypatch, dtype):
 def test_difference_is_a_share_of_the_largest_entry():
     assert difference([torch.tensor([10.0, 1.0])], [torch.tensor([10.0, 2.0])]) == pytest.approx(0.1)
     assert difference([torch.zeros(2)], [torch.zeros(2)]) == 0
+    assert difference([], []) == float("inf")
 
 
 @pytest.mark.parametrize("found", [[torch.tensor([1.0])], [torch.tensor([1.0, float("nan")])], []])
@@ -85,3 +87,16 @@ def test_network_that_fixes_its_batch_is_refused():
 
     with pytest.raises(BadNetwork, match="fixes its batch"):
         lower.graph_of(Fixed(), torch.randn(2, 2, 3))
+
+
+def test_outputs_in_an_unknown_class_are_refused_with_the_way_out():
+    class Holder:
+        def __init__(self, output):
+            self.output = output
+
+    class Telling(nn.Linear):
+        def forward(self, inputs):
+            return Holder(super().forward(inputs))
+
+    with pytest.raises(BadNetwork, match=r"known type\. Register that class with torch.export.register_dataclass, or"):
+        graph_of(Telling(3, 2).eval(), torch.randn(2, 3))

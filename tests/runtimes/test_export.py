@@ -10,7 +10,7 @@ from torch import nn
 
 import cortado.runtimes.export as export_file
 from cortado.errors import BadNetwork, BadValue, OutputsDiffer
-from cortado.runtimes.compare import blamed_layer, compare, shaped_like
+from cortado.runtimes.compare import blamed_layer, compare, same_top, shaped_like
 from cortado.runtimes.export import export
 from cortado.runtimes.runtime import Running, runtime_by_name
 from cortado.runtimes.torch_eager import TorchEager, TorchSession
@@ -212,3 +212,17 @@ def test_running_a_session_is_scored_like_a_network(tmp_path):
     assert mean_score(Running(session), task.validation, task.metric) == mean_score(
         network, task.validation, task.metric
     )
+
+
+@pytest.mark.parametrize(
+    ("targets", "wanted"),
+    [
+        (torch.tensor([0, 2]), 1.0),
+        (torch.zeros(2), None),
+        (torch.zeros(2, 3), None),
+        (torch.zeros(2, 3, dtype=torch.long), None),
+    ],
+)
+def test_top_1_is_known_only_beside_labels(targets, wanted):
+    found, outputs = torch.tensor([[0.0, 2.0, 1.0], [0.0, 1.0, 2.0]]), torch.tensor([[0.0, 2.0, 1.0], [3.0, 1.0, 2.0]])
+    assert same_top(found, outputs, targets) == wanted

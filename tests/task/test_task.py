@@ -1,6 +1,6 @@
 """Data, Score and Task: what is accepted, what is refused, and batches that depend on the seed alone."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -225,3 +225,75 @@ def test_task_refuses_a_batch_below_one(batch):
 def test_task_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
         task().seed = 3
+
+
+def squared(outputs: Tensor, targets: Tensor) -> Tensor:
+    return ((outputs - targets) ** 2).mean(1)
+
+
+LOSSES = {
+    "mse_loss": torch.nn.functional.mse_loss,
+    "L1Loss": torch.nn.L1Loss(),
+    "summed": torch.nn.MSELoss(reduction="sum"),
+    "one a sample": squared,
+}
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_loss_without_a_score_is_the_score(name):
+    outputs, targets = torch.randn(7, 3, generator=seeded(0)), torch.randn(7, 3, generator=seeded(1))
+    score = task(loss=LOSSES[name]).score
+    assert (score.unit, score.scale, score.higher_is_better) == ("", 1.0, False)
+    wanted = {"mse_loss": squared(outputs, targets), "one a sample": squared(outputs, targets)}
+    wanted |= {"L1Loss": (outputs - targets).abs().mean(1), "summed": ((outputs - targets) ** 2).sum(1)}
+    torch.testing.assert_close(score.each(outputs, targets), wanted[name])
+    torch.testing.assert_close(score.each(outputs[:1], targets[:1]), wanted[name][:1])
+
+
+def test_loss_on_nested_outputs_is_taken_sample_by_sample():
+    def loss(outputs: dict, targets: Tensor) -> Tensor:
+        return (outputs["mean"] - targets).abs().mean() + outputs["rest"][0].square().mean()
+
+    outputs = {"mean": torch.tensor([1.0, 5.0]), "rest": (torch.tensor([[2.0], [3.0]]),)}
+    found = task(loss=loss).score.each(outputs, torch.tensor([0.0, 1.0]))
+    assert found.tolist() == [1.0 + 4.0, 4.0 + 9.0]
+
+
+def test_losses_of_classes_and_scores_that_are_given_stay():
+    assert task().score == Metric() and task(loss=torch.nn.CrossEntropyLoss(label_smoothing=0.1)).score == Metric()
+    given = Metric(name="mine")
+    assert task(loss=squared, score=given).score is given
+    changed = replace(task(loss=squared), loss=torch.nn.functional.l1_loss)
+    assert changed.score.name == "squared", "what was found once is the task's score"
+
+
+NAMED = {"ids": torch.zeros(4, 2), "mask": torch.ones(4, 2)}
+
+
+class Items(Dataset):
+    """Items whose inputs have names."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[dict[str, Tensor], int]:
+        return {"ids": torch.zeros(2)}, 0
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: Data(NAMED, torch.zeros(4)),
+        lambda: Data.of((NAMED, torch.zeros(4))),
+        lambda: Data((NAMED, torch.zeros(4)), torch.zeros(4)),
+        lambda: Data(torch.zeros(4, 2), NAMED),
+        lambda: next(Data(torch.zeros(4, 2), torch.zeros(4), prepare=lambda inputs: {"ids": inputs}).batches(2)),
+        lambda: next(Data(Items()).batches(2)),
+    ],
+    ids=["inputs", "pair", "inside a tuple", "targets", "prepare", "items"],
+)
+def test_named_inputs_are_refused_with_a_way_out(use):
+    with pytest.raises(
+        BadTask, match=r"tuple of tensors.*got dict\. For a network that takes named inputs pass a module"
+    ):
+        use()

@@ -1,6 +1,7 @@
 """The training loop against torch's own steps."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from cortado.engine.compress import compress
-from cortado.errors import BadNetwork, BadValue, NothingChanged
+from cortado.errors import BadNetwork, BadValue, Diverged, NothingChanged
 from cortado.task.task import Data, Task
 from cortado.training.loop import Plan, train
 from cortado.training.teachers import SLICE, distillation, ensemble
@@ -184,3 +185,58 @@ def test_statistics_of_norms_are_kept_when_asked_for():
         moved[statistics] = not torch.equal(network[1].running_mean, before[0])
         assert not torch.equal(network[1].weight.detach(), before[1]) and not network[1].training
     assert moved == {"moving": True, "kept": False}
+
+
+def one_step(network, scale, **how):
+    """How far one step of SGD at rate 1 moves the parameters: the norm of the gradient, as it was clipped."""
+    made = copy.deepcopy(network)
+    task = dataclasses.replace(BY_NAME["residual"].task(), loss=lambda *pair: scale * functional.cross_entropy(*pair))
+    train(made, task, Plan(epochs=1e-3, lr=1.0, schedule="constant", precision="float32", **how))
+    pairs = zip(made.parameters(), network.parameters(), strict=True)
+    return float(torch.cat([(a - b).detach().flatten() for a, b in pairs]).norm())
+
+
+def test_plain_gradients_are_clipped_where_statistics_are_kept():
+    network = BY_NAME["residual"].make()
+    sgd = {"optimizer": "sgd", "momentum": 0.0}
+    whole = one_step(network, 1.0, statistics="kept", clip=math.inf, **sgd)
+    assert one_step(network, 1.0, statistics="kept", **sgd) == pytest.approx(min(whole, 5.0), rel=1e-3)
+    factor = 20.0 / whole
+    assert one_step(network, factor, statistics="kept", **sgd) == pytest.approx(5.0, rel=1e-3)
+    assert one_step(network, factor, statistics="kept", clip=2.0, **sgd) == pytest.approx(2.0, rel=1e-3)
+    assert one_step(network, factor, statistics="kept", clip=math.inf, **sgd) == pytest.approx(20.0, rel=1e-3)
+    assert one_step(network, 1e3, statistics="moving", **sgd) > 5.0
+
+
+def steep(blocks):
+    """Residual blocks of a linear layer and a norm whose kept variance is a 400th of what the layer gives: a steep network."""
+    torch.manual_seed(0)
+    parts = [nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8)) for _ in range(blocks)]
+    for part in parts:
+        part[1].running_var.fill_(1 / 400)
+    return nn.Sequential(*parts, nn.Linear(8, 4)).eval()
+
+
+def test_recovery_with_kept_statistics_does_not_diverge_where_plain_steps_do():
+    data = torch.randn(512, 8, generator=torch.Generator().manual_seed(1)), torch.arange(512) % 4
+    task = Task(data, data, data, batch=32, device="cpu", trial=True)
+    how = {"epochs": 2, "lr": 5e-3, "optimizer": "sgd", "statistics": "kept"}
+    with pytest.raises(
+        Diverged, match=r"in float32 with statistics of norms kept.*clip gradients, let statistics be moving"
+    ):
+        train(steep(4), task, Plan(**how, clip=math.inf))
+    assert math.isfinite(train(steep(4), task, Plan(**how)))
+
+
+def test_average_leaves_out_state_that_is_no_tensor():
+    class Counting(nn.Linear):
+        def get_extra_state(self):
+            return {"calls": 3}
+
+        def set_extra_state(self, state):
+            assert state == {"calls": 3}
+
+    torch.manual_seed(0)
+    network = nn.Sequential(Counting(12, 4))
+    train(network, NET.task(), Plan(epochs=1, average=0.5))
+    assert bool(torch.isfinite(network[0].weight).all())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadValue, CannotFollow, NothingChanged
-from cortado.importance.importance import score
+from cortado.importance.importance import Importance, score
 from cortado.methods.method import Method, knob
 from cortado.methods.prune.reconstruct import readers_of, reconstruct
 from cortado.network.coupling.groups import Group
@@ -38,7 +38,7 @@ class PruneChannels(Method):
     what = "channels"
 
     keep: float = knob(0.5, low=0.0, high=1.0, help="share that stays")
-    by: str = knob("magnitude", help="score that ranks the channels")
+    by: str | Importance | type[Importance] = knob("magnitude", help="score that ranks the channels")
     of: str = knob("channels", one_of=("channels", "multiply_adds", "parameters"), help="what the share is of")
     across: bool = knob(False, help="rank across groups, so that some give more than others")
     least: float = knob(0.1, low=0.0, high=1.0, help="share of each group's channels that stays in any case")

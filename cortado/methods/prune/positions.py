@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadValue, NothingChanged
-from cortado.importance.importance import score
+from cortado.importance.importance import Importance, score
 from cortado.methods.method import Method, knob
 from cortado.methods.prune.weights import as_run, drop, highest, still_there
 from cortado.network.view import View, Weight
@@ -30,7 +30,7 @@ class PrunePositions(Method):
     lossy = True
 
     keep: float = knob(0.5, low=0.0, high=1.0, help="share of columns kept")
-    by: str = knob("magnitude", help="score whose sum over a column ranks it")
+    by: str | Importance | type[Importance] = knob("magnitude", help="score whose sum over a column ranks it")
     across: bool = knob(False, help="rank across layers, so that some give more than others")
 
     def apply(self, view: View, task: Task) -> None:

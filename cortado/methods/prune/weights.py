@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadValue
-from cortado.importance.importance import score
+from cortado.importance.importance import Importance, score
 from cortado.lowering.factors import factored_copy
 from cortado.methods.method import Method, knob
 from cortado.network.view import Factor, View, Weight
@@ -30,7 +30,7 @@ class PruneWeights(Method):
     lossy = True
 
     keep: float = knob(0.5, low=0.0, high=1.0, help="share of weights kept")
-    by: str = knob("magnitude", help="score that ranks the weights")
+    by: str | Importance | type[Importance] = knob("magnitude", help="score that ranks the weights")
     across: bool = knob(False, help="rank across layers, so that some give more than others")
     of: str = knob("all", one_of=("all", "survivors"), help="what the share is of: all weights, or those still there")
     threshold: float | None = knob(None, low=0.0, help="drop under this many standard deviations of the layer, instead")

@@ -88,7 +88,7 @@ def the_optimiser(says: str) -> ModuleType:
         import optuna
     except ImportError as error:
         raise MissingPackage(
-            f"{says}: trials needs optuna, which is not installed. pip install -e '.[finetune]' in Cortado's folder brings it; "
+            f"{says}: trials needs optuna, which is not installed. pip install -e '.[search]' in Cortado's folder brings it; "
             "trials=0 takes bits and zeros as they are given."
         ) from error
     return optuna

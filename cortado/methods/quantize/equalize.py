@@ -28,7 +28,7 @@ class QuantizeEqualize(Method):
     a_j the largest weight that makes the channel (by weights), or the largest value that the activation takes (by activations).
     Layer norms and batch norms count as makers; with `where`, makers and readers
     have to be among what it takes. Each link is tried on the example; where outputs change by more than
-    rounding it is left as it was.
+    rounding it is left as it was. In half precision s_j is the nearest power of two, which changes no digit.
     """
 
     by: str = knob("weights", one_of=("weights", "activations"), help="what is balanced against the weights that read")
@@ -44,10 +44,13 @@ class QuantizeEqualize(Method):
         wanted = answers_of(view)
         done = [link for _ in range(self.rounds) for link in links if self.link(view, task, link, wanted)]
         if not done:
-            raise NothingChanged(
-                "quantize/equalize: no two layers with only ReLUs, pooling and moves between them, in plain floats, are "
-                f"among those that where takes ({self.where}). Leave it out, or let it come before weights are rounded."
+            why = (
+                f"{len(links)} links between layers were tried, and each changed outputs or has dead channels alone"
+                if links
+                else "no two layers with only ReLUs, pooling and moves between them, in plain floats, are among those that "
+                f"where takes ({self.where})"
             )
+            raise NothingChanged(f"quantize/equalize: {why}. Leave it out, or let it come before weights are rounded.")
         view.notes.append(f"{len(set(done))} of {len(links)} links between layers were balanced.")
 
     def link(self, view: View, task: Task, link: Link, wanted: list[Tensor]) -> bool:
@@ -61,6 +64,8 @@ class QuantizeEqualize(Method):
         # A channel that is dead on either side stays as it is, and none is scaled beyond what floats bear.
         sound = (observed > 0) & (read > 0) & torch.isfinite(factors)
         factors = torch.where(sound, factors.clamp(1e-3, 1e3), torch.ones_like(factors))
+        if factors.dtype in (torch.float16, torch.bfloat16):
+            factors = factors.log2().round().exp2()
         rescale(view.network, link, factors)
         if difference(answers_of(view), wanted) > SAME:
             rescale(view.network, link, 1 / factors)

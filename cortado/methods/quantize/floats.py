@@ -33,7 +33,7 @@ class QuantizeFloats(Method):
         if self.where != type(self).where:
             chosen = view.weights(self.where)
         else:
-            chosen = [weight for weight in view.all_weights if len(weight.shape) < 2]
+            chosen = [weight for weight in view.all_weights if len(weight.shape) < 2 and weight.real]
         for weight in chosen:
             weight.map_values(self.rounded)
 

@@ -5,13 +5,23 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from cortado.errors import NothingChanged
+from cortado.lowering.fold import fold_norms
+from cortado.lowering.lower import dense
 from cortado.methods.method import Method
-from cortado.network.graph.flow import MATMUL, Flow, flow_of
+from cortado.network.graph.flow import MATMUL, NORM, Flow, flow_of
 from cortado.network.quantizers.placement import QuantizerSite, quantizer_sites
 from cortado.network.statistics.ranges import ObservedRange, measure_ranges
 from cortado.network.view import View, Weight
 from cortado.parts.activations.affine import Affine
-from cortado.parts.activations.quantizer import INPUT, ActivationQuantizer, put_quantizer, quantizer_at
+from cortado.parts.activations.quantizer import (
+    INPUT,
+    OUTPUT,
+    ActivationQuantizer,
+    put_quantizer,
+    quantizer_at,
+    sites,
+    take_quantizers,
+)
 from cortado.parts.forms.form import Form
 from cortado.task.task import Task
 
@@ -115,6 +125,26 @@ def note_quantizers(view: View, found: list[tuple[QuantizerSite, ObservedRange]]
         view.notes.append(
             f"{len(unquantized)} steps stay in floats, as no layer stands where they could be rounded: {names}."
         )
+    if floats := unfolded(view, {path for site, _ in found for path in site.readers}):
+        view.notes.append(
+            f"{len(floats)} layers stay in floats, as the batch norm behind them cannot be folded into them: "
+            f"{', '.join(floats)}. A layer that is shared needs the same norm at each of its calls."
+        )
+
+
+def unfolded(view: View, matmul_layers: set[str]) -> list[str]:
+    """Return those of some layers that stay in floats, as the batch norm behind them cannot be folded into them."""
+    flow = flow_of(view.network, view.example)
+    norms = {step.inputs[0]: step.path for step in flow.steps if step.kind == NORM and step.inputs}
+    given = {path for path, side in sites(view.network) if side == OUTPUT}
+    before = [(step.path, norms[step.outputs[0]]) for step in flow.steps if step.outputs and step.outputs[0] in norms]
+    apart = [(path, norm) for path, norm in before if path in matmul_layers - given]
+    if not apart:
+        return []
+    copy = dense(view.network)
+    take_quantizers(copy)
+    folded = fold_norms(copy, view.example, given)
+    return list(dict.fromkeys(path for path, norm in apart if norm not in folded))
 
 
 def is_coarse(view: View, site: QuantizerSite, observed: ObservedRange) -> bool:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from cortado.eval_mode import eval_mode
-from cortado.network.graph.trace import call_with, device_of, moved, tensors_in
+from cortado.network.graph.trace import call_with, device_of, moved
 from cortado.task.task import Task
+from cortado.trees import tensors_in
 
 SPREAD_SAMPLES = 128
 

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.brought import accept
 from cortado.eval_mode import eval_mode
 from cortado.network.graph.trace import device_of, moved
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, SIDES, quantizer_at, sites
 from cortado.parts.forms.attach import attached_names, form_of
 from cortado.parts.part import own_modules
+from cortado.table import aligned
 from cortado.task.measure import outputs_of
 from cortado.task.task import Data
 
@@ -50,15 +52,11 @@ class ExplainedNetwork:
 
     def text(self) -> str:
         """A table, and below it where most of the error enters."""
-        head = f"{'layer':<32}{'kind':<14}{'held as':<34}{'own error':>10}{'so far':>10}"
-        lines = [head, "─" * len(head)]
-        for layer in self.layers:
-            lines.append(
-                f"{layer.path:<32}{layer.kind:<14}{layer.attached:<34}{share(layer.own):>10}{share(layer.total):>10}"
-            )
+        rows = [("layer", "kind", "form", "own error", "so far")]
+        rows += [(one.path, one.kind, one.attached, share(one.own), share(one.total)) for one in self.layers]
         names = ", ".join(f"{layer.path} ({share(layer.own)})" for layer in self.worst())
         close = f"Most of the error enters at {names}." if names else "No layer adds an error of its own."
-        return "\n".join([*lines, "", close, f"The outputs differ by {share(self.output)}."])
+        return "\n".join([aligned(rows, "<<<>"), "", close, f"The outputs differ by {share(self.output)}."])
 
 
 def share(value: float | None) -> str:
@@ -77,6 +75,8 @@ def explain(
     were equalized each channel is compared on its own scale, and where an unsigned rounding does the work of the ReLU
     behind it, what is above zero.
     """
+    for one in (original, network):
+        accept(one, "explain")
     inputs = next(data.batches(min(images, len(data))))[0]
     chosen = places_of(network) if paths is None else paths
     wanted, found = listened(original, inputs, chosen), listened(network, inputs, chosen)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cortado.network.compare.divergence import answers
-from cortado.network.graph.trace import tensors_in, undisturbed
+from cortado.network.graph.trace import undisturbed
+from cortado.trees import tensors_in
 
 MOST_BYTES = 512 << 20
 """What is remembered at the most, and half of the memory that remembering takes; what does not fit runs again."""

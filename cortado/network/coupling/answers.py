@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from cortado.eval_mode import eval_mode, keeping_buffers
 from cortado.network.coupling.capture import quiet_and_unfused
+from cortado.trees import tensors_in
 
 
 def answers(network: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Tensor]:
@@ -19,18 +20,18 @@ def answers(network: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) 
 
 def tensors_of(found: Any) -> list[Tensor]:
     """The tensors of an output, in order, whatever holds them."""
-    return [value for value in pytree.tree_leaves(found) if isinstance(value, Tensor)]
+    return [tensor for leaf in pytree.tree_leaves(found) for tensor in tensors_in(leaf)]
 
 
 def difference(found: list[Tensor], wanted: list[Tensor]) -> float:
     """The largest difference between two lists of tensors, as a share of the largest entry wanted.
 
-    Infinite entries, as masks have them, must be the same; anything else that is not finite, and lists or shapes that
-    do not match, are infinitely far.
+    Infinite entries, as masks have them, must be the same; anything else that is not finite, lists or shapes that do
+    not match, and lists of nothing, which would hide every change, are infinitely far.
     """
-    if [value.shape for value in found] != [value.shape for value in wanted]:
+    if not wanted or [value.shape for value in found] != [value.shape for value in wanted]:
         return math.inf
-    return max((apart(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
+    return max((apart(a, b) for a, b in zip(found, wanted, strict=True)))
 
 
 def apart(found: Tensor, wanted: Tensor) -> float:

@@ -2,22 +2,26 @@
 
 import contextlib
 import copy
+import functools
 import linecache
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from cortado.brought import traceable
 from cortado.errors import BadNetwork
+from cortado.eval_mode import unfused
 from cortado.parts.activations.quantizer import SIDES, drop_quantizer
 from cortado.parts.forms.attach import PREFIX, attached_names, form_of, original_class
 from cortado.parts.forms.form import Form
 from cortado.parts.part import own_modules
 from cortado.task.task import to_device
+from cortado.trees import tensors_in as everywhere
 
 
 @dataclass
@@ -28,6 +32,8 @@ class Captured:
     graph: fx.Graph
     tensors: dict[fx.Node, tuple[str, ...]]
     inputs: tuple[Any, ...]
+    holder: str = ""
+    """The class that holds output tensors and is none that torch's pytrees know; the graph gives them in a tuple."""
 
     def node_of(self, name: str) -> fx.Node | None:
         return next((node for node, names in self.tensors.items() if name in names), None)
@@ -101,8 +107,10 @@ def capture(network: nn.Module, example: Any) -> Captured:
         given: tuple[Any, ...] = ()
     else:
         given = tuple(to_device(p, device) for p in (example if isinstance(example, tuple) else (example,)))
+    holders: list[str] = []
+    duplicate.__dict__["forward"] = in_pytrees(duplicate.forward, holders)
     try:
-        with quiet_and_unfused():
+        with quiet_and_unfused(), traceable(duplicate):
             program = torch.export.export(duplicate, given, named, strict=False)
     except Exception as error:  # noqa: BLE001 - whatever a user's forward does when traced, it means: not traceable
         line = line_of(error)
@@ -110,7 +118,21 @@ def capture(network: nn.Module, example: Any) -> Captured:
             f"groups: {type(network).__name__} cannot be traced: {first_line(error)}{f' ({line})' if line else ''}. Methods "
             "that change no shape still work; for the others make that line independent of the values of tensors."
         ) from error
-    return Captured(program, program.graph, names_of(program, duplicate), given)
+    return Captured(program, program.graph, names_of(program, duplicate), given, holders[0] if holders else "")
+
+
+def in_pytrees(forward: Callable[..., Any], holders: list[str]) -> Callable[..., Any]:
+    """Return a forward that gives its tensors in a tuple, and notes the class, where torch's pytrees know no such class."""
+
+    @functools.wraps(forward)
+    def given(*positional: Any, **named: Any) -> Any:
+        output = forward(*positional, **named)
+        leaves = torch.utils._pytree.tree_leaves(output)
+        unknown = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor) and everywhere(leaf)]
+        holders.extend(unknown)
+        return tuple(tensor for leaf in leaves for tensor in everywhere(leaf)) if unknown else output
+
+    return given
 
 
 @contextlib.contextmanager
@@ -119,16 +141,14 @@ def quiet_and_unfused() -> Iterator[None]:
 
     Random numbers begin again, so that code which draws some draws the same in each run, and the caller's go on after.
     """
-    fast_path, chatter = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
-    torch.backends.mha.set_fastpath_enabled(False)
+    chatter = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), torch.no_grad(), torch.random.fork_rng(devices=()):
+        with warnings.catch_warnings(), torch.no_grad(), unfused(), torch.random.fork_rng(devices=()):
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
         logging.disable(chatter)
 
 

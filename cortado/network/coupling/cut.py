@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import CannotFollow
+from cortado.layers.cut_numbers import note_cuts
 from cortado.layers.kinds import kind_of
 from cortado.layers.widths import match_widths
 from cortado.network.coupling.answers import answers, difference
@@ -63,6 +64,8 @@ def attempted(network: nn.Module, groups: Groups, keeps: Keeps, stays: bool = Tr
         raise
     if failure is not None or not stays:
         undo.all()
+    else:
+        note_cuts(network, undo.attributes)
     return failure
 
 

@@ -1,6 +1,7 @@
 """Find: the groups of channels of a network that can be cut, tried before they are offered."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,8 @@ def find_groups(network: nn.Module, example: Any) -> Groups:
         failure = attempt(network, groups, gone, solved.edits)
         if failure is None:
             break
-        found = blamed(groups, list(keeps), numbers, solved, failure)
-        if not found:
-            found = failing_groups(list(keeps), lambda few: fails(network, groups, {g: keeps[g] for g in few}))
-        for group in found:
+        fail = partial(fails_of, network, groups, keeps)
+        for group in blamed(groups, list(keeps), numbers, solved, failure, fail) or failing_groups(list(keeps), fail):
             refuse(groups, group, failure)
     return groups
 
@@ -63,6 +62,11 @@ def fails(network: nn.Module, groups: Groups, keeps: Keeps) -> bool:
     return attempt(network, groups, gone, edits_for(network, groups, gone).edits) is not None
 
 
+def fails_of(network: nn.Module, groups: Groups, keeps: Keeps, few: list[Group]) -> bool:
+    """Return whether the network's own code cannot follow the part of a cut that is of a few groups."""
+    return fails(network, groups, {group: keeps[group] for group in few})
+
+
 def failing_groups(groups: list[Group], fail: Callable[[list[Group]], bool]) -> list[Group]:
     """Of groups that fail together those that fail by themselves: halves are tried, and halves of the halves that fail.
 
@@ -78,11 +82,16 @@ def failing_groups(groups: list[Group], fail: Callable[[list[Group]], bool]) -> 
 
 
 def blamed(
-    groups: Groups, cut: list[Group], numbers: list[tuple[Constant, int]], solved: Solved, failure: Failure
+    groups: Groups,
+    cut: list[Group],
+    numbers: list[tuple[Constant, int]],
+    solved: Solved,
+    failure: Failure,
+    fail: Callable[[list[Group]], bool],
 ) -> list[Group]:
     """The groups to leave alone after a failure: those of the numbers on its line, or on the nearest line before it.
 
-    None where no number tells.
+    Of those that meet there halves are tried; who does not fail alone is cleared. None where no number tells.
     """
     by_id = {id(group): group for group in cut}
     constants = [constant for constant, _ in numbers]
@@ -93,12 +102,21 @@ def blamed(
             by_node.setdefault(constant.node, []).append(constant)
         nearest = next((n for n in upstream(groups.walked.captured, failure.module) if n in by_node), None)
         guilty = by_node.get(nearest, [])
+    met = {key for constant in guilty for key in touching(groups, constant)}
+    suspects = [group for key, group in by_id.items() if key in met]
+    cleared = met - {id(group) for group in (failing_groups(suspects, fail) if suspects else ())}
     lines = {constant.line for constant in guilty if constant.line}
+    innocent = {role(c) for c in guilty} - {role(c) for c in guilty if touching(groups, c) - cleared}
     guilty += [constant for constant in constants if constant.line in lines]
-    found = {key for constant in guilty for key in touching(groups, constant)}
+    found = {key for c in guilty if role(c) not in innocent for key in touching(groups, c)} - cleared
     found = found or within(groups, failure.module).intersection(by_id)
     found = found or {key for constant in (solved.open or constants) for key in touching(groups, constant)}
     return [by_id[key] for key in found if key in by_id]
+
+
+def role(constant: Constant) -> tuple[str, str, str, int]:
+    """Return what a number is for: blocks that run the same line have one in each role."""
+    return constant.line, constant.operator, constant.argument, constant.place
 
 
 def within(groups: Groups, module: str) -> set[int]:

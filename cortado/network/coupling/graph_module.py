@@ -5,7 +5,9 @@ from typing import Any
 
 from torch import fx, nn
 
+from cortado.errors import BadNetwork
 from cortado.parts.forms.attach import attached_class, attached_names, original_class
+from cortado.parts.part import inside_parts
 
 
 class GraphNet(fx.GraphModule):
@@ -21,6 +23,15 @@ class GraphNet(fx.GraphModule):
     def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
         """`root` has what `graph` calls and reads."""
         super().__init__(root, graph, class_name="GraphNet")
+
+    def __reduce__(self) -> Any:
+        """What pickle stores, with original weights; torch reads the code again, which would leave constants for forms."""
+        if inside_parts(self):
+            raise BadNetwork(
+                "graph: a network that is a graph can be pickled with original weights only, and forms hold some of these. Pickle "
+                "cortado.network.statistics.gradients.released(network)."
+            )
+        return super().__reduce__()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "GraphNet":
         """A copy in which forms still hold what they hold; torch's own would read the tensors out of them."""

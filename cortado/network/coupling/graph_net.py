@@ -25,7 +25,12 @@ def cut_as_graph(network: nn.Module, groups: Groups, keeps: Keeps, axis: int = 0
     Raises BadNetwork when the network does other things with other batches or the graph cannot follow the cut, with
     the line, and BadValue for units that are not there.
     """
-    gone = groups.gone(keeps)
+    gone, holder = groups.gone(keeps), groups.walked.captured.holder
+    if holder:
+        raise BadNetwork(
+            f"graph: {type(network).__name__} gives its outputs in {holder}, which a graph cannot make. "
+            "Let it give a tuple or a dict, or register the class with torch.export.register_dataclass."
+        )
     following = following_batch(network, groups.walked.captured, axis)
     prove_any_batch(network, groups, following, axis)
     found = Writer(network, groups, gone, following, axis).net()

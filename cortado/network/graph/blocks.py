@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
 from cortado.layers.bypass import Bypass
-from cortado.network.graph.trace import call_with, device_of, moved, tensors_in, undisturbed
+from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
 from cortado.parts.forms.attach import attached_names
 from cortado.parts.part import Part
+from cortado.trees import tensors_in
 
 
 def find_blocks(network: nn.Module, example: Any) -> list[str]:

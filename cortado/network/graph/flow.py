@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cortado.network.graph.trace import call_with, device_of, moved, tensors_in, undisturbed
+from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, unrounded
 from cortado.parts.part import own_modules
+from cortado.trees import tensors_in
 
 MATMUL, JOIN, MOVE, CLIP, NORM, FLOAT = "product", "join", "move", "clip", "norm", "float"
 LAYERS: dict[type[nn.Module], str] = {

@@ -13,6 +13,7 @@ from cortado.errors import BadNetwork, BadValue
 from cortado.eval_mode import eval_mode, keeping_buffers
 from cortado.parts.forms.form import Form
 from cortado.parts.part import inside_parts
+from cortado.trees import tensors_in
 
 Shape = tuple[int, ...]
 
@@ -102,13 +103,8 @@ def call_with(network: nn.Module, inputs: Any) -> Any:
 def undisturbed(network: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients; afterwards modes, buffers and the random state are as before, whatever happened."""
     devices = {parameter.device for parameter in network.parameters() if parameter.device.type == "cuda"}
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        with torch.random.fork_rng(devices=sorted(devices, key=str)), keeping_buffers(network), eval_mode(network):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    with torch.random.fork_rng(devices=sorted(devices, key=str)), keeping_buffers(network), eval_mode(network):
+        yield
 
 
 @dataclass
@@ -224,17 +220,8 @@ def moved(value: Any, device: torch.device | None) -> Any:
     return type(value)(moved(part, device) for part in value) if type(value) in (tuple, list) else value
 
 
-def tensors_in(value: Any) -> list[Tensor]:
-    """Every tensor in nested tuples, lists and dicts, in order."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    return [tensor for part in value for tensor in tensors_in(part)] if isinstance(value, (tuple, list)) else []
-
-
 def shapes_in(value: Any) -> tuple[Shape, ...]:
-    """The shape of every tensor in nested tuples, lists and dicts, in order."""
+    """The shape of every tensor in a value, in order."""
     return tuple(tuple(tensor.shape) for tensor in tensors_in(value))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from cortado.brought import accept
 from cortado.errors import BadValue
 from cortado.layers.kinds import kind_of
 from cortado.layers.low_rank import low_rank_of
@@ -15,6 +16,7 @@ from cortado.network.profile.storage_count import StoredCount, TensorCounter
 from cortado.network.statistics.activity import Activity, measure_activity
 from cortado.parts.forms.low_rank import LowRank
 from cortado.parts.part import own_modules
+from cortado.table import aligned
 
 
 @dataclass(frozen=True)
@@ -99,16 +101,10 @@ class Profile:
         """The table in plain text; columns in which nothing was measured are left out."""
         lines = [HEADINGS, *(cells(row) for row in self.rows), self.total_cells()]
         used = [at for at in range(len(HEADINGS)) if any(line[at] for line in lines[1:])]
-        widths = [max(len(line[at]) for line in lines) for at in used]
-        spaced = []
-        for line in lines:
-            pairs = zip((line[at] for at in used), widths, used, strict=True)
-            sides = [text.ljust(width) if at < 2 else text.rjust(width) for text, width, at in pairs]
-            spaced.append("  ".join(sides).rstrip())
-        rule = "-" * max(map(len, spaced))
+        shown = aligned([[line[at] for at in used] for line in lines], "<<>", rules=(1, -1))
         unknown = sorted({name for row in self.rows for name in row.unknown_operators})
         notes = [f"unknown: nothing is known of the cost of {', '.join(unknown)}"] if unknown else []
-        return "\n".join([spaced[0], rule, *spaced[1:-1], rule, spaced[-1], *notes])
+        return "\n".join([shown, *notes])
 
     def total_cells(self) -> tuple[str, ...]:
         """The last line of the table."""
@@ -149,6 +145,8 @@ def number(value: float | None) -> str:
 def profile(network: nn.Module, example: Any, data: Any = None, batch: int | None = None) -> Profile:
     """What each layer of `network` holds and costs, for one sample.
 
+    >>> weights = cortado.profile(net, task.example).total("weights")
+
     `example` (tensor, tuple or dict of inputs) is run once, its costs are divided by the number of samples in it
     (`batch`, by default the first axis of the first tensor). Elementwise operators, norms, pooling and moving data
     cost no multiply-adds; an operator about which nothing is known makes its row unknown. The meta device will do for
@@ -156,6 +154,7 @@ def profile(network: nn.Module, example: Any, data: Any = None, batch: int | Non
     then counts them too; the network's own input counts as dense. A layer is listed when it holds something, costs
     something or is unknown; one that never ran costs 0.
     """
+    accept(network, "profile")
     traced = trace(network, example, batch)
     activities = {} if data is None else measure_activity(network, data)
     counter = TensorCounter()

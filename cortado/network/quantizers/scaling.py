@@ -39,7 +39,10 @@ def links_of(network: nn.Module, flow: Flow) -> list[Link]:
         layer = modules.get(path)
         if layer is None or type(layer) not in kinds or flow.calls.get(path) != 1 or attached_names(layer):
             return False
-        return layer.weight is not None and all(owners[id(p)] == 1 for p in layer.parameters(recurse=False))
+        # A norm over several axes has no weight for each channel.
+        if layer.weight is None or (isinstance(layer, NORMS) and layer.weight.dim() > 1):
+            return False
+        return all(owners[id(p)] == 1 for p in layer.parameters(recurse=False))
 
     made_by = {value: step for step in flow.steps for value in step.outputs}
     readers, found = flow.readers(), []

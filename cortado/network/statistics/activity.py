@@ -12,7 +12,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from cortado.errors import BadValue
 from cortado.layers.kinds import kind_of
-from cortado.network.graph.trace import call_with, device_of, moved, tensors_in, undisturbed
+from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
+from cortado.trees import tensors_in
 
 Origins = frozenset[str]
 

@@ -96,7 +96,7 @@ class Affine(ActivationQuantizer):
         if not torch.is_grad_enabled() or not (values.requires_grad or step.requires_grad):
             return on_grid(values, step, -zero, self.top - zero)
         # The step's gradient grows with the entries it serves and the levels it has (Esser et al., 2020).
-        share = 1.0 / (values[0].numel() * self.top) ** 0.5 if values.dim() else 1.0
+        share = 1.0 / (max(1, values.shape[1:].numel()) * self.top) ** 0.5 if values.dim() else 1.0
         return Learned.apply(values, step, -zero, self.top - zero, share)  # type: ignore[no-untyped-call, no-any-return]
 
     def spec(self) -> dict[str, int]:

@@ -38,6 +38,8 @@ def stochastic(slope: Tensor, bits: int) -> Tensor:
     in float32, for bfloat16 rounds the noise itself, to one side, and a zero would come back as a sixteenth of a level.
     """
     given, slope = slope.dtype, slope.float()
+    if not slope.numel():
+        return slope.to(given)
     axes = tuple(range(1, slope.dim())) if slope.dim() > 1 else tuple(range(slope.dim()))
     most, top = slope.abs().amax(axes, keepdim=True), 2**bits - 1
     span = 2 * torch.where(most > 0, most, torch.ones_like(most))

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
@@ -97,15 +98,22 @@ def round_input(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any])
     if quantizer is None:
         return None
     if given and isinstance(given[0], Tensor) and given[0].is_floating_point():
-        return (quantizer(given[0]), *given[1:]), named
+        return (rounded(quantizer, given[0]), *given[1:]), named
     first = next((key for key, value in named.items() if isinstance(value, Tensor)), None)
-    return (given, {**named, first: quantizer(named[first])}) if not given and first is not None else None
+    return (given, {**named, first: rounded(quantizer, named[first])}) if not given and first is not None else None
 
 
 def round_output(layer: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
     """A hook: an output that is one tensor comes out rounded."""
     quantizer = quantizer_at(layer, OUTPUT)
-    return None if quantizer is None or not isinstance(output, Tensor) else quantizer(output)
+    return None if quantizer is None or not isinstance(output, Tensor) else rounded(quantizer, output)
+
+
+def rounded(quantizer: ActivationQuantizer, values: Tensor) -> Tensor:
+    """Return the values rounded; torch's fused attention passes on samples of several lengths, nested in one tensor."""
+    if values.layout == torch.strided and values.is_nested:
+        return torch.nested.as_nested_tensor([quantizer(sample[None])[0] for sample in values.unbind()])
+    return quantizer(values)
 
 
 def sites(network: nn.Module) -> dict[tuple[str, str], ActivationQuantizer]:

@@ -1,5 +1,6 @@
 """Put a form on any parameter of any layer, and read it back.  The layer stays what it was."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -51,12 +52,27 @@ def flat_weights(layer: Any) -> list[Tensor]:
 def attached_class(original: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
     """A subclass of `original` whose parameters `names` read through forms.  Same name, still an instance of `original`."""
     body: dict[str, Any] = {name: read_through(name) for name in names}
-    body |= {"attached_names": names, "register_parameter": register_parameter}
+    body |= {"attached_names": names, "register_parameter": register_parameter, "__reduce_ex__": reduce_held}
     body |= {"__module__": original.__module__, "__qualname__": original.__qualname__}
     if issubclass(original, nn.RNNBase):
         # The list is rebuilt from the forms at every reading; what the layer tries to write there is dropped.
         body["_flat_weights"] = property(flat_weights, lambda layer, value: None)
     return type(original.__name__, (Attached, original), body)
+
+
+def reduce_held(layer: nn.Module, protocol: int) -> tuple[Any, ...]:
+    """Return what pickle and copy keep of a layer: its author's class and `attached_names`, in the place of a class made here."""
+    original = original_class(layer)
+    maker, given, *rest = original.__reduce_ex__(layer, max(protocol, 2))  # type: ignore[str-unpack]
+    given = tuple(original if one is type(layer) else one for one in given)
+    return (remade, (maker, given, attached_names(layer)), *rest)
+
+
+def remade(maker: Callable[..., nn.Module], given: tuple[Any, ...], names: tuple[str, ...]) -> nn.Module:
+    """Return a layer as pickle begins it, of a class whose parameters `names` read through forms; its state follows."""
+    layer = maker(*given)
+    layer.__class__ = attached_class(original_class(layer), names)  # type: ignore[arg-type, assignment]
+    return layer
 
 
 def original_class(layer: nn.Module) -> type[nn.Module]:
@@ -115,11 +131,13 @@ def release(layer: nn.Module, name: str) -> Tensor:
 
 
 def finalize(network: nn.Module) -> None:
-    """Replace every form that is still in training by the form it becomes, in place."""
-    for layer in network.modules():
-        for name in attached_names(layer):
-            form = layer._modules[PREFIX + name]
-            layer._modules[PREFIX + name] = form.finalize()  # type: ignore[union-attr, operator]
+    """Replace every form that is still in training by the form it becomes, in place; tied weights stay tied."""
+    attached = [(layer, PREFIX + name) for layer in network.modules() for name in attached_names(layer)]
+    # The old forms are kept until the end: an id stands for one object only while that lives.
+    forms: dict[int, Any] = {id(layer._modules[slot]): layer._modules[slot] for layer, slot in attached}
+    finalized = {key: form.finalize() for key, form in forms.items()}
+    for layer, slot in attached:
+        layer._modules[slot] = finalized[id(layer._modules[slot])]
 
 
 def dense_form(parameter: Tensor) -> Form:

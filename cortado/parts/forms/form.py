@@ -18,6 +18,10 @@ Arrays = dict[str, Any]
 class Form(Part):
     """Holds one weight and gives it back.  Float parts are Parameters, so fine-tuning keeps the form.
 
+    >>> small, report = cortado.compress(net, task, "prune/weights keep=0.5")
+    >>> small[0].weight.shape == net[0].weight.shape
+    True
+
     A form is described for the file by small facts (`spec`), arrays (`parts`: float tensors, integer tensors, bool
     masks, inner forms) and is made again by `from_parts`. `shape` is the shape of the weight. `facts` names the facts
     of every spec, `arrays` the parts with their sorts: FLOATS, INTEGERS or MASK (as many as the weight has entries,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cortado.brought import accept
 from cortado.errors import BadNetwork
 from cortado.eval_mode import eval_mode
 from cortado.file.accounting import layer_rows
@@ -159,9 +160,10 @@ def size_accuracy_curve(
     Looks at calibration data, and at validation data to measure; never at the test data's. Raises BadNetwork where there is no
     weight to choose for.
     """
+    accept(network, "plan")
     shown = progress or quiet()
     view = View(copy.deepcopy(network), original, task.example, shown)
-    weights = [weight for weight in view.all_weights if len(weight.shape) > 1]
+    weights = [weight for weight in view.all_weights if len(weight.shape) > 1 and weight.real]
     if not weights:
         raise BadNetwork(
             f"plan: {type(network).__name__} has no weight of two or more axes, so there is nothing to choose. "

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from cortado import quantities as units
+from cortado.brought import accept, blaming
 from cortado.devices import on_cpu, training_device
 from cortado.engine.compress import compress
 from cortado.engine.fingerprints import json_data
@@ -98,6 +99,7 @@ def reach(
     ("30 min") lasts. `runtimes`, `batches` and `threads` are as in compress, for the best. Raises BadValue for limits or a
     budget that say nothing, and what compress raises.
     """
+    brought = accept(network, "plan")
     read_as = read_limits(limits)
     check_unit(read_as, task.metric)
     if minimise == "size" and read_as and not any(one.what == "score" for one in read_as):
@@ -113,7 +115,8 @@ def reach(
     where = timed.runtime if timed is not None and timed.runtime else next(iter(runtimes), "")
     seconds = units.read(time_limit, "time") / 1000
     search = Search(network, task, wanted, seconds, Path(folder), progress or quiet(), where, speed.threads)
-    search.run(resume)
+    with blaming(brought):
+        search.run(resume)
     best = wanted.best(search.trials)
     small, report = compress(
         network, task, best.recipe, limits=limits, folder=search.folder_of(search.trials.index(best)), resume=True,

@@ -220,7 +220,7 @@ def the_optimiser() -> ModuleType:
         import optuna
     except ImportError as error:
         raise MissingPackage(
-            "search: trials are drawn by optuna, which is not installed. pip install -e '.[finetune]' in Cortado's folder "
+            "search: trials are drawn by optuna, which is not installed. pip install -e '.[search]' in Cortado's folder "
             "brings it; compress --limit, without a recipe, plans without it."
         ) from error
     return optuna

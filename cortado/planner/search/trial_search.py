@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from cortado import quantities as units
+from cortado.brought import accept
 from cortado.devices import on_cpu
 from cortado.engine.compress import compress
 from cortado.engine.fingerprints import json_data, picture, sum_of_data
@@ -121,13 +122,14 @@ def search(
 
     Without limits, size (or latency, as `minimise` says) and score are searched at once, and the best score is taken, the
     smallest file among equals. A limit of size or latency alone: the best score within it. A limit of the score: the least size
-    (or latency) that keeps it. `minimise` "loss": the best score in any case. `trials` in all, over every process and
-    run; new ones begin as long as `time_limit` ("30 min") lasts. Each trial is kept in `folder`; with `resume` the study that is
-    there goes on, a trial that was killed too, and several processes may do so at once. One process alone gives the same
-    trials from the same task.seed, interrupted or not. Latency is taken in the first of `runtimes`, or where its limit says: let
-    one process at a time do that. All is judged on validation data; the test data's are used for the best one.
-    Raises BadRecipe, BadValue, MissingPackage where Optuna is missing, and what compress raises.
+    (or latency) that keeps it. `minimise` "loss": the best score. `trials` in all; new ones begin as long as `time_limit` ("30
+    min") lasts. Each trial is kept in `folder`; with `resume` the study that is there goes on, killed trials too, and several
+    processes may do so at once. One process alone gives the same trials from the same task.seed, interrupted or not. Latency is
+    taken in the first of `runtimes`, or where its limit says: one process at a time. All is judged on validation data; the
+    test data's for the best one. Raises BadRecipe, BadValue, MissingPackage where Optuna is missing, and what compress raises.
+    >>> found = cortado.search(net, task, "quantize/weights bits=2..8", ["score >= -1 %"], trials=8, folder="runs/search")
     """
+    accept(network, "search")
     read_as, ranged = read_limits(limits), read_ranged(recipe)
     speed_wanted(runtimes, read_as, batches, threads)
     check_unit(read_as, task.metric)
@@ -183,10 +185,7 @@ class TrialSearch:
             raise BadValue("search: latency is measured in a runtime. Say in which: --measure-in onnxruntime.")
         check_writable(self.folder, "search")
         if not resume and (self.folder / "study.journal").exists():
-            raise BadValue(
-                f"search: {self.folder} holds trials already. Go on with them, or join others there, by --resume; "
-                "or choose another folder."
-            )
+            raise BadValue(f"search: {self.folder} holds trials already. Add --resume, or choose another folder.")
         directions = ["minimize" if one != "score" or self.sign < 0 else "maximize" for one in self.objectives]
         self.study = Study(self.folder, self.ranged.ranges, directions, self.question(), self.task.seed)
 

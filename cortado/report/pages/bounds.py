@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cortado.errors import BadValue
-from cortado.report.report import Report
+from cortado.report.record import Record
 from cortado.task.limits import Limit, read_limit
 
 
@@ -15,13 +15,13 @@ class Bound:
     text: str
 
 
-def size_bound(report: Report) -> Bound | None:
+def size_bound(report: Record) -> Bound | None:
     """The most bytes allowed, or None."""
     limit = limit_of(report, "size")
     return None if limit is None else Bound(limit.value, limit.text)
 
 
-def score_bound(report: Report) -> Bound | None:
+def score_bound(report: Record) -> Bound | None:
     """The worst score allowed, or None; one that counts from the original network's starts at its score on the validation data."""
     limit = limit_of(report, "score")
     if limit is None:
@@ -30,13 +30,13 @@ def score_bound(report: Report) -> Bound | None:
     return Bound(report.original_validation + sign * limit.value if limit.relative else limit.value, limit.text)
 
 
-def time_bound(report: Report) -> Bound | None:
+def time_bound(report: Record) -> Bound | None:
     """The most milliseconds allowed in the first runtime, or None."""
     limit, first = limit_of(report, "latency"), next((line for line in report.lines if line.unit == "ms"), None)
     return Bound(limit.value, limit.text) if limit and first and first.limit == limit.text else None
 
 
-def limit_of(report: Report, what: str) -> Limit | None:
+def limit_of(report: Record, what: str) -> Limit | None:
     """The limit of this kind among the lines of the test result."""
     read = [readable(line.limit) for line in report.lines if line.limit]
     return next((limit for limit in read if limit is not None and limit.what == what), None)

@@ -5,7 +5,7 @@ from cortado.report.candidate import Tried, smallest_first
 from cortado.report.pages import words
 from cortado.report.pages.markup import Markup, join, tag
 from cortado.report.pages.tables import number, right_head
-from cortado.report.report import Report
+from cortado.report.record import Record
 
 ROWS_OPEN = 6
 """So many rows are shown without asking."""
@@ -30,7 +30,7 @@ def limits_text(one: Tried) -> str:
     return ("kept" if one.kept else "missed") + (", taken" if one.taken else "")
 
 
-def facts_of(report: Report, number: int, one: Tried) -> tuple[str, ...]:
+def facts_of(report: Record, number: int, one: Tried) -> tuple[str, ...]:
     """A candidate in a few lines: its number and what came of it, size, score, time, what it is."""
     score = words.quantity(one.score, report.metric_unit)
     change = f"{words.signed(one.score - report.original_validation)} {words.points(report.metric_unit)}".rstrip()
@@ -46,7 +46,7 @@ def facts_of(report: Report, number: int, one: Tried) -> tuple[str, ...]:
     )
 
 
-def candidate_table(report: Report) -> Markup:
+def candidate_table(report: Record) -> Markup:
     """Every candidate, smallest first, with its whole recipe behind its gist."""
     rows = smallest_first(report.front)
     timed = any(one.latency_ms is not None for one in rows)
@@ -63,7 +63,7 @@ def candidate_table(report: Report) -> Markup:
     return tag("details", tag("summary", f"{many} as a table"), shown, open=opened)
 
 
-def row(report: Report, at: int, one: Tried, timed: bool) -> Markup:
+def row(report: Record, at: int, one: Tried, timed: bool) -> Markup:
     """One candidate."""
     whole = tag("details", tag("summary", gist(one.recipe)), tag("code", one.recipe))
     latency = words.UNKNOWN if one.latency_ms is None else time_text(one.latency_ms)
@@ -81,7 +81,7 @@ def row(report: Report, at: int, one: Tried, timed: bool) -> Markup:
     )
 
 
-def candidate_rows(report: Report) -> list[tuple[str, ...]]:
+def candidate_rows(report: Record) -> list[tuple[str, ...]]:
     """The same as cells of text, with their heads; nothing where a recipe was given."""
     if not report.front:
         return []

@@ -1,11 +1,13 @@
 """Clocks: files, scores and times in runtimes, for the terminal and the page; predictions and measurements by their names."""
 
+from collections.abc import Sequence
+
 from cortado.quantities import count_text, size_text, time_text
 from cortado.report.pages import words
 from cortado.report.pages.charts import bar
 from cortado.report.pages.markup import Markup, join, tag
 from cortado.report.pages.tables import head_row, number, table
-from cortado.report.report import Clock, Exported, Ratio, Report
+from cortado.report.record import Clock, Exported, Ratio, Record
 
 HEADS = ("network", "runtime", "median", "quartiles", "over torch eager", "over the same runtime", "over the best")
 READING = (
@@ -15,30 +17,35 @@ READING = (
 
 
 def exported_text(row: Exported, metric_name: str, unit: str) -> str:
-    """How the file agrees with PyTorch, in a line; how much of it runs in integers, and what it keeps packed."""
-    whole = ""
-    if row.integer_share is not None:
-        shown = ", ".join(row.float_layers[:5]) + (" ..." if len(row.float_layers) > 5 else "")
-        rest = f"; in floats: {shown}" if row.float_layers else ""
-        whole = f". In integers: {words.percent(row.integer_share, 1)} of the multiply-adds{rest}"
-    elif row.rounded:
-        whole = ". Activations are rounded, but this runtime does not tell what it runs in integers"
-    return (
+    """Return how the file agrees with PyTorch, and what is inside it, in a line."""
+    same = "" if row.same_top is None else f"; same top-1 {words.percent(row.same_top, 2)}"
+    agreement = (
         f"{row.runtime}: {metric_name} {words.quantity(row.score, unit)} in the runtime, "
-        f"{words.quantity(row.torch_score, unit)} in PyTorch; same top-1 {words.percent(row.same_top, 2)}; largest "
-        f"difference {row.difference:.1e} of the largest output, on {row.samples:,} samples{whole}{packed_text(row)}"
+        f"{words.quantity(row.torch_score, unit)} in PyTorch{same}; largest "
+        f"difference {row.difference:.1e} of the largest output, on {row.samples:,} samples"
     )
+    return ". ".join((agreement, *inside(row)))
 
 
-def packed_text(row: Exported) -> str:
-    """How many weights the file keeps in few bits, and which not, and why; nothing for a network that has none."""
-    if row.packed_weights is None:
-        return ""
-    bits = " and ".join(str(count) for count in row.packed_bits)
-    kept = f"{row.packed_weights:,} weights in {bits} bits" if row.packed_weights else "no weights"
-    shown = ", ".join(row.dense_layers[:5]) + (" ..." if len(row.dense_layers) > 5 else "")
-    rest = f"; form floats: {shown}" if row.dense_layers else ""
-    return f". Packed: {kept}{rest}"
+def inside(row: Exported) -> list[str]:
+    """Return how much of the file runs in integers, what it takes and gives, and which weights it keeps in few bits."""
+    said, floats = [], some("; in floats", row.float_layers)
+    if row.integer_share is not None:
+        said.append(f"In integers: {words.percent(row.integer_share, 1)} of the multiply-adds{floats}")
+    elif row.rounded:
+        said.append(f"Activations are rounded, but this runtime does not tell what share it runs in integers{floats}")
+    if row.edges:
+        said.append(f"The file itself has {'; '.join(edge.text() for edge in row.edges)}")
+    if row.packed_weights is not None:
+        bits = " and ".join(map(str, row.packed_bits))
+        kept = f"{row.packed_weights:,} weights in {bits} bits" if row.packed_weights else "no weights"
+        said.append(f"Packed: {kept}{some('; attached as floats', row.dense_layers)}")
+    return said
+
+
+def some(title: str, names: Sequence[str]) -> str:
+    """Return the first five of the names behind their title; nothing for none."""
+    return f"{title}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else ""
 
 
 def ratio_text(ratio: Ratio | None) -> str:
@@ -57,7 +64,7 @@ def clock_title(clock: Clock) -> str:
     )
 
 
-def predicted_text(report: Report) -> str:
+def predicted_text(report: Record) -> str:
     """The ratio of multiply-adds, called what it is."""
     original, small = report.multiply_adds
     if not original or not small:
@@ -95,20 +102,27 @@ def clock_bars(clock: Clock) -> Markup:
     return join(tag("h3", title), tag("ul", *rows, class_="times"))
 
 
-def clocks_section(report: Report) -> Markup | None:
+def clocks_section(report: Record) -> Markup | None:
     """The part of the page about runtimes; nothing when none was asked for."""
     if not report.exports and not report.clocks:
         return None
-    unit = report.metric_unit
+    unit, classes = report.metric_unit, any(row.same_top is not None for row in report.exports)
     files = [
         tag(
             "tr", tag("th", row.runtime, tag("small", row.version), scope="row"), number(size_text(row.size_bytes)),
             number(words.quantity(row.score, unit)), number(words.quantity(row.torch_score, unit)),
-            number(words.percent(row.same_top, 2)), number(f"{row.difference:.1e}"),
+            *[number(words.percent(row.same_top, 2))] * classes, number(f"{row.difference:.1e}"),
         )
         for row in report.exports
     ]  # fmt: skip
-    heads = ("runtime", "files", f"{report.metric_name} in it", "in PyTorch", "same top-1", "largest difference")
+    heads = (
+        "runtime",
+        "files",
+        f"{report.metric_name} in it",
+        "in PyTorch",
+        *["same top-1"] * classes,
+        "largest difference",
+    )
     caption = "The compressed network exported, on the test data"
     shown = []
     for clock in report.clocks:
@@ -118,5 +132,7 @@ def clocks_section(report: Report) -> Markup | None:
         shown += [clock_bars(clock), table([head_row(*HEADS)], rows, "stages", clock_title(clock))]
     if files:
         shown.append(table([head_row(*heads)], files, "stages", caption))
+    reported = [(row.runtime, inside(row)) for row in report.exports]
+    shown += [tag("p", f"{name}: {'. '.join(said)}.", class_="note") for name, said in reported if said]
     note = tag("p", f"{READING} {predicted_text(report)}.", class_="note")
     return tag("section", tag("h2", "Where the time goes"), join(*shown), note)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cortado.quantities import size_text, time_text
 from cortado.report.candidate import Tried
 from cortado.report.pages.bounds import Bound, limit_of, size_bound
-from cortado.report.report import Report
+from cortado.report.record import Record
 
 LATENCY = "latency in "
 """How the lines of the test result with times begin."""
@@ -26,7 +26,7 @@ class Cost:
     text: Callable[[float], str]
 
 
-def cost_of(report: Report) -> Cost:
+def cost_of(report: Record) -> Cost:
     """Time where every candidate was timed and the original network too: it is only taken where it counts; else bytes."""
     timed = next((line for line in report.lines if line.what.startswith(LATENCY) and line.original), None)
     if timed is None or timed.original is None or not all(one.latency_ms for one in report.front):

@@ -10,7 +10,7 @@ from cortado.report.pages.bounds import Bound, score_bound
 from cortado.report.pages.candidates import candidate_table, facts_of
 from cortado.report.pages.cost import cost_of
 from cortado.report.pages.markup import Markup, join, tag
-from cortado.report.report import Report
+from cortado.report.record import Record
 
 SPANS_BELOW = 3.0
 """How far below what matters (plain, taken, the limit) the axis of scores goes, in spans of these; worse ones lie at its end."""
@@ -20,7 +20,7 @@ READING = (
 )
 
 
-def front_section(report: Report) -> Markup | None:
+def front_section(report: Record) -> Markup | None:
     """Chart, key and table; nothing where a recipe was given."""
     if not report.front:
         return None
@@ -37,7 +37,7 @@ def front_section(report: Report) -> Markup | None:
     return tag("section", tag("h2", "What was tried"), *content, candidate_table(report), class_="front")
 
 
-def front_axes(report: Report) -> tuple[Axis, Axis]:
+def front_axes(report: Record) -> tuple[Axis, Axis]:
     """Of sizes or times, and of scores.  Scores far worse than all that matters do not stretch the axis."""
     cost, score = cost_of(report), score_bound(report)
     costs = [cost.original, *map(cost.of, report.front), *([cost.bound.value] if cost.bound else [])]
@@ -56,7 +56,7 @@ def front_axes(report: Report) -> tuple[Axis, Axis]:
     return size_axis(costs), score_axis(all_scores, count=8)
 
 
-def front_chart(report: Report) -> Markup:
+def front_chart(report: Record) -> Markup:
     """The axes and what lies between them; marks are elements of their own, so that they keep their size at any width."""
     across, up = front_axes(report)
     cost, score = cost_of(report), score_bound(report)
@@ -93,7 +93,7 @@ def grid(across: Axis, up: Axis) -> Markup:
     return join(*levels, *[line(across.at(tick), 0, across.at(tick), 100, "grid") for tick in across.ticks])
 
 
-def allowed(report: Report, across: Axis, up: Axis, size: Bound | None, score: Bound | None) -> Markup | None:
+def allowed(report: Record, across: Axis, up: Axis, size: Bound | None, score: Bound | None) -> Markup | None:
     """The corner in which every limit is kept."""
     if size is None and score is None:
         return None
@@ -114,7 +114,7 @@ def bound_lines(across: Axis, up: Axis, size: Bound | None, score: Bound | None)
     return join(*drawn)
 
 
-def bound_names(report: Report, across: Axis, up: Axis) -> Markup:
+def bound_names(report: Record, across: Axis, up: Axis) -> Markup:
     """Limits as they were written, on the side of what is large or slow, with bad scores, where few marks are."""
     size, score = cost_of(report).bound, score_bound(report)
     named, below = [], report.higher_is_better
@@ -131,7 +131,7 @@ def bound_names(report: Report, across: Axis, up: Axis) -> Markup:
     return join(*named)
 
 
-def steps(report: Report, across: Axis, up: Axis) -> Markup:
+def steps(report: Record, across: Axis, up: Axis) -> Markup:
     """From each place that no other beats to the next: the best score of all files up to a size."""
     cost = cost_of(report)
     places = [(cost.of(one), one.score) for one in report.front]
@@ -143,7 +143,7 @@ def steps(report: Report, across: Axis, up: Axis) -> Markup:
     return join(*drawn)
 
 
-def tick_names(report: Report, across: Axis, up: Axis) -> Markup:
+def tick_names(report: Record, across: Axis, up: Axis) -> Markup:
     """The numbers at both axes; the marks tell theirs themselves."""
     text = cost_of(report).text
     named = [tag("span", text(tick), class_="tick down", style=f"left:{across.at(tick):.2f}%") for tick in across.ticks]
@@ -172,7 +172,7 @@ def kind_of(one: Tried) -> str:
     return ("kept" if one.kept else "missed") + (" taken" if one.taken else "")
 
 
-def mark(report: Report, number: int, one: Tried, across: Axis, up: Axis) -> Markup:
+def mark(report: Record, number: int, one: Tried, across: Axis, up: Axis) -> Markup:
     """One candidate in its place, with what it is."""
     x, y = across.at(cost_of(report).of(one)), 100 - up.at(one.score)
     off = "" if up.covers(one.score) else "lower" if one.score < up.low else "upper"
@@ -180,7 +180,7 @@ def mark(report: Report, number: int, one: Tried, across: Axis, up: Axis) -> Mar
     return placed(x, y, [shape(kind_of(one), str(number), off), label], facts_of(report, number, one), kind_of(one))
 
 
-def original_mark(report: Report, across: Axis, up: Axis) -> Markup:
+def original_mark(report: Record, across: Axis, up: Axis) -> Markup:
     """The original network in its place."""
     score = words.quantity(report.original_validation, report.metric_unit)
     cost = cost_of(report)
@@ -203,7 +203,7 @@ def placed(x: float, y: float, drawn: Sequence[object], reported: Sequence[str],
     return tag("li", point, tag("span", *rows, class_="tip", style=f"{side};{left};width:{wide}", aria_hidden="true"))
 
 
-def front_key(report: Report) -> Markup:
+def front_key(report: Record) -> Markup:
     """What the marks mean; only those that are there."""
     _, up = front_axes(report)
     kinds = {kind_of(one) for one in report.front}

@@ -15,7 +15,7 @@ from cortado.report.pages.roundings import roundings_section
 from cortado.report.pages.tables import facts, layer_table, result_table, stage_table
 from cortado.report.pages.totals import deep_compression_bytes, split
 from cortado.report.pages.waterfall import waterfall_section
-from cortado.report.report import Report
+from cortado.report.record import Record
 
 STYLE = Path(__file__).with_name("report.css")
 KINDS = {"met": "good", "missed": "bad"}
@@ -23,11 +23,9 @@ SIGNS = {"met": "✓", "missed": "✗", words.UNKNOWN: "?", "no limits": "·"}
 REFERENCE = "S. Han, H. Mao, W. J. Dally: Deep Compression, ICLR 2016, tables 4 and 5"
 
 
-def report_html(report: Report) -> str:
-    """A whole page (UTF-8) that shows everything a report holds."""
-    title = (
-        f"{report.network} on {report.task}: {words.times_smaller(report.original_bytes, report.size_bytes)} smaller"
-    )
+def report_html(report: Record, deep_compression: bool = False) -> str:
+    """Return a whole page (UTF-8) that shows everything a report holds; the arithmetic of Deep Compression when asked for."""
+    title = f"{report.network} on {report.task}: {words.smaller(report)}"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -39,7 +37,7 @@ def report_html(report: Report) -> str:
     main = tag(
         "main",
         hero(report),
-        section("Plain and compressed", result_table(report)),
+        plain_and_compressed(report),
         front_section(report),
         waterfall_section(report),
         section("Where the bytes go", byte_bars(report)),
@@ -47,7 +45,9 @@ def report_html(report: Report) -> str:
         warnings(report),
         section("Stage by stage", stage_table(report)),
         roundings_section(report.rounded),
-        section("Layer by layer", layer_table(report), layer_notes(report)),
+        section(
+            "Layer by layer", layer_table(report, deep_compression), layer_notes(report) if deep_compression else None
+        ),
         distributions(report),
         section("How it was made", making(report)),
         footer(),
@@ -55,11 +55,26 @@ def report_html(report: Report) -> str:
     return "<!DOCTYPE html>\n" + tag("html", head, tag("body", main), lang="en") + "\n"
 
 
+def first_screen_html(report: Record) -> str:
+    """Return the page's first screen as a fragment for a notebook; its style holds inside the fragment alone."""
+    style = STYLE.read_text(encoding="utf8")
+    for outermost in (":root {", "html {", "body {"):
+        style = style.replace(outermost, "& {")
+    scoped = tag("style", Markup(f".cortado-report {{ padding: 12px; {style} }}"))
+    return tag("div", scoped, hero(report), plain_and_compressed(report), warnings(report), class_="cortado-report")
+
+
+def plain_and_compressed(report: Record) -> Markup:
+    """Return the table of both networks, and how to measure time where it was not."""
+    hint = words.time_hint(report)
+    return section("Plain and compressed", result_table(report), tag("p", hint, class_="note") if hint else None)
+
+
 def section(title: str, *content: object) -> Markup:
     return tag("section", tag("h2", title), *content)
 
 
-def hero(report: Report) -> Markup:
+def hero(report: Record) -> Markup:
     """The test: what a reader takes away in ten seconds."""
     word, sentence = words.outcome(report)
     sign = tag("span", SIGNS[word], class_="sign", aria_hidden="true")
@@ -70,7 +85,7 @@ def hero(report: Report) -> Markup:
     return tag("header", tag("p", "cortado · report", class_="brand"), names, badge)
 
 
-def warnings(report: Report) -> Markup | None:
+def warnings(report: Record) -> Markup | None:
     """What the reader must know before trusting the numbers; nothing when there is nothing."""
     if not report.warnings:
         return None
@@ -79,7 +94,7 @@ def warnings(report: Report) -> Markup | None:
     return tag("aside", tag("h2", many), listed, class_="warnings")
 
 
-def byte_bars(report: Report) -> Markup:
+def byte_bars(report: Record) -> Markup:
     """The original network and the file, each as one bar split by layer in the same colours."""
     parts = split(report)
     largest = sorted(parts.weights, key=lambda row: -row.size_bytes)[: COLOURS - 1]
@@ -124,7 +139,7 @@ def legend(original: Sequence[tuple[str, float, str]], small: Sequence[tuple[str
     return tag("ul", *items, class_="legend")
 
 
-def layer_notes(report: Report) -> Markup:
+def layer_notes(report: Record) -> Markup:
     """How to read the table, and what the same network weighs by the paper's arithmetic."""
     paper_bytes = deep_compression_bytes(report)
     if paper_bytes is None:
@@ -144,7 +159,7 @@ def layer_notes(report: Report) -> Markup:
     return tag("p", f"{reported} {reading} ", tag("cite", REFERENCE), ".", class_="note")
 
 
-def distributions(report: Report) -> Markup | None:
+def distributions(report: Record) -> Markup | None:
     """Histograms of codes and of index gaps."""
     if not report.pictures:
         return None
@@ -153,7 +168,7 @@ def distributions(report: Report) -> Markup | None:
     return section("Codes and gaps", tag("p", lead, class_="note"), tag("div", *drawn, class_="pictures"))
 
 
-def making(report: Report) -> Markup:
+def making(report: Record) -> Markup:
     """Recipe with every knob, seed and environment."""
     recipe = yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True) if report.recipe else "unknown"
     where = [(name, value or words.UNKNOWN) for name, value in report.environment.items()]

@@ -7,7 +7,7 @@ from cortado.quantities import count_text, size_text, time_text
 from cortado.report.pages import words
 from cortado.report.pages.markup import Markup, join, tag
 from cortado.report.pages.totals import split, total_row
-from cortado.report.report import Line, Report, Stage
+from cortado.report.record import Line, Record, Stage
 
 MARKS = {"yes": "✓ ", "no": "✗ ", "unknown": "? ", words.NOTHING: ""}
 
@@ -34,11 +34,11 @@ def number(value: object, hint: str | None = None, label: str | None = None) -> 
     return tag("td", value, class_=kind, title=hint, data_label=label)
 
 
-def result_table(report: Report) -> Markup:
+def result_table(report: Record) -> Markup:
     """plain | compressed | limit | met."""
     return table(
         [head_row("", "original", "compressed", "limit", "met?")],
-        [result_row(line) for line in report.lines],
+        [result_row(line) for line in report.first_lines()],
         "test",
         f"Size of the plain tensors and of the file; {report.metric_name} of both on the same "
         f"{report.test.samples:,} samples of the test data",
@@ -58,77 +58,83 @@ def result_row(line: Line) -> Markup:
     )
 
 
-def stage_table(report: Report) -> Markup:
-    """Every stage with its knobs, the size, the score, the share of nonzero weights and the time."""
-    heads = tag(
-        "tr",
-        right_head("#"),
-        tag("th", "stage", scope="col"),
-        *[right_head(name) for name in ("file", "smaller", report.metric_name, "nonzero", "took")],
-    )
-    original_score = words.quantity(report.original_validation, report.metric_unit)
-    nothing = number(words.NOTHING)
-    name, size = tag("th", "original network", scope="row"), number(size_text(report.original_bytes))
-    original = tag("tr", nothing, name, size, number("1×"), number(original_score), nothing, nothing)
-    rows = [stage_row(report, place, stage) for place, stage in enumerate(report.stages, 1)]
+def stage_heads(report: Record) -> tuple[str, ...]:
+    """Return the heads of what is known after every stage."""
+    return ("file", "smaller", report.metric_name, "nonzero", "took")
+
+
+def plain_cells(report: Record) -> tuple[str, ...]:
+    """Return what is known of the original network."""
+    score = words.quantity(report.original_validation, report.metric_unit)
+    return (size_text(report.original_bytes), "1×", score, words.NOTHING, words.NOTHING)
+
+
+def stage_cells(report: Record, stage: Stage) -> tuple[str, ...]:
+    """Return size, score, share of nonzero weights and the time it took."""
+    smaller = words.times_smaller(report.original_bytes, stage.size_bytes)
+    score, took = words.quantity(stage.score, report.metric_unit), time_text(stage.seconds * 1000)
+    return (size_text(stage.size_bytes), smaller, score, words.percent(stage.nonzero), took)
+
+
+def stage_table(report: Record) -> Markup:
+    """Return every stage with its knobs and what is known after it."""
+    heads = tag("tr", right_head("#"), tag("th", "stage", scope="col"), *map(right_head, stage_heads(report)))
+    rows = [stage_row(words.NOTHING, tag("th", "original network", scope="row"), plain_cells(report))]
+    for place, stage in enumerate(report.stages, 1):
+        knobs = tag("small", words.knobs_text(stage.knobs)) if stage.knobs else None
+        rows.append(stage_row(place, tag("th", stage.name, knobs, scope="row"), stage_cells(report, stage)))
     caption = "After every stage: the file as written, and the score on the validation data"
-    return table([heads], [original, *rows], "stages", caption)
+    return table([heads], rows, "stages", caption)
 
 
-def stage_row(report: Report, place: int, stage: Stage) -> Markup:
-    knobs = tag("small", words.knobs_text(stage.knobs)) if stage.knobs else None
-    return tag(
-        "tr",
-        number(place),
-        tag("th", stage.name, knobs, scope="row"),
-        number(size_text(stage.size_bytes)),
-        number(words.times_smaller(report.original_bytes, stage.size_bytes)),
-        number(words.quantity(stage.score, report.metric_unit)),
-        number(words.percent(stage.nonzero)),
-        number(time_text(stage.seconds * 1000)),
-    )
+def stage_row(place: object, name: Markup, cells: Sequence[str]) -> Markup:
+    return tag("tr", number(place), name, *map(number, cells))
 
 
-def layer_table(report: Report) -> Markup:
-    """The columns of Deep Compression's tables 4 and 5, and what our file needs."""
+def layer_table(report: Record, deep_compression: bool = False) -> Markup:
+    """What our file needs for each layer; the columns of Deep Compression's tables 4 and 5 where they are asked for."""
     parts = split(report)
     groups = ("bits of a weight", "bits of its index", "rate with codebook", "in our file")
     spans = [tag("th", group, colspan=2, scope="colgroup") for group in groups]
-    over = tag("tr", tag("td", colspan=4), *spans, class_="groups")
-    coded = ("P+Q", "P+Q+H") * 3
-    heads = head_row("layer", "form", "weights", "left (P)", *coded, "bytes", "rate")
-    rows = [layer_row(row) for row in parts.weights]
+    over = tag("tr", tag("td", colspan=4), *spans, class_="groups") if deep_compression else None
+    coded = ("P+Q", "P+Q+H") * 3 if deep_compression else ()
+    heads = head_row("layer", "form", "weights", "left (P)" if deep_compression else "left", *coded, "bytes", "rate")
+    rows = [layer_row(row, deep_compression) for row in parts.weights]
     if parts.rest:
-        rows.append(layer_row(total_row(parts.rest, f"{len(parts.rest)} biases, norms and buffers"), "rest"))
-    dashes = [number(words.NOTHING)] * 8
+        rest = total_row(parts.rest, f"{len(parts.rest)} biases, norms and buffers")
+        rows.append(layer_row(rest, deep_compression, "rest"))
+    dashes = [number(words.NOTHING)] * (2 + len(coded))
     head_bytes = number(f"{parts.head_bytes:,} B")
     head_name = tag("th", "head of the file", scope="row")
     rows.append(tag("tr", head_name, tag("td"), *dashes, head_bytes, number(words.NOTHING), class_="rest"))
     if parts.weights:
-        rows.append(layer_row(total_row(parts.weights, "all weights"), "total"))
-    return table([over, heads], rows, "layers", "P pruned, Q shared or quantized, H under Huffman codes")
+        rows.append(layer_row(total_row(parts.weights, "all weights"), deep_compression, "total"))
+    caption = "P pruned, Q shared or quantized, H under Huffman codes" if deep_compression else "Layers in our file"
+    return table([over, heads], rows, "layers", caption)
 
 
-def layer_row(row: LayerRow, kind: str | None = None) -> Markup:
-    """One weight, or a sum of rows."""
+def layer_row(row: LayerRow, deep_compression: bool, kind: str | None = None) -> Markup:
+    """Return one weight, or a sum of rows."""
     shape = "×".join(str(size) for size in row.shape)
-    name = join(row.path, tag("small", shape) if shape else None)
+    path, form, weights, left, *rest = layer_cells(row, deep_compression)
     return tag(
         "tr",
-        tag("th", name, scope="row"),
-        tag("td", row.form or (words.NOTHING if row.shape else ""), class_="form"),
-        number(count_text(row.original_entries), f"{row.original_entries:,} in the original network"),
-        number(words.percent(row.kept), f"{row.nonzeros:,} are not zero"),
-        number(words.bits(row.value_bits)),
-        number(words.bits(row.value_bits_huffman)),
-        number(words.bits(row.index_bits)),
-        number(words.bits(row.index_bits_huffman)),
-        number(words.percent(row.rate, 2)),
-        number(words.percent(row.rate_huffman, 2)),
-        number(f"{row.size_bytes:,} B"),
-        number(words.percent(row.file_rate, 2)),
+        tag("th", path, tag("small", shape) if shape else None, scope="row"),
+        tag("td", form or (words.NOTHING if shape else ""), class_="form"),
+        number(weights, f"{row.original_entries:,} in the original network"),
+        number(left, f"{row.nonzeros:,} are not zero"),
+        *map(number, rest),
         class_=kind,
     )
+
+
+def layer_cells(row: LayerRow, deep_compression: bool) -> tuple[str, ...]:
+    """Return name, form, weights, what is left of them, Deep Compression's figures where they are asked for, and ours."""
+    means = (row.value_bits, row.value_bits_huffman, row.index_bits, row.index_bits_huffman)
+    rates = (row.rate, row.rate_huffman)
+    coded = (*map(words.bits, means), *(words.percent(rate, 2) for rate in rates)) if deep_compression else ()
+    ours = (f"{row.size_bytes:,} B", words.percent(row.file_rate, 2))
+    return (row.path, row.form, count_text(row.original_entries), words.percent(row.kept), *coded, *ours)
 
 
 def facts(rows: Sequence[tuple[str, object]]) -> Markup:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cortado.file.accounting import LayerRow
-from cortado.report.report import Report
+from cortado.report.record import Record
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Split:
     head_bytes: int
 
 
-def split(report: Report) -> Split:
+def split(report: Record) -> Split:
     """The layers of a report, weights apart from the rest."""
     weights = tuple(row for row in report.layers if len(row.shape) >= 2)
     rest = tuple(row for row in report.layers if len(row.shape) < 2)
@@ -56,7 +56,7 @@ def total_row(rows: Sequence[LayerRow], path: str) -> LayerRow:
     )
 
 
-def deep_compression_bytes(report: Report) -> float | None:
+def deep_compression_bytes(report: Record) -> float | None:
     """The network's size by Deep Compression's arithmetic: coded weights, and all else as it was; None when unknown."""
     parts = split(report)
     total = total_row(parts.weights, "")

@@ -11,15 +11,17 @@ from cortado.report.pages.axes import Axis, score_axis, score_labels, size_axis,
 from cortado.report.pages.bounds import Bound, score_bound, size_bound, time_bound
 from cortado.report.pages.markup import Markup, join, tag
 from cortado.report.pages.tables import number
-from cortado.report.report import Report
+from cortado.report.record import Record
 
 TICKS, FEWER_TICKS = 4, 2
 """Of a lane where there are two, and where there are three."""
+LETTER, LETTER_OF_THREE = 3.0, 5.5
+"""Width of a letter of a label, in hundredths of a lane, where there are two lanes, and where there are three."""
 SAME = 1.005
 """A file that changes by less has the same size."""
 
 
-def waterfall_section(report: Report) -> Markup:
+def waterfall_section(report: Record) -> Markup:
     """One row a stage, from the original network to the file."""
     bounds = (size_bound(report), score_bound(report), time_bound(report) if timed(report) else None)
     bound = "; a broken line is a limit" if any(bounds) else ""
@@ -37,7 +39,7 @@ def waterfall_section(report: Report) -> Markup:
     return tag("section", tag("h2", "What each stage did"), tag("p", caption, class_="note"), content)
 
 
-def axes_of(report: Report) -> tuple[Axis, Axis | None]:
+def axes_of(report: Record) -> tuple[Axis, Axis | None]:
     """Of sizes and of scores; no axis where no score is known."""
     size, score = size_bound(report), score_bound(report)
     sizes = [report.original_bytes, *(stage.size_bytes for stage in report.stages), *([size.value] if size else [])]
@@ -47,25 +49,25 @@ def axes_of(report: Report) -> tuple[Axis, Axis | None]:
     return size_axis(sizes, count=count), score_axis(known, max(2, count - 1)) if known else None
 
 
-def timed(report: Report) -> bool:
+def timed(report: Record) -> bool:
     """Whether the time of stages was taken."""
     return any(stage.latency_ms is not None for stage in report.stages)
 
 
-def time_words(report: Report) -> str:
+def time_words(report: Record) -> str:
     """Where the time was taken."""
     line = next((line.what for line in report.lines if line.unit == "ms"), "latency")
     return f"; time by factors, {line.removeprefix('latency ')}" if timed(report) else ""
 
 
-def time_axis(report: Report) -> Axis:
+def time_axis(report: Record) -> Axis:
     """Of microseconds."""
     bound = time_bound(report)
     known = [ms * 1000 for pair in times_of(report) for ms in pair if math.isfinite(ms)]
     return size_axis([*known, *([bound.value * 1000] if bound else [])], count=FEWER_TICKS)
 
 
-def times_of(report: Report) -> list[tuple[float, float]]:
+def times_of(report: Record) -> list[tuple[float, float]]:
     """Milliseconds before and after each row; nan where they are not known."""
     original = next((line.original for line in report.lines if line.unit == "ms"), None)
     taken = [
@@ -75,25 +77,31 @@ def times_of(report: Report) -> list[tuple[float, float]]:
     return [(taken[0], taken[0]), *pairwise(taken), (taken[0], taken[-1])]
 
 
-def heads(report: Report) -> Markup:
+def heads(report: Record) -> Markup:
     """The names of the columns, and the scales of the bars."""
     across, up = axes_of(report)
-    sizes = scale(across, size_labels(across))
-    scores = scale(up, score_labels(up, report.metric_unit)) if up else None
+    letter = LETTER_OF_THREE if timed(report) else LETTER
+    sizes = scale(across, size_labels(across), letter)
+    scores = scale(up, score_labels(up, report.metric_unit), letter) if up else None
     named: list[Markup] = []
     lanes = [("size of the file", sizes), (report.metric_name, scores)]
     if timed(report):
         axis = time_axis(report)
         labels = [time_text(tick / 1000) for tick in axis.ticks]
-        lanes.append(("time", scale(axis, labels)))
+        lanes.append(("time", scale(axis, labels, letter)))
     for title, drawn in lanes:
         named += [tag("th", tag("span", title, class_="lane-title"), drawn, class_="lane"), tag("th", class_="ends")]
     return tag("tr", tag("th", "stage", scope="col"), *named, tag("th", "took", scope="col", class_="number"))
 
 
-def scale(axis: Axis, labels: Sequence[str]) -> Markup:
-    """The ticks of an axis above its bars."""
-    named = [tag("i", name, style=f"left:{axis.at(tick):.2f}%") for tick, name in zip(axis.ticks, labels, strict=True)]
+def scale(axis: Axis, labels: Sequence[str], letter: float) -> Markup:
+    """Return the ticks of an axis above its bars; a label that would run into the one before it is left out."""
+    named, end = [], -math.inf
+    for tick, name in zip(axis.ticks, labels, strict=True):
+        half = letter * (len(name) + 1) / 2
+        if axis.at(tick) - half >= end:
+            named.append(tag("i", name, style=f"left:{axis.at(tick):.2f}%"))
+            end = axis.at(tick) + half
     return tag("span", *named, class_="scale", aria_hidden="true")
 
 
@@ -108,7 +116,7 @@ class Step:
     kind: str | None = None
 
 
-def steps_of(report: Report) -> list[Step]:
+def steps_of(report: Record) -> list[Step]:
     """Plain, every stage, and all together."""
     sizes = [float(report.original_bytes), *(float(stage.size_bytes) for stage in report.stages)]
     scores = [report.original_validation, *(stage.score for stage in report.stages)]
@@ -120,7 +128,7 @@ def steps_of(report: Report) -> list[Step]:
     return [*steps, Step("all together", (sizes[0], sizes[-1]), (scores[0], scores[-1]), whole, "total")]
 
 
-def step_row(report: Report, step: Step, times: tuple[float, float] | None) -> Markup:
+def step_row(report: Record, step: Step, times: tuple[float, float] | None) -> Markup:
     """Two bars, or three with that of `times`, where they end, and how long the stage took."""
     across, up = axes_of(report)
     first = step.seconds is None
@@ -140,7 +148,7 @@ def step_row(report: Report, step: Step, times: tuple[float, float] | None) -> M
     )
 
 
-def time_cells(report: Report, times: tuple[float, float], first: bool) -> list[Markup]:
+def time_cells(report: Record, times: tuple[float, float], first: bool) -> list[Markup]:
     """The bar of time, and where it ends."""
     before, after = (1000 * ms for ms in times)
     if not math.isfinite(after):

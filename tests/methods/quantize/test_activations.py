@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from cortado.engine.compress import compress
 from cortado.errors import BadTask, BadValue, NothingChanged
@@ -13,6 +15,8 @@ from cortado.network.statistics.ranges import RANGES
 from cortado.network.view import View
 from cortado.parts.activations.quantizer import sites
 from cortado.runtimes import compare
+from cortado.runtimes.export import export
+from cortado.runtimes.onnxruntime import Onnxruntime
 from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 from tests.network.quantizers.test_placement import Chained
@@ -207,3 +211,43 @@ def test_products_that_run_over_are_told_in_whatever_order_the_stages_come(monke
         monkeypatch.setattr(compare, "processor_saturates", lambda saturates=saturates: saturates)
         _, report = compress(NET.make(), NET.task(), " | ".join(stages[word] for word in order.split()))
         assert any("no VNNI" in warning for warning in report.warnings) == saturates
+
+
+class Head(nn.Module):
+    """A convolution that runs at two scales, with one norm for both or one for each."""
+
+    def __init__(self, norms: int) -> None:
+        super().__init__()
+        self.enter, self.shared, self.leave = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(norms))
+        for norm in self.norms:
+            nn.init.uniform_(norm.running_mean, -0.3, 0.3)
+            nn.init.uniform_(norm.running_var, 0.5, 2.0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        fine = torch.relu(self.enter(images))
+        parts = (fine, functional.max_pool2d(fine, 2))
+        made = [torch.relu(self.norms[-n](self.shared(part))) for n, part in enumerate(parts)]
+        return torch.cat([self.leave(one).mean((2, 3)) for one in made], 1)
+
+
+@pytest.mark.parametrize("norms", [1, 2])
+def test_a_shared_layer_runs_in_integers_or_is_said_not_to(norms, tmp_path):
+    torch.manual_seed(0)
+    images = torch.randn(32, 3, 10, 10)
+    data = Data(images, torch.arange(32) % 4)
+    task = Task(data, data, data, trial=True, device="cpu")
+    small, report = compress(Head(norms).eval(), task, "quantize/weights bits=8 | quantize/activations")
+    row = export(small, task, Onnxruntime(), tmp_path / "out")
+    describe = [note for note in report.warnings if "cannot be folded into them: shared. A layer" in note]
+    assert (row.float_layers, len(describe)) == (((), 0) if norms == 1 else (("shared",), 1))
+    assert (row.integer_share > 0.99) == (norms == 1)
+
+
+def test_a_layer_that_is_not_rounded_is_not_said_to_stay_in_floats():
+    torch.manual_seed(0)
+    network, images = Head(2).eval(), torch.randn(32, 3, 10, 10)
+    data = Data(images, torch.arange(32) % 4)
+    view = View(network, copy.deepcopy(network), images[:2])
+    QuantizeActivations(where="leave.weight").apply(view, Task(data, data, data, trial=True))
+    assert not any("folded" in note for note in view.notes)

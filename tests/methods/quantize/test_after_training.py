@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -232,6 +233,77 @@ def test_imagined_samples_meet_the_moments_of_the_norms():
     noise = synthetic(network, torch.zeros(1, 3, 8, 8), 32, 0, seed=0)
     assert far(made.inputs) < 0.05 * far(noise.inputs)
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+
+
+@dataclass
+class Answer:
+    logits: torch.Tensor
+    hidden: torch.Tensor
+
+
+class Own:
+    def __init__(self, logits, hidden):
+        self.inner = {"logits": logits, "hidden": [hidden]}
+
+
+@pytest.mark.parametrize("holder", [Answer, Own, lambda logits, hidden: (logits, hidden)])
+def test_a_value_that_leaves_the_network_is_not_scaled_whatever_holds_it(holder):
+    class Telling(nn.Sequential):
+        def forward(self, inputs):
+            hidden = self[1](self[0](inputs)).relu()
+            return holder(self[3](self[2](hidden).relu()), hidden)
+
+    torch.manual_seed(1)
+    network, task = Telling(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 5), nn.Linear(5, 4)).eval(), task_of(correlated())
+    before = copy.deepcopy(network.state_dict())
+    view = View(network, copy.deepcopy(network), task.example)
+    QuantizeEqualize().apply(view, task)
+    assert view.notes[-1].startswith("1 of 1 links")
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"2.weight", "2.bias", "3.weight"}
+
+
+@pytest.mark.parametrize("by", ["weights", "activations"])
+def test_a_norm_over_several_axes_is_left_alone(by):
+    torch.manual_seed(0)
+    norm, images = nn.LayerNorm([8, 3, 3]), torch.randn(16, 3, 6, 6)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), norm, nn.ReLU(), nn.Conv2d(8, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1)
+    ).eval()
+    data = Data(images, torch.zeros(16, dtype=torch.long))
+    wanted, task = network(images), Task(data, data, data, calibration=data, trial=True)
+    view = View(network, copy.deepcopy(network), task.example)
+    QuantizeEqualize(by=by).apply(view, task)
+    assert view.notes[-1].startswith("1 of 1 links")
+    assert torch.equal(norm.weight, torch.ones(8, 3, 3))
+    torch.testing.assert_close(network(images), wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_links_in_half_precision_are_balanced_without_changing_a_digit(dtype):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 4)).eval().to(dtype)
+    with torch.no_grad():
+        network[0].weight.mul_(torch.logspace(-1, 1, 6)[:, None])
+    inputs = correlated().to(dtype)
+    wanted, before, task = network(inputs), copy.deepcopy(network), task_of(inputs)
+    QuantizeEqualize().apply(View(network, before, task.example), task)
+    assert torch.equal(network(inputs), wanted)
+    rows, columns = network[0].weight.abs().amax(1).float(), network[2].weight.abs().amax(0).float()
+    assert not torch.equal(network[0].weight, before[0].weight)
+    # The nearest power of two leaves at most a factor of two between the two sides.
+    assert bool((rows / columns).log2().abs().max() <= 1.05)
+
+
+def test_links_that_all_change_outputs_are_not_said_to_be_missing():
+    class Sly(nn.Sequential):
+        def forward(self, inputs):
+            return super().forward(inputs) + self[0].weight.sum()
+
+    network = Sly(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 4)).eval()
+    task = task_of(correlated())
+    with pytest.raises(NothingChanged, match="1 links between layers were tried, and each changed outputs"):
+        QuantizeEqualize().apply(View(network, copy.deepcopy(network), task.example), task)
 
 
 def test_samples_cannot_be_imagined_for_whole_numbers():

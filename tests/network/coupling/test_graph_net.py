@@ -1,6 +1,7 @@
 """A cut as a graph: where the network's own code cannot follow, for any batch, with tensors of its own."""
 
 import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,17 @@ def test_graph_is_held_copied_stored_traced_again_and_cut_again(tmp_path: Path) 
     again = cut_as_graph(attached, groups, keeps)
     assert difference(outputs(again, words(3)), outputs(zeroed_forms(attached, groups, keeps), words(3))) < 1e-5
     assert form_of(again.get_submodule("0.layers.0.self_attn"), "in_proj_weight").shape == (12, 16)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec")
+def test_graph_is_pickled_with_plain_weights_and_refused_in_words_with_held_ones() -> None:
+    net, inputs = small_encoder().eval(), words(3)
+    again = pickle.loads(pickle.dumps(net))
+    assert torch.equal(again(inputs), net(inputs))
+    layer = next(module for module in net.modules() if isinstance(module, nn.Linear))
+    attach(layer, "weight", Quantized.of(layer.weight.detach(), 8))
+    with pytest.raises(BadNetwork, match=r"pickled with original weights only.*released\(network\)"):
+        pickle.dumps(net)
 
 
 def test_parameters_of_the_network_itself_are_held_and_released_too() -> None:

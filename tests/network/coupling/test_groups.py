@@ -1,5 +1,7 @@
 """Which channels belong together, by hand: sums, concatenations, groups, shuffles, heads, ties; and what cannot be cut."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,8 +9,9 @@ from torch.nn import functional
 
 from cortado.errors import BadNetwork, BadValue
 from cortado.file.artifact import decode, encode
-from cortado.network.coupling.cut import cut
+from cortado.network.coupling.cut import cut, zeroed
 from cortado.network.coupling.find import find_groups
+from cortado.network.coupling.graph_net import cut_as_graph
 from cortado.network.view import View
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.dense import Dense
@@ -261,3 +264,64 @@ def test_heads_and_their_widths_on_one_packed_weight_are_two_groups() -> None:
     assert [(group.count, group.heads) for group in groups.all] == [(2, True), (6, False)]
     (heads,) = groups.free
     assert heads.heads
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+    hidden: Tensor | None = None
+
+
+def test_outputs_in_a_class_of_ones_own_are_seen() -> None:
+    class Telling(nn.Sequential):
+        def forward(self, inputs: Tensor) -> Answer:
+            hidden = self[1](self[0](inputs).relu())
+            return Answer(self[2](hidden.relu()), hidden)
+
+    torch.manual_seed(0)
+    network, inputs = Telling(nn.Linear(6, 16), nn.Linear(16, 8), nn.Linear(8, 3)).eval(), torch.randn(2, 6)
+    groups = find_groups(network, inputs)
+    assert {group.name: group.count for group in groups.free} == {"0": 16}
+    keeps = {groups.free[0]: torch.arange(5, 16)}
+    wanted = zeroed(network, groups, keeps)(inputs)
+    with pytest.raises(BadNetwork, match=r"gives its outputs in Answer, .*register_dataclass"):
+        cut_as_graph(network, groups, keeps)
+    cut(network, groups, keeps)
+    found = network(inputs)
+    assert isinstance(found, Answer) and network[0].out_features == 11
+    torch.testing.assert_close((found.logits, found.hidden), (wanted.logits, wanted.hidden))
+
+
+class Scan(nn.Module):
+    """A selective scan: its inner width follows a cut, the size of its state is written into the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.gate = nn.Linear(12, 16), nn.Linear(16, 16)
+        self.write, self.read = nn.Linear(16, 4), nn.Linear(16, 4)
+        self.decay, self.skip = nn.Parameter(torch.rand(16, 4)), nn.Parameter(torch.rand(16))
+        self.leave = nn.Linear(16, 12)
+
+    def forward(self, words: Tensor) -> Tensor:
+        inner = functional.silu(self.enter(words))
+        step, write, read = functional.softplus(self.gate(inner)), self.write(inner), self.read(inner)
+        state, found = inner.new_zeros(inner.shape[0], inner.shape[2], 4), []
+        for t in range(inner.shape[1]):
+            decay = torch.exp(-step[:, t, :, None] * self.decay)
+            state = decay * state + step[:, t, :, None] * write[:, t, None, :] * inner[:, t, :, None]
+            found.append((state * read[:, t, None, :]).sum(-1))
+        return self.leave(torch.stack(found, 1) + inner * self.skip)
+
+
+def test_a_group_that_only_meets_a_fixed_number_is_cut() -> None:
+    torch.manual_seed(0)
+    network, words = nn.Sequential(Scan(), Scan(), nn.Linear(12, 3)).eval(), torch.randn(2, 5, 12)
+    groups = find_groups(network, words)
+    assert sorted(group.count for group in groups.free) == [12, 12, 16, 16]
+    assert [frozen.count for frozen in groups.frozen if "cannot follow a cut" in frozen.reason] == [4, 4]
+    inner = [group for group in groups.free if group.count == 16]
+    keeps = {group: torch.arange(3 + number, 16) for number, group in enumerate(inner)}
+    wanted = zeroed(network, groups, keeps)(words)
+    cut(network, groups, keeps)
+    assert [network[number].enter.out_features for number in (0, 1)] == [13, 12]
+    torch.testing.assert_close(network(words), wanted)

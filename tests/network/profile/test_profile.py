@@ -214,7 +214,7 @@ def test_profile_text_is_a_table_of_equal_lines():
     assert " ".join(heading.split()) == (
         "layer kind parameters weights nonzero multiply-adds remaining activations bytes"
     )
-    assert set(rule) == set(second_rule) == {"-"} and len(rows) == 4
+    assert set(rule) == set(second_rule) == {" ", "─"} and len(rows) == 4
     assert " ".join(total.split()) == "total 431,080 430,500 430,500 2,293,000 2,293,000 15,230 1,724,320"
     assert len({len(line) for line in (rule, second_rule, *rows, total)}) == 1
 

@@ -10,6 +10,8 @@ from torch import nn
 from cortado.errors import BadNetwork
 from cortado.network.view import parameter_places
 from cortado.parts.activations.affine import Affine
+from cortado.parts.activations.gradients import Gradients
+from cortado.parts.activations.pact import Pact
 from cortado.parts.activations.quantizer import (
     SIDES,
     drop_quantizer,
@@ -21,6 +23,8 @@ from cortado.parts.activations.quantizer import (
     take_quantizers,
     unrounded,
 )
+from cortado.parts.activations.sign import Sign
+from cortado.parts.activations.unit import Unit
 from cortado.parts.part import inside_parts, own_modules
 
 
@@ -151,3 +155,40 @@ def test_settling_keeps_shared_roundings_shared():
     found = list(sites(made).values())
     assert found[0] is found[1] and type(found[0]) is Affine and found[0].scale.item() == 0.25
     assert all(quantizer_at(made[0], side) is None for side in SIDES if side != "input")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_roundings_hold_where_torch_nests_padded_samples():
+    torch.manual_seed(0)
+    network = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1).eval()
+    tokens, padding = torch.randn(2, 4, 8), torch.tensor([[False] * 4, [False, False, True, True]])
+    put_quantizer(network.layers[0].linear1, "input", coarse())
+    put_quantizer(network.layers[0].linear2, "output", coarse())
+    with torch.no_grad():
+        nested = network(tokens, src_key_padding_mask=padding)
+        alone = [network(tokens[:1]), network(tokens[1:, :2])]
+        free = [drop_quantizer(network.layers[0].linear2, "output"), network(tokens[:1])][1]
+    torch.testing.assert_close(nested[:1], alone[0])
+    torch.testing.assert_close(nested[1:, :2], alone[1])
+    assert not torch.allclose(free, alone[0])
+
+
+KINDS = {
+    "affine": lambda: Affine(0.25, 8, 4),
+    "pact": lambda: Pact(1.0, 4),
+    "sign": lambda: Sign(scaled=True, terms=2),
+    "smooth sign": lambda: Sign(smooth=True),
+    "unit": lambda: Unit(4, gradients=4),
+    "gradients": lambda: Gradients(4),
+}
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2, 2), (0, 3), (0,), (2, 0)])
+@pytest.mark.parametrize("name", list(KINDS))
+def test_batch_of_nothing_passes_with_gradients_on(name, shape):
+    quantizer, values = KINDS[name]().train(), torch.randn(shape, requires_grad=True)
+    made = quantizer(values)
+    assert made.shape == values.shape
+    made.sum().backward()
+    assert values.grad.shape == values.shape
+    assert all(bool(torch.isfinite(part.grad).all()) for part in quantizer.parameters() if part.grad is not None)

@@ -1,6 +1,7 @@
 """A form on any parameter of any layer: the layer computes what it did, and stays what it was."""
 
 import copy
+import io
 
 import pytest
 import torch
@@ -156,6 +157,21 @@ def test_state_dict_and_deep_copy_of_a_held_layer(name):
 
 
 @pytest.mark.parametrize("name", list(LAYERS))
+def test_held_layer_comes_back_from_a_pickle(name):
+    layer, inputs = made(name)
+    hold_all(layer, masked_quantized)
+    body = io.BytesIO()
+    torch.save(layer, body)
+    again = torch.load(io.BytesIO(body.getvalue()), weights_only=False)
+    assert [type(part) for part in again.modules()] == [type(part) for part in layer.modules()]
+    for got, was in zip(outputs_of(again, inputs), outputs_of(layer, inputs), strict=True):
+        assert torch.equal(got, was)
+    with torch.no_grad():
+        next(again.parameters()).mul_(3)
+    assert not all(torch.equal(a, b) for a, b in zip(outputs_of(again, inputs), outputs_of(layer, inputs), strict=True))
+
+
+@pytest.mark.parametrize("name", list(LAYERS))
 def test_release_gives_a_plain_layer_back(name):
     layer, inputs = made(name)
     names = list(layer.state_dict())
@@ -195,6 +211,23 @@ def test_tied_weights_stay_tied_in_one_form():
     assert form_of(duplicate[0], "weight") is form_of(duplicate[1], "weight")
     network(torch.randn(2, 3)).sum().backward()
     assert form_of(network[0], "weight").scale.grad is not None
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("pair", [(nn.Embedding, nn.Linear), (nn.Linear, nn.Linear), (nn.Embedding, nn.Embedding)])
+def test_tied_weights_stay_tied_when_forms_are_settled(pair, masked):
+    network = nn.ModuleList([kind(3, 3) for kind in pair])
+    values = torch.tensor([[0.9, -0.2, 0.26], [0.0, 0.5, -0.74], [0.1, 0.3, 0.61]])
+    form = LearnedStep(values, 0.25)
+    if masked:
+        form = Masked(values > 0, LearnedStep(values[values > 0], 0.25))
+    for layer in network:
+        attach(layer, "weight", form)
+    finalize(network)
+    assert form_of(network[0], "weight") is form_of(network[1], "weight") is not form
+    # A quarter is a number of bfloat16, so the finalized step is the same.
+    wanted = (values / 0.25).round() * 0.25
+    assert torch.equal(network[1].weight, torch.where(values > 0, wanted, 0.0) if masked else wanted)
 
 
 def test_frozen_weight_stays_frozen_in_its_form():

@@ -46,7 +46,7 @@ print(len(calls), found.best.number)
 
 @pytest.fixture
 def optuna():
-    return pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[finetune]'")
+    return pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[search]'")
 
 
 def searched(folder, *limits, recipe=RECIPE, trials=6, **more):
@@ -68,7 +68,7 @@ def points(found):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """Ten trials of one process that nobody disturbed."""
-    pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[finetune]'")
+    pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[search]'")
     return searched(tmp_path_factory.mktemp("alone"), trials=10)
 
 
@@ -203,7 +203,7 @@ def test_goals_that_say_nothing_are_refused(tmp_path, more, says):
 
 
 def test_missing_package_is_said_in_words(tmp_path, no_optuna):
-    with pytest.raises(MissingPackage, match=r"optuna, which is not installed. pip install -e '.\[tune\]'"):
+    with pytest.raises(MissingPackage, match=r"optuna, which is not installed. pip install -e '.\[search\]'"):
         searched(tmp_path)
 
 

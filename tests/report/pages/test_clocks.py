@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from cortado.report.pages.clocks import exported_text, predicted_text, ratio_text
+from cortado.report.pages.clocks import predicted_text, ratio_text
 from cortado.report.pages.html import report_html
 from cortado.report.pages.terminal import report_text
+from cortado.report.record import Edge
 from cortado.report.report import Clock, Exported, Ratio, Time, read_report
 
 FILE = Exported("onnxruntime", "1.31.1", 1_234_567, 97.5, 97.6, 3.2e-7, 0.9987, 9876)
@@ -55,9 +56,14 @@ def test_nothing_is_said_where_no_runtime_was_asked_for(report_with, show):
     assert "over torch eager" not in shown and "multiply-adds" not in shown
 
 
-def test_unknown_ratio_and_agreement_are_unknown():
+def test_unknown_ratio_is_unknown():
     assert ratio_text(None) == "unknown"
-    assert "same top-1 –" in exported_text(replace(FILE, same_top=None), "loss", "")
+
+
+@pytest.mark.parametrize("show", [report_html, report_text])
+def test_top_1_is_told_of_classes_alone(timed, show):
+    assert "same top-1" in show(timed)
+    assert "same top-1" not in show(replace(timed, exports=(replace(FILE, same_top=None),)))
 
 
 def test_report_with_times_is_read_back(timed, tmp_path):
@@ -73,3 +79,11 @@ def test_report_from_before_there_were_times_is_read(timed, tmp_path):
         del data[key]
     (tmp_path / "report.json").write_text(json.dumps(data))
     assert read_report(tmp_path / "report.json").clocks == ()
+
+
+@pytest.mark.parametrize("show", [report_html, report_text])
+def test_what_is_inside_a_file_is_told(timed, show):
+    edges = (Edge("x", "input", "int8", 0.05, -14), Edge("y", "output", "float32"))
+    shown = show(replace(timed, exports=(replace(FILE, rounded=True, float_layers=("linear",), edges=edges),)))
+    assert "does not tell what share it runs in integers; in floats: linear" in shown
+    assert "The file itself has input x: int8, scale 0.05, zero point -14; output y: float32" in shown

@@ -103,7 +103,7 @@ def test_each_mark_says_all_of_its_candidate(report):
         assert 'aria-label="' + ". ".join(reported) + '"' in source and source.count(reported[1]) == 2
     assert facts_of(report, 2, FRONT[0]) == (
         "2: kept its limits, taken", "27.3 KB (27,321 B), 39× smaller", "accuracy 98.02 %, −0.35 points",
-        "2 × prune/weights, tune; trained 2.5 epochs",
+        "2 × prune/weights, finetune; trained 2.5 epochs",
     )  # fmt: skip
     assert "latency 750 us" in facts_of(report, 4, FRONT[3])
 
@@ -114,7 +114,7 @@ def test_table_and_text_have_all_rows_smallest_first(report):
     assert [row[5] for row in rows[1:]] == ["unknown", "unknown", "unknown", "750 us"]
     assert [row[-1] for row in rows[1:]] == ["", "<- taken", "", ""]
     text = report_text(report)
-    assert "<- taken" in text and text.index("9 KB") < text.index("27.3 KB  ") and "2 × prune/weights, tune" in text
+    assert "<- taken" in text and text.index("9 KB") < text.index("27.3 KB  ") and "2 × prune/weights, finetune" in text
     source = front_section(report)
     assert source.count("<tr") == 5 and FRONT[0].recipe in source
 

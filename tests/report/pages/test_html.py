@@ -97,9 +97,29 @@ def test_page_escapes_every_word_a_user_can_choose(report_with: Make) -> None:
     assert page.text.count("<x-bad") >= 15
 
 
+def test_fragment_for_a_notebook_is_the_first_screen_and_keeps_its_style_to_itself(report_with: Make) -> None:
+    source = report_with()._repr_html_()
+    page = Page(source)
+    assert page.wrong == page.open == page.links == [] and page.seen[:2] == ["div", "style"]
+    assert "39× smaller" in page.text and "size of the file" in page.text and "Stage by stage" not in page.text
+    style = source.partition("<style>")[2].partition("</style>")[0]
+    assert style.startswith(".cortado-report {") and style.count("{") == style.count("}")
+    assert not re.search(r"(:root|html|body) *\{", style)
+
+
+def test_page_has_the_columns_of_deep_compression_only_when_asked_for(report_with: Make) -> None:
+    assert "P+Q" not in report_html(report_with()) and "Han, H. Mao" not in report_html(report_with())
+
+
 def test_page_shows_every_number(report_with: Make) -> None:
-    text = Page(report_html(report_with())).text
-    test = ["39× smaller, accuracy −0.12 points", "−0.31 to +0.07", "98.36 %", "98.24 %", "9,876 samples"]
+    text = Page(report_html(report_with(), deep_compression=True)).text
+    test = [
+        "39× smaller as .cortado file, accuracy −0.12 points",
+        "−0.31 to +0.07",
+        "98.36 %",
+        "98.24 %",
+        "9,876 samples",
+    ]
     falls = ["5.88× smaller", "6.63× smaller", "−0.76", "+0.41", "all together", "−0.35", "1 min 4 s"]
     lines = ["1.07 MB (1,066,440 B)", "27.3 KB (27,321 B)", "size <= 50 KB", "score >= -0.5 %", "500 us"]
     stages = [

@@ -3,27 +3,25 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from cortado.report.pages.terminal import aligned, report_text, stage_block
-from cortado.report.report import Line, Report
+import pytest
+
+from cortado.report.pages.html import first_screen_html, report_html
+from cortado.report.pages.terminal import report_text, stage_block
+from cortado.report.record import Exported, Line
+from cortado.report.report import Report
 
 Make = Callable[..., Report]
 
 
-def test_aligned_ends_numbers_at_the_right() -> None:
-    assert aligned([("name", "bytes"), ("a", "5"), ("longer", "1,234")]) == (
-        "name    bytes\n──────  ─────\na           5\nlonger  1,234"
-    )
-
-
 def test_text_begins_with_the_verdict(report_with: Make) -> None:
     lines = report_text(report_with()).splitlines()
-    assert lines[0].endswith("on mnist: 39× smaller. MET. Both limits are met.")
+    assert lines[0].endswith("on mnist: 39× smaller as .cortado file. MET. Both limits are met.")
     assert lines[2].split() == ["original", "compressed", "limit", "met?"]
     assert " ".join(lines[4].split()) == "size of the file 1.07 MB (1,066,440 B) 27.3 KB (27,321 B) size <= 50 KB yes"
 
 
 def test_text_holds_every_number(report_with: Make) -> None:
-    text = report_text(report_with())
+    text = report_text(report_with(), deep_compression=True)
     for wanted in (
         "−0.12 points on 9,876 test samples",
         "−0.31 to +0.07",
@@ -49,8 +47,16 @@ def test_text_holds_every_number(report_with: Make) -> None:
         assert wanted in text, wanted
 
 
-def test_text_columns_of_a_table_end_alike(report_with: Make) -> None:
-    lines = report_text(report_with()).splitlines()
+def test_columns_of_deep_compression_are_there_only_when_asked_for(report_with: Make) -> None:
+    shown = report_text(report_with())
+    assert not [word for word in ("P+Q", "+H", "4.12", "Huffman") if word in shown]
+    layer = next(line for line in shown.splitlines() if line.startswith("fc1.weight"))
+    assert layer.split() == ["fc1.weight", "masked(codebook)", "235", "K", "10.0", "%", "321", "B", "0.03", "%"]
+
+
+@pytest.mark.parametrize("deep_compression", [False, True])
+def test_text_columns_of_a_table_end_alike(report_with: Make, deep_compression: bool) -> None:
+    lines = report_text(report_with(), deep_compression).splitlines()
     start = next(at for at, line in enumerate(lines) if line.startswith("layer"))
     table = lines[start : start + 6]
     assert len({len(line) for line in table}) == 1
@@ -68,11 +74,36 @@ def test_text_says_missed_and_unknown(report_with: Make) -> None:
     assert row.split() == ["latency", "unknown", "unknown", "latency", "<=", "1", "ms", "unknown"]
 
 
-def test_str_of_a_report_says_it_in_one_breath(report_with: Make) -> None:
-    said = str(report_with())
-    for part in ("on mnist", "1.07 MB -> 27.3 KB", "39.0 times smaller", "98.36 % -> 98.24 %", "-0.31 to +0.07"):
-        assert part in said
-    assert "\n" not in said
+def test_print_of_a_report_is_its_first_screen(report_with: Make) -> None:
+    report = report_with()
+    assert report_text(report).startswith(str(report) + "\n\n")
+    assert "size of the file" in str(report) and "prune/weights" not in str(report)
+
+
+def test_repr_of_a_report_is_one_short_line(report_with: Make) -> None:
+    assert repr(report_with(network="Net")) == (
+        "<Report: Net on mnist, 1.07 MB -> 27.3 KB, accuracy 98.36 % -> 98.24 %, met>"
+    )
+
+
+def test_first_screen_has_the_file_of_each_runtime(report_with: Make) -> None:
+    known = Exported("onnxruntime", "1.23", 315_799, 98.0, 98.0, 1e-7, 1.0, 100, original_bytes=1_084_544)
+    unknown = Exported("litert", "2.0", 313_688, 98.0, 98.0, 1e-7, 1.0, 100)
+    lines = str(report_with(exports=(known, unknown))).splitlines()
+    assert "39× smaller as .cortado file, 3.43× as onnxruntime file. MET" in lines[0]
+    rows = [" ".join(line.split()) for line in lines[5:7]]
+    assert rows == [
+        "file for onnxruntime 1.08 MB (1,084,544 B) 316 KB (315,799 B) – –",
+        "file for litert unknown 314 KB (313,688 B) – –",
+    ]
+
+
+def test_time_that_was_not_measured_says_how_to(report_with: Make) -> None:
+    hint = "time: not measured, add --measure-in onnxruntime"
+    size = report_with().lines[:1]
+    for show in (str, report_html, first_screen_html):
+        assert hint in show(report_with(lines=size))
+        assert hint not in show(report_with(lines=(*size, Line("latency in openvino", "ms", 0.5, 0.3))))
 
 
 def test_stages_tell_the_time_of_a_call_where_it_was_taken(report_with: Make) -> None:

@@ -3,11 +3,20 @@
 import math
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from cortado.report.pages.axes import Axis
-from cortado.report.pages.waterfall import axes_of, score_change, size_change, steps_of, time_change, waterfall_section
+from cortado.report.pages.waterfall import (
+    axes_of,
+    scale,
+    score_change,
+    size_change,
+    steps_of,
+    time_change,
+    waterfall_section,
+)
 from cortado.report.report import Line, Stage
 
 
@@ -108,3 +117,12 @@ def test_a_stage_that_could_not_be_timed_has_no_bar(report_with):
 def test_times_within_the_noise_are_not_told_apart():
     assert time_change(1.0, 1.01) == time_change(1.01, 1.0) == "as fast"
     assert time_change(2.0, 1.0) == "2× faster" and time_change(1.0, 1.5) == "1.5× slower"
+
+
+def test_labels_of_a_scale_never_run_into_one_another() -> None:
+    axis = Axis(98.2, 98.8, (98.2, 98.4, 98.6, 98.8))
+    shown = re.findall(r"<i style=\"left:([\d.]+)%\">", scale(axis, ["98.2 %", "98.4 %", "98.6 %", "98.8 %"], 5.5))
+    places = [float(place) for place in shown]
+    assert places[0] == pytest.approx(axis.at(98.2), abs=0.01) and len(places) == 2
+    assert min(after - before for before, after in pairwise(places)) >= 6 * 5.5
+    assert len(re.findall("<i ", scale(axis, ["1", "2", "3", "4"], 5.5))) == 4

@@ -1,4 +1,4 @@
-"""currency_recovery: whether the nats that a mix is predicted to cost still tell, once it has been trained.  ResNet-20.
+"""sensitivity_recovery: whether the nats that a mix is predicted to cost still tell, once it has been trained.  ResNet-20.
 
 At the bytes of uniform 4, 3 and 2.5 bits: the planner's mix, and four that are as small but allocated by predicted KLs that were
 each multiplied by a random factor (log-normal, a deviation of 1.5 in its logarithm).  All have their moments matched, are
@@ -39,7 +39,7 @@ def run() -> list[dict[str, Any]]:
     """A row a size, and the ranks over all sizes."""
     sizes = list(LEVELS.values())
     mixes = kept(
-        "currency_recovery", [CANDIDATE_RECIPES, *DOUBT, sizes, MISLED, DEVIATION, EPOCHS, RECOVERY], measured
+        "sensitivity_recovery", [CANDIDATE_RECIPES, *DOUBT, sizes, MISLED, DEVIATION, EPOCHS, RECOVERY], measured
     )["mixes"]
     rows = [one_size(bits, [one for one in mixes if one["size"] == bits]) for bits in sizes]
     return [

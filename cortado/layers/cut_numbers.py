@@ -1,0 +1,21 @@
+"""Cut numbers: which whole numbers of a network's modules cuts have set; whatever else differs its own code has counted."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+NOTED = "numbers_set_by_cuts"
+
+
+def note_cuts(network: nn.Module, numbers: Iterable[tuple[str, str]] = ()) -> None:
+    """Note that, but for what was noted before, cuts have set these attributes (path, name) of a network and no others."""
+    own = set(numbers)
+    for path, module in network.named_modules():
+        here = {name for at, name in own if at == path}
+        module.__dict__[NOTED] = module.__dict__.get(NOTED, frozenset()) | here
+
+
+def set_by_cut(layer: nn.Module, name: str) -> bool:
+    """Return whether a cut may have set an attribute: of torch's own layers any, as where nothing is noted."""
+    noted = layer.__dict__.get(NOTED)
+    return noted is None or name in noted or type(layer).__module__.startswith("torch.nn.")

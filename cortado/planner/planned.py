@@ -1,0 +1,26 @@
+"""Planned: what files of several sizes will cost a network, before any training."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from cortado.planner.allocate.feasibility import Feasibility
+from cortado.planner.allocate.size_accuracy_curve import size_accuracy_curve
+from cortado.progress import Progress
+from cortado.task.limits import check_unit, read_limits
+from cortado.task.task import Task
+
+
+def plan(network: nn.Module, task: Task, limits: Sequence[str] = (), progress: Progress | None = None) -> Feasibility:
+    """Return what files of several sizes will cost `network`, and whether `limits` look reachable, before any training.
+
+    >>> text = cortado.plan(net, task, ["size <= 4 KB"]).text()
+
+    Looks at calibration and validation data alone. Raises BadValue for a limit that says nothing, BadNetwork for a network
+    without weights to choose for.
+    """
+    wanted = read_limits(limits)
+    check_unit(wanted, task.metric)
+    size_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    found = size_accuracy_curve(network, network, task, progress=progress)
+    return Feasibility(found, size_bytes, task.metric.name, task.metric.unit, wanted)

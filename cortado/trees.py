@@ -1,0 +1,40 @@
+"""Trees: every tensor in what a network is given or gives, whatever holds it."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CLOSED = (str, int, float, type, nn.Module, ModuleType, FunctionType, torch.SymInt, torch.SymFloat, torch.SymBool)
+"""What is not looked into."""
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return every tensor in nested containers, dataclasses and objects of classes of one's own, in order."""
+    return [value] if isinstance(value, Tensor) else list(found_in(value, set()))
+
+
+def found_in(value: Any, met: set[int]) -> Iterator[Tensor]:
+    """Yield the tensors in a value; an object, which may point back, is looked into once."""
+    if isinstance(value, Tensor):
+        yield value
+    elif value is None or isinstance(value, CLOSED):
+        return
+    elif isinstance(value, (tuple, list, set, frozenset, deque)):
+        for part in value:
+            yield from found_in(part, met)
+    elif isinstance(value, Mapping):
+        yield from found_in(tuple(value.values()), met)
+    elif id(value) not in met:
+        met.add(id(value))
+        for part in parts_of(value):
+            yield from found_in(part, met)
+
+
+def parts_of(value: Any) -> Iterable[Any]:
+    """Return what an object keeps, in its own dictionary or in slots."""
+    slots = [name for kind in type(value).__mro__ for name in kind.__dict__.get("__slots__", ())]
+    return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]

@@ -10,18 +10,18 @@ import pytest
 from cortado.engine.bundle import check_bundle
 
 CHILD = """
-import os, activation, sys
+import os, signal, sys
 import torch
 import torch._dynamo  # an optimizer imports it: once here, not in every fork
 from click.testing import CliRunner
 from cortado.cli import main
-from cortado.methods.finetune import Tune
+from cortado.methods.finetune import Finetune
 
 torch.set_num_threads(1)
-swap, apply, kinds = os.replace, Tune.apply, {}
+swap, apply, kinds = os.replace, Finetune.apply, {}
 
 def killed():
-    os.kill(os.getpid(), activation.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 def run(folder, moment):
     # In a fork, as autograd has not been used here: an import costs more than the run.
@@ -41,7 +41,7 @@ def run(folder, moment):
         if kind == "training" and kinds["trainings"] == place:
             killed()
         apply(self, view, task)
-    os.replace, Tune.apply = counted, trained
+    os.replace, Finetune.apply = counted, trained
     words = ["compress", "job.yaml", "--out", folder, "--resume"]
     os._exit(CliRunner().invoke(main, words).exit_code)
 

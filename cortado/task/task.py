@@ -212,7 +212,6 @@ class Metric:
         return metric + (count - 1) * (without.mean() - without)
 
 
-@old_fields(TASK)
 @dataclass(frozen=True)
 class SampleLosses:
     """A loss for each sample, (N,): as the loss gives it, or, where it gives one number for a batch, in batches of one."""
@@ -241,6 +240,7 @@ UNNAMED = Metric()
 """Stands for the score of a task until its loss is known."""
 
 
+@old_fields(TASK)
 @dataclass(frozen=True)
 class Task:
     """Data, loss, score, example and seed.

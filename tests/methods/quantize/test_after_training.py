@@ -162,7 +162,7 @@ def test_second_order_with_a_mask_finds_the_best_of_all_codes():
         draws = torch.Generator().manual_seed(seed)
         rows = torch.randn(50, 1, generator=draws).double() + 0.6 * torch.randn(50, 3, generator=draws).double()
         gram, weight = (rows.T @ rows / 50)[None], torch.randn(1, 1, 3, generator=draws).double() * free
-        every = [torch.tensor([[[a, 0, b]]]).double() for a, b in itertools.matmul(range(-3, 4), repeat=2)]
+        every = [torch.tensor([[[a, 0, b]]]).double() for a, b in itertools.product(range(-3, 4), repeat=2)]
         errors = [float(((codes - weight) @ gram * (codes - weight)).sum()) for codes in every]
         best = every[errors.index(min(errors))]
         (share,) = shares(gram, free)

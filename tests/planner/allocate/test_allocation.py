@@ -26,7 +26,7 @@ def best_of_all(choices, most):
     """The least sum of predicted KLs within the bytes, by trying everything."""
     sums = (
         (sum(one.size_bytes for one in mix), sum(one.predicted_kl for one in mix))
-        for mix in itertools.matmul(*(one.candidates for one in choices))
+        for mix in itertools.product(*(one.candidates for one in choices))
     )
     return min((predicted_kl for size, predicted_kl in sums if size <= most), default=None)
 

@@ -22,12 +22,12 @@ RECIPE = "prune/weights keep=0.2..0.9 | quantize/weights bits=2..8 | finetune ep
 CHILD = """
 import os, sys, time
 from pathlib import Path
-from cortado.methods.finetune import Tune
+from cortado.methods.finetune import Finetune
 from cortado.planner.search.trial_search import search
 from tests.laws.tiny_nets import BY_NAME
 
 folder, trials, hang, recipe = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
-plain_apply, calls = Tune.apply, []
+plain_apply, calls = Finetune.apply, []
 
 def apply(self, view, task):
     calls.append(1)
@@ -37,7 +37,7 @@ def apply(self, view, task):
     time.sleep(0.05)
     plain_apply(self, view, task)
 
-Tune.apply = apply
+Finetune.apply = apply
 net = BY_NAME["mlp"]
 found = search(net.make(), net.task(), recipe, trials=trials, folder=folder, resume=True)
 print(len(calls), found.best.number)

@@ -277,7 +277,7 @@ class Task:
         for part in ("train", "validation", "test"):
             object.__setattr__(self, part, Data.of(getattr(self, part)))
         if self.metric is UNNAMED:
-            object.__setattr__(self, "score", score_of(self.loss))
+            object.__setattr__(self, "metric", score_of(self.loss))
         chosen = self.train.first(512).original() if self.calibration is None else Data.of(self.calibration)
         object.__setattr__(self, "calibration", chosen)
         if self.batch < 1:

@@ -19,9 +19,9 @@ from torch.nn import functional
 
 from cortado.methods.match_moments import MATMUL_LAYERS, NORMS, MatchMoments, layers_before_norms, original_moments
 from cortado.network.compare.divergence import divergence
-from cortado.network.view import View, parameter_places
+from cortado.network.view import View, Weight, parameter_places
 from cortado.planner.allocate.plan import Plan
-from cortado.planner.search.candidate_recipes import changed_by
+from cortado.planner.search.candidate_recipes import carried_out
 from cortado.planner.sensitivity.candidates import Candidate, Choices
 from cortado.task.task import Task
 
@@ -45,6 +45,11 @@ class Options:
     octaves: Tensor
     values: tuple[Tensor, ...]
     scales: tuple[bool, ...]
+
+
+def changed_by(network: nn.Module, original: nn.Module, task: Task, way: str) -> list[Weight]:
+    """The weights of a copy after the stages of a way, nothing matched or trained: those that every stage has changed."""
+    return next(carried_out(network, original, task, [way]))[1]
 
 
 def options_of(choices: Sequence[Choices], original: nn.Module, task: Task) -> list[Options]:

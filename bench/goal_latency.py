@@ -27,7 +27,7 @@ from cortado.file.artifact import load, save
 from cortado.lowering.lower import lowered
 from cortado.nets.resnet import resnet_56
 from cortado.planner.search.goal import reach
-from cortado.planner.search.shapes import EVENLY, INTEGERS
+from cortado.planner.search.shapes import EVENLY, integers
 from cortado.report.report import Compared, paired_interval
 from cortado.runtimes.measured import batch_of, bound
 from cortado.runtimes.runtime import Running, runtime_by_name
@@ -57,7 +57,7 @@ def searched() -> dict[str, Any]:
     """What the planner reached, with every trial; an interrupted search goes on."""
     task, original = task_of(), resnet_56(weights=True).eval()
     got = reach(
-        original, task, [LIMIT], minimise="latency", budget=BUDGET, folder=FOLDER / "search", resume=True,
+        original, task, [LIMIT], minimise="latency", time_limit=BUDGET, folder=FOLDER / "search", resume=True,
         runtimes=["onnxruntime"],
     )  # fmt: skip
     save(got.network, FOLDER / "planner.cortado", original)
@@ -92,7 +92,7 @@ def run() -> list[dict[str, Any]]:
     networks = {
         "original": original,
         OURS: load(FOLDER / "planner.cortado", original),
-        WHOLE: after(original, task, f"{' | '.join(INTEGERS)} | match_moments"),
+        WHOLE: after(original, task, [*integers(), "match_moments"]),
         CHANNELS: load(FOLDER / "channels.cortado", original),
     }
     rows = [row(f"trials of the planner; the best: {found['best']}", len(found["trials"]), "trials")]

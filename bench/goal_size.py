@@ -96,7 +96,7 @@ def planned(name: str) -> dict[str, Any]:
     """What the planner reaches, with its trials."""
     network, task = NETWORKS[name]()
     folder = CACHE / "goal_size" / name.replace(" ", "_")
-    got = reach(network, task, [LIMIT], budget=BUDGETS[name], folder=folder, resume=True)
+    got = reach(network, task, [LIMIT], time_limit=BUDGETS[name], folder=folder, resume=True)
     trials = [{**dataclasses.asdict(one), "recipe": one.recipe["stages"]} for one in got.trials]
     return {**facts(got.report, got.best.text()), "trials": trials, "text": got.text()}
 

@@ -47,6 +47,7 @@ from cortado.errors import CortadoError
 from cortado.file.artifact import load
 from cortado.nets.digits import DigitsNet, digits_net
 from cortado.network.view import View
+from cortado.planner.search.trials import Trial, note
 from cortado.tasks import digits
 
 SEED, KILLS, MOST_KILLS = 11, {"recipe": 34, "planner": 16, "latency": 12}, 6
@@ -158,8 +159,7 @@ def keepsakes(out: Path) -> dict[str, str]:
 
 def finished_trials(out: Path) -> list[dict[str, Any]]:
     """Recipe, bytes and score of the planner's finished trials."""
-    path = out / "trials.json"
-    rows = json.loads(path.read_text()) if path.exists() else []
+    rows = [json.loads(path.read_text()) for path in sorted(out.glob("trials/*/trial.json"))]
     return [{key: one[key] for key in ("recipe", "size_bytes", "score")} for one in rows if one["size_bytes"]]
 
 
@@ -225,9 +225,9 @@ def uninterrupted(folder: Path, kind: str, recipes: list[Any] | None = None) -> 
     """The same without a kill; the planner's with these recipes, in order, and none of its own.  Notes its seconds."""
     out = started(folder, kind) / "out"
     if recipes is not None:
-        out.mkdir()
-        (out / "trials.json").write_text(json.dumps([{"recipe": recipe} for recipe in recipes]))
-    _, seconds, wrong = run_child(folder, kind, "0 s" if recipes is not None else BUDGET)
+        for number, recipe in enumerate(recipes, 1):
+            note(out / "trials" / f"{number:03}", Trial(recipe, number=number))
+    _, seconds, wrong = run_child(folder, kind, "1 ms" if recipes is not None else BUDGET)
     if wrong:
         raise SystemExit(f"bench: the uninterrupted run ended with {wrong}")
     (folder / "seconds").write_text(str(seconds))

@@ -42,7 +42,7 @@ def measured(name: str) -> dict[str, Any]:
     task, original = task_of(), resnet_56(weights=True).eval()
     watch, times = Stopwatch(original, task, runtime_by_name(name)), table(name)
     explorer, whole = Explorer(original, task, watch), Times(View(original, original, task.example), times).total
-    widths = [f"cortado.planner.search.widths:Widths keep={keep} runtime={name}" for keep in TIMES]
+    widths = [f"prune/widths keep={keep} runtime={name}" for keep in TIMES]
     found = {}
     for kind, lines in (("time", widths), ("multiply-adds", CHANNELS), ("evenly", EVENLY)):
         for line in lines:

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from bench import char_lstm, minilm
+from bench.black_box import changed_by
 from bench.kept import kept
 from bench.minilm import rank_correlation
 from bench.planner_vs_search import DOUBT
@@ -43,7 +44,7 @@ from cortado.planner.allocate.size_accuracy_curve import (
     planned,
     size_accuracy_curve,
 )
-from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES, changed_by
+from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
 from cortado.task.task import Task
 from cortado.tasks import cifar10
 

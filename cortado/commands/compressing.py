@@ -18,6 +18,7 @@ from cortado.commands.given import (
     old_option,
     progress_here,
     threads_option,
+    time_limit_option,
 )
 from cortado.engine.bundle import write_bundle
 from cortado.engine.compress import compress
@@ -28,6 +29,7 @@ from cortado.errors import BadRecipe, Stopped
 from cortado.file.whole import check_writable
 from cortado.planner.allocate.allocation_report import activation_report, channel_report, explained
 from cortado.planner.planned import plan
+from cortado.planner.search.deadline import Deadline, seconds_of
 from cortado.planner.search.goal import reach
 from cortado.planner.search.shapes import Explorer
 from cortado.planner.search.trials import MINIMISE
@@ -38,9 +40,6 @@ from cortado.runtimes.speed import Speed, speed_wanted
 from cortado.runtimes.stopwatch import Stopwatch
 from cortado.task.limits import Limit, check_unit, read_limits
 from cortado.task.task import Task
-
-SECONDS_TO_PLAN = 60.0
-"""After so long no further cut is tried for a plan."""
 
 
 @click.command("compress")
@@ -54,8 +53,7 @@ SECONDS_TO_PLAN = 60.0
 @click.option("--measure-in", "runtimes", multiple=True, help="Export to this runtime, score and time it; repeatable.")
 @click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --measure-in.")
 @click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Without a recipe.")
-@old_option("--budget", "--time-limit")
-@click.option("--time-limit", help="'30 min': without a recipe, or in its place; trials begin as long as it lasts.")
+@time_limit_option("'30 min': without a recipe, or in its place; no trial begins after it.")
 @deep_compression_option
 @threads_option
 @device_option
@@ -127,13 +125,20 @@ def how(own: Any, given: str | None, wanted: Sequence[str], planned: bool) -> Re
 @click.option(
     "--explain", is_flag=True, help="Weight by weight: the way that is taken, and what the others would cost."
 )
+@time_limit_option("'5 min': what is not measured by then is left out, and named.", default="5 min")
 @threads_option
 @in_words
 def plan_command(
-    job: str, limits: tuple[str, ...], seed: int | None, runtime: str | None, explain: bool, threads: int
+    job: str,
+    limits: tuple[str, ...],
+    seed: int | None,
+    runtime: str | None,
+    explain: bool,
+    time_limit: str,
+    threads: int,
 ) -> None:
     """Before any training: what files of several sizes will cost JOB, whether limits look reachable, and what can help."""
-    made = read_job(job, seed)
+    deadline, made = Deadline(seconds_of(time_limit, "plan")), read_job(job, seed)
     wanted = read_limits(limits or made.limits)
     speed = speed_wanted([runtime] if runtime else [], wanted, (1,), threads)
     progress = progress_here()
@@ -141,24 +146,26 @@ def plan_command(
     check_unit(wanted, task.metric)
     original = made.trusted(task, None, progress)
     with blaming(accept(original, "plan")):
-        feasibility = plan(original, task, limits or made.limits, progress)
+        feasibility = plan(original, task, limits or made.limits, progress, time_limit=deadline.seconds)
+    found = feasibility.size_accuracy_curve
     click.echo(feasibility.text())
     if explain:
-        found = feasibility.size_accuracy_curve
-        parts = (
-            explained(found, feasibility.target()),
-            activation_report(found, original, task),
-            channel_report(found, original, task),
-        )
-        click.echo("".join(f"\n{part}\n" for part in parts), nl=False)
+        click.echo(f"\n{explained(found, feasibility.target())}\n", nl=False)
+        for describe in (activation_report, channel_report):
+            late = f"{describe.__name__.partition('_')[0].capitalize()}: left out, as time was up. Give more: --time-limit."
+            click.echo(f"\n{late if deadline.over() else describe(found, original, task)}\n", nl=False)
     if speed.runtimes:
-        click.echo("\n" + times_text(original, task, wanted, speed, progress))
+        click.echo(
+            "\n" + times_text(original, task, wanted, speed, progress, max(0.0, deadline.seconds - deadline.spent))
+        )
 
 
-def times_text(original: nn.Module, task: Task, limits: Sequence[Limit], speed: Speed, progress: Progress) -> str:
+def times_text(
+    original: nn.Module, task: Task, limits: Sequence[Limit], speed: Speed, progress: Progress, seconds: float
+) -> str:
     """What cuts and whole numbers gain in the runtime that counts, measured."""
     limit = next((one for one in limits if one.what == "latency"), None)
     runtime = runtime_by_name(limit.runtime) if limit and limit.runtime else speed.runtimes[0]
     explorer = Explorer(original, task, Stopwatch(original, task, runtime, speed.threads))
-    found = explorer.explored(seconds=SECONDS_TO_PLAN, progress=progress)
+    found = explorer.explored(seconds=seconds, progress=progress)
     return found.text(runtime.name(), None if limit is None else limit.value)

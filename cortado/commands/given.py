@@ -127,6 +127,16 @@ device_option = click.option(
 )
 
 
+def time_limit_option(help: str, default: str | None = None) -> Callable[..., Any]:
+    """Return --time-limit as an option of a command, --budget in its place with a warning."""
+
+    def added(command: Callable[..., Any]) -> Callable[..., Any]:
+        option = click.option("--time-limit", default=default, show_default=default is not None, help=help)
+        return old_option("--budget", "--time-limit")(option(command))
+
+    return added
+
+
 def network_of(source: str, trained: bool = True) -> tuple[nn.Module, Task]:
     """The network of a bundle, read from its file, or that of a job, with its weights; and the task.
 

@@ -6,14 +6,21 @@ from pathlib import Path
 
 import click
 
-from cortado.commands.given import GOAL_MISSED, device_option, in_words, old_option, progress_here, threads_option
+from cortado.commands.given import (
+    GOAL_MISSED,
+    device_option,
+    in_words,
+    old_option,
+    progress_here,
+    threads_option,
+    time_limit_option,
+)
 from cortado.engine.bundle import write_bundle
 from cortado.engine.job import read_job
 from cortado.errors import BadRecipe, Stopped
 from cortado.file.whole import check_writable
 from cortado.planner.search.ranges import read_ranged
-from cortado.planner.search.study import alone, the_optimiser
-from cortado.planner.search.trial_search import TRIALS, search
+from cortado.planner.search.trial_search import TRIALS, require_optuna, search
 from cortado.planner.search.trials import MINIMISE
 from cortado.report.pages.terminal import report_text
 from cortado.runtimes.speed import speed_wanted
@@ -26,9 +33,10 @@ from cortado.task.limits import read_limits
     "--recipe", help="With ranges: 'prune/channels keep=0.4..0.8 | quantize/weights bits=3,4,6'; or a YAML file."
 )
 @click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
-@click.option("--trials", type=int, help=f"In all, over every process and run; {TRIALS} without a time limit.")
-@old_option("--budget", "--time-limit")
-@click.option("--time-limit", help="'30 min': trials begin as long as it lasts.")
+@click.option(
+    "--trials", type=int, help=f"In all, over every process and run; {TRIALS} where no time limit is given either."
+)
+@time_limit_option("'30 min': no trial begins after it.")
 @click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Beside the score.")
 @click.option(
     "--out", default="runs/search", show_default=True, help="Folder for the trials and the bundle of the best."
@@ -57,7 +65,9 @@ def search_command(
             "search: no recipe. Give one with ranges: --recipe 'quantize/weights bits=3..8 | finetune lr=1e-4..1e-2'."
         )
     read_ranged(chosen)
-    the_optimiser()
+    require_optuna()
+    from cortado.planner.search.study import alone
+
     speed = speed_wanted(runtimes, read_limits(wanted), batches, threads)
     folder = Path(out)
     check_writable(folder, "search")

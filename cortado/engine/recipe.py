@@ -19,6 +19,12 @@ from cortado.errors import BadRecipe, CortadoError
 from cortado.methods.method import Method
 from cortado.methods.repeat import Repeat
 
+ELSEWHERE = {
+    "allocate": "cortado.planner.allocate.mix:Mix",
+    "prune/widths": "cortado.planner.search.widths:Widths",
+    "quantize/ptq_search": "cortado.planner.search.ptq_search:PtqSearch",
+}
+"""Methods that are made of the planner, by name; imported when asked for."""
 KEYS = ("name", "paper", "notes", "figures", "network", "task", "match_moments", "stages")
 
 
@@ -59,14 +65,14 @@ def stage_data(stage: Method) -> Any:
 
 
 def known_methods() -> list[str]:
-    """The names of the methods under methods/: the paths of their files."""
-    names = []
+    """The names of all methods: the paths of their files under methods/, and those that are found elsewhere."""
+    names = list(ELSEWHERE)
     for info in pkgutil.walk_packages(cortado.methods.__path__, "cortado.methods."):
         name = info.name.removeprefix("cortado.methods.").replace(".", "/")
         made = vars(importlib.import_module(info.name)).get(method_class_name(name))
         if not info.ispkg and isinstance(made, type) and not inspect.isabstract(made):
             names.append(name)
-    return names
+    return sorted(names)
 
 
 def method_class_name(name: str) -> str:
@@ -77,8 +83,9 @@ def method_class_name(name: str) -> str:
 def method_class(name: str) -> type[Method]:
     """The method called `name`: a path under methods/, or a user's own package.module:Class.  Raises BadRecipe."""
     name = renamed.current("recipe", name, renamed.METHODS)
-    if ":" in name:
-        module_name, _, class_name = name.partition(":")
+    place = ELSEWHERE.get(name, name)
+    if ":" in place:
+        module_name, _, class_name = place.partition(":")
     else:
         if name not in known_methods():
             near = get_close_matches(name, known_methods()) or known_methods()

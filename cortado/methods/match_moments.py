@@ -84,9 +84,12 @@ class MatchMoments(Method):
         both = between(task, wanted.answers, run_once(view.network, inputs, hooks))
         if without < both or math.isnan(both):
             give_back(normed)
+            numbers = wanted.answers.numel() and divergence_of(wanted.answers, task.answers).variance is not None
+            # Half the squared error over the variance is what a nat of numbers is.
+            far = f"are {both:.3g} nats" if not numbers else f"differ by {2 * both:.1%} of their variance"
             view.notes.append(
-                f"match: biases and row scales stay; with them matched the answers, softened, are {both:.3g} nats from "
-                f"those before the step, without {without:.3g}"
+                f"match: biases and row scales stay; with them matched the answers{'' if numbers else ', softened,'} {far} "
+                f"from those before the step, without {f'{2 * without:.1%}' if numbers else f'{without:.3g}'}"
             )
         return without, both
 

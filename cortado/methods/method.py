@@ -36,6 +36,8 @@ class Method(ABC):
     Raises BadValue when a knob is outside its range.
     """
 
+    called: ClassVar[str] = ""
+    """What a recipe calls it, where that is not the path of its file (see cortado.engine.recipe.ELSEWHERE)."""
     lossy: ClassVar[bool] = False
     trains: ClassVar[bool] = False
 
@@ -50,6 +52,8 @@ class Method(ABC):
     @classmethod
     def name(cls) -> str:
         """What a recipe calls it: the path of its file under methods/, or module:Class for a user's own."""
+        if "called" in cls.__dict__:
+            return cls.called
         head, _, tail = cls.__module__.partition("cortado.methods.")
         return tail.replace(".", "/") if tail and not head else f"{cls.__module__}:{cls.__name__}"
 

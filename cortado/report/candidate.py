@@ -1,8 +1,11 @@
 """Tried: a candidate of a search as it was measured, and which of several no other beats."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,13 @@ def smallest_first(front: Sequence[Tried]) -> list[Tried]:
     return sorted(front, key=lambda one: one.size_bytes)
 
 
-def undominated(points: Sequence[tuple[float, float]], higher_is_better: bool) -> list[tuple[float, float]]:
-    """Of (bytes, score) those for which no other is both as small and as good, smallest first; each place once.
+def pareto_front(items: Sequence[T], cost: Callable[[T], float], harm: Callable[[T], float]) -> list[T]:
+    """Return those items for which no other has both as low a cost and as low a harm, by rising cost; each place once.
 
-    A score that is no number is beaten by any.
+    An item whose harm is no number is beaten by any.
     """
-    sign = 1 if higher_is_better else -1
-    found: list[tuple[float, float]] = []
-    for size, score in sorted(points, key=lambda one: (one[0], -sign * one[1])):
-        if math.isfinite(score) and (not found or sign * score > sign * found[-1][1]):
-            found.append((size, score))
-    return found
+    front: list[T] = []
+    for one in sorted(items, key=lambda one: (cost(one), harm(one))):
+        if math.isfinite(harm(one)) and (not front or harm(one) < harm(front[-1])):
+            front.append(one)
+    return front

@@ -17,12 +17,13 @@ LARGEST_FILE_BYTES = 1_500_000_000
 
 def write_onnx(
     network: nn.Module, program: torch.export.ExportedProgram, file: Path, writer: str,
-    least_bits: int, rounds_inputs: bool = False,
+    least_bits: int, rounds_inputs: bool = False, zeros: bool = True,
 ) -> Path:  # fmt: skip
     """Write an exported program of a lowered network to `file`; `writer` is the runtime that asks.
 
     Linear weights of few bits are packed, in `least_bits` or more; with `rounds_inputs` those products may round what
-    they read to 8 bits. Raises BadNetwork for an operator that ONNX lacks.
+    they read to 8 bits. Without `zeros` symmetric weights have no zero points. Raises BadNetwork for an operator that
+    ONNX lacks.
     """
     weight_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     try:
@@ -31,6 +32,8 @@ def write_onnx(
             name_batch(made, program)
             pack_matmuls(made.model, network, least_bits, rounds_inputs)
             without_notes(made.model.graph)
+            if not zeros:
+                drop_zeros(made.model.graph)
             made.save(file, external_data=weight_bytes > LARGEST_FILE_BYTES)
     except OSError:
         raise
@@ -44,6 +47,15 @@ def name_batch(made: Any, program: torch.export.ExportedProgram) -> None:
     symbols = [str(symbol) for symbol in program.range_constraints]
     if len(symbols) == 1:
         made.rename_axes({symbols[0]: "batch"})
+
+
+def drop_zeros(graph: Any) -> None:
+    """Drop the zero points of weights that are symmetric, where all of them are 0 as they are without."""
+    for node in graph:
+        if node.op_type == "DequantizeLinear" and len(node.inputs) == 3 and node.inputs[0].const_value is not None:
+            attached = node.inputs[2].const_value
+            if attached is not None and not attached.numpy().any():
+                node.resize_inputs(2)
 
 
 def without_notes(graph: Any) -> None:

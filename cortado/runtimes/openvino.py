@@ -12,6 +12,7 @@ from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.graph import exported, quietly
 from cortado.lowering.packed import narrow_weights
 from cortado.parts.activations.quantizer import sites
+from cortado.parts.forms.attach import PREFIX
 from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.packed_products import layers_of
 from cortado.runtimes.runtime import Port, Runtime
@@ -40,6 +41,8 @@ class OpenvinoSession:
         return tuple(torch.from_numpy(np.array(found[place])) for place in range(len(self.compiled.outputs)))
 
 
+CODES = f".{PREFIX}weight.codes"
+"""How the constant of a layer's codes ends, behind the path of the layer."""
 MATMUL_LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
@@ -76,7 +79,9 @@ def predict(*inputs):
                 # Its reader of PyTorch graphs does not know codes with one scale a channel or block; its reader of ONNX does.
                 source: Any = program
                 if sites(network) or narrow_weights(network):
-                    source = write_onnx(network, program, Path(scratch) / "net.onnx", self.name(), least_bits=2)
+                    file = Path(scratch) / "net.onnx"
+                    # Zero points that layers share keep their products in floats.
+                    source = write_onnx(network, program, file, self.name(), least_bits=2, zeros=False)
                 model = openvino.convert_model(source)
                 # The converter leaves every axis open; all but the batch are known, and known ones run faster.
                 model.reshape(dict(enumerate(input_shapes(program))))
@@ -92,7 +97,10 @@ def predict(*inputs):
         for step in OpenvinoSession(file, 1).compiled.get_runtime_model().get_ordered_ops():
             facts = {key: describe(value) for key, value in step.get_rt_info().items()}
             if facts.get("layerType") in MATMUL_LAYERS and facts.get("runtimePrecision") in ("i8", "u8"):
-                found.update(facts.get("originalLayersNames", "").split(","))
+                # What it rewrites gets longer names ("0/WithoutBiases"), or none that tells; the codes keep theirs.
+                read = [value.get_node().get_friendly_name() for value in step.input_values()]
+                found.update(name.partition("/")[0] for name in facts.get("originalLayersNames", "").split(","))
+                found.update(name.removesuffix(CODES) for name in read if name.endswith(CODES))
         return frozenset(found)
 
     def packed_layers(self, file: Path) -> dict[str, int]:

@@ -17,8 +17,10 @@ from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.masked import Masked
-from cortado.task.task import Data, Task
+from cortado.task.task import Data, Metric, Task
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
+
+SIZE = Metric("size", "", lambda outputs, _: -outputs.square().mean(1), True, 1.0)
 
 
 def matched(net, *before, **knobs):
@@ -62,6 +64,25 @@ def test_what_brings_the_answers_no_nearer_is_left_out(net):
         assert same == any(note.startswith("match: biases and row scales stay") for note in view.notes)
         assert answers_apart(network, original, inputs) <= before * (1 + 1e-6)
     assert any(helped)
+
+
+def test_of_numbers_the_note_says_the_share_of_their_variance():
+    torch.manual_seed(0)
+    original, inputs = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)).eval(), torch.randn(64, 6) + 1
+    data = Data(inputs, inputs[:, :3])
+    task = Task(data, data, data, trial=True, answers="numbers", loss=nn.functional.mse_loss, metric=SIZE)
+    network = copy.deepcopy(original)
+    with torch.no_grad():
+        # Turned around twice: moments that are given back between would spoil it.
+        for parameter in (network[0].weight, network[0].bias, network[2].weight):
+            parameter.neg_()
+        network[2].weight.mul_(1.05)
+        wanted, found = original(inputs).double(), network(inputs).double()
+    share = float(((wanted - found) ** 2).mean() / wanted.var(0, unbiased=False).mean())
+    view = View(network, original, task.example)
+    MatchMoments().apply(view, task)
+    (note,) = view.notes
+    assert "nats" not in note and f"of their variance from those before the step, without {share:.1%}" in note
 
 
 def test_a_network_that_writes_on_what_it_reads_is_matched_as_any_other():

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from cortado.report.candidate import Tried, smallest_first, undominated
+from cortado.report.candidate import Tried, pareto_front, smallest_first
 from cortado.report.report import read_report
 from tests.report.test_report import small_report
 
@@ -17,7 +17,7 @@ FRONT = (
 
 
 @pytest.mark.parametrize("higher", [True, False])
-def test_undominated_are_those_that_no_other_beats(higher):
+def test_front_is_those_that_no_other_beats(higher):
     chance = random.Random(3)
     points = [(float(chance.randrange(12)), float(chance.randrange(9))) for _ in range(40)]
     sign = 1 if higher else -1
@@ -25,11 +25,13 @@ def test_undominated_are_those_that_no_other_beats(higher):
     def beaten(one):
         return any(other != one and other[0] <= one[0] and sign * other[1] >= sign * one[1] for other in points)
 
-    assert undominated(points, higher) == sorted({one for one in points if not beaten(one)})
+    found = pareto_front(points, cost=lambda one: one[0], harm=lambda one: -sign * one[1])
+    assert found == sorted({one for one in points if not beaten(one)})
 
 
 def test_a_score_that_is_no_number_is_never_the_best():
-    assert undominated([(1.0, float("nan")), (2.0, 5.0)], True) == [(2.0, 5.0)]
+    found = pareto_front([(1.0, float("nan")), (2.0, 5.0)], cost=lambda one: one[0], harm=lambda one: -one[1])
+    assert found == [(2.0, 5.0)]
 
 
 def test_smallest_come_first():

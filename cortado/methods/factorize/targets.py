@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cortado.errors import NothingChanged
 from cortado.layers.low_rank import CONVOLUTIONS
-from cortado.network.graph.where import stands_for
+from cortado.network.graph.where import original_first
 from cortado.network.view import View, Weight
 from cortado.parts.forms.attach import original_class
 from cortado.parts.forms.dense import Dense
@@ -83,11 +83,10 @@ def find_targets(view: View, where: str) -> list[Target]:
         runs = found[weight.path].runs if weight.path in found else ()
         found[weight.path] = Target(weight, (*runs, run))
     if not found:
-        made = any(stands_for(weight.path) != weight.path for weight in taken)
-        way_out = "Make parametrized ones plain first: torch's remove_parametrizations." if made else ""
+        way_out = original_first(weight.path for weight in taken) or " cortado profile lists the layers."
         raise NothingChanged(
             f"factorize: where={where!r} takes no linear layer, and no convolution without groups and padded "
-            "with zeros, that is called. " + (way_out or "cortado profile lists the layers.")
+            f"with zeros, that is called.{way_out}"
         )
     return list(found.values())
 

@@ -14,7 +14,7 @@ from cortado.importance.importance import Importance, score
 from cortado.methods.method import Method, knob
 from cortado.methods.prune.reconstruct import readers_of, reconstruct
 from cortado.network.coupling.groups import Group
-from cortado.network.graph.where import choose
+from cortado.network.graph.where import choose, original_first
 from cortado.network.profile.pruned_cost import Costs
 from cortado.network.view import View
 from cortado.task.task import Task
@@ -74,7 +74,7 @@ class PruneChannels(Method):
         if not groups:
             raise NothingChanged(
                 f"{self.name()}: {type(view.network).__name__} has no {self.what} that can be cut.{describe} "
-                f"Leave the stage out, or use prune/weights."
+                f"Leave the stage out, or use prune/weights.{original_first(weight.path for weight in view.all_weights)}"
             )
         if self.where == "*":
             return groups

@@ -11,6 +11,7 @@ from cortado.methods.quantize.places import paths_of
 from cortado.network.coupling.answers import difference, tensors_of
 from cortado.network.graph.flow import flow_of
 from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
+from cortado.network.graph.where import original_first
 from cortado.network.quantizers.scaling import Link, largest, links_of, range_of_maker, range_of_readers, rescale
 from cortado.network.statistics.activations import channel_axis, collect_activations
 from cortado.network.view import View
@@ -50,7 +51,10 @@ class QuantizeEqualize(Method):
                 else "no two layers with only ReLUs, pooling and moves between them, in plain floats, are among those that "
                 f"where takes ({self.where})"
             )
-            raise NothingChanged(f"quantize/equalize: {why}. Leave it out, or let it come before weights are rounded.")
+            raise NothingChanged(
+                f"quantize/equalize: {why}. Leave it out, or let it come before weights are rounded."
+                f"{original_first(weight.path for weight in view.all_weights)}"
+            )
         view.notes.append(f"{len(set(done))} of {len(links)} links between layers were balanced.")
 
     def link(self, view: View, task: Task, link: Link, wanted: list[Tensor]) -> bool:

@@ -9,6 +9,7 @@ from cortado.lowering.fold import fold_norms
 from cortado.lowering.lower import dense
 from cortado.methods.method import Method
 from cortado.network.graph.flow import MATMUL, NORM, Flow, flow_of
+from cortado.network.graph.where import original_first
 from cortado.network.quantizers.placement import QuantizerSite, quantizer_sites
 from cortado.network.statistics.ranges import ObservedRange, measure_ranges
 from cortado.network.view import View, Weight
@@ -99,7 +100,7 @@ def matmul_layers_of(method: Method, view: View, flow: Flow) -> set[str]:
     if not matmul_layers:
         raise NothingChanged(
             f"{method.name()}: no convolution or linear layer among those that where takes ({method.where}) was run. "
-            "Name some that are."
+            f"Name some that are.{original_first(weight.path for weight in view.all_weights)}"
         )
     return matmul_layers
 

@@ -1,5 +1,6 @@
 """Choose weights by pattern: "conv*", "not fc3", "*.bias"."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -43,6 +44,12 @@ def stands_for(parameter: str) -> str:
     layer, inside, rest = parameter.partition(".parametrizations.")
     name, _, part = rest.partition(".")
     return f"{layer}.{name}" if inside and part.startswith("original") else parameter
+
+
+def original_first(parameters: Iterable[str]) -> str:
+    """Return the way out where torch's parametrizations make some of these parameters a weight; "" where they do not."""
+    made = any(stands_for(name) != name for name in parameters)
+    return " Make parametrized weights plain first: torch.nn.utils.parametrize.remove_parametrizations." if made else ""
 
 
 def choose(where: str, parameters: dict[str, int]) -> list[str]:

@@ -13,6 +13,7 @@ from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve
 from cortado.planner.sensitivity.activations import activation_sensitivities, channel_sensitivities
 from cortado.planner.sensitivity.candidates import Candidate, Choices
 from cortado.quantities import count_text, size_text
+from cortado.table import aligned
 from cortado.task.task import Task
 
 ACTIVATION_BITS = (8, 6, 4)
@@ -63,22 +64,14 @@ def explained(size_accuracy_curve: SizeAccuracyCurve, size_bytes: float) -> str:
         return f"Weights alone do not fit into {size_text(size_bytes)}: there is nothing to explain."
     total = size_accuracy_curve.kl(sum(one.taken.predicted_kl for one in found))
     scale = total / max(sum(one.taken.predicted_kl for one in found), 1e-30)
-    wide = max(24, *(len(one.path) + 2 for one in found))
-    candidate_recipes = max(24, *(len(one.taken.way or "as it is") + 2 for one in found))
-    head = (
-        f"{'weight':<{wide}}{'floats':>10}{'file':>10}{'mult-adds':>11}  {'held by':<{candidate_recipes}}{'nats':>10}"
-        "   and the best of the others there"
-    )
-    lines = [f"Which method where, in a file of {size_text(size_bytes)} ({total:.3g} nats expected):", "", head]
-    lines.append("─" * len(head))
+    rows = [["weight", "taken", "floats", "file", "mult-adds", "nats", "and the best of the others there"]]
     for one in sorted(found, key=lambda one: -one.taken.predicted_kl):
-        attached = one.taken.way or "as it is"
         matmul_layers = "?" if one.taken.multiply_adds is None else count_text(one.taken.multiply_adds)
-        lines.append(
-            f"{one.path:<{wide}}{size_text(one.original_bytes):>10}{size_text(one.taken.size_bytes):>10}"
-            f"{matmul_layers:>11}  {attached:<{candidate_recipes}}{one.taken.predicted_kl * scale:>10.2g}   {one.text()}"
-        )
-    return "\n".join(lines)
+        sizes = [size_text(size) for size in (one.original_bytes, one.taken.size_bytes)]
+        divergence = f"{one.taken.predicted_kl * scale:.2g}"
+        rows.append([one.path, one.taken.way or "as it is", *sizes, matmul_layers, divergence, one.text()])
+    title = f"Which method where, in a file of {size_text(size_bytes)} ({total:.3g} nats expected):"
+    return f"{title}\n\n{aligned(rows, '<<' + '>' * (len(rows[0]) - 3) + '<')}"
 
 
 def activation_report(size_accuracy_curve: SizeAccuracyCurve, network: nn.Module, task: Task) -> str:
@@ -109,13 +102,11 @@ def channel_report(size_accuracy_curve: SizeAccuracyCurve, network: nn.Module, t
         predicted_kls = channel_sensitivities(view, task, groups)
     except CortadoError as error:
         return f"Channels cannot be cut: {error}"
-    wide = max(24, *(len(group.name) + 2 for group in groups))
-    lines = [f"{f'A {CUT:.0%} cut of channels':<{wide}}{'of':>8}{'nats':>10}"]
+    rows = [[f"A {CUT:.0%} cut of channels", "of", "nats"]]
     costs = [
         float(units.sort().values[: max(1, round(CUT * group.count))].sum())
         for group, units in zip(groups, predicted_kls, strict=True)
     ]
-    lines.append("─" * len(lines[0]))
     for cost, group in sorted(zip(costs, groups, strict=True), key=lambda pair: pair[0]):
-        lines.append(f"{group.name:<{wide}}{group.count:>8}{size_accuracy_curve.kl(cost):>10.2g}")
-    return "\n".join(lines)
+        rows.append([group.name, str(group.count), f"{size_accuracy_curve.kl(cost):.2g}"])
+    return aligned(rows)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from cortado.planner.allocate.allocation import allocate
 from cortado.planner.allocate.size_accuracy_curve import Expected, SizeAccuracyCurve
 from cortado.quantities import size_text
+from cortado.table import aligned
 from cortado.task.limits import Limit
 
 ROWS = 7
@@ -117,24 +118,29 @@ class Feasibility:
 
     def table(self) -> str:
         unit = self.metric_unit
-        head = f"{'file':>10}{'smaller':>9}{'KL, nats':>12}{f'{self.metric_name} lost, {unit or chr(45)}':>24}   mix"
-        lines = [
-            f"Plain: {size_text(self.original_bytes)} as floats, {self.metric_name} {self.size_accuracy_curve.score:.2f} {unit} on validation data."
-            f" Weights alone, nothing trained, moments matched:",
-            "",
-            head,
-            "─" * (len(head) + 20),
-        ]
+        rows = [["file", "smaller", "KL, nats", f"{self.metric_name} lost, {unit or chr(45)}", "mix"]]
         for one in self.rows():
-            lost = f"{one.lost[0]:.2f} ({one.lost[1]:.2f} to {one.lost[2]:.2f})"
+            lost = "–" if math.isnan(one.lost[0]) else f"{one.lost[0]:.2f} ({one.lost[1]:.2f} to {one.lost[2]:.2f})"
             smaller = f"{self.original_bytes / one.size_bytes:.1f}x"
-            lines.append(f"{size_text(one.size_bytes):>10}{smaller:>9}{one.kl[0]:>12.3g}{lost:>24}   {mix_of(one)}")
-        lines += ["", self.trust()]
-        return "\n".join(lines)
+            rows.append([size_text(one.size_bytes), smaller, f"{one.kl[0]:.3g}", lost, mix_of(one)])
+        title = (
+            f"Original: {size_text(self.original_bytes)} as floats, {self.metric_name} {self.size_accuracy_curve.score:.2f} {unit} on "
+            "validation data. Weights alone, nothing trained, moments matched:"
+        )
+        parts = [title, aligned(rows, "" + ">" * (len(rows[0]) - 1) + "<"), self.trust()]
+        return "\n\n".join([*parts, *self.left_out()])
+
+    def left_out(self) -> list[str]:
+        """What there was no time for, as a paragraph; none where all was done."""
+        if not self.size_accuracy_curve.left_out:
+            return []
+        return [f"Left out, as time was up: {'; '.join(self.size_accuracy_curve.left_out)}. Give more: --time-limit."]
 
     def trust(self) -> str:
         """How far these numbers are to be believed."""
         found = self.size_accuracy_curve
+        if not found.measured:
+            return "No mix was measured: all is predicted, and its scale in KL is not known. Trust the order alone."
         sizes = ", ".join(f"{size_text(one.size_bytes)} ({one.kl:.3g} nats)" for one in found.measured)
         lines = (
             f"Measured: {sizes}; {found.constant:.3g} of what the predicted KLs add up to. All else is predicted, "
@@ -157,10 +163,14 @@ class Feasibility:
             if found is None:
                 least = size_text(self.size_accuracy_curve.sizes[0])
                 return f"{limit.text}: not by weights alone, whose smallest file has {least}. Cut channels or layers as well."
+            if math.isnan(found.lost[0]):
+                return f"{limit.text}: reachable; no mix was measured that could say what is lost."
             lost = f"{found.lost[0]:.2f} {self.metric_unit} lost (to {found.lost[2]:.2f}) before any training"
             return f"{limit.text}: reachable; {lost}."
         if limit.what == "score":
             best = self.smallest(self.allowed(limit))
+            if not self.size_accuracy_curve.measured:
+                return f"{limit.text}: not known; no mix was measured that could say what is lost."
             if best is None:
                 return (
                     f"{limit.text}: not without training; the least that any mix loses is {self.rows()[0].lost[0]:.2f}."
@@ -173,12 +183,10 @@ class Feasibility:
         least, most = self.size_accuracy_curve.sizes
         sizes = [least * (most / least) ** share for share in (0.6, 0.35)]
         columns = [self.families(size) for size in sizes]
-        head = f"{'KL in divergence at':<36}" + "".join(f"{size_text(size):>14}" for size in sizes)
-        lines = [head, "─" * len(head)]
+        rows = [["KL in nats at", *map(size_text, sizes)]]
         for name in columns[0]:
-            values = ("–" if column[name] is None else f"{column[name]:.3g}" for column in columns)
-            lines.append(f"{name:<36}" + "".join(f"{value:>14}" for value in values))
-        return "\n".join(lines)
+            rows.append([name, *("–" if column[name] is None else f"{column[name]:.3g}" for column in columns)])
+        return aligned(rows)
 
     def methods_text(self) -> str:
         """What can help, by the limits that are set; by size where none is."""

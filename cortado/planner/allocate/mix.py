@@ -2,12 +2,13 @@
 
 import contextlib
 import copy
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import nn
 
 from cortado.engine.recipe import read
+from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork, BadValue, NothingChanged
 from cortado.methods.match_moments import MatchMoments
 from cortado.methods.method import Method, knob
@@ -27,12 +28,14 @@ INTEGERS = tuple(f"quantize/weights bits={bits}" for bits in (8, 7, 6, 5, 4, 3))
 
 @dataclass(frozen=True)
 class Mix(Method):
-    """The planner's own stage: candidates for every matrix and kernel, and the choice of least predicted KL.
+    """Hold each weight in the form that costs least, so that all of them take `size` bytes: the planner's own stage.
 
-    Everything is looked at as the network is when the stage begins, so that what was cut and fine-tuned before it counts.
-    `size` is of the records of the weights that are chosen for; biases and norms are not among them.
+    Candidates for every matrix and kernel, and the choice of least predicted KL (cortado.planner). Everything is looked at
+    as the network is when the stage begins, so that what was cut and trained before it counts. `size` is of the records of
+    the weights that are chosen for; biases and norms are not among them.
     """
 
+    called: ClassVar[str] = "allocate"
     lossy = True
 
     size: float = knob(0.0, low=0.0, help="bytes that the chosen weights may take in the file")
@@ -43,26 +46,29 @@ class Mix(Method):
     def apply(self, view: View, task: Task) -> None:
         weights = [weight for weight in view.weights(self.where) if len(weight.shape) > 1]
         if not weights:
-            raise BadNetwork("mix: there is no weight of two or more axes to choose for. Leave the stage out.")
+            raise BadNetwork(
+                f"{self.name()}: there is no weight of two or more axes to choose for. Leave the stage out."
+            )
         candidate_recipes = CANDIDATE_RECIPES if self.candidate_recipes == "any" else INTEGERS
         choices = choices_for(view, weights, task, candidate_recipes)
         plan = plan_for(choices, self.size)
         if plan is None:
             least = sum(one.candidates[-1].size_bytes for one in choices)
             raise BadValue(
-                f"mix: these weights take {size_text(least)} at the least, more than size={self.size:g} bytes. "
+                f"{self.name()}: these weights take {size_text(least)} at the least, more than size={self.size:g} bytes. "
                 "Raise size, or make layers narrower before."
             )
         before = copy.deepcopy(view.network)
         for stage in plan.recipe().stages:
             with contextlib.suppress(NothingChanged):
-                stage.apply(View(view.network, view.original, view.example, view.progress), task)
+                state = start(view.network, view.original, view.example)
+                apply_stage(stage, state, task, match=False, progress=view.progress, check=False)
         view.notes.append(self.charged(view, before, plan.predicted_kl, task))
 
     def charged(self, view: View, before: nn.Module, predicted_kl: float, task: Task) -> str:
         """What was predicted beside what the mix costs, its moments matched, on validation data."""
-        made = copy.deepcopy(view.network)
-        MatchMoments().apply(View(made, view.original, view.example, view.progress, before), task)
+        state = replace(start(copy.deepcopy(view.network), view.original, view.example), reference=before)
+        made = apply_stage(MatchMoments(), state, task).network
         (kl,) = mean_divergences(before, [made], chosen(task), divergence_for(view.original, task))
         return f"the predicted KLs of this mix add up to {predicted_kl:.3g} nats; measured on validation data it costs {kl:.3g}"
 
@@ -75,13 +81,6 @@ def corrected(
         return found
     first = read(trial.recipe).stages[0]
     plan = plan_for(found.choices, first.size) if isinstance(first, Mix) and first.candidate_recipes == "any" else None
-    return (
-        found
-        if plan is None or plan.predicted_kl <= 0
-        else found.with_measured(*judged([plan], [made], original, task))
-    )
-
-
-def mix(size: float, candidate_recipes: str = "any") -> Method:
-    """The stage, with bytes in whole numbers."""
-    return dataclasses.replace(Mix(), size=float(round(size)), candidate_recipes=candidate_recipes)
+    if plan is None or plan.predicted_kl <= 0:
+        return found
+    return found.with_measured(*judged([plan], [made], original, task, task.validation.first(found.samples)))

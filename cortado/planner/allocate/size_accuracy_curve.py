@@ -2,30 +2,35 @@
 
 import copy
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cortado.brought import accept
+from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork
 from cortado.eval_mode import eval_mode
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
-from cortado.methods.match_moments import MatchMoments, Wanted
+from cortado.methods.match_moments import MatchMoments
 from cortado.network.compare.divergence import Divergence, answers, divergence_for, rows_of
 from cortado.network.graph.trace import device_of
-from cortado.network.view import View
+from cortado.network.view import View, Weight
 from cortado.planner.allocate.plan import Plan, plan_for
 from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
-from cortado.planner.sensitivity.candidates import Choices, choices_for
+from cortado.planner.search.deadline import Deadline, seconds_of
+from cortado.planner.sensitivity.candidates import Choices, RememberingTask, choices_for, key_of
 from cortado.progress import Progress, quiet
 from cortado.task.measure import mean_score, scored_outputs
 from cortado.task.task import Data, Task, to_device
 
 VALIDATION_SAMPLES, BATCH = 1_000, 100
+FEWEST_SAMPLES, SCORING = 64, 0.05
+"""Of slow networks, within a time limit, so few validation samples, or as many as take this share of it."""
 MEASURED_AT = (0.01, 0.05, 0.25, 1.0)
 """Where plans are measured: the smallest ones whose predicted KLs add up to so many nats at the most; where even the smallest of all
 costs less than the last of these, all are less by as much."""
@@ -68,6 +73,10 @@ class SizeAccuracyCurve:
     score: float
     sign: int
     measured: tuple[Measured, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """What there was no time for, in words."""
+    samples: int = VALIDATION_SAMPLES
+    """Validation samples that were looked at."""
 
     @property
     def ratios(self) -> tuple[np.ndarray, np.ndarray]:
@@ -144,7 +153,7 @@ class SizeAccuracyCurve:
         return min(beyond, self.score) if self.sign > 0 and self.score >= 0 else beyond
 
     def with_measured(self, *more: Measured) -> "SizeAccuracyCurve":
-        return SizeAccuracyCurve(self.choices, self.rest_bytes, self.score, self.sign, (*self.measured, *more))
+        return replace(self, measured=(*self.measured, *more))
 
 
 def size_accuracy_curve(
@@ -154,35 +163,62 @@ def size_accuracy_curve(
     candidate_recipes: Sequence[str] = CANDIDATE_RECIPES,
     predicted_kls: Sequence[float] = MEASURED_AT,
     progress: Progress | None = None,
+    time_limit: str | float | None = None,
 ) -> SizeAccuracyCurve:
-    """Prices, candidates and a few measured plans of `network`, which was made from `original`.
+    """Return sensitivities, candidates and a few measured plans of `network`, which was made from `original`.
 
-    Looks at calibration data, and at validation data to measure; never at the test data's. Raises BadNetwork where there is no
-    weight to choose for.
+    Looks at calibration data, and at validation data to measure; never at the test data. Within a `time_limit` ("2 min", or
+    seconds) the first way is carried out in any case, and as much of the rest as there is time for; `left_out` says what was not.
+    Raises BadNetwork where there is no weight to choose for, BadValue for a limit that allows nothing.
     """
     accept(network, "plan")
-    shown = progress or quiet()
+    deadline, shown = Deadline(seconds_of(time_limit, "plan")), progress or quiet()
+    if math.isfinite(deadline.seconds):
+        deadline.each = seconds_a_sample(original, task)
     view = View(copy.deepcopy(network), original, task.example, shown)
+    choices = choices_for(view, chosen_weights(view), task, candidate_recipes, deadline)
+    rated = {one.path for one in choices}
+    # What is left of the file without these records: biases, norms, the head.
+    attached = sum(row.size_bytes for row in layer_rows(network, original) if row.path in rated)
+    data = chosen(task, deadline)
+    sign = 1 if task.metric.higher_is_better else -1
+    found = SizeAccuracyCurve(
+        choices, len(encode(network, original)) - attached, mean_score(original, data, task.metric), sign
+    )
+    for some in (predicted_kls, *([predicted_kl] for predicted_kl in FURTHER)):
+        plans, made = plans_at(found, some), list[nn.Module]()
+        with shown.bar("measured plans", len(plans)) as bar:
+            while len(made) < len(plans) and not deadline.over():
+                made.append(planned(plans[len(made)], network, original, task))
+                bar.advance()
+        if len(made) < len(plans):
+            deadline.left_out.append(f"{len(plans) - len(made)} of {len(plans)} plans to measure")
+        found = found.with_measured(*judged(plans[: len(made)], made, original, task, data))
+        if any(sign * one.score < sign * found.score for one in found.measured) or deadline.over():
+            break
+    return replace(found, left_out=tuple(deadline.left_out), samples=len(data))
+
+
+def chosen_weights(view: View) -> list[Weight]:
+    """Return the weights that a plan chooses for.  Raises BadNetwork where there are none."""
     weights = [weight for weight in view.all_weights if len(weight.shape) > 1 and weight.real]
     if not weights:
         raise BadNetwork(
-            f"plan: {type(network).__name__} has no weight of two or more axes, so there is nothing to choose. "
+            f"plan: {type(view.network).__name__} has no weight of two or more axes, so there is nothing to choose. "
             "Pass the network with its layers, not a wrapper of functions."
         )
-    choices = choices_for(view, weights, task, candidate_recipes)
-    rated = {one.path for one in choices}
-    # What is left of the file without these records: biases, norms, the head.
-    made = copy.deepcopy(network)
-    attached = sum(row.size_bytes for row in layer_rows(made, original) if row.path in rated)
-    rest = len(encode(made, original)) - attached
-    sign = 1 if task.metric.higher_is_better else -1
-    found = SizeAccuracyCurve(choices, rest, mean_score(original, chosen(task), task.metric), sign)
-    found = found.with_measured(*measured(plans_at(found, predicted_kls), network, original, task, shown))
-    for predicted_kl in FURTHER:
-        if any(sign * one.score < sign * found.score for one in found.measured):
-            break
-        found = found.with_measured(*measured(plans_at(found, [predicted_kl]), network, original, task, shown))
-    return found
+    return weights
+
+
+def remember(
+    found: SizeAccuracyCurve,
+    network: nn.Module,
+    task: RememberingTask,
+    candidate_recipes: Sequence[str] = CANDIDATE_RECIPES,
+) -> None:
+    """Keep the choices of a forecast that was made before for the stages that ask for the same."""
+    view = View(network, network, task.example)
+    task.keep(key_of(view, chosen_weights(view), task, candidate_recipes), found.choices)
 
 
 def plans_at(found: SizeAccuracyCurve, predicted_kls: Sequence[float]) -> list[Plan]:
@@ -204,41 +240,32 @@ def plans_at(found: SizeAccuracyCurve, predicted_kls: Sequence[float]) -> list[P
     return made
 
 
-def chosen(task: Task) -> Data:
-    """The validation data, as many as one looks at for a plan."""
-    return task.validation.first(min(VALIDATION_SAMPLES, len(task.validation)))
+def chosen(task: Task, deadline: Deadline | None = None) -> Data:
+    """Return the validation data that one looks at for a plan."""
+    most = min(VALIDATION_SAMPLES, len(task.validation))
+    return task.validation.first(most if deadline is None else deadline.samples(most, SCORING, FEWEST_SAMPLES))
 
 
-def planned(plan: Plan, network: nn.Module, original: nn.Module, task: Task, wanted: Wanted | None = None) -> nn.Module:
-    """A copy of `network` with its weights form planned, and its moments matched to what it had: `wanted`, if it is known."""
-    made, match = copy.deepcopy(network), MatchMoments()
+def seconds_a_sample(network: nn.Module, task: Task) -> float:
+    """Return about how long a network takes for one sample."""
+    begun = time.perf_counter()
+    answers(network, to_device(task.example, device_of(network) or torch.device("cpu")))
+    return (time.perf_counter() - begun) / 2
+
+
+def planned(plan: Plan, network: nn.Module, original: nn.Module, task: Task) -> nn.Module:
+    """Return a copy of `network` with its weights form planned, and its moments matched to what it had."""
+    state = start(copy.deepcopy(network), original, task.example)
     for stage in plan.recipe().stages:
-        stage.apply(View(made, original, task.example), task)
-    view = View(made, original, task.example, reference=network)
-    match.toward(view, task, match.wanted(view, task) if wanted is None else wanted)
-    return made
+        state = apply_stage(stage, state, task, match=False, check=False)
+    return apply_stage(MatchMoments(), replace(state, reference=network), task).network
 
 
-def measured(
-    plans: Sequence[Plan], network: nn.Module, original: nn.Module, task: Task, progress: Progress | None = None
+def judged(
+    plans: Sequence[Plan], made: Sequence[nn.Module], original: nn.Module, task: Task, data: Data
 ) -> list[Measured]:
-    """The plans, carried out and measured on validation data.  In memory for as many copies of the network."""
-    made = []
-    with (progress or quiet()).bar("measured plans", 2 * len(plans)) as bar:
-        wanted = (
-            MatchMoments().wanted(View(network, original, task.example, reference=network), task) if plans else None
-        )
-        for plan in plans:
-            made.append(planned(plan, network, original, task, wanted))
-            bar.advance()
-        found = judged(plans, made, original, task)
-        bar.advance(len(plans))
-    return found
-
-
-def judged(plans: Sequence[Plan], made: Sequence[nn.Module], original: nn.Module, task: Task) -> list[Measured]:
-    """Plans by the networks that they made of the original, all in one pass over validation data."""
-    data, divergence, device = chosen(task), divergence_for(original, task), device_of(original) or torch.device("cpu")
+    """Return plans by the networks that they made of the original, all in one pass over the data."""
+    divergence, device = divergence_for(original, task), device_of(original) or torch.device("cpu")
     totals, count, each = [0.0] * len(made), 0, [list[Tensor]() for _ in made]
     for inputs, targets in data.batches(BATCH) if made else ():
         given = to_device(inputs, device)

@@ -1,12 +1,14 @@
 """Remembered: what a planner's run has measured, in its folder, for when it goes on with the same network and data."""
 
+import itertools
 import json
 import time
+import typing
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
@@ -14,13 +16,9 @@ from cortado.engine.fingerprints import identity, sum_of_data
 from cortado.errors import BadFile
 from cortado.file.artifact import encode
 from cortado.file.whole import make_folder, write_whole
-from cortado.planner.allocate.plan import Plan
-from cortado.planner.allocate.size_accuracy_curve import Measured, SizeAccuracyCurve
-from cortado.planner.search.shapes import Shape, Shapes
-from cortado.planner.sensitivity.candidates import Candidate, Choices
 from cortado.task.task import Task
 
-Made = TypeVar("Made", SizeAccuracyCurve, Shapes, float)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -34,38 +32,39 @@ class Memory:
     mark: str
     spent: list[float] = field(default_factory=list)
 
-    def size_accuracy_curve(self, make: Callable[[], SizeAccuracyCurve]) -> SizeAccuracyCurve:
-        """The forecast of this network, made now where there is none.  Raises BadFile for a damaged file."""
-        return self.made("forecast.json", make, curve_data, curve_of)
+    def made(self, name: str, kind: type[Made], make: Callable[[], Made], seconds: float = 0.0) -> Made:
+        """Return what was made within so many `seconds` of a search and is kept as `name`, made now where it is not.
 
-    def shapes(self, make: Callable[[], Shapes], seconds: float = 0.0) -> Shapes:
-        """The shapes of this network that were found in so many `seconds`, measured now where they were not.
-
-        Raises BadFile for a damaged file.
+        What one search leaves out for want of time is not missing in another.  Raises BadFile for a damaged file.
         """
-        return replace(self, mark=f"{self.mark}, {seconds:g} s").made("shapes.json", make, asdict, shapes_of)
-
-    def epoch(self, make: Callable[[], float]) -> float:
-        """Seconds that a pass over the training data takes, the same in a run that goes on.  Raises BadFile."""
-        return self.made("epoch.json", make, float, float)
-
-    def made(
-        self, name: str, make: Callable[[], Made], data_of: Callable[[Made], Any], made_of: Callable[[Any], Made]
-    ) -> Made:
-        path = self.folder / name
+        path, mark = self.folder / f"{name}.json", f"{self.mark}, {seconds:g} s"
         try:
             attached = json.loads(path.read_text(encoding="utf8")) if path.exists() else None
-            if attached is not None and attached["mark"] == self.mark:
+            if attached is not None and attached["mark"] == mark:
                 self.spent.append(float(attached["seconds"]))
-                return made_of(attached["body"])
+                return cast(Made, rebuilt(kind, attached["body"]))
         except (ValueError, KeyError, TypeError) as error:
             raise BadFile(f"goal: {path} is damaged ({error}). Delete it, and it is measured again.") from error
-        start = time.perf_counter()
-        found = make()
+        start, found = time.perf_counter(), make()
         make_folder(self.folder)
-        attached = {"mark": self.mark, "seconds": time.perf_counter() - start, "body": data_of(found)}
+        body = asdict(found) if is_dataclass(found) and not isinstance(found, type) else found
+        attached = {"mark": mark, "seconds": time.perf_counter() - start, "body": body}
         write_whole(path, json.dumps(attached).encode())
         return found
+
+
+def rebuilt(kind: Any, data: Any) -> Any:
+    """Return a value of an annotated type from the plain data that asdict gave: dataclasses, tuples and mappings of such."""
+    inner = typing.get_args(kind)
+    if is_dataclass(kind):
+        hints, make = typing.get_type_hints(kind), cast(Any, kind)
+        return make(**{key: rebuilt(hints[key], value) for key, value in data.items()})
+    if typing.get_origin(kind) is tuple:
+        kinds = itertools.repeat(inner[0]) if inner[-1] is ... else inner
+        return tuple(rebuilt(one, value) for one, value in zip(kinds, data, strict=False))
+    if typing.get_origin(kind) is dict:
+        return {key: rebuilt(inner[1], value) for key, value in data.items()}
+    return data
 
 
 def mark_of(network: nn.Module, task: Task, *more: Any) -> str:
@@ -76,34 +75,3 @@ def mark_of(network: nn.Module, task: Task, *more: Any) -> str:
     score = [task.metric.name, task.metric.scale, identity(task.metric.each), identity(task.metric.whole)]
     sums.update(repr((task.name, task.seed, task.answers, score, *more)).encode())
     return sums.hexdigest()
-
-
-def curve_data(found: SizeAccuracyCurve) -> dict[str, Any]:
-    """A forecast as plain data."""
-    return {
-        "choices": [[one.path, one.original_bytes, [row(it) for it in one.candidates]] for one in found.choices],
-        "measured": [
-            [{path: row(it) for path, it in one.plan.chosen.items()}, one.plan.constant, one.kl, one.score, one.size_bytes]
-            for one in found.measured
-        ],
-        "rest_bytes": found.rest_bytes, "score": found.score, "sign": found.sign,
-    }  # fmt: skip
-
-
-def curve_of(data: dict[str, Any]) -> SizeAccuracyCurve:
-    """The forecast that `curve_data` gave."""
-    choices = tuple(Choices(path, size, tuple(Candidate(*it) for it in some)) for path, size, some in data["choices"])
-    measured = tuple(
-        Measured(Plan({path: Candidate(*it) for path, it in chosen.items()}, constant), *facts)
-        for chosen, constant, *facts in data["measured"]
-    )
-    return SizeAccuracyCurve(choices, data["rest_bytes"], data["score"], data["sign"], measured)
-
-
-def row(candidate: Candidate) -> list[Any]:
-    return [candidate.way, candidate.size_bytes, candidate.predicted_kl, candidate.multiply_adds]
-
-
-def shapes_of(data: dict[str, Any]) -> Shapes:
-    """The shapes that asdict gave."""
-    return Shapes(tuple(Shape(**one) for one in data["found"]), dict(data["refused"]))

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from cortado.engine.recipe import read
+from cortado.engine.stage import apply_stage, start
 from cortado.errors import NothingChanged
 from cortado.methods.method import Method
-from cortado.network.view import View, Weight, parameter_places
+from cortado.network.view import Weight, parameter_places
 from cortado.parts.forms.attach import form_of
 from cortado.task.task import Task
 
@@ -31,11 +32,6 @@ CANDIDATE_RECIPES = (
     *(f"factorize/svd rank={rank} | {codes}" for rank in (4, 8, 16, 32, 64, 128) for codes in CODES),
 )
 """What is tried when nothing else is asked for: weights alone, nothing trained, each weight by itself."""
-
-
-def changed_by(network: nn.Module, original: nn.Module, task: Task, way: str) -> list[Weight]:
-    """The weights of a copy after the stages of a way, nothing matched or trained: those that every stage has changed."""
-    return next(carried_out(network, original, task, [way]))[1]
 
 
 def carried_out(
@@ -57,7 +53,7 @@ def carried_out(
         for number, stage in enumerate(stages[len(kept) :], len(kept) + 1):
             before = {weight.path: form_of(*weight.places[0]) for weight in found}
             with contextlib.suppress(NothingChanged):
-                stage.apply(View(made, original, task.example), task)
+                apply_stage(stage, start(made, original, task.example), task, match=False, check=False)
             found = parameter_places(made)
             changed = {one.path for one in found if form_of(*one.places[0]) is not before.get(one.path)}
             chosen = changed if chosen is None else chosen & changed

@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cortado.engine.recipe import Recipe, read
-from cortado.methods.method import Method
+from cortado.methods.finetune import Finetune
+from cortado.methods.prune.rate_distortion import PruneRateDistortion
 from cortado.planner.allocate.feasibility import Feasibility
-from cortado.planner.allocate.mix import mix
+from cortado.planner.allocate.mix import Mix
 from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve
-from cortado.planner.search.shapes import INTEGERS, Shape, fronted
-from cortado.planner.search.trials import Trial, Wanted, size_of
+from cortado.planner.search.proposal import INTEGERS, Proposal, stages_of
+from cortado.planner.search.shapes import Shape, integers
+from cortado.planner.search.trials import Trial, Wanted, epochs_of
+from cortado.report.candidate import pareto_front
 
 SHRINK, CLOSE = 0.75, 1.06
 """How much smaller the next trial is after one that kept its limits; sizes nearer than this factor are not told apart."""
@@ -20,7 +22,7 @@ NEARLY = 0.97
 MILD = 0.5
 """Nats at once after the cut that a recovery is expected to make good."""
 LR = 1e-3
-RECOVERY = {"lr": 3e-4, "teacher": 0.5, "average": 0.3, "statistics": "kept"}
+RECOVERY: dict[str, Any] = {"lr": 3e-4, "teacher": 0.5, "average": 0.3, "statistics": "kept"}
 """Short and gentle: a part of an epoch is too little to get used to moving statistics."""
 ROOM = 0.995
 """Of a limit of bytes is aimed at: what is trained or rounded afterwards moves a file by a few of them."""
@@ -29,14 +31,6 @@ MOST_TARGETS = 4
 FOR_BYTES = "trained for bytes"
 EXPECTED_KL, STRONGER = 0.6, 1.6
 """What all bits of a file weigh together in the loss when they are trained for, at first; and how much more next time."""
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A recipe as data, and its shape in words."""
-
-    recipe: dict[str, Any]
-    shape: str
 
 
 @dataclass
@@ -86,7 +80,7 @@ class Proposals:
                 tries.append(self.proposal(shape, size, epochs(shape)))
             for one in tries:
                 own = [trial for trial in trials if same(trial, one)]
-                if not own or (not self.wanted.keeps_size(own[-1]) and len(own) < MOST_TARGETS):
+                if not own or (not self.wanted.keeps("size", own[-1]) and len(own) < MOST_TARGETS):
                     return one
         return self.within_bytes(order, trials, epochs)
 
@@ -97,9 +91,12 @@ class Proposals:
         limit, own = self.wanted.limit("size"), [one for one in trials if one.shape == FOR_BYTES]
         if limit is None or self.wanted.time_counts or not order or epochs(order[0]) <= 0 or len(own) >= MOST_TARGETS:
             return None
-        fits, over = ([one for one in own if self.wanted.keeps_size(one) is good] for good in (True, False))
+        fits, over = ([one for one in own if self.wanted.keeps("size", one) is good] for good in (True, False))
         weakest, strongest = min(map(strength_of, fits), default=0.0), max(map(strength_of, over), default=0.0)
-        large, least = max(map(size_of, fits), default=0.0), min(map(size_of, over), default=0.0)
+        large, least = (
+            max([one.size_bytes for one in fits], default=0.0),
+            min([one.size_bytes for one in over], default=0.0),
+        )
         if any(one.failed for one in own) or large * CLOSE > limit.value or (fits and weakest < CLOSE * strongest):
             return None
         strength = (weakest * strongest) ** 0.5 or EXPECTED_KL / (8 * limit.value)
@@ -115,18 +112,18 @@ class Proposals:
             return None
         size, limit = self.first_size(self.curve), self.wanted.limit("size")
         own = [one for one in trials if one.shape == shape.text() and one.done]
-        if limit is None or not own or self.wanted.keeps_size(own[-1]):
+        if limit is None or not own or self.wanted.keeps("size", own[-1]):
             return size
-        aimed = [one for one in own if not self.wanted.keeps_size(one)]
+        aimed = [one for one in own if not self.wanted.keeps("size", one)]
         for one in aimed:
             size *= min(1.0, ROOM * limit.value / one.size_bytes)
         return max(size, self.curve.sizes[0])
 
     def faster(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
         """The fastest that keeps the score: halving in between what kept it and what did not."""
-        order = [one for one in fronted(self.allowed()) if one.cut or one.integers or self.curve]
+        order = [one for one in front_of(self.allowed()) if one.cut or one.integers or self.curve]
         size = None if self.curve is None else self.first_size(self.curve)
-        kept = {trial.shape for trial in trials if self.wanted.keeps_score(trial)}
+        kept = {trial.shape for trial in trials if self.wanted.keeps("score", trial)}
         lost = {trial.shape for trial in trials if trial.shape not in kept and (trial.trained or trial.failed)}
         low = max((place for place, one in enumerate(order) if one.text() in kept), default=-1)
         high = min((place for place, one in enumerate(order) if one.text() in lost and place > low), default=len(order))
@@ -134,7 +131,7 @@ class Proposals:
             return None
         mild = [place for place in range(low + 1, high) if order[place].kl <= MILD]
         # At first the fastest of the mild ones; then the middle.
-        place = mild[-1] if mild and not trials else (low + high) // 2
+        place = mild[-1] if mild and all(one.shape == INTEGERS for one in trials) else (low + high) // 2
         shape = order[place]
         return self.proposal(shape, size, epochs(shape))
 
@@ -145,11 +142,11 @@ class Proposals:
         base = next(iter(self.allowed()), None)
         if base is None:
             return None
-        if not trials:
+        if not any("allocate" in stage for one in trials for stage in one.recipe["stages"]):
             return self.proposal(base, self.first_size(self.curve), 0.0)
         if epochs(base) <= 0 or self.harmed(base, trials):
             return self.recovered(base, trials, 0.0)
-        trained = [one for one in trials if one.trained and self.wanted.keeps_score(one)]
+        trained = [one for one in trials if one.trained and self.wanted.keeps("score", one)]
         leads = bool(trained) and min(trained, key=lambda one: one.size_bytes).shape == FOR_BYTES
         candidate_recipes: list[Callable[[], Proposal | None]] = [
             lambda: self.recovered(base, trials, epochs(base)),
@@ -182,7 +179,7 @@ class Proposals:
         own = [one for one in trials if one.shape == FOR_BYTES and one.done]
         if base.cut or base.integers or any(one.shape == FOR_BYTES and one.failed for one in trials):
             return None
-        kept, lost = ([one for one in own if self.wanted.keeps_score(one) is good] for good in (True, False))
+        kept, lost = ([one for one in own if self.wanted.keeps("score", one) is good] for good in (True, False))
         strongest = max(map(strength_of, kept), default=0.0)
         weakest = min((value for value in map(strength_of, lost) if value > strongest), default=0.0)
         if strongest and weakest:
@@ -193,41 +190,39 @@ class Proposals:
         elif own:
             strength = strongest * stronger(kept) if strongest else weakest / STRONGER
         else:
-            good = [one.size_bytes for one in trials if self.wanted.keeps_score(one)]
+            good = [one.size_bytes for one in trials if self.wanted.keeps("score", one)]
             target = self.at_most(SHRINK * min(good, default=trials[0].size_bytes))
             strength = EXPECTED_KL / (8 * max(target, 1.0))
         return self.for_bytes(strength, epochs)
 
     def for_bytes(self, strength: float, epochs: float) -> Proposal:
         """prune/rate_distortion so strong, and the tail."""
-        lr = {"strength": float(f"{strength:.3g}"), "epochs": 0.75 * epochs, "finish": 0.25 * epochs, "lr": LR}
-        stages = [{"prune/rate_distortion": {**lr, "teacher": "original", "bias": False}}]
-        return Proposal(Recipe((*read(stages).stages, *self.last())).as_data(), FOR_BYTES)
-
-    def last(self) -> tuple[Method, ...]:
-        """The tail's stages."""
-        return read(self.tail).stages if self.tail else ()
+        lr = PruneRateDistortion(
+            strength=float(f"{strength:.3g}"), epochs=0.75 * epochs, finish=0.25 * epochs, lr=LR, teacher="original",
+            bias=False,
+        )  # fmt: skip
+        return Proposal.of((lr, *stages_of(self.tail)), FOR_BYTES)
 
     def smaller_size(
         self, shape: Shape, trials: Sequence[Trial], found: SizeAccuracyCurve, training: bool
     ) -> float | None:
         """The bytes to try next with a shape; None where what kept the score and what did not are close."""
         own = [one for one in trials if one.shape == shape.text() and one.done]
-        good = [one.size_bytes for one in own if self.wanted.keeps_score(one)]
+        good = [one.size_bytes for one in own if self.wanted.keeps("score", one)]
         reported = [one for one in own if one.trained is training]
-        bad = [one.size_bytes for one in reported if not self.wanted.keeps_score(one)]
+        bad = [one.size_bytes for one in reported if not self.wanted.keeps("score", one)]
         lowest = max(bad, default=0)
         if not good:
             size = float(self.first_size(found)) if not bad else max(bad) / SHRINK
         else:
-            steps = min(3, sum(one.trained and self.wanted.keeps_score(one) for one in own) or 1)
+            steps = min(3, sum(one.trained and self.wanted.keeps("score", one) for one in own) or 1)
             size = min(good) * SHRINK**steps if not lowest else (min(good) * lowest) ** 0.5
         tried = [one.size_bytes for one in reported]
         if good and (size < found.sizes[0] or min(good) / max(size, lowest) < CLOSE):
             return None
         size = self.at_most(size)
         # A file that is over its limit by a little is not too near to one that is not.
-        near = CLOSE if self.wanted.keeps_size(own[-1]) else 1.0
+        near = CLOSE if not own or self.wanted.keeps("size", own[-1]) else 1.0
         if any(1 / near < size / one < near for one in tried) or not found.sizes[0] <= size <= found.sizes[1]:
             return None
         return size
@@ -239,14 +234,14 @@ class Proposals:
 
     def another_shape(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
         """A cut network in fewer bytes than the best so far; each shape as long as it keeps the score."""
-        good = [one.size_bytes for one in trials if self.wanted.keeps_score(one)]
+        good = [one.size_bytes for one in trials if self.wanted.keeps("score", one)]
         if not good or self.wanted.time_counts:
             return None
         if self.others is None:
             self.others = [one for one in self.more() if one.cut]
         for shape in self.others:
             own = [one for one in trials if one.shape == shape.text()]
-            if all(self.wanted.keeps_score(one) for one in own) and len(own) < 3:
+            if all(self.wanted.keeps("score", one) for one in own) and len(own) < 3:
                 return self.proposal(shape, self.at_most(SHRINK**0.5 * min(good)), epochs(shape))
         return None
 
@@ -263,19 +258,23 @@ class Proposals:
 
     def proposal(self, shape: Shape, size: float | None, epochs: float) -> Proposal:
         """Cut, recover, hold the weights in `size` bytes for the whole file, recover, round activations, and the tail."""
-        stages: list[Any] = list(read(shape.cut).stages) if shape.cut else []
-        coded = size is not None
-        halves = 2 if shape.cut and coded else 1
-        finetune = [{"finetune": {**RECOVERY, "epochs": epochs / halves}}] if epochs else []
+        stages = list(stages_of(shape.cut))
+        halves = 2 if shape.cut and size is not None else 1
+        finetune = [Finetune(epochs=epochs / halves, **RECOVERY)] if epochs else []
         stages += finetune if shape.cut else []
+        weights, activations = integers()
         if size is not None:
-            stages.append(mix(max(1.0, size - shape.rest_bytes), "integers" if shape.integers else "any"))
-            stages += finetune
+            room = float(round(max(1.0, size - shape.rest_bytes)))
+            stages += [Mix(size=room, candidate_recipes="integers" if shape.integers else "any"), *finetune]
         elif shape.integers:
-            stages += read(INTEGERS[0]).stages
-        stages += read(INTEGERS[1]).stages if shape.integers else ()
-        stages += self.last()
-        return Proposal(Recipe(read(stages).stages, name="plan").as_data(), shape.text())
+            stages.append(weights)
+        stages += [activations] if shape.integers else []
+        return Proposal.of((*stages, *stages_of(self.tail)), shape.text())
+
+
+def front_of(shapes: Sequence[Shape]) -> list[Shape]:
+    """Return those than which none is both faster and less harmful, the slowest first."""
+    return pareto_front(shapes, lambda one: one.kl, lambda one: one.latency_ms or 0.0)
 
 
 def strength_of(trial: Trial) -> float:
@@ -301,6 +300,4 @@ def stronger(kept: Sequence[Trial]) -> float:
 
 def same(trial: Trial, proposal: Proposal) -> bool:
     """Whether a trial is of this shape and was recovered, or not, as the proposal is."""
-    return trial.shape == proposal.shape and trial.trained == any(
-        "finetune" in one for one in proposal.recipe["stages"]
-    )
+    return trial.shape == proposal.shape and trial.trained == (epochs_of(proposal.recipe["stages"]) > 0)

@@ -4,22 +4,27 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from cortado.engine.recipe import read
+from cortado.engine.stage import apply_stage, start
 from cortado.errors import CortadoError
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
 from cortado.machine import processor_saturates
-from cortado.methods.match_moments import MatchMoments
+from cortado.methods.method import Method
+from cortado.methods.quantize.activations import QuantizeActivations
+from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.compare.divergence import divergence_for
-from cortado.network.view import View, parameter_places
+from cortado.network.view import parameter_places
 from cortado.planner.allocate.size_accuracy_curve import chosen, mean_divergences
 from cortado.progress import Progress, quiet
 from cortado.quantities import time_text
 from cortado.runtimes.speed import multiply_adds
 from cortado.runtimes.stopwatch import Stopwatch
+from cortado.table import aligned
 from cortado.task.task import Task
 
 FEWER = "of=multiply_adds by=curvature multiple=8"
@@ -28,8 +33,6 @@ EVENLY = tuple(f"prune/channels keep={keep} {FEWER}" for keep in (0.5, 0.35))
 BLOCKS = "prune/blocks keep=0.67 samples=128"
 TIMES = (0.8, 0.65)
 """Shares of the time of all layers that channels are cut to."""
-INTEGERS = (f"quantize/weights bits={7 if processor_saturates() else 8}", "quantize/activations range=mse")
-"""Weights and activations in whole numbers, of 7 bits where the processor's products would run over."""
 TAIL = ("simplify/norms", "quantize/floats")
 """What makes a file smaller besides its matrices and kernels: norms as two numbers a channel, floats of 16 bits."""
 
@@ -55,13 +58,9 @@ class Shape:
         return ", ".join([words(self.cut), *(["integers"] if self.integers else [])])
 
 
-def fronted(shapes: Sequence[Shape]) -> list[Shape]:
-    """Those than which none is both faster and less harmful, the slowest first."""
-    kept: list[Shape] = []
-    for one in sorted(shapes, key=lambda one: (one.kl, one.latency_ms)):
-        if not kept or (one.latency_ms or 0.0) < (kept[-1].latency_ms or 0.0):
-            kept.append(one)
-    return kept
+def integers() -> tuple[Method, Method]:
+    """Return what puts weights and activations into whole numbers; 7 bits where this processor's products would run over."""
+    return QuantizeWeights(bits=7 if processor_saturates() else 8), QuantizeActivations(range="mse")
 
 
 def words(cut: str) -> str:
@@ -72,7 +71,7 @@ def words(cut: str) -> str:
 
 def cuts_for(runtime: str, threads: int) -> tuple[str, ...]:
     """What is tried where time counts, nothing trained: the cheapest to find first."""
-    widths = [f"cortado.planner.search.widths:Widths keep={keep} runtime={runtime} threads={threads}" for keep in TIMES]
+    widths = [f"prune/widths keep={keep} runtime={runtime} threads={threads}" for keep in TIMES]
     both = [f"{BLOCKS} | {cut}" for cut in (CHANNELS[1], EVENLY[0])]
     return (CHANNELS[0], *EVENLY, *widths, CHANNELS[2], "factorize/tucker keep=0.5", BLOCKS, *both)
 
@@ -87,19 +86,14 @@ class Shapes:
     def text(self, runtime: str, limit_ms: float | None = None) -> str:
         """A table for people, the fastest first: time of one sample, and what it costs before any training."""
         original = self.found[0].latency_ms or 1.0
-        wide = max(24, *(len(one.text()) + 2 for one in self.found))
-        head = f"{'one sample in ' + runtime:<{wide}}{'time':>10}{'faster':>9}{'KL, nats':>12}"
-        lines = [head, "─" * len(head)]
+        rows = [[f"one sample in {runtime}", "time", "faster", "KL, nats", *["the limit"] * (limit_ms is not None)]]
         for one in sorted(self.found, key=lambda one: one.latency_ms or 0.0):
             taken = one.latency_ms or 0.0
-            kept = "" if limit_ms is None else f"   {'keeps the limit' if taken <= limit_ms else 'too slow'}"
-            lines.append(
-                f"{one.text():<{wide}}{time_text(taken):>10}{f'{original / max(taken, 1e-9):.2f}x':>9}{one.kl:>12.3g}{kept}"
-            )
+            kept = [] if limit_ms is None else ["keeps the limit" if taken <= limit_ms else "too slow"]
+            rows.append([one.text(), time_text(taken), f"{original / max(taken, 1e-9):.2f}x", f"{one.kl:.3g}", *kept])
         left_out = [f"{words(cut)}: {why}" for cut, why in self.refused.items()]
-        return "\n".join(
-            [*lines, "", "KL as it is at once after the cut; training makes good what lies below about 0.3.", *left_out]
-        )
+        reading = "KL as it is at once after the cut; training makes good what lies below about 0.3."
+        return "\n".join([aligned(rows), "", reading, *left_out])
 
 
 @dataclass
@@ -135,9 +129,7 @@ class Explorer:
                     if any(other.startswith(f"{cut} | ") for other in cuts):
                         kept[f"{cut} | "] = made
                     if self.watch is not None:
-                        found.append(
-                            self.measured(shaped(made, self.original, self.task, " | ".join(INTEGERS)), cut, True)
-                        )
+                        found.append(self.measured(shaped(made, self.original, self.task, integers()), cut, True))
                 except CortadoError as error:
                     refused[cut] = str(error)
         return Shapes(tuple(found), refused)
@@ -159,31 +151,21 @@ class Explorer:
         )  # fmt: skip
 
 
-def shaped(network: nn.Module, original: nn.Module, task: Task, line: str) -> nn.Module:
-    """A copy after the stages of a line, its moments matched after each, as compress does."""
-    made = copy.deepcopy(network)
-    for stage in read(line).stages if line else ():
-        view = View(made, original, task.example, reference=copy.deepcopy(made))
-        stage.apply(view, task)
-        MatchMoments().apply(view, task)
-    return made
+def shaped(network: nn.Module, original: nn.Module, task: Task, recipe: Any, match: bool = True) -> nn.Module:
+    """Return a copy after the stages of a recipe, "" for none, its moments matched after each, as compress does."""
+    state = start(copy.deepcopy(network), original, task.example)
+    for stage in read(recipe).stages if recipe else ():
+        state = apply_stage(stage, state, task, match=match, check=False)
+    return state.network
 
 
 def rest_bytes(network: nn.Module, original: nn.Module, task: Task, tail: str) -> int:
     """What the file of a network holds besides its matrices and kernels, after the tail."""
-    made = tailed(network, original, task, tail)
+    made = shaped(network, original, task, tail, match=False)
     attached = {weight.path for weight in parameter_places(made) if len(weight.shape) > 1}
     return len(encode(made, original)) - sum(
         row.size_bytes for row in layer_rows(made, original) if row.path in attached
     )
-
-
-def tailed(network: nn.Module, original: nn.Module, task: Task, tail: str) -> nn.Module:
-    """A copy after the stages of a tail, which match nothing."""
-    made = copy.deepcopy(network)
-    for stage in read(tail).stages if tail else ():
-        stage.apply(View(made, original, task.example), task)
-    return made
 
 
 def tail_of(original: nn.Module, task: Task) -> str:
@@ -192,7 +174,7 @@ def tail_of(original: nn.Module, task: Task) -> str:
     for stage in TAIL:
         line = " | ".join([*kept, stage])
         try:
-            size = len(encode(tailed(original, original, task, line), original))
+            size = len(encode(shaped(original, original, task, line, match=False), original))
         except CortadoError:
             continue
         if size < least:

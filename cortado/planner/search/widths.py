@@ -1,6 +1,7 @@
 """Widths: channels are cut where they cost least for the time that they take, which a table of layer times tells."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from torch import fx
@@ -18,13 +19,15 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class Widths(PruneChannels):
-    """prune/channels within a share of the time of all layers, by a table measured on this machine.
+    """Cut channels as prune/channels does, within a share of the time of all layers, by a table measured on this machine.
 
     Channels of all groups compete, each by its score for the time that is saved with it, as in Yang et al., 2018 (NetAdapt)
     and Shen et al., 2022 (HALP), whose tables hold whole layers likewise. Times are those of floats: a layer alone in whole
     numbers mostly shows what it takes to round what goes in and out, which no layer in between pays. What the table does
     not know costs nothing; a weight in low rank counts as the whole one.
     """
+
+    called: ClassVar[str] = "prune/widths"
 
     of: str = knob("time", one_of=("time",), help="what the share is of")
     by: str = knob("curvature", help="score that ranks the channels")

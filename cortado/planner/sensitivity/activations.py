@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.engine.recipe import read
+from cortado.engine.stage import apply_stage, start
 from cortado.importance.curvature import Curvature
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.coupling.groups import Group
@@ -50,7 +51,7 @@ def activation_sensitivities(
     assert task.calibration is not None
     made = copy.deepcopy(network)
     for stage in read(line).stages:
-        stage.apply(View(made, original, task.example), task)
+        apply_stage(stage, start(made, original, task.example), task, match=False)
     duplicate = released(made).requires_grad_(False)
     places: dict[int, list[Place]] = {}
     for place, quantizer in sites(duplicate).items():

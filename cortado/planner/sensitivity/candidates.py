@@ -5,7 +5,7 @@ allocation takes from.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
 
 import torch
@@ -21,6 +21,7 @@ from cortado.network.view import View, Weight, parameter_places
 from cortado.parts.forms.form import Form
 from cortado.parts.forms.low_rank import LowRank
 from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES, carried_out
+from cortado.planner.search.deadline import Deadline
 from cortado.planner.sensitivity.checks import (
     DOMINATED,
     MEASURED_ABOVE,
@@ -29,6 +30,7 @@ from cortado.planner.sensitivity.checks import (
     samples_for,
 )
 from cortado.planner.sensitivity.sensitivity import Sensitivity, sensitivities
+from cortado.report.candidate import pareto_front
 from cortado.task.task import Task
 
 
@@ -65,44 +67,83 @@ class Choices:
 
 FAST, LARGE, SAMPLED, FEWEST_ROWS = "rans", 1 << 18, 1 << 16, 16
 """Forms of more numbers than LARGE are coded fast; and of so many entries of them, in rows, the best coder's gain is told."""
-KEPT: dict[str, tuple[Choices, ...]] = {}
 MOST_KEPT = 4
+"""Networks whose choices a search keeps."""
+CARRIED_OUT, MEASURED = 0.6, 0.75
+"""Shares of the time of a forecast after which no way more is carried out, and no change of one weight more is measured."""
 
 
-def choices_for(
-    view: View, weights: list[Weight], task: Task, candidate_recipes: Sequence[str] = CANDIDATE_RECIPES
-) -> tuple[Choices, ...]:
-    """The choices for some weights of a view's network.  Those of the last few networks are kept while the process runs: each
-    trial of a goal that begins with the original asks for the same."""
-    assert task.calibration is not None
+@dataclass(frozen=True)
+class RememberingTask(Task):
+    """The task of one search, which keeps the choices for the last few networks as long as the search lasts: each trial that
+    begins with the original network asks for the same."""
+
+    choices: dict[str, tuple[Choices, ...]] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, task: Task) -> "RememberingTask":
+        """Return the same task with nothing kept."""
+        return cls(**{one.name: getattr(task, one.name) for one in fields(Task)})
+
+    def keep(self, key: str, found: tuple[Choices, ...]) -> None:
+        """Keep what was found, and let the oldest go."""
+        self.choices[key] = found
+        while len(self.choices) > MOST_KEPT:
+            del self.choices[next(iter(self.choices))]
+
+
+def key_of(view: View, weights: list[Weight], task: Task, candidate_recipes: Sequence[str]) -> str:
+    """Return what stands for a network with its values, and for what its choices depend on besides."""
     sums = blake2b(encode(view.network, view.network, "bits"), digest_size=16)
     sums.update(encode(view.original, view.original, "bits"))
     sums.update(sum_of_data(task.calibration))
     sums.update(repr((task.seed, task.answers, [weight.path for weight in weights], tuple(candidate_recipes))).encode())
-    key = sums.hexdigest()
-    if key not in KEPT:
-        found = candidates_of(view, task, sensitivities(view, weights, task), candidate_recipes)
-        for oldest in list(KEPT)[: max(0, len(KEPT) + 1 - MOST_KEPT)]:
-            del KEPT[oldest]
-        KEPT[key] = found
-    return KEPT[key]
+    return sums.hexdigest()
+
+
+def choices_for(
+    view: View,
+    weights: list[Weight],
+    task: Task,
+    candidate_recipes: Sequence[str] = CANDIDATE_RECIPES,
+    deadline: Deadline | None = None,
+) -> tuple[Choices, ...]:
+    """Return the choices for some weights of a view's network, from what the task has kept where it keeps some."""
+    key = key_of(view, weights, task, candidate_recipes) if isinstance(task, RememberingTask) else ""
+    if isinstance(task, RememberingTask) and key in task.choices:
+        return task.choices[key]
+    found = candidates_of(
+        view, task, sensitivities(view, weights, task, deadline=deadline), candidate_recipes, deadline
+    )
+    if isinstance(task, RememberingTask):
+        task.keep(key, found)
+    return found
 
 
 def candidates_of(
-    view: View, task: Task, rated: dict[str, Sensitivity], candidate_recipes: Sequence[str] = CANDIDATE_RECIPES
+    view: View,
+    task: Task,
+    rated: dict[str, Sensitivity],
+    candidate_recipes: Sequence[str] = CANDIDATE_RECIPES,
+    deadline: Deadline | None = None,
 ) -> tuple[Choices, ...]:
-    """The choices for each priced weight of a view's network; staying as it is is always one."""
-    found = every_candidate(view, task, rated, candidate_recipes)
+    """Return the choices for each priced weight of a view's network; staying as it is is always one."""
+    found = every_candidate(view, task, rated, candidate_recipes, deadline)
     return tuple(Choices(path, some[0].size_bytes, undominated(some)) for path, some in found.items())
 
 
 def every_candidate(
-    view: View, task: Task, rated: dict[str, Sensitivity], candidate_recipes: Sequence[str] = CANDIDATE_RECIPES
+    view: View,
+    task: Task,
+    rated: dict[str, Sensitivity],
+    candidate_recipes: Sequence[str] = CANDIDATE_RECIPES,
+    deadline: Deadline | None = None,
 ) -> dict[str, list[Candidate]]:
-    """Each weight as it is and in each way, whatever is beaten.
+    """Return each weight as it is and in each way, whatever is beaten; the first way in any case, the others before a deadline.
 
     In memory for the forms of what is doubted, beside a few copies of the network and what `Replay` remembers.
     """
+    deadline = deadline or Deadline()
     network, original = view.network, view.original
     before = {row.path: row.size_bytes for row in layer_rows(network, original)}
     weights = {weight.path: weight for weight in parameter_places(network) if weight.path in rated}
@@ -110,7 +151,7 @@ def every_candidate(
     check = PredictionCheck(network, task, divergence_for(original, task), samples_for(total))
     found = {path: [Tried(Candidate("", before[path], 0.0, whole.get(path)))] for path in rated}
     with view.progress.bar("candidates", len(candidate_recipes) + 2 * len(rated)) as bar:
-        for way, changed in carried_out(network, original, task, candidate_recipes):
+        for number, (way, changed) in enumerate(carried_out(network, original, task, candidate_recipes), 1):
             for weight in changed:
                 path, form = weight.path, weight.form
                 if path in rated and weight.shape == weights[path].shape:
@@ -124,11 +165,17 @@ def every_candidate(
                         check.note(path, form, predicted_kl)
                     found[path].append(one)
             bar.advance()
+            if deadline.over(CARRIED_OUT) and number < len(candidate_recipes):
+                deadline.left_out.append(
+                    f"{len(candidate_recipes) - number} of {len(candidate_recipes)} ways to hold a weight, from {candidate_recipes[number]} on"
+                )
+                break
         for path in rated:
-            check.learn(path, rated[path])
+            if not deadline.over(MEASURED):
+                check.learn(path, rated[path])
             bar.advance()
         for path, some in found.items():
-            measure_hull(path, rated[path], some, check)
+            measure_hull(path, rated[path], some, check, deadline)
             bar.advance()
     return {path: finalized(some, check, path) for path, some in found.items()}
 
@@ -144,9 +191,11 @@ def not_worth_measuring(one: Tried, some: Sequence[Tried]) -> bool:
     )
 
 
-def measure_hull(path: str, kl_per_byte: Sensitivity, some: Sequence[Tried], check: PredictionCheck) -> None:
-    """Measure what is doubted and on the lower hull, until all of the hull is believed or measured."""
-    while check.factor is not None:
+def measure_hull(
+    path: str, kl_per_byte: Sensitivity, some: Sequence[Tried], check: PredictionCheck, deadline: Deadline
+) -> None:
+    """Measure what is doubted and on the lower hull, until all of the hull is believed or measured, or time is up."""
+    while check.factor is not None and not deadline.over(MEASURED):
         on_hull = {one.way for one in hull(finalized(some, check, path))}
         waiting = [one for one in some if one.form is not None and one.candidate.way in on_hull]
         if not waiting:
@@ -233,12 +282,8 @@ def body_bytes(form: Form, codec: str) -> int:
 
 
 def undominated(some: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Those than which none is both smaller and less harmful, by rising predicted KL."""
-    kept: list[Candidate] = []
-    for one in sorted(some, key=lambda one: (one.predicted_kl, one.size_bytes)):
-        if not kept or one.size_bytes < kept[-1].size_bytes:
-            kept.append(one)
-    return tuple(kept)
+    """Return those than which none is both smaller and less harmful, by rising predicted KL."""
+    return tuple(pareto_front(some, lambda one: one.predicted_kl, lambda one: one.size_bytes))
 
 
 def hull(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.engine.stage import apply_stage, start
 from cortado.errors import NothingChanged
 from cortado.importance.curvature import Curvature
 from cortado.methods.match_moments import NOTHING, MatchMoments, layers_before_norms
@@ -27,12 +28,17 @@ from cortado.network.statistics.gradients import released
 from cortado.network.view import View, Weight, parameter_places
 from cortado.parts.forms.attach import original_class
 from cortado.parts.forms.form import Form
+from cortado.planner.search.deadline import Deadline
 from cortado.task.task import Data, Task, to_device
 
 RESCALED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose outputs are matched, with their weight's rows as output channels, if a bias or a batch norm can do it."""
 SAMPLES, POSITIONS, MOMENT_SAMPLES = 128, 16, 64
 """Samples for the curvature; positions and samples for what layers read."""
+FEWEST_SAMPLES, PRICED = 16, 0.3
+"""So many samples are looked at even if this share of the time of a forecast has passed."""
+MOMENT_SHARE = 0.02
+"""Of the time of a forecast, for one pass over the samples for what layers read."""
 PILOTS = (QuantizeWeights(bits=4, clip="range"), PruneWeights(keep=0.7))
 """Done to all weights to see whether matching biases helps a network; the second where the first changes nothing."""
 
@@ -137,18 +143,25 @@ def can_scale(form: Form) -> bool:
     return form.scale_rows(torch.ones(form.shape[0]))
 
 
-def sensitivities(view: View, weights: list[Weight], task: Task, samples: int = SAMPLES) -> dict[str, Sensitivity]:
-    """The price of each weight, by its path.  In memory for the weights and one sample, however many there are."""
+def sensitivities(
+    view: View, weights: list[Weight], task: Task, samples: int = SAMPLES, deadline: Deadline | None = None
+) -> dict[str, Sensitivity]:
+    """Return the price of each weight, by its path, from FEWEST_SAMPLES or more where a deadline comes before all of them.
+
+    In memory for the weights and one sample, however many there are.
+    """
     assert task.calibration is not None
     normed = layers_before_norms(view)
     matched = [weight for weight in weights if is_rescaled(weight, normed)]
-    if any(weight.layer_path not in normed for weight in matched) and not biases_help(view, task):
+    deadline = deadline or Deadline()
+    images = deadline.samples(MOMENT_SAMPLES, MOMENT_SHARE)
+    if any(weight.layer_path not in normed for weight in matched) and not biases_help(view, task, images):
         matched = [weight for weight in matched if weight.layer_path in normed]
-    rows = rows_read(view, matched, task)
+    rows = rows_read(view, matched, task, images)
     means = {path: found.mean(0) for path, found in rows.items()}
     data = task.calibration.first(samples)
     slope = Curvature().slope(task.generator(29), divergence_for(view.original, task))
-    curvature, lookups = centred_curvature(view, weights, data, means, slope)
+    curvature, lookups = centred_curvature(view, weights, data, means, slope, deadline)
     return {
         weight.path: Sensitivity(
             found,
@@ -168,22 +181,22 @@ def is_rescaled(weight: Weight, normed: set[str]) -> bool:
     return weight.layer_path in normed or weight.layer._parameters.get("bias") is not None
 
 
-def biases_help(view: View, task: Task) -> bool:
+def biases_help(view: View, task: Task, images: int = MOMENT_SAMPLES) -> bool:
     """Whether `match_moments` will move the biases of layers that no batch norm follows, tried on a network that is rounded.  Of
     transformers it will not, as a rule: its answers come no nearer."""
-    match = MatchMoments(images=MOMENT_SAMPLES)
+    match = MatchMoments(images=images)
     wanted = match.wanted(View(view.network, view.original, view.example, reference=view.network), task)
     for pilot in PILOTS:
         made = copy.deepcopy(view.network)
         with contextlib.suppress(NothingChanged):
-            pilot.apply(View(made, view.original, view.example), task)
+            apply_stage(pilot, start(made, view.original, view.example), task, match=False, check=False)
         without, both = match.toward(View(made, view.original, view.example, reference=view.network), task, wanted)
         if without > NOTHING:
             return both <= without
     return True
 
 
-def rows_read(view: View, weights: list[Weight], task: Task) -> dict[str, Tensor]:
+def rows_read(view: View, weights: list[Weight], task: Task, images: int = MOMENT_SAMPLES) -> dict[str, Tensor]:
     """What the layer of each weight reads at its first call: (rows, inputs x taps) of float32, by the path of its weight."""
     assert task.calibration is not None
     generator, found = task.generator(31), dict[str, list[Tensor]]()
@@ -202,7 +215,7 @@ def rows_read(view: View, weights: list[Weight], task: Task) -> dict[str, Tensor
     hooks = [before_call(weight.layer, watch(weight)) for weight in weights]
     try:
         with undisturbed(view.network):
-            for inputs, _ in task.calibration.first(MOMENT_SAMPLES).batches(32):
+            for inputs, _ in task.calibration.first(images).batches(32):
                 full.clear()
                 call_with(view.network, to_device(inputs, next(view.network.parameters()).device))
     finally:
@@ -212,7 +225,12 @@ def rows_read(view: View, weights: list[Weight], task: Task) -> dict[str, Tensor
 
 
 def centred_curvature(
-    view: View, weights: list[Weight], data: Data, means: dict[str, Tensor], slope: Callable[[Tensor, Tensor], Tensor]
+    view: View,
+    weights: list[Weight],
+    data: Data,
+    means: dict[str, Tensor],
+    slope: Callable[[Tensor, Tensor], Tensor],
+    deadline: Deadline,
 ) -> tuple[list[Tensor], dict[str, Lookups]]:
     """The mean square of each entry's gradient, with respect to the weight on inputs less their means, float64; and how
     embeddings are read."""
@@ -228,7 +246,7 @@ def centred_curvature(
     ]
     sums, reading = [torch.zeros(value.shape, dtype=torch.float64) for value in values], Reading(chosen)
     try:
-        for inputs, targets in data.batches(1):
+        for count, (inputs, targets) in enumerate(data.batches(1), 1):  # noqa: B007 - how many were looked at
             scalar = slope(call_with(duplicate, inputs), targets)
             wanted = [*values, *shifts.values()]
             found = torch.autograd.grad(scalar, wanted, allow_unused=True)
@@ -237,12 +255,15 @@ def centred_curvature(
                 if slopes is not None:
                     reading.note(weight.path, slopes)
                     total += centred(slopes, moved.get(weight.path), means.get(weight.path)).double().square()
+            if count >= FEWEST_SAMPLES and count < len(data) and deadline.over(PRICED):
+                deadline.left_out.append(f"{len(data) - count} of {len(data)} samples for sensitivities")
+                break
     finally:
         for hook in (*hooks, *reading.hooks):
             hook.remove()
     read = {weight.path: reading.centre(weight.path, total) for weight, total in zip(chosen, sums, strict=True)}
     lookups = {path: one for path, one in read.items() if one is not None}
-    return [total / len(data) for total in sums], lookups
+    return [total / count for total in sums], lookups
 
 
 def centred(slopes: Tensor, shift: Tensor | None, mean: Tensor | None) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from cortado.report.candidate import Tried, smallest_first, undominated
+from cortado.report.candidate import Tried, pareto_front, smallest_first
 from cortado.report.pages import words
 from cortado.report.pages.axes import Axis, score_axis, score_labels, size_axis
 from cortado.report.pages.bounds import Bound, score_bound
@@ -134,8 +134,9 @@ def bound_names(report: Record, across: Axis, up: Axis) -> Markup:
 def steps(report: Record, across: Axis, up: Axis) -> Markup:
     """From each place that no other beats to the next: the best score of all files up to a size."""
     cost = cost_of(report)
-    places = [(cost.of(one), one.score) for one in report.front]
-    best = undominated([*places, (cost.original, report.original_validation)], report.higher_is_better)
+    places = [(cost.original, report.original_validation), *((cost.of(one), one.score) for one in report.front)]
+    sign = 1 if report.higher_is_better else -1
+    best = pareto_front(places, cost=lambda one: one[0], harm=lambda one: -sign * one[1])
     at = [(across.at(size), 100 - up.at(score)) for size, score in best]
     drawn = []
     for (x1, y1), (x2, y2) in zip(at[:-1], at[1:], strict=True):

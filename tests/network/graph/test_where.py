@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.utils import parametrizations
 
 from cortado.engine.compress import compress
 from cortado.errors import BadValue, NothingChanged
-from cortado.network.graph.where import choose
+from cortado.network.graph.where import choose, original_first
 from cortado.network.view import View
+from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 
 SIZES = {
@@ -81,7 +83,7 @@ def test_parametrized_layer_is_compressed_by_its_name(norm):
     (weight,) = (weight for weight in View(small, small, None).weights("0") if weight.shape == (16, 12))
     assert int(weight.dense().count_nonzero()) == 0.75 * 16 * 12
     assert torch.equal(small[2].weight, original[2].weight)
-    with pytest.raises(NothingChanged, match="Make parametrized ones plain first"):
+    with pytest.raises(NothingChanged, match="Make parametrized weights plain first"):
         compress(original, tiny.task(), "factorize/svd where=0")
 
 
@@ -95,3 +97,19 @@ def test_pattern_that_takes_nothing_is_refused(where):
 def test_pattern_that_is_none_is_refused(where):
     with pytest.raises(BadValue):
         choose(where, SIZES)
+
+
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm])
+@pytest.mark.parametrize("method", ["prune/channels", "quantize/activations", "quantize/equalize", "factorize/svd"])
+def test_what_parametrized_weights_keep_a_method_from_is_told_with_the_way_out(method, wrap):
+    torch.manual_seed(0)
+    layers = [wrap(nn.Linear(6, 16)), nn.ReLU(), wrap(nn.Linear(16, 3))]
+    inputs = torch.randn(32, 6)
+    data = Data(inputs, torch.arange(32) % 3)
+    with pytest.raises(NothingChanged, match=r"weights plain first: torch\.nn\.utils\.parametrize\.remove_parametriz"):
+        compress(nn.Sequential(*layers).eval(), Task(data, data, data, trial=True), method)
+
+
+def test_the_way_out_of_parametrized_weights_is_told_where_there_are_some():
+    assert original_first(PARAMETRIZED).endswith("torch.nn.utils.parametrize.remove_parametrizations.")
+    assert original_first(["c.weight", "a.bias"]) == ""

@@ -2,7 +2,10 @@
 
 import copy
 import dataclasses
+import itertools
 import math
+import re
+import time
 
 import pytest
 import torch
@@ -21,12 +24,19 @@ from cortado.planner.allocate.size_accuracy_curve import (
     mean_divergences,
     size_accuracy_curve,
 )
-from cortado.planner.search.candidate_recipes import changed_by
+from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES, carried_out
+from cortado.planner.search.deadline import Deadline
 from cortado.planner.sensitivity import candidates
-from cortado.planner.sensitivity.candidates import LARGE, Candidate, body_bytes, record_bytes
+from cortado.planner.sensitivity.candidates import LARGE, Candidate, Choices, RememberingTask, body_bytes, record_bytes
 from cortado.planner.sensitivity.sensitivity import sensitivities
+from cortado.task.limits import read_limits
 from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
+
+
+def changed_by(network, original, task, way):
+    """The weights of a copy after the stages of a way: those that every stage has changed."""
+    return next(carried_out(network, original, task, [way]))[1]
 
 
 def with_ratios(*ratios, predicted_kls=(0.01, 0.1, 1.0)):
@@ -103,9 +113,10 @@ def test_no_more_of_a_score_is_lost_than_there_is():
 
 def test_choices_are_priced_once_for_a_network_and_anew_for_another(monkeypatch):
     made, asked = BY_NAME["residual"], []
-    original, task, candidate_recipes = made.make(), made.task(), ("quantize/weights bits=5",)
-    monkeypatch.setattr(candidates, "KEPT", {})
-    monkeypatch.setattr(candidates, "prices", lambda *given: asked.append(given) or sensitivities(*given))
+    original, task, candidate_recipes = made.make(), RememberingTask.of(made.task()), ("quantize/weights bits=5",)
+    monkeypatch.setattr(
+        candidates, "prices", lambda *given, **more: asked.append(given) or sensitivities(*given, **more)
+    )
 
     def choices(network, task):
         view = View(network, original, task.example)
@@ -122,7 +133,77 @@ def test_choices_are_priced_once_for_a_network_and_anew_for_another(monkeypatch)
     assert len(asked) == 3
     for seed in range(5):
         choices(original, dataclasses.replace(task, seed=seed + 7))
-    assert len(candidates.KEPT) == candidates.MOST_KEPT
+    assert len(task.choices) == candidates.MOST_KEPT
+    # What was kept belongs to that task, and to what was made of it, alone.
+    before = len(asked)
+    choices(original, dataclasses.replace(task, seed=11))
+    assert len(asked) == before
+    choices(original, RememberingTask.of(dataclasses.replace(made.task(), seed=11)))
+    choices(original, dataclasses.replace(made.task(), seed=11))
+    choices(original, dataclasses.replace(made.task(), seed=11))
+    assert len(asked) == before + 3
+
+
+def test_a_forecast_with_little_time_has_8_bits_and_says_what_it_left_out():
+    made = BY_NAME["residual"]
+    network, task = made.make(), made.task()
+    found = size_accuracy_curve(network, network, task, time_limit=1e-6)
+    assert {one.way for validation in found.choices for one in validation.candidates} == {"", CANDIDATE_RECIPES[0]}
+    assert not found.measured and f"{len(CANDIDATE_RECIPES) - 1} of {len(CANDIDATE_RECIPES)} ways" in " ".join(
+        found.left_out
+    )
+    assert (
+        any("samples for sensitivities" in one for one in found.left_out) and "plans to measure" in found.left_out[-1]
+    )
+    said = Feasibility(found, 1000, "accuracy", "%", read_limits(["score >= -1 %", "size <= 1 MB"])).text()
+    assert "Left out, as time was up: " in said and "No mix was measured" in said and "nan" not in said
+    whole = size_accuracy_curve(
+        network, network, task, (CANDIDATE_RECIPES[0], CANDIDATE_RECIPES[3]), time_limit="10 min"
+    )
+    assert whole.left_out == () and whole == size_accuracy_curve(
+        network, network, task, (CANDIDATE_RECIPES[0], CANDIDATE_RECIPES[3])
+    )
+
+
+def test_a_forecast_keeps_to_its_time(monkeypatch):
+    """Where each way takes a tenth of a second, a limit of a second carries out about six of them."""
+    made, done = BY_NAME["mlp"], []
+
+    def slow(network, original, task, candidate_recipes):
+        for way in candidate_recipes:
+            time.sleep(0.1)
+            done.append(way)
+            yield way, []
+
+    monkeypatch.setattr(candidates, "carried_out", slow)
+    network, task = made.make(), made.task()
+    view = View(network, network, task.example)
+    rated = sensitivities(view, [one for one in view.all_weights if len(one.shape) > 1], task, 4)
+    deadline = Deadline(1.0)
+    candidates.every_candidate(view, task, rated, CANDIDATE_RECIPES, deadline)
+    assert done == list(CANDIDATE_RECIPES[: len(done)]) and 4 <= len(done) <= 8
+    assert f"from {CANDIDATE_RECIPES[len(done)]} on" in deadline.left_out[0]
+
+
+@pytest.mark.parametrize("lost", [1.0, 100.0, 123.45])
+def test_columns_of_a_plan_stay_under_their_heads_when_a_loss_has_three_digits(lost):
+    """What stands between two blanks in a row begins and ends where its head and its line do."""
+    candidates = (Candidate("", 1000, 0.0), Candidate("quantize/weights bits=4", 100, 1.0))
+    plan = Plan({"weight": candidates[1]})
+    found = SizeAccuracyCurve((candidates_of_one(candidates),), 10, 2 * lost, 1, (Measured(plan, 1.0, lost, 110),))
+    lines = Feasibility(found, 4000, "perplexity", "points").table().splitlines()
+    ruler = next(number for number, line in enumerate(lines) if line.startswith("─"))
+    ends = [match.span() for match in re.finditer("─+", lines[ruler])]
+    rows = [lines[ruler - 1], *lines[ruler + 1 : lines.index("", ruler)]]
+    assert len(rows) > 2 and f"{lost:.2f}" in "".join(rows)
+    for row in rows:
+        for (_, end), (begin, _) in itertools.pairwise(ends):
+            assert row[end:begin].strip() == "", row
+        assert all(row[end - 1] != " " for _, end in ends[:-1]), row
+
+
+def candidates_of_one(candidates):
+    return Choices("weight", 1000, candidates)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from cortado.errors import BadFile
-from cortado.planner.allocate.size_accuracy_curve import size_accuracy_curve
+from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, size_accuracy_curve
 from cortado.planner.search.cache import Memory, mark_of
 from cortado.planner.search.shapes import Shape, Shapes
 from tests.laws.tiny_nets import BY_NAME
@@ -19,8 +19,10 @@ def test_forecast_comes_back_as_it_was(tmp_path):
     network, task = NET.make(), NET.task()
     candidate_recipes = ("quantize/weights bits=8", "quantize/weights bits=3")
     memory = Memory(tmp_path / "run", mark_of(network, task))
-    found = memory.size_accuracy_curve(lambda: size_accuracy_curve(network, network, task, candidate_recipes))
-    again = memory.size_accuracy_curve(never)
+    found = memory.made(
+        "forecast", SizeAccuracyCurve, lambda: size_accuracy_curve(network, network, task, candidate_recipes)
+    )
+    again = memory.made("forecast", SizeAccuracyCurve, never)
     assert again == found and again.measured and again.constant == found.constant
     least, most = found.sizes
     assert again.plan((least * most) ** 0.5) == found.plan((least * most) ** 0.5)
@@ -33,27 +35,31 @@ def test_another_network_other_data_and_another_question_are_measured_anew(tmp_p
     marks = {mark_of(network, task), mark_of(other, task), mark_of(network, task, "openvino")}
     assert len(marks) == 3 and mark_of(NET.make(), NET.task()) == mark_of(network, task)
     one, two = (Shapes((Shape("", False, kl, 10),), {"cut": "why"}) for kl in (0.1, 0.2))
-    assert Memory(tmp_path, "a").shapes(lambda: one) == Memory(tmp_path, "a").shapes(never) == one
-    assert Memory(tmp_path, "b").shapes(lambda: two) == two
+    assert (
+        Memory(tmp_path, "a").made("shapes", Shapes, lambda: one)
+        == Memory(tmp_path, "a").made("shapes", Shapes, never)
+        == one
+    )
+    assert Memory(tmp_path, "b").made("shapes", Shapes, lambda: two) == two
 
 
 def test_damaged_file_says_what_to_do(tmp_path):
     (tmp_path / "shapes.json").write_text("{")
     with pytest.raises(BadFile, match="Delete it"):
-        Memory(tmp_path, "a").shapes(never)
+        Memory(tmp_path, "a").made("shapes", Shapes, never)
 
 
 def test_seconds_that_measuring_took_are_known_to_the_run_that_goes_on(tmp_path):
     memory = Memory(tmp_path, "a")
-    assert memory.epoch(lambda: 12.5) == 12.5 and memory.spent == []
-    memory.shapes(lambda: Shapes((Shape("", False, 0.1, 10),), {}), 60.0)
+    assert memory.made("epoch", float, lambda: 12.5) == 12.5 and memory.spent == []
+    memory.made("shapes", Shapes, lambda: Shapes((Shape("", False, 0.1, 10),), {}), 60.0)
     again = Memory(tmp_path, "a")
-    assert again.epoch(never) == 12.5 and again.shapes(never, 60.0).found[0].kl == 0.1
+    assert again.made("epoch", float, never) == 12.5 and again.made("shapes", Shapes, never, 60.0).found[0].kl == 0.1
     assert len(again.spent) == 2 and all(seconds >= 0 for seconds in again.spent)
 
 
 def test_shapes_found_in_another_time_are_found_anew(tmp_path):
     """With little time some cuts are left out: a longer run must try them."""
     short, long = (Shapes((Shape("", False, kl, 10),), {}) for kl in (0.1, 0.2))
-    assert Memory(tmp_path, "a").shapes(lambda: short, 10.0) == short
-    assert Memory(tmp_path, "a").shapes(lambda: long, 600.0) == long
+    assert Memory(tmp_path, "a").made("shapes", Shapes, lambda: short, 10.0) == short
+    assert Memory(tmp_path, "a").made("shapes", Shapes, lambda: long, 600.0) == long

@@ -1,19 +1,20 @@
 """Trial search: fronts and limits, the same trials from the same seed, several processes on one study, and killed ones."""
 
-import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cortado.errors import BadNetwork, BadValue, MissingPackage
-from cortado.planner.search.study import repair
-from cortado.planner.search.trial_search import NOTE, Attempt, front, search
+from cortado.errors import BadFile, BadNetwork, BadValue, MissingPackage
+from cortado.planner.search.trial_search import search
+from cortado.planner.search.trials import NOTE, Trial, Wanted
+from cortado.task.limits import read_limits
 from tests.laws.tiny_nets import BY_NAME
 
 ROOT = Path(__file__).parents[3]
@@ -23,9 +24,11 @@ CHILD = """
 import os, sys, time
 from pathlib import Path
 from cortado.methods.finetune import Finetune
+from cortado.planner.search import study
 from cortado.planner.search.trial_search import search
 from tests.laws.tiny_nets import BY_NAME
 
+study.HEARTBEAT, study.GRACE = 1, 3
 folder, trials, hang, recipe = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 plain_apply, calls = Finetune.apply, []
 
@@ -75,7 +78,7 @@ def alone(tmp_path_factory):
 def test_same_seed_gives_the_same_trials_and_another_one_others(alone, tmp_path):
     again = searched(tmp_path / "again", trials=10)
     assert points(again) == points(alone) and again.best.number == alone.best.number
-    other = search(NET.make(), dataclasses.replace(NET.task(), seed=1), RECIPE, trials=2, folder=tmp_path / "other")
+    other = search(NET.make(), replace(NET.task(), seed=1), RECIPE, trials=2, folder=tmp_path / "other")
     assert all(one.point != two.point for one, two in zip(other.trials, alone.trials[:2], strict=True))
     assert len({json.dumps(one.point) for one in alone.trials}) == 10
 
@@ -120,7 +123,7 @@ def test_limits_that_nothing_keeps_give_the_closest(optuna, tmp_path):
     assert not found.report.met and found.best.size_bytes == min(one.size_bytes for one in found.trials)
 
 
-def test_killed_process_goes_on_as_if_nothing_had_been(optuna, alone, tmp_path):
+def test_killed_process_goes_on_as_if_nothing_had_been(optuna, alone, tmp_path, monkeypatch):
     begun = child(tmp_path, 10, hang=9)
     while not (tmp_path / "hangs").exists():
         assert begun.poll() is None, begun.communicate()
@@ -128,11 +131,39 @@ def test_killed_process_goes_on_as_if_nothing_had_been(optuna, alone, tmp_path):
     begun.send_signal(signal.SIGKILL)
     begun.communicate()
     stages = sorted(path.name for path in (tmp_path / "trials/009/stages").glob("*.cortado"))
-    assert stages == ["01.cortado", "02.cortado"] and not (tmp_path / "trials/009" / NOTE).exists()
-    # A line that was cut short is no hindrance either.
-    with (tmp_path / "study.journal").open("ab") as journal:
-        journal.write(b'{"op_code": 8, "worker')
+    noted = json.loads((tmp_path / "trials/009" / NOTE).read_text())
+    assert stages == ["01.cortado", "02.cortado"] and noted["size_bytes"] == 0, "it was begun, and came to no end"
+    monkeypatch.setattr("cortado.planner.search.study.GRACE", 3)
+    time.sleep(5)
     assert points(searched(tmp_path, trials=10, resume=True)) == points(alone)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError(28, "No space left on device")])
+def test_trial_that_was_broken_off_is_taken_up_at_once(optuna, alone, tmp_path, monkeypatch, error):
+    """Whether by the user, by a defect or by the system: it is no refused trial, and the study goes on as if nothing had been."""
+
+    def broken(*_, **__):
+        raise error
+
+    searched(tmp_path, trials=4)
+    with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017 - each error comes out in its own way
+        patch.setattr("cortado.planner.search.engine.compress", broken)
+        searched(tmp_path, trials=5, resume=True)
+    assert points(searched(tmp_path, trials=10, resume=True)) == points(alone)
+
+
+def test_trial_of_a_process_that_died_is_run_by_another_one_that_waits_for_it(optuna, tmp_path):
+    begun = child(tmp_path, 3, hang=3)
+    while not (tmp_path / "hangs").exists():
+        assert begun.poll() is None, begun.communicate()
+        time.sleep(0.05)
+    other = child(tmp_path, 3)
+    time.sleep(1)
+    begun.send_signal(signal.SIGKILL)
+    begun.communicate()
+    said = other.communicate(timeout=120)
+    assert other.returncode == 0, said
+    assert said[0].split()[0] == "1", "it had nothing to do but the dead one's trial"
 
 
 def test_two_processes_share_one_study(optuna, tmp_path):
@@ -161,9 +192,9 @@ def test_more_trials_go_on_from_those_there_are(optuna, alone, tmp_path):
 def test_what_cannot_be_carried_out_is_a_refused_trial(optuna, tmp_path):
     recipe = "prune/weights keep=1.0,0.5 | finetune epochs=0.1"
     found = searched(tmp_path, recipe=recipe, trials=8)
-    refused = [one for one in found.trials if one.said]
+    refused = [one for one in found.trials if one.failed]
     assert refused and all(
-        one.point["1 prune/weights keep"] == 1.0 and "changed nothing" in one.said for one in refused
+        one.point["1 prune/weights keep"] == 1.0 and "changed nothing" in one.failed for one in refused
     )
     assert (
         "refused: " in found.text()
@@ -175,7 +206,7 @@ def test_what_cannot_be_carried_out_is_a_refused_trial(optuna, tmp_path):
 
 
 def test_no_trial_looks_at_the_verdict(optuna, tmp_path, monkeypatch):
-    import cortado.planner.search.trial_search as module
+    import cortado.planner.search.engine as module
 
     seen, original = [], module.compress
 
@@ -188,14 +219,16 @@ def test_no_trial_looks_at_the_verdict(optuna, tmp_path, monkeypatch):
     assert seen == [True, True, True, False]
 
 
-def test_budget_ends_the_trials(optuna, tmp_path):
-    found = search(NET.make(), NET.task(), RECIPE, budget="0 s", folder=tmp_path)
+def test_time_limit_ends_the_trials(optuna, tmp_path):
+    found = search(NET.make(), NET.task(), RECIPE, time_limit="1 ms", folder=tmp_path)
     assert len(found.trials) == 1
+    with pytest.raises(BadValue, match="allows nothing"):
+        search(NET.make(), NET.task(), RECIPE, time_limit="0 s", folder=tmp_path / "new")
 
 
 @pytest.mark.parametrize(
     ("more", "says"),
-    [({"minimise": "latency"}, "Say in which"), ({"minimise": "joy"}, "got 'joy'"), ({"trials": 0}, "trials 1 or more")],
+    [({"minimise": "latency"}, "Say in which"), ({"minimise": "joy"}, "got 'joy'"), ({"trials": 0}, "trials must be 1 or more")],
 )  # fmt: skip
 def test_goals_that_say_nothing_are_refused(tmp_path, more, says):
     with pytest.raises(BadValue, match=says):
@@ -207,15 +240,66 @@ def test_missing_package_is_said_in_words(tmp_path, no_optuna):
         searched(tmp_path)
 
 
-def test_only_whole_lines_of_a_journal_stay(tmp_path):
-    path = tmp_path / "journal"
-    for body, kept in ((b"", b""), (b"ab", b""), (b"a\nb\n", b"a\nb\n"), (b"a\nb\nc", b"a\nb\n")):
-        path.write_bytes(body)
-        repair(path)
-        assert path.read_bytes() == kept
+def test_search_needs_no_locks_of_the_operating_system(optuna, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    assert len(searched(tmp_path, trials=2).trials) == 2
+
+
+def test_damaged_note_says_what_to_do(optuna, tmp_path):
+    searched(tmp_path, trials=2)
+    note = tmp_path / "trials/002" / NOTE
+    note.write_text("{")
+    with pytest.raises(BadFile, match="002/trial.json is damaged .* Delete its folder"):
+        searched(tmp_path, trials=2, resume=True)
+    note.unlink()
+    with pytest.raises(BadFile, match="002/trial.json is gone"):
+        searched(tmp_path, trials=2, resume=True)
 
 
 def test_front_goes_by_the_direction_of_the_score():
-    tried = [Attempt(1, {}, {}, 10, 2.0), Attempt(2, {}, {}, 20, 1.0), Attempt(3, {}, {}, 30, 3.0)]
-    assert [one.number for one in front(tried, "size")] == [1, 3]
-    assert [one.number for one in front(tried, "size", sign=-1)] == [1, 2]
+    tried = [
+        Trial({}, "", size, score, number=number) for number, size, score in ((1, 10, 2.0), (2, 20, 1.0), (3, 30, 3.0))
+    ]
+    assert [one.number for one in Wanted((), "size", 1).front(tried)] == [1, 3]
+    assert [one.number for one in Wanted((), "size", -1).front(tried)] == [1, 2]
+    (limit,) = read_limits(["size <= 15 B"])
+    bound = [replace(one, over={limit.text: one.size_bytes / 15 - 1}) for one in tried]
+    assert [one.number for one in Wanted((limit,), "size", 1).front(bound)] == [1]
+
+
+def test_process_that_was_taken_for_dead_leaves_its_trial_to_the_one_that_repeats_it(optuna, tmp_path):
+    """A machine that slept: the trial has failed when its result is told, and waits to be run again."""
+    from optuna.storages import RetryHeartbeatStaleTrialCallback
+
+    from cortado.planner.search.ranges import Range
+    from cortado.planner.search.study import Study, quietly
+
+    study, turns = Study(tmp_path, [Range("a", 0.0, 1.0)], ["minimize"], {}, 0), []
+
+    def objective(turn, values):
+        turns.append((turn, values["a"]))
+        if len(turns) == 1:
+            with quietly():
+                (mine,) = study.found()
+                study.study.tell(mine.number, state=optuna.trial.TrialState.FAIL)
+                RetryHeartbeatStaleTrialCallback()(study.study, mine)
+        return [values["a"]], {}
+
+    study.carry_out(2, objective)
+    assert study.ended() == [] and study.open(1) and study.under_way()
+    while study.open(2):
+        study.carry_out(2, objective)
+    assert turns[0] == turns[1] and turns[2][0] == 2 and study.ended() == [1, 2]
+
+
+def test_no_more_trials_are_carried_out_than_were_asked_for(optuna, tmp_path):
+    """Where several processes have drawn at once, the last ones to do so carry nothing out."""
+    from cortado.planner.search.ranges import Range
+    from cortado.planner.search.study import Study
+
+    study, turns = Study(tmp_path, [Range("a", 0.0, 1.0)], ["minimize"], {}, 0), []
+    for _ in range(4):
+        study.carry_out(2, lambda turn, values: (turns.append(turn), ([values["a"]], {}))[1])
+    assert turns == [1, 2] and study.ended() == [1, 2] and not study.open(2) and study.open(3)
+    study.carry_out(3, lambda turn, values: (turns.append(turn), ([values["a"]], {}))[1])
+    assert turns[-1] == 3

@@ -5,11 +5,10 @@ import dataclasses
 import pytest
 
 from cortado.engine.recipe import Recipe, read
-from cortado.planner.allocate.mix import corrected, mix
+from cortado.planner.allocate.mix import Mix, corrected
 from cortado.planner.allocate.plan import plan_for
 from cortado.planner.allocate.size_accuracy_curve import planned, size_accuracy_curve
-from cortado.planner.search.goal import kept_text
-from cortado.planner.search.trials import Trial, Wanted, surely
+from cortado.planner.search.trials import Trial, Wanted, shortfall
 from cortado.report.report import Compared
 from cortado.task.limits import read_limit, read_limits
 from tests.laws.tiny_nets import BY_NAME
@@ -35,19 +34,19 @@ def test_a_score_is_surely_kept_by_one_standard_error(text, sign, original, comp
     """Ends of an interval of 95 % lie 1.96 errors from its middle: half of it 0.98 is an error of half a point."""
     gap = compressed - original
     low, high = (None, None) if half is None else (gap - half, gap + half)
-    found, error = surely(read_limit(text), Compared(original, compressed, gap, low, high, 500), sign)
-    assert found is kept and error == pytest.approx(0.0 if half is None else 0.5)
+    found, error = shortfall(read_limit(text), Compared(original, compressed, gap, low, high, 500), sign)
+    assert (found <= 0) is kept and error == pytest.approx(0.0 if half is None else 0.5)
 
 
 def test_what_may_be_luck_is_said_and_not_taken():
     limits = read_limits(["score >= -1 %", "size <= 50 B"])
     wanted = Wanted(limits, "size", 1, "%")
-    met = {limit.text: True for limit in limits}
-    sure = Trial({"stages": []}, "sure", 40, 90.0, met=met)
-    lucky = Trial({"stages": []}, "lucky", 30, 90.1, met={**met, "score >= -1 %": False}, error=0.7, narrowly=True)
-    large = dataclasses.replace(lucky, size_bytes=60, met=dict.fromkeys(met, False))
+    met = {limit.text: -0.1 for limit in limits}
+    sure = Trial({"stages": []}, "sure", 40, 90.0, over=met)
+    lucky = Trial({"stages": []}, "lucky", 30, 90.1, over={**met, "score >= -1 %": 0.1}, error=0.7, narrowly=True)
+    large = dataclasses.replace(lucky, size_bytes=60, over=dict.fromkeys(met, 0.1))
     assert wanted.best([lucky, sure]) is sure
-    assert [kept_text(one) for one in (sure, lucky, large)] == ["kept", "kept by luck, perhaps", "missed"]
+    assert [one.kept_text() for one in (sure, lucky, large)] == ["kept", "kept by luck, perhaps", "missed"]
     assert "1 trials kept the score by less than its standard error (0.70 %)" in wanted.advice(lucky, [lucky])
     assert "luck" not in wanted.advice(sure, [sure])
 
@@ -66,7 +65,7 @@ def test_a_mix_that_was_tried_corrects_the_forecast(curve):
     size = round((least * most) ** 0.5)
     plan = plan_for(curve.choices, size)
     made = planned(plan, network, network, task)
-    trial = Trial(Recipe((mix(size),)).as_data(), "no cut", 100, 90.0)
+    trial = Trial(Recipe((Mix(size=size),)).as_data(), "no cut", 100, 90.0)
     after = corrected(curve, trial, made, network, task)
     assert len(after.measured) == len(curve.measured) + 1
     assert after.kl(plan.predicted_kl) == pytest.approx(after.measured[-1].kl, rel=1e-6)
@@ -74,7 +73,7 @@ def test_a_mix_that_was_tried_corrects_the_forecast(curve):
 
 def test_nothing_else_does(curve):
     network, task = NET.make(), NET.task()
-    trained = Trial(Recipe((mix(500), *read("finetune epochs=1").stages)).as_data(), "no cut", 100, 90.0)
+    trained = Trial(Recipe((Mix(size=500), *read("finetune epochs=1").stages)).as_data(), "no cut", 100, 90.0)
     rounded = Trial(read("quantize/weights").as_data(), "no cut", 100, 90.0)
     for trial, made in ((trained, network), (rounded, network), (trained, None)):
         assert corrected(curve, trial, made, network, task) is curve

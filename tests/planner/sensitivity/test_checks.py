@@ -16,7 +16,7 @@ from cortado.network.view import View
 from cortado.parts.forms.attach import dense_form, form_of
 from cortado.parts.forms.low_rank import LowRank
 from cortado.planner.allocate.allocation import hull
-from cortado.planner.search.candidate_recipes import carried_out, changed_by
+from cortado.planner.search.candidate_recipes import carried_out
 from cortado.planner.sensitivity.candidates import (
     Candidate,
     Tried,
@@ -42,6 +42,11 @@ from cortado.planner.sensitivity.checks import (
 from cortado.planner.sensitivity.sensitivity import sensitivities
 from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
+
+
+def changed_by(network, original, task, way):
+    """The weights of a copy after the stages of a way: those that every stage has changed."""
+    return next(carried_out(network, original, task, [way]))[1]
 
 
 def of_net(name):

@@ -207,7 +207,7 @@ def test_candidates_grow_smaller_as_they_grow_harmful_and_make_a_plan():
 @pytest.mark.parametrize("helps", [True, False])
 def test_layers_that_match_will_not_correct_are_priced_as_they_are(monkeypatch, helps):
     """What follows a batch norm's layer is given back in any case, a bias's only where match moves biases."""
-    monkeypatch.setattr("cortado.planner.sensitivity.sensitivity.biases_help", lambda view, task: helps)
+    monkeypatch.setattr("cortado.planner.sensitivity.sensitivity.biases_help", lambda view, task, images: helps)
     view, weights, task = view_of("depthwise")
     found = sensitivities(view, weights, task, 8)
     read = {path: price.rows is not None for path, price in found.items()}

@@ -1,33 +1,33 @@
-"""The PTQ search: each step told of, kept only for what it is worth, and every weight rounded to the bits that it may have."""
+"""PTQ search: each step told of, kept only for what it is worth, and every weight rounded to the bits that it may have."""
 
 import pytest
 import torch
 from torch import nn
 
 from cortado.engine.compress import compress
+from cortado.engine.recipe import method_class, read
 from cortado.errors import BadValue
-from cortado.methods.quantize import ptq_search
-from cortado.methods.quantize.climb import STEPS, PtqConfig, PtqSearch, PtqTarget
-from cortado.methods.quantize.ptq_search import QuantizePtqSearch
 from cortado.network.view import View, parameter_places
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.attach import attach, form_of
 from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.quantized import Quantized
+from cortado.planner.search import ptq_search
+from cortado.planner.search.ptq_search import STEPS, PtqSearch, Rounder
 from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 
 
-def climbed(net="residual", **knobs):
+def searched(net="residual", **knobs):
     made = BY_NAME[net]
     network, original, task = made.make(), made.make(), made.task()
     view = View(network, original, made.example, reference=original)
-    QuantizePtqSearch(**({"images": 32} | knobs)).apply(view, task)
+    PtqSearch(**({"images": 32} | knobs)).apply(view, task)
     return network, original, view, task
 
 
-def test_ladder_tells_of_every_step_and_ends_nearer_than_it_began():
-    network, original, view, task = climbed(bits=3, activations=4)
+def test_search_tells_of_every_step_and_ends_nearer_than_it_began():
+    network, original, view, task = searched(bits=3, activations=4)
     said = view.notes[-1]
     assert said.startswith("nearest rounding: ") and all(
         f"; {step}: " in said for step in ("match_moments", "range", "second_order")
@@ -40,19 +40,19 @@ def test_ladder_tells_of_every_step_and_ends_nearer_than_it_began():
 
 @pytest.mark.parametrize("net", ["mlp", "attention", "transformer", "recurrent"])
 def test_fragile_layers_are_found_in_every_kind_of_network(net):
-    _, _, view, _ = climbed(net, bits=2, activations=0, steps="fragile", fragile=0.3)
+    _, _, view, _ = searched(net, bits=2, activations=0, steps="fragile", fragile=0.3)
     assert "; fragile: " in view.notes[-1]
 
 
-def test_ladder_without_signals_and_without_data():
-    network, _, view, _ = climbed(bits=4, activations=0, data="synthetic", steps="match, second_order")
+def test_search_without_signals_and_without_data():
+    network, _, view, _ = searched(bits=4, activations=0, data="synthetic", steps="match, second_order")
     assert not sites(network) and "range" not in view.notes[-1]
 
 
 def test_step_that_is_not_known_is_refused():
     with pytest.raises(BadValue, match="no step is called 'magic'. Known: match, range"):
-        QuantizePtqSearch(steps="match, magic")
-    assert QuantizePtqSearch().chosen == list(STEPS)
+        PtqSearch(steps="match, magic")
+    assert PtqSearch().chosen == list(STEPS)
 
 
 def largest_codes(network):
@@ -67,8 +67,8 @@ def test_weights_have_8_bits_where_products_do_not_run_over_and_7_with_a_note_wh
     monkeypatch, runs_over, bits
 ):
     monkeypatch.setattr(ptq_search, "processor_saturates", lambda: runs_over)
-    monkeypatch.setattr(PtqSearch, "bits_a_weight", lambda self, way: 0.0)
-    network, _, view, _ = climbed(bits=bits, activations=8, steps="edges", gain=0.0)
+    monkeypatch.setattr(Rounder, "bits_a_weight", lambda self, steps: 0.0)
+    network, _, view, _ = searched(bits=bits, activations=8, steps="edges", gain=0.0)
     wide = {"stem", "head"} if bits == 4 else {"stem", "first", "second", "head"}
     top = 63 if runs_over else 127
     assert largest_codes(network) == {path: top if path in wide else 7 for path in ("stem", "first", "second", "head")}
@@ -77,38 +77,37 @@ def test_weights_have_8_bits_where_products_do_not_run_over_and_7_with_a_note_wh
 
 def test_without_signals_no_product_of_8_bits_runs_over(monkeypatch):
     monkeypatch.setattr(ptq_search, "processor_saturates", lambda: True)
-    network, _, view, _ = climbed(bits=8, activations=0, steps="match_moments")
+    network, _, view, _ = searched(bits=8, activations=0, steps="match_moments")
     assert set(largest_codes(network).values()) == {127} and "VNNI" not in " ".join(view.notes)
 
 
-def climb_of(net, **knobs):
+def rounder_of(net, **knobs):
     made = BY_NAME[net]
-    target = PtqTarget(**({"where": "*", "bits": 4, "activations": 0, "fragile": 0.0} | knobs))
-    return PtqSearch(
-        target, View(made.make(), made.make(), made.example), made.task(), made.task().calibration.inputs[:8]
-    )
+    asked = PtqSearch(**({"bits": 4, "activations": 0, "fragile": 0.0} | knobs))
+    return Rounder(asked, View(made.make(), made.make(), made.example), made.task(), made.task().calibration.inputs[:8])
 
 
 def test_bits_a_weight_are_counted_over_all_that_is_rounded():
-    found = climb_of("residual")
+    found = rounder_of("residual")
     sizes = {"stem": 54, "first": 432, "second": 432, "head": 24}
-    assert found.bits_a_weight(PtqConfig()) == 4
-    assert found.bits_a_weight(PtqConfig(edges=True)) == pytest.approx(4 + 4 * (54 + 24) / sum(sizes.values()))
-    assert found.bits_a_weight(PtqConfig(edges=True, fragile=("stem", "first"))) == pytest.approx(8 - 4 * 432 / 942)
+    assert found.bits_a_weight(()) == 4
+    assert found.bits_a_weight(("edges",)) == pytest.approx(4 + 4 * (54 + 24) / sum(sizes.values()))
+    found.fragile = {"stem", "first"}
+    assert found.bits_a_weight(("edges", "fragile")) == pytest.approx(8 - 4 * 432 / 942)
 
 
 @pytest.mark.parametrize(("left", "kept"), [(0.45, True), (0.55, False)])
 def test_widening_is_kept_if_it_takes_more_than_as_many_bits_for_all_would(monkeypatch, left, kept):
     """Half a bit a weight is worth 4**-0.5, which is half of the divergence."""
-    monkeypatch.setattr(PtqSearch, "divergence", lambda self, way: left if way.edges else 1.0)
-    monkeypatch.setattr(PtqSearch, "bits_a_weight", lambda self, way: 4.5 if way.edges else 4.0)
-    _, _, view, _ = climbed(bits=4, activations=0, steps="edges")
+    monkeypatch.setattr(Rounder, "divergence", lambda self, steps: left if "edges" in steps else 1.0)
+    monkeypatch.setattr(Rounder, "bits_a_weight", lambda self, steps: 4.5 if "edges" in steps else 4.0)
+    _, _, view, _ = searched(bits=4, activations=0, steps="edges")
     assert f"{left:.4f}, {'kept' if kept else 'left out'}" in view.notes[0]
 
 
 def test_what_only_the_nearest_level_is_known_for_is_rounded_all_the_same():
     """A step that left the weights of a recurrent layer as they are would look like a gain."""
-    network, _, _, _ = climbed("recurrent", bits=3, activations=0, steps="second_order", gain=0.0)
+    network, _, _, _ = searched("recurrent", bits=3, activations=0, steps="second_order", gain=0.0)
     assert all(isinstance(weight.form, Quantized) for weight in parameter_places(network) if len(weight.shape) > 1)
 
 
@@ -125,18 +124,14 @@ def test_layers_of_any_name_are_rounded(name):
         made.add_module("last", nn.Linear(6, 4))
     original.load_state_dict(network.state_dict())
     task = small_task(torch.randn(16, 6))
-    QuantizePtqSearch(bits=4, activations=0, steps="second_order").apply(
-        View(network.eval(), original, task.example), task
-    )
+    PtqSearch(bits=4, activations=0, steps="second_order").apply(View(network.eval(), original, task.example), task)
     assert set(largest_codes(network)) == {name, "last"}
 
 
-def test_a_network_that_is_one_layer_can_climb():
+def test_a_network_that_is_one_layer_can_be_searched():
     torch.manual_seed(0)
     network, task = nn.Linear(6, 4).eval(), small_task(torch.randn(16, 6))
-    QuantizePtqSearch(bits=4, activations=0, steps="second_order").apply(
-        View(network, nn.Linear(6, 4), task.example), task
-    )
+    PtqSearch(bits=4, activations=0, steps="second_order").apply(View(network, nn.Linear(6, 4), task.example), task)
     assert largest_codes(network) == {"": 7}
 
 
@@ -146,7 +141,7 @@ def test_zeros_of_a_mask_stay_while_the_rest_is_rounded():
     mask = network.first.weight.detach().abs() > 0.05
     attach(network.first, "weight", Masked.of(network.first.weight, mask))
     view = View(network, original, made.example)
-    QuantizePtqSearch(bits=3, activations=0, images=32, steps="second_order", gain=0.0).apply(view, task)
+    PtqSearch(bits=3, activations=0, images=32, steps="second_order", gain=0.0).apply(view, task)
     assert bool((network.first.weight[~mask] == 0).all()) and int(mask.sum()) < mask.numel()
     assert not any(parameter.dim() > 1 for parameter in network.parameters())
     assert form_of(network.first, "weight") is not None
@@ -159,3 +154,27 @@ def test_weights_that_have_a_form_already_are_named():
         original, task, f"share/kmeans bits=2 where={path} | quantize/ptq_search bits=4 activations=0 images=8"
     )
     assert any("keep the form that they have" in note and f"{path}.weight" in note for note in report.stages[1].notes)
+
+
+def test_the_name_from_before_is_understood():
+    assert method_class("quantize/ptq_search") is method_class("quantize/ptq_search") is PtqSearch
+    assert read("quantize/ptq_search bits=4").stages[0].name() == "quantize/ptq_search"
+
+
+def test_survivors_of_a_mask_are_rounded_once():
+    """What careful rounding has done to them, and the wider bits of some, are not rounded over."""
+    made = BY_NAME["residual"]
+    network, original, task = made.make(), made.make(), made.task()
+    for layer in (network.stem, network.first):
+        attach(layer, "weight", Masked.of(layer.weight, layer.weight.detach().abs() > 0.05))
+    rounder = Rounder(
+        PtqSearch(bits=3, activations=0), View(network, original, made.example), task, task.calibration.inputs[:8]
+    )
+    rounder.wide = 8
+    rounder.run(("second_order", "edges"), network)
+    codes = {}
+    for weight in parameter_places(network):
+        form = weight.form.kept if isinstance(weight.form, Masked) else weight.form
+        if len(weight.shape) > 1:
+            codes[weight.layer_path] = int(form.codes.abs().max())
+    assert codes == {"stem": 127, "first": 3, "second": 3, "head": 127}

@@ -1,0 +1,40 @@
+"""Proposal: a recipe that a search is to try, and the safe one that is tried first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cortado.engine.fingerprints import json_data
+from cortado.engine.recipe import Recipe, read
+from cortado.methods.method import Method
+from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.planner.search.shapes import Shape, integers
+from cortado.planner.search.trials import Wanted
+
+INTEGERS = Shape("", True, 0.0, 0).text()
+"""What the original network in whole numbers is called."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A recipe as data, and its shape in words."""
+
+    recipe: dict[str, Any]
+    shape: str
+
+    @classmethod
+    def of(cls, stages: Sequence[Method], shape: str) -> "Proposal":
+        """Return the proposal of some stages."""
+        return cls(json_data(Recipe(tuple(stages), name="plan").as_data()), shape)
+
+
+def stages_of(line: str) -> tuple[Method, ...]:
+    """Return the stages of a line; "" has none."""
+    return read(line).stages if line else ()
+
+
+def safe(wanted: Wanted, tail: str) -> Proposal:
+    """Return what loses next to nothing and is tried first: 8 bits, activations too where time counts, and the tail."""
+    if wanted.time_counts:
+        return Proposal.of((*integers(), *stages_of(tail)), INTEGERS)
+    return Proposal.of((QuantizeWeights(bits=8), *stages_of(tail)), "8 bits")

@@ -1,0 +1,236 @@
+"""quantize/ptq_search: rounding after training, step by step; each step is tried, and kept only if it helps."""
+
+import contextlib
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from torch import nn
+
+from cortado.engine.stage import apply_stage, start
+from cortado.errors import BadTask, BadValue, NothingChanged
+from cortado.machine import processor_saturates
+from cortado.methods.match_moments import MatchMoments
+from cortado.methods.method import Method, knob
+from cortado.methods.quantize.activations import QuantizeActivations
+from cortado.methods.quantize.adaround import QuantizeAdaround
+from cortado.methods.quantize.equalize import QuantizeEqualize
+from cortado.methods.quantize.places import edges_of
+from cortado.methods.quantize.second_order import QuantizeSecondOrder
+from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.network.compare.divergence import answers, divergence_of
+from cortado.network.graph.trace import device_of, moved
+from cortado.network.statistics.synthetic import synthetic
+from cortado.network.view import View, Weight, parameter_places
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.masked import Masked
+from cortado.task.task import Task
+
+STEPS = ("match_moments", "range", "equalize", "smooth", "second_order", "adaround", "edges", "fragile")
+WIDENS = ("edges", "fragile")
+NEED_SIGNALS = ("range", "smooth")
+EQUALIZE = {"equalize": "weights", "smooth": "activations"}
+ROUNDINGS: dict[str, type[Any]] = {"second_order": QuantizeSecondOrder, "adaround": QuantizeAdaround}
+"""Steps that round with a look at what a layer reads; the last one that was kept counts."""
+WIDE, GUARDED = 8, 7
+"""Most bits of a weight, and of one that meets rounded activations where products of 8 bits run over."""
+
+
+@dataclass(frozen=True)
+class PtqSearch(Method):
+    """Round weights and activations after training, and search from the plainest way for what this network needs.
+
+    Steps are tried in order, each on top of those that were kept, and judged by the divergence (KL, nats) of the
+    outputs from the original network's on calibration samples that no step has looked at: matched moments; clipped ranges;
+    equalization between layers; smoothing between activations and weights; rounding of second order; learned rounding;
+    first and last product wider; the most fragile layers wider. The report tells of each step's gain. Without data
+    (`data` imagined) the samples are made from the batch norms. Where products of 8 bits run over on this processor,
+    weights that meet rounded activations have 7.
+
+    Wider layers cost bytes, which could be spent otherwise: a bit more for every weight divides the squared error of
+    even rounding by four (Bennett, 1948), and the divergence goes with that. So widening that costs s bits a weight on
+    average has to leave less than 4**-s of the divergence.
+    """
+
+    called: ClassVar[str] = "quantize/ptq_search"
+    lossy = True
+    trains = True
+
+    bits: int = knob(8, low=2, high=8, help="bits of weights")
+    activations: int = knob(
+        8, low=0, high=8, help="bits of the activations that products read; 0 leaves activations as they are"
+    )
+    steps: str = knob(", ".join(STEPS), help="which steps are tried, always in this order")
+    gain: float = knob(0.02, low=0.0, high=1.0, help="least share of the divergence that a step has to take away")
+    fragile: float = knob(0.1, low=0.0, high=1.0, help="share of the layers that may be wider")
+    data: str = knob("calibration", one_of=("calibration", "synthetic"), help="samples that are looked at")
+    images: int = knob(256, low=4, help="of these, half to fit and half to judge")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = [step for step in self.chosen if step not in STEPS]
+        if unknown:
+            raise BadValue(f"{self.name()}: no step is called {unknown[0]!r}. Known: {', '.join(STEPS)}.")
+
+    @property
+    def chosen(self) -> list[str]:
+        """The steps that are tried."""
+        return [word.strip() for word in self.steps.split(",") if word.strip()]
+
+    def apply(self, view: View, task: Task) -> None:
+        rounder = Rounder(self, view, *self.samples(view, task))
+        kept, least = tuple[str, ...](), rounder.divergence(())
+        said = [f"nearest rounding: {least:.4f} nats from the original network"]
+        for step in STEPS:
+            if step not in self.chosen or not rounder.can(step, kept):
+                continue
+            tried = (*kept, step)
+            found = rounder.divergence(tried)
+            even = 4.0 ** (rounder.bits_a_weight(kept) - rounder.bits_a_weight(tried)) if step in WIDENS else 1.0
+            better = found < least * min(1 - self.gain, even)
+            said.append(f"{step}: {least:.4f} -> {found:.4f}, {'kept' if better else 'left out'}")
+            kept, least = (tried, found) if better else (kept, least)
+        view.notes.extend([*rounder.run(kept, view.network), *rounder.notes(kept), "; ".join(said) + "."])
+
+    def samples(self, view: View, task: Task) -> tuple[Task, Any]:
+        """Return the task with half of the samples for calibration, and the inputs of the other half, in one batch."""
+        if self.data == "synthetic":
+            data = synthetic(view.network, view.example, self.images, 100, task.seed)
+        else:
+            assert task.calibration is not None
+            data = task.calibration.first(min(self.images, len(task.calibration)))
+        if len(data) < 4:
+            raise BadTask(f"{self.name()}: it needs 4 calibration samples at least, got {len(data)}. Give some more.")
+        half = len(data) // 2
+        judge = [inputs for inputs, _ in data.batches(half)][1]
+        return replace(task, calibration=data.first(half)), moved(judge, device_of(view.network))
+
+
+class Rounder:
+    """Makes the network that some steps give, and measures how far it is from the original."""
+
+    def __init__(self, asked: PtqSearch, view: View, task: Task, inputs: Any) -> None:
+        self.asked, self.view, self.task, self.inputs = asked, view, task, inputs
+        self.wide = GUARDED if asked.activations and processor_saturates() else WIDE
+        self.bits = min(asked.bits, self.wide)
+        self.wanted = answers(view.network, inputs)
+        self.kl = divergence_of(self.wanted, task.answers)
+        chosen = [weight for weight in view.weights(asked.where) if len(weight.shape) > 1]
+        self.weights = [weight for weight in chosen if is_free(weight)]
+        self.left = [weight.path for weight in chosen if not is_free(weight)]
+        self.layers = {weight.layer_path for weight in self.weights}
+        self.edges = edges_of(view) & self.layers
+        self.fragile: set[str] = set()
+        self.made: tuple[tuple[str, ...], nn.Module] | None = None
+
+    def can(self, step: str, kept: tuple[str, ...]) -> bool:
+        """Return whether a step makes sense after those that were kept."""
+        narrow = self.bits < self.wide
+        if step == "fragile":
+            self.fragile = self.most_fragile(kept) if narrow else set()
+            return bool(self.fragile)
+        if step == "edges":
+            return bool(self.edges) and (narrow or 0 < self.asked.activations < WIDE)
+        return step not in NEED_SIGNALS or bool(self.asked.activations)
+
+    def wider(self, steps: tuple[str, ...]) -> set[str]:
+        """Return the layers that have more bits than the others."""
+        return {layer for step in WIDENS if step in steps for layer in getattr(self, step)}
+
+    def bits_a_weight(self, steps: tuple[str, ...]) -> float:
+        """Return the bits on average over the weights that are rounded."""
+        sizes, wider = [weight.shape.numel() for weight in self.weights], self.wider(steps)
+        bits = [self.wide if weight.layer_path in wider else self.bits for weight in self.weights]
+        return sum(map(math.prod, zip(sizes, bits, strict=True))) / max(1, sum(sizes))
+
+    def notes(self, steps: tuple[str, ...]) -> list[str]:
+        """Return what the report has to know of weights that were left, or have fewer bits than on another processor."""
+        found = [f"{len(self.left)} weights keep the form that they have: {', '.join(self.left)}."] if self.left else []
+        if self.wide < WIDE and (self.wider(steps) or (self.asked.bits > self.wide and self.layers)):
+            found.append(
+                "Products of 8 bits run over on this processor, which has no VNNI: weights that would have 8 bits have 7."
+            )
+        return found
+
+    def divergence(self, steps: tuple[str, ...]) -> float:
+        """Return how far the network that some steps give is from the original."""
+        return self.far(self.network(steps))
+
+    def far(self, network: nn.Module) -> float:
+        """Return the mean divergence from the original network's outputs, in nats."""
+        return float(self.kl.between(self.wanted, answers(network, self.inputs)).mean())
+
+    def network(self, steps: tuple[str, ...]) -> nn.Module:
+        """Return the network that some steps give; the last one that was made is kept."""
+        if self.made is None or self.made[0] != steps:
+            copied = copy.deepcopy(self.view.network)
+            self.run(steps, copied)
+            self.made = (steps, copied)
+        return self.made[1]
+
+    def run(self, steps: tuple[str, ...], network: nn.Module) -> list[str]:
+        """Carry out some steps on a network, and return what there is to note."""
+        where, notes = self.asked.where, self.prepare(steps, network)
+        before = copy.deepcopy(network) if "match_moments" in steps else None
+        for stage in self.roundings(steps):
+            notes += self.applied(stage, network)
+        chosen = {weight.path for weight in self.weights}
+        if rest := [one.path for one in parameter_places(network) if one.path in chosen and is_free(one)]:
+            notes += self.applied(QuantizeWeights(where=naming(rest), bits=self.bits), network)
+        if before is not None:
+            notes += self.applied(MatchMoments(where=where), network, before)
+        return list(dict.fromkeys(notes))
+
+    def prepare(self, steps: tuple[str, ...], network: nn.Module) -> list[str]:
+        """Do to a network what changes no output, and return what there is to note."""
+        found = [QuantizeEqualize(where=self.asked.where, by=by) for step, by in EQUALIZE.items() if step in steps]
+        return [note for stage in found for note in self.applied(stage, network)]
+
+    def applied(self, stage: Method, network: nn.Module, reference: nn.Module | None = None) -> tuple[str, ...]:
+        """Apply a stage to a network where it finds something to do, and return its notes."""
+        state = replace(start(network, self.view.original, self.view.example), reference=reference)
+        with contextlib.suppress(NothingChanged):
+            state = apply_stage(stage, state, self.task, match=False, check=False)
+        return state.notes
+
+    def roundings(self, steps: tuple[str, ...]) -> list[Method]:
+        """Return what rounds activations, layers that are wider, and those that more than the nearest level is known for."""
+        asked, wider, found = self.asked, self.wider(steps), list[Method]()
+        if asked.activations:
+            edges, span = WIDE if "edges" in steps else asked.activations, "mse" if "range" in steps else "full"
+            found.append(QuantizeActivations(where=asked.where, bits=asked.activations, edges=edges, range=span))
+        if paths := [weight.path for weight in self.weights if weight.layer_path in wider]:
+            found.append(QuantizeWeights(where=naming(paths), bits=self.wide))
+        careful = [ROUNDINGS[step] for step in steps if step in ROUNDINGS][-1:]
+        if paths := [weight.path for weight in self.weights if weight.layer_path not in wider]:
+            found += [kind(where=naming(paths), bits=self.bits, edges=2) for kind in careful]
+        return found
+
+    def most_fragile(self, steps: tuple[str, ...]) -> set[str]:
+        """Return the layers whose original weights, one layer at a time, bring the outputs back most."""
+        rounded, whole, far = self.network(steps), copy.deepcopy(self.view.network), dict[str, float]()
+        self.prepare(steps, whole)
+        originals = {weight.path: weight.dense() for weight in parameter_places(whole)}
+        for layer in sorted(self.layers - (self.edges if "edges" in steps else set())):
+            weights = [one for one in parameter_places(rounded) if one.layer_path == layer and len(one.shape) > 1]
+            forms = [weight.form for weight in weights]
+            for weight in weights:
+                weight.set_form(Dense(originals[weight.path]))
+            far[layer] = self.far(rounded)
+            for weight, form in zip(weights, forms, strict=True):
+                weight.set_form(form)
+        count = max(1, round(self.asked.fragile * len(self.layers))) if self.asked.fragile else 0
+        return set(sorted(far, key=lambda layer: far[layer])[:count])
+
+
+def is_free(weight: Weight) -> bool:
+    """Return whether a weight can be rounded: nothing holds it yet but a mask."""
+    form = weight.form
+    return isinstance(form.kept if isinstance(form, Masked) else form, Dense)
+
+
+def naming(paths: Iterable[str]) -> str:
+    """Return a pattern that takes these weights and no others, whatever their names are made of."""
+    return ", ".join("".join("?" if sign in ",*?[" or sign.isspace() else sign for sign in path) for path in paths)

@@ -1,0 +1,48 @@
+"""Result: what a search found - the best network, its report, and every trial as one table."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from cortado.planner.search.trials import Trial
+from cortado.quantities import size_text, time_text
+from cortado.report.report import Report
+from cortado.table import aligned
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best network, its report on test data, every trial, and the front: those than which none is cheaper and better.
+
+    `advice` says which limit binds where one was missed.
+    """
+
+    network: nn.Module
+    report: Report
+    trials: tuple[Trial, ...]
+    front: tuple[Trial, ...]
+    best: Trial
+    advice: str = ""
+
+    def text(self) -> str:
+        """Return every trial for people, smallest first, a star for each on the front; and the advice."""
+        done = sorted((one for one in self.trials if one.done), key=lambda one: one.size_bytes)
+        timed = any(one.latency_ms is not None for one in done)
+        head = ["trial", "what", "file", *["one sample"] * timed, "score on validation data", "limits"]
+        rows = [head, *(self.row(one, timed) for one in done)]
+        refused = [f"{one.number:03} refused: {one.failed} ({one.text()})" for one in self.trials if one.failed]
+        return "\n".join(
+            [
+                aligned(rows, "<<" + ">" * (len(rows[0]) - 3) + "<"),
+                *refused,
+                *([f"\n{self.advice}"] if self.advice else []),
+            ]
+        )
+
+    def row(self, trial: Trial, timed: bool) -> list[str]:
+        """Return a trial's cells."""
+        taken = ["–" if trial.latency_ms is None else time_text(trial.latency_ms)] * timed
+        score = f"{trial.score:.2f} {self.report.metric_unit}".rstrip()
+        name = f"{trial.number:03}{'*' if trial in self.front else ''}"
+        kept = trial.kept_text() + ("  <- taken" if trial is self.best else "")
+        return [name, trial.text(), size_text(trial.size_bytes), *taken, score, kept]

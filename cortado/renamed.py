@@ -15,7 +15,7 @@ METHODS = {
 KNOBS = {"rate": "lr", "signals": "activations"}
 VALUES = {
     "quantize/equalize by": {"signals": "activations"}, "quantize/ptq_search data": {"imagined": "synthetic"},
-    "finetune teacher": {"plain": "original"}, "distill/logits teacher": {"plain": "original"},
+    "distill/logits teacher": {"plain": "original"},
     "prune/rate_distortion teacher": {"plain": "original"},
 }  # fmt: skip
 KEYS = {"says": "notes", "match": "match_moments"}

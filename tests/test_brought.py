@@ -151,7 +151,7 @@ COMPUTED = {
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
 @pytest.mark.parametrize("name", list(COMPUTED))
-def test_computed_weight_can_be_compressed_and_the_report_names_the_way_to_a_plain_one(name):
+def test_computed_weight_is_compressed_with_a_way_out_in_the_report(name):
     how, remover = COMPUTED[name]
     network = computed(how)
     before = network(EXAMPLE).detach()
@@ -208,7 +208,7 @@ def test_float_layers_of_torchs_quantization_are_taken():
     assert accept(network, "test") == [] and accept(copy.deepcopy(network), "test") == []
 
 
-def test_error_of_a_network_with_computed_weights_ends_with_the_way_to_plain_ones():
+def test_error_about_computed_weights_names_the_way_out():
     notes = accept(parametrizations.weight_norm(nn.Linear(3, 3)), "plan")
     with pytest.raises(Diverged, match=r"^lost\. weight \(1 in all\).*remove_parametrizations makes"), blaming(notes):
         raise Diverged("lost.")

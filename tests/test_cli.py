@@ -73,7 +73,7 @@ def test_job_file_brings_its_recipe_and_limits(here):
 
 
 @pytest.mark.parametrize("command", [["compress", "--out", "out"], ["plan"]])
-def test_plain_network_that_is_not_as_good_as_stated_stops_before_anything_is_made(here, command):
+def test_network_below_its_stated_score_is_refused(here, command):
     text = (here / "job.yaml").read_text()
     (here / "stated.yaml").write_text(text + "score: 4000\n")
     done = cortado(command[0], "stated.yaml", *command[1:])
@@ -175,7 +175,7 @@ def test_explain_shows_what_the_networks_of_the_bundle_differ_by(here):
     assert "quantized" in done.output and "Most of the error enters at " in done.output
 
 
-def test_explain_takes_the_network_that_compress_trained_and_never_trains(compressed, monkeypatch):
+def test_explain_uses_the_trained_network_of_compress(compressed, monkeypatch):
     monkeypatch.setattr(Finetune, "apply", trained_elsewhere)
     shown = cortado("explain", "out")
     assert shown.exit_code == 0, shown.output
@@ -333,7 +333,7 @@ def test_every_command_takes_quiet_and_verbose():
 @pytest.mark.parametrize(
     ("words", "runtimes"), [(("--old", "a", "--old", "b"), ("a", "b")), (("--old", "a", "--new", "b"), ("b",))]
 )
-def test_an_old_option_is_understood_with_a_warning_and_gives_way_to_the_new_one(words, runtimes):
+def test_old_option_warns_and_yields_to_the_new_one(words, runtimes):
     seen = []
 
     @click.command()
@@ -349,7 +349,7 @@ def test_an_old_option_is_understood_with_a_warning_and_gives_way_to_the_new_one
     assert "--old" not in CliRunner().invoke(command, ["--help"]).output
 
 
-def test_old_options_of_numbers_and_flags_that_are_not_written_change_nothing():
+def test_old_options_that_are_not_given_change_nothing():
     seen = []
 
     @click.command()

@@ -154,7 +154,7 @@ def test_runtime_that_is_not_installed_names_its_extra(here, monkeypatch):  # no
         ["compress", "job.yaml", "--measure-in", "onnxruntime", "--batch", 0, "--out", "x"],
     ],
 )
-def test_empty_batches_and_no_threads_are_refused_before_anything_is_shown(here, words):  # noqa: F811
+def test_zero_batches_and_zero_threads_are_refused(here, words):  # noqa: F811
     done = cortado(*words)
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.output
     assert "batch and threads must be at least 1" in done.output and done.output.count("\n") == 1

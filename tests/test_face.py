@@ -58,7 +58,7 @@ def test_public_name_has_an_example_that_runs(name: str, names: dict[str, Any]) 
     assert found.failed == 0, "".join(describe)
 
 
-def test_functions_of_the_face_are_functions_and_not_the_files_of_that_name() -> None:
+def test_face_has_functions_and_not_modules() -> None:
     for name in ("bench", "compress", "export", "plan", "profile", "search", "verify"):
         assert inspect.isfunction(getattr(cortado, name)), name
 

@@ -247,7 +247,7 @@ def test_full_disk_in_python_keeps_the_stages_before(tmp_path, monkeypatch):
     assert bytes_of(again) == bytes_of(compress(NET.make(), NET.task(), STAGES)[0])
 
 
-def test_full_disk_while_searching_ends_in_words_and_the_study_goes_on(here):
+def test_full_disk_while_searching_keeps_the_study(here):
     """At any write of a trial: its stages, its note, the bundle of the best one.  The same trials come out at the end."""
     pytest.importorskip("optuna")
     (here / "job.yaml").write_text("network: tiny_job:network\ntask: tiny_job:task\ntrain: {epochs: 1}\n")

@@ -10,7 +10,7 @@ import pytest
 from cortado.engine.bundle import check_bundle
 
 CHILD = """
-import os, activation, sys
+import os, signal, sys
 import torch
 import torch._dynamo  # an optimizer imports it: once here, not in every fork
 from click.testing import CliRunner
@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 swap, apply, kinds = os.replace, Finetune.apply, {}
 
 def killed():
-    os.kill(os.getpid(), activation.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 def run(folder, moment):
     # In a fork, as autograd has not been used here: an import costs more than the run.

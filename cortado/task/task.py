@@ -212,7 +212,6 @@ class Metric:
         return metric + (count - 1) * (without.mean() - without)
 
 
-@old_fields(TASK)
 @dataclass(frozen=True)
 class SampleLosses:
     """A loss for each sample, (N,): as the loss gives it, or, where it gives one number for a batch, in batches of one."""
@@ -241,6 +240,7 @@ UNNAMED = Metric()
 """Stands for the score of a task until its loss is known."""
 
 
+@old_fields(TASK)
 @dataclass(frozen=True)
 class Task:
     """Data, loss, score, example and seed.
@@ -277,7 +277,7 @@ class Task:
         for part in ("train", "validation", "test"):
             object.__setattr__(self, part, Data.of(getattr(self, part)))
         if self.metric is UNNAMED:
-            object.__setattr__(self, "score", score_of(self.loss))
+            object.__setattr__(self, "metric", score_of(self.loss))
         chosen = self.train.first(512).original() if self.calibration is None else Data.of(self.calibration)
         object.__setattr__(self, "calibration", chosen)
         if self.batch < 1:

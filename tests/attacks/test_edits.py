@@ -98,7 +98,7 @@ def test_sizes_that_nothing_can_have_are_refused(size):
     assert f"it sets 1.num_groups, 4, to {size}" in refusal(Edits(numbers=((2, rank, size),)))
 
 
-def test_numbers_of_a_users_module_may_fall_to_zero_and_not_above_the_largest_axis():
+def test_module_numbers_lie_between_zero_and_the_largest_axis():
     rank = rank_of(3, "num_heads")
     assert "it sets 2.num_heads, 4, to 9" in refusal(Edits(numbers=((3, rank, 9),)))
     edits = Edits(numbers=((3, rank, 0),))
@@ -137,7 +137,7 @@ def test_broken_sections_are_refused_before_any_memory_is_taken(section, says):
         decode(file_with(section), original())
 
 
-def test_flipped_bits_of_edits_under_a_new_checksum_are_refused_or_harmless():
+def test_flipped_bits_of_edits_are_refused_or_harmless():
     small = original()
     small[2].inner = nn.Identity()
     small[1].num_groups = 2

@@ -97,7 +97,7 @@ def test_every_flipped_bit_is_noticed():
             decode(bytes(broken), original())
 
 
-def test_flipped_bits_under_a_new_checksum_give_an_error_of_ours_or_a_network():
+def test_flipped_bits_give_our_error_or_a_network():
     data = body()
     for place in range(len(data) * 8 - 32):
         broken = bytearray(data)

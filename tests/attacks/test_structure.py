@@ -52,7 +52,7 @@ def made(kind: type[nn.Module]) -> nn.Module:
 @pytest.mark.parametrize(
     "recipe", ["prune/weights keep=0.5 | finetune epochs=0.5", "factorize/svd rank=2", "share/kmeans bits=2"]
 )
-def test_network_that_cannot_be_traced_takes_every_method_that_needs_no_tracing(recipe: str) -> None:
+def test_untraceable_network_takes_methods_that_need_no_trace(recipe: str) -> None:
     small, report = cortado.compress(made(Doubting), task(), recipe)
     assert report.size_bytes < report.original_bytes
     assert small(torch.randn(3, 6)).shape == (3, 3)

@@ -42,7 +42,7 @@ def test_results_say_none_when_no_bar_is_missed() -> None:
     assert "## Missed bars\n\nNone." in docs.results_page([GOOD])
 
 
-def test_figures_have_a_row_for_each_bench_that_misses_a_bar_and_name_the_others() -> None:
+def test_figures_list_benches_that_miss_a_bar() -> None:
     text = docs.figures([GOOD, BAD])
     assert text.startswith("4 bars, 2 met.") and "All bars met: [good](docs/results.md#good) (1)." in text
     assert "| bad | 2 of 3 | score" in text and "| good" not in text and "| first |" not in text

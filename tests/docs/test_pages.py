@@ -15,7 +15,7 @@ from cortado.engine.recipe import known_methods
 from tests.docs.blocks import PAGES, ROOT, blocks, importable, run, shell_lines
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-README, GUIDE, HOUSE = ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "architecture.md"
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -85,9 +85,9 @@ def test_readme_is_short() -> None:
 
 def test_readme_names_every_method_score_and_form() -> None:
     text = README.read_text(encoding="utf8")
-    scores = [info.name for info in pkgutil.iter_modules(cortado.importance.__path__) if info.name != "score"]
+    scores = [info.name for info in pkgutil.iter_modules(cortado.importance.__path__) if info.name != "importance"]
     forms = [
-        info.name for info in pkgutil.iter_modules(cortado.parts.forms.__path__) if info.name not in ("form", "hold")
+        info.name for info in pkgutil.iter_modules(cortado.parts.forms.__path__) if info.name not in ("form", "attach")
     ]
     missing = [name for name in (*known_methods(), *scores, *forms) if f"`{name}`" not in text]
     assert not missing
@@ -98,28 +98,3 @@ def test_method_file_of_the_readme_is_short() -> None:
     assert len(files) == 1
     code = [line for line in files[0].text.splitlines()[1:] if line.strip()]
     assert len(code) <= 15
-
-
-def floors() -> dict[str, int]:
-    """Room or file -> floor, as the house's page says."""
-    table = next(block.text for block in blocks(HOUSE) if block.language == "floors")
-    found: dict[str, int] = {}
-    for line in table.splitlines():
-        floor, *rooms = line.split()
-        for room in rooms:
-            assert room not in found, room
-            found[room] = int(floor)
-    return found
-
-
-def room_of(path: Path) -> str:
-    """cortado/file/mix.py -> file/; cortado/quantities.py -> units.py."""
-    first = path.relative_to(ROOT / "cortado").parts[0]
-    return first if first.endswith(".py") else f"{first}/"
-
-
-def test_floors_name_every_room_once() -> None:
-    real = {room_of(path) for path in (ROOT / "cortado").rglob("*.py")}
-    assert set(floors()) == real
-    text = HOUSE.read_text(encoding="utf8")
-    assert not [room for room in real if room != "__init__.py" and f"| `{room}` |" not in text]

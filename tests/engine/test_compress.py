@@ -72,7 +72,7 @@ def test_report_comes_back_from_json(result, tmp_path):
     assert isinstance(again, Report) and again.as_json() == report.as_json()
 
 
-def test_report_tells_what_rounding_does_on_the_choice_data_where_something_is_rounded():
+def test_report_shows_the_rounding_error_on_validation_data():
     small, report = compress(NET.make(), NET.task(), "quantize/weights bits=4 | quantize/activations bits=4")
     assert report.rounded == rounded_layers(NET.make(), small, NET.task().validation)
     assert any(layer.activations for layer in report.rounded.layers) and report.rounded.output > 0
@@ -105,7 +105,7 @@ LOSSY = (
 
 
 @pytest.mark.parametrize("method", LOSSY, ids=lambda one: one.name())
-def test_moments_are_matched_after_every_lossy_stage_unless_the_recipe_says_no(method):
+def test_moments_are_matched_after_each_lossy_stage(method):
     by_hand, _ = compress(NET.make(), NET.task(), [method, MatchMoments()])
     by_itself, _ = compress(NET.make(), NET.task(), [method])
     without, _ = compress(NET.make(), NET.task(), {"match_moments": False, "stages": [method]})

@@ -95,7 +95,7 @@ def test_network_by_name_is_made_with_its_options(tmp_path):
     assert read_job(str(tmp_path / "job.yaml"), 5).make_task().seed == 5
 
 
-def test_stated_score_is_checked_where_the_network_is_trusted_and_trains_nothing_anew(tmp_path):
+def test_stated_score_is_checked_without_training(tmp_path):
     job = Job(make=NET.maker, make_task=NET.task, training={"epochs": 1}, text={"score": 50})
     describe = Job(make=NET.maker, make_task=NET.task, training={"epochs": 1}, text={"score": 5}, score=-500.0)
     assert job.trusted(NET.task(), tmp_path) and describe.original(NET.task(), tmp_path)

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bench.house_counts import ROOT
 from cortado.engine.recipe import ELSEWHERE, Recipe, known_methods, make_stage, method_class, method_class_name, read
 from cortado.errors import BadRecipe, BadValue
 from cortado.methods.finetune import Finetune
 from cortado.methods.method import Method
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
-from tests.house.source import ROOT
 from tests.laws.small_methods import ALL_METHODS, small
 
 STAGES = (

@@ -27,7 +27,7 @@ def test_huffman_bits_of_one_symbol_is_one_each() -> None:
     assert huffman_bits(np.full(17, 5)) == 17
 
 
-def test_limited_lengths_hold_their_limit_when_counts_grow_like_fibonacci() -> None:
+def test_code_lengths_keep_their_limit_for_fibonacci_counts() -> None:
     counts = [1, 1]
     while len(counts) < 60:
         counts.append(counts[-1] + counts[-2])

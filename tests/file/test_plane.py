@@ -43,9 +43,7 @@ def test_decode_plane_inverts_encode_plane(codec: str, case: tuple[np.ndarray, n
 @pytest.mark.parametrize("codec", CODECS)
 @given(case=plane_and_mask(), seed=st.integers(0, 2**32))
 @SOME
-def test_decode_plane_refuses_or_returns_a_plane_when_the_body_is_damaged(
-    codec: str, case: tuple[np.ndarray, np.ndarray | None], seed: int
-) -> None:
+def test_damaged_plane_is_refused_or_decoded(codec: str, case: tuple[np.ndarray, np.ndarray | None], seed: int) -> None:
     values, mask = case
     body, generator = encode_plane(values, mask, codec).body, np.random.default_rng(seed)
     for _ in range(20):

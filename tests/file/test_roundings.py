@@ -102,7 +102,7 @@ def test_a_users_own_rounding_is_stored_and_asked_for():
         decode(body, original)
 
 
-def test_rounding_of_a_layer_that_the_plain_network_has_not_is_refused():
+def test_quantizer_of_an_unknown_layer_is_refused():
     original = plain_net("residual")
     small = copy.deepcopy(original)
     small.extra = nn.ReLU()

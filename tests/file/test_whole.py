@@ -36,7 +36,7 @@ def test_names_with_signs_of_patterns_are_names(tmp_path, ended):
     assert names(tmp_path) == [f".a.{ended}.part", "[a]*"]
 
 
-def test_trying_a_folder_leaves_nothing_and_clears_what_a_killed_trial_left(tmp_path, ended):
+def test_folder_check_leaves_nothing_behind(tmp_path, ended):
     (tmp_path / f".cortado.{ended}.part").mkdir()
     check_writable(tmp_path / "new", "test")
     assert names(tmp_path) == []

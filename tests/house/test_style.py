@@ -1,127 +1,124 @@
-"""Length, names, docstrings, and what no file may do."""
+"""Style: lengths, names, docstrings, and what no file may do."""
 
 import ast
 import dataclasses
 import re
-
-import pytest
+from collections.abc import Iterator
+from pathlib import Path
 
 import cortado
+from bench.house_counts import HOUSE
 from cortado.engine.recipe import ELSEWHERE, known_methods, method_class, method_class_name
 from cortado.methods.method import Method
-from tests.house.source import FILES, PACKAGE, module_of, tree_of
+from tests.house.offenders import listed
 
-every_file = pytest.mark.parametrize("path", FILES, ids=module_of)
 BANNED_NAMES = {"utils", "util", "common", "helper", "helpers", "misc", "base", "manager", "tools", "core"}
 LONGEST_FILE, LONGEST_FUNCTION = 300, 40
 
 
-def functions_of(path):
-    return [node for node in ast.walk(tree_of(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+def nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
+    """Each node of these kinds in the package, with its place."""
+    for path, found in HOUSE.nodes.items():
+        for node in found:
+            if isinstance(node, kinds):
+                yield f"{named(path)}:{getattr(node, 'lineno', '')}", node
 
 
-@every_file
-def test_file_has_at_most_300_lines(path):
-    assert len(path.read_text(encoding="utf8").splitlines()) <= LONGEST_FILE
+def named(path: Path) -> str:
+    return str(path.relative_to(HOUSE.root))
 
 
-@every_file
-def test_function_has_at_most_40_lines(path):
-    """Its docstring is not counted."""
-    for node in functions_of(path):
+def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
+    return nodes(ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def test_files_have_at_most_300_lines():
+    found = [f"{named(path)}: {len(text.splitlines())}" for path, text in HOUSE.texts.items()]
+    found = [line for line in found if int(line.rpartition(" ")[2]) > LONGEST_FILE]
+    assert not found, listed(f"files longer than {LONGEST_FILE} lines", found)
+
+
+def test_functions_have_at_most_40_lines():
+    """Docstrings are not counted."""
+    found = []
+    for place, node in functions():
         doc = node.body[0] if ast.get_docstring(node) else None
         lines = node.end_lineno - node.lineno + 1 - (doc.end_lineno - doc.lineno + 1 if doc else 0)
-        assert lines <= LONGEST_FUNCTION, f"{node.name}: {lines} lines"
+        found += [f"{place} {node.name}: {lines}"] if lines > LONGEST_FUNCTION else []
+    assert not found, listed(f"functions longer than {LONGEST_FUNCTION} lines", found)
 
 
-@every_file
-def test_file_opens_with_what_it_is(path):
-    text = path.read_text(encoding="utf8")
-    if not text and path.name == "__init__.py":
-        return
-    assert text.startswith('"""')
-    assert len(ast.get_docstring(tree_of(path)).splitlines()[0]) > 10
+def test_files_have_names_that_say_something_and_open_with_what_they_are():
+    found = []
+    for path, text in HOUSE.texts.items():
+        if path.stem in BANNED_NAMES or not re.fullmatch(r"[a-z][a-z0-9_]*|__init__", path.stem):
+            found.append(f"{named(path)}: its name")
+        if text or path.name != "__init__.py":
+            first = (ast.get_docstring(HOUSE.trees[path]) or "").partition("\n")[0]
+            found += [] if text.startswith('"""') and len(first) > 10 else [f"{named(path)}: its first line"]
+    assert not found, listed("files that do not say what they are", found)
 
 
-@every_file
-def test_name_is_a_word_that_says_something(path):
-    assert path.stem not in BANNED_NAMES
-    assert re.fullmatch(r"[a-z][a-z0-9_]*|__init__", path.stem)
+def test_public_classes_and_functions_have_docstrings():
+    """Top-level ones; a function of twenty lines or fewer may do with its name."""
+    found = []
+    for path, tree in HOUSE.trees.items():
+        for node in tree.body:
+            long = isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 20
+            if (long or isinstance(node, ast.ClassDef)) and node.name[0] != "_" and not ast.get_docstring(node):
+                found.append(f"{named(path)}:{node.lineno} {node.name}")
+    assert not found, listed("no docstring", found)
 
 
-@every_file
-def test_public_classes_and_functions_of_a_file_have_docstrings(path):
-    """Top-level ones; a function inside the file's own use may do with its name when it is three lines."""
-    for node in tree_of(path).body:
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), f"class {node.name}"
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            assert ast.get_docstring(node) or node.end_lineno - node.lineno <= 20, f"def {node.name}"
+def test_every_argument_and_result_is_annotated():
+    found = []
+    for place, node in functions():
+        arguments = [*node.args.args, *node.args.kwonlyargs]
+        bare = [one.arg for one in arguments if not one.annotation and one.arg not in ("self", "cls")]
+        found += [f"{place} {node.name}: {name}" for name in bare + ["its result"] * (node.returns is None)]
+    assert not found, listed("not annotated", found)
 
 
-@every_file
-def test_every_argument_and_result_is_annotated(path):
-    for node in functions_of(path):
-        assert node.returns is not None, node.name
-        for argument in (*node.args.args, *node.args.kwonlyargs):
-            assert argument.annotation or argument.arg in ("self", "cls"), f"{node.name}: {argument.arg}"
-
-
-@every_file
-def test_nothing_is_printed_swallowed_or_loosely_loaded(path):
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id not in ("print", "eval", "exec"), node.lineno
+def test_nothing_is_printed_swallowed_or_loosely_loaded():
+    found = []
+    for place, node in nodes(ast.Call, ast.ExceptHandler):
         if isinstance(node, ast.ExceptHandler):
-            assert node.type is not None, f"line {node.lineno}: a bare except"
-            assert not all(isinstance(inner, ast.Pass) for inner in node.body), f"line {node.lineno}: swallowed"
-        if isinstance(node, ast.keyword) and node.arg == "strict" and isinstance(node.value, ast.Constant):
-            assert node.value.value is True or not is_load(path, node), f"line {node.value.lineno}: strict=False"
+            found += [f"{place}: a bare except"] if node.type is None else []
+            found += [f"{place}: swallowed"] if all(isinstance(inner, ast.Pass) for inner in node.body) else []
+            continue
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        found += [f"{place}: {name}"] if isinstance(node.func, ast.Name) and name in ("print", "eval", "exec") else []
+        loose = [one for one in node.keywords if one.arg == "strict" and getattr(one.value, "value", None) is not True]
+        found += [f"{place}: not strict"] if name == "load_state_dict" and loose else []
+    assert not found, listed("printed, swallowed or loosely loaded", found)
 
 
-def is_load(path, keyword) -> bool:
-    """Whether the keyword belongs to load_state_dict."""
-    calls = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.Call) and keyword in n.keywords]
-    return any(isinstance(call.func, ast.Attribute) and call.func.attr == "load_state_dict" for call in calls)
+def test_no_default_is_mutable():
+    found = [
+        f"{place} {node.name}"
+        for place, node in functions()
+        for default in (*node.args.defaults, *node.args.kw_defaults)
+        if isinstance(default, (ast.List, ast.Dict, ast.Set))
+    ]
+    assert not found, listed("mutable defaults", found)
 
 
-@every_file
-def test_no_default_is_mutable(path):
-    for node in functions_of(path):
-        for default in (*node.args.defaults, *(d for d in node.args.kw_defaults if d is not None)):
-            assert not isinstance(default, (ast.List, ast.Dict, ast.Set)), node.name
-
-
-@every_file
-def test_asserts_are_about_types_and_not_about_users(path):
+def test_asserts_are_about_types_and_not_about_users():
     """An assert may tell the type checker what is known (is not None, isinstance, a literal of ours), nothing else."""
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Assert):
-            text = ast.unparse(node.test)
-            assert " is not None" in text or text.startswith("isinstance(") or "== INTEGERS" in text, (
-                f"line {node.lineno}: {text}"
-            )
+    found = [f"{place}: {ast.unparse(node.test)}" for place, node in nodes(ast.Assert)]
+    typed = re.compile(r":\d+: isinstance\(| is not None|== INTEGERS")
+    assert not (wrong := [line for line in found if not typed.search(line)]), listed("asserts", wrong)
 
 
-@every_file
-def test_file_speaks_of_no_machine_and_no_issue(path):
-    text = path.read_text(encoding="utf8")
-    assert not re.search(r"/(work|home|root)/|issue #?\d|TODO|FIXME|XXX", text)
-
-
-@pytest.mark.parametrize("name", known_methods())
-def test_method_file_defines_the_class_its_path_says(name):
-    kind = method_class(name)
-    assert issubclass(kind, Method) and kind.name() == name
-    place = f"cortado.methods.{name.replace('/', '.')}:{method_class_name(name)}"
-    assert kind.__doc__ and f"{kind.__module__}:{kind.__name__}" == ELSEWHERE.get(name, place)
-    assert kind.__dataclass_params__.frozen
-
-
-@pytest.mark.parametrize("name", known_methods())
-def test_every_knob_says_what_it_means(name):
-    for field in dataclasses.fields(method_class(name)):
-        assert field.metadata.get("help"), field.name
+def test_method_files_define_the_class_that_their_path_names_with_words_for_every_knob():
+    found = []
+    for name in known_methods():
+        kind = method_class(name)
+        place = ELSEWHERE.get(name, f"cortado.methods.{name.replace('/', '.')}:{method_class_name(name)}")
+        fits = issubclass(kind, Method) and kind.name() == name and f"{kind.__module__}:{kind.__name__}" == place
+        found += [] if fits and kind.__doc__ and kind.__dataclass_params__.frozen else [f"{name}: its class"]
+        found += [f"{name}: {one.name}" for one in dataclasses.fields(kind) if not one.metadata.get("help")]
+    assert not found, listed("methods and knobs", found)
 
 
 def test_public_names_are_those_of_the_face():
@@ -131,14 +128,15 @@ def test_public_names_are_those_of_the_face():
     }  # fmt: skip
     assert wanted <= set(cortado.__all__)
     assert len(set(cortado.__all__)) == len(cortado.__all__)
-    for name in cortado.__all__:
-        assert getattr(cortado, name).__doc__, name
+    silent = [name for name in cortado.__all__ if not getattr(cortado, name).__doc__]
+    assert not silent, listed("no docstring", silent)
 
 
 def test_package_data_are_declared():
     """Files beside the code travel with the package."""
-    declared = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf8")
-    for path in PACKAGE.rglob("*"):
-        if path.is_file() and path.suffix not in (".py", ".pyc", ".so"):
-            folder = "" if path.parent == PACKAGE else f"{path.parent.name}/"
-            assert f'"{folder}*{path.suffix or path.name}"' in declared, path.name
+    declared = (HOUSE.root / "pyproject.toml").read_text(encoding="utf8")
+    folder = HOUSE.root / "cortado"
+    beside = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc", ".so")]
+    kinds = {f"{(path.parent / '*').relative_to(folder)}{path.suffix}" for path in beside}
+    found = [kind for kind in kinds if f'"{kind}"' not in declared]
+    assert not found, listed("not in package-data of pyproject.toml", found)

@@ -69,7 +69,7 @@ class AsItIs(Curvature):
     shrink = 0.0
 
 
-def test_score_is_half_the_diagonal_times_the_squared_weight_when_nothing_is_shrunk():
+def test_score_is_half_the_diagonal_times_the_squared_weight():
     network = nn.Sequential(nn.Linear(3, 3)).eval()
     task, view = problem(network, 50)
     (h,) = AsItIs().diagonal(view.weights(), view, task)

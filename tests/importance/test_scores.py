@@ -78,7 +78,7 @@ class Apart(nn.Module):
 
 
 @pytest.mark.parametrize("size", [3, 7])
-def test_activation_of_layers_called_without_a_batch_axis_is_channel_by_channel(size):
+def test_activation_without_a_batch_axis_is_taken_by_channel(size):
     network = Apart().eval()
     task, view = problem(network, 3, size, size)
     conv, head = Activation().of(view.weights(), view, task)
@@ -141,7 +141,7 @@ def test_gains_are_ranked_in_any_float_type(dtype):
     assert worth.tolist() == [0.5, 2.0, 1.0, 0.25]
 
 
-def test_each_filter_of_a_depthwise_convolution_counts_the_channel_that_it_reads():
+def test_depthwise_filter_counts_the_channel_it_reads():
     network = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3))
     task, view = problem(network, 3, 6, 6)
     task.calibration.inputs[:, 1] = 0

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 
+import torch
 from torch import Tensor, nn
 
 from cortado.engine.compress import compress
@@ -52,12 +53,16 @@ def stages(name: str, **knobs: object) -> list[Method]:
 
 @dataclass(frozen=True)
 class Result:
-    """A network before and after, and what was reported; `before` is the state that it had at first."""
+    """A network before and after, and what was reported; `before` is the state that it had at first.
+
+    `random` is the random state of the caller before the run and after it.
+    """
 
     original: nn.Module
     before: dict[str, Tensor]
     small: nn.Module
     report: Report
+    random: tuple[Tensor, Tensor]
 
 
 @cache
@@ -65,5 +70,6 @@ def compressed(name: str, net: str) -> Result:
     """The method called `name` on the tiny network `net`."""
     original = BY_NAME[net].make()
     before = {key: value.clone() for key, value in original.state_dict().items()}
+    random = torch.random.get_rng_state()
     made, report = compress(original, BY_NAME[net].task(), stages(name))
-    return Result(original, before, made, report)
+    return Result(original, before, made, report, (random, torch.random.get_rng_state()))

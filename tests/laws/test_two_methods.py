@@ -107,7 +107,7 @@ def test_methods_work_one_after_the_other(first, second, net):
     assert torch.equal(again(tiny.example), made(tiny.example))
 
 
-def test_a_run_that_goes_on_from_a_kept_first_stage_is_the_run_of_both():
+def test_run_from_a_kept_first_stage_is_the_run_of_both():
     """Whatever is kept of the first stage: the file is to the byte what compress makes of both stages."""
     for first, second, net in PRESETS_TRIED[:: len(PRESETS_TRIED) // 12]:
         with contextlib.suppress(NothingChanged, BadNetwork):

@@ -124,6 +124,20 @@ class Signed(nn.Module):
         return self.head(activation.mean((2, 3)))
 
 
+class Tied(nn.Module):
+    """Two linear layers with one weight between two others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.first, self.second = nn.Linear(12, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        activation = torch.relu(self.first(torch.relu(self.enter(inputs))))
+        return self.head(torch.relu(self.second(activation)))
+
+
 def mlp() -> nn.Module:
     """Two linear layers."""
     return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, CLASSES))
@@ -177,4 +191,5 @@ TINY_NETS = (
 )
 SIGNED = TinyNet("signed", Signed, (1, 6, 6), "first")
 """Where methods that take signs of activations find some, and what they are tried on."""
-BY_NAME = {net.name: net for net in (*TINY_NETS, SIGNED)}
+TIED = TinyNet("tied", Tied, (12,), "first")
+BY_NAME = {net.name: net for net in (*TINY_NETS, SIGNED, TIED)}

@@ -145,7 +145,7 @@ def twice() -> nn.Module:
     return network
 
 
-def test_factored_network_computes_the_same_and_leaves_the_first_one_alone():
+def test_factored_copy_computes_the_same():
     network, activation = twice(), values(2, 5, 6)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     made = factored(network)

@@ -186,7 +186,7 @@ class Shared(nn.Module):
         ("loop", ("norm",)), ("one norm behind two", ("norm",)), ("tied", ("norm", "other")), ("a norm for each call", ()),
     ],
 )  # fmt: skip
-def test_fold_takes_a_norm_into_all_layers_that_it_reads_and_however_often(how, folded):
+def test_fold_takes_a_norm_into_every_layer_it_reads(how, folded):
     assert same_after_folding(seen(Shared(how)), torch.randn(2, 3, 5, 5)) == folded
 
 

@@ -178,7 +178,7 @@ def test_fused_layer_follows_a_weight_put_in_the_place_of_its_own():
         torch.testing.assert_close(layer(inputs), before * 2)
 
 
-def test_siblings_that_come_up_later_are_merged_beside_those_merged_before():
+def test_later_siblings_are_merged_too():
     network = nn.Sequential(Inception(16, 4, 6, 8, 2, 4, 4), nn.BatchNorm2d(20)).eval()
     example = torch.randn(2, 16, 9, 9)
     made = graph_of(network, example)

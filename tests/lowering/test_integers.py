@@ -97,7 +97,7 @@ def far(one: Tensor, other: Tensor) -> float:
 
 
 @every_net
-def test_lowered_network_answers_alike_but_for_values_on_the_edge_of_a_step(name):
+def test_lowered_network_agrees_but_at_edges_of_steps(name):
     network, task = rounded(*NETS[name])
     inputs = task.validation.inputs
     with torch.no_grad():
@@ -263,7 +263,7 @@ def test_merging_and_gathering_are_for_floats():
         lowered(network, task.example, merge=True)
 
 
-def test_network_without_rounded_signals_is_lowered_to_floats_as_before():
+def test_network_without_quantizers_is_lowered_to_floats():
     network, task = seeded(Residual), task_of(3, 8, 8)
     QuantizeWeights(bits=8).apply(View(network, seeded(Residual), task.example), task)
     assert not any(node in operators_of(network, task.example) for node in (QUANTIZE, DEQUANTIZE))

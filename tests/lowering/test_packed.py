@@ -80,7 +80,7 @@ def test_linear_layers_alone_are_narrow():
     assert list(narrow_layers(network)) == ["2"]
 
 
-def test_lowered_network_says_its_codes_beside_floats_with_norms_folded():
+def test_lowered_network_keeps_codes_beside_folded_norms():
     torch.manual_seed(0)
     network = few(nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)))
     network[1].running_mean.normal_()

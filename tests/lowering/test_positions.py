@@ -96,7 +96,7 @@ def network():
     return made
 
 
-def test_only_layers_that_lost_most_columns_and_have_filters_enough_are_replaced():
+def test_only_large_layers_with_few_columns_are_replaced():
     net, activation = network(), draw(2, 3, 8, 8)
     made = gathered(net, activation)
     assert [place for place, layer in enumerate(made) if isinstance(layer, Gathered)] == [3]

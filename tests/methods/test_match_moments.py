@@ -206,7 +206,7 @@ def test_shared_weight_is_not_scaled_for_one_of_its_layers():
         torch.testing.assert_close(means[0], means[1], rtol=1e-4, atol=1e-5)
 
 
-def test_convolution_called_without_a_batch_axis_is_matched_channel_by_channel():
+def test_unbatched_convolution_is_matched_by_channel():
     class Apart(nn.Module):
         def __init__(self):
             super().__init__()
@@ -321,7 +321,7 @@ def test_channel_whose_norm_holds_hardly_any_variance_keeps_its_mean():
     )
 
 
-def test_rounding_that_cuts_off_what_is_below_zero_is_no_reason_to_move_anything():
+def test_rounding_that_cuts_off_negatives_moves_no_moments():
     """An unsigned grid at a layer's output does the work of the ReLU behind it: the moments before it have not changed."""
     torch.manual_seed(0)
     original = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()

@@ -90,7 +90,7 @@ def test_control_has_the_shape_of_the_cut_and_other_weights():
     )
 
 
-def test_group_wise_brain_damage_leaves_a_tenth_of_the_columns_of_one_layer():
+def test_group_wise_brain_damage_keeps_a_tenth_of_the_columns():
     network, original, *_ = result("group_wise_brain_damage_lenet_5")
     columns = (network.conv2.weight != 0).any(0)
     assert int(columns.sum()) == round(0.1 * columns.numel())

@@ -108,7 +108,7 @@ class Structured(OneOfTwo):
     ("kind", "name"),
     [(kind, name) for kind in GIVEN for name in RUNTIMES if (kind, name) != ("named", "torch_eager")],
 )
-def test_file_is_scored_on_outputs_in_the_structure_that_the_network_gives(kind, name, tmp_path):
+def test_file_is_scored_on_nested_outputs(kind, name, tmp_path):
     read = GIVEN[kind][1]
     score = Metric(each=lambda outputs, targets: (read(outputs).argmax(1) == targets).float())
     network, task = Structured(kind).eval(), replace(pair_task(), metric=score)

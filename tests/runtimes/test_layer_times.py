@@ -74,7 +74,7 @@ def test_two_processes_add_to_one_table(tmp_path):
     assert set(planted(tmp_path).known) == {CONV.text(), LayerShape(4, 4).text()}
 
 
-def test_a_table_that_takes_too_long_says_so_and_goes_on_the_next_time(tmp_path):
+def test_slow_table_stops_and_resumes_next_time(tmp_path):
     times = planted(tmp_path, patience=0.0)
     with pytest.raises(BadValue, match="try again, and it goes on"):
         times.ms(CONV)

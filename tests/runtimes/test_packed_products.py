@@ -139,7 +139,7 @@ def test_products_may_round_what_they_read_when_they_are_allowed_to(tmp_path):
 
 
 @every_runtime
-def test_products_on_another_weight_than_the_codes_stand_for_are_left_alone(name, tmp_path):
+def test_product_with_another_weight_is_left_alone(name, tmp_path):
     inputs = drawn(2, 64)
     low = lowered(bent(), inputs)
     with torch.no_grad():

@@ -82,7 +82,7 @@ def test_measure_exports_scores_and_times_both():
     assert all(row.low_ms <= row.median_ms <= row.high_ms for row in clocks[0].times)
 
 
-def test_runtime_that_nobody_asked_for_is_no_rival_where_it_cannot_run_the_plain_network(monkeypatch):
+def test_runtime_that_cannot_run_the_original_is_left_out(monkeypatch):
     net = BY_NAME["mlp"]
 
     def refuse(*_):

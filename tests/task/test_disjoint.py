@@ -55,7 +55,7 @@ def test_verdict_data_that_are_another_part_are_refused(name):
 
 
 @pytest.mark.parametrize("name", ["train", "validation", "calibration"])
-def test_verdict_samples_that_occur_in_another_part_are_refused_with_their_number(name):
+def test_shared_test_samples_are_refused_with_their_number(name):
     data = drawn(300, 3)
     mixed = torch.cat([drawn(200, 9).inputs, data.inputs[250:].clone()])
     with pytest.raises(BadTask, match=f"50 of the 300 test samples are {name} samples too"):
@@ -108,7 +108,7 @@ def test_short_datasets_are_compared_whole():
         check_disjoint(Task(Long(500, 200), Long(0, 100), Long(90, 100)))
 
 
-def test_compress_refuses_before_anything_is_computed_and_the_report_of_a_trial_says_so(tmp_path):
+def test_compress_refuses_shared_test_data_at_once(tmp_path):
     base = NET.task()
     reused = dataclasses.replace(base, test=base.validation)
     with pytest.raises(BadTask, match="the test data are the validation data"):

@@ -63,7 +63,7 @@ def test_network_that_masks_classes_is_compressed(recipe):
     assert report.test.compressed == pytest.approx(100 * float(right))
 
 
-def test_infinite_outputs_are_sound_at_the_places_of_the_plain_network_only():
+def test_infinite_outputs_are_sound_only_where_the_original_has_them():
     task, original = TINY.task(), masked()
     assert torch.equal(
         scores(original, task.validation, task.metric, original=original),
@@ -143,7 +143,7 @@ def test_more_samples_allow_less():
         check_stated(network, many, 84.0)
 
 
-def test_network_that_only_guesses_is_found_and_the_verdict_data_are_not_looked_at():
+def test_guessing_network_is_found_without_test_data():
     network, task = counting(40)
 
     def untouched(inputs):
@@ -155,7 +155,7 @@ def test_network_that_only_guesses_is_found_and_the_verdict_data_are_not_looked_
     assert "trained on the validation data" not in str(caught.value)
 
 
-def test_stated_score_of_another_kind_is_compared_with_the_spread_found():
+def test_stated_loss_is_compared_with_its_spread():
     network, task = counting(200)
     error = Metric("error", "", lambda outputs, targets: outputs[:, 0] * 3, higher_is_better=False, scale=1.0)
     task = dataclasses.replace(task, metric=error)

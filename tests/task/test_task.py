@@ -242,7 +242,7 @@ LOSSES = {
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_loss_without_a_score_is_the_score(name):
     outputs, targets = torch.randn(7, 3, generator=seeded(0)), torch.randn(7, 3, generator=seeded(1))
-    score = task(loss=LOSSES[name]).score
+    score = task(loss=LOSSES[name]).metric
     assert (score.unit, score.scale, score.higher_is_better) == ("", 1.0, False)
     wanted = {"mse_loss": squared(outputs, targets), "one a sample": squared(outputs, targets)}
     wanted |= {"L1Loss": (outputs - targets).abs().mean(1), "summed": ((outputs - targets) ** 2).sum(1)}
@@ -255,16 +255,16 @@ def test_loss_on_nested_outputs_is_taken_sample_by_sample():
         return (outputs["mean"] - targets).abs().mean() + outputs["rest"][0].square().mean()
 
     outputs = {"mean": torch.tensor([1.0, 5.0]), "rest": (torch.tensor([[2.0], [3.0]]),)}
-    found = task(loss=loss).score.each(outputs, torch.tensor([0.0, 1.0]))
+    found = task(loss=loss).metric.each(outputs, torch.tensor([0.0, 1.0]))
     assert found.tolist() == [1.0 + 4.0, 4.0 + 9.0]
 
 
 def test_losses_of_classes_and_scores_that_are_given_stay():
-    assert task().score == Metric() and task(loss=torch.nn.CrossEntropyLoss(label_smoothing=0.1)).score == Metric()
+    assert task().metric == Metric() and task(loss=torch.nn.CrossEntropyLoss(label_smoothing=0.1)).metric == Metric()
     given = Metric(name="mine")
-    assert task(loss=squared, score=given).score is given
+    assert task(loss=squared, metric=given).metric is given
     changed = replace(task(loss=squared), loss=torch.nn.functional.l1_loss)
-    assert changed.score.name == "squared", "what was found once is the task's score"
+    assert changed.metric.name == "squared", "what was found once is the task's score"
 
 
 NAMED = {"ids": torch.zeros(4, 2), "mask": torch.ones(4, 2)}

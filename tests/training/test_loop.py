@@ -217,7 +217,7 @@ def steep(blocks):
     return nn.Sequential(*parts, nn.Linear(8, 4)).eval()
 
 
-def test_recovery_with_kept_statistics_does_not_diverge_where_plain_steps_do():
+def test_recovery_with_kept_statistics_does_not_diverge():
     data = torch.randn(512, 8, generator=torch.Generator().manual_seed(1)), torch.arange(512) % 4
     task = Task(data, data, data, batch=32, device="cpu", trial=True)
     how = {"epochs": 2, "lr": 5e-3, "optimizer": "sgd", "statistics": "kept"}

@@ -392,7 +392,7 @@ def test_whole_share_changes_nothing_and_says_so():
 @pytest.mark.parametrize("ranks", ["energy", "equal"])
 @pytest.mark.parametrize("method", [FactorizeSvd, FactorizeResponse, FactorizeJaderberg, FactorizeCp, FactorizeTucker])
 @pytest.mark.parametrize("keep", [0.0, 0.01])
-def test_share_that_no_ranks_reach_is_refused_with_the_least_that_they_do(method, ranks, keep):
+def test_unreachable_share_is_refused_with_the_least_one(method, ranks, keep):
     view, task, original = problem()
     with pytest.raises(
         BadValue, match=rf"{method.name()}: even at the smallest ranks .* than keep={keep:g}\."
@@ -485,7 +485,7 @@ def test_networks_of_other_floats_are_factored_in_a_type_that_will_do(name, dtyp
     assert lost(view, original, task) < (0.9 if "filters" in name or name == "svd" else 0.6)
 
 
-def test_layer_that_reads_too_much_is_fitted_to_its_filters_and_the_report_says_so(monkeypatch):
+def test_layer_with_too_many_inputs_is_fitted_to_its_filters(monkeypatch):
     monkeypatch.setattr(factorize, "LARGEST_METRIC", 60)
     view, task, _ = problem()
     FactorizeTucker(keep=0.6).apply(view, task)

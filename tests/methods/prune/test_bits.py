@@ -7,7 +7,7 @@ import torch
 from cortado.methods.prune.bits import SIGN_BITS, as_planes, bits_of_levels, nonzero_cost
 
 
-def test_price_of_a_nonzero_is_the_log_odds_where_all_places_are_alike():
+def test_cost_of_a_nonzero_is_its_log_odds():
     generator = torch.Generator().manual_seed(0)
     nonzero = torch.rand(400, 400, 1, generator=generator) < 0.1
     price = nonzero_cost(nonzero) - SIGN_BITS

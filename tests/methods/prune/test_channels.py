@@ -214,7 +214,7 @@ def test_equals_go_from_every_group_alike() -> None:
     assert (small[0].out_channels, small[3].out_channels) == (11, 17)
 
 
-def test_what_cannot_follow_is_left_and_the_share_is_met_by_the_others() -> None:
+def test_other_groups_meet_the_share_of_those_left_whole() -> None:
     network = scaled_attention()
     small, original = copy.deepcopy(network), copy.deepcopy(network)
     view = View(small, original, TOKENS, reference=original)
@@ -238,7 +238,7 @@ def test_the_price_of_channels_in_low_rank_is_that_of_the_factors() -> None:
     assert 0.4 < share <= 0.5
 
 
-def test_the_price_of_channels_in_a_recurrent_layer_has_both_its_matrices() -> None:
+def test_cost_of_recurrent_channels_has_both_matrices() -> None:
     network = nn.LSTM(6, 16, batch_first=True)
     view = View(network, network, torch.randn(2, 5, 6))
     costs, whole = Costs(view, "multiply_adds"), multiply_adds_of(network, torch.randn(2, 5, 6))
@@ -269,6 +269,6 @@ def test_reader_called_without_a_batch_axis_is_refused_in_words() -> None:
         cut(PruneChannels(keep=0.5, by="taylor"), Apart().eval())
 
 
-def test_as_few_as_least_and_multiple_allow_stay_where_the_share_is_smaller() -> None:
+def test_least_and_multiple_bound_a_small_share() -> None:
     small = cut(PruneChannels(keep=0.1, across=True, multiple=8))
     assert (small[0].out_channels, small[3].out_channels) == (8, 8)

@@ -74,7 +74,7 @@ def test_file_of_a_gradual_cut_comes_back_bit_for_bit(tmp_path):
     assert sum(p.numel() for p in again.parameters()) < sum(p.numel() for p in original.parameters())
 
 
-def test_match_inside_the_rounds_gives_the_channels_that_are_left_their_moments():
+def test_match_inside_rounds_restores_moments_of_remaining_channels():
     tiny = BY_NAME["mlp"]
     network, original, task = tiny.make(), tiny.make(), tiny.task()
     cut = copy.deepcopy(network)

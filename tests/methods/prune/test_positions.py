@@ -75,7 +75,7 @@ def test_curvature_of_a_column_is_the_sum_over_its_weights():
     assert worth[kept].min() > worth[~kept].max()
 
 
-def test_curvature_drops_the_column_whose_loss_hurts_least_where_magnitude_drops_another():
+def test_curvature_drops_the_column_that_costs_least():
     """One 1 x 1 convolution, squared error, inputs with orthogonal channels: what each column costs is known."""
     torch.manual_seed(0)
     inputs = torch.linalg.qr(torch.randn(60, 3))[0].reshape(60, 3, 1, 1) * torch.tensor([1.0, 5.0, 2.0])[:, None, None]

@@ -127,7 +127,7 @@ def test_a_weight_in_low_rank_is_pruned_in_its_factors(by):
     assert network(tiny.example).shape == tiny.make()(tiny.example).shape
 
 
-def test_factors_of_factors_are_pruned_and_what_was_dropped_stays_dropped():
+def test_nested_factors_are_pruned_and_stay_pruned():
     tiny = BY_NAME["residual"]
     network = tiny.make()
     FactorizeCp(rank=4, where="first.weight").apply(View(network, tiny.make(), tiny.example), tiny.task())
@@ -149,7 +149,7 @@ def test_threshold_of_a_single_weight_is_its_size():
     assert bool(form_of(network[1], "bias").mask.all())
 
 
-def test_a_bias_beside_factors_is_pruned_with_them_and_messages_name_what_where_knows():
+def test_bias_beside_factors_is_pruned_with_them():
     tiny = BY_NAME["mlp"]
     network, _ = pruned(FactorizeSvd(keep=0.5), net="mlp")
     PruneWeights(keep=0.5, by="taylor", where="0, *.bias").apply(View(network, tiny.make(), tiny.example), tiny.task())

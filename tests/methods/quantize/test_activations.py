@@ -205,7 +205,7 @@ def test_only_a_clip_at_zero_takes_what_is_negative_from_the_grid(low):
 
 
 @pytest.mark.parametrize("order", ["weights activations", "activations weights"])
-def test_products_that_run_over_are_told_in_whatever_order_the_stages_come(monkeypatch, order):
+def test_overflowing_layers_are_noted_in_any_order_of_stages(monkeypatch, order):
     stages = {"weights": "quantize/weights bits=8", "activations": "quantize/activations images=16"}
     for saturates in (True, False):
         monkeypatch.setattr(compare, "processor_saturates", lambda saturates=saturates: saturates)

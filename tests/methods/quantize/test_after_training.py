@@ -61,7 +61,7 @@ def test_outputs_are_nearer_than_by_rounding_to_nearest(kind):
     assert isinstance(network[0].held_weight, Quantized) and int(network[0].held_weight.codes.abs().max()) <= 3
 
 
-def test_second_order_is_rounding_to_nearest_where_inputs_have_nothing_in_common():
+def test_second_order_rounds_to_nearest_for_uncorrelated_inputs():
     weight = torch.randn(1, 4, 6, dtype=torch.float64)
     grid = Grid.over(weight, 4, symmetric=True)
     codes = surgeon(weight, Turn.of(torch.eye(6, dtype=torch.float64)[None] * 2.0), grid, grid.scale)
@@ -130,7 +130,7 @@ def masked_layer(kind, symmetric):
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("kind", [QuantizeSecondOrder, QuantizeAdaround])
-def test_what_a_mask_leaves_out_stays_zero_and_the_rest_makes_up_for_errors(kind, symmetric):
+def test_masked_entries_stay_zero_while_others_compensate(kind, symmetric):
     mask, network, found, nearest = masked_layer(kind, symmetric)
     form = network[0].held_weight
     assert isinstance(form, Quantized) and form.layout == "channel"

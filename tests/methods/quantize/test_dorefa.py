@@ -36,7 +36,7 @@ def test_weights_signals_and_gradients_between_the_edges():
     assert isinstance(network.second.held_weight, Squashed) and isinstance(network.stem.held_weight, LearnedStep)
 
 
-def test_gradients_of_zero_bits_and_signals_of_zero_bits_are_left_alone():
+def test_zero_bits_leave_gradients_and_activations_alone():
     assert not sites(applied(QuantizeDorefa(activations=0, gradients=0))[0])
     assert not any(isinstance(s, Gradients) for s in sites(applied(QuantizeDorefa(gradients=0))[0]).values())
 

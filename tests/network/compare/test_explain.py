@@ -71,7 +71,7 @@ def test_scales_between_equalized_layers_are_no_error():
     assert [layer.path for layer in found.worst()][0] == "4"
 
 
-def test_network_that_quantize_equalize_rescaled_has_no_error_inside_though_its_signals_are_others():
+def test_equalized_network_shows_no_error_inside():
     original = BY_NAME["residual"].make()
     small = copy.deepcopy(original)
     task = BY_NAME["residual"].task()
@@ -92,7 +92,7 @@ def test_a_common_loss_of_size_is_no_scale_where_scaling_leaves_much():
     assert torch.equal(scales(0.8 * wanted + 0.2 * noise, wanted), torch.ones(1, 3))
 
 
-def test_layers_that_work_in_place_change_nothing_of_what_was_there_before():
+def test_layers_that_work_in_place_change_no_record():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -112,7 +112,7 @@ def test_layers_that_work_in_place_change_nothing_of_what_was_there_before():
     assert [layer.own for layer in found.layers] == [layer.total for layer in found.layers] == [0.0] * 4
 
 
-def test_layers_that_never_run_or_cannot_run_alone_are_left_out_or_unknown():
+def test_layers_that_never_run_are_left_out():
     class Alone(nn.Module):
         def forward(self, quantizer):
             if not torch.is_grad_enabled() and quantizer.shape[0] and self.describe is None:

@@ -68,7 +68,7 @@ def test_range_grid_and_clipped_share_are_those_of_the_numbers():
     assert found.samples == 801 and layer.weight_bits is None
 
 
-def test_unsigned_grid_on_an_output_counts_above_zero_as_the_relu_behind_it_does():
+def test_unsigned_output_grid_is_measured_above_zero():
     original, small = rounded_net(("twice", "output", Affine.spanning(0.0, 15.0, 4)))
     (layer,) = rounded_layers(original, small, RAMP, 801).layers
     (fill,) = layer.activations

@@ -137,7 +137,7 @@ def small_encoder() -> GraphNet:
     return cut_as_graph(network, groups, {group: torch.arange(group.count // 2) for group in heads_of(groups)})
 
 
-def test_graph_shares_no_memory_with_the_network_and_copies_none_with_its_copies() -> None:
+def test_graph_copies_share_no_memory() -> None:
     network = fixed()
     groups = find_groups(network, image(2))
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -206,7 +206,7 @@ def test_graph_is_held_copied_stored_traced_again_and_cut_again(tmp_path: Path) 
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec")
-def test_graph_is_pickled_with_plain_weights_and_refused_in_words_with_held_ones() -> None:
+def test_graph_with_forms_is_not_pickled() -> None:
     net, inputs = small_encoder().eval(), words(3)
     again = pickle.loads(pickle.dumps(net))
     assert torch.equal(again(inputs), net(inputs))
@@ -309,7 +309,7 @@ def test_code_that_depends_on_the_batch_otherwise_is_refused_in_words() -> None:
     refused(lambda n, x: n.two(n.one(x.view(2, 4)).relu()), 2, "fails with 3")
 
 
-def test_numbers_that_are_multiples_of_the_batch_follow_wherever_they_stand() -> None:
+def test_multiples_of_the_batch_follow_the_batch() -> None:
     def forward(net: Net, x: Tensor) -> Tensor:
         turns = torch.arange(3 * len(x)).view(len(x), 3).float()
         return net.two(net.one(x).relu()).view(-1).view(len(x), 2) / len(x) + turns[:, :2]

@@ -111,7 +111,7 @@ def test_outputs_of_the_network_stay() -> None:
     assert "an output of the network" in [frozen.reason for frozen in groups.frozen]
 
 
-def test_unknown_operator_freezes_its_group_by_line_and_the_rest_goes_on() -> None:
+def test_unknown_operator_freezes_its_group_alone() -> None:
     def forward(net: Net, axis_list: Tensor) -> Tensor:
         axis_list = net.one(axis_list)
         axis_list = torch.linalg.inv(axis_list[:, :6] + 9 * torch.eye(6))  # this line is named

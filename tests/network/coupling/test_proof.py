@@ -154,7 +154,7 @@ def test_differences_that_are_no_numbers_count() -> None:
     assert difference([original], [original[:1]]) == math.inf
 
 
-def test_tied_layers_that_read_and_give_the_same_axis_keep_their_own_outputs() -> None:
+def test_tied_layers_with_one_axis_keep_their_outputs() -> None:
     """The rows of an embedding's width are the inputs of the head that shares its weight."""
     torch.manual_seed(6)
     network = Net(lambda n, x: n.head(n.embed(x) + n.out(n.inner(n.embed(x)))), embed=nn.Embedding(9, 16),

@@ -101,7 +101,7 @@ def test_pattern_that_is_none_is_refused(where):
 
 @pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm])
 @pytest.mark.parametrize("method", ["prune/channels", "quantize/activations", "quantize/equalize", "factorize/svd"])
-def test_what_parametrized_weights_keep_a_method_from_is_told_with_the_way_out(method, wrap):
+def test_method_on_parametrized_weights_names_the_way_out(method, wrap):
     torch.manual_seed(0)
     layers = [wrap(nn.Linear(6, 16)), nn.ReLU(), wrap(nn.Linear(16, 3))]
     inputs = torch.randn(32, 6)
@@ -110,6 +110,6 @@ def test_what_parametrized_weights_keep_a_method_from_is_told_with_the_way_out(m
         compress(nn.Sequential(*layers).eval(), Task(data, data, data, trial=True), method)
 
 
-def test_the_way_out_of_parametrized_weights_is_told_where_there_are_some():
+def test_parametrized_weights_come_with_a_way_out():
     assert original_first(PARAMETRIZED).endswith("torch.nn.utils.parametrize.remove_parametrizations.")
     assert original_first(["c.weight", "a.bias"]) == ""

@@ -115,7 +115,7 @@ def test_cost_of_a_recurrent_layer_is_its_weights_at_each_step(device, layer, ea
 
 
 @pytest.mark.parametrize("name", ["aten._cudnn_rnn.default", "aten.lstm.input"])
-def test_cost_of_a_whole_recurrent_kernel_counts_each_matrix_at_each_step(name):
+def test_recurrent_cost_counts_each_matrix_at_each_step(name):
     weights = ((28, 5), (28, 7), (28,), (28,))
     middle = (weights,) if "cudnn" in name else (((1, 2, 7), (1, 2, 7)), weights)
     assert multiply_adds(Operator(name, ((6, 2, 5), *middle), ((6, 2, 7),))) == 6 * 2 * 28 * (5 + 7)

@@ -42,7 +42,7 @@ def test_profile_on_the_meta_device_agrees_but_for_the_nonzeros():
     assert not meta.total("nonzero_weights").exact
 
 
-def test_profile_counts_a_layer_twice_in_cost_and_once_in_size_when_it_runs_twice():
+def test_layer_that_runs_twice_costs_twice_and_weighs_once():
     class Twice(nn.Module):
         def __init__(self):
             super().__init__()

@@ -131,7 +131,7 @@ class Gated(nn.Module):
         return self.last(quantizer * gate)
 
 
-def test_signals_before_and_behind_an_activation_in_floats_are_both_rounded():
+def test_inputs_and_outputs_of_a_float_activation_are_rounded():
     found = places(Gated())
     assert found == [
         ["conv input"], ["conv output"], ["down input"], ["down output"], ["up input"], ["up output"],
@@ -185,7 +185,7 @@ def test_what_a_sum_reads_in_floats_is_rounded_for_the_product_alone():
     assert places(Around(nn.PReLU(4))) == [["one input"], ["one output"], ["two input"], ["two output"]]
 
 
-def test_what_comes_out_of_an_integer_product_is_rounded_for_all_that_read_it():
+def test_output_of_an_integer_layer_is_rounded_for_all_readers():
     """The convolution in front takes the ReLU in, and has to give whole numbers behind it."""
     assert places(Around(nn.ReLU())) == [["one input"], ["activation output"], ["two output"]]
 
@@ -196,7 +196,7 @@ def test_layer_that_runs_twice_has_one_grid_for_both():
     assert [one for site in found for one in site].count("conv output") == 1
 
 
-def test_logits_of_a_linear_layer_stay_as_they_are_and_hidden_ones_do_not():
+def test_hidden_outputs_are_rounded_and_logits_are_not():
     network = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.Linear(4, 3))
     assert places(network, torch.randn(2, 6)) == [["0 input"], ["1 output"], ["2 output"]]
 
@@ -255,7 +255,7 @@ class Leaky(nn.Module):
         return self.three(functional.max_pool2d(self.activation(self.two(quantizer)), 2))
 
 
-def test_an_activation_that_runs_twice_is_not_rounded_where_its_readers_can_be():
+def test_activation_that_runs_twice_is_rounded_at_its_readers():
     found = places(Leaky())
     assert (
         ["two input"] in found

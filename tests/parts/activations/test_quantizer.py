@@ -118,7 +118,7 @@ def test_roundings_are_no_weights_and_no_modules_of_the_author():
     assert inside_parts(original) == {id(quantizer) for quantizer in sites(original).values()}
 
 
-def test_nothing_is_rounded_for_a_while_and_everything_afterwards_even_if_it_fails():
+def test_rounding_is_off_inside_the_context_even_after_an_error():
     original, free = network(), network()
     take_quantizers(free)
     wanted, before = free(torch.eye(3)), original(torch.eye(3))
@@ -129,7 +129,7 @@ def test_nothing_is_rounded_for_a_while_and_everything_afterwards_even_if_it_fai
     assert torch.equal(original(torch.eye(3)), before)
 
 
-def test_roundings_are_taken_off_and_put_on_other_layers_at_the_same_paths():
+def test_quantizers_move_to_another_network_by_path():
     original = network()
     before = original(torch.eye(3))
     taken = take_quantizers(original)

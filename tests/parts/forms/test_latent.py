@@ -40,7 +40,7 @@ def test_gradient_of_an_endless_step_passes_and_is_that_of_lsq():
     torch.testing.assert_close(found["step"], ((level.round() - level) * slopes).sum().reshape(1), rtol=1e-4, atol=1e-5)
 
 
-def test_gradient_of_a_step_with_levels_follows_the_paper_at_the_ends_too():
+def test_gradient_of_a_learned_step_follows_the_paper():
     """Equations 3 to 5: -Q_N below, Q_P above, the rest inside, times 1 / sqrt(weights x Q_P); no gradient outside."""
     values, slopes = drawn(4, 9) * 2, drawn(4, 9, seed=1)
     found = gradients(LearnedStep(values, 0.5, bits=3), slopes)
@@ -168,7 +168,7 @@ def test_survivors_of_a_mask_can_be_latent():
     assert type(form.finalize().kept).__name__ == "Quantized"
 
 
-def test_another_latent_goes_on_from_the_floats_and_other_forms_from_what_is_seen():
+def test_second_latent_form_starts_from_the_floats():
     values = torch.tensor([[0.3, -0.2], [0.05, -0.9]])
     drawn = Binary(values, "none", stochastic=True).eval()
     fixed = drawn.map_values(lambda given: Binary(given, "none"))

@@ -232,7 +232,7 @@ def nest(rank: int, depth: int) -> Schema:
 
 
 @pytest.mark.parametrize(("rank", "depth"), [(2**20, 1), (500, 8), (2**24, 8), (2**24, 2)])
-def test_file_that_claims_huge_factors_is_refused_before_anything_is_decoded(rank, depth):
+def test_huge_factors_are_refused_before_decoding(rank, depth):
     with pytest.raises(BadFile, match="factors claim .* The file is damaged"):
         decode_form(nest(rank, depth), Place(torch.Size([20, 30])), [])
 

@@ -144,7 +144,7 @@ def test_choices_are_priced_once_for_a_network_and_anew_for_another(monkeypatch)
     assert len(asked) == before + 3
 
 
-def test_a_forecast_with_little_time_has_8_bits_and_says_what_it_left_out():
+def test_size_accuracy_curve_with_little_time_names_what_it_left_out():
     made = BY_NAME["residual"]
     network, task = made.make(), made.task()
     found = size_accuracy_curve(network, network, task, time_limit=1e-6)
@@ -186,7 +186,7 @@ def test_a_forecast_keeps_to_its_time(monkeypatch):
 
 
 @pytest.mark.parametrize("lost", [1.0, 100.0, 123.45])
-def test_columns_of_a_plan_stay_under_their_heads_when_a_loss_has_three_digits(lost):
+def test_plan_columns_stay_aligned(lost):
     """What stands between two blanks in a row begins and ends where its head and its line do."""
     candidates = (Candidate("", 1000, 0.0), Candidate("quantize/weights bits=4", 100, 1.0))
     plan = Plan({"weight": candidates[1]})

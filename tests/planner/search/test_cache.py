@@ -28,7 +28,7 @@ def test_forecast_comes_back_as_it_was(tmp_path):
     assert again.plan((least * most) ** 0.5) == found.plan((least * most) ** 0.5)
 
 
-def test_another_network_other_data_and_another_question_are_measured_anew(tmp_path):
+def test_another_network_or_data_is_measured_again(tmp_path):
     network, task = NET.make(), NET.task()
     other = NET.make()
     next(other.parameters()).data.add_(1.0)
@@ -49,7 +49,7 @@ def test_damaged_file_says_what_to_do(tmp_path):
         Memory(tmp_path, "a").made("shapes", Shapes, never)
 
 
-def test_seconds_that_measuring_took_are_known_to_the_run_that_goes_on(tmp_path):
+def test_resumed_run_knows_the_seconds_spent(tmp_path):
     memory = Memory(tmp_path, "a")
     assert memory.made("epoch", float, lambda: 12.5) == 12.5 and memory.spent == []
     memory.made("shapes", Shapes, lambda: Shapes((Shape("", False, 0.1, 10),), {}), 60.0)

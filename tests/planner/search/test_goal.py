@@ -183,7 +183,7 @@ def test_interrupted_search_goes_on_with_its_trials(tmp_path, monkeypatch):
     assert got.trials[2].trained
 
 
-def test_search_interrupted_again_while_it_goes_on_forgets_no_trial_and_no_second(tmp_path, monkeypatch):
+def test_search_interrupted_twice_forgets_no_trial(tmp_path, monkeypatch):
     limits, trials = ["score >= -100 %"], tmp_path / "trials"
     reach(NET.make(), NET.task(), limits, time_limit="1 ms", folder=tmp_path)
     (first,) = notes(tmp_path)
@@ -204,7 +204,7 @@ def test_search_interrupted_again_while_it_goes_on_forgets_no_trial_and_no_secon
     assert got.trials[0].size_bytes == first["size_bytes"]
 
 
-def test_verdict_data_that_were_chosen_on_are_refused_before_the_search(tmp_path):
+def test_search_refuses_test_data_used_for_choosing(tmp_path):
     base = NET.task()
     task = dataclasses.replace(base, test=base.validation)
     with pytest.raises(BadTask, match="the test data are the validation data"):
@@ -265,7 +265,7 @@ def test_times_of_another_runtime_are_taken_anew(tmp_path, quick_clocks):
     assert again.best.latency_ms < 1e6 and again.best.over[limits[0]] <= 0
 
 
-def test_training_that_diverges_is_a_trial_that_failed_and_the_search_goes_on(tmp_path, monkeypatch):
+def test_diverging_training_is_a_failed_trial(tmp_path, monkeypatch):
     def diverges(self, view, task):
         raise Diverged("tune: the loss of epoch 1 is nan.")
 
@@ -283,7 +283,7 @@ def test_score_in_another_unit_than_the_limit_is_refused(tmp_path):
         reach(NET.make(), task, ["score >= -0.5 %"], folder=tmp_path)
 
 
-def test_explained_names_the_way_of_every_weight_and_what_the_others_cost(found):
+def test_allocation_report_names_every_choice_and_its_cost(found):
     least, most = found.sizes
     rows = reasons(found, (least * most) ** 0.5)
     assert [one.path for one in rows] == [one.path for one in found.choices]

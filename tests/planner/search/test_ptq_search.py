@@ -63,9 +63,7 @@ def largest_codes(network):
 
 @pytest.mark.parametrize("runs_over", [False, True])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_weights_have_8_bits_where_products_do_not_run_over_and_7_with_a_note_where_they_do(
-    monkeypatch, runs_over, bits
-):
+def test_weights_have_7_bits_only_where_8_would_overflow(monkeypatch, runs_over, bits):
     monkeypatch.setattr(ptq_search, "processor_saturates", lambda: runs_over)
     monkeypatch.setattr(Rounder, "bits_a_weight", lambda self, steps: 0.0)
     network, _, view, _ = searched(bits=bits, activations=8, steps="edges", gain=0.0)
@@ -97,7 +95,7 @@ def test_bits_a_weight_are_counted_over_all_that_is_rounded():
 
 
 @pytest.mark.parametrize(("left", "kept"), [(0.45, True), (0.55, False)])
-def test_widening_is_kept_if_it_takes_more_than_as_many_bits_for_all_would(monkeypatch, left, kept):
+def test_widening_is_kept_if_it_helps_more_than_bits_for_all(monkeypatch, left, kept):
     """Half a bit a weight is worth 4**-0.5, which is half of the divergence."""
     monkeypatch.setattr(Rounder, "divergence", lambda self, steps: left if "edges" in steps else 1.0)
     monkeypatch.setattr(Rounder, "bits_a_weight", lambda self, steps: 4.5 if "edges" in steps else 4.0)
@@ -105,7 +103,7 @@ def test_widening_is_kept_if_it_takes_more_than_as_many_bits_for_all_would(monke
     assert f"{left:.4f}, {'kept' if kept else 'left out'}" in view.notes[0]
 
 
-def test_what_only_the_nearest_level_is_known_for_is_rounded_all_the_same():
+def test_layers_without_statistics_are_rounded_to_nearest():
     """A step that left the weights of a recurrent layer as they are would look like a gain."""
     network, _, _, _ = searched("recurrent", bits=3, activations=0, steps="second_order", gain=0.0)
     assert all(isinstance(weight.form, Quantized) for weight in parameter_places(network) if len(weight.shape) > 1)

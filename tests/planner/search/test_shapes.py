@@ -64,7 +64,7 @@ def test_a_cut_goes_on_from_what_it_begins_with():
         torch.testing.assert_close(once(NET.example), twice(NET.example))
 
 
-def test_rest_is_what_matrices_and_kernels_leave_and_the_tail_makes_it_smaller():
+def test_other_weights_are_counted_apart_from_matrices():
     network, task = NET.make(), NET.task()
     tail = tail_of(network, task)
     assert "quantize/floats" in tail

@@ -152,7 +152,7 @@ def test_trial_that_was_broken_off_is_taken_up_at_once(optuna, alone, tmp_path, 
     assert points(searched(tmp_path, trials=10, resume=True)) == points(alone)
 
 
-def test_trial_of_a_process_that_died_is_run_by_another_one_that_waits_for_it(optuna, tmp_path):
+def test_trial_of_a_dead_process_is_run_by_another(optuna, tmp_path):
     begun = child(tmp_path, 3, hang=3)
     while not (tmp_path / "hangs").exists():
         assert begun.poll() is None, begun.communicate()
@@ -267,7 +267,7 @@ def test_front_goes_by_the_direction_of_the_score():
     assert [one.number for one in Wanted((limit,), "size", 1).front(bound)] == [1]
 
 
-def test_process_that_was_taken_for_dead_leaves_its_trial_to_the_one_that_repeats_it(optuna, tmp_path):
+def test_process_taken_for_dead_gives_up_its_trial(optuna, tmp_path):
     """A machine that slept: the trial has failed when its result is told, and waits to be run again."""
     from optuna.storages import RetryHeartbeatStaleTrialCallback
 

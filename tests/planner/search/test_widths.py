@@ -54,7 +54,7 @@ def test_no_more_time_stays_than_was_asked_for(planted, net):
     assert after <= 0.7 * before * 1.02 and small(task.example).shape == network(task.example).shape
 
 
-def test_the_prediction_of_a_cut_is_the_table_of_the_network_that_was_cut(planted):
+def test_predicted_times_of_a_cut_are_those_of_the_cut_network(planted):
     made = BY_NAME["residual"]
     network = made.make()
     view = View(network, network, made.example)

@@ -190,7 +190,7 @@ def watched(monkeypatch):
     return seen
 
 
-def test_what_lies_on_the_hull_is_believed_or_measured_and_little_else_is_measured(monkeypatch):
+def test_mostly_candidates_on_the_hull_are_measured(monkeypatch):
     """Each doubted choice that an allocation steps on was measured; what is far above the hull was not."""
     network, task, _, rated = of_net("transformer")
     tried, open_at_first, real = {}, {}, finalized
@@ -247,7 +247,7 @@ def test_what_something_smaller_of_its_kind_beats_by_far_is_hopeless():
     assert not_worth_measuring(Tried(Candidate("too much", 1, 1.01 * NOT_WORTH_MEASURING)), some)
 
 
-def test_what_was_not_measured_costs_no_less_than_what_was_and_looked_better():
+def test_unmeasured_candidates_cost_no_less_than_better_measured_ones():
     network, task, _, _ = of_net("residual")
     check = PredictionCheck(network, task, divergence_for(network, task))
     check.known = {path: [0.0] for path in ("a", "b", "c")}

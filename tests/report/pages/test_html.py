@@ -97,7 +97,7 @@ def test_page_escapes_every_word_a_user_can_choose(report_with: Make) -> None:
     assert page.text.count("<x-bad") >= 15
 
 
-def test_fragment_for_a_notebook_is_the_first_screen_and_keeps_its_style_to_itself(report_with: Make) -> None:
+def test_notebook_fragment_is_the_first_screen_with_its_own_style(report_with: Make) -> None:
     source = report_with()._repr_html_()
     page = Page(source)
     assert page.wrong == page.open == page.links == [] and page.seen[:2] == ["div", "style"]

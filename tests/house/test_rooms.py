@@ -1,0 +1,75 @@
+"""Rooms: imports point down the floors of docs/architecture.md, never up and never in a circle."""
+
+import ast
+
+from bench.house_counts import HOUSE, circles
+from tests.house.offenders import listed
+
+LISTING = {
+    "cortado.cli": {"cortado"},
+    "cortado.engine.recipe": {"cortado.methods"},
+    "cortado.importance.importance": {"cortado.importance"},
+    "cortado.training.objectives.penalty": {"cortado.training.objectives"},
+    "cortado.file.schema": {"cortado.parts.forms"},
+    "cortado.file.roundings": {"cortado.parts.activations"},
+}
+"""What lists a folder's files imports the folder itself, and the command line the face, for its version."""
+MOST_LOOSE = 9
+MOST_VIEWS = 5
+MOST_SHARED_FUNCTIONS = 14
+
+
+def test_every_file_lies_in_a_room_and_every_room_has_files():
+    homeless = [one for one in HOUSE.modules if not HOUSE.room_of(one) and not HOUSE.is_face(one)]
+    empty = set(HOUSE.floors) - {HOUSE.room_of(module) for module in HOUSE.modules}
+    assert not homeless and not empty, listed("no room", homeless) + listed("no file", empty)
+
+
+def test_imports_point_down():
+    found = HOUSE.upward_imports()
+    assert not found, listed("imports that do not point down", found)
+
+
+def test_no_circle_between_files():
+    found = HOUSE.file_circles()
+    assert not found, listed("circles between files", found)
+
+
+def test_no_circle_between_rooms():
+    found = HOUSE.room_circles()
+    assert not found, listed("circles between rooms", found)
+
+
+def test_files_import_files_and_not_folders():
+    found = [
+        f"{module} imports {other}"
+        for module, others in HOUSE.imports.items()
+        for other in others - LISTING.get(module, set())
+        if HOUSE.is_face(other)
+    ]
+    assert not found, listed("import the defining file", found)
+
+
+def test_few_files_lie_loose_at_the_top():
+    found = HOUSE.loose_files()
+    assert len(found) <= MOST_LOOSE, listed(f"more than {MOST_LOOSE} loose files", found)
+
+
+def test_few_places_construct_a_view():
+    found = HOUSE.view_constructions()
+    assert len(found) <= MOST_VIEWS, listed(f"more than {MOST_VIEWS} places construct a View", found)
+
+
+def test_no_class_name_is_defined_twice():
+    found = [f"{name}: {', '.join(files)}" for name, files in HOUSE.defined_twice(ast.ClassDef).items()]
+    assert not found, listed("class names defined in two files or more", found)
+
+
+def test_few_function_names_are_defined_twice():
+    found = [f"{name}: {', '.join(files)}" for name, files in HOUSE.defined_twice(ast.FunctionDef).items()]
+    assert len(found) <= MOST_SHARED_FUNCTIONS, listed("function names defined in two files or more", found)
+
+
+def test_a_circle_is_found_and_told_by_its_way():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b -> c -> b"]
+    assert circles({"a": {"b", "c"}, "b": {"c"}}) == []

@@ -1,0 +1,50 @@
+"""Two stages: a network after some first stages, kept, and after one stage more, by the engine itself."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from torch import nn
+
+from cortado.engine.compress import Run
+from cortado.engine.recipe import read
+from cortado.file.artifact import decode, encode
+from cortado.methods.method import Method
+from cortado.network.view import working_copy
+from cortado.progress import quiet
+from cortado.report.report import Report
+from tests.laws.small_methods import small
+from tests.laws.tiny_nets import BY_NAME
+
+
+@dataclass(frozen=True)
+class Two:
+    """A network as it came, after its first stages and after one more, the notes of that one, and the report."""
+
+    original: nn.Module
+    between: nn.Module
+    made: nn.Module
+    notes: tuple[str, ...]
+    report: Report
+
+
+@lru_cache(maxsize=6)
+def begun(first: tuple[Method, ...], net: str, matched: bool) -> tuple[Run, nn.Module]:
+    """Return a run after its first stages, from which all others start; with moments matched unless the next does just that."""
+    tiny = BY_NAME[net]
+    recipe = read((*first, small("quantize/weights" if matched else "match_moments")))
+    run = Run(working_copy(tiny.make()).eval(), tiny.task(), recipe, (), None, quiet())
+    network = decode(encode(run.original, run.original), run.original)
+    for number in range(len(first)):
+        network = run.stage(network, number)
+    return run, network
+
+
+def after_both(first: Sequence[Method], second: str, net: str) -> Two:
+    """Return what compress makes of these stages.  Raises what the second one raises."""
+    kept = begun(tuple(first), net, second != "match_moments")
+    run, network = copy.deepcopy(kept)
+    run.recipe = read((*first, small(second)))
+    made = run.stage(network, len(first))
+    return Two(run.original, kept[1], made, run.rows[-1].notes, run.report(made, 0.0))

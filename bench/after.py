@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.network.view import View, working_copy
 from cortado.task.task import Task
 
@@ -12,6 +12,6 @@ from cortado.task.task import Task
 def after(original: nn.Module, task: Task, recipe: Any) -> nn.Module:
     """`original` after a recipe, in eval mode."""
     network = working_copy(original)
-    for stage in read(recipe).stages:
+    for stage in read_recipe(recipe).stages:
         stage.apply(View(network, original, task.example), task)
     return network.eval()

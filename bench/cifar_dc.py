@@ -12,7 +12,7 @@ import torch
 from bench.kept import kept
 from bench.result import CACHE, Clock, row
 from cortado.engine.compress import compress
-from cortado.engine.recipe import Recipe, read
+from cortado.engine.recipe import Recipe, read_recipe
 from cortado.file.artifact import save
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.tasks import cifar10
@@ -41,7 +41,7 @@ def run() -> list[dict[str, Any]]:
 
 
 def one(name: str) -> dict[str, Any]:
-    recipe = read(f"recipes/{name}.yaml")
+    recipe = read_recipe(f"recipes/{name}.yaml")
     return kept(f"cifar_dc/{name}", recipe.as_data(), lambda: fresh(name, recipe))
 
 

@@ -25,7 +25,7 @@ from cortado.report.report import paired_interval
 from cortado.task.measure import mean_score, scores
 from cortado.task.task import Task
 from cortado.tasks import digits
-from cortado.training.loop import Plan, train
+from cortado.training.loop import Training, train
 
 NEAR = 0.02
 RIVALS = {"k-means": "share/kmeans bits=3", "even grid": "quantize/weights bits=4 per=tensor"}
@@ -50,7 +50,7 @@ def digits_plain(seed: int) -> tuple[nn.Module, Task]:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         network = digits_net()
-    train(network, task, Plan(epochs=15, lr=2e-3, batch=64, seed=seed))
+    train(network, task, Training(epochs=15, lr=2e-3, batch=64, seed=seed))
     return network.eval(), task
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from bench.clock_prices import PruneByClock, measured_prices
 from bench.kept import kept
 from cortado.engine.compress import compress
-from cortado.engine.recipe import read, stage_data
+from cortado.engine.recipe import read_recipe, stage_data
 from cortado.errors import BadValue
 from cortado.importance.importance import score
 from cortado.lowering.lower import lowered
@@ -30,7 +30,7 @@ from cortado.network.view import View
 from cortado.report.report import Ratio
 from cortado.runtimes.measured import batch_of, bound
 from cortado.runtimes.onnxruntime import Onnxruntime
-from cortado.runtimes.timing import Call, interleaved, is_noisy, ratio
+from cortado.runtimes.timing import Call, interleaved, is_noisy, speed_ratio
 from cortado.task.task import Task
 
 BATCH, THREADS = 32, 1
@@ -62,7 +62,7 @@ class PtqConfig:
         """The cut of channels: to a share of multiply-adds, or of channels where they are priced."""
         if arm == "uniform":
             return PruneChannels(keep=keep, of="multiply_adds", multiple=self.multiple, where=self.where)
-        ours = read(RECIPE).stages[0]
+        ours = read_recipe(RECIPE).stages[0]
         assert isinstance(ours, PruneChannels)
         if self.rated:
             return PruneByClock(
@@ -118,7 +118,7 @@ class OnTheClock:
         call, found = self.call(network), []
         for _ in range(TRIES):
             taken = interleaved([self.original, call, self.original], SECONDS)
-            found.append((ratio(taken[:, 0], taken[:, 1]), ratio(taken[:, 0], taken[:, 2])))
+            found.append((speed_ratio(taken[:, 0], taken[:, 1]), speed_ratio(taken[:, 0], taken[:, 2])))
             if not is_noisy(found[-1][1]):
                 break
         return min(found, key=lambda pair: pair[1].high - pair[1].low + abs(pair[1].median - 1))

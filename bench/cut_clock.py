@@ -23,7 +23,7 @@ from bench.kept import kept
 from bench.result import CACHE, row
 from bench.timed import times_in_runtimes
 from cortado.engine.compress import compress, test
-from cortado.engine.recipe import read, stage_data
+from cortado.engine.recipe import read_recipe, stage_data
 from cortado.file.artifact import load, save
 from cortado.methods.finetune import Finetune
 from cortado.methods.method import Method
@@ -48,7 +48,7 @@ def task_of(images: int | None) -> Task:
 
 def recovery(epochs: float) -> Finetune:
     """The fine-tuning of the recipe, so long."""
-    finetune = read(RECIPE).stages[1]
+    finetune = read_recipe(RECIPE).stages[1]
     assert isinstance(finetune, Finetune)
     return dataclasses.replace(finetune, epochs=epochs)
 

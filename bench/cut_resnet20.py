@@ -30,7 +30,7 @@ from cortado.network.view import View
 from cortado.task.measure import mean_score, scores
 from cortado.task.task import Data, Task
 from cortado.tasks import cifar10
-from cortado.training.loop import Plan, train
+from cortado.training.loop import Training, train
 
 SEEDS = [0, 1, 2]
 TIMES = 2.0
@@ -68,9 +68,9 @@ def multiply_adds(network: nn.Module) -> float:
     return profile(network, torch.zeros(1, 3, 32, 32)).total("multiply_adds").value
 
 
-def plan(seed: int, **changed: Any) -> Plan:
+def plan(seed: int, **changed: Any) -> Training:
     """The plan of every arm, with what a way or a pilot changes."""
-    return Plan(**{**PLAN, **changed}, teachers=[original()], seed=seed, label="recovery")
+    return Training(**{**PLAN, **changed}, teachers=[original()], seed=seed, label="recovery")
 
 
 def task_of(seed: int, images: int | None) -> Task:
@@ -100,7 +100,7 @@ def cut_by_rival(way: PtqConfig, task: Task, seed: int, epochs: float) -> nn.Mod
     ignored = [network.linear, *([] if way.streams else streams(network))]
     pruner = way.pruner(network, task.example, ignored)
     if way.learn:
-        sparse = Plan(
+        sparse = Training(
             **SPARSE,
             epochs=way.learn * epochs,
             optimizer=lambda groups: Regularised(groups, SPARSE["rate"], pruner, network),
@@ -138,7 +138,7 @@ def ways_of(arm: str) -> list[str]:
     return {"ours": ["ours"], "rival": list(RIVALS), "scratch": rates}[arm]
 
 
-def start(arm: str, way: str, task: Task, seed: int, epochs: float) -> tuple[nn.Module, Plan]:
+def start(arm: str, way: str, task: Task, seed: int, epochs: float) -> tuple[nn.Module, Training]:
     """The network an arm recovers, and its plan."""
     if arm == "rival":
         chosen = RIVALS[way]

@@ -15,7 +15,7 @@ import torch
 from bench.kept import kept
 from bench.result import CACHE, row
 from cortado.engine.compress import compress
-from cortado.engine.recipe import Recipe, read
+from cortado.engine.recipe import Recipe, read_recipe
 from cortado.file.artifact import load, save
 from cortado.nets.resnet import resnet_56
 from cortado.network.profile.profile import profile
@@ -53,7 +53,7 @@ def file_of(times: float) -> Any:
 
 def point(times: float) -> dict[str, Any]:
     """One network, cut and recovered."""
-    recipe = read("recipes/channels_resnet_56.yaml")
+    recipe = read_recipe("recipes/channels_resnet_56.yaml")
     cut, *rest = recipe.stages
     recipe = dataclasses.replace(recipe, stages=(dataclasses.replace(cut, keep=round(1 / times, 4)), *rest))
     return kept(f"cut_resnet56/{times:g}", recipe.as_data(), lambda: fresh(times, recipe))

@@ -11,7 +11,7 @@ from torch import nn
 
 from bench.lottery import spread
 from bench.networks import error, trained
-from cortado.engine.recipe import Recipe, read
+from cortado.engine.recipe import Recipe, read_recipe
 from cortado.network.view import View, working_copy
 from cortado.task.task import Task
 
@@ -30,7 +30,7 @@ def after(original: nn.Module, task: Task, recipe: Recipe, dense: bool) -> float
 
 def run(seeds: list[int]) -> list[dict]:
     """Errors before, after dense-sparse-dense, after as many epochs of dense training."""
-    recipe, starts, sparse, dense = read(RECIPE), [], [], []
+    recipe, starts, sparse, dense = read_recipe(RECIPE), [], [], []
     for seed in seeds:
         original, task = trained("LeNet-300-100", seed)
         starts.append(error(original, task, task.test))

@@ -16,7 +16,7 @@ from cortado.lowering.vertical import fuse_activations
 from cortado.nets.catalog import by_name
 from cortado.network.coupling.answers import difference
 from cortado.runtimes.onnxruntime import Onnxruntime, OnnxSession
-from cortado.runtimes.timing import SPREAD, Call, interleaved, is_noisy, ratio
+from cortado.runtimes.timing import SPREAD, Call, interleaved, is_noisy, speed_ratio
 from cortado.runtimes.torch_eager import TorchSession
 
 NETWORKS = {"squeezenet": (3, 227, 227), "googlenet": (3, 224, 224), "resnet_20": (3, 32, 32)}
@@ -138,14 +138,14 @@ def session_call(session: Callable[[Tensor], Any], inputs: Tensor) -> Call:
 def ratio_rows(what: str, original: Call, calls: dict[str, Call]) -> list[dict[str, Any]]:
     """One row for the original network with its A/A ratio, and one ratio over it for each variant."""
     taken = interleaved([original, *calls.values(), original], SECONDS)
-    again = ratio(taken[:, 0], taken[:, -1])
+    again = speed_ratio(taken[:, 0], taken[:, -1])
     noisy = is_noisy(again)
     rows = [
         row(f"{what}: before", float(torch.tensor(taken[:, 0]).median()), "ms", rounds=len(taken), noisy=noisy),
         row(f"{what}: before against itself (A/A)", again.median, "x", low=again.low, high=again.high, noisy=noisy),
     ]
     for place, how in enumerate(calls, 1):
-        found = ratio(taken[:, 0], taken[:, place])
+        found = speed_ratio(taken[:, 0], taken[:, place])
         label = f"{what}: {how}, times faster (quartiles {found.low:.2f} to {found.high:.2f})"
         wide = noisy or found.high - found.low > SPREAD * found.median
         rows.append(row(label, found.median, "x", better="higher", low=found.low, high=found.high, noisy=wide))

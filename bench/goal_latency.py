@@ -31,7 +31,7 @@ from cortado.planner.search.shapes import EVENLY, integers
 from cortado.report.report import Compared, paired_interval
 from cortado.runtimes.measured import batch_of, bound
 from cortado.runtimes.runtime import Running, runtime_by_name
-from cortado.runtimes.timing import Call, interleaved, is_noisy, ratio
+from cortado.runtimes.timing import Call, interleaved, is_noisy, speed_ratio
 from cortado.task.measure import scores
 from cortado.task.task import Data, Task
 from cortado.tasks import cifar10
@@ -131,7 +131,7 @@ def time_rows(name: str, names: list[str], calls: list[Call]) -> list[dict[str, 
     tries = []
     for _ in range(TRIES):
         taken = interleaved([*calls, calls[0]], SECONDS)
-        again = ratio(taken[:, 0], taken[:, -1])
+        again = speed_ratio(taken[:, 0], taken[:, -1])
         tries.append((again.high - again.low + abs(again.median - 1), taken, again))
         if not is_noisy(again):
             break
@@ -139,11 +139,11 @@ def time_rows(name: str, names: list[str], calls: list[Call]) -> list[dict[str, 
     columns = {what: taken[:, place] for place, what in enumerate(names)}
     rows = []
     for other in (WHOLE, CHANNELS):
-        found = ratio(columns[other], columns[OURS])
+        found = speed_ratio(columns[other], columns[OURS])
         says = f"{name}: the planner's, times faster than {other} (quartiles {found.low:.2f} to {found.high:.2f})"
         rows.append(row(says, found.median, "x", 1.0, "higher"))
     for what in (OURS, WHOLE, CHANNELS):
-        found = ratio(columns["original"], columns[what])
+        found = speed_ratio(columns["original"], columns[what])
         milliseconds = float(np.median(columns[what]))
         rows.append(row(f"{name}, {what}: times faster than the original file", found.median, "x", ms=milliseconds))
     noise = row(f"{name}: original file against itself (A/A)", again.median, "x", low=again.low, high=again.high)

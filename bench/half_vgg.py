@@ -8,9 +8,9 @@ from bench.result import CACHE
 from cortado.engine.job import load_weights, own_tensors
 from cortado.nets.vgg import vgg_16_cifar
 from cortado.tasks import cifar10
-from cortado.training.loop import Plan, train
+from cortado.training.loop import Training, train
 
-PLAN = Plan(
+PLAN = Training(
     epochs=12, lr=0.1, optimizer="sgd", decay=5e-4, warmup=0.05, precision="auto", help="train VGG-16, half width"
 )
 

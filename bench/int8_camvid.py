@@ -23,7 +23,7 @@ from cortado.report.report import paired_interval
 from cortado.runtimes.coverage import coverage
 from cortado.runtimes.measured import bound
 from cortado.runtimes.runtime import Running, Runtime, runtime_by_name
-from cortado.runtimes.timing import interleaved, is_noisy, ratio
+from cortado.runtimes.timing import interleaved, is_noisy, speed_ratio
 from cortado.task.measure import outputs_of
 from cortado.task.overlap import mean_iou
 from cortado.task.task import Data, Task
@@ -164,9 +164,9 @@ def speed_rows(runtime: Runtime, floats: Path, integers: Path, task: Task) -> li
     """Times faster than floats in the same runtime, one frame at a time; and floats against themselves."""
     inputs, threads = task.example[:1], torch.get_num_threads()
     taken = interleaved([bound(runtime.load(file, threads), (inputs,)) for file in (floats, integers, floats)], SECONDS)
-    again = ratio(taken[:, 0], taken[:, 2])
+    again = speed_ratio(taken[:, 0], taken[:, 2])
     rows = []
-    for label, found in (("integers, times faster than floats", ratio(taken[:, 0], taken[:, 1])), ("A/A", again)):
+    for label, found in (("integers, times faster than floats", speed_ratio(taken[:, 0], taken[:, 1])), ("A/A", again)):
         what = f"{runtime.name()}, batch 1, {threads} thread: {label} (quartiles {found.low:.2f} to {found.high:.2f})"
         facts = {"low": found.low, "high": found.high, "rounds": len(taken), "noisy": is_noisy(again)}
         rows.append(row(what, found.median, "x", None, "higher", **facts))

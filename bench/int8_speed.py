@@ -22,7 +22,7 @@ from cortado.nets.resnet import CifarResNet
 from cortado.runtimes.coverage import coverage
 from cortado.runtimes.measured import bound
 from cortado.runtimes.runtime import Runtime, runtime_by_name
-from cortado.runtimes.timing import SPREAD, interleaved, is_noisy, ratio
+from cortado.runtimes.timing import SPREAD, interleaved, is_noisy, speed_ratio
 from cortado.task.task import Data, Task
 
 IMAGES, SECONDS = 32, 25.0
@@ -105,10 +105,10 @@ def ratio_rows(what: str, runtime: Runtime, files: list[Path], inputs: Tensor, b
         (f"integers, times faster than {tool}'s file", 2, 1, NEAR),
         ("floats against themselves (A/A)", 0, 3, None),
     ]
-    noisy = is_noisy(ratio(taken[:, 0], taken[:, 3]))
+    noisy = is_noisy(speed_ratio(taken[:, 0], taken[:, 3]))
     rows = []
     for label, slow, fast, least in pairs:
-        found = ratio(taken[:, slow], taken[:, fast])
+        found = speed_ratio(taken[:, slow], taken[:, fast])
         label = f"{what}: {label} (quartiles {found.low:.2f} to {found.high:.2f})"
         wide = noisy or found.high - found.low > SPREAD * found.median
         facts = {"low": found.low, "high": found.high, "rounds": len(taken), "noisy": wide}

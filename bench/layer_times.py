@@ -20,7 +20,7 @@ from bench.result import row
 from cortado.nets.resnet import resnet_56
 from cortado.network.view import View
 from cortado.planner.search.shapes import CHANNELS, EVENLY, TIMES, Explorer, shaped
-from cortado.planner.search.widths import Times, table
+from cortado.planner.search.widths import Times, layer_times_in
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.stopwatch import Stopwatch
 
@@ -40,7 +40,7 @@ def run() -> list[dict[str, Any]]:
 def measured(name: str) -> dict[str, Any]:
     """Each cut: predicted and measured share of the time, and nats."""
     task, original = task_of(), resnet_56(weights=True).eval()
-    watch, times = Stopwatch(original, task, runtime_by_name(name)), table(name)
+    watch, times = Stopwatch(original, task, runtime_by_name(name)), layer_times_in(name)
     explorer, whole = Explorer(original, task, watch), Times(View(original, original, task.example), times).total
     widths = [f"prune/widths keep={keep} runtime={name}" for keep in TIMES]
     found = {}

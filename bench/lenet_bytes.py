@@ -15,11 +15,11 @@ import torch
 from bench.kept import kept
 from bench.result import CACHE, Clock, row
 from cortado.engine.compress import compress
-from cortado.engine.recipe import Recipe, read
+from cortado.engine.recipe import Recipe, read_recipe
 from cortado.file.artifact import save
 from cortado.nets.catalog import by_name
 from cortado.tasks import mnist
-from cortado.training.loop import Plan, train
+from cortado.training.loop import Training, train
 
 SEEDS = [0, 1, 2]
 # Recipe; bars for bytes and test error in per cent; the further aim, if there is one; the best published point near it.
@@ -50,7 +50,7 @@ def run(seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
 
 def one(name: str, seed: int) -> dict[str, Any]:
     """One recipe, one seed; its settings are the recipe as written."""
-    recipe = read(f"recipes/{name}.yaml")
+    recipe = read_recipe(f"recipes/{name}.yaml")
     return kept(f"lenet_bytes/{name}_{seed}", recipe.as_data(), lambda: fresh(name, recipe, seed))
 
 
@@ -59,7 +59,7 @@ def fresh(name: str, recipe: Recipe, seed: int) -> dict[str, Any]:
     plain_task = mnist.task(seed=seed)
     torch.manual_seed(seed)
     network = by_name(str(recipe.network))
-    train(network, plain_task, Plan(epochs=8, lr=1e-3, seed=seed))
+    train(network, plain_task, Training(epochs=8, lr=1e-3, seed=seed))
     task = dataclasses.replace(mnist.task(seed=seed, **recipe.task["mnist"]))
     small, report = compress(network, task, recipe)
     folder = CACHE / "lenet_bytes"

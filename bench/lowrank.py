@@ -20,8 +20,8 @@ from bench.half_vgg import half_vgg
 from bench.kept import kept
 from bench.result import CACHE, Clock, row
 from cortado.engine.compress import compress
-from cortado.engine.recipe import read
-from cortado.lowering.factors import factored
+from cortado.engine.recipe import read_recipe
+from cortado.lowering.factors import factored_network
 from cortado.methods.factorize.factorize import Factorize
 from cortado.methods.factorize.targets import find_targets
 from cortado.methods.match_moments import MatchMoments
@@ -137,13 +137,13 @@ def cost_of(network: nn.Module, task: Task) -> float:
 
 def at_share(network: nn.Module, task: Task, line: str, share: float) -> Factorize:
     """The method with the keep at which the whole network comes to `share`: what it cannot factor stays whole."""
-    method = read(line).stages[0]
+    method = read_recipe(line).stages[0]
     assert isinstance(method, Factorize)
     view = View(copy.deepcopy(network), network, task.example)
     reached = sum(one.dense_cost for one in find_targets(view, "*") if method.suits(one)) / len(task.example)
     whole = cost_of(network, task)
     keep = (share * whole - (whole - reached)) / reached
-    made = read(f"{line} keep={keep:.4f}").stages[0]
+    made = read_recipe(f"{line} keep={keep:.4f}").stages[0]
     assert isinstance(made, Factorize)
     return made
 
@@ -159,7 +159,7 @@ def fresh_tuned(name: str) -> dict[str, Any]:
     clock, task, network = Clock(), cifar10.task(), NETWORKS[name]().eval()
     line, share = TUNED[name]
     method = at_share(network, task, line, share)
-    stages = [method, *read(TUNE[name]).stages]
+    stages = [method, *read_recipe(TUNE[name]).stages]
     small, report = compress(network, task, stages, folder=CACHE / "lowrank" / f"run_{name}", resume=True)
     compared = report.test
     interval = "unknown" if compared.low is None else f"95 % interval {-compared.high:.2f} to {-compared.low:.2f}"
@@ -169,7 +169,7 @@ def fresh_tuned(name: str) -> dict[str, Any]:
         "lost": -compared.difference,
         "interval": f"{interval}, paired, {compared.samples} images",
         "lost_before": report.original_validation - report.stages[0].score,
-        "eager_ms": {batch: timed(network, factored(small), task, batch) for batch in (1, 32)},
+        "eager_ms": {batch: timed(network, factored_network(small), task, batch) for batch in (1, 32)},
         "minutes": clock.minutes,
     }
 

@@ -15,8 +15,8 @@ from torch import nn
 from bench import char_lstm, int8_imagenet, minilm
 from bench.kept import kept
 from bench.result import row
-from cortado.engine.recipe import read
-from cortado.methods.match_moments import MatchMoments, matmul_hooks, norm_hooks, run_once, shared_layers
+from cortado.engine.recipe import read_recipe
+from cortado.methods.match_moments import MatchMoments, matmul_hooks, norm_hooks, run_with_hooks, shared_layers
 from cortado.nets.resnet import resnet_20
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View
@@ -73,7 +73,7 @@ def measured(name: str) -> dict[str, Any]:
     found = {}
     for what, line in CANDIDATE_RECIPES.items():
         bare = copy.deepcopy(original)
-        for stage in read(line).stages:
+        for stage in read_recipe(line).stages:
             stage.apply(View(bare, original, task.example), task)
         forced, decided = copy.deepcopy(bare), copy.deepcopy(bare)
         all_matched(View(forced, original, task.example), task)
@@ -90,4 +90,4 @@ def all_matched(view: View, task: Task) -> None:
     wanted = match.wanted(view, task).moments
     norms, matmul_layers = match.layers(view, wanted)
     hooks = [*norm_hooks(norms, wanted), *matmul_hooks(matmul_layers, wanted, shared_layers(view))]
-    run_once(view.network, match.inputs(view, task), hooks)
+    run_with_hooks(view.network, match.inputs(view, task), hooks)

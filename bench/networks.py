@@ -22,7 +22,7 @@ from cortado.task.measure import mean_score
 from cortado.task.task import Data, Task
 from cortado.tasks.mnist import task as centred_mnist
 from cortado.tasks.pixels import Normalise
-from cortado.training.loop import Plan, train
+from cortado.training.loop import Training, train
 
 MAKERS: dict[str, Callable[[], nn.Module]] = {"LeNet-300-100": lenet_300_100, "LeNet-5": lenet_5, "MLP-1024": mlp_1024}
 TRAINING: dict[str, dict[str, Any]] = {
@@ -63,7 +63,7 @@ def trained(name: str, seed: int) -> tuple[nn.Module, Task]:
     if path.exists():
         load_weights(network, path)
     else:
-        train(network, task, Plan(**plan, seed=seed))
+        train(network, task, Training(**plan, seed=seed))
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(own_tensors(network), path)
     return network.eval(), task

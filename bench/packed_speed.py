@@ -20,7 +20,7 @@ from cortado.runtimes.measured import bound
 from cortado.runtimes.onnxruntime import Onnxruntime
 from cortado.runtimes.openvino import Openvino
 from cortado.runtimes.runtime import Runtime
-from cortado.runtimes.timing import interleaved, is_noisy, ratio
+from cortado.runtimes.timing import interleaved, is_noisy, speed_ratio
 from cortado.task.task import Data, Task
 
 WIDTH, LAYERS, SECONDS = 1024, 4, 10.0
@@ -50,13 +50,13 @@ def rows_of(name: str, bits: int) -> list[dict[str, Any]]:
         ]
         taken = interleaved(calls, SECONDS)
         smaller = size(floats) / size(packed)
-    faster = ratio(taken[:, 0], taken[:, 1])
+    faster = speed_ratio(taken[:, 0], taken[:, 1])
     what = f"{name}, weights of {bits} bits"
     return [
         row(f"{what}: times smaller file", smaller, "x", better="higher"),
         row(
             f"{what}: times faster than floats (quartiles {faster.low:.2f} to {faster.high:.2f})",
-            faster.median, "x", better="higher", rounds=len(taken), noisy=is_noisy(ratio(taken[:, 0], taken[:, 2])),
+            faster.median, "x", better="higher", rounds=len(taken), noisy=is_noisy(speed_ratio(taken[:, 0], taken[:, 2])),
             version=RUNTIMES[name].version(),
         ),
     ]  # fmt: skip

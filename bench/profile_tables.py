@@ -14,7 +14,7 @@ from torch import nn
 from bench.complexity_table import complexity_table
 from bench.counted import Result, exact, operations_of, profile_of, result
 from cortado.nets.lenet import lenet_5
-from cortado.network.profile.profile import Profile, profile, remaining
+from cortado.network.profile.profile import Profile, profile, remaining_cost
 from cortado.network.statistics.activity import Activity
 
 # Han et al., 2015, table 4: weights, FLOP (K), active activations, weights left, FLOP left (%)
@@ -45,7 +45,7 @@ def lenet_5_table() -> list[Result]:
     for path, (count, flop, active, kept, flop_kept) in LENET_5.items():
         row = table.row(path)
         share = row.nonzero_weights / row.weights
-        remains = remaining(network.get_submodule(path), row.multiply_adds, share, Activity(read, 1.0))
+        remains = remaining_cost(network.get_submodule(path), row.multiply_adds, share, Activity(read, 1.0))
         left += remains
         results += [
             result(f"LeNet-5 {path}: weights", row.weights, "", count),

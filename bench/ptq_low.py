@@ -18,7 +18,7 @@ from torch import nn
 from bench.int8_cifar import CHOICE_IMAGES, divergence
 from bench.kept import kept
 from bench.result import CACHE, Clock, row
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.file.artifact import encode
 from cortado.methods.match_moments import MatchMoments
 from cortado.nets.resnet import resnet_20, resnet_56
@@ -90,7 +90,7 @@ def rounded(original: nn.Module, task: Task, recipe: str) -> nn.Module:
     """The network after a recipe, moments matched to the original's."""
     network = copy.deepcopy(original)
     view = View(network, original, task.example, reference=original)
-    for stage in read(recipe).stages:
+    for stage in read_recipe(recipe).stages:
         stage.apply(view, task)
     MatchMoments().apply(view, task)
     finalize(network)

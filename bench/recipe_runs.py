@@ -23,7 +23,7 @@ from bench.kept import kept
 from bench.networks import mnist, trained
 from bench.result import CACHE, row
 from cortado.engine.compress import compress
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.file.artifact import encode
 from cortado.machine import processor_name
 from cortado.nets.bi_real_resnet import bi_real_resnet_20
@@ -58,7 +58,7 @@ def fresh(make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def settings(name: str) -> dict[str, Any]:
-    return read(RECIPES / f"{name}.yaml").as_data()
+    return read_recipe(RECIPES / f"{name}.yaml").as_data()
 
 
 def piece(name: str, seed: int = 0) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def made_before(name: str) -> bool:
 
 
 def run_now(name: str, seed: int) -> dict[str, Any]:
-    recipe = read(RECIPES / f"{name}.yaml")
+    recipe = read_recipe(RECIPES / f"{name}.yaml")
     network, task = ORIGINAL[str(recipe.network)]()
     task = replace(task, seed=seed)
     small, report = compress(network, task, recipe, folder=CACHE / "recipe_runs" / mark_of(name, seed), resume=True)

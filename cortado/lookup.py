@@ -9,7 +9,7 @@ from typing import Any
 from cortado.errors import BadRecipe
 
 
-def named(room: ModuleType, kind: type, name: str) -> Any:
+def lookup(room: ModuleType, kind: type, name: str) -> Any:
     """An instance of `kind` by name: class LowRank of low_rank.py in `room` is "low_rank", your own "my_pkg.my_file:Mine".
 
     Raises BadRecipe for a name that is not known, with near ones, and for a class that is not of the kind.

@@ -21,7 +21,7 @@ def number_and_unit(text: str) -> tuple[float, str]:
     return float(match.group(1)), match.group(2)
 
 
-def read(text: str | float, kind: str) -> float:
+def read_quantity(text: str | float, kind: str) -> float:
     """A quantity of `kind` ("size" -> bytes, "time" -> milliseconds, "count" -> plain, "share" -> 0..1)."""
     if not isinstance(text, str):
         return float(text)

@@ -10,7 +10,7 @@ from cortado import errors
 from cortado.engine.bundle import check_bundle
 from cortado.engine.compress import compress
 from cortado.engine.job import read_job
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.errors import BadFile, BadNetwork, BadRecipe, BadTask, BadValue, CortadoError, NothingChanged
 from cortado.methods.finetune import Finetune
 from cortado.methods.prune.weights import PruneWeights
@@ -44,17 +44,17 @@ CASES = {
     "knob out of range": (lambda: PruneWeights(keep=1.5), BadValue, r"prune/weights: keep must lie in 0\.\.1, got 1\.5\. It means: share of weights kept"),
     "knob of another type": (lambda: QuantizeWeights(bits="four"), BadValue, r"quantize/weights: bits must be int, got 'four'"),
     "knob of few words": (lambda: Finetune(optimizer="adm"), BadValue, r"tune: optimizer must be one of adam, adamw, sgd, got 'adm'"),
-    "mistyped method": (lambda: read("prune/wieghts"), BadRecipe, r"no method is called 'prune/wieghts'\. Did you mean: prune/weights"),
-    "mistyped knob": (lambda: read("prune/weights kep=0.3"), BadRecipe, r"stage 1 \(prune/weights\): no knob 'kep'; did you mean 'keep'\?"),
-    "mistyped key": (lambda: read({"stags": []}), BadRecipe, r"recipe: no key 'stags'; did you mean 'stages'\?"),
-    "word without value": (lambda: read("prune/weights 0.3"), BadRecipe, r"stage 1 \(prune/weights\): '0\.3' is not key=value"),
-    "bad value in a recipe": (lambda: read("finetune | prune/weights keep=7"), BadValue, r"recipe, stage 2: prune/weights: keep must lie in"),
-    "empty recipe": (lambda: read([]), BadRecipe, r"it has no stages\. Give at least one"),
-    "empty line": (lambda: read("finetune | "), BadRecipe, r"stage 2: nothing is written there\. Write, for example"),
-    "stage with two names": (lambda: read([{"finetune": {}, "release": {}}]), BadRecipe, r"a stage is a name or one name with its knobs"),
-    "recipe of another type": (lambda: read(3), BadRecipe, r"a recipe is a file, a text, a list or a Recipe, got int"),
-    "recipe file that is missing": (lambda: read("nowhere.yaml"), BadRecipe, r"nowhere\.yaml"),
-    "class that is no method": (lambda: read("torch.nn:Linear"), BadRecipe, r"'torch\.nn:Linear' is not a Method"),
+    "mistyped method": (lambda: read_recipe("prune/wieghts"), BadRecipe, r"no method is called 'prune/wieghts'\. Did you mean: prune/weights"),
+    "mistyped knob": (lambda: read_recipe("prune/weights kep=0.3"), BadRecipe, r"stage 1 \(prune/weights\): no knob 'kep'; did you mean 'keep'\?"),
+    "mistyped key": (lambda: read_recipe({"stags": []}), BadRecipe, r"recipe: no key 'stags'; did you mean 'stages'\?"),
+    "word without value": (lambda: read_recipe("prune/weights 0.3"), BadRecipe, r"stage 1 \(prune/weights\): '0\.3' is not key=value"),
+    "bad value in a recipe": (lambda: read_recipe("finetune | prune/weights keep=7"), BadValue, r"recipe, stage 2: prune/weights: keep must lie in"),
+    "empty recipe": (lambda: read_recipe([]), BadRecipe, r"it has no stages\. Give at least one"),
+    "empty line": (lambda: read_recipe("finetune | "), BadRecipe, r"stage 2: nothing is written there\. Write, for example"),
+    "stage with two names": (lambda: read_recipe([{"finetune": {}, "release": {}}]), BadRecipe, r"a stage is a name or one name with its knobs"),
+    "recipe of another type": (lambda: read_recipe(3), BadRecipe, r"a recipe is a file, a text, a list or a Recipe, got int"),
+    "recipe file that is missing": (lambda: read_recipe("nowhere.yaml"), BadRecipe, r"nowhere\.yaml"),
+    "class that is no method": (lambda: read_recipe("torch.nn:Linear"), BadRecipe, r"'torch\.nn:Linear' is not a Method"),
     "limit without sense": (lambda: read_limit("small"), BadValue, r"'small' is not a limit\. Write, for example"),
     "limit the wrong way": (lambda: read_limit("size >= 3 KB"), BadValue, r"points the wrong way\. Write size <="),
     "limit of nothing": (lambda: read_limit("size <= 0 KB"), BadValue, r"asks for 0 bytes"),

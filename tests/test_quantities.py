@@ -15,7 +15,7 @@ from cortado.errors import BadValue
     ],
 )  # fmt: skip
 def test_read_gives_bytes_milliseconds_and_shares(text, kind, value):
-    assert units.read(text, kind) == pytest.approx(value)
+    assert units.read_quantity(text, kind) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ def test_read_gives_bytes_milliseconds_and_shares(text, kind, value):
 )
 def test_read_refuses_what_is_no_quantity(text, kind):
     with pytest.raises(BadValue, match="units: "):
-        units.read(text, kind)
+        units.read_quantity(text, kind)
 
 
 @pytest.mark.parametrize("size", [0, 1, 999, 1000, 1762, 44_119, 1_720_000, 3_210_000_000])
 def test_size_text_is_read_back_to_three_digits(size):
-    assert units.read(units.size_text(size), "size") == pytest.approx(size, rel=0.006)
+    assert units.read_quantity(units.size_text(size), "size") == pytest.approx(size, rel=0.006)
 
 
 @pytest.mark.parametrize(

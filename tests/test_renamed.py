@@ -8,7 +8,7 @@ import torch
 import cortado
 from cortado import renamed
 from cortado.engine.compress import compress
-from cortado.engine.recipe import known_methods, make_stage, method_class, read
+from cortado.engine.recipe import known_methods, make_stage, method_class, read_recipe
 from cortado.errors import BadRecipe, BadValue
 from cortado.methods.finetune import Finetune
 from cortado.methods.prune.weights import PruneWeights
@@ -38,15 +38,20 @@ def test_every_new_name_of_a_method_is_a_method():
 
 def test_old_recipe_text_reads_as_the_new_text():
     with pytest.warns(FutureWarning):
-        old = read("prune/weights keep=0.5 | tune epochs=2 rate=1e-3 teacher=0.5 | match | settle")
-    assert old == read("prune/weights keep=0.5 | finetune epochs=2 lr=1e-3 teacher=0.5 | match_moments | finalize")
+        old = read_recipe("prune/weights keep=0.5 | tune epochs=2 rate=1e-3 teacher=0.5 | match | settle")
+    assert old == read_recipe(
+        "prune/weights keep=0.5 | finetune epochs=2 lr=1e-3 teacher=0.5 | match_moments | finalize"
+    )
 
 
 def test_old_recipe_keys_and_values_read_as_the_new_ones():
     stages = [{"prune/weights": {"keep": 0.5}}]
     with pytest.warns(FutureWarning):
-        old = read({"says": "for people", "match": False, "stages": stages})
-    assert old == read({"notes": "for people", "match_moments": False, "stages": stages}) and old.notes == "for people"
+        old = read_recipe({"says": "for people", "match": False, "stages": stages})
+    assert (
+        old == read_recipe({"notes": "for people", "match_moments": False, "stages": stages})
+        and old.notes == "for people"
+    )
     with pytest.warns(FutureWarning, match="'plain' is now called 'original'"):
         assert make_stage("distill/logits", {"teacher": "plain"}).teacher == "original"
     with pytest.warns(FutureWarning, match="'signals' is now called 'activations'"):
@@ -73,7 +78,7 @@ def test_both_names_of_a_knob_are_refused(knobs):
 
 def test_both_names_of_a_recipe_key_are_refused():
     with pytest.warns(FutureWarning), pytest.raises(BadRecipe, match="match is the old name of match_moments"):
-        read({"match": True, "match_moments": True, "stages": ["finetune"]})
+        read_recipe({"match": True, "match_moments": True, "stages": ["finetune"]})
 
 
 def test_a_knob_of_its_own_keeps_its_name():
@@ -141,7 +146,7 @@ def as_of_old(data):
 
 def test_report_of_the_old_version_is_the_same_report(tmp_path):
     tiny = BY_NAME["mlp"]
-    stages = [PruneWeights(keep=0.5), QuantizeWeights(bits=4), *read("quantize/activations").stages]
+    stages = [PruneWeights(keep=0.5), QuantizeWeights(bits=4), *read_recipe("quantize/activations").stages]
     _, report = compress(tiny.make(), tiny.task(), stages, limits=["size <= 1 MB"])
     old = as_of_old(json.loads(report.as_json()))
     assert {"plain_bytes", "verdict", "score_name"} <= set(old)

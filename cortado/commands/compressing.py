@@ -9,7 +9,6 @@ from typing import Any
 import click
 from torch import nn
 
-from cortado.brought import accept, blaming
 from cortado.commands.given import (
     GOAL_MISSED,
     deep_compression_option,
@@ -25,7 +24,7 @@ from cortado.engine.compress import compress_within
 from cortado.engine.job import read_job
 from cortado.engine.options import RunOptions
 from cortado.engine.recipe import Recipe
-from cortado.engine.recipe import read as read_recipe
+from cortado.engine.recipe import read_recipe as read_recipe
 from cortado.errors import BadRecipe, Stopped
 from cortado.planner.allocate.allocation_report import activation_report, channel_report, explained
 from cortado.planner.planned import plan_within
@@ -35,6 +34,7 @@ from cortado.planner.search.shapes import Explorer
 from cortado.planner.search.trials import MINIMISE
 from cortado.progress import Progress
 from cortado.report.pages.terminal import report_text
+from cortado.running.brought import accept, blaming
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed
 from cortado.runtimes.stopwatch import Stopwatch
@@ -156,11 +156,11 @@ def plan_command(
             click.echo(f"\n{late if deadline.over() else describe(found, original, task)}\n", nl=False)
     if speed.runtimes:
         click.echo(
-            "\n" + times_text(original, task, wanted, speed, progress, max(0.0, deadline.seconds - deadline.spent))
+            "\n" + cut_times_text(original, task, wanted, speed, progress, max(0.0, deadline.seconds - deadline.spent))
         )
 
 
-def times_text(
+def cut_times_text(
     original: nn.Module, task: Task, limits: Sequence[Limit], speed: Speed, progress: Progress, seconds: float
 ) -> str:
     """What cuts and whole numbers gain in the runtime that counts, measured."""

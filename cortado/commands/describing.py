@@ -23,7 +23,7 @@ def methods_command(name: str | None) -> None:
 
 def methods_text() -> str:
     """Return one line a method: its name in a recipe and what it does."""
-    rows = [(name, marks(method_class(name)), first_sentence(method_class(name))) for name in known_methods()]
+    rows = [(name, method_traits(method_class(name)), first_sentence(method_class(name))) for name in known_methods()]
     end = "lossy: the values of weights change; trains: floats move. Knobs of one: cortado methods prune/weights."
     return f"{aligned([('method', '', 'does'), *rows], '<')}\n\n{end}"
 
@@ -31,10 +31,10 @@ def methods_text() -> str:
 def method_text(kind: type[Method]) -> str:
     """Return the words of a method and a table of its knobs."""
     rows = [("knob", "default", "may be", "means"), *knob_rows(kind)]
-    return f"{kind.name()}  {marks(kind)}".rstrip() + f"\n\n{inspect.getdoc(kind)}\n\n{aligned(rows, '<')}"
+    return f"{kind.name()}  {method_traits(kind)}".rstrip() + f"\n\n{inspect.getdoc(kind)}\n\n{aligned(rows, '<')}"
 
 
-def marks(kind: type[Method]) -> str:
+def method_traits(kind: type[Method]) -> str:
     """Return "lossy", "trains", both or nothing."""
     return ", ".join(word for word, on in (("lossy", kind.lossy), ("trains", kind.trains)) if on)
 

@@ -14,13 +14,13 @@ from typing import Any
 import click
 from torch import nn
 
-from cortado.devices import AUTO
 from cortado.engine.bundle import FILE, check_bundle
 from cortado.engine.job import read_job
 from cortado.errors import CortadoError, Stopped
 from cortado.file.artifact import load
 from cortado.progress import Lines, Progress, Terminal
 from cortado.progress import quiet as silent
+from cortado.running.devices import AUTO
 from cortado.task.task import Task
 
 GOAL_MISSED, REFUSED, INTERRUPTED = 3, 1, 130
@@ -151,7 +151,7 @@ def network_of(source: str, trained: bool = True) -> tuple[nn.Module, Task]:
     return chosen.original(task, None, progress_here()), task
 
 
-def path_of(file: str) -> Path:
+def file_path(file: str) -> Path:
     """The .cortado file itself, or the one in a bundle."""
     path = Path(file)
     return path / FILE if path.is_dir() else path

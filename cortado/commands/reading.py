@@ -7,7 +7,7 @@ from typing import Any
 import click
 from safetensors.torch import save as as_safetensors
 
-from cortado.commands.given import GOAL_MISSED, deep_compression_option, in_words, network_of, path_of, threads_option
+from cortado.commands.given import GOAL_MISSED, deep_compression_option, file_path, in_words, network_of, threads_option
 from cortado.engine.bundle import FILE, check_bundle
 from cortado.engine.job import own_tensors, read_job
 from cortado.engine.verify import verify
@@ -70,7 +70,7 @@ def explain_command(bundle: str, images: int, job: str | None) -> None:
 @in_words
 def inspect_command(file: str, job: str | None) -> None:
     """Where the bytes of FILE go."""
-    click.echo(inspect_file(path_of(file), read_job(job).make if job else None).text())
+    click.echo(inspect_file(file_path(file), read_job(job).make if job else None).text())
 
 
 @click.command("unpack")
@@ -82,7 +82,7 @@ def unpack_command(file: str, job: str, out: str) -> None:
     """Write the dense weights that FILE holds as safetensors."""
     if not Path(out).absolute().parent.is_dir():
         raise BadValue(f"unpack: the folder of {out} does not exist. Make it first, or write elsewhere.")
-    network = load(path_of(file), read_job(job).make)
+    network = load(file_path(file), read_job(job).make)
     dense = dense_state(network)
     write_whole(Path(out), as_safetensors(dense))
     click.echo(f"{out}: {len(dense)} tensors, {Path(out).stat().st_size:,} bytes")

@@ -24,11 +24,16 @@ class Changes:
 
     def any(self, values_only: bool = False) -> bool:
         """Return whether a value, a way to round or, unless `values_only`, a form or a buffer is another."""
-        return self.weights(0) or rounding(self.before) != rounding(self.after) or not values_only and self.forms()
+        return (
+            self.weights(0)
+            or activation_rounding(self.before) != activation_rounding(self.after)
+            or not values_only
+            and self.forms()
+        )
 
     def matrices(self) -> bool:
         """Return whether a weight of two axes or more, or what rounds activations, is another."""
-        return self.weights(2) or rounding(self.before) != rounding(self.after)
+        return self.weights(2) or activation_rounding(self.before) != activation_rounding(self.after)
 
     def weights(self, axes: int) -> bool:
         """Return whether a weight of so many axes or more changed.  Those that were touched are compared first."""
@@ -61,7 +66,7 @@ def latent(weight: Weight) -> list[tuple[str, dict[str, int]]]:
     return [(type(part).__qualname__, part.spec()) for part in parts if isinstance(part, Latent)]
 
 
-def rounding(network: nn.Module) -> dict[tuple[str, str], tuple[str, dict[str, int], list[list[float]]]]:
+def activation_rounding(network: nn.Module) -> dict[tuple[str, str], tuple[str, dict[str, int], list[list[float]]]]:
     """Return what rounds the activations of a network, by place: its class, facts and numbers."""
     return {
         place: (type(one).__qualname__, one.spec(), [part.flatten().tolist() for part in one.parts().values()])

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cortado.brought import accept
 from cortado.engine.fingerprints import bytes_of, identity, json_data, sum_of_data
 from cortado.engine.options import RunOptions
-from cortado.engine.recipe import Recipe, read, stage_data
+from cortado.engine.recipe import Recipe, read_recipe, stage_data
 from cortado.engine.stage import State, apply_stage, begin, loses_moments
 from cortado.errors import BadFile, BadNetwork, CortadoError, Failed, Stopped, describe
 from cortado.file.accounting import accounts
@@ -29,6 +28,7 @@ from cortado.parts.part import Part
 from cortado.progress import Progress
 from cortado.report.pages.words import stage_text
 from cortado.report.report import Compared, Line, Report, Stage, environment, notes_of, paired_interval
+from cortado.running.brought import accept
 from cortado.runtimes.compare import RUNS_OVER, runs_over
 from cortado.runtimes.speed import with_speed
 from cortado.task.disjoint import check_disjoint
@@ -91,7 +91,7 @@ def compress_within(network: nn.Module, task: Task, recipe: Any, options: RunOpt
     """Run a recipe as `compress` does, with options that were read before, and return all that the run made."""
     brought = accept(network, "compress")
     options.check_score(task.metric)
-    run = Run(working_copy(network, alias=True).eval(), task, read(recipe), options)
+    run = Run(working_copy(network, alias=True).eval(), task, read_recipe(recipe), options)
     run.warnings += [*brought, *check_disjoint(task)]
     check_calibration(task)
     try:

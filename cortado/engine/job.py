@@ -20,14 +20,14 @@ from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
 from torch import nn
 
-from cortado.brought import accept
-from cortado.checkpoint import read_checkpoint, without_wrappers
+from cortado.engine.checkpoint import read_checkpoint, without_wrappers
 from cortado.engine.recipe import make_stage
 from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork, BadRecipe
 from cortado.file.whole import make_folder, write_whole
 from cortado.nets.catalog import by_name
 from cortado.progress import Progress
+from cortado.running.brought import accept
 from cortado.task.measure import check_stated
 from cortado.task.task import Task
 from cortado.tasks.catalog import built_in
@@ -210,7 +210,7 @@ def job_of_file(path: Path, seed: int | None) -> Job:
     return Job(
         make=lambda: made_network(data["network"], options),
         make_task=lambda: made_task(data["task"], {**task_options, "seed": number}),
-        weights=weights, training=dict(data.get("train") or {}), recipe=beside(path, data.get("recipe")),
+        weights=weights, training=dict(data.get("train") or {}), recipe=recipe_beside(path, data.get("recipe")),
         limits=tuple(data.get("limits") or ()), text=data, score=data.get("score"),
     )  # fmt: skip
 
@@ -235,7 +235,7 @@ def check_sorts(data: dict[str, Any]) -> None:
             raise BadRecipe(f"job: {key} must be {SORT_WORDS[sort]}, got {data[key]!r}. See examples/digits.yaml.")
 
 
-def beside(path: Path, recipe: Any) -> Any:
+def recipe_beside(path: Path, recipe: Any) -> Any:
     """A recipe's file is named from the job's folder; anything else is the recipe itself."""
     is_file = isinstance(recipe, str) and recipe.endswith((".yaml", ".yml"))
     return str(path.parent / recipe) if is_file else recipe

@@ -200,7 +200,7 @@ def read_stages(data: Any, where: str) -> list[Turn]:
     )
 
 
-def read(source: Any) -> Recipe:
+def read_recipe(source: Any) -> Recipe:
     """A recipe from a Recipe, a list of stages, a dict, a YAML file, or one line of text.
 
     One line: "prune/weights keep=0.3 where=conv*, not conv1 | finetune epochs=2". Raises BadRecipe, BadValue.
@@ -219,14 +219,14 @@ def read(source: Any) -> Recipe:
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
         return read_file(Path(source))
     if isinstance(source, str):
-        return read([dict([words_of(part, number)]) for number, part in enumerate(source.split("|"), 1)])
+        return read_recipe([dict([words_of(part, number)]) for number, part in enumerate(source.split("|"), 1)])
     raise BadRecipe(f"recipe: a recipe is a file, a text, a list or a Recipe, got {type(source).__name__}.")
 
 
 def read_file(path: Path) -> Recipe:
     """A recipe from a YAML file."""
     data = data_of(path)
-    recipe = read(data if isinstance(data, (dict, list)) else {})
+    recipe = read_recipe(data if isinstance(data, (dict, list)) else {})
     return recipe if recipe.name != "recipe" else dataclasses.replace(recipe, name=path.stem)
 
 
@@ -253,7 +253,7 @@ def read_mapping(data: dict[str, Any]) -> Recipe:
         raise BadRecipe(
             f"recipe: stages must be a list, got {data.get('stages')!r}. Write stages: [prune/weights, finetune]."
         )
-    return dataclasses.replace(read(data["stages"]), **head)
+    return dataclasses.replace(read_recipe(data["stages"]), **head)
 
 
 def words_of(text: str, number: int) -> tuple[str, dict[str, Any]]:

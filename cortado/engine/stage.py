@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cortado.engine.changes import Changes
 from cortado.errors import CortadoError, Failed, NothingChanged, describe
-from cortado.file.entries import entries_of, put, stored_at
+from cortado.file.entries import entries_of, put_entry, stored_at
 from cortado.methods.match_moments import MatchMoments
 from cortado.methods.method import Method
 from cortado.network.view import View
@@ -50,7 +50,7 @@ def begin(original: nn.Module, example: Any) -> State:
     for entry in entries_of(network):
         value = stored_at(network, entry)
         if isinstance(value, Tensor) and not value.is_contiguous():
-            put(modules, entry, value.contiguous())
+            put_entry(modules, entry, value.contiguous())
     return replace(start(network.eval(), original, example), fresh=True)
 
 

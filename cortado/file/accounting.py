@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from cortado.errors import WrongNetwork
-from cortado.file.artifact import Original, Record, encode, original_network, read
+from cortado.file.artifact import Original, StoredEntry, encode, original_network, read_contents
 from cortado.file.edits import resolve, stored_entries
 from cortado.file.entries import Entry, entries_of, fingerprint, stored_at
 from cortado.file.huffman import code_lengths
@@ -67,31 +67,31 @@ class LayerRow:
     @property
     def kept(self) -> float | None:
         """Nonzero weights as a share of the plain ones, "Weights %" of the tables."""
-        return share(self.nonzeros, self.original_entries)
+        return share_of(self.nonzeros, self.original_entries)
 
     @property
     def rate(self) -> float | None:
         """P+Q bits with the codebook, as a share of the plain bits."""
-        return share(self.coded_bits, self.original_bits)
+        return share_of(self.coded_bits, self.original_bits)
 
     @property
     def rate_huffman(self) -> float | None:
         """P+Q+H bits with the codebook, as a share of the plain bits."""
-        return share(self.coded_bits_huffman, self.original_bits)
+        return share_of(self.coded_bits_huffman, self.original_bits)
 
     @property
     def file_rate(self) -> float | None:
         """Bits in our file, as a share of the plain bits."""
-        return share(self.size_bytes * 8, self.original_bits)
+        return share_of(self.size_bytes * 8, self.original_bits)
 
 
-def share(part: float | None, whole: int) -> float | None:
+def share_of(part: float | None, whole: int) -> float | None:
     """part / whole, where both are something."""
     return None if part is None or not whole else part / whole
 
 
 @dataclass(frozen=True)
-class Picture:
+class Histogram:
     """A histogram: edges (n + 1) and counts (n); `of` is codes or gaps."""
 
     title: str
@@ -111,12 +111,12 @@ def layer_rows(network: nn.Module, original: Original, body: bytes | None = None
 
 def accounts(
     network: nn.Module, original: Original, body: bytes | None = None
-) -> tuple[tuple[LayerRow, ...], tuple[Picture, ...]]:
+) -> tuple[tuple[LayerRow, ...], tuple[Histogram, ...]]:
     """The rows of `layer_rows`, and histograms of the coded weights with the most nonzeros, as in `pictures`."""
     base = original_network(original)
     all_entries = entries_of(base)
     kinds = list({type(module) for module in network.modules() if isinstance(module, Part)})
-    contents = read(encode(network, base) if body is None else body, kinds)
+    contents = read_contents(encode(network, base) if body is None else body, kinds)
     if contents.fingerprint != fingerprint(base, all_entries):
         raise WrongNetwork(
             f"accounting: the file was made from another network than this {type(base).__name__}. "
@@ -128,14 +128,16 @@ def accounts(
         entry.name: symbols_of(one) for entry, one in zip(stored, attached, strict=True) if isinstance(one, Form)
     }
     rows = {
-        entry.name: row_of(entry, one, record, symbols.get(entry.name))
+        entry.name: tensor_row(entry, one, record, symbols.get(entry.name))
         for entry, one, record in zip(stored, attached, contents.records, strict=True)
     }
-    first = [rows.pop(name) if name in rows else removed_row(entry) for entry, name in named(all_entries, stored)]
+    first = [
+        rows.pop(name) if name in rows else removed_row(entry) for entry, name in named_entries(all_entries, stored)
+    ]
     return (*first, *rows.values()), pictures(symbols)
 
 
-def named(entries: list[Entry], stored: list[Entry]) -> list[tuple[Entry, str]]:
+def named_entries(entries: list[Entry], stored: list[Entry]) -> list[tuple[Entry, str]]:
     """Each entry of the original network with the name it has among those stored: a tied one may have lost its first place."""
     first = {place: entry.name for entry in stored for place in entry.places}
     return [(entry, next((first[p] for p in entry.places if p in first), "")) for entry in entries]
@@ -148,10 +150,10 @@ def removed_row(entry: Entry) -> LayerRow:
     return LayerRow(entry.name, nothing, "removed", 0, 0, 0, whole, bits, 0, coded_bits=0.0, coded_bits_huffman=0.0)
 
 
-def row_of(entry: Entry, attached: Form | Tensor, record: Record, symbols: Symbols | None) -> LayerRow:
+def tensor_row(entry: Entry, attached: Form | Tensor, record: StoredEntry, symbols: Symbols | None) -> LayerRow:
     """The row of one tensor."""
     shape = tuple(attached.shape)
-    cost = {} if symbols is None else vars(cost_of(symbols))
+    cost = {} if symbols is None else vars(index_cost(symbols))
     return LayerRow(
         path=entry.name,
         shape=shape,
@@ -165,7 +167,7 @@ def row_of(entry: Entry, attached: Form | Tensor, record: Record, symbols: Symbo
     )
 
 
-def cost_of(symbols: Symbols) -> Cost:
+def index_cost(symbols: Symbols) -> Cost:
     """By relative index with the gap width of the least P+Q bits; unmasked, as a plain list when that is less."""
     width, sparse_bits = best_gap_width(symbols)
     list_bits = symbols.entries * code_width(symbols.values)
@@ -234,28 +236,28 @@ def best_gap_width(symbols: Symbols) -> tuple[int, int]:
     return least, bits(least)
 
 
-def pictures(found: Mapping[str, Symbols | None], count: int = 3) -> tuple[Picture, ...]:
+def pictures(found: Mapping[str, Symbols | None], count: int = 3) -> tuple[Histogram, ...]:
     """Codes of the kept weights, then gaps between them, of the `count` coded weights with the most nonzeros.
 
     The skewed shapes of figure 5 of Han, Mao, Dally, 2016: what an entropy coder lives on.
     """
     coded = [(name, symbols) for name, symbols in found.items() if symbols is not None and symbols.kept]
-    codes: list[Picture] = []
-    gaps: list[Picture] = []
+    codes: list[Histogram] = []
+    gaps: list[Histogram] = []
     for name, symbols in sorted(coded, key=lambda row: -row[1].kept)[:count]:
         title = f"{name}: codes of {symbols.kept:,} nonzero weights"
-        codes.append(histogram(title, *kept_values(symbols), "codes"))
+        codes.append(histogram_of(title, *kept_values(symbols), "codes"))
         if symbols.kept < symbols.entries:
             width, _ = best_gap_width(symbols)
             title = f"{name}: zeros before each entry, gaps of {width} bits"
-            gaps.append(histogram(title, *gaps_of(symbols, width), "gaps"))
+            gaps.append(histogram_of(title, *gaps_of(symbols, width), "gaps"))
     return (*codes, *gaps)
 
 
-def histogram(title: str, values: np.ndarray, counts: np.ndarray, of: str) -> Picture:
+def histogram_of(title: str, values: np.ndarray, counts: np.ndarray, of: str) -> Histogram:
     """Whole numbers and how often each occurs; neighbours share a bar where there are more than 64."""
     low, high = int(values.min()), int(values.max())
     step = -(-(high - low + 1) // MOST_BARS)
     bars = np.bincount((values - low) // step, counts).astype(np.int64)
     edges = low - 0.5 + step * np.arange(len(bars) + 1)
-    return Picture(title, tuple(edges.tolist()), tuple(bars.tolist()), of)
+    return Histogram(title, tuple(edges.tolist()), tuple(bars.tolist()), of)

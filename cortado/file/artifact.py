@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.brought import accept
 from cortado.errors import BadFile, BadNetwork, BadValue, WrongNetwork
 from cortado.file.differences import edits_of, removed_paths
 from cortado.file.edits import (
@@ -30,7 +29,7 @@ from cortado.file.edits import (
     stored_entries,
     write_edits,
 )
-from cortado.file.entries import Entry, check_classes, entries_of, fingerprint, put, stored_at, value_at
+from cortado.file.entries import Entry, check_classes, entries_of, fingerprint, put_entry, stored_at, value_at
 from cortado.file.roundings import Roundings, put_roundings, read_roundings, roundings_of, write_roundings
 from cortado.file.schema import Schema, read_schema, schema_of, write_schema
 from cortado.file.streams import Place, Stream, decode_form, encode_form
@@ -43,6 +42,7 @@ from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
 from cortado.parts.part import Part
 from cortado.renamed import FILE, old_arguments
+from cortado.running.brought import accept
 
 MAGIC, FIRST_VERSION, EDITED, ROUNDED = b"CRTD", 1, 2, 3
 """The first version has neither edits nor roundings, the second has edits; so the oldest reader that can is served."""
@@ -52,7 +52,7 @@ Original = nn.Module | Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
-class Record:
+class StoredEntry:
     """One entry as stored: its schema (None: a plain tensor), the sizes that changed (axis -> size), its streams."""
 
     schema: Schema | None
@@ -69,7 +69,7 @@ class Contents:
     edits: Edits
     roundings: Roundings
     schemas: tuple[Schema, ...]
-    records: tuple[Record, ...]
+    records: tuple[StoredEntry, ...]
     size_bytes: int
 
 
@@ -153,7 +153,7 @@ def record_head(schema: int, before: torch.Size, after: torch.Size, name: str) -
     return head
 
 
-def read(body: bytes, own: Sequence[type[Part]] = ()) -> Contents:
+def read_contents(body: bytes, own: Sequence[type[Part]] = ()) -> Contents:
     """Take a file apart without decoding its streams.  Raises BadFile: not ours, cut short, altered, newer."""
     if len(body) < len(MAGIC) + 14 or body[: len(MAGIC)] != MAGIC:
         raise BadFile("file: this is not a .cortado file (it does not begin with CRTD). Make one with cortado.save.")
@@ -178,7 +178,7 @@ def read(body: bytes, own: Sequence[type[Part]] = ()) -> Contents:
     return Contents(mark, edits, roundings, schemas, tuple(records), len(body))
 
 
-def read_record(cursor: Cursor, schemas: tuple[Schema, ...]) -> Record:
+def read_record(cursor: Cursor, schemas: tuple[Schema, ...]) -> StoredEntry:
     start = cursor.at
     head = cursor.number(len(schemas) * 2 + 1)
     schema = None if head < 2 else schemas[head // 2 - 1]
@@ -187,7 +187,7 @@ def read_record(cursor: Cursor, schemas: tuple[Schema, ...]) -> Record:
         axes = cursor.number(255)
         sizes = {axis: cursor.number(2**32) for axis in range(8) if axes >> axis & 1}
     streams = tuple(read_stream(cursor, part) for part in part_names(schema))
-    return Record(schema, sizes, streams, cursor.at - start)
+    return StoredEntry(schema, sizes, streams, cursor.at - start)
 
 
 def part_names(schema: Schema | None, prefix: str = "") -> list[str]:
@@ -207,7 +207,7 @@ def read_stream(cursor: Cursor, part: str) -> Stream:
 
 def decode(body: bytes, original: Original, forms: Sequence[type[Part]] = ()) -> nn.Module:
     """The network that a file holds, made from a copy of `original`.  Raises BadFile, WrongNetwork."""
-    contents = read(body, forms)
+    contents = read_contents(body, forms)
     made = original_network(original)
     network = without_values(made) if made is original else made
     entries = entries_of(network)
@@ -225,7 +225,7 @@ def decode(body: bytes, original: Original, forms: Sequence[type[Part]] = ()) ->
     remove_blocks(network, edits.removed)
     modules = dict(network.named_modules())
     for entry, value in zip(entries, values, strict=True):
-        put(modules, entry, value)
+        put_entry(modules, entry, value)
     edits.set_numbers()
     note_cuts(network, edits.names(network))
     put_roundings(network, original_paths, contents.roundings)
@@ -239,7 +239,7 @@ def without_values(original: nn.Module) -> nn.Module:
     return copy.deepcopy(original, {id(value): value for value in tensors})
 
 
-def decode_record(record: Record, entry: Entry) -> Form | Tensor:
+def decode_record(record: StoredEntry, entry: Entry) -> Form | Tensor:
     if any(axis >= len(entry.shape) for axis in record.sizes):
         raise BadFile(f"file: {entry.name} has no axis {max(record.sizes)}. The file is damaged.")
     shape = torch.Size(record.sizes.get(axis, size) for axis, size in enumerate(entry.shape))

@@ -8,8 +8,8 @@ from torch import Size, nn
 
 from cortado.errors import BadNetwork
 from cortado.file.edits import Edits, check_of
-from cortado.file.entries import Entry, entries_of, inside, loose_entries, remaining, value_at
-from cortado.file.slots import largest_axis, refused, slots_of, value_in
+from cortado.file.entries import Entry, entries_of, is_removed, loose_entries, remaining_entries, value_at
+from cortado.file.slots import impossible_size, largest_axis, slots_of, value_in
 from cortado.layers.bypass import Bypass
 from cortado.layers.cut_numbers import set_by_cut
 from cortado.layers.widths import match_widths
@@ -19,14 +19,14 @@ def edits_of(network: nn.Module, original: nn.Module, removed: list[str]) -> Edi
     """What is to be written besides saved tensors.  Raises BadNetwork for what a file cannot say."""
     modules, changed, loose = dict(network.named_modules()), {}, []
     for number, entry in enumerate(loose_entries(original)):
-        if any(resized(modules, one) is not None for one in remaining([entry], removed)):
+        if any(resized(modules, one) is not None for one in remaining_entries([entry], removed)):
             loose.append(number)
     entries = entries_of(original)
-    if entries and not remaining(entries, removed):
+    if entries and not remaining_entries(entries, removed):
         raise BadNetwork(
             f"file: {', '.join(removed)} is removed and had all tensors of the network. Leave a layer that has some."
         )
-    for entry in remaining([*entries, *loose_entries(original)], removed):
+    for entry in remaining_entries([*entries, *loose_entries(original)], removed):
         shape = resized(modules, entry)
         if shape is not None:
             changed[entry] = shape
@@ -52,11 +52,11 @@ def removed_paths(network: nn.Module, original: nn.Module) -> list[str]:
     everywhere = list(original.named_modules(remove_duplicate=False))
     for path, layer in everywhere:
         remove_blocks = type(mine.get(path)) in (nn.Identity, Bypass) and type(layer) not in (nn.Identity, Bypass)
-        if path and remove_blocks and not inside(path, found):
+        if path and remove_blocks and not is_removed(path, found):
             found.append(path)
     gone = {id(part) for path, layer in everywhere if path in found for part in layer.modules()}
     for path, layer in everywhere:
-        if id(layer) in gone and not inside(path, found):
+        if id(layer) in gone and not is_removed(path, found):
             raise BadNetwork(
                 f"file: {path} was removed in one place and still stands in another. Put it out everywhere, or not at all."
             )
@@ -70,7 +70,7 @@ def changed_numbers(
     mine, worked_out, largest = dict(network.named_modules()), consumer(original, changed), largest_axis(original)
     found = []
     for number, (path, layer) in enumerate(original.named_modules()):
-        if inside(path, removed):
+        if is_removed(path, removed):
             continue
         for rank, slot in enumerate(slots_of(layer)):
             before = layer.__dict__[slot.name]
@@ -78,7 +78,7 @@ def changed_numbers(
             if value == value_in(worked_out[path], slot, before) or not set_by_cut(mine[path], slot.name):
                 continue
             sign = -1 if original_value < 0 else 1
-            if value is None or refused(layer, original_value, value * sign, largest):
+            if value is None or impossible_size(layer, original_value, value * sign, largest):
                 raise BadNetwork(
                     f"file: {path or 'the network'}.{slot.name} is {before} in the original network, got "
                     f"{mine[path].__dict__.get(slot.name)!r}. A file can say what follows from a cut, and not this."

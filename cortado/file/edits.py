@@ -12,8 +12,8 @@ from itertools import pairwise
 from torch import nn
 
 from cortado.errors import BadFile, WrongNetwork
-from cortado.file.entries import Entry, entries_of, inside, loose_entries, remaining
-from cortado.file.slots import Slot, largest_axis, refused, set_value, slots_of, value_in
+from cortado.file.entries import Entry, entries_of, is_removed, loose_entries, remaining_entries
+from cortado.file.slots import AttributeSlot, impossible_size, largest_axis, set_value, slots_of, value_in
 from cortado.file.wire import Cursor, varint
 from cortado.layers.bypass import Bypass
 
@@ -51,10 +51,10 @@ def stored_entries(original: nn.Module, edits: Edits, removed: Sequence[str]) ->
     Raises BadFile when there are none of a network that has some, or for a buffer that is not there.
     """
     entries, loose = entries_of(original), loose_entries(original)
-    left = remaining(entries, removed)
+    left = remaining_entries(entries, removed)
     if entries and not left:
         raise BadFile(f"file: {', '.join(removed)} is removed and had all tensors of the network. {DAMAGED}")
-    chosen = remaining([loose[number] for number in edits.loose], removed)
+    chosen = remaining_entries([loose[number] for number in edits.loose], removed)
     return left + chosen
 
 
@@ -110,7 +110,7 @@ def read_edits(cursor: Cursor, wanted: bool = True) -> Edits:
     removed, loose, numbers = read_ascending(cursor, 0), read_ascending(cursor, -1), []
     for _ in range(cursor.number(cursor.left)):
         module, rank = module + 1 + cursor.number(MOST), -1
-        for _ in range(some(cursor)):
+        for _ in range(some_count(cursor)):
             rank += 1 + cursor.number(MOST)
             numbers.append((module, rank, cursor.number(MOST)))
     check = cursor.take(2) if removed or loose or numbers else b""
@@ -120,7 +120,7 @@ def read_edits(cursor: Cursor, wanted: bool = True) -> Edits:
     return made
 
 
-def some(cursor: Cursor) -> int:
+def some_count(cursor: Cursor) -> int:
     """A count that is at least 1."""
     count = cursor.number(cursor.left)
     if not count:
@@ -133,7 +133,7 @@ class Resolved:
     """Edits found in an original network: the paths that are put out, and the numbers to set, after the tensors are in."""
 
     removed: tuple[str, ...]
-    numbers: tuple[tuple[nn.Module, Slot, int], ...]
+    numbers: tuple[tuple[nn.Module, AttributeSlot, int], ...]
 
     def set_numbers(self) -> None:
         """Set the whole numbers."""
@@ -157,18 +157,18 @@ def resolve(edits: Edits, network: nn.Module) -> Resolved:
     removed = [order[number][0] for number in edits.removed]
     # In this order what is inside a module comes right after it.
     for number, (before, path) in zip(edits.removed, pairwise(["", *removed]), strict=True):
-        if type(order[number][1]) in (nn.Identity, Bypass) or (before and inside(path, [before])):
+        if type(order[number][1]) in (nn.Identity, Bypass) or (before and is_removed(path, [before])):
             raise BadFile(f"file: {path} is to be removed and is not there. {DAMAGED}")
     if any(number >= len(loose_entries(network)) for number in edits.loose[-1:]):
         raise BadFile(f"file: it has buffer {edits.loose[-1]} of those that are not saved. {DAMAGED}")
     numbers, slots = [], {number: slots_of(order[number][1]) for number, _, _ in edits.numbers}
     for number, rank, size in edits.numbers:
         path, layer = order[number]
-        if inside(path, removed) or rank >= len(slots[number]):
+        if is_removed(path, removed) or rank >= len(slots[number]):
             raise BadFile(f"file: it sets number {rank} of {path or 'the network'}, which has none such. {DAMAGED}")
         slot = slots[number][rank]
         value = value_in(layer, slot, layer.__dict__[slot.name]) or 0
-        if refused(layer, value, size, largest):
+        if impossible_size(layer, value, size, largest):
             raise BadFile(f"file: it sets {path or 'the network'}.{slot.name}, {value}, to {size}. {DAMAGED}")
         numbers.append((layer, slot, -size if value < 0 else size))
     if check_of(network, edits) != edits.check:

@@ -56,14 +56,14 @@ def entries_of(original: nn.Module) -> list[Entry]:
     ]
 
 
-def inside(path: str, removed: Iterable[str]) -> bool:
+def is_removed(path: str, removed: Iterable[str]) -> bool:
     """Whether a path is that of a removed module, or of something in it."""
     return any(path == one or path.startswith(one + ".") for one in removed)
 
 
-def remaining(entries: list[Entry], removed: Sequence[str]) -> list[Entry]:
+def remaining_entries(entries: list[Entry], removed: Sequence[str]) -> list[Entry]:
     """The entries that still have a place, with those places."""
-    left = [replace(one, places=tuple(p for p in one.places if not inside(p[0], removed))) for one in entries]
+    left = [replace(one, places=tuple(p for p in one.places if not is_removed(p[0], removed))) for one in entries]
     return [one for one in left if one.places]
 
 
@@ -93,7 +93,7 @@ def check_classes(network: nn.Module, original: nn.Module, removed: Sequence[str
     """Every module of the original network that was not removed is still there, with its class and no more tensors."""
     mine, theirs = dict(network.named_modules()), dict(original.named_modules())
     for path, layer in theirs.items():
-        if inside(path, removed):
+        if is_removed(path, removed):
             continue
         if path not in mine or original_class(mine[path]).__qualname__ != original_class(layer).__qualname__:
             found = type(mine[path]).__name__ if path in mine else "nothing"
@@ -142,7 +142,7 @@ def value_at(layer: nn.Module | None, name: str) -> Form | Tensor | None:
     return form_of(layer, name) or layer._parameters.get(name, layer._buffers.get(name))
 
 
-def put(modules: dict[str, nn.Module], entry: Entry, value: Form | Tensor) -> None:
+def put_entry(modules: dict[str, nn.Module], entry: Entry, value: Form | Tensor) -> None:
     """Put a form or tensor into every place of an entry, and let the layer's attributes follow a new shape."""
     kept = value
     if isinstance(value, Tensor) and entry.learned:

@@ -61,7 +61,7 @@ def canonical_codes(lengths: np.ndarray) -> np.ndarray:
     return np.cumsum(widths) - widths
 
 
-def emit(ranks: np.ndarray, codes: np.ndarray, lengths: np.ndarray) -> bytes:
+def emit_codes(ranks: np.ndarray, codes: np.ndarray, lengths: np.ndarray) -> bytes:
     """The codes of `ranks` one after another."""
     parts, left = [], np.zeros(0, dtype=np.uint8)
     for start in range(0, len(ranks), 1 << 16):
@@ -106,7 +106,7 @@ def encode(values: np.ndarray) -> bytes:
     order = np.argsort(lengths, kind="stable")
     codes = np.zeros(len(symbols), dtype=np.uint64)
     codes[order] = canonical_codes(lengths[order])
-    return head + emit(np.searchsorted(symbols, values), codes, lengths)
+    return head + emit_codes(np.searchsorted(symbols, values), codes, lengths)
 
 
 def windows(data: np.ndarray, start: int) -> np.ndarray:
@@ -121,7 +121,7 @@ def windows(data: np.ndarray, start: int) -> np.ndarray:
     return ((word[:, None] >> shifts) & np.uint64(0xFFFFFFFF)).ravel()
 
 
-def follow(body: bytes, count: int, codes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def follow_codes(body: bytes, count: int, codes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """The ranks of `count` codes.  Raises BadFile when the body does not end with the last."""
     data = np.frombuffer(body, dtype=np.uint8)
     if len(data) > (count * int(lengths.max()) + 7) // 8:
@@ -169,5 +169,5 @@ def decode(body: bytes, count: int) -> np.ndarray:
     order = np.argsort(lengths, kind="stable")
     if int((np.int64(1) << (LONGEST - lengths)).sum()) != 1 << LONGEST:
         raise BadFile(f"file: the code lengths of a Huffman table contradict one another. {DAMAGED}")
-    ranks = follow(cursor.rest(), count, canonical_codes(lengths[order]), lengths[order])
+    ranks = follow_codes(cursor.rest(), count, canonical_codes(lengths[order]), lengths[order])
     return symbols[order][ranks].astype(np.int32)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cortado.errors import WrongNetwork
-from cortado.file.artifact import Contents, Original, original_network, read
+from cortado.file.artifact import Contents, Original, original_network, read_contents
 from cortado.file.edits import resolve, stored_entries
 from cortado.file.entries import entries_of, fingerprint
 from cortado.file.plane import CODECS
@@ -62,7 +62,7 @@ def inspect(path: str | Path, original: Original | None = None) -> Inspection:
 
     Raises BadFile when it is damaged or not ours, WrongNetwork when `original` is another network.
     """
-    contents = read(read_bytes(path))
+    contents = read_contents(read_bytes(path))
     names, shapes = labels(contents, original)
     pieces = []
     for number, record in enumerate(contents.records):

@@ -20,7 +20,7 @@ class Coded:
     body: bytes
 
 
-def checked(values: np.ndarray, where: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+def checked_plane(values: np.ndarray, where: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """The plane as int32 and the mask as bool, with equal shapes.  Raises BadValue."""
     values = np.asarray(values)
     if values.dtype.kind not in "iub":
@@ -34,7 +34,7 @@ def checked(values: np.ndarray, where: np.ndarray | None) -> tuple[np.ndarray, n
     return np.ascontiguousarray(values, dtype=np.int32), where
 
 
-def line_of(shape: tuple[int, ...], where: np.ndarray | None) -> int:
+def row_length(shape: tuple[int, ...], where: np.ndarray | None) -> int:
     """How many listed values make a row; 1 where rows have no meaning."""
     return max(int(np.prod(shape[1:])), 1) if where is None and len(shape) > 1 else 1
 
@@ -51,7 +51,7 @@ def encode_with(values: np.ndarray, where: np.ndarray | None, codec: str) -> Cod
     if codec == "deep_compression":
         return Coded(CODECS[codec], deep_compression.encode(listed, where is not None))
     if codec == "rans":
-        return Coded(CODECS[codec], rans.encode(np.ascontiguousarray(listed), line_of(values.shape, where)))
+        return Coded(CODECS[codec], rans.encode(np.ascontiguousarray(listed), row_length(values.shape, where)))
     raise BadValue(f"plane: no codec is called {codec!r}. Known: smallest, {', '.join(CODECS)}.")
 
 
@@ -62,7 +62,7 @@ def encode_plane(values: np.ndarray, where: np.ndarray | None = None, codec: str
     codecs and keeps the shortest; above 4 M coded values it leaves out "mix" (seconds a million). "quick" takes one way
     of the best coder for that many, a few percent longer: enough to plan by. Raises BadValue.
     """
-    values, where = checked(values, where)
+    values, where = checked_plane(values, where)
     count = values.size if where is None else int(np.count_nonzero(where))
     if codec == QUICK and count <= mix.SOME:
         return Coded(CODECS["mix"], mix.encode(values, where, quick=True))
@@ -95,7 +95,7 @@ def decode_plane(coded: Coded, shape: tuple[int, ...], where: np.ndarray | None 
     elif coded.codec == CODECS["deep_compression"]:
         listed = deep_compression.decode(coded.body, count)
     elif coded.codec == CODECS["rans"]:
-        listed = rans.decode(coded.body, count, line_of(tuple(shape), where))
+        listed = rans.decode(coded.body, count, row_length(tuple(shape), where))
     else:
         raise BadFile(f"file: codec {coded.codec} is unknown. The file is damaged or from a newer version.")
     if where is None:

@@ -23,7 +23,7 @@ DAMAGED = "The file is damaged; make it again."
 
 
 @dataclass
-class Plan:
+class CodingTables:
     """What kernel and header share: see rans.cpp for the order of `numbers`."""
 
     count: int
@@ -109,11 +109,11 @@ def group(counts: np.ndarray, across: int, below: int) -> np.ndarray:
     return counts.reshape(a, 8 // a, b, 8 // b, TOKENS).sum((1, 3)).reshape(a * b, TOKENS)
 
 
-def plan_of(values: np.ndarray, line: int) -> Plan:
+def plan_of(values: np.ndarray, line: int) -> CodingTables:
     """Which tokens suit the values."""
     least, most = int(values.min()), int(values.max())
     direct = most - least < TOKENS and least <= 2**31 - TOKENS
-    return Plan(values.size, line, direct, least if direct else 0, not direct and least < 0)
+    return CodingTables(values.size, line, direct, least if direct else 0, not direct and least < 0)
 
 
 def encode(values: np.ndarray, line: int) -> bytes:
@@ -166,7 +166,7 @@ def decode(body: bytes, count: int, line: int) -> np.ndarray:
     grain = GRAINS[flags >> 6]
     tables = kernel_tables(np.array([read_table(cursor, grain) for _ in range(1 << (across + below))]))
     raw = cursor.take(cursor.number())
-    plan = Plan(count, line, bool(flags & 1), least, bool(flags & 2))
+    plan = CodingTables(count, line, bool(flags & 1), least, bool(flags & 2))
     values = np.zeros(count, dtype=np.int32)
     if not rans_decode(cursor.rest(), raw, plan.numbers(), *lookups, tables, values):
         raise BadFile(f"file: a fast stream does not end where its values end. {DAMAGED}")

@@ -63,14 +63,14 @@ def roundings_of(network: nn.Module, original: nn.Module) -> Roundings:
 def write_roundings(roundings: Roundings) -> bytes:
     """Sites, which rounding serves each, the kinds of roundings, which kind each is, and their numbers kind by kind."""
     flat = [number * len(SIDES) + side for number, side in roundings.places]
-    kinds = list(dict.fromkeys(kind_of(quantizer) for quantizer in roundings.quantizers))
+    kinds = list(dict.fromkeys(quantizer_kind(quantizer) for quantizer in roundings.quantizers))
     body = varint(len(flat)) + varint(len(roundings.quantizers)) + varint(len(kinds))
     body += numbers(np.diff(flat, prepend=0)) + numbers(np.array(roundings.serves))
     for kind, facts in kinds:
         body += key_of(kind) + b"".join(varint(fact) for fact in facts)
-    body += numbers(np.array([kinds.index(kind_of(quantizer)) for quantizer in roundings.quantizers]))
+    body += numbers(np.array([kinds.index(quantizer_kind(quantizer)) for quantizer in roundings.quantizers]))
     for chosen in kinds:
-        parts = [quantizer.parts() for quantizer in roundings.quantizers if kind_of(quantizer) == chosen]
+        parts = [quantizer.parts() for quantizer in roundings.quantizers if quantizer_kind(quantizer) == chosen]
         for name in chosen[0].floats:
             coded = encode_floats(np.array([float(part[name]) for part in parts], dtype=np.float32))
             body += varint(len(coded)) + coded
@@ -79,7 +79,7 @@ def write_roundings(roundings: Roundings) -> bytes:
     return body
 
 
-def kind_of(quantizer: ActivationQuantizer) -> tuple[type[ActivationQuantizer], tuple[int, ...]]:
+def quantizer_kind(quantizer: ActivationQuantizer) -> tuple[type[ActivationQuantizer], tuple[int, ...]]:
     """The class of a rounding, with its facts."""
     spec = quantizer.spec()
     return type(quantizer), tuple(spec[fact] for fact in quantizer.facts)

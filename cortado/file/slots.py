@@ -7,26 +7,26 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class Slot:
+class AttributeSlot:
     """A whole number that a module keeps as attribute `name`: alone (`place` None), or one entry of a list or tuple."""
 
     name: str
     place: int | None = None
 
 
-def slots_of(layer: nn.Module) -> list[Slot]:
+def slots_of(layer: nn.Module) -> list[AttributeSlot]:
     """The whole numbers of a module itself, in order of their names; bools are none."""
     found = []
     for name in sorted(layer.__dict__):
         own = layer.__dict__[name]
         if type(own) is int:
-            found.append(Slot(name))
+            found.append(AttributeSlot(name))
         elif type(own) in (tuple, list) and all(type(part) is int for part in own):
-            found += [Slot(name, place) for place in range(len(own))]
+            found += [AttributeSlot(name, place) for place in range(len(own))]
     return found
 
 
-def value_in(layer: nn.Module, slot: Slot, like: Any) -> int | None:
+def value_in(layer: nn.Module, slot: AttributeSlot, like: Any) -> int | None:
     """The number in a slot; None when the module keeps something else there than `like`, what it keeps in an original network."""
     own = layer.__dict__.get(slot.name)
     if slot.place is not None:
@@ -35,7 +35,7 @@ def value_in(layer: nn.Module, slot: Slot, like: Any) -> int | None:
     return own if type(own) is int else None
 
 
-def set_value(layer: nn.Module, slot: Slot, value: int) -> None:
+def set_value(layer: nn.Module, slot: AttributeSlot, value: int) -> None:
     """Put a number into a slot."""
     own = layer.__dict__[slot.name]
     if slot.place is not None:
@@ -48,7 +48,7 @@ def largest_axis(original: nn.Module) -> int:
     return max((size for t in (*original.parameters(), *original.buffers()) for size in t.shape), default=0)
 
 
-def refused(layer: nn.Module, original_value: int, size: int, largest: int) -> bool:
+def impossible_size(layer: nn.Module, original_value: int, size: int, largest: int) -> bool:
     """Whether no cut can have left this size of a number: torch's own layers have at least one of everything."""
     least = 1 if original_value and type(layer).__module__.startswith("torch.nn.") else 0
     return not least <= size <= max(abs(original_value), largest)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import cortado.importance
-from cortado.lookup import named
+from cortado.lookup import lookup
 from cortado.network.coupling.groups import Group, Slot
 from cortado.network.view import View, Weight
 from cortado.task.task import Task
@@ -60,5 +60,5 @@ def score(by: str | Importance | type[Importance]) -> Importance:
     """
     if isinstance(by, Importance):
         return by
-    found: Importance = by() if isinstance(by, type) else named(cortado.importance, Importance, by)
+    found: Importance = by() if isinstance(by, type) else lookup(cortado.importance, Importance, by)
     return found

@@ -6,7 +6,7 @@ from torch import Tensor
 from cortado.errors import BadNetwork
 from cortado.importance.importance import Importance
 from cortado.network.coupling.groups import Group
-from cortado.network.statistics.elimination import Problem, problems
+from cortado.network.statistics.elimination import EliminationProblem, problems
 from cortado.network.view import View, Weight
 from cortado.task.task import Task
 
@@ -30,12 +30,12 @@ class Lasso(Importance):
     def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
         found = []
         for group, readers in zip(groups, problems(view, groups, task), strict=True):
-            matmul_layers, sizes = together(readers, group.count)
+            matmul_layers, sizes = unit_products(readers, group.count)
             found.append(path(matmul_layers, sizes))
         return found
 
 
-def together(readers: list[Problem], count: int) -> tuple[Tensor, Tensor]:
+def unit_products(readers: list[EliminationProblem], count: int) -> tuple[Tensor, Tensor]:
     """Products of what units add to all outputs (count, count), and the norm of each unit's weights."""
     matmul_layers = torch.zeros(count, count, dtype=torch.float64)
     squares = torch.zeros(count, dtype=torch.float64)

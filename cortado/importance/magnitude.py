@@ -18,11 +18,11 @@ class Magnitude(Importance):
     def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
         """The L1 norm of what produces a unit (Li et al., 2017), over its group's mean: groups can be compared."""
         weights = {weight.path: weight for weight in view.all_weights}
-        found = [norms(group, weights) for group in groups]
+        found = [unit_magnitudes(group, weights) for group in groups]
         return [units / units.mean().clamp(min=1e-30) for units in found]
 
 
-def norms(group: Group, weights: dict[str, Weight]) -> Tensor:
+def unit_magnitudes(group: Group, weights: dict[str, Weight]) -> Tensor:
     """The sums of |w| over each unit of a group, without a second tensor of any weight's size."""
     total = torch.zeros(group.count)
     for slot in producing(group):

@@ -6,7 +6,7 @@ from torch import Tensor
 from cortado.errors import BadNetwork
 from cortado.importance.importance import Importance
 from cortado.network.coupling.groups import Group
-from cortado.network.statistics.elimination import Elimination, Problem, problems
+from cortado.network.statistics.elimination import Elimination, EliminationProblem, problems
 from cortado.network.view import View, Weight
 from cortado.task.task import Task
 
@@ -35,7 +35,7 @@ class Reconstruction(Importance):
         return found
 
 
-def worths(readers: list[Problem], count: int) -> Tensor:
+def worths(readers: list[EliminationProblem], count: int) -> Tensor:
     """What each unit costs at its turn, (count,), rising in the order in which they go."""
     states = [Elimination(reader) for reader in readers]
     alive = torch.ones(count, dtype=torch.bool)

@@ -37,7 +37,7 @@ class Chain(nn.Sequential):
 
 
 @dataclass(frozen=True)
-class Walk:
+class FactorWalk:
     """How a convolution goes over its input; a linear layer has no axes."""
 
     stride: Sizes = ()
@@ -45,7 +45,7 @@ class Walk:
     dilation: Sizes = ()
     groups: int = 1
 
-    def parted(self, last: Form) -> tuple["Walk", "Walk"]:
+    def parted(self, last: Form) -> tuple["FactorWalk", "FactorWalk"]:
         """The walks of the first and the last factor: each takes the axes on which its kernel lies.
 
         An axis that neither has goes with the first: fewer positions are left for the last one.
@@ -53,7 +53,7 @@ class Walk:
         mine = [size > 1 for size in last.shape[2:]]
         return self.on([not own for own in mine]), self.on(mine)
 
-    def on(self, axes: list[bool]) -> "Walk":
+    def on(self, axes: list[bool]) -> "FactorWalk":
         def kept(sizes: Sizes, rest: int) -> Sizes:
             return tuple(size if own else rest for size, own in zip(sizes, axes, strict=True))
 
@@ -69,7 +69,7 @@ def chain_of(layer: nn.Module) -> Chain | None:
     form = low_rank_of(layer)
     if form is None:
         return None
-    made = parts_of(form, walk_of(layer), type(layer))
+    made = factor_layers(form, walk_of(layer), type(layer))
     give_bias(layer, made[-1])
     chain = Chain(*made).train(layer.training)
     chain.outer_groups = form.groups
@@ -81,22 +81,22 @@ def chain_of(layer: nn.Module) -> Chain | None:
     return chain
 
 
-def walk_of(layer: Any) -> Walk:
+def walk_of(layer: Any) -> FactorWalk:
     if isinstance(layer, nn.Linear):
-        return Walk()
-    return Walk(layer.stride, layer.padding, layer.dilation, layer.groups)
+        return FactorWalk()
+    return FactorWalk(layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
-def parts_of(form: Form, walk: Walk, kind: type[nn.Module]) -> list[nn.Module]:
+def factor_layers(form: Form, walk: FactorWalk, kind: type[nn.Module]) -> list[nn.Module]:
     """The layers for one form, factors of factors included."""
     if not isinstance(form, LowRank):
-        return [layer_of(form, walk, kind)]
+        return [factor_layer(form, walk, kind)]
     first, last = walk.parted(form.last)
-    before = parts_of(form.first, replace(first, groups=form.first_groups), kind)
-    return before + parts_of(form.last, replace(last, groups=form.last_groups), kind)
+    before = factor_layers(form.first, replace(first, groups=form.first_groups), kind)
+    return before + factor_layers(form.last, replace(last, groups=form.last_groups), kind)
 
 
-def layer_of(form: Form, walk: Walk, kind: type[nn.Module]) -> nn.Module:
+def factor_layer(form: Form, walk: FactorWalk, kind: type[nn.Module]) -> nn.Module:
     """One layer, without a bias, whose weight is `form`."""
     outputs, inputs = form.shape[:2]
     if issubclass(kind, nn.Linear):
@@ -128,7 +128,7 @@ def has_factors(network: nn.Module) -> bool:
     return any(low_rank_of(layer) is not None for layer in network.modules())
 
 
-def factored(network: nn.Module) -> nn.Module:
+def factored_network(network: nn.Module) -> nn.Module:
     """A copy of a network in which every layer held in low rank, where it can, is the layers of its factors."""
     return with_chains(copy.deepcopy(network))
 
@@ -144,11 +144,11 @@ def factored_copy(network: nn.Module) -> nn.Module:
     duplicate = with_chains(copy.deepcopy(network, dict(shared)))
     owners = dict(network.named_modules())
     pairs = [(module, owners[path]) for path, module in duplicate.named_modules() if path in owners and module._buffers]
-    duplicate.register_forward_hook(lambda *_: give_back(pairs))
+    duplicate.register_forward_hook(lambda *_: return_buffers(pairs))
     return duplicate
 
 
-def give_back(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
+def return_buffers(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
     """Let the second module of each pair have the buffers of the first."""
     for module, owner in pairs:
         owner._buffers.update({name: value for name, value in module._buffers.items() if name in owner._buffers})

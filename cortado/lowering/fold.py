@@ -29,7 +29,9 @@ def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = (
     Raises BadNetwork when the network fails on the example.
     """
     read_log = record_reads(network, example)
-    makers = {id(layer): layer for path, layer in network.named_modules() if is_maker(layer) and path not in difference}
+    makers = {
+        id(layer): layer for path, layer in network.named_modules() if can_absorb(layer) and path not in difference
+    }
     giver = {id(made): layer for key, layer in makers.items() for made in read_log.made.get(key, [])}
     folded = []
     for path, norm in list(network.named_modules()):
@@ -44,7 +46,7 @@ def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = (
     return tuple(folded)
 
 
-def is_maker(layer: nn.Module) -> bool:
+def can_absorb(layer: nn.Module) -> bool:
     """Whether it is one of our layers with its own forward; a subclass of its own may do anything."""
     kind = next((kind for kind in MAKERS if isinstance(layer, kind)), None)
     own = kind is None or type(layer).forward is not kind.forward or bool(attached_names(layer))

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from cortado.brought import traceable
 from cortado.errors import BadNetwork
 from cortado.lowering.integers import tidy
 from cortado.network.graph.trace import device_of, moved, undisturbed
-from cortado.trees import tensors_in
+from cortado.running.brought import traceable
+from cortado.running.trees import tensors_in
 
 LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -59,7 +59,7 @@ def batch_shapes(network: nn.Module, parts: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def quiet_exporters() -> Iterator[None]:
     """Without the warnings and log lines that exporters give about their own insides."""
     levels = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "torch.export"))}
     for logger in levels:
@@ -80,17 +80,17 @@ def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.
     """
     parts = moved(two_samples(example) if any_batch else positional(example), device_of(network))
     try:
-        with undisturbed(network), traceable(network), quietly():
+        with undisturbed(network), traceable(network), quiet_exporters():
             shapes = batch_shapes(network, parts) if any_batch else None
             program = torch.export.export(network, parts, dynamic_shapes=shapes)
             tidy(program.graph)
             program.graph_module.recompile()
             return program
     except Exception as error:
-        raise BadNetwork(refusal(network, error)) from error
+        raise BadNetwork(trace_refusal(network, error)) from error
 
 
-def refusal(network: nn.Module, error: Exception) -> str:
+def trace_refusal(network: nn.Module, error: Exception) -> str:
     """Why a network cannot be traced, in a sentence or two."""
     text = str(error)
     if isinstance(error, BadNetwork):
@@ -120,7 +120,7 @@ def graph_of(network: nn.Module, example: Any) -> fx.GraphModule:
 
 def float_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """An exported program as an ordinary graph module, which can be set to eval mode and copied."""
-    with quietly():
+    with quiet_exporters():
         module = program.module(check_guards=False)
         return fx.GraphModule(module, module.graph).eval()
 

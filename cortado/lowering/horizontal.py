@@ -24,13 +24,13 @@ def merge_siblings(network: fx.GraphModule, pad_kernels: bool = False) -> tuple[
     """
     families: dict[Any, list[fx.Node]] = {}
     for node in network.graph.nodes:
-        key = key_of(network, node, pad_kernels)
+        key = sibling_key(network, node, pad_kernels)
         if key is not None:
             families.setdefault(key, []).append(node)
     merged = []
     for family in (siblings for siblings in families.values() if len(siblings) > 1):
         merged.append(tuple(node.name for node in family))
-        merge(network, family, free_name(network, "merged"))
+        merge_family(network, family, free_name(network, "merged"))
     if merged:
         drop_unread(network)
     return tuple(merged)
@@ -44,7 +44,7 @@ def arguments(node: fx.Node) -> tuple[Any, ...]:
     return (*given[:3], *(v * axes if len(v) == 1 else v for v in spread), given[6])
 
 
-def key_of(network: fx.GraphModule, node: fx.Node, pad_kernels: bool) -> Any:
+def sibling_key(network: fx.GraphModule, node: fx.Node, pad_kernels: bool) -> Any:
     """Equal for siblings; None for what is not merged."""
     if node.op != "call_function" or node.kwargs:
         return None
@@ -73,7 +73,7 @@ def known_bias(network: fx.GraphModule, node: fx.Node) -> bool:
     return bias is None or tensor_at(network, bias) is not None
 
 
-def merge(network: fx.GraphModule, family: list[Any], name: str) -> None:
+def merge_family(network: fx.GraphModule, family: list[Any], name: str) -> None:
     """One node with the weights of all in order, and a split where each of them stood."""
     first = family[0]
     linear = first.target is aten.linear.default
@@ -81,8 +81,10 @@ def merge(network: fx.GraphModule, family: list[Any], name: str) -> None:
     sizes = [weight.shape[0] for weight in weights if weight is not None]
     kernel = tuple(max(sizes) for sizes in zip(*(w.shape[2:] for w in weights if w is not None), strict=True))
     holder = nn.Module()
-    holder.register_parameter("weight", constant(torch.cat([padded(w, kernel) for w in weights if w is not None])))
-    holder.register_parameter("bias", constant(joined_bias(network, family, sizes)))
+    holder.register_parameter(
+        "weight", frozen_parameter(torch.cat([padded(w, kernel) for w in weights if w is not None]))
+    )
+    holder.register_parameter("bias", frozen_parameter(joined_bias(network, family, sizes)))
     network.add_submodule(name, holder)
     graph = network.graph
     with graph.inserting_before(first):
@@ -122,6 +124,6 @@ def joined_bias(network: fx.GraphModule, family: list[fx.Node], sizes: list[int]
     return torch.cat(filled)
 
 
-def constant(value: Tensor | None) -> nn.Parameter | None:
+def frozen_parameter(value: Tensor | None) -> nn.Parameter | None:
     """A parameter that is not trained."""
     return None if value is None else nn.Parameter(value.clone(), requires_grad=False)

@@ -13,7 +13,7 @@ import torch.ao.quantization.fx._decomposed  # noqa: F401 - defines the operator
 from torch import Tensor, fx, nn
 
 from cortado.network.graph.flow import MATMUL, Flow, flow_of
-from cortado.network.quantizers.placement import on_grid
+from cortado.network.quantizers.placement import inputs_on_grid
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import PREFIX, sites
 from cortado.parts.forms.attach import attach, attached_names, form_of
@@ -72,14 +72,14 @@ class Codes(Quantized):
         return operators.dequantize_per_channel(self.codes, self.scale, self.zeros, 0, -127, 127, torch.int8)
 
 
-def codes_of(form: Form | None) -> Tensor | None:
+def codes_of_form(form: Form | None) -> Tensor | None:
     """The weight as whole numbers of 8 bits, 0 for zero, if its form has such; scales are found again."""
     if isinstance(form, Quantized):
         codes = form.codes.int() - (0 if form.zero is None else form.spread(form.zero).int())
         small = codes.numel() > 0 and int(codes.min()) >= -128 and int(codes.max()) <= 127
         return codes.to(torch.int8) if small else None
     if isinstance(form, Masked):
-        kept = codes_of(form.kept)
+        kept = codes_of_form(form.kept)
         if kept is not None:
             whole = torch.zeros(form.shape, dtype=torch.int8, device=kept.device)
             whole[form.mask] = kept
@@ -90,7 +90,7 @@ def codes_of(form: Form | None) -> Tensor | None:
 def weight_codes(network: nn.Module) -> dict[str, Tensor]:
     """The codes of every layer whose weight has some, by path."""
     layers = ((path, layer) for path, layer in network.named_modules() if "weight" in attached_names(layer))
-    found = {path: codes_of(form_of(layer, "weight")) for path, layer in layers}
+    found = {path: codes_of_form(form_of(layer, "weight")) for path, layer in layers}
     return {path: codes for path, codes in found.items() if codes is not None}
 
 
@@ -111,7 +111,7 @@ def regridded(codes: Tensor, weight: Tensor) -> Codes | None:
     return Codes(turned.reshape(codes.shape).to(torch.int8), scale.abs())
 
 
-def emit(network: nn.Module, example: Any, codes: dict[str, Tensor]) -> None:
+def emit_quantizers(network: nn.Module, example: Any, codes: dict[str, Tensor]) -> None:
     """Let a lowered network say its rounding by quantize operators, in place; weights where what they meet is rounded."""
     flow = flow_of(network, example)
     for path in matmuls_on_grid(flow, sites(network)):
@@ -130,7 +130,7 @@ def emit(network: nn.Module, example: Any, codes: dict[str, Tensor]) -> None:
 
 def matmuls_on_grid(flow: Flow, rounded: Iterable[tuple[str, str]]) -> list[str]:
     """The layers whose products read rounded activations."""
-    whole = on_grid(flow, set(rounded))
+    whole = inputs_on_grid(flow, set(rounded))
     return [
         step.path for step in flow.steps if step.kind == MATMUL and step.inputs and (step.path, step.inputs[0]) in whole
     ]
@@ -151,7 +151,7 @@ def tidy(graph: fx.Graph) -> None:
             drop_clip(graph, node)
         elif moves(node) or (node.op == "call_function" and node.target == getitem):
             carry(graph, node)
-    merge(graph)
+    merge_quantizers(graph)
     graph.eliminate_dead_code()
     graph.lint()
 
@@ -163,7 +163,7 @@ def moves(node: fx.Node) -> bool:
     return node.op == "call_function" and node.target in MOVES and not added
 
 
-def sources(node: fx.Node) -> list[fx.Node]:
+def moved_sources(node: fx.Node) -> list[fx.Node]:
     """What a moving operator moves; of a part of a value the whole."""
     given: Any = node.args[0]
     if node.target == getitem:
@@ -195,7 +195,7 @@ def hoist(graph: fx.Graph, node: fx.Node) -> None:
     """An activation that is rounded after it was moved is rounded before as well, where nothing else reads it between."""
     source, settings = node.args[0], tuple(node.args[1:])
     while isinstance(source, fx.Node) and moves(source) and len(source.users) == 1:
-        before = sources(source)
+        before = moved_sources(source)
         if any(settings_of(one) is not None or not only_rounded(one, source, settings) for one in before):
             return
         for one in dict.fromkeys(before):
@@ -225,14 +225,14 @@ def drop_clip(graph: fx.Graph, node: fx.Node) -> None:
 
 def carry(graph: fx.Graph, node: fx.Node) -> None:
     """What moves values of one grid gives values of this grid: say so."""
-    found = {settings_of(one) for one in sources(node)}
+    found = {settings_of(one) for one in moved_sources(node)}
     settings = found.pop() if len(found) == 1 else None
     if settings is None or all(user.target == QUANTIZE and tuple(user.args[1:]) == settings for user in node.users):
         return
     pair_after(graph, node, settings)
 
 
-def merge(graph: fx.Graph) -> None:
+def merge_quantizers(graph: fx.Graph) -> None:
     """One pair for all that read a value on the same grid."""
     seen: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):

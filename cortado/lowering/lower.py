@@ -7,19 +7,19 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from cortado.errors import BadNetwork, BadValue
-from cortado.lowering.factors import factored
+from cortado.lowering.factors import factored_network
 from cortado.lowering.fold import fold_norms
 from cortado.lowering.graph import graph_of
 from cortado.lowering.horizontal import merge_siblings
-from cortado.lowering.integers import emit, weight_codes
+from cortado.lowering.integers import emit_quantizers, weight_codes
 from cortado.lowering.packed import note_codes
 from cortado.lowering.positions import gather_positions
 from cortado.network.coupling.answers import difference
 from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
 from cortado.network.statistics.gradients import released
 from cortado.parts.activations.quantizer import OUTPUT, give_quantizers, sites, take_quantizers, unrounded
-from cortado.training.finalize import finalized
-from cortado.trees import tensors_in
+from cortado.running.trees import tensors_in
+from cortado.training.finalize import finalized_copy
 
 TOLERANCE = 1e-4
 """Above this share of the largest output, rounding of float32 does not explain a difference any more."""
@@ -47,7 +47,7 @@ def lowered(
     Raises BadNetwork when they differ by more than 1e-4, or eight steps of a coarser type of floats, or when the network fails
     on the example.
     """
-    network = finalized(network)
+    network = finalized_copy(network)
     rounded = sites(network)
     if rounded and (gather or merge):
         raise BadValue("lowering: a network with rounded activations runs in integers. Leave gather and merge out.")
@@ -64,16 +64,16 @@ def lowered(
         copy = graph if merge_siblings(graph, pad_kernels) else copy
     with unrounded(network):
         wanted = outputs(network, example)
-    far, tolerance = difference(outputs(copy, example), wanted), rounding(wanted)
+    far, tolerance = difference(outputs(copy, example), wanted), rounding_share(wanted)
     if not far <= tolerance:
         raise BadNetwork(
             f"lowering: outputs of {type(network).__name__} changed by {far:.2g} of the largest one when it was rewritten "
             f"to run fast; at most {tolerance:g} is rounding. Pass fold=False, gather=False, merge=False, and tell us."
         )
-    source = factored(network)
+    source = factored_network(network)
     if rounded:
         give_quantizers(copy, taken)
-        emit(copy, example, weight_codes(source))
+        emit_quantizers(copy, example, weight_codes(source))
     note_codes(copy, source)
     return copy
 
@@ -83,7 +83,7 @@ def dense(network: nn.Module) -> nn.Module:
 
     A layer held in low rank becomes the layers of its factors.
     """
-    copy = released(factored(network))
+    copy = released(factored_network(network))
     for layer in list(copy.modules()):
         if parametrize.is_parametrized(layer):
             detach_forms(layer)
@@ -108,7 +108,7 @@ def outputs(network: nn.Module, example: Any) -> list[Tensor]:
         return tensors_in(call_with(network, moved(example, device_of(network))))
 
 
-def rounding(wanted: list[Tensor]) -> float:
+def rounding_share(wanted: list[Tensor]) -> float:
     """The share of the largest output that rounding explains, by the coarsest type of floats among the outputs."""
     steps = [torch.finfo(value.dtype).eps for value in wanted if value.is_floating_point()]
     return max(TOLERANCE, STEPS * max(steps, default=0.0))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
-from cortado.trees import tensors_in
+from cortado.running.trees import tensors_in
 
 OUTSIDE = -1
 """The reader of a tensor that an operator outside any module, or the caller, reads."""
@@ -44,7 +44,7 @@ class ReadLog:
         return all(self.owners[id(value)].issuperset(self.readers.get(id(value), [])) for value in own)
 
 
-class Listener(TorchDispatchMode):
+class ReadListener(TorchDispatchMode):
     """Hooks keep the stack of running modules, the dispatch mode sees what every operator reads."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ def record_reads(network: nn.Module, example: Any) -> ReadLog:
 
     The tensors of the run are kept for as long as the answer is.  Raises BadNetwork when the network fails.
     """
-    recorder = Listener()
+    recorder = ReadListener()
     handles = []
     try:
         for layer in network.modules():

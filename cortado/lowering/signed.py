@@ -14,7 +14,7 @@ ROUND, UNROUND = operators.quantize_per_channel.default, operators.dequantize_pe
 CODES = f".{PREFIX}weight.codes"
 
 
-def signed(graph: fx.Graph) -> None:
+def with_signed_codes(graph: fx.Graph) -> None:
     """Count the codes of activations from -128 instead of 0, in place; the values that they stand for are the same."""
     for node in graph.nodes:
         if node.op == "call_function" and node.target in (QUANTIZE, DEQUANTIZE) and node.args[5] == torch.uint8:
@@ -31,15 +31,15 @@ def unrounded_matmuls(program: torch.export.ExportedProgram) -> list[str]:
     for node in program.graph.nodes:
         name = buffers.get(node.name, "") if node.op == "placeholder" else ""
         weights = [user for user in node.users if user.target == UNROUND] if name.endswith(CODES) else []
-        if not all(rounded(matmul) for weight in weights for matmul in weight.users):
+        if not all(is_rounded_everywhere(matmul) for weight in weights for matmul in weight.users):
             found[name.removesuffix(CODES)] = None
     return list(found)
 
 
-def rounded(matmul: fx.Node) -> bool:
+def is_rounded_everywhere(matmul: fx.Node) -> bool:
     """Whether all that reads a value, behind a ReLU or not, rounds it."""
     return bool(matmul.users) and all(
-        user.target == QUANTIZE or (user.target in CLIPS and rounded(user)) for user in matmul.users
+        user.target == QUANTIZE or (user.target in CLIPS and is_rounded_everywhere(user)) for user in matmul.users
     )
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from cortado.devices import place_of_training
 from cortado.methods.method import Method, knob
 from cortado.network.view import View
+from cortado.running.devices import place_of_training
 from cortado.task.task import Task
 from cortado.training.learning import only_learning
-from cortado.training.loop import OPTIMIZERS, SCHEDULES, Plan, train
+from cortado.training.loop import OPTIMIZERS, SCHEDULES, Training, train
 from cortado.training.objectives.penalty import Extra, penalty
 
 
@@ -63,7 +63,7 @@ class Finetune(Method):
     def apply(self, view: View, task: Task) -> None:
         extra, count = self.penalised(view, task)
         with only_learning(view, None if self.where == "*" else view.weights(self.where)):
-            train(view.network, task, Plan(
+            train(view.network, task, Training(
                 epochs=self.epochs, lr=self.lr, optimizer=self.optimizer, schedule=self.schedule, momentum=self.momentum,
                 decay=self.decay, batch=self.batch, average=self.average, warmup=self.warmup, clip=self.clip,
                 precision=self.precision, statistics=self.statistics, recorded=self.recorded,

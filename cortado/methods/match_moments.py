@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.devices import own_device
-from cortado.eval_mode import eval_mode
 from cortado.methods.method import Method, knob
 from cortado.network.compare.divergence import divergence_of, rows_of
 from cortado.network.compare.replay import own
@@ -17,8 +15,10 @@ from cortado.network.graph.hooks import before_call
 from cortado.network.statistics.activations import channel_axis
 from cortado.network.view import View
 from cortado.parts.forms.attach import attached_names
+from cortado.running.devices import own_device
+from cortado.running.eval_mode import eval_mode
+from cortado.running.trees import tensors_in
 from cortado.task.task import Task, to_device
-from cortado.trees import tensors_in
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MATMUL_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -30,8 +30,8 @@ NOTHING, TEMPERATURE = 1e-6, 4.0
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a network gave before a step: `moments` by the paths of its norms and products, and some of its `answers`."""
+class BeforeStep:
+    """What a network gave before a step: `channel_moments` by the paths of its norms and products, and some of its `answers`."""
 
     moments: dict[str, Moments]
     answers: Tensor
@@ -57,7 +57,7 @@ class MatchMoments(Method):
     def apply(self, view: View, task: Task) -> None:
         self.toward(view, task, self.wanted(view, task))
 
-    def wanted(self, view: View, task: Task) -> Wanted:
+    def wanted(self, view: View, task: Task) -> BeforeStep:
         """What the network before the step gives."""
         return original_moments(view, self.inputs(view, task))
 
@@ -68,7 +68,7 @@ class MatchMoments(Method):
         inputs, _ = next(task.calibration.batches(count))
         return to_device(inputs, own_device(view.network))
 
-    def toward(self, view: View, task: Task, wanted: Wanted) -> tuple[float, float]:
+    def toward(self, view: View, task: Task, wanted: BeforeStep) -> tuple[float, float]:
         """Match what `wanted` gave, of one network before several steps.
 
         How many nats the answers are from those then, without and with biases and row scales matched; the lower one is kept.
@@ -77,15 +77,15 @@ class MatchMoments(Method):
         moments = {path: of_kept(pair, view.kept.get(path)) for path, pair in wanted.moments.items()}
         norms, matmul_layers = self.layers(view, moments)
         start = states([*norms.values(), *matmul_layers.values()])
-        without = between(task, wanted.answers, run_once(view.network, inputs, norm_hooks(norms, moments)))
+        without = between(task, wanted.answers, run_with_hooks(view.network, inputs, norm_hooks(norms, moments)))
         if not matmul_layers or without <= NOTHING:
             return without, without
         normed = states([*norms.values(), *matmul_layers.values()])
-        give_back(start)
+        restore_states(start)
         hooks = [*norm_hooks(norms, moments), *matmul_hooks(matmul_layers, moments, shared_layers(view))]
-        both = between(task, wanted.answers, run_once(view.network, inputs, hooks))
+        both = between(task, wanted.answers, run_with_hooks(view.network, inputs, hooks))
         if without < both or math.isnan(both):
-            give_back(normed)
+            restore_states(normed)
             numbers = wanted.answers.numel() and divergence_of(wanted.answers, task.answers).variance is not None
             # Half the squared error over the variance is what a nat of numbers is.
             far = f"are {both:.3g} nats" if not numbers else f"differ by {2 * both:.1%} of their variance"
@@ -133,7 +133,7 @@ def states(layers: list[nn.Module]) -> list[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def give_back(attached: list[tuple[Tensor, Tensor]]) -> None:
+def restore_states(attached: list[tuple[Tensor, Tensor]]) -> None:
     for one, value in attached:
         if not torch.equal(one, value):
             one.copy_(value)
@@ -149,7 +149,7 @@ def between(task: Task, wanted: Tensor, found: Tensor) -> float:
     return float(divergence.between(wanted / cold, found / cold).mean())
 
 
-def run_once(network: nn.Module, inputs: Any, hooks: list[Any]) -> Tensor:
+def run_with_hooks(network: nn.Module, inputs: Any, hooks: list[Any]) -> Tensor:
     """One forward pass in eval mode without gradients, random numbers as at every other; hooks are removed, modes restored.
 
     Some of the answers, float64: rows spread evenly, of MOST_NUMBERS numbers or a few more.
@@ -168,7 +168,7 @@ def run_once(network: nn.Module, inputs: Any, hooks: list[Any]) -> Tensor:
     return rows[:: -(-rows.numel() // MOST_NUMBERS)].double()
 
 
-def moments(activation: Tensor, axis: int) -> Moments:
+def channel_moments(activation: Tensor, axis: int) -> Moments:
     """Mean and variance of each channel, which lie along `axis`, over all other axes; float64."""
     axes = [other for other in range(activation.dim()) if other != axis % activation.dim()]
     exact = activation if activation.dtype == torch.float64 else activation.float()
@@ -176,7 +176,7 @@ def moments(activation: Tensor, axis: int) -> Moments:
     return mean.double(), variance.double()
 
 
-def original_moments(view: View, inputs: Any) -> Wanted:
+def original_moments(view: View, inputs: Any) -> BeforeStep:
     """Of the reference, for each norm and product the moments of its output, at its first call; of a norm without what a
     subclass adds.
 
@@ -187,14 +187,14 @@ def original_moments(view: View, inputs: Any) -> Wanted:
     def before(path: str) -> Callable[..., None]:
         def hook(layer: nn.Module, activation: Tensor) -> None:
             if layer.running_mean is not None:
-                found.setdefault(path, normed(layer, moments(activation, 1)))
+                found.setdefault(path, normed(layer, channel_moments(activation, 1)))
 
         return hook
 
     def after(path: str) -> Callable[..., None]:
         def hook(layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
             if output.dim() > 1:
-                found.setdefault(path, moments(output, channel_axis(layer, output)))
+                found.setdefault(path, channel_moments(output, channel_axis(layer, output)))
 
         return hook
 
@@ -203,7 +203,7 @@ def original_moments(view: View, inputs: Any) -> Wanted:
         for path, layer in view.reference.named_modules()
         if isinstance(layer, (*NORMS, *MATMUL_LAYERS))
     ]
-    return Wanted(found, run_once(view.reference, inputs, hooks))
+    return BeforeStep(found, run_with_hooks(view.reference, inputs, hooks))
 
 
 def of_kept(pair: Moments, kept: Tensor | None) -> Moments:
@@ -232,7 +232,7 @@ def layers_before_norms(view: View) -> set[str]:
         if isinstance(layer, (*NORMS, *MATMUL_LAYERS))
     ]
     device = own_device(view.network)
-    run_once(view.network, to_device(view.example, device), hooks)
+    run_with_hooks(view.network, to_device(view.example, device), hooks)
     return found
 
 
@@ -244,11 +244,11 @@ def ratio_of(wanted: Tensor, got: Tensor) -> Tensor:
 
 def normed(layer: Any, given: Moments) -> Moments:
     """The moments behind a norm, from those before it."""
-    gain, shift, spread = numbers_of(layer)
+    gain, shift, spread = norm_numbers(layer)
     return (given[0] - layer.running_mean.double()) * gain / spread + shift, given[1] * (gain / spread) ** 2
 
 
-def numbers_of(layer: Any) -> tuple[Tensor, Tensor, Tensor]:
+def norm_numbers(layer: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Gain, shift and stored deviation of a norm, float64."""
     mean, spread = layer.running_mean.double(), (layer.running_var.double() + layer.eps).sqrt()
     gain = torch.ones_like(mean) if layer.weight is None else layer.weight.detach().double()
@@ -257,11 +257,11 @@ def numbers_of(layer: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def norm_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., None]:
     def hook(layer: Any, activation: Tensor) -> None:
-        got = moments(activation, 1)
+        got = channel_moments(activation, 1)
         if path in done or layer.running_mean is None or got[0].shape != wanted[0].shape:
             return
         done.add(path)
-        gain, shift, spread = numbers_of(layer)
+        gain, shift, spread = norm_numbers(layer)
         variance = ((spread / ratio_of(wanted[1], normed(layer, got)[1])) ** 2 - layer.eps).clamp(min=0)
         spread = (variance + layer.eps).sqrt()
         # A channel without a gain says its shift, whatever comes in.
@@ -277,7 +277,7 @@ def matmul_hook(path: str, wanted: Moments, done: set[str], scales: bool) -> Cal
         if path in done or output.dim() == 1:
             return None
         axis = channel_axis(layer, output)
-        got, bias = moments(output, axis), layer._parameters.get("bias")
+        got, bias = channel_moments(output, axis), layer._parameters.get("bias")
         if bias is None or got[0].shape != wanted[0].shape or isinstance(layer, TRANSPOSED):
             return None
         done.add(path)

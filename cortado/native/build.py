@@ -36,7 +36,7 @@ def processor() -> str:
     return " ".join(sorted(set(kept)))
 
 
-def sources() -> list[Path]:
+def cpp_files() -> list[Path]:
     """Our C++ files, in a fixed order."""
     return sorted(Path(__file__).parent.glob("*.cpp"))
 
@@ -47,7 +47,7 @@ def library_path(compiler: str) -> Path:
     digest = hashlib.sha256()
     for part in (compiler, version.stdout, processor(), *FLAGS):
         digest.update(part.encode() + b"\0")
-    for source in (*sources(), *sorted(Path(__file__).parent.glob("*.hpp"))):
+    for source in (*cpp_files(), *sorted(Path(__file__).parent.glob("*.hpp"))):
         digest.update(source.read_bytes() + b"\0")
     return cache_folder() / f"kernels_{digest.hexdigest()[:24]}.so"
 
@@ -61,7 +61,7 @@ def compile_library(compiler: str, target: Path) -> None:
     handle, name = tempfile.mkstemp(suffix=".so", dir=target.parent)
     os.close(handle)
     try:
-        command = [compiler, *FLAGS, "-o", name, *(str(source) for source in sources())]
+        command = [compiler, *FLAGS, "-o", name, *(str(source) for source in cpp_files())]
         subprocess.run(command, check=True, capture_output=True, timeout=TIME_LIMIT_S)
         os.replace(name, target)
     finally:
@@ -69,7 +69,7 @@ def compile_library(compiler: str, target: Path) -> None:
 
 
 @lru_cache(maxsize=1)
-def load() -> tuple[ctypes.CDLL | None, str]:
+def load_kernels() -> tuple[ctypes.CDLL | None, str]:
     """The compiled kernels (None: use the copy) and a sentence that says which of the two is at work."""
     if os.environ.get("CORTADO_NATIVE") == "0":
         return None, "NumPy copy (CORTADO_NATIVE=0)"
@@ -93,4 +93,4 @@ def load() -> tuple[ctypes.CDLL | None, str]:
 
 def native_state() -> str:
     """What runs our kernels: "compiled kernel", or "NumPy copy" with the reason in brackets."""
-    return load()[1]
+    return load_kernels()[1]

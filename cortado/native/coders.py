@@ -6,7 +6,7 @@ import numpy as np
 
 from cortado.native import python_mix as python_mix
 from cortado.native import python_rans as python_rans
-from cortado.native.build import load
+from cortado.native.build import load_kernels
 from cortado.native.tables import logistic_tables
 
 
@@ -23,7 +23,7 @@ def check_memory(answer: int) -> None:
 
 def mix_encode(values: np.ndarray, where: np.ndarray | None, plan: list[int]) -> bytes:
     """Context-mixed code of `values` (int32, contiguous; `where` uint8 of the same size) under `plan`."""
-    library, _ = load()
+    library, _ = load_kernels()
     if library is None:
         return python_mix.encode(values, where, plan)
     squash, stretch = logistic_tables()
@@ -44,7 +44,7 @@ def mix_encode(values: np.ndarray, where: np.ndarray | None, plan: list[int]) ->
 
 def mix_decode(body: bytes, where: np.ndarray | None, plan: list[int], values: np.ndarray) -> int:
     """Fill `values` (int32 zeros) from `body`; how many bytes were looked at (up to 8 beyond the end)."""
-    library, _ = load()
+    library, _ = load_kernels()
     if library is None:
         return python_mix.decode(body, where, plan, values)
     squash, stretch = logistic_tables()
@@ -61,7 +61,7 @@ def mix_decode(body: bytes, where: np.ndarray | None, plan: list[int], values: n
 
 def rans_survey(values: np.ndarray, plan: list[int]) -> np.ndarray:
     """How often each step of the two running means occurs: 4096 and 4096 counts in one array."""
-    library, _ = load()
+    library, _ = load_kernels()
     if library is None:
         return python_rans.survey(values, plan)
     counts = np.zeros(8192, dtype=np.int64)
@@ -74,7 +74,7 @@ def rans_tokens(
     values: np.ndarray, plan: list[int], across: np.ndarray, below: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bytes]:
     """Contexts and tokens in coding order (uint8), counts of the pairs (64, 16), extra bits as bytes."""
-    library, _ = load()
+    library, _ = load_kernels()
     if library is None:
         return python_rans.tokens(values, plan, across, below)
     facts = np.array(plan, dtype=np.int64)
@@ -93,7 +93,7 @@ def rans_encode(
     contexts: np.ndarray, found: np.ndarray, streams: int, renumber: np.ndarray, tables: np.ndarray
 ) -> bytes:
     """The words of the tokens; `renumber` takes the 64 finest contexts to rows of `tables` (starts, widths)."""
-    library, _ = load()
+    library, _ = load_kernels()
     if library is None:
         return python_rans.encode(contexts, found, streams, renumber, tables)
     room = 2 * found.size + 16
@@ -111,7 +111,7 @@ def rans_decode(
     values: np.ndarray,
 ) -> bool:  # fmt: skip
     """Fill `values`; False when the streams do not end as the encoder ended them."""
-    library, _ = load()
+    library, _ = load_kernels()
     if library is None:
         return python_rans.decode(words, raw, plan, across, below, tables, values)
     facts = np.array(plan, dtype=np.int64)

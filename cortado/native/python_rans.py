@@ -7,7 +7,7 @@ import numpy as np
 STREAMS, TOKENS, BITS, FLOOR, ESCAPE = 4, 16, 15, 1 << 16, 192
 
 
-def split(value: int, direct: int, least: int, signed: int) -> tuple[int, int, int, int]:
+def split_token(value: int, direct: int, least: int, signed: int) -> tuple[int, int, int, int]:
     """Token, number of extra bits, the extra bits, and the share in the running means."""
     size = abs(value)
     if direct:
@@ -42,7 +42,7 @@ class Means:
         return self.along >> 4, self.down[self.column] >> 4
 
 
-def walk(plan: list[int]) -> Iterator[tuple[int, int, Means]]:
+def walk_values(plan: list[int]) -> Iterator[tuple[int, int, Means]]:
     """Index, stream and means of each value, in the order the decoder takes."""
     count, line, _, _, _, along, down, streams = plan
     edges = [s * count // streams for s in range(streams + 1)]
@@ -59,11 +59,11 @@ def walk(plan: list[int]) -> Iterator[tuple[int, int, Means]]:
 def survey(values: np.ndarray, plan: list[int]) -> np.ndarray:
     """What the compiled `rans_survey` counts."""
     listed, counts = values.tolist(), np.zeros(8192, dtype=np.int64)
-    for index, _, means in walk(plan):
+    for index, _, means in walk_values(plan):
         along, down = means.steps()
         counts[along] += 1
         counts[4096 + down] += 1
-        means.learn(split(listed[index], plan[2], plan[3], 0)[3])
+        means.learn(split_token(listed[index], plan[2], plan[3], 0)[3])
     return counts
 
 
@@ -73,8 +73,8 @@ def tokens(
     """Contexts, tokens (coding order), counts (64, 16), and the extra bits."""
     listed, attached, filled, raw = values.tolist(), 0, 0, bytearray()
     contexts, found, counts = [], [], np.zeros((64, TOKENS), dtype=np.int64)
-    for index, _, means in walk(plan):
-        token, count, extra, act = split(listed[index], plan[2], plan[3], plan[4])
+    for index, _, means in walk_values(plan):
+        token, count, extra, act = split_token(listed[index], plan[2], plan[3], plan[4])
         along, down = means.steps()
         context = int(across[along]) + int(below[down])
         contexts.append(context)
@@ -146,7 +146,7 @@ def decode(
     words, at, direct, least, signed = Words(body), 0, plan[2], plan[3], plan[4]
     states = [words.take() << 16 | words.take() for _ in range(plan[7])]
     starts, widths, found = tables[:, :TOKENS].tolist(), tables[:, TOKENS:].tolist(), [0] * plan[0]
-    for index, s, means in walk(plan):
+    for index, s, means in walk_values(plan):
         along, down = means.steps()
         context = int(across[along]) + int(below[down])
         state = states[s]

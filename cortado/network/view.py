@@ -112,15 +112,15 @@ class Factor(Weight):
         return self.form.shape
 
     def set_form(self, form: Form) -> None:
-        self.whole.set_form(replaced(self.whole.form, self.route, form))
+        self.whole.set_form(with_factor(self.whole.form, self.route, form))
 
 
-def replaced(form: Form, route: tuple[str, ...], part: Form) -> Form:
+def with_factor(form: Form, route: tuple[str, ...], part: Form) -> Form:
     """A form in low rank with another factor at the end of a route."""
     if not route:
         return part
     assert isinstance(form, LowRank)
-    inner = replaced(getattr(form, route[0]), route[1:], part)
+    inner = with_factor(getattr(form, route[0]), route[1:], part)
     return form.of(inner, form.last) if route[0] == "first" else form.of(form.first, inner)
 
 

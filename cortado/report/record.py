@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cortado.file.accounting import LayerRow, Picture
+from cortado.file.accounting import Histogram, LayerRow
 from cortado.network.compare.rounded import Rounded
 from cortado.report.candidate import Tried
 
@@ -175,7 +175,7 @@ class Record:
     lines: tuple[Line, ...]
     test: Compared
     layers: tuple[LayerRow, ...]
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[Histogram, ...] = ()
     warnings: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
     seed: int = 0

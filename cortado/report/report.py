@@ -12,7 +12,7 @@ import torch
 
 from cortado import renamed
 from cortado.errors import BadFile
-from cortado.file.accounting import LayerRow, Picture
+from cortado.file.accounting import Histogram, LayerRow
 from cortado.machine import instruction_sets, processor_name
 from cortado.network.compare.rounded import Fill, Rounded, RoundedLayer
 from cortado.quantities import size_text
@@ -65,7 +65,7 @@ def read_report(path: str | Path) -> Report:
             "lines": tuple(Line(**row) for row in data.pop("lines")),
             "layers": tuple(LayerRow(**{**row, "shape": tuple(row["shape"])}) for row in data.pop("layers")),
             "pictures": tuple(
-                Picture(**{**row, "edges": tuple(row["edges"]), "counts": tuple(row["counts"])})
+                Histogram(**{**row, "edges": tuple(row["edges"]), "counts": tuple(row["counts"])})
                 for row in data.pop("pictures")
             ),
             "test": Compared(**data.pop("test")),

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from cortado.brought import accept
 from cortado.lowering.lower import dense
 from cortado.network.graph.trace import Call, call_with, device_of, moved, trace, undisturbed
-from cortado.network.profile.profile import cost_of
+from cortado.network.profile.profile import cost_of_calls
 from cortado.quantities import count_text, time_text
+from cortado.running.brought import accept
 from cortado.runtimes.peak import Peak, measure_peak
 from cortado.runtimes.timing import check_load
 from cortado.table import aligned
@@ -40,7 +40,7 @@ class LayerTime:
 
 
 @dataclass(frozen=True)
-class LayerTimes:
+class TimedLayers:
     """All layers, in the order in which they first ran; `whole_ms` is the network without listening."""
 
     rows: tuple[LayerTime, ...]
@@ -65,9 +65,9 @@ class LayerTimes:
                 f"time in PyTorch, batch {self.batch}, threads {self.peak.threads}: {time_text(self.whole_ms)}",
                 self.peak.text(),
                 "",
-                table(self.by_kind(), total, "kind"),
+                timed_table(self.by_kind(), total, "kind"),
                 "",
-                table(slowest, total, "slowest"),
+                timed_table(slowest, total, "slowest"),
                 "",
                 "roofline: the least time that the measured peaks allow for a layer's multiply-adds and bytes, as a share of",
                 "the time it took",
@@ -75,7 +75,7 @@ class LayerTimes:
         )
 
 
-def time_layers(network: nn.Module, example: Any, threads: int = 1, rounds: int = ROUNDS) -> LayerTimes:
+def time_layers(network: nn.Module, example: Any, threads: int = 1, rounds: int = ROUNDS) -> TimedLayers:
     """Run `network` on `example` some times and take the time of every layer; weights held in forms are made dense first.
 
     Raises BadNetwork when the network fails on the example, BadValue for less than one thread.
@@ -91,7 +91,7 @@ def time_layers(network: nn.Module, example: Any, threads: int = 1, rounds: int 
     try:
         with undisturbed(copy):
             whole = [whole_ms(copy, inputs) for _ in range(WARM_UP + rounds)][WARM_UP:]
-            watch = Watch(copy)
+            watch = TimingWatch(copy)
             taken = [watch.round(inputs) for _ in range(WARM_UP + rounds)][WARM_UP:]
     finally:
         torch.set_num_threads(before)
@@ -99,14 +99,14 @@ def time_layers(network: nn.Module, example: Any, threads: int = 1, rounds: int 
     for layer in dict.fromkeys(call.layer for call in traced.calls):
         calls = [call for call in traced.calls if call.layer is layer]
         median = float(np.median([times.get(id(layer), 0.0) for times in taken]))
-        rows.append(row_of(calls, median, peak))
-    return LayerTimes(tuple(rows), float(np.median(whole)), traced.batch, peak)
+        rows.append(timed_row(calls, median, peak))
+    return TimedLayers(tuple(rows), float(np.median(whole)), traced.batch, peak)
 
 
-def row_of(calls: Sequence[Call], median_ms: float, peak: Peak) -> LayerTime:
+def timed_row(calls: Sequence[Call], median_ms: float, peak: Peak) -> LayerTime:
     """The row of one layer from its calls."""
     layer = calls[0].layer
-    cost = cost_of([operator for call in calls for operator in call.operators])
+    cost = cost_of_calls([operator for call in calls for operator in call.operators])
     activations = sum(prod(shape) for call in calls for shape in (*call.inputs, *call.outputs)) * FLOAT_BYTES
     weights = sum(value.numel() * value.element_size() for value in layer.parameters(recurse=False)) * len(calls)
     leaf = not list(layer.children())
@@ -117,7 +117,7 @@ def row_of(calls: Sequence[Call], median_ms: float, peak: Peak) -> LayerTime:
     return LayerTime(calls[0].path or "(network)", kind, median_ms, cost, activations + weights, roofline)
 
 
-class Watch:
+class TimingWatch:
     """Takes the time of every module's own work by hooks around it."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -168,7 +168,7 @@ def summed_up(kind: str, rows: Sequence[LayerTime], peak: Peak) -> LayerTime:
     return LayerTime(count, kind, took, known, sum(row.bytes_moved for row in rows), roofline)
 
 
-def table(rows: Sequence[LayerTime], total: float, first: str) -> str:
+def timed_table(rows: Sequence[LayerTime], total: float, first: str) -> str:
     """Return the rows as aligned lines."""
     lines = [(first, "", "time", "share", "multiply-adds", "roofline")]
     for row in rows:

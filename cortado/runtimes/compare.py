@@ -17,10 +17,10 @@ from cortado.network.coupling.answers import difference
 from cortado.network.graph.trace import undisturbed
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.quantized import Quantized
+from cortado.running.trees import tensors_in
 from cortado.runtimes.runtime import Running, Runtime, Session
 from cortado.task.measure import outputs_of, scored
 from cortado.task.task import Data, Metric
-from cortado.trees import tensors_in
 
 TOLERANCE = 1e-3
 """Share of the largest output by which a float32 file may differ from PyTorch."""
@@ -135,7 +135,7 @@ def blamed_layer(runtime: Runtime, network: nn.Module, inputs: Any, tolerance: f
             continue
         tried.add(id(layer))
         try:
-            far = apart(runtime, layer, given)
+            far = layer_difference(runtime, layer, given)
         except CortadoError:
             continue
         if not far <= tolerance:
@@ -143,7 +143,7 @@ def blamed_layer(runtime: Runtime, network: nn.Module, inputs: Any, tolerance: f
     return None
 
 
-def apart(runtime: Runtime, layer: nn.Module, given: tuple[Any, ...]) -> float:
+def layer_difference(runtime: Runtime, layer: nn.Module, given: tuple[Any, ...]) -> float:
     """How far a layer alone is from itself in the runtime."""
     with tempfile.TemporaryDirectory() as folder:
         session = runtime.load(runtime.lower(lowered(layer, given), given, Path(folder)), 1)

@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from cortado.lowering.factors import factored
+from cortado.lowering.factors import factored_network
 from cortado.lowering.integers import Codes
 from cortado.lowering.packed import Packed, narrow_layers, narrow_weights
 from cortado.network.profile.profile import profile
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.attach import form_of
 from cortado.runtimes.runtime import Runtime
-from cortado.training.finalize import finalized
+from cortado.training.finalize import finalized_copy
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,11 @@ def packing(runtime: Runtime, file: Path, network: nn.Module, low: nn.Module) ->
     """What a file keeps packed of a network and of its lowered copy; None when no linear weight has at most 4 bits."""
     # What reads rounded activations is held in codes of 8 bits, and told by its coverage.
     eights = {path for path, layer in low.named_modules() if isinstance(form_of(layer, "weight"), Codes)}
-    wanted = {path: form for path, form in narrow_layers(factored(finalized(network))).items() if path not in eights}
+    wanted = {
+        path: form
+        for path, form in narrow_layers(factored_network(finalized_copy(network))).items()
+        if path not in eights
+    }
     if not wanted:
         return None
     found, said = runtime.packed_layers(file), narrow_weights(low)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork
-from cortado.lowering.graph import exported, positional, quietly
-from cortado.lowering.signed import signed, unrounded_matmuls, with_floats
+from cortado.lowering.graph import exported, positional, quiet_exporters
+from cortado.lowering.signed import unrounded_matmuls, with_floats, with_signed_codes
 from cortado.runtimes.runtime import Port, Runtime
 
 DTYPES = {
@@ -60,10 +60,14 @@ class Executorch(Runtime):
         if floats:
             # XNNPACK takes codes without their steps where a product is not rounded: results are wrong by far.
             program = exported(with_floats(network, floats), one, any_batch=False)
-        signed(program.graph)
+        with_signed_codes(program.graph)
         program.graph_module.recompile()
         try:
-            with quietly(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            with (
+                quiet_exporters(),
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()),
+            ):
                 (folder / "net.pte").write_bytes(lowered_bytes(program))
         except Exception as error:
             first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from cortado.brought import accept
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_name
@@ -17,6 +16,7 @@ from cortado.network.graph.trace import moved
 from cortado.parts.activations.quantizer import sites
 from cortado.quantities import size_text, time_text
 from cortado.report.report import Exported
+from cortado.running.brought import accept
 from cortado.runtimes.compare import Agreement, check, check_tolerance, compare, default_tolerance
 from cortado.runtimes.coverage import Coverage, Packing, coverage, packing
 from cortado.runtimes.folder import whole_folder, write_facts
@@ -74,12 +74,12 @@ def export_into(
     size_bytes = sum(part.stat().st_size for part in folder.iterdir())
     packed = packing(runtime, file, network, low)
     whole = coverage(runtime, file, network, example)
-    row = row_of(agreement, runtime, size_bytes, whole, packed, bool(sites(network)))
+    row = export_row_of(agreement, runtime, size_bytes, whole, packed, bool(sites(network)))
     if row.rounded:
         # What it does not tell by layers it may tell by operators.
         floats = runtime.float_operators(file) if whole is None else row.float_layers
         row = replace(row, float_layers=floats, edges=runtime.edges(file))
-    write_facts(folder, facts(row, file, tolerance, score))
+    write_facts(folder, export_facts(row, file, tolerance, score))
     taken = time_text(1000 * (time.perf_counter() - start))
     LOG.info("export of %s for %s: %s, %s", type(network).__name__, row.runtime, size_text(size_bytes), taken)
     return file, row
@@ -106,7 +106,7 @@ def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) 
     return session
 
 
-def row_of(
+def export_row_of(
     agreement: Agreement, runtime: Runtime, size_bytes: int, found: Coverage | None, packed: Packing | None,
     rounded: bool = False,
 ) -> Exported:  # fmt: skip
@@ -120,7 +120,7 @@ def row_of(
     )  # fmt: skip
 
 
-def facts(row: Exported, file: Path, tolerance: float, score: Metric | None) -> dict[str, object]:
+def export_facts(row: Exported, file: Path, tolerance: float, score: Metric | None) -> dict[str, object]:
     """What stands beside the files."""
     return {
         "runtime": row.runtime,

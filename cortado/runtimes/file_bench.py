@@ -12,7 +12,7 @@ from cortado.machine import instruction_sets, processor_name
 from cortado.quantities import time_text
 from cortado.report.report import Ratio
 from cortado.runtimes.runtime import Port, Session, runtime_of_file
-from cortado.runtimes.timing import check_load, interleaved, is_noisy, ratio
+from cortado.runtimes.timing import check_load, interleaved, is_noisy, speed_ratio
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def bench_file(
         raise BadNetwork(f"bench: {file.name} does not run on {shapes_text(session, inputs)} ({error}).") from error
     taken = interleaved([lambda: session(*inputs), lambda: session(*inputs)], seconds)
     low, middle, high = (float(value) for value in np.quantile(taken, (0.25, 0.5, 0.75)))
-    again = ratio(taken[:, 0], taken[:, 1])
+    again = speed_ratio(taken[:, 0], taken[:, 1])
     return FileBench(
         file.name, f"{runtime.name()} {runtime.version()}", tuple(shapes_text(session, inputs)), len(inputs[0]) if inputs else 0,
         threads, len(taken), middle, low, high, again, is_noisy(again), tuple(edge.text() for edge in runtime.edges(file)),

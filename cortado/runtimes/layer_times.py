@@ -84,7 +84,7 @@ LEAST = LayerShape(1, 1)
 STANDARD = LayerShape(64, 64, (32, 32), (3, 3), (1, 1), (1, 1), (1, 1))
 
 
-def shape_of(layer: nn.Module, given: Sequence[int], batch: int = 1) -> tuple[LayerShape, float] | None:
+def call_shape(layer: nn.Module, given: Sequence[int], batch: int = 1) -> tuple[LayerShape, float] | None:
     """The shape of a convolution or linear layer that was called with an input of so many entries, for `batch` samples, and how
     often it runs for one sample; None of other layers, and of those with more zeros at one end."""
     if isinstance(layer, nn.Linear):

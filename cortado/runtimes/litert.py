@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork, MissingPackage
-from cortado.lowering.graph import exported, float_graph, positional, quietly
-from cortado.lowering.signed import round_weights, signed
+from cortado.lowering.graph import exported, float_graph, positional, quiet_exporters
+from cortado.lowering.signed import round_weights, with_signed_codes
 from cortado.network.graph.trace import undisturbed
 from cortado.parts.activations.quantizer import sites
 from cortado.report.record import Edge
@@ -34,11 +34,11 @@ class LitertSession:
         self.interpreter.allocate_tensors()
         self.given = sorted(self.interpreter.get_input_details(), key=place_of)
         self.found = self.interpreter.get_output_details()
-        self.inputs = tuple(port_of(detail) for detail in self.given)
+        self.inputs = tuple(litert_port(detail) for detail in self.given)
 
     def __call__(self, *activations: Tensor) -> tuple[Tensor, ...]:
         for detail, activation in zip(self.given, activations, strict=True):
-            self.interpreter.set_tensor(detail["index"], codes_of(detail, activation.detach().numpy()))
+            self.interpreter.set_tensor(detail["index"], input_codes(detail, activation.detach().numpy()))
         self.interpreter.invoke()
         return tuple(
             torch.from_numpy(values_of(detail, self.interpreter.get_tensor(detail["index"]))) for detail in self.found
@@ -74,7 +74,7 @@ class Litert(Runtime):
 
         one = tuple(part[:1] if isinstance(part, Tensor) and part.dim() else part for part in positional(example))
         try:
-            with undisturbed(network), quietly(), contextlib.redirect_stdout(io.StringIO()):
+            with undisturbed(network), quiet_exporters(), contextlib.redirect_stdout(io.StringIO()):
                 if sites(network):
                     convert_integers(network, one, folder / "net.tflite")
                 else:
@@ -122,7 +122,7 @@ def convert_integers(network: nn.Module, one: tuple[Any, ...], file: Path) -> No
     from litert_torch.quantize.quant_config import QuantConfig
 
     module = float_graph(exported(network, one, any_batch=False))
-    signed(module.graph)
+    with_signed_codes(module.graph)
     round_weights(module)
     # What it would round by itself is rounded already: the setting only says that such operators become integers.
     setting = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
@@ -144,7 +144,7 @@ def edge_of(detail: dict[str, Any], side: str) -> Edge:
     return Edge(detail["name"], side, np.dtype(detail["dtype"]).name, scale, zero)
 
 
-def codes_of(detail: dict[str, Any], values: Any) -> Any:
+def input_codes(detail: dict[str, Any], values: Any) -> Any:
     """What the file takes for these values."""
     grid = step_of(detail)
     if grid is None:
@@ -166,7 +166,7 @@ def place_of(detail: dict[str, Any]) -> tuple[int, int]:
     return (0, int(found.group(1))) if found else (1, 0)
 
 
-def port_of(detail: dict[str, Any]) -> Port:
+def litert_port(detail: dict[str, Any]) -> Port:
     """An input as we describe it."""
     shape = tuple(None if size < 0 else int(size) for size in detail["shape_signature"])
     dtype = detail["dtype"] if step_of(detail) is None else np.float32

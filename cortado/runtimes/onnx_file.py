@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from cortado.errors import BadNetwork
-from cortado.lowering.graph import quietly
-from cortado.runtimes.packed_products import layer_of, pack_matmuls
+from cortado.lowering.graph import quiet_exporters
+from cortado.runtimes.packed_products import pack_matmuls, step_layer
 
 MATMUL_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits")
 LARGEST_FILE_BYTES = 1_500_000_000
@@ -27,7 +27,7 @@ def write_onnx(
     """
     weight_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     try:
-        with quietly():
+        with quiet_exporters():
             made: Any = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True)
             name_batch(made, program)
             pack_matmuls(made.model, network, least_bits, rounds_inputs)
@@ -38,7 +38,7 @@ def write_onnx(
     except OSError:
         raise
     except Exception as error:
-        raise BadNetwork(refused(network, error, writer)) from error
+        raise BadNetwork(missing_in_onnx(network, error, writer)) from error
     return file
 
 
@@ -66,7 +66,7 @@ def without_notes(graph: Any) -> None:
     outer, names = {id(value) for value in (*graph.inputs, *graph.outputs)}, set[str]()
     for node in graph:
         if node.op_type in MATMUL_LAYERS:
-            name = layer_of(node)
+            name = step_layer(node)
             node.name = node.name if not name or name in names else name
             names.add(name)
         node.metadata_props.clear()
@@ -77,7 +77,7 @@ def without_notes(graph: Any) -> None:
                 value.shape = value.type = None
 
 
-def refused(network: nn.Module, error: Exception, writer: str) -> str:
+def missing_in_onnx(network: nn.Module, error: Exception, writer: str) -> str:
     """Which operator ONNX lacks, in a sentence."""
     text = " ".join(str(part) for part in (error, error.__cause__) if part)
     lines = [line.strip() for line in text.splitlines() if "No ONNX function found" in line or "torch.ops" in line]

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork
-from cortado.lowering.graph import exported, quietly
+from cortado.lowering.graph import exported, quiet_exporters
 from cortado.lowering.packed import narrow_weights
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.attach import PREFIX
 from cortado.runtimes.onnx_file import write_onnx
-from cortado.runtimes.packed_products import layers_of
+from cortado.runtimes.packed_products import reading_layers
 from cortado.runtimes.runtime import Port, Runtime
 
 EXACT: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
@@ -33,7 +33,7 @@ class OpenvinoSession:
         }  # fmt: skip
         self.compiled = core.compile_model(core.read_model(str(file)), "CPU", settings)
         self.request = self.compiled.create_infer_request()
-        self.inputs = tuple(port_of(port) for port in self.compiled.inputs)
+        self.inputs = tuple(openvino_port(port) for port in self.compiled.inputs)
 
     def __call__(self, *activations: Tensor) -> tuple[Tensor, ...]:
         given = dict(enumerate(activation.detach().numpy() for activation in activations))
@@ -46,7 +46,7 @@ CODES = f".{PREFIX}weight.codes"
 MATMUL_LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
-def describe(value: Any) -> str:
+def fact_text(value: Any) -> str:
     """A fact about a step as text."""
     return str(value.value if hasattr(value, "value") else value)
 
@@ -75,7 +75,7 @@ def predict(*inputs):
 
         program = exported(network, example)
         try:
-            with quietly(), tempfile.TemporaryDirectory() as scratch:
+            with quiet_exporters(), tempfile.TemporaryDirectory() as scratch:
                 # Its reader of PyTorch graphs does not know codes with one scale a channel or block; its reader of ONNX does.
                 source: Any = program
                 if sites(network) or narrow_weights(network):
@@ -89,13 +89,13 @@ def predict(*inputs):
         except BadNetwork:
             raise
         except Exception as error:
-            raise BadNetwork(refused(network, error)) from error
+            raise BadNetwork(missing_in_openvino(network, error)) from error
         return folder / "net.xml"
 
     def integer_layers(self, file: Path) -> frozenset[str]:
         found: set[str] = set()
         for step in OpenvinoSession(file, 1).compiled.get_runtime_model().get_ordered_ops():
-            facts = {key: describe(value) for key, value in step.get_rt_info().items()}
+            facts = {key: fact_text(value) for key, value in step.get_rt_info().items()}
             if facts.get("layerType") in MATMUL_LAYERS and facts.get("runtimePrecision") in ("i8", "u8"):
                 # What it rewrites gets longer names ("0/WithoutBiases"), or none that tells; the codes keep theirs.
                 read = [value.get_node().get_friendly_name() for value in step.input_values()]
@@ -108,7 +108,9 @@ def predict(*inputs):
 
         steps = openvino.Core().read_model(str(file)).get_ordered_ops()
         kept = [step for step in steps if step.get_type_name() == "Constant"]
-        return {path: one.get_element_type().bitwidth for one in kept for path in layers_of(one.get_friendly_name())}
+        return {
+            path: one.get_element_type().bitwidth for one in kept for path in reading_layers(one.get_friendly_name())
+        }
 
     def load(self, file: Path, threads: int) -> OpenvinoSession:
         self.require()
@@ -139,14 +141,14 @@ def input_shapes(program: torch.export.ExportedProgram) -> list[list[int]]:
     return [[size if isinstance(size, int) else -1 for size in value.shape] for value in values]
 
 
-def port_of(port: Any) -> Port:
+def openvino_port(port: Any) -> Port:
     """An input as we describe it."""
     shape = tuple(axis.get_length() if axis.is_static else None for axis in port.get_partial_shape())
     dtype = torch.from_numpy(np.zeros(0, port.get_element_type().to_dtype())).dtype
     return Port(port.get_any_name(), shape, dtype)
 
 
-def refused(network: nn.Module, error: Exception) -> str:
+def missing_in_openvino(network: nn.Module, error: Exception) -> str:
     """Which operator OpenVINO lacks, in a sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     describe = next(

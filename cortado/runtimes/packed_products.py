@@ -28,31 +28,31 @@ def pack_matmuls(model: Any, network: nn.Module, least_bits: int, rounds_inputs:
     codes = {path: packed for path, packed in narrow_weights(network).items() if isinstance(packed, Packed)}
     matmul_layers: dict[Packed, list[tuple[Any, str]]] = {}
     for node in model.graph:
-        path = layer_of(node) if node.op_type in ("Gemm", "MatMul") else ""
-        if path in codes and reads(node, codes[path].dense()):
+        path = step_layer(node) if node.op_type in ("Gemm", "MatMul") else ""
+        if path in codes and multiplies_by(node, codes[path].dense()):
             matmul_layers.setdefault(codes[path], []).append((node, path))
     for packed, found in matmul_layers.items():
         part = packed.at_least(least_bits)
         values = constants(model, part, AND.join(dict.fromkeys(path for _, path in found)))
         for node, _ in found:
-            put(model.graph, node, part, values, rounds_inputs)
+            put_packed(model.graph, node, part, values, rounds_inputs)
     if matmul_layers:
         model.opset_imports[DOMAIN] = 1
-        drop_unread(model)
+        drop_unread_weights(model)
 
 
-def layer_of(node: Any) -> str:
+def step_layer(node: Any) -> str:
     """The path of the innermost layer that a step stands in, "" when it was not noted."""
     scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
     return str(scopes[-2]) if len(scopes) > 1 else ""
 
 
-def reads(node: Any, weight: Tensor) -> bool:
+def multiplies_by(node: Any, weight: Tensor) -> bool:
     """Whether a step multiplies its first input by this weight, (outputs, inputs), turned, and nothing else."""
     facts = {name: fact.value for name, fact in node.attributes.items()}
     if any(facts.get(name, usual) != usual for name, usual in (("alpha", 1.0), ("beta", 1.0), ("transA", 0))):
         return False
-    found = constant(node.inputs[1])
+    found = constant_values(node.inputs[1])
     if found is None:
         return False
     found = found if facts.get("transB") else found.T
@@ -60,11 +60,11 @@ def reads(node: Any, weight: Tensor) -> bool:
     return bool(close)
 
 
-def constant(value: Any) -> Any:
+def constant_values(value: Any) -> Any:
     """The numbers of a constant matrix, or of one that is turned around first; None for anything computed."""
     maker = value.producer()
     if maker is not None and maker.op_type == "Transpose" and list(maker.attributes["perm"].value) == [1, 0]:
-        inner = constant(maker.inputs[0])
+        inner = constant_values(maker.inputs[0])
         return None if inner is None else inner.T
     attached = None if value.const_value is None else value.const_value.numpy()
     return attached if attached is not None and attached.ndim == 2 else None
@@ -91,7 +91,7 @@ def in_bytes(codes: Tensor, bits: int) -> Any:
     return (padded << shifts).sum(-1).to(torch.uint8).numpy()
 
 
-def put(graph: Any, node: Any, packed: Packed, values: list[Any], rounds_inputs: bool) -> None:
+def put_packed(graph: Any, node: Any, packed: Packed, values: list[Any], rounds_inputs: bool) -> None:
     """Put the product on packed codes in the place of a product, which has no more than a bias besides."""
     import onnx_ir
 
@@ -109,14 +109,14 @@ def put(graph: Any, node: Any, packed: Packed, values: list[Any], rounds_inputs:
     graph.remove(node, safe=True)
 
 
-def drop_unread(model: Any) -> None:
+def drop_unread_weights(model: Any) -> None:
     """Without the weights that nothing reads any more."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     RemoveUnusedNodesPass()(model)
 
 
-def layers_of(name: str) -> list[str]:
+def reading_layers(name: str) -> list[str]:
     """The layers that read the packed codes of this name; none for the name of anything else."""
     return name.removesuffix(CODES).split(AND) if name.endswith(CODES) else []
 
@@ -127,4 +127,4 @@ def packed_in(file: Path) -> dict[str, int]:
 
     steps = [step for step in onnx.load(file, load_external_data=False).graph.node if step.op_type == OPERATOR]
     bits = {step.input[1]: next(fact.i for fact in step.attribute if fact.name == "bits") for step in steps}
-    return {path: count for name, count in bits.items() for path in layers_of(name)}
+    return {path: count for name, count in bits.items() for path in reading_layers(name)}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cortado.errors import BadNetwork, BadValue, MissingPackage
 from cortado.report.record import Edge
-from cortado.trees import tensors_in
+from cortado.running.trees import tensors_in
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def with_speed(
         report, exports=exports, clocks=clocks, lines=(*report.lines, *lines),
         stages=stages_in_time(report.stages, lines[0], earlier, original, task, speed),
         warnings=(*report.warnings, *disagreeing(exports), *busy(clocks)),
-        multiply_adds=(multiply_adds(original, task), multiply_adds(small, task)),
+        multiply_adds=(multiply_adds_a_sample(original, task), multiply_adds_a_sample(small, task)),
         environment={**report.environment, **versions},
     )  # fmt: skip
 
@@ -141,7 +141,7 @@ def busy(clocks: Sequence[Clock]) -> list[str]:
     ]
 
 
-def multiply_adds(network: nn.Module, task: Task) -> float | None:
+def multiply_adds_a_sample(network: nn.Module, task: Task) -> float | None:
     """Of one sample, as the network runs, low-rank layers by their factors; None when unknown."""
     total = profile(dense(network), task.example).total("multiply_adds")
     return total.value if total.exact else None

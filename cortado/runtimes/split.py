@@ -9,20 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from cortado.brought import accept
 from cortado.lowering.graph import graph_of, positional
 from cortado.lowering.lower import lowered
 from cortado.network.graph.trace import device_of, moved
 from cortado.quantities import size_text, time_text
+from cortado.running.brought import accept
+from cortado.running.trees import tensors_in
 from cortado.runtimes.timing import check_load
 from cortado.table import aligned
-from cortado.trees import tensors_in
 
 ROUNDS, WARM_UP = 15, 3
 
 
 @dataclass(frozen=True)
-class Cut:
+class SplitPoint:
     """A place where one tensor alone is alive: `after` is the module that made it, "" the network's input.
 
     `size_bytes` is that tensor, for one sample; `before_ms` and `after_ms` are the times of the two sides in PyTorch, sums
@@ -41,7 +41,7 @@ class Cut:
 class Cuts:
     """All cuts from the input to the output."""
 
-    cuts: tuple[Cut, ...]
+    cuts: tuple[SplitPoint, ...]
     threads: int
 
     def text(self) -> str:
@@ -94,7 +94,7 @@ def find_cuts(network: nn.Module, example: Any, threads: int = 1, rounds: int = 
     return Cuts(tuple(cuts_of(graph, timer)), threads)
 
 
-def cuts_of(graph: fx.GraphModule, timer: Timer) -> list[Cut]:
+def cuts_of(graph: fx.GraphModule, timer: Timer) -> list[SplitPoint]:
     """Walk the graph in order; where one tensor is alive, and a weight or the output comes next, is a cut."""
     nodes = list(graph.graph.nodes)
     place = {node: number for number, node in enumerate(nodes)}
@@ -104,7 +104,7 @@ def cuts_of(graph: fx.GraphModule, timer: Timer) -> list[Cut]:
     values = {node: tensors_in(timer.values[node]) for node in nodes if node.op != "get_attr"}
     activations = {node: tensors for node, tensors in values.items() if tensors}
     last_use = {node: max((place[user] for user in node.users), default=-1) for node in activations}
-    found: list[Cut] = []
+    found: list[SplitPoint] = []
     spent = 0.0
     for number, node in enumerate(nodes):
         spent += took[node] if node in working else 0.0
@@ -124,9 +124,11 @@ def goes_on(node: fx.Node, following: Sequence[fx.Node]) -> bool:
     return coming.op != "output" and not any(given.op == "get_attr" for given in coming.all_input_nodes)
 
 
-def cut_at(node: fx.Node, value: Tensor, before_ms: float, after_ms: float) -> Cut:
+def cut_at(node: fx.Node, value: Tensor, before_ms: float, after_ms: float) -> SplitPoint:
     """The cut after a node."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     operator = "input" if node.op == "placeholder" else str(node.target).removeprefix("aten.").partition(".")[0]
     path = stack[-1][0] if stack else ""
-    return Cut(path, operator, tuple(value.shape), value.numel() * value.element_size(), before_ms, max(0.0, after_ms))
+    return SplitPoint(
+        path, operator, tuple(value.shape), value.numel() * value.element_size(), before_ms, max(0.0, after_ms)
+    )

@@ -10,7 +10,7 @@ from torch import nn
 from cortado.lowering.lower import lowered
 from cortado.runtimes.measured import batch_of, bound
 from cortado.runtimes.runtime import Runtime
-from cortado.runtimes.timing import Call, interleaved, is_noisy, ratio
+from cortado.runtimes.timing import Call, interleaved, is_noisy, speed_ratio
 from cortado.task.task import Task
 
 SECONDS, TRIES = 1.5, 3
@@ -47,8 +47,8 @@ class Stopwatch:
         call, found = self.call(network), []
         for _ in range(TRIES):
             taken = interleaved([self.original_call, call, self.original_call], self.seconds)
-            again = ratio(taken[:, 0], taken[:, 2])
-            found.append((again.high - again.low + abs(again.median - 1), ratio(taken[:, 0], taken[:, 1]).median))
+            again = speed_ratio(taken[:, 0], taken[:, 2])
+            found.append((again.high - again.low + abs(again.median - 1), speed_ratio(taken[:, 0], taken[:, 1]).median))
             if not is_noisy(again):
                 break
         return self.original_ms / min(found)[1]

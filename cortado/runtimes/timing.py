@@ -39,7 +39,7 @@ def interleaved(calls: Sequence[Call], seconds: float) -> np.ndarray:
     try:
         end = time.perf_counter() + seconds
         while len(rows) < FEWEST_ROUNDS or (time.perf_counter() < end and len(rows) < MOST_ROUNDS):
-            rows.append([timed(call, times) for call, times in zip(calls, repeats, strict=True)])
+            rows.append([time_calls(call, times) for call, times in zip(calls, repeats, strict=True)])
     finally:
         if collecting:
             gc.enable()
@@ -49,15 +49,15 @@ def interleaved(calls: Sequence[Call], seconds: float) -> np.ndarray:
 def warmed(call: Call) -> int:
     """Call it until it is warm; how often it has to be called to take long enough to be measured."""
     end = time.perf_counter() + WARM_UP_SECONDS
-    fastest = timed(call, 1)
+    fastest = time_calls(call, 1)
     for _ in range(2):
-        fastest = min(fastest, timed(call, 1))
+        fastest = min(fastest, time_calls(call, 1))
     while time.perf_counter() < end:
-        fastest = min(fastest, timed(call, 1))
+        fastest = min(fastest, time_calls(call, 1))
     return max(1, round(SHORTEST_MS / max(fastest, 1e-6)))
 
 
-def timed(call: Call, times: int) -> float:
+def time_calls(call: Call, times: int) -> float:
     """Milliseconds of one of so many calls in a row."""
     start = time.perf_counter()
     for _ in range(times):
@@ -65,7 +65,7 @@ def timed(call: Call, times: int) -> float:
     return (time.perf_counter() - start) * 1000 / times
 
 
-def ratio(slow: np.ndarray, fast: np.ndarray) -> Ratio:
+def speed_ratio(slow: np.ndarray, fast: np.ndarray) -> Ratio:
     """How many times faster `fast` is: median and quartiles of the ratios of each round."""
     low, middle, high = np.quantile(slow / fast, (0.25, 0.5, 0.75))
     return Ratio(float(middle), float(low), float(high))
@@ -102,11 +102,11 @@ def clock(
         rows.append(
             Time(
                 network, runtime, middle, low, high,
-                over_eager=ratio(columns[ORIGINAL, EAGER], mine),
-                over_same=None if own is None else ratio(own, mine),
-                over_best=ratio(columns[best], mine),
+                over_eager=speed_ratio(columns[ORIGINAL, EAGER], mine),
+                over_same=None if own is None else speed_ratio(own, mine),
+                over_best=speed_ratio(columns[best], mine),
             )
         )  # fmt: skip
-    again = ratio(taken[:, 0], taken[:, -1])
+    again = speed_ratio(taken[:, 0], taken[:, -1])
     restless = is_noisy(again) or any(row.high_ms - row.low_ms > SPREAD * row.median_ms for row in rows)
     return Clock(batch, threads, len(taken), tuple(rows), best[1], control, again, restless)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from cortado.errors import BadFile, BadNetwork
-from cortado.lowering.graph import exported, float_graph, quietly
+from cortado.lowering.graph import exported, float_graph, quiet_exporters
+from cortado.running.trees import tensors_in
 from cortado.runtimes.runtime import Port, Runtime
-from cortado.trees import tensors_in
 
 
 class TorchSession:
@@ -37,7 +37,7 @@ class TorchEager(Runtime):
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         program = exported(network, example)
         try:
-            with quietly():
+            with quiet_exporters():
                 torch.export.save(program, folder / "net.pt2")
         except Exception as error:
             raise BadNetwork(
@@ -54,7 +54,7 @@ class TorchEager(Runtime):
 def read_program(file: Path) -> fx.GraphModule:
     """The graph of a .pt2 file.  Raises BadFile when it is none."""
     try:
-        with quietly():
+        with quiet_exporters():
             return float_graph(torch.export.load(file))
     except Exception as error:
         # Of what is wrong inside an archive torch tells its log alone, and points there.

@@ -32,7 +32,7 @@ def check_disjoint(task: Task) -> list[str]:
         return [
             "task: a trial. Its last figures were taken on the validation data, or on others not apart; they are no test."
         ]
-    said, unknown, known = list[str](), list[str](), Marks()
+    said, unknown, known = list[str](), list[str](), SampleSums()
     for name in ("train", "validation", "calibration"):
         other = getattr(task, name)
         check_same(name, task.test, other)
@@ -40,7 +40,7 @@ def check_disjoint(task: Task) -> list[str]:
         if found is None:
             unknown.append(f"{name} ({kind(other)})")
         elif found[0]:
-            said += judged(name, *found, len(task.test))
+            said += overlap_warning(name, *found, len(task.test))
     if unknown:
         said.append(
             f"task: the test data ({kind(task.test)}) were not compared with {', '.join(unknown)}, as items are read one "
@@ -58,7 +58,7 @@ def check_same(name: str, test: Data, other: Data) -> None:
         )
 
 
-def judged(name: str, count: int, duplicates: float, samples: int) -> list[str]:
+def overlap_warning(name: str, count: int, duplicates: float, samples: int) -> list[str]:
     """A warning of so many samples in common, where a part repeats itself by a share of `copies`.  Raises BadTask."""
     if count > samples * (FEW + CHANCE * duplicates):
         raise BadTask(
@@ -69,7 +69,7 @@ def judged(name: str, count: int, duplicates: float, samples: int) -> list[str]:
     return [f"task: {count:,} of the {samples:,} test samples have the same inputs as some {name} samples."]
 
 
-class Marks:
+class SampleSums:
     """The marks of samples, made once for each part."""
 
     def __init__(self) -> None:
@@ -78,11 +78,11 @@ class Marks:
     def of(self, data: Data) -> Counter[bytes]:
         """How often each sample occurs."""
         if id(data) not in self.made:
-            self.made[id(data)] = Counter(marks(data, slice(None)))
+            self.made[id(data)] = Counter(sample_sums(data, slice(None)))
         return self.made[id(data)]
 
 
-def shared(test: Data, other: Data, known: Marks) -> tuple[int, float] | None:
+def shared(test: Data, other: Data, known: SampleSums) -> tuple[int, float] | None:
     """How many test samples occur in `other`, and the share of its samples that it holds twice; None where unknown."""
     if test.items is not None and other.items is not None:
         (ours, numbers), (theirs, others) = items_of(test.items), items_of(other.items)
@@ -110,10 +110,10 @@ def alike_where_looked(test: Data, other: Data) -> bool:
     if len(test) != len(other):
         return False
     places = torch.arange(LOOKED_AT) * len(test) // LOOKED_AT
-    return marks(test, places) == marks(other, places)
+    return sample_sums(test, places) == sample_sums(other, places)
 
 
-def marks(data: Data, places: Tensor | slice) -> list[bytes]:
+def sample_sums(data: Data, places: Tensor | slice) -> list[bytes]:
     """A sum over the raw inputs of each of these samples."""
     picked = data.pick(places)
     parts = picked.inputs if isinstance(picked.inputs, tuple) else (picked.inputs,)

@@ -53,7 +53,7 @@ def read_limit(text: str) -> Limit:
         wanted = "score >= ..." if what == "score" else f"{what} <= ..."
         raise BadValue(f"limit: {text!r} points the wrong way. Write {wanted}.")
     if what != "score":
-        most = units.read(value, "size" if what == "size" else "time")
+        most = units.read_quantity(value, "size" if what == "size" else "time")
         if most <= 0:
             raise BadValue(
                 f"limit: {text!r} asks for {most:g} {'bytes' if what == 'size' else 'ms'}. It is more than 0."

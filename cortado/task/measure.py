@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.devices import own_device
 from cortado.errors import BadNetwork, BadTask, CortadoError, describe, in_own_code
-from cortado.eval_mode import eval_mode
+from cortado.running.devices import own_device
+from cortado.running.eval_mode import eval_mode
 from cortado.task.task import Data, Metric, Task, to_device
 
 STATED_MARGIN = 0.01

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
-from cortado.devices import AUTO
 from cortado.errors import BadTask, in_own_code
 from cortado.renamed import TASK, old_fields
+from cortado.running.devices import AUTO
 
 WAY_OUT = "Mend it, or leave out what it cannot read."
 Batch = tuple[Any, Tensor]
@@ -19,7 +19,7 @@ Batch = tuple[Any, Tensor]
 ANSWERS = ("classes", "numbers")
 
 
-def count_of(inputs: Any) -> int:
+def sample_count(inputs: Any) -> int:
     """How many samples a tensor, or a tuple of tensors, holds."""
     return len(inputs[0]) if isinstance(inputs, tuple) else len(inputs)
 
@@ -60,9 +60,9 @@ class Data:
         if self.items is None:
             inputs = tuple(map(as_tensor, inputs)) if isinstance(inputs, tuple) else as_tensor(inputs)
             targets = as_tensor(targets)
-        if count_of(inputs) != len(targets):
+        if sample_count(inputs) != len(targets):
             raise BadTask(
-                f"task: inputs and targets differ in length, got {count_of(inputs)} and {len(targets)}. "
+                f"task: inputs and targets differ in length, got {sample_count(inputs)} and {len(targets)}. "
                 "Pass one target for each input."
             )
         if len(targets) == 0:

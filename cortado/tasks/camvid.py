@@ -56,8 +56,8 @@ class Frames(Dataset[Any]):
         return len(self.frames)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        frame = decoded(self.frames[number], self.path, "RGB").transpose(2, 0, 1)
-        mask = decoded(self.masks[number], self.path, "L")
+        frame = decoded_frame(self.frames[number], self.path, "RGB").transpose(2, 0, 1)
+        mask = decoded_frame(self.masks[number], self.path, "L")
         return torch.from_numpy(np.ascontiguousarray(frame)), torch.from_numpy(mask.astype(np.int64))
 
 
@@ -80,7 +80,7 @@ def packed(body: np.ndarray, ends: np.ndarray) -> list[bytes]:
     return [raw[start:stop] for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
 
 
-def decoded(body: bytes, path: Path, mode: str) -> np.ndarray:
+def decoded_frame(body: bytes, path: Path, mode: str) -> np.ndarray:
     """One picture, uint8 (360, 480, 3) or (360, 480).  Its size is checked before a pixel is decoded."""
     try:
         from PIL import Image

@@ -23,15 +23,15 @@ def built_in(name: str, **options: Any) -> Task:
     Raises BadTask when there is no such task or option, naming the nearest, or when its data cannot be had.
     """
     if name not in TASKS:
-        raise BadTask(f"task: there is no built-in task {name!r}.{nearest(name, list(TASKS))}")
+        raise BadTask(f"task: there is no built-in task {name!r}.{near_names(name, list(TASKS))}")
     known = list(inspect.signature(TASKS[name]).parameters)
     for option in options:
         if option not in known:
-            raise BadTask(f"task: {name} has no option {option!r}.{nearest(option, known)}")
+            raise BadTask(f"task: {name} has no option {option!r}.{near_names(option, known)}")
     return TASKS[name](**options)
 
 
-def nearest(word: str, known: list[str]) -> str:
+def near_names(word: str, known: list[str]) -> str:
     """The end of an error's sentence: what may have been meant, and what there is."""
     close = difflib.get_close_matches(word.lower(), known, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""

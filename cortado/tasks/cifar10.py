@@ -11,7 +11,7 @@ from cortado.errors import BadTask
 from cortado.task.task import Data, Task
 from cortado.tasks.augment import shift_crop_flip
 from cortado.tasks.batches import IMAGE_SHAPE, MOST_BYTES, read_binary_batch, read_bounded, read_python_batch
-from cortado.tasks.pixels import Normalise, checked
+from cortado.tasks.pixels import Normalise, checked_images
 from cortado.tasks.sheets import read_sheets
 from cortado.tasks.store import Remote, download, folders
 
@@ -68,7 +68,7 @@ def read_folder(folder: Path) -> Parts | None:
     return None
 
 
-def read() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def read_cifar10() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Training and test images uint8 (N, 3, 32, 32), each with labels int64 (N,).
 
     The test part has 10,000 images, or 1,000 where only sheets are at hand.
@@ -79,13 +79,13 @@ def read() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     if parts is None:
         parts = read_archive(download("cifar10", ARCHIVE))
     images, labels = (np.concatenate([part[side] for part in parts[:-1]]) for side in (0, 1))
-    train = checked("CIFAR-10's training set", images, labels, IMAGE_SHAPE, CLASSES)
+    train = checked_images("CIFAR-10's training set", images, labels, IMAGE_SHAPE, CLASSES)
     if len(images) != TRAIN_COUNT + VALIDATION_COUNT:
         raise BadTask(
             f"task: CIFAR-10's training set must have {TRAIN_COUNT + VALIDATION_COUNT} images, got {len(images)}. "
             "Fetch the files again."
         )
-    return train, checked("CIFAR-10's test set", *parts[-1], IMAGE_SHAPE, CLASSES)
+    return train, checked_images("CIFAR-10's test set", *parts[-1], IMAGE_SHAPE, CLASSES)
 
 
 def task(seed: int = 0, augment: bool = True) -> Task:
@@ -95,7 +95,7 @@ def task(seed: int = 0, augment: bool = True) -> Task:
     moves each training image by up to 4 pixels and mirrors half of them (cortado.tasks.augment.shift_crop_flip).
     Raises BadTask when the files cannot be found, fetched or read.
     """
-    (images, labels), (test_images, test_labels) = read()
+    (images, labels), (test_images, test_labels) = read_cifar10()
     return Task(
         train=Data(images[:TRAIN_COUNT], labels[:TRAIN_COUNT], NORMALISE, shift_crop_flip if augment else None),
         validation=Data(images[TRAIN_COUNT:], labels[TRAIN_COUNT:], NORMALISE),

@@ -4,7 +4,7 @@ import numpy as np
 
 from cortado.errors import MissingPackage
 from cortado.task.task import Data, Task
-from cortado.tasks.pixels import checked
+from cortado.tasks.pixels import checked_images
 
 CLASSES = 10
 TRAIN_COUNT, VALIDATION_COUNT = 1_000, 297
@@ -27,7 +27,7 @@ def task(seed: int = 0) -> Task:
     # NumPy keeps this generator's numbers the same from version to version.
     order = np.random.RandomState(0).permutation(len(pixels))
     scaled = (pixels[order] / BRIGHTEST).astype(np.float32).reshape(-1, 1, 8, 8)
-    images, labels = checked("digits", scaled, digits[order], (1, 8, 8), CLASSES)
+    images, labels = checked_images("digits", scaled, digits[order], (1, 8, 8), CLASSES)
     chosen = TRAIN_COUNT + VALIDATION_COUNT
     return Task(
         train=Data(images[:TRAIN_COUNT], labels[:TRAIN_COUNT]),

@@ -13,7 +13,7 @@ from torch.nn import functional
 from cortado.errors import BadTask, MissingPackage
 from cortado.task.task import Data, Task
 from cortado.tasks.pictures import decoded
-from cortado.tasks.pixels import Normalise, checked
+from cortado.tasks.pixels import Normalise, checked_images
 from cortado.tasks.store import find, folders
 
 FILE = "imagenet_sample.npz"
@@ -59,7 +59,7 @@ def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
         raise
     except (EOFError, KeyError, OSError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise BadTask(f"task: {path} cannot be read as pictures: {error}. Fetch the file again.") from error
-    return checked("the ImageNet sample", images, labels, (3, SIDE, SIDE), CLASSES)
+    return checked_images("the ImageNet sample", images, labels, (3, SIDE, SIDE), CLASSES)
 
 
 def task(seed: int = 0, picture: Picture | None = None) -> Task:

@@ -12,7 +12,7 @@ from cortado.task.task import Data, Task
 from cortado.tasks.augment import affine, stored_copies
 from cortado.tasks.idx import read_idx
 from cortado.tasks.npy import read_npy_xz
-from cortado.tasks.pixels import Normalise, checked
+from cortado.tasks.pixels import Normalise, checked_images
 from cortado.tasks.store import Remote, download, find
 
 CLASSES = 10
@@ -45,7 +45,7 @@ FILES = {
 }
 
 
-def path_of(idx_name: str) -> Path:
+def mnist_path(idx_name: str) -> Path:
     """The file that holds this array, in whichever format is at hand; downloaded when none is."""
     packed, sha256, size_bytes = FILES[idx_name]
     zipped = f"{idx_name}.gz"
@@ -55,16 +55,16 @@ def path_of(idx_name: str) -> Path:
     return download("mnist", Remote(zipped, tuple(home + zipped for home in HOMES), sha256, size_bytes))
 
 
-def read(idx_name: str) -> np.ndarray:
+def read_mnist(idx_name: str) -> np.ndarray:
     """One array of MNIST, uint8: images (N, 28, 28) or labels (N,).  Raises BadTask when it cannot be had or read."""
-    path = path_of(idx_name)
+    path = mnist_path(idx_name)
     return read_npy_xz(path) if path.suffix == ".xz" else read_idx(path)
 
 
 def half(name: str, prefix: str, count: int) -> tuple[Tensor, Tensor]:
     """The training or the test half: uint8 images (N, 1, 28, 28) and int64 labels (N,)."""
-    pixels, digits = read(f"{prefix}-images-idx3-ubyte"), read(f"{prefix}-labels-idx1-ubyte")
-    images, labels = checked(name, pixels[:, None], digits, (1, 28, 28), CLASSES)
+    pixels, digits = read_mnist(f"{prefix}-images-idx3-ubyte"), read_mnist(f"{prefix}-labels-idx1-ubyte")
+    images, labels = checked_images(name, pixels[:, None], digits, (1, 28, 28), CLASSES)
     if len(images) != count:
         raise BadTask(f"task: {name} must have {count} images, got {len(images)}. Fetch the files again.")
     return images, labels

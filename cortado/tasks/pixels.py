@@ -27,7 +27,7 @@ class Normalise:
         return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
 
-def checked(
+def checked_images(
     name: str, images: np.ndarray, labels: np.ndarray, shape: tuple[int, ...], classes: int
 ) -> tuple[Tensor, Tensor]:
     """Images (N, *shape) as a tensor of their own type and labels (N,) as int64.

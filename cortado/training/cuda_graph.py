@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork, describe
-from cortado.eval_mode import keeping_buffers
+from cortado.running.eval_mode import keeping_buffers
 
 WARM_UP = 3
 """Steps before the recording: libraries set themselves up, and choose their kernels, in the first ones."""
@@ -48,7 +48,7 @@ class Recording:
         return shapes_of(inputs, targets) == shapes_of(self.inputs, self.targets)
 
     def __call__(self, inputs: Any, targets: Tensor) -> Tensor:
-        for place, value in zip(parts_of(self.inputs), parts_of(inputs), strict=True):
+        for place, value in zip(step_parts(self.inputs), step_parts(inputs), strict=True):
             place.copy_(value, non_blocking=True)
         self.targets.copy_(targets, non_blocking=True)
         self.graph.replay()
@@ -68,7 +68,7 @@ def recorded(step: Step, network: nn.Module, inputs: Any, targets: Tensor) -> Re
         ) from error
 
 
-def parts_of(inputs: Any) -> tuple[Tensor, ...]:
+def step_parts(inputs: Any) -> tuple[Tensor, ...]:
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
@@ -77,4 +77,4 @@ def cloned(inputs: Any) -> Any:
 
 
 def shapes_of(inputs: Any, targets: Tensor) -> list[tuple[torch.Size, torch.dtype]]:
-    return [(part.shape, part.dtype) for part in (*parts_of(inputs), targets)]
+    return [(part.shape, part.dtype) for part in (*step_parts(inputs), targets)]

@@ -5,7 +5,7 @@ import copy
 from torch import nn
 
 from cortado.parts.activations.quantizer import ActivationQuantizer, finalize_quantizers
-from cortado.parts.forms.attach import finalize as finalize_weights
+from cortado.parts.forms.attach import finalize_forms as finalize_weights
 from cortado.parts.forms.latent import Latent
 
 
@@ -23,7 +23,7 @@ def in_training(network: nn.Module) -> bool:
     )
 
 
-def finalized(network: nn.Module) -> nn.Module:
+def finalized_copy(network: nn.Module) -> nn.Module:
     """The network itself when nothing in it is in training, else a finalized copy."""
     if not in_training(network):
         return network

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.devices import moved, own_device, training_device
-from cortado.dilated import DilatedInFloat32
 from cortado.errors import BadNetwork, BadTask, BadValue, Diverged, in_own_code
-from cortado.eval_mode import train_mode
 from cortado.lowering.factors import factored_copy
 from cortado.parts.part import after_step
 from cortado.progress import Progress, quiet
+from cortado.running.devices import on_device, own_device, training_device
+from cortado.running.eval_mode import train_mode
 from cortado.task.task import Task, to_device
 from cortado.training.cuda_graph import Recording, recorded
+from cortado.training.dilated import DilatedInFloat32
 from cortado.training.distributed import average_gradients, ranks, shard, share_start, share_statistics
 from cortado.training.teachers import distillation, ensemble, softened
 
@@ -33,7 +33,7 @@ steps are as large as its rate whatever the gradients."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Training:
     """How to train: everything the loop needs besides network and task.
 
     `optimizer` is a name or a callable (parameter groups -> Optimizer); `schedule` a name or a callable (share of the
@@ -73,21 +73,21 @@ class Plan:
     progress: Progress = field(default_factory=quiet)
 
 
-def train(network: nn.Module, task: Task, plan: Plan) -> float:
+def train(network: nn.Module, task: Task, plan: Training) -> float:
     """Train `network` in place on the task's training data; gives the mean loss of the last epoch, NaN without one.
 
     It runs on the task's device, and the network comes back to its own. Same seed, same CPU: same result. `after_epoch`
     may change the network's structure and then returns True: the optimizer starts again. Weights in low rank run as their factors.
     Raises Diverged when the loss is not finite, BadNetwork when nothing can learn, BadTask for a device that is not there.
     """
-    with moved(network, training_device(network, task.device)):
+    with on_device(network, training_device(network, task.device)):
         return Loop(network, task, plan).run()
 
 
 class Loop:
     """The state of one training."""
 
-    def __init__(self, network: nn.Module, task: Task, plan: Plan) -> None:
+    def __init__(self, network: nn.Module, task: Task, plan: Training) -> None:
         self.network, self.task, self.plan = network, task, plan
         self.device = own_device(network)
         self.rank, self.world = ranks(self.device)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.devices import own_device
 from cortado.errors import BadRecipe
 from cortado.network.view import View
+from cortado.running.devices import own_device
 from cortado.task.task import Task, to_device
 
 SLICE = 32
@@ -35,11 +35,11 @@ def ensemble(teachers: Sequence[nn.Module], inputs: Any, temperature: float, hal
     if half and isinstance(inputs, Tensor) and inputs.dim() == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=half):
-        outputs = [answers(teacher, inputs) for teacher in teachers]
+        outputs = [teacher_outputs(teacher, inputs) for teacher in teachers]
         return torch.stack([functional.softmax(output.float() / temperature, 1) for output in outputs]).mean(0)
 
 
-def answers(teacher: nn.Module, inputs: Any) -> Tensor:
+def teacher_outputs(teacher: nn.Module, inputs: Any) -> Tensor:
     """What one teacher says to a batch; to images on a CPU slice by slice."""
     if isinstance(inputs, tuple):
         return teacher(*inputs)

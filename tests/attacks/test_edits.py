@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cortado.errors import BadFile, CortadoError
-from cortado.file.artifact import MAGIC, decode, encode, read
+from cortado.file.artifact import MAGIC, decode, encode, read_contents
 from cortado.file.edits import Edits, check_of, write_edits
 from cortado.file.entries import entries_of, fingerprint
 from cortado.file.slots import slots_of
@@ -145,7 +145,7 @@ def test_flipped_bits_of_edits_are_refused_or_harmless():
     small[0].bias.data = small[0].bias.data[:6]
     small[1].weight.data, small[1].bias.data = small[1].weight.data[:6], small[1].bias.data[:6]
     data = encode(small, original())
-    size = read(data).edits.size_bytes
+    size = read_contents(data).edits.size_bytes
     assert size > 5
     refused = 0
     for place in range(13 * 8, (13 + size) * 8):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cortado.errors import BadFile, BadNetwork, CortadoError, WrongNetwork
-from cortado.file.artifact import MAGIC, decode, encode, load, read, save
+from cortado.file.artifact import MAGIC, decode, encode, load, read_contents, save
 from cortado.file.entries import entries_of, fingerprint
 from cortado.file.inspection import inspect
 from cortado.file.keys import key_of
@@ -359,4 +359,4 @@ def test_floats_of_every_pattern_come_back():
 def test_checksum_is_at_the_end_little_endian():
     data = body()
     assert struct.unpack("<I", data[-4:])[0] == zlib.crc32(data[:-4])
-    assert read(data).size_bytes == len(data)
+    assert read_contents(data).size_bytes == len(data)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import cortado
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.errors import BadNetwork, CortadoError
 from cortado.network.view import View
 from cortado.task.task import Data, Task
@@ -100,5 +100,5 @@ def test_cut_that_fails_midway_leaves_the_working_copy_whole(monkeypatch: pytest
 def test_channels_in_a_share_of_multiply_adds_are_at_most_that() -> None:
     network = made(Chain)
     view = View(network, made(Chain), torch.randn(2, 6))
-    read("prune/channels keep=0.6 of=multiply_adds").stages[0].apply(view, task())
+    read_recipe("prune/channels keep=0.6 of=multiply_adds").stages[0].apply(view, task())
     assert network.first.out_features == 4, "5 of 8 are 62.5 % of the multiply-adds"

@@ -8,7 +8,7 @@ from torch import nn
 
 from cortado.engine.bundle import check_bundle, write_bundle
 from cortado.engine.compress import compress
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.errors import BadFile, NothingChanged, Stopped
 from cortado.file.artifact import load
 from cortado.methods.factorize.jaderberg import FactorizeJaderberg
@@ -253,7 +253,7 @@ def test_repeat_is_its_stages_written_out(tmp_path):
     assert [stage.round for stage in found.stages] == [*["round 1 of 2"] * 2, *["round 2 of 2"] * 2, ""]
     assert [stage.size_bytes for stage in found.stages] == [stage.size_bytes for stage in report.stages]
     assert "3 prune/channels, round 2 of 2" in report_text(found)
-    assert read(found.recipe).rounds == tuple(stage.round for stage in found.stages)
+    assert read_recipe(found.recipe).rounds == tuple(stage.round for stage in found.stages)
     for number in (4, 5):
         (tmp_path / "stages" / f"{number:02}.json").unlink()
     again, resumed = compress(NET.make(), NET.task(), rounds, folder=tmp_path, resume=True)

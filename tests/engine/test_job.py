@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cortado.engine.job import Job, load_weights, read_job
-from cortado.engine.recipe import make_stage, read
+from cortado.engine.recipe import make_stage, read_recipe
 from cortado.errors import BadNetwork, BadRecipe, BadTask
 from cortado.task.limits import read_limits
 from tests.laws.tiny_nets import BY_NAME
@@ -127,7 +127,7 @@ def test_examples_can_be_read_to_the_last_key(path):
     job = read_job(str(path))
     assert (
         isinstance(job.make(), nn.Module)
-        and read(job.recipe).stages
+        and read_recipe(job.recipe).stages
         and len(read_limits(job.limits)) == len(job.limits)
     )
     if job.training:

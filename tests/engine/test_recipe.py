@@ -6,7 +6,15 @@ import pytest
 import yaml
 
 from bench.house_counts import ROOT
-from cortado.engine.recipe import ELSEWHERE, Recipe, known_methods, make_stage, method_class, method_class_name, read
+from cortado.engine.recipe import (
+    ELSEWHERE,
+    Recipe,
+    known_methods,
+    make_stage,
+    method_class,
+    method_class_name,
+    read_recipe,
+)
 from cortado.errors import BadRecipe, BadValue
 from cortado.methods.finetune import Finetune
 from cortado.methods.method import Method
@@ -30,9 +38,15 @@ def test_python_yaml_data_and_one_line_are_the_same(tmp_path):
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump({"stages": data}))
     line = "finetune epochs=0.5 lr=1e-5 batch=8 | quantize/weights"
-    assert read(STAGES).stages == read(data).stages == read(path).stages == read(str(path)).stages == STAGES
-    assert read(line).stages == STAGES[1:]
-    assert read(path).name == "small"
+    assert (
+        read_recipe(STAGES).stages
+        == read_recipe(data).stages
+        == read_recipe(path).stages
+        == read_recipe(str(path)).stages
+        == STAGES
+    )
+    assert read_recipe(line).stages == STAGES[1:]
+    assert read_recipe(path).name == "small"
 
 
 @pytest.mark.parametrize(
@@ -43,33 +57,33 @@ def test_python_yaml_data_and_one_line_are_the_same(tmp_path):
     "line", ["where={} keep=0.3", "keep=0.3 where={}", 'where="{}" keep=0.3', "keep=0.3 where='{}'"]
 )
 def test_pattern_of_several_words_is_one_value_of_a_line(where, line):
-    (pruned, tuned) = read(f"prune/weights {line.format(where)} | finetune epochs=2").stages
+    (pruned, tuned) = read_recipe(f"prune/weights {line.format(where)} | finetune epochs=2").stages
     assert (pruned, tuned) == (PruneWeights(where=where, keep=0.3), Finetune(epochs=2))
     data = {"prune/weights": {"where": where, "keep": 0.3}}
-    assert read([data]).stages == (pruned,)
+    assert read_recipe([data]).stages == (pruned,)
 
 
 def test_word_that_belongs_to_no_value_is_refused():
     with pytest.raises(BadRecipe, match=r"stage 1 \(prune/weights\): 'not' is not key=value"):
-        read("prune/weights not fc3")
+        read_recipe("prune/weights not fc3")
     with pytest.raises(BadRecipe, match="keep is given twice"):
-        read("prune/weights keep=0.3 where=conv*, not conv1 keep=0.5")
+        read_recipe("prune/weights keep=0.3 where=conv*, not conv1 keep=0.5")
     with pytest.raises(BadValue, match="keep must be float, got '0.3 where'"):
-        read("prune/weights keep=0.3 where")
+        read_recipe("prune/weights keep=0.3 where")
 
 
 @pytest.mark.parametrize("number", ["1e-5", "1E-5", "+1e-5", "0.00001", "1.0e-5", ".1e-4"])
 def test_small_numbers_are_numbers_however_they_are_written(number, tmp_path):
     """YAML takes 1e-5 for a word."""
-    assert read(f"finetune lr={number}").stages[0].lr == 1e-5
+    assert read_recipe(f"finetune lr={number}").stages[0].lr == 1e-5
     (tmp_path / "one.yaml").write_text(f"- finetune: {{lr: {number}}}\n")
-    assert read(tmp_path / "one.yaml").stages[0].lr == 1e-5
+    assert read_recipe(tmp_path / "one.yaml").stages[0].lr == 1e-5
 
 
 @pytest.mark.parametrize("name", ALL_METHODS)
 def test_recipe_comes_back_from_its_own_data(name):
     recipe = Recipe((small(name), *STAGES), match_moments=False, name="mine", paper="Somebody, 2020")
-    again = read(yaml.safe_load(yaml.safe_dump(recipe.as_data())))
+    again = read_recipe(yaml.safe_load(yaml.safe_dump(recipe.as_data())))
     assert again == recipe
 
 
@@ -91,15 +105,15 @@ def test_known_methods_are_the_files_that_define_one():
 
 def test_method_and_recipe_pass_through():
     recipe = Recipe(STAGES)
-    assert read(recipe) is recipe
-    assert read(STAGES[0]).stages == (STAGES[0],)
+    assert read_recipe(recipe) is recipe
+    assert read_recipe(STAGES[0]).stages == (STAGES[0],)
 
 
 @pytest.mark.parametrize("text", ["tune: [", "{{", "a: b: c"])
 def test_file_that_is_not_yaml_is_refused(text, tmp_path):
     (tmp_path / "broken.yaml").write_text(text)
     with pytest.raises(BadRecipe):
-        read(tmp_path / "broken.yaml")
+        read_recipe(tmp_path / "broken.yaml")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +134,7 @@ def test_file_that_is_not_yaml_is_refused(text, tmp_path):
 def test_file_that_is_no_recipe_is_refused(text, tmp_path):
     (tmp_path / "odd.yaml").write_text(text)
     with pytest.raises(BadRecipe):
-        read(tmp_path / "odd.yaml")
+        read_recipe(tmp_path / "odd.yaml")
 
 
 def test_knob_given_to_a_method_that_lacks_it_lists_what_it_has():
@@ -130,6 +144,6 @@ def test_knob_given_to_a_method_that_lacks_it_lists_what_it_has():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: Path(path).stem)
 def test_recipe_in_the_folder_can_be_read(path):
-    recipe = read(path)
+    recipe = read_recipe(path)
     assert recipe.stages and all(isinstance(stage, Method) for stage in recipe.stages)
-    assert read(recipe.as_data()).stages == recipe.stages
+    assert read_recipe(recipe.as_data()).stages == recipe.stages

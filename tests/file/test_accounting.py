@@ -13,12 +13,12 @@ from cortado.errors import WrongNetwork
 from cortado.file.accounting import (
     accounts,
     best_gap_width,
-    cost_of,
-    histogram,
+    histogram_of,
+    index_cost,
     layer_rows,
     pictures,
 )
-from cortado.file.artifact import encode, read
+from cortado.file.artifact import encode, read_contents
 from cortado.file.symbols import Symbols, symbols_of
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer
@@ -134,7 +134,7 @@ def test_the_convention_gives_the_rates_of_the_papers_table() -> None:
     generator = torch.Generator().manual_seed(0)
     mask = torch.rand(96, 363, generator=generator) < 0.84
     codes = torch.randint(256, (int(mask.sum()),), generator=generator)
-    cost = cost_of(symbols_of(Masked(mask, Codebook(torch.linspace(-1, 1, 256), codes))))
+    cost = index_cost(symbols_of(Masked(mask, Codebook(torch.linspace(-1, 1, 256), codes))))
     papers = cost.stored * (8 + 4) + 256 * 32
     assert papers / (34848 * 32) == pytest.approx(0.326, abs=0.006)
     assert cost.coded_bits < papers  # the best gap width is no worse than the paper's
@@ -144,7 +144,7 @@ def test_layer_rows_measure_the_bytes_of_the_file() -> None:
     original, small = square(by_hand())
     body = encode(small, original)
     rows = layer_rows(small, original, body)
-    assert [row.size_bytes for row in rows] == [record.size_bytes for record in read(body).records]
+    assert [row.size_bytes for row in rows] == [record.size_bytes for record in read_contents(body).records]
     head = len(body) - sum(row.size_bytes for row in rows)
     assert 0 < head < 40
     assert rows[0].file_rate == pytest.approx(rows[0].size_bytes / 144)
@@ -189,7 +189,7 @@ def test_the_file_of_another_network_is_refused() -> None:
 
 def test_an_unmasked_quantized_weight_is_a_plain_list() -> None:
     codes = torch.tensor([[3, -3, 1], [2, 1, -1]])
-    cost = cost_of(symbols_of(Quantized(codes, torch.tensor([0.5]))))
+    cost = index_cost(symbols_of(Quantized(codes, torch.tensor([0.5]))))
     assert (cost.stored, cost.value_bits, cost.index_bits) == (6, 3.0, None)
     assert cost.coded_bits == 6 * 3 + 32
     assert cost.coded_bits_huffman == fixed_codes(Counter(codes.flatten().tolist())) + 32
@@ -198,7 +198,7 @@ def test_an_unmasked_quantized_weight_is_a_plain_list() -> None:
 def test_a_masked_weight_has_an_index_even_where_a_list_were_shorter() -> None:
     mask = torch.ones(8, 8, dtype=torch.bool)
     mask[0, 0] = False
-    cost = cost_of(symbols_of(Masked(mask, Codebook(torch.randn(64), torch.arange(63)))))
+    cost = index_cost(symbols_of(Masked(mask, Codebook(torch.randn(64), torch.arange(63)))))
     assert cost.index_bits == 1
     assert cost.coded_bits > 64 * 6 + 64 * 32
 
@@ -206,7 +206,7 @@ def test_a_masked_weight_has_an_index_even_where_a_list_were_shorter() -> None:
 def test_a_quantized_weight_full_of_zeros_is_stored_by_index() -> None:
     codes = torch.zeros(20, 20, dtype=torch.int32)
     codes[3, 3], codes[12, 7] = 5, -6
-    cost = cost_of(symbols_of(Quantized(codes, torch.ones(20), torch.zeros(20, dtype=torch.int32), "channel")))
+    cost = index_cost(symbols_of(Quantized(codes, torch.ones(20), torch.zeros(20, dtype=torch.int32), "channel")))
     assert cost.index_bits is not None
     assert cost.stored < 20
     assert cost.coded_bits < 100 + 20 * 32 + 20 * 8
@@ -225,12 +225,12 @@ def test_a_shared_zero_is_no_weight() -> None:
     shared = Codebook(torch.tensor([0.0, 1.0, -1.0]), torch.tensor([0, 1, 2, 1]))
     symbols = symbols_of(Masked(torch.ones(1, 4, dtype=torch.bool), shared))
     assert symbols.values.tolist() == [0, 1, 2] and symbols.counts.tolist() == [1, 1, 2]
-    assert cost_of(symbols).stored == 3
+    assert index_cost(symbols).stored == 3
 
 
 def test_a_weight_of_zeros_alone_has_no_mean() -> None:
     nothing = Codebook(torch.ones(2), torch.zeros(0, dtype=torch.long))
-    cost = cost_of(symbols_of(Masked(torch.zeros(3, 3, dtype=torch.bool), nothing)))
+    cost = index_cost(symbols_of(Masked(torch.zeros(3, 3, dtype=torch.bool), nothing)))
     assert (cost.stored, cost.value_bits, cost.index_bits_huffman) == (0, None, None)
     assert cost.coded_bits == cost.coded_bits_huffman == 64
 
@@ -278,7 +278,7 @@ def test_pictures_of_the_example_done_by_hand() -> None:
 
 def test_histogram_puts_neighbours_together_when_there_are_many() -> None:
     values = torch.arange(-100, 200).numpy()
-    drawn = histogram("many", values, np.ones_like(values), "codes")
+    drawn = histogram_of("many", values, np.ones_like(values), "codes")
     assert len(drawn.counts) <= 64
     assert len(drawn.edges) == len(drawn.counts) + 1
     assert sum(drawn.counts) == 300

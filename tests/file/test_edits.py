@@ -13,10 +13,10 @@ from torch import nn
 from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, WrongNetwork
 from cortado.file.accounting import accounts, layer_rows
-from cortado.file.artifact import decode, encode, read, save
+from cortado.file.artifact import decode, encode, read_contents, save
 from cortado.file.edits import Edits, read_edits, write_edits
 from cortado.file.inspection import inspect
-from cortado.file.slots import Slot, slots_of
+from cortado.file.slots import AttributeSlot, slots_of
 from cortado.file.wire import Cursor
 from cortado.layers.bypass import Bypass
 from cortado.network.coupling.cut import cut
@@ -59,7 +59,7 @@ def test_cut_network_comes_back_bit_for_bit(name, share):
 @pytest.mark.parametrize("name", sorted(KEPT_NUMBERS))
 def test_numbers_that_shapes_do_not_tell_are_kept(name):
     small, original = cut_net(name, 0.25), plain_net(name)
-    edits = read(encode(small, original)).edits
+    edits = read_contents(encode(small, original)).edits
     changed = [key for key, value in numbers_of(small).items() if value != numbers_of(original)[key]]
     assert bool(edits.numbers) == (name not in ("multiplied", "group_norm"))
     assert len(edits.numbers) < len(changed)
@@ -105,7 +105,7 @@ def test_removed_blocks_have_no_records(paths):
     small, original = without_blocks("residual", *paths), plain_net("residual")
     body = encode(small, original)
     again = decode(body, original)
-    assert len(read(body).records) == len(small.state_dict()) < len(original.state_dict())
+    assert len(read_contents(body).records) == len(small.state_dict()) < len(original.state_dict())
     assert all(isinstance(again.get_submodule(path), nn.Identity) for path in paths)
     example = example_of("residual")
     assert torch.equal(again(example), small(example))
@@ -120,7 +120,7 @@ def test_bytes_of_edits_are_counted(tmp_path):
         shown = inspect(tmp_path / "net.cortado", known)
         ((words, used),) = shown.besides
         assert words == "2 modules removed"
-        assert used == len(write_edits(read((tmp_path / "net.cortado").read_bytes()).edits)) == 7
+        assert used == len(write_edits(read_contents((tmp_path / "net.cortado").read_bytes()).edits)) == 7
         assert sum(piece.size_bytes for piece in shown.pieces) + shown.overhead_bytes + used == size_bytes
         assert "2 modules removed" in shown.text()
     rows = {row.path: row for row in layer_rows(small, original)}
@@ -283,4 +283,4 @@ def test_edits_come_back_from_their_bytes():
 def test_slots_are_whole_numbers_alone_or_in_lists_by_name():
     layer = nn.Module()
     layer.zebra, layer.flag, layer.apes, layer.mixed, layer.rate = 3, True, [1, 2], (1, 2.0), 0.5
-    assert slots_of(layer) == [Slot("apes", 0), Slot("apes", 1), Slot("zebra")]
+    assert slots_of(layer) == [AttributeSlot("apes", 0), AttributeSlot("apes", 1), AttributeSlot("zebra")]

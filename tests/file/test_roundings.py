@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork
-from cortado.file.artifact import decode, encode, read, save
+from cortado.file.artifact import decode, encode, read_contents, save
 from cortado.file.inspection import inspect
 from cortado.file.roundings import Roundings, put_roundings, read_roundings, write_roundings
 from cortado.file.wire import Cursor
@@ -58,7 +58,7 @@ def test_each_rounding_takes_a_few_bytes_and_they_are_counted(tmp_path):
     shown = inspect(tmp_path / "net.cortado", original)
     ((words, used),) = shown.besides
     assert words == f"{len(sites(small))} activations rounded: {count} affine" and words in shown.text()
-    assert used == len(write_roundings(read((tmp_path / "net.cortado").read_bytes()).roundings))
+    assert used == len(write_roundings(read_contents((tmp_path / "net.cortado").read_bytes()).roundings))
     assert sum(piece.size_bytes for piece in shown.pieces) + used + shown.overhead_bytes == size_bytes
 
 

@@ -10,7 +10,7 @@ from cortado.network.view import Weight, parameter_places
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
-from cortado.training.finalize import finalized
+from cortado.training.finalize import finalized_copy
 
 SAYS_SO = ("given up", "gives up", "no longer", "grows", "larger")
 """Words with which a note tells that something of before is gone."""
@@ -50,7 +50,7 @@ class Made:
 
 def gone(before: nn.Module, after: nn.Module) -> list[str]:
     """Return what methods had made of `before` and is not in `after`, in words."""
-    old, new = Made(finalized(before)), Made(finalized(after))
+    old, new = Made(finalized_copy(before)), Made(finalized_copy(after))
     found = [f"block {path} is back" for path in old.bypasses - new.bypasses]
     found += [f"norm {path} has statistics again" for path in (old.folded - new.folded) & set(new.modules)]
     roundings = sites(new.network)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 
 from cortado.engine.compress import Run, compress
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.engine.stage import begin
 from cortado.errors import BadNetwork, NothingChanged
 from cortado.file.artifact import decode, encode
@@ -74,7 +74,7 @@ def pytest_generate_tests(metafunc):
 def begun(first, net, matched):
     """A run after its first stage, from which all seconds start; with moments matched unless the second does just that."""
     tiny = BY_NAME[net]
-    recipe = read((small(first), small("quantize/weights" if matched else "match_moments")))
+    recipe = read_recipe((small(first), small("quantize/weights" if matched else "match_moments")))
     run = Run(working_copy(tiny.make()).eval(), tiny.task(), recipe)
     return run, run.stage(begin(run.original, tiny.example), 0)
 
@@ -82,7 +82,7 @@ def begun(first, net, matched):
 def after_both(first, second, net):
     """The networks before and after, as compress makes them, and the report."""
     run, state = copy.deepcopy(begun(first, net, second != "match_moments"))
-    run.recipe = read((small(first), small(second)))
+    run.recipe = read_recipe((small(first), small(second)))
     made = run.stage(state, 1).network
     return run.original, made, run.report(made, 0.0)
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from torch import nn
 
 from cortado.engine.compress import Run
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.file.artifact import decode, encode
 from cortado.methods.method import Method
 from cortado.network.view import working_copy
@@ -33,7 +33,7 @@ class Two:
 def begun(first: tuple[Method, ...], net: str, matched: bool) -> tuple[Run, nn.Module]:
     """Return a run after its first stages, from which all others start; with moments matched unless the next does just that."""
     tiny = BY_NAME[net]
-    recipe = read((*first, small("quantize/weights" if matched else "match_moments")))
+    recipe = read_recipe((*first, small("quantize/weights" if matched else "match_moments")))
     run = Run(working_copy(tiny.make()).eval(), tiny.task(), recipe, (), None, quiet())
     network = decode(encode(run.original, run.original), run.original)
     for number in range(len(first)):
@@ -45,6 +45,6 @@ def after_both(first: Sequence[Method], second: str, net: str) -> Two:
     """Return what compress makes of these stages.  Raises what the second one raises."""
     kept = begun(tuple(first), net, second != "match_moments")
     run, network = copy.deepcopy(kept)
-    run.recipe = read((*first, small(second)))
+    run.recipe = read_recipe((*first, small(second)))
     made = run.stage(network, len(first))
     return Two(run.original, kept[1], made, run.rows[-1].notes, run.report(made, 0.0))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cortado.lowering.factors import Chain, chain_of, factored, factored_copy, has_factors
+from cortado.lowering.factors import Chain, chain_of, factored_copy, factored_network, has_factors
 from cortado.network.profile.profile import profile
 from cortado.parts.forms.attach import attach, form_of
 from cortado.parts.forms.dense import Dense
@@ -121,7 +121,7 @@ def test_subclass_that_does_more_has_no_chain():
     layer = Louder(7, 5)
     attach(layer, "weight", pair(5, 3, 7, ()))
     assert chain_of(layer) is None
-    assert isinstance(factored(nn.Sequential(layer))[0], Louder)
+    assert isinstance(factored_network(nn.Sequential(layer))[0], Louder)
 
 
 class Twice(nn.Module):
@@ -148,7 +148,7 @@ def twice() -> nn.Module:
 def test_factored_copy_computes_the_same():
     network, activation = twice(), values(2, 5, 6)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    made = factored(network)
+    made = factored_network(network)
     for gradients in (True, False):
         with torch.set_grad_enabled(gradients):
             torch.testing.assert_close(made(activation), network(activation), rtol=1e-5, atol=1e-5)
@@ -174,7 +174,7 @@ def test_training_the_twin_trains_the_network():
 def test_network_that_is_one_layer_becomes_its_chain():
     layer = nn.Linear(7, 5)
     attach(layer, "weight", pair(5, 3, 7, ()))
-    assert isinstance(factored(layer), Chain)
+    assert isinstance(factored_network(layer), Chain)
 
 
 def test_gradients_reach_every_factor_through_the_chain(attached):

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from cortado.errors import BadValue
 from cortado.lowering.graph import exported
-from cortado.lowering.integers import DEQUANTIZE, QUANTIZE, Codes, codes_of, regridded, sources
+from cortado.lowering.integers import DEQUANTIZE, QUANTIZE, Codes, codes_of_form, moved_sources, regridded
 from cortado.lowering.lower import lowered
 from cortado.methods.factorize.svd import FactorizeSvd
 from cortado.methods.prune.weights import PruneWeights
@@ -135,7 +135,7 @@ def test_every_move_stands_between_two_pairs_of_one_grid():
     assert len(moves) >= 7
     for node in moves:
         assert {user.target for user in node.users} == {QUANTIZE}, node
-        before = sources(node)
+        before = moved_sources(node)
         grids = {one.args[1:] for one in before}
         assert {one.target for one in before} == {DEQUANTIZE} and len(grids) == 1, node
         assert {tuple(user.args[1:]) for user in node.users} == grids, node
@@ -219,7 +219,7 @@ def test_weights_that_are_no_whole_numbers_stay_floats_in_the_file():
 def test_survivors_of_a_mask_are_codes_too():
     values = torch.tensor([[0.5, 0.0, -1.0], [0.0, 0.25, 0.0]])
     form = Masked.of(values, values != 0).map_values(lambda kept: Quantized.of(kept, 4))
-    codes = codes_of(form)
+    codes = codes_of_form(form)
     assert codes.dtype == torch.int8 and torch.equal(codes == 0, values == 0)
     network, task = rounded(Residual, before=(PruneWeights(keep=0.5),))
     low = lowered(network, task.example)
@@ -227,10 +227,12 @@ def test_survivors_of_a_mask_are_codes_too():
 
 
 def test_weights_beyond_8_bits_have_no_codes():
-    assert codes_of(Quantized(torch.tensor([[300, -2]]), torch.ones(1))) is None
+    assert codes_of_form(Quantized(torch.tensor([[300, -2]]), torch.ones(1))) is None
     shifted = Quantized(torch.tensor([[0, 255]]), torch.ones(1), torch.tensor([0]))
-    assert codes_of(shifted) is None
-    assert codes_of(Quantized(torch.tensor([[0, 200]]), torch.ones(1), torch.tensor([90]))).tolist() == [[-90, 110]]
+    assert codes_of_form(shifted) is None
+    assert codes_of_form(Quantized(torch.tensor([[0, 200]]), torch.ones(1), torch.tensor([90]))).tolist() == [
+        [-90, 110]
+    ]
 
 
 def test_signals_of_few_bits_run_on_grids_of_8():

@@ -9,12 +9,12 @@ from torch import nn
 from cortado.lowering.graph import exported, float_graph
 from cortado.lowering.integers import DEQUANTIZE, QUANTIZE, Codes
 from cortado.lowering.lower import lowered
-from cortado.lowering.signed import ROUND, UNROUND, round_weights, signed, unrounded_matmuls, with_floats
+from cortado.lowering.signed import ROUND, UNROUND, round_weights, unrounded_matmuls, with_floats, with_signed_codes
 from cortado.methods.quantize.activations import QuantizeActivations
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.view import View
 from cortado.parts.forms.attach import form_of
-from cortado.runtimes.litert import codes_of, values_of
+from cortado.runtimes.litert import input_codes, values_of
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.task.task import Data, Task
 
@@ -34,7 +34,7 @@ def rounded_low() -> tuple[nn.Module, nn.Module, Task]:
 def test_signed_codes_stand_for_the_same_values():
     _, low, task = rounded_low()
     program = exported(low, task.example)
-    signed(program.graph)
+    with_signed_codes(program.graph)
     program.graph_module.recompile()
     grids = [node.args[1:] for node in program.graph.nodes if node.target in (QUANTIZE, DEQUANTIZE)]
     assert grids and all(grid[2:] == (-128, 127, torch.int8) for grid in grids)
@@ -65,10 +65,10 @@ def test_weights_rounded_in_the_graph_have_the_same_codes():
 def test_inputs_in_codes_are_made_of_floats_and_back():
     detail = {"quantization": (0.5, -3), "dtype": torch.zeros(0, dtype=torch.int8).numpy().dtype}
     values = torch.tensor([0.0, 1.0, -0.74, 1000.0, -1000.0]).numpy()
-    assert codes_of(detail, values).tolist() == [-3, -1, -4, 127, -128]
-    assert values_of(detail, codes_of(detail, values)).tolist() == [0.0, 1.0, -0.5, 65.0, -62.5]
+    assert input_codes(detail, values).tolist() == [-3, -1, -4, 127, -128]
+    assert values_of(detail, input_codes(detail, values)).tolist() == [0.0, 1.0, -0.5, 65.0, -62.5]
     original = {"quantization": (0.0, 0), "dtype": detail["dtype"]}
-    assert codes_of(original, values) is values and values_of(original, values) is values
+    assert input_codes(original, values) is values and values_of(original, values) is values
 
 
 @pytest.mark.parametrize("name", ["litert", "executorch"])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cortado.methods.factorize.response import FactorizeResponse
-from cortado.methods.match_moments import MatchMoments, moments, run_once
+from cortado.methods.match_moments import MatchMoments, channel_moments, run_with_hooks
 from cortado.methods.prune.units import PruneUnits
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
@@ -111,7 +111,7 @@ def test_a_network_that_writes_on_what_it_reads_is_matched_as_any_other():
 def test_of_many_answers_some_are_compared():
     """A vocabulary's worth of scores for every token is not held in float64."""
     network = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, 3000)).eval()
-    rows = run_once(network, torch.zeros(64, 100, dtype=torch.int64), [])
+    rows = run_with_hooks(network, torch.zeros(64, 100, dtype=torch.int64), [])
     assert rows.shape == (3200, 3000) and rows.dtype == torch.float64
 
 
@@ -145,7 +145,7 @@ def test_unchanged_network_stays_as_it_is(net):
 def test_moments_after_pruning_are_those_of_the_plain_network(net, path, axis, keep, all_is_matched):
     network, original, tiny = matched(net, PruneWeights(keep=keep))
     inputs = tiny.task().calibration.inputs
-    got, wanted = (moments(outputs_at(one, path, inputs), axis) for one in (network, original))
+    got, wanted = (channel_moments(outputs_at(one, path, inputs), axis) for one in (network, original))
     # A channel is never scaled by more than 4; one without survivors has no deviation to scale.
     sound = got[1] > 1e-8
     torch.testing.assert_close(got[0], wanted[0], rtol=1e-3, atol=1e-4)
@@ -160,7 +160,7 @@ def test_moments_after_pruning_are_those_of_the_plain_network(net, path, axis, k
 def test_norms_give_the_plain_moments_after_pruning(net, path):
     network, original, tiny = matched(net, PruneWeights(keep=0.6))
     inputs = tiny.task().calibration.inputs
-    got, wanted = (moments(outputs_at(one, path, inputs), 1) for one in (network, original))
+    got, wanted = (channel_moments(outputs_at(one, path, inputs), 1) for one in (network, original))
     torch.testing.assert_close(got[0], wanted[0], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(got[1], wanted[1], rtol=1e-2, atol=1e-4)
 
@@ -222,7 +222,7 @@ def test_unbatched_convolution_is_matched_by_channel():
     network = copy.deepcopy(original)
     PruneWeights(keep=0.5).apply(View(network, original, inputs), task)
     MatchMoments().apply(View(network, original, inputs), task)
-    got, wanted = (moments(outputs_at(one, "conv", inputs), 0) for one in (network, original))
+    got, wanted = (channel_moments(outputs_at(one, "conv", inputs), 0) for one in (network, original))
     torch.testing.assert_close(got[0], wanted[0], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(got[1], wanted[1], rtol=1e-2, atol=1e-4)
     # The linear layer gives a single row, which says nothing of a mean over samples.
@@ -264,12 +264,12 @@ def test_a_mean_that_the_method_has_kept_is_not_moved_again():
     original, network = tiny.make(), tiny.make()
     inputs = tiny.task().calibration.inputs
     FactorizeResponse(rank=3, where="first.weight").apply(View(network, original, tiny.example), tiny.task())
-    wanted = moments(outputs_at(original, "first_norm", inputs), 1)
+    wanted = channel_moments(outputs_at(original, "first_norm", inputs), 1)
     torch.testing.assert_close(
-        moments(outputs_at(network, "first_norm", inputs), 1)[0], wanted[0], rtol=1e-3, atol=1e-3
+        channel_moments(outputs_at(network, "first_norm", inputs), 1)[0], wanted[0], rtol=1e-3, atol=1e-3
     )
     MatchMoments().apply(View(network, original, tiny.example), tiny.task())
-    got = moments(outputs_at(network, "first_norm", inputs), 1)
+    got = channel_moments(outputs_at(network, "first_norm", inputs), 1)
     torch.testing.assert_close(got[0], wanted[0], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(got[1], wanted[1], rtol=2e-2, atol=1e-3)
 

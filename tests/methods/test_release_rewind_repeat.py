@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cortado.engine.compress import compress
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.errors import BadNetwork, BadRecipe
 from cortado.methods.finetune import Finetune
 from cortado.methods.prune.weights import PruneWeights
@@ -74,7 +74,7 @@ def test_rewind_to_random_needs_layers_that_can_draw():
 
 
 def test_repeat_in_a_recipe_takes_one_value_a_round():
-    recipe = read(
+    recipe = read_recipe(
         [{"repeat": {"times": 3, "do": [{"prune/weights": {"keep": [0.6, 0.4, 0.2]}}, {"finetune": {"epochs": 0.25}}]}}]
     )
     assert [stage.keep for stage in recipe.stages[::2]] == [0.6, 0.4, 0.2]
@@ -86,17 +86,17 @@ def test_repeat_in_a_recipe_takes_one_value_a_round():
 
 def test_repeat_is_written_in_a_line_and_within_another_repeat():
     prune, finetune = PruneWeights(keep=0.5), Finetune()
-    line = read("repeat times=2 do=[prune/weights: {keep: 0.5}, finetune] | release")
+    line = read_recipe("repeat times=2 do=[prune/weights: {keep: 0.5}, finetune] | release")
     assert line.stages == (prune, finetune, prune, finetune, Release())
     inner = {"repeat": {"times": 2, "do": [prune]}}
-    nested = read([{"repeat": {"times": 2, "do": [inner, finetune]}}])
+    nested = read_recipe([{"repeat": {"times": 2, "do": [inner, finetune]}}])
     assert nested.stages == (prune, prune, finetune, prune, prune, finetune)
     assert nested.rounds[:3] == ("round 1 of 2, round 1 of 2", "round 1 of 2, round 2 of 2", "round 1 of 2")
-    assert read(nested.as_data()) == nested
+    assert read_recipe(nested.as_data()) == nested
 
 
 def test_repeat_as_older_reports_have_it_is_read():
-    recipe = read([{"repeat": {"rounds": [["finetune"], [{"release": {}}]]}}])
+    recipe = read_recipe([{"repeat": {"rounds": [["finetune"], [{"release": {}}]]}}])
     assert recipe.stages == (Finetune(), Release()) and recipe.rounds == ("round 1 of 2", "round 2 of 2")
 
 
@@ -106,21 +106,21 @@ def test_repeat_as_older_reports_have_it_is_read():
 )  # fmt: skip
 def test_repeat_of_nothing_is_refused(knobs):
     with pytest.raises(BadRecipe, match=r"stage 1 \(repeat\): write repeat: \{times: 3, do: \[...\]\}"):
-        read([{"repeat": knobs}])
+        read_recipe([{"repeat": knobs}])
 
 
 def test_repeat_with_too_few_values_is_refused():
     with pytest.raises(BadRecipe, match=r"stage 1 \(repeat\): prune/weights.keep has 2 values for 3 rounds"):
-        read([{"repeat": {"times": 3, "do": [{"prune/weights": {"keep": [0.6, 0.4]}}]}}])
+        read_recipe([{"repeat": {"times": 3, "do": [{"prune/weights": {"keep": [0.6, 0.4]}}]}}])
 
 
 def test_repeat_without_stages_is_refused_in_words():
     with pytest.raises(BadRecipe, match=r"repeat.*write repeat: \{times: 3, do: \[...\]\}"):
-        read([{"repeat": {"times": 3}}])
+        read_recipe([{"repeat": {"times": 3}}])
 
 
 def test_recipe_with_repeat_comes_back_from_its_own_data():
-    recipe = read(
+    recipe = read_recipe(
         [{"repeat": {"times": 2, "do": [{"prune/weights": {"keep": [0.6, 0.4]}}, "finetune"]}}, "quantize/weights"]
     )
-    assert read(recipe.as_data()) == recipe
+    assert read_recipe(recipe.as_data()) == recipe

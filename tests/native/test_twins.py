@@ -89,7 +89,7 @@ def test_rans_twin_agrees_when_four_streams_of_unequal_length_run(scale: float) 
 @given(st.binary(max_size=30), st.binary(max_size=20), st.booleans(), st.booleans())
 @QUICK
 def test_rans_twin_reads_noise_alike(words: bytes, raw: bytes, direct: bool, signed: bool) -> None:
-    plan = rans.Plan(23, 5, direct, -3 if direct else 0, signed and not direct).numbers()
+    plan = rans.CodingTables(23, 5, direct, -3 if direct else 0, signed and not direct).numbers()
     tables = rans.kernel_tables(np.full((1, 16), 2048, dtype=np.int64))
     lookup = rans.lookup([], 1)
     kernel, python_port = np.zeros(23, dtype=np.int32), np.zeros(23, dtype=np.int32)

@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 
 from cortado.engine.compress import compress
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.nets.catalog import by_name
 from cortado.nets.lenet import LeNet5, LeNet300100
 from cortado.nets.resnet import CifarResNet
@@ -91,7 +91,7 @@ def only_masked(data, original, task):
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
 def test_recipe_says_what_it_is(path):
-    recipe = read(path)
+    recipe = read_recipe(path)
     assert recipe.name and recipe.paper and recipe.says
     assert set(recipe.figures) <= {"paper", "ours"}
     with torch.device("meta"):
@@ -101,7 +101,7 @@ def test_recipe_says_what_it_is(path):
 @pytest.mark.parametrize("path", MASKED, ids=lambda path: path.stem)
 def test_recipe_keeps_the_shares_it_names(path):
     data = shortened(yaml.safe_load(path.read_text(encoding="utf8")))
-    recipe = read(copy.deepcopy(data))
+    recipe = read_recipe(copy.deepcopy(data))
     original, task = tiny(recipe)
     network = only_masked(data, original, task)
     weights = {weight.path: weight for weight in parameter_places(network)}
@@ -116,7 +116,7 @@ def test_recipe_keeps_the_shares_it_names(path):
 @pytest.mark.parametrize("path", [p for p in PAPERS if "deep_compression" in p.name], ids=lambda path: path.stem)
 def test_deep_compression_ends_with_masks_and_shared_values(path):
     data = shortened(yaml.safe_load(path.read_text(encoding="utf8")))
-    original, task = tiny(read(copy.deepcopy(data)))
+    original, task = tiny(read_recipe(copy.deepcopy(data)))
     network, report = compress(original, task, data)
     knobs = next(stage["share/kmeans"] for stage in data["stages"] if "share/kmeans" in stage)
     most = 2 ** max(knobs["bits"], knobs.get("conv_bits", 0))
@@ -132,7 +132,7 @@ def test_deep_compression_ends_with_masks_and_shared_values(path):
 
 def test_dense_sparse_dense_ends_dense():
     data = shortened(yaml.safe_load((FOLDER / "dense_sparse_dense.yaml").read_text(encoding="utf8")))
-    original, task = tiny(read(copy.deepcopy(data)))
+    original, task = tiny(read_recipe(copy.deepcopy(data)))
     network, report = compress(original, task, data)
     assert report.stages[0].nonzero == pytest.approx(0.5, abs=0.01)
     assert report.stages[-1].nonzero > 0.9
@@ -142,7 +142,7 @@ def test_control_differs_from_the_ticket_in_its_values_alone():
     networks = []
     for name in ("lottery_ticket", "lottery_control"):
         data = shortened(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf8")))
-        original, task = tiny(read(copy.deepcopy(data)))
+        original, task = tiny(read_recipe(copy.deepcopy(data)))
         networks.append(compress(original, task, data)[0])
     ticket, control = networks
     for mine, other in zip(parameter_places(ticket), parameter_places(control), strict=True):

@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 
 from cortado.engine.compress import compress
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.network.profile.profile import profile
 from cortado.parts.forms.attach import form_of
 from cortado.parts.forms.low_rank import LowRank
@@ -29,7 +29,7 @@ FACTORS = (
 def result(name):
     """The network that a recipe leaves, the original, its task and report."""
     data = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf8"))
-    original, task = tiny(read(copy.deepcopy(data)))
+    original, task = tiny(read_recipe(copy.deepcopy(data)))
     for stage in data["stages"]:
         if "factorize/cp" in stage:
             stage["factorize/cp"] |= {"starts": 1, "sweeps": 3, "rounds": 1}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cortado.errors import BadFile
-from cortado.file.accounting import LayerRow, Picture
+from cortado.file.accounting import Histogram, LayerRow
 from cortado.report.report import Compared, Line, Report, Stage, environment, paired_interval, read_report
 
 
@@ -29,7 +29,7 @@ def small_report(*lines: Line) -> Report:
         lines=lines,
         test=Compared(97.5, 97.4, -0.1, -0.2, None, 100),
         layers=(row,),
-        pictures=(Picture("codes", (-0.5, 0.5, 1.5), (3, 2)), Picture("gaps", (0.5, 1.5), (2,), "gaps")),
+        pictures=(Histogram("codes", (-0.5, 0.5, 1.5), (3, 2)), Histogram("gaps", (0.5, 1.5), (2,), "gaps")),
         warnings=("one",),
         recipe={"stages": [{"finetune": {"epochs": 1}}]},
         seed=3,

@@ -10,7 +10,7 @@ from torch import nn
 from cortado.engine.compress import compress
 from cortado.lowering.lower import lowered
 from cortado.runtimes.coverage import coverage
-from cortado.runtimes.openvino import EXACT, Openvino, describe
+from cortado.runtimes.openvino import EXACT, Openvino, fact_text
 from cortado.task.task import Data, Metric, Task
 
 SEVEN_BITS = "quantize/weights bits=7 | quantize/activations"
@@ -20,7 +20,7 @@ SEVEN_BITS = "quantize/weights bits=7 | quantize/activations"
 def own_kinds(file: Path) -> list[str]:
     """What OpenVINO says it runs each product with, in the order in which they run."""
     graph = openvino.compile_model(str(file), "CPU", EXACT).get_runtime_model()
-    facts = [{key: describe(value) for key, value in step.get_rt_info().items()} for step in graph.get_ordered_ops()]
+    facts = [{key: fact_text(value) for key, value in step.get_rt_info().items()} for step in graph.get_ordered_ops()]
     return [one["primitiveType"] for one in facts if one["layerType"] in ("Convolution", "FullyConnected", "MatMul")]
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cortado.errors import BadFile, BadValue
-from cortado.runtimes.layer_times import LayerShape, LayerTimes, shape_of
+from cortado.runtimes.layer_times import LayerShape, LayerTimes, call_shape
 from cortado.runtimes.runtime import runtime_by_name
 
 CONV = LayerShape(16, 32, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
@@ -25,24 +25,24 @@ def planted(folder, **facts):
 
 def test_a_shape_is_what_the_time_depends_on():
     for padding in (1, "same"):
-        assert shape_of(nn.Conv2d(16, 32, 3, padding=padding), (2, 16, 8, 8), 2) == (CONV, 1.0)
-    assert shape_of(nn.Conv1d(3, 3, 2, padding="same"), (2, 3, 8), 2) is None, "more zeros at one end"
+        assert call_shape(nn.Conv2d(16, 32, 3, padding=padding), (2, 16, 8, 8), 2) == (CONV, 1.0)
+    assert call_shape(nn.Conv1d(3, 3, 2, padding="same"), (2, 3, 8), 2) is None, "more zeros at one end"
     assert CONV.text() == "16>32 k3x3 s1x1 p1x1 d1x1 g1 @8x8"
-    assert shape_of(nn.Linear(5, 3), (2, 7, 5), 2) == (LayerShape(5, 3, (7,)), 1.0)
-    assert shape_of(nn.ReLU(), (2, 5), 2) is None
+    assert call_shape(nn.Linear(5, 3), (2, 7, 5), 2) == (LayerShape(5, 3, (7,)), 1.0)
+    assert call_shape(nn.ReLU(), (2, 5), 2) is None
 
 
 def test_what_runs_for_parts_of_a_sample_counts_as_often():
     """Tokens put in one row, and windows of a picture."""
-    assert shape_of(nn.Linear(5, 3), (14, 5), 2) == (LayerShape(5, 3, (7,)), 1.0)
-    assert shape_of(nn.Linear(5, 3), (2, 5), 2) == (LayerShape(5, 3), 1.0)
-    assert shape_of(nn.Conv2d(16, 32, 3, padding=1), (8, 16, 8, 8), 2) == (CONV, 4.0)
+    assert call_shape(nn.Linear(5, 3), (14, 5), 2) == (LayerShape(5, 3, (7,)), 1.0)
+    assert call_shape(nn.Linear(5, 3), (2, 5), 2) == (LayerShape(5, 3), 1.0)
+    assert call_shape(nn.Conv2d(16, 32, 3, padding=1), (8, 16, 8, 8), 2) == (CONV, 4.0)
 
 
 def test_layers_made_from_a_shape_are_what_it_says():
     for shape in (CONV, LayerShape(5, 3, (7,)), LayerShape(8, 8, (6,), (3,), (2,), (0,), (1,), 8)):
         layer, example = shape.network()[0], shape.example()
-        assert shape_of(layer, example.shape, 2) == (shape, 1.0)
+        assert call_shape(layer, example.shape, 2) == (shape, 1.0)
         assert len(layer(example)) == 2
 
 

@@ -11,8 +11,8 @@ from cortado.errors import BadFile, BadNetwork, BadValue, MissingPackage
 from cortado.lowering.lower import lowered
 from cortado.nets.resnet import resnet_20
 from cortado.network.coupling.answers import difference
+from cortado.running.trees import tensors_in
 from cortado.runtimes.runtime import Running, installed, known_runtimes, rivals, runtime_by_name, runtime_of_file
-from cortado.trees import tensors_in
 from tests.laws.tiny_nets import TINY_NETS
 from tests.runtimes.networks import Pair
 

@@ -18,7 +18,7 @@ from cortado.runtimes.peak import Peak, measure_peak
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed, busy, latency_lines, speed_wanted
 from cortado.runtimes.split import find_cuts
-from cortado.runtimes.timing import clock, interleaved, is_noisy, ratio
+from cortado.runtimes.timing import clock, interleaved, is_noisy, speed_ratio
 from cortado.task.limits import read_limits
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
 
@@ -34,7 +34,7 @@ def test_calls_take_turns():
 
 
 def test_ratio_is_the_median_of_the_rounds():
-    found = ratio(np.array([2.0, 4.0, 8.0, 100.0, 2.0]), np.array([1.0, 2.0, 4.0, 1.0, 1.0]))
+    found = speed_ratio(np.array([2.0, 4.0, 8.0, 100.0, 2.0]), np.array([1.0, 2.0, 4.0, 1.0, 1.0]))
     assert found.median == 2 and found.low == 2 and found.high == 2
 
 

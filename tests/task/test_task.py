@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cortado.errors import BadTask
-from cortado.task.task import Data, Metric, Task, correct, count_of, to_device
+from cortado.task.task import Data, Metric, Task, correct, sample_count, to_device
 
 
 class Pairs(Dataset):
@@ -168,7 +168,7 @@ def test_batches_leave_the_samples_alone():
 
 def test_count_of_and_to_device_take_tensors_and_tuples():
     pair = (torch.zeros(3, 2), torch.zeros(3))
-    assert (count_of(pair), count_of(pair[0])) == (3, 3)
+    assert (sample_count(pair), sample_count(pair[0])) == (3, 3)
     assert to_device(pair[0], "meta").device.type == "meta"
     assert [part.device.type for part in to_device(pair, "meta")] == ["meta", "meta"]
 

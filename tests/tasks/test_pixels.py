@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cortado.errors import BadTask
-from cortado.tasks.pixels import Normalise, checked
+from cortado.tasks.pixels import Normalise, checked_images
 
 
 def test_normalise_follows_the_formula_by_channel():
@@ -32,7 +32,7 @@ def test_normalise_can_be_pickled():
 
 
 def test_checked_gives_tensors():
-    images, labels = checked("set", np.ones((2, 1, 3, 3), np.uint8), np.array([0, 1], np.uint8), (1, 3, 3), 2)
+    images, labels = checked_images("set", np.ones((2, 1, 3, 3), np.uint8), np.array([0, 1], np.uint8), (1, 3, 3), 2)
     assert images.dtype == torch.uint8
     assert images.shape == (2, 1, 3, 3)
     assert labels.dtype == torch.int64
@@ -54,4 +54,4 @@ def test_checked_gives_tensors():
 )
 def test_checked_refuses_in_words(images, labels, says):
     with pytest.raises(BadTask, match=says):
-        checked("set", images, labels, (1, 3, 3), 2)
+        checked_images("set", images, labels, (1, 3, 3), 2)

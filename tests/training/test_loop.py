@@ -12,7 +12,7 @@ from torch.nn import functional
 from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, BadValue, Diverged, NothingChanged
 from cortado.task.task import Data, Task
-from cortado.training.loop import Plan, train
+from cortado.training.loop import Training, train
 from cortado.training.teachers import SLICE, distillation, ensemble
 from tests.laws.tiny_nets import BY_NAME
 
@@ -27,7 +27,7 @@ def after(plan, task=None, network=None):
 
 def test_training_is_a_plain_loop_of_torch():
     task, network = NET.task(), NET.make()
-    got, _ = after(Plan(epochs=2, lr=0.1, optimizer="sgd", momentum=0.5, schedule="constant", precision="float32"))
+    got, _ = after(Training(epochs=2, lr=0.1, optimizer="sgd", momentum=0.5, schedule="constant", precision="float32"))
     optimizer = torch.optim.SGD(network.parameters(), 0.1, 0.5, nesterov=True)
     for epoch in range(2):
         for inputs, targets in task.train.batches(16, task.generator(epoch + 1)):
@@ -40,14 +40,14 @@ def test_training_is_a_plain_loop_of_torch():
 @pytest.mark.parametrize(("epochs", "steps"), [(0, 0), (1e-3, 1), (1, 4), (0.25, 1), (0.5, 2), (2, 8), (1.5, 6)])
 def test_epochs_may_be_parts(epochs, steps):
     counted = []
-    after(Plan(epochs=epochs, after_batch=lambda network, step: counted.append(step)))
+    after(Training(epochs=epochs, after_batch=lambda network, step: counted.append(step)))
     assert counted == list(range(1, steps + 1))
 
 
 def test_no_epochs_leave_everything_as_it_was():
     tiny, original = BY_NAME["residual"], BY_NAME["residual"].make()
     network = tiny.make()
-    loss = train(network, tiny.task(), Plan(epochs=0, lr=1.0, average=0.5, warmup=0.5))
+    loss = train(network, tiny.task(), Training(epochs=0, lr=1.0, average=0.5, warmup=0.5))
     assert math.isnan(loss) and not network.training
     assert all(torch.equal(value, original.state_dict()[name]) for name, value in network.state_dict().items())
     with pytest.raises(NothingChanged, match=r"stage 1 \(finetune\): it changed nothing"):
@@ -71,7 +71,7 @@ def test_rate_follows_the_schedule(schedule, rates):
             seen.append(self.param_groups[0]["lr"])
             return super().step(closure)
 
-    after(Plan(epochs=1, optimizer=lambda groups: Seen(groups, 0.2), schedule=schedule))
+    after(Training(epochs=1, optimizer=lambda groups: Seen(groups, 0.2), schedule=schedule))
     assert seen == pytest.approx([0.2 * rate for rate in rates])
 
 
@@ -81,16 +81,16 @@ def test_average_is_the_mean_of_the_last_steps():
     def note(network, step):
         kept.append(copy.deepcopy(network.state_dict()))
 
-    network, _ = after(Plan(epochs=1, lr=0.05, average=0.5, after_batch=note))
+    network, _ = after(Training(epochs=1, lr=0.05, average=0.5, after_batch=note))
     for key, value in network.state_dict().items():
         torch.testing.assert_close(value, (kept[2][key] + kept[3][key]) / 2)
 
 
 def test_penalty_is_added_to_the_loss():
     heavy, _ = after(
-        Plan(epochs=2, lr=0.05, penalty=lambda network: 10 * sum(p.square().sum() for p in network.parameters()))
+        Training(epochs=2, lr=0.05, penalty=lambda network: 10 * sum(p.square().sum() for p in network.parameters()))
     )
-    light, _ = after(Plan(epochs=2, lr=0.05))
+    light, _ = after(Training(epochs=2, lr=0.05))
     assert sum(float(p.detach().square().sum()) for p in heavy.parameters()) < 0.7 * sum(
         float(p.detach().square().sum()) for p in light.parameters()
     )
@@ -100,7 +100,7 @@ def test_teacher_alone_pulls_the_network_to_its_outputs():
     teacher = NET.make()
     with torch.no_grad():
         teacher[2].weight.mul_(-2)
-    network, _ = after(Plan(epochs=40, lr=0.02, teachers=(teacher,), hard=0.0, soft=1.0, temperature=2.0))
+    network, _ = after(Training(epochs=40, lr=0.02, teachers=(teacher,), hard=0.0, soft=1.0, temperature=2.0))
     inputs = NET.task().train.inputs
     before = (NET.make()(inputs).softmax(1) - teacher(inputs).softmax(1)).abs().mean()
     assert float(((network(inputs).softmax(1) - teacher(inputs).softmax(1)).abs().mean() / before).detach()) < 0.25
@@ -131,20 +131,20 @@ def test_training_with_varied_data_uses_the_teacher_at_every_step():
     )
     teacher = NET.make()
     teacher.register_forward_hook(lambda layer, inputs, outputs: seen.append(len(outputs)))
-    after(Plan(epochs=1, teachers=(teacher,), soft=0.5), Task(varied, base.validation, base.test, batch=16))
+    after(Training(epochs=1, teachers=(teacher,), soft=0.5), Task(varied, base.validation, base.test, batch=16))
     assert seen == [16, 16, 16, 16]
 
 
 def test_network_ends_in_eval_mode_and_the_callers_random_state_is_kept():
     before = torch.random.get_rng_state()
-    network, loss = after(Plan(epochs=0.5))
+    network, loss = after(Training(epochs=0.5))
     assert not network.training and math.isfinite(loss)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("clip", [1e-3, 0.1])
 def test_clip_bounds_the_step(clip):
-    network, _ = after(Plan(epochs=0.25, lr=1.0, optimizer="sgd", momentum=0.0, clip=clip, schedule="constant"))
+    network, _ = after(Training(epochs=0.25, lr=1.0, optimizer="sgd", momentum=0.0, clip=clip, schedule="constant"))
     moved = torch.cat(
         [(a - b).detach().flatten() for a, b in zip(network.parameters(), NET.make().parameters(), strict=True)]
     )
@@ -153,11 +153,11 @@ def test_clip_bounds_the_step(clip):
 
 def test_wrong_plans_are_refused_in_words():
     with pytest.raises(BadValue, match="optimizer must be one of adam, adamw, sgd, got 'lion'"):
-        after(Plan(optimizer="lion"))
+        after(Training(optimizer="lion"))
     with pytest.raises(BadValue, match="precision must be auto, float32 or bfloat16, got 'int8'"):
-        after(Plan(precision="int8"))
+        after(Training(precision="int8"))
     with pytest.raises(BadNetwork, match="no parameter of the network can learn"):
-        after(Plan(), network=NET.make().requires_grad_(False))
+        after(Training(), network=NET.make().requires_grad_(False))
 
 
 def test_optimizer_starts_anew_when_the_structure_changed():
@@ -167,9 +167,9 @@ def test_optimizer_starts_anew_when_the_structure_changed():
             return True
         return False
 
-    network, _ = after(Plan(epochs=2, lr=0.05, after_epoch=change))
+    network, _ = after(Training(epochs=2, lr=0.05, after_epoch=change))
     fresh = network[0].weight.detach().clone()
-    again, _ = after(Plan(epochs=0.25), network=copy.deepcopy(network))
+    again, _ = after(Training(epochs=0.25), network=copy.deepcopy(network))
     assert not torch.equal(again[0].weight, fresh)
 
 
@@ -181,7 +181,7 @@ def test_statistics_of_norms_are_kept_when_asked_for():
     for statistics in ("moving", "kept"):
         network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2))
         before = network[1].running_mean.clone(), network[1].weight.detach().clone()
-        train(network, task, Plan(epochs=1, lr=1e-2, statistics=statistics))
+        train(network, task, Training(epochs=1, lr=1e-2, statistics=statistics))
         moved[statistics] = not torch.equal(network[1].running_mean, before[0])
         assert not torch.equal(network[1].weight.detach(), before[1]) and not network[1].training
     assert moved == {"moving": True, "kept": False}
@@ -191,7 +191,7 @@ def one_step(network, scale, **how):
     """How far one step of SGD at rate 1 moves the parameters: the norm of the gradient, as it was clipped."""
     made = copy.deepcopy(network)
     task = dataclasses.replace(BY_NAME["residual"].task(), loss=lambda *pair: scale * functional.cross_entropy(*pair))
-    train(made, task, Plan(epochs=1e-3, lr=1.0, schedule="constant", precision="float32", **how))
+    train(made, task, Training(epochs=1e-3, lr=1.0, schedule="constant", precision="float32", **how))
     pairs = zip(made.parameters(), network.parameters(), strict=True)
     return float(torch.cat([(a - b).detach().flatten() for a, b in pairs]).norm())
 
@@ -224,8 +224,8 @@ def test_recovery_with_kept_statistics_does_not_diverge():
     with pytest.raises(
         Diverged, match=r"in float32 with statistics of norms kept.*clip gradients, let statistics be moving"
     ):
-        train(steep(4), task, Plan(**how, clip=math.inf))
-    assert math.isfinite(train(steep(4), task, Plan(**how)))
+        train(steep(4), task, Training(**how, clip=math.inf))
+    assert math.isfinite(train(steep(4), task, Training(**how)))
 
 
 def test_average_leaves_out_state_that_is_no_tensor():
@@ -238,5 +238,5 @@ def test_average_leaves_out_state_that_is_no_tensor():
 
     torch.manual_seed(0)
     network = nn.Sequential(Counting(12, 4))
-    train(network, NET.task(), Plan(epochs=1, average=0.5))
+    train(network, NET.task(), Training(epochs=1, average=0.5))
     assert bool(torch.isfinite(network[0].weight).all())

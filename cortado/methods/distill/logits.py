@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cortado.devices import place_of_training
 from cortado.methods.method import Method, knob
 from cortado.network.view import View
+from cortado.running.devices import place_of_training
 from cortado.task.task import Task
 from cortado.training.learning import only_learning
-from cortado.training.loop import OPTIMIZERS, Plan, train
+from cortado.training.loop import OPTIMIZERS, Training, train
 from cortado.training.teachers import teachers_of
 
 
@@ -38,7 +38,7 @@ class DistillLogits(Method):
 
     def apply(self, view: View, task: Task) -> None:
         with only_learning(view, None if self.where == "*" else view.weights(self.where)):
-            train(view.network, task, Plan(
+            train(view.network, task, Training(
                 epochs=self.epochs, lr=self.lr, optimizer=self.optimizer, decay=self.decay, batch=self.batch,
                 teachers=teachers_of(self.teacher, view), temperature=self.temperature, hard=self.hard,
                 soft=self.soft, precision=self.precision, recorded=self.recorded, seed=task.seed,

@@ -51,7 +51,7 @@ class Consumer:
                 self.norm.running_mean -= constant.to(self.norm.running_mean)
 
 
-class Watch(TorchDispatchMode):
+class ConsumerWatch(TorchDispatchMode):
     """Notes which norm and which ReLU read the outputs of layers; keeps the tensors, so that none is taken for another.
 
     A tensor that was changed in place, as a ReLU may do, is no output of the layer any more.
@@ -97,7 +97,7 @@ def consumers(view: View, paths: list[str]) -> dict[str, Consumer]:
     A norm without stored statistics, over another axis than that of the layer's channels, or called more than once, so
     that others read through it too, is none.
     """
-    watch, called = Watch(), [id(call.layer) for call in view.trace.calls]
+    watch, called = ConsumerWatch(), [id(call.layer) for call in view.trace.calls]
 
     def gives(path: str) -> Any:
         def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:

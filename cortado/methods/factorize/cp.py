@@ -43,16 +43,16 @@ def cp_scheme(starts: int, sweeps: int, ridge: float) -> Scheme:
         cut=lambda target: Cut(target, energies(target), partial(cp_sketch, target.shape)),
         start=start,
         build=outer_sum,
-        form=as_chain,
+        form=cp_chain,
     )
 
 
 def cp_sketch(shape: torch.Size, rank: int) -> LowRank:
-    shapes = kernel_shapes(shape, rank)
+    shapes = cp_shapes(shape, rank)
     return sketch(*shapes, depthwise=tuple(range(1, len(shapes) - 1)))
 
 
-def kernel_shapes(shape: torch.Size, rank: int) -> list[tuple[int, ...]]:
+def cp_shapes(shape: torch.Size, rank: int) -> list[tuple[int, ...]]:
     """The kernels one after the other: 1 x 1, each axis channel by channel, 1 x 1."""
     ones = [1] * (len(shape) - 2)
     axes = [axis for axis, size in enumerate(shape[2:]) if size > 1]
@@ -124,9 +124,9 @@ def balanced(factors: list[Tensor]) -> list[Tensor]:
     return [factor * (mean / norm) for factor, norm in zip(factors, norms, strict=True)]
 
 
-def as_chain(factors: list[Tensor], weight: Tensor) -> LowRank:
+def cp_chain(factors: list[Tensor], weight: Tensor) -> LowRank:
     """The kernels of kernel_shapes, from the factors of each axis."""
-    shapes = kernel_shapes(weight.shape, factors[0].shape[1])
+    shapes = cp_shapes(weight.shape, factors[0].shape[1])
     ordered = [factors[1].T, *[factor.T for factor in factors[2:]], factors[0]]
     kernels = [kernel.reshape(shape) for kernel, shape in zip(ordered, shapes, strict=True)]
     return chain(kernels, tuple(range(1, len(kernels) - 1)))

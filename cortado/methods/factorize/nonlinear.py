@@ -21,8 +21,8 @@ from cortado.network.statistics.activations import (
     MOST_ENTRIES,
     activations_into,
     collect_activations,
+    layer_places,
     patches,
-    places_of,
 )
 from cortado.network.view import View
 from cortado.task.task import Task
@@ -76,7 +76,7 @@ class FactorizeNonlinear(Factorize):
         """For each layer the outputs, without bias, of the network as it is: (rows, outputs)."""
         assert task.calibration is not None
         numbers = {target.path: number for number, target in enumerate(targets)}
-        generators = [places_of(task, number) for number in range(len(targets))]
+        generators = [layer_places(task, number) for number in range(len(targets))]
         found: list[list[Tensor]] = [[] for _ in targets]
 
         def note(path: str, activation: Tensor) -> None:
@@ -91,7 +91,7 @@ class FactorizeNonlinear(Factorize):
     def read(self, view: View, task: Task, target: Target, number: int) -> Tensor:
         """What the layer sees in the network that is being made: (rows, inputs x taps), at the same places."""
         assert task.calibration is not None
-        data, generator = task.calibration.first(self.images), places_of(task, number)
+        data, generator = task.calibration.first(self.images), layer_places(task, number)
         activations, each = activations_into(view.network, target.path, data), self.places(task, target)
         return torch.cat([working(patches(target.layer, activation, each, generator)) for activation in activations])
 

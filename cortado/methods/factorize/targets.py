@@ -45,7 +45,7 @@ class Target:
     @property
     def dense_cost(self) -> int:
         """Multiply-adds of the original layer for the example."""
-        return sum(self.shape.numel() * count_of(after) * times for _, after, times in self.runs)
+        return sum(self.shape.numel() * position_count(after) * times for _, after, times in self.runs)
 
     def cost(self, form: LowRank) -> int:
         """Multiply-adds of the same layer, held in `form`."""
@@ -57,7 +57,7 @@ def working(value: Tensor) -> Tensor:
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
-def count_of(sizes: tuple[int, ...]) -> int:
+def position_count(sizes: tuple[int, ...]) -> int:
     """How many positions there are."""
     count = 1
     for size in sizes:
@@ -77,9 +77,9 @@ def find_targets(view: View, where: str) -> list[Target]:
             continue
         axes = len(weight.shape) - 2
         before, after = call.inputs[0], call.outputs[0]
-        run: Positions = ((), (), count_of(before[:-1]))
+        run: Positions = ((), (), position_count(before[:-1]))
         if axes:
-            run = (before[-axes:], after[-axes:], count_of(before[: -axes - 1]))
+            run = (before[-axes:], after[-axes:], position_count(before[: -axes - 1]))
         runs = found[weight.path].runs if weight.path in found else ()
         found[weight.path] = Target(weight, (*runs, run))
     if not found:

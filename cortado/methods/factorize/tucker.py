@@ -60,10 +60,10 @@ class FactorizeTucker(FactorizeFitted):
 
 def pair_sketch(shape: torch.Size, pairs: list[Pair], rank: int) -> LowRank:
     """The shapes of the chain with the core `pairs[rank - 1]`."""
-    return sketch(*kernel_shapes(shape, pairs[rank - 1]))
+    return sketch(*tucker_shapes(shape, pairs[rank - 1]))
 
 
-def kernel_shapes(shape: torch.Size, pair: Pair) -> list[tuple[int, ...]]:
+def tucker_shapes(shape: torch.Size, pair: Pair) -> list[tuple[int, ...]]:
     """Inputs to the core's inputs, the core, its outputs to the outputs; the ends only where they narrow."""
     ones, (outputs, inputs) = [1] * (len(shape) - 2), pair
     before = [(inputs, shape[1], *ones)] if inputs < shape[1] else []
@@ -126,11 +126,11 @@ def core_between(factors: list[Tensor]) -> Tensor:
     return torch.einsum("na,abx->nbx", after, torch.einsum("abx,bc->acx", core, before))
 
 
-def as_chain(factors: list[Tensor], weight: Tensor) -> LowRank:
+def tucker_chain(factors: list[Tensor], weight: Tensor) -> LowRank:
     """The kernels of kernel_shapes; an end that does not narrow is multiplied into the core."""
     before, core, after = factors
     pair = (core.shape[0], core.shape[1])
-    shapes = kernel_shapes(weight.shape, pair)
+    shapes = tucker_shapes(weight.shape, pair)
     kernels = []
     if pair[1] < weight.shape[1]:
         kernels.append(before)
@@ -141,7 +141,7 @@ def as_chain(factors: list[Tensor], weight: Tensor) -> LowRank:
     return chain([kernel.reshape(shape) for kernel, shape in zip(kernels, shapes, strict=True)])
 
 
-def start(weight: Tensor, cut: Cut, rank: int, generator: torch.Generator) -> list[Tensor]:
+def first_factors(weight: Tensor, cut: Cut, rank: int, generator: torch.Generator) -> list[Tensor]:
     assert isinstance(cut, PairCut)
     return orthogonal_iteration(weight, cut.pairs[rank - 1])
 
@@ -149,8 +149,8 @@ def start(weight: Tensor, cut: Cut, rank: int, generator: torch.Generator) -> li
 TUCKER = Scheme(
     suits=lambda target: any(size > 1 for size in target.shape[2:]),
     cut=pair_cut,
-    start=start,
+    start=first_factors,
     build=core_between,
-    form=as_chain,
+    form=tucker_chain,
 )
 """1 x 1, a core, 1 x 1."""

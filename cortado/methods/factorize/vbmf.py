@@ -30,7 +30,7 @@ def vbmf_rank(matrix: Tensor) -> int:
     def energy(log_noise: float) -> float:
         return free_energy(squares / (long * math.exp(log_noise)), aspect, limit)
 
-    noise = math.exp(least(energy, math.log(low), math.log(high)))
+    noise = math.exp(minimum(energy, math.log(low), math.log(high)))
     return int((squares > long * noise * limit).sum())
 
 
@@ -43,7 +43,7 @@ def free_energy(x: Tensor, aspect: float, limit: float) -> float:
     return float((under - under.log()).sum() + gained)
 
 
-def least(function: Callable[[float], float], low: float, high: float, grid: int = 64, steps: int = 40) -> float:
+def minimum(function: Callable[[float], float], low: float, high: float, grid: int = 64, steps: int = 40) -> float:
     """Where a function of one number is least: the best of a grid, then golden sections around it."""
     places = [low + (high - low) * step / grid for step in range(grid + 1)]
     best = min(range(grid + 1), key=lambda at: function(places[at]))

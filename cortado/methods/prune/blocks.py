@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.devices import own_device
 from cortado.errors import BadNetwork, BadTask, BadValue, NothingChanged
-from cortado.eval_mode import eval_mode
 from cortado.layers.bypass import Bypass
 from cortado.methods.method import Method, knob
 from cortado.network.graph.blocks import find_blocks, left_out
 from cortado.network.view import View
+from cortado.running.devices import own_device
+from cortado.running.eval_mode import eval_mode
 from cortado.task.measure import run
 from cortado.task.task import Task, to_device
 
@@ -89,7 +89,7 @@ class PruneBlocks(Method):
             return lambda network: sum(
                 float(task.loss(run(network, inputs), targets)) * len(targets) / total for inputs, targets in batches
             )
-        now = [log_shares(evaluated(view.network, inputs)) for inputs, _ in batches]
+        now = [log_shares(eval_outputs(view.network, inputs)) for inputs, _ in batches]
         return lambda network: sum(
             float(functional.kl_div(log_shares(run(network, inputs)), before, reduction="sum", log_target=True)) / total
             for (inputs, _), before in zip(batches, now, strict=True)
@@ -112,7 +112,7 @@ def without(network: nn.Module, path: str, hurt: Hurt) -> float:
     return found if math.isfinite(found) else math.inf
 
 
-def evaluated(network: nn.Module, inputs: object) -> object:
+def eval_outputs(network: nn.Module, inputs: object) -> object:
     """Outputs in eval mode, without gradients."""
     with eval_mode(network):
         return run(network, inputs)

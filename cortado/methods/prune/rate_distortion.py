@@ -17,7 +17,7 @@ from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.quantized import Quantized
 from cortado.task.task import Task
 from cortado.training.learning import only_learning
-from cortado.training.loop import Plan, half_precision, train
+from cortado.training.loop import Training, half_precision, train
 from cortado.training.teachers import softened, teachers_of
 
 
@@ -84,7 +84,7 @@ class PruneRateDistortion(Method):
             costs.refresh()
             return removed > 0
 
-        train(view.network, task, Plan(
+        train(view.network, task, Training(
             epochs=self.epochs, lr=self.lr, groups=self.groups, seed=task.seed, average=0.2, warmup=0.02,
             penalty=lambda network: self.strength * costs.bits(), label=f"{self.name()}: rate",
             after_batch=lambda network, step: costs.refresh() if step % 50 == 0 else None, after_epoch=after_epoch,
@@ -99,7 +99,7 @@ class PruneRateDistortion(Method):
         forms = [form for weight in weights if (form := latent_of(weight.form)) is not None]
 
         def penalty(network: nn.Module) -> Tensor:
-            levels = torch.cat([levels_of(form).flatten() for form in forms])
+            levels = torch.cat([steps_of_rounding(form).flatten() for form in forms])
             rest = ((levels - levels.detach().round()) ** 2).sum()
             return self.strength * bits_of_levels(levels, torch.ones(())) + self.pull * done[0] * rest
 
@@ -108,7 +108,7 @@ class PruneRateDistortion(Method):
         def count(network: nn.Module, step: int) -> None:
             done[0] = min(1.0, step / total)
 
-        train(view.network, task, Plan(
+        train(view.network, task, Training(
             epochs=self.finish, lr=self.lr / 4, groups=self.groups, seed=task.seed + 1, average=0.3,
             penalty=penalty, after_batch=count, label=f"{self.name()}: finish", progress=view.progress, **lessons,
         ))  # fmt: skip
@@ -143,17 +143,17 @@ class NonzeroCosts:
     def refresh(self) -> None:
         self.forms = [form for weight in self.weights if isinstance(form := weight.form, LearnedStep)]
         with torch.no_grad():
-            self.costs = [nonzero_cost(as_planes(levels_of(form)).round() != 0) for form in self.forms]
+            self.costs = [nonzero_cost(as_planes(steps_of_rounding(form)).round() != 0) for form in self.forms]
 
     def bits(self) -> Tensor:
         """Estimated bits of all the weights: a scalar with a gradient."""
         return torch.stack([
-            bits_of_levels(as_planes(levels_of(form)), cost)
+            bits_of_levels(as_planes(steps_of_rounding(form)), cost)
             for form, cost in zip(self.forms, self.costs, strict=True)
         ]).sum()  # fmt: skip
 
 
-def levels_of(form: LearnedStep) -> Tensor:
+def steps_of_rounding(form: LearnedStep) -> Tensor:
     """The values in steps of their rounding."""
     return form.values / form.size
 
@@ -170,7 +170,7 @@ def freeze_zeros(weights: list[Weight]) -> None:
     for weight in weights:
         form = weight.form
         if isinstance(form, LearnedStep):
-            values, mask = form.values.detach(), levels_of(form).detach().round() != 0
+            values, mask = form.values.detach(), steps_of_rounding(form).detach().round() != 0
             weight.set_form(Masked(mask, LearnedStep(values[mask], form.step)))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cortado.network.coupling.groups import Group
 from cortado.network.statistics.activations import rows_into
-from cortado.network.statistics.channel_gradients import consumers
+from cortado.network.statistics.channel_gradients import consuming_layers
 from cortado.network.view import View
 from cortado.parts.forms.dense import Dense
 from cortado.task.task import Data, Task
@@ -19,7 +19,7 @@ learned the noise of their inputs, and choice accuracy after the cut was 6 and 1
 
 def readers_of(view: View, groups: list[Group]) -> list[str]:
     """The layers that read units of these groups, in the order in which they run."""
-    paths = {slot.layer for group in groups for slot, _ in consumers(view, group)}
+    paths = {slot.layer for group in groups for slot, _ in consuming_layers(view, group)}
     return list(dict.fromkeys(call.path for call in view.trace.calls if call.path in paths))
 
 
@@ -37,7 +37,7 @@ def reconstruct(view: View, task: Task, paths: list[str], ridge: float = RIDGE) 
         if weight is None or len(weight.places) > 1 or not isinstance(weight.form, Dense):
             continue
         layer = view.network.get_submodule(path)
-        gram, cross = moments(view, task, path, data, number)
+        gram, cross = second_moments(view, task, path, data, number)
         kept = view.kept.get(path)
         cross = cross if kept is None else cross[:, kept]
         old = weight.dense()
@@ -49,7 +49,7 @@ def reconstruct(view: View, task: Task, paths: list[str], ridge: float = RIDGE) 
             weight.set_form(Dense(found)) if weight.places[0][1] not in layer._parameters else layer._parameters["weight"].copy_(found)  # type: ignore[union-attr]  # fmt: skip
 
 
-def moments(view: View, task: Task, path: str, data: Data, number: int) -> tuple[Tensor, Tensor]:
+def second_moments(view: View, task: Task, path: str, data: Data, number: int) -> tuple[Tensor, Tensor]:
     """Centred second moments: (inputs, inputs) of what the layer reads now, (inputs, outputs) with the reference's outputs."""
     before: Any = view.reference.get_submodule(path)
     matrix = before.weight.detach().flatten(1).T.double()

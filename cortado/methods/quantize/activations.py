@@ -36,7 +36,7 @@ class QuantizeActivations(Method):
         edges = edges_of(view)
 
         def quantizer(site: QuantizerSite, observed: ObservedRange) -> Affine:
-            return grid(observed, bits_for(site, edges, self.bits, self.edges, self.sums), self.range)
+            return grid_over(observed, bits_for(site, edges, self.bits, self.edges, self.sums), self.range)
 
         note_quantizers(view, *quantize_activations(self, view, task, self.images, self.batch, quantizer))
 
@@ -48,7 +48,7 @@ def bits_for(site: QuantizerSite, edges: set[str], bits: int, outer: int, sums: 
     return max(bits, outer) if edges & set(site.readers) else bits
 
 
-def grid(observed: ObservedRange, bits: int, way: str) -> Affine:
+def grid_over(observed: ObservedRange, bits: int, way: str) -> Affine:
     """The grid over one activation whose ends are chosen in this way."""
     made = Affine.spanning(*RANGES[way](observed, bits), bits)
     with torch.no_grad():

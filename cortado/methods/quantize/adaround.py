@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cortado.methods.method import Method, knob
-from cortado.methods.quantize.layerwise import Grid, Problem, best_scale, round_layers
+from cortado.methods.quantize.layerwise import Grid, LayerProblem, best_scale, round_layers
 from cortado.methods.quantize.places import edges_of
 from cortado.network.view import View
 from cortado.task.task import Task
@@ -40,7 +40,7 @@ class QuantizeAdaround(Method):
         edges, outer = edges_of(view), max(self.bits, self.edges)
         draws = task.generator(71)
 
-        def solve(problem: Problem, grid: Grid) -> tuple[Tensor, Tensor]:
+        def solve(problem: LayerProblem, grid: Grid) -> tuple[Tensor, Tensor]:
             codes = self.learned(problem, grid, draws)
             return codes, best_scale(codes, problem.weight, problem.gram, grid.scale)
 
@@ -50,7 +50,7 @@ class QuantizeAdaround(Method):
         )  # fmt: skip
 
     @torch.enable_grad()  # type: ignore[untyped-decorator]
-    def learned(self, problem: Problem, grid: Grid, draws: torch.Generator) -> Tensor:
+    def learned(self, problem: LayerProblem, grid: Grid, draws: torch.Generator) -> Tensor:
         """Codes counted from the zero point."""
         inputs, outputs, scale = problem.inputs.float(), problem.outputs.float(), grid.scale.float()
         level = (problem.weight / grid.scale).float()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cortado.methods.method import Method, knob
-from cortado.methods.quantize.activations import bits_for, grid
+from cortado.methods.quantize.activations import bits_for, grid_over
 from cortado.methods.quantize.places import attach_weights, edges_of, note_quantizers, quantize_activations
 from cortado.network.quantizers.placement import QuantizerSite
 from cortado.network.statistics.ranges import ObservedRange
@@ -38,7 +38,7 @@ class QuantizeAware(Method):
         if self.activations:
 
             def quantizer(site: QuantizerSite, observed: ObservedRange) -> Affine:
-                return grid(observed, bits_for(site, edges, self.activations, self.edges, self.edges), "mse")
+                return grid_over(observed, bits_for(site, edges, self.activations, self.edges, self.edges), "mse")
 
             note_quantizers(view, *quantize_activations(self, view, task, self.images, self.batch, quantizer))
         attach_weights(

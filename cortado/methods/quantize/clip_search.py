@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cortado.errors import MissingPackage
-from cortado.eval_mode import eval_mode
 from cortado.network.graph.trace import device_of
 from cortado.network.view import View, Weight
 from cortado.parts.forms.clipped import Clipped
+from cortado.running.eval_mode import eval_mode
 from cortado.task.measure import outputs_of
 from cortado.task.task import Task, to_device
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from cortado.errors import BadNetwork
 from cortado.methods.method import Method, knob
-from cortado.methods.quantize.activations import bits_for, grid
+from cortado.methods.quantize.activations import bits_for, grid_over
 from cortado.methods.quantize.places import (
     attach_weights,
+    chosen_matmul_layers,
     edges_of,
-    matmul_layers_of,
     note_quantizers,
     quantize_activations,
 )
@@ -66,7 +66,7 @@ class QuantizeDorefa(Method):
 
         def quantizer(site: QuantizerSite, observed: ObservedRange) -> ActivationQuantizer:
             if not site.readers or edges & set(site.readers):
-                return grid(observed, bits_for(site, edges, self.activations, self.edges, self.edges), "mse")
+                return grid_over(observed, bits_for(site, edges, self.activations, self.edges, self.edges), "mse")
             if observed.low < 0:
                 clipped.append(site.readers[0])
             if observed.share_above(FAR) > RARE:
@@ -92,7 +92,7 @@ class QuantizeDorefa(Method):
     def round_gradients(self, view: View, edges: set[str]) -> None:
         """Put the rounding on the outputs of products, or into the rounding that is there already."""
         modules, passed = dict(view.network.named_modules()), []
-        chosen = matmul_layers_of(self, view, flow_of(view.network, view.example))
+        chosen = chosen_matmul_layers(self, view, flow_of(view.network, view.example))
         for path in [path for path in modules if path in chosen - edges]:
             there = quantizer_at(modules[path], OUTPUT)
             if there is None:

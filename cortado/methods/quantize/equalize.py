@@ -8,7 +8,7 @@ from torch import Tensor
 from cortado.errors import NothingChanged
 from cortado.methods.method import Method, knob
 from cortado.methods.quantize.places import paths_of
-from cortado.network.coupling.answers import difference, tensors_of
+from cortado.network.coupling.answers import difference, output_tensors
 from cortado.network.graph.flow import flow_of
 from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
 from cortado.network.graph.where import original_first
@@ -97,5 +97,5 @@ def answers_of(view: View) -> list[Tensor]:
     with undisturbed(view.network):
         return [
             tensor.clone()
-            for tensor in tensors_of(call_with(view.network, moved(view.example, device_of(view.network))))
+            for tensor in output_tensors(call_with(view.network, moved(view.example, device_of(view.network))))
         ]

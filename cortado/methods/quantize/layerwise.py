@@ -24,7 +24,7 @@ MOST_ENTRIES = 2**23
 
 
 @dataclass(frozen=True)
-class Problem:
+class LayerProblem:
     """One layer's weight and what it has to do, for each of its groups.
 
     `weight`: (groups, outputs, inputs), the best floats for the inputs that the layer reads by now; `inputs`: (groups,
@@ -70,7 +70,7 @@ class Share:
         )
 
 
-def shares(gram: Tensor, free: Tensor) -> Iterator[Share]:
+def output_shares(gram: Tensor, free: Tensor) -> Iterator[Share]:
     """All outputs, those of a share at a time: masks differ, and so do the second moments of what is left."""
     groups, outputs, inputs = free.shape
     for group in range(groups):
@@ -116,7 +116,7 @@ class Grid:
         return cls(scale, found.zero.double().view(groups, outputs, 1), 0, 2**bits - 1)
 
 
-Solve = Callable[[Problem, Grid], tuple[Tensor, Tensor]]
+Solve = Callable[[LayerProblem, Grid], tuple[Tensor, Tensor]]
 """Codes, counted from the zero point, and scales (groups, outputs, 1)."""
 
 
@@ -179,7 +179,7 @@ def matmul_layers(method: Method, view: View) -> tuple[list[tuple[str, Weight]],
     return list(found.items()), left
 
 
-def problem_of(weight: Weight, before: nn.Module, now: Tensor, then: Tensor) -> Problem:
+def problem_of(weight: Weight, before: nn.Module, now: Tensor, then: Tensor) -> LayerProblem:
     """The problem of one layer: `now` and `then` are what it sees, and what the layer `before` saw, row by row."""
     groups = getattr(weight.layer, "groups", 1)
     old = weight.dense().double().cpu().flatten(1)
@@ -188,19 +188,19 @@ def problem_of(weight: Weight, before: nn.Module, now: Tensor, then: Tensor) -> 
     inputs, seen = (in_groups(one - one.mean(0), groups) for one in (now, then))
     outputs = seen @ split[1].mT
     free = weight.form.mask.cpu().flatten(1).view_as(split[0]) if isinstance(weight.form, Masked) else None
-    original = Problem(split[0], inputs, outputs, free)
+    original = LayerProblem(split[0], inputs, outputs, free)
     gram = original.gram
     seen_together = inputs.mT @ inputs / inputs.shape[1]
     target = outputs.mT @ inputs / inputs.shape[1] + split[0] @ (gram - seen_together)
-    return replace(original, weight=fitted(gram, target, free))
+    return replace(original, weight=least_squares(gram, target, free))
 
 
-def fitted(gram: Tensor, target: Tensor, free: Tensor | None) -> Tensor:
+def least_squares(gram: Tensor, target: Tensor, free: Tensor | None) -> Tensor:
     """The (groups, outputs, inputs) that is free alone and whose products with the gram are what is wished for there."""
     if free is None:
         return torch.linalg.solve(gram, target.mT).mT
     found = torch.zeros_like(target)
-    for share in shares(gram, free):
+    for share in output_shares(gram, free):
         share.put(found, torch.linalg.solve(share.gram, share.of(target).mT).mT)
     return found
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cortado.methods.method import Method, knob
-from cortado.methods.quantize.activations import bits_for, grid
+from cortado.methods.quantize.activations import bits_for, grid_over
 from cortado.methods.quantize.places import attach_weights, edges_of, note_quantizers, quantize_activations
 from cortado.network.quantizers.placement import QuantizerSite
 from cortado.network.statistics.ranges import RANGES, ObservedRange
@@ -39,7 +39,7 @@ class QuantizePact(Method):
 
         def quantizer(site: QuantizerSite, observed: ObservedRange) -> Affine | Pact:
             width = bits_for(site, edges, self.activations, self.edges, self.edges)
-            found = grid(observed, width, self.range)
+            found = grid_over(observed, width, self.range)
             if observed.low < 0 or observed.high <= 0:
                 return found
             return Pact(found.size.detach() * found.top, width)

@@ -78,7 +78,7 @@ def quantize_activations(
     """
     assert task.calibration is not None
     flow = flow_of(view.network, view.example)
-    matmul_layers = matmul_layers_of(method, view, flow)
+    matmul_layers = chosen_matmul_layers(method, view, flow)
     found = quantizer_sites(view.network, flow, None if method.where == type(method).where else matmul_layers)
     places, below = [site.measured for site in found.quantizer_sites], [site.below for site in found.quantizer_sites]
     reaches = measure_ranges(view.network, places, task.calibration, images, batch, below)
@@ -93,7 +93,7 @@ def quantize_activations(
     ]
 
 
-def matmul_layers_of(method: Method, view: View, flow: Flow) -> set[str]:
+def chosen_matmul_layers(method: Method, view: View, flow: Flow) -> set[str]:
     """The layers whose products run and whose weights are chosen.  Raises NothingChanged where there are none."""
     layers = {path for weight in view.weights(method.where) for path in paths_of_weight(view.network, weight)}
     matmul_layers = {step.path for step in flow.steps if step.kind == MATMUL} & layers

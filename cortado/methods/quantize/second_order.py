@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cortado.methods.method import Method, knob
-from cortado.methods.quantize.layerwise import Grid, Problem, best_scale, round_layers, shares
+from cortado.methods.quantize.layerwise import Grid, LayerProblem, best_scale, output_shares, round_layers
 from cortado.methods.quantize.places import edges_of
 from cortado.network.view import View
 from cortado.task.task import Task
@@ -43,12 +43,12 @@ class QuantizeSecondOrder(Method):
             self.solve,
         )  # fmt: skip
 
-    def solve(self, problem: Problem, grid: Grid) -> tuple[Tensor, Tensor]:
+    def solve(self, problem: LayerProblem, grid: Grid) -> tuple[Tensor, Tensor]:
         if problem.free is None:
             return self.solved(problem.weight, problem.gram, grid)
         # Each output can only pass its errors on to inputs that its own mask leaves it.
         codes, scale = torch.zeros_like(problem.weight), grid.scale.clone()
-        for share in shares(problem.gram, problem.free):
+        for share in output_shares(problem.gram, problem.free):
             own = grid.part(share.group, share.outputs)
             found, scale[share.group, share.outputs, None] = self.solved(share.of(problem.weight), share.gram, own)
             share.put(codes, found)

@@ -57,11 +57,11 @@ class ShareProducts(Method):
         rows = values.reshape(values.shape[0], inputs)
         filled = torch.nn.functional.pad(rows, (0, -inputs % width))
         points = filled.view(len(rows), -1, width).transpose(0, 1)
-        codebooks, codes = kmeans(points, min(self.values, len(rows)), self.rounds, generator)
+        codebooks, codes = kmeans_of_points(points, min(self.values, len(rows)), self.rounds, generator)
         return ProductQuantized(codebooks, codes.T, values.shape)
 
 
-def kmeans(points: Tensor, count: int, rounds: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def kmeans_of_points(points: Tensor, count: int, rounds: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Lloyd's k-means of each set of points by itself, from points drawn without repeats.
 
     `points`: (sets, points, width); gives the centroids (sets, count, width) and the number of each point's (sets,
@@ -79,19 +79,19 @@ def kmeans(points: Tensor, count: int, rounds: int, generator: torch.Generator) 
 
 def lloyd(points: Tensor, centres: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
     """Assign and average until nothing moves: centroids and the number of each point's, for every set."""
-    codes = nearest(points, centres)
+    codes = nearest_centroid(points, centres)
     for _ in range(rounds):
         index = codes[..., None].expand_as(points)
         sums = torch.zeros_like(centres).scatter_add(1, index, points)
         counts = torch.zeros_like(centres).scatter_add(1, index, torch.ones_like(points))
         centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
-        moved = nearest(points, centres)
+        moved = nearest_centroid(points, centres)
         if torch.equal(moved, codes):
             break
         codes = moved
     return centres, codes
 
 
-def nearest(points: Tensor, centres: Tensor) -> Tensor:
+def nearest_centroid(points: Tensor, centres: Tensor) -> Tensor:
     """The number of the nearest centroid of each point."""
     return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").argmin(2)

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.eval_mode import eval_mode
 from cortado.network.graph.trace import call_with, device_of, moved
+from cortado.running.eval_mode import eval_mode
+from cortado.running.trees import tensors_in
 from cortado.task.task import Task
-from cortado.trees import tensors_in
 
 SPREAD_SAMPLES = 128
 
@@ -23,7 +23,7 @@ def rows_of(outputs: Any) -> Tensor:
     return found.reshape(-1, found.shape[-1] if found.dim() > 1 else 1)
 
 
-def answers(network: nn.Module, inputs: Any) -> Tensor:
+def output_rows(network: nn.Module, inputs: Any) -> Tensor:
     """What a network gives for `inputs` in eval mode, as in `rows_of`."""
     with eval_mode(network):
         return rows_of(call_with(network, inputs))
@@ -86,7 +86,7 @@ def divergence_for(original: nn.Module, task: Task) -> Divergence:
     assert task.calibration is not None
     found: list[Tensor] = []
     for inputs, _ in task.calibration.first(SPREAD_SAMPLES).batches(32):
-        found.append(answers(original, moved(inputs, device_of(original))))
+        found.append(output_rows(original, moved(inputs, device_of(original))))
         if divergence_of(found[0], task.answers).variance is None:
             return Divergence()
     return divergence_of(torch.cat(found), task.answers)

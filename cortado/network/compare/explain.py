@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.brought import accept
-from cortado.eval_mode import eval_mode
 from cortado.network.graph.trace import device_of, moved
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, SIDES, quantizer_at, sites
 from cortado.parts.forms.attach import attached_names, form_of
 from cortado.parts.part import own_modules
+from cortado.running.brought import accept
+from cortado.running.eval_mode import eval_mode
 from cortado.table import aligned
 from cortado.task.measure import outputs_of
 from cortado.task.task import Data
@@ -53,13 +53,13 @@ class ExplainedNetwork:
     def text(self) -> str:
         """A table, and below it where most of the error enters."""
         rows = [("layer", "kind", "form", "own error", "so far")]
-        rows += [(one.path, one.kind, one.attached, share(one.own), share(one.total)) for one in self.layers]
-        names = ", ".join(f"{layer.path} ({share(layer.own)})" for layer in self.worst())
+        rows += [(one.path, one.kind, one.attached, share_text(one.own), share_text(one.total)) for one in self.layers]
+        names = ", ".join(f"{layer.path} ({share_text(layer.own)})" for layer in self.worst())
         close = f"Most of the error enters at {names}." if names else "No layer adds an error of its own."
-        return "\n".join([aligned(rows, "<<<>"), "", close, f"The outputs differ by {share(self.output)}."])
+        return "\n".join([aligned(rows, "<<<>"), "", close, f"The outputs differ by {share_text(self.output)}."])
 
 
-def share(value: float | None) -> str:
+def share_text(value: float | None) -> str:
     """A share in per cent for people."""
     return "unknown" if value is None else f"{100 * value:.3g} %"
 
@@ -78,19 +78,19 @@ def explain(
     for one in (original, network):
         accept(one, "explain")
     inputs = next(data.batches(min(images, len(data))))[0]
-    chosen = places_of(network) if paths is None else paths
+    chosen = compared_places(network) if paths is None else paths
     wanted, found = listened(original, inputs, chosen), listened(network, inputs, chosen)
     modules, layers = own_modules(network), []
     for path, call in found.calls.items():
         if path not in wanted.calls:
             continue
         layer, there = modules[path], wanted.calls[path]
-        out = above_zero(layer, there.made)
+        out = passed_above_zero(layer, there.made)
         own = own_error(layer, there.given, call.given, out) if leaf(layer) else roundings_error(layer, call, there)
         layers.append(
             LayerError(path, type(layer).__name__, form_name(layer), own, difference_by_channel(call.made, out))
         )
-    return ExplainedNetwork(tuple(layers), difference(found.output, wanted.output))
+    return ExplainedNetwork(tuple(layers), relative_error(found.output, wanted.output))
 
 
 def leaf(layer: nn.Module) -> bool:
@@ -98,12 +98,12 @@ def leaf(layer: nn.Module) -> bool:
     return len(own_modules(layer)) == 1
 
 
-def places_of(network: nn.Module) -> set[str]:
+def compared_places(network: nn.Module) -> set[str]:
     """The paths of the layers that have no others inside, and of those whose input or output is rounded."""
     return {path for path, layer in own_modules(network).items() if leaf(layer)} | {path for path, _ in sites(network)}
 
 
-def above_zero(layer: nn.Module, wanted: Any) -> Any:
+def passed_above_zero(layer: nn.Module, wanted: Any) -> Any:
     """What an unsigned rounding of the layer's output lets through."""
     quantizer = quantizer_at(layer, OUTPUT)
     unsigned = isinstance(quantizer, Affine) and not int(quantizer.zero)
@@ -111,7 +111,7 @@ def above_zero(layer: nn.Module, wanted: Any) -> Any:
 
 
 @dataclass
-class Call:
+class LayerCall:
     """What a layer read before any rounding of its own, None where that is not by place alone; what it gave before the
     rounding of its output, and after it."""
 
@@ -124,11 +124,11 @@ class Call:
 class Listened:
     """The first call of each layer, in running order, and the network's output."""
 
-    calls: dict[str, Call]
+    calls: dict[str, LayerCall]
     output: Any = None
 
 
-def copied(value: Any) -> Any:
+def first_tensor_copy(value: Any) -> Any:
     """A tensor, the first one of several, as it is now: what comes after it may work in place."""
     value = value[0] if isinstance(value, (tuple, list)) and value else value
     return value.clone() if isinstance(value, Tensor) else value
@@ -136,20 +136,20 @@ def copied(value: Any) -> Any:
 
 def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> Listened:
     """Run a network once and keep what the layers at `paths` read and gave."""
-    begun: dict[str, Call] = {}
-    calls: dict[str, Call] = {}
+    begun: dict[str, LayerCall] = {}
+    calls: dict[str, LayerCall] = {}
 
     def before(path: str) -> Callable[..., None]:
         def hook(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
             if path not in begun:
-                begun[path] = Call(None if named else tuple(copied(value) for value in given))
+                begun[path] = LayerCall(None if named else tuple(first_tensor_copy(value) for value in given))
 
         return hook
 
     def unrounded(path: str) -> Callable[..., None]:
         def hook(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
             if path not in calls:
-                begun[path].raw = copied(output)
+                begun[path].raw = first_tensor_copy(output)
 
         return hook
 
@@ -157,7 +157,7 @@ def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> Listene
         def hook(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
             if path not in calls:
                 calls[path] = begun[path]
-                calls[path].made = copied(output)
+                calls[path].made = first_tensor_copy(output)
 
         return hook
 
@@ -170,7 +170,7 @@ def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> Listene
             hooks.append(module.register_forward_hook(after(path)))
     try:
         with eval_mode(network):
-            output = copied(outputs_of(network, moved(inputs, device_of(network))))
+            output = first_tensor_copy(outputs_of(network, moved(inputs, device_of(network))))
     finally:
         for hook in hooks:
             hook.remove()
@@ -190,15 +190,15 @@ def own_error(
             made = layer(given[0] * scales(read[0], given[0]) if given[0].is_floating_point() else given[0])
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
         return None  # A user's layer may count on what others have done before it: unknown.
-    return difference_by_channel(copied(made), wanted)
+    return difference_by_channel(first_tensor_copy(made), wanted)
 
 
-def roundings_error(layer: nn.Module, found: Call, wanted: Call) -> float | None:
+def roundings_error(layer: nn.Module, found: LayerCall, wanted: LayerCall) -> float | None:
     """What the roundings of a layer's input and output make of the original network's activations; the larger of both."""
     first, original_first = (call.given[0] if call.given else None for call in (found, wanted))
     errors = (
         rounding_error(layer, INPUT, first, original_first),
-        rounding_error(layer, OUTPUT, found.raw, above_zero(layer, wanted.made)),
+        rounding_error(layer, OUTPUT, found.raw, passed_above_zero(layer, wanted.made)),
     )
     return max((error for error in errors if error is not None), default=None)
 
@@ -231,7 +231,7 @@ def scales(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 def difference_by_channel(found: Any, wanted: Any) -> float | None:
-    """`difference`, each channel on the scale of the original network."""
+    """`relative_error`, each channel on the scale of the original network."""
     if (
         not isinstance(found, Tensor)
         or not isinstance(wanted, Tensor)
@@ -240,10 +240,10 @@ def difference_by_channel(found: Any, wanted: Any) -> float | None:
         or not wanted.is_floating_point()
     ):
         return None
-    return difference(found / scales(found, wanted), wanted)
+    return relative_error(found / scales(found, wanted), wanted)
 
 
-def difference(found: Any, wanted: Any) -> float | None:
+def relative_error(found: Any, wanted: Any) -> float | None:
     """The root mean square of the difference over that of what was wanted; None for other shapes, no tensors, no numbers."""
     if not isinstance(found, Tensor) or not isinstance(wanted, Tensor) or found.shape != wanted.shape:
         return None

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cortado.network.compare.divergence import answers
+from cortado.network.compare.divergence import output_rows
 from cortado.network.graph.trace import undisturbed
-from cortado.trees import tensors_in
+from cortado.running.trees import tensors_in
 
 MOST_BYTES = 512 << 20
 """What is remembered at the most, and half of the memory that remembering takes; what does not fit runs again."""
@@ -62,7 +62,7 @@ class Replay:
 
     def __init__(self, network: nn.Module, batches: Sequence[Any], most_bytes: int = MOST_BYTES) -> None:
         self.network, self.left = network, most_bytes
-        self.parts = {module: [module, *tensors_of(module)] for module in network.modules()}
+        self.parts = {module: [module, *replayed_tensors(module)] for module in network.modules()}
         self.batches = [self.recorded(inputs) for inputs in batches]
         if not all(self.sound(number) for number in reversed(range(len(self.batches)))):
             self.forget()
@@ -97,9 +97,9 @@ class Replay:
         modules = [module for module in every if module is not self.network]
         forwards = {module: functools.partial(watched, module, module.forward) for module in modules}
         ids = {id(one) for one in self.parts[self.network]}
-        with undisturbed(self.network), replaced(forwards), Uses(ids, use):
+        with undisturbed(self.network), replaced_forwards(forwards), Uses(ids, use):
             state = torch.random.get_rng_state()
-            batch.wanted = answers(self.network, own(inputs)).double()
+            batch.wanted = output_rows(self.network, own(inputs)).double()
             if not torch.equal(state, torch.random.get_rng_state()):
                 self.left = 0
                 batch.calls.clear()
@@ -111,7 +111,7 @@ class Replay:
         """A copy of an output that is the layer's own: what comes after may change it in place."""
         if not isinstance(output, Tensor) or output.nbytes > self.left or not output.nbytes:
             return None
-        if any(shares(output, one) for one in (*read, *tensors_of(self.network))):
+        if any(shares_memory(output, one) for one in (*read, *replayed_tensors(self.network))):
             return None
         self.left -= output.nbytes
         return Kept(output.detach().clone())
@@ -143,8 +143,8 @@ class Replay:
             given = [output for output in outputs if output is not None]
             if given and len(given) == len(outputs):
                 forwards[module] = functools.partial(replayed, module.forward, iter(given))
-        with undisturbed(self.network), replaced(forwards):
-            found = answers(self.network, own(batch.inputs)).double()
+        with undisturbed(self.network), replaced_forwards(forwards):
+            found = output_rows(self.network, own(batch.inputs)).double()
         if any(kept is not None and kept.invalidated for calls in batch.calls.values() for _, kept in calls):
             self.forget()
         return found
@@ -162,7 +162,7 @@ class Uses(TorchDispatchMode):
         return operator(*arguments, **(named or {}))
 
 
-def tensors_of(module: nn.Module) -> list[Tensor]:
+def replayed_tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
@@ -171,7 +171,7 @@ def state_of(module: nn.Module, arguments: Any) -> list[Any] | None:
     given, named = arguments
     if not all(isinstance(one, HARMLESS) for one in (*given, *named.values())):
         return None
-    tensors = [*tensors_in((given, named)), *tensors_of(module)]
+    tensors = [*tensors_in((given, named)), *replayed_tensors(module)]
     attributes = {
         name: (id(value), len(value) if isinstance(value, (list, dict, set)) else 0)
         for name, value in vars(module).items()
@@ -179,7 +179,7 @@ def state_of(module: nn.Module, arguments: Any) -> list[Any] | None:
     return [attributes, [(id(one), one._version) for one in tensors]]
 
 
-def shares(output: Tensor, other: Tensor) -> bool:
+def shares_memory(output: Tensor, other: Tensor) -> bool:
     """Whether two tensors lie in the same memory."""
     return output.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
@@ -194,7 +194,7 @@ def own(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Modules with other forwards for a while."""
     before = {module: module.__dict__.get("forward") for module in forwards}
     try:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cortado.eval_mode import eval_mode
 from cortado.network.compare.explain import explain
 from cortado.network.graph.hooks import first_argument
 from cortado.network.graph.trace import device_of, moved
@@ -17,6 +16,7 @@ from cortado.parts.forms.attach import attached_names, form_of
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.quantized import Quantized
 from cortado.parts.part import own_modules
+from cortado.running.eval_mode import eval_mode
 from cortado.task.measure import outputs_of
 from cortado.task.task import Data
 
@@ -105,11 +105,11 @@ def weight_bits(layer: nn.Module) -> int | None:
     forms = [form_of(layer, name) for name in attached_names(layer)]
     parts = [part for form in forms if form is not None for part in form.modules()]
     levels = [len(part.codebook) for part in parts if isinstance(part, Codebook)]
-    levels += [levels_of(part.codes) for part in parts if isinstance(part, Quantized) and part.codes.numel()]
+    levels += [level_count(part.codes) for part in parts if isinstance(part, Quantized) and part.codes.numel()]
     return max((max(1, (count - 1).bit_length()) for count in levels), default=None)
 
 
-def levels_of(codes: Tensor) -> int:
+def level_count(codes: Tensor) -> int:
     """How many levels lie from the lowest code to the highest, in the steps that are taken: of -1 and 1 there are two."""
     used = torch.bincount((codes.long() - codes.min().long()).reshape(-1)).nonzero().cpu().numpy()
     return int(used[-1, 0] // max(1, np.gcd.reduce(used[:, 0]))) + 1
@@ -124,12 +124,12 @@ def few_enough(network: nn.Module, paths: set[str], data: Data, images: int) -> 
         counted += sum(part.numel() for part in (*given, output) if isinstance(part, Tensor))
 
     hooks = [layer.register_forward_hook(count) for path, layer in own_modules(network).items() if path in paths]
-    run_once(network, data, tried, hooks)
+    run_first_batch(network, data, tried, hooks)
     each = max(1, 2 * counted // tried)
     return max(1, min(images, MOST_KEPT // each))
 
 
-def run_once(network: nn.Module, data: Data, samples: int, hooks: list[Any]) -> None:
+def run_first_batch(network: nn.Module, data: Data, samples: int, hooks: list[Any]) -> None:
     """Run the first samples as one batch, then take the hooks off."""
     try:
         with eval_mode(network):
@@ -183,7 +183,7 @@ def activations_seen(network: nn.Module, data: Data, samples: int) -> dict[str, 
             hooks.append(layer.register_forward_pre_hook(on_input(note), with_kwargs=True, prepend=True))
         else:
             hooks.append(layer.register_forward_hook(on_output(note), prepend=True))
-    run_once(network, data, samples, hooks)
+    run_first_batch(network, data, samples, hooks)
     fills: dict[str, tuple[Fill, ...]] = {}
     for (path, side), quantizer in found.items():
         if seen[path, side].count:

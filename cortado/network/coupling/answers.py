@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cortado.eval_mode import eval_mode, keeping_buffers
 from cortado.network.coupling.capture import quiet_and_unfused
-from cortado.trees import tensors_in
+from cortado.running.eval_mode import eval_mode, keeping_buffers
+from cortado.running.trees import tensors_in
 
 
-def answers(network: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Tensor]:
+def flat_outputs(network: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Tensor]:
     """The outputs, flat, in eval mode; modes and buffers are as before afterwards.  What is drawn is drawn alike."""
     with quiet_and_unfused(), keeping_buffers(network), eval_mode(network):
-        return tensors_of(network(*inputs[0], **inputs[1]))
+        return output_tensors(network(*inputs[0], **inputs[1]))
 
 
-def tensors_of(found: Any) -> list[Tensor]:
+def output_tensors(found: Any) -> list[Tensor]:
     """The tensors of an output, in order, whatever holds them."""
     return [tensor for leaf in pytree.tree_leaves(found) for tensor in tensors_in(leaf)]
 
@@ -31,10 +31,10 @@ def difference(found: list[Tensor], wanted: list[Tensor]) -> float:
     """
     if not wanted or [value.shape for value in found] != [value.shape for value in wanted]:
         return math.inf
-    return max((apart(a, b) for a, b in zip(found, wanted, strict=True)))
+    return max((tensor_difference(a, b) for a, b in zip(found, wanted, strict=True)))
 
 
-def apart(found: Tensor, wanted: Tensor) -> float:
+def tensor_difference(found: Tensor, wanted: Tensor) -> float:
     """`difference` of two tensors of one shape."""
     found, wanted = (
         (torch.view_as_real(value) if value.is_complex() else value).detach().double().cpu()

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from cortado.brought import traceable
 from cortado.errors import BadNetwork
-from cortado.eval_mode import unfused
 from cortado.parts.activations.quantizer import SIDES, drop_quantizer
 from cortado.parts.forms.attach import PREFIX, attached_names, form_of, original_class
 from cortado.parts.forms.form import Form
 from cortado.parts.part import own_modules
+from cortado.running.brought import traceable
+from cortado.running.eval_mode import unfused
+from cortado.running.trees import tensors_in as everywhere
 from cortado.task.task import to_device
-from cortado.trees import tensors_in as everywhere
 
 
 @dataclass
@@ -52,7 +52,7 @@ def unattached_copy(network: nn.Module) -> nn.Module:
 
     Nothing of the network is copied, and nothing done to the copy reaches it.
     """
-    kept = [value for module in network.modules() for value in tensors_in(tuple(module.__dict__.values()))]
+    kept = [value for module in network.modules() for value in held_tensors(tuple(module.__dict__.values()))]
     memo: dict[int, Any] = {id(t): t for t in (*network.parameters(), *network.buffers(), *kept)}
     empty: dict[int, nn.Parameter] = {}
     for module in network.modules():
@@ -70,15 +70,15 @@ def unattached_copy(network: nn.Module) -> nn.Module:
     return duplicate.eval()
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def held_tensors(value: Any) -> Iterator[Tensor]:
     """Tensors in nested containers: what a module keeps beside its parameters and buffers, as a cache does."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
-        yield from tensors_in(tuple(value.values()))
+        yield from held_tensors(tuple(value.values()))
     elif isinstance(value, (tuple, list)):
         for part in value:
-            yield from tensors_in(part)
+            yield from held_tensors(part)
 
 
 def network_layers(network: nn.Module) -> list[nn.Module]:
@@ -113,7 +113,7 @@ def capture(network: nn.Module, example: Any) -> Captured:
         with quiet_and_unfused(), traceable(duplicate):
             program = torch.export.export(duplicate, given, named, strict=False)
     except Exception as error:  # noqa: BLE001 - whatever a user's forward does when traced, it means: not traceable
-        line = line_of(error)
+        line = code_line(error)
         raise BadNetwork(
             f"groups: {type(network).__name__} cannot be traced: {first_line(error)}{f' ({line})' if line else ''}. Methods "
             "that change no shape still work; for the others make that line independent of the values of tensors."
@@ -177,7 +177,7 @@ def first_line(error: Exception) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-def line_of(error: BaseException) -> str:
+def code_line(error: BaseException) -> str:
     """The innermost line of the user's code in an error's trace: "net.py:12: if x.sum() > 0:", "" where there is none."""
     found, trace = "", error.__traceback__
     while trace is not None:

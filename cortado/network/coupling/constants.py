@@ -50,12 +50,14 @@ def constants_of(groups: Groups) -> list[Constant]:
     found: list[Constant] = []
     for node in walked.captured.graph.nodes:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            found += Reader(Step(node, walked.variables, walked.known, walked.roles), walked.counted).constants()
+            found += ConstantReader(
+                Step(node, walked.variables, walked.known, walked.roles), walked.counted
+            ).constants()
     return [constant for constant in found if any(axis is not None for axis in constant.axes)]
 
 
 @dataclass
-class Reader:
+class ConstantReader:
     """Reads the constants of one operator."""
 
     step: Step
@@ -115,11 +117,16 @@ class Reader:
         given = self.step.arg("repeats") if self.step.name != "tile" else self.step.arg("dims")
         if isinstance(given, int):
             place = int(self.step.arg("dim")) % len(x)
-            return [self.whole("repeats", given, ratio(out[place], before[place], given), out[place])]
+            return [self.whole("repeats", given, entries_ratio(out[place], before[place], given), out[place])]
         argument = "dims" if self.step.name == "tile" else "repeats"
         return [
             Constant(
-                self.step.node, argument, place, int(times), ratio(out[place], before[place], times), (out[place],)
+                self.step.node,
+                argument,
+                place,
+                int(times),
+                entries_ratio(out[place], before[place], times),
+                (out[place],),
             )
             for place, times in enumerate(given)
             if times != 1 and len(given) == len(out)
@@ -157,7 +164,7 @@ class Reader:
             if isinstance(edge, int) and edge not in (0, size) and -size < edge < size:
                 rows = axis[:edge] if edge > 0 else axis[edge:]
                 sign = 1 if edge > 0 else -1
-                found.append(self.whole(argument, edge, signed(self.count(rows), sign), rows))
+                found.append(self.whole(argument, edge, signed_size(self.count(rows), sign), rows))
         return found
 
     def padding(self) -> list[Constant]:
@@ -179,7 +186,7 @@ class Reader:
         return found
 
 
-def ratio(after: Axis, before: Axis, old: int) -> Callable[[Gone], int]:
+def entries_ratio(after: Axis, before: Axis, old: int) -> Callable[[Gone], int]:
     """Entries after over entries before."""
 
     def of(gone: Gone) -> int:
@@ -191,7 +198,7 @@ def ratio(after: Axis, before: Axis, old: int) -> Callable[[Gone], int]:
     return of
 
 
-def signed(count: Callable[[Gone], int], sign: int) -> Callable[[Gone], int]:
+def signed_size(count: Callable[[Gone], int], sign: int) -> Callable[[Gone], int]:
     return lambda gone: sign * count(gone)
 
 

@@ -10,10 +10,10 @@ from cortado.errors import CannotFollow
 from cortado.layers.cut_numbers import note_cuts
 from cortado.layers.kinds import kind_of
 from cortado.layers.widths import match_widths
-from cortado.network.coupling.answers import answers, difference
+from cortado.network.coupling.answers import difference, flat_outputs
 from cortado.network.coupling.attribute import Edits, set_attributes
 from cortado.network.coupling.capture import first_line
-from cortado.network.coupling.find import edits_for, failing_groups, refuse
+from cortado.network.coupling.find import edits_for, failing_groups, leave_whole
 from cortado.network.coupling.groups import Gone, Groups, Keeps
 from cortado.network.coupling.rewritten import Rewritten, tensors_at
 from cortado.network.coupling.step import source_of
@@ -41,7 +41,7 @@ def cut(network: nn.Module, groups: Groups, keeps: Keeps) -> None:
         lambda few: attempted(network, groups, {group: keeps[group] for group in few}, stays=False) is not None,
     )
     for group in failing:
-        refuse(groups, group, failure)
+        leave_whole(groups, group, failure)
     raise CannotFollow(
         f"groups: this cut cannot be made: {failure.line or failure.module or type(network).__name__}: {failure.says}. "
         f"Leave {', '.join(group.name for group in failing)} out with where=, or cut other amounts."
@@ -92,7 +92,7 @@ def disproof(network: nn.Module, groups: Groups, gone: Gone) -> Failure | None:
         return Failure("its outputs would be cut", "", "")
     # The graph was traced without roundings, which change no axis and every number a little.
     with unrounded(network):
-        found = answers(network, captured.program.example_inputs)
+        found = flat_outputs(network, captured.program.example_inputs)
     far = difference(found, wanted)
     if far <= TOLERANCE:
         return None

@@ -15,7 +15,7 @@ from cortado.network.coupling.groups import Frozen, Gone, Group, Groups, Keeps
 from cortado.network.coupling.solve import Solved, all_named, solve
 from cortado.network.coupling.step import module_of
 from cortado.network.coupling.trial import Failure, attempt, tagged_numbers, upstream
-from cortado.network.coupling.walk import axis_lists_of, walk
+from cortado.network.coupling.walk import axis_lists_of, walk_network
 
 
 def find_groups(network: nn.Module, example: Any) -> Groups:
@@ -25,7 +25,7 @@ def find_groups(network: nn.Module, example: Any) -> Groups:
     others which operator and line keep them whole. Raises BadNetwork when the network cannot be traced, with the line.
     """
     captured = capture(network, example)
-    groups = collect(walk(captured))
+    groups = collect(walk_network(captured))
     groups.constants = constants_of(groups)
     if not all_named(network, groups.constants):
         groups.seen = tagged_numbers(network, captured)
@@ -39,7 +39,7 @@ def find_groups(network: nn.Module, example: Any) -> Groups:
             break
         fail = partial(fails_of, network, groups, keeps)
         for group in blamed(groups, list(keeps), numbers, solved, failure, fail) or failing_groups(list(keeps), fail):
-            refuse(groups, group, failure)
+            leave_whole(groups, group, failure)
     return groups
 
 
@@ -132,7 +132,7 @@ def within(groups: Groups, module: str) -> set[int]:
     return found
 
 
-def refuse(groups: Groups, group: Group, failure: Failure) -> None:
+def leave_whole(groups: Groups, group: Group, failure: Failure) -> None:
     """Leave a group alone, and say why."""
     line = failure.line or failure.module or "the network's own code"
     groups.refused[int(group.variables[0])] = line

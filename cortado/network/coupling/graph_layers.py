@@ -16,7 +16,7 @@ SLOTS = ("weight", "bias", "running_mean", "running_var")
 CALLED_AGAIN = re.compile(r"@\d+")
 
 
-def layers_of(
+def graph_layers(
     graph: fx.Graph, network: nn.Module, names: dict[fx.Node, tuple[str, ...]], values: dict[fx.Node, Tensor]
 ) -> dict[str, nn.Module]:
     """Let the operators of `graph` that are layers of torch call layers; gives the new layers by path.
@@ -35,7 +35,7 @@ def layers_of(
         )
         if first is None or not same:
             continue
-        made[path] = filled(first, calls[0][1], values, modules.get(path))
+        made[path] = layer_with(first, calls[0][1], values, modules.get(path))
         for node, _ in calls:
             call_instead(graph, node, path)
     return made | dropouts(graph, modules, set(made))
@@ -51,13 +51,13 @@ def candidates(graph: fx.Graph, names: dict[fx.Node, tuple[str, ...]]) -> dict[s
         if step.name not in BUILDERS:
             continue
         slots = {slot: value for slot in SLOTS if isinstance(value := step.arg(slot), fx.Node)}
-        path = path_of(node, slots, names)
+        path = call_path(node, slots, names)
         if path:
             found.setdefault(path, []).append((node, slots))
     return found
 
 
-def path_of(node: fx.Node, slots: Slots, names: dict[fx.Node, tuple[str, ...]]) -> str:
+def call_path(node: fx.Node, slots: Slots, names: dict[fx.Node, tuple[str, ...]]) -> str:
     """The path under which all tensors of a call have the names that a layer gives them; "" when there is none."""
     if "weight" not in slots or any(value not in names for value in slots.values()):
         return ""
@@ -80,7 +80,7 @@ def build(node: fx.Node, slots: Slots, values: dict[fx.Node, Tensor], owner: nn.
     return layer if alike else None
 
 
-def filled(layer: nn.Module, slots: Slots, values: dict[fx.Node, Tensor], owner: nn.Module | None) -> nn.Module:
+def layer_with(layer: nn.Module, slots: Slots, values: dict[fx.Node, Tensor], owner: nn.Module | None) -> nn.Module:
     """A new layer with its tensors."""
     for slot, node in slots.items():
         place(layer, slot, values[node])

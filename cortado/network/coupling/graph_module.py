@@ -43,14 +43,14 @@ class GraphNet(fx.GraphModule):
         memo |= {id(spec): spec for spec in (self._in_spec, self._out_spec)}
         own = {name: value for name, value in self.__dict__.items() if name != "_graph"}
         duplicate.__dict__.update(copy.deepcopy(own, memo))
-        duplicate.graph = copied(self.graph)
+        duplicate.graph = graph_copy(self.graph)
         # The code of the graph belongs to the plain class, to which a released network returns.
         if attached_names(self):
             duplicate.__class__ = attached_class(type(duplicate), attached_names(self))  # type: ignore[arg-type]
         return duplicate
 
 
-def copied(graph: fx.Graph) -> fx.Graph:
+def graph_copy(graph: fx.Graph) -> fx.Graph:
     """A graph with the same operators that belongs to no module; what it says of nested inputs and outputs is shared."""
     fresh, duplicates = fx.Graph(), dict[fx.Node, fx.Node]()
     found, leaving = fresh.graph_copy(graph, duplicates, return_output_node=True)  # type: ignore[misc]

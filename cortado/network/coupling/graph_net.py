@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from cortado.errors import BadNetwork
-from cortado.network.coupling.answers import answers, difference
+from cortado.network.coupling.answers import difference, flat_outputs
 from cortado.network.coupling.batches import Following, following_batch, samples_in, with_samples
 from cortado.network.coupling.capture import first_line
 from cortado.network.coupling.cut import TOLERANCE
 from cortado.network.coupling.graph_module import GraphNet
-from cortado.network.coupling.graph_writer import Writer
+from cortado.network.coupling.graph_writer import GraphWriter
 from cortado.network.coupling.groups import Gone, Groups, Keeps
 from cortado.network.coupling.rewritten import Rewritten, tensors_at
 from cortado.network.coupling.step import operator_name, source_of
@@ -33,7 +33,7 @@ def cut_as_graph(network: nn.Module, groups: Groups, keeps: Keeps, axis: int = 0
         )
     following = following_batch(network, groups.walked.captured, axis)
     prove_any_batch(network, groups, following, axis)
-    found = Writer(network, groups, gone, following, axis).net()
+    found = GraphWriter(network, groups, gone, following, axis).net()
     prove_cut(network, groups, gone, found, axis)
     return found.train(network.training)
 
@@ -43,9 +43,9 @@ def prove_any_batch(network: nn.Module, groups: Groups, following: Following, ax
     captured = groups.walked.captured
     count = samples_in(captured, axis)
     inputs = with_samples(captured, count + 2, axis)
-    whole = Writer(network, groups, groups.gone({}), following, axis, copies=False).net()
+    whole = GraphWriter(network, groups, groups.gone({}), following, axis, copies=False).net()
     try:
-        far = difference(answers(whole, inputs), answers(network, inputs))
+        far = difference(flat_outputs(whole, inputs), flat_outputs(network, inputs))
     except Exception as error:  # noqa: BLE001 - whatever it raises, the graph does not fit this batch
         raise BadNetwork(f"{other_batch(network, count)}: {first_line(error)}.") from error
     if not far <= TOLERANCE:
@@ -82,9 +82,9 @@ def prove_cut(network: nn.Module, groups: Groups, gone: Gone, net: GraphNet, axi
             f"graph: this cut cannot be made in the graph either: {line} says {first_line(error)}. "
             "Leave the group out, or cut other amounts."
         ) from error
-    far = difference(answers(net, captured.program.example_inputs), wanted)
+    far = difference(flat_outputs(net, captured.program.example_inputs), wanted)
     if not far <= TOLERANCE:
         raise BadNetwork(
             f"graph: the cut graph computes something else (relative difference {far:.2g}). Please tell us."
         )
-    answers(net, with_samples(captured, samples_in(captured, axis) + 1, axis))
+    flat_outputs(net, with_samples(captured, samples_in(captured, axis) + 1, axis))

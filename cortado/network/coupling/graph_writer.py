@@ -13,8 +13,8 @@ from cortado.errors import BadNetwork
 from cortado.network.coupling.batches import Following, samples_in
 from cortado.network.coupling.constants import changed
 from cortado.network.coupling.cut import narrowed
-from cortado.network.coupling.graph_layers import layers_of
-from cortado.network.coupling.graph_module import GraphNet, copied
+from cortado.network.coupling.graph_layers import graph_layers
+from cortado.network.coupling.graph_module import GraphNet, graph_copy
 from cortado.network.coupling.groups import Gone, Groups
 from cortado.network.coupling.rewritten import tensors_at, with_numbers
 from cortado.network.coupling.step import operator_name, source_of
@@ -25,7 +25,7 @@ SHAPED = ("view", "reshape", "_unsafe_view")
 
 
 @dataclass
-class Writer:
+class GraphWriter:
     """Writes the graph of a network, cut or (`copies` False) whole around the network's own tensors."""
 
     network: nn.Module
@@ -39,7 +39,7 @@ class Writer:
         captured = self.groups.walked.captured
         program = captured.program.module(check_guards=False)
         # A graph of its own, that no module checks paths of: layers are yet to come.
-        graph = copied(program.graph)  # type: ignore[arg-type]
+        graph = graph_copy(program.graph)  # type: ignore[arg-type]
         before = [node for node in captured.graph.nodes if node.op == "call_function"]
         after = [node for node in graph.nodes if node.op == "call_function"]
         duplicates = dict(zip(before, after, strict=True))
@@ -47,7 +47,7 @@ class Writer:
         self.follow_batch(graph, duplicates)
         parts, names, values, forms = self.tensors(graph, program)
         graph.eliminate_dead_code()
-        layers = layers_of(graph, self.network, names, values) if self.copies else {}
+        layers = graph_layers(graph, self.network, names, values) if self.copies else {}
         keep_readable(graph)
         net = GraphNet(root_of(parts, layers), graph)
         saved = self.network.state_dict()

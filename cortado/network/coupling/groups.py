@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from cortado.errors import BadValue
-from cortado.network.coupling.step import shape_of
+from cortado.network.coupling.step import node_shape
 from cortado.network.coupling.walk import OUTPUT, Walked
 
 Gone = np.ndarray
@@ -176,7 +176,7 @@ class Groups:
         for node, names in self.walked.captured.tensors.items():
             if node.name in parameters and names not in counted:
                 counted.add(names)
-                sizes = shape_of(node)
+                sizes = node_shape(node)
                 total += int(np.prod([len(kept.get((node, d), range(s))) for d, s in enumerate(sizes)]))
         return total
 

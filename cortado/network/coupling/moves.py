@@ -15,7 +15,7 @@ Runs = Callable[[list[Tensor]], Any]
 """Runs the operator on tensors in the place of its own."""
 
 
-def moved(
+def axes_after_move(
     variables: Variables, shapes: list[tuple[int, ...]], axis_lists: list[AxisList], run: Runs, reason: str
 ) -> list[AxisList]:
     """The activations of all outputs of an operator that moves entries of its inputs and makes no new ones.
@@ -43,9 +43,9 @@ def moved(
                     variables.freeze(axis, reason)
         if parts is None:
             continue
-        mine = [[beside(columns) for columns in output] for output in parts]
+        mine = [[merged_columns(columns) for columns in output] for output in parts]
         outputs = (
-            mine if not outputs else [together(variables, a, b, reason) for a, b in zip(outputs, mine, strict=True)]
+            mine if not outputs else [joined_axes(variables, a, b, reason) for a, b in zip(outputs, mine, strict=True)]
         )
     return outputs or [[None] * len(extent) for extent in extents]
 
@@ -76,7 +76,7 @@ def land(variables: Variables, axis: np.ndarray, tag: Tensor, parts: list[list[n
     if not used:
         # One entry of several was picked out: which one is a constant of the program.
         return len(axis) == 1
-    return factored(variables, axis, tag, used, parts)
+    return spread_axis(variables, axis, tag, used, parts)
 
 
 def function_of_one(tag: Tensor) -> tuple[int, np.ndarray] | None:
@@ -107,7 +107,7 @@ def rows_at(axis: np.ndarray, index: np.ndarray) -> np.ndarray:
     return rows
 
 
-def factored(
+def spread_axis(
     variables: Variables, axis: np.ndarray, tag: Tensor, used: list[int], parts: list[list[np.ndarray]]
 ) -> bool:
     """Spread an axis over several output axes: each column goes where it belongs, or is split into fresh families."""
@@ -126,11 +126,11 @@ def factored(
         if not along:
             whole = False
             continue
-        whole &= split(variables, values, along, [parts[used[i]] for i in along])
+        whole &= split_variables(variables, values, along, [parts[used[i]] for i in along])
     return whole
 
 
-def split(variables: Variables, values: np.ndarray, along: list[int], places: list[list[np.ndarray]]) -> bool:
+def split_variables(variables: Variables, values: np.ndarray, along: list[int], places: list[list[np.ndarray]]) -> bool:
     """Distinct variables on a grid become products of fresh ones, a family an axis of the grid.
 
     Slices may repeat along an axis, as heads do where a batch was merged with them.
@@ -155,12 +155,12 @@ def split(variables: Variables, values: np.ndarray, along: list[int], places: li
     return True
 
 
-def beside(columns: list[np.ndarray]) -> Axis:
+def merged_columns(columns: list[np.ndarray]) -> Axis:
     """Columns of several axes that were merged into one."""
     return np.concatenate(columns, 1) if columns else None
 
 
-def together(variables: Variables, left: AxisList, right: AxisList, reason: str) -> AxisList:
+def joined_axes(variables: Variables, left: AxisList, right: AxisList, reason: str) -> AxisList:
     """What two inputs give to one output: rows of one or the other, joined where both give some."""
     return [both_rows(variables, a, b, reason) for a, b in zip(left, right, strict=True)]
 

@@ -155,7 +155,7 @@ def passing(step: Step) -> Value:
     return for_each(step, step.tensors()[0].axis_list)
 
 
-def constant(step: Step) -> Value:
+def constant_axes(step: Step) -> Value:
     """A tensor that is the same along every axis: narrowed at will."""
     return [step.variables.fresh(size) if size > 1 else None for size in step.shape]
 
@@ -170,20 +170,20 @@ def nothing(step: Step) -> Value:
     return None
 
 
-def names(text: str) -> list[str]:
+def norm_rules(text: str) -> list[str]:
     return text.split()
 
 
 NORMS = {
-    **dict.fromkeys(names("batch_norm instance_norm _native_batch_norm_legit_no_training native_batch_norm"), batch_norm),
-    **dict.fromkeys(names("layer_norm rms_norm _fused_rms_norm native_layer_norm"), layer_norm),
-    **dict.fromkeys(names("group_norm native_group_norm"), group_norm),
-    **dict.fromkeys(names(
+    **dict.fromkeys(norm_rules("batch_norm instance_norm _native_batch_norm_legit_no_training native_batch_norm"), batch_norm),
+    **dict.fromkeys(norm_rules("layer_norm rms_norm _fused_rms_norm native_layer_norm"), layer_norm),
+    **dict.fromkeys(norm_rules("group_norm native_group_norm"), group_norm),
+    **dict.fromkeys(norm_rules(
         "mean sum var std var_mean std_mean max min amax amin norm linalg_vector_norm prod any all logsumexp argmax "
         "argmin median"
     ), reduction),
-    **dict.fromkeys(names("softmax _softmax log_softmax _log_softmax cumsum cumprod sort topk"), along_one),
-    **dict.fromkeys(names(
+    **dict.fromkeys(norm_rules("softmax _softmax log_softmax _log_softmax cumsum cumprod sort topk"), along_one),
+    **dict.fromkeys(norm_rules(
         "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
         "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool1d_with_indices "
         "max_pool2d_with_indices max_pool3d_with_indices upsample_nearest1d upsample_nearest2d upsample_nearest3d "
@@ -192,11 +192,11 @@ NORMS = {
         "_upsample_bicubic2d_aa grid_sampler grid_sampler_2d"
     ), space),
     "embedding": embedding, "index": index, "index_select": index_select, "prelu": prelu, "_prelu_kernel": prelu,
-    **dict.fromkeys(names(
+    **dict.fromkeys(norm_rules(
         "dropout feature_dropout alpha_dropout native_dropout contiguous clone to _to_copy alias detach lift_fresh_copy "
         "type_as pin_memory requires_grad nan_to_num"
     ), passing),
-    **dict.fromkeys(names("zeros ones full empty new_zeros new_ones new_full new_empty scalar_tensor"), constant),
-    **dict.fromkeys(names("zeros_like ones_like full_like empty_like fill zero rand_like randn_like"), like),
-    **dict.fromkeys(names("_assert_tensor_metadata _assert_async _assert_scalar sym_size item"), nothing),
+    **dict.fromkeys(norm_rules("zeros ones full empty new_zeros new_ones new_full new_empty scalar_tensor"), constant_axes),
+    **dict.fromkeys(norm_rules("zeros_like ones_like full_like empty_like fill zero rand_like randn_like"), like),
+    **dict.fromkeys(norm_rules("_assert_tensor_metadata _assert_async _assert_scalar sym_size item"), nothing),
 }  # fmt: skip

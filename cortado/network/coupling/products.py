@@ -4,7 +4,7 @@ import numpy as np
 from torch import fx
 
 from cortado.network.coupling.moves import AxisList
-from cortado.network.coupling.step import Input, Step, Value, shape_of
+from cortado.network.coupling.step import Input, Step, Value, node_shape
 from cortado.network.coupling.variables import Axis
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
@@ -62,14 +62,14 @@ def grouped(
     if transposed:
         outer = variables.resolve(weight.axis_list[1])
         inside = variables.fresh(len(given) // groups) if given is not None and len(given) > groups else None
-        entering = times(inside, max(1, shape_of(weight.node)[0] // groups))
+        entering = times(inside, max(1, node_shape(weight.node)[0] // groups))
         step.join(given, entering)
-        return entering, times(outer, shape_of(weight.node)[1])
+        return entering, times(outer, node_shape(weight.node)[1])
     inner = variables.resolve(weight.axis_list[1])
     outer = variables.fresh(len(made) // groups) if made is not None and len(made) > groups else None
-    leaving = times(outer, max(1, shape_of(weight.node)[0] // groups))
+    leaving = times(outer, max(1, node_shape(weight.node)[0] // groups))
     step.join(made, leaving)
-    return times(inner, shape_of(weight.node)[1]), leaving
+    return times(inner, node_shape(weight.node)[1]), leaving
 
 
 def matrix_product(step: Step) -> Value:
@@ -103,7 +103,7 @@ def einsum(step: Step) -> Value:
     axes: dict[str, Axis] = {}
     nodes = step.arg("tensors")
     for letters, node in zip(entering.split(","), nodes, strict=True):
-        for letter, axis, size in zip(letters, step.axis_list_of(node), shape_of(node), strict=True):
+        for letter, axis, size in zip(letters, step.axis_list_of(node), node_shape(node), strict=True):
             if letter in axes and size > 1:
                 step.join(axes[letter], axis)
             axes[letter] = axes.get(letter) if axes.get(letter) is not None else axis
@@ -158,9 +158,9 @@ def recurrent(step: Step) -> Value:
     assert x is not None
     gates = GATES[step.name]
     names = 4 if step.arg("has_biases") else 2
-    if len(params) % names or shape_of(params[1])[0] != gates * shape_of(params[1])[1]:
+    if len(params) % names or node_shape(params[1])[0] != gates * node_shape(params[1])[1]:
         return step.blocked()
-    width = shape_of(params[1])[1]
+    width = node_shape(params[1])[1]
     hidden = step.variables.fresh(width)
     below, directions = x.axis_list[-1], 2 if both else 1
     for start in range(0, len(params), names * directions):

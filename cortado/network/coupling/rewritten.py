@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from cortado.network.coupling.answers import tensors_of
+from cortado.network.coupling.answers import output_tensors
 from cortado.network.coupling.capture import quiet_and_unfused
 from cortado.network.coupling.constants import changed
 from cortado.network.coupling.groups import Gone, Groups
@@ -36,7 +36,7 @@ class Rewritten(fx.Interpreter):
         self.given = dict(zip(names, flat, strict=True))
         with quiet_and_unfused():
             found = self.run(*[None for node in program.graph.nodes if node.op == "placeholder"])
-        return tensors_of(found)
+        return output_tensors(found)
 
     def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
         node = self.current

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from cortado.network.coupling.moves import AxisList, moved
-from cortado.network.coupling.step import Step, Value, is_tensor, shape_of
+from cortado.network.coupling.moves import AxisList, axes_after_move
+from cortado.network.coupling.step import Step, Value, is_tensor, node_shape
 
 
 def followed(step: Step) -> list[AxisList]:
@@ -25,7 +25,9 @@ def followed(step: Step) -> list[AxisList]:
             return torch.constant_pad_nd(arguments[0], step.arg("pad"), -1)  # type: ignore[arg-type]
         return step.node.target(*arguments, **named)  # type: ignore[operator]
 
-    return moved(step.variables, [shape_of(n) for n in nodes], [step.axis_list_of(n) for n in nodes], run, step.reason)
+    return axes_after_move(
+        step.variables, [node_shape(n) for n in nodes], [step.axis_list_of(n) for n in nodes], run, step.reason
+    )
 
 
 def move(step: Step) -> Value:
@@ -140,18 +142,18 @@ def shift(step: Step) -> Value:
     return [None if place in places else axis for place, axis in enumerate(x.axis_list)]
 
 
-def names(text: str) -> list[str]:
+def shape_rules(text: str) -> list[str]:
     return text.split()
 
 
 SHAPES = {
-    **dict.fromkeys(names(
+    **dict.fromkeys(shape_rules(
         "view reshape reshape_as view_as flatten unflatten permute transpose t swapaxes squeeze unsqueeze select narrow "
         "unbind cat concat stack im2col pixel_shuffle pixel_unshuffle movedim unfold numpy_T mT T _unsafe_view hstack vstack "
         "flip"
     ), move),
-    **dict.fromkeys(names("expand expand_as broadcast_to"), expand), **dict.fromkeys(names("repeat tile"), repeat),
-    "repeat_interleave": repeat_interleave, **dict.fromkeys(names("pad constant_pad_nd"), pad),
-    **dict.fromkeys(names("chunk split split_with_sizes unsafe_split unsafe_chunk"), parts),
+    **dict.fromkeys(shape_rules("expand expand_as broadcast_to"), expand), **dict.fromkeys(shape_rules("repeat tile"), repeat),
+    "repeat_interleave": repeat_interleave, **dict.fromkeys(shape_rules("pad constant_pad_nd"), pad),
+    **dict.fromkeys(shape_rules("chunk split split_with_sizes unsafe_split unsafe_chunk"), parts),
     "slice": cut_out, "glu": gated, "roll": shift,
 }  # fmt: skip

@@ -75,7 +75,7 @@ def by_formula(seen: Seen, constant: Constant, new: int, value: Callable[[Attrib
     formulas = [formula for formula in formulas if entry_of(formula) == constant.place >= 0] or formulas
     sign = 1 if constant.old >= 0 else -1
     for formula in formulas:
-        if evaluated(formula, value) in (new, sign * new):
+        if evaluated_expression(formula, value) in (new, sign * new):
             return True
     for formula in formulas:
         for attribute in formula.attributes():
@@ -93,7 +93,7 @@ def entry_of(formula: Formula) -> int | None:
     return formula.source.place if isinstance(formula.source, Attribute) else None
 
 
-def evaluated(formula: Formula, value: Callable[[Attribute], int]) -> int | None:
+def evaluated_expression(formula: Formula, value: Callable[[Attribute], int]) -> int | None:
     try:
         return formula.value(value)
     except ZeroDivisionError:
@@ -105,7 +105,7 @@ def unknown(formula: Formula, attribute: Attribute, new: int, value: Callable[[A
     if isinstance(formula.source, Attribute):
         return new
     for candidate in range(value(attribute), 0, -1):
-        if evaluated(formula, lambda a, c=candidate: c if a == attribute else value(a)) == new:  # type: ignore[misc]
+        if evaluated_expression(formula, lambda a, c=candidate: c if a == attribute else value(a)) == new:  # type: ignore[misc]
             return candidate
     return None
 

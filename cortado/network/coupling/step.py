@@ -54,13 +54,13 @@ class Step:
 
     def axis_list_of(self, node: fx.Node) -> AxisList:
         found = self.known.get(node)
-        shape = shape_of(node)
+        shape = node_shape(node)
         return [None] * len(shape) if found is None or (found and isinstance(found[0], list)) else found  # type: ignore[return-value]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the (first) output."""
-        return shape_of(self.node)
+        return node_shape(self.node)
 
     def join(self, left: Axis, right: Axis) -> None:
         self.variables.join(left, right, self.reason)
@@ -107,7 +107,7 @@ class Input:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return shape_of(self.node)
+        return node_shape(self.node)
 
     def __len__(self) -> int:
         return len(self.axis_list)
@@ -117,7 +117,7 @@ def is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), Tensor)
 
 
-def shape_of(node: fx.Node) -> tuple[int, ...]:
+def node_shape(node: fx.Node) -> tuple[int, ...]:
     """The shape of a node's tensor, or of the first of its list; () for anything else."""
     value = node.meta.get("val")
     if isinstance(value, (tuple, list)):

@@ -91,7 +91,7 @@ def formula_of(value: int) -> Formula:
     return value.formula if isinstance(value, Tagged) else Formula(int(value))
 
 
-def tag(network: nn.Module) -> None:
+def tag_numbers(network: nn.Module) -> None:
     """Replace every whole number among the attributes of a network's modules, also in lists and tuples of them."""
     for path, module in network.named_modules():
         for name, value in list(module.__dict__.items()):

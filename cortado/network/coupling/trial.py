@@ -11,10 +11,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cortado.layers.widths import match_widths
 from cortado.network.coupling.attribute import Edits, set_attributes
-from cortado.network.coupling.capture import Captured, first_line, line_of, quiet_and_unfused, unattached_copy
+from cortado.network.coupling.capture import Captured, code_line, first_line, quiet_and_unfused, unattached_copy
 from cortado.network.coupling.groups import Gone, Groups
-from cortado.network.coupling.step import module_of, shape_of
-from cortado.network.coupling.tagged import Listener, Seen, tag
+from cortado.network.coupling.step import module_of, node_shape
+from cortado.network.coupling.tagged import Listener, Seen, tag_numbers
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ def tagged_numbers(network: nn.Module, captured: Captured) -> Seen:
     """The numbers that reach torch's functions, with the attributes they came from; what was seen up to any failure."""
     inputs = captured.program.example_inputs
     with meta_copy(network) as duplicate:
-        tag(duplicate)
+        tag_numbers(duplicate)
         with Listener(duplicate) as recorder:
             if run_quietly(duplicate, *on_meta(inputs)) is None:
                 return recorder.seen
     with fake_copy(network) as (duplicate, mode):
-        tag(duplicate)
+        tag_numbers(duplicate)
         with Listener(duplicate) as recorder:
             run_quietly(duplicate, *shadows(inputs, mode))
         return recorder.seen
@@ -103,7 +103,7 @@ def shapes_after(groups: Groups, gone: Gone) -> dict[fx.Node, tuple[int, ...]]:
     """The new shape of every tensor that loses entries."""
     kept = groups.kept_rows(gone)
     nodes = dict.fromkeys(node for node, _ in kept)
-    return {n: tuple(len(kept.get((n, d), range(size))) for d, size in enumerate(shape_of(n))) for n in nodes}
+    return {n: tuple(len(kept.get((n, d), range(size))) for d, size in enumerate(node_shape(n))) for n in nodes}
 
 
 def place(layer: nn.Module, name: str, value: Any) -> None:
@@ -134,7 +134,7 @@ def run_quietly(duplicate: nn.Module, given: Any, named: Any) -> Failure | None:
     try:
         duplicate(*given, **named)
     except Exception as error:  # noqa: BLE001 - whatever a user's forward raises, it means: not like this
-        return Failure(first_line(error), failed[0] if failed else "", line_of(error))
+        return Failure(first_line(error), failed[0] if failed else "", code_line(error))
     finally:
         for hook in hooks:
             hook.remove()

@@ -10,7 +10,7 @@ from cortado.network.coupling.capture import Captured
 from cortado.network.coupling.norms import NORMS
 from cortado.network.coupling.products import PRODUCTS, broadcast
 from cortado.network.coupling.shapes import SHAPES
-from cortado.network.coupling.step import Step, Value, blank, is_tensor, shape_of
+from cortado.network.coupling.step import Step, Value, blank, is_tensor, node_shape
 from cortado.network.coupling.variables import Axis, Variables
 
 OUTPUT = "an output of the network"
@@ -29,7 +29,7 @@ class Walked:
     counted: dict[fx.Node, tuple[str, Axis]] = field(default_factory=dict)
 
 
-def walk(captured: Captured) -> Walked:
+def walk_network(captured: Captured) -> Walked:
     """Follow a captured network from its parameters to its outputs.  Whatever is not understood is frozen, by name."""
     variables = Variables()
     walked = Walked(captured, variables, {})
@@ -40,7 +40,7 @@ def walk(captured: Captured) -> Walked:
             same = next((n for n in walked.known if mine and captured.tensors.get(n) == mine), None)
             walked.known[node] = entering(captured, variables, node) if same is None else walked.known[same]
         elif node.op == "call_function":
-            walked.known[node] = follow(Step(node, variables, walked.known, walked.roles, walked.counted))
+            walked.known[node] = axes_after(Step(node, variables, walked.known, walked.roles, walked.counted))
         elif node.op == "output":
             for leaving in node.all_input_nodes:
                 for axis_list in axis_lists_of(walked.known.get(leaving)):
@@ -55,7 +55,7 @@ def entering(captured: Captured, variables: Variables, node: fx.Node) -> Value:
     """Parameters and buffers: every axis may lose entries.  Inputs of the network: none."""
     if node not in captured.tensors:
         return blank(node)
-    axis_list: Value = [variables.fresh(size) if size > 1 else None for size in shape_of(node)]
+    axis_list: Value = [variables.fresh(size) if size > 1 else None for size in node_shape(node)]
     names = captured.tensors[node]
     if not any(duplicate.users for duplicate, theirs in captured.tensors.items() if theirs == names):
         for axis in axis_list:  # type: ignore[union-attr]
@@ -63,7 +63,7 @@ def entering(captured: Captured, variables: Variables, node: fx.Node) -> Value:
     return axis_list
 
 
-def follow(step: Step) -> Value:
+def axes_after(step: Step) -> Value:
     """The activations an operator gives."""
     if getattr(step.node.target, "__name__", "") == "getitem":
         return picked(step, *step.node.args)
@@ -72,9 +72,9 @@ def follow(step: Step) -> Value:
     rule = RULES.get(step.name)
     try:
         if rule is not None:
-            return fitted(step, rule(step))
+            return fitting_axes(step, rule(step))
         if pointwise(step.node.target):
-            return fitted(step, entry_wise(step))
+            return fitting_axes(step, entry_wise(step))
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError):
         # An unusual way to call a known operator is no better known than an unknown operator.
         return step.blocked()
@@ -91,7 +91,7 @@ def picked(step: Step, source: Any, place: Any) -> Value:
     return blank(step.node)
 
 
-def fitted(step: Step, found: Value) -> Value:
+def fitting_axes(step: Step, found: Value) -> Value:
     """`found`, if it has the axes that the operator's output has; otherwise the rule does not fit this call."""
     if found is None or (found and isinstance(found[0], list)):
         return found

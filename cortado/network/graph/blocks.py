@@ -12,7 +12,7 @@ from cortado.layers.bypass import Bypass
 from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
 from cortado.parts.forms.attach import attached_names
 from cortado.parts.part import Part
-from cortado.trees import tensors_in
+from cortado.running.trees import tensors_in
 
 
 def find_blocks(network: nn.Module, example: Any) -> list[str]:

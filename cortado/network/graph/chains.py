@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from cortado.devices import own_device
-from cortado.eval_mode import eval_mode
 from cortado.layers.widths import match_widths, shape_of
 from cortado.parts.forms.attach import attach, attached_names, form_of
 from cortado.parts.forms.form import Form
+from cortado.running.devices import own_device
+from cortado.running.eval_mode import eval_mode
 from cortado.task.task import to_device
 
 MAKERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -134,10 +134,10 @@ def find_units(network: nn.Module, example: Any) -> list[Units]:
         if node.op == "call_module":
             uses[str(node.target)] = uses.get(str(node.target), 0) + 1
     fixed = tied(network) | read_directly(graph, modules)
-    walk = Walk(modules, uses, axes)
+    walk = ChainWalk(modules, uses, axes)
     found = []
     for node in graph.nodes:
-        if node.op != "call_module" or not is_maker(modules[str(node.target)]) or uses[str(node.target)] > 1:
+        if node.op != "call_module" or not is_chain_maker(modules[str(node.target)]) or uses[str(node.target)] > 1:
             continue
         units = Units(str(node.target), modules[str(node.target)])
         axis = walk.made_axis(node, units)
@@ -146,7 +146,7 @@ def find_units(network: nn.Module, example: Any) -> list[Units]:
     return found
 
 
-def is_maker(layer: nn.Module) -> bool:
+def is_chain_maker(layer: nn.Module) -> bool:
     known = isinstance(layer, MAKERS) and getattr(layer, "groups", 1) == 1
     return known and shape_of(layer, "weight") is not None
 
@@ -173,7 +173,7 @@ def touches(units: Units, fixed: set[int]) -> bool:
 
 
 @dataclass
-class Walk:
+class ChainWalk:
     """Follows units from where they are made to where they are read: `axes` are those of each activation."""
 
     modules: dict[str, nn.Module]
@@ -192,7 +192,7 @@ class Walk:
             layer = self.modules.get(str(user.target)) if user.op == "call_module" else None
             if layer is not None and self.uses[str(user.target)] > 1 and list(layer.parameters()):
                 return False
-            if layer is not None and is_maker(layer):
+            if layer is not None and is_chain_maker(layer):
                 if not self.reads(layer, node, axis, units):
                     return False
                 units.readers.append(layer)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, unrounded
 from cortado.parts.part import own_modules
-from cortado.trees import tensors_in
+from cortado.running.trees import tensors_in
 
 MATMUL, JOIN, MOVE, CLIP, NORM, FLOAT = "product", "join", "move", "clip", "norm", "float"
 LAYERS: dict[type[nn.Module], str] = {
@@ -39,7 +39,7 @@ PAIRS = ("add", "add_", "mul", "mul_")
 
 
 @dataclass(frozen=True)
-class Step:
+class FlowStep:
     """One operator, or one layer of a known kind: what it does, its values, and the innermost module that ran it."""
 
     kind: str
@@ -60,7 +60,7 @@ class Step:
 class Flow:
     """Values are numbered as they come up; `places` says where each passes: (path of the module, side)."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: list[FlowStep] = field(default_factory=list)
     places: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     given: frozenset[int] = frozenset()
@@ -68,9 +68,9 @@ class Flow:
     results: frozenset[int] = frozenset()
     """Values that the network gives."""
 
-    def readers(self) -> dict[int, list[Step]]:
+    def readers(self) -> dict[int, list[FlowStep]]:
         """For each value the steps that read it, in order."""
-        found: dict[int, list[Step]] = {}
+        found: dict[int, list[FlowStep]] = {}
         for step in self.steps:
             for value in dict.fromkeys(step.inputs):
                 found.setdefault(value, []).append(step)
@@ -130,7 +130,7 @@ class Watcher(TorchDispatchMode):
             made = self.renew(output)
             inputs = () if read is None else (read,)
             above = isinstance(module, nn.ReLU) or (isinstance(module, nn.Hardtanh) and module.min_val >= 0)
-            self.flow.steps.append(Step(kind, type(module).__name__, path, inputs, (made,), 0.0 if above else 1.0))
+            self.flow.steps.append(FlowStep(kind, type(module).__name__, path, inputs, (made,), 0.0 if above else 1.0))
         if isinstance(output, Tensor) and not self.inside:
             self.flow.places.setdefault(self.number(output), []).append((path, OUTPUT))
 
@@ -151,7 +151,7 @@ class Watcher(TorchDispatchMode):
             # One activation's own arithmetic; or edges of a number that may lie on no grid.
             kind = FLOAT
         below = 0.0 if kind == CLIP and above_zero(name, args, kwargs or {}) else slope_below(name, args)
-        self.flow.steps.append(Step(kind, name, self.stack[-1] if self.stack else "", read, made, below))
+        self.flow.steps.append(FlowStep(kind, name, self.stack[-1] if self.stack else "", read, made, below))
         return output
 
 

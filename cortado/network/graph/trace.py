@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cortado.errors import BadNetwork, BadValue
-from cortado.eval_mode import eval_mode, keeping_buffers
 from cortado.parts.forms.form import Form
 from cortado.parts.part import inside_parts
-from cortado.trees import tensors_in
+from cortado.running.eval_mode import eval_mode, keeping_buffers
+from cortado.running.trees import tensors_in
 
 Shape = tuple[int, ...]
 

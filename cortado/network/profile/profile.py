@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from cortado.brought import accept
 from cortado.errors import BadValue
 from cortado.layers.kinds import kind_of
 from cortado.layers.low_rank import low_rank_of
@@ -16,6 +15,7 @@ from cortado.network.profile.storage_count import StoredCount, TensorCounter
 from cortado.network.statistics.activity import Activity, measure_activity
 from cortado.parts.forms.low_rank import LowRank
 from cortado.parts.part import own_modules
+from cortado.running.brought import accept
 from cortado.table import aligned
 
 
@@ -131,13 +131,13 @@ HEADINGS = (
 
 def cells(row: Row) -> tuple[str, ...]:
     """A row as text."""
-    sums = [number(getattr(row, column)) for column in SUMMED]
-    sums[SUMMED.index(DECODE)] = number(row.decode_multiply_adds) if row.decode_multiply_adds != 0 else ""
+    sums = [count_or_unknown(getattr(row, column)) for column in SUMMED]
+    sums[SUMMED.index(DECODE)] = count_or_unknown(row.decode_multiply_adds) if row.decode_multiply_adds != 0 else ""
     shares = ["" if value is None else f"{value:.0%}" for value in (row.nonzero_inputs, row.nonzero_outputs)]
     return (row.path or "(network)", row.kind, *sums, *shares)
 
 
-def number(value: float | None) -> str:
+def count_or_unknown(value: float | None) -> str:
     """A count with thousands marked, or "unknown"."""
     return "unknown" if value is None else f"{value:,.0f}"
 
@@ -150,7 +150,7 @@ def profile(network: nn.Module, example: Any, data: Any = None, batch: int | Non
     `example` (tensor, tuple or dict of inputs) is run once, its costs are divided by the number of samples in it
     (`batch`, by default the first axis of the first tensor). Elementwise operators, norms, pooling and moving data
     cost no multiply-adds; an operator about which nothing is known makes its row unknown. The meta device will do for
-    counts without nonzeros. `data` (inputs, samples first) adds the shares of nonzero activations, and `remaining`
+    counts without nonzeros. `data` (inputs, samples first) adds the shares of nonzero activations, and `remaining_cost`
     then counts them too; the network's own input counts as dense. A layer is listed when it holds something, costs
     something or is unknown; one that never ran costs 0.
     """
@@ -159,15 +159,15 @@ def profile(network: nn.Module, example: Any, data: Any = None, batch: int | Non
     activities = {} if data is None else measure_activity(network, data)
     counter = TensorCounter()
     rows = []
-    for path, layer, owned in layers_of(network, traced):
+    for path, layer, owned in layers_in_order(network, traced):
         calls = tuple(call for call in traced.calls if call.layer is layer)
-        row = row_of(path, layer, calls, counter.take(owned), traced.batch, activities.get(path))
+        row = profile_row(path, layer, calls, counter.take(owned), traced.batch, activities.get(path))
         if row.parameters or row.size_bytes or row.multiply_adds != 0 or row.decode_multiply_adds != 0:
             rows.append(row)
     return Profile(tuple(rows))
 
 
-def layers_of(network: nn.Module, traced: Trace) -> list[tuple[str, nn.Module, list[nn.Module]]]:
+def layers_in_order(network: nn.Module, traced: Trace) -> list[tuple[str, nn.Module, list[nn.Module]]]:
     """Path, layer and the modules whose tensors it has: what ran first, then what never ran.
 
     A module that never ran itself belongs to the layer of known kind around it: attention uses the weight of its
@@ -186,14 +186,14 @@ def layers_of(network: nn.Module, traced: Trace) -> list[tuple[str, nn.Module, l
     return called + [(path, part, [part]) for path, part in idle.items()]
 
 
-def row_of(
+def profile_row(
     path: str, layer: nn.Module, calls: tuple[Call, ...], stored: StoredCount, batch: int, activity: Activity | None
 ) -> Row:
     """The row of one layer from its calls, what it holds, and what was measured of its activations."""
     operators = [operator for call in calls for operator in call.operators]
     running = [operator for operator in operators if not operator.decoding]
     form = low_rank_of(layer)
-    cost = per_sample(cost_of(running) if form is None else cost_of_factors(form, calls), batch)
+    cost = per_sample(cost_of_calls(running) if form is None else cost_of_factors(form, calls), batch)
     return Row(
         path=path,
         kind=type(layer).__name__,
@@ -202,8 +202,8 @@ def row_of(
         weights=stored.weights,
         nonzero_weights=stored.nonzero_weights,
         multiply_adds=cost,
-        remaining_multiply_adds=remaining(layer, cost, stored.nonzero_share, activity),
-        decode_multiply_adds=cost_of([o for o in operators if o.decoding]) if form is None else 0,
+        remaining_multiply_adds=remaining_cost(layer, cost, stored.nonzero_share, activity),
+        decode_multiply_adds=cost_of_calls([o for o in operators if o.decoding]) if form is None else 0,
         activations=per_sample(sum(prod(call.outputs[0]) for call in calls if call.outputs), batch) or 0,
         size_bytes=stored.size_bytes,
         nonzero_inputs=activity.inputs if activity else None,
@@ -212,7 +212,7 @@ def row_of(
     )
 
 
-def cost_of(operators: list[Operator]) -> int | None:
+def cost_of_calls(operators: list[Operator]) -> int | None:
     """The multiply-adds of some operators; None when that of one of them is unknown."""
     costs = [multiply_adds(operator) for operator in operators]
     known = [cost for cost in costs if cost is not None]
@@ -238,7 +238,7 @@ def per_sample(total: int | None, batch: int) -> float | None:
     return total // batch if total % batch == 0 else total / batch
 
 
-def remaining(
+def remaining_cost(
     layer: nn.Module, cost: float | None, nonzero_share: float | None, activity: Activity | None
 ) -> float | None:
     """The multiply-adds in which neither the weight nor the input is 0.

@@ -6,7 +6,7 @@ from math import prod
 from torch import fx
 
 from cortado.network.coupling.groups import Groups, Keeps
-from cortado.network.coupling.step import shape_of
+from cortado.network.coupling.step import node_shape
 from cortado.network.profile.profile import profile
 from cortado.network.view import View
 from cortado.parts.forms.form import Form
@@ -32,8 +32,8 @@ class Costs:
         forms = {weight.path: weight.form for weight in view.all_weights}
         for node, names in self.groups.walked.captured.tensors.items():
             attached = next((forms[name] for name in names if name in forms), None)
-            rank = len(shape_of(node))
-            found = [(size, node, axes) for size, axes in kernels(attached, shape_of(node), range(rank))]
+            rank = len(node_shape(node))
+            found = [(size, node, axes) for size, axes in kernels(attached, node_shape(node), range(rank))]
             if of == "parameters":
                 self.parts += found
             elif rank > 1:
@@ -54,7 +54,7 @@ class Costs:
         total = self.fixed
         for cost, node, axes in self.parts:
             for axis in axes:
-                cost *= len(kept[node, axis]) / shape_of(node)[axis] if (node, axis) in kept else 1.0
+                cost *= len(kept[node, axis]) / node_shape(node)[axis] if (node, axis) in kept else 1.0
             total += cost
         return total
 

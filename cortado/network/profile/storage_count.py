@@ -32,7 +32,7 @@ class TensorCounter:
         nonzero: int | None = 0
         all_nonzero: int | None = 0
         size_bytes = 0.0
-        for tensor in (tensor for module in modules for tensor in tensors_of(module)):
+        for tensor in (tensor for module in modules for tensor in module_tensors(module)):
             new = tensor.key not in self.counted
             self.counted.add(tensor.key)
             parameters += tensor.count if new and tensor.is_parameter else 0
@@ -60,7 +60,7 @@ class CountedTensor:
     size_bytes: float
 
 
-def tensors_of(module: nn.Module) -> list[CountedTensor]:
+def module_tensors(module: nn.Module) -> list[CountedTensor]:
     """What a module holds itself: parameters, forms, and the buffers it saves."""
     found = []
     for name in attached_names(module):

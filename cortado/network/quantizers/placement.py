@@ -11,7 +11,7 @@ from itertools import product
 
 from torch import nn
 
-from cortado.network.graph.flow import CLIP, FLOAT, JOIN, MATMUL, MOVE, NORM, Flow, Step
+from cortado.network.graph.flow import CLIP, FLOAT, JOIN, MATMUL, MOVE, NORM, Flow, FlowStep
 from cortado.parts.activations.quantizer import INPUT, OUTPUT
 
 Place = tuple[str, str]
@@ -40,7 +40,7 @@ class QuantizationPlan:
     """What to round, and the steps that stay in floats although they could be whole numbers: no layer stands there."""
 
     quantizer_sites: tuple[QuantizerSite, ...]
-    unquantized: tuple[Step, ...]
+    unquantized: tuple[FlowStep, ...]
 
 
 class Planner:
@@ -59,7 +59,7 @@ class Planner:
         self.placed: dict[int, tuple[Place, ...]] = {}
         self.whole: set[int] = set()
         """Values that are on a grid: rounded, or moved from one that is."""
-        self.unquantized: list[Step] = []
+        self.unquantized: list[FlowStep] = []
         self.tied: list[tuple[int, int]] = []
         """Values that want one grid."""
         self.source: dict[int, int] = {}
@@ -106,7 +106,7 @@ class Planner:
         ):
             self.placed[value] = into
 
-    def product(self, step: Step) -> None:
+    def product(self, step: FlowStep) -> None:
         """What it reads, and what comes out of it and what it takes in."""
         if not step.inputs or not self.mark(step.inputs[0], step):
             self.unquantized.append(step)
@@ -118,7 +118,7 @@ class Planner:
         if self.mark_end(step) is None:
             self.unquantized.append(step)
 
-    def join(self, step: Step) -> None:
+    def join(self, step: FlowStep) -> None:
         """All it reads and what it gives, if some of it is on a grid already; where products are chosen, if all of it is."""
         if not (any if self.matmul_layers is None else all)(value in self.whole for value in step.inputs):
             return
@@ -132,7 +132,7 @@ class Planner:
             self.joined.difference_update(step.outputs)
             self.unquantized.append(step)
 
-    def side_by_side(self, step: Step) -> None:
+    def side_by_side(self, step: FlowStep) -> None:
         """Values on one grid can be put side by side as they are; not worth it where floats are wanted next."""
         after = [reader for value in step.outputs for reader in self.readers.get(value, [])]
         enough = (any if self.matmul_layers is None else all)(value in self.whole for value in step.inputs)
@@ -149,7 +149,7 @@ class Planner:
         if len(after) == 1 and after[0].above_zero and all(len(self.readers[value]) == 1 for value in step.inputs):
             self.below |= dict.fromkeys(sources, 0.0)
 
-    def mark_end(self, step: Step) -> int | None:
+    def mark_end(self, step: FlowStep) -> int | None:
         """Round what comes out of a step, as late as there is a place for it; the value that is rounded."""
         ends = self.ends_of(step)
         for number in range(len(ends) - 1, -1, -1):
@@ -182,7 +182,7 @@ class Planner:
             found.append(value)
         return found
 
-    def ends_of(self, step: Step) -> list[int]:
+    def ends_of(self, step: FlowStep) -> list[int]:
         """What comes out of a step, then that behind the norm (of a product) and the activation that it takes in."""
         ends, wanted = [step.outputs[0]], [NORM, CLIP] if step.kind == MATMUL else [CLIP]
         while wanted and ends[-1] not in self.flow.results:
@@ -193,7 +193,7 @@ class Planner:
             ends.append(readers[0].outputs[0])
         return ends
 
-    def mark(self, value: int, reader: Step | None = None) -> bool:
+    def mark(self, value: int, reader: FlowStep | None = None) -> bool:
         """Let a value be rounded, at once or before what only moved it; whether that can be done."""
         if value in self.whole:
             return True
@@ -216,7 +216,7 @@ class Planner:
                 for made in step.outputs:
                     self.source.setdefault(made, self.source.get(step.inputs[0], step.inputs[0]))
 
-    def places_of(self, value: int, reader: Step | None, shared: bool) -> tuple[Place, ...]:
+    def places_of(self, value: int, reader: FlowStep | None, shared: bool) -> tuple[Place, ...]:
         """Where to round a value for all that read it: as it comes out of a layer, or else as it goes into them.
 
         With `shared` out of a layer that runs several times, which has one grid for all its runs then.
@@ -229,13 +229,15 @@ class Planner:
         readers = {step.path for step in self.readers.get(value, []) if step.kind in (MATMUL, JOIN, MOVE)}
         into = [place for place in once if place[1] == INPUT and place[0] in readers]
         if reader is not None and not into:
-            into = [place for place in once if place[1] == INPUT and inside(reader.path, place[0])][-1:]
+            into = [place for place in once if place[1] == INPUT and is_within(reader.path, place[0])][-1:]
         if into and (reader is not None or {path for path, _ in into} == readers):
-            return tuple(one for one in dict.fromkeys(into) if not any(inside(one[0], o[0]) for o in into if o != one))
+            return tuple(
+                one for one in dict.fromkeys(into) if not any(is_within(one[0], o[0]) for o in into if o != one)
+            )
         return tuple(dict.fromkeys(place for place in passed if place[1] == OUTPUT and shared))[:1]
 
 
-def inside(path: str, outer: str) -> bool:
+def is_within(path: str, outer: str) -> bool:
     """Whether a path is that of a module or of something in it."""
     return not outer or path == outer or path.startswith(f"{outer}.")
 
@@ -276,7 +278,7 @@ def quantizer_sites(network: nn.Module, flow: Flow, matmul_layers: Collection[st
     return QuantizationPlan(tuple(found), tuple(planner.unquantized))
 
 
-def on_grid(flow: Flow, rounded: Collection[Place]) -> set[tuple[str, int]]:
+def inputs_on_grid(flow: Flow, rounded: Collection[Place]) -> set[tuple[str, int]]:
     """For a network with roundings at these places: which module reads which value rounded, as (path, value).
 
     A value is on a grid as it comes out of a rounded output, for a module with a rounded input and all in it, and after
@@ -285,17 +287,17 @@ def on_grid(flow: Flow, rounded: Collection[Place]) -> set[tuple[str, int]]:
     whole = {value for value, places in flow.places.items() if any(p in rounded and p[1] == OUTPUT for p in places)}
     for step in flow.steps:
         moves = step.inputs and (step.kind in (MOVE, CLIP) or step.name == "cat")
-        if moves and all(reads(flow, step.path, value, whole, rounded) for value in step.inputs):
+        if moves and all(reads_rounded(flow, step.path, value, whole, rounded) for value in step.inputs):
             whole.update(step.outputs)
     return {
         (step.path, value)
         for step in flow.steps
         for value in step.inputs
-        if reads(flow, step.path, value, whole, rounded)
+        if reads_rounded(flow, step.path, value, whole, rounded)
     }
 
 
-def reads(flow: Flow, path: str, value: int, whole: Collection[int], rounded: Collection[Place]) -> bool:
+def reads_rounded(flow: Flow, path: str, value: int, whole: Collection[int], rounded: Collection[Place]) -> bool:
     """Whether what a module at `path` reads as this value is rounded."""
     into = [place for place in flow.places.get(value, []) if place[1] == INPUT and place in rounded]
-    return value in whole or any(inside(path, place[0]) for place in into)
+    return value in whole or any(is_within(path, place[0]) for place in into)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cortado.network.graph.flow import CLIP, JOIN, MATMUL, MOVE, NORM, Flow, Step
+from cortado.network.graph.flow import CLIP, JOIN, MATMUL, MOVE, NORM, Flow, FlowStep
 from cortado.parts.forms.attach import attached_names
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm)
@@ -57,7 +57,7 @@ def links_of(network: nn.Module, flow: Flow) -> list[Link]:
     return found
 
 
-def ends_of(step: Step, flow: Flow, readers: dict[int, list[Step]]) -> list[Step]:
+def ends_of(step: FlowStep, flow: Flow, readers: dict[int, list[FlowStep]]) -> list[FlowStep]:
     """The products that read what a step gives, if nothing else does, straight or through steps that keep a scale."""
     found, open_values = [], [step.outputs[0]]
     while open_values:

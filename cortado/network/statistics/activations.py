@@ -159,7 +159,7 @@ def collect_activations(network: nn.Module, paths: list[str], data: Data, note: 
             hook.remove()
 
 
-def places_of(task: Task, number: int) -> torch.Generator:
+def layer_places(task: Task, number: int) -> torch.Generator:
     """Where layer `number` is looked at: the same places for every network."""
     return task.generator(6007 + number)
 
@@ -174,7 +174,7 @@ def patch_moments(
     assert task.calibration is not None
     data = task.calibration.first(images)
     found = {path: Sums() for path in numbers}
-    generators = {path: places_of(task, number) for path, number in numbers.items()}
+    generators = {path: layer_places(task, number) for path, number in numbers.items()}
 
     def note(path: str, activation: Tensor) -> None:
         found[path].add(patches(network.get_submodule(path), activation, -(-rows // len(data)), generators[path]))

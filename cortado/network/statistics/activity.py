@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from cortado.errors import BadValue
 from cortado.layers.kinds import kind_of
 from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
-from cortado.trees import tensors_in
+from cortado.running.trees import tensors_in
 
 Origins = frozenset[str]
 
@@ -71,7 +71,7 @@ def measure_activity(network: nn.Module, data: Any, chunk: int = 128) -> dict[st
     tensors = tensors_in(data)
     if not tensors or len(tensors[0]) == 0:
         raise BadValue("activity: the data hold no sample. Pass a tensor, tuple or dict of inputs, samples first.")
-    watch = Watch(network)
+    watch = ActivityWatch(network)
     with undisturbed(network):
         for start in range(0, len(tensors[0]), chunk):
             with watch.listening():
@@ -88,7 +88,7 @@ def part_of(value: Any, index: slice) -> Any:
     return tuple(part_of(part, index) for part in value) if type(value) is tuple else value
 
 
-class Watch(TorchDispatchMode):
+class ActivityWatch(TorchDispatchMode):
     """Follows activations from layer to layer: each tensor's origins are the layers it came from since the last ones."""
 
     def __init__(self, network: nn.Module) -> None:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
-from cortado.eval_mode import eval_mode
 from cortado.network.coupling.groups import Group, Slot
 from cortado.network.graph.hooks import before_call
 from cortado.network.graph.trace import device_of
 from cortado.network.statistics.activations import channel_axis
 from cortado.network.view import View
+from cortado.running.eval_mode import eval_mode
 from cortado.task.task import Data, to_device
 
 SlopeOf = Callable[[Any, Tensor], Tensor]
@@ -20,7 +20,7 @@ SlopeOf = Callable[[Any, Tensor], Tensor]
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def consumers(view: View, group: Group) -> list[tuple[Slot, nn.Module]]:
+def consuming_layers(view: View, group: Group) -> list[tuple[Slot, nn.Module]]:
     """The linear and convolution layers that read a group's units as their input channels."""
     modules = dict(view.network.named_modules(remove_duplicate=False))
     found = []
@@ -44,7 +44,7 @@ class ChannelGradients:
 
     def __init__(self, view: View, groups: list[Group]) -> None:
         self.network = view.network
-        self.places = [consumers(view, group) for group in groups]
+        self.places = [consuming_layers(view, group) for group in groups]
         self.groups = groups
         self.device = device_of(view.network) or torch.device("cpu")
 

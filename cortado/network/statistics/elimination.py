@@ -12,11 +12,11 @@ from cortado.network.statistics.activations import (
     MOST_ENTRIES,
     activations_into,
     in_memory,
+    layer_places,
     patch_moments,
     patches,
-    places_of,
 )
-from cortado.network.statistics.channel_gradients import consumers
+from cortado.network.statistics.channel_gradients import consuming_layers
 from cortado.network.view import View
 from cortado.task.task import Task
 
@@ -26,7 +26,7 @@ MOST_COLUMNS = 2304
 
 
 @dataclass(frozen=True)
-class Problem:
+class EliminationProblem:
     """A layer as a least-squares problem: outputs = weight x inputs.
 
     `moments` (columns, columns) are the second moments of the inputs about their mean, `weight` is (outputs, columns), and
@@ -48,14 +48,14 @@ class Problem:
         return unit_matmuls(self.moments * (self.weight.T @ self.weight), self.units, self.units, count)
 
 
-def problems(view: View, groups: list[Group], task: Task) -> Iterator[list[Problem]]:
+def problems(view: View, groups: list[Group], task: Task) -> Iterator[list[EliminationProblem]]:
     """For each group the problems of the linear and convolution layers that read its units, on calibration data.
 
     Raises BadNetwork for a group that no such layer reads.
     """
     assert task.calibration is not None
     weights = {weight.path: weight.dense().flatten(1) for weight in view.all_weights if len(weight.shape) > 1}
-    read = [[slot for slot, _ in consumers(view, group) if slot.names[0] in weights] for group in groups]
+    read = [[slot for slot, _ in consuming_layers(view, group) if slot.names[0] in weights] for group in groups]
     for group, slots in zip(groups, read, strict=True):
         if not slots:
             raise BadNetwork(
@@ -73,7 +73,9 @@ def problems(view: View, groups: list[Group], task: Task) -> Iterator[list[Probl
             for slot in read[number]:
                 weight, units = weights[slot.names[0]].double().cpu(), columns_of(slot, weights[slot.names[0]])
                 if slot.layer in seen:
-                    found.append(Problem(seen[slot.layer].covariance.cpu(), weight, units, weight.square().sum(0)))
+                    found.append(
+                        EliminationProblem(seen[slot.layer].covariance.cpu(), weight, units, weight.square().sum(0))
+                    )
                 else:
                     found.append(coarse(view, task, slot, weight, units, groups[number].count, numbers[slot.layer]))
             yield found
@@ -84,10 +86,12 @@ def columns_of(slot: Slot, weight: Tensor) -> Tensor:
     return slot.units.repeat_interleave(weight.shape[1] // len(slot.units))
 
 
-def coarse(view: View, task: Task, slot: Slot, weight: Tensor, units: Tensor, count: int, number: int) -> Problem:
+def coarse(
+    view: View, task: Task, slot: Slot, weight: Tensor, units: Tensor, count: int, number: int
+) -> EliminationProblem:
     """The problem of a wide layer: each unit's part of the output is one input, its factor all that may change."""
     assert task.calibration is not None
-    data, generator = task.calibration.first(IMAGES), places_of(task, number)
+    data, generator = task.calibration.first(IMAGES), layer_places(task, number)
     layer = view.network.get_submodule(slot.layer)
     each = max(1, min(ROWS, MOST_ENTRIES // weight.shape[1]) // len(data))
     rows = torch.cat(
@@ -100,7 +104,7 @@ def coarse(view: View, task: Task, slot: Slot, weight: Tensor, units: Tensor, co
         matmul_layers += unit_matmuls(part.double(), units[chunk], units, count)
     squares, mine = torch.zeros(count, dtype=torch.float64), units >= 0
     squares.index_add_(0, units[mine], weight.double().square().sum(0)[mine])
-    return Problem(matmul_layers, torch.ones(1, count, dtype=torch.float64), torch.arange(count), squares)
+    return EliminationProblem(matmul_layers, torch.ones(1, count, dtype=torch.float64), torch.arange(count), squares)
 
 
 def unit_matmuls(matmul_layers: Tensor, above: Tensor, beside: Tensor, count: int) -> Tensor:
@@ -119,7 +123,7 @@ class Elimination:
     Costs are shares of the variance of the outputs.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: EliminationProblem) -> None:
         ridge = RIDGE * problem.moments.diagonal().mean().clamp(min=1e-30)
         lifted = problem.moments + ridge * torch.eye(len(problem.moments), dtype=torch.float64)
         self.inverse = torch.cholesky_inverse(factor_of(lifted))

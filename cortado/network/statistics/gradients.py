@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.devices import own_device
-from cortado.eval_mode import eval_mode
 from cortado.network.graph.hooks import before_call
 from cortado.network.view import View, Weight, parameter_places
 from cortado.parts.forms.attach import attached_names, release
+from cortado.running.devices import own_device
+from cortado.running.eval_mode import eval_mode
 from cortado.task.task import Data
 
 SlopeOf = Callable[[Any, Tensor], Tensor]

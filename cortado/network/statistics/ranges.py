@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork, BadTask
-from cortado.eval_mode import eval_mode
 from cortado.network.graph.hooks import before_call
 from cortado.network.graph.trace import call_with, device_of, moved
 from cortado.parts.activations.quantizer import INPUT, unrounded
 from cortado.parts.forms.quantized import FAR_IN
+from cortado.running.eval_mode import eval_mode
 from cortado.task.task import Data
 
 Place = tuple[str, str]
@@ -109,14 +109,14 @@ def squared_error(observed: ObservedRange, bits: int) -> Ends:
         rounded = np.clip(np.round((centres - low) / step), 0, top) * step + low
         return float((weight * (rounded - centres) ** 2).sum())
 
-    low, high = least(observed, error)
+    low, high = least_error(observed, error)
     if observed.below == 1 or low >= 0:
         return low, high
     # The end that counts less is drawn in alone.
     return min((low * share for share in np.linspace(1.0, 0.05, CANDIDATES)), key=lambda end: error(end, high)), high
 
 
-def divergence(observed: ObservedRange, bits: int) -> Ends:
+def least_divergence(observed: ObservedRange, bits: int) -> Ends:
     """The ends with the least Kullback-Leibler divergence between the histogram and its rounded self.
 
     Migacz, 8-bit inference with TensorRT, 2017: what is clipped counts at the last bin; inside a step the mass is spread
@@ -145,16 +145,16 @@ def divergence(observed: ObservedRange, bits: int) -> Ends:
         p, q = real[seen] / real.sum(), np.maximum(guess[seen], 1e-12) / max(guess.sum(), 1e-12)
         return float((p * np.log(p / q)).sum())
 
-    return least(observed, error)
+    return least_error(observed, error)
 
 
 RANGES: dict[str, Callable[[ObservedRange, int], Ends]] = {
-    "full": full, "average": average, "percentile": percentile, "mse": squared_error, "kl": divergence,
+    "full": full, "average": average, "percentile": percentile, "mse": squared_error, "kl": least_divergence,
 }  # fmt: skip
 """Ways to choose the ends of a grid, by name."""
 
 
-def least(observed: ObservedRange, error: Callable[[float, float], float]) -> Ends:
+def least_error(observed: ObservedRange, error: Callable[[float, float], float]) -> Ends:
     """The ends with the least error: both drawn in alike, and zero stays inside."""
     low, high = min(observed.low, 0.0), max(observed.high, 0.0)
     if high <= low:
@@ -185,10 +185,10 @@ def measure_ranges(
 
     with unrounded(network):
         samples = (network, places, data, images, batch)
-        record_reads(*samples, lambda number, values: found[number].stretch(taken(values, number)))
+        record_ranges(*samples, lambda number, values: found[number].stretch(taken(values, number)))
         for number, group in enumerate(places):
             check_range(found[number], next(iter(group), ("", "")))
-        record_reads(*samples, lambda number, values: found[number].count(taken(values, number)))
+        record_ranges(*samples, lambda number, values: found[number].count(taken(values, number)))
     return found
 
 
@@ -208,7 +208,7 @@ def check_range(observed: ObservedRange, place: Place) -> None:
         )
 
 
-def record_reads(
+def record_ranges(
     network: nn.Module,
     places: Sequence[Iterable[Place]],
     data: Data,

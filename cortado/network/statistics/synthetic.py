@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadTask
-from cortado.eval_mode import eval_mode
 from cortado.network.graph.hooks import before_call
 from cortado.network.graph.trace import call_with, device_of, moved
+from cortado.running.eval_mode import eval_mode
 from cortado.task.task import Data
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -12,7 +12,7 @@ MOST_BITS = 16
 FLOAT_BITS = 32
 
 
-class Rounded(torch.autograd.Function):
+class RoundedGradient(torch.autograd.Function):
     """The values as they are; the gradient on 2**bits even levels, up or down by chance, so that its mean is right."""
 
     @staticmethod
@@ -27,7 +27,7 @@ class Rounded(torch.autograd.Function):
 
 def noisy(values: Tensor, bits: int) -> Tensor:
     """The values, with a gradient that is rounded as `stochastic` does."""
-    made: Tensor = Rounded.apply(values, bits)  # type: ignore[no-untyped-call]
+    made: Tensor = RoundedGradient.apply(values, bits)  # type: ignore[no-untyped-call]
     return made
 
 

@@ -98,18 +98,20 @@ def round_input(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any])
     if quantizer is None:
         return None
     if given and isinstance(given[0], Tensor) and given[0].is_floating_point():
-        return (rounded(quantizer, given[0]), *given[1:]), named
+        return (rounded_values(quantizer, given[0]), *given[1:]), named
     first = next((key for key, value in named.items() if isinstance(value, Tensor)), None)
-    return (given, {**named, first: rounded(quantizer, named[first])}) if not given and first is not None else None
+    return (
+        (given, {**named, first: rounded_values(quantizer, named[first])}) if not given and first is not None else None
+    )
 
 
 def round_output(layer: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
     """A hook: an output that is one tensor comes out rounded."""
     quantizer = quantizer_at(layer, OUTPUT)
-    return None if quantizer is None or not isinstance(output, Tensor) else rounded(quantizer, output)
+    return None if quantizer is None or not isinstance(output, Tensor) else rounded_values(quantizer, output)
 
 
-def rounded(quantizer: ActivationQuantizer, values: Tensor) -> Tensor:
+def rounded_values(quantizer: ActivationQuantizer, values: Tensor) -> Tensor:
     """Return the values rounded; torch's fused attention passes on samples of several lengths, nested in one tensor."""
     if values.layout == torch.strided and values.is_nested:
         return torch.nested.as_nested_tensor([quantizer(sample[None])[0] for sample in values.unbind()])

@@ -25,10 +25,10 @@ def read_through(name: str) -> property:
     def read(layer: nn.Module) -> Tensor:
         return layer._modules[PREFIX + name].dense()  # type: ignore[union-attr, operator]
 
-    return property(read, lambda layer, value: refuse(layer, name))
+    return property(read, lambda layer, value: refuse_setting(layer, name))
 
 
-def refuse(layer: nn.Module, name: str) -> None:
+def refuse_setting(layer: nn.Module, name: str) -> None:
     """Raises BadNetwork: a held parameter cannot be set."""
     raise BadNetwork(
         f"hold: {type(layer).__name__}.{name} is held in a form and cannot be set. "
@@ -39,7 +39,7 @@ def refuse(layer: nn.Module, name: str) -> None:
 def register_parameter(layer: nn.Module, name: str, value: nn.Parameter | None) -> None:
     """What nn.Module does when a Parameter is set as an attribute, but for names that forms hold."""
     if name in attached_names(layer):
-        refuse(layer, name)
+        refuse_setting(layer, name)
     original_class(layer).register_parameter(layer, name, value)
 
 
@@ -130,7 +130,7 @@ def release(layer: nn.Module, name: str) -> Tensor:
     return value
 
 
-def finalize(network: nn.Module) -> None:
+def finalize_forms(network: nn.Module) -> None:
     """Replace every form that is still in training by the form it becomes, in place; tied weights stay tied."""
     attached = [(layer, PREFIX + name) for layer in network.modules() for name in attached_names(layer)]
     # The old forms are kept until the end: an id stands for one object only while that lives.

@@ -58,7 +58,7 @@ class ProductQuantized(Form):
         numbers = torch.arange(inputs_of(self.shape), device=keep.device).view(self.shape[1:])
         columns = numbers.index_select(axis - 1, keep).flatten()
         position, offset = columns // codebooks.shape[2], columns % codebooks.shape[2]
-        width = next(size for size in range(codebooks.shape[2], 0, -1) if together(position, size))
+        width = next(size for size in range(codebooks.shape[2], 0, -1) if from_one_position(position, size))
         count = -(-len(columns) // width)
         made = codebooks.new_zeros(codebooks.shape[1], count * width)
         made[:, : len(columns)] = codebooks[position, :, offset].T
@@ -80,7 +80,7 @@ class ProductQuantized(Form):
                 f"got {values} and {width}."
             )
         positions = -(-inputs // width)
-        return {"codebooks": positions * values * width, "codes": rows_of(shape) * positions}
+        return {"codebooks": positions * values * width, "codes": row_count(shape) * positions}
 
     def parts(self) -> Arrays:
         return {"codebooks": self.codebooks.detach().flatten(), "codes": self.codes.flatten()}
@@ -89,10 +89,10 @@ class ProductQuantized(Form):
     def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "ProductQuantized":
         positions = -(-inputs_of(shape) // spec["width"])
         codebooks = parts["codebooks"].reshape(positions, spec["values"], spec["width"])
-        return cls(codebooks, parts["codes"].reshape(rows_of(shape), positions), shape)
+        return cls(codebooks, parts["codes"].reshape(row_count(shape), positions), shape)
 
 
-def rows_of(shape: torch.Size) -> int:
+def row_count(shape: torch.Size) -> int:
     """The size of axis 0; a single number is one row."""
     return shape[0] if len(shape) else 1
 
@@ -102,7 +102,7 @@ def inputs_of(shape: torch.Size) -> int:
     return shape[1:].numel()
 
 
-def together(position: Tensor, width: int) -> bool:
+def from_one_position(position: Tensor, width: int) -> bool:
     """Whether every run of `width` columns came from one position."""
     first = position[::width].repeat_interleave(width)[: len(position)]
     return bool((first == position).all())

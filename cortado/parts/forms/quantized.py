@@ -61,7 +61,7 @@ class Quantized(Form):
         if values.numel() == 0:
             ones = torch.ones(scales_of(values.shape, layout, group))
             return cls(values.int(), ones, None if symmetric else 0 * ones, layout, group)
-        rows, real = rows_of(values.detach(), layout, group), real_entries(values.shape, layout, group)
+        rows, real = rows_by_scale(values.detach(), layout, group), real_entries(values.shape, layout, group)
         real = real.to(rows)
         shares = (1.0,) if clip == "range" else (*(1.0 - 0.02 * step for step in range(41)), *FAR_IN)
         # Rows are searched a few at a time, as many as stay in the cache.
@@ -173,7 +173,7 @@ def rows_shape(shape: torch.Size, layout: str) -> tuple[int, ...]:
     return (1, shape.numel()) if layout == "tensor" else (shape[0], shape[1:].numel())
 
 
-def rows_of(values: Tensor, layout: str, group: int) -> Tensor:
+def rows_by_scale(values: Tensor, layout: str, group: int) -> Tensor:
     """`values` as (scales, entries of one scale); a last group that is short is filled with its own last entry."""
     scales_of(values.shape, layout, group)
     rows = values.reshape(rows_shape(values.shape, layout))
@@ -186,7 +186,7 @@ def rows_of(values: Tensor, layout: str, group: int) -> Tensor:
 
 
 def real_entries(shape: torch.Size, layout: str, group: int) -> Tensor:
-    """For each entry of `rows_of` 1, and 0 where it only fills a group that is short: (rows, or 1; entries)."""
+    """For each entry of `rows_by_scale` 1, and 0 where it only fills a group that is short: (rows, or 1; entries)."""
     if layout != "group":
         return torch.ones(1, 1)
     row = shape[1:].numel()

@@ -27,14 +27,14 @@ def allocate(choices: Sequence[Choices], most_bytes: float) -> dict[str, Candida
     if total > most_bytes:
         return None
     chosen = {path: points[taken[path]] for path, points in hulls.items()}
-    return filled(choices, chosen, most_bytes - total)
+    return filled_up(choices, chosen, most_bytes - total)
 
 
 def slope(points: list[Candidate], at: int) -> float:
     return kl_per_byte(points[at], points[at + 1])
 
 
-def filled(choices: Sequence[Choices], chosen: dict[str, Candidate], spare: float) -> dict[str, Candidate]:
+def filled_up(choices: Sequence[Choices], chosen: dict[str, Candidate], spare: float) -> dict[str, Candidate]:
     """Spend what is left of the bytes where each does most, as long as anything fits."""
     chosen = dict(chosen)
     while True:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork, BadValue, NothingChanged
 from cortado.methods.match_moments import MatchMoments
@@ -15,7 +15,7 @@ from cortado.methods.method import Method, knob
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View
 from cortado.planner.allocate.plan import plan_for
-from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, chosen, judged, mean_divergences
+from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, chosen, mean_divergences, measured_plans
 from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.search.trials import Trial
 from cortado.planner.sensitivity.candidates import choices_for
@@ -79,8 +79,8 @@ def corrected(
     """The forecast with a trial among its measured plans, where that was a mix of the original network, nothing trained."""
     if found is None or made is None or trial.trained:
         return found
-    first = read(trial.recipe).stages[0]
+    first = read_recipe(trial.recipe).stages[0]
     plan = plan_for(found.choices, first.size) if isinstance(first, Mix) and first.candidate_recipes == "any" else None
     if plan is None or plan.predicted_kl <= 0:
         return found
-    return found.with_measured(*judged([plan], [made], original, task, task.validation.first(found.samples)))
+    return found.with_measured(*measured_plans([plan], [made], original, task, task.validation.first(found.samples)))

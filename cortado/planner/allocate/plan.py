@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cortado.engine.recipe import Recipe, read
+from cortado.engine.recipe import Recipe, read_recipe
 from cortado.methods.method import Method
 from cortado.planner.allocate.allocation import allocate
 from cortado.planner.sensitivity.candidates import Candidate, Choices
@@ -36,7 +36,7 @@ class Plan:
         stages: list[Method] = []
         for way, paths in by_candidate.items():
             where = ", ".join(paths)
-            stages += [dataclasses.replace(stage, where=where) for stage in read(way).stages]
+            stages += [dataclasses.replace(stage, where=where) for stage in read_recipe(way).stages]
         return Recipe(tuple(stages), name="plan")
 
 

@@ -10,21 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cortado.brought import accept
 from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork
-from cortado.eval_mode import eval_mode
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
 from cortado.methods.match_moments import MatchMoments
-from cortado.network.compare.divergence import Divergence, answers, divergence_for, rows_of
+from cortado.network.compare.divergence import Divergence, divergence_for, output_rows, rows_of
 from cortado.network.graph.trace import device_of
 from cortado.network.view import View, Weight
 from cortado.planner.allocate.plan import Plan, plan_for
 from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.search.deadline import Deadline, seconds_of
-from cortado.planner.sensitivity.candidates import Choices, RememberingTask, choices_for, key_of
+from cortado.planner.sensitivity.candidates import Choices, RememberingTask, choice_key, choices_for
 from cortado.progress import Progress, quiet
+from cortado.running.brought import accept
+from cortado.running.eval_mode import eval_mode
 from cortado.task.measure import mean_score, scored_outputs
 from cortado.task.task import Data, Task, to_device
 
@@ -193,7 +193,7 @@ def size_accuracy_curve(
                 bar.advance()
         if len(made) < len(plans):
             deadline.left_out.append(f"{len(plans) - len(made)} of {len(plans)} plans to measure")
-        found = found.with_measured(*judged(plans[: len(made)], made, original, task, data))
+        found = found.with_measured(*measured_plans(plans[: len(made)], made, original, task, data))
         if any(sign * one.score < sign * found.score for one in found.measured) or deadline.over():
             break
     return replace(found, left_out=tuple(deadline.left_out), samples=len(data))
@@ -218,7 +218,7 @@ def remember(
 ) -> None:
     """Keep the choices of a forecast that was made before for the stages that ask for the same."""
     view = View(network, network, task.example)
-    task.keep(key_of(view, chosen_weights(view), task, candidate_recipes), found.choices)
+    task.keep(choice_key(view, chosen_weights(view), task, candidate_recipes), found.choices)
 
 
 def plans_at(found: SizeAccuracyCurve, predicted_kls: Sequence[float]) -> list[Plan]:
@@ -249,7 +249,7 @@ def chosen(task: Task, deadline: Deadline | None = None) -> Data:
 def seconds_a_sample(network: nn.Module, task: Task) -> float:
     """Return about how long a network takes for one sample."""
     begun = time.perf_counter()
-    answers(network, to_device(task.example, device_of(network) or torch.device("cpu")))
+    output_rows(network, to_device(task.example, device_of(network) or torch.device("cpu")))
     return (time.perf_counter() - begun) / 2
 
 
@@ -261,7 +261,7 @@ def planned(plan: Plan, network: nn.Module, original: nn.Module, task: Task) -> 
     return apply_stage(MatchMoments(), replace(state, reference=network), task).network
 
 
-def judged(
+def measured_plans(
     plans: Sequence[Plan], made: Sequence[nn.Module], original: nn.Module, task: Task, data: Data
 ) -> list[Measured]:
     """Return plans by the networks that they made of the original, all in one pass over the data."""
@@ -269,7 +269,7 @@ def judged(
     totals, count, each = [0.0] * len(made), 0, [list[Tensor]() for _ in made]
     for inputs, targets in data.batches(BATCH) if made else ():
         given = to_device(inputs, device)
-        wanted = answers(original, given).double()
+        wanted = output_rows(original, given).double()
         count += len(wanted)
         for number, network in enumerate(made):
             with eval_mode(network), eval_mode(original):
@@ -290,8 +290,8 @@ def mean_divergences(
     totals, count, device = [0.0] * len(networks), 0, device_of(original) or torch.device("cpu")
     for inputs, _ in data.batches(BATCH):
         given = to_device(inputs, device)
-        wanted = answers(original, given).double()
+        wanted = output_rows(original, given).double()
         count += len(wanted)
         for number, network in enumerate(networks):
-            totals[number] += float(divergence.between(wanted, answers(network, given).double()).sum())
+            totals[number] += float(divergence.between(wanted, output_rows(network, given).double()).sum())
     return [total / count for total in totals]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.engine.stage import apply_stage, start
 from cortado.errors import NothingChanged
 from cortado.methods.method import Method
@@ -43,7 +43,7 @@ def carried_out(
     """
     kept: list[tuple[Method, nn.Module, set[str]]] = []
     for way in candidate_recipes:
-        stages = read(way).stages
+        stages = read_recipe(way).stages
         common = 0
         while common < min(len(kept), len(stages) - 1) and kept[common][0] == stages[common]:
             common += 1

@@ -41,7 +41,7 @@ def seconds_of(time_limit: str | float | None, where: str) -> float:
     """
     if time_limit is None:
         return math.inf
-    seconds = units.read(time_limit, "time") / 1000 if isinstance(time_limit, str) else float(time_limit)
+    seconds = units.read_quantity(time_limit, "time") / 1000 if isinstance(time_limit, str) else float(time_limit)
     if not seconds > 0:
         raise BadValue(f"{where}: a time limit of {time_limit} allows nothing. Give it some: --time-limit '5 min'.")
     return seconds

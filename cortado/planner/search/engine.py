@@ -9,16 +9,16 @@ from pathlib import Path
 
 from torch import nn
 
-from cortado.devices import on_cpu
 from cortado.engine.compress import compress_within
 from cortado.engine.options import RunOptions
 from cortado.errors import REFUSALS, BadNetwork, BadValue, comes_from_system
 from cortado.planner.search.front import tried
 from cortado.planner.search.result import SearchResult
-from cortado.planner.search.trials import MINIMISE, NOTE, Trial, Wanted, note, noted
+from cortado.planner.search.trials import MINIMISE, NOTE, SearchGoal, Trial, note, noted
 from cortado.planner.sensitivity.candidates import RememberingTask
 from cortado.progress import Progress
 from cortado.report.report import Report
+from cortado.running.devices import on_cpu
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed
 from cortado.runtimes.stopwatch import Stopwatch
@@ -32,7 +32,7 @@ class Engine:
 
     network: nn.Module
     task: RememberingTask
-    wanted: Wanted
+    wanted: SearchGoal
     folder: Path
     options: RunOptions
 
@@ -44,7 +44,7 @@ class Engine:
             raise BadValue(f"search: minimise must be one of {', '.join(MINIMISE)}, got {minimise!r}.")
         if options.folder is None:
             raise BadValue("search: trials are kept in a folder. Pass folder=...")
-        wanted = Wanted(read, minimise, 1 if task.metric.higher_is_better else -1, task.metric.unit)
+        wanted = SearchGoal(read, minimise, 1 if task.metric.higher_is_better else -1, task.metric.unit)
         made = cls(on_cpu(network), RememberingTask.of(task), wanted, options.folder, options)
         if wanted.time_counts and not made.runtime:
             raise BadValue("search: latency is measured in a runtime. Say in which: --measure-in onnxruntime.")

@@ -10,11 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cortado.brought import accept, blaming
-from cortado.devices import training_device
 from cortado.engine.options import RunOptions
 from cortado.errors import BadValue
-from cortado.eval_mode import eval_mode
 from cortado.planner.allocate.mix import corrected
 from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, remember, size_accuracy_curve
 from cortado.planner.search.cache import Memory, mark_of
@@ -25,9 +22,12 @@ from cortado.planner.search.proposal import Proposal, safe
 from cortado.planner.search.proposals import Proposals
 from cortado.planner.search.result import SearchResult
 from cortado.planner.search.shapes import CHANNELS, Explorer, Shape, Shapes, cuts_for, tail_of
-from cortado.planner.search.trials import Trial, Wanted
+from cortado.planner.search.trials import SearchGoal, Trial
 from cortado.progress import Progress
 from cortado.quantities import time_text
+from cortado.running.brought import accept, blaming
+from cortado.running.devices import training_device
+from cortado.running.eval_mode import eval_mode
 from cortado.runtimes.runtime import Runtime
 from cortado.task.measure import outputs_of
 from cortado.task.task import Task, to_device
@@ -119,7 +119,7 @@ class GoalSearch:
     trials: list[Trial] = field(default_factory=list)
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> SearchGoal:
         return self.engine.wanted
 
     def run(self, resume: bool) -> None:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cortado.engine.fingerprints import json_data
-from cortado.engine.recipe import Recipe, read
+from cortado.engine.recipe import Recipe, read_recipe
 from cortado.methods.method import Method
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.planner.search.shapes import Shape, integers
-from cortado.planner.search.trials import Wanted
+from cortado.planner.search.trials import SearchGoal
 
 INTEGERS = Shape("", True, 0.0, 0).text()
 """What the original network in whole numbers is called."""
@@ -30,10 +30,10 @@ class Proposal:
 
 def stages_of(line: str) -> tuple[Method, ...]:
     """Return the stages of a line; "" has none."""
-    return read(line).stages if line else ()
+    return read_recipe(line).stages if line else ()
 
 
-def safe(wanted: Wanted, tail: str) -> Proposal:
+def safe(wanted: SearchGoal, tail: str) -> Proposal:
     """Return what loses next to nothing and is tried first: 8 bits, activations too where time counts, and the tail."""
     if wanted.time_counts:
         return Proposal.of((*integers(), *stages_of(tail)), INTEGERS)

@@ -12,7 +12,7 @@ from cortado.planner.allocate.mix import Mix
 from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve
 from cortado.planner.search.proposal import INTEGERS, Proposal, stages_of
 from cortado.planner.search.shapes import Shape, integers
-from cortado.planner.search.trials import Trial, Wanted, epochs_of
+from cortado.planner.search.trials import SearchGoal, Trial, epochs_of
 from cortado.report.candidate import pareto_front
 
 SHRINK, CLOSE = 0.75, 1.06
@@ -40,7 +40,7 @@ class Proposals:
     `tail` are stages after everything else, a line of a recipe, or "". `curve` is None where no bytes count.
     """
 
-    wanted: Wanted
+    wanted: SearchGoal
     shapes: Sequence[Shape]
     curve: SizeAccuracyCurve | None = None
     tail: str = ""

@@ -20,7 +20,7 @@ from cortado.methods.quantize.equalize import QuantizeEqualize
 from cortado.methods.quantize.places import edges_of
 from cortado.methods.quantize.second_order import QuantizeSecondOrder
 from cortado.methods.quantize.weights import QuantizeWeights
-from cortado.network.compare.divergence import answers, divergence_of
+from cortado.network.compare.divergence import divergence_of, output_rows
 from cortado.network.graph.trace import device_of, moved
 from cortado.network.statistics.synthetic import synthetic
 from cortado.network.view import View, Weight, parameter_places
@@ -115,7 +115,7 @@ class Rounder:
         self.asked, self.view, self.task, self.inputs = asked, view, task, inputs
         self.wide = GUARDED if asked.activations and processor_saturates() else WIDE
         self.bits = min(asked.bits, self.wide)
-        self.wanted = answers(view.network, inputs)
+        self.wanted = output_rows(view.network, inputs)
         self.kl = divergence_of(self.wanted, task.answers)
         chosen = [weight for weight in view.weights(asked.where) if len(weight.shape) > 1]
         self.weights = [weight for weight in chosen if is_free(weight)]
@@ -160,7 +160,7 @@ class Rounder:
 
     def far(self, network: nn.Module) -> float:
         """Return the mean divergence from the original network's outputs, in nats."""
-        return float(self.kl.between(self.wanted, answers(network, self.inputs)).mean())
+        return float(self.kl.between(self.wanted, output_rows(network, self.inputs)).mean())
 
     def network(self, steps: tuple[str, ...]) -> nn.Module:
         """Return the network that some steps give; the last one that was made is kept."""

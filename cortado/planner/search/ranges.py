@@ -16,7 +16,7 @@ from cortado.engine.recipe import (
     data_of,
     make_stage,
     method_class,
-    read,
+    read_recipe,
     stage_data,
     value_of,
     word_value,
@@ -73,7 +73,7 @@ class Ranged:
 
     def at(self, point: dict[str, Any]) -> Recipe:
         """The recipe at a point: a value drawn for each range, by its name.  Raises what the methods raise."""
-        return read({**self.head, "stages": [closed(stage, point) for stage in self.stages]})
+        return read_recipe({**self.head, "stages": [closed(stage, point) for stage in self.stages]})
 
     def as_data(self) -> list[Any]:
         """Stages as plain data, ranges as their facts: what tells one search from another."""
@@ -108,7 +108,7 @@ def read_ranged(source: Any) -> Ranged:
     if isinstance(source, str):
         source = [{name: knobs} for name, knobs in (words_of(part, n) for n, part in enumerate(source.split("|"), 1))]
     if isinstance(source, (Recipe, Method)):
-        source = read(source).stages
+        source = read_recipe(source).stages
     if not isinstance(source, (list, tuple)):
         raise BadRecipe(f"recipe: a recipe is a file, a text, a list or a mapping with stages, got {source!r}.")
     found: list[Range] = []

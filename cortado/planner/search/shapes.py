@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.engine.stage import apply_stage, start
 from cortado.errors import CortadoError
 from cortado.file.accounting import layer_rows
@@ -22,7 +22,7 @@ from cortado.network.view import parameter_places
 from cortado.planner.allocate.size_accuracy_curve import chosen, mean_divergences
 from cortado.progress import Progress, quiet
 from cortado.quantities import time_text
-from cortado.runtimes.speed import multiply_adds
+from cortado.runtimes.speed import multiply_adds_a_sample
 from cortado.runtimes.stopwatch import Stopwatch
 from cortado.table import aligned
 from cortado.task.task import Task
@@ -141,7 +141,7 @@ class Explorer:
 
     def measured(self, network: nn.Module, cut: str, integers: bool) -> Shape:
         """The shape of a network that was cut."""
-        before, now = multiply_adds(self.original, self.task), multiply_adds(network, self.task)
+        before, now = multiply_adds_a_sample(self.original, self.task), multiply_adds_a_sample(network, self.task)
         (kl,) = mean_divergences(self.original, [network], chosen(self.task), divergence_for(self.original, self.task))
         return Shape(
             cut, integers, kl,
@@ -154,7 +154,7 @@ class Explorer:
 def shaped(network: nn.Module, original: nn.Module, task: Task, recipe: Any, match: bool = True) -> nn.Module:
     """Return a copy after the stages of a recipe, "" for none, its moments matched after each, as compress does."""
     state = start(copy.deepcopy(network), original, task.example)
-    for stage in read(recipe).stages if recipe else ():
+    for stage in read_recipe(recipe).stages if recipe else ():
         state = apply_stage(stage, state, task, match=match, check=False)
     return state.network
 

@@ -64,7 +64,7 @@ class Study:
     ) -> None:
         """Begin the study, or join it.  Raises BadValue where the folder holds another one."""
         self.ranges = ranges
-        with alone(folder), quietly():
+        with alone(folder), quiet_optuna():
             storage = RDBStorage(
                 f"sqlite:///{(folder / DATABASE).absolute()}", {"connect_args": {"timeout": GRACE}},
                 heartbeat_interval=HEARTBEAT, grace_period=GRACE,
@@ -89,7 +89,7 @@ class Study:
 
     def under_way(self) -> bool:
         """Return whether other processes still have trials under way; those of dead ones are queued again."""
-        with quietly():
+        with quiet_optuna():
             fail_stale_trials(self.study)
         return any(not one.state.is_finished() for one in self.found())
 
@@ -121,7 +121,7 @@ class Study:
                 raise optuna.TrialPruned
             return values
 
-        with quietly():
+        with quiet_optuna():
             try:
                 self.study.optimize(reported, n_trials=1, catch=(Surplus,))
             except ValueError:
@@ -179,7 +179,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def quiet_optuna() -> Iterator[None]:
     """Optuna logs nothing meanwhile, and then as much as before; what it calls experimental is meant."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from cortado.brought import accept
 from cortado.engine.fingerprints import json_data, sum_of_data, sum_of_values
 from cortado.engine.options import RunOptions
 from cortado.errors import REFUSALS, BadFile, BadValue, MissingPackage
@@ -24,6 +23,7 @@ from cortado.planner.search.ranges import Ranged, read_ranged
 from cortado.planner.search.result import SearchResult
 from cortado.planner.search.trials import NOTE, Trial, note
 from cortado.progress import Progress
+from cortado.running.brought import accept
 from cortado.task.task import Task
 
 if TYPE_CHECKING:

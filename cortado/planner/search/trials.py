@@ -94,7 +94,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SearchGoal:
     """A goal: limits, what is made small ("size", "latency" or "loss"), and 1 where a higher score is better, else -1."""
 
     limits: tuple[Limit, ...]

@@ -9,10 +9,10 @@ from torch import fx
 from cortado.methods.method import knob
 from cortado.methods.prune.channels import PruneChannels
 from cortado.network.coupling.groups import Keeps
-from cortado.network.coupling.step import shape_of as entries_of
+from cortado.network.coupling.step import node_shape as entries_of
 from cortado.network.graph.trace import trace
 from cortado.network.view import View
-from cortado.runtimes.layer_times import LayerShape, LayerTimes, shape_of
+from cortado.runtimes.layer_times import LayerShape, LayerTimes, call_shape
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.task.task import Task
 
@@ -42,10 +42,10 @@ class Widths(PruneChannels):
         view.notes.append(f"the layers took {whole:.3g} ms by the table of this machine, which decided where is cut")
 
     def costs(self, view: View) -> "Times":
-        return Times(view, table(self.runtime, self.threads))
+        return Times(view, layer_times_in(self.runtime, self.threads))
 
 
-def table(runtime: str, threads: int = 1) -> LayerTimes:
+def layer_times_in(runtime: str, threads: int = 1) -> LayerTimes:
     """The times of layers in a runtime, by its name."""
     return LayerTimes(runtime_by_name(runtime), threads)
 
@@ -59,7 +59,7 @@ class Times:
         self.parts: list[tuple[LayerShape, float, fx.Node | None]] = []
         traced = trace(view.network, view.example)
         for call in traced.calls:
-            found = shape_of(call.layer, call.inputs[0], traced.batch) if call.inputs else None
+            found = call_shape(call.layer, call.inputs[0], traced.batch) if call.inputs else None
             if found is not None:
                 names = (f"{path}.weight".removeprefix(".") for path in call.paths)
                 self.parts.append((*found, next((nodes[name] for name in names if name in nodes), None)))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.engine.stage import apply_stage, start
 from cortado.importance.curvature import Curvature
 from cortado.network.compare.divergence import divergence_for
@@ -50,7 +50,7 @@ def activation_sensitivities(
     """Nats that each rounding of a line ("quantize/activations bits=4") costs by itself, by the places that share it."""
     assert task.calibration is not None
     made = copy.deepcopy(network)
-    for stage in read(line).stages:
+    for stage in read_recipe(line).stages:
         apply_stage(stage, start(made, original, task.example), task, match=False)
     duplicate = released(made).requires_grad_(False)
     places: dict[int, list[Place]] = {}

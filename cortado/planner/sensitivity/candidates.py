@@ -46,7 +46,7 @@ class Candidate:
 
 
 @dataclass
-class Tried:
+class MeasuredCandidate:
     """A candidate as it is being judged; with its `form` as long as it is doubted and may be measured, then with what was
     `found`, in nats at the temperature."""
 
@@ -92,7 +92,7 @@ class RememberingTask(Task):
             del self.choices[next(iter(self.choices))]
 
 
-def key_of(view: View, weights: list[Weight], task: Task, candidate_recipes: Sequence[str]) -> str:
+def choice_key(view: View, weights: list[Weight], task: Task, candidate_recipes: Sequence[str]) -> str:
     """Return what stands for a network with its values, and for what its choices depend on besides."""
     sums = blake2b(encode(view.network, view.network, "bits"), digest_size=16)
     sums.update(encode(view.original, view.original, "bits"))
@@ -109,7 +109,7 @@ def choices_for(
     deadline: Deadline | None = None,
 ) -> tuple[Choices, ...]:
     """Return the choices for some weights of a view's network, from what the task has kept where it keeps some."""
-    key = key_of(view, weights, task, candidate_recipes) if isinstance(task, RememberingTask) else ""
+    key = choice_key(view, weights, task, candidate_recipes) if isinstance(task, RememberingTask) else ""
     if isinstance(task, RememberingTask) and key in task.choices:
         return task.choices[key]
     found = candidates_of(
@@ -147,9 +147,9 @@ def every_candidate(
     network, original = view.network, view.original
     before = {row.path: row.size_bytes for row in layer_rows(network, original)}
     weights = {weight.path: weight for weight in parameter_places(network) if weight.path in rated}
-    whole, total = matmul_layers_of(view)
+    whole, total = matmuls_a_sample(view)
     check = PredictionCheck(network, task, divergence_for(original, task), samples_for(total))
-    found = {path: [Tried(Candidate("", before[path], 0.0, whole.get(path)))] for path in rated}
+    found = {path: [MeasuredCandidate(Candidate("", before[path], 0.0, whole.get(path)))] for path in rated}
     with view.progress.bar("candidates", len(candidate_recipes) + 2 * len(rated)) as bar:
         for number, (way, changed) in enumerate(carried_out(network, original, task, candidate_recipes), 1):
             for weight in changed:
@@ -158,7 +158,9 @@ def every_candidate(
                     predicted_kl = rated[path].predicted_kl(weights[path].dense(), weight.dense(), form)
                     cost = whole.get(path)
                     cost = None if cost is None else cost * share_of_matmuls(weights[path].form, form)
-                    one = Tried(Candidate(way, record_bytes(form), predicted_kl, cost), isinstance(form, LowRank))
+                    one = MeasuredCandidate(
+                        Candidate(way, record_bytes(form), predicted_kl, cost), isinstance(form, LowRank)
+                    )
                     if check.needs_measurement(form, predicted_kl):
                         one.form = None if not_worth_measuring(one, found[path]) else form
                     else:
@@ -177,10 +179,10 @@ def every_candidate(
         for path, some in found.items():
             measure_hull(path, rated[path], some, check, deadline)
             bar.advance()
-    return {path: finalized(some, check, path) for path, some in found.items()}
+    return {path: trusted_candidates(some, check, path) for path, some in found.items()}
 
 
-def not_worth_measuring(one: Tried, some: Sequence[Tried]) -> bool:
+def not_worth_measuring(one: MeasuredCandidate, some: Sequence[MeasuredCandidate]) -> bool:
     """Whether a candidate is not worth measuring: it costs too much, or several times more than a smaller one of its kind."""
     predicted_kl, size = one.candidate.predicted_kl, one.candidate.size_bytes
     return predicted_kl > NOT_WORTH_MEASURING or any(
@@ -192,11 +194,11 @@ def not_worth_measuring(one: Tried, some: Sequence[Tried]) -> bool:
 
 
 def measure_hull(
-    path: str, kl_per_byte: Sensitivity, some: Sequence[Tried], check: PredictionCheck, deadline: Deadline
+    path: str, kl_per_byte: Sensitivity, some: Sequence[MeasuredCandidate], check: PredictionCheck, deadline: Deadline
 ) -> None:
     """Measure what is doubted and on the lower hull, until all of the hull is believed or measured, or time is up."""
     while check.factor is not None and not deadline.over(MEASURED):
-        on_hull = {one.way for one in hull(finalized(some, check, path))}
+        on_hull = {one.way for one in hull(trusted_candidates(some, check, path))}
         waiting = [one for one in some if one.form is not None and one.candidate.way in on_hull]
         if not waiting:
             break
@@ -205,7 +207,7 @@ def measure_hull(
             one.found, one.form = check.measured(path, kl_per_byte, one.form), None
 
 
-def finalized(some: Sequence[Tried], check: PredictionCheck, path: str) -> list[Candidate]:
+def trusted_candidates(some: Sequence[MeasuredCandidate], check: PredictionCheck, path: str) -> list[Candidate]:
     """Candidates of one weight with what is believed of each.
 
     What was doubted but not measured costs no less than what of its kind was measured and predicted to cost less: a
@@ -233,7 +235,7 @@ def finalized(some: Sequence[Tried], check: PredictionCheck, path: str) -> list[
     return made
 
 
-def matmul_layers_of(view: View) -> tuple[dict[str, float], float]:
+def matmuls_a_sample(view: View) -> tuple[dict[str, float], float]:
     """The multiply-adds that each weight takes for a sample, by its path, where they are known, and all that are known.
 
     A layer's are shared among its weights by their entries; a weight that the layer around its own uses is that one's.

@@ -254,7 +254,7 @@ def centred_curvature(
             for total, weight, slopes in zip(sums, chosen, found[: len(values)], strict=True):
                 if slopes is not None:
                     reading.note(weight.path, slopes)
-                    total += centred(slopes, moved.get(weight.path), means.get(weight.path)).double().square()
+                    total += centred_gradient(slopes, moved.get(weight.path), means.get(weight.path)).double().square()
             if count >= FEWEST_SAMPLES and count < len(data) and deadline.over(PRICED):
                 deadline.left_out.append(f"{len(data) - count} of {len(data)} samples for sensitivities")
                 break
@@ -266,7 +266,7 @@ def centred_curvature(
     return [total / count for total in sums], lookups
 
 
-def centred(slopes: Tensor, shift: Tensor | None, mean: Tensor | None) -> Tensor:
+def centred_gradient(slopes: Tensor, shift: Tensor | None, mean: Tensor | None) -> Tensor:
     """The gradient of a weight less that of each output's shift times the mean of what it reads."""
     if shift is None or mean is None:
         return slopes

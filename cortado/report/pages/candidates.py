@@ -33,7 +33,7 @@ def limits_text(one: Tried) -> str:
 def facts_of(report: Record, number: int, one: Tried) -> tuple[str, ...]:
     """A candidate in a few lines: its number and what came of it, size, score, time, what it is."""
     score = words.quantity(one.score, report.metric_unit)
-    change = f"{words.signed(one.score - report.original_validation)} {words.points(report.metric_unit)}".rstrip()
+    change = f"{words.signed_text(one.score - report.original_validation)} {words.points(report.metric_unit)}".rstrip()
     smaller = words.times_smaller(report.original_bytes, one.size_bytes)
     latency = () if one.latency_ms is None else (f"latency {time_text(one.latency_ms)}",)
     kept = "kept its limits" if one.kept else "missed a limit"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from cortado.file.accounting import Picture
+from cortado.file.accounting import Histogram
 from cortado.quantities import count_text, size_text
 from cortado.report.pages.markup import Markup, tag
 
@@ -38,12 +38,12 @@ def level_line(y: float, left: float, right: float, kind: str) -> Markup:
     return tag("line", x1=f"{left:.1f}", x2=f"{right:.1f}", y1=f"{y:.1f}", y2=f"{y:.1f}", class_=kind)
 
 
-def centred(words: str, x: float, y: float, kind: str) -> Markup:
+def centred_text(words: str, x: float, y: float, kind: str) -> Markup:
     """A text around x."""
     return tag("text", words, x=f"{x:.1f}", y=f"{y:.1f}", class_=f"{kind} middle")
 
 
-def histogram(shown: Picture, kind: str) -> Markup:
+def histogram_chart(shown: Histogram, kind: str) -> Markup:
     """Counts as bars above the range of their values."""
     width, height, top = 320.0, 118.0, 6.0
     spans = list(zip(shown.edges[:-1], shown.edges[1:], strict=True))
@@ -58,7 +58,7 @@ def histogram(shown: Picture, kind: str) -> Markup:
     floor = top + height
     ends = [
         tag("text", edge_text(*spans[0]), x=0, y=floor + 16, class_="axis"),
-        centred(f"highest bar {count_text(most)}", width / 2, floor + 16, "axis"),
+        centred_text(f"highest bar {count_text(most)}", width / 2, floor + 16, "axis"),
         tag("text", edge_text(*spans[-1]), x=width, y=floor + 16, class_="axis end"),
     ]
     view = f"0 0 {width:.0f} {floor + 22:.0f}"

@@ -24,12 +24,12 @@ def exported_text(row: Exported, metric_name: str, unit: str) -> str:
         f"{words.quantity(row.torch_score, unit)} in PyTorch{same}; largest "
         f"difference {row.difference:.1e} of the largest output, on {row.samples:,} samples"
     )
-    return ". ".join((agreement, *inside(row)))
+    return ". ".join((agreement, *inside_text(row)))
 
 
-def inside(row: Exported) -> list[str]:
+def inside_text(row: Exported) -> list[str]:
     """Return how much of the file runs in integers, what it takes and gives, and which weights it keeps in few bits."""
-    said, floats = [], some("; in floats", row.float_layers)
+    said, floats = [], first_names("; in floats", row.float_layers)
     if row.integer_share is not None:
         said.append(f"In integers: {words.percent(row.integer_share, 1)} of the multiply-adds{floats}")
     elif row.rounded:
@@ -39,11 +39,11 @@ def inside(row: Exported) -> list[str]:
     if row.packed_weights is not None:
         bits = " and ".join(map(str, row.packed_bits))
         kept = f"{row.packed_weights:,} weights in {bits} bits" if row.packed_weights else "no weights"
-        said.append(f"Packed: {kept}{some('; attached as floats', row.dense_layers)}")
+        said.append(f"Packed: {kept}{first_names('; attached as floats', row.dense_layers)}")
     return said
 
 
-def some(title: str, names: Sequence[str]) -> str:
+def first_names(title: str, names: Sequence[str]) -> str:
     """Return the first five of the names behind their title; nothing for none."""
     return f"{title}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else ""
 
@@ -75,7 +75,7 @@ def predicted_text(report: Record) -> str:
     )
 
 
-def rows_of(clock: Clock) -> list[tuple[str, ...]]:
+def clock_rows(clock: Clock) -> list[tuple[str, ...]]:
     """One row a variant."""
     return [
         (
@@ -127,12 +127,12 @@ def clocks_section(report: Record) -> Markup | None:
     shown = []
     for clock in report.clocks:
         rows = [
-            tag("tr", tag("th", row[0], scope="row"), *[number(cell) for cell in row[1:]]) for row in rows_of(clock)
+            tag("tr", tag("th", row[0], scope="row"), *[number(cell) for cell in row[1:]]) for row in clock_rows(clock)
         ]
         shown += [clock_bars(clock), table([head_row(*HEADS)], rows, "stages", clock_title(clock))]
     if files:
         shown.append(table([head_row(*heads)], files, "stages", caption))
-    reported = [(row.runtime, inside(row)) for row in report.exports]
+    reported = [(row.runtime, inside_text(row)) for row in report.exports]
     shown += [tag("p", f"{name}: {'. '.join(said)}.", class_="note") for name, said in reported if said]
     note = tag("p", f"{READING} {predicted_text(report)}.", class_="note")
     return tag("section", tag("h2", "Where the time goes"), join(*shown), note)

@@ -15,7 +15,7 @@ MICROSECONDS = 1000.0
 
 
 @dataclass(frozen=True)
-class Cost:
+class CostAxis:
     """`of` gives a candidate's, `original` is the original network's, `bound` the most that is allowed; `text` writes one."""
 
     name: str
@@ -26,14 +26,14 @@ class Cost:
     text: Callable[[float], str]
 
 
-def cost_of(report: Record) -> Cost:
+def cost_axis(report: Record) -> CostAxis:
     """Time where every candidate was timed and the original network too: it is only taken where it counts; else bytes."""
     timed = next((line for line in report.lines if line.what.startswith(LATENCY) and line.original), None)
     if timed is None or timed.original is None or not all(one.latency_ms for one in report.front):
         original, bound = float(report.original_bytes), size_bound(report)
-        return Cost("size of the file", "size", original, bound, lambda one: float(one.size_bytes), size_text)
+        return CostAxis("size of the file", "size", original, bound, lambda one: float(one.size_bytes), size_text)
     limit = limit_of(report, "latency")
-    return Cost(
+    return CostAxis(
         timed.what.split(",")[0], "time", MICROSECONDS * timed.original,
         None if limit is None else Bound(MICROSECONDS * limit.value, limit.text),
         lambda one: MICROSECONDS * (one.latency_ms or 0.0), lambda value: time_text(value / MICROSECONDS),

@@ -8,7 +8,7 @@ from cortado.report.pages import words
 from cortado.report.pages.axes import Axis, score_axis, score_labels, size_axis
 from cortado.report.pages.bounds import Bound, score_bound
 from cortado.report.pages.candidates import candidate_table, facts_of
-from cortado.report.pages.cost import cost_of
+from cortado.report.pages.cost import cost_axis
 from cortado.report.pages.markup import Markup, join, tag
 from cortado.report.record import Record
 
@@ -26,7 +26,7 @@ def front_section(report: Record) -> Markup | None:
         return None
     many = f"{len(report.front)} candidates" if len(report.front) > 1 else "one candidate"
     better = "higher" if report.higher_is_better else "lower"
-    name = cost_of(report).name
+    name = cost_axis(report).name
     said = (
         f"{name[0].upper()}{name[1:]} and {report.metric_name} on the validation data ({better} is better) of {many}."
     )
@@ -39,7 +39,7 @@ def front_section(report: Record) -> Markup | None:
 
 def front_axes(report: Record) -> tuple[Axis, Axis]:
     """Of sizes or times, and of scores.  Scores far worse than all that matters do not stretch the axis."""
-    cost, score = cost_of(report), score_bound(report)
+    cost, score = cost_axis(report), score_bound(report)
     costs = [cost.original, *map(cost.of, report.front), *([cost.bound.value] if cost.bound else [])]
     matter = [
         report.original_validation,
@@ -59,9 +59,9 @@ def front_axes(report: Record) -> tuple[Axis, Axis]:
 def front_chart(report: Record) -> Markup:
     """The axes and what lies between them; marks are elements of their own, so that they keep their size at any width."""
     across, up = front_axes(report)
-    cost, score = cost_of(report), score_bound(report)
+    cost, score = cost_axis(report), score_bound(report)
     drawing = tag(
-        "svg", allowed(report, across, up, cost.bound, score), grid(across, up), bound_lines(across, up, cost.bound, score),
+        "svg", allowed(report, across, up, cost.bound, score), grid_lines(across, up), bound_lines(across, up, cost.bound, score),
         steps(report, across, up), width="100%", height="100%", aria_hidden="true", focusable="false",
     )  # fmt: skip
     rows = enumerate(smallest_first(report.front), 1)
@@ -79,18 +79,18 @@ def front_chart(report: Record) -> Markup:
     )
 
 
-def percent(value: float) -> str:
+def css_percent(value: float) -> str:
     return f"{value:.2f}%"
 
 
-def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+def scale_line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
     """From one place to another, in percent from the left and from the top."""
-    return tag("line", x1=percent(x1), y1=percent(y1), x2=percent(x2), y2=percent(y2), class_=kind)
+    return tag("line", x1=css_percent(x1), y1=css_percent(y1), x2=css_percent(x2), y2=css_percent(y2), class_=kind)
 
 
-def grid(across: Axis, up: Axis) -> Markup:
-    levels = [line(0, 100 - up.at(tick), 100, 100 - up.at(tick), "grid") for tick in up.ticks]
-    return join(*levels, *[line(across.at(tick), 0, across.at(tick), 100, "grid") for tick in across.ticks])
+def grid_lines(across: Axis, up: Axis) -> Markup:
+    levels = [scale_line(0, 100 - up.at(tick), 100, 100 - up.at(tick), "grid") for tick in up.ticks]
+    return join(*levels, *[scale_line(across.at(tick), 0, across.at(tick), 100, "grid") for tick in across.ticks])
 
 
 def allowed(report: Record, across: Axis, up: Axis, size: Bound | None, score: Bound | None) -> Markup | None:
@@ -101,22 +101,24 @@ def allowed(report: Record, across: Axis, up: Axis, size: Bound | None, score: B
     level = None if score is None else 100 - up.at(score.value)
     top, bottom = (0.0, level) if report.higher_is_better else (level, 100.0)
     top, bottom = top or 0.0, 100.0 if bottom is None else bottom
-    return tag("rect", x=0, y=percent(top), width=percent(right), height=percent(bottom - top), class_="allowed")
+    return tag(
+        "rect", x=0, y=css_percent(top), width=css_percent(right), height=css_percent(bottom - top), class_="allowed"
+    )
 
 
 def bound_lines(across: Axis, up: Axis, size: Bound | None, score: Bound | None) -> Markup:
     """Limits as broken lines."""
     drawn = []
     if size is not None:
-        drawn.append(line(across.at(size.value), 0, across.at(size.value), 100, "bound"))
+        drawn.append(scale_line(across.at(size.value), 0, across.at(size.value), 100, "bound"))
     if score is not None:
-        drawn.append(line(0, 100 - up.at(score.value), 100, 100 - up.at(score.value), "bound"))
+        drawn.append(scale_line(0, 100 - up.at(score.value), 100, 100 - up.at(score.value), "bound"))
     return join(*drawn)
 
 
 def bound_names(report: Record, across: Axis, up: Axis) -> Markup:
     """Limits as they were written, on the side of what is large or slow, with bad scores, where few marks are."""
-    size, score = cost_of(report).bound, score_bound(report)
+    size, score = cost_axis(report).bound, score_bound(report)
     named, below = [], report.higher_is_better
     if size is not None:
         at = across.at(size.value)
@@ -133,20 +135,20 @@ def bound_names(report: Record, across: Axis, up: Axis) -> Markup:
 
 def steps(report: Record, across: Axis, up: Axis) -> Markup:
     """From each place that no other beats to the next: the best score of all files up to a size."""
-    cost = cost_of(report)
+    cost = cost_axis(report)
     places = [(cost.original, report.original_validation), *((cost.of(one), one.score) for one in report.front)]
     sign = 1 if report.higher_is_better else -1
     best = pareto_front(places, cost=lambda one: one[0], harm=lambda one: -sign * one[1])
     at = [(across.at(size), 100 - up.at(score)) for size, score in best]
     drawn = []
     for (x1, y1), (x2, y2) in zip(at[:-1], at[1:], strict=True):
-        drawn += [line(x1, y1, x2, y1, "step"), line(x2, y1, x2, y2, "step")]
+        drawn += [scale_line(x1, y1, x2, y1, "step"), scale_line(x2, y1, x2, y2, "step")]
     return join(*drawn)
 
 
 def tick_names(report: Record, across: Axis, up: Axis) -> Markup:
     """The numbers at both axes; the marks tell theirs themselves."""
-    text = cost_of(report).text
+    text = cost_axis(report).text
     named = [tag("span", text(tick), class_="tick down", style=f"left:{across.at(tick):.2f}%") for tick in across.ticks]
     named += [
         tag("span", name, class_="tick side", style=f"top:{100 - up.at(tick):.2f}%")
@@ -168,23 +170,23 @@ def shape(kind: str, words_in: str, off: str = "") -> Markup:
     return tag("svg", ring, outline, inner, viewBox="-15 -15 30 30", width=30, height=30, class_=f"sign {kind}")
 
 
-def kind_of(one: Tried) -> str:
+def mark_kind(one: Tried) -> str:
     """How its mark looks: filled where the limits were kept, in a ring where it was taken."""
     return ("kept" if one.kept else "missed") + (" taken" if one.taken else "")
 
 
 def mark(report: Record, number: int, one: Tried, across: Axis, up: Axis) -> Markup:
     """One candidate in its place, with what it is."""
-    x, y = across.at(cost_of(report).of(one)), 100 - up.at(one.score)
+    x, y = across.at(cost_axis(report).of(one)), 100 - up.at(one.score)
     off = "" if up.covers(one.score) else "lower" if one.score < up.low else "upper"
     label = tag("span", "taken", class_="mark-name above", aria_hidden="true") if one.taken else None
-    return placed(x, y, [shape(kind_of(one), str(number), off), label], facts_of(report, number, one), kind_of(one))
+    return placed(x, y, [shape(mark_kind(one), str(number), off), label], facts_of(report, number, one), mark_kind(one))
 
 
 def original_mark(report: Record, across: Axis, up: Axis) -> Markup:
     """The original network in its place."""
     score = words.quantity(report.original_validation, report.metric_unit)
-    cost = cost_of(report)
+    cost = cost_axis(report)
     reported = ("original network", f"{cost.text(cost.original)}, {report.metric_name} {score}")
     label = tag("span", "original", class_="mark-name before", aria_hidden="true")
     x, y = across.at(cost.original), 100 - up.at(report.original_validation)
@@ -207,7 +209,7 @@ def placed(x: float, y: float, drawn: Sequence[object], reported: Sequence[str],
 def front_key(report: Record) -> Markup:
     """What the marks mean; only those that are there."""
     _, up = front_axes(report)
-    kinds = {kind_of(one) for one in report.front}
+    kinds = {mark_kind(one) for one in report.front}
     entries = {
         "kept taken": "taken",
         "missed taken": "taken, though it missed a limit",
@@ -219,5 +221,5 @@ def front_key(report: Record) -> Markup:
     if any(not up.covers(one.score) for one in report.front if math.isfinite(one.score)):
         shown.append(tag("li", shape("missed", "", "lower"), "a score beyond the axis"))
     stroke = tag("svg", tag("line", x1=0, x2=26, y1=5, y2=5, class_="step"), width=26, height=10)
-    shown.append(tag("li", stroke, f"the best of each {cost_of(report).each}"))
+    shown.append(tag("li", stroke, f"the best of each {cost_axis(report).each}"))
     return tag("ul", *shown, class_="key", aria_hidden="true")

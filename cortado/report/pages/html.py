@@ -7,13 +7,13 @@ import yaml
 
 from cortado.quantities import size_text
 from cortado.report.pages import words
-from cortado.report.pages.charts import COLOURS, histogram, stacked
+from cortado.report.pages.charts import COLOURS, histogram_chart, stacked
 from cortado.report.pages.clocks import clocks_section
 from cortado.report.pages.front import front_section
 from cortado.report.pages.markup import Markup, join, tag
 from cortado.report.pages.roundings import roundings_section
-from cortado.report.pages.tables import facts, layer_table, result_table, stage_table
-from cortado.report.pages.totals import deep_compression_bytes, split
+from cortado.report.pages.tables import fact_list, layer_table, result_table, stage_table
+from cortado.report.pages.totals import deep_compression_bytes, weights_and_rest
 from cortado.report.pages.waterfall import waterfall_section
 from cortado.report.record import Record
 
@@ -96,7 +96,7 @@ def warnings(report: Record) -> Markup | None:
 
 def byte_bars(report: Record) -> Markup:
     """The original network and the file, each as one bar split by layer in the same colours."""
-    parts = split(report)
+    parts = weights_and_rest(report)
     largest = sorted(parts.weights, key=lambda row: -row.size_bytes)[: COLOURS - 1]
     colours = {row.path: f"c{number}" for number, row in enumerate(largest)}
     shown = [row for row in parts.weights if row.path in colours]
@@ -163,7 +163,7 @@ def distributions(report: Record) -> Markup | None:
     """Histograms of codes and of index gaps."""
     if not report.pictures:
         return None
-    drawn = [histogram(shown, f"mark-{shown.of}") for shown in report.pictures]
+    drawn = [histogram_chart(shown, f"mark-{shown.of}") for shown in report.pictures]
     lead = "The more uneven these are, the more an entropy coder saves. Codes number the shared values upwards."
     return section("Codes and gaps", tag("p", lead, class_="note"), tag("div", *drawn, class_="pictures"))
 
@@ -172,7 +172,7 @@ def making(report: Record) -> Markup:
     """Recipe with every knob, seed and environment."""
     recipe = yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True) if report.recipe else "unknown"
     where = [(name, value or words.UNKNOWN) for name, value in report.environment.items()]
-    known = facts([("seed", report.seed), *(where or [("environment", words.UNKNOWN)])])
+    known = fact_list([("seed", report.seed), *(where or [("environment", words.UNKNOWN)])])
     return tag(
         "div",
         tag("div", tag("h3", "recipe, every knob"), tag("pre", recipe, tabindex=0)),

@@ -28,7 +28,7 @@ def roundings_section(rounded: Rounded | None) -> Markup | None:
     if drawn:
         heads.insert(1, tag("th", "activation on its grid", scope="col"))
         heads += [right_head(name) for name in ("activation seen", "its grid", "clipped")]
-    rows = [row for layer in rounded.layers for row in layer_rows(layer, largest, drawn)]
+    rows = [row for layer in rounded.layers for row in rounding_rows(layer, largest, drawn)]
     caption = f"On {rounded.samples:,} samples of the validation data, in the order in which the layers run"
     shown = table([tag("tr", *heads)], rows, "roundings" if drawn else "roundings weights-only", caption)
     lead, note = tag("p", summary(rounded), class_="lead"), READING + (GRIDS if drawn else "")
@@ -70,8 +70,8 @@ def key(drawn: bool) -> Markup:
         items = [
             ("the grid with its levels", 40, grid_marks(3, 2.0, 38.0)),
             ("98 % of the values", 40, [box(2.0, 38.0, "most")]),
-            ("least to largest value", 40, [line(2.0, 38.0, "reach")]),
-            ("outside, so clipped", 40, [box(2.0, 20.0, "most off"), line(20.0, 38.0, "reach off")]),
+            ("least to largest value", 40, [level_line(2.0, 38.0, "reach")]),
+            ("outside, so clipped", 40, [box(2.0, 20.0, "most off"), level_line(20.0, 38.0, "reach off")]),
             ("zero", 6, [upright(3.0, "zero", 5.0)]),
         ]
     marks = [
@@ -83,7 +83,7 @@ def key(drawn: bool) -> Markup:
     return tag("ul", *marks, class_="key")
 
 
-def layer_rows(layer: RoundedLayer, largest: float, drawn: bool) -> list[Markup]:
+def rounding_rows(layer: RoundedLayer, largest: float, drawn: bool) -> list[Markup]:
     """A row for each rounded activation of a layer, one for a layer whose weight alone is rounded."""
     many = max(1, len(layer.activations))
     span = many if many > 1 else None
@@ -161,7 +161,7 @@ def fill_picture(fill: Fill) -> Markup:
 
         marks = grid_marks(fill.bits, LEFT, RIGHT)
         for begin, end, kind in pieces(fill.low, fill.high, fill.bounds):
-            marks.append(line(x(begin), x(end), f"reach {kind}".strip()))
+            marks.append(level_line(x(begin), x(end), f"reach {kind}".strip()))
         for begin, end, kind in pieces(fill.first, fill.last, fill.bounds):
             marks.append(box(x(begin), x(end), f"most {kind}".strip()))
         marks += arrows(x(fill.low), x(fill.high))
@@ -190,7 +190,7 @@ def grid_marks(bits: int, left: float, right: float) -> list[Markup]:
     return [band, *[upright(left + (right - left) * at / (count - 1), "level", 3.5) for at in inner]]
 
 
-def line(begin: float, end: float, kind: str) -> Markup:
+def level_line(begin: float, end: float, kind: str) -> Markup:
     """A level line in the middle."""
     middle = f"{TALL / 2:.1f}"
     return tag("line", x1=f"{begin:.1f}", x2=f"{end:.1f}", y1=middle, y2=middle, class_=kind)

@@ -6,7 +6,7 @@ from cortado.file.accounting import LayerRow
 from cortado.quantities import count_text, size_text, time_text
 from cortado.report.pages import words
 from cortado.report.pages.markup import Markup, join, tag
-from cortado.report.pages.totals import split, total_row
+from cortado.report.pages.totals import total_row, weights_and_rest
 from cortado.report.record import Line, Record, Stage
 
 MARKS = {"yes": "✓ ", "no": "✗ ", "unknown": "? ", words.NOTHING: ""}
@@ -93,7 +93,7 @@ def stage_row(place: object, name: Markup, cells: Sequence[str]) -> Markup:
 
 def layer_table(report: Record, deep_compression: bool = False) -> Markup:
     """What our file needs for each layer; the columns of Deep Compression's tables 4 and 5 where they are asked for."""
-    parts = split(report)
+    parts = weights_and_rest(report)
     groups = ("bits of a weight", "bits of its index", "rate with codebook", "in our file")
     spans = [tag("th", group, colspan=2, scope="colgroup") for group in groups]
     over = tag("tr", tag("td", colspan=4), *spans, class_="groups") if deep_compression else None
@@ -137,6 +137,6 @@ def layer_cells(row: LayerRow, deep_compression: bool) -> tuple[str, ...]:
     return (row.path, row.form, count_text(row.original_entries), words.percent(row.kept), *coded, *ours)
 
 
-def facts(rows: Sequence[tuple[str, object]]) -> Markup:
+def fact_list(rows: Sequence[tuple[str, object]]) -> Markup:
     """Names and values as a list."""
     return tag("dl", *[tag("div", tag("dt", name), tag("dd", value)) for name, value in rows], class_="facts")

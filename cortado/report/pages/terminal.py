@@ -3,9 +3,9 @@
 from cortado.quantities import size_text, time_text
 from cortado.report.pages import words
 from cortado.report.pages.candidates import candidate_rows
-from cortado.report.pages.clocks import HEADS, READING, clock_title, exported_text, predicted_text, rows_of
+from cortado.report.pages.clocks import HEADS, READING, clock_rows, clock_title, exported_text, predicted_text
 from cortado.report.pages.tables import layer_cells, plain_cells, stage_cells, stage_heads
-from cortado.report.pages.totals import deep_compression_bytes, split, total_row
+from cortado.report.pages.totals import deep_compression_bytes, total_row, weights_and_rest
 from cortado.report.record import Record
 from cortado.table import aligned
 
@@ -52,7 +52,7 @@ def front_block(report: Record) -> str:
 def clock_block(report: Record) -> str:
     """Scores in the runtimes, times and the three ratios; nothing when no runtime was asked for."""
     blocks = ["\n".join(exported_text(row, report.metric_name, report.metric_unit) for row in report.exports)]
-    blocks += [f"{clock_title(clock)}\n{aligned([HEADS, *rows_of(clock)], '<<>')}" for clock in report.clocks]
+    blocks += [f"{clock_title(clock)}\n{aligned([HEADS, *clock_rows(clock)], '<<>')}" for clock in report.clocks]
     return "\n\n".join([*blocks, f"{READING}\n{predicted_text(report)}"]) if report.clocks else ""
 
 
@@ -75,7 +75,7 @@ def latency_text(milliseconds: float | None) -> str:
 
 def layer_block(report: Record, deep_compression: bool) -> str:
     """Return the bytes of each layer in our file, beside Deep Compression's columns where they are asked for."""
-    parts = split(report)
+    parts = weights_and_rest(report)
     if not report.layers:
         return ""
     coded = ("bits P+Q", "+H", "index P+Q", "+H", "rate P+Q", "+H") if deep_compression else ()

@@ -16,7 +16,7 @@ class Split:
     head_bytes: int
 
 
-def split(report: Record) -> Split:
+def weights_and_rest(report: Record) -> Split:
     """The layers of a report, weights apart from the rest."""
     weights = tuple(row for row in report.layers if len(row.shape) >= 2)
     rest = tuple(row for row in report.layers if len(row.shape) < 2)
@@ -58,7 +58,7 @@ def total_row(rows: Sequence[LayerRow], path: str) -> LayerRow:
 
 def deep_compression_bytes(report: Record) -> float | None:
     """The network's size by Deep Compression's arithmetic: coded weights, and all else as it was; None when unknown."""
-    parts = split(report)
+    parts = weights_and_rest(report)
     total = total_row(parts.weights, "")
     if total.coded_bits_huffman is None:
         return None

@@ -23,14 +23,14 @@ SAME = 1.005
 
 def waterfall_section(report: Record) -> Markup:
     """One row a stage, from the original network to the file."""
-    bounds = (size_bound(report), score_bound(report), time_bound(report) if timed(report) else None)
+    bounds = (size_bound(report), score_bound(report), time_bound(report) if has_times(report) else None)
     bound = "; a broken line is a limit" if any(bounds) else ""
     caption = (
         f"Each bar begins where the one above ended: size by factors, {report.metric_name} evenly, on the validation data"
         f"{time_words(report)}. "
         f"Striped bars went the wrong way{bound}."
     )
-    times = times_of(report) if timed(report) else []
+    times = times_of(report) if has_times(report) else []
     rows = [step_row(report, step, times[at] if times else None) for at, step in enumerate(steps_of(report))]
     made = tag(
         "table", tag("thead", heads(report)), tag("tbody", *rows), class_="waterfall", aria_label="what each stage did"
@@ -45,11 +45,11 @@ def axes_of(report: Record) -> tuple[Axis, Axis | None]:
     sizes = [report.original_bytes, *(stage.size_bytes for stage in report.stages), *([size.value] if size else [])]
     scores = [report.original_validation, *(stage.score for stage in report.stages), *([score.value] if score else [])]
     known = [value for value in scores if math.isfinite(value)]
-    count = FEWER_TICKS if timed(report) else TICKS
+    count = FEWER_TICKS if has_times(report) else TICKS
     return size_axis(sizes, count=count), score_axis(known, max(2, count - 1)) if known else None
 
 
-def timed(report: Record) -> bool:
+def has_times(report: Record) -> bool:
     """Whether the time of stages was taken."""
     return any(stage.latency_ms is not None for stage in report.stages)
 
@@ -57,7 +57,7 @@ def timed(report: Record) -> bool:
 def time_words(report: Record) -> str:
     """Where the time was taken."""
     line = next((line.what for line in report.lines if line.unit == "ms"), "latency")
-    return f"; time by factors, {line.removeprefix('latency ')}" if timed(report) else ""
+    return f"; time by factors, {line.removeprefix('latency ')}" if has_times(report) else ""
 
 
 def time_axis(report: Record) -> Axis:
@@ -80,12 +80,12 @@ def times_of(report: Record) -> list[tuple[float, float]]:
 def heads(report: Record) -> Markup:
     """The names of the columns, and the scales of the bars."""
     across, up = axes_of(report)
-    letter = LETTER_OF_THREE if timed(report) else LETTER
+    letter = LETTER_OF_THREE if has_times(report) else LETTER
     sizes = scale(across, size_labels(across), letter)
     scores = scale(up, score_labels(up, report.metric_unit), letter) if up else None
     named: list[Markup] = []
     lanes = [("size of the file", sizes), (report.metric_name, scores)]
-    if timed(report):
+    if has_times(report):
         axis = time_axis(report)
         labels = [time_text(tick / 1000) for tick in axis.ticks]
         lanes.append(("time", scale(axis, labels, letter)))
@@ -106,7 +106,7 @@ def scale(axis: Axis, labels: Sequence[str], letter: float) -> Markup:
 
 
 @dataclass(frozen=True)
-class Step:
+class WaterfallStep:
     """From one size (bytes) and score to the next.  `seconds` is None for the original network, which is where it starts."""
 
     name: object
@@ -116,19 +116,19 @@ class Step:
     kind: str | None = None
 
 
-def steps_of(report: Record) -> list[Step]:
+def steps_of(report: Record) -> list[WaterfallStep]:
     """Plain, every stage, and all together."""
     sizes = [float(report.original_bytes), *(float(stage.size_bytes) for stage in report.stages)]
     scores = [report.original_validation, *(stage.score for stage in report.stages)]
-    steps = [Step("original network", (sizes[0], sizes[0]), (scores[0], scores[0]))]
+    steps = [WaterfallStep("original network", (sizes[0], sizes[0]), (scores[0], scores[0]))]
     for at, stage in enumerate(report.stages, 1):
         name = join(f"{at} ", stage.title, aimed(stage.knobs.get("where")))
-        steps.append(Step(name, (sizes[at - 1], sizes[at]), (scores[at - 1], scores[at]), stage.seconds))
+        steps.append(WaterfallStep(name, (sizes[at - 1], sizes[at]), (scores[at - 1], scores[at]), stage.seconds))
     whole = sum(stage.seconds for stage in report.stages)
-    return [*steps, Step("all together", (sizes[0], sizes[-1]), (scores[0], scores[-1]), whole, "total")]
+    return [*steps, WaterfallStep("all together", (sizes[0], sizes[-1]), (scores[0], scores[-1]), whole, "total")]
 
 
-def step_row(report: Record, step: Step, times: tuple[float, float] | None) -> Markup:
+def step_row(report: Record, step: WaterfallStep, times: tuple[float, float] | None) -> Markup:
     """Two bars, or three with that of `times`, where they end, and how long the stage took."""
     across, up = axes_of(report)
     first = step.seconds is None
@@ -177,7 +177,7 @@ def score_change(before: float, after: float, unit: str) -> str:
     """The difference: of percentages with two decimals, of other scores with three figures."""
     change = after - before
     if unit == "%" or not math.isfinite(change) or abs(change) >= 10 or f"{change:.3g}" in ("0", "-0"):
-        return words.signed(change)
+        return words.signed_text(change)
     return f"{change:+.3g}".replace("-", words.MINUS)
 
 

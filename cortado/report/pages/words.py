@@ -46,7 +46,7 @@ def times_smaller(original: float, small: float) -> str:
     return f"{original / small:.3g}×" if small and original else UNKNOWN
 
 
-def signed(value: float) -> str:
+def signed_text(value: float) -> str:
     """Two decimals and always a sign."""
     if not math.isfinite(value):
         return "not a number"
@@ -62,7 +62,7 @@ def interval(compared: Compared) -> str:
     """The 95 % interval of the difference, or that it is unknown."""
     if compared.low is None or compared.high is None:
         return f"95 % interval unknown ({compared.samples:,} samples are too few)"
-    return f"95 % interval {signed(compared.low)} to {signed(compared.high)}"
+    return f"95 % interval {signed_text(compared.low)} to {signed_text(compared.high)}"
 
 
 def meaning(report: Record) -> str:
@@ -87,14 +87,14 @@ def smaller(report: Record) -> str:
 
 def gain(report: Record) -> str:
     """Return "21.9× smaller as .cortado file, accuracy −1.40 points"."""
-    change = f"{signed(report.test.difference)} {points(report.metric_unit)}".rstrip()
+    change = f"{signed_text(report.test.difference)} {points(report.metric_unit)}".rstrip()
     return f"{smaller(report)}, {report.metric_name} {change}"
 
 
 def change_text(report: Record) -> str:
     """Return the difference of scores on the test data, its interval and what it allows to say."""
     compared = report.test
-    difference = f"{signed(compared.difference)} {points(report.metric_unit)}".rstrip()
+    difference = f"{signed_text(compared.difference)} {points(report.metric_unit)}".rstrip()
     on = f"{difference} on {compared.samples:,} test samples"
     return f"{report.metric_name}: {on}, {interval(compared)}: {meaning(report)}"
 

@@ -34,12 +34,12 @@ class GroupLasso(Penalty):
             )
 
         def extra(network: nn.Module) -> Tensor:
-            return torch.stack([norms(parts).sum() for parts in units]).sum()
+            return torch.stack([unit_norms(parts).sum() for parts in units]).sum()
 
         return extra
 
 
-class Part:
+class GroupPart:
     """One axis of a weight on which units of a group lie."""
 
     def __init__(self, weight: Weight, axis: int, units: Tensor, count: int) -> None:
@@ -54,13 +54,13 @@ class Part:
         return rows.new_zeros(self.count).index_add(0, self.units.to(rows.device)[mine], rows[mine])
 
 
-def norms(parts: list[Part]) -> Tensor:
+def unit_norms(parts: list[GroupPart]) -> Tensor:
     """The L2 norm of each unit over all parts, (count,), with a gradient of zero at zero."""
     squares = torch.stack([part.squares() for part in parts]).sum(0)
     return torch.where(squares > TINY, squares.clamp(min=TINY).sqrt(), 0.0)
 
 
-def traced(view: View, weights: list[Weight]) -> Iterator[list[Part]]:
+def traced(view: View, weights: list[Weight]) -> Iterator[list[GroupPart]]:
     """The parts of each group; of each weight alone where the network cannot be traced."""
     try:
         groups = view.groups.free
@@ -68,19 +68,19 @@ def traced(view: View, weights: list[Weight]) -> Iterator[list[Part]]:
         for weight in weights:
             axis = output_axis(weight)
             if axis is not None:
-                yield [Part(weight, axis, torch.arange(weight.shape[axis]), weight.shape[axis])]
+                yield [GroupPart(weight, axis, torch.arange(weight.shape[axis]), weight.shape[axis])]
         return
     chosen = {weight.path for weight in weights}
     by_path = {weight.path: weight for weight in view.all_weights}
     for group in groups:
         if any(slot.names[0] in chosen for slot in group.of_role("producer")):
-            yield parts_of(group, by_path)
+            yield group_parts(group, by_path)
 
 
-def parts_of(group: Group, by_path: dict[str, Weight]) -> list[Part]:
+def group_parts(group: Group, by_path: dict[str, Weight]) -> list[GroupPart]:
     """All that makes the units of a group and that rides along; buffers are no weights and fall out."""
     slots = [slot for slot in group.slots if slot.role != "consumer" and slot.names[0] in by_path]
-    return [Part(by_path[slot.names[0]], slot.axis, slot.units, group.count) for slot in slots]
+    return [GroupPart(by_path[slot.names[0]], slot.axis, slot.units, group.count) for slot in slots]
 
 
 def output_axis(weight: Weight) -> int | None:

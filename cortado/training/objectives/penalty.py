@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 import cortado.training.objectives
-from cortado.lookup import named
+from cortado.lookup import lookup
 from cortado.network.view import View, Weight
 from cortado.task.task import Task
 
@@ -30,5 +30,5 @@ def penalty(name: str) -> Penalty:
 
     Raises BadRecipe for a name that is not known, with near ones.
     """
-    found: Penalty = named(cortado.training.objectives, Penalty, name)
+    found: Penalty = lookup(cortado.training.objectives, Penalty, name)
     return found

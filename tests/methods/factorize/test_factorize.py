@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.errors import BadValue, NothingChanged
-from cortado.lowering.factors import factored
+from cortado.lowering.factors import factored_network
 from cortado.methods.factorize import factorize
 from cortado.methods.factorize.consumers import Consumer, consumers
 from cortado.methods.factorize.cp import FactorizeCp, decompose, outer_sum
@@ -104,7 +104,7 @@ def test_method_keeps_the_share_of_multiply_adds_and_little_is_lost(name):
     small = profile(view.network, task.example)
     before, after = (sum(table.row(path).multiply_adds for path in targets) for table in (whole, small))
     assert after <= 0.5 * before
-    run = profile(factored(view.network), task.example).total("multiply_adds")
+    run = profile(factored_network(view.network), task.example).total("multiply_adds")
     assert run == small.total("multiply_adds")
     # The closest weight is far from the closest output where activations are smooth.
     assert lost(view, original, task) < (2.0 if name == "svd" else 0.6)
@@ -201,7 +201,7 @@ def test_a_basis_of_each_input_is_found_again():
     view, task = layered(weight)
     FactorizeJaderberg(kind=1, rank=1, fit="filters").apply(view, task)
     torch.testing.assert_close(view.network[0].weight.detach(), weight, rtol=1e-3, atol=1e-3)
-    chain = factored(view.network)[0]
+    chain = factored_network(view.network)[0]
     assert [layer.groups for layer in chain] == [6, 6, 1]
 
 
@@ -217,7 +217,7 @@ def test_core_is_found_again_with_the_ranks_of_vbmf():
     weight = torch.einsum("na,abij,cb->ncij", random(20, 4), random(4, 3, 3, 3), random(18, 3))
     view, task = layered(weight + 0.01 * random(*weight.shape, seed=5))
     FactorizeTucker(ranks="vbmf", fit="filters").apply(view, task)
-    assert [tuple(layer.weight.shape) for layer in factored(view.network)[0]] == [
+    assert [tuple(layer.weight.shape) for layer in factored_network(view.network)[0]] == [
         (3, 18, 1, 1),
         (4, 3, 3, 3),
         (20, 4, 1, 1),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cortado.engine.compress import compress
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.engine.stage import apply_stage, start
 from cortado.file.artifact import load, save
 from cortado.methods.finetune import Finetune
@@ -79,7 +79,9 @@ def test_match_inside_rounds_restores_moments_of_remaining_channels():
     network, original, task = tiny.make(), tiny.make(), tiny.task()
     cut = copy.deepcopy(network)
     state = start(network, original, tiny.example)
-    for stage in read([{"repeat": {"times": 1, "do": [{"prune/channels": {"keep": 0.5}}, "match_moments"]}}]).stages:
+    for stage in read_recipe(
+        [{"repeat": {"times": 1, "do": [{"prune/channels": {"keep": 0.5}}, "match_moments"]}}]
+    ).stages:
         state = apply_stage(stage, state, task)
     PruneChannels(keep=0.5).apply(View(cut, original, tiny.example), task)
     inputs = next(task.calibration.batches(256))[0]
@@ -92,7 +94,7 @@ def test_match_inside_rounds_restores_moments_of_remaining_channels():
 def test_other_cuts_can_be_gradual_as_well():
     torch.manual_seed(0)
     tiny = BY_NAME["residual"]
-    recipe = read(
+    recipe = read_recipe(
         [{"repeat": {"times": 2, "do": [{"prune/positions": {"keep": [0.6, 0.3], "where": "second"}}, "finetune"]}}]
     )
     small, _ = compress(tiny.make(), tiny.task(), recipe)

@@ -8,7 +8,7 @@ from torch import nn
 
 from cortado.errors import BadValue, NothingChanged
 from cortado.importance.curvature import Curvature
-from cortado.lowering.factors import factored
+from cortado.lowering.factors import factored_network
 from cortado.lowering.positions import used_columns
 from cortado.methods.factorize.tucker import FactorizeTucker
 from cortado.methods.finetune import Finetune
@@ -191,6 +191,6 @@ def test_factors_of_a_convolution_lose_columns_of_their_own():
     FactorizeTucker(rank=3, where="first.weight").apply(View(network, tiny.make(), tiny.example), tiny.task())
     view = View(network, tiny.make(), tiny.example)
     PrunePositions(keep=0.5, where="first.weight").apply(view, tiny.task())
-    for layer in factored(network).first:
+    for layer in factored_network(network).first:
         used = used_columns(layer)
         assert int(used.sum()) == round(0.5 * used.numel())

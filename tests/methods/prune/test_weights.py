@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cortado.errors import BadRecipe, BadValue
-from cortado.lowering.factors import factored
+from cortado.lowering.factors import factored_network
 from cortado.methods.factorize.cp import FactorizeCp
 from cortado.methods.factorize.svd import FactorizeSvd
 from cortado.methods.prune.weights import PruneWeights, highest
@@ -138,7 +138,7 @@ def test_nested_factors_are_pruned_and_stay_pruned():
     assert len(pieces) > 2 and all(isinstance(piece.form, Masked) for piece in pieces)
     masks = [piece.form.mask for piece in pieces]
     assert sum(int(mask.sum()) for mask in masks) == round(0.3 * sum(mask.numel() for mask in masks))
-    torch.testing.assert_close(factored(network)(tiny.example), network(tiny.example), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(factored_network(network)(tiny.example), network(tiny.example), rtol=1e-4, atol=1e-5)
 
 
 def test_threshold_of_a_single_weight_is_its_size():

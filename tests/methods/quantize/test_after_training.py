@@ -12,7 +12,7 @@ from cortado.errors import BadTask, NothingChanged
 from cortado.file.artifact import decode, encode
 from cortado.methods.quantize.adaround import QuantizeAdaround
 from cortado.methods.quantize.equalize import QuantizeEqualize
-from cortado.methods.quantize.layerwise import Grid, shares
+from cortado.methods.quantize.layerwise import Grid, output_shares
 from cortado.methods.quantize.second_order import QuantizeSecondOrder, Turn, surgeon
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.statistics.synthetic import synthetic
@@ -165,7 +165,7 @@ def test_second_order_with_a_mask_finds_the_best_of_all_codes():
         every = [torch.tensor([[[a, 0, b]]]).double() for a, b in itertools.product(range(-3, 4), repeat=2)]
         errors = [float(((codes - weight) @ gram * (codes - weight)).sum()) for codes in every]
         best = every[errors.index(min(errors))]
-        (share,) = shares(gram, free)
+        (share,) = output_shares(gram, free)
         own = torch.zeros_like(weight)
         share.put(own, surgeon(share.of(weight), Turn.of(share.gram), grid, grid.scale))
         found["own"] += torch.equal(own, best)

@@ -7,7 +7,7 @@ from torch import nn
 from cortado.engine.compress import compress
 from cortado.errors import NothingChanged
 from cortado.methods.finetune import Finetune
-from cortado.methods.share.products import ShareProducts, kmeans
+from cortado.methods.share.products import ShareProducts, kmeans_of_points
 from cortado.network.view import View
 from cortado.parts.forms.product_quantized import ProductQuantized
 from tests.laws.tiny_nets import BY_NAME
@@ -21,7 +21,7 @@ def generator(seed=0):
 
 def test_every_point_is_at_its_nearest_and_every_centroid_is_a_mean():
     points = torch.randn(3, 60, 4, generator=generator())
-    codebooks, codes = kmeans(points, 5, 200, generator(1))
+    codebooks, codes = kmeans_of_points(points, 5, 200, generator(1))
     for group in range(3):
         far = (points[group][:, None] - codebooks[group][None]).square().sum(2)
         assert torch.equal(far.argmin(1), codes[group])
@@ -36,7 +36,7 @@ def test_clusters_that_are_plain_to_see_are_found():
     points = heaps[torch.randint(0, 3, (2, 90), generator=generator())] + torch.randn(2, 90, 2, generator=generator(1))
     errors = []
     for seed in range(5):
-        codebooks, codes = kmeans(points, 3, 50, generator(seed))
+        codebooks, codes = kmeans_of_points(points, 3, 50, generator(seed))
         errors.append(float((points - codebooks.gather(1, codes[..., None].expand_as(points))).square().sum(2).mean()))
     assert min(errors) < 3.0
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cortado.errors import BadTask
-from cortado.network.compare.divergence import Divergence, answers, divergence, divergence_for, divergence_of
+from cortado.network.compare.divergence import Divergence, divergence, divergence_for, divergence_of, output_rows
 from cortado.task.task import Data, Task
 
 
@@ -20,14 +20,14 @@ def test_maps_are_judged_pixel_by_pixel_over_their_classes():
         other.bias += torch.tensor([0.5, 0.0, -0.3])
         original, changed = (one(inputs).permute(0, 2, 3, 1).reshape(-1, 3).log_softmax(1) for one in (network, other))
     wanted = (original.exp() * (original - changed)).sum(1)
-    torch.testing.assert_close(divergence(answers(network, inputs), answers(other, inputs)), wanted)
+    torch.testing.assert_close(divergence(output_rows(network, inputs), output_rows(other, inputs)), wanted)
 
 
 @pytest.mark.parametrize(
     ("shape", "rows"), [((5, 4), (5, 4)), ((5, 7, 4), (35, 4)), ((5, 4, 2, 3), (30, 4)), ((5,), (5, 1))]
 )
 def test_answers_are_rows_of_classes(shape, rows):
-    assert answers(nn.Identity(), torch.randn(shape)).shape == rows
+    assert output_rows(nn.Identity(), torch.randn(shape)).shape == rows
 
 
 def test_single_numbers_count_by_half_their_squared_error():

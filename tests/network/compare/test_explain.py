@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cortado.methods.quantize.equalize import QuantizeEqualize
-from cortado.network.compare.explain import explain, listened, places_of, scales
+from cortado.network.compare.explain import compared_places, explain, listened, scales
 from cortado.network.view import View
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer
@@ -76,7 +76,9 @@ def test_equalized_network_shows_no_error_inside():
     small = copy.deepcopy(original)
     task = BY_NAME["residual"].task()
     QuantizeEqualize().apply(View(small, small, task.example), task)
-    wanted, seen = (listened(one, task.validation.inputs[:16], places_of(original)).calls for one in (original, small))
+    wanted, seen = (
+        listened(one, task.validation.inputs[:16], compared_places(original)).calls for one in (original, small)
+    )
     apart = [float((seen[path].made - wanted[path].made).norm() / wanted[path].made.norm()) for path in wanted]
     assert max(apart) > 0.1
     found = explain(original, small, task.validation)

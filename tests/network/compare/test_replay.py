@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cortado.network.compare.divergence import answers
+from cortado.network.compare.divergence import output_rows
 from cortado.network.compare.replay import Replay
 from cortado.network.view import parameter_places
 from tests.laws.tiny_nets import BY_NAME
@@ -142,7 +142,7 @@ def changed_answers(network, inputs):
         layers = [layer for layer, _ in weight.places]
         weight.set_form(other)
         replay.answers(0, layers)
-        yield weight.path, replay.answers(1, layers), answers(network, inputs.clone()).double()
+        yield weight.path, replay.answers(1, layers), output_rows(network, inputs.clone()).double()
         weight.set_form(attached)
         torch.testing.assert_close(replay.answers(1, layers), replay.batches[1].wanted, rtol=1e-6, atol=1e-6)
     assert not any("forward" in module.__dict__ for module in network.modules())
@@ -268,7 +268,7 @@ def test_what_does_not_fit_into_memory_runs_again():
     twice = nn.Linear(6, 6)
     network = nn.Sequential(twice, nn.Linear(6, 6), twice, nn.Linear(6, 6)).eval()
     inputs, spare = torch.randn(4, 6), 2 * outputs
-    assert torch.equal(Replay(network, [inputs], spare).answers(0, [network[3]]), answers(network, inputs).double())
+    assert torch.equal(Replay(network, [inputs], spare).answers(0, [network[3]]), output_rows(network, inputs).double())
     assert runs(nn.Sequential(*(nn.Linear(6, 6) for _ in range(4))), 3, 2 * outputs) == [0, 0, 1, 1]
     assert runs(nn.Sequential(*(nn.Linear(6, 6) for _ in range(4))), 3, 0) == [1, 1, 1, 1]
 
@@ -309,7 +309,7 @@ def test_what_is_changed_in_place_in_a_replay_only_is_not_lent_again(kind):
     for shift in (0.0, 5.0, 5.0, 0.0):
         with torch.no_grad():
             network.b.bias.copy_(bias + shift)
-        torch.testing.assert_close(replay.answers(0, [network.b]), answers(network, inputs.clone()).double())
+        torch.testing.assert_close(replay.answers(0, [network.b]), output_rows(network, inputs.clone()).double())
 
 
 def test_a_view_does_not_keep_the_memory_of_what_it_shows():

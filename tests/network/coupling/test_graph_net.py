@@ -20,7 +20,7 @@ from cortado.network.coupling.groups import Groups
 from cortado.network.coupling.rewritten import Rewritten, tensors_at
 from cortado.parts.forms.attach import attach, form_of, release
 from cortado.parts.forms.quantized import Quantized
-from cortado.training.loop import Plan, train
+from cortado.training.loop import Training, train
 from tests.network.coupling.test_groups import Net
 from tests.network.coupling.test_laws import difference, outputs, some
 
@@ -165,7 +165,7 @@ def test_training_moves_every_parameter_and_lowers_the_loss() -> None:
     )  # fmt: skip
     with torch.no_grad():
         original = float(loss(small(inputs), targets))
-    train(small, task, Plan(epochs=15, lr=3e-3, batch=16))
+    train(small, task, Training(epochs=15, lr=3e-3, batch=16))
     with torch.no_grad():
         assert float(loss(small(inputs), targets)) < 0.8 * original
     assert not [name for name, value in small.named_parameters() if torch.equal(value, before[name])]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cortado.network.coupling.moves import moved
+from cortado.network.coupling.moves import axes_after_move
 from cortado.network.coupling.variables import Variables
 
 SHAPE = (2, 6, 4)
@@ -26,7 +26,7 @@ def test_zero_entries_land_where_the_tags_say(way: str) -> None:
     """Put out the entries of one variable of the middle axis: exactly those that it marks vanish from the output."""
     variables = Variables()
     axis = variables.fresh(6)
-    (axis_list,) = moved(
+    (axis_list,) = axes_after_move(
         variables, [SHAPE], [[None, axis, None]], lambda given: CANDIDATE_RECIPES[way](given[0]), "why"
     )
     full = CANDIDATE_RECIPES[way](torch.ones(SHAPE))
@@ -49,7 +49,7 @@ def test_two_inputs_side_by_side_keep_their_own_variables() -> None:
     def beside(given: list[Tensor]) -> Tensor:
         return torch.cat(given, 1)
 
-    (axis_list,) = moved(variables, [(2, 3), (2, 2)], [[None, one], [None, two]], beside, "why")
+    (axis_list,) = axes_after_move(variables, [(2, 3), (2, 2)], [[None, one], [None, two]], beside, "why")
     assert variables.resolve(axis_list[1]).flatten().tolist() == [0, 1, 2, 3, 4]
     assert not variables.marks.frozen
 
@@ -57,5 +57,5 @@ def test_two_inputs_side_by_side_keep_their_own_variables() -> None:
 def test_entry_that_is_picked_out_of_an_axis_freezes_it() -> None:
     variables = Variables()
     axis = variables.fresh(6)
-    moved(variables, [SHAPE], [[None, axis, None]], lambda given: given[0][:, 2], "picked")
+    axes_after_move(variables, [SHAPE], [[None, axis, None]], lambda given: given[0][:, 2], "picked")
     assert "picked" in variables.marks.frozen.values()

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.network.graph.flow import CLIP, JOIN, MATMUL, flow_of
-from cortado.network.quantizers.placement import QuantizerSite, on_grid, quantizer_sites
+from cortado.network.quantizers.placement import QuantizerSite, inputs_on_grid, quantizer_sites
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer, sites
 from tests.laws.tiny_nets import BY_NAME
@@ -222,10 +222,10 @@ def test_on_grid_follows_moves_and_inputs_of_containers():
     network = Residual().eval()
     put_quantizer(network.block, "input", Affine(0.1, 0, 8))
     flow = flow_of(network, IMAGE)
-    reads = {path for path, _ in on_grid(flow, sites(network))}
+    reads = {path for path, _ in inputs_on_grid(flow, sites(network))}
     assert "block.one" in reads and "block" in reads and "block.two" not in reads and "stem" not in reads
     put_quantizer(network.stem_norm, "output", Affine(0.1, 0, 8))
-    whole = on_grid(flow_of(network, IMAGE), sites(network))
+    whole = inputs_on_grid(flow_of(network, IMAGE), sites(network))
     pools = [step for step in flow.steps if step.name.startswith("max_pool")]
     assert pools and all((step.path, step.inputs[0]) in whole for step in pools)
 
@@ -237,7 +237,7 @@ def test_whatever_is_wished_for_can_be_put_on_and_runs(make):
         quantizer = Affine(0.05, 128, 8)
         for path, side in site.places:
             put_quantizer(network.get_submodule(path), side, quantizer)
-    reads = {path for path, _ in on_grid(flow_of(network, IMAGE), sites(network))}
+    reads = {path for path, _ in inputs_on_grid(flow_of(network, IMAGE), sites(network))}
     assert {path for path, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))} <= reads
     assert torch.isfinite(network(IMAGE)).all()
 

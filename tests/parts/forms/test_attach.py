@@ -9,7 +9,7 @@ from torch import nn
 
 from cortado.errors import BadNetwork
 from cortado.network.view import parameter_places
-from cortado.parts.forms.attach import attach, attached_names, finalize, form_of, original_class, release
+from cortado.parts.forms.attach import attach, attached_names, finalize_forms, form_of, original_class, release
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.learned_step import LearnedStep
@@ -223,7 +223,7 @@ def test_tied_weights_stay_tied_when_forms_are_settled(pair, masked):
         form = Masked(values > 0, LearnedStep(values[values > 0], 0.25))
     for layer in network:
         attach(layer, "weight", form)
-    finalize(network)
+    finalize_forms(network)
     assert form_of(network[0], "weight") is form_of(network[1], "weight") is not form
     # A quarter is a number of bfloat16, so the finalized step is the same.
     wanted = (values / 0.25).round() * 0.25
@@ -262,6 +262,6 @@ def test_settle_ends_the_training_of_every_latent_weight():
     layer = nn.Linear(3, 2)
     attach(layer, "weight", LearnedStep(layer.weight, 0.25))
     wanted = layer.weight.detach()
-    finalize(layer)
+    finalize_forms(layer)
     assert isinstance(form_of(layer, "weight"), Quantized)
     assert torch.equal(layer.weight, wanted)

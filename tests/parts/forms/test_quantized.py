@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortado.errors import BadValue
-from cortado.parts.forms.quantized import Quantized, rows_of
+from cortado.parts.forms.quantized import Quantized, rows_by_scale
 from tests.parts.forms.strategies import SHAPES, values_of
 
 layouts = st.sampled_from([("tensor", 0), ("channel", 0), ("group", 1), ("group", 3), ("group", 64)])
@@ -78,7 +78,7 @@ def test_scales_follow_tensor_channel_and_group():
 
 
 def test_short_last_group_does_not_widen_its_range():
-    rows = rows_of(torch.tensor([[1.0, 2.0, 3.0]]), "group", 2)
+    rows = rows_by_scale(torch.tensor([[1.0, 2.0, 3.0]]), "group", 2)
     assert rows.tolist() == [[1.0, 2.0], [3.0, 3.0]]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.file.accounting import layer_rows
 from cortado.network.compare.divergence import Divergence
 from cortado.network.view import View, parameter_places
@@ -98,7 +98,7 @@ def test_bytes_of_a_candidate_are_about_those_of_its_record(way):
     made = BY_NAME["residual"]
     original, task = made.make(), made.task()
     changed = copy.deepcopy(original)
-    for stage in read(way).stages:
+    for stage in read_recipe(way).stages:
         stage.apply(View(changed, original, task.example), task)
     rows = {row.path: row.size_bytes for row in layer_rows(changed, original)}
     for weight in parameter_places(changed):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.planner.search.front import tried
 from cortado.planner.search.trials import Trial
 
@@ -15,13 +15,13 @@ LINES = (
 
 
 def row(recipe):
-    return tried(Trial(read(recipe).as_data(), "", 100, 97.5), False)
+    return tried(Trial(read_recipe(recipe).as_data(), "", 100, 97.5), False)
 
 
 @pytest.mark.parametrize("line", LINES)
 def test_line_is_the_recipe(line):
-    data = read(line).as_data()
-    assert read(row(line).recipe).as_data() == data
+    data = read_recipe(line).as_data()
+    assert read_recipe(row(line).recipe).as_data() == data
 
 
 def test_line_leaves_out_what_is_so_anyway():

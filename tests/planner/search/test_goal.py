@@ -17,7 +17,7 @@ from cortado.planner.allocate.allocation_report import explained, reasons
 from cortado.planner.allocate.feasibility import Feasibility, family
 from cortado.planner.allocate.size_accuracy_curve import MEASURED_AT, size_accuracy_curve
 from cortado.planner.search.goal import GoalSearch, epochs_for, reach
-from cortado.planner.search.trials import Trial, Wanted
+from cortado.planner.search.trials import SearchGoal, Trial
 from cortado.runtimes.timing import interleaved
 from cortado.task.limits import read_limits
 from cortado.task.task import Metric
@@ -143,7 +143,7 @@ def test_with_next_to_no_time_no_limit_is_missed_that_8_bits_keep(tmp_path, scor
 
 def test_a_miss_is_taken_only_where_nothing_kept_the_limits():
     limits = read_limits(["score >= -1 %"])
-    goal = Wanted(limits, "size", 1, "%")
+    goal = SearchGoal(limits, "size", 1, "%")
     safe = Trial({"stages": []}, "8 bits", 100, 90.0, over={limits[0].text: -0.01})
     small = Trial({"stages": []}, "no cut", 10, 95.0, over={limits[0].text: 0.2})
     assert goal.best([small, safe]) is safe and goal.best([small]) is small
@@ -253,7 +253,7 @@ def test_without_a_limit_of_the_score_the_best_network_is_meant(tmp_path, limit,
 def test_times_of_another_runtime_are_taken_anew(tmp_path, quick_clocks):
     """And a limit of time without a time is not kept."""
     timed = [Trial({"stages": []}, "a", 9, 1.0, None), Trial({"stages": []}, "b", 9, 1.0, 3.0)]
-    wanted = Wanted(read_limits(["score >= -1 %", "latency <= 5 ms in onnxruntime"]), "latency", 1)
+    wanted = SearchGoal(read_limits(["score >= -1 %", "latency <= 5 ms in onnxruntime"]), "latency", 1)
     assert wanted.best(timed).shape == "b" and wanted.times_over(timed[0]) == math.inf
     limits = ["latency <= 1000 ms in onnxruntime", "score >= -100 %"]
     first = reach(NET.make(), NET.task(), limits, minimise="latency", time_limit="1 ms", folder=tmp_path)

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.planner.search.proposal import safe
 from cortado.planner.search.proposals import Proposals, front_of
 from cortado.planner.search.shapes import Shape
-from cortado.planner.search.trials import Trial, Wanted
+from cortado.planner.search.trials import SearchGoal, Trial
 from cortado.task.limits import read_limits
 
 ORIGINAL = Shape("", False, 0.0, 5, 1.0, 4.0)
@@ -21,7 +21,7 @@ ALL = (ORIGINAL, WHOLE, NARROW, BOTH, THIN, SLOW)
 
 
 def wanted(*limits, minimise="latency"):
-    return Wanted(read_limits(limits), minimise, 1, "%")
+    return SearchGoal(read_limits(limits), minimise, 1, "%")
 
 
 def outcome(proposal, kept, latency=1.0, size=100):
@@ -56,7 +56,7 @@ def test_fastest_is_found_by_halving(fastest):
 def test_first_trial_is_the_fastest_of_the_mild_ones():
     found = Proposals(wanted("score >= -1 %"), ALL).next([], two_epochs)
     assert found.shape == BOTH.text()
-    assert [stage.name() for stage in read(found.recipe).stages] == [
+    assert [stage.name() for stage in read_recipe(found.recipe).stages] == [
         "prune/channels", "finetune", "quantize/weights", "quantize/activations",
     ]  # fmt: skip
 
@@ -218,10 +218,10 @@ def test_network_that_can_neither_be_cut_nor_rounded_gives_no_idea(minimise):
 
 
 def test_the_safe_candidate_is_8_bits_everywhere_and_the_tail():
-    stages = read(safe(wanted("score >= -1 %", minimise="size"), "quantize/floats").recipe).stages
+    stages = read_recipe(safe(wanted("score >= -1 %", minimise="size"), "quantize/floats").recipe).stages
     assert [(one.name(), getattr(one, "bits", None)) for one in stages][0] == ("quantize/weights", 8)
     assert stages[-1].name() == "quantize/floats" and len(stages) == 2
-    names = [stage.name() for stage in read(safe(wanted("latency <= 5 ms in onnxruntime"), "").recipe).stages]
+    names = [stage.name() for stage in read_recipe(safe(wanted("latency <= 5 ms in onnxruntime"), "").recipe).stages]
     assert names == ["quantize/weights", "quantize/activations"]
 
 

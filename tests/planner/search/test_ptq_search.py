@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cortado.engine.compress import compress
-from cortado.engine.recipe import method_class, read
+from cortado.engine.recipe import method_class, read_recipe
 from cortado.errors import BadValue
 from cortado.network.view import View, parameter_places
 from cortado.parts.activations.quantizer import sites
@@ -156,7 +156,7 @@ def test_weights_that_have_a_form_already_are_named():
 
 def test_the_name_from_before_is_understood():
     assert method_class("quantize/ptq_search") is method_class("quantize/ptq_search") is PtqSearch
-    assert read("quantize/ptq_search bits=4").stages[0].name() == "quantize/ptq_search"
+    assert read_recipe("quantize/ptq_search bits=4").stages[0].name() == "quantize/ptq_search"
 
 
 def test_survivors_of_a_mask_are_rounded_once():

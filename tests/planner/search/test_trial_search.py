@@ -13,7 +13,7 @@ import pytest
 
 from cortado.errors import BadFile, BadNetwork, BadValue, MissingPackage
 from cortado.planner.search.trial_search import search
-from cortado.planner.search.trials import NOTE, Trial, Wanted
+from cortado.planner.search.trials import NOTE, SearchGoal, Trial
 from cortado.task.limits import read_limits
 from tests.laws.tiny_nets import BY_NAME
 
@@ -260,11 +260,11 @@ def test_front_goes_by_the_direction_of_the_score():
     tried = [
         Trial({}, "", size, score, number=number) for number, size, score in ((1, 10, 2.0), (2, 20, 1.0), (3, 30, 3.0))
     ]
-    assert [one.number for one in Wanted((), "size", 1).front(tried)] == [1, 3]
-    assert [one.number for one in Wanted((), "size", -1).front(tried)] == [1, 2]
+    assert [one.number for one in SearchGoal((), "size", 1).front(tried)] == [1, 3]
+    assert [one.number for one in SearchGoal((), "size", -1).front(tried)] == [1, 2]
     (limit,) = read_limits(["size <= 15 B"])
     bound = [replace(one, over={limit.text: one.size_bytes / 15 - 1}) for one in tried]
-    assert [one.number for one in Wanted((limit,), "size", 1).front(bound)] == [1]
+    assert [one.number for one in SearchGoal((limit,), "size", 1).front(bound)] == [1]
 
 
 def test_process_taken_for_dead_gives_up_its_trial(optuna, tmp_path):
@@ -272,14 +272,14 @@ def test_process_taken_for_dead_gives_up_its_trial(optuna, tmp_path):
     from optuna.storages import RetryHeartbeatStaleTrialCallback
 
     from cortado.planner.search.ranges import Range
-    from cortado.planner.search.study import Study, quietly
+    from cortado.planner.search.study import Study, quiet_optuna
 
     study, turns = Study(tmp_path, [Range("a", 0.0, 1.0)], ["minimize"], {}, 0), []
 
     def objective(turn, values):
         turns.append((turn, values["a"]))
         if len(turns) == 1:
-            with quietly():
+            with quiet_optuna():
                 (mine,) = study.found()
                 study.study.tell(mine.number, state=optuna.trial.TrialState.FAIL)
                 RetryHeartbeatStaleTrialCallback()(study.study, mine)

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from cortado.engine.recipe import Recipe, read
+from cortado.engine.recipe import Recipe, read_recipe
 from cortado.planner.allocate.mix import Mix, corrected
 from cortado.planner.allocate.plan import plan_for
 from cortado.planner.allocate.size_accuracy_curve import planned, size_accuracy_curve
-from cortado.planner.search.trials import Trial, Wanted, shortfall
+from cortado.planner.search.trials import SearchGoal, Trial, shortfall
 from cortado.report.report import Compared
 from cortado.task.limits import read_limit, read_limits
 from tests.laws.tiny_nets import BY_NAME
@@ -40,7 +40,7 @@ def test_a_score_is_surely_kept_by_one_standard_error(text, sign, original, comp
 
 def test_what_may_be_luck_is_said_and_not_taken():
     limits = read_limits(["score >= -1 %", "size <= 50 B"])
-    wanted = Wanted(limits, "size", 1, "%")
+    wanted = SearchGoal(limits, "size", 1, "%")
     met = {limit.text: -0.1 for limit in limits}
     sure = Trial({"stages": []}, "sure", 40, 90.0, over=met)
     lucky = Trial({"stages": []}, "lucky", 30, 90.1, over={**met, "score >= -1 %": 0.1}, error=0.7, narrowly=True)
@@ -73,8 +73,8 @@ def test_a_mix_that_was_tried_corrects_the_forecast(curve):
 
 def test_nothing_else_does(curve):
     network, task = NET.make(), NET.task()
-    trained = Trial(Recipe((Mix(size=500), *read("finetune epochs=1").stages)).as_data(), "no cut", 100, 90.0)
-    rounded = Trial(read("quantize/weights").as_data(), "no cut", 100, 90.0)
+    trained = Trial(Recipe((Mix(size=500), *read_recipe("finetune epochs=1").stages)).as_data(), "no cut", 100, 90.0)
+    rounded = Trial(read_recipe("quantize/weights").as_data(), "no cut", 100, 90.0)
     for trial, made in ((trained, network), (rounded, network), (trained, None)):
         assert corrected(curve, trial, made, network, task) is curve
     assert corrected(None, rounded, network, network, task) is None

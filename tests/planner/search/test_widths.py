@@ -49,7 +49,7 @@ def test_no_more_time_stays_than_was_asked_for(planted, net):
             )
         return
     before, after = (
-        Times(View(one, network, made.example), widths.table("onnxruntime")).total for one in (network, small)
+        Times(View(one, network, made.example), widths.layer_times_in("onnxruntime")).total for one in (network, small)
     )
     assert after <= 0.7 * before * 1.02 and small(task.example).shape == network(task.example).shape
 
@@ -58,7 +58,7 @@ def test_predicted_times_of_a_cut_are_those_of_the_cut_network(planted):
     made = BY_NAME["residual"]
     network = made.make()
     view = View(network, network, made.example)
-    times = Times(view, widths.table("onnxruntime"))
+    times = Times(view, widths.layer_times_in("onnxruntime"))
     keeps = {group: torch.arange(group.count // 2) for group in view.groups.free}
     reported = times.after(keeps)
     view.cut(keeps)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.engine.recipe import read
+from cortado.engine.recipe import read_recipe
 from cortado.methods.match_moments import MatchMoments
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View
@@ -34,7 +34,7 @@ def test_damages_of_roundings_rank_as_what_they_really_cost(net):
     for bits in (3, 4, 6):
         line = f"quantize/activations bits={bits} edges={bits} sums={bits}"
         rounded = copy.deepcopy(original)
-        for stage in read(line).stages:
+        for stage in read_recipe(line).stages:
             stage.apply(View(rounded, original, task.example), task)
         for places, predicted_kl in activation_sensitivities(original, original, task, line, 64).items():
             alone = copy.deepcopy(rounded)
@@ -79,7 +79,7 @@ def test_an_error_that_leans_to_one_side_adds_up():
     )
     places = next(key for key in found if ("1", "output") not in key)
     made = copy.deepcopy(network)
-    for stage in read("quantize/activations bits=2 edges=2 sums=2 range=full").stages:
+    for stage in read_recipe("quantize/activations bits=2 edges=2 sums=2 range=full").stages:
         stage.apply(View(made, network, task.example), task)
     activation = sites(made)[places[0]]
     error = (activation(inputs) - inputs).detach()

@@ -10,7 +10,7 @@ from torch import nn
 
 from cortado.methods.factorize.svd import FactorizeSvd
 from cortado.methods.prune.weights import PruneWeights
-from cortado.network.compare.divergence import Divergence, answers, divergence, divergence_for
+from cortado.network.compare.divergence import Divergence, divergence, divergence_for, output_rows
 from cortado.network.profile.profile import profile
 from cortado.network.view import View
 from cortado.parts.forms.attach import dense_form, form_of
@@ -19,12 +19,12 @@ from cortado.planner.allocate.allocation import hull
 from cortado.planner.search.candidate_recipes import carried_out
 from cortado.planner.sensitivity.candidates import (
     Candidate,
-    Tried,
+    MeasuredCandidate,
     candidates_of,
     every_candidate,
-    finalized,
-    matmul_layers_of,
+    matmuls_a_sample,
     not_worth_measuring,
+    trusted_candidates,
 )
 from cortado.planner.sensitivity.checks import (
     DOMINATED,
@@ -71,7 +71,7 @@ def test_a_doubted_change_costs_what_it_does_alone():
     other = copy.deepcopy(network)
     with torch.no_grad():
         other[2].weight.zero_()
-    wanted, given = (answers(one, data.inputs[:LEAST_SAMPLES]) / TEMPERATURE for one in (network, other))
+    wanted, given = (output_rows(one, data.inputs[:LEAST_SAMPLES]) / TEMPERATURE for one in (network, other))
     assert found == pytest.approx(float(divergence(wanted, given).mean()), rel=1e-4)
 
 
@@ -80,10 +80,10 @@ def test_the_twin_is_as_it_was_after_every_change(net):
     network, task, weights, rated = of_net(net)
     check = PredictionCheck(network, task, divergence_for(network, task))
     inputs = task.calibration.first(8).inputs
-    before = answers(check.duplicate, inputs)
+    before = output_rows(check.duplicate, inputs)
     for weight in weights:
         check.measured(weight.path, rated[weight.path], dense_form(0 * weight.dense()))
-        assert torch.equal(answers(check.duplicate, inputs), before), weight.path
+        assert torch.equal(output_rows(check.duplicate, inputs), before), weight.path
     assert not any(len(layer._forward_hooks) for layer in check.duplicate.modules())
 
 
@@ -193,14 +193,14 @@ def watched(monkeypatch):
 def test_mostly_candidates_on_the_hull_are_measured(monkeypatch):
     """Each doubted choice that an allocation steps on was measured; what is far above the hull was not."""
     network, task, _, rated = of_net("transformer")
-    tried, open_at_first, real = {}, {}, finalized
+    tried, open_at_first, real = {}, {}, trusted_candidates
 
     def keeping(some, check, path):
         tried[path] = (list(some), check)
         open_at_first.setdefault(path, sum(one.form is not None for one in some))
         return real(some, check, path)
 
-    monkeypatch.setattr("cortado.planner.sensitivity.candidates.finalized", keeping)
+    monkeypatch.setattr("cortado.planner.sensitivity.candidates.trusted_candidates", keeping)
     for module in ("candidates", "doubt"):
         monkeypatch.setattr(f"cortado.planner.{module}.DOUBTED", few := 1e-3)
     seen = watched(monkeypatch)
@@ -239,12 +239,14 @@ def test_what_is_hopeless_is_not_measured(monkeypatch):
 
 
 def test_what_something_smaller_of_its_kind_beats_by_far_is_hopeless():
-    some = [Tried(Candidate("", 100, 0.0)), Tried(Candidate("small", 10, 0.1))]
-    assert not not_worth_measuring(Tried(Candidate("larger", 20, 0.99 * DOMINATED * 0.1)), some)
-    assert not_worth_measuring(Tried(Candidate("larger", 20, 1.01 * DOMINATED * 0.1)), some)
-    assert not not_worth_measuring(Tried(Candidate("smaller", 9, 1.01 * DOMINATED * 0.1)), some)
-    assert not not_worth_measuring(Tried(Candidate("low rank", 20, 1.01 * DOMINATED * 0.1), low_rank=True), some)
-    assert not_worth_measuring(Tried(Candidate("too much", 1, 1.01 * NOT_WORTH_MEASURING)), some)
+    some = [MeasuredCandidate(Candidate("", 100, 0.0)), MeasuredCandidate(Candidate("small", 10, 0.1))]
+    assert not not_worth_measuring(MeasuredCandidate(Candidate("larger", 20, 0.99 * DOMINATED * 0.1)), some)
+    assert not_worth_measuring(MeasuredCandidate(Candidate("larger", 20, 1.01 * DOMINATED * 0.1)), some)
+    assert not not_worth_measuring(MeasuredCandidate(Candidate("smaller", 9, 1.01 * DOMINATED * 0.1)), some)
+    assert not not_worth_measuring(
+        MeasuredCandidate(Candidate("low rank", 20, 1.01 * DOMINATED * 0.1), low_rank=True), some
+    )
+    assert not_worth_measuring(MeasuredCandidate(Candidate("too much", 1, 1.01 * NOT_WORTH_MEASURING)), some)
 
 
 def test_unmeasured_candidates_cost_no_less_than_better_measured_ones():
@@ -252,13 +254,13 @@ def test_unmeasured_candidates_cost_no_less_than_better_measured_ones():
     check = PredictionCheck(network, task, divergence_for(network, task))
     check.known = {path: [0.0] for path in ("a", "b", "c")}
     some = [
-        Tried(Candidate("", 100, 0.0)),
-        Tried(Candidate("measured", 10, 0.2), found=0.9),
-        Tried(Candidate("hopeless", 9, 0.5)),
-        Tried(Candidate("low rank", 8, 0.5), low_rank=True),
-        Tried(Candidate("believed", 50, 0.01)),
+        MeasuredCandidate(Candidate("", 100, 0.0)),
+        MeasuredCandidate(Candidate("measured", 10, 0.2), found=0.9),
+        MeasuredCandidate(Candidate("hopeless", 9, 0.5)),
+        MeasuredCandidate(Candidate("low rank", 8, 0.5), low_rank=True),
+        MeasuredCandidate(Candidate("believed", 50, 0.01)),
     ]
-    assert [one.predicted_kl for one in finalized(some, check, "path")] == [0.0, 0.9, 0.9, 0.5, 0.01]
+    assert [one.predicted_kl for one in trusted_candidates(some, check, "path")] == [0.0, 0.9, 0.9, 0.5, 0.01]
 
 
 def test_multiply_adds_of_a_candidate_are_those_of_its_factors():
@@ -280,7 +282,7 @@ def test_weights_of_one_layer_share_its_multiply_adds(net, layer):
     """What a recurrent layer or attention takes is handed out to its weights by their entries, and nothing is counted twice."""
     network, task, _, _ = of_net(net)
     view = View(network, network, task.example)
-    found, total = matmul_layers_of(view)
+    found, total = matmuls_a_sample(view)
     assert any(layer in path for path in found) and all(cost > 0 for cost in found.values())
     rows = [row for row in profile(network, task.example).rows if row.weights]
     assert sum(found.values()) == pytest.approx(sum(row.multiply_adds for row in rows)) and total >= sum(found.values())

@@ -15,7 +15,7 @@ from cortado.parts.forms.quantized import Quantized
 from cortado.planner.allocate.plan import plan_for
 from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.candidates import candidates_of
-from cortado.planner.sensitivity.sensitivity import Sensitivity, biases_help, centred, sensitivities
+from cortado.planner.sensitivity.sensitivity import Sensitivity, biases_help, centred_gradient, sensitivities
 from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 
@@ -164,7 +164,7 @@ def test_what_all_rows_of_an_embedding_change_by_does_not_average_out():
 
 def test_groups_are_centred_by_what_they_read():
     slopes, shift, mean = torch.zeros(4, 1, 3), torch.ones(4), torch.arange(6.0)
-    assert centred(slopes, shift, mean).flatten(1).tolist() == [[-0.0, -1, -2]] * 2 + [[-3, -4, -5]] * 2
+    assert centred_gradient(slopes, shift, mean).flatten(1).tolist() == [[-0.0, -1, -2]] * 2 + [[-3, -4, -5]] * 2
 
 
 @pytest.mark.parametrize("net", ["residual", "transformer"])

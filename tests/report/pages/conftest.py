@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cortado.file.accounting import LayerRow, Picture
+from cortado.file.accounting import Histogram, LayerRow
 from cortado.report.report import Compared, Line, Report, Stage
 
 NAUGHTY = "Net<script>alert(1)</script>&\"'"
@@ -62,8 +62,8 @@ def make_report(**changes: Any) -> Report:
             LayerRow("fc1.bias", (300,), "dense", 300, 299, 1203, 300, 9600),
         ),
         "pictures": (
-            Picture("fc1.weight: codes", (-0.5, 0.5, 1.5, 2.5), (77, 1234, 3)),
-            Picture("fc1.weight: gaps", (0.5, 3.5, 6.5), (88, 0), "gaps"),
+            Histogram("fc1.weight: codes", (-0.5, 0.5, 1.5, 2.5), (77, 1234, 3)),
+            Histogram("fc1.weight: gaps", (0.5, 3.5, 6.5), (88, 0), "gaps"),
         ),
         "warnings": ("stage 1: <b>few</b> weights are left",),
         "recipe": {"name": "by hand", "stages": [{"prune/weights": {"keep": 0.123}}]},

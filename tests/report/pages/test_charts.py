@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cortado.file.accounting import Picture
-from cortado.report.pages.charts import bar, edge_text, histogram, stacked
+from cortado.file.accounting import Histogram
+from cortado.report.pages.charts import bar, edge_text, histogram_chart, stacked
 
 
 def test_bar_is_as_long_as_its_share() -> None:
@@ -20,7 +20,7 @@ def test_stacked_parts_fill_the_bar() -> None:
 
 
 def test_histogram_bars_are_in_proportion() -> None:
-    drawn = histogram(Picture("t", (-0.5, 0.5, 1.5, 2.5), (10, 40, 0)), "mark-codes")
+    drawn = histogram_chart(Histogram("t", (-0.5, 0.5, 1.5, 2.5), (10, 40, 0)), "mark-codes")
     heights = [float(node.attrib["height"]) for node in ElementTree.fromstring(drawn).iter("rect")]
     assert heights[0] / heights[1] == pytest.approx(0.25, abs=0.001)
     assert heights[2] == 0

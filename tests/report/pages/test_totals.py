@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from cortado.file.accounting import LayerRow
-from cortado.report.pages.totals import deep_compression_bytes, split, total_row
+from cortado.report.pages.totals import deep_compression_bytes, total_row, weights_and_rest
 from cortado.report.report import Report
 
 Make = Callable[..., Report]
@@ -17,7 +17,7 @@ def row(path: str, entries: int, stored: int, bits: tuple[float, float, float | 
 
 def test_split_leaves_no_byte_out(report_with: Make) -> None:
     report = report_with()
-    parts = split(report)
+    parts = weights_and_rest(report)
     assert [one.path for one in parts.weights] == ["fc1.weight", "fc2.weight"]
     assert [one.path for one in parts.rest] == ["fc1.bias"]
     assert sum(one.size_bytes for one in (*parts.weights, *parts.rest)) + parts.head_bytes == report.size_bytes

@@ -39,7 +39,7 @@ def test_quantity_has_its_unit(value: float | None, unit: str, wanted: str) -> N
     [(0.061, "+0.06"), (-0.061, "−0.06"), (0.001, "±0.00"), (-0.004, "±0.00"), (float("nan"), "not a number")],
 )
 def test_signed_always_has_a_sign(value: float, wanted: str) -> None:
-    assert words.signed(value) == wanted
+    assert words.signed_text(value) == wanted
 
 
 def test_percent_and_bits_show_a_dash_for_nothing() -> None:

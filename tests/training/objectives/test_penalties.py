@@ -8,9 +8,9 @@ from cortado.methods.finetune import Finetune
 from cortado.network.view import View
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.dense import Dense
-from cortado.parts.forms.low_rank import LowRank as LowRankForm
-from cortado.training.objectives.gains import Gains
-from cortado.training.objectives.low_rank import LowRank, nuclear_norm
+from cortado.parts.forms.low_rank import NuclearNorm as LowRankForm
+from cortado.training.objectives.norm_gains import NormGains
+from cortado.training.objectives.nuclear_norm import NuclearNorm, nuclear_norm
 from cortado.training.objectives.penalty import Penalty, penalty
 from tests.laws.tiny_nets import BY_NAME
 
@@ -48,22 +48,22 @@ def test_nuclear_norm_of_a_rank_deficient_weight_has_a_finite_gradient():
 def test_low_rank_reads_weights_through_their_forms():
     view, task = seen("mlp")
     attach(view.network[0], "weight", LowRankForm(Dense(torch.ones(1, 12)), Dense(torch.ones(16, 1))))
-    extra = LowRank().of(view, view.weights("0"), task)(view.network)
+    extra = NuclearNorm().of(view, view.weights("0"), task)(view.network)
     torch.testing.assert_close(extra.detach(), torch.tensor((12 * 16.0) ** 0.5))
 
 
 def test_gains_are_summed_over_the_batch_norms_that_where_names():
     view, task = seen("residual")
     every = sum(n.weight.abs().sum() for n in (view.network.norm, view.network.first_norm, view.network.second_norm))
-    torch.testing.assert_close(Gains().of(view, view.weights("*"), task)(view.network), every)
-    one = Gains().of(view, view.weights("first_norm.weight"), task)(view.network)
+    torch.testing.assert_close(NormGains().of(view, view.weights("*"), task)(view.network), every)
+    one = NormGains().of(view, view.weights("first_norm.weight"), task)(view.network)
     torch.testing.assert_close(one, view.network.first_norm.weight.abs().sum())
 
 
 def test_gains_without_batch_norms_are_refused_in_words():
     view, task = seen("mlp")
     with pytest.raises(BadNetwork, match="penalties/gains: the network has no batch norm"):
-        Gains().of(view, view.weights("*"), task)
+        NormGains().of(view, view.weights("*"), task)
 
 
 def tail_share(network) -> float:
@@ -77,7 +77,7 @@ def test_training_with_the_nuclear_norm_lowers_the_rank(growing):
     found = {}
     for strength in (0.0, 0.05):
         view, task = seen("mlp")
-        knobs = {"penalty": "low_rank", "strength": strength, "growing": growing}
+        knobs = {"penalty": "nuclear_norm", "strength": strength, "growing": growing}
         Finetune(epochs=30, lr=0.01, schedule="constant", **knobs).apply(view, task)
         found[strength] = tail_share(view.network)
     assert found[0.05] < 0.5 * found[0.0]
@@ -87,16 +87,16 @@ def test_training_with_gains_shrinks_them():
     found = {}
     for strength in (0.0, 0.05):
         view, task = seen("residual")
-        Finetune(epochs=10, lr=0.02, schedule="constant", penalty="gains", strength=strength).apply(view, task)
-        found[strength] = Gains().of(view, view.weights("*"), task)(view.network).item()
+        Finetune(epochs=10, lr=0.02, schedule="constant", penalty="norm_gains", strength=strength).apply(view, task)
+        found[strength] = NormGains().of(view, view.weights("*"), task)(view.network).item()
     assert found[0.05] < 0.8 * found[0.0]
 
 
 def test_growing_strength_begins_at_zero():
     view, task = seen("mlp")
-    extra, count = Finetune(penalty="low_rank", strength=1.0, growing=True, epochs=2.0).penalised(view, task)
+    extra, count = Finetune(penalty="nuclear_norm", strength=1.0, growing=True, epochs=2.0).penalised(view, task)
     assert extra(view.network).item() == 0.0
-    whole = LowRank().of(view, view.weights("*"), task)(view.network).item()
+    whole = NuclearNorm().of(view, view.weights("*"), task)(view.network).item()
     count(view.network, 4)
     assert extra(view.network).item() == pytest.approx(whole / 2)
     count(view.network, 8)

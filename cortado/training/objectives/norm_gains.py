@@ -11,7 +11,7 @@ from cortado.training.objectives.penalty import Extra, Penalty
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-class Gains(Penalty):
+class NormGains(Penalty):
     """The sum of |gain| over the channels of batch norms.  Liu et al., 2017 (network slimming).
 
     Of those that `where` names ("*bn*.weight"), or of all when it names none.

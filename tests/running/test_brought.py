@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import cortado
-from cortado.brought import accept, blaming
 from cortado.engine.job import Job
 from cortado.errors import BadNetwork, Diverged
 from cortado.lowering.graph import exported
@@ -19,6 +18,7 @@ from cortado.network.compare.explain import explain
 from cortado.planner.allocate.size_accuracy_curve import size_accuracy_curve
 from cortado.planner.search.goal import reach
 from cortado.planner.search.trial_search import search
+from cortado.running.brought import accept, blaming
 from cortado.runtimes.by_layer import time_layers
 from cortado.runtimes.export import export
 from cortado.runtimes.split import find_cuts

@@ -9,7 +9,7 @@ from cortado.task.task import Task
 from cortado.training.objectives.penalty import Extra, Penalty
 
 
-class LowRank(Penalty):
+class NuclearNorm(Penalty):
     """The sum of the singular values of every weight as (outputs, inputs x taps), so that filters share directions.
 
     The convex pull towards low rank (Fazel, 2002), with the aim of Wen et al., 2017: filters that can be factored

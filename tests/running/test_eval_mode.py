@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cortado.eval_mode import eval_mode, keeping_buffers, train_mode
 from cortado.importance.importance import score
 from cortado.methods.match_moments import MatchMoments
 from cortado.methods.prune.blocks import without
-from cortado.network.coupling.answers import answers
+from cortado.network.coupling.answers import flat_outputs
 from cortado.network.graph.trace import trace
 from cortado.network.statistics.channel_gradients import ChannelGradients
 from cortado.network.statistics.gradients import input_squares
 from cortado.network.view import View, working_copy
+from cortado.running.eval_mode import eval_mode, keeping_buffers, train_mode
 from cortado.task.measure import mean_score
 from cortado.task.task import Data, Task
 
@@ -50,7 +50,7 @@ def modes(network: nn.Module) -> dict[str, bool]:
 
 LOOKS = {
     "trace": lambda network, view: trace(network, IMAGES),
-    "answers": lambda network, view: answers(network, ((IMAGES,), {})),
+    "answers": lambda network, view: flat_outputs(network, ((IMAGES,), {})),
     "score": lambda network, view: mean_score(network, DATA, TASK.score),
     "groups": lambda network, view: view.groups,
     "match_moments": lambda network, view: MatchMoments().apply(view, TASK),

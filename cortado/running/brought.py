@@ -30,7 +30,7 @@ def accept(network: Any, where: str) -> list[str]:
         )
     masked, computed = [], []
     for path, module in network.named_modules():
-        reason = refusal(module)
+        reason = network_refusal(module)
         if reason:
             raise BadNetwork(f"{where}: {path or 'the network'} ({type(module).__name__}) {reason}")
         for hook, name in weight_hooks(module):
@@ -45,7 +45,7 @@ def accept(network: Any, where: str) -> list[str]:
     return notes_on(masked, computed)
 
 
-def refusal(module: nn.Module) -> str:
+def network_refusal(module: nn.Module) -> str:
     """Return why a network with this module cannot be worked on, and the way out; "" where it can."""
     tensors = [value for value in (*module._parameters.values(), *module._buffers.values()) if value is not None]
     if isinstance(module, torch.jit.ScriptModule):

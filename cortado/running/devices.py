@@ -54,7 +54,7 @@ def place_of_training(network: nn.Module, asked: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def moved(network: nn.Module, device: torch.device) -> Iterator[None]:
+def on_device(network: nn.Module, device: torch.device) -> Iterator[None]:
     """The network on `device` for a while, the same parameters and buffers; afterwards where it was."""
     own = own_device(network)
     if own == device:

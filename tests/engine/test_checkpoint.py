@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.checkpoint import read_checkpoint, without_wrappers
+from cortado.engine.checkpoint import read_checkpoint, without_wrappers
 from cortado.engine.job import load_weights
 from cortado.errors import BadNetwork
 from tests.laws.tiny_nets import BY_NAME

@@ -30,11 +30,11 @@ def found_in(value: Any, met: set[int]) -> Iterator[Tensor]:
         yield from found_in(tuple(value.values()), met)
     elif id(value) not in met:
         met.add(id(value))
-        for part in parts_of(value):
+        for part in kept_values(value):
             yield from found_in(part, met)
 
 
-def parts_of(value: Any) -> Iterable[Any]:
+def kept_values(value: Any) -> Iterable[Any]:
     """Return what an object keeps, in its own dictionary or in slots."""
     slots = [name for kind in type(value).__mro__ for name in kind.__dict__.get("__slots__", ())]
     return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cortado.trees import tensors_in
+from cortado.running.trees import tensors_in
 
 ONE, TWO = torch.ones(1), torch.ones(2)
 

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from cortado.devices import moved, own_device, place_of_training, training_device
 from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, BadTask
 from cortado.file.artifact import encode
-from cortado.training.loop import Plan, train
+from cortado.running.devices import on_device, own_device, place_of_training, training_device
+from cortado.training.loop import Training, train
 from tests.laws.compressed import TAKES_SIGNS
 from tests.laws.tiny_nets import BY_NAME
 
@@ -28,7 +28,7 @@ TRAININGS = (
     "quantize/compact_binary terms=2 | finetune epochs=1 penalty=bipolar",
     "quantize/binary_connect stochastic=true | finetune epochs=1",
     "quantize/clip | finetune epochs=1",
-    "finetune epochs=1 penalty=group_lasso | finetune epochs=1 penalty=gains | finetune epochs=1 penalty=low_rank",
+    "finetune epochs=1 penalty=group_lasso | finetune epochs=1 penalty=norm_gains | finetune epochs=1 penalty=nuclear_norm",
     "prune/rate_distortion epochs=1 finish=1",
 )
 NEVER_RECORDED = ("penalty", "prune/rate_distortion", "quantize/clip")
@@ -52,7 +52,7 @@ def test_auto_is_the_cpu_where_there_is_no_gpu():
 def test_device_is_refused_in_words_when_it_is_not_there(asked, says):
     task = dataclasses.replace(BY_NAME["mlp"].task(), device=asked)
     with pytest.raises(BadTask, match=says):
-        train(BY_NAME["mlp"].make(), task, Plan())
+        train(BY_NAME["mlp"].make(), task, Training())
 
 
 def test_network_on_another_device_stays_there():
@@ -63,7 +63,7 @@ def test_network_on_another_device_stays_there():
 def test_moved_gives_the_network_back_when_training_fails():
     network = BY_NAME["mlp"].make()
     before = [id(parameter) for parameter in network.parameters()]
-    with pytest.raises(RuntimeError, match="stop"), moved(network, torch.device("cuda" if SEES_GPU else "cpu")):
+    with pytest.raises(RuntimeError, match="stop"), on_device(network, torch.device("cuda" if SEES_GPU else "cpu")):
         raise RuntimeError("stop")
     assert own_device(network) == torch.device("cpu")
     assert [id(parameter) for parameter in network.parameters()] == before
@@ -105,6 +105,6 @@ def test_training_on_a_gpu_is_near_to_that_on_a_cpu():
     tiny, ends = BY_NAME["mlp"], []
     for device in ("cpu", "cuda"):
         network, task = tiny.make(), dataclasses.replace(tiny.task(), device=device)
-        train(network, task, Plan(epochs=2, lr=0.05, optimizer="sgd", precision="float32"))
+        train(network, task, Training(epochs=2, lr=0.05, optimizer="sgd", precision="float32"))
         ends.append(torch.cat([parameter.flatten() for parameter in network.parameters()]).detach())
     assert torch.allclose(*ends, atol=1e-3)

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cortado.dilated import DilatedInFloat32
 from cortado.task.task import Task
-from cortado.training.loop import Plan, train
+from cortado.training.dilated import DilatedInFloat32
+from cortado.training.loop import Training, train
 
 LAYERS = {
     "uneven": (lambda: nn.Conv2d(40, 40, 3, padding=2, dilation=2), torch.float32),
@@ -67,7 +67,7 @@ def test_training_in_bfloat16_moves_dilated_weights_as_float32_does():
     start, made = Dilated(), {}
     for precision in ("float32", "bfloat16"):
         made[precision] = copy.deepcopy(start)
-        train(made[precision], task, Plan(epochs=1, lr=1.0, optimizer="sgd", momentum=0.0, precision=precision))
+        train(made[precision], task, Training(epochs=1, lr=1.0, optimizer="sgd", momentum=0.0, precision=precision))
     assert made["bfloat16"].seen == {torch.float32}
     for name, before in start.named_parameters():
         slopes = [dict(network.named_parameters())[name] - before for network in made.values()]

@@ -80,9 +80,8 @@ def test_goal_missed_is_exit_status_three_with_a_way_out(here):
     shutil.rmtree(here / "runs")
 
 
-def test_plan_times_cuts_in_the_runtime_of_a_limit(here, monkeypatch):
-    monkeypatch.setattr("cortado.commands.compressing.SECONDS_TO_PLAN", 0.0)
-    done = cortado("plan", "tiny_job:make", "--limit", "latency <= 100 ms @ onnxruntime")
+def test_plan_times_cuts_in_the_runtime_of_a_limit(here):
+    done = cortado("plan", "tiny_job:make", "--limit", "latency <= 100 ms @ onnxruntime", "--time-limit", "1 s")
     assert done.exit_code == 0, done.output
     assert "one sample in onnxruntime" in done.output and "no cut, integers" in done.output
     assert "keeps the limit" in done.output and "Does not help latency:" in done.output

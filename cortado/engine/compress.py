@@ -138,7 +138,7 @@ class Run:
         stages, start = self.recipe.stages, time.perf_counter()
         method, following = stages[number], stages[number + 1] if number + 1 < len(stages) else None
         made = apply_stage(
-            method, state, self.task, match=self.recipe.match_moments, following=following, last=following is None,
+            method, state, self.task, match_moments=self.recipe.match_moments, following=following, last=following is None,
             where=f"stage {number + 1} ({method.name()})", progress=self.options.progress,
         )  # fmt: skip
         body = encode(made.network, self.original)

@@ -55,7 +55,7 @@ def begin(original: nn.Module, example: Any) -> State:
 
 
 def apply_stage(
-    method: Method, state: State, task: Task, *, match: bool = True, following: Method | None = None, where: str = "",
+    method: Method, state: State, task: Task, *, match_moments: bool = True, following: Method | None = None, where: str = "",
     progress: Progress | None = None, check: bool = True, last: bool = False,
 ) -> State:  # fmt: skip
     """Apply a method to `state.network`, in place, and return the state afterwards.
@@ -77,7 +77,7 @@ def apply_stage(
             f"{where or method.name()}: it changed nothing. Check its pattern (where: {method.where}) and its amounts, or "
             "leave the stage out."
         )
-    if match and renews and not (following is not None and following.matches) and changes.matrices():
+    if match_moments and renews and not (following is not None and following.matches) and changes.matrices():
         MatchMoments().apply(view, task)
     if last:
         finalize(state.network)

@@ -84,7 +84,7 @@ def test_moments_stay_where_no_matrix_changed():
 
 def test_reference_and_kept_are_those_of_the_last_lossy_stage():
     original = NET.make()
-    first = apply_stage(PruneChannels(keep=0.5), begin(original, NET.example), TASK, match=False)
+    first = apply_stage(PruneChannels(keep=0.5), begin(original, NET.example), TASK, match_moments=False)
     assert first.reference is original and first.kept and not first.fresh
     tuned = apply_stage(Finetune(epochs=0.25), first, TASK)
     assert tuned.reference is original and tuned.kept == first.kept

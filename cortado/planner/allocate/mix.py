@@ -62,7 +62,7 @@ class Mix(Method):
         for stage in plan.recipe().stages:
             with contextlib.suppress(NothingChanged):
                 state = start(view.network, view.original, view.example)
-                apply_stage(stage, state, task, match=False, progress=view.progress, check=False)
+                apply_stage(stage, state, task, match_moments=False, progress=view.progress, check=False)
         view.notes.append(self.charged(view, before, plan.predicted_kl, task))
 
     def charged(self, view: View, before: nn.Module, predicted_kl: float, task: Task) -> str:

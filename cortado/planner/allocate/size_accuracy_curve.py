@@ -257,7 +257,7 @@ def planned(plan: Plan, network: nn.Module, original: nn.Module, task: Task) -> 
     """Return a copy of `network` with its weights form planned, and its moments matched to what it had."""
     state = start(copy.deepcopy(network), original, task.example)
     for stage in plan.recipe().stages:
-        state = apply_stage(stage, state, task, match=False, check=False)
+        state = apply_stage(stage, state, task, match_moments=False, check=False)
     return apply_stage(MatchMoments(), replace(state, reference=network), task).network
 
 

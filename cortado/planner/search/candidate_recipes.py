@@ -53,7 +53,7 @@ def carried_out(
         for number, stage in enumerate(stages[len(kept) :], len(kept) + 1):
             before = {weight.path: form_of(*weight.places[0]) for weight in found}
             with contextlib.suppress(NothingChanged):
-                apply_stage(stage, start(made, original, task.example), task, match=False, check=False)
+                apply_stage(stage, start(made, original, task.example), task, match_moments=False, check=False)
             found = parameter_places(made)
             changed = {one.path for one in found if form_of(*one.places[0]) is not before.get(one.path)}
             chosen = changed if chosen is None else chosen & changed

@@ -193,7 +193,7 @@ class Rounder:
         state = start(network, self.view.original, self.view.example)
         state = state if reference is None else replace(state, reference=reference)
         with contextlib.suppress(NothingChanged):
-            state = apply_stage(stage, state, self.task, match=False, check=False)
+            state = apply_stage(stage, state, self.task, match_moments=False, check=False)
         return state.notes
 
     def roundings(self, steps: tuple[str, ...]) -> list[Method]:

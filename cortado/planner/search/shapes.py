@@ -155,7 +155,7 @@ def shaped(network: nn.Module, original: nn.Module, task: Task, recipe: Any, mat
     """Return a copy after the stages of a recipe, "" for none, its moments matched after each, as compress does."""
     state = start(copy.deepcopy(network), original, task.example)
     for stage in read_recipe(recipe).stages if recipe else ():
-        state = apply_stage(stage, state, task, match=match, check=False)
+        state = apply_stage(stage, state, task, match_moments=match, check=False)
     return state.network
 
 

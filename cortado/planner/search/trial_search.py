@@ -53,6 +53,8 @@ def search(
 ) -> SearchResult:
     """Return the best of many trials of `recipe`, in which some knobs lie in ranges (see cortado.planner.search.ranges).
 
+    >>> found = cortado.search(net, task, "quantize/weights bits=2..8", ["score >= -1 %"], trials=8, folder="runs/search")
+
     Without limits, size (or latency, as `minimise` says) and score are searched at once, and the best score is taken, the
     smallest file among equals. A limit of size or latency alone: the best score within it. A limit of the score: the least size
     (or latency) that keeps it. `minimise` "loss": the best score in any case. `trials` in all, over every process and

@@ -51,7 +51,7 @@ def activation_sensitivities(
     assert task.calibration is not None
     made = copy.deepcopy(network)
     for stage in read_recipe(line).stages:
-        apply_stage(stage, start(made, original, task.example), task, match=False)
+        apply_stage(stage, start(made, original, task.example), task, match_moments=False)
     duplicate = released(made).requires_grad_(False)
     places: dict[int, list[Place]] = {}
     for place, quantizer in sites(duplicate).items():

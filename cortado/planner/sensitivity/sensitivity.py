@@ -189,7 +189,7 @@ def biases_help(view: View, task: Task, images: int = MOMENT_SAMPLES) -> bool:
     for pilot in PILOTS:
         made = copy.deepcopy(view.network)
         with contextlib.suppress(NothingChanged):
-            apply_stage(pilot, start(made, view.original, view.example), task, match=False, check=False)
+            apply_stage(pilot, start(made, view.original, view.example), task, match_moments=False, check=False)
         without, both = match.toward(View(made, view.original, view.example, reference=view.network), task, wanted)
         if without > NOTHING:
             return both <= without

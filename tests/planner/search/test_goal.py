@@ -196,7 +196,7 @@ def test_search_interrupted_twice_forgets_no_trial(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("cortado.planner.search.engine.compress", killed)
+        patch.setattr("cortado.planner.search.engine.compress_within", killed)
         reach(NET.make(), NET.task(), limits, time_limit="1 min", folder=tmp_path, resume=True)
     assert [one["recipe"] for one in notes(tmp_path)] == [first["recipe"], second["recipe"]]
     got = reach(NET.make(), NET.task(), limits, time_limit="1 min", folder=tmp_path, resume=True)

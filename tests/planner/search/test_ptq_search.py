@@ -50,7 +50,7 @@ def test_search_without_signals_and_without_data():
 
 
 def test_step_that_is_not_known_is_refused():
-    with pytest.raises(BadValue, match="no step is called 'magic'. Known: match, range"):
+    with pytest.raises(BadValue, match="no step is called 'magic'. Known: match_moments, range"):
         PtqSearch(steps="match_moments, magic")
     assert PtqSearch().chosen == list(STEPS)
 

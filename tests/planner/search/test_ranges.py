@@ -53,7 +53,7 @@ def test_yaml_and_python_say_the_same_as_one_line(tmp_path):
         == read_ranged([{"prune/weights": {"keep": "0.4..0.8", "by": ["magnitude", "taylor"]}}, "finetune"]).ranges
     )
     made = ranged.at({one.name: one.one_of[1] if one.one_of else 0.5 for one in ranged.ranges})
-    assert made.match is False and made.name == "wide" and made.stages[0].by == "taylor"
+    assert made.match_moments is False and made.name == "wide" and made.stages[0].by == "taylor"
 
 
 def test_ranges_in_a_repeat_are_drawn_once_for_all_rounds():
@@ -62,8 +62,8 @@ def test_ranges_in_a_repeat_are_drawn_once_for_all_rounds():
     ]
     ranged = read_ranged(stages)
     assert [one.name for one in ranged.ranges] == ["1.2 finetune lr"]
-    rounds = ranged.at({"1.2 finetune lr": 1e-3}).stages[0].rounds
-    assert [stages[0].keep for stages in rounds] == [0.8, 0.5] and [stages[1].lr for stages in rounds] == [1e-3, 1e-3]
+    found = ranged.at({"1.2 finetune lr": 1e-3}).stages
+    assert [stage.keep for stage in found[::2]] == [0.8, 0.5] and [stage.lr for stage in found[1::2]] == [1e-3, 1e-3]
 
 
 def test_patterns_with_commas_are_no_ranges():

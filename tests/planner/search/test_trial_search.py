@@ -147,7 +147,7 @@ def test_trial_that_was_broken_off_is_taken_up_at_once(optuna, alone, tmp_path, 
 
     searched(tmp_path, trials=4)
     with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017 - each error comes out in its own way
-        patch.setattr("cortado.planner.search.engine.compress", broken)
+        patch.setattr("cortado.planner.search.engine.compress_within", broken)
         searched(tmp_path, trials=5, resume=True)
     assert points(searched(tmp_path, trials=10, resume=True)) == points(alone)
 
@@ -208,13 +208,13 @@ def test_what_cannot_be_carried_out_is_a_refused_trial(optuna, tmp_path):
 def test_no_trial_looks_at_the_verdict(optuna, tmp_path, monkeypatch):
     import cortado.planner.search.engine as module
 
-    seen, original = [], module.compress
+    seen, original = [], module.compress_within
 
     def watched(network, task, *rest, **more):
         seen.append(task.test is task.validation)
         return original(network, task, *rest, **more)
 
-    monkeypatch.setattr(module, "compress", watched)
+    monkeypatch.setattr(module, "compress_within", watched)
     searched(tmp_path, trials=3)
     assert seen == [True, True, True, False]
 

@@ -201,8 +201,8 @@ def test_mostly_candidates_on_the_hull_are_measured(monkeypatch):
         return real(some, check, path)
 
     monkeypatch.setattr("cortado.planner.sensitivity.candidates.trusted_candidates", keeping)
-    for module in ("candidates", "doubt"):
-        monkeypatch.setattr(f"cortado.planner.{module}.DOUBTED", few := 1e-3)
+    for module in ("candidates", "checks"):
+        monkeypatch.setattr(f"cortado.planner.sensitivity.{module}.MEASURED_ABOVE", few := 1e-3)
     seen = watched(monkeypatch)
     choices = candidates_of(View(network, network, task.example), task, rated)
     doubted, on_hulls = 0, 0

@@ -41,7 +41,7 @@ def test_it_is_the_optimum_where_a_step_along_the_hulls_ends(seed):
             assert best is None
             continue
         size, predicted_kl = (
-            sum(getattr(one, part) for one in chosen.values()) for part in ("size_bytes", "predicted KL")
+            sum(getattr(one, part) for one in chosen.values()) for part in ("size_bytes", "predicted_kl")
         )
         assert size <= most
         exact = best_of_all(choices, size)

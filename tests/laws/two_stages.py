@@ -13,20 +13,19 @@ from cortado.file.artifact import decode, encode
 from cortado.methods.method import Method
 from cortado.network.view import working_copy
 from cortado.progress import quiet
-from cortado.report.report import Report
 from tests.laws.small_methods import small
 from tests.laws.tiny_nets import BY_NAME
 
 
 @dataclass(frozen=True)
 class Two:
-    """A network as it came, after its first stages and after one more, the notes of that one, and the report."""
+    """A network as it came, after its first stages and after one more, the notes of that one, and the file."""
 
     original: nn.Module
     between: nn.Module
     made: nn.Module
     notes: tuple[str, ...]
-    report: Report
+    body: bytes
 
 
 @lru_cache(maxsize=6)
@@ -47,4 +46,4 @@ def after_both(first: Sequence[Method], second: str, net: str) -> Two:
     run, network = copy.deepcopy(kept)
     run.recipe = read((*first, small(second)))
     made = run.stage(network, len(first))
-    return Two(run.original, kept[1], made, run.rows[-1].notes, run.report(made, 0.0))
+    return Two(run.original, kept[1], made, run.rows[-1].notes, run.body)

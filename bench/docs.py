@@ -13,7 +13,7 @@ import cortado.importance
 import cortado.parts.forms
 from bench import result
 from cortado.commands.describing import knob_rows
-from cortado.engine.recipe import known_methods, method_class
+from cortado.engine.recipe import REPEAT, known_methods, method_class
 from cortado.importance.importance import Importance
 from cortado.methods.method import Method
 from cortado.parts.forms.form import Form
@@ -173,6 +173,8 @@ def methods_page() -> str:
     ]  # fmt: skip
     for name in known_methods():
         lines += ["", f"## {name}", "", *method_lines(method_class(name))]
+        if name == "release":
+            lines += ["", "## repeat", "", *escaped(REPEAT).splitlines()]
     lines += [
         "",
         "## Scores",

@@ -55,7 +55,7 @@ def error_rows(says: str, compared: Compared, before: float, after: float) -> li
 
 def choice_rows(says: str, report: Report) -> list[dict]:
     """What the recipe was chosen by: the choice error before, after pruning and at the end; and the weights left."""
-    pruned = next(stage for stage in report.stages if stage.name == "repeat")
+    pruned = [stage for stage in report.stages if stage.round][-1]
     return [
         row(f"{says}: weights left", 100 * pruned.nonzero, "%", source_value=8),
         row(f"{says}: choice error, plain", 100 - report.original_validation, "%"),

@@ -50,7 +50,8 @@ def measured(seed: int) -> dict[str, Any]:
 def run() -> list[dict[str, Any]]:
     """One row a size, and the ranks."""
     found = [
-        kept(f"sensitivity_seeds/{seed}", [CANDIDATE_RECIPES, *DOUBT], lambda seed=seed: measured(seed)) for seed in SEEDS
+        kept(f"sensitivity_seeds/{seed}", [CANDIDATE_RECIPES, *DOUBT], lambda seed=seed: measured(seed))
+        for seed in SEEDS
     ]
     rows = []
     for number, bits in enumerate(LEVELS.values()):

@@ -18,7 +18,7 @@ __all__ = ["here"]
 @pytest.fixture
 def bundle(here):
     """A bundle made for limits alone."""
-    done = cortado("compress", "tiny_job:make", "--limit", "score >= -100 %", "--time-limit", "0 s", "--out", "out")
+    done = cortado("compress", "tiny_job:make", "--limit", "score >= -100 %", "--time-limit", "1 ms", "--out", "out")
     assert done.exit_code == 0, done.output
     assert "<- taken" in done.output and "bundle: out" in done.output
     return here / "out"
@@ -75,7 +75,7 @@ def test_verify_does_not_confirm_what_is_claimed_too_well(bundle):
 
 
 def test_goal_missed_is_exit_status_three_with_a_way_out(here):
-    done = cortado("compress", "tiny_job:make", "--limit", "size <= 10 B", "--minimise", "loss", "--time-limit", "0 s")
+    done = cortado("compress", "tiny_job:make", "--limit", "size <= 10 B", "--minimise", "loss", "--time-limit", "1 ms")
     assert done.exit_code == 3 and "Missed: size <= 10 B." in done.output, done.output
     shutil.rmtree(here / "runs")
 
@@ -126,6 +126,6 @@ def test_what_the_system_refuses_is_a_sentence(here, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cortado.commands.compressing.reach", full)
+    monkeypatch.setattr("cortado.commands.compressing.reach_within", full)
     done = cortado("compress", "tiny_job:make", "--limit", "score >= -1 %", "--time-limit", "1 s")
     assert done.exit_code == 1 and "No space left on device" in done.output and "--resume" in done.output

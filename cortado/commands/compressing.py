@@ -21,24 +21,24 @@ from cortado.commands.given import (
     time_limit_option,
 )
 from cortado.engine.bundle import write_bundle
-from cortado.engine.compress import compress
+from cortado.engine.compress import compress_within
 from cortado.engine.job import read_job
+from cortado.engine.options import RunOptions
 from cortado.engine.recipe import Recipe
 from cortado.engine.recipe import read as read_recipe
 from cortado.errors import BadRecipe, Stopped
-from cortado.file.whole import check_writable
 from cortado.planner.allocate.allocation_report import activation_report, channel_report, explained
-from cortado.planner.planned import plan
+from cortado.planner.planned import plan_within
 from cortado.planner.search.deadline import Deadline, seconds_of
-from cortado.planner.search.goal import reach
+from cortado.planner.search.goal import reach_within
 from cortado.planner.search.shapes import Explorer
 from cortado.planner.search.trials import MINIMISE
 from cortado.progress import Progress
 from cortado.report.pages.terminal import report_text
 from cortado.runtimes.runtime import runtime_by_name
-from cortado.runtimes.speed import Speed, speed_wanted
+from cortado.runtimes.speed import Speed
 from cortado.runtimes.stopwatch import Stopwatch
-from cortado.task.limits import Limit, check_unit, read_limits
+from cortado.task.limits import Limit
 from cortado.task.task import Task
 
 
@@ -70,25 +70,25 @@ def compress_command(
     made = read_job(job, seed)
     wanted = limits or made.limits
     chosen = how(made.recipe, recipe, wanted, planned=time_limit is not None or minimise != "size")
-    speed = speed_wanted(runtimes, read_limits(wanted), batches, threads)
-    check_writable(Path(out), "compress")
     progress = progress_here()
+    options = RunOptions.read(
+        wanted, folder=out, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads
+    )
     try:
         task = replace(made.make_task(), device=device)
+        options.check_score(task.metric)
         original = made.trusted(task, Path(out), progress)
         if chosen is not None:
-            small, report = compress(
-                original, task, chosen, limits=wanted, folder=out, resume=resume, progress=progress,
-                runtimes=runtimes, batches=batches, threads=threads,
-            )  # fmt: skip
+            done = compress_within(original, task, chosen, options)
         else:
-            found = reach(
-                original, task, wanted, minimise=minimise, time_limit=time_limit or "30 min", folder=out, resume=resume,
-                progress=progress, runtimes=runtimes, batches=batches, threads=threads,
-            )  # fmt: skip
-            small, report = found.network, found.report
+            found = reach_within(original, task, options, minimise, time_limit or "30 min")
+            done = replace(found.made, report=found.report)
             click.echo(found.advice + "\n" if found.advice else "", nl=False)
-        folder = write_bundle(out, small, original, report, made.text, speed.runtimes, task)
+        report = done.report
+        folder = write_bundle(
+            out, done.network, original, report, made.text, options.speed.runtimes, task,
+            body=done.body, exported=done.exported,
+        )  # fmt: skip
     except KeyboardInterrupt:
         raise Stopped("compress: interrupted; finished stages and trials are kept. --resume goes on.") from None
     click.echo(report_text(report, deep_compression))
@@ -138,15 +138,15 @@ def plan_command(
     threads: int,
 ) -> None:
     """Before any training: what files of several sizes will cost JOB, whether limits look reachable, and what can help."""
-    deadline, made = Deadline(seconds_of(time_limit, "plan")), read_job(job, seed)
-    wanted = read_limits(limits or made.limits)
-    speed = speed_wanted([runtime] if runtime else [], wanted, (1,), threads)
-    progress = progress_here()
-    task = made.make_task()
-    check_unit(wanted, task.metric)
+    deadline, made, progress = Deadline(seconds_of(time_limit, "plan")), read_job(job, seed), progress_here()
+    options = RunOptions.read(
+        limits or made.limits, progress=progress, runtimes=[runtime] if runtime else [], threads=threads
+    )
+    task, wanted, speed = made.make_task(), options.limits, options.speed
+    options.check_score(task.metric)
     original = made.trusted(task, None, progress)
     with blaming(accept(original, "plan")):
-        feasibility = plan(original, task, limits or made.limits, progress, time_limit=deadline.seconds)
+        feasibility = plan_within(original, task, options, deadline.seconds)
     found = feasibility.size_accuracy_curve
     click.echo(feasibility.text())
     if explain:

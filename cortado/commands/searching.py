@@ -82,7 +82,17 @@ def search_command(
             progress=progress, runtimes=runtimes, batches=batches, threads=threads,
         )  # fmt: skip
         with alone(folder):
-            write_bundle(folder, found.network, original, found.report, made.text, speed.runtimes, task)
+            write_bundle(
+                folder,
+                found.network,
+                original,
+                found.report,
+                made.text,
+                speed.runtimes,
+                task,
+                body=found.made.body,
+                exported=found.made.exported,
+            )
     except KeyboardInterrupt:
         raise Stopped("search: interrupted; finished trials and stages are kept. --resume goes on.") from None
     click.echo(found.text() + "\n")

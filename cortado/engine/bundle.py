@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +18,7 @@ from cortado.report.pages.html import report_html
 from cortado.report.pages.terminal import report_text
 from cortado.report.report import Report
 from cortado.runtimes.export import export
+from cortado.runtimes.folder import take_over
 from cortado.runtimes.runtime import Runtime
 from cortado.task.task import Task
 
@@ -55,8 +57,15 @@ def write_bundle(
     job: dict[str, Any],
     runtimes: Sequence[Runtime] = (),
     task: Task | None = None,
+    *,
+    body: bytes | None = None,
+    exported: Path | None = None,
 ) -> Path:
     """Write everything a stranger needs; each file whole or not at all, the checksums last.  Gives the folder.
+
+    `body` is the file of the network as its last stage encoded it, and `exported` the folder with the files for runtimes
+    that were scored and timed, both as `compress_within` returns them: they are taken over as they are, and made here where
+    they are not given.
 
     Plain weights that the run has kept in the folder are given checksums too; whoever hands the bundle on may leave them out.
     For each of `runtimes`, which need the task, the network is exported into a folder of the runtime's name. run.py
@@ -66,15 +75,9 @@ def write_bundle(
     check_writable(folder, "bundle")
     make_folder(folder)
     (folder / SUMS).unlink(missing_ok=True)
-    if runtimes and task is None:
-        raise BadValue("bundle: files for runtimes are compared with PyTorch on the task's data. Pass task=...")
-    exported = []
-    for runtime in runtimes:
-        assert task is not None
-        export(network, task, runtime, folder / runtime.name())
-        exported += sorted(path for path in (folder / runtime.name()).iterdir() if path.is_file())
+    files = runtime_files(folder, network, runtimes, task, exported)
     bodies = {
-        FILE: encode(network, original),
+        FILE: encode(network, original) if body is None else body,
         "report.json": report.as_json().encode(),
         "report.html": report_html(report).encode(),
         "report.md": f"# {report.network} on {report.task}\n\n```\n{report_text(report)}\n```\n".encode(),
@@ -87,9 +90,29 @@ def write_bundle(
         write_whole(folder / name, body)
     sums = [f"{hashlib.sha256(body).hexdigest()}  {name}" for name, body in bodies.items()]
     kept = sorted(folder.glob(ORIGINAL.format("*")))
-    sums += [f"{sum_of(path)}  {path.relative_to(folder).as_posix()}" for path in (*exported, *kept)]
+    sums += [f"{sum_of(path)}  {path.relative_to(folder).as_posix()}" for path in (*files, *kept)]
     write_whole(folder / SUMS, ("\n".join(sums) + "\n").encode())
+    if exported is not None:
+        # Not before all is written: a bundle that met a full disk can be written again.
+        shutil.rmtree(exported, ignore_errors=True)
     return folder
+
+
+def runtime_files(
+    folder: Path, network: nn.Module, runtimes: Sequence[Runtime], task: Task | None, exported: Path | None
+) -> list[Path]:
+    """Take over, or make, the files for each runtime, in a folder of its name, and return them."""
+    files: list[Path] = []
+    for runtime in runtimes:
+        own = folder / runtime.name()
+        if exported is not None:
+            take_over(exported / runtime.name(), own)
+        elif task is not None:
+            export(network, task, runtime, own)
+        else:
+            raise BadValue("bundle: files for runtimes are compared with PyTorch on the task's data. Pass task=...")
+        files += sorted(path for path in own.iterdir() if path.is_file())
+    return files
 
 
 def script(runtimes: Sequence[Runtime]) -> str:

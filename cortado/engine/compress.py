@@ -1,12 +1,11 @@
 """Compress: run a recipe stage by stage, measure in between, keep a checkpoint, and end with a test result."""
 
-import copy
 import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,27 @@ import torch
 from torch import nn
 
 from cortado.brought import accept
-from cortado.engine.fingerprints import identity, json_data, matrices, picture, sum_of_data
+from cortado.engine.fingerprints import bytes_of, identity, json_data, sum_of_data
+from cortado.engine.options import RunOptions
 from cortado.engine.recipe import Recipe, read, stage_data
-from cortado.errors import BadFile, BadNetwork, CortadoError, Failed, NothingChanged, Stopped, describe
-from cortado.file.accounting import layer_rows, pictures
+from cortado.engine.stage import State, apply_stage, begin, loses_moments
+from cortado.errors import BadFile, BadNetwork, CortadoError, Failed, Stopped, describe
+from cortado.file.accounting import accounts
 from cortado.file.artifact import decode, encode
-from cortado.file.whole import check_writable, make_folder, read_bytes, write_whole
-from cortado.methods.match_moments import MatchMoments
-from cortado.methods.method import Method
+from cortado.file.entries import entries_of, fingerprint
+from cortado.file.whole import make_folder, read_bytes, write_whole
 from cortado.network.compare.rounded import rounded_layers
-from cortado.network.view import View, parameter_places, working_copy
+from cortado.network.view import parameter_places, working_copy
 from cortado.parts.part import Part
-from cortado.progress import Progress, quiet
+from cortado.progress import Progress
 from cortado.report.pages.words import stage_text
 from cortado.report.report import Compared, Line, Report, Stage, environment, notes_of, paired_interval
 from cortado.runtimes.compare import RUNS_OVER, runs_over
-from cortado.runtimes.speed import Speed, speed_wanted, with_speed
+from cortado.runtimes.speed import with_speed
 from cortado.task.disjoint import check_disjoint
-from cortado.task.limits import Limit, check_unit, read_limits
+from cortado.task.limits import Limit
 from cortado.task.measure import check_calibration, mean_score, scores
 from cortado.task.task import Task
-from cortado.training.finalize import finalize
 
 LOG = logging.getLogger(__name__)
 
@@ -69,20 +68,37 @@ def compress(
     OutputsDiffer for one whose outputs are not PyTorch's; Stopped when the user interrupts; Failed for whatever else a
     stage, the data or the disk came upon. What was finished before is kept in the folder.
     """
+    options = RunOptions.read(
+        limits, folder=folder, resume=resume, progress=progress, forms=forms, runtimes=runtimes, batches=batches,
+        threads=threads,
+    )  # fmt: skip
+    made = compress_within(network, task, recipe, options)
+    return made.network, made.report
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What a run made: the network, its report, its file as the last stage encoded it, and the folder that holds a folder
+    of files for each runtime as they were scored and timed (None where none was asked for, or no folder was given)."""
+
+    network: nn.Module
+    report: Report
+    body: bytes
+    exported: Path | None = None
+
+
+def compress_within(network: nn.Module, task: Task, recipe: Any, options: RunOptions) -> Compressed:
+    """Run a recipe as `compress` does, with options that were read before, and return all that the run made."""
     brought = accept(network, "compress")
-    read_as = read_limits(limits)
-    speed = speed_wanted(runtimes, read_as, batches, threads)
-    check_unit(read_as, task.metric)
-    if folder is not None:
-        check_writable(Path(folder), "compress")
-    run = Run(working_copy(network).eval(), task, read(recipe), read_as, folder, progress or quiet(), forms, speed)
+    options.check_score(task.metric)
+    run = Run(working_copy(network, alias=True).eval(), task, read(recipe), options)
     run.warnings += [*brought, *check_disjoint(task)]
     check_calibration(task)
     try:
-        return run.all_stages(resume)
+        return run.all_stages()
     except KeyboardInterrupt:
-        kept = run.kept_text() or ("No stage was finished." if folder else "Nothing was kept: no folder was given.")
-        raise Stopped(f"compress: interrupted in stage {len(run.rows) + 1}. {kept}") from None
+        nothing = "No stage was finished." if options.folder else "Nothing was kept: no folder was given."
+        raise Stopped(f"compress: interrupted in stage {len(run.rows) + 1}. {run.kept_text() or nothing}") from None
     except CortadoError as error:
         raise type(error)(f"{error} {run.kept_text()}".rstrip()) from error
     except Exception as error:
@@ -93,109 +109,99 @@ def compress(
 
 @dataclass
 class Run:
-    """One run of a recipe."""
+    """One run of a recipe: what is finished of it."""
 
     original: nn.Module
     task: Task
     recipe: Recipe
-    limits: tuple[Limit, ...]
-    folder: str | Path | None
-    progress: Progress
-    forms: Sequence[type[Part]] = ()
-    speed: Speed = field(default_factory=Speed)
-
-    def __post_init__(self) -> None:
-        self.rows: list[Stage] = []
-        self.body: bytes | None = None
-        self.bodies: list[bytes] = []
-        self.used: set[type[Part]] = set(self.forms)
-        self.warnings: list[str] = []
-        self.reference: nn.Module | None = None
-        self.kept: dict[str, torch.Tensor] = {}
-        self.finished = 0
+    options: RunOptions = field(default_factory=RunOptions)
+    rows: list[Stage] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    used: set[type[Part]] = field(default_factory=set)
 
     def kept_text(self) -> str:
         """What of this run is on disk; "" for nothing."""
-        return f"{self.finished} finished stages are kept in {self.folder}; --resume goes on." if self.finished else ""
+        folder, count = self.options.folder, len(self.rows)
+        return f"{count} finished stages are kept in {folder}; --resume goes on." if folder and count else ""
 
-    def all_stages(self, resume: bool) -> tuple[nn.Module, Report]:
+    def all_stages(self) -> Compressed:
         original_validation = mean_score(self.original, self.task.validation, self.task.metric)
-        body = encode(self.original, self.original, "bits")
-        network = decode(body, self.original)
-        if resume:
-            kept = self.resumed()
-            network = network if kept is None else kept
+        state = self.resumed() if self.options.resume else begin(self.original, self.task.example)
         for number in range(len(self.rows), len(self.recipe.stages)):
-            network = self.stage(network, number)
-        return network, self.report(network, original_validation)
+            state = self.stage(state, number)
+        report = self.report(state.network, original_validation)
+        return Compressed(state.network, report, self.bodies[-1], self.options.exports)
 
-    def stage(self, network: nn.Module, number: int) -> nn.Module:
-        method = self.recipe.stages[number]
-        where = f"stage {number + 1} ({method.name()})"
-        start, before, matmul_layers = time.perf_counter(), picture(network), matrices(network)
-        if loses_moments(method):
-            self.reference, self.kept = copy.deepcopy(network), {}
-        try:
-            view = self.view(network)
-            method.apply(view, self.task)
-        except CortadoError as error:
-            raise type(error)(f"{where}: {error}") from error
-        except Exception as error:
-            raise Failed(
-                f"{where}: it ended with {describe(error)}. Mend what raised it, or leave the stage out."
-            ) from error
-        check_changed(where, method, before, picture(network))
-        following = self.recipe.stages[number + 1] if number + 1 < len(self.recipe.stages) else None
-        due = self.recipe.match_moments and loses_moments(method) and not isinstance(following, MatchMoments)
-        if due and matrices(network) != matmul_layers:
-            MatchMoments().apply(view, self.task)
-        if following is None:
-            finalize(network)
-        body = self.body = encode(network, self.original)
-        # What goes on is what the file gives back: every stage is proved, and a resumed run takes the same way.
-        used = {type(part) for part in network.modules() if isinstance(part, Part)}
-        self.used |= used
-        network = decode(body, self.original, [*used, *self.forms])
+    def stage(self, state: State, number: int) -> State:
+        """Run a stage; what continues is what its file gives back: each stage is proved, and a resumed run takes the same way."""
+        stages, start = self.recipe.stages, time.perf_counter()
+        method, following = stages[number], stages[number + 1] if number + 1 < len(stages) else None
+        made = apply_stage(
+            method, state, self.task, match=self.recipe.match_moments, following=following, last=following is None,
+            where=f"stage {number + 1} ({method.name()})", progress=self.options.progress,
+        )  # fmt: skip
+        body = encode(made.network, self.original)
+        self.used |= {type(part) for part in made.network.modules() if isinstance(part, Part)}
+        made = replace(made, network=decode(body, self.original, [*self.used, *self.options.forms]))
+        row = self.measured(made, number, len(body), time.perf_counter() - start)
+        self.keep(number, body, row, made)
+        self.rows.append(row)
+        LOG.info(
+            "stage %d of %d %s", number + 1, len(stages), stage_text(row, self.task.metric.name, self.task.metric.unit)
+        )
         self.bodies.append(body)
-        self.rows.append(self.measured(network, method, len(body), time.perf_counter() - start, view.notes))
-        place = f"stage {number + 1} of {len(self.recipe.stages)}"
-        LOG.info("%s %s", place, stage_text(self.rows[-1], self.task.metric.name, self.task.metric.unit))
-        self.keep(number, body)
-        return network
+        return made
 
-    def view(self, network: nn.Module) -> View:
-        return View(network, self.original, self.task.example, self.progress, self.reference, self.kept)
-
-    def measured(self, network: nn.Module, method: Method, size_bytes: int, seconds: float, notes: list[str]) -> Stage:
-        weights = [weight for weight in parameter_places(network) if len(weight.shape) >= 2]
+    def measured(self, made: State, number: int, size_bytes: int, seconds: float) -> Stage:
+        method, task = self.recipe.stages[number], self.task
+        weights = [weight for weight in parameter_places(made.network) if len(weight.shape) >= 2]
         entries = sum(weight.shape.numel() for weight in weights)
         nonzero = sum(int(torch.count_nonzero(weight.dense())) for weight in weights) / max(1, entries)
-        data = stage_data(method)
-        knobs = next(iter(data.values())) if isinstance(data, dict) else {}
-        score = mean_score(network, self.task.validation, self.task.metric, self.original)
-        return Stage(method.name(), json_data(knobs), score, size_bytes, nonzero, seconds, tuple(notes))
+        knobs = json_data(stage_data(method)[method.name()])
+        score = mean_score(made.network, task.validation, task.metric, self.original)
+        turn = self.recipe.rounds[number]
+        return Stage(method.name(), knobs, score, size_bytes, nonzero, seconds, made.notes, round=turn)
 
     def report(self, network: nn.Module, original_validation: float) -> Report:
-        task = self.task
+        task, options = self.task, self.options
         compared = test(self.original, network, task)
         original_bytes = sum(value.numel() * value.element_size() for value in self.original.state_dict().values())
+        layers, drawn = accounts(network, self.original, self.bodies[-1])
         report = Report(
             task=task.name, network=type(self.original).__name__, metric_name=task.metric.name, metric_unit=task.metric.unit,
             higher_is_better=task.metric.higher_is_better, original_bytes=original_bytes, original_validation=original_validation,
-            stages=tuple(self.rows), lines=lines_of(task, original_bytes, self.rows[-1].size_bytes, compared, self.limits),
-            test=compared, layers=layer_rows(network, self.original, self.body), pictures=pictures(network, self.original),
+            stages=tuple(self.rows), lines=lines_of(task, original_bytes, self.rows[-1].size_bytes, compared, options.limits),
+            test=compared, layers=layers, pictures=drawn,
             warnings=(*self.warnings, *notes_of(self.rows), *([RUNS_OVER] if runs_over(network) else [])),
             recipe=json_data(self.recipe.as_data()),
             seed=task.seed, environment=environment(), rounded=rounded_layers(self.original, network, task.validation),
         )  # fmt: skip
-        earlier = [partial(decode, body, self.original, list(self.used)) for body in self.bodies[:-1]]
-        return with_speed(report, self.original, network, task, self.speed, self.limits, self.progress, earlier)
+        own = list(self.used | set(options.forms))
+        earlier = [partial(decode, body, self.original, own) for body in self.bodies[:-1]]
+        return with_speed(
+            report,
+            self.original,
+            network,
+            task,
+            options.speed,
+            options.limits,
+            options.progress,
+            earlier,
+            options.exports,
+        )
 
+    @cached_property
     def key(self) -> str:
-        """Stands for everything a stage's result depends on: recipe, network with its values, task with its data."""
+        """Stands for everything a stage's result depends on: recipe, network with its values, task with its data.
+
+        The test data are left out: a trial of a search, which has none, is resumed with them once it was chosen.
+        """
         task, sums = self.task, blake2b(digest_size=16)
         sums.update(json.dumps(identity(self.recipe.as_data()), sort_keys=True).encode())
-        sums.update(encode(self.original, self.original, "bits"))
+        sums.update(fingerprint(self.original, entries_of(self.original)))
+        for value in self.original.state_dict().values():
+            sums.update(bytes_of(value))
         sums.update(repr((task.name, task.seed, task.batch, identity(task.loss), identity(task.metric.each))).encode())
         if task.metric.whole is not None:
             sums.update(repr(identity(task.metric.whole)).encode())
@@ -203,31 +209,33 @@ class Run:
             sums.update(sum_of_data(data))
         return sums.hexdigest()
 
-    def keep(self, number: int, body: bytes) -> None:
-        if self.folder is None:
-            return
-        folder = Path(self.folder) / "stages"
-        make_folder(folder)
-        if not hasattr(self, "made_key"):
-            self.made_key = self.key()
-        write_whole(folder / f"{number + 1:02}.cortado", body)
-        kept = {path: rows.tolist() for path, rows in self.kept.items()}
-        note = {"key": self.made_key, "file": file_sum(body), "row": asdict(self.rows[-1]), "kept": kept}
-        write_whole(folder / f"{number + 1:02}.json", json.dumps(note, indent=1).encode())
-        self.finished = number + 1
+    def base(self, number: int) -> Path:
+        """Where a stage is kept, without the ending."""
+        assert self.options.folder is not None
+        return self.options.folder / "stages" / f"{number + 1:02}"
 
-    def resumed(self) -> nn.Module | None:
-        """The network after the last finished stage of the same run, or None when there is none."""
-        if self.folder is None:
+    def keep(self, number: int, body: bytes, row: Stage, made: State) -> None:
+        if self.options.folder is None:
+            return
+        base = self.base(number)
+        make_folder(base.parent)
+        write_whole(base.with_suffix(".cortado"), body)
+        kept = {path: rows.tolist() for path, rows in made.kept.items()}
+        note = {"key": self.key, "file": file_sum(body), "row": asdict(row), "kept": kept}
+        write_whole(base.with_suffix(".json"), json.dumps(note, indent=1).encode())
+
+    def resumed(self) -> State:
+        """The state after the last finished stage of the same run, or that before the first."""
+        if self.options.folder is None:
             raise BadNetwork("compress: resume needs the folder of the interrupted run. Pass folder=...")
-        key, found = self.key(), None
-        for number in range(len(self.recipe.stages)):
-            base = Path(self.folder) / "stages" / f"{number + 1:02}"
+        state = begin(self.original, self.task.example)
+        for number, method in enumerate(self.recipe.stages):
+            base = self.base(number)
             if not base.with_suffix(".json").exists():
                 break
             try:
                 note = json.loads(base.with_suffix(".json").read_text(encoding="utf8"))
-                other, row = note["key"] != key or "kept" not in note, Stage(**note["row"])
+                other, row = note["key"] != self.key or "kept" not in note, Stage(**note["row"])
                 kept = {path: torch.tensor(rows) for path, rows in note.get("kept", {}).items()}
             except (ValueError, KeyError, TypeError) as error:
                 raise BadFile(
@@ -235,41 +243,26 @@ class Run:
                 ) from error
             if other:
                 self.warnings.append(
-                    f"stage {number + 1} in {self.folder} is of another run (recipe, network, data, seed or version): done again"
+                    f"stage {number + 1} in {self.options.folder} is of another run (recipe, network, data, seed or "
+                    "version): done again"
                 )
                 break
-            self.rows.append(row)
-            self.kept = kept
-            if loses_moments(self.recipe.stages[number]):
-                self.reference = found
             body = read_bytes(base.with_suffix(".cortado"))
             if note.get("file", file_sum(body)) != file_sum(body):
                 raise BadFile(
                     f"compress: {base}.cortado is not what was kept. Delete the folder's stages and start again."
                 )
-            self.body, found = body, decode(body, self.original, self.forms)
+            reference = state.network if loses_moments(method) else state.reference
+            made = decode(body, self.original, self.options.forms)
+            state = replace(state, network=made, reference=reference, kept=kept, fresh=False)
+            self.rows.append(row)
             self.bodies.append(body)
-            self.finished = number + 1
-        return found
+        return state
 
 
 def file_sum(body: bytes) -> str:
     """Tells whether a kept file is the one that its note speaks of."""
     return blake2b(body, digest_size=16).hexdigest()
-
-
-def loses_moments(method: Method) -> bool:
-    """Whether `match_moments` gives back the moments of the network before this stage, until the next such stage."""
-    return method.lossy and not method.trains
-
-
-def check_changed(where: str, method: Method, before: tuple[bytes, bytes], after: tuple[bytes, bytes]) -> None:
-    """A lossy method must change values, any other values or forms.  `match_moments` may find nothing to mend."""
-    same = before[0] == after[0] if method.lossy else before == after
-    if same and not isinstance(method, MatchMoments):
-        raise NothingChanged(
-            f"{where}: it changed nothing. Check its pattern (where: {method.where}) and its amounts, or leave the stage out."
-        )
 
 
 def test(original: nn.Module, network: nn.Module, task: Task) -> Compared:

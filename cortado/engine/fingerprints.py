@@ -8,7 +8,6 @@ from torch import nn
 
 from cortado.network.view import parameter_places
 from cortado.parts.activations.quantizer import sites
-from cortado.parts.forms.latent import Latent
 from cortado.task.task import Data
 
 
@@ -19,7 +18,7 @@ def identity(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [identity(inner) for inner in value]
     if isinstance(value, nn.Module):
-        return [type(value).__name__, picture(value)[0].hex()]
+        return [type(value).__name__, sum_of_values(value).hex()]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if callable(value):
@@ -54,32 +53,12 @@ def bytes_of(value: torch.Tensor) -> bytes:
     return value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
 
 
-def picture(network: nn.Module) -> tuple[bytes, bytes]:
-    """Sums over the values of weights and what rounds activations, and over the forms that hold them."""
-    values, forms = blake2b(digest_size=16), blake2b(digest_size=16)
-    for name, value in network.state_dict().items():
-        if not isinstance(value, torch.Tensor):
-            continue
-        forms.update(repr((name, tuple(value.shape), str(value.dtype))).encode())
-        forms.update(bytes_of(value))
-    for weight in parameter_places(network):
-        values.update(bytes_of(weight.dense()))
-        for part in weight.form.modules():
-            if isinstance(part, Latent):
-                # Another way to round while training is a change, though the rounded values may be those that were.
-                values.update(repr((weight.path, type(part).__qualname__, part.spec())).encode())
-    for place, activation in sites(network).items():
-        values.update(repr((place, type(activation).__qualname__, activation.spec())).encode())
-        values.update(b"".join(bytes_of(part) for part in activation.parts().values()))
-    return values.digest(), forms.digest()
-
-
-def matrices(network: nn.Module) -> bytes:
-    """A sum over the weights of two dimensions and more and what rounds activations: when these changed, moments are matched."""
+def sum_of_values(network: nn.Module) -> bytes:
+    """Return a sum over the values of weights and what rounds activations."""
     sums = blake2b(digest_size=16)
     for weight in parameter_places(network):
-        if len(weight.shape) >= 2 and weight.shape.numel():
-            sums.update(bytes_of(weight.dense()))
+        sums.update(bytes_of(weight.dense()))
     for place, activation in sites(network).items():
-        sums.update(repr((place, activation.spec())).encode() + b"".join(map(bytes_of, activation.parts().values())))
+        sums.update(repr((place, type(activation).__qualname__, activation.spec())).encode())
+        sums.update(b"".join(bytes_of(part) for part in activation.parts().values()))
     return sums.digest()

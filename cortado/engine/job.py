@@ -23,10 +23,10 @@ from torch import nn
 from cortado.brought import accept
 from cortado.checkpoint import read_checkpoint, without_wrappers
 from cortado.engine.recipe import make_stage
+from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork, BadRecipe
 from cortado.file.whole import make_folder, write_whole
 from cortado.nets.catalog import by_name
-from cortado.network.view import View
 from cortado.progress import Progress
 from cortado.task.measure import check_stated
 from cortado.task.task import Task
@@ -73,7 +73,7 @@ class Job:
         network = self.begun(task)
         if source is None and self.training:
             finetune = make_stage("finetune", self.training, "job, train")
-            finetune.apply(View(network, network, task.example, progress), task)
+            apply_stage(finetune, start(network, network, task.example), task, progress=progress, check=False)
             if kept:
                 make_folder(kept.parent)
                 write_whole(kept, as_safetensors(own_tensors(network)))

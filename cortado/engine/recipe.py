@@ -17,7 +17,6 @@ import cortado.methods
 from cortado import renamed
 from cortado.errors import BadRecipe, CortadoError
 from cortado.methods.method import Method
-from cortado.methods.repeat import Repeat
 
 ELSEWHERE = {
     "allocate": "cortado.planner.allocate.mix:Mix",
@@ -34,8 +33,9 @@ class Recipe:
 
     >>> recipe = cortado.Recipe((PruneWeights(keep=0.5), QuantizeWeights(bits=4)))
 
-    `name`, `paper`, `notes` and `figures` (the paper's numbers beside ours) are for people; `network` and `task` name
-    what the recipe was written for (a job may bring its own).
+    `rounds` says of each stage in which round of a repeat it runs ("round 2 of 3"; "" outside of one). `name`, `paper`,
+    `notes` and `figures` (the paper's numbers beside ours) are for people; `network` and `task` name what the recipe was
+    written for (a job may bring its own).
     """
 
     stages: tuple[Method, ...]
@@ -46,22 +46,24 @@ class Recipe:
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
     network: Any = None
     task: Any = None
+    rounds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rounds", self.rounds or ("",) * len(self.stages))
         if not isinstance(self.match_moments, bool):
             raise BadRecipe(f"recipe: match_moments must be true or false, got {self.match_moments!r}.")
 
     def as_data(self) -> dict[str, Any]:
         """The recipe with every knob written out, as plain data that read() takes back."""
         head = {key: value for key in ("name", "paper", "notes") if (value := getattr(self, key))}
-        return {**head, "match_moments": self.match_moments, "stages": [stage_data(stage) for stage in self.stages]}
+        stages = [stage_data(*pair) for pair in zip(self.stages, self.rounds, strict=True)]
+        return {**head, "match_moments": self.match_moments, "stages": stages}
 
 
-def stage_data(stage: Method) -> Any:
-    """A stage as {name: {knob: value}}; repeat writes its rounds one after another."""
-    if isinstance(stage, Repeat):
-        return {"repeat": {"rounds": [[stage_data(inner) for inner in stages] for stages in stage.rounds]}}
-    return {stage.name(): {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}}
+def stage_data(stage: Method, turn: str = "") -> dict[str, Any]:
+    """Return a stage as {name: {knob: value}}, with its round in a repeat."""
+    knobs = {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}
+    return {stage.name(): knobs, **({"round": turn} if turn else {})}
 
 
 def known_methods() -> list[str]:
@@ -102,10 +104,6 @@ def method_class(name: str) -> type[Method]:
 
 def make_stage(name: str, knobs: dict[str, Any], where: str = "recipe") -> Method:
     """One method from its name and knobs.  Raises BadRecipe for a knob it does not have, BadValue for its value."""
-    if name == "repeat" and set(knobs) == {"rounds"}:
-        return Repeat(rounds=tuple(tuple(read_stage(s, where) for s in stages) for stages in knobs["rounds"]))
-    if name == "repeat":
-        return make_repeat(knobs, where)
     kind = method_class(name)
     fields = {field.name for field in dataclasses.fields(kind)}
     knobs = renamed.current_values(kind.name(), renamed.current_keys(f"{where} ({name})", knobs, renamed.KNOBS, fields))
@@ -135,18 +133,35 @@ def value_of(value: Any, hint: Any = None) -> Any:
     return float(value) if number else value
 
 
-def make_repeat(knobs: dict[str, Any], where: str) -> Repeat:
-    """repeat: {times, do}: one tuple of methods a round; a knob given as a list has one value a round."""
-    unknown = set(knobs) - {"times", "do"}
-    times, stages = knobs.get("times", 2), knobs.get("do")
-    if unknown or not isinstance(times, int) or times < 1 or not isinstance(stages, list):
+REPEAT = """\
+Run a few stages several times, gently.
+
+`repeat: {times: 3, do: [...]}` stands for the stages of `do`, three times one after another: stages like any other, each with
+a row in the report, its file, and moments matched after it. A knob given as a list has one value for each round, so that
+`prune/weights: {keep: [0.5, 0.3, 0.1]}` prunes a little more each time."""
+"""What the pages say of `repeat`, which is no method: a recipe writes it out."""
+Turn = tuple[Method, str]
+"""A stage and its round: "round 2 of 3", or "" outside of a repeat."""
+
+
+def repeated(knobs: Any, where: str) -> list[Turn]:
+    """Return the stages of repeat: {times, do}, round after round; a knob given as a list has one value a round."""
+    given = knobs if isinstance(knobs, dict) else {}
+    times, stages = given.get("times", 2), given.get("do")
+    # Older reports and bundles have the rounds written out.
+    rounds = given.get("rounds") if set(given) == {"rounds"} else []
+    if type(times) is int and isinstance(stages, list) and not set(given) - {"times", "do"}:
+        rounds = [[pick_turn(one, turn, times, where) for one in stages] for turn in range(times)]
+    if not isinstance(rounds, list) or not rounds or not all(isinstance(one, list) and one for one in rounds):
         raise BadRecipe(
             f"{where} (repeat): write repeat: {{times: 3, do: [...]}} with times of 1 or more, got {knobs}."
         )
-    rounds = []
-    for turn in range(times):
-        rounds.append(tuple(read_stage(pick_turn(stage, turn, times, where), where) for stage in stages))
-    return Repeat(rounds=tuple(rounds))
+    return [
+        (stage, f"round {turn} of {len(rounds)}{', ' if inner else ''}{inner}")
+        for turn, stages in enumerate(rounds, 1)
+        for one in stages
+        for stage, inner in read_stages(one, where)
+    ]
 
 
 def pick_turn(stage: Any, turn: int, times: int, where: str) -> Any:
@@ -166,16 +181,20 @@ def pick_turn(stage: Any, turn: int, times: int, where: str) -> Any:
     return picked
 
 
-def read_stage(data: Any, where: str) -> Method:
-    """A stage from data: a name, or {name: {knob: value}}."""
+def read_stages(data: Any, where: str) -> list[Turn]:
+    """Return the stage that a name, or {name: {knob: value}}, stands for; those of a repeat, in order."""
     if isinstance(data, Method):
-        return data
-    if isinstance(data, str):
-        return make_stage(data, {}, where)
-    if isinstance(data, dict) and len(data) == 1:
-        name, knobs = next(iter(data.items()))
+        return [(data, "")]
+    if isinstance(data, str) and data != "repeat":
+        return [(make_stage(data, {}, where), "")]
+    turn = data.get("round", "") if isinstance(data, dict) else ""
+    named = {key: value for key, value in data.items() if key != "round"} if isinstance(data, dict) else {}
+    if len(named) == 1 and isinstance(turn, str):
+        name, knobs = next(iter(named.items()))
+        if name == "repeat":
+            return repeated(knobs, where)
         if isinstance(name, str) and (knobs is None or isinstance(knobs, dict)):
-            return make_stage(name, knobs or {}, where)
+            return [(make_stage(name, knobs or {}, where), turn)]
     raise BadRecipe(
         f"{where}: a stage is a name or one name with its knobs, got {data!r}. Write - prune/weights: {{keep: 0.3}}."
     )
@@ -191,16 +210,16 @@ def read(source: Any) -> Recipe:
     if isinstance(source, Method):
         return Recipe((source,))
     if isinstance(source, (list, tuple)):
-        stages = tuple(read_stage(stage, f"recipe, stage {number}") for number, stage in enumerate(source, 1))
-        if not stages:
+        turns = [turn for number, one in enumerate(source, 1) for turn in read_stages(one, f"recipe, stage {number}")]
+        if not turns:
             raise BadRecipe("recipe: it has no stages. Give at least one, such as quantize/weights.")
-        return Recipe(stages)
+        return Recipe(tuple(stage for stage, _ in turns), rounds=tuple(turn for _, turn in turns))
     if isinstance(source, dict):
         return read_mapping(source)
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
         return read_file(Path(source))
     if isinstance(source, str):
-        return Recipe(tuple(read_words(part, number) for number, part in enumerate(source.split("|"), 1)))
+        return read([dict([words_of(part, number)]) for number, part in enumerate(source.split("|"), 1)])
     raise BadRecipe(f"recipe: a recipe is a file, a text, a list or a Recipe, got {type(source).__name__}.")
 
 
@@ -235,12 +254,6 @@ def read_mapping(data: dict[str, Any]) -> Recipe:
             f"recipe: stages must be a list, got {data.get('stages')!r}. Write stages: [prune/weights, finetune]."
         )
     return dataclasses.replace(read(data["stages"]), **head)
-
-
-def read_words(text: str, number: int) -> Method:
-    """A stage from one line."""
-    name, knobs = words_of(text, number)
-    return make_stage(name, knobs, f"recipe, stage {number}")
 
 
 def words_of(text: str, number: int) -> tuple[str, dict[str, Any]]:

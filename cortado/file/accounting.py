@@ -1,5 +1,6 @@
 """Accounting: what each weight costs, in our file and by the arithmetic of Deep Compression's tables."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,31 +8,15 @@ from torch import Tensor, nn
 
 from cortado.errors import WrongNetwork
 from cortado.file.artifact import Original, Record, encode, original_network, read
-from cortado.file.differences import removed_paths
 from cortado.file.edits import resolve, stored_entries
-from cortado.file.entries import Entry, entries_of, fingerprint, remaining, stored_at
-from cortado.file.huffman import huffman_bits
-from cortado.file.relative_index import relative_index
-from cortado.parts.forms.codebook import Codebook
+from cortado.file.entries import Entry, entries_of, fingerprint, stored_at
+from cortado.file.huffman import code_lengths
+from cortado.file.symbols import Symbols, symbols_of
 from cortado.parts.forms.form import Form
-from cortado.parts.forms.masked import Masked
-from cortado.parts.forms.quantized import Quantized
 from cortado.parts.part import Part
 
 GAP_WIDTHS = range(1, 17)
 MOST_BARS = 64
-
-
-@dataclass(frozen=True)
-class Symbols:
-    """A coded weight as whole numbers of its shape: 0 is a weight of zero, equal numbers are equal codes.
-
-    `codebook_bits` are the bits of the codebook, or of the scales and zero points. `sparse`: a mask holds its places.
-    """
-
-    values: np.ndarray
-    codebook_bits: int
-    sparse: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +106,13 @@ def layer_rows(network: nn.Module, original: Original, body: bytes | None = None
     `body` is the file of `network` when it has been encoded already. Raises BadNetwork when the two do not belong
     together, WrongNetwork when `body` was made from another original network.
     """
+    return accounts(network, original, body)[0]
+
+
+def accounts(
+    network: nn.Module, original: Original, body: bytes | None = None
+) -> tuple[tuple[LayerRow, ...], tuple[Picture, ...]]:
+    """The rows of `layer_rows`, and histograms of the coded weights with the most nonzeros, as in `pictures`."""
     base = original_network(original)
     all_entries = entries_of(base)
     kinds = list({type(module) for module in network.modules() if isinstance(module, Part)})
@@ -131,12 +123,16 @@ def layer_rows(network: nn.Module, original: Original, body: bytes | None = None
             "Pass the file of this network, or none."
         )
     stored = stored_entries(base, contents.edits, resolve(contents.edits, base).removed)
+    attached = [stored_at(network, entry) for entry in stored]
+    symbols = {
+        entry.name: symbols_of(one) for entry, one in zip(stored, attached, strict=True) if isinstance(one, Form)
+    }
     rows = {
-        entry.name: row_of(entry, stored_at(network, entry), record)
-        for entry, record in zip(stored, contents.records, strict=True)
+        entry.name: row_of(entry, one, record, symbols.get(entry.name))
+        for entry, one, record in zip(stored, attached, contents.records, strict=True)
     }
     first = [rows.pop(name) if name in rows else removed_row(entry) for entry, name in named(all_entries, stored)]
-    return (*first, *rows.values())
+    return (*first, *rows.values()), pictures(symbols)
 
 
 def named(entries: list[Entry], stored: list[Entry]) -> list[tuple[Entry, str]]:
@@ -152,10 +148,9 @@ def removed_row(entry: Entry) -> LayerRow:
     return LayerRow(entry.name, nothing, "removed", 0, 0, 0, whole, bits, 0, coded_bits=0.0, coded_bits_huffman=0.0)
 
 
-def row_of(entry: Entry, attached: Form | Tensor, record: Record) -> LayerRow:
+def row_of(entry: Entry, attached: Form | Tensor, record: Record, symbols: Symbols | None) -> LayerRow:
     """The row of one tensor."""
     shape = tuple(attached.shape)
-    symbols = symbols_of(attached) if isinstance(attached, Form) else None
     cost = {} if symbols is None else vars(cost_of(symbols))
     return LayerRow(
         path=entry.name,
@@ -170,50 +165,41 @@ def row_of(entry: Entry, attached: Form | Tensor, record: Record) -> LayerRow:
     )
 
 
-def symbols_of(form: Form) -> Symbols | None:
-    """The whole numbers of a masked, codebook or quantized weight; None for a form that has none."""
-    if isinstance(form, Masked):
-        kept = symbols_of(form.kept)
-        if kept is None:
-            return None
-        whole = np.zeros(tuple(form.shape), dtype=np.int32)
-        whole[form.mask.cpu().numpy()] = kept.values
-        return Symbols(whole, kept.codebook_bits, sparse=True)
-    if isinstance(form, Codebook):
-        return Symbols(codebook_symbols(form), form.codebook.numel() * form.codebook.element_size() * 8)
-    if isinstance(form, Quantized):
-        zero_bits = 0 if form.zero is None else form.zero.numel() * form.codes.element_size() * 8
-        codebook_bits = form.scale.numel() * form.scale.element_size() * 8 + zero_bits
-        return Symbols(form.parts()["codes"].cpu().numpy().astype(np.int32), codebook_bits)
-    return None
-
-
-def codebook_symbols(form: Codebook) -> np.ndarray:
-    """Codes numbered from 1 in the order of their values; 0 where the shared value is zero."""
-    codebook = form.codebook.detach().cpu().double().numpy()
-    rank = np.zeros(len(codebook), dtype=np.int32)
-    order = np.argsort(codebook, kind="stable")
-    order = order[codebook[order] != 0]
-    rank[order] = np.arange(1, len(order) + 1)
-    return rank[form.codes.cpu().numpy()]
-
-
 def cost_of(symbols: Symbols) -> Cost:
     """By relative index with the gap width of the least P+Q bits; unmasked, as a plain list when that is less."""
-    values = symbols.values.ravel()
-    width, sparse_bits = best_gap_width(values)
-    list_bits = values.size * code_width(values)
+    width, sparse_bits = best_gap_width(symbols)
+    list_bits = symbols.entries * code_width(symbols.values)
     if not symbols.sparse and list_bits <= sparse_bits:
-        return cost_sums(values, None, 0, symbols.codebook_bits)
-    index = relative_index(values, width)
-    return cost_sums(index.values, index.gaps, width, symbols.codebook_bits)
+        return cost_sums(symbols.values, symbols.counts, None, 0, symbols.codebook_bits)
+    values, counts = kept_values(symbols)
+    fillers = symbols.fillers(width)
+    if fillers:
+        values, counts = np.append(values, 0), np.append(counts, fillers)
+    return cost_sums(values, counts, gaps_of(symbols, width)[1], width, symbols.codebook_bits)
 
 
-def cost_sums(values: np.ndarray, gaps: np.ndarray | None, gap_width: int, codebook_bits: int) -> Cost:
-    """The cost of stored values and of the gaps before them (None: a plain list)."""
-    stored, value_width = len(values), code_width(values)
-    value_huffman = huffman_bits(values)
-    index_huffman = 0 if gaps is None else huffman_bits(gaps)
+def kept_values(symbols: Symbols) -> tuple[np.ndarray, np.ndarray]:
+    """The values that are not zero, and how often each occurs."""
+    kept = symbols.values != 0
+    return symbols.values[kept], symbols.counts[kept]
+
+
+def gaps_of(symbols: Symbols, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The gaps of so many bits that occur, fillers' among them, and how often each does."""
+    most = (1 << width) - 1
+    totals = np.bincount(symbols.zeros & most, symbols.runs, most + 1).astype(np.int64)
+    totals[most] += symbols.fillers(width)
+    found = np.flatnonzero(totals)
+    return found, totals[found]
+
+
+def cost_sums(
+    values: np.ndarray, counts: np.ndarray, gaps: np.ndarray | None, gap_width: int, codebook_bits: int
+) -> Cost:
+    """The cost of stored values, by how often each occurs, and of the gaps before them (None: a plain list)."""
+    stored, value_width = int(counts.sum()), code_width(values)
+    value_huffman = int((code_lengths(counts) * counts).sum())
+    index_huffman = 0 if gaps is None else int((code_lengths(gaps) * gaps).sum())
     has_index = gaps is not None and stored > 0
     return Cost(
         stored=stored,
@@ -236,47 +222,40 @@ def code_width(values: np.ndarray, zero_too: bool = False) -> int:
     return max(1, (high - low).bit_length())
 
 
-def best_gap_width(values: np.ndarray) -> tuple[int, int]:
+def best_gap_width(symbols: Symbols) -> tuple[int, int]:
     """The gap width of the least P+Q bits, and these bits; of equals the narrowest."""
-    places = np.flatnonzero(values)
-    zeros, kept = np.diff(places, prepend=-1) - 1, values[places]
+    kept, _ = kept_values(symbols)
 
     def bits(gap_width: int) -> int:
-        fillers = int((zeros >> gap_width).sum())
-        return (len(kept) + fillers) * (gap_width + code_width(kept, zero_too=fillers > 0))
+        fillers = symbols.fillers(gap_width)
+        return (symbols.kept + fillers) * (gap_width + code_width(kept, zero_too=fillers > 0))
 
     least = min(GAP_WIDTHS, key=bits)
     return least, bits(least)
 
 
-def pictures(network: nn.Module, original: Original, count: int = 3) -> tuple[Picture, ...]:
+def pictures(found: Mapping[str, Symbols | None], count: int = 3) -> tuple[Picture, ...]:
     """Codes of the kept weights, then gaps between them, of the `count` coded weights with the most nonzeros.
 
     The skewed shapes of figure 5 of Han, Mao, Dally, 2016: what an entropy coder lives on.
     """
-    coded: list[tuple[int, str, Symbols]] = []
-    base = original_network(original)
-    for entry in remaining(entries_of(base), removed_paths(network, base)):
-        attached = stored_at(network, entry)
-        symbols = symbols_of(attached) if isinstance(attached, Form) else None
-        if symbols is not None and symbols.values.any():
-            coded.append((int(np.count_nonzero(symbols.values)), entry.name, symbols))
+    coded = [(name, symbols) for name, symbols in found.items() if symbols is not None and symbols.kept]
     codes: list[Picture] = []
     gaps: list[Picture] = []
-    for kept, name, symbols in sorted(coded, key=lambda row: -row[0])[:count]:
-        values = symbols.values.ravel()
-        codes.append(histogram(f"{name}: codes of {kept:,} nonzero weights", values[values != 0], "codes"))
-        if kept < values.size:
-            width, _ = best_gap_width(values)
-            index = relative_index(values, width)
-            gaps.append(histogram(f"{name}: zeros before each entry, gaps of {width} bits", index.gaps, "gaps"))
+    for name, symbols in sorted(coded, key=lambda row: -row[1].kept)[:count]:
+        title = f"{name}: codes of {symbols.kept:,} nonzero weights"
+        codes.append(histogram(title, *kept_values(symbols), "codes"))
+        if symbols.kept < symbols.entries:
+            width, _ = best_gap_width(symbols)
+            title = f"{name}: zeros before each entry, gaps of {width} bits"
+            gaps.append(histogram(title, *gaps_of(symbols, width), "gaps"))
     return (*codes, *gaps)
 
 
-def histogram(title: str, values: np.ndarray, of: str) -> Picture:
-    """Counts of whole numbers; neighbours share a bar where there are more than 64."""
+def histogram(title: str, values: np.ndarray, counts: np.ndarray, of: str) -> Picture:
+    """Whole numbers and how often each occurs; neighbours share a bar where there are more than 64."""
     low, high = int(values.min()), int(values.max())
     step = -(-(high - low + 1) // MOST_BARS)
-    counts = np.bincount((values - low) // step)
-    edges = low - 0.5 + step * np.arange(len(counts) + 1)
-    return Picture(title, tuple(edges.tolist()), tuple(counts.tolist()), of)
+    bars = np.bincount((values - low) // step, counts).astype(np.int64)
+    edges = low - 0.5 + step * np.arange(len(bars) + 1)
+    return Picture(title, tuple(edges.tolist()), tuple(bars.tolist()), of)

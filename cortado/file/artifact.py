@@ -30,7 +30,7 @@ from cortado.file.edits import (
     stored_entries,
     write_edits,
 )
-from cortado.file.entries import Entry, check_classes, entries_of, fingerprint, put, stored_at
+from cortado.file.entries import Entry, check_classes, entries_of, fingerprint, put, stored_at, value_at
 from cortado.file.roundings import Roundings, put_roundings, read_roundings, roundings_of, write_roundings
 from cortado.file.schema import Schema, read_schema, schema_of, write_schema
 from cortado.file.streams import Place, Stream, decode_form, encode_form
@@ -209,7 +209,7 @@ def decode(body: bytes, original: Original, forms: Sequence[type[Part]] = ()) ->
     """The network that a file holds, made from a copy of `original`.  Raises BadFile, WrongNetwork."""
     contents = read(body, forms)
     made = original_network(original)
-    network = copy.deepcopy(made) if made is original else made
+    network = without_values(made) if made is original else made
     entries = entries_of(network)
     if contents.fingerprint != fingerprint(network, entries):
         raise WrongNetwork(
@@ -230,6 +230,13 @@ def decode(body: bytes, original: Original, forms: Sequence[type[Part]] = ()) ->
     note_cuts(network, edits.names(network))
     put_roundings(network, original_paths, contents.roundings)
     return network.eval()
+
+
+def without_values(original: nn.Module) -> nn.Module:
+    """A copy whose entries are still those of the network itself, to be replaced one and all."""
+    modules = dict(original.named_modules())
+    tensors = [value_at(modules[path], name) for path, name in (one.places[0] for one in entries_of(original))]
+    return copy.deepcopy(original, {id(value): value for value in tensors})
 
 
 def decode_record(record: Record, entry: Entry) -> Form | Tensor:

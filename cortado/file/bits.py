@@ -47,6 +47,15 @@ def encode(values: np.ndarray) -> bytes:
     return varint(zigzag(least)) + bytes([width]) + pack(values.astype(np.int64) - least, width)
 
 
+def size(values: np.ndarray) -> int:
+    """Return how many bytes `encode` takes."""
+    if not values.any():
+        return 0
+    least = int(values.min())
+    width = (int(values.max()) - least).bit_length()
+    return len(varint(zigzag(least))) + 1 + (values.size * width + 7) // 8
+
+
 def decode_wide(body: bytes, count: int) -> np.ndarray:
     """The `count` integers (int64, within 34 bits) of `encode`.  Raises BadFile on anything else."""
     if not body:

@@ -7,6 +7,7 @@ import numpy as np
 
 from cortado.errors import BadFile
 from cortado.file import bits
+from cortado.file.counts import blocks, counted
 from cortado.file.wire import Cursor, unzigzag, varint, zigzag
 
 LONGEST = 32
@@ -78,20 +79,34 @@ def emit(ranks: np.ndarray, codes: np.ndarray, lengths: np.ndarray) -> bytes:
     return b"".join(parts) + np.packbits(left).tobytes()
 
 
+def table_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, bytes, int]:
+    """Return the integers that occur, their code lengths, the bytes before the codes, and how many bytes there are in all."""
+    symbols, counts = counted(blocks(values))
+    gaps = bits.encode(np.diff(symbols) - 1)
+    head = varint(len(symbols)) + varint(zigzag(int(symbols[0]))) + varint(len(gaps)) + gaps
+    if len(symbols) == 1:
+        return symbols, counts, head, len(head)
+    lengths = limited_lengths(counts)
+    head += bits.pack(lengths - 1, 5)
+    return symbols, lengths, head, len(head) + (int((lengths * counts).sum()) + 7) // 8
+
+
+def size(values: np.ndarray) -> int:
+    """Return how many bytes `encode` takes."""
+    return table_of(values)[3] if values.any() else 0
+
+
 def encode(values: np.ndarray) -> bytes:
     """A list of integers: the values that occur, their code lengths, then the codes."""
     if values.size == 0 or not values.any():
         return b""
-    symbols, ranks, counts = np.unique(values.astype(np.int64), return_inverse=True, return_counts=True)
-    gaps = bits.encode(np.diff(symbols) - 1)
-    head = varint(len(symbols)) + varint(zigzag(int(symbols[0]))) + varint(len(gaps)) + gaps
+    symbols, lengths, head, _ = table_of(values)
     if len(symbols) == 1:
         return head
-    lengths = limited_lengths(counts)
     order = np.argsort(lengths, kind="stable")
     codes = np.zeros(len(symbols), dtype=np.uint64)
     codes[order] = canonical_codes(lengths[order])
-    return head + bits.pack(lengths - 1, 5) + emit(ranks.ravel(), codes, lengths)
+    return head + emit(np.searchsorted(symbols, values), codes, lengths)
 
 
 def windows(data: np.ndarray, start: int) -> np.ndarray:

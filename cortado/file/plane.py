@@ -9,7 +9,6 @@ from cortado.file import bits, deep_compression, huffman, mix, rans
 
 CODECS = {"bits": 0, "huffman": 1, "rans": 2, "mix": 3, "deep_compression": 4}
 QUICK = "quick"
-CANDIDATE_CODERS = ("bits", "huffman", "rans", "mix")
 MIX_LIMIT = 4 << 20
 
 
@@ -69,8 +68,16 @@ def encode_plane(values: np.ndarray, where: np.ndarray | None = None, codec: str
         return Coded(CODECS["mix"], mix.encode(values, where, quick=True))
     if codec != "smallest":
         return encode_with(values, where, "rans" if codec == QUICK else codec)
-    tried = [encode_with(values, where, name) for name in CANDIDATE_CODERS if name != "mix" or count <= MIX_LIMIT]
-    return min(tried, key=lambda coded: len(coded.body))
+    listed = values.ravel() if where is None else values[where]
+    # How long the simple codes are is known without writing them.
+    tried: list[tuple[int, str, Coded | None]] = [
+        (bits.size(listed), "bits", None), (huffman.size(listed), "huffman", None)
+    ]  # fmt: skip
+    for name in ("rans", "mix") if count <= MIX_LIMIT else ("rans",):
+        coded = encode_with(values, where, name)
+        tried.append((len(coded.body), name, coded))
+    _, name, best = min(tried, key=lambda one: one[0])
+    return best or encode_with(values, where, name)
 
 
 def decode_plane(coded: Coded, shape: tuple[int, ...], where: np.ndarray | None = None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sparse layouts and what they cost: relative index with filler zeros (Han, Mao, Dally, 2016) and compressed rows."""
+"""Relative index: a sparse list by the gaps between its entries, with filler zeros (Han, Mao, Dally, 2016)."""
 
 from dataclasses import dataclass
 
@@ -54,38 +54,3 @@ def relative_index(values: np.ndarray, gap_bits: int) -> RelativeIndex:
     gaps[ends] = zeros & ((1 << gap_bits) - 1)
     attached[ends] = flat[places]
     return RelativeIndex(gaps, attached, gap_bits, flat.size)
-
-
-@dataclass(frozen=True)
-class CompressedRows:
-    """Values `a` row by row, their columns `ja`, and where each row begins in them, `ia` (one longer than the rows)."""
-
-    a: np.ndarray
-    ja: np.ndarray
-    ia: np.ndarray
-    columns: int
-
-    def dense(self) -> np.ndarray:
-        """The matrix again (int64)."""
-        rows = len(self.ia) - 1
-        matrix = np.zeros((rows, self.columns), dtype=np.int64)
-        matrix[np.repeat(np.arange(rows), np.diff(self.ia)), self.ja] = self.a
-        return matrix
-
-    def size_bits(self, value_bits: int, index_bits: int) -> int:
-        """2 * nonzeros + rows + 1 numbers: values of value_bits, all others of index_bits."""
-        return len(self.a) * value_bits + (len(self.ja) + len(self.ia)) * index_bits
-
-    def huffman_bits(self, index_bits: int) -> int:
-        """Values and columns each under their own Huffman code, row starts plain, tables left out."""
-        return huffman_bits(self.a) + huffman_bits(self.ja) + len(self.ia) * index_bits
-
-
-def compressed_rows(matrix: np.ndarray) -> CompressedRows:
-    """The nonzero integers of a matrix, in compressed sparse row layout.  Raises BadValue unless it has two axes."""
-    matrix = np.asarray(matrix)
-    if matrix.ndim != 2:
-        raise BadValue(f"compressed rows: a matrix is needed, got shape {matrix.shape}. Flatten the kernels first.")
-    rows, columns = np.nonzero(matrix)
-    starts = np.searchsorted(rows, np.arange(matrix.shape[0] + 1))
-    return CompressedRows(matrix[rows, columns].astype(np.int64), columns, starts, matrix.shape[1])

@@ -48,6 +48,8 @@ class MatchMoments(Method):
     time. An unchanged network stays as it is, which re-estimating batch norms from a few images would not achieve.
     """
 
+    matches = True
+
     images: int = knob(
         256, low=2, help="calibration samples that both networks see, in one batch; of large ones fewer, 64 or more"
     )

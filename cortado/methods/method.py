@@ -32,7 +32,8 @@ class Method(ABC):
     'prune/weights'
 
     A subclass is a frozen dataclass in a file of its own: `methods/prune/weights.py` defines `PruneWeights`, which a
-    recipe calls `prune/weights`. `lossy` says that moments are matched afterwards; `trains` that floats move.
+    recipe calls `prune/weights`. `lossy` says that moments are matched afterwards; `trains` that floats move; `matches`
+    that it matches moments itself, and may find nothing to mend.
     Raises BadValue when a knob is outside its range.
     """
 
@@ -40,6 +41,7 @@ class Method(ABC):
     """What a recipe calls it, where that is not the path of its file (see cortado.engine.recipe.ELSEWHERE)."""
     lossy: ClassVar[bool] = False
     trains: ClassVar[bool] = False
+    matches: ClassVar[bool] = False
 
     where: str = knob(
         "*", help="which weights: glob patterns of layers, 'not ...' leaves out; '*.bias' names parameters"

@@ -19,4 +19,5 @@ class Reinit(Finetune):
 
     def apply(self, view: View, task: Task) -> None:
         Rewind(where=self.where, to="random").apply(view, task)
-        super().apply(View(view.network, view.original, view.example, view.progress, view.reference), task)
+        view.forget()
+        super().apply(view, task)

@@ -30,6 +30,8 @@ class Weight:
     def __init__(self, path: str, places: list[tuple[nn.Module, str]]) -> None:
         """`path` is the first name ("conv1.weight"); `places` are the layers that own it, with its name in each."""
         self.path, self.places = path, places
+        self.touched: set[str] = set()
+        """Where a view notes what was written."""
 
     @property
     def layer(self) -> nn.Module:
@@ -76,6 +78,7 @@ class Weight:
 
     def set_form(self, form: Form) -> None:
         """Hold the weight in `form` from now on, in every place that shares it."""
+        self.touched.add(self.path)
         for layer, name in self.places:
             attach(layer, name, form)
 
@@ -169,10 +172,15 @@ class View:
         """For each layer whose outputs are others than in the reference network: which of its outputs they are, in order."""
         self.notes: list[str] = []
         """What a method wants the report to say of this stage."""
+        self.touched: set[str] = set()
+        """The weights that the editing operations have written, by path."""
 
     @cached_property
     def all_weights(self) -> list[Weight]:
-        return parameter_places(self.network)
+        found = parameter_places(self.network)
+        for weight in found:
+            weight.touched = self.touched
+        return found
 
     def weights(self, where: str = "*") -> list[Weight]:
         """Return the weights of real floats that `where` takes (see network/where.py); the others are noted.
@@ -248,8 +256,11 @@ class View:
         self.forget()
 
 
-def working_copy(network: nn.Module) -> nn.Module:
-    """A copy to work on.  Raises BadNetwork when the network has values that are not finite."""
+def working_copy(network: nn.Module, alias: bool = False) -> nn.Module:
+    """A copy to work on.  Raises BadNetwork when the network has values that are not finite.
+
+    `alias`: the memory of its parameters is the network's own, for a copy that is only read.
+    """
     parameters = dict(network.named_parameters(remove_duplicate=False))
     for path, value in network.state_dict().items():
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_meta:
@@ -259,8 +270,10 @@ def working_copy(network: nn.Module) -> nn.Module:
             raise BadNetwork(
                 f"network: {path} holds NaN or infinite values. Load or train sound weights before compressing them."
             )
+    own = {id(value): value for value in parameters.values() if type(value) is nn.Parameter and not vars(value)}
+    memo = {key: nn.Parameter(value.detach(), value.requires_grad) for key, value in own.items() if alias}
     try:
-        made = copy.deepcopy(network)
+        made = copy.deepcopy(network, memo)
     except Exception as error:
         raise BadNetwork(
             f"network: {type(network).__name__} cannot be copied ({error}). Give it a __deepcopy__, or remove what blocks it."

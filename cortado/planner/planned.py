@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from cortado.engine.options import RunOptions
 from cortado.planner.allocate.feasibility import Feasibility
 from cortado.planner.allocate.size_accuracy_curve import size_accuracy_curve
 from cortado.planner.search.deadline import seconds_of
 from cortado.planner.search.goal import FORECAST_SHARE
 from cortado.progress import Progress
-from cortado.task.limits import check_unit, read_limits
 from cortado.task.task import Task
 
 
@@ -28,9 +28,13 @@ def plan(
     without weights to choose for. A third of the `time_limit` ("5 min", or seconds) goes into it; the rest is left to
     whoever measures more.
     """
-    wanted = read_limits(limits)
+    return plan_within(network, task, RunOptions.read(limits, progress=progress), time_limit)
+
+
+def plan_within(network: nn.Module, task: Task, options: RunOptions, time_limit: str | float | None) -> Feasibility:
+    """Do what `plan` does, with options that were read before."""
+    wanted = options.check_score(task.metric).limits
     share = None if time_limit is None else FORECAST_SHARE * seconds_of(time_limit, "plan")
-    check_unit(wanted, task.metric)
     size_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
-    found = size_accuracy_curve(network, network, task, progress=progress, time_limit=share)
+    found = size_accuracy_curve(network, network, task, progress=options.progress, time_limit=share)
     return Feasibility(found, size_bytes, task.metric.name, task.metric.unit, wanted)

@@ -14,7 +14,8 @@ class Stage:
     """One stage as it was found afterwards.
 
     `score` is on the validation data, `size_bytes` the whole file's; `notes` are what the method had to say. `latency_ms` is the
-    time of one batch in the first runtime that was asked for, None where none was or it cannot run there.
+    time of one batch in the first runtime that was asked for, None where none was or it cannot run there. `round` is its
+    place in a repeat: "round 2 of 3".
     """
 
     name: str
@@ -25,10 +26,16 @@ class Stage:
     seconds: float
     notes: tuple[str, ...] = ()
     latency_ms: float | None = None
+    round: str = ""
 
     def __post_init__(self) -> None:
         # As JSON they come back in a list.
         object.__setattr__(self, "notes", tuple(self.notes))
+
+    @property
+    def title(self) -> str:
+        """Its name, with its round in a repeat."""
+        return f"{self.name}, {self.round}" if self.round else self.name
 
 
 @dataclass(frozen=True)

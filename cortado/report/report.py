@@ -52,7 +52,7 @@ class Report(Record):
 
 def notes_of(stages: Sequence[Stage]) -> list[str]:
     """Return what the methods had to say, with the stage."""
-    return [f"stage {number} ({stage.name}): {note}" for number, stage in enumerate(stages, 1) for note in stage.notes]
+    return [f"stage {number} ({stage.title}): {note}" for number, stage in enumerate(stages, 1) for note in stage.notes]
 
 
 def read_report(path: str | Path) -> Report:

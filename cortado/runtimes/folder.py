@@ -42,6 +42,17 @@ def whole_folder(target: Path) -> Iterator[Path]:
         ) from error
 
 
+def take_over(source: Path, target: Path) -> None:
+    """Put the files of an exported folder into `target`, in the place of an earlier export.  Raises what check_target raises."""
+    with whole_folder(target) as partial:
+        for path in source.iterdir():
+            try:
+                os.link(path, partial / path.name)
+            except OSError:
+                # Another disk, or one that knows no second name for a file.
+                shutil.copy2(path, partial / path.name)
+
+
 def check_target(target: Path) -> None:
     """Raises BadValue when `target` holds what we did not write, or lies in a folder that is not there or not writable."""
     target = target.absolute()

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
+from cortado.file.whole import make_folder
 from cortado.lowering.graph import has_batch, positional
 from cortado.progress import Progress, quiet
 from cortado.report.report import Clock, Exported
 from cortado.runtimes.export import export_into
+from cortado.runtimes.folder import whole_folder
 from cortado.runtimes.runtime import Running, Runtime, Session, rivals
 from cortado.runtimes.timing import EAGER, ORIGINAL, Call, check_load, clock
 from cortado.runtimes.torch_eager import TorchSession
@@ -34,8 +36,8 @@ class Measuring:
     files: dict[tuple[str, Runtime], Path] = field(default_factory=dict)
     exports: list[Exported] = field(default_factory=list)
 
-    def lower_all(self, original: nn.Module, small: nn.Module, folder: Path, progress: Progress) -> None:
-        """Files of the compressed network for the runtimes named, of the original for every rival as well."""
+    def lower_all(self, original: nn.Module, small: nn.Module, kept: Path, folder: Path, progress: Progress) -> None:
+        """Files of the compressed network for the runtimes named, into `kept`, of the original for every rival as well."""
         everywhere = {runtime.name(): runtime for runtime in (*self.runtimes, *rivals())}
         named = {runtime.name() for runtime in self.runtimes}
         wanted = [(COMPRESSED, small, runtime) for runtime in self.runtimes]
@@ -43,19 +45,19 @@ class Measuring:
         sizes: dict[tuple[str, str], int] = {}
         with progress.bar("export for the clock", len(wanted)) as bar:
             for name, network, runtime in wanted:
-                own = folder / f"{name}_{runtime.name()}"
-                own.mkdir()
+                own = (kept if name == COMPRESSED else folder) / runtime.name()
                 # The original network is only timed, so the validation data will do to see that its file is right.
                 data = self.data if name == COMPRESSED else self.task.validation.first(64)
                 try:
-                    file, row = export_into(own, network, self.task.example, runtime, data, self.task.metric)
+                    with whole_folder(own) as partial:
+                        file, row = export_into(partial, network, self.task.example, runtime, data, self.task.metric)
                 except BadNetwork:
                     if runtime.name() in named:
                         raise
                     # Nobody asked for this one: where the original network cannot run, it is no rival.
                     bar.advance()
                     continue
-                self.files[name, runtime] = file
+                self.files[name, runtime] = own / file.name
                 if name == COMPRESSED:
                     self.exports.append(row)
                 sizes[name, runtime.name()] = row.size_bytes
@@ -89,16 +91,20 @@ def batch_of(example: Any, batch: int) -> tuple[Tensor, ...]:
 def measure(
     original: nn.Module, small: nn.Module, task: Task, runtimes: Sequence[Runtime], *,
     data: Data | None = None, batches: Sequence[int] = (1,), threads: int = 1, seconds: float = 5.0,
-    progress: Progress | None = None,
+    progress: Progress | None = None, folder: Path | None = None,
 ) -> tuple[tuple[Exported, ...], tuple[Clock, ...]]:  # fmt: skip
     """Export both networks, score the compressed files on `data` (the test data) and time all in turns.
 
+    The compressed files stay in `folder`, those of each runtime in a folder of its name, as they were scored and timed.
     Gives one row for each runtime named, and one clock for each batch size. Raises what `export` raises, and BadValue
     for an empty batch or less than one thread.
     """
     check_load("timing", batches, threads)
     measuring = Measuring(task, task.test if data is None else data, runtimes, threads, seconds)
-    with tempfile.TemporaryDirectory() as folder:
-        measuring.lower_all(original, small, Path(folder), progress or quiet())
+    with tempfile.TemporaryDirectory() as made:
+        rivals_in, kept = Path(made) / "original", folder or Path(made) / COMPRESSED
+        for one in (rivals_in, kept):
+            make_folder(one)
+        measuring.lower_all(original, small, kept, rivals_in, progress or quiet())
         clocks = tuple(measuring.clock(original, batch) for batch in batches)
     return tuple(measuring.exports), clocks

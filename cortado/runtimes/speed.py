@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import nn
 
@@ -56,16 +57,18 @@ def speed_wanted(
 def with_speed(
     report: Report, original: nn.Module, small: nn.Module, task: Task, speed: Speed,
     limits: Sequence[Limit], progress: Progress | None = None, earlier: Sequence[Callable[[], nn.Module]] = (),
+    folder: Path | None = None,
 ) -> Report:  # fmt: skip
     """The report with what the runtimes gave: files, scores, times, latency limits; as it was when none was asked for.
 
-    `earlier` give the networks after each stage but the last.
+    `earlier` give the networks after each stage but the last; the files that were measured stay in `folder`.
     """
     if not speed.runtimes:
         return report
     exports, clocks = measure(
         original, small, task, speed.runtimes,
         batches=speed.batches, threads=speed.threads, seconds=speed.seconds, progress=progress,
+        folder=folder,
     )  # fmt: skip
     versions = {runtime.name(): runtime.version() for runtime in speed.runtimes}
     lines = latency_lines(clocks[0], speed, limits)

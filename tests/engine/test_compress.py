@@ -9,6 +9,7 @@ from torch import nn
 
 from cortado.engine.bundle import check_bundle, write_bundle
 from cortado.engine.compress import compress
+from cortado.engine.recipe import read
 from cortado.errors import BadFile, NothingChanged, Stopped
 from cortado.file.artifact import load
 from cortado.methods.factorize.jaderberg import FactorizeJaderberg
@@ -19,8 +20,8 @@ from cortado.methods.prune.channels import PruneChannels
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.methods.release import Release
-from cortado.methods.repeat import Repeat
 from cortado.network.compare.rounded import rounded_layers
+from cortado.report.pages.terminal import report_text
 from cortado.report.report import Report, paired_interval, read_report
 from cortado.task.measure import mean_score
 from cortado.task.task import Data, Metric, Task
@@ -244,10 +245,20 @@ def test_match_as_a_stage_of_its_own_knows_which_channels_are_left(tmp_path):
     assert same(again, by_hand)
 
 
-def test_match_after_repeated_cuts_uses_channels_of_the_original():
-    rounds = Repeat(rounds=((PruneChannels(keep=0.7), MatchMoments()), (PruneChannels(keep=0.7), MatchMoments())))
-    once, _ = compress(NET.make(), NET.task(), [rounds])
-    more, _ = compress(NET.make(), NET.task(), [rounds, MatchMoments()])
-    wide = sum(value.numel() for value in once.parameters())
-    assert wide == sum(value.numel() for value in more.parameters())
-    assert not same(once, more)
+def test_repeat_is_its_stages_written_out(tmp_path):
+    """Row by row, with moments matched after each round; interrupted within a round, it continues there."""
+    cut = PruneChannels(keep=0.7)
+    rounds = [{"repeat": {"times": 2, "do": [cut, {"finetune": {"epochs": [0.5, 0.25]}}]}}, QuantizeWeights(bits=5)]
+    written = (cut, Finetune(epochs=0.5), cut, Finetune(epochs=0.25), QuantizeWeights(bits=5))
+    whole, report = compress(NET.make(), NET.task(), written)
+    once, found = compress(NET.make(), NET.task(), rounds, folder=tmp_path)
+    assert same(once, whole)
+    assert [stage.round for stage in found.stages] == [*["round 1 of 2"] * 2, *["round 2 of 2"] * 2, ""]
+    assert [stage.size_bytes for stage in found.stages] == [stage.size_bytes for stage in report.stages]
+    assert "3 prune/channels, round 2 of 2" in report_text(found)
+    assert read(found.recipe).rounds == tuple(stage.round for stage in found.stages)
+    for number in (4, 5):
+        (tmp_path / "stages" / f"{number:02}.json").unlink()
+    again, resumed = compress(NET.make(), NET.task(), rounds, folder=tmp_path, resume=True)
+    assert same(again, whole) and not resumed.warnings
+    assert resumed.stages[2].seconds == found.stages[2].seconds

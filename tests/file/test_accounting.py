@@ -4,21 +4,22 @@ import copy
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cortado.errors import WrongNetwork
 from cortado.file.accounting import (
-    Symbols,
+    accounts,
     best_gap_width,
     cost_of,
     histogram,
     layer_rows,
     pictures,
-    symbols_of,
 )
 from cortado.file.artifact import encode, read
+from cortado.file.symbols import Symbols, symbols_of
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer
 from cortado.parts.forms.attach import attach
@@ -214,14 +215,16 @@ def test_a_quantized_weight_full_of_zeros_is_stored_by_index() -> None:
 def test_an_affine_code_counts_from_its_zero_point() -> None:
     codes, zero = torch.tensor([[0, 4], [4, 7]]), torch.tensor([4])
     symbols = symbols_of(Quantized(codes, torch.tensor([0.1]), zero))
-    assert symbols.values.tolist() == [[-4, 0], [0, 3]]
+    assert symbols.values.tolist() == [-4, 0, 3] and symbols.counts.tolist() == [1, 2, 1]
+    # One run of no zeros before the first code, one of two before the last.
+    assert symbols.zeros.tolist() == [0, 2] and symbols.runs.tolist() == [1, 1]
     assert symbols.codebook_bits == 32 + 8
 
 
 def test_a_shared_zero_is_no_weight() -> None:
     shared = Codebook(torch.tensor([0.0, 1.0, -1.0]), torch.tensor([0, 1, 2, 1]))
     symbols = symbols_of(Masked(torch.ones(1, 4, dtype=torch.bool), shared))
-    assert symbols.values.tolist() == [[0, 2, 1, 2]]
+    assert symbols.values.tolist() == [0, 1, 2] and symbols.counts.tolist() == [1, 1, 2]
     assert cost_of(symbols).stored == 3
 
 
@@ -238,7 +241,7 @@ def test_a_latent_weight_has_no_codes() -> None:
 
 
 def test_best_gap_width_is_the_narrowest_of_equals() -> None:
-    width, bits = best_gap_width(by_hand_symbols().values.ravel())
+    width, bits = best_gap_width(by_hand_symbols())
     assert (width, bits) == (3, 40)
 
 
@@ -254,7 +257,10 @@ def test_pictures_show_codes_then_gaps_of_the_largest() -> None:
     attach(small[0], "weight", coded_at_random(0, 8, 0.2))
     attach(small[1], "weight", by_hand())
     attach(small[2], "weight", coded_at_random(1, 8, 0.6))
-    drawn = pictures(small, original, count=2)
+    drawn = pictures(
+        {f"{place}.weight": symbols_of(layer.held_weight) for place, layer in small.named_children()}, count=2
+    )
+    assert drawn == tuple(one for one in accounts(small, original)[1] if not one.title.startswith("1."))
     assert [shown.of for shown in drawn] == ["codes", "codes", "gaps", "gaps"]
     assert [shown.title.partition(":")[0] for shown in drawn] == ["2.weight", "0.weight"] * 2
     assert sum(drawn[0].counts) == int(small[2].held_weight.mask.sum())
@@ -262,7 +268,7 @@ def test_pictures_show_codes_then_gaps_of_the_largest() -> None:
 
 def test_pictures_of_the_example_done_by_hand() -> None:
     original, small = square(by_hand())
-    codes, gaps = pictures(small, original)
+    codes, gaps = accounts(small, original)[1]
     # -0.25 is the first of the shared values, 0.5 the second, 2.0 the third.
     assert codes.counts == (1, 4, 1)
     assert codes.edges == (0.5, 1.5, 2.5, 3.5)
@@ -272,7 +278,7 @@ def test_pictures_of_the_example_done_by_hand() -> None:
 
 def test_histogram_puts_neighbours_together_when_there_are_many() -> None:
     values = torch.arange(-100, 200).numpy()
-    drawn = histogram("many", values, "codes")
+    drawn = histogram("many", values, np.ones_like(values), "codes")
     assert len(drawn.counts) <= 64
     assert len(drawn.edges) == len(drawn.counts) + 1
     assert sum(drawn.counts) == 300

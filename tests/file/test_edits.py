@@ -12,7 +12,7 @@ from torch import nn
 
 from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, WrongNetwork
-from cortado.file.accounting import layer_rows, pictures
+from cortado.file.accounting import accounts, layer_rows
 from cortado.file.artifact import decode, encode, read, save
 from cortado.file.edits import Edits, read_edits, write_edits
 from cortado.file.inspection import inspect
@@ -128,7 +128,7 @@ def test_bytes_of_edits_are_counted(tmp_path):
     assert rows["layer2.1.conv1.weight"].form == "removed" and rows["layer2.1.conv1.weight"].size_bytes == 0
     assert rows["layer2.1.conv1.weight"].kept == 0
     assert sum(row.original_entries for row in rows.values()) == sum(v.numel() for v in original.state_dict().values())
-    assert pictures(small, original) == ()
+    assert accounts(small, original)[1] == ()
 
 
 def test_blocks_may_be_called_with_more_than_their_input():

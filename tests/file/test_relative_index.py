@@ -1,4 +1,6 @@
-"""Sparse layouts against worked examples and their definition."""
+"""Relative index against the worked example and its definition."""
+
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -6,32 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortado.errors import BadValue
+from cortado.file.accounting import gaps_of
+from cortado.file.counts import counted, runs_of_zeros
 from cortado.file.huffman import huffman_bits
-from cortado.file.relative_index import compressed_rows, relative_index
-
-SIX = np.array(
-    [[0, 0, 6, 4, 0, 0], [0, 0, 0, 3, 5, 7], [0, 0, 0, 0, 8, 0], [8, 0, 4, 3, 0, 0], [0] * 6, [5, 9, 0, 0, 0, 0]]
-)
-
-
-def test_compressed_rows_of_the_worked_example() -> None:
-    rows = compressed_rows(SIX)
-    assert rows.a.tolist() == [6, 4, 3, 5, 7, 8, 8, 4, 3, 5, 9]
-    assert rows.ja.tolist() == [2, 3, 3, 4, 5, 4, 0, 2, 3, 0, 1]
-    assert rows.ia.tolist() == [0, 2, 5, 6, 9, 9, 11]
-    assert (rows.dense() == SIX).all()
-
-
-def test_compressed_rows_count_two_a_nonzero_and_one_a_row_and_one() -> None:
-    assert compressed_rows(SIX).size_bits(1, 1) == 2 * 11 + 6 + 1
-    assert compressed_rows(SIX).size_bits(32, 8) == 11 * 32 + 18 * 8
-    rows = compressed_rows(SIX)
-    assert rows.huffman_bits(8) == huffman_bits(rows.a) + huffman_bits(rows.ja) + 7 * 8
-
-
-def test_compressed_rows_refuse_kernels() -> None:
-    with pytest.raises(BadValue, match="matrix"):
-        compressed_rows(np.zeros((2, 3, 4)))
+from cortado.file.relative_index import relative_index
+from cortado.file.symbols import Symbols
 
 
 def test_relative_index_puts_a_filler_where_the_paper_does() -> None:
@@ -50,6 +31,15 @@ def test_relative_index_round_trips(listed: list[int], gap_bits: int) -> None:
     assert index.dense().tolist() == listed
     assert len(index.gaps) == np.count_nonzero(listed) + index.fillers
     assert index.gaps.max(initial=0) < 1 << gap_bits
+
+
+@given(st.lists(st.sampled_from([0, 0, 0, 0, 0, 0, 1, -7]), min_size=1, max_size=200), st.integers(1, 8))
+def test_gaps_that_accounting_counts_are_those_of_the_index(listed: list[int], gap_bits: int) -> None:
+    values = np.array(listed)
+    symbols = Symbols(*counted([values]), *counted(runs_of_zeros(values)), 0)
+    index = relative_index(values, gap_bits)
+    assert Counter(index.gaps.tolist()) == dict(zip(*map(list, gaps_of(symbols, gap_bits)), strict=True))
+    assert (symbols.fillers(gap_bits), symbols.kept) == (index.fillers, np.count_nonzero(values))
 
 
 def test_relative_index_refuses_other_widths() -> None:

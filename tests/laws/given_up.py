@@ -41,11 +41,11 @@ SILENT = {
         "latent: ternary": ("prune/rate_distortion",),
     },
     "the new grid has more bits than the values that were there need": {
-        "codebook": (*ROUNDS_AFTER_TRAINING, "quantize/pact", "quantize/weights", "repeat"),
-        "masked(codebook)": ("quantize/pact", "quantize/weights", "repeat"),
+        "codebook": (*ROUNDS_AFTER_TRAINING, "quantize/pact", "quantize/weights"),
+        "masked(codebook)": ("quantize/pact", "quantize/weights"),
         "latent: clipped": ("quantize/weights",),
         "latent: ternary": (
-            *ROUNDS_AFTER_TRAINING, "quantize/aware", "quantize/dorefa", "quantize/pact", "quantize/weights", "repeat",
+            *ROUNDS_AFTER_TRAINING, "quantize/aware", "quantize/dorefa", "quantize/pact", "quantize/weights",
         ),
     },
     "the new codebook has more bits than the grid or the codebook that was there": {
@@ -71,7 +71,7 @@ SILENT = {
             *FACTORIZE, *MASKS, *ROUNDS_AFTER_TRAINING, *STARTS_AGAIN, "distill/logits", "finetune", "match_moments",
             "prune/channels", "prune/rate_distortion", "quantize/activations", "quantize/aware", "quantize/binary_connect",
             "quantize/binary_net", "quantize/clip", "quantize/compact_binary", "quantize/dorefa", "quantize/pact",
-            "quantize/ternary", "quantize/weights", "quantize/xnor", "repeat", "share/kmeans", "share/products",
+            "quantize/ternary", "quantize/weights", "quantize/xnor", "share/kmeans", "share/products",
         ),
     },
 }  # fmt: skip

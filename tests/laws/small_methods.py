@@ -3,15 +3,12 @@
 from typing import Any
 
 from cortado.engine.recipe import known_methods, method_class
-from cortado.methods.finetune import Finetune
 from cortado.methods.method import Method
-from cortado.methods.quantize.weights import QuantizeWeights
 
 SHORT = {"epochs": 0.5, "finish": 0.25}
 """Knobs that say how long a method trains; a method that has them takes these."""
 
 MUST_HAVE: dict[str, dict[str, Any]] = {
-    "repeat": {"rounds": ((QuantizeWeights(bits=7), Finetune(epochs=0.25)), (QuantizeWeights(bits=6),))},
     "prune/units": {},
     "prune/blocks": {"keep": 0.5},
     "share/products": {"values": 2, "width": 3},

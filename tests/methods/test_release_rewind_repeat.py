@@ -6,15 +6,13 @@ from torch import nn
 
 from cortado.engine.compress import compress
 from cortado.engine.recipe import read
-from cortado.errors import BadNetwork, BadRecipe, BadValue
+from cortado.errors import BadNetwork, BadRecipe
 from cortado.methods.finetune import Finetune
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.release import Release
-from cortado.methods.repeat import Repeat
 from cortado.methods.rewind import Rewind
 from cortado.methods.share.kmeans import ShareKmeans
 from cortado.network.view import View
-from cortado.parts.forms.attach import form_of
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.masked import Masked
 from tests.laws.tiny_nets import BY_NAME
@@ -75,28 +73,40 @@ def test_rewind_to_random_needs_layers_that_can_draw():
         Rewind(to="random").apply(View(network, network, None), BY_NAME["mlp"].task())
 
 
-def test_repeat_is_its_rounds_one_after_another():
-    rounds = ((PruneWeights(keep=0.6), Finetune(epochs=0.5)), (PruneWeights(keep=0.3), Finetune(epochs=0.5)))
-    together, _ = after("mlp", Repeat(rounds=rounds))
-    apart, _ = after("mlp", *rounds[0], *rounds[1])
-    assert torch.equal(together[0].weight, apart[0].weight)
-    assert isinstance(form_of(together[0], "weight"), Masked)
-
-
 def test_repeat_in_a_recipe_takes_one_value_a_round():
     recipe = read(
         [{"repeat": {"times": 3, "do": [{"prune/weights": {"keep": [0.6, 0.4, 0.2]}}, {"finetune": {"epochs": 0.25}}]}}]
     )
-    assert [stages[0].keep for stages in recipe.stages[0].rounds] == [0.6, 0.4, 0.2]
+    assert [stage.keep for stage in recipe.stages[::2]] == [0.6, 0.4, 0.2]
+    assert recipe.rounds[::2] == recipe.rounds[1::2] == ("round 1 of 3", "round 2 of 3", "round 3 of 3")
     small, report = compress(BY_NAME["mlp"].make(), BY_NAME["mlp"].task(), recipe)
-    assert report.stages[0].nonzero == pytest.approx(0.2, abs=0.01)
+    assert [stage.nonzero for stage in report.stages[::2]] == pytest.approx([0.6, 0.4, 0.2], abs=0.01)
     assert int((small[0].weight != 0).sum()) == round(0.2 * 192)
 
 
-@pytest.mark.parametrize("rounds", [(), ((1,),), (("prune/weights",),)])
-def test_repeat_of_nothing_is_refused(rounds):
-    with pytest.raises(BadValue, match="repeat: rounds must be tuples of methods"):
-        Repeat(rounds=rounds)
+def test_repeat_is_written_in_a_line_and_within_another_repeat():
+    prune, finetune = PruneWeights(keep=0.5), Finetune()
+    line = read("repeat times=2 do=[prune/weights: {keep: 0.5}, finetune] | release")
+    assert line.stages == (prune, finetune, prune, finetune, Release())
+    inner = {"repeat": {"times": 2, "do": [prune]}}
+    nested = read([{"repeat": {"times": 2, "do": [inner, finetune]}}])
+    assert nested.stages == (prune, prune, finetune, prune, prune, finetune)
+    assert nested.rounds[:3] == ("round 1 of 2, round 1 of 2", "round 1 of 2, round 2 of 2", "round 1 of 2")
+    assert read(nested.as_data()) == nested
+
+
+def test_repeat_as_older_reports_have_it_is_read():
+    recipe = read([{"repeat": {"rounds": [["finetune"], [{"release": {}}]]}}])
+    assert recipe.stages == (Finetune(), Release()) and recipe.rounds == ("round 1 of 2", "round 2 of 2")
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"rounds": []}, {"rounds": [[]]}, {"rounds": 3}, {"times": 0, "do": ["finetune"]}, {"times": True, "do": ["finetune"]},
+              {"times": 2, "do": []}, {"times": 2, "do": ["finetune"], "where": "fc"}, None, "finetune"]
+)  # fmt: skip
+def test_repeat_of_nothing_is_refused(knobs):
+    with pytest.raises(BadRecipe, match=r"stage 1 \(repeat\): write repeat: \{times: 3, do: \[...\]\}"):
+        read([{"repeat": knobs}])
 
 
 def test_repeat_with_too_few_values_is_refused():
@@ -113,4 +123,4 @@ def test_recipe_with_repeat_comes_back_from_its_own_data():
     recipe = read(
         [{"repeat": {"times": 2, "do": [{"prune/weights": {"keep": [0.6, 0.4]}}, "finetune"]}}, "quantize/weights"]
     )
-    assert read(recipe.as_data()).stages == recipe.stages
+    assert read(recipe.as_data()) == recipe

@@ -202,41 +202,62 @@ def best_grid(
 
     `real` (rows, entries or 1) is 0 where an entry only fills a row. Of a single share nothing is searched.
     """
-    fit = symmetric_grid if symmetric else affine_grid
-    codes, scale, zero = fit(rows, real, bits, shares[0])
-    best = torch.full((len(rows),), torch.inf, device=rows.device)
+    grid = symmetric_grid(rows, real, bits) if symmetric else affine_grid(rows, bits)
+    scale, zero = grid(shares[0])
+    best, made = torch.full((len(rows),), torch.inf, device=rows.device), torch.empty_like(rows)
+    whole = bool((real == 1).all())
     for share in shares if len(shares) > 1 else ():
-        tried = fit(rows, real, bits, share)
-        error = (real * ((tried[0] - tried[2][:, None]) * tried[1][:, None] - rows) ** 2).nansum(1)
+        tried = grid(share)
+        error = codes_on(rows, *tried, bits, symmetric, made)
+        error = error if symmetric else error.sub_(tried[1][:, None])
+        error = error.mul_(tried[0][:, None]).sub_(rows).square_()
+        error = (error if whole else error.mul_(real)).nansum(1)
         better = error < best
         best = torch.where(better, error, best)
-        codes = torch.where(better[:, None], tried[0], codes)
-        scale, zero = torch.where(better, tried[1], scale), torch.where(better, tried[2], zero)
-    return codes, scale, zero
+        scale, zero = torch.where(better, tried[0], scale), torch.where(better, tried[1], zero)
+    return codes_on(rows, scale, zero, bits, symmetric, made), scale, zero
 
 
-def symmetric_grid(rows: Tensor, real: Tensor, bits: int, share: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes in -(2**(bits-1) - 1) .. 2**(bits-1) - 1 (for 1 bit: -1 and 1), their scales, and zeros of 0."""
+def codes_on(rows: Tensor, scale: Tensor, zero: Tensor, bits: int, symmetric: bool, out: Tensor) -> Tensor:
+    """The codes of rows on their grids, written into `out`."""
+    if symmetric and bits == 1:
+        return out.copy_(torch.where(rows < 0, -1.0, 1.0))
+    torch.div(rows, scale[:, None], out=out).round_()
+    top = 2 ** (bits - 1) - 1
+    return out.clamp_(-top, top) if symmetric else out.add_(zero[:, None]).clamp_(0, 2**bits - 1)
+
+
+Grid = Callable[[float], tuple[Tensor, Tensor]]
+"""The scale and the zero point of each row, when so large a share of its span is on the grid."""
+
+
+def symmetric_grid(rows: Tensor, real: Tensor, bits: int) -> Grid:
+    """Scales for codes in -(2**(bits-1) - 1) .. 2**(bits-1) - 1 (for 1 bit: -1 and 1), and zeros of 0."""
     largest = rows.abs().amax(1)
-    zero_code = torch.zeros_like(largest)
+    zero_code, top = torch.zeros_like(largest), 2 ** (bits - 1) - 1
     if bits == 1:
         # The mean magnitude is the scale of least squared error (Rastegari et al., 2016).
         mean = (real * rows.abs()).sum(1) / real.expand_as(rows).sum(1)
-        return torch.where(rows < 0, -1.0, 1.0).to(rows), mean, zero_code
-    top = 2 ** (bits - 1) - 1
-    scale = largest * share / top
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return (rows / scale[:, None]).round().clamp(-top, top), scale, zero_code
+        return lambda share: (mean, zero_code)
+
+    def grid(share: float) -> tuple[Tensor, Tensor]:
+        scale = largest * share / top
+        return torch.where(scale > 0, scale, torch.ones_like(scale)), zero_code
+
+    return grid
 
 
-def affine_grid(rows: Tensor, real: Tensor, bits: int, share: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes in 0 .. 2**bits - 1, their scales and zero points; zero itself is always on the grid."""
-    low, high = rows.amin(1).clamp(max=0) * share, rows.amax(1).clamp(min=0) * share
-    top = 2**bits - 1
-    scale = (high - low) / top
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    zero = (-low / scale).round().clamp(0, top)
-    return ((rows / scale[:, None]).round() + zero[:, None]).clamp(0, top), scale, zero
+def affine_grid(rows: Tensor, bits: int) -> Grid:
+    """Scales and zero points for codes in 0 .. 2**bits - 1; zero itself is always on the grid."""
+    least, most, top = rows.amin(1).clamp(max=0), rows.amax(1).clamp(min=0), 2**bits - 1
+
+    def grid(share: float) -> tuple[Tensor, Tensor]:
+        low = least * share
+        scale = (most * share - low) / top
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        return scale, (-low / scale).round().clamp(0, top)
+
+    return grid
 
 
 def smallest_integers(codes: Tensor) -> Tensor:

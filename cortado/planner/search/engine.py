@@ -10,30 +10,20 @@ from pathlib import Path
 from torch import nn
 
 from cortado.devices import on_cpu
-from cortado.engine.compress import compress
+from cortado.engine.compress import compress_within
+from cortado.engine.options import RunOptions
 from cortado.errors import REFUSALS, BadNetwork, BadValue, comes_from_system
-from cortado.file.whole import check_writable
 from cortado.planner.search.front import tried
 from cortado.planner.search.result import SearchResult
 from cortado.planner.search.trials import MINIMISE, NOTE, Trial, Wanted, note, noted
 from cortado.planner.sensitivity.candidates import RememberingTask
-from cortado.progress import Progress, quiet
+from cortado.progress import Progress
 from cortado.report.report import Report
 from cortado.runtimes.runtime import runtime_by_name
-from cortado.runtimes.speed import speed_wanted
+from cortado.runtimes.speed import Speed
 from cortado.runtimes.stopwatch import Stopwatch
 from cortado.task.disjoint import check_disjoint
-from cortado.task.limits import check_unit, read_limits
 from cortado.task.task import Task
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Where the best network is timed, as in compress: runtimes by name, batch sizes and threads."""
-
-    runtimes: tuple[str, ...] = ()
-    batches: tuple[int, ...] = (1,)
-    threads: int = 1
 
 
 @dataclass
@@ -44,45 +34,51 @@ class Engine:
     task: RememberingTask
     wanted: Wanted
     folder: Path
-    timing: Timing
-    progress: Progress
+    options: RunOptions
 
     @classmethod
-    def of(
-        cls, network: nn.Module, task: Task, limits: Sequence[str], minimise: str, folder: str | Path, timing: Timing,
-        progress: Progress | None,
-    ) -> "Engine":  # fmt: skip
-        """Return the engine for a goal.  Raises BadValue for limits that cannot be read or kept, BadTask for data not apart."""
-        read = read_limits(limits)
-        timing = replace(timing, threads=speed_wanted(timing.runtimes, read, timing.batches, timing.threads).threads)
-        check_unit(read, task.metric)
+    def of(cls, network: nn.Module, task: Task, minimise: str, options: RunOptions) -> "Engine":
+        """Return the engine for a goal.  Raises BadValue for limits that cannot be kept, BadTask for data not apart."""
+        read = options.check_score(task.metric).limits
         if minimise not in MINIMISE:
             raise BadValue(f"search: minimise must be one of {', '.join(MINIMISE)}, got {minimise!r}.")
+        if options.folder is None:
+            raise BadValue("search: trials are kept in a folder. Pass folder=...")
         wanted = Wanted(read, minimise, 1 if task.metric.higher_is_better else -1, task.metric.unit)
-        made = cls(on_cpu(network), RememberingTask.of(task), wanted, Path(folder), timing, progress or quiet())
+        made = cls(on_cpu(network), RememberingTask.of(task), wanted, options.folder, options)
         if wanted.time_counts and not made.runtime:
             raise BadValue("search: latency is measured in a runtime. Say in which: --measure-in onnxruntime.")
-        check_writable(made.folder, "search")
         check_disjoint(task)
         return made
+
+    @property
+    def progress(self) -> Progress:
+        return self.options.progress
+
+    @property
+    def threads(self) -> int:
+        """Return how many threads times are taken with."""
+        return self.options.speed.threads
 
     @property
     def runtime(self) -> str:
         """The name of the runtime in which trials are timed: that of the limit, or the first one; "" for none."""
         limit = self.wanted.limit("latency")
-        return (limit.runtime if limit is not None else "") or next(iter(self.timing.runtimes), "")
+        return (limit.runtime if limit is not None else "") or next(
+            (one.name() for one in self.options.speed.runtimes), ""
+        )
 
     @property
     def timed(self) -> str:
         """Where trials are timed, in words; "" where time does not count."""
-        return f"{self.runtime}, {self.timing.threads} threads" if self.wanted.time_counts else ""
+        return f"{self.runtime}, {self.threads} threads" if self.wanted.time_counts else ""
 
     @cached_property
     def watch(self) -> Stopwatch | None:
         """What times them."""
         if not self.wanted.time_counts:
             return None
-        return Stopwatch(self.network, self.task, runtime_by_name(self.runtime), self.timing.threads)
+        return Stopwatch(self.network, self.task, runtime_by_name(self.runtime), self.threads)
 
     def folder_of(self, number: int) -> Path:
         """Return the folder of a trial; numbers begin at 1."""
@@ -108,12 +104,11 @@ class Engine:
         before = noted(folder)
         before = trial if before is None or before.recipe != trial.recipe else before
         note(folder, before)
-        limits = [limit.text for limit in self.wanted.limits if limit.what != "latency"]
+        limits = tuple(limit for limit in self.wanted.limits if limit.what != "latency")
+        options = replace(self.options, limits=limits, speed=Speed(), folder=folder, resume=True)
         try:
-            made, report = compress(
-                self.network, self.task.for_trial(), trial.recipe, limits=limits, folder=folder, resume=True,
-                progress=self.progress,
-            )  # fmt: skip
+            done = compress_within(self.network, self.task.for_trial(), trial.recipe, options)
+            made, report = done.network, done.report
             trial = self.judged(trial, made, report, before)
         except REFUSALS as error:
             if comes_from_system(error):
@@ -145,12 +140,10 @@ class Engine:
             raise BadNetwork(
                 f"search: none of {len(trials)} trials could be carried out{last} Change the ranges, or loosen the limits."
             )
-        best, timing = self.wanted.best(trials), self.timing
-        small, report = compress(
-            self.network, self.task, best.recipe, limits=[limit.text for limit in self.wanted.limits],
-            folder=self.folder_of(best.number), resume=True, progress=self.progress,
-            runtimes=timing.runtimes, batches=timing.batches, threads=timing.threads,
-        )  # fmt: skip
-        advice = advice or ("" if report.met else self.wanted.advice(best, trials))
-        report = replace(report, front=tuple(tried(one, one is best) for one in trials if one.done))
-        return SearchResult(small, report, tuple(trials), self.wanted.front(trials), best, advice)
+        best = self.wanted.best(trials)
+        options = replace(self.options, folder=self.folder_of(best.number), resume=True)
+        made = compress_within(self.network, self.task, best.recipe, options)
+        advice = advice or ("" if made.report.met else self.wanted.advice(best, trials))
+        report = replace(made.report, front=tuple(tried(one, one is best) for one in trials if one.done))
+        made = replace(made, report=report)
+        return SearchResult(made, tuple(trials), self.wanted.front(trials), best, advice)

@@ -5,7 +5,6 @@ from typing import Any
 
 from cortado.engine.recipe import read
 from cortado.methods.method import Method
-from cortado.methods.repeat import Repeat
 from cortado.planner.search.trials import Trial
 from cortado.report.candidate import Tried
 from cortado.report.pages.words import knob_text
@@ -18,12 +17,7 @@ def tried(trial: Trial, taken: bool) -> Tried:
 
 
 def stage_line(stage: Method) -> str:
-    """Return a stage as `cortado compress --recipe` reads it, with the knobs that are not at their defaults.
-
-    `repeat`, which no line can hold, is written with the number of its rounds.
-    """
-    if isinstance(stage, Repeat):
-        return f"repeat rounds={len(stage.rounds)}"
+    """Return a stage as `cortado compress --recipe` reads it, with the knobs that are not at their defaults."""
     words = [
         f"{one.name}={knob_text(value)}" for one in fields(stage) if (value := getattr(stage, one.name)) != start(one)
     ]

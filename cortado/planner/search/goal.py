@@ -12,6 +12,7 @@ from torch import nn
 
 from cortado.brought import accept, blaming
 from cortado.devices import training_device
+from cortado.engine.options import RunOptions
 from cortado.errors import BadValue
 from cortado.eval_mode import eval_mode
 from cortado.planner.allocate.mix import corrected
@@ -19,7 +20,7 @@ from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, reme
 from cortado.planner.search.cache import Memory, mark_of
 from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.search.deadline import Deadline, seconds_of
-from cortado.planner.search.engine import Engine, Timing
+from cortado.planner.search.engine import Engine
 from cortado.planner.search.proposal import Proposal, safe
 from cortado.planner.search.proposals import Proposals
 from cortado.planner.search.result import SearchResult
@@ -27,7 +28,7 @@ from cortado.planner.search.shapes import CHANNELS, Explorer, Shape, Shapes, cut
 from cortado.planner.search.trials import Trial, Wanted
 from cortado.progress import Progress
 from cortado.quantities import time_text
-from cortado.task.limits import read_limits
+from cortado.runtimes.runtime import Runtime
 from cortado.task.measure import outputs_of
 from cortado.task.task import Task, to_device
 
@@ -63,16 +64,25 @@ def reach(
     begins after the `time_limit` ("30 min") unless none has kept all limits. `runtimes`, `batches` and `threads` are as in
     compress, for the best. Raises BadValue for limits or a time that say nothing, and what compress raises.
     """
+    options = RunOptions.read(
+        limits, folder=folder, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads
+    )
+    return reach_within(network, task, options, minimise, time_limit)
+
+
+def reach_within(
+    network: nn.Module, task: Task, options: RunOptions, minimise: str, time_limit: str | float
+) -> SearchResult:
+    """Do what `reach` does, with options that were read before."""
     brought, seconds = accept(network, "plan"), seconds_of(time_limit, "goal")
-    kinds = {limit.what for limit in read_limits(limits)}
+    kinds = {limit.what for limit in options.limits}
     if minimise == "size" and kinds and "score" not in kinds:
         # The smallest file of all knows nothing: within limits of bytes or time the best network is meant.
         minimise = "loss"
-    check_goal(kinds, minimise, runtimes)
-    timing = Timing(tuple(runtimes), tuple(batches), threads)
-    search = GoalSearch(Engine.of(network, task, limits, minimise, folder, timing, progress), seconds)
+    check_goal(kinds, minimise, options.speed.runtimes)
+    search = GoalSearch(Engine.of(network, task, minimise, options), seconds)
     with blaming(brought):
-        search.run(resume)
+        search.run(options.resume)
     engine = search.engine
     if not any(one.done for one in search.trials):
         reported = search.trials[-1].failed
@@ -82,7 +92,7 @@ def reach(
     return engine.result(search.trials, search.slower(engine.wanted.best(search.trials)))
 
 
-def check_goal(kinds: set[str], minimise: str, runtimes: Sequence[str]) -> None:
+def check_goal(kinds: set[str], minimise: str, runtimes: Sequence[Runtime]) -> None:
     """Raise BadValue for kinds of limits under which there is nothing to make small, or fast."""
     if not kinds:
         raise BadValue(
@@ -148,7 +158,7 @@ class GoalSearch:
         network, task, shown = engine.network, engine.task, engine.progress
         memory = Memory(
             engine.folder,
-            mark_of(network, task, CANDIDATE_RECIPES, cuts_for(engine.runtime, engine.timing.threads), self.tail),
+            mark_of(network, task, CANDIDATE_RECIPES, cuts_for(engine.runtime, engine.threads), self.tail),
         )
         explorer = Explorer(network, task, engine.watch, self.tail)
         shapes = memory.made(

@@ -190,7 +190,8 @@ class Rounder:
 
     def applied(self, stage: Method, network: nn.Module, reference: nn.Module | None = None) -> tuple[str, ...]:
         """Apply a stage to a network where it finds something to do, and return its notes."""
-        state = replace(start(network, self.view.original, self.view.example), reference=reference)
+        state = start(network, self.view.original, self.view.example)
+        state = state if reference is None else replace(state, reference=reference)
         with contextlib.suppress(NothingChanged):
             state = apply_stage(stage, state, self.task, match=False, check=False)
         return state.notes

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from cortado.engine.compress import Compressed
 from cortado.planner.search.trials import Trial
 from cortado.quantities import size_text, time_text
 from cortado.report.report import Report
@@ -14,15 +15,22 @@ from cortado.table import aligned
 class SearchResult:
     """The best network, its report on test data, every trial, and the front: those than which none is cheaper and better.
 
-    `advice` says which limit binds where one was missed.
+    `made` is all that the run of the best one made, for a bundle to take over; `advice` says which limit binds where one was missed.
     """
 
-    network: nn.Module
-    report: Report
+    made: Compressed
     trials: tuple[Trial, ...]
     front: tuple[Trial, ...]
     best: Trial
     advice: str = ""
+
+    @property
+    def network(self) -> nn.Module:
+        return self.made.network
+
+    @property
+    def report(self) -> Report:
+        return self.made.report
 
     def text(self) -> str:
         """Return every trial for people, smallest first, a star for each on the front; and the advice."""

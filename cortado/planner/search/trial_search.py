@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from cortado.brought import accept
-from cortado.engine.fingerprints import json_data, picture, sum_of_data
+from cortado.engine.fingerprints import json_data, sum_of_data, sum_of_values
+from cortado.engine.options import RunOptions
 from cortado.errors import REFUSALS, BadFile, BadValue, MissingPackage
 from cortado.planner.search.deadline import Deadline, seconds_of
-from cortado.planner.search.engine import Engine, Timing
+from cortado.planner.search.engine import Engine
 from cortado.planner.search.ranges import Ranged, read_ranged
 from cortado.planner.search.result import SearchResult
 from cortado.planner.search.trials import NOTE, Trial, note
@@ -66,8 +67,11 @@ def search(
     seconds, ranged = seconds_of(time_limit, "search"), read_ranged(recipe)
     if trials is not None and trials < 1:
         raise BadValue(f"search: trials must be 1 or more, got {trials}.")
-    timing = Timing(tuple(runtimes), tuple(batches), threads)
-    engine = Engine.of(network, task, limits, minimise, folder, timing, progress)
+    options = RunOptions.read(
+        limits, folder=folder, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads,
+        command="search",
+    )  # fmt: skip
+    engine = Engine.of(network, task, minimise, options)
     made = KnobSearch(engine, ranged)
     made.run(TRIALS if trials is None and time_limit is None else trials, seconds, resume)
     return engine.result(made.trials())
@@ -95,7 +99,7 @@ class KnobSearch:
         return {
             "recipe": json.dumps([json_data(self.ranged.as_data()), self.ranged.head.get("match_moments", True)]),
             "goal": json.dumps([sorted(limit.text for limit in wanted.limits), wanted.minimise, self.engine.timed]),
-            "network": picture(self.engine.network)[0].hex(),
+            "network": sum_of_values(self.engine.network).hex(),
             "task": f"{task.name} {task.seed} {task.batch} {data.hex()}",
         }
 
@@ -162,6 +166,6 @@ def require_optuna() -> None:
         import optuna  # noqa: F401
     except ImportError as error:
         raise MissingPackage(
-            "search: trials are drawn by optuna, which is not installed. pip install -e '.[finetune]' in Cortado's folder "
+            "search: trials are drawn by optuna, which is not installed. pip install -e '.[search]' in Cortado's folder "
             "brings it; compress --limit, without a recipe, plans without it."
         ) from error

@@ -82,7 +82,7 @@ def stage_table(report: Record) -> Markup:
     rows = [stage_row(words.NOTHING, tag("th", "original network", scope="row"), plain_cells(report))]
     for place, stage in enumerate(report.stages, 1):
         knobs = tag("small", words.knobs_text(stage.knobs)) if stage.knobs else None
-        rows.append(stage_row(place, tag("th", stage.name, knobs, scope="row"), stage_cells(report, stage)))
+        rows.append(stage_row(place, tag("th", stage.title, knobs, scope="row"), stage_cells(report, stage)))
     caption = "After every stage: the file as written, and the score on the validation data"
     return table([heads], rows, "stages", caption)
 

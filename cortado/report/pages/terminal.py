@@ -61,7 +61,7 @@ def stage_block(report: Record) -> str:
     timed = any(stage.latency_ms is not None for stage in report.stages)
     original_ms = next((line.original for line in report.lines if line.unit == "ms"), None)
     rows = [("stage", *stage_heads(report)), ("original", *plain_cells(report))]
-    rows += [(f"{at} {stage.name}", *stage_cells(report, stage)) for at, stage in enumerate(report.stages, 1)]
+    rows += [(f"{at} {stage.title}", *stage_cells(report, stage)) for at, stage in enumerate(report.stages, 1)]
     if timed:
         taken = ["latency", *map(latency_text, (original_ms, *(stage.latency_ms for stage in report.stages)))]
         rows = [(*row[:4], time, *row[4:]) for row, time in zip(rows, taken, strict=True)]

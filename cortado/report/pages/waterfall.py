@@ -122,7 +122,7 @@ def steps_of(report: Record) -> list[Step]:
     scores = [report.original_validation, *(stage.score for stage in report.stages)]
     steps = [Step("original network", (sizes[0], sizes[0]), (scores[0], scores[0]))]
     for at, stage in enumerate(report.stages, 1):
-        name = join(f"{at} ", stage.name, aimed(stage.knobs.get("where")))
+        name = join(f"{at} ", stage.title, aimed(stage.knobs.get("where")))
         steps.append(Step(name, (sizes[at - 1], sizes[at]), (scores[at - 1], scores[at]), stage.seconds))
     whole = sum(stage.seconds for stage in report.stages)
     return [*steps, Step("all together", (sizes[0], sizes[-1]), (scores[0], scores[-1]), whole, "total")]

@@ -115,7 +115,7 @@ def test_choices_are_priced_once_for_a_network_and_anew_for_another(monkeypatch)
     made, asked = BY_NAME["residual"], []
     original, task, candidate_recipes = made.make(), RememberingTask.of(made.task()), ("quantize/weights bits=5",)
     monkeypatch.setattr(
-        candidates, "prices", lambda *given, **more: asked.append(given) or sensitivities(*given, **more)
+        candidates, "sensitivities", lambda *given, **more: asked.append(given) or sensitivities(*given, **more)
     )
 
     def choices(network, task):

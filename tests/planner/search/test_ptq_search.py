@@ -45,13 +45,13 @@ def test_fragile_layers_are_found_in_every_kind_of_network(net):
 
 
 def test_search_without_signals_and_without_data():
-    network, _, view, _ = searched(bits=4, activations=0, data="synthetic", steps="match, second_order")
+    network, _, view, _ = searched(bits=4, activations=0, data="synthetic", steps="match_moments, second_order")
     assert not sites(network) and "range" not in view.notes[-1]
 
 
 def test_step_that_is_not_known_is_refused():
     with pytest.raises(BadValue, match="no step is called 'magic'. Known: match, range"):
-        PtqSearch(steps="match, magic")
+        PtqSearch(steps="match_moments, magic")
     assert PtqSearch().chosen == list(STEPS)
 
 

@@ -58,11 +58,11 @@ def test_yaml_and_python_say_the_same_as_one_line(tmp_path):
 
 def test_ranges_in_a_repeat_are_drawn_once_for_all_rounds():
     stages = [
-        {"repeat": {"times": 2, "do": [{"prune/weights": {"keep": [0.8, 0.5]}}, {"finetune": {"rate": "1e-4..1e-2"}}]}}
+        {"repeat": {"times": 2, "do": [{"prune/weights": {"keep": [0.8, 0.5]}}, {"finetune": {"lr": "1e-4..1e-2"}}]}}
     ]
     ranged = read_ranged(stages)
-    assert [one.name for one in ranged.ranges] == ["1.2 tune rate"]
-    rounds = ranged.at({"1.2 tune rate": 1e-3}).stages[0].rounds
+    assert [one.name for one in ranged.ranges] == ["1.2 finetune lr"]
+    rounds = ranged.at({"1.2 finetune lr": 1e-3}).stages[0].rounds
     assert [stages[0].keep for stages in rounds] == [0.8, 0.5] and [stages[1].lr for stages in rounds] == [1e-3, 1e-3]
 
 
@@ -83,8 +83,8 @@ def test_patterns_with_commas_are_no_ranges():
         ("quantize/weights bits=3,3", BadRecipe, "has one value"),
         ("quantize/weights per=tensor,row", BadValue, "cannot be 'row'"),
         ("quantize/weights per=1..2", BadRecipe, "one of a few values"),
-        ("finetune rate=..", BadRecipe, "has no largest value of its own"),
-        ("tune rait=1e-4..1e-2", BadRecipe, "did you mean 'rate'"),
+        ("finetune lr=..", BadRecipe, "has no largest value of its own"),
+        ("finetune lrr=1e-4..1e-2", BadRecipe, "did you mean 'lr'"),
         (7, BadRecipe, "a recipe is a file"),
     ],
 )  # fmt: skip

@@ -1,0 +1,60 @@
+"""Options: how a recipe is run - limits, runtimes, folder - read from texts once and passed on as one value."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cortado.file.whole import check_writable
+from cortado.parts.part import Part
+from cortado.progress import Progress, quiet
+from cortado.runtimes.speed import Speed, speed_wanted
+from cortado.task.limits import Limit, check_unit, read_limits
+from cortado.task.task import Metric
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything about a run but network, task and recipe.
+
+    Finished stages are kept in `folder`, and `resume` continues after the last one. `forms` are classes of the user's
+    own that a resumed run meets in its files.
+    """
+
+    limits: tuple[Limit, ...] = ()
+    speed: Speed = field(default_factory=Speed)
+    folder: Path | None = None
+    resume: bool = False
+    progress: Progress = field(default_factory=quiet)
+    forms: tuple[type[Part], ...] = ()
+
+    @classmethod
+    def read(
+        cls, limits: Sequence[str] = (), *, folder: str | Path | None = None, resume: bool = False,
+        progress: Progress | None = None, forms: Sequence[type[Part]] = (), runtimes: Sequence[str] = (),
+        batches: Sequence[int] = (1,), threads: int = 1, command: str = "compress",
+    ) -> "RunOptions":  # fmt: skip
+        """Return the options that texts describe ("size <= 100 KB", "onnxruntime"), before anything is computed.
+
+        Raises BadValue for limits, batches or threads that cannot be meant and for a folder that cannot be written,
+        MissingPackage for a runtime that is not installed.
+        """
+        read_as = read_limits(limits)
+        speed = speed_wanted(runtimes, read_as, batches, threads)
+        if folder is not None:
+            check_writable(Path(folder), command)
+        place = None if folder is None else Path(folder)
+        return cls(read_as, speed, place, resume, progress or quiet(), tuple(forms))
+
+    def check_score(self, score: Metric) -> "RunOptions":
+        """Return the options themselves.  Raises BadValue for a limit in another unit than the task's score."""
+        check_unit(self.limits, score)
+        return self
+
+    @property
+    def exports(self) -> Path | None:
+        """Where measured files for runtimes stay until a bundle takes them over; None where there are none to keep."""
+        return self.folder / "exports" if self.folder and self.speed.runtimes else None
+
+    def limit(self, what: str) -> Limit | None:
+        """Return the limit of a kind ("size", "score", "latency"), or None."""
+        return next((one for one in self.limits if one.what == what), None)

@@ -1,0 +1,42 @@
+"""Options of a run are read once, and refused before anything is computed."""
+
+import dataclasses
+
+import pytest
+
+from cortado.engine.options import RunOptions
+from cortado.errors import BadValue
+from cortado.task.task import Metric
+from tests.laws.tiny_nets import BY_NAME
+
+
+def test_texts_become_values():
+    options = RunOptions.read(["size <= 2 KB", "latency <= 3 ms in torch_eager"], folder="x", batches=(8,), threads=2)
+    assert options.limit("size").value == 2000 and options.limit("score") is None
+    assert [one.name() for one in options.speed.runtimes] == ["torch_eager"]
+    # A limit of latency is of one sample.
+    assert (options.speed.batches, options.speed.threads) == ((1, 8), 2)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.resume = True
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"limits": ["size <= 3 parsec"]}, "parsec"),
+        ({"limits": ["size <= 1 KB", "size <= 2 KB"]}, "size is limited twice"),
+        ({"limits": ["latency <= 3 ms"]}, "names no runtime"),
+        ({"runtimes": ["torch_eager"], "batches": (0,)}, "batch"),
+        ({"folder": "/proc/nowhere"}, "nothing can be written into /proc/nowhere"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(given, says):
+    with pytest.raises(BadValue, match=says):
+        RunOptions.read(**given)
+
+
+def test_limit_in_another_unit_than_the_score_is_refused():
+    options = RunOptions.read(["score >= -0.5 %"])
+    assert options.check_score(BY_NAME["mlp"].task().score) is options
+    with pytest.raises(BadValue, match="is in %, but the score of this task"):
+        options.check_score(Metric("loss", "nats", lambda outputs, targets: outputs.mean(1), higher_is_better=False))

@@ -47,7 +47,7 @@ FAULTS = {
         "cortado/file/entries.py",
         "repr((entry.places, tuple(entry.shape), str(entry.dtype)))",
         "repr((entry.places, str(entry.dtype)))",
-        ("tests/attacks/test_structure.py", "tests/attacks/test_files.py"),
+        ("tests/attacks/test_files.py::test_file_of_another_network_is_refused", "tests/file/test_wire.py"),
     ),
     "cut": Fault(
         "a cut is believed without being compared with its graph",

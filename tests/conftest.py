@@ -14,9 +14,7 @@ settings.load_profile("house")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """For a long run by hand."""
-    parser.addoption(
-        "--all-networks", action="store_true", help="try pairs of methods on every network, not on one each"
-    )
+    parser.addoption("--all-pairs", action="store_true", help="try all pairs of methods on every tiny network")
 
 
 @pytest.fixture(autouse=True, scope="session")

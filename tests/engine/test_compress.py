@@ -1,5 +1,6 @@
 """compress: stages one after another, measured, kept, resumed; and the test result on data used once."""
 
+import dataclasses
 import json
 
 import pytest
@@ -23,7 +24,7 @@ from cortado.network.compare.rounded import rounded_layers
 from cortado.report.pages.terminal import report_text
 from cortado.report.report import Report, paired_interval, read_report
 from cortado.task.measure import mean_score
-from cortado.task.task import Metric, Task
+from cortado.task.task import Data, Metric, Task
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["residual"]
@@ -148,15 +149,17 @@ def test_resumed_run_matches_the_moments_that_the_whole_run_matches(tmp_path, fi
     assert same(again, whole) and not report.warnings
 
 
-@pytest.mark.parametrize("damage", ["seed", "weights"])
-def test_kept_stages_of_another_run_are_not_used(tmp_path, damage):
+@pytest.mark.parametrize("other", ["seed", "batch", "train", "weights"])
+def test_kept_stages_of_another_run_are_not_used(tmp_path, other):
+    """One thing alone is another: whatever a stage depends on makes another run."""
     compress(NET.make(), NET.task(), STAGES[:1], folder=tmp_path)
     network, task = NET.make(), NET.task()
-    if damage == "weights":
+    if other == "weights":
         with torch.no_grad():
             network.head.weight.mul_(2)
     else:
-        task = Task(task.train, task.validation, task.test, seed=9)
+        mine = {"seed": 9, "batch": 8, "train": Data(task.train.inputs + 0.5, task.train.targets)}
+        task = dataclasses.replace(task, **{other: mine[other]})
     _, report = compress(network, task, STAGES[:1], folder=tmp_path, resume=True)
     assert any("of another run" in warning for warning in report.warnings)
 

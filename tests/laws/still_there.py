@@ -15,7 +15,7 @@ from cortado.training.finalize import finalized_copy
 SAYS_SO = ("given up", "gives up", "no longer", "grows", "larger")
 """Words with which a note tells that something of before is gone."""
 FLOATS = 32
-GROWS = 1.1
+GROWS = 1.2
 """So many times the bits of before, or more, are called growth: a scale more or less is none."""
 
 
@@ -56,7 +56,8 @@ def gone(before: nn.Module, after: nn.Module) -> list[str]:
     roundings = sites(new.network)
     for site, quantizer in sites(old.network).items():
         bits = roundings[site].bits() if site in roundings else FLOATS
-        found += [f"{site} of {quantizer.bits()} bits has {bits}"] if bits > quantizer.bits() else []
+        stands = site[0] in new.modules and site[0] not in new.bypasses
+        found += [f"{site} of {quantizer.bits()} bits has {bits}"] if stands and bits > quantizer.bits() else []
     both = [(weight, new.weights[path]) for path, weight in old.weights.items() if path in new.weights]
     return found + lost_in_weights(both)
 

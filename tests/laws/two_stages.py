@@ -9,42 +9,40 @@ from torch import nn
 
 from cortado.engine.compress import Run
 from cortado.engine.recipe import read_recipe
-from cortado.file.artifact import decode, encode
+from cortado.engine.stage import State, begin
 from cortado.methods.method import Method
 from cortado.network.view import working_copy
-from cortado.progress import quiet
-from cortado.report.report import Report
 from tests.laws.small_methods import small
 from tests.laws.tiny_nets import BY_NAME
 
 
 @dataclass(frozen=True)
 class Two:
-    """A network as it came, after its first stages and after one more, the notes of that one, and the report."""
+    """A network as it came, after its first stages and after one more, the notes of that one, and the file."""
 
     original: nn.Module
     between: nn.Module
     made: nn.Module
     notes: tuple[str, ...]
-    report: Report
+    body: bytes
 
 
 @lru_cache(maxsize=6)
-def begun(first: tuple[Method, ...], net: str, matched: bool) -> tuple[Run, nn.Module]:
+def begun(first: tuple[Method, ...], net: str, matched: bool) -> tuple[Run, State]:
     """Return a run after its first stages, from which all others start; with moments matched unless the next does just that."""
     tiny = BY_NAME[net]
     recipe = read_recipe((*first, small("quantize/weights" if matched else "match_moments")))
-    run = Run(working_copy(tiny.make()).eval(), tiny.task(), recipe, (), None, quiet())
-    network = decode(encode(run.original, run.original), run.original)
+    run = Run(working_copy(tiny.make()).eval(), tiny.task(), recipe)
+    state = begin(run.original, tiny.example)
     for number in range(len(first)):
-        network = run.stage(network, number)
-    return run, network
+        state = run.stage(state, number)
+    return run, state
 
 
 def after_both(first: Sequence[Method], second: str, net: str) -> Two:
     """Return what compress makes of these stages.  Raises what the second one raises."""
     kept = begun(tuple(first), net, second != "match_moments")
-    run, network = copy.deepcopy(kept)
+    run, state = copy.deepcopy(kept)
     run.recipe = read_recipe((*first, small(second)))
-    made = run.stage(network, len(first))
-    return Two(run.original, kept[1], made, run.rows[-1].notes, run.report(made, 0.0))
+    made = run.stage(state, len(first))
+    return Two(run.original, kept[1].network, made.network, made.notes, run.bodies[-1])

@@ -183,7 +183,7 @@ def test_network_of_which_nothing_would_be_left_is_refused():
         encode(nn.Sequential(nn.Identity(), nn.ReLU()), original)
 
 
-def test_tensors_that_the_plain_network_lacks_are_refused():
+def test_tensors_that_the_original_network_lacks_are_refused():
     original = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2))
     folded = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Identity())
     with pytest.raises(BadNetwork, match="0 has bias, which the original network has not"):

@@ -70,7 +70,7 @@ CASES = {
     "score that does not score samples": (lambda: compress(MLP.make(), task_with(score=Metric(each=bad_score)), "finetune"), BadTask, r"must give one number a sample, got shape \(\)"),
     "pattern without a match": (lambda: compress(MLP.make(), MLP.task(), "prune/weights where=conv*"), BadValue, r"stage 1 \(prune/weights\): where: 'conv\*' matches no weight"),
     "nothing changed": (lambda: compress(MLP.make(), MLP.task(), "prune/weights keep=1.0"), NothingChanged, r"stage 1 \(prune/weights\): it changed nothing\. Check its pattern"),
-    "loss without end": (lambda: compress(MLP.make(), MLP.task(), "finetune lr=1e30 optimizer=sgd epochs=3"), BadNetwork, r"stage 1 \(finetune\): tune: the loss of epoch \d is (nan|inf), in float32 with statistics of norms moving\. Lower the rate"),
+    "loss without end": (lambda: compress(MLP.make(), MLP.task(), "finetune lr=1e30 optimizer=sgd epochs=3"), BadNetwork, r"stage 1 \(finetune\): finetune: the loss of epoch \d is (nan|inf), in float32 with statistics of norms moving\. Lower the rate"),
     "layer that is not there": (lambda: View(MLP.make(), MLP.make(), None).replace("conv9", nn.Identity()), BadNetwork, r"there is no layer 'conv9' to replace"),
     "resume without a folder": (lambda: compress(MLP.make(), MLP.task(), "finetune", resume=True), BadNetwork, r"resume needs the folder"),
     "job that is not there": (lambda: read_job("no_such_module:make"), BadRecipe, r"'no_such_module:make' cannot be loaded"),

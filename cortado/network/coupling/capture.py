@@ -182,7 +182,7 @@ def code_line(error: BaseException) -> str:
     found, trace = "", error.__traceback__
     while trace is not None:
         path = trace.tb_frame.f_code.co_filename
-        if "/torch/" not in path and "/cortado/groups/" not in path:
+        if "/torch/" not in path and "/cortado/network/coupling/" not in path and "/cortado/running/" not in path:
             code = linecache.getline(path, trace.tb_lineno).strip()
             found = f"{path.rpartition('/')[2]}:{trace.tb_lineno}: {code}"
         trace = trace.tb_next

@@ -144,7 +144,7 @@ def calling_line() -> str:
     frame = inspect.currentframe()
     while frame is not None:
         path = frame.f_code.co_filename
-        if "/torch/" not in path and "/cortado/groups/" not in path:
+        if "/torch/" not in path and "/cortado/network/coupling/" not in path and "/cortado/running/" not in path:
             return f"{path.rpartition('/')[2]}:{frame.f_lineno}"
         frame = frame.f_back
     return ""

@@ -42,7 +42,7 @@ def test_numbers_count_by_the_share_of_variance_that_is_lost():
     found = wanted + 0.3 * (wanted - wanted.mean(0))
     for unit in (1.0, 1000.0):
         nats = divergence_of(wanted * unit, "numbers")
-        assert float(nats.apart(wanted * unit, found * unit).mean()) == pytest.approx(0.5 * 0.09, rel=1e-4)
+        assert float(nats.between(wanted * unit, found * unit).mean()) == pytest.approx(0.5 * 0.09, rel=1e-4)
     assert divergence_of(wanted) == Divergence() and divergence_of(wanted[:, :1]).variance == pytest.approx(
         float(wanted[:, 0].var(correction=0)), rel=1e-5
     )
@@ -60,7 +60,7 @@ def test_slope_squared_is_the_hessian_of_the_divergence(kind):
         rows = wanted.clone().requires_grad_()
         (v,) = torch.autograd.grad(nats.slope(rows, 1.0, generator), rows)
         mean += torch.outer(v.flatten(), v.flatten()) / 4000
-    exact = torch.autograd.functional.hessian(lambda rows: nats.apart(wanted, rows).sum(), wanted)
+    exact = torch.autograd.functional.hessian(lambda rows: nats.between(wanted, rows).sum(), wanted)
     torch.testing.assert_close(mean, exact.view(12, 12), rtol=0, atol=0.03)
 
 

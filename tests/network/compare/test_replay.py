@@ -75,7 +75,7 @@ class Lists(nn.Module):
 
     def forward(self, inputs):
         found = []
-        activation = self.set_form(inputs, found)
+        activation = self.put(inputs, found)
         return self.head(activation + torch.stack(found).sum(0))
 
 
@@ -194,7 +194,7 @@ def test_networks_that_draw_random_numbers_run_again():
 def test_what_does_not_give_the_same_answers_is_forgotten(monkeypatch):
     network = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
     monkeypatch.setattr(
-        "cortado.network.compare.replay.describe", lambda forward, coming, *arguments: next(coming).value + 1
+        "cortado.network.compare.replay.replayed", lambda forward, coming, *arguments: next(coming).value + 1
     )
     assert not Replay(network, [torch.randn(4, 6)]).batches[0].calls
 

@@ -222,8 +222,8 @@ def test_parameters_of_the_network_itself_are_held_and_released_too() -> None:
             super().__init__()
             self.places, self.one, self.two = nn.Parameter(torch.randn(5, 16)), nn.Linear(16, 8), nn.Linear(8, 2)
 
-        def forward(self, axis_list: Tensor) -> Tensor:
-            return self.two(functional.relu(self.one(axis_list + self.places)).reshape(-1, 8)).view(-1, 5, 2)
+        def forward(self, activation: Tensor) -> Tensor:
+            return self.two(functional.relu(self.one(activation + self.places)).reshape(-1, 8)).view(-1, 5, 2)
 
     network = Placed().eval()
     groups = find_groups(network, words(2))
@@ -260,14 +260,14 @@ def test_inputs_by_name_and_nested_outputs_stay() -> None:
             super().__init__()
             self.one, self.two = nn.Linear(4, 6), nn.Linear(6, 2)
 
-        def forward(self, axis_list: Tensor, gain: Tensor) -> dict:
-            inner = functional.relu(self.one(axis_list))
+        def forward(self, activation: Tensor, gain: Tensor) -> dict:
+            inner = functional.relu(self.one(activation))
             return {"answer": (self.two(inner), gain * 2)}
 
     network, example = Named().eval(), {"activation": torch.randn(2, 4), "gain": torch.randn(2, 1)}
     groups = find_groups(network, example)
     small = cut_as_graph(network, groups, {groups.in_graph[0]: torch.arange(3)})
-    found = small(axis_list=torch.randn(5, 4), gain=torch.ones(5, 1))
+    found = small(activation=torch.randn(5, 4), gain=torch.ones(5, 1))
     assert [tuple(part.shape) for part in found["answer"]] == [(5, 2), (5, 1)]
 
 
@@ -279,18 +279,18 @@ def test_buffers_that_the_code_writes_or_does_not_save_stay_so() -> None:
             self.register_buffer("calls", torch.zeros(1))
             self.register_buffer("gain", torch.full((6,), 2.0), persistent=False)
 
-        def forward(self, axis_list: Tensor) -> Tensor:
+        def forward(self, activation: Tensor) -> Tensor:
             self.calls += 1
-            return self.two(functional.relu(self.one(axis_list)) * self.gain) + torch.tensor([1.0, 2.0])
+            return self.two(functional.relu(self.one(activation)) * self.gain) + torch.tensor([1.0, 2.0])
 
-    network, axis_list = Counting().eval(), torch.randn(2, 4)
-    groups = find_groups(network, axis_list)
+    network, activation = Counting().eval(), torch.randn(2, 4)
+    groups = find_groups(network, activation)
     calls = float(network.calls)
     small = cut_as_graph(network, groups, {groups.in_graph[0]: torch.tensor([0, 5])})
     assert float(network.calls) == calls and set(small.state_dict()) == set(network.state_dict())
     assert small.gain.shape == (2,)
     for count in (1, 2):
-        small(axis_list)
+        small(activation)
         assert float(small.calls) == calls + count
 
 
@@ -318,8 +318,8 @@ def test_multiples_of_the_batch_follow_the_batch() -> None:
     groups = find_groups(network, torch.randn(1, 4))
     small = cut_as_graph(network, groups, {groups.in_graph[0]: torch.arange(6)})
     for batch in (1, 2, 6):
-        axis_list = torch.randn(batch, 4)
-        assert torch.allclose(small(axis_list), network(axis_list), atol=1e-6)
+        activation = torch.randn(batch, 4)
+        assert torch.allclose(small(activation), network(activation), atol=1e-6)
 
 
 def test_units_and_axes_that_are_not_there_are_refused() -> None:

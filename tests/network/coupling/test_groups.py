@@ -27,8 +27,8 @@ class Net(nn.Module):
             setattr(self, name, layer)
         self.steps = [forward]
 
-    def forward(self, *axis_lists: Tensor) -> Tensor:
-        return self.steps[0](self, *axis_lists)
+    def forward(self, *activations: Tensor) -> Tensor:
+        return self.steps[0](self, *activations)
 
 
 IMAGE = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -39,8 +39,8 @@ def found(network: nn.Module, example=IMAGE) -> dict[str, int]:
     return {group.name: group.count for group in find_groups(network.eval(), example).free}
 
 
-def head(network: Net, axis_list: Tensor) -> Tensor:
-    return network.head(axis_list.mean((2, 3)))
+def head(network: Net, activation: Tensor) -> Tensor:
+    return network.head(activation.mean((2, 3)))
 
 
 def test_layers_that_are_added_share_their_channels() -> None:
@@ -112,10 +112,10 @@ def test_outputs_of_the_network_stay() -> None:
 
 
 def test_unknown_operator_freezes_its_group_alone() -> None:
-    def forward(net: Net, axis_list: Tensor) -> Tensor:
-        axis_list = net.one(axis_list)
-        axis_list = torch.linalg.inv(axis_list[:, :6] + 9 * torch.eye(6))  # this line is named
-        return net.out(functional.relu(net.two(axis_list)).flatten(1))
+    def forward(net: Net, activation: Tensor) -> Tensor:
+        activation = net.one(activation)
+        activation = torch.linalg.inv(activation[:, :6] + 9 * torch.eye(6))  # this line is named
+        return net.out(functional.relu(net.two(activation)).flatten(1))
 
     net = Net(forward, one=nn.Conv2d(3, 6, 1), two=nn.Conv2d(6, 5, 1), out=nn.Linear(180, 2))
     groups = find_groups(net.eval(), IMAGE)
@@ -140,11 +140,11 @@ class Heads(nn.Module):
         self.query, self.key, self.value = nn.Linear(16, 16), nn.Linear(16, 4 * shared), nn.Linear(16, 4 * shared)
         self.leave = nn.Linear(16, 16)
 
-    def forward(self, axis_list: Tensor) -> Tensor:
-        count, length, _ = axis_list.shape
-        query = self.query(axis_list).view(count, length, self.num_heads, -1).transpose(1, 2)
-        key = self.key(axis_list).view(count, length, self.num_shared, -1).transpose(1, 2)
-        value = self.value(axis_list).view(count, length, self.num_shared, -1).transpose(1, 2)
+    def forward(self, activation: Tensor) -> Tensor:
+        count, length, _ = activation.shape
+        query = self.query(activation).view(count, length, self.num_heads, -1).transpose(1, 2)
+        key = self.key(activation).view(count, length, self.num_shared, -1).transpose(1, 2)
+        value = self.value(activation).view(count, length, self.num_shared, -1).transpose(1, 2)
         times = self.num_heads // self.num_shared
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
         mixed = functional.scaled_dot_product_attention(query, key, value)
@@ -183,8 +183,8 @@ def test_units_of_a_recurrent_layer_go_from_all_gates() -> None:
             super().__init__()
             self.lstm, self.head = nn.LSTM(3, 5, 2, bidirectional=True, batch_first=True), nn.Linear(10, 2)
 
-        def forward(self, axis_list: Tensor) -> Tensor:
-            return self.head(self.lstm(axis_list)[0][:, -1])
+        def forward(self, activation: Tensor) -> Tensor:
+            return self.head(self.lstm(activation)[0][:, -1])
 
     net = Reader().eval()
     groups = find_groups(net, torch.randn(2, 4, 3))
@@ -204,8 +204,8 @@ def test_keeping_none_or_a_unit_that_is_not_there_is_refused() -> None:
 
 
 def test_network_that_cannot_be_traced_says_so_with_the_line() -> None:
-    def forward(net: Net, axis_list: Tensor) -> Tensor:
-        return net.one(axis_list) if float(axis_list.sum()) > 0 else net.two(axis_list)
+    def forward(net: Net, activation: Tensor) -> Tensor:
+        return net.one(activation) if float(activation.sum()) > 0 else net.two(activation)
 
     net = Net(forward, one=nn.Linear(4, 2), two=nn.Linear(4, 2)).eval()
     with pytest.raises(BadNetwork, match=r"cannot be traced|torch\.export"):
@@ -255,8 +255,8 @@ def test_heads_and_their_widths_on_one_packed_weight_are_two_groups() -> None:
             super().__init__()
             self.heads, self.all, self.leave = 2, nn.Linear(12, 36), nn.Linear(12, 12)
 
-        def forward(self, axis_list: Tensor) -> Tensor:
-            query, key, value = self.all(axis_list).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        def forward(self, activation: Tensor) -> Tensor:
+            query, key, value = self.all(activation).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
             mixed = functional.scaled_dot_product_attention(query, key, value)
             return self.leave(mixed.transpose(1, 2).flatten(2))
 

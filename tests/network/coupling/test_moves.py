@@ -26,7 +26,7 @@ def test_zero_entries_land_where_the_tags_say(way: str) -> None:
     """Put out the entries of one variable of the middle axis: exactly those that it marks vanish from the output."""
     variables = Variables()
     axis = variables.fresh(6)
-    (axis_list,) = axes_after_move(
+    (activation,) = axes_after_move(
         variables, [SHAPE], [[None, axis, None]], lambda given: CANDIDATE_RECIPES[way](given[0]), "why"
     )
     full = CANDIDATE_RECIPES[way](torch.ones(SHAPE))
@@ -35,7 +35,7 @@ def test_zero_entries_land_where_the_tags_say(way: str) -> None:
         ones = torch.ones(SHAPE)
         ones[:, torch.from_numpy((rows == variable).any(1))] = 0
         predicted = torch.ones_like(full, dtype=torch.bool)
-        for place, found in enumerate(axis_list):
+        for place, found in enumerate(activation):
             if found is not None:
                 gone = torch.from_numpy((variables.resolve(found) == variable).any(1))
                 predicted &= ~gone.view([-1 if d == place else 1 for d in range(full.dim())])
@@ -49,8 +49,8 @@ def test_two_inputs_side_by_side_keep_their_own_variables() -> None:
     def beside(given: list[Tensor]) -> Tensor:
         return torch.cat(given, 1)
 
-    (axis_list,) = axes_after_move(variables, [(2, 3), (2, 2)], [[None, one], [None, two]], beside, "why")
-    assert variables.resolve(axis_list[1]).flatten().tolist() == [0, 1, 2, 3, 4]
+    (activation,) = axes_after_move(variables, [(2, 3), (2, 2)], [[None, one], [None, two]], beside, "why")
+    assert variables.resolve(activation[1]).flatten().tolist() == [0, 1, 2, 3, 4]
     assert not variables.marks.frozen
 
 

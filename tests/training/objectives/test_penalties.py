@@ -8,7 +8,7 @@ from cortado.methods.finetune import Finetune
 from cortado.network.view import View
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.dense import Dense
-from cortado.parts.forms.low_rank import NuclearNorm as LowRankForm
+from cortado.parts.forms.low_rank import LowRank as LowRankForm
 from cortado.training.objectives.norm_gains import NormGains
 from cortado.training.objectives.nuclear_norm import NuclearNorm, nuclear_norm
 from cortado.training.objectives.penalty import Penalty, penalty
@@ -114,7 +114,7 @@ def test_penalty_of_ones_own_is_found_by_its_path():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("low_rnk", "no penalty is called 'low_rnk'. Did you mean: low_rank"),
+        ("nuclear_nrm", "no penalty is called 'nuclear_nrm'. Did you mean: nuclear_norm"),
         ("no.such:Thing", "cannot be loaded .* Write package.module:Class"),
         ("collections:OrderedDict", "is not a Penalty"),
     ],

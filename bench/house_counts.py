@@ -180,16 +180,22 @@ class House:
         """Return the modules that a value called `word` can come through on its way from the command line.
 
         The walk begins at the command's file and goes from a file to each file that it imports, but only into files
-        whose text has the word: one that never says it cannot pass it on.
+        that handle the value under this name (a variable, an argument, an attribute, a keyword): others cannot pass it on.
         """
-        speaks = {module for module, path in self.modules.items() if re.search(rf"\b{word}\b", self.texts[path])}
+        handles = {module for module, path in self.modules.items() if word in self.names[path]}
         seen, ahead = set[str](), [start]
         while ahead:
             module = ahead.pop()
-            if module in speaks and module not in seen:
+            if module in handles and module not in seen:
                 seen.add(module)
                 ahead += self.imports[module]
         return sorted(seen)
+
+    @cached_property
+    def names(self) -> dict[Path, set[str]]:
+        """The variables, arguments, attributes and keywords of each file."""
+        fields = ("id", "attr", "arg")
+        return {p: {getattr(n, one, "") for n in nodes for one in fields} for p, nodes in self.nodes.items()}
 
 
 def parts_of(name: str) -> list[str]:

@@ -245,7 +245,7 @@ def test_bundle_of_a_maker_of_a_job_leads_back_to_it(here):
     assert done.exit_code == 0, done.output
 
 
-def test_resume_goes_on_and_ends_alike(here):
+def test_resume_continues_and_ends_alike(here):
     first = cortado("compress", "job.yaml", "--out", "out")
     body = (here / "out/net.cortado").read_bytes()
     again = cortado("compress", "job.yaml", "--out", "out", "--resume")

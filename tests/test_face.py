@@ -3,8 +3,6 @@
 import doctest
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from cortado.engine.bundle import write_bundle
 from cortado.importance.random import Random
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
+from tests.fresh import fresh
 from tests.laws.tiny_nets import BY_NAME
 
 ROOT = Path(__file__).parents[1]
@@ -109,4 +108,4 @@ def test_score_is_given_by_class_instance_or_name(names: dict[str, Any], by: Any
 
 def test_import_of_the_command_line_leaves_the_face_as_it_is() -> None:
     code = "import cortado, cortado.cli, inspect; assert inspect.isfunction(cortado.verify) and inspect.isfunction(cortado.bench)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    assert fresh(code).returncode == 0

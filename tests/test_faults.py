@@ -174,7 +174,7 @@ def test_loss_that_is_nan_or_raises(tmp_path, answer, wanted, says):
     sound_after(fault, tmp_path, wanted, says, dataclasses.replace(NET.task(), loss=loss))
 
 
-def test_a_mistake_in_a_method_is_told_with_its_line(tmp_path):
+def test_a_mistake_in_a_method_is_reported_with_its_line(tmp_path):
     with pytest.raises(
         Failed, match=r"stage 2 .*Breaking\): it ended with KeyError: 'nothing' \(test_faults.py, line \d+"
     ) as caught:
@@ -182,7 +182,7 @@ def test_a_mistake_in_a_method_is_told_with_its_line(tmp_path):
     assert re.match(SENTENCE, str(caught.value)) and isinstance(caught.value.__cause__.__cause__, KeyError)
 
 
-def test_choice_data_that_raise_before_the_first_stage_are_told():
+def test_validation_data_that_raise_before_the_first_stage_are_told():
     def read(number):
         raise PermissionError("no entry")
 

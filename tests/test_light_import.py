@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
-from pathlib import Path
+
+from tests.fresh import ROOT, fresh
 
 CHILD = """
-import importlib.abc, sys
+import importlib.abc, sys, warnings
+
+warnings.filterwarnings("error", category=ImportWarning)
 
 class Blocked(importlib.abc.MetaPathFinder):
     names = {"sklearn", "scipy", "PIL", "onnx", "onnxruntime", "onnxscript", "optuna", "openvino", "hypothesis", "pytest",
@@ -24,21 +27,12 @@ print("light")
 
 
 def test_import_needs_no_optional_package():
-    root = Path(__file__).parents[1]
-    child = subprocess.run(
-        [sys.executable, "-W", "error::ImportWarning", "-c", CHILD],
-        capture_output=True,
-        text=True,
-        cwd=root,
-        check=False,
-    )
+    child = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, cwd=ROOT, check=False)
     assert child.returncode == 0, child.stderr
     assert child.stdout.strip() == "light"
 
 
 def test_import_prints_nothing_and_leaves_the_random_state():
     code = "import torch; before = torch.random.get_rng_state(); import cortado; assert torch.equal(before, torch.random.get_rng_state())"
-    child = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False
-    )
+    child = fresh(code)
     assert (child.returncode, child.stdout, child.stderr) == (0, "", "")

@@ -213,7 +213,7 @@ def test_sizes_that_overflow_are_refused(size, attached):
 
 
 @pytest.mark.parametrize("fact", [-1, 0, 257, 2**40])
-def test_palette_of_an_impossible_size_is_refused(fact):
+def test_codebook_of_an_impossible_size_is_refused(fact):
     def write(writer):
         writer.number(1)
         writer.raw(key_of(Codebook))

@@ -115,7 +115,7 @@ def test_moments_are_matched_after_each_lossy_stage(method):
     torch.testing.assert_close(by_hand(example), by_itself(example), rtol=1e-4, atol=1e-5)
 
 
-def test_interrupted_run_goes_on_where_it_stopped_and_ends_alike(tmp_path):
+def test_interrupted_run_continues_and_ends_alike(tmp_path):
     whole, full = compress(NET.make(), NET.task(), STAGES)
     stages = (*STAGES[:2], Interrupting())
     with pytest.raises(

@@ -53,7 +53,7 @@ def test_weights_that_are_no_weights_are_refused_in_words(tmp_path, name):
         load_weights(NET.make(), tmp_path / name)
 
 
-def test_plain_network_is_trained_once_and_kept(tmp_path):
+def test_original_network_is_trained_once_and_kept(tmp_path):
     job = Job(make=NET.maker, make_task=NET.task, training={"epochs": 1, "lr": 0.01})
     first, again = job.original(NET.task(), tmp_path), job.original(NET.task(), tmp_path)
     assert len(list(tmp_path.glob("original*.safetensors"))) == 1
@@ -63,7 +63,7 @@ def test_plain_network_is_trained_once_and_kept(tmp_path):
     assert not torch.equal(untrained.head.weight, first.head.weight)
 
 
-def test_plain_network_depends_on_the_seed_of_the_task():
+def test_original_network_depends_on_the_seed_of_the_task():
     job = Job(make=NET.maker, make_task=NET.task)
     torch.manual_seed(1)
     one = job.original(NET.task())

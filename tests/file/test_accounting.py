@@ -172,7 +172,7 @@ def test_a_tied_weight_has_one_row() -> None:
     assert [row.path for row in layer_rows(copy.deepcopy(original), original)] == ["0.weight"]
 
 
-def test_a_cut_layer_counts_against_the_plain_one() -> None:
+def test_a_cut_layer_counts_against_the_original() -> None:
     original = nn.Sequential(nn.Linear(6, 6, bias=False))
     small = nn.Sequential(nn.Linear(6, 3, bias=False))
     row = layer_rows(small, original)[0]

@@ -2,9 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +22,7 @@ from cortado.parts.forms.attach import attach
 from cortado.parts.forms.masked import Masked
 from cortado.task.task import Data, Task
 from tests.file.cut_nets import ALL_NETS, Attention, cut_net, example_of, plain_net, without_blocks
+from tests.fresh import fresh
 
 KEPT_NUMBERS = {"attention", "option_a", "multiplied", "group_norm", "bare_group_norm", "split", "attention_layer"}
 """Networks whose cuts change numbers that shapes do not tell, at least at some share."""
@@ -76,9 +74,7 @@ def test_all_files_open_in_another_process(tmp_path):
     for name in ALL_NETS:
         save(cut_net(name), tmp_path / f"{name}.cortado", plain_net(name))
         wanted[name] = cut_net(name)(example_of(name))
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False,
-    )  # fmt: skip
+    child = fresh(CHILD, str(tmp_path))
     assert child.returncode == 0, child.stderr
     assert json.loads(child.stdout) == sorted(wanted)
     found = torch.load(tmp_path / "outputs.pt")
@@ -183,7 +179,7 @@ def test_network_of_which_nothing_would_be_left_is_refused():
         encode(nn.Sequential(nn.Identity(), nn.ReLU()), original)
 
 
-def test_tensors_that_the_plain_network_lacks_are_refused():
+def test_tensors_that_the_original_network_lacks_are_refused():
     original = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2))
     folded = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Identity())
     with pytest.raises(BadNetwork, match="0 has bias, which the original network has not"):

@@ -113,7 +113,7 @@ def test_quantizer_of_an_unknown_layer_is_refused():
         encode(small, original)
 
 
-def test_plain_network_with_roundings_is_refused():
+def test_original_network_with_roundings_is_refused():
     small = rounded(plain_net("residual"))
     with pytest.raises(BadNetwork, match="of the original network rounds an activation. Pass the network as it came"):
         encode(small, small)

@@ -54,7 +54,7 @@ def test_folder_killed_while_it_was_exchanged_can_be_written_again(tmp_path, end
     assert names(tmp_path) == ["net"] and (tmp_path / "net" / FACTS).read_text() == "again"
 
 
-def test_full_disk_in_an_export_is_told_and_the_old_folder_stays(tmp_path):
+def test_full_disk_in_an_export_is_reported_and_the_old_folder_stays(tmp_path):
     with whole_folder(tmp_path / "net") as partial:
         (partial / FACTS).write_text("{}")
     with (

@@ -1,8 +1,5 @@
 """Compressed networks as whole objects: torch.save, other processes, ties; and the file, made again from what came back."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +7,7 @@ from torch import Tensor, nn
 import cortado
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.attach import form_of
+from tests.fresh import fresh
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["residual"]
@@ -44,9 +42,8 @@ def test_network_comes_back_in_a_process_that_never_held_a_weight(tmp_path):
         "import sys, torch; network, example = torch.load(sys.argv[1], weights_only=False); "
         "torch.save(network(example).detach(), sys.argv[2])"
     )
-    subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "whole.pt"), str(tmp_path / "outputs.pt")], check=True, timeout=300
-    )
+    child = fresh(code, str(tmp_path / "whole.pt"), str(tmp_path / "outputs.pt"))
+    assert child.returncode == 0, child.stderr
     assert torch.equal(torch.load(tmp_path / "outputs.pt"), small(NET.example).detach())
 
 

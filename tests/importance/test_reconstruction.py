@@ -211,7 +211,7 @@ def test_lasso_knows_the_weights_of_wide_layers_too(monkeypatch):
     assert int((steps.round() != 0).sum()) <= 1 and int(steps.round().abs().max()) <= 1
 
 
-def test_signals_far_from_zero_are_ranked_like_those_around_it():
+def test_activations_far_from_zero_are_ranked_like_those_around_it():
     """Moments about the mean, of rows whose mean is ten thousand times their deviation."""
     network = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3))
     view, task = seen(network, 6)
@@ -233,7 +233,7 @@ def test_units_are_ranked_in_any_float_type(dtype, score):
 
 
 @pytest.mark.parametrize("score", SCORES[:1], ids=("reconstruction",))
-def test_signals_without_sound_moments_are_refused_in_words(score):
+def test_activations_without_sound_moments_are_refused_in_words(score):
     network = two_layers()
     view, task = seen(network, 3, 8, 8)
     groups = view.groups.free

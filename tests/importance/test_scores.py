@@ -95,7 +95,7 @@ def test_each_group_reads_channels_of_its_own():
     assert per_input(torch.tensor([1.0, 3.0]), torch.Size([4, 2, 3, 3])).tolist() == [[1.0, 3.0]]
 
 
-def test_activation_of_a_weight_that_reads_no_signal_says_so():
+def test_weight_that_reads_no_activation_is_refused():
     network = nn.LSTM(3, 2)
     with pytest.raises(BadNetwork, match="is not called with an activation of its own. Leave it out with where"):
         task, view = problem(nn.Sequential(nn.Embedding(3, 2)), 3)

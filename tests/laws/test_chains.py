@@ -1,8 +1,6 @@
 """Longer chains: forms survive trainings, and the file opens where the methods are not installed."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.form import Form
 from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.quantized import Quantized
+from tests.fresh import fresh
 from tests.laws.compressed import PAIRS, compressed
 from tests.laws.small_methods import small
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
@@ -78,13 +77,7 @@ def test_files_restore_bit_for_bit_in_a_process_that_lacks_every_method(tmp_path
         result = compressed(name, net)
         save(result.small, tmp_path / f"{key}.cortado", result.original)
         wanted[key] = result.small(BY_NAME[net].example)
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        check=False,
-    )
+    child = fresh(CHILD, str(tmp_path))
     assert child.returncode == 0, child.stderr
     assert json.loads(child.stdout) == sorted(wanted)
     found = torch.load(tmp_path / "outputs.pt")

@@ -160,7 +160,7 @@ def test_factored_copy_computes_the_same():
     assert not mine & {parameter.data_ptr() for parameter in made.parameters()}
 
 
-def test_training_the_twin_trains_the_network():
+def test_training_the_copy_trains_the_network():
     network, activation = twice(), values(2, 5, 6)
     duplicate = factored_copy(network)
     assert {id(p) for p in duplicate.parameters()} == {id(p) for p in network.parameters()}
@@ -200,7 +200,7 @@ class Running(nn.Module):
         return self.one(activation - self.mean)
 
 
-def test_what_the_twin_keeps_as_it_runs_the_network_keeps():
+def test_state_of_the_copy_is_kept_by_the_network():
     network = Running()
     attach(network.one, "weight", pair(6, 2, 6, ()))
     factored_copy(network)(values(5, 6))

@@ -235,7 +235,7 @@ def test_weights_beyond_8_bits_have_no_codes():
     ]
 
 
-def test_signals_of_few_bits_run_on_grids_of_8():
+def test_activations_of_few_bits_run_on_grids_of_8():
     task = task_of(3, 8, 8)
     coarse = copy.deepcopy(seeded(Residual))
     for method in (QuantizeWeights(bits=4), QuantizeActivations(bits=3, sums=3)):

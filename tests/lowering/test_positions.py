@@ -64,7 +64,7 @@ def test_it_still_reads_as_the_convolution(case):
     assert torch.equal(Gathered(layer, shape[1:]).weight, layer.weight)
 
 
-def test_signals_of_another_size_are_taken_as_well(case):
+def test_activations_of_another_size_are_taken_as_well(case):
     layer, shape = case
     other = draw(2, shape[0], *(size + 3 for size in shape[1:]))
     torch.testing.assert_close(Gathered(layer, shape[1:])(other), layer(other), rtol=1e-5, atol=1e-5)

@@ -21,7 +21,7 @@ def latent():
     return network, view
 
 
-def test_everything_settles_and_computes_nearly_the_same():
+def test_everything_is_finalized_and_computes_nearly_the_same():
     network, view = latent()
     with torch.no_grad():
         before = network(NET.example)
@@ -31,7 +31,7 @@ def test_everything_settles_and_computes_nearly_the_same():
     assert float((after - before).abs().mean()) < 0.05 * float(before.abs().mean())
 
 
-def test_where_settles_only_the_weights_it_takes():
+def test_finalize_where_takes_only_its_weights():
     network, view = latent()
     Finalize(where="first").apply(view, NET.task())
     assert not isinstance(network.first.held_weight, Latent) and isinstance(network.second.held_weight, Latent)

@@ -142,7 +142,7 @@ def test_unchanged_network_stays_as_it_is(net):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("keep", [0.7, 0.4])
-def test_moments_after_pruning_are_those_of_the_plain_network(net, path, axis, keep, all_is_matched):
+def test_moments_after_pruning_are_those_of_the_original_network(net, path, axis, keep, all_is_matched):
     network, original, tiny = matched(net, PruneWeights(keep=keep))
     inputs = tiny.task().calibration.inputs
     got, wanted = (channel_moments(outputs_at(one, path, inputs), axis) for one in (network, original))

@@ -39,7 +39,7 @@ def test_cut_network_draws_what_a_network_of_its_shape_draws():
         assert torch.equal(network.state_dict()[name], value)
 
 
-def test_statistics_of_a_cut_network_begin_anew():
+def test_statistics_of_a_cut_network_begin_again():
     network, _ = after("residual", PruneChannels(keep=0.5), Rewind(to="random"))
     assert network.first_norm.num_features == 4
     assert torch.equal(network.first_norm.running_mean, torch.zeros(4))

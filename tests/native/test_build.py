@@ -20,7 +20,7 @@ def state_in_a_process(**changes: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_native_state_names_the_twin_when_forced() -> None:
+def test_native_state_names_the_copy_when_forced() -> None:
     done = state_in_a_process(CORTADO_NATIVE="0")
     assert done.stdout.strip() == "NumPy copy (CORTADO_NATIVE=0)"
     assert "Warning" not in done.stderr

@@ -30,7 +30,7 @@ def plane_and_mask(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray | None]:
 
 @given(plane_and_mask(), st.integers(0, 7), st.integers(1, 8), st.integers(0, 9))
 @QUICK
-def test_mix_twin_agrees(case: tuple[np.ndarray, np.ndarray | None], preset: int, density: int, stride: int) -> None:
+def test_mix_copy_agrees(case: tuple[np.ndarray, np.ndarray | None], preset: int, density: int, stride: int) -> None:
     values, mask = case
     where = None if mask is None else mask.astype(np.uint8)
     size = max(int(np.abs(values.astype(np.int64)).max()).bit_length(), 1)
@@ -45,7 +45,7 @@ def test_mix_twin_agrees(case: tuple[np.ndarray, np.ndarray | None], preset: int
 
 @given(st.binary(max_size=40), st.integers(0, 7), st.integers(1, 32), st.booleans(), st.booleans())
 @QUICK
-def test_mix_twin_reads_noise_alike(body: bytes, preset: int, classes: int, signed: bool, zero: bool) -> None:
+def test_mix_copy_reads_noise_alike(body: bytes, preset: int, classes: int, signed: bool, zero: bool) -> None:
     plan = mix.make_plan((3, 4, 2, 2), (classes, int(signed), int(zero)), 0, preset, 2)
     kernel, python_port = np.zeros((3, 4, 2, 2), dtype=np.int32), np.zeros((3, 4, 2, 2), dtype=np.int32)
     assert coders.mix_decode(body, None, plan, kernel) == python_mix.decode(body, None, plan, python_port)
@@ -65,7 +65,7 @@ def with_twin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(plane_and_mask())
 @QUICK
-def test_rans_twin_agrees(case: tuple[np.ndarray, np.ndarray | None]) -> None:
+def test_rans_copy_agrees(case: tuple[np.ndarray, np.ndarray | None]) -> None:
     values, line = case[0].ravel(), case[0].shape[-1]
     body = rans.encode(values, line)
     with pytest.MonkeyPatch.context() as patch:
@@ -76,7 +76,7 @@ def test_rans_twin_agrees(case: tuple[np.ndarray, np.ndarray | None]) -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_rans_twin_agrees_when_four_streams_of_unequal_length_run(scale: float) -> None:
+def test_rans_copy_agrees_when_four_streams_of_unequal_length_run(scale: float) -> None:
     values = np.rint(np.random.default_rng(1).laplace(scale=scale, size=rans.STREAMED_FROM + 7)).astype(np.int32)
     body = rans.encode(values, 100)
     with pytest.MonkeyPatch.context() as patch:
@@ -88,7 +88,7 @@ def test_rans_twin_agrees_when_four_streams_of_unequal_length_run(scale: float) 
 
 @given(st.binary(max_size=30), st.binary(max_size=20), st.booleans(), st.booleans())
 @QUICK
-def test_rans_twin_reads_noise_alike(words: bytes, raw: bytes, direct: bool, signed: bool) -> None:
+def test_rans_copy_reads_noise_alike(words: bytes, raw: bytes, direct: bool, signed: bool) -> None:
     plan = rans.CodingTables(23, 5, direct, -3 if direct else 0, signed and not direct).numbers()
     tables = rans.kernel_tables(np.full((1, 16), 2048, dtype=np.int64))
     lookup = rans.lookup([], 1)

@@ -7,7 +7,7 @@ from torch import nn
 from cortado.nets.tiny_darknet import tiny_darknet
 
 
-def test_signals_shrink_four_times():
+def test_activations_shrink_four_times():
     network = tiny_darknet(classes=7).eval()
     sides: list[int] = []
     network.conv16.register_forward_hook(lambda layer, given, made: sides.append(made.shape[-1]))

@@ -61,7 +61,7 @@ def test_working_copy_is_apart_and_refuses_what_cannot_be_copied():
 
 
 @pytest.mark.parametrize("net", [net.name for net in TINY_NETS])
-def test_gradients_of_dense_values_are_those_of_the_plain_network(net):
+def test_gradients_of_dense_values_are_those_of_the_original_network(net):
     tiny = BY_NAME[net]
     network, task = tiny.make(), tiny.task()
     for weight in View(network, network, None).weights():

@@ -209,7 +209,7 @@ def test_network_that_is_one_layer_is_packed(name, tmp_path):
 
 
 @every_runtime
-def test_layers_between_rounded_signals_are_codes_of_8_bits_or_packed(name, tmp_path):
+def test_layers_between_rounded_activations_are_codes_of_8_bits_or_packed(name, tmp_path):
     """ONNX Runtime would round weights in floats once more there, as groups have no one scale for a row."""
     torch.manual_seed(0)
     original, task = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)).eval(), task_of(64)

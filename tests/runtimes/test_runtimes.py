@@ -1,7 +1,6 @@
 """Every runtime that is installed here: outputs as PyTorch's, any batch, several inputs and outputs; what is refused."""
 
 import importlib.util
-import sys
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from cortado.nets.resnet import resnet_20
 from cortado.network.coupling.answers import difference
 from cortado.running.trees import tensors_in
 from cortado.runtimes.runtime import Running, installed, known_runtimes, rivals, runtime_by_name, runtime_of_file
+from tests.fresh import fresh
 from tests.laws.tiny_nets import TINY_NETS
 from tests.runtimes.networks import Pair
 
@@ -133,11 +133,9 @@ def test_fixed_batch_is_filled_up_and_cut():
 
 
 def test_nothing_optional_is_imported_before_it_is_used():
-    import subprocess
-
     code = (
         "import sys, cortado, cortado.cli; from cortado.runtimes.runtime import known_runtimes; known_runtimes();"
         "print([n for n in ('onnx', 'onnxruntime', 'openvino', 'ai_edge_litert', 'executorch') if n in sys.modules])"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "[]"
+    shown = fresh(code)
+    assert shown.stdout.strip() == "[]", shown.stderr

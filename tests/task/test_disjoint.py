@@ -46,7 +46,7 @@ def test_parts_that_share_nothing_pass_without_a_word():
 
 
 @pytest.mark.parametrize("name", ["train", "validation", "calibration"])
-def test_verdict_data_that_are_another_part_are_refused(name):
+def test_samples_of_another_part_are_no_test_data(name):
     data = drawn(300, 3)
     again = Data(data.inputs, data.targets, prepare=torch.neg)
     for test in (data, again):
@@ -69,7 +69,7 @@ def test_overlapping_slices_of_one_tensor_are_refused():
         check_disjoint(Task(*parts))
 
 
-def test_a_few_twins_are_told_and_not_refused():
+def test_a_few_copies_are_reported_and_not_refused():
     data = drawn(300, 3)
     near = torch.cat([drawn(200, 2).inputs, data.inputs[:2]])
     assert check_disjoint(task(validation=(near, [0] * 202), test=data)) == [

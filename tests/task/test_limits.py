@@ -14,7 +14,7 @@ def test_size_is_kept_up_to_its_value(limit, measured):
 
 
 @given(st.integers(0, 100), st.integers(-100, 100), st.integers(0, 100))
-def test_signed_score_counts_from_the_plain_one(original, points, measured):
+def test_signed_score_counts_from_the_original(original, points, measured):
     assert read_limit(f"score >= {points:+d} %").kept(measured, original) == (measured >= original + points)
     assert read_limit(f"score >= {abs(points)}").kept(measured, original) == (measured >= abs(points))
 

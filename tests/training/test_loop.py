@@ -160,7 +160,7 @@ def test_wrong_plans_are_refused_in_words():
         after(Training(), network=NET.make().requires_grad_(False))
 
 
-def test_optimizer_starts_anew_when_the_structure_changed():
+def test_optimizer_starts_again_when_the_structure_changed():
     def change(network, epoch):
         if epoch == 1:
             network[0] = nn.Linear(12, 16)

@@ -421,7 +421,7 @@ def test_rounding_afterwards_rounds_the_factors():
     assert isinstance(form, LowRank) and isinstance(form.first, Quantized) and isinstance(form.last, Quantized)
 
 
-def test_factored_weight_can_be_factored_anew():
+def test_factored_weight_can_be_factored_again():
     view, task, _ = problem()
     FactorizeSvd(where="two", rank=6).apply(view, task)
     FactorizeSvd(where="two", rank=3).apply(View(view.network, view.original, view.example), task)

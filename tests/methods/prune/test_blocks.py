@@ -111,7 +111,7 @@ def test_where_takes_blocks_whose_matrices_it_takes_all():
         pruned(PruneBlocks(where="head"))
 
 
-def test_network_without_blocks_is_told_in_words():
+def test_network_without_blocks_is_reported_in_words():
     original = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
     with pytest.raises(NothingChanged, match="stage 1 .*Sequential has no block to put out where .*Use prune/channels"):
         compress(original, task(), [PruneBlocks()])

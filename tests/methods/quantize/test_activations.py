@@ -42,7 +42,7 @@ def test_eight_bits_are_near_and_two_are_not(range_name):
     assert far[0] < 0.1 < far[1] * 2
 
 
-def test_signals_that_are_never_negative_have_unsigned_grids():
+def test_activations_that_are_never_negative_have_unsigned_grids():
     network, _, _ = applied(QuantizeActivations(range="full"))
     zeros = {place: int(activation.zero) for place, activation in sites(network).items()}
     assert zeros[("stem", "input")] > 0
@@ -86,7 +86,7 @@ def test_a_second_rounding_replaces_the_first_and_is_measured_without_it():
     }
 
 
-def test_constant_signals_are_told():
+def test_constant_activations_are_told():
     net = BY_NAME["mlp"]
     network = net.make()
     network[0].weight.data.zero_()
@@ -121,7 +121,7 @@ def test_outliers_that_leave_the_rest_few_steps_are_told(range_name):
     assert any("within a few steps of their grid" in note and "the input of stem" in note for note in view.notes)
 
 
-def test_signals_smaller_than_any_step_are_told():
+def test_activations_smaller_than_any_step_are_told():
     task = NET.task()
     task.calibration.inputs[:] *= 1e-12
     view = View(NET.make(), NET.make(), NET.example)

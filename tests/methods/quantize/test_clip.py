@@ -30,7 +30,7 @@ def test_every_layer_has_the_bits_and_zeros_given():
         assert float((layer.weight == 0).float().mean()) == pytest.approx(0.6, abs=0.04)
 
 
-def test_it_trains_and_settles_into_shared_values():
+def test_it_trains_and_is_finalized_into_shared_values():
     made, _ = compress(NET.make(), NET.task(), [QuantizeClip(bits=2, zeros=0.3), Finetune(epochs=1)])
     assert isinstance(made[0].held_weight, Codebook) and len(made[0].weight.unique()) <= 4
 

@@ -40,7 +40,7 @@ def test_last_product_has_signs_with_one_learned_scale_where_asked():
     assert isinstance(applied(last=False)[0].head.held_weight, LearnedStep)
 
 
-def test_without_terms_signals_pass_as_they_are():
+def test_without_terms_activations_pass_as_they_are():
     assert not sites(applied(terms=0)[0])
 
 
@@ -71,7 +71,7 @@ def test_penalty_without_signs_is_refused_in_words():
         penalty("bipolar").of(view, view.weights("*"), NET.task())
 
 
-def test_it_settles_into_signs_and_a_scale():
+def test_it_is_finalized_into_signs_and_a_scale():
     stages = [QuantizeCompactBinary(), Finetune(epochs=0.5, penalty="bipolar", strength=1e-4)]
     made, _ = compress(NET.make(), NET.task(), stages)
     assert len(made.head.weight.unique()) == 2 and len(made.first.weight.unique()) == 2

@@ -28,7 +28,7 @@ def applied(method, net=NET):
     return network, view
 
 
-def test_weights_signals_and_gradients_between_the_edges():
+def test_weights_activations_and_gradients_between_the_edges():
     network, _ = applied(QuantizeDorefa(bits=1, activations=2, gradients=6))
     found = sites(network)
     assert [s.bits() for s in found.values() if isinstance(s, Unit)] == [2, 2]
@@ -60,7 +60,7 @@ def test_what_is_negative_is_clipped_and_said():
     )
 
 
-def test_signal_that_is_never_above_zero_is_refused():
+def test_activation_that_is_never_above_zero_is_refused():
     class Below(nn.Module):
         def __init__(self):
             super().__init__()

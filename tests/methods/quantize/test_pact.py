@@ -23,7 +23,7 @@ def applied(method=None, net=NET):
     return network
 
 
-def test_signals_above_zero_have_learned_ends_and_others_grids():
+def test_activations_above_zero_have_learned_ends_and_others_grids():
     network = applied(QuantizePact(activations=3))
     found = sites(network)
     assert isinstance(found["stem", "input"], Affine) and found["stem", "input"].bits() == 8

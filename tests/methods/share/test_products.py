@@ -57,7 +57,7 @@ def test_kernels_are_rows_of_filters():
     assert form.shape == kernel.shape and torch.equal(form.dense().flatten(1), flat.dense())
 
 
-def test_tune_moves_the_vectors_and_keeps_who_uses_them():
+def test_finetune_moves_the_vectors_and_keeps_who_uses_them():
     before, _ = compress(NET.make(), NET.task(), [ShareProducts(values=2, width=3)])
     after, _ = compress(NET.make(), NET.task(), [ShareProducts(values=2, width=3), Finetune(epochs=1, lr=0.01)])
     one, other = before[0].held_weight, after[0].held_weight

@@ -34,7 +34,7 @@ def test_only_the_rounded_layer_has_an_error_of_its_own():
     assert found["2"].attached == "quantized" and found["0"].attached == "original"
 
 
-def test_rounded_signals_count_for_the_layer_that_has_them():
+def test_rounded_activations_count_for_the_layer_that_has_them():
     original, small = network(), network()
     put_quantizer(small[2], "input", Affine.spanning(0.0, 2.0, 3))
     found = explain(original, small, INPUTS)

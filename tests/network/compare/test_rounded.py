@@ -129,7 +129,7 @@ def test_ends_of_a_grid_are_the_least_and_the_largest_that_pass(quantizer, wante
         assert (float(passed.min()), float(passed.max())) == pytest.approx(wanted)
 
 
-def test_signal_whose_grid_moves_has_no_share_that_is_clipped():
+def test_activation_whose_grid_moves_has_no_share_that_is_clipped():
     original, small = rounded_net(("twice", "input", Sign(scaled=True)))
     (fill,) = rounded_layers(original, small, RAMP).layers[0].activations
     assert fill.grid is None and fill.cut is None and fill.bits == 1

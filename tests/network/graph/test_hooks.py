@@ -82,7 +82,7 @@ class Mix(nn.Module):
         return scale * (activation @ self.weight.T)
 
 
-def test_the_signal_is_what_the_layer_names_first_not_the_call() -> None:
+def test_the_activation_is_what_the_layer_names_first_not_the_call() -> None:
     layer, seen = Mix(), []
     handle = before_call(layer, lambda layer, activation: seen.append(activation) or activation * 2)
     activation, scale = torch.ones(4, 3), torch.full((1,), 5.0)

@@ -264,7 +264,7 @@ def test_activation_that_runs_twice_is_rounded_at_its_readers():
     )
 
 
-def test_wishes_know_how_much_passes_below_zero():
+def test_sites_know_how_much_passes_below_zero():
     network = Leaky().eval()
     below = {site.places[0]: site.below for site in quantizer_sites(network, flow_of(network, IMAGE)).quantizer_sites}
     assert below["one", "output"] == below["two", "output"] == pytest.approx(0.1) and below["two", "input"] == 1

@@ -83,7 +83,7 @@ def data(count: int, seed: int = 0) -> Data:
 GROUPS = [[("0", "input")], [("1", "output"), ("2", "output")]]
 
 
-def test_signals_are_measured_over_all_samples_in_parts():
+def test_activations_are_measured_over_all_samples_in_parts():
     network, given = net(), data(100)
     first, second = measure_ranges(network, GROUPS, given, 100, 7)
     assert (first.low, first.high) == (float(given.inputs.min()), float(given.inputs.max()))
@@ -113,14 +113,14 @@ def test_only_what_is_above_zero_counts_where_asked():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_signals_that_are_not_finite_are_refused(bad):
+def test_activations_that_are_not_finite_are_refused(bad):
     given = data(20)
     given.inputs[3, 1] = bad
     with pytest.raises(BadTask, match="the input of 0 holds NaN or infinite values on the calibration data"):
         measure_ranges(net(), GROUPS, given, 20, 20)
 
 
-def test_signals_that_float32_cannot_span_are_refused():
+def test_activations_that_float32_cannot_span_are_refused():
     given = data(20)
     given.inputs[3, 1], given.inputs[4, 1] = 3e38, -3e38
     with pytest.raises(BadTask, match=r"the input of 0 reaches from -3e\+38 to 3e\+38 on the calibration data"):

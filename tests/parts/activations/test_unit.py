@@ -11,7 +11,7 @@ VALUES = torch.linspace(-0.7, 1.9, 400)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 5])
-def test_values_are_those_of_the_paper_and_stay_when_settled(bits):
+def test_values_are_those_of_the_paper_and_stay_when_finalized(bits):
     """Zhou et al., 2016, equations 5 and 11: round((2^k - 1) clip(x, 0, 1)) / (2^k - 1)."""
     top = 2**bits - 1
     made = Unit(bits)(VALUES)

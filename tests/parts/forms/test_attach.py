@@ -215,7 +215,7 @@ def test_tied_weights_stay_tied_in_one_form():
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("pair", [(nn.Embedding, nn.Linear), (nn.Linear, nn.Linear), (nn.Embedding, nn.Embedding)])
-def test_tied_weights_stay_tied_when_forms_are_settled(pair, masked):
+def test_tied_weights_stay_tied_when_forms_are_finalized(pair, masked):
     network = nn.ModuleList([kind(3, 3) for kind in pair])
     values = torch.tensor([[0.9, -0.2, 0.26], [0.0, 0.5, -0.74], [0.1, 0.3, 0.61]])
     form = LearnedStep(values, 0.25)
@@ -258,7 +258,7 @@ def test_two_layers_of_one_class_do_not_share_what_they_hold():
     assert attached_names(one) == ("weight",) and attached_names(other) == () and attached_names(nn.Linear(1, 1)) == ()
 
 
-def test_settle_ends_the_training_of_every_latent_weight():
+def test_finalize_ends_the_training_of_every_latent_weight():
     layer = nn.Linear(3, 2)
     attach(layer, "weight", LearnedStep(layer.weight, 0.25))
     wanted = layer.weight.detach()

@@ -22,7 +22,7 @@ def test_gradient_of_a_value_is_the_sum_over_its_members(shape, count, seed):
     torch.testing.assert_close(form.codebook.grad, torch.tensor(wanted), rtol=1e-5, atol=1e-5)
 
 
-def test_palette_looks_its_values_up():
+def test_codebook_looks_its_values_up():
     form = Codebook(torch.tensor([0.5, -1.0]), torch.tensor([[0, 1], [1, 1]]))
     assert torch.equal(form.dense(), torch.tensor([[0.5, -1.0], [-1.0, -1.0]]))
 
@@ -33,7 +33,7 @@ def test_stored_ranks_are_small_for_small_values():
     assert torch.equal(form.parts()["codebook"], torch.tensor([-1.0, -0.2, 0.1, 0.5]))
 
 
-def test_palette_of_equal_values_comes_back():
+def test_codebook_of_equal_values_comes_back():
     form = Codebook(torch.tensor([0.5, 0.5, -0.0, 0.0]), torch.tensor([0, 1, 2, 3]))
     again = Codebook.from_parts(form.shape, form.spec(), form.parts())
     assert torch.equal(again.dense().view(torch.int32), form.dense().view(torch.int32))

@@ -108,7 +108,7 @@ def test_deep_copy_and_state_dict_carry_everything(form):
 
 
 @given(forms())
-def test_settle_gives_a_form_that_is_final(form):
+def test_finalize_gives_a_form_that_is_final(form):
     finalized = form.finalize()
     assert not any(isinstance(part, Latent) for part in finalized.modules())
     assert torch.equal(finalized.finalize().dense(), finalized.dense())

@@ -116,7 +116,7 @@ def test_ternary_gradients_are_the_papers():
     torch.testing.assert_close(found["values"], torch.tensor([0.6, 1.4, 3.0, 2.4, 5.0]))
 
 
-def test_ternary_settles_into_three_shared_values():
+def test_ternary_is_finalized_into_three_shared_values():
     form = Ternary(drawn(6, 7), 0.2)
     finalized = form.finalize()
     assert isinstance(finalized, Codebook) and len(finalized.codebook) == 3

@@ -122,7 +122,7 @@ def test_scale_rows_multiplies_rows_or_says_no(form, seed):
     torch.testing.assert_close(form.dense().detach(), wanted)
 
 
-def test_settle_ends_what_is_latent_in_both_factors():
+def test_finalize_ends_what_is_latent_in_both_factors():
     form = LowRank(LearnedStep(values_of((2, 3), 0), 0.25), LearnedStep(values_of((4, 2), 1), 0.25))
     finalized = form.finalize()
     assert not any(isinstance(part, Latent) for part in finalized.modules())

@@ -111,7 +111,7 @@ def test_no_more_of_a_score_is_lost_than_there_is():
     assert 0 < found.lost(0.005) < found.lost(1.0) < found.lost(1e6) == found.score
 
 
-def test_choices_are_priced_once_for_a_network_and_anew_for_another(monkeypatch):
+def test_choices_are_priced_once_for_a_network_and_again_for_another(monkeypatch):
     made, asked = BY_NAME["residual"], []
     original, task, candidate_recipes = made.make(), RememberingTask.of(made.task()), ("quantize/weights bits=5",)
     monkeypatch.setattr(
@@ -165,7 +165,7 @@ def test_size_accuracy_curve_with_little_time_names_what_it_left_out():
     )
 
 
-def test_a_forecast_keeps_to_its_time(monkeypatch):
+def test_a_size_accuracy_curve_keeps_to_its_time(monkeypatch):
     """Where each way takes a tenth of a second, a limit of a second carries out about six of them."""
     made, done = BY_NAME["mlp"], []
 

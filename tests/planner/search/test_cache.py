@@ -58,7 +58,7 @@ def test_resumed_run_knows_the_seconds_spent(tmp_path):
     assert len(again.spent) == 2 and all(seconds >= 0 for seconds in again.spent)
 
 
-def test_shapes_found_in_another_time_are_found_anew(tmp_path):
+def test_shapes_found_in_another_time_are_found_again(tmp_path):
     """With little time some cuts are left out: a longer run must try them."""
     short, long = (Shapes((Shape("", False, kl, 10),), {}) for kl in (0.1, 0.2))
     assert Memory(tmp_path, "a").made("shapes", Shapes, lambda: short, 10.0) == short

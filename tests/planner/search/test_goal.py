@@ -93,7 +93,7 @@ def test_plans_are_measured_at_damages_up_to_the_smallest_mix(found):
     assert predicted_kls[0] < 0.2 * predicted_kls[-1]
 
 
-def test_outlook_says_whether_limits_can_be_kept(found):
+def test_feasibility_says_whether_limits_can_be_kept(found):
     limits = read_limits(["size <= 1 B", "score >= -100 %", "latency <= 1 ms in onnxruntime"])
     said = Feasibility(found, plain_size(), "accuracy", "%", limits).text()
     assert "size <= 1 B: not by weights alone" in said and "score >= -100 %: the smallest file" in said
@@ -166,7 +166,7 @@ def test_goal_missed_gives_the_closest_and_what_binds(tmp_path):
     assert "Missed: size <= 10 B." in got.advice and got.advice in got.text()
 
 
-def test_interrupted_search_goes_on_with_its_trials(tmp_path, monkeypatch):
+def test_interrupted_search_continues_with_its_trials(tmp_path, monkeypatch):
     limits = [f"size <= {plain_size() // 6} B"]
 
     def killed(self, view, task):
@@ -250,7 +250,7 @@ def test_without_a_limit_of_the_score_the_best_network_is_meant(tmp_path, limit,
         assert sought["size"].best.size_bytes > plain_size() // 5
 
 
-def test_times_of_another_runtime_are_taken_anew(tmp_path, quick_clocks):
+def test_times_of_another_runtime_are_taken_again(tmp_path, quick_clocks):
     """And a limit of time without a time is not kept."""
     timed = [Trial({"stages": []}, "a", 9, 1.0, None), Trial({"stages": []}, "b", 9, 1.0, 3.0)]
     wanted = SearchGoal(read_limits(["score >= -1 %", "latency <= 5 ms in onnxruntime"]), "latency", 1)

@@ -202,7 +202,7 @@ def test_training_for_bytes_is_left_out_after_it_failed():
     assert ideas.next(trials, two_epochs).shape == "no cut"
 
 
-def test_what_is_slower_than_the_plain_network_is_no_answer():
+def test_what_is_slower_than_the_original_network_is_no_answer():
     slow_integers = Shape("", True, 0.01, 5, 1.0, 9.0)
     ideas = Proposals(wanted("score >= -1 %"), (ORIGINAL, slow_integers, NARROW))
     assert ideas.allowed() == [NARROW]

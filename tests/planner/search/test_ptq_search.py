@@ -44,7 +44,7 @@ def test_fragile_layers_are_found_in_every_kind_of_network(net):
     assert "; fragile: " in view.notes[-1]
 
 
-def test_search_without_signals_and_without_data():
+def test_search_without_activations_and_without_data():
     network, _, view, _ = searched(bits=4, activations=0, data="synthetic", steps="match_moments, second_order")
     assert not sites(network) and "range" not in view.notes[-1]
 
@@ -73,7 +73,7 @@ def test_weights_have_7_bits_only_where_8_would_overflow(monkeypatch, runs_over,
     assert any("has no VNNI" in note for note in view.notes) == runs_over
 
 
-def test_without_signals_no_product_of_8_bits_runs_over(monkeypatch):
+def test_without_activations_no_product_of_8_bits_runs_over(monkeypatch):
     monkeypatch.setattr(ptq_search, "processor_saturates", lambda: True)
     network, _, view, _ = searched(bits=8, activations=0, steps="match_moments")
     assert set(largest_codes(network).values()) == {127} and "VNNI" not in " ".join(view.notes)

@@ -56,7 +56,7 @@ def test_no_cut_begins_when_the_time_is_over():
     assert found.found[0].latency_ms is None
 
 
-def test_a_cut_goes_on_from_what_it_begins_with():
+def test_a_cut_continues_from_what_it_begins_with():
     network, task = NET.make(), NET.task()
     once = shaped(network, network, task, f"{CUT} | factorize/tucker keep=0.5")
     twice = shaped(shaped(network, network, task, CUT), network, task, " factorize/tucker keep=0.5")

@@ -123,7 +123,7 @@ def test_limits_that_nothing_keeps_give_the_closest(optuna, tmp_path):
     assert not found.report.met and found.best.size_bytes == min(one.size_bytes for one in found.trials)
 
 
-def test_killed_process_goes_on_as_if_nothing_had_been(optuna, alone, tmp_path, monkeypatch):
+def test_killed_process_continues_as_if_nothing_had_been(optuna, alone, tmp_path, monkeypatch):
     begun = child(tmp_path, 10, hang=9)
     while not (tmp_path / "hangs").exists():
         assert begun.poll() is None, begun.communicate()
@@ -205,7 +205,7 @@ def test_what_cannot_be_carried_out_is_a_refused_trial(optuna, tmp_path):
         searched(tmp_path / "none", recipe="prune/weights keep=1 by=[magnitude, random]", trials=3)
 
 
-def test_no_trial_looks_at_the_verdict(optuna, tmp_path, monkeypatch):
+def test_no_trial_looks_at_the_test_result(optuna, tmp_path, monkeypatch):
     import cortado.planner.search.engine as module
 
     seen, original = [], module.compress_within

@@ -59,7 +59,7 @@ def curve():
     )
 
 
-def test_a_mix_that_was_tried_corrects_the_forecast(curve):
+def test_a_mix_that_was_tried_corrects_the_size_accuracy_curve(curve):
     network, task = NET.make(), NET.task()
     least, most = (size - curve.rest_bytes for size in curve.sizes)
     size = round((least * most) ** 0.5)

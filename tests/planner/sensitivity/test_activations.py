@@ -106,7 +106,7 @@ def test_damages_of_channels_rank_as_what_cuts_cost():
 
 
 @pytest.mark.parametrize("net", sorted(BY_NAME))
-def test_every_network_is_told_what_rounding_and_cutting_cost(net):
+def test_every_network_shows_what_rounding_and_cutting_cost(net):
     made = BY_NAME[net]
     original, task = made.make(), made.task()
     activations, channels = activation_report(FORECAST, original, task), channel_report(FORECAST, original, task)

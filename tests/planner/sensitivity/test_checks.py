@@ -76,7 +76,7 @@ def test_a_doubted_change_costs_what_it_does_alone():
 
 
 @pytest.mark.parametrize("net", ["residual", "transformer", "recurrent"])
-def test_the_twin_is_as_it_was_after_every_change(net):
+def test_the_copy_is_as_it_was_after_every_change(net):
     network, task, weights, rated = of_net(net)
     check = PredictionCheck(network, task, divergence_for(network, task))
     inputs = task.calibration.first(8).inputs

@@ -61,7 +61,7 @@ def test_unknown_ratio_is_unknown():
 
 
 @pytest.mark.parametrize("show", [report_html, report_text])
-def test_top_1_is_told_of_classes_alone(timed, show):
+def test_top_1_is_reported_of_classes_alone(timed, show):
     assert "same top-1" in show(timed)
     assert "same top-1" not in show(replace(timed, exports=(replace(FILE, same_top=None),)))
 

@@ -172,7 +172,7 @@ def test_page_says_unknown_and_never_nought(report_with: Make) -> None:
         ((), "no limits", "quiet"),
     ],
 )
-def test_page_begins_with_the_verdict(
+def test_page_begins_with_the_test_result(
     report_with: Make, limits_with: Lines, met: tuple[bool | None, ...], wanted: str, kind: str
 ) -> None:
     source = report_html(report_with(lines=limits_with(*met)))

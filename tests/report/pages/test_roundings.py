@@ -48,7 +48,7 @@ def lines_of(drawn: str, kind: str) -> list[tuple[float, float]]:
     ]
 
 
-def test_signal_lies_beside_its_grid_in_proportion() -> None:
+def test_activation_lies_beside_its_grid_in_proportion() -> None:
     drawn = fill_picture(filled())
     across = (RIGHT - LEFT) / 4.0
     # The grid's four levels: -1 and 3 are the borders of the band, 1/3 and 5/3 are lines.

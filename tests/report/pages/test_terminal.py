@@ -13,7 +13,7 @@ from cortado.report.report import Report
 Make = Callable[..., Report]
 
 
-def test_text_begins_with_the_verdict(report_with: Make) -> None:
+def test_text_begins_with_the_test_result(report_with: Make) -> None:
     lines = report_text(report_with()).splitlines()
     assert lines[0].endswith("on mnist: 39× smaller as .cortado file. MET. Both limits are met.")
     assert lines[2].split() == ["original", "compressed", "limit", "met?"]

@@ -49,7 +49,7 @@ def test_each_bar_begins_where_the_last_ended(report_with):
     assert [step.seconds for step in steps] == [None, 3.5, 61.0, 64.5]
 
 
-def test_every_stage_is_told_in_numbers(report_with):
+def test_every_stage_is_reported_in_numbers(report_with):
     source = waterfall_section(report_with())
     for wanted in ("original network", "1 prune/weights", "2 share/kmeans", "5.88× smaller", "6.63× smaller", "39× smaller",
                    "−0.76", "+0.41", "−0.35", "3.5 s", "1 min 1 s", "1 min 4 s"):  # fmt: skip

@@ -1,0 +1,33 @@
+"""The digits network of the pages is trained once for all of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from cortado.nets.digits import DigitsNet
+from cortado.tasks.digits import task as digits
+from cortado.training import loop
+
+
+@pytest.fixture(autouse=True, scope="session")
+def digits_net_trained_once() -> Iterator[None]:
+    """Give a DigitsNet that a page trains the weights of one training; every other network trains as it is told."""
+    real, kept, losses = loop.train, dict[str, torch.Tensor](), list[float]()
+
+    def train(network: Any, task: Any, plan: loop.Training) -> float:
+        if not isinstance(network, DigitsNet):
+            return real(network, task, plan)
+        if not kept:
+            with torch.random.fork_rng(devices=()):
+                torch.manual_seed(0)
+                trained = DigitsNet()
+            losses.append(real(trained, digits(), loop.Training(epochs=6, lr=3e-3)))
+            kept.update(trained.state_dict())
+        network.eval().load_state_dict(kept)
+        return losses[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train", train)
+        yield

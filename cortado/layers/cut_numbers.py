@@ -1,4 +1,6 @@
-"""Cut numbers: which whole numbers of a network's modules cuts have set; whatever else differs its own code has counted."""
+"""Cut numbers: the integer attributes of modules that a cut may have set; any other difference comes from the
+network's code.
+"""
 
 from collections.abc import Iterable
 
@@ -8,7 +10,7 @@ NOTED = "numbers_set_by_cuts"
 
 
 def note_cuts(network: nn.Module, numbers: Iterable[tuple[str, str]] = ()) -> None:
-    """Note that, but for what was noted before, cuts have set these attributes (path, name) of a network and no others."""
+    """Record that cuts have set these attributes (path, name) of a network, in addition to those recorded before."""
     own = set(numbers)
     for path, module in network.named_modules():
         here = {name for at, name in own if at == path}
@@ -16,6 +18,8 @@ def note_cuts(network: nn.Module, numbers: Iterable[tuple[str, str]] = ()) -> No
 
 
 def set_by_cut(layer: nn.Module, name: str) -> bool:
-    """Return whether a cut may have set an attribute: of torch's own layers any, as where nothing is noted."""
+    """Return whether a cut may have set an attribute. Any attribute of torch's own layers counts, and any where
+    nothing was recorded.
+    """
     noted = layer.__dict__.get(NOTED)
     return noted is None or name in noted or type(layer).__module__.startswith("torch.nn.")

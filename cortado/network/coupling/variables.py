@@ -181,7 +181,7 @@ def same_pattern(left: np.ndarray, right: np.ndarray) -> bool:
 
 
 def finer(left: np.ndarray, right: np.ndarray) -> bool:
-    """Return whether each entry of `left` has its own variable, so that the pattern of `right` holds for both.
+    """Return whether each entry of one column has its own variable, so that the other's pattern holds for both.
 
     So the gates x units rows of a recurrent layer take the variables of its units.
     """

@@ -8,8 +8,8 @@ from cortado.layers.kind import Axes, Kind
 
 
 def attention_axes(layer: nn.MultiheadAttention) -> dict[str, Axes]:
-    """Return the axes of one matrix (3 * embed, embed) for query, key and value, or of three where their widths
-    differ. The output projection is the inner linear layer, under its dotted name.
+    """Return the axes of one matrix (3 * embed, embed) for query, key and value, or of three; the output projection
+    is the inner linear layer, under its dotted name.
     """
     matrix = Axes(output=0, inputs=(1,))
     axes = {f"{name}_proj_weight": matrix for name in ("q", "k", "v")}

@@ -1,6 +1,4 @@
-"""Cut numbers: the integer attributes of modules that a cut may have set; any other difference comes from the
-network's code.
-"""
+"""Cut numbers: the integer attributes that cuts may have set; other differences come from the network's code."""
 
 from collections.abc import Iterable
 
@@ -18,8 +16,6 @@ def note_cuts(network: nn.Module, numbers: Iterable[tuple[str, str]] = ()) -> No
 
 
 def set_by_cut(layer: nn.Module, name: str) -> bool:
-    """Return whether a cut may have set an attribute. Any attribute of torch's own layers counts, and any where
-    nothing was recorded.
-    """
+    """Return whether a cut may have set an attribute; always true for torch layers and unrecorded networks."""
     noted = layer.__dict__.get(NOTED)
     return noted is None or name in noted or type(layer).__module__.startswith("torch.nn.")

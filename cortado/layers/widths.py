@@ -115,9 +115,7 @@ def follow_attention(layer: nn.MultiheadAttention) -> None:
 
 
 def follow_recurrent(layer: nn.RNNBase) -> None:
-    """Read weight_ih (gates * hidden, in) and weight_hr (projected, hidden) of the first layer; update the private
-    list too.
-    """
+    """Read weight_ih (gates * hidden, in) and weight_hr (projected, hidden) of the first layer; update the list."""
     given, projected = shape_of(layer, "weight_ih_l0"), shape_of(layer, "weight_hr_l0")
     if given is not None and layer.mode in GATES:
         layer.hidden_size, layer.input_size = given[0] // GATES[layer.mode], given[1]

@@ -1,6 +1,4 @@
-"""Horizontal: merge siblings that read one input (Inception, Fire, query, key and value) into one product and a
-split.
-"""
+"""Horizontal: merge layers that read one input (Fire, query, key and value) into one product and a split."""
 
 from operator import getitem
 from typing import Any

@@ -113,9 +113,7 @@ def regridded(codes: Tensor, weight: Tensor) -> Codes | None:
 
 
 def emit_quantizers(network: nn.Module, example: Any, codes: dict[str, Tensor]) -> None:
-    """Express a lowered network's quantizers as quantize operators, in place; weights too, where their input is
-    quantized.
-    """
+    """Express a lowered network's quantizers, and weights they meet, as quantize operators, in place."""
     flow = flow_of(network, example)
     for path in matmuls_on_grid(flow, sites(network)):
         layer = network.get_submodule(path)

@@ -1,6 +1,4 @@
-"""Lower: make the network that runs - a copy in eval mode, with dense weights and folded norms - and check that it
-agrees.
-"""
+"""Lower: copy a network in eval mode with dense weights and folded norms, and check that outputs agree."""
 
 from typing import Any
 

@@ -1,6 +1,4 @@
-"""Signed: quantized networks as XNNPACK's kernels need them - signed activation codes, weight codes only where the
-output is quantized.
-"""
+"""Signed: networks for XNNPACK - signed activation codes, weight codes only where outputs are quantized."""
 
 import copy
 from typing import Any

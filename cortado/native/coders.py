@@ -92,9 +92,7 @@ def rans_tokens(
 def rans_encode(
     contexts: np.ndarray, found: np.ndarray, streams: int, renumber: np.ndarray, tables: np.ndarray
 ) -> bytes:
-    """Return the coded words of the tokens; `renumber` maps the 64 finest contexts to rows of `tables` (starts,
-    widths).
-    """
+    """Return the coded words; `renumber` maps the 64 finest contexts to rows of `tables` (starts, widths)."""
     library, _ = load_kernels()
     if library is None:
         return python_rans.encode(contexts, found, streams, renumber, tables)

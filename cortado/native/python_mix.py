@@ -107,9 +107,7 @@ class Model(Contexts):
         self.slots[index] = share << 10 | (count + 1 if count < self.plan["limit"] else count)
 
     def gather(self, count: int, parent: int) -> list[int]:
-        """Return the predictions of the contexts in `slot`, as differences from the parent's; new contexts copy the
-        parent.
-        """
+        """Return the predictions of the contexts in `slot` minus the parent's; new contexts copy the parent."""
         slots, stretch = self.slots, self.stretch
         given = slots[parent]
         start = stretch[given >> 16]

@@ -25,9 +25,7 @@ from cortado.progress import Progress, quiet
 
 
 class Weight:
-    """One weight of a network and all the places that share it.  The editing operations are `map_values` and
-    `set_form`.
-    """
+    """One weight of a network and all the places that share it; edit it with `map_values` and `set_form`."""
 
     def __init__(self, path: str, places: list[tuple[nn.Module, str]]) -> None:
         """`path` is the first name ("conv1.weight"); `places` are the layers that own it, with its name in each."""
@@ -86,9 +84,7 @@ class Weight:
 
 
 class Factor(Weight):
-    """One factor of a weight that its layers run in low rank.  Methods that prune or train single entries use these
-    entries.
-    """
+    """One factor of a low-rank weight.  Methods that prune or train single entries use a factor's entries."""
 
     def __init__(self, whole: Weight, route: tuple[str, ...], number: int) -> None:
         """`route` leads from the form of the whole weight to the factor, `number` counts the factors in order."""
@@ -226,9 +222,7 @@ class View:
 
     @cached_property
     def groups(self) -> Groups:
-        """Return the groups of channels that can only be cut together.  Raises BadNetwork when the network cannot be
-        traced.
-        """
+        """Return the groups of channels that are cut together.  Raises BadNetwork when the network cannot be traced."""
         return find_groups(self.network, self.example)
 
     def cut(self, keeps: Keeps) -> None:

@@ -104,9 +104,7 @@ def blaming(notes: list[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def traceable(network: nn.Module) -> Iterator[None]:
-    """Let DistributedDataParallel call its inner module directly inside the block: torch.export refuses its own
-    forward.
-    """
+    """Let DistributedDataParallel call its inner module directly: torch.export refuses its own forward."""
     wrappers = [module for module in network.modules() if isinstance(module, DistributedDataParallel)]
     try:
         for wrapper in wrappers:

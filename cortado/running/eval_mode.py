@@ -29,9 +29,7 @@ def unfused() -> Iterator[None]:
 
 @contextlib.contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
-    """Use eval mode, no gradients and no fused attention; afterwards restore each module's mode, frozen norms
-    included.
-    """
+    """Use eval mode, no gradients and no fused attention; restore every module's mode, frozen norms included."""
     modes = [(module, module.training) for module in network.modules()]
     try:
         network.eval()

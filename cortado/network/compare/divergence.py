@@ -30,9 +30,7 @@ def output_rows(network: nn.Module, inputs: Any) -> Tensor:
 
 
 def divergence(wanted: Tensor, found: Tensor) -> Tensor:
-    """Return the KL divergence of each row of outputs from the one wanted, in nats; half the squared error for
-    scalars.
-    """
+    """Return each row's KL divergence from the output wanted, in nats; half the squared error for scalars."""
     if wanted.shape[-1] == 1:
         return 0.5 * (found - wanted).square().sum(-1)
     original, other = wanted.log_softmax(-1), found.log_softmax(-1)

@@ -113,9 +113,7 @@ def passed_above_zero(layer: nn.Module, wanted: Any) -> Any:
 
 @dataclass
 class LayerCall:
-    """What a layer read before its input quantizer (None unless all inputs were positional), and its output before
-    and after its output quantizer.
-    """
+    """A layer's input before its quantizer (None if not all positional), its output before and after its quantizer."""
 
     given: tuple[Any, ...] | None
     raw: Any = None
@@ -182,9 +180,7 @@ def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> Listene
 def own_error(
     layer: nn.Module, given: tuple[Any, ...] | None, read: tuple[Any, ...] | None, wanted: Any
 ) -> float | None:
-    """Return the error of the layer on the original network's activation, on its own input scales, against the
-    original layer.
-    """
+    """Return the layer's error on the original's activation, in its own input scales, against the original layer."""
     if not given or not read or len(given) != 1 or len(read) != 1:
         return None
     if not isinstance(given[0], Tensor) or not isinstance(read[0], Tensor) or read[0].shape != given[0].shape:
@@ -198,9 +194,7 @@ def own_error(
 
 
 def roundings_error(layer: nn.Module, found: LayerCall, wanted: LayerCall) -> float | None:
-    """Return the error that a layer's quantizers add to the original network's activations; the larger of input and
-    output.
-    """
+    """Return the error that the layer's input or output quantizer adds, whichever is larger."""
     first, original_first = (call.given[0] if call.given else None for call in (found, wanted))
     errors = (
         rounding_error(layer, INPUT, first, original_first),
@@ -251,9 +245,7 @@ def difference_by_channel(found: Any, wanted: Any) -> float | None:
 
 
 def relative_error(found: Any, wanted: Any) -> float | None:
-    """Return the root mean square of the difference divided by that of `wanted`; None for unequal shapes or non-float
-    values.
-    """
+    """Return the relative root mean square difference; None for unequal shapes or non-float values."""
     if not isinstance(found, Tensor) or not isinstance(wanted, Tensor) or found.shape != wanted.shape:
         return None
     size = wanted.double().square().mean().sqrt()

@@ -23,9 +23,7 @@ HARMLESS = (Tensor, int, float, bool, str, type(None), torch.dtype, torch.device
 
 @dataclass
 class Kept:
-    """A cached output. With `alias` no later operator changes it in place, so the cached tensor itself is returned
-    while its version is still `version`.
-    """
+    """A cached output; with `alias` the tensor itself is returned while its version is still `version`."""
 
     value: Tensor
     alias: bool = False
@@ -169,9 +167,7 @@ def replayed_tensors(module: nn.Module) -> list[Tensor]:
 
 
 def state_of(module: nn.Module, arguments: Any) -> list[Any] | None:
-    """Return what a call must not change: tensor versions and the layer's state; None for arguments that could change
-    undetected.
-    """
+    """Return tensor versions and layer state, which a call must not change; None where a change could go undetected."""
     given, named = arguments
     if not all(isinstance(one, HARMLESS) for one in (*given, *named.values())):
         return None

@@ -98,9 +98,7 @@ class Comparison:
             self.graphs(mine.graph, theirs.graph, inside=True)
 
     def numbers(self, a: fx.Node, b: fx.Node) -> Iterator[int]:
-        """Yield the positions of numbers that are multiples of the batch.  Everything else must be equal in both
-        graphs.
-        """
+        """Yield the positions of multiples of the batch.  Everything else must be equal in both graphs."""
         mine, shape = pytree.tree_flatten((a.args, a.kwargs))
         theirs, other_shape = pytree.tree_flatten((b.args, b.kwargs))
         if shape != other_shape:

@@ -123,9 +123,7 @@ def capture(network: nn.Module, example: Any) -> Captured:
 
 
 def in_pytrees(forward: Callable[..., Any], holders: list[str]) -> Callable[..., Any]:
-    """Return a forward that returns its tensors in a tuple, and records the class, where torch's pytrees do not know
-    it.
-    """
+    """Return a forward that returns tensors in a tuple, and records the class, if torch's pytrees do not know it."""
 
     @functools.wraps(forward)
     def given(*positional: Any, **named: Any) -> Any:

@@ -122,9 +122,7 @@ def role(constant: Constant) -> tuple[str, str, str, int]:
 
 
 def within(groups: Groups, module: str) -> set[int]:
-    """Return the groups (by id) with units on the inputs of a module or its submodules: its code may depend on their
-    count.
-    """
+    """Return the groups (by id) with units on the inputs of a module, whose code may depend on their count."""
     walked = groups.walked
     owner = {int(v): id(group) for group in groups.all for v in group.variables}
     found: set[int] = set()

@@ -25,7 +25,7 @@ class GraphNet(fx.GraphModule):
         super().__init__(root, graph, class_name="GraphNet")
 
     def __reduce__(self) -> Any:
-        """Return the pickle state, with plain weights only: torch re-executes the code, which would turn forms into
+        """Return the pickle state; it needs plain weights, since torch's re-execution would turn forms into
         constants.
         """
         if inside_parts(self):
@@ -53,9 +53,7 @@ class GraphNet(fx.GraphModule):
 
 
 def graph_copy(graph: fx.Graph) -> fx.Graph:
-    """Return a graph with the same operators that belongs to no module; the specs of nested inputs and outputs are
-    shared.
-    """
+    """Return the same graph without an owning module; the specs of nested inputs and outputs are shared."""
     fresh, duplicates = fx.Graph(), dict[fx.Node, fx.Node]()
     found, leaving = fresh.graph_copy(graph, duplicates, return_output_node=True)  # type: ignore[misc]
     fresh.output(found, leaving.type).meta = dict(leaving.meta)  # type: ignore[union-attr]

@@ -102,9 +102,7 @@ class Groups:
         return [frozen for frozen in self.frozen if frozen.tried]
 
     def reasons(self) -> str:
-        """Return why the others cannot be cut: results of trial cuts, or else the analysis, the network's outputs
-        last.
-        """
+        """Return why the others cannot be cut: results of trial cuts, or else the analysis, outputs last."""
         describe = self.tried or sorted(self.frozen, key=lambda frozen: frozen.reason == OUTPUT)
         more = f"; and {len(describe) - 3} more" if len(describe) > 3 else ""
         return "; ".join(f"{frozen.name}: {frozen.reason}" for frozen in describe[:3]) + more
@@ -144,9 +142,7 @@ class Groups:
         return self.made_axes
 
     def gone(self, keeps: Keeps) -> Gone:
-        """Return the removed variables.  Raises BadValue when a group would keep no unit, or one that it does not
-        have.
-        """
+        """Return the removed variables.  Raises BadValue when a group would keep no unit, or an unknown one."""
         gone = np.zeros(max(1, self.walked.variables.count), bool)
         for group, keep in keeps.items():
             numbers = np.unique(torch.as_tensor(keep).cpu().numpy())

@@ -64,9 +64,7 @@ def tagged(shapes: list[tuple[int, ...]], number: int, place: int, run: Runs) ->
 
 
 def land(variables: Variables, axis: np.ndarray, tag: Tensor, parts: list[list[np.ndarray]]) -> bool:
-    """Add the columns of an input axis to the output axes that depend on it; return False where entries are picked
-    out.
-    """
+    """Add an input axis's columns to the output axes that depend on it; return False where entries are picked."""
     if tag.numel() == 0 or bool((tag < 0).all()):
         return True
     single = function_of_one(tag)

@@ -1,6 +1,4 @@
-"""Matmul layers: how channels pass through linear layers, convolutions, matrix products, attention and recurrent
-layers.
-"""
+"""Matmul layers: channels through linear layers, convolutions, matrix products, attention and recurrent layers."""
 
 import numpy as np
 from torch import fx
@@ -52,9 +50,7 @@ def convolution(step: Step) -> Value:
 def grouped(
     step: Step, x: Input, weight: Input, given: Axis, made: Axis, groups: int, transposed: bool
 ) -> tuple[Axis, Axis]:
-    """Return the input and output channels of a grouped convolution as products of its groups and their inner
-    channels.
-    """
+    """Return a grouped convolution's input and output channels as products of groups and inner channels."""
     variables = step.variables
     family = variables.fresh(groups)
     step.counts("groups", family)
@@ -127,8 +123,8 @@ def broadcast(step: Step, given: list[tuple[AxisList, tuple[int, ...]]]) -> Axis
 
 
 def attention(step: Step) -> Value:
-    """Follow query (..., h, l, e), key (..., h, s, e), value (..., h, s, v): e is joined, and inexact without an
-    explicit scale.
+    """Follow query (..., h, l, e), key (..., h, s, e), value (..., h, s, v): join e, inexact without an explicit
+    scale.
     """
     q, k, v, mask = (step.tensor(name) for name in ("query", "key", "value", "attn_mask"))
     assert q is not None and k is not None and v is not None

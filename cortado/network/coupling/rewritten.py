@@ -61,9 +61,7 @@ class Rewritten(fx.Interpreter):
 
 
 def with_numbers(operator: Any, args: Any, kwargs: Any, new: list[tuple[str, int, int]]) -> Any:
-    """Return an operator's arguments with other numbers, each given as argument, position in it (-1: all of it),
-    value.
-    """
+    """Return an operator's arguments with new numbers: (argument, position or -1 for all of it, value)."""
     changed_args, kwargs = list(args), dict(kwargs)
     order = [argument.name for argument in operator._schema.arguments]
     for argument, place, value in new:

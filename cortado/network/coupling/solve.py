@@ -47,9 +47,7 @@ def solve(network: nn.Module, seen: Seen, changed: list[tuple[Constant, int]]) -
 
 
 def all_named(network: nn.Module, constants: list[Constant]) -> bool:
-    """Return whether every constant is stored by its layer under the operator's argument name: no formulas are needed
-    then.
-    """
+    """Return whether every layer stores its constants under the operator's argument names."""
     modules = dict(network.named_modules())
     return all(c.module in modules and same_name(modules[c.module], c) is not None for c in constants)
 

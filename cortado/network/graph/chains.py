@@ -187,9 +187,7 @@ class ChainWalk:
         return 1 if self.axes[node] == kernel_axes(units.maker) + 2 else None
 
     def collect(self, node: fx.Node, axis: int, units: Units) -> bool:
-        """Follow the output of `node`, with units on `axis`, and record norms and readers; return False when not
-        certain.
-        """
+        """Follow `node`'s output, with units on `axis`; record norms and readers; return False when not certain."""
         for user in node.users:
             layer = self.modules.get(str(user.target)) if user.op == "call_module" else None
             if layer is not None and self.uses[str(user.target)] > 1 and list(layer.parameters()):
@@ -214,9 +212,7 @@ class ChainWalk:
         return bool(node.users)
 
     def reads(self, layer: nn.Module, node: fx.Node, axis: int, units: Units) -> bool:
-        """Return whether a linear or convolution layer reads the units as its inputs, each with the same number of
-        neighbours.
-        """
+        """Return whether a linear or convolution layer reads the units as inputs, with equally many neighbours each."""
         shape = shape_of(layer, "weight")
         last = axis == self.axes[node] - 1
         placed = last if isinstance(layer, nn.Linear) else axis == 1 and self.axes[node] == kernel_axes(layer) + 2

@@ -156,9 +156,7 @@ class Watcher(TorchDispatchMode):
 
 
 def above_zero(name: str, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
-    """Return whether a clipping operator has a lower bound of zero or above; the default is -1 for hardtanh, none for
-    clamp.
-    """
+    """Return whether the operator's lower bound is zero or above; the default is -1 for hardtanh, none for clamp."""
     low = args[1] if len(args) > 1 else named.get("min_val", named.get("min"))
     return name in ("relu", "relu_") or (isinstance(low, (int, float)) and low >= 0)
 

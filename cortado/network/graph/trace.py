@@ -86,9 +86,7 @@ def trace(network: nn.Module, example: Any, batch: int | None = None) -> Trace:
 
 
 def call_with(network: nn.Module, inputs: Any) -> Any:
-    """Call `network` on a tensor, a tuple of arguments or a dict of keyword arguments.  Raises BadNetwork when it
-    fails.
-    """
+    """Call `network` on a tensor, a tuple or a dict of keyword arguments.  Raises BadNetwork when it fails."""
     try:
         if isinstance(inputs, dict):
             return network(**inputs)

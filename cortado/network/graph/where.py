@@ -41,9 +41,7 @@ def takes(pattern: str, name: str, dimensions: int) -> bool:
 
 
 def stands_for(parameter: str) -> str:
-    """Return conv1.weight for conv1.parametrizations.weight.original, from which torch computes it; else the
-    parameter's own name.
-    """
+    """Return conv1.weight for conv1.parametrizations.weight.original; otherwise the parameter's own name."""
     layer, inside, rest = parameter.partition(".parametrizations.")
     name, _, part = rest.partition(".")
     return f"{layer}.{name}" if inside and part.startswith("original") else parameter

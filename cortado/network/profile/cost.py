@@ -76,9 +76,7 @@ def linear(operator: Operator) -> int:
 
 
 def attention(operator: Operator) -> int:
-    """Count fused attention (query (B, H, L, E), key (B, H, S, E), value (B, H, S, V), ...): both products, masked or
-    not.
-    """
+    """Count fused attention (query (B, H, L, E), key (B, H, S, E), value (B, H, S, V), ...): both products."""
     query, key, value = operator.arguments[:3]
     return prod(query) * key[-2] + prod(query[:-1]) * value[-2] * value[-1]
 

@@ -87,7 +87,7 @@ class Profile:
     def total(self, column: str) -> Total:
         """Return the sum of a column.  Raises BadValue when there is no such column to sum."""
         if column not in SUMMED:
-            raise BadValue(f"profile: there is no total of {column!r}. Choose one of: {', '.join(SUMMED)}.")
+            raise BadValue(f"profile: there is no total of {column!r}. There are: {', '.join(SUMMED)}.")
         values = [getattr(row, column) for row in self.rows]
         return Total(sum(value for value in values if value is not None), None not in values)
 
@@ -96,7 +96,7 @@ class Profile:
         for row in self.rows:
             if row.path == path:
                 return row
-        raise BadValue(f"profile: there is no row {path!r}. Choose one of: {', '.join(row.path for row in self.rows)}.")
+        raise BadValue(f"profile: there is no row {path!r}. There are: {', '.join(row.path for row in self.rows)}.")
 
     def text(self) -> str:
         """Return the table in plain text, without columns in which nothing was measured."""

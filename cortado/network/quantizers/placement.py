@@ -1,8 +1,7 @@
 """Placement: which values to quantize so that a network runs in integers, and at which layers.
 
-A runtime computes a product (convolution, linear layer) in integers when its input and its output are quantized, the
-output after the norm and the clipping activation that are fused into it; a sum, concatenation or average when all its
-inputs and outputs are. Operators that only move values need no quantizers.
+A runtime computes a product in integers when its input and its output, after a fused norm and clipping activation,
+are quantized; a sum, concatenation or average when all its inputs and outputs are. Moves need no quantizers.
 """
 
 from collections.abc import Collection
@@ -24,11 +23,9 @@ class QuantizerSite:
     places: tuple[Place, ...]
     measured: tuple[Place, ...]
     below: float = 1.0
-    """The factor on values below zero in the activation that follows directly: 0 where it removes them, so that the
-    grid may do so; 1 without one.
-    """
+    """The factor on values below zero in the next activation: 0 where the grid may clip them, 1 without one."""
     readers: tuple[str, ...] = ()
-    """Paths of the products that read it, directly or moved; none if only sums, averages and the like read it."""
+    """Paths of the products that read it, directly or moved; empty if only sums, averages and the like do."""
 
     @property
     def above_zero(self) -> bool:
@@ -210,7 +207,7 @@ class Planner:
         return False
 
     def spread(self) -> None:
-        """Put values that were moved from a marked value before it was marked on its grid as well."""
+        """Put values moved from a marked value on its grid as well."""
         for step in self.flow.steps:
             if step.kind == MOVE and step.inputs and step.inputs[0] in self.whole:
                 self.whole.update(step.outputs)
@@ -244,8 +241,7 @@ def is_within(path: str, outer: str) -> bool:
 
 
 def quantizer_sites(network: nn.Module, flow: Flow, matmul_layers: Collection[str] | None = None) -> QuantizationPlan:
-    """Return what to quantize so that the products at `matmul_layers` (None: all), and the steps between them, run in
-    integers.
+    """Return what to quantize so that the products at `matmul_layers` (None: all) and steps between run in integers.
 
     Concatenated values, and places that share a layer, share a grid.
     """
@@ -283,8 +279,7 @@ def quantizer_sites(network: nn.Module, flow: Flow, matmul_layers: Collection[st
 def inputs_on_grid(flow: Flow, rounded: Collection[Place]) -> set[tuple[str, int]]:
     """Return which module reads which value quantized, as (path, value), for quantizers at these places.
 
-    A value is on a grid after a quantized output, inside a module with a quantized input, and after being moved from
-    such a value.
+    A quantized input covers all inner modules; a value moved from a quantized one counts too.
     """
     whole = {value for value, places in flow.places.items() if any(p in rounded and p[1] == OUTPUT for p in places)}
     for step in flow.steps:

@@ -1,6 +1,4 @@
-"""Scaling: where an activation's channels can be scaled down, and their readers scaled up, without changing any
-output.
-"""
+"""Scaling: scale an activation's channels down and their readers up, without changing any output."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +20,7 @@ STRAIGHT = {
 
 @dataclass(frozen=True)
 class Link:
-    """A layer that makes an activation's channels and all layers that read it; `before` is the layer that a norm
-    normalizes.
-    """
+    """A layer that makes channels and all layers that read them; `before` is the layer that a norm normalizes."""
 
     maker: str
     readers: tuple[str, ...]
@@ -62,9 +58,7 @@ def links_of(network: nn.Module, flow: Flow) -> list[Link]:
 
 
 def ends_of(step: FlowStep, flow: Flow, readers: dict[int, list[FlowStep]]) -> list[FlowStep]:
-    """Return the products that read a step's output, directly or through steps that keep a scale, if nothing else
-    does.
-    """
+    """Return the products that read a step's output, through steps that keep a scale, if nothing else does."""
     found, open_values = [], [step.outputs[0]]
     while open_values:
         value = open_values.pop()
@@ -81,9 +75,7 @@ def ends_of(step: FlowStep, flow: Flow, readers: dict[int, list[FlowStep]]) -> l
 
 
 def range_of_maker(network: nn.Module, link: Link) -> Tensor:
-    """Return the largest weight of each output channel; for a norm, that of the layer before it times the norm's
-    scale.
-    """
+    """Return the largest weight of each output channel; for a norm, the layer's before it times its scale."""
     layer: nn.Module = network.get_submodule(link.maker)
     if isinstance(layer, MATMUL_LAYERS):
         return largest(layer.weight.detach(), 0)

@@ -85,9 +85,7 @@ def patches(layer: Any, activation: Tensor, count: int, generator: torch.Generat
 
 
 def rows_into(network: nn.Module, path: str, data: Data, count: int, generator: torch.Generator) -> Tensor:
-    """Return the inputs of the layer at `path` at `count` random positions of each sample, (rows, inputs x taps),
-    float64.
-    """
+    """Return the inputs at `path` at `count` random positions of each sample, (rows, inputs x taps), float64."""
     layer = network.get_submodule(path)
     return torch.cat(
         [patches(layer, s, count, generator).double().cpu() for s in activations_into(network, path, data)]

@@ -119,9 +119,7 @@ class ChannelGradients:
         means: dict[int, Tensor],
         samples: int,
     ) -> dict[int, Tensor]:
-        """Return, for each consumer (by id), (samples, channels): activation x gradient, over all its calls and
-        positions.
-        """
+        """Return, for each consumer (by id), (samples, channels): activation x gradient, summed over positions."""
         sums: dict[int, Tensor] = {}
         for (layer, activation), gradient in zip(read, gradients, strict=True):
             if gradient is None:

@@ -19,9 +19,7 @@ SlopeOf = Callable[[Any, Tensor], Tensor]
 
 
 def released(network: nn.Module) -> nn.Module:
-    """Return a copy in eval mode whose weights are all plain parameters that may have gradients; tied weights stay
-    tied.
-    """
+    """Return a copy in eval mode with plain parameters that may have gradients; tied weights stay tied."""
     duplicate = copy.deepcopy(network).eval()
     for weight in parameter_places(duplicate):
         layer, name = weight.places[0]

@@ -12,9 +12,7 @@ LARGEST_BITS = 16
 
 
 def on_grid(values: Tensor, step: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return the nearest multiples of `step` from `low` to `high` steps, computed in float32 at least: bfloat16
-    cannot represent 256 half steps.
-    """
+    """Return the nearest multiples of `step` from `low` to `high` steps, in float32 at least."""
     return (values.to(exact(values)) / step).round_().clamp_(low, high).mul_(step).to(values.dtype)
 
 

@@ -61,9 +61,7 @@ def attached_class(original: type[nn.Module], names: tuple[str, ...]) -> type[nn
 
 
 def reduce_held(layer: nn.Module, protocol: int) -> tuple[Any, ...]:
-    """Return the pickle and copy state of a layer: its original class and `attached_names` instead of a class made
-    here.
-    """
+    """Return the pickle and copy state of a layer: its original class and its `attached_names`."""
     original = original_class(layer)
     maker, given, *rest = original.__reduce_ex__(layer, max(protocol, 2))  # type: ignore[str-unpack]
     given = tuple(original if one is type(layer) else one for one in given)

@@ -26,9 +26,7 @@ class Binary(Latent):
     def __init__(
         self, values: Tensor, scale: str = "channel", stochastic: bool = False, factor: float | Tensor | None = None
     ) -> None:
-        """`factor`: the initial value of a learned scale; the mean magnitude of the values when None.  Raises
-        BadValue.
-        """
+        """`factor`: the initial value of a learned scale; by default the mean magnitude.  Raises BadValue."""
         super().__init__(values)
         if scale not in SCALES or (scale == "channel" and values.dim() == 0):
             raise BadValue(

@@ -35,9 +35,7 @@ class Form(Part):
 
     @classmethod
     def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
-        """Return the number of entries of parts that differ in size from the weight.  Raises BadValue for an invalid
-        spec.
-        """
+        """Return the entry counts of parts unlike the weight in size.  Raises BadValue for an invalid spec."""
         return {}
 
     @classmethod

@@ -57,9 +57,7 @@ class LowRank(Form):
         return LowRank(first, last, *(count * up // down for count in counts))
 
     def narrow(self, axis: int, keep: Tensor) -> Form:
-        """Cut outputs from the last factor and inputs from the first; return a dense weight where groups would be cut
-        unevenly.
-        """
+        """Cut outputs from the last factor, inputs from the first; return a dense weight if groups are cut unevenly."""
         if axis == 0:
             made = self.fewer_outputs(keep)
         elif axis == 1:
@@ -189,9 +187,7 @@ def compose(first: Tensor, last: Tensor, groups: int = 1, first_groups: int = 1,
 
 
 def in_blocks(kernel: Tensor, outer: int, groups: int) -> Tensor:
-    """Return a grouped kernel as (outer, rows, columns, ...): one per outer group, with zeros between its inner
-    groups.
-    """
+    """Return a grouped kernel as (outer, rows, columns, ...), with zeros between each outer group's inner groups."""
     inner, rows, columns, rest = groups // outer, kernel.shape[0] // groups, kernel.shape[1], kernel.shape[2:]
     if inner == 1:
         return kernel.reshape(outer, rows, columns, *rest)

@@ -55,9 +55,7 @@ class Quantized(Form):
         symmetric: bool = True,
         clip: str = "range",
     ) -> "Quantized":
-        """Round `values` to 2**bits levels.  `clip`: "range" covers all values, "mse" is the span of least squared
-        error.
-        """
+        """Round `values` to 2**bits levels.  `clip`: "range" covers all values, "mse" minimizes the squared error."""
         # A group is at most one row.
         group = min(group, max(1, values.shape[1:].numel())) if layout == "group" and values.dim() else group
         if values.numel() == 0:
@@ -156,9 +154,7 @@ def layout_name(spec: dict[str, int]) -> str:
 
 
 def scales_of(shape: torch.Size, layout: str, group: int) -> int:
-    """Return the number of scales that a layout needs for a weight of `shape`.  Raises BadValue for an invalid
-    layout.
-    """
+    """Return the number of scales for a weight of `shape`.  Raises BadValue for an invalid layout."""
     if layout == "tensor":
         return 1
     if len(shape) == 0:

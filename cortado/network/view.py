@@ -192,7 +192,7 @@ class View:
         chosen = choose(where, {path: len(weight.shape) for path, weight in by_name.items()})
         others = [path for path in chosen if not by_name[path].real]
         if others:
-            note = f"left unchanged, because forms hold real floats only: {', '.join(others)}"
+            note = f"left unchanged, because forms hold only real floats: {', '.join(others)}"
             if len(others) == len(chosen):
                 raise BadValue(
                     f"where: {where!r} selects no real floats, only {', '.join(others[:3])}. Choose other weights."

@@ -198,7 +198,7 @@ def test_complex_parameter_is_left_as_it_is_and_noted(recipe, tmp_path):
     assert recipe == "quantize/floats" or any("real floats: mix" in note for note in report.stages[0].notes)
     cortado.save(small, tmp_path / "net.cortado", original=network)
     assert torch.equal(cortado.load(tmp_path / "net.cortado", original=Complex)(task.example), small(task.example))
-    with pytest.raises(cortado.CortadoError, match="'mix' takes no real floats"):
+    with pytest.raises(cortado.CortadoError, match="'mix' selects no real floats"):
         cortado.compress(network, task, "quantize/weights bits=4 where=mix")
 
 

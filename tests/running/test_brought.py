@@ -210,7 +210,7 @@ def test_float_layers_of_torchs_quantization_are_taken():
 
 def test_error_about_computed_weights_names_the_way_out():
     notes = accept(parametrizations.weight_norm(nn.Linear(3, 3)), "plan")
-    with pytest.raises(Diverged, match=r"^lost\. weight \(1 in all\).*remove_parametrizations makes"), blaming(notes):
+    with pytest.raises(Diverged, match=r"^lost\. weight \(1 in all\).*remove_parametrizations turns"), blaming(notes):
         raise Diverged("lost.")
     with pytest.raises(BadNetwork, match=r"^lost\.$"), blaming([]):
         raise BadNetwork("lost.")

@@ -45,7 +45,7 @@ class FactorWalk:
     dilation: Sizes = ()
     groups: int = 1
 
-    def parted(self, last: Form) -> tuple["FactorWalk", "FactorWalk"]:
+    def split(self, last: Form) -> tuple["FactorWalk", "FactorWalk"]:
         """Return the walks of the first and the last factor: each takes the axes of its kernel.
 
         An axis that neither kernel has goes to the first factor, so that fewer positions remain for the last one.
@@ -91,7 +91,7 @@ def factor_layers(form: Form, walk: FactorWalk, kind: type[nn.Module]) -> list[n
     """Return the layers for one form, nested factors included."""
     if not isinstance(form, LowRank):
         return [factor_layer(form, walk, kind)]
-    first, last = walk.parted(form.last)
+    first, last = walk.split(form.last)
     before = factor_layers(form.first, replace(first, groups=form.first_groups), kind)
     return before + factor_layers(form.last, replace(last, groups=form.last_groups), kind)
 

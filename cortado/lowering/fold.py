@@ -34,10 +34,10 @@ def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = (
     giver = {id(made): layer for key, layer in makers.items() for made in read_log.made.get(key, [])}
     folded = []
     for path, norm in list(network.named_modules()):
-        if not isinstance(norm, NORMS) or not can_go(norm, read_log):
+        if not isinstance(norm, NORMS) or not can_be_folded(norm, read_log):
             continue
         before = [giver.get(id(activation)) for activation in read_log.taken[id(norm)]]
-        if all(maker is not None and can_take(maker, norm, read_log) for maker in before):
+        if all(maker is not None and can_absorb_norm(maker, norm, read_log) for maker in before):
             for maker in {id(maker): maker for maker in before}.values():
                 absorb(maker, norm)
             put_in_place_of(network, norm, nn.Identity())
@@ -52,7 +52,7 @@ def can_absorb(layer: nn.Module) -> bool:
     return not own and untouched(layer)
 
 
-def can_go(norm: nn.Module, read_log: ReadLog) -> bool:
+def can_be_folded(norm: nn.Module, read_log: ReadLog) -> bool:
     """Return whether a norm uses fixed statistics, runs, and has parameters that nothing else reads."""
     kind = next(kind for kind in NORMS if isinstance(norm, kind))
     # A subclass with its own forward may do more than normalize.
@@ -60,7 +60,7 @@ def can_go(norm: nn.Module, read_log: ReadLog) -> bool:
     return fixed and untouched(norm) and id(norm) in read_log.taken and read_log.keeps_to_itself(norm)
 
 
-def can_take(maker: nn.Module, norm: nn.Module, read_log: ReadLog) -> bool:
+def can_absorb_norm(maker: nn.Module, norm: nn.Module, read_log: ReadLog) -> bool:
     """Return whether this norm alone reads all outputs of the maker, with their channels on axis 1."""
     axes = next(count for kind, count in MAKERS.items() if isinstance(maker, kind))
     given = read_log.made[id(maker)]

@@ -50,12 +50,16 @@ def sibling_key(network: fx.GraphModule, node: fx.Node, pad_kernels: bool) -> An
         return None
     if node.target is aten.linear.default:
         weight = tensor_at(network, node.args[1])
-        return None if weight is None or not known_bias(network, node) else (node.target, node.args[0], weight.dtype)
+        return (
+            None
+            if weight is None or not has_parameter_bias(network, node)
+            else (node.target, node.args[0], weight.dtype)
+        )
     if node.target not in CONVOLUTIONS:
         return None
     source, weight_node, _, stride, padding, dilation, groups = arguments(node)
     weight = tensor_at(network, weight_node)
-    if weight is None or groups != 1 or not known_bias(network, node):
+    if weight is None or groups != 1 or not has_parameter_bias(network, node):
         return None
     kernel = tuple(weight.shape[2:])
     if not pad_kernels:
@@ -67,7 +71,7 @@ def sibling_key(network: fx.GraphModule, node: fx.Node, pad_kernels: bool) -> An
     return (node.target, source, weight.dtype, "padded", stride, middle)
 
 
-def known_bias(network: fx.GraphModule, node: fx.Node) -> bool:
+def has_parameter_bias(network: fx.GraphModule, node: fx.Node) -> bool:
     """Return whether the bias is absent or a parameter."""
     bias = node.args[2] if len(node.args) > 2 else None
     return bias is None or tensor_at(network, bias) is not None

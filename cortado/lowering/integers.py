@@ -151,7 +151,7 @@ def tidy(graph: fx.Graph) -> None:
         if node.op == "call_function" and node.target in CLIPS:
             drop_clip(graph, node)
         elif moves(node) or (node.op == "call_function" and node.target == getitem):
-            carry(graph, node)
+            requantize_moved(graph, node)
     merge_quantizers(graph)
     graph.eliminate_dead_code()
     graph.lint()
@@ -221,10 +221,10 @@ def drop_clip(graph: fx.Graph, node: fx.Node) -> None:
         node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
         graph.erase_node(node)
     else:
-        carry(graph, node)
+        requantize_moved(graph, node)
 
 
-def carry(graph: fx.Graph, node: fx.Node) -> None:
+def requantize_moved(graph: fx.Graph, node: fx.Node) -> None:
     """Requantize the output of an operator that moves values of one grid on that same grid."""
     found = {settings_of(one) for one in moved_sources(node)}
     settings = found.pop() if len(found) == 1 else None

@@ -14,10 +14,10 @@ CLOSED = (str, int, float, type, nn.Module, ModuleType, FunctionType, torch.SymI
 
 def tensors_in(value: Any) -> list[Tensor]:
     """Return every tensor in nested containers, dataclasses and user-defined objects, in order."""
-    return [value] if isinstance(value, Tensor) else list(found_in(value, set()))
+    return [value] if isinstance(value, Tensor) else list(iterate_tensors(value, set()))
 
 
-def found_in(value: Any, met: set[int]) -> Iterator[Tensor]:
+def iterate_tensors(value: Any, visited: set[int]) -> Iterator[Tensor]:
     """Yield the tensors in a value; each object, which may refer back, is searched once."""
     if isinstance(value, Tensor):
         yield value
@@ -25,13 +25,13 @@ def found_in(value: Any, met: set[int]) -> Iterator[Tensor]:
         return
     elif isinstance(value, (tuple, list, set, frozenset, deque)):
         for part in value:
-            yield from found_in(part, met)
+            yield from iterate_tensors(part, visited)
     elif isinstance(value, Mapping):
-        yield from found_in(tuple(value.values()), met)
-    elif id(value) not in met:
-        met.add(id(value))
+        yield from iterate_tensors(tuple(value.values()), visited)
+    elif id(value) not in visited:
+        visited.add(id(value))
         for part in kept_values(value):
-            yield from found_in(part, met)
+            yield from iterate_tensors(part, visited)
 
 
 def kept_values(value: Any) -> Iterable[Any]:

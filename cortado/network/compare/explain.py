@@ -87,7 +87,7 @@ def explain(
             continue
         layer, there = modules[path], wanted.calls[path]
         out = passed_above_zero(layer, there.made)
-        own = own_error(layer, there.given, call.given, out) if leaf(layer) else roundings_error(layer, call, there)
+        own = own_error(layer, there.given, call.given, out) if leaf(layer) else quantizers_error(layer, call, there)
         layers.append(
             LayerError(path, type(layer).__name__, form_name(layer), own, difference_by_channel(call.made, out))
         )
@@ -121,7 +121,7 @@ class LayerCall:
 
 
 @dataclass
-class Listened:
+class RecordedRun:
     """The first call of each layer, in running order, and the network's output."""
 
     calls: dict[str, LayerCall]
@@ -134,7 +134,7 @@ def first_tensor_copy(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> Listened:
+def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> RecordedRun:
     """Run a network once and record inputs and outputs of the layers at `paths`."""
     begun: dict[str, LayerCall] = {}
     calls: dict[str, LayerCall] = {}
@@ -174,7 +174,7 @@ def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> Listene
     finally:
         for hook in hooks:
             hook.remove()
-    return Listened(calls, output)
+    return RecordedRun(calls, output)
 
 
 def own_error(
@@ -193,17 +193,17 @@ def own_error(
     return difference_by_channel(first_tensor_copy(made), wanted)
 
 
-def roundings_error(layer: nn.Module, found: LayerCall, wanted: LayerCall) -> float | None:
+def quantizers_error(layer: nn.Module, found: LayerCall, wanted: LayerCall) -> float | None:
     """Return the error that the layer's input or output quantizer adds, whichever is larger."""
     first, original_first = (call.given[0] if call.given else None for call in (found, wanted))
     errors = (
-        rounding_error(layer, INPUT, first, original_first),
-        rounding_error(layer, OUTPUT, found.raw, passed_above_zero(layer, wanted.made)),
+        quantizer_error(layer, INPUT, first, original_first),
+        quantizer_error(layer, OUTPUT, found.raw, passed_above_zero(layer, wanted.made)),
     )
     return max((error for error in errors if error is not None), default=None)
 
 
-def rounding_error(layer: nn.Module, side: str, found: Any, wanted: Any) -> float | None:
+def quantizer_error(layer: nn.Module, side: str, found: Any, wanted: Any) -> float | None:
     """Return the error that one quantizer adds to the original network's activation, rescaled to its own input."""
     quantizer = quantizer_at(layer, side)
     if quantizer is None or not isinstance(found, Tensor) or not isinstance(wanted, Tensor):

@@ -93,7 +93,7 @@ def rounded_layers(original: nn.Module, network: nn.Module, data: Data, images: 
     paths = {*bits, *(path for path, _ in sites(network))}
     samples = few_enough(network, paths, data, min(images, len(data)))
     explained = explain(original, network, data, samples, paths)
-    fills = activations_seen(network, data, samples)
+    fills = activation_fills(network, data, samples)
     layers = [
         RoundedLayer(layer.path, layer.kind, bits.get(layer.path), fills.get(layer.path, ()), layer.own, layer.total)
         for layer in explained.layers
@@ -172,13 +172,13 @@ class Seen:
         return Fill(side, quantizer.bits(), self.low, first, last, self.high, grid, cut)
 
 
-def activations_seen(network: nn.Module, data: Data, samples: int) -> dict[str, tuple[Fill, ...]]:
+def activation_fills(network: nn.Module, data: Data, samples: int) -> dict[str, tuple[Fill, ...]]:
     """Return, for each layer with activation quantizers that runs, the statistics of their inputs over all calls."""
     modules, found = dict(network.named_modules()), sites(network)
     seen = {place: Seen() for place in found}
     hooks: list[Any] = []
     for (path, side), quantizer in found.items():
-        note = noting(seen[path, side], quantizer, side)
+        note = note_into(seen[path, side], quantizer, side)
         layer = modules[path]
         if side == INPUT:
             hooks.append(layer.register_forward_pre_hook(on_input(note), with_kwargs=True, prepend=True))
@@ -192,7 +192,7 @@ def activations_seen(network: nn.Module, data: Data, samples: int) -> dict[str, 
     return fills
 
 
-def noting(seen: Seen, quantizer: ActivationQuantizer, side: str) -> Callable[[Any], None]:
+def note_into(seen: Seen, quantizer: ActivationQuantizer, side: str) -> Callable[[Any], None]:
     """Return a function that adds an activation, as that side's grid sees it, to `seen`."""
     grid = quantizer.ends()
     bounds = bounds_of(grid, quantizer.bits())

@@ -33,12 +33,12 @@ def cut(network: nn.Module, groups: Groups, keeps: Keeps) -> None:
     changed. Raises CannotFollow, with the line, when the network's code cannot follow; the failing groups are then
     frozen, and the cut can be repeated without them. Raises BadValue for units that do not exist.
     """
-    failure = attempted(network, groups, keeps)
+    failure = try_cut(network, groups, keeps)
     if failure is None:
         return
     failing = failing_groups(
         list(keeps),
-        lambda few: attempted(network, groups, {group: keeps[group] for group in few}, stays=False) is not None,
+        lambda few: try_cut(network, groups, {group: keeps[group] for group in few}, stays=False) is not None,
     )
     for group in failing:
         leave_whole(groups, group, failure)
@@ -48,7 +48,7 @@ def cut(network: nn.Module, groups: Groups, keeps: Keeps) -> None:
     )
 
 
-def attempted(network: nn.Module, groups: Groups, keeps: Keeps, stays: bool = True) -> Failure | None:
+def try_cut(network: nn.Module, groups: Groups, keeps: Keeps, stays: bool = True) -> Failure | None:
     """Make a cut and check it; return the failure, if any. On failure, or with `stays` False, restore the network."""
     gone = groups.gone(keeps)
     solved = edits_for(network, groups, gone)
@@ -58,7 +58,7 @@ def attempted(network: nn.Module, groups: Groups, keeps: Keeps, stays: bool = Tr
     undo = Undo(network)
     try:
         narrow_all(network, groups, gone, undo, solved.edits)
-        failure = disproof(network, groups, gone)
+        failure = find_disagreement(network, groups, gone)
     except Exception:
         undo.all()
         raise
@@ -80,7 +80,7 @@ def narrow_all(network: nn.Module, groups: Groups, gone: Gone, undo: "Undo", edi
         match_widths(layer)
 
 
-def disproof(network: nn.Module, groups: Groups, gone: Gone) -> Failure | None:
+def find_disagreement(network: nn.Module, groups: Groups, gone: Gone) -> Failure | None:
     """Return how a cut network differs from its rewritten graph in outputs or shapes; None if it agrees."""
     captured = groups.walked.captured
     rewritten = Rewritten(groups, gone, tensors_at(network, groups))

@@ -38,7 +38,9 @@ def find_groups(network: nn.Module, example: Any) -> Groups:
         if failure is None:
             break
         fail = partial(fails_of, network, groups, keeps)
-        for group in blamed(groups, list(keeps), numbers, solved, failure, fail) or failing_groups(list(keeps), fail):
+        for group in groups_to_freeze(groups, list(keeps), numbers, solved, failure, fail) or failing_groups(
+            list(keeps), fail
+        ):
             leave_whole(groups, group, failure)
     return groups
 
@@ -82,7 +84,7 @@ def failing_groups(groups: list[Group], fail: Callable[[list[Group]], bool]) -> 
     return failing or groups
 
 
-def blamed(
+def groups_to_freeze(
     groups: Groups,
     cut: list[Group],
     numbers: list[tuple[Constant, int]],

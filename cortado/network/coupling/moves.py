@@ -38,7 +38,7 @@ def axes_after_move(
             if parts is None:
                 parts = [[[] for _ in tag.shape] for tag in found]
             if axis is not None:
-                landed = [land(variables, axis, tag, parts[i]) for i, tag in enumerate(found)]
+                landed = [add_columns(variables, axis, tag, parts[i]) for i, tag in enumerate(found)]
                 if not all(landed):
                     variables.freeze(axis, reason)
         if parts is None:
@@ -63,7 +63,7 @@ def tagged(shapes: list[tuple[int, ...]], number: int, place: int, run: Runs) ->
     return list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
 
 
-def land(variables: Variables, axis: np.ndarray, tag: Tensor, parts: list[list[np.ndarray]]) -> bool:
+def add_columns(variables: Variables, axis: np.ndarray, tag: Tensor, parts: list[list[np.ndarray]]) -> bool:
     """Add an input axis's columns to the output axes that depend on it; return False where entries are picked."""
     if tag.numel() == 0 or bool((tag < 0).all()):
         return True

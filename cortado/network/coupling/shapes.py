@@ -114,7 +114,7 @@ def parts(step: Step) -> Value:
     return found
 
 
-def cut_out(step: Step) -> Value:
+def sliced(step: Step) -> Value:
     """Follow slices: contiguous rows keep their order; strided ones would not after a cut."""
     x = step.tensors()[0]
     if int(step.arg("step", 1)) != 1:
@@ -155,5 +155,5 @@ SHAPES = {
     **dict.fromkeys(shape_rules("expand expand_as broadcast_to"), expand), **dict.fromkeys(shape_rules("repeat tile"), repeat),
     "repeat_interleave": repeat_interleave, **dict.fromkeys(shape_rules("pad constant_pad_nd"), pad),
     **dict.fromkeys(shape_rules("chunk split split_with_sizes unsafe_split unsafe_chunk"), parts),
-    "slice": cut_out, "glu": gated, "roll": shift,
+    "slice": sliced, "glu": gated, "roll": shift,
 }  # fmt: skip

@@ -56,12 +56,12 @@ def tagged_numbers(network: nn.Module, captured: Captured) -> Seen:
     with meta_copy(network) as duplicate:
         tag_numbers(duplicate)
         with Listener(duplicate) as recorder:
-            if run_quietly(duplicate, *on_meta(inputs)) is None:
+            if run_quietly(duplicate, *meta_inputs(inputs)) is None:
                 return recorder.seen
     with fake_copy(network) as (duplicate, mode):
         tag_numbers(duplicate)
         with Listener(duplicate) as recorder:
-            run_quietly(duplicate, *shadows(inputs, mode))
+            run_quietly(duplicate, *fake_inputs(inputs, mode))
         return recorder.seen
 
 
@@ -74,11 +74,11 @@ def attempt(network: nn.Module, groups: Groups, gone: Gone, edits: Edits) -> Fai
     inputs = groups.walked.captured.program.example_inputs
     with meta_copy(network) as duplicate:
         resize(duplicate, groups, gone, edits)
-        if run_quietly(duplicate, *on_meta(inputs)) is None:
+        if run_quietly(duplicate, *meta_inputs(inputs)) is None:
             return None
     with fake_copy(network) as (duplicate, mode):
         resize(duplicate, groups, gone, edits)
-        return run_quietly(duplicate, *shadows(inputs, mode))
+        return run_quietly(duplicate, *fake_inputs(inputs, mode))
 
 
 def resize(duplicate: nn.Module, groups: Groups, gone: Gone, edits: Edits) -> None:
@@ -142,16 +142,16 @@ def run_quietly(duplicate: nn.Module, given: Any, named: Any) -> Failure | None:
     return None
 
 
-def shadows(inputs: Any, mode: FakeTensorMode) -> Any:
+def fake_inputs(inputs: Any, mode: FakeTensorMode) -> Any:
     """Return the example inputs as fake tensors."""
     if isinstance(inputs, Tensor):
         return mode.from_tensor(inputs)
     if isinstance(inputs, dict):
-        return {key: shadows(value, mode) for key, value in inputs.items()}
-    return type(inputs)(shadows(part, mode) for part in inputs) if isinstance(inputs, (tuple, list)) else inputs
+        return {key: fake_inputs(value, mode) for key, value in inputs.items()}
+    return type(inputs)(fake_inputs(part, mode) for part in inputs) if isinstance(inputs, (tuple, list)) else inputs
 
 
-def on_meta(inputs: Any) -> Any:
+def meta_inputs(inputs: Any) -> Any:
     """Return the example inputs on the meta device."""
     return torch.utils._pytree.tree_map_only(Tensor, lambda value: torch.empty_like(value, device="meta"), inputs)
 

@@ -38,7 +38,7 @@ def walk_network(captured: Captured) -> Walked:
             # A tensor that two layers share may have two placeholders.
             mine = captured.tensors.get(node)
             same = next((n for n in walked.known if mine and captured.tensors.get(n) == mine), None)
-            walked.known[node] = entering(captured, variables, node) if same is None else walked.known[same]
+            walked.known[node] = placeholder_axes(captured, variables, node) if same is None else walked.known[same]
         elif node.op == "call_function":
             walked.known[node] = axes_after(Step(node, variables, walked.known, walked.roles, walked.counted))
         elif node.op == "output":
@@ -51,7 +51,7 @@ def walk_network(captured: Captured) -> Walked:
     return walked
 
 
-def entering(captured: Captured, variables: Variables, node: fx.Node) -> Value:
+def placeholder_axes(captured: Captured, variables: Variables, node: fx.Node) -> Value:
     """Return the axes of a placeholder: any axis of a parameter or buffer may lose entries, none of an input."""
     if node not in captured.tensors:
         return blank(node)
@@ -66,7 +66,7 @@ def entering(captured: Captured, variables: Variables, node: fx.Node) -> Value:
 def axes_after(step: Step) -> Value:
     """Return the axes of an operator's output."""
     if getattr(step.node.target, "__name__", "") == "getitem":
-        return picked(step, *step.node.args)
+        return item_axes(step, *step.node.args)
     if not isinstance(step.node.target, torch._ops.OpOverload):
         return step.blocked()
     rule = RULES.get(step.name)
@@ -81,7 +81,7 @@ def axes_after(step: Step) -> Value:
     return step.blocked()
 
 
-def picked(step: Step, source: Any, place: Any) -> Value:
+def item_axes(step: Step, source: Any, place: Any) -> Value:
     """Return the axes of one of several outputs; blank where only one tensor's axes are known for them all."""
     found: Any = step.known.get(source)
     if found and isinstance(found[0], list) and isinstance(place, int) and place < len(found):

@@ -77,7 +77,7 @@ class Flow:
         return found
 
 
-class Watcher(TorchDispatchMode):
+class ValueNumbering(TorchDispatchMode):
     """Numbers values: a tensor, until something writes to it."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -181,7 +181,7 @@ def flow_of(network: nn.Module, example: Any) -> Flow:
 
     Raises BadNetwork when the network fails on the example.
     """
-    watcher, handles = Watcher(network), []
+    watcher, handles = ValueNumbering(network), []
     given = moved(example, device_of(network))
     watcher.flow.given = frozenset(watcher.values(given))
     try:

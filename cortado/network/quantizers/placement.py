@@ -55,7 +55,7 @@ class Planner:
             if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
         }
         self.placed: dict[int, tuple[Place, ...]] = {}
-        self.whole: set[int] = set()
+        self.on_grid: set[int] = set()
         """Values on a grid: quantized, or moved from a quantized value."""
         self.unquantized: list[FlowStep] = []
         self.tied: list[tuple[int, int]] = []
@@ -68,7 +68,7 @@ class Planner:
         """Values that a product reads, with the product."""
         self.joined: set[int] = set()
         """Outputs of sums, concatenations and the like that run in integers."""
-        self.made_whole: set[int] = set()
+        self.integer_outputs: set[int] = set()
         """Outputs of integer steps, including the fused ones."""
 
     def run(self) -> None:
@@ -80,15 +80,15 @@ class Planner:
                 self.side_by_side(step)
             elif step.kind == JOIN:
                 self.join(step)
-            elif step.kind in (MOVE, CLIP) and step.inputs and step.inputs[0] in self.whole:
-                self.whole.update(step.outputs)
+            elif step.kind in (MOVE, CLIP) and step.inputs and step.inputs[0] in self.on_grid:
+                self.on_grid.update(step.outputs)
                 self.source |= {made: self.source.get(step.inputs[0], step.inputs[0]) for made in step.outputs}
         for value in list(self.placed):
-            self.let_floats_pass(value)
+            self.quantize_for_products_only(value)
 
-    def let_floats_pass(self, value: int) -> None:
+    def quantize_for_products_only(self, value: int) -> None:
         """Quantize only for the products a sum that floats read too and that no layer follows."""
-        fixed = self.made_whole.union(*self.tied)
+        fixed = self.integer_outputs.union(*self.tied)
         readers = self.readers.get(value, [])
         matmul_layers = [step for step in readers if step.kind == MATMUL]
         floats = [step for step in readers if step.kind in (NORM, FLOAT, JOIN) and not self.joined & {*step.outputs}]
@@ -118,7 +118,7 @@ class Planner:
 
     def join(self, step: FlowStep) -> None:
         """Mark all inputs and the output if some input is on a grid already; if products are chosen, only if all are."""
-        if not (any if self.matmul_layers is None else all)(value in self.whole for value in step.inputs):
+        if not (any if self.matmul_layers is None else all)(value in self.on_grid for value in step.inputs):
             return
         if not all(self.mark(value) for value in dict.fromkeys(step.inputs)):
             self.unquantized.append(step)
@@ -133,7 +133,7 @@ class Planner:
     def side_by_side(self, step: FlowStep) -> None:
         """Mark values to be concatenated, which must share a grid; not worthwhile if floats are needed next."""
         after = [reader for value in step.outputs for reader in self.readers.get(value, [])]
-        enough = (any if self.matmul_layers is None else all)(value in self.whole for value in step.inputs)
+        enough = (any if self.matmul_layers is None else all)(value in self.on_grid for value in step.inputs)
         if not enough or all(reader.kind in (NORM, FLOAT) for reader in after):
             return
         if not all(self.mark(value) for value in dict.fromkeys(step.inputs)):
@@ -141,7 +141,7 @@ class Planner:
             return
         sources = [self.source.get(value, value) for value in step.inputs]
         self.tied += [(value, sources[0]) for value in sources]
-        self.whole.update(step.outputs)
+        self.on_grid.update(step.outputs)
         self.joined.update(step.outputs)
         self.source[step.outputs[0]] = sources[0]
         if len(after) == 1 and after[0].above_zero and all(len(self.readers[value]) == 1 for value in step.inputs):
@@ -155,14 +155,14 @@ class Planner:
                 after = self.readers.get(ends[number], [])
                 if len(after) == 1 and ends[number] not in self.flow.results:
                     self.below[ends[number]] = after[0].below
-                self.whole.update(ends[number:])
-                self.made_whole.update(ends)
+                self.on_grid.update(ends[number:])
+                self.integer_outputs.update(ends)
                 return ends[number]
         # Quantizing a moved value equals moving a quantized one.
         moved = self.moved_from(ends[-1])
         if any(self.mark(value) for value in moved):
-            self.whole.update((ends[-1], *moved))
-            self.made_whole.update((*ends, *moved))
+            self.on_grid.update((ends[-1], *moved))
+            self.integer_outputs.update((*ends, *moved))
             return ends[-1]
         return None
 
@@ -193,14 +193,14 @@ class Planner:
 
     def mark(self, value: int, reader: FlowStep | None = None) -> bool:
         """Mark a value to be quantized, directly or before it was moved; return whether that is possible."""
-        if value in self.whole:
+        if value in self.on_grid:
             return True
         source = self.before_moves(value)
         for shared, tried in product((False, True), dict.fromkeys((source, value))):
             places = self.places_of(tried, reader if tried == value else None, shared)
             if places:
                 self.placed[tried] = places
-                self.whole.add(tried)
+                self.on_grid.add(tried)
                 self.spread()
                 self.source[value] = tried
                 return True
@@ -209,8 +209,8 @@ class Planner:
     def spread(self) -> None:
         """Put values moved from a marked value on its grid as well."""
         for step in self.flow.steps:
-            if step.kind == MOVE and step.inputs and step.inputs[0] in self.whole:
-                self.whole.update(step.outputs)
+            if step.kind == MOVE and step.inputs and step.inputs[0] in self.on_grid:
+                self.on_grid.update(step.outputs)
                 for made in step.outputs:
                     self.source.setdefault(made, self.source.get(step.inputs[0], step.inputs[0]))
 

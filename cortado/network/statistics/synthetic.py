@@ -31,11 +31,11 @@ def synthetic(network: nn.Module, example: Any, count: int, steps: int, seed: in
     for start in range(0, count, batch):
         drawn = torch.randn((min(batch, count - start), *example.shape[1:]), generator=generator)
         samples = moved(drawn, device_of(network))
-        found.append((dreamt(network, norms, samples, steps) if norms else samples).cpu())
+        found.append((optimized_samples(network, norms, samples, steps) if norms else samples).cpu())
     return Data(torch.cat(found), torch.zeros(count, dtype=torch.long))
 
 
-def dreamt(network: nn.Module, norms: list[Any], samples: Tensor, steps: int) -> Tensor:
+def optimized_samples(network: nn.Module, norms: list[Any], samples: Tensor, steps: int) -> Tensor:
     """Return a batch of samples, optimized to match the norms."""
     samples = samples.clone().requires_grad_(True)
     optimizer, terms = torch.optim.Adam([samples], LR), list[Tensor]()

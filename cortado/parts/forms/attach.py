@@ -52,7 +52,7 @@ def flat_weights(layer: Any) -> list[Tensor]:
 def attached_class(original: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
     """Return a subclass of `original` whose parameters `names` read through forms.  It has the same name."""
     body: dict[str, Any] = {name: read_through(name) for name in names}
-    body |= {"attached_names": names, "register_parameter": register_parameter, "__reduce_ex__": reduce_held}
+    body |= {"attached_names": names, "register_parameter": register_parameter, "__reduce_ex__": reduce_attached}
     body |= {"__module__": original.__module__, "__qualname__": original.__qualname__}
     if issubclass(original, nn.RNNBase):
         # The list is rebuilt from the forms at every access; what the layer writes to it is dropped.
@@ -60,7 +60,7 @@ def attached_class(original: type[nn.Module], names: tuple[str, ...]) -> type[nn
     return type(original.__name__, (Attached, original), body)
 
 
-def reduce_held(layer: nn.Module, protocol: int) -> tuple[Any, ...]:
+def reduce_attached(layer: nn.Module, protocol: int) -> tuple[Any, ...]:
     """Return the pickle and copy state of a layer: its original class and its `attached_names`."""
     original = original_class(layer)
     maker, given, *rest = original.__reduce_ex__(layer, max(protocol, 2))  # type: ignore[str-unpack]

@@ -34,7 +34,7 @@ class Clipped(Latent):
         self.width = bits
         self.register_buffer("zeros", share)
 
-    def parted(self) -> tuple[Tensor, Tensor]:
+    def clusters(self) -> tuple[Tensor, Tensor]:
         """Return (codebook, codes): code 0 is zero, the others number the intervals from lowest to highest."""
         flat = self.values.detach().flatten()
         codes, sides = torch.zeros_like(flat, dtype=torch.long), []
@@ -66,11 +66,11 @@ class Clipped(Latent):
         return codebook, codes.view(self.shape)
 
     def rounded(self) -> Tensor:
-        codebook, codes = self.parted()
+        codebook, codes = self.clusters()
         return straight(codebook[codes], self.values)
 
     def attached(self) -> Form:
-        codebook, codes = self.parted()
+        codebook, codes = self.clusters()
         used = torch.bincount(codes.flatten(), minlength=len(codebook)) > 0
         used[0] = True
         return Codebook(codebook[used], (used.cumsum(0) - 1)[codes])

@@ -106,7 +106,9 @@ def test_method_on_parametrized_weights_names_the_way_out(method, wrap):
     layers = [wrap(nn.Linear(6, 16)), nn.ReLU(), wrap(nn.Linear(16, 3))]
     inputs = torch.randn(32, 6)
     data = Data(inputs, torch.arange(32) % 3)
-    with pytest.raises(NothingChanged, match=r"parametrizations first: torch\.nn\.utils\.parametrize\.remove_parametriz"):
+    with pytest.raises(
+        NothingChanged, match=r"parametrizations first: torch\.nn\.utils\.parametrize\.remove_parametriz"
+    ):
         compress(nn.Sequential(*layers).eval(), Task(data, data, data, trial=True), method)
 
 

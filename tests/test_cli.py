@@ -95,7 +95,10 @@ def test_missed_limit_is_exit_status_three_and_the_bundle_is_there(here):
         (["compress", "job.yaml", "--recipe", ""], "nothing is written there"),
         (["compress", "tiny_job:make", "--recipe", "prune/wights"], "Did you mean: prune/weights"),
         (["compress", "tiny_job:make", "--recipe", "finetune", "--limit", "small"], "is not a limit"),
-        (["compress", "tiny_job:make", "--recipe", "finetune", "--device", "cuda:9"], "device 'cuda:9' is not there"),
+        (
+            ["compress", "tiny_job:make", "--recipe", "finetune", "--device", "cuda:9"],
+            "device 'cuda:9' is not available",
+        ),
         (["inspect", "nowhere.cortado"], "cannot be read"),
         (["report", "nowhere"], "nowhere"),
         (["profile", "missing.yaml"], "missing.yaml"),

@@ -8,8 +8,9 @@ from cortado.layers.kind import Axes, Kind
 
 
 def attention_axes(layer: nn.MultiheadAttention) -> dict[str, Axes]:
-    """One matrix (3 * embed, embed) for query, key and value, or one for each where their widths differ; the output
-    projection is the linear layer inside, here by its dotted name."""
+    """Return the axes of one matrix (3 * embed, embed) for query, key and value, or of three; the output projection
+    is the inner linear layer, under its dotted name.
+    """
     matrix = Axes(output=0, inputs=(1,))
     axes = {f"{name}_proj_weight": matrix for name in ("q", "k", "v")}
     axes |= {"in_proj_weight": Axes(output=0, inputs=(1,), blocks=3)}
@@ -18,16 +19,16 @@ def attention_axes(layer: nn.MultiheadAttention) -> dict[str, Axes]:
 
 
 class AttentionKind(Kind):
-    """MultiheadAttention keeps some of its constructor values under other names."""
+    """MultiheadAttention stores some of its constructor values under other names."""
 
     def size_values(self, layer: Any) -> dict[str, Any]:
-        """The sizes; key and value widths are None where they follow the embedding's."""
+        """Return the sizes; key and value widths are None where they equal the embedding's."""
         sizes = super().size_values(layer)
         follow = {name: None for name in ("kdim", "vdim") if layer._qkv_same_embed_dim}
         return sizes | follow
 
     def setting_values(self, layer: Any) -> dict[str, Any]:
-        """The constructor values besides the sizes."""
+        """Return the constructor values other than the sizes."""
         return {
             "dropout": layer.dropout,
             "bias": layer.in_proj_bias is not None,

@@ -1,4 +1,4 @@
-"""Passing: what stands in the place of a block that was put out; it passes its first input on."""
+"""Bypass: stands in for a removed block and returns its first input."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 
 class Bypass(nn.Identity):
-    """nn.Identity that may be called as a block is, with masks and other arguments besides; it does not look at them."""
+    """nn.Identity with a block's call signature: masks and other extra arguments are ignored."""
 
     def forward(self, input: Tensor, *others: Any, **named: Any) -> Tensor:  # noqa: A002 - as nn.Identity calls it
-        """`input`, the same tensor."""
+        """Return `input`, the same tensor."""
         return input

@@ -9,12 +9,12 @@ SETTINGS = ("kernel_size", "stride", "padding", "dilation", "bias", "padding_mod
 
 
 def conv_axes(layer: nn.Conv2d) -> dict[str, Axes]:
-    """Weight (out, in / groups, kernel ...), bias (out)."""
+    """Return the axes of the weight (out, in / groups, kernel ...) and bias (out)."""
     return {"weight": Axes(output=0, inputs=(1,), groups=layer.groups), "bias": Axes(output=0)}
 
 
 def transposed_axes(layer: nn.ConvTranspose2d) -> dict[str, Axes]:
-    """Weight (in, out / groups, kernel ...), bias (out)."""
+    """Return the axes of the weight (in, out / groups, kernel ...) and bias (out)."""
     return {"weight": Axes(output=1, inputs=(0,), groups=layer.groups), "bias": Axes(output=0)}
 
 

@@ -1,4 +1,4 @@
-"""Cut numbers: which whole numbers of a network's modules cuts have set; whatever else differs its own code has counted."""
+"""Cut numbers: the integer attributes that cuts may have set; other differences come from the network's code."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ NOTED = "numbers_set_by_cuts"
 
 
 def note_cuts(network: nn.Module, numbers: Iterable[tuple[str, str]] = ()) -> None:
-    """Note that, but for what was noted before, cuts have set these attributes (path, name) of a network and no others."""
+    """Record that cuts have set these attributes (path, name) of a network, in addition to those recorded before."""
     own = set(numbers)
     for path, module in network.named_modules():
         here = {name for at, name in own if at == path}
@@ -16,6 +16,6 @@ def note_cuts(network: nn.Module, numbers: Iterable[tuple[str, str]] = ()) -> No
 
 
 def set_by_cut(layer: nn.Module, name: str) -> bool:
-    """Return whether a cut may have set an attribute: of torch's own layers any, as where nothing is noted."""
+    """Return whether a cut may have set an attribute; always true for torch layers and unrecorded networks."""
     noted = layer.__dict__.get(NOTED)
     return noted is None or name in noted or type(layer).__module__.startswith("torch.nn.")

@@ -1,4 +1,4 @@
-"""Embeddings: a row for each symbol, a column for each output channel."""
+"""Embeddings: one row per symbol, one column per output channel."""
 
 from torch import nn
 
@@ -9,7 +9,7 @@ SETTINGS = ("padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "spars
 
 
 def embedding_axes(layer: nn.Embedding) -> dict[str, Axes]:
-    """Weight (symbols, out)."""
+    """Return the axes of the weight (symbols, out)."""
     return {"weight": Axes(output=1, inputs=(0,))}
 
 

@@ -1,4 +1,4 @@
-"""Kind: what is known of one layer class - which axes of its tensors are channels, and what it is built from."""
+"""Kind: the facts about one layer class - which axes of its tensors are channels, and which values build it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from cortado.parts.forms.attach import attached_names, original_class
 
 @dataclass(frozen=True)
 class Axes:
-    """Where the channels of one tensor of a layer lie.
+    """The channel axes of one tensor of a layer.
 
-    `output` is the axis of its output channels and `inputs` those of its input channels. With `groups` > 1 the input
-    axis has the channels of one group only (of a transposed convolution: the output axis). With `blocks` > 1 the
-    output axis repeats all output channels that many times, as a recurrent layer does for its gates.
+    `output` is the axis of the output channels and `inputs` are the axes of the input channels. With `groups` > 1 the
+    input axis has the channels of one group only (for a transposed convolution: the output axis). With `blocks` > 1
+    the output axis repeats all output channels once per block, as the gates of a recurrent layer do.
     """
 
     output: int | None = None
@@ -28,11 +28,11 @@ class Axes:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is known of `layer_class`.
+    """The facts about `layer_class`.
 
-    `sizes` are the constructor values that set its shape, `settings` the others; both are attributes of the layer of
-    the same name (`bias` says whether there is one). `all_axes(layer)` describes every tensor with channels that such
-    a layer may have, by its name inside the layer.
+    `sizes` are the constructor values that set its shape, `settings` the others; the layer has attributes of the same
+    names (`bias` is a flag). `all_axes(layer)` describes every tensor with channels that such a layer may have, by
+    its name inside the layer.
     """
 
     family: str
@@ -42,40 +42,40 @@ class Kind:
     all_axes: Callable[[Any], dict[str, Axes]]
 
     def axes(self, layer: nn.Module) -> dict[str, Axes]:
-        """The axes of the parameters and buffers that this layer has, held in forms or not."""
+        """Return the axes of the parameters and buffers that this layer has, whether or not forms hold them."""
         present = {name for name, _ in (*layer.named_parameters(), *layer.named_buffers())}
         for path, part in layer.named_modules():
             present |= {f"{path}.{name}".lstrip(".") for name in attached_names(part)}
         return {name: axes for name, axes in self.all_axes(layer).items() if name in present}
 
     def size_values(self, layer: nn.Module) -> dict[str, Any]:
-        """The constructor values that set the layer's shape."""
+        """Return the constructor values that set the layer's shape."""
         return {name: getattr(layer, name) for name in self.sizes}
 
     def setting_values(self, layer: nn.Module) -> dict[str, Any]:
-        """The other constructor values."""
+        """Return the other constructor values."""
         values = {name: getattr(layer, name) for name in self.settings}
         if "bias" in values and not isinstance(values["bias"], bool):
             values["bias"] = values["bias"] is not None
         return values
 
     def resized(self, layer: nn.Module, **sizes: Any) -> nn.Module:
-        """A layer of the same class with other `sizes`, in the same mode and dtype, all its tensors zero.
+        """Return a layer of the same class with other `sizes`, in the same mode and dtype, all tensors zero.
 
-        Raises BadValue for a size this class does not have or that does not fit the others, BadNetwork for a subclass
-        that keeps tensors of its own, about whose shape nothing is known.
+        Raises BadValue for a size that this class does not have or that does not fit the others, BadNetwork for a
+        subclass with tensors of its own, whose new shapes are unknown.
         """
         unknown = sorted(set(sizes) - set(self.sizes))
         if unknown:
             raise BadValue(
-                f"layers: {self.layer_class.__name__} has no size {unknown[0]!r}. It has: {', '.join(self.sizes)}."
+                f"layers: {self.layer_class.__name__} has no size {unknown[0]!r}. Its sizes: {', '.join(self.sizes)}."
             )
         values = self.size_values(layer) | sizes | self.setting_values(layer)
         try:
             fresh = self.layer_class(**values, device="meta")
         except (ValueError, RuntimeError, AssertionError) as error:
             raise BadValue(
-                f"layers: {self.layer_class.__name__} cannot be made with {sizes} ({error}). Pass sizes that fit."
+                f"layers: {self.layer_class.__name__} cannot be built with {sizes} ({error}). Pass sizes that fit."
             ) from error
         example = next(iter(layer.parameters()), torch.empty(0))
         fresh.to_empty(device=example.device).to(example.dtype).train(layer.training)
@@ -85,7 +85,7 @@ class Kind:
 
 
 def as_subclass(fresh: nn.Module, layer: nn.Module) -> nn.Module:
-    """`fresh` as a layer of the user's own subclass, with the plain attributes that `layer` has besides."""
+    """Return `fresh` as a layer of the user's subclass, with the extra plain attributes of `layer`."""
     own = original_class(layer)
     extra = sorted(
         name
@@ -94,8 +94,8 @@ def as_subclass(fresh: nn.Module, layer: nn.Module) -> nn.Module:
     )
     if extra:
         raise BadNetwork(
-            f"layers: {own.__name__} keeps {extra[0]!r}, which {type(fresh).__name__} does not have, "
-            "so its new shape is unknown. Keep this layer out with where=."
+            f"layers: {own.__name__} has an attribute {extra[0]!r} that {type(fresh).__name__} lacks, "
+            "so its new shape is unknown. Exclude this layer with where=."
         )
     copy = own.__new__(own)
     copy.__dict__.update(layer.__dict__)

@@ -1,4 +1,4 @@
-"""The layer classes that are known, and which of them a layer is."""
+"""The known layer classes, and the lookup of a layer's kind."""
 
 from torch import nn
 
@@ -11,8 +11,8 @@ KINDS = {
 
 
 def kind_of(layer: nn.Module) -> Kind | None:
-    """What is known of the layer's class or the nearest class it inherits from; None for any other layer.
+    """Return the kind of the layer's class or of its nearest known base class; None for any other layer.
 
-    A layer whose weights are held in forms, and a subclass that somebody wrote, are of the kind of what they inherit.
+    Layers with forms attached and user-defined subclasses have the kind of the class they inherit from.
     """
     return next((KINDS[kind] for kind in type(layer).__mro__ if kind in KINDS), None)

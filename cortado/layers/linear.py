@@ -6,12 +6,12 @@ from cortado.layers.kind import Axes, Kind
 
 
 def linear_axes(layer: nn.Linear) -> dict[str, Axes]:
-    """Weight (out, in), bias (out)."""
+    """Return the axes of the weight (out, in) and bias (out)."""
     return {"weight": Axes(output=0, inputs=(1,)), "bias": Axes(output=0)}
 
 
 def bilinear_axes(layer: nn.Bilinear) -> dict[str, Axes]:
-    """Weight (out, in1, in2), bias (out)."""
+    """Return the axes of the weight (out, in1, in2) and bias (out)."""
     return {"weight": Axes(output=0, inputs=(1, 2)), "bias": Axes(output=0)}
 
 

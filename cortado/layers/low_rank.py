@@ -1,4 +1,4 @@
-"""Which layers can run a low-rank weight as its factors: linear and plain convolution layers with zero padding."""
+"""Which layers can run a low-rank weight as two factors: linear and convolution layers with zero padding."""
 
 from torch import nn
 
@@ -9,9 +9,9 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def low_rank_of(layer: nn.Module) -> LowRank | None:
-    """The form of a layer's weight when the layer can run as its factors; None for all other layers.
+    """Return the low-rank form of a layer's weight if the layer can run as its factors, else None.
 
-    A subclass may do more than its parent, so that only the classes themselves count.
+    Subclasses do not count: their forward may do more than their parent's.
     """
     form = form_of(layer, "weight")
     if not isinstance(form, LowRank):

@@ -1,4 +1,4 @@
-"""Normalization layers: their scale, shift and statistics follow the channels they normalize."""
+"""Normalization layers: their scale, shift and statistics have the channels that they normalize."""
 
 from torch import nn
 
@@ -8,17 +8,17 @@ RUNNING = ("eps", "momentum", "affine", "track_running_stats")
 
 
 def channel_axes(layer: nn.Module) -> dict[str, Axes]:
-    """Everything is one number a channel."""
+    """Return the axes of a norm whose tensors have one number per channel."""
     return {name: Axes(output=0) for name in ("weight", "bias", "running_mean", "running_var")}
 
 
 def group_axes(layer: nn.GroupNorm) -> dict[str, Axes]:
-    """Scale and shift, one number a channel, in the layer's groups."""
+    """Return the axes of scale and shift, one number per channel, in the layer's groups."""
     return {name: Axes(output=0, groups=layer.num_groups) for name in ("weight", "bias")}
 
 
 def layer_norm_axes(layer: nn.LayerNorm) -> dict[str, Axes]:
-    """Scale and shift have the normalized shape; the last axis is that of the channels."""
+    """Return the axes of scale and shift, which have the normalized shape; the last axis is the channel axis."""
     last = len(layer.normalized_shape) - 1
     return {name: Axes(output=last) for name in ("weight", "bias")}
 

@@ -1,4 +1,4 @@
-"""Recurrent layers: each matrix stacks its gates along the output axis."""
+"""Recurrent layers: each matrix stacks the gates along the output axis."""
 
 from torch import nn
 
@@ -9,8 +9,9 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
 def recurrent_axes(layer: nn.RNNBase) -> dict[str, Axes]:
-    """weight_ih (gates * hidden, in), weight_hh (gates * hidden, hidden), biases (gates * hidden); of each layer
-    and direction. weight_hr (projected, hidden) where an LSTM projects its state."""
+    """Return the axes, for each layer and direction, of weight_ih (gates * hidden, in), weight_hh (gates * hidden,
+    hidden) and the biases (gates * hidden); of weight_hr (projected, hidden) where an LSTM projects its state.
+    """
     gates = GATES[layer.mode]
     axes: dict[str, Axes] = {}
     for suffix in (f"l{level}{way}" for level in range(layer.num_layers) for way in ("", "_reverse")):

@@ -1,4 +1,4 @@
-"""Widths: let a layer's own attributes (in_channels, num_features ...) say what the shapes of its tensors are."""
+"""Widths: set a layer's attributes (in_channels, num_features ...) from the shapes of its tensors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ CHANNEL_NORMS = (
 
 
 def shape_of(layer: nn.Module, name: str) -> Size | None:
-    """The shape of a parameter or buffer, held in a form or not; None when the layer has none."""
+    """Return the shape of a parameter or buffer, whether or not a form holds it; None when the layer has none."""
     form = form_of(layer, name)
     if form is not None:
         return form.shape
@@ -25,10 +25,11 @@ def shape_of(layer: nn.Module, name: str) -> Size | None:
 
 
 def match_widths(layer: nn.Module) -> None:
-    """Set the attributes of one of torch's layers from the shapes of its tensors; those of other modules stay.
+    """Set the attributes of a torch layer from the shapes of its tensors; other modules are left alone.
 
-    How many groups a convolution or group norm has cannot always be seen: they stay where they still divide the
-    channels; where they do not, whole groups went. Safe to call again, and after a cut of one tensor of several.
+    The shapes do not always determine the number of groups of a convolution or group norm: it stays if it still
+    divides the channels; otherwise whole groups were cut. Safe to call again, and after a cut of only some of the
+    tensors.
     """
     for kinds, follow in DEPENDENTS:
         if isinstance(layer, kinds):
@@ -37,34 +38,34 @@ def match_widths(layer: nn.Module) -> None:
 
 
 def groups_left(groups: int, before: int, after: int) -> int:
-    """The number of groups when `before` channels have become `after`."""
+    """Return the number of groups after `before` channels have become `after`."""
     size = before // groups if groups and before % groups == 0 else 0
     return after // size if size and after % groups and after % size == 0 else groups
 
 
 def follow_linear(layer: nn.Linear) -> None:
-    """Weight (out, in)."""
+    """Read the weight (out, in)."""
     shape = shape_of(layer, "weight")
     if shape is not None:
         layer.out_features, layer.in_features = shape
 
 
 def follow_bilinear(layer: nn.Bilinear) -> None:
-    """Weight (out, in1, in2)."""
+    """Read the weight (out, in1, in2)."""
     shape = shape_of(layer, "weight")
     if shape is not None:
         layer.out_features, layer.in1_features, layer.in2_features = shape
 
 
 def follow_embedding(layer: Any) -> None:
-    """Weight (symbols, out)."""
+    """Read the weight (symbols, out)."""
     shape = shape_of(layer, "weight")
     if shape is not None:
         layer.num_embeddings, layer.embedding_dim = shape
 
 
 def follow_convolution(layer: Any) -> None:
-    """Weight (out, in / groups, kernel ...)."""
+    """Read the weight (out, in / groups, kernel ...)."""
     shape = shape_of(layer, "weight")
     if shape is not None:
         layer.groups = groups_left(layer.groups, layer.out_channels, shape[0])
@@ -72,7 +73,7 @@ def follow_convolution(layer: Any) -> None:
 
 
 def follow_transposed(layer: Any) -> None:
-    """Weight (in, out / groups, kernel ...)."""
+    """Read the weight (in, out / groups, kernel ...)."""
     shape = shape_of(layer, "weight")
     if shape is not None:
         layer.groups = groups_left(layer.groups, layer.in_channels, shape[0])
@@ -80,14 +81,14 @@ def follow_transposed(layer: Any) -> None:
 
 
 def follow_channel_norm(layer: Any) -> None:
-    """One number a channel, in scale, shift or statistics."""
+    """Read the scale, shift or statistics, one number per channel."""
     shape = first_shape(layer, "weight", "bias", "running_mean")
     if shape is not None:
         layer.num_features = shape[0]
 
 
 def follow_group_norm(layer: nn.GroupNorm) -> None:
-    """One number a channel."""
+    """Read the scale, one number per channel."""
     shape = first_shape(layer, "weight", "bias")
     if shape is not None:
         layer.num_groups = groups_left(layer.num_groups, layer.num_channels, shape[0])
@@ -95,14 +96,14 @@ def follow_group_norm(layer: nn.GroupNorm) -> None:
 
 
 def follow_layer_norm(layer: Any) -> None:
-    """Scale and shift have the normalized shape itself."""
+    """Read the scale or shift, which have the normalized shape."""
     shape = first_shape(layer, "weight", "bias")
     if shape is not None:
         layer.normalized_shape = tuple(shape)
 
 
 def follow_attention(layer: nn.MultiheadAttention) -> None:
-    """One matrix (3 * embed, embed) for query, key and value, or one (embed, width) for each."""
+    """Read one matrix (3 * embed, embed) for query, key and value, or one (embed, width) for each."""
     joint = shape_of(layer, "in_proj_weight")
     if joint is not None:
         layer.embed_dim = layer.kdim = layer.vdim = joint[1]
@@ -114,7 +115,7 @@ def follow_attention(layer: nn.MultiheadAttention) -> None:
 
 
 def follow_recurrent(layer: nn.RNNBase) -> None:
-    """weight_ih (gates * hidden, in) and weight_hr (projected, hidden) of the first layer; the private list as well."""
+    """Read weight_ih (gates * hidden, in) and weight_hr (projected, hidden) of the first layer; update the list."""
     given, projected = shape_of(layer, "weight_ih_l0"), shape_of(layer, "weight_hr_l0")
     if given is not None and layer.mode in GATES:
         layer.hidden_size, layer.input_size = given[0] // GATES[layer.mode], given[1]
@@ -125,7 +126,7 @@ def follow_recurrent(layer: nn.RNNBase) -> None:
 
 
 def first_shape(layer: nn.Module, *names: str) -> Size | None:
-    """The shape of the first of these tensors that the layer has."""
+    """Return the shape of the first of these tensors that the layer has."""
     return next((shape for shape in (shape_of(layer, name) for name in names) if shape is not None), None)
 
 

@@ -1,4 +1,4 @@
-"""Factors: a layer whose weight is held in low rank, as the layers that run its factors one after the other."""
+"""Factors: a layer with a low-rank weight as layers that run its factors in sequence."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -19,13 +19,13 @@ Sizes = tuple[int, ...]
 
 
 class Chain(nn.Sequential):
-    """Layers that together are one linear or convolution layer; `weight` and `bias` still read as that layer's."""
+    """Layers that together make one linear or convolution layer; `weight` and `bias` read as that layer's."""
 
     outer_groups = 1
 
     @property
     def weight(self) -> Tensor:
-        """The weight of the one layer, made from all of them."""
+        """Return the weight of the one layer, composed from all of them."""
         count = self.outer_groups
         weights = [(layer.weight, 1 if isinstance(layer, nn.Linear) else layer.groups) for layer in self]
         pairs: Any = reduce(lambda one, two: (compose(one[0], two[0], count, one[1], two[1]), count), weights)  # type: ignore
@@ -38,17 +38,17 @@ class Chain(nn.Sequential):
 
 @dataclass(frozen=True)
 class FactorWalk:
-    """How a convolution goes over its input; a linear layer has no axes."""
+    """How a convolution moves over its input; a linear layer has no axes."""
 
     stride: Sizes = ()
     padding: Sizes | str = ()
     dilation: Sizes = ()
     groups: int = 1
 
-    def parted(self, last: Form) -> tuple["FactorWalk", "FactorWalk"]:
-        """The walks of the first and the last factor: each takes the axes on which its kernel lies.
+    def split(self, last: Form) -> tuple["FactorWalk", "FactorWalk"]:
+        """Return the walks of the first and the last factor: each takes the axes of its kernel.
 
-        An axis that neither has goes with the first: fewer positions are left for the last one.
+        An axis that neither kernel has goes to the first factor, so that fewer positions remain for the last one.
         """
         mine = [size > 1 for size in last.shape[2:]]
         return self.on([not own for own in mine]), self.on(mine)
@@ -62,9 +62,9 @@ class FactorWalk:
 
 
 def chain_of(layer: nn.Module) -> Chain | None:
-    """The layers that do what `layer` does with the factors of its low-rank weight; None when it cannot run so.
+    """Return the layers that run `layer` as the factors of its low-rank weight; None when it cannot run so.
 
-    They share the factors' parameters with the layer, and forms inside factors hold the weights of the new layers.
+    They share the factors' parameters with the layer; forms inside factors hold the weights of the new layers.
     """
     form = low_rank_of(layer)
     if form is None:
@@ -73,7 +73,7 @@ def chain_of(layer: nn.Module) -> Chain | None:
     give_bias(layer, made[-1])
     chain = Chain(*made).train(layer.training)
     chain.outer_groups = form.groups
-    # What is rounded on its way into the layer or out of it still is.
+    # Keep the quantizers of the layer's input and output.
     for side, end in ((INPUT, chain[0]), (OUTPUT, chain[-1])):
         activation = quantizer_at(layer, side)
         if activation is not None:
@@ -88,16 +88,16 @@ def walk_of(layer: Any) -> FactorWalk:
 
 
 def factor_layers(form: Form, walk: FactorWalk, kind: type[nn.Module]) -> list[nn.Module]:
-    """The layers for one form, factors of factors included."""
+    """Return the layers for one form, nested factors included."""
     if not isinstance(form, LowRank):
         return [factor_layer(form, walk, kind)]
-    first, last = walk.parted(form.last)
+    first, last = walk.split(form.last)
     before = factor_layers(form.first, replace(first, groups=form.first_groups), kind)
     return before + factor_layers(form.last, replace(last, groups=form.last_groups), kind)
 
 
 def factor_layer(form: Form, walk: FactorWalk, kind: type[nn.Module]) -> nn.Module:
-    """One layer, without a bias, whose weight is `form`."""
+    """Return one layer, without a bias, whose weight is `form`."""
     outputs, inputs = form.shape[:2]
     if issubclass(kind, nn.Linear):
         made: nn.Module = nn.Linear(inputs, outputs, bias=False, device="meta")
@@ -115,7 +115,7 @@ def factor_layer(form: Form, walk: FactorWalk, kind: type[nn.Module]) -> nn.Modu
 
 
 def give_bias(layer: nn.Module, last: nn.Module) -> None:
-    """Let the last factor have the bias of the layer, in the form that holds it."""
+    """Give the layer's bias to the last factor, in its form if it has one."""
     last._parameters["bias"] = layer._parameters.get("bias")
     attached = form_of(layer, "bias")
     if attached is not None:
@@ -124,19 +124,20 @@ def give_bias(layer: nn.Module, last: nn.Module) -> None:
 
 
 def has_factors(network: nn.Module) -> bool:
-    """Whether some layer of a network can run as its factors."""
+    """Return whether any layer of a network can run as its factors."""
     return any(low_rank_of(layer) is not None for layer in network.modules())
 
 
 def factored_network(network: nn.Module) -> nn.Module:
-    """A copy of a network in which every layer held in low rank, where it can, is the layers of its factors."""
+    """Return a copy of a network in which low-rank layers, where possible, are replaced by their factor layers."""
     return with_chains(copy.deepcopy(network))
 
 
 def factored_copy(network: nn.Module) -> nn.Module:
-    """The same, but with the parameters and buffers of `network` itself: to train the one is to train the other.
+    """Return such a copy that shares the network's parameters and buffers: training one trains the other.
 
-    Buffers that it sets again as it runs, the network has as well. Where nothing can run as factors it is the network itself.
+    Buffers that the copy replaces as it runs are replaced in the network too. Returns the network itself where
+    nothing can run as factors.
     """
     if not has_factors(network):
         return network
@@ -149,13 +150,13 @@ def factored_copy(network: nn.Module) -> nn.Module:
 
 
 def return_buffers(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
-    """Let the second module of each pair have the buffers of the first."""
+    """Give the second module of each pair the buffers of the first."""
     for module, owner in pairs:
         owner._buffers.update({name: value for name, value in module._buffers.items() if name in owner._buffers})
 
 
 def with_chains(network: nn.Module) -> nn.Module:
-    """Put chains into a network, in place; a layer that stands in several places becomes one chain in all of them."""
+    """Replace low-rank layers by chains, in place; a layer used in several places becomes one shared chain."""
     chains = {id(layer): chain_of(layer) for layer in network.modules()}
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):

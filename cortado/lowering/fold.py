@@ -1,4 +1,4 @@
-"""Fold: a batch norm becomes part of the convolution, linear layer or transposed convolution before it."""
+"""Fold: merge a batch norm into the convolution, linear layer or transposed convolution before it."""
 
 from collections.abc import Collection
 from typing import Any
@@ -14,19 +14,18 @@ MAKERS: dict[type[nn.Module], int] = {
     nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5,
     nn.ConvTranspose1d: 3, nn.ConvTranspose2d: 4, nn.ConvTranspose3d: 5,
 }  # fmt: skip
-"""Layers into which a norm can be folded, and how many axes their outputs must have for axis 1 to be the channels."""
+"""Layers that can absorb a norm, and the number of output axes for which axis 1 is the channels."""
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = ()) -> tuple[str, ...]:
-    """Fold every batch norm that can be folded, in place, and give their paths; layers at `difference` take none in.
+    """Fold batch norms in place and return the paths of those folded; layers at `difference` absorb none.
 
-    Folded is a norm in eval mode that reads nothing but outputs of layers of `MAKERS`, of which it reads all, and alone:
-    each of them takes the norm in, however often they run.  Such a layer gets new parameters of its own, so a weight that
-    it shares stays as it is for the others.  In the norm's place stands an nn.Identity.  A layer whose weight is held in a
-    form is left alone: `lowered` makes a dense copy first.
-    Raises BadNetwork when the network fails on the example.
+    A norm in eval mode is folded if it reads only outputs of layers of `MAKERS` and is the only reader of all their
+    outputs: each of them absorbs the norm, however often they run.  Such a layer gets new parameters, so layers that
+    shared its old weight keep theirs.  An nn.Identity replaces the norm.  A layer with a form attached is skipped:
+    `lowered` makes a dense copy first. Raises BadNetwork when the network fails on the example.
     """
     read_log = record_reads(network, example)
     makers = {
@@ -35,10 +34,10 @@ def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = (
     giver = {id(made): layer for key, layer in makers.items() for made in read_log.made.get(key, [])}
     folded = []
     for path, norm in list(network.named_modules()):
-        if not isinstance(norm, NORMS) or not can_go(norm, read_log):
+        if not isinstance(norm, NORMS) or not can_be_folded(norm, read_log):
             continue
         before = [giver.get(id(activation)) for activation in read_log.taken[id(norm)]]
-        if all(maker is not None and can_take(maker, norm, read_log) for maker in before):
+        if all(maker is not None and can_absorb_norm(maker, norm, read_log) for maker in before):
             for maker in {id(maker): maker for maker in before}.values():
                 absorb(maker, norm)
             put_in_place_of(network, norm, nn.Identity())
@@ -47,22 +46,22 @@ def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = (
 
 
 def can_absorb(layer: nn.Module) -> bool:
-    """Whether it is one of our layers with its own forward; a subclass of its own may do anything."""
+    """Return whether it is a torch layer with its own forward; a subclass may compute anything."""
     kind = next((kind for kind in MAKERS if isinstance(layer, kind)), None)
     own = kind is None or type(layer).forward is not kind.forward or bool(attached_names(layer))
     return not own and untouched(layer)
 
 
-def can_go(norm: nn.Module, read_log: ReadLog) -> bool:
-    """Whether a norm uses fixed statistics, runs, and is itself read by nothing else."""
+def can_be_folded(norm: nn.Module, read_log: ReadLog) -> bool:
+    """Return whether a norm uses fixed statistics, runs, and has parameters that nothing else reads."""
     kind = next(kind for kind in NORMS if isinstance(norm, kind))
-    # A subclass with a forward of its own may do more than normalise.
+    # A subclass with its own forward may do more than normalize.
     fixed = not norm.training and norm._buffers.get("running_mean") is not None and type(norm).forward is kind.forward
     return fixed and untouched(norm) and id(norm) in read_log.taken and read_log.keeps_to_itself(norm)
 
 
-def can_take(maker: nn.Module, norm: nn.Module, read_log: ReadLog) -> bool:
-    """Whether all that the maker gives goes into this norm alone, with its channels on axis 1."""
+def can_absorb_norm(maker: nn.Module, norm: nn.Module, read_log: ReadLog) -> bool:
+    """Return whether this norm alone reads all outputs of the maker, with their channels on axis 1."""
     axes = next(count for kind, count in MAKERS.items() if isinstance(maker, kind))
     given = read_log.made[id(maker)]
     return read_log.keeps_to_itself(maker) and all(
@@ -71,7 +70,7 @@ def can_take(maker: nn.Module, norm: nn.Module, read_log: ReadLog) -> bool:
 
 
 def absorb(maker: Any, norm: Any) -> None:
-    """Give the maker the weight and bias with which it does what both did."""
+    """Give the maker the weight and bias that compute maker and norm together."""
     with torch.no_grad():
         scale = torch.rsqrt(norm.running_var.double() + norm.eps)
         if norm.weight is not None:
@@ -87,16 +86,16 @@ def absorb(maker: Any, norm: Any) -> None:
 
 
 def scaled(weight: Tensor, scale: Tensor, maker: Any) -> Tensor:
-    """The weight with every output channel multiplied by its entry of `scale` (outputs,)."""
+    """Return the weight with every output channel multiplied by its entry of `scale` (outputs,)."""
     if not isinstance(maker, TRANSPOSED):
         return weight * scale.view(-1, *(1,) * (weight.dim() - 1))
-    # (inputs, outputs of a group, ...): the inputs of group g make its outputs.
+    # (inputs, outputs per group, ...): the inputs of group g make its outputs.
     grouped = weight.unflatten(0, (maker.groups, -1))
     return (grouped * scale.view(maker.groups, 1, -1, *(1,) * (weight.dim() - 2))).flatten(0, 1)
 
 
 def put_in_place_of(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` wherever `old` is registered in the network."""
+    """Replace `old` by `new` wherever it is registered in the network."""
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):
             if child is old:

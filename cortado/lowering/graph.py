@@ -1,4 +1,4 @@
-"""Graph: a network as a graph of plain operators that takes any batch, and what the rewrites of it share."""
+"""Graph: a network as a graph of torch operators for any batch size, and helpers for rewriting it."""
 
 import contextlib
 import inspect
@@ -22,12 +22,12 @@ LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 def positional(example: Any) -> tuple[Any, ...]:
-    """The example as the arguments of a call."""
+    """Return the example as the positional arguments of a call."""
     return example if isinstance(example, tuple) else (example,)
 
 
 def two_samples(example: Any) -> tuple[Any, ...]:
-    """The example with a batch of two or more: a graph traced with one sample would keep it at one."""
+    """Return the example with a batch of at least two: a trace with one sample fixes the batch size to one."""
     parts = positional(example)
     tensors = tensors_in(parts)
     if not tensors or tensors[0].dim() == 0:
@@ -39,14 +39,15 @@ def two_samples(example: Any) -> tuple[Any, ...]:
 
 
 def has_batch(part: Any, batch: int) -> bool:
-    """Whether a part of the example has `batch` samples on its first axis."""
+    """Return whether a part of the example has `batch` samples on its first axis."""
     return isinstance(part, Tensor) and part.dim() > 0 and part.shape[0] == batch
 
 
 def batch_shapes(network: nn.Module, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What torch.export is told of each part: its first axis is the batch, if it is as long as that of the first part.
+    """Return torch.export's dynamic shapes for each part: its first axis is the batch if it is as long as the first
+    part's.
 
-    Parts that forward takes by its *arguments are one tuple, as torch.export sees them.
+    Parts passed through *arguments are one tuple, as torch.export expects.
     """
     batch = torch.export.Dim("batch", min=1)
     count = tensors_in(parts)[0].shape[0]
@@ -60,7 +61,7 @@ def batch_shapes(network: nn.Module, parts: tuple[Any, ...]) -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def quiet_exporters() -> Iterator[None]:
-    """Without the warnings and log lines that exporters give about their own insides."""
+    """Suppress the warnings and log lines of exporters about their internals."""
     levels = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "torch.export"))}
     for logger in levels:
         logger.setLevel(logging.ERROR)
@@ -74,9 +75,9 @@ def quiet_exporters() -> Iterator[None]:
 
 
 def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.export.ExportedProgram:
-    """The network in eval mode as torch.export has it, for any batch or for that of the example alone.
+    """Return the network in eval mode as exported by torch.export, for any batch size or only the example's.
 
-    Raises BadNetwork with the source line that blocks it, where torch names one.
+    Raises BadNetwork with the source line that blocks the export, where torch names one.
     """
     parts = moved(two_samples(example) if any_batch else positional(example), device_of(network))
     try:
@@ -91,7 +92,7 @@ def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.
 
 
 def trace_refusal(network: nn.Module, error: Exception) -> str:
-    """Why a network cannot be traced, in a sentence or two."""
+    """Return one or two sentences on why a network cannot be traced."""
     text = str(error)
     if isinstance(error, BadNetwork):
         return text
@@ -102,16 +103,16 @@ def trace_refusal(network: nn.Module, error: Exception) -> str:
     way_out = (
         "It fixes its batch: take it from the input, as in x.shape[0], instead."
         if fixed
-        else "Register that class with torch.export.register_dataclass, or let the network give a tuple or a dict."
+        else "Register that class with torch.export.register_dataclass, or let the network return a tuple or a dict."
         if "register a pytree" in text
-        else "Rewrite that line without control flow that depends on values, or move it out of the network."
+        else "Rewrite that line without value-dependent control flow, or move it out of the network."
     )
     says = first[:300].partition(" If this type holds")[0]
     return f"lowering: {type(network).__name__} cannot be traced by torch.export{where}: {says} {way_out}"
 
 
 def graph_of(network: nn.Module, example: Any) -> fx.GraphModule:
-    """The network as a module whose forward is a graph of torch operators; parameters keep their names.
+    """Return the network as a module whose forward is a graph of torch operators; parameters keep their names.
 
     Raises BadNetwork when torch.export cannot trace it.
     """
@@ -119,14 +120,14 @@ def graph_of(network: nn.Module, example: Any) -> fx.GraphModule:
 
 
 def float_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """An exported program as an ordinary graph module, which can be set to eval mode and copied."""
+    """Return an exported program as an ordinary graph module that supports eval mode and copying."""
     with quiet_exporters():
         module = program.module(check_guards=False)
         return fx.GraphModule(module, module.graph).eval()
 
 
 def tensor_at(network: nn.Module, node: Any) -> Tensor | None:
-    """The parameter or buffer that a node of the graph reads; None for anything computed."""
+    """Return the parameter or buffer that a graph node reads; None for computed values."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
     path, _, name = str(node.target).rpartition(".")
@@ -134,12 +135,12 @@ def tensor_at(network: nn.Module, node: Any) -> Tensor | None:
 
 
 def free_name(network: nn.Module, kind: str) -> str:
-    """kind_0, kind_1, ...: the first that the network has no module for."""
+    """Return the first of kind_0, kind_1, ... that no module of the network has."""
     return next(name for number in itertools.count() if not hasattr(network, name := f"{kind}_{number}"))
 
 
 def drop_unread(network: fx.GraphModule) -> None:
-    """Remove nodes, parameters and modules that nothing reads any more."""
+    """Remove nodes, parameters and modules that nothing reads."""
     network.graph.eliminate_dead_code()
     read = {str(node.target) for node in network.graph.nodes if node.op in ("get_attr", "call_module")}
     for path, module in list(network.named_modules()):

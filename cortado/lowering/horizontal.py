@@ -1,4 +1,4 @@
-"""Horizontal: siblings that read one input - Inception, Fire, query, key and value - become one product and a split."""
+"""Horizontal: merge layers that read one input (Fire, query, key and value) into one product and a split."""
 
 from operator import getitem
 from typing import Any
@@ -16,11 +16,11 @@ DEFAULTS: tuple[Any, ...] = (None, None, None, 1, 0, 1, 1)
 
 
 def merge_siblings(network: fx.GraphModule, pad_kernels: bool = False) -> tuple[tuple[str, ...], ...]:
-    """Merge siblings in place, and give the names of those that became one.
+    """Merge siblings in place and return the names of the merged layers.
 
     Siblings are linear layers, or convolutions without groups, that read the same tensor with the same kernel size,
-    stride, padding and dilation. With `pad_kernels`, convolutions whose outputs lie on the same positions are merged
-    too, smaller kernels (1 x 1 beside 3 x 3) padded with zeros: more multiply-adds for fewer calls.
+    stride, padding and dilation. With `pad_kernels`, convolutions with the same output positions are merged too,
+    smaller kernels (1 x 1 next to 3 x 3) padded with zeros: more multiply-adds, fewer calls.
     """
     families: dict[Any, list[fx.Node]] = {}
     for node in network.graph.nodes:
@@ -37,7 +37,7 @@ def merge_siblings(network: fx.GraphModule, pad_kernels: bool = False) -> tuple[
 
 
 def arguments(node: fx.Node) -> tuple[Any, ...]:
-    """A convolution's seven arguments, numbers for all axes written out."""
+    """Return a convolution's seven arguments, with numbers expanded to all axes."""
     given = tuple(node.args) + DEFAULTS[len(node.args) :]
     axes = 1 + CONVOLUTIONS.index(node.target)  # type: ignore[arg-type]
     spread = [tuple(v) if isinstance(v, (list, tuple)) else (v,) for v in given[3:6]]
@@ -45,36 +45,40 @@ def arguments(node: fx.Node) -> tuple[Any, ...]:
 
 
 def sibling_key(network: fx.GraphModule, node: fx.Node, pad_kernels: bool) -> Any:
-    """Equal for siblings; None for what is not merged."""
+    """Return a key that is equal for siblings; None for nodes that are not merged."""
     if node.op != "call_function" or node.kwargs:
         return None
     if node.target is aten.linear.default:
         weight = tensor_at(network, node.args[1])
-        return None if weight is None or not known_bias(network, node) else (node.target, node.args[0], weight.dtype)
+        return (
+            None
+            if weight is None or not has_parameter_bias(network, node)
+            else (node.target, node.args[0], weight.dtype)
+        )
     if node.target not in CONVOLUTIONS:
         return None
     source, weight_node, _, stride, padding, dilation, groups = arguments(node)
     weight = tensor_at(network, weight_node)
-    if weight is None or groups != 1 or not known_bias(network, node):
+    if weight is None or groups != 1 or not has_parameter_bias(network, node):
         return None
     kernel = tuple(weight.shape[2:])
     if not pad_kernels:
         return (node.target, source, weight.dtype, kernel, stride, padding, dilation)
-    # With an undilated odd kernel, this is where the middle of the kernel first stands: equal for equal positions.
+    # For an undilated odd kernel, the first position of the kernel's center: equal for equal output positions.
     middle = tuple(pad - size // 2 for pad, size in zip(padding, kernel, strict=True))
     if any(size % 2 == 0 for size in kernel) or any(step != 1 for step in dilation):
         return (node.target, source, weight.dtype, kernel, stride, padding, dilation)
     return (node.target, source, weight.dtype, "padded", stride, middle)
 
 
-def known_bias(network: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether there is no bias, or one that is a parameter."""
+def has_parameter_bias(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Return whether the bias is absent or a parameter."""
     bias = node.args[2] if len(node.args) > 2 else None
     return bias is None or tensor_at(network, bias) is not None
 
 
 def merge_family(network: fx.GraphModule, family: list[Any], name: str) -> None:
-    """One node with the weights of all in order, and a split where each of them stood."""
+    """Replace the family by one node with all weights in order, and a split for the former outputs."""
     first = family[0]
     linear = first.target is aten.linear.default
     weights = [tensor_at(network, node.args[1]) for node in family]
@@ -107,7 +111,7 @@ def merge_family(network: fx.GraphModule, family: list[Any], name: str) -> None:
 
 
 def padded(weight: Tensor, kernel: tuple[int, ...]) -> Tensor:
-    """A kernel (outputs, inputs, ...) in the middle of a larger one of zeros."""
+    """Return a kernel (outputs, inputs, ...) centered in a larger one of zeros."""
     around: list[int] = []
     for new, old in zip(reversed(kernel), reversed(weight.shape[2:]), strict=True):
         around += [(new - old) // 2] * 2
@@ -115,7 +119,7 @@ def padded(weight: Tensor, kernel: tuple[int, ...]) -> Tensor:
 
 
 def joined_bias(network: fx.GraphModule, family: list[fx.Node], sizes: list[int]) -> Tensor | None:
-    """All biases in order, zeros where there is none; None when none has one."""
+    """Return all biases in order, zeros for missing ones; None when all are missing."""
     biases = [tensor_at(network, node.args[2]) if len(node.args) > 2 else None for node in family]
     if all(bias is None for bias in biases):
         return None
@@ -125,5 +129,5 @@ def joined_bias(network: fx.GraphModule, family: list[fx.Node], sizes: list[int]
 
 
 def frozen_parameter(value: Tensor | None) -> nn.Parameter | None:
-    """A parameter that is not trained."""
+    """Return a parameter that is not trained."""
     return None if value is None else nn.Parameter(value.clone(), requires_grad=False)

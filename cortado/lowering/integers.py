@@ -1,7 +1,8 @@
-"""Integers: rounded activations and weights as the operators that runtimes turn into integer arithmetic.
+"""Integers: quantized activations and weights as the operators that runtimes turn into integer arithmetic.
 
-Activations become a quantize and a dequantize operator, weights codes of 8 bits behind a dequantize operator. Runtimes fuse
-them with the product, sum or average between; what only moves values is put between two of the same, which is exact.
+Activations become a quantize and a dequantize operator; weights become 8-bit codes followed by a dequantize operator.
+Runtimes fuse these with the product, sum or average between them. Operators that only move values are placed between
+two quantizers of the same grid, which is exact.
 """
 
 from collections.abc import Iterable
@@ -31,18 +32,18 @@ MOVES = {
     aten.constant_pad_nd.default, aten.contiguous.default, aten.clone.default, aten.dropout.default,
     aten.upsample_nearest2d.vec, aten.pixel_shuffle.default, aten.unflatten.int,
 }  # fmt: skip
-"""Operators that only move values, or take some of them; padding counts where it adds zeros, which every grid has."""
+"""Operators that only move or select values; padding counts if it adds zeros, which every grid has."""
 PADS: dict[Any, int] = {aten.pad.default: 3, aten.constant_pad_nd.default: 2}
-"""Operators that pad, and the place of the value among their arguments."""
+"""Operators that pad, and the index of the value among their arguments."""
 PARTS = {aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int}
-"""These give several values, which are taken one by one."""
+"""Operators with several outputs, which are read one by one."""
 CLIPS = {aten.relu.default, aten.relu_.default}
 NARROW = 8
-"""Bits of the whole numbers that runtimes compute with."""
+"""Bits of the integers that runtimes compute with."""
 
 
 class Emitted(nn.Module):
-    """A rounded activation as two operators.  Grids of fewer than 8 bits lie at the start of one of 8."""
+    """An activation quantizer as two operators.  Grids of fewer than 8 bits use the first codes of an 8-bit grid."""
 
     def __init__(self, quantizer: Affine) -> None:
         super().__init__()
@@ -59,13 +60,13 @@ class Emitted(nn.Module):
 
 
 class Codes(Quantized):
-    """Codes of 8 bits, a scale for each channel, that say themselves what they are to an exporter."""
+    """8-bit codes with a scale per channel; the exporter sees them as such."""
 
     zeros: Tensor
 
     def __init__(self, codes: Tensor, scale: Tensor) -> None:
         super().__init__(codes, scale, None, "channel")
-        # Scales and zeros have to be tensors that the graph holds: some exporters fail on computed ones.
+        # Scales and zero points must be tensors in the graph: some exporters fail on computed ones.
         self.register_buffer("zeros", torch.zeros(len(self.scale), dtype=torch.int64, device=codes.device))
 
     def dense(self) -> Tensor:
@@ -73,7 +74,7 @@ class Codes(Quantized):
 
 
 def codes_of_form(form: Form | None) -> Tensor | None:
-    """The weight as whole numbers of 8 bits, 0 for zero, if its form has such; scales are found again."""
+    """Return the weight as 8-bit integers, 0 for zero, if its form has them; scales are recomputed later."""
     if isinstance(form, Quantized):
         codes = form.codes.int() - (0 if form.zero is None else form.spread(form.zero).int())
         small = codes.numel() > 0 and int(codes.min()) >= -128 and int(codes.max()) <= 127
@@ -88,20 +89,20 @@ def codes_of_form(form: Form | None) -> Tensor | None:
 
 
 def weight_codes(network: nn.Module) -> dict[str, Tensor]:
-    """The codes of every layer whose weight has some, by path."""
+    """Return the codes of every layer whose weight has them, by path."""
     layers = ((path, layer) for path, layer in network.named_modules() if "weight" in attached_names(layer))
     found = {path: codes_of_form(form_of(layer, "weight")) for path, layer in layers}
     return {path: codes for path, codes in found.items() if codes is not None}
 
 
 def regridded(codes: Tensor, weight: Tensor) -> Codes | None:
-    """The codes with one scale a row at which they are `weight`, which a norm may have been folded into; None if none fit."""
+    """Return the codes with one scale per row that reproduce `weight`, with any folded norm; None if none fit."""
     rows, values = codes.flatten(1).float(), weight.flatten(1)
     largest = rows.abs().argmax(1, keepdim=True)
     at, real = rows.gather(1, largest)[:, 0], values.gather(1, largest)[:, 0]
     dead = (at == 0) | (real == 0)
     scale = torch.where(dead, torch.ones_like(real), real / torch.where(dead, torch.ones_like(at), at))
-    # A norm with a negative gain turns a row around; a step is never negative.
+    # A norm with a negative scale flips the sign of a row; a step is never negative.
     turned = torch.where(dead[:, None], torch.zeros_like(rows), rows * scale.sign()[:, None])
     if (
         not torch.allclose(turned * scale.abs()[:, None], values, rtol=1e-5, atol=1e-12)
@@ -112,7 +113,7 @@ def regridded(codes: Tensor, weight: Tensor) -> Codes | None:
 
 
 def emit_quantizers(network: nn.Module, example: Any, codes: dict[str, Tensor]) -> None:
-    """Let a lowered network say its rounding by quantize operators, in place; weights where what they meet is rounded."""
+    """Express a lowered network's quantizers, and weights they meet, as quantize operators, in place."""
     flow = flow_of(network, example)
     for path in matmuls_on_grid(flow, sites(network)):
         layer = network.get_submodule(path)
@@ -129,7 +130,7 @@ def emit_quantizers(network: nn.Module, example: Any, codes: dict[str, Tensor]) 
 
 
 def matmuls_on_grid(flow: Flow, rounded: Iterable[tuple[str, str]]) -> list[str]:
-    """The layers whose products read rounded activations."""
+    """Return the layers whose products read quantized activations."""
     whole = inputs_on_grid(flow, set(rounded))
     return [
         step.path for step in flow.steps if step.kind == MATMUL and step.inputs and (step.path, step.inputs[0]) in whole
@@ -137,9 +138,9 @@ def matmuls_on_grid(flow: Flow, rounded: Iterable[tuple[str, str]]) -> list[str]
 
 
 def tidy(graph: fx.Graph) -> None:
-    """Bring quantize operators next to what they are fused with: around everything that only moves values.
+    """Move quantize operators next to the operators they fuse with, around those that only move values.
 
-    A graph without such operators is left as it is.
+    A graph without quantize operators is left as is.
     """
     if not any(node.op == "call_function" and node.target == QUANTIZE for node in graph.nodes):
         return
@@ -150,21 +151,21 @@ def tidy(graph: fx.Graph) -> None:
         if node.op == "call_function" and node.target in CLIPS:
             drop_clip(graph, node)
         elif moves(node) or (node.op == "call_function" and node.target == getitem):
-            carry(graph, node)
+            requantize_moved(graph, node)
     merge_quantizers(graph)
     graph.eliminate_dead_code()
     graph.lint()
 
 
 def moves(node: fx.Node) -> bool:
-    """Whether an operator gives nothing but values that it was given, and zeros."""
+    """Return whether an operator's outputs are only its input values and zeros."""
     place = PADS.get(node.target)
     added = node.args[place] if place is not None and len(node.args) > place else node.kwargs.get("value")
     return node.op == "call_function" and node.target in MOVES and not added
 
 
 def moved_sources(node: fx.Node) -> list[fx.Node]:
-    """What a moving operator moves; of a part of a value the whole."""
+    """Return the inputs that a moving operator moves; for a part of a value, the whole value."""
     given: Any = node.args[0]
     if node.target == getitem:
         given = given.args[0] if given.target in PARTS else []
@@ -172,13 +173,13 @@ def moved_sources(node: fx.Node) -> list[fx.Node]:
 
 
 def settings_of(node: Any) -> tuple[Any, ...] | None:
-    """Step, zero and so on of a dequantize operator; None for any other."""
+    """Return the step, zero point and so on of a dequantize operator; None for any other."""
     is_one = isinstance(node, fx.Node) and node.op == "call_function" and node.target == DEQUANTIZE
     return tuple(node.args[1:]) if is_one else None
 
 
 def pair_after(graph: fx.Graph, node: fx.Node, settings: tuple[Any, ...]) -> fx.Node:
-    """Quantize and dequantize right behind a node, for all that read it."""
+    """Insert quantize and dequantize right after a node, for all its readers."""
     readers = list(node.users)
     with graph.inserting_after(node):
         first = graph.call_function(QUANTIZE, (node, *settings))
@@ -192,7 +193,7 @@ def pair_after(graph: fx.Graph, node: fx.Node, settings: tuple[Any, ...]) -> fx.
 
 
 def hoist(graph: fx.Graph, node: fx.Node) -> None:
-    """An activation that is rounded after it was moved is rounded before as well, where nothing else reads it between."""
+    """Quantize an activation before it is moved as well as after, where no other reader would see the difference."""
     source, settings = node.args[0], tuple(node.args[1:])
     while isinstance(source, fx.Node) and moves(source) and len(source.users) == 1:
         before = moved_sources(source)
@@ -206,13 +207,13 @@ def hoist(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def only_rounded(node: fx.Node, reader: fx.Node, settings: tuple[Any, ...]) -> bool:
-    """Whether all that read a value besides one reader round it on this very grid."""
+    """Return whether all readers of a value but `reader` quantize it on this same grid."""
     others = [user for user in node.users if user is not reader]
     return all(user.target == QUANTIZE and tuple(user.args[1:]) == settings for user in others)
 
 
 def drop_clip(graph: fx.Graph, node: fx.Node) -> None:
-    """On a grid that begins at zero nothing is left for a ReLU to do; on another one it gives values of the grid."""
+    """Remove a ReLU where the grid starts at zero; elsewhere mark its outputs as values of the grid."""
     settings = settings_of(node.args[0])
     if settings is None:
         return
@@ -220,11 +221,11 @@ def drop_clip(graph: fx.Graph, node: fx.Node) -> None:
         node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
         graph.erase_node(node)
     else:
-        carry(graph, node)
+        requantize_moved(graph, node)
 
 
-def carry(graph: fx.Graph, node: fx.Node) -> None:
-    """What moves values of one grid gives values of this grid: say so."""
+def requantize_moved(graph: fx.Graph, node: fx.Node) -> None:
+    """Requantize the output of an operator that moves values of one grid on that same grid."""
     found = {settings_of(one) for one in moved_sources(node)}
     settings = found.pop() if len(found) == 1 else None
     if settings is None or all(user.target == QUANTIZE and tuple(user.args[1:]) == settings for user in node.users):
@@ -233,11 +234,11 @@ def carry(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def merge_quantizers(graph: fx.Graph) -> None:
-    """One pair for all that read a value on the same grid."""
+    """Merge the quantizer pairs that read a value on the same grid."""
     seen: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target == QUANTIZE and settings_of(node.args[0]) == node.args[1:]:
-            # What is on the grid already.
+            # Values that are on the grid already.
             again: Any = node.args[0]
             node.replace_all_uses_with(again.args[0])
             graph.erase_node(node)

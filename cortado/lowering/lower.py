@@ -1,4 +1,4 @@
-"""Lower: the network that runs - a copy in eval mode, weights dense, norms folded - and the proof that nothing changed."""
+"""Lower: copy a network in eval mode with dense weights and folded norms, and check that outputs agree."""
 
 from typing import Any
 
@@ -22,9 +22,9 @@ from cortado.running.trees import tensors_in
 from cortado.training.finalize import finalized_copy
 
 TOLERANCE = 1e-4
-"""Above this share of the largest output, rounding of float32 does not explain a difference any more."""
+"""Largest difference, as a share of the largest output, that float32 rounding explains."""
 STEPS = 8
-"""The same in steps between two numbers of a type, for types that are coarser."""
+"""The same in units of machine epsilon, for coarser types."""
 
 
 def lowered(
@@ -36,25 +36,26 @@ def lowered(
     merge: bool = False,
     pad_kernels: bool = False,
 ) -> nn.Module:
-    """A copy of `network` that computes the same and is ready to run or to be exported; the network is left alone.
+    """Return a copy of `network` that computes the same and is ready to run or export; the network is left alone.
 
-    Eval mode, low-rank weights as the layers of their factors, every other held or parametrized weight dense, batch norms
-    folded into the layers before them. With `gather`, convolutions that lost most of their columns gather the others,
-    which is faster in torch (see positions.py). With `merge`, siblings that read one input become one product and a
-    split, and the result is a graph module (see horizontal.py for `pad_kernels`). Outputs are compared on the example:
-    they differ by rounding, about 1e-7 of the largest output in float32; rounded activations pass as they are meanwhile, and become
-    quantize operators at the end (see integers.py). Linear weights of few bits say so beside their floats (see packed.py).
-    Raises BadNetwork when they differ by more than 1e-4, or eight steps of a coarser type of floats, or when the network fails
-    on the example.
+    The copy is in eval mode. Low-rank weights become the layers of their factors, all other forms and
+    parametrizations become dense, and batch norms are folded into the layers before them. With `gather`, convolutions
+    that lost most of their columns gather the remaining ones, which is faster in torch (see positions.py). With
+    `merge`, siblings that read one input become one product and a split, and the result is a graph module (see
+    horizontal.py for `pad_kernels`). Outputs are compared on the example: they differ by rounding, about 1e-7 of the
+    largest output in float32. Activation quantizers are disabled for the comparison and become quantize operators at
+    the end (see integers.py). Linear weights of few bits keep their codes next to their floats (see packed.py).
+    Raises BadNetwork when outputs differ by more than 1e-4, or eight epsilon of a coarser float type, or when the
+    network fails on the example.
     """
     network = finalized_copy(network)
     rounded = sites(network)
     if rounded and (gather or merge):
-        raise BadValue("lowering: a network with rounded activations runs in integers. Leave gather and merge out.")
+        raise BadValue("lowering: a network with activation quantizers runs in integers. Omit gather and merge.")
     copy = dense(network)
     taken = take_quantizers(copy)
     if fold:
-        # What is rounded before a norm cannot go into it.
+        # A layer whose output is quantized before the norm cannot absorb it.
         fold_norms(copy, example, {path for path, side in taken if side == OUTPUT})
     if gather:
         gather_positions(copy, example)
@@ -67,8 +68,8 @@ def lowered(
     far, tolerance = difference(outputs(copy, example), wanted), rounding_share(wanted)
     if not far <= tolerance:
         raise BadNetwork(
-            f"lowering: outputs of {type(network).__name__} changed by {far:.2g} of the largest one when it was rewritten "
-            f"to run fast; at most {tolerance:g} is rounding. Pass fold=False, gather=False, merge=False, and tell us."
+            f"lowering: rewriting {type(network).__name__} to run fast changed its outputs by {far:.2g} of the largest one; "
+            f"at most {tolerance:g} is rounding. Pass fold=False, gather=False, merge=False, and report a bug."
         )
     source = factored_network(network)
     if rounded:
@@ -79,9 +80,9 @@ def lowered(
 
 
 def dense(network: nn.Module) -> nn.Module:
-    """A copy in eval mode whose weights are plain parameters, whatever held or parametrized them; ties are kept.
+    """Return a copy in eval mode without forms or parametrizations; tied weights stay tied.
 
-    A layer held in low rank becomes the layers of its factors.
+    A low-rank layer becomes the layers of its factors.
     """
     copy = released(factored_network(network))
     for layer in list(copy.modules()):
@@ -91,9 +92,9 @@ def dense(network: nn.Module) -> nn.Module:
 
 
 def detach_forms(layer: nn.Module) -> None:
-    """Give a parametrized layer of a copy its own class and weights again.
+    """Give a parametrized layer of a copy its own class and plain weights again.
 
-    torch's own way out changes the class that the layer shares with the network it was copied from.
+    torch's own function changes the class that the layer shares with the network it was copied from.
     """
     values = {name: getattr(layer, name).detach().clone() for name in layer.parametrizations}  # type: ignore[union-attr]
     layer.__class__ = type(layer).__mro__[1]
@@ -103,12 +104,12 @@ def detach_forms(layer: nn.Module) -> None:
 
 
 def outputs(network: nn.Module, example: Any) -> list[Tensor]:
-    """The tensors a network gives for the example, in eval mode, in order."""
+    """Return the tensors in a network's output for the example, in eval mode, in order."""
     with undisturbed(network):
         return tensors_in(call_with(network, moved(example, device_of(network))))
 
 
 def rounding_share(wanted: list[Tensor]) -> float:
-    """The share of the largest output that rounding explains, by the coarsest type of floats among the outputs."""
+    """Return the share of the largest output that rounding explains, for the coarsest float type among the outputs."""
     steps = [torch.finfo(value.dtype).eps for value in wanted if value.is_floating_point()]
     return max(TOLERANCE, STEPS * max(steps, default=0.0))

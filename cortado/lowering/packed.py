@@ -1,6 +1,7 @@
-"""Packed: weights of linear layers as codes of at most 4 bits in blocks along the inputs, as products on packed codes read them.
+"""Packed: weights of linear layers as codes of at most 4 bits in blocks along the inputs, for products on packed
+codes.
 
-A lowered network computes with plain floats; each such weight says beside them what its codes are, or why it has none.
+A lowered network computes with plain floats; each such weight also has its codes, or the reason why it has none.
 """
 
 from dataclasses import dataclass, replace
@@ -14,17 +15,17 @@ from cortado.parts.forms.quantized import Quantized
 
 FEW_BITS = 4
 WIDTHS = (2, 4)
-"""Bits of one packed code."""
+"""Bits per packed code."""
 SMALLEST_BLOCK, LARGEST_BLOCK = 16, 128
 FAR = 1e-5
-"""Share of the largest weight by which codes may miss the weight they stand for."""
+"""Largest error of the codes, as a share of the largest weight."""
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A weight (rows, columns): value = (code - zero) x scale, with one scale for each block of a row.
+    """A weight (rows, columns): value = (code - zero) x scale, with one scale per block of a row.
 
-    `codes`: (rows, blocks, block) of uint8, from 0 on, of which the last may lie beyond the columns; `scales` and
+    `codes`: (rows, blocks, block) of uint8, starting at 0; the last block may extend past the columns. `scales` and
     `zeros`: (rows, blocks); without `zeros`, 2**(bits - 1) is the code of zero everywhere.
     """
 
@@ -36,17 +37,17 @@ class Packed:
 
     @property
     def block(self) -> int:
-        """Columns that share a scale."""
+        """Return the number of columns that share a scale."""
         return self.codes.shape[2]
 
     def dense(self) -> Tensor:
-        """The weight, (rows, columns)."""
+        """Return the weight, (rows, columns)."""
         middle = 2 ** (self.bits - 1) if self.zeros is None else self.zeros[..., None]
         values = (self.codes.to(self.scales.dtype) - middle) * self.scales[..., None]
         return values.flatten(1)[:, : self.columns]
 
     def at_least(self, bits: int) -> "Packed":
-        """The same weight in codes of so many bits or more."""
+        """Return the same weight in codes of at least `bits` bits."""
         if self.bits >= bits:
             return self
         shift = 0 if self.zeros is not None else 2 ** (bits - 1) - 2 ** (self.bits - 1)
@@ -54,7 +55,7 @@ class Packed:
 
 
 class Narrow(Dense):
-    """A plain weight that says what codes it has: `packed` is those, or the reason why a product cannot read them."""
+    """A plain weight that knows its codes: `packed` holds them, or the reason why a product cannot read them."""
 
     def __init__(self, values: nn.Parameter, packed: Packed | str) -> None:
         super().__init__(values)
@@ -62,7 +63,7 @@ class Narrow(Dense):
 
 
 def narrow_layers(network: nn.Module) -> dict[str, Quantized]:
-    """Every linear layer whose weight is codes of at most 4 bits, by each of its paths."""
+    """Return every linear layer whose weight has codes of at most 4 bits, by each of its paths."""
     found: dict[str, Quantized] = {}
     for path, layer in network.named_modules(remove_duplicate=False):
         form = form_of(layer, "weight") if isinstance(layer, nn.Linear) else None
@@ -72,31 +73,31 @@ def narrow_layers(network: nn.Module) -> dict[str, Quantized]:
 
 
 def span(codes: Tensor) -> int:
-    """From the smallest whole number to the largest."""
+    """Return the range of the codes, largest minus smallest."""
     return int(codes.max()) - int(codes.min())
 
 
 def narrow_weights(network: nn.Module) -> dict[str, Packed | str]:
-    """What the linear layers of a lowered network say about their codes, by path."""
+    """Return the codes of the linear layers of a lowered network, or why there are none, by path."""
     forms = ((path, layer, form_of(layer, "weight")) for path, layer in network.named_modules(remove_duplicate=False))
     return {path: form.packed for path, _, form in forms if isinstance(form, Narrow)}
 
 
 def packed_of(form: Quantized) -> Packed | str:
-    """The codes of a weight (rows, columns) in blocks, or in words why they do not fit any."""
+    """Return the codes of a weight (rows, columns) in blocks, or the reason why they do not fit."""
     rows, columns = form.shape
     grids = form.scale.numel() // rows if form.layout != "tensor" else 1
     block = block_of(columns, form.group if grids > 1 else 0)
     if block is None:
         return f"no power of two from {SMALLEST_BLOCK} on divides its groups of {form.group}"
     if form.scale.dtype != torch.float32:
-        return f"its scales are {str(form.scale.dtype).removeprefix('torch.')}, and packed codes go with float32"
+        return f"its scales are {str(form.scale.dtype).removeprefix('torch.')}, and packed codes need float32"
     shift = shift_of(form)
     if shift is None:
         return f"its codes and zero points together take more than {FEW_BITS} bits"
     bits, low = shift
     blocks = -(-columns // block)
-    # Which scale of a row a block reads.
+    # The scale that each block of a row reads.
     read = torch.arange(blocks) * block // (form.group if grids > 1 else columns)
     scales = form.scale.detach().cpu().reshape(-1, grids).expand(rows, grids)[:, read].clone()
     zeros = None if form.zero is None else (form.zero.cpu().reshape(-1, grids).expand(rows, grids)[:, read] - low)
@@ -107,7 +108,7 @@ def packed_of(form: Quantized) -> Packed | str:
 
 
 def block_of(columns: int, group: int) -> int | None:
-    """The largest block that no two groups share; a group of 0 is the whole row.  None if it were too small to be."""
+    """Return the largest block within one group (0: the whole row); None if it would be too small."""
     if not group:
         return min(LARGEST_BLOCK, max(SMALLEST_BLOCK, 1 << (columns - 1).bit_length()))
     largest = group & -group
@@ -115,7 +116,7 @@ def block_of(columns: int, group: int) -> int | None:
 
 
 def shift_of(form: Quantized) -> tuple[int, int] | None:
-    """The bits of the codes when all begin at 0, and what is taken from them for it."""
+    """Return the bits of the codes when all start at 0, and the offset subtracted for it."""
     low, high = int(form.codes.min()), int(form.codes.max())
     for bits in WIDTHS:
         half = 2 ** (bits - 1)
@@ -129,21 +130,21 @@ def shift_of(form: Quantized) -> tuple[int, int] | None:
 
 
 def rescaled(packed: Packed, weight: Tensor) -> Packed | str:
-    """The codes with scales at which they are `weight`, into which a norm may have been folded row by row."""
+    """Return the codes with scales that reproduce `weight`, with a norm possibly folded into its rows."""
     rows = packed.dense()
     largest = rows.abs().argmax(1, keepdim=True)
     before, after = rows.gather(1, largest), weight.gather(1, largest)
     factors = torch.where(before == 0, torch.ones_like(after), after / torch.where(before == 0, 1.0, before))
     made = replace(packed, scales=packed.scales * factors)
     if (made.dense() - weight).abs().max() > FAR * weight.abs().max():
-        return "it was rewritten on the way to other values than its codes have"
+        return "rewriting changed its values, and its codes no longer give them"
     return made
 
 
 def note_codes(network: nn.Module, source: nn.Module) -> None:
-    """Let the linear layers of a lowered network say what codes of few bits `source` has for them, in place.
+    """Attach the few-bit codes that `source` has to the linear layers of a lowered network, in place.
 
-    Those that read rounded activations and are codes of 8 bits already (see integers.py) are left alone.
+    Layers that read quantized activations and have 8-bit codes already (see integers.py) are left alone.
     """
     layers = dict(network.named_modules(remove_duplicate=False))
     noted: dict[tuple[int, int], Narrow] = {}
@@ -155,6 +156,6 @@ def note_codes(network: nn.Module, source: nn.Module) -> None:
         if (id(form), id(weight)) not in noted:
             packed = packed_of(form)
             packed = rescaled(packed, weight.detach().cpu()) if isinstance(packed, Packed) else packed
-            # What is tied stays so: one parameter for all that read it.
+            # Tied weights stay tied: one parameter for all layers.
             noted[id(form), id(weight)] = Narrow(weight, packed)
         attach(layer, "weight", noted[id(form), id(weight)])

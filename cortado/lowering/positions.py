@@ -13,13 +13,13 @@ from cortado.lowering.readers import ReadLog, record_reads, untouched
 from cortado.parts.forms.attach import original_class
 
 CACHED_BYTES = 512 * 1024
-"""Gathered columns that a processor's second cache keeps until the product has read them."""
+"""Bytes of gathered columns that a processor's L2 cache holds until the product has read them."""
 MOST, FEWEST_FILTERS = 0.3, 32
-"""Where gathering was faster than the dense kernel: at most this share of columns, read by at least so many filters."""
+"""Limits within which gathering was faster than the dense kernel: largest share of kept columns, fewest filters."""
 
 
 def gathered(network: nn.Module, example: Any, most: float = MOST) -> nn.Module:
-    """A copy of a network in which every convolution that keeps at most a share `most` of its columns gathers them.
+    """Return a copy of a network in which convolutions with at most the share `most` of their columns gather them.
 
     The network is left alone; outputs differ by rounding. Raises BadNetwork when it fails on the example.
     """
@@ -29,10 +29,10 @@ def gathered(network: nn.Module, example: Any, most: float = MOST) -> nn.Module:
 
 
 def gather_positions(network: nn.Module, example: Any, most: float = MOST) -> tuple[str, ...]:
-    """Put a Gathered in the place of such convolutions, in place, and give their paths.
+    """Replace such convolutions by Gathered layers, in place, and return their paths.
 
-    Replaced are our convolutions with their own forward, held or not, called once in a run of the example, whose
-    weight no other layer reads, and with `FEWEST_FILTERS` filters a group: fewer do not pay for the gathering.
+    Replaced are torch's convolutions with their own forward, with or without forms, called once on the example, whose
+    weight no other layer reads, and with at least `FEWEST_FILTERS` filters per group: fewer do not pay for gathering.
     """
     read_log = record_reads(network, example)
     made: dict[int, Gathered] = {}
@@ -49,26 +49,26 @@ def gather_positions(network: nn.Module, example: Any, most: float = MOST) -> tu
 
 
 def can_gather(layer: Any, read_log: ReadLog) -> bool:
-    """Whether a layer can be replaced, and would gain if few of its columns are left."""
+    """Return whether a layer can be replaced, and would be faster with few columns."""
     if original_class(layer) not in CONVOLUTIONS or not untouched(layer) or not read_log.called_once(layer):
         return False
     return read_log.keeps_to_itself(layer) and layer.out_channels // layer.groups >= FEWEST_FILTERS
 
 
 def used_columns(layer: Any) -> Tensor:
-    """True at the columns that some filter of a group reads: (groups, inputs / groups x taps)."""
+    """Return True for columns that some filter of a group reads: (groups, inputs / groups x taps)."""
     return (layer.weight.detach().unflatten(0, (layer.groups, -1)) != 0).any(1).flatten(1)
 
 
 class Gathered(nn.Module):
-    """A convolution that gathers and multiplies only the columns which some filter reads.  Lebedev, Lempitsky, 2016.
+    """A convolution that gathers and multiplies only the columns that some filter reads.  Lebedev, Lempitsky, 2016.
 
-    For each sample the kept columns of the patch matrix (im2col), (kept, positions), and a dense (filters, kept). Where
-    the groups of a convolution keep different numbers of columns, zero weights fill up the shorter ones.
+    Per sample, multiplies a dense (filters, kept) by the kept columns of the patch matrix (im2col), (kept,
+    positions). Where groups keep different numbers of columns, zero weights pad the shorter ones.
     """
 
     def __init__(self, layer: Any, sizes: tuple[int, ...]) -> None:
-        """`sizes` are those of the activation's axes that it is made for; for others it counts its entries again."""
+        """`sizes`: the activation's axes to prepare for; other sizes recompute the indices."""
         super().__init__()
         weight, used = layer.weight.detach(), used_columns(layer)
         self.shape, self.kernel_size, self.groups = weight.shape, layer.kernel_size, layer.groups
@@ -77,7 +77,7 @@ class Gathered(nn.Module):
         self.mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         count = max(1, int(used.sum(1).max()))
         columns = weight.unflatten(0, (self.groups, -1)).flatten(2)
-        # Stable: kept columns in their order, and behind them some that are zero in all filters.
+        # Stable sort: kept columns in order, followed by columns that are zero in all filters.
         self.register_buffer("taps", used.int().sort(dim=1, descending=True, stable=True).indices[:, :count])
         chosen = columns.gather(2, self.taps[:, None].expand(-1, columns.shape[1], -1))  # type: ignore[operator, index]
         self.matmul = nn.Parameter(chosen.contiguous(), requires_grad=False)
@@ -88,23 +88,23 @@ class Gathered(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The kernel (filters, inputs / groups, ...), zeros included."""
+        """Return the kernel (filters, inputs / groups, ...), zeros included."""
         columns = self.matmul.new_zeros(self.groups, self.matmul.shape[1], prod(self.shape[1:]))
         return columns.scatter(2, self.taps[:, None].expand_as(self.matmul), self.matmul).view(self.shape)  # type: ignore
 
     def around(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """Sizes of the axes with what is padded."""
-        # torch's order of pads begins with the last axis.
+        """Return the sizes of the axes with padding."""
+        # torch pads the last axis first.
         axes = range(len(sizes))
         return tuple(sizes[axis] + self.pads[-2 * axis - 2] + self.pads[-2 * axis - 1] for axis in axes)
 
     def made(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """Sizes of the output's axes, from those of the padded activation."""
+        """Return the sizes of the output's axes for a padded activation."""
         settings = zip(sizes, self.kernel_size, self.dilation, self.stride, strict=True)
         return tuple((size - step * (kernel - 1) - 1) // stride + 1 for size, kernel, step, stride in settings)
 
     def entries(self, sizes: tuple[int, ...]) -> Tensor:
-        """Where in a flat padded sample each gathered entry lies, (groups x kept x positions,)."""
+        """Return the index of each gathered entry in a flat padded sample, (groups x kept x positions,)."""
         taps: Any = self.taps
         inputs, *at = torch.unravel_index(taps, self.shape[1:])
         first = (torch.arange(self.groups, device=taps.device)[:, None] * self.shape[1] + inputs) * prod(sizes)
@@ -117,7 +117,7 @@ class Gathered(nn.Module):
         return (first[..., None] + offsets.flatten()).flatten()
 
     def forward(self, activation: Tensor) -> Tensor:
-        """As the convolution's: (samples, inputs, ...) to (samples, filters, ...), or both without samples."""
+        """Convolve (samples, inputs, ...) to (samples, filters, ...), or both without samples."""
         if activation.dim() == len(self.kernel_size) + 1:
             return self(activation[None])[0]
         sizes = self.around(activation.shape[2:])
@@ -134,7 +134,7 @@ class Gathered(nn.Module):
         return made.view(-1, self.shape[0], *self.made(sizes))
 
     def multiplied(self, activation: Tensor, index: Tensor) -> Tensor:
-        """The product for some samples, (samples x groups, filters / groups, positions)."""
+        """Return the product for some samples, (samples x groups, filters / groups, positions)."""
         groups, filters, kept = self.matmul.shape
         padded = functional.pad(activation, self.pads, mode=self.mode) if any(self.pads) else activation
         columns = padded.flatten(1).index_select(1, index).view(-1, kept, index.shape[0] // (groups * kept))

@@ -1,4 +1,4 @@
-"""Readers: which layer made a tensor and which layers read it, found by listening to one run of a network."""
+"""Readers: which layer made a tensor and which layers read it, recorded in one run of a network."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,41 +11,41 @@ from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
 from cortado.running.trees import tensors_in
 
 OUTSIDE = -1
-"""The reader of a tensor that an operator outside any module, or the caller, reads."""
+"""The reader id for operators outside any module, and for the caller."""
 
 
 @dataclass
 class ReadLog:
-    """What one run told.  Tensors and layers stand under their id; the tensors are kept, so that no id comes twice."""
+    """The record of one run.  Tensors and layers are keyed by id; the tensors are kept alive so that ids stay unique."""
 
     calls: dict[int, int] = field(default_factory=dict)
     """Layer to the number of its calls."""
     made: dict[int, list[Tensor]] = field(default_factory=dict)
-    """Layer to the tensors it gave."""
+    """Layer to its output tensors."""
     taken: dict[int, list[Tensor]] = field(default_factory=dict)
-    """Layer to the tensors it was called with."""
+    """Layer to its input tensors."""
     readers: dict[int, list[int]] = field(default_factory=dict)
-    """Tensor to the innermost layer that was running at every operator that read it, or OUTSIDE."""
+    """Tensor to the innermost layer that ran each operator that read it, or OUTSIDE."""
     owners: dict[int, set[int]] = field(default_factory=dict)
     """Parameter or buffer to the layers that own it; tied ones have several."""
     kept: list[Tensor] = field(default_factory=list)
 
     def read_only_by(self, tensor: Tensor, layer: nn.Module) -> bool:
-        """Whether `layer` reads the tensor and nothing else does."""
+        """Return whether `layer` is the only reader of the tensor."""
         return set(self.readers.get(id(tensor), [])) == {id(layer)}
 
     def called_once(self, layer: nn.Module) -> bool:
-        """Whether a layer ran exactly once."""
+        """Return whether a layer ran exactly once."""
         return self.calls.get(id(layer), 0) == 1
 
     def keeps_to_itself(self, layer: nn.Module) -> bool:
-        """Whether nothing read the layer's own parameters and buffers but itself, and layers that own a tied one too."""
+        """Return whether only the layer itself, or co-owners of tied ones, read its parameters and buffers."""
         own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
         return all(self.owners[id(value)].issuperset(self.readers.get(id(value), [])) for value in own)
 
 
 class ReadListener(TorchDispatchMode):
-    """Hooks keep the stack of running modules, the dispatch mode sees what every operator reads."""
+    """Hooks track the stack of running modules; the dispatch mode sees what every operator reads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,14 +53,14 @@ class ReadListener(TorchDispatchMode):
         self.stack: list[int] = []
 
     def enter(self, layer: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """A module begins to run."""
+        """Push a module that starts to run."""
         key = id(layer)
         self.read_log.calls[key] = self.read_log.calls.get(key, 0) + 1
         self.read_log.taken.setdefault(key, []).extend(tensors_in((positional, named)))
         self.stack.append(key)
 
     def leave(self, layer: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
-        """A module has run."""
+        """Pop a module that has run."""
         self.stack.pop()
         self.read_log.made.setdefault(id(layer), []).extend(tensors_in(output))
 
@@ -74,9 +74,9 @@ class ReadListener(TorchDispatchMode):
 
 
 def record_reads(network: nn.Module, example: Any) -> ReadLog:
-    """Run `network` once on `example`, in eval mode, and tell who made and who read what.
+    """Run `network` once on `example`, in eval mode, and return which layers made and read which tensors.
 
-    The tensors of the run are kept for as long as the answer is.  Raises BadNetwork when the network fails.
+    The log keeps the tensors of the run alive.  Raises BadNetwork when the network fails.
     """
     recorder = ReadListener()
     handles = []
@@ -97,6 +97,6 @@ def record_reads(network: nn.Module, example: Any) -> ReadLog:
 
 
 def untouched(layer: nn.Module) -> bool:
-    """Whether a layer runs its class's own forward, without hooks that might see or change its activations."""
+    """Return whether a layer runs its class's own forward, without hooks that might see or change its activations."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
     return not any(hooks) and "forward" not in layer.__dict__ and torch.nn.Module.__call__ is type(layer).__call__

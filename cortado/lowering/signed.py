@@ -1,4 +1,4 @@
-"""Signed: rounded networks as XNNPACK's kernels take them - activations from -128 on, codes only where the product is rounded."""
+"""Signed: networks for XNNPACK - signed activation codes, weight codes only where outputs are quantized."""
 
 import copy
 from typing import Any
@@ -15,7 +15,7 @@ CODES = f".{PREFIX}weight.codes"
 
 
 def with_signed_codes(graph: fx.Graph) -> None:
-    """Count the codes of activations from -128 instead of 0, in place; the values that they stand for are the same."""
+    """Count the codes of activations from -128 instead of 0, in place, without changing their values."""
     for node in graph.nodes:
         if node.op == "call_function" and node.target in (QUANTIZE, DEQUANTIZE) and node.args[5] == torch.uint8:
             value, step, zero, low, high, _ = node.args
@@ -25,7 +25,7 @@ def with_signed_codes(graph: fx.Graph) -> None:
 
 
 def unrounded_matmuls(program: torch.export.ExportedProgram) -> list[str]:
-    """The layers that multiply by codes of 8 bits and whose product goes on in floats, by path."""
+    """Return the paths of layers that multiply by 8-bit codes and whose product stays in floats."""
     buffers = program.graph_signature.inputs_to_buffers
     found: dict[str, None] = {}
     for node in program.graph.nodes:
@@ -37,14 +37,14 @@ def unrounded_matmuls(program: torch.export.ExportedProgram) -> list[str]:
 
 
 def is_rounded_everywhere(matmul: fx.Node) -> bool:
-    """Whether all that reads a value, behind a ReLU or not, rounds it."""
+    """Return whether every reader of a value, directly or after a ReLU, quantizes it."""
     return bool(matmul.users) and all(
         user.target == QUANTIZE or (user.target in CLIPS and is_rounded_everywhere(user)) for user in matmul.users
     )
 
 
 def with_floats(network: nn.Module, paths: list[str]) -> nn.Module:
-    """The network itself, or a copy in which the weights of the layers at `paths` are plain ones."""
+    """Return the network, or a copy in which the layers at `paths` have plain weights."""
     if not paths:
         return network
     made = copy.deepcopy(network)
@@ -54,7 +54,7 @@ def with_floats(network: nn.Module, paths: list[str]) -> nn.Module:
 
 
 def round_weights(module: fx.GraphModule) -> None:
-    """Let weights stand in a graph as floats that it rounds to their codes, in place: some converters find them so alone."""
+    """Store weights in a graph as floats followed by quantize operators, in place: some converters need this."""
     graph = module.graph
     for node in [node for node in graph.nodes if node.op == "call_function" and node.target == UNROUND]:
         codes, scale, zeros, axis, *rest = node.args
@@ -70,6 +70,6 @@ def round_weights(module: fx.GraphModule) -> None:
 
 
 def attached(module: fx.GraphModule, name: str) -> torch.Tensor:
-    """A parameter or buffer of a graph."""
+    """Return a parameter or buffer of a graph."""
     path, _, last = name.rpartition(".")
     return getattr(module.get_submodule(path), last)

@@ -1,4 +1,4 @@
-"""Vertical: a convolution or linear layer with its bias and the activation after it, as one layer."""
+"""Vertical: fuse a convolution or linear layer with its bias and the activation after it."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -31,10 +31,10 @@ KEPT_LAYOUTS = 4
 
 
 class Fused(nn.Module):
-    """A layer whose activation is part of it.
+    """A layer with its activation fused.
 
-    On a processor, without gradients, one call of oneDNN does it all, with weights laid out once in the kernel's own
-    order. Elsewhere, and while a network is traced, the operators run one after the other.
+    On a CPU without gradients, one oneDNN call does everything, with the weight packed once in the kernel's layout.
+    Elsewhere, and during tracing, the operators run one after the other.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str) -> None:
@@ -45,11 +45,11 @@ class Fused(nn.Module):
         self.layouts: dict[Any, Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the kernel's own copies of the weight, which can be neither copied nor stored."""
+        """Return the state without the kernel's packed weights, which can be neither copied nor pickled."""
         return self.__dict__ | {"layouts": {}}
 
     def native(self, activation: Tensor) -> bool:
-        """Whether oneDNN can run it here and now."""
+        """Return whether oneDNN can run this call."""
         original = (
             activation.device.type == "cpu" and activation.dtype is torch.float32 and self.weight.dtype is torch.float32
         )
@@ -57,7 +57,7 @@ class Fused(nn.Module):
         return original and not traced and not torch.is_grad_enabled() and torch.backends.mkldnn.is_available()
 
     def prepared(self, shape: torch.Size) -> Tensor:
-        """The weight in the order that suits inputs of this shape: the order for another may run on a slow path."""
+        """Return the weight packed for inputs of this shape: the layout for another shape may be slow."""
         key = (self.weight.data_ptr(), self.weight._version, shape)
         if key not in self.layouts:
             if len(self.layouts) == KEPT_LAYOUTS:
@@ -67,14 +67,14 @@ class Fused(nn.Module):
 
     @abstractmethod
     def laid_out(self, shape: torch.Size) -> Tensor:
-        """The weight in the kernel's order for inputs of this shape."""
+        """Return the weight in the kernel's layout for inputs of this shape."""
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, activation={self.activation!r}"
 
 
 class FusedConvolution(Fused):
-    """Convolution over two axes, bias and activation."""
+    """2D convolution, bias and activation."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str, settings: tuple[Any, ...]) -> None:
         """`settings` are stride, padding, dilation (pairs) and groups."""
@@ -112,10 +112,10 @@ class FusedLinear(Fused):
 
 
 def fuse_activations(network: fx.GraphModule) -> tuple[str, ...]:
-    """Put every convolution over two axes or linear layer, with the activation that alone reads it, into one layer.
+    """Fuse every 2D convolution or linear layer with the activation that is its only reader.
 
-    In place; gives the names of the nodes that were fused with an activation. A convolution without one is replaced as
-    well: its weight is then laid out once instead of at every call. Left alone are weights that are computed.
+    In place; returns the names of the nodes fused with an activation. A convolution without one is replaced as well,
+    so that its weight is packed once instead of at every call. Layers with computed weights are left alone.
     """
     graph, fused = network.graph, []
     for node in list(graph.nodes):
@@ -137,7 +137,7 @@ def fuse_activations(network: fx.GraphModule) -> tuple[str, ...]:
 
 
 def fused_layer(network: fx.GraphModule, node: fx.Node) -> tuple[Fused | None, fx.Node]:
-    """The layer that does what `node` and the activation after it do, and the node that gives its output."""
+    """Return the layer that computes `node` and the activation after it, and the node of its output."""
     if node.op != "call_function" or node.kwargs or node.target not in (aten.conv2d.default, aten.linear.default):
         return None, node
     weight = tensor_at(network, node.args[1])

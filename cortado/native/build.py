@@ -1,4 +1,4 @@
-"""Compile our C++ kernels on first use, keep them in a cache folder, load them; or say why not."""
+"""Compile the C++ kernels on first use, cache and load them; or report why not."""
 
 import ctypes
 import hashlib
@@ -18,7 +18,7 @@ TIME_LIMIT_S = 300
 
 
 def find_compiler() -> str | None:
-    """The path of a C++ compiler, or None."""
+    """Return the path of a C++ compiler, or None."""
     for name in (os.environ.get("CXX", ""), "g++", "c++", "clang++"):
         path = shutil.which(name) if name else None
         if path is not None:
@@ -27,7 +27,7 @@ def find_compiler() -> str | None:
 
 
 def processor() -> str:
-    """What -march=native depends on: the model of the processor and its features."""
+    """Return the processor's model and features, on which -march=native depends."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -37,12 +37,12 @@ def processor() -> str:
 
 
 def cpp_files() -> list[Path]:
-    """Our C++ files, in a fixed order."""
+    """Return our C++ files, in a fixed order."""
     return sorted(Path(__file__).parent.glob("*.cpp"))
 
 
 def library_path(compiler: str) -> Path:
-    """Where the compiled kernels belong: the name changes with sources, flags, compiler and processor."""
+    """Return the path of the compiled kernels; its name depends on sources, flags, compiler and processor."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=TIME_LIMIT_S)
     digest = hashlib.sha256()
     for part in (compiler, version.stdout, processor(), *FLAGS):
@@ -53,9 +53,9 @@ def library_path(compiler: str) -> Path:
 
 
 def compile_library(compiler: str, target: Path) -> None:
-    """Compile under a temporary name, then rename: processes that compile at once do no harm to one another.
+    """Compile under a temporary name, then rename, so that concurrent processes do not collide.
 
-    Raises OSError or subprocess.SubprocessError when that fails.
+    Raises OSError or subprocess.SubprocessError when compilation fails.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(suffix=".so", dir=target.parent)
@@ -70,12 +70,12 @@ def compile_library(compiler: str, target: Path) -> None:
 
 @lru_cache(maxsize=1)
 def load_kernels() -> tuple[ctypes.CDLL | None, str]:
-    """The compiled kernels (None: use the copy) and a sentence that says which of the two is at work."""
+    """Return the compiled kernels (None: use the Python port) and a description of which one is used."""
     if os.environ.get("CORTADO_NATIVE") == "0":
-        return None, "NumPy copy (CORTADO_NATIVE=0)"
+        return None, "Python port (CORTADO_NATIVE=0)"
     compiler = find_compiler()
     if compiler is None:
-        state = "NumPy copy (no C++ compiler found)"
+        state = "Python port (no C++ compiler found)"
     else:
         try:
             target = library_path(compiler)
@@ -83,14 +83,14 @@ def load_kernels() -> tuple[ctypes.CDLL | None, str]:
                 compile_library(compiler, target)
             return ctypes.CDLL(str(target)), "compiled kernel"
         except (OSError, subprocess.SubprocessError) as error:
-            state = f"NumPy copy (the C++ compiler {compiler} failed: {error})"
+            state = f"Python port (the C++ compiler {compiler} failed: {error})"
     warnings.warn(
-        f"native: coding runs in the {state}: the same bytes, some hundred times slower. Install g++ to speed it up.",
+        f"native: coding runs in the {state}: the same bytes, several hundred times slower. Install g++ to speed it up.",
         stacklevel=2,
     )
     return None, state
 
 
 def native_state() -> str:
-    """What runs our kernels: "compiled kernel", or "NumPy copy" with the reason in brackets."""
+    """Return what runs our kernels: "compiled kernel", or "Python port" with the reason in brackets."""
     return load_kernels()[1]

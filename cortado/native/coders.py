@@ -1,4 +1,4 @@
-"""The entropy coders' kernels: compiled where there is a compiler, else their copies, with the same bytes."""
+"""The entropy coders' kernels: compiled where there is a compiler, else the Python ports, with identical bytes."""
 
 import ctypes
 
@@ -11,18 +11,18 @@ from cortado.native.tables import logistic_tables
 
 
 def pointer(array: np.ndarray | None) -> ctypes.c_void_p | None:
-    """The address of a contiguous array, for ctypes."""
+    """Return the address of a contiguous array, for ctypes."""
     return None if array is None else array.ctypes.data_as(ctypes.c_void_p)
 
 
 def check_memory(answer: int) -> None:
-    """Raise MemoryError when a kernel says that it ran out of memory."""
+    """Raise MemoryError when a kernel reports that it ran out of memory."""
     if answer == -2:
         raise MemoryError("native: the coder's tables do not fit into memory.")
 
 
 def mix_encode(values: np.ndarray, where: np.ndarray | None, plan: list[int]) -> bytes:
-    """Context-mixed code of `values` (int32, contiguous; `where` uint8 of the same size) under `plan`."""
+    """Return the context-mixed code of `values` (int32, contiguous; `where` uint8 of the same size) under `plan`."""
     library, _ = load_kernels()
     if library is None:
         return python_mix.encode(values, where, plan)
@@ -43,7 +43,7 @@ def mix_encode(values: np.ndarray, where: np.ndarray | None, plan: list[int]) ->
 
 
 def mix_decode(body: bytes, where: np.ndarray | None, plan: list[int], values: np.ndarray) -> int:
-    """Fill `values` (int32 zeros) from `body`; how many bytes were looked at (up to 8 beyond the end)."""
+    """Fill `values` (int32 zeros) from `body`; return the number of bytes read (up to 8 beyond the end)."""
     library, _ = load_kernels()
     if library is None:
         return python_mix.decode(body, where, plan, values)
@@ -60,7 +60,7 @@ def mix_decode(body: bytes, where: np.ndarray | None, plan: list[int], values: n
 
 
 def rans_survey(values: np.ndarray, plan: list[int]) -> np.ndarray:
-    """How often each step of the two running means occurs: 4096 and 4096 counts in one array."""
+    """Return the counts of each step of the two running means: 4096 and 4096 in one array."""
     library, _ = load_kernels()
     if library is None:
         return python_rans.survey(values, plan)
@@ -73,7 +73,7 @@ def rans_survey(values: np.ndarray, plan: list[int]) -> np.ndarray:
 def rans_tokens(
     values: np.ndarray, plan: list[int], across: np.ndarray, below: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bytes]:
-    """Contexts and tokens in coding order (uint8), counts of the pairs (64, 16), extra bits as bytes."""
+    """Return contexts and tokens in coding order (uint8), counts of the pairs (64, 16), and extra bits as bytes."""
     library, _ = load_kernels()
     if library is None:
         return python_rans.tokens(values, plan, across, below)
@@ -92,7 +92,7 @@ def rans_tokens(
 def rans_encode(
     contexts: np.ndarray, found: np.ndarray, streams: int, renumber: np.ndarray, tables: np.ndarray
 ) -> bytes:
-    """The words of the tokens; `renumber` takes the 64 finest contexts to rows of `tables` (starts, widths)."""
+    """Return the coded words; `renumber` maps the 64 finest contexts to rows of `tables` (starts, widths)."""
     library, _ = load_kernels()
     if library is None:
         return python_rans.encode(contexts, found, streams, renumber, tables)
@@ -110,7 +110,7 @@ def rans_decode(
     words: bytes, raw: bytes, plan: list[int], across: np.ndarray, below: np.ndarray, tables: np.ndarray,
     values: np.ndarray,
 ) -> bool:  # fmt: skip
-    """Fill `values`; False when the streams do not end as the encoder ended them."""
+    """Fill `values`; return False when the streams do not end in the encoder's final state."""
     library, _ = load_kernels()
     if library is None:
         return python_rans.decode(words, raw, plan, across, below, tables, values)

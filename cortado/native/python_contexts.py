@@ -1,4 +1,4 @@
-"""Twin of contexts.hpp: what a value's neighbourhood says about it.  Change both or neither."""
+"""Python port of contexts.hpp: the contexts of a value from its neighbourhood.  Change both or neither."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ FIELDS = (
 
 
 def level_of(number: int) -> int:
-    """4 * log2 of `number`, rounded down; 0 for 0."""
+    """Return 4 * log2 of `number`, rounded down; 0 for 0."""
     if number < 4:
         return (0, 0, 4, 6)[number]
     bit = number.bit_length() - 1
@@ -18,7 +18,7 @@ def level_of(number: int) -> int:
 
 
 class Contexts:
-    """Activity of row, column, taps, kernel and neighbours so far, as numbers of contexts."""
+    """Activity so far of row, column, taps, kernel and neighbours, as context numbers."""
 
     def __init__(self, plan: list[int], where: list[int] | None) -> None:
         self.plan, self.where = dict(zip(FIELDS, plan, strict=True)), where
@@ -37,11 +37,11 @@ class Contexts:
             self.row_mask, self.col_mask = mask.sum((1, 2)).tolist(), mask.sum((0, 2)).tolist()
 
     def level(self, total: int, count: int) -> int:
-        """The mean magnitude total / count, drawn to the plane's mean, on the logarithmic scale."""
+        """Return the mean magnitude total / count, shrunk towards the plane's mean, on the logarithmic scale."""
         return min(max(level_of((total << 16) + 2 * self.mean) - level_of(count + 2), 0), LEVELS - 1)
 
     def near(self, at: int, j: int, r: int, t: int) -> int:
-        """The level of the neighbours already coded."""
+        """Return the level of the neighbours already coded."""
         line, taps, width, stride = self.line, self.taps, self.width, self.stride
         parts: tuple[tuple[bool, int, int], ...]
         if taps == 1:
@@ -63,11 +63,11 @@ class Contexts:
         return self.level(total, count)
 
     def capped(self, at: int, there: bool) -> int:
-        """A magnitude, at most 3."""
+        """Return a magnitude, at most 3."""
         return min(self.act[at], 3) if there else 0
 
     def look(self, at: int, r: int, c: int, t: int) -> None:
-        """The contexts of the value at `at`: row r, column c, tap t."""
+        """Compute the contexts of the value at `at`: row r, column c, tap t."""
         j, line, taps, level = c * self.taps + t, self.line, self.taps, self.level
         self.mean = max((self.plane[0] << 16) // self.plane[1] if self.plane[1] else 0, 1)
         in_row, in_col = level(*self.row), level(self.col_sum[c], self.col_count[c])
@@ -94,7 +94,7 @@ class Contexts:
         self.selector, self.second = both >> 3, tap if taps > 1 else close >> 3
 
     def look_flat(self, at: int, r: int, c: int, in_col: int) -> None:
-        """The contexts that only a plane without taps has."""
+        """Compute the contexts that only a plane without taps has."""
         line, capped = self.line, self.capped
         total = count = 0
         for back in range(1, min(3, r) + 1):
@@ -111,11 +111,11 @@ class Contexts:
         )  # fmt: skip
 
     def signum(self, at: int, there: bool) -> int:
-        """0, 1 or 2 for a negative, zero or positive value."""
+        """Return 0, 1 or 2 for a negative, zero or positive value."""
         return self.sign[at] + 1 if there else 1
 
     def look_signs(self, at: int, r: int, c: int, t: int) -> None:
-        """The contexts of the sign."""
+        """Compute the contexts of the sign."""
         taps, line, width, signum = self.taps, self.line, self.width, self.signum
         j, deep = c * taps + t, taps > 1
         left, above = signum(at - 1, t >= 1 if deep else j >= 1), signum(at - line, r >= 1)
@@ -129,7 +129,7 @@ class Contexts:
         self.sctx[6] = left * 27 + up * 9 + before * 3 + above
 
     def learn(self, at: int, c: int, t: int, value: int) -> None:
-        """Remember a coded value."""
+        """Update the statistics with a coded value."""
         size, step = min(abs(value), CEILING), (value > 0) - (value < 0)
         self.act[at], self.sign[at] = size, step
         for both in (self.plane, self.row, self.kernel):

@@ -1,4 +1,4 @@
-"""Twin of mix.cpp: the context-mixing coder in Python, with the same bytes.  Change both or neither."""
+"""Python port of mix.cpp, the context-mixing coder, with identical bytes.  Change both or neither."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ FULL, HALF = (1 << 64) - 1, 1 << 31
 
 
 class Writer:
-    """Binary arithmetic coder: an interval of 64 bits that narrows with each bit."""
+    """Binary arithmetic coder: a 64-bit interval that narrows with each bit."""
 
     def __init__(self) -> None:
         self.low, self.high, self.out = 0, FULL, bytearray()
@@ -32,7 +32,7 @@ class Writer:
         return bit
 
     def finish(self) -> bytes:
-        """The bytes with the shortest ending; the reader sees zeros after the end."""
+        """Return the bytes with the shortest ending; the reader sees zeros after the end."""
         for count in range(9):
             mask = FULL >> (8 * count)
             value = (self.low + mask) & ~mask
@@ -43,7 +43,7 @@ class Writer:
 
 
 class Reader:
-    """The reading side of `Writer`."""
+    """The decoder for `Writer`."""
 
     def __init__(self, body: bytes) -> None:
         self.low, self.high, self.body, self.at = 0, FULL, body, 8
@@ -82,7 +82,7 @@ class Model(Contexts):
         self.seen = [0] * mixers
 
     def start_slots(self) -> None:
-        """Where each context's slots begin; all are empty but those of the plane's own estimate."""
+        """Set the first slot of each context; all slots are empty but those of the plane's own estimate."""
         self.base, size = [], 0
         for i in range(INPUTS):
             self.base.append(size)
@@ -100,14 +100,14 @@ class Model(Contexts):
         self.rates = [131072 // (2 * n + self.plan["first"]) for n in range(1024)]
 
     def update(self, index: int, bit: int) -> None:
-        """Draw one probability (22 bits above a count of 10) towards `bit`."""
+        """Move one probability (22 bits above a 10-bit count) towards `bit`."""
         slot = self.slots[index]
         count, share = slot & 1023, slot >> 10
         share += (((bit << 22) - bit - share) * self.rates[count]) >> 16
         self.slots[index] = share << 10 | (count + 1 if count < self.plan["limit"] else count)
 
     def gather(self, count: int, parent: int) -> list[int]:
-        """What the contexts in `slot` predict, as distances from the parent's prediction; new ones copy the parent."""
+        """Return the predictions of the contexts in `slot` minus the parent's; new contexts copy the parent."""
         slots, stretch = self.slots, self.stretch
         given = slots[parent]
         start = stretch[given >> 16]
@@ -143,7 +143,7 @@ class Model(Contexts):
         return bit
 
     def magnitude_bin(self, bit: int, index: int, kind: int) -> int:
-        """A decision about the magnitude, number `index` of a value."""
+        """Code magnitude decision number `index` of a value."""
         for i in range(1, USED):
             self.slot[i] = self.base[i] + self.ctx[i] * self.bins + index
         few = index < self.few
@@ -151,20 +151,20 @@ class Model(Contexts):
         return self.bin(bit, kind, index, USED - 1, index)
 
     def sign_bin(self, bit: int, size_class: int) -> int:
-        """The sign of a value whose magnitude has `size_class` bits."""
+        """Code the sign of a value whose magnitude has `size_class` bits."""
         scale = min(size_class - 1, 3)
         for i in range(1, SIGNS):
             self.slot[i] = self.base[INPUTS + i] + self.sctx[i] * 4 + scale
         return self.bin(bit, 3, self.bins + scale, SIGNS, self.base[INPUTS] + scale)
 
     def low_bit(self, bit: int, index: int) -> int:
-        """A mantissa bit too low to be worth contexts."""
+        """Code a mantissa bit too low to need contexts."""
         bit = self.code(bit, min(max(self.slots[index] >> 16, 32), 65503))
         self.update(index, bit)
         return bit
 
     def symbol(self, value: int) -> int:
-        """Code one value: is it zero, how many bits, which, and its sign."""
+        """Code one value: whether it is zero, its number of bits, the bits, and the sign."""
         size = abs(value)
         wanted, size_class = size.bit_length(), 1
         if self.plan["zero"] and not self.magnitude_bin(int(wanted > 0), 0, 0):
@@ -205,14 +205,14 @@ class Model(Contexts):
 
 
 def encode(values: np.ndarray, where: np.ndarray | None, plan: list[int]) -> bytes:
-    """What the compiled `mix_encode` gives."""
+    """Return the same bytes as the compiled `mix_encode`."""
     writer = Writer()
     Model(plan, None if where is None else where.ravel().tolist(), writer.code).walk(values.ravel().tolist())
     return writer.finish()
 
 
 def decode(body: bytes, where: np.ndarray | None, plan: list[int], values: np.ndarray) -> int:
-    """What the compiled `mix_decode` does: fill `values`; how many bytes were looked at."""
+    """Fill `values` like the compiled `mix_decode`; return the number of bytes read."""
     reader, found = Reader(body), [0] * values.size
     Model(plan, None if where is None else where.ravel().tolist(), reader.code).walk(found)
     values.ravel()[:] = np.array(found, dtype=np.int64)

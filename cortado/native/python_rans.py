@@ -1,4 +1,4 @@
-"""Twin of rans.cpp: the fast coder in Python, with the same bytes.  Change both or neither."""
+"""Python port of rans.cpp, the fast coder, with identical bytes.  Change both or neither."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ STREAMS, TOKENS, BITS, FLOOR, ESCAPE = 4, 16, 15, 1 << 16, 192
 
 
 def split_token(value: int, direct: int, least: int, signed: int) -> tuple[int, int, int, int]:
-    """Token, number of extra bits, the extra bits, and the share in the running means."""
+    """Return the token, the number of extra bits, the extra bits, and the contribution to the running means."""
     size = abs(value)
     if direct:
         return value - least, 0, 0, min(size, 15)
@@ -32,18 +32,18 @@ class Means:
         self.line, self.shift_along, self.shift_down = line, along, down
 
     def learn(self, act: int) -> None:
-        """Draw both means towards `act`, and step to the next column."""
+        """Move both means towards `act`, and step to the next column."""
         self.along += ((act << 12) - self.along) >> self.shift_along
         self.down[self.column] += ((act << 12) - self.down[self.column]) >> self.shift_down
         self.column = (self.column + 1) % self.line
 
     def steps(self) -> tuple[int, int]:
-        """The two means in steps of the lookup tables."""
+        """Return the two means in steps of the lookup tables."""
         return self.along >> 4, self.down[self.column] >> 4
 
 
 def walk_values(plan: list[int]) -> Iterator[tuple[int, int, Means]]:
-    """Index, stream and means of each value, in the order the decoder takes."""
+    """Yield index, stream and means of each value, in decoding order."""
     count, line, _, _, _, along, down, streams = plan
     edges = [s * count // streams for s in range(streams + 1)]
     means = [Means(edges[s] % line, line, along, down) for s in range(streams)]
@@ -57,7 +57,7 @@ def walk_values(plan: list[int]) -> Iterator[tuple[int, int, Means]]:
 
 
 def survey(values: np.ndarray, plan: list[int]) -> np.ndarray:
-    """What the compiled `rans_survey` counts."""
+    """Return the same counts as the compiled `rans_survey`."""
     listed, counts = values.tolist(), np.zeros(8192, dtype=np.int64)
     for index, _, means in walk_values(plan):
         along, down = means.steps()
@@ -70,7 +70,7 @@ def survey(values: np.ndarray, plan: list[int]) -> np.ndarray:
 def tokens(
     values: np.ndarray, plan: list[int], across: np.ndarray, below: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bytes]:
-    """Contexts, tokens (coding order), counts (64, 16), and the extra bits."""
+    """Return contexts, tokens (coding order), counts (64, 16), and the extra bits."""
     listed, attached, filled, raw = values.tolist(), 0, 0, bytearray()
     contexts, found, counts = [], [], np.zeros((64, TOKENS), dtype=np.int64)
     for index, _, means in walk_values(plan):
@@ -91,7 +91,7 @@ def tokens(
 
 
 def encode(contexts: np.ndarray, found: np.ndarray, streams: int, renumber: np.ndarray, tables: np.ndarray) -> bytes:
-    """Code the tokens backwards."""
+    """Return the coded tokens, encoded backwards."""
     count = len(found)
     rounds, states, words = count // streams, [FLOOR] * streams, []
     longer = [s for s in range(streams) if (s + 1) * count // streams - s * count // streams > rounds]
@@ -117,13 +117,13 @@ class Words:
         self.listed, self.at, self.odd = np.frombuffer(body[: len(body) & ~1], dtype="<u2").tolist(), 0, len(body) & 1
 
     def take(self) -> int:
-        """The next word."""
+        """Return the next word."""
         self.at += 1
         return self.listed[self.at - 1] if self.at <= len(self.listed) else 0
 
 
 def spell(token: int, raw: int, at: int, signed: int) -> tuple[int, int]:
-    """The value of a token of magnitude and the place in the extra bits after it."""
+    """Return the value of a token of magnitude and the next position in the extra bits."""
     if token == 0:
         return 0, at
     negative = raw >> at & signed
@@ -142,7 +142,7 @@ def spell(token: int, raw: int, at: int, signed: int) -> tuple[int, int]:
 def decode(
     body: bytes, raw: bytes, plan: list[int], across: np.ndarray, below: np.ndarray, tables: np.ndarray, out: np.ndarray
 ) -> bool:
-    """Fill `out`; False when the streams do not end as the encoder ended them."""
+    """Fill `out`; return False when the streams do not end in the encoder's final state."""
     words, at, direct, least, signed = Words(body), 0, plan[2], plan[3], plan[4]
     states = [words.take() << 16 | words.take() for _ in range(plan[7])]
     starts, widths, found = tables[:, :TOKENS].tolist(), tables[:, TOKENS:].tolist(), [0] * plan[0]

@@ -1,4 +1,4 @@
-"""The logistic function and its inverse as integer tables, the same on every machine (no floating point)."""
+"""The logistic function and its inverse as integer tables, identical on every machine (no floating point)."""
 
 from functools import lru_cache
 
@@ -6,11 +6,11 @@ import numpy as np
 
 STEPS_PER_NAT = 256
 LIMIT = 3072
-"""The tables cover -12 to 12 nats."""
+"""The tables cover log-odds of -12 to 12."""
 
 
 def decay_per_step() -> int:
-    """e to the power of -1/256, with 64 fractional bits, by its series in integers."""
+    """Return e**(-1/256) with 64 fractional bits, computed by its series in integers."""
     total, term, order = 0, 1 << 128, 0
     while term:
         total += term if order % 2 == 0 else -term
@@ -21,7 +21,7 @@ def decay_per_step() -> int:
 
 @lru_cache(maxsize=1)
 def logistic_tables() -> tuple[np.ndarray, np.ndarray]:
-    """`squash` (6144 of uint16, 1..65535) and `stretch` (65536 of int16), each the other's inverse."""
+    """Return `squash` (6144 of uint16, 1..65535) and `stretch` (65536 of int16), each the other's inverse."""
     decay, weight = decay_per_step(), 1 << 64
     squash = np.zeros(2 * LIMIT, dtype=np.int64)
     for step in range(LIMIT + 1):

@@ -1,4 +1,4 @@
-"""View: a fresh picture of a network before each stage, and the editing operations a method writes with."""
+"""View: a method's view of a network before a stage, and the operations for editing it."""
 
 import copy
 from collections.abc import Callable
@@ -25,17 +25,17 @@ from cortado.progress import Progress, quiet
 
 
 class Weight:
-    """One weight of a network and all the places that share it.  The editing operation is `map_values`."""
+    """One weight of a network and all the places that share it; edit it with `map_values` and `set_form`."""
 
     def __init__(self, path: str, places: list[tuple[nn.Module, str]]) -> None:
         """`path` is the first name ("conv1.weight"); `places` are the layers that own it, with its name in each."""
         self.path, self.places = path, places
         self.touched: set[str] = set()
-        """Where a view notes what was written."""
+        """Where a view records the weights written."""
 
     @property
     def layer(self) -> nn.Module:
-        """The layer that owns it first."""
+        """Return the first layer that owns it."""
         return self.places[0][0]
 
     @property
@@ -44,22 +44,22 @@ class Weight:
 
     @property
     def title(self) -> str:
-        """What a message calls it, in words that `where` knows."""
+        """Return its name for messages, in terms that `where` accepts."""
         return self.path
 
     @property
     def name(self) -> str:
-        """Its name in the layer, "weight" mostly."""
+        """Return its name in the layer, usually "weight"."""
         return self.places[0][1]
 
     @property
     def form(self) -> Form:
-        """The form that holds it; a Dense copy when nothing does."""
+        """Return its form; a Dense copy when it has none."""
         form = form_of(*self.places[0])
         return dense_form(getattr(self.layer, self.name)) if form is None else form
 
     def dense(self) -> Tensor:
-        """Its value, apart from the graph of gradients."""
+        """Return its value, detached."""
         return getattr(self.layer, self.name).detach()
 
     @property
@@ -69,22 +69,22 @@ class Weight:
 
     @property
     def real(self) -> bool:
-        """Whether its values are real floats, which forms hold."""
+        """Return whether its values are real floats, which forms require."""
         return form_of(*self.places[0]) is not None or bool(getattr(self.layer, self.name).is_floating_point())
 
     def map_values(self, fn: Callable[[Tensor], Form]) -> None:
-        """Apply `fn` (Tensor -> Form) where the floats of the present form live."""
+        """Apply `fn` (Tensor -> Form) to the float values of the present form."""
         self.set_form(self.form.map_values(fn))
 
     def set_form(self, form: Form) -> None:
-        """Hold the weight in `form` from now on, in every place that shares it."""
+        """Attach `form` to the weight in every place that shares it."""
         self.touched.add(self.path)
         for layer, name in self.places:
             attach(layer, name, form)
 
 
 class Factor(Weight):
-    """One factor of a weight that its layers run in low rank.  What prunes or trains single entries has these entries."""
+    """One factor of a low-rank weight.  Methods that prune or train single entries use a factor's entries."""
 
     def __init__(self, whole: Weight, route: tuple[str, ...], number: int) -> None:
         """`route` leads from the form of the whole weight to the factor, `number` counts the factors in order."""
@@ -116,7 +116,7 @@ class Factor(Weight):
 
 
 def with_factor(form: Form, route: tuple[str, ...], part: Form) -> Form:
-    """A form in low rank with another factor at the end of a route."""
+    """Return a low-rank form with another factor at the end of a route."""
     if not route:
         return part
     assert isinstance(form, LowRank)
@@ -125,14 +125,14 @@ def with_factor(form: Form, route: tuple[str, ...], part: Form) -> Form:
 
 
 def routes_of(form: Form) -> list[tuple[str, ...]]:
-    """The ways to all factors of a form, in the order in which they run; one of no length to what is in one piece."""
+    """Return the routes to all factors of a form, in running order; one empty route for a form without factors."""
     if not isinstance(form, LowRank):
         return [()]
     return [(name, *rest) for name in ("first", "last") for rest in routes_of(getattr(form, name))]
 
 
 def parameter_places(network: nn.Module) -> list[Weight]:
-    """Every parameter of a network, held or not, tied ones once, in the order of its modules."""
+    """Return every parameter of a network, in a form or not, tied ones once, in module order."""
     found: dict[int, Weight] = {}
     for path, layer in own_modules(network).items():
         for name in layer_parameters(layer):
@@ -144,16 +144,17 @@ def parameter_places(network: nn.Module) -> list[Weight]:
 
 
 def layer_parameters(layer: nn.Module) -> list[str]:
-    """Names of a layer's own parameters, held ones in the place that its class gave them."""
+    """Return the names of a layer's own parameters, those in forms in their original order."""
     free = [name for name, value in layer._parameters.items() if value is not None]
     return [*attached_names(layer), *free] if attached_names(layer) else free
 
 
 class View:
-    """What a method may ask of a network, and the only ways to change it.
+    """A method's access to a network: queries, and the only operations that change it.
 
-    `network` is the working copy, `original` the user's network as it came (never changed), `reference` the network as it
-    was before the last lossy step, whose moments `match_moments` gives back. The editing operations: `weight.map_values`, `cut` and `replace`.
+    `network` is the working copy, `original` the user's network (never changed), `reference` the network before the
+    last lossy step, whose moments `match_moments` restores. The editing operations: `weight.map_values`,
+    `weight.set_form`, `cut` and `replace`.
     """
 
     def __init__(
@@ -169,11 +170,11 @@ class View:
         self.progress = progress or quiet()
         self.reference = original if reference is None else reference
         self.kept: dict[str, Tensor] = {} if kept is None else kept
-        """For each layer whose outputs are others than in the reference network: which of its outputs they are, in order."""
+        """For each layer whose outputs differ from the reference network's: which of its outputs remain, in order."""
         self.notes: list[str] = []
-        """What a method wants the report to say of this stage."""
+        """A method's notes for the report on this stage."""
         self.touched: set[str] = set()
-        """The weights that the editing operations have written, by path."""
+        """The paths of weights that the editing operations have written."""
 
     @cached_property
     def all_weights(self) -> list[Weight]:
@@ -183,24 +184,24 @@ class View:
         return found
 
     def weights(self, where: str = "*") -> list[Weight]:
-        """Return the weights of real floats that `where` takes (see network/where.py); the others are noted.
+        """Return the weights of real floats that `where` selects (see network/graph/where.py), and note the others.
 
-        Raises BadValue when a pattern takes none.
+        Raises BadValue when a pattern selects none.
         """
         by_name = {weight.path: weight for weight in self.all_weights}
         chosen = choose(where, {path: len(weight.shape) for path, weight in by_name.items()})
         others = [path for path in chosen if not by_name[path].real]
         if others:
-            note = f"left as they are, for forms hold real floats: {', '.join(others)}"
+            note = f"left unchanged, because forms hold only real floats: {', '.join(others)}"
             if len(others) == len(chosen):
                 raise BadValue(
-                    f"where: {where!r} takes no real floats, but {', '.join(others[:3])}. Choose other weights."
+                    f"where: {where!r} selects no real floats, only {', '.join(others[:3])}. Choose other weights."
                 )
             self.notes += [note] if note not in self.notes else []
         return [by_name[path] for path in chosen if path not in others]
 
     def pieces(self, where: str = "*") -> list[Weight]:
-        """The same, but for a weight that runs in low rank its factors, one after another."""
+        """Return the same weights, but each low-rank weight as its factors in order."""
         found: list[Weight] = []
         for weight in self.weights(where):
             if all(name == "weight" and low_rank_of(layer) is not None for layer, name in weight.places):
@@ -211,24 +212,24 @@ class View:
 
     @cached_property
     def trace(self) -> Trace:
-        """The calls of one forward pass on the example."""
+        """Return the calls of one forward pass on the example."""
         return trace(self.network, self.example)
 
     @cached_property
     def units(self) -> list[Units]:
-        """The groups of units (neurons, channels) that one layer makes and known layers read."""
+        """Return the groups of units (neurons, channels) that one layer makes and known layers read."""
         return find_units(self.network, self.example)
 
     @cached_property
     def groups(self) -> Groups:
-        """The groups of channels that can only be cut together.  Raises BadNetwork when the network cannot be traced."""
+        """Return the groups of channels that are cut together.  Raises BadNetwork when the network cannot be traced."""
         return find_groups(self.network, self.example)
 
     def cut(self, keeps: Keeps) -> None:
-        """Leave only these units of some groups (group -> numbers of the units that stay).
+        """Keep only these units of some groups (group -> indices of the units that stay).
 
-        Raises CannotFollow when the network's own code cannot follow, after which `groups.free` is without those at fault,
-        and BadValue when a group would keep nothing.
+        Raises CannotFollow when the network's own code cannot follow, after which `groups.free` omits the failing
+        groups, and BadValue when a group would keep nothing.
         """
         rows = kept_outputs(self.network, self.groups, keeps)
         cut(self.network, self.groups, keeps)
@@ -236,18 +237,18 @@ class View:
         self.forget()
 
     def remember(self, rows: dict[str, Tensor]) -> None:
-        """Layers have only these of their outputs left, or have them in this order."""
+        """Record that layers have only these of their outputs, in this order."""
         for path, kept in rows.items():
             before = self.kept.get(path)
             self.kept[path] = kept.cpu() if before is None else before[kept.cpu()]
 
     def forget(self) -> None:
-        """The network has changed: what was found of it is found again when asked for."""
+        """Invalidate the cached analyses after a change to the network."""
         for cached in ("all_weights", "trace", "units", "groups"):
             self.__dict__.pop(cached, None)
 
     def replace(self, path: str, layer: nn.Module) -> None:
-        """Put `layer` in the place of the module at `path`.  Raises BadNetwork when there is none."""
+        """Replace the module at `path` by `layer`.  Raises BadNetwork when there is none."""
         parent_path, _, name = path.rpartition(".")
         modules = dict(self.network.named_modules())
         if path not in modules or not name or name.startswith(PREFIX):
@@ -257,18 +258,18 @@ class View:
 
 
 def working_copy(network: nn.Module, alias: bool = False) -> nn.Module:
-    """A copy to work on.  Raises BadNetwork when the network has values that are not finite.
+    """Return a working copy.  Raises BadNetwork when the network has values that are not finite.
 
-    `alias`: the memory of its parameters is the network's own, for a copy that is only read.
+    `alias`: share the network's parameter memory, for a copy that is only read.
     """
     parameters = dict(network.named_parameters(remove_duplicate=False))
     for path, value in network.state_dict().items():
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_meta:
             continue
-        # A buffer may hold infinite values on purpose, as a mask of attention does.
+        # A buffer may hold infinite values on purpose, such as an attention mask.
         if bool((~torch.isfinite(value)).any() if path in parameters else torch.isnan(value).any()):
             raise BadNetwork(
-                f"network: {path} holds NaN or infinite values. Load or train sound weights before compressing them."
+                f"network: {path} holds NaN or infinite values. Load or train valid weights before compressing."
             )
     own = {id(value): value for value in parameters.values() if type(value) is nn.Parameter and not vars(value)}
     memo = {key: nn.Parameter(value.detach(), value.requires_grad) for key, value in own.items() if alias}

@@ -1,4 +1,4 @@
-"""Brought: which networks a command can work on, asked once at every door."""
+"""Brought: check that a command can work on a network."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ REMOVERS = {WeightNorm: "torch.nn.utils.remove_weight_norm", SpectralNorm: "torc
 
 
 def accept(network: Any, where: str) -> list[str]:
-    """Return what a report should say of a network as it was brought; `where` is the command that asks.
+    """Return notes for the report about the network; `where` is the calling command.
 
-    A weight that a hook of torch made of others is cut off from its graph of gradients, so that the network can be copied;
-    the hook makes it again at each call.
-    Raises BadNetwork for what is no network, scripted, without shapes yet, or quantized by torch or another library.
+    Detaches weights that a torch hook computes from others, so that the network can be copied; the hook recomputes
+    them at each call. Raises BadNetwork for anything but a network, and for networks that are scripted, lack shapes,
+    or are quantized by torch or another library.
     """
     if not isinstance(network, nn.Module):
         raise BadNetwork(
-            f"{where}: the network must be a torch.nn.Module, got {type(network).__name__}. Pass the module that it was made of."
+            f"{where}: the network must be a torch.nn.Module, got {type(network).__name__}. Pass the module itself."
         )
     masked, computed = [], []
     for path, module in network.named_modules():
@@ -46,12 +46,12 @@ def accept(network: Any, where: str) -> list[str]:
 
 
 def network_refusal(module: nn.Module) -> str:
-    """Return why a network with this module cannot be worked on, and the way out; "" where it can."""
+    """Return why a network with this module cannot be used, and what to do; "" where it can."""
     tensors = [value for value in (*module._parameters.values(), *module._buffers.values()) if value is not None]
     if isinstance(module, torch.jit.ScriptModule):
         return "is TorchScript, which cannot be changed. Pass the nn.Module that was scripted or traced."
     if any(is_lazy(value) for value in tensors):
-        return "has no shapes yet. Run the network once on a batch first, inside its maker too: network(inputs)."
+        return "has no shapes yet. Run the network once on a batch first, in its factory function too: network(inputs)."
     rooms = type(module).__module__.split(".")
     torchs = (
         rooms[:3] == ["torch", "ao", "nn"]
@@ -60,12 +60,12 @@ def network_refusal(module: nn.Module) -> str:
     )
     others = {type(value).__module__.partition(".")[0] for value in tensors} & {"torchao", "bitsandbytes"}
     if torchs or others or rooms[0] == "bitsandbytes" or any(value.is_quantized for value in tensors):
-        return "is quantized already: its weights are no floats any more. Pass the float network it was made from."
+        return "is quantized already: its weights are no longer floats. Pass the float network it was made from."
     return ""
 
 
 def weight_hooks(module: nn.Module) -> Iterator[tuple[Any, str]]:
-    """Give each hook of torch that makes a tensor of a module before it runs, with the tensor's name."""
+    """Yield each torch hook that computes a tensor of a module before it runs, with the tensor's name."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, prune.BasePruningMethod):
             yield hook, str(hook._tensor_name)
@@ -74,12 +74,12 @@ def weight_hooks(module: nn.Module) -> Iterator[tuple[Any, str]]:
 
 
 def notes_on(masked: list[str], computed: list[tuple[str, str]]) -> list[str]:
-    """Return what masks of torch and computed weights mean for whoever reads a report."""
+    """Return report notes about torch's pruning masks and computed weights."""
     notes = []
     if masked:
         notes.append(
-            f"{', '.join(masked[:3])} ({len(masked)} in all) have a mask of torch.nn.utils.prune, which is kept beside the "
-            "weights: the file is smaller once torch.nn.utils.prune.remove has put the zeros into them"
+            f"{', '.join(masked[:3])} ({len(masked)} in all) have a torch.nn.utils.prune mask, which is stored next to the "
+            "weights: call torch.nn.utils.prune.remove to write the zeros into them and make the file smaller"
         )
     if computed:
         names, removers = (
@@ -88,14 +88,14 @@ def notes_on(masked: list[str], computed: list[tuple[str, str]]) -> list[str]:
         )
         notes.append(
             f"{names} ({len(computed)} in all) are computed from other parameters at each call; methods change those. "
-            f"{removers} makes them weights that every method knows"
+            f"{removers} turns them into weights that every method supports"
         )
     return notes
 
 
 @contextlib.contextmanager
 def blaming(notes: list[str]) -> Iterator[None]:
-    """Let a BadNetwork that is raised meanwhile end with what is special about the network."""
+    """Append the network's notes to any BadNetwork raised inside the block."""
     try:
         yield
     except BadNetwork as error:
@@ -104,7 +104,7 @@ def blaming(notes: list[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def traceable(network: nn.Module) -> Iterator[None]:
-    """Let DistributedDataParallel call the module inside it directly for a while: torch.export refuses its own forward."""
+    """Let DistributedDataParallel call its inner module directly: torch.export refuses its own forward."""
     wrappers = [module for module in network.modules() if isinstance(module, DistributedDataParallel)]
     try:
         for wrapper in wrappers:

@@ -1,4 +1,4 @@
-"""Devices: where a training runs."""
+"""Devices: where training runs."""
 
 import contextlib
 import copy
@@ -14,19 +14,19 @@ AUTO = "auto"
 
 
 def own_device(network: nn.Module) -> torch.device:
-    """Where the parameters of a network are."""
+    """Return the device of a network's parameters."""
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 def on_cpu(network: nn.Module) -> nn.Module:
-    """The network itself where it is on the CPU, else a copy there."""
+    """Return the network if it is on the CPU, else a copy there."""
     return network if own_device(network).type == "cpu" else copy.deepcopy(network).cpu()
 
 
 def training_device(network: nn.Module, asked: str = AUTO) -> torch.device:
-    """Where to train: on the device of the network if that is none of the CPU's, else where `asked` says.
+    """Return the training device: the network's own unless it is the CPU, else `asked`.
 
-    "auto" is a GPU where torch sees one, under torchrun each process its own, else the CPU. Raises BadTask for a device
+    "auto" is a GPU where torch sees one (under torchrun, one per process), else the CPU. Raises BadTask for a device
     that torch does not know or does not see.
     """
     own = own_device(network)
@@ -41,21 +41,21 @@ def training_device(network: nn.Module, asked: str = AUTO) -> torch.device:
         raise BadTask(f"task: device must be auto, cpu, cuda or cuda:1, got {asked!r} ({error}).") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadTask(
-            f"task: device {asked!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs. "
-            "Write cpu, or install a torch that was built for this GPU."
+            f"task: device {asked!r} is not available: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs. "
+            "Use cpu, or install a torch build for this GPU."
         )
     return torch.device("cuda", number) if device == torch.device("cuda") else device
 
 
 def place_of_training(network: nn.Module, asked: str) -> list[str]:
-    """What a report should say of where a network was trained; nothing of a CPU, which is the rule."""
+    """Return report notes on where a network was trained; none for a CPU, the default."""
     device = training_device(network, asked)
     return [f"trained on {torch.cuda.get_device_name(device)}"] if device.type == "cuda" else []
 
 
 @contextlib.contextmanager
 def on_device(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """The network on `device` for a while, the same parameters and buffers; afterwards where it was."""
+    """Move the network to `device` inside the block, keeping its parameters and buffers; move it back afterwards."""
     own = own_device(network)
     if own == device:
         yield

@@ -1,4 +1,4 @@
-"""Evaluating: a network in eval mode for a while, and afterwards as it was."""
+"""Eval mode: put a network in eval mode and restore it afterwards."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def uncompiled(network: nn.Module) -> contextlib.AbstractContextManager[Any]:
-    """Let what torch.compile made run as it was written for a while: its code does not know of hooks that came later."""
+    """Run code made by torch.compile eagerly inside the block: compiled code does not see hooks added later."""
     compiled = any(
         "_orig_mod" in module._modules or module._compiled_call_impl is not None for module in network.modules()
     )
@@ -18,7 +18,7 @@ def uncompiled(network: nn.Module) -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def unfused() -> Iterator[None]:
-    """Keep torch off its fused attention, which skips layers and their hooks and packs padded batches in nested tensors."""
+    """Disable torch's fused attention, which skips layers and their hooks and packs padded batches in nested tensors."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -29,14 +29,14 @@ def unfused() -> Iterator[None]:
 
 @contextlib.contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients, no fused attention; afterwards every module is in its own mode again, frozen norms too."""
+    """Use eval mode, no gradients and no fused attention; restore every module's mode, frozen norms included."""
     modes = [(module, module.training) for module in network.modules()]
     try:
         network.eval()
         with torch.no_grad(), unfused(), uncompiled(network):
             yield
     finally:
-        # Some modules do more than note the mode.
+        # Some modules override train().
         network.train(modes[0][1])
         for module, training in modes:
             module.training = training
@@ -44,7 +44,7 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def keeping_buffers(network: nn.Module) -> Iterator[None]:
-    """Buffers that run on or are set again meanwhile are the same tensors with the same values afterwards."""
+    """Restore all buffers afterwards - the same tensors with the same values - if they are updated or replaced."""
     kept = [
         (module, name, buffer, None if buffer is None else buffer.detach().clone())
         for module in network.modules()
@@ -56,16 +56,16 @@ def keeping_buffers(network: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for module, name, buffer, before in kept:
                 module._buffers[name] = buffer
-                # An expanded buffer cannot be written to, by the network neither.
+                # An expanded buffer cannot be written to, not even by the network.
                 if buffer is not None and before is not None and not buffer.is_meta and not torch.equal(buffer, before):
                     buffer.copy_(before)
 
 
 def train_mode(network: nn.Module, statistics: str = "moving") -> nn.Module:
-    """The network in training mode; where `statistics` are "kept", batch norms go on as in eval mode.
+    """Return the network in training mode; with `statistics` "kept", batch norms stay in eval mode.
 
-    What a trained network has stored is seldom what its batches give now, and some hundred steps are too few to get used
-    to the new statistics: a short recovery keeps them, and lets gains and shifts learn.
+    A network's stored statistics seldom match those of its current batches, and a few hundred steps are too few to
+    adapt to new ones: short recoveries keep the stored ones and train only scales and shifts.
     """
     network.train()
     for module in network.modules() if statistics == "kept" else ():

@@ -1,4 +1,4 @@
-"""Trees: every tensor in what a network is given or gives, whatever holds it."""
+"""Trees: every tensor in the inputs or outputs of a network, in any container."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,32 +9,32 @@ import torch
 from torch import Tensor, nn
 
 CLOSED = (str, int, float, type, nn.Module, ModuleType, FunctionType, torch.SymInt, torch.SymFloat, torch.SymBool)
-"""What is not looked into."""
+"""Types that are not searched."""
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """Return every tensor in nested containers, dataclasses and objects of classes of one's own, in order."""
-    return [value] if isinstance(value, Tensor) else list(found_in(value, set()))
+    """Return every tensor in nested containers, dataclasses and user-defined objects, in order."""
+    return [value] if isinstance(value, Tensor) else list(iterate_tensors(value, set()))
 
 
-def found_in(value: Any, met: set[int]) -> Iterator[Tensor]:
-    """Yield the tensors in a value; an object, which may point back, is looked into once."""
+def iterate_tensors(value: Any, visited: set[int]) -> Iterator[Tensor]:
+    """Yield the tensors in a value; each object, which may refer back, is searched once."""
     if isinstance(value, Tensor):
         yield value
     elif value is None or isinstance(value, CLOSED):
         return
     elif isinstance(value, (tuple, list, set, frozenset, deque)):
         for part in value:
-            yield from found_in(part, met)
+            yield from iterate_tensors(part, visited)
     elif isinstance(value, Mapping):
-        yield from found_in(tuple(value.values()), met)
-    elif id(value) not in met:
-        met.add(id(value))
+        yield from iterate_tensors(tuple(value.values()), visited)
+    elif id(value) not in visited:
+        visited.add(id(value))
         for part in kept_values(value):
-            yield from found_in(part, met)
+            yield from iterate_tensors(part, visited)
 
 
 def kept_values(value: Any) -> Iterable[Any]:
-    """Return what an object keeps, in its own dictionary or in slots."""
+    """Return an object's attribute values, from its dictionary or slots."""
     slots = [name for kind in type(value).__mro__ for name in kind.__dict__.get("__slots__", ())]
     return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]

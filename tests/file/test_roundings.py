@@ -158,7 +158,7 @@ def test_file_that_rounds_what_is_not_there_is_refused():
     put_quantizer(small.linear, "input", Affine(1.0, 0, 8))
     order = [path for path, _ in original.named_modules()]
     body = encode(small, original)
-    for wrong, says in ((len(order) + 5, "which is not there"), (order.index("layer1"), "can have no rounding")):
+    for wrong, says in ((len(order) + 5, "which is not there"), (order.index("layer1"), "cannot have a quantizer")):
         roundings = Roundings(((wrong, 0),), (0,), (Affine(1.0, 0, 8),))
         with pytest.raises(BadFile, match=says):
             put_roundings(decode(body, original), order, roundings)

@@ -189,7 +189,7 @@ def test_single_weights_and_unread_channels_are_refused_in_words(score):
         score.of(view.weights("*"), view, task)
     network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ConvTranspose2d(4, 2, 3), nn.Flatten())
     view, task = seen(network, 1, 4, 4)
-    with pytest.raises(BadNetwork, match="what reads the units of 0 is no linear or convolution layer"):
+    with pytest.raises(BadNetwork, match="the units of 0 are not read by a linear or convolution layer"):
         score.of_units(view.groups.free, view, task)
 
 
@@ -239,7 +239,7 @@ def test_activations_without_sound_moments_are_refused_in_words(score):
     groups = view.groups.free
     with torch.no_grad():
         network[0].weight.mul_(1e38)
-    with pytest.raises(BadNetwork, match="no sound second moments"):
+    with pytest.raises(BadNetwork, match="no valid second moments"):
         score.of_units(groups, view, task)
 
 

@@ -172,5 +172,5 @@ def test_wrong_values_of_every_knob_are_refused_in_words(name):
 @pytest.mark.parametrize("name", ALL_METHODS)
 def test_pattern_that_matches_nothing_is_refused_with_near_names(name):
     net = BY_NAME["residual"]
-    with pytest.raises(BadValue, match=r"where: 'frist' matches no weight .* Near it: .*first"):
+    with pytest.raises(BadValue, match=r"where: 'frist' matches no weight .* Similar names: .*first"):
         small(name, where="frist").apply(View(net.make(), net.make(), net.example), net.task())

@@ -259,9 +259,7 @@ def test_factors_take_the_roundings_of_their_layer():
 
 def test_merging_and_gathering_are_for_floats():
     network, task = rounded(Fire)
-    with pytest.raises(
-        BadValue, match="a network with rounded activations runs in integers. Leave gather and merge out"
-    ):
+    with pytest.raises(BadValue, match="a network with activation quantizers runs in integers. Omit gather and merge"):
         lowered(network, task.example, merge=True)
 
 

@@ -49,7 +49,7 @@ def test_lowered_refuses_what_it_changed(monkeypatch, dtype):
             network[0].bias.add_(1)
 
     monkeypatch.setattr(lower, "fold_norms", wrong)
-    with pytest.raises(BadNetwork, match="changed by .* of the largest one"):
+    with pytest.raises(BadNetwork, match="changed its outputs by .* of the largest one"):
         lowered(nn.Sequential(nn.Linear(3, 2)).to(dtype), torch.randn(2, 3, dtype=dtype))
 
 

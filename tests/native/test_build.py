@@ -22,13 +22,13 @@ def state_in_a_process(**changes: str) -> subprocess.CompletedProcess[str]:
 
 def test_native_state_names_the_copy_when_forced() -> None:
     done = state_in_a_process(CORTADO_NATIVE="0")
-    assert done.stdout.strip() == "NumPy copy (CORTADO_NATIVE=0)"
+    assert done.stdout.strip() == "Python port (CORTADO_NATIVE=0)"
     assert "Warning" not in done.stderr
 
 
 def test_native_state_warns_when_there_is_no_compiler(tmp_path: Path) -> None:
     done = state_in_a_process(PATH=str(tmp_path), CXX="", CORTADO_NATIVE="1")
-    assert done.stdout.strip() == "NumPy copy (no C++ compiler found)"
+    assert done.stdout.strip() == "Python port (no C++ compiler found)"
     assert done.stderr.count("Install g++") == 1
 
 
@@ -37,7 +37,7 @@ def test_native_state_warns_when_the_compiler_fails(tmp_path: Path) -> None:
     compiler.write_text("#!/bin/sh\nexit 1\n")
     compiler.chmod(0o755)
     done = state_in_a_process(CXX=str(compiler), CORTADO_CACHE=str(tmp_path / "cache"), CORTADO_NATIVE="1")
-    assert done.stdout.startswith("NumPy copy (the C++ compiler")
+    assert done.stdout.startswith("Python port (the C++ compiler")
     assert not list((tmp_path / "cache").glob("*"))  # nothing half-made stays behind
 
 

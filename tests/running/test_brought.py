@@ -198,7 +198,7 @@ def test_complex_parameter_is_left_as_it_is_and_noted(recipe, tmp_path):
     assert recipe == "quantize/floats" or any("real floats: mix" in note for note in report.stages[0].notes)
     cortado.save(small, tmp_path / "net.cortado", original=network)
     assert torch.equal(cortado.load(tmp_path / "net.cortado", original=Complex)(task.example), small(task.example))
-    with pytest.raises(cortado.CortadoError, match="'mix' takes no real floats"):
+    with pytest.raises(cortado.CortadoError, match="'mix' selects no real floats"):
         cortado.compress(network, task, "quantize/weights bits=4 where=mix")
 
 
@@ -210,7 +210,7 @@ def test_float_layers_of_torchs_quantization_are_taken():
 
 def test_error_about_computed_weights_names_the_way_out():
     notes = accept(parametrizations.weight_norm(nn.Linear(3, 3)), "plan")
-    with pytest.raises(Diverged, match=r"^lost\. weight \(1 in all\).*remove_parametrizations makes"), blaming(notes):
+    with pytest.raises(Diverged, match=r"^lost\. weight \(1 in all\).*remove_parametrizations turns"), blaming(notes):
         raise Diverged("lost.")
     with pytest.raises(BadNetwork, match=r"^lost\.$"), blaming([]):
         raise BadNetwork("lost.")

@@ -48,7 +48,7 @@ def test_auto_is_the_cpu_where_there_is_no_gpu():
     assert place_of_training(network, "cpu") == []
 
 
-@pytest.mark.parametrize(("asked", "says"), [("gpu", "device must be auto"), ("cuda:99", "is not there")])
+@pytest.mark.parametrize(("asked", "says"), [("gpu", "device must be auto"), ("cuda:99", "is not available")])
 def test_device_is_refused_in_words_when_it_is_not_there(asked, says):
     task = dataclasses.replace(BY_NAME["mlp"].task(), device=asked)
     with pytest.raises(BadTask, match=says):

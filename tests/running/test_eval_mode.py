@@ -51,7 +51,7 @@ def modes(network: nn.Module) -> dict[str, bool]:
 LOOKS = {
     "trace": lambda network, view: trace(network, IMAGES),
     "answers": lambda network, view: flat_outputs(network, ((IMAGES,), {})),
-    "score": lambda network, view: mean_score(network, DATA, TASK.score),
+    "score": lambda network, view: mean_score(network, DATA, TASK.metric),
     "groups": lambda network, view: view.groups,
     "match_moments": lambda network, view: MatchMoments().apply(view, TASK),
     "taylor": lambda network, view: score("taylor").of(view.weights(), view, TASK),

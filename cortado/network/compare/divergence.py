@@ -1,4 +1,4 @@
-"""Divergence: how far the answers of two networks are apart, in nats."""
+"""Divergence: the KL divergence between the outputs of two networks, in nats."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +15,8 @@ SPREAD_SAMPLES = 128
 
 
 def rows_of(outputs: Any) -> Tensor:
-    """What a network gave, its first tensor, as (rows, classes): the last axis, of maps (N, classes, H, W ...) the second,
-    pixel by pixel; (rows, 1) where each answer is one number.  Gradients pass.
+    """Return a network's first output tensor as (rows, classes), pixel by pixel for maps (N, classes, H, W ...);
+    classes are the last axis, for maps the second. (rows, 1) where each output is one number.  Gradients pass.
     """
     found = tensors_in(outputs)[0].float()
     found = found.movedim(1, -1) if found.dim() > 3 else found
@@ -24,13 +24,13 @@ def rows_of(outputs: Any) -> Tensor:
 
 
 def output_rows(network: nn.Module, inputs: Any) -> Tensor:
-    """What a network gives for `inputs` in eval mode, as in `rows_of`."""
+    """Return the network's output for `inputs` in eval mode, as by `rows_of`."""
     with eval_mode(network):
         return rows_of(call_with(network, inputs))
 
 
 def divergence(wanted: Tensor, found: Tensor) -> Tensor:
-    """Kullback-Leibler of each row of answers from the one wanted, in nats; of single numbers half the squared error."""
+    """Return each row's KL divergence from the output wanted, in nats; half the squared error for scalars."""
     if wanted.shape[-1] == 1:
         return 0.5 * (found - wanted).square().sum(-1)
     original, other = wanted.log_softmax(-1), found.log_softmax(-1)
@@ -39,28 +39,30 @@ def divergence(wanted: Tensor, found: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Divergence:
-    """What a nat is for a task's answers.
+    """The unit of divergence for a task's outputs.
 
-    Scores of classes (`variance` None) stand for the softmax over them, and the divergence is Kullback-Leibler's. Numbers
-    (regression, embeddings, depth maps) stand for Gaussians around them, each of the same `variance`: that of the plain
-    network's own answers over the data, about the mean of each entry. Their divergence is half the squared error over
-    it, a mean over the entries of an answer: half the share of variance that a change loses, whatever the answers' unit,
-    their width, or the seldom entry that says nothing. Squared-error losses and cosines of centred embeddings go with it.
+    Class scores (`variance` None) stand for their softmax, and the divergence is KL. Numbers (regression, embeddings,
+    depth maps) stand for Gaussians around them, all with the same `variance`: that of the original network's outputs
+    on the data, about each entry's mean. Their divergence is half the squared error divided by it, averaged over the
+    entries of an output: half the share of variance that a change loses, independent of units, width and entries that
+    carry no information. It agrees with squared-error losses and with cosines of centered embeddings.
     """
 
     variance: float | None = None
 
     def between(self, wanted: Tensor, found: Tensor) -> Tensor:
-        """(rows,): how far each answer is from the one wanted; both (rows, classes or numbers)."""
+        """Return (rows,): the divergence of each output from the one wanted; both (rows, classes or numbers)."""
         if self.variance is None:
             return divergence(wanted, found)
         return 0.5 * (found - wanted).square().mean(-1) / self.variance
 
     def slope(self, rows: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-        """A number whose squared gradient is, on average, that with respect to anything of the answers' divergence, summed.
+        """Return a scalar whose squared gradient is, in expectation, the squared gradient of the outputs' divergence,
+        summed.
 
-        Random signs xi, one for each entry of `rows` (rows, classes): v . rows with v = sqrt(p) xi - p (sqrt(p) . xi) and
-        p = softmax(rows / temperature), as the mean of v v^T is the Hessian of KL; xi over the deviation for numbers.
+        Draws random signs xi for each entry of `rows` (rows, classes): v . rows with v = sqrt(p) xi - p (sqrt(p) .
+        xi) and p = softmax(rows / temperature), since the mean of v v^T is the Hessian of KL; xi over the deviation
+        for numbers.
         """
         xi = torch.randint(0, 2, rows.shape, generator=generator).to(rows) * 2 - 1
         if self.variance is not None:
@@ -71,9 +73,10 @@ class Divergence:
 
 
 def divergence_of(wanted: Tensor, kind: str = "classes") -> Divergence:
-    """What a nat is, from the original answers (rows, classes or numbers) and `Task.answers`; one number is never a class.
+    """Return the divergence for the original outputs (rows, classes or numbers) and `Task.answers`; one number is
+    never a class.
 
-    The variance is 1 where the answers are all the same.
+    The variance is 1 where all outputs are equal.
     """
     if kind == "classes" and wanted.shape[-1] > 1:
         return Divergence()
@@ -82,7 +85,7 @@ def divergence_of(wanted: Tensor, kind: str = "classes") -> Divergence:
 
 
 def divergence_for(original: nn.Module, task: Task) -> Divergence:
-    """What a nat is for a task, from a few of the original network's answers on calibration data."""
+    """Return the divergence for a task, from some of the original network's outputs on calibration data."""
     assert task.calibration is not None
     found: list[Tensor] = []
     for inputs, _ in task.calibration.first(SPREAD_SAMPLES).batches(32):

@@ -1,4 +1,4 @@
-"""Explaining: at which layers a changed network begins to differ from the original, number by number."""
+"""Explain: at which layers a changed network starts to differ from the original, and by how much."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -20,14 +20,15 @@ from cortado.task.task import Data
 
 WORST = 5
 LEFT = 0.25
-"""What scaling a channel may leave of the squared error where its scale is said to be another one."""
+"""Largest remaining share of the squared error at which a channel counts as rescaled."""
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """One layer: how it is held, the error it makes of the original network's activation, and the error that its output has.
+    """One layer: its form, the error it adds to the original network's activation, and the error of its output.
 
-    Errors are the root mean square of the difference over that of the plain output; None where shapes are others.
+    Errors are the root mean square of the difference divided by that of the original output; None where shapes
+    differ.
     """
 
     path: str
@@ -43,15 +44,15 @@ class ExplainedNetwork:
 
     layers: tuple[LayerError, ...]
     output: float | None
-    """The error of what the network gives."""
+    """The error of the network's output."""
 
     def worst(self) -> list[LayerError]:
-        """The layers that add most, the worst first."""
+        """Return the layers that add most, the worst first."""
         seen = [layer for layer in self.layers if layer.own]
         return sorted(seen, key=lambda layer: -(layer.own or 0.0))[:WORST]
 
     def text(self) -> str:
-        """A table, and below it where most of the error enters."""
+        """Return a table, followed by the layers where most of the error enters."""
         rows = [("layer", "kind", "form", "own error", "so far")]
         rows += [(one.path, one.kind, one.attached, share_text(one.own), share_text(one.total)) for one in self.layers]
         names = ", ".join(f"{layer.path} ({share_text(layer.own)})" for layer in self.worst())
@@ -60,7 +61,7 @@ class ExplainedNetwork:
 
 
 def share_text(value: float | None) -> str:
-    """A share in per cent for people."""
+    """Return a share as a percentage."""
     return "unknown" if value is None else f"{100 * value:.3g} %"
 
 
@@ -69,11 +70,11 @@ def explain(
 ) -> ExplainedNetwork:
     """Compare both networks at every layer, or at those of `paths`, on up to `images` samples, in one batch.
 
-    A layer's own error is that of its output when it reads what the original network's layer read; where it was cut, reads
-    something else than one tensor, or cannot be run by itself, it is unknown. Layers with others inside count only by
-    the rounding of their own input or output, the larger. Only the first call of a layer counts. Behind layers that
-    were equalized each channel is compared on its own scale, and where an unsigned rounding does the work of the ReLU
-    behind it, what is above zero.
+    A layer's own error is the error of its output when it reads the original layer's input. It is unknown where the
+    layer was cut, reads anything but one tensor, or cannot run alone. Layers with inner layers count only for their
+    input or output quantizer, whichever error is larger. Only the first call of a layer counts. After equalized
+    layers each channel is compared on its own scale; where an unsigned quantizer replaces the ReLU after it, only the
+    positive part is compared.
     """
     for one in (original, network):
         accept(one, "explain")
@@ -86,7 +87,7 @@ def explain(
             continue
         layer, there = modules[path], wanted.calls[path]
         out = passed_above_zero(layer, there.made)
-        own = own_error(layer, there.given, call.given, out) if leaf(layer) else roundings_error(layer, call, there)
+        own = own_error(layer, there.given, call.given, out) if leaf(layer) else quantizers_error(layer, call, there)
         layers.append(
             LayerError(path, type(layer).__name__, form_name(layer), own, difference_by_channel(call.made, out))
         )
@@ -94,17 +95,17 @@ def explain(
 
 
 def leaf(layer: nn.Module) -> bool:
-    """Whether there is no other layer inside."""
+    """Return whether a layer has no inner layers."""
     return len(own_modules(layer)) == 1
 
 
 def compared_places(network: nn.Module) -> set[str]:
-    """The paths of the layers that have no others inside, and of those whose input or output is rounded."""
+    """Return the paths of layers without inner layers and of those with input or output quantizers."""
     return {path for path, layer in own_modules(network).items() if leaf(layer)} | {path for path, _ in sites(network)}
 
 
 def passed_above_zero(layer: nn.Module, wanted: Any) -> Any:
-    """What an unsigned rounding of the layer's output lets through."""
+    """Return the part of `wanted` that an unsigned quantizer of the layer's output passes."""
     quantizer = quantizer_at(layer, OUTPUT)
     unsigned = isinstance(quantizer, Affine) and not int(quantizer.zero)
     return wanted.clamp(min=0) if unsigned and isinstance(wanted, Tensor) else wanted
@@ -112,8 +113,7 @@ def passed_above_zero(layer: nn.Module, wanted: Any) -> Any:
 
 @dataclass
 class LayerCall:
-    """What a layer read before any rounding of its own, None where that is not by place alone; what it gave before the
-    rounding of its output, and after it."""
+    """A layer's input before its quantizer (None if not all positional), its output before and after its quantizer."""
 
     given: tuple[Any, ...] | None
     raw: Any = None
@@ -121,7 +121,7 @@ class LayerCall:
 
 
 @dataclass
-class Listened:
+class RecordedRun:
     """The first call of each layer, in running order, and the network's output."""
 
     calls: dict[str, LayerCall]
@@ -129,13 +129,13 @@ class Listened:
 
 
 def first_tensor_copy(value: Any) -> Any:
-    """A tensor, the first one of several, as it is now: what comes after it may work in place."""
+    """Return a copy of a tensor, or of the first of several: later layers may work in place."""
     value = value[0] if isinstance(value, (tuple, list)) and value else value
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> Listened:
-    """Run a network once and keep what the layers at `paths` read and gave."""
+def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> RecordedRun:
+    """Run a network once and record inputs and outputs of the layers at `paths`."""
     begun: dict[str, LayerCall] = {}
     calls: dict[str, LayerCall] = {}
 
@@ -174,13 +174,13 @@ def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> Listene
     finally:
         for hook in hooks:
             hook.remove()
-    return Listened(calls, output)
+    return RecordedRun(calls, output)
 
 
 def own_error(
     layer: nn.Module, given: tuple[Any, ...] | None, read: tuple[Any, ...] | None, wanted: Any
 ) -> float | None:
-    """What the layer makes of the original network's activation, on the scales in which it reads it, against the original layer."""
+    """Return the layer's error on the original's activation, in its own input scales, against the original layer."""
     if not given or not read or len(given) != 1 or len(read) != 1:
         return None
     if not isinstance(given[0], Tensor) or not isinstance(read[0], Tensor) or read[0].shape != given[0].shape:
@@ -189,22 +189,22 @@ def own_error(
         with eval_mode(layer):
             made = layer(given[0] * scales(read[0], given[0]) if given[0].is_floating_point() else given[0])
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
-        return None  # A user's layer may count on what others have done before it: unknown.
+        return None  # A user's layer may depend on others having run before it: unknown.
     return difference_by_channel(first_tensor_copy(made), wanted)
 
 
-def roundings_error(layer: nn.Module, found: LayerCall, wanted: LayerCall) -> float | None:
-    """What the roundings of a layer's input and output make of the original network's activations; the larger of both."""
+def quantizers_error(layer: nn.Module, found: LayerCall, wanted: LayerCall) -> float | None:
+    """Return the error that the layer's input or output quantizer adds, whichever is larger."""
     first, original_first = (call.given[0] if call.given else None for call in (found, wanted))
     errors = (
-        rounding_error(layer, INPUT, first, original_first),
-        rounding_error(layer, OUTPUT, found.raw, passed_above_zero(layer, wanted.made)),
+        quantizer_error(layer, INPUT, first, original_first),
+        quantizer_error(layer, OUTPUT, found.raw, passed_above_zero(layer, wanted.made)),
     )
     return max((error for error in errors if error is not None), default=None)
 
 
-def rounding_error(layer: nn.Module, side: str, found: Any, wanted: Any) -> float | None:
-    """What one rounding makes of the original network's activation, on the scales in which it finds it."""
+def quantizer_error(layer: nn.Module, side: str, found: Any, wanted: Any) -> float | None:
+    """Return the error that one quantizer adds to the original network's activation, rescaled to its own input."""
     quantizer = quantizer_at(layer, side)
     if quantizer is None or not isinstance(found, Tensor) or not isinstance(wanted, Tensor):
         return None
@@ -215,10 +215,11 @@ def rounding_error(layer: nn.Module, side: str, found: Any, wanted: Any) -> floa
 
 
 def scales(found: Tensor, wanted: Tensor) -> Tensor:
-    """For each channel the factor by which `wanted` is nearest to `found`, where scaling takes most of the difference away.
+    """Return the factor for each channel that brings `wanted` nearest to `found`, where scaling removes most of the
+    error.
 
-    That is where less than a quarter of a channel's squared error is left, and of the whole activation's, since few values
-    may well fit by chance: so it is behind layers that were equalized. Any other factor is 1.
+    That is where less than a quarter of the squared error remains, in the channel and in the whole activation (a few
+    values may fit by chance), as after equalized layers. All other factors are 1.
     """
     axes = [axis for axis in range(found.dim()) if axis != (1 if found.dim() > 3 else found.dim() - 1)]
     size = wanted.square().sum(axes, keepdim=True)
@@ -231,7 +232,7 @@ def scales(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 def difference_by_channel(found: Any, wanted: Any) -> float | None:
-    """`relative_error`, each channel on the scale of the original network."""
+    """Return `relative_error` with each channel rescaled to the original network."""
     if (
         not isinstance(found, Tensor)
         or not isinstance(wanted, Tensor)
@@ -244,7 +245,7 @@ def difference_by_channel(found: Any, wanted: Any) -> float | None:
 
 
 def relative_error(found: Any, wanted: Any) -> float | None:
-    """The root mean square of the difference over that of what was wanted; None for other shapes, no tensors, no numbers."""
+    """Return the relative root mean square difference; None for unequal shapes or non-float values."""
     if not isinstance(found, Tensor) or not isinstance(wanted, Tensor) or found.shape != wanted.shape:
         return None
     size = wanted.double().square().mean().sqrt()
@@ -255,7 +256,7 @@ def relative_error(found: Any, wanted: Any) -> float | None:
 
 
 def form_name(layer: nn.Module) -> str:
-    """Forms and roundings of a layer in a few words: "quantized, input 8 bits"."""
+    """Return a layer's forms and quantizers in short: "quantized, input 8 bits"."""
     forms = [type(form_of(layer, name)).__name__.lower() for name in attached_names(layer) if name == "weight"]
     activations = [(side, quantizer_at(layer, side)) for side in SIDES]
     return (

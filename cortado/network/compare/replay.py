@@ -1,4 +1,4 @@
-"""Replay: what a network answers with one layer changed, without running again what comes before that layer."""
+"""Replay: compute a network's outputs after a change to one layer, without running the layers before it again."""
 
 import contextlib
 import functools
@@ -15,23 +15,22 @@ from cortado.network.graph.trace import undisturbed
 from cortado.running.trees import tensors_in
 
 MOST_BYTES = 512 << 20
-"""What is remembered at the most, and half of the memory that remembering takes; what does not fit runs again."""
+"""Most bytes of cached outputs, and half of the memory needed to cache; outputs that do not fit are recomputed."""
 END = 1 << 62
 HARMLESS = (Tensor, int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size)
-"""Arguments that a layer can do nothing with but read, or for a tensor change so that it shows."""
+"""Argument types that a layer can only read, or, for tensors, change detectably."""
 
 
 @dataclass
 class Kept:
-    """An output that is remembered; `alias` where nothing that comes after changes it in place, so that it is given as it is, as
-    long as it stays of this `version`."""
+    """A cached output; with `alias` the tensor itself is returned while its version is still `version`."""
 
     value: Tensor
     alias: bool = False
     version: int = 0
 
     def make_alias(self, output: Tensor, version: int) -> None:
-        """Give the output itself from now on, if it is still what it was, and holds no more memory than its own."""
+        """Return the output itself from now on, if it is unchanged and holds no more memory than its own."""
         same = output._version == version and torch.equal(output, self.value)
         if same and output.untyped_storage().nbytes() == output.nbytes:
             self.value, self.alias, self.version = output.detach(), True, version
@@ -43,8 +42,9 @@ class Kept:
 
 @dataclass
 class Batch:
-    """Inputs and what was answered for them, float64; of each module the numbers at which its calls ended, with outputs that
-    are remembered; and by the id of each module and tensor how many calls had ended when it was first used."""
+    """Inputs and their outputs, float64; for each module the numbers at which its calls ended, with cached outputs;
+    and for each module and tensor, by id, the number of calls that had ended at its first use.
+    """
 
     inputs: Any
     wanted: Tensor
@@ -53,11 +53,11 @@ class Batch:
 
 
 class Replay:
-    """A network in eval mode, and what each of its layers that call no other gave for some batches.
+    """A network in eval mode, with the cached outputs of its leaf layers for some batches.
 
-    Modules may be changed and put back between calls; all else has to stay. A layer that does anything but give a tensor of
-    its own (changes what it reads, gives a view of it, keeps something on itself) runs again, and so does the whole
-    network where it draws random numbers, or where what is remembered does not give the same answers.
+    Modules may be changed and restored between calls; everything else has to stay. A layer runs again if it does
+    anything but return a new tensor (writes to its input, returns a view of it, keeps state). The whole network runs
+    again if it draws random numbers or if the cache does not reproduce its outputs.
     """
 
     def __init__(self, network: nn.Module, batches: Sequence[Any], most_bytes: int = MOST_BYTES) -> None:
@@ -68,7 +68,7 @@ class Replay:
             self.forget()
 
     def recorded(self, inputs: Any) -> Batch:
-        """Run a batch and write down what runs, in the order in which calls end."""
+        """Run a batch and record its calls in the order in which they end."""
         batch, running, holders, ended = Batch(inputs, Tensor()), list[nn.Module](), set[nn.Module](), 0
         given_out = list[tuple[Kept, Tensor, int]]()
 
@@ -92,7 +92,7 @@ class Replay:
                 given_out.append((kept, output, output._version))
             return output
 
-        # The network itself always runs, and is used from the start; a script's forward cannot be another.
+        # The network itself always runs, from the start; a script's forward cannot be replaced.
         every = [module for module in self.network.modules() if not isinstance(module, torch.jit.ScriptModule)]
         modules = [module for module in every if module is not self.network]
         forwards = {module: functools.partial(watched, module, module.forward) for module in modules}
@@ -108,7 +108,7 @@ class Replay:
         return batch
 
     def kept(self, output: Any, read: Sequence[Tensor]) -> Kept | None:
-        """A copy of an output that is the layer's own: what comes after may change it in place."""
+        """Return a copy of an output that belongs to the layer alone: later operators may change it in place."""
         if not isinstance(output, Tensor) or output.nbytes > self.left or not output.nbytes:
             return None
         if any(shares_memory(output, one) for one in (*read, *replayed_tensors(self.network))):
@@ -117,7 +117,7 @@ class Replay:
         return Kept(output.detach().clone())
 
     def sound(self, number: int) -> bool:
-        """Whether all that is remembered gives the answers that it was recorded with."""
+        """Return whether the cache reproduces the recorded outputs."""
         batch = self.batches[number]
         try:
             return torch.allclose(self.run(batch, END), batch.wanted, rtol=1e-4, atol=1e-6, equal_nan=True)
@@ -125,18 +125,18 @@ class Replay:
             return False
 
     def forget(self) -> None:
-        """From now on everything runs again."""
+        """Drop the cache: everything runs again from now on."""
         for batch in self.batches:
             batch.calls.clear()
 
     def answers(self, number: int, changed: Sequence[nn.Module]) -> Tensor:
-        """What the network answers for a batch when these modules have changed, float64."""
+        """Return the network's outputs for a batch after a change to these modules, float64."""
         batch = self.batches[number]
         used = [batch.used.get(id(part)) for module in changed for part in self.parts[module]]
         return self.run(batch, min((number for number in used if number is not None), default=0))
 
     def run(self, batch: Batch, first: int) -> Tensor:
-        """A batch's answers, with what is remembered of all calls that ended before so many others had."""
+        """Return a batch's outputs, using the cache for all calls that ended before number `first`."""
         forwards = {}
         for module, calls in batch.calls.items():
             outputs = [output for at, output in calls if at <= first]
@@ -151,7 +151,7 @@ class Replay:
 
 
 class Uses(TorchDispatchMode):
-    """Tells of each operator's tensors, those whose ids are asked for."""
+    """Reports which tensors with the given ids each operator uses."""
 
     def __init__(self, ids: set[int], use: Callable[..., None]) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ def replayed_tensors(module: nn.Module) -> list[Tensor]:
 
 
 def state_of(module: nn.Module, arguments: Any) -> list[Any] | None:
-    """What a call may not change: versions of tensors and what the layer has; None for arguments that could be changed unseen."""
+    """Return tensor versions and layer state, which a call must not change; None where a change could go undetected."""
     given, named = arguments
     if not all(isinstance(one, HARMLESS) for one in (*given, *named.values())):
         return None
@@ -180,12 +180,12 @@ def state_of(module: nn.Module, arguments: Any) -> list[Any] | None:
 
 
 def shares_memory(output: Tensor, other: Tensor) -> bool:
-    """Whether two tensors lie in the same memory."""
+    """Return whether two tensors share storage."""
     return output.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def own(value: Any) -> Any:
-    """The same with tensors of its own, as a network may change what it reads."""
+    """Return the same value with copied tensors: a network may change its inputs."""
     if isinstance(value, dict):
         return {key: own(part) for key, part in value.items()}
     if isinstance(value, (tuple, list)):
@@ -195,7 +195,7 @@ def own(value: Any) -> Any:
 
 @contextlib.contextmanager
 def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Modules with other forwards for a while."""
+    """Replace the forwards of modules inside the block."""
     before = {module: module.__dict__.get("forward") for module in forwards}
     try:
         for module, forward in forwards.items():
@@ -209,7 +209,7 @@ def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Itera
 
 
 def replayed(forward: Callable[..., Any], coming: Iterator[Kept], *arguments: Any, **named: Any) -> Any:
-    """What is remembered of the first calls, then what a module gives."""
+    """Return the cached output while there is one, then run the forward."""
     output = next(coming, None)
     if output is None:
         return forward(*arguments, **named)

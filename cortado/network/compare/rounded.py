@@ -1,4 +1,4 @@
-"""Rounded: layer by layer how the activations of a network fill the grids they are rounded to, and what error enters."""
+"""Rounded: for each layer, how its activations use their quantization grids and how much error enters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,18 +22,18 @@ from cortado.task.task import Data
 
 IMAGES = 32
 MOST_KEPT = 2**28
-"""Numbers that explaining may keep at once; of large networks fewer samples are looked at."""
+"""Most values that explaining keeps together; for large networks fewer samples are used."""
 MOST_SORTED = 2**16
-"""Of an activation's values at one call so many, evenly spaced, tell where 1 % and 99 % lie."""
+"""Most values of an activation per call, evenly spaced, from which the 1 % and 99 % quantiles are estimated."""
 
 
 @dataclass(frozen=True)
 class Fill:
-    """An activation beside its grid of 2**bits levels: the least value seen, where 1 % and 99 % lie, and the largest.
+    """An activation's minimum, 1 % and 99 % quantiles and maximum, next to its grid of 2**bits levels.
 
-    `grid` holds the lowest and the highest level, None where these change with the sample. `cut` is the share of the
-    values more than half a step outside the grid, so that it clips them. An unsigned grid on a layer's output does a
-    ReLU's work as well: there only values above zero count, what is below being zero.
+    `grid` holds the lowest and the highest level, None where they depend on the sample. `cut` is the share of values
+    more than half a step outside the grid, which it clips. An unsigned grid on a layer's output also acts as its
+    ReLU: only values above zero count then, the others being zero.
     """
 
     side: str
@@ -47,12 +47,12 @@ class Fill:
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """Half a step outside the grid: what lies farther is clipped."""
+        """Return the grid's ends, half a step farther out: values beyond them are clipped."""
         return bounds_of(self.grid, self.bits)
 
 
 def bounds_of(grid: tuple[float, float] | None, bits: int) -> tuple[float, float] | None:
-    """The ends of a grid of 2**bits levels, half a step farther out."""
+    """Return the ends of a grid of 2**bits levels, half a step farther out."""
     if grid is None:
         return None
     half = (grid[1] - grid[0]) / (2**bits - 1) / 2
@@ -61,7 +61,7 @@ def bounds_of(grid: tuple[float, float] | None, bits: int) -> tuple[float, float
 
 @dataclass(frozen=True)
 class RoundedLayer:
-    """A layer that rounds its weight, its activations or both; errors as in LayerError, None for unknown."""
+    """A layer with quantized weights, activations or both; errors as in LayerError, None for unknown."""
 
     path: str
     kind: str
@@ -73,7 +73,7 @@ class RoundedLayer:
 
 @dataclass(frozen=True)
 class Rounded:
-    """The layers that round, in running order; what was seen on so many samples; the error of the outputs."""
+    """The quantized layers in running order, the number of samples used, and the error of the outputs."""
 
     layers: tuple[RoundedLayer, ...]
     samples: int
@@ -81,9 +81,10 @@ class Rounded:
 
 
 def rounded_layers(original: nn.Module, network: nn.Module, data: Data, images: int = IMAGES) -> Rounded | None:
-    """What rounding does in each layer of `network`, made from `original`; None for a network that rounds nothing.
+    """Return the effect of quantization in each layer of `network`, made from `original`; None if nothing is
+    quantized.
 
-    Layers that never run on the samples, or that `original` has not, are left out.
+    Omits layers that never run on the samples or that `original` does not have.
     """
     modules = own_modules(network)
     bits = {path: width for path, layer in modules.items() if (width := weight_bits(layer)) is not None}
@@ -92,7 +93,7 @@ def rounded_layers(original: nn.Module, network: nn.Module, data: Data, images: 
     paths = {*bits, *(path for path, _ in sites(network))}
     samples = few_enough(network, paths, data, min(images, len(data)))
     explained = explain(original, network, data, samples, paths)
-    fills = activations_seen(network, data, samples)
+    fills = activation_fills(network, data, samples)
     layers = [
         RoundedLayer(layer.path, layer.kind, bits.get(layer.path), fills.get(layer.path, ()), layer.own, layer.total)
         for layer in explained.layers
@@ -101,7 +102,7 @@ def rounded_layers(original: nn.Module, network: nn.Module, data: Data, images: 
 
 
 def weight_bits(layer: nn.Module) -> int | None:
-    """Bits of a code of the layer's weights, the widest where there are several; None where none is held in codes."""
+    """Return the bits per code of the layer's weights, the widest of several; None where no weight has codes."""
     forms = [form_of(layer, name) for name in attached_names(layer)]
     parts = [part for form in forms if form is not None for part in form.modules()]
     levels = [len(part.codebook) for part in parts if isinstance(part, Codebook)]
@@ -110,13 +111,13 @@ def weight_bits(layer: nn.Module) -> int | None:
 
 
 def level_count(codes: Tensor) -> int:
-    """How many levels lie from the lowest code to the highest, in the steps that are taken: of -1 and 1 there are two."""
+    """Return the number of levels from the lowest to the highest code, in used steps: -1 and 1 are two levels."""
     used = torch.bincount((codes.long() - codes.min().long()).reshape(-1)).nonzero().cpu().numpy()
     return int(used[-1, 0] // max(1, np.gcd.reduce(used[:, 0]))) + 1
 
 
 def few_enough(network: nn.Module, paths: set[str], data: Data, images: int) -> int:
-    """So many samples, at least 1 and at most `images`, that explaining keeps about MOST_KEPT numbers."""
+    """Return the number of samples, 1 to `images`, for which explaining keeps about MOST_KEPT values."""
     tried, counted = min(2, images), 0
 
     def count(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
@@ -130,7 +131,7 @@ def few_enough(network: nn.Module, paths: set[str], data: Data, images: int) -> 
 
 
 def run_first_batch(network: nn.Module, data: Data, samples: int, hooks: list[Any]) -> None:
-    """Run the first samples as one batch, then take the hooks off."""
+    """Run the first samples as one batch, then remove the hooks."""
     try:
         with eval_mode(network):
             outputs_of(network, moved(next(data.batches(samples))[0], device_of(network)))
@@ -141,7 +142,7 @@ def run_first_batch(network: nn.Module, data: Data, samples: int, hooks: list[An
 
 @dataclass
 class Seen:
-    """What has passed one rounding so far: finite values only."""
+    """Statistics of the finite values that have passed one quantizer."""
 
     low: float = np.inf
     high: float = -np.inf
@@ -150,7 +151,7 @@ class Seen:
     some: list[Tensor] = field(default_factory=list)
 
     def add(self, values: Tensor, bounds: tuple[float, float] | None) -> None:
-        """Take in the values of one call; those outside of `bounds` are counted."""
+        """Add the values of one call; count those outside `bounds`."""
         values = values.reshape(-1)
         if not bool(torch.isfinite(values).all()):
             values = values[torch.isfinite(values)]
@@ -164,20 +165,20 @@ class Seen:
         self.some.append(values[:: -(-values.numel() // MOST_SORTED)].float().cpu())
 
     def fill(self, side: str, quantizer: ActivationQuantizer) -> Fill:
-        """What was seen beside the grid."""
+        """Return the statistics next to the grid."""
         first, last = (float(end) for end in np.quantile(torch.cat(self.some).numpy(), (0.01, 0.99)))
         grid = quantizer.ends()
         cut = None if grid is None else self.outside / self.count
         return Fill(side, quantizer.bits(), self.low, first, last, self.high, grid, cut)
 
 
-def activations_seen(network: nn.Module, data: Data, samples: int) -> dict[str, tuple[Fill, ...]]:
-    """For each layer with rounded activations that runs: its input and output as they come to be rounded, at every call."""
+def activation_fills(network: nn.Module, data: Data, samples: int) -> dict[str, tuple[Fill, ...]]:
+    """Return, for each layer with activation quantizers that runs, the statistics of their inputs over all calls."""
     modules, found = dict(network.named_modules()), sites(network)
     seen = {place: Seen() for place in found}
     hooks: list[Any] = []
     for (path, side), quantizer in found.items():
-        note = noting(seen[path, side], quantizer, side)
+        note = note_into(seen[path, side], quantizer, side)
         layer = modules[path]
         if side == INPUT:
             hooks.append(layer.register_forward_pre_hook(on_input(note), with_kwargs=True, prepend=True))
@@ -191,8 +192,8 @@ def activations_seen(network: nn.Module, data: Data, samples: int) -> dict[str, 
     return fills
 
 
-def noting(seen: Seen, quantizer: ActivationQuantizer, side: str) -> Callable[[Any], None]:
-    """Adds an activation to what was seen, as the grid of that side looks at it."""
+def note_into(seen: Seen, quantizer: ActivationQuantizer, side: str) -> Callable[[Any], None]:
+    """Return a function that adds an activation, as that side's grid sees it, to `seen`."""
     grid = quantizer.ends()
     bounds = bounds_of(grid, quantizer.bits())
     unsigned = side == OUTPUT and grid is not None and grid[0] == 0
@@ -205,7 +206,7 @@ def noting(seen: Seen, quantizer: ActivationQuantizer, side: str) -> Callable[[A
 
 
 def on_input(note: Callable[[Any], None]) -> Callable[..., None]:
-    """A hook that notes the first argument."""
+    """Return a hook that passes the first argument to `note`."""
 
     def hook(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         if given or named:
@@ -215,5 +216,5 @@ def on_input(note: Callable[[Any], None]) -> Callable[..., None]:
 
 
 def on_output(note: Callable[[Any], None]) -> Callable[..., None]:
-    """A hook that notes what a layer gives."""
+    """Return a hook that passes a layer's output to `note`."""
     return lambda layer, given, output: note(output)

@@ -1,4 +1,4 @@
-"""Answers: what a network says to its example, and how far two answers are apart."""
+"""Outputs of a network on its example, and the difference between two sets of outputs."""
 
 import math
 from typing import Any
@@ -13,21 +13,21 @@ from cortado.running.trees import tensors_in
 
 
 def flat_outputs(network: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Tensor]:
-    """The outputs, flat, in eval mode; modes and buffers are as before afterwards.  What is drawn is drawn alike."""
+    """Return the outputs as a flat list, in eval mode with fixed random numbers; restores modes and buffers."""
     with quiet_and_unfused(), keeping_buffers(network), eval_mode(network):
         return output_tensors(network(*inputs[0], **inputs[1]))
 
 
 def output_tensors(found: Any) -> list[Tensor]:
-    """The tensors of an output, in order, whatever holds them."""
+    """Return the tensors in an output, in order, from any containers."""
     return [tensor for leaf in pytree.tree_leaves(found) for tensor in tensors_in(leaf)]
 
 
 def difference(found: list[Tensor], wanted: list[Tensor]) -> float:
-    """The largest difference between two lists of tensors, as a share of the largest entry wanted.
+    """Return the largest difference between two lists of tensors, relative to the largest entry of `wanted`.
 
-    Infinite entries, as masks have them, must be the same; anything else that is not finite, lists or shapes that do
-    not match, and lists of nothing, which would hide every change, are infinitely far.
+    Infinite entries, as in masks, must be equal. Other non-finite entries, unequal lengths or shapes, and empty
+    lists, which would hide any change, give infinity.
     """
     if not wanted or [value.shape for value in found] != [value.shape for value in wanted]:
         return math.inf
@@ -35,7 +35,7 @@ def difference(found: list[Tensor], wanted: list[Tensor]) -> float:
 
 
 def tensor_difference(found: Tensor, wanted: Tensor) -> float:
-    """`difference` of two tensors of one shape."""
+    """Return `difference` for two tensors of the same shape."""
     found, wanted = (
         (torch.view_as_real(value) if value.is_complex() else value).detach().double().cpu()
         for value in (found, wanted)

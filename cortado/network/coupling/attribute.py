@@ -1,4 +1,4 @@
-"""Attribute: a whole number that a module keeps, alone or in a list, and how it is read and set."""
+"""Attribute: an integer that a module stores, alone or in a list, and how to read and set it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Attribute:
-    """The attribute `name` of the module at `path`; entry `place` of it where it is a list or tuple."""
+    """The attribute `name` of the module at `path`; its entry `place` where it is a list or tuple."""
 
     path: str
     name: str
@@ -20,13 +20,13 @@ Edits = dict[Attribute, int]
 
 
 def read_attribute(modules: dict[str, nn.Module], attribute: Attribute) -> int:
-    """The present value."""
+    """Return the present value."""
     value = modules[attribute.path].__dict__[attribute.name]
     return int(value if attribute.place is None else value[attribute.place])
 
 
 def set_attributes(network: nn.Module, edits: Edits) -> dict[tuple[str, str], Any]:
-    """Set attributes to new values; gives the old ones by (module, name), to set back."""
+    """Set attributes to new values; return the old ones by (module, name), for restoring."""
     modules = dict(network.named_modules())
     before: dict[tuple[str, str], Any] = {}
     for attribute, value in edits.items():
@@ -42,7 +42,7 @@ def set_attributes(network: nn.Module, edits: Edits) -> dict[tuple[str, str], An
 
 
 def attributes_with(module: nn.Module, path: str, value: int) -> list[Attribute]:
-    """The attributes of a module that have this value."""
+    """Return the attributes of a module that have this value."""
     found = []
     for name, own in module.__dict__.items():
         if type(own) is int and own == value:

@@ -1,4 +1,4 @@
-"""Capture: the graph of a network's operators, by torch.export, with the names of its tensors and nothing copied."""
+"""Capture: a network's operator graph by torch.export, with the names of its tensors, without copying them."""
 
 import contextlib
 import copy
@@ -26,20 +26,20 @@ from cortado.task.task import to_device
 
 @dataclass
 class Captured:
-    """A traced network: its operators, and for each parameter and buffer the names it has in the network."""
+    """A traced network: its operators, and all names of each parameter and buffer in the network."""
 
     program: torch.export.ExportedProgram
     graph: fx.Graph
     tensors: dict[fx.Node, tuple[str, ...]]
     inputs: tuple[Any, ...]
     holder: str = ""
-    """The class that holds output tensors and is none that torch's pytrees know; the graph gives them in a tuple."""
+    """The class of an output container that torch's pytrees do not know; the graph returns its tensors in a tuple."""
 
     def node_of(self, name: str) -> fx.Node | None:
         return next((node for node, names in self.tensors.items() if name in names), None)
 
     def output_shapes(self) -> list[tuple[int, ...]]:
-        """The shapes of the output tensors, flat, as they were traced."""
+        """Return the shapes of the traced output tensors, flat."""
         output = next(node for node in self.graph.nodes if node.op == "output")
         values = [
             node.meta.get("val") for node in torch.utils._pytree.tree_leaves(output.args) if isinstance(node, fx.Node)
@@ -48,9 +48,10 @@ class Captured:
 
 
 def unattached_copy(network: nn.Module) -> nn.Module:
-    """The same modules around the same tensors, without parts: a held weight is an empty tensor of its shape.
+    """Return the same modules with the same tensors, without parts: a weight in a form becomes an empty tensor of its
+    shape.
 
-    Nothing of the network is copied, and nothing done to the copy reaches it.
+    No tensor of the network is copied, and changes to the copy do not reach the network.
     """
     kept = [value for module in network.modules() for value in held_tensors(tuple(module.__dict__.values()))]
     memo: dict[int, Any] = {id(t): t for t in (*network.parameters(), *network.buffers(), *kept)}
@@ -65,13 +66,13 @@ def unattached_copy(network: nn.Module) -> nn.Module:
         for name in attached_names(mine):
             release_as(theirs, name, empty[id(form_of(mine, name))])
         for side in SIDES:
-            # Rounding changes no axis.
+            # Quantizers change no axis.
             drop_quantizer(theirs, side)
     return duplicate.eval()
 
 
 def held_tensors(value: Any) -> Iterator[Tensor]:
-    """Tensors in nested containers: what a module keeps beside its parameters and buffers, as a cache does."""
+    """Yield tensors in nested containers that a module stores besides its parameters and buffers, such as a cache."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
@@ -82,12 +83,12 @@ def held_tensors(value: Any) -> Iterator[Tensor]:
 
 
 def network_layers(network: nn.Module) -> list[nn.Module]:
-    """Every module that its author wrote."""
+    """Return every module that the network's author wrote."""
     return list(own_modules(network).values())
 
 
 def release_as(layer: nn.Module, name: str, value: nn.Parameter) -> None:
-    """Let a held parameter of a copy be a plain one."""
+    """Turn a parameter of a copy that a form holds into a plain one."""
     layer._modules.pop(PREFIX + name, None)
     layer.__class__ = original_class(layer)
     layer._parameters[name] = value
@@ -98,7 +99,7 @@ def release_as(layer: nn.Module, name: str, value: nn.Parameter) -> None:
 def capture(network: nn.Module, example: Any) -> Captured:
     """Trace `network` on `example` (a tensor, a tuple of arguments or a dict of them), in eval mode.
 
-    Raises BadNetwork when torch.export cannot: the message has the line that blocks it.
+    Raises BadNetwork, with the line that blocks it, when torch.export fails.
     """
     duplicate = unattached_copy(network)
     device = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
@@ -116,13 +117,13 @@ def capture(network: nn.Module, example: Any) -> Captured:
         line = code_line(error)
         raise BadNetwork(
             f"groups: {type(network).__name__} cannot be traced: {first_line(error)}{f' ({line})' if line else ''}. Methods "
-            "that change no shape still work; for the others make that line independent of the values of tensors."
+            "that change no shape still work; for the others make that line independent of tensor values."
         ) from error
     return Captured(program, program.graph, names_of(program, duplicate), given, holders[0] if holders else "")
 
 
 def in_pytrees(forward: Callable[..., Any], holders: list[str]) -> Callable[..., Any]:
-    """Return a forward that gives its tensors in a tuple, and notes the class, where torch's pytrees know no such class."""
+    """Return a forward that returns tensors in a tuple, and records the class, if torch's pytrees do not know it."""
 
     @functools.wraps(forward)
     def given(*positional: Any, **named: Any) -> Any:
@@ -137,9 +138,9 @@ def in_pytrees(forward: Callable[..., Any], holders: list[str]) -> Callable[...,
 
 @contextlib.contextmanager
 def quiet_and_unfused() -> Iterator[None]:
-    """Attention on its plain path, no gradients, and neither warnings nor torch's own log of what we try.
+    """Use unfused attention and no gradients, and silence warnings and torch's log.
 
-    Random numbers begin again, so that code which draws some draws the same in each run, and the caller's go on after.
+    Seeds the random numbers, so that each run draws the same ones; the caller's random state is restored.
     """
     chatter = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -153,7 +154,7 @@ def quiet_and_unfused() -> Iterator[None]:
 
 
 def names_of(program: torch.export.ExportedProgram, duplicate: nn.Module) -> dict[fx.Node, tuple[str, ...]]:
-    """For each placeholder of a parameter or buffer all names of its tensor in the network."""
+    """Return, for each placeholder of a parameter or buffer, all names of its tensor in the network."""
     signature = program.graph_signature
     first = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     by_tensor: dict[int, list[str]] = {}
@@ -172,13 +173,13 @@ def names_of(program: torch.export.ExportedProgram, duplicate: nn.Module) -> dic
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """Return an error's message in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def code_line(error: BaseException) -> str:
-    """The innermost line of the user's code in an error's trace: "net.py:12: if x.sum() > 0:", "" where there is none."""
+    """Return the innermost line of user code in an error's traceback: "net.py:12: if x.sum() > 0:"; "" without one."""
     found, trace = "", error.__traceback__
     while trace is not None:
         path = trace.tb_frame.f_code.co_filename

@@ -1,4 +1,4 @@
-"""Collect: turn the variables of a walked network into groups: units are alike that lie on the same axes."""
+"""Collect: turn the variables of a walked network into groups of units that occupy the same axes."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ Place = tuple[fx.Node, int]
 
 
 def collect(walked: Walked) -> Groups:
-    """The groups of a walked network, before any was tried."""
+    """Return the groups of a walked network, before any trial cut."""
     axes = tracked_axes(walked)
     places = list(axes)
     groups = Groups(walked)
@@ -29,8 +29,8 @@ def collect(walked: Walked) -> Groups:
         free = variables[~frozen]
         slots = tuple(slot_of(walked, place, axes[place], free) for place in on)
         if all(slot.role == "rider" for slot in slots):
-            # Places of a mask that no text was long enough to reach, say.
-            groups.frozen.append(Frozen(name, len(free), "no layer makes them and none reads them"))
+            # For example positions of a mask that no text was long enough to reach.
+            groups.frozen.append(Frozen(name, len(free), "no layer makes them and no layer reads them"))
             continue
         inexact = next((marks.inexact[int(v)] for v in free if int(v) in marks.inexact), "")
         groups.all.append(Group(name, free, slots, int(free[0]) in marks.heads, inexact))
@@ -38,9 +38,9 @@ def collect(walked: Walked) -> Groups:
 
 
 def signatures(axes: dict[Place, np.ndarray], places: list[Place]) -> dict[tuple[tuple[int, int], ...], np.ndarray]:
-    """Variables by the axes on which they lie and their columns there, in the order in which they appear.
+    """Return the variables by their axes and columns there, in order of appearance.
 
-    Heads and their widths may lie on the same axes, crosswise: they are told apart by their columns.
+    Heads and their widths may occupy the same axes, crosswise: their columns tell them apart.
     """
     pairs = []
     for number, place in enumerate(places):
@@ -63,7 +63,7 @@ def signatures(axes: dict[Place, np.ndarray], places: list[Place]) -> dict[tuple
 
 
 def slot_of(walked: Walked, place: Place, axis: np.ndarray, variables: np.ndarray) -> Slot:
-    """Where the units of a group lie on one axis."""
+    """Return the slot of a group's units on one axis."""
     order = np.argsort(variables)
     at = np.searchsorted(variables[order], axis).clip(max=len(variables) - 1)
     mine = variables[order][at] == axis
@@ -73,14 +73,14 @@ def slot_of(walked: Walked, place: Place, axis: np.ndarray, variables: np.ndarra
 
 
 def name_of(walked: Walked, places: list[Place]) -> str:
-    """The layer that makes the units, or the first tensor on which they lie."""
+    """Return the layer that makes the units, or the first tensor that has them."""
     made = [place for place in places if walked.roles.get(place) == "producer"]
     name = walked.captured.tensors[(made or places)[0][0]][0]
     return name.removesuffix(".weight") if made else name
 
 
 def distinct_names(groups: Groups) -> Groups:
-    """Several groups of one layer get numbers."""
+    """Number the groups of a layer that has several."""
     seen: dict[str, int] = {}
     for group in groups.all:
         seen[group.name] = seen.get(group.name, 0) + 1

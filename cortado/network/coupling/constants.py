@@ -1,4 +1,4 @@
-"""Constants: the numbers in a network's code that follow from channel counts, and what they become after a cut."""
+"""Constants: numbers in a network's code that follow from channel counts, and their values after a cut."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Constant:
-    """One number among the arguments of an operator: `place` inside the argument called `argument` (-1: all of it)."""
+    """One number among an operator's arguments: position `place` inside the argument `argument` (-1: all of it)."""
 
     node: fx.Node
     argument: str
@@ -32,7 +32,7 @@ class Constant:
 
     @property
     def module(self) -> str:
-        """The module in whose forward it stands."""
+        """Return the path of the module whose forward contains it."""
         return module_of(self.node)
 
     @property
@@ -45,7 +45,7 @@ class Constant:
 
 
 def constants_of(groups: Groups) -> list[Constant]:
-    """Every number in the code of a walked network that a cut may change."""
+    """Return every number in the code of a walked network that a cut may change."""
     walked = groups.walked
     found: list[Constant] = []
     for node in walked.captured.graph.nodes:
@@ -100,7 +100,7 @@ class ConstantReader:
         return Constant(self.step.node, argument, -1, old, after, axes)
 
     def sizes(self, argument: str, axes: list[Axis]) -> list[Constant]:
-        """A list of sizes, for as many of the first axes; -1 is worked out by itself."""
+        """Return the entries of a list of sizes for the first axes; -1 needs no change."""
         given = self.step.arg(argument)
         if not isinstance(given, (list, tuple)):
             return []
@@ -111,7 +111,7 @@ class ConstantReader:
         ]
 
     def repeats(self) -> list[Constant]:
-        """How often an axis is repeated: what comes out over what goes in."""
+        """Return repeat counts: output entries divided by input entries."""
         x, out = self.step.tensors()[0], self.outputs()
         before = untracked(len(out) - len(x)) + self.resolved(x.axis_list)
         given = self.step.arg("repeats") if self.step.name != "tile" else self.step.arg("dims")
@@ -133,7 +133,7 @@ class ConstantReader:
         ]
 
     def parts(self) -> list[Constant]:
-        """The sizes of parts, one for each or one for all."""
+        """Return the sizes of parts, one each or one for all."""
         found = axis_lists_of(self.step.known[self.step.node])
         dim = int(self.step.arg("dim", 0)) % len(self.step.tensors()[0])
         argument = "split_sizes" if self.step.name == "split_with_sizes" else "split_size"
@@ -147,7 +147,7 @@ class ConstantReader:
         ]
 
     def edges(self) -> list[Constant]:
-        """Where a slice begins and ends: as many entries further as are left before."""
+        """Return the start and end of a slice, which move by the number of removed entries before them."""
         x = self.step.tensors()[0]
         dim = int(self.step.arg("dim", 0)) % len(x)
         axis, size = self.resolved(x.axis_list)[dim], x.shape[dim]
@@ -168,7 +168,7 @@ class ConstantReader:
         return found
 
     def padding(self) -> list[Constant]:
-        """How many entries are filled in before and after: those that are left of them."""
+        """Return the padding before and after: the number of remaining padded entries."""
         pads, out, shape = self.step.arg("pad"), self.outputs(), self.step.shape
         found = []
         for pair in range(len(pads) // 2):
@@ -187,7 +187,7 @@ class ConstantReader:
 
 
 def entries_ratio(after: Axis, before: Axis, old: int) -> Callable[[Gone], int]:
-    """Entries after over entries before."""
+    """Return the remaining entries of one axis divided by those of another."""
 
     def of(gone: Gone) -> int:
         if after is None:
@@ -203,12 +203,12 @@ def signed_size(count: Callable[[Gone], int], sign: int) -> Callable[[Gone], int
 
 
 def changed(constants: list[Constant], gone: Gone) -> list[tuple[Constant, int]]:
-    """The constants that a cut changes, with their new values."""
+    """Return the constants that a cut changes, with their new values."""
     return [(c, new) for c in constants if (new := c.after(gone)) != c.old]
 
 
 def touching(groups: Groups, constant: Constant) -> set[int]:
-    """The groups (by id) whose units lie on the axes of a constant."""
+    """Return the groups (by id) whose units are on the axes of a constant."""
     owner = {int(v): id(group) for group in groups.all for v in group.variables}
     values = np.unique(np.concatenate([axis.reshape(-1) for axis in constant.axes if axis is not None]))
     return {owner[v] for v in values.tolist() if v in owner}

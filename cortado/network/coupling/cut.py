@@ -1,4 +1,4 @@
-"""Cut: remove units of groups from a network, in place: tensors in whatever form, attributes, and a proof that it is right."""
+"""Cut: remove units of groups from a network, in place - tensors in any form, and attributes - and check the result."""
 
 import copy
 from typing import Any
@@ -22,34 +22,34 @@ from cortado.parts.activations.quantizer import unrounded
 from cortado.parts.forms.attach import attach, form_of
 
 TOLERANCE = 1e-3
-"""Largest relative difference between the cut network and its rewritten graph: they add up in the same order."""
+"""Largest relative difference between the cut network and its rewritten graph, which sum in the same order."""
 
 
 def cut(network: nn.Module, groups: Groups, keeps: Keeps) -> None:
-    """Leave of each group in `keeps` only those units, in the network that the groups were found in.
+    """Keep only the units in `keeps` of each group, in the network in which the groups were found.
 
-    Weights are narrowed in whatever form holds them, tied ones together; attributes follow. A shadow of the network is
-    cut and run first, and afterwards the network must answer as its rewritten graph does; otherwise nothing is changed.
-    Raises CannotFollow when the network's code cannot follow, with the line: the groups at fault are frozen then, and
-    the cut can be made without them. Raises BadValue for units that are not there.
+    Weights are narrowed in any form, tied ones together, and attributes are updated. A fake copy of the network is
+    cut and run first; afterwards the network's outputs must equal those of its rewritten graph, otherwise nothing is
+    changed. Raises CannotFollow, with the line, when the network's code cannot follow; the failing groups are then
+    frozen, and the cut can be repeated without them. Raises BadValue for units that do not exist.
     """
-    failure = attempted(network, groups, keeps)
+    failure = try_cut(network, groups, keeps)
     if failure is None:
         return
     failing = failing_groups(
         list(keeps),
-        lambda few: attempted(network, groups, {group: keeps[group] for group in few}, stays=False) is not None,
+        lambda few: try_cut(network, groups, {group: keeps[group] for group in few}, stays=False) is not None,
     )
     for group in failing:
         leave_whole(groups, group, failure)
     raise CannotFollow(
         f"groups: this cut cannot be made: {failure.line or failure.module or type(network).__name__}: {failure.says}. "
-        f"Leave {', '.join(group.name for group in failing)} out with where=, or cut other amounts."
+        f"Exclude {', '.join(group.name for group in failing)} with where=, or cut other amounts."
     )
 
 
-def attempted(network: nn.Module, groups: Groups, keeps: Keeps, stays: bool = True) -> Failure | None:
-    """Make a cut and prove it; gives what went wrong, and then, or when it is not to stay, all is as it was."""
+def try_cut(network: nn.Module, groups: Groups, keeps: Keeps, stays: bool = True) -> Failure | None:
+    """Make a cut and check it; return the failure, if any. On failure, or with `stays` False, restore the network."""
     gone = groups.gone(keeps)
     solved = edits_for(network, groups, gone)
     failure = attempt(network, groups, gone, solved.edits)
@@ -58,7 +58,7 @@ def attempted(network: nn.Module, groups: Groups, keeps: Keeps, stays: bool = Tr
     undo = Undo(network)
     try:
         narrow_all(network, groups, gone, undo, solved.edits)
-        failure = disproof(network, groups, gone)
+        failure = find_disagreement(network, groups, gone)
     except Exception:
         undo.all()
         raise
@@ -70,9 +70,9 @@ def attempted(network: nn.Module, groups: Groups, keeps: Keeps, stays: bool = Tr
 
 
 def narrow_all(network: nn.Module, groups: Groups, gone: Gone, undo: "Undo", edits: Edits) -> None:
-    """Narrow every tensor that loses entries, and let attributes follow."""
+    """Narrow every tensor that loses entries, and update the attributes."""
     kept, tensors = groups.kept_rows(gone), groups.walked.captured.tensors
-    # A tensor that layers share may have a placeholder for each, and is cut once.
+    # A tensor that layers share may have several placeholders and is cut once.
     for node in {tensors[node]: node for node, _ in kept}.values():
         undo.narrow(tensors[node], {d: rows for (n, d), rows in kept.items() if n is node})
     undo.attributes = set_attributes(network, edits)
@@ -80,8 +80,8 @@ def narrow_all(network: nn.Module, groups: Groups, gone: Gone, undo: "Undo", edi
         match_widths(layer)
 
 
-def disproof(network: nn.Module, groups: Groups, gone: Gone) -> Failure | None:
-    """What shows that a cut network does not compute what its rewritten graph does, in the shapes it had."""
+def find_disagreement(network: nn.Module, groups: Groups, gone: Gone) -> Failure | None:
+    """Return how a cut network differs from its rewritten graph in outputs or shapes; None if it agrees."""
     captured = groups.walked.captured
     rewritten = Rewritten(groups, gone, tensors_at(network, groups))
     try:
@@ -90,7 +90,7 @@ def disproof(network: nn.Module, groups: Groups, gone: Gone) -> Failure | None:
         return Failure(f"in its graph: {first_line(error)}", "", source_of(rewritten.current))
     if [tuple(value.shape) for value in wanted] != captured.output_shapes():
         return Failure("its outputs would be cut", "", "")
-    # The graph was traced without roundings, which change no axis and every number a little.
+    # The graph was traced without quantizers, which change no axis but every value a little.
     with unrounded(network):
         found = flat_outputs(network, captured.program.example_inputs)
     far = difference(found, wanted)
@@ -100,7 +100,7 @@ def disproof(network: nn.Module, groups: Groups, gone: Gone) -> Failure | None:
 
 
 def kept_outputs(network: nn.Module, groups: Groups, keeps: Keeps) -> dict[str, Tensor]:
-    """For each layer that loses outputs (or is a norm of lost channels) the numbers of those that stay."""
+    """Return, for each layer that loses outputs (or norm that loses channels), the indices of those that stay."""
     found = {}
     tensors, modules = groups.walked.captured.tensors, dict(network.named_modules(remove_duplicate=False))
     for (node, axis), rows in groups.kept_rows(groups.gone(keeps)).items():
@@ -112,15 +112,15 @@ def kept_outputs(network: nn.Module, groups: Groups, keeps: Keeps) -> dict[str, 
 
 
 def gives(layer: nn.Module, name: str, axis: int) -> bool:
-    """Whether an axis of a tensor has the channels that its layer gives: tied layers may read it the other way round."""
+    """Return whether an axis of a tensor has the layer's output channels: tied layers may use it the other way round."""
     kind = kind_of(layer)
     axes = None if kind is None else kind.axes(layer).get(name)
-    # Gates of a recurrent layer repeat the channels; a transposed convolution in groups has those of one group.
+    # A recurrent layer's gates repeat the channels; a grouped transposed convolution has those of one group.
     return axes is not None and axes.output == axis and axes.blocks == 1 and (axes.groups == 1 or axis == 0)
 
 
 class Undo:
-    """Cuts tensors and remembers what was there."""
+    """Cuts tensors and can restore them."""
 
     def __init__(self, network: nn.Module) -> None:
         self.modules = dict(network.named_modules(remove_duplicate=False))
@@ -130,7 +130,7 @@ class Undo:
         self.attributes: dict[tuple[str, str], Any] = {}
 
     def narrow(self, names: tuple[str, ...], rows: dict[int, Any]) -> None:
-        """Narrow one tensor along some axes, in all places that share it."""
+        """Narrow one tensor along some axes, everywhere it is shared."""
         made: Any = None
         for full in names:
             path, _, name = full.rpartition(".")
@@ -146,7 +146,7 @@ class Undo:
                 place(layer, name, made)
 
     def all(self) -> None:
-        """Everything as it was."""
+        """Restore everything."""
         for layer, before in self.before:
             layer.__dict__.clear()
             layer.__dict__.update(before)
@@ -156,7 +156,7 @@ class Undo:
 
 
 def snapshot(layer: nn.Module) -> dict[str, Any]:
-    """A layer's own attributes and slots; the tensors in them are not copied."""
+    """Return a layer's own attributes and slots; tensors in them are not copied."""
     own = dict(layer.__dict__)
     for slots in ("_parameters", "_buffers", "_modules"):
         own[slots] = copy.copy(own[slots])
@@ -164,7 +164,7 @@ def snapshot(layer: nn.Module) -> dict[str, Any]:
 
 
 def narrowed(layer: nn.Module, name: str, rows: dict[int, Any]) -> Any:
-    """A parameter, buffer or form with fewer entries along some axes."""
+    """Return a parameter, buffer or form with fewer entries along some axes."""
     form = form_of(layer, name)
     if form is not None:
         device = next(iter(form.state_dict().values())).device
@@ -180,9 +180,10 @@ def narrowed(layer: nn.Module, name: str, rows: dict[int, Any]) -> Any:
 
 
 def zeroed(network: nn.Module, groups: Groups, keeps: Keeps) -> nn.Module:
-    """A copy of the uncut network in which every entry of the removed units is zero, consumers' columns too.
+    """Return a copy of the uncut network in which every entry of the removed units is zero, consumers' columns
+    included.
 
-    Where all groups are exact, it computes what the cut network does: the law that cuts are tested by.
+    If all groups are exact it computes the same as the cut network; tests compare the two.
     """
     duplicate = copy.deepcopy(network)
     modules = dict(duplicate.named_modules(remove_duplicate=False))

@@ -1,4 +1,4 @@
-"""Find: the groups of channels of a network that can be cut, tried before they are offered."""
+"""Find: the channel groups of a network that can be cut, checked by trial cuts."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,17 +19,17 @@ from cortado.network.coupling.walk import axis_lists_of, walk_network
 
 
 def find_groups(network: nn.Module, example: Any) -> Groups:
-    """The groups of `network`, traced on `example` (a tensor, a tuple of arguments or a dict of them).
+    """Return the groups of `network`, traced on `example` (a tensor, a tuple of arguments or a dict of them).
 
-    `groups.free` can be cut in the network as it is: a shadow of it was cut and run. `groups.frozen` says of the
-    others which operator and line keep them whole. Raises BadNetwork when the network cannot be traced, with the line.
+    `groups.free` can be cut in the network as it is: a fake copy was cut and run. `groups.frozen` names the operator
+    and line that block each of the others. Raises BadNetwork, with the line, when the network cannot be traced.
     """
     captured = capture(network, example)
     groups = collect(walk_network(captured))
     groups.constants = constants_of(groups)
     if not all_named(network, groups.constants):
         groups.seen = tagged_numbers(network, captured)
-    # Each round leaves a group alone.
+    # Each round freezes a group.
     while keeps := uneven(groups.free):
         gone = groups.gone(keeps)
         numbers = changed(groups.constants, gone)
@@ -38,15 +38,18 @@ def find_groups(network: nn.Module, example: Any) -> Groups:
         if failure is None:
             break
         fail = partial(fails_of, network, groups, keeps)
-        for group in blamed(groups, list(keeps), numbers, solved, failure, fail) or failing_groups(list(keeps), fail):
+        for group in groups_to_freeze(groups, list(keeps), numbers, solved, failure, fail) or failing_groups(
+            list(keeps), fail
+        ):
             leave_whole(groups, group, failure)
     return groups
 
 
 def uneven(free: list[Group]) -> dict[Group, Tensor]:
-    """A trial cut that takes another number of units from each group, so that code which ties groups shows itself.
+    """Return a trial cut that removes a different number of units from each group, so that code which ties groups
+    fails.
 
-    Two stay where there are three: a single one is repeated along whatever it meets, and code that cannot follow runs.
+    Two of three stay: a single one would broadcast, and code that cannot follow would run.
     """
     keeps = {}
     for number, group in enumerate(free):
@@ -57,20 +60,20 @@ def uneven(free: list[Group]) -> dict[Group, Tensor]:
 
 
 def fails(network: nn.Module, groups: Groups, keeps: Keeps) -> bool:
-    """Whether the network's own code cannot follow a cut."""
+    """Return whether the network's own code cannot follow a cut."""
     gone = groups.gone(keeps)
     return attempt(network, groups, gone, edits_for(network, groups, gone).edits) is not None
 
 
 def fails_of(network: nn.Module, groups: Groups, keeps: Keeps, few: list[Group]) -> bool:
-    """Return whether the network's own code cannot follow the part of a cut that is of a few groups."""
+    """Return whether the network's own code cannot follow the part of a cut that concerns `few`."""
     return fails(network, groups, {group: keeps[group] for group in few})
 
 
 def failing_groups(groups: list[Group], fail: Callable[[list[Group]], bool]) -> list[Group]:
-    """Of groups that fail together those that fail by themselves: halves are tried, and halves of the halves that fail.
+    """Return the groups that fail alone, out of groups that fail together, by bisection.
 
-    All of them, where each half does for itself.
+    Returns all of them if neither half fails alone.
     """
     if len(groups) == 1:
         return groups
@@ -81,7 +84,7 @@ def failing_groups(groups: list[Group], fail: Callable[[list[Group]], bool]) -> 
     return failing or groups
 
 
-def blamed(
+def groups_to_freeze(
     groups: Groups,
     cut: list[Group],
     numbers: list[tuple[Constant, int]],
@@ -89,9 +92,10 @@ def blamed(
     failure: Failure,
     fail: Callable[[list[Group]], bool],
 ) -> list[Group]:
-    """The groups to leave alone after a failure: those of the numbers on its line, or on the nearest line before it.
+    """Return the groups to freeze after a failure: those of the constants on its line, or on the nearest line before
+    it.
 
-    Of those that meet there halves are tried; who does not fail alone is cleared. None where no number tells.
+    Among groups that meet there, bisection clears those that do not fail alone. None where no constant tells.
     """
     by_id = {id(group): group for group in cut}
     constants = [constant for constant, _ in numbers]
@@ -115,12 +119,12 @@ def blamed(
 
 
 def role(constant: Constant) -> tuple[str, str, str, int]:
-    """Return what a number is for: blocks that run the same line have one in each role."""
+    """Return a constant's role: blocks that run the same line have one constant in each role."""
     return constant.line, constant.operator, constant.argument, constant.place
 
 
 def within(groups: Groups, module: str) -> set[int]:
-    """The groups (by id) whose units lie on what a module reads, its parts included: its code may count them."""
+    """Return the groups (by id) with units on the inputs of a module, whose code may depend on their count."""
     walked = groups.walked
     owner = {int(v): id(group) for group in groups.all for v in group.variables}
     found: set[int] = set()
@@ -133,12 +137,12 @@ def within(groups: Groups, module: str) -> set[int]:
 
 
 def leave_whole(groups: Groups, group: Group, failure: Failure) -> None:
-    """Leave a group alone, and say why."""
+    """Freeze a group, with the reason."""
     line = failure.line or failure.module or "the network's own code"
     groups.refused[int(group.variables[0])] = line
     groups.frozen.append(Frozen(group.name, group.count, f"{line} cannot follow a cut: {failure.says}", True))
 
 
 def edits_for(network: nn.Module, groups: Groups, gone: Gone) -> Solved:
-    """The attributes that a cut changes, and the numbers for which none was found."""
+    """Return the attributes that a cut changes, and the constants without a matching attribute."""
     return solve(network, groups.seen, changed(groups.constants, gone))

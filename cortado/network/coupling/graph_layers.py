@@ -1,4 +1,4 @@
-"""Graph layers: operators of a traced graph become torch's own layers again, so that they train and are known as layers."""
+"""Graph layers: turn operators of a traced graph back into torch layers that can be trained and recognized."""
 
 import re
 from collections.abc import Callable
@@ -19,11 +19,11 @@ CALLED_AGAIN = re.compile(r"@\d+")
 def graph_layers(
     graph: fx.Graph, network: nn.Module, names: dict[fx.Node, tuple[str, ...]], values: dict[fx.Node, Tensor]
 ) -> dict[str, nn.Module]:
-    """Let the operators of `graph` that are layers of torch call layers; gives the new layers by path.
+    """Replace operators of `graph` that are torch layers by calls of new layers; return these by path.
 
-    Such an operator reads nothing of the network but a weight and what belongs to it (`names`), all of one path, and
-    always with the same settings. Dropout, which a graph traced in eval mode passes by, is put back as a layer, and a
-    batch norm layer that trains in `network` trains again. `values` are the tensors that the layers get.
+    Such an operator reads only one path's weight and the tensors that belong to it (`names`), always with the same
+    settings. Dropout, which a trace in eval mode omits, is restored as a layer, and a batch norm layer that trains in
+    `network` trains again. `values` are the tensors of the new layers.
     """
     modules = dict(network.named_modules(remove_duplicate=False))
     made: dict[str, nn.Module] = {}
@@ -42,7 +42,7 @@ def graph_layers(
 
 
 def candidates(graph: fx.Graph, names: dict[fx.Node, tuple[str, ...]]) -> dict[str, list[tuple[fx.Node, Slots]]]:
-    """The operators that may be calls of one layer, by its path."""
+    """Return the operators that may be calls of one layer, by its path."""
     found: dict[str, list[tuple[fx.Node, Slots]]] = {}
     for node in graph.nodes:
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
@@ -58,7 +58,7 @@ def candidates(graph: fx.Graph, names: dict[fx.Node, tuple[str, ...]]) -> dict[s
 
 
 def call_path(node: fx.Node, slots: Slots, names: dict[fx.Node, tuple[str, ...]]) -> str:
-    """The path under which all tensors of a call have the names that a layer gives them; "" when there is none."""
+    """Return the path under which all tensors of a call have a layer's names; "" without one."""
     if "weight" not in slots or any(value not in names for value in slots.values()):
         return ""
     paths = [CALLED_AGAIN.sub("", module_of(node))]
@@ -68,7 +68,7 @@ def call_path(node: fx.Node, slots: Slots, names: dict[fx.Node, tuple[str, ...]]
 
 
 def build(node: fx.Node, slots: Slots, values: dict[fx.Node, Tensor], owner: nn.Module | None) -> nn.Module | None:
-    """The layer that does what the operator does, with empty tensors; None where torch has none."""
+    """Return the layer that computes the operator, with empty tensors; None where torch has none."""
     step = Step(node, None, {}, {})  # type: ignore[arg-type]
     shapes = {slot: values[value].shape for slot, value in slots.items()}
     layer = BUILDERS[step.name](step, shapes, owner)
@@ -81,7 +81,7 @@ def build(node: fx.Node, slots: Slots, values: dict[fx.Node, Tensor], owner: nn.
 
 
 def layer_with(layer: nn.Module, slots: Slots, values: dict[fx.Node, Tensor], owner: nn.Module | None) -> nn.Module:
-    """A new layer with its tensors."""
+    """Return a new layer with its tensors."""
     for slot, node in slots.items():
         place(layer, slot, values[node])
     if isinstance(layer, nn.modules.batchnorm._BatchNorm) and isinstance(owner, nn.modules.batchnorm._BatchNorm):
@@ -91,7 +91,7 @@ def layer_with(layer: nn.Module, slots: Slots, values: dict[fx.Node, Tensor], ow
 
 
 def call_instead(graph: fx.Graph, node: fx.Node, path: str) -> None:
-    """Call the layer at `path` on what goes into the operator, in the operator's place."""
+    """Replace the operator by a call of the layer at `path`."""
     step = Step(node, None, {}, {})  # type: ignore[arg-type]
     given = step.arg("indices") if step.name == "embedding" else step.arg("input")
     with graph.inserting_before(node):
@@ -102,7 +102,7 @@ def call_instead(graph: fx.Graph, node: fx.Node, path: str) -> None:
 
 
 def dropouts(graph: fx.Graph, modules: dict[str, nn.Module], taken: set[str]) -> dict[str, nn.Module]:
-    """Put dropout back as layers: at the path of the dropout layer, or as a new one of the module whose code called it."""
+    """Restore dropout layers: at the original layer's path, or as a new one in the module whose code called dropout."""
     made: dict[str, nn.Module] = {}
     for node in list(graph.nodes):
         step = Step(node, None, {}, {})  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ def dropouts(graph: fx.Graph, modules: dict[str, nn.Module], taken: set[str]) ->
 
 
 def linear(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """weight (n, k)."""
+    """Build a layer from weight (n, k)."""
     if len(shapes["weight"]) != 2:
         return None
     out, given = shapes["weight"]
@@ -135,7 +135,7 @@ def linear(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Mo
 
 
 def convolution(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """weight (O, C / g, ...)."""
+    """Build a layer from weight (O, C / g, ...)."""
     kind = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d}[step.name]
     out, given, *kernel = shapes["weight"]
     extent: Any = tuple(kernel)
@@ -148,7 +148,7 @@ def convolution(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> 
 
 
 def transposed(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """weight (C, O / g, ...)."""
+    """Build a layer from weight (C, O / g, ...)."""
     kinds = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
     given, out, *kernel = shapes["weight"]
     extent: Any = tuple(kernel)
@@ -160,7 +160,7 @@ def transposed(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> n
 
 
 def batch_norm(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """Only of a layer that is a batch norm for torch too: other code may mean to keep its statistics for ever."""
+    """Build a layer only where torch has a batch norm layer: other code may freeze its statistics on purpose."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     kind = next((kind for kind in kinds if isinstance(owner, kind)), None)
     if kind is None or step.arg("training") or len(shapes) != len(SLOTS):
@@ -169,24 +169,24 @@ def batch_norm(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> n
 
 
 def layer_norm(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """Over the trailing axes."""
+    """Build a layer norm over the trailing axes."""
     return nn.LayerNorm(
         sizes(step.arg("normalized_shape")), float(step.arg("eps")), True, "bias" in shapes, device="meta"
     )
 
 
 def rms_norm(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """Over the trailing axes, without a mean."""
+    """Build an RMS norm over the trailing axes."""
     return nn.RMSNorm(sizes(step.arg("normalized_shape")), step.arg("eps"), device="meta")
 
 
 def group_norm(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """Axis 1 in groups."""
+    """Build a norm over axis 1 in groups."""
     return nn.GroupNorm(int(step.arg("num_groups")), shapes["weight"][0], float(step.arg("eps")), device="meta")
 
 
 def embedding(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """weight (symbols, width)."""
+    """Build a layer from weight (symbols, width)."""
     if step.arg("sparse") or step.arg("scale_grad_by_freq"):
         return None
     symbols, width = shapes["weight"]
@@ -195,7 +195,7 @@ def embedding(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn
 
 
 def sizes(given: Any) -> Any:
-    """A list of an operator as layers take it: a tuple, or one number for all axes."""
+    """Return an operator's list as layers take it: a tuple, or one number for all axes."""
     return tuple(int(size) for size in given) if isinstance(given, (list, tuple)) else int(given)
 
 

@@ -1,4 +1,4 @@
-"""Graph net: a cut network as the graph that was traced of it, where the network's own code cannot follow the cut."""
+"""Graph net: a cut network as its traced graph, for cuts that the network's own code cannot follow."""
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,20 +16,21 @@ from cortado.network.coupling.step import operator_name, source_of
 
 
 def cut_as_graph(network: nn.Module, groups: Groups, keeps: Keeps, axis: int = 0) -> GraphNet:
-    """A copy of the network with only these units of some groups (`groups.in_graph`), as a graph; `network` stays whole.
+    """Return a copy of the network as a graph with only these units of some groups (`groups.in_graph`); `network` is
+    kept.
 
-    The groups are those that `find_groups` found in this network. `axis` of the inputs has the samples; the network is
-    traced again with one more to see which numbers follow from them. Parameters and forms are copied, what never runs
-    is left out. The graph answers as the network does where nothing is cut, also with other numbers of samples, and the
-    cut one as the interpreted graph with narrowed tensors; both are tried.
-    Raises BadNetwork when the network does other things with other batches or the graph cannot follow the cut, with
-    the line, and BadValue for units that are not there.
+    The groups must come from `find_groups` on this network. `axis` is the batch axis of the inputs; the network is
+    traced again with one more sample to find the numbers that follow the batch. Parameters and forms are copied; code
+    that never runs is omitted. Two checks run: the uncut graph must agree with the network, also for other batch
+    sizes, and the cut graph with the interpreted graph on narrowed tensors. Raises BadNetwork, with the line, when
+    the network's code depends on the batch in another way or the graph cannot follow the cut, and BadValue for units
+    that do not exist.
     """
     gone, holder = groups.gone(keeps), groups.walked.captured.holder
     if holder:
         raise BadNetwork(
-            f"graph: {type(network).__name__} gives its outputs in {holder}, which a graph cannot make. "
-            "Let it give a tuple or a dict, or register the class with torch.export.register_dataclass."
+            f"graph: {type(network).__name__} returns its outputs in {holder}, which a graph cannot create. "
+            "Return a tuple or a dict, or register the class with torch.export.register_dataclass."
         )
     following = following_batch(network, groups.walked.captured, axis)
     prove_any_batch(network, groups, following, axis)
@@ -39,7 +40,7 @@ def cut_as_graph(network: nn.Module, groups: Groups, keeps: Keeps, axis: int = 0
 
 
 def prove_any_batch(network: nn.Module, groups: Groups, following: Following, axis: int) -> None:
-    """Raises BadNetwork unless the graph without a cut answers as the network does with two samples more."""
+    """Raise BadNetwork unless the uncut graph agrees with the network for two more samples."""
     captured = groups.walked.captured
     count = samples_in(captured, axis)
     inputs = with_samples(captured, count + 2, axis)
@@ -54,18 +55,18 @@ def prove_any_batch(network: nn.Module, groups: Groups, following: Following, ax
 
 def other_batch(network: nn.Module, count: int) -> str:
     return (
-        f"graph: traced with {count} and {count + 1} samples, {type(network).__name__} does something else with {count + 2}. "
-        "Take sizes from the input by multiplication alone"
+        f"graph: traced with {count} and {count + 1} samples, {type(network).__name__} computes something else with {count + 2}. "
+        "Derive sizes from the input by multiplication alone"
     )
 
 
 def prove_cut(network: nn.Module, groups: Groups, gone: Gone, net: GraphNet, axis: int) -> None:
-    """Raises BadNetwork unless the cut graph answers as the interpreted one does, and with another batch at all."""
+    """Raise BadNetwork unless the cut graph agrees with the interpreted one and runs with another batch size."""
     read, kept = tensors_at(network, groups), groups.kept_rows(gone)
     buffers = groups.walked.captured.program.graph_signature.inputs_to_buffers
 
     def narrow(node: fx.Node) -> Tensor:
-        # Code may write into its buffers, and the network's own are to stay.
+        # The code may write to its buffers; keep the network's own.
         value = read(node).clone() if node.name in buffers else read(node)
         for (where, d), rows in kept.items():
             if where is node:
@@ -80,11 +81,11 @@ def prove_cut(network: nn.Module, groups: Groups, gone: Gone, net: GraphNet, axi
         line = source_of(interpreted.current) or operator_name(interpreted.current)
         raise BadNetwork(
             f"graph: this cut cannot be made in the graph either: {line} says {first_line(error)}. "
-            "Leave the group out, or cut other amounts."
+            "Exclude the group, or cut other amounts."
         ) from error
     far = difference(flat_outputs(net, captured.program.example_inputs), wanted)
     if not far <= TOLERANCE:
         raise BadNetwork(
-            f"graph: the cut graph computes something else (relative difference {far:.2g}). Please tell us."
+            f"graph: the cut graph computes something else (relative difference {far:.2g}). Please report a bug."
         )
     flat_outputs(net, with_samples(captured, samples_in(captured, axis) + 1, axis))

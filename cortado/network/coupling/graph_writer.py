@@ -1,4 +1,4 @@
-"""Graph writer: the traced graph of a network, cut, around its own tensors, as a module that takes any batch."""
+"""Graph writer: the traced and cut graph of a network as a module with its own tensors, for any batch size."""
 
 import copy
 import operator
@@ -26,7 +26,7 @@ SHAPED = ("view", "reshape", "_unsafe_view")
 
 @dataclass
 class GraphWriter:
-    """Writes the graph of a network, cut or (`copies` False) whole around the network's own tensors."""
+    """Writes the graph of a network, cut or, with `copies` False, whole and with the network's own tensors."""
 
     network: nn.Module
     groups: Groups
@@ -38,7 +38,7 @@ class GraphWriter:
     def net(self) -> GraphNet:
         captured = self.groups.walked.captured
         program = captured.program.module(check_guards=False)
-        # A graph of its own, that no module checks paths of: layers are yet to come.
+        # A separate graph without a module that checks paths: the layers do not exist yet.
         graph = graph_copy(program.graph)  # type: ignore[arg-type]
         before = [node for node in captured.graph.nodes if node.op == "call_function"]
         after = [node for node in graph.nodes if node.op == "call_function"]
@@ -61,7 +61,7 @@ class GraphWriter:
         return net
 
     def renumber(self, duplicates: dict[fx.Node, fx.Node]) -> None:
-        """Give operators the numbers that a cut changes."""
+        """Give operators the constants of the cut network."""
         new: dict[fx.Node, list[tuple[str, int, int]]] = {}
         for constant, value in changed(self.groups.constants, self.gone):
             new.setdefault(constant.node, []).append((constant.argument, constant.place, value))
@@ -70,7 +70,7 @@ class GraphWriter:
             duplicate.args, duplicate.kwargs = with_numbers(duplicate.target, duplicate.args, duplicate.kwargs, numbers)
 
     def follow_batch(self, graph: fx.Graph, duplicates: dict[fx.Node, fx.Node]) -> None:
-        """Let the numbers that follow from the batch be worked out from an input, or by the operator itself (-1)."""
+        """Compute the numbers that follow the batch from an input, or let the operator infer them (-1)."""
         captured = self.groups.walked.captured
         count = samples_in(captured, self.axis)
         times: dict[int, fx.Node] = {}
@@ -81,15 +81,15 @@ class GraphWriter:
             for place in places:
                 if leaves[place] % count:
                     raise BadNetwork(
-                        f"graph: after this cut {source_of(node) or operator_name(node)} has {leaves[place]} where it had a "
-                        f"multiple of {count} samples. Cut other amounts, or leave the group out."
+                        f"graph: after this cut {source_of(node) or operator_name(node)} has {leaves[place]} instead of a "
+                        f"multiple of {count} samples. Cut other amounts, or exclude the group."
                     )
                 share = leaves[place] // count
                 leaves[place] = -1 if alone else self.multiple(graph, times, share)
             duplicate.args, duplicate.kwargs = pytree.tree_unflatten(leaves, spec)
 
     def multiple(self, graph: fx.Graph, times: dict[int, fx.Node], share: int) -> fx.Node:
-        """The node that gives `share` times the batch."""
+        """Return the node that computes `share` times the batch."""
         if not times:
             given = [node for node in graph.nodes if node.op == "placeholder"]
             inputs = pytree.tree_leaves(self.groups.walked.captured.program.example_inputs)
@@ -103,7 +103,7 @@ class GraphWriter:
         return times[share]
 
     def tensors(self, graph: fx.Graph, program: Any) -> tuple[dict[str, Any], dict, dict, dict[str, Form]]:
-        """What the graph reads, by name; names and values by node; and the forms that hold some of them."""
+        """Return the tensors that the graph reads, by name; names and values by node; and the forms of some of them."""
         by_name = {name: node for node, names in self.groups.walked.captured.tensors.items() for name in names}
         kept = self.groups.kept_rows(self.gone)
         modules = dict(self.network.named_modules(remove_duplicate=False))
@@ -135,7 +135,7 @@ class GraphWriter:
 def owned(
     layer: nn.Module, name: str, rows: dict[int, Any], forms: dict[str, Form], names: tuple[str, ...]
 ) -> nn.Parameter | Tensor:
-    """A narrowed tensor that shares no memory with the network; its form is noted under all its names."""
+    """Return a narrowed tensor that shares no memory with the network; its form is recorded under all its names."""
     value = narrowed(layer, name, rows)
     if isinstance(value, Form):
         form = copy.deepcopy(value)
@@ -151,13 +151,13 @@ def owned(
 
 
 def read_path(root: nn.Module, full: str) -> Any:
-    """What stands under a dotted name."""
+    """Return the object at a dotted name."""
     path, _, name = full.rpartition(".")
     return getattr(root.get_submodule(path), name)
 
 
 def root_of(parts: dict[str, Any], layers: dict[str, nn.Module]) -> nn.Module:
-    """A tree of bare modules with layers and tensors at their paths."""
+    """Return a tree of bare modules with layers and tensors at their paths."""
     root = nn.Module()
     for full, part in [*sorted(layers.items()), *parts.items()]:
         *above, name = full.split(".")
@@ -180,7 +180,7 @@ def root_of(parts: dict[str, Any], layers: dict[str, nn.Module]) -> nn.Module:
 
 
 def keep_readable(graph: fx.Graph) -> None:
-    """Drop tensors that nothing reads any more, and of the notes on each node all but where it comes from."""
+    """Drop unread tensors, and all node metadata except its source."""
     for node in list(graph.nodes):
         node.meta = {key: node.meta[key] for key in ("stack_trace", "nn_module_stack") if key in node.meta}
         if node.op == "get_attr" and not node.users:

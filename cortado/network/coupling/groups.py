@@ -1,4 +1,4 @@
-"""Groups: channels, heads and other entries that can only be cut together, and what a cut leaves."""
+"""Groups: channels, heads and other entries that can only be cut together, and the result of a cut."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ Gone = np.ndarray
 
 @dataclass(frozen=True)
 class Slot:
-    """One axis of one parameter or buffer on which units of a group lie.
+    """One axis of a parameter or buffer with units of a group.
 
-    `names` are all names of the tensor, `units` the unit of each entry (-1: of another group, or never cut), and
-    `role` says whether the tensor produces the channels, consumes them, or rides along (norms, biases).
+    `names` are all names of the tensor, `units` the unit of each entry (-1: of another group, or never cut). `role`
+    says whether the tensor produces the channels, consumes them, or rides along (norms, biases).
     """
 
     names: tuple[str, ...]
@@ -31,16 +31,16 @@ class Slot:
 
     @property
     def layer(self) -> str:
-        """The path of the layer that owns the tensor."""
+        """Return the path of the layer that owns the tensor."""
         return self.names[0].rpartition(".")[0]
 
 
 @dataclass(eq=False)
 class Group:
-    """Units that lie on the same axes of the same tensors; each may be cut, all its entries at once.
+    """Units on the same axes of the same tensors; each can be cut, with all its entries.
 
-    `exact`: cutting units that are all zero changes no output. Where it is not so `reason` names the operator and line.
-    `heads`: the units are heads of attention. `variables` are the units in the analysis.
+    `exact`: cutting units that are all zero changes no output; otherwise `reason` names the operator and line.
+    `heads`: the units are attention heads. `variables` are the units in the analysis.
     """
 
     name: str
@@ -58,13 +58,13 @@ class Group:
         return not self.reason
 
     def of_role(self, role: str) -> list[Slot]:
-        """The slots that produce, consume, or ride along."""
+        """Return the slots that produce, consume, or ride along."""
         return [slot for slot in self.slots if slot.role == role]
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """Entries that cannot be cut, and why: the operator and the line of the network's code.  `tried`: a trial showed it."""
+    """Entries that cannot be cut, and the operator and line that prevent it.  `tried`: a trial cut showed it."""
 
     name: str
     count: int
@@ -73,18 +73,18 @@ class Frozen:
 
 
 Keeps = Mapping[Group, Tensor]
-"""For each group that is cut the numbers of the units that stay."""
+"""The indices of the units that stay, for each group that is cut."""
 
 
 @dataclass
 class Groups:
-    """All groups of a network.  `free` can be cut at the same time; others are alternatives to them, or frozen."""
+    """All groups of a network.  `free` can be cut together; the others are alternatives to them, or frozen."""
 
     walked: Walked
     all: list[Group] = field(default_factory=list)
     frozen: list[Frozen] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
-    """Groups (their first variable) that the network's own code cannot follow, and the line that says so."""
+    """Groups (their first variable) that the network's own code cannot follow, and the line that prevents it."""
     constants: list[Any] = field(default_factory=list)
     """Numbers in the network's code that follow from channel counts."""
     seen: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
@@ -93,27 +93,27 @@ class Groups:
 
     @property
     def free(self) -> list[Group]:
-        """Groups to cut: of those that share an axis, an exact one goes first, then one of heads, then the larger."""
+        """Return the groups to cut: of those that share an axis, exact ones first, then heads, then the larger."""
         return self.apart([g for g in self.all if g.count > 1 and int(g.variables[0]) not in self.refused])
 
     @property
     def tried(self) -> list[Frozen]:
-        """Groups that the analysis could cut and the network's own code could not."""
+        """Return the groups that the analysis could cut and the network's own code could not."""
         return [frozen for frozen in self.frozen if frozen.tried]
 
     def reasons(self) -> str:
-        """Why others cannot be cut, for people: what a trial has shown, or else the rest, the network's outputs last."""
+        """Return why the others cannot be cut: results of trial cuts, or else the analysis, outputs last."""
         describe = self.tried or sorted(self.frozen, key=lambda frozen: frozen.reason == OUTPUT)
         more = f"; and {len(describe) - 3} more" if len(describe) > 3 else ""
         return "; ".join(f"{frozen.name}: {frozen.reason}" for frozen in describe[:3]) + more
 
     @property
     def in_graph(self) -> list[Group]:
-        """The groups that are free once the network's own code need not follow: see graph_net.py."""
+        """Return the groups that are free if the network's own code need not follow: see graph_net.py."""
         return self.apart([g for g in self.all if g.count > 1])
 
     def apart(self, able: list[Group]) -> list[Group]:
-        """Of groups that share an axis one."""
+        """Return one of each set of groups that share an axis."""
         order = sorted(able, key=lambda g: (not g.exact, not g.heads, -g.count))
         taken: list[Group] = []
         rivals = self.rivals()
@@ -123,7 +123,7 @@ class Groups:
         return [group for group in self.all if any(group is other for other in taken)]
 
     def rivals(self) -> dict[int, set[int]]:
-        """For each group (by id) those that lie on one axis crosswise with it, as heads and their widths do."""
+        """Return, for each group (by id), those that share an axis crosswise with it, as heads and their widths do."""
         owner = {int(v): id(group) for group in self.all for v in group.variables}
         found: dict[int, set[int]] = {id(group): set() for group in self.all}
         for axis in self.axes().values():
@@ -136,13 +136,13 @@ class Groups:
         return found
 
     def axes(self) -> dict[tuple[fx.Node, int], np.ndarray]:
-        """Every tracked axis of every parameter and buffer, resolved."""
+        """Return every tracked axis of every parameter and buffer, resolved."""
         if self.made_axes is None:
             self.made_axes = tracked_axes(self.walked)
         return self.made_axes
 
     def gone(self, keeps: Keeps) -> Gone:
-        """The variables that go.  Raises BadValue when a group would keep no unit, or one it does not have."""
+        """Return the removed variables.  Raises BadValue when a group would keep no unit, or an unknown one."""
         gone = np.zeros(max(1, self.walked.variables.count), bool)
         for group, keep in keeps.items():
             numbers = np.unique(torch.as_tensor(keep).cpu().numpy())
@@ -157,19 +157,19 @@ class Groups:
         return gone
 
     def kept_rows(self, gone: Gone) -> dict[tuple[fx.Node, int], np.ndarray]:
-        """For each axis that loses entries the numbers of those that stay.  Raises BadValue when none would."""
+        """Return the indices of the entries that stay on each axis that loses some.  Raises BadValue when none would."""
         found = {}
         for (node, place), axis in self.axes().items():
             stays = staying(axis, gone)
             if not stays.any():
                 name = self.walked.captured.tensors[node][0]
-                raise BadValue(f"groups: nothing would be left of axis {place} of {name}. Keep more units.")
+                raise BadValue(f"groups: axis {place} of {name} would be empty. Keep more units.")
             if not stays.all():
                 found[node, place] = np.flatnonzero(stays)
         return found
 
     def count_after(self, keeps: Keeps) -> int:
-        """How many parameters the network has after the cut, tied ones once."""
+        """Return the parameter count after the cut, tied ones once."""
         kept, total = self.kept_rows(self.gone(keeps)), 0
         parameters = set(self.walked.captured.program.graph_signature.inputs_to_parameters)
         counted: set[tuple[str, ...]] = set()
@@ -182,12 +182,12 @@ class Groups:
 
 
 def staying(axis: np.ndarray, gone: Gone) -> np.ndarray:
-    """For each entry whether none of its variables is removed."""
+    """Return for each entry whether none of its variables is removed."""
     return np.logical_not((gone[np.where(axis < 0, 0, axis)] & (axis >= 0)).any(1))
 
 
 def tracked_axes(walked: Walked) -> dict[tuple[fx.Node, int], np.ndarray]:
-    """Resolved axes of all tensors of the network."""
+    """Return the resolved axes of all tensors of the network."""
     found = {}
     for node in walked.captured.tensors:
         for place, axis in enumerate(walked.known[node] or []):

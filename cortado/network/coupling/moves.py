@@ -1,4 +1,4 @@
-"""Moves: where an operator that only moves data puts each entry, read off by running it on index tags."""
+"""Moves: where an operator that only moves data puts each entry, found by running it on index tags."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,17 +12,17 @@ from cortado.network.coupling.variables import Axis, Variables
 AxisList = list[Axis]
 """The axes of one tensor."""
 Runs = Callable[[list[Tensor]], Any]
-"""Runs the operator on tensors in the place of its own."""
+"""Runs the operator on replacement tensors."""
 
 
 def axes_after_move(
     variables: Variables, shapes: list[tuple[int, ...]], axis_lists: list[AxisList], run: Runs, reason: str
 ) -> list[AxisList]:
-    """The activations of all outputs of an operator that moves entries of its inputs and makes no new ones.
+    """Return the axes of all outputs of an operator that only moves entries of its inputs.
 
-    Each tracked axis of each input is tagged in turn with its own indices, all other inputs with -1. An axis of an
-    output has as columns what the axes of one input give it; what two inputs give it is joined where both do. An
-    axis of which the operator picks single entries is frozen for `reason`.
+    Each tracked axis of each input is tagged in turn with its own indices, all other inputs with -1. An output axis
+    gets the columns of the axes of one input; where two inputs contribute, they are joined. An axis from which the
+    operator picks single entries is frozen for `reason`.
     """
     outputs: list[AxisList] = []
     extents: list[tuple[int, ...]] = []
@@ -38,7 +38,7 @@ def axes_after_move(
             if parts is None:
                 parts = [[[] for _ in tag.shape] for tag in found]
             if axis is not None:
-                landed = [land(variables, axis, tag, parts[i]) for i, tag in enumerate(found)]
+                landed = [add_columns(variables, axis, tag, parts[i]) for i, tag in enumerate(found)]
                 if not all(landed):
                     variables.freeze(axis, reason)
         if parts is None:
@@ -51,7 +51,7 @@ def axes_after_move(
 
 
 def tagged(shapes: list[tuple[int, ...]], number: int, place: int, run: Runs) -> list[Tensor]:
-    """The outputs when input `number` holds its own index along axis `place`, and every other input -1."""
+    """Return the outputs when input `number` holds its own index along axis `place`, and every other input -1."""
     tags = []
     for i, shape in enumerate(shapes):
         if i == number:
@@ -63,8 +63,8 @@ def tagged(shapes: list[tuple[int, ...]], number: int, place: int, run: Runs) ->
     return list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
 
 
-def land(variables: Variables, axis: np.ndarray, tag: Tensor, parts: list[list[np.ndarray]]) -> bool:
-    """Add the columns of an input axis to the output axes that depend on it; False where entries are picked out."""
+def add_columns(variables: Variables, axis: np.ndarray, tag: Tensor, parts: list[list[np.ndarray]]) -> bool:
+    """Add an input axis's columns to the output axes that depend on it; return False where entries are picked."""
     if tag.numel() == 0 or bool((tag < 0).all()):
         return True
     single = function_of_one(tag)
@@ -74,13 +74,13 @@ def land(variables: Variables, axis: np.ndarray, tag: Tensor, parts: list[list[n
         return True
     used = [d for d in range(tag.dim()) if depends(tag, d)]
     if not used:
-        # One entry of several was picked out: which one is a constant of the program.
+        # One entry of several was picked: its index is a constant of the program.
         return len(axis) == 1
     return spread_axis(variables, axis, tag, used, parts)
 
 
 def function_of_one(tag: Tensor) -> tuple[int, np.ndarray] | None:
-    """The one axis of an output on which a tag depends, and the index at each of its places (-1: filled)."""
+    """Return the one output axis on which a tag depends, and the index at each of its positions (-1: filled)."""
     for place in range(tag.dim()):
         if tag.shape[place] == 1:
             continue
@@ -94,14 +94,14 @@ def function_of_one(tag: Tensor) -> tuple[int, np.ndarray] | None:
 
 
 def depends(tag: Tensor, place: int) -> bool:
-    """Whether a tag changes along an axis, filled places aside."""
+    """Return whether a tag varies along an axis, filled positions aside."""
     high = tag.amax(place)
     low = torch.where(tag < 0, torch.iinfo(tag.dtype).max, tag).amin(place)
     return not bool(((high == low) | (high < 0)).all())
 
 
 def rows_at(axis: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """The rows of an axis at `index`; -1 gives a row that nothing removes."""
+    """Return the rows of an axis at `index`; -1 gives a row that nothing removes."""
     rows = axis[np.where(index < 0, 0, index)].copy()
     rows[index < 0] = -1
     return rows
@@ -110,7 +110,7 @@ def rows_at(axis: np.ndarray, index: np.ndarray) -> np.ndarray:
 def spread_axis(
     variables: Variables, axis: np.ndarray, tag: Tensor, used: list[int], parts: list[list[np.ndarray]]
 ) -> bool:
-    """Spread an axis over several output axes: each column goes where it belongs, or is split into fresh families."""
+    """Spread an axis over several output axes: each column goes to its own axis, or is split into new families."""
     index = tag[tuple(slice(None) if d in used else 0 for d in range(tag.dim()))].numpy().astype(np.int64)
     if (index < 0).any():
         return False
@@ -131,9 +131,9 @@ def spread_axis(
 
 
 def split_variables(variables: Variables, values: np.ndarray, along: list[int], places: list[list[np.ndarray]]) -> bool:
-    """Distinct variables on a grid become products of fresh ones, a family an axis of the grid.
+    """Replace distinct variables on a grid by products of new ones, one family per grid axis.
 
-    Slices may repeat along an axis, as heads do where a batch was merged with them.
+    Slices may repeat along an axis, as heads do after merging with the batch.
     """
     grid = values[tuple(slice(None) if i in along else 0 for i in range(values.ndim))]
     repeats = []
@@ -156,17 +156,17 @@ def split_variables(variables: Variables, values: np.ndarray, along: list[int], 
 
 
 def merged_columns(columns: list[np.ndarray]) -> Axis:
-    """Columns of several axes that were merged into one."""
+    """Return the columns of several axes merged into one."""
     return np.concatenate(columns, 1) if columns else None
 
 
 def joined_axes(variables: Variables, left: AxisList, right: AxisList, reason: str) -> AxisList:
-    """What two inputs give to one output: rows of one or the other, joined where both give some."""
+    """Return the axes of one output from two inputs: rows of either, joined where both contribute."""
     return [both_rows(variables, a, b, reason) for a, b in zip(left, right, strict=True)]
 
 
 def both_rows(variables: Variables, a: Axis, b: Axis, reason: str) -> Axis:
-    """One axis from the rows of two."""
+    """Return one axis from the rows of two."""
     if a is None or b is None:
         return b if a is None else a
     shared = (a >= 0).any(1) & (b >= 0).any(1)

@@ -1,4 +1,4 @@
-"""Norms, sums and look-ups: operators that mix, end or pick the entries of an axis."""
+"""Norms, reductions and look-ups: operators that mix, remove or pick the entries of an axis."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from cortado.network.coupling.step import Step, Value
 
 
 def batch_norm(step: Step) -> Value:
-    """Axis 1 has the parameters and statistics; statistics of the batch itself mix the other axes."""
+    """Follow axis 1, which has the parameters and statistics; batch statistics mix the other axes."""
     x = step.tensor("input")
     assert x is not None
     for name in ("weight", "bias", "running_mean", "running_var"):
@@ -20,7 +20,7 @@ def batch_norm(step: Step) -> Value:
 
 
 def layer_norm(step: Step) -> Value:
-    """The trailing axes have the parameters, and each entry changes what becomes of the others."""
+    """Follow the trailing axes, which have the parameters and where each entry affects the others."""
     x = step.tensor("input")
     assert x is not None
     count = len(step.arg("normalized_shape"))
@@ -35,7 +35,7 @@ def layer_norm(step: Step) -> Value:
 
 
 def group_norm(step: Step) -> Value:
-    """Axis 1 is (group, inner): whole groups may go, single channels change the others of their group."""
+    """Follow axis 1 as (group, inner): whole groups can be cut; single channels affect the others of their group."""
     x, groups = step.tensor("input"), int(step.arg("num_groups"))
     assert x is not None
     channels = x.shape[1]
@@ -57,7 +57,7 @@ def group_norm(step: Step) -> Value:
 
 
 def reduction(step: Step) -> Value:
-    """Axes that are summed up disappear; all but plain sums change when entries that are zero go."""
+    """Drop the reduced axes; all reductions but sums change when zero entries are removed."""
     x = step.tensor("self") or step.tensor("input")
     assert x is not None
     wanted = step.arg("dim")
@@ -77,7 +77,7 @@ def reduction(step: Step) -> Value:
 
 
 def along_one(step: Step) -> Value:
-    """Operators in which every entry of one axis depends on the others: that axis stays whole."""
+    """Keep one axis whole, on which every entry depends on the others."""
     x = step.tensor("self") or step.tensor("input")
     assert x is not None
     dim = int(step.arg("dim", -1)) % max(1, len(x))
@@ -86,13 +86,13 @@ def along_one(step: Step) -> Value:
 
 
 def for_each(step: Step, out: AxisList) -> Value:
-    """The activation of an operator's only output, or of each of several."""
+    """Return the axes of an operator's only output, or of each of several."""
     several = isinstance(step.node.meta.get("val"), (tuple, list))
     return [list(out) for _ in step.node.meta["val"]] if several else out
 
 
 def space(step: Step) -> Value:
-    """Pooling and resizing: batch and channels pass, space stays whole."""
+    """Follow pooling and resizing: batch and channels pass, spatial axes stay whole."""
     x = step.tensor("self") or step.tensor("input")
     assert x is not None
     rank = len(step.shape)
@@ -106,7 +106,7 @@ def space(step: Step) -> Value:
 
 
 def embedding(step: Step) -> Value:
-    """weight (symbols, width) at indices (...): the width passes."""
+    """Follow weight (symbols, width) at indices (...): the width passes."""
     weight, indices = step.tensor("weight"), step.tensor("indices")
     assert weight is not None and indices is not None
     step.keep_whole(weight.axis_list[0])
@@ -116,7 +116,7 @@ def embedding(step: Step) -> Value:
 
 
 def index(step: Step) -> Value:
-    """x[i, :, j ...]: indexed axes stay whole, the others pass."""
+    """Follow x[i, :, j ...]: indexed axes stay whole, the others pass."""
     x = step.tensor("self")
     assert x is not None
     given = list(step.arg("indices"))
@@ -133,7 +133,7 @@ def index(step: Step) -> Value:
 
 
 def index_select(step: Step) -> Value:
-    """Rows of one axis by number: that axis stays whole."""
+    """Keep whole the axis whose rows are selected by index."""
     x = step.tensor("self")
     assert x is not None
     dim = int(step.arg("dim")) % len(x)
@@ -142,7 +142,7 @@ def index_select(step: Step) -> Value:
 
 
 def prelu(step: Step) -> Value:
-    """One slope a channel, or one for all."""
+    """Follow one slope per channel, or one for all."""
     x, weight = step.tensor("self") or step.tensor("input"), step.tensor("weight")
     assert x is not None and weight is not None
     if weight.shape != (1,) and len(weight):
@@ -151,22 +151,22 @@ def prelu(step: Step) -> Value:
 
 
 def passing(step: Step) -> Value:
-    """Nothing but the values changes."""
+    """Return the input's axes: only values change."""
     return for_each(step, step.tensors()[0].axis_list)
 
 
 def constant_axes(step: Step) -> Value:
-    """A tensor that is the same along every axis: narrowed at will."""
+    """Return free axes for a tensor that is constant along every axis."""
     return [step.variables.fresh(size) if size > 1 else None for size in step.shape]
 
 
 def like(step: Step) -> Value:
-    """A constant tensor of another's shape."""
+    """Return the axes of a constant tensor with another's shape."""
     return step.tensors()[0].axis_list
 
 
 def nothing(step: Step) -> Value:
-    """Checks and numbers."""
+    """Return no axes, for checks and scalars."""
     return None
 
 

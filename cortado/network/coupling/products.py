@@ -1,4 +1,4 @@
-"""Products: how channels pass through linear layers, convolutions, matrix products, attention and recurrent layers."""
+"""Matmul layers: channels through linear layers, convolutions, matrix products, attention and recurrent layers."""
 
 import numpy as np
 from torch import fx
@@ -11,7 +11,7 @@ GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 def linear(step: Step) -> Value:
-    """x (..., k), weight (n, k), bias (n)."""
+    """Follow x (..., k), weight (n, k), bias (n)."""
     x, weight, bias = step.tensor("input"), step.tensor("weight"), step.tensor("bias")
     assert x is not None and weight is not None
     step.role(weight, 1, "consumer")
@@ -24,9 +24,9 @@ def linear(step: Step) -> Value:
 
 
 def convolution(step: Step) -> Value:
-    """x (N, C, ...), weight (O, C / g, ...), bias (O); a transposed one has weight (C, O / g, ...).
+    """Follow x (N, C, ...), weight (O, C / g, ...), bias (O); transposed: weight (C, O / g, ...).
 
-    With g groups C is (group, inner) and O is (group, outer); a depthwise one has no inner.
+    With g groups C is (group, inner) and O is (group, outer); a depthwise convolution has no inner.
     """
     x, weight, bias = step.tensor("input"), step.tensor("weight"), step.tensor("bias")
     assert x is not None and weight is not None
@@ -50,7 +50,7 @@ def convolution(step: Step) -> Value:
 def grouped(
     step: Step, x: Input, weight: Input, given: Axis, made: Axis, groups: int, transposed: bool
 ) -> tuple[Axis, Axis]:
-    """The input and output channels of a grouped convolution as products of its groups and what is inside one."""
+    """Return a grouped convolution's input and output channels as products of groups and inner channels."""
     variables = step.variables
     family = variables.fresh(groups)
     step.counts("groups", family)
@@ -73,7 +73,7 @@ def grouped(
 
 
 def matrix_product(step: Step) -> Value:
-    """(..., n, k) times (..., k, m): the inner axes are joined, the outer pass, batches are joined."""
+    """Follow (..., n, k) times (..., k, m): inner axes are joined, outer axes pass, batch axes are joined."""
     added = step.tensor("bias") or (step.tensor("self") if step.name.startswith(("addmm", "baddbmm")) else None)
     left = step.tensor("mat1") or step.tensor("batch1") or step.tensor("self")
     right = next(filter(None, (step.tensor(name) for name in ("mat2", "batch2", "other", "vec", "tensor"))), None)
@@ -95,7 +95,7 @@ def matrix_product(step: Step) -> Value:
 
 
 def einsum(step: Step) -> Value:
-    """Axes with one letter are joined."""
+    """Join axes with the same letter."""
     equation = str(step.arg("equation")).replace(" ", "")
     entering, _, leaving = equation.partition("->")
     if "." in equation or not leaving and "->" not in equation:
@@ -111,7 +111,7 @@ def einsum(step: Step) -> Value:
 
 
 def broadcast(step: Step, given: list[tuple[AxisList, tuple[int, ...]]]) -> AxisList:
-    """Right-aligned axes of equal size are joined; those of size 1 follow the others."""
+    """Join right-aligned axes of equal size; those of size 1 follow the others."""
     rank = max(len(axis_list) for axis_list, _ in given)
     out: AxisList = []
     for place in range(-rank, 0):
@@ -123,7 +123,9 @@ def broadcast(step: Step, given: list[tuple[AxisList, tuple[int, ...]]]) -> Axis
 
 
 def attention(step: Step) -> Value:
-    """Query (..., h, l, e), key (..., h, s, e), value (..., h, s, v): e joined and inexact without a scale of its own."""
+    """Follow query (..., h, l, e), key (..., h, s, e), value (..., h, s, v): join e, inexact without an explicit
+    scale.
+    """
     q, k, v, mask = (step.tensor(name) for name in ("query", "key", "value", "attn_mask"))
     assert q is not None and k is not None and v is not None
     step.join(q.axis_list[-1], k.axis_list[-1])
@@ -152,7 +154,7 @@ def attention(step: Step) -> Value:
 
 
 def recurrent(step: Step) -> Value:
-    """LSTM, GRU and plain recurrent layers: gates x hidden; one hidden width over all levels and directions."""
+    """Follow LSTM, GRU and plain recurrent layers: gates x hidden; one hidden width for all levels and directions."""
     params = step.arg("params")
     x, both = step.tensor("input"), bool(step.arg("bidirectional"))
     assert x is not None

@@ -1,6 +1,6 @@
-"""Rewritten: the traced network itself after a cut, with every number in it worked out again from the axes.
+"""Rewritten: the traced network after a cut, with every number in it recomputed from the axes.
 
-It needs nothing of the module's own code, so it says what a cut network has to compute.
+It does not use the module's own code, so it is the reference for a cut network.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class Rewritten(fx.Interpreter):
     """Runs a captured graph with other tensors and other numbers."""
 
     def __init__(self, groups: Groups, gone: Gone, tensor_of: Callable[[fx.Node], Tensor]) -> None:
-        """`tensor_of` gives the tensor of each placeholder of a parameter or buffer, cut already."""
+        """`tensor_of` returns the cut tensor of each placeholder of a parameter or buffer."""
         program = groups.walked.captured.program
         super().__init__(program.graph_module, garbage_collect_values=True)
         self.groups, self.tensor_of = groups, tensor_of
@@ -29,7 +29,7 @@ class Rewritten(fx.Interpreter):
         self.given: dict[str, Any] = {}
 
     def answer(self) -> list[Tensor]:
-        """The outputs on the captured example, flat."""
+        """Return the outputs on the captured example, flat."""
         program = self.groups.walked.captured.program
         flat = torch.utils._pytree.tree_leaves(program.example_inputs)
         names = program.graph_signature.user_inputs
@@ -61,7 +61,7 @@ class Rewritten(fx.Interpreter):
 
 
 def with_numbers(operator: Any, args: Any, kwargs: Any, new: list[tuple[str, int, int]]) -> Any:
-    """The arguments of an operator with other numbers: of each the argument, the place in it (-1: all of it), the value."""
+    """Return an operator's arguments with new numbers: (argument, position or -1 for all of it, value)."""
     changed_args, kwargs = list(args), dict(kwargs)
     order = [argument.name for argument in operator._schema.arguments]
     for argument, place, value in new:
@@ -76,7 +76,7 @@ def with_numbers(operator: Any, args: Any, kwargs: Any, new: list[tuple[str, int
 
 
 def tensors_at(network: nn.Module, groups: Groups) -> Callable[[fx.Node], Tensor]:
-    """Reads the tensors of a network by the placeholders of its graph, through the forms that hold them."""
+    """Return a function that reads a network's tensors by graph placeholder, through their forms."""
     modules = dict(network.named_modules(remove_duplicate=False))
 
     def read(node: fx.Node) -> Tensor:

@@ -1,4 +1,4 @@
-"""Shapes: operators that move, repeat, cut up or put together data; most are followed by index tags alone."""
+"""Shapes: operators that move, repeat, split or join data; index tags suffice for most."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from cortado.network.coupling.step import Step, Value, is_tensor, node_shape
 
 
 def followed(step: Step) -> list[AxisList]:
-    """The activations of all outputs, read off by running the operator on index tags."""
+    """Return the axes of all outputs, found by running the operator on index tags."""
     nodes = [node for node in step.node.all_input_nodes if is_tensor(node)]
 
     def run(tags: list[Tensor]) -> Any:
@@ -19,7 +19,7 @@ def followed(step: Step) -> list[AxisList]:
         arguments = fx.map_arg(step.node.args, lambda node: by_node.get(node, node))
         named = fx.map_arg(step.node.kwargs, lambda node: by_node.get(node, node))
         if step.name in ("view", "view_as"):
-            # Tags are expanded tensors, whose strides a view may not like.
+            # Tags are expanded tensors, whose strides a view may reject.
             return arguments[0].reshape(step.shape)  # type: ignore[union-attr]
         if step.name in ("pad", "constant_pad_nd") and step.arg("mode", "constant") in ("constant", None):
             return torch.constant_pad_nd(arguments[0], step.arg("pad"), -1)  # type: ignore[arg-type]
@@ -31,13 +31,13 @@ def followed(step: Step) -> list[AxisList]:
 
 
 def move(step: Step) -> Value:
-    """One tensor out, or a list of them."""
+    """Follow an operator with one output tensor, or a list of them."""
     found = followed(step)
     return found if isinstance(step.node.meta.get("val"), (tuple, list)) else found[0]
 
 
 def expand(step: Step) -> Value:
-    """Axes that grow are constant along themselves: narrowed at will."""
+    """Return free axes where the input is expanded: they are constant along themselves."""
     x, out = step.tensors()[0], followed(step)[0]
     grown = (1,) * (len(out) - len(x)) + x.shape
     return [
@@ -47,7 +47,7 @@ def expand(step: Step) -> Value:
 
 
 def repeat(step: Step) -> Value:
-    """repeat, tile: what was 1 is constant along itself; what was more stays whole unless it is copied once."""
+    """Follow repeat and tile: an axis of size 1 becomes free; a longer one stays whole unless it is copied once."""
     x, out = step.tensors()[0], followed(step)[0]
     grown = (1,) * (len(out) - len(x)) + x.shape
     result: AxisList = []
@@ -60,7 +60,7 @@ def repeat(step: Step) -> Value:
 
 
 def repeat_interleave(step: Step) -> Value:
-    """Each entry `repeats` times in a row: (entry, copy)."""
+    """Follow each entry `repeats` times in a row: (entry, copy)."""
     x = step.tensors()[0]
     repeats, dim = step.arg("repeats"), step.arg("dim")
     if not isinstance(repeats, int) or dim is None:
@@ -77,7 +77,7 @@ def repeat_interleave(step: Step) -> Value:
 
 
 def pad(step: Step) -> Value:
-    """Rows that are filled in beside tracked ones are constant: narrowed at will."""
+    """Return free rows for padding next to tracked ones."""
     out = followed(step)[0]
     result: AxisList = []
     for axis in out:
@@ -93,7 +93,7 @@ def pad(step: Step) -> Value:
 
 
 def parts(step: Step) -> Value:
-    """chunk, split: equal parts stay equal, so that entry i of each goes together."""
+    """Follow chunk and split: equal parts stay equal, so entry i of all parts is removed together."""
     found = followed(step)
     x = step.tensors()[0]
     dim = int(step.arg("dim", 0)) % len(x)
@@ -114,8 +114,8 @@ def parts(step: Step) -> Value:
     return found
 
 
-def cut_out(step: Step) -> Value:
-    """slice: rows in a row keep their places; every second one would not, once some are gone."""
+def sliced(step: Step) -> Value:
+    """Follow slices: contiguous rows keep their order; strided ones would not after a cut."""
     x = step.tensors()[0]
     if int(step.arg("step", 1)) != 1:
         step.freeze(x.axis_list[int(step.arg("dim", 0)) % len(x)])
@@ -123,7 +123,7 @@ def cut_out(step: Step) -> Value:
 
 
 def gated(step: Step) -> Value:
-    """glu: one half gates the other, entry by entry."""
+    """Follow glu: one half gates the other, entry by entry."""
     x = step.tensors()[0]
     dim = int(step.arg("dim", -1)) % len(x)
     axis = step.variables.resolve(x.axis_list[dim])
@@ -135,7 +135,7 @@ def gated(step: Step) -> Value:
 
 
 def shift(step: Step) -> Value:
-    """roll: an axis that is turned stays whole."""
+    """Keep whole the axis that roll rotates."""
     x = step.tensors()[0]
     places = {int(d) % len(x) for d in (step.arg("dims") or range(len(x)))}
     step.freeze(*(x.axis_list[place] for place in places))
@@ -155,5 +155,5 @@ SHAPES = {
     **dict.fromkeys(shape_rules("expand expand_as broadcast_to"), expand), **dict.fromkeys(shape_rules("repeat tile"), repeat),
     "repeat_interleave": repeat_interleave, **dict.fromkeys(shape_rules("pad constant_pad_nd"), pad),
     **dict.fromkeys(shape_rules("chunk split split_with_sizes unsafe_split unsafe_chunk"), parts),
-    "slice": cut_out, "glu": gated, "roll": shift,
+    "slice": sliced, "glu": gated, "roll": shift,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Solve: which attributes have to change so that the numbers in a network's code follow a cut."""
+"""Solve: find the attributes to change so that the numbers in a network's code follow a cut."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,19 +13,19 @@ KNOWN_BY_WIDTH = (
     "in_channels", "out_channels", "in_features", "out_features", "num_features", "hidden_size", "input_size",
     "embedding_dim", "num_embeddings",
 )  # fmt: skip
-"""What follows from the shapes of a layer's tensors, and is set from them."""
+"""Attributes that match_widths sets from the shapes of a layer's tensors."""
 
 
 @dataclass
 class Solved:
-    """Attribute edits, and the constants for which none was found: the code may work them out from shapes."""
+    """Attribute edits, and the constants without one: the code may derive them from shapes."""
 
     edits: Edits = field(default_factory=dict)
     open: list[Constant] = field(default_factory=list)
 
 
 def solve(network: nn.Module, seen: Seen, changed: list[tuple[Constant, int]]) -> Solved:
-    """Edits for all changed constants, decided from the network as it is."""
+    """Return edits for all changed constants, given the uncut network."""
     modules, solved = dict(network.named_modules()), Solved()
 
     def value(attribute: Attribute) -> int:
@@ -47,13 +47,13 @@ def solve(network: nn.Module, seen: Seen, changed: list[tuple[Constant, int]]) -
 
 
 def all_named(network: nn.Module, constants: list[Constant]) -> bool:
-    """Whether every constant is kept by its layer under the operator's own word: no formulas are needed then."""
+    """Return whether every layer stores its constants under the operator's argument names."""
     modules = dict(network.named_modules())
     return all(c.module in modules and same_name(modules[c.module], c) is not None for c in constants)
 
 
 def same_name(module: nn.Module, constant: Constant) -> Attribute | None:
-    """A layer keeps what it hands to its operator under the operator's own word: groups, num_groups, normalized_shape."""
+    """Return the attribute named like the operator's argument: groups, num_groups, normalized_shape."""
     own = module.__dict__.get(constant.argument)
     if type(own) is int and own == constant.old:
         return Attribute(constant.module, constant.argument)
@@ -64,14 +64,14 @@ def same_name(module: nn.Module, constant: Constant) -> Attribute | None:
 
 
 def by_formula(seen: Seen, constant: Constant, new: int, value: Callable[[Attribute], int], edits: Edits) -> bool:
-    """Whether a formula that was seen gives the new value, perhaps after setting one attribute in it."""
+    """Return whether an observed formula gives the new value, possibly after setting one of its attributes."""
     here = seen.get((constant.module, constant.operator), [])
     around = [sighting for (path, _), all_of in seen.items() if path == constant.module for sighting in all_of]
     able = [sighting for sighting in (*here, *around) if abs(int(sighting.number)) == abs(constant.old)]
-    # Where two attributes have one value, the line tells which of them was meant.
+    # Where two attributes have the same value, the line determines which one was meant.
     meant = [sighting for sighting in able if constant.line.startswith(sighting.line + ":")]
     formulas = list(dict.fromkeys(sighting.number.formula for sighting in meant or able))
-    # Of a list that is handed over whole, each number follows its own entry, also where two entries are equal.
+    # In a list passed whole, each number follows its own entry, even if two entries are equal.
     formulas = [formula for formula in formulas if entry_of(formula) == constant.place >= 0] or formulas
     sign = 1 if constant.old >= 0 else -1
     for formula in formulas:
@@ -89,7 +89,7 @@ def by_formula(seen: Seen, constant: Constant, new: int, value: Callable[[Attrib
 
 
 def entry_of(formula: Formula) -> int | None:
-    """Which entry of a list a formula is, where it is nothing else."""
+    """Return the list entry that a formula consists of, if it is nothing else."""
     return formula.source.place if isinstance(formula.source, Attribute) else None
 
 
@@ -101,7 +101,7 @@ def evaluated_expression(formula: Formula, value: Callable[[Attribute], int]) ->
 
 
 def unknown(formula: Formula, attribute: Attribute, new: int, value: Callable[[Attribute], int]) -> int | None:
-    """The value of one attribute with which a formula gives `new`; None when there is none below its present one."""
+    """Return the value of one attribute for which a formula gives `new`; None if there is none below its present one."""
     if isinstance(formula.source, Attribute):
         return new
     for candidate in range(value(attribute), 0, -1):
@@ -111,7 +111,7 @@ def unknown(formula: Formula, attribute: Attribute, new: int, value: Callable[[A
 
 
 def by_value(module: nn.Module, constant: Constant, new: int, edits: Edits) -> bool:
-    """Whether one attribute of the module alone has the old value."""
+    """Return whether exactly one attribute of the module has the old value."""
     found = [a for a in attributes_with(module, constant.module, abs(constant.old)) if a.name not in KNOWN_BY_WIDTH]
     free = [attribute for attribute in found if edits.get(attribute, abs(new)) == abs(new)]
     if not free:

@@ -1,4 +1,4 @@
-"""Step: one operator of a traced graph, with what is known of its inputs."""
+"""Step: one operator of a traced graph, with the axes of its inputs."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +9,12 @@ from cortado.network.coupling.moves import AxisList
 from cortado.network.coupling.variables import Axis, Variables
 
 Value = AxisList | list[AxisList] | None
-"""The axes of a node's tensor, of each tensor of its list, or nothing for a number."""
+"""The axes of a node's tensor, of each tensor of its list, or None for a number."""
 
 
 @dataclass
 class Step:
-    """An operator about to be followed: `known` holds the activations of the nodes before it."""
+    """An operator to be followed: `known` holds the axes of the nodes before it."""
 
     node: fx.Node
     variables: Variables
@@ -24,16 +24,16 @@ class Step:
 
     @property
     def name(self) -> str:
-        """The operator without its overload and the "_" of working in place: "add", "conv2d"."""
+        """Return the operator without its overload and in-place "_": "add", "conv2d"."""
         return operator_name(self.node)
 
     @property
     def reason(self) -> str:
-        """Operator and source line, for people."""
+        """Return operator and source line, for messages."""
         return f"{self.name} at {source_of(self.node) or 'an unknown line'}"
 
     def arg(self, name: str, default: Any = None) -> Any:
-        """An argument by its name in the operator's schema."""
+        """Return an argument by its name in the operator's schema."""
         if name in self.node.kwargs:
             return self.node.kwargs[name]
         for place, argument in enumerate(self.node.target._schema.arguments):  # type: ignore[union-attr]
@@ -44,12 +44,12 @@ class Step:
         return default
 
     def tensor(self, name: str) -> "Input | None":
-        """A tensor argument with its activation; None where it is not given."""
+        """Return a tensor argument with its axes; None where it is not given."""
         value = self.arg(name)
         return Input(value, self.axis_list_of(value)) if isinstance(value, fx.Node) else None
 
     def tensors(self) -> "list[Input]":
-        """All tensor arguments in order, those inside lists too."""
+        """Return all tensor arguments in order, including those in lists."""
         return [Input(node, self.axis_list_of(node)) for node in self.node.all_input_nodes if is_tensor(node)]
 
     def axis_list_of(self, node: fx.Node) -> AxisList:
@@ -59,7 +59,7 @@ class Step:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the (first) output."""
+        """Return the shape of the (first) output."""
         return node_shape(self.node)
 
     def join(self, left: Axis, right: Axis) -> None:
@@ -70,12 +70,12 @@ class Step:
             self.variables.freeze(axis, self.reason)
 
     def keep_whole(self, *axes: Axis) -> None:
-        """Freeze what nobody would think of cutting, as the places of a kernel: no reason is told."""
+        """Freeze axes that nobody would cut, such as kernel positions, without a reason."""
         for axis in axes:
             self.variables.freeze(axis, "")
 
     def inexact(self, *axes: Axis) -> None:
-        """Removing entries changes what is computed from the others."""
+        """Mark axes on which removing entries changes results computed from the others."""
         for axis in axes:
             self.variables.mark(axis, self.variables.marks.inexact, self.reason)
 
@@ -83,16 +83,16 @@ class Step:
         self.variables.mark(axis, self.variables.marks.heads, self.reason)
 
     def counts(self, argument: str, axis: Axis) -> None:
-        """Note that a number among the arguments is the count of an axis that no activation has alone."""
+        """Record that an argument is the count of an axis that no activation has alone."""
         self.counted[self.node] = (argument, axis)
 
     def role(self, given: "Input | None", axis: int, role: str) -> None:
-        """Note that an axis of a parameter produces or consumes channels."""
+        """Record that an axis of a parameter produces or consumes channels."""
         if given is not None:
             self.roles.setdefault((given.node, axis), role)
 
     def blocked(self) -> Value:
-        """Freeze everything that goes in: nothing is known of this operator."""
+        """Freeze all inputs: this operator is unknown."""
         for given in self.tensors():
             self.freeze(*given.axis_list)
         return blank(self.node)
@@ -100,7 +100,7 @@ class Step:
 
 @dataclass
 class Input:
-    """One tensor that goes into an operator."""
+    """One input tensor of an operator."""
 
     node: fx.Node
     axis_list: AxisList
@@ -118,7 +118,7 @@ def is_tensor(node: fx.Node) -> bool:
 
 
 def node_shape(node: fx.Node) -> tuple[int, ...]:
-    """The shape of a node's tensor, or of the first of its list; () for anything else."""
+    """Return the shape of a node's tensor, or of the first of its list; () for anything else."""
     value = node.meta.get("val")
     if isinstance(value, (tuple, list)):
         value = next((part for part in value if isinstance(part, Tensor)), None)
@@ -126,7 +126,7 @@ def node_shape(node: fx.Node) -> tuple[int, ...]:
 
 
 def blank(node: fx.Node) -> Value:
-    """Activations of which nothing can go, as many as the node gives."""
+    """Return untracked axes for all outputs of the node."""
     value = node.meta.get("val")
     if isinstance(value, (tuple, list)):
         return [untracked(part.dim()) if isinstance(part, Tensor) else [] for part in value]
@@ -134,12 +134,12 @@ def blank(node: fx.Node) -> Value:
 
 
 def untracked(rank: int) -> AxisList:
-    """Axes of which nothing can go."""
+    """Return axes from which nothing can be cut."""
     return [None for _ in range(rank)]
 
 
 def operator_name(node: fx.Node) -> str:
-    """aten.add_.Tensor -> "add"; a function that is no operator by its own name."""
+    """Return the short name: aten.add_.Tensor -> "add"; other functions have their own name."""
     schema = getattr(node.target, "_schema", None)
     name = (
         str(schema.name).split("::")[-1] if schema is not None else getattr(node.target, "__name__", str(node.target))
@@ -148,9 +148,9 @@ def operator_name(node: fx.Node) -> str:
 
 
 def source_of(node: fx.Node) -> str:
-    """The line of the user's code that ran this operator: 'file.py:12: code'.
+    """Return the line of user code that ran this operator: 'file.py:12: code'.
 
-    It is the innermost line outside torch; the line of a layer's own call inside torch is left to the layer.
+    It is the innermost line outside torch, so calls of torch layers point to the user's call.
     """
     trace = node.meta.get("stack_trace") or ""
     found = inside = ""
@@ -166,7 +166,7 @@ def source_of(node: fx.Node) -> str:
 
 
 def module_of(node: fx.Node) -> str:
-    """The path of the innermost module in whose forward this operator ran."""
+    """Return the path of the innermost module in whose forward this operator ran."""
     stack = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values()]
     return paths[-1].removeprefix("L['self'].").removeprefix("L['self']") if paths else ""

@@ -1,4 +1,4 @@
-"""Tagged: integers that remember which attribute of which module they came from, through the arithmetic of forward code."""
+"""Tagged: integers that carry the module attribute they came from through the arithmetic of forward code."""
 
 import inspect
 import operator
@@ -18,12 +18,12 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
 
 @dataclass(frozen=True)
 class Formula:
-    """An attribute, a plain number, or two formulas with an operation between them."""
+    """An attribute, a plain number, or an operation on two formulas."""
 
     source: Attribute | int | tuple[str, "Formula", "Formula"]
 
     def value(self, values: Callable[[Attribute], int]) -> int:
-        """What it gives when attributes have these values.  Raises ZeroDivisionError as the code would."""
+        """Return its value for these attribute values.  Raises ZeroDivisionError as the code would."""
         if isinstance(self.source, Attribute):
             return values(self.source)
         if isinstance(self.source, int):
@@ -32,7 +32,7 @@ class Formula:
         return OPERATIONS[sign](left.value(values), right.value(values))
 
     def attributes(self) -> tuple[Attribute, ...]:
-        """The attributes in it, each once."""
+        """Return the attributes in it, each once."""
         if isinstance(self.source, Attribute):
             return (self.source,)
         if isinstance(self.source, int):
@@ -41,7 +41,7 @@ class Formula:
 
 
 class Tagged(int):
-    """An int with a formula.  Arithmetic with whole numbers keeps it; anything else gives plain numbers."""
+    """An int with a formula.  Arithmetic with integers keeps it; anything else gives plain numbers."""
 
     formula: Formula
 
@@ -79,7 +79,7 @@ class Tagged(int):
 
 
 def combined(sign: str, left: Any, right: Any) -> Any:
-    """The result of an operation, tagged where both sides are whole numbers."""
+    """Return the result of an operation, tagged where both sides are integers."""
     if type(left) not in (int, Tagged) or type(right) not in (int, Tagged):
         original = [int(side) if isinstance(side, Tagged) else side for side in (left, right)]
         return OPERATIONS[sign](original[0], original[1])
@@ -92,7 +92,7 @@ def formula_of(value: int) -> Formula:
 
 
 def tag_numbers(network: nn.Module) -> None:
-    """Replace every whole number among the attributes of a network's modules, also in lists and tuples of them."""
+    """Replace every integer attribute of a network's modules, lists and tuples included."""
     for path, module in network.named_modules():
         for name, value in list(module.__dict__.items()):
             if type(value) is int:
@@ -104,18 +104,18 @@ def tag_numbers(network: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Sighting:
-    """A tagged number that was handed to a function of torch, and the user's line that did so ("net.py:12")."""
+    """A tagged number passed to a torch function, and the user's line that did so ("net.py:12")."""
 
     number: Tagged
     line: str
 
 
 Seen = dict[tuple[str, str], list[Sighting]]
-"""(module, function) -> what was handed to it."""
+"""(module, function) -> the tagged numbers passed to it."""
 
 
 class Listener(TorchFunctionMode):
-    """Notes the tagged numbers that reach torch's functions, by the module that is running."""
+    """Records the tagged numbers that reach torch's functions, by the running module."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Listener(TorchFunctionMode):
 
 
 def calling_line() -> str:
-    """The innermost line outside torch and this room that is being run."""
+    """Return the innermost running line outside torch and this package."""
     frame = inspect.currentframe()
     while frame is not None:
         path = frame.f_code.co_filename
@@ -151,7 +151,7 @@ def calling_line() -> str:
 
 
 def tagged_in(value: Any) -> Iterator[Tagged]:
-    """Every tagged number in nested arguments; slices too."""
+    """Yield every tagged number in nested arguments, slices included."""
     if isinstance(value, Tagged):
         yield value
     elif isinstance(value, slice):
@@ -164,6 +164,6 @@ def tagged_in(value: Any) -> Iterator[Tagged]:
 
 
 def present_value(network: nn.Module) -> Callable[[Attribute], int]:
-    """Reads attributes of a network."""
+    """Return a function that reads attributes of a network."""
     modules = dict(network.named_modules())
     return lambda attribute: read_attribute(modules, attribute)

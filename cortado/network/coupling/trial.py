@@ -1,4 +1,4 @@
-"""Trial: cut a shadow of the network, whose tensors have shapes and no values, and find out what its code cannot follow."""
+"""Trial: cut a copy of the network whose tensors have shapes but no values, to find code that cannot follow."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from cortado.network.coupling.tagged import Listener, Seen, tag_numbers
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong in a trial: the message, the module that was running and the line of the user's code."""
+    """The failure of a trial: message, running module and line of user code."""
 
     says: str
     module: str
@@ -28,14 +28,14 @@ class Failure:
 
 @contextlib.contextmanager
 def fake_copy(network: nn.Module) -> Iterator[tuple[nn.Module, FakeTensorMode]]:
-    """A copy of a network to be run without values; attention on its plain path, no warnings, no gradients."""
+    """Yield a copy of a network on fake tensors; unfused attention, no warnings, no gradients."""
     with quiet_and_unfused(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         yield unattached_copy(network), mode
 
 
 @contextlib.contextmanager
 def meta_copy(network: nn.Module) -> Iterator[nn.Module]:
-    """A copy of a network on torch's meta device: many times quicker than a shadow, where code asks for no device."""
+    """Yield a copy on torch's meta device: many times faster than fake tensors, for code that names no device."""
     with quiet_and_unfused(), torch.device("meta"):
         duplicate = unattached_copy(network)
         made: dict[int, Any] = {}
@@ -51,37 +51,38 @@ def meta_copy(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def tagged_numbers(network: nn.Module, captured: Captured) -> Seen:
-    """The numbers that reach torch's functions, with the attributes they came from; what was seen up to any failure."""
+    """Return the tagged numbers that reach torch's functions, with their attributes, up to any failure."""
     inputs = captured.program.example_inputs
     with meta_copy(network) as duplicate:
         tag_numbers(duplicate)
         with Listener(duplicate) as recorder:
-            if run_quietly(duplicate, *on_meta(inputs)) is None:
+            if run_quietly(duplicate, *meta_inputs(inputs)) is None:
                 return recorder.seen
     with fake_copy(network) as (duplicate, mode):
         tag_numbers(duplicate)
         with Listener(duplicate) as recorder:
-            run_quietly(duplicate, *shadows(inputs, mode))
+            run_quietly(duplicate, *fake_inputs(inputs, mode))
         return recorder.seen
 
 
 def attempt(network: nn.Module, groups: Groups, gone: Gone, edits: Edits) -> Failure | None:
-    """Run a copy of the network with the tensors' shapes and the attributes that a cut would give it.
+    """Run a copy of the network with the tensor shapes and attributes that a cut would give it; return the failure,
+    if any.
 
-    It is tried on the meta device first. Code that fails there may only have mixed devices: a shadow has the last word.
+    The meta device is tried first. Code that fails there may only have mixed devices, so fake tensors decide.
     """
     inputs = groups.walked.captured.program.example_inputs
     with meta_copy(network) as duplicate:
         resize(duplicate, groups, gone, edits)
-        if run_quietly(duplicate, *on_meta(inputs)) is None:
+        if run_quietly(duplicate, *meta_inputs(inputs)) is None:
             return None
     with fake_copy(network) as (duplicate, mode):
         resize(duplicate, groups, gone, edits)
-        return run_quietly(duplicate, *shadows(inputs, mode))
+        return run_quietly(duplicate, *fake_inputs(inputs, mode))
 
 
 def resize(duplicate: nn.Module, groups: Groups, gone: Gone, edits: Edits) -> None:
-    """Give the tensors of a copy the shapes that they have after a cut, and its modules the attributes."""
+    """Give a copy's tensors the shapes after a cut, and its modules the attributes."""
     modules = dict(duplicate.named_modules(remove_duplicate=False))
     touched = []
     for node, shape in shapes_after(groups, gone).items():
@@ -100,14 +101,14 @@ def resize(duplicate: nn.Module, groups: Groups, gone: Gone, edits: Edits) -> No
 
 
 def shapes_after(groups: Groups, gone: Gone) -> dict[fx.Node, tuple[int, ...]]:
-    """The new shape of every tensor that loses entries."""
+    """Return the new shape of every tensor that loses entries."""
     kept = groups.kept_rows(gone)
     nodes = dict.fromkeys(node for node, _ in kept)
     return {n: tuple(len(kept.get((n, d), range(size))) for d, size in enumerate(node_shape(n))) for n in nodes}
 
 
 def place(layer: nn.Module, name: str, value: Any) -> None:
-    """Put a tensor into a layer's slot of that name."""
+    """Set a layer's tensor of that name."""
     if name in layer._parameters:
         layer._parameters[name] = value
     else:
@@ -117,7 +118,7 @@ def place(layer: nn.Module, name: str, value: Any) -> None:
 
 
 def run_quietly(duplicate: nn.Module, given: Any, named: Any) -> Failure | None:
-    """Run a copy on these inputs; None when it ran."""
+    """Run a copy on these inputs; return the failure, if any."""
     running: list[str] = []
     failed: list[str] = []
 
@@ -141,22 +142,22 @@ def run_quietly(duplicate: nn.Module, given: Any, named: Any) -> Failure | None:
     return None
 
 
-def shadows(inputs: Any, mode: FakeTensorMode) -> Any:
-    """Example inputs without values."""
+def fake_inputs(inputs: Any, mode: FakeTensorMode) -> Any:
+    """Return the example inputs as fake tensors."""
     if isinstance(inputs, Tensor):
         return mode.from_tensor(inputs)
     if isinstance(inputs, dict):
-        return {key: shadows(value, mode) for key, value in inputs.items()}
-    return type(inputs)(shadows(part, mode) for part in inputs) if isinstance(inputs, (tuple, list)) else inputs
+        return {key: fake_inputs(value, mode) for key, value in inputs.items()}
+    return type(inputs)(fake_inputs(part, mode) for part in inputs) if isinstance(inputs, (tuple, list)) else inputs
 
 
-def on_meta(inputs: Any) -> Any:
-    """Example inputs on the meta device."""
+def meta_inputs(inputs: Any) -> Any:
+    """Return the example inputs on the meta device."""
     return torch.utils._pytree.tree_map_only(Tensor, lambda value: torch.empty_like(value, device="meta"), inputs)
 
 
 def upstream(captured: Captured, module: str) -> Iterator[fx.Node]:
-    """The operators of a module and all before them, the nearest first."""
+    """Yield the operators of a module and all before them, the nearest first."""
     waiting = [n for n in captured.graph.nodes if n.op == "call_function" and module_of(n) == module]
     seen = set(waiting)
     while waiting:

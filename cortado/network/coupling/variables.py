@@ -1,7 +1,8 @@
-"""Variables: which entries of which axes vanish together, as integers with union, substitution and marks.
+"""Variables: which entries of which axes are removed together, as integers with union, substitution and marks.
 
-An axis of n entries is an int64 array (n, k): row i lists the variables of entry i, and the entry goes when ANY of them is
-removed; -1 fills a row. A row of nothing but -1 never goes. An axis of which nothing is known to go is None.
+An axis of n entries is an int64 array (n, k): row i lists the variables of entry i, and the entry is removed when ANY
+of them is; rows are padded with -1. A row of only -1 is never removed. An axis from which nothing can be removed is
+None.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ GROWTH = 4096
 
 @dataclass
 class Marks:
-    """What is said of variables: a reason for each, "" for none."""
+    """A reason for each variable, "" for none."""
 
     frozen: dict[int, str] = field(default_factory=dict)
     inexact: dict[int, str] = field(default_factory=dict)
@@ -24,7 +25,7 @@ class Marks:
         return (self.frozen, self.inexact, self.heads)
 
     def move(self, old: int, new: list[int]) -> None:
-        """What was said of `old` is said of all of `new`, of heads only of the first."""
+        """Copy the mark of `old` to all of `new`; heads, to the first only."""
         for mark in self.all():
             if old in mark:
                 reason = mark.pop(old)
@@ -33,7 +34,7 @@ class Marks:
 
 
 class Variables:
-    """Makes variables, joins them and substitutes several for one."""
+    """Creates and joins variables, and substitutes several for one."""
 
     def __init__(self) -> None:
         self.parent = np.zeros(0, np.int64)
@@ -43,7 +44,7 @@ class Variables:
         self.marks = Marks()
 
     def fresh(self, size: int) -> np.ndarray:
-        """A new axis of `size` entries, each with a variable of its own."""
+        """Return a new axis of `size` entries, each with its own variable."""
         start, self.count = self.count, self.count + size
         if self.count > len(self.parent):
             wanted = max(self.count, 2 * len(self.parent), GROWTH)
@@ -52,7 +53,7 @@ class Variables:
         return np.arange(start, self.count).reshape(-1, 1)
 
     def find(self, values: np.ndarray) -> np.ndarray:
-        """The root of every variable; -1 stays."""
+        """Return the root of every variable; -1 stays."""
         safe = np.where(values < 0, 0, values)
         roots = self.parent[safe] if len(self.parent) else safe
         while True:
@@ -65,7 +66,7 @@ class Variables:
         return np.where(values < 0, -1, roots)
 
     def resolve(self, axis: Axis) -> Axis:
-        """The axis in roots that are no longer substituted; equal columns once; None when no row can go."""
+        """Return the axis in roots without substitutions and duplicate columns; None when no row can be removed."""
         if axis is None:
             return None
         axis = self.find(axis)
@@ -81,7 +82,7 @@ class Variables:
         return np.stack(kept, 1) if kept else None
 
     def expanded(self, column: np.ndarray, inside: np.ndarray) -> np.ndarray:
-        """One column as several, with the parts of each variable that has some."""
+        """Return one column as several, with the parts of each substituted variable."""
         if not inside.any():
             return column[:, None]
         width = max(len(self.parts[int(v)]) for v in np.unique(column[inside]))
@@ -115,7 +116,7 @@ class Variables:
                     mark.setdefault(int(self.find(np.array([gone]))[0]), reason)
 
     def mark(self, axis: Axis, mark: dict[int, str], reason: str) -> None:
-        """Say `reason` of every variable of an axis, where nothing was said before."""
+        """Mark every variable of an axis with `reason`, unless it has one."""
         found = self.resolve(axis)
         if found is not None:
             for variable in np.unique(found[found >= 0]).tolist():
@@ -125,7 +126,7 @@ class Variables:
         self.mark(axis, self.marks.frozen, reason)
 
     def join(self, left: Axis, right: Axis, reason: str) -> None:
-        """Entry i of one axis goes with entry i of the other; what cannot be said so is frozen for `reason`."""
+        """Tie entry i of one axis to entry i of the other; freeze for `reason` what cannot be expressed so."""
         left, right = self.resolve(left), self.resolve(right)
         if left is None or right is None or len(left) != len(right):
             self.freeze(left, reason)
@@ -153,7 +154,7 @@ class Variables:
             self.freeze(right[:, c : c + 1], reason)
 
     def substitute(self, column: np.ndarray, several: np.ndarray) -> bool:
-        """Let each variable of `column` mean the variables of its row; False where they are not one to one."""
+        """Replace each variable of `column` by those of its row; return False where they are not one to one."""
         distinct = len(np.unique(column)) == len(column) and (column >= 0).all()
         rows = {tuple(row) for row in several.tolist()}
         if not distinct or len(rows) != len(several) or np.isin(column, several).any() or (several < 0).all(1).any():
@@ -167,9 +168,9 @@ class Variables:
 
 
 def same_pattern(left: np.ndarray, right: np.ndarray) -> bool:
-    """Whether two columns repeat in the same way, so that their variables map one to one.
+    """Return whether two columns repeat in the same way, so that their variables map one to one.
 
-    Entries that no variable has may meet any; the joining freezes what they meet.
+    Entries without a variable may meet any; `join` freezes what they meet.
     """
     both = (left >= 0) & (right >= 0)
     if not both.any():
@@ -180,7 +181,7 @@ def same_pattern(left: np.ndarray, right: np.ndarray) -> bool:
 
 
 def finer(left: np.ndarray, right: np.ndarray) -> bool:
-    """Whether each entry of one column has a variable of its own, so that the other column's pattern holds for both.
+    """Return whether each entry of one column has its own variable, so that the other's pattern holds for both.
 
     So the gates x units rows of a recurrent layer take the variables of its units.
     """

@@ -20,7 +20,7 @@ RULES = {**NORMS, **SHAPES, **PRODUCTS}
 
 @dataclass
 class Walked:
-    """What was found: the activation of every node, and which axes of parameters produce and consume."""
+    """The result: the axes of every node, and which axes of parameters produce and consume."""
 
     captured: Captured
     variables: Variables
@@ -30,15 +30,15 @@ class Walked:
 
 
 def walk_network(captured: Captured) -> Walked:
-    """Follow a captured network from its parameters to its outputs.  Whatever is not understood is frozen, by name."""
+    """Follow a captured network from its parameters to its outputs.  Freeze whatever is not understood, by name."""
     variables = Variables()
     walked = Walked(captured, variables, {})
     for node in captured.graph.nodes:
         if node.op == "placeholder":
-            # A tensor that two layers share may have a placeholder for each.
+            # A tensor that two layers share may have two placeholders.
             mine = captured.tensors.get(node)
             same = next((n for n in walked.known if mine and captured.tensors.get(n) == mine), None)
-            walked.known[node] = entering(captured, variables, node) if same is None else walked.known[same]
+            walked.known[node] = placeholder_axes(captured, variables, node) if same is None else walked.known[same]
         elif node.op == "call_function":
             walked.known[node] = axes_after(Step(node, variables, walked.known, walked.roles, walked.counted))
         elif node.op == "output":
@@ -51,8 +51,8 @@ def walk_network(captured: Captured) -> Walked:
     return walked
 
 
-def entering(captured: Captured, variables: Variables, node: fx.Node) -> Value:
-    """Parameters and buffers: every axis may lose entries.  Inputs of the network: none."""
+def placeholder_axes(captured: Captured, variables: Variables, node: fx.Node) -> Value:
+    """Return the axes of a placeholder: any axis of a parameter or buffer may lose entries, none of an input."""
     if node not in captured.tensors:
         return blank(node)
     axis_list: Value = [variables.fresh(size) if size > 1 else None for size in node_shape(node)]
@@ -64,9 +64,9 @@ def entering(captured: Captured, variables: Variables, node: fx.Node) -> Value:
 
 
 def axes_after(step: Step) -> Value:
-    """The activations an operator gives."""
+    """Return the axes of an operator's output."""
     if getattr(step.node.target, "__name__", "") == "getitem":
-        return picked(step, *step.node.args)
+        return item_axes(step, *step.node.args)
     if not isinstance(step.node.target, torch._ops.OpOverload):
         return step.blocked()
     rule = RULES.get(step.name)
@@ -76,13 +76,13 @@ def axes_after(step: Step) -> Value:
         if pointwise(step.node.target):
             return fitting_axes(step, entry_wise(step))
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError):
-        # An unusual way to call a known operator is no better known than an unknown operator.
+        # An unusual call of a known operator counts as unknown.
         return step.blocked()
     return step.blocked()
 
 
-def picked(step: Step, source: Any, place: Any) -> Value:
-    """One of several outputs; where only one activation is known of them all, it says nothing of each."""
+def item_axes(step: Step, source: Any, place: Any) -> Value:
+    """Return the axes of one of several outputs; blank where only one tensor's axes are known for them all."""
     found: Any = step.known.get(source)
     if found and isinstance(found[0], list) and isinstance(place, int) and place < len(found):
         return found[place]
@@ -92,7 +92,7 @@ def picked(step: Step, source: Any, place: Any) -> Value:
 
 
 def fitting_axes(step: Step, found: Value) -> Value:
-    """`found`, if it has the axes that the operator's output has; otherwise the rule does not fit this call."""
+    """Return `found` if it has the axes of the operator's output; otherwise the rule does not fit this call."""
     if found is None or (found and isinstance(found[0], list)):
         return found
     sizes = [(axis, size) for axis, size in zip(found, step.shape, strict=True) if axis is not None]
@@ -102,7 +102,7 @@ def fitting_axes(step: Step, found: Value) -> Value:
 
 
 def entry_wise(step: Step) -> Value:
-    """Every entry alone: right-aligned axes of equal size are joined."""
+    """Join right-aligned axes of equal size, for elementwise operators."""
     given = [(part.axis_list, part.shape) for part in step.tensors()]
     # In place, the output is the first tensor and no larger.
     out = broadcast(step, given)
@@ -110,7 +110,7 @@ def entry_wise(step: Step) -> Value:
 
 
 def pointwise(operator: Any) -> bool:
-    """Whether an operator treats every entry alone; one that works in place does what its copy does."""
+    """Return whether an operator is elementwise; in-place ones count as their out-of-place versions."""
     if torch.Tag.pointwise in operator.tags:
         return True
     name = operator._schema.name.split("::")[-1]
@@ -122,7 +122,7 @@ def pointwise(operator: Any) -> bool:
 
 
 def axis_lists_of(value: Value) -> list[list[Any]]:
-    """The activations of a node as a list of them."""
+    """Return the axes of a node's outputs as a list."""
     if value is None:
         return []
     return list(value) if value and isinstance(value[0], list) else [value]  # type: ignore[list-item, arg-type]

@@ -1,4 +1,4 @@
-"""Blocks: the modules of a network that could be left out, because what they give has the shape of what they take."""
+"""Blocks: modules that could be removed because their output has the shape of their input."""
 
 import contextlib
 from collections import Counter
@@ -16,18 +16,18 @@ from cortado.running.trees import tensors_in
 
 
 def find_blocks(network: nn.Module, example: Any) -> list[str]:
-    """The paths of the blocks of `network`, in its order, none inside another.
+    """Return the paths of the blocks of `network`, in network order, none inside another.
 
-    A block has modules inside and a matrix or kernel, is called once with a tensor, gives one of the same shape and
-    type, and the network runs on `example` without it. Where several of one class stand in a list (the blocks of a
-    stage, the layers of an encoder) they are the blocks, and what has them inside is a container; else it is the
-    outermost module that counts. A chain of layers (nn.Sequential) is no block itself. Raises BadNetwork when the
-    network fails on the example.
+    A block has inner modules and a matrix or kernel, is called once with a tensor, and returns one of the same shape
+    and dtype; the network must run on `example` without it. Where several modules of one class stand in a list (the
+    blocks of a stage, the layers of an encoder), these are the blocks and the module around them is a container;
+    otherwise the outermost candidate is the block. A chain of layers (nn.Sequential) is not a block itself. Raises
+    BadNetwork when the network fails on the example.
     """
     able = [path for path in keeping_shape(network, example) if runs_without(network, path, example)]
     listed = [path for path in able if has_siblings(network, path)]
     able = [path for path in able if not any(one.startswith(path + ".") for one in listed)]
-    # What stands inside a block that changes the shape is not a block either.
+    # Modules inside a block that changes the shape are not blocks either.
     kinds = {type(network.get_submodule(path)) for path in listed}
     closed = [path for path, layer in network.named_modules() if type(layer) in kinds]
     able = [path for path in able if not any(path.startswith(one + ".") for one in closed)]
@@ -35,7 +35,7 @@ def find_blocks(network: nn.Module, example: Any) -> list[str]:
 
 
 def keeping_shape(network: nn.Module, example: Any) -> list[str]:
-    """Modules that may be blocks by what they are and by the shapes that go in and out."""
+    """Return the modules that may be blocks by their structure and their input and output shapes."""
     seen: dict[str, list[bool]] = {}
 
     def note(path: str) -> Any:
@@ -65,32 +65,32 @@ def keeping_shape(network: nn.Module, example: Any) -> list[str]:
 
 
 def is_composed(layer: nn.Module) -> bool:
-    """Whether a module has modules inside, parts aside, and does more than to call one after another."""
+    """Return whether a module has inner modules, parts aside, and does more than call them in sequence."""
     inside = [child for child in layer.children() if not isinstance(child, Part)]
     return bool(inside) and not isinstance(layer, Part) and type(layer).forward is not nn.Sequential.forward
 
 
 def has_matrix(layer: nn.Module) -> bool:
-    """Whether a module owns a parameter of two dimensions or more, held or not."""
+    """Return whether a module owns a parameter of two dimensions or more, in a form or not."""
     shapes = [p.shape for p in layer.parameters(recurse=False)]
     shapes += [layer._modules[f"held_{name}"].shape for name in attached_names(layer)]  # type: ignore[union-attr, misc]
     return not isinstance(layer, Part) and any(len(shape) > 1 for shape in shapes)
 
 
 def matrices_in(layer: nn.Module) -> int:
-    """How many modules in it own one."""
+    """Return the number of modules in it that own one."""
     return sum(has_matrix(part) for part in layer.modules())
 
 
 def has_siblings(network: nn.Module, path: str) -> bool:
-    """Whether another module of its class stands beside it in a list or a chain."""
+    """Return whether another module of its class stands next to it in a list or a chain."""
     above, layer = network.get_submodule(path.rpartition(".")[0]), network.get_submodule(path)
     beside = [child for child in above.children() if type(child) is type(layer)]
     return len(beside) > 1 and isinstance(above, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
 
 
 def runs_without(network: nn.Module, path: str, example: Any) -> bool:
-    """Whether the network gives outputs of the same shapes when this module passes its input on."""
+    """Return whether the network's output shapes stay the same when this module is bypassed."""
     inputs = moved(example, device_of(network))
     with undisturbed(network):
         wanted = [value.shape for value in tensors_in(call_with(network, inputs))]
@@ -103,7 +103,7 @@ def runs_without(network: nn.Module, path: str, example: Any) -> bool:
 
 @contextlib.contextmanager
 def left_out(network: nn.Module, path: str) -> Iterator[None]:
-    """While open, the module at `path` passes its input on."""
+    """Bypass the module at `path` inside the block."""
     parent, _, name = path.rpartition(".")
     above = network.get_submodule(parent)
     block = above._modules[name]

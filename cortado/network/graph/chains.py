@@ -16,7 +16,7 @@ from cortado.task.task import to_device
 
 MAKERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-# What treats every entry alone. A sigmoid alone makes something of nothing.
+# Elementwise operations. Only a sigmoid maps zero to something else.
 ENTRY_WISE_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Hardswish, nn.Identity,
     nn.Dropout, nn.Dropout2d,
@@ -26,7 +26,7 @@ ENTRY_WISE_FUNCTIONS = {
     functional.gelu, functional.silu, functional.dropout,
 }  # fmt: skip
 ENTRY_WISE_METHODS = {"relu", "relu_", "tanh", "sigmoid", "contiguous"}
-# What treats every channel alone, by the number of axes that follow the channels.
+# Channelwise operations, by the number of axes after the channels.
 POOLS = {
     nn.MaxPool1d: 1, nn.AvgPool1d: 1, nn.MaxPool2d: 2, nn.AvgPool2d: 2, nn.AdaptiveAvgPool2d: 2,
     functional.max_pool1d: 1, functional.avg_pool1d: 1, functional.max_pool2d: 2, functional.avg_pool2d: 2,
@@ -37,9 +37,9 @@ KERNEL_AXES = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
 @dataclass
 class Units:
-    """Units (rows of the maker's weight) that are made in one place, normalised in some and read in others.
+    """Units (rows of the maker's weight) that one layer makes, norms may normalize and other layers read.
 
-    `zero_stays`: where the maker gives zero, the readers see zero.
+    `zero_stays`: where the maker's output is zero, the readers' input is zero.
     """
 
     path: str
@@ -55,11 +55,11 @@ class Units:
         return shape[0]
 
     def read_weights(self) -> list[Tensor]:
-        """For each reader its weight as (outputs, units, entries a unit)."""
+        """Return each reader's weight as (outputs, units, entries per unit)."""
         return [reader.weight.detach().flatten(1).unflatten(1, (self.count, -1)) for reader in self.readers]  # type: ignore[union-attr, operator]
 
     def cut(self, keep: Tensor) -> None:
-        """Leave only the units `keep` (int64, in that order) in the maker, its norms and its readers."""
+        """Keep only the units `keep` (int64, in that order) in the maker, its norms and its readers."""
         for reader in self.readers:
             read = shape_of(reader, "weight")
             assert read is not None
@@ -82,7 +82,7 @@ class Units:
 
 
 def narrow_parameter(layer: nn.Module, name: str, axis: int, keep: Tensor) -> None:
-    """Narrow a parameter, in whatever form it is held."""
+    """Narrow a parameter in any form."""
     form: Form | None = form_of(layer, name)
     if form is not None:
         attach(layer, name, form.narrow(axis, keep.to(next(iter(form.state_dict().values())).device)))
@@ -93,7 +93,7 @@ def narrow_parameter(layer: nn.Module, name: str, axis: int, keep: Tensor) -> No
 
 
 class AxisCount(fx.Interpreter):
-    """Runs a traced network and notes how many axes each activation has."""
+    """Runs a traced network and records the number of axes of each activation."""
 
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__(traced)
@@ -107,7 +107,7 @@ class AxisCount(fx.Interpreter):
 
 
 def traced_axes(network: nn.Module, example: Any) -> tuple[fx.Graph, dict[fx.Node, int]]:
-    """The graph of a network in eval mode, and the number of axes of each activation on the example."""
+    """Return the graph of a network in eval mode, and the number of axes of each activation on the example."""
     with eval_mode(network):
         traced = fx.symbolic_trace(network)
         axes = AxisCount(traced)
@@ -118,11 +118,11 @@ def traced_axes(network: nn.Module, example: Any) -> tuple[fx.Graph, dict[fx.Nod
 
 
 def find_units(network: nn.Module, example: Any) -> list[Units]:
-    """The units that can be cut with nothing but the layers named in them.
+    """Return the units that can be cut by changing only the layers they list.
 
-    Only what is sure is listed: a linear or convolution layer used once, whose output passes operations that leave
-    every unit apart to linear or convolution layers used once. Sums, concatenations and anything unknown leave a
-    group out. A network that cannot be traced symbolically, or cannot run the example, has none.
+    Only certain cases are listed: a linear or convolution layer used once, whose output reaches linear or convolution
+    layers used once through operations that keep units separate. Sums, concatenations and unknown operations exclude
+    a group. A network that cannot be traced symbolically, or cannot run the example, has no units.
     """
     try:
         graph, axes = traced_axes(network, example)
@@ -152,7 +152,7 @@ def is_chain_maker(layer: nn.Module) -> bool:
 
 
 def tied(network: nn.Module) -> set[int]:
-    """Layers that own a parameter, or a form, together with another layer, by id."""
+    """Return the ids of layers that share a parameter or form with another layer."""
     owners: dict[int, list[int]] = {}
     for layer in network.modules():
         own = [value for value in layer._parameters.values() if value is not None]
@@ -162,7 +162,7 @@ def tied(network: nn.Module) -> set[int]:
 
 
 def read_directly(graph: fx.Graph, modules: dict[str, nn.Module]) -> set[int]:
-    """Layers whose tensors the network reads by itself, past their forward, by id."""
+    """Return the ids of layers whose tensors the network reads directly, not through their forward."""
     paths = [str(node.target).split(".") for node in graph.nodes if node.op == "get_attr"]
     names = {".".join(path[:length]) for path in paths for length in range(1, len(path))}
     return {id(modules[name]) for name in names if name in modules}
@@ -174,20 +174,20 @@ def touches(units: Units, fixed: set[int]) -> bool:
 
 @dataclass
 class ChainWalk:
-    """Follows units from where they are made to where they are read: `axes` are those of each activation."""
+    """Follows units from their maker to their readers; `axes` counts the axes of each activation."""
 
     modules: dict[str, nn.Module]
     uses: dict[str, int]
     axes: dict[fx.Node, int]
 
     def made_axis(self, node: fx.Node, units: Units) -> int | None:
-        """The axis on which a maker's output has its units; None when its input has no batch."""
+        """Return the unit axis of a maker's output; None when its input has no batch."""
         if isinstance(units.maker, nn.Linear):
             return self.axes[node] - 1 if self.axes[node] > 1 else None
         return 1 if self.axes[node] == kernel_axes(units.maker) + 2 else None
 
     def collect(self, node: fx.Node, axis: int, units: Units) -> bool:
-        """Follow the output of `node`, whose units lie on `axis`; note norms and readers; False when not sure."""
+        """Follow `node`'s output, with units on `axis`; record norms and readers; return False when not certain."""
         for user in node.users:
             layer = self.modules.get(str(user.target)) if user.op == "call_module" else None
             if layer is not None and self.uses[str(user.target)] > 1 and list(layer.parameters()):
@@ -212,14 +212,14 @@ class ChainWalk:
         return bool(node.users)
 
     def reads(self, layer: nn.Module, node: fx.Node, axis: int, units: Units) -> bool:
-        """Whether a linear or convolution layer reads the units as its inputs, each with as many neighbours."""
+        """Return whether a linear or convolution layer reads the units as inputs, with equally many neighbours each."""
         shape = shape_of(layer, "weight")
         last = axis == self.axes[node] - 1
         placed = last if isinstance(layer, nn.Linear) else axis == 1 and self.axes[node] == kernel_axes(layer) + 2
         return placed and shape is not None and shape[1] % units.count == 0
 
     def leaves_separate(self, user: fx.Node, layer: nn.Module | None, node: fx.Node, axis: int) -> bool:
-        """Whether an operation treats every unit alone, and leaves it on its axis."""
+        """Return whether an operation keeps units separate and on their axis."""
         what = type(layer) if layer is not None else user.target
         if what in POOLS:
             return axis == 1 and self.axes[node] == POOLS[what] + 2  # type: ignore[index]
@@ -233,7 +233,7 @@ class ChainWalk:
 
 
 def kernel_axes(layer: nn.Module) -> int:
-    """How many axes a convolution's kernel has."""
+    """Return the number of kernel axes of a convolution."""
     return next(count for kind, count in KERNEL_AXES.items() if isinstance(layer, kind))
 
 

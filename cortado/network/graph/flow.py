@@ -1,6 +1,6 @@
-"""Flow: which values pass from operator to operator in one run, and at which layers each of them goes in or comes out.
+"""Flow: which values pass between operators in one run, and at which layers each of them is an input or output.
 
-Operators inside a layer of a known kind are one step. What is done in place gives a new value.
+Operators inside a layer of a known kind are one step. In-place operators create new values.
 """
 
 from dataclasses import dataclass, field
@@ -33,14 +33,14 @@ OPERATORS = {
     "alias": MOVE, "detach": MOVE, "split": MOVE, "split_with_sizes": MOVE, "unbind": MOVE, "index_select": MOVE,
     "upsample_nearest2d": MOVE, "flip": MOVE, "contiguous": MOVE, "_to_copy": MOVE, "pixel_shuffle": MOVE,
 }  # fmt: skip
-"""What operators do with the values of an activation: joined, moved without change, clipped; all others compute in floats."""
+"""The effect of operators on an activation's values: joined, moved unchanged, clipped; all others compute in floats."""
 PAIRS = ("add", "add_", "mul", "mul_")
-"""These join two activations; with a number they are arithmetic of one activation."""
+"""These join two activations; with a scalar they are arithmetic on one activation."""
 
 
 @dataclass(frozen=True)
 class FlowStep:
-    """One operator, or one layer of a known kind: what it does, its values, and the innermost module that ran it."""
+    """One operator, or one layer of a known kind: its effect, its values, and the innermost module that ran it."""
 
     kind: str
     name: str
@@ -48,28 +48,28 @@ class FlowStep:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     below: float = 1.0
-    """The share of a value below zero that passes: none behind a ReLU, the slope of a leaky one, else all."""
+    """The factor on values below zero: 0 for a ReLU, the slope of a leaky ReLU, else 1."""
 
     @property
     def above_zero(self) -> bool:
-        """Whether nothing below zero passes."""
+        """Return whether nothing below zero passes."""
         return self.below == 0
 
 
 @dataclass
 class Flow:
-    """Values are numbered as they come up; `places` says where each passes: (path of the module, side)."""
+    """Values are numbered in order of appearance; `places` lists where each passes: (path of the module, side)."""
 
     steps: list[FlowStep] = field(default_factory=list)
     places: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     given: frozenset[int] = frozenset()
-    """Values that the network is called with."""
+    """The network's inputs."""
     results: frozenset[int] = frozenset()
-    """Values that the network gives."""
+    """The network's outputs."""
 
     def readers(self) -> dict[int, list[FlowStep]]:
-        """For each value the steps that read it, in order."""
+        """Return the steps that read each value, in order."""
         found: dict[int, list[FlowStep]] = {}
         for step in self.steps:
             for value in dict.fromkeys(step.inputs):
@@ -77,8 +77,8 @@ class Flow:
         return found
 
 
-class Watcher(TorchDispatchMode):
-    """Numbers values: a tensor, until something writes into it."""
+class ValueNumbering(TorchDispatchMode):
+    """Numbers values: a tensor, until something writes to it."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -87,32 +87,32 @@ class Watcher(TorchDispatchMode):
         self.numbers: dict[int, int] = {}
         self.count = 0
         self.kept: list[Tensor] = []
-        """Every tensor met, so that no id comes twice."""
+        """Every tensor seen, kept alive so that ids stay unique."""
         self.stack: list[str] = []
         self.inside = 0
-        """How many layers of a known kind are running; what happens in them is one step."""
+        """The number of running layers of a known kind; their operators are one step."""
         self.fixed = {id(tensor) for tensor in (*network.parameters(), *network.buffers())}
         self.entered: list[int | None] = []
 
     def number(self, tensor: Tensor) -> int:
-        """The value that a tensor has now."""
+        """Return the number of a tensor's present value."""
         if id(tensor) not in self.numbers:
             return self.renew(tensor)
         return self.numbers[id(tensor)]
 
     def renew(self, tensor: Tensor) -> int:
-        """A new value for a tensor."""
+        """Give a tensor a new value number."""
         self.kept.append(tensor)
         self.numbers[id(tensor)] = self.count
         self.count += 1
         return self.numbers[id(tensor)]
 
     def values(self, given: Any) -> tuple[int, ...]:
-        """The values of the tensors in an argument, weights left out."""
+        """Return the value numbers of the tensors in an argument, weights excluded."""
         return tuple(self.number(tensor) for tensor in tensors_in(given) if id(tensor) not in self.fixed)
 
     def enter(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """A module begins to run."""
+        """Enter a module that starts to run."""
         path = self.paths[id(module)]
         self.flow.calls[path] = self.flow.calls.get(path, 0) + 1
         read = self.values((given, named))[:1]
@@ -123,7 +123,7 @@ class Watcher(TorchDispatchMode):
         self.inside += layer_kind(module) is not None
 
     def leave(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-        """A module has run."""
+        """Record a module that has run."""
         path, read, kind = self.stack.pop(), self.entered.pop(), layer_kind(module)
         self.inside -= kind is not None
         if kind is not None and not self.inside and isinstance(output, Tensor):
@@ -140,7 +140,7 @@ class Watcher(TorchDispatchMode):
         if self.inside:
             return output
         if not read and tensors_in((args, kwargs or {})):
-            # What is made of weights alone is no activation.
+            # Results of weights alone are not activations.
             self.kept.extend(tensors_in(output))
             self.fixed.update(id(tensor) for tensor in tensors_in(output))
             return output
@@ -148,7 +148,7 @@ class Watcher(TorchDispatchMode):
         made = tuple(self.renew(tensor) for tensor in tensors_in(output))
         kind = OPERATORS.get(name, FLOAT)
         if (name in PAIRS and len(read) < 2) or (name == "constant_pad_nd" and any(args[2:])):
-            # One activation's own arithmetic; or edges of a number that may lie on no grid.
+            # Arithmetic on a single activation, or clipping bounds that may not be on a grid.
             kind = FLOAT
         below = 0.0 if kind == CLIP and above_zero(name, args, kwargs or {}) else slope_below(name, args)
         self.flow.steps.append(FlowStep(kind, name, self.stack[-1] if self.stack else "", read, made, below))
@@ -156,13 +156,13 @@ class Watcher(TorchDispatchMode):
 
 
 def above_zero(name: str, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
-    """Whether an operator that clips ends at zero or above; without a lower end, hardtanh has -1 and clamp none."""
+    """Return whether the operator's lower bound is zero or above; the default is -1 for hardtanh, none for clamp."""
     low = args[1] if len(args) > 1 else named.get("min_val", named.get("min"))
     return name in ("relu", "relu_") or (isinstance(low, (int, float)) and low >= 0)
 
 
 def slope_below(name: str, args: tuple[Any, ...]) -> float:
-    """The slope of a leaky ReLU, or the largest one of a PReLU's, below zero; 1 for all else, and for steeper ones."""
+    """Return the slope below zero of a leaky ReLU, or a PReLU's largest; 1 for all others and for steeper slopes."""
     if name in ("leaky_relu", "leaky_relu_"):
         return min(abs(float(args[1])) if len(args) > 1 else 0.01, 1.0)
     if name in ("prelu", "_prelu_kernel"):
@@ -171,17 +171,17 @@ def slope_below(name: str, args: tuple[Any, ...]) -> float:
 
 
 def layer_kind(module: nn.Module) -> str | None:
-    """What a layer of a known kind does, if it runs its class's own forward."""
+    """Return the effect of a layer of a known kind if it runs its class's own forward."""
     kind = next((known for known in LAYERS if isinstance(module, known)), None)
     return LAYERS[kind] if kind is not None and type(module).forward is kind.forward else None
 
 
 def flow_of(network: nn.Module, example: Any) -> Flow:
-    """Run `network` once on `example` in eval mode, with nothing rounded, and tell which values passed where.
+    """Run `network` once on `example` in eval mode, without quantizers, and return which values passed where.
 
     Raises BadNetwork when the network fails on the example.
     """
-    watcher, handles = Watcher(network), []
+    watcher, handles = ValueNumbering(network), []
     given = moved(example, device_of(network))
     watcher.flow.given = frozenset(watcher.values(given))
     try:

@@ -1,4 +1,4 @@
-"""Hooks: what a layer reads, handed over at each call."""
+"""Hooks that receive a layer's input at each call."""
 
 import inspect
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from torch.utils.hooks import RemovableHandle
 
 
 def before_call(layer: nn.Module, hook: Callable[[nn.Module, Any], Tensor | None]) -> RemovableHandle:
-    """Call `hook(layer, activation)` before the layer runs; what it gives, if anything, the layer reads instead.
+    """Call `hook(layer, activation)` before the layer runs; a returned tensor replaces the layer's input.
 
-    The activation is the first argument, given by place or by name. A layer that is called without any is passed over.
+    The activation is the first argument, positional or keyword. Calls without arguments are skipped.
     """
 
     def called(
@@ -28,11 +28,11 @@ def before_call(layer: nn.Module, hook: Callable[[nn.Module, Any], Tensor | None
 
 
 def first_argument(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """The first of the arguments of a call, which has some."""
+    """Return the first argument of a call that has at least one."""
     return given[0] if given else named[first_name(layer, named)]
 
 
 def first_name(layer: nn.Module, named: dict[str, Any]) -> str:
-    """The name that comes first where the layer defines its forward, else in the call."""
+    """Return the first keyword in the order of the layer's forward, else of the call."""
     first = next(iter(inspect.signature(layer.forward).parameters), "")
     return first if first in named else next(iter(named))

@@ -1,4 +1,4 @@
-"""Trace: run a network once and write down every layer call and every operator, with shapes and no activations."""
+"""Trace: run a network once and record every layer call and every operator, with shapes but no activations."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator that ran.  `arguments` are its own, with every tensor replaced by its shape."""
+    """One operator that ran.  `arguments` are its arguments, with every tensor replaced by its shape."""
 
     name: str
     arguments: tuple[Any, ...]
@@ -29,7 +29,7 @@ class Operator:
     view: bool = False
     reduction: bool = False
     decoding: bool = False
-    """It ran inside a form, to give the dense weight."""
+    """Whether it ran inside a form, to compute the dense weight."""
 
 
 @dataclass(frozen=True)
@@ -45,35 +45,35 @@ class Call:
 
     @property
     def path(self) -> str:
-        """The first name of the module; the network itself is ""."""
+        """Return the first name of the module; the network itself is ""."""
         return self.paths[0]
 
     @property
     def kind(self) -> str:
-        """The class of the module."""
+        """Return the class name of the module."""
         return type(self.layer).__name__
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What ran, in order: calls of layers, and of any other module in whose own forward operators ran."""
+    """The record in order: calls of layers, and of any other module in whose own forward operators ran."""
 
     calls: tuple[Call, ...]
     batch: int
 
     def of(self, path: str) -> tuple[Call, ...]:
-        """The calls of the module that `path` names, in order; none if it never ran."""
+        """Return the calls of the module at `path`, in order; none if it never ran."""
         return tuple(call for call in self.calls if path in call.paths)
 
 
 def trace(network: nn.Module, example: Any, batch: int | None = None) -> Trace:
-    """Run `network` on `example` (a tensor, a tuple, or a dict of inputs) and write down what ran.
+    """Run `network` on `example` (a tensor, a tuple, or a dict of inputs) and return what ran.
 
-    The network runs in eval mode without gradients and is left as it was: modes, buffers, hooks and the random state.
-    Attention takes its plain path, so that its products are seen. Nothing but shapes is kept, and the meta device
-    will do. An operator belongs to the innermost module that was running; operators by which a form gives its dense
-    weight are marked `decoding`. `batch` is the number of samples, by default the first axis of the first tensor.
-    Raises BadNetwork when the network fails on the example, BadValue when the example holds no tensor.
+    The network runs in eval mode without gradients; its modes, buffers, hooks and the random state are restored.
+    Attention runs unfused, so that its products are recorded. Only shapes are kept, and the meta device works. An
+    operator belongs to the innermost running module; operators that compute a form's dense weight are marked
+    `decoding`. `batch` is the number of samples, by default the first axis of the first tensor. Raises BadNetwork
+    when the network fails on the example, BadValue when the example has no tensor.
     """
     example = moved(example, device_of(network))
     tensors = tensors_in(example)
@@ -86,7 +86,7 @@ def trace(network: nn.Module, example: Any, batch: int | None = None) -> Trace:
 
 
 def call_with(network: nn.Module, inputs: Any) -> Any:
-    """`network` on a tensor, a tuple of arguments or a dict of keyword arguments.  Raises BadNetwork when it fails."""
+    """Call `network` on a tensor, a tuple or a dict of keyword arguments.  Raises BadNetwork when it fails."""
     try:
         if isinstance(inputs, dict):
             return network(**inputs)
@@ -101,7 +101,7 @@ def call_with(network: nn.Module, inputs: Any) -> Any:
 
 @contextlib.contextmanager
 def undisturbed(network: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients; afterwards modes, buffers and the random state are as before, whatever happened."""
+    """Use eval mode and no gradients; always restore modes, buffers and the random state."""
     devices = {parameter.device for parameter in network.parameters() if parameter.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices, key=str)), keeping_buffers(network), eval_mode(network):
         yield
@@ -109,7 +109,7 @@ def undisturbed(network: nn.Module) -> Iterator[None]:
 
 @dataclass
 class OpenCall:
-    """A call as it is being written down."""
+    """A call that is being recorded."""
 
     module: nn.Module
     inputs: tuple[Shape, ...]
@@ -118,7 +118,7 @@ class OpenCall:
 
 
 class Recorder(TorchDispatchMode):
-    """Listens to a network: hooks keep the stack of running modules, the dispatch mode sees the operators."""
+    """Records a network: hooks track the stack of running modules, the dispatch mode sees the operators."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Recorder(TorchDispatchMode):
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """While open, calls and operators of the network are written down; no hook stays behind."""
+        """Record calls and operators of the network inside the block; all hooks are removed afterwards."""
         handles = []
         try:
             for layer in self.layers:
@@ -152,7 +152,7 @@ class Recorder(TorchDispatchMode):
                 form.__dict__.pop("dense", None)
 
     def marked(self, dense: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """`dense`, with the operators it runs marked as decoding."""
+        """Return `dense` with the operators it runs marked as decoding."""
 
         def marked_dense() -> Tensor:
             self.decoding += 1
@@ -164,13 +164,13 @@ class Recorder(TorchDispatchMode):
         return marked_dense
 
     def enter(self, module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """A module begins to run."""
+        """Enter a module that starts to run."""
         call = OpenCall(module, shapes_in((positional, named)), (), [])
         self.opened.append(call)
         self.stack.append(call)
 
     def leave(self, module: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
-        """A module has run, or failed: a network may catch that and go on."""
+        """Leave a module that has run or failed: a network may catch the error and continue."""
         self.stack.pop().outputs = shapes_in(output)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
@@ -190,7 +190,7 @@ class Recorder(TorchDispatchMode):
         return output
 
     def calls(self) -> tuple[Call, ...]:
-        """What was written down, without the containers in which nothing ran but other modules."""
+        """Return the recorded calls, without containers in which only other modules ran."""
         kept = [call for call in self.opened if call.operators or self.is_layer(call.module)]
         paths = {key: tuple(names) for key, names in self.paths.items()}
         return tuple(
@@ -199,20 +199,20 @@ class Recorder(TorchDispatchMode):
         )
 
     def is_layer(self, module: nn.Module) -> bool:
-        """Whether a module owns a weight or has no modules inside, parts aside."""
+        """Return whether a module owns a weight or has no inner modules, parts aside."""
         owns = next(module.parameters(recurse=False), None) is not None
         return owns or all(id(child) in self.inside_parts for child in module.children())
 
 
 def device_of(network: nn.Module) -> torch.device | None:
-    """Where the network's first parameter or buffer is; None if it has neither."""
+    """Return the device of the network's first parameter or buffer; None if it has neither."""
     for tensor in (*network.parameters(), *network.buffers()):
         return tensor.device
     return None
 
 
 def moved(value: Any, device: torch.device | None) -> Any:
-    """Tensors in plain tuples, lists and dicts, on `device`; anything else is left as it is."""
+    """Move tensors in plain tuples, lists and dicts to `device`; everything else is returned as is."""
     if isinstance(value, Tensor):
         return value if device is None else value.to(device)
     if isinstance(value, dict):
@@ -221,12 +221,12 @@ def moved(value: Any, device: torch.device | None) -> Any:
 
 
 def shapes_in(value: Any) -> tuple[Shape, ...]:
-    """The shape of every tensor in a value, in order."""
+    """Return the shape of every tensor in a value, in order."""
     return tuple(tuple(tensor.shape) for tensor in tensors_in(value))
 
 
 def without_tensors(value: Any) -> Any:
-    """An argument of an operator with tensors replaced by their shapes."""
+    """Return an operator's argument with tensors replaced by their shapes."""
     if isinstance(value, Tensor):
         return tuple(value.shape)
     return tuple(without_tensors(part) for part in value) if isinstance(value, (tuple, list)) else value

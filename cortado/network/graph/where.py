@@ -8,7 +8,7 @@ from cortado.errors import BadValue
 
 
 def read_patterns(where: str) -> list[tuple[bool, str]]:
-    """Split "conv*, not conv1" into [(True, "conv*"), (False, "conv1")].  Raises BadValue when there is nothing."""
+    """Split "conv*, not conv1" into [(True, "conv*"), (False, "conv1")].  Raises BadValue when it is empty."""
     found = []
     for part in where.split(","):
         words = part.split()
@@ -19,44 +19,45 @@ def read_patterns(where: str) -> list[tuple[bool, str]]:
 
 
 def names_parameter(pattern: str, parameter: str) -> bool:
-    """Whether the pattern's last part is the parameter's own name, spelled out ("*.bias" for "fc1.bias")."""
+    """Return whether the pattern's last part is the parameter's own name in full ("*.bias" for "fc1.bias")."""
     return pattern.rpartition(".")[2] == parameter.rpartition(".")[2]
 
 
 def matches(pattern: str, parameter: str, dimensions: int) -> bool:
-    """Whether one pattern takes a parameter.
+    """Return whether one pattern matches a parameter.
 
-    A pattern of layers takes their matrices and kernels (two dimensions or more); a vector, such as a bias, is taken
-    only by a pattern that spells its name. What torch's parametrizations make a weight of answers to its name too.
+    A pattern of layers matches their matrices and kernels (two dimensions or more); a vector, such as a bias, is
+    matched only by a pattern that spells its name. Inputs of torch's parametrizations also match under the name of
+    the weight they make.
     """
     return any(takes(pattern, name, dimensions) for name in (parameter, stands_for(parameter)))
 
 
 def takes(pattern: str, name: str, dimensions: int) -> bool:
-    """Whether one pattern takes what has this name."""
+    """Return whether one pattern matches this name."""
     if names_parameter(pattern, name):
         return fnmatchcase(name, pattern)
     return dimensions >= 2 and fnmatchcase(name.rpartition(".")[0], pattern)
 
 
 def stands_for(parameter: str) -> str:
-    """conv1.weight for conv1.parametrizations.weight.original, of which torch makes it; else the parameter's own name."""
+    """Return conv1.weight for conv1.parametrizations.weight.original; otherwise the parameter's own name."""
     layer, inside, rest = parameter.partition(".parametrizations.")
     name, _, part = rest.partition(".")
     return f"{layer}.{name}" if inside and part.startswith("original") else parameter
 
 
 def original_first(parameters: Iterable[str]) -> str:
-    """Return the way out where torch's parametrizations make some of these parameters a weight; "" where they do not."""
+    """Return advice if torch's parametrizations compute a weight from some of these parameters, else ""."""
     made = any(stands_for(name) != name for name in parameters)
-    return " Make parametrized weights plain first: torch.nn.utils.parametrize.remove_parametrizations." if made else ""
+    return " Remove the parametrizations first: torch.nn.utils.parametrize.remove_parametrizations." if made else ""
 
 
 def choose(where: str, parameters: dict[str, int]) -> list[str]:
-    """The parameters (name -> number of dimensions) that `where` takes, in their order.
+    """Return the parameters (name -> number of dimensions) that `where` selects, in their order.
 
-    A parameter is taken when some pattern takes it and no "not" pattern does; with "not" patterns alone, all others
-    are taken. Raises BadValue for a pattern that takes nothing, with near names.
+    A parameter is selected when some pattern matches it and no "not" pattern does; with only "not" patterns, all
+    others are selected. Raises BadValue, with similar names, for a pattern that matches nothing.
     """
     patterns = read_patterns(where)
     wanted = [pattern for positive, pattern in patterns if positive] or ["*"]
@@ -65,7 +66,7 @@ def choose(where: str, parameters: dict[str, int]) -> list[str]:
         if not any(matches(pattern, name, size) for name, size in parameters.items()):
             layers = list(dict.fromkeys(stands_for(name).rpartition(".")[0] for name in parameters))
             near = get_close_matches(pattern, [*layers, *parameters], n=3) or layers[:6]
-            raise BadValue(f"where: {pattern!r} matches no weight of this network. Near it: {', '.join(near)}.")
+            raise BadValue(f"where: {pattern!r} matches no weight of this network. Similar names: {', '.join(near)}.")
     return [
         name
         for name, size in parameters.items()

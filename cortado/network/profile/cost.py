@@ -1,8 +1,8 @@
 """Cost: the multiply-adds of one operator, from the shapes it ran on.
 
-By convention elementwise operators, norms, pooling, sums, look-ups and the moving of data cost 0; the zeros with which
-a convolution is padded are multiplied like any other input. An operator that is neither known to multiply nor known to
-be free has no cost: it is unknown.
+By convention elementwise operators, norms, pooling, sums, look-ups and data movement cost 0; zero padding of a
+convolution counts like any other input. The cost of an operator that is neither known to multiply nor known to be
+free is unknown.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from math import prod
 
 from cortado.network.graph.trace import Operator, Shape
 
-# Written without "aten." and without the final "_" of operators that work in place.
+# Names without "aten." and without the trailing "_" of in-place operators.
 PICTURES = """
     adaptive_avg_pool1d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d
     avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d_with_indices max_pool3d_with_indices
@@ -48,20 +48,20 @@ FREE = frozenset(" ".join((PICTURES, NORMS_AND_NONLINEARITIES, SUMS_AND_ORDER, M
 
 
 def convolution(operator: Operator) -> int:
-    """aten.convolution(input, weight, bias, stride, padding, dilation, transposed, output_padding, groups)."""
+    """Count aten.convolution(input, weight, bias, stride, padding, dilation, transposed, output_padding, groups)."""
     activation, weight, transposed = operator.arguments[0], operator.arguments[1], bool(operator.arguments[6])
-    # Each output of a plain convolution, or each input of a transposed one, meets weight[0] once.
+    # Each output of a convolution, or each input of a transposed one, is multiplied with weight[0] once.
     positions = activation if transposed else operator.outputs[0]
     return prod(positions) * prod(weight[1:])
 
 
 def mkldnn_convolution(operator: Operator) -> int:
-    """Kernels that only know plain convolution: (input, weight, ...)."""
+    """Count kernels for plain convolution only: (input, weight, ...)."""
     return prod(operator.outputs[0]) * prod(operator.arguments[1][1:])
 
 
 def matmul(first: int, second: int) -> Callable[[Operator], int]:
-    """(..., n, k) times (..., k, m), as the arguments at `first` and `second`."""
+    """Return a counter for (..., n, k) times (..., k, m), the arguments at `first` and `second`."""
 
     def count(operator: Operator) -> int:
         left, right = operator.arguments[first], operator.arguments[second]
@@ -71,24 +71,24 @@ def matmul(first: int, second: int) -> Callable[[Operator], int]:
 
 
 def linear(operator: Operator) -> int:
-    """(input (..., k), weight (m, k), ...)."""
+    """Count (input (..., k), weight (m, k), ...)."""
     return prod(operator.arguments[0]) * operator.arguments[1][0]
 
 
 def attention(operator: Operator) -> int:
-    """Fused attention (query (B, H, L, E), key (B, H, S, E), value (B, H, S, V), ...): both products, masked or not."""
+    """Count fused attention (query (B, H, L, E), key (B, H, S, E), value (B, H, S, V), ...): both products."""
     query, key, value = operator.arguments[:3]
     return prod(query) * key[-2] + prod(query[:-1]) * value[-2] * value[-1]
 
 
 def recurrent_layer(operator: Operator) -> int:
-    """One layer in one direction: (input (T, B, I), weight_ih, weight_hh, ...)."""
+    """Count one layer in one direction: (input (T, B, I), weight_ih, weight_hh, ...)."""
     activation, inner, outer = operator.arguments[:3]
     return prod(activation[:-1]) * (prod(inner) + prod(outer))
 
 
 def recurrent(at: int) -> Callable[[Operator], int]:
-    """All layers at once, with the list of weights as the argument at `at`: each matrix once for each step."""
+    """Return a counter for all layers together, with the list of weights as argument `at`: each matrix once per step."""
 
     def count(operator: Operator) -> int:
         weights: tuple[Shape, ...] = operator.arguments[at]
@@ -98,9 +98,9 @@ def recurrent(at: int) -> Callable[[Operator], int]:
 
 
 def bilinear(operator: Operator) -> int:
-    """aten._trilinear as nn.Bilinear calls it: (left (N, I), weight (O, I, J), right (N, J), ...)."""
+    """Count aten._trilinear as nn.Bilinear calls it: (left (N, I), weight (O, I, J), right (N, J), ...)."""
     samples, (outputs, left, right) = operator.arguments[0][0], operator.arguments[1]
-    # The left input meets the weight; what comes out meets the right input.
+    # The weight is multiplied with the left input, and the result with the right input.
     return samples * outputs * right * (left + 1)
 
 
@@ -140,13 +140,13 @@ MULTIPLY: dict[str, Callable[[Operator], int]] = {
 
 
 def base_name(operator: Operator) -> str:
-    """ "aten.relu_.default" -> "relu"; operators of other libraries keep their full name."""
+    """Return the short name: "aten.relu_.default" -> "relu"; operators of other libraries keep their full name."""
     library, _, rest = operator.name.partition(".")
     return rest.partition(".")[0].removesuffix("_") if library == "aten" else operator.name
 
 
 def multiply_adds(operator: Operator) -> int | None:
-    """How many multiply-adds an operator took: 0 when it is free by convention, None when that is not known."""
+    """Return an operator's multiply-adds: 0 when it is free by convention, None when unknown."""
     name = base_name(operator)
     if name in MULTIPLY:
         return MULTIPLY[name](operator)

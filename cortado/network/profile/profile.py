@@ -1,4 +1,4 @@
-"""Profile: what each layer of a network holds and costs, as a table."""
+"""Profile: the size and cost of each layer of a network, as a table."""
 
 from dataclasses import dataclass
 from math import prod
@@ -21,14 +21,15 @@ from cortado.table import aligned
 
 @dataclass(frozen=True)
 class Row:
-    """One layer.  Costs are those of one sample; None means unknown, never 0.
+    """One layer.  Costs are per sample; None means unknown, never 0.
 
-    `weights` are the parameters with two or more axes; parameters that layers share count in the first of them.
-    `multiply_adds` come from the operators that really ran, summed over `calls`; `decode_multiply_adds` are those by
-    which forms give their dense weights, once for each call of the network whatever the batch. A layer whose weight is
-    held in low rank costs what its factors take one after the other, which is how lowering/factors.py runs it.
+    `weights` are the parameters with two or more axes; shared parameters count in the first layer that has them.
+    `multiply_adds` come from the operators that really ran, summed over `calls`; `decode_multiply_adds` are those
+    that compute dense weights from forms, once per call of the network for any batch size. A layer with a low-rank
+    weight costs as much as its factors in sequence, which is how lowering/factors.py runs it.
     `remaining_multiply_adds` = multiply_adds x share of nonzero weights x share of nonzero inputs (Han et al., 2015).
-    `activations` are the elements of the first output. `size_bytes` is what parameters and buffers take as held.
+    `activations` is the number of elements of the first output. `size_bytes` is the size of parameters and buffers in
+    their forms.
     """
 
     path: str
@@ -49,13 +50,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Total:
-    """A sum over rows; not `exact` when some row is unknown, and the truth is then at least `value`."""
+    """A sum over rows. When some row is unknown it is not `exact`: the true sum is at least `value`."""
 
     value: float
     exact: bool
 
     def text(self) -> str:
-        """The sum as text, with "at least" in front where that is all we know."""
+        """Return the sum as text, preceded by "at least" when it is not exact."""
         if not self.exact and not self.value:
             return "unknown"
         return f"{self.value:,.0f}" if self.exact else f"at least {self.value:,.0f}"
@@ -84,30 +85,30 @@ class Profile:
     rows: tuple[Row, ...]
 
     def total(self, column: str) -> Total:
-        """The sum of a column.  Raises BadValue when there is no such column to sum."""
+        """Return the sum of a column.  Raises BadValue when there is no such column to sum."""
         if column not in SUMMED:
             raise BadValue(f"profile: there is no total of {column!r}. There are: {', '.join(SUMMED)}.")
         values = [getattr(row, column) for row in self.rows]
         return Total(sum(value for value in values if value is not None), None not in values)
 
     def row(self, path: str) -> Row:
-        """The row of the layer at `path`.  Raises BadValue when it has none."""
+        """Return the row of the layer at `path`.  Raises BadValue when there is none."""
         for row in self.rows:
             if row.path == path:
                 return row
         raise BadValue(f"profile: there is no row {path!r}. There are: {', '.join(row.path for row in self.rows)}.")
 
     def text(self) -> str:
-        """The table in plain text; columns in which nothing was measured are left out."""
+        """Return the table in plain text, without columns in which nothing was measured."""
         lines = [HEADINGS, *(cells(row) for row in self.rows), self.total_cells()]
         used = [at for at in range(len(HEADINGS)) if any(line[at] for line in lines[1:])]
         shown = aligned([[line[at] for at in used] for line in lines], "<<>", rules=(1, -1))
         unknown = sorted({name for row in self.rows for name in row.unknown_operators})
-        notes = [f"unknown: nothing is known of the cost of {', '.join(unknown)}"] if unknown else []
+        notes = [f"unknown cost: {', '.join(unknown)}"] if unknown else []
         return "\n".join([shown, *notes])
 
     def total_cells(self) -> tuple[str, ...]:
-        """The last line of the table."""
+        """Return the last line of the table."""
         sums = {column: self.total(column) for column in SUMMED}
         texts = ["" if column == DECODE and total == FREE else total.text() for column, total in sums.items()]
         return ("total", "", *texts, "", "")
@@ -130,7 +131,7 @@ HEADINGS = (
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as text."""
+    """Return a row as text."""
     sums = [count_or_unknown(getattr(row, column)) for column in SUMMED]
     sums[SUMMED.index(DECODE)] = count_or_unknown(row.decode_multiply_adds) if row.decode_multiply_adds != 0 else ""
     shares = ["" if value is None else f"{value:.0%}" for value in (row.nonzero_inputs, row.nonzero_outputs)]
@@ -138,21 +139,21 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def count_or_unknown(value: float | None) -> str:
-    """A count with thousands marked, or "unknown"."""
+    """Return a count with thousands separators, or "unknown"."""
     return "unknown" if value is None else f"{value:,.0f}"
 
 
 def profile(network: nn.Module, example: Any, data: Any = None, batch: int | None = None) -> Profile:
-    """What each layer of `network` holds and costs, for one sample.
+    """Return the size and cost per sample of each layer of `network`.
 
     >>> weights = cortado.profile(net, task.example).total("weights")
 
-    `example` (tensor, tuple or dict of inputs) is run once, its costs are divided by the number of samples in it
-    (`batch`, by default the first axis of the first tensor). Elementwise operators, norms, pooling and moving data
-    cost no multiply-adds; an operator about which nothing is known makes its row unknown. The meta device will do for
-    counts without nonzeros. `data` (inputs, samples first) adds the shares of nonzero activations, and `remaining_cost`
-    then counts them too; the network's own input counts as dense. A layer is listed when it holds something, costs
-    something or is unknown; one that never ran costs 0.
+    `example` (tensor, tuple or dict of inputs) is run once, and its costs are divided by the number of its samples
+    (`batch`, by default the first axis of the first tensor). Elementwise operators, norms, pooling and data movement
+    cost no multiply-adds; an unknown operator makes its row unknown. The meta device suffices for counts other than
+    nonzeros. `data` (inputs, samples first) adds the shares of nonzero activations, which `remaining_cost` then
+    includes; the network's own input counts as dense. A layer is listed if it has a size, a cost or an unknown cost;
+    one that never ran costs 0.
     """
     accept(network, "profile")
     traced = trace(network, example, batch)
@@ -168,7 +169,7 @@ def profile(network: nn.Module, example: Any, data: Any = None, batch: int | Non
 
 
 def layers_in_order(network: nn.Module, traced: Trace) -> list[tuple[str, nn.Module, list[nn.Module]]]:
-    """Path, layer and the modules whose tensors it has: what ran first, then what never ran.
+    """Return path, layer and the modules whose tensors it has, first those that ran, then those that never ran.
 
     A module that never ran itself belongs to the layer of known kind around it: attention uses the weight of its
     output projection without calling it.
@@ -189,7 +190,7 @@ def layers_in_order(network: nn.Module, traced: Trace) -> list[tuple[str, nn.Mod
 def profile_row(
     path: str, layer: nn.Module, calls: tuple[Call, ...], stored: StoredCount, batch: int, activity: Activity | None
 ) -> Row:
-    """The row of one layer from its calls, what it holds, and what was measured of its activations."""
+    """Return the row of one layer from its calls, its stored tensors, and its measured activations."""
     operators = [operator for call in calls for operator in call.operators]
     running = [operator for operator in operators if not operator.decoding]
     form = low_rank_of(layer)
@@ -213,14 +214,14 @@ def profile_row(
 
 
 def cost_of_calls(operators: list[Operator]) -> int | None:
-    """The multiply-adds of some operators; None when that of one of them is unknown."""
+    """Return the multiply-adds of some operators; None when one of them is unknown."""
     costs = [multiply_adds(operator) for operator in operators]
     known = [cost for cost in costs if cost is not None]
     return sum(known) if len(known) == len(costs) else None
 
 
 def cost_of_factors(form: LowRank, calls: tuple[Call, ...]) -> int:
-    """The multiply-adds of all calls of a layer, run as the factors of its weight."""
+    """Return the multiply-adds of all calls of a layer, run as the factors of its weight."""
     total, axes = 0, len(form.shape) - 2
     for call in calls:
         if not axes:
@@ -232,7 +233,7 @@ def cost_of_factors(form: LowRank, calls: tuple[Call, ...]) -> int:
 
 
 def per_sample(total: int | None, batch: int) -> float | None:
-    """`total` divided by the batch, a whole number where it is one."""
+    """Return `total` divided by the batch, as an integer where possible."""
     if total is None:
         return None
     return total // batch if total % batch == 0 else total / batch
@@ -241,10 +242,10 @@ def per_sample(total: int | None, batch: int) -> float | None:
 def remaining_cost(
     layer: nn.Module, cost: float | None, nonzero_share: float | None, activity: Activity | None
 ) -> float | None:
-    """The multiply-adds in which neither the weight nor the input is 0.
+    """Return the multiply-adds in which neither the weight nor the input is 0.
 
-    In a linear layer or convolution every weight is used equally often. A recurrent layer's state counts as dense. Of
-    any other layer with zeros among its weights we do not know how often each is used.
+    In a linear layer or convolution every weight is used equally often. A recurrent layer's state counts as dense.
+    For any other layer with zero weights the result is unknown, since weights may be used unequally often.
     """
     if cost is None or cost == 0:
         return cost

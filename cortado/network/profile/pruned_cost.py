@@ -1,4 +1,4 @@
-"""Budgeting: what a network would cost with fewer units, predicted from its profile and the shapes of its weights."""
+"""Pruned cost: the cost of a network with fewer units, predicted from its profile and the shapes of its weights."""
 
 from collections.abc import Sequence
 from math import prod
@@ -13,15 +13,15 @@ from cortado.parts.forms.form import Form
 from cortado.parts.forms.low_rank import LowRank
 
 Part = tuple[float, fx.Node, tuple[int, ...]]
-"""A cost, the tensor it goes with, and the axes along which it shrinks."""
+"""A cost, the tensor it belongs to, and the axes along which it shrinks."""
 
 
 class Costs:
     """The multiply-adds or parameters of each layer, and how they shrink with its weights.
 
-    A layer's multiply-adds go with the entries of its matrices and kernels, of which a weight in low rank has several.
-    What runs without a weight (the products of attention itself) is taken as it is: the prediction is then a little too
-    high, never a measurement.
+    A layer's multiply-adds are proportional to the entries of its matrices and kernels (several for a low-rank
+    weight). Operators without a weight (the products of attention itself) are assumed not to shrink, so the
+    prediction is slightly too high. It is never a measurement.
     """
 
     def __init__(self, view: View, of: str) -> None:
@@ -49,7 +49,7 @@ class Costs:
         self.fixed = self.total - sum(cost for cost, _, _ in self.parts)
 
     def after(self, keeps: Keeps) -> float:
-        """The predicted cost when only these units stay."""
+        """Return the predicted cost when only these units stay."""
         kept = self.groups.kept_rows(self.groups.gone(keeps))
         total = self.fixed
         for cost, node, axes in self.parts:
@@ -59,14 +59,14 @@ class Costs:
         return total
 
     def share(self, keeps: Keeps) -> float:
-        """The predicted share of the cost that stays."""
+        """Return the predicted share of the cost that stays."""
         return self.after(keeps) / self.total if self.total else 1.0
 
 
 def kernels(form: Form | None, shape: Sequence[int], axes: Sequence[int]) -> list[tuple[float, tuple[int, ...]]]:
-    """Of each matrix or kernel that a weight runs as its entries, and the axes of the weight (of `axes`) that it has.
+    """Return, for each matrix or kernel of a weight, its entry count and which of `axes` it has.
 
-    In low rank the inputs are read by the first kernel alone and the outputs given by the last.
+    In low rank only the first kernel has the input axes, and only the last has the output axis.
     """
     if isinstance(form, LowRank):
         first = kernels(form.first, form.first.shape, [axis for axis in axes if axis != 0])

@@ -1,4 +1,4 @@
-"""Holding: what modules hold, each parameter, form and buffer counted once in the whole network."""
+"""Storage count: the tensors of modules, each parameter, form and buffer counted once per network."""
 
 from dataclasses import dataclass
 
@@ -10,24 +10,24 @@ from cortado.parts.forms.attach import attached_names, form_of
 
 @dataclass(frozen=True)
 class StoredCount:
-    """What some modules hold: counts of what no layer before had, and the nonzeros of all their weights."""
+    """The tensors of some modules: counts of those that no earlier layer had, and the nonzeros of all their weights."""
 
     parameters: int
     weights: int
     nonzero_weights: int | None
     size_bytes: float
     nonzero_share: float | None
-    """Of all weights, shared ones included; 1.0 when there are none."""
+    """Over all weights, shared ones included; 1.0 when there are none."""
 
 
 class TensorCounter:
-    """Counts the tensors of modules, each once in the whole network."""
+    """Counts the tensors of modules, each once per network."""
 
     def __init__(self) -> None:
         self.counted: set[int] = set()
 
     def take(self, modules: list[nn.Module]) -> StoredCount:
-        """What these modules hold."""
+        """Return the count of these modules."""
         parameters = weights = all_weights = 0
         nonzero: int | None = 0
         all_nonzero: int | None = 0
@@ -50,7 +50,7 @@ class TensorCounter:
 
 @dataclass(frozen=True)
 class CountedTensor:
-    """A parameter, held or not, or a buffer.  `nonzero` is None when there are no values to look at."""
+    """A parameter, in a form or not, or a buffer.  `nonzero` is None when there are no values to count."""
 
     key: int
     count: int
@@ -61,7 +61,7 @@ class CountedTensor:
 
 
 def module_tensors(module: nn.Module) -> list[CountedTensor]:
-    """What a module holds itself: parameters, forms, and the buffers it saves."""
+    """Return a module's own tensors: parameters, forms, and the buffers it saves."""
     found = []
     for name in attached_names(module):
         form = form_of(module, name)

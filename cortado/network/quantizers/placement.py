@@ -1,8 +1,7 @@
-"""Rounding: which values must be rounded so that a network runs in integers, and at which layers that can be done.
+"""Placement: which values to quantize so that a network runs in integers, and at which layers.
 
-A runtime computes a product (convolution, linear layer) in integers when what it reads is rounded and so is what comes
-out, behind the norm and the clipping activation that become part of it; a sum, a concatenation or an average when all
-it reads and gives is. What only moves values needs nothing of its own.
+A runtime computes a product in integers when its input and its output, after a fused norm and clipping activation,
+are quantized; a sum, concatenation or average when all its inputs and outputs are. Moves need no quantizers.
 """
 
 from collections.abc import Collection
@@ -19,35 +18,34 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True)
 class QuantizerSite:
-    """One grid that serves some places, and those among them whose values say how far it has to reach."""
+    """One grid shared by some places, and the places whose values determine its range."""
 
     places: tuple[Place, ...]
     measured: tuple[Place, ...]
     below: float = 1.0
-    """The share of what is below zero that the activation lets pass that follows at once: 0 where it cuts it off, so that
-    the grid may do it; 1 where none follows."""
+    """The factor on values below zero in the next activation: 0 where the grid may clip them, 1 without one."""
     readers: tuple[str, ...] = ()
-    """Paths of the products that read it, as it is or moved; none for what only sums, averages and the like read."""
+    """Paths of the products that read it, directly or moved; empty if only sums, averages and the like do."""
 
     @property
     def above_zero(self) -> bool:
-        """Whether what is below zero is cut off."""
+        """Return whether values below zero are removed."""
         return self.below == 0
 
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """What to round, and the steps that stay in floats although they could be whole numbers: no layer stands there."""
+    """What to quantize, and the steps that stay in floats because no layer can quantize their values."""
 
     quantizer_sites: tuple[QuantizerSite, ...]
     unquantized: tuple[FlowStep, ...]
 
 
 class Planner:
-    """Marks values step by step in the order in which they come up."""
+    """Marks values step by step in order of appearance."""
 
     def __init__(self, network: nn.Module, flow: Flow, matmul_layers: Collection[str] | None) -> None:
-        """`matmul_layers`: paths of the layers that are to run in integers; None for all."""
+        """`matmul_layers`: paths of the layers that should run in integers; None for all."""
         self.flow, self.matmul_layers = flow, matmul_layers
         self.readers = flow.readers()
         self.maker = {value: step for step in flow.steps for value in step.outputs}
@@ -57,24 +55,24 @@ class Planner:
             if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
         }
         self.placed: dict[int, tuple[Place, ...]] = {}
-        self.whole: set[int] = set()
-        """Values that are on a grid: rounded, or moved from one that is."""
+        self.on_grid: set[int] = set()
+        """Values on a grid: quantized, or moved from a quantized value."""
         self.unquantized: list[FlowStep] = []
         self.tied: list[tuple[int, int]] = []
-        """Values that want one grid."""
+        """Values that must share a grid."""
         self.source: dict[int, int] = {}
-        """For values that were moved, or made of others: one that is rounded, on the same grid."""
+        """For moved or joined values: a quantized value on the same grid."""
         self.below: dict[int, float] = {}
-        """Values that an activation alone reads, and the share of what is below zero that it lets pass."""
+        """Values that only an activation reads, and its factor on values below zero."""
         self.read: list[tuple[int, str]] = []
-        """Values that a product reads, each with the product."""
+        """Values that a product reads, with the product."""
         self.joined: set[int] = set()
-        """What sums, concatenations and the like give that run in integers."""
-        self.made_whole: set[int] = set()
-        """What comes out of integer steps, with all that they take in."""
+        """Outputs of sums, concatenations and the like that run in integers."""
+        self.integer_outputs: set[int] = set()
+        """Outputs of integer steps, including the fused ones."""
 
     def run(self) -> None:
-        """Look at every step once."""
+        """Visit every step once."""
         for step in self.flow.steps:
             if step.kind == MATMUL and (self.matmul_layers is None or step.path in self.matmul_layers):
                 self.product(step)
@@ -82,15 +80,15 @@ class Planner:
                 self.side_by_side(step)
             elif step.kind == JOIN:
                 self.join(step)
-            elif step.kind in (MOVE, CLIP) and step.inputs and step.inputs[0] in self.whole:
-                self.whole.update(step.outputs)
+            elif step.kind in (MOVE, CLIP) and step.inputs and step.inputs[0] in self.on_grid:
+                self.on_grid.update(step.outputs)
                 self.source |= {made: self.source.get(step.inputs[0], step.inputs[0]) for made in step.outputs}
         for value in list(self.placed):
-            self.let_floats_pass(value)
+            self.quantize_for_products_only(value)
 
-    def let_floats_pass(self, value: int) -> None:
-        """What products read and floats as well, a sum that no layer stands behind, is rounded for the products alone."""
-        fixed = self.made_whole.union(*self.tied)
+    def quantize_for_products_only(self, value: int) -> None:
+        """Quantize only for the products a sum that floats read too and that no layer follows."""
+        fixed = self.integer_outputs.union(*self.tied)
         readers = self.readers.get(value, [])
         matmul_layers = [step for step in readers if step.kind == MATMUL]
         floats = [step for step in readers if step.kind in (NORM, FLOAT, JOIN) and not self.joined & {*step.outputs}]
@@ -107,20 +105,20 @@ class Planner:
             self.placed[value] = into
 
     def product(self, step: FlowStep) -> None:
-        """What it reads, and what comes out of it and what it takes in."""
+        """Mark the input of a product, and its output after the fused steps."""
         if not step.inputs or not self.mark(step.inputs[0], step):
             self.unquantized.append(step)
             return
         self.read.append((step.inputs[0], step.path))
-        # Logits stay as they are: a runtime has integer products that give floats.
+        # Leave logits in floats: runtimes have integer products with float outputs.
         if self.ends_of(step)[-1] in self.flow.results and "onv" not in step.name:
             return
         if self.mark_end(step) is None:
             self.unquantized.append(step)
 
     def join(self, step: FlowStep) -> None:
-        """All it reads and what it gives, if some of it is on a grid already; where products are chosen, if all of it is."""
-        if not (any if self.matmul_layers is None else all)(value in self.whole for value in step.inputs):
+        """Mark all inputs and the output if some input is on a grid already; if products are chosen, only if all are."""
+        if not (any if self.matmul_layers is None else all)(value in self.on_grid for value in step.inputs):
             return
         if not all(self.mark(value) for value in dict.fromkeys(step.inputs)):
             self.unquantized.append(step)
@@ -133,9 +131,9 @@ class Planner:
             self.unquantized.append(step)
 
     def side_by_side(self, step: FlowStep) -> None:
-        """Values on one grid can be put side by side as they are; not worth it where floats are wanted next."""
+        """Mark values to be concatenated, which must share a grid; not worthwhile if floats are needed next."""
         after = [reader for value in step.outputs for reader in self.readers.get(value, [])]
-        enough = (any if self.matmul_layers is None else all)(value in self.whole for value in step.inputs)
+        enough = (any if self.matmul_layers is None else all)(value in self.on_grid for value in step.inputs)
         if not enough or all(reader.kind in (NORM, FLOAT) for reader in after):
             return
         if not all(self.mark(value) for value in dict.fromkeys(step.inputs)):
@@ -143,39 +141,39 @@ class Planner:
             return
         sources = [self.source.get(value, value) for value in step.inputs]
         self.tied += [(value, sources[0]) for value in sources]
-        self.whole.update(step.outputs)
+        self.on_grid.update(step.outputs)
         self.joined.update(step.outputs)
         self.source[step.outputs[0]] = sources[0]
         if len(after) == 1 and after[0].above_zero and all(len(self.readers[value]) == 1 for value in step.inputs):
             self.below |= dict.fromkeys(sources, 0.0)
 
     def mark_end(self, step: FlowStep) -> int | None:
-        """Round what comes out of a step, as late as there is a place for it; the value that is rounded."""
+        """Quantize a step's output, as late as there is a place for it; return the quantized value."""
         ends = self.ends_of(step)
         for number in range(len(ends) - 1, -1, -1):
             if self.mark(ends[number]):
                 after = self.readers.get(ends[number], [])
                 if len(after) == 1 and ends[number] not in self.flow.results:
                     self.below[ends[number]] = after[0].below
-                self.whole.update(ends[number:])
-                self.made_whole.update(ends)
+                self.on_grid.update(ends[number:])
+                self.integer_outputs.update(ends)
                 return ends[number]
-        # To round what was moved is to move what was rounded.
+        # Quantizing a moved value equals moving a quantized one.
         moved = self.moved_from(ends[-1])
         if any(self.mark(value) for value in moved):
-            self.whole.update((ends[-1], *moved))
-            self.made_whole.update((*ends, *moved))
+            self.on_grid.update((ends[-1], *moved))
+            self.integer_outputs.update((*ends, *moved))
             return ends[-1]
         return None
 
     def before_moves(self, value: int) -> int:
-        """The value that was only moved to become this one."""
+        """Return the value from which this one was moved."""
         while value in self.maker and self.maker[value].kind == MOVE and self.maker[value].inputs:
             value = self.maker[value].inputs[0]
         return value
 
     def moved_from(self, value: int) -> list[int]:
-        """What comes of a value that is only moved on, by one step after another."""
+        """Return the values moved from this one, step by step."""
         found: list[int] = []
         while len(readers := self.readers.get(value, [])) == 1 and readers[0].kind == MOVE:
             value = readers[0].outputs[0]
@@ -183,7 +181,7 @@ class Planner:
         return found
 
     def ends_of(self, step: FlowStep) -> list[int]:
-        """What comes out of a step, then that behind the norm (of a product) and the activation that it takes in."""
+        """Return the output of a step, then those after the norm (of a product) and the activation fused into it."""
         ends, wanted = [step.outputs[0]], [NORM, CLIP] if step.kind == MATMUL else [CLIP]
         while wanted and ends[-1] not in self.flow.results:
             readers = self.readers.get(ends[-1], [])
@@ -194,32 +192,32 @@ class Planner:
         return ends
 
     def mark(self, value: int, reader: FlowStep | None = None) -> bool:
-        """Let a value be rounded, at once or before what only moved it; whether that can be done."""
-        if value in self.whole:
+        """Mark a value to be quantized, directly or before it was moved; return whether that is possible."""
+        if value in self.on_grid:
             return True
         source = self.before_moves(value)
         for shared, tried in product((False, True), dict.fromkeys((source, value))):
             places = self.places_of(tried, reader if tried == value else None, shared)
             if places:
                 self.placed[tried] = places
-                self.whole.add(tried)
+                self.on_grid.add(tried)
                 self.spread()
                 self.source[value] = tried
                 return True
         return False
 
     def spread(self) -> None:
-        """What was moved from a value before it was marked is on its grid as well."""
+        """Put values moved from a marked value on its grid as well."""
         for step in self.flow.steps:
-            if step.kind == MOVE and step.inputs and step.inputs[0] in self.whole:
-                self.whole.update(step.outputs)
+            if step.kind == MOVE and step.inputs and step.inputs[0] in self.on_grid:
+                self.on_grid.update(step.outputs)
                 for made in step.outputs:
                     self.source.setdefault(made, self.source.get(step.inputs[0], step.inputs[0]))
 
     def places_of(self, value: int, reader: FlowStep | None, shared: bool) -> tuple[Place, ...]:
-        """Where to round a value for all that read it: as it comes out of a layer, or else as it goes into them.
+        """Return where to quantize a value for all its readers: at a layer's output, else at the readers' inputs.
 
-        With `shared` out of a layer that runs several times, which has one grid for all its runs then.
+        With `shared` also at the output of a layer that runs several times, with one grid for all its calls.
         """
         passed = [place for place in self.flow.places.get(value, []) if place[0] not in self.containers]
         once = [place for place in passed if self.flow.calls.get(place[0]) == 1]
@@ -238,14 +236,14 @@ class Planner:
 
 
 def is_within(path: str, outer: str) -> bool:
-    """Whether a path is that of a module or of something in it."""
+    """Return whether a path is `outer` or inside it."""
     return not outer or path == outer or path.startswith(f"{outer}.")
 
 
 def quantizer_sites(network: nn.Module, flow: Flow, matmul_layers: Collection[str] | None = None) -> QuantizationPlan:
-    """What to round so that the products at `matmul_layers` (None: all), and what lies between them, run in integers.
+    """Return what to quantize so that the products at `matmul_layers` (None: all) and steps between run in integers.
 
-    Values that are put side by side, and places that share a layer, share a grid.
+    Concatenated values, and places that share a layer, share a grid.
     """
     planner = Planner(network, flow, matmul_layers)
     planner.run()
@@ -260,7 +258,7 @@ def quantizer_sites(network: nn.Module, flow: Flow, matmul_layers: Collection[st
     for value, places in planner.placed.items():
         for place in places:
             groups[root(value)] = root(owner.setdefault(place, value))
-    # What is rounded before it is moved and after wants one grid as well.
+    # A value quantized both before and after a move needs one grid too.
     moved = [(value, planner.before_moves(value)) for value in planner.placed]
     for one, other in planner.tied + moved:
         if one in groups and other in groups:
@@ -279,10 +277,9 @@ def quantizer_sites(network: nn.Module, flow: Flow, matmul_layers: Collection[st
 
 
 def inputs_on_grid(flow: Flow, rounded: Collection[Place]) -> set[tuple[str, int]]:
-    """For a network with roundings at these places: which module reads which value rounded, as (path, value).
+    """Return which module reads which value quantized, as (path, value), for quantizers at these places.
 
-    A value is on a grid as it comes out of a rounded output, for a module with a rounded input and all in it, and after
-    what only moves it.
+    A quantized input covers all inner modules; a value moved from a quantized one counts too.
     """
     whole = {value for value, places in flow.places.items() if any(p in rounded and p[1] == OUTPUT for p in places)}
     for step in flow.steps:
@@ -298,6 +295,6 @@ def inputs_on_grid(flow: Flow, rounded: Collection[Place]) -> set[tuple[str, int
 
 
 def reads_rounded(flow: Flow, path: str, value: int, whole: Collection[int], rounded: Collection[Place]) -> bool:
-    """Whether what a module at `path` reads as this value is rounded."""
+    """Return whether the module at `path` reads this value quantized."""
     into = [place for place in flow.places.get(value, []) if place[1] == INPUT and place in rounded]
     return value in whole or any(is_within(path, place[0]) for place in into)

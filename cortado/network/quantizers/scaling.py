@@ -1,4 +1,4 @@
-"""Scaling: where each channel of an activation can be made smaller, and what reads it larger, without changing any output."""
+"""Scaling: scale an activation's channels down and their readers up, without changing any output."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ STRAIGHT = {
     "ReLU", "relu", "relu_", "max_pool2d", "max_pool2d_with_indices", "mean", "avg_pool1d", "avg_pool2d",
     "_adaptive_avg_pool2d",
 }  # fmt: skip
-"""Steps behind which a channel that was scaled is still scaled alike; so are moves."""
+"""Steps that preserve a channel's scale; moves do too."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """A layer that gives an activation's channels and all layers that read it; `before` makes what a norm normalises."""
+    """A layer that makes channels and all layers that read them; `before` is the layer that a norm normalizes."""
 
     maker: str
     readers: tuple[str, ...]
@@ -28,7 +28,7 @@ class Link:
 
 
 def links_of(network: nn.Module, flow: Flow) -> list[Link]:
-    """All links between layers that run once, have original weights, and share them with no other layer."""
+    """Return all links between layers that run once, have original weights, and share them with no other layer."""
     modules = dict(network.named_modules())
     owners: dict[int, int] = {}
     for module in network.modules():
@@ -39,7 +39,7 @@ def links_of(network: nn.Module, flow: Flow) -> list[Link]:
         layer = modules.get(path)
         if layer is None or type(layer) not in kinds or flow.calls.get(path) != 1 or attached_names(layer):
             return False
-        # A norm over several axes has no weight for each channel.
+        # A norm over several axes has no weight per channel.
         if layer.weight is None or (isinstance(layer, NORMS) and layer.weight.dim() > 1):
             return False
         return all(owners[id(p)] == 1 for p in layer.parameters(recurse=False))
@@ -58,7 +58,7 @@ def links_of(network: nn.Module, flow: Flow) -> list[Link]:
 
 
 def ends_of(step: FlowStep, flow: Flow, readers: dict[int, list[FlowStep]]) -> list[FlowStep]:
-    """The products that read what a step gives, if nothing else does, straight or through steps that keep a scale."""
+    """Return the products that read a step's output, through steps that keep a scale, if nothing else does."""
     found, open_values = [], [step.outputs[0]]
     while open_values:
         value = open_values.pop()
@@ -75,7 +75,7 @@ def ends_of(step: FlowStep, flow: Flow, readers: dict[int, list[FlowStep]]) -> l
 
 
 def range_of_maker(network: nn.Module, link: Link) -> Tensor:
-    """The largest weight of each channel that is given; behind a norm that of the layer before it, as the norm scales it."""
+    """Return the largest weight of each output channel; for a norm, the layer's before it times its scale."""
     layer: nn.Module = network.get_submodule(link.maker)
     if isinstance(layer, MATMUL_LAYERS):
         return largest(layer.weight.detach(), 0)
@@ -89,7 +89,7 @@ def range_of_maker(network: nn.Module, link: Link) -> Tensor:
 
 
 def range_of_readers(network: nn.Module, link: Link, channels: int) -> Tensor | None:
-    """The largest weight with which each channel is read; None where weights and channels do not fit together."""
+    """Return the largest weight by which each channel is read; None where weights and channels do not match."""
     found = []
     for path in link.readers:
         layer = network.get_submodule(path)
@@ -100,23 +100,23 @@ def range_of_readers(network: nn.Module, link: Link, channels: int) -> Tensor | 
 
 
 def by_channel(layer: nn.Module, weight: Tensor, channels: int) -> Tensor | None:
-    """A reader's weight as (channels, ...), a view: columns, or rows of a layer with a group for each channel."""
+    """Return a reader's weight as (channels, ...), a view: columns, or rows of a layer with one group per channel."""
     groups = getattr(layer, "groups", 1)
     if groups == channels and channels > 1:
         return weight.view(channels, -1)
     if groups != 1 or weight.shape[1] % channels:
         return None
-    # Behind a flattening each channel is as many columns as it had positions.
+    # After flattening, each channel has one column per position.
     return weight.transpose(0, 1).unflatten(0, (channels, -1))
 
 
 def largest(values: Tensor, axis: int) -> Tensor:
-    """The largest size of each slice along an axis."""
+    """Return the largest magnitude of each slice along an axis."""
     return values.abs().transpose(0, axis).flatten(1).amax(1)
 
 
 def rescale(network: nn.Module, link: Link, factors: Tensor) -> None:
-    """Divide what the maker gives by `factors` (channels,) and multiply what the readers make of it, in place."""
+    """Divide the maker's output by `factors` (channels,) and multiply the readers' weights by them, in place."""
     layer = network.get_submodule(link.maker)
     with torch.no_grad():
         layer.weight.div_(factors.view(-1, *[1] * (layer.weight.dim() - 1)))  # type: ignore[union-attr, operator, arg-type]

@@ -1,4 +1,4 @@
-"""Activations: what a layer reads and gives on calibration data, in memory that does not grow with their number."""
+"""Activations: the inputs and outputs of layers on calibration data, in memory independent of the amount of data."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from cortado.task.task import Data, Task, to_device
 
 BATCH = 32
 MOST_ENTRIES = 2**26
-"""Entries of second moments, or of patches, that are held at a time."""
+"""Most entries of second moments, or of patches, kept together."""
 
 
 class Enough(BaseException):
-    """Ends a forward pass: the layer of interest has been reached.  Not an Exception, lest a network catch it."""
+    """Ends a forward pass once the layer has been reached.  Not an Exception, so that a network does not catch it."""
 
 
 def activations_into(network: nn.Module, path: str, data: Data) -> Iterator[Tensor]:
-    """What the layer at `path` reads at its first call, batch by batch; the network runs no further than that."""
+    """Yield the input of the layer at `path` at its first call, batch by batch; the network stops there."""
     found: list[Tensor] = []
 
     def seen(layer: nn.Module, activation: Tensor) -> None:
@@ -44,7 +44,7 @@ def activations_into(network: nn.Module, path: str, data: Data) -> Iterator[Tens
 
 
 def channel_axis(layer: Any, activation: Tensor) -> int:
-    """The axis of the channels in what a linear layer or convolution reads or gives, with a batch axis or without."""
+    """Return the channel axis in the input or output of a linear layer or convolution, with or without a batch axis."""
     return activation.dim() - 1 - (0 if isinstance(layer, nn.Linear) else len(layer.kernel_size))
 
 
@@ -56,10 +56,11 @@ def run_until_enough(network: nn.Module, inputs: Any) -> None:
 
 
 def patches(layer: Any, activation: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(rows, inputs x taps): what a layer sees at `count` random positions of each sample, those that are padded too.
+    """Return (rows, inputs x taps): the layer's inputs at `count` random positions of each sample, padded ones
+    included.
 
-    A linear layer sees whole rows. The order of a row is that of `layer.weight.flatten(1)`. An activation without a batch
-    axis is one sample.
+    A linear layer gives whole rows. The order within a row is that of `layer.weight.flatten(1)`. An activation
+    without a batch axis is one sample.
     """
     if isinstance(layer, nn.Linear):
         rows = activation.reshape(-1, activation.shape[-1])
@@ -84,7 +85,7 @@ def patches(layer: Any, activation: Tensor, count: int, generator: torch.Generat
 
 
 def rows_into(network: nn.Module, path: str, data: Data, count: int, generator: torch.Generator) -> Tensor:
-    """What the layer at `path` sees at `count` random positions of each sample, (rows, inputs x taps), float64."""
+    """Return the inputs at `path` at `count` random positions of each sample, (rows, inputs x taps), float64."""
     layer = network.get_submodule(path)
     return torch.cat(
         [patches(layer, s, count, generator).double().cpu() for s in activations_into(network, path, data)]
@@ -92,7 +93,7 @@ def rows_into(network: nn.Module, path: str, data: Data, count: int, generator: 
 
 
 def pads_of(layer: Any) -> list[tuple[int, int]]:
-    """The zeros before and behind each axis."""
+    """Return the zero padding before and after each axis."""
     if layer.padding == "valid":
         return [(0, 0)] * len(layer.kernel_size)
     if layer.padding == "same":
@@ -103,14 +104,14 @@ def pads_of(layer: Any) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean (channels,) and covariance (channels, channels) of rows, float64, on the processor."""
+    """Mean (channels,) and covariance (channels, channels) of rows, float64, on the CPU."""
 
     mean: Tensor
     covariance: Tensor
 
 
 class Sums:
-    """Gathers the moments of rows that come in batches, about the first batch's mean: large means leave no digits."""
+    """Accumulates moments over batches about the first batch's mean, since large means would cost precision."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -136,7 +137,7 @@ class Sums:
 
 
 def collect_activations(network: nn.Module, paths: list[str], data: Data, note: Callable[[str, Tensor], None]) -> None:
-    """Hand what each of these layers reads, at its first call, to `note(path, activation)`, batch by batch."""
+    """Pass the input of each of these layers, at its first call, to `note(path, activation)`, batch by batch."""
     seen: set[str] = set()
 
     def reads(path: str) -> Callable[..., None]:
@@ -160,16 +161,16 @@ def collect_activations(network: nn.Module, paths: list[str], data: Data, note: 
 
 
 def layer_places(task: Task, number: int) -> torch.Generator:
-    """Where layer `number` is looked at: the same places for every network."""
+    """Return the generator of random positions for layer `number`: the same positions for every network."""
     return task.generator(6007 + number)
 
 
 def patch_moments(
     network: nn.Module, numbers: dict[str, int], task: Task, images: int, rows: int
 ) -> dict[str, Moments]:
-    """The moments of what each layer sees, over about `rows` random positions of `images` samples, in one pass.
+    """Return the moments of each layer's inputs, over about `rows` random positions of `images` samples, in one pass.
 
-    `numbers` are the layers' paths, each with a number of its own.
+    `numbers` maps each layer's path to a number of its own.
     """
     assert task.calibration is not None
     data = task.calibration.first(images)
@@ -184,7 +185,7 @@ def patch_moments(
 
 
 def in_memory(sizes: list[int]) -> list[list[int]]:
-    """Numbers of layers, in order, in groups whose sizes stay within what memory is to hold at a time."""
+    """Return layer numbers, in order, in groups whose total sizes fit the memory limit."""
     groups: list[list[int]] = [[]]
     left = MOST_ENTRIES
     for number, size in enumerate(sizes):
@@ -197,7 +198,7 @@ def in_memory(sizes: list[int]) -> list[list[int]]:
 
 
 def response_moments(view: View, paths: list[str], task: Task, images: int) -> dict[str, Moments]:
-    """The moments of what each of these layers gives, over all positions, in one pass."""
+    """Return the moments of each of these layers' outputs, over all positions, in one pass."""
     assert task.calibration is not None
     found = {path: Sums() for path in paths}
 

@@ -1,4 +1,4 @@
-"""Activity: which share of the activations between layers is not zero, measured on data."""
+"""Activity: the share of nonzero activations between layers, measured on data."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ Origins = frozenset[str]
 
 @dataclass(frozen=True)
 class Activity:
-    """Shares of activations that are not zero, 0..1.
+    """Shares of nonzero activations, 0..1.
 
-    `inputs`: what the layer reads; None when that is the network's own input, which counts as dense. `outputs`: what
-    the next layers read of it, that is after the ReLU or pooling in between; where no other layer reads its activations
-    alone, its own output.
+    `inputs`: of the layer's input; None for the network's own input, which counts as dense. `outputs`: of the layer's
+    output as the next layers read it, after any ReLU or pooling; of the output itself where no other layer reads it
+    alone.
     """
 
     inputs: float | None
@@ -33,7 +33,7 @@ class Activity:
 
 @dataclass
 class Tally:
-    """Activations seen, and how many of them were not zero."""
+    """The number of activations seen, and of nonzero ones."""
 
     nonzero: int = 0
     total: int = 0
@@ -49,7 +49,7 @@ class Tally:
 
 @dataclass
 class LayerTally:
-    """The three places at which the activations of one layer are counted."""
+    """The three places at which a layer's activations are counted."""
 
     read: Tally = field(default_factory=Tally)
     passed_on: Tally = field(default_factory=Tally)
@@ -63,14 +63,14 @@ class LayerTally:
 def measure_activity(network: nn.Module, data: Any, chunk: int = 128) -> dict[str, Activity]:
     """Run `data` (a tensor, tuple or dict of inputs, samples first) through the network, `chunk` samples at a time.
 
-    Gives the activity of each layer of a known kind with weights, norms left out, by its first path; of a layer with
-    several inputs the first is looked at. The network is left as it was. Raises BadValue when the data are empty,
+    Returns the activity of each layer of a known kind with weights, norms excluded, by its first path; for a layer
+    with several inputs, that of the first. The network is left unchanged. Raises BadValue when the data are empty,
     BadNetwork when the network fails on them.
     """
     data = moved(data, device_of(network))
     tensors = tensors_in(data)
     if not tensors or len(tensors[0]) == 0:
-        raise BadValue("activity: the data hold no sample. Pass a tensor, tuple or dict of inputs, samples first.")
+        raise BadValue("activity: the data have no samples. Pass a tensor, tuple or dict of inputs, samples first.")
     watch = ActivityWatch(network)
     with undisturbed(network):
         for start in range(0, len(tensors[0]), chunk):
@@ -80,7 +80,7 @@ def measure_activity(network: nn.Module, data: Any, chunk: int = 128) -> dict[st
 
 
 def part_of(value: Any, index: slice) -> Any:
-    """The samples at `index` of a tensor, tuple or dict."""
+    """Return the samples at `index` of a tensor, tuple or dict."""
     if isinstance(value, Tensor):
         return value[index]
     if isinstance(value, dict):
@@ -89,7 +89,7 @@ def part_of(value: Any, index: slice) -> Any:
 
 
 class ActivityWatch(TorchDispatchMode):
-    """Follows activations from layer to layer: each tensor's origins are the layers it came from since the last ones."""
+    """Follows activations from layer to layer: a tensor's origins are the layers whose outputs it was computed from."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class ActivityWatch(TorchDispatchMode):
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """While open, activations of the network are counted."""
+        """Count the network's activations inside the block."""
         handles = []
         try:
             for path, layer in self.layers.items():
@@ -118,7 +118,7 @@ class ActivityWatch(TorchDispatchMode):
                 handle.remove()
 
     def entering(self, path: str) -> Any:
-        """A hook that counts what the layer at `path` reads."""
+        """Return a hook that counts the input of the layer at `path`."""
 
         def enter(layer: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
             for activation in tensors_in((positional, named))[:1]:
@@ -132,7 +132,7 @@ class ActivityWatch(TorchDispatchMode):
         return enter
 
     def leaving(self, path: str) -> Any:
-        """A hook that counts what the layer at `path` gives."""
+        """Return a hook that counts the output of the layer at `path`."""
 
         def leave(layer: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
             self.running.pop()

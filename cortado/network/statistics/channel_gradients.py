@@ -1,4 +1,4 @@
-"""Gates: how much outputs or loss would move if units were closed, read off where known layers consume them."""
+"""Channel gradients: the effect of closing units on outputs or loss, measured at the layers that consume them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,12 +16,12 @@ from cortado.running.eval_mode import eval_mode
 from cortado.task.task import Data, to_device
 
 SlopeOf = Callable[[Any, Tensor], Tensor]
-"""(outputs, targets) -> a sum over samples whose gradient is wanted."""
+"""(outputs, targets) -> a sum over samples to be differentiated."""
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def consuming_layers(view: View, group: Group) -> list[tuple[Slot, nn.Module]]:
-    """The linear and convolution layers that read a group's units as their input channels."""
+    """Return the linear and convolution layers that read a group's units as input channels."""
     modules = dict(view.network.named_modules(remove_duplicate=False))
     found = []
     for slot in group.of_role("consumer"):
@@ -33,7 +33,7 @@ def consuming_layers(view: View, group: Group) -> list[tuple[Slot, nn.Module]]:
 
 
 def per_channel(layer: nn.Module, activation: Tensor) -> Tensor:
-    """(samples, channels): the sums over all positions.  An activation without a batch axis is one sample."""
+    """Return (samples, channels): the sums over all positions.  An activation without a batch axis is one sample."""
     axis = channel_axis(layer, activation)
     moved = activation.movedim(axis, 1) if axis else activation[None]
     return moved if moved.dim() == 2 else moved.flatten(2).sum(2)
@@ -49,11 +49,11 @@ class ChannelGradients:
         self.device = device_of(view.network) or torch.device("cpu")
 
     def known(self, number: int) -> bool:
-        """Whether all that consumes the units of a group is seen."""
+        """Return whether all consumers of a group's units are observed."""
         return bool(self.places[number]) and len(self.places[number]) == len(self.groups[number].of_role("consumer"))
 
     def activations(self, data: Data, batch: int) -> Iterator[dict[int, list[Tensor]]]:
-        """For each batch what each consumer (by id) reads, call by call, (samples, channels, ...)."""
+        """Yield, for each batch, each consumer's (by id) inputs, call by call, (samples, channels, ...)."""
         seen: dict[int, list[Tensor]] = {}
 
         def note(layer: nn.Module, activation: Tensor) -> None:
@@ -74,7 +74,7 @@ class ChannelGradients:
         return list({id(layer): layer for places in self.places for _, layer in places}.values())
 
     def means(self, data: Data, batch: int) -> dict[int, Tensor]:
-        """The mean of each channel that a consumer reads."""
+        """Return the mean of each channel that a consumer reads."""
         sums: dict[int, Tensor] = {}
         counts: dict[int, int] = {}
         layers = {id(layer): layer for layer in self.layers()}
@@ -86,9 +86,10 @@ class ChannelGradients:
         return {key: total / counts[key] for key, total in sums.items()}
 
     def slopes(self, data: Data, batch: int, slope: SlopeOf, means: dict[int, Tensor]) -> Iterator[list[Tensor]]:
-        """For each batch and group (samples, units): the first-order change of `slope` when a unit gives its mean.
+        """Yield, for each batch, each group's (samples, units): the first-order change of `slope` when a unit outputs
+        its mean.
 
-        Without `means` (an empty dict): when it gives zero. The slope is summed over positions, and over all consumers.
+        Without `means` (an empty dict): when it outputs zero. Slopes are summed over positions and consumers.
         """
         read: list[tuple[nn.Module, Tensor]] = []
         hooks = [before_call(layer, watching(read)) for layer in self.layers()]
@@ -118,7 +119,7 @@ class ChannelGradients:
         means: dict[int, Tensor],
         samples: int,
     ) -> dict[int, Tensor]:
-        """For each consumer (by id) (samples, channels): activation x gradient, over all its calls and positions."""
+        """Return, for each consumer (by id), (samples, channels): activation x gradient, summed over positions."""
         sums: dict[int, Tensor] = {}
         for (layer, activation), gradient in zip(read, gradients, strict=True):
             if gradient is None:
@@ -131,16 +132,16 @@ class ChannelGradients:
             found = per_channel(layer, gradient * kept).float()
             if len(found) % samples:
                 raise BadNetwork(
-                    f"gates: {type(layer).__name__} reads {len(found)} rows for {samples} samples, so that none can be told "
-                    "apart. Take a score that looks at weights alone, such as magnitude."
+                    f"channel gradients: {type(layer).__name__} reads {len(found)} rows for {samples} samples, which cannot be "
+                    "assigned to samples. Use an importance of weights alone, such as magnitude."
                 )
-            # Tokens of a sample may come as rows, one after the other.
+            # The tokens of a sample may be consecutive rows.
             found = found.unflatten(0, (samples, -1)).sum(1)
             sums[id(layer)] = sums[id(layer)] + found if id(layer) in sums else found
         return sums
 
     def by_unit(self, number: int, sums: dict[int, Tensor], samples: int) -> Tensor:
-        """The slopes of a group's units, over all that consumes them."""
+        """Return the slopes of a group's units, over all its consumers."""
         total = torch.zeros(samples, self.groups[number].count, device=self.device)
         for slot, layer in self.places[number]:
             if id(layer) in sums:
@@ -154,7 +155,7 @@ class ChannelGradients:
 
 
 def watching(read: list[tuple[nn.Module, Tensor]]) -> Callable[[nn.Module, Tensor], Tensor | None]:
-    """A hook that notes what a layer reads, as an alias: what flows past the layer has a gradient of its own."""
+    """Return a hook that records a layer's input through an alias: a residual branch has its own gradient."""
 
     def before(layer: nn.Module, activation: Tensor) -> Tensor | None:
         if not activation.requires_grad:

@@ -1,4 +1,4 @@
-"""Elimination: what the outputs of layers lose when inputs go and the inputs that stay make up for them."""
+"""Elimination: the loss in layers' outputs when inputs are removed and the remaining inputs compensate."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ from cortado.task.task import Task
 
 IMAGES, ROWS, RIDGE = 256, 16384, 1e-3
 MOST_COLUMNS = 2304
-"""Layers with more inputs x taps are looked at unit by unit, not column by column."""
+"""Layers with more inputs x taps are treated per unit, not per column."""
 
 
 @dataclass(frozen=True)
 class EliminationProblem:
     """A layer as a least-squares problem: outputs = weight x inputs.
 
-    `moments` (columns, columns) are the second moments of the inputs about their mean, `weight` is (outputs, columns), and
-    `units` (columns,) says of which unit of a group a column is; -1: of none, it stays. `squares` (columns,) are the sums of
-    the squared weights behind each column. All float64.
+    `moments` (columns, columns) are the second moments of the inputs about their mean, `weight` is (outputs,
+    columns), and `units` (columns,) is each column's unit; -1: none, the column stays. `squares` (columns,) are the
+    sums of squared weights per column. All float64.
     """
 
     moments: Tensor
@@ -40,16 +40,17 @@ class EliminationProblem:
     squares: Tensor
 
     def power(self) -> float:
-        """The variance of the outputs, summed over them."""
+        """Return the variance of the outputs, summed over them."""
         return float(((self.weight @ self.moments) * self.weight).sum())
 
     def by_unit(self, count: int) -> Tensor:
-        """The second moments of what each unit adds to the outputs, summed over outputs, (count, count)."""
+        """Return the second moments of each unit's contribution to the outputs, summed over outputs, (count, count)."""
         return unit_matmuls(self.moments * (self.weight.T @ self.weight), self.units, self.units, count)
 
 
 def problems(view: View, groups: list[Group], task: Task) -> Iterator[list[EliminationProblem]]:
-    """For each group the problems of the linear and convolution layers that read its units, on calibration data.
+    """Yield, for each group, the problems of the linear and convolution layers that read its units, on calibration
+    data.
 
     Raises BadNetwork for a group that no such layer reads.
     """
@@ -59,8 +60,8 @@ def problems(view: View, groups: list[Group], task: Task) -> Iterator[list[Elimi
     for group, slots in zip(groups, read, strict=True):
         if not slots:
             raise BadNetwork(
-                f"scores: what reads the units of {group.name} is no linear or convolution layer that we can watch. "
-                "Leave it out with where=, or rank by magnitude."
+                f"importance: the units of {group.name} are not read by a linear or convolution layer that can be observed. "
+                "Exclude it with where=, or rank by magnitude."
             )
     sizes = [sum(min(weights[slot.names[0]].shape[1], MOST_COLUMNS) ** 2 for slot in slots) for slots in read]
     numbers = {path: n for n, path in enumerate(dict.fromkeys(slot.layer for slots in read for slot in slots))}
@@ -82,14 +83,14 @@ def problems(view: View, groups: list[Group], task: Task) -> Iterator[list[Elimi
 
 
 def columns_of(slot: Slot, weight: Tensor) -> Tensor:
-    """The unit of each column of a flat weight: its taps follow one another."""
+    """Return the unit of each column of a flat weight; a unit's taps are consecutive."""
     return slot.units.repeat_interleave(weight.shape[1] // len(slot.units))
 
 
 def coarse(
     view: View, task: Task, slot: Slot, weight: Tensor, units: Tensor, count: int, number: int
 ) -> EliminationProblem:
-    """The problem of a wide layer: each unit's part of the output is one input, its factor all that may change."""
+    """Return a wide layer's problem: each unit's contribution to the output is one input with one adjustable factor."""
     assert task.calibration is not None
     data, generator = task.calibration.first(IMAGES), layer_places(task, number)
     layer = view.network.get_submodule(slot.layer)
@@ -108,7 +109,7 @@ def coarse(
 
 
 def unit_matmuls(matmul_layers: Tensor, above: Tensor, beside: Tensor, count: int) -> Tensor:
-    """Entries summed over the columns of each pair of units, (count, count)."""
+    """Return entries summed over the columns of each pair of units, (count, count)."""
     down = matmul_layers.new_zeros(count, matmul_layers.shape[1]).index_add(
         0, above[above >= 0], matmul_layers[above >= 0]
     )
@@ -116,11 +117,11 @@ def unit_matmuls(matmul_layers: Tensor, above: Tensor, beside: Tensor, count: in
 
 
 class Elimination:
-    """Takes units out of one problem, one after another; the weights of all columns that stay are refitted each time.
+    """Removes units from one problem one by one, and refits the weights of all remaining columns each time.
 
-    Optimal Brain Surgeon for whole units: with P the inverse of the moments, taking the columns u out costs
-    tr(W_u P_uu^-1 W_u'), and W loses W_u P_uu^-1 P_u. A ridge keeps what samples do not tell near the weight as it is.
-    Costs are shares of the variance of the outputs.
+    Optimal Brain Surgeon for whole units: with P the inverse of the moments, removing the columns u costs tr(W_u
+    P_uu^-1 W_u'), and W loses W_u P_uu^-1 P_u. A ridge keeps the weight near its value where samples do not determine
+    it. Costs are shares of the variance of the outputs.
     """
 
     def __init__(self, problem: EliminationProblem) -> None:
@@ -132,7 +133,7 @@ class Elimination:
         self.blocks = blocks_of(problem.units)
 
     def costs(self, alive: Tensor) -> Tensor:
-        """What it costs to take out each unit that is still there; 0 for all others and those not read, (units,)."""
+        """Return the cost of removing each remaining unit; 0 for all others and for unread ones, (units,)."""
         found = torch.zeros(len(alive), dtype=torch.float64)
         for units, columns in self.blocks:
             here = alive[units]
@@ -143,7 +144,7 @@ class Elimination:
         return found
 
     def remove(self, unit: int) -> None:
-        """Take a unit out."""
+        """Remove a unit."""
         at = (self.units == unit).nonzero().squeeze(1)
         if not len(at):
             return
@@ -154,18 +155,18 @@ class Elimination:
 
 
 def factor_of(moments: Tensor) -> Tensor:
-    """The Cholesky factor.  Raises BadNetwork for moments that are not finite or have none."""
+    """Return the Cholesky factor.  Raises BadNetwork for moments that are not finite or not positive definite."""
     factor, failed = torch.linalg.cholesky_ex(moments)
     if bool(failed) or not bool(torch.isfinite(factor).all()):
         raise BadNetwork(
-            "scores: the activations of a layer have no sound second moments, as NaN, infinite or very large entries leave "
-            "none. Check the calibration data, or rank by magnitude."
+            "importance: the activations of a layer have no valid second moments, because of NaN, infinite or very large "
+            "entries. Check the calibration data, or rank by magnitude."
         )
     return factor
 
 
 def blocks_of(units: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Units with equally many columns together: (units,) and (units, columns of each)."""
+    """Return units grouped by their number of columns: (units,) and (units, columns of each)."""
     names, counts = units[units >= 0].unique(return_counts=True)
     order = units.argsort(stable=True)
     order = order[units[order] >= 0]

@@ -1,4 +1,4 @@
-"""Gradients with respect to the dense weights of a network, whatever forms hold them."""
+"""Gradients with respect to the dense weights of a network, whatever their forms."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -15,11 +15,11 @@ from cortado.running.eval_mode import eval_mode
 from cortado.task.task import Data
 
 SlopeOf = Callable[[Any, Tensor], Tensor]
-"""(outputs, targets) -> a scalar whose gradient is wanted."""
+"""(outputs, targets) -> a scalar to be differentiated."""
 
 
 def released(network: nn.Module) -> nn.Module:
-    """A copy in eval mode whose weights are all plain parameters, free to have gradients; ties are kept."""
+    """Return a copy in eval mode with plain parameters that may have gradients; tied weights stay tied."""
     duplicate = copy.deepcopy(network).eval()
     for weight in parameter_places(duplicate):
         layer, name = weight.places[0]
@@ -33,7 +33,7 @@ def released(network: nn.Module) -> nn.Module:
 
 
 def gradients(view: View, weights: list[Weight], data: Data, batch: int, slope: SlopeOf) -> Iterator[list[Tensor]]:
-    """For each batch of `data` the gradients of `slope` with respect to the dense values of `weights`."""
+    """Yield, for each batch of `data`, the gradients of `slope` with respect to the dense values of `weights`."""
     duplicate = released(view.network)
     by_path = {weight.path: weight for weight in parameter_places(duplicate)}
     wanted = [getattr(by_path[weight.path].layer, by_path[weight.path].name) for weight in weights]
@@ -47,7 +47,7 @@ def gradients(view: View, weights: list[Weight], data: Data, batch: int, slope: 
 
 
 def input_squares(view: View, weights: list[Weight], data: Data, batch: int) -> dict[str, Tensor]:
-    """For each layer of `weights` that was called: the mean square of each channel it reads.
+    """Return the mean square of each input channel, for each layer of `weights` that was called.
 
     Streaming: memory does not grow with the data.
     """
@@ -81,7 +81,7 @@ def input_squares(view: View, weights: list[Weight], data: Data, batch: int) -> 
 
 
 def input_axis(layer: nn.Module, activation: Tensor) -> int:
-    """The axis of the channels that a layer reads: before those of its kernel, with a batch axis or without, or the last."""
+    """Return a layer's input channel axis: the one before its kernel axes, with or without a batch axis, or the last."""
     kernel = layer.__dict__.get("kernel_size")
     if isinstance(kernel, tuple) and activation.dim() > len(kernel):
         return activation.dim() - 1 - len(kernel)

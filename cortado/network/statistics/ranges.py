@@ -1,4 +1,4 @@
-"""Ranges: how far the activations of a network reach, and how far a grid over them should.
+"""Ranges: the observed ranges of a network's activations, and the best grids for them.
 
 Two passes over the calibration data: extremes, then histograms between them. Memory does not grow with the data.
 """
@@ -22,16 +22,16 @@ from cortado.task.task import Data
 Place = tuple[str, str]
 BINS = 2048
 CANDIDATES = 80
-"""Ends that are tried between a fifth of the range and all of it."""
+"""Number of ranges to try between a fifth of the full range and all of it."""
 RARE = 1e-3
 """The share of an activation's values that may be outliers."""
 
 
 @dataclass
 class ObservedRange:
-    """What was seen of one activation: extremes, their averages over batches, and a histogram between the extremes.
+    """The extremes of one activation, their averages over batches, and a histogram between the extremes.
 
-    `below`: the share of what is below zero that the activation behind it lets pass; its error counts as much less.
+    `below`: the next activation's factor on values below zero; their error is weighted by it.
     """
 
     low: float = np.inf
@@ -43,9 +43,9 @@ class ObservedRange:
     below: float = 1.0
 
     def stretch(self, values: Tensor) -> None:
-        """Take in one batch's extremes.  The averages are moving ones, over some ten batches (Jacob et al., 2018)."""
+        """Update the extremes with one batch.  Averages are moving, over some ten batches (Jacob et al., 2018)."""
         low, high = (float(end) for end in values.aminmax())
-        # What is no number stays: of min and max it would depend on the order which of the two comes out.
+        # Keep NaN: with min and max the result would depend on the order.
         self.low, self.high = float(np.minimum(self.low, low)), float(np.maximum(self.high, high))
         self.batches += 1
         share = max(0.1, 1.0 / self.batches)
@@ -59,17 +59,17 @@ class ObservedRange:
 
     @property
     def centres(self) -> np.ndarray:
-        """The middles of the bins."""
+        """Return the centers of the bins."""
         width = (self.high - self.low) / BINS
         return self.low + width * (np.arange(BINS) + 0.5)
 
     def share_above(self, value: float) -> float:
-        """The share of what passed that was larger."""
+        """Return the share of values larger than `value`."""
         assert self.counts is not None
         return float(self.counts[self.centres > value].sum() / max(1.0, self.counts.sum()))
 
     def steps(self, step: float) -> float:
-        """How many steps of a grid lie between the ends of what was seen, one value in a thousand left out."""
+        """Return the number of steps between the observed ends, without one value in a thousand."""
         assert self.counts is not None
         share = np.cumsum(self.counts) / max(1.0, self.counts.sum())
         first, last = np.searchsorted(share, (RARE / 2, 1 - RARE / 2))
@@ -80,17 +80,17 @@ Ends = tuple[float, float]
 
 
 def full(observed: ObservedRange, bits: int) -> Ends:
-    """All that was seen."""
+    """Return the full observed range."""
     return observed.low, observed.high
 
 
 def average(observed: ObservedRange, bits: int) -> Ends:
-    """The moving averages of each batch's extremes."""
+    """Return the moving averages of the batch extremes."""
     return observed.mean_low, observed.mean_high
 
 
 def percentile(observed: ObservedRange, bits: int, left_out: float = 1e-4) -> Ends:
-    """All but one value in ten thousand at either end."""
+    """Return the range without one value in ten thousand at either end."""
     assert observed.counts is not None
     share = np.cumsum(observed.counts) / max(1.0, observed.counts.sum())
     centres = observed.centres
@@ -99,7 +99,7 @@ def percentile(observed: ObservedRange, bits: int, left_out: float = 1e-4) -> En
 
 
 def squared_error(observed: ObservedRange, bits: int) -> Ends:
-    """The ends with the least squared error of rounding and clipping together."""
+    """Return the ends with the least squared error of rounding and clipping together."""
     centres, weight = observed.centres, observed.counts
     assert weight is not None
     weight, top = weight * np.where(centres < 0, observed.below**2, 1.0), 2**bits - 1
@@ -112,20 +112,20 @@ def squared_error(observed: ObservedRange, bits: int) -> Ends:
     low, high = least_error(observed, error)
     if observed.below == 1 or low >= 0:
         return low, high
-    # The end that counts less is drawn in alone.
+    # The end with less weight is narrowed on its own.
     return min((low * share for share in np.linspace(1.0, 0.05, CANDIDATES)), key=lambda end: error(end, high)), high
 
 
 def least_divergence(observed: ObservedRange, bits: int) -> Ends:
-    """The ends with the least Kullback-Leibler divergence between the histogram and its rounded self.
+    """Return the ends with the least KL divergence between the histogram and its quantized version.
 
-    Migacz, 8-bit inference with TensorRT, 2017: what is clipped counts at the last bin; inside a step the mass is spread
-    evenly over the bins that hold some.
+    Migacz, 8-bit inference with TensorRT, 2017: clipped values count in the last bin; within a step the mass is
+    spread evenly over the nonempty bins.
     """
     centres, weight = observed.centres, observed.counts
     assert weight is not None
     levels = 2**bits
-    # Zeros are exact on every grid, and so many that they would drown the rest.
+    # Zeros are exact on every grid, and frequent enough to dominate the rest.
     weight = np.where(np.abs(centres) <= (observed.high - observed.low) / BINS, 0.0, weight)
 
     def error(low: float, high: float) -> float:
@@ -151,11 +151,11 @@ def least_divergence(observed: ObservedRange, bits: int) -> Ends:
 RANGES: dict[str, Callable[[ObservedRange, int], Ends]] = {
     "full": full, "average": average, "percentile": percentile, "mse": squared_error, "kl": least_divergence,
 }  # fmt: skip
-"""Ways to choose the ends of a grid, by name."""
+"""Methods to choose the ends of a grid, by name."""
 
 
 def least_error(observed: ObservedRange, error: Callable[[float, float], float]) -> Ends:
-    """The ends with the least error: both drawn in alike, and zero stays inside."""
+    """Return the ends with the least error, narrowed proportionally; zero stays inside."""
     low, high = min(observed.low, 0.0), max(observed.high, 0.0)
     if high <= low:
         return low, high
@@ -172,10 +172,10 @@ def measure_ranges(
     batch: int,
     below: Sequence[float] = (),
 ) -> list[ObservedRange]:
-    """For each group of places how far the activations reach that pass there, with nothing rounded.
+    """Return the observed range of each group of places, without quantizers.
 
-    `images` samples are looked at, `batch` at a time; `below`: for each group the share of what is below zero that counts.
-    Raises BadTask for activations that are not finite on the calibration data or reach too far, BadNetwork where nothing
+    Runs `images` samples, `batch` at a time; `below`: for each group the factor on values below zero. Raises BadTask
+    for activations that are not finite on the calibration data or whose range is too large, BadNetwork where nothing
     ever passes.
     """
     found = [ObservedRange(below=share) for share in below or [1.0] * len(places)]
@@ -193,18 +193,18 @@ def measure_ranges(
 
 
 def check_range(observed: ObservedRange, place: Place) -> None:
-    """Raises BadTask or BadNetwork for an activation that no grid suits."""
+    """Raise BadTask or BadNetwork for an activation that no grid suits."""
     where = f"the {place[1]} of {place[0] or 'the network'}"
     if not observed.batches:
-        raise BadNetwork(f"quantize: nothing passed {where} on the calibration data. Leave that layer out with where.")
+        raise BadNetwork(f"quantize: nothing passed {where} on the calibration data. Exclude that layer with where.")
     if not np.isfinite([observed.low, observed.high]).all():
         raise BadTask(
-            f"quantize: {where} holds NaN or infinite values on the calibration data. Check the data, then the network."
+            f"quantize: {where} has NaN or infinite values on the calibration data. Check the data, then the network."
         )
     if observed.high - observed.low > float(np.finfo(np.float32).max):
         raise BadTask(
-            f"quantize: {where} reaches from {observed.low:.3g} to {observed.high:.3g} on the calibration data, more than float32 "
-            "can span. Scale the data down."
+            f"quantize: {where} ranges from {observed.low:.3g} to {observed.high:.3g} on the calibration data, more than float32 "
+            "can represent. Scale the data down."
         )
 
 
@@ -216,7 +216,7 @@ def record_ranges(
     batch: int,
     tell: Callable[[int, Tensor], None],
 ) -> None:
-    """Run the calibration data once and tell of every activation at the places, group by group."""
+    """Run the calibration data once and record every activation at the places, group by group."""
     modules, hooks = dict(network.named_modules()), []
 
     def on_input(number: int) -> Callable[[nn.Module, Any], None]:

@@ -1,4 +1,4 @@
-"""Imagined: calibration samples made from a network alone, where there are no data."""
+"""Synthetic: calibration samples generated from a network alone, without data."""
 
 from typing import Any
 
@@ -16,26 +16,27 @@ LR = 0.1
 
 
 def synthetic(network: nn.Module, example: Any, count: int, steps: int, seed: int, batch: int = 32) -> Data:
-    """`count` samples of the example's shape on which each batch norm meets the moments that it has stored.
+    """Return `count` samples of the example's shape for which each batch norm's input has its stored moments.
 
-    ZeroQ (Cai et al., 2020): normal noise is moved by Adam until mean and deviation of every norm's input are those of
-    the training data. A network without batch norms gives the noise itself. Raises BadTask for inputs that are no floats.
+    ZeroQ (Cai et al., 2020): Adam changes normal noise until the mean and deviation of every norm's input match those
+    of the training data. A network without batch norms gets the noise itself. Raises BadTask for inputs that are not
+    floats.
     """
     if not isinstance(example, Tensor) or not example.is_floating_point():
         raise BadTask(
-            "quantize: samples can be imagined for a network that reads one tensor of floats. Give calibration data."
+            "quantize: synthetic samples need a network that reads one float tensor. Pass calibration data instead."
         )
     generator, found = torch.Generator().manual_seed(seed), []
     norms = [m for m in network.modules() if isinstance(m, NORMS) and m.running_mean is not None]
     for start in range(0, count, batch):
         drawn = torch.randn((min(batch, count - start), *example.shape[1:]), generator=generator)
         samples = moved(drawn, device_of(network))
-        found.append((dreamt(network, norms, samples, steps) if norms else samples).cpu())
+        found.append((optimized_samples(network, norms, samples, steps) if norms else samples).cpu())
     return Data(torch.cat(found), torch.zeros(count, dtype=torch.long))
 
 
-def dreamt(network: nn.Module, norms: list[Any], samples: Tensor, steps: int) -> Tensor:
-    """A batch of samples, moved until they suit the norms."""
+def optimized_samples(network: nn.Module, norms: list[Any], samples: Tensor, steps: int) -> Tensor:
+    """Return a batch of samples, optimized to match the norms."""
     samples = samples.clone().requires_grad_(True)
     optimizer, terms = torch.optim.Adam([samples], LR), list[Tensor]()
 

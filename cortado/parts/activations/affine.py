@@ -1,4 +1,4 @@
-"""Affine: activations on an even grid of 2**bits levels - (code - zero) x scale, one scale for a whole activation."""
+"""Affine: activations on an even grid of 2**bits levels, (code - zero) x scale, with one scale per tensor."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ LARGEST_BITS = 16
 
 
 def on_grid(values: Tensor, step: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The nearest multiples of `step` from `low` to `high` steps, in float32 at least: bfloat16 cannot count to 256 in halves."""
+    """Return the nearest multiples of `step` from `low` to `high` steps, in float32 at least."""
     return (values.to(exact(values)) / step).round_().clamp_(low, high).mul_(step).to(values.dtype)
 
 
 def exact(values: Tensor) -> torch.dtype:
-    """What a grid for these values is computed in."""
+    """Return the dtype in which the grid for these values is computed."""
     return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
 class Learned(torch.autograd.Function):
-    """`on_grid` with LSQ's gradients, written out: an activation is large, and a training must not keep it five times."""
+    """`on_grid` with LSQ's gradients written out: activations are large, and autograd would store five copies."""
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -36,10 +36,10 @@ class Learned(torch.autograd.Function):
     def backward(context: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         values, step, low, high = context.saved_tensors
         inside = (values > low * step) & (values < high * step)
-        # Inside, a step changes what is rounded by the part that is rounded off; outside, by the level at the end.
+        # Inside the range the step's gradient is the rounding error in steps; outside, the level at the end.
         moved = None
         if context.needs_input_grad[1]:
-            # In float32 from the start: what bfloat16 rounds off is as large as what a grid of 8 bits does.
+            # In float32 from the start: bfloat16's rounding error is as large as that of an 8-bit grid.
             given = values.to(exact(values))
             made = on_grid(given, step, low, high)
             rest = torch.where(inside, made - given, made)
@@ -50,9 +50,9 @@ class Learned(torch.autograd.Function):
 class Affine(ActivationQuantizer):
     """Codes 0 .. 2**bits - 1; zero itself is on the grid (Jacob et al., 2018).
 
-    An activation that is never negative has `zero` 0, one that is as often negative has it in the middle. The scale is
-    learned as Esser et al., 2020 (LSQ) do: the gradient passes inside the range, and the scale feels both what is
-    rounded and what is clipped.
+    `zero` is 0 for non-negative activations and mid-range for symmetric ones. The scale is learned as in LSQ (Esser
+    et al., 2020): the gradient passes inside the range, and the scale receives gradients from both rounded and
+    clipped values.
     """
 
     facts = ("bits",)
@@ -61,7 +61,7 @@ class Affine(ActivationQuantizer):
     zero: Tensor
 
     def __init__(self, scale: float | Tensor, zero: int, bits: int) -> None:
-        """`scale`: width of a step, above 0; `zero`: the code that stands for 0.  Raises BadValue."""
+        """`scale`: step width, above 0; `zero`: the code of 0.  Raises BadValue."""
         super().__init__()
         made = torch.as_tensor(scale, dtype=torch.float32).reshape(1)
         if not 1 <= bits <= LARGEST_BITS or not 0 <= zero < 2**bits:
@@ -76,26 +76,26 @@ class Affine(ActivationQuantizer):
 
     @classmethod
     def spanning(cls, low: float, high: float, bits: int) -> "Affine":
-        """The grid over low .. high, stretched so that 0 is on it; a range of nothing gives a step of 1."""
+        """Return the grid over low .. high, extended to contain 0; an empty range gets a step of 1."""
         low, high, top = min(low, 0.0), max(high, 0.0), 2**bits - 1
         scale = (high - low) / top
         return cls(scale, round(-low / scale), bits) if scale > 0 else cls(1.0, 0, bits)
 
     @property
     def top(self) -> int:
-        """The largest code."""
+        """Return the largest code."""
         return 2**self.width - 1
 
     @property
     def size(self) -> Tensor:
-        """The step, kept above zero while it learns."""
+        """Return the step, kept above zero while it is trained."""
         return self.scale.abs().clamp(min=1e-9)
 
     def forward(self, values: Tensor) -> Tensor:
         zero, step = self.zero.to(exact(values)), self.size.to(exact(values))
         if not torch.is_grad_enabled() or not (values.requires_grad or step.requires_grad):
             return on_grid(values, step, -zero, self.top - zero)
-        # The step's gradient grows with the entries it serves and the levels it has (Esser et al., 2020).
+        # Scale the step's gradient down by the number of entries and levels (Esser et al., 2020).
         share = 1.0 / (max(1, values.shape[1:].numel()) * self.top) ** 0.5 if values.dim() else 1.0
         return Learned.apply(values, step, -zero, self.top - zero, share)  # type: ignore[no-untyped-call, no-any-return]
 
@@ -114,7 +114,7 @@ class Affine(ActivationQuantizer):
 
     def ends(self) -> tuple[float, float]:
         zero, step = int(self.zero), float(self.size.detach())
-        # Zero codes below zero are zero, not minus zero.
+        # The zero code must give 0, not -0.
         return (-zero * step if zero else 0.0), (self.top - zero) * step
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""Gradients: an activation that passes as it is, and whose gradient comes back in few bits, while training."""
+"""Gradients: pass an activation unchanged and quantize its gradient, during training."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ FLOAT_BITS = 32
 
 
 class RoundedGradient(torch.autograd.Function):
-    """The values as they are; the gradient on 2**bits even levels, up or down by chance, so that its mean is right."""
+    """Identity forward; backward, the gradient is rounded stochastically to 2**bits even levels, without bias."""
 
     @staticmethod
     def forward(context: Any, values: Tensor, bits: int) -> Tensor:  # type: ignore[override]
@@ -26,16 +26,18 @@ class RoundedGradient(torch.autograd.Function):
 
 
 def noisy(values: Tensor, bits: int) -> Tensor:
-    """The values, with a gradient that is rounded as `stochastic` does."""
+    """Return the values unchanged, with a gradient rounded by `stochastic`."""
     made: Tensor = RoundedGradient.apply(values, bits)  # type: ignore[no-untyped-call]
     return made
 
 
 def stochastic(slope: Tensor, bits: int) -> Tensor:
-    """2 m (q(d / 2m + 1/2 + N) - 1/2), m the largest |d| of a sample, q to 2**bits levels, N even noise of half a step.
+    """Return 2 m (q(d / 2m + 1/2 + N) - 1/2), m the largest |d| of a sample, q to 2**bits levels, N uniform noise of
+    half a step.
 
-    Zhou et al., 2016, equation 12. A vector, or a single number, is one sample. The mean over the noise is the gradient:
-    in float32, for bfloat16 rounds the noise itself, to one side, and a zero would come back as a sixteenth of a level.
+    Zhou et al., 2016, equation 12. A vector or a scalar is one sample. The mean over the noise is the gradient.
+    Computed in float32: bfloat16 would round the noise itself, to one side, and turn a zero into a sixteenth of a
+    level.
     """
     given, slope = slope.dtype, slope.float()
     if not slope.numel():
@@ -48,9 +50,9 @@ def stochastic(slope: Tensor, bits: int) -> Tensor:
 
 
 class Gradients(ActivationQuantizer):
-    """DoReFa's gradients (Zhou et al., 2016): what comes back into a layer's output has `bits` bits.
+    """DoReFa's gradients (Zhou et al., 2016): the gradient of a layer's output has `bits` bits.
 
-    Only while the network is in training mode; nothing of it is left when the training is finalized.
+    Active only in training mode; finalizing removes it.
     """
 
     facts = ("bits",)

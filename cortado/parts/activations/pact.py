@@ -1,4 +1,4 @@
-"""Pact: an activation between zero and a learned end, while training."""
+"""Pact: an activation clipped between zero and a learned bound, during training."""
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +11,17 @@ SMALLEST = 1e-6
 
 
 class Pact(ActivationQuantizer):
-    """Clips at 0 and at a learned end, with 2**bits even levels between: PACT (Choi et al., 2018).
+    """Clip at 0 and at a learned bound, with 2**bits even levels between: PACT (Choi et al., 2018).
 
-    The end's gradient is the sum of what is clipped there, the activation's passes between both ends. The weight decay of
-    the training pulls the end in.
+    The bound's gradient is the sum over the values clipped there; the activation's gradient passes between both ends.
+    The training's weight decay shrinks the bound.
     """
 
     facts = ("bits",)
     floats = ("end",)
 
     def __init__(self, end: float | Tensor, bits: int) -> None:
-        """Raises BadValue for bits out of range and an end that is not above 0."""
+        """Raises BadValue for bits out of range or a bound that is not above 0."""
         super().__init__()
         made = torch.as_tensor(end, dtype=torch.float32).reshape(1)
         if not 1 <= bits <= LARGEST_BITS or not bool(torch.isfinite(made).all() and (made > 0).all()):

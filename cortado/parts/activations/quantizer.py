@@ -1,4 +1,4 @@
-"""Activation: how the values that pass between layers are rounded - a property of a layer's input or of its output."""
+"""ActivationQuantizer: rounds a layer's input or output."""
 
 import contextlib
 from abc import abstractmethod
@@ -17,9 +17,9 @@ PREFIX = "signal_"
 
 
 class ActivationQuantizer(Part):
-    """Rounds an activation as it passes; float parts are Parameters, so that training can move them.
+    """Rounds an activation; float parts are Parameters, so training can change them.
 
-    Described for the file as a form is: small facts (`spec`) and numbers (`parts`: one float or whole number each).
+    Described for the file like a form: small facts (`spec`) and scalars (`parts`: one float or integer each).
     """
 
     facts: ClassVar[tuple[str, ...]] = ()
@@ -28,48 +28,48 @@ class ActivationQuantizer(Part):
 
     @abstractmethod
     def forward(self, values: Tensor) -> Tensor:
-        """The values as they go on, same shape; gradients pass where a small change of the input would matter."""
+        """Return the rounded values, same shape; gradients pass where a small change of the input matters."""
 
     @abstractmethod
     def spec(self) -> dict[str, int]:
-        """Small facts, as whole numbers of 0 and more."""
+        """Return small facts, as integers of 0 or more."""
 
     @abstractmethod
     def parts(self) -> dict[str, Tensor]:
-        """One number for each name of `floats` and `integers`, as tensors of one entry."""
+        """Return one number for each name of `floats` and `integers`, as tensors of one entry."""
 
     @classmethod
     @abstractmethod
     def from_parts(cls, spec: dict[str, int], parts: dict[str, Tensor]) -> "ActivationQuantizer":
-        """The activation that `spec` and `parts` describe.  Raises BadValue when they contradict one another."""
+        """Return the quantizer that `spec` and `parts` describe.  Raises BadValue when they contradict each other."""
 
     @abstractmethod
     def bits(self) -> int:
-        """Bits of one value that passes."""
+        """Return the bits per rounded value."""
 
     def ends(self) -> tuple[float, float] | None:
-        """The lowest and the highest value that can pass; None where that changes with the sample, or has no end."""
+        """Return the smallest and the largest output; None where they depend on the sample or are unbounded."""
         return None
 
     def finalize(self) -> "ActivationQuantizer | None":
-        """This rounding as it is kept, after training; None where nothing is left of it."""
+        """Return the quantizer that remains after training; None where nothing remains."""
         return self
 
 
 def quantizer_at(layer: nn.Module, side: str) -> ActivationQuantizer | None:
-    """What rounds the input or the output of a layer; None when nothing does."""
+    """Return the quantizer of a layer's input or output, or None."""
     return layer._modules.get(PREFIX + side)  # type: ignore[return-value]
 
 
 def put_quantizer(layer: nn.Module, side: str, quantizer: ActivationQuantizer) -> None:
-    """Round the first input, or the output, of `layer` from now on, in the place of what rounded it before.
+    """Round the first input or the output of `layer`, replacing any quantizer there.
 
-    Raises BadNetwork for a container that runs whatever it contains: there the layer at its end is meant.
+    Raises BadNetwork for a container that runs all its children: quantize the layer at its end instead.
     """
     if isinstance(layer, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
         raise BadNetwork(
-            f"activations: {type(layer).__name__} runs every module it holds and can have no rounding of its own. "
-            "Round the output of its last layer, or the input of its first one."
+            f"activations: {type(layer).__name__} runs every module it holds and cannot have a quantizer of its own. "
+            "Round the output of its last layer or the input of its first one."
         )
     new = quantizer_at(layer, side) is None
     layer.add_module(PREFIX + side, quantizer)
@@ -80,7 +80,7 @@ def put_quantizer(layer: nn.Module, side: str, quantizer: ActivationQuantizer) -
 
 
 def drop_quantizer(layer: nn.Module, side: str) -> None:
-    """Let the input or the output pass as it is again."""
+    """Remove the quantizer of a layer's input or output."""
     layer._modules.pop(PREFIX + side, None)
     hooks, flags = (
         (layer._forward_pre_hooks, layer._forward_pre_hooks_with_kwargs)
@@ -93,7 +93,7 @@ def drop_quantizer(layer: nn.Module, side: str) -> None:
 
 
 def round_input(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """A hook: the first argument, given by place or by name, goes in rounded."""
+    """Round the first argument, positional or keyword (a forward pre-hook)."""
     quantizer = quantizer_at(layer, INPUT)
     if quantizer is None:
         return None
@@ -106,20 +106,20 @@ def round_input(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any])
 
 
 def round_output(layer: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
-    """A hook: an output that is one tensor comes out rounded."""
+    """Round an output that is a single tensor (a forward hook)."""
     quantizer = quantizer_at(layer, OUTPUT)
     return None if quantizer is None or not isinstance(output, Tensor) else rounded_values(quantizer, output)
 
 
 def rounded_values(quantizer: ActivationQuantizer, values: Tensor) -> Tensor:
-    """Return the values rounded; torch's fused attention passes on samples of several lengths, nested in one tensor."""
+    """Return the rounded values; torch's fused attention passes samples of different lengths as one nested tensor."""
     if values.layout == torch.strided and values.is_nested:
         return torch.nested.as_nested_tensor([quantizer(sample[None])[0] for sample in values.unbind()])
     return quantizer(values)
 
 
 def sites(network: nn.Module) -> dict[tuple[str, str], ActivationQuantizer]:
-    """Every rounding of a network by the path of its layer and the side, in the order of the modules."""
+    """Return every quantizer of a network by (layer path, side), in module order."""
     found = ((path, layer, side) for path, layer in network.named_modules() for side in SIDES)
     return {
         (path, side): quantizer for path, layer, side in found if (quantizer := quantizer_at(layer, side)) is not None
@@ -127,7 +127,7 @@ def sites(network: nn.Module) -> dict[tuple[str, str], ActivationQuantizer]:
 
 
 def take_quantizers(network: nn.Module) -> dict[tuple[str, str], ActivationQuantizer]:
-    """Take every rounding of a network off, hooks and all; gives what `give_quantizers` puts on again."""
+    """Remove every quantizer of a network, hooks included, and return them for `give_quantizers`."""
     found, modules = sites(network), dict(network.named_modules())
     for path, side in found:
         drop_quantizer(modules[path], side)
@@ -135,7 +135,7 @@ def take_quantizers(network: nn.Module) -> dict[tuple[str, str], ActivationQuant
 
 
 def give_quantizers(network: nn.Module, quantizers: dict[tuple[str, str], ActivationQuantizer]) -> None:
-    """Put roundings on the layers at their paths, whatever layers stand there by now."""
+    """Attach quantizers to the layers that are now at their paths."""
     modules = dict(network.named_modules())
     for (path, side), quantizer in quantizers.items():
         put_quantizer(modules[path], side, quantizer)
@@ -143,7 +143,7 @@ def give_quantizers(network: nn.Module, quantizers: dict[tuple[str, str], Activa
 
 @contextlib.contextmanager
 def unrounded(network: nn.Module) -> Iterator[None]:
-    """Let every activation pass as it is, for a while."""
+    """Disable every activation quantizer inside the `with` block."""
     found = [(layer, side, quantizer_at(layer, side)) for layer in network.modules() for side in SIDES]
     try:
         for layer, side, _ in found:
@@ -156,7 +156,7 @@ def unrounded(network: nn.Module) -> Iterator[None]:
 
 
 def finalize_quantizers(network: nn.Module) -> None:
-    """Replace every rounding that is still in training by the one it becomes, in place; shared ones stay shared."""
+    """Finalize every quantizer that is still in training, in place; shared ones stay shared."""
     finalized: dict[int, ActivationQuantizer | None] = {}
     modules = dict(network.named_modules())
     for (path, side), quantizer in sites(network).items():

@@ -1,4 +1,4 @@
-"""Unit: an activation between 0 and 1 on a fixed grid, while training."""
+"""Unit: an activation in 0..1 on a fixed grid, during training."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from cortado.parts.activations.quantizer import ActivationQuantizer
 
 
 class Unit(ActivationQuantizer):
-    """DoReFa's activations (Zhou et al., 2016): clipped to 0..1, then the nearest of 2**bits even levels.
+    """DoReFa's activations (Zhou et al., 2016): clip to 0..1, then round to the nearest of 2**bits even levels.
 
-    The gradient passes inside. With `gradients` bits above 0 what comes back is rounded first, as `Gradients` does it,
-    for a layer whose output has this rounding.
+    The gradient passes inside. With `gradients` bits above 0 it is rounded first, as by `Gradients`, for the output
+    of a layer.
     """
 
     facts = ("bits", "gradients")

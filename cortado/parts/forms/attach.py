@@ -1,4 +1,4 @@
-"""Put a form on any parameter of any layer, and read it back.  The layer stays what it was."""
+"""Attach a form to any parameter of any layer, and read it back.  The layer keeps its class and interface."""
 
 from collections.abc import Callable
 from functools import cache
@@ -14,13 +14,13 @@ PREFIX = "held_"
 
 
 class Attached:
-    """Marks the classes that `attach` makes.  `attached_names` are the parameters of the layer that forms hold."""
+    """Marks the classes that `attach` makes.  `attached_names` are the layer's parameters held in forms."""
 
     attached_names: tuple[str, ...] = ()
 
 
 def read_through(name: str) -> property:
-    """A property that gives the tensor of the form holding `name`."""
+    """Return a property that reads the tensor of the form attached to `name`."""
 
     def read(layer: nn.Module) -> Tensor:
         return layer._modules[PREFIX + name].dense()  # type: ignore[union-attr, operator]
@@ -29,39 +29,39 @@ def read_through(name: str) -> property:
 
 
 def refuse_setting(layer: nn.Module, name: str) -> None:
-    """Raises BadNetwork: a held parameter cannot be set."""
+    """Raise BadNetwork: a parameter held in a form cannot be set."""
     raise BadNetwork(
-        f"hold: {type(layer).__name__}.{name} is held in a form and cannot be set. "
+        f"attach: {type(layer).__name__}.{name} is held in a form and cannot be set. "
         "Release it first: cortado.parts.forms.attach.release(layer, name)."
     )
 
 
 def register_parameter(layer: nn.Module, name: str, value: nn.Parameter | None) -> None:
-    """What nn.Module does when a Parameter is set as an attribute, but for names that forms hold."""
+    """Register a Parameter as nn.Module does, except for names held in forms."""
     if name in attached_names(layer):
         refuse_setting(layer, name)
     original_class(layer).register_parameter(layer, name, value)
 
 
 def flat_weights(layer: Any) -> list[Tensor]:
-    """What a recurrent layer keeps as its private list, read again each time."""
+    """Return a recurrent layer's private weight list, rebuilt at each access."""
     return [getattr(layer, name, None) for name in layer._flat_weights_names]  # type: ignore[misc]
 
 
 @cache
 def attached_class(original: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
-    """A subclass of `original` whose parameters `names` read through forms.  Same name, still an instance of `original`."""
+    """Return a subclass of `original` whose parameters `names` read through forms.  It has the same name."""
     body: dict[str, Any] = {name: read_through(name) for name in names}
-    body |= {"attached_names": names, "register_parameter": register_parameter, "__reduce_ex__": reduce_held}
+    body |= {"attached_names": names, "register_parameter": register_parameter, "__reduce_ex__": reduce_attached}
     body |= {"__module__": original.__module__, "__qualname__": original.__qualname__}
     if issubclass(original, nn.RNNBase):
-        # The list is rebuilt from the forms at every reading; what the layer tries to write there is dropped.
+        # The list is rebuilt from the forms at every access; what the layer writes to it is dropped.
         body["_flat_weights"] = property(flat_weights, lambda layer, value: None)
     return type(original.__name__, (Attached, original), body)
 
 
-def reduce_held(layer: nn.Module, protocol: int) -> tuple[Any, ...]:
-    """Return what pickle and copy keep of a layer: its author's class and `attached_names`, in the place of a class made here."""
+def reduce_attached(layer: nn.Module, protocol: int) -> tuple[Any, ...]:
+    """Return the pickle and copy state of a layer: its original class and its `attached_names`."""
     original = original_class(layer)
     maker, given, *rest = original.__reduce_ex__(layer, max(protocol, 2))  # type: ignore[str-unpack]
     given = tuple(original if one is type(layer) else one for one in given)
@@ -69,32 +69,32 @@ def reduce_held(layer: nn.Module, protocol: int) -> tuple[Any, ...]:
 
 
 def remade(maker: Callable[..., nn.Module], given: tuple[Any, ...], names: tuple[str, ...]) -> nn.Module:
-    """Return a layer as pickle begins it, of a class whose parameters `names` read through forms; its state follows."""
+    """Return an empty layer for unpickling whose parameters `names` read through forms; its state follows."""
     layer = maker(*given)
     layer.__class__ = attached_class(original_class(layer), names)  # type: ignore[arg-type, assignment]
     return layer
 
 
 def original_class(layer: nn.Module) -> type[nn.Module]:
-    """The class of a layer as its author wrote it."""
+    """Return the class of a layer as its author wrote it."""
     return next(kind for kind in type(layer).__mro__ if not issubclass(kind, Attached))  # type: ignore[return-value]
 
 
 def attached_names(layer: nn.Module) -> tuple[str, ...]:
-    """The names of the parameters that forms hold."""
+    """Return the names of the parameters held in forms."""
     return layer.attached_names if isinstance(layer, Attached) else ()
 
 
 def form_of(layer: nn.Module, name: str) -> Form | None:
-    """The form that holds the layer's parameter `name`, or None when it is a plain parameter."""
+    """Return the form of the layer's parameter `name`, or None for a plain parameter."""
     return layer._modules[PREFIX + name] if name in attached_names(layer) else None  # type: ignore[return-value]
 
 
 def attach(layer: nn.Module, name: str, form: Form) -> None:
-    """Let `form` hold the parameter `name` of `layer`; reading `layer.<name>` gives `form.dense()`.
+    """Attach `form` to the parameter `name` of `layer`; reading `layer.<name>` then gives `form.dense()`.
 
-    Works for any layer with a parameter of that name, a user's own included.  The form may have another shape than
-    the parameter had (after a cut).  Raises BadNetwork when the layer has no such parameter.
+    Works for any layer with a parameter of that name, including user-defined ones.  The form may have another shape
+    than the parameter had (after a cut).  Raises BadNetwork when the layer has no such parameter.
     """
     names, before = attached_names(layer), form_of(layer, name)
     learned = [] if before is None else list(before.parameters())
@@ -103,19 +103,19 @@ def attach(layer: nn.Module, name: str, form: Form) -> None:
     if name not in names:
         if layer._parameters.get(name) is None:
             known = ", ".join(key for key, value in layer._parameters.items() if value is not None) or "none"
-            raise BadNetwork(f"hold: {type(layer).__name__} has no parameter {name!r}. Its parameters: {known}.")
+            raise BadNetwork(f"attach: {type(layer).__name__} has no parameter {name!r}. Its parameters: {known}.")
         old = layer._parameters[name]
         for parameter in form.parameters():
             parameter.requires_grad_(parameter.requires_grad and bool(old is None or old.requires_grad))
         del layer._parameters[name]
-        # A recurrent layer's own list must not shadow the property of the new class.
+        # A recurrent layer's own list must not shadow the new class's property.
         layer.__dict__.pop("_flat_weights", None) if isinstance(layer, nn.RNNBase) else None
         layer.__class__ = attached_class(original_class(layer), (*names, name))  # type: ignore[arg-type]
     layer._modules[PREFIX + name] = form
 
 
 def release(layer: nn.Module, name: str) -> Tensor:
-    """Make the parameter `name` a plain float Parameter again, with the value that the form gives; returns it."""
+    """Turn the parameter `name` back into a plain float Parameter with the form's value, and return it."""
     form = form_of(layer, name)
     if form is None:
         return getattr(layer, name)
@@ -131,9 +131,9 @@ def release(layer: nn.Module, name: str) -> Tensor:
 
 
 def finalize_forms(network: nn.Module) -> None:
-    """Replace every form that is still in training by the form it becomes, in place; tied weights stay tied."""
+    """Finalize every form that is still in training, in place; tied weights stay tied."""
     attached = [(layer, PREFIX + name) for layer in network.modules() for name in attached_names(layer)]
-    # The old forms are kept until the end: an id stands for one object only while that lives.
+    # Keep the old forms alive until the end: an id is unique only while its object lives.
     forms: dict[int, Any] = {id(layer._modules[slot]): layer._modules[slot] for layer, slot in attached}
     finalized = {key: form.finalize() for key, form in forms.items()}
     for layer, slot in attached:
@@ -141,5 +141,5 @@ def finalize_forms(network: nn.Module) -> None:
 
 
 def dense_form(parameter: Tensor) -> Form:
-    """The form of a parameter that nothing holds."""
+    """Return the form of a plain parameter."""
     return Dense(parameter)

@@ -1,4 +1,4 @@
-"""Binary: a latent weight of which the network sees the sign, times a scale."""
+"""Binary: a latent weight used as its sign times a scale."""
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,12 @@ SCALES = ("none", "tensor", "channel", "learned")
 
 
 class Binary(Latent):
-    """sign(values) x scale, the gradient passing inside -1..1; after every step the values are brought back there.
+    """sign(values) x scale; the gradient passes inside -1..1, and every step clips the values to that range.
 
-    `scale`: none (BinaryConnect, Courbariaux et al., 2015), the mean size of the values in the tensor or in each output
-    channel (BWN and XNOR-Net, Rastegari et al., 2016: the scale of least squared error), or one that is learned (Tang
-    et al., 2017). `stochastic`: while training a sign is +1 with the probability clip((value + 1) / 2, 0, 1); in eval
-    mode it is the value's.
+    `scale`: none (BinaryConnect, Courbariaux et al., 2015), the mean magnitude of the values in the tensor or in each
+    output channel (BWN and XNOR-Net, Rastegari et al., 2016: the scale of least squared error), or a learned one
+    (Tang et al., 2017). `stochastic`: in training mode a sign is +1 with probability clip((value + 1) / 2, 0, 1); in
+    eval mode it is the value's.
     """
 
     facts = ("scale", "stochastic")
@@ -26,7 +26,7 @@ class Binary(Latent):
     def __init__(
         self, values: Tensor, scale: str = "channel", stochastic: bool = False, factor: float | Tensor | None = None
     ) -> None:
-        """`factor`: where the scale is learned, its first value; the mean size of the values when None.  Raises BadValue."""
+        """`factor`: the initial value of a learned scale; by default the mean magnitude.  Raises BadValue."""
         super().__init__(values)
         if scale not in SCALES or (scale == "channel" and values.dim() == 0):
             raise BadValue(
@@ -40,7 +40,7 @@ class Binary(Latent):
 
     @property
     def scale(self) -> Tensor:
-        """The scale, as it broadcasts with the values."""
+        """Return the scale, shaped to broadcast with the values."""
         if self.factor is not None:
             return self.factor.view([1] * len(self.shape))
         if self.sort == "none":
@@ -73,7 +73,7 @@ class Binary(Latent):
     @classmethod
     def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
         if not 0 <= spec["scale"] < len(SCALES) or spec["stochastic"] not in (0, 1):
-            raise BadValue(f"forms/binary: no such scale, got {spec}.")
+            raise BadValue(f"forms/binary: unknown scale in {spec}.")
         return {"factor": int(SCALES[spec["scale"]] == "learned")}
 
     def parts(self) -> Arrays:

@@ -1,4 +1,4 @@
-"""Clipped: a latent weight of which the smallest share is seen as zero and the rest as the means of even intervals."""
+"""Clipped: a latent weight whose smallest share is zero and whose other values are the means of even intervals."""
 
 import torch
 from torch import Tensor
@@ -12,10 +12,11 @@ MOST_BITS = 8
 
 
 class Clipped(Latent):
-    """CLIP-Q (Tung and Mori, 2018): prune and quantize at once, again at every step, so that early mistakes are undone.
+    """CLIP-Q (Tung and Mori, 2018): prune and quantize together, again at every step, so early mistakes can be
+    undone.
 
-    Of the values on each side of zero the share `zeros` nearest to it is clipped to 0. What is left is parted in
-    2**bits - 1 intervals of equal width, shared out between the sides by their width, and each is seen as its mean.
+    On each side of zero the share `zeros` of smallest values is clipped to 0. The rest is divided into 2**bits - 1
+    intervals of equal width, allotted to the sides by their width, and each interval is replaced by its mean.
     """
 
     facts = ("bits",)
@@ -23,7 +24,7 @@ class Clipped(Latent):
     zeros: Tensor
 
     def __init__(self, values: Tensor, bits: int, zeros: float | Tensor) -> None:
-        """Raises BadValue for bits out of 2..8 and a share out of 0..1."""
+        """Raises BadValue for bits outside 2..8 or a share outside 0..1."""
         super().__init__(values)
         share = torch.as_tensor(zeros, dtype=values.dtype, device=values.device).reshape(1)
         if not 2 <= bits <= MOST_BITS or not 0.0 <= float(share) <= 1.0:
@@ -33,8 +34,8 @@ class Clipped(Latent):
         self.width = bits
         self.register_buffer("zeros", share)
 
-    def parted(self) -> tuple[Tensor, Tensor]:
-        """(codebook, codes): code 0 is zero, the others count the intervals from the lowest value to the highest."""
+    def clusters(self) -> tuple[Tensor, Tensor]:
+        """Return (codebook, codes): code 0 is zero, the others number the intervals from lowest to highest."""
         flat = self.values.detach().flatten()
         codes, sides = torch.zeros_like(flat, dtype=torch.long), []
         for sign in (-1, 1):
@@ -43,7 +44,7 @@ class Clipped(Latent):
             ends = size[members]
             low = ends.quantile(float(self.zeros)) if 0 < len(ends) < 2**24 else ends.new_zeros(())
             low = ends.sort().values[round(float(self.zeros) * (len(ends) - 1))] if len(ends) >= 2**24 else low
-            # A share of nothing clips nothing, and the whole clips all.
+            # A share of 0 clips nothing, and a share of 1 clips everything.
             kept = members & ((size >= low) if float(self.zeros) < 1 else (size < 0))
             high = size[kept].max() if bool(kept.any()) else low
             sides.append((kept, low, high))
@@ -65,11 +66,11 @@ class Clipped(Latent):
         return codebook, codes.view(self.shape)
 
     def rounded(self) -> Tensor:
-        codebook, codes = self.parted()
+        codebook, codes = self.clusters()
         return straight(codebook[codes], self.values)
 
     def attached(self) -> Form:
-        codebook, codes = self.parted()
+        codebook, codes = self.clusters()
         used = torch.bincount(codes.flatten(), minlength=len(codebook)) > 0
         used[0] = True
         return Codebook(codebook[used], (used.cumsum(0) - 1)[codes])

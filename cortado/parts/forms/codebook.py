@@ -1,4 +1,4 @@
-"""Codebook: shared values - a small codebook, and for each entry the number of its value in the codebook."""
+"""Codebook: shared values - a small codebook, and each entry's index into it."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from cortado.parts.forms.form import FLOATS, INTEGERS, Arrays, Form
 class Codebook(Form):
     """Every entry is one of at most 256 shared values.
 
-    The gradient of a value of the codebook is the sum over its members, as in Han, Mao, Dally, 2016.
+    The gradient of a codebook value is the sum over its members (Han, Mao, Dally, 2016).
     """
 
     facts = ("values",)
@@ -55,7 +55,7 @@ class Codebook(Form):
         return {"codebook": spec["values"]}
 
     def parts(self) -> Arrays:
-        # Ranks counted from the first value that is not negative: small symbols are small values, which codes best.
+        # Ranks start at the first non-negative value: small symbols are small values, which compresses best.
         codebook, order = torch.sort(self.codebook.detach(), stable=True)
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order), device=order.device)

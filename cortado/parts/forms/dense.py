@@ -10,7 +10,7 @@ from cortado.parts.forms.form import FLOATS, Arrays, Form
 
 
 class Dense(Form):
-    """Every entry kept as a float of its own."""
+    """Every entry is its own float."""
 
     arrays = {"values": FLOATS}
 

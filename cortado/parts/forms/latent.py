@@ -1,4 +1,4 @@
-"""Latent: a float copy of a weight that is rounded again at every step, while training.  What rounds is a form each."""
+"""Latent: a float copy of a weight that is rounded again at every training step.  Each kind of rounding is one form."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from cortado.parts.forms.form import FLOATS, Form
 
 
 class Latent(Form):
-    """Float values that the network sees rounded; the optimizer moves the floats.
+    """Float values that the network uses rounded; the optimizer updates the floats.
 
-    A subclass says how: `rounded` with its gradient, and `attached`, a form that holds the rounded values. Its learned
-    numbers are Parameters. The gradient passes straight through the rounding (Bengio et al., 2013; Courbariaux et al.,
-    2015) unless a paper has it otherwise. What is cut keeps its values, but is no longer latent, unless the subclass can
-    tell how its rounding goes on.
+    A subclass defines `rounded`, with its gradient, and `attached`, a form with the rounded values. Its learned
+    numbers are Parameters. The gradient passes straight through the rounding (Bengio et al., 2013; Courbariaux et
+    al., 2015) unless the paper differs. A cut form keeps its values but is no longer latent, unless the subclass can
+    continue its rounding.
     """
 
     arrays = {"values": FLOATS}
@@ -27,14 +27,14 @@ class Latent(Form):
 
     @abstractmethod
     def rounded(self) -> Tensor:
-        """The weight as the network uses it, with the gradient that training wants."""
+        """Return the weight as the network uses it, with the gradient for training."""
 
     @abstractmethod
     def attached(self) -> Form:
-        """The rounded values in a form that rounds no more, to the last bit."""
+        """Return a form with the rounded values, bit for bit, that no longer rounds."""
 
     def finalize(self) -> Form:
-        """The same with floats of 16 bits (bfloat16): scales cost the file two bytes less, and the network nothing."""
+        """Return `attached` with bfloat16 floats, which saves two bytes per scale at no cost in accuracy."""
         made = self.attached()
         with torch.no_grad():
             for scale in made.parameters():
@@ -45,7 +45,7 @@ class Latent(Form):
         return self.rounded()
 
     def map_values(self, fn: Callable[[Tensor], Form]) -> Form:
-        """What `fn` makes of the rounded values; where it makes a latent form again, that goes on from the floats."""
+        """Return `fn` applied to the rounded values; a latent result continues from the floats."""
         made = fn(self.dense().detach())
         return fn(self.values.detach()) if isinstance(made, Latent) else made
 
@@ -57,10 +57,10 @@ class Latent(Form):
 
 
 def straight(rounded: Tensor, values: Tensor) -> Tensor:
-    """`rounded` going forward; going back, the gradient reaches `values` as if they had not been rounded."""
+    """Return `rounded`; the gradient reaches `values` as if they had not been rounded."""
     return rounded.detach() + (values - values.detach())
 
 
 def signs(values: Tensor) -> Tensor:
-    """-1 below zero, 1 from zero on."""
+    """Return -1 below zero and 1 from zero on."""
     return torch.where(values < 0, -1.0, 1.0).to(values.dtype)

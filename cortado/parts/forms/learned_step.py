@@ -1,4 +1,4 @@
-"""LearnedStep: a latent weight on an even grid whose step is learned."""
+"""LearnedStep: a latent weight on an even grid with a learned step."""
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,17 @@ MOST_BITS = 16
 
 
 class LearnedStep(Latent):
-    """The nearest multiple of a step, of 2**bits levels around zero: LSQ (Esser et al., 2020).
+    """Rounds to the nearest of 2**bits multiples of a step around zero: LSQ (Esser et al., 2020).
 
-    One step serves the tensor or each output channel. With `bits` 0 the levels have no end; then the step's gradient is
-    as it comes, else it is made smaller for the weights it serves and the levels it has, as the paper does. Forms may
-    share a step.
+    One step per tensor or per output channel. With `bits` 0 the levels are unbounded and the step's gradient is used
+    as is; otherwise it is scaled down by the number of weights and levels, as in the paper. Forms may share a step.
     """
 
     facts = ("layout", "bits")
     arrays = {"values": FLOATS, "step": FLOATS}
 
     def __init__(self, values: Tensor, step: float | Tensor | nn.Parameter, bits: int = 0) -> None:
-        """`step`: one number, or one for each index of axis 0; a Parameter is shared.  Raises BadValue."""
+        """`step`: one number, or one per index of axis 0; a Parameter is shared.  Raises BadValue."""
         super().__init__(values)
         made = torch.as_tensor(step, dtype=values.dtype, device=values.device)
         if (
@@ -33,7 +32,7 @@ class LearnedStep(Latent):
             or made.numel() not in (1, scales_of(values.shape, "tensor", 0), *values.shape[:1])
         ):
             raise BadValue(
-                f"forms/learned_step: bits must be 0 (no end) or 2..{MOST_BITS} with one step, or one for each channel; "
+                f"forms/learned_step: bits must be 0 (unbounded) or 2..{MOST_BITS}, with one step or one per channel; "
                 f"got {bits} and {made.numel()} steps for {tuple(values.shape)}."
             )
         self.width = bits
@@ -42,23 +41,23 @@ class LearnedStep(Latent):
 
     @classmethod
     def of(cls, values: Tensor, bits: int, layout: str = "tensor") -> "LearnedStep":
-        """With the step, or steps, that round `values` with the least squared error."""
+        """Return a form with the step, or steps, that round `values` with the least squared error."""
         found = Quantized.of(values.detach(), bits, layout, clip="mse").scale.detach()
         return cls(values, found.clamp(min=SMALLEST), bits)
 
     @property
     def size(self) -> Tensor:
-        """The steps, kept above zero, as they broadcast with the values."""
+        """Return the steps, kept above zero, shaped to broadcast with the values."""
         size = self.step.abs().clamp(min=SMALLEST)
         return size if self.layout == "tensor" else size.view(-1, *[1] * (len(self.shape) - 1))
 
     @property
     def ends(self) -> tuple[int, int]:
-        """The lowest and the highest level.  Raises BadValue where the levels have no end."""
+        """Return the lowest and the highest level.  Raises BadValue where the levels are unbounded."""
         if not self.width:
-            raise BadValue("forms/learned_step: with bits 0 the levels have no end.")
+            raise BadValue("forms/learned_step: with bits 0 the levels are unbounded.")
         top = 2 ** (self.width - 1) - 1
-        # At 8 bits and more the grid is even on both sides: runtimes hold codes of -127 to 127.
+        # From 8 bits on the grid is symmetric: runtimes store codes of -127 to 127.
         return (-top - 1 if self.width < 8 else -top), top
 
     def rounded(self) -> Tensor:
@@ -73,7 +72,7 @@ class LearnedStep(Latent):
         return straight(level.round(), level) * size
 
     def levels(self) -> Tensor:
-        """The whole numbers that stand for the values, as floats."""
+        """Return the integer levels of the values, as floats."""
         level = (self.values.detach() / self.size.detach()).round()
         return level.clamp(*self.ends) if self.width else level
 
@@ -92,7 +91,7 @@ class LearnedStep(Latent):
     @classmethod
     def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
         if spec["layout"] not in (LAYOUTS["tensor"], LAYOUTS["channel"]) or not 0 <= spec["bits"] <= MOST_BITS:
-            raise BadValue(f"forms/learned_step: no such layout or width, got {spec}.")
+            raise BadValue(f"forms/learned_step: unknown layout or width in {spec}.")
         return {"step": scales_of(shape, layout_name(spec), 0)}
 
     def parts(self) -> Arrays:

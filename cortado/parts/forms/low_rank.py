@@ -1,4 +1,4 @@
-"""LowRank: a weight as two kernels that run one after the other, each held in a form of its own."""
+"""LowRank: a weight as two kernels that run in sequence, each in its own form."""
 
 from collections.abc import Callable, Sequence
 from math import prod
@@ -14,11 +14,11 @@ LARGEST_RANK = 2**24
 
 
 class LowRank(Form):
-    """`first` (rank, inputs, ...) and then `last` (outputs, rank, ...); a chain of more kernels nests.
+    """`first` (rank, inputs, ...), then `last` (outputs, rank, ...); longer chains nest.
 
-    Of each kernel axis at most one of the two is larger than 1, so that together they are one kernel of the weight's
+    On each kernel axis at most one of the two is larger than 1, so together they make one kernel of the weight's
     shape. A matrix is a kernel without such axes (U V, Denton et al., 2014); a d x 1 kernel before a 1 x d one is
-    Jaderberg et al., 2014. With groups a factor is a grouped kernel, as PyTorch stores it: `first_groups` and
+    Jaderberg et al., 2014. A factor with groups is a grouped kernel, as PyTorch stores it: `first_groups` and
     `last_groups` are those of the layers that run them, `groups` those of the weight itself, which divide both.
     """
 
@@ -36,7 +36,7 @@ class LowRank(Form):
 
     @property
     def rank(self) -> int:
-        """How many channels lie between the two kernels."""
+        """Return the number of channels between the two kernels."""
         return self.first.shape[0]
 
     @property
@@ -51,13 +51,13 @@ class LowRank(Form):
         return self.of(self.first.map_values(fn), self.last.map_values(fn))
 
     def of(self, first: Form, last: Form, factor: tuple[int, int] = (1, 1)) -> "LowRank":
-        """The same with other factors; all counts of groups are multiplied by factor[0] / factor[1]."""
+        """Return the same form with other factors; all group counts are multiplied by factor[0] / factor[1]."""
         up, down = factor
         counts = (self.groups, self.first_groups, self.last_groups)
         return LowRank(first, last, *(count * up // down for count in counts))
 
     def narrow(self, axis: int, keep: Tensor) -> Form:
-        """Cuts outputs in the last factor, inputs in the first; where groups would be cut unevenly, a dense weight."""
+        """Cut outputs from the last factor, inputs from the first; return a dense weight if groups are cut unevenly."""
         if axis == 0:
             made = self.fewer_outputs(keep)
         elif axis == 1:
@@ -72,7 +72,7 @@ class LowRank(Form):
         if self.last_groups == 1:
             return self.of(self.first, self.last.narrow(0, keep))
         if self.first_groups == 1:
-            # Each group of the last factor reads rank rows of its own: those of lost groups go as well.
+            # Each group of the last factor reads its own rank rows: cut those of the removed groups as well.
             kept = whole_groups(keep, self.shape[0], self.last_groups)
             if kept is None:
                 return None
@@ -97,7 +97,7 @@ class LowRank(Form):
         return self.first.bits() + self.last.bits()
 
     def spec(self) -> dict[str, int]:
-        """`axes` has bit a set where kernel axis a belongs to the first factor."""
+        """Return the facts; `axes` has bit a set where kernel axis a belongs to the first factor."""
         axes = sum(1 << axis for axis, size in enumerate(self.first.shape[2:]) if size > 1)
         counts = {"groups": self.groups, "first_groups": self.first_groups, "last_groups": self.last_groups}
         return {"rank": self.rank, "axes": axes, **counts}
@@ -109,7 +109,7 @@ class LowRank(Form):
     def inner_shapes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, torch.Size]:
         rank, groups, first, last = (spec[name] for name in ("rank", "groups", "first_groups", "last_groups"))
         if len(shape) < 2 or not 1 <= rank <= LARGEST_RANK or not 0 <= spec["axes"] < 1 << (len(shape) - 2):
-            raise BadValue(f"forms/low_rank: a rank of {rank} with {spec} does not fit a weight of {tuple(shape)}.")
+            raise BadValue(f"forms/low_rank: rank {rank} with {spec} does not fit a weight of {tuple(shape)}.")
         inputs = shape[1] * groups
         fits = groups >= 1 and first >= 1 and last >= 1 and first % groups == 0 and last % groups == 0
         if not fits or inputs % first or rank % first or rank % last or shape[0] % last:
@@ -128,7 +128,7 @@ class LowRank(Form):
     def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "LowRank":
         made = cls(parts["first"], parts["last"], spec["groups"], spec["first_groups"], spec["last_groups"])
         if made.shape != shape:
-            raise BadValue(f"forms/low_rank: factors give {tuple(made.shape)}, the weight is {tuple(shape)}.")
+            raise BadValue(f"forms/low_rank: the factors make {tuple(made.shape)}, the weight is {tuple(shape)}.")
         return made
 
     def finalize(self) -> Form:
@@ -138,9 +138,9 @@ class LowRank(Form):
         return self.last.scale_rows(factors)
 
     def multiply_adds(self, before: Sequence[int], after: Sequence[int]) -> int:
-        """What running the factors takes for one sample whose activation has `before` positions and `after` behind them.
+        """Return the multiply-adds of the factors for one sample with `before` input and `after` output positions.
 
-        A kernel axis is walked, with its stride, by the factor that holds it, and by the first one when none does.
+        A kernel axis, with its stride, belongs to the factor that has it, or to the first where none does.
         """
         split = zip(self.last.shape[2:], before, after, strict=True)
         between = [old if size > 1 else new for size, old, new in split]
@@ -148,15 +148,15 @@ class LowRank(Form):
 
 
 def run_cost(form: Form, before: Sequence[int], after: Sequence[int]) -> int:
-    """Multiply-adds of one kernel at so many positions."""
+    """Return the multiply-adds of one kernel at these positions."""
     return form.multiply_adds(before, after) if isinstance(form, LowRank) else form.shape.numel() * prod(after)
 
 
 def check_factors(first: Form, last: Form, groups: int, first_groups: int, last_groups: int) -> None:
-    """Raises BadValue where two kernels cannot run one after the other."""
+    """Raise BadValue where two kernels cannot run in sequence."""
     one, two = first.shape, last.shape
     if len(one) < 2 or len(one) != len(two):
-        raise BadValue(f"forms/low_rank: factors are kernels of two axes or more, got {tuple(one)} and {tuple(two)}.")
+        raise BadValue(f"forms/low_rank: factors are kernels of at least two axes, got {tuple(one)} and {tuple(two)}.")
     if min(groups, first_groups, last_groups) < 1 or first_groups % groups or last_groups % groups:
         raise BadValue(
             f"forms/low_rank: {groups} groups must divide those of the factors, {first_groups}, {last_groups}."
@@ -164,19 +164,19 @@ def check_factors(first: Form, last: Form, groups: int, first_groups: int, last_
     if one[0] % first_groups or two[0] % last_groups or two[1] * last_groups != one[0]:
         raise BadValue(
             f"forms/low_rank: the first factor gives {one[0]} channels in {first_groups} groups, the last one reads "
-            f"{two[1] * last_groups} in {last_groups}. Both must be the rank."
+            f"{two[1] * last_groups} in {last_groups}. Both must equal the rank."
         )
     if any(min(sizes) > 1 for sizes in zip(one[2:], two[2:], strict=True)):
         raise BadValue(f"forms/low_rank: a kernel axis belongs to one factor, got {tuple(one)} and {tuple(two)}.")
     for form, count in ((first, first_groups), (last, last_groups)):
         if isinstance(form, LowRank) and form.groups != count:
             raise BadValue(
-                f"forms/low_rank: a factor of {form.groups} groups is run with {count}. Pass its own groups."
+                f"forms/low_rank: a factor of {form.groups} groups is run with {count}. Pass its own group count."
             )
 
 
 def compose(first: Tensor, last: Tensor, groups: int = 1, first_groups: int = 1, last_groups: int = 1) -> Tensor:
-    """The kernel (outputs, inputs / groups, ...) that does what `first` and then `last` do."""
+    """Return the kernel (outputs, inputs / groups, ...) equivalent to `first` followed by `last`."""
     one, two = in_blocks(first, groups, first_groups), in_blocks(last, groups, last_groups)
     rank, inputs, outputs, axes = one.shape[1], one.shape[2], two.shape[1], first.dim() - 2
     product = two.movedim(2, -1).reshape(groups, -1, rank) @ one.reshape(groups, rank, -1)
@@ -187,7 +187,7 @@ def compose(first: Tensor, last: Tensor, groups: int = 1, first_groups: int = 1,
 
 
 def in_blocks(kernel: Tensor, outer: int, groups: int) -> Tensor:
-    """A grouped kernel as (outer, rows, columns, ...): one for each outer group, with zeros between the groups inside."""
+    """Return a grouped kernel as (outer, rows, columns, ...), with zeros between each outer group's inner groups."""
     inner, rows, columns, rest = groups // outer, kernel.shape[0] // groups, kernel.shape[1], kernel.shape[2:]
     if inner == 1:
         return kernel.reshape(outer, rows, columns, *rest)
@@ -197,7 +197,7 @@ def in_blocks(kernel: Tensor, outer: int, groups: int) -> Tensor:
 
 
 def whole_groups(keep: Tensor, count: int, groups: int) -> Tensor | None:
-    """The groups that `keep` consists of, when it takes each of them whole and in order; else None."""
+    """Return the groups that make up `keep` if it takes whole groups in order, else None."""
     size = count // groups
     if size == 0 or len(keep) % size:
         return None
@@ -206,5 +206,5 @@ def whole_groups(keep: Tensor, count: int, groups: int) -> Tensor | None:
 
 
 def members(groups: Tensor, size: int) -> Tensor:
-    """The indices of the members of these groups."""
+    """Return the indices of the members of these groups."""
     return (groups[:, None] * size + torch.arange(size, device=groups.device)).flatten()

@@ -1,4 +1,4 @@
-"""Masked: the survivors of a weight and where they sit."""
+"""Masked: the surviving entries of a weight and their positions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from cortado.parts.forms.form import FORM, MASK, Arrays, Form
 
 
 class Masked(Form):
-    """Zeros outside a mask; inside it the survivors, a vector held in a form of its own."""
+    """Zeros outside a mask; the survivors inside it are a vector in a form of its own."""
 
     arrays = {"mask": MASK, "kept": FORM}
     mask: Tensor
@@ -33,7 +33,7 @@ class Masked(Form):
 
     @classmethod
     def of(cls, values: Tensor, mask: Tensor) -> "Masked":
-        """Keep `values` where `mask` is true."""
+        """Return a form that keeps `values` where `mask` is true."""
         return cls(mask, Dense(values.detach()[mask]))
 
     def dense(self) -> Tensor:
@@ -71,7 +71,7 @@ class Masked(Form):
         return Masked(self.mask, self.kept.finalize())
 
     def scale_rows(self, factors: Tensor) -> bool:
-        # Only floats of their own can follow a factor that differs from row to row.
+        # Only dense floats can absorb a factor that differs from row to row.
         if not isinstance(self.kept, Dense):
             return False
         rows = self.index // max(1, self.shape.numel() // max(1, self.shape[0]))
@@ -79,5 +79,5 @@ class Masked(Form):
 
 
 def follow_mask(form: Any, keys: Any) -> None:
-    """A mask that is loaded brings its own places."""
+    """Resize to the mask that is being loaded."""
     form.index = form.mask.flatten().nonzero().squeeze(1)

@@ -1,4 +1,4 @@
-"""Products: rows cut into short vectors, each one of a few that are shared - for every position a codebook of its own."""
+"""ProductQuantized: rows cut into short vectors, each an entry of a codebook that belongs to its position."""
 
 from collections.abc import Callable
 
@@ -15,9 +15,9 @@ MOST_VALUES = 2**15
 class ProductQuantized(Form):
     """Product quantization (Jegou, Douze, Schmid, 2011; of weights: Gong et al., 2014).
 
-    The weight as rows (axis 0) of inputs (all other axes in row-major order) is cut into positions of `width` inputs;
-    part p of row r is the vector `codebooks[p, codes[r, p]]`. The last position may reach over the end: what lies there is
-    not used. The gradient of a vector is the sum over the rows that use it.
+    The weight, as rows (axis 0) of inputs (all other axes in row-major order), is cut into positions of `width`
+    inputs; part p of row r is the vector `codebooks[p, codes[r, p]]`. The last position may extend past the end; the
+    excess is not used. The gradient of a vector is the sum over the rows that use it.
     """
 
     facts = ("values", "width")
@@ -31,12 +31,12 @@ class ProductQuantized(Form):
         wanted = self.sizes(self.shape, {"values": codebooks.shape[1], "width": codebooks.shape[2]})
         if codebooks.numel() != wanted["codebooks"] or codes.numel() != wanted["codes"]:
             raise BadValue(
-                f"forms/products: {tuple(shape)} needs {wanted['codebooks']} floats in its codebooks and {wanted['codes']} codes, "
+                f"forms/product_quantized: {tuple(shape)} needs {wanted['codebooks']} floats in its codebooks and {wanted['codes']} codes, "
                 f"got {codebooks.numel()} and {codes.numel()}."
             )
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < codebooks.shape[1]:
             raise BadValue(
-                f"forms/products: codes must lie in 0..{codebooks.shape[1] - 1}, got {int(codes.min())}..{int(codes.max())}."
+                f"forms/product_quantized: codes must lie in 0..{codebooks.shape[1] - 1}, got {int(codes.min())}..{int(codes.max())}."
             )
         self.codebooks = nn.Parameter(codebooks.detach().clone())
         self.register_buffer("codes", smallest_integers(codes))
@@ -50,7 +50,7 @@ class ProductQuantized(Form):
         return fn(self.dense().detach())
 
     def narrow(self, axis: int, keep: Tensor) -> Form:
-        """Of fewer rows the vectors that nothing uses go; of fewer inputs the positions become as narrow as needed."""
+        """Drop unused vectors where rows are cut; narrow the positions as needed where inputs are cut."""
         codebooks, codes = self.codebooks.detach(), self.codes.long()
         shape = torch.Size([len(keep) if number == axis else size for number, size in enumerate(self.shape)])
         if axis == 0:
@@ -76,7 +76,7 @@ class ProductQuantized(Form):
         values, width, inputs = spec["values"], spec["width"], inputs_of(shape)
         if not 1 <= values <= MOST_VALUES or not 1 <= width <= max(1, inputs):
             raise BadValue(
-                f"forms/products: values must lie in 1..{MOST_VALUES} and width in 1..{inputs}, the inputs of a row; "
+                f"forms/product_quantized: values must lie in 1..{MOST_VALUES} and width in 1..{inputs}, the inputs of a row; "
                 f"got {values} and {width}."
             )
         positions = -(-inputs // width)
@@ -93,23 +93,23 @@ class ProductQuantized(Form):
 
 
 def row_count(shape: torch.Size) -> int:
-    """The size of axis 0; a single number is one row."""
+    """Return the size of axis 0; a scalar is one row."""
     return shape[0] if len(shape) else 1
 
 
 def inputs_of(shape: torch.Size) -> int:
-    """How many entries a row has."""
+    """Return the number of entries per row."""
     return shape[1:].numel()
 
 
 def from_one_position(position: Tensor, width: int) -> bool:
-    """Whether every run of `width` columns came from one position."""
+    """Return whether every run of `width` columns came from one position."""
     first = position[::width].repeat_interleave(width)[: len(position)]
     return bool((first == position).all())
 
 
 def used(codebooks: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Books without the vectors that no code names, as far as all codebooks can be equally long, and the new codes."""
+    """Return codebooks without unused vectors, as far as all stay equally long, and the new codes."""
     counts = [codes[:, place].unique(return_inverse=True) for place in range(codes.shape[1])]
     longest = max((len(found) for found, _ in counts), default=codebooks.shape[1])
     if longest == codebooks.shape[1]:

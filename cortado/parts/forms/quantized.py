@@ -1,4 +1,4 @@
-"""Quantized: integers on an even grid - (code - zero) x scale, per tensor, per channel or per group."""
+"""Quantized: integers on an even grid, (code - zero) x scale, per tensor, channel or group."""
 
 from collections.abc import Callable
 
@@ -13,16 +13,16 @@ LAYOUTS = {"tensor": TENSOR, "channel": CHANNEL, "group": GROUP}
 
 
 FAR_IN = (0.15, 0.11, 0.08, 0.06, 0.045, 0.033, 0.025)
-"""Spans of least error for few bits beside an outlier, as shares of the reach."""
+"""Shares of the full span to try for few bits, where outliers make narrow spans best."""
 AT_ONCE = 1 << 17
-"""Values that are searched together."""
+"""Values searched together."""
 
 
 class Quantized(Form):
     """Affine quantization (Jacob et al., 2018): weight = (code - zero) x scale.
 
-    One scale serves the whole tensor, one channel (index along axis 0), or `group` neighbours of a channel's row.
-    Symmetric when `zero` is None. The scale is a Parameter: fine-tuning moves it and keeps the codes.
+    One scale per tensor, per channel (index along axis 0), or per `group` neighbours in a channel's row. Symmetric
+    when `zero` is None. The scale is a Parameter: fine-tuning changes it and keeps the codes.
     """
 
     facts = ("layout", "group", "symmetric")
@@ -55,8 +55,8 @@ class Quantized(Form):
         symmetric: bool = True,
         clip: str = "range",
     ) -> "Quantized":
-        """Round `values` to 2**bits levels.  `clip`: "range" spans all values, "mse" the span of least squared error."""
-        # A group is at most a row.
+        """Round `values` to 2**bits levels.  `clip`: "range" covers all values, "mse" minimizes the squared error."""
+        # A group is at most one row.
         group = min(group, max(1, values.shape[1:].numel())) if layout == "group" and values.dim() else group
         if values.numel() == 0:
             ones = torch.ones(scales_of(values.shape, layout, group))
@@ -64,7 +64,7 @@ class Quantized(Form):
         rows, real = rows_by_scale(values.detach(), layout, group), real_entries(values.shape, layout, group)
         real = real.to(rows)
         shares = (1.0,) if clip == "range" else (*(1.0 - 0.02 * step for step in range(41)), *FAR_IN)
-        # Rows are searched a few at a time, as many as stay in the cache.
+        # Search as many rows together as fit into the cache.
         few = max(1, AT_ONCE // max(1, rows.shape[1]))
         found = [
             best_grid(some, part, bits, symmetric, shares)
@@ -76,7 +76,7 @@ class Quantized(Form):
         return cls(flat.reshape(values.shape), scale, None if symmetric else zero, layout, group)
 
     def spread(self, values: Tensor) -> Tensor:
-        """One value for each scale, laid out so that it broadcasts with the codes."""
+        """Return one value per scale, laid out to broadcast with the codes."""
         if self.layout == "tensor":
             return values
         if self.layout == "channel":
@@ -98,7 +98,7 @@ class Quantized(Form):
         if self.layout == "tensor" or (self.layout == "channel" and axis != 0):
             return Quantized(codes, self.scale, self.zero, self.layout)
         if self.layout == "group" and axis != 0:
-            # Groups no longer line up with the rows: every entry gets the scale it had.
+            # Groups no longer align with the rows: give every entry its own scale.
             scale = self.spread(self.scale).index_select(axis, keep)
             zero = None if self.zero is None else self.spread(self.zero).index_select(axis, keep)
             return Quantized(codes, scale, zero, "group", 1)
@@ -118,15 +118,15 @@ class Quantized(Form):
     @classmethod
     def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
         if spec["layout"] not in (TENSOR, CHANNEL, GROUP) or spec["symmetric"] not in (0, 1):
-            raise BadValue(f"forms/quantized: no such layout, got {spec}.")
+            raise BadValue(f"forms/quantized: unknown layout in {spec}.")
         row = shape[1:].numel() if len(shape) else 1
         if not (1 <= spec["group"] <= max(1, row) if spec["layout"] == GROUP else spec["group"] == 0):
-            raise BadValue(f"forms/quantized: a group of {spec['group']} does not fit rows of {row}.")
+            raise BadValue(f"forms/quantized: groups of {spec['group']} do not fit rows of {row}.")
         count = scales_of(shape, layout_name(spec), spec["group"])
         return {"scale": count, "zero": 0 if spec["symmetric"] else count}
 
     def parts(self) -> Arrays:
-        # Codes counted from the zero point: small symbols are small values, which codes best.
+        # Count codes from the zero point: small symbols are small values, which compresses best.
         if self.zero is None:
             nothing = torch.empty(0, dtype=torch.int32)
             return {"zero": nothing, "codes": self.codes, "scale": self.scale.detach()}
@@ -149,16 +149,16 @@ class Quantized(Form):
 
 
 def layout_name(spec: dict[str, int]) -> str:
-    """The layout's word for its number."""
+    """Return the name of the layout number."""
     return next(name for name, number in LAYOUTS.items() if number == spec["layout"])
 
 
 def scales_of(shape: torch.Size, layout: str, group: int) -> int:
-    """How many scales a layout needs for a weight of `shape`.  Raises BadValue for a layout that cannot be."""
+    """Return the number of scales for a weight of `shape`.  Raises BadValue for an invalid layout."""
     if layout == "tensor":
         return 1
     if len(shape) == 0:
-        raise BadValue("forms/quantized: a single number has no channels. Use the layout tensor.")
+        raise BadValue("forms/quantized: a scalar has no channels. Use the layout tensor.")
     if layout == "channel":
         return shape[0]
     if layout != "group" or group < 1:
@@ -169,12 +169,12 @@ def scales_of(shape: torch.Size, layout: str, group: int) -> int:
 
 
 def rows_shape(shape: torch.Size, layout: str) -> tuple[int, ...]:
-    """The shape in which every row has one scale."""
+    """Return the shape in which every row has one scale."""
     return (1, shape.numel()) if layout == "tensor" else (shape[0], shape[1:].numel())
 
 
 def rows_by_scale(values: Tensor, layout: str, group: int) -> Tensor:
-    """`values` as (scales, entries of one scale); a last group that is short is filled with its own last entry."""
+    """Return `values` as (scales, entries per scale); a short last group is padded with its last entry."""
     scales_of(values.shape, layout, group)
     rows = values.reshape(rows_shape(values.shape, layout))
     if layout != "group":
@@ -186,7 +186,7 @@ def rows_by_scale(values: Tensor, layout: str, group: int) -> Tensor:
 
 
 def real_entries(shape: torch.Size, layout: str, group: int) -> Tensor:
-    """For each entry of `rows_by_scale` 1, and 0 where it only fills a group that is short: (rows, or 1; entries)."""
+    """Return 1 for the real entries of `rows_by_scale` and 0 for padding: (rows, or 1; entries)."""
     if layout != "group":
         return torch.ones(1, 1)
     row = shape[1:].numel()
@@ -198,9 +198,9 @@ def real_entries(shape: torch.Size, layout: str, group: int) -> Tensor:
 def best_grid(
     rows: Tensor, real: Tensor, bits: int, symmetric: bool, shares: tuple[float, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, scales and zero points of each row by the share of its span that has the least squared error.
+    """Return each row's codes, scales and zero points for the share of its span with the least squared error.
 
-    `real` (rows, entries or 1) is 0 where an entry only fills a row. Of a single share nothing is searched.
+    `real` (rows, entries or 1) is 0 for padding. A single share is used without a search.
     """
     grid = symmetric_grid(rows, real, bits) if symmetric else affine_grid(rows, bits)
     scale, zero = grid(shares[0])
@@ -219,7 +219,7 @@ def best_grid(
 
 
 def codes_on(rows: Tensor, scale: Tensor, zero: Tensor, bits: int, symmetric: bool, out: Tensor) -> Tensor:
-    """The codes of rows on their grids, written into `out`."""
+    """Return the codes of rows on their grids, written into `out`."""
     if symmetric and bits == 1:
         return out.copy_(torch.where(rows < 0, -1.0, 1.0))
     torch.div(rows, scale[:, None], out=out).round_()
@@ -228,15 +228,15 @@ def codes_on(rows: Tensor, scale: Tensor, zero: Tensor, bits: int, symmetric: bo
 
 
 Grid = Callable[[float], tuple[Tensor, Tensor]]
-"""The scale and the zero point of each row, when so large a share of its span is on the grid."""
+"""Maps a share of the span to the scale and zero point of each row."""
 
 
 def symmetric_grid(rows: Tensor, real: Tensor, bits: int) -> Grid:
-    """Scales for codes in -(2**(bits-1) - 1) .. 2**(bits-1) - 1 (for 1 bit: -1 and 1), and zeros of 0."""
+    """Return scales for codes in -(2**(bits-1) - 1) .. 2**(bits-1) - 1 (for 1 bit: -1 and 1), with zero points of 0."""
     largest = rows.abs().amax(1)
     zero_code, top = torch.zeros_like(largest), 2 ** (bits - 1) - 1
     if bits == 1:
-        # The mean magnitude is the scale of least squared error (Rastegari et al., 2016).
+        # The mean magnitude gives the least squared error (Rastegari et al., 2016).
         mean = (real * rows.abs()).sum(1) / real.expand_as(rows).sum(1)
         return lambda share: (mean, zero_code)
 
@@ -248,7 +248,7 @@ def symmetric_grid(rows: Tensor, real: Tensor, bits: int) -> Grid:
 
 
 def affine_grid(rows: Tensor, bits: int) -> Grid:
-    """Scales and zero points for codes in 0 .. 2**bits - 1; zero itself is always on the grid."""
+    """Return scales and zero points for codes in 0 .. 2**bits - 1; zero itself is always on the grid."""
     least, most, top = rows.amin(1).clamp(max=0), rows.amax(1).clamp(min=0), 2**bits - 1
 
     def grid(share: float) -> tuple[Tensor, Tensor]:
@@ -261,7 +261,7 @@ def affine_grid(rows: Tensor, bits: int) -> Grid:
 
 
 def smallest_integers(codes: Tensor) -> Tensor:
-    """`codes` in the smallest integer type that holds them."""
+    """Return `codes` in the smallest integer type that fits."""
     low, high = (int(codes.min()), int(codes.max())) if codes.numel() else (0, 0)
     for dtype in (torch.int8, torch.uint8, torch.int16):
         if torch.iinfo(dtype).min <= low and high <= torch.iinfo(dtype).max:

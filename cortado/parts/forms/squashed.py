@@ -1,4 +1,4 @@
-"""Squashed: a latent weight that is squashed into -1..1 and rounded there to few even levels."""
+"""Squashed: a latent weight squashed into -1..1 and rounded to a few even levels."""
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ MOST_BITS = 8
 class Squashed(Latent):
     """DoReFa's weights (Zhou et al., 2016): 2 q(tanh(w) / (2 max |tanh(w)|) + 1/2) - 1, with 2**bits levels.
 
-    With one bit it is the sign times the mean size of the values. The levels of k bits are odd multiples of
-    1 / (2**k - 1): none is zero.
+    With one bit it is the sign times the mean magnitude. The levels of k bits are odd multiples of 1 / (2**k - 1):
+    none is zero.
     """
 
     facts = ("bits",)
@@ -29,7 +29,7 @@ class Squashed(Latent):
         self.width = bits
 
     def levels(self) -> Tensor:
-        """The values squashed into +- (2**bits - 1), of which the odd numbers are the levels."""
+        """Return the values squashed into +- (2**bits - 1), where the levels are the odd numbers."""
         flat = self.values.tanh()
         most = flat.detach().abs().max().clamp(min=1e-12) if flat.numel() else 1.0
         return flat / most * (2**self.width - 1)

@@ -1,4 +1,4 @@
-"""Ternary: a latent weight of which the network sees three values, two of them learned."""
+"""Ternary: a latent weight used as three values, two of them learned."""
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +12,24 @@ SMALLEST = 1e-6
 
 
 class Ternary(Latent):
-    """-Wn, 0 or +Wp: trained ternary quantization (Zhu et al., 2017), one pair of scales for a tensor.
+    """-Wn, 0 or +Wp: trained ternary quantization (Zhu et al., 2017), one pair of scales per tensor.
 
-    Zero is whatever is smaller than `threshold` times the largest value. A scale's gradient is the sum over its members,
-    divided by the root of the number of weights: the sum alone makes scales overshoot zero in large layers, at rates that
-    suit the weights (as Esser et al., 2020, found for steps). A latent value's is the weight's, times the scale that it
-    is seen with, and times 1 where it is seen as zero.
+    Values smaller than `threshold` times the largest are zero. A scale's gradient is the sum over its members divided
+    by the root of the number of weights: with the plain sum, a learning rate that suits the weights makes the scales
+    of large layers overshoot zero (as Esser et al., 2020, found for steps). A latent value's gradient is the
+    weight's, times its scale, or times 1 where it is zero.
     """
 
     arrays = {"values": FLOATS, "threshold": FLOATS, "scales": FLOATS}
     threshold: Tensor
 
     def __init__(self, values: Tensor, threshold: float | Tensor = 0.05, scales: Tensor | None = None) -> None:
-        """`scales`: (Wp, Wn); the mean sizes of the values on both sides when None.  Raises BadValue."""
+        """`scales`: (Wp, Wn); the mean magnitudes on both sides when None.  Raises BadValue."""
         super().__init__(values)
         limit = torch.as_tensor(threshold, dtype=values.dtype, device=values.device).reshape(1)
         if not 0.0 <= float(limit) < 1.0:
             raise BadValue(
-                f"forms/ternary: threshold is a share of the largest value, 0 up to 1, got {float(limit):g}."
+                f"forms/ternary: threshold is a share of the largest value and must be at least 0 and below 1, got {float(limit):g}."
             )
         self.register_buffer("threshold", limit)
         above, below = self.sides()
@@ -38,7 +38,7 @@ class Ternary(Latent):
         self.scales = nn.Parameter(scales.detach().clone().reshape(2))
 
     def sides(self) -> tuple[Tensor, Tensor]:
-        """Which values are seen as +Wp, and which as -Wn."""
+        """Return the masks of the values used as +Wp and as -Wn."""
         values = self.values.detach()
         limit = self.threshold * (values.abs().max() if values.numel() else 0.0)
         return values > limit, values < -limit

@@ -265,7 +265,7 @@ def test_reader_called_without_a_batch_axis_is_refused_in_words() -> None:
             made = torch.relu(self.one(images))
             return torch.stack([self.two(image).mean((1, 2)) for image in made])
 
-    with pytest.raises(BadNetwork, match="none can be told apart"):
+    with pytest.raises(BadNetwork, match="cannot be assigned to samples"):
         cut(PruneChannels(keep=0.5, by="taylor"), Apart().eval())
 
 

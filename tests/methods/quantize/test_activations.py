@@ -138,7 +138,7 @@ def test_sound_calibration_data_are_not_told():
 def test_calibration_data_too_far_apart_are_refused():
     task = NET.task()
     task.calibration.inputs[0, 0, 0, :2] = torch.tensor([3e38, -3e38])
-    with pytest.raises(BadTask, match="more than float32 can span. Scale the data down"):
+    with pytest.raises(BadTask, match="more than float32 can represent. Scale the data down"):
         QuantizeActivations().apply(View(NET.make(), NET.make(), NET.example), task)
 
 

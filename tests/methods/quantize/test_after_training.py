@@ -307,5 +307,5 @@ def test_links_that_all_change_outputs_are_not_said_to_be_missing():
 
 
 def test_samples_cannot_be_imagined_for_whole_numbers():
-    with pytest.raises(BadTask, match="Give calibration data"):
+    with pytest.raises(BadTask, match="Pass calibration data"):
         synthetic(nn.Embedding(3, 2), torch.zeros(1, 3, dtype=torch.long), 8, 1, 0)

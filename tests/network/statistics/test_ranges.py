@@ -116,14 +116,14 @@ def test_only_what_is_above_zero_counts_where_asked():
 def test_activations_that_are_not_finite_are_refused(bad):
     given = data(20)
     given.inputs[3, 1] = bad
-    with pytest.raises(BadTask, match="the input of 0 holds NaN or infinite values on the calibration data"):
+    with pytest.raises(BadTask, match="the input of 0 has NaN or infinite values on the calibration data"):
         measure_ranges(net(), GROUPS, given, 20, 20)
 
 
 def test_activations_that_float32_cannot_span_are_refused():
     given = data(20)
     given.inputs[3, 1], given.inputs[4, 1] = 3e38, -3e38
-    with pytest.raises(BadTask, match=r"the input of 0 reaches from -3e\+38 to 3e\+38 on the calibration data"):
+    with pytest.raises(BadTask, match=r"the input of 0 ranges from -3e\+38 to 3e\+38 on the calibration data"):
         measure_ranges(net(), GROUPS[:1], given, 20, 20)
 
 

@@ -83,7 +83,7 @@ def test_whole_numbers_and_tuples_pass_as_they_are():
 
 @pytest.mark.parametrize("container", [nn.Sequential(nn.ReLU()), nn.ModuleList([nn.ReLU()]), nn.ModuleDict()])
 def test_container_refuses(container):
-    with pytest.raises(BadNetwork, match="can have no rounding of its own. Round the output of its last layer"):
+    with pytest.raises(BadNetwork, match="cannot have a quantizer of its own. Round the output of its last layer"):
         put_quantizer(container, "output", coarse())
 
 

@@ -163,11 +163,11 @@ def test_uneven_cut_of_groups_becomes_dense():
 @pytest.mark.parametrize(
     ("first", "last", "counts", "says"),
     [
-        ((2, 3), (4, 3), {}, "Both must be the rank"),
+        ((2, 3), (4, 3), {}, "Both must equal the rank"),
         ((2, 3, 3), (4, 2, 3), {}, "a kernel axis belongs to one factor"),
-        ((2, 3), (4, 2, 1), {}, "kernels of two axes or more"),
-        ((2,), (4,), {}, "kernels of two axes or more"),
-        ((2, 3), (4, 2), {"last_groups": 3}, "Both must be the rank"),
+        ((2, 3), (4, 2, 1), {}, "kernels of at least two axes"),
+        ((2,), (4,), {}, "kernels of at least two axes"),
+        ((2, 3), (4, 2), {"last_groups": 3}, "Both must equal the rank"),
         ((2, 3), (4, 2), {"groups": 2}, "2 groups must divide"),
     ],
 )

@@ -183,11 +183,16 @@ def methods_page() -> str:
         "",
     ]
     lines.append(
-        table(["importance", "how it ranks"], [[name, first_paragraph(one)] for name, one in room(cortado.importance, Importance)])
+        table(
+            ["importance", "how it ranks"],
+            [[name, first_paragraph(one)] for name, one in room(cortado.importance, Importance)],
+        )
     )
     lines += ["", "## Forms", "", "Representations of a weight: methods create them, the file stores them.", ""]
     lines.append(
-        table(["form", "what it stores"], [[name, first_paragraph(one)] for name, one in room(cortado.parts.forms, Form)])
+        table(
+            ["form", "what it stores"], [[name, first_paragraph(one)] for name, one in room(cortado.parts.forms, Form)]
+        )
     )
     return "\n".join(lines) + "\n"
 

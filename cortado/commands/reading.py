@@ -29,7 +29,7 @@ from cortado.runtimes.timing import check_load
 @click.command("profile")
 @click.argument("job")
 @click.option(
-    "--time", "timed", is_flag=True, help="Time in PyTorch by kind of layer, as a share of the measured peak."
+    "--time", "timed", is_flag=True, help="Time in PyTorch by kind of layer, and its share of the measured peak."
 )
 @click.option("--batch", default=1, show_default=True, help="Batch size for --time.")
 @threads_option

@@ -1,4 +1,4 @@
-"""The command line: all commands in one group."""
+"""CLI: the command line, one group of all commands."""
 
 import sys
 from pathlib import Path
@@ -23,9 +23,9 @@ from cortado.commands.searching import search_command
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """Make trained PyTorch networks small and fast, and prove it.
+    """Compress trained PyTorch networks and measure the result.
 
-    A JOB is package.module:maker (returning a network and a Task) or a YAML file.
+    JOB is a YAML file, or package.module:maker, a function that returns a network and a Task.
     """
     sys.path.insert(0, str(Path.cwd()))
 

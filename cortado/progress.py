@@ -1,4 +1,4 @@
-"""Progress: how far long work is, as bars on a terminal or as lines of a log; silent unless a front end asks for it."""
+"""Progress: the state of long work, as bars on a terminal or as log lines; silent unless a front end asks for it."""
 
 import contextlib
 import logging
@@ -8,32 +8,32 @@ from typing import Any, Protocol
 
 LOG = logging.getLogger(__name__)
 PAUSE = 20.0
-"""Seconds between two lines of one piece of work."""
+"""Seconds between two log lines of one task."""
 
 
 class Bar(Protocol):
-    """One piece of work under way."""
+    """The progress of one task."""
 
     def advance(self, steps: int = 1) -> None:
-        """So many steps more are done."""
+        """Count `steps` more steps as done."""
 
 
 class Progress(Protocol):
-    """Shows pieces of work; `bar` is used as a context."""
+    """Shows the progress of tasks."""
 
     def bar(self, says: str, total: int) -> contextlib.AbstractContextManager[Bar]:
-        """A bar of `total` steps."""
+        """Return a context manager of a bar of `total` steps."""
 
 
 class QuietBar:
-    """Counts nothing."""
+    """A bar that shows nothing."""
 
     def advance(self, steps: int = 1) -> None:
-        """Nothing is shown."""
+        """Do nothing."""
 
 
 class Quiet:
-    """No bars."""
+    """Progress that shows nothing."""
 
     @contextlib.contextmanager
     def bar(self, says: str, total: int) -> Iterator[Bar]:
@@ -41,7 +41,7 @@ class Quiet:
 
 
 def quiet() -> Progress:
-    """Progress that shows nothing."""
+    """Return progress that shows nothing."""
     return Quiet()
 
 
@@ -55,7 +55,7 @@ def times_text(elapsed: float | None, left: float | None) -> str:
 
 
 class Lines:
-    """Lines of a log, for a stream that is no terminal: a piece of work says every PAUSE seconds how far it is."""
+    """Progress as log lines, for a stream that is not a terminal: one line per task every PAUSE seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -66,7 +66,7 @@ class Lines:
 
 
 class LineBar:
-    """One piece of work that tells the log how far it is."""
+    """A task that logs its progress."""
 
     def __init__(self, says: str, total: int, clock: Callable[[], float]) -> None:
         self.says, self.total, self.clock, self.done = says, total, clock, 0
@@ -85,7 +85,7 @@ class LineBar:
 
 
 class Terminal:
-    """Bars on the terminal's standard error, through rich."""
+    """Progress bars on standard error, drawn by rich."""
 
     def __init__(self) -> None:
         from rich import console, progress, table, text
@@ -119,7 +119,7 @@ class Terminal:
 
 
 class TerminalBar:
-    """One bar of rich's."""
+    """One progress bar of rich."""
 
     def __init__(self, shown: Any, number: Any) -> None:
         self.shown, self.number = shown, number

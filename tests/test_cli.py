@@ -91,7 +91,7 @@ def test_missed_limit_is_exit_status_three_and_the_bundle_is_there(here):
     ("words", "says"),
     [
         (["compress", "nowhere:make"], "cannot be loaded"),
-        (["compress", "tiny_job:make"], "nothing says how: no recipe and no limits"),
+        (["compress", "tiny_job:make"], "neither a recipe nor a limit is given"),
         (["compress", "job.yaml", "--recipe", ""], "nothing is written there"),
         (["compress", "tiny_job:make", "--recipe", "prune/wights"], "Did you mean: prune/weights"),
         (["compress", "tiny_job:make", "--recipe", "finetune", "--limit", "small"], "is not a limit"),
@@ -220,7 +220,7 @@ def test_explain_of_a_job_that_brings_weights_has_them_in_the_bundle(here):
         (["explain", "nowhere"], "needs a bundle's folder"),
         (["explain", "job.yaml"], "needs a bundle's folder"),
         (["explain", "."], "no checksums.txt"),
-        (["explain", "out", "--images", "0"], "1 image or more"),
+        (["explain", "out", "--images", "0"], "at least 1 image"),
         (["explain", "out", "--job", "nowhere.yaml"], "nowhere.yaml cannot be read"),
     ],
 )
@@ -348,7 +348,7 @@ def test_old_option_warns_and_yields_to_the_new_one(words, runtimes):
 
     done = CliRunner().invoke(command, words)
     assert (done.exit_code, seen) == (0, [runtimes]), done.output
-    assert done.stderr == "--old is called --new from now on; the next version does not know the old name.\n"
+    assert done.stderr == "--old is now called --new. The next version drops the old name.\n"
     assert "--old" not in CliRunner().invoke(command, ["--help"]).output
 
 

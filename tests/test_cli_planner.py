@@ -118,7 +118,7 @@ def test_limit_of_time_leaves_a_file_for_its_runtime_in_the_bundle(here):
 @pytest.mark.parametrize("more", [("--time-limit", "1 min"), ("--minimise", "latency")])
 def test_recipe_leaves_the_planner_nothing_to_do(here, more):
     done = cortado("compress", "tiny_job:make", "--recipe", "quantize/weights", *more)
-    assert done.exit_code == 1 and "are for the planner, and a recipe is given" in done.output
+    assert done.exit_code == 1 and "are for the planner, but a recipe is given" in done.output
 
 
 def test_what_the_system_refuses_is_a_sentence(here, monkeypatch):

@@ -1,1 +1,1 @@
-"""The commands, one file for each part of the work; cli.py gathers them."""
+"""Commands: the subcommands of the command line, grouped by task; cli.py collects them."""

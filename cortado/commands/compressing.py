@@ -1,4 +1,4 @@
-"""Compressing: compress and plan."""
+"""Compressing: the commands compress and plan."""
 
 import sys
 from collections.abc import Sequence
@@ -44,16 +44,32 @@ from cortado.task.task import Task
 
 @click.command("compress")
 @click.argument("job")
-@click.option("--recipe", help="A YAML file, or one line: 'prune/weights keep=0.3 | finetune epochs=2'.")
-@click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
-@click.option("--out", default="runs/latest", show_default=True, help="Folder for the bundle and the kept stages.")
-@click.option("--resume", is_flag=True, help="Go on after the last finished stage in the folder.")
-@click.option("--seed", type=int, help="Seed of the task.")
+@click.option("--recipe", help="A YAML file or one line: 'prune/weights keep=0.3 | finetune epochs=2'.")
+@click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; repeatable.")
+@click.option("--out", default="runs/latest", show_default=True, help="Folder for the bundle and the finished stages.")
+@click.option("--resume", is_flag=True, help="Continue after the last finished stage in the folder.")
+@click.option("--seed", type=int, help="Random seed of the task.")
 @old_option("--time", "--measure-in")
-@click.option("--measure-in", "runtimes", multiple=True, help="Export to this runtime, score and time it; repeatable.")
-@click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --measure-in.")
-@click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Without a recipe.")
-@time_limit_option("'30 min': without a recipe, or in its place; no trial begins after it.")
+@click.option(
+    "--measure-in", "runtimes", multiple=True, help="Export to this runtime, then score and time the file; repeatable."
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=int,
+    default=(1,),
+    show_default=True,
+    help="Batch size for --measure-in; repeatable.",
+)
+@click.option(
+    "--minimise",
+    default="size",
+    show_default=True,
+    type=click.Choice(MINIMISE),
+    help="What the planner minimises, without a recipe.",
+)
+@time_limit_option("'30 min', for the planner: no new trial starts after this time.")
 @deep_compression_option
 @threads_option
 @device_option
@@ -63,7 +79,7 @@ def compress_command(
     runtimes: tuple[str, ...], batches: tuple[int, ...], minimise: str, time_limit: str | None, threads: int, device: str,
     deep_compression: bool,
 ) -> None:  # fmt: skip
-    """Compress JOB by a recipe, or, without one, by what the planner finds for the limits; writes a bundle with its proof.
+    """Compress JOB by a recipe, or let the planner find one for the limits, and write a bundle with a report.
 
     Exit status 3: a limit was missed.
     """
@@ -90,25 +106,25 @@ def compress_command(
             body=done.body, exported=done.exported,
         )  # fmt: skip
     except KeyboardInterrupt:
-        raise Stopped("compress: interrupted; finished stages and trials are kept. --resume goes on.") from None
+        raise Stopped("compress: interrupted. Finished stages and trials are kept; --resume continues.") from None
     click.echo(report_text(report, deep_compression))
     click.echo(f"\nbundle: {folder}\nreport: {folder / 'report.html'}")
     sys.exit(0 if report.met else GOAL_MISSED)
 
 
 def how(own: Any, given: str | None, wanted: Sequence[str], planned: bool) -> Recipe | None:
-    """The recipe that is given, or else the job's own; None where the planner is asked, by its options or by limits alone.
+    """Return the given recipe, or else the job's; None for the planner, chosen by its options or by limits alone.
 
-    Raises BadRecipe where nothing says how, or both do.
+    Raises BadRecipe if neither a recipe nor limits are given, or a recipe together with options of the planner.
     """
     if given is not None and planned:
         raise BadRecipe(
-            "compress: --time-limit and --minimise are for the planner, and a recipe is given. Leave out the one or the other."
+            "compress: --time-limit and --minimise are for the planner, but a recipe is given. Drop the recipe or these options."
         )
     chosen = own if given is None and not planned else given
     if chosen is None and not wanted:
         raise BadRecipe(
-            "compress: nothing says how: no recipe and no limits. Try --limit 'score >= -0.5 %', or "
+            "compress: neither a recipe nor a limit is given. Try --limit 'score >= -0.5 %', or "
             "--recipe 'quantize/weights bits=8'."
         )
     return None if chosen is None else read_recipe(chosen)
@@ -116,16 +132,14 @@ def how(own: Any, given: str | None, wanted: Sequence[str], planned: bool) -> Re
 
 @click.command("plan")
 @click.argument("job")
-@click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
-@click.option("--seed", type=int, help="Seed of the task.")
+@click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; repeatable.")
+@click.option("--seed", type=int, help="Random seed of the task.")
 @old_option("--time", "--measure-in")
 @click.option(
-    "--measure-in", "runtime", help="Cut, export and time it in this runtime too; a limit of latency names its own."
+    "--measure-in", "runtime", help="Also export and time cut networks in this runtime; a latency limit names its own."
 )
-@click.option(
-    "--explain", is_flag=True, help="Weight by weight: the way that is taken, and what the others would cost."
-)
-@time_limit_option("'5 min': what is not measured by then is left out, and named.", default="5 min")
+@click.option("--explain", is_flag=True, help="For each weight: the chosen method, and what the others would cost.")
+@time_limit_option("'5 min'; measurements that do not fit are skipped and listed.", default="5 min")
 @threads_option
 @in_words
 def plan_command(
@@ -137,7 +151,7 @@ def plan_command(
     time_limit: str,
     threads: int,
 ) -> None:
-    """Before any training: what files of several sizes will cost JOB, whether limits look reachable, and what can help."""
+    """Predict, before any training, what each file size costs JOB, whether limits are reachable, and which methods help."""
     deadline, made, progress = Deadline(seconds_of(time_limit, "plan")), read_job(job, seed), progress_here()
     options = RunOptions.read(
         limits or made.limits, progress=progress, runtimes=[runtime] if runtime else [], threads=threads
@@ -152,7 +166,7 @@ def plan_command(
     if explain:
         click.echo(f"\n{explained(found, feasibility.target())}\n", nl=False)
         for describe in (activation_report, channel_report):
-            late = f"{describe.__name__.partition('_')[0].capitalize()}: left out, as time was up. Give more: --time-limit."
+            late = f"{describe.__name__.partition('_')[0].capitalize()}: skipped, out of time. Raise --time-limit."
             click.echo(f"\n{late if deadline.over() else describe(found, original, task)}\n", nl=False)
     if speed.runtimes:
         click.echo(
@@ -163,7 +177,7 @@ def plan_command(
 def cut_times_text(
     original: nn.Module, task: Task, limits: Sequence[Limit], speed: Speed, progress: Progress, seconds: float
 ) -> str:
-    """What cuts and whole numbers gain in the runtime that counts, measured."""
+    """Return the measured speed-up of cuts and of integers, in the runtime of the limit or else the first of `speed`."""
     limit = next((one for one in limits if one.what == "latency"), None)
     runtime = runtime_by_name(limit.runtime) if limit and limit.runtime else speed.runtimes[0]
     explorer = Explorer(original, task, Stopwatch(original, task, runtime, speed.threads))

@@ -1,4 +1,4 @@
-"""Describing: methods - what a recipe can name, and the knobs of each."""
+"""Describing: the command methods, which lists the methods of a recipe and their knobs."""
 
 import dataclasses
 import inspect
@@ -17,20 +17,20 @@ from cortado.table import aligned
 @click.argument("name", required=False)
 @in_words
 def methods_command(name: str | None) -> None:
-    """List all methods, or describe the one called NAME: its knobs with defaults, ranges and meaning."""
+    """List all methods, or describe method NAME: its knobs with defaults, ranges and meaning."""
     click.echo(methods_text() if name is None else method_text(method_class(name)))
 
 
 def methods_text() -> str:
-    """Return one line a method: its name in a recipe and what it does."""
+    """Return one line per method: its name in a recipe and what it does."""
     rows = [(name, method_traits(method_class(name)), first_sentence(method_class(name))) for name in known_methods()]
-    end = "lossy: the values of weights change; trains: floats move. Knobs of one: cortado methods prune/weights."
+    end = "lossy: changes the values of weights; trains: updates floats. Knobs of a method: cortado methods prune/weights."
     return f"{aligned([('method', '', 'does'), *rows], '<')}\n\n{end}"
 
 
 def method_text(kind: type[Method]) -> str:
-    """Return the words of a method and a table of its knobs."""
-    rows = [("knob", "default", "may be", "means"), *knob_rows(kind)]
+    """Return the docstring of a method and a table of its knobs."""
+    rows = [("knob", "default", "values", "meaning"), *knob_rows(kind)]
     return f"{kind.name()}  {method_traits(kind)}".rstrip() + f"\n\n{inspect.getdoc(kind)}\n\n{aligned(rows, '<')}"
 
 
@@ -40,12 +40,12 @@ def method_traits(kind: type[Method]) -> str:
 
 
 def first_sentence(kind: type[Method]) -> str:
-    """Return what the docstring says first."""
+    """Return the first sentence of the docstring."""
     return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."
 
 
 def knob_rows(kind: type[Method]) -> list[tuple[str, str, str, str]]:
-    """Return name, default, range and meaning of each knob, those of `where` last."""
+    """Return name, default, range and meaning of each knob, `where` last."""
     hints = typing.get_type_hints(kind)
     fields = sorted(dataclasses.fields(kind), key=lambda field: field.name == "where")
     return [
@@ -55,7 +55,7 @@ def knob_rows(kind: type[Method]) -> list[tuple[str, str, str, str]]:
 
 
 def range_text(field: dataclasses.Field[Any], hint: Any) -> str:
-    """Return the values that a knob may have."""
+    """Return the allowed values of a knob."""
     low, high, one_of = (field.metadata.get(key) for key in ("low", "high", "one_of"))
     if one_of:
         return ", ".join(map(str, one_of))
@@ -65,7 +65,7 @@ def range_text(field: dataclasses.Field[Any], hint: Any) -> str:
 
 
 def yaml_text(value: Any) -> str:
-    """Return a default as YAML writes it: its floats need a point before an exponent."""
+    """Return a default in YAML syntax, whose floats need a point before an exponent."""
     if value is None or isinstance(value, bool) or value == ():
         return {None: "null", True: "true", False: "false", (): "[]"}[value]
     text = f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,5 +1,4 @@
-"""Given: what every command line brings - a job or a bundle, threads, how much is said - and errors as sentences with an
-exit status."""
+"""Given: options and arguments that commands share, logging, and errors as one sentence with an exit status."""
 
 import contextlib
 import logging
@@ -24,14 +23,12 @@ from cortado.running.devices import AUTO
 from cortado.task.task import Task
 
 GOAL_MISSED, REFUSED, INTERRUPTED = 3, 1, 130
-
-
 QUIET, OLD = "cortado.quiet", "cortado.old options"
-"""Where click's context keeps what a command's files ask for."""
+"""Keys of click's context: whether --quiet is set, and the warnings about old options."""
 
 
 class ToStderr(logging.Handler):
-    """Writes a line of the log to whatever standard error is now; above it a bar goes on."""
+    """Writes log lines to the current standard error, above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(self.format(record), err=True)
@@ -39,7 +36,7 @@ class ToStderr(logging.Handler):
 
 @contextlib.contextmanager
 def read_log(level: int) -> Iterator[None]:
-    """Show the package's log from `level` on, on standard error; of Python's warnings as well when it is below errors."""
+    """Show the package's log from `level` up on standard error; hide Python's warnings if only errors are shown."""
     log, handler = logging.getLogger("cortado"), ToStderr()
     before = log.level
     log.addHandler(handler)
@@ -55,10 +52,10 @@ def read_log(level: int) -> Iterator[None]:
 
 
 def in_words(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command --quiet and --verbose, and make our errors one sentence on standard error and an exit status."""
+    """Add --quiet and --verbose to a command, and turn our errors into one sentence on standard error and an exit status."""
 
-    @click.option("--quiet", "-q", is_flag=True, help="Show the result and errors, nothing else.")
-    @click.option("--verbose", "-v", is_flag=True, help="Show every line of the log.")
+    @click.option("--quiet", "-q", is_flag=True, help="Show only the result and errors.")
+    @click.option("--verbose", "-v", is_flag=True, help="Show the whole log.")
     @wraps(command)
     def wrapped(*arguments: Any, quiet: bool, verbose: bool, **options: Any) -> None:
         meta = click.get_current_context().meta
@@ -73,9 +70,7 @@ def in_words(command: Callable[..., None]) -> Callable[..., None]:
             click.secho(str(error), err=True, fg="red")
             sys.exit(INTERRUPTED if isinstance(error, Stopped) else REFUSED)
         except OSError as error:
-            describe = (
-                "What was finished is kept. Make room, or choose another folder with --out, and go on with --resume."
-            )
+            describe = "Finished work is kept. Free some space or choose another folder with --out, then continue with --resume."
             click.secho(f"{command.__name__.removesuffix('_command')}: {error}. {describe}", err=True, fg="red")
             sys.exit(REFUSED)
 
@@ -83,23 +78,23 @@ def in_words(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def progress_here() -> Progress:
-    """Return bars on a terminal, lines of the log elsewhere, and nothing with --quiet."""
+    """Return progress bars on a terminal, log lines elsewhere, and nothing with --quiet."""
     if click.get_current_context().meta.get(QUIET):
         return silent()
     return Terminal() if sys.stderr.isatty() else Lines()
 
 
 def old_option(old: str, new: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Let a command understand `old`, with a warning, in the place of its option `new`: write it above that option."""
+    """Accept `old`, with a warning, for the option `new` of a command; place this decorator above that option."""
 
     def added(command: Callable[..., Any]) -> Callable[..., Any]:
         now = next(one for one in command.__click_params__ if new in one.opts)  # type: ignore[attr-defined]
 
         def moved(context: click.Context, option: click.Parameter, value: Any) -> None:
             if value is not None and value != ():
-                sentence = f"{old} is called {new} from now on; the next version does not know the old name."
+                sentence = f"{old} is now called {new}. The next version drops the old name."
                 context.meta.setdefault(OLD, []).append(sentence)
-                # As a default it gives way to the new option, where both are written.
+                # As a default, so that the new option wins if both are given.
                 context.default_map = {**(context.default_map or {}), now.name: value}
 
         name = f"old_{now.name}"
@@ -119,16 +114,18 @@ def old_option(old: str, new: str) -> Callable[[Callable[..., Any]], Callable[..
 
 
 deep_compression_option = click.option(
-    "--deep-compression", is_flag=True, help="Add the bits of that paper's arithmetic (P, Q, H) to the layers."
+    "--deep-compression",
+    is_flag=True,
+    help="Add the bit counts of the Deep Compression paper (P, Q, H) to the table of layers.",
 )
-threads_option = click.option("--threads", default=1, show_default=True, help="Threads to time with.")
+threads_option = click.option("--threads", default=1, show_default=True, help="Threads for timing.")
 device_option = click.option(
-    "--device", default=AUTO, show_default=True, help="Where trainings run: auto (a GPU where there is one), cpu, cuda."
+    "--device", default=AUTO, show_default=True, help="Device for training: auto (a GPU if there is one), cpu or cuda."
 )
 
 
 def time_limit_option(help: str, default: str | None = None) -> Callable[..., Any]:
-    """Return --time-limit as an option of a command, --budget in its place with a warning."""
+    """Return the option --time-limit, which also accepts --budget with a warning."""
 
     def added(command: Callable[..., Any]) -> Callable[..., Any]:
         option = click.option("--time-limit", default=default, show_default=default is not None, help=help)
@@ -138,9 +135,9 @@ def time_limit_option(help: str, default: str | None = None) -> Callable[..., An
 
 
 def network_of(source: str, trained: bool = True) -> tuple[nn.Module, Task]:
-    """The network of a bundle, read from its file, or that of a job, with its weights; and the task.
+    """Return the network and the task of a bundle, from its file, or of a job.
 
-    The network of a job without weights is trained now, or, where its shapes will do, left as its architecture begins.
+    The network of a job without weights is trained first, or keeps its initial weights if `trained` is false.
     """
     made = read_job(source)
     task = made.make_task()
@@ -152,6 +149,6 @@ def network_of(source: str, trained: bool = True) -> tuple[nn.Module, Task]:
 
 
 def file_path(file: str) -> Path:
-    """The .cortado file itself, or the one in a bundle."""
+    """Return the path of a .cortado file: the file itself, or the one in a bundle."""
     path = Path(file)
     return path / FILE if path.is_dir() else path

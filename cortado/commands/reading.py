@@ -1,4 +1,4 @@
-"""Reading: profile, explain, inspect, unpack, report, verify - what there is to know of a network, a file or a bundle."""
+"""Reading: the commands profile, explain, inspect, unpack, report and verify, which read a network, a file or a bundle."""
 
 import sys
 from pathlib import Path
@@ -29,13 +29,13 @@ from cortado.runtimes.timing import check_load
 @click.command("profile")
 @click.argument("job")
 @click.option(
-    "--time", "timed", is_flag=True, help="Time by layer kind in PyTorch, and its share of the measured peak."
+    "--time", "timed", is_flag=True, help="Time in PyTorch by kind of layer, and its share of the measured peak."
 )
-@click.option("--batch", default=1, show_default=True, help="With --time.")
+@click.option("--batch", default=1, show_default=True, help="Batch size for --time.")
 @threads_option
 @in_words
 def profile_command(job: str, timed: bool, batch: int, threads: int) -> None:
-    """Parameters, multiply-adds, activations and bytes of the network of JOB, or of a bundle, layer by layer."""
+    """Show parameters, multiply-adds, activations and bytes of each layer of JOB, a job or a bundle."""
     check_load("profile", (batch,), threads)
     network, task = network_of(job, trained=False)
     click.echo(profile_network(network, task.example).text())
@@ -45,16 +45,14 @@ def profile_command(job: str, timed: bool, batch: int, threads: int) -> None:
 
 @click.command("explain")
 @click.argument("bundle")
-@click.option("--images", default=32, show_default=True, help="Calibration samples that both networks are compared on.")
-@click.option(
-    "--job", help="The job it was made from, where the bundle does not lead to the original network's weights."
-)
+@click.option("--images", default=32, show_default=True, help="Calibration samples for the comparison.")
+@click.option("--job", help="The job it was made from, if the bundle does not contain the original network's weights.")
 @in_words
 def explain_command(bundle: str, images: int, job: str | None) -> None:
-    """At which layers the compressed network of BUNDLE begins to differ from the original, layer by layer."""
+    """Show, layer by layer, where the compressed network of BUNDLE differs from the original."""
     folder = Path(bundle)
     if not folder.is_dir() or images < 1:
-        raise BadValue(f"explain: it needs a bundle's folder and 1 image or more, got {bundle} and {images}.")
+        raise BadValue(f"explain: needs a bundle's folder and at least 1 image, got {bundle} and {images}.")
     check_bundle(folder)
     made = read_job(job or bundle, read_report(folder / "report.json").seed)
     task = made.make_task()
@@ -66,10 +64,10 @@ def explain_command(bundle: str, images: int, job: str | None) -> None:
 
 @click.command("inspect")
 @click.argument("file")
-@click.option("--job", help="The job it was made from: adds names and shapes.")
+@click.option("--job", help="The job it was made from; adds names and shapes.")
 @in_words
 def inspect_command(file: str, job: str | None) -> None:
-    """Where the bytes of FILE go."""
+    """Show how many bytes each part of FILE takes."""
     click.echo(inspect_file(file_path(file), read_job(job).make if job else None).text())
 
 
@@ -79,9 +77,9 @@ def inspect_command(file: str, job: str | None) -> None:
 @click.argument("out")
 @in_words
 def unpack_command(file: str, job: str, out: str) -> None:
-    """Write the dense weights that FILE holds as safetensors."""
+    """Write the weights in FILE to OUT as dense safetensors."""
     if not Path(out).absolute().parent.is_dir():
-        raise BadValue(f"unpack: the folder of {out} does not exist. Make it first, or write elsewhere.")
+        raise BadValue(f"unpack: the folder of {out} does not exist. Create it first, or choose another path.")
     network = load(file_path(file), read_job(job).make)
     dense = dense_state(network)
     write_whole(Path(out), as_safetensors(dense))
@@ -90,11 +88,11 @@ def unpack_command(file: str, job: str, out: str) -> None:
 
 @click.command("report")
 @click.argument("bundle")
-@click.option("--html", "page", help="Write the page here as well.")
+@click.option("--html", "page", help="Also write the HTML page to this path.")
 @deep_compression_option
 @in_words
 def report_command(bundle: str, page: str | None, deep_compression: bool) -> None:
-    """Show the report of a bundle, after checking its files against their checksums."""
+    """Check the files of a bundle against their checksums and show its report."""
     folder = Path(bundle)
     if folder.is_dir():
         check_bundle(folder)
@@ -106,17 +104,15 @@ def report_command(bundle: str, page: str | None, deep_compression: bool) -> Non
 
 @click.command("verify")
 @click.argument("bundle")
-@click.option(
-    "--job", help="The job it was made from, where the bundle does not lead to the original network's weights."
-)
+@click.option("--job", help="The job it was made from, if the bundle does not contain the original network's weights.")
 @in_words
 def verify_command(bundle: str, job: str | None) -> None:
-    """Measure BUNDLE again on this machine and compare with its claims.  Exit status 3: one is not confirmed."""
+    """Measure BUNDLE again on this machine and compare with its report.  Exit status 3: a figure is not confirmed."""
     found = verify(bundle, job)
     click.echo(found.text())
     sys.exit(0 if found.agrees else GOAL_MISSED)
 
 
 def dense_state(network: Any) -> dict[str, Any]:
-    """The state dict of the network as plain tensors under the original network's names."""
+    """Return the state dict of the network as dense tensors, under the original network's names."""
     return own_tensors(released(network))

@@ -1,4 +1,4 @@
-"""Running: export, bench, split - what a network does in a runtime."""
+"""Running: the commands export, bench and split, which run a network in a runtime."""
 
 from pathlib import Path
 
@@ -18,17 +18,19 @@ from cortado.runtimes.timing import check_load
 @click.command("export")
 @click.argument("job")
 @click.option("--runtime", default="onnxruntime", show_default=True, help="onnxruntime, openvino, torch_eager ...")
-@click.option("--out", required=True, help="Folder for the files; it appears whole or not at all.")
+@click.option("--out", required=True, help="Folder for the files; it appears complete or not at all.")
 @click.option(
-    "--tolerance", type=float, help="Largest difference, as a share of the largest output; 0.001, in integers 0.1."
+    "--tolerance",
+    type=float,
+    help="Largest allowed difference, as a share of the largest output; default 0.001, for integers 0.1.",
 )
-@click.option("--merge", is_flag=True, help="Layers that read one input become one product and a split.")
+@click.option("--merge", is_flag=True, help="Merge layers that read the same input into one product and a split.")
 @click.option(
-    "--gather", is_flag=True, help="Convolutions multiply only the columns that are left, if few are; time it."
+    "--gather", is_flag=True, help="Let convolutions multiply only the remaining columns, if few; not always faster."
 )
 @in_words
 def export_command(job: str, runtime: str, out: str, tolerance: float | None, merge: bool, gather: bool) -> None:
-    """Write the network of JOB, or of a bundle, for a runtime; its outputs are compared with PyTorch's first."""
+    """Export JOB, a job or a bundle, to a runtime, after comparing the outputs with PyTorch's."""
     (target,) = installed([runtime])
     check_target(Path(out))
     if tolerance is not None:
@@ -42,10 +44,10 @@ def export_command(job: str, runtime: str, out: str, tolerance: float | None, me
 
 @click.command("bench")
 @click.argument("file")
-@click.option("--batch", default=1, show_default=True)
+@click.option("--batch", default=1, show_default=True, help="Batch size.")
 @threads_option
-@click.option("--seconds", default=5.0, show_default=True, help="About so long is measured.")
-@click.option("--open-axes", type=int, help="Length of axes that the file leaves open, besides the batch.")
+@click.option("--seconds", default=5.0, show_default=True, help="Approximate measuring time in seconds.")
+@click.option("--open-axes", type=int, help="Length of the variable axes of the file, apart from the batch.")
 @in_words
 def bench_command(file: str, batch: int, threads: int, seconds: float, open_axes: int | None) -> None:
     """Time FILE (.onnx, .xml of OpenVINO, .tflite, .pte, .pt2) on random inputs of its declared shapes."""
@@ -57,7 +59,7 @@ def bench_command(file: str, batch: int, threads: int, seconds: float, open_axes
 @threads_option
 @in_words
 def split_command(job: str, threads: int) -> None:
-    """Where the network of JOB, or of a bundle, could be cut in two: bytes to send, and the time on either side."""
+    """List where JOB, a job or a bundle, can be split in two: bytes to send, and the time on each side."""
     check_load("split", (1,), threads)
     network, task = network_of(job, trained=False)
     click.echo(find_cuts(network, task.example, threads).text())

@@ -1,4 +1,4 @@
-"""Searching: search - the knobs of a recipe that are left open, by trials."""
+"""Searching: the command search, which finds the open knobs of a recipe by trials."""
 
 import sys
 from dataclasses import replace
@@ -32,20 +32,39 @@ from cortado.task.limits import read_limits
 @click.option(
     "--recipe", help="With ranges: 'prune/channels keep=0.4..0.8 | quantize/weights bits=3,4,6'; or a YAML file."
 )
-@click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; may be repeated.")
+@click.option("--limit", "limits", multiple=True, help="'size <= 100 KB' or 'score >= -0.5 %'; repeatable.")
 @click.option(
-    "--trials", type=int, help=f"In all, over every process and run; {TRIALS} where no time limit is given either."
+    "--trials", type=int, help=f"Total over all processes and runs; {TRIALS} if there is no time limit either."
 )
-@time_limit_option("'30 min': no trial begins after it.")
-@click.option("--minimise", default="size", show_default=True, type=click.Choice(MINIMISE), help="Beside the score.")
+@time_limit_option("'30 min'; no new trial starts after this time.")
+@click.option(
+    "--minimise",
+    default="size",
+    show_default=True,
+    type=click.Choice(MINIMISE),
+    help="What to minimise besides the score.",
+)
 @click.option(
     "--out", default="runs/search", show_default=True, help="Folder for the trials and the bundle of the best."
 )
-@click.option("--resume", is_flag=True, help="Go on with the trials in the folder, or join other processes there.")
-@click.option("--seed", type=int, help="Seed of the task.")
+@click.option("--resume", is_flag=True, help="Continue the trials in the folder, or join other processes there.")
+@click.option("--seed", type=int, help="Random seed of the task.")
 @old_option("--time", "--measure-in")
-@click.option("--measure-in", "runtimes", multiple=True, help="Export the best to this runtime, score and time it.")
-@click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True, help="With --measure-in.")
+@click.option(
+    "--measure-in",
+    "runtimes",
+    multiple=True,
+    help="Export the best network to this runtime, then score and time it; repeatable.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=int,
+    default=(1,),
+    show_default=True,
+    help="Batch size for --measure-in; repeatable.",
+)
 @threads_option
 @device_option
 @in_words
@@ -54,15 +73,15 @@ def search_command(
     resume: bool, seed: int | None, runtimes: tuple[str, ...], batches: tuple[int, ...], threads: int,
     device: str,
 ) -> None:  # fmt: skip
-    """Search the knobs that a recipe for JOB leaves open, trial by trial; writes the front, and a bundle of the best.
+    """Search the open knobs of a recipe for JOB by trials; write the front and a bundle of the best network.
 
-    Several processes may work on one folder at once (--resume). Exit status 3: a limit was missed.
+    Several processes can share a folder (--resume). Exit status 3: a limit was missed.
     """
     made = read_job(job, seed)
     chosen, wanted = recipe or made.recipe, limits or made.limits
     if chosen is None:
         raise BadRecipe(
-            "search: no recipe. Give one with ranges: --recipe 'quantize/weights bits=3..8 | finetune lr=1e-4..1e-2'."
+            "search: no recipe is given. Give one with ranges: --recipe 'quantize/weights bits=3..8 | finetune lr=1e-4..1e-2'."
         )
     read_ranged(chosen)
     require_optuna()
@@ -74,7 +93,7 @@ def search_command(
     progress = progress_here()
     try:
         task = replace(made.make_task(), device=device)
-        # One process trains the original network; the others read what it kept.
+        # One process trains the original network; the others read its result.
         with alone(folder):
             original = made.trusted(task, folder, progress)
         found = search(
@@ -94,7 +113,7 @@ def search_command(
                 exported=found.made.exported,
             )
     except KeyboardInterrupt:
-        raise Stopped("search: interrupted; finished trials and stages are kept. --resume goes on.") from None
+        raise Stopped("search: interrupted. Finished trials and stages are kept; --resume continues.") from None
     click.echo(found.text() + "\n")
     click.echo(report_text(found.report))
     click.echo(f"\nbundle: {folder}\nreport: {folder / 'report.html'}")

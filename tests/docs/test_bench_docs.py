@@ -44,7 +44,7 @@ def test_results_say_none_when_no_bar_is_missed() -> None:
 
 def test_figures_list_benches_that_miss_a_bar() -> None:
     text = docs.figures([GOOD, BAD])
-    assert text.startswith("4 bars, 2 met.") and "All bars met: [good](docs/results.md#good) (1)." in text
+    assert text.startswith("4 bars, 2 met.") and "Benches with all bars met: [good](docs/results.md#good) (1)." in text
     assert "| bad | 2 of 3 | score" in text and "| good" not in text and "| first |" not in text
     assert docs.figures([GOOD]).endswith("No bar is missed.")
 

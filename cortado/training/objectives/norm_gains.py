@@ -1,4 +1,4 @@
-"""gains: the size of batch norms' gains, which lets whole channels go."""
+"""gains: an L1 penalty on batch norm gains, which prepares channels for pruning."""
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 class NormGains(Penalty):
     """The sum of |gain| over the channels of batch norms.  Liu et al., 2017 (network slimming).
 
-    Of those that `where` names ("*bn*.weight"), or of all when it names none.
+    Applies to the gains that `where` names ("*bn*.weight"), or to all if it names none.
     """
 
     def of(self, view: View, weights: list[Weight], task: Task) -> Extra:

@@ -10,7 +10,7 @@ from cortado.errors import BadRecipe
 
 
 def lookup(room: ModuleType, kind: type, name: str) -> Any:
-    """Return an instance of `kind`: "low_rank" is class LowRank in low_rank.py of `room`, "my_pkg.my_file:Mine" your own.
+    """Return an instance of `kind` by name: "low_rank" is class LowRank in low_rank.py of `room`, "my_pkg.my_file:Mine" your own.
 
     Raises BadRecipe for an unknown name, suggesting close ones, and for a class that is not a subclass of `kind`.
     """
@@ -21,8 +21,8 @@ def lookup(room: ModuleType, kind: type, name: str) -> Any:
         if name not in known:
             near = get_close_matches(name, known) or known
             raise BadRecipe(
-                f"{rooms}: no {word} is called {name!r}. Did you mean: {', '.join(near)}? Your own is package.module:Class."
                 f"{rooms}: there is no {word} {name!r}. Did you mean: {', '.join(near)}? Your own is package.module:Class."
+            )
         module_name = f"{room.__name__}.{name}"
         class_name = "".join(part.capitalize() for part in name.split("_"))
     try:

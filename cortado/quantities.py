@@ -1,10 +1,10 @@
-"""Sizes, times and shares with units, such as "1.5 MB", "3 ms" or "-0.5 %": parsing and formatting."""
+"""Parse and format sizes, times and shares, such as "1.5 MB", "3 ms" or "-0.5 %"."""
 
 import re
 
 from cortado.errors import BadValue
 
-# KB is 1000 bytes, KiB is 1024. Reports use KB.
+# KB is 1000 bytes, KiB is 1024. Reports print KB.
 FACTORS = {
     "size": {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30},
     "time": {"NS": 1e-6, "US": 1e-3, "MS": 1.0, "S": 1e3, "MIN": 6e4, "M": 6e4, "H": 3.6e6},
@@ -22,7 +22,7 @@ def number_and_unit(text: str) -> tuple[float, str]:
 
 
 def read_quantity(text: str | float, kind: str) -> float:
-    """Parse a quantity of `kind`: "size" in bytes, "time" in milliseconds, "count" as is, "share" as 0..1."""
+    """Parse a quantity of `kind`: "size" to bytes, "time" to milliseconds, "count" to a number, "share" to 0..1."""
     if not isinstance(text, str):
         return float(text)
     number, unit = number_and_unit(text)
@@ -40,9 +40,9 @@ def read_quantity(text: str | float, kind: str) -> float:
 
 
 def size_text(size_bytes: float) -> str:
-    """Format bytes as a short text in decimal units: 1762 -> "1.76 KB"."""
+    """Format bytes as a short text, in decimal units: 1762 -> "1.76 KB"."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        # 999.6 would print as 1e+03, so switch to the next unit there.
+        # 999.6 would print as 1e+03, so switch to the next unit before that.
         if abs(size_bytes) >= 0.9995 * factor:
             return f"{size_bytes / factor:.3g} {unit}"
     return f"{size_bytes:.0f} B"

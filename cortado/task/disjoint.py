@@ -27,7 +27,6 @@ def check_disjoint(task: Task) -> list[str]:
     noise or scaling are not detected. Raises BadTask if the test data are those of another part, or share more samples
     than duplicates explain. A task for a trial (task.for_trial()) is not checked, and a note says so.
     """
-    """
     if task.trial:
         return [
             "task: a trial. Its final scores are on the validation data, or on other data that overlap; they are no test."

@@ -74,7 +74,6 @@ def stored_copies(
     result is rounded. `prepare` stays; `augment` is dropped. Raises BadTask if the inputs are not uint8 images
     (N, C, H, W) or `count` is negative.
     """
-    """
     if not isinstance(data.inputs, Tensor) or data.inputs.dtype != torch.uint8 or data.inputs.dim() != 4:
         raise BadTask("task: stored copies need uint8 images of shape (N, C, H, W). Use augment for other inputs.")
     if count < 0:

@@ -8,7 +8,7 @@ from cortado.methods.finetune import Finetune
 from cortado.network.view import View
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.dense import Dense
-from cortado.parts.forms.low_rank import NuclearNorm as LowRankForm
+from cortado.parts.forms.low_rank import LowRank as LowRankForm
 from cortado.training.objectives.norm_gains import NormGains
 from cortado.training.objectives.nuclear_norm import NuclearNorm, nuclear_norm
 from cortado.training.objectives.penalty import Penalty, penalty

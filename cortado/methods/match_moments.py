@@ -140,10 +140,7 @@ def restore_states(attached: list[tuple[Tensor, Tensor]]) -> None:
 
 
 def between(task: Task, wanted: Tensor, found: Tensor) -> float:
-    """Return the mean divergence in nats between two networks' outputs, softened because a network is near certain on memorised samples.
-
-    0 if the outputs are not comparable, or there are none.
-    """
+    """Return the mean divergence of two networks' softened outputs, in nats; 0 if they are not comparable or empty."""
     if wanted.shape != found.shape or not wanted.numel():
         return 0.0
     divergence = divergence_of(wanted, task.answers)

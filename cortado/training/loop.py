@@ -28,8 +28,7 @@ LOG = logging.getLogger(__name__)
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "step")
 CLIP_OF_KEPT = 5.0
-"""Gradient norm for SGD with kept statistics: without batch statistics nothing bounds growth, and a network that was just
-cut has large gradients. Adam needs no limit, since its step size does not depend on them."""
+"""Gradient norm for SGD on a freshly cut network with kept statistics. Adam's step size does not depend on gradients."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,7 @@ class Training:
     training over which weights are averaged (Izmailov et al., 2018). `precision`: "auto" uses bfloat16 for
     convolutional networks if the device supports it. `statistics` of batch norms: "moving" or "kept" (see `train_mode`);
     with "kept", SGD clips gradients at 5 unless `clip` is set, and Adam needs an lr of 1e-3 or less. `recorded`: replay
-    each step as a CUDA graph, which speeds up small networks; Python code of network and loss must not branch on data
-    (see cortado.training.cuda_graph). Ignored with a penalty.
+    each step as a CUDA graph (see cortado.training.cuda_graph); ignored with a penalty.
     """
 
     epochs: float = 1.0

@@ -61,7 +61,7 @@ def test_what_brings_the_answers_no_nearer_is_left_out(net):
         MatchMoments().apply(view, tiny.task())
         same = all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
         helped.append(not same)
-        assert same == any(note.startswith("match: biases and row scales stay") for note in view.notes)
+        assert same == any(note.startswith("match_moments: biases and row scales are unchanged") for note in view.notes)
         assert answers_apart(network, original, inputs) <= before * (1 + 1e-6)
     assert any(helped)
 

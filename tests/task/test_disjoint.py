@@ -58,7 +58,7 @@ def test_verdict_data_that_are_another_part_are_refused(name):
 def test_shared_test_samples_are_refused_with_their_number(name):
     data = drawn(300, 3)
     mixed = torch.cat([drawn(200, 9).inputs, data.inputs[250:].clone()])
-    with pytest.raises(BadTask, match=f"50 of the 300 test samples are {name} samples too"):
+    with pytest.raises(BadTask, match=f"50 of the 300 test samples are also {name} samples"):
         check_disjoint(task(**{name: (mixed, [0] * 250), "test": data}))
 
 
@@ -98,8 +98,8 @@ def test_subsets_of_one_dataset_are_compared_by_their_numbers():
 def test_long_datasets_are_warned_of_and_one_read_twice_is_refused():
     calibration = Data(torch.zeros(4, 1) - 1, torch.zeros(4))
     (said,) = check_disjoint(Task(Long(0), Long(2000, 500), Long(4000), calibration=calibration))
-    assert "train (Long, 600 samples), validation (Long, 500 samples)" in said and "See to it yourself" in said
-    with pytest.raises(BadTask, match="600 of the 600 test samples are train samples too"):
+    assert "train (Long, 600 samples), validation (Long, 500 samples)" in said and "Make sure" in said
+    with pytest.raises(BadTask, match="600 of the 600 test samples are also train samples"):
         check_disjoint(Task(Long(0), Long(2000, 500), Long(0), calibration=calibration))
 
 

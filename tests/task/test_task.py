@@ -294,6 +294,6 @@ class Items(Dataset):
 )
 def test_named_inputs_are_refused_with_a_way_out(use):
     with pytest.raises(
-        BadTask, match=r"tuple of tensors.*got dict\. For a network that takes named inputs pass a module"
+        BadTask, match=r"tuple of tensors.*got dict\. For named inputs, pass a module"
     ):
         use()

@@ -41,9 +41,9 @@ def test_read_npy_xz_gives_the_array(tmp_path):
         (lzma.compress(npy(ARRAY)[:20]), "cannot be read"),
         (lzma.compress(b"no array"), "cannot be read"),
         (npy(ARRAY), "cannot be read"),
-        (lzma.compress(npy(ARRAY.astype(np.float32))), "must hold rows of uint8.*got float32"),
-        (lzma.compress(npy(np.asfortranarray(ARRAY))), "must hold rows of uint8"),
-        (lzma.compress(header((-24,)) + bytes(24)), "must hold rows of uint8"),
+        (lzma.compress(npy(ARRAY.astype(np.float32))), "must contain rows of uint8.*got float32"),
+        (lzma.compress(npy(np.asfortranarray(ARRAY))), "must contain rows of uint8"),
+        (lzma.compress(header((-24,)) + bytes(24)), "must contain rows of uint8"),
         (lzma.compress(header((2**40,))), "at most 1073741824 bytes"),
     ],
 )

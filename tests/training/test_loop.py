@@ -156,7 +156,7 @@ def test_wrong_plans_are_refused_in_words():
         after(Training(optimizer="lion"))
     with pytest.raises(BadValue, match="precision must be auto, float32 or bfloat16, got 'int8'"):
         after(Training(precision="int8"))
-    with pytest.raises(BadNetwork, match="no parameter of the network can learn"):
+    with pytest.raises(BadNetwork, match="the network has no trainable parameter"):
         after(Training(), network=NET.make().requires_grad_(False))
 
 

@@ -23,12 +23,12 @@ FLOAT_BITS = 32
 class Search:
     """The cost of a pair in a network: loss on calibration data, and bits.  Tung and Mori, 2018."""
 
-    def __init__(self, view: View, task: Task, images: int, batch: int, strength: float, says: str) -> None:
+    def __init__(self, view: View, task: Task, images: int, batch: int, strength: float, method: str) -> None:
         """`strength`: the loss that all of the network's float bits are worth.  Raises MissingPackage."""
-        self.view, self.task, self.strength, self.says = view, task, strength, says
+        self.view, self.task, self.strength, self.method = view, task, strength, method
         assert task.calibration is not None
         self.data, self.batch = task.calibration.first(images), batch
-        self.optuna = the_optimiser(says)
+        self.optuna = optuna_module(method)
         self.entries = sum(weight.shape.numel() for weight in view.all_weights)
 
     def best(self, weights: Iterable[Weight], trials: int, first: Pair) -> list[tuple[Weight, Pair]]:
@@ -37,7 +37,7 @@ class Search:
         loud = self.optuna.logging.get_verbosity()
         self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
         try:
-            with self.view.progress.bar(self.says, trials * len(chosen)) as bar:
+            with self.view.progress.bar(self.method, trials * len(chosen)) as bar:
                 return [
                     (weight, self.pair(weight, trials, first, number, bar.advance))
                     for number, weight in enumerate(chosen)
@@ -82,13 +82,13 @@ def coded_bits(values: Tensor) -> float:
     return float(-(share * share.log2()).sum()) * values.numel() + FLOAT_BITS * len(counts)
 
 
-def the_optimiser(says: str) -> ModuleType:
+def optuna_module(method: str) -> ModuleType:
     """Return the optuna module.  Raises MissingPackage."""
     try:
         import optuna
     except ImportError as error:
         raise MissingPackage(
-            f"{says}: trials needs optuna, which is not installed. Run pip install -e '.[search]' in Cortado's folder, "
+            f"{method}: trials needs optuna, which is not installed. Run pip install -e '.[search]' in Cortado's folder, "
             "or use trials=0, which takes bits and zeros as given."
         ) from error
     return optuna

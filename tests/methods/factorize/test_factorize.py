@@ -395,11 +395,11 @@ def test_whole_share_changes_nothing_and_says_so():
 def test_unreachable_share_is_refused_with_the_least_one(method, ranks, keep):
     view, task, original = problem()
     with pytest.raises(
-        BadValue, match=rf"{method.name()}: even at the smallest ranks .* than keep={keep:g}\."
+        BadValue, match=rf"{method.name()}: the smallest ranks keep .* than keep={keep:g}\."
     ) as refused:
         method(keep=keep, ranks=ranks).apply(view, task)
     assert view.network.state_dict().keys() == original.state_dict().keys()
-    least = float(str(refused.value).split("ranks ")[1].split()[0])
+    least = float(str(refused.value).split("ranks keep ")[1].split()[0])
     with pytest.raises(BadValue):
         method(keep=least - 2e-4, ranks=ranks).apply(view, task)
     method(keep=least, ranks=ranks).apply(view, task)

@@ -119,7 +119,7 @@ def test_network_without_blocks_is_told_in_words():
 
 def test_outputs_that_are_no_classes_need_the_loss():
     network = Net(flat=False).eval()
-    with pytest.raises(BadTask, match=r"by=kl needs outputs of shape \(N, classes\), got \(96, 4, 1\). Take by=loss"):
+    with pytest.raises(BadTask, match=r"by=kl needs outputs of shape \(N, classes\), got \(96, 4, 1\). Use by=loss"):
         PruneBlocks().apply(View(network, network, task().example), task())
 
 

@@ -64,7 +64,7 @@ def test_only_the_layers_that_where_takes():
 
 def test_network_without_such_layers_is_refused():
     net = BY_NAME["recurrent"]
-    with pytest.raises(NothingChanged, match="no convolution or linear layer among those that where takes"):
+    with pytest.raises(NothingChanged, match="selects no convolution or linear layer that runs"):
         applied(QuantizeActivations(where="lstm"), net)
 
 

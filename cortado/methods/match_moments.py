@@ -25,8 +25,10 @@ MATMUL_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d,
 Moments = tuple[Tensor, Tensor]
 FEWEST, MOST_NUMBERS = 64, 10_000_000
 """More samples than the first are used only if their outputs together have at most this many numbers."""
-NOTHING, TEMPERATURE = 1e-6, 4.0
-"""KL divergence below which nothing changes, in nats; and the softmax temperature of the comparison."""
+NOTHING, TEMPERATURE = (
+    1e-6,
+    4.0,
+)  # KL divergence (nats) below which nothing changes; softmax temperature of the comparison
 
 
 @dataclass(frozen=True)

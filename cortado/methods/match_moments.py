@@ -25,10 +25,8 @@ MATMUL_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d,
 Moments = tuple[Tensor, Tensor]
 FEWEST, MOST_NUMBERS = 64, 10_000_000
 """More samples than the first are used only if their outputs together have at most this many numbers."""
-NOTHING, TEMPERATURE = (
-    1e-6,
-    4.0,
-)  # KL divergence (nats) below which nothing changes; softmax temperature of the comparison
+NOTHING, TEMPERATURE = 1e-6, 4.0
+"""KL divergence (nats) below which nothing changes; softmax temperature of the comparison."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,7 @@ class MatchMoments(Method):
     def toward(self, view: View, task: Task, wanted: BeforeStep) -> tuple[float, float]:
         """Match the statistics in `wanted`, which may be of a network several steps ago.
 
-        Return the KL divergence from its outputs, in nats, without and with matched biases and row scales. The better
-        of the two is kept.
+        Return the KL divergence from its outputs (nats), without and with biases and row scales; the better one is kept.
         """
         inputs = self.inputs(view, task)
         moments = {path: of_kept(pair, view.kept.get(path)) for path, pair in wanted.moments.items()}
@@ -92,8 +89,8 @@ class MatchMoments(Method):
             far = f"by {2 * both:.1%} of their variance" if numbers else f"by {both:.3g} nats"
             view.notes.append(
                 "match_moments: biases and row scales are unchanged; with them matched, the "
-                f"{'' if numbers else 'softened '}outputs differ {far} from those before the step, without "
-                f"{f'by {2 * without:.1%}' if numbers else f'by {without:.3g}'}"
+                f"{'' if numbers else 'softened '}outputs would differ {far} from those before the step, instead of "
+                f"{f'{2 * without:.1%}' if numbers else f'{without:.3g}'}"
             )
         return without, both
 

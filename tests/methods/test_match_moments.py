@@ -82,7 +82,7 @@ def test_of_numbers_the_note_says_the_share_of_their_variance():
     view = View(network, original, task.example)
     MatchMoments().apply(view, task)
     (note,) = view.notes
-    assert "nats" not in note and f"of their variance from those before the step, without {share:.1%}" in note
+    assert "nats" not in note and f"of their variance from those before the step, instead of {share:.1%}" in note
 
 
 def test_a_network_that_writes_on_what_it_reads_is_matched_as_any_other():

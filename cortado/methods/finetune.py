@@ -53,7 +53,7 @@ class Finetune(Method):
     recorded: bool = knob(False, help="record the training step as a CUDA graph; Python must not branch on data")
     penalty: str = knob(
         "",
-        help="added to the loss: low_rank, gains, group_lasso, group_lasso_positions, bipolar or package.module:Class",
+        help="added to the loss: nuclear_norm, norm_gains, group_lasso, group_lasso_positions, bipolar or package.module:Class",
     )
     strength: float = knob(1e-4, low=0.0, help="weight of the penalty")
     growing: bool = knob(False, help="increase the strength from 0 during training")

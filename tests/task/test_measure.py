@@ -174,5 +174,5 @@ def test_calibration_data_that_hold_nan_are_refused_before_anything_runs(recipe)
     inputs = task.calibration.inputs.clone()
     inputs[3].view(-1)[0] = float("nan")
     holed = dataclasses.replace(task, calibration=Data(inputs, task.calibration.targets))
-    with pytest.raises(BadTask, match="sample 3 of the calibration data holds NaN"):
+    with pytest.raises(BadTask, match="sample 3 of the calibration data contains NaN"):
         compress(tiny.make(), holed, recipe)

@@ -138,7 +138,7 @@ def test_read_python_batch_refuses_a_small_file_that_unfolds(monkeypatch):
     monkeypatch.setattr(batches, "MOST_BYTES", 20_000)
     letters = "x" * 5000
     bomb = {"data": [Runs(pickle.codecs.encode, letters, "latin1") for _ in range(5)], "labels": [1]}
-    with pytest.raises(BadTask, match="unfolds to more than 20000 bytes"):
+    with pytest.raises(BadTask, match="expands to more than 20000 bytes"):
         read_python_batch(pickle.dumps(bomb, 2), "batch")
     with pytest.raises(BadTask, match="encoding other than latin-1"):
         read_python_batch(pickle.dumps(Runs(pickle.codecs.encode, letters, "utf-16"), 2), "batch")

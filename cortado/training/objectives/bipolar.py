@@ -20,7 +20,7 @@ class Bipolar(Penalty):
         attached = {id(form): form for weight in weights for form in weight.form.modules() if isinstance(form, Binary)}
         if not attached:
             raise BadNetwork(
-                "penalties/bipolar: none of the selected weights is binarized. Put quantize/compact_binary, binary_net, "
+                "objectives/bipolar: none of the selected weights is binarized. Put quantize/compact_binary, binary_net, "
                 "xnor or binary_connect before this stage, or widen where."
             )
 

@@ -30,7 +30,7 @@ class GroupLasso(Penalty):
         units = list(traced(view, weights))
         if not units:
             raise BadNetwork(
-                "penalties/group_lasso: the selected weights produce no channels that can be cut. Widen where."
+                "objectives/group_lasso: the selected weights produce no channels that can be cut. Widen where."
             )
 
         def extra(network: nn.Module) -> Tensor:

@@ -22,7 +22,7 @@ class GroupLassoPositions(Penalty):
         kernels = [one for one in weights if isinstance(one.layer, CONVOLUTIONS) and len(one.shape) > 2]
         if not kernels:
             raise BadNetwork(
-                "penalties/group_lasso_positions: where selects no kernel of a convolution. Widen it, or "
+                "objectives/group_lasso_positions: where selects no kernel of a convolution. Widen it, or "
                 "use the penalty group_lasso."
             )
 

@@ -1,4 +1,4 @@
-"""gains: an L1 penalty on batch norm gains, which prepares channels for pruning."""
+"""norm_gains: an L1 penalty on batch norm gains, which prepares channels for pruning."""
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ class NormGains(Penalty):
         gains = [weight for weight in weights if is_gain(weight)]
         gains = gains or [weight for weight in view.all_weights if is_gain(weight)]
         if not gains:
-            raise BadNetwork("penalties/gains: the network has no batch norm with gains. Use the penalty low_rank.")
+            raise BadNetwork(
+                "objectives/norm_gains: the network has no batch norm with gains. Use the penalty nuclear_norm."
+            )
 
         def extra(network: nn.Module) -> Tensor:
             return torch.stack([getattr(one.layer, one.name).abs().sum() for one in gains]).sum()

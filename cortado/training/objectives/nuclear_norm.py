@@ -1,4 +1,4 @@
-"""low_rank: the nuclear norm, which shrinks small singular values to zero."""
+"""nuclear_norm: the nuclear norm, which shrinks small singular values to zero."""
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ class NuclearNorm(Penalty):
     def of(self, view: View, weights: list[Weight], task: Task) -> Extra:
         matrices = [weight for weight in weights if len(weight.shape) >= 2 and weight.shape.numel()]
         if not matrices:
-            raise BadNetwork("penalties/low_rank: no weight has two or more axes. Widen where.")
+            raise BadNetwork("objectives/nuclear_norm: no weight has two or more axes. Widen where.")
 
         def extra(network: nn.Module) -> Tensor:
             return torch.stack([nuclear_norm(getattr(one.layer, one.name)) for one in matrices]).sum()

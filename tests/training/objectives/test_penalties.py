@@ -62,7 +62,7 @@ def test_gains_are_summed_over_the_batch_norms_that_where_names():
 
 def test_gains_without_batch_norms_are_refused_in_words():
     view, task = seen("mlp")
-    with pytest.raises(BadNetwork, match="penalties/gains: the network has no batch norm"):
+    with pytest.raises(BadNetwork, match="objectives/norm_gains: the network has no batch norm"):
         NormGains().of(view, view.weights("*"), task)
 
 

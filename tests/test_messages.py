@@ -59,7 +59,7 @@ CASES = {
     "limit the wrong way": (lambda: read_limit("size >= 3 KB"), BadValue, r"has the wrong direction\. Write size <="),
     "limit of nothing": (lambda: read_limit("size <= 0 KB"), BadValue, r"asks for 0 bytes"),
     "two limits of a kind": (lambda: read_limits(["size <= 3 KB", "size <= 4 KB"]), BadValue, r"size is limited twice"),
-    "unit unknown": (lambda: read_limit("size <= 3 parsecs"), BadValue, r"has no unit of size that is known, got 'parsecs'\. Known: B, KB"),
+    "unit unknown": (lambda: read_limit("size <= 3 parsecs"), BadValue, r"has no known unit of size, got 'parsecs'\. Known: B, KB"),
     "NaN weights": (lambda: compress(broken(float("nan")), MLP.task(), "quantize/weights"), BadNetwork, r"0\.weight holds NaN or infinite values\. Load or train"),
     "infinite weights": (lambda: compress(broken(float("inf")), MLP.task(), "quantize/weights"), BadNetwork, r"0\.weight holds NaN or infinite"),
     "NaN outputs": (lambda: compress(MLP.make(), task_with(validation=(torch.full((4, 12), torch.nan), torch.zeros(4).long())), "finetune"), BadNetwork, r"outputs contain NaN"),

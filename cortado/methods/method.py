@@ -83,7 +83,7 @@ def check_knob(method: str, field: dataclasses.Field[Any], hint: Any, value: Any
         if (low is not None and not low <= number) or (high is not None and not number <= high):
             span = f"{'' if low is None else format(low, 'g')}..{'' if high is None else format(high, 'g')}"
             raise BadValue(
-                f"{method}: {field.name} must be in {span}, got {number:g}. It means: {field.metadata['help']}."
+                f"{method}: {field.name} must lie in {span}, got {number:g}. It means: {field.metadata['help']}."
             )
 
 

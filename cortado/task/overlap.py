@@ -17,7 +17,7 @@ def overlaps(outputs: Tensor, targets: Tensor, classes: int) -> Tensor:
     """
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) <= classes:
         raise BadTask(
-            f"task: labels of pixels must be in 0..{classes}, where {classes} is void, "
+            f"task: labels of pixels must lie in 0..{classes}, where {classes} is void, "
             f"got {int(targets.min())}..{int(targets.max())}. Correct the labels."
         )
     sides = max(outputs.shape[1], classes + 1)

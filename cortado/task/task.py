@@ -170,7 +170,7 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return 1.0 for each sample whose largest output is its target, else 0.0.  Raises BadTask for labels without an output."""
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < outputs.shape[1]:
         raise BadTask(
-            f"task: labels must be in 0..{outputs.shape[1] - 1}, because the network has {outputs.shape[1]} outputs, "
+            f"task: labels must lie in 0..{outputs.shape[1] - 1}, because the network has {outputs.shape[1]} outputs, "
             f"got {int(targets.min())}..{int(targets.max())}. Correct the labels or the network."
         )
     return (outputs.argmax(1) == targets).float()

@@ -47,6 +47,6 @@ def checked_images(
         raise BadTask(f"task: images of {name} must be finite, got {count} values that are NaN or infinite.")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
-        raise BadTask(f"task: labels of {name} must be in 0..{classes - 1}, got {low if low < 0 else high}.")
+        raise BadTask(f"task: labels of {name} must lie in 0..{classes - 1}, got {low if low < 0 else high}.")
     # Arrays over a file's bytes are read-only; torch needs writable memory.
     return torch.from_numpy(np.require(images, requirements=["C", "W"])), torch.from_numpy(labels.astype(np.int64))

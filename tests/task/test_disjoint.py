@@ -65,7 +65,7 @@ def test_shared_test_samples_are_refused_with_their_number(name):
 def test_overlapping_slices_of_one_tensor_are_refused():
     points = torch.randn(900, 2)
     parts = [Data(points[a:b], torch.zeros(b - a).long()) for a, b in ((0, 500), (500, 700), (690, 900))]
-    with pytest.raises(BadTask, match="10 of the 210 test samples are validation samples too"):
+    with pytest.raises(BadTask, match="10 of the 210 test samples are also validation samples"):
         check_disjoint(Task(*parts))
 
 
@@ -89,7 +89,7 @@ def test_subsets_of_one_dataset_are_compared_by_their_numbers():
     calibration = drawn(20, 4)
     assert check_disjoint(Task(*parts, calibration=calibration)) == []
     inner = Subset(Subset(items, list(range(500, 1000))), list(range(290, 490)))
-    with pytest.raises(BadTask, match="10 of the 200 test samples are validation samples too"):
+    with pytest.raises(BadTask, match="10 of the 200 test samples are also validation samples"):
         check_disjoint(Task(parts[0], parts[1], inner, calibration=calibration))
     with pytest.raises(BadTask, match="the test data are the train data"):
         check_disjoint(Task(items, parts[1], items, calibration=calibration))
@@ -104,7 +104,7 @@ def test_long_datasets_are_warned_of_and_one_read_twice_is_refused():
 
 
 def test_short_datasets_are_compared_whole():
-    with pytest.raises(BadTask, match="10 of the 100 test samples are validation samples too"):
+    with pytest.raises(BadTask, match="10 of the 100 test samples are also validation samples"):
         check_disjoint(Task(Long(500, 200), Long(0, 100), Long(90, 100)))
 
 

@@ -36,8 +36,8 @@ def test_read_npy_xz_gives_the_array(tmp_path):
     ("body", "says"),
     [
         (lzma.compress(npy(ARRAY))[:-20], "cannot be read"),
-        (lzma.compress(npy(ARRAY)[:-1]), "must hold 24 bytes after its header, got 23"),
-        (lzma.compress(npy(ARRAY) + b"x"), "must hold 24 bytes after its header, got 25"),
+        (lzma.compress(npy(ARRAY)[:-1]), "must have 24 bytes after its header, got 23"),
+        (lzma.compress(npy(ARRAY) + b"x"), "must have 24 bytes after its header, got 25"),
         (lzma.compress(npy(ARRAY)[:20]), "cannot be read"),
         (lzma.compress(b"no array"), "cannot be read"),
         (npy(ARRAY), "cannot be read"),

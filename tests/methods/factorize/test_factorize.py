@@ -394,9 +394,7 @@ def test_whole_share_changes_nothing_and_says_so():
 @pytest.mark.parametrize("keep", [0.0, 0.01])
 def test_unreachable_share_is_refused_with_the_least_one(method, ranks, keep):
     view, task, original = problem()
-    with pytest.raises(
-        BadValue, match=rf"{method.name()}: the smallest ranks keep .* than keep={keep:g}\."
-    ) as refused:
+    with pytest.raises(BadValue, match=rf"{method.name()}: the smallest ranks keep .* than keep={keep:g}\.") as refused:
         method(keep=keep, ranks=ranks).apply(view, task)
     assert view.network.state_dict().keys() == original.state_dict().keys()
     least = float(str(refused.value).split("ranks keep ")[1].split()[0])

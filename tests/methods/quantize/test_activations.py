@@ -109,7 +109,7 @@ def test_constant_calibration_data_are_told(range_name):
     task.calibration.inputs[:] = 2.0
     view = View(NET.make(), NET.make(), NET.example)
     QuantizeActivations(range=range_name).apply(view, task)
-    assert "1 activations never change on the calibration data, the first at stem." in view.notes
+    assert "1 activations are constant on the calibration data; the first is at stem." in view.notes
 
 
 @pytest.mark.parametrize("range_name", RANGES)

@@ -114,7 +114,7 @@ def test_penalty_of_ones_own_is_found_by_its_path():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("low_rnk", "no penalty is called 'low_rnk'. Did you mean: low_rank"),
+        ("low_rnk", "there is no penalty 'low_rnk'. Did you mean"),
         ("no.such:Thing", "cannot be loaded .* Write package.module:Class"),
         ("collections:OrderedDict", "is not a Penalty"),
     ],

@@ -487,7 +487,7 @@ def test_layer_with_too_many_inputs_is_fitted_to_its_filters(monkeypatch):
     monkeypatch.setattr(factorize, "LARGEST_METRIC", 60)
     view, task, _ = problem()
     FactorizeTucker(keep=0.6).apply(view, task)
-    assert any("two reads too much" in note for note in view.notes) and not any("one reads" in n for n in view.notes)
+    assert any("two has too many inputs" in note for note in view.notes) and not any("one has" in n for n in view.notes)
 
 
 @pytest.mark.parametrize("mode", ["reflect", "circular", "replicate"])

@@ -107,7 +107,7 @@ def test_where_takes_blocks_whose_matrices_it_takes_all():
     assert gone(pruned(PruneBlocks(count=1, where="blocks.3*, blocks.0*"))) == [0]
     with pytest.raises(BadValue, match="cannot remove 3 blocks: only 2 of 5 can go"):
         pruned(PruneBlocks(count=3, where="blocks.3*, blocks.0*"))
-    with pytest.raises(NothingChanged, match="Net has no block to put out where head"):
+    with pytest.raises(NothingChanged, match="Net has no removable block where head"):
         pruned(PruneBlocks(where="head"))
 
 

@@ -74,7 +74,7 @@ def test_steps_that_stay_in_floats_are_in_the_report():
     network = Chained().eval()
     view = View(copy.deepcopy(network), network, task.example)
     QuantizeActivations().apply(view, task)
-    assert view.notes[0] == "2 steps stay in floats, as no layer stands where they could be rounded: the network."
+    assert view.notes[0] == "2 operations stay in floats, because there is no layer at which to quantize them: the network."
 
 
 def test_a_second_rounding_replaces_the_first_and_is_measured_without_it():
@@ -93,7 +93,7 @@ def test_constant_signals_are_told():
     network[0].bias.data.zero_()
     view = View(network, net.make(), net.example)
     QuantizeActivations().apply(view, net.task())
-    assert "1 activations never change on the calibration data, the first at 1." in view.notes
+    assert "1 activations are constant on the calibration data; the first is at 1." in view.notes
 
 
 def test_calibration_data_with_holes_are_refused():
@@ -132,7 +132,7 @@ def test_signals_smaller_than_any_step_are_told():
 def test_sound_calibration_data_are_not_told():
     for range_name in RANGES:
         _, _, view = applied(QuantizeActivations(range=range_name))
-        assert not any("grid" in note or "never change" in note for note in view.notes)
+        assert not any("grid" in note or "are constant" in note for note in view.notes)
 
 
 def test_calibration_data_too_far_apart_are_refused():

@@ -236,7 +236,7 @@ def test_goals_that_say_nothing_are_refused(tmp_path, more, says):
 
 
 def test_missing_package_is_said_in_words(tmp_path, no_optuna):
-    with pytest.raises(MissingPackage, match=r"optuna, which is not installed. Run pip install -e '.\[search\]'"):
+    with pytest.raises(MissingPackage, match=r"optuna, which is not installed. pip install -e '.\[search\]'"):
         searched(tmp_path)
 
 

@@ -239,7 +239,7 @@ def test_a_shared_layer_runs_in_integers_or_is_said_not_to(norms, tmp_path):
     task = Task(data, data, data, trial=True, device="cpu")
     small, report = compress(Head(norms).eval(), task, "quantize/weights bits=8 | quantize/activations")
     row = export(small, task, Onnxruntime(), tmp_path / "out")
-    describe = [note for note in report.warnings if "cannot be folded into them: shared. A layer" in note]
+    describe = [note for note in report.warnings if "cannot be folded: shared. A shared layer" in note]
     assert (row.float_layers, len(describe)) == (((), 0) if norms == 1 else (("shared",), 1))
     assert (row.integer_share > 0.99) == (norms == 1)
 

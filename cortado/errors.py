@@ -3,19 +3,19 @@
     CortadoError
     |-- BadValue         an argument, knob or limit outside its range      (also a ValueError)
     |-- BadRecipe        a method or key that does not exist               (also a ValueError)
-    |-- BadTask          data, loss or score that cannot be used           (also a ValueError)
+    |-- BadTask          data, loss or metric that cannot be used          (also a ValueError)
     |-- BadNetwork       a network that cannot be read, run or changed     (also a ValueError)
     |   |-- CannotFollow a cut that the network's own code cannot follow
-    |   `-- Diverged     a training whose loss is no number any more
-    |-- BadFile          not our file, or cut short, or altered            (also a ValueError)
+    |   `-- Diverged     training with a loss that is NaN or infinite
+    |-- BadFile          not a Cortado file, truncated, or altered         (also a ValueError)
     |   `-- WrongNetwork a sound file, but made from another network
-    |-- NothingChanged   a method that would leave the network as it was
-    |-- OutputsDiffer    a file gives other outputs than the network it was made from
+    |-- NothingChanged   a method that would leave the network unchanged
+    |-- OutputsDiffer    a file whose outputs differ from those of its network
     |-- MissingPackage   an optional package is not installed              (also an ImportError)
-    |-- Failed           what a stage ran or wrote to raised what nobody foresaw
+    |-- Failed           an unexpected error while a stage ran or wrote
     `-- Stopped          interrupted by the user; the last checkpoint is kept
 
-A message is a sentence: where, what, got, way out.
+A message says where, what is wrong, what it got, and the way out.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from pathlib import Path
 
 
 class CortadoError(Exception):
-    """Anything that Cortado itself refuses, with a sentence that says why and what to do.
+    """Base of all errors that Cortado raises; the message says what is wrong and what to do.
 
     >>> cortado.profile(net, task.example).row("nowhere")
     Traceback (most recent call last):
@@ -34,15 +34,15 @@ class CortadoError(Exception):
 
 
 class BadValue(CortadoError, ValueError):
-    """An argument, knob or limit lies outside what it may be."""
+    """An argument, knob or limit is outside its range."""
 
 
 class BadRecipe(CortadoError, ValueError):
-    """A recipe names a method or a key that does not exist, or is not shaped like a recipe."""
+    """A recipe names a method or key that does not exist, or is malformed."""
 
 
 class BadTask(CortadoError, ValueError):
-    """The data, loss or score of a task cannot be used."""
+    """The data, loss or metric of a task cannot be used."""
 
 
 class BadNetwork(CortadoError, ValueError):
@@ -50,27 +50,27 @@ class BadNetwork(CortadoError, ValueError):
 
 
 class Diverged(BadNetwork):
-    """A training whose loss is no number any more."""
+    """The loss of a training is NaN or infinite."""
 
 
 class CannotFollow(BadNetwork):
-    """A cut of channels that the network's own code cannot follow; the groups at fault are frozen from then on."""
+    """The network's own code cannot follow a cut of channels; the groups at fault are frozen from then on."""
 
 
 class BadFile(CortadoError, ValueError):
-    """A file is not ours, is cut short, was altered, or asks for more than it may."""
+    """A file is not a Cortado file, is truncated, was altered, or exceeds a limit."""
 
 
 class WrongNetwork(BadFile):
-    """A sound file that was made from a network other than the one at hand."""
+    """The file is sound but was made from another network."""
 
 
 class NothingChanged(CortadoError):
-    """A method ran and left every weight as it was: the pattern or the amount must be wrong."""
+    """A method left every weight unchanged: check its pattern or amount."""
 
 
 class OutputsDiffer(CortadoError):
-    """An exported file gives other outputs than PyTorch, by more than the tolerance."""
+    """The outputs of an exported file differ from PyTorch's by more than the tolerance."""
 
 
 class MissingPackage(CortadoError, ImportError):
@@ -78,15 +78,15 @@ class MissingPackage(CortadoError, ImportError):
 
 
 class Failed(CortadoError):
-    """Something raised that nobody foresaw, in code of the user's or in ours; what was finished before is kept."""
+    """An unexpected error, in the user's code or in Cortado; what was finished before is kept."""
 
 
 class Stopped(CortadoError):
-    """The user interrupted a run; what was finished is kept and `--resume` goes on from it."""
+    """The user interrupted a run; what was finished is kept and `--resume` continues from it."""
 
 
 def describe(error: BaseException) -> str:
-    """What an error says, on one line, and where it was raised: "KeyError: 'a' (data.py, line 12, in __getitem__)"."""
+    """Return an error on one line with its origin: "KeyError: 'a' (data.py, line 12, in __getitem__)"."""
     text = " ".join(str(error).split())[:300]
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""
@@ -94,20 +94,20 @@ def describe(error: BaseException) -> str:
 
 
 REFUSALS = (BadValue, CannotFollow, Diverged, NothingChanged, OutputsDiffer)
-"""What a trial may run into without fault of network or task: a search learns from it and goes on."""
+"""Errors of a trial for which neither network nor task is to blame: a search records them and continues."""
 
 
 def comes_from_system(error: BaseException) -> bool:
-    """Whether the system is behind an error - a full disk, a lost folder - and not what was asked of a network."""
-    behind: BaseException | None = error
-    while behind is not None and not isinstance(behind, OSError):
-        behind = behind.__cause__
-    return behind is not None
+    """Return whether the system caused an error, such as a full disk or a lost folder."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    return cause is not None
 
 
 @contextlib.contextmanager
 def in_own_code(kind: type[CortadoError], where: str, way_out: str) -> Iterator[None]:
-    """Whatever code of the user's raises becomes an error of `kind` that says where; errors of ours pass as they are."""
+    """Turn exceptions of the user's code into `kind`, with the place in the message; Cortado's own errors pass through."""
     try:
         yield
     except CortadoError:

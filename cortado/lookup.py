@@ -1,4 +1,4 @@
-"""Named: what is one file each in a room (scores, penalties), by the file's name, or a user's own by module and class."""
+"""Lookup: find an importance measure or penalty by the name of its file, or a user's own by module and class."""
 
 import importlib
 import pkgutil
@@ -10,9 +10,9 @@ from cortado.errors import BadRecipe
 
 
 def lookup(room: ModuleType, kind: type, name: str) -> Any:
-    """An instance of `kind` by name: class LowRank of low_rank.py in `room` is "low_rank", your own "my_pkg.my_file:Mine".
+    """Return an instance of `kind` by name: "nuclear_norm" is class NuclearNorm in nuclear_norm.py of `room`, "my_pkg.my_file:Mine" your own.
 
-    Raises BadRecipe for a name that is not known, with near ones, and for a class that is not of the kind.
+    Raises BadRecipe for an unknown name, suggesting close ones, and for a class that is not a subclass of `kind`.
     """
     word, rooms = kind.__name__.lower(), room.__name__.rpartition(".")[2]
     module_name, _, class_name = name.partition(":")
@@ -21,7 +21,7 @@ def lookup(room: ModuleType, kind: type, name: str) -> Any:
         if name not in known:
             near = get_close_matches(name, known) or known
             raise BadRecipe(
-                f"{rooms}: no {word} is called {name!r}. Did you mean: {', '.join(near)}? Your own is package.module:Class."
+                f"{rooms}: there is no {word} {name!r}. Did you mean: {', '.join(near)}? Your own is package.module:Class."
             )
         module_name = f"{room.__name__}.{name}"
         class_name = "".join(part.capitalize() for part in name.split("_"))

@@ -1,10 +1,10 @@
-"""Sizes, times and shares as people write them: "1.5 MB", "3 ms", "-0.5 %"; to numbers and back."""
+"""Parse and format sizes, times and shares, such as "1.5 MB", "3 ms" or "-0.5 %"."""
 
 import re
 
 from cortado.errors import BadValue
 
-# KB is 1000 bytes, KiB is 1024: the report says which one it prints (KB).
+# KB is 1000 bytes, KiB is 1024. Reports print KB.
 FACTORS = {
     "size": {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30},
     "time": {"NS": 1e-6, "US": 1e-3, "MS": 1.0, "S": 1e3, "MIN": 6e4, "M": 6e4, "H": 3.6e6},
@@ -14,7 +14,7 @@ PATTERN = re.compile(r"^\s*([+-]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z
 
 
 def number_and_unit(text: str) -> tuple[float, str]:
-    """Split "1.5 MB" into (1.5, "MB").  Raises BadValue when there is no number in front."""
+    """Split "1.5 MB" into (1.5, "MB").  Raises BadValue if the text does not start with a number."""
     match = PATTERN.match(text)
     if match is None:
         raise BadValue(f"units: {text!r} is not a number with a unit. Write, for example, 1.5 MB, 3 ms or -0.5 %.")
@@ -22,7 +22,7 @@ def number_and_unit(text: str) -> tuple[float, str]:
 
 
 def read_quantity(text: str | float, kind: str) -> float:
-    """A quantity of `kind` ("size" -> bytes, "time" -> milliseconds, "count" -> plain, "share" -> 0..1)."""
+    """Parse a quantity of `kind`: "size" to bytes, "time" to milliseconds, "count" to a number, "share" to 0..1."""
     if not isinstance(text, str):
         return float(text)
     number, unit = number_and_unit(text)
@@ -35,21 +35,21 @@ def read_quantity(text: str | float, kind: str) -> float:
         if kind == "size" and unit == "":
             return number
         known = ", ".join(name for name in factors if name)
-        raise BadValue(f"units: {text!r} has no unit of {kind} that is known, got {unit!r}. Known: {known}.")
+        raise BadValue(f"units: {text!r} has no known unit of {kind}, got {unit!r}. Known: {known}.")
     return number * factors[unit.upper()]
 
 
 def size_text(size_bytes: float) -> str:
-    """Bytes as a short text, in thousands: 1762 -> "1.76 KB"."""
+    """Format bytes as a short text, in decimal units: 1762 -> "1.76 KB"."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        # 999.6 would be printed as 1e+03: from there on the next unit.
+        # 999.6 would print as 1e+03, so switch to the next unit before that.
         if abs(size_bytes) >= 0.9995 * factor:
             return f"{size_bytes / factor:.3g} {unit}"
     return f"{size_bytes:.0f} B"
 
 
 def count_text(count: float) -> str:
-    """A count as a short text: 430500 -> "430 K"."""
+    """Format a count as a short text: 430500 -> "430 K"."""
     for unit, factor in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
         if abs(count) >= 0.9995 * factor:
             return f"{count / factor:.3g} {unit}"
@@ -57,7 +57,7 @@ def count_text(count: float) -> str:
 
 
 def time_text(milliseconds: float) -> str:
-    """Milliseconds as a short text: 61000 -> "1 min 1 s"."""
+    """Format milliseconds as a short text: 61000 -> "1 min 1 s"."""
     if milliseconds < 1:
         return f"{milliseconds * 1e3:.3g} us"
     if milliseconds < 1000:

@@ -77,7 +77,9 @@ def test_network_below_its_stated_score_is_refused(here, command):
     text = (here / "job.yaml").read_text()
     (here / "stated.yaml").write_text(text + "score: 4000\n")
     done = cortado(command[0], "stated.yaml", *command[1:])
-    assert done.exit_code == 1 and "stated to reach 4000 % (accuracy), and reaches" in done.output, done.output
+    assert (
+        done.exit_code == 1 and "the stated accuracy of the original network is 4000 %, but it reaches" in done.output
+    ), done.output
     assert not (here / "out").exists()
 
 

@@ -160,8 +160,8 @@ def test_network_that_raises_on_one_batch(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "wanted", "says"),
     [
-        (lambda: torch.tensor(torch.nan, requires_grad=True), BadNetwork, r"tune: the loss of epoch 1 is nan, in float32 with statistics of norms moving\. Lower the rate"),
-        (lambda: {}["loss"], BadTask, r"tune: the task's loss, on outputs of shape \(16, 4\), .* raised KeyError: 'loss'"),
+        (lambda: torch.tensor(torch.nan, requires_grad=True), BadNetwork, r"finetune: the loss of epoch 1 is nan, in float32 with moving batch norm statistics\. Lower lr"),
+        (lambda: {}["loss"], BadTask, r"finetune: the task's loss, on outputs of shape \(16, 4\), .* raised KeyError: 'loss'"),
     ],
     ids=["nan", "raises"],
 )  # fmt: skip

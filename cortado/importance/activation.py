@@ -1,4 +1,4 @@
-"""Activation: a weight is worth its size times that of the activation it reads."""
+"""Activation: weight magnitude times the size of the input activation."""
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,11 @@ from cortado.network.view import View, Weight
 from cortado.task.task import Task
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-"""Their inputs lie on axis 0."""
+"""Layers with their inputs on axis 0."""
 
 
 class Activation(Importance):
-    """|w| times the root mean square of its input channel on the calibration data.  Sun et al., 2024 (Wanda)."""
+    """|w| times the root mean square of its input channel on calibration data.  Sun et al., 2024 (Wanda)."""
 
     def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
         assert task.calibration is not None
@@ -24,13 +24,13 @@ class Activation(Importance):
             value = weight.dense().abs()
             if weight.layer_path not in squares or value.dim() < 2:
                 raise BadNetwork(
-                    f"scores/activation: {weight.path} is not called with an activation of its own. "
-                    "Leave it out with where, or use the score magnitude or taylor."
+                    f"importance/activation: {weight.path} has no recorded input activation. "
+                    "Exclude it with where=, or rank by magnitude or taylor."
                 )
             if weight.name.startswith("weight_hh"):
                 raise BadNetwork(
-                    f"scores/activation: {weight.path} reads the hidden state, which is not seen from outside. "
-                    "Leave it out with where, or use the score magnitude or taylor."
+                    f"importance/activation: {weight.path} reads the hidden state, which cannot be recorded. "
+                    "Exclude it with where=, or rank by magnitude or taylor."
                 )
             activation = squares[weight.layer_path].sqrt().to(value)
             if isinstance(weight.layer, TRANSPOSED):
@@ -42,7 +42,7 @@ class Activation(Importance):
 
 
 def per_input(activation: Tensor, shape: torch.Size) -> Tensor:
-    """The activation that each entry on the first two axes reads: (1, inputs), or (outputs, inputs / groups) with groups."""
+    """Return the activation that each entry on the first two axes reads: (1, inputs) or, if grouped, (outputs, inputs / groups)."""
     groups, rest = divmod(len(activation), shape[1])
     if rest or shape[0] % groups:
         return activation.mean().expand(1, shape[1])

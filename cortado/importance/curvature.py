@@ -1,4 +1,4 @@
-"""Curvature: Optimal Brain Damage - half the diagonal second derivative times the squared weight."""
+"""Curvature: Optimal Brain Damage, half the diagonal second derivative times the squared weight."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,17 +18,17 @@ IMAGES = 512
 
 
 class Curvature(Importance):
-    """h w^2 / 2, the loss that setting a weight to zero costs when the gradient is zero.  LeCun, Denker, Solla, 1990.
+    """h w^2 / 2, the loss increase from zeroing a weight at zero gradient.  LeCun, Denker, Solla, 1990.
 
-    h is the diagonal of the generalised Gauss-Newton matrix, as LeCun's, at softmax temperature T: for each sample the
-    squared gradient of v . outputs, with v = sqrt(p) xi - p (sqrt(p) . xi), p = softmax(outputs / T) and xi random
-    signs, whose mean is that diagonal exactly. T = 2 by default: on samples that the network has learned by heart
-    p (1 - p) at T = 1 is nearly zero and says little. A sequence or a map has a softmax at each place; where `Task.answers`
-    are numbers, or each is a single one, squared errors count.
+    h is the diagonal of the generalised Gauss-Newton matrix, as in LeCun, at softmax temperature T. It is estimated
+    without bias as the squared gradient of v . outputs per sample, with v = sqrt(p) xi - p (sqrt(p) . xi),
+    p = softmax(outputs / T) and random signs xi. T = 2 by default, because on memorised samples p (1 - p) at T = 1 is
+    nearly zero. Sequences and maps have one softmax per position; where `Task.answers` are numbers, or each output is a
+    single number, squared error is used instead.
 
-    The score adds `shrink` times the mean h of the weight's tensor to every h: a mean over few samples, of a curvature
-    that moves as weights go, is believed only so far. With none, weights that are silent on the samples go first
-    however large they are, and the loss rises more than by magnitude.
+    `shrink` times the tensor's mean h is added to every h, since a mean over few samples of a curvature that changes
+    during pruning is noisy. Without it, large weights that happen to be inactive on the samples are pruned first, and
+    the loss rises more than with magnitude pruning.
     """
 
     temperature = 2.0
@@ -40,7 +40,7 @@ class Curvature(Importance):
         return [(h + self.shrink * h.mean()) * w**2 / 2 for h, w in zip(found, values, strict=True)]
 
     def diagonal(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
-        """h for each weight: the mean over calibration samples, one sample at a time."""
+        """Return h for each weight: the mean over calibration samples, computed one sample at a time."""
         assert task.calibration is not None
         slope = self.slope(task.generator(23), divergence_for(view.network, task))
         sums = [torch.zeros(weight.shape) for weight in weights]
@@ -51,7 +51,7 @@ class Curvature(Importance):
         return [total / len(data) for total in sums]
 
     def slope(self, signs: torch.Generator, divergence: Divergence) -> Callable[[Any, Tensor], Tensor]:
-        """v . answers, summed over the batch, with a sample's answers (a sequence, a map) counting as one together."""
+        """Return v . outputs as a loss, summed over the batch; all positions of a sample (sequence, map) count as one."""
 
         def of(outputs: Any, targets: Tensor) -> Tensor:
             rows = rows_of(outputs)
@@ -60,11 +60,11 @@ class Curvature(Importance):
         return of
 
     def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
-        """Half the mean square of the change when a unit gives its mean instead of its activation.
+        """Return half the mean squared loss change when each unit outputs its mean instead of its activation.
 
-        The whole unit is one gate, so that no entry is taken alone: 1/2 mean_n (sum over positions and consumers of
-        gradient x (activation - mean))^2. The mean itself is given back by moment matching afterwards. A group whose
-        consumers are not all linear or convolution layers has the sum over its single weights.
+        The unit is treated as one gate: 1/2 mean_n (sum over positions and consumers of
+        gradient x (activation - mean))^2. Moment matching restores the mean afterwards. A group with consumers other
+        than linear or convolution layers uses the sum over its single weights.
         """
         assert task.calibration is not None
         data, channel_gradients = task.calibration.first(IMAGES), ChannelGradients(view, groups)

@@ -1,4 +1,4 @@
-"""Gains: a channel is worth the gain that its batch norm gives it."""
+"""Gains: rank channels by the gain of their batch norm."""
 
 import torch
 from torch import Tensor
@@ -12,10 +12,12 @@ from cortado.task.task import Task
 
 
 class Gains(Importance):
-    """|gamma| of the norms that the units pass.  Liu et al., 2017 (network slimming)."""
+    """|gamma| of the norms that follow the units.  Liu et al., 2017 (network slimming)."""
 
     def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
-        raise BadNetwork("scores/gains: single weights have no gain. Use it with prune/channels, or rank by magnitude.")
+        raise BadNetwork(
+            "importance/gains: single weights have no gain. Use it with prune/channels, or rank by magnitude."
+        )
 
     def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
         modules = dict(view.network.named_modules(remove_duplicate=False))
@@ -32,7 +34,7 @@ class Gains(Importance):
                 norms += 1
             if not norms:
                 raise BadNetwork(
-                    f"scores/gains: {group.name} passes no norm with a gain. Leave it out with where=, or rank by "
+                    f"importance/gains: {group.name} has no norm with a gain. Exclude it with where=, or rank by "
                     "magnitude, taylor or curvature."
                 )
             found.append(total / norms)

@@ -1,4 +1,4 @@
-"""Score: what each entry of a weight is worth.  One file a score; its name in a recipe is the file's."""
+"""Importance: rank the entries of weights.  One file per measure; recipes use the file's name."""
 
 from abc import ABC, abstractmethod
 
@@ -13,21 +13,21 @@ from cortado.task.task import Task
 
 
 class Importance(ABC):
-    """Ranks the entries of weights: the higher, the more an entry is worth.
+    """Ranks the entries of weights: higher is more important.
 
     >>> small, report = cortado.compress(net, task, [PruneWeights(keep=0.5, by=Random())])
 
-    Scores of different weights of one call are comparable, so that one threshold may serve all layers.
+    Values from one call are comparable across weights, so one threshold can serve all layers.
     """
 
     @abstractmethod
     def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
-        """For each weight a tensor of its shape, 0 or more, float32."""
+        """Return one float32 tensor per weight, of its shape, with values >= 0."""
 
     def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
-        """For each group what each of its units is worth, (units,): the sum over all that produces the unit.
+        """Return the importance of each unit of each group, (units,).
 
-        A score that knows more of units than of single weights says so itself.
+        The default sums over everything that produces the unit; subclasses with a better measure for units override it.
         """
         weights = {weight.path: weight for weight in view.all_weights}
         paths = list(dict.fromkeys(slot.names[0] for group in groups for slot in producing(group)))
@@ -36,7 +36,7 @@ class Importance(ABC):
         return [self.summed(group, found) for group in groups]
 
     def summed(self, group: Group, found: dict[str, Tensor]) -> Tensor:
-        """The sums of single scores over the units of one group."""
+        """Sum the importance of single weights over each unit of one group."""
         total = torch.zeros(group.count)
         for slot in producing(group):
             if slot.names[0] in found:
@@ -48,15 +48,15 @@ class Importance(ABC):
 
 
 def producing(group: Group) -> list[Slot]:
-    """The slots that make a group's units; all matrices where none is known to."""
+    """Return the slots that produce a group's units, or all its matrices if none is known to."""
     return group.of_role("producer") or list(group.slots)
 
 
 def score(by: str | Importance | type[Importance]) -> Importance:
-    """Return the score that a method's `by` gives: by name, as an instance, or as a class that needs no arguments.
+    """Return the importance measure for a method's `by`: a name, an instance, or a class without required arguments.
 
-    Class Taylor of scores/taylor.py is "taylor", a user's own is "my_pkg.my_file:MyScore". Raises BadRecipe for a name that
-    is not known, with near ones.
+    Class Taylor in importance/taylor.py is "taylor"; your own is "my_pkg.my_file:MyImportance". Raises BadRecipe for an
+    unknown name and suggests close matches.
     """
     if isinstance(by, Importance):
         return by

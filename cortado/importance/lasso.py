@@ -1,4 +1,4 @@
-"""Lasso: a channel is worth the penalty under which its factor still is not zero."""
+"""Lasso: rank channels by the penalty at which their factor becomes zero."""
 
 import torch
 from torch import Tensor
@@ -12,44 +12,46 @@ from cortado.task.task import Task
 
 STEPS, SWEEPS = 100, 100
 SMALLEST = 1e-5
-"""Of the penalty that puts all factors to zero: where the path begins."""
+"""Where the path begins, as a share of the penalty at which all factors are zero."""
 
 
 class Lasso(Importance):
-    """The LASSO of He, Zhang, Sun, 2017: one factor a channel, least squares on the readers' outputs plus L1.
+    """The LASSO of He, Zhang, Sun, 2017: one factor per channel, least squares on the consumers' outputs plus L1.
 
-    The penalty grows from nearly nothing, each time from the factors before; a factor at zero stays there. A channel is worth
-    the largest penalty, as a share of the last one, at which its factor was not. Factors count for weights of norm 1,
-    as in the paper, and outputs of each reader by their variance. Of two channels that say the same it drops neither
-    sooner than others; `reconstruction` does.
+    The penalty grows from almost zero, warm-started at each step; a factor that reaches zero stays there. A channel's
+    importance is the largest penalty, as a share of the final one, at which its factor was nonzero. Factors are scaled
+    to weights of norm 1, as in the paper, and each consumer's outputs by their variance. Duplicate channels are not
+    dropped early; `reconstruction` does that.
     """
 
     def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
-        raise BadNetwork("scores/lasso: it ranks whole channels. Use it with prune/channels, or rank by activation.")
+        raise BadNetwork(
+            "importance/lasso: it ranks whole channels. Use it with prune/channels, or rank by activation."
+        )
 
     def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
         found = []
         for group, readers in zip(groups, problems(view, groups, task), strict=True):
-            matmul_layers, sizes = unit_products(readers, group.count)
-            found.append(path(matmul_layers, sizes))
+            products, sizes = unit_products(readers, group.count)
+            found.append(path(products, sizes))
         return found
 
 
 def unit_products(readers: list[EliminationProblem], count: int) -> tuple[Tensor, Tensor]:
-    """Products of what units add to all outputs (count, count), and the norm of each unit's weights."""
-    matmul_layers = torch.zeros(count, count, dtype=torch.float64)
+    """Return the Gram matrix of the units' contributions to all outputs (count, count), and the norm of each unit's weights."""
+    products = torch.zeros(count, count, dtype=torch.float64)
     squares = torch.zeros(count, dtype=torch.float64)
     for reader in readers:
         scale, mine = 1 / max(reader.power(), 1e-30), reader.units >= 0
-        matmul_layers += scale * reader.by_unit(count)
+        products += scale * reader.by_unit(count)
         squares.index_add_(0, reader.units[mine], scale * reader.squares[mine])
-    return matmul_layers, squares.sqrt()
+    return products, squares.sqrt()
 
 
-def path(matmul_layers: Tensor, sizes: Tensor) -> Tensor:
-    """What each unit is worth, (units,).  Coordinate descent under a growing penalty."""
+def path(products: Tensor, sizes: Tensor) -> Tensor:
+    """Return the importance of each unit, (units,), by coordinate descent under a growing penalty."""
     sizes = sizes.clamp(min=1e-15)
-    gram = matmul_layers / sizes[:, None] / sizes
+    gram = products / sizes[:, None] / sizes
     wanted = gram @ sizes
     most = float(wanted.abs().max())
     worth = torch.zeros(len(sizes))
@@ -59,7 +61,7 @@ def path(matmul_layers: Tensor, sizes: Tensor) -> Tensor:
     for step in range(STEPS):
         share = SMALLEST ** (1 - step / (STEPS - 1))
         descend(gram, wanted, share * most, factors, slopes)
-        # Among those that go together, the larger factor is worth more.
+        # Units that vanish at the same step are ordered by the size of their factor.
         worth = torch.where(
             factors != 0, share * (1 + 1e-3 * factors.abs() / factors.abs().max().clamp(min=1e-30)), worth
         )
@@ -67,8 +69,8 @@ def path(matmul_layers: Tensor, sizes: Tensor) -> Tensor:
 
 
 def descend(gram: Tensor, wanted: Tensor, penalty: float, factors: Tensor, slopes: Tensor) -> None:
-    """Least |sum of units x factors - outputs|^2 / 2 + penalty |factors|, in place; `slopes` are gram @ factors."""
-    # One entry at a time: NumPy reads single numbers ten times faster. The arrays are the tensors' own memory.
+    """Minimise |sum of units x factors - outputs|^2 / 2 + penalty |factors| in place; `slopes` are gram @ factors."""
+    # Coordinate descent reads single numbers, which is ten times faster in NumPy. The arrays share the tensors' memory.
     rows, goals, values, now = gram.numpy(), wanted.numpy(), factors.numpy(), slopes.numpy()
     diagonal = rows.diagonal()
     near = 1e-6 * float(abs(goals).max()) ** 0.5

@@ -1,4 +1,4 @@
-"""Magnitude: small weights matter least.  L1 (absolute value); L2 (its square) ranks alike inside a layer."""
+"""Magnitude: the absolute value of a weight."""
 
 import torch
 from torch import Tensor
@@ -16,14 +16,14 @@ class Magnitude(Importance):
         return [weight.dense().abs() for weight in weights]
 
     def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
-        """The L1 norm of what produces a unit (Li et al., 2017), over its group's mean: groups can be compared."""
+        """Return the L1 norm of what produces each unit (Li et al., 2017), over its group's mean."""
         weights = {weight.path: weight for weight in view.all_weights}
         found = [unit_magnitudes(group, weights) for group in groups]
         return [units / units.mean().clamp(min=1e-30) for units in found]
 
 
 def unit_magnitudes(group: Group, weights: dict[str, Weight]) -> Tensor:
-    """The sums of |w| over each unit of a group, without a second tensor of any weight's size."""
+    """Sum |w| over each unit of a group, without a temporary tensor of any weight's size."""
     total = torch.zeros(group.count)
     for slot in producing(group):
         if slot.names[0] in weights:

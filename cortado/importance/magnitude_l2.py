@@ -1,4 +1,4 @@
-"""Magnitude L2: the squared weight, measured against its layer's mean square, so that layers can be compared."""
+"""Magnitude L2: the squared weight over its layer's mean square, comparable across layers."""
 
 from torch import Tensor
 
@@ -16,5 +16,5 @@ class MagnitudeL2(Importance):
         return [square / square.mean().clamp(min=1e-30) for square in squares]
 
     def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
-        """The squared L2 norm of what produces a unit, over its group's mean: groups of any width can be compared."""
+        """Return the squared L2 norm of what produces each unit, over its group's mean: comparable across widths."""
         return [units / units.mean().clamp(min=1e-30) for units in super().of_units(groups, view, task)]

@@ -1,4 +1,4 @@
-"""Random: the control that every other score has to beat."""
+"""Random: the control that every other measure has to beat."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from cortado.task.task import Task
 
 
 class Random(Importance):
-    """Uniform numbers from the task's seed."""
+    """Uniform random numbers from the task's seed."""
 
     def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
         generator = task.generator(17)

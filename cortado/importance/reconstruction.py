@@ -1,4 +1,4 @@
-"""Reconstruction: a channel is worth what the layers that read it lose when the other channels make up for it."""
+"""Reconstruction: rank channels by the output error that remains after the other channels compensate."""
 
 import torch
 from torch import Tensor
@@ -12,18 +12,18 @@ from cortado.task.task import Task
 
 
 class Reconstruction(Importance):
-    """Least error of the outputs of the layers that read the channels, by least squares.  He, Zhang, Sun, 2017.
+    """Least-squares reconstruction error of the consumers' outputs.  He, Zhang, Sun, 2017.
 
-    Channels go one by one, the one first whose loss the others make up for best; a channel is worth the share of the
-    outputs' variance that it costs at its turn, and no less than those before it. All in closed form from the
-    covariance of what the layers read: the paper's LASSO (`lasso`) chooses by one factor a channel, this by all weights.
-    It is what prune/channels with `reconstruct` then does. Layers with more than 2,304 inputs x taps have one factor
-    a channel here too.
+    Channels are removed greedily, the one with the smallest error after compensation first. Its importance is the
+    share of output variance lost at that step, and never less than that of the channels removed before it. Everything
+    is closed form, from the covariance of the consumers' inputs; the paper's LASSO (`lasso`) selects with one factor
+    per channel instead of all weights. This matches what prune/channels does with `reconstruct`. Layers with more than
+    2,304 inputs x taps use one factor per channel here too.
     """
 
     def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
         raise BadNetwork(
-            "scores/reconstruction: it ranks whole channels. Use it with prune/channels, or rank by activation."
+            "importance/reconstruction: it ranks whole channels. Use it with prune/channels, or rank by activation."
         )
 
     def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
@@ -36,14 +36,14 @@ class Reconstruction(Importance):
 
 
 def worths(readers: list[EliminationProblem], count: int) -> Tensor:
-    """What each unit costs at its turn, (count,), rising in the order in which they go."""
+    """Return the error at which each unit is removed, (count,), rising in the order of removal."""
     states = [Elimination(reader) for reader in readers]
     alive = torch.ones(count, dtype=torch.bool)
     worth, last = torch.zeros(count), 0.0
     for _ in range(count):
         costs = torch.stack([state.costs(alive) for state in states]).sum(0)
         unit = int(torch.where(alive, costs, torch.inf).argmin())
-        # A little more than the one before: the order stays when costs fall or are zero.
+        # Strictly more than the previous one, so that the order survives costs that fall or are zero.
         last = max(float(costs[unit]), last * (1 + 1e-6) + 1e-20)
         worth[unit] = last
         alive[unit] = False

@@ -12,7 +12,7 @@ from cortado.task.task import Task
 
 
 class Taylor(Importance):
-    """|g w|, the mean over calibration batches of 16.  Molchanov et al., 2017, for single weights."""
+    """|g w|, averaged over calibration batches of 16.  Molchanov et al., 2017, for single weights."""
 
     def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
         assert task.calibration is not None
@@ -26,9 +26,9 @@ class Taylor(Importance):
         return [total / batches for total in sums]
 
     def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
-        """The mean over samples of |gradient x activation|, summed over a unit's positions and consumers.
+        """Return the mean over samples of |gradient x activation|, summed over each unit's positions and consumers.
 
-        Molchanov et al., 2017, over the group's L2 norm, as the paper compares layers.
+        Molchanov et al., 2017; divided by the group's L2 norm, as in the paper, so that layers can be compared.
         """
         assert task.calibration is not None
         data, channel_gradients = task.calibration.first(512), ChannelGradients(view, groups)

@@ -1,4 +1,4 @@
-"""Zeros: a unit that is hardly ever active is worth little."""
+"""Zeros: rank units by how often they are active."""
 
 import torch
 from torch import Tensor
@@ -13,11 +13,11 @@ from cortado.task.task import Task
 
 
 class Zeros(Importance):
-    """1 - APoZ: the share of a unit's activations, as its consumers read them, that are not zero.  Hu et al., 2016."""
+    """1 - APoZ: the share of nonzero activations of a unit, as its consumers read them.  Hu et al., 2016."""
 
     def of(self, weights: list[Weight], view: View, task: Task) -> list[Tensor]:
         raise BadNetwork(
-            "scores/zeros: single weights have no activations. Use it with prune/channels, or rank by activation."
+            "importance/zeros: single weights have no activations. Use it with prune/channels, or rank by activation."
         )
 
     def of_units(self, groups: list[Group], view: View, task: Task) -> list[Tensor]:
@@ -35,7 +35,7 @@ class Zeros(Importance):
         for group, count in zip(groups, counts, strict=True):
             if not bool(count.all()):
                 raise BadNetwork(
-                    f"scores/zeros: what reads the units of {group.name} is no layer that we can watch. "
-                    "Leave it out with where=, or rank by magnitude."
+                    f"importance/zeros: cannot record the activations of {group.name}: a consumer is of an unsupported "
+                    "kind. Exclude the group with where=, or rank by magnitude."
                 )
         return [a / c for a, c in zip(active, counts, strict=True)]

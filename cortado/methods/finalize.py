@@ -1,4 +1,4 @@
-"""finalize: end the training of rounded weights and activations - what was latent becomes what the file holds."""
+"""finalize: end quantized training by replacing latent weights with the rounded ones that the file stores."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from cortado.training.finalize import finalize
 
 @dataclass(frozen=True)
 class Finalize(Method):
-    """Replace weights and activations that are rounded again at every step by the rounded ones, for good.
+    """Replace weights and activation quantizers that round at every step by their final rounded values.
 
-    Scales are kept to three digits (bfloat16). Runs by itself after the last stage of a recipe; a stage of its own is
-    needed where another method should work on the rounded values. With `where` only the weights that it takes are
-    finalized, and no activations.
+    Scales are rounded to three digits (bfloat16). Runs automatically after the last stage of a recipe; add it as a stage
+    only if a later method should work on the rounded values. With `where`, only the selected weights are finalized, and
+    no activations.
     """
 
     def apply(self, view: View, task: Task) -> None:

@@ -1,4 +1,4 @@
-"""tune: train what the forms leave to learn - survivors, shared values, scales, biases - and keep the forms."""
+"""finetune: train what the forms leave trainable (remaining weights, shared values, scales, biases)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from cortado.training.objectives.penalty import Extra, penalty
 
 @dataclass(frozen=True)
 class Finetune(Method):
-    """The training loop on the task's own loss, and on the original network's outputs when `teacher` is above 0.
+    """Train on the task's own loss, and on the original network's outputs if `teacher` is above 0.
 
-    A mask, codes or codebook stay as they are: only their floats learn. In Python, cortado.training.loop.train takes any
-    optimizer, schedule, penalty and teachers. `penalty` pulls weights towards what can be cut or factored afterwards.
+    Masks, codes and codebook assignments stay fixed; only floats learn. From Python, cortado.training.loop.train accepts
+    any optimizer, schedule, penalty and teachers. `penalty` prepares weights for pruning or factorization afterwards.
     """
 
     trains = True
@@ -28,37 +28,35 @@ class Finetune(Method):
     epochs: float = knob(1.0, low=0.0, help="passes over the training data")
     lr: float = knob(1e-3, low=0.0, help="learning rate")
     optimizer: str | Callable[..., Any] = knob(
-        "adam", one_of=OPTIMIZERS, help="its name, or parameter groups -> Optimizer"
+        "adam", one_of=OPTIMIZERS, help="a name, or a function from parameter groups to an Optimizer"
     )
     schedule: str | Callable[..., Any] = knob(
-        "cosine", one_of=SCHEDULES, help="its name, or share done -> factor of the rate"
+        "cosine", one_of=SCHEDULES, help="a name, or a function from training progress (0..1) to a factor of lr"
     )
     momentum: float = knob(0.9, low=0.0, high=1.0, help="momentum of sgd")
     decay: float = knob(0.0, low=0.0, help="weight decay (L2)")
-    batch: int | None = knob(None, low=1, help="samples a step, when other than the task's")
+    batch: int | None = knob(None, low=1, help="batch size; the task's if none is given")
     teacher: float = knob(
-        0.0, low=0.0, high=1.0, help="share of the loss that the original network teaches, at temperature 4"
+        0.0, low=0.0, high=1.0, help="weight of the distillation loss against the original network, at temperature 4"
     )
-    average: float = knob(
-        0.0, low=0.0, high=1.0, help="share of the training, at its end, over which weights are averaged"
-    )
-    warmup: float = knob(0.0, low=0.0, high=1.0, help="share of the training in which the rate rises")
+    average: float = knob(0.0, low=0.0, high=1.0, help="last share of the training over which weights are averaged")
+    warmup: float = knob(0.0, low=0.0, high=1.0, help="share of the training over which lr rises from 0")
     clip: float | None = knob(
-        None, low=0.0, help="largest norm of the gradient; 5 for sgd with kept statistics, if none is given"
+        None, low=0.0, help="largest gradient norm; if none is given, 5 for sgd with kept statistics"
     )
     precision: str = knob(
-        "auto", one_of=("auto", "float32", "bfloat16"), help="of the products; auto takes what is fast"
+        "auto", one_of=("auto", "float32", "bfloat16"), help="of matrix products; auto picks the fast one"
     )
     statistics: str = knob(
-        "moving", one_of=("moving", "kept"), help="of batch norms: kept as they are for short recoveries"
+        "moving", one_of=("moving", "kept"), help="of batch norms: updated, or kept for short recoveries"
     )
-    recorded: bool = knob(False, help="on a GPU record a step and replay it, where Python decides the same at each")
+    recorded: bool = knob(False, help="record the training step as a CUDA graph; Python must not branch on data")
     penalty: str = knob(
         "",
-        help="added to the loss: low_rank, gains, group_lasso, group_lasso_positions, bipolar or package.module:Class",
+        help="added to the loss: nuclear_norm, norm_gains, group_lasso, group_lasso_positions, bipolar or package.module:Class",
     )
-    strength: float = knob(1e-4, low=0.0, help="factor of the penalty")
-    growing: bool = knob(False, help="let the strength grow from 0 over the training")
+    strength: float = knob(1e-4, low=0.0, help="weight of the penalty")
+    growing: bool = knob(False, help="increase the strength from 0 during training")
 
     def apply(self, view: View, task: Task) -> None:
         extra, count = self.penalised(view, task)
@@ -74,7 +72,7 @@ class Finetune(Method):
         view.notes += place_of_training(view.network, task.device)
 
     def penalised(self, view: View, task: Task) -> tuple[Extra | None, Callable[[nn.Module, int], None] | None]:
-        """The penalty with its strength, and what has to be told of every step where the strength grows."""
+        """Return the weighted penalty and, if its strength grows, the callback to run at every step."""
         if not self.penalty:
             return None, None
         original = penalty(self.penalty).of(view, view.weights(self.where), task)

@@ -1,4 +1,4 @@
-"""match: give each output channel the mean and variance back that it had before a lossy step."""
+"""match_moments: restore each output channel's mean and variance from before a lossy step."""
 
 import math
 from collections.abc import Callable
@@ -24,14 +24,14 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MATMUL_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 Moments = tuple[Tensor, Tensor]
 FEWEST, MOST_NUMBERS = 64, 10_000_000
-"""More samples than the first are looked at only where together they have no more numbers than this."""
+"""More samples than the first are used only if their outputs together have at most this many numbers."""
 NOTHING, TEMPERATURE = 1e-6, 4.0
-"""Nats for which nothing is moved; and what softens classes before they are compared."""
+"""KL divergence (nats) below which nothing changes; softmax temperature of the comparison."""
 
 
 @dataclass(frozen=True)
 class BeforeStep:
-    """What a network gave before a step: `channel_moments` by the paths of its norms and products, and some of its `answers`."""
+    """The network before a step: `channel_moments` by path of norm or matmul layer, and some of its outputs (`answers`)."""
 
     moments: dict[str, Moments]
     answers: Tensor
@@ -39,26 +39,24 @@ class BeforeStep:
 
 @dataclass(frozen=True)
 class MatchMoments(Method):
-    """Moment matching, layer after layer, both networks on the same images; the default after every lossy step.
+    """Moment matching, layer by layer, with both networks on the same images; the default after every lossy step.
 
-    Each batch norm gives every channel the mean and the variance that it gave in the network before the step: its
-    stored statistics move. Where no norm follows a layer, its bias does, and the row scale where the form has one; biases
-    and scales stay, with a note, where the answers would come no nearer to those before the step: the tokens of a
-    transformer do not share one shift. Nothing but floats changes; no deviation grows or shrinks more than fourfold at a
-    time. An unchanged network stays as it is, which re-estimating batch norms from a few images would not achieve.
+    Each batch norm's stored statistics are adjusted so that every channel has the mean and variance it had before the
+    step. Where no norm follows a layer, its bias is adjusted, and the row scale if the form has one; these changes are
+    undone, with a note, if they bring the outputs no closer to those before the step (the tokens of a transformer have
+    no common shift). Only floats change, and no deviation changes more than fourfold at a time. An unchanged network
+    stays exactly the same, unlike when batch norms are re-estimated from a few images.
     """
 
     matches = True
 
-    images: int = knob(
-        256, low=2, help="calibration samples that both networks see, in one batch; of large ones fewer, 64 or more"
-    )
+    images: int = knob(256, low=2, help="calibration samples, in one batch; fewer (at least 64) if they are large")
 
     def apply(self, view: View, task: Task) -> None:
         self.toward(view, task, self.wanted(view, task))
 
     def wanted(self, view: View, task: Task) -> BeforeStep:
-        """What the network before the step gives."""
+        """Return the statistics of the network before the step."""
         return original_moments(view, self.inputs(view, task))
 
     def inputs(self, view: View, task: Task) -> Any:
@@ -69,9 +67,9 @@ class MatchMoments(Method):
         return to_device(inputs, own_device(view.network))
 
     def toward(self, view: View, task: Task, wanted: BeforeStep) -> tuple[float, float]:
-        """Match what `wanted` gave, of one network before several steps.
+        """Match the statistics in `wanted`, which may be of a network several steps ago.
 
-        How many nats the answers are from those then, without and with biases and row scales matched; the lower one is kept.
+        Return the KL divergence from its outputs (nats), without and with biases and row scales; the better one is kept.
         """
         inputs = self.inputs(view, task)
         moments = {path: of_kept(pair, view.kept.get(path)) for path, pair in wanted.moments.items()}
@@ -87,16 +85,17 @@ class MatchMoments(Method):
         if without < both or math.isnan(both):
             restore_states(normed)
             numbers = wanted.answers.numel() and divergence_of(wanted.answers, task.answers).variance is not None
-            # Half the squared error over the variance is what a nat of numbers is.
-            far = f"are {both:.3g} nats" if not numbers else f"differ by {2 * both:.1%} of their variance"
+            # For numbers, half the squared error over the variance plays the role of the KL divergence in nats.
+            far = f"by {2 * both:.1%} of their variance" if numbers else f"by {both:.3g} nats"
             view.notes.append(
-                f"match: biases and row scales stay; with them matched the answers{'' if numbers else ', softened,'} {far} "
-                f"from those before the step, without {f'{2 * without:.1%}' if numbers else f'{without:.3g}'}"
+                "match_moments: biases and row scales are unchanged; with them matched, the "
+                f"{'' if numbers else 'softened '}outputs would differ {far} from those before the step, instead of "
+                f"{f'{2 * without:.1%}' if numbers else f'{without:.3g}'}"
             )
         return without, both
 
     def layers(self, view: View, wanted: dict[str, Moments]) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
-        """The norms that are matched, and the products in whose place no norm is, by path."""
+        """Return the norms to match, and the matmul layers without a norm behind them, by path."""
         chosen = {id(layer) for weight in view.weights(self.where) for layer, _ in weight.places}
         followed = layers_before_norms(view)
         known = {path: layer for path, layer in view.network.named_modules() if path in wanted}
@@ -108,7 +107,7 @@ class MatchMoments(Method):
 
 
 def shared_layers(view: View) -> set[int]:
-    """Layers whose weight another one has too, by identity: it cannot be scaled for one of them."""
+    """Return the ids of layers that share their weight with another: it cannot be rescaled for one of them."""
     return {id(layer) for weight in view.all_weights if len(weight.places) > 1 for layer, _ in weight.places}
 
 
@@ -119,7 +118,7 @@ def norm_hooks(norms: dict[str, nn.Module], wanted: dict[str, Moments]) -> list[
 
 def matmul_hooks(matmul_layers: dict[str, nn.Module], wanted: dict[str, Moments], shared: set[int]) -> list[Any]:
     done: set[str] = set()
-    # An unsigned rounding cuts off what is below zero: moments are those of what comes before it.
+    # An unsigned quantizer cuts off negative values, so take the moments of its input.
     return [
         layer.register_forward_hook(matmul_hook(path, wanted[path], done, id(layer) not in shared), prepend=True)
         for path, layer in matmul_layers.items()
@@ -127,7 +126,7 @@ def matmul_hooks(matmul_layers: dict[str, nn.Module], wanted: dict[str, Moments]
 
 
 def states(layers: list[nn.Module]) -> list[tuple[Tensor, Tensor]]:
-    """Every tensor of some layers, and what it holds."""
+    """Return every tensor of the layers with a copy of its values."""
     found = {id(one): one for layer in layers for one in (*layer.parameters(), *layer.buffers())}
     return [(one, one.detach().clone()) for one in found.values()]
 
@@ -140,8 +139,7 @@ def restore_states(attached: list[tuple[Tensor, Tensor]]) -> None:
 
 
 def between(task: Task, wanted: Tensor, found: Tensor) -> float:
-    """Mean nats between two networks' answers to the same inputs, classes softened: of what a network has learned by heart
-    it is sure, whatever is done to it.  0 where the answers are not alike, or there are none."""
+    """Return the mean divergence of two networks' softened outputs, in nats; 0 if they are not comparable or empty."""
     if wanted.shape != found.shape or not wanted.numel():
         return 0.0
     divergence = divergence_of(wanted, task.answers)
@@ -150,9 +148,9 @@ def between(task: Task, wanted: Tensor, found: Tensor) -> float:
 
 
 def run_with_hooks(network: nn.Module, inputs: Any, hooks: list[Any]) -> Tensor:
-    """One forward pass in eval mode without gradients, random numbers as at every other; hooks are removed, modes restored.
+    """Run one forward pass in eval mode without gradients and with fixed random numbers; then remove hooks, restore modes.
 
-    Some of the answers, float64: rows spread evenly, of MOST_NUMBERS numbers or a few more.
+    Return evenly spaced rows of the output, float64, about MOST_NUMBERS numbers in total.
     """
     given = own(inputs)
     try:
@@ -169,7 +167,7 @@ def run_with_hooks(network: nn.Module, inputs: Any, hooks: list[Any]) -> Tensor:
 
 
 def channel_moments(activation: Tensor, axis: int) -> Moments:
-    """Mean and variance of each channel, which lie along `axis`, over all other axes; float64."""
+    """Return mean and variance of each channel along `axis`, over all other axes; float64."""
     axes = [other for other in range(activation.dim()) if other != axis % activation.dim()]
     exact = activation if activation.dtype == torch.float64 else activation.float()
     variance, mean = torch.var_mean(exact, axes, correction=0)
@@ -177,10 +175,9 @@ def channel_moments(activation: Tensor, axis: int) -> Moments:
 
 
 def original_moments(view: View, inputs: Any) -> BeforeStep:
-    """Of the reference, for each norm and product the moments of its output, at its first call; of a norm without what a
-    subclass adds.
+    """Return the output moments of each norm and matmul layer of the reference, at its first call.
 
-    A product that gives a single row has none.
+    A norm's moments exclude anything that a subclass adds. A matmul layer with a single output row has none.
     """
     found: dict[str, Moments] = {}
 
@@ -207,12 +204,12 @@ def original_moments(view: View, inputs: Any) -> BeforeStep:
 
 
 def of_kept(pair: Moments, kept: Tensor | None) -> Moments:
-    """The moments of the channels that a cut has left."""
+    """Return the moments of the channels that remain after a cut."""
     return pair if kept is None else (pair[0][kept], pair[1][kept])
 
 
 def layers_before_norms(view: View) -> set[str]:
-    """Products whose output goes straight into a batch norm, which then does the matching for them."""
+    """Return the matmul layers whose output goes straight into a batch norm, which is matched in their place."""
     made: dict[int, tuple[str, Tensor]] = {}
     found: set[str] = set()
 
@@ -237,19 +234,19 @@ def layers_before_norms(view: View) -> set[str]:
 
 
 def ratio_of(wanted: Tensor, got: Tensor) -> Tensor:
-    """How much a channel's deviation has to grow; 1 where it says nothing, and never extreme."""
+    """Return the factor by which each channel's deviation must grow; 1 where it is undefined, limited elsewhere."""
     ratio = (wanted / got.clamp(min=1e-12)).sqrt()
     return torch.where((got < 1e-10) | (wanted < 1e-10), 1.0, ratio.clamp(0.25, 4.0))
 
 
 def normed(layer: Any, given: Moments) -> Moments:
-    """The moments behind a norm, from those before it."""
+    """Return the moments behind a norm, given those in front of it."""
     gain, shift, spread = norm_numbers(layer)
     return (given[0] - layer.running_mean.double()) * gain / spread + shift, given[1] * (gain / spread) ** 2
 
 
 def norm_numbers(layer: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Gain, shift and stored deviation of a norm, float64."""
+    """Return gain, shift and stored deviation of a norm, float64."""
     mean, spread = layer.running_mean.double(), (layer.running_var.double() + layer.eps).sqrt()
     gain = torch.ones_like(mean) if layer.weight is None else layer.weight.detach().double()
     return gain, torch.zeros_like(mean) if layer.bias is None else layer.bias.detach().double(), spread
@@ -264,7 +261,7 @@ def norm_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., None]
         gain, shift, spread = norm_numbers(layer)
         variance = ((spread / ratio_of(wanted[1], normed(layer, got)[1])) ** 2 - layer.eps).clamp(min=0)
         spread = (variance + layer.eps).sqrt()
-        # A channel without a gain says its shift, whatever comes in.
+        # A channel with zero gain outputs its shift for any input.
         mean = got[0] - (wanted[0] - shift) * spread / torch.where(gain == 0, 1.0, gain)
         layer.running_mean.copy_(torch.where(gain == 0, layer.running_mean.double(), mean))
         layer.running_var.copy_(variance)
@@ -297,7 +294,7 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def scale_rows(layer: nn.Module, factors: Tensor) -> bool:
-    """Scale the rows of a layer's weight if it is held in a form that can; a plain weight is left as it is."""
+    """Scale the rows of a layer's weight if its form supports it, and return whether it does; a plain weight stays."""
     if "weight" not in attached_names(layer):
         return False
     return bool(layer._modules["held_weight"].scale_rows(factors.float()))  # type: ignore[union-attr, operator]

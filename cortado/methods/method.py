@@ -17,7 +17,7 @@ from cortado.task.task import Task
 def knob(
     default: Any, *, help: str, low: float | None = None, high: float | None = None, one_of: tuple[Any, ...] = ()
 ) -> Any:
-    """Return a field of a method: its default, what it means, and the values it may have (low..high, or `one_of`).
+    """Return a dataclass field for a method: default, help text, and allowed values (low..high, or `one_of`).
 
     >>> keep = cortado.knob(0.5, low=0.0, high=1.0, help="share of weights kept")
     """
@@ -26,34 +26,31 @@ def knob(
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """Changes a network with `weight.map_values`, `view.cut` and `view.replace`, and with nothing else.
+    """Changes a network through the editing operations of `View` only.
 
     >>> PruneWeights(keep=0.5).name()
     'prune/weights'
 
-    A subclass is a frozen dataclass in a file of its own: `methods/prune/weights.py` defines `PruneWeights`, which a
-    recipe calls `prune/weights`. `lossy` says that moments are matched afterwards; `trains` that floats move; `matches`
-    that it matches moments itself, and may find nothing to mend.
-    Raises BadValue when a knob is outside its range.
+    A subclass is a frozen dataclass in its own file: `methods/prune/weights.py` defines `PruneWeights`, called
+    `prune/weights` in recipes. `lossy`: match moments afterwards. `trains`: floats change by training. `matches`: it
+    matches moments itself, and may find nothing to change. Raises BadValue for a knob outside its range.
     """
 
     called: ClassVar[str] = ""
-    """What a recipe calls it, where that is not the path of its file (see cortado.engine.recipe.ELSEWHERE)."""
+    """The name in recipes, where it is not the path of the file (see cortado.engine.recipe.ELSEWHERE)."""
     lossy: ClassVar[bool] = False
     trains: ClassVar[bool] = False
     matches: ClassVar[bool] = False
 
-    where: str = knob(
-        "*", help="which weights: glob patterns of layers, 'not ...' leaves out; '*.bias' names parameters"
-    )
+    where: str = knob("*", help="which weights: glob patterns of layers; 'not ...' excludes, '*.bias' names parameters")
 
     @abstractmethod
     def apply(self, view: View, task: Task) -> None:
-        """Change the network that `view` shows."""
+        """Change the network of `view`."""
 
     @classmethod
     def name(cls) -> str:
-        """What a recipe calls it: the path of its file under methods/, or module:Class for a user's own."""
+        """Return the name in recipes: the path of the file under methods/, or module:Class for a user's own."""
         if "called" in cls.__dict__:
             return cls.called
         head, _, tail = cls.__module__.partition("cortado.methods.")
@@ -66,7 +63,7 @@ class Method(ABC):
 
 
 def check_knob(method: str, field: dataclasses.Field[Any], hint: Any, value: Any, owner: Method) -> None:
-    """Type and range of one knob; whole numbers given for a float are taken as floats."""
+    """Raise BadValue unless a knob has the right type and range; whole numbers are accepted as floats."""
     if isinstance(value, int) and not isinstance(value, bool) and accepts(hint, 0.5) and not accepts(hint, value):
         value = float(value)
         object.__setattr__(owner, field.name, value)
@@ -76,13 +73,13 @@ def check_knob(method: str, field: dataclasses.Field[Any], hint: Any, value: Any
             f"{method}: {field.name} must be {wanted}, got {value!r}. It means: {field.metadata.get('help', '')}."
         )
     low, high, one_of = (field.metadata.get(key) for key in ("low", "high", "one_of"))
-    # A function of the user's own may stand for a name.
+    # A user's own function is accepted in place of a name.
     if one_of and not callable(value) and value not in one_of:
         raise BadValue(f"{method}: {field.name} must be one of {', '.join(map(str, one_of))}, got {value!r}.")
     for number in value if isinstance(value, tuple) else (value,):
         if not isinstance(number, (int, float)) or isinstance(number, bool):
             continue
-        # `not (a <= b)` rather than `a > b`: NaN is refused too.
+        # `not (a <= b)` instead of `a > b`, so that NaN is rejected too.
         if (low is not None and not low <= number) or (high is not None and not number <= high):
             span = f"{'' if low is None else format(low, 'g')}..{'' if high is None else format(high, 'g')}"
             raise BadValue(
@@ -91,7 +88,7 @@ def check_knob(method: str, field: dataclasses.Field[Any], hint: Any, value: Any
 
 
 def accepts(hint: Any, value: Any) -> bool:
-    """Whether a value is of the annotated type (plain classes, unions, tuples and mappings are looked at)."""
+    """Return whether a value has the annotated type (plain classes, unions, tuples and mappings are checked)."""
     origin = typing.get_origin(hint)
     if hint is Any or origin is Any:
         return True

@@ -1,4 +1,4 @@
-"""reinit: the network as it is now, from scratch - fresh random values, then training."""
+"""reinit: train the current network from scratch."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class Reinit(Finetune):
-    """Draw new values for everything, in the shape and under the masks there are, and train.  Liu et al., 2019.
+    """Re-initialise all values, keep shapes and masks, and train.  Liu et al., 2019.
 
-    The control of a cut: what training from scratch reaches in the same shape. With as many epochs as the plain
-    network was trained for it is the paper's Scratch-E; with as many more as a step is cheaper, its Scratch-B.
-    With `where`, only the weights that it takes begin again and learn.
+    The control for pruning: the accuracy of the same architecture trained from scratch. With as many epochs as the
+    original network had, it is the paper's Scratch-E; with more in proportion to the cheaper steps, Scratch-B. With
+    `where`, only the selected weights are re-initialised and trained.
     """
 
     def apply(self, view: View, task: Task) -> None:

@@ -1,4 +1,4 @@
-"""release: let weights be plain floats again, from the values they have now."""
+"""release: turn weights into plain floats again, at their current values."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class Release(Method):
-    """Take masks, codes and codebook off; what was zero starts at zero.
+    """Remove masks, codes and codebooks; pruned weights start at zero.
 
-    The third step of dense-sparse-dense training (Han et al., 2017) is release followed by tune.
+    The third step of dense-sparse-dense training (Han et al., 2017) is release followed by finetune.
     """
 
     def apply(self, view: View, task: Task) -> None:

@@ -1,4 +1,4 @@
-"""rewind: give the survivors earlier values, or fresh random ones, and keep the masks."""
+"""rewind: reset the remaining weights to earlier or fresh random values, and keep the masks."""
 
 import zlib
 from collections.abc import Iterator
@@ -23,17 +23,16 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class Rewind(Method):
-    """Set all parameters and statistics back: to the start of the recipe, or to fresh random values.
+    """Reset all parameters and statistics to the start of the recipe, or to fresh random values.
 
-    `to: start` is the lottery ticket (Frankle, Carbin, 2019) when the recipe began with an untrained network;
-    `to: random` its control, and "training from scratch" (Liu et al., 2019): of a network that was cut or factored in
-    the shape it has now. Masks stay as they are, codes and shared values become floats. With `where`, only the weights
-    that it takes go back, and no statistics.
+    `to: start` is the lottery ticket (Frankle, Carbin, 2019) if the recipe starts from an untrained network.
+    `to: random` is its control, and "training from scratch" (Liu et al., 2019) after a cut or factorization. Masks stay;
+    codes and shared values become floats. With `where`, only the selected weights are reset, and no statistics.
     """
 
     trains = True
 
-    to: str = knob("start", one_of=("start", "random"), help="which values: those the recipe began with, or new ones")
+    to: str = knob("start", one_of=("start", "random"), help="the values at the start of the recipe, or random ones")
 
     def apply(self, view: View, task: Task) -> None:
         source = view.original if self.to == "start" else reinitialised(view.network, task)
@@ -53,12 +52,12 @@ class Rewind(Method):
 
 
 def put_values(weight: Weight, values: Tensor | None) -> None:
-    """Give a weight `values` inside the mask that it has.  Raises BadNetwork when they do not fit its shape."""
+    """Set a weight to `values` under its mask.  Raises BadNetwork if they do not fit its shape."""
     if values is None or values.shape != weight.shape:
-        before = "was not there" if values is None else f"had shape {tuple(values.shape)}"
+        before = "did not exist" if values is None else f"had shape {tuple(values.shape)}"
         raise BadNetwork(
-            f"rewind: {weight.path} {before} at the start and has shape {tuple(weight.shape)} now, so that there are no "
-            "first values for it. Put rewind before the stage that cuts, or use to: random, which draws new ones."
+            f"rewind: {weight.path} {before} at the start and has shape {tuple(weight.shape)} now, so it has no "
+            "initial values. Put rewind before the stage that cuts, or use to: random."
         )
     if weight.name in attached_names(weight.layer):
         weight.set_form(inside_mask(values, weight.form))
@@ -68,12 +67,12 @@ def put_values(weight: Weight, values: Tensor | None) -> None:
 
 
 def inside_mask(values: Tensor, form: Form) -> Form:
-    """New values in the place of a form: its mask stays, codes and shared values are no more."""
+    """Return a form with new values under the same mask; codes and shared values are dropped."""
     return Masked.of(values, form.mask) if isinstance(form, Masked) else Dense(values)
 
 
 def draw(weight: Weight, factors: nn.Module, task: Task) -> None:
-    """Let the factors of a low-rank weight draw new values, as the layers they run as do; masks of factors stay."""
+    """Re-initialise the factors of a low-rank weight like the layers they run as; masks of factors stay."""
     bias = weight.layer._parameters.get("bias")
     before = None if bias is None else bias.detach().clone()
     drawn = []
@@ -87,13 +86,13 @@ def draw(weight: Weight, factors: nn.Module, task: Task) -> None:
     if any(form is not None for form in drawn):
         weight.set_form(with_factors(weight.form, iter(drawn)))
     if bias is not None and before is not None:
-        # The last factor has the bias of the layer, which has a turn of its own.
+        # The last factor carries the layer's bias, which is drawn separately.
         with torch.no_grad():
             bias.copy_(before)
 
 
 def with_factors(form: Form, drawn: Iterator[Form | None]) -> Form:
-    """The same chain with other forms of its factors, in the order in which they run; None leaves one as it is."""
+    """Return the same chain with new forms for its factors, in execution order; None leaves one unchanged."""
     if isinstance(form, LowRank):
         first = with_factors(form.first, drawn)
         return form.of(first, with_factors(form.last, drawn))
@@ -101,9 +100,9 @@ def with_factors(form: Form, drawn: Iterator[Form | None]) -> Form:
 
 
 def reinitialised(network: nn.Module, task: Task) -> nn.Module:
-    """A copy with original weights whose layers drew new values, by their own reset_parameters, from the task's seed.
+    """Return a copy with plain weights whose layers were reset by their own reset_parameters, from the task's seed.
 
-    Raises BadNetwork when a layer with parameters of its own has no reset_parameters.
+    Raises BadNetwork if a layer with own parameters has no reset_parameters.
     """
     duplicate = released(network)
     with torch.random.fork_rng(devices=()):
@@ -115,7 +114,7 @@ def reinitialised(network: nn.Module, task: Task) -> nn.Module:
             if reset is None:
                 raise BadNetwork(
                     f"rewind: {path} ({type(layer).__name__}) has no reset_parameters, so it cannot draw new values. "
-                    "Give the class one, or use to: start."
+                    "Add the method to the class, or use to: start."
                 )
             reset()
     return duplicate

@@ -1,4 +1,4 @@
-"""AlexNet as first published, with convolutions in two groups."""
+"""AlexNet as first published, with grouped convolutions."""
 
 import torch
 from torch import Tensor, nn
@@ -37,5 +37,5 @@ class AlexNet(nn.Module):
 
 
 def alexnet(classes: int = 1000) -> AlexNet:
-    """AlexNet: 61 M parameters, 724 M multiply-adds."""
+    """Return AlexNet: 61 M parameters, 724 M multiply-adds."""
     return AlexNet(classes)

@@ -1,4 +1,4 @@
-"""ResNet-20 for 32 x 32 pictures, made for activations and weights of one bit: every convolution has its own shortcut."""
+"""Bi-Real ResNet-20 for 32 x 32 images, designed for 1-bit weights and activations: a shortcut around every convolution."""
 
 import torch
 from torch import Tensor, nn
@@ -6,10 +6,10 @@ from torch.nn import functional
 
 
 class BiRealUnit(nn.Module):
-    """norm(conv(clipped x)) + x; where the size halves the shortcut is a mean over 2 x 2, its channels taken twice.
+    """norm(conv(clipped x)) + x; with a stride, the shortcut is a 2 x 2 average with doubled channels.
 
-    What the convolution reads has both signs, clipped to -1..1 as the gradient of a sign is; its signs go in when the
-    network is rounded (quantize/xnor), and the sum stays in floats.
+    The convolution's input is clipped to -1..1, the range in which a sign has a gradient. quantize/xnor binarizes that
+    input, and the sum stays in floats.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
@@ -31,8 +31,8 @@ class BiRealUnit(nn.Module):
 class BiRealResNet(nn.Module):
     """Three stages of `units` one-convolution units, of width 16, 32, 64.  Liu et al., 2018 (Bi-Real Net).
 
-    Input (N, 3, 32, 32), output (N, `classes`) logits. The first convolution and the linear layer are the edges, which
-    the paper leaves in full precision.
+    Input (N, 3, 32, 32), output (N, `classes`) logits. The paper keeps the first convolution and the linear layer in
+    full precision.
     """
 
     def __init__(self, units: int, classes: int = 10, width: int = 16) -> None:
@@ -54,5 +54,5 @@ class BiRealResNet(nn.Module):
 
 
 def bi_real_resnet_20() -> BiRealResNet:
-    """ResNet-20 of Bi-Real units for CIFAR-10, with fresh weights: 0.27 M parameters."""
+    """Return ResNet-20 of Bi-Real units for CIFAR-10, with fresh weights: 0.27 M parameters."""
     return BiRealResNet(6)

@@ -1,4 +1,4 @@
-"""The networks of this room by name."""
+"""The built-in networks by name."""
 
 import inspect
 from collections.abc import Callable
@@ -54,9 +54,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 
 
 def by_name(name: str, **options: Any) -> nn.Module:
-    """The network called `name`, made with the options of its function, e.g. `by_name("mobilenet", width=0.5)`.
+    """Return the network `name`, made with the options of its function, e.g. `by_name("mobilenet", width=0.5)`.
 
-    Raises BadValue when there is no such network or it has no such option.
+    Raises BadValue for an unknown network or option.
     """
     if name not in NETWORKS:
         close = get_close_matches(name, NETWORKS, n=1, cutoff=0.4)

@@ -1,4 +1,4 @@
-"""A small network for 8 x 8 pictures of digits: enough to compress, little enough to train in seconds."""
+"""A small network for 8 x 8 images of digits, which trains in seconds."""
 
 import torch
 from torch import Tensor, nn
@@ -29,5 +29,5 @@ class DigitsNet(nn.Module):
 
 
 def digits_net() -> DigitsNet:
-    """The network for digits, with fresh weights."""
+    """Return the network for digits, with fresh weights."""
     return DigitsNet()

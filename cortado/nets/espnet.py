@@ -1,4 +1,4 @@
-"""ESPNet: segmentation with dilated convolutions side by side, and a small decoder of transposed ones."""
+"""ESPNet: segmentation with parallel dilated convolutions and a light decoder of transposed convolutions."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ EPSILON = 1e-3
 DILATIONS = (1, 2, 4, 8, 16)
 
 
-class Original(nn.Module):
-    """A convolution without a bias that keeps the size, but for its stride."""
+class SameConv(nn.Module):
+    """A convolution without bias, padded so that only the stride changes the size."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Original(nn.Module):
 
 
 class Activated(nn.Module):
-    """A batch norm and a PReLU with one slope a channel."""
+    """A batch norm and a PReLU with one slope per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Activated(nn.Module):
 
 
 class ActivatedConv(Activated):
-    """A 3 x 3 convolution in front of the norm and the PReLU."""
+    """A 3 x 3 convolution, a batch norm and a PReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__(channels_out)
@@ -48,15 +48,15 @@ class ActivatedConv(Activated):
 
 
 class Pyramid(nn.Module):
-    """Reduce to a fifth of the channels, look at five dilations, and put them side by side as running sums (HFF)."""
+    """Reduce to a fifth of the channels, apply five dilations, and concatenate their running sums (HFF)."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int) -> None:
         super().__init__()
         width = channels_out // len(DILATIONS)
         first = channels_out - width * (len(DILATIONS) - 1)
-        self.c1 = Original(channels_in, width, kernel, stride)
+        self.c1 = SameConv(channels_in, width, kernel, stride)
         for dilation in DILATIONS:
-            self.add_module(f"d{dilation}", Original(width, first if dilation == 1 else width, 3, dilation=dilation))
+            self.add_module(f"d{dilation}", SameConv(width, first if dilation == 1 else width, 3, dilation=dilation))
 
     def side_by_side(self, activation: Tensor) -> Tensor:
         reduced = self.c1(activation)
@@ -68,7 +68,7 @@ class Pyramid(nn.Module):
 
 
 class Halving(Pyramid):
-    """The module that halves the size: strided where it reduces, without a sum around it."""
+    """The module that halves the resolution: a strided reduction, without a residual sum."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, 3, 2)
@@ -80,7 +80,7 @@ class Halving(Pyramid):
 
 
 class Module(Pyramid):
-    """The ESP module; with `add` its input is added before the norm."""
+    """The ESP module; with `add` a residual sum before the norm."""
 
     def __init__(self, channels_in: int, channels_out: int, add: bool = True) -> None:
         super().__init__(channels_in, channels_out, 1, 1)
@@ -93,7 +93,7 @@ class Module(Pyramid):
 
 
 class Encoder(nn.Module):
-    """Three levels, at a half, a quarter and an eighth of the size, the picture itself beside the first two."""
+    """Three levels, at 1/2, 1/4 and 1/8 resolution; the image is concatenated to the first two."""
 
     def __init__(self, classes: int, p: int, q: int) -> None:
         super().__init__()
@@ -105,10 +105,10 @@ class Encoder(nn.Module):
         self.level3_0 = Halving(2 * 64 + 3, 128)
         self.level3 = nn.ModuleList(Module(128, 128) for _ in range(q))
         self.b3 = Activated(2 * 128)
-        self.classifier = Original(2 * 128, classes, 1)
+        self.classifier = SameConv(2 * 128, classes, 1)
 
     def levels(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What each level gives, (N, 19, H / 2, W / 2), (N, 131, H / 4, W / 4) and (N, 256, H / 8, W / 8)."""
+        """Return each level's output, (N, 19, H / 2, W / 2), (N, 131, H / 4, W / 4) and (N, 256, H / 8, W / 8)."""
         half = functional.avg_pool2d(images, 3, 2, 1)
         quarter = functional.avg_pool2d(half, 3, 2, 1)
         first = self.b1(torch.cat([self.level1(images), half], 1))
@@ -119,23 +119,23 @@ class Encoder(nn.Module):
 
 
 def through(modules: nn.ModuleList, activation: Tensor) -> Tensor:
-    """One module after another."""
+    """Apply the modules in sequence."""
     for module in modules:
         activation = module(activation)
     return activation
 
 
 class ESPNet(nn.Module):
-    """An encoder of ESP modules and a decoder of its width.  Mehta, Rastegari, Caspi, Shapiro, Hajishirzi, 2018.
+    """An encoder of ESP modules and a decoder of `classes` channels.  Mehta, Rastegari, Caspi, Shapiro, Hajishirzi, 2018.
 
     Input (N, 3, H, W), H and W multiples of 8; output (N, `classes`, H, W) logits. `p` and `q` are the numbers of ESP
-    modules at a quarter and at an eighth of the size.
+    modules at 1/4 and 1/8 resolution.
     """
 
     def __init__(self, classes: int, p: int, q: int) -> None:
         super().__init__()
         self.encoder = Encoder(classes, p, q)
-        self.level3_C = Original(2 * 64 + 3, classes, 1)
+        self.level3_C = SameConv(2 * 64 + 3, classes, 1)
         self.br = nn.BatchNorm2d(classes, EPSILON)
         self.conv = ActivatedConv(16 + 3 + classes, classes, 1)
         self.up_l3 = nn.Sequential(doubled(classes))
@@ -151,15 +151,15 @@ class ESPNet(nn.Module):
 
 
 def doubled(channels: int) -> nn.ConvTranspose2d:
-    """A learned upsampling to twice the size."""
+    """Return a learned upsampling by a factor of two."""
     return nn.ConvTranspose2d(channels, channels, 2, 2, bias=False)
 
 
 def espnet(classes: int = 12, p: int = 2, q: int = 8, weights: str | Path | bool | None = None) -> ESPNet:
-    """ESPNet: at p 2, q 8 and 12 classes 0.35 M parameters.
+    """Return ESPNet: 0.35 M parameters with p 2, q 8 and 12 classes.
 
     `weights` is the path of an .npz, or True for $CORTADO_DATA/weights/camvid_espnet_p2_q8.npz (CamVid, blue first);
-    None gives fresh ones. Raises BadValue when there is no such file, BadNetwork when it does not fit.
+    None for fresh weights. Raises BadValue for a missing file, BadNetwork if it does not fit.
     """
     network = ESPNet(classes, p, q)
     if weights is not None and weights is not False:

@@ -1,4 +1,4 @@
-"""GoogLeNet, the first Inception network, without the two heads that only help to train it."""
+"""GoogLeNet, the first Inception network, without the two auxiliary heads used in training."""
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ MODULES = {
 
 
 class Inception(nn.Module):
-    """Four branches side by side: 1 x 1, 3 x 3, 5 x 5 and pooling, the larger ones narrowed by 1 x 1 first."""
+    """Four parallel branches: 1 x 1, 3 x 3, 5 x 5 and pooling, the larger ones with a 1 x 1 reduction."""
 
     def __init__(self, into: int, one: int, narrow3: int, three: int, narrow5: int, five: int, pooled: int) -> None:
         super().__init__()
@@ -67,5 +67,5 @@ class GoogLeNet(nn.Module):
 
 
 def googlenet(classes: int = 1000) -> GoogLeNet:
-    """GoogLeNet: 7.0 M parameters, 1.58 G multiply-adds."""
+    """Return GoogLeNet: 7.0 M parameters, 1.58 G multiply-adds."""
     return GoogLeNet(classes)

@@ -1,4 +1,4 @@
-"""LeNet-300-100 and LeNet-5 for MNIST, in the shapes that the compression literature uses."""
+"""LeNet-300-100 and LeNet-5 for MNIST, as used in the compression literature."""
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class LeNet300100(nn.Module):
 
 
 class LeNet5(nn.Module):
-    """LeNet-5 as Caffe ships it: max pooling, ReLU after fc1 only.  LeCun et al., 1998; Jia et al., 2014.
+    """LeNet-5 as in Caffe: max pooling, ReLU after fc1 only.  LeCun et al., 1998; Jia et al., 2014.
 
     Input (N, 1, 28, 28), output (N, 10) logits; 430,500 weights and 580 biases.
     """
@@ -45,10 +45,10 @@ class LeNet5(nn.Module):
 
 
 def lenet_300_100() -> LeNet300100:
-    """LeNet-300-100 with fresh weights."""
+    """Return LeNet-300-100 with fresh weights."""
     return LeNet300100()
 
 
 def lenet_5() -> LeNet5:
-    """Caffe's LeNet-5 with fresh weights."""
+    """Return Caffe's LeNet-5 with fresh weights."""
     return LeNet5()

@@ -1,14 +1,14 @@
-"""A wide multilayer perceptron with batch norms, on which networks of few bits are tried."""
+"""A wide multilayer perceptron with batch norms, for low-bit networks."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Mlp1024(nn.Module):
-    """Three hidden layers of 1,024 units, each behind a batch norm, and a norm at the end.  Courbariaux et al., 2015.
+    """Three hidden layers of 1,024 units, each with a batch norm, and a final norm.  Courbariaux et al., 2015.
 
-    Input (N, 1, 28, 28), output (N, 10) scores, kept small by the last norm; 2.9 million weights. With `signed` what
-    passes between layers is clipped to -1..1 instead of at 0, so that its signs say something (Courbariaux and Bengio,
+    Input (N, 1, 28, 28), output (N, 10) logits, bounded by the final norm; 2.9 million weights. With `signed`,
+    activations are clipped to -1..1 instead of at 0, so that their signs carry information (Courbariaux and Bengio,
     2016).
     """
 
@@ -30,10 +30,10 @@ class Mlp1024(nn.Module):
 
 
 def mlp_1024() -> Mlp1024:
-    """The wide perceptron with fresh weights."""
+    """Return the wide perceptron with fresh weights."""
     return Mlp1024()
 
 
 def mlp_1024_signed() -> Mlp1024:
-    """The same with activations of both signs, for networks of signs."""
+    """Return the same with signed activations, for binary networks."""
     return Mlp1024(signed=True)

@@ -1,16 +1,16 @@
-"""MobileNet: depthwise convolutions that filter, 1 x 1 convolutions that mix."""
+"""MobileNet: depthwise and 1 x 1 convolutions."""
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.errors import BadValue
 
-# channels out, stride of the depthwise convolution
+# output channels, stride of the depthwise convolution
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
 
 
 class SeparableBlock(nn.Module):
-    """A 3 x 3 convolution for each channel alone, then a 1 x 1 convolution across channels."""
+    """A 3 x 3 depthwise convolution, then a 1 x 1 convolution."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -27,8 +27,8 @@ class SeparableBlock(nn.Module):
 class MobileNet(nn.Module):
     """Thirteen separable blocks.  Howard et al., 2017.
 
-    Input (N, 3, `resolution`, `resolution`), output (N, `classes`) logits. `width` multiplies all channels. The
-    weights do not depend on the resolution; the network takes any size and only remembers what it was made for.
+    Input (N, 3, `resolution`, `resolution`), output (N, `classes`) logits. `width` scales all channel counts. The
+    weights do not depend on the resolution, so the network accepts any size.
     """
 
     def __init__(self, classes: int = 1000, width: float = 1.0, resolution: int = 224) -> None:
@@ -47,13 +47,13 @@ class MobileNet(nn.Module):
 
 
 def mobilenet(classes: int = 1000, width: float = 1.0, resolution: int = 224) -> MobileNet:
-    """MobileNet V1: at width 1 and resolution 224, 4.2 M parameters and 569 M multiply-adds.
+    """Return MobileNet V1: 4.2 M parameters and 569 M multiply-adds at width 1 and resolution 224.
 
-    Raises BadValue for a width that is not above 0 or a resolution under 32.
+    Raises BadValue unless width is above 0 and resolution at least 32.
     """
     if width <= 0 or resolution < 32:
         raise BadValue(
             f"mobilenet: width must be above 0 and resolution 32 or more, got {width} and {resolution}. "
-            "The paper goes from width=0.25, resolution=128 to width=1.0, resolution=224."
+            "The paper's range is width=0.25, resolution=128 to width=1.0, resolution=224."
         )
     return MobileNet(classes, width, resolution)

@@ -1,4 +1,4 @@
-"""MobileNets V1 and V2 as TensorFlow Lite keeps them: norms folded into the convolutions, integers that stand for floats."""
+"""MobileNets V1 and V2 as stored by TensorFlow Lite: norms folded into convolutions, integers as quantized floats."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +10,15 @@ from cortado.errors import BadNetwork
 from cortado.nets.mobilenet import BLOCKS
 from cortado.nets.weights import read_arrays, weights_path
 
-# channels out, how often, stride of the first
+# output channels, repeats, stride of the first block
 STAGES_V2 = ((24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 EXPANSION = 6
 
 
 def convolution(into: int, out: int, kernel: int, stride: int = 1, groups: int = 1, clipped: bool = True) -> nn.Module:
-    """A convolution with a bias, then ReLU6 if `clipped`.
+    """Return a convolution with a bias, followed by ReLU6 if `clipped`.
 
-    Where it halves an even side, TensorFlow pads on the right and at the bottom alone.
+    With a stride of 2 on an even side, TensorFlow pads only right and bottom.
     """
     uneven = [nn.ZeroPad2d((0, 1, 0, 1))] if stride == 2 else []
     layer = nn.Conv2d(into, out, kernel, stride, 0 if uneven else kernel // 2, groups=groups)
@@ -26,12 +26,12 @@ def convolution(into: int, out: int, kernel: int, stride: int = 1, groups: int =
 
 
 def separable(into: int, out: int, stride: int, clipped: bool) -> list[nn.Module]:
-    """3 x 3 for each channel alone, then 1 x 1 across channels."""
+    """Return a 3 x 3 depthwise and a 1 x 1 convolution."""
     return [convolution(into, into, 3, stride, into), convolution(into, out, 1, clipped=clipped)]
 
 
 class Inverted(nn.Module):
-    """Widen by 1 x 1, filter each channel, narrow by 1 x 1 without an activation; a shortcut where shapes allow it."""
+    """Inverted residual: expand by 1 x 1, filter depthwise, project linearly by 1 x 1; a shortcut if shapes allow it."""
 
     def __init__(self, into: int, out: int, stride: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Inverted(nn.Module):
 
 
 class FoldedMobileNet(nn.Module):
-    """Features, mean over space, linear layer.  Input (N, 3, R, R) in -1..1 with R a multiple of 32; (N, `classes`) logits."""
+    """Features, global average pooling, linear layer.  Input (N, 3, R, R) in -1..1, R a multiple of 32; (N, `classes`) logits."""
 
     def __init__(self, features: nn.Sequential, channels: int, classes: int) -> None:
         super().__init__()
@@ -58,11 +58,11 @@ class FoldedMobileNet(nn.Module):
 def mobilenet_v1_folded(
     classes: int = 1000, width: float = 1.0, weights: str | Path | bool | None = None
 ) -> FoldedMobileNet:
-    """MobileNet V1 without norms.  Howard et al., 2017.
+    """Return MobileNet V1 without norms.  Howard et al., 2017.
 
-    `weights` is the path of an .npz with `w{i}`, `b{i}` and `s{i}` for each product i in order, or True for
-    $CORTADO_DATA/weights/mobilenet_v1_0.75_192_qat_int8.npz, which is of width 0.75; None gives fresh ones.
-    Raises BadValue when there is no such file, BadNetwork when it does not fit.
+    `weights` is the path of an .npz with `w{i}`, `b{i}` and `s{i}` for each layer i in order, or True for
+    $CORTADO_DATA/weights/mobilenet_v1_0.75_192_qat_int8.npz (width 0.75); None for fresh weights.
+    Raises BadValue for a missing file, BadNetwork if it does not fit.
     """
     first, *outs = (max(1, round(channels * width)) for channels in (32, *(out for out, _ in BLOCKS)))
     layers, into = [convolution(3, first, 3, 2)], first
@@ -74,9 +74,9 @@ def mobilenet_v1_folded(
 
 
 def mobilenet_v2_folded(classes: int = 1000, weights: str | Path | bool | None = None) -> FoldedMobileNet:
-    """MobileNet V2 without norms.  Sandler et al., 2018.
+    """Return MobileNet V2 without norms.  Sandler et al., 2018.
 
-    `weights` as in `mobilenet_v1_folded`; True stands for $CORTADO_DATA/weights/mobilenet_v2_1.0_224_qat_int8.npz.
+    `weights` as in `mobilenet_v1_folded`; True for $CORTADO_DATA/weights/mobilenet_v2_1.0_224_qat_int8.npz.
     """
     layers, into = [convolution(3, 32, 3, 2), *separable(32, 16, 1, clipped=False)], 16
     for out, count, stride in STAGES_V2:
@@ -90,10 +90,10 @@ def mobilenet_v2_folded(classes: int = 1000, weights: str | Path | bool | None =
 
 
 def with_integers(network: FoldedMobileNet, weights: str | Path | bool | None, file_name: str) -> FoldedMobileNet:
-    """`network`, with the floats that the stored integers stand for, if any are asked for.
+    """Load the dequantized integers of `weights`, if any, and return `network`.
 
-    A product's `s` holds the scale and zero of its weight and the scale of its bias. One class more than the network has
-    is the background, which comes first and is left out.
+    A layer's `s` contains scale and zero point of its weight and the scale of its bias. If the file has one class more
+    than the network, the first one, the background, is dropped.
     """
     if weights is None or weights is False:
         return network
@@ -101,7 +101,7 @@ def with_integers(network: FoldedMobileNet, weights: str | Path | bool | None, f
     arrays, layers = read_arrays(path), [one for one in network.modules() if isinstance(one, (nn.Conv2d, nn.Linear))]
     stored = sum(name.startswith("w") for name in arrays)
     if stored != len(layers):
-        raise BadNetwork(f"nets: {path} must hold {len(layers)} products, got {stored}. Pass another file or width.")
+        raise BadNetwork(f"nets: {path} must contain {len(layers)} layers, got {stored}. Pass another file or width.")
     with torch.no_grad():
         for layer, (weight, bias) in zip(layers, products(arrays, str(path)), strict=True):
             extra = int(isinstance(layer, nn.Linear) and len(weight) == len(layer.weight) + 1)
@@ -117,11 +117,11 @@ def with_integers(network: FoldedMobileNet, weights: str | Path | bool | None, f
 
 
 def products(arrays: dict[str, Tensor], source: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Weight and bias of each product as floats.  Raises BadNetwork where a part is missing."""
+    """Yield weight and bias of each layer as floats.  Raises BadNetwork if a part is missing."""
     for number in range(sum(name.startswith("w") for name in arrays)):
         names = f"w{number}", f"b{number}", f"s{number}"
         missing = [name for name in names if name not in arrays]
         if missing:
-            raise BadNetwork(f"nets: {source} lacks {missing[0]}. It must hold w, b and s of every product.")
+            raise BadNetwork(f"nets: {source} lacks {missing[0]}. It must contain w, b and s of every layer.")
         weight, bias, scales = (arrays[name].double() for name in names)
         yield (scales[0] * (weight - scales[1])).float(), (scales[2] * bias).float()

@@ -1,4 +1,4 @@
-"""ResNet-20 and ResNet-56 for 32 x 32 pictures, with shortcuts that have no weights."""
+"""ResNet-20 and ResNet-56 for 32 x 32 images, with parameter-free shortcuts."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from cortado.nets.weights import load_arrays, read_arrays, weights_path
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut; option A: subsample, and pad the new channels with zeros."""
+    """Two 3 x 3 convolutions and a shortcut; option A: subsample, and pad the new channels with zeros."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -51,32 +51,32 @@ class CifarResNet(nn.Module):
 
 
 def stage(blocks: int, channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
-    """`blocks` blocks, of which the first changes width and size."""
+    """Return `blocks` blocks; the first one changes width and size."""
     first = BasicBlock(channels_in, channels_out, stride)
     return nn.Sequential(first, *(BasicBlock(channels_out, channels_out, 1) for _ in range(blocks - 1)))
 
 
 def resnet_20(weights: str | Path | bool | None = None) -> CifarResNet:
-    """ResNet-20 for CIFAR-10: 0.27 M parameters, 40.6 M multiply-adds.
+    """Return ResNet-20 for CIFAR-10: 0.27 M parameters, 40.6 M multiply-adds.
 
-    `weights` is the path of an .npz, or True for $CORTADO_DATA/weights/cifar10_resnet20.npz; None gives fresh ones.
-    Raises BadValue when there is no such file, BadNetwork when it does not fit.
+    `weights` is the path of an .npz, or True for $CORTADO_DATA/weights/cifar10_resnet20.npz; None for fresh weights.
+    Raises BadValue for a missing file, BadNetwork if it does not fit.
     """
     return with_weights(CifarResNet(3), weights, "cifar10_resnet20.npz")
 
 
 def resnet_56(weights: str | Path | bool | None = None) -> CifarResNet:
-    """ResNet-56 for CIFAR-10: 0.85 M parameters, 125.5 M multiply-adds.  `weights` as in `resnet_20`."""
+    """Return ResNet-56 for CIFAR-10: 0.85 M parameters, 125.5 M multiply-adds.  `weights` as in `resnet_20`."""
     return with_weights(CifarResNet(9), weights, "cifar10_resnet56.npz")
 
 
 def trained_resnet_56() -> CifarResNet:
-    """`resnet_56` with its trained weights: a teacher that a recipe can name, as cortado.nets.resnet:trained_resnet_56."""
+    """Return `resnet_56` with trained weights, a teacher for recipes as cortado.nets.resnet:trained_resnet_56."""
     return resnet_56(weights=True)
 
 
 def with_weights(network: CifarResNet, weights: str | Path | bool | None, file_name: str) -> CifarResNet:
-    """`network`, with the weights of the .npz if any are asked for."""
+    """Load the weights of the .npz, if any, and return `network`."""
     if weights is not None and weights is not False:
         path = weights_path(weights, file_name)
         load_arrays(network, read_arrays(path), str(path))

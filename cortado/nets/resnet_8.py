@@ -1,4 +1,4 @@
-"""ResNet-8 for 32 x 32 pictures, the network of MLPerf Tiny's picture classification."""
+"""ResNet-8 for 32 x 32 images, the image classification network of MLPerf Tiny."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from cortado.nets.weights import load_arrays, read_arrays, weights_path
 class ResNet8(nn.Module):
     """A stem and three blocks of width 16, 32, 64 with 1 x 1 shortcuts.  Banbury et al., MLPerf Tiny, 2021.
 
-    Input (N, 3, 32, 32), pixels as they are (0 to 255); output (N, 10) logits. Padding is TensorFlow's: with a stride of
-    2 a row and a column of zeros at the far end alone.
+    Input (N, 3, 32, 32), raw pixels (0 to 255); output (N, 10) logits. Padding is TensorFlow's: a strided layer pads
+    only right and bottom.
     """
 
     def __init__(self) -> None:
@@ -40,15 +40,15 @@ class ResNet8(nn.Module):
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
-    """A batch norm with TensorFlow's epsilon."""
+    """Return a batch norm with TensorFlow's epsilon."""
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
 def resnet_8(weights: str | Path | bool | None = None) -> ResNet8:
-    """ResNet-8 for CIFAR-10: 78,186 parameters, 12.5 M multiply-adds.
+    """Return ResNet-8 for CIFAR-10: 78,186 parameters, 12.5 M multiply-adds.
 
-    `weights` is the path of an .npz, or True for $CORTADO_DATA/weights/cifar10_resnet8_mlperftiny.npz; None gives fresh
-    ones. Raises BadValue when there is no such file, BadNetwork when it does not fit.
+    `weights` is the path of an .npz, or True for $CORTADO_DATA/weights/cifar10_resnet8_mlperftiny.npz; None for fresh
+    weights. Raises BadValue for a missing file, BadNetwork if it does not fit.
     """
     network = ResNet8()
     if weights is not None and weights is not False:

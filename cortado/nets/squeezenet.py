@@ -1,4 +1,4 @@
-"""SqueezeNet 1.0, and the weights of it that Deep Compression left: codes and codebook."""
+"""SqueezeNet 1.0, and its weights after Deep Compression: codes and codebooks."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from torch.nn import functional
 from cortado.errors import BadNetwork
 from cortado.nets.weights import load_arrays, read_arrays, weights_path
 
-# in, squeeze, expand (of each kind)
+# input channels, squeeze, expand (of each kernel size)
 FIRES = {
     "fire2": (96, 16, 64),
     "fire3": (128, 16, 64),
@@ -23,7 +23,7 @@ FIRES = {
 
 
 class Fire(nn.Module):
-    """Squeeze to few channels by 1 x 1, expand by 1 x 1 and 3 x 3 side by side."""
+    """Squeeze by 1 x 1, then expand by parallel 1 x 1 and 3 x 3."""
 
     def __init__(self, channels: int, squeeze: int, expand: int) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ class Fire(nn.Module):
 class SqueezeNet(nn.Module):
     """Eight fire modules between two convolutions, no linear layer.  Iandola et al., 2016 (version 1.0).
 
-    Input (N, 3, 227, 227) or (N, 3, 224, 224), output (N, `classes`) logits, not negative: a ReLU comes last but the
-    mean over space.
+    Input (N, 3, 227, 227) or (N, 3, 224, 224), output (N, `classes`) logits, which are not negative: the global average
+    follows a ReLU.
     """
 
     def __init__(self, classes: int = 1000) -> None:
@@ -63,20 +63,20 @@ class SqueezeNet(nn.Module):
 
 
 Codes = dict[str, tuple[Tensor, Tensor]]
-"""Layer path to its codes (uint8, shape of the weight) and its codebook (256 floats): weight = codebook[codes]."""
+"""Layer path to its codes (uint8, shape of the weight) and codebook (256 floats): weight = codebook[codes]."""
 
 
 def squeezenet(classes: int = 1000) -> SqueezeNet:
-    """SqueezeNet 1.0 with fresh weights: 1.25 M parameters."""
+    """Return SqueezeNet 1.0 with fresh weights: 1.25 M parameters."""
     return SqueezeNet(classes)
 
 
 def squeezenet_deep_compression(weights: str | Path | bool = True) -> tuple[SqueezeNet, Codes]:
-    """SqueezeNet pruned to a third and shared in codebook of 8 bits, and the codes themselves.  Han et al., 2016.
+    """Return SqueezeNet, pruned to a third and with 8-bit codebooks, and the codes themselves.  Han et al., 2016.
 
     `weights` is the path of an .npz with `X.code`, `X.codebook` and `X.bias` for each layer X, or True for
     $CORTADO_DATA/weights/squeezenet_dc.npz. Input (N, 3, 227, 227): blue, green, red in 0..255 minus (104, 117, 123).
-    Raises BadValue when there is no such file, BadNetwork when it does not fit.
+    Raises BadValue for a missing file, BadNetwork if it does not fit.
     """
     path = weights_path(weights, "squeezenet_dc.npz")
     stored = read_arrays(path)
@@ -85,7 +85,7 @@ def squeezenet_deep_compression(weights: str | Path | bool = True) -> tuple[Sque
     for name in (name for name in stored if name.endswith(".code")):
         layer = name.removesuffix(".code")
         if f"{layer}.codebook" not in stored:
-            raise BadNetwork(f"nets: {path} has codes but no codebook for {layer}. It must hold {layer}.codebook.")
+            raise BadNetwork(f"nets: {path} has codes but no codebook for {layer}. It must contain {layer}.codebook.")
         codes[layer] = (stored[name], stored[f"{layer}.codebook"])
         arrays[f"{layer}.weight"] = codes[layer][1][codes[layer][0].long()]
     network = SqueezeNet(arrays["conv10.bias"].numel() if "conv10.bias" in arrays else 1000)

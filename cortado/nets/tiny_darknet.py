@@ -1,4 +1,4 @@
-"""Tiny Darknet: squeezing and expanding convolutions with norms and leaky activations."""
+"""Tiny Darknet: alternating 1 x 1 and 3 x 3 convolutions with batch norms and leaky ReLUs."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from cortado.nets.weights import load_arrays, read_arrays, weights_path
 
-# channels out, kernel
+# output channels, kernel
 LAYERS = (
     (16, 3), (32, 3), (16, 1), (128, 3), (16, 1), (128, 3), (32, 1), (256, 3), (32, 1), (256, 3),
     (64, 1), (512, 3), (64, 1), (512, 3), (128, 1),
@@ -16,7 +16,7 @@ POOLED_AFTER = (1, 2, 6, 10)
 
 
 class TinyDarknet(nn.Module):
-    """Fifteen convolutions with batch norms, a last one with a bias, mean over space.  Redmon, 2016 (Darknet).
+    """Fifteen convolutions with batch norms, a final one with a bias, global average pooling.  Redmon, 2016 (Darknet).
 
     Input (N, 3, 224, 224) in 0..1, output (N, `classes`) logits.
     """
@@ -42,10 +42,10 @@ class TinyDarknet(nn.Module):
 
 
 def tiny_darknet(classes: int = 1000, weights: str | Path | bool | None = None) -> TinyDarknet:
-    """Tiny Darknet: 1.04 M parameters.
+    """Return Tiny Darknet: 1.04 M parameters.
 
-    `weights` is the path of an .npz, or True for $CORTADO_DATA/weights/tinydarknet.npz; None gives fresh ones.
-    Raises BadValue when there is no such file, BadNetwork when it does not fit.
+    `weights` is the path of an .npz, or True for $CORTADO_DATA/weights/tinydarknet.npz; None for fresh weights.
+    Raises BadValue for a missing file, BadNetwork if it does not fit.
     """
     network = TinyDarknet(classes)
     if weights is not None and weights is not False:

@@ -1,4 +1,4 @@
-"""VGG: the narrow-filter networks for CIFAR and ImageNet, and the three shallower ones that came before."""
+"""VGG for CIFAR and ImageNet, and its three shallower predecessors."""
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,9 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 class CifarVgg(nn.Module):
-    """VGG-16 for 32 x 32 pictures, with batch norm and one linear layer.  Simonyan and Zisserman, 2015.
+    """VGG-16 for 32 x 32 images, with batch norm and one linear layer.  Simonyan and Zisserman, 2015.
 
-    Input (N, 3, 32, 32), output (N, `classes`) logits. `width` multiplies the channels of every convolution.
+    Input (N, 3, 32, 32), output (N, `classes`) logits. `width` scales the channels of every convolution.
     """
 
     def __init__(self, classes: int = 10, width: float = 1.0) -> None:
@@ -64,8 +64,8 @@ class Vgg(nn.Module):
 class ChatfieldNet(nn.Module):
     """CNN-F, CNN-M or CNN-S: fast, medium, slow; five convolutions and three linear layers.  Chatfield et al., 2014.
 
-    Input (N, 3, 224, 224), output (N, `classes`) logits. Pooling rounds sizes up, as the authors' Caffe models do;
-    the second convolution of CNN-S is not padded in those either, though the paper's table says by 1.
+    Input (N, 3, 224, 224), output (N, `classes`) logits. Pooling rounds sizes up and the second convolution of CNN-S has
+    no padding, as in the authors' Caffe models; the paper's table has a padding of 1 there.
     """
 
     # first (channels, kernel, stride), second (stride, padding), deep channels, (kernel, stride) of the three poolings
@@ -87,7 +87,7 @@ class ChatfieldNet(nn.Module):
         self.fc7 = nn.Linear(4096, 4096)
         self.fc8 = nn.Linear(4096, classes)
         self.norm1 = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
-        # CNN-S normalizes after its first convolution only.
+        # CNN-S normalises after its first convolution only.
         self.norm2 = nn.Identity() if speed == "s" else nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
         self.pool1, self.pool2, self.pool5 = (nn.MaxPool2d(size, step, ceil_mode=True) for size, step in pools)
         self.dropout = nn.Dropout(0.5)
@@ -104,32 +104,32 @@ class ChatfieldNet(nn.Module):
 
 
 def vgg_16_cifar(classes: int = 10, width: float = 1.0) -> CifarVgg:
-    """VGG-16 with batch norm for CIFAR: 14.7 M parameters, 313 M multiply-adds.  Raises BadValue for a width of 0."""
+    """Return VGG-16 with batch norm for CIFAR: 14.7 M parameters, 313 M multiply-adds.  Raises BadValue for a width of 0."""
     if width <= 0:
         raise BadValue(f"vgg_16_cifar: width must be above 0, got {width}. The original network has width=1.0.")
     return CifarVgg(classes, width)
 
 
 def vgg_16(classes: int = 1000) -> Vgg:
-    """VGG-16 for ImageNet: 138 M parameters, 15.5 G multiply-adds."""
+    """Return VGG-16 for ImageNet: 138 M parameters, 15.5 G multiply-adds."""
     return Vgg(16, classes)
 
 
 def vgg_19(classes: int = 1000) -> Vgg:
-    """VGG-19 for ImageNet: 144 M parameters, 19.6 G multiply-adds."""
+    """Return VGG-19 for ImageNet: 144 M parameters, 19.6 G multiply-adds."""
     return Vgg(19, classes)
 
 
 def vgg_f(classes: int = 1000) -> ChatfieldNet:
-    """CNN-F: 61 M parameters, 0.72 G multiply-adds."""
+    """Return CNN-F: 61 M parameters, 0.72 G multiply-adds."""
     return ChatfieldNet("f", classes)
 
 
 def vgg_m(classes: int = 1000) -> ChatfieldNet:
-    """CNN-M: 103 M parameters, 1.68 G multiply-adds."""
+    """Return CNN-M: 103 M parameters, 1.68 G multiply-adds."""
     return ChatfieldNet("m", classes)
 
 
 def vgg_s(classes: int = 1000) -> ChatfieldNet:
-    """CNN-S: 103 M parameters, 2.64 G multiply-adds."""
+    """Return CNN-S: 103 M parameters, 2.64 G multiply-adds."""
     return ChatfieldNet("s", classes)

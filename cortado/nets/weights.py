@@ -1,4 +1,4 @@
-"""Trained weights for the networks of this room, from plain .npz arrays."""
+"""Trained weights for the built-in networks, from plain .npz arrays."""
 
 import os
 import zipfile
@@ -14,9 +14,9 @@ COUNTER = "num_batches_tracked"
 
 
 def weights_path(weights: str | Path | bool, file_name: str) -> Path:
-    """Where the weights are: `weights` itself, or $CORTADO_DATA/weights/`file_name` when it is True.
+    """Return `weights` as a path, or $CORTADO_DATA/weights/`file_name` if it is True.
 
-    Raises BadValue when the variable is not set or there is no such file.
+    Raises BadValue if the variable is not set or the file is missing.
     """
     if isinstance(weights, bool):
         folder = os.environ.get("CORTADO_DATA")
@@ -34,7 +34,7 @@ def weights_path(weights: str | Path | bool, file_name: str) -> Path:
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:
-    """The arrays of an .npz as tensors, but for those of text.  Raises BadFile when it is no such file or holds pickles."""
+    """Return the numeric arrays of an .npz as tensors.  Raises BadFile if it is no such file or contains pickles."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -44,26 +44,26 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
 
 
 def load_arrays(network: nn.Module, arrays: dict[str, Tensor], source: str) -> None:
-    """Fill every parameter and buffer of `network` from `arrays`; batch counters may be absent and become 0.
+    """Load `arrays` into every parameter and buffer of `network`; missing batch counters become 0.
 
-    Raises BadNetwork when a name is missing or left over, or when a shape differs.
+    Raises BadNetwork for a missing or unknown name, or a different shape.
     """
     wanted = network.state_dict()
     required = {name for name in wanted if not name.endswith(COUNTER)}
     missing, extra = sorted(required - set(arrays)), sorted(set(arrays) - set(wanted))
     if missing or extra:
         raise BadNetwork(
-            f"nets: {source} does not fit {type(network).__name__}: missing {missing[:3]} ({len(missing)} in all), "
-            f"left over {extra[:3]} ({len(extra)} in all). Pass the weights of this very network."
+            f"nets: {source} does not fit {type(network).__name__}: missing {missing[:3]} ({len(missing)} in total), "
+            f"unknown {extra[:3]} ({len(extra)} in total). Pass weights of exactly this network."
         )
     for name, array in arrays.items():
         if array.shape != wanted[name].shape:
             raise BadNetwork(
                 f"nets: {source} does not fit {type(network).__name__}: {name} must be {tuple(wanted[name].shape)}, "
-                f"got {tuple(array.shape)}. Pass the weights of this very network."
+                f"got {tuple(array.shape)}. Pass weights of exactly this network."
             )
     if any(value.is_meta for value in wanted.values()):
-        raise BadNetwork("nets: the meta device holds no weights, so none can be loaded. Build the network on the CPU.")
+        raise BadNetwork("nets: a network on the meta device cannot load weights. Build it on the CPU.")
     with torch.no_grad():
         for name, value in wanted.items():
             value.copy_(arrays.get(name, torch.zeros(())))

@@ -1,4 +1,4 @@
-"""Disjoint: whether the test data are apart from what is learned and chosen on."""
+"""Disjoint: check that the test data do not overlap with training, validation or calibration data."""
 
 from collections import Counter
 from hashlib import blake2b
@@ -13,26 +13,25 @@ from cortado.errors import BadTask
 from cortado.task.task import Data, Task
 
 FEW, CHANCE = 0.01, 1.5
-"""Of the test samples this share may occur elsewhere: real data sets hold a few copies. Where samples repeat inside a part,
-that many times the share that do may do so between parts as well."""
+"""Share of test samples that may occur elsewhere, since real data sets contain a few duplicates; multiplied by this factor
+for data with duplicates of their own."""
 MOST_READ, LOOKED_AT = 256, 8
-"""Items of a Dataset are read one by one: so many are compared whole, of more only a few at equal places."""
+"""Items of a Dataset are read one by one: up to this many are all compared, otherwise a few at regular positions."""
 
 
 def check_disjoint(task: Task) -> list[str]:
-    """What the report has to say of test data that may not be apart from choice, train and calibration data.
+    """Return the report's notes on test data that may overlap with validation, training and calibration data.
 
-    Samples in memory are compared by their raw inputs, byte for byte. Subsets of one Dataset by their numbers. Other
-    Datasets are compared when they are short; of a long one it cannot be known, and a warning says so. Samples changed
-    on the way, by noise or another scaling, are not found.
-    Raises BadTask when the test data are those of another part, or hold more of its samples than copies explain. A task
-    for a trial (task.for_trial()) is left alone, and its report says what it is.
+    Samples in memory are compared by their raw inputs, byte for byte; subsets of one Dataset by their indices. Other
+    Datasets are compared if they are short; for long ones a note says that the overlap is unknown. Samples changed by
+    noise or scaling are not detected. Raises BadTask if the test data are those of another part, or share more samples
+    than duplicates explain. A task for a trial (task.for_trial()) is not checked, and a note says so.
     """
     if task.trial:
         return [
-            "task: a trial. Its last figures were taken on the validation data, or on others not apart; they are no test."
+            "task: a trial. Its final scores are on the validation data, or on other data that overlap; they are no test."
         ]
-    said, unknown, known = list[str](), list[str](), SampleSums()
+    notes, unknown, known = list[str](), list[str](), SampleSums()
     for name in ("train", "validation", "calibration"):
         other = getattr(task, name)
         check_same(name, task.test, other)
@@ -40,50 +39,50 @@ def check_disjoint(task: Task) -> list[str]:
         if found is None:
             unknown.append(f"{name} ({kind(other)})")
         elif found[0]:
-            said += overlap_warning(name, *found, len(task.test))
+            notes += overlap_warning(name, *found, len(task.test))
     if unknown:
-        said.append(
-            f"task: the test data ({kind(task.test)}) were not compared with {', '.join(unknown)}, as items are read one "
-            "by one. See to it yourself that they share no sample."
+        notes.append(
+            f"task: the test data ({kind(task.test)}) were not compared with {', '.join(unknown)}, because items are read "
+            "one by one. Make sure that they share no samples."
         )
-    return said
+    return notes
 
 
 def check_same(name: str, test: Data, other: Data) -> None:
-    """Raises BadTask when both are one object."""
+    """Raise BadTask if both are the same object."""
     if test is other or test.inputs is other.inputs:
         raise BadTask(
-            f"task: the test data are the {name} data, so the test result would say nothing of new data. Hold other samples "
-            "out for it; for a trial that needs no test pass task.for_trial(), or Task(..., trial=True)."
+            f"task: the test data are the {name} data, so the test score would not measure generalisation. Hold out other "
+            "samples; for a trial without a test pass task.for_trial(), or Task(..., trial=True)."
         )
 
 
 def overlap_warning(name: str, count: int, duplicates: float, samples: int) -> list[str]:
-    """A warning of so many samples in common, where a part repeats itself by a share of `copies`.  Raises BadTask."""
+    """Return a warning about `count` common samples.  Raises BadTask if the share of `duplicates` does not explain them."""
     if count > samples * (FEW + CHANCE * duplicates):
         raise BadTask(
-            f"task: {count:,} of the {samples:,} test samples are {name} samples too, so the test result would say little of "
-            "new data. Split the data so that the parts share none; for a trial that needs no test pass "
+            f"task: {count:,} of the {samples:,} test samples are also {name} samples, so the test score would not measure "
+            "generalisation. Split the data without overlap; for a trial without a test pass "
             "task.for_trial(), or Task(..., trial=True)."
         )
     return [f"task: {count:,} of the {samples:,} test samples have the same inputs as some {name} samples."]
 
 
 class SampleSums:
-    """The marks of samples, made once for each part."""
+    """Checksums of samples, computed once per part."""
 
     def __init__(self) -> None:
         self.made: dict[int, Counter[bytes]] = {}
 
     def of(self, data: Data) -> Counter[bytes]:
-        """How often each sample occurs."""
+        """Count how often each sample occurs."""
         if id(data) not in self.made:
             self.made[id(data)] = Counter(sample_sums(data, slice(None)))
         return self.made[id(data)]
 
 
 def shared(test: Data, other: Data, known: SampleSums) -> tuple[int, float] | None:
-    """How many test samples occur in `other`, and the share of its samples that it holds twice; None where unknown."""
+    """Return how many test samples occur in `other`, and the share of duplicates within it; None if unknown."""
     if test.items is not None and other.items is not None:
         (ours, numbers), (theirs, others) = items_of(test.items), items_of(other.items)
         if ours is theirs:
@@ -97,7 +96,7 @@ def shared(test: Data, other: Data, known: SampleSums) -> tuple[int, float] | No
 
 
 def items_of(items: Dataset[Any]) -> tuple[Dataset[Any], list[int]]:
-    """The Dataset under all Subsets, and the numbers of its items that they take."""
+    """Return the Dataset under all Subsets, and the indices of its items that they select."""
     numbers = list(range(len(items)))  # type: ignore[arg-type]
     while isinstance(items, Subset):
         numbers = [int(items.indices[number]) for number in numbers]
@@ -106,7 +105,7 @@ def items_of(items: Dataset[Any]) -> tuple[Dataset[Any], list[int]]:
 
 
 def alike_where_looked(test: Data, other: Data) -> bool:
-    """Whether two parts of one length have the same samples at a few places: one set, read twice."""
+    """Return whether two parts of equal length have the same samples at a few positions, as one set read twice."""
     if len(test) != len(other):
         return False
     places = torch.arange(LOOKED_AT) * len(test) // LOOKED_AT
@@ -114,7 +113,7 @@ def alike_where_looked(test: Data, other: Data) -> bool:
 
 
 def sample_sums(data: Data, places: Tensor | slice) -> list[bytes]:
-    """A sum over the raw inputs of each of these samples."""
+    """Return a checksum over the raw inputs of each of these samples."""
     picked = data.pick(places)
     parts = picked.inputs if isinstance(picked.inputs, tuple) else (picked.inputs,)
     kinds = repr([(str(part.dtype), tuple(part.shape[1:])) for part in parts]).encode()
@@ -127,5 +126,5 @@ def sample_sums(data: Data, places: Tensor | slice) -> list[bytes]:
 
 
 def kind(data: Data) -> str:
-    """What the samples come from, and how many there are."""
+    """Return the source of the samples and their number, for a message."""
     return f"{'tensors' if data.items is None else type(data.items).__name__}, {len(data):,} samples"

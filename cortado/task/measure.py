@@ -1,4 +1,4 @@
-"""Measure: what a network scores on data, sample by sample."""
+"""Measure: score a network on data, sample by sample."""
 
 import math
 from typing import Any
@@ -12,15 +12,15 @@ from cortado.running.eval_mode import eval_mode
 from cortado.task.task import Data, Metric, Task, to_device
 
 STATED_MARGIN = 0.01
-"""A stated score may be off by this share of itself, besides what chance explains."""
+"""Relative tolerance of a stated score, besides what chance explains."""
 
 
 CALIBRATION_READ = 512
-"""Items of a Dataset that are looked at; data in memory are looked at whole."""
+"""Items of a Dataset that are checked; data in memory are checked completely."""
 
 
 def check_calibration(task: Task) -> None:
-    """Raises BadTask for calibration inputs that hold NaN, before statistics of activations are taken on them."""
+    """Raise BadTask for calibration inputs with NaN, before activation statistics are computed on them."""
     data, at = task.calibration, 0
     assert data is not None
     for inputs, _ in (data if data.items is None else data.first(CALIBRATION_READ)).batches(256):
@@ -29,24 +29,24 @@ def check_calibration(task: Task) -> None:
             bad = torch.isnan(part).flatten(1).any(1) if part.dim() > 1 else torch.isnan(part)
             if bool(bad.any()):
                 raise BadTask(
-                    f"task: sample {at + int(bad.nonzero()[0])} of the calibration data holds NaN, {int(bad.sum())} of these "
-                    f"{len(bad)} samples do. Leave them out, or mend what prepares them."
+                    f"task: sample {at + int(bad.nonzero()[0])} of the calibration data contains NaN, as do {int(bad.sum())} "
+                    f"of these {len(bad)} samples. Remove them, or fix what prepares them."
                 )
         at += len(parts[0])
 
 
 def outputs_of(network: nn.Module, inputs: Any) -> Any:
-    """A network's outputs for a tensor, or for a tuple of tensors as its arguments."""
+    """Return a network's outputs for a tensor, or for a tuple of tensors as its arguments."""
     return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
 
 
 def scores(
     network: nn.Module, data: Data, score: Metric, batch: int = 256, original: nn.Module | None = None
 ) -> Tensor:
-    """One score a sample (N,), in eval mode, without gradients; modes are restored.
+    """Return one score per sample (N,), in eval mode, without gradients; restore modes afterwards.
 
-    Raises BadNetwork when the network cannot take the data, gives NaN, or infinite values that `original` does not give;
-    BadTask when the score does not fit.
+    Raises BadNetwork if the network cannot take the data or returns NaN or infinite values that `original` does not;
+    BadTask if the metric does not fit.
     """
     device = own_device(network)
     found = []
@@ -59,7 +59,7 @@ def scores(
 def scored_outputs(
     network: nn.Module, inputs: Any, targets: Tensor, score: Metric, original: nn.Module | None = None
 ) -> tuple[Any, Tensor]:
-    """A network's outputs for a batch on its device, and their scores, float32 on the CPU; raises as `scores` does."""
+    """Return a network's outputs for a batch on its device, and their scores, float32 on the CPU; raises as `scores` does."""
     outputs = run(network, inputs, original)
     each = scored(score, outputs, targets.to(own_device(network)))
     check_rows(score, each, len(targets))
@@ -67,20 +67,20 @@ def scored_outputs(
 
 
 def check_rows(score: Metric, each: Tensor, samples: int) -> None:
-    """Raises BadTask unless the score gave one number a sample, or one row where it makes its own whole."""
+    """Raise BadTask unless the metric returned one number per sample, or one row with `whole`."""
     wanted = 1 if score.whole is None else 2
     if each.dim() != wanted or len(each) != samples:
         what = "number" if score.whole is None else "row of numbers"
         raise BadTask(
-            f"task: the score {score.name!r} must give one {what} a sample, "
+            f"task: the metric {score.name!r} must return one {what} per sample, "
             f"got shape {tuple(each.shape)} for {samples} samples."
         )
 
 
 def run(network: nn.Module, inputs: Any, original: nn.Module | None = None) -> Any:
-    """A network's outputs.  Infinite ones, as a mask gives them, are sound where `original`, in eval mode, has the same.
+    """Return a network's outputs.  Infinite ones, as from a mask, are accepted where `original`, in eval mode, has the same.
 
-    Without `original` each sample has to keep a finite one. Raises BadNetwork.
+    Without `original`, each sample needs a finite output. Raises BadNetwork.
     """
     try:
         outputs = outputs_of(network, inputs)
@@ -97,40 +97,41 @@ def run(network: nn.Module, inputs: Any, original: nn.Module | None = None) -> A
 
 
 def check_infinite(outputs: Tensor, wanted: Tensor | None) -> None:
-    """Raises BadNetwork unless all outputs that are not finite are infinite as those wanted are."""
+    """Raise BadNetwork unless all non-finite outputs are infinite like the wanted ones."""
     infinite = outputs.isinf()
     lost = infinite.reshape(outputs.shape[0] if outputs.dim() else 1, -1).all(1)
     if bool(outputs.isnan().any()) or (wanted is None and bool(lost.any())):
-        raise BadNetwork("network: its outputs hold NaN or infinite values. Check the weights and the inputs' scaling.")
+        raise BadNetwork(
+            "network: its outputs contain NaN or infinite values. Check the weights and the inputs' scaling."
+        )
     if wanted is not None and not torch.equal(outputs[infinite], wanted[infinite]):
         raise BadNetwork(
-            "network: its outputs hold infinite values that those of the original network do not hold at the same places. "
-            "Look for weights that grew without bounds: lower the rate, or compress less."
+            "network: its outputs are infinite where those of the original network are not. "
+            "Look for weights that diverged: lower lr, or compress less."
         )
 
 
 def scored(score: Metric, outputs: Any, targets: Tensor) -> Tensor:
-    where = f"task: the score {score.name!r}, on outputs of {type(outputs).__name__} and targets of shape {tuple(targets.shape)},"
-    with in_own_code(BadTask, where, "Give the task a score of its own: Score(each=...)."):
+    where = f"task: the metric {score.name!r}, on outputs of {type(outputs).__name__} and targets of shape {tuple(targets.shape)},"
+    with in_own_code(BadTask, where, "Give the task its own metric: Metric(each=...)."):
         return score.each(outputs, targets)
 
 
 def mean_score(network: nn.Module, data: Data, score: Metric, original: nn.Module | None = None) -> float:
-    """The score of a network on data, in the score's unit; `original` as in `scores`."""
+    """Return the score of a network on data, in the metric's unit; `original` as in `scores`."""
     return float(scores(network, data, score, original=original).double().mean()) * score.scale
 
 
 def check_stated(network: nn.Module, task: Task, stated: float, tolerance: float | None = None) -> float:
-    """The score of a trained network on the task's validation data, when it is what somebody says it is; in the score's unit.
+    """Check a trained network's score on the validation data against a stated one; return it in the metric's unit.
 
     >>> score = cortado.check_stated(net, task, stated)
 
-    To be called before anything is compressed: a network that is fed otherwise than in its training is found here.
-    `tolerance` is by default 3 standard errors of the difference of two means, one over the validation samples, where it is
-    measured, one over the test samples, which are left alone and where a stated score usually comes from; and 1 % of
-    the stated score besides, for another split, and for digits left out. The deviation of one sample's score is that
-    found here; for scores of 0 and 1 (accuracy) it is at least that of the stated share.
-    Raises BadTask when the two differ by more.
+    Call it before compressing: it finds data that are prepared differently than in training. The default `tolerance` is
+    3 standard errors of the difference of two means (validation samples, measured here, and test samples, which are not
+    touched but where a stated score usually comes from), plus 1 % of the stated score for another split and rounding.
+    The standard deviation of one sample's score is measured; for scores of 0 and 1 (accuracy) it is at least that of the
+    stated share. Raises BadTask if the two differ by more.
     """
     found = scores(network, task.validation, task.metric).double() * task.metric.scale
     score, counts = float(found.mean()), (len(found), len(task.test))
@@ -140,21 +141,21 @@ def check_stated(network: nn.Module, task: Task, stated: float, tolerance: float
     if not abs(score - stated) <= tolerance:
         unit, better = f" {task.metric.unit}".rstrip(), (score > stated) == task.metric.higher_is_better
         hint = (
-            " A better score than stated may mean that the network was trained on the validation data."
+            " A better score than stated can mean that the network was trained on the validation data."
             if better
             else ""
         )
         raise BadTask(
-            f"score: the original network is stated to reach {stated:g}{unit} ({task.metric.name}), and reaches {score:.2f}{unit} on "
-            f"the {counts[0]} validation samples; it may be off by {tolerance:.2f} with {counts[0]} and {counts[1]} samples. "
-            "Usually the data are fed otherwise than in its training: look at normalisation, the order of channels, the "
-            f"order of labels, and eval mode. If all is right, correct the stated score or leave it out.{hint}"
+            f"score: the stated {task.metric.name} of the original network is {stated:g}{unit}, but it reaches {score:.2f}{unit} on "
+            f"the {counts[0]} validation samples; the tolerance is {tolerance:.2f} with {counts[0]} and {counts[1]} samples. "
+            "Usually the data are prepared differently than in training: check normalisation, channel order, "
+            f"label order and eval mode. If all is right, correct the stated score or leave it out.{hint}"
         )
     return score
 
 
 def deviation(found: Tensor, stated: float, scale: float) -> float:
-    """Standard deviation of one sample's score; of zeros and ones at least that of the stated share."""
+    """Return the standard deviation of one sample's score; for zeros and ones at least that of the stated share."""
     spread = float(found.std()) if len(found) > 1 else abs(stated)
     if bool(((found == 0) | (found == scale)).all()):
         share = min(1.0, max(0.0, stated / scale))

@@ -1,4 +1,4 @@
-"""Overlap: how well a segmentation covers what is there, class by class."""
+"""Overlap: intersection over union for segmentation, class by class."""
 
 from functools import partial
 
@@ -10,10 +10,10 @@ from cortado.task.task import Metric
 
 
 def overlaps(outputs: Tensor, targets: Tensor, classes: int) -> Tensor:
-    """For each picture (N, 2 x `classes`): pixels in common and pixels in either, class by class.
+    """Return for each image (N, 2 x `classes`): pixels of intersection and of union, class by class.
 
-    `outputs` are logits (N, at least `classes`, H, W), `targets` (N, H, W); a target of `classes` is void and looked at by
-    nobody, an answer above the classes is a miss. Raises BadTask for other targets.
+    `outputs` are logits (N, at least `classes`, H, W), `targets` (N, H, W). Pixels with target `classes` are void and
+    ignored; a prediction above the classes is a miss. Raises BadTask for other targets.
     """
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) <= classes:
         raise BadTask(
@@ -30,12 +30,12 @@ def overlaps(outputs: Tensor, targets: Tensor, classes: int) -> Tensor:
 
 
 def mean_of_classes(sums: Tensor) -> Tensor:
-    """(..., 2 x classes) to (...): intersection over union, mean over the classes that occur."""
+    """Map (..., 2 x classes) to (...): intersection over union, averaged over the classes that occur."""
     common, either = sums.double().chunk(2, -1)
     occurs = either > 0
     return torch.where(occurs, common / either.clamp(min=1), 0.0).sum(-1) / occurs.sum(-1).clamp(min=1)
 
 
 def mean_iou(classes: int) -> Metric:
-    """Mean intersection over union of `classes` classes over all pictures together, in %.  Everingham et al., 2010."""
+    """Return the metric of mean intersection over union of `classes` classes, over all images, in %.  Everingham et al., 2010."""
     return Metric("mean IoU", "%", partial(overlaps, classes=classes), whole=mean_of_classes)

@@ -1,4 +1,4 @@
-"""Task: what the user brings - data, loss, score, example inputs, seed."""
+"""Task: what the user brings: data, loss, metric, example inputs and seed."""
 
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, replace
@@ -13,32 +13,32 @@ from cortado.errors import BadTask, in_own_code
 from cortado.renamed import TASK, old_fields
 from cortado.running.devices import AUTO
 
-WAY_OUT = "Mend it, or leave out what it cannot read."
+WAY_OUT = "Fix it, or leave out what it cannot read."
 Batch = tuple[Any, Tensor]
-"""Inputs (a tensor, or a tuple of tensors for a network with several inputs) and targets."""
+"""Inputs (a tensor, or a tuple of tensors for several inputs) and targets."""
 ANSWERS = ("classes", "numbers")
 
 
 def sample_count(inputs: Any) -> int:
-    """How many samples a tensor, or a tuple of tensors, holds."""
+    """Return the number of samples in a tensor or tuple of tensors."""
     return len(inputs[0]) if isinstance(inputs, tuple) else len(inputs)
 
 
 def to_device(value: Any, device: torch.device | str) -> Any:
-    """A tensor or tuple of tensors, on `device`."""
+    """Move a tensor or tuple of tensors to `device`."""
     if isinstance(value, tuple):
         return tuple(part.to(device) for part in value)
     return value.to(device)
 
 
 class Data:
-    """Samples: `inputs` (N, ...) or a tuple of such, `targets` (N, ...); or a Dataset, whose items are read when needed.
+    """Samples: `inputs` (N, ...) or a tuple of such, `targets` (N, ...); or a Dataset, whose items are read on demand.
 
     >>> data = cortado.Data(pixels, labels, prepare=lambda batch: batch / 255)
 
-    `prepare` turns a raw batch of inputs into what the network eats (uint8 pixels into normalised floats, say);
-    `augment(inputs, generator)` varies a prepared batch and is used in training only.
-    Raises BadTask when the two disagree in length or there are no samples.
+    `prepare` turns a raw batch into the network's inputs (such as uint8 pixels into normalised floats);
+    `augment(inputs, generator)` varies a prepared batch in training only. Raises BadTask if inputs and targets differ in
+    length or are empty.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Data:
         prepare: Callable[[Any], Any] | None = None,
         augment: Callable[[Any, torch.Generator], Any] | None = None,
     ) -> None:
-        """`inputs` and `targets` as tensors, or a Dataset of (input, target) pairs as `inputs` alone."""
+        """`inputs` and `targets` as tensors, or only `inputs` as a Dataset of (input, target) pairs."""
         self.items: Dataset[Any] | None = None
         if targets is None:
             if not isinstance(inputs, Dataset) or not isinstance(inputs, Sized):
@@ -71,7 +71,7 @@ class Data:
 
     @classmethod
     def of(cls, source: Any) -> "Data":
-        """Data from what people have: Data, (inputs, targets), or a Dataset of (input, target) pairs."""
+        """Return Data from Data, (inputs, targets), or a Dataset of (input, target) pairs."""
         if isinstance(source, Data):
             return source
         if isinstance(source, tuple) and len(source) == 2:
@@ -87,7 +87,7 @@ class Data:
         return len(self.targets)
 
     def pick(self, index: Tensor | slice) -> "Data":
-        """The samples at `index`, in memory, prepared and augmented in the same way."""
+        """Return the samples at `index` in memory, with the same prepare and augment."""
         if self.items is not None:
             inputs, targets = collated(self.items, torch.arange(len(self))[index].tolist())
             return Data(inputs, targets, self.prepare, self.augment)
@@ -95,21 +95,21 @@ class Data:
         return Data(inputs, self.targets[index], self.prepare, self.augment)
 
     def first(self, count: int) -> "Data":
-        """The first `count` samples (all of them when there are fewer)."""
+        """Return the first `count` samples, or all if there are fewer."""
         return self.pick(slice(0, count))
 
     def original(self) -> "Data":
-        """The same samples without augmentation."""
+        """Return the same samples without augmentation."""
         return Data(self.inputs, None if self.items is not None else self.targets, self.prepare)
 
     def numbered(self) -> "Data":
-        """The same samples with their own numbers 0 .. N - 1 as targets."""
+        """Return the same samples with their indices 0 .. N - 1 as targets."""
         if self.items is not None:
             return Data(Numbered(self.items), None, self.prepare, self.augment)
         return Data(self.inputs, torch.arange(len(self)), self.prepare, self.augment)
 
     def batches(self, size: int, shuffle: torch.Generator | None = None) -> Iterator[Batch]:
-        """Batches of at most `size`, prepared; shuffled and augmented when a generator is given."""
+        """Yield prepared batches of at most `size`; shuffled and augmented if a generator is given."""
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
         for start in range(0, len(self), size):
             part = self.pick(order[start : start + size])
@@ -123,18 +123,18 @@ class Data:
 
 
 def as_tensor(value: Any) -> Tensor:
-    """Return inputs or targets as a tensor.  Raises BadTask for what is none: a dict of inputs, among others."""
+    """Return inputs or targets as a tensor.  Raises BadTask for anything else, such as a dict of inputs."""
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadTask(
-            f"task: inputs must be a tensor or a tuple of tensors, and targets a tensor, got {type(value).__name__}. For a "
-            "network that takes named inputs pass a module whose forward(a, b) takes them in order and calls it."
+            f"task: inputs must be a tensor or a tuple of tensors, and targets a tensor, got {type(value).__name__}. For "
+            "named inputs, pass a module whose forward(a, b) takes them in order and calls your network."
         ) from error
 
 
 class Numbered(Dataset[Any]):
-    """A Dataset whose targets are the numbers of its items."""
+    """A Dataset with the indices of its items as targets."""
 
     def __init__(self, items: Dataset[Any]) -> None:
         self.items = items
@@ -147,7 +147,7 @@ class Numbered(Dataset[Any]):
 
 
 def collated(items: Dataset[Any], numbers: list[int]) -> tuple[Any, Tensor]:
-    """Items of a Dataset as one batch: inputs (a tensor, or a tuple of them) and targets.  Raises BadTask."""
+    """Stack items of a Dataset into a batch: inputs (a tensor, or a tuple of them) and targets.  Raises BadTask."""
     pairs = []
     for number in numbers:
         with in_own_code(BadTask, f"task: item {number} of {type(items).__name__}", WAY_OUT):
@@ -167,10 +167,10 @@ def collated(items: Dataset[Any], numbers: list[int]) -> tuple[Any, Tensor]:
 
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:
-    """1.0 for each sample whose largest output is its target, else 0.0.  Raises BadTask for labels without an output."""
+    """Return 1.0 for each sample whose largest output is its target, else 0.0.  Raises BadTask for labels without an output."""
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < outputs.shape[1]:
         raise BadTask(
-            f"task: labels must lie in 0..{outputs.shape[1] - 1}, as the network has {outputs.shape[1]} outputs, "
+            f"task: labels must lie in 0..{outputs.shape[1] - 1}, because the network has {outputs.shape[1]} outputs, "
             f"got {int(targets.min())}..{int(targets.max())}. Correct the labels or the network."
         )
     return (outputs.argmax(1) == targets).float()
@@ -178,14 +178,14 @@ def correct(outputs: Tensor, targets: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Metric:
-    """How good outputs are: `each(outputs, targets)` gives one number a sample; the score is their mean times `scale`.
+    """How good outputs are: `each(outputs, targets)` returns one number per sample; the score is their mean times `scale`.
 
     >>> each = lambda outputs, targets: (outputs - targets).abs().mean(1)
     >>> error = cortado.Metric("error", "mm", each, higher_is_better=False, scale=1.0)
 
-    Where the score of many samples is no mean of theirs, as with an intersection over a union, `each` gives a row of
-    numbers a sample and `whole(sums)`, (..., numbers) to (...), makes the score of their sums. `name` and `unit` are what
-    the report prints; `higher_is_better` gives the direction.
+    If the score is not a mean over samples, as with intersection over union, `each` returns a row of numbers per sample
+    and `whole(sums)`, (..., numbers) to (...), computes the score from their sums. `name` and `unit` appear in the
+    report; `higher_is_better` gives the direction.
     """
 
     name: str = "accuracy"
@@ -196,10 +196,10 @@ class Metric:
     whole: Callable[[Tensor], Tensor] | None = None
 
     def shares(self, rows: Tensor) -> Tensor:
-        """One number a sample, (N,), whose mean is the score without its scale; `rows` is what `each` gave for all.
+        """Return one number per sample, (N,), whose mean is the unscaled score; `rows` is what `each` returned for all.
 
-        With `whole` they are the jackknife's pseudo-values, moved so that their mean is the score itself: their spread
-        is that of the score, and differences of two networks' are paired.  Tukey, 1958.
+        With `whole` these are jackknife pseudo-values, shifted so that their mean is the score: their spread is that of
+        the score, and two networks can be compared in pairs.  Tukey, 1958.
         """
         if self.whole is None:
             return rows
@@ -214,7 +214,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class SampleLosses:
-    """A loss for each sample, (N,): as the loss gives it, or, where it gives one number for a batch, in batches of one."""
+    """A loss per sample, (N,): from the loss itself, or in batches of one if it returns a single number."""
 
     loss: Callable[[Any, Tensor], Tensor]
 
@@ -227,7 +227,7 @@ class SampleLosses:
 
 
 def score_of(loss: Callable[[Any, Tensor], Tensor]) -> Metric:
-    """Return the score of a task that names none: accuracy for a loss of classes, else the loss, of which less is better."""
+    """Return the default metric: accuracy for classification losses, otherwise the loss itself, where less is better."""
     of_classes = (torch.nn.functional.cross_entropy, torch.nn.functional.nll_loss)
     if loss in of_classes or isinstance(loss, (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss)):
         return Metric()
@@ -237,27 +237,25 @@ def score_of(loss: Callable[[Any, Tensor], Tensor]) -> Metric:
 
 
 UNNAMED = Metric()
-"""Stands for the score of a task until its loss is known."""
+"""Placeholder for the metric until the loss is known."""
 
 
 @old_fields(TASK)
 @dataclass(frozen=True)
 class Task:
-    """Data, loss, score, example and seed.
+    """Data, loss, metric, example and seed.
 
     >>> task = cortado.Task(train=(inputs, labels), validation=(more, more_labels), test=(last, last_labels))
 
-    `train` is learned from, `validation` (held out of training) is what every choice is made on, `test` is used for
-    the final test and for nothing else. The three must be disjoint. `calibration` (statistics of activations) is by
-    default the start of `train`, without augmentation. Each is Data, a pair (inputs, targets) or a Dataset.
-    `loss(outputs, targets)` is a mean over the batch. Without a `metric` it is accuracy for the losses of classes that torch
-    has (cross entropy, negative log likelihood), and for any other loss that loss, sample by sample. `example` is one
-    small batch of prepared inputs. `answers` says what
-    the network gives, for whatever compares two networks' outputs: scores of "classes", or "numbers" (regression,
-    embeddings, depth), of which there is no softmax. Raises BadTask for anything else.
-    `device` is where trainings run: "auto" (a GPU where torch sees one), "cpu", "cuda"; all else runs on the CPU.
-    `trial` says that the test data are not apart from the others, on purpose: what is measured on them serves a choice
-    and is no test. Without it a test result on data that were chosen or learned on is refused (cortado.task.disjoint).
+    Methods train on `train` and decide on `validation`; `test` is used for the final score only. The three must be
+    disjoint. `calibration` (for activation statistics) is by default the start of `train`, without augmentation. Each is
+    Data, a pair (inputs, targets) or a Dataset. `loss(outputs, targets)` is a mean over the batch. The default `metric`
+    is accuracy for torch's classification losses (cross entropy, negative log likelihood) and otherwise the loss, sample
+    by sample. `example` is a small batch of prepared inputs. `answers` is the kind of outputs, for comparing two
+    networks: logits of "classes", or "numbers" (regression, embeddings, depth), which have no softmax; BadTask for
+    others. `device` is for training: "auto" (a GPU if torch finds one), "cpu", "cuda"; everything else runs on the CPU.
+    `trial` declares that the test data are deliberately not held out, so scores on them are no test. Without it, test
+    data that overlap with the other data raise an error (cortado.task.disjoint).
     """
 
     train: Data
@@ -293,9 +291,9 @@ class Task:
         return inputs
 
     def for_trial(self) -> "Task":
-        """The same with the validation data in the place of the test data's, which stay untouched: to choose between networks."""
+        """Return the task with the validation data in place of the test data, which stay untouched; use it to compare networks."""
         return replace(self, test=self.validation, trial=True)
 
     def generator(self, offset: int = 0) -> torch.Generator:
-        """A fresh source of randomness that depends on the task's seed alone."""
+        """Return a new random generator that depends only on the task's seed."""
         return torch.Generator().manual_seed(self.seed * 1_000_003 + offset)

@@ -1,4 +1,4 @@
-"""Variations of training images, drawn for a whole batch at once from a given generator."""
+"""Augmentations of training images, computed for a whole batch at once with a given generator."""
 
 import math
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from cortado.task.task import Data
 
 
 def shift_crop_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """Pad each image (N, C, H, W) by zeros on all sides, cut H x W from a random place, mirror half of them.
+    """Pad each image (N, C, H, W) with zeros, crop H x W at a random place, mirror half of them.
 
-    The usual variation for CIFAR.  Zero is the mean colour of normalised images.  He et al., 2015, section 4.2.
+    The usual augmentation for CIFAR.  Zero is the mean colour of normalised images.  He et al., 2015, section 4.2.
     """
     count, channels, height, width = images.shape
     padded_width = width + 2 * padding
@@ -24,7 +24,7 @@ def shift_crop_flip(images: Tensor, generator: torch.Generator, padding: int = 4
     along = torch.arange(width)
     columns = torch.where(mirrored, width - 1 - along, along) + right
     rows = torch.arange(height) + down
-    # One gather does shift, cut and mirror together, and the same places serve all channels.
+    # One gather shifts, crops and mirrors at once, with the same indices for all channels.
     places = (rows[:, :, None] * padded_width + columns[:, None, :]).view(count, 1, -1)
     places = places.to(images.device).expand(count, channels, -1)
     return padded.gather(2, places).view_as(images)
@@ -39,24 +39,24 @@ def affine(
     shift: float = 1.8,
     background: float = 0.0,
 ) -> Tensor:
-    """Turn, scale, shear and shift each float image (N, C, H, W) at random, with bilinear sampling.
+    """Rotate, scale, shear and shift each float image (N, C, H, W) at random, with bilinear sampling.
 
-    Each amount is uniform: the angle in +-`degrees`, the size by 1 +- `scale`, the horizontal slant in +-`shear`
-    (pixels a pixel), the place by +-`shift` pixels in both directions. `background` fills what comes in at the border.
+    All amounts are uniform: rotation in +-`degrees`, scale in 1 +- `scale`, horizontal shear in +-`shear` (pixels per
+    pixel), shift in +-`shift` pixels in both directions. `background` fills the border.
     """
     count, _, height, width = images.shape
     draws = 2 * torch.rand(5, count, generator=generator) - 1
     angle, slant = draws[0] * math.radians(degrees), draws[2] * shear
     zoom = 1 / (1 + draws[1] * scale)
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
-    # Rows of the map from output to input places, in grid_sample's units: the image spans -1..1 in each direction.
-    # A pixel is 2 / width across and 2 / height down, so the terms that mix directions carry the ratio of the sides.
+    # Rows of the map from output to input positions, in grid_sample's units: the image spans -1..1 in each direction.
+    # A pixel is 2 / width wide and 2 / height high, so terms that mix directions contain the aspect ratio.
     ratio = height / width
     across = torch.stack([cos, (slant * cos - sin) * ratio, draws[3] * (2 * shift / width)], 1)
     down = torch.stack([sin / ratio, slant * sin + cos, draws[4] * (2 * shift / height)], 1)
     maps = torch.stack([across, down], 1).to(images)
     grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
-    # grid_sample fills with zeros, so the background is made zero for the time being.
+    # grid_sample pads with zeros, so shift the background to zero for the call.
     moved = functional.grid_sample(images - background, grid, padding_mode="zeros", align_corners=False)
     return moved.add_(background)
 
@@ -68,16 +68,16 @@ def stored_copies(
     vary: Callable[[Tensor, torch.Generator], Tensor] = affine,
     chunk: int = 512,
 ) -> Data:
-    """`data` followed by `count` varied copies of it, computed once and kept as uint8: as fast as plain data later.
+    """Return `data` followed by `count` augmented copies, computed once and stored as uint8: as fast as plain data later.
 
-    `vary(images, generator)` sees the raw pixels as float32 0..255, `chunk` images at a time so that memory stays
-    small, and what it gives is rounded. `prepare` stays; `augment` is dropped, its part being done.
-    Raises BadTask when the inputs are not uint8 images (N, C, H, W) or `count` is negative.
+    `vary(images, generator)` gets the raw pixels as float32 0..255, `chunk` images at a time to limit memory, and its
+    result is rounded. `prepare` stays; `augment` is dropped. Raises BadTask if the inputs are not uint8 images
+    (N, C, H, W) or `count` is negative.
     """
     if not isinstance(data.inputs, Tensor) or data.inputs.dtype != torch.uint8 or data.inputs.dim() != 4:
         raise BadTask("task: stored copies need uint8 images of shape (N, C, H, W). Use augment for other inputs.")
     if count < 0:
-        raise BadTask(f"task: the count of stored copies must be at least 0, got {count}.")
+        raise BadTask(f"task: the number of stored copies must be at least 0, got {count}.")
     total = len(data)
     images = data.inputs.new_empty((total * (1 + count), *data.inputs.shape[1:]))
     images[:total] = data.inputs

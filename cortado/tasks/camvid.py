@@ -1,4 +1,4 @@
-"""CamVid: street scenes from a car, a class for each pixel."""
+"""CamVid: street scenes from a car, segmented pixel by pixel."""
 
 import io
 import zipfile
@@ -20,37 +20,37 @@ from cortado.tasks.store import find, folders
 
 HEIGHT, WIDTH = 360, 480
 CLASSES = 11
-"""And one more, void, which is no class."""
+"""Plus a void class, which does not count."""
 BLUE_FIRST = Normalise(
     mean=(108.380 / 255, 106.603 / 255, 103.648 / 255),
     std=(77.641, 78.894, 77.789),
 )  # fmt: skip
-"""As the published ESPNet takes them: blue first, and small numbers."""
+"""As in the published ESPNet: blue first, and unscaled deviations."""
 CALIBRATION_STEP, VALIDATION_STEP, TEST_STEP = 8, 6, 4
 
 
 def prepared(pixels: Tensor) -> Tensor:
-    """uint8 (N, 3, 360, 480), red first, into float32, blue first."""
+    """Convert uint8 (N, 3, 360, 480), red first, to normalised float32, blue first."""
     return BLUE_FIRST(pixels.flip(1))
 
 
 class Frames(Dataset[Any]):
-    """Frames and their masks, as packed pictures in memory; decoded one by one when they are asked for.
+    """Frames and masks, kept in memory as compressed images and decoded on access.
 
     An item is uint8 (3, 360, 480), red first, and int64 (360, 480) of classes, 11 for void.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises BadTask when the file is cut short or not of this kind."""
+        """Raises BadTask if the file is truncated or of another kind."""
         self.path = path
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 self.frames = packed(stored["frames"], stored["frame_ends"])
                 self.masks = packed(stored["masks"], stored["mask_ends"])
         except (EOFError, KeyError, OSError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-            raise BadTask(f"task: {path} cannot be read as frames: {error}. Fetch the file again.") from error
+            raise BadTask(f"task: {path} cannot be read as frames: {error}. Download the file again.") from error
         if len(self.frames) != len(self.masks):
-            raise BadTask(f"task: {path} needs a mask a frame, got {len(self.frames)} and {len(self.masks)}.")
+            raise BadTask(f"task: {path} needs one mask per frame, got {len(self.frames)} and {len(self.masks)}.")
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -62,7 +62,7 @@ class Frames(Dataset[Any]):
 
 
 class Every(Dataset[Any]):
-    """Every so many-th item of a Dataset."""
+    """Every `step`-th item of a Dataset."""
 
     def __init__(self, items: Frames, step: int) -> None:
         self.items, self.numbers = items, range(0, len(items), step)
@@ -75,42 +75,42 @@ class Every(Dataset[Any]):
 
 
 def packed(body: np.ndarray, ends: np.ndarray) -> list[bytes]:
-    """The bytes of each picture."""
+    """Return the bytes of each image."""
     raw, stops = body.tobytes(), [int(end) for end in ends]
     return [raw[start:stop] for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
 
 
 def decoded_frame(body: bytes, path: Path, mode: str) -> np.ndarray:
-    """One picture, uint8 (360, 480, 3) or (360, 480).  Its size is checked before a pixel is decoded."""
+    """Decode one image to uint8 (360, 480, 3) or (360, 480).  Its size is checked before a pixel is decoded."""
     try:
         from PIL import Image
     except ImportError as error:
         raise MissingPackage(
-            f"task: {path} holds pictures: pip install -e '.[images]' in Cortado's folder brings Pillow."
+            f"task: {path} contains images: pip install -e '.[images]' in Cortado's folder installs Pillow."
         ) from error
     try:
         with Image.open(io.BytesIO(body), formats=("PNG", "WEBP")) as picture:
             if picture.size != (WIDTH, HEIGHT) or picture.mode != mode:
                 raise BadTask(
-                    f"task: a picture of {path} must be {WIDTH} x {HEIGHT} {mode}, "
+                    f"task: an image of {path} must be {WIDTH} x {HEIGHT} {mode}, "
                     f"got {picture.width} x {picture.height} {picture.mode}."
                 )
             return np.asarray(picture)
     except OSError as error:
-        raise BadTask(f"task: a picture of {path} cannot be decoded: {error}. Fetch the file again.") from error
+        raise BadTask(f"task: an image of {path} cannot be decoded: {error}. Download the file again.") from error
 
 
 def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy, mean over all pixels that are not void."""
+    """Return the cross-entropy, averaged over all pixels that are not void."""
     return functional.cross_entropy(outputs, targets, ignore_index=CLASSES)
 
 
 def task(seed: int = 0) -> Task:
-    """367 frames to train on, every 8th of them to calibrate; 17 of the validation video; every 4th of the test frames.
+    """Return the task: train on 367 frames, calibrate on every 8th of them, validate on 17, test on every 4th test frame.
 
-    Inputs are (N, 3, 360, 480), blue first, as the published ESPNet takes them; the score is the mean IoU over 11
-    classes of all pictures together. Raises BadTask when camvid/camvid_train.npz, _val or _test is in none of the data
-    folders, or cannot be read.
+    Inputs are (N, 3, 360, 480), blue first, as in the published ESPNet; the score is the mean IoU over 11 classes of all
+    images together. Raises BadTask if camvid/camvid_train.npz, _val or _test is in none of the data folders or
+    unreadable.
     """
     train, val, test = (Frames(file_of(part)) for part in ("train", "val", "test"))
     return Task(
@@ -123,7 +123,7 @@ def task(seed: int = 0) -> Task:
 
 
 def file_of(part: str) -> Path:
-    """Where the frames of a part are.  Raises BadTask."""
+    """Return the path of a part's frames.  Raises BadTask."""
     path = find("camvid", (f"camvid_{part}.npz",))
     if path is None:
         looked = " and ".join(str(folder) for folder in folders("camvid"))

@@ -18,9 +18,9 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 
 def built_in(name: str, **options: Any) -> Task:
-    """The task called `name`, made with `options` (`seed`, and `augment` where the task has it).
+    """Return the task `name`, made with `options` (`seed`, and `augment` if the task has it).
 
-    Raises BadTask when there is no such task or option, naming the nearest, or when its data cannot be had.
+    Raises BadTask for an unknown task or option, suggesting the closest, or if the data are unavailable.
     """
     if name not in TASKS:
         raise BadTask(f"task: there is no built-in task {name!r}.{near_names(name, list(TASKS))}")
@@ -32,7 +32,7 @@ def built_in(name: str, **options: Any) -> Task:
 
 
 def near_names(word: str, known: list[str]) -> str:
-    """The end of an error's sentence: what may have been meant, and what there is."""
+    """Return the end of an error message: a suggestion, and all known names."""
     close = difflib.get_close_matches(word.lower(), known, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
     return f"{guess} There are: {', '.join(known)}."

@@ -1,4 +1,4 @@
-"""CIFAR-10: small colour photographs of ten kinds of things, 32 x 32.  Krizhevsky, 2009."""
+"""CIFAR-10: 32 x 32 colour photographs of ten classes.  Krizhevsky, 2009."""
 
 import tarfile
 import zlib
@@ -16,7 +16,7 @@ from cortado.tasks.sheets import read_sheets
 from cortado.tasks.store import Remote, download, folders
 
 CLASSES = 10
-# The colours of ImageNet, by which the published networks for this set were trained.
+# ImageNet's colour statistics, with which the published networks for CIFAR-10 were trained.
 NORMALISE = Normalise(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 TRAIN_COUNT, VALIDATION_COUNT = 45_000, 5_000
 ARCHIVE = Remote(
@@ -33,7 +33,7 @@ Parts = list[tuple[np.ndarray, np.ndarray]]
 
 
 def read_archive(path: Path) -> Parts:
-    """The batches in the published archive, read where they are: nothing is unpacked to disk."""
+    """Read the batches of the published archive in memory; nothing is unpacked to disk."""
     parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     try:
         with tarfile.open(path, "r:gz") as archive:
@@ -45,15 +45,15 @@ def read_archive(path: Path) -> Parts:
                 if body is not None:
                     parts[name] = read_python_batch(body.read(), f"{path}, {name}")
     except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
-        raise BadTask(f"task: {path} cannot be read: {error}. Fetch the file again.") from error
+        raise BadTask(f"task: {path} cannot be read: {error}. Download the file again.") from error
     missing = [name for name in BATCHES if name not in parts]
     if missing:
-        raise BadTask(f"task: {path} lacks {', '.join(missing)}. Fetch the file again.")
+        raise BadTask(f"task: {path} lacks {', '.join(missing)}. Download the file again.")
     return [parts[name] for name in BATCHES]
 
 
 def read_folder(folder: Path) -> Parts | None:
-    """The set from whichever version the folder holds; None when it holds none.  The full test set goes first."""
+    """Read the set in any version that the folder has, preferring the full test set; None if it has none."""
     for python in (folder / "cifar-10-batches-py", folder):
         if (python / BATCHES[0]).is_file():
             return [read_python_batch(read_bounded(python / name), str(python / name)) for name in BATCHES]
@@ -69,10 +69,10 @@ def read_folder(folder: Path) -> Parts | None:
 
 
 def read_cifar10() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Training and test images uint8 (N, 3, 32, 32), each with labels int64 (N,).
+    """Return training and test images uint8 (N, 3, 32, 32), each with labels int64 (N,).
 
-    The test part has 10,000 images, or 1,000 where only sheets are at hand.
-    Raises BadTask when the set cannot be found, fetched or read.
+    The test part has 10,000 images, or 1,000 if only the image sheets are available. Raises BadTask if the set cannot be
+    found, downloaded or read.
     """
     found = (read_folder(folder) for folder in folders("cifar10"))
     parts = next((part for part in found if part is not None), None)
@@ -83,17 +83,17 @@ def read_cifar10() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     if len(images) != TRAIN_COUNT + VALIDATION_COUNT:
         raise BadTask(
             f"task: CIFAR-10's training set must have {TRAIN_COUNT + VALIDATION_COUNT} images, got {len(images)}. "
-            "Fetch the files again."
+            "Download the files again."
         )
     return train, checked_images("CIFAR-10's test set", *parts[-1], IMAGE_SHAPE, CLASSES)
 
 
 def task(seed: int = 0, augment: bool = True) -> Task:
-    """Train on 45,000 images, choose on the last 5,000 of the training set, test on the test images at hand.
+    """Return the task: train on 45,000 images, validate on the last 5,000 of the training set, test on the test images.
 
-    Inputs are float32 (N, 3, 32, 32), `(pixel / 255 - mean) / std` by channel; in memory they stay uint8. `augment`
-    moves each training image by up to 4 pixels and mirrors half of them (cortado.tasks.augment.shift_crop_flip).
-    Raises BadTask when the files cannot be found, fetched or read.
+    Inputs are float32 (N, 3, 32, 32), `(pixel / 255 - mean) / std` per channel; in memory they stay uint8. `augment`
+    shifts each training image by up to 4 pixels and mirrors half of them (cortado.tasks.augment.shift_crop_flip).
+    Raises BadTask if the files cannot be found, downloaded or read.
     """
     (images, labels), (test_images, test_labels) = read_cifar10()
     return Task(

@@ -1,4 +1,4 @@
-"""Digits: 1,797 handwritten digits, 8 x 8 grey, that come inside scikit-learn.  Alpaydin and Kaynak, 1998."""
+"""Digits: 1,797 handwritten digits, 8 x 8 grey, included in scikit-learn.  Alpaydin and Kaynak, 1998."""
 
 import numpy as np
 
@@ -12,19 +12,19 @@ BRIGHTEST = 16.0
 
 
 def task(seed: int = 0) -> Task:
-    """Train on 1,000 images, choose on 297, test on 500; always the same ones, whatever the seed.
+    """Return the task: train on 1,000 images, validate on 297, test on 500; the same split for every seed.
 
-    Inputs are float32 (N, 1, 8, 8) in 0..1. Needs no network and loads in a moment.
-    Raises MissingPackage when scikit-learn is not installed.
+    Inputs are float32 (N, 1, 8, 8) in 0..1. Needs no download and loads in a moment. Raises MissingPackage if
+    scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingPackage(
-            "task: digits come with scikit-learn, which is not installed. pip install -e '.[demo]' in Cortado's folder brings it."
+            "task: digits come with scikit-learn, which is not installed. Run pip install -e '.[demo]' in Cortado's folder."
         ) from error
     pixels, digits = load_digits(return_X_y=True)
-    # NumPy keeps this generator's numbers the same from version to version.
+    # This generator's numbers are stable across NumPy versions.
     order = np.random.RandomState(0).permutation(len(pixels))
     scaled = (pixels[order] / BRIGHTEST).astype(np.float32).reshape(-1, 1, 8, 8)
     images, labels = checked_images("digits", scaled, digits[order], (1, 8, 8), CLASSES)

@@ -1,4 +1,4 @@
-"""ImageNet, as many labelled pictures of it as are at hand in one file: enough to calibrate and to judge, not to train on."""
+"""ImageNet: a sample of labelled images in one file, enough to calibrate and test, not to train."""
 
 import zipfile
 import zlib
@@ -24,10 +24,10 @@ CALIBRATION_SHARE, VALIDATION_SHARE = 0.2, 0.2
 
 @dataclass(frozen=True)
 class Picture:
-    """uint8 (N, 3, 256, 256), red first, into what a network eats: the middle, `crop` pixels a side, made `size` a side.
+    """Converts uint8 (N, 3, 256, 256), red first, to network inputs: a centre crop of side `crop`, resized to `size`.
 
-    Normalised by `normalise`, whose means and deviations stand in the order of the channels as they go in: blue first
-    if `blue_first`.
+    Then normalises with `normalise`, whose means and deviations are in the order of the input channels: blue first if
+    `blue_first`.
     """
 
     crop: int = 224
@@ -45,9 +45,9 @@ class Picture:
 
 
 def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
-    """Images uint8 (N, 3, 256, 256) and labels (N,) of an .npz: pictures one after another in `body`, their `ends`, `y`.
+    """Return images uint8 (N, 3, 256, 256) and labels (N,) of an .npz: concatenated images `body`, their `ends`, labels `y`.
 
-    Raises BadTask when the file is cut short or not of this kind, MissingPackage when Pillow is not installed.
+    Raises BadTask if the file is truncated or of another kind, MissingPackage if Pillow is not installed.
     """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
@@ -58,15 +58,15 @@ def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
     except (BadTask, MissingPackage):
         raise
     except (EOFError, KeyError, OSError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadTask(f"task: {path} cannot be read as pictures: {error}. Fetch the file again.") from error
+        raise BadTask(f"task: {path} cannot be read as images: {error}. Download the file again.") from error
     return checked_images("the ImageNet sample", images, labels, (3, SIDE, SIDE), CLASSES)
 
 
 def task(seed: int = 0, picture: Picture | None = None) -> Task:
-    """A fifth of the pictures to calibrate with (and as `train`), a fifth to choose on, the rest for the test result.
+    """Return the task: a fifth of the images to calibrate (and as `train`), a fifth to validate, the rest to test.
 
-    Which is drawn by `seed`. Inputs are as `picture` makes them; in memory they stay uint8. Raises BadTask when
-    imagenet/imagenet_sample.npz is in none of the data folders, or cannot be read.
+    `seed` draws the split. Inputs are as `picture` makes them; in memory they stay uint8. Raises BadTask if
+    imagenet/imagenet_sample.npz is in none of the data folders or unreadable.
     """
     path = find("imagenet", (FILE,))
     if path is None:

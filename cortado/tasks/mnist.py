@@ -20,7 +20,7 @@ NORMALISE = Normalise(mean=(0.1307,), std=(0.3081,))
 TRAIN_COUNT, VALIDATION_COUNT, TEST_COUNT = 55_000, 5_000, 10_000
 HOMES = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 
-# IDX name: the same array's name as .npy.xz, SHA-256 and bytes of the published .gz.
+# IDX name: name of the same array as .npy.xz, SHA-256 and bytes of the published .gz.
 FILES = {
     "train-images-idx3-ubyte": (
         "mnist_x_train.npy.xz",
@@ -46,7 +46,7 @@ FILES = {
 
 
 def mnist_path(idx_name: str) -> Path:
-    """The file that holds this array, in whichever format is at hand; downloaded when none is."""
+    """Return the file with this array in any available format; download it if there is none."""
     packed, sha256, size_bytes = FILES[idx_name]
     zipped = f"{idx_name}.gz"
     found = find("mnist", (packed, zipped, idx_name))
@@ -56,27 +56,27 @@ def mnist_path(idx_name: str) -> Path:
 
 
 def read_mnist(idx_name: str) -> np.ndarray:
-    """One array of MNIST, uint8: images (N, 28, 28) or labels (N,).  Raises BadTask when it cannot be had or read."""
+    """Return one uint8 array of MNIST: images (N, 28, 28) or labels (N,).  Raises BadTask if it is unavailable or unreadable."""
     path = mnist_path(idx_name)
     return read_npy_xz(path) if path.suffix == ".xz" else read_idx(path)
 
 
 def half(name: str, prefix: str, count: int) -> tuple[Tensor, Tensor]:
-    """The training or the test half: uint8 images (N, 1, 28, 28) and int64 labels (N,)."""
+    """Return the training or test half: uint8 images (N, 1, 28, 28) and int64 labels (N,)."""
     pixels, digits = read_mnist(f"{prefix}-images-idx3-ubyte"), read_mnist(f"{prefix}-labels-idx1-ubyte")
     images, labels = checked_images(name, pixels[:, None], digits, (1, 28, 28), CLASSES)
     if len(images) != count:
-        raise BadTask(f"task: {name} must have {count} images, got {len(images)}. Fetch the files again.")
+        raise BadTask(f"task: {name} must have {count} images, got {len(images)}. Download the files again.")
     return images, labels
 
 
 def task(seed: int = 0, augment: bool = False, copies: int = 0) -> Task:
-    """Train on 55,000 images, choose on the last 5,000 of the training set, test on the 10,000 of the test set.
+    """Return the task: train on 55,000 images, validate on the last 5,000 of the training set, test on the 10,000 test images.
 
-    Inputs are float32 (N, 1, 28, 28), `(pixel / 255 - 0.1307) / 0.3081`; in memory they stay uint8. `augment` turns,
-    scales, shears and shifts each training image a little (cortado.tasks.augment.affine); `copies` does so beforehand:
-    the training set is followed by so many varied copies of itself, the same for every seed.
-    Raises BadTask when the files cannot be found, fetched or read.
+    Inputs are float32 (N, 1, 28, 28), `(pixel / 255 - 0.1307) / 0.3081`; in memory they stay uint8. `augment` rotates,
+    scales, shears and shifts each training image slightly (cortado.tasks.augment.affine). `copies` does so in advance
+    and appends this number of augmented copies to the training set, the same for every seed. Raises BadTask if the
+    files cannot be found, downloaded or read.
     """
     images, labels = half("MNIST's training set", "train", TRAIN_COUNT + VALIDATION_COUNT)
     test_images, test_labels = half("MNIST's test set", "t10k", TEST_COUNT)

@@ -1,4 +1,4 @@
-"""Arrays of bytes kept as .npy.xz: NumPy's own format, compressed by LZMA."""
+"""Byte arrays stored as .npy.xz: NumPy's format, compressed by LZMA."""
 
 import lzma
 import math
@@ -13,9 +13,9 @@ MOST_BYTES = 1 << 30
 
 
 def read_npy_xz(path: Path) -> np.ndarray:
-    """The uint8 array in a .npy.xz file.
+    """Return the uint8 array in a .npy.xz file.
 
-    Raises BadTask when it is cut short, altered, not of uint8, goes on after its end, or is over 1 GiB.
+    Raises BadTask if it is truncated, altered, not uint8, has trailing data, or exceeds 1 GiB.
     """
     try:
         with lzma.open(path, "rb") as stream:
@@ -25,13 +25,13 @@ def read_npy_xz(path: Path) -> np.ndarray:
             size_bytes = math.prod(shape)
             if kind != np.uint8 or by_column or min(shape, default=0) < 0 or size_bytes > MOST_BYTES:
                 raise BadTask(
-                    f"task: {path} must hold rows of uint8, at most {MOST_BYTES} bytes, got {kind} of shape {shape}."
+                    f"task: {path} must contain rows of uint8, at most {MOST_BYTES} bytes, got {kind} of shape {shape}."
                 )
             body = stream.read(size_bytes + 1)
     except (EOFError, OSError, ValueError, lzma.LZMAError) as error:
         if isinstance(error, BadTask):
             raise
-        raise BadTask(f"task: {path} cannot be read as .npy.xz: {error}. Fetch the file again.") from error
+        raise BadTask(f"task: {path} cannot be read as .npy.xz: {error}. Download the file again.") from error
     if len(body) != size_bytes:
-        raise BadTask(f"task: {path} must hold {size_bytes} bytes after its header, got {len(body)} or more.")
+        raise BadTask(f"task: {path} must have {size_bytes} bytes after its header, got {len(body)} or more.")
     return np.frombuffer(body, np.uint8).reshape(shape)

@@ -1,4 +1,4 @@
-"""Compressed pictures inside a data file: one to pixels, its size checked before a pixel is decoded."""
+"""Decode compressed images inside a data file, checking their size first."""
 
 import io
 from pathlib import Path
@@ -11,20 +11,20 @@ FORMATS = ("PNG", "WEBP", "JPEG")
 
 
 def decoded(body: bytes, path: Path, width: int, height: int, mode: str = "RGB") -> np.ndarray:
-    """A picture of `path`, uint8 (height, width, 3), or (height, width) in mode "L".
+    """Decode an image of `path` to uint8 (height, width, 3), or (height, width) in mode "L".
 
-    Raises BadTask when it has another size or mode, MissingPackage when Pillow is not installed.
+    Raises BadTask if it has another size or mode, MissingPackage if Pillow is not installed.
     """
     try:
         from PIL import Image
     except ImportError as error:
         raise MissingPackage(
-            f"task: {path} holds pictures: pip install -e '.[images]' in Cortado's folder brings Pillow."
+            f"task: {path} contains images: pip install -e '.[images]' in Cortado's folder installs Pillow."
         ) from error
     with Image.open(io.BytesIO(body), formats=FORMATS) as picture:
         if picture.size != (width, height) or picture.mode != mode:
             raise BadTask(
-                f"task: a picture of {path} must be {width} x {height} {mode}, "
+                f"task: an image of {path} must be {width} x {height} {mode}, "
                 f"got {picture.width} x {picture.height} {picture.mode}."
             )
         return np.asarray(picture)

@@ -1,4 +1,4 @@
-"""Pixels: bytes into the normalised floats that networks eat, and the checks of a labelled set of images."""
+"""Pixels: normalise bytes to floats, and check labelled image sets."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from cortado.errors import BadTask
 
 @dataclass(frozen=True)
 class Normalise:
-    """uint8 pixels (N, C, H, W) into float32 `(pixel / 255 - mean) / std`, one mean and deviation a channel."""
+    """uint8 pixels (N, C, H, W) to float32 `(pixel / 255 - mean) / std`, with one mean and deviation per channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -23,16 +23,16 @@ class Normalise:
 
     @property
     def black(self) -> tuple[float, ...]:
-        """What a pixel of 0 becomes, by channel."""
+        """Return the normalised value of pixel 0, per channel."""
         return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
 
 def checked_images(
     name: str, images: np.ndarray, labels: np.ndarray, shape: tuple[int, ...], classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Images (N, *shape) as a tensor of their own type and labels (N,) as int64.
+    """Return images (N, *shape) as a tensor of their own dtype and labels (N,) as int64.
 
-    Raises BadTask when the shapes disagree, a float is not finite, or a label is not in 0..classes-1.
+    Raises BadTask if the shapes disagree, a float is not finite, or a label is not in 0..classes-1.
     """
     if images.shape[1:] != shape:
         raise BadTask(f"task: images of {name} must have shape {shape}, got {images.shape[1:]}.")
@@ -48,5 +48,5 @@ def checked_images(
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise BadTask(f"task: labels of {name} must lie in 0..{classes - 1}, got {low if low < 0 else high}.")
-    # What was read from a file's bytes is read-only; torch wants to own what it may write to.
+    # Arrays over a file's bytes are read-only; torch needs writable memory.
     return torch.from_numpy(np.require(images, requirements=["C", "W"])), torch.from_numpy(labels.astype(np.int64))

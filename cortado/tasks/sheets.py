@@ -1,4 +1,4 @@
-"""Labelled images kept as sheets: an .npz of labels and of PNG or WebP pictures with many small images each."""
+"""Labelled images stored as sheets: an .npz of labels and of PNG or WebP images that tile many small ones."""
 
 import math
 import zipfile
@@ -16,10 +16,10 @@ MOST_SHEETS = 100
 
 
 def read_sheets(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (N, 3, 32, 32) and labels (N,) of an .npz with `y` and `sheet0`, `sheet1` ...
+    """Return images uint8 (N, 3, 32, 32) and labels (N,) of an .npz with `y` and `sheet0`, `sheet1` ...
 
-    A sheet is a lossless picture of 40 x 25 images, row by row. Raises BadTask when the file is cut short or is not
-    of this kind, and MissingPackage when Pillow is not installed.
+    A sheet is a lossless image of 40 x 25 tiles, row by row. Raises BadTask if the file is truncated or of another kind,
+    and MissingPackage if Pillow is not installed.
     """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
@@ -35,5 +35,5 @@ def read_sheets(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except (BadTask, MissingPackage):
         raise
     except (EOFError, KeyError, OSError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadTask(f"task: {path} cannot be read as sheets of images: {error}. Fetch the file again.") from error
+        raise BadTask(f"task: {path} cannot be read as sheets of images: {error}. Download the file again.") from error
     return images[: len(labels)], labels

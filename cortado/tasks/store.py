@@ -1,4 +1,4 @@
-"""Where the files of a data set are: the user's folder, our cache, or the set's public home."""
+"""Find the files of a data set: in the user's folder or the cache, or download them."""
 
 import hashlib
 import http.client
@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Remote:
-    """A file at its public home: `urls` are tried in turn, and `sha256` decides whether what came is the file."""
+    """A file to download: `urls` are tried in order, and `sha256` verifies the content."""
 
     name: str
     urls: tuple[str, ...]
@@ -28,9 +28,9 @@ class Remote:
 
 
 def folders(set_name: str) -> list[Path]:
-    """The folders that may hold the set, in the order they are looked in: $CORTADO_DATA/<set>, <cache>/data/<set>.
+    """Return the folders to search, in order: $CORTADO_DATA/<set>, <cache>/data/<set>.
 
-    Raises BadTask when CORTADO_DATA names something that is not a folder.
+    Raises BadTask if CORTADO_DATA is not a folder.
     """
     found = []
     if os.environ.get("CORTADO_DATA"):
@@ -43,7 +43,7 @@ def folders(set_name: str) -> list[Path]:
 
 
 def find(set_name: str, file_names: tuple[str, ...]) -> Path | None:
-    """The first of `file_names` that exists, folder by folder; None when no folder holds any of them."""
+    """Return the first of `file_names` that exists, folder by folder, or None."""
     for folder in folders(set_name):
         for file_name in file_names:
             if (folder / file_name).is_file():
@@ -52,10 +52,10 @@ def find(set_name: str, file_names: tuple[str, ...]) -> Path | None:
 
 
 def download(set_name: str, remote: Remote) -> Path:
-    """Fetch one file into the cache and return its path.
+    """Download a file into the cache and return its path.
 
-    It is written under a temporary name, checked against its SHA-256 and only then renamed, so a file in the cache
-    is whole.  Raises BadTask when no URL gives the file: which, where it was looked for, and how to bring it.
+    It is written under a temporary name, checked against its SHA-256 and then renamed, so files in the cache are
+    complete. Raises BadTask if no URL works: which file, where it was searched for, and how to provide it.
     """
     folder = cache_folder() / "data" / set_name
     failures = []
@@ -69,12 +69,12 @@ def download(set_name: str, remote: Remote) -> Path:
     raise BadTask(
         f"task: {set_name} needs the file {remote.name}. Looked in {looked}; could not download it from "
         f"{'; '.join(failures)}. Go online, or put the file into a folder {set_name}/ "
-        "and set CORTADO_DATA to the folder above that."
+        "and set CORTADO_DATA to its parent folder."
     )
 
 
 def _fetch(url: str, folder: Path, remote: Remote) -> Path:
-    """One attempt at one URL; leaves nothing behind when it fails."""
+    """Try one URL once; leave nothing behind on failure."""
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{remote.name}.")
     try:
         with os.fdopen(handle, "wb") as target, urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as source:
@@ -87,7 +87,7 @@ def _fetch(url: str, folder: Path, remote: Remote) -> Path:
 
 
 def _copy_checked(source: IO[bytes], target: IO[bytes], remote: Remote) -> None:
-    """Copy `source` to `target`, never more than the file's size.  Raises BadTask when it is not the file."""
+    """Copy `source` to `target`, at most the file's size.  Raises BadTask if it is another file."""
     digest, size_bytes = hashlib.sha256(), 0
     while chunk := source.read(CHUNK_BYTES):
         size_bytes += len(chunk)
@@ -96,6 +96,6 @@ def _copy_checked(source: IO[bytes], target: IO[bytes], remote: Remote) -> None:
         digest.update(chunk)
         target.write(chunk)
     if size_bytes != remote.size_bytes:
-        raise BadTask(f"cut short: {size_bytes} of {remote.size_bytes} bytes")
+        raise BadTask(f"truncated: {size_bytes} of {remote.size_bytes} bytes")
     if digest.hexdigest() != remote.sha256:
         raise BadTask(f"wrong SHA-256: expected {remote.sha256}, got {digest.hexdigest()}")

@@ -1,4 +1,4 @@
-"""Recorded: one training step on a GPU, recorded once as a CUDA graph and replayed at every other step."""
+"""CUDA graph: record a training step on a GPU once and replay it for every other batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,19 +10,19 @@ from cortado.errors import BadNetwork, describe
 from cortado.running.eval_mode import keeping_buffers
 
 WARM_UP = 3
-"""Steps before the recording: libraries set themselves up, and choose their kernels, in the first ones."""
+"""Warm-up steps before recording: libraries initialise and select their kernels in the first ones."""
 Step = Callable[[Any, Tensor], Tensor]
 
 
 class Recording:
-    """Forward, loss and backward for batches of one shape.  A call gives the loss and leaves gradients in the parameters.
+    """Forward, loss and backward for batches of one shape.  A call returns the loss and leaves gradients in the parameters.
 
-    Small networks spend their time in starting kernels, and a replay starts all of them at once. It repeats what the
-    GPU did: whatever Python decided while recording (a branch, a number that counts steps) stays as it was then.
+    Small networks are bound by kernel launches, and a replay launches all kernels at once. It repeats exactly what the
+    GPU did: values that Python decided while recording (a branch, a step counter) do not change.
     """
 
     def __init__(self, step: Step, network: nn.Module, inputs: Any, targets: Tensor) -> None:
-        """`step(inputs, targets)` runs forward and backward and gives the loss; `inputs` are a tensor or a tuple."""
+        """`step(inputs, targets)` runs forward and backward and returns the loss; `inputs` are a tensor or a tuple."""
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.inputs, self.targets = cloned(inputs), targets.clone()
         aside = torch.cuda.Stream()
@@ -39,12 +39,12 @@ class Recording:
         self.gradients = [parameter.grad for parameter in self.parameters]
 
     def forget_gradients(self) -> None:
-        """The next backward pass makes new ones, in the recording at a place that stays."""
+        """Drop gradients so that the next backward pass allocates new ones, at a fixed address while recording."""
         for parameter in self.parameters:
             parameter.grad = None
 
     def fits(self, inputs: Any, targets: Tensor) -> bool:
-        """Whether a batch has the recorded shapes."""
+        """Return whether a batch has the recorded shapes."""
         return shapes_of(inputs, targets) == shapes_of(self.inputs, self.targets)
 
     def __call__(self, inputs: Any, targets: Tensor) -> Tensor:
@@ -58,13 +58,13 @@ class Recording:
 
 
 def recorded(step: Step, network: nn.Module, inputs: Any, targets: Tensor) -> Recording:
-    """The recording of a step.  Raises BadNetwork where one part of it runs on the CPU, or waits for a number."""
+    """Record a step.  Raises BadNetwork if a part of it runs on the CPU or synchronises with the GPU."""
     try:
         return Recording(step, network, inputs, targets)
     except RuntimeError as error:
         raise BadNetwork(
-            f"tune: a step of {type(network).__name__} cannot be recorded ({describe(error)}): a part of it computes on the "
-            "CPU or asks the GPU for a number. Leave recorded out."
+            f"finetune: a step of {type(network).__name__} cannot be recorded ({describe(error)}): a part of it runs on the "
+            "CPU or waits for a value from the GPU. Set recorded: false."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Dilated: convolutions with gaps in their kernels, trained in float32 where all else on a processor is in bfloat16."""
+"""Dilated: train dilated convolutions in float32 while everything else on a CPU is in bfloat16."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,16 +10,16 @@ from torch.overrides import TorchFunctionMode
 DILATION = {torch.conv1d: 5, torch.conv2d: 5, torch.conv3d: 5} | {
     torch.conv_transpose1d: 7, torch.conv_transpose2d: 7, torch.conv_transpose3d: 7,
 }  # fmt: skip
-"""Which argument of an operator is the dilation."""
+"""The index of an operator's dilation argument."""
 BLOCK = 16
-"""Channels that the kernels of oneDNN take at once."""
+"""Channel block size of oneDNN's kernels."""
 
 
 class DilatedInFloat32(TorchFunctionMode):
-    """Runs dilated convolutions whose channels fill no whole blocks in float32, under autocast too.
+    """Runs dilated convolutions with partial channel blocks in float32, even under autocast.
 
-    For these oneDNN, as torch 2.13 has it, gives NaN for gradients of weights in bfloat16, where channels come last. A cut
-    leaves such numbers of channels behind.
+    For these, oneDNN in torch 2.13 returns NaN as bfloat16 weight gradients in channels-last layout. Channel pruning
+    creates such channel counts.
     """
 
     def __torch_function__(
@@ -33,7 +33,7 @@ class DilatedInFloat32(TorchFunctionMode):
 
 
 def affected(place: int, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
-    """Return whether a convolution is dilated, with channels that are no multiple of a block."""
+    """Return whether a convolution is dilated and has a channel count that is no multiple of a block."""
     dilation = args[place] if len(args) > place else named.get("dilation", 1)
     weight = args[1] if len(args) > 1 else named["weight"]
     widest = max(dilation) if isinstance(dilation, (tuple, list)) else dilation
@@ -41,5 +41,5 @@ def affected(place: int, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
 
 
 def in_float32(value: Any) -> Any:
-    """Return a tensor of floats in float32; anything else as it is."""
+    """Return a float tensor in float32, and anything else unchanged."""
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -1,4 +1,4 @@
-"""Together: several processes that train one network, under torchrun."""
+"""Distributed: train one network in several processes, under torchrun."""
 
 import os
 from typing import Any
@@ -8,7 +8,7 @@ from torch import distributed, nn
 
 
 def ranks(device: torch.device) -> tuple[int, int]:
-    """This process's number and how many train together (under torchrun; else 0 of 1)."""
+    """Return this process's rank and the world size (0 and 1 outside torchrun)."""
     if not distributed.is_available() or "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return 0, 1
     if not distributed.is_initialized():
@@ -17,13 +17,13 @@ def ranks(device: torch.device) -> tuple[int, int]:
 
 
 def share_start(network: nn.Module, world: int) -> None:
-    """All processes begin with the first one's values."""
+    """Broadcast the first process's values to all."""
     for value in network.state_dict().values() if world > 1 else ():
         distributed.broadcast(value, 0)
 
 
 def share_statistics(network: nn.Module, world: int) -> None:
-    """Every process saw its own part of the data: running statistics become the mean of all, equal to the last bit."""
+    """Average running statistics over all processes, which each saw their own shard; equal to the last bit afterwards."""
     if world > 1:
         for value in network.buffers():
             if value.is_floating_point():

@@ -1,4 +1,4 @@
-"""Settling: end what is rounded again at every step of a training, weights and activations alike."""
+"""Finalize: replace weights and activation quantizers that round at every training step by their final values."""
 
 import copy
 
@@ -10,13 +10,13 @@ from cortado.parts.forms.latent import Latent
 
 
 def finalize(network: nn.Module) -> None:
-    """Replace what is still in training by what it becomes, in place."""
+    """Finalize all parts of a network, in place."""
     finalize_weights(network)
     finalize_quantizers(network)
 
 
 def in_training(network: nn.Module) -> bool:
-    """Whether some weight or activation of a network is still rounded again at every step."""
+    """Return whether some weight or activation is still rounded at every step."""
     return any(
         isinstance(module, Latent) or (isinstance(module, ActivationQuantizer) and module.finalize() is not module)
         for module in network.modules()
@@ -24,7 +24,7 @@ def in_training(network: nn.Module) -> bool:
 
 
 def finalized_copy(network: nn.Module) -> nn.Module:
-    """The network itself when nothing in it is in training, else a finalized copy."""
+    """Return the network itself if it has nothing to finalize, otherwise a finalized copy."""
     if not in_training(network):
         return network
     made = copy.deepcopy(network)

@@ -1,4 +1,4 @@
-"""Learning: let some weights of a network learn and keep all other parameters still, for a while."""
+"""Learning: train some weights of a network while all other parameters are frozen."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from cortado.parts.forms.attach import form_of
 
 @contextlib.contextmanager
 def only_learning(view: View, weights: list[Weight] | None) -> Iterator[None]:
-    """Inside, no parameter learns but those that make up `weights`; None: all do, as they did.
+    """Freeze all parameters but those of `weights` inside the context; None freezes nothing.
 
-    Statistics of batch norms are no parameters: training moves them all the same.
+    Batch norm statistics are buffers, not parameters, and keep moving.
     """
     chosen = {id(part) for weight in weights or () for part in parts_of(weight)}
     still = [p for p in view.network.parameters() if p.requires_grad and id(p) not in chosen and weights is not None]
@@ -27,7 +27,7 @@ def only_learning(view: View, weights: list[Weight] | None) -> Iterator[None]:
 
 
 def parts_of(weight: Weight) -> list[nn.Parameter]:
-    """The Parameters that make up a weight: itself, or those of its form."""
+    """Return the Parameters that make up a weight: itself, or those of its form."""
     form = weight.form if isinstance(weight, Factor) else form_of(weight.layer, weight.name)
     if form is not None:
         return list(form.parameters())

@@ -1,4 +1,4 @@
-"""The training loop: on a CPU or GPU, in one process or under torchrun, with a teacher and penalties if asked."""
+"""The training loop: on CPU or GPU, in one process or under torchrun, with optional teachers and penalties."""
 
 import contextlib
 import copy
@@ -28,23 +28,20 @@ LOG = logging.getLogger(__name__)
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "step")
 CLIP_OF_KEPT = 5.0
-"""With kept statistics no norm holds back what grows, and plain gradients of a network that was just cut are large. Adam's
-steps are as large as its rate whatever the gradients."""
+"""Gradient norm for SGD on a freshly cut network with kept statistics. Adam's step size does not depend on gradients."""
 
 
 @dataclass(frozen=True)
 class Training:
     """How to train: everything the loop needs besides network and task.
 
-    `optimizer` is a name or a callable (parameter groups -> Optimizer); `schedule` a name or a callable (share of the
-    training done, 0..1 -> factor of the rate). `penalty(network)` is added to the loss. `teachers` give softened
-    targets: loss = hard x task loss + soft x T^2 x KL(teachers' mean at T || network at T) (Hinton et al., 2015).
-    `average` is the share of training, at its end, over which weights are averaged (Izmailov et al., 2018).
-    `precision`: "auto" takes bfloat16 where the device has it, for networks with convolutions.
-    `statistics`: those of batch norms are "moving" with the batches, or "kept" as they are (see `train_mode`); then SGD
-    clips gradients at 5 unless `clip` says otherwise, and Adam wants a rate of 1e-3 or less.
-    `recorded`: on a GPU a step is recorded once and replayed, which spares small networks their waits; only for networks
-    and losses in which Python decides the same at every step (see cortado.training.cuda_graph). With a penalty it is not.
+    `optimizer` is a name or a callable (parameter groups -> Optimizer); `schedule` a name or a callable (training
+    progress 0..1 -> factor of lr). `penalty(network)` is added to the loss. `teachers` add distillation: loss = hard x
+    task loss + soft x T^2 x KL(teachers' mean at T || network at T) (Hinton et al., 2015). `average`: the last share of
+    training over which weights are averaged (Izmailov et al., 2018). `precision`: "auto" uses bfloat16 for
+    convolutional networks if the device supports it. `statistics` of batch norms: "moving" or "kept" (see `train_mode`);
+    with "kept", SGD clips gradients at 5 unless `clip` is set, and Adam needs an lr of 1e-3 or less. `recorded`: replay
+    each step as a CUDA graph (see cortado.training.cuda_graph); ignored with a penalty.
     """
 
     epochs: float = 1.0
@@ -74,11 +71,11 @@ class Training:
 
 
 def train(network: nn.Module, task: Task, plan: Training) -> float:
-    """Train `network` in place on the task's training data; gives the mean loss of the last epoch, NaN without one.
+    """Train `network` in place on the task's training data; return the mean loss of the last epoch, NaN without epochs.
 
-    It runs on the task's device, and the network comes back to its own. Same seed, same CPU: same result. `after_epoch`
-    may change the network's structure and then returns True: the optimizer starts again. Weights in low rank run as their factors.
-    Raises Diverged when the loss is not finite, BadNetwork when nothing can learn, BadTask for a device that is not there.
+    Runs on the task's device, then moves the network back. Deterministic for a given seed and CPU. `after_epoch` may
+    change the network's structure and return True to restart the optimizer. Low-rank weights run as their factors.
+    Raises Diverged for a non-finite loss, BadNetwork if nothing is trainable, BadTask for a missing device.
     """
     with on_device(network, training_device(network, task.device)):
         return Loop(network, task, plan).run()
@@ -92,10 +89,10 @@ class Loop:
         self.device = own_device(network)
         self.rank, self.world = ranks(self.device)
         self.batch = plan.batch or task.batch
-        # A last batch of one sample is left out: it has no variance, which a batch norm wants.
+        # Drop a last batch of one sample: batch norm needs a variance.
         self.alone = len(task.train) % self.batch == 1 and len(task.train) > 1
         self.steps = max(1, math.ceil(len(task.train) / self.batch) - self.alone)
-        # A part of an epoch is a step at least; no epochs are none.
+        # A fraction of an epoch is at least one step; 0 epochs are none.
         self.total = max(1, round(plan.epochs * self.steps)) if plan.epochs else 0
         self.half = half_precision(network, plan.precision, self.device)
         slides = self.device.type == "cpu" and any(isinstance(module, nn.Conv2d) for module in network.modules())
@@ -104,7 +101,7 @@ class Loop:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.runner = factored_copy(network)
         self.teachers = [ready(teacher, self.device) for teacher in plan.teachers]
-        # A teacher is only run forward, where even a shallow network gains from bfloat16.
+        # Teachers only run forward, where even a shallow network gains from bfloat16.
         self.half_teachers = any(half_precision(one, plan.precision, self.device, deep=1) for one in self.teachers)
         if self.teachers and plan.soft and task.train.augment is None and not plan.recorded:
             self.task = softened(task, self.teachers, plan.temperature, plan.hard, plan.soft, self.half_teachers)
@@ -119,7 +116,7 @@ class Loop:
         learning = [p for p in self.network.parameters() if p.requires_grad]
         if not learning:
             raise BadNetwork(
-                f"{plan.label}: no parameter of the network can learn. Set requires_grad, or leave this stage out."
+                f"{plan.label}: the network has no trainable parameter. Set requires_grad, or leave this stage out."
             )
         groups = list(plan.groups(self.network)) if plan.groups else [{"params": learning}]
         if callable(plan.optimizer):
@@ -166,7 +163,7 @@ class Loop:
             where = (
                 f"{self.plan.label}: batch {len(losses) + 1} of epoch {epoch + 1}: the network, forward or backward,"
             )
-            with in_own_code(BadNetwork, where, "Correct it for such inputs, or look at this batch of the data."):
+            with in_own_code(BadNetwork, where, "Fix it for such inputs, or check this batch of the data."):
                 losses.append(self.step(to_device(inputs, self.device), targets.to(self.device)))
             step += 1
             bar.advance()
@@ -178,8 +175,8 @@ class Loop:
         if not math.isfinite(mean):
             raise Diverged(
                 f"{self.plan.label}: the loss of epoch {epoch + 1} is {mean}, in {'bfloat16' if self.half else 'float32'} with "
-                f"statistics of norms {self.plan.statistics}. Lower the rate ({self.plan.lr:g}), clip gradients"
-                f"{', write precision: float32' * self.half}{', let statistics be moving' * (self.plan.statistics == 'kept')}, "
+                f"{self.plan.statistics} batch norm statistics. Lower lr ({self.plan.lr:g}), clip gradients"
+                f"{', set precision: float32' * self.half}{', set statistics: moving' * (self.plan.statistics == 'kept')}, "
                 "or look for NaN in data and loss."
             )
         LOG.debug("%s: epoch %d, step %d of %d, loss %.4g", self.plan.label, epoch + 1, step, self.total, mean)
@@ -198,7 +195,7 @@ class Loop:
         return loss
 
     def gradients(self, inputs: Any, targets: Tensor) -> Tensor:
-        """The loss, with its gradients left in the parameters; replayed where it was recorded."""
+        """Return the loss and leave its gradients in the parameters; replay the step if it was recorded."""
         if self.plan.recorded and self.device.type == "cuda" and self.plan.penalty is None:
             if self.recording is None:
                 self.recording = recorded(self.forward_and_back, self.network, inputs, targets)
@@ -210,7 +207,7 @@ class Loop:
     def forward_and_back(self, inputs: Any, targets: Tensor) -> Tensor:
         context: Any = contextlib.nullcontext()
         if self.half:
-            # Weights kept in bfloat16 from step to step would be old ones in a replay.
+            # Cached bfloat16 weights would be stale in a replay.
             context = torch.autocast(self.device.type, torch.bfloat16, cache_enabled=not self.plan.recorded)
         with context, DilatedInFloat32() if self.half and self.device.type == "cpu" else contextlib.nullcontext():
             outputs = call(self.runner, inputs, self.channels_last)
@@ -258,7 +255,7 @@ class Loop:
 
 
 def shape_text(value: Any) -> str:
-    """Shape and type of a tensor for a message; of anything else its class."""
+    """Return shape and dtype of a tensor for a message; of anything else its class."""
     return f"shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
@@ -272,15 +269,15 @@ def call(network: nn.Module, inputs: Any, channels_last: bool = False) -> Any:
 
 
 def half_precision(network: nn.Module, precision: str, device: torch.device, deep: int = 5) -> bool:
-    """Whether to run products in bfloat16.  Raises BadValue for a precision that is not known."""
+    """Return whether to run matrix products in bfloat16.  Raises BadValue for an unknown precision."""
     if precision not in ("auto", "float32", "bfloat16"):
-        raise BadValue(f"tune: precision must be auto, float32 or bfloat16, got {precision!r}.")
+        raise BadValue(f"finetune: precision must be auto, float32 or bfloat16, got {precision!r}.")
     if precision != "auto":
         return precision == "bfloat16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     weights = [m.weight.shape[0] for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))]  # type: ignore[union-attr]
-    # Small convolutions lose more in conversions than they gain.
+    # For small convolutions, conversions cost more than bfloat16 saves.
     return (
         device.type == "cpu"
         and bool(weights)
@@ -291,13 +288,13 @@ def half_precision(network: nn.Module, precision: str, device: torch.device, dee
 
 
 def ready(teacher: nn.Module, device: torch.device) -> nn.Module:
-    """A copy that only answers: the teacher itself may be the user's network."""
+    """Return a frozen copy in eval mode: the teacher itself may be the user's network."""
     return copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Any:
-    """Dropout and the like draw from `seed`; the random state of the caller comes back afterwards."""
+    """Seed random numbers such as dropout's, and restore the caller's random state afterwards."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""Teachers: one network or an ensemble whose softened outputs a student learns from."""
+"""Teachers: a network or an ensemble whose softened outputs train a student."""
 
 import copy
 import dataclasses
@@ -16,21 +16,21 @@ from cortado.running.devices import own_device
 from cortado.task.task import Task, to_device
 
 SLICE = 32
-"""Images that a teacher sees at a time on a CPU: few enough for its activations to stay in the caches."""
+"""Images per teacher batch on a CPU: few enough for its activations to stay in cache."""
 
 
 def distillation(outputs: Tensor, soft: Tensor, temperature: float) -> Tensor:
-    """T^2 x KL(soft || outputs at T), a mean over all but axis 1, which are the classes.
+    """Return T^2 x KL(soft || outputs at T), averaged over all axes but 1, the classes.
 
     `outputs`: logits (N, C, ...); `soft`: probabilities at temperature T, same shape.  Hinton, Vinyals, Dean, 2015.
     """
-    # A class that the teacher rules out counts nothing, be it that both mask it with minus infinity.
+    # A class with probability 0 adds 0, even if both networks mask it with minus infinity.
     logs = functional.log_softmax(outputs / temperature, 1).masked_fill(soft == 0, 0.0)
     return temperature**2 * functional.kl_div(logs, soft, reduction="none").sum(1).mean()
 
 
 def ensemble(teachers: Sequence[nn.Module], inputs: Any, temperature: float, half: bool = False) -> Tensor:
-    """The mean of the teachers' softened probabilities, (N, C, ...), without gradients; `half`: in bfloat16."""
+    """Return the mean of the teachers' softened probabilities, (N, C, ...), without gradients; `half`: in bfloat16."""
     device = own_device(teachers[0]).type
     if half and isinstance(inputs, Tensor) and inputs.dim() == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
@@ -40,7 +40,7 @@ def ensemble(teachers: Sequence[nn.Module], inputs: Any, temperature: float, hal
 
 
 def teacher_outputs(teacher: nn.Module, inputs: Any) -> Tensor:
-    """What one teacher says to a batch; to images on a CPU slice by slice."""
+    """Return a teacher's outputs for a batch; for images on a CPU, slice by slice."""
     if isinstance(inputs, tuple):
         return teacher(*inputs)
     if inputs.device.type == "cpu" and inputs.dim() == 4:
@@ -51,10 +51,10 @@ def teacher_outputs(teacher: nn.Module, inputs: Any) -> Tensor:
 def softened(
     task: Task, teachers: Sequence[nn.Module], temperature: float, hard: float, soft: float, half: bool = False
 ) -> Task:
-    """The same task with loss = hard x its own loss + soft x distillation from the teachers.
+    """Return the task with loss = hard x its own loss + soft x distillation from the teachers.
 
-    The teachers see every training sample once, here: for training data that is not varied on the fly this saves
-    running them at every step. Memory: one probability a sample and class, float32.
+    Teachers run here once on every training sample, not at every training step; use it for training data without
+    augmentation. Memory: one float32 probability per sample and class.
     """
     device = own_device(teachers[0])
     teachers = [copy.deepcopy(teacher).eval() for teacher in teachers]
@@ -73,9 +73,9 @@ def softened(
 
 
 def teachers_of(named: Any, view: View) -> list[nn.Module]:
-    """The networks that `named` stands for: "original", "package.module:maker", a network, or several of those.
+    """Return the networks for `named`: "original", "package.module:maker", a network, or several of those.
 
-    Raises BadRecipe when one cannot be had.
+    Raises BadRecipe if one cannot be made.
     """
     several = named if isinstance(named, (tuple, list)) else (named,)
     return [teacher_of(one, view) for one in several]
@@ -91,8 +91,8 @@ def teacher_of(named: Any, view: View) -> nn.Module:
         made = getattr(importlib.import_module(module_name), maker)()
     except (ImportError, AttributeError, ValueError) as error:
         raise BadRecipe(
-            f"teacher: {named!r} cannot be made ({error}). Write plain, or package.module:maker."
+            f"teacher: {named!r} cannot be made ({error}). Write original, or package.module:maker."
         ) from error
     if not isinstance(made, nn.Module):
-        raise BadRecipe(f"teacher: {named!r} made {type(made).__name__}, not a network.")
+        raise BadRecipe(f"teacher: {named!r} returned {type(made).__name__}, not a network.")
     return made

@@ -97,7 +97,7 @@ def test_each_group_reads_channels_of_its_own():
 
 def test_weight_that_reads_no_activation_is_refused():
     network = nn.LSTM(3, 2)
-    with pytest.raises(BadNetwork, match="is not called with an activation of its own. Leave it out with where"):
+    with pytest.raises(BadNetwork, match="has no recorded input activation. Exclude it with where"):
         task, view = problem(nn.Sequential(nn.Embedding(3, 2)), 3)
         data = Data(torch.zeros(4, 3, dtype=torch.long), torch.zeros(4, dtype=torch.long))
         task = Task(data, data, data)

@@ -33,7 +33,7 @@ def test_methods_work_one_after_the_other(first, second, net):
         return
     except BadNetwork as error:
         # What was cut away has no place for its old values.
-        assert second == "rewind" and first in CUTS and "no first values" in str(error)
+        assert second == "rewind" and first in CUTS and "no initial values" in str(error)
         return
     assert bool(torch.isfinite(two.made(tiny.example)).all())
     again = decode(two.body, tiny.maker)

@@ -61,7 +61,7 @@ def test_what_brings_the_answers_no_nearer_is_left_out(net):
         MatchMoments().apply(view, tiny.task())
         same = all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
         helped.append(not same)
-        assert same == any(note.startswith("match: biases and row scales stay") for note in view.notes)
+        assert same == any(note.startswith("match_moments: biases and row scales are unchanged") for note in view.notes)
         assert answers_apart(network, original, inputs) <= before * (1 + 1e-6)
     assert any(helped)
 
@@ -82,7 +82,7 @@ def test_of_numbers_the_note_says_the_share_of_their_variance():
     view = View(network, original, task.example)
     MatchMoments().apply(view, task)
     (note,) = view.notes
-    assert "nats" not in note and f"of their variance from those before the step, without {share:.1%}" in note
+    assert "nats" not in note and f"of their variance from those before the step, instead of {share:.1%}" in note
 
 
 def test_a_network_that_writes_on_what_it_reads_is_matched_as_any_other():

@@ -85,5 +85,5 @@ def test_weights_are_read_by_name_and_no_others(tmp_path):
     np.savez(tmp_path / "net.npz", **wanted)
     found = espnet(weights=tmp_path / "net.npz").state_dict()
     assert all(np.array_equal(found[name].numpy(), value) for name, value in wanted.items())
-    with pytest.raises(BadNetwork, match="left over"):
+    with pytest.raises(BadNetwork, match="unknown"):
         espnet(q=3, weights=tmp_path / "net.npz")

@@ -50,7 +50,7 @@ def test_a_network_of_another_width_is_refused(tmp_path):
     np.savez(tmp_path / "net.npz", **stored(small_v1()))
     with pytest.raises(BadNetwork, match="a weight must be"):
         mobilenet_v1_folded(CLASSES, 2 * WIDTH, weights=tmp_path / "net.npz")
-    with pytest.raises(BadNetwork, match="must hold 53 products, got 28"):
+    with pytest.raises(BadNetwork, match="must contain 53 layers, got 28"):
         mobilenet_v2_folded(CLASSES, weights=tmp_path / "net.npz")
 
 

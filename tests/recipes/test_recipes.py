@@ -92,7 +92,7 @@ def only_masked(data, original, task):
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
 def test_recipe_says_what_it_is(path):
     recipe = read_recipe(path)
-    assert recipe.name and recipe.paper and recipe.says
+    assert recipe.name and recipe.paper and recipe.notes
     assert set(recipe.figures) <= {"paper", "ours"}
     with torch.device("meta"):
         assert isinstance(by_name(recipe.network), nn.Module)

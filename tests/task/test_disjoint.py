@@ -58,14 +58,14 @@ def test_samples_of_another_part_are_no_test_data(name):
 def test_shared_test_samples_are_refused_with_their_number(name):
     data = drawn(300, 3)
     mixed = torch.cat([drawn(200, 9).inputs, data.inputs[250:].clone()])
-    with pytest.raises(BadTask, match=f"50 of the 300 test samples are {name} samples too"):
+    with pytest.raises(BadTask, match=f"50 of the 300 test samples are also {name} samples"):
         check_disjoint(task(**{name: (mixed, [0] * 250), "test": data}))
 
 
 def test_overlapping_slices_of_one_tensor_are_refused():
     points = torch.randn(900, 2)
     parts = [Data(points[a:b], torch.zeros(b - a).long()) for a, b in ((0, 500), (500, 700), (690, 900))]
-    with pytest.raises(BadTask, match="10 of the 210 test samples are validation samples too"):
+    with pytest.raises(BadTask, match="10 of the 210 test samples are also validation samples"):
         check_disjoint(Task(*parts))
 
 
@@ -89,7 +89,7 @@ def test_subsets_of_one_dataset_are_compared_by_their_numbers():
     calibration = drawn(20, 4)
     assert check_disjoint(Task(*parts, calibration=calibration)) == []
     inner = Subset(Subset(items, list(range(500, 1000))), list(range(290, 490)))
-    with pytest.raises(BadTask, match="10 of the 200 test samples are validation samples too"):
+    with pytest.raises(BadTask, match="10 of the 200 test samples are also validation samples"):
         check_disjoint(Task(parts[0], parts[1], inner, calibration=calibration))
     with pytest.raises(BadTask, match="the test data are the train data"):
         check_disjoint(Task(items, parts[1], items, calibration=calibration))
@@ -98,13 +98,13 @@ def test_subsets_of_one_dataset_are_compared_by_their_numbers():
 def test_long_datasets_are_warned_of_and_one_read_twice_is_refused():
     calibration = Data(torch.zeros(4, 1) - 1, torch.zeros(4))
     (said,) = check_disjoint(Task(Long(0), Long(2000, 500), Long(4000), calibration=calibration))
-    assert "train (Long, 600 samples), validation (Long, 500 samples)" in said and "See to it yourself" in said
-    with pytest.raises(BadTask, match="600 of the 600 test samples are train samples too"):
+    assert "train (Long, 600 samples), validation (Long, 500 samples)" in said and "Make sure" in said
+    with pytest.raises(BadTask, match="600 of the 600 test samples are also train samples"):
         check_disjoint(Task(Long(0), Long(2000, 500), Long(0), calibration=calibration))
 
 
 def test_short_datasets_are_compared_whole():
-    with pytest.raises(BadTask, match="10 of the 100 test samples are validation samples too"):
+    with pytest.raises(BadTask, match="10 of the 100 test samples are also validation samples"):
         check_disjoint(Task(Long(500, 200), Long(0, 100), Long(90, 100)))
 
 

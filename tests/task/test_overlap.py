@@ -85,7 +85,7 @@ def test_a_file_is_scored_as_the_network_is():
 
 
 def test_a_score_without_rows_is_told():
-    with pytest.raises(BadTask, match="must give one row of numbers a sample"):
+    with pytest.raises(BadTask, match="must return one row of numbers per sample"):
         scores(
             nn.Identity(),
             Data(*drawn()),

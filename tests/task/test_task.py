@@ -293,7 +293,5 @@ class Items(Dataset):
     ids=["inputs", "pair", "inside a tuple", "targets", "prepare", "items"],
 )
 def test_named_inputs_are_refused_with_a_way_out(use):
-    with pytest.raises(
-        BadTask, match=r"tuple of tensors.*got dict\. For a network that takes named inputs pass a module"
-    ):
+    with pytest.raises(BadTask, match=r"tuple of tensors.*got dict\. For named inputs, pass a module"):
         use()

@@ -109,12 +109,12 @@ def test_read_python_batch_answers_altered_bytes_in_words():
 @pytest.mark.parametrize(
     ("batch", "says"),
     [
-        ([1, 2], "must hold a dict"),
-        ({"labels": LABELS}, "must hold data"),
-        ({"data": PIXELS}, "must hold labels"),
-        ({"data": PIXELS, "labels": ["cat"] * 4}, "must hold labels, a list of integers"),
+        ([1, 2], "must contain a dict"),
+        ({"labels": LABELS}, "must contain data"),
+        ({"data": PIXELS}, "must contain labels"),
+        ({"data": PIXELS, "labels": ["cat"] * 4}, "must contain labels, a list of integers"),
         ({"data": PIXELS, "labels": [2**80] * 4}, "must be small integers"),
-        ({"data": PIXELS.tolist(), "labels": LABELS}, "must hold data, an array of pixels"),
+        ({"data": PIXELS.tolist(), "labels": LABELS}, "must contain data, an array of pixels"),
         ({"data": PIXELS.astype(np.float32), "labels": LABELS}, "must be rows of 3072 uint8"),
         ({"data": PIXELS[:, :-1], "labels": LABELS}, "must be rows of 3072 uint8"),
         ({"data": PIXELS.reshape(8, 1536), "labels": LABELS}, "must be rows of 3072 uint8"),
@@ -138,7 +138,7 @@ def test_read_python_batch_refuses_a_small_file_that_unfolds(monkeypatch):
     monkeypatch.setattr(batches, "MOST_BYTES", 20_000)
     letters = "x" * 5000
     bomb = {"data": [Runs(pickle.codecs.encode, letters, "latin1") for _ in range(5)], "labels": [1]}
-    with pytest.raises(BadTask, match="unfolds to more than 20000 bytes"):
+    with pytest.raises(BadTask, match="expands to more than 20000 bytes"):
         read_python_batch(pickle.dumps(bomb, 2), "batch")
     with pytest.raises(BadTask, match="encoding other than latin-1"):
         read_python_batch(pickle.dumps(Runs(pickle.codecs.encode, letters, "utf-16"), 2), "batch")

@@ -72,7 +72,7 @@ def test_where_the_files_must_lie_is_told(data_folder):
     [
         (arrays(17, 64), "must be 480 x 360 RGB, got 64 x 360 RGB"),
         ({"masks": np.zeros(9000, np.uint8)}, "cannot be decoded"),
-        ({"mask_ends": np.arange(3)}, "needs a mask a frame, got 17 and 3"),
+        ({"mask_ends": np.arange(3)}, "needs one mask per frame, got 17 and 3"),
         ({"frame_ends": np.array(["a"])}, "cannot be read as frames"),
     ],
 )

@@ -27,14 +27,14 @@ def test_read_idx_gives_the_array(tmp_path, zipped):
 def test_read_idx_refuses_every_cut(tmp_path, length, zipped):
     path = tmp_path / ("array.gz" if zipped else "array")
     path.write_bytes(gzip.compress(SOUND[:length]) if zipped else SOUND[:length])
-    with pytest.raises(BadTask, match="cut short|got nothing|is not IDX"):
+    with pytest.raises(BadTask, match="truncated|got nothing|is not IDX"):
         read_idx(path)
 
 
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (SOUND + b"x", "goes on after the 24 bytes"),
+        (SOUND + b"x", "has data after the 24 bytes"),
         (b"\x01" + SOUND[1:], "is not IDX"),
         (SOUND[:2] + b"\x0d" + SOUND[3:], "is not IDX of unsigned bytes"),
         (SOUND[:3] + b"\x00" + SOUND[4:], "is not IDX"),

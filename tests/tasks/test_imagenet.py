@@ -72,7 +72,7 @@ def test_where_the_file_must_lie_is_told(data_folder):
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"body": np.zeros(3, np.uint8)}, "cannot be read as pictures"),
+        ({"body": np.zeros(3, np.uint8)}, "cannot be read as images"),
         (arrays([picture(0, 64)] * COUNT), "must be 256 x 256 RGB, got 64 x 64 RGB"),
         ({"y": np.full(COUNT, 1000)}, "labels of the ImageNet sample must lie in 0..999, got 1000"),
         ({"y": np.zeros(3, int)}, "one label for each image"),

@@ -78,7 +78,7 @@ def test_download_tries_the_next_home(places):
     ("wrong", "says"),
     [
         ({"sha256": "0" * 64}, "wrong SHA-256: expected 0000"),
-        ({"size_bytes": len(BODY) + 1}, "cut short: 19000 of 19001 bytes"),
+        ({"size_bytes": len(BODY) + 1}, "truncated: 19000 of 19001 bytes"),
         ({"size_bytes": len(BODY) - 1}, "more than the 19 KB expected"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Followers: what takes a layer's output next - a batch norm, a ReLU - and where a constant can go."""
+"""Consumers: the batch norm and ReLU behind a layer, and where a constant can be added."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,31 +18,31 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 @dataclass(frozen=True)
 class Consumer:
-    """The batch norm that reads a layer's output directly, if any, and whether a ReLU comes then."""
+    """The batch norm that reads a layer's output directly, if any, and whether a ReLU follows."""
 
     norm: Any = None
     relu: bool = False
 
     def scale(self, count: int) -> Tensor:
-        """The factor (count,) by which the norm multiplies each channel, float64; 1 without a norm."""
+        """Return the factor (count,) by which the norm multiplies each channel, float64; 1 without a norm."""
         if self.norm is None:
             return torch.ones(count, dtype=torch.float64)
         gain = torch.ones(count) if self.norm.weight is None else self.norm.weight.detach()
         return gain.double() / (self.norm.running_var.double() + self.norm.eps).sqrt()
 
     def shift(self, count: int) -> Tensor:
-        """What the norm adds to each scaled channel, float64; 0 without a norm."""
+        """Return what the norm adds to each scaled channel, float64; 0 without a norm."""
         if self.norm is None:
             return torch.zeros(count, dtype=torch.float64)
         bias = torch.zeros(count) if self.norm.bias is None else self.norm.bias.detach()
         return bias.double() - self.scale(count) * self.norm.running_mean.double()
 
     def takes_constant(self, layer: nn.Module) -> bool:
-        """Whether a constant for each channel can be added to the layer's output."""
+        """Return whether a constant per channel can be added to the layer's output."""
         return self.norm is not None or layer._parameters.get("bias") is not None
 
     def add_constant(self, layer: nn.Module, constant: Tensor) -> None:
-        """Add a constant (channels,) to the layer's output: in its bias, else in the mean of the norm; else nowhere."""
+        """Add a constant (channels,) to the layer's output: to its bias, or the norm's mean; if it has neither, do nothing."""
         bias: Any = layer._parameters.get("bias")
         with torch.no_grad():
             if bias is not None:
@@ -52,9 +52,9 @@ class Consumer:
 
 
 class ConsumerWatch(TorchDispatchMode):
-    """Notes which norm and which ReLU read the outputs of layers; keeps the tensors, so that none is taken for another.
+    """Records which norm and ReLU read the outputs of layers; keeps the tensors alive, so that ids stay unique.
 
-    A tensor that was changed in place, as a ReLU may do, is no output of the layer any more.
+    A tensor changed in place, as by a ReLU, no longer counts as the layer's output.
     """
 
     def __init__(self) -> None:
@@ -86,16 +86,16 @@ class ConsumerWatch(TorchDispatchMode):
 
 
 def maker_of(made: dict[int, tuple[str, Tensor, int]], value: Tensor) -> str | None:
-    """The path of the layer that gave a tensor as it is now."""
+    """Return the path of the layer that produced a tensor in its current version."""
     path, _, version = made.get(id(value), (None, None, -1))
     return path if value._version == version else None
 
 
 def consumers(view: View, paths: list[str]) -> dict[str, Consumer]:
-    """For each of these layers what follows it, seen on the example.
+    """Return the consumer of each of these layers, as observed on the example.
 
-    A norm without stored statistics, over another axis than that of the layer's channels, or called more than once, so
-    that others read through it too, is none.
+    A norm does not count if it has no stored statistics, normalises another axis than the layer's channels, or is
+    called more than once and thus has other producers.
     """
     watch, called = ConsumerWatch(), [id(call.layer) for call in view.trace.calls]
 
@@ -110,7 +110,7 @@ def consumers(view: View, paths: list[str]) -> dict[str, Consumer]:
         path = maker_of(watch.made, activation)
         if path is None:
             return
-        # A norm over tokens reads a linear layer too, and a constant for each feature has no place in it.
+        # A norm over tokens can read a linear layer too, but cannot absorb a constant per feature.
         alone = called.count(id(layer)) == 1
         if alone and layer.running_mean is not None and channel_axis(view.network.get_submodule(path), activation) == 1:
             watch.norms.setdefault(path, layer)

@@ -16,22 +16,22 @@ from cortado.parts.forms.low_rank import LowRank
 
 @dataclass(frozen=True)
 class FactorizeCp(FactorizeFitted):
-    """Canonical polyadic decomposition of convolutions.  Lebedev et al., 2015.
+    """Canonical polyadic (CP) decomposition of convolutions.  Lebedev et al., 2015.
 
-    Found by alternating least squares with a ridge, which keeps terms from growing against one another, from a few
-    starts, of which the closest counts; then fitted to the layer's outputs. Kernel axes of size 1 have no factor.
+    Computed by alternating least squares from several random starts, keeping the closest; a ridge prevents diverging
+    terms. The factors are then fitted to the layer's outputs. Kernel axes of size 1 have no factor.
     """
 
-    starts: int = knob(2, low=1, help="how many random beginnings")
+    starts: int = knob(2, low=1, help="random starts")
     sweeps: int = knob(60, low=1, help="rounds of alternating least squares on the filters")
-    ridge: float = knob(1e-3, low=0.0, help="pull of the factors towards zero, as a share of their mean square")
+    ridge: float = knob(1e-3, low=0.0, help="ridge on the factors, as a share of their mean square")
 
     def scheme(self) -> Scheme:
         return cp_scheme(self.starts, self.sweeps, self.ridge)
 
 
 def cp_scheme(starts: int, sweeps: int, ridge: float) -> Scheme:
-    """1 x 1, each kernel axis channel by channel, 1 x 1."""
+    """Return the scheme 1 x 1, each kernel axis depthwise, 1 x 1."""
 
     def start(weight: Tensor, cut: Cut, rank: int, generator: torch.Generator) -> list[Tensor]:
         tensor = weight.squeeze(tuple(axis for axis in range(2, weight.dim()) if weight.shape[axis] == 1))
@@ -53,7 +53,7 @@ def cp_sketch(shape: torch.Size, rank: int) -> LowRank:
 
 
 def cp_shapes(shape: torch.Size, rank: int) -> list[tuple[int, ...]]:
-    """The kernels one after the other: 1 x 1, each axis channel by channel, 1 x 1."""
+    """Return the shapes of the kernels in order: 1 x 1, each axis depthwise, 1 x 1."""
     ones = [1] * (len(shape) - 2)
     axes = [axis for axis, size in enumerate(shape[2:]) if size > 1]
     along = [(rank, 1, *ones[:axis], shape[2 + axis], *ones[axis + 1 :]) for axis in axes]
@@ -61,9 +61,9 @@ def cp_shapes(shape: torch.Size, rank: int) -> list[tuple[int, ...]]:
 
 
 def energies(target: Target) -> Tensor:
-    """Squared singular values of (inputs x first taps, outputs x other taps), stretched over all ranks that pay.
+    """Return the squared singular values of (inputs x first taps, outputs x other taps), stretched over all useful ranks.
 
-    There is no order of terms in this decomposition; how fast these fall says how much a term is about worth.
+    CP terms have no order; how fast these values fall approximates what each further term is worth.
     """
     weight = target.weight.dense()
     outputs, inputs, high = weight.shape[:3]
@@ -75,7 +75,7 @@ def energies(target: Target) -> Tensor:
 
 
 def outer_sum(factors: list[Tensor]) -> Tensor:
-    """(outputs, inputs, taps ...) from (size, rank) of each axis."""
+    """Return (outputs, inputs, taps ...) from the (size, rank) factor of each axis."""
     inner = factors[1]
     for factor in factors[2:]:
         inner = inner[..., None, :] * factor
@@ -83,7 +83,7 @@ def outer_sum(factors: list[Tensor]) -> Tensor:
 
 
 def decompose(tensor: Tensor, rank: int, sweeps: int, ridge: float, generator: torch.Generator) -> list[Tensor]:
-    """(size, rank) for each axis of a tensor, by alternating least squares from a random beginning."""
+    """Return a (size, rank) factor for each axis of a tensor, by alternating least squares from a random start."""
     value = tensor.double()
     scale = value.norm().clamp(min=1e-30)
     value = value / scale
@@ -102,9 +102,9 @@ def decompose(tensor: Tensor, rank: int, sweeps: int, ridge: float, generator: t
 
 
 def against_others(value: Tensor, factors: list[Tensor], axis: int) -> Tensor:
-    """(size of the axis, rank): the tensor times each term's factors of all other axes, summed over those axes.
+    """Contract the tensor with each term's factors of all other axes; return (size of the axis, rank).
 
-    The longest other axis goes first, in one matrix product, so that the terms are never laid out in full.
+    The longest other axis is contracted first, as one matrix product, so the terms are never expanded.
     """
     first = max((other for other in range(value.dim()) if other != axis), key=lambda other: value.shape[other])
     summed = value.movedim(first, -1) @ factors[first]
@@ -118,14 +118,14 @@ def against_others(value: Tensor, factors: list[Tensor], axis: int) -> Tensor:
 
 
 def balanced(factors: list[Tensor]) -> list[Tensor]:
-    """The same terms, each with an equal norm in every factor."""
+    """Return the same terms, each with an equal norm in every factor."""
     norms = [factor.norm(dim=0).clamp(min=1e-30) for factor in factors]
     mean = torch.stack(norms).log().mean(0).exp()
     return [factor * (mean / norm) for factor, norm in zip(factors, norms, strict=True)]
 
 
 def cp_chain(factors: list[Tensor], weight: Tensor) -> LowRank:
-    """The kernels of kernel_shapes, from the factors of each axis."""
+    """Return the kernels of cp_shapes from the factors of each axis."""
     shapes = cp_shapes(weight.shape, factors[0].shape[1])
     ordered = [factors[1].T, *[factor.T for factor in factors[2:]], factors[0]]
     kernels = [kernel.reshape(shape) for kernel, shape in zip(ordered, shapes, strict=True)]

@@ -1,4 +1,4 @@
-"""Factorize: what all methods of this family share - which layers, which ranks, and what becomes of each."""
+"""Factorize: what all methods of this family share: the choice of layers and ranks, and setting the forms."""
 
 import math
 from abc import abstractmethod
@@ -21,23 +21,23 @@ from cortado.parts.forms.low_rank import LowRank
 from cortado.task.task import Task
 
 LARGEST_METRIC = 8192
-"""Inputs x taps of a layer whose second moments still fit into memory (half a gigabyte)."""
+"""Most inputs x taps of a layer for its second moments to fit into memory (half a gigabyte)."""
 
 
 @dataclass(frozen=True)
 class Factorize(Method):
-    """Linear layers and convolutions without groups become chains of smaller kernels.
+    """Replace linear layers and ungrouped convolutions by chains of smaller kernels.
 
-    Layers whose factors would cost as much as they do stay as they are. Raises BadValue for a share that the smallest
-    ranks do not reach, NothingChanged when no layer has factors that cost less.
+    Layers whose factors would cost as much as they do are unchanged. Raises BadValue for a share that the smallest
+    ranks do not reach, NothingChanged if no layer has cheaper factors.
     """
 
     lossy = True
 
-    keep: float = knob(0.5, low=0.0, high=1.0, help="share of the multiply-adds that stays")
+    keep: float = knob(0.5, low=0.0, high=1.0, help="share of the multiply-adds kept")
     rank: int | None = knob(None, low=1, help="the same rank for every layer, instead of keep")
     ranks: str = knob(
-        "energy", one_of=("equal", "energy"), help="the share in each layer, or over all of them by energy"
+        "energy", one_of=("equal", "energy"), help="apply keep to each layer, or to all of them by energy"
     )
 
     def apply(self, view: View, task: Task) -> None:
@@ -53,45 +53,45 @@ class Factorize(Method):
             self.put_all(view, task, chosen, bar)
 
     def suits(self, target: Target) -> bool:
-        """Whether the method has something to offer to a layer of this shape."""
+        """Return whether the method applies to a layer of this shape."""
         return True
 
     @abstractmethod
     def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
-        """What each layer could become, in the order of the layers."""
+        """Return the possible cut of each layer, in the order of the layers."""
 
     def chosen(self, cuts: list[Cut]) -> list[int]:
-        """A rank for each layer, 0 for those left alone."""
+        """Return a rank for each layer, 0 for layers to leave unchanged."""
         if self.rank is not None:
             return fixed_ranks(cuts, self.rank)
         least, whose = least_share(cuts) if self.ranks == "energy" else least_of_each(cuts)
         if self.keep < least:
-            # Rounded up, so that what is named can be asked for.
+            # Rounded up, so that the share in the message is reachable.
             raise BadValue(
-                f"{self.name()}: even at the smallest ranks {math.ceil(least * 10_000) / 10_000:g} of the multiply-adds of "
-                f"{whose} would stay, more than keep={self.keep:g}. Raise keep, or choose other layers with where."
+                f"{self.name()}: the smallest ranks keep {math.ceil(least * 10_000) / 10_000:g} of the multiply-adds of "
+                f"{whose}, more than keep={self.keep:g}. Raise keep, or choose other layers with where."
             )
         return energy_ranks(cuts, self.keep) if self.ranks == "energy" else equal_ranks(cuts, self.keep)
 
     @abstractmethod
     def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
-        """Put the form of every layer; may add constants to the layers' outputs.  The bar advances layer by layer."""
+        """Set the form of every layer; may add constants to layer outputs.  Advances the bar once per layer."""
 
 
 @dataclass(frozen=True)
 class FactorizeSeen(Factorize):
-    """A factorisation that wants to know what each layer sees on calibration data."""
+    """A factorization that uses each layer's inputs on calibration data."""
 
-    images: int = knob(256, low=1, help="calibration samples whose activations are looked at")
-    patches: int = knob(16384, low=1, help="positions that are looked at, over all samples")
+    images: int = knob(256, low=1, help="calibration samples")
+    patches: int = knob(16384, low=1, help="positions sampled, over all images")
 
     def looks(self, cut: Cut) -> bool:
-        """Whether the moments of what this layer sees are wanted."""
+        """Return whether the input moments of this layer are needed."""
         return cut.target.flat.shape[1] <= LARGEST_METRIC
 
     @abstractmethod
     def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int, seen: Moments | None) -> LowRank:
-        """The form of one layer, with a number of its own."""
+        """Return the form of one layer; `number` is unique to it."""
 
     def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
         for numbers in in_memory([self.looks(cut) * cut.target.flat.shape[1] ** 2 for cut, _ in chosen]):
@@ -106,14 +106,16 @@ class FactorizeSeen(Factorize):
 
 @dataclass(frozen=True)
 class FactorizeFitted(FactorizeSeen):
-    """A factorisation by a scheme whose factors can be fitted to the layer's outputs."""
+    """A factorization by a scheme whose factors can be fitted to the layer's outputs."""
 
-    fit: str = knob("outputs", one_of=("outputs", "filters"), help="what is kept: the layer's outputs, or its filters")
-    rounds: int = knob(4, low=0, help="rounds in which each factor is fitted once")
+    fit: str = knob(
+        "outputs", one_of=("outputs", "filters"), help="what to approximate: the layer's outputs or filters"
+    )
+    rounds: int = knob(4, low=0, help="rounds of refitting each factor once")
 
     @abstractmethod
     def scheme(self) -> Scheme:
-        """The chain of kernels that a layer becomes."""
+        """Return the chain of kernels that replaces a layer."""
 
     def suits(self, target: Target) -> bool:
         return self.scheme().suits(target)
@@ -133,12 +135,12 @@ class FactorizeFitted(FactorizeSeen):
             factors = refit(factors, scheme.build, cut.target.flat, None, None, self.rounds)
             if self.fit == "outputs":
                 view.notes.append(
-                    f"{cut.target.path} reads too much to be fitted to its outputs: fitted to its filters"
+                    f"{cut.target.path} has too many inputs to fit its outputs: its filters are fitted instead"
                 )
         return scheme.form([factor.to(weight) for factor in factors], weight)
 
     def fitted(self, view: View, target: Target, factors: list[Tensor], seen: Moments) -> list[Tensor]:
-        """The factors, fitted to the outputs; the mean of the outputs is kept where there is a place for it."""
+        """Return the factors fitted to the outputs; keep the outputs' mean if it can be absorbed."""
         build, wanted, after = self.scheme().build, target.flat, consumer_of(view, target)
         constant = after.takes_constant(target.layer)
         metric = seen.covariance if constant else seen.covariance + torch.outer(seen.mean, seen.mean)
@@ -150,11 +152,11 @@ class FactorizeFitted(FactorizeSeen):
 
 
 def lifted(metric: Tensor, share: float = 1e-3) -> Tensor:
-    """Second moments of mean 1 on the diagonal, with a share of the identity: few samples do not say all."""
+    """Return second moments with mean 1 on the diagonal plus a share of the identity, because samples are few."""
     size = metric.diagonal().mean().clamp(min=1e-30)
     return metric / size + share * torch.eye(len(metric)).to(metric)
 
 
 def consumer_of(view: View, target: Target) -> Consumer:
-    """What follows a layer; nothing is assumed of one that is called in several places."""
+    """Return what follows a layer; nothing if it is called in several places."""
     return consumers(view, [target.path])[target.path] if len(target.runs) == 1 else Consumer()

@@ -1,4 +1,4 @@
-"""factorize/jaderberg: kernels become columns and rows."""
+"""factorize/jaderberg: kernels as columns and rows."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +19,9 @@ from cortado.parts.forms.low_rank import LowRank
 class FactorizeJaderberg(FactorizeFitted):
     """Separable filters, in one of two schemes.  Jaderberg, Vedaldi, Zisserman, 2014.
 
-    Scheme 1: each input channel has a few separable filters of its own (d x 1, then 1 x d), and every filter of the
-    layer is a sum of them (1 x 1). Scheme 2: K filters d x 1 over all channels, then 1 x d ones over these. `fit` to
-    filters or to the layer's outputs. Scheme 2 starts from its best fit to the filters, which is in closed form.
+    Scheme 1: each input channel has its own few separable filters (d x 1, then 1 x d), and a 1 x 1 kernel combines
+    them. Scheme 2: d x 1 filters over all channels, then 1 x d filters over these. Both can be fitted to the filters or
+    the layer's outputs (`fit`). Scheme 2 starts from the optimal fit to the filters, which is closed form.
     """
 
     kind: int = knob(2, one_of=(1, 2), help="scheme 1: a basis for each input channel; 2: columns, then rows")
@@ -31,19 +31,19 @@ class FactorizeJaderberg(FactorizeFitted):
 
 
 def column_sketch(shape: torch.Size, rank: int) -> LowRank:
-    """Scheme 2: (rank, inputs, d, 1 ...), then (outputs, rank, 1, d ...)."""
+    """Return the shapes of scheme 2: (rank, inputs, d, 1 ...), then (outputs, rank, 1, d ...)."""
     rest = shape[3:]
     return sketch((rank, shape[1], shape[2], *[1] * len(rest)), (shape[0], rank, 1, *rest))
 
 
 def columns_by_rows(weight: Tensor) -> Tensor:
-    """(inputs x d, outputs x the other axes), whose rank is the number of columns that scheme 2 needs."""
+    """Return (inputs x d, outputs x the other axes), whose rank is the number of columns that scheme 2 needs."""
     outputs, inputs, high = weight.shape[:3]
     return weight.reshape(outputs, inputs, high, -1).permute(1, 2, 0, 3).reshape(inputs * high, -1)
 
 
 def columns_and_rows(weight: Tensor, rank: int) -> list[Tensor]:
-    """The best (rank, inputs, d) and (outputs, rank, other taps) for the filters."""
+    """Return the best (rank, inputs, d) and (outputs, rank, other taps) for the filters."""
     outputs, inputs, high = weight.shape[:3]
     u, s, v = torch.linalg.svd(columns_by_rows(weight).double(), full_matrices=False)
     root = s[:rank].sqrt()
@@ -53,7 +53,7 @@ def columns_and_rows(weight: Tensor, rank: int) -> list[Tensor]:
 
 
 def rows_after_columns(factors: list[Tensor]) -> Tensor:
-    """(outputs, inputs, d, other taps)."""
+    """Return (outputs, inputs, d, other taps)."""
     return torch.einsum("kci,nkj->ncij", *factors)
 
 
@@ -65,27 +65,27 @@ def as_columns(factors: list[Tensor], weight: Tensor) -> LowRank:
 
 
 def basis_sketch(shape: torch.Size, rank: int) -> LowRank:
-    """Scheme 1: `rank` columns of each input channel, the row of each, and a 1 x 1 kernel."""
+    """Return the shapes of scheme 1: `rank` columns per input channel, a row for each, and a 1 x 1 kernel."""
     many, inputs = rank * shape[1], shape[1]
     kernels = [(many, 1, shape[2], 1), (many, 1, 1, shape[3]), (shape[0], many, 1, 1)]
     return in_order([torch.empty(size, device="meta") for size in kernels], inputs)
 
 
 def in_order(kernels: list[Tensor], inputs: int) -> LowRank:
-    """Columns in a group an input, rows in a group each, and the kernel that sums them."""
+    """Chain columns grouped by input, rows with one group each, and the kernel that sums them."""
     many = kernels[0].shape[0]
     basis = LowRank(Dense(kernels[0]), Dense(kernels[1]), inputs, inputs, many)
     return LowRank(basis, Dense(kernels[2]), first_groups=inputs)
 
 
 def basis_energies(weight: Tensor) -> Tensor:
-    """What the first, second ... filter of every input channel adds, if any filter were separable."""
+    """Return what each further filter per input channel adds, if every filter were separable."""
     by_input = weight.transpose(0, 1).flatten(2).double()
     return (torch.linalg.svdvals(by_input) ** 2).sum(0)
 
 
 def own_basis(weight: Tensor, rank: int) -> list[Tensor]:
-    """(inputs, rank, d), (inputs, rank, d) and (outputs, inputs, rank): principal filters, made separable, and sums."""
+    """Return (inputs, rank, d), (inputs, rank, d) and (outputs, inputs, rank): principal filters, made separable, and sums."""
     high, wide = weight.shape[2:]
     by_input = weight.transpose(0, 1).flatten(2).double()
     u, s, v = torch.linalg.svd(by_input, full_matrices=False)
@@ -110,7 +110,7 @@ def as_basis(factors: list[Tensor], weight: Tensor) -> LowRank:
 
 
 def is_plane(target: Target) -> bool:
-    """Whether a kernel has at least two axes to separate."""
+    """Return whether a kernel has at least two axes to separate."""
     return sum(size > 1 for size in target.shape[2:]) >= 2
 
 

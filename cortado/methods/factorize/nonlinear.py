@@ -1,4 +1,4 @@
-"""factorize/nonlinear: factors fitted through the ReLU behind them, on activations that are already approximate."""
+"""factorize/nonlinear: fit factors through the ReLU behind them, on activations that are already approximate."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -32,19 +32,18 @@ SCHEMES = {"whole": WHOLE, "columns": COLUMNS, "cp": cp_scheme(1, 40, 1e-3)}
 
 @dataclass(frozen=True)
 class FactorizeNonlinear(Factorize):
-    """Least error behind the ReLU, layer after layer on the output of those already factored.  Zhang et al., 2015.
+    """Minimise the error behind the ReLU, layer by layer on the outputs of layers already factored.  Zhang et al., 2015.
 
-    The responses wanted are those of the whole network, the inputs those of the approximated one, so that a layer
-    mends what the layers before it did (asymmetric). The ReLU is taken in by auxiliary responses z, alternately with
-    the factors, while the pull between them rises. A batch norm between layer and ReLU is looked through; where no
-    ReLU follows directly the fit is linear. `chain`: the paper's whole filters and 1 x 1 kernel, or columns and rows
-    (as Zhang et al., 2016, "3d"), or CP.
+    Targets are the responses of the original network, inputs those of the approximated one, so each layer corrects
+    errors of the layers before it (asymmetric). Auxiliary responses z handle the ReLU: they alternate with the factors
+    under a growing coupling. A batch norm between layer and ReLU is included; without a ReLU right behind, the fit is
+    linear. `chain`: the paper's whole filters and 1 x 1 kernel, columns and rows (Zhang et al., 2016, "3d"), or CP.
     """
 
     chain: str = knob("whole", one_of=tuple(SCHEMES), help="kernels of the chain: whole x 1x1, columns x rows, or cp")
-    images: int = knob(256, low=1, help="calibration samples whose activations are looked at")
-    patches: int = knob(16384, low=1, help="positions that are looked at, over all samples")
-    rounds: int = knob(8, low=1, help="rounds of part the factors and the auxiliary responses in turn")
+    images: int = knob(256, low=1, help="calibration samples")
+    patches: int = knob(16384, low=1, help="positions sampled, over all images")
+    rounds: int = knob(8, low=1, help="rounds of fitting factors and auxiliary responses in turn")
 
     def suits(self, target: Target) -> bool:
         return SCHEMES[self.chain].suits(target) and target.flat.shape[1] <= LARGEST_METRIC
@@ -55,7 +54,7 @@ class FactorizeNonlinear(Factorize):
         return [SCHEMES[self.chain].cut(target) for target in targets]
 
     def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
-        # What is wanted comes from the network as it was; what a layer reads, from the one that is being made.
+        # Targets come from the original network, inputs from the one under construction.
         wanted = self.products(view, task, [cut.target for cut, _ in chosen])
         for number, (cut, rank) in enumerate(chosen):
             target, scheme, weight = cut.target, SCHEMES[self.chain], cut.target.weight.dense()
@@ -67,13 +66,13 @@ class FactorizeNonlinear(Factorize):
             bar.advance()
 
     def places(self, task: Task, target: Target) -> int:
-        """How many positions of each sample are looked at."""
+        """Return how many positions to sample from each image."""
         assert task.calibration is not None
         rows = min(self.patches, MOST_ENTRIES // target.flat.shape[1])
         return -(-rows // min(self.images, len(task.calibration)))
 
     def products(self, view: View, task: Task, targets: list[Target]) -> list[Tensor]:
-        """For each layer the outputs, without bias, of the network as it is: (rows, outputs)."""
+        """Return the outputs of each layer in the original network, without bias: (rows, outputs)."""
         assert task.calibration is not None
         numbers = {target.path: number for number, target in enumerate(targets)}
         generators = [layer_places(task, number) for number in range(len(targets))]
@@ -89,7 +88,7 @@ class FactorizeNonlinear(Factorize):
         return [torch.cat(rows) for rows in found]
 
     def read(self, view: View, task: Task, target: Target, number: int) -> Tensor:
-        """What the layer sees in the network that is being made: (rows, inputs x taps), at the same places."""
+        """Return the layer's inputs in the network under construction, at the same positions: (rows, inputs x taps)."""
         assert task.calibration is not None
         data, generator = task.calibration.first(self.images), layer_places(task, number)
         activations, each = activations_into(view.network, target.path, data), self.places(task, target)
@@ -97,10 +96,10 @@ class FactorizeNonlinear(Factorize):
 
 
 class Fit:
-    """The search for one layer's factors.  `constant` is what has to be added to the new layer's output."""
+    """The search for one layer's factors.  `constant` must be added to the new layer's output."""
 
     def __init__(self, target: Target, after: Consumer, products: Tensor, read: Tensor) -> None:
-        """`products`: (rows, outputs) of the original layer; `read`: (rows, inputs x taps) that the new one sees there."""
+        """`products`: (rows, outputs) of the original layer; `read`: (rows, inputs x taps) that the new one reads there."""
         count = target.shape[0]
         self.after, self.weight, self.bias = after, target.flat, bias_of(target).to(read)
         self.scale, self.shift = usable(after.scale(count)).to(read), after.shift(count).to(read)
@@ -110,13 +109,13 @@ class Fit:
         self.mean = read.mean(0) if self.free else torch.zeros_like(read[0])
         self.read = read - self.mean
         metric = (self.read.T @ self.read / len(read)).double()
-        # Where samples say little the layer stays near what it was.
+        # Where samples carry little information, the layer stays close to its original.
         self.pull = 3e-3 * metric.diagonal().mean().clamp(min=1e-30)
         self.metric = (metric + self.pull * torch.eye(len(metric)).to(metric)).to(read)
         self.root = torch.linalg.cholesky(self.metric.double())
 
     def responses(self, products: Tensor) -> Tensor:
-        """What comes out behind the norm, from rows of products without bias."""
+        """Return the responses behind the norm, from outputs without bias."""
         return self.scale * (products + self.bias) + self.shift
 
     def factors(self, scheme: Scheme, factors: list[Tensor], rank: int, rounds: int) -> list[Tensor]:
@@ -130,7 +129,7 @@ class Fit:
         return factors
 
     def auxiliary(self, made: Tensor, pull: float) -> Tensor:
-        """For each entry the z of least (relu(y) - relu(z))^2 + pull (z - made)^2: one below zero, one above."""
+        """Return for each entry the z that minimises (relu(y) - relu(z))^2 + pull (z - made)^2; one candidate per sign."""
         goal = self.wanted.clamp(min=0)
         below, above = made.clamp(max=0), ((pull * made + goal) / (pull + 1)).clamp(min=0)
         first = goal**2 + pull * (below - made) ** 2
@@ -138,7 +137,7 @@ class Fit:
         return torch.where(first < second, below, above)
 
     def closest(self, scheme: Scheme, factors: list[Tensor], rank: int, wanted: Tensor, rounds: int) -> list[Tensor]:
-        """Factors, and the constant, whose responses are closest to `wanted` in the mean of squares."""
+        """Return the factors, and the constant, whose responses are closest to `wanted` in mean square."""
         products = (wanted - self.shift) / self.scale - self.bias
         middle = products.mean(0) if self.free else torch.zeros_like(self.constant)
         crossed = ((products - middle).T @ self.read / len(self.read)).double() + self.pull * self.weight.double()

@@ -19,16 +19,16 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class FactorizePredict(FactorizeSeen):
-    """Weights predicted from a share of them by kernel ridge regression.  Denil et al., 2013.
+    """Predict most weights from a few by kernel ridge regression.  Denil et al., 2013.
 
-    A unit's weights are a smooth function of where they are. The kernel between two inputs is the covariance of their
-    activations on calibration data, or falls with their distance in the kernel window. The dictionary that predicts becomes
-    the first factor; the weights that are kept, at inputs that tell most of the rest, are the last one.
+    A unit's weights vary smoothly over its inputs. The kernel between two inputs is the covariance of their activations
+    on calibration data, or decays with their distance in the kernel window. The predicting dictionary becomes the first
+    factor; the kept weights, at the most informative inputs, become the last one.
     """
 
-    keep: float = knob(0.05, low=0.0, high=1.0, help="share of the weights that is kept, the others are predicted")
-    ranks: str = knob("equal", one_of=("equal",), help="the share is that of each layer")
-    kernel: str = knob("covariance", one_of=("covariance", "distance"), help="what makes two inputs alike")
+    keep: float = knob(0.05, low=0.0, high=1.0, help="share of the weights kept; the others are predicted")
+    ranks: str = knob("equal", one_of=("equal",), help="apply keep to each layer")
+    kernel: str = knob("covariance", one_of=("covariance", "distance"), help="similarity of two inputs")
     ridge: float = knob(1e-2, low=0.0, help="ridge of the regression, as a share of the kernel's mean")
 
     def suits(self, target: Target) -> bool:
@@ -62,7 +62,7 @@ class FactorizePredict(FactorizeSeen):
 
 
 def by_distance(shape: torch.Size) -> Tensor:
-    """exp(-|distance|^2 / 2) between the taps of one input channel, 0 between channels; of a matrix, between inputs."""
+    """Return exp(-|distance|^2 / 2) between taps of an input channel (of a matrix, between inputs); 0 across channels."""
     if len(shape) == 2:
         at = torch.arange(shape[1], dtype=torch.float64)[:, None]
         return torch.exp(-(torch.cdist(at, at) ** 2) / 2)
@@ -72,7 +72,7 @@ def by_distance(shape: torch.Size) -> Tensor:
 
 
 def telling(alike: Tensor, count: int) -> Tensor:
-    """The inputs of a pivoted Cholesky decomposition: each the one that those before it tell least about."""
+    """Return the pivots of a Cholesky decomposition: each input is the one least predictable from those before it."""
     left = alike.diagonal().clone()
     rows: list[Tensor] = []
     places: list[int] = []

@@ -1,4 +1,4 @@
-"""Refit: move the factors of a weight until the layer's outputs, or else its filters, are as close as they can be."""
+"""Refit: fit the factors of a weight to the layer's outputs or its filters."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 Build = Callable[[list[Tensor]], Tensor]
-"""Factors -> the weight; linear in each of them."""
+"""Maps factors to the weight; linear in each of them."""
 
 
 def refit(
@@ -18,11 +18,11 @@ def refit(
     rounds: int,
     steps: int = 12,
 ) -> list[Tensor]:
-    """Alternating least squares, on outputs as Jaderberg et al., 2014, fit to the data, or on filters.
+    """Fit factors by alternating least squares, to outputs as in Jaderberg et al., 2014, or to filters.
 
-    Least |rows (build(factors) - wanted) x|^2 in the mean, with `metric` (inputs, inputs) the second moments of what
-    the layer sees and `rows` (outputs,) how much each output counts. In turn each factor moves to its best place
-    by conjugate gradients. `wanted`: (outputs, inputs). Without metric and rows the fit is to the weights themselves.
+    Minimise the mean of |rows (build(factors) - wanted) x|^2, with `metric` (inputs, inputs) the second moments of the
+    inputs x and `rows` (outputs,) the weight of each output. Each factor in turn is solved by conjugate gradients.
+    `wanted`: (outputs, inputs). Without metric and rows, fit the weights themselves.
     """
     factors = [factor.clone() for factor in factors]
 
@@ -39,7 +39,7 @@ def refit(
 def best_factor(
     factors: list[Tensor], place: int, build: Build, wanted: Tensor, lean: Callable[[Tensor], Tensor], steps: int
 ) -> Tensor:
-    """The factor at `place` after some steps of conjugate gradients on its normal equations."""
+    """Return the factor at `place` after some conjugate gradient steps on its normal equations."""
     found = factors[place].clone()
     root = found.clone().requires_grad_(True)
     with torch.enable_grad():

@@ -21,7 +21,7 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class ResponseCut(Cut):
-    """A cut with the moments of the responses, and the axes along which they vary, as the norm behind scales them."""
+    """A cut with the moments of the responses and their principal axes, as scaled by the norm behind."""
 
     moments: Moments
     axes: Tensor
@@ -32,10 +32,10 @@ class ResponseCut(Cut):
 class FactorizeResponse(Factorize):
     """Principal components of the responses y: d' whole filters, then a 1 x 1 kernel.  Zhang et al., 2015 (linear).
 
-    y is seen as the batch norm behind the layer scales it. Its mean is kept: in the layer's bias, or in the norm.
+    y is scaled by the batch norm behind the layer. Its mean is preserved in the layer's bias or in the norm.
     """
 
-    images: int = knob(256, low=1, help="calibration samples whose responses are looked at")
+    images: int = knob(256, low=1, help="calibration samples")
 
     def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
         return response_cuts(view, task, targets, self.images)
@@ -52,13 +52,13 @@ class FactorizeResponse(Factorize):
         first, last = (axes.T * scale) @ target.flat.double().cpu(), axes / scale[:, None]
         bias = bias_of(target)
         rest = cut.moments.mean - bias
-        # The mean response of the new layer, without this constant, is what the axes leave of the old one's.
+        # Without this constant, the new layer's mean response is only the projection of the old one's.
         cut.after.add_constant(target.layer, rest - last @ ((axes.T * scale) @ rest))
         return two_kernels(first, last, target.weight.dense())
 
 
 def response_cuts(view: View, task: Task, targets: list[Target], images: int) -> list[Cut]:
-    """For each layer its cut by principal components of the responses."""
+    """Return each layer's cut by principal components of its responses."""
     found = response_moments(view, [target.path for target in targets], task, images)
     cuts: list[Cut] = []
     for target in targets:
@@ -77,12 +77,12 @@ def response_cuts(view: View, task: Task, targets: list[Target], images: int) ->
 
 
 def bias_of(target: Target) -> Tensor:
-    """The layer's bias, float64; zeros where it has none."""
+    """Return the layer's bias, float64; zeros if it has none."""
     bias = target.layer.bias
     return torch.zeros(target.shape[0], dtype=torch.float64) if bias is None else bias.detach().double().cpu()
 
 
 def usable(scale: Tensor) -> Tensor:
-    """The scale with channels that a norm all but shuts off counted a little, so that it can be divided by."""
+    """Return the scale with a floor for channels that a norm almost shuts off, so that it can be divided by."""
     least = 1e-3 * scale.abs().max().clamp(min=1e-12)
     return torch.where(scale.abs() < least, least, scale)

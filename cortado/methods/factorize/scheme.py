@@ -1,4 +1,4 @@
-"""Scheme: one way to write a weight as a chain of kernels - where it starts, what it builds, what it becomes."""
+"""Scheme: a way to write a weight as a chain of kernels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from cortado.methods.factorize.targets import Target
 from cortado.parts.forms.low_rank import LowRank
 
 Start = Callable[[Tensor, Cut, int, torch.Generator], list[Tensor]]
-"""Weight, its cut, the rank, randomness -> the factors that fit the filters."""
+"""(weight, cut, rank, generator) -> the factors that fit the filters."""
 
 Closest = Callable[[Tensor, Tensor, Tensor, int], list[Tensor]]
-"""(outputs, inputs) wanted, the metric of the inputs, how much each output counts, the rank -> the best factors."""
+"""(target (outputs, inputs), metric of the inputs, weight of each output, rank) -> the best factors."""
 
 
 @dataclass(frozen=True)
 class Scheme:
     """A chain of kernels.
 
-    `suits(target)` says for which layers it is, `cut(target)` what ranks it offers. `build(factors)` gives the weight
-    and is linear in each factor, `form(factors, weight)` holds them. `closest` finds them at once, where that is known.
+    `suits(target)` says whether a layer qualifies, `cut(target)` which ranks it has. `build(factors)` returns the
+    weight and is linear in each factor, `form(factors, weight)` the form. `closest` is the closed form solution, if any.
     """
 
     suits: Callable[[Target], bool]

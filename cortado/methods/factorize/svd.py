@@ -18,9 +18,9 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class FactorizeSvd(Factorize):
-    """A linear layer becomes two of them, a convolution fewer filters and a 1 x 1 one.  Denton et al., 2014.
+    """A linear layer becomes two, a convolution fewer filters and a 1 x 1 one.  Denton et al., 2014.
 
-    The weight as (outputs, inputs x taps) is cut to its largest singular values, the closest of this rank.
+    The weight as (outputs, inputs x taps) keeps its largest singular values, the closest matrix of this rank.
     """
 
     def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
@@ -35,26 +35,26 @@ class FactorizeSvd(Factorize):
 
 
 def whole_then_point(shape: torch.Size, rank: int) -> LowRank:
-    """The shapes of `rank` whole filters and a 1 x 1 kernel."""
+    """Return the shapes of `rank` whole filters and a 1 x 1 kernel."""
     return sketch((rank, *shape[1:]), (shape[0], rank, *[1] * (len(shape) - 2)))
 
 
 def by_singular_values(weight: Tensor, rank: int) -> list[Tensor]:
-    """(rank, inputs x taps) and (outputs, rank), the closest weight of this rank; both share the singular values."""
+    """Return (rank, inputs x taps) and (outputs, rank), the closest weight of this rank; both share the singular values."""
     u, s, v = torch.linalg.svd(weight.flatten(1).double(), full_matrices=False)
     root = s[:rank].sqrt()
     return [(root[:, None] * v[:rank]).to(weight), (u[:, :rank] * root).to(weight)]
 
 
 def closest_outputs(wanted: Tensor, metric: Tensor, rows: Tensor, rank: int) -> list[Tensor]:
-    """The two matrices of the closest outputs: the principal axes of rows x wanted x input."""
+    """Return the two matrices with the closest outputs: the principal axes of rows x wanted x input."""
     scaled = wanted.double() * rows.double()[:, None]
     axes = torch.linalg.eigh(scaled @ metric.double() @ scaled.T)[1].flip(1)[:, :rank]
     return [(axes.T @ scaled).to(wanted), (axes / rows.double()[:, None]).to(wanted)]
 
 
 def two_kernels(first: Tensor, last: Tensor, weight: Tensor) -> LowRank:
-    """(rank, inputs x taps) and (outputs, rank) as factors of `weight`, in its type."""
+    """Return (rank, inputs x taps) and (outputs, rank) as factors of `weight`, in its dtype."""
     point = last.to(weight).reshape(*last.shape, *[1] * (weight.dim() - 2))
     return chain([first.to(weight).reshape(len(first), *weight.shape[1:]), point])
 

@@ -1,4 +1,4 @@
-"""Targets: the layers that can be held in low rank, with the positions at which they run."""
+"""Targets: the layers that can be factored, with the positions at which they run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +15,12 @@ from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.low_rank import LowRank
 
 Positions = tuple[tuple[int, ...], tuple[int, ...], int]
-"""Sizes of the activation's axes before and after a call, and how often a linear layer runs in it."""
+"""Sizes of the spatial axes before and after a call, and how often a linear layer runs in it."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A linear layer, or a convolution without groups, that was called; `runs` are the positions of its calls."""
+    """A linear layer or ungrouped convolution that was called; `runs` are the positions of its calls."""
 
     weight: Weight
     runs: tuple[Positions, ...]
@@ -39,26 +39,26 @@ class Target:
 
     @property
     def flat(self) -> Tensor:
-        """The weight as (outputs, inputs x taps), in float32 at least."""
+        """The weight as (outputs, inputs x taps), in float32 or float64."""
         return working(self.weight.dense()).flatten(1)
 
     @property
     def dense_cost(self) -> int:
-        """Multiply-adds of the original layer for the example."""
+        """Multiply-adds of the original layer on the example."""
         return sum(self.shape.numel() * position_count(after) * times for _, after, times in self.runs)
 
     def cost(self, form: LowRank) -> int:
-        """Multiply-adds of the same layer, held in `form`."""
+        """Return the multiply-adds of the same layer in `form`."""
         return sum(form.multiply_adds(before, after) * times for before, after, times in self.runs)
 
 
 def working(value: Tensor) -> Tensor:
-    """The same in float32 at least: half precision is too coarse to solve in."""
+    """Return the value in at least float32: half precision is too coarse for solvers."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def position_count(sizes: tuple[int, ...]) -> int:
-    """How many positions there are."""
+    """Return the number of positions."""
     count = 1
     for size in sizes:
         count *= size
@@ -66,7 +66,7 @@ def position_count(sizes: tuple[int, ...]) -> int:
 
 
 def find_targets(view: View, where: str) -> list[Target]:
-    """The targets that `where` takes, in the order in which they first run.  Raises NothingChanged when there are none."""
+    """Return the targets that `where` selects, in order of their first call.  Raises NothingChanged if there are none."""
     taken = view.weights(where)
     weights = [w for w in taken if all(name == "weight" and can_factor(layer) for layer, name in w.places)]
     found: dict[str, Target] = {}
@@ -85,25 +85,25 @@ def find_targets(view: View, where: str) -> list[Target]:
     if not found:
         way_out = original_first(weight.path for weight in taken) or " cortado profile lists the layers."
         raise NothingChanged(
-            f"factorize: where={where!r} takes no linear layer, and no convolution without groups and padded "
-            f"with zeros, that is called.{way_out}"
+            f"factorize: where={where!r} selects no linear layer, and no ungrouped, zero-padded convolution, "
+            f"that is called.{way_out}"
         )
     return list(found.values())
 
 
 def can_factor(layer: Any) -> bool:
-    """Whether a layer of exactly a class of ours can run as factors: not a subclass, no groups, zeros around it."""
+    """Return whether a layer can run as factors: exactly a known class (no subclass), ungrouped, zero-padded."""
     kind = original_class(layer)
     return kind is nn.Linear or (kind in CONVOLUTIONS and layer.groups == 1 and layer.padding_mode == "zeros")
 
 
 def sketch(*shapes: tuple[int, ...], depthwise: tuple[int, ...] = ()) -> LowRank:
-    """Factors of these shapes without values, to count what they cost; `depthwise` are the places of such ones."""
+    """Return factors of these shapes without values, to count their cost; `depthwise` are the indices of depthwise ones."""
     return chain([torch.empty(shape, device="meta") for shape in shapes], depthwise)
 
 
 def chain(kernels: list[Tensor], depthwise: tuple[int, ...] = ()) -> LowRank:
-    """Kernels one after the other as one form, the first two innermost; those at `depthwise` have a group a channel."""
+    """Return kernels in sequence as one form, the first two innermost; those at `depthwise` have one group per channel."""
     made: Any = Dense(kernels[0])
     for place, kernel in enumerate(kernels[1:], 1):
         made = LowRank(made, Dense(kernel), last_groups=kernel.shape[0] if place in depthwise else 1)

@@ -15,7 +15,7 @@ from cortado.methods.method import knob
 from cortado.parts.forms.low_rank import LowRank
 
 Pair = tuple[int, int]
-"""How many output and input channels the core has."""
+"""The core's number of output and input channels."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class PairCut(Cut):
 class FactorizeTucker(FactorizeFitted):
     """Tucker-2 decomposition of convolutions over their channels.  Kim et al., 2016.
 
-    Found by higher-order orthogonal iteration, then fitted to the layer's outputs. `ranks` may be "vbmf": those that
-    variational Bayesian matrix factorisation finds in each layer, whatever `keep` says. With `rank` the core has so
-    many channels on both sides at most. A side that keeps all its channels has no 1 x 1 kernel.
+    Computed by higher-order orthogonal iteration, then fitted to the layer's outputs. With `ranks: vbmf`, variational
+    Bayesian matrix factorization sets each layer's ranks and `keep` is ignored. With `rank`, the core has at most that
+    number of channels on both sides. A side that keeps all its channels has no 1 x 1 kernel.
     """
 
     ranks: str = knob(
-        "energy", one_of=("equal", "energy", "vbmf"), help="the share in each layer, over all by energy, or by VBMF"
+        "energy", one_of=("equal", "energy", "vbmf"), help="apply keep to each layer, to all by energy, or use VBMF"
     )
 
     def scheme(self) -> Scheme:
@@ -51,7 +51,7 @@ class FactorizeTucker(FactorizeFitted):
             pair = (min(self.rank or 0, outputs), min(self.rank or 0, inputs))
             if self.rank is None:
                 pair = (vbmf_rank(mode(cut.target.weight.dense(), 0)), vbmf_rank(mode(cut.target.weight.dense(), 1)))
-            # The pair itself takes the place of the one of the path that is nearest in cost.
+            # The exact pair replaces the entry of the path with the nearest cost.
             cut.pairs.append((max(1, pair[0]), max(1, pair[1])))
             cost = cut.target.cost(pair_sketch(cut.target.shape, cut.pairs, len(cut.pairs)))
             found.append(len(cut.pairs) if cost < cut.target.dense_cost else 0)
@@ -59,12 +59,12 @@ class FactorizeTucker(FactorizeFitted):
 
 
 def pair_sketch(shape: torch.Size, pairs: list[Pair], rank: int) -> LowRank:
-    """The shapes of the chain with the core `pairs[rank - 1]`."""
+    """Return the shapes of the chain with the core `pairs[rank - 1]`."""
     return sketch(*tucker_shapes(shape, pairs[rank - 1]))
 
 
 def tucker_shapes(shape: torch.Size, pair: Pair) -> list[tuple[int, ...]]:
-    """Inputs to the core's inputs, the core, its outputs to the outputs; the ends only where they narrow."""
+    """Return the shapes of the input kernel, the core and the output kernel; the ends only where they narrow."""
     ones, (outputs, inputs) = [1] * (len(shape) - 2), pair
     before = [(inputs, shape[1], *ones)] if inputs < shape[1] else []
     after = [(shape[0], outputs, *ones)] if outputs < shape[0] or not before else []
@@ -72,14 +72,14 @@ def tucker_shapes(shape: torch.Size, pair: Pair) -> list[tuple[int, ...]]:
 
 
 def mode(weight: Tensor, axis: int) -> Tensor:
-    """The weight with one row for each channel of an axis."""
+    """Return the weight with one row for each channel of an axis."""
     return weight.movedim(axis, 0).flatten(1)
 
 
 def pair_cut(target: Target) -> PairCut:
-    """Cores from the smallest to the largest: going down, the side goes that loses less energy for the cost saved.
+    """Return cores from the smallest to the largest; each step shrinks the side that loses less energy per cost saved.
 
-    Only cores that cost less than all larger ones: where a side begins to narrow, its 1 x 1 kernel may cost more than it saves.
+    Only cores cheaper than all larger ones count: a side's first 1 x 1 kernel may cost more than it saves.
     """
     weight, shape = target.weight.dense(), target.shape
     kept = [squares(mode(weight, axis)).cumsum(0) for axis in (0, 1)]
@@ -103,7 +103,7 @@ def pair_cut(target: Target) -> PairCut:
 
 
 def orthogonal_iteration(weight: Tensor, pair: Pair, sweeps: int = 10) -> list[Tensor]:
-    """(inputs', inputs), the core (outputs', inputs', taps) and (outputs, outputs'): HOOI from the HOSVD."""
+    """Return (inputs', inputs), the core (outputs', inputs', taps) and (outputs, outputs'): HOOI from the HOSVD."""
     value = weight.flatten(2).double()
     right = leading(mode(value, 1), pair[1])
     left = leading(mode(value, 0), pair[0])
@@ -115,19 +115,19 @@ def orthogonal_iteration(weight: Tensor, pair: Pair, sweeps: int = 10) -> list[T
 
 
 def leading(rows: Tensor, count: int) -> Tensor:
-    """The leading `count` left singular vectors, as columns."""
+    """Return the leading `count` left singular vectors, as columns."""
     vectors = torch.linalg.eigh(rows @ rows.T)[1]
     return vectors.flip(1)[:, :count]
 
 
 def core_between(factors: list[Tensor]) -> Tensor:
-    """(outputs, inputs, taps)."""
+    """Return (outputs, inputs, taps)."""
     before, core, after = factors
     return torch.einsum("na,abx->nbx", after, torch.einsum("abx,bc->acx", core, before))
 
 
 def tucker_chain(factors: list[Tensor], weight: Tensor) -> LowRank:
-    """The kernels of kernel_shapes; an end that does not narrow is multiplied into the core."""
+    """Return the kernels of tucker_shapes; an end that does not narrow is multiplied into the core."""
     before, core, after = factors
     pair = (core.shape[0], core.shape[1])
     shapes = tucker_shapes(weight.shape, pair)

@@ -1,4 +1,4 @@
-"""VBMF: how many singular values of a matrix stand out of noise, in closed form."""
+"""VBMF: how many singular values of a matrix stand out from noise, in closed form."""
 
 import math
 from collections.abc import Callable
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 STRETCH = 2.5129
-"""Where the threshold's equation has its root, over the square root of the matrix' aspect (Nakajima et al., 2013)."""
+"""The root of the threshold's equation, over the square root of the matrix' aspect (Nakajima et al., 2013)."""
 
 
 def vbmf_rank(matrix: Tensor) -> int:
-    """The rank that empirical variational Bayesian matrix factorisation keeps.  Nakajima et al., 2013.
+    """Return the rank that empirical variational Bayesian matrix factorization keeps.  Nakajima et al., 2013.
 
-    The variance of the noise is the one of the least free energy. 0 when nothing stands out.
+    The noise variance minimises the free energy. Return 0 if nothing stands out.
     """
     short, long = sorted(matrix.shape)
     if short == 0 or not bool(matrix.any()):
@@ -35,7 +35,7 @@ def vbmf_rank(matrix: Tensor) -> int:
 
 
 def free_energy(x: Tensor, aspect: float, limit: float) -> float:
-    """The free energy of singular values, squared, over the noise of so many entries; up to a constant."""
+    """Return the free energy, up to a constant, of squared singular values over the noise of all entries."""
     out, under = x[x > limit], x[x <= limit].clamp(min=1e-300)
     middle = out - 1 - aspect
     tau = (middle + (middle**2 - 4 * aspect).clamp(min=0).sqrt()) / 2
@@ -44,7 +44,7 @@ def free_energy(x: Tensor, aspect: float, limit: float) -> float:
 
 
 def minimum(function: Callable[[float], float], low: float, high: float, grid: int = 64, steps: int = 40) -> float:
-    """Where a function of one number is least: the best of a grid, then golden sections around it."""
+    """Return the minimum of a function of one number: the best of a grid, refined by golden section search."""
     places = [low + (high - low) * step / grid for step in range(grid + 1)]
     best = min(range(grid + 1), key=lambda at: function(places[at]))
     left, right = places[max(0, best - 1)], places[min(grid, best + 1)]

@@ -1,4 +1,4 @@
-"""A differentiable estimate of the bits that rounded weights will cost in the file."""
+"""A differentiable estimate of the bits that quantized weights take in the file."""
 
 import math
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 SIGN_BITS = 1.0
 MAGNITUDE_BITS = 1.6
-"""What doubling a magnitude costs; a unary code with adaptive probabilities is near this on trained networks."""
+"""Bits for doubling a magnitude; a unary code with adaptive probabilities is close to this on trained networks."""
 
 
 def nonzero_cost(nonzero: Tensor, memory: float = 4.0) -> Tensor:
-    """Bits of one nonzero more, at each place of a weight: log2 of the odds against it, plus its sign.
+    """Return the bits of one more nonzero at each place of a weight: the log2 odds against it, plus its sign.
 
-    `nonzero`: bool, shape (rows, columns, taps) with rows = outputs, columns = inputs.  The odds of a place add up, in
-    the log domain, from the share of nonzeros in its row, in its column, in its kernel and at its tap; each share is
-    drawn towards the layer's by `memory` imaginary entries. So rows and columns that are nearly empty become dearer
-    and empty out altogether, which the coder rewards. Returns float32, same shape.
+    `nonzero`: bool, shape (rows, columns, taps) with rows = outputs, columns = inputs. The log odds of a place add up
+    from the share of nonzeros in its row, its column, its kernel and at its tap; each share is smoothed towards the
+    layer's by `memory` pseudo-counts. Nearly empty rows and columns thus become more expensive and empty out, which
+    the coder rewards. Return float32, same shape.
     """
     mask = nonzero.float()
     rows, columns, taps = mask.shape
@@ -36,16 +36,16 @@ def nonzero_cost(nonzero: Tensor, memory: float = 4.0) -> Tensor:
 
 
 def bits_of_levels(levels: Tensor, cost: Tensor) -> Tensor:
-    """Bits of real-valued levels (value / step): linear up to one step, logarithmic beyond.  A scalar.
+    """Return the bits of real-valued levels (value / step), a scalar: linear up to one step, logarithmic beyond.
 
-    `levels` and `cost` broadcast: `cost` is what the first step away from zero costs at each place.
+    `levels` and `cost` broadcast; `cost` is the price of the first step away from zero at each place.
     """
     size = levels.abs()
     return (cost * size.clamp(max=1.0)).sum() + MAGNITUDE_BITS * torch.log2(size.clamp(min=1.0)).sum()
 
 
 def as_planes(values: Tensor) -> Tensor:
-    """A weight of any shape as (rows, columns, taps)."""
+    """Reshape a weight to (rows, columns, taps)."""
     if values.dim() <= 1:
         return values.reshape(1, -1, 1)
     return values.reshape(values.shape[0], values.shape[1], -1)

@@ -1,4 +1,4 @@
-"""prune/blocks: leave whole residual blocks out, those first whose absence hurts least."""
+"""prune/blocks: remove whole residual blocks, those that matter least first."""
 
 import math
 from collections.abc import Callable
@@ -23,20 +23,20 @@ Hurt = Callable[[nn.Module], float]
 
 @dataclass(frozen=True)
 class PruneBlocks(Method):
-    """Put out blocks whose output has the shape of their input; what stands there passes its input on.
+    """Remove blocks whose output has the shape of their input; an identity replaces them.
 
-    Veit, Wilber, Belongie, 2016, saw that residual networks hardly miss a block; Chen, Zhao, 2018, remove them for good.
-    The block to go is the one without which calibration data give the least loss (`loss`), or outputs nearest to
-    those before the stage (`kl`); after each one all others are measured again. A network of n blocks that keeps m
-    takes about (n - m)(n + m) / 2 passes over the data. `where` takes a block when it takes all its matrices.
+    Veit, Wilber, Belongie, 2016, found that residual networks barely need single blocks; Chen, Zhao, 2018, remove them.
+    The next block to go is the one whose removal gives the lowest calibration loss (`loss`), or outputs closest to
+    those before the stage (`kl`); after each removal all others are measured again. Going from n blocks to m takes
+    about (n - m)(n + m) / 2 passes over the data. `where` selects a block if it selects all its matrices.
     """
 
     lossy = True
 
-    keep: float = knob(0.75, low=0.0, high=1.0, help="share of the original network's blocks that stays")
-    count: int | None = knob(None, low=1, help="how many blocks to put out, instead of a share")
-    by: str = knob("kl", one_of=("kl", "loss"), help="what tells the block that matters least")
-    samples: int = knob(512, low=1, help="calibration samples it is measured on")
+    keep: float = knob(0.75, low=0.0, high=1.0, help="share of the original network's blocks kept")
+    count: int | None = knob(None, low=1, help="number of blocks to remove, instead of keep")
+    by: str = knob("kl", one_of=("kl", "loss"), help="what is measured without a block")
+    samples: int = knob(512, low=1, help="calibration samples for the measurement")
 
     def apply(self, view: View, task: Task) -> None:
         chosen = {weight.path for weight in view.weights(self.where)}
@@ -44,8 +44,8 @@ class PruneBlocks(Method):
         blocks = [path for path in all_blocks if taken(view, path, chosen)]
         if not blocks:
             raise NothingChanged(
-                f"{self.name()}: {type(view.network).__name__} has no block to put out where {self.where}: no module, with "
-                "layers inside, gives what it takes in shape and can be left out. Use prune/channels or prune/weights."
+                f"{self.name()}: {type(view.network).__name__} has no removable block where {self.where}: no module with "
+                "layers inside has an output of its input's shape. Use prune/channels or prune/weights."
             )
         goal = self.goal(view, len(all_blocks), len(blocks))
         hurt = self.measure(view, task)
@@ -62,22 +62,22 @@ class PruneBlocks(Method):
                 bar.advance()
 
     def goal(self, view: View, present: int, able: int) -> int:
-        """How many blocks are to go."""
+        """Return how many blocks to remove."""
         if self.count is not None:
             goal = self.count
         else:
-            # Blocks that went in an earlier stage count, as dropped weights do.
+            # Blocks removed in an earlier stage count, as pruned weights do.
             goal = present - round(self.keep * max(present, len(find_blocks(view.original, view.example))))
         if goal > able:
-            raise BadValue(f"{self.name()}: {goal} blocks are to go and only {able} of {present} can. Raise keep.")
+            raise BadValue(f"{self.name()}: cannot remove {goal} blocks: only {able} of {present} can go. Raise keep.")
         if goal < 1:
             raise NothingChanged(
-                f"{self.name()}: keep={self.keep:g} leaves all {present} blocks of {type(view.network).__name__}. Lower keep."
+                f"{self.name()}: keep={self.keep:g} keeps all {present} blocks of {type(view.network).__name__}. Lower keep."
             )
         return goal
 
     def measure(self, view: View, task: Task) -> Hurt:
-        """What a network loses on calibration data: its loss, or its distance from the network as it is now."""
+        """Return the function to minimise on calibration data: the loss, or the divergence from the current network."""
         assert task.calibration is not None
         device = own_device(view.network)
         batches = [
@@ -97,13 +97,13 @@ class PruneBlocks(Method):
 
 
 def taken(view: View, path: str, chosen: set[str]) -> bool:
-    """Whether all matrices and kernels of a block were chosen."""
+    """Return whether all matrices and kernels of a block were chosen."""
     own = [w.path for w in view.all_weights if len(w.shape) > 1 and w.path.startswith(path + ".")]
     return bool(own) and all(one in chosen for one in own)
 
 
 def without(network: nn.Module, path: str, hurt: Hurt) -> float:
-    """What the network loses when a block passes its input on; infinite when it does not run then."""
+    """Return the measure without a block; infinite if the network does not run without it."""
     try:
         with eval_mode(network), left_out(network, path):
             found = hurt(network)
@@ -113,14 +113,14 @@ def without(network: nn.Module, path: str, hurt: Hurt) -> float:
 
 
 def eval_outputs(network: nn.Module, inputs: object) -> object:
-    """Outputs in eval mode, without gradients."""
+    """Return the outputs in eval mode, without gradients."""
     with eval_mode(network):
         return run(network, inputs)
 
 
 def log_shares(outputs: object) -> Tensor:
-    """Log probabilities of outputs (N, classes).  Raises BadTask for others."""
+    """Return log probabilities of outputs (N, classes).  Raises BadTask for other shapes."""
     if not isinstance(outputs, Tensor) or outputs.dim() != 2:
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise BadTask(f"prune/blocks: by=kl needs outputs of shape (N, classes), got {shape}. Take by=loss.")
+        raise BadTask(f"prune/blocks: by=kl needs outputs of shape (N, classes), got {shape}. Use by=loss.")
     return functional.log_softmax(outputs.float(), 1)

@@ -1,4 +1,4 @@
-"""prune/channels: cut whole channels, with all that makes, normalises and reads them."""
+"""prune/channels: remove whole channels from the layers that produce, normalise and read them."""
 
 import math
 from collections.abc import Callable
@@ -24,27 +24,27 @@ STEPS = 24
 
 @dataclass(frozen=True)
 class PruneChannels(Method):
-    """Remove the channels that matter least; layers become narrower, nothing is left to skip.
+    """Remove the least important channels; layers become narrower and run faster on any hardware.
 
     Li et al., 2017 (by magnitude), Hu et al., 2016 (zeros), Liu et al., 2017 (gains), Molchanov et al., 2017 (taylor),
-    LeCun et al., 1990 (curvature), He, Zhang, Sun, 2017 (reconstruction). Channels go in groups: residual sums,
-    concatenations, grouped convolutions and norms go with them. `keep` is a share of what `of` says: of each group's
-    channels, or of the network's predicted multiply-adds or parameters, to which the cut is then fitted. With `across`
-    channels of all groups compete, each by its score for what it costs; without, each group gives the same share.
-    No group keeps less than `least` of its channels, and counts are multiples of `multiple` where they can be.
+    LeCun et al., 1990 (curvature), He, Zhang, Sun, 2017 (reconstruction). Channels coupled by residual sums,
+    concatenations, grouped convolutions and norms form groups and go together. `keep` is a share of each group's
+    channels or, with `of`, of the network's predicted multiply-adds or parameters. With `across`, the channels of all
+    groups compete by importance per cost; otherwise each group loses the same share. Every group keeps at least the
+    share `least`, and counts are multiples of `multiple` where possible.
     """
 
     lossy = True
     what = "channels"
 
-    keep: float = knob(0.5, low=0.0, high=1.0, help="share that stays")
-    by: str | Importance | type[Importance] = knob("magnitude", help="score that ranks the channels")
-    of: str = knob("channels", one_of=("channels", "multiply_adds", "parameters"), help="what the share is of")
-    across: bool = knob(False, help="rank across groups, so that some give more than others")
-    least: float = knob(0.1, low=0.0, high=1.0, help="share of each group's channels that stays in any case")
-    multiple: int = knob(1, low=1, help="channel counts are rounded to multiples of this, as the runtime likes them")
+    keep: float = knob(0.5, low=0.0, high=1.0, help="share kept")
+    by: str | Importance | type[Importance] = knob("magnitude", help="importance measure that ranks the channels")
+    of: str = knob("channels", one_of=("channels", "multiply_adds", "parameters"), help="what keep is a share of")
+    across: bool = knob(False, help="rank across groups, so that some lose more than others")
+    least: float = knob(0.1, low=0.0, high=1.0, help="minimum share of each group's channels kept")
+    multiple: int = knob(1, low=1, help="round channel counts to multiples of this, for fast kernels")
 
-    reconstruct: bool = knob(False, help="let the layers that read cut channels make up for them, by least squares")
+    reconstruct: bool = knob(False, help="refit the layers that read removed channels by least squares")
 
     def apply(self, view: View, task: Task) -> None:
         groups, known = self.chosen(view), view.groups
@@ -56,21 +56,23 @@ class PruneChannels(Method):
                 view.cut(keeps)
                 break
             except CannotFollow:
-                # Those at fault are frozen now; the cut is made in the others.
+                # The groups at fault are frozen now; cut the others.
                 free = {id(group) for group in self.chosen(view)}
                 able = [id(group) in free for group in groups]
                 groups, worth = list(compress(groups, able)), list(compress(worth, able))
         if known.tried:
-            view.notes.append(f"left whole: {known.reasons()}")
+            view.notes.append(f"Not cut: {known.reasons()}")
         if readers:
             reconstruct(view, task, readers)
 
     def chosen(self, view: View) -> list[Group]:
-        """The groups all of whose weights `where` takes.  Raises NothingChanged when the network has none, BadValue
-        when `where` leaves none of those that it has."""
+        """Return the groups whose weights `where` selects completely.
+
+        Raises NothingChanged if the network has no groups, BadValue if `where` leaves none of them.
+        """
         view.weights(self.where)
         groups = self.candidates(view)
-        describe = f" What keeps others: {view.groups.reasons()}." if view.groups.frozen else ""
+        describe = f" Groups that cannot be cut: {view.groups.reasons()}." if view.groups.frozen else ""
         if not groups:
             raise NothingChanged(
                 f"{self.name()}: {type(view.network).__name__} has no {self.what} that can be cut.{describe} "
@@ -83,18 +85,18 @@ class PruneChannels(Method):
         found = [g for g in groups if all(s.names[0] in taken for s in g.of_role("producer") or g.slots)]
         if not found:
             raise BadValue(
-                f"{self.name()}: where {self.where!r} takes no group of {self.what} whole. They go together: "
+                f"{self.name()}: where {self.where!r} selects no complete group of {self.what}. These go together: "
                 f"{'; '.join(', '.join(s.layer for s in g.of_role('producer') or g.slots) for g in groups[:3])}."
                 f"{describe if view.groups.refused else ''} Widen where."
             )
         return found
 
     def candidates(self, view: View) -> list[Group]:
-        """Groups that may be cut by this method; whole heads of attention are left to prune/heads."""
+        """Return the groups that this method may cut; whole attention heads are left to prune/heads."""
         return [group for group in view.groups.free if not group.heads]
 
     def keeps(self, view: View, groups: list[Group], worth: list[Tensor]) -> dict[Group, Tensor]:
-        """Which units stay: of channels as many as the share says, to rounding; of a cost no more than it."""
+        """Return the units to keep: exactly the share of channels, to rounding; at most the share of a cost."""
         if self.of == "channels":
             if not self.across:
                 self.leave_some(groups)
@@ -109,31 +111,31 @@ class PruneChannels(Method):
         return self.searched(lambda share: self.best(groups, rates, shares_of(rates, share)), costs)
 
     def costs(self, view: View) -> Any:
-        """What tells the share of the cost that stays when only some units do: `after` and `share`, as of Costs."""
+        """Return an object that predicts the remaining cost of a selection of units, with `after` and `share` as in Costs."""
         return Costs(view, self.of)
 
     def leave_some(self, groups: list[Group]) -> None:
-        """Raises BadValue when a group would keep nothing."""
+        """Raise BadValue if a group would keep nothing."""
         for group in groups:
             if round(max(self.keep, self.least) * group.count) < 1:
                 raise BadValue(
                     f"{self.name()}: keep={self.keep:g} would leave no {self.what} of {group.name}, which has {group.count}. "
-                    "Raise keep or least, or leave it out with where."
+                    "Raise keep or least, or exclude it with where."
                 )
 
     def searched(self, at: Callable[[float], dict[Group, Tensor]], costs: Costs) -> dict[Group, Tensor]:
-        """The mildest cut whose predicted cost is at most `keep`.  Raises BadValue when even the hardest is not."""
+        """Return the mildest cut whose predicted cost is at most `keep`.  Raises BadValue if even the hardest costs more."""
         hardest = at(0.0)
         if costs.share(hardest) > self.keep:
             raise BadValue(
-                f"{self.name()}: even with the least channels {costs.share(hardest):.1%} of the {self.of.replace('_', '-')} "
-                f"would stay, more than keep={self.keep:g}. Lower least (now {self.least:g}) or multiple (now {self.multiple}), "
+                f"{self.name()}: the smallest cut still keeps {costs.share(hardest):.1%} of the {self.of.replace('_', '-')}, "
+                f"more than keep={self.keep:g}. Lower least (now {self.least:g}) or multiple (now {self.multiple}), "
                 "or widen where."
             )
         return self.mildest(at, costs)
 
     def mildest(self, at: Callable[[float], dict[Group, Tensor]], costs: "Costs | Channels") -> dict[Group, Tensor]:
-        """The mildest cut within `keep`; where there is none, the hardest."""
+        """Return the mildest cut within `keep`, or the hardest if there is none."""
         low, high = 0.0, 1.0
         for _ in range(STEPS):
             middle = (low + high) / 2
@@ -141,7 +143,7 @@ class PruneChannels(Method):
         return at(low)
 
     def best(self, groups: list[Group], worth: list[Tensor], shares: list[float]) -> dict[Group, Tensor]:
-        """Of each group the units worth most, as many as its share, `least` and `multiple` say."""
+        """Return the most important units of each group, as many as its share, `least` and `multiple` allow."""
         found = {}
         for group, units, share in zip(groups, worth, shares, strict=True):
             count = max(share, self.least) * group.count
@@ -154,17 +156,17 @@ class PruneChannels(Method):
 
 @dataclass(frozen=True)
 class Channels:
-    """Counts channels, as Costs does multiply-adds."""
+    """Counts channels, with the interface of Costs."""
 
     groups: list[Group]
 
     def share(self, keeps: dict[Group, Tensor]) -> float:
-        """Of the channels of the groups, less half a channel: shares are rounded."""
+        """Return the share of the groups' channels, less half a channel because counts are rounded."""
         return (sum(len(keep) for keep in keeps.values()) - 0.5) / sum(group.count for group in self.groups)
 
 
 def shares_of(worth: list[Tensor], keep: float) -> list[float]:
-    """The share of each group when the best of all units stay; of equals, those with the lower numbers in each group."""
+    """Return each group's share when the best of all units are kept; ties go to the lower index in each group."""
     places = torch.cat([(torch.arange(len(units)) + 0.5) / len(units) for units in worth])
     ranked = torch.cat(worth)
     order = places.argsort(stable=True)

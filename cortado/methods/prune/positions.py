@@ -1,4 +1,4 @@
-"""prune/positions: drop the same input channel and kernel position from all filters of a convolution."""
+"""prune/positions: prune the same input channel and kernel position in all filters of a convolution."""
 
 from dataclasses import dataclass
 
@@ -17,31 +17,31 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 @dataclass(frozen=True)
 class PrunePositions(Method):
-    """Group-wise brain damage: a convolution as a matrix product loses whole columns.  Lebedev, Lempitsky, 2016.
+    """Group-wise brain damage: remove whole columns of a convolution's patch matrix.  Lebedev, Lempitsky, 2016.
 
-    A column of the patch matrix (im2col) belongs to one input channel and one kernel position. When every filter has
-    a zero there the column need not be gathered, and what remains is one dense product, shorter by as much:
-    `cortado.lowering.positions.gathered` runs it so. In a convolution with groups a column is one of its group.
-    A column is worth the sum of its weights' scores: `magnitude` is the group's L1 norm, `magnitude_l2` its L2 norm,
-    `curvature` the group form of Optimal Brain Damage. A convolution in low rank loses columns of its factors. Columns
-    that were dropped before stay dropped and count; a kernel with one column has none to lose.
+    A column of the patch matrix (im2col) is one input channel at one kernel position. A column that is zero in every
+    filter need not be gathered, and what remains is a smaller dense product: `cortado.lowering.positions.gathered` runs
+    it. In a grouped convolution a column belongs to one group. A column's importance is the sum over its weights:
+    `magnitude` gives the group's L1 norm, `magnitude_l2` its L2 norm, `curvature` the group form of Optimal Brain
+    Damage. A low-rank convolution loses columns of its factors. Columns pruned before stay pruned and count; kernels
+    with a single column are skipped.
     """
 
     lossy = True
 
     keep: float = knob(0.5, low=0.0, high=1.0, help="share of columns kept")
-    by: str | Importance | type[Importance] = knob("magnitude", help="score whose sum over a column ranks it")
-    across: bool = knob(False, help="rank across layers, so that some give more than others")
+    by: str | Importance | type[Importance] = knob("magnitude", help="importance measure, summed over a column")
+    across: bool = knob(False, help="rank across layers, so that some lose more than others")
 
     def apply(self, view: View, task: Task) -> None:
         pieces = view.pieces(self.where)
         seen, read = as_run(view, pieces)
-        # What is read of a factor, the layer that runs it and its groups among it, is seen where it is a layer's weight.
+        # A factor's inputs and groups are only visible where it is the weight of the layer that runs it.
         kernels = [(piece, weight) for piece, weight in zip(pieces, read, strict=True) if is_kernel(weight)]
         if not kernels:
             raise NothingChanged(
                 f"{self.name()}: {type(view.network).__name__} has no convolution where {self.where}. "
-                "Positions are those of kernels: use prune/channels or prune/weights for other layers."
+                "Only kernels have positions: use prune/channels or prune/weights for other layers."
             )
         weights = [weight for _, weight in kernels]
         before = [still_there(weight).to(weight.dense().device) for weight in weights]
@@ -51,12 +51,12 @@ class PrunePositions(Method):
         for (piece, weight), mask, kept in zip(kernels, before, self.kept(ranked, alive), strict=True):
             if not bool(kept.any()):
                 raise BadValue(
-                    f"{self.name()}: nothing of {piece.title} would be left. Raise keep, or leave it out with where."
+                    f"{self.name()}: nothing of {piece.title} would be left. Raise keep, or exclude it with where."
                 )
             drop(piece, mask & filters(kept, weight))
 
     def kept(self, ranked: list[Tensor], alive: list[Tensor]) -> list[Tensor]:
-        """For each layer which columns stay."""
+        """Return the columns to keep in each layer."""
         if not self.across:
             return [highest(r, round(self.keep * r.numel())) & a for r, a in zip(ranked, alive, strict=True)]
         together = torch.cat([r.flatten() for r in ranked])
@@ -65,18 +65,18 @@ class PrunePositions(Method):
 
 
 def is_kernel(weight: Weight) -> bool:
-    """Whether a weight is the kernel of a convolution, not of a transposed one, with more than one column."""
+    """Return whether a weight is the kernel of a convolution (not a transposed one) with more than one column."""
     if not isinstance(weight.layer, CONVOLUTIONS) or weight.name != "weight" or not weight.shape.numel():
         return False
     return weight.shape[1:].numel() * weight.layer.groups > 1
 
 
 def columns(values: Tensor, weight: Weight) -> Tensor:
-    """Values of a kernel (N, C / groups, ...) summed over the filters of each group: (groups, C / groups, ...)."""
+    """Sum the values of a kernel (N, C / groups, ...) over the filters of each group: (groups, C / groups, ...)."""
     groups: int = weight.layer.groups  # type: ignore[assignment]
     return values.float().unflatten(0, (groups, -1)).sum(1)
 
 
 def filters(kept: Tensor, weight: Weight) -> Tensor:
-    """A mask of columns (groups, C / groups, ...) for all filters, in the shape of the kernel."""
+    """Expand a mask of columns (groups, C / groups, ...) to the shape of the kernel."""
     return kept.repeat_interleave(weight.shape[0] // len(kept), 0)

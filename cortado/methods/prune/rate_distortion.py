@@ -1,4 +1,4 @@
-"""prune/rate_distortion: train rounded weights with their estimated bits as a penalty; what does not pay for itself goes."""
+"""prune/rate_distortion: train quantized weights with their estimated bits as a penalty."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -25,27 +25,27 @@ from cortado.training.teachers import softened, teachers_of
 class PruneRateDistortion(Method):
     """Rate-distortion training: loss + strength x estimated bits of the file, over weights rounded to a learned step.
 
-    One knob, `strength`, gives sparsity, structure and precision at once, because a bit is a bit: entropy-penalised
-    training (Oktay et al., 2020) with the learned step of LSQ (Esser et al., 2020). The price of a nonzero follows
-    the rows, columns and kernels as they empty out. Units that died are removed on the way. A finish with frozen
-    zeros and a pull towards the rounded values ends it, so that the weights come to rest.
+    The single knob `strength` controls sparsity, structure and precision together. Combines entropy-penalised training
+    (Oktay et al., 2020) with the learned step of LSQ (Esser et al., 2020). The price of a nonzero follows the rows,
+    columns and kernels as they empty out, and dead units are removed on the way. A final phase freezes the zeros and
+    pulls weights towards their rounded values until they settle.
     """
 
     lossy = True
     trains = True
 
-    strength: float = knob(1e-5, low=0.0, high=1.0, help="loss that one bit of the file may save")
+    strength: float = knob(1e-5, low=0.0, high=1.0, help="loss that one bit of the file is worth")
     epochs: float = knob(10.0, low=0.01, help="epochs of training with the penalty")
-    finish: float = knob(3.0, low=0.0, help="epochs of the finish with frozen zeros")
+    finish: float = knob(3.0, low=0.0, help="epochs of the final phase with frozen zeros")
     lr: float = knob(2e-3, low=0.0, help="learning rate of the weights")
-    step: float = knob(0.5, low=0.01, high=10.0, help="first rounding step, in standard deviations of the layer")
-    pull: float = knob(1e-4, low=0.0, help="strength, at the end, of the pull towards rounded values")
-    teacher: Any = knob(None, help="who teaches: plain, package.module:maker, a network, a tuple of them, or nobody")
-    soft: float = knob(0.7, low=0.0, high=1.0, help="share of the loss that the teacher has, at temperature 2.5")
-    bias: bool = knob(True, help="round and price the biases too, on the step of their layer")
+    step: float = knob(0.5, low=0.01, high=10.0, help="initial rounding step, in standard deviations of the layer")
+    pull: float = knob(1e-4, low=0.0, help="final strength of the pull towards rounded values")
+    teacher: Any = knob(None, help="original, package.module:maker, a network, a tuple of them, or none")
+    soft: float = knob(0.7, low=0.0, high=1.0, help="weight of the distillation loss, at temperature 2.5")
+    bias: bool = knob(True, help="quantize biases too, with the step of their layer, and count their bits")
 
     def apply(self, view: View, task: Task) -> None:
-        # Between epochs it traces the network on the example, which is on the CPU.
+        # Units are found between epochs by tracing the network on the example, which is on the CPU.
         task, lessons = self.taught(view, replace(task, device="cpu"))
         weights = self.enter(view)
         with only_learning(view, None if self.where == "*" else weights):
@@ -57,11 +57,11 @@ class PruneRateDistortion(Method):
         PruneUnits(where=self.where).sweep(view)
 
     def enter(self, view: View) -> list[Weight]:
-        """Hold the chosen weights, and biases beside them, as latent ones with one step a layer."""
+        """Turn the chosen weights and their biases into latent ones with one step per layer."""
         steps: dict[str, nn.Parameter] = {}
         chosen = view.pieces(self.where)
         for weight in chosen:
-            # The deviation of a single number is not defined.
+            # A single number has no standard deviation.
             spread = float(weight.dense().std() if weight.shape.numel() > 1 else weight.dense().abs()) or 1e-3
             values = weight.dense()
             steps[weight.layer_path] = nn.Parameter(values.new_tensor([self.step * spread]))
@@ -79,7 +79,7 @@ class PruneRateDistortion(Method):
         sweep = PruneUnits(where=self.where, sort=False)
 
         def after_epoch(network: nn.Module, epoch: int) -> bool:
-            # Structure follows early and late alike, but each removal restarts the optimizer: not at every epoch.
+            # Each removal restarts the optimizer, so do not remove units at every epoch.
             removed = sweep.sweep(view) if epoch & (epoch - 1) == 0 else 0
             costs.refresh()
             return removed > 0
@@ -114,7 +114,7 @@ class PruneRateDistortion(Method):
         ))  # fmt: skip
 
     def taught(self, view: View, task: Task) -> tuple[Task, dict[str, Any]]:
-        """The task with the teacher's answers in it, asked once for both trainings; else what a plan needs to ask."""
+        """Return the task with the teacher's outputs, computed once for both trainings; or the arguments to compute them."""
         if self.teacher is None:
             return task, {}
         teachers, hard = teachers_of(self.teacher, view), 1.0 - self.soft
@@ -124,7 +124,7 @@ class PruneRateDistortion(Method):
         return task, {"teachers": teachers, "temperature": 2.5, "hard": hard, "soft": self.soft}
 
     def groups(self, network: nn.Module) -> Iterable[dict[str, Any]]:
-        """The steps learn at half the rate of the weights."""
+        """Yield the parameter groups: steps learn at half the lr of the weights."""
         steps = {id(module.step) for module in network.modules() if isinstance(module, LearnedStep)}
         learning = [p for p in network.parameters() if p.requires_grad]
         return [
@@ -134,7 +134,7 @@ class PruneRateDistortion(Method):
 
 
 class NonzeroCosts:
-    """The price of a nonzero at each place of each latent weight, kept up to date with what is zero now."""
+    """The price of a nonzero at each place of each latent weight, updated with the current zeros."""
 
     def __init__(self, weights: list[Weight]) -> None:
         self.weights = weights
@@ -146,7 +146,7 @@ class NonzeroCosts:
             self.costs = [nonzero_cost(as_planes(steps_of_rounding(form)).round() != 0) for form in self.forms]
 
     def bits(self) -> Tensor:
-        """Estimated bits of all the weights: a scalar with a gradient."""
+        """Return the estimated bits of all weights: a scalar with a gradient."""
         return torch.stack([
             bits_of_levels(as_planes(steps_of_rounding(form)), cost)
             for form, cost in zip(self.forms, self.costs, strict=True)
@@ -154,19 +154,19 @@ class NonzeroCosts:
 
 
 def steps_of_rounding(form: LearnedStep) -> Tensor:
-    """The values in steps of their rounding."""
+    """Return the values in units of their rounding step."""
     return form.values / form.size
 
 
 def latent_of(form: Form) -> LearnedStep | None:
-    """The latent form itself, or the one inside a mask."""
+    """Return the latent form itself, or the one inside a mask."""
     if isinstance(form, Masked):
         return latent_of(form.kept)
     return form if isinstance(form, LearnedStep) else None
 
 
 def freeze_zeros(weights: list[Weight]) -> None:
-    """What rounds to zero stays zero; the survivors go on as latent ones."""
+    """Mask the weights that round to zero; the others stay latent."""
     for weight in weights:
         form = weight.form
         if isinstance(form, LearnedStep):
@@ -175,7 +175,7 @@ def freeze_zeros(weights: list[Weight]) -> None:
 
 
 def flattened(form: Form) -> Form:
-    """Codes with their zeros among them instead of a mask beside them: the coder wants one plane."""
+    """Merge a mask into the codes as zeros: the coder works best on a single plane."""
     if not (isinstance(form, Masked) and isinstance(form.kept, Quantized)):
         return form
     codes = torch.zeros(form.shape, dtype=torch.int32, device=form.mask.device)

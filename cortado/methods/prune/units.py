@@ -1,4 +1,4 @@
-"""prune/units: remove units that nothing feeds or nothing reads, and put the busiest first.  Changes no output."""
+"""prune/units: remove dead units and sort the others by activity, without changing any output."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class PruneUnits(Method):
-    """Remove dead units - all their weights and their bias are zero, or all readers ignore them - and sort the rest.
+    """Remove dead units (all weights and the bias are zero, or all consumers ignore them) and sort the rest.
 
-    A unit's output is then zero, or not used, so that the network computes what it did. Sorting by the number of
-    nonzero weights is free as well, and lets the coder find the empty parts of a weight in one place.
+    A dead unit outputs zero or is unused, so the network computes the same. Sorting by the number of nonzero weights is
+    free too, and gathers the empty parts of a weight in one place for the coder.
     """
 
     sort: bool = knob(True, help="put units with many nonzero weights first")
@@ -24,7 +24,7 @@ class PruneUnits(Method):
         self.sweep(view)
 
     def sweep(self, view: View) -> int:
-        """Remove and sort; gives the number of units removed."""
+        """Remove and sort; return the number of units removed."""
         removed, fell = 0, 1
         while fell:
             fell = sum(self.tidy(view, units, sort=False) for units in self.chosen(view))
@@ -36,7 +36,7 @@ class PruneUnits(Method):
         return removed
 
     def chosen(self, view: View) -> list[Units]:
-        """The units that `where` takes together with all that read them."""
+        """Return the units that `where` selects together with all their consumers."""
         if self.where == "*":
             return view.units
         layers = {id(weight.layer) for weight in view.weights(self.where)}
@@ -45,7 +45,7 @@ class PruneUnits(Method):
     def tidy(self, view: View, units: Units, sort: bool) -> int:
         alive, busy = activity(units)
         if not bool(alive.any()):
-            # A layer without any unit cannot run; one dead unit stays.
+            # A layer without units cannot run, so one dead unit stays.
             alive[0] = True
         if alive.all() and not sort:
             return 0
@@ -59,13 +59,13 @@ class PruneUnits(Method):
 
 
 def activity(units: Units) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each unit: whether it can matter, and how many nonzero weights feed and read it."""
+    """Return, for each unit, whether it can matter, and how many nonzero weights feed and read it."""
     fed = (units.maker.weight.detach() != 0).flatten(1).sum(1)  # type: ignore[union-attr, operator]
     read = sum((weight != 0).sum((0, 2)) for weight in units.read_weights())
     given = fed > 0
     if getattr(units.maker, "bias", None) is not None:
         given = given | (units.maker.bias.detach() != 0)  # type: ignore[union-attr, operator]
     if not units.zero_stays:
-        # A norm adds a shift of its own, a sigmoid gives 1/2 for nothing: an unfed unit is not silent.
+        # A norm adds its shift and a sigmoid maps 0 to 1/2: a unit without inputs is not silent.
         given = torch.ones_like(given)
     return given & (torch.as_tensor(read) > 0), fed + read

@@ -1,4 +1,4 @@
-"""prune/weights: drop the weights that matter least, anywhere in a layer."""
+"""prune/weights: remove the least important weights, anywhere in a layer."""
 
 import math
 from dataclasses import dataclass
@@ -19,21 +19,23 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class PruneWeights(Method):
-    """Set the weights that matter least to zero and keep them there.  Han, Pool, Tran, Dally, 2015.
+    """Set the least important weights to zero and keep them there.  Han, Pool, Tran, Dally, 2015.
 
-    `keep` is the share of all weights that stays; weights that were dropped before stay dropped and count. With
-    `threshold` instead, weights whose score is under threshold x the standard deviation of their layer go (the paper's
-    quality factor). A weight in low rank is pruned in its factors. `by` is a score: magnitude, magnitude_l2,
-    activation, taylor, curvature (Optimal Brain Damage), random, or your own.
+    `keep` is the share of all weights kept; weights pruned before stay pruned and count. With `threshold` instead,
+    prune weights with an importance below threshold x the standard deviation of their layer (the paper's quality
+    factor). A low-rank weight is pruned in its factors. `by` is magnitude, magnitude_l2, activation, taylor, curvature
+    (Optimal Brain Damage), random, or your own.
     """
 
     lossy = True
 
     keep: float = knob(0.5, low=0.0, high=1.0, help="share of weights kept")
-    by: str | Importance | type[Importance] = knob("magnitude", help="score that ranks the weights")
-    across: bool = knob(False, help="rank across layers, so that some give more than others")
-    of: str = knob("all", one_of=("all", "survivors"), help="what the share is of: all weights, or those still there")
-    threshold: float | None = knob(None, low=0.0, help="drop under this many standard deviations of the layer, instead")
+    by: str | Importance | type[Importance] = knob("magnitude", help="importance measure that ranks the weights")
+    across: bool = knob(False, help="rank across layers, so that some lose more than others")
+    of: str = knob(
+        "all", one_of=("all", "survivors"), help="what keep is a share of: all weights, or those still there"
+    )
+    threshold: float | None = knob(None, low=0.0, help="instead of keep: prune below this many standard deviations")
 
     def apply(self, view: View, task: Task) -> None:
         weights = [weight for weight in view.pieces(self.where) if weight.shape.numel()]
@@ -43,7 +45,7 @@ class PruneWeights(Method):
         for weight, mask in zip(weights, self.masks(weights, scores, alive), strict=True):
             if not bool(mask.any()):
                 raise BadValue(
-                    f"{self.name()}: nothing of {weight.title} would be left. Raise keep, or leave it out with where."
+                    f"{self.name()}: nothing of {weight.title} would be left. Raise keep, or exclude it with where."
                 )
             drop(weight, mask)
 
@@ -61,23 +63,23 @@ class PruneWeights(Method):
         return [p.view(a.shape) & a for p, a in zip(pieces, alive, strict=True)]
 
     def count(self, alive: Tensor) -> int:
-        """How many entries stay."""
+        """Return how many entries to keep."""
         entries = alive.numel() if self.of == "all" else int(alive.sum())
         return round(self.keep * entries)
 
 
 def as_run(view: View, pieces: list[Weight]) -> tuple[View, list[Weight]]:
-    """A view in which each factor is the weight of the layer that runs it, and the pieces in that view; to read only."""
+    """Return a read-only view in which each factor is the weight of the layer that runs it, and the pieces in that view."""
     if not any(isinstance(piece, Factor) for piece in pieces):
         return view, pieces
     seen = View(factored_copy(view.network), view.original, view.example, view.progress)
-    # Both networks have the same tensors; a bias may belong to another layer there.
+    # Both networks have the same tensors, but a bias may belong to another layer there.
     by_tensor = {id(tensor_of(weight)): weight for weight in seen.all_weights}
     return seen, [by_tensor[id(tensor_of(piece))] for piece in pieces]
 
 
 def tensor_of(weight: Weight) -> Tensor:
-    """A tensor that belongs to this weight alone: the parameter, or the first one of its form."""
+    """Return a tensor that belongs to this weight alone: the parameter, or the first one of its form."""
     own = weight.layer._parameters.get(weight.name)
     if own is not None and not isinstance(weight, Factor):
         return own
@@ -85,12 +87,12 @@ def tensor_of(weight: Weight) -> Tensor:
 
 
 def spread(values: Tensor) -> float:
-    """The standard deviation; of a single value, which has none, its size."""
+    """Return the standard deviation, or the magnitude of a single value."""
     return float(values.std() if values.numel() > 1 else values.abs().sum())
 
 
 def still_there(weight: Weight) -> Tensor:
-    """True where a weight has not been dropped before."""
+    """Return a mask, true where a weight was not pruned before."""
     form = weight.form
     if isinstance(form, Masked):
         return form.mask.clone()
@@ -98,7 +100,7 @@ def still_there(weight: Weight) -> Tensor:
 
 
 def highest(values: Tensor, count: int) -> Tensor:
-    """True at the `count` highest values, exactly; among equals the first ones."""
+    """Return a mask of exactly the `count` highest values; ties go to the first ones."""
     flat = values.flatten().nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
     if not 0 < count < len(flat):
         return torch.full(values.shape, count > 0, device=values.device)
@@ -109,13 +111,13 @@ def highest(values: Tensor, count: int) -> Tensor:
 
 
 def drop(weight: Weight, mask: Tensor) -> None:
-    """Keep only what the mask keeps; the survivors stay in the form they are in."""
+    """Keep only what the mask keeps, in the same form."""
     form = weight.form
     if isinstance(form, Masked):
         survivors = mask[form.mask].nonzero().squeeze(1)
         weight.set_form(Masked(mask, form.kept.narrow(0, survivors)))
     elif isinstance(form, Quantized):
-        # Zero is on the grid: a dropped weight is one more zero code.
+        # The grid contains zero: a pruned weight is one more zero code.
         zero_code = torch.zeros((), dtype=torch.int32) if form.zero is None else form.spread(form.zero)
         codes = torch.where(mask, form.codes.int(), zero_code)
         weight.set_form(Quantized(codes, form.scale, form.zero, form.layout, form.group))

@@ -1,4 +1,4 @@
-"""quantize/activations: round what passes between layers, so that products, sums and averages can run in integers."""
+"""quantize/activations: quantize activations, so that matrix products, sums and averages can run in integers."""
 
 from dataclasses import dataclass
 
@@ -15,22 +15,22 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class QuantizeActivations(Method):
-    """Put every activation that a product reads or gives on an even grid of 2**bits levels.  Jacob et al., 2018.
+    """Quantize the inputs and outputs of matmul layers to uniform grids of 2**bits levels.  Jacob et al., 2018.
 
-    Activations that are never negative get unsigned grids, others a zero point; one grid serves a whole activation, and activations
-    that are put side by side share one. What the first and the last product read keeps `edges` bits, and what is only
-    summed or averaged `sums` bits, where these are more. Steps are kept to three digits (bfloat16). With weights on grids
-    of 8 bits or fewer a runtime then computes in integers. The network is looked at on the calibration data, in streams.
+    Non-negative activations get unsigned grids, others a zero point. Each activation has one grid (per tensor), and
+    concatenated activations share one. Inputs of the first and last layer have at least `edges` bits, and activations
+    that are only summed or averaged at least `sums` bits. Scales are rounded to three digits (bfloat16). Together with
+    weights of 8 bits or fewer, a runtime computes in integers. Ranges are observed on calibration data, in batches.
     """
 
     lossy = True
 
-    bits: int = knob(8, low=2, high=8, help="bits of an activation that products read")
-    edges: int = knob(8, low=2, high=8, help="at least so many for what the first and the last product read")
-    sums: int = knob(8, low=2, high=8, help="at least so many for what is only summed, averaged or given")
-    range: str = knob("mse", one_of=tuple(RANGES), help="how far a grid reaches: all that was seen, or less")
-    images: int = knob(512, low=1, help="calibration samples that are looked at")
-    batch: int = knob(64, low=1, help="of these at a time")
+    bits: int = knob(8, low=2, high=8, help="bits of the activations that matmul layers read")
+    edges: int = knob(8, low=2, high=8, help="minimum bits for the inputs of the first and last layer")
+    sums: int = knob(8, low=2, high=8, help="minimum bits for activations that are only summed, averaged or returned")
+    range: str = knob("mse", one_of=tuple(RANGES), help="range of a grid: all observed values, or a clipped range")
+    images: int = knob(512, low=1, help="calibration samples")
+    batch: int = knob(64, low=1, help="batch size for calibration")
 
     def apply(self, view: View, task: Task) -> None:
         edges = edges_of(view)
@@ -42,14 +42,14 @@ class QuantizeActivations(Method):
 
 
 def bits_for(site: QuantizerSite, edges: set[str], bits: int, outer: int, sums: int) -> int:
-    """The bits of one activation by what reads it."""
+    """Return the bits of one activation, which depend on its consumers."""
     if not site.readers:
         return max(bits, sums)
     return max(bits, outer) if edges & set(site.readers) else bits
 
 
 def grid_over(observed: ObservedRange, bits: int, way: str) -> Affine:
-    """The grid over one activation whose ends are chosen in this way."""
+    """Return the grid over one activation, its ends chosen by the given rule."""
     made = Affine.spanning(*RANGES[way](observed, bits), bits)
     with torch.no_grad():
         made.scale.copy_(made.scale.bfloat16())

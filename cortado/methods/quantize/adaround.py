@@ -1,4 +1,4 @@
-"""quantize/adaround: learn for each weight whether it is rounded up or down, layer by layer."""
+"""quantize/adaround: learn whether to round each weight up or down, layer by layer."""
 
 from dataclasses import dataclass
 
@@ -12,29 +12,29 @@ from cortado.network.view import View
 from cortado.task.task import Task
 
 STRETCH = (-0.1, 1.1)
-"""Ends of the stretched sigmoid, so that 0 and 1 are reached (Louizos et al., 2018)."""
+"""Ends of the stretched sigmoid, so that it reaches 0 and 1 (Louizos et al., 2018)."""
 BATCH = 1024
 
 
 @dataclass(frozen=True)
 class QuantizeAdaround(Method):
-    """AdaRound, Nagel et al., 2020: up or down, whichever keeps the layer's outputs, instead of to the nearest.
+    """AdaRound, Nagel et al., 2020: round each weight in the direction that preserves the layer's outputs.
 
-    Layer after layer, on the inputs that the layer reads by now, each weight has a share of rounding up, a stretched
-    sigmoid; the error of the outputs is made least by Adam, while a growing penalty 1 - |2 share - 1|^power drives every
-    share to 0 or 1. Needs images, no labels.
+    Each weight has a probability of rounding up, given by a stretched sigmoid. Layer by layer, on the inputs from the
+    layers quantized before, Adam minimises the output error while a growing penalty 1 - |2 p - 1|^power drives every
+    probability to 0 or 1. Needs images, no labels.
     """
 
     lossy = True
 
     bits: int = knob(4, low=2, high=8, help="bits of a code")
-    symmetric: bool = knob(True, help="zero in the middle; else a zero point of its own, and one level more")
-    edges: int = knob(8, low=2, high=8, help="at least so many bits for the first and the last product")
-    steps: int = knob(1000, low=1, help="steps of Adam for a layer")
-    lr: float = knob(1e-2, low=0.0, help="learning rate of the shares")
-    strength: float = knob(0.01, low=0.0, help="penalty against the error of the outputs, both as means")
-    images: int = knob(512, low=1, help="calibration samples that are looked at")
-    rows: int = knob(12_000, low=100, help="positions of a layer's input that are looked at")
+    symmetric: bool = knob(True, help="grid symmetric around zero; otherwise with a zero point and one more level")
+    edges: int = knob(8, low=2, high=8, help="minimum bits for the first and last layer")
+    steps: int = knob(1000, low=1, help="Adam steps per layer")
+    lr: float = knob(1e-2, low=0.0, help="learning rate of the probabilities")
+    strength: float = knob(0.01, low=0.0, help="weight of the penalty relative to the output error, both as means")
+    images: int = knob(512, low=1, help="calibration samples")
+    rows: int = knob(12_000, low=100, help="positions sampled from each layer's input")
 
     def apply(self, view: View, task: Task) -> None:
         edges, outer = edges_of(view), max(self.bits, self.edges)
@@ -51,11 +51,11 @@ class QuantizeAdaround(Method):
 
     @torch.enable_grad()  # type: ignore[untyped-decorator]
     def learned(self, problem: LayerProblem, grid: Grid, draws: torch.Generator) -> Tensor:
-        """Codes counted from the zero point."""
+        """Return the codes relative to the zero point."""
         inputs, outputs, scale = problem.inputs.float(), problem.outputs.float(), grid.scale.float()
         level = (problem.weight / grid.scale).float()
         down, low, high = level.floor(), grid.low - grid.zero.float(), grid.high - grid.zero.float()
-        # A level that has to be zero may move neither up nor down.
+        # A level that must be zero may move in neither direction.
         low, high = (low, high) if problem.free is None else (low * problem.free, high * problem.free)
         first = (level - down - STRETCH[0]) / (STRETCH[1] - STRETCH[0])
         shares = torch.logit(first.clamp(1e-4, 1 - 1e-4)).requires_grad_(True)

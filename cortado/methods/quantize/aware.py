@@ -1,4 +1,4 @@
-"""quantize/aware: let weights and activations be seen rounded while the network trains, with steps that are learned."""
+"""quantize/aware: quantize weights and activations during training, with learned steps."""
 
 from dataclasses import dataclass
 
@@ -15,23 +15,25 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class QuantizeAware(Method):
-    """Learned step size quantization: LSQ, Esser et al., 2020.  Train afterwards (finetune); finalize ends it.
+    """Learned step size quantization (LSQ), Esser et al., 2020.  Train afterwards (finetune); finalize ends it.
 
-    Weights become floats that the network sees on a grid of 2**bits levels around zero, activations pass on grids of
-    2**activations levels; all steps start at the least squared error and learn with the network. The first and the last
-    product keep `edges` bits, as in the paper, and what is only summed or averaged as many.
+    Weights stay floats but pass through a grid of 2**bits levels around zero, activations through grids of
+    2**activations levels. Steps start at the least squared error and are trained with the network. The first and last
+    layer have `edges` bits, as in the paper, and so do activations that are only summed or averaged.
     """
 
     lossy = True
 
     bits: int = knob(4, low=2, high=8, help="bits of weights")
     activations: int = knob(
-        4, low=0, high=8, help="bits of the activations that products read; 0 leaves activations as they are"
+        4, low=0, high=8, help="bits of the activations that matmul layers read; 0 leaves activations in floats"
     )
-    edges: int = knob(8, low=2, high=8, help="bits of the first and last product, and of what is only summed")
-    per: str = knob("tensor", one_of=("tensor", "channel"), help="what one step of the weights serves")
-    images: int = knob(512, low=1, help="calibration samples that the first steps are found with")
-    batch: int = knob(64, low=1, help="of these at a time")
+    edges: int = knob(
+        8, low=2, high=8, help="bits of the first and last layer, and of activations that are only summed"
+    )
+    per: str = knob("tensor", one_of=("tensor", "channel"), help="granularity of the weights' steps")
+    images: int = knob(512, low=1, help="calibration samples for the initial steps")
+    batch: int = knob(64, low=1, help="batch size for calibration")
 
     def apply(self, view: View, task: Task) -> None:
         edges, outer = edges_of(view), max(self.bits, self.edges)

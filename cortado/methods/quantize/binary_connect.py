@@ -1,4 +1,4 @@
-"""quantize/binary_connect: weights of -1 and +1 in every pass of the training, floats behind them."""
+"""quantize/binary_connect: train with weights of -1 and +1, backed by latent floats."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,17 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class QuantizeBinaryConnect(Method):
-    """BinaryConnect: Courbariaux et al., 2015.  Train afterwards (finetune), in a network with norms; finalize ends it.
+    """BinaryConnect, Courbariaux et al., 2015.  Train afterwards (finetune), in a network with norms; finalize ends it.
 
-    Weights pass as their signs, or with `stochastic` as +1 with the probability clip((w + 1) / 2, 0, 1); gradients
-    reach the floats, which stay within -1..1. At inference the signs serve. The paper has every layer binary.
+    The forward pass uses the weights' signs or, with `stochastic`, +1 with probability clip((w + 1) / 2, 0, 1).
+    Gradients update the latent floats, which are clipped to -1..1. Inference uses the signs. The paper binarizes every
+    layer.
     """
 
     lossy = True
 
-    stochastic: bool = knob(False, help="draw the signs while training")
-    scale: str = knob("none", one_of=SCALES, help="what the signs are multiplied with: 1, mean sizes, or one learned")
+    stochastic: bool = knob(False, help="draw the signs at random during training")
+    scale: str = knob("none", one_of=SCALES, help="scale of the signs: none, mean magnitudes, or learned")
 
     def apply(self, view: View, task: Task) -> None:
         def binary(values: object) -> Binary:

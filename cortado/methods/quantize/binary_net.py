@@ -1,4 +1,4 @@
-"""quantize/binary_net: weights and activations of -1 and +1 while the network trains."""
+"""quantize/binary_net: train with weights and activations of -1 and +1."""
 
 from dataclasses import dataclass
 
@@ -16,17 +16,17 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class QuantizeBinaryNet(Method):
-    """Binarized neural networks: Courbariaux and Bengio, 2016.  Train afterwards (finetune); finalize ends it.
+    """Binarized neural networks, Courbariaux and Bengio, 2016.  Train afterwards (finetune); finalize ends it.
 
-    What a product reads passes as its signs, and so do its weights; gradients pass inside -1..1. Layers want a batch
-    norm before the signs, and no ReLU, behind which every sign is the same. The first and the last product keep their
-    activations, and have weights of `edges` bits.
+    Matmul layers read the signs of their inputs and use the signs of their weights; gradients pass within -1..1. Put a
+    batch norm before the signs and no ReLU, after which all signs are equal. The first and last layer keep float
+    activations and have weights of `edges` bits.
     """
 
     lossy = True
 
-    stochastic: bool = knob(False, help="draw the signs of weights while training")
-    edges: int = knob(8, low=2, high=8, help="bits of the first and the last product's weights")
+    stochastic: bool = knob(False, help="draw the signs of weights at random during training")
+    edges: int = knob(8, low=2, high=8, help="bits of the first and last layer's weights")
 
     def apply(self, view: View, task: Task) -> None:
         sign_inputs(self, view, task)
@@ -41,10 +41,10 @@ class QuantizeBinaryNet(Method):
 def sign_inputs(
     method: Method, view: View, task: Task, scaled: bool = False, smooth: bool = False, terms: int = 1
 ) -> None:
-    """Let the signs of what the chosen products read go in, but for the first and the last one.
+    """Binarize the inputs of the chosen layers, except the first and last layer.
 
-    Each product takes the signs itself, so that a shortcut beside it goes on with the floats (Liu et al., 2018).
-    Raises BadNetwork for an activation that is never negative, or never positive, on the calibration data.
+    Each layer binarizes its own input, so that a parallel shortcut keeps the floats (Liu et al., 2018). Raises
+    BadNetwork for an activation that is never negative, or never positive, on the calibration data.
     """
     edges = edges_of(view)
 
@@ -54,8 +54,8 @@ def sign_inputs(
         if observed.low >= 0 or observed.high < 0:
             never = "negative" if observed.low >= 0 else "positive"
             raise BadNetwork(
-                f"{method.name()}: what {site.readers[0]} reads is never {never}, so that all its signs are the same. "
-                "Leave out the ReLU before it, leave the layer out with where, or take quantize/dorefa activations=1."
+                f"{method.name()}: the input of {site.readers[0]} is never {never}, so all its signs are the same. "
+                "Remove the ReLU before it, exclude the layer with where, or use quantize/dorefa activations=1."
             )
         return Sign(scaled, smooth, terms)
 

@@ -1,4 +1,4 @@
-"""quantize/clip: prune and round at once, again at every step, while the network trains."""
+"""quantize/clip: prune and quantize jointly at every training step."""
 
 from dataclasses import dataclass
 
@@ -12,23 +12,23 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class QuantizeClip(Method):
-    """CLIP-Q: Tung and Mori, 2018.  Train afterwards (finetune); finalize ends it.
+    """CLIP-Q, Tung and Mori, 2018.  Train afterwards (finetune); finalize ends it.
 
-    Of each layer the share `zeros` of the weights nearest to zero is seen as 0, the others as the means of
-    2**bits - 1 intervals; the floats behind them learn on, so that what was cut may come back. With `trials` above 0
-    each layer gets a pair (zeros, bits) of its own by Bayesian optimisation (pip install optuna): without training, and
-    with all other layers in floats, loss + strength x bits is made small, bits being those of an ideal coder as a share
-    of the network's float bits. `zeros` and `bits` are then the pair that is tried first.
+    In each layer, the share `zeros` of smallest weights becomes 0 and the others the means of 2**bits - 1 intervals.
+    The latent floats keep training, so pruned weights can return. With `trials` above 0, Bayesian optimisation (pip
+    install optuna) picks (zeros, bits) for each layer, without training and with the other layers in floats: it
+    minimises loss + strength x bits, with the bits of an ideal coder as a share of the network's float bits. `zeros`
+    and `bits` are then the first pair to try.
     """
 
     lossy = True
 
     bits: int = knob(4, low=2, high=8, help="bits of a code")
-    zeros: float = knob(0.5, low=0.0, high=0.99, help="share of the weights that are seen as zero")
-    trials: int = knob(0, low=0, help="pairs that are tried for each layer; 0 takes zeros and bits for all")
-    strength: float = knob(1.0, low=0.0, help="loss that is given for all bits of the network, when pairs are tried")
-    images: int = knob(512, low=1, help="calibration samples of which the loss is taken")
-    batch: int = knob(128, low=1, help="of these at a time")
+    zeros: float = knob(0.5, low=0.0, high=0.99, help="share of the weights set to zero")
+    trials: int = knob(0, low=0, help="pairs to try per layer; 0 uses zeros and bits everywhere")
+    strength: float = knob(1.0, low=0.0, help="loss that the network's float bits are worth, with trials")
+    images: int = knob(512, low=1, help="calibration samples for the loss")
+    batch: int = knob(128, low=1, help="batch size for the loss")
 
     def apply(self, view: View, task: Task) -> None:
         if not self.trials:

@@ -1,4 +1,4 @@
-"""Bayesian optimisation of how each layer is clipped and rounded: share of zeros and bits, by loss and size."""
+"""Bayesian optimisation of the share of zeros and the bits of each layer, by loss and size."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -21,23 +21,23 @@ FLOAT_BITS = 32
 
 
 class Search:
-    """What a pair costs in a network: loss on calibration data, and bits.  Tung and Mori, 2018."""
+    """The cost of a pair in a network: loss on calibration data, and bits.  Tung and Mori, 2018."""
 
-    def __init__(self, view: View, task: Task, images: int, batch: int, strength: float, says: str) -> None:
+    def __init__(self, view: View, task: Task, images: int, batch: int, strength: float, method: str) -> None:
         """`strength`: the loss that all of the network's float bits are worth.  Raises MissingPackage."""
-        self.view, self.task, self.strength, self.says = view, task, strength, says
+        self.view, self.task, self.strength, self.method = view, task, strength, method
         assert task.calibration is not None
         self.data, self.batch = task.calibration.first(images), batch
-        self.optuna = the_optimiser(says)
+        self.optuna = optuna_module(method)
         self.entries = sum(weight.shape.numel() for weight in view.all_weights)
 
     def best(self, weights: Iterable[Weight], trials: int, first: Pair) -> list[tuple[Weight, Pair]]:
-        """For each weight of two or more axes the pair of least cost, while all others stay as they are."""
+        """Return the best pair for each weight of two or more axes, with all other weights unchanged."""
         chosen = [weight for weight in weights if len(weight.shape) > 1]
         loud = self.optuna.logging.get_verbosity()
         self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
         try:
-            with self.view.progress.bar(self.says, trials * len(chosen)) as bar:
+            with self.view.progress.bar(self.method, trials * len(chosen)) as bar:
                 return [
                     (weight, self.pair(weight, trials, first, number, bar.advance))
                     for number, weight in enumerate(chosen)
@@ -46,7 +46,7 @@ class Search:
             self.optuna.logging.set_verbosity(loud)
 
     def pair(self, weight: Weight, trials: int, first: Pair, number: int, tried: object) -> Pair:
-        """The pair of least cost for one weight, which is then as it was."""
+        """Return the best pair for one weight, and restore the weight."""
         before = weight.form
         sampler = self.optuna.samplers.TPESampler(seed=self.task.seed + number, n_startup_trials=max(2, trials // 3))
         study = self.optuna.create_study(sampler=sampler)
@@ -66,7 +66,7 @@ class Search:
         return float(study.best_params["zeros"]), int(study.best_params["bits"])
 
     def loss(self) -> float:
-        """The task's mean loss on the calibration data, in eval mode."""
+        """Return the task's mean loss on the calibration data, in eval mode."""
         total, device = 0.0, device_of(self.view.network) or torch.device("cpu")
         with eval_mode(self.view.network):
             for inputs, targets in self.data.batches(self.batch):
@@ -76,19 +76,19 @@ class Search:
 
 
 def coded_bits(values: Tensor) -> float:
-    """Bits of an ideal coder for values of which many are alike: their entropy, and a float for each that occurs."""
+    """Return the bits of an ideal coder for values with many duplicates: their entropy, plus one float per distinct value."""
     _, counts = values.unique(return_counts=True)
     share = counts.double() / counts.sum()
     return float(-(share * share.log2()).sum()) * values.numel() + FLOAT_BITS * len(counts)
 
 
-def the_optimiser(says: str) -> ModuleType:
-    """The package that does the optimisation.  Raises MissingPackage."""
+def optuna_module(method: str) -> ModuleType:
+    """Return the optuna module.  Raises MissingPackage."""
     try:
         import optuna
     except ImportError as error:
         raise MissingPackage(
-            f"{says}: trials needs optuna, which is not installed. pip install -e '.[search]' in Cortado's folder brings it; "
-            "trials=0 takes bits and zeros as they are given."
+            f"{method}: trials needs optuna, which is not installed. Run pip install -e '.[search]' in Cortado's folder, "
+            "or use trials=0, which takes bits and zeros as given."
         ) from error
     return optuna

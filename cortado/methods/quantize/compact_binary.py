@@ -1,4 +1,4 @@
-"""quantize/compact_binary: signs all through to the last layer, activations as sums of signs, while the network trains."""
+"""quantize/compact_binary: train with signs in all layers, and activations as sums of signs."""
 
 from dataclasses import dataclass
 
@@ -15,30 +15,28 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class QuantizeCompactBinary(Method):
-    """A compact binary network: Tang, Hua, Wang, 2017.  Train afterwards (finetune penalty=bipolar, with a low rate).
+    """A compact binary network, Tang, Hua, Wang, 2017.  Train afterwards (finetune penalty=bipolar, with a low lr).
 
-    The paper's tricks, each by itself: weights without scales (`scale: none`), whose part the norms or PReLUs of the
-    network take; activations as sums of `terms` scaled signs; the last product's weights as signs too, with one learned
-    scale (`last`). The pull of the floats to -1 and 1 is the penalty bipolar, the low rate a matter of the training.
-    The first product has weights of `edges` bits; it and the last one read activations as they are.
+    The paper's tricks, each with its own knob: weights without scales (`scale: none`), which norms or PReLUs replace;
+    activations as sums of `terms` scaled signs; binary weights in the last layer too, with one learned scale (`last`).
+    The penalty bipolar pulls the latent floats to -1 and 1. The first layer has weights of `edges` bits; it and the
+    last layer read float activations.
     """
 
     lossy = True
 
-    terms: int = knob(
-        2, low=0, high=8, help="scaled signs that make up an activation; 0 leaves activations as they are"
-    )
-    smooth: bool = knob(False, help="gradient of a sign in the shape of a tent (Liu et al., 2018)")
-    scale: str = knob("none", one_of=SCALES, help="what the signs of weights are multiplied with")
-    last: bool = knob(True, help="the last product's weights as signs with one learned scale; else of edges bits")
-    edges: int = knob(8, low=2, high=8, help="bits of the first product's weights, and of the last one's")
+    terms: int = knob(2, low=0, high=8, help="scaled signs per activation; 0 leaves activations in floats")
+    smooth: bool = knob(False, help="use a tent-shaped gradient for signs (Liu et al., 2018)")
+    scale: str = knob("none", one_of=SCALES, help="scale of the signs of weights")
+    last: bool = knob(True, help="last layer's weights as signs with one learned scale; otherwise of edges bits")
+    edges: int = knob(8, low=2, high=8, help="bits of the first layer's weights, and of the last one's without last")
 
     def apply(self, view: View, task: Task) -> None:
         if self.terms:
             sign_inputs(self, view, task, scaled=True, smooth=self.smooth, terms=self.terms)
 
         def inner(values: Tensor) -> Binary:
-            # A vector, as the survivors of a mask are, has one scale.
+            # A vector, such as a mask's remaining weights, has one scale.
             return Binary(values, "tensor" if self.scale == "channel" and values.dim() < 2 else self.scale)
 
         attach_weights(

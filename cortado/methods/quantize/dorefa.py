@@ -1,4 +1,4 @@
-"""quantize/dorefa: weights, activations and gradients of few bits while the network trains, on grids that are fixed."""
+"""quantize/dorefa: train with low-bit weights, activations and gradients on fixed grids."""
 
 from dataclasses import dataclass
 
@@ -24,29 +24,31 @@ from cortado.parts.forms.squashed import Squashed
 from cortado.task.task import Task
 
 FAR, RARE = 4.0, 0.01
-"""An activation of which more than this share lies above FAR is not made for a grid from 0 to 1."""
+"""An activation with more than this share of values above FAR does not fit a grid from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class QuantizeDorefa(Method):
-    """DoReFa-Net: Zhou et al., 2016.  Train afterwards (finetune), from fresh values as the paper does; finalize ends it.
+    """DoReFa-Net, Zhou et al., 2016.  Train afterwards (finetune), from fresh values as in the paper; finalize ends it.
 
-    Weights are squashed into -1..1, activations clipped to 0..1, and the gradient that comes back into a layer's output is
-    rounded up or down by chance. Layers want a batch norm behind them: fixed grids do not follow a layer's own scale.
-    What is negative is clipped at 0, and the report says where. The first and the last product keep `edges` bits with
-    learned steps and gradients as they are; so does what is only summed.
+    Weights are squashed into -1..1, activations clipped to 0..1, and gradients of layer outputs rounded
+    stochastically. Layers need a batch norm behind them, because fixed grids do not adapt to a layer's scale. Negative
+    activations are clipped at 0, which the report lists. The first and last layer have `edges` bits with learned steps
+    and full gradients; activations that are only summed have `edges` bits too.
     """
 
     lossy = True
 
     bits: int = knob(2, low=1, high=8, help="bits of weights")
     activations: int = knob(
-        2, low=0, high=8, help="bits of the activations that products read; 0 leaves activations as they are"
+        2, low=0, high=8, help="bits of the activations that matmul layers read; 0 leaves activations in floats"
     )
-    gradients: int = knob(6, low=0, high=8, help="bits of the gradients of layers' outputs; 0 leaves them as they are")
-    edges: int = knob(8, low=2, high=8, help="bits of the first and last product, and of what is only summed")
-    images: int = knob(512, low=1, help="calibration samples with which the grids at the edges are found")
-    batch: int = knob(64, low=1, help="of these at a time")
+    gradients: int = knob(6, low=0, high=8, help="bits of the gradients of layer outputs; 0 leaves them in floats")
+    edges: int = knob(
+        8, low=2, high=8, help="bits of the first and last layer, and of activations that are only summed"
+    )
+    images: int = knob(512, low=1, help="calibration samples for the grids at the edges")
+    batch: int = knob(64, low=1, help="batch size for calibration")
 
     def apply(self, view: View, task: Task) -> None:
         edges = edges_of(view)
@@ -73,24 +75,24 @@ class QuantizeDorefa(Method):
                 far.append(site.readers[0])
             if observed.low < 0 and observed.high <= 0:
                 raise BadNetwork(
-                    f"{self.name()}: what {site.readers[0]} reads is never above 0, and nothing would be left between 0 "
-                    "and 1. Leave the layer out with where, or take quantize/aware."
+                    f"{self.name()}: the input of {site.readers[0]} is never above 0, so clipping to 0..1 would leave "
+                    "nothing. Exclude the layer with where, or use quantize/aware."
                 )
             return Unit(self.activations)
 
         note_quantizers(view, *quantize_activations(self, view, task, self.images, self.batch, quantizer))
         if far:
             view.notes.append(
-                f"{len(far)} activations lie far above 1 and are clipped there, the first is what {far[0]} reads. Put a batch norm "
-                "before, or take quantize/aware, whose grids are learned."
+                f"{len(far)} activations are far above 1 and clipped there; the first is the input of {far[0]}. Put a "
+                "batch norm before it, or use quantize/aware, which learns its grids."
             )
         if clipped:
             view.notes.append(
-                f"{len(clipped)} activations are negative in part and clipped at 0, the first into {clipped[0]}."
+                f"{len(clipped)} activations have negative values, clipped at 0; the first is the input of {clipped[0]}."
             )
 
     def round_gradients(self, view: View, edges: set[str]) -> None:
-        """Put the rounding on the outputs of products, or into the rounding that is there already."""
+        """Attach gradient rounding to the outputs of matmul layers, or to the quantizer already there."""
         modules, passed = dict(view.network.named_modules()), []
         chosen = chosen_matmul_layers(self, view, flow_of(view.network, view.example))
         for path in [path for path in modules if path in chosen - edges]:
@@ -103,6 +105,6 @@ class QuantizeDorefa(Method):
                 passed.append(path)
         if passed:
             view.notes.append(
-                f"The gradients of {len(passed)} outputs stay as they are, for those have grids of their own: "
+                f"The gradients of {len(passed)} outputs are not rounded, because these have grids of their own: "
                 f"{', '.join(passed)}."
             )

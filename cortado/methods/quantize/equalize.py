@@ -1,4 +1,4 @@
-"""quantize/equalize: scale channels so that weights and activations are easier to round, without changing any output."""
+"""quantize/equalize: rescale channels so that weights and activations are easier to quantize; outputs do not change."""
 
 from dataclasses import dataclass
 
@@ -24,17 +24,17 @@ SAME = 1e-4
 class QuantizeEqualize(Method):
     """Cross-layer equalization (Nagel et al., 2019), or smoothing between activations and weights (Xiao et al., 2023).
 
-    Between two layers with nothing but ReLUs, pooling and moves in between, channel j of the activation is divided by
-    s_j = a_j^share / b_j^(1 - share), and the weights that read it are multiplied by s_j; b_j is the largest of these,
-    a_j the largest weight that makes the channel (by weights), or the largest value that the activation takes (by activations).
-    Layer norms and batch norms count as makers; with `where`, makers and readers
-    have to be among what it takes. Each link is tried on the example; where outputs change by more than
-    rounding it is left as it was. In half precision s_j is the nearest power of two, which changes no digit.
+    Between two layers with only ReLUs, pooling and reshapes in between, channel j of the activation is divided by
+    s_j = a_j^share / b_j^(1 - share), and the weights that read it are multiplied by s_j. b_j is the largest of these
+    weights; a_j is the largest weight that produces the channel (by weights) or its largest value (by activations).
+    Layer norms and batch norms count as producers; `where` must select producers and consumers. Each link is tested on
+    the example, and left unchanged if outputs change by more than rounding. In half precision s_j is the nearest power
+    of two, which is exact.
     """
 
-    by: str = knob("weights", one_of=("weights", "activations"), help="what is balanced against the weights that read")
-    share: float = knob(0.5, low=0.0, high=1.0, help="how much of the reach goes over to the readers")
-    rounds: int = knob(2, low=1, help="how often all links are gone through")
+    by: str = knob("weights", one_of=("weights", "activations"), help="what is balanced against the reading weights")
+    share: float = knob(0.5, low=0.0, high=1.0, help="share of the range that moves to the reading weights")
+    rounds: int = knob(2, low=1, help="passes over all links")
     images: int = knob(128, low=1, help="calibration samples, with by: activations")
 
     def apply(self, view: View, task: Task) -> None:
@@ -46,26 +46,26 @@ class QuantizeEqualize(Method):
         done = [link for _ in range(self.rounds) for link in links if self.link(view, task, link, wanted)]
         if not done:
             why = (
-                f"{len(links)} links between layers were tried, and each changed outputs or has dead channels alone"
+                f"all {len(links)} links between layers either changed outputs or have only dead channels"
                 if links
-                else "no two layers with only ReLUs, pooling and moves between them, in plain floats, are among those that "
-                f"where takes ({self.where})"
+                else "where selects no two plain float layers with only ReLUs, pooling and reshapes between them "
+                f"({self.where})"
             )
             raise NothingChanged(
-                f"quantize/equalize: {why}. Leave it out, or let it come before weights are rounded."
+                f"quantize/equalize: {why}. Leave it out, or run it before weights are quantized."
                 f"{original_first(weight.path for weight in view.all_weights)}"
             )
         view.notes.append(f"{len(set(done))} of {len(links)} links between layers were balanced.")
 
     def link(self, view: View, task: Task, link: Link, wanted: list[Tensor]) -> bool:
-        """Balance one link; whether it was, which the outputs on the example tell."""
+        """Balance one link; return whether it succeeded, judged by the outputs on the example."""
         made = range_of_maker(view.network, link)
         read = range_of_readers(view.network, link, len(made))
         observed = made if self.by == "weights" else self.activation(view, task, link.readers[0], len(made))
         if read is None or observed is None:
             return False
         factors = observed**self.share / read ** (1 - self.share)
-        # A channel that is dead on either side stays as it is, and none is scaled beyond what floats bear.
+        # A channel that is dead on either side is unchanged, and no scale leaves the floats' range.
         sound = (observed > 0) & (read > 0) & torch.isfinite(factors)
         factors = torch.where(sound, factors.clamp(1e-3, 1e3), torch.ones_like(factors))
         if factors.dtype in (torch.float16, torch.bfloat16):
@@ -77,7 +77,7 @@ class QuantizeEqualize(Method):
         return True
 
     def activation(self, view: View, task: Task, path: str, channels: int) -> Tensor | None:
-        """The largest value that each channel takes as the layer at `path` reads it."""
+        """Return the largest value of each channel as the layer at `path` reads it."""
         assert task.calibration is not None
         layer, found = view.network.get_submodule(path), torch.zeros(0)
 
@@ -93,7 +93,7 @@ class QuantizeEqualize(Method):
 
 
 def answers_of(view: View) -> list[Tensor]:
-    """What the network says to the example."""
+    """Return the network's outputs on the example."""
     with undisturbed(view.network):
         return [
             tensor.clone()

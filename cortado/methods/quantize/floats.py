@@ -1,4 +1,4 @@
-"""quantize/floats: keep fewer mantissa bits of values that stay floats - biases, gains, shifts."""
+"""quantize/floats: keep fewer mantissa bits of values that stay floats, such as biases, gains and shifts."""
 
 from dataclasses import dataclass
 
@@ -19,9 +19,9 @@ FLOAT32_MANTISSA = 23
 class QuantizeFloats(Method):
     """Round floats to `mantissa` bits after the leading one; the relative error is at most 2^-(mantissa + 1).
 
-    The values stay float32, with zeros at their end, which cost the file nothing: 7 bits make them bfloat16. Gains of
-    norms span orders of magnitude inside one layer, so that an even grid would lose the small ones. By default all
-    vectors are meant; matrices are named by `where`.
+    The values stay float32 with trailing zeros, which cost nothing in the file; 7 bits give bfloat16. Gains of norms
+    span orders of magnitude within a layer, where a uniform grid would lose the small ones. Applies to all vectors by
+    default; name matrices with `where`.
     """
 
     lossy = True
@@ -40,13 +40,13 @@ class QuantizeFloats(Method):
     def rounded(self, values: Tensor) -> Form:
         if values.dtype != torch.float32:
             raise BadNetwork(
-                f"quantize/floats: it rounds float32, got {values.dtype}. Leave these weights out with where."
+                f"quantize/floats: only float32 can be rounded, got {values.dtype}. Exclude these weights with where."
             )
         return Dense(round_mantissa(values, self.mantissa))
 
 
 def round_mantissa(values: Tensor, mantissa: int) -> Tensor:
-    """float32 values rounded to nearest (ties to even) at `mantissa` bits."""
+    """Round float32 values to the nearest (ties to even) with `mantissa` bits."""
     drop = FLOAT32_MANTISSA - mantissa
     raw = values.contiguous().view(torch.int32)
     odd = (raw >> drop) & 1

@@ -1,4 +1,4 @@
-"""Layerwise: round one product after another so that its outputs stay what they were, on inputs that are rounded by then."""
+"""Layerwise: quantize one layer after another so that its outputs are preserved, on inputs that are quantized already."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,18 +18,18 @@ from cortado.task.task import Task
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 RIDGE = 0.01
-"""Of the mean second moment; it also pulls towards the weight as it is."""
+"""Ridge, as a share of the mean second moment; it also pulls towards the current weight."""
 MOST_ENTRIES = 2**23
-"""Entries of second moments of single outputs that are held at a time."""
+"""Entries of per-output second moments in memory at a time."""
 
 
 @dataclass(frozen=True)
 class LayerProblem:
-    """One layer's weight and what it has to do, for each of its groups.
+    """One layer's weight and its least-squares target, for each of its groups.
 
-    `weight`: (groups, outputs, inputs), the best floats for the inputs that the layer reads by now; `inputs`: (groups,
-    rows, inputs) and `outputs`: (groups, rows, outputs), centred, of the network before. float64. `free`: bool, as large
-    as the weight, false where it has to stay zero; None where nothing has to.
+    `weight`: (groups, outputs, inputs), the optimal floats for the layer's current inputs. `inputs`: (groups, rows,
+    inputs). `outputs`: (groups, rows, outputs), centred, of the original network. All float64. `free`: bool, of the
+    weight's shape, false where it must stay zero; None where nothing must.
     """
 
     weight: Tensor
@@ -39,7 +39,7 @@ class LayerProblem:
 
     @property
     def gram(self) -> Tensor:
-        """Second moments of the inputs with the ridge, (groups, inputs, inputs)."""
+        """Return the second moments of the inputs with the ridge, (groups, inputs, inputs)."""
         found = self.inputs.mT @ self.inputs / self.inputs.shape[1]
         pull = RIDGE * found.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12)
         return found + pull[:, None, None] * torch.eye(found.shape[-1], dtype=found.dtype)
@@ -47,10 +47,10 @@ class LayerProblem:
 
 @dataclass(frozen=True)
 class Share:
-    """Some outputs of one group, each with only those inputs that are free for it, the free ones first.
+    """Some outputs of one group, each with only the inputs that are free for it, first in order.
 
-    `places`: (outputs, 1, most) says which inputs these are, `real`: (outputs, 1, most) is false where an output has
-    fewer than most. `gram`: (outputs, most, most), that of each output, with ones where nothing is real.
+    `places`: (outputs, 1, most), the indices of these inputs. `real`: (outputs, 1, most), false where an output has
+    fewer than `most`. `gram`: (outputs, most, most), per output, with the identity where nothing is real.
     """
 
     group: int
@@ -60,18 +60,18 @@ class Share:
     gram: Tensor
 
     def of(self, values: Tensor) -> Tensor:
-        """What (groups, outputs, inputs) has at these places, as (outputs, 1, most)."""
+        """Gather from (groups, outputs, inputs) into (outputs, 1, most)."""
         return values[self.group, self.outputs, None].gather(2, self.places) * self.real
 
     def put(self, into: Tensor, values: Tensor) -> None:
-        """The way back."""
+        """Scatter back; the inverse of `of`."""
         into[self.group, self.outputs] += torch.zeros_like(into[self.group, self.outputs]).scatter_add(
             1, self.places[:, 0], (values * self.real)[:, 0]
         )
 
 
 def output_shares(gram: Tensor, free: Tensor) -> Iterator[Share]:
-    """All outputs, those of a share at a time: masks differ, and so do the second moments of what is left."""
+    """Yield all outputs in shares that fit in memory: masks differ per output, and so do the second moments."""
     groups, outputs, inputs = free.shape
     for group in range(groups):
         start = 0
@@ -89,7 +89,7 @@ def output_shares(gram: Tensor, free: Tensor) -> Iterator[Share]:
 
 @dataclass(frozen=True)
 class Grid:
-    """An even grid for each output: (codes - zero) x scale; scale and zero (groups, outputs, 1), codes low .. high."""
+    """A uniform grid per output: (codes - zero) x scale; scale and zero (groups, outputs, 1), codes low .. high."""
 
     scale: Tensor
     zero: Tensor
@@ -97,17 +97,17 @@ class Grid:
     high: int
 
     def round(self, values: Tensor, scale: Tensor | None = None) -> Tensor:
-        """Codes counted from the zero point."""
+        """Return the codes relative to the zero point."""
         levels = (values / (self.scale if scale is None else scale)).round() + self.zero
         return levels.clamp(self.low, self.high) - self.zero
 
     def part(self, group: int, outputs: slice) -> "Grid":
-        """The grid of some outputs, each as a group of its own."""
+        """Return the grid of some outputs, each as its own group."""
         return Grid(self.scale[group, outputs, None], self.zero[group, outputs, None], self.low, self.high)
 
     @classmethod
     def over(cls, weight: Tensor, bits: int, symmetric: bool) -> "Grid":
-        """The grid of least squared error over each row of (groups, outputs, inputs)."""
+        """Return the grid with the least squared error for each row of (groups, outputs, inputs)."""
         groups, outputs, inputs = weight.shape
         found = Quantized.of(weight.reshape(-1, inputs), bits, "channel", 0, symmetric, "mse")
         scale = found.scale.detach().double().view(groups, outputs, 1)
@@ -117,7 +117,7 @@ class Grid:
 
 
 Solve = Callable[[LayerProblem, Grid], tuple[Tensor, Tensor]]
-"""Codes, counted from the zero point, and scales (groups, outputs, 1)."""
+"""Codes relative to the zero point, and scales (groups, outputs, 1)."""
 
 
 def round_layers(
@@ -130,10 +130,10 @@ def round_layers(
     rows: int,
     solve: Solve,
 ) -> None:
-    """Hold the weight of each chosen linear layer or convolution in the codes that `solve` finds, in running order.
+    """Quantize the chosen linear layers and convolutions with the codes from `solve`, in execution order.
 
-    `bits`: of the layer at a path. Raises NothingChanged where none is chosen. What a mask leaves out is zero among the
-    codes afterwards. Weights in low rank, and shared ones, are left alone and named in a note.
+    `bits`: of the layer at a path. Entries outside a mask become zero codes. Low-rank and shared weights are skipped
+    and listed in a note. Raises NothingChanged if no layer is chosen.
     """
     chosen, left = matmul_layers(method, view)
     data = task.calibration.first(images) if task.calibration is not None else None
@@ -153,13 +153,13 @@ def round_layers(
         weight.set_form(Quantized(whole, scale.reshape(-1).to(place), zero, "channel").to(place.device))
     if left:
         view.notes.append(
-            f"{len(left)} weights were left as they are, in low rank, shared, or of no linear layer or convolution: "
+            f"{len(left)} weights are unchanged (low rank, shared, or not in a linear layer or convolution): "
             f"{', '.join(left)}."
         )
 
 
 def matmul_layers(method: Method, view: View) -> tuple[list[tuple[str, Weight]], list[str]]:
-    """The chosen weights whose layers can be rounded so, in running order, with their paths; and those left out."""
+    """Return the chosen weights that can be quantized layerwise, in execution order, with their paths; and the others."""
     chosen = [weight for weight in view.weights(method.where) if len(weight.shape) > 1]
     by_layer = {id(layer): weight for weight in chosen for layer, _ in weight.places}
     found: dict[str, Weight] = {}
@@ -173,14 +173,14 @@ def matmul_layers(method: Method, view: View) -> tuple[list[tuple[str, Weight]],
     left = [weight.path for weight in chosen if weight.path not in taken]
     if not found:
         raise NothingChanged(
-            f"{method.name()}: no linear layer or convolution that is not in low rank is called among those "
-            f"that where takes ({method.where}). Name some, or take quantize/weights."
+            f"{method.name()}: where ({method.where}) selects no linear layer or convolution that runs in full rank. "
+            "Widen where, or use quantize/weights."
         )
     return list(found.items()), left
 
 
 def problem_of(weight: Weight, before: nn.Module, now: Tensor, then: Tensor) -> LayerProblem:
-    """The problem of one layer: `now` and `then` are what it sees, and what the layer `before` saw, row by row."""
+    """Return the problem of one layer: `now` are its current inputs, `then` those of the layer `before`, row by row."""
     groups = getattr(weight.layer, "groups", 1)
     old = weight.dense().double().cpu().flatten(1)
     wanted = before.weight.detach().double().cpu().flatten(1)  # type: ignore[operator, union-attr]
@@ -196,7 +196,7 @@ def problem_of(weight: Weight, before: nn.Module, now: Tensor, then: Tensor) -> 
 
 
 def least_squares(gram: Tensor, target: Tensor, free: Tensor | None) -> Tensor:
-    """The (groups, outputs, inputs) that is free alone and whose products with the gram are what is wished for there."""
+    """Solve for (groups, outputs, inputs) with `gram @ solution = target` on the free entries, zero elsewhere."""
     if free is None:
         return torch.linalg.solve(gram, target.mT).mT
     found = torch.zeros_like(target)
@@ -206,12 +206,12 @@ def least_squares(gram: Tensor, target: Tensor, free: Tensor | None) -> Tensor:
 
 
 def in_groups(rows: Tensor, groups: int) -> Tensor:
-    """(rows, groups x inputs) as (groups, rows, inputs)."""
+    """Reshape (rows, groups x inputs) to (groups, rows, inputs)."""
     return rows.view(len(rows), groups, -1).transpose(0, 1).contiguous()
 
 
 def best_scale(codes: Tensor, weight: Tensor, gram: Tensor, scale: Tensor) -> Tensor:
-    """The scale of each output with which these codes come closest to what the weight gives."""
+    """Return the scale of each output that minimises the output error for these codes."""
     wanted = (weight @ gram * codes).sum(-1, keepdim=True)
     size = (codes @ gram * codes).sum(-1, keepdim=True)
     found = wanted / size.clamp(min=1e-30)

@@ -1,4 +1,4 @@
-"""quantize/pact: activations clipped at an end that is learned, weights squashed and rounded, while the network trains."""
+"""quantize/pact: train with activations clipped at a learned value, and DoReFa weights."""
 
 from dataclasses import dataclass
 
@@ -17,22 +17,24 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class QuantizePact(Method):
-    """Parameterized clipping activation: PACT, Choi et al., 2018.  Train afterwards (finetune) with decay; finalize ends it.
+    """Parameterized clipping activation (PACT), Choi et al., 2018.  Train afterwards (finetune) with decay; finalize ends it.
 
-    An activation that is never negative passes between 0 and an end that learns: its gradient is what is clipped, and the
-    weight decay pulls it in. Other activations have grids with learned steps. Weights are DoReFa's, squashed into -1..1
-    whatever their size was, so that layers want a batch norm behind them. The first and the last product, and what is
-    only summed, keep `edges` bits.
+    Non-negative activations are clipped to 0 .. a learned value, whose gradient comes from the clipped entries and
+    which weight decay reduces. Other activations have grids with learned steps. Weights are DoReFa's, squashed into
+    -1..1 at any scale, so layers need a batch norm behind them. The first and last layer, and activations that are only
+    summed, have `edges` bits.
     """
 
     lossy = True
 
     bits: int = knob(4, low=1, high=8, help="bits of weights")
-    activations: int = knob(4, low=1, high=8, help="bits of the activations that products read")
-    edges: int = knob(8, low=2, high=8, help="bits of the first and last product, and of what is only summed")
-    range: str = knob("mse", one_of=tuple(RANGES), help="where the ends begin: all that was seen, or less")
-    images: int = knob(512, low=1, help="calibration samples that the first ends are found with")
-    batch: int = knob(64, low=1, help="of these at a time")
+    activations: int = knob(4, low=1, high=8, help="bits of the activations that matmul layers read")
+    edges: int = knob(
+        8, low=2, high=8, help="bits of the first and last layer, and of activations that are only summed"
+    )
+    range: str = knob("mse", one_of=tuple(RANGES), help="initial clipping: all observed values, or a clipped range")
+    images: int = knob(512, low=1, help="calibration samples for the initial clipping")
+    batch: int = knob(64, low=1, help="batch size for calibration")
 
     def apply(self, view: View, task: Task) -> None:
         edges = edges_of(view)

@@ -1,4 +1,4 @@
-"""Places: which weights and activations the methods of this room round, and which of them are the network's edges."""
+"""Places: which weights and activations the methods of this folder quantize, and which layers are the edges."""
 
 from collections.abc import Callable
 
@@ -30,29 +30,29 @@ MapValues = Callable[[Tensor], Form]
 
 
 def edges_of(view: View) -> set[str]:
-    """The layers whose products run first and last; none where nothing lies between them."""
+    """Return the paths of the first and last matmul layer; empty if nothing runs between them."""
     ran = matmul_layers_in_order(view)
     return {ran[0], ran[-1]} if len(ran) > 2 else set()
 
 
 def matmul_layers_in_order(view: View) -> list[str]:
-    """The layers whose products run, by their first run."""
+    """Return the paths of the matmul layers, in order of their first call."""
     return list(dict.fromkeys(step.path for step in flow_of(view.network, view.example).steps if step.kind == MATMUL))
 
 
 def attach_weights(
     method: Method, view: View, inner: MapValues, outer: MapValues, last: MapValues | None = None
 ) -> None:
-    """Let each chosen weight be held in what `inner` makes of it, those of the first and last product in what `outer` does.
+    """Give each chosen weight the form that `inner` makes of it, and `outer` in the first and last layer.
 
-    `last`, if given, is for the last product. Raises NothingChanged where no weight of two or more axes is among them.
+    `last`, if given, is for the last layer. Raises NothingChanged if no weight of two or more axes is chosen.
     """
     edges = edges_of(view)
     ends = set(matmul_layers_in_order(view)[-1:]) if last is not None else set()
     chosen = [weight for weight in view.pieces(method.where) if len(weight.shape) > 1]
     if not chosen:
         raise NothingChanged(
-            f"{method.name()}: no weight of two or more axes is among those that where takes ({method.where}). Name some."
+            f"{method.name()}: where ({method.where}) selects no weight of two or more axes. Name some."
         )
     for weight in chosen:
         paths = paths_of_weight(view.network, weight)
@@ -69,12 +69,11 @@ def quantize_activations(
     quantizer: Callable[[QuantizerSite, ObservedRange], ActivationQuantizer | None],
     at_readers: bool = False,
 ) -> tuple[list[tuple[QuantizerSite, ObservedRange]], list[str]]:
-    """Put what `activation` makes of each activation on its places; None leaves it as it is.
+    """Attach the quantizer that `activation` makes for each site; None leaves that activation in floats.
 
-    `at_readers`: where each product reads it, so that sums and shortcuts go on with the floats, instead of where runtimes
-    fuse it.
-
-    Gives what was looked at, and the steps that stay in floats. Raises NothingChanged where no product is chosen.
+    `at_readers`: quantize where each layer reads, so that sums and shortcuts keep the floats, instead of where
+    runtimes fuse. Return the observed sites, and the operations that stay in floats. Raises NothingChanged if no layer
+    is chosen.
     """
     assert task.calibration is not None
     flow = flow_of(view.network, view.example)
@@ -94,47 +93,47 @@ def quantize_activations(
 
 
 def chosen_matmul_layers(method: Method, view: View, flow: Flow) -> set[str]:
-    """The layers whose products run and whose weights are chosen.  Raises NothingChanged where there are none."""
+    """Return the layers that run and whose weights are chosen.  Raises NothingChanged if there are none."""
     layers = {path for weight in view.weights(method.where) for path in paths_of_weight(view.network, weight)}
     matmul_layers = {step.path for step in flow.steps if step.kind == MATMUL} & layers
     if not matmul_layers:
         raise NothingChanged(
-            f"{method.name()}: no convolution or linear layer among those that where takes ({method.where}) was run. "
-            f"Name some that are.{original_first(weight.path for weight in view.all_weights)}"
+            f"{method.name()}: where ({method.where}) selects no convolution or linear layer that runs. "
+            f"Widen where.{original_first(weight.path for weight in view.all_weights)}"
         )
     return matmul_layers
 
 
 def note_quantizers(view: View, found: list[tuple[QuantizerSite, ObservedRange]], unquantized: list[str]) -> None:
-    """Tell the report of activations that are always the same, of grids too coarse for theirs, and of steps left in floats."""
+    """Add notes on constant activations, on grids too coarse for their values, and on operations left in floats."""
     constant = [site.places[0][0] for site, observed in found if observed.high <= observed.low]
     if constant:
         view.notes.append(
-            f"{len(constant)} activations never change on the calibration data, the first at {constant[0]}."
+            f"{len(constant)} activations are constant on the calibration data; the first is at {constant[0]}."
         )
     coarse = [
         site.places[0] for site, observed in found if observed.high > observed.low and is_coarse(view, site, observed)
     ]
     if coarse:
         view.notes.append(
-            f"{len(coarse)} activations lie within a few steps of their grid, one value in a thousand left out, the first is "
-            f"the {coarse[0][1]} of {coarse[0][0] or 'the network'}: they will come out as little but zeros. "
+            f"{len(coarse)} activations have 99.9 % of their values within a few steps of their grid and will be mostly "
+            f"zeros; the first is the {coarse[0][1]} of {coarse[0][0] or 'the network'}. "
             "Look for outliers in the calibration data."
         )
     if unquantized:
         names = ", ".join(dict.fromkeys(unquantized))
         view.notes.append(
-            f"{len(unquantized)} steps stay in floats, as no layer stands where they could be rounded: {names}."
+            f"{len(unquantized)} operations stay in floats, because there is no layer at which to quantize them: {names}."
         )
     if floats := unfolded(view, {path for site, _ in found for path in site.readers}):
         view.notes.append(
-            f"{len(floats)} layers stay in floats, as the batch norm behind them cannot be folded into them: "
-            f"{', '.join(floats)}. A layer that is shared needs the same norm at each of its calls."
+            f"{len(floats)} layers stay in floats, because the batch norm behind them cannot be folded: "
+            f"{', '.join(floats)}. A shared layer needs the same norm at each of its calls."
         )
 
 
 def unfolded(view: View, matmul_layers: set[str]) -> list[str]:
-    """Return those of some layers that stay in floats, as the batch norm behind them cannot be folded into them."""
+    """Return the layers that stay in floats because the batch norm behind them cannot be folded."""
     flow = flow_of(view.network, view.example)
     norms = {step.inputs[0]: step.path for step in flow.steps if step.kind == NORM and step.inputs}
     given = {path for path, side in sites(view.network) if side == OUTPUT}
@@ -149,17 +148,17 @@ def unfolded(view: View, matmul_layers: set[str]) -> list[str]:
 
 
 def is_coarse(view: View, site: QuantizerSite, observed: ObservedRange) -> bool:
-    """Whether nearly all of an activation falls on one level in 32 of its grid."""
+    """Return whether nearly all of an activation falls on one level in 32 of its grid."""
     path, side = site.places[0]
     made = quantizer_at(view.network.get_submodule(path), side)
     return isinstance(made, Affine) and 32 * observed.steps(float(made.size.detach())) < made.top
 
 
 def paths_of_weight(network: nn.Module, weight: Weight) -> set[str]:
-    """Every path of every layer that a weight belongs to: a tied one has several."""
+    """Return every path of every layer that has this weight; a tied one has several."""
     return {path for layer, _ in weight.places for path in paths_of(network, layer)}
 
 
 def paths_of(network: nn.Module, layer: nn.Module) -> list[str]:
-    """Every path of a layer."""
+    """Return every path of a layer."""
     return [path for path, module in network.named_modules(remove_duplicate=False) if module is layer]

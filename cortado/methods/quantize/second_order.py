@@ -1,4 +1,4 @@
-"""quantize/second_order: round one input after another, and let those not yet rounded make up for the error."""
+"""quantize/second_order: quantize one input at a time, and let the remaining inputs compensate for the error."""
 
 from dataclasses import dataclass
 
@@ -12,29 +12,29 @@ from cortado.network.view import View
 from cortado.task.task import Task
 
 STARTS = (1.0, 0.8, 1.25)
-"""First scales, as multiples of those of least squared error."""
+"""Initial scales, as multiples of those of least squared error."""
 
 
 @dataclass(frozen=True)
 class QuantizeSecondOrder(Method):
-    """Optimal Brain Surgeon for rounding: GPTQ, Frantar et al., 2023; Hassibi and Stork, 1993.
+    """Optimal Brain Surgeon for quantization: GPTQ, Frantar et al., 2023; Hassibi and Stork, 1993.
 
-    Layer after layer, in running order: the floats are first moved to where they serve best on the inputs that the
-    layer reads by now (those of layers rounded before it), then rounded, inputs with the largest second moment first;
-    the error of each is taken up by the inputs behind it, as the inverse of the second moments tells. Then each output
-    gets the scale that suits its codes, and all is done again, `rounds` times from each of three first scales. What a
-    mask leaves out stays zero and takes up nothing: each output has the inverse of what its own mask leaves, where
-    SparseGPT (Frantar and Alistarh, 2023) takes one inverse for all outputs. Needs images, no labels.
+    Layer by layer, in execution order: the floats are first refitted to the layer's current inputs (from the layers
+    quantized before it), then rounded, inputs with the largest second moment first. The inverse second moments spread
+    each error over the inputs still to come. Each output's scale is then refitted to its codes, and all is repeated
+    `rounds` times from each of three initial scales. Masked entries stay zero and compensate for nothing: each output
+    has its own inverse under its mask, where SparseGPT (Frantar and Alistarh, 2023) uses one for all outputs. Needs
+    images, no labels.
     """
 
     lossy = True
 
     bits: int = knob(4, low=2, high=8, help="bits of a code")
-    symmetric: bool = knob(True, help="zero in the middle; else a zero point of its own, and one level more")
-    edges: int = knob(8, low=2, high=8, help="at least so many bits for the first and the last product")
-    rounds: int = knob(3, low=1, high=20, help="how often scales are found again")
-    images: int = knob(512, low=1, help="calibration samples that are looked at")
-    rows: int = knob(12_000, low=100, help="positions of a layer's input that are looked at")
+    symmetric: bool = knob(True, help="grid symmetric around zero; otherwise with a zero point and one more level")
+    edges: int = knob(8, low=2, high=8, help="minimum bits for the first and last layer")
+    rounds: int = knob(3, low=1, high=20, help="how often scales are refitted")
+    images: int = knob(512, low=1, help="calibration samples")
+    rows: int = knob(12_000, low=100, help="positions sampled from each layer's input")
 
     def apply(self, view: View, task: Task) -> None:
         edges, outer = edges_of(view), max(self.bits, self.edges)
@@ -46,7 +46,7 @@ class QuantizeSecondOrder(Method):
     def solve(self, problem: LayerProblem, grid: Grid) -> tuple[Tensor, Tensor]:
         if problem.free is None:
             return self.solved(problem.weight, problem.gram, grid)
-        # Each output can only pass its errors on to inputs that its own mask leaves it.
+        # Each output can only pass its errors on to inputs that its own mask keeps.
         codes, scale = torch.zeros_like(problem.weight), grid.scale.clone()
         for share in output_shares(problem.gram, problem.free):
             own = grid.part(share.group, share.outputs)
@@ -55,7 +55,7 @@ class QuantizeSecondOrder(Method):
         return codes, scale
 
     def solved(self, weight: Tensor, gram: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-        """The best of all first scales and rounds."""
+        """Return the best codes and scales over all initial scales and rounds."""
         codes, best = torch.zeros_like(weight), grid.scale
         least = torch.full_like(grid.scale, torch.inf)
         turn = Turn.of(gram)
@@ -67,7 +67,7 @@ class QuantizeSecondOrder(Method):
                 off = tried * scale - weight
                 error = (off @ gram * off).sum(-1, keepdim=True)
                 better = error < least
-                # Outputs do not depend on one another: each keeps its best.
+                # Outputs are independent: each keeps its best.
                 codes, best = torch.where(better, tried, codes), torch.where(better, scale, best)
                 least = torch.where(better, error, least)
         return codes, best
@@ -75,7 +75,7 @@ class QuantizeSecondOrder(Method):
 
 @dataclass(frozen=True)
 class Turn:
-    """The order in which inputs take their turn, (groups, inputs), and what an error of each is worth to those behind it.
+    """The order in which inputs are rounded, (groups, inputs), and how their errors spread to later ones.
 
     `upper`: (groups, inputs, inputs), the upper Cholesky factor of the inverse second moments, in that order.
     """
@@ -85,14 +85,14 @@ class Turn:
 
     @classmethod
     def of(cls, gram: Tensor) -> "Turn":
-        """Inputs with the largest second moment first."""
+        """Return the order with the largest second moment first."""
         order = gram.diagonal(dim1=-2, dim2=-1).argsort(-1, descending=True)
         turned = gram.gather(1, order[:, :, None].expand_as(gram)).gather(2, order[:, None, :].expand_as(gram))
         return cls(order, torch.linalg.cholesky(torch.linalg.inv(turned), upper=True))
 
 
 def surgeon(weight: Tensor, turn: Turn, grid: Grid, scale: Tensor) -> Tensor:
-    """Codes of (groups, outputs, inputs), rounded input by input."""
+    """Return the codes of (groups, outputs, inputs), rounded input by input."""
     order, upper = turn.order[:, None, :].expand_as(weight), turn.upper
     left = weight.gather(2, order)
     codes = torch.empty_like(left)

@@ -1,4 +1,4 @@
-"""quantize/ternary: three values a layer while the network trains, two of them learned."""
+"""quantize/ternary: train with three values per layer, two of them learned."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,16 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class QuantizeTernary(Method):
-    """Trained ternary quantization: TTQ, Zhu et al., 2017.  Train afterwards (finetune); finalize ends it.
+    """Trained ternary quantization (TTQ), Zhu et al., 2017.  Train afterwards (finetune); finalize ends it.
 
-    Weights are seen as -Wn, 0 or +Wp; zero is what is smaller than `threshold` times the largest of a layer. The paper
-    leaves the first and the last layer in floats; here they have `edges` bits with a learned step.
+    Weights become -Wn, 0 or +Wp; those below `threshold` times the layer's largest weight become 0. The paper keeps the
+    first and last layer in floats; here they have `edges` bits with a learned step.
     """
 
     lossy = True
 
-    threshold: float = knob(0.05, low=0.0, high=0.99, help="share of the largest weight below which zero is seen")
-    edges: int = knob(8, low=2, high=8, help="bits of the first and the last product's weights")
+    threshold: float = knob(0.05, low=0.0, high=0.99, help="share of the largest weight below which weights become 0")
+    edges: int = knob(8, low=2, high=8, help="bits of the first and last layer's weights")
 
     def apply(self, view: View, task: Task) -> None:
         attach_weights(

@@ -1,4 +1,4 @@
-"""quantize/xnor: weights seen as signs times one scale a channel while the network trains, and activations too if asked."""
+"""quantize/xnor: train with weights as signs times one scale per channel, and optionally binary activations."""
 
 from dataclasses import dataclass
 
@@ -15,17 +15,17 @@ from cortado.task.task import Task
 class QuantizeXnor(Method):
     """XNOR-Net, and with activations=False binary weight networks (BWN): Rastegari et al., 2016.  Train afterwards (finetune).
 
-    A weight is seen as its sign times the mean size of its output channel; an activation as its signs, times the mean size of
-    the sample's values with `scaled`. Layers want a batch norm before the signs (norm, sign, convolution). The first and
-    the last product keep their activations, and have weights of `edges` bits.
+    A weight becomes its sign times the mean magnitude of its output channel; an activation its sign, times the sample's
+    mean magnitude with `scaled`. Put a batch norm before the signs (norm, sign, convolution). The first and last layer
+    keep float activations and have weights of `edges` bits.
     """
 
     lossy = True
 
-    activations: bool = knob(True, help="activations too; else only weights (BWN)")
-    scaled: bool = knob(False, help="scale the signs of each sample by the mean size of its values")
-    smooth: bool = knob(False, help="gradient of a sign in the shape of a tent (Liu et al., 2018)")
-    edges: int = knob(8, low=2, high=8, help="bits of the first and the last product's weights")
+    activations: bool = knob(True, help="binarize activations too; otherwise only weights (BWN)")
+    scaled: bool = knob(False, help="scale each sample's signs by its mean magnitude")
+    smooth: bool = knob(False, help="use a tent-shaped gradient for signs (Liu et al., 2018)")
+    edges: int = knob(8, low=2, high=8, help="bits of the first and last layer's weights")
 
     def apply(self, view: View, task: Task) -> None:
         if self.activations:

@@ -1,4 +1,4 @@
-"""share/kmeans: let the weights of a layer share a few values."""
+"""share/kmeans: cluster the weights of a layer to a few shared values."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -18,16 +18,16 @@ from cortado.task.task import Task
 class ShareKmeans(Method):
     """Cluster each layer's weights by one-dimensional k-means and keep a codebook.  Han, Mao, Dally, 2016.
 
-    A mask already there stays: only survivors are clustered. Convolutions and the rest may have different numbers of
-    bits. A `finetune` afterwards moves the shared values: the gradient of a value is the sum over its members.
+    Masks stay: only the remaining weights are clustered. Convolutions may use a different number of bits. `finetune`
+    afterwards trains the shared values, each with the summed gradient of its members.
     """
 
     lossy = True
 
-    bits: int = knob(5, low=1, high=8, help="bits of a code: 2**bits shared values a layer")
-    conv_bits: int | None = knob(None, low=1, high=8, help="bits for convolutions, when other than bits")
-    start: str = knob("linear", one_of=("linear", "density", "random"), help="where the centroids begin")
-    rounds: int = knob(100, low=1, help="k-means steps at most")
+    bits: int = knob(5, low=1, high=8, help="bits of a code: 2**bits shared values per layer")
+    conv_bits: int | None = knob(None, low=1, high=8, help="bits for convolutions; bits if none is given")
+    start: str = knob("linear", one_of=("linear", "density", "random"), help="initial centroids")
+    rounds: int = knob(100, low=1, help="most k-means iterations")
 
     def apply(self, view: View, task: Task) -> None:
         for number, weight in enumerate(view.weights(self.where)):
@@ -45,7 +45,7 @@ class ShareKmeans(Method):
 
 
 def first_centroids(values: Tensor, count: int, start: str, generator: torch.Generator) -> Tensor:
-    """`count` centroids to begin with: evenly over the range, at even quantiles (density), or random samples (Forgy)."""
+    """Return `count` initial centroids: evenly over the range, at quantiles (density), or random samples (Forgy)."""
     if start == "linear":
         return torch.linspace(float(values.min()), float(values.max()), count, dtype=values.dtype, device=values.device)
     ranked = ranked_values(values)
@@ -57,16 +57,16 @@ def first_centroids(values: Tensor, count: int, start: str, generator: torch.Gen
 
 
 def ranked_values(values: Tensor) -> Tensor:
-    """The values, rising.  On a CPU by numpy, which sorts floats faster than torch."""
+    """Sort the values; with NumPy on a CPU, which sorts floats faster than torch."""
     if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
         return values.sort().values
     return torch.from_numpy(np.sort(values.detach().numpy()))
 
 
 def kmeans(values: Tensor, centroids: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
-    """Lloyd's k-means on a line: (centroids that have members, sorted; the code of each value).
+    """Run Lloyd's k-means on a line: return the sorted centroids that have members, and the code of each value.
 
-    On sorted values a cluster is an interval, so that a round costs one search of the borders.
+    On sorted values a cluster is an interval, so an iteration is one search of the borders.
     """
     ranked = ranked_values(values).double()
     sums = torch.cat([ranked.new_zeros(1), ranked.cumsum(0)])

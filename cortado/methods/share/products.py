@@ -1,4 +1,4 @@
-"""share/products: let the rows of a matrix be put together from a few short vectors for each position."""
+"""share/products: product quantization, rows made of a few shared short vectors per position."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,37 +14,35 @@ from cortado.parts.forms.product_quantized import ProductQuantized, inputs_of
 from cortado.task.task import Task
 
 MOST_DISTANCES = 2**24
-"""So many are held in memory at a time."""
+"""Entries in memory at a time."""
 
 
 @dataclass(frozen=True)
 class ShareProducts(Method):
-    """Product quantization: Gong, Liu, Yang, Bourdev, 2014.  A `finetune` afterwards moves the shared vectors.
+    """Product quantization: Gong, Liu, Yang, Bourdev, 2014.  A `finetune` afterwards trains the shared vectors.
 
-    The inputs of a layer are cut into positions of `width` neighbours; at each position k-means finds `values` vectors
-    that all rows share, so that a weight takes log2(values) / width bits and a codebook values / rows floats. That pays in
-    layers with many rows: those with no more rows than `values` stay as they are. A kernel is a row for each filter.
-    The survivors of a mask have no rows any more; they share single values.
+    A layer's inputs are split into positions of `width` neighbours. At each position, k-means finds `values` vectors
+    that all rows share, so a weight costs log2(values) / width bits plus values / rows floats for the codebook. This
+    pays off in layers with many rows; those with at most `values` rows are unchanged. A kernel is one row per filter.
+    Masked weights have no rows; they share single values.
     """
 
     lossy = True
 
-    width: int = knob(4, low=1, help="inputs of a vector")
-    values: int = knob(16, low=1, high=2**15, help="vectors for each position")
-    rounds: int = knob(50, low=1, help="k-means steps at most")
+    width: int = knob(4, low=1, help="inputs per vector")
+    values: int = knob(16, low=1, high=2**15, help="vectors per position")
+    rounds: int = knob(50, low=1, help="most k-means iterations")
 
     def apply(self, view: View, task: Task) -> None:
         chosen = view.pieces(self.where)
         wide = [weight for weight in chosen if len(weight.shape) > 1 and weight.shape[0] > self.values]
         if not wide:
             raise NothingChanged(
-                f"{self.name()}: no matrix or kernel among the weights taken has more rows than values, got "
+                f"{self.name()}: none of the selected matrices or kernels has more rows than values, got "
                 f"{self.values}. Lower values, or widen where."
             )
         if len(wide) < len(chosen):
-            view.notes.append(
-                f"{len(chosen) - len(wide)} weights with no more than {self.values} rows stay as they are."
-            )
+            view.notes.append(f"{len(chosen) - len(wide)} weights have at most {self.values} rows and are unchanged.")
         with view.progress.bar(self.name(), len(wide)) as bar:
             for number, weight in enumerate(wide):
                 weight.map_values(partial(self.share, generator=task.generator(53 + number)))
@@ -62,12 +60,12 @@ class ShareProducts(Method):
 
 
 def kmeans_of_points(points: Tensor, count: int, rounds: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Lloyd's k-means of each set of points by itself, from points drawn without repeats.
+    """Run Lloyd's k-means on each set of points separately, from points drawn without replacement.
 
-    `points`: (sets, points, width); gives the centroids (sets, count, width) and the number of each point's (sets,
-    points). A centroid that loses all its points stays where it is.
+    `points`: (sets, points, width). Return the centroids (sets, count, width) and each point's code (sets, points). A
+    centroid that loses all its points stays in place.
     """
-    # Every set begins with its own draw; sets are then worked through in groups that memory holds.
+    # Every set makes its own draw; sets are then processed in groups that fit in memory.
     draws = torch.rand(points.shape[:2], generator=generator).argsort(1)[:, :count].to(points.device)
     size = max(1, MOST_DISTANCES // max(1, points.shape[1] * count))
     found = [
@@ -78,7 +76,7 @@ def kmeans_of_points(points: Tensor, count: int, rounds: int, generator: torch.G
 
 
 def lloyd(points: Tensor, centres: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
-    """Assign and average until nothing moves: centroids and the number of each point's, for every set."""
+    """Assign and average until nothing moves; return the centroids and each point's code, for every set."""
     codes = nearest_centroid(points, centres)
     for _ in range(rounds):
         index = codes[..., None].expand_as(points)
@@ -93,5 +91,5 @@ def lloyd(points: Tensor, centres: Tensor, rounds: int) -> tuple[Tensor, Tensor]
 
 
 def nearest_centroid(points: Tensor, centres: Tensor) -> Tensor:
-    """The number of the nearest centroid of each point."""
+    """Return the index of the nearest centroid of each point."""
     return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").argmin(2)

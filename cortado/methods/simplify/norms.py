@@ -1,4 +1,4 @@
-"""simplify/norms: say with two numbers a channel what a batch norm says with four."""
+"""simplify/norms: fold each batch norm's four vectors into a scale and a shift."""
 
 from dataclasses import dataclass
 
@@ -14,16 +14,16 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class SimplifyNorms(Method):
-    """Move mean and variance of every batch norm into its gain and shift: y = gain x + shift, mean 0, variance 1.
+    """Fold mean and variance of every batch norm into its gain and shift: y = gain x + shift, mean 0, variance 1.
 
-    In eval mode the network computes the same, to rounding. The statistics then cost the file nothing, and gain and
-    shift can be rounded. Training afterwards would gather statistics again, so this belongs at the end.
+    In eval mode the network computes the same, up to rounding. The statistics then cost nothing in the file, and gain
+    and shift can be rounded. Use it last: training would gather statistics again.
     """
 
     def apply(self, view: View, task: Task) -> None:
         chosen = view.network.modules() if self.where == "*" else [weight.layer for weight in view.weights(self.where)]
         norms = [layer for layer in dict.fromkeys(chosen) if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-        # What two norms share cannot follow the statistics of both.
+        # A gain or shift shared by two norms cannot absorb the statistics of both.
         shared = {id(layer) for weight in view.all_weights if len(weight.places) > 1 for layer, _ in weight.places}
         ready = [
             n

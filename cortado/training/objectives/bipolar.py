@@ -1,4 +1,4 @@
-"""bipolar: how far weights that are seen as signs are from -1 and 1."""
+"""bipolar: pulls binarized weights to -1 and 1."""
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,16 @@ from cortado.training.objectives.penalty import Extra, Penalty
 
 
 class Bipolar(Penalty):
-    """The sum of 1 - w^2 over the floats behind signs, which keeps them from wavering around zero.  Tang et al., 2017.
+    """The sum of 1 - w^2 over the latent floats of binary weights, so they do not oscillate around zero.  Tang et al., 2017.
 
-    Of the weights in `where` that are form signs in training; others are left alone. Outside -1..1 nothing pulls.
+    Applies to the selected weights that are binarized in training. Values outside -1..1 are not penalised.
     """
 
     def of(self, view: View, weights: list[Weight], task: Task) -> Extra:
         attached = {id(form): form for weight in weights for form in weight.form.modules() if isinstance(form, Binary)}
         if not attached:
             raise BadNetwork(
-                "penalties/bipolar: none of the weights taken is seen as signs. Put quantize/compact_binary, binary_net, "
+                "objectives/bipolar: none of the selected weights is binarized. Put quantize/compact_binary, binary_net, "
                 "xnor or binary_connect before this stage, or widen where."
             )
 

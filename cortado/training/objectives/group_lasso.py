@@ -1,4 +1,4 @@
-"""group_lasso: the norms of whole channels, which lets them be cut."""
+"""group_lasso: the norms of whole channels, which prepares them for pruning."""
 
 from collections.abc import Iterator
 
@@ -13,24 +13,24 @@ from cortado.task.task import Task
 from cortado.training.objectives.penalty import Extra, Penalty
 
 TINY = 1e-12
-"""Below this square a channel has no gradient: the slope of a norm at zero is not defined."""
+"""A channel below this squared norm gets no gradient: the norm is not differentiable at zero."""
 
 
 class GroupLasso(Penalty):
-    """The sum over channels of the L2 norm of all that makes them.  Wen et al., 2016; Lebedev, Lempitsky, 2016.
+    """The sum over channels of the L2 norm of everything that produces them.  Wen et al., 2016; Lebedev, Lempitsky, 2016.
 
-    A channel is a unit of `view.groups`: its filters in every layer that makes it - several where a sum ties layers -
-    with their biases and with gain and bias of the norms that it passes. Where all these are zero, so is the channel, and
-    prune/channels cuts it without a change. What cannot be cut, as the outputs of the last layer, is left free.
-    In a network that cannot be traced the filters of each weight count, those of the last layer too.
-    `where` takes a group when it takes one of the weights that make it.
+    A channel is a unit of `view.groups`: its filters in every layer that produces it (several, if a sum ties layers),
+    their biases, and gain and bias of its norms. If all of these are zero, prune/channels removes the channel without
+    any change in outputs. Channels that cannot be cut, such as network outputs, are not penalised. In a network that
+    cannot be traced, each weight's filters are penalised, including the last layer's. `where` selects a group if it
+    selects one of its producing weights.
     """
 
     def of(self, view: View, weights: list[Weight], task: Task) -> Extra:
         units = list(traced(view, weights))
         if not units:
             raise BadNetwork(
-                "penalties/group_lasso: no channels that could be cut are made by the weights taken. Widen where."
+                "objectives/group_lasso: the selected weights produce no channels that can be cut. Widen where."
             )
 
         def extra(network: nn.Module) -> Tensor:
@@ -40,14 +40,14 @@ class GroupLasso(Penalty):
 
 
 class GroupPart:
-    """One axis of a weight on which units of a group lie."""
+    """One axis of a weight, with the units of a group along it."""
 
     def __init__(self, weight: Weight, axis: int, units: Tensor, count: int) -> None:
-        """`units`: the unit of each entry of the axis, -1 for those of other groups; `count`: how many there are."""
+        """`units`: the unit of each entry of the axis, -1 for other groups; `count`: the number of units."""
         self.weight, self.axis, self.units, self.count = weight, axis, units, count
 
     def squares(self) -> Tensor:
-        """The sum of squares of each unit's entries, (count,)."""
+        """Return the sum of squares of each unit's entries, (count,)."""
         values: Tensor = getattr(self.weight.layer, self.weight.name)
         rows = values.float().square().movedim(self.axis, 0).reshape(len(self.units), -1).sum(1)
         mine = (self.units >= 0).to(rows.device)
@@ -55,13 +55,13 @@ class GroupPart:
 
 
 def unit_norms(parts: list[GroupPart]) -> Tensor:
-    """The L2 norm of each unit over all parts, (count,), with a gradient of zero at zero."""
+    """Return the L2 norm of each unit over all parts, (count,), with a zero gradient at zero."""
     squares = torch.stack([part.squares() for part in parts]).sum(0)
     return torch.where(squares > TINY, squares.clamp(min=TINY).sqrt(), 0.0)
 
 
 def traced(view: View, weights: list[Weight]) -> Iterator[list[GroupPart]]:
-    """The parts of each group; of each weight alone where the network cannot be traced."""
+    """Yield the parts of each group, or of each weight separately if the network cannot be traced."""
     try:
         groups = view.groups.free
     except BadNetwork:
@@ -78,13 +78,13 @@ def traced(view: View, weights: list[Weight]) -> Iterator[list[GroupPart]]:
 
 
 def group_parts(group: Group, by_path: dict[str, Weight]) -> list[GroupPart]:
-    """All that makes the units of a group and that rides along; buffers are no weights and fall out."""
+    """Return all weights that produce the units of a group or follow them; buffers are excluded."""
     slots = [slot for slot in group.slots if slot.role != "consumer" and slot.names[0] in by_path]
     return [GroupPart(by_path[slot.names[0]], slot.axis, slot.units, group.count) for slot in slots]
 
 
 def output_axis(weight: Weight) -> int | None:
-    """The axis of a matrix or kernel on which its outputs lie; None for anything else."""
+    """Return the output axis of a matrix or kernel; None for anything else."""
     kind = kind_of(weight.layer)
     axes = None if kind is None else kind.axes(weight.layer).get(weight.name)
     return axes.output if axes is not None and len(weight.shape) > 1 and weight.shape.numel() else None

@@ -1,4 +1,4 @@
-"""group_lasso_positions: the norms of columns of kernels, which lets prune/positions drop them from all filters."""
+"""group_lasso_positions: the norms of kernel columns, which prepares them for prune/positions."""
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,14 @@ TINY = 1e-12
 class GroupLassoPositions(Penalty):
     """The sum over input channels and kernel positions of the L2 norm over filters.  Lebedev, Lempitsky, 2016.
 
-    These are the columns of a convolution as a matrix product; in a convolution with groups each group has its own.
+    These are the columns of the convolution as a matrix product; in a grouped convolution each group has its own.
     """
 
     def of(self, view: View, weights: list[Weight], task: Task) -> Extra:
         kernels = [one for one in weights if isinstance(one.layer, CONVOLUTIONS) and len(one.shape) > 2]
         if not kernels:
             raise BadNetwork(
-                "penalties/group_lasso_positions: the weights taken are no kernels of convolutions. Widen where, or "
+                "objectives/group_lasso_positions: where selects no kernel of a convolution. Widen it, or "
                 "use the penalty group_lasso."
             )
 
@@ -33,7 +33,7 @@ class GroupLassoPositions(Penalty):
 
 
 def column_norms(layer: nn.Module, weight: Tensor) -> Tensor:
-    """The L2 norm of each column over the filters of its group, (groups, inputs / groups, ...); no gradient at zero."""
+    """Return the L2 norm of each column over the filters of its group, (groups, inputs / groups, ...); no gradient at zero."""
     groups: int = layer.groups  # type: ignore[assignment]
     squares = weight.float().square().unflatten(0, (groups, -1)).sum(1)
     return torch.where(squares > TINY, squares.clamp(min=TINY).sqrt(), 0.0)

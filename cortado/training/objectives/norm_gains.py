@@ -1,4 +1,4 @@
-"""gains: the size of batch norms' gains, which lets whole channels go."""
+"""norm_gains: an L1 penalty on batch norm gains, which prepares channels for pruning."""
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,16 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 class NormGains(Penalty):
     """The sum of |gain| over the channels of batch norms.  Liu et al., 2017 (network slimming).
 
-    Of those that `where` names ("*bn*.weight"), or of all when it names none.
+    Applies to the gains that `where` names ("*bn*.weight"), or to all if it names none.
     """
 
     def of(self, view: View, weights: list[Weight], task: Task) -> Extra:
         gains = [weight for weight in weights if is_gain(weight)]
         gains = gains or [weight for weight in view.all_weights if is_gain(weight)]
         if not gains:
-            raise BadNetwork("penalties/gains: the network has no batch norm with gains. Use the penalty low_rank.")
+            raise BadNetwork(
+                "objectives/norm_gains: the network has no batch norm with gains. Use the penalty nuclear_norm."
+            )
 
         def extra(network: nn.Module) -> Tensor:
             return torch.stack([getattr(one.layer, one.name).abs().sum() for one in gains]).sum()

@@ -1,4 +1,4 @@
-"""low_rank: the nuclear norm, which pulls small singular values to zero."""
+"""nuclear_norm: the nuclear norm, which shrinks small singular values to zero."""
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,14 @@ from cortado.training.objectives.penalty import Extra, Penalty
 class NuclearNorm(Penalty):
     """The sum of the singular values of every weight as (outputs, inputs x taps), so that filters share directions.
 
-    The convex pull towards low rank (Fazel, 2002), with the aim of Wen et al., 2017: filters that can be factored
-    after training. Its gradient is the nearest matrix with orthogonal rows, U V of the singular vectors.
+    The convex surrogate of rank (Fazel, 2002), with the goal of Wen et al., 2017: filters that can be factored after
+    training. Its gradient is U V from the singular vectors.
     """
 
     def of(self, view: View, weights: list[Weight], task: Task) -> Extra:
         matrices = [weight for weight in weights if len(weight.shape) >= 2 and weight.shape.numel()]
         if not matrices:
-            raise BadNetwork("penalties/low_rank: no weight has two axes or more. Widen where.")
+            raise BadNetwork("objectives/nuclear_norm: no weight has two or more axes. Widen where.")
 
         def extra(network: nn.Module) -> Tensor:
             return torch.stack([nuclear_norm(getattr(one.layer, one.name)) for one in matrices]).sum()
@@ -28,13 +28,13 @@ class NuclearNorm(Penalty):
 
 
 def nuclear_norm(weight: Tensor) -> Tensor:
-    """The sum of singular values of (axis 0, all others), with a gradient that stays finite where some are equal."""
+    """Return the sum of singular values of (axis 0, all others); its gradient stays finite for equal ones."""
     rows = weight.flatten(1).float()
     return (rows * orthogonal(rows.detach())).sum()
 
 
 def orthogonal(rows: Tensor) -> Tensor:
-    """U V of the singular value decomposition U S V, over the directions whose singular value is not zero."""
+    """Return U V of the singular value decomposition U S V, over the directions with nonzero singular values."""
     if rows.shape[0] > rows.shape[1]:
         return orthogonal(rows.T).T
     squares, vectors = torch.linalg.eigh((rows @ rows.T).double())

@@ -1,4 +1,4 @@
-"""Penalty: what training may add to its loss, so that weights can be cut or factored later.  One file a penalty."""
+"""Penalty: a term added to the training loss so that weights can be pruned or factored later.  One file per penalty."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,24 +11,24 @@ from cortado.network.view import View, Weight
 from cortado.task.task import Task
 
 Extra = Callable[[nn.Module], Tensor]
-"""The network that is trained -> a scalar with a gradient, 0 or more."""
+"""Maps the network in training to a scalar >= 0 with a gradient."""
 
 
 class Penalty(ABC):
-    """Pulls weights towards what can be cut away.  It is multiplied by a strength and added to the loss of every step."""
+    """Pulls weights towards a structure that can be pruned.  Multiplied by a strength and added to the loss at every step."""
 
     @abstractmethod
     def of(self, view: View, weights: list[Weight], task: Task) -> Extra:
-        """The penalty of these weights as a function, called at every step of a training of `view.network`.
+        """Return the penalty of these weights as a function, called at every step of a training of `view.network`.
 
-        Raises BadNetwork when the network has nothing that it could act on.
+        Raises BadNetwork if it applies to nothing in the network.
         """
 
 
 def penalty(name: str) -> Penalty:
-    """The penalty called `name`: class LowRank of penalties/low_rank.py is "low_rank", your own "my_pkg.my_file:Mine".
+    """Return the penalty by name: "nuclear_norm" is class NuclearNorm in objectives/nuclear_norm.py, "my_pkg.my_file:Mine" your own.
 
-    Raises BadRecipe for a name that is not known, with near ones.
+    Raises BadRecipe for an unknown name, suggesting close ones.
     """
     found: Penalty = lookup(cortado.training.objectives, Penalty, name)
     return found

@@ -99,27 +99,27 @@ def test_share_counts_what_went_before():
     once = pruned(PruneBlocks(keep=0.8))
     assert len(gone(once)) == 1
     assert len(gone(pruned(PruneBlocks(keep=0.4), once))) == 3
-    with pytest.raises(NothingChanged, match="prune/blocks: keep=0.4 leaves all 2 blocks of Net. Lower keep"):
+    with pytest.raises(NothingChanged, match="prune/blocks: keep=0.4 keeps all 2 blocks of Net. Lower keep"):
         pruned(PruneBlocks(keep=0.4), once)
 
 
 def test_where_takes_blocks_whose_matrices_it_takes_all():
     assert gone(pruned(PruneBlocks(count=1, where="blocks.3*, blocks.0*"))) == [0]
-    with pytest.raises(BadValue, match="3 blocks are to go and only 2 of 5 can"):
+    with pytest.raises(BadValue, match="cannot remove 3 blocks: only 2 of 5 can go"):
         pruned(PruneBlocks(count=3, where="blocks.3*, blocks.0*"))
-    with pytest.raises(NothingChanged, match="Net has no block to put out where head"):
+    with pytest.raises(NothingChanged, match="Net has no removable block where head"):
         pruned(PruneBlocks(where="head"))
 
 
 def test_network_without_blocks_is_reported_in_words():
     original = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
-    with pytest.raises(NothingChanged, match="stage 1 .*Sequential has no block to put out where .*Use prune/channels"):
+    with pytest.raises(NothingChanged, match="stage 1 .*Sequential has no removable block where .*Use prune/channels"):
         compress(original, task(), [PruneBlocks()])
 
 
 def test_outputs_that_are_no_classes_need_the_loss():
     network = Net(flat=False).eval()
-    with pytest.raises(BadTask, match=r"by=kl needs outputs of shape \(N, classes\), got \(96, 4, 1\). Take by=loss"):
+    with pytest.raises(BadTask, match=r"by=kl needs outputs of shape \(N, classes\), got \(96, 4, 1\). Use by=loss"):
         PruneBlocks().apply(View(network, network, task().example), task())
 
 

@@ -220,7 +220,7 @@ def test_other_groups_meet_the_share_of_those_left_whole() -> None:
     view = View(small, original, TOKENS, reference=original)
     PruneChannels(keep=0.75, of="parameters").apply(view, task())
     assert small.query.out_features == 8
-    assert len(view.notes) == 1 and "left whole" in view.notes[0] and "query" in view.notes[0]
+    assert len(view.notes) == 1 and "Not cut" in view.notes[0] and "query" in view.notes[0]
     left = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in network.parameters())
     assert 0.6 < left <= 0.75
 

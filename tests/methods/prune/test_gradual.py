@@ -39,7 +39,7 @@ def test_shares_of_channels_are_of_what_each_round_finds(keeps):
     for keep in keeps:
         width = round(keep * width)
     assert small[0].out_features == width == small[0].weight.shape[0] == small[2].weight.shape[1]
-    assert [stage.title for stage in report.stages][-1] == f"tune, round {len(keeps)} of {len(keeps)}"
+    assert [stage.title for stage in report.stages][-1] == f"finetune, round {len(keeps)} of {len(keeps)}"
 
 
 @pytest.mark.parametrize("name", ["residual", "depthwise", "transformer", "recurrent"])

@@ -175,7 +175,7 @@ def test_other_numbers_of_axes(kind):
 def test_network_without_convolutions_is_refused_in_words():
     network = nn.Sequential(nn.Linear(3, 2))
     view, task = seen(network, 3)
-    with pytest.raises(NothingChanged, match="has no convolution where .* Positions are those of kernels"):
+    with pytest.raises(NothingChanged, match="has no convolution where .* Only kernels have positions"):
         PrunePositions().apply(view, task)
 
 

@@ -92,12 +92,12 @@ def test_highest_takes_the_first_among_equals():
 
 
 def test_nothing_left_is_an_error_with_a_way_out():
-    with pytest.raises(BadValue, match="nothing of 0.weight would be left. Raise keep, or leave it out with where"):
+    with pytest.raises(BadValue, match="nothing of 0.weight would be left. Raise keep, or exclude it with where"):
         pruned(PruneWeights(keep=0.0))
 
 
 def test_unknown_score_is_an_error_with_near_names():
-    with pytest.raises(BadRecipe, match="no score is called 'magnitud'. Did you mean: magnitude"):
+    with pytest.raises(BadRecipe, match="there is no importance 'magnitud'. Did you mean: magnitude"):
         pruned(PruneWeights(by="magnitud"))
 
 

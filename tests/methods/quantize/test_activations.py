@@ -64,7 +64,7 @@ def test_only_the_layers_that_where_takes():
 
 def test_network_without_such_layers_is_refused():
     net = BY_NAME["recurrent"]
-    with pytest.raises(NothingChanged, match="no convolution or linear layer among those that where takes"):
+    with pytest.raises(NothingChanged, match="selects no convolution or linear layer that runs"):
         applied(QuantizeActivations(where="lstm"), net)
 
 
@@ -74,7 +74,7 @@ def test_steps_that_stay_in_floats_are_in_the_report():
     network = Chained().eval()
     view = View(copy.deepcopy(network), network, task.example)
     QuantizeActivations().apply(view, task)
-    assert view.notes[0] == "2 steps stay in floats, as no layer stands where they could be rounded: the network."
+    assert view.notes[0] == "2 operations stay in floats, because there is no layer at which to quantize them: the network."
 
 
 def test_a_second_rounding_replaces_the_first_and_is_measured_without_it():
@@ -93,7 +93,7 @@ def test_constant_activations_are_told():
     network[0].bias.data.zero_()
     view = View(network, net.make(), net.example)
     QuantizeActivations().apply(view, net.task())
-    assert "1 activations never change on the calibration data, the first at 1." in view.notes
+    assert "1 activations are constant on the calibration data; the first is at 1." in view.notes
 
 
 def test_calibration_data_with_holes_are_refused():
@@ -109,7 +109,7 @@ def test_constant_calibration_data_are_told(range_name):
     task.calibration.inputs[:] = 2.0
     view = View(NET.make(), NET.make(), NET.example)
     QuantizeActivations(range=range_name).apply(view, task)
-    assert "1 activations never change on the calibration data, the first at stem." in view.notes
+    assert "1 activations are constant on the calibration data; the first is at stem." in view.notes
 
 
 @pytest.mark.parametrize("range_name", RANGES)
@@ -132,7 +132,7 @@ def test_activations_smaller_than_any_step_are_told():
 def test_sound_calibration_data_are_not_told():
     for range_name in RANGES:
         _, _, view = applied(QuantizeActivations(range=range_name))
-        assert not any("grid" in note or "never change" in note for note in view.notes)
+        assert not any("grid" in note or "are constant" in note for note in view.notes)
 
 
 def test_calibration_data_too_far_apart_are_refused():
@@ -239,7 +239,7 @@ def test_a_shared_layer_runs_in_integers_or_is_said_not_to(norms, tmp_path):
     task = Task(data, data, data, trial=True, device="cpu")
     small, report = compress(Head(norms).eval(), task, "quantize/weights bits=8 | quantize/activations")
     row = export(small, task, Onnxruntime(), tmp_path / "out")
-    describe = [note for note in report.warnings if "cannot be folded into them: shared. A layer" in note]
+    describe = [note for note in report.warnings if "cannot be folded: shared. A shared layer" in note]
     assert (row.float_layers, len(describe)) == (((), 0) if norms == 1 else (("shared",), 1))
     assert (row.integer_share > 0.99) == (norms == 1)
 

@@ -102,10 +102,10 @@ def test_shared_weights_and_those_in_low_rank_are_left_alone_and_named():
     view = View(network, copy.deepcopy(network), task.example)
     QuantizeSecondOrder(bits=4).apply(view, task)
     assert view.notes == [
-        "1 weights were left as they are, in low rank, shared, or of no linear layer or convolution: 1.weight."
+        "1 weights are unchanged (low rank, shared, or not in a linear layer or convolution): 1.weight."
     ]
     attach(original[0], "weight", LowRank(Dense(torch.randn(2, 12)), Dense(torch.randn(5, 2))))
-    with pytest.raises(NothingChanged, match="no linear layer or convolution that is not in low rank"):
+    with pytest.raises(NothingChanged, match="selects no linear layer or convolution that runs in full rank"):
         QuantizeSecondOrder(bits=4).apply(View(original, lone_layer(), task.example), task)
 
 
@@ -214,7 +214,7 @@ def test_equalization_changes_no_output_and_makes_rounding_easier(by, norm):
 def test_a_link_that_would_change_outputs_is_left_alone():
     network = nn.Sequential(nn.Linear(12, 6), nn.Sigmoid(), nn.Linear(6, 4)).eval()
     task = task_of(correlated())
-    with pytest.raises(NothingChanged, match="no two layers with only ReLUs"):
+    with pytest.raises(NothingChanged, match="no two plain float layers with only ReLUs"):
         QuantizeEqualize().apply(View(network, copy.deepcopy(network), task.example), task)
 
 
@@ -302,7 +302,7 @@ def test_links_that_all_change_outputs_are_not_said_to_be_missing():
 
     network = Sly(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 4)).eval()
     task = task_of(correlated())
-    with pytest.raises(NothingChanged, match="1 links between layers were tried, and each changed outputs"):
+    with pytest.raises(NothingChanged, match="all 1 links between layers either changed outputs"):
         QuantizeEqualize().apply(View(network, copy.deepcopy(network), task.example), task)
 
 

@@ -96,5 +96,7 @@ def test_search_shows_progress():
 
 
 def test_missing_package_is_said_in_words(no_optuna):
-    with pytest.raises(MissingPackage, match="quantize/clip: trials needs optuna, which is not installed. pip install"):
+    with pytest.raises(
+        MissingPackage, match="quantize/clip: trials needs optuna, which is not installed. Run pip install"
+    ):
         applied(trials=2)

@@ -67,7 +67,7 @@ def test_training_with_the_penalty_drives_floats_to_their_signs():
 
 def test_penalty_without_signs_is_refused_in_words():
     view = View(NET.make(), NET.make(), NET.example)
-    with pytest.raises(BadNetwork, match="penalties/bipolar: none of the weights taken is seen as signs"):
+    with pytest.raises(BadNetwork, match="objectives/bipolar: none of the selected weights is binarized"):
         penalty("bipolar").of(view, view.weights("*"), NET.task())
 
 

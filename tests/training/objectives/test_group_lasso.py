@@ -45,7 +45,7 @@ def test_channels_count_with_all_that_makes_them():
     # A pattern takes whole groups; the classes of the last layer are never pulled.
     assert value_of(GroupLasso(), view, task, "first").item() == pytest.approx(inner, rel=1e-5)
     assert value_of(GroupLasso(), view, task, "stem").item() == pytest.approx(wanted, rel=1e-5)
-    with pytest.raises(BadNetwork, match="no channels that could be cut are made by the weights taken"):
+    with pytest.raises(BadNetwork, match="the selected weights produce no channels that can be cut"):
         GroupLasso().of(view, view.weights("head"), task)
 
 
@@ -91,7 +91,7 @@ def test_columns_are_summed_over_the_filters_that_read_them(groups):
 
 def test_columns_need_convolutions():
     view, task = seen("mlp")
-    with pytest.raises(BadNetwork, match="are no kernels of convolutions"):
+    with pytest.raises(BadNetwork, match="where selects no kernel of a convolution"):
         GroupLassoPositions().of(view, view.weights("*"), task)
 
 

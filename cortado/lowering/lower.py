@@ -34,14 +34,13 @@ def lowered(
     fold: bool = True,
     gather: bool = False,
     merge: bool = False,
-    pad_kernels: bool = False,
 ) -> nn.Module:
     """A copy of `network` that computes the same and is ready to run or to be exported; the network is left alone.
 
     Eval mode, low-rank weights as the layers of their factors, every other held or parametrized weight dense, batch norms
     folded into the layers before them. With `gather`, convolutions that lost most of their columns gather the others,
     which is faster in torch (see positions.py). With `merge`, siblings that read one input become one product and a
-    split, and the result is a graph module (see horizontal.py for `pad_kernels`). Outputs are compared on the example:
+    split, and the result is a graph module. Outputs are compared on the example:
     they differ by rounding, about 1e-7 of the largest output in float32; rounded activations pass as they are meanwhile, and become
     quantize operators at the end (see integers.py). Linear weights of few bits say so beside their floats (see packed.py).
     Raises BadNetwork when they differ by more than 1e-4, or eight steps of a coarser type of floats, or when the network fails
@@ -61,7 +60,7 @@ def lowered(
     copy = copy.requires_grad_(False)
     if merge:
         graph = graph_of(copy, example)
-        copy = graph if merge_siblings(graph, pad_kernels) else copy
+        copy = graph if merge_siblings(graph) else copy
     with unrounded(network):
         wanted = outputs(network, example)
     far, tolerance = difference(outputs(copy, example), wanted), rounding_share(wanted)

@@ -1,6 +1,5 @@
 """Positions: a convolution whose filters share zero columns, as a gather of the other columns and one dense product."""
 
-import copy
 from math import prod
 from typing import Any
 
@@ -16,16 +15,6 @@ CACHED_BYTES = 512 * 1024
 """Gathered columns that a processor's second cache keeps until the product has read them."""
 MOST, FEWEST_FILTERS = 0.3, 32
 """Where gathering was faster than the dense kernel: at most this share of columns, read by at least so many filters."""
-
-
-def gathered(network: nn.Module, example: Any, most: float = MOST) -> nn.Module:
-    """A copy of a network in which every convolution that keeps at most a share `most` of its columns gathers them.
-
-    The network is left alone; outputs differ by rounding. Raises BadNetwork when it fails on the example.
-    """
-    duplicate = copy.deepcopy(network)
-    gather_positions(duplicate, example, most)
-    return duplicate
 
 
 def gather_positions(network: nn.Module, example: Any, most: float = MOST) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ class PrunePositions(Method):
 
     A column of the patch matrix (im2col) belongs to one input channel and one kernel position. When every filter has
     a zero there the column need not be gathered, and what remains is one dense product, shorter by as much:
-    `cortado.lowering.positions.gathered` runs it so. In a convolution with groups a column is one of its group.
+    `cortado.lowering.positions.gather_positions` runs it so. In a convolution with groups a column is one of its group.
     A column is worth the sum of its weights' scores: `magnitude` is the group's L1 norm, `magnitude_l2` its L2 norm,
     `curvature` the group form of Optimal Brain Damage. A convolution in low rank loses columns of its factors. Columns
     that were dropped before stay dropped and count; a kernel with one column has none to lose.

@@ -35,9 +35,6 @@ class Captured:
     holder: str = ""
     """The class that holds output tensors and is none that torch's pytrees know; the graph gives them in a tuple."""
 
-    def node_of(self, name: str) -> fx.Node | None:
-        return next((node for node, names in self.tensors.items() if name in names), None)
-
     def output_shapes(self) -> list[tuple[int, ...]]:
         """The shapes of the output tensors, flat, as they were traced."""
         output = next(node for node in self.graph.nodes if node.op == "output")

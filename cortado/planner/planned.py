@@ -8,7 +8,7 @@ from cortado.engine.options import RunOptions
 from cortado.planner.allocate.feasibility import Feasibility
 from cortado.planner.allocate.size_accuracy_curve import size_accuracy_curve
 from cortado.planner.search.deadline import seconds_of
-from cortado.planner.search.goal import FORECAST_SHARE
+from cortado.planner.search.goal import CURVE_SHARE
 from cortado.progress import Progress
 from cortado.task.task import Task
 
@@ -34,7 +34,7 @@ def plan(
 def plan_within(network: nn.Module, task: Task, options: RunOptions, time_limit: str | float | None) -> Feasibility:
     """Do what `plan` does, with options that were read before."""
     wanted = options.check_score(task.metric).limits
-    share = None if time_limit is None else FORECAST_SHARE * seconds_of(time_limit, "plan")
+    share = None if time_limit is None else CURVE_SHARE * seconds_of(time_limit, "plan")
     size_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     found = size_accuracy_curve(network, network, task, progress=options.progress, time_limit=share)
     return Feasibility(found, size_bytes, task.metric.name, task.metric.unit, wanted)

@@ -43,5 +43,7 @@ def seconds_of(time_limit: str | float | None, where: str) -> float:
         return math.inf
     seconds = units.read_quantity(time_limit, "time") / 1000 if isinstance(time_limit, str) else float(time_limit)
     if not seconds > 0:
-        raise BadValue(f"{where}: a time limit of {time_limit} allows nothing. Write, for example, --time-limit '5 min'.")
+        raise BadValue(
+            f"{where}: a time limit of {time_limit} allows nothing. Write, for example, --time-limit '5 min'."
+        )
     return seconds

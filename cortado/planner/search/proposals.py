@@ -92,10 +92,8 @@ class Proposals:
             return None
         fits, over = ([one for one in own if self.wanted.keeps("size", one) is good] for good in (True, False))
         weakest, strongest = min(map(strength_of, fits), default=0.0), max(map(strength_of, over), default=0.0)
-        large, least = (
-            max([one.size_bytes for one in fits], default=0.0),
-            min([one.size_bytes for one in over], default=0.0),
-        )
+        large = max([one.size_bytes for one in fits], default=0)
+        least = min([one.size_bytes for one in over], default=0)
         if any(one.failed for one in own) or large * CLOSE > limit.value or (fits and weakest < CLOSE * strongest):
             return None
         strength = (weakest * strongest) ** 0.5 or EXPECTED_KL / (8 * limit.value)
@@ -279,13 +277,8 @@ def front_of(shapes: Sequence[Shape]) -> list[Shape]:
 
 def strength_of(trial: Trial) -> float:
     """Return the strength of a trial's prune/rate_distortion."""
-    return float(
-        next(
-            stage["prune/rate_distortion"]["strength"]
-            for stage in trial.recipe["stages"]
-            if "prune/rate_distortion" in stage
-        )
-    )
+    name = PruneRateDistortion.name()
+    return float(next(stage[name]["strength"] for stage in trial.recipe["stages"] if name in stage))
 
 
 def stronger(kept: Sequence[Trial]) -> float:

@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
 
-import torch
-
 from cortado.engine.fingerprints import sum_of_data
 from cortado.file.accounting import layer_rows
-from cortado.file.artifact import encode, encode_value, record_body
-from cortado.file.plane import MIX_LIMIT, QUICK
+from cortado.file.artifact import encode
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.profile.profile import profile
 from cortado.network.profile.pruned_cost import kernels
@@ -28,6 +25,7 @@ from cortado.planner.sensitivity.checks import (
     PredictionCheck,
     samples_for,
 )
+from cortado.planner.sensitivity.record_bytes import record_bytes
 from cortado.planner.sensitivity.sensitivity import Sensitivity, sensitivities
 from cortado.report.candidate import pareto_front
 from cortado.task.task import Task
@@ -64,8 +62,6 @@ class Choices:
     candidates: tuple[Candidate, ...]
 
 
-FAST, LARGE, SAMPLED, FEWEST_ROWS = "rans", 1 << 18, 1 << 16, 16
-"""Forms with more than LARGE numbers use the fast coder; the best coder's gain is estimated on about SAMPLED entries."""
 MOST_KEPT = 4
 """Networks whose choices a search caches."""
 CARRIED_OUT, MEASURED = 0.6, 0.75
@@ -152,9 +148,9 @@ def every_candidate(
     with view.progress.bar("candidates", len(candidate_recipes) + 2 * len(rated)) as bar:
         for number, (way, changed) in enumerate(carried_out(network, original, task, candidate_recipes), 1):
             for weight in changed:
-                before_it, path = weights.get(weight.path), weight.path
-                if before_it is not None and weight.shape == before_it.shape:
-                    one = predicted_candidate(way, weight, before_it, rated[path], whole.get(path))
+                unchanged, path = weights.get(weight.path), weight.path
+                if unchanged is not None and weight.shape == unchanged.shape:
+                    one = predicted_candidate(way, weight, unchanged, rated[path], whole.get(path))
                     if check.needs_measurement(weight.form, one.candidate.predicted_kl):
                         one.form = None if not_worth_measuring(one, found[path]) else weight.form
                     else:
@@ -266,25 +262,6 @@ def share_of_matmuls(before: Form, form: Form) -> float:
     """Return the multiply-adds of a layer with a new form of its weight, as a share of those with the old form."""
     entries = [sum(size for size, _ in kernels(one, one.shape, ())) for one in (before, form)]
     return entries[1] / max(entries[0], 1.0)
-
-
-def record_bytes(form: Form) -> int:
-    """Return the estimated bytes of a form in the file, mostly within a few percent.
-
-    The best coder is slow on large weights: its gain over the fast coder is measured on evenly spaced rows.
-    """
-    attached = list(form.state_dict().values())
-    numbers = sum(value.numel() for value in attached)
-    rows, few = form.shape[0], form.shape[0] * SAMPLED // max(1, form.shape.numel())
-    if not LARGE < numbers <= MIX_LIMIT or few < FEWEST_ROWS:
-        return body_bytes(form, QUICK)
-    some = form.narrow(0, torch.arange(few, device=attached[0].device) * rows // few)
-    return round(body_bytes(form, FAST) * body_bytes(some, QUICK) / body_bytes(some, FAST))
-
-
-def body_bytes(form: Form, codec: str) -> int:
-    """Return the bytes of a form's record with one coder."""
-    return 1 + len(record_body(encode_value(form, codec)))
 
 
 def undominated(some: Sequence[Candidate]) -> tuple[Candidate, ...]:

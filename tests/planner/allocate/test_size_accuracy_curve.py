@@ -27,7 +27,8 @@ from cortado.planner.allocate.size_accuracy_curve import (
 from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES, carried_out
 from cortado.planner.search.deadline import Deadline
 from cortado.planner.sensitivity import candidates
-from cortado.planner.sensitivity.candidates import LARGE, Candidate, Choices, RememberingTask, body_bytes, record_bytes
+from cortado.planner.sensitivity.candidates import Candidate, Choices, RememberingTask
+from cortado.planner.sensitivity.record_bytes import LARGE, body_bytes, record_bytes
 from cortado.planner.sensitivity.sensitivity import sensitivities
 from cortado.task.limits import read_limits
 from cortado.task.task import Data, Task
@@ -156,7 +157,7 @@ def test_size_accuracy_curve_with_little_time_names_what_it_left_out():
         any("samples for sensitivities" in one for one in found.left_out) and "plans to measure" in found.left_out[-1]
     )
     said = Feasibility(found, 1000, "accuracy", "%", read_limits(["score >= -1 %", "size <= 1 MB"])).text()
-    assert "Left out, as time was up: " in said and "No mix was measured" in said and "nan" not in said
+    assert "Skipped, as time was up: " in said and "No mix was measured" in said and "nan" not in said
     whole = size_accuracy_curve(
         network, network, task, (CANDIDATE_RECIPES[0], CANDIDATE_RECIPES[3]), time_limit="10 min"
     )

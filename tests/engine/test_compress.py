@@ -118,7 +118,7 @@ def test_interrupted_run_goes_on_where_it_stopped_and_ends_alike(tmp_path):
     whole, full = compress(NET.make(), NET.task(), STAGES)
     stages = (*STAGES[:2], Interrupting())
     with pytest.raises(
-        Stopped, match=rf"interrupted in stage 3. 2 finished stages are kept in {tmp_path}; --resume goes on"
+        Stopped, match=rf"interrupted in stage 3. 2 finished stages are kept in {tmp_path}; --resume continues"
     ):
         compress(NET.make(), NET.task(), stages, folder=tmp_path)
     assert sorted(path.name for path in (tmp_path / "stages").iterdir()) == [

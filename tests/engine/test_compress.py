@@ -129,7 +129,7 @@ def test_interrupted_run_goes_on_where_it_stopped_and_ends_alike(tmp_path):
     ]
     # The rest of the recipe belongs to what a stage's key stands for: another end is another run.
     _, other = compress(NET.make(), NET.task(), STAGES, folder=tmp_path, resume=True)
-    assert any("of another run" in warning for warning in other.warnings)
+    assert any("from another run" in warning for warning in other.warnings)
     (tmp_path / "stages" / "03.json").unlink()
     again, report = compress(NET.make(), NET.task(), STAGES, folder=tmp_path, resume=True)
     assert same(again, whole) and not report.warnings
@@ -158,7 +158,7 @@ def test_kept_stages_of_another_run_are_not_used(tmp_path, damage):
     else:
         task = Task(task.train, task.validation, task.test, seed=9)
     _, report = compress(network, task, STAGES[:1], folder=tmp_path, resume=True)
-    assert any("of another run" in warning for warning in report.warnings)
+    assert any("from another run" in warning for warning in report.warnings)
 
 
 def test_damaged_kept_stage_is_an_error(tmp_path):

@@ -47,7 +47,7 @@ def test_what_may_be_luck_is_said_and_not_taken():
     large = dataclasses.replace(lucky, size_bytes=60, over=dict.fromkeys(met, 0.1))
     assert wanted.best([lucky, sure]) is sure
     assert [one.kept_text() for one in (sure, lucky, large)] == ["met", "met, within one standard error", "missed"]
-    assert "1 trials kept the score by less than its standard error (0.70 %)" in wanted.advice(lucky, [lucky])
+    assert "1 trials met the score limit by less than its standard error (0.70 %)" in wanted.advice(lucky, [lucky])
     assert "luck" not in wanted.advice(sure, [sure])
 
 

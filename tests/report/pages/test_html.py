@@ -209,7 +209,7 @@ def test_first_screen_has_its_order(report_with: Make) -> None:
     clock = Clock(1, 1, 9, (), "torch_eager", "torch_eager", Ratio(1, 1, 1), False)
     source = report_html(report_with(front=(Tried("finetune", 300, 97.0, True, True),), clocks=(clock,)))
     parts = [
-        'class="badge', "Plain and compressed", "What was tried", "What each stage did", "Where the bytes go",
+        'class="badge', "Original and compressed", "What was tried", "What each stage did", "Where the bytes go",
         "Where the time goes", 'class="warnings"', "Stage by stage", "Layer by layer",
     ]  # fmt: skip
     body = source[source.index("<body>") :]

@@ -195,7 +195,7 @@ def test_page_of_a_network_with_many_layers_groups_the_small_ones(report_with: M
     many = tuple(type(first)(**(vars(first) | {"path": f"w{at}", "size_bytes": 400 + at})) for at in range(40))
     legend = re.search(r'<ul class="legend">.*?</ul>', report_html(report_with(layers=many)))
     assert legend is not None
-    assert re.findall(r"<b>(.*?)</b>", legend.group(0)) == [*(f"w{at}" for at in range(34, 40)), "all else"]
+    assert re.findall(r"<b>(.*?)</b>", legend.group(0)) == [*(f"w{at}" for at in range(34, 40)), "other"]
 
 
 def test_page_is_light_and_dark_and_prints(report_with: Make) -> None:

@@ -167,7 +167,7 @@ def methods_page() -> str:
         "Written by `python -m bench docs` from the code; edits are lost. A method's name in a recipe is the path of its",
         "file under `cortado/methods/`; `allocate`, `prune/widths` and `quantize/ptq_search` are the planner's.",
         "Every method has the knob `where` as well, by default "
-        f"`{where.default}`:", f"{where.metadata['says']}.", "",
+        f"`{where.default}`:", f"{where.metadata['help']}.", "",
         "*Lossy* methods change values: moments are matched afterwards (`match_moments`) unless they train. Methods that",
         "*train* move floats and keep masks, codes and codebook.",
     ]  # fmt: skip

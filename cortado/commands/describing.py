@@ -49,7 +49,7 @@ def knob_rows(kind: type[Method]) -> list[tuple[str, str, str, str]]:
     hints = typing.get_type_hints(kind)
     fields = sorted(dataclasses.fields(kind), key=lambda field: field.name == "where")
     return [
-        (field.name, yaml_text(field.default), range_text(field, hints[field.name]), field.metadata["says"])
+        (field.name, yaml_text(field.default), range_text(field, hints[field.name]), field.metadata["help"])
         for field in fields
     ]
 

@@ -182,7 +182,7 @@ def one_of_these(title: str, values: list[Any], hint: Any, facts: Any) -> Range:
     for one in given:
         fits = accepts(hint, one) or (accepts(hint, 0.5) and isinstance(one, int))
         if not fits or (among and one not in among):
-            raise BadValue(f"search: {title} cannot be {one!r}. It means: {facts.get('says', '')}.")
+            raise BadValue(f"search: {title} cannot be {one!r}. It means: {facts.get('help', '')}.")
         if isinstance(one, (int, float)) and not isinstance(one, bool):
             check_ends(title, one, one, facts)
     return Range(title, one_of=given)
@@ -208,4 +208,4 @@ def check_ends(title: str, low: float, high: float, facts: Any) -> None:
     if (least is not None and low < least) or (most is not None and high > most):
         span = f"{'' if least is None else format(least, 'g')}..{'' if most is None else format(most, 'g')}"
         given = f"{low:g}" if low == high else f"{low:g}..{high:g}"
-        raise BadValue(f"search: {title} must be in {span}, got {given}. It means: {facts.get('says', '')}.")
+        raise BadValue(f"search: {title} must be in {span}, got {given}. It means: {facts.get('help', '')}.")

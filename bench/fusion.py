@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.result import row
+from bench.vertical import fuse_activations
 from cortado.lowering.graph import graph_of
 from cortado.lowering.horizontal import merge_siblings
 from cortado.lowering.lower import lowered, outputs
-from cortado.lowering.vertical import fuse_activations
 from cortado.nets.catalog import by_name
 from cortado.network.coupling.answers import difference
 from cortado.runtimes.onnxruntime import Onnxruntime, OnnxSession
@@ -59,13 +59,9 @@ def variants(network: nn.Module, example: Tensor) -> dict[str, nn.Module]:
     vertical = graph_of(folded, example)
     fuse_activations(vertical)
     found["vertical"] = vertical
-    for how, pad in (("horizontal", False), ("horizontal, kernels padded", True)):
-        graph = graph_of(folded, example)
-        if merge_siblings(graph, pad):
-            found[how] = graph
-        if pad and "horizontal" in found:
-            # Where siblings of one kernel are there, padding finds the same ones.
-            found.pop(how)
+    graph = graph_of(folded, example)
+    if merge_siblings(graph):
+        found["horizontal"] = graph
     if "horizontal" in found:
         both = graph_of(folded, example)
         merge_siblings(both)

@@ -94,7 +94,7 @@ def test_missed_limit_is_exit_status_three_and_the_bundle_is_there(here):
     [
         (["compress", "nowhere:make"], "cannot be loaded"),
         (["compress", "tiny_job:make"], "neither a recipe nor a limit is given"),
-        (["compress", "job.yaml", "--recipe", ""], "nothing is written there"),
+        (["compress", "job.yaml", "--recipe", ""], "it is empty"),
         (["compress", "tiny_job:make", "--recipe", "prune/wights"], "Did you mean: prune/weights"),
         (["compress", "tiny_job:make", "--recipe", "finetune", "--limit", "small"], "is not a limit"),
         (

@@ -27,7 +27,7 @@ __all__ = ["here"]
 
 NET = BY_NAME["mlp"]
 STAGES = (PruneWeights(keep=0.5), Finetune(epochs=2.0), QuantizeWeights(bits=5))
-SENTENCE = r"(?s)^[a-z].*: .*\. 1 finished stages are kept in .*; --resume goes on\.$"
+SENTENCE = r"(?s)^[a-z].*: .*\. 1 finished stages are kept in .*; --resume continues\.$"
 
 
 class Items(Dataset):

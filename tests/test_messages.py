@@ -50,7 +50,7 @@ CASES = {
     "word without value": (lambda: read_recipe("prune/weights 0.3"), BadRecipe, r"stage 1 \(prune/weights\): '0\.3' is not key=value"),
     "bad value in a recipe": (lambda: read_recipe("finetune | prune/weights keep=7"), BadValue, r"recipe, stage 2: prune/weights: keep must lie in"),
     "empty recipe": (lambda: read_recipe([]), BadRecipe, r"it has no stages\. Give at least one"),
-    "empty line": (lambda: read_recipe("finetune | "), BadRecipe, r"stage 2: nothing is written there\. Write, for example"),
+    "empty line": (lambda: read_recipe("finetune | "), BadRecipe, r"stage 2: it is empty\. Write, for example"),
     "stage with two names": (lambda: read_recipe([{"finetune": {}, "release": {}}]), BadRecipe, r"a stage is a name or one name with its knobs"),
     "recipe of another type": (lambda: read_recipe(3), BadRecipe, r"a recipe is a file, a text, a list or a Recipe, got int"),
     "recipe file that is missing": (lambda: read_recipe("nowhere.yaml"), BadRecipe, r"nowhere\.yaml"),

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from bench.zoo.declared import contradictions
 from bench.zoo.entry import Entry
+from bench.zoo.predicted import count_after, zeroed
 from cortado.errors import CortadoError
-from cortado.network.coupling.cut import cut, zeroed
+from cortado.network.coupling.cut import cut
 from cortado.network.coupling.find import find_groups
 from cortado.network.coupling.groups import Group, Groups
 
@@ -85,7 +86,7 @@ def exact_cut(
         "difference": difference(answer, zero),
         "control": difference(original, zero),
         "parameters": parameters(one),
-        "predicted": groups.count_after(keeps),
+        "predicted": count_after(groups, keeps),
         "contradictions": contradictions(one)[:4],
     }
 
@@ -100,7 +101,7 @@ def full_cut(entry: Entry, network: nn.Module, groups: Groups) -> dict[str, Any]
         return {"error": said(error)}
     return {
         "parameters": parameters(one),
-        "predicted": groups.count_after(keeps),
+        "predicted": count_after(groups, keeps),
         "contradictions": contradictions(one)[:4],
     }
 

@@ -1,4 +1,4 @@
-"""Bundle: the folder with the compressed file, files for runtimes, the report, recipe and job as run, and a checksum of each."""
+"""Bundle: a folder with the compressed file, runtime files, report, recipe and job as run, and checksums."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ FILE, SUMS = "net.cortado", "checksums.txt"
 NAMES = (
     FILE, "report.json", "report.html", "report.md", "recipe.yaml", "job.yaml", "environment.json", "run.py",
 )  # fmt: skip
-"""What every bundle has, each with its checksum."""
+"""Files of every bundle, each with a checksum."""
 OURS = """
 import torch
 import cortado
@@ -40,7 +40,7 @@ def predict(*inputs):
     with torch.no_grad():
         return network(*map(torch.from_numpy, inputs)).numpy()
 """
-"""What predicts where no runtime was asked for: Cortado itself."""
+"""The script that predicts with Cortado itself, if no runtime was requested."""
 HEAD = '''"""Predicts: python run.py inputs.npy outputs.npy.  Inputs are one batch, as the network takes it."""
 import sys
 from pathlib import Path
@@ -61,15 +61,12 @@ def write_bundle(
     body: bytes | None = None,
     exported: Path | None = None,
 ) -> Path:
-    """Write everything a stranger needs; each file whole or not at all, the checksums last.  Gives the folder.
+    """Write a self-contained bundle and return its folder.  Files are written atomically, the checksums last.
 
-    `body` is the file of the network as its last stage encoded it, and `exported` the folder with the files for runtimes
-    that were scored and timed, both as `compress_within` returns them: they are taken over as they are, and made here where
-    they are not given.
-
-    Plain weights that the run has kept in the folder are given checksums too; whoever hands the bundle on may leave them out.
-    For each of `runtimes`, which need the task, the network is exported into a folder of the runtime's name. run.py
-    predicts, with the first of them that has a script. Raises BadValue when the folder cannot be written.
+    `body` is the network's encoded file and `exported` the folder of measured runtime files, as `compress_within` returns
+    them; they are moved into the bundle, or made here if not given. The original weights stored in the folder by the run
+    get checksums too, but may be left out of a copy. Each of `runtimes` (which need the task) has a folder of its name;
+    run.py predicts with the first one that has a script. Raises BadValue if the folder cannot be written.
     """
     folder = Path(folder)
     check_writable(folder, "bundle")
@@ -93,7 +90,7 @@ def write_bundle(
     sums += [f"{sum_of(path)}  {path.relative_to(folder).as_posix()}" for path in (*files, *kept)]
     write_whole(folder / SUMS, ("\n".join(sums) + "\n").encode())
     if exported is not None:
-        # Not before all is written: a bundle that met a full disk can be written again.
+        # Only after everything is written, so that a bundle can be retried after a full disk.
         shutil.rmtree(exported, ignore_errors=True)
     return folder
 
@@ -101,7 +98,7 @@ def write_bundle(
 def runtime_files(
     folder: Path, network: nn.Module, runtimes: Sequence[Runtime], task: Task | None, exported: Path | None
 ) -> list[Path]:
-    """Take over, or make, the files for each runtime, in a folder of its name, and return them."""
+    """Move or export the files for each runtime into a folder of its name and return their paths."""
     files: list[Path] = []
     for runtime in runtimes:
         own = folder / runtime.name()
@@ -110,13 +107,13 @@ def runtime_files(
         elif task is not None:
             export(network, task, runtime, own)
         else:
-            raise BadValue("bundle: files for runtimes are compared with PyTorch on the task's data. Pass task=...")
+            raise BadValue("bundle: runtime files are checked against PyTorch on the task's data. Pass task=...")
         files += sorted(path for path in own.iterdir() if path.is_file())
     return files
 
 
 def script(runtimes: Sequence[Runtime]) -> str:
-    """run.py: loads the file of the first runtime that has a script, or Cortado's own, and predicts."""
+    """Return run.py, which predicts with the first runtime that has a script, or with Cortado."""
     runtime = next((runtime for runtime in runtimes if runtime.script), None)
     file = FILE if runtime is None else f"{runtime.name()}/net{runtime.suffix}"
     lines = OURS if runtime is None else runtime.script
@@ -136,9 +133,9 @@ def sum_of(path: Path) -> str:
 
 
 def check_bundle(folder: str | Path) -> list[str]:
-    """The names of a bundle's files, when all have their checksums.  Raises BadFile for one missing or altered.
+    """Return the names of a bundle's files after checking their checksums.  Raises BadFile for a missing or altered one.
 
-    Only the original weights may be missing: without them the file is as sound, and `verify` says what it lacks.
+    Only the original weights may be missing; `verify` reports that.
     """
     folder = Path(folder)
     try:
@@ -158,7 +155,5 @@ def check_bundle(folder: str | Path) -> list[str]:
         names.append(name)
     missing = [name for name in NAMES if name not in names]
     if missing:
-        raise BadFile(
-            f"bundle: {SUMS} does not speak of {', '.join(missing)}. Make the bundle again, or fetch it again."
-        )
+        raise BadFile(f"bundle: {SUMS} does not list {', '.join(missing)}. Make the bundle again, or fetch it again.")
     return names

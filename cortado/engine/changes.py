@@ -1,4 +1,4 @@
-"""Changes: whether a stage changed anything, found by looking first at what the editing operations touched."""
+"""Changes: whether a stage changed anything, checking the weights that editing operations touched first."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ from cortado.parts.forms.latent import Latent
 
 @dataclass(frozen=True)
 class Changes:
-    """A network before a stage and after it; `touched` are the paths of the weights that editing operations wrote.
+    """A network before and after a stage; `touched`: paths of the weights that editing operations wrote.
 
-    What trains, and what edits floats in place, touches without saying so: nothing is taken for unchanged unseen.
+    Training and in-place edits are not recorded there, so untouched weights are compared too.
     """
 
     before: nn.Module
@@ -23,7 +23,7 @@ class Changes:
     touched: set[str]
 
     def any(self, values_only: bool = False) -> bool:
-        """Return whether a value, a way to round or, unless `values_only`, a form or a buffer is another."""
+        """Return whether a value, a rounding or, unless `values_only`, a form or buffer changed."""
         return (
             self.weights(0)
             or activation_rounding(self.before) != activation_rounding(self.after)
@@ -32,11 +32,11 @@ class Changes:
         )
 
     def matrices(self) -> bool:
-        """Return whether a weight of two axes or more, or what rounds activations, is another."""
+        """Return whether a weight of two or more axes, or an activation quantizer, changed."""
         return self.weights(2) or activation_rounding(self.before) != activation_rounding(self.after)
 
     def weights(self, axes: int) -> bool:
-        """Return whether a weight of so many axes or more changed.  Those that were touched are compared first."""
+        """Return whether a weight of `axes` or more axes changed; touched weights are compared first."""
         before, after = (
             {one.path: one for one in parameter_places(network) if len(one.shape) >= axes}
             for network in (self.before, self.after)
@@ -47,7 +47,7 @@ class Changes:
         return any(other_weight(before[path], after[path], bool(axes)) for path in order)
 
     def forms(self) -> bool:
-        """Return whether some tensor of the state, in whatever form, is another."""
+        """Return whether any tensor of the state changed."""
         before, after = self.before.state_dict(), self.after.state_dict()
         return list(before) != list(after) or any(
             isinstance(value, Tensor) and not same_bits(value, after[name]) for name, value in before.items()
@@ -55,19 +55,19 @@ class Changes:
 
 
 def other_weight(before: Weight, after: Weight, values_only: bool) -> bool:
-    """Return whether a weight has another value or, in training, is rounded another way."""
+    """Return whether a weight's values or, unless `values_only`, its latent rounding changed."""
     return not same_bits(before.dense(), after.dense()) or not values_only and latent(before) != latent(after)
 
 
 def latent(weight: Weight) -> list[tuple[str, dict[str, int]]]:
-    """Return how a weight is rounded while it trains: another way is a change, though the values may be those that were."""
+    """Return how a weight is rounded in training: a change there counts even if its values stay."""
     form = form_of(*weight.places[0])
     parts = () if form is None else form.modules()
     return [(type(part).__qualname__, part.spec()) for part in parts if isinstance(part, Latent)]
 
 
 def activation_rounding(network: nn.Module) -> dict[tuple[str, str], tuple[str, dict[str, int], list[list[float]]]]:
-    """Return what rounds the activations of a network, by place: its class, facts and numbers."""
+    """Return the class, spec and numbers of each activation quantizer, by place."""
     return {
         place: (type(one).__qualname__, one.spec(), [part.flatten().tolist() for part in one.parts().values()])
         for place, one in sites(network).items()
@@ -75,7 +75,7 @@ def activation_rounding(network: nn.Module) -> dict[tuple[str, str], tuple[str, 
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors are equal to the last bit, type and shape included."""
+    """Return whether two tensors are bitwise equal, with the same dtype and shape."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(bits_of(one), bits_of(other.to(one.device)))

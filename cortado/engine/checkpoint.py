@@ -1,4 +1,4 @@
-"""Checkpoint: the state that torch.save wrote, without running code, and the names that wrappers leave in it."""
+"""Checkpoint: read a state that torch.save wrote, without running code, and strip the prefixes of wrappers."""
 
 import pickle
 import warnings
@@ -11,14 +11,14 @@ from torch import Tensor
 from cortado.errors import BadNetwork
 
 INSIDE = ("state_dict", "model_state_dict", "model")
-"""Where training scripts keep a network's state in a checkpoint; the first that is there counts."""
+"""Keys of a network's state in checkpoints of training scripts; the first one present is used."""
 COMPILED, PARALLEL = "_orig_mod.", "module."
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a state that torch.save wrote, alone or inside a checkpoint.
 
-    Raises BadNetwork for a file of another kind, and for one that holds more than tensors and plain values.
+    Raises BadNetwork for another kind of file, or one with more than tensors and plain values.
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
@@ -32,25 +32,20 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     state = found if name is None else found[name]
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise BadNetwork(
-            f"job: {path} holds no state of a network, but {type(found).__name__} {keys[:5]}. It must map names to tensors, "
+            f"job: {path} holds {type(found).__name__} {keys[:5]}, not the state of a network. It must map names to tensors, "
             f"or have such a state under {', '.join(INSIDE)}."
         )
     return {str(key): value for key, value in state.items()}
 
 
 def without_wrappers(state: dict[str, Tensor], wanted: Collection[str], source: str) -> dict[str, Tensor]:
-    """Return a state under the names that are wanted: without the prefixes of torch.compile and of parallel wrappers.
+    """Return a state under the `wanted` names, without the prefixes of torch.compile and parallel wrappers.
 
-    Warns where names are changed; a network that has such names itself gets them as they are.
+    Warns if it changes names; prefixes that belong to the network's own names stay.
     """
-    made = {plain_name(key): value for key, value in state.items()}
+    made = {key.replace(COMPILED, "").removeprefix(PARALLEL): value for key, value in state.items()}
     if len(made) < len(state) or len({*wanted} & {*made}) <= len({*wanted} & {*state}):
         return state
     prefixes = " and ".join(repr(one) for one in (PARALLEL, COMPILED) if any(one in key for key in state))
     warnings.warn(f"job: the names in {source} are read without {prefixes}, which a wrapper put there.", stacklevel=2)
     return made
-
-
-def plain_name(key: str) -> str:
-    """Return a parameter's name as the network inside the wrappers has it."""
-    return key.replace(COMPILED, "").removeprefix(PARALLEL)

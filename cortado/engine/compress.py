@@ -1,4 +1,4 @@
-"""Compress: run a recipe stage by stage, measure in between, keep a checkpoint, and end with a test result."""
+"""Compress: run a recipe stage by stage, measure and store each stage, and test the result."""
 
 import json
 import logging
@@ -53,20 +53,20 @@ def compress(
     batches: Sequence[int] = (1,),
     threads: int = 1,
 ) -> tuple[nn.Module, Report]:
-    """A small copy of `network` made by `recipe`, and the report of what was measured.
+    """Return a small copy of `network` made by `recipe`, and the report of all measurements.
 
     >>> small, report = cortado.compress(net, task, "prune/weights keep=0.5 | quantize/weights bits=4", limits=["size <= 1 MB"])
     >>> report.met
     True
 
-    `recipe` is a Recipe, a list of methods, a YAML file or one line of text. The network itself is never changed.
-    After each stage the file is made, read back and scored on the task's validation data; the test data are used once,
-    at the end. With `folder`, every finished stage is kept there, and `resume` goes on after the last one.
-    `forms` are form classes of your own that a resumed run meets in its files. In each of the `runtimes` ("onnxruntime")
-    the exported file is scored and, with so many threads and for each batch size, timed beside the original network's.
+    `recipe` is a Recipe, a list of methods, a YAML file or one line of text. The network itself is not changed. After each
+    stage the file is written, read back and scored on the task's validation data; the test data are used once, at the end.
+    With `folder`, finished stages are stored there, and `resume` continues after the last one. `forms` are your own form
+    classes, needed to resume. For each of the `runtimes` ("onnxruntime") the exported file is scored and timed against the
+    original network's, for each of `batches` with `threads` threads.
     Raises BadNetwork, BadTask, BadRecipe, BadValue, NothingChanged, MissingPackage for a runtime that is not installed,
-    OutputsDiffer for one whose outputs are not PyTorch's; Stopped when the user interrupts; Failed for whatever else a
-    stage, the data or the disk came upon. What was finished before is kept in the folder.
+    OutputsDiffer for one whose outputs are not PyTorch's, Stopped on Ctrl-C, and Failed for any other error of a stage, the
+    data or the disk. Finished stages stay in the folder.
     """
     options = RunOptions.read(
         limits, folder=folder, resume=resume, progress=progress, forms=forms, runtimes=runtimes, batches=batches,
@@ -78,8 +78,8 @@ def compress(
 
 @dataclass(frozen=True)
 class Compressed:
-    """What a run made: the network, its report, its file as the last stage encoded it, and the folder that holds a folder
-    of files for each runtime as they were scored and timed (None where none was asked for, or no folder was given)."""
+    """The output of a run: the network, its report, its encoded file, and the folder with the measured files of each
+    runtime (None without runtimes or without a folder)."""
 
     network: nn.Module
     report: Report
@@ -88,7 +88,7 @@ class Compressed:
 
 
 def compress_within(network: nn.Module, task: Task, recipe: Any, options: RunOptions) -> Compressed:
-    """Run a recipe as `compress` does, with options that were read before, and return all that the run made."""
+    """Run `compress` with parsed options and return everything it made."""
     brought = accept(network, "compress")
     options.check_score(task.metric)
     run = Run(working_copy(network, alias=True).eval(), task, read_recipe(recipe), options)
@@ -97,19 +97,19 @@ def compress_within(network: nn.Module, task: Task, recipe: Any, options: RunOpt
     try:
         return run.all_stages()
     except KeyboardInterrupt:
-        nothing = "No stage was finished." if options.folder else "Nothing was kept: no folder was given."
+        nothing = "No stage was finished." if options.folder else "Nothing was stored, as no folder was given."
         raise Stopped(f"compress: interrupted in stage {len(run.rows) + 1}. {run.kept_text() or nothing}") from None
     except CortadoError as error:
         raise type(error)(f"{error} {run.kept_text()}".rstrip()) from error
     except Exception as error:
-        place = "the test result" if len(run.rows) == len(run.recipe.stages) else f"stage {len(run.rows) + 1}"
-        way_out = "Mend what raised it, and try again."
+        place = "the test" if len(run.rows) == len(run.recipe.stages) else f"stage {len(run.rows) + 1}"
+        way_out = "Fix the cause and try again."
         raise Failed(f"compress: {place} ended with {describe(error)}. {way_out} {run.kept_text()}".rstrip()) from error
 
 
 @dataclass
 class Run:
-    """One run of a recipe: what is finished of it."""
+    """One run of a recipe and its finished stages."""
 
     original: nn.Module
     task: Task
@@ -121,9 +121,9 @@ class Run:
     used: set[type[Part]] = field(default_factory=set)
 
     def kept_text(self) -> str:
-        """What of this run is on disk; "" for nothing."""
+        """Return a sentence about the stages on disk; "" for none."""
         folder, count = self.options.folder, len(self.rows)
-        return f"{count} finished stages are kept in {folder}; --resume goes on." if folder and count else ""
+        return f"{count} finished stages are kept in {folder}; --resume continues." if folder and count else ""
 
     def all_stages(self) -> Compressed:
         original_validation = mean_score(self.original, self.task.validation, self.task.metric)
@@ -134,7 +134,7 @@ class Run:
         return Compressed(state.network, report, self.bodies[-1], self.options.exports)
 
     def stage(self, state: State, number: int) -> State:
-        """Run a stage; what continues is what its file gives back: each stage is proved, and a resumed run takes the same way."""
+        """Run a stage and continue from its decoded file, which checks the file and makes resumed runs identical."""
         stages, start = self.recipe.stages, time.perf_counter()
         method, following = stages[number], stages[number + 1] if number + 1 < len(stages) else None
         made = apply_stage(
@@ -193,9 +193,9 @@ class Run:
 
     @cached_property
     def key(self) -> str:
-        """Stands for everything a stage's result depends on: recipe, network with its values, task with its data.
+        """Return a hash of everything a stage depends on: recipe, network with its values, task with its data.
 
-        The test data are left out: a trial of a search, which has none, is resumed with them once it was chosen.
+        Test data are left out, so that a search can resume its best trial, which ran without them.
         """
         task, sums = self.task, blake2b(digest_size=16)
         sums.update(json.dumps(identity(self.recipe.as_data()), sort_keys=True).encode())
@@ -210,7 +210,7 @@ class Run:
         return sums.hexdigest()
 
     def base(self, number: int) -> Path:
-        """Where a stage is kept, without the ending."""
+        """Return the path of a stage's files, without the suffix."""
         assert self.options.folder is not None
         return self.options.folder / "stages" / f"{number + 1:02}"
 
@@ -225,7 +225,7 @@ class Run:
         write_whole(base.with_suffix(".json"), json.dumps(note, indent=1).encode())
 
     def resumed(self) -> State:
-        """The state after the last finished stage of the same run, or that before the first."""
+        """Return the state after the last finished stage of the same run, or before the first."""
         if self.options.folder is None:
             raise BadNetwork("compress: resume needs the folder of the interrupted run. Pass folder=...")
         state = begin(self.original, self.task.example)
@@ -243,15 +243,13 @@ class Run:
                 ) from error
             if other:
                 self.warnings.append(
-                    f"stage {number + 1} in {self.options.folder} is of another run (recipe, network, data, seed or "
-                    "version): done again"
+                    f"stage {number + 1} in {self.options.folder} is from another run (recipe, network, data, seed or "
+                    "version) and was run again"
                 )
                 break
             body = read_bytes(base.with_suffix(".cortado"))
             if note.get("file", file_sum(body)) != file_sum(body):
-                raise BadFile(
-                    f"compress: {base}.cortado is not what was kept. Delete the folder's stages and start again."
-                )
+                raise BadFile(f"compress: {base}.cortado was altered. Delete the folder's stages and start again.")
             reference = state.network if loses_moments(method) else state.reference
             made = decode(body, self.original, self.options.forms)
             state = replace(state, network=made, reference=reference, kept=kept, fresh=False)
@@ -261,12 +259,12 @@ class Run:
 
 
 def file_sum(body: bytes) -> str:
-    """Tells whether a kept file is the one that its note speaks of."""
+    """Return a hash that ties a stored file to its note."""
     return blake2b(body, digest_size=16).hexdigest()
 
 
 def test(original: nn.Module, network: nn.Module, task: Task) -> Compared:
-    """Both networks on the test data, used for nothing else, with a paired interval."""
+    """Compare both networks on the test data, with a paired interval."""
     before = scores(original, task.test, task.metric)
     after = scores(network, task.test, task.metric, original=original)
     return paired_interval(before, after, task.metric.scale)
@@ -275,7 +273,7 @@ def test(original: nn.Module, network: nn.Module, task: Task) -> Compared:
 def lines_of(
     task: Task, original_bytes: int, size_bytes: int, compared: Compared, limits: tuple[Limit, ...]
 ) -> tuple[Line, ...]:
-    """plain | compressed | limit | met, one line for size and one for the score."""
+    """Return the report's lines for size and score: original | compressed | limit | met."""
     by_what = {limit.what: limit for limit in limits}
     sign = 1 if task.metric.higher_is_better else -1
     size, score = by_what.get("size"), by_what.get("score")

@@ -1,4 +1,4 @@
-"""Fingerprints: short bytes that stand for networks, data and recipes, so that a change is noticed."""
+"""Fingerprints: hashes of networks, data and recipes, to notice changes."""
 
 from hashlib import blake2b
 from typing import Any
@@ -12,7 +12,7 @@ from cortado.task.task import Data
 
 
 def identity(value: Any) -> Any:
-    """The same as JSON data, in which a network is its class with a sum of its values, and a function its name."""
+    """Return a value as JSON data: a network as its class and a hash of its values, a function as its name."""
     if isinstance(value, dict):
         return {str(key): identity(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -27,7 +27,7 @@ def identity(value: Any) -> Any:
 
 
 def json_data(value: Any) -> Any:
-    """The same with nothing but what JSON knows; a network or function becomes its name."""
+    """Return a value as JSON data; a network or function becomes its name."""
     if isinstance(value, dict):
         return {str(key): json_data(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -38,7 +38,7 @@ def json_data(value: Any) -> Any:
 
 
 def sum_of_data(data: Data | None) -> bytes:
-    """A sum over samples in memory; of a Dataset over its length, first and last item."""
+    """Return a hash of samples in memory; of a Dataset, of its length, first and last item."""
     sums = blake2b(digest_size=16)
     if data is not None:
         whole = data if data.items is None else data.pick(torch.tensor([0, len(data) - 1]))
@@ -49,12 +49,12 @@ def sum_of_data(data: Data | None) -> bytes:
 
 
 def bytes_of(value: torch.Tensor) -> bytes:
-    """The bytes of a tensor."""
+    """Return the bytes of a tensor."""
     return value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
 
 
 def sum_of_values(network: nn.Module) -> bytes:
-    """Return a sum over the values of weights and what rounds activations."""
+    """Return a hash of the weights' values and the activation quantizers."""
     sums = blake2b(digest_size=16)
     for weight in parameter_places(network):
         sums.update(bytes_of(weight.dense()))

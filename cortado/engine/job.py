@@ -1,4 +1,4 @@
-"""Job: a network, a task and how to begin - from package.module:maker or from a YAML file."""
+"""Job: a network, a task and the original weights, from package.module:maker or a YAML file."""
 
 import dataclasses
 import importlib
@@ -33,7 +33,7 @@ from cortado.task.task import Task
 from cortado.tasks.catalog import built_in
 
 ORIGINAL = "original_{}.safetensors"
-"""Where a run keeps the original network's weights, by the job's mark."""
+"""File name of the original network's weights in a run's folder, by the job's mark."""
 
 KEYS = ("network", "options", "weights", "task", "task_options", "train", "recipe", "limits", "seed", "score")
 SORT_WORDS = {
@@ -43,14 +43,14 @@ SORT_WORDS = {
 
 @dataclass(frozen=True)
 class Job:
-    """What to compress.  `make()` gives the architecture, `weights` a file of its state: safetensors, npz or torch.save's.
+    """What to compress.  `make()` returns the architecture, `weights` is a file of its state: safetensors, npz or torch.save's.
 
     >>> job = cortado.Job(make=lambda: net, make_task=lambda: task, limits=("score >= -1 %",))
 
-    `training` (a Tune's knobs) trains the network first when no weights are given. `recipe` and `limits` are what the
-    job suggests; the command line may say otherwise. `score` is what the original network is known to reach, in the unit of
-    the task's score: `compress` and `plan` stop where it does not (cortado.task.measure.check_stated says by how much it may
-    be off), and in Python `trusted` does.
+    `training` (knobs of finetune) trains the network first if there are no weights. `recipe` and `limits` are defaults that
+    the command line may override. `score` is the known score of the original network, in the unit of the task's metric:
+    `compress` and `plan`, and `trusted` in Python, raise if it is not reached (cortado.task.measure.check_stated has the
+    tolerance).
     """
 
     make: Callable[[], nn.Module]
@@ -63,11 +63,11 @@ class Job:
     score: float | None = None
 
     def original(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
-        """The trained network: from its weights, from the folder of an earlier run, or trained now.
+        """Return the trained network: from its weights, from the folder of an earlier run, or trained now.
 
-        The folder keeps it, so that the bundle there can be measured again by whoever has the folder alone.
+        It is stored in the folder, so that the bundle there can be verified without the job's own files.
         """
-        # What was trained for this very job is kept; a job that brings its own network always gives that.
+        # Only networks trained for this job are reused; a job with a network of its own always returns that.
         kept = self.kept(task, folder) if folder and self.training else None
         source = self.weights or (kept if kept and kept.exists() else None)
         network = self.begun(task)
@@ -77,7 +77,7 @@ class Job:
             if kept:
                 make_folder(kept.parent)
                 write_whole(kept, as_safetensors(own_tensors(network)))
-                # A run that goes on reads the file, whose tensors lie otherwise in memory than trained ones: both do.
+                # Read the file back, as a resumed run does: its tensors have another memory layout than trained ones.
                 source, network = kept, self.begun(task)
         if source is not None:
             load_weights(network, source)
@@ -87,29 +87,29 @@ class Job:
         return network.eval()
 
     def trusted(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
-        """plain(), once it scores on the validation data what the job states.  Raises BadTask where it does not."""
+        """Return original() after checking its stated score on validation data.  Raises BadTask if it is not reached."""
         network = self.original(task, folder, progress)
         if self.score is not None:
             check_stated(network, task, self.score)
         return network
 
     def original_again(self, task: Task, folder: Path) -> nn.Module:
-        """The trained network as the run in `folder` had it, never trained again.  Raises BadNetwork where it is gone."""
+        """Return the trained network of the run in `folder`, without training.  Raises BadNetwork if its weights are missing."""
         network = self.begun(task)
         source = self.kept(task, folder) if self.training or self.weights else None
         if source is not None and not source.exists() and self.weights and self.weights.exists():
             source = self.weights
         if source is not None and not source.exists():
             raise BadNetwork(
-                f"job: the original network of {folder} is not at hand: there is no {source}. Put the file that compress kept "
-                "there back, or compress again into that folder; it will not be trained now."
+                f"job: the original network of {folder} is missing: there is no {source}. Restore the file that compress "
+                "wrote there, or compress again into that folder; it is not trained again here."
             )
         if source is not None:
             load_weights(network, source)
         return network.eval()
 
     def begun(self, task: Task) -> nn.Module:
-        """The network as its architecture begins, by the task's seed."""
+        """Return the untrained network, initialised with the task's seed."""
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(task.seed)
             network = self.make()
@@ -117,23 +117,23 @@ class Job:
         return network
 
     def kept(self, task: Task, folder: Path) -> Path:
-        """Where a run in `folder` keeps the original network: what it trained, or what the job brought."""
+        """Return the path of the original network's weights in a run's folder."""
         return folder / ORIGINAL.format(self.mark(task))
 
     def mark(self, task: Task) -> str:
-        """Stands for the job as written and its seed."""
+        """Return a hash of the job's text and its seed."""
         text = {key: value for key, value in self.text.items() if key != "score"}
-        said = json.dumps([text, self.training, task.name, task.seed], sort_keys=True, default=str)
-        return blake2b(said.encode(), digest_size=6).hexdigest()
+        data = json.dumps([text, self.training, task.name, task.seed], sort_keys=True, default=str)
+        return blake2b(data.encode(), digest_size=6).hexdigest()
 
 
 def own_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
-    """The dense state of a network, tied tensors apart, for safetensors."""
+    """Return the dense state of a network for safetensors, with tied tensors copied."""
     return {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a state strictly: safetensors, npz or torch's own; batch counters may be missing.  Raises BadNetwork with the keys."""
+    """Load a state strictly (safetensors, npz or torch's own); batch counters may be missing.  Raises BadNetwork."""
     if not path.exists():
         raise BadNetwork(f"job: the weights {path} do not exist. Check the path.")
     wanted = network.state_dict()
@@ -143,14 +143,14 @@ def load_weights(network: nn.Module, path: Path) -> None:
     wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
     if missing or surplus or wrong:
         raise BadNetwork(
-            f"job: {path.name} does not fit {type(network).__name__}: missing {missing[:3]}, surplus {surplus[:3]}, "
+            f"job: {path.name} does not fit {type(network).__name__}: missing {missing[:3]}, unexpected {surplus[:3]}, "
             f"of another shape {wrong[:3]}. Pass weights of this network."
         )
     network.load_state_dict(wanted | state)
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors or npz file, or of one that torch.save wrote.  Raises BadNetwork when it is none."""
+    """Return the tensors of a safetensors, npz or torch.save file.  Raises BadNetwork if it is none of these."""
     if path.suffix not in ("", ".npz", ".safetensors"):
         return read_checkpoint(path)
     try:
@@ -166,9 +166,9 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_job(source: str, seed: int | None = None) -> Job:
-    """A job from "package.module:maker", a YAML file or a bundle's folder.  Raises BadRecipe, BadNetwork, BadTask.
+    """Read a job from "package.module:maker", a YAML file or a bundle's folder.  Raises BadRecipe, BadNetwork, BadTask.
 
-    A maker returns a Job, or a pair (network, task). In a file: network (a name of nets/, or package.module:maker),
+    A maker returns a Job or a pair (network, task). Keys of a file: network (a name of nets/, or package.module:maker),
     options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed, score.
     """
     if source.endswith((".yaml", ".yml")):
@@ -187,7 +187,7 @@ def read_job(source: str, seed: int | None = None) -> Job:
 
 
 def job_of_file(path: Path, seed: int | None) -> Job:
-    """A job from a YAML file; keys that are not known are refused with near ones."""
+    """Read a job from a YAML file.  Raises BadRecipe for unknown keys, with suggestions."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf8"))
     except (OSError, yaml.YAMLError) as error:
@@ -202,7 +202,7 @@ def job_of_file(path: Path, seed: int | None) -> Job:
             )
     for key in ("network", "task"):
         if key not in data:
-            raise BadRecipe(f"job: {path} names no {key}. Add {key}: ...")
+            raise BadRecipe(f"job: {path} has no {key}. Add {key}: ...")
     check_sorts(data)
     number = seed if seed is not None else data.get("seed", 0)
     options, task_options = dict(data.get("options") or {}), dict(data.get("task_options") or {})
@@ -216,19 +216,19 @@ def job_of_file(path: Path, seed: int | None) -> Job:
 
 
 def job_of_bundle(folder: Path, seed: int | None) -> Job:
-    """The job that a bundle was made by."""
+    """Read the job of a bundle."""
     path = folder / "job.yaml"
     try:
         data = yaml.safe_load(path.read_text(encoding="utf8"))
     except (OSError, yaml.YAMLError) as error:
-        raise BadRecipe(f"job: {folder} is no bundle: job.yaml cannot be read ({error}).") from error
+        raise BadRecipe(f"job: {folder} is not a bundle: job.yaml cannot be read ({error}).") from error
     if isinstance(data, dict) and set(data) == {"job"}:
         return read_job(str(data["job"]), seed)
     return job_of_file(path, seed)
 
 
 def check_sorts(data: dict[str, Any]) -> None:
-    """Raises BadRecipe for a key whose value is of a sort that it cannot be."""
+    """Raise BadRecipe for a value of the wrong type."""
     sorts: dict[str, Any] = {"network": str, "task": str, "weights": str, "seed": int, "score": (int, float)}
     for key, sort in (sorts | {"options": dict, "task_options": dict, "train": dict, "limits": list}).items():
         if data.get(key) is not None and (not isinstance(data[key], sort) or isinstance(data[key], bool)):
@@ -236,7 +236,7 @@ def check_sorts(data: dict[str, Any]) -> None:
 
 
 def recipe_beside(path: Path, recipe: Any) -> Any:
-    """A recipe's file is named from the job's folder; anything else is the recipe itself."""
+    """Return a recipe file's path relative to the job's folder; any other recipe unchanged."""
     is_file = isinstance(recipe, str) and recipe.endswith((".yaml", ".yml"))
     return str(path.parent / recipe) if is_file else recipe
 
@@ -256,7 +256,7 @@ def made_task(name: str, options: dict[str, Any]) -> Task:
 
 
 def call_maker(name: str, where: str, options: dict[str, Any] | None = None) -> Any:
-    """Call package.module:maker, with those of `options` that it takes.  Raises BadRecipe when it cannot be had."""
+    """Call package.module:maker with the `options` (the seed only if it takes one).  Raises BadRecipe."""
     module_name, _, maker_name = name.partition(":")
     try:
         maker = getattr(importlib.import_module(module_name), maker_name)

@@ -1,4 +1,4 @@
-"""Options: how a recipe is run - limits, runtimes, folder - read from texts once and passed on as one value."""
+"""Options of a run: limits, runtimes, folder, parsed once and passed on as one value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ from cortado.task.task import Metric
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Everything about a run but network, task and recipe.
+    """The options of a run.
 
-    Finished stages are kept in `folder`, and `resume` continues after the last one. `forms` are classes of the user's
-    own that a resumed run meets in its files.
+    Finished stages are stored in `folder`, and `resume` continues after the last one. `forms` are the user's own form
+    classes, needed to resume.
     """
 
     limits: tuple[Limit, ...] = ()
@@ -33,10 +33,10 @@ class RunOptions:
         progress: Progress | None = None, forms: Sequence[type[Part]] = (), runtimes: Sequence[str] = (),
         batches: Sequence[int] = (1,), threads: int = 1, command: str = "compress",
     ) -> "RunOptions":  # fmt: skip
-        """Return the options that texts describe ("size <= 100 KB", "onnxruntime"), before anything is computed.
+        """Parse options ("size <= 100 KB", "onnxruntime").
 
-        Raises BadValue for limits, batches or threads that cannot be meant and for a folder that cannot be written,
-        MissingPackage for a runtime that is not installed.
+        Raises BadValue for invalid limits, batches or threads and for a folder that cannot be written, MissingPackage for a
+        runtime that is not installed.
         """
         read_as = read_limits(limits)
         speed = speed_wanted(runtimes, read_as, batches, threads)
@@ -46,13 +46,13 @@ class RunOptions:
         return cls(read_as, speed, place, resume, progress or quiet(), tuple(forms))
 
     def check_score(self, score: Metric) -> "RunOptions":
-        """Return the options themselves.  Raises BadValue for a limit in another unit than the task's score."""
+        """Return the options themselves.  Raises BadValue for a limit in another unit than the metric's."""
         check_unit(self.limits, score)
         return self
 
     @property
     def exports(self) -> Path | None:
-        """Where measured files for runtimes stay until a bundle takes them over; None where there are none to keep."""
+        """Return the folder of measured runtime files until a bundle takes them; None without runtimes or folder."""
         return self.folder / "exports" if self.folder and self.speed.runtimes else None
 
     def limit(self, what: str) -> Limit | None:

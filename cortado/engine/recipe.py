@@ -1,4 +1,4 @@
-"""Recipe: methods in order - from Python, from YAML, from one line of text; all end in the same constructors."""
+"""Recipe: methods in order, from Python, YAML or one line of text."""
 
 import dataclasses
 import importlib
@@ -23,19 +23,19 @@ ELSEWHERE = {
     "prune/widths": "cortado.planner.search.widths:Widths",
     "quantize/ptq_search": "cortado.planner.search.ptq_search:PtqSearch",
 }
-"""Methods that are made of the planner, by name; imported when asked for."""
+"""Methods built on the planner, by name; imported on demand."""
 KEYS = ("name", "paper", "notes", "figures", "network", "task", "match_moments", "stages")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stages in order.  `match_moments`: moments are matched after every lossy stage that does not train itself.
+    """Stages in order.  `match_moments`: match moments after every lossy stage without training of its own.
 
     >>> recipe = cortado.Recipe((PruneWeights(keep=0.5), QuantizeWeights(bits=4)))
 
-    `rounds` says of each stage in which round of a repeat it runs ("round 2 of 3"; "" outside of one). `name`, `paper`,
-    `notes` and `figures` (the paper's numbers beside ours) are for people; `network` and `task` name what the recipe was
-    written for (a job may bring its own).
+    `rounds` has the round of a repeat for each stage ("round 2 of 3"; "" outside a repeat). `name`, `paper`, `notes` and
+    `figures` (the paper's numbers beside ours) document the recipe; `network` and `task` name what it was written for (a
+    job may bring its own).
     """
 
     stages: tuple[Method, ...]
@@ -54,7 +54,7 @@ class Recipe:
             raise BadRecipe(f"recipe: match_moments must be true or false, got {self.match_moments!r}.")
 
     def as_data(self) -> dict[str, Any]:
-        """The recipe with every knob written out, as plain data that read() takes back."""
+        """Return the recipe as plain data with every knob, readable by `read_recipe`."""
         head = {key: value for key in ("name", "paper", "notes") if (value := getattr(self, key))}
         stages = [stage_data(*pair) for pair in zip(self.stages, self.rounds, strict=True)]
         return {**head, "match_moments": self.match_moments, "stages": stages}
@@ -67,7 +67,7 @@ def stage_data(stage: Method, turn: str = "") -> dict[str, Any]:
 
 
 def known_methods() -> list[str]:
-    """The names of all methods: the paths of their files under methods/, and those that are found elsewhere."""
+    """Return the names of all methods: paths of files under methods/, and those of ELSEWHERE."""
     names = list(ELSEWHERE)
     for info in pkgutil.walk_packages(cortado.methods.__path__, "cortado.methods."):
         name = info.name.removeprefix("cortado.methods.").replace(".", "/")
@@ -78,12 +78,12 @@ def known_methods() -> list[str]:
 
 
 def method_class_name(name: str) -> str:
-    """prune/weights -> PruneWeights."""
+    """Return the class name of a method: prune/weights -> PruneWeights."""
     return "".join(word.capitalize() for part in name.split("/") for word in part.split("_"))
 
 
 def method_class(name: str) -> type[Method]:
-    """The method called `name`: a path under methods/, or a user's own package.module:Class.  Raises BadRecipe."""
+    """Return the class of a method: a path under methods/, or a user's package.module:Class.  Raises BadRecipe."""
     name = renamed.current("recipe", name, renamed.METHODS)
     place = ELSEWHERE.get(name, name)
     if ":" in place:
@@ -103,7 +103,7 @@ def method_class(name: str) -> type[Method]:
 
 
 def make_stage(name: str, knobs: dict[str, Any], where: str = "recipe") -> Method:
-    """One method from its name and knobs.  Raises BadRecipe for a knob it does not have, BadValue for its value."""
+    """Return a method from its name and knobs.  Raises BadRecipe for an unknown knob, BadValue for an invalid value."""
     kind = method_class(name)
     fields = {field.name for field in dataclasses.fields(kind)}
     knobs = renamed.current_values(kind.name(), renamed.current_keys(f"{where} ({name})", knobs, renamed.KNOBS, fields))
@@ -121,9 +121,9 @@ def make_stage(name: str, knobs: dict[str, Any], where: str = "recipe") -> Metho
 
 
 def value_of(value: Any, hint: Any = None) -> Any:
-    """A knob's value as YAML gives it: lists become tuples, 1e-5, which YAML takes for a word, a number.
+    """Return a knob's value from YAML: lists become tuples, and 1e-5, which YAML reads as text, a number.
 
-    A number where a text is meant is a name: the layers of an nn.Sequential are called 0, 1, 2.
+    A number for a text knob becomes text: the layers of an nn.Sequential are named 0, 1, 2.
     """
     if isinstance(value, list):
         return tuple(value_of(one) for one in value)
@@ -136,16 +136,16 @@ def value_of(value: Any, hint: Any = None) -> Any:
 REPEAT = """\
 Run a few stages several times, gently.
 
-`repeat: {times: 3, do: [...]}` stands for the stages of `do`, three times one after another: stages like any other, each with
-a row in the report, its file, and moments matched after it. A knob given as a list has one value for each round, so that
-`prune/weights: {keep: [0.5, 0.3, 0.1]}` prunes a little more each time."""
-"""What the pages say of `repeat`, which is no method: a recipe writes it out."""
+`repeat: {times: 3, do: [...]}` runs the stages of `do` three times: each is a normal stage with its own row in the report,
+its file, and moment matching. A knob given as a list has one value per round, so
+`prune/weights: {keep: [0.5, 0.3, 0.1]}` prunes more in each round."""
+"""The documentation of `repeat`, which is not a method."""
 Turn = tuple[Method, str]
-"""A stage and its round: "round 2 of 3", or "" outside of a repeat."""
+"""A stage and its round: "round 2 of 3", or "" outside a repeat."""
 
 
 def repeated(knobs: Any, where: str) -> list[Turn]:
-    """Return the stages of repeat: {times, do}, round after round; a knob given as a list has one value a round."""
+    """Return the stages of repeat: {times, do}, round by round; a knob given as a list has one value per round."""
     given = knobs if isinstance(knobs, dict) else {}
     times, stages = given.get("times", 2), given.get("do")
     # Older reports and bundles have the rounds written out.
@@ -165,7 +165,7 @@ def repeated(knobs: Any, where: str) -> list[Turn]:
 
 
 def pick_turn(stage: Any, turn: int, times: int, where: str) -> Any:
-    """The stage with the value of this round in the place of every list."""
+    """Return a stage with each list replaced by its value for this round."""
     if not isinstance(stage, dict):
         return stage
     picked: dict[str, Any] = {}
@@ -182,7 +182,7 @@ def pick_turn(stage: Any, turn: int, times: int, where: str) -> Any:
 
 
 def read_stages(data: Any, where: str) -> list[Turn]:
-    """Return the stage that a name, or {name: {knob: value}}, stands for; those of a repeat, in order."""
+    """Return the stage of a name or of {name: {knob: value}}; for a repeat, its stages in order."""
     if isinstance(data, Method):
         return [(data, "")]
     if isinstance(data, str) and data != "repeat":
@@ -201,7 +201,7 @@ def read_stages(data: Any, where: str) -> list[Turn]:
 
 
 def read_recipe(source: Any) -> Recipe:
-    """A recipe from a Recipe, a list of stages, a dict, a YAML file, or one line of text.
+    """Read a recipe from a Recipe, a list of stages, a dict, a YAML file, or one line of text.
 
     One line: "prune/weights keep=0.3 where=conv*, not conv1 | finetune epochs=2". Raises BadRecipe, BadValue.
     """
@@ -224,14 +224,14 @@ def read_recipe(source: Any) -> Recipe:
 
 
 def read_file(path: Path) -> Recipe:
-    """A recipe from a YAML file."""
+    """Read a recipe from a YAML file."""
     data = data_of(path)
     recipe = read_recipe(data if isinstance(data, (dict, list)) else {})
     return recipe if recipe.name != "recipe" else dataclasses.replace(recipe, name=path.stem)
 
 
 def data_of(path: Path) -> Any:
-    """What a YAML file holds.  Raises BadRecipe."""
+    """Return the data of a YAML file.  Raises BadRecipe."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf8"))
     except OSError as error:
@@ -257,12 +257,10 @@ def read_mapping(data: dict[str, Any]) -> Recipe:
 
 
 def words_of(text: str, number: int) -> tuple[str, dict[str, Any]]:
-    """Name and knobs in one line: name key=value key=value; words without "=" go on with the value before them."""
+    """Return name and knobs from "name key=value key=value"; a word without "=" continues the value before it."""
     words = text.split()
     if not words:
-        raise BadRecipe(
-            f"recipe, stage {number}: nothing is written there. Write, for example, prune/weights keep=0.3."
-        )
+        raise BadRecipe(f"recipe, stage {number}: it is empty. Write, for example, prune/weights keep=0.3.")
     texts: dict[str, str] = {}
     last = ""
     for word in words[1:]:
@@ -279,7 +277,7 @@ def words_of(text: str, number: int) -> tuple[str, dict[str, Any]]:
 
 
 def word_value(text: str) -> Any:
-    """A value in one line of text: what YAML makes of it, or the text itself where YAML sees a sign of its own (*.bias)."""
+    """Return a value of a one-line recipe: parsed as YAML, or the text itself if it is not YAML (*.bias)."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

@@ -21,9 +21,9 @@ from cortado.training.finalize import finalize
 class State:
     """A network between two stages.
 
-    `original` is the user's network as it came and is never changed. `reference` is the network before the last lossy
-    stage, whose moments are given back; `kept` names, for each layer with other outputs than there, which of them are
-    left. `notes` are the last stage's. `fresh`: nothing was done yet, so that the original stands for the network.
+    `original` is the user's network and is never changed. `reference` is the network before the last lossy stage, whose
+    moments are restored; `kept` has the remaining outputs of each layer that lost some since then. `notes` are the last
+    stage's. `fresh`: no stage has run yet, so the original equals the network.
     """
 
     network: nn.Module
@@ -36,14 +36,14 @@ class State:
 
 
 def start(network: nn.Module, original: nn.Module, example: Any) -> State:
-    """Return the state of a network that was made from `original` and is worked on in place from now on."""
+    """Return the state of a network made from `original`, to be edited in place."""
     return State(network, original, example, original)
 
 
 def begin(original: nn.Module, example: Any) -> State:
-    """Return the state before the first stage: a copy of the original network as a file would give it back.
+    """Return the state before the first stage: a copy of the original network, laid out as a file would load it.
 
-    Raises BadNetwork when forms hold its weights already.
+    Raises BadNetwork if its weights already have forms.
     """
     network = copy.deepcopy(original)
     modules = dict(network.named_modules())
@@ -58,11 +58,11 @@ def apply_stage(
     method: Method, state: State, task: Task, *, match_moments: bool = True, following: Method | None = None, where: str = "",
     progress: Progress | None = None, check: bool = True, last: bool = False,
 ) -> State:  # fmt: skip
-    """Apply a method to `state.network`, in place, and return the state afterwards.
+    """Apply a method to `state.network`, in place, and return the new state.
 
-    After a stage that loses moments these are matched, unless `match_moments` is False, `following` does just that, or no matrix
-    and no rounding of activations changed. `last` finalizes what is latent. `where` ("stage 2 (finetune)") begins every
-    message. Raises NothingChanged, where `check` asks for it, Failed for what is no error of ours, and what the method raises.
+    A stage that loses moments is followed by moment matching, unless `match_moments` is False, `following` does it, or no
+    matrix and no activation quantizer changed. `last` finalizes latent weights. `where` ("stage 2 (finetune)") starts every
+    message. Raises NothingChanged if `check` is set, what the method raises, and Failed for errors that are not Cortado's.
     """
     renews = loses_moments(method)
     before = state.reference
@@ -74,7 +74,7 @@ def apply_stage(
     changes = Changes(before, state.network, view.touched)
     if check and not method.matches and not changes.any(values_only=method.lossy):
         raise NothingChanged(
-            f"{where or method.name()}: it changed nothing. Check its pattern (where: {method.where}) and its amounts, or "
+            f"{where or method.name()}: it changed nothing. Check its pattern (where: {method.where}) and its knobs, or "
             "leave the stage out."
         )
     if match_moments and renews and not (following is not None and following.matches) and changes.matrices():
@@ -85,7 +85,7 @@ def apply_stage(
 
 
 def carry_out(method: Method, view: View, task: Task, where: str) -> None:
-    """Apply the method; its errors say in which stage they came up."""
+    """Apply the method; prefix its errors with the stage."""
     try:
         method.apply(view, task)
     except CortadoError as error:
@@ -94,10 +94,10 @@ def carry_out(method: Method, view: View, task: Task, where: str) -> None:
         raise type(error)(f"{where}: {error}") from error
     except Exception as error:
         raise Failed(
-            f"{where or method.name()}: it ended with {describe(error)}. Mend what raised it, or leave the stage out."
+            f"{where or method.name()}: it ended with {describe(error)}. Fix the cause, or leave the stage out."
         ) from error
 
 
 def loses_moments(method: Method) -> bool:
-    """Return whether the moments of the network before this method are given back, until the next such method."""
+    """Return whether the moments before this method are restored afterwards: it is lossy and does not train."""
     return method.lossy and not method.trains

@@ -1,4 +1,4 @@
-"""Verify: measure a bundle again, on this machine, and compare with what it claims."""
+"""Verify: measure a bundle on this machine and compare with its claims."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from cortado.task.measure import mean_score
 from cortado.task.task import Task
 
 ALIKE = 0.002
-"""The share of the samples that may come out otherwise: another processor adds up in another order."""
+"""The share of samples that may differ: another processor sums in another order."""
 TIMES_ALIKE = 1.25
-"""The factor by which a time taken on the same kind of processor may differ."""
+"""The factor by which times on the same kind of processor may differ."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: as it was made, as it is found here; `agrees` is None where the two cannot be compared."""
+    """One claimed value and the value measured here; `agrees` is None if the two cannot be compared."""
 
     what: str
     unit: str
@@ -46,11 +46,11 @@ class Verified:
 
     @property
     def agrees(self) -> bool:
-        """Whether no claim is contradicted."""
+        """Return whether no claim is contradicted."""
         return all(claim.agrees is not False for claim in self.claims)
 
     def text(self) -> str:
-        """A table, and the test result."""
+        """Return a table of the claims, and the outcome."""
         words = {True: "yes", False: "NO", None: "not compared"}
         rows: list[tuple[str, ...]] = [("", "claimed", "found here", "agrees")]
         for claim in self.claims:
@@ -65,14 +65,13 @@ class Verified:
 def verify(
     folder: str | Path, job: str | None = None, forms: Sequence[type[Part]] = (), seconds: float = 5.0
 ) -> Verified:
-    """Check a bundle's checksums, then measure bytes, scores on the test data and times again.
+    """Check a bundle's checksums, then measure its size, scores on the test data and times again.
 
     >>> cortado.verify("runs/latest").agrees
     True
 
-    `job` names the job where the bundle does not lead to the original network's weights. Raises BadFile for a file that is
-    missing or was altered, BadNetwork where the original network is not at hand, MissingPackage for a runtime that the
-    report has times of and that is not installed.
+    `job` names the job if the bundle does not include the original network's weights. Raises BadFile for a missing or
+    altered file, BadNetwork if the original network is missing, MissingPackage for a timed runtime that is not installed.
     """
     folder = Path(folder)
     check_bundle(folder)
@@ -89,13 +88,13 @@ def verify(
 
 
 def size_claim(report: Report, file: Path) -> Claim:
-    """Bytes of the coded file."""
+    """Return the claim about the bytes of the coded file."""
     claimed, found = next(line.compressed for line in report.lines if line.unit == "B"), file.stat().st_size
     return Claim("size of the file", "B", claimed, found, claimed == found)
 
 
 def score_claims(report: Report, original: nn.Module, small: nn.Module, task: Task) -> list[Claim]:
-    """Both networks on the test data, in PyTorch."""
+    """Return the claims about both networks' scores on the test data, in PyTorch."""
     before, now = report.test, test(original, small, task)
     if before is None:
         return []
@@ -107,7 +106,7 @@ def score_claims(report: Report, original: nn.Module, small: nn.Module, task: Ta
 
 
 def file_claims(report: Report, folder: Path, task: Task) -> list[Claim]:
-    """The files for runtimes that are in the bundle, as they lie there: what they score on the test data."""
+    """Return the claims about the scores of the bundle's own runtime files on the test data."""
     claims = []
     for row in report.exports:
         (runtime,) = installed([row.runtime])
@@ -121,7 +120,7 @@ def file_claims(report: Report, folder: Path, task: Task) -> list[Claim]:
 
 
 def runtime_claims(report: Report, original: nn.Module, small: nn.Module, task: Task, seconds: float) -> list[Claim]:
-    """Files for the runtimes, exported again: their scores and, on the same kind of processor, their times."""
+    """Return the claims about newly exported files: scores and, on the same kind of processor, times."""
     exports, clocks = measure(
         original, small, task, installed([row.runtime for row in report.exports]),
         batches=[clock.batch for clock in report.clocks], threads=report.clocks[0].threads, seconds=seconds,
@@ -146,5 +145,5 @@ def runtime_claims(report: Report, original: nn.Module, small: nn.Module, task: 
 
 
 def alike(claimed: float, found: float, scale: float) -> bool:
-    """Whether two scores are the same but for a few samples."""
+    """Return whether two scores are equal up to a few samples."""
     return abs(claimed - found) <= ALIKE * max(scale, abs(claimed))

@@ -1,4 +1,4 @@
-"""Accounting: what each weight costs, in our file and by the arithmetic of Deep Compression's tables."""
+"""Accounting: the cost of each weight, in our file and by the arithmetic of Deep Compression's tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One tensor: how it is held and what it costs.  None means unknown, or that there is no such thing.
+    """One tensor: its form and its cost.  None means unknown or not applicable.
 
     `entries` and `nonzeros` are of the tensor as it is, `original_entries` and `original_bits` of the original (before
     units were cut, or the module removed). `size_bytes` are the bytes of its record in our file; the file's head, with
@@ -66,27 +66,27 @@ class LayerRow:
 
     @property
     def kept(self) -> float | None:
-        """Nonzero weights as a share of the plain ones, "Weights %" of the tables."""
+        """Return nonzero weights as a share of the original's, "Weights %" of the tables."""
         return share_of(self.nonzeros, self.original_entries)
 
     @property
     def rate(self) -> float | None:
-        """P+Q bits with the codebook, as a share of the plain bits."""
+        """Return P+Q bits with the codebook, as a share of the original bits."""
         return share_of(self.coded_bits, self.original_bits)
 
     @property
     def rate_huffman(self) -> float | None:
-        """P+Q+H bits with the codebook, as a share of the plain bits."""
+        """Return P+Q+H bits with the codebook, as a share of the original bits."""
         return share_of(self.coded_bits_huffman, self.original_bits)
 
     @property
     def file_rate(self) -> float | None:
-        """Bits in our file, as a share of the plain bits."""
+        """Return bits in our file, as a share of the original bits."""
         return share_of(self.size_bytes * 8, self.original_bits)
 
 
 def share_of(part: float | None, whole: int) -> float | None:
-    """part / whole, where both are something."""
+    """Return part / whole; None if part is unknown or whole is 0."""
     return None if part is None or not whole else part / whole
 
 
@@ -101,10 +101,10 @@ class Histogram:
 
 
 def layer_rows(network: nn.Module, original: Original, body: bytes | None = None) -> tuple[LayerRow, ...]:
-    """One row for each tensor of the original network, in its order, tied tensors once.
+    """Return a row for each tensor of the original network, in its order, tied tensors once.
 
-    `body` is the file of `network` when it has been encoded already. Raises BadNetwork when the two do not belong
-    together, WrongNetwork when `body` was made from another original network.
+    `body` is the encoded file of `network`, if known. Raises BadNetwork if the two networks do not belong together,
+    WrongNetwork if `body` was made from another original network.
     """
     return accounts(network, original, body)[0]
 
@@ -112,7 +112,7 @@ def layer_rows(network: nn.Module, original: Original, body: bytes | None = None
 def accounts(
     network: nn.Module, original: Original, body: bytes | None = None
 ) -> tuple[tuple[LayerRow, ...], tuple[Histogram, ...]]:
-    """The rows of `layer_rows`, and histograms of the coded weights with the most nonzeros, as in `pictures`."""
+    """Return the rows of `layer_rows` and the histograms of `pictures`."""
     base = original_network(original)
     all_entries = entries_of(base)
     kinds = list({type(module) for module in network.modules() if isinstance(module, Part)})
@@ -138,20 +138,20 @@ def accounts(
 
 
 def named_entries(entries: list[Entry], stored: list[Entry]) -> list[tuple[Entry, str]]:
-    """Each entry of the original network with the name it has among those stored: a tied one may have lost its first place."""
+    """Return each entry of the original network with its stored name: a tied entry may have lost its first place."""
     first = {place: entry.name for entry in stored for place in entry.places}
     return [(entry, next((first[p] for p in entry.places if p in first), "")) for entry in entries]
 
 
 def removed_row(entry: Entry) -> LayerRow:
-    """The row of a tensor whose module was removed: nothing is left of it, and it costs nothing."""
+    """Return the row of a tensor of a removed module, at no cost."""
     whole, nothing = entry.shape.numel(), tuple(0 for _ in entry.shape)
     bits = whole * entry.dtype.itemsize * 8
     return LayerRow(entry.name, nothing, "removed", 0, 0, 0, whole, bits, 0, coded_bits=0.0, coded_bits_huffman=0.0)
 
 
 def tensor_row(entry: Entry, attached: Form | Tensor, record: StoredEntry, symbols: Symbols | None) -> LayerRow:
-    """The row of one tensor."""
+    """Return the row of one tensor."""
     shape = tuple(attached.shape)
     cost = {} if symbols is None else vars(index_cost(symbols))
     return LayerRow(
@@ -168,7 +168,7 @@ def tensor_row(entry: Entry, attached: Form | Tensor, record: StoredEntry, symbo
 
 
 def index_cost(symbols: Symbols) -> Cost:
-    """By relative index with the gap width of the least P+Q bits; unmasked, as a plain list when that is less."""
+    """Return the cost by relative index at the best gap width, or as a plain list if unmasked and shorter."""
     width, sparse_bits = best_gap_width(symbols)
     list_bits = symbols.entries * code_width(symbols.values)
     if not symbols.sparse and list_bits <= sparse_bits:
@@ -181,13 +181,13 @@ def index_cost(symbols: Symbols) -> Cost:
 
 
 def kept_values(symbols: Symbols) -> tuple[np.ndarray, np.ndarray]:
-    """The values that are not zero, and how often each occurs."""
+    """Return the nonzero values and their counts."""
     kept = symbols.values != 0
     return symbols.values[kept], symbols.counts[kept]
 
 
 def gaps_of(symbols: Symbols, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The gaps of so many bits that occur, fillers' among them, and how often each does."""
+    """Return the gaps of `width` bits, fillers' included, and their counts."""
     most = (1 << width) - 1
     totals = np.bincount(symbols.zeros & most, symbols.runs, most + 1).astype(np.int64)
     totals[most] += symbols.fillers(width)
@@ -198,7 +198,7 @@ def gaps_of(symbols: Symbols, width: int) -> tuple[np.ndarray, np.ndarray]:
 def cost_sums(
     values: np.ndarray, counts: np.ndarray, gaps: np.ndarray | None, gap_width: int, codebook_bits: int
 ) -> Cost:
-    """The cost of stored values, by how often each occurs, and of the gaps before them (None: a plain list)."""
+    """Return the cost of stored values from their counts, and of the gaps before them (None: a plain list)."""
     stored, value_width = int(counts.sum()), code_width(values)
     value_huffman = int((code_lengths(counts) * counts).sum())
     index_huffman = 0 if gaps is None else int((code_lengths(gaps) * gaps).sum())
@@ -215,7 +215,7 @@ def cost_sums(
 
 
 def code_width(values: np.ndarray, zero_too: bool = False) -> int:
-    """Bits of a code of fixed width for these whole numbers (and for zero): at least 1."""
+    """Return the bits of a fixed-width code for these integers (and for zero): at least 1."""
     if not values.size:
         return 1
     low, high = int(values.min()), int(values.max())
@@ -225,7 +225,7 @@ def code_width(values: np.ndarray, zero_too: bool = False) -> int:
 
 
 def best_gap_width(symbols: Symbols) -> tuple[int, int]:
-    """The gap width of the least P+Q bits, and these bits; of equals the narrowest."""
+    """Return the gap width with the least P+Q bits, the narrowest of equals, and these bits."""
     kept, _ = kept_values(symbols)
 
     def bits(gap_width: int) -> int:
@@ -237,9 +237,9 @@ def best_gap_width(symbols: Symbols) -> tuple[int, int]:
 
 
 def pictures(found: Mapping[str, Symbols | None], count: int = 3) -> tuple[Histogram, ...]:
-    """Codes of the kept weights, then gaps between them, of the `count` coded weights with the most nonzeros.
+    """Return histograms of codes, then of gaps, for the `count` coded weights with the most nonzeros.
 
-    The skewed shapes of figure 5 of Han, Mao, Dally, 2016: what an entropy coder lives on.
+    As in figure 5 of Han, Mao, Dally, 2016.
     """
     coded = [(name, symbols) for name, symbols in found.items() if symbols is not None and symbols.kept]
     codes: list[Histogram] = []
@@ -255,7 +255,7 @@ def pictures(found: Mapping[str, Symbols | None], count: int = 3) -> tuple[Histo
 
 
 def histogram_of(title: str, values: np.ndarray, counts: np.ndarray, of: str) -> Histogram:
-    """Whole numbers and how often each occurs; neighbours share a bar where there are more than 64."""
+    """Return a histogram of integers; neighbours share a bar if there are more than 64."""
     low, high = int(values.min()), int(values.max())
     step = -(-(high - low + 1) // MOST_BARS)
     bars = np.bincount((values - low) // step, counts).astype(np.int64)

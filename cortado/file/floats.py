@@ -92,6 +92,6 @@ def decode_floats(body: bytes, dtype: np.dtype | type, count: int) -> np.ndarray
     for place in range(size):
         planes[:, place] = decode_bytes(cursor, count)
     if cursor.rest():
-        raise BadFile(f"file: a stream of floats goes on after its {count} values. {DAMAGED}")
+        raise BadFile(f"file: a stream of floats continues after its {count} values. {DAMAGED}")
     patterns = planes.view(f">u{size}").ravel().astype(UNSIGNED[size])
     return turned(patterns, 8 * size - 1).view(dtype)

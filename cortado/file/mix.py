@@ -22,7 +22,7 @@ FEW, SOME, WIDE = 1 << 17, 1 << 20, 10
 
 
 def layout(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """A shape as rows, columns, taps and the width of a kernel; one axis is a single row."""
+    """Return a shape as rows, columns, taps and the width of a kernel; one axis is a single row."""
     if len(shape) < 2:
         return 1, int(np.prod(shape)), 1, 1
     taps = int(np.prod(shape[2:]))
@@ -30,9 +30,9 @@ def layout(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
 
 
 def likely_stride(plane: np.ndarray) -> int:
-    """The period of a matrix's columns (inputs that are an image of that width, say), or 0 when it can have none.
+    """Return the period of a matrix's columns (of inputs that are images of that width, say), or 0 if it has none.
 
-    The lag, from 2, at which the counts of nonzeros in the columns resemble themselves most.
+    It is the lag, from 2, with the highest autocorrelation of the nonzero counts of the columns.
     """
     if plane.ndim != 2 or plane.shape[1] < 8:
         return 0
@@ -43,7 +43,7 @@ def likely_stride(plane: np.ndarray) -> int:
 
 
 def header(plan: list[int], preset: int, shift: int) -> bytes:
-    """What `decode` must know besides shape and `where`."""
+    """Return what `decode` needs besides shape and `where`."""
     classes, signed, zero, stride, density = plan[4], plan[5], plan[6], plan[7], plan[11]
     flags = preset | (density - 1) << 3 | (stride > 0) << 6 | (shift != 0) << 7
     body = bytes([classes | signed << 6 | zero << 7, flags])
@@ -51,13 +51,13 @@ def header(plan: list[int], preset: int, shift: int) -> bytes:
 
 
 def make_plan(shape: tuple[int, ...], facts: tuple[int, int, int], stride: int, preset: int, density: int) -> list[int]:
-    """The kernel's parameters, in its order."""
+    """Return the kernel's parameters, in its order."""
     limit, first, rate, weight = PRESETS[preset]
     return [*layout(shape), *facts, stride, limit, first, rate, density, weight]
 
 
 def encode(values: np.ndarray, where: np.ndarray | None, quick: bool = False) -> bytes:
-    """The shortest code found over a few parameters (fewer for large planes; `quick`: one).  `values` int32."""
+    """Return the shortest code over a few presets (fewer for large planes; `quick`: one).  `values`: int32."""
     coded = values if where is None else values[where]
     if coded.size == 0 or not coded.any():
         return b""
@@ -82,7 +82,7 @@ def encode(values: np.ndarray, where: np.ndarray | None, quick: bool = False) ->
 
 
 def decode(body: bytes, shape: tuple[int, ...], where: np.ndarray | None) -> np.ndarray:
-    """The plane (int32, zeros where not coded) of `encode`.  Raises BadFile on anything else."""
+    """Return the plane (int32, zeros where not coded) of `encode`.  Raises BadFile for anything else."""
     values = np.zeros(shape, dtype=np.int32)
     if not body:
         return values

@@ -1,4 +1,4 @@
-"""One plane of integers (a mask, codes, codebook ranks) to bytes and back, by the coder that makes it smallest."""
+"""Plane: code one plane of integers (a mask, codes, codebook ranks) with the coder that makes it smallest."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ MIX_LIMIT = 4 << 20
 
 @dataclass(frozen=True)
 class Coded:
-    """One coded stream: which codec made it, and all it needs besides the plane's shape and `where`."""
+    """One coded stream: its codec and bytes; decoding also needs the plane's shape and `where`."""
 
     codec: int
     body: bytes
 
 
 def checked_plane(values: np.ndarray, where: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The plane as int32 and the mask as bool, with equal shapes.  Raises BadValue."""
+    """Return the plane as int32 and the mask as bool, with equal shapes.  Raises BadValue."""
     values = np.asarray(values)
     if values.dtype.kind not in "iub":
         raise BadValue(f"plane: values must be integers, got {values.dtype}. Quantize them first.")
@@ -35,12 +35,12 @@ def checked_plane(values: np.ndarray, where: np.ndarray | None) -> tuple[np.ndar
 
 
 def row_length(shape: tuple[int, ...], where: np.ndarray | None) -> int:
-    """How many listed values make a row; 1 where rows have no meaning."""
+    """Return the number of listed values per row; 1 if rows have no meaning."""
     return max(int(np.prod(shape[1:])), 1) if where is None and len(shape) > 1 else 1
 
 
 def encode_with(values: np.ndarray, where: np.ndarray | None, codec: str) -> Coded:
-    """The plane coded by one codec."""
+    """Return the plane coded by one codec."""
     if codec == "mix":
         return Coded(CODECS[codec], mix.encode(values, where))
     listed = values.ravel() if where is None else values[where]
@@ -56,11 +56,11 @@ def encode_with(values: np.ndarray, where: np.ndarray | None, codec: str) -> Cod
 
 
 def encode_plane(values: np.ndarray, where: np.ndarray | None = None, codec: str = "smallest") -> Coded:
-    """`values` (integers of 32 bits, in the shape of the weight) as a coded stream.
+    """Return `values` (32-bit integers, in the shape of the weight) as a coded stream.
 
-    `where` (bool, same shape): code only the places where it is True; the reader must know it. "smallest" tries the
-    codecs and keeps the shortest; above 4 M coded values it leaves out "mix" (seconds a million). "quick" takes one way
-    of the best coder for that many, a few percent longer: enough to plan by. Raises BadValue.
+    `where` (bool, same shape): code only the places where it is True; the reader must know it. "smallest" tries all codecs
+    and keeps the shortest; above 4 M coded values it skips "mix", which takes seconds per million. "quick" uses one preset
+    of the best coder, a few percent longer, which is enough for planning. Raises BadValue.
     """
     values, where = checked_plane(values, where)
     count = values.size if where is None else int(np.count_nonzero(where))
@@ -69,7 +69,7 @@ def encode_plane(values: np.ndarray, where: np.ndarray | None = None, codec: str
     if codec != "smallest":
         return encode_with(values, where, "rans" if codec == QUICK else codec)
     listed = values.ravel() if where is None else values[where]
-    # How long the simple codes are is known without writing them.
+    # The sizes of the simple codes are known without writing them.
     tried: list[tuple[int, str, Coded | None]] = [
         (bits.size(listed), "bits", None), (huffman.size(listed), "huffman", None)
     ]  # fmt: skip
@@ -81,7 +81,7 @@ def encode_plane(values: np.ndarray, where: np.ndarray | None = None, codec: str
 
 
 def decode_plane(coded: Coded, shape: tuple[int, ...], where: np.ndarray | None = None) -> np.ndarray:
-    """The plane (int32, of `shape`, zeros where not coded).  Raises BadFile when the stream is damaged."""
+    """Return the plane (int32, of `shape`, zeros where not coded).  Raises BadFile for a damaged stream."""
     if where is not None and where.shape != tuple(shape):
         raise BadValue(f"plane: `where` must have the shape {tuple(shape)}, got {where.shape}.")
     where = None if where is None else np.asarray(where, dtype=bool)

@@ -8,14 +8,14 @@ from torch import nn
 
 @dataclass(frozen=True)
 class AttributeSlot:
-    """A whole number that a module keeps as attribute `name`: alone (`place` None), or one entry of a list or tuple."""
+    """An integer attribute `name` of a module: a single one (`place` None), or one entry of a list or tuple."""
 
     name: str
     place: int | None = None
 
 
 def slots_of(layer: nn.Module) -> list[AttributeSlot]:
-    """The whole numbers of a module itself, in order of their names; bools are none."""
+    """Return the integer attributes of a module, in order of their names, without bools."""
     found = []
     for name in sorted(layer.__dict__):
         own = layer.__dict__[name]
@@ -27,7 +27,7 @@ def slots_of(layer: nn.Module) -> list[AttributeSlot]:
 
 
 def value_in(layer: nn.Module, slot: AttributeSlot, like: Any) -> int | None:
-    """The number in a slot; None when the module keeps something else there than `like`, what it keeps in an original network."""
+    """Return the number in a slot; None if its structure differs from `like`, the original network's attribute."""
     own = layer.__dict__.get(slot.name)
     if slot.place is not None:
         fits = isinstance(own, (tuple, list)) and len(own) == len(like)
@@ -36,7 +36,7 @@ def value_in(layer: nn.Module, slot: AttributeSlot, like: Any) -> int | None:
 
 
 def set_value(layer: nn.Module, slot: AttributeSlot, value: int) -> None:
-    """Put a number into a slot."""
+    """Set the number in a slot."""
     own = layer.__dict__[slot.name]
     if slot.place is not None:
         own = type(own)(value if place == slot.place else part for place, part in enumerate(own))
@@ -44,11 +44,11 @@ def set_value(layer: nn.Module, slot: AttributeSlot, value: int) -> None:
 
 
 def largest_axis(original: nn.Module) -> int:
-    """The largest size of any tensor: no number that follows from a cut is larger, unless it was."""
+    """Return the largest size of any tensor: a cut sets no number above it."""
     return max((size for t in (*original.parameters(), *original.buffers()) for size in t.shape), default=0)
 
 
 def impossible_size(layer: nn.Module, original_value: int, size: int, largest: int) -> bool:
-    """Whether no cut can have left this size of a number: torch's own layers have at least one of everything."""
+    """Return whether no cut can have set this number: torch's own layers have at least one of everything."""
     least = 1 if original_value and type(layer).__module__.startswith("torch.nn.") else 0
     return not least <= size <= max(abs(original_value), largest)

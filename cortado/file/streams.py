@@ -1,4 +1,4 @@
-"""Streams: the arrays of a form as coded bytes, and back; every size is known before anything is decoded."""
+"""Streams: code the arrays of a form; every size is known before anything is decoded."""
 
 import math
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ NUMPY_TYPES = {
 
 @dataclass(frozen=True)
 class Stream:
-    """One coded array: what it is ("mask", "kept.codes"), the codec's number (None for floats), its bytes."""
+    """One coded array: its name ("mask", "kept.codes"), the codec's number (None for floats), its bytes."""
 
     part: str
     codec: int | None
@@ -32,9 +32,9 @@ class Stream:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the entries of an array lie: the shape of the whole weight, and which places of it (None: all).
+    """The places of an array's entries: the shape of the whole weight, and a mask of places (None: all).
 
-    `most` is how many entries an array may claim, by default some more than the weight has.
+    `most`: limit on the entries of an array, by default slightly more than the weight's.
     """
 
     shape: torch.Size
@@ -50,7 +50,7 @@ class Place:
         return self.shape.numel() if self.where is None else int(self.where.sum())
 
     def inside(self, mask: np.ndarray) -> "Place":
-        """The places that are true in `mask`, which has one entry for each place of this one."""
+        """Return the places that are true in `mask`, which has one entry per place."""
         if self.where is None:
             return Place(self.shape, mask.reshape(tuple(self.shape)), self.most)
         where = np.zeros_like(self.where)
@@ -58,7 +58,7 @@ class Place:
         return Place(self.shape, where, self.most)
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """The array laid out in the whole weight."""
+        """Return the array scattered into the whole weight."""
         if self.where is None:
             return values.reshape(tuple(self.shape))
         whole = np.zeros(tuple(self.shape), dtype=values.dtype)
@@ -70,12 +70,12 @@ class Place:
 
 
 def encode_form(form: Form, codec: str, place: Place | None = None, prefix: str = "") -> list[Stream]:
-    """The streams of a form's arrays, in the order of its class."""
+    """Return the streams of a form's arrays, in the order of its class."""
     place = place or Place(form.shape)
     parts, found, inner = form.parts(), [], place
     sizes, shapes = type(form).sizes(form.shape, form.spec()), type(form).inner_shapes(form.shape, form.spec())
     if shapes and place.where is not None:
-        raise BadNetwork(f"file: a mask cannot hold {type(form).__name__}. Put the masks into its factors: recode.")
+        raise BadNetwork(f"file: a mask cannot hold {type(form).__name__}. Put the masks into its factors.")
     if shapes and place.most is None and claimed_entries(schema_of(form), form.shape) > place.limit:
         raise BadNetwork(
             f"file: the factors of a weight of {tuple(form.shape)} are over 4 times as large. Lower the rank."
@@ -100,7 +100,7 @@ def encode_form(form: Form, codec: str, place: Place | None = None, prefix: str 
 
 
 def decode_form(schema: Schema, place: Place, streams: list[Stream]) -> Form:
-    """The form that `streams` hold; takes its streams off the front of the list.  Raises BadFile when they cannot be."""
+    """Return the form at the front of `streams`, and remove its streams from the list.  Raises BadFile."""
     floats, inner, insides = list(schema.floats), list(schema.inner), place
     parts: dict[str, Tensor | Form] = {}
     shape = place.shape if place.where is None else torch.Size([place.count])
@@ -136,7 +136,7 @@ def decode_form(schema: Schema, place: Place, streams: list[Stream]) -> Form:
 
 
 def claimed_entries(schema: Schema, shape: torch.Size) -> int:
-    """How many entries the innermost factors of a weight of `shape` have together.  Raises BadValue on a false spec."""
+    """Return the total entries of the innermost factors of a weight of `shape`.  Raises BadValue for a wrong spec."""
     shapes = schema.form.inner_shapes(shape, schema.spec)
     if not shapes:
         return math.prod(shape)
@@ -160,7 +160,7 @@ def decode_integers(stream: Stream, place: Place, count: int, own_size: bool, so
 
 
 def as_floats(values: Tensor) -> np.ndarray:
-    """A float tensor as a NumPy array; bfloat16 as the 16 bits it is."""
+    """Return a float tensor as a NumPy array; bfloat16 as uint16."""
     values = values.detach().cpu().contiguous().flatten()
     return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.numpy()
 

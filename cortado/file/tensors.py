@@ -1,4 +1,4 @@
-"""Tensors that no form holds: floats, whole numbers, or raw bytes of anything else."""
+"""Tensors without a form: floats, integers, or raw bytes of anything else."""
 
 import numpy as np
 import torch
@@ -10,11 +10,11 @@ from cortado.file.plane import Coded, decode_plane, encode_plane
 from cortado.file.streams import NUMPY_TYPES, Stream, as_floats, from_floats
 
 RAW = 6
-"""Stands in the place of a codec's number for bytes as they are."""
+"""The codec number of raw bytes."""
 
 
 def encode_tensor(value: Tensor, codec: str) -> Stream:
-    """A tensor as it is: floats, whole numbers, or raw bytes of anything else."""
+    """Return a tensor as a stream of floats, integers or raw bytes."""
     if value.dtype in NUMPY_TYPES:
         return Stream("values", None, encode_floats(as_floats(value)))
     numbers = value.cpu().numpy()

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
 from cortado.lowering.graph import drop_unread, free_name, tensor_at
 
@@ -15,16 +14,15 @@ DEFAULTS: tuple[Any, ...] = (None, None, None, 1, 0, 1, 1)
 """Input, weight, bias, stride, padding, dilation, groups."""
 
 
-def merge_siblings(network: fx.GraphModule, pad_kernels: bool = False) -> tuple[tuple[str, ...], ...]:
-    """Merge siblings in place and return the names of the merged layers.
+def merge_siblings(network: fx.GraphModule) -> tuple[tuple[str, ...], ...]:
+    """Merge siblings in place and return the names of each merged family.
 
     Siblings are linear layers, or convolutions without groups, that read the same tensor with the same kernel size,
-    stride, padding and dilation. With `pad_kernels`, convolutions with the same output positions are merged too,
-    smaller kernels (1 x 1 next to 3 x 3) padded with zeros: more multiply-adds, fewer calls.
+    stride, padding and dilation.
     """
     families: dict[Any, list[fx.Node]] = {}
     for node in network.graph.nodes:
-        key = sibling_key(network, node, pad_kernels)
+        key = sibling_key(network, node)
         if key is not None:
             families.setdefault(key, []).append(node)
     merged = []
@@ -44,7 +42,7 @@ def arguments(node: fx.Node) -> tuple[Any, ...]:
     return (*given[:3], *(v * axes if len(v) == 1 else v for v in spread), given[6])
 
 
-def sibling_key(network: fx.GraphModule, node: fx.Node, pad_kernels: bool) -> Any:
+def sibling_key(network: fx.GraphModule, node: fx.Node) -> Any:
     """Return a key that is equal for siblings; None for nodes that are not merged."""
     if node.op != "call_function" or node.kwargs:
         return None
@@ -61,14 +59,7 @@ def sibling_key(network: fx.GraphModule, node: fx.Node, pad_kernels: bool) -> An
     weight = tensor_at(network, weight_node)
     if weight is None or groups != 1 or not has_parameter_bias(network, node):
         return None
-    kernel = tuple(weight.shape[2:])
-    if not pad_kernels:
-        return (node.target, source, weight.dtype, kernel, stride, padding, dilation)
-    # For an undilated odd kernel, the first position of the kernel's center: equal for equal output positions.
-    middle = tuple(pad - size // 2 for pad, size in zip(padding, kernel, strict=True))
-    if any(size % 2 == 0 for size in kernel) or any(step != 1 for step in dilation):
-        return (node.target, source, weight.dtype, kernel, stride, padding, dilation)
-    return (node.target, source, weight.dtype, "padded", stride, middle)
+    return (node.target, source, weight.dtype, tuple(weight.shape[2:]), stride, padding, dilation)
 
 
 def has_parameter_bias(network: fx.GraphModule, node: fx.Node) -> bool:
@@ -83,11 +74,8 @@ def merge_family(network: fx.GraphModule, family: list[Any], name: str) -> None:
     linear = first.target is aten.linear.default
     weights = [tensor_at(network, node.args[1]) for node in family]
     sizes = [weight.shape[0] for weight in weights if weight is not None]
-    kernel = tuple(max(sizes) for sizes in zip(*(w.shape[2:] for w in weights if w is not None), strict=True))
     holder = nn.Module()
-    holder.register_parameter(
-        "weight", frozen_parameter(torch.cat([padded(w, kernel) for w in weights if w is not None]))
-    )
+    holder.register_parameter("weight", frozen_parameter(torch.cat([w.detach() for w in weights if w is not None])))
     holder.register_parameter("bias", frozen_parameter(joined_bias(network, family, sizes)))
     network.add_submodule(name, holder)
     graph = network.graph
@@ -97,9 +85,7 @@ def merge_family(network: fx.GraphModule, family: list[Any], name: str) -> None:
             made = graph.call_function(first.target, (first.args[0], weight_node, bias_node))
         else:
             _, _, _, stride, padding, dilation, groups = arguments(first)
-            old = weights[0].shape[2:] if weights[0] is not None else kernel
-            grown = [pad + (new - size) // 2 for pad, new, size in zip(padding, kernel, old, strict=True)]
-            settings = (list(stride), grown, list(dilation), groups)
+            settings = (list(stride), list(padding), list(dilation), groups)
             made = graph.call_function(first.target, (first.args[0], weight_node, bias_node, *settings))
         made.meta = dict(first.meta) | {"val": None}
         parts = graph.call_function(aten.split_with_sizes.default, (made, sizes, -1 if linear else 1))
@@ -108,14 +94,6 @@ def merge_family(network: fx.GraphModule, family: list[Any], name: str) -> None:
         piece.meta = dict(node.meta)
         node.replace_all_uses_with(piece)
         graph.erase_node(node)
-
-
-def padded(weight: Tensor, kernel: tuple[int, ...]) -> Tensor:
-    """Return a kernel (outputs, inputs, ...) centered in a larger one of zeros."""
-    around: list[int] = []
-    for new, old in zip(reversed(kernel), reversed(weight.shape[2:]), strict=True):
-        around += [(new - old) // 2] * 2
-    return functional.pad(weight.detach(), around) if any(around) else weight.detach()
 
 
 def joined_bias(network: fx.GraphModule, family: list[fx.Node], sizes: list[int]) -> Tensor | None:

@@ -34,7 +34,6 @@ def lowered(
     fold: bool = True,
     gather: bool = False,
     merge: bool = False,
-    pad_kernels: bool = False,
 ) -> nn.Module:
     """Return a copy of `network` that computes the same and is ready to run or export; the network is left alone.
 
@@ -42,7 +41,7 @@ def lowered(
     parametrizations become dense, and batch norms are folded into the layers before them. With `gather`, convolutions
     that lost most of their columns gather the remaining ones, which is faster in torch (see positions.py). With
     `merge`, siblings that read one input become one product and a split, and the result is a graph module (see
-    horizontal.py for `pad_kernels`). Outputs are compared on the example: they differ by rounding, about 1e-7 of the
+    horizontal.py). Outputs are compared on the example: they differ by rounding, about 1e-7 of the
     largest output in float32. Activation quantizers are disabled for the comparison and become quantize operators at
     the end (see integers.py). Linear weights of few bits keep their codes next to their floats (see packed.py).
     Raises BadNetwork when outputs differ by more than 1e-4, or eight epsilon of a coarser float type, or when the
@@ -62,7 +61,7 @@ def lowered(
     copy = copy.requires_grad_(False)
     if merge:
         graph = graph_of(copy, example)
-        copy = graph if merge_siblings(graph, pad_kernels) else copy
+        copy = graph if merge_siblings(graph) else copy
     with unrounded(network):
         wanted = outputs(network, example)
     far, tolerance = difference(outputs(copy, example), wanted), rounding_share(wanted)

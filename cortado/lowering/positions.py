@@ -1,6 +1,5 @@
 """Positions: a convolution whose filters share zero columns, as a gather of the other columns and one dense product."""
 
-import copy
 from math import prod
 from typing import Any
 
@@ -16,16 +15,6 @@ CACHED_BYTES = 512 * 1024
 """Bytes of gathered columns that a processor's L2 cache holds until the product has read them."""
 MOST, FEWEST_FILTERS = 0.3, 32
 """Limits within which gathering was faster than the dense kernel: largest share of kept columns, fewest filters."""
-
-
-def gathered(network: nn.Module, example: Any, most: float = MOST) -> nn.Module:
-    """Return a copy of a network in which convolutions with at most the share `most` of their columns gather them.
-
-    The network is left alone; outputs differ by rounding. Raises BadNetwork when it fails on the example.
-    """
-    duplicate = copy.deepcopy(network)
-    gather_positions(duplicate, example, most)
-    return duplicate
 
 
 def gather_positions(network: nn.Module, example: Any, most: float = MOST) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""The planner: limits in, the mix of methods that keeps them at least cost out."""
+"""The planner: finds the combination of methods with the smallest loss within limits."""

@@ -1,4 +1,4 @@
-"""Tried: a candidate of a search as it was measured, and which of several no other beats."""
+"""Candidate: a measured trial of a search, and the Pareto front."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,11 +10,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Tried:
-    """A network that was made, measured and kept or passed over.
+    """A trial of a search as a row of the report.
 
-    `size_bytes` are of its file, `score` is on the validation data, `latency_ms` of one call (None where it was not timed);
-    `kept` says whether it kept every limit there, `taken` that it was judged at the end. `recipe` is one line of text,
-    `epochs` how long it was trained.
+    `size_bytes` of its file, `score` on the validation data, `latency_ms` of one call (None if not timed); `kept`: whether
+    it met every limit there; `taken`: whether it is the result. `recipe` is one line of text, `epochs` its training.
     """
 
     recipe: str
@@ -27,15 +26,12 @@ class Tried:
 
 
 def smallest_first(front: Sequence[Tried]) -> list[Tried]:
-    """In the order in which tables and charts number them; equals stay as they came."""
+    """Return the trials in the order of tables and charts."""
     return sorted(front, key=lambda one: one.size_bytes)
 
 
 def pareto_front(items: Sequence[T], cost: Callable[[T], float], harm: Callable[[T], float]) -> list[T]:
-    """Return those items for which no other has both as low a cost and as low a harm, by rising cost; each place once.
-
-    An item whose harm is no number is beaten by any.
-    """
+    """Return the Pareto front of cost and harm, by rising cost, without duplicates and items of non-finite harm."""
     front: list[T] = []
     for one in sorted(items, key=lambda one: (cost(one), harm(one))):
         if math.isfinite(harm(one)) and (not front or harm(one) < harm(front[-1])):

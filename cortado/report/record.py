@@ -1,4 +1,4 @@
-"""Record: what was measured in one run, row by row; it never repeats what a recipe wishes for."""
+"""Record: the measurements of one run, row by row; never targets of a recipe."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -11,11 +11,11 @@ from cortado.report.candidate import Tried
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage as it was found afterwards.
+    """The measurements after one stage.
 
-    `score` is on the validation data, `size_bytes` the whole file's; `notes` are what the method had to say. `latency_ms` is the
-    time of one batch in the first runtime that was asked for, None where none was or it cannot run there. `round` is its
-    place in a repeat: "round 2 of 3".
+    `score` is on the validation data, `size_bytes` of the whole file; `notes` come from the method. `latency_ms` is the time
+    of one batch in the first runtime, None without a runtime or if it cannot run there. `round` is the round of a repeat:
+    "round 2 of 3".
     """
 
     name: str
@@ -29,7 +29,7 @@ class Stage:
     round: str = ""
 
     def __post_init__(self) -> None:
-        # As JSON they come back in a list.
+        # JSON returns a list.
         object.__setattr__(self, "notes", tuple(self.notes))
 
     @property
@@ -40,9 +40,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the test result: plain | compressed | limit | met.  None means unknown, or no limit.
+    """One row of the result: original | compressed | limit | met.  None means unknown, or no limit.
 
-    `unit` B is shown as KB and MB, ms as seconds and minutes; any other unit is printed as it is.
+    `unit` B is shown as KB and MB, ms as seconds and minutes; any other unit as it is.
     """
 
     what: str
@@ -55,7 +55,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Compared:
-    """Plain and compressed score on the same test samples, and the 95 % interval of the paired difference."""
+    """Original and compressed score on the same test samples, and the 95 % interval of the paired difference."""
 
     original: float
     compressed: float
@@ -67,9 +67,9 @@ class Compared:
 
 @dataclass(frozen=True)
 class Edge:
-    """An input or output of a runtime's file as the file itself takes or gives it.
+    """An input or output of a runtime's file.
 
-    `scale` and `zero` turn its whole numbers into values, scale x (number - zero); None for one of floats.
+    `scale` and `zero` turn its integers into values, scale x (number - zero); None for floats.
     """
 
     name: str
@@ -88,8 +88,8 @@ class Edge:
 class Exported:
     """The file for one runtime, on the test data beside PyTorch.
 
-    `difference` is the largest one as a share of the largest output; `same_top` the share of samples with the same
-    largest output (None where outputs are not classes); scores are in the report's unit.
+    `difference`: the largest, as a share of the largest output; `same_top`: the share of samples with the same top-1 (None
+    if outputs are not classes); scores are in the report's unit.
     """
 
     runtime: str
@@ -101,21 +101,21 @@ class Exported:
     same_top: float | None
     samples: int
     integer_share: float | None = None
-    """Of the multiply-adds, what runs in whole numbers; None for a network in floats, or where the runtime does not tell."""
+    """Share of multiply-adds in integers; None for a float network, or if the runtime does not report it."""
     float_layers: tuple[str, ...] = ()
-    """The layers of a rounded network that it computes in floats all the same, or its operators where it knows no layers."""
+    """Layers of a quantized network that run in floats, or operators if the runtime does not report layers."""
     packed_weights: int | None = None
-    """Weights of linear layers that the file keeps as packed codes; None for a network that has none of at most 4 bits."""
+    """Linear weights stored as packed codes; None for a network without weights of at most 4 bits."""
     packed_bits: tuple[int, ...] = ()
     """Their bits in the file."""
     dense_layers: tuple[str, ...] = ()
-    """Linear layers of at most 4 bits that it holds as floats all the same, each with the reason."""
+    """Linear layers of at most 4 bits stored as floats, each with the reason."""
     rounded: bool = False
-    """Whether the network's activations are rounded, so that it is meant to run in whole numbers."""
+    """Whether the network's activations are quantized."""
     original_bytes: int | None = None
-    """Bytes of the original network's file for the same runtime; None where none was made."""
+    """Bytes of the original network's file for the same runtime; None if there is none."""
     edges: tuple[Edge, ...] = ()
-    """What the file itself takes and gives, where that may be whole numbers; none where it is what the network takes."""
+    """The file's inputs and outputs, if they may be integers; () if they are the network's own."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,10 @@ class Time:
 
 @dataclass(frozen=True)
 class Clock:
-    """Times taken in turns in one process, with one batch size and number of threads.
+    """Interleaved times in one process, with one batch size and number of threads.
 
-    `best` is the runtime that ran the original network fastest; `again` the ratio of the original network in the runtime
-    `control` to itself, which is 1 on a quiet machine; `noisy` says that it was not.
+    `best`: the runtime that ran the original network fastest; `again`: the ratio of the original network in the runtime
+    `control` to itself, 1 on a quiet machine; `noisy`: whether the machine was busy.
     """
 
     batch: int
@@ -162,7 +162,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything measured in one run: the data of a Report.  `lines` are the limits' rows: plain | compressed | limit | met."""
+    """Everything measured in one run: the data of a Report.  `lines` are its result: original | compressed | limit | met."""
 
     task: str
     network: str
@@ -183,11 +183,11 @@ class Record:
     exports: tuple[Exported, ...] = ()
     clocks: tuple[Clock, ...] = ()
     multiply_adds: tuple[float | None, float | None] = (None, None)
-    """Of the plain and of the compressed network, for one sample; what they predict is not what is measured."""
+    """Of the original and the compressed network, for one sample."""
     rounded: Rounded | None = None
-    """On the validation data, how activations fill their grids and where error enters; None where nothing is rounded."""
+    """How activations fill their grids and where error enters, on validation data; None if nothing is rounded."""
     front: tuple[Tried, ...] = ()
-    """What a search tried, in its order; nothing where a recipe was given."""
+    """The trials of a search, in order; () for a recipe."""
 
     @property
     def size_bytes(self) -> int:
@@ -195,13 +195,13 @@ class Record:
         return self.stages[-1].size_bytes
 
     def first_lines(self) -> tuple[Line, ...]:
-        """Return the lines of the first screen: after the coded file's size that of each runtime's own file."""
+        """Return the lines of the first screen: the size of the coded file and of each runtime's file, then the others."""
         files = [Line(f"file for {row.runtime}", "B", row.original_bytes, row.size_bytes) for row in self.exports]
         return (*self.lines[:1], *files, *self.lines[1:])
 
     @property
     def met(self) -> bool:
-        """Whether every limit is kept (True when none was set).  One that could not be checked is not kept."""
+        """Return whether every limit is met (True without limits).  A limit that was not checked is not met."""
         return all(line.met for line in self.lines if line.limit)
 
     def as_json(self) -> str:

@@ -1,4 +1,4 @@
-"""Report: a record that shows itself, is read again from its file, and compares scores sample by sample."""
+"""Report: a record that prints itself and reads back from its file, and the comparison of scores by sample."""
 
 import json
 import math
@@ -51,12 +51,12 @@ class Report(Record):
 
 
 def notes_of(stages: Sequence[Stage]) -> list[str]:
-    """Return what the methods had to say, with the stage."""
+    """Return the methods' notes, each with its stage."""
     return [f"stage {number} ({stage.title}): {note}" for number, stage in enumerate(stages, 1) for note in stage.notes]
 
 
 def read_report(path: str | Path) -> Report:
-    """A report from its JSON file.  Raises BadFile when it is none."""
+    """Read a report from its JSON file.  Raises BadFile if it is not a report."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf8"))
         data = renamed.of_report(data) if "plain_bytes" in data else data
@@ -82,13 +82,13 @@ def read_report(path: str | Path) -> Report:
 
 
 def export_row(data: dict[str, Any]) -> Exported:
-    """The row that JSON has as `data`."""
+    """Return an Exported row from its JSON data."""
     lists = {key: tuple(data.get(key, ())) for key in ("float_layers", "packed_bits", "dense_layers")}
     return Exported(**{**data, **lists, "edges": tuple(Edge(**edge) for edge in data.get("edges", ()))})
 
 
 def clock_of(data: dict[str, Any]) -> Clock:
-    """A clock from its JSON data."""
+    """Return a clock from its JSON data."""
     times = []
     for row in data["times"]:
         values: dict[str, Any] = {
@@ -99,7 +99,7 @@ def clock_of(data: dict[str, Any]) -> Clock:
 
 
 def rounded_of(data: dict[str, Any] | None) -> Rounded | None:
-    """What rounding does, from its JSON data."""
+    """Return the effects of rounding from their JSON data."""
     if data is None:
         return None
     layers = []
@@ -113,11 +113,11 @@ def rounded_of(data: dict[str, Any] | None) -> Rounded | None:
 
 
 Z_95 = 1.96
-"""Standard errors from the middle of an interval of 95 % to its ends."""
+"""Standard errors from the centre of a 95 % interval to its ends."""
 
 
 def paired_interval(original: torch.Tensor, compressed: torch.Tensor, scale: float) -> Compared:
-    """Compare two lists of scores of the same samples: the mean difference and its 95 % interval.
+    """Compare two lists of scores of the same samples: mean difference and 95 % interval.
 
     The interval is Z_95 standard errors of the paired differences; with fewer than 30 samples it is unknown (None).
     """
@@ -136,7 +136,7 @@ def paired_interval(original: torch.Tensor, compressed: torch.Tensor, scale: flo
 
 
 def environment() -> dict[str, str]:
-    """Where it was measured: processor, cores, versions."""
+    """Return the processor, threads and versions of this machine."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""By layer: where the time of a network goes in PyTorch, and how close each layer comes to what the machine can do."""
+"""By layer: the time of each layer in PyTorch, and how close it is to the machine's peak."""
 
 import time
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One layer, all its calls for one batch: its own milliseconds (median), without those of layers inside it.
+    """One layer with all its calls for one batch: its own milliseconds (median), without layers inside it.
 
-    `multiply_adds` and `bytes_moved` (inputs, weights and outputs, each once) are those of the batch; None is unknown.
-    `roofline` is the least time that the machine needs for them, as a share of the time it took.
+    `multiply_adds` and `bytes_moved` (inputs, weights and outputs, each once) are per batch; None is unknown. `roofline` is
+    the least time the machine needs for them, as a share of the measured time.
     """
 
     path: str
@@ -41,7 +41,7 @@ class LayerTime:
 
 @dataclass(frozen=True)
 class TimedLayers:
-    """All layers, in the order in which they first ran; `whole_ms` is the network without listening."""
+    """All layers, in the order of their first calls; `whole_ms` is the network without hooks."""
 
     rows: tuple[LayerTime, ...]
     whole_ms: float
@@ -49,7 +49,7 @@ class TimedLayers:
     peak: Peak
 
     def by_kind(self) -> list[LayerTime]:
-        """Rows of one kind as one, the longest first."""
+        """Return the rows summed by kind, the slowest first."""
         kinds: dict[str, list[LayerTime]] = {}
         for row in self.rows:
             kinds.setdefault(row.kind, []).append(row)
@@ -57,7 +57,7 @@ class TimedLayers:
         return sorted(summed, key=lambda row: -row.median_ms)
 
     def text(self) -> str:
-        """A table of the kinds, one of the ten slowest layers, and what they were measured against."""
+        """Return a table of kinds, one of the ten slowest layers, and the measured peaks."""
         total = sum(row.median_ms for row in self.rows)
         slowest = sorted(self.rows, key=lambda row: -row.median_ms)[:10]
         return "\n".join(
@@ -76,9 +76,9 @@ class TimedLayers:
 
 
 def time_layers(network: nn.Module, example: Any, threads: int = 1, rounds: int = ROUNDS) -> TimedLayers:
-    """Run `network` on `example` some times and take the time of every layer; weights held in forms are made dense first.
+    """Time every layer of `network` on `example`, with dense weights.
 
-    Raises BadNetwork when the network fails on the example, BadValue for less than one thread.
+    Raises BadNetwork if the network fails on the example, BadValue for less than one thread.
     """
     accept(network, "profile")
     check_load("profile", (1,), threads)
@@ -104,13 +104,13 @@ def time_layers(network: nn.Module, example: Any, threads: int = 1, rounds: int 
 
 
 def timed_row(calls: Sequence[Call], median_ms: float, peak: Peak) -> LayerTime:
-    """The row of one layer from its calls."""
+    """Return the row of one layer from its calls."""
     layer = calls[0].layer
     cost = cost_of_calls([operator for call in calls for operator in call.operators])
     activations = sum(prod(shape) for call in calls for shape in (*call.inputs, *call.outputs)) * FLOAT_BYTES
     weights = sum(value.numel() * value.element_size() for value in layer.parameters(recurse=False)) * len(calls)
     leaf = not list(layer.children())
-    # A module with others inside moves what its own few operators touch, which its inputs and outputs do not tell.
+    # The inputs and outputs of a module with children do not show what its own operators move.
     known = cost is not None and leaf and median_ms > 0
     roofline = peak.least_ms(cost or 0, activations + weights) / median_ms if known else None
     kind = type(layer).__name__ if leaf else f"{type(layer).__name__}, own operators"
@@ -118,7 +118,7 @@ def timed_row(calls: Sequence[Call], median_ms: float, peak: Peak) -> LayerTime:
 
 
 class TimingWatch:
-    """Takes the time of every module's own work by hooks around it."""
+    """Times every module's own work with hooks."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -126,7 +126,7 @@ class TimingWatch:
         self.taken: dict[int, float] = {}
 
     def round(self, inputs: Any) -> dict[int, float]:
-        """Run once; milliseconds of each module, without those of modules inside it."""
+        """Run once and return the milliseconds of each module, without modules inside it."""
         self.taken = {}
         handles = []
         for layer in self.network.modules():
@@ -151,14 +151,14 @@ class TimingWatch:
 
 
 def whole_ms(network: nn.Module, inputs: Any) -> float:
-    """Milliseconds of one run."""
+    """Return the milliseconds of one run."""
     start = time.perf_counter()
     call_with(network, inputs)
     return (time.perf_counter() - start) * 1000
 
 
 def summed_up(kind: str, rows: Sequence[LayerTime], peak: Peak) -> LayerTime:
-    """Several rows as one."""
+    """Return the sum of several rows."""
     took = sum(row.median_ms for row in rows)
     costs = [row.multiply_adds for row in rows]
     known = None if None in costs else sum(cost for cost in costs if cost is not None)

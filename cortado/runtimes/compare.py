@@ -1,4 +1,4 @@
-"""Compare: what a file gives in its runtime against PyTorch, on real data."""
+"""Compare: outputs of a file in its runtime against PyTorch, on real data."""
 
 import math
 import tempfile
@@ -25,17 +25,15 @@ from cortado.task.task import Data, Metric
 TOLERANCE = 1e-3
 """Share of the largest output by which a float32 file may differ from PyTorch."""
 INTEGER_TOLERANCE = 0.1
-"""The same for a file in integers: a value on the edge of a step falls on either side, and later layers carry that on."""
+"""The same for an integer file: values near the edge of a step round either way, and later layers propagate that."""
 MOST_LAYERS = 60
-RUNS_OVER = (
-    "Weights of 8 bits run over on this processor, which has no VNNI: round them to 7 (quantize/weights bits=7)."
-)
+RUNS_OVER = "8-bit weights saturate on this processor, which has no VNNI: use 7 bits (quantize/weights bits=7)."
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """`difference` is the largest one, as a share of the largest output; `same_top` the share of samples with the same
-    largest output, None where outputs are not classes; scores are in the score's unit, None without a score."""
+    """`difference`: the largest, as a share of the largest output; `same_top`: the share of samples with the same top-1,
+    None if outputs are not classes; scores are in the metric's unit, None without a metric."""
 
     difference: float
     same_top: float | None
@@ -47,7 +45,7 @@ class Agreement:
 def compare(
     session: Session, network: nn.Module, data: Data, score: Metric | None = None, batch: int = 64
 ) -> Agreement:
-    """Run both on `data` and compare output by output."""
+    """Run both on `data` and compare their outputs."""
     running = Running(session)
     furthest, equal, known, samples = 0.0, 0.0, True, 0
     rows: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -67,9 +65,9 @@ def compare(
 
 
 def shaped_like(wanted: Any, found: Any) -> Any:
-    """The tensors of a file, which knows only their order, in the dicts and tuples that the network gives them in.
+    """Return a file's output tensors in the structure of the network's outputs.
 
-    As they are when there are more or fewer of them.
+    They are returned unchanged if their number differs.
     """
     leaves, structure = pytree.tree_flatten(wanted)
     tensors = iter(tensors_in(found))
@@ -79,9 +77,9 @@ def shaped_like(wanted: Any, found: Any) -> Any:
 
 
 def same_top(found: Any, wanted: Any, targets: Any) -> float | None:
-    """Return how many samples have their largest output in the same place.
+    """Return the number of samples with the same top-1.
 
-    None unless outputs are classes: (N, classes, ...) beside whole-numbered targets (N, ...).
+    None unless outputs are classes: (N, classes, ...) with integer targets (N, ...).
     """
     if not isinstance(wanted, Tensor) or not isinstance(found, Tensor) or wanted.dim() < 2 or wanted.shape[1] < 2:
         return None
@@ -93,42 +91,38 @@ def same_top(found: Any, wanted: Any, targets: Any) -> float | None:
 
 
 def default_tolerance(network: nn.Module) -> float:
-    """How far a file of this network may be from it."""
+    """Return the default tolerance for a file of this network."""
     return INTEGER_TOLERANCE if sites(network) else TOLERANCE
 
 
 def check_tolerance(tolerance: float) -> None:
-    """Raises BadValue for what no difference can be compared with."""
+    """Raise BadValue for a tolerance that is negative or not finite."""
     if not 0 <= tolerance < math.inf:
-        raise BadValue(f"export: tolerance must be a number from 0 on, got {tolerance:g}. Write --tolerance 0.001.")
+        raise BadValue(f"export: tolerance must be at least 0 and finite, got {tolerance:g}. Write --tolerance 0.001.")
 
 
 def check(agreement: Agreement, tolerance: float, runtime: Runtime, network: nn.Module, inputs: Any) -> None:
-    """Raises OutputsDiffer, with the layer that is to blame where it can be found, above the tolerance."""
+    """Raise OutputsDiffer above the tolerance, naming the responsible layer if it can be found."""
     if agreement.difference <= tolerance:
         return
     layer = blamed_layer(runtime, network, inputs, tolerance)
-    where = f" It begins at {layer}." if layer else " No single layer does it alone."
+    where = f" It begins at {layer}." if layer else " No single layer is responsible."
+    cause = f" {RUNS_OVER}" if runs_over(network) else ""
     raise OutputsDiffer(
         f"{runtime.name()}: outputs differ from PyTorch's by {agreement.difference:.2g} of the largest output on "
-        f"{agreement.samples} samples; at most {tolerance:g} is allowed.{where}{saturation(network)} "
+        f"{agreement.samples} samples; at most {tolerance:g} is allowed.{where}{cause} "
         "Nothing was written. Try another runtime, or allow more with --tolerance."
     )
 
 
-def saturation(network: nn.Module) -> str:
-    """A likely cause, where there is one: see `runs_over`."""
-    return f" {RUNS_OVER}" if runs_over(network) else ""
-
-
 def runs_over(network: nn.Module) -> bool:
-    """Whether products of 8 bits run over here: before VNNI, processors add pairs of them in 16 bits."""
+    """Return whether 8-bit products saturate here: processors without VNNI add pairs of them in 16 bits."""
     wide = any(isinstance(form, Quantized) and form.codes.abs().max() > 64 for form in network.modules())
     return bool(sites(network)) and wide and processor_saturates()
 
 
 def blamed_layer(runtime: Runtime, network: nn.Module, inputs: Any, tolerance: float) -> str | None:
-    """The first layer, in the order they run, that alone gives other outputs in the runtime; None if none does."""
+    """Return the first layer, in order of calls, that differs in the runtime when run alone; None if there is none."""
     tried: set[int] = set()
     for path, layer, given in calls_of(network, inputs):
         if id(layer) in tried or len(tried) >= MOST_LAYERS:
@@ -139,12 +133,12 @@ def blamed_layer(runtime: Runtime, network: nn.Module, inputs: Any, tolerance: f
         except CortadoError:
             continue
         if not far <= tolerance:
-            return f"{path} ({type(layer).__name__}), which alone differs by {far:.2g}"
+            return f"{path} ({type(layer).__name__}), which differs by {far:.2g} on its own"
     return None
 
 
 def layer_difference(runtime: Runtime, layer: nn.Module, given: tuple[Any, ...]) -> float:
-    """How far a layer alone is from itself in the runtime."""
+    """Return the difference between one layer in PyTorch and in the runtime."""
     with tempfile.TemporaryDirectory() as folder:
         session = runtime.load(runtime.lower(lowered(layer, given), given, Path(folder)), 1)
         with torch.no_grad():
@@ -152,7 +146,7 @@ def layer_difference(runtime: Runtime, layer: nn.Module, given: tuple[Any, ...])
 
 
 def calls_of(network: nn.Module, inputs: Any) -> list[tuple[str, nn.Module, tuple[Any, ...]]]:
-    """Every call of a module without modules inside: its path, itself, and the tensors it was given."""
+    """Return every call of a leaf module: its path, the module, and its input tensors."""
     found: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
 
     def note(path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Coverage: which layers of a file its runtime computes in integers, and which weights of few bits the file keeps packed."""
+"""Coverage: which layers of a file run in integers, and which low-bit weights the file stores packed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ class Coverage:
 
 
 def coverage(runtime: Runtime, file: Path, network: nn.Module, example: Any) -> Coverage | None:
-    """What the runtime makes of a file; None for a network whose activations are not rounded, and where it does not tell."""
+    """Return a file's coverage; None if no activation is quantized or the runtime does not report it."""
     found = runtime.integer_layers(file) if sites(network) else None
     if found is None:
         return None
@@ -38,7 +38,7 @@ def coverage(runtime: Runtime, file: Path, network: nn.Module, example: Any) -> 
 
 @dataclass(frozen=True)
 class Packing:
-    """`weights` of linear layers are kept in `bits` (each width that occurs); `dense` says which could not be, and why."""
+    """`weights`: number of linear weights stored packed; `bits`: their widths; `dense`: layers not packed, with the reason."""
 
     weights: int
     bits: tuple[int, ...]
@@ -46,8 +46,8 @@ class Packing:
 
 
 def packing(runtime: Runtime, file: Path, network: nn.Module, low: nn.Module) -> Packing | None:
-    """What a file keeps packed of a network and of its lowered copy; None when no linear weight has at most 4 bits."""
-    # What reads rounded activations is held in codes of 8 bits, and told by its coverage.
+    """Return what a file stores packed; None if no linear weight has at most 4 bits.  `low` is the lowered network."""
+    # Layers that read quantized activations have 8-bit codes and belong to the coverage.
     eights = {path for path, layer in low.named_modules() if isinstance(form_of(layer, "weight"), Codes)}
     wanted = {
         path: form
@@ -56,18 +56,18 @@ def packing(runtime: Runtime, file: Path, network: nn.Module, low: nn.Module) ->
     }
     if not wanted:
         return None
-    found, said = runtime.packed_layers(file), narrow_weights(low)
+    found, lowered_as = runtime.packed_layers(file), narrow_weights(low)
     if found is None:
-        return Packing(0, (), tuple(f"{path}: {runtime.name()} keeps no weights packed" for path in wanted))
+        return Packing(0, (), tuple(f"{path}: {runtime.name()} stores no packed weights" for path in wanted))
     # A tied weight counts once.
     kept = {id(form): form.codes.numel() for path, form in wanted.items() if path in found}
     bits = sorted({found[path] for path in wanted if path in found})
-    dense = tuple(f"{path}: {reason(said.get(path))}" for path in wanted if path not in found)
+    dense = tuple(f"{path}: {reason(lowered_as.get(path))}" for path in wanted if path not in found)
     return Packing(sum(kept.values()), tuple(bits), dense)
 
 
-def reason(said: Packed | str | None) -> str:
-    """Why a weight is not packed in the file, by what the lowered network says about it."""
-    if said is None:
-        return "it was merged or rewritten on the way"
-    return said if isinstance(said, str) else "no product in the file is that of this layer alone"
+def reason(lowered_as: Packed | str | None) -> str:
+    """Return why a weight is not packed in the file, from its entry in the lowered network."""
+    if lowered_as is None:
+        return "it was merged or rewritten"
+    return lowered_as if isinstance(lowered_as, str) else "no matrix product in the file belongs to this layer alone"

@@ -1,4 +1,4 @@
-"""ExecuTorch: .pte files for phones, lowered to XNNPACK's kernels where it has them."""
+"""ExecuTorch: .pte files for phones, lowered to XNNPACK's kernels where available."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ DTYPES = {
     0: torch.uint8, 1: torch.int8, 2: torch.int16, 3: torch.int32, 4: torch.int64, 5: torch.float16,
     6: torch.float32, 7: torch.float64, 11: torch.bool,
 }  # fmt: skip
-"""The numbers that its files give to types of entries."""
+"""Type codes of its files."""
 
 
 class ExecutorchSession:
@@ -38,7 +38,7 @@ class ExecutorchSession:
         )
 
     def __call__(self, *activations: Tensor) -> tuple[Tensor, ...]:
-        # The outputs lie in memory that the next call writes over.
+        # The next call overwrites the memory of the outputs.
         return tuple(
             value.clone() for value in self.method.execute([activation.contiguous() for activation in activations])
         )
@@ -58,7 +58,7 @@ class Executorch(Runtime):
         program = exported(network, one, any_batch=False)
         floats = unrounded_matmuls(program)
         if floats:
-            # XNNPACK takes codes without their steps where a product is not rounded: results are wrong by far.
+            # XNNPACK ignores the scales of codes if a product's output is not rounded: results are far off.
             program = exported(with_floats(network, floats), one, any_batch=False)
         with_signed_codes(program.graph)
         program.graph_module.recompile()
@@ -88,8 +88,8 @@ class Executorch(Runtime):
 
 
 def lowered_bytes(program: torch.export.ExportedProgram) -> bytes:
-    """The file's bytes, with what XNNPACK knows given to it."""
-    import executorch.kernels.quantized  # noqa: F401 - operators for what XNNPACK leaves
+    """Return the file's bytes, delegated to XNNPACK where possible."""
+    import executorch.kernels.quantized  # noqa: F401 - operators that XNNPACK lacks
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 

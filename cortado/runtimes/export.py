@@ -1,4 +1,4 @@
-"""Export: a network as a folder of files for one runtime, compared with PyTorch before anything is kept."""
+"""Export: write a network as a folder of files for one runtime, checked against PyTorch."""
 
 import logging
 import time
@@ -38,15 +38,15 @@ def export(
     merge: bool = False,
     gather: bool = False,
 ) -> Exported:
-    """Write `network` for `runtime` into `folder`, which appears whole or not at all, with an export.json that says what it is.
+    """Write `network` for `runtime` into `folder` (atomically), with an export.json that describes it; return its row.
 
     >>> row = cortado.export(net, task, "onnxruntime", "exported")
 
-    The network is lowered (see lowering/lower.py; `merge` its siblings, `gather` the columns that are left of convolutions),
-    takes any batch, and is compared with itself in PyTorch on `data` (the task's validation data): outputs within `tolerance`
-    of the largest one (by default 0.001, for a network in integers 0.1), score, same top-1.
-    Raises MissingPackage, BadNetwork for what cannot be traced or is not known to the runtime, OutputsDiffer, and BadValue
-    for a folder that cannot be written or a tolerance below 0.
+    The network is lowered (see lowering/lower.py; `merge` sibling layers, `gather` the remaining columns of convolutions)
+    for any batch size and compared with PyTorch on `data` (default: the validation data): outputs within `tolerance` of the
+    largest one (default 0.001, for integers 0.1), score, same top-1.
+    Raises MissingPackage, BadNetwork for operators that cannot be traced or that the runtime lacks, OutputsDiffer, and
+    BadValue for a folder that cannot be written or a tolerance below 0.
     """
     accept(network, "export")
     tolerance = default_tolerance(network) if tolerance is None else tolerance
@@ -61,7 +61,7 @@ def export_into(
     folder: Path, network: nn.Module, example: Any, runtime: Runtime, data: Data, score: Metric | None,
     tolerance: float | None = None, merge: bool = False, gather: bool = False,
 ) -> tuple[Path, Exported]:  # fmt: skip
-    """The same into an empty folder that exists; gives the main file too."""
+    """Export into an existing empty folder; return the main file and its row."""
     start = time.perf_counter()
     tolerance = default_tolerance(network) if tolerance is None else tolerance
     runtime.require()
@@ -76,7 +76,7 @@ def export_into(
     whole = coverage(runtime, file, network, example)
     row = export_row_of(agreement, runtime, size_bytes, whole, packed, bool(sites(network)))
     if row.rounded:
-        # What it does not tell by layers it may tell by operators.
+        # Some runtimes report operators but not layers.
         floats = runtime.float_operators(file) if whole is None else row.float_layers
         row = replace(row, float_layers=floats, edges=runtime.edges(file))
     write_facts(folder, export_facts(row, file, tolerance, score))
@@ -86,7 +86,7 @@ def export_into(
 
 
 def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) -> Session:
-    """The file just written, after one run of it.  Raises BadNetwork when the runtime does not run what it was written."""
+    """Return a session of the file just written, after one run.  Raises BadNetwork if the runtime cannot run it."""
     try:
         session = runtime.load(file, 1)
         outputs_of(Running(session), moved(example, torch.device("cpu")))
@@ -100,7 +100,7 @@ def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) 
             else "Replace that operator by others, or try another runtime."
         )
         raise BadNetwork(
-            f"{runtime.name()}: {type(network).__name__} was written, but the runtime does not run it: "
+            f"{runtime.name()}: {type(network).__name__} was written, but the runtime cannot run it: "
             f"{type(cause).__name__}: {describe[:300]}. {way_out}"
         ) from error
     return session
@@ -110,7 +110,7 @@ def export_row_of(
     agreement: Agreement, runtime: Runtime, size_bytes: int, found: Coverage | None, packed: Packing | None,
     rounded: bool = False,
 ) -> Exported:  # fmt: skip
-    """What was found of one runtime's file."""
+    """Return the report's row of one runtime's file."""
     return Exported(
         runtime.name(), runtime.version(), size_bytes, agreement.score, agreement.torch_score,
         agreement.difference, agreement.same_top, agreement.samples,
@@ -121,7 +121,7 @@ def export_row_of(
 
 
 def export_facts(row: Exported, file: Path, tolerance: float, score: Metric | None) -> dict[str, object]:
-    """What stands beside the files."""
+    """Return the contents of export.json."""
     return {
         "runtime": row.runtime,
         "version": row.version,

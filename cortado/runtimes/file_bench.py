@@ -1,4 +1,4 @@
-"""File bench: how long one file takes in its runtime, whoever made it, on random inputs of the shapes it declares."""
+"""File bench: time any file in its runtime, on random inputs of the shapes it declares."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +31,12 @@ class FileBench:
     again: Ratio
     noisy: bool
     edges: tuple[str, ...] = ()
-    """What the file itself takes and gives, where that may be whole numbers."""
+    """The file's own inputs and outputs, if they may be integers."""
 
     def text(self) -> str:
-        """The figures with all that they depend on."""
+        """Return the times and the conditions they depend on."""
         quiet = "NOISY: the machine was busy, do not trust these times" if self.noisy else "quiet"
-        edges = [f"the file itself has {'; '.join(self.edges)}"] if self.edges else []
+        edges = [f"the file has {'; '.join(self.edges)}"] if self.edges else []
         return "\n".join(
             [
                 f"{self.file} in {self.runtime}: {time_text(self.median_ms)} a call "
@@ -54,12 +54,12 @@ class FileBench:
 def bench_file(
     file: str | Path, batch: int = 1, threads: int = 1, seconds: float = 5.0, open_axes: int | None = None
 ) -> FileBench:
-    """Time a file in the runtime that its name's end tells.
+    """Time a file in the runtime of its suffix.
 
     >>> taken = cortado.bench("exported/net.onnx", seconds=0.1).median_ms
 
-    Raises BadValue for a file of no known kind and for shapes that are not known, BadFile for one that cannot be read or
-    does not run, MissingPackage when its runtime is not installed.
+    Raises BadValue for an unknown suffix or unknown shapes, BadFile for a file that cannot be read, BadNetwork for one that
+    does not run, MissingPackage if its runtime is not installed.
     """
     check_load("bench", (batch,), threads)
     file = Path(file)
@@ -85,19 +85,19 @@ def bench_file(
 
 
 def random_inputs(session: Session, batch: int, open_axes: int | None) -> tuple[Tensor, ...]:
-    """One batch: normal floats, and zeros or ones where the file wants whole numbers or truth values."""
+    """Return one batch: normal floats, and zeros or ones for integer and boolean inputs."""
     generator = torch.Generator().manual_seed(0)
     return tuple(random_input(port, batch, open_axes, generator) for port in session.inputs)
 
 
 def random_input(port: Port, batch: int, open_axes: int | None, generator: torch.Generator) -> Tensor:
-    """One input.  A first axis of any length is the batch."""
+    """Return one input; a first axis of open length is the batch."""
     shape = []
     for axis, size in enumerate(port.shape):
         if size is None and axis > 0 and open_axes is None:
             raise BadValue(
                 f"bench: axis {axis} of input {port.name!r} has no length in the file, got shape {port.shape}. "
-                "Say one with --open-axes, such as --open-axes 128."
+                "Set one, such as --open-axes 128."
             )
         shape.append(size if size is not None else batch if axis == 0 else open_axes or 1)
     if port.dtype.is_floating_point:
@@ -106,5 +106,5 @@ def random_input(port: Port, batch: int, open_axes: int | None, generator: torch
 
 
 def shapes_text(session: Session, inputs: tuple[Tensor, ...]) -> list[str]:
-    """The inputs by name and shape."""
+    """Return the inputs by name and shape."""
     return [f"{port.name} {tuple(given.shape)}" for port, given in zip(session.inputs, inputs, strict=True)]

@@ -1,4 +1,4 @@
-"""Folder: a folder that appears with all its files, or not at all."""
+"""Folder: write a folder atomically."""
 
 import contextlib
 import json
@@ -11,12 +11,12 @@ from cortado.errors import BadValue
 from cortado.file.whole import check_writable, partial_of
 
 FACTS = "export.json"
-"""What every folder of ours holds; only such a folder is ever replaced."""
+"""A file in every export folder; only folders with it are replaced."""
 
 
 @contextlib.contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A new empty folder beside `target` that takes its place at the end; on an error nothing is left of it.
+    """Yield a new empty folder that replaces `target` at the end and is removed on an error.
 
     Raises what check_target raises.
     """
@@ -29,7 +29,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             yield partial
-            # A folder that is being removed could be taken for one of somebody else's: it is moved away at once.
+            # Rename first: a half-removed folder would look like somebody else's.
             if target.exists():
                 target.rename(before)
             partial.rename(target)
@@ -43,31 +43,31 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def take_over(source: Path, target: Path) -> None:
-    """Put the files of an exported folder into `target`, in the place of an earlier export.  Raises what check_target raises."""
+    """Move the files of an export into `target`, replacing an earlier export.  Raises what check_target raises."""
     with whole_folder(target) as partial:
         for path in source.iterdir():
             try:
                 os.link(path, partial / path.name)
             except OSError:
-                # Another disk, or one that knows no second name for a file.
+                # Another disk, or a file system without hard links.
                 shutil.copy2(path, partial / path.name)
 
 
 def check_target(target: Path) -> None:
-    """Raises BadValue when `target` holds what we did not write, or lies in a folder that is not there or not writable."""
+    """Raise BadValue if `target` holds other files, or its parent is missing or not writable."""
     target = target.absolute()
     if not target.parent.is_dir():
         raise BadValue(f"export: the folder {target.parent} does not exist. Make it first, or write elsewhere.")
     if target.exists() and not replaceable(target):
-        raise BadValue(f"export: {target} holds files that no export wrote. Choose another folder with --out.")
+        raise BadValue(f"export: {target} holds files that export did not write. Choose another folder with --out.")
     check_writable(target.parent, "export")
 
 
 def replaceable(target: Path) -> bool:
-    """Whether a folder is empty or an earlier export."""
+    """Return whether a folder is empty or an earlier export."""
     return target.is_dir() and (not any(target.iterdir()) or (target / FACTS).is_file())
 
 
 def write_facts(folder: Path, facts: dict[str, object]) -> None:
-    """Say beside the files what they are."""
+    """Write export.json."""
     (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")

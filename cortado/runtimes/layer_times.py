@@ -1,4 +1,4 @@
-"""Layer times: what one convolution or linear layer takes in a runtime on this machine, by its shape, measured once and kept."""
+"""Layer times: a cached table of the time of convolutions and linear layers in a runtime on this machine, by shape."""
 
 import contextlib
 import dataclasses
@@ -27,17 +27,17 @@ from cortado.runtimes.runtime import Runtime
 from cortado.runtimes.timing import Call, interleaved
 
 SECONDS = 0.1
-"""A shape is timed for so long."""
+"""Seconds of timing per shape."""
 PATIENCE = 90.0
-"""Seconds that a table is measured for at once, by default."""
+"""Default limit in seconds for measuring a table in one run."""
 SHARES = (0.25, 0.5, 1.0)
-"""Channels are measured at these shares of a layer's own; between them times are taken from a straight line."""
+"""Shares of a layer's channels that are measured; times between them are interpolated."""
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 @dataclass(frozen=True)
 class LayerShape:
-    """A layer as far as its time depends on it: channels in and out, and `size`, the axes of its input besides batch and
+    """The facts that a layer's time depends on: channels in and out, and `size`, the axes of its input besides batch and
     channels. Without a `kernel` it is a linear layer."""
 
     inputs: int
@@ -50,7 +50,7 @@ class LayerShape:
     groups: int = 1
 
     def text(self) -> str:
-        """What the table calls it, such as "16>32 k3x3 s2x2 p1x1 d1x1 g1 @32x32"."""
+        """Return the key in the table, such as "16>32 k3x3 s2x2 p1x1 d1x1 g1 @32x32"."""
         facts = (("k", self.kernel), ("s", self.stride), ("p", self.padding), ("d", self.dilation))
         words = [letter + "x".join(map(str, value)) for letter, value in facts if value]
         return " ".join(
@@ -58,7 +58,7 @@ class LayerShape:
         )
 
     def network(self) -> nn.Module:
-        """The layer with the activation that runtimes run within it; its weights are the same each time."""
+        """Return the layer with a ReLU, which runtimes fuse, and deterministic weights."""
         kind: Any = CONVOLUTIONS[len(self.kernel)] if self.kernel else nn.Linear
         facts = (self.kernel, self.stride, self.padding, self.dilation, self.groups) if self.kernel else ()
         with torch.random.fork_rng(devices=()):
@@ -66,13 +66,13 @@ class LayerShape:
             return nn.Sequential(kind(self.inputs, self.outputs, *facts), nn.ReLU()).eval()
 
     def example(self) -> torch.Tensor:
-        """Two samples; of a linear layer its channels lie last."""
+        """Return two samples; channels come last for a linear layer."""
         generator = torch.Generator().manual_seed(0)
         shape = (2, self.inputs, *self.size) if self.kernel else (2, *self.size, self.inputs)
         return torch.randn(shape, generator=generator)
 
     def of(self, inputs: float, outputs: float) -> "LayerShape":
-        """The same with other channels; one with a group for each channel keeps to that."""
+        """Return the shape with other channel counts; a grouped layer changes its number of groups."""
         if self.groups == 1:
             return dataclasses.replace(self, inputs=max(1, round(inputs)), outputs=max(1, round(outputs)))
         groups = max(1, round(self.groups * inputs / self.inputs))
@@ -85,8 +85,10 @@ STANDARD = LayerShape(64, 64, (32, 32), (3, 3), (1, 1), (1, 1), (1, 1))
 
 
 def call_shape(layer: nn.Module, given: Sequence[int], batch: int = 1) -> tuple[LayerShape, float] | None:
-    """The shape of a convolution or linear layer that was called with an input of so many entries, for `batch` samples, and how
-    often it runs for one sample; None of other layers, and of those with more zeros at one end."""
+    """Return the shape of a layer called with an input of shape `given` for `batch` samples, and its runs per sample.
+
+    None for layers other than convolutions and linear layers, and for asymmetric padding.
+    """
     if isinstance(layer, nn.Linear):
         rows = prod(given[:-1]) // batch
         return LayerShape(layer.in_features, layer.out_features, (rows,) if rows > 1 else ()), 1.0
@@ -104,9 +106,9 @@ def call_shape(layer: nn.Module, given: Sequence[int], batch: int = 1) -> tuple[
 
 @dataclass
 class LayerTimes:
-    """The table of one runtime with so many threads, for one sample.
+    """The table of one runtime with `threads` threads, for one sample.
 
-    Kept in `folder`, by default in Cortado's cache, under a name that stands for the processor and the runtime's version.
+    Stored in `folder` (default: Cortado's cache) under a name with a hash of the processor and the runtime's version.
     """
 
     runtime: Runtime
@@ -122,26 +124,26 @@ class LayerTimes:
         self.known = self.kept()
 
     def kept(self) -> dict[str, float]:
-        """What lies in the file.  Raises BadFile where that is no table of times."""
+        """Return the table in the file.  Raises BadFile if it is not a table of times."""
         try:
             found = json.loads(self.path.read_text("utf8")) if self.path.exists() else {}
             table = {str(key): float(value) for key, value in found.items()}
             if not all(0 <= value < math.inf for value in table.values()):
-                raise ValueError("a time is no number of milliseconds")
+                raise ValueError("a time is not a number of milliseconds")
         except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise BadFile(f"times: {self.path} is damaged ({error}). Delete it, and it is measured again.") from error
+            raise BadFile(f"times: {self.path} is damaged ({error}). Delete it to measure again.") from error
         return table
 
     def ms(self, shape: LayerShape) -> float:
-        """Milliseconds of one sample, less those of a call; measured now where they are not known.
+        """Return the milliseconds for one sample, without the overhead of a call; measure them if unknown.
 
-        Raises what exporting raises, and BadValue where the table takes longer than `patience` (seconds).
+        Raises what exporting raises, and BadValue if the table takes longer than `patience` (seconds).
         """
         if shape.text() not in self.known:
             if self.patience <= 0:
                 raise BadValue(
                     f"times: the table of {self.runtime.name()} took {PATIENCE:g} s and is not complete. "
-                    "What was measured is kept: try again, and it goes on."
+                    "Measurements so far are stored: try again to continue."
                 )
             start = time.perf_counter()
             self.known[shape.text()] = self.measured(shape)
@@ -150,33 +152,35 @@ class LayerTimes:
         return self.known[shape.text()]
 
     def keep(self) -> None:
-        """Write the table, with what another process has measured meanwhile; where nothing can be written it stays in memory."""
+        """Write the table, merged with entries of other processes; keep it in memory if the folder is not writable."""
         self.known |= self.kept()
         with contextlib.suppress(OSError, CortadoError):
             make_folder(self.path.parent)
             write_whole(self.path, json.dumps(self.known, indent=0).encode())
 
     def measured(self, shape: LayerShape) -> float:
-        """In turns with the least network there is, whose time is that of a call alone, and with one layer that is always the
-        same: a time is a share of its own, so that what slows the machine down for a while slows both."""
+        """Measure a shape, interleaved with a minimal network (the overhead of a call) and a standard layer.
+
+        Times are relative to the standard layer, so that a temporary slowdown of the machine affects both.
+        """
         if not self.standards:
             self.standards = [self.call(LEAST), self.call(STANDARD)]
-        # The fastest round is one that nothing came between.
+        # The fastest round was not interrupted.
         least, standard, own = interleaved([*self.standards, self.call(shape)], SECONDS).min(0).tolist()
         whole = self.known.setdefault(STANDARD.text(), standard - least)
         return max(0.0, whole * (own - least) / max(standard - least, 1e-9))
 
     def call(self, shape: LayerShape) -> Call:
-        """A layer of this shape in a file of its own, loaded, on one sample."""
+        """Return a call of an exported layer of this shape on one sample."""
         with tempfile.TemporaryDirectory() as folder:
             example = shape.example()
             file = self.runtime.lower(lowered(shape.network(), example), example, Path(folder))
             return bound(self.runtime.load(file, self.threads), batch_of(example, 1))
 
     def between(self, whole: LayerShape, inputs: float, outputs: float) -> float:
-        """Milliseconds of a layer with so many of its channels: in a straight line between shares that are measured."""
+        """Return the milliseconds of a layer with fewer channels, interpolated between the measured shares."""
         given = weighed(inputs / whole.inputs)
-        # Grouped channels come and go with what they read.
+        # A grouped layer's outputs shrink with its inputs.
         made = weighed(outputs / whole.outputs) if whole.groups == 1 else None
         total = 0.0
         for share, weight in given:
@@ -186,7 +190,7 @@ class LayerTimes:
 
 
 def weighed(share: float) -> list[tuple[float, float]]:
-    """The measured shares around one, with their weights; the line goes on below the least."""
+    """Return the measured shares around a share with their weights; extrapolates below the smallest."""
     if share in SHARES:
         return [(share, 1.0)]
     place = min(max(bisect_left(SHARES, share), 1), len(SHARES) - 1)

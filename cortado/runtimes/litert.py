@@ -1,4 +1,4 @@
-"""LiteRT: .tflite files, run by XNNPACK's kernels; the converter is large and wants an environment of its own."""
+"""LiteRT: .tflite files, run by XNNPACK's kernels; the converter is large and needs its own environment."""
 
 import contextlib
 import importlib.util
@@ -20,7 +20,7 @@ from cortado.report.record import Edge
 from cortado.runtimes.runtime import Port, Runtime
 
 BETWEEN = ("QUANTIZE", "DEQUANTIZE", "DELEGATE")
-"""What joins floats and whole numbers, or stands for nodes that are listed themselves."""
+"""Operators that convert between floats and integers, or stand for nodes that are listed too."""
 NUMBERED = re.compile(r"args_(\d+)")
 
 
@@ -48,7 +48,7 @@ class LitertSession:
 class Litert(Runtime):
     """LiteRT on the processor.  Its files hold a batch of one: larger batches run sample by sample.
 
-    Files of networks with rounded activations take and give codes of 8 bits; the session makes them of floats.
+    Files of networks with quantized activations have 8-bit inputs and outputs; the session converts from and to floats.
     """
 
     package = "ai_edge_litert"
@@ -63,8 +63,8 @@ class Litert(Runtime):
         self.require()
         if not self.lowers():
             raise MissingPackage(
-                "litert: .tflite files are run here, but the converter is missing. It changes versions of many other packages: "
-                "make an environment of its own and write there, in Cortado's folder: "
+                "litert: .tflite files run here, but the converter is missing. It changes versions of many other packages: "
+                "make a separate environment and run there, in Cortado's folder: "
                 "pip install -e . litert-torch ai-edge-litert."
             )
 
@@ -113,10 +113,7 @@ class Litert(Runtime):
 
 
 def convert_integers(network: nn.Module, one: tuple[Any, ...], file: Path) -> None:
-    """Write a lowered network with quantize operators, in integers.
-
-    Raises BadNetwork when the converter has left floats in the place of all of them.
-    """
+    """Write a lowered network with quantize operators as integers.  Raises BadNetwork if the converter made all floats."""
     import litert_torch
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
     from litert_torch.quantize.quant_config import QuantConfig
@@ -124,28 +121,28 @@ def convert_integers(network: nn.Module, one: tuple[Any, ...], file: Path) -> No
     module = float_graph(exported(network, one, any_batch=False))
     with_signed_codes(module.graph)
     round_weights(module)
-    # What it would round by itself is rounded already: the setting only says that such operators become integers.
+    # Everything is rounded already; the setting only makes such operators integer.
     setting = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
     litert_torch.convert(module, one, quant_config=QuantConfig(PT2EQuantizer().set_global(setting))).export(str(file))
     details = LitertSession(file, 1).interpreter.get_tensor_details()
     if not any(detail["dtype"] == np.int8 for detail in details):
-        raise BadNetwork("the converter made floats of all that was rounded.")
+        raise BadNetwork("the converter turned all integers into floats.")
 
 
 def step_of(detail: dict[str, Any]) -> tuple[float, int] | None:
-    """Step and zero point of an input or output in codes; None for one in floats or in whole numbers of the caller's."""
+    """Return the scale and zero point of a quantized input or output; None for floats and plain integers."""
     step, zero = detail["quantization"]
     return (float(step), int(zero)) if step and np.issubdtype(detail["dtype"], np.integer) else None
 
 
 def edge_of(detail: dict[str, Any], side: str) -> Edge:
-    """Return an input or output as the file has it."""
+    """Return an input or output of the file as an Edge."""
     scale, zero = step_of(detail) or (None, None)
     return Edge(detail["name"], side, np.dtype(detail["dtype"]).name, scale, zero)
 
 
 def input_codes(detail: dict[str, Any], values: Any) -> Any:
-    """What the file takes for these values."""
+    """Return values as the input of a file expects them."""
     grid = step_of(detail)
     if grid is None:
         return values
@@ -155,19 +152,19 @@ def input_codes(detail: dict[str, Any], values: Any) -> Any:
 
 
 def values_of(detail: dict[str, Any], found: Any) -> Any:
-    """The values that an output of the file stands for."""
+    """Return the values of a file's output."""
     grid = step_of(detail)
     return found if grid is None else (found.astype(np.float32) - grid[1]) * np.float32(grid[0])
 
 
 def place_of(detail: dict[str, Any]) -> tuple[int, int]:
-    """Which argument an input is: the converter numbers them, files of others keep their own order."""
+    """Return a sort key: the argument's number in our files, the file's order in others."""
     found = NUMBERED.search(detail["name"])
     return (0, int(found.group(1))) if found else (1, 0)
 
 
 def litert_port(detail: dict[str, Any]) -> Port:
-    """An input as we describe it."""
+    """Return an input of the file as a Port."""
     shape = tuple(None if size < 0 else int(size) for size in detail["shape_signature"])
     dtype = detail["dtype"] if step_of(detail) is None else np.float32
     return Port(detail["name"], shape, torch.from_numpy(np.zeros(0, dtype)).dtype)

@@ -1,4 +1,4 @@
-"""Measured: the plain and the compressed network in several runtimes, checked, scored and timed in turns."""
+"""Measured: export the original and the compressed network to several runtimes, check, score and time them."""
 
 import tempfile
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ COMPRESSED = "compressed"
 
 @dataclass
 class Measuring:
-    """The files of both networks, loaded once for each number of threads."""
+    """The exported files of both networks, and their rows."""
 
     task: Task
     data: Data
@@ -37,7 +37,7 @@ class Measuring:
     exports: list[Exported] = field(default_factory=list)
 
     def lower_all(self, original: nn.Module, small: nn.Module, kept: Path, folder: Path, progress: Progress) -> None:
-        """Files of the compressed network for the runtimes named, into `kept`, of the original for every rival as well."""
+        """Export the compressed network for the named runtimes into `kept`, and the original for all rivals too."""
         everywhere = {runtime.name(): runtime for runtime in (*self.runtimes, *rivals())}
         named = {runtime.name() for runtime in self.runtimes}
         wanted = [(COMPRESSED, small, runtime) for runtime in self.runtimes]
@@ -46,7 +46,7 @@ class Measuring:
         with progress.bar("export for the clock", len(wanted)) as bar:
             for name, network, runtime in wanted:
                 own = (kept if name == COMPRESSED else folder) / runtime.name()
-                # The original network is only timed, so the validation data will do to see that its file is right.
+                # The original is only timed, so a few validation samples suffice to check its file.
                 data = self.data if name == COMPRESSED else self.task.validation.first(64)
                 try:
                     with whole_folder(own) as partial:
@@ -54,7 +54,7 @@ class Measuring:
                 except BadNetwork:
                     if runtime.name() in named:
                         raise
-                    # Nobody asked for this one: where the original network cannot run, it is no rival.
+                    # Not requested, and the original network does not run there: not a rival.
                     bar.advance()
                     continue
                 self.files[name, runtime] = own / file.name
@@ -65,7 +65,7 @@ class Measuring:
         self.exports = [replace(row, original_bytes=sizes.get((ORIGINAL, row.runtime))) for row in self.exports]
 
     def clock(self, original: nn.Module, batch: int) -> Clock:
-        """All files and the original network itself, in turns, on one batch."""
+        """Time all files and the original network in PyTorch, interleaved, on one batch."""
         inputs = batch_of(self.task.example, batch)
         variants: dict[tuple[str, str], Call] = {}
         for (name, runtime), file in self.files.items():
@@ -75,13 +75,13 @@ class Measuring:
 
 
 def bound(session: Session, inputs: tuple[Tensor, ...]) -> Call:
-    """A call of the session on these inputs; sample by sample where its file holds one."""
+    """Return a call of the session on these inputs; sample by sample if its file has a batch of one."""
     running = Running(session)
     return lambda: running.forward(*inputs)
 
 
 def batch_of(example: Any, batch: int) -> tuple[Tensor, ...]:
-    """The example's samples over and over, as many as `batch`."""
+    """Return a batch of the example's samples, repeated as needed."""
     parts = positional(example)
     count = len(parts[0])
     numbers = torch.arange(batch) % count
@@ -93,11 +93,10 @@ def measure(
     data: Data | None = None, batches: Sequence[int] = (1,), threads: int = 1, seconds: float = 5.0,
     progress: Progress | None = None, folder: Path | None = None,
 ) -> tuple[tuple[Exported, ...], tuple[Clock, ...]]:  # fmt: skip
-    """Export both networks, score the compressed files on `data` (the test data) and time all in turns.
+    """Export both networks, score the compressed files on `data` (default: the test data) and time all, interleaved.
 
-    The compressed files stay in `folder`, those of each runtime in a folder of its name, as they were scored and timed.
-    Gives one row for each runtime named, and one clock for each batch size. Raises what `export` raises, and BadValue
-    for an empty batch or less than one thread.
+    Returns a row for each named runtime and a clock for each batch size. The compressed files stay in `folder`, in a folder
+    for each runtime. Raises what `export` raises, and BadValue for a batch size or thread count below 1.
     """
     check_load("timing", batches, threads)
     measuring = Measuring(task, task.test if data is None else data, runtimes, threads, seconds)

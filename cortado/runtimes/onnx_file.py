@@ -1,4 +1,4 @@
-"""ONNX: a network as an .onnx file of opset 20 and up, made by torch's own exporter, without its notes to developers."""
+"""ONNX: write a network as an .onnx file (opset 20 and up) with torch's exporter, without its debug metadata."""
 
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,17 @@ from cortado.runtimes.packed_products import pack_matmuls, step_layer
 
 MATMUL_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits")
 LARGEST_FILE_BYTES = 1_500_000_000
-"""An .onnx file holds at most 2 GB; weights of larger networks lie beside it."""
+"""An .onnx file holds at most 2 GB; weights of larger networks go into a file beside it."""
 
 
 def write_onnx(
     network: nn.Module, program: torch.export.ExportedProgram, file: Path, writer: str,
     least_bits: int, rounds_inputs: bool = False, zeros: bool = True,
 ) -> Path:  # fmt: skip
-    """Write an exported program of a lowered network to `file`; `writer` is the runtime that asks.
+    """Write an exported program of a lowered network to `file`; `writer` is the runtime's name.
 
-    Linear weights of few bits are packed, in `least_bits` or more; with `rounds_inputs` those products may round what
-    they read to 8 bits. Without `zeros` symmetric weights have no zero points. Raises BadNetwork for an operator that
-    ONNX lacks.
+    Low-bit linear weights are packed in `least_bits` or more; with `rounds_inputs` their kernels may round inputs to 8
+    bits. Without `zeros` symmetric weights have no zero points. Raises BadNetwork for an operator that ONNX lacks.
     """
     weight_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     try:
@@ -43,26 +42,23 @@ def write_onnx(
 
 
 def name_batch(made: Any, program: torch.export.ExportedProgram) -> None:
-    """Let the axis of any length be called batch instead of s31."""
+    """Rename the dynamic axis from s31 to batch."""
     symbols = [str(symbol) for symbol in program.range_constraints]
     if len(symbols) == 1:
         made.rename_axes({symbols[0]: "batch"})
 
 
 def drop_zeros(graph: Any) -> None:
-    """Drop the zero points of weights that are symmetric, where all of them are 0 as they are without."""
+    """Drop zero points that are all 0."""
     for node in graph:
         if node.op_type == "DequantizeLinear" and len(node.inputs) == 3 and node.inputs[0].const_value is not None:
-            attached = node.inputs[2].const_value
-            if attached is not None and not attached.numpy().any():
+            zeros = node.inputs[2].const_value
+            if zeros is not None and not zeros.numpy().any():
                 node.resize_inputs(2)
 
 
 def without_notes(graph: Any) -> None:
-    """Source lines and shapes of every step are most of a small network's file, and no runtime needs them.
-
-    A product is called as the layer is that runs it.
-    """
+    """Remove source lines and shapes, most of a small network's file; name each product after its layer."""
     outer, names = {id(value) for value in (*graph.inputs, *graph.outputs)}, set[str]()
     for node in graph:
         if node.op_type in MATMUL_LAYERS:
@@ -78,7 +74,7 @@ def without_notes(graph: Any) -> None:
 
 
 def missing_in_onnx(network: nn.Module, error: Exception, writer: str) -> str:
-    """Which operator ONNX lacks, in a sentence."""
+    """Return a sentence about the operator that ONNX lacks."""
     text = " ".join(str(part) for part in (error, error.__cause__) if part)
     lines = [line.strip() for line in text.splitlines() if "No ONNX function found" in line or "torch.ops" in line]
     first = lines[0] if lines else next((line.strip() for line in text.splitlines() if line.strip()), "")

@@ -29,9 +29,9 @@ class OnnxSession:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        # Threads that go on spinning after a call would take the processor from whatever is measured next.
+        # Threads that keep spinning after a call would slow down whatever is measured next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # What fails is raised as well, and is told in our words.
+        # Errors are raised as well, so the log is redundant.
         options.log_severity_level = 4
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self.inputs = tuple(
@@ -47,15 +47,15 @@ class OnnxSession:
 
 INTEGER_STEPS = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
 MARK = re.compile(r"_token_\d+$")
-"""What ONNX Runtime appends to the name of a step that it has rewritten."""
+"""Suffix that ONNX Runtime appends to the names of rewritten operators."""
 
 
 class Onnxruntime(Runtime):
     """ONNX Runtime on the processor, in the precision of the file.
 
-    Linear weights of at most 4 bits stay packed in it.  With `rounds_inputs` their products may round what they read to 8
-    bits, 32 to 128 values at a time: several times faster, and about 1 % off.  Without it weights of 2 bits are held in 4, since
-    products on 2 bits have no kernel of their own and are far slower than those of floats.
+    Linear weights of at most 4 bits stay packed.  With `rounds_inputs` their kernels may round inputs to 8 bits in blocks
+    of 32 to 128 values: several times faster, with an error of about 1 %.  Without it 2-bit weights are stored in 4 bits,
+    as 2-bit products have no fast kernel.
     """
 
     package = "onnxruntime"

@@ -18,7 +18,7 @@ from cortado.runtimes.packed_products import reading_layers
 from cortado.runtimes.runtime import Port, Runtime
 
 EXACT: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
-"""Left to itself, OpenVINO runs in bfloat16, and rounds the inputs of narrow weights to 8 bits, where a processor can."""
+"""By default OpenVINO runs in bfloat16 and rounds the inputs of low-bit weights to 8 bits, if the processor can."""
 
 
 class OpenvinoSession:
@@ -42,12 +42,12 @@ class OpenvinoSession:
 
 
 CODES = f".{PREFIX}weight.codes"
-"""How the constant of a layer's codes ends, behind the path of the layer."""
+"""Suffix of the constant with a layer's codes, after the layer's path."""
 MATMUL_LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
 def fact_text(value: Any) -> str:
-    """A fact about a step as text."""
+    """Return a property of an operator as text."""
     return str(value.value if hasattr(value, "value") else value)
 
 
@@ -76,14 +76,14 @@ def predict(*inputs):
         program = exported(network, example)
         try:
             with quiet_exporters(), tempfile.TemporaryDirectory() as scratch:
-                # Its reader of PyTorch graphs does not know codes with one scale a channel or block; its reader of ONNX does.
+                # Only its ONNX frontend supports codes with a scale per channel or block.
                 source: Any = program
                 if sites(network) or narrow_weights(network):
                     file = Path(scratch) / "net.onnx"
-                    # Zero points that layers share keep their products in floats.
+                    # Shared zero points would keep products in floats.
                     source = write_onnx(network, program, file, self.name(), least_bits=2, zeros=False)
                 model = openvino.convert_model(source)
-                # The converter leaves every axis open; all but the batch are known, and known ones run faster.
+                # The converter makes every axis dynamic; static ones run faster.
                 model.reshape(dict(enumerate(input_shapes(program))))
                 openvino.save_model(model, folder / "net.xml", compress_to_fp16=False)
         except BadNetwork:
@@ -97,7 +97,7 @@ def predict(*inputs):
         for step in OpenvinoSession(file, 1).compiled.get_runtime_model().get_ordered_ops():
             facts = {key: fact_text(value) for key, value in step.get_rt_info().items()}
             if facts.get("layerType") in MATMUL_LAYERS and facts.get("runtimePrecision") in ("i8", "u8"):
-                # What it rewrites gets longer names ("0/WithoutBiases"), or none that tells; the codes keep theirs.
+                # Rewritten operators get other names ("0/WithoutBiases"), but the codes keep theirs.
                 read = [value.get_node().get_friendly_name() for value in step.input_values()]
                 found.update(name.partition("/")[0] for name in facts.get("originalLayersNames", "").split(","))
                 found.update(name.removesuffix(CODES) for name in read if name.endswith(CODES))
@@ -118,7 +118,7 @@ def predict(*inputs):
             raise BadFile(f"openvino: {file} cannot be read. Check the path.")
         if not is_model(file):
             raise BadFile(
-                f"openvino: {file} is no model of OpenVINO, or was cut short. Write it again with save_model."
+                f"openvino: {file} is not an OpenVINO model, or was cut short. Write it again with save_model."
             )
         try:
             return OpenvinoSession(file, threads)
@@ -128,28 +128,28 @@ def predict(*inputs):
 
 
 def is_model(file: Path) -> bool:
-    """Whether OpenVINO's own reader takes the file.  Others, TensorFlow's among them, would complain in their own log."""
+    """Return whether OpenVINO's own frontend accepts the file; other frontends would print to their log."""
     from openvino.frontend import FrontEndManager
 
     return bool(FrontEndManager().load_by_framework("ir").supported(str(file)))
 
 
 def input_shapes(program: torch.export.ExportedProgram) -> list[list[int]]:
-    """The shape of each input, -1 for an axis of any length."""
+    """Return the shape of each input, -1 for an axis of any length."""
     user = set(program.graph_signature.user_inputs)
     values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in user]
     return [[size if isinstance(size, int) else -1 for size in value.shape] for value in values]
 
 
 def openvino_port(port: Any) -> Port:
-    """An input as we describe it."""
+    """Return an input of a model as a Port."""
     shape = tuple(axis.get_length() if axis.is_static else None for axis in port.get_partial_shape())
     dtype = torch.from_numpy(np.zeros(0, port.get_element_type().to_dtype())).dtype
     return Port(port.get_any_name(), shape, dtype)
 
 
 def missing_in_openvino(network: nn.Module, error: Exception) -> str:
-    """Which operator OpenVINO lacks, in a sentence."""
+    """Return a sentence about the operator that OpenVINO lacks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     describe = next(
         (line for line in lines if "No conversion rule" in line or "aten" in line), lines[0] if lines else ""

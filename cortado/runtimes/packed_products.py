@@ -1,4 +1,4 @@
-"""Packed products: linear layers of an ONNX graph as MatMulNBits, an operator of ONNX Runtime that holds codes of few bits."""
+"""Packed products: linear layers of an ONNX graph as MatMulNBits, ONNX Runtime's operator for low-bit codes."""
 
 import ast
 from pathlib import Path
@@ -13,17 +13,17 @@ from cortado.lowering.packed import Packed, narrow_weights
 DOMAIN = "com.microsoft"
 OPERATOR = "MatMulNBits"
 FLOATS, INTEGERS = 1, 4
-"""Its levels of accuracy: what it may compute with."""
+"""Its accuracy levels: the type it may compute in."""
 CODES, SCALES, ZEROS = ".packed_codes", ".packed_scales", ".packed_zeros"
-"""How the constants of a packed weight end, behind the paths of the layers that read it."""
+"""Suffixes of a packed weight's constants, after the paths of the layers that read it."""
 AND = "|"
 
 
 def pack_matmuls(model: Any, network: nn.Module, least_bits: int, rounds_inputs: bool) -> None:
-    """Let the products of an ONNX model whose weights have codes in `network`, a lowered one, read those; in place.
+    """Replace the products of an ONNX model whose weights have codes in the lowered `network` by packed ones, in place.
 
-    Codes of fewer than `least_bits` bits are held in that many. With `rounds_inputs` the runtime may round what comes in
-    to 8 bits, block by block. A product is left alone when its weight is not the one that the codes stand for.
+    Codes are stored in `least_bits` or more. With `rounds_inputs` the runtime may round inputs to 8 bits per block. A
+    product stays if its weight does not equal the decoded codes.
     """
     codes = {path: packed for path, packed in narrow_weights(network).items() if isinstance(packed, Packed)}
     matmul_layers: dict[Packed, list[tuple[Any, str]]] = {}
@@ -42,13 +42,13 @@ def pack_matmuls(model: Any, network: nn.Module, least_bits: int, rounds_inputs:
 
 
 def step_layer(node: Any) -> str:
-    """The path of the innermost layer that a step stands in, "" when it was not noted."""
+    """Return the path of the innermost layer of an operator, "" if unknown."""
     scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
     return str(scopes[-2]) if len(scopes) > 1 else ""
 
 
 def multiplies_by(node: Any, weight: Tensor) -> bool:
-    """Whether a step multiplies its first input by this weight, (outputs, inputs), turned, and nothing else."""
+    """Return whether an operator only multiplies its first input by the transpose of this weight (outputs, inputs)."""
     facts = {name: fact.value for name, fact in node.attributes.items()}
     if any(facts.get(name, usual) != usual for name, usual in (("alpha", 1.0), ("beta", 1.0), ("transA", 0))):
         return False
@@ -61,17 +61,17 @@ def multiplies_by(node: Any, weight: Tensor) -> bool:
 
 
 def constant_values(value: Any) -> Any:
-    """The numbers of a constant matrix, or of one that is turned around first; None for anything computed."""
+    """Return the values of a constant matrix or its transpose; None for anything else."""
     maker = value.producer()
     if maker is not None and maker.op_type == "Transpose" and list(maker.attributes["perm"].value) == [1, 0]:
         inner = constant_values(maker.inputs[0])
         return None if inner is None else inner.T
-    attached = None if value.const_value is None else value.const_value.numpy()
-    return attached if attached is not None and attached.ndim == 2 else None
+    constant = None if value.const_value is None else value.const_value.numpy()
+    return constant if constant is not None and constant.ndim == 2 else None
 
 
 def constants(model: Any, packed: Packed, layers: str) -> list[Any]:
-    """Codes, scales and zeros of a weight as constants of a model; no zeros where they are the usual ones."""
+    """Add a weight's codes, scales and zeros (unless default) to a model as constants and return them."""
     import onnx_ir
 
     made = {CODES: in_bytes(packed.codes, packed.bits), SCALES: packed.scales.numpy()}
@@ -84,7 +84,7 @@ def constants(model: Any, packed: Packed, layers: str) -> list[Any]:
 
 
 def in_bytes(codes: Tensor, bits: int) -> Any:
-    """Codes (..., count) of so many bits as bytes, (..., bytes), the first one lowest; a last byte is filled with zeros."""
+    """Return codes (..., count) packed into bytes (..., bytes), the first code in the low bits, zero-padded."""
     each = 8 // bits
     padded = torch.nn.functional.pad(codes, (0, -codes.shape[-1] % each)).unflatten(-1, (-1, each))
     shifts = torch.arange(each, dtype=torch.uint8) * bits
@@ -92,7 +92,7 @@ def in_bytes(codes: Tensor, bits: int) -> Any:
 
 
 def put_packed(graph: Any, node: Any, packed: Packed, values: list[Any], rounds_inputs: bool) -> None:
-    """Put the product on packed codes in the place of a product, which has no more than a bias besides."""
+    """Replace a product, with or without a bias, by a product on packed codes."""
     import onnx_ir
 
     facts = {
@@ -110,19 +110,19 @@ def put_packed(graph: Any, node: Any, packed: Packed, values: list[Any], rounds_
 
 
 def drop_unread_weights(model: Any) -> None:
-    """Without the weights that nothing reads any more."""
+    """Remove weights that nothing reads any more."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     RemoveUnusedNodesPass()(model)
 
 
 def reading_layers(name: str) -> list[str]:
-    """The layers that read the packed codes of this name; none for the name of anything else."""
+    """Return the layers that read packed codes, from the constant's name; [] for other names."""
     return name.removesuffix(CODES).split(AND) if name.endswith(CODES) else []
 
 
 def packed_in(file: Path) -> dict[str, int]:
-    """The layers whose codes an .onnx file holds packed, and their bits."""
+    """Return the layers with packed codes in an .onnx file, and their bits."""
     import onnx
 
     steps = [step for step in onnx.load(file, load_external_data=False).graph.node if step.op_type == OPERATOR]

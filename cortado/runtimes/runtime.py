@@ -1,4 +1,4 @@
-"""Runtime: something that runs networks.  Each is one file of this folder, found by its name."""
+"""Runtime: the base class of runtimes.  Each is one file of this folder, found by its name."""
 
 import importlib
 import importlib.metadata
@@ -21,7 +21,7 @@ from cortado.running.trees import tensors_in
 
 @dataclass(frozen=True)
 class Port:
-    """One input of a file: None stands for an axis of any length, such as the batch."""
+    """One input of a file; None is an axis of any length, such as the batch."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -29,20 +29,20 @@ class Port:
 
 
 class Session(Protocol):
-    """A file made ready to run, with so many threads."""
+    """A loaded file, ready to run."""
 
     inputs: tuple[Port, ...]
 
     def __call__(self, *activations: Tensor) -> tuple[Tensor, ...]:
-        """The outputs for one batch, in order."""
+        """Return the outputs for one batch, in order."""
 
 
 class Runtime(ABC):
-    """Lowers a network to files of its own and runs them.
+    """Writes networks as files and runs them.
 
-    `package` is what has to be importable, `extra` what installs it ("" when it comes with torch), `suffix` ends the
-    name of its main file. `quick` runtimes are measured beside any other, as rivals. `floats` are the types of floats that
-    can be given to it; not every operator has to know them all.
+    `package` must be importable, `extra` installs it ("" if it comes with torch), `suffix` is that of its main file.
+    `quick` runtimes are measured as rivals of any other. `floats` are the float types it accepts, though perhaps not for
+    every operator.
     """
 
     package: ClassVar[str] = "torch"
@@ -52,94 +52,94 @@ class Runtime(ABC):
     quick: ClassVar[bool] = True
     floats: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.float64, torch.float16)
     script: ClassVar[str] = ""
-    """Lines of Python that need nothing of ours: from the path FILE they make predict(*inputs), the first output for a batch."""
+    """Python code without Cortado: from the path FILE it defines predict(*inputs), which returns the first output."""
 
     @classmethod
     def name(cls) -> str:
-        """The name of its file."""
+        """Return the name of its module."""
         return cls.__module__.rpartition(".")[2]
 
     def available(self) -> bool:
-        """Whether files can be run here."""
+        """Return whether files can be run here."""
         return importlib.util.find_spec(self.package) is not None
 
     def lowers(self) -> bool:
-        """Whether files can be made here as well."""
+        """Return whether files can be made here too."""
         return self.available()
 
     def version(self) -> str:
-        """The installed version, or "not installed"."""
+        """Return the installed version, or "not installed"."""
         try:
             return importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
             return "not installed"
 
     def require(self) -> None:
-        """Raises MissingPackage with what to install."""
+        """Raise MissingPackage with what to install, if files cannot be run."""
         if not self.available():
             raise MissingPackage(
                 f"runtime: {self.name()} is not installed here. Install it: pip install -e '.[{self.extra}]' in Cortado's folder."
             )
 
     def require_lowering(self) -> None:
-        """Raises MissingPackage, with what to install, where files cannot be made."""
+        """Raise MissingPackage with what to install, if files cannot be made."""
         self.require()
 
     def require_floats(self, network: nn.Module, example: Any) -> None:
-        """Raises BadNetwork when the network or its example holds floats that the runtime never takes."""
+        """Raise BadNetwork if the network or its example has float types that the runtime does not accept."""
         strange = [dtype for dtype in float_types(network, example) if dtype not in self.floats]
         if strange:
             raise BadNetwork(
-                f"{self.name()}: {type(network).__name__} holds {type_name(strange[0])}, which this runtime does not take. "
+                f"{self.name()}: {type(network).__name__} holds {type_name(strange[0])}, which this runtime does not accept. "
                 "Call .float() on the network and on its inputs first, or export to torch_eager."
             )
 
     @abstractmethod
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
-        """Write the network (eval mode, dense weights) for any batch into `folder`; gives the main file.
+        """Write the network (eval mode, dense weights) for any batch into `folder`; return the main file.
 
-        Raises MissingPackage, and BadNetwork for what torch cannot trace or the runtime does not know.
+        Raises MissingPackage, and BadNetwork for operators that torch cannot trace or the runtime lacks.
         """
 
     @abstractmethod
     def load(self, file: Path, threads: int) -> Session:
-        """Make a file ready to run with `threads` threads.  Raises MissingPackage; BadFile for no such file."""
+        """Load a file to run with `threads` threads.  Raises MissingPackage, BadFile."""
 
     def integer_layers(self, file: Path) -> frozenset[str] | None:
-        """The paths of the layers whose products it computes in whole numbers; None when it does not tell."""
+        """Return the paths of layers computed in integers; None if the runtime does not report them."""
         return None
 
     def float_operators(self, file: Path) -> tuple[str, ...]:
-        """Return the operators that it computes in floats, where it can tell them but no layers; else nothing."""
+        """Return the operators computed in floats, if the runtime reports operators but not layers."""
         return ()
 
     def edges(self, file: Path) -> tuple[Edge, ...]:
-        """Return the inputs and outputs of a file that may be whole numbers; nothing where they are the network's own."""
+        """Return the inputs and outputs of a file if they may be integers; () if they are the network's own."""
         return ()
 
     def packed_layers(self, file: Path) -> dict[str, int] | None:
-        """The linear layers whose weights the file holds as packed codes, and their bits; None when it never does."""
+        """Return the linear layers with packed weights and their bits; None if the runtime has no packed weights."""
         return None
 
 
 def float_types(network: nn.Module, example: Any) -> list[torch.dtype]:
-    """The types of floats that parameters, buffers and the example have, each once."""
+    """Return the distinct float types of parameters, buffers and the example."""
     tensors = (*network.parameters(), *network.buffers(), *tensors_in(example))
     return list(dict.fromkeys(tensor.dtype for tensor in tensors if tensor.is_floating_point()))
 
 
 def type_name(dtype: torch.dtype) -> str:
-    """float64 for torch.float64."""
+    """Return "float64" for torch.float64."""
     return str(dtype).removeprefix("torch.")
 
 
 def class_name(name: str) -> str:
-    """torch_eager -> TorchEager."""
+    """Return a runtime's class name: torch_eager -> TorchEager."""
     return "".join(part.capitalize() for part in name.split("_"))
 
 
 def known_runtimes() -> list[str]:
-    """The names of all runtimes, installed or not: the files here that define the class their name says."""
+    """Return the names of all runtimes, installed or not: the files here that define the class of their name."""
     found = []
     for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
         module = importlib.import_module(f"cortado.runtimes.{info.name}")
@@ -150,7 +150,7 @@ def known_runtimes() -> list[str]:
 
 
 def runtime_by_name(name: str) -> Runtime:
-    """The runtime called `name`.  Raises BadValue when there is none."""
+    """Return the runtime called `name`.  Raises BadValue if there is none."""
     known = known_runtimes()
     if name not in known:
         near = get_close_matches(name, known, n=1, cutoff=0.5)
@@ -160,7 +160,7 @@ def runtime_by_name(name: str) -> Runtime:
 
 
 def installed(names: Sequence[str]) -> list[Runtime]:
-    """The runtimes called `names`, to make files for and run.  Raises BadValue for an unknown one, MissingPackage."""
+    """Return the runtimes called `names`.  Raises BadValue for an unknown one, MissingPackage."""
     runtimes = [runtime_by_name(name) for name in names]
     for runtime in runtimes:
         runtime.require_lowering()
@@ -168,24 +168,24 @@ def installed(names: Sequence[str]) -> list[Runtime]:
 
 
 def rivals() -> list[Runtime]:
-    """Every runtime that is installed, can make its files here, and does so quickly."""
+    """Return every quick runtime that is installed and can make files here."""
     runtimes = [runtime_by_name(name) for name in known_runtimes()]
     return [runtime for runtime in runtimes if runtime.quick and runtime.available() and runtime.lowers()]
 
 
 def runtime_of_file(file: Path) -> Runtime:
-    """The runtime whose files end as this one does, a quick one if there is one.  Raises BadValue when none does."""
+    """Return the runtime with the file's suffix, a quick one if possible.  Raises BadValue if there is none."""
     by_suffix: dict[str, Runtime] = {}
     for runtime in sorted((runtime_by_name(name) for name in known_runtimes()), key=lambda one: not one.quick):
         by_suffix.setdefault(runtime.suffix, runtime)
     if file.suffix not in by_suffix:
         known = ", ".join(f"{suffix} ({runtime.name()})" for suffix, runtime in by_suffix.items())
-        raise BadValue(f"bench: no runtime is known for {file.name}, got {file.suffix!r}. Known: {known}.")
+        raise BadValue(f"bench: no runtime has files like {file.name}, got {file.suffix!r}. Known: {known}.")
     return by_suffix[file.suffix]
 
 
 class Running(nn.Module):
-    """A session that is called as a network is; a batch that the file fixes is filled up and cut again."""
+    """A session with a network's interface; for a file with a fixed batch size, inputs are padded and split."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class Running(nn.Module):
         return found[0] if len(found) == 1 else found
 
     def in_parts(self, activations: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
-        """Run `size` samples at a time, the last ones filled up with copies of the last sample."""
+        """Run `size` samples at a time, padding with copies of the last sample."""
         count = len(activations[0])
         parts = []
         for start in range(0, count, size):

@@ -1,4 +1,4 @@
-"""Speed: which runtimes a run asks for, and what they add to its report."""
+"""Speed: the runtimes of a run, and their part of its report."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +19,12 @@ from cortado.task.limits import Limit
 from cortado.task.task import Task
 
 LEAST_SAME = 0.98
-"""The share of samples on which a file must choose as PyTorch does, without a warning."""
+"""Share of samples with PyTorch's top-1 below which a file gets a warning."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Where and how times are taken; no runtimes: nowhere."""
+    """Where and how to time; without runtimes, nothing is timed."""
 
     runtimes: tuple[Runtime, ...] = ()
     batches: tuple[int, ...] = (1,)
@@ -35,10 +35,9 @@ class Speed:
 def speed_wanted(
     runtimes: Sequence[str], limits: Sequence[Limit], batches: Sequence[int] = (1,), threads: int = 1
 ) -> Speed:
-    """The runtimes named, and those that limits name.
+    """Return the speed options for the named runtimes and those that limits name.
 
-    Raises BadValue for a latency limit without a runtime, MissingPackage for a runtime that is not installed: before
-    anything is computed.
+    Raises BadValue for a latency limit without a runtime, MissingPackage for a runtime that is not installed.
     """
     check_load("timing", batches, threads)
     latency = next((limit for limit in limits if limit.what == "latency"), None)
@@ -46,8 +45,8 @@ def speed_wanted(
     if latency is not None:
         if not names:
             raise BadValue(
-                f"limit: {latency.text!r} names no runtime. Write 'latency <= ... in onnxruntime', or say where to time: "
-                "--measure-in onnxruntime, or runtimes=('onnxruntime',)."
+                f"limit: {latency.text!r} names no runtime. Write 'latency <= ... in onnxruntime', or pass "
+                "--measure-in onnxruntime, in Python runtimes=('onnxruntime',)."
             )
         batches, threads = (1, *(batch for batch in batches if batch != 1)), latency.threads or threads
         check_load("timing", batches, threads)
@@ -59,9 +58,9 @@ def with_speed(
     limits: Sequence[Limit], progress: Progress | None = None, earlier: Sequence[Callable[[], nn.Module]] = (),
     folder: Path | None = None,
 ) -> Report:  # fmt: skip
-    """The report with what the runtimes gave: files, scores, times, latency limits; as it was when none was asked for.
+    """Return the report with files, scores, times and latency limits of the runtimes; unchanged without runtimes.
 
-    `earlier` give the networks after each stage but the last; the files that were measured stay in `folder`.
+    `earlier` return the networks after each stage but the last; the measured files stay in `folder`.
     """
     if not speed.runtimes:
         return report
@@ -89,7 +88,7 @@ def stages_in_time(
     task: Task,
     speed: Speed,
 ) -> tuple[Stage, ...]:
-    """The stages with their times in the first runtime, each in turns with the original network; the last has that of `line`."""
+    """Return the stages with their times in the first runtime, each interleaved with the original; the last from `line`."""
     assert line.original is not None
     times: list[float | None] = []
     watch: Stopwatch | None = None
@@ -98,14 +97,14 @@ def stages_in_time(
             watch = watch or Stopwatch(original, task, speed.runtimes[0], speed.threads, batch=speed.batches[0])
             times.append(line.original * watch.ms(network()) / watch.original_ms)
         except CortadoError:
-            # What lies halfway need not run there.
+            # An intermediate network need not run there.
             times.append(None)
     times += [None] * (len(stages) - 1 - len(times))
     return tuple(replace(stage, latency_ms=ms) for stage, ms in zip(stages, [*times, line.compressed], strict=True))
 
 
 def latency_lines(clock: Clock, speed: Speed, limits: Sequence[Limit]) -> list[Line]:
-    """One line for each runtime: the median of the first batch size, and the limit that is set there."""
+    """Return a line for each runtime: the median of the first batch size, and its limit."""
     limit = next((limit for limit in limits if limit.what == "latency"), None)
     limited = None if limit is None else limit.runtime or speed.runtimes[0].name()
     by_name = {(row.network, row.runtime): row.median_ms for row in clock.times}
@@ -121,20 +120,20 @@ def latency_lines(clock: Clock, speed: Speed, limits: Sequence[Limit]) -> list[L
 
 
 def disagreeing(exports: Sequence[Exported]) -> list[str]:
-    """A warning for each file that chooses another class than PyTorch too often."""
+    """Return a warning for each file whose top-1 differs from PyTorch's too often."""
     return [
-        f"{row.runtime}: its file gives the same top-1 as PyTorch on {100 * row.same_top:.1f} % of {row.samples} samples only. "
-        "Look where the error begins: cortado explain."
+        f"{row.runtime}: its file has the same top-1 as PyTorch on only {100 * row.same_top:.1f} % of {row.samples} samples. "
+        "See where the error begins: cortado explain."
         for row in exports
         if row.same_top is not None and row.same_top < LEAST_SAME
     ]
 
 
 def busy(clocks: Sequence[Clock]) -> list[str]:
-    """A warning for each clock whose control failed."""
+    """Return a warning for each noisy clock."""
     return [
         f"timing, batch {clock.batch}: the machine was busy. The original network against itself in {clock.control} gave "
-        f"{clock.again.median:.2f} (quartiles {clock.again.low:.2f} to {clock.again.high:.2f}), where 1 is quiet, or some "
+        f"{clock.again.median:.2f} (quartiles {clock.again.low:.2f} to {clock.again.high:.2f}; 1 on a quiet machine), or a "
         "time varied by more than 30 % between its quartiles. Do not trust these ratios; measure again on a quiet machine."
         for clock in clocks
         if clock.noisy
@@ -142,6 +141,6 @@ def busy(clocks: Sequence[Clock]) -> list[str]:
 
 
 def multiply_adds_a_sample(network: nn.Module, task: Task) -> float | None:
-    """Of one sample, as the network runs, low-rank layers by their factors; None when unknown."""
+    """Return the multiply-adds for one sample, low-rank layers by their factors; None if unknown."""
     total = profile(dense(network), task.example).total("multiply_adds")
     return total.value if total.exact else None

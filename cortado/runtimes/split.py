@@ -1,4 +1,4 @@
-"""Split: where a network could be cut in two, one part on a device and the other elsewhere, and what each cut would cost."""
+"""Split: the points where a network can be cut in two, one part on a device and one elsewhere, with the cost of each."""
 
 import time
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ ROUNDS, WARM_UP = 15, 3
 
 @dataclass(frozen=True)
 class SplitPoint:
-    """A place where one tensor alone is alive: `after` is the module that made it, "" the network's input.
+    """A point where a single tensor is alive: `after` is the module that made it, "" for the network's input.
 
-    `size_bytes` is that tensor, for one sample; `before_ms` and `after_ms` are the times of the two sides in PyTorch, sums
-    of the median times of their operators, for one sample.
+    `size_bytes` is that tensor's size for one sample; `before_ms` and `after_ms` are the times of the two sides for one
+    sample in PyTorch, sums of the median times of their operators.
     """
 
     after: str
@@ -39,25 +39,25 @@ class SplitPoint:
 
 @dataclass(frozen=True)
 class Cuts:
-    """All cuts from the input to the output."""
+    """All cuts, from the input to the output."""
 
     cuts: tuple[SplitPoint, ...]
     threads: int
 
     def text(self) -> str:
-        """One line a cut."""
+        """Return a table with a row for each cut."""
         lines = [("cut after", "operator", "to send", "time before", "time after")]
         for cut in self.cuts:
             name = cut.after or ("(input)" if cut.operator == "input" else "(network)")
             lines.append(
                 (name, cut.operator, size_text(cut.size_bytes), time_text(cut.before_ms), time_text(cut.after_ms))
             )
-        note = f"One sample, threads {self.threads}, in PyTorch; both sides as fast as this machine."
-        return "\n".join([aligned(lines, "<<>"), "", note, "The last line sends the output."])
+        note = f"One sample, threads {self.threads}, in PyTorch; both sides timed on this machine."
+        return "\n".join([aligned(lines, "<<>"), "", note, "The last row sends the output."])
 
 
 class Timer(fx.Interpreter):
-    """Runs a graph and keeps the milliseconds and the value of every node."""
+    """Runs a graph and records the milliseconds and the value of every node."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph, garbage_collect_values=False)
@@ -73,10 +73,10 @@ class Timer(fx.Interpreter):
 
 
 def find_cuts(network: nn.Module, example: Any, threads: int = 1, rounds: int = ROUNDS) -> Cuts:
-    """The places where the network, lowered, could be cut with one tensor to send, in order.
+    """Return the points where the lowered network can be cut with one tensor to send, in order.
 
-    Cuts that differ only by what has no weights (an activation, pooling) count as one, the last.
-    Raises BadNetwork when torch.export cannot trace the network, BadValue for less than one thread.
+    Of cuts that differ only by operators without weights (an activation, pooling) only the last is listed.
+    Raises BadNetwork if torch.export cannot trace the network, BadValue for less than one thread.
     """
     accept(network, "split")
     check_load("split", (1,), threads)
@@ -95,7 +95,7 @@ def find_cuts(network: nn.Module, example: Any, threads: int = 1, rounds: int = 
 
 
 def cuts_of(graph: fx.GraphModule, timer: Timer) -> list[SplitPoint]:
-    """Walk the graph in order; where one tensor is alive, and a weight or the output comes next, is a cut."""
+    """Return the cuts of a graph: where one tensor is alive and a weight or the output comes next."""
     nodes = list(graph.graph.nodes)
     place = {node: number for number, node in enumerate(nodes)}
     took = {node: float(np.median(times[WARM_UP:])) for node, times in timer.taken.items()}
@@ -111,13 +111,13 @@ def cuts_of(graph: fx.GraphModule, timer: Timer) -> list[SplitPoint]:
         if node.op in ("get_attr", "output"):
             continue
         alive = [other for other in activations if place[other] <= number < last_use[other]]
-        if len(alive) == 1 and len(activations[alive[0]]) == 1 and not goes_on(alive[0], nodes[number + 1 :]):
+        if len(alive) == 1 and len(activations[alive[0]]) == 1 and not later_is_as_good(alive[0], nodes[number + 1 :]):
             found.append(cut_at(alive[0], activations[alive[0]][0], spent, whole - spent))
     return found
 
 
-def goes_on(node: fx.Node, following: Sequence[fx.Node]) -> bool:
-    """Whether what comes next has no weights, so that a cut after it is as good; the input itself is always shown."""
+def later_is_as_good(node: fx.Node, following: Sequence[fx.Node]) -> bool:
+    """Return whether the next operator has no weights, so that a cut after it is as good; the input is always listed."""
     if node.op == "placeholder":
         return False
     coming = next(other for other in following if other.op != "get_attr")
@@ -125,7 +125,7 @@ def goes_on(node: fx.Node, following: Sequence[fx.Node]) -> bool:
 
 
 def cut_at(node: fx.Node, value: Tensor, before_ms: float, after_ms: float) -> SplitPoint:
-    """The cut after a node."""
+    """Return the cut after a node."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     operator = "input" if node.op == "placeholder" else str(node.target).removeprefix("aten.").partition(".")[0]
     path = stack[-1][0] if stack else ""

@@ -1,4 +1,4 @@
-"""Stopwatch: the time of networks in a runtime, each in turns with the original, which is taken once."""
+"""Stopwatch: time networks in a runtime, each interleaved with the original."""
 
 import tempfile
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ SECONDS, TRIES = 1.5, 3
 
 @dataclass
 class Stopwatch:
-    """Milliseconds of a batch, of one by default, in `runtime`, with so many `threads`.
+    """Milliseconds per batch (of one by default) in `runtime` with `threads` threads.
 
-    A network's time is the original network's, taken at the beginning, over how many times faster it is, taken in turns: what
-    slows the machine down for a while slows both. Raises what exporting raises.
+    A network's time is the original's, measured once, over its interleaved speed-up, so that a temporary slowdown of the
+    machine affects both. Raises what exporting raises.
     """
 
     original: nn.Module
@@ -37,13 +37,13 @@ class Stopwatch:
         self.original_ms = float(np.median(interleaved([self.original_call], self.seconds)))
 
     def call(self, network: nn.Module) -> Call:
-        """The network's own file, loaded, on one batch."""
+        """Return a call of the exported network on one batch."""
         with tempfile.TemporaryDirectory() as folder:
             file = self.runtime.lower(lowered(network, self.task.example), self.task.example, Path(folder))
             return bound(self.runtime.load(file, self.threads), self.inputs)
 
     def ms(self, network: nn.Module) -> float:
-        """What this network takes; measured again where the machine was restless, the quietest counts."""
+        """Return the milliseconds of a network; on a noisy machine it measures again and takes the quietest try."""
         call, found = self.call(network), []
         for _ in range(TRIES):
             taken = interleaved([self.original_call, call, self.original_call], self.seconds)

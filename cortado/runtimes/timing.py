@@ -1,4 +1,4 @@
-"""Timing: networks and runtimes take turns in one process, round by round, and the noise of the machine is measured too."""
+"""Timing: interleaved measurements of networks and runtimes in one process, with a check of the machine's noise."""
 
 import gc
 import time
@@ -12,18 +12,18 @@ from cortado.report.report import Clock, Ratio, Time
 Call = Callable[[], object]
 
 SHORTEST_MS = 2.0
-"""One measurement repeats a call until it takes this long."""
+"""A measurement repeats a call until it takes this long."""
 WARM_UP_SECONDS = 0.2
 FEWEST_ROUNDS, MOST_ROUNDS = 10, 400
 ONE = 0.05
-"""A network must be as fast as itself within this."""
+"""Largest deviation of the A/A ratio from 1 on a quiet machine."""
 SPREAD = 0.3
-"""Above this distance between quartiles, of the A/A ratio or of a time over its median, a machine is too busy."""
+"""Largest distance between quartiles of the A/A ratio, or of a time over its median, on a quiet machine."""
 ORIGINAL, EAGER = "original", "torch_eager"
 
 
 def check_load(where: str, batches: Sequence[int], threads: int) -> None:
-    """Raises BadValue for no batch, an empty one, or less than one thread."""
+    """Raise BadValue for no batch size, one below 1, or less than one thread."""
     if threads < 1 or not batches or min(batches) < 1:
         raise BadValue(
             f"{where}: batch and threads must be at least 1, got {', '.join(map(str, batches))} and {threads}."
@@ -31,7 +31,7 @@ def check_load(where: str, batches: Sequence[int], threads: int) -> None:
 
 
 def interleaved(calls: Sequence[Call], seconds: float) -> np.ndarray:
-    """Milliseconds of one call, (rounds, calls): A B C, A B C, ... for about `seconds`, after a warm-up of each."""
+    """Return milliseconds per call, (rounds, calls): A B C, A B C, ... for about `seconds`, after a warm-up of each."""
     repeats = [warmed(call) for call in calls]
     rows: list[list[float]] = []
     collecting = gc.isenabled()
@@ -47,7 +47,7 @@ def interleaved(calls: Sequence[Call], seconds: float) -> np.ndarray:
 
 
 def warmed(call: Call) -> int:
-    """Call it until it is warm; how often it has to be called to take long enough to be measured."""
+    """Warm up a call and return the repeats needed for a measurement."""
     end = time.perf_counter() + WARM_UP_SECONDS
     fastest = time_calls(call, 1)
     for _ in range(2):
@@ -58,7 +58,7 @@ def warmed(call: Call) -> int:
 
 
 def time_calls(call: Call, times: int) -> float:
-    """Milliseconds of one of so many calls in a row."""
+    """Return the mean milliseconds of `times` calls in a row."""
     start = time.perf_counter()
     for _ in range(times):
         call()
@@ -66,29 +66,29 @@ def time_calls(call: Call, times: int) -> float:
 
 
 def speed_ratio(slow: np.ndarray, fast: np.ndarray) -> Ratio:
-    """How many times faster `fast` is: median and quartiles of the ratios of each round."""
+    """Return how many times faster `fast` is: median and quartiles of the ratios per round."""
     low, middle, high = np.quantile(slow / fast, (0.25, 0.5, 0.75))
     return Ratio(float(middle), float(low), float(high))
 
 
 def is_noisy(again: Ratio) -> bool:
-    """Whether the machine is too restless: a network was not as fast as itself."""
+    """Return whether the machine is too noisy, from the A/A ratio."""
     return abs(again.median - 1) > ONE or again.high - again.low > SPREAD
 
 
 def clock(
     variants: Mapping[tuple[str, str], Call], batch: int, threads: int, seconds: float = 5.0, control: str = EAGER
 ) -> Clock:
-    """Time calls named (network, runtime), which must hold the original network in torch_eager and in `control`.
+    """Time calls named (network, runtime), which must include the original network in torch_eager and in `control`.
 
-    The original network in the runtime `control` runs twice in each round, first and last: the ratio of its two times
-    says how far the others can be believed. Each variant gets three ratios: over the original network in torch_eager, over
-    the original network in its own runtime, and over the original network in whatever runtime ran it fastest.
+    The original network in the runtime `control` runs first and last in each round: the ratio of its two times measures
+    the noise. Each variant gets three ratios: over the original network in torch_eager, in the variant's own runtime, and
+    in the runtime that ran the original fastest.
     """
     for needed in ((ORIGINAL, EAGER), (ORIGINAL, control)):
         if needed not in variants:
             raise BadValue(
-                f"timing: the original network in {needed[1]} is missing. Pass it: ratios are taken over it."
+                f"timing: the original network in {needed[1]} is missing. Pass it: ratios are relative to it."
             )
     names = sorted(variants, key=lambda name: name != (ORIGINAL, control))
     taken = interleaved([*(variants[name] for name in names), variants[names[0]]], seconds)

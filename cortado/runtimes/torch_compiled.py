@@ -11,7 +11,7 @@ from cortado.runtimes.torch_eager import TorchEager, TorchSession, ports, read_p
 
 
 class TorchCompiled(Runtime):
-    """torch.compile with the inductor; compiles at the first call of each kind of input, with the system's compiler."""
+    """torch.compile with the inductor; compiles at the first call for each input shape, with the system's compiler."""
 
     suffix = ".pt2"
     floats = (*Runtime.floats, torch.bfloat16)

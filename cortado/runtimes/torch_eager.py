@@ -1,4 +1,4 @@
-"""PyTorch as it is, operator by operator: the baseline; its file is an exported program (.pt2)."""
+"""PyTorch without compilation, the baseline; its file is an exported program (.pt2)."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from cortado.runtimes.runtime import Port, Runtime
 
 
 class TorchSession:
-    """A torch module that runs with so many threads; the process's own number is put back after each call."""
+    """A torch module that runs with `threads` threads and restores the process's number after each call."""
 
     def __init__(self, network: nn.Module, inputs: tuple[Port, ...], threads: int) -> None:
         self.network, self.inputs, self.threads = network, inputs, threads
@@ -42,7 +42,7 @@ class TorchEager(Runtime):
         except Exception as error:
             raise BadNetwork(
                 f"torch_eager: {type(network).__name__} cannot be saved as an exported program: {type(error).__name__}: {error} "
-                "Let it give tensors, tuples or dicts."
+                "Make it return tensors, tuples or dicts."
             ) from error
         return folder / "net.pt2"
 
@@ -52,21 +52,21 @@ class TorchEager(Runtime):
 
 
 def read_program(file: Path) -> fx.GraphModule:
-    """The graph of a .pt2 file.  Raises BadFile when it is none."""
+    """Return the graph of a .pt2 file.  Raises BadFile."""
     try:
         with quiet_exporters():
             return float_graph(torch.export.load(file))
     except Exception as error:
-        # Of what is wrong inside an archive torch tells its log alone, and points there.
+        # For errors inside an archive torch only refers to its log.
         describe = "" if "warnings above" in str(error) else f" ({type(error).__name__}: {error})"
         raise BadFile(
-            f"torch_eager: {file} cannot be read{describe}: it is no exported program, was cut short, or needs another version "
+            f"torch_eager: {file} cannot be read{describe}: it is not an exported program, was cut short, or needs another version "
             f"than torch {torch.__version__}. Write it again with torch.export.save."
         ) from error
 
 
 def ports(network: fx.GraphModule) -> tuple[Port, ...]:
-    """The inputs of a graph."""
+    """Return the inputs of a graph."""
     values = [(node.name, node.meta["val"]) for node in network.graph.nodes if node.op == "placeholder"]
     return tuple(
         Port(name, tuple(size if isinstance(size, int) else None for size in value.shape), value.dtype)

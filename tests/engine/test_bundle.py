@@ -70,7 +70,7 @@ def test_any_change_of_any_file_is_found(made, tmp_path):
         (folder / name).write_bytes(body)
     lines = (folder / "checksums.txt").read_text().splitlines()
     (folder / "checksums.txt").write_text("\n".join(line for line in lines if "net.cortado" not in line))
-    with pytest.raises(BadFile, match=r"does not speak of net\.cortado"):
+    with pytest.raises(BadFile, match=r"does not list net\.cortado"):
         check_bundle(folder)
     (folder / "checksums.txt").write_text("00  ../secret\n")
     with pytest.raises(BadFile, match="is missing from"):

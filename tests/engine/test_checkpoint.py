@@ -77,8 +77,8 @@ class Runs:
 REFUSED = {
     "code": ({"state_dict": Runs()}, "is not a checkpoint of tensors"),
     "a whole network": (nn.Linear(2, 2), "is not a checkpoint of tensors"),
-    "no state": ({"epoch": 3, "lr": 0.1}, r"holds no state of a network, but dict \['epoch', 'lr'\]"),
-    "a tensor": (torch.zeros(3), "holds no state of a network, but Tensor"),
+    "no state": ({"epoch": 3, "lr": 0.1}, r"holds dict \['epoch', 'lr'\], not the state"),
+    "a tensor": (torch.zeros(3), "holds Tensor"),
 }
 
 

@@ -119,7 +119,7 @@ def test_interrupted_run_continues_and_ends_alike(tmp_path):
     whole, full = compress(NET.make(), NET.task(), STAGES)
     stages = (*STAGES[:2], Interrupting())
     with pytest.raises(
-        Stopped, match=rf"interrupted in stage 3. 2 finished stages are kept in {tmp_path}; --resume goes on"
+        Stopped, match=rf"interrupted in stage 3. 2 finished stages are kept in {tmp_path}; --resume continues"
     ):
         compress(NET.make(), NET.task(), stages, folder=tmp_path)
     assert sorted(path.name for path in (tmp_path / "stages").iterdir()) == [
@@ -130,7 +130,7 @@ def test_interrupted_run_continues_and_ends_alike(tmp_path):
     ]
     # The rest of the recipe belongs to what a stage's key stands for: another end is another run.
     _, other = compress(NET.make(), NET.task(), STAGES, folder=tmp_path, resume=True)
-    assert any("of another run" in warning for warning in other.warnings)
+    assert any("from another run" in warning for warning in other.warnings)
     (tmp_path / "stages" / "03.json").unlink()
     again, report = compress(NET.make(), NET.task(), STAGES, folder=tmp_path, resume=True)
     assert same(again, whole) and not report.warnings
@@ -161,7 +161,7 @@ def test_kept_stages_of_another_run_are_not_used(tmp_path, other):
         mine = {"seed": 9, "batch": 8, "train": Data(task.train.inputs + 0.5, task.train.targets)}
         task = dataclasses.replace(task, **{other: mine[other]})
     _, report = compress(network, task, STAGES[:1], folder=tmp_path, resume=True)
-    assert any("of another run" in warning for warning in report.warnings)
+    assert any("from another run" in warning for warning in report.warnings)
 
 
 def test_damaged_kept_stage_is_an_error(tmp_path):

@@ -74,8 +74,8 @@ def test_original_network_depends_on_the_seed_of_the_task():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("network: lenet_5", "names no task"),
-        ("task: mnist", "names no network"),
+        ("network: lenet_5", "has no task"),
+        ("task: mnist", "has no network"),
         ("netwrk: lenet_5\ntask: mnist", "no key 'netwrk'; did you mean 'network'"),
         ("[1, 2]", "holds no keys"),
         ("a: [", "cannot be read as YAML"),

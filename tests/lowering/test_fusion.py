@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from bench.vertical import FusedConvolution, FusedLinear, fuse_activations
 from cortado.lowering.graph import exported, graph_of
 from cortado.lowering.horizontal import merge_siblings
 from cortado.lowering.lower import lowered
-from cortado.lowering.vertical import FusedConvolution, FusedLinear, fuse_activations
 from cortado.nets.googlenet import Inception
 from cortado.nets.squeezenet import Fire
 
@@ -69,30 +69,6 @@ def test_siblings_of_one_kind_become_one(network, shape, groups):
     multiplying = [n for n in graph.graph.nodes if "conv2d" in str(n.target) or "linear" in str(n.target)]
     layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     assert len(multiplying) == len(layers) - sum(size - 1 for size in groups)
-
-
-@pytest.mark.parametrize(
-    ("network", "shape", "groups"),
-    [(Fire(8, 4, 6), (8, 7, 7), [2]), (Cousins(), (4, 7, 7), [2]), (Inception(16, 4, 6, 8, 2, 4, 4), (16, 9, 9), [3])],
-    ids=["fire", "cousins", "inception"],
-)
-def test_kernels_are_padded_when_asked(network, shape, groups):
-    graph = graph_of(network.eval(), torch.randn(2, *shape))
-    assert [len(group) for group in merge_siblings(graph, pad_kernels=True)] == groups
-    assert_same(graph, network, shape)
-
-
-def test_kernels_of_other_positions_are_not_padded():
-    class Apart(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.wide, self.small = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 1)
-
-        def forward(self, activation):
-            return self.wide(activation).mean((2, 3)) + self.small(activation).mean((2, 3))
-
-    graph = graph_of(Apart().eval(), torch.randn(2, 3, 6, 6))
-    assert merge_siblings(graph, pad_kernels=True) == ()
 
 
 def test_siblings_with_one_weight_may_be_merged_too():

@@ -118,4 +118,4 @@ def test_a_network_in_floats_has_no_edges_to_speak_of(
 def test_bench_says_the_types_of_a_file(rounded: tuple[Any, Any], tmp_path: Any) -> None:
     (tmp_path / "net.tflite").write_bytes(b"TFL3")
     shown = bench_file(tmp_path / "net.tflite", seconds=0.05).text()
-    assert "the file itself has input args_0: int8, scale 0.05, zero point -14; output output_0: float32" in shown
+    assert "the file has input args_0: int8, scale 0.05, zero point -14; output output_0: float32" in shown

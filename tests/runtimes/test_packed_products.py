@@ -174,7 +174,7 @@ def test_export_says_what_is_packed_and_what_is_not(name, tmp_path):
 def test_runtime_that_keeps_nothing_packed_says_so(tmp_path):
     row = export(bent(), task_of(64), runtime_by_name("torch_eager"), tmp_path / "out")
     assert row.packed_weights == 0 and row.packed_bits == ()
-    assert row.dense_layers[0] == "one: torch_eager keeps no weights packed" and len(row.dense_layers) == 3
+    assert row.dense_layers[0] == "one: torch_eager stores no packed weights" and len(row.dense_layers) == 3
 
 
 def test_export_of_a_network_without_few_bits_says_nothing_of_them(tmp_path):

@@ -20,7 +20,7 @@ class PrunePositions(Method):
     """Group-wise brain damage: remove whole columns of a convolution's patch matrix.  Lebedev, Lempitsky, 2016.
 
     A column of the patch matrix (im2col) is one input channel at one kernel position. A column that is zero in every
-    filter need not be gathered, and what remains is a smaller dense product: `cortado.lowering.positions.gathered` runs
+    filter need not be gathered, and what remains is a smaller dense product: `cortado.lowering.positions.gather_positions` runs
     it. In a grouped convolution a column belongs to one group. A column's importance is the sum over its weights:
     `magnitude` gives the group's L1 norm, `magnitude_l2` its L2 norm, `curvature` the group form of Optimal Brain
     Damage. A low-rank convolution loses columns of its factors. Columns pruned before stay pruned and count; kernels

@@ -35,9 +35,6 @@ class Captured:
     holder: str = ""
     """The class of an output container that torch's pytrees do not know; the graph returns its tensors in a tuple."""
 
-    def node_of(self, name: str) -> fx.Node | None:
-        return next((node for node, names in self.tensors.items() if name in names), None)
-
     def output_shapes(self) -> list[tuple[int, ...]]:
         """Return the shapes of the traced output tensors, flat."""
         output = next(node for node in self.graph.nodes if node.op == "output")

@@ -177,22 +177,3 @@ def narrowed(layer: nn.Module, name: str, rows: dict[int, Any]) -> Any:
     for axis, numbers in rows.items():
         value = value.index_select(axis, torch.as_tensor(numbers, dtype=torch.int64, device=old.device))
     return nn.Parameter(value, requires_grad=old.requires_grad) if name in layer._parameters else value
-
-
-def zeroed(network: nn.Module, groups: Groups, keeps: Keeps) -> nn.Module:
-    """Return a copy of the uncut network in which every entry of the removed units is zero, consumers' columns
-    included.
-
-    If all groups are exact it computes the same as the cut network; tests compare the two.
-    """
-    duplicate = copy.deepcopy(network)
-    modules = dict(duplicate.named_modules(remove_duplicate=False))
-    for (node, axis), rows in groups.kept_rows(groups.gone(keeps)).items():
-        path, _, name = groups.walked.captured.tensors[node][0].rpartition(".")
-        tensor = modules[path]._parameters.get(name, modules[path]._buffers.get(name))
-        assert tensor is not None
-        lost = torch.ones(tensor.shape[axis], dtype=torch.bool)
-        lost[torch.as_tensor(rows)] = False
-        with torch.no_grad():
-            tensor.index_fill_(axis, lost.nonzero().squeeze(1).to(tensor.device), 0)
-    return duplicate

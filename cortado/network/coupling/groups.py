@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, fx
 
 from cortado.errors import BadValue
-from cortado.network.coupling.step import node_shape
 from cortado.network.coupling.walk import OUTPUT, Walked
 
 Gone = np.ndarray
@@ -167,18 +166,6 @@ class Groups:
             if not stays.all():
                 found[node, place] = np.flatnonzero(stays)
         return found
-
-    def count_after(self, keeps: Keeps) -> int:
-        """Return the parameter count after the cut, tied ones once."""
-        kept, total = self.kept_rows(self.gone(keeps)), 0
-        parameters = set(self.walked.captured.program.graph_signature.inputs_to_parameters)
-        counted: set[tuple[str, ...]] = set()
-        for node, names in self.walked.captured.tensors.items():
-            if node.name in parameters and names not in counted:
-                counted.add(names)
-                sizes = node_shape(node)
-                total += int(np.prod([len(kept.get((node, d), range(s))) for d, s in enumerate(sizes)]))
-        return total
 
 
 def staying(axis: np.ndarray, gone: Gone) -> np.ndarray:

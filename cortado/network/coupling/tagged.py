@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from cortado.network.coupling.attribute import Attribute, read_attribute
+from cortado.network.coupling.attribute import Attribute
 
 OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv,
@@ -161,9 +161,3 @@ def tagged_in(value: Any) -> Iterator[Tagged]:
     elif isinstance(value, (tuple, list)):
         for part in value:
             yield from tagged_in(part)
-
-
-def present_value(network: nn.Module) -> Callable[[Attribute], int]:
-    """Return a function that reads attributes of a network."""
-    modules = dict(network.named_modules())
-    return lambda attribute: read_attribute(modules, attribute)

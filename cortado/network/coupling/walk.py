@@ -10,7 +10,7 @@ from cortado.network.coupling.capture import Captured
 from cortado.network.coupling.norms import NORMS
 from cortado.network.coupling.products import PRODUCTS, broadcast
 from cortado.network.coupling.shapes import SHAPES
-from cortado.network.coupling.step import Step, Value, blank, is_tensor, node_shape
+from cortado.network.coupling.step import Step, Value, blank, node_shape
 from cortado.network.coupling.variables import Axis, Variables
 
 OUTPUT = "an output of the network"
@@ -126,7 +126,3 @@ def axis_lists_of(value: Value) -> list[list[Any]]:
     if value is None:
         return []
     return list(value) if value and isinstance(value[0], list) else [value]  # type: ignore[list-item, arg-type]
-
-
-def tensor_nodes(graph: fx.Graph) -> list[fx.Node]:
-    return [node for node in graph.nodes if is_tensor(node)]

@@ -1,7 +1,7 @@
-"""Allocation: one candidate for each weight, so that the sum of predicted KLs is least within a sum of bytes.
+"""Allocation: one candidate for each weight, with the least sum of predicted KL within a sum of bytes.
 
-The multiple-choice knapsack. Steps along the lower hulls in the order of predicted KL an extra byte saved are the optimum for
-every sum that they pass through (Lagrange; Shoham and Gersho, 1988); what is left of the bytes is filled greedily.
+A multiple-choice knapsack. Steps along the lower hulls, by rising KL per byte saved, are optimal for every total that they
+reach (Lagrange; Shoham and Gersho, 1988); remaining bytes are filled greedily.
 """
 
 import heapq
@@ -11,7 +11,7 @@ from cortado.planner.sensitivity.candidates import Candidate, Choices, hull, kl_
 
 
 def allocate(choices: Sequence[Choices], most_bytes: float) -> dict[str, Candidate] | None:
-    """A candidate for each weight by its path, at most `most_bytes` in all; None where even the smallest are too large."""
+    """Return a candidate for each weight, by path, within `most_bytes` in total; None if the smallest do not fit."""
     hulls = {one.path: hull(one.candidates) for one in choices}
     taken = dict.fromkeys(hulls, 0)
     total = sum(points[0].size_bytes for points in hulls.values())
@@ -35,7 +35,7 @@ def slope(points: list[Candidate], at: int) -> float:
 
 
 def filled_up(choices: Sequence[Choices], chosen: dict[str, Candidate], spare: float) -> dict[str, Candidate]:
-    """Spend what is left of the bytes where each does most, as long as anything fits."""
+    """Return the choice after spending the remaining bytes greedily."""
     chosen = dict(chosen)
     while True:
         best: tuple[float, str, Candidate] | None = None

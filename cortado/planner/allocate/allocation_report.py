@@ -1,5 +1,5 @@
-"""Explained: which way each weight takes within so many bytes, what the best of the other families would cost it there, and
-what it would cost to round activations and to cut channels."""
+"""Allocation report: the form of each weight at a file size, the KL of the best alternative, and the KL of quantizing
+activations and of cutting channels."""
 
 import copy
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from cortado.task.task import Task
 
 ACTIVATION_BITS = (8, 6, 4)
 CUT = 0.25
-"""The share of each group's channels whose price is told."""
+"""The share of each group's channels in the report of cuts."""
 DEAREST = 3
-"""So many places, or groups, are named."""
+"""Number of places to name."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One weight: its bytes as floats, the candidate that was taken, and of other families the one that costs least in as
-    many bytes; None where none is as small."""
+    """One weight: its bytes as floats, the chosen candidate, and the best candidate of another family in no more bytes
+    (None if there is none)."""
 
     path: str
     original_bytes: int
@@ -34,21 +34,21 @@ class Reason:
     other: Candidate | None
 
     def text(self) -> str:
-        """Why, in a few words."""
+        """Return the reason for the choice as a short text."""
         if self.other is None:
-            return "nothing else is as small"
+            return "no other form is as small"
         times = self.other.predicted_kl / max(self.taken.predicted_kl, 1e-12)
-        return f"{times:.1f}x the nats by {self.other.way or 'leaving it as it is'}"
+        return f"{times:.1f}x the KL: {self.other.way or 'unchanged'}"
 
 
 def reasons(size_accuracy_curve: SizeAccuracyCurve, size_bytes: float) -> list[Reason]:
-    """For each weight what the plan of a file of so many bytes does, and what it leaves; none where no plan is as small."""
+    """Return the choice for each weight in a file of `size_bytes`, with its alternative; [] if no plan is as small."""
     plan = size_accuracy_curve.plan(size_bytes)
     return [] if plan is None else [reason_for(one, plan.chosen[one.path]) for one in size_accuracy_curve.choices]
 
 
 def reason_for(choices: Choices, taken: Candidate) -> Reason:
-    """The runner-up: of another family, in no more bytes than what was taken."""
+    """Return the choice for one weight with the best candidate of another family in no more bytes."""
     others = [
         one for one in choices.candidates if one.size_bytes <= taken.size_bytes and family(one.way) != family(taken.way)
     ]
@@ -58,25 +58,25 @@ def reason_for(choices: Choices, taken: Candidate) -> Reason:
 
 
 def explained(size_accuracy_curve: SizeAccuracyCurve, size_bytes: float) -> str:
-    """A table for people, a row for each weight, the dearest in nats first."""
+    """Return a table with a row for each weight, by falling KL."""
     found = reasons(size_accuracy_curve, size_bytes)
     if not found:
-        return f"Weights alone do not fit into {size_text(size_bytes)}: there is nothing to explain."
+        return f"Weights alone do not fit into {size_text(size_bytes)}."
     total = size_accuracy_curve.kl(sum(one.taken.predicted_kl for one in found))
     scale = total / max(sum(one.taken.predicted_kl for one in found), 1e-30)
-    rows = [["weight", "taken", "floats", "file", "mult-adds", "nats", "and the best of the others there"]]
+    rows = [["weight", "chosen", "floats", "file", "mult-adds", "KL, nats", "best alternative"]]
     for one in sorted(found, key=lambda one: -one.taken.predicted_kl):
-        matmul_layers = "?" if one.taken.multiply_adds is None else count_text(one.taken.multiply_adds)
+        multiply_adds = "?" if one.taken.multiply_adds is None else count_text(one.taken.multiply_adds)
         sizes = [size_text(size) for size in (one.original_bytes, one.taken.size_bytes)]
         divergence = f"{one.taken.predicted_kl * scale:.2g}"
-        rows.append([one.path, one.taken.way or "as it is", *sizes, matmul_layers, divergence, one.text()])
-    title = f"Which method where, in a file of {size_text(size_bytes)} ({total:.3g} nats expected):"
+        rows.append([one.path, one.taken.way or "unchanged", *sizes, multiply_adds, divergence, one.text()])
+    title = f"Form of each weight in a file of {size_text(size_bytes)} (expected KL {total:.3g} nats):"
     return f"{title}\n\n{aligned(rows, '<<' + '>' * (len(rows[0]) - 3) + '<')}"
 
 
 def activation_report(size_accuracy_curve: SizeAccuracyCurve, network: nn.Module, task: Task) -> str:
-    """What it would cost to round all that passes between layers, and where most; why not, where it cannot be."""
-    lines = ["What passes between layers, rounded (quantize/activations), nothing trained:", ""]
+    """Return the KL of quantizing all activations, untrained, and the places that cost most; or why it is not possible."""
+    lines = ["KL of quantized activations (quantize/activations), untrained:", ""]
     try:
         for bits in ACTIVATION_BITS:
             line = f"quantize/activations bits={bits} edges={bits} sums={bits}"
@@ -88,12 +88,12 @@ def activation_report(size_accuracy_curve: SizeAccuracyCurve, network: nn.Module
             )
             lines.append(f"{bits} bits{size_accuracy_curve.kl(total):>10.2g} nats, most by {reported}")
     except CortadoError as error:
-        return f"What passes between layers cannot be rounded: {error}"
+        return f"Activations cannot be quantized: {error}"
     return "\n".join(lines)
 
 
 def channel_report(size_accuracy_curve: SizeAccuracyCurve, network: nn.Module, task: Task) -> str:
-    """What it would cost to cut a quarter of each group's channels, those that matter least; why not, where none can be."""
+    """Return the KL of cutting the least important quarter of each group's channels; or why it is not possible."""
     view = View(copy.deepcopy(network), network, task.example)
     try:
         groups = [group for group in view.groups.free if not group.heads]
@@ -102,7 +102,7 @@ def channel_report(size_accuracy_curve: SizeAccuracyCurve, network: nn.Module, t
         predicted_kls = channel_sensitivities(view, task, groups)
     except CortadoError as error:
         return f"Channels cannot be cut: {error}"
-    rows = [[f"A {CUT:.0%} cut of channels", "of", "nats"]]
+    rows = [[f"channels cut by {CUT:.0%}", "of", "KL, nats"]]
     costs = [
         float(units.sort().values[: max(1, round(CUT * group.count))].sum())
         for group, units in zip(groups, predicted_kls, strict=True)

@@ -1,4 +1,4 @@
-"""Outlook: before any training, what limits will cost, and which methods can help to keep them."""
+"""Feasibility: before any training, the expected loss under limits, and the methods that help to meet them."""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,32 +12,29 @@ from cortado.task.limits import Limit
 ROWS = 7
 HELPS = {
     "size": (
-        ("quantize/*, share/*, prune/weights, prune/rate_distortion, factorize/*", "fewer bits, equal values, zeros: all code well"),
-        ("prune/channels, prune/heads, prune/blocks", "what is cut away needs no bytes"),
+        ("quantize/*, share/*, prune/weights, prune/rate_distortion, factorize/*", "fewer bits, equal values and zeros compress well"),
+        ("prune/channels, prune/heads, prune/blocks", "removed channels, heads and blocks take no bytes"),
     ),
     "latency": (
-        ("prune/channels, prune/heads, prune/blocks", "layers are narrower or gone: any runtime is faster"),
-        ("quantize/weights with quantize/activations", "8-bit integers, where the runtime has them; half of it alone gains nothing"),
-        ("factorize/*", "fewer multiply-adds, but more layers: gains on wide layers, loses on narrow ones"),
+        ("prune/channels, prune/heads, prune/blocks", "narrower or fewer layers are faster in any runtime"),
+        ("quantize/weights with quantize/activations", "8-bit integer kernels, if the runtime has them; needs both stages"),
+        ("factorize/*", "fewer multiply-adds but more layers: faster for wide layers, slower for narrow ones"),
     ),
 }  # fmt: skip
 IDLE = {
     "size": (("quantize/activations", "activations are not in the file"),),
     "latency": (
-        ("prune/weights, prune/rate_distortion", "zeros are multiplied like any other value in a dense runtime"),
-        ("share/*", "shared values are looked up before the layer runs: it computes in floats"),
-        (
-            "quantize/weights alone",
-            "weights are turned back to floats; linear layers of 4 bits and fewer may stay packed",
-        ),
+        ("prune/weights, prune/rate_distortion", "dense kernels multiply zeros like any other value"),
+        ("share/*", "shared values are expanded to floats before the layer runs"),
+        ("quantize/weights alone", "weights are expanded to floats; linear layers of up to 4 bits may stay packed"),
     ),
 }
-"""What each limit is helped by, and what is of no use to it, with the reason."""
+"""The methods that help each limit, and those that do not, with the reason."""
 
 
 @dataclass(frozen=True)
 class Feasibility:
-    """What files of several sizes are expected to cost, for limits if there are any; `original_bytes` as floats."""
+    """The expected loss at several file sizes, and for `limits`; `original_bytes` are those of the float network."""
 
     size_accuracy_curve: SizeAccuracyCurve
     original_bytes: int
@@ -46,14 +43,14 @@ class Feasibility:
     limits: tuple[Limit, ...] = ()
 
     def rows(self) -> list[Expected]:
-        """From the largest mix to the smallest one, sizes in even ratios."""
+        """Return ROWS mixes from the largest to the smallest, with sizes in even ratios."""
         least, most = self.size_accuracy_curve.sizes
         sizes = [least * (most / least) ** (1 - number / (ROWS - 1)) for number in range(ROWS)]
         found = [self.size_accuracy_curve.expected(math.ceil(size)) for size in sizes]
         return [one for one in found if one is not None]
 
     def smallest(self, lost: float) -> Expected | None:
-        """The smallest file that is expected to lose at most so many points, by halving; None where none does."""
+        """Return the smallest file with an expected loss of at most `lost` points, by bisection; None if there is none."""
         low, high = (math.log(size) for size in self.size_accuracy_curve.sizes)
         best = self.size_accuracy_curve.expected(math.ceil(math.exp(high)))
         if best is None or best.lost[0] > lost:
@@ -68,7 +65,7 @@ class Feasibility:
         return best
 
     def target(self) -> float:
-        """The bytes that the limits ask for: that of size, else the smallest file for the score; a middle one without."""
+        """Return the size limit, else the smallest file within the score limit, else a medium size."""
         by_what = {limit.what: limit for limit in self.limits}
         least, most = self.size_accuracy_curve.sizes
         if "size" in by_what:
@@ -79,7 +76,7 @@ class Feasibility:
         return (least * most) ** 0.5
 
     def allowed(self, limit: Limit) -> float:
-        """Points that a limit of the score lets a file lose."""
+        """Return the points of score that a limit allows to lose."""
         return (
             -limit.value
             if limit.relative
@@ -87,9 +84,9 @@ class Feasibility:
         )
 
     def families(self, size_bytes: float) -> dict[str, float | None]:
-        """The predicted KL of a file of so many bytes by one family of ways alone, and by all; None where it cannot be.
+        """Return the predicted KL of a file of `size_bytes` by each family of recipes alone and by all; None if too small.
 
-        A family are the ways whose stages have the same names.
+        A family is the recipes whose stages have the same names.
         """
         names = {
             family(candidate.way)
@@ -112,7 +109,7 @@ class Feasibility:
         return found
 
     def text(self) -> str:
-        """For people."""
+        """Return the whole report as text."""
         parts = [self.table(), self.limits_text(), self.families_text(), self.methods_text()]
         return "\n\n".join(part for part in parts if part)
 
@@ -131,24 +128,24 @@ class Feasibility:
         return "\n\n".join([*parts, *self.left_out()])
 
     def left_out(self) -> list[str]:
-        """What there was no time for, as a paragraph; none where all was done."""
+        """Return a paragraph about what was skipped for lack of time, if anything."""
         if not self.size_accuracy_curve.left_out:
             return []
-        return [f"Left out, as time was up: {'; '.join(self.size_accuracy_curve.left_out)}. Give more: --time-limit."]
+        return [f"Skipped, as time was up: {'; '.join(self.size_accuracy_curve.left_out)}. Raise --time-limit."]
 
     def trust(self) -> str:
-        """How far these numbers are to be believed."""
+        """Return how far these numbers can be trusted."""
         found = self.size_accuracy_curve
         if not found.measured:
-            return "No mix was measured: all is predicted, and its scale in KL is not known. Trust the order alone."
+            return "No mix was measured: all numbers are predictions of unknown scale in KL. Trust only their order."
         sizes = ", ".join(f"{size_text(one.size_bytes)} ({one.kl:.3g} nats)" for one in found.measured)
         lines = (
-            f"Measured: {sizes}; {found.constant:.3g} of what the predicted KLs add up to. All else is predicted, "
+            f"Measured: {sizes}; {found.constant:.3g} times the sum of predicted KL. The rest is predicted "
             f"to a factor of {found.spread:.2f} in KL."
         )
         if found.misses:
             misses = ", ".join(f"{miss:.2f}" for miss in found.misses)
-            lines += f" Each of the measured ones, predicted from the others alone, was off by a factor of {misses}."
+            lines += f" Predicted from the other measurements, each measured mix was off by a factor of {misses}."
         if found.measured and not 0.2 <= found.constant <= 5:
             lines += " The constant is far from 1: trust the order more than the numbers."
         return lines
@@ -157,29 +154,29 @@ class Feasibility:
         return "\n".join(self.limit_text(limit) for limit in self.limits)
 
     def limit_text(self, limit: Limit) -> str:
-        """Whether a limit looks reachable."""
+        """Return whether a limit looks feasible."""
         if limit.what == "size":
             found = self.size_accuracy_curve.expected(limit.value)
             if found is None:
                 least = size_text(self.size_accuracy_curve.sizes[0])
-                return f"{limit.text}: not by weights alone, whose smallest file has {least}. Cut channels or layers as well."
+                return (
+                    f"{limit.text}: not by weights alone: their smallest file has {least}. Cut channels or layers too."
+                )
             if math.isnan(found.lost[0]):
-                return f"{limit.text}: reachable; no mix was measured that could say what is lost."
-            lost = f"{found.lost[0]:.2f} {self.metric_unit} lost (to {found.lost[2]:.2f}) before any training"
-            return f"{limit.text}: reachable; {lost}."
+                return f"{limit.text}: feasible; the loss is unknown, as no mix was measured."
+            lost = f"{found.lost[0]:.2f} {self.metric_unit} lost (up to {found.lost[2]:.2f}) before any training"
+            return f"{limit.text}: feasible; {lost}."
         if limit.what == "score":
             best = self.smallest(self.allowed(limit))
             if not self.size_accuracy_curve.measured:
-                return f"{limit.text}: not known; no mix was measured that could say what is lost."
+                return f"{limit.text}: unknown, as no mix was measured."
             if best is None:
-                return (
-                    f"{limit.text}: not without training; the least that any mix loses is {self.rows()[0].lost[0]:.2f}."
-                )
+                return f"{limit.text}: not without training; the best mix loses {self.rows()[0].lost[0]:.2f}."
             return f"{limit.text}: the smallest file before any training has about {size_text(best.size_bytes)}."
-        return f"{limit.text}: time is measured, not predicted: see below."
+        return f"{limit.text}: latency is measured, not predicted: see below."
 
     def families_text(self) -> str:
-        """Which method when: what each family would cost at the same bytes."""
+        """Return a table of each family's KL at the same sizes."""
         least, most = self.size_accuracy_curve.sizes
         sizes = [least * (most / least) ** share for share in (0.6, 0.35)]
         columns = [self.families(size) for size in sizes]
@@ -189,7 +186,7 @@ class Feasibility:
         return aligned(rows)
 
     def methods_text(self) -> str:
-        """What can help, by the limits that are set; by size where none is."""
+        """Return the methods that help to meet the limits; those for size without limits."""
         wanted = [what for what in ("size", "latency") if any(limit.what == what for limit in self.limits)] or ["size"]
         lines = []
         for what in wanted:
@@ -199,12 +196,12 @@ class Feasibility:
 
 
 def family(way: str) -> str:
-    """The names of a way's stages, without knobs; "" of none."""
+    """Return the stage names of a recipe, without knobs; "" for an empty one."""
     return " | ".join(stage.split()[0] for stage in way.split("|") if stage)
 
 
 def mix_of(expected: Expected) -> str:
-    """How many weights take which family, the most frequent ones first."""
-    candidate_recipes = [family(one.way) if one.way else "as it is" for one in expected.plan.chosen.values()]
-    counts = sorted(((candidate_recipes.count(way), way) for way in dict.fromkeys(candidate_recipes)), reverse=True)
-    return ", ".join(f"{count} {way}" for count, way in counts)
+    """Return the number of weights in each family, the most frequent first."""
+    families = [family(one.way) or "unchanged" for one in expected.plan.chosen.values()]
+    counts = sorted(((families.count(name), name) for name in dict.fromkeys(families)), reverse=True)
+    return ", ".join(f"{count} {name}" for count, name in counts)

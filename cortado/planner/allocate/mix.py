@@ -1,4 +1,4 @@
-"""Mix: each weight is held in the way that costs least, within so many bytes for all of them."""
+"""Mix: a form for each weight with the least total KL within a size."""
 
 import contextlib
 import copy
@@ -23,40 +23,37 @@ from cortado.quantities import size_text
 from cortado.task.task import Task
 
 INTEGERS = tuple(f"quantize/weights bits={bits}" for bits in (8, 7, 6, 5, 4, 3))
-"""Ways that a runtime can compute with in whole numbers: a scale for each output channel, zero at zero."""
+"""Recipes that integer kernels can run: one scale per output channel, symmetric."""
 
 
 @dataclass(frozen=True)
 class Mix(Method):
-    """Hold each weight in the form that costs least, so that all of them take `size` bytes: the planner's own stage.
+    """Give each weight a form so that all together take `size` bytes at the least predicted KL: the planner's own stage.
 
-    Candidates for every matrix and kernel, and the choice of least predicted KL (cortado.planner). Everything is looked at
-    as the network is when the stage begins, so that what was cut and trained before it counts. `size` is of the records of
-    the weights that are chosen for; biases and norms are not among them.
+    Candidates are computed for every matrix and kernel (cortado.planner) of the network as the stage finds it, after earlier
+    cuts and training. `size` counts the records of these weights only, without biases and norms.
     """
 
     called: ClassVar[str] = "allocate"
     lossy = True
 
-    size: float = knob(0.0, low=0.0, help="bytes that the chosen weights may take in the file")
+    size: float = knob(0.0, low=0.0, help="bytes of the chosen weights in the file")
     candidate_recipes: str = knob(
-        "any", one_of=("any", "integers"), help="any form, or only what runs in whole numbers"
+        "any", one_of=("any", "integers"), help="any form, or only those that integer kernels run"
     )
 
     def apply(self, view: View, task: Task) -> None:
         weights = [weight for weight in view.weights(self.where) if len(weight.shape) > 1]
         if not weights:
-            raise BadNetwork(
-                f"{self.name()}: there is no weight of two or more axes to choose for. Leave the stage out."
-            )
+            raise BadNetwork(f"{self.name()}: the network has no weight of two or more axes. Leave the stage out.")
         candidate_recipes = CANDIDATE_RECIPES if self.candidate_recipes == "any" else INTEGERS
         choices = choices_for(view, weights, task, candidate_recipes)
         plan = plan_for(choices, self.size)
         if plan is None:
             least = sum(one.candidates[-1].size_bytes for one in choices)
             raise BadValue(
-                f"{self.name()}: these weights take {size_text(least)} at the least, more than size={self.size:g} bytes. "
-                "Raise size, or make layers narrower before."
+                f"{self.name()}: these weights take at least {size_text(least)}, more than size={self.size:g} bytes. "
+                "Raise size, or narrow layers first."
             )
         before = copy.deepcopy(view.network)
         for stage in plan.recipe().stages:
@@ -66,17 +63,17 @@ class Mix(Method):
         view.notes.append(self.charged(view, before, plan.predicted_kl, task))
 
     def charged(self, view: View, before: nn.Module, predicted_kl: float, task: Task) -> str:
-        """What was predicted beside what the mix costs, its moments matched, on validation data."""
+        """Return a note with the predicted KL of the mix and the measured one, moments matched, on validation data."""
         state = replace(start(copy.deepcopy(view.network), view.original, view.example), reference=before)
         made = apply_stage(MatchMoments(), state, task).network
         (kl,) = mean_divergences(before, [made], chosen(task), divergence_for(view.original, task))
-        return f"the predicted KLs of this mix add up to {predicted_kl:.3g} nats; measured on validation data it costs {kl:.3g}"
+        return f"predicted KL of this mix: {predicted_kl:.3g} nats; measured on validation data: {kl:.3g}"
 
 
 def corrected(
     found: SizeAccuracyCurve | None, trial: Trial, made: nn.Module | None, original: nn.Module, task: Task
 ) -> SizeAccuracyCurve | None:
-    """The forecast with a trial among its measured plans, where that was a mix of the original network, nothing trained."""
+    """Return the curve with a trial added to its measured plans, if that was an untrained mix of the original network."""
     if found is None or made is None or trial.trained:
         return found
     first = read_recipe(trial.recipe).stages[0]

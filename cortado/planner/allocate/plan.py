@@ -1,4 +1,4 @@
-"""Plan: which way each weight is held, as a recipe that anyone can read, run and keep."""
+"""Plan: the chosen candidate of each weight, and the recipe that applies them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ from cortado.planner.sensitivity.candidates import Candidate, Choices
 
 @dataclass(frozen=True)
 class Plan:
-    """A candidate for each weight, by its path.  Damage in nats, `constant` times the sum of the candidates'."""
+    """A candidate for each weight, by path.  The predicted KL is `constant` times the sum of the candidates'."""
 
     chosen: dict[str, Candidate]
     constant: float = 1.0
 
     @property
     def size_bytes(self) -> int:
-        """Of the weights' records."""
+        """Return the bytes of the weights' records."""
         return sum(one.size_bytes for one in self.chosen.values())
 
     @property
     def predicted_kl(self) -> float:
-        """Nats that the answers are predicted to move by."""
+        """Return the predicted KL of the outputs, in nats."""
         return self.constant * sum(one.predicted_kl for one in self.chosen.values())
 
     def recipe(self) -> Recipe:
-        """The ways as stages, each for the weights that take it."""
+        """Return the candidates' recipes as stages, each for its weights."""
         by_candidate: dict[str, list[str]] = {}
         for path, one in self.chosen.items():
             if one.way:
@@ -41,6 +41,6 @@ class Plan:
 
 
 def plan_for(choices: Sequence[Choices], most_bytes: float, constant: float = 1.0) -> Plan | None:
-    """The plan of least predicted KL whose weights take at most so many bytes; None where none does."""
+    """Return the plan of least predicted KL within `most_bytes`; None if there is none."""
     chosen = allocate(choices, most_bytes)
     return None if chosen is None else Plan(chosen, constant)

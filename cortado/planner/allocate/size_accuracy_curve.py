@@ -1,4 +1,4 @@
-"""Forecast: what a plan of any size will cost, from a few plans that were measured."""
+"""Size-accuracy curve: the expected loss of a plan of any size, from a few measured plans."""
 
 import copy
 import math
@@ -30,20 +30,20 @@ from cortado.task.task import Data, Task, to_device
 
 VALIDATION_SAMPLES, BATCH = 1_000, 100
 FEWEST_SAMPLES, SCORING = 64, 0.05
-"""Of slow networks, within a time limit, so few validation samples, or as many as take this share of it."""
+"""Validation samples of a slow network under a time limit: as many as take this share of it, but no fewer."""
 MEASURED_AT = (0.01, 0.05, 0.25, 1.0)
-"""Where plans are measured: the smallest ones whose predicted KLs add up to so many nats at the most; where even the smallest of all
-costs less than the last of these, all are less by as much."""
+"""Predicted KL (nats) of the plans to measure, the smallest plan below each; scaled down if the smallest plan of all costs
+less than the last one."""
 FURTHER = (4.0, 16.0)
-"""Where more are measured as long as none has lost any of the score: how much nats cost cannot be told from zeros."""
+"""Further ones while no measured plan has lost any score: the score per nat is unknown until then."""
 SPREAD = 1.35
-"""The least factor by which a prediction is taken to miss at one standard deviation; more where each of the measured plans,
-predicted from the others, misses by more."""
+"""Least factor of a prediction error at one standard deviation; larger if the measured plans, each predicted from the
+others, miss by more."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A plan as it was found: `kl` in nats and `score` on validation data, `size_bytes` of the whole file."""
+    """A measured plan: `kl` in nats and `score` on validation data, `size_bytes` of the whole file."""
 
     plan: Plan
     kl: float
@@ -53,7 +53,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Expected:
-    """What is expected of a file of so many bytes; each with its low and high end at about one standard deviation."""
+    """The expected KL and loss of score of a file, each with its low and high end at about one standard deviation."""
 
     size_bytes: float
     plan: Plan
@@ -63,9 +63,9 @@ class Expected:
 
 @dataclass(frozen=True)
 class SizeAccuracyCurve:
-    """Choices for each weight, bytes of all else in the file, and what measured plans taught.
+    """Choices for each weight, bytes of the rest of the file, and measured plans.
 
-    `score` is the original network's on validation data; `sign` is 1 where a higher score is better, else -1.
+    `score` is the original network's on validation data; `sign` is 1 if a higher score is better, else -1.
     """
 
     choices: tuple[Choices, ...]
@@ -74,26 +74,26 @@ class SizeAccuracyCurve:
     sign: int
     measured: tuple[Measured, ...] = ()
     left_out: tuple[str, ...] = ()
-    """What there was no time for, in words."""
+    """What was skipped for lack of time."""
     samples: int = VALIDATION_SAMPLES
-    """Validation samples that were looked at."""
+    """Validation samples used."""
 
     @property
     def ratios(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of the measured plans: logarithms of the sum of predicted KLs, rising, and of measured KL over it."""
+        """Return log predicted KL of the measured plans, rising, and the log ratios of measured to predicted KL."""
         usable = [(one.plan.predicted_kl, one.kl) for one in self.measured if one.kl > 0 and one.plan.predicted_kl > 0]
         predicted_kls, divergence = np.array(sorted(usable), dtype=np.float64).reshape(-1, 2).T
         return np.log(predicted_kls), np.log(divergence / predicted_kls)
 
     @property
     def constant(self) -> float:
-        """Measured KL over the sum of predicted KLs, the geometric mean over the measured plans; 1 before any."""
+        """Return the geometric mean of measured over predicted KL; 1 without measured plans."""
         _, ratios = self.ratios
         return float(np.exp(ratios.mean())) if len(ratios) else 1.0
 
     @property
     def misses(self) -> list[float]:
-        """The factor, 1 or more, between each measured plan's KL and what the other measured plans alone predict."""
+        """Return the factor (1 or more) by which the other measured plans mispredict each measured plan's KL."""
         predicted_kls, ratios = self.ratios
         if len(ratios) < 2:
             return []
@@ -105,12 +105,12 @@ class SizeAccuracyCurve:
 
     @property
     def spread(self) -> float:
-        """The factor by which a prediction misses, at one standard deviation: as the measured plans do, but see SPREAD."""
+        """Return the factor of a prediction error at one standard deviation, from `misses` but at least SPREAD."""
         misses = np.log(self.misses)
         return SPREAD if not len(misses) else max(SPREAD, float(np.exp(np.sqrt(np.square(misses).mean()))))
 
     def kl(self, predicted_kl: float) -> float:
-        """Nats that a sum of predicted KLs stands for: corrected as at the measured plans on either side."""
+        """Return a sum of predicted KL corrected by interpolating the ratios of the measured plans."""
         predicted_kls, ratios = self.ratios
         if not len(ratios) or predicted_kl <= 0:
             return predicted_kl
@@ -118,7 +118,7 @@ class SizeAccuracyCurve:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Bytes of the smallest and of the largest file that is still another than the original's."""
+        """Return the bytes of the smallest file, and of the largest one with every weight compressed."""
         least = sum(one.candidates[-1].size_bytes for one in self.choices)
         most = sum(
             max((c.size_bytes for c in one.candidates if c.way), default=one.original_bytes) for one in self.choices
@@ -126,11 +126,11 @@ class SizeAccuracyCurve:
         return least + self.rest_bytes, most + self.rest_bytes
 
     def plan(self, size_bytes: float) -> Plan | None:
-        """The plan of least predicted KL whose file has at most so many bytes; None where none has."""
+        """Return the plan of least predicted KL within a file size; None if there is none."""
         return plan_for(self.choices, size_bytes - self.rest_bytes)
 
     def expected(self, size_bytes: float) -> Expected | None:
-        """What a file of so many bytes will cost; None where no plan is as small."""
+        """Return what to expect of a file of `size_bytes`; None if no plan is as small."""
         plan = self.plan(size_bytes)
         if plan is None:
             return None
@@ -141,8 +141,8 @@ class SizeAccuracyCurve:
         )
 
     def lost(self, kl: float) -> float:
-        """Points of the score that so many nats cost: between measured plans in a straight line, beyond them along the last,
-        and not more than there are."""
+        """Return the points of score lost at a KL: linear between measured plans and beyond them, at most the whole score;
+        nan without measured plans."""
         points = sorted((one.kl, max(0.0, self.sign * (self.score - one.score))) for one in self.measured)
         if not points:
             return math.nan
@@ -165,11 +165,11 @@ def size_accuracy_curve(
     progress: Progress | None = None,
     time_limit: str | float | None = None,
 ) -> SizeAccuracyCurve:
-    """Return sensitivities, candidates and a few measured plans of `network`, which was made from `original`.
+    """Return the size-accuracy curve of `network`, which was made from `original`: candidates and a few measured plans.
 
-    Looks at calibration data, and at validation data to measure; never at the test data. Within a `time_limit` ("2 min", or
-    seconds) the first way is carried out in any case, and as much of the rest as there is time for; `left_out` says what was not.
-    Raises BadNetwork where there is no weight to choose for, BadValue for a limit that allows nothing.
+    Predicts from calibration data and measures on validation data, never on test data. Within a `time_limit` ("2 min", or
+    seconds) it applies the first recipe and as many others as fit; `left_out` lists what was skipped. Raises BadNetwork
+    without a weight to choose for, BadValue for an invalid limit.
     """
     accept(network, "plan")
     deadline, shown = Deadline(seconds_of(time_limit, "plan")), progress or quiet()
@@ -178,12 +178,11 @@ def size_accuracy_curve(
     view = View(copy.deepcopy(network), original, task.example, shown)
     choices = choices_for(view, chosen_weights(view), task, candidate_recipes, deadline)
     rated = {one.path for one in choices}
-    # What is left of the file without these records: biases, norms, the head.
-    attached = sum(row.size_bytes for row in layer_rows(network, original) if row.path in rated)
+    weight_bytes = sum(row.size_bytes for row in layer_rows(network, original) if row.path in rated)
     data = chosen(task, deadline)
     sign = 1 if task.metric.higher_is_better else -1
     found = SizeAccuracyCurve(
-        choices, len(encode(network, original)) - attached, mean_score(original, data, task.metric), sign
+        choices, len(encode(network, original)) - weight_bytes, mean_score(original, data, task.metric), sign
     )
     for some in (predicted_kls, *([predicted_kl] for predicted_kl in FURTHER)):
         plans, made = plans_at(found, some), list[nn.Module]()
@@ -200,11 +199,11 @@ def size_accuracy_curve(
 
 
 def chosen_weights(view: View) -> list[Weight]:
-    """Return the weights that a plan chooses for.  Raises BadNetwork where there are none."""
+    """Return the weights of two or more axes.  Raises BadNetwork if there are none."""
     weights = [weight for weight in view.all_weights if len(weight.shape) > 1 and weight.real]
     if not weights:
         raise BadNetwork(
-            f"plan: {type(view.network).__name__} has no weight of two or more axes, so there is nothing to choose. "
+            f"plan: {type(view.network).__name__} has no weight of two or more axes, so there is nothing to plan. "
             "Pass the network with its layers, not a wrapper of functions."
         )
     return weights
@@ -216,13 +215,13 @@ def remember(
     task: RememberingTask,
     candidate_recipes: Sequence[str] = CANDIDATE_RECIPES,
 ) -> None:
-    """Keep the choices of a forecast that was made before for the stages that ask for the same."""
+    """Store the choices of an earlier curve in the task's cache."""
     view = View(network, network, task.example)
     task.keep(choice_key(view, chosen_weights(view), task, candidate_recipes), found.choices)
 
 
 def plans_at(found: SizeAccuracyCurve, predicted_kls: Sequence[float]) -> list[Plan]:
-    """The smallest plans of at most these predicted KLs, or the nearest that there are; none that is measured, none twice."""
+    """Return the smallest plan within each predicted KL, or the nearest one; skip measured plans and duplicates."""
     sizes = {one.plan.size_bytes for one in found.measured}
     least = found.plan(found.sizes[0])
     share = 1.0 if least is None or not predicted_kls else min(1.0, least.predicted_kl / predicted_kls[-1])
@@ -241,20 +240,20 @@ def plans_at(found: SizeAccuracyCurve, predicted_kls: Sequence[float]) -> list[P
 
 
 def chosen(task: Task, deadline: Deadline | None = None) -> Data:
-    """Return the validation data that one looks at for a plan."""
+    """Return the validation samples for measuring plans."""
     most = min(VALIDATION_SAMPLES, len(task.validation))
     return task.validation.first(most if deadline is None else deadline.samples(most, SCORING, FEWEST_SAMPLES))
 
 
 def seconds_a_sample(network: nn.Module, task: Task) -> float:
-    """Return about how long a network takes for one sample."""
+    """Return the approximate seconds of a network for one sample."""
     begun = time.perf_counter()
     output_rows(network, to_device(task.example, device_of(network) or torch.device("cpu")))
     return (time.perf_counter() - begun) / 2
 
 
 def planned(plan: Plan, network: nn.Module, original: nn.Module, task: Task) -> nn.Module:
-    """Return a copy of `network` with its weights form planned, and its moments matched to what it had."""
+    """Return a copy of `network` with the plan applied and its moments matched to the network's."""
     state = start(copy.deepcopy(network), original, task.example)
     for stage in plan.recipe().stages:
         state = apply_stage(stage, state, task, match_moments=False, check=False)
@@ -264,7 +263,7 @@ def planned(plan: Plan, network: nn.Module, original: nn.Module, task: Task) -> 
 def measured_plans(
     plans: Sequence[Plan], made: Sequence[nn.Module], original: nn.Module, task: Task, data: Data
 ) -> list[Measured]:
-    """Return plans by the networks that they made of the original, all in one pass over the data."""
+    """Measure the networks of several plans in one pass over the data."""
     divergence, device = divergence_for(original, task), device_of(original) or torch.device("cpu")
     totals, count, each = [0.0] * len(made), 0, [list[Tensor]() for _ in made]
     for inputs, targets in data.batches(BATCH) if made else ():
@@ -286,7 +285,7 @@ def measured_plans(
 def mean_divergences(
     original: nn.Module, networks: Sequence[nn.Module], data: Data, divergence: Divergence
 ) -> list[float]:
-    """How far each network's answers are from the original's: means over all answers, in nats."""
+    """Return the mean divergence of each network's outputs from the original's, in nats."""
     totals, count, device = [0.0] * len(networks), 0, device_of(original) or torch.device("cpu")
     for inputs, _ in data.batches(BATCH):
         given = to_device(inputs, device)

@@ -1,4 +1,4 @@
-"""Remembered: what a planner's run has measured, in its folder, for when it goes on with the same network and data."""
+"""Cache: measurements of a planner run, kept in its folder and reused when the run resumes."""
 
 import itertools
 import json
@@ -23,9 +23,9 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Memory:
-    """Files in `folder`, each with a `mark` of what it was measured on; with another mark it is as if there was none.
+    """JSON files in `folder`, each with a `mark` of its inputs; files with another mark are ignored.
 
-    `spent`: the seconds that whatever was read from a file took when it was measured.
+    `spent`: seconds that each value read from a file took to measure.
     """
 
     folder: Path
@@ -33,28 +33,28 @@ class Memory:
     spent: list[float] = field(default_factory=list)
 
     def made(self, name: str, kind: type[Made], make: Callable[[], Made], seconds: float = 0.0) -> Made:
-        """Return what was made within so many `seconds` of a search and is kept as `name`, made now where it is not.
+        """Return the value stored as `name`, or make and store it.  Raises BadFile for a damaged file.
 
-        What one search leaves out for want of time is not missing in another.  Raises BadFile for a damaged file.
+        `seconds` is the search's time limit: a value made under another limit is not reused, as it may be less complete.
         """
         path, mark = self.folder / f"{name}.json", f"{self.mark}, {seconds:g} s"
         try:
-            attached = json.loads(path.read_text(encoding="utf8")) if path.exists() else None
-            if attached is not None and attached["mark"] == mark:
-                self.spent.append(float(attached["seconds"]))
-                return cast(Made, rebuilt(kind, attached["body"]))
+            stored = json.loads(path.read_text(encoding="utf8")) if path.exists() else None
+            if stored is not None and stored["mark"] == mark:
+                self.spent.append(float(stored["seconds"]))
+                return cast(Made, rebuilt(kind, stored["body"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise BadFile(f"goal: {path} is damaged ({error}). Delete it, and it is measured again.") from error
+            raise BadFile(f"goal: {path} is damaged ({error}). Delete it to measure again.") from error
         start, found = time.perf_counter(), make()
         make_folder(self.folder)
         body = asdict(found) if is_dataclass(found) and not isinstance(found, type) else found
-        attached = {"mark": mark, "seconds": time.perf_counter() - start, "body": body}
-        write_whole(path, json.dumps(attached).encode())
+        stored = {"mark": mark, "seconds": time.perf_counter() - start, "body": body}
+        write_whole(path, json.dumps(stored).encode())
         return found
 
 
 def rebuilt(kind: Any, data: Any) -> Any:
-    """Return a value of an annotated type from the plain data that asdict gave: dataclasses, tuples and mappings of such."""
+    """Return a value of an annotated type from the output of asdict: dataclasses, tuples, dicts and plain values."""
     inner = typing.get_args(kind)
     if is_dataclass(kind):
         hints, make = typing.get_type_hints(kind), cast(Any, kind)
@@ -68,7 +68,7 @@ def rebuilt(kind: Any, data: Any) -> Any:
 
 
 def mark_of(network: nn.Module, task: Task, *more: Any) -> str:
-    """Stands for a network with its values, the data that measure it, and whatever else is given."""
+    """Return a hash of a network with its values, the task's data and metric, and `more`."""
     sums = blake2b(encode(network, network, "bits"), digest_size=16)
     for data in (task.validation, task.calibration):
         sums.update(sum_of_data(data))

@@ -1,6 +1,6 @@
-"""Ways to hold a weight: short recipes ("prune/weights keep=0.3 | share/kmeans bits=4").
+"""Candidate recipes for one weight ("prune/weights keep=0.3 | share/kmeans bits=4").
 
-Each is applied to all weights of a copy at once and read off weight by weight, so that nothing here knows a method.
+Each is applied to all weights of a copy at once; the results are read weight by weight, so nothing here knows a method.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from cortado.parts.forms.attach import form_of
 from cortado.task.task import Task
 
 CODES = ("share/kmeans bits=3", "quantize/weights bits=4 symmetric=false")
-"""How the factors of low rank are held."""
+"""Recipes for the factors of low-rank weights."""
 CANDIDATE_RECIPES = (
     *(f"quantize/weights bits={bits}" for bits in (8, 7, 6, 5, 4, 3)),
     *(f"quantize/weights bits={bits} symmetric=false" for bits in (4, 3, 2)),
@@ -31,15 +31,15 @@ CANDIDATE_RECIPES = (
     ),
     *(f"factorize/svd rank={rank} | {codes}" for rank in (4, 8, 16, 32, 64, 128) for codes in CODES),
 )
-"""What is tried when nothing else is asked for: weights alone, nothing trained, each weight by itself."""
+"""The default candidates: weights only, no training."""
 
 
 def carried_out(
     network: nn.Module, original: nn.Module, task: Task, candidate_recipes: Sequence[str]
 ) -> Iterator[tuple[str, list[Weight]]]:
-    """Each way with the weights that it changes; the stages that it has in common with the way before are not run again.
+    """Yield each candidate recipe with the weights that it changes.
 
-    In memory for a copy of the network for each stage of a way.
+    Stages shared with the previous recipe are not run again: memory for one copy of the network per stage of a recipe.
     """
     kept: list[tuple[Method, nn.Module, set[str]]] = []
     for way in candidate_recipes:

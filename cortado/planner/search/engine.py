@@ -1,4 +1,4 @@
-"""Engine: runs the trials of a search, each in a folder of its own, judged on validation data alone; and the best at the end."""
+"""Engine: runs each trial of a search in its own folder, scores it on validation data, and picks the best at the end."""
 
 import math
 import time
@@ -28,7 +28,7 @@ from cortado.task.task import Task
 
 @dataclass
 class Engine:
-    """The trials of one search in `folder`; what is found out about a network on its way is kept with `task`."""
+    """Runs the trials of one search in `folder`; `task` caches the candidates found on the way."""
 
     network: nn.Module
     task: RememberingTask
@@ -38,16 +38,16 @@ class Engine:
 
     @classmethod
     def of(cls, network: nn.Module, task: Task, minimise: str, options: RunOptions) -> "Engine":
-        """Return the engine for a goal.  Raises BadValue for limits that cannot be kept, BadTask for data not apart."""
+        """Return the engine for a goal.  Raises BadValue for invalid limits, BadTask for overlapping data."""
         read = options.check_score(task.metric).limits
         if minimise not in MINIMISE:
             raise BadValue(f"search: minimise must be one of {', '.join(MINIMISE)}, got {minimise!r}.")
         if options.folder is None:
-            raise BadValue("search: trials are kept in a folder. Pass folder=...")
+            raise BadValue("search: trials need a folder. Pass folder=...")
         wanted = SearchGoal(read, minimise, 1 if task.metric.higher_is_better else -1, task.metric.unit)
         made = cls(on_cpu(network), RememberingTask.of(task), wanted, options.folder, options)
         if wanted.time_counts and not made.runtime:
-            raise BadValue("search: latency is measured in a runtime. Say in which: --measure-in onnxruntime.")
+            raise BadValue("search: latency needs a runtime. Name one: --measure-in onnxruntime.")
         check_disjoint(task)
         return made
 
@@ -57,12 +57,12 @@ class Engine:
 
     @property
     def threads(self) -> int:
-        """Return how many threads times are taken with."""
+        """Return the number of threads for timing."""
         return self.options.speed.threads
 
     @property
     def runtime(self) -> str:
-        """The name of the runtime in which trials are timed: that of the limit, or the first one; "" for none."""
+        """Return the name of the runtime that times trials: the limit's, else the first one; "" for none."""
         limit = self.wanted.limit("latency")
         return (limit.runtime if limit is not None else "") or next(
             (one.name() for one in self.options.speed.runtimes), ""
@@ -70,12 +70,12 @@ class Engine:
 
     @property
     def timed(self) -> str:
-        """Where trials are timed, in words; "" where time does not count."""
+        """Return runtime and threads as text; "" if latency does not count."""
         return f"{self.runtime}, {self.threads} threads" if self.wanted.time_counts else ""
 
     @cached_property
     def watch(self) -> Stopwatch | None:
-        """What times them."""
+        """Return the stopwatch for trials; None if latency does not count."""
         if not self.wanted.time_counts:
             return None
         return Stopwatch(self.network, self.task, runtime_by_name(self.runtime), self.threads)
@@ -85,20 +85,20 @@ class Engine:
         return self.folder / "trials" / f"{number:03}"
 
     def noted(self) -> list[Trial]:
-        """Return the trials that the folder holds, in order; those that a killed process had under way have no size."""
+        """Return the trials in the folder, in order; a trial that a killed process left unfinished has no size."""
         folders = sorted(path.parent for path in (self.folder / "trials").glob(f"*/{NOTE}"))
         return [one for one in map(noted, folders) if one is not None]
 
     def forget(self) -> list[Trial]:
-        """Let the notes of an earlier search go, whose trials are not among those of this one, and return none."""
+        """Delete the notes of an earlier search and return no trials."""
         for path in (self.folder / "trials").glob(f"*/{NOTE}"):
             path.unlink()
         return []
 
     def run(self, trial: Trial) -> tuple[Trial, nn.Module | None]:
-        """Run a trial's recipe in its folder, and note what came out, or why nothing did; and the network that it made.
+        """Run a trial's recipe in its folder, record the result or the refusal, and return it with the network.
 
-        What was finished before is not done again.  Raises what the system raises: a full disk is no refused recipe.
+        Finished stages are not run again.  Raises system errors: a full disk does not count as a refused recipe.
         """
         start, folder, made = time.perf_counter(), self.folder_of(trial.number), None
         before = noted(folder)
@@ -119,7 +119,7 @@ class Engine:
         return trial, made
 
     def judged(self, trial: Trial, made: nn.Module, report: Report, before: Trial) -> Trial:
-        """Return the trial with what came out; its time only where it was not taken before, in this runtime."""
+        """Return the trial with its results; latency is measured unless this runtime timed it before."""
         last, taken = report.stages[-1], None
         if not math.isfinite(last.score):
             return replace(trial, failed=f"the score is {last.score}")
@@ -134,11 +134,11 @@ class Engine:
         return trial
 
     def result(self, trials: Sequence[Trial], advice: str = "") -> SearchResult:
-        """Return the best trial's network, with a report on test data.  Raises BadNetwork where none was done."""
+        """Return the best trial's network, with a report on test data.  Raises BadNetwork if no trial succeeded."""
         if not any(one.done for one in trials):
             last = f"; the last one: {trials[-1].failed}" if trials else "."
             raise BadNetwork(
-                f"search: none of {len(trials)} trials could be carried out{last} Change the ranges, or loosen the limits."
+                f"search: none of {len(trials)} trials succeeded{last} Change the ranges, or loosen the limits."
             )
         best = self.wanted.best(trials)
         options = replace(self.options, folder=self.folder_of(best.number), resume=True)

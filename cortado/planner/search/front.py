@@ -1,4 +1,4 @@
-"""Front: a recipe that was tried as a row of the report, written as one line."""
+"""Front: a trial as a row of the report, its recipe in one line."""
 
 from dataclasses import MISSING, Field, fields
 from typing import Any
@@ -11,13 +11,13 @@ from cortado.report.pages.words import knob_text
 
 
 def tried(trial: Trial, taken: bool) -> Tried:
-    """Return what a trial gave, with its recipe as a line; `taken` says whether it was judged at the end."""
+    """Return a trial as a row of the report; `taken`: whether it is the result of the search."""
     line = " | ".join(stage_line(stage) for stage in read_recipe(trial.recipe).stages)
     return Tried(line, trial.size_bytes, trial.score, trial.keeps_all, taken, trial.epochs, trial.latency_ms)
 
 
 def stage_line(stage: Method) -> str:
-    """Return a stage as `cortado compress --recipe` reads it, with the knobs that are not at their defaults."""
+    """Return a stage in the syntax of `cortado compress --recipe`, without knobs at their defaults."""
     words = [
         f"{one.name}={knob_text(value)}"
         for one in fields(stage)

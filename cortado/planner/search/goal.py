@@ -1,4 +1,4 @@
-"""Goal: limits in; recipes, recovered as far as the time allows, are tried until the best network that keeps them is found."""
+"""Goal: from limits to the best network within them, by trying recipes with finetuning for as long as time allows."""
 
 import copy
 import time
@@ -34,11 +34,11 @@ from cortado.task.task import Task, to_device
 
 MOST_EPOCHS = 20.0
 RECOVERY_SHARE = 0.3
-"""Of the time, for the recovery of one trial."""
+"""Share of the time for finetuning one trial."""
 EXPLORE_SHARE = 0.2
-"""Of the time, for finding out what can be cut."""
-FORECAST_SHARE = 1 / 3
-"""Of the time at most, for a forecast."""
+"""Share of the time for measuring cuts."""
+CURVE_SHARE = 1 / 3
+"""Largest share of the time for the size-accuracy curve."""
 
 
 def reach(
@@ -55,14 +55,15 @@ def reach(
     batches: Sequence[int] = (1,),
     threads: int = 1,
 ) -> SearchResult:
-    """Return the smallest network (`minimise` "size"), the fastest ("latency") or that of least loss ("loss") under `limits`.
+    """Return the smallest (`minimise` "size"), fastest ("latency") or most accurate ("loss") network under `limits`.
 
-    A plain rounding to 8 bits is tried first. Where time counts, cuts are timed in the runtime of the limit, or the first of
-    `runtimes`, in floats and in whole numbers; where bytes count, weights are form the forecast says. Each trial recovers
-    with the network itself as teacher and is kept in `folder`; `resume` goes on with them. All are compared on the task's
-    validation data; the test data are used once, for the best. Without a limit of the score, "size" means "loss". No trial
-    begins after the `time_limit` ("30 min") unless none has kept all limits. `runtimes`, `batches` and `threads` are as in
-    compress, for the best. Raises BadValue for limits or a time that say nothing, and what compress raises.
+    The first trial rounds weights to 8 bits. If latency counts, cuts are timed in the runtime of the limit, else the first
+    of `runtimes`, in floats and in integers; if bytes count, weights take the forms that the size-accuracy curve suggests.
+    Each trial is finetuned with the original network as teacher and stored in `folder`; `resume` continues from there.
+    Trials are compared on validation data; the test data are used once, for the best trial. Without a score limit, "size"
+    means "loss". No trial starts after the `time_limit` ("30 min") unless none has met all limits yet. `runtimes`,
+    `batches` and `threads` are as in compress, for the best trial. Raises BadValue for invalid limits or times, and what
+    compress raises.
     """
     options = RunOptions.read(
         limits, folder=folder, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads
@@ -73,11 +74,11 @@ def reach(
 def reach_within(
     network: nn.Module, task: Task, options: RunOptions, minimise: str, time_limit: str | float
 ) -> SearchResult:
-    """Do what `reach` does, with options that were read before."""
+    """Run `reach` with parsed options."""
     brought, seconds = accept(network, "plan"), seconds_of(time_limit, "goal")
     kinds = {limit.what for limit in options.limits}
     if minimise == "size" and kinds and "score" not in kinds:
-        # The smallest file of all knows nothing: within limits of bytes or time the best network is meant.
+        # Without a score limit the smallest file is trivial, so maximise accuracy within the limits.
         minimise = "loss"
     check_goal(kinds, minimise, options.speed.runtimes)
     search = GoalSearch(Engine.of(network, task, minimise, options), seconds)
@@ -87,32 +88,30 @@ def reach_within(
     if not any(one.done for one in search.trials):
         reported = search.trials[-1].failed
         raise BadValue(
-            f"goal: nothing could be tried. {reported} Loosen the limits, or write a recipe of your own: --recipe."
+            f"goal: no trial succeeded. {reported} Loosen the limits, or write a recipe of your own: --recipe."
         )
     return engine.result(search.trials, search.slower(engine.wanted.best(search.trials)))
 
 
 def check_goal(kinds: set[str], minimise: str, runtimes: Sequence[Runtime]) -> None:
-    """Raise BadValue for kinds of limits under which there is nothing to make small, or fast."""
+    """Raise BadValue for limits that leave nothing to minimise."""
     if not kinds:
-        raise BadValue(
-            "goal: minimise what, as long as what is kept? Give one limit or more, such as --limit 'score >= -0.5 %'."
-        )
+        raise BadValue("goal: a search needs at least one limit, such as --limit 'score >= -0.5 %'.")
     if minimise == "loss" and not kinds & {"size", "latency"}:
         raise BadValue(
-            "goal: the original network has the least loss. Limit the size or the latency too: --limit 'size <= 100 KB'."
+            "goal: the original network already has the least loss. Limit the size or the latency too: --limit 'size <= 100 KB'."
         )
     if minimise == "latency" and "score" not in kinds:
         raise BadValue(
-            "goal: the fastest network of all knows nothing. Limit the score too: --limit 'score >= -0.5 %'."
+            "goal: minimising latency needs an accuracy limit. Limit the score too: --limit 'score >= -0.5 %'."
         )
     if minimise == "latency" and not runtimes and "latency" not in kinds:
-        raise BadValue("goal: the least latency in which runtime? Say where to time: --measure-in onnxruntime.")
+        raise BadValue("goal: latency needs a runtime. Name one: --measure-in onnxruntime.")
 
 
 @dataclass
 class GoalSearch:
-    """Proposes recipes for one goal, in the order of what came out before."""
+    """Runs the trials for one goal, each proposed from the results so far."""
 
     engine: Engine
     seconds: float
@@ -123,7 +122,7 @@ class GoalSearch:
         return self.engine.wanted
 
     def run(self, resume: bool) -> None:
-        """Carry out trials until time or ideas are at an end; those of an interrupted run come first, and their time counts."""
+        """Run trials until time or proposals run out; those of an interrupted run come first, and their time counts."""
         engine, self.deadline = self.engine, Deadline(self.seconds)
         begun = engine.noted() if resume else engine.forget()
         self.deadline.start -= sum(one.seconds for one in begun if one.done)
@@ -143,17 +142,17 @@ class GoalSearch:
             ideas.curve = corrected(ideas.curve, self.trials[-1], made, engine.network, engine.task)
 
     def enough(self) -> bool:
-        """Return whether time is up; never before a trial keeps all limits, or what is expected to was tried."""
+        """Return whether time is up, and one trial meets all limits or two were run."""
         return self.deadline.over() and (len(self.trials) > 1 or any(one.keeps_all for one in self.trials))
 
     def carry_out(self, found: Proposal | Trial) -> nn.Module | None:
-        """Try a recipe, the next one in number."""
+        """Run the next trial and return its network."""
         trial, made = self.engine.run(Trial(found.recipe, found.shape, number=len(self.trials) + 1))
         self.trials.append(trial)
         return made
 
     def proposals(self) -> tuple[Proposals, float]:
-        """Return what proposes recipes, and the seconds of an epoch; what was measured before is read again, with its time."""
+        """Return the source of proposals and the seconds of an epoch; earlier measurements are reused, and their time counts."""
         engine, seconds = self.engine, self.seconds if self.wanted.time_counts else 0.0
         network, task, shown = engine.network, engine.task, engine.progress
         memory = Memory(
@@ -166,7 +165,7 @@ class GoalSearch:
         )
         curve = None
         if self.wanted.bytes_count:
-            share = FORECAST_SHARE * self.seconds
+            share = CURVE_SHARE * self.seconds
             curve = memory.made(
                 "forecast",
                 SizeAccuracyCurve,
@@ -177,24 +176,24 @@ class GoalSearch:
             curve = replace(curve, rest_bytes=shapes.found[0].rest_bytes)
         epoch = memory.made("epoch", float, self.seconds_of_epoch)
         self.deadline.start -= sum(memory.spent)
-        # Where only bytes count, cuts are looked for once all else is exhausted.
+        # If only bytes count, cuts are explored last.
         more = Explorer(network, task, None, self.tail)
         return Proposals(
             self.wanted, shapes.found, curve, self.tail, lambda: more.explored(CHANNELS[:2], progress=shown).found
         ), epoch
 
     def slower(self, best: Trial) -> str:
-        """Return what to say where speed was asked for and the original has it; "" else."""
+        """Return a note if no trial is faster than the original network; "" otherwise."""
         watch, runtime = self.engine.watch, self.engine.runtime
         if self.wanted.minimise != "latency" or watch is None or (best.latency_ms or 0.0) < watch.original_ms:
             return ""
         return (
-            f"Nothing that was tried is faster in {runtime} than the original network, which takes "
-            f"{time_text(watch.original_ms)}. Leave it as it is, allow more loss, or give more time."
+            f"No trial is faster in {runtime} than the original network, which takes "
+            f"{time_text(watch.original_ms)}. Keep the original, allow more loss, or give more time."
         )
 
     def seconds_of_epoch(self) -> float:
-        """Return about how long a pass over the training data takes: reading, three times the forward pass, and the teacher's."""
+        """Return the estimated seconds of a training epoch: reading, four forward passes (one is the teacher's)."""
         task, network = self.engine.task, self.engine.network
         count = min(64, len(task.train))
         begun = time.perf_counter()
@@ -212,10 +211,10 @@ class GoalSearch:
 
 
 def recovery(seconds: float, epoch: float, shape: Shape) -> float:
-    """Return the epochs of recovery for a shape: half of an epoch's time is the teacher's, which is not cut."""
+    """Return the epochs of finetuning for a shape; half of an epoch's time goes to the teacher, which is not cut."""
     return epochs_for(seconds, epoch * (1 + shape.work) / 2)
 
 
 def epochs_for(seconds: float, epoch: float) -> float:
-    """Return the epochs that fit, at most MOST_EPOCHS, in quarters; 0 where not a quarter does."""
+    """Return the epochs that fit into `seconds`, at most MOST_EPOCHS, rounded down to quarters."""
     return min(MOST_EPOCHS, max(0, int(4 * seconds / max(epoch, 1e-9)) / 4))

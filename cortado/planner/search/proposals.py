@@ -1,4 +1,4 @@
-"""Proposals: what to try next for a goal, from what is foreseen, what was measured of shapes, and what was tried."""
+"""Proposals: the next recipe to try for a goal, from the size-accuracy curve, the measured shapes and the trials so far."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,28 +16,28 @@ from cortado.planner.search.trials import SearchGoal, Trial, epochs_of
 from cortado.report.candidate import pareto_front
 
 SHRINK, CLOSE = 0.75, 1.06
-"""How much smaller the next trial is after one that kept its limits; sizes nearer than this factor are not told apart."""
+"""Factor to the next smaller size after a trial within limits; sizes closer than CLOSE count as equal."""
 NEARLY = 0.97
-"""A shape is only taken for a limit of time if it leaves this much room: the next measurement will differ a little."""
+"""Largest share of a latency limit that a shape may take: the next measurement differs a little."""
 MILD = 0.5
-"""Nats at once after the cut that a recovery is expected to make good."""
+"""KL (nats) after a cut from which finetuning is expected to recover."""
 LR = 1e-3
 RECOVERY: dict[str, Any] = {"lr": 3e-4, "teacher": 0.5, "average": 0.3, "statistics": "kept"}
-"""Short and gentle: a part of an epoch is too little to get used to moving statistics."""
+"""Short and gentle: a fraction of an epoch is too short for new running statistics."""
 ROOM = 0.995
-"""Of a limit of bytes is aimed at: what is trained or rounded afterwards moves a file by a few of them."""
+"""Target size as a share of a size limit: later training or rounding changes a file by a few bytes."""
 MOST_TARGETS = 4
-"""How often a file that came out over its limit is aimed lower."""
+"""How often a file over its limit is tried again with a smaller target."""
 FOR_BYTES = "trained for bytes"
 EXPECTED_KL, STRONGER = 0.6, 1.6
-"""What all bits of a file weigh together in the loss when they are trained for, at first; and how much more next time."""
+"""Weight of all bits of a file in the first training loss; factor to the next strength."""
 
 
 @dataclass
 class Proposals:
-    """`shapes` are those at hand, the original first; `more` cuts others, once, when the original shape is exhausted.
+    """`shapes` are the measured ones, the original first; `more` measures further cuts when the original is exhausted.
 
-    `tail` are stages after everything else, a line of a recipe, or "". `curve` is None where no bytes count.
+    `tail`: final stages as a one-line recipe, or "". `curve` is None if bytes do not count.
     """
 
     wanted: SearchGoal
@@ -48,21 +48,20 @@ class Proposals:
     others: list[Shape] | None = field(default=None)
 
     def next(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
-        """What to try next, with so many `epochs` of recovery for a shape; None where nothing is left to try."""
+        """Return the next proposal; None if nothing remains.  `epochs` gives the epochs of finetuning for a shape."""
         candidate_recipes = {"size": self.smaller, "latency": self.faster, "loss": self.milder}
         wants_score = self.wanted.limit("score") is not None
         found = candidate_recipes[self.wanted.minimise if wants_score else "loss"](trials, epochs)
-        # What was tried gives what it gave.
         return None if found is None or any(one.recipe == found.recipe for one in trials) else found
 
     def allowed(self) -> list[Shape]:
-        """The shapes that a limit of time allows, the least harmful first; the fastest one where it allows none."""
+        """Return the shapes within the latency limit, smallest KL first; the fastest one if none is."""
         if not self.wanted.time_counts:
             return [self.shapes[0]]
         limit = self.wanted.limit("latency")
         usable = [one for one in self.shapes if one.latency_ms is not None and (one.cut or one.integers or self.curve)]
         if self.wanted.minimise == "latency":
-            # What is slower than the original network is no answer, if there is another.
+            # Prefer shapes that are faster than the original network.
             original_ms = self.shapes[0].latency_ms or math.inf
             usable = [one for one in usable if (one.latency_ms or 0.0) < original_ms] or usable
         fits = [one for one in usable if limit is None or (one.latency_ms or 0.0) <= NEARLY * limit.value]
@@ -71,7 +70,7 @@ class Proposals:
         return sorted(fits, key=lambda one: (one.kl, one.latency_ms))
 
     def milder(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
-        """The least loss: the mildest shape as it is, then recovered, then the next ones; last, training for bytes."""
+        """Return the next proposal for least loss: the mildest shape, then finetuned, then others, last training for bytes."""
         order = self.allowed()
         for number, shape in enumerate(order[:3]):
             size = self.milder_size(shape, trials)
@@ -87,16 +86,14 @@ class Proposals:
     def within_bytes(
         self, order: Sequence[Shape], trials: Sequence[Trial], epochs: Callable[[Shape], float]
     ) -> Proposal | None:
-        """prune/rate_distortion as strong as a limit of bytes asks: stronger while the file is over it, weaker while it is far below."""
+        """Return prune/rate_distortion at a strength that meets a size limit: more while over it, less while far below."""
         limit, own = self.wanted.limit("size"), [one for one in trials if one.shape == FOR_BYTES]
         if limit is None or self.wanted.time_counts or not order or epochs(order[0]) <= 0 or len(own) >= MOST_TARGETS:
             return None
         fits, over = ([one for one in own if self.wanted.keeps("size", one) is good] for good in (True, False))
         weakest, strongest = min(map(strength_of, fits), default=0.0), max(map(strength_of, over), default=0.0)
-        large, least = (
-            max([one.size_bytes for one in fits], default=0.0),
-            min([one.size_bytes for one in over], default=0.0),
-        )
+        large = max([one.size_bytes for one in fits], default=0)
+        least = min([one.size_bytes for one in over], default=0)
         if any(one.failed for one in own) or large * CLOSE > limit.value or (fits and weakest < CLOSE * strongest):
             return None
         strength = (weakest * strongest) ** 0.5 or EXPECTED_KL / (8 * limit.value)
@@ -107,20 +104,20 @@ class Proposals:
         return self.for_bytes(strength, epochs(order[0]))
 
     def milder_size(self, shape: Shape, trials: Sequence[Trial]) -> float | None:
-        """The bytes to hold a shape in; fewer by as many as its last trial was over its limit."""
+        """Return the target bytes of a shape, reduced by the excess of its last trials."""
         if self.curve is None:
             return None
         size, limit = self.first_size(self.curve), self.wanted.limit("size")
         own = [one for one in trials if one.shape == shape.text() and one.done]
         if limit is None or not own or self.wanted.keeps("size", own[-1]):
             return size
-        aimed = [one for one in own if not self.wanted.keeps("size", one)]
-        for one in aimed:
-            size *= min(1.0, ROOM * limit.value / one.size_bytes)
+        for one in own:
+            if not self.wanted.keeps("size", one):
+                size *= min(1.0, ROOM * limit.value / one.size_bytes)
         return max(size, self.curve.sizes[0])
 
     def faster(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
-        """The fastest that keeps the score: halving in between what kept it and what did not."""
+        """Return the next proposal for speed: bisect between shapes that kept the score and shapes that lost it."""
         order = [one for one in front_of(self.allowed()) if one.cut or one.integers or self.curve]
         size = None if self.curve is None else self.first_size(self.curve)
         kept = {trial.shape for trial in trials if self.wanted.keeps("score", trial)}
@@ -130,14 +127,14 @@ class Proposals:
         if high - low < 2:
             return None
         mild = [place for place in range(low + 1, high) if order[place].kl <= MILD]
-        # At first the fastest of the mild ones; then the middle.
+        # First the fastest of the mild shapes, then the middle.
         place = mild[-1] if mild and all(one.shape == INTEGERS for one in trials) else (low + high) // 2
         shape = order[place]
         return self.proposal(shape, size, epochs(shape))
 
     def smaller(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
-        """The smallest file that keeps the score: a mix as it is; then mixes that recover, and training for bytes, by
-        turns; what reached the smallest file goes on first. Last, other shapes."""
+        """Return the next proposal for size: an untrained mix; then finetuned mixes and training for bytes, whichever made
+        the smallest file first; last, other shapes."""
         assert self.curve is not None
         base = next(iter(self.allowed()), None)
         if base is None:
@@ -161,20 +158,21 @@ class Proposals:
         return next((one for one in found if one is not None), None) or self.another_shape(trials, epochs)
 
     def harmed(self, shape: Shape, trials: Sequence[Trial]) -> bool:
-        """Whether training has made it worse than it was in no more bytes, as too few samples do."""
+        """Return whether training lowered the score at no fewer bytes, as too few samples do."""
         own, sign = [one for one in trials if one.shape == shape.text() and one.done], self.wanted.sign
         pairs = [(one, other) for one in own for other in own if one.trained and not other.trained]
         return any(sign * a.score < sign * b.score and b.size_bytes <= a.size_bytes for a, b in pairs)
 
     def recovered(self, shape: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
-        """The next mix that recovers."""
+        """Return the next finetuned mix."""
         assert self.curve is not None
         size = self.smaller_size(shape, trials, self.curve, epochs > 0)
         return None if size is None else self.proposal(shape, size, epochs)
 
     def trained_for_bytes(self, base: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
-        """The next strength of prune/rate_distortion, which trains the bytes themselves: rising until the score is lost, then in
-        between. None where what kept the score and what did not are close, or where the network must run in whole numbers.
+        """Return prune/rate_distortion at the next strength: rising until the score is lost, then bisecting.
+
+        None once the bisected sizes are close, or if the network must run in integers.
         """
         own = [one for one in trials if one.shape == FOR_BYTES and one.done]
         if base.cut or base.integers or any(one.shape == FOR_BYTES and one.failed for one in trials):
@@ -196,17 +194,17 @@ class Proposals:
         return self.for_bytes(strength, epochs)
 
     def for_bytes(self, strength: float, epochs: float) -> Proposal:
-        """prune/rate_distortion so strong, and the tail."""
-        lr = PruneRateDistortion(
+        """Return prune/rate_distortion at this strength, and the tail."""
+        stage = PruneRateDistortion(
             strength=float(f"{strength:.3g}"), epochs=0.75 * epochs, finish=0.25 * epochs, lr=LR, teacher="original",
             bias=False,
         )  # fmt: skip
-        return Proposal.of((lr, *stages_of(self.tail)), FOR_BYTES)
+        return Proposal.of((stage, *stages_of(self.tail)), FOR_BYTES)
 
     def smaller_size(
         self, shape: Shape, trials: Sequence[Trial], found: SizeAccuracyCurve, training: bool
     ) -> float | None:
-        """The bytes to try next with a shape; None where what kept the score and what did not are close."""
+        """Return the next bytes to try with a shape; None once sizes that keep and lose the score are close."""
         own = [one for one in trials if one.shape == shape.text() and one.done]
         good = [one.size_bytes for one in own if self.wanted.keeps("score", one)]
         reported = [one for one in own if one.trained is training]
@@ -221,19 +219,19 @@ class Proposals:
         if good and (size < found.sizes[0] or min(good) / max(size, lowest) < CLOSE):
             return None
         size = self.at_most(size)
-        # A file that is over its limit by a little is not too near to one that is not.
+        # A file slightly over its limit may be retried close by.
         near = CLOSE if not own or self.wanted.keeps("size", own[-1]) else 1.0
         if any(1 / near < size / one < near for one in tried) or not found.sizes[0] <= size <= found.sizes[1]:
             return None
         return size
 
     def at_most(self, size: float) -> float:
-        """So many bytes, or what a limit of bytes allows if that is less."""
+        """Return `size`, or the target under a size limit if that is less."""
         limit = self.wanted.limit("size")
         return size if limit is None else min(size, ROOM * limit.value)
 
     def another_shape(self, trials: Sequence[Trial], epochs: Callable[[Shape], float]) -> Proposal | None:
-        """A cut network in fewer bytes than the best so far; each shape as long as it keeps the score."""
+        """Return a cut network with a smaller target than the best trial; each shape until it loses the score."""
         good = [one.size_bytes for one in trials if self.wanted.keeps("score", one)]
         if not good or self.wanted.time_counts:
             return None
@@ -246,7 +244,7 @@ class Proposals:
         return None
 
     def first_size(self, found: SizeAccuracyCurve) -> float:
-        """The limit of size, or the smallest file that is expected to keep the score without training."""
+        """Return the size limit, or the smallest size expected to keep the score without training."""
         size, score = self.wanted.limit("size"), self.wanted.limit("score")
         least, most = found.sizes
         if score is None or self.wanted.minimise != "size":
@@ -257,7 +255,7 @@ class Proposals:
         return max(least, min(guess, ROOM * size.value) if size is not None else guess)
 
     def proposal(self, shape: Shape, size: float | None, epochs: float) -> Proposal:
-        """Cut, recover, hold the weights in `size` bytes for the whole file, recover, round activations, and the tail."""
+        """Return the stages for a shape: cut, finetune, mix to a file of `size` bytes, finetune, activations, tail."""
         stages = list(stages_of(shape.cut))
         halves = 2 if shape.cut and size is not None else 1
         finetune = [Finetune(epochs=epochs / halves, **RECOVERY)] if epochs else []
@@ -273,24 +271,21 @@ class Proposals:
 
 
 def front_of(shapes: Sequence[Shape]) -> list[Shape]:
-    """Return those than which none is both faster and less harmful, the slowest first."""
+    """Return the Pareto front of KL and latency, the slowest first."""
     return pareto_front(shapes, lambda one: one.kl, lambda one: one.latency_ms or 0.0)
 
 
 def strength_of(trial: Trial) -> float:
-    """What a bit weighed in the loss."""
-    return float(
-        next(
-            stage["prune/rate_distortion"]["strength"]
-            for stage in trial.recipe["stages"]
-            if "prune/rate_distortion" in stage
-        )
-    )
+    """Return the strength of a trial's prune/rate_distortion."""
+    name = PruneRateDistortion.name()
+    return float(next(stage[name]["strength"] for stage in trial.recipe["stages"] if name in stage))
 
 
 def stronger(kept: Sequence[Trial]) -> float:
-    """How many times more a bit should weigh than in the strongest trial, for a file smaller by SHRINK: as the last two
-    trials tell, where there are two; between STRONGER and its cube."""
+    """Return the factor on the strongest trial's strength for a file smaller by SHRINK.
+
+    Extrapolated from the two strongest trials, between STRONGER and its cube.
+    """
     if len(kept) < 2:
         return STRONGER
     weak, strong = sorted(kept, key=strength_of)[-2:]
@@ -299,5 +294,5 @@ def stronger(kept: Sequence[Trial]) -> float:
 
 
 def same(trial: Trial, proposal: Proposal) -> bool:
-    """Whether a trial is of this shape and was recovered, or not, as the proposal is."""
+    """Return whether a trial has the proposal's shape, and both or neither are trained."""
     return trial.shape == proposal.shape and trial.trained == (epochs_of(proposal.recipe["stages"]) > 0)

@@ -1,4 +1,4 @@
-"""quantize/ptq_search: rounding after training, step by step; each step is tried, and kept only if it helps."""
+"""quantize/ptq_search: post-training quantization, step by step; a step stays only if it helps."""
 
 import contextlib
 import copy
@@ -30,28 +30,26 @@ from cortado.task.task import Task
 
 STEPS = ("match_moments", "range", "equalize", "smooth", "second_order", "adaround", "edges", "fragile")
 WIDENS = ("edges", "fragile")
-NEED_SIGNALS = ("range", "smooth")
+NEED_ACTIVATIONS = ("range", "smooth")
 EQUALIZE = {"equalize": "weights", "smooth": "activations"}
 ROUNDINGS: dict[str, type[Any]] = {"second_order": QuantizeSecondOrder, "adaround": QuantizeAdaround}
-"""Steps that round with a look at what a layer reads; the last one that was kept counts."""
+"""Steps that round weights by what their layer reads; the last kept one applies."""
 WIDE, GUARDED = 8, 7
-"""Most bits of a weight, and of one that meets rounded activations where products of 8 bits run over."""
+"""Most bits of a weight; and with rounded activations on a processor where 8-bit products saturate."""
 
 
 @dataclass(frozen=True)
 class PtqSearch(Method):
-    """Round weights and activations after training, and search from the plainest way for what this network needs.
+    """Quantize weights and activations after training, adding only the steps that this network needs.
 
-    Steps are tried in order, each on top of those that were kept, and judged by the divergence (KL, nats) of the
-    outputs from the original network's on calibration samples that no step has looked at: matched moments; clipped ranges;
-    equalization between layers; smoothing between activations and weights; rounding of second order; learned rounding;
-    first and last product wider; the most fragile layers wider. The report tells of each step's gain. Without data
-    (`data` imagined) the samples are made from the batch norms. Where products of 8 bits run over on this processor,
-    weights that meet rounded activations have 7.
+    Steps are tried in order, each on top of the kept ones, and judged by the KL divergence (nats) of the outputs from the
+    original's on held-out calibration samples: moment matching; clipped ranges; equalization between layers; smoothing
+    between activations and weights; second-order rounding; learned rounding; wider first and last layer; wider fragile
+    layers. The report lists each step's gain. Without data (`data` synthetic) samples are made from the batch norms. If
+    8-bit products saturate on this processor, weights that meet rounded activations have 7 bits.
 
-    Wider layers cost bytes, which could be spent otherwise: a bit more for every weight divides the squared error of
-    even rounding by four (Bennett, 1948), and the divergence goes with that. So widening that costs s bits a weight on
-    average has to leave less than 4**-s of the divergence.
+    Wider layers cost bytes: one more bit for every weight divides the squared rounding error by four (Bennett, 1948), and
+    the divergence with it. So widening by s bits per weight on average must leave less than 4**-s of the divergence.
     """
 
     called: ClassVar[str] = "quantize/ptq_search"
@@ -60,13 +58,13 @@ class PtqSearch(Method):
 
     bits: int = knob(8, low=2, high=8, help="bits of weights")
     activations: int = knob(
-        8, low=0, high=8, help="bits of the activations that products read; 0 leaves activations as they are"
+        8, low=0, high=8, help="bits of the activations that layers read; 0 keeps activations in floats"
     )
-    steps: str = knob(", ".join(STEPS), help="which steps are tried, always in this order")
-    gain: float = knob(0.02, low=0.0, high=1.0, help="least share of the divergence that a step has to take away")
+    steps: str = knob(", ".join(STEPS), help="steps to try, always in this order")
+    gain: float = knob(0.02, low=0.0, high=1.0, help="least share of the divergence that a step must remove")
     fragile: float = knob(0.1, low=0.0, high=1.0, help="share of the layers that may be wider")
-    data: str = knob("calibration", one_of=("calibration", "synthetic"), help="samples that are looked at")
-    images: int = knob(256, low=4, help="of these, half to fit and half to judge")
+    data: str = knob("calibration", one_of=("calibration", "synthetic"), help="source of the samples")
+    images: int = knob(256, low=4, help="number of samples: half to fit, half to judge")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,13 +74,13 @@ class PtqSearch(Method):
 
     @property
     def chosen(self) -> list[str]:
-        """The steps that are tried."""
+        """Return the steps to try."""
         return [word.strip() for word in self.steps.split(",") if word.strip()]
 
     def apply(self, view: View, task: Task) -> None:
         rounder = Rounder(self, view, *self.samples(view, task))
         kept, least = tuple[str, ...](), rounder.divergence(())
-        said = [f"nearest rounding: {least:.4f} nats from the original network"]
+        results = [f"nearest rounding: {least:.4f} nats from the original network"]
         for step in STEPS:
             if step not in self.chosen or not rounder.can(step, kept):
                 continue
@@ -90,26 +88,26 @@ class PtqSearch(Method):
             found = rounder.divergence(tried)
             even = 4.0 ** (rounder.bits_a_weight(kept) - rounder.bits_a_weight(tried)) if step in WIDENS else 1.0
             better = found < least * min(1 - self.gain, even)
-            said.append(f"{step}: {least:.4f} -> {found:.4f}, {'kept' if better else 'left out'}")
+            results.append(f"{step}: {least:.4f} -> {found:.4f}, {'kept' if better else 'left out'}")
             kept, least = (tried, found) if better else (kept, least)
-        view.notes.extend([*rounder.run(kept, view.network), *rounder.notes(kept), "; ".join(said) + "."])
+        view.notes.extend([*rounder.run(kept, view.network), *rounder.notes(kept), "; ".join(results) + "."])
 
     def samples(self, view: View, task: Task) -> tuple[Task, Any]:
-        """Return the task with half of the samples for calibration, and the inputs of the other half, in one batch."""
+        """Return the task with half of the samples as calibration data, and the inputs of the other half as one batch."""
         if self.data == "synthetic":
             data = synthetic(view.network, view.example, self.images, 100, task.seed)
         else:
             assert task.calibration is not None
             data = task.calibration.first(min(self.images, len(task.calibration)))
         if len(data) < 4:
-            raise BadTask(f"{self.name()}: it needs 4 calibration samples at least, got {len(data)}. Give some more.")
+            raise BadTask(f"{self.name()}: at least 4 calibration samples are needed, got {len(data)}. Provide more.")
         half = len(data) // 2
         judge = [inputs for inputs, _ in data.batches(half)][1]
         return replace(task, calibration=data.first(half)), moved(judge, device_of(view.network))
 
 
 class Rounder:
-    """Makes the network that some steps give, and measures how far it is from the original."""
+    """Applies steps to a network and measures the divergence from the original."""
 
     def __init__(self, asked: PtqSearch, view: View, task: Task, inputs: Any) -> None:
         self.asked, self.view, self.task, self.inputs = asked, view, task, inputs
@@ -126,44 +124,44 @@ class Rounder:
         self.made: tuple[tuple[str, ...], nn.Module] | None = None
 
     def can(self, step: str, kept: tuple[str, ...]) -> bool:
-        """Return whether a step makes sense after those that were kept."""
+        """Return whether a step applies after the kept ones."""
         narrow = self.bits < self.wide
         if step == "fragile":
             self.fragile = self.most_fragile(kept) if narrow else set()
             return bool(self.fragile)
         if step == "edges":
             return bool(self.edges) and (narrow or 0 < self.asked.activations < WIDE)
-        return step not in NEED_SIGNALS or bool(self.asked.activations)
+        return step not in NEED_ACTIVATIONS or bool(self.asked.activations)
 
     def wider(self, steps: tuple[str, ...]) -> set[str]:
-        """Return the layers that have more bits than the others."""
+        """Return the wider layers."""
         return {layer for step in WIDENS if step in steps for layer in getattr(self, step)}
 
     def bits_a_weight(self, steps: tuple[str, ...]) -> float:
-        """Return the bits on average over the weights that are rounded."""
+        """Return the mean bits of the rounded weights."""
         sizes, wider = [weight.shape.numel() for weight in self.weights], self.wider(steps)
         bits = [self.wide if weight.layer_path in wider else self.bits for weight in self.weights]
         return sum(map(math.prod, zip(sizes, bits, strict=True))) / max(1, sum(sizes))
 
     def notes(self, steps: tuple[str, ...]) -> list[str]:
-        """Return what the report has to know of weights that were left, or have fewer bits than on another processor."""
-        found = [f"{len(self.left)} weights keep the form that they have: {', '.join(self.left)}."] if self.left else []
+        """Return notes on weights left alone, and on weights with 7 bits instead of 8."""
+        found = [f"{len(self.left)} weights keep their form: {', '.join(self.left)}."] if self.left else []
         if self.wide < WIDE and (self.wider(steps) or (self.asked.bits > self.wide and self.layers)):
             found.append(
-                "Products of 8 bits run over on this processor, which has no VNNI: weights that would have 8 bits have 7."
+                "8-bit products saturate on this processor, which has no VNNI: weights have 7 bits instead of 8."
             )
         return found
 
     def divergence(self, steps: tuple[str, ...]) -> float:
-        """Return how far the network that some steps give is from the original."""
+        """Return the divergence after some steps."""
         return self.far(self.network(steps))
 
     def far(self, network: nn.Module) -> float:
-        """Return the mean divergence from the original network's outputs, in nats."""
+        """Return the mean divergence of a network's outputs from the original's, in nats."""
         return float(self.kl.between(self.wanted, output_rows(network, self.inputs)).mean())
 
     def network(self, steps: tuple[str, ...]) -> nn.Module:
-        """Return the network that some steps give; the last one that was made is kept."""
+        """Return the network after some steps; the last one is cached."""
         if self.made is None or self.made[0] != steps:
             copied = copy.deepcopy(self.view.network)
             self.run(steps, copied)
@@ -171,7 +169,7 @@ class Rounder:
         return self.made[1]
 
     def run(self, steps: tuple[str, ...], network: nn.Module) -> list[str]:
-        """Carry out some steps on a network, and return what there is to note."""
+        """Apply some steps to a network in place and return the notes."""
         where, notes = self.asked.where, self.prepare(steps, network)
         before = copy.deepcopy(network) if "match_moments" in steps else None
         for stage in self.roundings(steps):
@@ -184,12 +182,12 @@ class Rounder:
         return list(dict.fromkeys(notes))
 
     def prepare(self, steps: tuple[str, ...], network: nn.Module) -> list[str]:
-        """Do to a network what changes no output, and return what there is to note."""
+        """Apply the steps that change no output and return the notes."""
         found = [QuantizeEqualize(where=self.asked.where, by=by) for step, by in EQUALIZE.items() if step in steps]
         return [note for stage in found for note in self.applied(stage, network)]
 
     def applied(self, stage: Method, network: nn.Module, reference: nn.Module | None = None) -> tuple[str, ...]:
-        """Apply a stage to a network where it finds something to do, and return its notes."""
+        """Apply a stage to a network, if it changes anything, and return its notes."""
         state = start(network, self.view.original, self.view.example)
         state = state if reference is None else replace(state, reference=reference)
         with contextlib.suppress(NothingChanged):
@@ -197,7 +195,7 @@ class Rounder:
         return state.notes
 
     def roundings(self, steps: tuple[str, ...]) -> list[Method]:
-        """Return what rounds activations, layers that are wider, and those that more than the nearest level is known for."""
+        """Return the stages that quantize activations, wider layers, and layers with a better rounding than the nearest."""
         asked, wider, found = self.asked, self.wider(steps), list[Method]()
         if asked.activations:
             edges, span = WIDE if "edges" in steps else asked.activations, "mse" if "range" in steps else "full"
@@ -210,7 +208,7 @@ class Rounder:
         return found
 
     def most_fragile(self, steps: tuple[str, ...]) -> set[str]:
-        """Return the layers whose original weights, one layer at a time, bring the outputs back most."""
+        """Return the layers whose original weights, restored one layer at a time, reduce the divergence most."""
         rounded, whole, far = self.network(steps), copy.deepcopy(self.view.network), dict[str, float]()
         self.prepare(steps, whole)
         originals = {weight.path: weight.dense() for weight in parameter_places(whole)}
@@ -227,11 +225,11 @@ class Rounder:
 
 
 def is_free(weight: Weight) -> bool:
-    """Return whether a weight can be rounded: nothing holds it yet but a mask."""
+    """Return whether a weight can be rounded: it is dense or masked."""
     form = weight.form
     return isinstance(form.kept if isinstance(form, Masked) else form, Dense)
 
 
 def naming(paths: Iterable[str]) -> str:
-    """Return a pattern that takes these weights and no others, whatever their names are made of."""
+    """Return a pattern that matches exactly these weights, with special characters replaced."""
     return ", ".join("".join("?" if sign in ",*?[" or sign.isspace() else sign for sign in path) for path in paths)

@@ -1,6 +1,6 @@
-"""Ranges: a recipe in which knobs may have one of several values, and the recipe at one point of them.
+"""Ranges: a recipe with open knobs, and the recipe at one point.
 
-Written keep=0.4..0.8, bits=3,4,6 or by=[magnitude, taylor]; an end left out is the knob's own: keep=.., keep=0.3...
+Written keep=0.4..0.8, bits=3,4,6 or by=[magnitude, taylor]; a missing end is the knob's own bound: keep=.., keep=0.3...
 """
 
 import dataclasses
@@ -28,16 +28,16 @@ from cortado.methods.method import Method, accepts
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 SPAN = re.compile(rf"^\s*({NUMBER})?\s*\.\.\s*({NUMBER})?\s*$")
 RATIO = 10.0
-"""Ends that are so many times apart are searched in even ratios."""
+"""Ranges whose ends differ by this factor or more are searched on a log scale."""
 DIGITS = 4
-"""About so many of a number that is drawn: more would only make recipes hard to read."""
+"""Significant digits of drawn values, to keep recipes readable."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """What one knob may be: one of `one_of`, or a number from `low` to `high`, whole ones alone where `whole`.
+    """The values of one knob: one of `one_of`, or a number from `low` to `high`, an integer if `whole`.
 
-    `even_ratios`: drawn evenly in its logarithm, for ends far apart. `name` is the stage's number, its method and the knob.
+    `even_ratios`: drawn on a log scale. `name` is the stage's number, its method and the knob.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Range:
         return not self.one_of and self.low > 0 and self.high / self.low >= RATIO
 
     def value(self, drawn: Any) -> Any:
-        """What is written into the recipe for a value that was drawn."""
+        """Return the recipe's value for a drawn value."""
         if self.one_of:
             return drawn
         if self.whole:
@@ -65,18 +65,18 @@ class Range:
 
 @dataclass(frozen=True)
 class Ranged:
-    """A recipe with ranges: its stages as data, with a Range in the place of each value that is open."""
+    """A recipe with ranges: its stages as data, with a Range for each open value."""
 
     stages: tuple[Any, ...]
     ranges: tuple[Range, ...]
     head: dict[str, Any] = field(default_factory=dict)
 
     def at(self, point: dict[str, Any]) -> Recipe:
-        """The recipe at a point: a value drawn for each range, by its name.  Raises what the methods raise."""
+        """Return the recipe at a point, a drawn value for each range by name.  Raises what the methods raise."""
         return read_recipe({**self.head, "stages": [closed(stage, point) for stage in self.stages]})
 
     def as_data(self) -> list[Any]:
-        """Stages as plain data, ranges as their facts: what tells one search from another."""
+        """Return stages and ranges as plain data, to identify the search."""
         facts = {
             one.name: ["one of", *one.one_of] if one.one_of else ["from", one.low, one.high] for one in self.ranges
         }
@@ -84,7 +84,7 @@ class Ranged:
 
 
 def closed(data: Any, point: dict[str, Any], drawn: bool = True) -> Any:
-    """The same data with the values of a point in the place of ranges."""
+    """Return the data with each range replaced by its value at a point."""
     if isinstance(data, Range):
         return data.value(point[data.name]) if drawn else point[data.name]
     if isinstance(data, dict):
@@ -93,9 +93,9 @@ def closed(data: Any, point: dict[str, Any], drawn: bool = True) -> Any:
 
 
 def read_ranged(source: Any) -> Ranged:
-    """A recipe with ranges from what a recipe may be read from.
+    """Read a recipe with ranges from any source of a recipe.
 
-    Raises BadRecipe where no knob is left open, or a range cannot be read; BadValue where one leaves what its knob may be.
+    Raises BadRecipe if no knob is open or a range cannot be read, BadValue for a range beyond its knob's bounds.
     """
     head: dict[str, Any] = {}
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
@@ -115,16 +115,16 @@ def read_ranged(source: Any) -> Ranged:
     stages = tuple(opened(stage, str(number), found) for number, stage in enumerate(source, 1))
     if not found:
         raise BadRecipe(
-            "search: the recipe leaves no knob open. Write ranges, such as prune/channels keep=0.4..0.8 | "
+            "search: the recipe has no ranges. Write some, such as prune/channels keep=0.4..0.8 | "
             "quantize/weights bits=3,4,6 | finetune lr=1e-4..1e-2, or run it with compress."
         )
     return Ranged(stages, tuple(found), head)
 
 
 def opened(stage: Any, number: str, found: list[Range], listed: bool = True) -> Any:
-    """A stage's data with ranges in the place of what names them; they are added to `found`.
+    """Return a stage's data with its ranges parsed, and append them to `found`.
 
-    `listed`: a list is a range too. In a repeat it has one value a round, and ranges are drawn once for all rounds.
+    `listed`: a list is a range too. In a repeat a list has one value per round, and ranges are drawn once for all rounds.
     """
     if not (isinstance(stage, dict) and len(stage) == 1):
         return stage
@@ -142,7 +142,7 @@ def opened(stage: Any, number: str, found: list[Range], listed: bool = True) -> 
     written: dict[str, Any] = {}
     for key, value in knobs.items():
         if key not in fields:
-            # Says which knobs there are.
+            # Raises with the knobs that exist.
             make_stage(name, {key: value}, f"recipe, stage {number}")
         title = f"{number} {name} {key}"
         span = range_of(title, value, hints[key], fields[key].metadata, listed)
@@ -152,7 +152,7 @@ def opened(stage: Any, number: str, found: list[Range], listed: bool = True) -> 
 
 
 def range_of(title: str, value: Any, hint: Any, facts: Any, listed: bool) -> Range | None:
-    """The range that a knob's value stands for, or None for a plain value."""
+    """Return the range in a knob's value, or None for a plain value."""
     numeric = hint is not Any and (accepts(hint, 1) or accepts(hint, 0.5))
     closed_set = tuple(facts.get("one_of") or ())
     if isinstance(value, list):
@@ -163,7 +163,7 @@ def range_of(title: str, value: Any, hint: Any, facts: Any, listed: bool) -> Ran
     if ends and (closed_set or hint is bool):
         if value.strip() != "..":
             raise BadRecipe(
-                f"search: {title} is one of a few values, got {value!r}. Name them with commas, or write .."
+                f"search: {title} takes one of a few values, got {value!r}. Name them with commas, or write .. for all."
             )
         return one_of_these(title, list(closed_set or (False, True)), hint, facts)
     if ends:
@@ -174,7 +174,7 @@ def range_of(title: str, value: Any, hint: Any, facts: Any, listed: bool) -> Ran
 
 
 def one_of_these(title: str, values: list[Any], hint: Any, facts: Any) -> Range:
-    """The range of a few values.  Raises BadRecipe for fewer than two, BadValue for one that the knob may not be."""
+    """Return the range of a few values.  Raises BadRecipe for fewer than two, BadValue for one the knob does not take."""
     given = tuple(dict.fromkeys(value_of(one, hint) for one in values))
     if len(given) < 2:
         raise BadRecipe(f"search: {title} has one value, got {values}. Name two or more, or write it as a plain value.")
@@ -182,14 +182,14 @@ def one_of_these(title: str, values: list[Any], hint: Any, facts: Any) -> Range:
     for one in given:
         fits = accepts(hint, one) or (accepts(hint, 0.5) and isinstance(one, int))
         if not fits or (among and one not in among):
-            raise BadValue(f"search: {title} cannot be {one!r}. It means: {facts.get('says', '')}.")
+            raise BadValue(f"search: {title} cannot be {one!r}. It means: {facts.get('help', '')}.")
         if isinstance(one, (int, float)) and not isinstance(one, bool):
             check_ends(title, one, one, facts)
     return Range(title, one_of=given)
 
 
 def span_of(title: str, ends: tuple[Any, ...], hint: Any, facts: Any) -> Range:
-    """The range between two numbers; an end that is not written is the knob's own."""
+    """Return the range between two numbers; a missing end is the knob's own bound."""
     low, high = (facts.get(key) if end is None else float(end) for key, end in zip(("low", "high"), ends, strict=True))
     if low is None or high is None:
         side = "least" if low is None else "largest"
@@ -203,9 +203,9 @@ def span_of(title: str, ends: tuple[Any, ...], hint: Any, facts: Any) -> Range:
 
 
 def check_ends(title: str, low: float, high: float, facts: Any) -> None:
-    """Raises BadValue for numbers that the knob may not be."""
+    """Raise BadValue for numbers beyond the knob's bounds."""
     least, most = facts.get("low"), facts.get("high")
     if (least is not None and low < least) or (most is not None and high > most):
         span = f"{'' if least is None else format(least, 'g')}..{'' if most is None else format(most, 'g')}"
         given = f"{low:g}" if low == high else f"{low:g}..{high:g}"
-        raise BadValue(f"search: {title} must lie in {span}, got {given}. It means: {facts.get('says', '')}.")
+        raise BadValue(f"search: {title} must be in {span}, got {given}. It means: {facts.get('help', '')}.")

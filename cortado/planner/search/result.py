@@ -1,4 +1,4 @@
-"""Result: what a search found - the best network, its report, and every trial as one table."""
+"""Result of a search: the best network, its report, and a table of all trials."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ from cortado.table import aligned
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best network, its report on test data, every trial, and the front: those than which none is cheaper and better.
+    """The best network, its report on test data, all trials, and the Pareto front.
 
-    `made` is all that the run of the best one made, for a bundle to take over; `advice` says which limit binds where one was missed.
+    `made` is the output of the best run, ready for a bundle; `advice` names the binding limit if one was missed.
     """
 
     made: Compressed
@@ -33,7 +33,7 @@ class SearchResult:
         return self.made.report
 
     def text(self) -> str:
-        """Return every trial for people, smallest first, a star for each on the front; and the advice."""
+        """Return a table of all trials, smallest first, with a star for each on the front, and the advice."""
         done = sorted((one for one in self.trials if one.done), key=lambda one: one.size_bytes)
         timed = any(one.latency_ms is not None for one in done)
         head = ["trial", "what", "file", *["one sample"] * timed, "score on validation data", "limits"]
@@ -48,7 +48,7 @@ class SearchResult:
         )
 
     def row(self, trial: Trial, timed: bool) -> list[str]:
-        """Return a trial's cells."""
+        """Return the cells of one trial."""
         taken = ["–" if trial.latency_ms is None else time_text(trial.latency_ms)] * timed
         score = f"{trial.score:.2f} {self.report.metric_unit}".rstrip()
         name = f"{trial.number:03}{'*' if trial in self.front else ''}"

@@ -1,4 +1,4 @@
-"""Shapes: what a network can be cut to before its weights are coded, and what each cut costs and gains, measured."""
+"""Shapes: cuts of a network before its weights are coded, with the measured KL, time and size of each."""
 
 import copy
 import time
@@ -32,18 +32,18 @@ CHANNELS = tuple(f"prune/channels keep={keep} across=true {FEWER}" for keep in (
 EVENLY = tuple(f"prune/channels keep={keep} {FEWER}" for keep in (0.5, 0.35))
 BLOCKS = "prune/blocks keep=0.67 samples=128"
 TIMES = (0.8, 0.65)
-"""Shares of the time of all layers that channels are cut to."""
+"""Shares of the layers' time for prune/widths."""
 TAIL = ("simplify/norms", "quantize/floats")
-"""What makes a file smaller besides its matrices and kernels: norms as two numbers a channel, floats of 16 bits."""
+"""Stages that shrink the rest of a file: norms as two numbers per channel, 16-bit floats."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A cut as a line of a recipe, "" for none, and whether everything runs in whole numbers afterwards.
+    """A cut as a one-line recipe ("" for none), and whether the network then runs in integers.
 
-    `kl` in nats on validation data as soon as it is cut and matched, nothing trained; `latency_ms` of one sample in the runtime
-    that was asked for, None where none was; `work` the share of the original network's multiply-adds, 1 where it is unknown;
-    `rest_bytes` what its file holds in the end besides matrices and kernels.
+    `kl`: nats on validation data after the cut and moment matching, untrained; `latency_ms`: one sample in the chosen
+    runtime, None without one; `work`: share of the original's multiply-adds, 1 if unknown; `rest_bytes`: bytes of the
+    final file besides matrices and kernels.
     """
 
     cut: str
@@ -54,23 +54,23 @@ class Shape:
     latency_ms: float | None = None
 
     def text(self) -> str:
-        """What it is, in a few words: the first knob of each stage says how far it goes."""
+        """Return a short label: each stage with its first knob."""
         return ", ".join([words(self.cut), *(["integers"] if self.integers else [])])
 
 
 def integers() -> tuple[Method, Method]:
-    """Return what puts weights and activations into whole numbers; 7 bits where this processor's products would run over."""
+    """Return the stages that quantize weights and activations; 7-bit weights if 8-bit products saturate on this processor."""
     return QuantizeWeights(bits=7 if processor_saturates() else 8), QuantizeActivations(range="mse")
 
 
 def words(cut: str) -> str:
-    """The name of each stage, without the file it is in, and its first knob."""
+    """Return the name of each stage with its first knob."""
     stages = [stage.split()[:2] for stage in cut.split("|") if stage]
     return ", ".join(" ".join([name.rpartition(":")[2], *knobs]) for name, *knobs in stages) or "no cut"
 
 
 def cuts_for(runtime: str, threads: int) -> tuple[str, ...]:
-    """What is tried where time counts, nothing trained: the cheapest to find first."""
+    """Return the cuts to try if latency counts, the cheapest to compute first."""
     widths = [f"prune/widths keep={keep} runtime={runtime} threads={threads}" for keep in TIMES]
     both = [f"{BLOCKS} | {cut}" for cut in (CHANNELS[1], EVENLY[0])]
     return (CHANNELS[0], *EVENLY, *widths, CHANNELS[2], "factorize/tucker keep=0.5", BLOCKS, *both)
@@ -78,27 +78,27 @@ def cuts_for(runtime: str, threads: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Shapes:
-    """What was cut, the original network first, and what could not be, with the reason."""
+    """The measured cuts, the original network first, and the refused ones with the reason."""
 
     found: tuple[Shape, ...]
     refused: dict[str, str]
 
     def text(self, runtime: str, limit_ms: float | None = None) -> str:
-        """A table for people, the fastest first: time of one sample, and what it costs before any training."""
+        """Return a table, fastest first: time of one sample and KL before any training."""
         original = self.found[0].latency_ms or 1.0
-        rows = [[f"one sample in {runtime}", "time", "faster", "KL, nats", *["the limit"] * (limit_ms is not None)]]
+        rows = [[f"one sample in {runtime}", "time", "speed-up", "KL, nats", *["limit"] * (limit_ms is not None)]]
         for one in sorted(self.found, key=lambda one: one.latency_ms or 0.0):
             taken = one.latency_ms or 0.0
-            kept = [] if limit_ms is None else ["keeps the limit" if taken <= limit_ms else "too slow"]
+            kept = [] if limit_ms is None else ["met" if taken <= limit_ms else "too slow"]
             rows.append([one.text(), time_text(taken), f"{original / max(taken, 1e-9):.2f}x", f"{one.kl:.3g}", *kept])
         left_out = [f"{words(cut)}: {why}" for cut, why in self.refused.items()]
-        reading = "KL as it is at once after the cut; training makes good what lies below about 0.3."
-        return "\n".join([aligned(rows), "", reading, *left_out])
+        note = "KL right after the cut; finetuning recovers from up to about 0.3."
+        return "\n".join([aligned(rows), "", note, *left_out])
 
 
 @dataclass
 class Explorer:
-    """Cuts, matches and measures; `watch` takes times, None where time does not count; `tail` ends every recipe."""
+    """Cuts, matches moments and measures; `watch` is None if latency does not count; `tail` ends every recipe."""
 
     original: nn.Module
     task: Task
@@ -108,10 +108,10 @@ class Explorer:
     def explored(
         self, cuts: Sequence[str] | None = None, seconds: float = float("inf"), progress: Progress | None = None
     ) -> Shapes:
-        """Each of `cuts` in floats and, where times are taken, in whole numbers too; the original network first.
+        """Return the original network and each of `cuts`, in floats and, if timed, in integers too.
 
-        Without `cuts` those of `cuts_for`, for the runtime that times are taken in; none where none are.
-        A cut that the network does not allow is noted with its reason. None begins after so many `seconds`.
+        `cuts` defaults to `cuts_for` the timing runtime, or to none without one. Refused cuts are listed with the
+        reason. No cut starts after `seconds`.
         """
         if cuts is None:
             cuts = cuts_for(self.watch.runtime.name(), self.watch.threads) if self.watch is not None else ()
@@ -121,7 +121,7 @@ class Explorer:
             for cut in ("", *cuts):
                 bar.advance()
                 if cut and time.perf_counter() - start > seconds:
-                    refused[cut] = "no time was left to try it"
+                    refused[cut] = "time was up"
                     continue
                 try:
                     made = self.made(cut, kept)
@@ -135,12 +135,12 @@ class Explorer:
         return Shapes(tuple(found), refused)
 
     def made(self, cut: str, kept: dict[str, nn.Module]) -> nn.Module:
-        """The network after a cut, from what an earlier cut, which this one begins with, has left of it."""
+        """Return the network after a cut, starting from the longest earlier cut that is its prefix."""
         begun = max((line for line in kept if cut.startswith(line)), key=len)
         return shaped(kept[begun], self.original, self.task, cut.removeprefix(begun))
 
     def measured(self, network: nn.Module, cut: str, integers: bool) -> Shape:
-        """The shape of a network that was cut."""
+        """Return the measured shape of a cut network."""
         before, now = multiply_adds_a_sample(self.original, self.task), multiply_adds_a_sample(network, self.task)
         (kl,) = mean_divergences(self.original, [network], chosen(self.task), divergence_for(self.original, self.task))
         return Shape(
@@ -152,7 +152,7 @@ class Explorer:
 
 
 def shaped(network: nn.Module, original: nn.Module, task: Task, recipe: Any, match: bool = True) -> nn.Module:
-    """Return a copy after the stages of a recipe, "" for none, its moments matched after each, as compress does."""
+    """Return a copy after the stages of a recipe ("" for none), with moments matched after each, as in compress."""
     state = start(copy.deepcopy(network), original, task.example)
     for stage in read_recipe(recipe).stages if recipe else ():
         state = apply_stage(stage, state, task, match_moments=match, check=False)
@@ -160,7 +160,7 @@ def shaped(network: nn.Module, original: nn.Module, task: Task, recipe: Any, mat
 
 
 def rest_bytes(network: nn.Module, original: nn.Module, task: Task, tail: str) -> int:
-    """What the file of a network holds besides its matrices and kernels, after the tail."""
+    """Return the bytes of a network's file besides its matrices and kernels, after the tail."""
     made = shaped(network, original, task, tail, match=False)
     attached = {weight.path for weight in parameter_places(made) if len(weight.shape) > 1}
     return len(encode(made, original)) - sum(
@@ -169,7 +169,7 @@ def rest_bytes(network: nn.Module, original: nn.Module, task: Task, tail: str) -
 
 
 def tail_of(original: nn.Module, task: Task) -> str:
-    """Those stages of TAIL that make the network's file smaller, as a line."""
+    """Return the stages of TAIL that shrink the network's file, as a one-line recipe."""
     kept, least = list[str](), len(encode(original, original))
     for stage in TAIL:
         line = " | ".join([*kept, stage])

@@ -1,7 +1,7 @@
-"""Study: the trials of a search in Optuna's own database, which several processes share and from which none is lost.
+"""Study: the trials of a search in Optuna's database, shared by several processes.
 
-A trial sends heartbeats while it runs. One whose process died sends none, is failed by Optuna after GRACE seconds, and is
-queued again with the same values.
+A running trial sends heartbeats. If its process dies, Optuna fails it after GRACE seconds, and it is queued again with the
+same values.
 """
 
 import contextlib
@@ -20,39 +20,37 @@ from cortado.planner.search.ranges import Range
 
 DATABASE, NAME, QUESTION, SURPLUS = "study.db", "trials", "question", "surplus"
 RETRIED = "failed_trial"
-"""What Optuna calls the number of the trial that another one repeats."""
+"""Optuna's attribute for the number of the trial that this one repeats."""
 FIRST = 8
-"""Trials that are drawn at random, before there is anything to learn from."""
+"""Trials drawn at random before the sampler starts to learn."""
 HEARTBEAT = 5
 """Seconds between two heartbeats of a running trial."""
 GRACE = 60
-"""Seconds without a heartbeat after which a trial counts as dead, and after which a lock is taken for one left behind."""
+"""Seconds without a heartbeat after which a trial counts as dead, and the age at which a lock counts as stale."""
 
 Objective = Callable[[int, dict[str, Any]], tuple[Sequence[float] | None, dict[str, float]]]
-"""Given a trial's turn, counted from 1, and its values by the names of their ranges: a value for each direction, None where
-it was refused, and by how much each limit is exceeded."""
-
-
+"""Maps a trial's number (from 1) and its drawn values to a value for each direction, None if refused, and the excess over
+each limit."""
 Direction = Literal["minimize", "maximize"]
 
 
 class Seeded(optuna.samplers.TPESampler):
-    """The sampler, seeded again for each trial: what is drawn depends on the seed, the trial's turn and what was told before,
-    not on who draws."""
+    """The sampler, reseeded for each trial: draws depend on the seed, the trial's number and earlier results, not on the
+    process."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.seed = seed
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        # NumPy's old generators take 32 bits.
+        # NumPy's legacy generators take 32 bits.
         seed = (self.seed * 1_000_003 + turn_of(study, trial.number)) % 2**32
         super().__init__(seed=seed, n_startup_trials=FIRST, multivariate=True)
         super().before_trial(study, trial)
 
 
 class Study:
-    """The trials in a folder.  `question` says what is searched for; only who asks the same may join."""
+    """The trials in a folder.  Only a search with the same `question` (recipe, goal, network, task) may join."""
 
     def __init__(
         self,
@@ -62,7 +60,7 @@ class Study:
         question: dict[str, Any],
         seed: int,
     ) -> None:
-        """Begin the study, or join it.  Raises BadValue where the folder holds another one."""
+        """Start the study, or join it.  Raises BadValue if the folder holds another search."""
         self.ranges = ranges
         with alone(folder), quiet_optuna():
             storage = RDBStorage(
@@ -83,21 +81,21 @@ class Study:
             )
 
     def open(self, most: int | None) -> bool:
-        """Return whether there is a trial to carry out: one that waits for a process, or a new one below `most`."""
+        """Return whether a trial is queued, or fewer than `most` were started."""
         waiting = any(one.state == TrialState.WAITING for one in self.found())
         return waiting or most is None or len(fresh(self.found())) < most
 
     def under_way(self) -> bool:
-        """Return whether other processes still have trials under way; those of dead ones are queued again."""
+        """Return whether other processes are still running trials; trials of dead processes are queued again."""
         with quiet_optuna():
             fail_stale_trials(self.study)
         return any(not one.state.is_finished() for one in self.found())
 
     def carry_out(self, most: int | None, objective: Objective) -> None:
-        """Draw the next trial and carry it out.  Where that raises, the trial is queued again, and the error passed on.
+        """Draw and run the next trial.  On an error the trial is queued again and the error raised.
 
-        Nothing happens where other processes have drawn the last of `most` trials meanwhile, nor where one of them has taken
-        this process for dead, asleep perhaps, and repeats the trial.
+        The result is dropped if other processes have meanwhile started the last of `most` trials, or have taken this
+        process for dead and repeated the trial.
         """
         repeated = False
 
@@ -125,38 +123,38 @@ class Study:
             try:
                 self.study.optimize(reported, n_trials=1, catch=(Surplus,))
             except ValueError:
-                # Optuna takes no result of a trial that has failed already.
+                # Optuna rejects the result of a trial that it has failed already.
                 if not repeated:
                     raise
 
     def ended(self) -> list[int]:
-        """Return the turns of the trials of which something was told, in order."""
+        """Return the numbers of the finished trials, in order."""
         reported = [one for one in self.found() if one.state in (TrialState.COMPLETE, TrialState.PRUNED)]
         return sorted({turn_of(self.study, one.number) for one in reported})
 
     def found(self) -> list[FrozenTrial]:
-        """Return all trials as they stand."""
+        """Return all trials."""
         return self.study.get_trials(deepcopy=False)
 
 
 class Surplus(Exception):
-    """One more trial was drawn than were asked for, because several processes drew at once."""
+    """More trials were started than requested, because several processes drew at once."""
 
 
 def fresh(trials: Sequence[FrozenTrial]) -> list[int]:
-    """Return the numbers of trials that repeat no other one."""
+    """Return Optuna's numbers of the trials that are neither repeats nor surplus."""
     return [one.number for one in trials if RETRIED not in one.system_attrs and SURPLUS not in one.user_attrs]
 
 
 def turn_of(study: optuna.Study, number: int) -> int:
-    """Return which trial this is, counted from 1; one that repeats a dead one has its turn."""
+    """Return the trial's number from 1; a repeat has the number of the trial it repeats."""
     trials = study.get_trials(deepcopy=False)
     number = trials[number].system_attrs.get(RETRIED, number)
     return sum(one <= number for one in fresh(trials))
 
 
 def suggested(trial: optuna.Trial, one: Range) -> Any:
-    """Return a value from a range."""
+    """Return the sampler's value for a range."""
     if one.one_of:
         return trial.suggest_categorical(one.name, one.one_of)
     suggest: Any = trial.suggest_int if one.whole else trial.suggest_float
@@ -166,21 +164,21 @@ def suggested(trial: optuna.Trial, one: Range) -> Any:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """One process at a time in this folder; the others wait, but not for one that died, nor longer than GRACE seconds."""
+    """Hold the folder's lock; a lock older than GRACE seconds counts as stale."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = JournalFileOpenLock(str(folder / "study"), grace_period=GRACE)
     lock.acquire()
     try:
         yield
     finally:
-        # Held for longer, it may be another process's by now.
+        # After GRACE seconds another process may have taken the lock.
         with contextlib.suppress(RuntimeError):
             lock.release()
 
 
 @contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Optuna logs nothing meanwhile, and then as much as before; what it calls experimental is meant."""
+    """Silence Optuna's log and its warnings about experimental features."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     try:

@@ -1,7 +1,7 @@
-"""Trial search: knobs of a recipe are searched by trials, for what no sensitivity can tell: rates, epochs, widths, structure.
+"""Trial search: search the knobs of a recipe by trials, for what no sensitivity predicts: lr, epochs, widths, structure.
 
-The tree-structured Parzen estimator (Bergstra, Bardenet, Bengio and Kegl, 2011), with several objectives and under limits as
-Optuna has it.
+Uses Optuna's tree-structured Parzen estimator (Bergstra, Bardenet, Bengio and Kegl, 2011) with several objectives and
+constraints.
 """
 
 import json
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from cortado.planner.search.study import Direction, Study
 
 TRIALS = 30
-"""When neither a number nor a time is given."""
+"""Trials to run if neither a number nor a time limit is given."""
 PAUSE = 0.2
-"""Seconds between two looks at trials of other processes."""
+"""Seconds between two checks for trials of other processes."""
 
 
 def search(
@@ -51,19 +51,18 @@ def search(
     batches: Sequence[int] = (1,),
     threads: int = 1,
 ) -> SearchResult:
-    """Return the best of many trials of `recipe`, in which some knobs lie in ranges (see cortado.planner.search.ranges).
+    """Return the best of many trials of `recipe`, some knobs of which are ranges (see cortado.planner.search.ranges).
 
     >>> found = cortado.search(net, task, "quantize/weights bits=2..8", ["score >= -1 %"], trials=8, folder="runs/search")
 
-    Without limits, size (or latency, as `minimise` says) and score are searched at once, and the best score is taken, the
-    smallest file among equals. A limit of size or latency alone: the best score within it. A limit of the score: the least size
-    (or latency) that keeps it. `minimise` "loss": the best score in any case. `trials` in all, over every process and
-    run; none begins after the `time_limit` ("30 min"). Each trial is kept in `folder`; with `resume` the study that is
-    there continues, and several processes may do so at once; a trial whose process died is taken up by another, some time
-    after its last heartbeat. One process alone gives the same trials from the same task.seed, interrupted or not. Latency
-    is taken in the first of `runtimes`, or where its limit says: let one process at a time do that. All is judged on
-    validation data; the test data are used for the best one.
-    Raises BadRecipe, BadValue, MissingPackage where Optuna is missing, and what compress raises.
+    Without limits, size (or latency, by `minimise`) and score are both objectives, and the result has the best score, the
+    smallest file among equals. With only a size or latency limit: the best score within it. With a score limit: the least
+    size (or latency) that meets it. `minimise` "loss": always the best score. `trials` counts all processes and runs; no
+    trial starts after the `time_limit` ("30 min"). Trials are stored in `folder`; `resume` continues the study there, in
+    several processes at once if you like, and a trial whose process died is repeated. A single process draws the same
+    trials from the same task.seed, interrupted or not. Latency is measured in the runtime of its limit, else in the first
+    of `runtimes`: run one process at a time then. Trials are scored on validation data, the best one on the test data.
+    Raises BadRecipe, BadValue, MissingPackage without Optuna, and what compress raises.
     """
     accept(network, "search")
     seconds, ranged = seconds_of(time_limit, "search"), read_ranged(recipe)
@@ -81,21 +80,21 @@ def search(
 
 @dataclass
 class KnobSearch:
-    """One process at a search of knobs."""
+    """One process of a search."""
 
     engine: Engine
     ranged: Ranged
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """What is made small or large: bytes or time, the score, or both at once."""
+        """Return what is optimised: size or latency, the score, or both."""
         wanted = self.engine.wanted
         if wanted.minimise == "loss" or (wanted.limits and wanted.best_score):
             return ("score",)
         return (wanted.cheap,) if wanted.limits else (wanted.cheap, "score")
 
     def question(self) -> dict[str, Any]:
-        """Return what is searched for, by parts."""
+        """Return hashes and texts that identify the search: recipe, goal, network, task."""
         task, wanted = self.engine.task, self.engine.wanted
         data = b"".join(sum_of_data(part) for part in (task.train, task.validation, task.calibration))
         return {
@@ -106,22 +105,21 @@ class KnobSearch:
         }
 
     def begin(self, resume: bool) -> "Study":
-        """Begin the study of the engine's folder, or join it.  Raises BadValue, and MissingPackage."""
+        """Start or join the study in the engine's folder.  Raises BadValue, MissingPackage."""
         require_optuna()
         from cortado.planner.search.study import DATABASE, Study
 
         folder, wanted = self.engine.folder, self.engine.wanted
         if not resume and (folder / DATABASE).exists():
             raise BadValue(
-                f"search: {folder} holds trials already. Go on with them, or join others there, by --resume; "
-                "or choose another folder."
+                f"search: {folder} already holds trials. Continue them with --resume, or choose another folder."
             )
         best: Direction = "maximize" if wanted.sign > 0 else "minimize"
         directions: list[Direction] = [best if one == "score" else "minimize" for one in self.objectives]
         return Study(folder, self.ranged.ranges, directions, self.question(), self.engine.task.seed)
 
     def run(self, most: int | None, seconds: float, resume: bool) -> None:
-        """Carry out trials until there are enough, or time is up; then wait for those that others have under way."""
+        """Run trials until there are enough or time is up; then wait for trials of other processes."""
         self.study, deadline = self.begin(resume), Deadline(seconds)
         with self.engine.progress.bar("trials", most or 0) as bar:
             bar.advance(len(self.study.ended()))
@@ -136,7 +134,7 @@ class KnobSearch:
                     time.sleep(PAUSE)
 
     def carry_out(self, turn: int, drawn: dict[str, Any]) -> tuple[list[float] | None, dict[str, float]]:
-        """Run the recipe at a point, and return what the study wants to know."""
+        """Run the recipe with the drawn values; return the objectives (None if refused) and the excess over each limit."""
         engine = self.engine
         point = {one.name: one.value(drawn[one.name]) for one in self.ranged.ranges}
         trial = Trial({}, number=turn, point=point)
@@ -152,13 +150,13 @@ class KnobSearch:
         return (values if known else None), trial.over
 
     def trials(self) -> list[Trial]:
-        """Return all finished trials, in order.  Raises BadFile for a note that is gone or damaged."""
+        """Return all finished trials, in order.  Raises BadFile for a missing or damaged note."""
         found = {one.number: one for one in self.engine.noted()}
         ended = self.study.ended()
         gone = [turn for turn in ended if turn not in found]
         if gone:
             path = self.engine.folder_of(gone[0]) / NOTE
-            raise BadFile(f"search: {path} is gone. Delete the folder and start again.")
+            raise BadFile(f"search: {path} is missing. Delete the folder and start again.")
         return [found[turn] for turn in ended]
 
 
@@ -168,6 +166,6 @@ def require_optuna() -> None:
         import optuna  # noqa: F401
     except ImportError as error:
         raise MissingPackage(
-            "search: trials are drawn by optuna, which is not installed. pip install -e '.[search]' in Cortado's folder "
-            "brings it; compress --limit, without a recipe, plans without it."
+            "search: optuna is not installed. Run pip install -e '.[search]' in Cortado's folder, or use "
+            "compress --limit without a recipe, which does not need it."
         ) from error

@@ -1,4 +1,4 @@
-"""Trials: a recipe that a search tried, what was asked for, which trial is best, and the note in each trial's folder."""
+"""Trials: a trial of a search, the search's goal, the choice of the best trial, and the note in each trial's folder."""
 
 import json
 import math
@@ -15,19 +15,19 @@ from cortado.report.report import Z_95, Compared
 from cortado.task.limits import Limit
 
 MINIMISE = ("size", "latency", "loss")
-"""What a search may make small; loss is of the score."""
+"""Quantities that a search can minimise; "loss" is the loss of score."""
 NOTE = "trial.json"
 ALIKE = 1.05
-"""Times that differ by less are not told apart."""
+"""Times within this factor count as equal."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A recipe that was tried: bytes of its file, score on validation data, milliseconds of one sample where time counts.
+    """A trial: its recipe, bytes of its file, score on validation data, milliseconds of one sample if latency counts.
 
-    `over` says by what share each limit was exceeded, 0 or less where it was kept, that of the score surely. `shape` is
-    what was cut, in words, `point` the knobs that were drawn; `failed` why it came to nothing; `timed` where the time was
-    taken: runtime and threads. `narrowly`: the score was kept, by less than `error`, its standard error.
+    `over`: share by which each limit is exceeded, at most 0 if met (the score by one standard error). `shape`: the cut as
+    text; `point`: the drawn knobs; `failed`: the error, if any; `timed`: runtime and threads of the latency. `narrowly`:
+    the score limit is met by less than `error`, its standard error.
     """
 
     recipe: dict[str, Any]
@@ -50,7 +50,7 @@ class Trial:
 
     @property
     def missed(self) -> list[str]:
-        """The limits that it does not keep."""
+        """Return the limits that it misses."""
         return [text for text, amount in self.over.items() if amount > 0]
 
     @property
@@ -59,12 +59,12 @@ class Trial:
 
     @property
     def keeps_narrowly(self) -> bool:
-        """Whether it keeps all limits, but that of the score by less than its standard error."""
+        """Return whether it meets all limits, the score's by less than its standard error."""
         return self.done and self.narrowly and len(self.missed) == 1
 
     @property
     def epochs(self) -> float:
-        """Passes over the training data that it was trained with."""
+        """Return its epochs of training."""
         return epochs_of(self.recipe.get("stages"))
 
     @property
@@ -72,30 +72,30 @@ class Trial:
         return self.epochs > 0
 
     def cost(self, by: str) -> float:
-        """Return its bytes, or its milliseconds by "latency"; without end where none were taken."""
+        """Return its bytes, or its milliseconds for "latency" (infinite if not timed)."""
         if by != "latency":
             return self.size_bytes
         return math.inf if self.latency_ms is None else self.latency_ms
 
     def text(self) -> str:
-        """Return in a few words what it is."""
+        """Return a short label."""
         if self.point:
             return ", ".join(
                 f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
                 for name, value in self.point.items()
             )
-        return f"{self.shape or 'no cut'}, {f'{self.epochs:g} epochs' if self.trained else 'nothing trained'}"
+        return f"{self.shape or 'no cut'}, {f'{self.epochs:g} epochs' if self.trained else 'untrained'}"
 
     def kept_text(self) -> str:
-        """Return whether it keeps all limits, in words."""
+        """Return "met", "missed", or that the score is within its standard error."""
         if self.keeps_narrowly:
-            return "kept by luck, perhaps"
-        return "kept" if self.keeps_all else "missed"
+            return "met, within one standard error"
+        return "met" if self.keeps_all else "missed"
 
 
 @dataclass(frozen=True)
 class SearchGoal:
-    """A goal: limits, what is made small ("size", "latency" or "loss"), and 1 where a higher score is better, else -1."""
+    """Limits, the quantity to minimise ("size", "latency" or "loss"), and a sign: 1 if a higher score is better, else -1."""
 
     limits: tuple[Limit, ...]
     minimise: str
@@ -107,12 +107,12 @@ class SearchGoal:
 
     @property
     def cheap(self) -> str:
-        """What makes a trial cheap: its bytes, or its time."""
+        """Return the cost of a trial: "size" or "latency"."""
         return "size" if self.minimise == "loss" else self.minimise
 
     @property
     def best_score(self) -> bool:
-        """Whether the best score is wanted, and not the cheapest network that keeps one."""
+        """Return whether the goal is the best score rather than the cheapest network."""
         return self.minimise == "loss" or self.limit("score") is None
 
     @property
@@ -124,11 +124,11 @@ class SearchGoal:
         return self.minimise == "size" or self.limit("size") is not None
 
     def harm(self, trial: Trial) -> float:
-        """Return the score, turned so that less is better."""
+        """Return the score with its sign set so that less is better."""
         return -self.sign * trial.score
 
     def best(self, trials: Sequence[Trial]) -> Trial:
-        """Return the best trial that keeps all limits, or keeps them narrowly; where none does, the one that misses least."""
+        """Return the best trial that meets all limits, else one that meets them narrowly, else the one that misses least."""
         done = [one for one in trials if one.done]
         good = [one for one in done if one.keeps_all] or [one for one in done if one.keeps_narrowly]
         if good and self.best_score:
@@ -140,37 +140,37 @@ class SearchGoal:
         return min((one for one in done if self.times_over(one) <= least), key=lambda one: (self.harm(one), one.number))
 
     def front(self, trials: Sequence[Trial]) -> tuple[Trial, ...]:
-        """Return those that keep all limits (all, where none does) than which none is both cheaper and better, cheapest first."""
+        """Return the Pareto front of the trials that meet all limits (of all trials if none does), cheapest first."""
         done = [one for one in trials if one.done]
         kept = [one for one in done if one.keeps_all] or done
         return tuple(pareto_front(kept, lambda one: one.cost(self.cheap), self.harm))
 
     def times_over(self, trial: Trial) -> float:
-        """Return how many times over its limits of bytes and time a trial is; 1 where it keeps them."""
+        """Return the factor by which a trial exceeds its size and latency limits; 1 if it meets them."""
         limits = [limit for limit in self.limits if limit.what != "score"]
         return math.prod(max(1.0, trial.cost(limit.what) / limit.value) for limit in limits)
 
     def keeps(self, what: str, trial: Trial) -> bool:
-        """Return whether a trial kept the limit of the score, or that of bytes, whatever became of the others."""
+        """Return whether a trial meets one limit ("score", "size" or "latency")."""
         limit = self.limit(what)
         return trial.done and (limit is None or trial.over.get(limit.text, 0.0) <= 0)
 
     def excess(self, limit: Limit, trial: Trial, compared: Compared) -> tuple[float, float]:
-        """Return by what share a trial exceeds a limit, 0 or less where it keeps it, and the standard error of a score."""
+        """Return the share by which a trial exceeds a limit (at most 0 if met), and the standard error of a score."""
         if limit.what != "score":
             return trial.cost(limit.what) / limit.value - 1, 0.0
         short, error = shortfall(limit, compared, self.sign)
         return short / max(abs(compared.original), 1e-9), error
 
     def advice(self, best: Trial, trials: Sequence[Trial]) -> str:
-        """Return which limit binds, and what relaxing it would buy, read off the trials."""
-        said = [f"Missed: {' and '.join(best.missed or ['a limit on the test data'])}."]
+        """Return which limits were missed, and what relaxing others would gain, from the trials."""
+        sentences = [f"Missed: {' and '.join(best.missed or ['a limit on the test data'])}."]
         done = [one for one in trials if one.done]
         narrow = [one.error for one in done if one.narrowly]
         if narrow:
-            said.append(
-                f"{len(narrow)} trials kept the score by less than its standard error ({max(narrow):.2f} {self.metric_unit}): "
-                "that may be luck. More validation data would tell."
+            sentences.append(
+                f"{len(narrow)} trials met the score limit by less than its standard error ({max(narrow):.2f} {self.metric_unit}): "
+                "more validation data would tell whether they do."
             )
         for what, text in (("size", units.size_text), ("latency", units.time_text)):
             if self.limit(what) is None and self.minimise != what:
@@ -180,22 +180,20 @@ class SearchGoal:
             if larger:
                 near = min(larger, key=lambda one: one.cost(what))
                 gain = f"the score would be {abs(near.score - best.score):.2f} better."
-                said.append(f"With {text(near.cost(what))} instead of {text(here)} {gain}")
+                sentences.append(f"With {text(near.cost(what))} instead of {text(here)} {gain}")
             least = min(done, key=lambda one: one.cost(what))
             if least.cost(what) < here:
                 lost = f"{abs(best.score - least.score):.2f} {self.metric_unit}".rstrip()
-                said.append(f"{lost} less would allow {text(least.cost(what))}.")
-        return " ".join(said)
+                sentences.append(f"{lost} less would allow {text(least.cost(what))}.")
+        return " ".join(sentences)
 
 
 def shortfall(limit: Limit, found: Compared, sign: int) -> tuple[float, float]:
-    """Return what a score lacks of its limit by one standard error, 0 or less where it is kept, and that error, 0 where unknown.
+    """Return how far a score minus one standard error falls short of its limit (at most 0 if met), and that error.
 
-    The smallest of many trials that keep a limit is the luckiest of them too; so that luck does not decide, it has to be
-    better by what it may be wrong by (the one-standard-error rule of Breiman et al., 1984).  That is what the data say of the
-    difference between both networks, also for a limit that is no difference: what the original scores on other data is
-    not the planner's to make better.  With fewer than 30 samples the error is unknown, and the score counts as it stands.
-    `sign` is -1 where less is better.
+    The smallest of many trials within a limit is also the luckiest, so it must meet the limit by one standard error (the
+    one-standard-error rule of Breiman et al., 1984), that of the paired difference between both networks. With fewer than
+    30 samples the error is unknown, and 0 is used. `sign` is -1 if less is better.
     """
     error = 0.0 if found.low is None or found.high is None else (found.high - found.low) / (2 * Z_95)
     wanted = sign * found.original + limit.value if limit.relative else sign * limit.value
@@ -203,7 +201,7 @@ def shortfall(limit: Limit, found: Compared, sign: int) -> tuple[float, float]:
 
 
 def epochs_of(stages: Any) -> float:
-    """Return the passes over the training data in stages as data, the rounds of a repeat among them."""
+    """Return the epochs of training in stages as data, rounds of a repeat included."""
     if isinstance(stages, dict):
         knobs = sum(float(stages.get(name) or 0.0) for name in ("epochs", "finish"))
         return knobs + sum(epochs_of(one) for one in stages.values() if isinstance(one, (dict, list)))
@@ -211,13 +209,13 @@ def epochs_of(stages: Any) -> float:
 
 
 def note(folder: Path, trial: Trial) -> None:
-    """Write down what is about to be tried in a folder, or what came out."""
+    """Write a trial, started or finished, into its folder."""
     make_folder(folder)
     write_whole(folder / NOTE, json.dumps(asdict(trial), indent=1).encode())
 
 
 def noted(folder: Path) -> Trial | None:
-    """Return the trial of an earlier run in this folder, which may have been begun only.  Raises BadFile."""
+    """Return the trial in this folder, finished or not; None if there is none.  Raises BadFile."""
     path = folder / NOTE
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""Widths: channels are cut where they cost least for the time that they take, which a table of layer times tells."""
+"""Widths: cut the channels that cost least for the time they take, by a table of layer times."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,39 +19,39 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class Widths(PruneChannels):
-    """Cut channels as prune/channels does, within a share of the time of all layers, by a table measured on this machine.
+    """Cut channels like prune/channels, to a share of the time of all layers, by a table measured on this machine.
 
-    Channels of all groups compete, each by its score for the time that is saved with it, as in Yang et al., 2018 (NetAdapt)
-    and Shen et al., 2022 (HALP), whose tables hold whole layers likewise. Times are those of floats: a layer alone in whole
-    numbers mostly shows what it takes to round what goes in and out, which no layer in between pays. What the table does
-    not know costs nothing; a weight in low rank counts as the whole one.
+    Channels of all groups compete by importance per time saved, as in Yang et al., 2018 (NetAdapt) and Shen et al., 2022
+    (HALP), whose tables also hold whole layers. Times are of float layers: the time of a single integer layer is mostly
+    the rounding of its input and output, which layers inside a network do not pay. Layers missing from the table cost
+    nothing; a low-rank weight counts as the whole one.
     """
 
     called: ClassVar[str] = "prune/widths"
 
-    of: str = knob("time", one_of=("time",), help="what the share is of")
-    by: str = knob("curvature", help="score that ranks the channels")
-    across: bool = knob(True, help="rank across groups, so that some give more than others")
-    multiple: int = knob(8, low=1, help="channel counts are rounded to multiples of this, as the runtime likes them")
-    runtime: str = knob("onnxruntime", help="where the layers are timed")
-    threads: int = knob(1, low=1, help="with so many threads")
+    of: str = knob("time", one_of=("time",), help="the quantity that `keep` is a share of")
+    by: str = knob("curvature", help="importance that ranks the channels")
+    across: bool = knob(True, help="rank channels across groups")
+    multiple: int = knob(8, low=1, help="round channel counts to multiples of this")
+    runtime: str = knob("onnxruntime", help="runtime that times the layers")
+    threads: int = knob(1, low=1, help="threads for timing")
 
     def apply(self, view: View, task: Task) -> None:
         whole = self.costs(view).total
         super().apply(view, task)
-        view.notes.append(f"the layers took {whole:.3g} ms by the table of this machine, which decided where is cut")
+        view.notes.append(f"the layers take {whole:.3g} ms by this machine's table, which decided where to cut")
 
     def costs(self, view: View) -> "Times":
         return Times(view, layer_times_in(self.runtime, self.threads))
 
 
 def layer_times_in(runtime: str, threads: int = 1) -> LayerTimes:
-    """The times of layers in a runtime, by its name."""
+    """Return the layer times of a runtime."""
     return LayerTimes(runtime_by_name(runtime), threads)
 
 
 class Times:
-    """The time of each convolution and linear layer, and how it shrinks with the channels of its weight: as `Costs`."""
+    """The time of each convolution and linear layer as a function of its channels; same interface as `Costs`."""
 
     def __init__(self, view: View, times: LayerTimes) -> None:
         self.times, self.groups = times, view.groups
@@ -66,12 +66,12 @@ class Times:
         self.total = self.after({})
 
     def after(self, keeps: Keeps) -> float:
-        """Milliseconds when only these units stay."""
+        """Return the milliseconds when only these units stay."""
         kept = self.groups.kept_rows(self.groups.gone(keeps)) if keeps else {}
         return sum(often * self.part(shape, node, kept) for shape, often, node in self.parts)
 
     def part(self, shape: LayerShape, node: fx.Node | None, kept: dict[tuple[fx.Node, int], np.ndarray]) -> float:
-        """Milliseconds of one layer."""
+        """Return the milliseconds of one layer."""
         if node is None:
             return self.times.between(shape, shape.inputs, shape.outputs)
         given, made = (
@@ -82,5 +82,5 @@ class Times:
         return self.times.between(shape, given * shape.inputs, made * shape.outputs)
 
     def share(self, keeps: Keeps) -> float:
-        """The share of the time that stays."""
+        """Return the share of the time that remains."""
         return self.after(keeps) / self.total if self.total else 1.0

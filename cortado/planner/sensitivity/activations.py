@@ -1,8 +1,8 @@
-"""Activations in the sensitivity: what it costs to round what passes between layers, and to cut channels of it.
+"""Sensitivity of activations: the predicted KL of rounding them, and of cutting channels.
 
-Each rounding adds its error times one number, which is zero: the gradient with respect to that number is the sum of gradient
-times error over all places and positions at once, so that nothing is stored and errors that lean to one side add up.
-Half its mean square over samples, with the slope of the generalised Gauss-Newton matrix at temperature 2, is the predicted KL in nats.
+Each quantizer's error is added times a scalar that is zero. The gradient with respect to that scalar is the sum of gradient
+times error over all positions, so nothing is stored and one-sided errors add up. Half its mean square over samples, with the
+slope of the generalised Gauss-Newton matrix at temperature 2, is the predicted KL in nats.
 """
 
 import copy
@@ -24,19 +24,19 @@ from cortado.planner.sensitivity.sensitivity import SAMPLES
 from cortado.task.task import Task
 
 Place = tuple[str, str]
-"""Path of a layer, and the side of it where an activation is rounded."""
+"""Path of a layer, and the side (input or output) of its quantizer."""
 WHOLE_CHANNELS = 2.0
-"""Cut channels cost so many times what their gates, each by itself, are worth."""
+"""Factor from the sum of single-channel sensitivities to the cost of a cut."""
 
 
 class Nudged(nn.Module):
-    """An activation as it is, plus its rounding's error times an entry of `amounts`, which is zero."""
+    """Adds the rounding error times an entry of `amounts`, which is zero, to an activation."""
 
     def __init__(self, quantizer: ActivationQuantizer, amounts: Tensor, number: int) -> None:
         super().__init__()
         self.quantizer, self.number = quantizer, number
         self.amounts = [amounts]
-        """In a list, so that it is no parameter of the network."""
+        """In a list, so that it does not become a parameter of the network."""
 
     def forward(self, values: Tensor) -> Tensor:
         with torch.no_grad():
@@ -47,7 +47,7 @@ class Nudged(nn.Module):
 def activation_sensitivities(
     network: nn.Module, original: nn.Module, task: Task, line: str, samples: int = SAMPLES
 ) -> dict[tuple[Place, ...], float]:
-    """Nats that each rounding of a line ("quantize/activations bits=4") costs by itself, by the places that share it."""
+    """Return the nats that each quantizer of a recipe ("quantize/activations bits=4") costs alone, by its places."""
     assert task.calibration is not None
     made = copy.deepcopy(network)
     for stage in read_recipe(line).stages:
@@ -69,5 +69,5 @@ def activation_sensitivities(
 
 
 def channel_sensitivities(view: View, task: Task, groups: list[Group]) -> list[Tensor]:
-    """Nats that each unit of each group costs when it is cut, float64; those of a cut are their sum."""
+    """Return the nats that cutting each unit of each group costs, (units,) of float64 per group; a cut costs their sum."""
     return [WHOLE_CHANNELS * units.double() for units in Curvature().of_units(groups, view, task)]

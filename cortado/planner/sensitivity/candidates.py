@@ -1,19 +1,15 @@
-"""Candidates: for each weight the ways to hold it, each with its bytes in the file and its predicted predicted KL.
+"""Candidates: the forms that each weight can take, with their bytes in the file and their predicted KL.
 
-All are predicted; what is doubted is measured as far as it lies on the lower hull of predicted KL over bytes, which is where an
-allocation takes from.
+Uncertain predictions are measured if they are on the lower hull of predicted KL over bytes, where an allocation picks from.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
 
-import torch
-
 from cortado.engine.fingerprints import sum_of_data
 from cortado.file.accounting import layer_rows
-from cortado.file.artifact import encode, encode_value, record_body
-from cortado.file.plane import MIX_LIMIT, QUICK
+from cortado.file.artifact import encode
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.profile.profile import profile
 from cortado.network.profile.pruned_cost import kernels
@@ -29,6 +25,7 @@ from cortado.planner.sensitivity.checks import (
     PredictionCheck,
     samples_for,
 )
+from cortado.planner.sensitivity.record_bytes import record_bytes
 from cortado.planner.sensitivity.sensitivity import Sensitivity, sensitivities
 from cortado.report.candidate import pareto_front
 from cortado.task.task import Task
@@ -36,8 +33,8 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to hold one weight: bytes of its record in the file, nats that it is predicted to cost, and the multiply-adds
-    that its layer takes for a sample with it; None where they are not known."""
+    """A recipe for one weight: bytes of its record in the file, predicted KL in nats, and the multiply-adds of its layer
+    for a sample (None if unknown)."""
 
     way: str
     size_bytes: int
@@ -47,8 +44,8 @@ class Candidate:
 
 @dataclass
 class MeasuredCandidate:
-    """A candidate as it is being judged; with its `form` as long as it is doubted and may be measured, then with what was
-    `found`, in nats at the temperature."""
+    """A candidate with its `form` while it waits for a measurement, then with the measured divergence `found`, in nats at
+    the temperature."""
 
     candidate: Candidate
     low_rank: bool = False
@@ -58,42 +55,40 @@ class MeasuredCandidate:
 
 @dataclass(frozen=True)
 class Choices:
-    """All ways to hold one weight that no other one beats in both, smallest predicted KL first."""
+    """The Pareto front of one weight's candidates in bytes and predicted KL, smallest KL first."""
 
     path: str
     original_bytes: int
     candidates: tuple[Candidate, ...]
 
 
-FAST, LARGE, SAMPLED, FEWEST_ROWS = "rans", 1 << 18, 1 << 16, 16
-"""Forms of more numbers than LARGE are coded fast; and of so many entries of them, in rows, the best coder's gain is told."""
 MOST_KEPT = 4
-"""Networks whose choices a search keeps."""
+"""Networks whose choices a search caches."""
 CARRIED_OUT, MEASURED = 0.6, 0.75
-"""Shares of the time of a forecast after which no way more is carried out, and no change of one weight more is measured."""
+"""Shares of the time limit after which no further recipe is applied, and no further change is measured."""
 
 
 @dataclass(frozen=True)
 class RememberingTask(Task):
-    """The task of one search, which keeps the choices for the last few networks as long as the search lasts: each trial that
-    begins with the original network asks for the same."""
+    """The task of one search with a cache of choices for the last few networks: each trial that starts from the original
+    network needs the same ones."""
 
     choices: dict[str, tuple[Choices, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, task: Task) -> "RememberingTask":
-        """Return the same task with nothing kept."""
+        """Return the task with an empty cache."""
         return cls(**{one.name: getattr(task, one.name) for one in fields(Task)})
 
     def keep(self, key: str, found: tuple[Choices, ...]) -> None:
-        """Keep what was found, and let the oldest go."""
+        """Store choices and drop the oldest."""
         self.choices[key] = found
         while len(self.choices) > MOST_KEPT:
             del self.choices[next(iter(self.choices))]
 
 
 def choice_key(view: View, weights: list[Weight], task: Task, candidate_recipes: Sequence[str]) -> str:
-    """Return what stands for a network with its values, and for what its choices depend on besides."""
+    """Return a hash of everything that the choices depend on: networks, data, seed, weights, recipes."""
     sums = blake2b(encode(view.network, view.network, "bits"), digest_size=16)
     sums.update(encode(view.original, view.original, "bits"))
     sums.update(sum_of_data(task.calibration))
@@ -108,7 +103,7 @@ def choices_for(
     candidate_recipes: Sequence[str] = CANDIDATE_RECIPES,
     deadline: Deadline | None = None,
 ) -> tuple[Choices, ...]:
-    """Return the choices for some weights of a view's network, from what the task has kept where it keeps some."""
+    """Return the choices for some weights of a view's network, from the task's cache if it has one."""
     key = choice_key(view, weights, task, candidate_recipes) if isinstance(task, RememberingTask) else ""
     if isinstance(task, RememberingTask) and key in task.choices:
         return task.choices[key]
@@ -127,7 +122,7 @@ def candidates_of(
     candidate_recipes: Sequence[str] = CANDIDATE_RECIPES,
     deadline: Deadline | None = None,
 ) -> tuple[Choices, ...]:
-    """Return the choices for each priced weight of a view's network; staying as it is is always one."""
+    """Return the choices for each weight with a sensitivity; keeping the weight's form is always one."""
     found = every_candidate(view, task, rated, candidate_recipes, deadline)
     return tuple(Choices(path, some[0].size_bytes, undominated(some)) for path, some in found.items())
 
@@ -139,9 +134,9 @@ def every_candidate(
     candidate_recipes: Sequence[str] = CANDIDATE_RECIPES,
     deadline: Deadline | None = None,
 ) -> dict[str, list[Candidate]]:
-    """Return each weight as it is and in each way, whatever is beaten; the first way in any case, the others before a deadline.
+    """Return all candidates of each weight; after the first recipe, stop at the deadline.
 
-    In memory for the forms of what is doubted, beside a few copies of the network and what `Replay` remembers.
+    Holds the forms that wait for a measurement, a few copies of the network and the cache of `Replay` in memory.
     """
     deadline = deadline or Deadline()
     network, original = view.network, view.original
@@ -153,23 +148,19 @@ def every_candidate(
     with view.progress.bar("candidates", len(candidate_recipes) + 2 * len(rated)) as bar:
         for number, (way, changed) in enumerate(carried_out(network, original, task, candidate_recipes), 1):
             for weight in changed:
-                path, form = weight.path, weight.form
-                if path in rated and weight.shape == weights[path].shape:
-                    predicted_kl = rated[path].predicted_kl(weights[path].dense(), weight.dense(), form)
-                    cost = whole.get(path)
-                    cost = None if cost is None else cost * share_of_matmuls(weights[path].form, form)
-                    one = MeasuredCandidate(
-                        Candidate(way, record_bytes(form), predicted_kl, cost), isinstance(form, LowRank)
-                    )
-                    if check.needs_measurement(form, predicted_kl):
-                        one.form = None if not_worth_measuring(one, found[path]) else form
+                unchanged, path = weights.get(weight.path), weight.path
+                if unchanged is not None and weight.shape == unchanged.shape:
+                    one = predicted_candidate(way, weight, unchanged, rated[path], whole.get(path))
+                    if check.needs_measurement(weight.form, one.candidate.predicted_kl):
+                        one.form = None if not_worth_measuring(one, found[path]) else weight.form
                     else:
-                        check.note(path, form, predicted_kl)
+                        check.note(path, weight.form, one.candidate.predicted_kl)
                     found[path].append(one)
             bar.advance()
             if deadline.over(CARRIED_OUT) and number < len(candidate_recipes):
+                skipped, all_of_them = len(candidate_recipes) - number, len(candidate_recipes)
                 deadline.left_out.append(
-                    f"{len(candidate_recipes) - number} of {len(candidate_recipes)} ways to hold a weight, from {candidate_recipes[number]} on"
+                    f"{skipped} of {all_of_them} candidate recipes, from {candidate_recipes[number]} on"
                 )
                 break
         for path in rated:
@@ -182,8 +173,18 @@ def every_candidate(
     return {path: trusted_candidates(some, check, path) for path, some in found.items()}
 
 
+def predicted_candidate(
+    way: str, changed: Weight, weight: Weight, sensitivity: Sensitivity, multiply_adds: float | None
+) -> MeasuredCandidate:
+    """Return the candidate that a recipe made of a weight, with its predicted KL."""
+    form = changed.form
+    predicted_kl = sensitivity.predicted_kl(weight.dense(), changed.dense(), form)
+    cost = None if multiply_adds is None else multiply_adds * share_of_matmuls(weight.form, form)
+    return MeasuredCandidate(Candidate(way, record_bytes(form), predicted_kl, cost), isinstance(form, LowRank))
+
+
 def not_worth_measuring(one: MeasuredCandidate, some: Sequence[MeasuredCandidate]) -> bool:
-    """Whether a candidate is not worth measuring: it costs too much, or several times more than a smaller one of its kind."""
+    """Return whether a candidate's KL is too large, or far larger than that of a smaller candidate of its kind."""
     predicted_kl, size = one.candidate.predicted_kl, one.candidate.size_bytes
     return predicted_kl > NOT_WORTH_MEASURING or any(
         other.low_rank == one.low_rank
@@ -196,7 +197,7 @@ def not_worth_measuring(one: MeasuredCandidate, some: Sequence[MeasuredCandidate
 def measure_hull(
     path: str, kl_per_byte: Sensitivity, some: Sequence[MeasuredCandidate], check: PredictionCheck, deadline: Deadline
 ) -> None:
-    """Measure what is doubted and on the lower hull, until all of the hull is believed or measured, or time is up."""
+    """Measure the uncertain candidates on the lower hull until all of the hull is trusted or measured, or time is up."""
     while check.factor is not None and not deadline.over(MEASURED):
         on_hull = {one.way for one in hull(trusted_candidates(some, check, path))}
         waiting = [one for one in some if one.form is not None and one.candidate.way in on_hull]
@@ -208,10 +209,10 @@ def measure_hull(
 
 
 def trusted_candidates(some: Sequence[MeasuredCandidate], check: PredictionCheck, path: str) -> list[Candidate]:
-    """Candidates of one weight with what is believed of each.
+    """Return the candidates of one weight with corrected KL.
 
-    What was doubted but not measured costs no less than what of its kind was measured and predicted to cost less: a
-    quadratic form takes large changes for too little, and would make the worst ones look best.
+    An uncertain candidate that was not measured costs at least as much as the measured ones of its kind with a smaller
+    prediction: a quadratic form underestimates large changes, which would make the worst candidates look best.
     """
     reported = [
         replace(
@@ -236,9 +237,9 @@ def trusted_candidates(some: Sequence[MeasuredCandidate], check: PredictionCheck
 
 
 def matmuls_a_sample(view: View) -> tuple[dict[str, float], float]:
-    """The multiply-adds that each weight takes for a sample, by its path, where they are known, and all that are known.
+    """Return the known multiply-adds of each weight for a sample, by path, and their total over the network.
 
-    A layer's are shared among its weights by their entries; a weight that the layer around its own uses is that one's.
+    A layer's multiply-adds are split among its weights by entries; a weight used by the enclosing layer counts there.
     """
     rows = {row.path: row.multiply_adds for row in profile(view.network, view.example).rows}
     attached: dict[str, dict[str, int]] = {}
@@ -258,38 +259,18 @@ def matmuls_a_sample(view: View) -> tuple[dict[str, float], float]:
 
 
 def share_of_matmuls(before: Form, form: Form) -> float:
-    """Of the multiply-adds of a layer what a form of its weight takes of those that the form before it takes."""
+    """Return the multiply-adds of a layer with a new form of its weight, as a share of those with the old form."""
     entries = [sum(size for size, _ in kernels(one, one.shape, ())) for one in (before, form)]
     return entries[1] / max(entries[0], 1.0)
 
 
-def record_bytes(form: Form) -> int:
-    """About what a form costs in the file, mostly within a few percent.
-
-    The best coder is slow for many numbers: of those it codes evenly spread rows, and what it gains on them over a fast one
-    is taken to be gained on all.
-    """
-    attached = list(form.state_dict().values())
-    numbers = sum(value.numel() for value in attached)
-    rows, few = form.shape[0], form.shape[0] * SAMPLED // max(1, form.shape.numel())
-    if not LARGE < numbers <= MIX_LIMIT or few < FEWEST_ROWS:
-        return body_bytes(form, QUICK)
-    some = form.narrow(0, torch.arange(few, device=attached[0].device) * rows // few)
-    return round(body_bytes(form, FAST) * body_bytes(some, QUICK) / body_bytes(some, FAST))
-
-
-def body_bytes(form: Form, codec: str) -> int:
-    """Bytes of a form's record by one coder."""
-    return 1 + len(record_body(encode_value(form, codec)))
-
-
 def undominated(some: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Return those than which none is both smaller and less harmful, by rising predicted KL."""
+    """Return the Pareto front of bytes and predicted KL, by rising KL."""
     return tuple(pareto_front(some, lambda one: one.predicted_kl, lambda one: one.size_bytes))
 
 
 def hull(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The lower convex hull of predicted KL over bytes, from the largest candidate to the smallest one."""
+    """Return the lower convex hull of predicted KL over bytes, from the largest to the smallest candidate."""
     points: list[Candidate] = []
     for one in sorted(candidates, key=lambda one: (-one.size_bytes, one.predicted_kl)):
         if points and one.size_bytes == points[-1].size_bytes:
@@ -297,11 +278,11 @@ def hull(candidates: Sequence[Candidate]) -> list[Candidate]:
         while len(points) > 1 and kl_per_byte(points[-2], points[-1]) >= kl_per_byte(points[-2], one):
             points.pop()
         points.append(one)
-    # Before the least harmful one, nothing is gained by bytes.
+    # Candidates larger than the one with the smallest KL gain nothing.
     least = min(range(len(points)), key=lambda number: (points[number].predicted_kl, points[number].size_bytes))
     return points[least:]
 
 
 def kl_per_byte(larger: Candidate, smaller: Candidate) -> float:
-    """Nats that a byte saved costs, on the way from one candidate to a smaller one."""
+    """Return the nats per byte saved between a candidate and a smaller one."""
     return (smaller.predicted_kl - larger.predicted_kl) / (larger.size_bytes - smaller.size_bytes)

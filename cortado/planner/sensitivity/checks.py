@@ -1,10 +1,10 @@
-"""Doubt: changes that the curvature cannot vouch for are measured, one weight at a time.
+"""Checks: measurements of changes, one weight at a time, where the predicted KL is uncertain.
 
-A quadratic form is right near the plain weight only: it takes what costs more than a nat for several times less, and low
-rank moves outputs together, which a diagonal does not see. Such a change is made alone, the mean and the spread of each output
-are given back, and the divergence is taken at softmax temperature 4, where a few samples tell what it takes many
-to tell at 1. Changes of which the curvature is sure, a few of each weight, are measured too: their median brings what is
-measured into the same nats, and a weight whose changes cost more or less than that is believed to cost so again.
+A quadratic form holds only near the original weight: it underestimates changes above a nat several times, and a diagonal does
+not see that low rank moves outputs together. Such a change is applied alone, the mean and spread of each output are restored,
+and the divergence is measured at softmax temperature 4, which needs far fewer samples than temperature 1. A few trusted
+changes of each weight are measured as well: the median ratio converts measurements to nats, and each weight's own ratios
+correct its other predictions.
 """
 
 import copy
@@ -26,26 +26,26 @@ from cortado.planner.sensitivity.sensitivity import Sensitivity, shifting
 from cortado.task.task import Task, to_device
 
 TRUSTED_BELOW, MEASURED_ABOVE = 1e-5, 0.02
-"""Nats: between them the curvature is believed and held against what is measured; above, it is not believed."""
+"""Nats: predictions between them are trusted and used to calibrate measurements; larger ones are measured."""
 TEMPERATURE, LEAST_SAMPLES, MOST_SAMPLES = 4.0, 16, 256
 MULTIPLY_ADDS = 8e9
-"""Of a change that is measured: as many samples as these pay for, within the two."""
+"""Multiply-adds for one measurement, which set its samples within LEAST_SAMPLES and MOST_SAMPLES."""
 LEAST_TRUSTED, EACH = 3, 2
-"""So many sure changes give the factor (of a network with fewer weights, one for each), at most EACH of a weight; with fewer,
-predictions stay."""
+"""Trusted changes needed for the factor (or one per weight in smaller networks), at most EACH per weight; with fewer,
+predictions stay uncorrected."""
 NOT_WORTH_MEASURING, DOMINATED = 1.5, 1.5
-"""What is predicted to cost so many nats is not measured, nor what costs so many times more than something smaller."""
+"""Predictions above the first (nats), or above a smaller candidate's by the second (factor), are not measured."""
 
 
 def samples_for(multiply_adds: float) -> int:
-    """How many samples measure a change of a network that takes so many multiply-adds for each."""
+    """Return the samples for one measurement of a network with `multiply_adds` for each sample."""
     return int(min(MOST_SAMPLES, max(LEAST_SAMPLES, MULTIPLY_ADDS / max(multiply_adds, 1.0))))
 
 
 @dataclass
 class PredictionCheck:
-    """A copy of the network in which one weight at a time is changed; `known` are logarithms of what changes of which the
-    curvature is sure cost by prediction, over what was measured, by the path of their weight."""
+    """Measures changes in a copy of the network, one weight at a time; `known`: log ratios of predicted to measured KL of
+    trusted changes, by the path of their weight."""
 
     network: nn.Module
     task: Task
@@ -53,7 +53,7 @@ class PredictionCheck:
     samples: int = LEAST_SAMPLES
     known: dict[str, list[float]] = field(default_factory=dict)
     sure: dict[str, list[tuple[float, Form]]] = field(default_factory=dict)
-    """The largest changes that are believed, EACH of a weight, rising."""
+    """The largest trusted changes, at most EACH per weight, by rising predicted KL."""
 
     def __post_init__(self) -> None:
         assert self.task.calibration is not None
@@ -64,17 +64,17 @@ class PredictionCheck:
         self.replay = Replay(self.duplicate, [to_device(inputs, device) for inputs, _ in batches])
 
     def needs_measurement(self, form: Form, predicted_kl: float) -> bool:
-        """Whether a prediction is not believed."""
+        """Return whether a prediction is uncertain."""
         return isinstance(form, LowRank) or predicted_kl > MEASURED_ABOVE
 
     def note(self, path: str, form: Form, predicted_kl: float) -> None:
-        """A change that is believed: the largest few of each weight are to be measured."""
+        """Note a trusted change; the largest few of each weight will be measured."""
         some = dict(self.sure.get(path, []))
         if predicted_kl >= TRUSTED_BELOW and predicted_kl not in some:
             self.sure[path] = sorted({**some, predicted_kl: form}.items(), key=lambda one: one[0])[-EACH:]
 
     def learn(self, path: str, sensitivity: Sensitivity) -> None:
-        """Hold what is believed of a weight against what is measured."""
+        """Measure the noted changes of a weight and store the ratios to their predictions."""
         for predicted_kl, form in self.sure.pop(path, []):
             found = self.measured(path, sensitivity, form)
             if found > 0:
@@ -82,7 +82,7 @@ class PredictionCheck:
 
     @property
     def factor(self) -> float | None:
-        """Nats for a unit of what is measured, the median; None where too little is sure."""
+        """Return the median ratio of predicted to measured KL; None with too few trusted changes."""
         found = [ratio for some in self.known.values() for ratio in some]
         many = sum(len(weight.shape) > 1 for weight in self.weights.values())
         return None if len(found) < min(LEAST_TRUSTED, max(1, many)) else math.exp(median(found))
@@ -90,9 +90,9 @@ class PredictionCheck:
     def corrected_prediction(
         self, path: str, predicted_kl: float, found: float | None = None, low_rank: bool = False
     ) -> float:
-        """Nats of a change: what was `found`, or else what is predicted, corrected as the weight's sure changes were.
+        """Return the nats of a change: measured (`found`) or predicted, corrected by the weight's trusted changes.
 
-        Of n ratios of a weight the share n / (n + 1) of their mean is believed, the rest is the network's: as if ratios
+        With n ratios of a weight, their mean gets the weight n / (n + 1) and the network's factor the rest, as if ratios
         varied as much within a weight as between weights.
         """
         factor, own = self.factor, self.known.get(path, [])
@@ -105,7 +105,7 @@ class PredictionCheck:
         return predicted_kl * math.exp((math.log(factor) - sum(own) / len(own)) * len(own) / (len(own) + 1))
 
     def measured(self, path: str, sensitivity: Sensitivity, form: Form) -> float:
-        """The mean divergence of all answers with one weight held in a form, softened by the temperature."""
+        """Return the mean divergence of the outputs with one weight in a form, at the temperature."""
         weight = self.weights[path]
         cold = TEMPERATURE if self.divergence.variance is None else 1.0
         original = weight.dense()

@@ -1,8 +1,8 @@
-"""Currency: what a change of a weight costs, in nats between the original network's answers and the changed one's.
+"""Sensitivity: the predicted KL (nats) between the original network's outputs and those after a change of one weight.
 
-The diagonal of the generalised Gauss-Newton matrix at softmax temperature 2, on what a change does once each output
-channel has its mean and variance back, as `match_moments` gives them: an output moves by D (x - mean of x) then. Of an embedding,
-whose outputs nothing gives back, the mean change counts by itself.
+The diagonal of the generalised Gauss-Newton matrix at softmax temperature 2, applied to the change that remains once
+`match_moments` has restored each output channel's mean and variance: an output moves by D (x - mean of x). The outputs of an
+embedding are not restored, so its mean change counts separately.
 """
 
 import contextlib
@@ -32,22 +32,23 @@ from cortado.planner.search.deadline import Deadline
 from cortado.task.task import Data, Task, to_device
 
 RESCALED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""Layers whose outputs are matched, with their weight's rows as output channels, if a bias or a batch norm can do it."""
+"""Layers with moment-matched outputs (rows of the weight are output channels), given a bias or a batch norm."""
 SAMPLES, POSITIONS, MOMENT_SAMPLES = 128, 16, 64
-"""Samples for the curvature; positions and samples for what layers read."""
-FEWEST_SAMPLES, PRICED = 16, 0.3
-"""So many samples are looked at even if this share of the time of a forecast has passed."""
+"""Samples for the curvature; positions and samples for layer inputs."""
+FEWEST_SAMPLES, CURVATURE_SHARE = 16, 0.3
+"""Samples used in any case, and the share of the time limit after which no more are used."""
 MOMENT_SHARE = 0.02
-"""Of the time of a forecast, for one pass over the samples for what layers read."""
+"""Share of the time limit for one pass over the samples for layer inputs."""
 PILOTS = (QuantizeWeights(bits=4, clip="range"), PruneWeights(keep=0.7))
-"""Done to all weights to see whether matching biases helps a network; the second where the first changes nothing."""
+"""Changes of all weights that show whether matching biases helps; the second one if the first changes nothing."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Of one weight: `curvature` of its entries, in its shape, and rows (count, inputs) that its layer reads, None where
-    the layer's outputs are not matched; `normed` where a batch norm behind the layer gives the spread back, whatever the
-    weight's form. Of an embedding `lookups`, as nothing gives the mean of its outputs back.
+    """The sensitivity of one weight.
+
+    `curvature` has the weight's shape; `rows` (count, inputs) are inputs of its layer, None if its outputs are not matched;
+    `normed`: a batch norm after the layer restores the spread, whatever the weight's form; `lookups`: of an embedding.
     """
 
     curvature: Tensor
@@ -57,10 +58,10 @@ class Sensitivity:
     lookups: "Lookups | None" = None
 
     def predicted_kl(self, original: Tensor, changed: Tensor, form: Form | None = None) -> float:
-        """Half the sum of curvature x squared change, with the spread of each output given back first where it will be.
+        """Return half the sum of curvature x squared change, after restoring the spread of each output where possible.
 
-        Without a norm behind the layer it is the scales of `form` that give it back, if it has some.
-        Nats, up to the network's one constant (see `Plan`). `original` and `changed` are of the weight's shape.
+        A batch norm after the layer restores it, or else the scales of `form`, if it has any. In nats, up to a constant of
+        the network (see `Plan`). `original` and `changed` have the weight's shape.
         """
         change = (self.given_back(original, changed, form) - original).double()
         if self.lookups is None:
@@ -70,7 +71,7 @@ class Sensitivity:
         return moved + float(0.5 * (self.curvature * (change - mean).square()).sum())
 
     def given_back(self, original: Tensor, changed: Tensor, form: Form | None = None) -> Tensor:
-        """The changed weight with each output scaled to the standard deviation that it had, where match will do it."""
+        """Return the changed weight, each output scaled to its original standard deviation if match_moments can do so."""
         if self.rows is None or not (self.normed or form is None or can_scale(form)):
             return changed
         ratio = self.outputs(original).std(0) / self.outputs(changed).std(0)
@@ -78,11 +79,11 @@ class Sensitivity:
         return changed * torch.where(usable, ratio, 1.0).view(-1, *[1] * (changed.dim() - 1)).to(changed)
 
     def shift(self, original: Tensor, given: Tensor) -> Tensor | None:
-        """What each output of a weight that was given back lacks of its mean; None where match gives none back."""
+        """Return the mean that each output lost, (outputs,); None if match_moments does not restore it."""
         return None if self.rows is None else self.outputs(original - given).mean(0)
 
     def outputs(self, weight: Tensor) -> Tensor:
-        """(count, outputs): what the layer gives on the rows."""
+        """Return the layer's outputs on the rows, (count, outputs)."""
         assert self.rows is not None
         rows = self.rows.view(len(self.rows), self.groups, -1).transpose(0, 1)
         outputs = rows @ weight.to(rows).reshape(self.groups, -1, rows.shape[-1]).mT
@@ -91,11 +92,11 @@ class Sensitivity:
 
 @dataclass
 class Lookups:
-    """How an embedding is read: `usage` (rows,), the share of lookups that go to each row, and `slopes` (samples, width),
-    each sample's gradient with respect to one shift of all that it looks up.
+    """The lookups of an embedding: `usage` (rows,), the share of lookups of each row, and `slopes` (samples, width), each
+    sample's gradient with respect to a common shift of all rows it looks up.
 
-    What all rows change by, as rounding changes rows that are alike, does not average out over a sentence as noise does:
-    it is judged as the one shift that it is, with all products of its entries, and the curvature is left the rest.
+    A change that all rows share, as from rounding similar rows, does not average out over a sentence as noise does. It is
+    judged as one shift with the full matrix of its entries; the diagonal curvature covers the rest.
     """
 
     usage: Tensor
@@ -103,7 +104,7 @@ class Lookups:
 
 
 class Reading:
-    """Gathers lookups, sample by sample, of the embeddings among some layers that share no weight."""
+    """Records the lookups of untied embeddings, sample by sample."""
 
     def __init__(self, weights: list[Weight]) -> None:
         chosen = [one for one in weights if original_class(one.layer) is nn.Embedding and len(one.places) == 1]
@@ -119,15 +120,17 @@ class Reading:
         return hook
 
     def note(self, path: str, slopes: Tensor) -> None:
-        """The gradient of one sample with respect to the whole weight."""
+        """Add one sample's gradient with respect to the whole weight."""
         if path in self.slopes:
             whole = slopes.sum(0)
             self.slopes[path].append(whole.double())
             self.matmul_layers[path] = self.matmul_layers[path] + slopes * whole
 
     def centre(self, path: str, squares: Tensor) -> Lookups | None:
-        """How the embedding at `path` was read; `squares`, the sum of its squared gradients (rows, width), becomes that of
-        gradients with respect to what each row differs from the mean of all lookups.  None for what is no embedding.
+        """Return the lookups of the embedding at `path`, or None if it is not one.
+
+        `squares` (rows, width), the sum of squared gradients, is changed in place to that of gradients with respect to each
+        row's deviation from the mean of all lookups.
         """
         if not self.slopes.get(path) or not self.counts[path].any():
             return None
@@ -139,16 +142,16 @@ class Reading:
 
 
 def can_scale(form: Form) -> bool:
-    """Whether the rows of a weight held in this form can be scaled, as `match_moments` does it."""
+    """Return whether `match_moments` can scale the rows of a weight in this form."""
     return form.scale_rows(torch.ones(form.shape[0]))
 
 
 def sensitivities(
     view: View, weights: list[Weight], task: Task, samples: int = SAMPLES, deadline: Deadline | None = None
 ) -> dict[str, Sensitivity]:
-    """Return the price of each weight, by its path, from FEWEST_SAMPLES or more where a deadline comes before all of them.
+    """Return the sensitivity of each weight, by path, from `samples` or, up to a deadline, FEWEST_SAMPLES or more.
 
-    In memory for the weights and one sample, however many there are.
+    Needs memory for the weights and one sample.
     """
     assert task.calibration is not None
     normed = layers_before_norms(view)
@@ -175,15 +178,17 @@ def sensitivities(
 
 
 def is_rescaled(weight: Weight, normed: set[str]) -> bool:
-    """Whether the outputs of a weight's layer get their moments back: from a batch norm behind it, or else its bias."""
+    """Return whether a batch norm after the weight's layer, or its bias, can restore the moments of the outputs."""
     if original_class(weight.layer) not in RESCALED or weight.name != "weight" or len(weight.places) > 1:
         return False
     return weight.layer_path in normed or weight.layer._parameters.get("bias") is not None
 
 
 def biases_help(view: View, task: Task, images: int = MOMENT_SAMPLES) -> bool:
-    """Whether `match_moments` will move the biases of layers that no batch norm follows, tried on a network that is rounded.  Of
-    transformers it will not, as a rule: its answers come no nearer."""
+    """Return whether `match_moments` moves the biases of layers without a batch norm, tried on a quantized copy.
+
+    In transformers it mostly does not, as their outputs get no closer.
+    """
     match = MatchMoments(images=images)
     wanted = match.wanted(View(view.network, view.original, view.example, reference=view.network), task)
     for pilot in PILOTS:
@@ -197,7 +202,7 @@ def biases_help(view: View, task: Task, images: int = MOMENT_SAMPLES) -> bool:
 
 
 def rows_read(view: View, weights: list[Weight], task: Task, images: int = MOMENT_SAMPLES) -> dict[str, Tensor]:
-    """What the layer of each weight reads at its first call: (rows, inputs x taps) of float32, by the path of its weight."""
+    """Return the inputs of each weight's layer at its first call, (rows, inputs x taps) of float32, by the weight's path."""
     assert task.calibration is not None
     generator, found = task.generator(31), dict[str, list[Tensor]]()
     full: set[str] = set()
@@ -232,8 +237,7 @@ def centred_curvature(
     slope: Callable[[Tensor, Tensor], Tensor],
     deadline: Deadline,
 ) -> tuple[list[Tensor], dict[str, Lookups]]:
-    """The mean square of each entry's gradient, with respect to the weight on inputs less their means, float64; and how
-    embeddings are read."""
+    """Return the mean squared gradient of each entry on centred inputs, float64, and the lookups of embeddings."""
     duplicate = released(view.network)
     by_path = {weight.path: weight for weight in parameter_places(duplicate)}
     chosen = [by_path[weight.path] for weight in weights]
@@ -255,7 +259,7 @@ def centred_curvature(
                 if slopes is not None:
                     reading.note(weight.path, slopes)
                     total += centred_gradient(slopes, moved.get(weight.path), means.get(weight.path)).double().square()
-            if count >= FEWEST_SAMPLES and count < len(data) and deadline.over(PRICED):
+            if count >= FEWEST_SAMPLES and count < len(data) and deadline.over(CURVATURE_SHARE):
                 deadline.left_out.append(f"{len(data) - count} of {len(data)} samples for sensitivities")
                 break
     finally:
@@ -267,7 +271,7 @@ def centred_curvature(
 
 
 def centred_gradient(slopes: Tensor, shift: Tensor | None, mean: Tensor | None) -> Tensor:
-    """The gradient of a weight less that of each output's shift times the mean of what it reads."""
+    """Return the gradient of a weight on centred inputs: less that of each output's shift times the mean input."""
     if shift is None or mean is None:
         return slopes
     rows = mean.view(-1, slopes[0].numel())
@@ -276,7 +280,7 @@ def centred_gradient(slopes: Tensor, shift: Tensor | None, mean: Tensor | None) 
 
 
 def shifting(shift: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    """A hook that adds a shift to each output channel of a linear layer or convolution."""
+    """Return a hook that adds a shift to each output channel of a linear layer or convolution."""
 
     def hook(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
         kernel = layer.__dict__.get("kernel_size", ())

@@ -1,4 +1,4 @@
-"""Axes: where a number lies between the ends of a scale, in percent, and the round numbers to write beside it."""
+"""Axes: the position of a number on a scale, in percent, and round tick values."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from cortado.quantities import size_text
 
 @dataclass(frozen=True)
 class Axis:
-    """A scale from `low` to `high`, evenly or by factors (`log`), with the values that are written beside it."""
+    """A linear or `log` scale from `low` to `high`, with its ticks."""
 
     low: float
     high: float
@@ -17,7 +17,7 @@ class Axis:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """Percent of the way from low to high; what lies outside is moved to the nearer end."""
+        """Return the position in percent from low to high, clamped."""
         inside = min(max(value, self.low), self.high)
         if self.log:
             return 100 * math.log(inside / self.low) / math.log(self.high / self.low)
@@ -28,7 +28,7 @@ class Axis:
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers that cover low .. high."""
+    """Return round numbers that cover low .. high."""
     span = high - low or max(abs(high), 1.0) * 0.01
     step = 10 ** math.floor(math.log10(span / count))
     step *= next(factor for factor in (1, 2, 5, 10, 20) if span / (step * factor) <= count)
@@ -37,13 +37,13 @@ def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def score_axis(scores: Sequence[float], count: int = 4) -> Axis:
-    """Even, from a round number below the scores to one above."""
+    """Return a linear axis between round numbers below and above the scores."""
     ticks = nice_ticks(min(scores), max(scores), count)
     return Axis(ticks[0], ticks[-1], tuple(ticks))
 
 
 def size_axis(sizes: Sequence[float], room: float = 0.06, count: int = 6) -> Axis:
-    """By factors, a little wider than the sizes (bytes, at least one of them more than 0)."""
+    """Return a log axis, slightly wider than the sizes (bytes, at least one above 0)."""
     least, most = max(1.0, min(sizes)), max(1.0, *sizes)
     # One size alone still needs a scale around it.
     wider = max((most / least) ** room, 1.05)
@@ -52,7 +52,7 @@ def size_axis(sizes: Sequence[float], room: float = 0.06, count: int = 6) -> Axi
 
 
 def size_ticks(low: float, high: float, count: int) -> list[float]:
-    """At most about `count` round sizes inside low .. high: tens, or 1-2-5, or even steps where the scale is short."""
+    """Return about `count` round sizes within low .. high: powers of ten, 1-2-5, or even steps on a short scale."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
         ticks = [factor * 10.0**power for power in decades for factor in factors]
@@ -65,7 +65,7 @@ def size_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def score_labels(axis: Axis, unit: str) -> list[str]:
-    """The ticks with as many decimals as tell them apart."""
+    """Return the ticks with as many decimals as they need to differ."""
     digits = max(0, min(4, -math.floor(math.log10(axis.ticks[1] - axis.ticks[0]) + 1e-9)))
     return [f"{tick:.{digits}f} {unit}".rstrip().replace("-", "−") for tick in axis.ticks]
 

@@ -1,4 +1,4 @@
-"""Bounds: the limits of size, score and time of a report as values on the axes of its charts."""
+"""Bounds: a report's limits of size, score and latency as values on the axes of its charts."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,13 @@ class Bound:
 
 
 def size_bound(report: Record) -> Bound | None:
-    """The most bytes allowed, or None."""
+    """Return the size limit in bytes, or None."""
     limit = limit_of(report, "size")
     return None if limit is None else Bound(limit.value, limit.text)
 
 
 def score_bound(report: Record) -> Bound | None:
-    """The worst score allowed, or None; one that counts from the original network's starts at its score on the validation data."""
+    """Return the score limit, or None; a relative one is added to the original's score on the validation data."""
     limit = limit_of(report, "score")
     if limit is None:
         return None
@@ -31,19 +31,19 @@ def score_bound(report: Record) -> Bound | None:
 
 
 def time_bound(report: Record) -> Bound | None:
-    """The most milliseconds allowed in the first runtime, or None."""
+    """Return the latency limit in milliseconds in the first runtime, or None."""
     limit, first = limit_of(report, "latency"), next((line for line in report.lines if line.unit == "ms"), None)
     return Bound(limit.value, limit.text) if limit and first and first.limit == limit.text else None
 
 
 def limit_of(report: Record, what: str) -> Limit | None:
-    """The limit of this kind among the lines of the test result."""
+    """Return the limit of this kind in the report's lines."""
     read = [readable(line.limit) for line in report.lines if line.limit]
     return next((limit for limit in read if limit is not None and limit.what == what), None)
 
 
 def readable(text: str) -> Limit | None:
-    """A limit as it was written; None for one that this version does not know: it has no place on an axis then."""
+    """Parse a limit; None for one that this version does not know."""
     try:
         return read_limit(text)
     except BadValue:

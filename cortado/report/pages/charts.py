@@ -1,4 +1,4 @@
-"""Charts: SVG and bars drawn from the numbers of a report; hovering over a mark shows its value."""
+"""Charts: SVG charts and bars of a report; hovering over a mark shows its value."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ COLOURS = 7
 
 
 def bar(value: float, largest: float, label: str, kind: str) -> Markup:
-    """A bar as long as value / largest of its place, and its label."""
+    """Return a bar of length value / largest, and its label."""
     width = 100 * value / largest if largest else 0.0
     return tag(
         "div",
@@ -23,7 +23,7 @@ def bar(value: float, largest: float, label: str, kind: str) -> Markup:
 
 
 def stacked(parts: Sequence[tuple[str, float, str]], label: str) -> Markup:
-    """One bar split into (name, amount, css class), each part as long as its share."""
+    """Return one bar split into (name, amount, css class) by share."""
     whole = sum(amount for _, amount, _ in parts)
     pieces = [
         tag("i", class_=kind, style=f"width:{100 * amount / whole:.3f}%", title=f"{name}: {size_text(amount)}")
@@ -34,17 +34,17 @@ def stacked(parts: Sequence[tuple[str, float, str]], label: str) -> Markup:
 
 
 def level_line(y: float, left: float, right: float, kind: str) -> Markup:
-    """A line from left to right."""
+    """Return a horizontal line."""
     return tag("line", x1=f"{left:.1f}", x2=f"{right:.1f}", y1=f"{y:.1f}", y2=f"{y:.1f}", class_=kind)
 
 
 def centred_text(words: str, x: float, y: float, kind: str) -> Markup:
-    """A text around x."""
+    """Return a text centred at x."""
     return tag("text", words, x=f"{x:.1f}", y=f"{y:.1f}", class_=f"{kind} middle")
 
 
 def histogram_chart(shown: Histogram, kind: str) -> Markup:
-    """Counts as bars above the range of their values."""
+    """Return a histogram as a figure."""
     width, height, top = 320.0, 118.0, 6.0
     spans = list(zip(shown.edges[:-1], shown.edges[1:], strict=True))
     low, most = shown.edges[0], max(shown.counts)
@@ -68,7 +68,7 @@ def histogram_chart(shown: Histogram, kind: str) -> Markup:
 
 
 def edge_text(begin: float, end: float) -> str:
-    """What a bar covers: one whole number, or a range."""
+    """Return the integer or the range that a bar covers."""
     if begin % 1 == 0.5 and end % 1 == 0.5:
         first, last = math.ceil(begin), math.floor(end)
         return str(first) if first == last else f"{first} to {last}"

@@ -1,4 +1,4 @@
-"""Clocks: files, scores and times in runtimes, for the terminal and the page; predictions and measurements by their names."""
+"""Clocks: files, scores and times in runtimes, for the terminal and the page."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ from cortado.report.record import Clock, Exported, Ratio, Record
 
 HEADS = ("network", "runtime", "median", "quartiles", "over torch eager", "over the same runtime", "over the best")
 READING = (
-    "Times are wall-clock, of all variants in turns in one process. Each ratio is the median over rounds (quartiles): over "
-    "the original network in torch eager, in the same runtime, and in the runtime that ran it fastest, all in float32."
+    "Wall-clock times, all variants interleaved in one process. Each ratio is the median over rounds (quartiles): over the "
+    "original network in torch eager, in the same runtime, and in the runtime that ran it fastest, all in float32."
 )
 
 
 def exported_text(row: Exported, metric_name: str, unit: str) -> str:
-    """Return how the file agrees with PyTorch, and what is inside it, in a line."""
+    """Return a line about the file's agreement with PyTorch and its contents."""
     same = "" if row.same_top is None else f"; same top-1 {words.percent(row.same_top, 2)}"
     agreement = (
         f"{row.runtime}: {metric_name} {words.quantity(row.score, unit)} in the runtime, "
@@ -28,35 +28,35 @@ def exported_text(row: Exported, metric_name: str, unit: str) -> str:
 
 
 def inside_text(row: Exported) -> list[str]:
-    """Return how much of the file runs in integers, what it takes and gives, and which weights it keeps in few bits."""
-    said, floats = [], first_names("; in floats", row.float_layers)
+    """Return sentences about the share in integers, the file's inputs and outputs, and packed weights."""
+    sentences, floats = [], first_names("; in floats", row.float_layers)
     if row.integer_share is not None:
-        said.append(f"In integers: {words.percent(row.integer_share, 1)} of the multiply-adds{floats}")
+        sentences.append(f"In integers: {words.percent(row.integer_share, 1)} of the multiply-adds{floats}")
     elif row.rounded:
-        said.append(f"Activations are rounded, but this runtime does not tell what share it runs in integers{floats}")
+        sentences.append(f"Activations are quantized, but this runtime does not report its share of integers{floats}")
     if row.edges:
-        said.append(f"The file itself has {'; '.join(edge.text() for edge in row.edges)}")
+        sentences.append(f"The file has {'; '.join(edge.text() for edge in row.edges)}")
     if row.packed_weights is not None:
         bits = " and ".join(map(str, row.packed_bits))
         kept = f"{row.packed_weights:,} weights in {bits} bits" if row.packed_weights else "no weights"
-        said.append(f"Packed: {kept}{first_names('; attached as floats', row.dense_layers)}")
-    return said
+        sentences.append(f"Packed: {kept}{first_names('; stored as floats', row.dense_layers)}")
+    return sentences
 
 
 def first_names(title: str, names: Sequence[str]) -> str:
-    """Return the first five of the names behind their title; nothing for none."""
+    """Return the title and the first five names; "" without names."""
     return f"{title}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else ""
 
 
 def ratio_text(ratio: Ratio | None) -> str:
-    """2.03× (1.98 to 2.11)."""
+    """Return "2.03× (1.98 to 2.11)"."""
     if ratio is None:
         return words.UNKNOWN
     return f"{ratio.median:.2f}× ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def clock_title(clock: Clock) -> str:
-    """What was held fixed, and whether the machine was quiet."""
+    """Return the conditions of a measurement, and whether the machine was quiet."""
     state = "NOISY" if clock.noisy else "quiet"
     return (
         f"batch {clock.batch}, threads {clock.threads}, {clock.rounds} rounds; best float32: {clock.best}; "
@@ -65,18 +65,18 @@ def clock_title(clock: Clock) -> str:
 
 
 def predicted_text(report: Record) -> str:
-    """The ratio of multiply-adds, called what it is."""
+    """Return the ratio of multiply-adds, marked as a prediction."""
     original, small = report.multiply_adds
     if not original or not small:
         return "predicted from multiply-adds: unknown"
     return (
         f"predicted from multiply-adds: {count_text(original)} to {count_text(small)}, {original / small:.2f} times fewer; "
-        "this is no measurement of time"
+        "not a measurement of time"
     )
 
 
 def clock_rows(clock: Clock) -> list[tuple[str, ...]]:
-    """One row a variant."""
+    """Return a row for each variant."""
     return [
         (
             row.network, row.runtime, time_text(row.median_ms), f"{time_text(row.low_ms)} to {time_text(row.high_ms)}",
@@ -87,7 +87,7 @@ def clock_rows(clock: Clock) -> list[tuple[str, ...]]:
 
 
 def clock_bars(clock: Clock) -> Markup:
-    """The medians as bars, in the order of the table."""
+    """Return the medians as bars, in the order of the table."""
     largest = max((row.median_ms for row in clock.times), default=0.0)
     kinds = {"original": "original"}
     rows = [
@@ -103,7 +103,7 @@ def clock_bars(clock: Clock) -> Markup:
 
 
 def clocks_section(report: Record) -> Markup | None:
-    """The part of the page about runtimes; nothing when none was asked for."""
+    """Return the section about runtimes; None without runtimes."""
     if not report.exports and not report.clocks:
         return None
     unit, classes = report.metric_unit, any(row.same_top is not None for row in report.exports)
@@ -132,7 +132,7 @@ def clocks_section(report: Record) -> Markup | None:
         shown += [clock_bars(clock), table([head_row(*HEADS)], rows, "stages", clock_title(clock))]
     if files:
         shown.append(table([head_row(*heads)], files, "stages", caption))
-    reported = [(row.runtime, inside_text(row)) for row in report.exports]
-    shown += [tag("p", f"{name}: {'. '.join(said)}.", class_="note") for name, said in reported if said]
+    notes = [(row.runtime, inside_text(row)) for row in report.exports]
+    shown += [tag("p", f"{name}: {'. '.join(sentences)}.", class_="note") for name, sentences in notes if sentences]
     note = tag("p", f"{READING} {predicted_text(report)}.", class_="note")
     return tag("section", tag("h2", "Where the time goes"), join(*shown), note)

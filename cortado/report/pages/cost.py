@@ -1,4 +1,4 @@
-"""Cost: what a chart of candidates lays across - the bytes of a file, or its time where that counts."""
+"""Cost: the horizontal axis of the chart of trials, file size or latency."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from cortado.report.pages.bounds import Bound, limit_of, size_bound
 from cortado.report.record import Record
 
 LATENCY = "latency in "
-"""How the lines of the test result with times begin."""
+"""Prefix of the report's lines with latencies."""
 MICROSECONDS = 1000.0
-"""In a millisecond: an axis by factors wants numbers above 1."""
+"""Per millisecond: a log axis needs numbers above 1."""
 
 
 @dataclass(frozen=True)
 class CostAxis:
-    """`of` gives a candidate's, `original` is the original network's, `bound` the most that is allowed; `text` writes one."""
+    """`of` returns a trial's cost, `original` is the original network's, `bound` the limit; `text` formats a cost."""
 
     name: str
     each: str
@@ -27,7 +27,7 @@ class CostAxis:
 
 
 def cost_axis(report: Record) -> CostAxis:
-    """Time where every candidate was timed and the original network too: it is only taken where it counts; else bytes."""
+    """Return the latency axis if every trial and the original network were timed, else the size axis."""
     timed = next((line for line in report.lines if line.what.startswith(LATENCY) and line.original), None)
     if timed is None or timed.original is None or not all(one.latency_ms for one in report.front):
         original, bound = float(report.original_bytes), size_bound(report)

@@ -1,4 +1,4 @@
-"""Front: all that a search tried, as sizes, or times, against scores, for the page."""
+"""Front: a chart of a search's trials, size or latency against score."""
 
 import math
 from collections.abc import Sequence
@@ -13,24 +13,20 @@ from cortado.report.pages.markup import Markup, join, tag
 from cortado.report.record import Record
 
 SPANS_BELOW = 3.0
-"""How far below what matters (plain, taken, the limit) the axis of scores goes, in spans of these; worse ones lie at its end."""
+"""How far the score axis extends below original, result and limit, in multiples of their span; worse scores are clamped."""
 TIP_WIDTH = 290
-READING = (
-    "Point at a mark, tap it or reach it with the tabulator key to see what it is; its number is its row in the table."
-)
+READING = "Hover over a mark, tap it or reach it with the Tab key for details; its number is its row in the table."
 
 
 def front_section(report: Record) -> Markup | None:
-    """Chart, key and table; nothing where a recipe was given."""
+    """Return chart, key and table; None for a recipe."""
     if not report.front:
         return None
     many = f"{len(report.front)} candidates" if len(report.front) > 1 else "one candidate"
     better = "higher" if report.higher_is_better else "lower"
     name = cost_axis(report).name
-    said = (
-        f"{name[0].upper()}{name[1:]} and {report.metric_name} on the validation data ({better} is better) of {many}."
-    )
-    caption = f"{said} {READING}"
+    axes = f"{name[0].upper()}{name[1:]} and {report.metric_name} on the validation data ({better} is better)"
+    caption = f"{axes} of {many}. {READING}"
     content = [tag("p", caption, class_="note")]
     if any(math.isfinite(one.score) for one in report.front):
         content += [front_chart(report), front_key(report)]
@@ -38,7 +34,7 @@ def front_section(report: Record) -> Markup | None:
 
 
 def front_axes(report: Record) -> tuple[Axis, Axis]:
-    """Of sizes or times, and of scores.  Scores far worse than all that matters do not stretch the axis."""
+    """Return the axes of costs and of scores.  Very bad scores do not stretch the axis."""
     cost, score = cost_axis(report), score_bound(report)
     costs = [cost.original, *map(cost.of, report.front), *([cost.bound.value] if cost.bound else [])]
     matter = [
@@ -57,7 +53,7 @@ def front_axes(report: Record) -> tuple[Axis, Axis]:
 
 
 def front_chart(report: Record) -> Markup:
-    """The axes and what lies between them; marks are elements of their own, so that they keep their size at any width."""
+    """Return the chart; marks are separate elements, so that they keep their size at any width."""
     across, up = front_axes(report)
     cost, score = cost_axis(report), score_bound(report)
     drawing = tag(
@@ -84,7 +80,7 @@ def css_percent(value: float) -> str:
 
 
 def scale_line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    """From one place to another, in percent from the left and from the top."""
+    """Return a line between two places, in percent from the left and the top."""
     return tag("line", x1=css_percent(x1), y1=css_percent(y1), x2=css_percent(x2), y2=css_percent(y2), class_=kind)
 
 
@@ -94,7 +90,7 @@ def grid_lines(across: Axis, up: Axis) -> Markup:
 
 
 def allowed(report: Record, across: Axis, up: Axis, size: Bound | None, score: Bound | None) -> Markup | None:
-    """The corner in which every limit is kept."""
+    """Return the area within all limits."""
     if size is None and score is None:
         return None
     right = 100.0 if size is None else across.at(size.value)
@@ -107,7 +103,7 @@ def allowed(report: Record, across: Axis, up: Axis, size: Bound | None, score: B
 
 
 def bound_lines(across: Axis, up: Axis, size: Bound | None, score: Bound | None) -> Markup:
-    """Limits as broken lines."""
+    """Return the limits as dashed lines."""
     drawn = []
     if size is not None:
         drawn.append(scale_line(across.at(size.value), 0, across.at(size.value), 100, "bound"))
@@ -117,7 +113,7 @@ def bound_lines(across: Axis, up: Axis, size: Bound | None, score: Bound | None)
 
 
 def bound_names(report: Record, across: Axis, up: Axis) -> Markup:
-    """Limits as they were written, on the side of what is large or slow, with bad scores, where few marks are."""
+    """Return the limits as text, placed where few marks are: large or slow, with bad scores."""
     size, score = cost_axis(report).bound, score_bound(report)
     named, below = [], report.higher_is_better
     if size is not None:
@@ -134,7 +130,7 @@ def bound_names(report: Record, across: Axis, up: Axis) -> Markup:
 
 
 def steps(report: Record, across: Axis, up: Axis) -> Markup:
-    """From each place that no other beats to the next: the best score of all files up to a size."""
+    """Return the Pareto front as steps."""
     cost = cost_axis(report)
     places = [(cost.original, report.original_validation), *((cost.of(one), one.score) for one in report.front)]
     sign = 1 if report.higher_is_better else -1
@@ -147,7 +143,7 @@ def steps(report: Record, across: Axis, up: Axis) -> Markup:
 
 
 def tick_names(report: Record, across: Axis, up: Axis) -> Markup:
-    """The numbers at both axes; the marks tell theirs themselves."""
+    """Return the tick labels of both axes."""
     text = cost_axis(report).text
     named = [tag("span", text(tick), class_="tick down", style=f"left:{across.at(tick):.2f}%") for tick in across.ticks]
     named += [
@@ -158,7 +154,7 @@ def tick_names(report: Record, across: Axis, up: Axis) -> Markup:
 
 
 def shape(kind: str, words_in: str, off: str = "") -> Markup:
-    """A mark: a disc for a candidate, a square for the original network, a triangle for one beyond the axis."""
+    """Return a mark: a disc for a trial, a square for the original network, a triangle for a clamped score."""
     outline = {
         "original": tag("rect", x=-8, y=-8, width=16, height=16, class_="body"),
         "lower": tag("path", d="M-10.5,-8.5 H10.5 L0,10.5 Z", class_="body"),
@@ -171,12 +167,12 @@ def shape(kind: str, words_in: str, off: str = "") -> Markup:
 
 
 def mark_kind(one: Tried) -> str:
-    """How its mark looks: filled where the limits were kept, in a ring where it was taken."""
+    """Return the CSS class of a mark: filled if the limits were met, with a ring for the result."""
     return ("kept" if one.kept else "missed") + (" taken" if one.taken else "")
 
 
 def mark(report: Record, number: int, one: Tried, across: Axis, up: Axis) -> Markup:
-    """One candidate in its place, with what it is."""
+    """Return the mark of one trial with its details."""
     x, y = across.at(cost_axis(report).of(one)), 100 - up.at(one.score)
     off = "" if up.covers(one.score) else "lower" if one.score < up.low else "upper"
     label = tag("span", "taken", class_="mark-name above", aria_hidden="true") if one.taken else None
@@ -184,7 +180,7 @@ def mark(report: Record, number: int, one: Tried, across: Axis, up: Axis) -> Mar
 
 
 def original_mark(report: Record, across: Axis, up: Axis) -> Markup:
-    """The original network in its place."""
+    """Return the mark of the original network."""
     score = words.quantity(report.original_validation, report.metric_unit)
     cost = cost_axis(report)
     reported = ("original network", f"{cost.text(cost.original)}, {report.metric_name} {score}")
@@ -194,7 +190,7 @@ def original_mark(report: Record, across: Axis, up: Axis) -> Markup:
 
 
 def placed(x: float, y: float, drawn: Sequence[object], reported: Sequence[str], kind: str) -> Markup:
-    """A mark that can be pointed at or reached by keys, and its text, which stays beside the mark and inside the chart."""
+    """Return a mark with a tooltip, reachable by mouse and keyboard, that stays inside the chart."""
     style = f"left:{x:.2f}%;top:{y:.2f}%"
     point = tag(
         "span", *drawn, class_=f"mark {kind}", style=style, tabindex=0, role="img", aria_label=". ".join(reported)
@@ -207,16 +203,16 @@ def placed(x: float, y: float, drawn: Sequence[object], reported: Sequence[str],
 
 
 def front_key(report: Record) -> Markup:
-    """What the marks mean; only those that are there."""
+    """Return the legend of the marks in use."""
     _, up = front_axes(report)
     kinds = {mark_kind(one) for one in report.front}
     entries = {
         "kept taken": "taken",
         "missed taken": "taken, though it missed a limit",
-        "kept": "kept its limits",
+        "kept": "met its limits",
         "missed": "missed a limit",
     }
-    shown = [tag("li", shape(kind, ""), said) for kind, said in entries.items() if kind in kinds]
+    shown = [tag("li", shape(kind, ""), meaning) for kind, meaning in entries.items() if kind in kinds]
     shown.append(tag("li", shape("original", ""), "original network"))
     if any(not up.covers(one.score) for one in report.front if math.isfinite(one.score)):
         shown.append(tag("li", shape("missed", "", "lower"), "a score beyond the axis"))

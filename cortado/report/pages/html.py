@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no script, no font, no picture from outside."""
+"""The report as one self-contained HTML page: no scripts, fonts or images from outside."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ REFERENCE = "S. Han, H. Mao, W. J. Dally: Deep Compression, ICLR 2016, tables 4 
 
 
 def report_html(report: Record, deep_compression: bool = False) -> str:
-    """Return a whole page (UTF-8) that shows everything a report holds; the arithmetic of Deep Compression when asked for."""
+    """Return the whole page (UTF-8), optionally with Deep Compression's arithmetic."""
     title = f"{report.network} on {report.task}: {words.smaller(report)}"
     head = tag(
         "head",
@@ -37,7 +37,7 @@ def report_html(report: Record, deep_compression: bool = False) -> str:
     main = tag(
         "main",
         hero(report),
-        plain_and_compressed(report),
+        original_and_compressed(report),
         front_section(report),
         waterfall_section(report),
         section("Where the bytes go", byte_bars(report)),
@@ -56,18 +56,18 @@ def report_html(report: Record, deep_compression: bool = False) -> str:
 
 
 def first_screen_html(report: Record) -> str:
-    """Return the page's first screen as a fragment for a notebook; its style holds inside the fragment alone."""
+    """Return the first screen as a fragment for a notebook, with scoped style."""
     style = STYLE.read_text(encoding="utf8")
     for outermost in (":root {", "html {", "body {"):
         style = style.replace(outermost, "& {")
     scoped = tag("style", Markup(f".cortado-report {{ padding: 12px; {style} }}"))
-    return tag("div", scoped, hero(report), plain_and_compressed(report), warnings(report), class_="cortado-report")
+    return tag("div", scoped, hero(report), original_and_compressed(report), warnings(report), class_="cortado-report")
 
 
-def plain_and_compressed(report: Record) -> Markup:
-    """Return the table of both networks, and how to measure time where it was not."""
+def original_and_compressed(report: Record) -> Markup:
+    """Return the table of both networks, with a hint on timing if there is none."""
     hint = words.time_hint(report)
-    return section("Plain and compressed", result_table(report), tag("p", hint, class_="note") if hint else None)
+    return section("Original and compressed", result_table(report), tag("p", hint, class_="note") if hint else None)
 
 
 def section(title: str, *content: object) -> Markup:
@@ -75,18 +75,18 @@ def section(title: str, *content: object) -> Markup:
 
 
 def hero(report: Record) -> Markup:
-    """The test: what a reader takes away in ten seconds."""
+    """Return the summary at the top."""
     word, sentence = words.outcome(report)
     sign = tag("span", SIGNS[word], class_="sign", aria_hidden="true")
     gist = tag("span", words.gain(report), class_="gist")
-    reported = tag("span", f"{sentence} {words.certainty(report)}", class_="told")
-    badge = tag("p", sign, tag("strong", word), gist, reported, class_=f"badge {KINDS.get(word, 'quiet')}")
+    details = tag("span", f"{sentence} {words.certainty(report)}", class_="details")
+    badge = tag("p", sign, tag("strong", word), gist, details, class_=f"badge {KINDS.get(word, 'quiet')}")
     names = tag("h1", report.network, tag("span", f" on {report.task}"))
     return tag("header", tag("p", "cortado · report", class_="brand"), names, badge)
 
 
 def warnings(report: Record) -> Markup | None:
-    """What the reader must know before trusting the numbers; nothing when there is nothing."""
+    """Return the warnings; None without any."""
     if not report.warnings:
         return None
     many = f"{len(report.warnings)} warnings" if len(report.warnings) > 1 else "One warning"
@@ -95,7 +95,7 @@ def warnings(report: Record) -> Markup | None:
 
 
 def byte_bars(report: Record) -> Markup:
-    """The original network and the file, each as one bar split by layer in the same colours."""
+    """Return the original network and the file, each as a bar split by layer in the same colours."""
     parts = weights_and_rest(report)
     largest = sorted(parts.weights, key=lambda row: -row.size_bytes)[: COLOURS - 1]
     colours = {row.path: f"c{number}" for number, row in enumerate(largest)}
@@ -105,7 +105,7 @@ def byte_bars(report: Record) -> Markup:
     small = [(row.path, float(row.size_bytes), colours[row.path]) for row in shown]
     rest_original = sum(row.original_bits for row in others) / 8
     rest_small = float(sum(row.size_bytes for row in others) + parts.head_bytes)
-    name = "all else"
+    name = "other"
     original.append((name, rest_original, "c-rest"))
     small.append((name, rest_small, "c-rest"))
     return join(
@@ -123,7 +123,7 @@ def byte_bar(name: str, parts: Sequence[tuple[str, float, str]]) -> Markup:
 
 
 def legend(original: Sequence[tuple[str, float, str]], small: Sequence[tuple[str, float, str]]) -> Markup:
-    """Colour, layer, bytes before and after, share of the file."""
+    """Return colour, layer, bytes before and after, and share of the file for each part."""
     whole = sum(amount for _, amount, _ in small)
     items = []
     for (name, before, kind), (_, after, _) in zip(original, small, strict=True):
@@ -140,36 +140,38 @@ def legend(original: Sequence[tuple[str, float, str]], small: Sequence[tuple[str
 
 
 def layer_notes(report: Record) -> Markup:
-    """How to read the table, and what the same network weighs by the paper's arithmetic."""
+    """Return notes on the table, and the network's size by the paper's arithmetic."""
     paper_bytes = deep_compression_bytes(report)
     if paper_bytes is None:
-        reported = "Its total is unknown here: some weights are neither shared nor quantized."
+        total = "The total by that arithmetic is unknown: some weights are neither shared nor quantized."
     else:
         paper_times = words.times_smaller(report.original_bytes, paper_bytes)
         our_times = words.times_smaller(report.original_bytes, report.size_bytes)
-        reported = (
+        total = (
             f"By that arithmetic this network takes {size_text(paper_bytes)} ({paper_times} smaller); "
             f"our file, written and read back, takes {size_text(report.size_bytes)} ({our_times})."
         )
     reading = (
-        "Bits are means over stored entries: nonzero weights, and filler zeros where a gap is too wide for its index. "
+        "Bits are means over stored entries: nonzero weights, and filler zeros for gaps too wide for an index. "
         "The P+Q and P+Q+H columns are computed as in the paper, the last two are measured. "
-        "A dash: there is no such thing."
+        "A dash means not applicable."
     )
-    return tag("p", f"{reported} {reading} ", tag("cite", REFERENCE), ".", class_="note")
+    return tag("p", f"{total} {reading} ", tag("cite", REFERENCE), ".", class_="note")
 
 
 def distributions(report: Record) -> Markup | None:
-    """Histograms of codes and of index gaps."""
+    """Return histograms of codes and of index gaps."""
     if not report.pictures:
         return None
     drawn = [histogram_chart(shown, f"mark-{shown.of}") for shown in report.pictures]
-    lead = "The more uneven these are, the more an entropy coder saves. Codes number the shared values upwards."
+    lead = (
+        "The more skewed these are, the more an entropy coder saves. Codes number the shared values in ascending order."
+    )
     return section("Codes and gaps", tag("p", lead, class_="note"), tag("div", *drawn, class_="pictures"))
 
 
 def making(report: Record) -> Markup:
-    """Recipe with every knob, seed and environment."""
+    """Return the recipe with every knob, seed and environment."""
     recipe = yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True) if report.recipe else "unknown"
     where = [(name, value or words.UNKNOWN) for name, value in report.environment.items()]
     known = fact_list([("seed", report.seed), *(where or [("environment", words.UNKNOWN)])])
@@ -182,8 +184,8 @@ def making(report: Record) -> Markup:
 
 
 def footer() -> Markup:
-    said = (
-        "1 KB is 1,000 bytes. Sizes are bytes of files as written. Scores are those of the network read back from the "
-        "file: after every stage on the validation data, at the end on the test data, which served for nothing else."
+    text = (
+        "1 KB is 1,000 bytes. Sizes are bytes of files. Scores are those of the network reloaded from the file: after every "
+        "stage on the validation data, at the end on the test data, which are used only once."
     )
-    return tag("footer", said)
+    return tag("footer", text)

@@ -1,19 +1,19 @@
-"""The report as plain text for a terminal: aligned columns, the test result first."""
+"""The report as text for a terminal: aligned columns, the result first."""
 
 from cortado.quantities import size_text, time_text
 from cortado.report.pages import words
 from cortado.report.pages.candidates import candidate_rows
 from cortado.report.pages.clocks import HEADS, READING, clock_rows, clock_title, exported_text, predicted_text
-from cortado.report.pages.tables import layer_cells, plain_cells, stage_cells, stage_heads
+from cortado.report.pages.tables import layer_cells, original_cells, stage_cells, stage_heads
 from cortado.report.pages.totals import deep_compression_bytes, total_row, weights_and_rest
 from cortado.report.record import Record
 from cortado.table import aligned
 
 
 def report_text(report: Record, deep_compression: bool = False) -> str:
-    """Return all tables of a report, the first screen first, without colours and without a newline at the end.
+    """Return all tables of a report, the first screen first, without colours and final newline.
 
-    `deep_compression` adds the columns and the total of that paper's arithmetic.
+    `deep_compression` adds the columns and the total by that paper's arithmetic.
     """
     blocks = [
         first_screen(report),
@@ -27,40 +27,40 @@ def report_text(report: Record, deep_compression: bool = False) -> str:
 
 
 def first_screen(report: Record) -> str:
-    """Return what a reader takes away in ten seconds: plain | compressed | limit | met, how sure it is, and warnings."""
+    """Return the summary: original | compressed | limit | met, the significance of the change, and warnings."""
     word, sentence = words.outcome(report)
     rows: list[tuple[str, ...]] = [("", "original", "compressed", "limit", "met?")]
     for line in report.first_lines():
         values = [words.quantity(value, line.unit) for value in (line.original, line.compressed)]
         rows.append((line.what, *values, line.limit or words.NOTHING, words.met_text(line.met, line.limit)))
     title = f"{report.network} on {report.task}: {words.smaller(report)}. {word.upper()}. {sentence}"
-    said = "\n".join(part for part in (words.change_text(report), words.time_hint(report)) if part)
-    return "\n\n".join(part for part in (title, aligned(rows), said, warning_block(report)) if part)
+    change = "\n".join(part for part in (words.change_text(report), words.time_hint(report)) if part)
+    return "\n\n".join(part for part in (title, aligned(rows), change, warning_block(report)) if part)
 
 
 def warning_block(report: Record) -> str:
-    """One line a warning."""
+    """Return one line per warning."""
     return "\n".join(f"warning: {warning}" for warning in report.warnings)
 
 
 def front_block(report: Record) -> str:
-    """What a search tried, smallest first; nothing where a recipe was given."""
+    """Return the trials of a search, smallest first; "" for a recipe."""
     rows = candidate_rows(report)
     return aligned(rows) if rows else ""
 
 
 def clock_block(report: Record) -> str:
-    """Scores in the runtimes, times and the three ratios; nothing when no runtime was asked for."""
+    """Return scores in the runtimes, times and ratios; "" without runtimes."""
     blocks = ["\n".join(exported_text(row, report.metric_name, report.metric_unit) for row in report.exports)]
     blocks += [f"{clock_title(clock)}\n{aligned([HEADS, *clock_rows(clock)], '<<>')}" for clock in report.clocks]
     return "\n\n".join([*blocks, f"{READING}\n{predicted_text(report)}"]) if report.clocks else ""
 
 
 def stage_block(report: Record) -> str:
-    """Return size, score, share of nonzero weights and, where it was taken, the time of a call after every stage."""
+    """Return size, score, share of nonzero weights and, if timed, latency after every stage."""
     timed = any(stage.latency_ms is not None for stage in report.stages)
     original_ms = next((line.original for line in report.lines if line.unit == "ms"), None)
-    rows = [("stage", *stage_heads(report)), ("original", *plain_cells(report))]
+    rows = [("stage", *stage_heads(report)), ("original", *original_cells(report))]
     rows += [(f"{at} {stage.title}", *stage_cells(report, stage)) for at, stage in enumerate(report.stages, 1)]
     if timed:
         taken = ["latency", *map(latency_text, (original_ms, *(stage.latency_ms for stage in report.stages)))]
@@ -69,17 +69,17 @@ def stage_block(report: Record) -> str:
 
 
 def latency_text(milliseconds: float | None) -> str:
-    """Return a time, or a dash where there is none."""
+    """Return a time, or a dash for None."""
     return words.NOTHING if milliseconds is None else time_text(milliseconds)
 
 
 def layer_block(report: Record, deep_compression: bool) -> str:
-    """Return the bytes of each layer in our file, beside Deep Compression's columns where they are asked for."""
+    """Return the bytes of each layer in our file, optionally with Deep Compression's columns."""
     parts = weights_and_rest(report)
     if not report.layers:
         return ""
     coded = ("bits P+Q", "+H", "index P+Q", "+H", "rate P+Q", "+H") if deep_compression else ()
-    heads = ("layer", "form", "weights", "left", *coded, "our file", "rate")
+    heads = ("layer", "form", "weights", "remaining", *coded, "our file", "rate")
     rows = [heads, *[layer_cells(row, deep_compression) for row in parts.weights]]
     if parts.rest:
         rows.append(layer_cells(total_row(parts.rest, f"{len(parts.rest)} biases, norms, buffers"), deep_compression))
@@ -89,7 +89,7 @@ def layer_block(report: Record, deep_compression: bool) -> str:
 
 
 def closing(report: Record, deep_compression: bool) -> str:
-    """Return what the columns mean, and the paper's total beside ours where it is asked for."""
+    """Return notes on the columns, optionally with the paper's total beside ours."""
     end = f"Stages are scored on the validation data. Seed {report.seed}. 1 KB is 1,000 bytes."
     if not deep_compression:
         return end
@@ -97,6 +97,6 @@ def closing(report: Record, deep_compression: bool) -> str:
     paper = "unknown" if paper_bytes is None else size_text(paper_bytes)
     return (
         "Bits are means over stored entries, by the arithmetic of Deep Compression (Han, Mao, Dally, 2016): P pruned,\n"
-        "Q shared or quantized, H Huffman codes. The network's size by it: "
-        f"{paper}; our file as written: {size_text(report.size_bytes)}.\n{end}"
+        "Q shared or quantized, H Huffman codes. The network's size by that arithmetic: "
+        f"{paper}; our file: {size_text(report.size_bytes)}.\n{end}"
     )

@@ -1,4 +1,4 @@
-"""Totals: the rows of all layers in one, and what else is in the file."""
+"""Totals: sums over layers, and the rest of the file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ class Split:
 
 
 def weights_and_rest(report: Record) -> Split:
-    """The layers of a report, weights apart from the rest."""
+    """Return the layers of a report, split into weights and the rest."""
     weights = tuple(row for row in report.layers if len(row.shape) >= 2)
     rest = tuple(row for row in report.layers if len(row.shape) < 2)
     return Split(weights, rest, report.size_bytes - sum(row.size_bytes for row in report.layers))
 
 
 def total_row(rows: Sequence[LayerRow], path: str) -> LayerRow:
-    """All rows as one: sums, and means over the stored entries; unknown as soon as one row is unknown."""
+    """Return the sum of all rows, with means over the stored entries; unknown if any row is unknown."""
     coded = all(row.coded_bits is not None for row in rows) and bool(rows)
 
     def sum_of(name: str) -> float | None:
         return sum(getattr(row, name) for row in rows) if coded else None
 
     def mean_of(name: str) -> float | None:
-        """Over stored entries; a layer kept as a plain list spends no bit on an index."""
+        """Return the mean over stored entries; a layer stored as a plain list has no index bits."""
         stored = sum(row.stored or 0 for row in rows)
         if not coded or not stored or all(getattr(row, name) is None for row in rows):
             return None
@@ -57,7 +57,7 @@ def total_row(rows: Sequence[LayerRow], path: str) -> LayerRow:
 
 
 def deep_compression_bytes(report: Record) -> float | None:
-    """The network's size by Deep Compression's arithmetic: coded weights, and all else as it was; None when unknown."""
+    """Return the network's size by Deep Compression's arithmetic, the rest uncompressed; None if unknown."""
     parts = weights_and_rest(report)
     total = total_row(parts.weights, "")
     if total.coded_bits_huffman is None:

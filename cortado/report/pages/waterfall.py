@@ -1,4 +1,4 @@
-"""Waterfall: what each stage did to size, score and, where it was taken, time: a bar begins where the last one ended."""
+"""Waterfall: the effect of each stage on size, score and, if timed, latency; a bar starts where the last one ended."""
 
 import math
 from collections.abc import Sequence
@@ -14,21 +14,20 @@ from cortado.report.pages.tables import number
 from cortado.report.record import Record
 
 TICKS, FEWER_TICKS = 4, 2
-"""Of a lane where there are two, and where there are three."""
+"""Ticks per lane with two lanes, and with three."""
 LETTER, LETTER_OF_THREE = 3.0, 5.5
-"""Width of a letter of a label, in hundredths of a lane, where there are two lanes, and where there are three."""
+"""Width of a label's letter in percent of a lane, with two lanes, and with three."""
 SAME = 1.005
-"""A file that changes by less has the same size."""
+"""Sizes within this factor count as equal."""
 
 
 def waterfall_section(report: Record) -> Markup:
-    """One row a stage, from the original network to the file."""
+    """Return the chart: a row for each stage, from the original network to the file."""
     bounds = (size_bound(report), score_bound(report), time_bound(report) if has_times(report) else None)
-    bound = "; a broken line is a limit" if any(bounds) else ""
+    bound = "; dashed lines are limits" if any(bounds) else ""
     caption = (
-        f"Each bar begins where the one above ended: size by factors, {report.metric_name} evenly, on the validation data"
-        f"{time_words(report)}. "
-        f"Striped bars went the wrong way{bound}."
+        f"Each bar starts where the one above ended: size on a log scale, {report.metric_name} on the validation data"
+        f"{time_words(report)}. Striped bars are changes for the worse{bound}."
     )
     times = times_of(report) if has_times(report) else []
     rows = [step_row(report, step, times[at] if times else None) for at, step in enumerate(steps_of(report))]
@@ -40,7 +39,7 @@ def waterfall_section(report: Record) -> Markup:
 
 
 def axes_of(report: Record) -> tuple[Axis, Axis | None]:
-    """Of sizes and of scores; no axis where no score is known."""
+    """Return the axes of sizes and of scores; None without a known score."""
     size, score = size_bound(report), score_bound(report)
     sizes = [report.original_bytes, *(stage.size_bytes for stage in report.stages), *([size.value] if size else [])]
     scores = [report.original_validation, *(stage.score for stage in report.stages), *([score.value] if score else [])]
@@ -50,25 +49,25 @@ def axes_of(report: Record) -> tuple[Axis, Axis | None]:
 
 
 def has_times(report: Record) -> bool:
-    """Whether the time of stages was taken."""
+    """Return whether stages were timed."""
     return any(stage.latency_ms is not None for stage in report.stages)
 
 
 def time_words(report: Record) -> str:
-    """Where the time was taken."""
+    """Return where stages were timed, as part of the caption."""
     line = next((line.what for line in report.lines if line.unit == "ms"), "latency")
-    return f"; time by factors, {line.removeprefix('latency ')}" if has_times(report) else ""
+    return f"; time on a log scale, {line.removeprefix('latency ')}" if has_times(report) else ""
 
 
 def time_axis(report: Record) -> Axis:
-    """Of microseconds."""
+    """Return the axis of times, in microseconds."""
     bound = time_bound(report)
     known = [ms * 1000 for pair in times_of(report) for ms in pair if math.isfinite(ms)]
     return size_axis([*known, *([bound.value * 1000] if bound else [])], count=FEWER_TICKS)
 
 
 def times_of(report: Record) -> list[tuple[float, float]]:
-    """Milliseconds before and after each row; nan where they are not known."""
+    """Return the milliseconds before and after each row; nan if unknown."""
     original = next((line.original for line in report.lines if line.unit == "ms"), None)
     taken = [
         math.nan if original is None else original,
@@ -78,7 +77,7 @@ def times_of(report: Record) -> list[tuple[float, float]]:
 
 
 def heads(report: Record) -> Markup:
-    """The names of the columns, and the scales of the bars."""
+    """Return the column heads with the scales of the bars."""
     across, up = axes_of(report)
     letter = LETTER_OF_THREE if has_times(report) else LETTER
     sizes = scale(across, size_labels(across), letter)
@@ -95,7 +94,7 @@ def heads(report: Record) -> Markup:
 
 
 def scale(axis: Axis, labels: Sequence[str], letter: float) -> Markup:
-    """Return the ticks of an axis above its bars; a label that would run into the one before it is left out."""
+    """Return the tick labels of an axis, without overlapping ones."""
     named, end = [], -math.inf
     for tick, name in zip(axis.ticks, labels, strict=True):
         half = letter * (len(name) + 1) / 2
@@ -107,7 +106,7 @@ def scale(axis: Axis, labels: Sequence[str], letter: float) -> Markup:
 
 @dataclass(frozen=True)
 class WaterfallStep:
-    """From one size (bytes) and score to the next.  `seconds` is None for the original network, which is where it starts."""
+    """A change of size (bytes) and score.  `seconds` is None for the original network."""
 
     name: object
     sizes: tuple[float, float]
@@ -117,7 +116,7 @@ class WaterfallStep:
 
 
 def steps_of(report: Record) -> list[WaterfallStep]:
-    """Plain, every stage, and all together."""
+    """Return the original network, every stage, and all stages together."""
     sizes = [float(report.original_bytes), *(float(stage.size_bytes) for stage in report.stages)]
     scores = [report.original_validation, *(stage.score for stage in report.stages)]
     steps = [WaterfallStep("original network", (sizes[0], sizes[0]), (scores[0], scores[0]))]
@@ -129,7 +128,7 @@ def steps_of(report: Record) -> list[WaterfallStep]:
 
 
 def step_row(report: Record, step: WaterfallStep, times: tuple[float, float] | None) -> Markup:
-    """Two bars, or three with that of `times`, where they end, and how long the stage took."""
+    """Return the row of a step: its bars and their ends, and how long the stage took."""
     across, up = axes_of(report)
     first = step.seconds is None
     sign = 1 if report.higher_is_better else -1
@@ -149,7 +148,7 @@ def step_row(report: Record, step: WaterfallStep, times: tuple[float, float] | N
 
 
 def time_cells(report: Record, times: tuple[float, float], first: bool) -> list[Markup]:
-    """The bar of time, and where it ends."""
+    """Return the bar of latency and its end."""
     before, after = (1000 * ms for ms in times)
     if not math.isfinite(after):
         return [tag("td", class_="lane"), change(words.NOTHING, None)]
@@ -161,20 +160,20 @@ def time_cells(report: Record, times: tuple[float, float], first: bool) -> list[
 
 
 def time_change(before: float, after: float) -> str:
-    """ "1.42× faster"; what is within two parts in a hundred is not told apart."""
+    """Return "1.42× faster"; times within 2 % count as equal."""
     if max(before, after) <= 1.02 * min(before, after):
-        return "as fast"
+        return "same time"
     return f"{before / after:.3g}× faster" if after < before else f"{after / before:.3g}× slower"
 
 
 def aimed(where: object) -> Markup | None:
-    """The layers that a stage was aimed at, where it was not all."""
-    said = words.knob_text(where)
-    return None if where is None or said in ("*", "") else tag("small", said)
+    """Return a stage's pattern of layers, unless it is all of them."""
+    pattern = words.knob_text(where)
+    return None if where is None or pattern in ("*", "") else tag("small", pattern)
 
 
 def score_change(before: float, after: float, unit: str) -> str:
-    """The difference: of percentages with two decimals, of other scores with three figures."""
+    """Return the difference: two decimals for percentages, three digits for other scores."""
     change = after - before
     if unit == "%" or not math.isfinite(change) or abs(change) >= 10 or f"{change:.3g}" in ("0", "-0"):
         return words.signed_text(change)
@@ -182,7 +181,7 @@ def score_change(before: float, after: float, unit: str) -> str:
 
 
 def size_change(before: float, after: float) -> str:
-    """ "2.40× smaller"; hardly any change is told as such."""
+    """Return "2.40× smaller", or "same size" within the factor SAME."""
     if not before or not after:
         return words.UNKNOWN
     if after <= before:
@@ -191,12 +190,12 @@ def size_change(before: float, after: float) -> str:
 
 
 def change(value: str, step: str | None) -> Markup:
-    """Where a stage ended, and how far that is from where it began."""
+    """Return a value after a stage and its change."""
     return tag("td", tag("b", value), tag("small", step) if step else None, class_="number change-cell")
 
 
 def lane(axis: Axis | None, values: tuple[float, float], bound: Bound | None, good: bool, first: bool) -> Markup:
-    """A bar between two values over the lines of the axis, and a stroke where it ends that leads to the next one."""
+    """Return a bar between two values over the axis lines, with a stroke at its end."""
     if axis is None or not all(math.isfinite(value) for value in values):
         return tag("td", class_="lane")
     lines = [tag("i", class_="rule", style=f"left:{axis.at(tick):.2f}%") for tick in axis.ticks]

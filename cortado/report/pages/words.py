@@ -1,4 +1,4 @@
-"""Words: measured numbers as people read them, each with its unit; what is not known is called unknown."""
+"""Words: measured numbers as text with their units; None is "unknown"."""
 
 import math
 
@@ -12,13 +12,13 @@ LIMITS_MET = {1: "The limit is met.", 2: "Both limits are met."}
 
 
 def sized(size_bytes: float) -> str:
-    """44119 -> "44.1 KB (44,119 B)"."""
+    """Return 44119 as "44.1 KB (44,119 B)"."""
     short = size_text(size_bytes)
     return short if abs(size_bytes) < 1000 else f"{short} ({size_bytes:,.0f} B)"
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """A value with its unit; bytes (B) and milliseconds (ms) in the multiple that reads best."""
+    """Return a value with its unit; bytes (B) and milliseconds (ms) in a readable multiple."""
     if value is None:
         return UNKNOWN
     if not math.isfinite(value):
@@ -32,41 +32,41 @@ def quantity(value: float | None, unit: str) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """0.084 -> "8.4 %"."""
+    """Return 0.084 as "8.4 %"."""
     return NOTHING if share is None else f"{share * 100:.{digits}f} %"
 
 
 def bits(mean: float | None) -> str:
-    """Bits of one entry, with a decimal where there is one; a dash where there are none."""
+    """Return bits per entry, with decimals if needed; a dash for None."""
     return NOTHING if mean is None else f"{mean:.0f}" if mean == round(mean) else f"{mean:.2f}"
 
 
 def times_smaller(original: float, small: float) -> str:
-    """1720000, 44000 -> "39.1×"."""
+    """Return 1720000 over 44000 as "39.1×"."""
     return f"{original / small:.3g}×" if small and original else UNKNOWN
 
 
 def signed_text(value: float) -> str:
-    """Two decimals and always a sign."""
+    """Return a value with two decimals and a sign."""
     if not math.isfinite(value):
         return "not a number"
     return "±0.00" if round(value, 2) == 0 else f"{value:+.2f}".replace("-", MINUS)
 
 
 def points(unit: str) -> str:
-    """The unit of a difference of scores: between percentages it is points."""
+    """Return the unit of a difference of scores: points for percentages."""
     return "points" if unit == "%" else unit
 
 
 def interval(compared: Compared) -> str:
-    """The 95 % interval of the difference, or that it is unknown."""
+    """Return the 95 % interval of the difference, or that it is unknown."""
     if compared.low is None or compared.high is None:
         return f"95 % interval unknown ({compared.samples:,} samples are too few)"
     return f"95 % interval {signed_text(compared.low)} to {signed_text(compared.high)}"
 
 
 def meaning(report: Record) -> str:
-    """What the interval allows to say."""
+    """Return whether the difference is significant."""
     compared = report.test
     if compared.low is None or compared.high is None:
         return f"whether the {report.metric_name} changed is unknown"
@@ -76,7 +76,7 @@ def meaning(report: Record) -> str:
 
 
 def smaller(report: Record) -> str:
-    """Return "21.9× smaller as .cortado file, 3.4× as onnxruntime file": which file ships decides which number counts."""
+    """Return "21.9× smaller as .cortado file, 3.4× as onnxruntime file"."""
     files = [
         f"{times_smaller(row.original_bytes, row.size_bytes)} as {row.runtime} file"
         for row in report.exports
@@ -92,7 +92,7 @@ def gain(report: Record) -> str:
 
 
 def change_text(report: Record) -> str:
-    """Return the difference of scores on the test data, its interval and what it allows to say."""
+    """Return the difference of scores on the test data, its interval and significance."""
     compared = report.test
     difference = f"{signed_text(compared.difference)} {points(report.metric_unit)}".rstrip()
     on = f"{difference} on {compared.samples:,} test samples"
@@ -100,54 +100,54 @@ def change_text(report: Record) -> str:
 
 
 def time_hint(report: Record) -> str:
-    """Return how to measure time, where no runtime was asked for; "" where one was."""
+    """Return how to measure time if no runtime was used; "" otherwise."""
     timed = report.clocks or any(line.unit == "ms" for line in report.lines)
     return "" if timed else "time: not measured, add --measure-in onnxruntime"
 
 
 def certainty(report: Record) -> str:
-    """How sure the difference of scores is, and how many warnings there are."""
-    said = f"Of the {report.metric_name}: {meaning(report)} ({interval(report.test)})."
+    """Return the significance of the difference of scores, and the number of warnings."""
+    significance = f"{report.metric_name.capitalize()}: {meaning(report)} ({interval(report.test)})."
     count = len(report.warnings)
-    return said + (f" {count}\u00a0warning{'' if count == 1 else 's'} below." if count else "")
+    return significance + (f" {count}\u00a0warning{'' if count == 1 else 's'} below." if count else "")
 
 
 def outcome(report: Record) -> tuple[str, str]:
-    """The test in a word and in a sentence: met, missed, unknown or no limits."""
+    """Return the outcome as a word (met, missed, unknown or no limits) and a sentence."""
     limited = [line for line in report.lines if line.limit]
     missed = [line.what for line in limited if line.met is False]
     open_lines = [line.what for line in limited if line.met is None]
     if missed:
         return "missed", f"{len(missed)} of {len(limited)} limits missed: {', '.join(missed)}."
     if open_lines:
-        return UNKNOWN, f"Not measured, so not proved: {', '.join(open_lines)}."
+        return UNKNOWN, f"Not measured: {', '.join(open_lines)}."
     if limited:
         return "met", LIMITS_MET.get(len(limited), f"All {len(limited)} limits are met.")
     return "no limits", "No limits were set."
 
 
 def stage_text(stage: Stage, metric_name: str, unit: str) -> str:
-    """Return a stage in one line of a log: "finetune: 12.3 KB, accuracy 97.20 %, 8.1 s"."""
+    """Return a stage as a line of the log: "finetune: 12.3 KB, accuracy 97.20 %, 8.1 s"."""
     score = f"{metric_name} {quantity(stage.score, unit)}"
     return f"{stage.name}: {size_text(stage.size_bytes)}, {score}, {time_text(stage.seconds * 1000)}"
 
 
 def met_text(met: bool | None, limit: str) -> str:
-    """yes, no, unknown, or a dash where no limit was set."""
+    """Return "yes", "no", "unknown", or a dash without a limit."""
     if not limit:
         return NOTHING
     return UNKNOWN if met is None else "yes" if met else "no"
 
 
 def knobs_text(knobs: object) -> str:
-    """{"keep": 0.3, "by": "magnitude"} -> "keep=0.3 by=magnitude"; lists in brackets."""
+    """Return {"keep": 0.3, "by": "magnitude"} as "keep=0.3 by=magnitude"; lists in brackets."""
     if isinstance(knobs, dict):
         return " ".join(f"{key}={knob_text(value)}" for key, value in knobs.items())
     return knob_text(knobs)
 
 
 def knob_text(value: object) -> str:
-    """One value as it would be written in a recipe."""
+    """Return a value as written in a recipe."""
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(knob_text(inner) for inner in value) + "]"
     if isinstance(value, dict):

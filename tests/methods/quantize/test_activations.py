@@ -74,7 +74,10 @@ def test_steps_that_stay_in_floats_are_in_the_report():
     network = Chained().eval()
     view = View(copy.deepcopy(network), network, task.example)
     QuantizeActivations().apply(view, task)
-    assert view.notes[0] == "2 operations stay in floats, because there is no layer at which to quantize them: the network."
+    assert (
+        view.notes[0]
+        == "2 operations stay in floats, because there is no layer at which to quantize them: the network."
+    )
 
 
 def test_a_second_rounding_replaces_the_first_and_is_measured_without_it():

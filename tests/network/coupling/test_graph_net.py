@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cortado
+from bench.zoo.predicted import count_after, zeroed
 from bench.zoo.written import entries
 from cortado.errors import BadNetwork, BadValue
-from cortado.network.coupling.cut import cut, zeroed
+from cortado.network.coupling.cut import cut
 from cortado.network.coupling.find import find_groups
 from cortado.network.coupling.graph_module import GraphNet
 from cortado.network.coupling.graph_net import cut_as_graph
@@ -115,7 +116,7 @@ def test_graph_obeys_the_law_of_zero_channels_at_any_batch(name: str) -> None:
     for batch in (1, 3, 7):
         inputs = entry.example(seed=batch, batch=batch)
         assert difference(outputs(small, inputs), outputs(silent, inputs)) < 1e-5
-    assert sum(p.numel() for p in small.parameters()) == groups.count_after(keeps)
+    assert sum(p.numel() for p in small.parameters()) == count_after(groups, keeps)
     assert difference(outputs(network, example), outputs(silent, example)) > 1e-3
 
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.zoo.predicted import zeroed
 from cortado.errors import BadNetwork, BadValue
 from cortado.file.artifact import decode, encode
-from cortado.network.coupling.cut import cut, zeroed
+from cortado.network.coupling.cut import cut
 from cortado.network.coupling.find import find_groups
 from cortado.network.coupling.graph_net import cut_as_graph
 from cortado.network.view import View

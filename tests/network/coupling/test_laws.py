@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.zoo.entry import Entry
+from bench.zoo.predicted import count_after, zeroed
 from bench.zoo.written import entries
-from cortado.network.coupling.cut import cut, zeroed
+from cortado.network.coupling.cut import cut
 from cortado.network.coupling.find import find_groups
 from cortado.network.coupling.groups import Groups
 
@@ -45,7 +46,7 @@ def test_cutting_zero_channels_changes_no_output(entry: Entry) -> None:
     keeps, before = some(groups, exact=True), outputs(network, example)
     assert keeps
     wanted = outputs(zeroed(network, groups, keeps), example)
-    predicted, whole = groups.count_after(keeps), sum(p.numel() for p in network.parameters())
+    predicted, whole = count_after(groups, keeps), sum(p.numel() for p in network.parameters())
     cut(network, groups, keeps)
     assert difference(outputs(network, example), wanted) < 1e-4
     assert difference(before, wanted) > 1e-3, "what was cut did nothing in this network: the law says nothing"
@@ -62,7 +63,7 @@ def test_groups_that_are_not_exact_run_after_the_cut_too(name: str) -> None:
     network, example = entry.network(), entry.example()
     groups = find_groups(network, example)
     keeps = some(groups, exact=False)
-    predicted, shapes = groups.count_after(keeps), [out.shape for out in outputs(network, example)]
+    predicted, shapes = count_after(groups, keeps), [out.shape for out in outputs(network, example)]
     cut(network, groups, keeps)
     assert [out.shape for out in outputs(network, example)] == shapes
     assert sum(p.numel() for p in network.parameters()) == predicted

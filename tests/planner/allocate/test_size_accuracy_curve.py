@@ -27,7 +27,8 @@ from cortado.planner.allocate.size_accuracy_curve import (
 from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES, carried_out
 from cortado.planner.search.deadline import Deadline
 from cortado.planner.sensitivity import candidates
-from cortado.planner.sensitivity.candidates import LARGE, Candidate, Choices, RememberingTask, body_bytes, record_bytes
+from cortado.planner.sensitivity.candidates import Candidate, Choices, RememberingTask
+from cortado.planner.sensitivity.record_bytes import LARGE, body_bytes, record_bytes
 from cortado.planner.sensitivity.sensitivity import sensitivities
 from cortado.task.limits import read_limits
 from cortado.task.task import Data, Task
@@ -59,7 +60,7 @@ def test_spread_is_as_measured_plans_miss_and_never_small():
     assert with_ratios(1.0, 9.0, 1.0).spread == pytest.approx(9)
     assert with_ratios(1.0, 2.0, 4.0).spread == pytest.approx(math.exp(math.sqrt(2 / 3) * math.log(2)))
     said = Feasibility(with_ratios(1.0, 2.0, 4.0), 1000, "accuracy", "%").trust()
-    assert "from the others alone, was off by a factor of 2.00, 1.00, 2.00." in said
+    assert "each measured mix was off by a factor of 2.00, 1.00, 2.00." in said
 
 
 def test_numbers_are_forecast_as_shares_of_variance():
@@ -149,14 +150,15 @@ def test_size_accuracy_curve_with_little_time_names_what_it_left_out():
     network, task = made.make(), made.task()
     found = size_accuracy_curve(network, network, task, time_limit=1e-6)
     assert {one.way for validation in found.choices for one in validation.candidates} == {"", CANDIDATE_RECIPES[0]}
-    assert not found.measured and f"{len(CANDIDATE_RECIPES) - 1} of {len(CANDIDATE_RECIPES)} ways" in " ".join(
-        found.left_out
+    assert (
+        not found.measured
+        and f"{len(CANDIDATE_RECIPES) - 1} of {len(CANDIDATE_RECIPES)} candidate recipes" in " ".join(found.left_out)
     )
     assert (
         any("samples for sensitivities" in one for one in found.left_out) and "plans to measure" in found.left_out[-1]
     )
     said = Feasibility(found, 1000, "accuracy", "%", read_limits(["score >= -1 %", "size <= 1 MB"])).text()
-    assert "Left out, as time was up: " in said and "No mix was measured" in said and "nan" not in said
+    assert "Skipped, as time was up: " in said and "No mix was measured" in said and "nan" not in said
     whole = size_accuracy_curve(
         network, network, task, (CANDIDATE_RECIPES[0], CANDIDATE_RECIPES[3]), time_limit="10 min"
     )

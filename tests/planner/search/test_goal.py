@@ -99,7 +99,7 @@ def test_feasibility_says_whether_limits_can_be_kept(found):
     assert "size <= 1 B: not by weights alone" in said and "score >= -100 %: the smallest file" in said
     assert "Does not help latency:" in said and "zeros are multiplied" in said
     easy = read_limits([f"size <= {plain_size()} B"])
-    assert "reachable" in Feasibility(found, plain_size(), "accuracy", "%", easy).limits_text()
+    assert "feasible" in Feasibility(found, plain_size(), "accuracy", "%", easy).limits_text()
 
 
 def test_families_together_cost_no_more_than_one_alone(found):
@@ -229,7 +229,7 @@ def test_full_disk_ends_the_search_and_is_no_refused_trial(tmp_path, monkeypatch
     [
         ([], "size", "Give one limit or more"),
         (["score >= -1 %"], "happiness", "must be one of size, latency, loss, got 'happiness'"),
-        (["score >= -1 %"], "latency", "in which runtime"),
+        (["score >= -1 %"], "latency", "latency needs a runtime"),
         (["latency <= 1 ms in onnxruntime"], "latency", "Limit the score too"),
         (["score >= -1 %"], "loss", "Limit the size or the latency too"),
     ],
@@ -241,7 +241,7 @@ def test_goals_that_say_nothing_are_refused(tmp_path, limits, minimise, says):
 
 @pytest.mark.parametrize("limit", ["size <= {} B", "latency <= 1000 ms in onnxruntime"])
 def test_without_a_limit_of_the_score_the_best_network_is_meant(tmp_path, limit, quick_clocks):
-    """Not the smallest of all, which knows nothing."""
+    """Without a score limit the smallest file is trivial."""
     text = limit.format(plain_size() // 2)
     sought = {name: reach(NET.make(), NET.task(), [text], minimise=name, time_limit="1 ms", folder=tmp_path / name)
               for name in ("size", "loss")}  # fmt: skip
@@ -291,7 +291,7 @@ def test_allocation_report_names_every_choice_and_its_cost(found):
         if one.other is not None:
             assert one.other.size_bytes <= one.taken.size_bytes and family(one.other.way) != family(one.taken.way)
     said = explained(found, (least * most) ** 0.5)
-    assert all(one.path in said for one in rows) and "nats expected" in said
+    assert all(one.path in said for one in rows) and "expected KL" in said
     assert "nothing to explain" in explained(found, 1)
 
 

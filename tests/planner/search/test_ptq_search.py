@@ -151,7 +151,7 @@ def test_weights_that_have_a_form_already_are_named():
     _, report = compress(
         original, task, f"share/kmeans bits=2 where={path} | quantize/ptq_search bits=4 activations=0 images=8"
     )
-    assert any("keep the form that they have" in note and f"{path}.weight" in note for note in report.stages[1].notes)
+    assert any("keep their form" in note and f"{path}.weight" in note for note in report.stages[1].notes)
 
 
 def test_the_name_from_before_is_understood():

@@ -111,4 +111,4 @@ def test_every_network_shows_what_rounding_and_cutting_cost(net):
     original, task = made.make(), made.task()
     activations, channels = activation_report(FORECAST, original, task), channel_report(FORECAST, original, task)
     assert "8 bits" in activations and "4 bits" in activations
-    assert "25% cut of channels" in channels
+    assert "channels cut by 25%" in channels

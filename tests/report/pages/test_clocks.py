@@ -42,7 +42,7 @@ def test_noise_is_told(timed, show):
 @pytest.mark.parametrize("show", [report_html, report_text])
 def test_prediction_is_no_speed_up(timed, show):
     shown = show(timed)
-    assert "40.6 M to 20.1 M, 2.02 times fewer; this is no measurement of time" in shown
+    assert "40.6 M to 20.1 M, 2.02 times fewer; not a measurement of time" in shown
     assert "speed-up" not in shown.lower() and "speedup" not in shown.lower()
 
 
@@ -85,5 +85,5 @@ def test_report_from_before_there_were_times_is_read(timed, tmp_path):
 def test_what_is_inside_a_file_is_told(timed, show):
     edges = (Edge("x", "input", "int8", 0.05, -14), Edge("y", "output", "float32"))
     shown = show(replace(timed, exports=(replace(FILE, rounded=True, float_layers=("linear",), edges=edges),)))
-    assert "does not tell what share it runs in integers; in floats: linear" in shown
-    assert "The file itself has input x: int8, scale 0.05, zero point -14; output y: float32" in shown
+    assert "does not report its share of integers; in floats: linear" in shown
+    assert "The file has input x: int8, scale 0.05, zero point -14; output y: float32" in shown

@@ -102,7 +102,7 @@ def test_each_mark_says_all_of_its_candidate(report):
         reported = facts_of(report, number, one)
         assert 'aria-label="' + ". ".join(reported) + '"' in source and source.count(reported[1]) == 2
     assert facts_of(report, 2, FRONT[0]) == (
-        "2: kept its limits, taken", "27.3 KB (27,321 B), 39× smaller", "accuracy 98.02 %, −0.35 points",
+        "2: met its limits, taken", "27.3 KB (27,321 B), 39× smaller", "accuracy 98.02 %, −0.35 points",
         "2 × prune/weights, finetune; trained 2.5 epochs",
     )  # fmt: skip
     assert "latency 750 us" in facts_of(report, 4, FRONT[3])

@@ -195,7 +195,7 @@ def test_page_of_a_network_with_many_layers_groups_the_small_ones(report_with: M
     many = tuple(type(first)(**(vars(first) | {"path": f"w{at}", "size_bytes": 400 + at})) for at in range(40))
     legend = re.search(r'<ul class="legend">.*?</ul>', report_html(report_with(layers=many)))
     assert legend is not None
-    assert re.findall(r"<b>(.*?)</b>", legend.group(0)) == [*(f"w{at}" for at in range(34, 40)), "all else"]
+    assert re.findall(r"<b>(.*?)</b>", legend.group(0)) == [*(f"w{at}" for at in range(34, 40)), "other"]
 
 
 def test_page_is_light_and_dark_and_prints(report_with: Make) -> None:
@@ -209,7 +209,7 @@ def test_first_screen_has_its_order(report_with: Make) -> None:
     clock = Clock(1, 1, 9, (), "torch_eager", "torch_eager", Ratio(1, 1, 1), False)
     source = report_html(report_with(front=(Tried("finetune", 300, 97.0, True, True),), clocks=(clock,)))
     parts = [
-        'class="badge', "Plain and compressed", "What was tried", "What each stage did", "Where the bytes go",
+        'class="badge', "Original and compressed", "What was tried", "What each stage did", "Where the bytes go",
         "Where the time goes", 'class="warnings"', "Stage by stage", "Layer by layer",
     ]  # fmt: skip
     body = source[source.index("<body>") :]

@@ -62,7 +62,7 @@ def test_times_smaller_is_unknown_without_sizes() -> None:
         ((True, True, True), "met", "All 3 limits are met."),
         ((True, False), "missed", "1 of 2 limits missed: thing 1."),
         ((None, False), "missed", "1 of 2 limits missed: thing 1."),
-        ((True, None), "unknown", "Not measured, so not proved: thing 1."),
+        ((True, None), "unknown", "Not measured: thing 1."),
         ((), "no limits", "No limits were set."),
     ],
 )

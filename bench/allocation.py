@@ -23,7 +23,7 @@ from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.view import View, parameter_places
 from cortado.parts.forms.quantized import Quantized
 from cortado.planner.allocate.plan import plan_for
-from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
+from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.candidates import candidates_of
 from cortado.planner.sensitivity.sensitivity import sensitivities
 from cortado.task.measure import outputs_of

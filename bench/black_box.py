@@ -21,7 +21,7 @@ from cortado.methods.match_moments import MATMUL_LAYERS, NORMS, MatchMoments, la
 from cortado.network.compare.divergence import divergence
 from cortado.network.view import View, Weight, parameter_places
 from cortado.planner.allocate.plan import Plan
-from cortado.planner.search.candidate_recipes import carried_out
+from cortado.planner.sensitivity.candidate_recipes import carried_out
 from cortado.planner.sensitivity.candidates import Candidate, Choices
 from cortado.task.task import Task
 

@@ -29,7 +29,7 @@ from cortado.planner.allocate.size_accuracy_curve import (
     planned,
     size_accuracy_curve,
 )
-from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
+from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.checks import (
     DOMINATED,
     EACH,

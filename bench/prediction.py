@@ -44,7 +44,7 @@ from cortado.planner.allocate.size_accuracy_curve import (
     planned,
     size_accuracy_curve,
 )
-from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
+from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.task.task import Task
 from cortado.tasks import cifar10
 

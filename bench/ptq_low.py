@@ -22,12 +22,12 @@ from cortado.engine.recipe import read_recipe
 from cortado.file.artifact import encode
 from cortado.methods.match_moments import MatchMoments
 from cortado.nets.resnet import resnet_20, resnet_56
+from cortado.network.finalize import finalize
 from cortado.network.view import View
 from cortado.report.report import paired_interval
 from cortado.task.measure import outputs_of, scores
 from cortado.task.task import Task
 from cortado.tasks import cifar10
-from cortado.training.finalize import finalize
 
 SEEDS = [0]
 NETWORKS = {"ResNet-20": resnet_20, "ResNet-56": resnet_56}

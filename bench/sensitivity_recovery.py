@@ -23,8 +23,8 @@ from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View
 from cortado.planner.allocate.plan import Plan, plan_for
 from cortado.planner.allocate.size_accuracy_curve import mean_divergences, planned
-from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.search.proposals import RECOVERY
+from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.candidates import Choices, candidates_of, undominated
 from cortado.planner.sensitivity.sensitivity import sensitivities
 from cortado.task.measure import mean_score

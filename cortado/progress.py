@@ -21,7 +21,7 @@ class Bar(Protocol):
 class Progress(Protocol):
     """Shows the progress of tasks."""
 
-    def bar(self, says: str, total: int) -> contextlib.AbstractContextManager[Bar]:
+    def bar(self, title: str, total: int) -> contextlib.AbstractContextManager[Bar]:
         """Return a context manager of a bar of `total` steps."""
 
 
@@ -36,7 +36,7 @@ class Quiet:
     """Progress that shows nothing."""
 
     @contextlib.contextmanager
-    def bar(self, says: str, total: int) -> Iterator[Bar]:
+    def bar(self, title: str, total: int) -> Iterator[Bar]:
         yield QuietBar()
 
 
@@ -61,27 +61,27 @@ class Lines:
         self.clock = clock
 
     @contextlib.contextmanager
-    def bar(self, says: str, total: int) -> Iterator[Bar]:
-        yield LineBar(says, total, self.clock)
+    def bar(self, title: str, total: int) -> Iterator[Bar]:
+        yield LineBar(title, total, self.clock)
 
 
 class LineBar:
     """A task that logs its progress."""
 
-    def __init__(self, says: str, total: int, clock: Callable[[], float]) -> None:
-        self.says, self.total, self.clock, self.done = says, total, clock, 0
-        self.start = self.said = clock()
+    def __init__(self, title: str, total: int, clock: Callable[[], float]) -> None:
+        self.title, self.total, self.clock, self.done = title, total, clock, 0
+        self.start = self.shown_at = clock()
 
     def advance(self, steps: int = 1) -> None:
         self.done += steps
         now = self.clock()
-        if now - self.said < PAUSE:
+        if now - self.shown_at < PAUSE:
             return
-        self.said, elapsed = now, now - self.start
+        self.shown_at, elapsed = now, now - self.start
         known = self.total >= self.done > 0
         left = elapsed / self.done * (self.total - self.done) if known else None
         share = f"{self.done:,} of {self.total:,}" if known else f"{self.done:,}"
-        LOG.info("%s: %s, %s", self.says, share, times_text(elapsed, left))
+        LOG.info("%s: %s, %s", self.title, share, times_text(elapsed, left))
 
 
 class Terminal:
@@ -105,11 +105,11 @@ class Terminal:
         self.shown = progress.Progress(*columns, transient=True, console=console.Console(stderr=True))
 
     @contextlib.contextmanager
-    def bar(self, says: str, total: int) -> Iterator[Bar]:
+    def bar(self, title: str, total: int) -> Iterator[Bar]:
         own = not self.shown.live.is_started
         if own:
             self.shown.start()
-        number = self.shown.add_task(says, total=total)
+        number = self.shown.add_task(title, total=total)
         try:
             yield TerminalBar(self.shown, number)
         finally:

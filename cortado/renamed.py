@@ -12,18 +12,22 @@ METHODS = {
     "quantize/signals": "quantize/activations", "quantize/ladder": "quantize/ptq_search",
     "cortado.planner.mix:Mix": "allocate", "cortado.planner.widths:Widths": "prune/widths",
 }  # fmt: skip
-KNOBS = {"rate": "lr", "signals": "activations"}
+KNOBS = {"rate": "lr", "signals": "activations", "ways": "candidate_recipes"}
 VALUES = {
     "quantize/equalize by": {"signals": "activations"}, "quantize/ptq_search data": {"imagined": "synthetic"},
     "distill/logits teacher": {"plain": "original"},
     "prune/rate_distortion teacher": {"plain": "original"},
+    "finetune penalty": {"gains": "norm_gains", "low_rank": "nuclear_norm"},
 }  # fmt: skip
 KEYS = {"says": "notes", "match": "match_moments"}
 FACE = {"Score": "Metric", "WeightScore": "Importance"}
 TASK = {"choice": "validation", "verdict": "test", "score": "metric"}
 FILE = {"plain": "original"}
-TRAINING = {"rate": "lr", "says": "label"}
 KNOB = {"says": "help"}
+FORMS = {"codebook": "palette", "product_quantized": "products"}
+"""The names that the file format has for forms called otherwise today."""
+OPTIONS = {"--measure-in": "--time", "--time-limit": "--budget"}
+"""What options of the command line were called."""
 REPORT = {
     "plain_bytes": "original_bytes", "plain_choice": "original_validation", "verdict": "test", "score_name": "metric_name",
     "score_unit": "metric_unit", "plain": "original", "plain_entries": "original_entries", "plain_bits": "original_bits",

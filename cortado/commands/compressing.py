@@ -28,10 +28,10 @@ from cortado.engine.recipe import read_recipe as read_recipe
 from cortado.errors import BadRecipe, Stopped
 from cortado.planner.allocate.allocation_report import activation_report, channel_report, explained
 from cortado.planner.planned import plan_within
-from cortado.planner.search.deadline import Deadline, seconds_of
 from cortado.planner.search.goal import reach_within
 from cortado.planner.search.shapes import Explorer
 from cortado.planner.search.trials import MINIMISE
+from cortado.planner.sensitivity.deadline import Deadline, seconds_of
 from cortado.progress import Progress
 from cortado.report.pages.terminal import report_text
 from cortado.running.brought import accept, blaming

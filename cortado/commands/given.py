@@ -19,6 +19,7 @@ from cortado.errors import CortadoError, Stopped
 from cortado.file.artifact import load
 from cortado.progress import Lines, Progress, Terminal
 from cortado.progress import quiet as silent
+from cortado.renamed import OPTIONS
 from cortado.running.devices import AUTO
 from cortado.task.task import Task
 
@@ -125,11 +126,11 @@ device_option = click.option(
 
 
 def time_limit_option(help: str, default: str | None = None) -> Callable[..., Any]:
-    """Return the option --time-limit, which also accepts --budget with a warning."""
+    """Return the option --time-limit, which its old name stands for with a warning."""
 
     def added(command: Callable[..., Any]) -> Callable[..., Any]:
         option = click.option("--time-limit", default=default, show_default=default is not None, help=help)
-        return old_option("--budget", "--time-limit")(option(command))
+        return old_option(OPTIONS["--time-limit"], "--time-limit")(option(command))
 
     return added
 

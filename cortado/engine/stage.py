@@ -11,10 +11,10 @@ from cortado.errors import CortadoError, Failed, NothingChanged, describe
 from cortado.file.entries import entries_of, put_entry, stored_at
 from cortado.methods.match_moments import MatchMoments
 from cortado.methods.method import Method
+from cortado.network.finalize import finalize
 from cortado.network.view import View
 from cortado.progress import Progress
 from cortado.task.task import Task
-from cortado.training.finalize import finalize
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ def begin(original: nn.Module, example: Any) -> State:
     return replace(start(network.eval(), original, example), fresh=True)
 
 
+def view_of(state: State, progress: Progress | None = None) -> View:
+    """Return what methods see of a state."""
+    return View(state.network, state.original, state.example, progress, state.reference, state.kept)
+
+
 def apply_stage(
     method: Method, state: State, task: Task, *, match_moments: bool = True, following: Method | None = None, where: str = "",
     progress: Progress | None = None, check: bool = True, last: bool = False,
@@ -69,7 +74,7 @@ def apply_stage(
     if renews or check:
         before = state.original if state.fresh else copy.deepcopy(state.network)
     reference, kept = (before, {}) if renews else (state.reference, dict(state.kept))
-    view = View(state.network, state.original, state.example, progress, reference, kept)
+    view = view_of(replace(state, reference=reference, kept=kept), progress)
     carry_out(method, view, task, where)
     changes = Changes(before, state.network, view.touched)
     if check and not method.matches and not changes.any(values_only=method.lossy):

@@ -173,14 +173,14 @@ def index_cost(symbols: Symbols) -> Cost:
     list_bits = symbols.entries * code_width(symbols.values)
     if not symbols.sparse and list_bits <= sparse_bits:
         return cost_sums(symbols.values, symbols.counts, None, 0, symbols.codebook_bits)
-    values, counts = kept_values(symbols)
+    values, counts = kept_entries(symbols)
     fillers = symbols.fillers(width)
     if fillers:
         values, counts = np.append(values, 0), np.append(counts, fillers)
     return cost_sums(values, counts, gaps_of(symbols, width)[1], width, symbols.codebook_bits)
 
 
-def kept_values(symbols: Symbols) -> tuple[np.ndarray, np.ndarray]:
+def kept_entries(symbols: Symbols) -> tuple[np.ndarray, np.ndarray]:
     """Return the nonzero values and their counts."""
     kept = symbols.values != 0
     return symbols.values[kept], symbols.counts[kept]
@@ -226,7 +226,7 @@ def code_width(values: np.ndarray, zero_too: bool = False) -> int:
 
 def best_gap_width(symbols: Symbols) -> tuple[int, int]:
     """Return the gap width with the least P+Q bits, the narrowest of equals, and these bits."""
-    kept, _ = kept_values(symbols)
+    kept, _ = kept_entries(symbols)
 
     def bits(gap_width: int) -> int:
         fillers = symbols.fillers(gap_width)
@@ -246,7 +246,7 @@ def pictures(found: Mapping[str, Symbols | None], count: int = 3) -> tuple[Histo
     gaps: list[Histogram] = []
     for name, symbols in sorted(coded, key=lambda row: -row[1].kept)[:count]:
         title = f"{name}: codes of {symbols.kept:,} nonzero weights"
-        codes.append(histogram_of(title, *kept_values(symbols), "codes"))
+        codes.append(histogram_of(title, *kept_entries(symbols), "codes"))
         if symbols.kept < symbols.entries:
             width, _ = best_gap_width(symbols)
             title = f"{name}: zeros before each entry, gaps of {width} bits"

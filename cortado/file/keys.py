@@ -11,18 +11,17 @@ from typing import TypeVar
 from cortado.errors import BadFile
 from cortado.file.wire import Cursor
 from cortado.parts.part import Part
+from cortado.renamed import FORMS
 
 Kind = TypeVar("Kind", bound=Part)
 ROOMS = ("cortado.parts.forms.", "cortado.parts.activations.")
-STORED_AS = {"codebook": "palette", "product_quantized": "products"}
-"""The names that files have for classes which are called otherwise today."""
 
 
 def key_of(kind: type[Part]) -> bytes:
     """The key of a class: from the name of its file in one of our rooms, or from module and class for a user's own."""
     own = kind.__module__.startswith(ROOMS)
     name = kind.__module__.rpartition(".")[2] if own else f"{kind.__module__}:{kind.__name__}"
-    return blake2b(STORED_AS.get(name, name).encode(), digest_size=2).digest()
+    return blake2b(FORMS.get(name, name).encode(), digest_size=2).digest()
 
 
 @lru_cache(maxsize=len(ROOMS))

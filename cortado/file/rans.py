@@ -45,7 +45,7 @@ def thresholds(counts: np.ndarray, levels: int) -> list[int]:
     return [min(int(cut), STEPS - 1) for cut in np.maximum.accumulate(cuts)]
 
 
-def lookup(cuts: list[int], factor: int) -> np.ndarray:
+def lookup_table(cuts: list[int], factor: int) -> np.ndarray:
     """For each step of a running mean the number of its group, times `factor`, as uint8."""
     return (np.searchsorted(np.array(cuts, dtype=np.int64), np.arange(STEPS), side="right") * factor).astype(np.uint8)
 
@@ -124,7 +124,7 @@ def encode(values: np.ndarray, line: int) -> bytes:
     numbers = plan.numbers()
     survey = rans_survey(values, numbers)
     cuts = thresholds(survey[:STEPS], 8), thresholds(survey[STEPS:], 8)
-    contexts, tokens, counts, raw = rans_tokens(values, numbers, lookup(cuts[0], 8), lookup(cuts[1], 1))
+    contexts, tokens, counts, raw = rans_tokens(values, numbers, lookup_table(cuts[0], 8), lookup_table(cuts[1], 1))
     fine = counts.reshape(8, 8, TOKENS)
     across, below = min(((a, b) for a in range(4) for b in range(4)), key=lambda ab: cost_bits(group(fine, *ab)))
     chosen = group(fine, across, below)
@@ -162,7 +162,7 @@ def decode(body: bytes, count: int, line: int) -> np.ndarray:
     least = unzigzag(cursor.number()) if flags & 1 else 0
     if flags & 3 == 3 or not -(2**31) <= least <= 2**31 - TOKENS or count == 0:
         raise BadFile(f"file: the head of a fast stream is impossible. {DAMAGED}")
-    lookups = lookup(read_cuts(cursor, across), 1 << below), lookup(read_cuts(cursor, below), 1)
+    lookups = lookup_table(read_cuts(cursor, across), 1 << below), lookup_table(read_cuts(cursor, below), 1)
     grain = GRAINS[flags >> 6]
     tables = kernel_tables(np.array([read_table(cursor, grain) for _ in range(1 << (across + below))]))
     raw = cursor.take(cursor.number())

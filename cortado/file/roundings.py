@@ -150,7 +150,7 @@ def read_quantizers(
 
 
 def put_roundings(network: nn.Module, original_paths: Sequence[str], roundings: Roundings) -> None:
-    """Round activations of a network made from a plain one whose modules have these paths.  Raises BadFile."""
+    """Round activations of a network made from another whose modules have these paths.  Raises BadFile."""
     modules = dict(network.named_modules())
     for (number, side), which in zip(roundings.places, roundings.serves, strict=True):
         layer = modules.get(original_paths[number]) if number < len(original_paths) else None

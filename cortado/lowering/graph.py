@@ -107,8 +107,8 @@ def trace_refusal(network: nn.Module, error: Exception) -> str:
         if "register a pytree" in text
         else "Rewrite that line without value-dependent control flow, or move it out of the network."
     )
-    says = first[:300].partition(" If this type holds")[0]
-    return f"lowering: {type(network).__name__} cannot be traced by torch.export{where}: {says} {way_out}"
+    message = first[:300].partition(" If this type holds")[0]
+    return f"lowering: {type(network).__name__} cannot be traced by torch.export{where}: {message} {way_out}"
 
 
 def graph_of(network: nn.Module, example: Any) -> fx.GraphModule:

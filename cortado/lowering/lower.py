@@ -15,11 +15,11 @@ from cortado.lowering.integers import emit_quantizers, weight_codes
 from cortado.lowering.packed import note_codes
 from cortado.lowering.positions import gather_positions
 from cortado.network.coupling.answers import difference
+from cortado.network.finalize import finalized_copy
 from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
 from cortado.network.statistics.gradients import released
 from cortado.parts.activations.quantizer import OUTPUT, give_quantizers, sites, take_quantizers, unrounded
 from cortado.running.trees import tensors_in
-from cortado.training.finalize import finalized_copy
 
 TOLERANCE = 1e-4
 """Largest difference, as a share of the largest output, that float32 rounding explains."""

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from cortado.methods.method import Method
+from cortado.network.finalize import finalize
 from cortado.network.view import View
 from cortado.task.task import Task
-from cortado.training.finalize import finalize
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from torch import nn
 from cortado.engine.options import RunOptions
 from cortado.planner.allocate.feasibility import Feasibility
 from cortado.planner.allocate.size_accuracy_curve import size_accuracy_curve
-from cortado.planner.search.deadline import seconds_of
 from cortado.planner.search.goal import CURVE_SHARE
+from cortado.planner.sensitivity.deadline import seconds_of
 from cortado.progress import Progress
 from cortado.task.task import Task
 

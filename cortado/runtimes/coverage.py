@@ -9,11 +9,11 @@ from torch import nn
 from cortado.lowering.factors import factored_network
 from cortado.lowering.integers import Codes
 from cortado.lowering.packed import Packed, narrow_layers, narrow_weights
+from cortado.network.finalize import finalized_copy
 from cortado.network.profile.profile import profile
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.attach import form_of
 from cortado.runtimes.runtime import Runtime
-from cortado.training.finalize import finalized_copy
 
 
 @dataclass(frozen=True)

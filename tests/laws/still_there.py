@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from cortado.layers.bypass import Bypass
+from cortado.network.finalize import finalized_copy
 from cortado.network.view import Weight, parameter_places
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
-from cortado.training.finalize import finalized_copy
 
 SAYS_SO = ("given up", "gives up", "no longer", "grows", "larger")
 """Words with which a note tells that something of before is gone."""

@@ -4,11 +4,11 @@ import torch
 
 from cortado.methods.finalize import Finalize
 from cortado.methods.quantize.pact import QuantizePact
+from cortado.network.finalize import in_training
 from cortado.network.view import View
 from cortado.parts.activations.pact import Pact
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.latent import Latent
-from cortado.training.finalize import in_training
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["residual"]

@@ -43,7 +43,7 @@ class FactorizeNonlinear(Factorize):
     chain: str = knob("whole", one_of=tuple(SCHEMES), help="kernels of the chain: whole x 1x1, columns x rows, or cp")
     images: int = knob(256, low=1, help="calibration samples")
     patches: int = knob(16384, low=1, help="positions sampled, over all images")
-    rounds: int = knob(8, low=1, help="rounds of fitting factors and auxiliary responses in turn")
+    rounds: int = knob(8, low=1, help="rounds of regression factors and auxiliary responses in turn")
 
     def suits(self, target: Target) -> bool:
         return SCHEMES[self.chain].suits(target) and target.flat.shape[1] <= LARGEST_METRIC

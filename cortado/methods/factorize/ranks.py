@@ -67,19 +67,19 @@ def energy_ranks(cuts: list[Cut], keep: float) -> list[int]:
     the layer.
     """
     time_limit = keep * sum(cut.target.dense_cost for cut in cuts)
-    ladders = [RankSteps(cut) for cut in cuts]
-    total = sum(rank_steps.cost for rank_steps in ladders)
-    queue = [(*rank_steps.step(), at) for at, rank_steps in enumerate(ladders)]
+    steps_down = [RankSteps(cut) for cut in cuts]
+    total = sum(rank_steps.cost for rank_steps in steps_down)
+    queue = [(*rank_steps.step(), at) for at, rank_steps in enumerate(steps_down)]
     heapq.heapify(queue)
     while total > time_limit and queue and queue[0][0] < math.inf:
         _, rank, at = heapq.heappop(queue)
-        total -= ladders[at].cost
-        ladders[at].down_to(rank)
-        total += ladders[at].cost
+        total -= steps_down[at].cost
+        steps_down[at].down_to(rank)
+        total += steps_down[at].cost
         if total <= time_limit:
-            ladders[at].fill(time_limit - total)
-        heapq.heappush(queue, (*ladders[at].step(), at))
-    return [rank_steps.rank for rank_steps in ladders]
+            steps_down[at].fill(time_limit - total)
+        heapq.heappush(queue, (*steps_down[at].step(), at))
+    return [rank_steps.rank for rank_steps in steps_down]
 
 
 class RankSteps:
@@ -93,12 +93,12 @@ class RankSteps:
         self.rank, self.cost, self.log = 0, cut.target.dense_cost, 0.0
 
     def step(self) -> tuple[float, int]:
-        """Return the lowest price of a step down (energy per multiply-add) and its rank; infinite at the bottom."""
+        """Return the lowest saving of a step down (energy per multiply-add) and its rank; infinite at the bottom."""
         below = (self.rank or self.top + 1) - 1
         if below < 1:
             return math.inf, 0
         gains_each = (self.log - self.logs[:below]) / (self.cost - self.costs[:below])
-        # Among equal prices, take the smallest step.
+        # Among equal savings, take the smallest step.
         best = below - 1 - int(gains_each.flip(0).argmin())
         return float(gains_each[best]), best + 1
 

@@ -38,7 +38,7 @@ def nonzero_cost(nonzero: Tensor, memory: float = 4.0) -> Tensor:
 def bits_of_levels(levels: Tensor, cost: Tensor) -> Tensor:
     """Return the bits of real-valued levels (value / step), a scalar: linear up to one step, logarithmic beyond.
 
-    `levels` and `cost` broadcast; `cost` is the price of the first step away from zero at each place.
+    `levels` and `cost` broadcast; `cost` is the cost of the first step away from zero at each place.
     """
     size = levels.abs()
     return (cost * size.clamp(max=1.0)).sum() + MAGNITUDE_BITS * torch.log2(size.clamp(min=1.0)).sum()

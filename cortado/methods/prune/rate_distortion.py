@@ -26,9 +26,9 @@ class PruneRateDistortion(Method):
     """Rate-distortion training: loss + strength x estimated bits of the file, over weights rounded to a learned step.
 
     The single knob `strength` controls sparsity, structure and precision together. Combines entropy-penalised training
-    (Oktay et al., 2020) with the learned step of LSQ (Esser et al., 2020). The price of a nonzero follows the rows,
+    (Oktay et al., 2020) with the learned step of LSQ (Esser et al., 2020). The cost of a nonzero follows the rows,
     columns and kernels as they empty out, and dead units are removed on the way. A final phase freezes the zeros and
-    pulls weights towards their rounded values until they settle.
+    pulls weights towards their rounded values until they converge.
     """
 
     lossy = True
@@ -134,7 +134,7 @@ class PruneRateDistortion(Method):
 
 
 class NonzeroCosts:
-    """The price of a nonzero at each place of each latent weight, updated with the current zeros."""
+    """The cost of a nonzero at each place of each latent weight, updated with the current zeros."""
 
     def __init__(self, weights: list[Weight]) -> None:
         self.weights = weights

@@ -131,9 +131,9 @@ class Comparison:
     def multiples(self, x: int, y: int) -> bool:
         return x % self.one == 0 and x * self.other == y * self.one
 
-    def refusal(self, node: fx.Node | None, says: str) -> BadNetwork:
+    def refusal(self, node: fx.Node | None, message: str) -> BadNetwork:
         line = "" if node is None else source_of(node) or operator_name(node)
         return BadNetwork(
             f"graph: with {self.one} and with {self.other} samples the network runs different code{f' at {line}' if line else ''}: "
-            f"{says}. No graph fits all batch sizes; take sizes from the input and do not loop over samples."
+            f"{message}. No graph fits all batch sizes; take sizes from the input and do not loop over samples."
         )

@@ -85,7 +85,7 @@ def network_layers(network: nn.Module) -> list[nn.Module]:
 
 
 def release_as(layer: nn.Module, name: str, value: nn.Parameter) -> None:
-    """Turn a parameter of a copy that a form holds into a plain one."""
+    """Turn a parameter of a copy that a form holds into a dense one."""
     layer._modules.pop(PREFIX + name, None)
     layer.__class__ = original_class(layer)
     layer._parameters[name] = value

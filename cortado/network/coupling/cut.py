@@ -43,7 +43,7 @@ def cut(network: nn.Module, groups: Groups, keeps: Keeps) -> None:
     for group in failing:
         leave_whole(groups, group, failure)
     raise CannotFollow(
-        f"groups: this cut cannot be made: {failure.line or failure.module or type(network).__name__}: {failure.says}. "
+        f"groups: this cut cannot be made: {failure.line or failure.module or type(network).__name__}: {failure.message}. "
         f"Exclude {', '.join(group.name for group in failing)} with where=, or cut other amounts."
     )
 

@@ -140,7 +140,7 @@ def leave_whole(groups: Groups, group: Group, failure: Failure) -> None:
     """Freeze a group, with the reason."""
     line = failure.line or failure.module or "the network's own code"
     groups.refused[int(group.variables[0])] = line
-    groups.frozen.append(Frozen(group.name, group.count, f"{line} cannot follow a cut: {failure.says}", True))
+    groups.frozen.append(Frozen(group.name, group.count, f"{line} cannot follow a cut: {failure.message}", True))
 
 
 def edits_for(network: nn.Module, groups: Groups, gone: Gone) -> Solved:

@@ -21,7 +21,7 @@ from cortado.network.coupling.tagged import Listener, Seen, tag_numbers
 class Failure:
     """The failure of a trial: message, running module and line of user code."""
 
-    says: str
+    message: str
     module: str
     line: str
 

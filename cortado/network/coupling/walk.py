@@ -72,9 +72,9 @@ def axes_after(step: Step) -> Value:
     rule = RULES.get(step.name)
     try:
         if rule is not None:
-            return fitting_axes(step, rule(step))
+            return axes_of_output(step, rule(step))
         if pointwise(step.node.target):
-            return fitting_axes(step, entry_wise(step))
+            return axes_of_output(step, entry_wise(step))
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError):
         # An unusual call of a known operator counts as unknown.
         return step.blocked()
@@ -91,7 +91,7 @@ def item_axes(step: Step, source: Any, place: Any) -> Value:
     return blank(step.node)
 
 
-def fitting_axes(step: Step, found: Value) -> Value:
+def axes_of_output(step: Step, found: Value) -> Value:
     """Return `found` if it has the axes of the operator's output; otherwise the rule does not fit this call."""
     if found is None or (found and isinstance(found[0], list)):
         return found

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from cortado.engine.stage import start, view_of
 from cortado.errors import CortadoError
-from cortado.network.view import View
 from cortado.planner.allocate.feasibility import family
 from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve
 from cortado.planner.sensitivity.activations import activation_sensitivities, channel_sensitivities
@@ -94,7 +94,7 @@ def activation_report(size_accuracy_curve: SizeAccuracyCurve, network: nn.Module
 
 def channel_report(size_accuracy_curve: SizeAccuracyCurve, network: nn.Module, task: Task) -> str:
     """Return the KL of cutting the least important quarter of each group's channels; or why it is not possible."""
-    view = View(copy.deepcopy(network), network, task.example)
+    view = view_of(start(copy.deepcopy(network), network, task.example))
     try:
         groups = [group for group in view.groups.free if not group.heads]
         if not groups:

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from torch import nn
 
-from cortado.engine.recipe import read_recipe
 from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork, BadValue, NothingChanged
 from cortado.methods.match_moments import MatchMoments
@@ -15,9 +14,8 @@ from cortado.methods.method import Method, knob
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View
 from cortado.planner.allocate.plan import plan_for
-from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, chosen, mean_divergences, measured_plans
-from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
-from cortado.planner.search.trials import Trial
+from cortado.planner.allocate.size_accuracy_curve import chosen, mean_divergences
+from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.candidates import choices_for
 from cortado.quantities import size_text
 from cortado.task.task import Task
@@ -68,16 +66,3 @@ class Mix(Method):
         made = apply_stage(MatchMoments(), state, task).network
         (kl,) = mean_divergences(before, [made], chosen(task), divergence_for(view.original, task))
         return f"predicted KL of this mix: {predicted_kl:.3g} nats; measured on validation data: {kl:.3g}"
-
-
-def corrected(
-    found: SizeAccuracyCurve | None, trial: Trial, made: nn.Module | None, original: nn.Module, task: Task
-) -> SizeAccuracyCurve | None:
-    """Return the curve with a trial added to its measured plans, if that was an untrained mix of the original network."""
-    if found is None or made is None or trial.trained:
-        return found
-    first = read_recipe(trial.recipe).stages[0]
-    plan = plan_for(found.choices, first.size) if isinstance(first, Mix) and first.candidate_recipes == "any" else None
-    if plan is None or plan.predicted_kl <= 0:
-        return found
-    return found.with_measured(*measured_plans([plan], [made], original, task, task.validation.first(found.samples)))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cortado.engine.stage import apply_stage, start
+from cortado.engine.stage import apply_stage, start, view_of
 from cortado.errors import BadNetwork
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
@@ -19,9 +19,9 @@ from cortado.network.compare.divergence import Divergence, divergence_for, outpu
 from cortado.network.graph.trace import device_of
 from cortado.network.view import View, Weight
 from cortado.planner.allocate.plan import Plan, plan_for
-from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
-from cortado.planner.search.deadline import Deadline, seconds_of
+from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.candidates import Choices, RememberingTask, choice_key, choices_for
+from cortado.planner.sensitivity.deadline import Deadline, seconds_of
 from cortado.progress import Progress, quiet
 from cortado.running.brought import accept
 from cortado.running.eval_mode import eval_mode
@@ -175,7 +175,7 @@ def size_accuracy_curve(
     deadline, shown = Deadline(seconds_of(time_limit, "plan")), progress or quiet()
     if math.isfinite(deadline.seconds):
         deadline.each = seconds_a_sample(original, task)
-    view = View(copy.deepcopy(network), original, task.example, shown)
+    view = view_of(start(copy.deepcopy(network), original, task.example), shown)
     choices = choices_for(view, chosen_weights(view), task, candidate_recipes, deadline)
     rated = {one.path for one in choices}
     weight_bytes = sum(row.size_bytes for row in layer_rows(network, original) if row.path in rated)
@@ -216,7 +216,7 @@ def remember(
     candidate_recipes: Sequence[str] = CANDIDATE_RECIPES,
 ) -> None:
     """Store the choices of an earlier curve in the task's cache."""
-    view = View(network, network, task.example)
+    view = view_of(start(network, network, task.example))
     task.keep(choice_key(view, chosen_weights(view), task, candidate_recipes), found.choices)
 
 

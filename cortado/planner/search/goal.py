@@ -12,17 +12,17 @@ from torch import nn
 
 from cortado.engine.options import RunOptions
 from cortado.errors import BadValue
-from cortado.planner.allocate.mix import corrected
 from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, remember, size_accuracy_curve
 from cortado.planner.search.cache import Memory, mark_of
-from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
-from cortado.planner.search.deadline import Deadline, seconds_of
+from cortado.planner.search.correction import corrected
 from cortado.planner.search.engine import Engine
 from cortado.planner.search.proposal import Proposal, safe
 from cortado.planner.search.proposals import Proposals
 from cortado.planner.search.result import SearchResult
 from cortado.planner.search.shapes import CHANNELS, Explorer, Shape, Shapes, cuts_for, tail_of
 from cortado.planner.search.trials import SearchGoal, Trial
+from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
+from cortado.planner.sensitivity.deadline import Deadline, seconds_of
 from cortado.progress import Progress
 from cortado.quantities import time_text
 from cortado.running.brought import accept, blaming
@@ -167,7 +167,7 @@ class GoalSearch:
         if self.wanted.bytes_count:
             share = CURVE_SHARE * self.seconds
             curve = memory.made(
-                "forecast",
+                "curve",
                 SizeAccuracyCurve,
                 lambda: size_accuracy_curve(network, network, task, progress=shown, time_limit=share),
                 self.seconds,

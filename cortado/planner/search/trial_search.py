@@ -17,11 +17,11 @@ from torch import nn
 from cortado.engine.fingerprints import json_data, sum_of_data, sum_of_values
 from cortado.engine.options import RunOptions
 from cortado.errors import REFUSALS, BadFile, BadValue, MissingPackage
-from cortado.planner.search.deadline import Deadline, seconds_of
 from cortado.planner.search.engine import Engine
 from cortado.planner.search.ranges import Ranged, read_ranged
 from cortado.planner.search.result import SearchResult
 from cortado.planner.search.trials import NOTE, Trial, note
+from cortado.planner.sensitivity.deadline import Deadline, seconds_of
 from cortado.progress import Progress
 from cortado.running.brought import accept
 from cortado.task.task import Task

@@ -16,8 +16,7 @@ from cortado.network.profile.pruned_cost import kernels
 from cortado.network.view import View, Weight, parameter_places
 from cortado.parts.forms.form import Form
 from cortado.parts.forms.low_rank import LowRank
-from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES, carried_out
-from cortado.planner.search.deadline import Deadline
+from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES, carried_out
 from cortado.planner.sensitivity.checks import (
     DOMINATED,
     MEASURED_ABOVE,
@@ -25,6 +24,7 @@ from cortado.planner.sensitivity.checks import (
     PredictionCheck,
     samples_for,
 )
+from cortado.planner.sensitivity.deadline import Deadline
 from cortado.planner.sensitivity.record_bytes import record_bytes
 from cortado.planner.sensitivity.sensitivity import Sensitivity, sensitivities
 from cortado.report.candidate import pareto_front

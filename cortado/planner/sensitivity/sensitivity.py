@@ -8,13 +8,13 @@ embedding are not restored, so its mean change counts separately.
 import contextlib
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cortado.engine.stage import apply_stage, start
+from cortado.engine.stage import apply_stage, start, view_of
 from cortado.errors import NothingChanged
 from cortado.importance.curvature import Curvature
 from cortado.methods.match_moments import NOTHING, MatchMoments, layers_before_norms
@@ -28,7 +28,7 @@ from cortado.network.statistics.gradients import released
 from cortado.network.view import View, Weight, parameter_places
 from cortado.parts.forms.attach import original_class
 from cortado.parts.forms.form import Form
-from cortado.planner.search.deadline import Deadline
+from cortado.planner.sensitivity.deadline import Deadline
 from cortado.task.task import Data, Task, to_device
 
 RESCALED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -190,12 +190,13 @@ def biases_help(view: View, task: Task, images: int = MOMENT_SAMPLES) -> bool:
     In transformers it mostly does not, as their outputs get no closer.
     """
     match = MatchMoments(images=images)
-    wanted = match.wanted(View(view.network, view.original, view.example, reference=view.network), task)
+    state = replace(start(view.network, view.original, view.example), reference=view.network)
+    wanted = match.wanted(view_of(state), task)
     for pilot in PILOTS:
         made = copy.deepcopy(view.network)
         with contextlib.suppress(NothingChanged):
             apply_stage(pilot, start(made, view.original, view.example), task, match_moments=False, check=False)
-        without, both = match.toward(View(made, view.original, view.example, reference=view.network), task, wanted)
+        without, both = match.toward(view_of(replace(state, network=made)), task, wanted)
         if without > NOTHING:
             return both <= without
     return True

@@ -8,9 +8,9 @@ from torch import nn
 
 from cortado.errors import BadValue
 from cortado.file.artifact import decode, encode
+from cortado.network.finalize import finalize, in_training
 from cortado.parts.activations.gradients import Gradients, stochastic
 from cortado.parts.activations.quantizer import put_quantizer, quantizer_at, sites
-from cortado.training.finalize import finalize, in_training
 
 SLOPES = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
 

@@ -24,10 +24,10 @@ from cortado.planner.allocate.size_accuracy_curve import (
     mean_divergences,
     size_accuracy_curve,
 )
-from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES, carried_out
-from cortado.planner.search.deadline import Deadline
 from cortado.planner.sensitivity import candidates
+from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES, carried_out
 from cortado.planner.sensitivity.candidates import Candidate, Choices, RememberingTask
+from cortado.planner.sensitivity.deadline import Deadline
 from cortado.planner.sensitivity.record_bytes import LARGE, body_bytes, record_bytes
 from cortado.planner.sensitivity.sensitivity import sensitivities
 from cortado.task.limits import read_limits

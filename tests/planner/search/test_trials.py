@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from cortado.engine.recipe import Recipe, read_recipe
-from cortado.planner.allocate.mix import Mix, corrected
+from cortado.planner.allocate.mix import Mix
 from cortado.planner.allocate.plan import plan_for
 from cortado.planner.allocate.size_accuracy_curve import planned, size_accuracy_curve
+from cortado.planner.search.correction import corrected
 from cortado.planner.search.trials import SearchGoal, Trial, shortfall
 from cortado.report.report import Compared
 from cortado.task.limits import read_limit, read_limits

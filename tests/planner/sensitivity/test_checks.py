@@ -16,7 +16,7 @@ from cortado.network.view import View
 from cortado.parts.forms.attach import dense_form, form_of
 from cortado.parts.forms.low_rank import LowRank
 from cortado.planner.allocate.allocation import hull
-from cortado.planner.search.candidate_recipes import carried_out
+from cortado.planner.sensitivity.candidate_recipes import carried_out
 from cortado.planner.sensitivity.candidates import (
     Candidate,
     MeasuredCandidate,

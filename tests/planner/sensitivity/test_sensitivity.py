@@ -13,7 +13,7 @@ from cortado.network.view import View
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.quantized import Quantized
 from cortado.planner.allocate.plan import plan_for
-from cortado.planner.search.candidate_recipes import CANDIDATE_RECIPES
+from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.candidates import candidates_of
 from cortado.planner.sensitivity.sensitivity import Sensitivity, biases_help, centred_gradient, sensitivities
 from cortado.task.task import Data, Task

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cortado.errors import BadValue
-from cortado.planner.search.deadline import Deadline, seconds_of
+from cortado.planner.sensitivity.deadline import Deadline, seconds_of
 
 
 def test_seconds_are_read_from_words_and_numbers():

@@ -17,14 +17,12 @@ from cortado.commands.given import (
 )
 from cortado.engine.bundle import write_bundle
 from cortado.engine.job import read_job
+from cortado.engine.options import RunOptions
 from cortado.errors import BadRecipe, Stopped
-from cortado.file.whole import check_writable
 from cortado.planner.search.ranges import read_ranged
-from cortado.planner.search.trial_search import TRIALS, require_optuna, search
+from cortado.planner.search.trial_search import TRIALS, require_optuna, search_within
 from cortado.planner.search.trials import MINIMISE
 from cortado.report.pages.terminal import report_text
-from cortado.runtimes.speed import speed_wanted
-from cortado.task.limits import read_limits
 
 
 @click.command("search")
@@ -87,19 +85,17 @@ def search_command(
     require_optuna()
     from cortado.planner.search.study import alone
 
-    speed = speed_wanted(runtimes, read_limits(wanted), batches, threads)
-    folder = Path(out)
-    check_writable(folder, "search")
-    progress = progress_here()
+    folder, progress = Path(out), progress_here()
+    options = RunOptions.read(
+        wanted, folder=folder, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads,
+        command="search",
+    )  # fmt: skip
     try:
         task = replace(made.make_task(), device=device)
         # One process trains the original network; the others read its result.
         with alone(folder):
             original = made.trusted(task, folder, progress)
-        found = search(
-            original, task, chosen, wanted, trials=trials, time_limit=time_limit, minimise=minimise, folder=folder, resume=resume,
-            progress=progress, runtimes=runtimes, batches=batches, threads=threads,
-        )  # fmt: skip
+        found = search_within(original, task, chosen, options, trials, time_limit, minimise)
         with alone(folder):
             write_bundle(
                 folder,
@@ -107,7 +103,7 @@ def search_command(
                 original,
                 found.report,
                 made.text,
-                speed.runtimes,
+                options.speed.runtimes,
                 task,
                 body=found.made.body,
                 exported=found.made.exported,

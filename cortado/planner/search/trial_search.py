@@ -64,18 +64,25 @@ def search(
     of `runtimes`: run one process at a time then. Trials are scored on validation data, the best one on the test data.
     Raises BadRecipe, BadValue, MissingPackage without Optuna, and what compress raises.
     """
-    accept(network, "search")
-    seconds, ranged = seconds_of(time_limit, "search"), read_ranged(recipe)
-    if trials is not None and trials < 1:
-        raise BadValue(f"search: trials must be 1 or more, got {trials}.")
     options = RunOptions.read(
         limits, folder=folder, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads,
         command="search",
     )  # fmt: skip
-    engine = Engine.of(network, task, minimise, options)
-    made = KnobSearch(engine, ranged)
-    made.run(TRIALS if trials is None and time_limit is None else trials, seconds, resume)
-    return engine.result(made.trials())
+    return search_within(network, task, recipe, options, trials, time_limit, minimise)
+
+
+def search_within(
+    network: nn.Module, task: Task, recipe: Any, options: RunOptions, trials: int | None, time_limit: str | float | None,
+    minimise: str,
+) -> SearchResult:  # fmt: skip
+    """Do what `search` does, with options that were read before."""
+    accept(network, "search")
+    seconds, ranged = seconds_of(time_limit, "search"), read_ranged(recipe)
+    if trials is not None and trials < 1:
+        raise BadValue(f"search: trials must be 1 or more, got {trials}.")
+    made = KnobSearch(Engine.of(network, task, minimise, options), ranged)
+    made.run(TRIALS if trials is None and time_limit is None else trials, seconds, options.resume)
+    return made.engine.result(made.trials())
 
 
 @dataclass

@@ -35,6 +35,6 @@ def test_search_missed_is_exit_status_three(here):
 
 def test_search_without_ranges_is_refused(here):
     done = cortado("search", "job.yaml")
-    assert done.exit_code == 1 and "leaves no knob open" in done.output
+    assert done.exit_code == 1 and "the recipe has no ranges" in done.output
     done = cortado("search", "tiny_job:make")
     assert done.exit_code == 1 and "no recipe" in done.output

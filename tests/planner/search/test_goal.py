@@ -155,7 +155,7 @@ def test_time_limit_that_allows_nothing_is_refused_with_a_way_out(tmp_path, time
         lambda: reach(NET.make(), NET.task(), ["score >= -1 %"], time_limit=time_limit, folder=tmp_path / "new"),
         lambda: size_accuracy_curve(NET.make(), NET.make(), NET.task(), time_limit=time_limit),
     ):
-        with pytest.raises(BadValue, match=r"allows nothing. Give it some: --time-limit '5 min'"):
+        with pytest.raises(BadValue, match=r"allows nothing. Write, for example, --time-limit '5 min'"):
             asked()
     assert not (tmp_path / "new").exists()
 

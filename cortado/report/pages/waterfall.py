@@ -26,8 +26,8 @@ def waterfall_section(report: Record) -> Markup:
     bounds = (size_bound(report), score_bound(report), time_bound(report) if has_times(report) else None)
     bound = "; dashed lines are limits" if any(bounds) else ""
     caption = (
-        f"Each bar starts where the one above ended: size on a logarithmic scale, {report.metric_name} on the "
-        f"validation data on a linear one{time_words(report)}. Striped bars are changes for the worse{bound}."
+        f"Each bar starts where the one above ended: size on a logarithmic scale, {report.metric_name} (validation data) "
+        f"on a linear one{time_words(report)}. Striped bars are changes for the worse{bound}."
     )
     times = times_of(report) if has_times(report) else []
     rows = [step_row(report, step, times[at] if times else None) for at, step in enumerate(steps_of(report))]

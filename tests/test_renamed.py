@@ -1,11 +1,13 @@
 """Renamed: every name of version 0.1 means what its new name means, warns, and is refused beside it."""
 
 import json
+import re
 
 import pytest
 import torch
 
 import cortado
+from bench.house_counts import ROOT
 from cortado import renamed
 from cortado.engine.compress import compress
 from cortado.engine.recipe import known_methods, make_stage, method_class, read_recipe
@@ -152,3 +154,12 @@ def test_report_of_the_old_version_is_the_same_report(tmp_path):
     assert {"plain_bytes", "verdict", "score_name"} <= set(old)
     (tmp_path / "report.json").write_text(json.dumps(old))
     assert read_report(tmp_path / "report.json") == report
+
+
+def test_the_page_of_old_names_lists_every_one():
+    page = (ROOT / "docs" / "old_names.md").read_text(encoding="utf8")
+    tables = (renamed.METHODS, renamed.KNOBS, *renamed.VALUES.values(), renamed.KEYS, renamed.FACE, renamed.TASK)
+    pairs = [pair for table in (*tables, renamed.FILE, renamed.KNOB) for pair in table.items()]
+    pairs += [(old, new) for new, old in renamed.OPTIONS.items()]
+    missing = [pair for pair in pairs for name in pair if not re.search(rf"`(cortado\.)?{re.escape(name)}[= `]", page)]
+    assert not missing

@@ -134,7 +134,7 @@ def value_of(value: Any, hint: Any = None) -> Any:
 
 
 REPEAT = """\
-Run a few stages several times, gently.
+Run a few stages several times.
 
 `repeat: {times: 3, do: [...]}` runs the stages of `do` three times: each is a normal stage with its own row in the report,
 its file, and moment matching. A knob given as a list has one value per round, so

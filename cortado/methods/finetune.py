@@ -17,7 +17,7 @@ from cortado.training.objectives.penalty import Extra, penalty
 
 @dataclass(frozen=True)
 class Finetune(Method):
-    """Train on the task's own loss, and on the original network's outputs if `teacher` is above 0.
+    """Train on (1 - `teacher`) x the task's loss + `teacher` x T^2 x KL(original network at T || network at T), T = 4.
 
     Masks, codes and codebook assignments stay fixed; only floats learn. From Python, cortado.training.loop.train accepts
     any optimizer, schedule, penalty and teachers. `penalty` prepares weights for pruning or factorization afterwards.
@@ -37,7 +37,10 @@ class Finetune(Method):
     decay: float = knob(0.0, low=0.0, help="weight decay (L2)")
     batch: int | None = knob(None, low=1, help="batch size; the task's if none is given")
     teacher: float = knob(
-        0.0, low=0.0, high=1.0, help="weight of the distillation loss against the original network, at temperature 4"
+        0.0,
+        low=0.0,
+        high=1.0,
+        help="share of the distillation loss from the original network, at temperature 4; the task's own loss has the rest",
     )
     average: float = knob(0.0, low=0.0, high=1.0, help="last share of the training over which weights are averaged")
     warmup: float = knob(0.0, low=0.0, high=1.0, help="share of the training over which lr rises from 0")

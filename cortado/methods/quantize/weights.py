@@ -18,6 +18,7 @@ class QuantizeWeights(Method):
 
     Each tensor, output channel, or group of neighbours in a channel's row has one scale. Masks stay: the remaining
     weights are rounded as one tensor. `clip: mse` picks the range with the least squared error instead of the full one.
+    A later `finetune` keeps the codes and trains the scales; after `quantize/aware` it trains the weights themselves.
     """
 
     lossy = True

@@ -26,8 +26,8 @@ def waterfall_section(report: Record) -> Markup:
     bounds = (size_bound(report), score_bound(report), time_bound(report) if has_times(report) else None)
     bound = "; dashed lines are limits" if any(bounds) else ""
     caption = (
-        f"Each bar starts where the one above ended: size on a log scale, {report.metric_name} on the validation data"
-        f"{time_words(report)}. Striped bars are changes for the worse{bound}."
+        f"Each bar starts where the one above ended: size on a logarithmic scale, {report.metric_name} (validation data) "
+        f"on a linear one{time_words(report)}. Striped bars are changes for the worse{bound}."
     )
     times = times_of(report) if has_times(report) else []
     rows = [step_row(report, step, times[at] if times else None) for at, step in enumerate(steps_of(report))]
@@ -56,7 +56,7 @@ def has_times(report: Record) -> bool:
 def time_words(report: Record) -> str:
     """Return where stages were timed, as part of the caption."""
     line = next((line.what for line in report.lines if line.unit == "ms"), "latency")
-    return f"; time on a log scale, {line.removeprefix('latency ')}" if has_times(report) else ""
+    return f"; latency on a logarithmic scale, {line.removeprefix('latency ')}" if has_times(report) else ""
 
 
 def time_axis(report: Record) -> Axis:
@@ -87,10 +87,10 @@ def heads(report: Record) -> Markup:
     if has_times(report):
         axis = time_axis(report)
         labels = [time_text(tick / 1000) for tick in axis.ticks]
-        lanes.append(("time", scale(axis, labels, letter)))
+        lanes.append(("latency", scale(axis, labels, letter)))
     for title, drawn in lanes:
         named += [tag("th", tag("span", title, class_="lane-title"), drawn, class_="lane"), tag("th", class_="ends")]
-    return tag("tr", tag("th", "stage", scope="col"), *named, tag("th", "took", scope="col", class_="number"))
+    return tag("tr", tag("th", "stage", scope="col"), *named, tag("th", "time", scope="col", class_="number"))
 
 
 def scale(axis: Axis, labels: Sequence[str], letter: float) -> Markup:

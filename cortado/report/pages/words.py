@@ -71,8 +71,8 @@ def meaning(report: Record) -> str:
     if compared.low is None or compared.high is None:
         return f"whether the {report.metric_name} changed is unknown"
     if compared.low <= 0 <= compared.high:
-        return "no difference beyond chance"
-    return "better beyond chance" if (compared.low > 0) == report.higher_is_better else "worse beyond chance"
+        return "no significant difference"
+    return "significantly better" if (compared.low > 0) == report.higher_is_better else "significantly worse"
 
 
 def smaller(report: Record) -> str:

@@ -98,15 +98,15 @@ def timed_report(report_with, halfway=0.25):
 
 
 def test_time_has_a_lane_where_it_was_taken(report_with):
-    """A quarter of a millisecond is half of the plain time, and 0.3 is slower again; all of it by factors, like sizes."""
+    """A quarter of a millisecond is half of the original time, and 0.3 is slower again; the scale is logarithmic, like that of sizes."""
     source = waterfall_section(timed_report(report_with))
-    assert "time on a log scale, in onnxruntime, batch 1" in source and source.count("rule limit") == 3 * 4
-    for wanted in ("250 us", "2× faster", "1.2× slower", "1.67× faster", "size by factors"):
+    assert "latency on a logarithmic scale, in onnxruntime, batch 1" in source and source.count("rule limit") == 3 * 4
+    for wanted in ("250 us", "2× faster", "1.2× slower", "1.67× faster", "size on a logarithmic scale"):
         assert wanted in source, wanted
     times = bars_of(source)[2::3]
     assert [kind for kind, _, _ in times] == ["gain", "harm", "gain"]
     assert times[0][2] / times[1][2] == pytest.approx(math.log(2) / math.log(1.2), rel=0.01)
-    assert "time by" not in waterfall_section(report_with())
+    assert "latency on" not in waterfall_section(report_with())
 
 
 def test_a_stage_that_could_not_be_timed_has_no_bar(report_with):

@@ -80,11 +80,11 @@ def test_met_text_is_a_dash_without_limit() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "higher_is_better", "wanted"),
     [
-        (-0.3, 0.1, True, "no difference beyond chance"),
-        (-0.3, -0.1, True, "worse beyond chance"),
-        (0.1, 0.3, True, "better beyond chance"),
-        (0.1, 0.3, False, "worse beyond chance"),
-        (-0.3, -0.1, False, "better beyond chance"),
+        (-0.3, 0.1, True, "no significant difference"),
+        (-0.3, -0.1, True, "significantly worse"),
+        (0.1, 0.3, True, "significantly better"),
+        (0.1, 0.3, False, "significantly worse"),
+        (-0.3, -0.1, False, "significantly better"),
         (None, None, True, "whether the accuracy changed is unknown"),
     ],
 )

@@ -142,7 +142,7 @@ def figures(found: list[Stored]) -> str:
         elif bars:
             kept.append(f"[{stored['id']}](docs/results.md#{stored['id']}) ({bars})")
     bars, missed = (sum(one) for one in zip(*map(counts, found), strict=True)) if found else (0, 0)
-    head = f"{bars} bars, {bars - missed} met. All rows: [results](docs/results.md). All bars met: {', '.join(kept) or 'none'}."
+    head = f"{bars} bars, {bars - missed} met. All rows: [results](docs/results.md). Benches with all bars met: {', '.join(kept) or 'none'}."
     heads = ["bench", "missed", "first missed bar", "measured", "bar", "published"]
     return f"{head}\n\n" + (table(heads, rows) if rows else "No bar is missed.")
 

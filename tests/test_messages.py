@@ -67,7 +67,7 @@ CASES = {
     "no data": (lambda: Data(torch.zeros(0, 3), torch.zeros(0)), BadTask, r"the data are empty, got 0 samples"),
     "data of two lengths": (lambda: Data(torch.zeros(2, 3), torch.zeros(3)), BadTask, r"differ in length, got 2 and 3\. Pass one target"),
     "data of another type": (lambda: Data.of([1]), BadTask, r"got list\. Wrap tensors as cortado\.Data"),
-    "score that does not score samples": (lambda: compress(MLP.make(), task_with(metric=Metric(each=bad_score)), "finetune"), BadTask, r"must give one number a sample, got shape \(\)"),
+    "score that does not score samples": (lambda: compress(MLP.make(), task_with(metric=Metric(each=bad_score)), "finetune"), BadTask, r"must return one number per sample, got shape \(\)"),
     "pattern without a match": (lambda: compress(MLP.make(), MLP.task(), "prune/weights where=conv*"), BadValue, r"stage 1 \(prune/weights\): where: 'conv\*' matches no weight"),
     "nothing changed": (lambda: compress(MLP.make(), MLP.task(), "prune/weights keep=1.0"), NothingChanged, r"stage 1 \(prune/weights\): it changed nothing\. Check its pattern"),
     "loss without end": (lambda: compress(MLP.make(), MLP.task(), "finetune lr=1e30 optimizer=sgd epochs=3"), BadNetwork, r"stage 1 \(finetune\): finetune: the loss of epoch \d is (nan|inf), in float32 with moving batch norm statistics\. Lower lr"),

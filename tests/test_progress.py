@@ -31,8 +31,8 @@ def test_a_long_piece_of_work_says_how_far_it_is(caplog):
     # Of 50 steps, one a second: a line every PAUSE seconds, half as much is left as was done of two thirds, and so on.
     assert PAUSE == 20.0
     assert caplog.messages == [
-        "tune: 20 of 100, elapsed 0:00:20, left 0:01:20",
-        "tune: 40 of 100, elapsed 0:00:40, left 0:01:00",
+        "finetune: 20 of 100, elapsed 0:00:20, left 0:01:20",
+        "finetune: 40 of 100, elapsed 0:00:40, left 0:01:00",
     ]
 
 
@@ -57,4 +57,4 @@ def test_bar_of_a_terminal_names_its_times():
     shown.advance(number, 2)
     console.print(shown.get_renderable())
     line = console.file.getvalue()
-    assert re.search(r"tune .* 50% elapsed 0:00:00, left [-0-9:]{7}$", line.rstrip()) and len(line.splitlines()) == 1
+    assert re.search(r"finetune .* 50% elapsed 0:00:00, left [-0-9:]{7}$", line.rstrip()) and len(line.splitlines()) == 1

@@ -98,16 +98,9 @@ def search_command(
         found = search_within(original, task, chosen, options, trials, time_limit, minimise)
         with alone(folder):
             write_bundle(
-                folder,
-                found.network,
-                original,
-                found.report,
-                made.text,
-                options.speed.runtimes,
-                task,
-                body=found.made.body,
-                exported=found.made.exported,
-            )
+                folder, found.network, original, found.report, made.text, options.speed.runtimes, task,
+                body=found.made.body, exported=found.made.exported,
+            )  # fmt: skip
     except KeyboardInterrupt:
         raise Stopped("search: interrupted. Finished trials and stages are kept; --resume continues.") from None
     click.echo(found.text() + "\n")

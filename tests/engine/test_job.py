@@ -34,7 +34,7 @@ def test_weights_are_loaded_strictly_and_batch_counters_may_be_missing(tmp_path)
     ("change", "says"),
     [
         (lambda s: s.pop("head.bias"), r"missing \['head.bias'\]"),
-        (lambda s: s.update(extra=torch.zeros(1)), r"surplus \['extra'\]"),
+        (lambda s: s.update(extra=torch.zeros(1)), r"unexpected \['extra'\]"),
         (lambda s: s.update({"head.bias": torch.zeros(9)}), r"of another shape \['head.bias'\]"),
     ],
 )
@@ -100,7 +100,7 @@ def test_stated_score_is_checked_without_training(tmp_path):
     describe = Job(make=NET.maker, make_task=NET.task, training={"epochs": 1}, text={"score": 5}, score=-500.0)
     assert job.trusted(NET.task(), tmp_path) and describe.original(NET.task(), tmp_path)
     assert len(list(tmp_path.glob("original*"))) == 1
-    with pytest.raises(BadTask, match=r"score: the original network is stated to reach -500 %"):
+    with pytest.raises(BadTask, match=r"score: the stated accuracy of the original network is -500 %"):
         describe.trusted(NET.task(), tmp_path)
 
 

@@ -45,7 +45,7 @@ def test_export_replaces_an_export_and_nothing_else(tmp_path):
     export(NET.make(), NET.task(), runtime, tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
-    with pytest.raises(BadValue, match="no export wrote"):
+    with pytest.raises(BadValue, match="that export did not write"):
         export(NET.make(), NET.task(), runtime, tmp_path / "mine")
     assert (tmp_path / "mine/letter.txt").read_text() == "dear"
     with pytest.raises(BadValue, match="does not exist"):

@@ -101,7 +101,7 @@ def test_export_says_types_scales_and_float_layers(rounded: tuple[Any, Any], tmp
     assert facts["edges"][0] == {"name": "args_0", "side": "input", "dtype": "int8", "scale": SCALE, "zero": ZERO}
     assert facts["edges"][1]["dtype"] == "float32" and facts["edges"][1]["scale"] is None
     shown = exported_text(row, "accuracy", "%")
-    assert f"in floats: {FLOAT_LAYER}" in shown and "does not tell what share" in shown
+    assert f"in floats: {FLOAT_LAYER}" in shown and "does not report its share of integers" in shown
     assert "input args_0: int8, scale 0.05, zero point -14; output output_0: float32" in shown
     assert export_row(json.loads(json.dumps(row.__dict__ | {"edges": facts["edges"]}))) == row
 

@@ -167,7 +167,7 @@ def test_export_says_what_is_packed_and_what_is_not(name, tmp_path):
     facts = json.loads((tmp_path / "out/export.json").read_text())
     assert facts["packed_weights"] == row.packed_weights and facts["dense_layers"] == list(row.dense_layers)
     text = exported_text(row, "accuracy", "%")
-    assert "Packed: 4,736 weights in 4 bits; form floats: two: no power of two" in text
+    assert "Packed: 4,736 weights in 4 bits; stored as floats: two: no power of two" in text
     assert export_row(json.loads(json.dumps(row.__dict__))) == row
 
 

@@ -79,7 +79,7 @@ def test_litert_without_its_converter_says_where_it_belongs(monkeypatch, tmp_pat
     spec = found("json")
     answers = {"ai_edge_litert": spec, "litert_torch": None}
     monkeypatch.setattr(importlib.util, "find_spec", lambda wanted, *rest: answers.get(wanted, found("json")))
-    with pytest.raises(MissingPackage, match="environment of its own"):
+    with pytest.raises(MissingPackage, match="make a separate environment"):
         runtime_by_name("litert").lower(nn.Linear(3, 2), torch.randn(2, 3), tmp_path)
     with pytest.raises(MissingPackage, match="the converter is missing"):
         installed(["litert"])

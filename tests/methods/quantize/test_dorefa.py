@@ -72,7 +72,7 @@ def test_activation_that_is_never_above_zero_is_refused():
     torch.manual_seed(0)
     network, data = Below(), Data(torch.randn(16, 4), torch.arange(16) % 2)
     task = Task(data, data, data, batch=8)
-    with pytest.raises(BadNetwork, match="what b reads is never above 0"):
+    with pytest.raises(BadNetwork, match="the input of b is never above 0"):
         QuantizeDorefa().apply(View(network, network, task.example), task)
 
 

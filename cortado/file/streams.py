@@ -75,7 +75,7 @@ def encode_form(form: Form, codec: str, place: Place | None = None, prefix: str 
     parts, found, inner = form.parts(), [], place
     sizes, shapes = type(form).sizes(form.shape, form.spec()), type(form).inner_shapes(form.shape, form.spec())
     if shapes and place.where is not None:
-        raise BadNetwork(f"file: a mask cannot hold {type(form).__name__}. Put the masks into its factors.")
+        raise BadNetwork(f"file: a mask cannot hold {type(form).__name__}. Put the masks into its factors: map_values.")
     if shapes and place.most is None and claimed_entries(schema_of(form), form.shape) > place.limit:
         raise BadNetwork(
             f"file: the factors of a weight of {tuple(form.shape)} are over 4 times as large. Lower the rank."

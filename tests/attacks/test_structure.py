@@ -70,7 +70,7 @@ def test_and_a_cut_names_the_line_that_blocks(recipe: str) -> None:
         ("prune/channels keep=0 least=0", "would leave no channels of first"),
         ("prune/channels keep=0.05 least=0.01", "would leave no channels of first"),
         ("prune/channels keep=0.01 of=multiply_adds", r"more than keep=0\.01\. Lower least"),
-        ("prune/channels where=second", "takes no group of channels whole.* first"),
+        ("prune/channels where=second", "selects no complete group of channels.* first"),
         ("prune/channels where=frist", "Similar names: first"),
         ("prune/channels by=magnituds", "magnitude"),
         ("prune/channels multiple=0", "multiple must"),

@@ -149,9 +149,7 @@ def test_method_that_finds_nothing_to_do_says_so(name, net):
 
 @pytest.mark.parametrize(("name", "net"), REFUSED)
 def test_method_that_cannot_work_on_a_network_says_why(name, net):
-    with pytest.raises(
-        BadNetwork, match=f"{name}: what .* reads is never negative, so that all its signs are the same"
-    ):
+    with pytest.raises(BadNetwork, match=f"{name}: the input of .* is never negative, so all its signs are the same"):
         compress(BY_NAME[net].make(), BY_NAME[net].task(), [small(name)])
 
 

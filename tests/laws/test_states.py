@@ -22,7 +22,7 @@ def test_method_meets_a_state(state, method):
     net = STATES[state].net_for(method)
     tiny = BY_NAME[net]
     if (state, method) == ("a cut", "rewind"):
-        with pytest.raises(BadNetwork, match="no first values"):
+        with pytest.raises(BadNetwork, match="no initial values"):
             after_both(STATES[state].stages, method, net)
         return
     if state in IDLE.get(method, ()):

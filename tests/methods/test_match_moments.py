@@ -36,7 +36,7 @@ def matched(net, *before, **knobs):
 @pytest.fixture
 def all_is_matched(monkeypatch):
     """Whether or not the answers come nearer: what matching does, not when."""
-    monkeypatch.setattr("cortado.methods.match_moments.apart", lambda task, wanted, found: 1.0)
+    monkeypatch.setattr("cortado.methods.match_moments.between", lambda task, wanted, found: 1.0)
 
 
 def answers_apart(network, original, inputs):

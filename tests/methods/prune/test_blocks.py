@@ -134,7 +134,7 @@ def test_removed_blocks_are_reported_stored_and_restored(tmp_path):
     example = task().test.inputs
     assert torch.equal(again(example), small(example)) and gone(again) == gone(small)
     assert "removed" in report_html(report)
-    assert mean_score(small, task().test, task().score) == pytest.approx(report.test.compressed)
+    assert mean_score(small, task().test, task().metric) == pytest.approx(report.test.compressed)
 
 
 def test_blocks_go_on_being_pruned_shared_and_trained():

@@ -55,9 +55,7 @@ def test_an_output_that_is_rounded_already_rounds_its_gradient_itself():
 
 def test_what_is_negative_is_clipped_and_said():
     network, view = applied(QuantizeDorefa(), BY_NAME["signed"])
-    assert any(
-        "2 activations are negative in part and clipped at 0, the first into first" in note for note in view.notes
-    )
+    assert "2 activations have negative values, clipped at 0; the first is the input of first." in view.notes
 
 
 def test_activation_that_is_never_above_zero_is_refused():
@@ -72,7 +70,7 @@ def test_activation_that_is_never_above_zero_is_refused():
     torch.manual_seed(0)
     network, data = Below(), Data(torch.randn(16, 4), torch.arange(16) % 2)
     task = Task(data, data, data, batch=8)
-    with pytest.raises(BadNetwork, match="what b reads is never above 0"):
+    with pytest.raises(BadNetwork, match="the input of b is never above 0"):
         QuantizeDorefa().apply(View(network, network, task.example), task)
 
 

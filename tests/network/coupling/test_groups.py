@@ -285,7 +285,7 @@ def test_outputs_in_a_class_of_ones_own_are_seen() -> None:
     assert {group.name: group.count for group in groups.free} == {"0": 16}
     keeps = {groups.free[0]: torch.arange(5, 16)}
     wanted = zeroed(network, groups, keeps)(inputs)
-    with pytest.raises(BadNetwork, match=r"gives its outputs in Answer, .*register_dataclass"):
+    with pytest.raises(BadNetwork, match=r"returns its outputs in Answer, .*register_dataclass"):
         cut_as_graph(network, groups, keeps)
     cut(network, groups, keeps)
     found = network(inputs)

@@ -99,7 +99,7 @@ def test_only_the_group_at_fault_is_named_and_frozen_and_nothing_is_cut() -> Non
     network = scaled_attention()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     groups = find_groups(network, TOKENS)
-    with pytest.raises(CannotFollow, match=r"it would compute something else.*Leave query out"):
+    with pytest.raises(CannotFollow, match=r"it would compute something else.*Exclude query"):
         cut(network, groups, {group: torch.arange(group.count // 2) for group in groups.free})
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert network.query.out_features == 8

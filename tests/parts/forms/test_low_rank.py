@@ -203,7 +203,7 @@ def test_mask_over_factors_is_refused_with_the_way_out():
     form = Masked(mask, Dense(torch.ones(96)))
     form.kept = Flat()
     attach(made[2], "weight", form)
-    with pytest.raises(BadNetwork, match=r"a mask cannot hold LowRank. Put the masks into its factors: recode"):
+    with pytest.raises(BadNetwork, match=r"a mask cannot hold LowRank. Put the masks into its factors: map_values"):
         encode(made, network())
 
 

@@ -62,7 +62,7 @@ def test_gains_are_summed_over_the_batch_norms_that_where_names():
 
 def test_gains_without_batch_norms_are_refused_in_words():
     view, task = seen("mlp")
-    with pytest.raises(BadNetwork, match="penalties/gains: the network has no batch norm"):
+    with pytest.raises(BadNetwork, match="objectives/norm_gains: the network has no batch norm"):
         NormGains().of(view, view.weights("*"), task)
 
 
@@ -114,7 +114,7 @@ def test_penalty_of_ones_own_is_found_by_its_path():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("nuclear_nrm", "no penalty is called 'nuclear_nrm'. Did you mean: nuclear_norm"),
+        ("nuclear_nrm", "there is no penalty 'nuclear_nrm'. Did you mean: nuclear_norm"),
         ("no.such:Thing", "cannot be loaded .* Write package.module:Class"),
         ("collections:OrderedDict", "is not a Penalty"),
     ],

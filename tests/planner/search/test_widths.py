@@ -26,10 +26,10 @@ def planted(monkeypatch, tmp_path):
             factor = 100 if any(word in shape.text() for word in dear) else 1
             return 1e-4 * factor * shape.inputs * shape.outputs / shape.groups
 
-    def table(runtime, threads=1):
+    def layer_times_in(runtime, threads=1):
         return Planted(runtime_by_name(runtime), threads, folder=tmp_path / "".join(dear))
 
-    monkeypatch.setattr(widths, "table", table)
+    monkeypatch.setattr(widths, "layer_times_in", layer_times_in)
     return dear
 
 

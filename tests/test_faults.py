@@ -145,7 +145,9 @@ class Fragile(nn.Module):
 
 
 def test_network_that_raises_on_one_batch(tmp_path):
-    says = r"stage 2 \(finetune\): finetune: batch 3 of epoch 1: the network, .* raised AttributeError: this batch is odd"
+    says = (
+        r"stage 2 \(finetune\): finetune: batch 3 of epoch 1: the network, .* raised AttributeError: this batch is odd"
+    )
     stages = (PruneWeights(keep=0.5), Finetune(epochs=2.0))
     whole, _ = compress(Fragile(), NET.task(), stages)
     Fragile.fault.append(True)

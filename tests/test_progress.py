@@ -57,4 +57,6 @@ def test_bar_of_a_terminal_names_its_times():
     shown.advance(number, 2)
     console.print(shown.get_renderable())
     line = console.file.getvalue()
-    assert re.search(r"finetune .* 50% elapsed 0:00:00, left [-0-9:]{7}$", line.rstrip()) and len(line.splitlines()) == 1
+    assert (
+        re.search(r"finetune .* 50% elapsed 0:00:00, left [-0-9:]{7}$", line.rstrip()) and len(line.splitlines()) == 1
+    )

@@ -15,7 +15,8 @@ def test_seconds_are_read_from_words_and_numbers():
 @pytest.mark.parametrize("time_limit", ["0 s", "-1 min", 0, -2.0, math.nan])
 def test_limit_that_allows_nothing_is_refused(time_limit):
     with pytest.raises(
-        BadValue, match=f"^plan: a time limit of {time_limit} allows nothing. Write, for example, --time-limit '5 min'.$"
+        BadValue,
+        match=f"^plan: a time limit of {time_limit} allows nothing. Write, for example, --time-limit '5 min'.$",
     ):
         seconds_of(time_limit, "plan")
 

@@ -35,7 +35,7 @@ def test_methods_shows_defaults_and_ranges():
     assert lines[0] == "prune/weights  lossy"
     rows = {line.split()[0]: " ".join(line.split()) for line in lines if line}
     assert rows["keep"] == "keep 0.5 0 to 1 share of weights kept"
-    assert rows["by"] == "by magnitude text score that ranks the weights"
+    assert rows["by"] == "by magnitude text importance measure that ranks the weights"
     assert rows["across"].startswith("across false true, false rank") and rows["of"].startswith(
         "of all all, survivors what"
     )

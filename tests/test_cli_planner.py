@@ -27,7 +27,7 @@ def bundle(here):
 def test_plan_tells_before_any_training(here):
     done = cortado("plan", "tiny_job:make", "--limit", "score >= -100 %")
     assert done.exit_code == 0, done.output
-    assert "untrained" in done.output and "score >= -100 %: the smallest file" in done.output
+    assert "nothing trained" in done.output and "score >= -100 %: the smallest file" in done.output
     assert "Helps size:" in done.output and "all together" in done.output
 
 
@@ -51,7 +51,7 @@ def test_bundle_of_a_job_with_weights_is_measured_again_wherever_it_lies(here):
     assert done.exit_code == 0 and "confirmed" in done.output, done.output
     next((here / "elsewhere").glob("original_*")).unlink()
     done = cortado("verify", "elsewhere")
-    assert done.exit_code == 1 and "Put the file that compress kept there back" in done.output
+    assert done.exit_code == 1 and "Restore the file that compress wrote there" in done.output
 
 
 def test_verify_refuses_a_tampered_file(bundle):
@@ -98,7 +98,7 @@ def test_fastest_network_is_compressed_and_timed(here):
 
 def test_plan_explains_weight_by_weight(here):
     done = cortado("plan", "tiny_job:make", "--limit", "score >= -100 %", "--explain")
-    assert done.exit_code == 0 and "Which method where, in a file of" in done.output, done.output
+    assert done.exit_code == 0 and "Form of each weight in a file of" in done.output, done.output
     assert all(
         f"\n{name} " in done.output for name, value in BY_NAME["mlp"].make().named_parameters() if value.dim() > 1
     )

@@ -89,7 +89,7 @@ def levelled(options: Sequence[Options], relative: Sequence[float], room: float)
 
 
 class MatchedPass:
-    """The divergence of a choice from the original network, from one pass over the images of `match_moments`, moments matched on the way.
+    """The divergence of a choice from the original network, from one pass over `match_moments`'s images, matched on the way.
 
     Batch norms give each channel the original network's moments, whatever comes in; so do layers with a bias and no norm behind
     them, but for the deviation where the form cannot scale its rows.

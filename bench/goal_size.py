@@ -102,7 +102,7 @@ def planned(name: str) -> dict[str, Any]:
 
 
 def singles(name: str) -> dict[str, Any]:
-    """Of all single methods the smallest file that keeps the score on validation data; the test result is looked at for it alone."""
+    """Of all single methods the smallest file that keeps the score on validation data; tested alone."""
     return smallest(name, [[f"{line}{recovery(name)}" for line in lines] for lines in SINGLES.values()])
 
 

@@ -80,7 +80,8 @@ def untuned_rows(name: str, share: float, found: dict[str, dict[str, Any]]) -> l
     others = min(value for method, value in lost.items() if not method.startswith("non-linear"))
     for method, one in found.items():
         what = f"{name} at {share:g} of the multiply-adds: {method}, points lost"
-        detail = f"matched {one['original'] - one['matched']:.2f}, raw {one['original'] - one['raw']:.2f}, share {one['share']:.3f}"
+        loss = {key: one["original"] - one[key] for key in ("matched", "raw")}
+        detail = f"matched {loss['matched']:.2f}, raw {loss['raw']:.2f}, share {one['share']:.3f}"
         rows.append(row(f"{what} ({detail})", lost[method], "points"))
     best = min(value for method, value in lost.items() if method.startswith("non-linear"))
     rows.insert(

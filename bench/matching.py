@@ -1,8 +1,8 @@
 """matching: what giving channels their moments back is worth, on networks with batch norms and without.
 
 All weights are held in one way, nothing is trained.  KL in nats, of 500 test samples, each network looked at once: nothing
-matched; all that can be matched, whether it helps or not; and as `match_moments` decides, which leaves biases and row scales where the
-answers of its 256 calibration samples come no nearer.  MiniLM wants its wheel (bench/minilm.py).
+matched; all that can be matched, whether it helps or not; and as `match_moments` decides, which leaves biases and scales where
+the answers of its 256 calibration samples come no nearer.  MiniLM wants its wheel (bench/minilm.py).
 """
 
 import copy

@@ -1,10 +1,10 @@
 """prediction: predicted KLs and forecast KL against what is measured, on networks the sensitivity was made on and on others.
 
 Single layers: one weight held in one of the ways that the planner chooses from (no other is both smaller and less harmful),
-all others plain, moments matched. Plans: 20 with a random such way for each weight, the predicted KL handed out unevenly, and 5 as
-the planner allocates, over three decades of KL; predicted by `SizeAccuracyCurve`, which has measured a few plans of its own on choice
+all others as they are, moments matched. Plans: 20 with a random such form for each weight, the KL handed out unevenly, 5 as
+the planner allocates, over three decades of KL; predicted by `SizeAccuracyCurve`, which measured a few plans of its own on validation
 data. KL, in nats, is of test data, which neither the sensitivity nor the forecast looks at. The pretrained ResNets have
-learned all training images: half of the 1,000 test images are validation data here, the other half is the test data's. Few samples
+learned all training images: half of the 1,000 test images are validation data here, the other half test data. Few samples
 carry most of a KL, so that the same network's differs between the halves: how far, is told too, of every plan.
 
 Each network runs in a process of its own, so that the peak of memory after its forecast is its own.
@@ -60,7 +60,7 @@ RANK_BAR, PLANS_BAR = 0.90, 0.95
 
 
 def halved(task: Task) -> Task:
-    """Half of the test data's data to choose on, the other half for the test result: for networks that know the validation data."""
+    """Half of the test data to choose on, the other half to test: for networks that know the validation data."""
     half = len(task.test) // 2
     return replace(task, validation=task.test.pick(slice(0, half)), test=task.test.pick(slice(half, None)))
 

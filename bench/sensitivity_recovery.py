@@ -2,7 +2,7 @@
 
 At the bytes of uniform 4, 3 and 2.5 bits: the planner's mix, and four that are as small but allocated by predicted KLs that were
 each multiplied by a random factor (log-normal, a deviation of 1.5 in its logarithm).  All have their moments matched, are
-measured, fine-tuned as a goal recovers its trials (the original network as teacher) over a fifth of the training images, and measured
+measured, fine-tuned as a goal recovers its trials (the original network as teacher) on a fifth of the training images, measured
 again.  KL in nats and accuracy are of the 1,000 test images, once before and once after.
 """
 

@@ -1,4 +1,4 @@
-"""sensitivity_seeds: how much of a plan is the luck of its seed.  The signs of the curvature and the positions of activations are drawn;
+"""sensitivity_seeds: how much of a plan is the luck of its seed.  Signs of the curvature and positions of activations are drawn;
 ResNet-20, three seeds: the KL of the mixes that each seed's prices allocate, at the bytes of uniform 4, 3 and 2.5 bits, and how
 alike the prices rank all changes.  Weights only, nothing trained; KL in nats, of the test images, once for each mix.
 """

@@ -10,7 +10,7 @@ from cortado.errors import BadRecipe
 
 
 def lookup(room: ModuleType, kind: type, name: str) -> Any:
-    """Return an instance of `kind` by name: "nuclear_norm" is class NuclearNorm in nuclear_norm.py of `room`, "my_pkg.my_file:Mine" your own.
+    """Return an instance of `kind` by name: "nuclear_norm" is NuclearNorm of nuclear_norm.py in `room`, "my_pkg.mine:Mine" yours.
 
     Raises BadRecipe for an unknown name, suggesting close ones, and for a class that is not a subclass of `kind`.
     """

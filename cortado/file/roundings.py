@@ -49,7 +49,7 @@ def roundings_of(network: nn.Module, original: nn.Module) -> Roundings:
     strange = next((path for path, _ in found if path not in order), None)
     if strange is not None:
         raise BadNetwork(
-            f"file: an activation of {strange} is rounded, a layer that the original network has not. Round the original network's own."
+            f"file: an activation of {strange} is rounded, which the original network lacks. Quantize its own layers."
         )
     by_place = sorted(((order[path], SIDES.index(side)), quantizer) for (path, side), quantizer in found.items())
     quantizers = list(dict.fromkeys(quantizer for _, quantizer in by_place))

@@ -42,7 +42,7 @@ class Activation(Importance):
 
 
 def per_input(activation: Tensor, shape: torch.Size) -> Tensor:
-    """Return the activation that each entry on the first two axes reads: (1, inputs) or, if grouped, (outputs, inputs / groups)."""
+    """Return the activation read by each entry of the first two axes: (1, inputs) or, if grouped, (outputs, inputs / groups)."""
     groups, rest = divmod(len(activation), shape[1])
     if rest or shape[0] % groups:
         return activation.mean().expand(1, shape[1])

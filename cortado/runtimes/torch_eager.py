@@ -60,7 +60,7 @@ def read_program(file: Path) -> fx.GraphModule:
         # For errors inside an archive torch only refers to its log.
         describe = "" if "warnings above" in str(error) else f" ({type(error).__name__}: {error})"
         raise BadFile(
-            f"torch_eager: {file} cannot be read{describe}: it is not an exported program, was cut short, or needs another version "
+            f"torch_eager: {file} cannot be read{describe}: it is no exported program, was cut short, or needs another version "
             f"than torch {torch.__version__}. Write it again with torch.export.save."
         ) from error
 

@@ -112,7 +112,8 @@ def check_infinite(outputs: Tensor, wanted: Tensor | None) -> None:
 
 
 def scored(score: Metric, outputs: Any, targets: Tensor) -> Tensor:
-    where = f"task: the metric {score.name!r}, on outputs of {type(outputs).__name__} and targets of shape {tuple(targets.shape)},"
+    given = f"on outputs of {type(outputs).__name__} and targets of shape {tuple(targets.shape)}"
+    where = f"task: the metric {score.name!r}, {given},"
     with in_own_code(BadTask, where, "Give the task its own metric: Metric(each=...)."):
         return score.each(outputs, targets)
 
@@ -146,7 +147,8 @@ def check_stated(network: nn.Module, task: Task, stated: float, tolerance: float
             else ""
         )
         raise BadTask(
-            f"score: the stated {task.metric.name} of the original network is {stated:g}{unit}, but it reaches {score:.2f}{unit} on "
+            f"score: the stated {task.metric.name} of the original network is {stated:g}{unit}, "
+            f"but it reaches {score:.2f}{unit} on "
             f"the {counts[0]} validation samples; the tolerance is {tolerance:.2f} with {counts[0]} and {counts[1]} samples. "
             "Usually the data are prepared differently than in training: check normalisation, channel order, "
             f"label order and eval mode. If all is right, correct the stated score or leave it out.{hint}"

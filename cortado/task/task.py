@@ -291,7 +291,7 @@ class Task:
         return inputs
 
     def for_trial(self) -> "Task":
-        """Return the task with the validation data in place of the test data, which stay untouched; use it to compare networks."""
+        """Return the task with validation data in place of test data, which stay untouched; use it to compare networks."""
         return replace(self, test=self.validation, trial=True)
 
     def generator(self, offset: int = 0) -> torch.Generator:

@@ -46,11 +46,12 @@ def reconstruct(view: View, task: Task, paths: list[str], ridge: float = RIDGE) 
         wanted = cross + pull * old.flatten(1).T.double().cpu()
         found = torch.linalg.solve(gram, wanted).T.reshape(old.shape).to(old)
         with torch.no_grad():
-            weight.set_form(Dense(found)) if weight.places[0][1] not in layer._parameters else layer._parameters["weight"].copy_(found)  # type: ignore[union-attr]  # fmt: skip
+            own = layer._parameters.get(weight.places[0][1])
+            weight.set_form(Dense(found)) if own is None else own.copy_(found)
 
 
 def second_moments(view: View, task: Task, path: str, data: Data, number: int) -> tuple[Tensor, Tensor]:
-    """Return centred second moments: (inputs, inputs) of the layer's current inputs, (inputs, outputs) with the reference's outputs."""
+    """Return centred second moments: (inputs, inputs) of the layer's inputs now, (inputs, outputs) with the reference's."""
     before: Any = view.reference.get_submodule(path)
     matrix = before.weight.detach().flatten(1).T.double()
     inputs = rows_into(view.network, path, data, ROWS, task.generator(9001 + number))

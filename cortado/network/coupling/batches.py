@@ -134,6 +134,6 @@ class Comparison:
     def refusal(self, node: fx.Node | None, message: str) -> BadNetwork:
         line = "" if node is None else source_of(node) or operator_name(node)
         return BadNetwork(
-            f"graph: with {self.one} and with {self.other} samples the network runs different code{f' at {line}' if line else ''}: "
+            f"graph: with {self.one} and {self.other} samples the network runs different code{f' at {line}' if line else ''}: "
             f"{message}. No graph fits all batch sizes; take sizes from the input and do not loop over samples."
         )

@@ -30,7 +30,7 @@ class GraphNet(fx.GraphModule):
         """
         if inside_parts(self):
             raise BadNetwork(
-                "graph: a network that is a graph can be pickled with plain weights only, and some of its weights have forms. Pickle "
+                "graph: a network that is a graph can be pickled with dense weights only, but some have forms. Pickle "
                 "cortado.network.statistics.gradients.released(network)."
             )
         return super().__reduce__()

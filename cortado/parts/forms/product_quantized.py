@@ -31,12 +31,14 @@ class ProductQuantized(Form):
         wanted = self.sizes(self.shape, {"values": codebooks.shape[1], "width": codebooks.shape[2]})
         if codebooks.numel() != wanted["codebooks"] or codes.numel() != wanted["codes"]:
             raise BadValue(
-                f"forms/product_quantized: {tuple(shape)} needs {wanted['codebooks']} floats in its codebooks and {wanted['codes']} codes, "
+                f"forms/product_quantized: {tuple(shape)} needs {wanted['codebooks']} floats in its codebooks, "
+                f"{wanted['codes']} codes, "
                 f"got {codebooks.numel()} and {codes.numel()}."
             )
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < codebooks.shape[1]:
             raise BadValue(
-                f"forms/product_quantized: codes must lie in 0..{codebooks.shape[1] - 1}, got {int(codes.min())}..{int(codes.max())}."
+                f"forms/product_quantized: codes must lie in 0..{codebooks.shape[1] - 1}, "
+                f"got {int(codes.min())}..{int(codes.max())}."
             )
         self.codebooks = nn.Parameter(codebooks.detach().clone())
         self.register_buffer("codes", smallest_integers(codes))

@@ -29,7 +29,8 @@ class Ternary(Latent):
         limit = torch.as_tensor(threshold, dtype=values.dtype, device=values.device).reshape(1)
         if not 0.0 <= float(limit) < 1.0:
             raise BadValue(
-                f"forms/ternary: threshold is a share of the largest value and must be at least 0 and below 1, got {float(limit):g}."
+                "forms/ternary: threshold is a share of the largest value and must be at least 0 and below 1, "
+                f"got {float(limit):g}."
             )
         self.register_buffer("threshold", limit)
         above, below = self.sides()

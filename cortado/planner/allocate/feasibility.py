@@ -12,7 +12,10 @@ from cortado.task.limits import Limit
 ROWS = 7
 HELPS = {
     "size": (
-        ("quantize/*, share/*, prune/weights, prune/rate_distortion, factorize/*", "fewer bits, equal values and zeros compress well"),
+        (
+            "quantize/*, share/*, prune/weights, prune/rate_distortion, factorize/*",
+            "fewer bits, equal values and zeros compress well",
+        ),
         ("prune/channels, prune/heads, prune/blocks", "removed channels, heads and blocks take no bytes"),
     ),
     "latency": (
@@ -121,7 +124,8 @@ class Feasibility:
             smaller = f"{self.original_bytes / one.size_bytes:.1f}x"
             rows.append([size_text(one.size_bytes), smaller, f"{one.kl[0]:.3g}", lost, mix_of(one)])
         title = (
-            f"Original: {size_text(self.original_bytes)} as floats, {self.metric_name} {self.size_accuracy_curve.score:.2f} {unit} on "
+            f"Original: {size_text(self.original_bytes)} as floats, "
+            f"{self.metric_name} {self.size_accuracy_curve.score:.2f} {unit} on "
             "validation data. Weights alone, nothing trained, moments matched:"
         )
         parts = [title, aligned(rows, "" + ">" * (len(rows[0]) - 1) + "<"), self.trust()]

@@ -169,7 +169,8 @@ class SearchGoal:
         narrow = [one.error for one in done if one.narrowly]
         if narrow:
             sentences.append(
-                f"{len(narrow)} trials met the score limit by less than its standard error ({max(narrow):.2f} {self.metric_unit}): "
+                f"{len(narrow)} trials met the score limit by less than its standard error "
+                f"({max(narrow):.2f} {self.metric_unit}): "
                 "more validation data would tell whether they do."
             )
         for what, text in (("size", units.size_text), ("latency", units.time_text)):

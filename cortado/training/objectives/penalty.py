@@ -26,7 +26,7 @@ class Penalty(ABC):
 
 
 def penalty(name: str) -> Penalty:
-    """Return the penalty by name: "nuclear_norm" is class NuclearNorm in objectives/nuclear_norm.py, "my_pkg.my_file:Mine" your own.
+    """Return the penalty by name: "nuclear_norm" is NuclearNorm in objectives/nuclear_norm.py, "my_pkg.mine:Mine" yours.
 
     Raises BadRecipe for an unknown name, suggesting close ones.
     """

@@ -3,8 +3,8 @@
 Single layers: one weight held in one of the ways that the planner chooses from (no other is both smaller and less harmful),
 all others as they are, moments matched. Plans: 20 with a random such form for each weight, the KL handed out unevenly, 5 as
 the planner allocates, over three decades of KL; predicted by `SizeAccuracyCurve`, which measured a few plans of its own on
-validation data. KL, in nats, is of test data, which neither the sensitivity nor the forecast looks at. The pretrained ResNets have
-learned all training images: half of the 1,000 test images are validation data here, the other half test data. Few samples
+validation data. KL, in nats, is of test data, which neither the sensitivity nor the curve looks at. The pretrained ResNets
+have learned all training images: half of the 1,000 test images are validation data here, the other half test data. Few samples
 carry most of a KL, so that the same network's differs between the halves: how far, is told too, of every plan.
 
 Each network runs in a process of its own, so that the peak of memory after its forecast is its own.

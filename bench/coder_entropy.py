@@ -98,7 +98,7 @@ def rans_row(name: str, plane: np.ndarray) -> dict:
     numbers = plan.numbers()
     survey = rans.rans_survey(listed, numbers)
     cuts = [rans.thresholds(part, 8) for part in (survey[: rans.STEPS], survey[rans.STEPS :])]
-    _, _, counts, raw = rans_tokens(listed, numbers, rans.lookup(cuts[0], 8), rans.lookup(cuts[1], 1))
+    _, _, counts, raw = rans_tokens(listed, numbers, rans.lookup_table(cuts[0], 8), rans.lookup_table(cuts[1], 1))
     chosen = rans.group(counts.reshape(8, 8, rans.TOKENS), body[0] >> 2 & 3, body[0] >> 4 & 3)
     bound = entropy_bits(chosen) / 8 + len(raw)
     what = f"rans, {name}: bytes (bar: tokens given {len(chosen)} contexts + 1 % + 64)"

@@ -105,7 +105,7 @@ def cut_by_rival(way: PtqConfig, task: Task, seed: int, epochs: float) -> nn.Mod
             epochs=way.learn * epochs,
             optimizer=lambda groups: Regularised(groups, SPARSE["rate"], pruner, network),
             seed=seed,
-            help="sparse learning",
+            label="sparse learning",
         )
         train(network, task, sparse)
     most = multiply_adds(network) / TIMES

@@ -11,7 +11,7 @@ from cortado.tasks import cifar10
 from cortado.training.loop import Training, train
 
 PLAN = Training(
-    epochs=12, lr=0.1, optimizer="sgd", decay=5e-4, warmup=0.05, precision="auto", help="train VGG-16, half width"
+    epochs=12, lr=0.1, optimizer="sgd", decay=5e-4, warmup=0.05, precision="auto", label="train VGG-16, half width"
 )
 
 
@@ -35,4 +35,4 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     given = cifar10.task()
-    print("choice accuracy", mean_score(half_vgg(), given.validation, given.score))
+    print("validation accuracy", mean_score(half_vgg(), given.validation, given.metric))

@@ -193,7 +193,7 @@ def singles(found: SizeAccuracyCurve, original: nn.Module, task: Task, nats: Div
 def alone(path: str, form: Form, original: nn.Module, task: Task) -> nn.Module:
     """The original network with one weight held in another form, matched."""
     made = copy.deepcopy(original)
-    next(weight for weight in parameter_places(made) if weight.path == path).put(form)
+    next(weight for weight in parameter_places(made) if weight.path == path).set_form(form)
     MatchMoments(images=MATCH_SAMPLES).apply(View(made, original, task.example, reference=original), task)
     return made
 

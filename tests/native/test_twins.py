@@ -91,7 +91,7 @@ def test_rans_copy_agrees_when_four_streams_of_unequal_length_run(scale: float) 
 def test_rans_copy_reads_noise_alike(words: bytes, raw: bytes, direct: bool, signed: bool) -> None:
     plan = rans.CodingTables(23, 5, direct, -3 if direct else 0, signed and not direct).numbers()
     tables = rans.kernel_tables(np.full((1, 16), 2048, dtype=np.int64))
-    lookup = rans.lookup([], 1)
+    lookup = rans.lookup_table([], 1)
     kernel, python_port = np.zeros(23, dtype=np.int32), np.zeros(23, dtype=np.int32)
     ended = coders.rans_decode(words, raw, plan, lookup, lookup, tables, kernel)
     assert ended == python_rans.decode(words, raw, plan, lookup, lookup, tables, python_port)

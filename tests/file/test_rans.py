@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from cortado.errors import BadFile
-from cortado.file.rans import GRAINS, TOTAL, decode, encode, frequencies, kernel_tables, lookup, read_table, table_bytes
+from cortado.file.rans import (
+    GRAINS,
+    TOTAL,
+    decode,
+    encode,
+    frequencies,
+    kernel_tables,
+    lookup_table,
+    read_table,
+    table_bytes,
+)
 from cortado.file.wire import Cursor
 
 
@@ -36,7 +46,7 @@ def test_kernel_tables_begin_where_the_widths_before_end() -> None:
 
 
 def test_lookup_groups_by_thresholds() -> None:
-    groups = lookup([3, 5], 2)
+    groups = lookup_table([3, 5], 2)
     assert groups[:7].tolist() == [0, 0, 0, 2, 2, 4, 4]
 
 

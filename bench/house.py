@@ -58,7 +58,8 @@ def case(path: Path) -> str | None:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"no end after {CASE_S} s"
-    return None if done.returncode == 0 else (done.stdout + done.stderr)[-300:]
+    output = (done.stdout + done.stderr).replace(f"{path.resolve().parent}/", "").replace(f"{ROOT.resolve()}/", "")
+    return None if done.returncode == 0 else output[-300:]
 
 
 def planted_faults() -> dict[str, Any]:

@@ -107,9 +107,7 @@ def test_quantizer_of_an_unknown_layer_is_refused():
     small = copy.deepcopy(original)
     small.extra = nn.ReLU()
     put_quantizer(small.extra, "input", Affine(1.0, 0, 8))
-    with pytest.raises(
-        BadNetwork, match="an activation of extra is rounded, a layer that the original network has not"
-    ):
+    with pytest.raises(BadNetwork, match="an activation of extra is rounded, which the original network lacks"):
         encode(small, original)
 
 

@@ -213,7 +213,7 @@ def test_graph_with_forms_is_not_pickled() -> None:
     assert torch.equal(again(inputs), net(inputs))
     layer = next(module for module in net.modules() if isinstance(module, nn.Linear))
     attach(layer, "weight", Quantized.of(layer.weight.detach(), 8))
-    with pytest.raises(BadNetwork, match=r"pickled with plain weights only.*released\(network\)"):
+    with pytest.raises(BadNetwork, match=r"pickled with dense weights only.*released\(network\)"):
         pickle.dumps(net)
 
 
@@ -304,7 +304,7 @@ def refused(forward, batch: int, match: str) -> None:
 
 def test_code_that_depends_on_the_batch_otherwise_is_refused_in_words() -> None:
     looped = lambda n, x: n.two(torch.stack([n.one(row).relu() for row in x]))  # noqa: E731
-    refused(looped, 2, r"with 2 and with 3 samples the network runs different code.*do not loop over samples")
+    refused(looped, 2, r"with 2 and 3 samples the network runs different code.*do not loop over samples")
     refused(lambda n, x: n.two(n.one(x).relu()) * (1 / len(x)), 2, r"test_groups\.py.*not multiples of the batch")
     refused(lambda n, x: n.two(n.one(x).relu())[: len(x) // 2], 2, "computes something else with 4")
     refused(lambda n, x: n.two(n.one(x.view(2, 4)).relu()), 2, "fails with 3")

@@ -55,7 +55,7 @@ def test_bits_are_those_of_codes_and_books():
 @pytest.mark.parametrize(
     ("codebooks", "codes", "shape", "says"),
     [
-        ((2, 3, 4), torch.zeros(5, 2), (5, 9), "needs 36 floats in its codebooks and 15 codes, got 24 and 10"),
+        ((2, 3, 4), torch.zeros(5, 2), (5, 9), "needs 36 floats in its codebooks, 15 codes, got 24 and 10"),
         ((2, 3, 4), torch.full((5, 2), 3), (5, 8), "codes must lie in 0..2, got 3..3"),
         ((1, 3, 9), torch.zeros(5, 1), (5, 8), "width in 1..8"),
     ],

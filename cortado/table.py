@@ -11,9 +11,9 @@ def aligned(rows: Iterable[Sequence[str]], sides: str = "<>", rules: Sequence[in
     """
     cells = [tuple(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    signs = sides.ljust(len(widths), sides[-1])
+    signs = sides.ljust(len(widths), sides[-1])[: len(widths)]
     lines = [
-        "  ".join(f"{one:{sign}{width}}" for one, sign, width in zip(row, signs, widths, strict=False)).rstrip()
+        "  ".join(f"{one:{sign}{width}}" for one, sign, width in zip(row, signs, widths, strict=True)).rstrip()
         for row in cells
     ]
     for place in rules:

@@ -1,6 +1,5 @@
 """Cache: measurements of a planner run, kept in its folder and reused when the run resumes."""
 
-import itertools
 import json
 import time
 import typing
@@ -60,8 +59,8 @@ def rebuilt(kind: Any, data: Any) -> Any:
         hints, make = typing.get_type_hints(kind), cast(Any, kind)
         return make(**{key: rebuilt(hints[key], value) for key, value in data.items()})
     if typing.get_origin(kind) is tuple:
-        kinds = itertools.repeat(inner[0]) if inner[-1] is ... else inner
-        return tuple(rebuilt(one, value) for one, value in zip(kinds, data, strict=False))
+        kinds = inner[:1] * len(data) if inner[-1] is ... else inner
+        return tuple(rebuilt(one, value) for one, value in zip(kinds, data, strict=True))
     if typing.get_origin(kind) is dict:
         return {key: rebuilt(inner[1], value) for key, value in data.items()}
     return data

@@ -21,7 +21,7 @@ from bench.kept import kept
 from bench.result import CACHE, Clock, row
 from cortado.engine.compress import compress
 from cortado.engine.recipe import read_recipe
-from cortado.lowering.factors import factored_network
+from cortado.layers.factors import factored_network
 from cortado.methods.factorize.factorize import Factorize
 from cortado.methods.factorize.targets import find_targets
 from cortado.methods.match_moments import MatchMoments

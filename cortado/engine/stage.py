@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cortado.engine.changes import Changes
 from cortado.errors import CortadoError, Failed, NothingChanged, describe
-from cortado.file.entries import entries_of, put_entry, stored_at
+from cortado.file.entries import check_original, entries_of, put_entry, stored_at
 from cortado.methods.match_moments import MatchMoments
 from cortado.methods.method import Method
 from cortado.network.finalize import finalize
@@ -45,6 +45,7 @@ def begin(original: nn.Module, example: Any) -> State:
 
     Raises BadNetwork if its weights already have forms.
     """
+    check_original(original)
     network = copy.deepcopy(original)
     modules = dict(network.named_modules())
     for entry in entries_of(network):

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from cortado.errors import WrongNetwork
 from cortado.file.artifact import Original, StoredEntry, encode, original_network, read_contents
-from cortado.file.edits import resolve, stored_entries
 from cortado.file.entries import Entry, entries_of, fingerprint, stored_at
 from cortado.file.huffman import code_lengths
 from cortado.file.symbols import Symbols, symbols_of
@@ -122,7 +121,7 @@ def accounts(
             f"accounting: the file was made from another network than this {type(base).__name__}. "
             "Pass the file of this network, or none."
         )
-    stored = stored_entries(base, contents.edits, resolve(contents.edits, base).removed)
+    stored = contents.stored(base)
     attached = [stored_at(network, entry) for entry in stored]
     symbols = {
         entry.name: symbols_of(one) for entry, one in zip(stored, attached, strict=True) if isinstance(one, Form)

@@ -1,13 +1,12 @@
 """Artifact: the compressed network as one compact file - save and load, bit for bit.
 
-    "CRTD" | version | fingerprint 8 | edits (versions 2, 3) | roundings (3) | schemas | records, one an entry | CRC-32
+    "CRTD" | version | fingerprint 8 | sections | blocks | edits | activation quantizers | schemas | one record an entry | CRC-32
 
-Numbers are 7 bits a byte. Only what differs from the original network is described: a record says which schema holds
-the entry, the sizes that changed, and the coded streams; edits what a cut changed besides; roundings what rounds the
-activations between layers. No names, no code, no pickle.
+Numbers are 7 bits a byte. Only what differs from the original network is described: a record says which schema holds the
+entry, the sizes that changed, and the coded streams; blocks what stands in modules' places; edits what a cut changed
+besides; activation quantizers what rounds values between layers. No names, no code, no pickle.
 """
 
-import copy
 import math
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -20,32 +19,36 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork, BadValue, WrongNetwork
-from cortado.file.differences import edits_of, removed_paths
-from cortado.file.edits import (
-    Edits,
-    read_edits,
-    remove_blocks,
-    resolve,
-    stored_entries,
-    write_edits,
+from cortado.file.differences import edits_of
+from cortado.file.edits import Edits, read_edits, resolve, write_edits
+from cortado.file.entries import Entry, check_classes, check_original, entries_of, fingerprint, put_entry, stored_at
+from cortado.file.former import ROUNDED, read_former
+from cortado.file.layout import Layout, laid_out, without_values
+from cortado.file.placed import (
+    ACTIVATIONS,
+    BLOCKS,
+    Placed,
+    blocks_of,
+    put_quantizers,
+    quantizers_of,
+    read_placed,
+    write_placed,
 )
-from cortado.file.entries import Entry, check_classes, entries_of, fingerprint, put_entry, stored_at, value_at
-from cortado.file.roundings import Roundings, put_roundings, read_roundings, roundings_of, write_roundings
 from cortado.file.schema import Schema, read_schema, schema_of, write_schema
 from cortado.file.streams import Place, Stream, decode_form, encode_form
 from cortado.file.tensors import decode_tensor, encode_tensor
 from cortado.file.whole import read_bytes, write_whole
 from cortado.file.wire import Cursor, varint
 from cortado.layers.cut_numbers import note_cuts
-from cortado.parts.activations.quantizer import ActivationQuantizer
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
-from cortado.parts.part import Part
+from cortado.parts.part import PART, Part
 from cortado.renamed import FILE, old_arguments
 from cortado.running.brought import accept
 
-MAGIC, FIRST_VERSION, EDITED, ROUNDED = b"CRTD", 1, 2, 3
-"""The first version has neither edits nor roundings, the second has edits; so the oldest reader that can is served."""
+MAGIC, VERSION = b"CRTD", 4
+HAS_BLOCKS, HAS_EDITS, HAS_QUANTIZERS = 1, 2, 4
+"""Which sections a file has, added up."""
 FLOAT_STREAM = 7
 """Stands in the place of a codec's number for streams of floats."""
 Original = nn.Module | Callable[[], nn.Module]
@@ -65,12 +68,24 @@ class StoredEntry:
 class Contents:
     """What a file holds, before anything is decoded."""
 
+    version: int
     fingerprint: bytes
+    blocks: Placed
     edits: Edits
-    roundings: Roundings
+    quantizers: Placed
     schemas: tuple[Schema, ...]
     records: tuple[StoredEntry, ...]
     size_bytes: int
+
+    def layout(self, network: nn.Module) -> Layout:
+        """Put the blocks into a network, in place, and return its layout.  Raises BadFile."""
+        return laid_out(network, self.blocks, former=self.version < VERSION)
+
+    def stored(self, original: nn.Module) -> list[Entry]:
+        """Return what the records hold, for the original network of the file.  Raises BadFile, WrongNetwork."""
+        layout = self.layout(without_values(original) if self.blocks else original)
+        resolve(self.edits, layout)
+        return layout.stored(self.edits.loose)
 
 
 def original_network(original: Original) -> nn.Module:
@@ -84,10 +99,11 @@ def encode(network: nn.Module, original: Original, codec: str = "smallest") -> b
     """The file of `network` as bytes.  Raises BadNetwork when it differs from `original` in ways a file cannot say."""
     base = original_network(original)
     accept(network, "file")
-    mark, removed = fingerprint(base, entries_of(base)), removed_paths(network, base)
-    check_classes(network, base, removed)
-    edits = edits_of(network, base, removed)
-    entries = stored_entries(base, edits, removed)
+    check_original(base)
+    mark, layout = fingerprint(base, entries_of(base)), layout_of(network, base)
+    check_classes(network, layout.network)
+    edits = edits_of(network, layout)
+    entries = layout.stored(edits.loose)
     attached = [stored_at(network, entry) for entry in entries]
     forms = [
         value if isinstance(value, Form) else other_type(value, entry)
@@ -95,7 +111,7 @@ def encode(network: nn.Module, original: Original, codec: str = "smallest") -> b
     ]
     wanted = [None if form is None else schema_of(form) for form in forms]
     schemas = list(dict.fromkeys(schema for schema in wanted if schema is not None))
-    body = head_of(mark, edits, roundings_of(network, base)) + varint(len(schemas))
+    body = head_of(mark, blocks_of(network, base), edits, quantizers_of(network, layout.network)) + varint(len(schemas))
     for schema in schemas:
         body += write_schema(schema)
     coded = in_parallel(
@@ -107,11 +123,25 @@ def encode(network: nn.Module, original: Original, codec: str = "smallest") -> b
     return bytes(body + zlib.crc32(body).to_bytes(4, "little"))
 
 
-def head_of(mark: bytes, edits: Edits, roundings: Roundings) -> bytearray:
+def layout_of(network: nn.Module, base: nn.Module) -> Layout:
+    """Return the layout of an original network with the blocks of a compressed one.  Raises BadNetwork."""
+    blocks = blocks_of(network, base)
+    try:
+        layout = laid_out(without_values(base) if blocks else base, blocks)
+        layout.stored(())
+    except BadFile as error:
+        raise BadNetwork(str(error).replace(" The file is damaged.", " Leave a layer that has tensors.")) from error
+    return layout
+
+
+def head_of(mark: bytes, blocks: Placed, edits: Edits, quantizers: Placed) -> bytearray:
     """The file down to its schemas."""
-    version = ROUNDED if roundings else EDITED if edits else FIRST_VERSION
-    head = MAGIC + bytes([version]) + mark + (write_edits(edits) if version > FIRST_VERSION else b"")
-    return bytearray(head + (write_roundings(roundings) if roundings else b""))
+    edited = bool(edits or blocks)
+    sections = HAS_BLOCKS * bool(blocks) + HAS_EDITS * edited + HAS_QUANTIZERS * bool(quantizers)
+    head = bytearray(MAGIC + bytes([VERSION]) + mark + varint(sections))
+    head += write_placed(blocks, BLOCKS) if blocks else b""
+    head += write_edits(edits) if edited else b""
+    return head + (write_placed(quantizers, ACTIVATIONS) if quantizers else b"")
 
 
 def in_parallel(work: Callable[[Any], Any], pieces: Iterable[Any]) -> list[Any]:
@@ -158,24 +188,33 @@ def read_contents(body: bytes, own: Sequence[type[Part]] = ()) -> Contents:
     if len(body) < len(MAGIC) + 14 or body[: len(MAGIC)] != MAGIC:
         raise BadFile("file: this is not a .cortado file (it does not begin with CRTD). Make one with cortado.save.")
     version = body[len(MAGIC)]
-    if not FIRST_VERSION <= version <= ROUNDED:
-        raise BadFile(f"file: it is of version {version}, this reader knows versions 1 to {ROUNDED}. Update cortado.")
+    if not 1 <= version <= VERSION:
+        raise BadFile(f"file: it is of version {version}, this reader knows versions 1 to {VERSION}. Update cortado.")
     if zlib.crc32(body[:-4]) != int.from_bytes(body[-4:], "little"):
         raise BadFile("file: the checksum is wrong: the file was cut short or altered. Fetch or make it again.")
     cursor = Cursor(body[:-4])
     cursor.take(len(MAGIC) + 1)
     mark = cursor.take(8)
-    edits = read_edits(cursor, wanted=version == EDITED) if version > FIRST_VERSION else Edits()
-    forms, activations = (
-        [one for one in own if issubclass(one, Form)],
-        [one for one in own if issubclass(one, ActivationQuantizer)],
-    )
-    roundings = read_roundings(cursor, activations) if version == ROUNDED else Roundings()
+    forms = [one for one in own if issubclass(one, Form)]
+    blocks, edits, quantizers = read_head(cursor, version, own)
     schemas = tuple(read_schema(cursor, forms) for _ in range(cursor.number(cursor.left)))
     records = []
     while cursor.left:
         records.append(read_record(cursor, schemas))
-    return Contents(mark, edits, roundings, schemas, tuple(records), len(body))
+    return Contents(version, mark, blocks, edits, quantizers, schemas, tuple(records), len(body))
+
+
+def read_head(cursor: Cursor, version: int, own: Sequence[type[Part]]) -> tuple[Placed, Edits, Placed]:
+    """Read the blocks, edits and activation quantizers of any version."""
+    if version < VERSION:
+        former = read_former(cursor, version)
+        return former.blocks, former.edits, read_placed(cursor, ACTIVATIONS, own) if version == ROUNDED else Placed()
+    sections = cursor.number(HAS_BLOCKS + HAS_EDITS + HAS_QUANTIZERS)
+    if sections & HAS_BLOCKS and not sections & HAS_EDITS:
+        raise BadFile("file: it has blocks and no check of their places. The file is damaged.")
+    blocks = read_placed(cursor, BLOCKS, own) if sections & HAS_BLOCKS else Placed()
+    edits = read_edits(cursor) if sections & HAS_EDITS else Edits()
+    return blocks, edits, read_placed(cursor, ACTIVATIONS, own) if sections & HAS_QUANTIZERS else Placed()
 
 
 def read_record(cursor: Cursor, schemas: tuple[Schema, ...]) -> StoredEntry:
@@ -196,7 +235,7 @@ def part_names(schema: Schema | None, prefix: str = "") -> list[str]:
         return ["values"]
     names, inner = [], list(schema.inner)
     for name, sort in schema.form.arrays.items():
-        names += part_names(inner.pop(0), f"{prefix}{name}.") if sort == "form" else [prefix + name]
+        names += part_names(inner.pop(0), f"{prefix}{name}.") if sort == PART else [prefix + name]
     return names
 
 
@@ -216,27 +255,19 @@ def decode(body: bytes, original: Original, forms: Sequence[type[Part]] = ()) ->
             f"file: it was made from another network than this {type(network).__name__}: names, shapes or layers differ. "
             "Pass the network, or the maker, that it was compressed from."
         )
-    edits = resolve(contents.edits, network)
-    entries = stored_entries(network, contents.edits, edits.removed)
+    layout = contents.layout(network)
+    edits = resolve(contents.edits, layout)
+    entries = layout.stored(contents.edits.loose)
     if len(contents.records) != len(entries):
         raise BadFile(f"file: {len(contents.records)} records for {len(entries)} tensors. The file is damaged.")
     values = in_parallel(lambda pair: decode_record(*pair), zip(contents.records, entries, strict=True))
-    original_paths = [path for path, _ in network.named_modules()]
-    remove_blocks(network, edits.removed)
     modules = dict(network.named_modules())
     for entry, value in zip(entries, values, strict=True):
         put_entry(modules, entry, value)
     edits.set_numbers()
     note_cuts(network, edits.names(network))
-    put_roundings(network, original_paths, contents.roundings)
+    put_quantizers(layout.module, contents.quantizers)
     return network.eval()
-
-
-def without_values(original: nn.Module) -> nn.Module:
-    """A copy whose entries are still those of the network itself, to be replaced one and all."""
-    modules = dict(original.named_modules())
-    tensors = [value_at(modules[path], name) for path, name in (one.places[0] for one in entries_of(original))]
-    return copy.deepcopy(original, {id(value): value for value in tensors})
 
 
 def decode_record(record: StoredEntry, entry: Entry) -> Form | Tensor:
@@ -258,7 +289,7 @@ def decode_record(record: StoredEntry, entry: Entry) -> Form | Tensor:
             if isinstance(error, BadFile)
             else BadFile(f"file: {entry.name} cannot be decoded ({error}). The file is damaged.")
         ) from error
-    return form.values.detach() if isinstance(form, Dense) and not entry.learned else form
+    return form.dense().detach() if form.plain and not entry.learned else form
 
 
 @old_arguments(FILE)

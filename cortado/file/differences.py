@@ -1,4 +1,4 @@
-"""Differences: which edits turn an original network into a compressed one, besides its tensors."""
+"""Differences: which edits turn a network's layout into a compressed network, besides its tensors."""
 
 import copy
 from dataclasses import replace
@@ -8,34 +8,24 @@ from torch import Size, nn
 
 from cortado.errors import BadNetwork
 from cortado.file.edits import Edits, check_of
-from cortado.file.entries import Entry, entries_of, is_removed, loose_entries, remaining_entries, value_at
+from cortado.file.entries import Entry, value_at
+from cortado.file.layout import Layout
 from cortado.file.slots import impossible_size, largest_axis, slots_of, value_in
-from cortado.layers.bypass import Bypass
 from cortado.layers.cut_numbers import set_by_cut
 from cortado.layers.widths import match_widths
 
 
-def edits_of(network: nn.Module, original: nn.Module, removed: list[str]) -> Edits:
-    """What is to be written besides saved tensors.  Raises BadNetwork for what a file cannot say."""
-    modules, changed, loose = dict(network.named_modules()), {}, []
-    for number, entry in enumerate(loose_entries(original)):
-        if any(resized(modules, one) is not None for one in remaining_entries([entry], removed)):
-            loose.append(number)
-    entries = entries_of(original)
-    if entries and not remaining_entries(entries, removed):
-        raise BadNetwork(
-            f"file: {', '.join(removed)} is removed and had all tensors of the network. Leave a layer that has some."
-        )
-    for entry in remaining_entries([*entries, *loose_entries(original)], removed):
+def edits_of(network: nn.Module, layout: Layout) -> Edits:
+    """Return what is to be written besides saved tensors.  Raises BadNetwork for what a file cannot say."""
+    modules = dict(network.named_modules())
+    loose = tuple(number for number, entry in enumerate(layout.loose) if resized(modules, entry) is not None)
+    changed = {}
+    for entry in (*layout.entries, *layout.loose):
         shape = resized(modules, entry)
         if shape is not None:
             changed[entry] = shape
-    order = {path: number for number, (path, _) in enumerate(original.named_modules())}
-    # A module may stand in several places; its first one stands for all.
-    numbers = tuple(order[path] for path in removed if path in order)
-    found = changed_numbers(network, original, removed, changed) if changed else ()
-    made = Edits(numbers, tuple(loose), found)
-    return replace(made, check=check_of(original, made)) if made else made
+    made = Edits(loose, changed_numbers(network, layout, changed) if changed else ())
+    return replace(made, check=check_of(layout, made))
 
 
 def resized(modules: dict[str, nn.Module], entry: Entry) -> Size | None:
@@ -46,32 +36,13 @@ def resized(modules: dict[str, nn.Module], entry: Entry) -> Size | None:
     return None if same or value is None else value.shape
 
 
-def removed_paths(network: nn.Module, original: nn.Module) -> list[str]:
-    """The modules of `original` in whose place `network` has an nn.Identity.  Raises BadNetwork where a file cannot say it."""
-    mine, found = dict(network.named_modules(remove_duplicate=False)), list[str]()
-    everywhere = list(original.named_modules(remove_duplicate=False))
-    for path, layer in everywhere:
-        remove_blocks = type(mine.get(path)) in (nn.Identity, Bypass) and type(layer) not in (nn.Identity, Bypass)
-        if path and remove_blocks and not is_removed(path, found):
-            found.append(path)
-    gone = {id(part) for path, layer in everywhere if path in found for part in layer.modules()}
-    for path, layer in everywhere:
-        if id(layer) in gone and not is_removed(path, found):
-            raise BadNetwork(
-                f"file: {path} was removed in one place and still stands in another. Put it out everywhere, or not at all."
-            )
-    return found
-
-
-def changed_numbers(
-    network: nn.Module, original: nn.Module, removed: list[str], changed: dict[Entry, Size]
-) -> tuple[tuple[int, int, int], ...]:
-    """The whole numbers that a cut made differ from what a reader works out from the shapes."""
-    mine, worked_out, largest = dict(network.named_modules()), consumer(original, changed), largest_axis(original)
+def changed_numbers(network: nn.Module, layout: Layout, changed: dict[Entry, Size]) -> tuple[tuple[int, int, int], ...]:
+    """Return the whole numbers that a cut made differ from what a reader works out from the shapes."""
+    mine, largest = dict(network.named_modules()), largest_axis(layout.network)
+    before_cut, worked_out = dict(layout.network.named_modules()), consumer(layout.network, changed)
     found = []
-    for number, (path, layer) in enumerate(original.named_modules()):
-        if is_removed(path, removed):
-            continue
+    for number, path in enumerate(layout.paths):
+        layer = before_cut[path]
         for rank, slot in enumerate(slots_of(layer)):
             before = layer.__dict__[slot.name]
             value, original_value = value_in(mine[path], slot, before), value_in(layer, slot, before) or 0

@@ -1,7 +1,6 @@
 """Entries: the tensors of a network in its own order, tied ones once, and a fingerprint of that list."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 
 import torch
@@ -10,6 +9,8 @@ from torch import Tensor, nn
 from cortado.errors import BadNetwork
 from cortado.layers.widths import match_widths
 from cortado.parts.activations.quantizer import ActivationQuantizer
+from cortado.parts.blocks.block import Block
+from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.attach import attach, attached_names, form_of, original_class
 from cortado.parts.forms.form import Form
 from cortado.parts.part import Part, own_modules
@@ -32,15 +33,10 @@ class Entry:
 
 
 def entries_of(original: nn.Module) -> list[Entry]:
-    """The entries of an original network, in the order of its modules.  Raises BadNetwork when forms hold its weights."""
+    """Return the tensors that a network saves, in the order of its modules, tied ones once."""
     places: dict[int, list[tuple[str, str]]] = {}
     tensors: dict[int, tuple[Tensor, bool]] = {}
     for path, layer in original.named_modules():
-        if attached_names(layer) or isinstance(layer, Part):
-            what = "rounds an activation" if isinstance(layer, ActivationQuantizer) else "is held in a form"
-            raise BadNetwork(
-                f"file: {path or 'the network'} of the original network {what}. Pass the network as it came."
-            )
         own = [(name, value, True) for name, value in layer._parameters.items() if value is not None]
         own += [
             (name, value, False)
@@ -56,15 +52,18 @@ def entries_of(original: nn.Module) -> list[Entry]:
     ]
 
 
-def is_removed(path: str, removed: Iterable[str]) -> bool:
-    """Whether a path is that of a removed module, or of something in it."""
-    return any(path == one or path.startswith(one + ".") for one in removed)
-
-
-def remaining_entries(entries: list[Entry], removed: Sequence[str]) -> list[Entry]:
-    """The entries that still have a place, with those places."""
-    left = [replace(one, places=tuple(p for p in one.places if not is_removed(p[0], removed))) for one in entries]
-    return [one for one in left if one.places]
+def check_original(original: nn.Module) -> None:
+    """Raise BadNetwork when an original network has parts: forms, activation quantizers or blocks."""
+    for path, layer in original.named_modules():
+        if attached_names(layer) or isinstance(layer, Part):
+            what = (
+                "rounds an activation" if isinstance(layer, ActivationQuantizer)
+                else "stands in a module's place" if isinstance(layer, Block)
+                else "is held in a form"
+            )  # fmt: skip
+            raise BadNetwork(
+                f"file: {path or 'the network'} of the original network {what}. Pass the network as it came."
+            )
 
 
 def loose_entries(original: nn.Module) -> list[Entry]:
@@ -89,17 +88,22 @@ def fingerprint(original: nn.Module, entries: list[Entry]) -> bytes:
     return sums.digest()
 
 
-def check_classes(network: nn.Module, original: nn.Module, removed: Sequence[str]) -> None:
-    """Every module of the original network that was not removed is still there, with its class and no more tensors."""
-    mine, theirs = dict(network.named_modules()), dict(original.named_modules())
+def check_classes(network: nn.Module, skeleton: nn.Module) -> None:
+    """Raise BadNetwork unless a network has the modules of a skeleton, with their classes and no more tensors."""
+    mine, theirs = dict(network.named_modules()), dict(skeleton.named_modules())
     for path, layer in theirs.items():
-        if is_removed(path, removed):
+        kept = mine.get(path)
+        if isinstance(layer, Bypass) and type(kept) is nn.Identity:
             continue
-        if path not in mine or original_class(mine[path]).__qualname__ != original_class(layer).__qualname__:
-            found = type(mine[path]).__name__ if path in mine else "nothing"
+        if isinstance(layer, Block) and not isinstance(kept, Block):
+            raise BadNetwork(
+                f"file: {path} was replaced in one place and still stands in another. Replace it everywhere, or not at all."
+            )
+        if kept is None or original_class(kept).__qualname__ != original_class(layer).__qualname__:
+            found = "nothing" if kept is None else type(kept).__name__
             raise BadNetwork(
                 f"file: {path or 'the network'} is {type(layer).__name__} in the original network, got {found}. "
-                "Pass the original network this one was made from; layers put in by hand cannot be stored."
+                "Pass the original network this one was made from. Put layers of your own in with view.wrap, as Blocks."
             )
     for path, layer in own_modules(network).items():
         before = theirs.get(path)
@@ -107,7 +111,7 @@ def check_classes(network: nn.Module, original: nn.Module, removed: Sequence[str
         if more:
             raise BadNetwork(
                 f"file: {path or 'the network'} has {min(more)}, which the original network has not. "
-                "Only tensors of the original network can be stored: give it one too, or fold nothing into this one."
+                "Only tensors of the original network and of Blocks can be stored."
             )
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from cortado.errors import WrongNetwork
 from cortado.file.artifact import Contents, Original, original_network, read_contents
-from cortado.file.edits import resolve, stored_entries
 from cortado.file.entries import entries_of, fingerprint
 from cortado.file.plane import CODECS
 from cortado.file.tensors import RAW
@@ -75,7 +74,12 @@ def inspect(path: str | Path, original: Original | None = None) -> Inspection:
             for s in record.streams
         )
         pieces.append(Piece(names[number], shape, form, record.size_bytes, streams))
-    besides = tuple((part.text(), part.size_bytes) for part in (contents.edits, contents.roundings) if part)
+    sections = (
+        (contents.blocks, contents.blocks.text("blocks in modules' places")),
+        (contents.edits, contents.edits.text() or "check of the blocks"),
+        (contents.quantizers, contents.quantizers.text("activations rounded")),
+    )
+    besides = tuple((text, part.size_bytes) for part, text in sections if part.size_bytes)
     used = sum(piece.size_bytes for piece in pieces) + sum(size_bytes for _, size_bytes in besides)
     total = contents.size_bytes
     return Inspection(total, total - used, contents.fingerprint.hex(), tuple(pieces), besides)
@@ -88,7 +92,7 @@ def labels(contents: Contents, original: Original | None) -> tuple[list[str], li
         return [f"#{number}" for number in range(count)], [None] * count
     base = original_network(original)
     same = fingerprint(base, entries_of(base)) == contents.fingerprint
-    entries = stored_entries(base, contents.edits, resolve(contents.edits, base).removed) if same else []
+    entries = contents.stored(base) if same else []
     if len(entries) != count:
         raise WrongNetwork("inspect: the file was made from another network than this one. Pass its own job, or none.")
     return [entry.name for entry in entries], [tuple(entry.shape) for entry in entries]

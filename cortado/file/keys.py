@@ -14,7 +14,7 @@ from cortado.parts.part import Part
 from cortado.renamed import FORMS
 
 Kind = TypeVar("Kind", bound=Part)
-ROOMS = ("cortado.parts.forms.", "cortado.parts.activations.")
+ROOMS = ("cortado.parts.forms.", "cortado.parts.activations.", "cortado.parts.blocks.")
 
 
 def key_of(kind: type[Part]) -> bytes:

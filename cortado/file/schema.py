@@ -9,7 +9,8 @@ import cortado.parts.forms
 from cortado.errors import BadFile, BadNetwork
 from cortado.file.keys import key_of, kind_at, own_kinds
 from cortado.file.wire import Cursor, varint, zigzag
-from cortado.parts.forms.form import FLOATS, FORM, Form
+from cortado.parts.forms.form import Form
+from cortado.parts.part import FLOATS, PART
 
 FLOAT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 DEEPEST = 8
@@ -44,7 +45,7 @@ def schema_of(form: Form) -> Schema:
                     f"file: {type(form).__name__}.{name} is {parts[name].dtype}; convert it to float32 first."
                 )
             floats.append(parts[name].dtype)
-        elif sort == FORM:
+        elif sort == PART:
             inner.append(schema_of(parts[name]))
     spec = form.spec()
     return Schema(type(form), tuple(spec[fact] for fact in form.facts), tuple(floats), tuple(inner))
@@ -65,5 +66,5 @@ def read_schema(cursor: Cursor, forms: Iterable[type[Form]] = (), depth: int = 0
     facts = tuple(cursor.signed() for _ in form.facts)
     sorts = list(form.arrays.values())
     floats = tuple(FLOAT_TYPES[cursor.number(len(FLOAT_TYPES) - 1)] for _ in range(sorts.count(FLOATS)))
-    inner = tuple(read_schema(cursor, forms, depth + 1) for _ in range(sorts.count(FORM)))
+    inner = tuple(read_schema(cursor, forms, depth + 1) for _ in range(sorts.count(PART)))
     return Schema(form, facts, floats, inner)

@@ -11,7 +11,8 @@ from cortado.errors import BadFile, BadNetwork, BadValue
 from cortado.file.floats import decode_floats, encode_floats
 from cortado.file.plane import Coded, decode_plane, encode_plane
 from cortado.file.schema import Schema, schema_of
-from cortado.parts.forms.form import FLOATS, FORM, INTEGERS, MASK, Form
+from cortado.parts.forms.form import Form
+from cortado.parts.part import FLOATS, INTEGERS, MASK, PART
 
 NUMPY_TYPES = {
     torch.float32: np.float32,
@@ -81,7 +82,7 @@ def encode_form(form: Form, codec: str, place: Place | None = None, prefix: str 
             f"file: the factors of a weight of {tuple(form.shape)} are over 4 times as large. Lower the rank."
         )
     for name, sort in form.arrays.items():
-        if sort == FORM:
+        if sort == PART:
             at = Place(shapes[name], None, place.limit) if name in shapes else inner
             found += encode_form(parts[name], codec, at, f"{prefix}{name}.")
             continue
@@ -112,7 +113,7 @@ def decode_form(schema: Schema, place: Place, streams: list[Stream]) -> Form:
     if claimed > place.limit:
         raise BadFile(f"file: factors claim {claimed} entries for a weight of {place.count}. The file is damaged.")
     for name, sort in schema.form.arrays.items():
-        if sort == FORM:
+        if sort == PART:
             at = Place(shapes[name], None, place.limit) if name in shapes else insides
             parts[name] = decode_form(inner.pop(0), at, streams)
             continue
@@ -140,7 +141,7 @@ def claimed_entries(schema: Schema, shape: torch.Size) -> int:
     shapes = schema.form.inner_shapes(shape, schema.spec)
     if not shapes:
         return math.prod(shape)
-    names = [name for name, sort in schema.form.arrays.items() if sort == FORM]
+    names = [name for name, sort in schema.form.arrays.items() if sort == PART]
     pairs = zip(names, schema.inner, strict=True)
     return sum(claimed_entries(inner, shapes.get(name, shape)) for name, inner in pairs)
 

@@ -5,10 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cortado.file.counts import blocks, counted, runs_of_zeros
-from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.form import Form
-from cortado.parts.forms.masked import Masked
-from cortado.parts.forms.quantized import Quantized
 
 
 @dataclass(frozen=True)
@@ -43,37 +40,9 @@ class Symbols:
 
 
 def symbols_of(form: Form) -> Symbols | None:
-    """The whole numbers of a masked, codebook or quantized weight; None for a form that has none."""
-    found = numbers_of(form)
+    """Return the whole numbers of a weight that has codes; None for a form that has none."""
+    found = form.symbols()
     if found is None:
         return None
-    values, codebook_bits = found[0].ravel(), found[1]
-    return Symbols(*counted(blocks(values)), *counted(runs_of_zeros(values)), codebook_bits, isinstance(form, Masked))
-
-
-def numbers_of(form: Form) -> tuple[np.ndarray, int] | None:
-    """The numbers in the shape of the weight, and the bits of the codebook; None for a form that has none."""
-    if isinstance(form, Masked):
-        kept = numbers_of(form.kept)
-        if kept is None:
-            return None
-        whole = np.zeros(tuple(form.shape), dtype=np.int32)
-        whole[form.mask.cpu().numpy()] = kept[0]
-        return whole, kept[1]
-    if isinstance(form, Codebook):
-        return codebook_symbols(form), form.codebook.numel() * form.codebook.element_size() * 8
-    if isinstance(form, Quantized):
-        zero_bits = 0 if form.zero is None else form.zero.numel() * form.codes.element_size() * 8
-        codebook_bits = form.scale.numel() * form.scale.element_size() * 8 + zero_bits
-        return form.parts()["codes"].cpu().numpy().astype(np.int32), codebook_bits
-    return None
-
-
-def codebook_symbols(form: Codebook) -> np.ndarray:
-    """Codes numbered from 1 in the order of their values; 0 where the shared value is zero."""
-    codebook = form.codebook.detach().cpu().double().numpy()
-    rank = np.zeros(len(codebook), dtype=np.int32)
-    order = np.argsort(codebook, kind="stable")
-    order = order[codebook[order] != 0]
-    rank[order] = np.arange(1, len(order) + 1)
-    return rank[form.codes.cpu().numpy()]
+    values = found[0].cpu().numpy().astype(np.int32).ravel()
+    return Symbols(*counted(blocks(values)), *counted(runs_of_zeros(values)), found[1], form.support() is not None)

@@ -3,21 +3,22 @@
 from torch import nn
 
 from cortado.parts.forms.attach import form_of, original_class
-from cortado.parts.forms.low_rank import LowRank
+from cortado.parts.forms.form import Factors
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def low_rank_of(layer: nn.Module) -> LowRank | None:
-    """Return the low-rank form of a layer's weight if the layer can run as its factors, else None.
+def low_rank_of(layer: nn.Module) -> Factors | None:
+    """Return the factors of a layer's weight if the layer can run as its factors, else None.
 
     Subclasses do not count: their forward may do more than their parent's.
     """
     form = form_of(layer, "weight")
-    if not isinstance(form, LowRank):
+    factors = None if form is None else form.factors()
+    if factors is None:
         return None
     if original_class(layer) is nn.Linear:
-        return form if form.groups == 1 else None
+        return factors if factors.groups == 1 else None
     if original_class(layer) not in CONVOLUTIONS or layer.padding_mode != "zeros":
         return None
-    return form if form.groups == layer.groups else None
+    return factors if factors.groups == layer.groups else None

@@ -19,7 +19,6 @@ from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import PREFIX, sites
 from cortado.parts.forms.attach import attach, attached_names, form_of
 from cortado.parts.forms.form import Form
-from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.quantized import Quantized
 
 operators: Any = torch.ops.quantized_decomposed
@@ -75,17 +74,11 @@ class Codes(Quantized):
 
 def codes_of_form(form: Form | None) -> Tensor | None:
     """Return the weight as 8-bit integers, 0 for zero, if its form has them; scales are recomputed later."""
-    if isinstance(form, Quantized):
-        codes = form.codes.int() - (0 if form.zero is None else form.spread(form.zero).int())
-        small = codes.numel() > 0 and int(codes.min()) >= -128 and int(codes.max()) <= 127
-        return codes.to(torch.int8) if small else None
-    if isinstance(form, Masked):
-        kept = codes_of_form(form.kept)
-        if kept is not None:
-            whole = torch.zeros(form.shape, dtype=torch.int8, device=kept.device)
-            whole[form.mask] = kept
-            return whole
-    return None
+    lattice = None if form is None else form.lattice()
+    if lattice is None or not lattice.codes.numel():
+        return None
+    steps = lattice.steps()
+    return steps.to(torch.int8) if int(steps.min()) >= -128 and int(steps.max()) <= 127 else None
 
 
 def weight_codes(network: nn.Module) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from cortado.errors import BadNetwork, BadValue
-from cortado.lowering.factors import factored_network
+from cortado.layers.factors import factored_network
 from cortado.lowering.fold import fold_norms
 from cortado.lowering.graph import graph_of
 from cortado.lowering.horizontal import merge_siblings

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cortado.parts.forms.attach import attach, form_of
 from cortado.parts.forms.dense import Dense
-from cortado.parts.forms.quantized import Quantized
+from cortado.parts.forms.lattice import Lattice
 
 FEW_BITS = 4
 WIDTHS = (2, 4)
@@ -62,13 +62,16 @@ class Narrow(Dense):
         self.values, self.packed = values, packed
 
 
-def narrow_layers(network: nn.Module) -> dict[str, Quantized]:
+def narrow_layers(network: nn.Module) -> dict[str, Lattice]:
     """Return every linear layer whose weight has codes of at most 4 bits, by each of its paths."""
-    found: dict[str, Quantized] = {}
+    found: dict[str, Lattice] = {}
+    lattices: dict[int, Lattice | None] = {}
     for path, layer in network.named_modules(remove_duplicate=False):
         form = form_of(layer, "weight") if isinstance(layer, nn.Linear) else None
-        if isinstance(form, Quantized) and form.codes.numel() and span(form.codes) < 2**FEW_BITS:
-            found[path] = form
+        # Tied weights have one form, and keep one lattice.
+        lattice = None if form is None else lattices.setdefault(id(form), form.lattice())
+        if lattice is not None and lattice.codes.numel() and span(lattice.codes) < 2**FEW_BITS:
+            found[path] = lattice
     return found
 
 
@@ -83,9 +86,9 @@ def narrow_weights(network: nn.Module) -> dict[str, Packed | str]:
     return {path: form.packed for path, _, form in forms if isinstance(form, Narrow)}
 
 
-def packed_of(form: Quantized) -> Packed | str:
+def packed_of(form: Lattice) -> Packed | str:
     """Return the codes of a weight (rows, columns) in blocks, or the reason why they do not fit."""
-    rows, columns = form.shape
+    rows, columns = form.codes.shape
     grids = form.scale.numel() // rows if form.layout != "tensor" else 1
     block = block_of(columns, form.group if grids > 1 else 0)
     if block is None:
@@ -115,7 +118,7 @@ def block_of(columns: int, group: int) -> int | None:
     return min(LARGEST_BLOCK, largest) if largest >= SMALLEST_BLOCK else None
 
 
-def shift_of(form: Quantized) -> tuple[int, int] | None:
+def shift_of(form: Lattice) -> tuple[int, int] | None:
     """Return the bits of the codes when all start at 0, and the offset subtracted for it."""
     low, high = int(form.codes.min()), int(form.codes.max())
     for bits in WIDTHS:

@@ -8,15 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
-from cortado.lowering.factors import chain_of
+from cortado.layers.factors import chain_of
 from cortado.methods.method import Method, knob
 from cortado.network.statistics.gradients import released
 from cortado.network.view import View, Weight, parameter_places
 from cortado.parts.forms.attach import attached_names, form_of, release
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
-from cortado.parts.forms.low_rank import LowRank
-from cortado.parts.forms.masked import Masked
 from cortado.parts.part import own_modules
 from cortado.task.task import Task
 
@@ -68,7 +66,8 @@ def put_values(weight: Weight, values: Tensor | None) -> None:
 
 def inside_mask(values: Tensor, form: Form) -> Form:
     """Return a form with new values under the same mask; codes and shared values are dropped."""
-    return Masked.of(values, form.mask) if isinstance(form, Masked) else Dense(values)
+    support = form.support()
+    return Dense(values) if support is None else Dense(values).select(support)
 
 
 def draw(weight: Weight, factors: nn.Module, task: Task) -> None:
@@ -93,9 +92,10 @@ def draw(weight: Weight, factors: nn.Module, task: Task) -> None:
 
 def with_factors(form: Form, drawn: Iterator[Form | None]) -> Form:
     """Return the same chain with new forms for its factors, in execution order; None leaves one unchanged."""
-    if isinstance(form, LowRank):
-        first = with_factors(form.first, drawn)
-        return form.of(first, with_factors(form.last, drawn))
+    factors = form.factors()
+    if factors is not None:
+        first = with_factors(factors.first, drawn)
+        return factors.remade(first, with_factors(factors.last, drawn))
     return next(drawn) or form
 
 

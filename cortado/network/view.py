@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import cached_property, reduce
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from cortado.errors import BadNetwork, BadValue
 from cortado.layers.cut_numbers import note_cuts
+from cortado.layers.factors import factored_copy
 from cortado.layers.low_rank import low_rank_of
 from cortado.network.coupling.cut import cut, kept_outputs
 from cortado.network.coupling.find import find_groups
@@ -17,9 +19,10 @@ from cortado.network.coupling.groups import Groups, Keeps
 from cortado.network.graph.chains import Units, find_units
 from cortado.network.graph.trace import Trace, trace
 from cortado.network.graph.where import choose
+from cortado.parts.blocks.block import Block, stand_in
 from cortado.parts.forms.attach import PREFIX, attach, attached_names, dense_form, form_of
+from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
-from cortado.parts.forms.low_rank import LowRank
 from cortado.parts.part import own_modules
 from cortado.progress import Progress, quiet
 
@@ -76,6 +79,10 @@ class Weight:
         """Apply `fn` (Tensor -> Form) to the float values of the present form."""
         self.set_form(self.form.map_values(fn))
 
+    def select(self, mask: Tensor) -> None:
+        """Keep the entries that `mask` (bool, shape of the weight) has, in their form; in plain floats if it cannot say so."""
+        self.set_form(self.form.select(mask) or Dense(self.dense()).select(mask))
+
     def set_form(self, form: Form) -> None:
         """Attach `form` to the weight in every place that shares it."""
         self.touched.add(self.path)
@@ -102,7 +109,7 @@ class Factor(Weight):
 
     @property
     def form(self) -> Form:
-        return reduce(getattr, self.route, self.whole.form)
+        return reduce(lambda form, name: getattr(form.factors(), name), self.route, self.whole.form)
 
     def dense(self) -> Tensor:
         return self.form.dense().detach()
@@ -117,18 +124,19 @@ class Factor(Weight):
 
 def with_factor(form: Form, route: tuple[str, ...], part: Form) -> Form:
     """Return a low-rank form with another factor at the end of a route."""
-    if not route:
+    factors = form.factors()
+    if not route or factors is None:
         return part
-    assert isinstance(form, LowRank)
-    inner = with_factor(getattr(form, route[0]), route[1:], part)
-    return form.of(inner, form.last) if route[0] == "first" else form.of(form.first, inner)
+    inner = with_factor(getattr(factors, route[0]), route[1:], part)
+    return factors.remade(inner, factors.last) if route[0] == "first" else factors.remade(factors.first, inner)
 
 
 def routes_of(form: Form) -> list[tuple[str, ...]]:
     """Return the routes to all factors of a form, in running order; one empty route for a form without factors."""
-    if not isinstance(form, LowRank):
+    factors = form.factors()
+    if factors is None:
         return [()]
-    return [(name, *rest) for name in ("first", "last") for rest in routes_of(getattr(form, name))]
+    return [(name, *rest) for name in ("first", "last") for rest in routes_of(getattr(factors, name))]
 
 
 def parameter_places(network: nn.Module) -> list[Weight]:
@@ -154,7 +162,7 @@ class View:
 
     `network` is the working copy, `original` the user's network (never changed), `reference` the network before the
     last lossy step, whose moments `match_moments` restores. The editing operations: `weight.map_values`,
-    `weight.set_form`, `cut` and `replace`.
+    `weight.set_form`, `cut` and `wrap`.
     """
 
     def __init__(
@@ -210,6 +218,15 @@ class View:
                 found.append(weight)
         return found
 
+    def as_run(self, pieces: list[Weight]) -> tuple["View", list[Weight]]:
+        """Return a read-only view in which each factor is the weight of the layer that runs it, and the pieces in it."""
+        if not any(isinstance(piece, Factor) for piece in pieces):
+            return self, pieces
+        runs = View(factored_copy(self.network), self.original, self.example, self.progress)
+        # Both networks have the same tensors, but a bias may belong to another layer there.
+        by_tensor = {id(tensor_of(weight)): weight for weight in runs.all_weights}
+        return runs, [by_tensor[id(tensor_of(piece))] for piece in pieces]
+
     @cached_property
     def trace(self) -> Trace:
         """Return the calls of one forward pass on the example."""
@@ -247,14 +264,35 @@ class View:
         for cached in ("all_weights", "trace", "units", "groups"):
             self.__dict__.pop(cached, None)
 
-    def replace(self, path: str, layer: nn.Module) -> None:
-        """Replace the module at `path` by `layer`.  Raises BadNetwork when there is none."""
-        parent_path, _, name = path.rpartition(".")
+    def wrap(self, path: str, block: Block) -> None:
+        """Put a block in the place of the module at `path`, wherever it stands; the block may keep that module inside.
+
+        >>> view.wrap("layer3.2", Bypass())
+        >>> view.wrap("layer3.2", Gate(view.network.get_submodule("layer3.2"), channels=64))
+
+        Raises BadNetwork when there is no such module, for the whole network, and for names that clash.
+        """
         modules = dict(self.network.named_modules())
-        if path not in modules or not name or name.startswith(PREFIX):
-            raise BadNetwork(f"view: there is no layer {path!r} to replace. cortado profile lists the layers.")
-        setattr(modules[parent_path], name, layer)
+        if path not in modules or path.rpartition(".")[2].startswith(PREFIX):
+            near = ", ".join(get_close_matches(path, modules, 3)) or "cortado profile lists them"
+            raise BadNetwork(f"view: there is no module {path!r} to wrap. Its modules: {near}.")
+        before = self.network.get_submodule(path)
+        if block.kept is not None and block.kept is not before:
+            raise BadNetwork(
+                f"view: {type(block).__name__} keeps another module than the one at {path!r}. "
+                f"Make it with view.network.get_submodule({path!r})."
+            )
+        stand_in(self.network, before, block.train(before.training))
+        self.touched.add(path)
         self.forget()
+
+
+def tensor_of(weight: Weight) -> Tensor:
+    """Return a tensor that belongs to this weight alone: the parameter, or the first one of its form."""
+    own = weight.layer._parameters.get(weight.name)
+    if own is not None and not isinstance(weight, Factor):
+        return own
+    return next(iter((*weight.form.parameters(), *weight.form.buffers())))
 
 
 def working_copy(network: nn.Module, alias: bool = False) -> nn.Module:

@@ -16,7 +16,7 @@ from cortado.machine import processor_saturates
 from cortado.network.coupling.answers import difference
 from cortado.network.graph.trace import undisturbed
 from cortado.parts.activations.quantizer import sites
-from cortado.parts.forms.quantized import Quantized
+from cortado.parts.forms.form import Form
 from cortado.running.trees import tensors_in
 from cortado.runtimes.runtime import Running, Runtime, Session
 from cortado.task.measure import outputs_of, scored
@@ -117,8 +117,14 @@ def check(agreement: Agreement, tolerance: float, runtime: Runtime, network: nn.
 
 def runs_over(network: nn.Module) -> bool:
     """Return whether 8-bit products saturate here: processors without VNNI add pairs of them in 16 bits."""
-    wide = any(isinstance(form, Quantized) and form.codes.abs().max() > 64 for form in network.modules())
+    wide = any(wide_codes(part) for part in network.modules() if isinstance(part, Form))
     return bool(sites(network)) and wide and processor_saturates()
+
+
+def wide_codes(form: Form) -> bool:
+    """Return whether a weight on an even grid has codes that use the last of 8 bits."""
+    lattice = form.lattice()
+    return lattice is not None and lattice.codes.numel() > 0 and bool(lattice.codes.abs().max() > 64)
 
 
 def blamed_layer(runtime: Runtime, network: nn.Module, inputs: Any, tolerance: float) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from cortado.lowering.factors import factored_network
+from cortado.layers.factors import factored_network
 from cortado.lowering.integers import Codes
 from cortado.lowering.packed import Packed, narrow_layers, narrow_weights
 from cortado.network.finalize import finalized_copy

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork, BadTask, BadValue, Diverged, in_own_code
-from cortado.lowering.factors import factored_copy
+from cortado.layers.factors import factored_copy
 from cortado.parts.part import after_step
 from cortado.progress import Progress, quiet
 from cortado.running.devices import on_device, own_device, training_device

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.layers.bypass import Bypass
 from cortado.nets.resnet import CifarResNet
 from cortado.network.coupling.cut import cut
 from cortado.network.coupling.find import find_groups
+from cortado.parts.blocks.bypass import Bypass
 
 
 class Attention(nn.Module):

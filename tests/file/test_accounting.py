@@ -24,6 +24,7 @@ from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
 from cortado.parts.forms.learned_step import LearnedStep
 from cortado.parts.forms.masked import Masked
@@ -154,7 +155,7 @@ def test_layer_rows_measure_the_bytes_of_the_file() -> None:
 def test_layer_rows_are_unknown_where_nothing_is_coded() -> None:
     original = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
     small = copy.deepcopy(original)
-    attach(small[0], "weight", Masked.of(original[0].weight, original[0].weight > 0))
+    attach(small[0], "weight", Dense(original[0].weight).select(original[0].weight > 0))
     rows = {row.path: row for row in layer_rows(small, original)}
     norm = ["1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"]
     assert list(rows) == ["0.weight", "0.bias", *norm]

@@ -15,11 +15,11 @@ from cortado.file.edits import Edits, read_edits, write_edits
 from cortado.file.inspection import inspect
 from cortado.file.slots import AttributeSlot, slots_of
 from cortado.file.wire import Cursor
-from cortado.layers.bypass import Bypass
 from cortado.network.coupling.cut import cut
 from cortado.network.coupling.find import find_groups
+from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.attach import attach
-from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.dense import Dense
 from cortado.task.task import Data, Task
 from tests.file.cut_nets import ALL_NETS, Attention, cut_net, example_of, plain_net, without_blocks
 from tests.fresh import fresh
@@ -137,7 +137,7 @@ def test_removal_and_cut_and_forms_go_together():
     original, small = plain_net("attention"), cut_net("attention")
     small.blocks[1] = nn.Identity()
     weight = small.head.weight.detach()
-    attach(small.head, "weight", Masked.of(weight, weight > 0))
+    attach(small.head, "weight", Dense(weight).select(weight > 0))
     small.blocks[1] = Bypass()
     again = decode(encode(small, original), original)
     assert torch.equal(again(example_of("attention")), small(example_of("attention")))

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cortado.layers.bypass import Bypass
 from cortado.network.finalize import finalized_copy
 from cortado.network.view import Weight, parameter_places
 from cortado.parts.activations.quantizer import sites
+from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
 

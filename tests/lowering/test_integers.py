@@ -21,7 +21,7 @@ from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer, sites
 from cortado.parts.forms.attach import attach, form_of
 from cortado.parts.forms.codebook import Codebook
-from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.quantized import Quantized
 from cortado.runtimes.onnxruntime import Onnxruntime
 from cortado.task.task import Data, Task
@@ -218,7 +218,7 @@ def test_weights_that_are_no_whole_numbers_stay_floats_in_the_file():
 
 def test_survivors_of_a_mask_are_codes_too():
     values = torch.tensor([[0.5, 0.0, -1.0], [0.0, 0.25, 0.0]])
-    form = Masked.of(values, values != 0).map_values(lambda kept: Quantized.of(kept, 4))
+    form = Dense(values).select(values != 0).map_values(lambda kept: Quantized.of(kept, 4))
     codes = codes_of_form(form)
     assert codes.dtype == torch.int8 and torch.equal(codes == 0, values == 0)
     network, task = rounded(Residual, before=(PruneWeights(keep=0.5),))

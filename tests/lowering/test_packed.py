@@ -7,7 +7,7 @@ from torch import nn
 from cortado.lowering.lower import lowered
 from cortado.lowering.packed import Narrow, Packed, narrow_layers, narrow_weights, packed_of, rescaled
 from cortado.parts.forms.attach import attach, form_of
-from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.quantized import Quantized
 
 
@@ -76,7 +76,7 @@ def test_linear_layers_alone_are_narrow():
     )
     attach(network[0], "weight", Quantized.of(network[0].weight.detach(), 4, "channel"))
     values = network[3].weight.detach()
-    attach(network[3], "weight", Masked.of(values, values > 0).map_values(lambda kept: Quantized.of(kept, 4)))
+    attach(network[3], "weight", Dense(values).select(values > 0).map_values(lambda kept: Quantized.of(kept, 4)))
     assert list(narrow_layers(network)) == ["2"]
 
 

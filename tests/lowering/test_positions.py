@@ -11,7 +11,7 @@ from cortado.lowering.graph import graph_of
 from cortado.lowering.lower import lowered
 from cortado.lowering.positions import CACHED_BYTES, Gathered, gather_positions
 from cortado.parts.forms.attach import attach
-from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.dense import Dense
 from cortado.runtimes.torch_eager import TorchEager
 
 
@@ -131,7 +131,7 @@ def test_it_multiplies_as_many_times_less_as_columns_are_left():
 def test_held_weights_are_read_through_their_forms():
     net, activation = network(), draw(2, 3, 8, 8)
     weight = net[3].weight.detach()
-    attach(net[3], "weight", Masked.of(weight, weight != 0))
+    attach(net[3], "weight", Dense(weight).select(weight != 0))
     made = in_copy(net, activation)
     assert isinstance(made[3], Gathered)
     torch.testing.assert_close(made(activation), net(activation), rtol=1e-5, atol=1e-5)

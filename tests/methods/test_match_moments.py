@@ -16,7 +16,7 @@ from cortado.network.view import View
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer
 from cortado.parts.forms.attach import attach
-from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.dense import Dense
 from cortado.task.task import Data, Metric, Task
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
 
@@ -233,7 +233,7 @@ def test_dead_channel_gets_its_mean_and_no_wild_scale():
     tiny = BY_NAME["mlp"]
     original, network = tiny.make(), tiny.make()
     alive = torch.arange(16)[:, None].expand(16, 12) > 0
-    attach(network[0], "weight", Masked.of(network[0].weight, alive))
+    attach(network[0], "weight", Dense(network[0].weight).select(alive))
     MatchMoments().apply(View(network, original, tiny.example), tiny.task())
     inputs = tiny.task().calibration.inputs
     got, wanted = network[0](inputs)[:, 0], original[0](inputs)[:, 0]

@@ -90,7 +90,7 @@ def test_factors_that_are_rounded_or_pruned_draw_as_plain_ones_do():
     attached = low_rank_mlp()
     first = LowRank(Quantized.of(torch.randn(2, 12), 4), Dense(torch.ones(3, 2)))
     for front in (Quantized.of(torch.randn(3, 12), 4), Dense(torch.ones(3, 12)), first):
-        attach(attached[0], "weight", LowRank(front, Masked.of(torch.randn(16, 3), mask)))
+        attach(attached[0], "weight", LowRank(front, Dense(torch.randn(16, 3)).select(mask)))
         Rewind(to="random").apply(View(attached, tiny.make(), tiny.example), tiny.task())
         form = form_of(attached[0], "weight")
         assert isinstance(form, LowRank) and isinstance(form.last, Masked)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.errors import BadNetwork, BadTask, BadValue, NothingChanged
-from cortado.layers.bypass import Bypass
 from cortado.methods.method import Method, knob
 from cortado.network.graph.blocks import find_blocks, left_out
 from cortado.network.view import View
+from cortado.parts.blocks.bypass import Bypass
 from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
 from cortado.task.measure import run
@@ -57,7 +57,7 @@ class PruneBlocks(Method):
                     raise BadNetwork(
                         f"{self.name()}: the network fails without any one of {', '.join(blocks)}. Raise keep."
                     )
-                view.replace(least, Bypass())
+                view.wrap(least, Bypass())
                 blocks.remove(least)
                 bar.advance()
 

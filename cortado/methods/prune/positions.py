@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadValue, NothingChanged
 from cortado.importance.importance import Importance, score
 from cortado.methods.method import Method, knob
-from cortado.methods.prune.weights import as_run, drop, highest, still_there
+from cortado.methods.prune.ranking import alive, most_important
 from cortado.network.view import View, Weight
 from cortado.task.task import Task
 
@@ -35,7 +34,7 @@ class PrunePositions(Method):
 
     def apply(self, view: View, task: Task) -> None:
         pieces = view.pieces(self.where)
-        seen, read = as_run(view, pieces)
+        seen, read = view.as_run(pieces)
         # A factor's inputs and groups are only visible where it is the weight of the layer that runs it.
         kernels = [(piece, weight) for piece, weight in zip(pieces, read, strict=True) if is_kernel(weight)]
         if not kernels:
@@ -44,24 +43,16 @@ class PrunePositions(Method):
                 "Only kernels have positions: use prune/channels or prune/weights for other layers."
             )
         weights = [weight for _, weight in kernels]
-        before = [still_there(weight).to(weight.dense().device) for weight in weights]
-        alive = [columns(mask.float(), weight) > 0 for mask, weight in zip(before, weights, strict=True)]
+        before = [alive(weight) for weight in weights]
+        there = [columns(mask.float(), weight) > 0 for mask, weight in zip(before, weights, strict=True)]
         worths = [columns(s, weight) for s, weight in zip(score(self.by).of(weights, seen, task), weights, strict=True)]
-        ranked = [torch.where(a, w.to(a.device), -1.0) for w, a in zip(worths, alive, strict=True)]
-        for (piece, weight), mask, kept in zip(kernels, before, self.kept(ranked, alive), strict=True):
+        chosen = most_important(worths, there, self.keep, self.across)
+        for (piece, weight), mask, kept in zip(kernels, before, chosen, strict=True):
             if not bool(kept.any()):
                 raise BadValue(
                     f"{self.name()}: nothing of {piece.title} would be left. Raise keep, or exclude it with where."
                 )
-            drop(piece, mask & filters(kept, weight))
-
-    def kept(self, ranked: list[Tensor], alive: list[Tensor]) -> list[Tensor]:
-        """Return the columns to keep in each layer."""
-        if not self.across:
-            return [highest(r, round(self.keep * r.numel())) & a for r, a in zip(ranked, alive, strict=True)]
-        together = torch.cat([r.flatten() for r in ranked])
-        pieces = highest(together, round(self.keep * together.numel())).split([r.numel() for r in ranked])
-        return [piece.view(a.shape) & a for piece, a in zip(pieces, alive, strict=True)]
+            piece.select(mask & filters(kept, weight))
 
 
 def is_kernel(weight: Weight) -> bool:

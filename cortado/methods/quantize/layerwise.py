@@ -11,8 +11,6 @@ from cortado.methods.method import Method
 from cortado.network.statistics.activations import rows_into
 from cortado.network.view import View, Weight
 from cortado.parts.forms.attach import original_class
-from cortado.parts.forms.low_rank import LowRank
-from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.quantized import Quantized
 from cortado.task.task import Task
 
@@ -167,7 +165,7 @@ def matmul_layers(method: Method, view: View) -> tuple[list[tuple[str, Weight]],
         weight = by_layer.pop(id(call.layer), None)
         if weight is None or original_class(call.layer) not in KINDS:
             continue
-        if not isinstance(weight.form, LowRank) and len(weight.places) == 1:
+        if weight.form.factors() is None and len(weight.places) == 1:
             found[call.path] = weight
     taken = {weight.path for weight in found.values()}
     left = [weight.path for weight in chosen if weight.path not in taken]
@@ -187,7 +185,8 @@ def problem_of(weight: Weight, before: nn.Module, now: Tensor, then: Tensor) -> 
     split = [one.view(groups, -1, one.shape[1]) for one in (old, wanted)]
     inputs, seen = (in_groups(one - one.mean(0), groups) for one in (now, then))
     outputs = seen @ split[1].mT
-    free = weight.form.mask.cpu().flatten(1).view_as(split[0]) if isinstance(weight.form, Masked) else None
+    support = weight.form.support()
+    free = None if support is None else support.cpu().flatten(1).view_as(split[0])
     original = LayerProblem(split[0], inputs, outputs, free)
     gram = original.gram
     seen_together = inputs.mT @ inputs / inputs.shape[1]

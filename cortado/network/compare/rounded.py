@@ -13,8 +13,6 @@ from cortado.network.graph.hooks import first_argument
 from cortado.network.graph.trace import device_of, moved
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, ActivationQuantizer, sites
 from cortado.parts.forms.attach import attached_names, form_of
-from cortado.parts.forms.codebook import Codebook
-from cortado.parts.forms.quantized import Quantized
 from cortado.parts.part import own_modules
 from cortado.running.eval_mode import eval_mode
 from cortado.task.measure import outputs_of
@@ -104,16 +102,7 @@ def rounded_layers(original: nn.Module, network: nn.Module, data: Data, images: 
 def weight_bits(layer: nn.Module) -> int | None:
     """Return the bits per code of the layer's weights, the widest of several; None where no weight has codes."""
     forms = [form_of(layer, name) for name in attached_names(layer)]
-    parts = [part for form in forms if form is not None for part in form.modules()]
-    levels = [len(part.codebook) for part in parts if isinstance(part, Codebook)]
-    levels += [level_count(part.codes) for part in parts if isinstance(part, Quantized) and part.codes.numel()]
-    return max((max(1, (count - 1).bit_length()) for count in levels), default=None)
-
-
-def level_count(codes: Tensor) -> int:
-    """Return the number of levels from the lowest to the highest code, in used steps: -1 and 1 are two levels."""
-    used = torch.bincount((codes.long() - codes.min().long()).reshape(-1)).nonzero().cpu().numpy()
-    return int(used[-1, 0] // max(1, np.gcd.reduce(used[:, 0]))) + 1
+    return max((width for form in forms if form is not None and (width := form.code_bits()) is not None), default=None)
 
 
 def few_enough(network: nn.Module, paths: set[str], data: Data, images: int) -> int:

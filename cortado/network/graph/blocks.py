@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
-from cortado.layers.bypass import Bypass
 from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
+from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.attach import attached_names
 from cortado.parts.part import Part
 from cortado.running.trees import tensors_in

@@ -13,7 +13,9 @@ from cortado.network.graph.trace import Call, Operator, Trace, trace
 from cortado.network.profile.cost import multiply_adds
 from cortado.network.profile.storage_count import StoredCount, TensorCounter
 from cortado.network.statistics.activity import Activity, measure_activity
-from cortado.parts.forms.low_rank import LowRank
+from cortado.parts.forms.attach import form_of
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.low_rank import run_cost
 from cortado.parts.part import own_modules
 from cortado.running.brought import accept
 from cortado.table import aligned
@@ -26,7 +28,7 @@ class Row:
     `weights` are the parameters with two or more axes; shared parameters count in the first layer that has them.
     `multiply_adds` come from the operators that really ran, summed over `calls`; `decode_multiply_adds` are those
     that compute dense weights from forms, once per call of the network for any batch size. A layer with a low-rank
-    weight costs as much as its factors in sequence, which is how lowering/factors.py runs it.
+    weight costs as much as its factors in sequence, which is how layers/factors.py runs it.
     `remaining_multiply_adds` = multiply_adds x share of nonzero weights x share of nonzero inputs (Han et al., 2015).
     `activations` is the number of elements of the first output. `size_bytes` is the size of parameters and buffers in
     their forms.
@@ -193,7 +195,7 @@ def profile_row(
     """Return the row of one layer from its calls, its stored tensors, and its measured activations."""
     operators = [operator for call in calls for operator in call.operators]
     running = [operator for operator in operators if not operator.decoding]
-    form = low_rank_of(layer)
+    form = form_of(layer, "weight") if low_rank_of(layer) is not None else None
     cost = per_sample(cost_of_calls(running) if form is None else cost_of_factors(form, calls), batch)
     return Row(
         path=path,
@@ -220,15 +222,15 @@ def cost_of_calls(operators: list[Operator]) -> int | None:
     return sum(known) if len(known) == len(costs) else None
 
 
-def cost_of_factors(form: LowRank, calls: tuple[Call, ...]) -> int:
+def cost_of_factors(form: Form, calls: tuple[Call, ...]) -> int:
     """Return the multiply-adds of all calls of a layer, run as the factors of its weight."""
     total, axes = 0, len(form.shape) - 2
     for call in calls:
         if not axes:
-            total += prod(call.inputs[0][:-1]) * form.multiply_adds((), ())
+            total += prod(call.inputs[0][:-1]) * run_cost(form, (), ())
         else:
             samples = prod(call.inputs[0][: -axes - 1])
-            total += samples * form.multiply_adds(call.inputs[0][-axes:], call.outputs[0][-axes:])
+            total += samples * run_cost(form, call.inputs[0][-axes:], call.outputs[0][-axes:])
     return total
 
 

@@ -10,7 +10,6 @@ from cortado.network.coupling.step import node_shape
 from cortado.network.profile.profile import profile
 from cortado.network.view import View
 from cortado.parts.forms.form import Form
-from cortado.parts.forms.low_rank import LowRank
 
 Part = tuple[float, fx.Node, tuple[int, ...]]
 """A cost, the tensor it belongs to, and the axes along which it shrinks."""
@@ -68,7 +67,8 @@ def kernels(form: Form | None, shape: Sequence[int], axes: Sequence[int]) -> lis
 
     In low rank only the first kernel has the input axes, and only the last has the output axis.
     """
-    if isinstance(form, LowRank):
-        first = kernels(form.first, form.first.shape, [axis for axis in axes if axis != 0])
-        return first + kernels(form.last, form.last.shape, [axis for axis in axes if axis != 1])
+    factors = None if form is None else form.factors()
+    if factors is not None:
+        first = kernels(factors.first, factors.first.shape, [axis for axis in axes if axis != 0])
+        return first + kernels(factors.last, factors.last.shape, [axis for axis in axes if axis != 1])
     return [(float(prod(shape)), tuple(axes))]

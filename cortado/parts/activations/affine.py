@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cortado.errors import BadValue
 from cortado.parts.activations.quantizer import ActivationQuantizer
+from cortado.parts.part import FLOATS, INTEGERS, Arrays
 
 LARGEST_BITS = 16
 
@@ -56,8 +57,7 @@ class Affine(ActivationQuantizer):
     """
 
     facts = ("bits",)
-    floats = ("scale",)
-    integers = ("zero",)
+    arrays = {"scale": FLOATS, "zero": INTEGERS}
     zero: Tensor
 
     def __init__(self, scale: float | Tensor, zero: int, bits: int) -> None:
@@ -102,11 +102,11 @@ class Affine(ActivationQuantizer):
     def spec(self) -> dict[str, int]:
         return {"bits": self.width}
 
-    def parts(self) -> dict[str, Tensor]:
+    def parts(self) -> Arrays:
         return {"scale": self.scale.detach().abs().clamp(min=1e-9), "zero": self.zero}
 
     @classmethod
-    def from_parts(cls, spec: dict[str, int], parts: dict[str, Tensor]) -> "Affine":
+    def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Affine":
         return cls(parts["scale"], int(parts["zero"]), spec["bits"])
 
     def bits(self) -> int:

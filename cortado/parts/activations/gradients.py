@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cortado.errors import BadValue
 from cortado.parts.activations.quantizer import ActivationQuantizer
+from cortado.parts.part import Arrays
 
 MOST_BITS = 16
 FLOAT_BITS = 32
@@ -73,11 +74,8 @@ class Gradients(ActivationQuantizer):
     def spec(self) -> dict[str, int]:
         return {"bits": self.width}
 
-    def parts(self) -> dict[str, Tensor]:
-        return {}
-
     @classmethod
-    def from_parts(cls, spec: dict[str, int], parts: dict[str, Tensor]) -> "Gradients":
+    def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Gradients":
         return cls(spec["bits"])
 
     def bits(self) -> int:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from cortado.errors import BadValue
 from cortado.parts.activations.affine import LARGEST_BITS, Affine
 from cortado.parts.activations.quantizer import ActivationQuantizer
+from cortado.parts.part import FLOATS, Arrays
 
 SMALLEST = 1e-6
 
@@ -18,7 +19,7 @@ class Pact(ActivationQuantizer):
     """
 
     facts = ("bits",)
-    floats = ("end",)
+    arrays = {"end": FLOATS}
 
     def __init__(self, end: float | Tensor, bits: int) -> None:
         """Raises BadValue for bits out of range or a bound that is not above 0."""
@@ -43,11 +44,11 @@ class Pact(ActivationQuantizer):
     def spec(self) -> dict[str, int]:
         return {"bits": self.width}
 
-    def parts(self) -> dict[str, Tensor]:
+    def parts(self) -> Arrays:
         return {"end": self.end.detach().clamp(min=SMALLEST)}
 
     @classmethod
-    def from_parts(cls, spec: dict[str, int], parts: dict[str, Tensor]) -> "Pact":
+    def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Pact":
         return cls(parts["end"], spec["bits"])
 
     def bits(self) -> int:

@@ -3,7 +3,7 @@
 import contextlib
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,31 +17,18 @@ PREFIX = "signal_"
 
 
 class ActivationQuantizer(Part):
-    """Rounds an activation; float parts are Parameters, so training can change them.
+    """Rounds an activation; float arrays are Parameters, so training can change them.
 
-    Described for the file like a form: small facts (`spec`) and scalars (`parts`: one float or integer each).
+    Every array (FLOATS or INTEGERS) is one number, a tensor of one entry; facts are 0 or more.
     """
 
-    facts: ClassVar[tuple[str, ...]] = ()
-    floats: ClassVar[tuple[str, ...]] = ()
-    integers: ClassVar[tuple[str, ...]] = ()
+    @classmethod
+    def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
+        return dict.fromkeys(cls.arrays, 1)
 
     @abstractmethod
     def forward(self, values: Tensor) -> Tensor:
         """Return the rounded values, same shape; gradients pass where a small change of the input matters."""
-
-    @abstractmethod
-    def spec(self) -> dict[str, int]:
-        """Return small facts, as integers of 0 or more."""
-
-    @abstractmethod
-    def parts(self) -> dict[str, Tensor]:
-        """Return one number for each name of `floats` and `integers`, as tensors of one entry."""
-
-    @classmethod
-    @abstractmethod
-    def from_parts(cls, spec: dict[str, int], parts: dict[str, Tensor]) -> "ActivationQuantizer":
-        """Return the quantizer that `spec` and `parts` describe.  Raises BadValue when they contradict each other."""
 
     @abstractmethod
     def bits(self) -> int:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from cortado.errors import BadValue
 from cortado.parts.activations.quantizer import ActivationQuantizer
+from cortado.parts.part import Arrays
 
 MOST_TERMS = 8
 
@@ -49,14 +50,8 @@ class Sign(ActivationQuantizer):
         seen = inside * (2 - inside.abs()) if self.smooth else inside
         return seen + (hard - seen).detach()
 
-    def spec(self) -> dict[str, int]:
-        return {"scaled": int(self.scaled), "smooth": int(self.smooth), "terms": self.terms}
-
-    def parts(self) -> dict[str, Tensor]:
-        return {}
-
     @classmethod
-    def from_parts(cls, spec: dict[str, int], parts: dict[str, Tensor]) -> "Sign":
+    def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Sign":
         if spec["scaled"] > 1 or spec["smooth"] > 1:
             raise BadValue(f"activations/sign: invalid settings {spec}.")
         return cls(bool(spec["scaled"]), bool(spec["smooth"]), spec["terms"])

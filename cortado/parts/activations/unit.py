@@ -7,6 +7,7 @@ from cortado.errors import BadValue
 from cortado.parts.activations.affine import LARGEST_BITS, Affine, exact, on_grid
 from cortado.parts.activations.gradients import MOST_BITS, noisy
 from cortado.parts.activations.quantizer import ActivationQuantizer
+from cortado.parts.part import Arrays
 
 
 class Unit(ActivationQuantizer):
@@ -42,11 +43,8 @@ class Unit(ActivationQuantizer):
     def spec(self) -> dict[str, int]:
         return {"bits": self.width, "gradients": self.gradients}
 
-    def parts(self) -> dict[str, Tensor]:
-        return {}
-
     @classmethod
-    def from_parts(cls, spec: dict[str, int], parts: dict[str, Tensor]) -> "Unit":
+    def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Unit":
         return cls(spec["bits"], spec["gradients"])
 
     def bits(self) -> int:

@@ -5,8 +5,9 @@ from torch import Tensor
 
 from cortado.errors import BadValue
 from cortado.parts.forms.codebook import Codebook
-from cortado.parts.forms.form import FLOATS, Arrays, Form
+from cortado.parts.forms.form import Form
 from cortado.parts.forms.latent import Latent, straight
+from cortado.parts.part import FLOATS, Arrays
 
 MOST_BITS = 8
 

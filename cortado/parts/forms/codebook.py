@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadValue
-from cortado.parts.forms.form import FLOATS, INTEGERS, Arrays, Form
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.masked import Masked
+from cortado.parts.part import FLOATS, INTEGERS, Arrays
 
 
 class Codebook(Form):
@@ -42,8 +44,22 @@ class Codebook(Form):
         return Codebook(self.codebook.detach(), self.codes.index_select(axis, keep))
 
     def bits(self) -> float:
-        width = max(1, (len(self.codebook) - 1).bit_length())
-        return self.codes.numel() * width + self.codebook.numel() * self.codebook.element_size() * 8
+        return self.codes.numel() * self.code_bits() + self.codebook.numel() * self.codebook.element_size() * 8
+
+    def select(self, mask: Tensor) -> Form:
+        return Masked(mask, Codebook(self.codebook.detach(), self.codes[mask]))
+
+    def symbols(self) -> tuple[Tensor, int]:
+        """Return codes numbered from 1 in the order of their values; 0 where the shared value is zero."""
+        codebook = self.codebook.detach()
+        order = codebook.argsort(stable=True)
+        order = order[codebook[order] != 0]
+        rank = torch.zeros(len(codebook), dtype=torch.int32, device=codebook.device)
+        rank[order] = torch.arange(1, len(order) + 1, dtype=torch.int32, device=codebook.device)
+        return rank[self.codes.long()], codebook.numel() * codebook.element_size() * 8
+
+    def code_bits(self) -> int:
+        return max(1, (len(self.codebook) - 1).bit_length())
 
     def spec(self) -> dict[str, int]:
         return {"values": len(self.codebook)}

@@ -6,13 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadValue
-from cortado.parts.forms.form import FLOATS, Arrays, Form
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.masked import Masked
+from cortado.parts.part import FLOATS, Arrays
 
 
 class Dense(Form):
     """Every entry is its own float."""
 
     arrays = {"values": FLOATS}
+    plain = True
 
     def __init__(self, values: Tensor) -> None:
         """`values`: the weight, any shape, floating point."""
@@ -32,8 +35,8 @@ class Dense(Form):
     def bits(self) -> float:
         return self.values.numel() * self.values.element_size() * 8
 
-    def spec(self) -> dict[str, int]:
-        return {}
+    def select(self, mask: Tensor) -> Form:
+        return Masked(mask, Dense(self.values.detach()[mask]))
 
     def parts(self) -> Arrays:
         return {"values": self.values.detach()}

@@ -2,46 +2,32 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from cortado.parts.forms.lattice import Lattice
 from cortado.parts.part import Part
-
-FLOATS, INTEGERS, MASK, FORM = "floats", "integers", "mask", "form"
-
-Arrays = dict[str, Any]
-"""The content of a form: names to tensors or to inner forms."""
 
 
 class Form(Part):
-    """Holds one weight and returns it as a tensor.  Float parts are Parameters, so fine-tuning keeps the form.
+    """Holds one weight and returns it as a tensor.  Float arrays are Parameters, so fine-tuning keeps the form.
 
     >>> small, report = cortado.compress(net, task, "prune/weights keep=0.5")
     >>> small[0].weight.shape == net[0].weight.shape
     True
 
-    A form is described for the file by small facts (`spec`) and arrays (`parts`: float tensors, integer tensors, bool
-    masks, inner forms); `from_parts` rebuilds it. `shape` is the shape of the weight. `facts` names the facts of
-    every spec, `arrays` the parts with their sorts: FLOATS, INTEGERS or MASK (with as many entries as the weight,
-    unless `sizes` says otherwise), or FORM (an inner form with the shape given by `inner_shapes`, else the weight's;
-    one that follows a mask fills its true places).
+    `shape` is the shape of the weight. Arrays are FLOATS, INTEGERS or MASK (with as many entries as the weight, unless
+    `sizes` says otherwise), or PART (an inner form with the shape given by `inner_shapes`, else the weight's; one that
+    follows a mask fills its true places). Tools ask a form by `select`, `support`, `lattice`, `symbols`, `code_bits` and
+    `factors`, and never for its class.
     """
 
     shape: torch.Size
-    facts: ClassVar[tuple[str, ...]] = ()
-    arrays: ClassVar[dict[str, str]] = {}
-
-    @classmethod
-    def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:
-        """Return the entry counts of parts unlike the weight in size.  Raises BadValue for an invalid spec."""
-        return {}
-
-    @classmethod
-    def inner_shapes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, torch.Size]:
-        """Return the shapes of inner forms that differ from the weight's.  Raises BadValue for an invalid spec."""
-        return {}
+    plain: ClassVar[bool] = False
+    """Whether every entry is a float of its own."""
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -59,18 +45,32 @@ class Form(Part):
     def bits(self) -> float:
         """Return the size in bits of this representation before entropy coding."""
 
-    @abstractmethod
-    def spec(self) -> dict[str, int]:
-        """Return small facts, as integers."""
+    def select(self, mask: Tensor) -> "Form | None":
+        """Return the same form with zeros outside `mask` (bool, shape of the weight); None if it cannot have single zeros."""
+        return None
 
-    @abstractmethod
-    def parts(self) -> Arrays:
-        """Return the tensors and inner forms that `from_parts` needs besides the facts."""
+    def support(self) -> Tensor | None:
+        """Return which entries may be other than zero (bool, shape of the weight); None if all may."""
+        return None
 
-    @classmethod
-    @abstractmethod
-    def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Form":
-        """Return the form that `spec` and `parts` describe.  Raises BadValue when they contradict each other."""
+    def lattice(self) -> Lattice | None:
+        """Return the integers of the weight and their grid; None if its values lie on no even grid."""
+        return None
+
+    def symbols(self) -> tuple[Tensor, int] | None:
+        """Return whole numbers for the entries, and the bits of the table that gives their values; None if there are none.
+
+        0 is a weight of zero, and equal numbers are equal values wherever they share a table.
+        """
+        return None
+
+    def code_bits(self) -> int | None:
+        """Return the bits of the widest code in it; None if nothing in it has codes."""
+        return None
+
+    def factors(self) -> "Factors | None":
+        """Return the two kernels that make the weight, run in sequence; None if it is one kernel."""
+        return None
 
     def finalize(self) -> "Form":
         """Return the form after training: latent values become final, inner forms included."""
@@ -84,3 +84,23 @@ class Form(Part):
         """Return the number of nonzero entries of the weight."""
         with torch.no_grad():
             return int(torch.count_nonzero(self.dense()))
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """A weight as `first`, then `last`; `groups` of the weight and of the layers that run each kernel.
+
+    `remade(first, last)` is the form of the weight with other kernels of the same group counts.
+    """
+
+    first: Form
+    last: Form
+    groups: int
+    first_groups: int
+    last_groups: int
+    remade: Callable[[Form, Form], Form]
+
+    @property
+    def rank(self) -> int:
+        """Return the number of channels between the two kernels."""
+        return self.first.shape[0]

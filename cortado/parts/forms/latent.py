@@ -6,7 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cortado.parts.forms.form import FLOATS, Form
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.lattice import Lattice
+from cortado.parts.forms.masked_latent import MaskedLatent
+from cortado.parts.part import FLOATS
 
 
 class Latent(Form):
@@ -54,6 +57,12 @@ class Latent(Form):
 
     def bits(self) -> float:
         return self.attached().bits()
+
+    def select(self, mask: Tensor) -> Form:
+        return MaskedLatent(mask, self)
+
+    def lattice(self) -> Lattice | None:
+        return self.attached().lattice()
 
 
 def straight(rounded: Tensor, values: Tensor) -> Tensor:

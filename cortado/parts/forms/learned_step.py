@@ -4,9 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadValue
-from cortado.parts.forms.form import FLOATS, Arrays, Form
+from cortado.parts.forms.form import Form
 from cortado.parts.forms.latent import Latent, straight
 from cortado.parts.forms.quantized import LAYOUTS, Quantized, layout_name, scales_of
+from cortado.parts.part import FLOATS, Arrays
 
 SMALLEST = 1e-6
 MOST_BITS = 16

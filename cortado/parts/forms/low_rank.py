@@ -8,7 +8,8 @@ from torch import Tensor
 
 from cortado.errors import BadValue
 from cortado.parts.forms.dense import Dense
-from cortado.parts.forms.form import FORM, Arrays, Form
+from cortado.parts.forms.form import Factors, Form
+from cortado.parts.part import PART, Arrays
 
 LARGEST_RANK = 2**24
 
@@ -23,7 +24,7 @@ class LowRank(Form):
     """
 
     facts = ("rank", "axes", "groups", "first_groups", "last_groups")
-    arrays = {"first": FORM, "last": FORM}
+    arrays = {"first": PART, "last": PART}
     first: Form
     last: Form
 
@@ -96,6 +97,17 @@ class LowRank(Form):
     def bits(self) -> float:
         return self.first.bits() + self.last.bits()
 
+    def multiply_adds(self, before: Sequence[int], after: Sequence[int]) -> int:
+        """Return the multiply-adds of the factors for one sample with `before` input and `after` output positions."""
+        return run_cost(self, before, after)
+
+    def factors(self) -> Factors:
+        return Factors(self.first, self.last, self.groups, self.first_groups, self.last_groups, self.of)
+
+    def code_bits(self) -> int | None:
+        widths = [width for one in (self.first, self.last) if (width := one.code_bits()) is not None]
+        return max(widths, default=None)
+
     def spec(self) -> dict[str, int]:
         """Return the facts; `axes` has bit a set where kernel axis a belongs to the first factor."""
         axes = sum(1 << axis for axis, size in enumerate(self.first.shape[2:]) if size > 1)
@@ -137,19 +149,18 @@ class LowRank(Form):
     def scale_rows(self, factors: Tensor) -> bool:
         return self.last.scale_rows(factors)
 
-    def multiply_adds(self, before: Sequence[int], after: Sequence[int]) -> int:
-        """Return the multiply-adds of the factors for one sample with `before` input and `after` output positions.
-
-        A kernel axis, with its stride, belongs to the factor that has it, or to the first where none does.
-        """
-        split = zip(self.last.shape[2:], before, after, strict=True)
-        between = [old if size > 1 else new for size, old, new in split]
-        return run_cost(self.first, before, between) + run_cost(self.last, between, after)
-
 
 def run_cost(form: Form, before: Sequence[int], after: Sequence[int]) -> int:
-    """Return the multiply-adds of one kernel at these positions."""
-    return form.multiply_adds(before, after) if isinstance(form, LowRank) else form.shape.numel() * prod(after)
+    """Return the multiply-adds of a kernel, or of the factors it runs as, for one sample at these positions.
+
+    A kernel axis, with its stride, belongs to the factor that has it, or to the first where none does.
+    """
+    factors = form.factors()
+    if factors is None:
+        return form.shape.numel() * prod(after)
+    split = zip(factors.last.shape[2:], before, after, strict=True)
+    between = [old if size > 1 else new for size, old, new in split]
+    return run_cost(factors.first, before, between) + run_cost(factors.last, between, after)
 
 
 def check_factors(first: Form, last: Form, groups: int, first_groups: int, last_groups: int) -> None:
@@ -169,9 +180,10 @@ def check_factors(first: Form, last: Form, groups: int, first_groups: int, last_
     if any(min(sizes) > 1 for sizes in zip(one[2:], two[2:], strict=True)):
         raise BadValue(f"forms/low_rank: a kernel axis belongs to one factor, got {tuple(one)} and {tuple(two)}.")
     for form, count in ((first, first_groups), (last, last_groups)):
-        if isinstance(form, LowRank) and form.groups != count:
+        inner = form.factors()
+        if inner is not None and inner.groups != count:
             raise BadValue(
-                f"forms/low_rank: a factor of {form.groups} groups is run with {count}. Pass its own group count."
+                f"forms/low_rank: a factor of {inner.groups} groups is run with {count}. Pass its own group count."
             )
 
 

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadValue
-from cortado.parts.forms.dense import Dense
-from cortado.parts.forms.form import FORM, MASK, Arrays, Form
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.lattice import Lattice
+from cortado.parts.part import MASK, PART, Arrays
 
 
 class Masked(Form):
     """Zeros outside a mask; the survivors inside it are a vector in a form of its own."""
 
-    arrays = {"mask": MASK, "kept": FORM}
+    arrays = {"mask": MASK, "kept": PART}
     mask: Tensor
     index: Tensor
 
@@ -30,11 +31,6 @@ class Masked(Form):
         self.register_buffer("mask", mask.bool())
         self.register_buffer("index", mask.flatten().nonzero().squeeze(1), persistent=False)
         self.register_load_state_dict_post_hook(follow_mask)
-
-    @classmethod
-    def of(cls, values: Tensor, mask: Tensor) -> "Masked":
-        """Return a form that keeps `values` where `mask` is true."""
-        return cls(mask, Dense(values.detach()[mask]))
 
     def dense(self) -> Tensor:
         kept = self.kept.dense()
@@ -57,8 +53,32 @@ class Masked(Form):
     def bits(self) -> float:
         return self.mask.numel() + self.kept.bits()
 
-    def spec(self) -> dict[str, int]:
-        return {}
+    def select(self, mask: Tensor) -> Form:
+        survivors = mask[self.mask].nonzero().squeeze(1)
+        return Masked(mask & self.mask, self.kept.narrow(0, survivors))
+
+    def support(self) -> Tensor:
+        return self.mask
+
+    def lattice(self) -> Lattice | None:
+        kept = self.kept.lattice()
+        if kept is None or kept.layout != "tensor":
+            return None
+        zero = 0 if kept.zero is None else int(kept.zero)
+        codes = torch.full(self.shape, zero, dtype=torch.int32, device=kept.codes.device)
+        codes[self.mask] = kept.codes.int()
+        return Lattice(codes, kept.scale, kept.zero)
+
+    def symbols(self) -> tuple[Tensor, int] | None:
+        kept = self.kept.symbols()
+        if kept is None:
+            return None
+        whole = torch.zeros(self.shape, dtype=torch.int32, device=self.mask.device)
+        whole[self.mask] = kept[0].int()
+        return whole, kept[1]
+
+    def code_bits(self) -> int | None:
+        return self.kept.code_bits()
 
     def parts(self) -> Arrays:
         return {"mask": self.mask, "kept": self.kept}
@@ -71,8 +91,8 @@ class Masked(Form):
         return Masked(self.mask, self.kept.finalize())
 
     def scale_rows(self, factors: Tensor) -> bool:
-        # Only dense floats can absorb a factor that differs from row to row.
-        if not isinstance(self.kept, Dense):
+        # Only plain floats can absorb a factor that differs from row to row.
+        if not self.kept.plain:
             return False
         rows = self.index // max(1, self.shape.numel() // max(1, self.shape[0]))
         return self.kept.scale_rows(factors[rows])

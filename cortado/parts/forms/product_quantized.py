@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadValue
-from cortado.parts.forms.form import FLOATS, INTEGERS, Arrays, Form
+from cortado.parts.forms.form import Form
 from cortado.parts.forms.quantized import smallest_integers
+from cortado.parts.part import FLOATS, INTEGERS, Arrays
 
 MOST_VALUES = 2**15
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadValue
-from cortado.parts.forms.form import FLOATS, INTEGERS, Arrays, Form
+from cortado.parts.forms.form import Form
+from cortado.parts.forms.lattice import Lattice, spread
+from cortado.parts.part import FLOATS, INTEGERS, Arrays
 
 TENSOR, CHANNEL, GROUP = 0, 1, 2
 LAYOUTS = {"tensor": TENSOR, "channel": CHANNEL, "group": GROUP}
@@ -75,20 +78,15 @@ class Quantized(Form):
         flat = flat[:, : values[0].numel()] if layout == "group" else flat
         return cls(flat.reshape(values.shape), scale, None if symmetric else zero, layout, group)
 
+    def lattice(self) -> Lattice:
+        return Lattice(self.codes, self.scale, self.zero, self.layout, self.group)
+
     def spread(self, values: Tensor) -> Tensor:
         """Return one value per scale, laid out to broadcast with the codes."""
-        if self.layout == "tensor":
-            return values
-        if self.layout == "channel":
-            return values.view(-1, *[1] * (len(self.shape) - 1))
-        row = self.shape[1:].numel()
-        return values.view(self.shape[0], -1).repeat_interleave(self.group, 1)[:, :row].reshape(self.shape)
+        return spread(values, self.shape, self.layout, self.group)
 
     def dense(self) -> Tensor:
-        codes = self.codes.to(self.scale.dtype)
-        if self.zero is not None:
-            codes = codes - self.spread(self.zero).to(self.scale.dtype)
-        return codes * self.spread(self.scale)
+        return self.lattice().dense()
 
     def map_values(self, fn: Callable[[Tensor], Form]) -> Form:
         return fn(self.dense().detach())
@@ -111,6 +109,19 @@ class Quantized(Form):
         width = max(1, (span - 1).bit_length())
         zeros = 0 if self.zero is None else self.zero.numel() * width
         return self.codes.numel() * width + self.scale.numel() * self.scale.element_size() * 8 + zeros
+
+    def select(self, mask: Tensor) -> Form:
+        # The grid contains zero: a dropped weight is one more zero code.
+        zero = torch.zeros((), dtype=torch.int32, device=mask.device) if self.zero is None else self.spread(self.zero)
+        codes = torch.where(mask, self.codes.int(), zero)
+        return Quantized(codes, self.scale, self.zero, self.layout, self.group)
+
+    def symbols(self) -> tuple[Tensor, int]:
+        zero_bits = 0 if self.zero is None else self.zero.numel() * self.codes.element_size() * 8
+        return self.lattice().steps(), self.scale.numel() * self.scale.element_size() * 8 + zero_bits
+
+    def code_bits(self) -> int | None:
+        return max(1, (level_count(self.codes) - 1).bit_length()) if self.codes.numel() else None
 
     def spec(self) -> dict[str, int]:
         return {"layout": LAYOUTS[self.layout], "group": self.group, "symmetric": int(self.zero is None)}
@@ -267,3 +278,9 @@ def smallest_integers(codes: Tensor) -> Tensor:
         if torch.iinfo(dtype).min <= low and high <= torch.iinfo(dtype).max:
             return codes.to(dtype)
     return codes.to(torch.int32)
+
+
+def level_count(codes: Tensor) -> int:
+    """Return the number of levels from the lowest to the highest code, in used steps: -1 and 1 are two levels."""
+    used = torch.bincount((codes.long() - codes.min().long()).reshape(-1)).nonzero().cpu().numpy()
+    return int(used[-1, 0] // max(1, np.gcd.reduce(used[:, 0]))) + 1

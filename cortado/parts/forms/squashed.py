@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadValue
-from cortado.parts.forms.form import FLOATS, Arrays, Form
+from cortado.parts.forms.form import Form
 from cortado.parts.forms.latent import Latent, signs, straight
 from cortado.parts.forms.quantized import Quantized
+from cortado.parts.part import FLOATS, Arrays
 
 MOST_BITS = 8
 

@@ -5,8 +5,9 @@ from torch import Tensor, nn
 
 from cortado.errors import BadValue
 from cortado.parts.forms.codebook import Codebook
-from cortado.parts.forms.form import FLOATS, Arrays, Form
+from cortado.parts.forms.form import Form
 from cortado.parts.forms.latent import Latent, straight
+from cortado.parts.part import FLOATS, Arrays
 
 SMALLEST = 1e-6
 
@@ -60,9 +61,6 @@ class Ternary(Latent):
         scales = self.scales.detach()
         codebook = torch.stack([-scales[1], torch.zeros_like(scales[0]), scales[0]])
         return Codebook(codebook, 1 + above.int() - below.int())
-
-    def spec(self) -> dict[str, int]:
-        return {}
 
     @classmethod
     def sizes(cls, shape: torch.Size, spec: dict[str, int]) -> dict[str, int]:

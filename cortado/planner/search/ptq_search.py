@@ -25,7 +25,6 @@ from cortado.network.graph.trace import device_of, moved
 from cortado.network.statistics.synthetic import synthetic
 from cortado.network.view import View, Weight, parameter_places
 from cortado.parts.forms.dense import Dense
-from cortado.parts.forms.masked import Masked
 from cortado.task.task import Task
 
 STEPS = ("match_moments", "range", "equalize", "smooth", "second_order", "adaround", "edges", "fragile")
@@ -226,8 +225,7 @@ class Rounder:
 
 def is_free(weight: Weight) -> bool:
     """Return whether a weight can be rounded: it is dense or masked."""
-    form = weight.form
-    return isinstance(form.kept if isinstance(form, Masked) else form, Dense)
+    return weight.form.plain or bool(weight.form.support() is not None and weight.form.code_bits() is None)
 
 
 def naming(paths: Iterable[str]) -> str:

@@ -15,7 +15,6 @@ from cortado.network.profile.profile import profile
 from cortado.network.profile.pruned_cost import kernels
 from cortado.network.view import View, Weight, parameter_places
 from cortado.parts.forms.form import Form
-from cortado.parts.forms.low_rank import LowRank
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES, carried_out
 from cortado.planner.sensitivity.checks import (
     DOMINATED,
@@ -180,7 +179,7 @@ def predicted_candidate(
     form = changed.form
     predicted_kl = sensitivity.predicted_kl(weight.dense(), changed.dense(), form)
     cost = None if multiply_adds is None else multiply_adds * share_of_matmuls(weight.form, form)
-    return MeasuredCandidate(Candidate(way, record_bytes(form), predicted_kl, cost), isinstance(form, LowRank))
+    return MeasuredCandidate(Candidate(way, record_bytes(form), predicted_kl, cost), form.factors() is not None)
 
 
 def not_worth_measuring(one: MeasuredCandidate, some: Sequence[MeasuredCandidate]) -> bool:

@@ -21,7 +21,6 @@ from cortado.network.graph.trace import device_of
 from cortado.network.view import parameter_places
 from cortado.parts.forms.attach import dense_form
 from cortado.parts.forms.form import Form
-from cortado.parts.forms.low_rank import LowRank
 from cortado.planner.sensitivity.sensitivity import Sensitivity, shifting
 from cortado.task.task import Task, to_device
 
@@ -65,7 +64,7 @@ class PredictionCheck:
 
     def needs_measurement(self, form: Form, predicted_kl: float) -> bool:
         """Return whether a prediction is uncertain."""
-        return isinstance(form, LowRank) or predicted_kl > MEASURED_ABOVE
+        return form.factors() is not None or predicted_kl > MEASURED_ABOVE
 
     def note(self, path: str, form: Form, predicted_kl: float) -> None:
         """Note a trusted change; the largest few of each weight will be measured."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.errors import BadValue, NothingChanged
-from cortado.lowering.factors import factored_network
+from cortado.layers.factors import factored_network
 from cortado.methods.factorize import factorize
 from cortado.methods.factorize.consumers import Consumer, consumers
 from cortado.methods.factorize.cp import FactorizeCp, decompose, outer_sum

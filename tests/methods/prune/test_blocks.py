@@ -8,9 +8,9 @@ from torch.nn import functional
 from cortado.engine.compress import compress
 from cortado.errors import BadTask, BadValue, NothingChanged
 from cortado.file.artifact import load, save
-from cortado.layers.bypass import Bypass
 from cortado.methods.prune.blocks import PruneBlocks
 from cortado.network.view import View
+from cortado.parts.blocks.bypass import Bypass
 from cortado.report.pages.html import report_html
 from cortado.task.measure import mean_score
 from cortado.task.task import Data, Task

@@ -8,7 +8,7 @@ from torch import nn
 
 from cortado.errors import BadValue, NothingChanged
 from cortado.importance.curvature import Curvature
-from cortado.lowering.factors import factored_network
+from cortado.layers.factors import factored_network
 from cortado.lowering.positions import used_columns
 from cortado.methods.factorize.tucker import FactorizeTucker
 from cortado.methods.finetune import Finetune

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cortado.errors import BadRecipe, BadValue
-from cortado.lowering.factors import factored_network
+from cortado.layers.factors import factored_network
 from cortado.methods.factorize.cp import FactorizeCp
 from cortado.methods.factorize.svd import FactorizeSvd
 from cortado.methods.prune.weights import PruneWeights, highest

@@ -20,7 +20,6 @@ from cortado.network.view import View
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.low_rank import LowRank
-from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.quantized import Quantized
 from cortado.task.task import Data, Task
 
@@ -115,7 +114,7 @@ def masked_layer(kind, symmetric):
     original, task = lone_layer(), task_of(correlated())
     mask = torch.rand(5, 12, generator=torch.Generator().manual_seed(3)) < 0.5
     mask[4] = False
-    attach(original[0], "weight", Masked.of(original[0].weight.detach(), mask))
+    attach(original[0], "weight", Dense(original[0].weight.detach()).select(mask))
     network, nearest = copy.deepcopy(original), copy.deepcopy(original)
     kind(bits=3, symmetric=symmetric).apply(View(network, original, task.example, reference=original), task)
     rows = Quantized.of(original[0].weight.detach(), 3, "channel", 0, symmetric, "mse")

@@ -16,6 +16,7 @@ from cortado.parts.activations.unit import Unit
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.binary import Binary
 from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.quantized import Quantized
 from cortado.parts.forms.squashed import Squashed
@@ -92,7 +93,7 @@ def test_layers_come_in_running_order_those_that_never_run_are_left_out():
 def test_nothing_rounded_is_nothing_and_runs_nothing(monkeypatch):
     original, small = rounded_net()
     monkeypatch.setattr(Net, "forward", lambda self, quantizer: pytest.fail("ran"))
-    attach(small.head, "weight", Masked.of(small.head.weight.detach(), torch.ones(1, 1, dtype=torch.bool)))
+    attach(small.head, "weight", Dense(small.head.weight.detach()).select(torch.ones(1, 1, dtype=torch.bool)))
     assert rounded_layers(original, small, RAMP) is None
 
 

@@ -11,6 +11,7 @@ from cortado.methods.prune.units import PruneUnits
 from cortado.network.graph.chains import find_units
 from cortado.network.view import View
 from cortado.parts.forms.attach import attach, form_of
+from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.quantized import Quantized
 
@@ -145,7 +146,7 @@ def test_cut_narrows_held_weights_in_their_forms():
     example = torch.randn(2, 1, 6, 6)
     attach(net.first, "weight", Quantized.of(net.first.weight, 4, "channel"))
     mask = torch.rand(2, 12) > 0.4
-    attach(net.second, "weight", Masked.of(net.second.weight, mask))
+    attach(net.second, "weight", Dense(net.second.weight).select(mask))
     rows, columns = net.first.weight.detach().clone(), net.second.weight.detach().clone()
     find_units(net, example)[0].cut(torch.tensor([2, 0]))
     assert isinstance(form_of(net.first, "weight"), Quantized) and isinstance(form_of(net.second, "weight"), Masked)

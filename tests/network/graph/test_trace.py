@@ -11,7 +11,7 @@ from torch.nn import functional
 from cortado.errors import BadNetwork, BadValue
 from cortado.network.graph.trace import trace
 from cortado.parts.forms.attach import attach
-from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.dense import Dense
 
 
 class Branched(nn.Module):
@@ -155,7 +155,7 @@ def test_trace_runs_on_the_meta_device_with_an_example_from_the_cpu():
 
 def test_trace_marks_the_operators_that_decode_a_form():
     network = nn.Sequential(nn.Linear(4, 3))
-    attach(network[0], "weight", Masked.of(torch.eye(3, 4), torch.eye(3, 4) != 0))
+    attach(network[0], "weight", Dense(torch.eye(3, 4)).select(torch.eye(3, 4) != 0))
     places = {path: set(module.__dict__) for path, module in network.named_modules()}
     (call,) = trace(network, torch.ones(2, 4)).calls
     decoding = {operator.name for operator in call.operators if operator.decoding}

@@ -10,6 +10,7 @@ from cortado.nets.lenet import lenet_5
 from cortado.nets.resnet import resnet_20
 from cortado.network.profile.profile import Total, profile
 from cortado.parts.forms.attach import attach
+from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.masked import Masked
 
 
@@ -148,7 +149,7 @@ def test_profile_reads_held_weights_through_their_forms():
     network = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     mask = torch.zeros(4, 8, dtype=torch.bool)
     mask[:2] = True
-    form = Masked.of(torch.ones(4, 8), mask)
+    form = Dense(torch.ones(4, 8)).select(mask)
     attach(network[0], "weight", form)
     table = profile(network, torch.ones(3, 8))
     row = table.row("0")

@@ -10,9 +10,10 @@ from cortado.file.schema import read_schema, schema_of, write_schema
 from cortado.file.streams import Place, decode_form, encode_form
 from cortado.file.wire import Cursor
 from cortado.parts.forms.dense import Dense
-from cortado.parts.forms.form import FLOATS, FORM, Form
+from cortado.parts.forms.form import Form
 from cortado.parts.forms.latent import Latent
 from cortado.parts.forms.masked import Masked
+from cortado.parts.part import FLOATS, PART
 from tests.parts.forms.strategies import forms
 
 
@@ -20,7 +21,7 @@ def made_again(form: Form) -> Form:
     """The form from its facts and parts alone."""
     parts = dict(form.parts())
     for name, sort in form.arrays.items():
-        if sort == FORM:
+        if sort == PART:
             parts[name] = made_again(parts[name])
     return type(form).from_parts(form.shape, form.spec(), parts)
 
@@ -47,7 +48,7 @@ def test_parts_are_as_large_as_declared(form):
     sizes, parts = form.sizes(form.shape, form.spec()), form.parts()
     assert list(parts) == list(form.arrays)
     for name, sort in form.arrays.items():
-        if sort == FORM:
+        if sort == PART:
             continue
         assert parts[name].numel() == sizes.get(name, form.shape.numel()), name
         assert parts[name].is_floating_point() == (sort == FLOATS), name
@@ -138,7 +139,7 @@ def test_scale_rows_multiplies_rows_or_says_no(form, seed):
 def test_masked_follows_a_mask_that_is_loaded():
     """The mask is part of the state: where the survivors sit comes with it."""
     values = torch.arange(1.0, 7.0)
-    one = Masked.of(values, torch.tensor([1, 1, 1, 0, 0, 0]).bool())
-    other = Masked.of(values, torch.tensor([0, 0, 0, 1, 1, 1]).bool())
+    one = Dense(values).select(torch.tensor([1, 1, 1, 0, 0, 0]).bool())
+    other = Dense(values).select(torch.tensor([0, 0, 0, 1, 1, 1]).bool())
     one.load_state_dict(other.state_dict())
     assert torch.equal(one.dense(), other.dense())

@@ -184,7 +184,7 @@ def network() -> nn.Module:
 def attached() -> nn.Module:
     made = network()
     one, two = values_of((2, 3, 3, 1), 1), values_of((6, 2, 1, 3), 2)
-    attach(made[0], "weight", LowRank(Masked.of(one, one > 0), Quantized.of(two, 4)))
+    attach(made[0], "weight", LowRank(Dense(one).select(one > 0), Quantized.of(two, 4)))
     attach(made[2], "weight", LowRank(Dense(values_of((2, 24), 3)), Dense(values_of((4, 2), 4))))
     return made
 

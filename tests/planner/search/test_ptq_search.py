@@ -10,6 +10,7 @@ from cortado.errors import BadValue
 from cortado.network.view import View, parameter_places
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.attach import attach, form_of
+from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.quantized import Quantized
 from cortado.planner.search import ptq_search
@@ -137,7 +138,7 @@ def test_zeros_of_a_mask_stay_while_the_rest_is_rounded():
     made = BY_NAME["residual"]
     network, original, task = made.make(), made.make(), made.task()
     mask = network.first.weight.detach().abs() > 0.05
-    attach(network.first, "weight", Masked.of(network.first.weight, mask))
+    attach(network.first, "weight", Dense(network.first.weight).select(mask))
     view = View(network, original, made.example)
     PtqSearch(bits=3, activations=0, images=32, steps="second_order", gain=0.0).apply(view, task)
     assert bool((network.first.weight[~mask] == 0).all()) and int(mask.sum()) < mask.numel()
@@ -164,7 +165,7 @@ def test_survivors_of_a_mask_are_rounded_once():
     made = BY_NAME["residual"]
     network, original, task = made.make(), made.make(), made.task()
     for layer in (network.stem, network.first):
-        attach(layer, "weight", Masked.of(layer.weight, layer.weight.detach().abs() > 0.05))
+        attach(layer, "weight", Dense(layer.weight).select(layer.weight.detach().abs() > 0.05))
     rounder = Rounder(
         PtqSearch(bits=3, activations=0), View(network, original, made.example), task, task.calibration.inputs[:8]
     )

@@ -12,7 +12,7 @@ from cortado.methods.prune.channels import PruneChannels
 from cortado.methods.prune.positions import PrunePositions
 from cortado.network.view import View
 from cortado.parts.forms.attach import attach
-from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.dense import Dense
 from cortado.training.objectives.group_lasso import GroupLasso
 from cortado.training.objectives.group_lasso_positions import GroupLassoPositions
 from tests.laws.tiny_nets import BY_NAME
@@ -120,7 +120,7 @@ def test_weights_are_read_through_their_forms():
     values = view.network[0].weight.detach().clone()
     mask = torch.ones_like(values, dtype=torch.bool)
     mask[:, :6] = False
-    attach(view.network[0], "weight", Masked.of(values, mask))
+    attach(view.network[0], "weight", Dense(values).select(mask))
     wanted = sum(joined(values[unit, 6:], view.network[0].bias[unit]) for unit in range(16))
     assert value_of(GroupLasso(), view, task).item() == pytest.approx(wanted, rel=1e-5)
 

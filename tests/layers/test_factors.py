@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cortado.lowering.factors import Chain, chain_of, factored_copy, factored_network, has_factors
+from cortado.layers.factors import Chain, chain_of, factored_copy, factored_network, has_factors
 from cortado.network.profile.profile import profile
 from cortado.parts.forms.attach import attach, form_of
 from cortado.parts.forms.dense import Dense
@@ -95,7 +95,7 @@ def test_cost_of_the_held_layer_is_that_of_its_chain(attached):
 def test_factors_keep_the_forms_inside_them():
     layer = nn.Conv2d(4, 6, 3, padding=1)
     first, last = values(3, 4, 3, 3), values(6, 3, 1, 1)
-    attach(layer, "weight", LowRank(Masked.of(first, first > 0), Quantized.of(last, 4)))
+    attach(layer, "weight", LowRank(Dense(first).select(first > 0), Quantized.of(last, 4)))
     attach(layer, "bias", Quantized.of(layer.bias, 8))
     chain = chain_of(layer)
     assert isinstance(form_of(chain[0], "weight"), Masked)

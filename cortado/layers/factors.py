@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from cortado.layers.low_rank import low_rank_of
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, put_quantizer, quantizer_at
 from cortado.parts.forms.attach import attach, form_of
-from cortado.parts.forms.dense import Dense
-from cortado.parts.forms.form import Form
-from cortado.parts.forms.low_rank import LowRank, compose
+from cortado.parts.forms.form import Factors, Form
+from cortado.parts.forms.low_rank import compose
 
 Sizes = tuple[int, ...]
 
@@ -66,13 +65,13 @@ def chain_of(layer: nn.Module) -> Chain | None:
 
     They share the factors' parameters with the layer; forms inside factors hold the weights of the new layers.
     """
-    form = low_rank_of(layer)
-    if form is None:
+    factors = low_rank_of(layer)
+    if factors is None:
         return None
-    made = factor_layers(form, walk_of(layer), type(layer))
+    made = layers_of_factors(factors, walk_of(layer), type(layer))
     give_bias(layer, made[-1])
     chain = Chain(*made).train(layer.training)
-    chain.outer_groups = form.groups
+    chain.outer_groups = factors.groups
     # Keep the quantizers of the layer's input and output.
     for side, end in ((INPUT, chain[0]), (OUTPUT, chain[-1])):
         activation = quantizer_at(layer, side)
@@ -89,11 +88,15 @@ def walk_of(layer: Any) -> FactorWalk:
 
 def factor_layers(form: Form, walk: FactorWalk, kind: type[nn.Module]) -> list[nn.Module]:
     """Return the layers for one form, nested factors included."""
-    if not isinstance(form, LowRank):
-        return [factor_layer(form, walk, kind)]
-    first, last = walk.split(form.last)
-    before = factor_layers(form.first, replace(first, groups=form.first_groups), kind)
-    return before + factor_layers(form.last, replace(last, groups=form.last_groups), kind)
+    factors = form.factors()
+    return [factor_layer(form, walk, kind)] if factors is None else layers_of_factors(factors, walk, kind)
+
+
+def layers_of_factors(factors: Factors, walk: FactorWalk, kind: type[nn.Module]) -> list[nn.Module]:
+    """Return the layers of the first factor, then those of the last one."""
+    first, last = walk.split(factors.last)
+    before = factor_layers(factors.first, replace(first, groups=factors.first_groups), kind)
+    return before + factor_layers(factors.last, replace(last, groups=factors.last_groups), kind)
 
 
 def factor_layer(form: Form, walk: FactorWalk, kind: type[nn.Module]) -> nn.Module:
@@ -107,8 +110,8 @@ def factor_layer(form: Form, walk: FactorWalk, kind: type[nn.Module]) -> nn.Modu
             inputs * walk.groups, outputs, form.shape[2:], walk.stride, walk.padding, walk.dilation, walk.groups,
             bias=False, device="meta",
         )  # fmt: skip
-    if isinstance(form, Dense):
-        made._parameters["weight"] = form.values
+    if form.plain:
+        made._parameters["weight"] = next(form.parameters())
     else:
         attach(made, "weight", form)
     return made

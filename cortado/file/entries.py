@@ -90,12 +90,12 @@ def fingerprint(original: nn.Module, entries: list[Entry]) -> bytes:
 
 def check_classes(network: nn.Module, skeleton: nn.Module) -> None:
     """Raise BadNetwork unless a network has the modules of a skeleton, with their classes and no more tensors."""
-    mine, theirs = dict(network.named_modules()), dict(skeleton.named_modules())
+    mine, theirs = (dict(one.named_modules(remove_duplicate=False)) for one in (network, skeleton))
     for path, layer in theirs.items():
         kept = mine.get(path)
         if isinstance(layer, Bypass) and type(kept) is nn.Identity:
             continue
-        if isinstance(layer, Block) and not isinstance(kept, Block):
+        if kept is not None and (type(layer) is nn.Identity, stands_in(kept)) == (False, not stands_in(layer)):
             raise BadNetwork(
                 f"file: {path} was replaced in one place and still stands in another. Replace it everywhere, or not at all."
             )
@@ -113,6 +113,11 @@ def check_classes(network: nn.Module, skeleton: nn.Module) -> None:
                 f"file: {path or 'the network'} has {min(more)}, which the original network has not. "
                 "Only tensors of the original network and of Blocks can be stored."
             )
+
+
+def stands_in(module: nn.Module) -> bool:
+    """Return whether a module stands in another's place: a block, or an identity put in by hand."""
+    return isinstance(module, Block) or type(module) is nn.Identity
 
 
 def tensor_names(layer: nn.Module) -> set[str]:

@@ -10,9 +10,10 @@ from torch import nn
 from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, WrongNetwork
 from cortado.file.accounting import accounts, layer_rows
-from cortado.file.artifact import decode, encode, read_contents, save
+from cortado.file.artifact import HAS_BLOCKS, HAS_EDITS, decode, encode, read_contents, save
 from cortado.file.edits import Edits, read_edits, write_edits
 from cortado.file.inspection import inspect
+from cortado.file.placed import BLOCKS, write_placed
 from cortado.file.slots import AttributeSlot, slots_of
 from cortado.file.wire import Cursor
 from cortado.network.coupling.cut import cut
@@ -63,10 +64,11 @@ def test_numbers_that_shapes_do_not_tell_are_kept(name):
     assert len(edits.numbers) < len(changed)
 
 
-def test_network_without_edits_is_of_the_first_version():
+def test_files_are_of_the_fourth_version_and_say_which_sections_they_have():
     original, small = plain_net("depthwise"), cut_net("depthwise")
-    assert encode(original, original)[4] == encode(small, original)[4] == 1
-    assert encode(cut_net("attention"), plain_net("attention"))[4] == 2
+    assert encode(original, original)[4] == encode(small, original)[4] == 4
+    assert encode(original, original)[13] == 0 and encode(cut_net("attention"), plain_net("attention"))[13] == HAS_EDITS
+    assert encode(without_blocks("residual", "layer1"), plain_net("residual"))[13] == HAS_BLOCKS + HAS_EDITS
 
 
 def test_all_files_open_in_another_process(tmp_path):
@@ -102,7 +104,7 @@ def test_removed_blocks_have_no_records(paths):
     body = encode(small, original)
     again = decode(body, original)
     assert len(read_contents(body).records) == len(small.state_dict()) < len(original.state_dict())
-    assert all(isinstance(again.get_submodule(path), nn.Identity) for path in paths)
+    assert all(isinstance(again.get_submodule(path), Bypass) for path in paths)
     example = example_of("residual")
     assert torch.equal(again(example), small(example))
     assert not torch.equal(again(example), original(example))
@@ -114,11 +116,14 @@ def test_bytes_of_edits_are_counted(tmp_path):
     size_bytes = save(small, tmp_path / "net.cortado", original)
     for known in (None, original):
         shown = inspect(tmp_path / "net.cortado", known)
-        ((words, used),) = shown.besides
-        assert words == "2 modules removed"
-        assert used == len(write_edits(read_contents((tmp_path / "net.cortado").read_bytes()).edits)) == 7
-        assert sum(piece.size_bytes for piece in shown.pieces) + shown.overhead_bytes + used == size_bytes
-        assert "2 modules removed" in shown.text()
+        (blocks, for_blocks), (check, for_check) = shown.besides
+        assert (blocks, check) == ("2 blocks in modules' places: 2 bypass", "check of the blocks")
+        contents = read_contents((tmp_path / "net.cortado").read_bytes())
+        assert for_blocks == len(write_placed(contents.blocks, BLOCKS)) < 20
+        assert for_check == len(write_edits(contents.edits)) == 4
+        pieces = sum(piece.size_bytes for piece in shown.pieces)
+        assert pieces + shown.overhead_bytes + for_blocks + for_check == size_bytes
+        assert blocks in shown.text() and check in shown.text()
     rows = {row.path: row for row in layer_rows(small, original)}
     assert list(rows) == list(original.state_dict())
     assert rows["layer2.1.conv1.weight"].form == "removed" and rows["layer2.1.conv1.weight"].size_bytes == 0
@@ -167,9 +172,9 @@ def test_module_in_two_places_goes_from_both_or_is_refused():
     original = nn.Sequential(block, block, nn.Linear(4, 2))
     both = nn.Sequential(nn.Identity(), nn.Identity(), original[2])
     again = decode(encode(both, original), original)
-    assert isinstance(again[0], nn.Identity) and isinstance(again[1], nn.Identity)
+    assert isinstance(again[0], Bypass) and again[1] is again[0]
     for half in (nn.Sequential(nn.Identity(), block, original[2]), nn.Sequential(block, nn.Identity(), original[2])):
-        with pytest.raises(BadNetwork, match="removed in one place and still stands in another"):
+        with pytest.raises(BadNetwork, match="replaced in one place and still stands in another"):
             encode(half, original)
 
 
@@ -265,14 +270,9 @@ def test_edits_meant_for_another_network_are_noticed():
 
 
 def test_edits_come_back_from_their_bytes():
-    edits = Edits((2, 3, 900), (0, 5), ((0, 1, 7), (0, 4, 0), (300, 0, 70000)), b"ab")
+    edits = Edits((0, 5), ((0, 1, 7), (0, 4, 0), (300, 0, 70000)), b"ab")
     again = read_edits(Cursor(write_edits(edits)))
-    assert (again.removed, again.loose, again.numbers, again.check) == (
-        edits.removed,
-        edits.loose,
-        edits.numbers,
-        b"ab",
-    )
+    assert (again.loose, again.numbers, again.check) == (edits.loose, edits.numbers, b"ab")
     assert again.size_bytes == len(write_edits(edits))
 
 

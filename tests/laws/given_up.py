@@ -32,8 +32,7 @@ SILENT = {
         **dict.fromkeys(("signs of activations", "tied weights"), ON_SIGNS),
     },
     "a form that can drop no entry becomes a mask over plain floats": {
-        **dict.fromkeys(("product quantized", *LATENT), MASKS),
-        "signs of activations": ("prune/weights",),
+        "product quantized": MASKS,
     },
     "zeros are codes of the new grid, and the mask goes": dict.fromkeys(MASKED_CODES, ROUNDS_AFTER_TRAINING),
     "zeros are codes of one plane, which counts more bits than the mask did": {

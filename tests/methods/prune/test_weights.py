@@ -8,7 +8,8 @@ from cortado.errors import BadRecipe, BadValue
 from cortado.layers.factors import factored_network
 from cortado.methods.factorize.cp import FactorizeCp
 from cortado.methods.factorize.svd import FactorizeSvd
-from cortado.methods.prune.weights import PruneWeights, highest
+from cortado.methods.prune.ranking import highest
+from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.methods.share.kmeans import ShareKmeans
 from cortado.network.view import View

@@ -53,7 +53,7 @@ def test_gradients_are_those_of_learned_steps():
 
 def test_facts_and_parts_make_it_again():
     quantizer = Affine(0.3, 7, 5)
-    again = Affine.from_parts(quantizer.spec(), quantizer.parts())
+    again = Affine.from_parts(torch.Size(), quantizer.spec(), quantizer.parts())
     assert again.bits() == 5 and int(again.zero) == 7 and torch.equal(again.scale, quantizer.scale)
 
 

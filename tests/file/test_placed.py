@@ -1,4 +1,4 @@
-"""Roundings in the file: bit for bit, shared ones shared, few bytes, and damage is noticed."""
+"""Placed parts in the file: bit for bit, shared ones shared, few bytes, and damage is noticed."""
 
 import copy
 
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from cortado.errors import BadFile, BadNetwork
 from cortado.file.artifact import decode, encode, read_contents, save
 from cortado.file.inspection import inspect
-from cortado.file.roundings import Roundings, put_roundings, read_roundings, write_roundings
+from cortado.file.layout import laid_out
+from cortado.file.placed import ACTIVATIONS, Placed, placed, put_quantizers, read_placed, write_placed
 from cortado.file.wire import Cursor
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import ActivationQuantizer, put_quantizer, quantizer_at, sites
@@ -32,7 +33,7 @@ def test_rounded_network_comes_back_bit_for_bit():
     small = rounded(original)
     body = encode(small, original)
     again = decode(body, original)
-    assert body[4] == 3
+    assert body[4] == 4
     assert list(sites(again)) == list(sites(small))
     example = example_of("residual")
     assert torch.equal(again(example), small(example)) and not torch.equal(again(example), original(example))
@@ -58,7 +59,7 @@ def test_each_rounding_takes_a_few_bytes_and_they_are_counted(tmp_path):
     shown = inspect(tmp_path / "net.cortado", original)
     ((words, used),) = shown.besides
     assert words == f"{len(sites(small))} activations rounded: {count} affine" and words in shown.text()
-    assert used == len(write_roundings(read_contents((tmp_path / "net.cortado").read_bytes()).roundings))
+    assert used == len(write_placed(read_contents((tmp_path / "net.cortado").read_bytes()).quantizers, ACTIVATIONS))
     assert sum(piece.size_bytes for piece in shown.pieces) + used + shown.overhead_bytes == size_bytes
 
 
@@ -74,14 +75,8 @@ class Halved(ActivationQuantizer):
     def forward(self, values: Tensor) -> Tensor:
         return values / 2**self.times
 
-    def spec(self) -> dict[str, int]:
-        return {"times": self.times}
-
-    def parts(self) -> dict[str, Tensor]:
-        return {}
-
     @classmethod
-    def from_parts(cls, spec: dict[str, int], parts: dict[str, Tensor]) -> "Halved":
+    def from_parts(cls, shape, spec, parts):
         return cls(spec["times"])
 
     def bits(self) -> int:
@@ -117,35 +112,39 @@ def test_original_network_with_roundings_is_refused():
         encode(small, small)
 
 
-def good() -> Roundings:
-    """Three activations on two grids."""
-    return Roundings(((1, 0), (1, 1), (4, 0)), (0, 1, 0), (Affine(0.5, 0, 8), Affine(0.25, 9, 4)))
+def grids(*places: tuple[int, int], serves: tuple[int, ...]) -> Placed:
+    """Activations on two grids."""
+    made = placed([((1, 0), Affine(0.5, 0, 8)), ((1, 1), Affine(0.25, 9, 4))])
+    return Placed(places, serves, made.parts)
+
+
+GOOD = grids((1, 0), (1, 1), (4, 0), serves=(0, 1, 0))
 
 
 def test_what_contradicts_itself_is_refused():
-    body = write_roundings(good())
-    assert read_roundings(Cursor(body)).places == good().places
+    body = write_placed(GOOD, ACTIVATIONS)
+    assert read_placed(Cursor(body), ACTIVATIONS).places == GOOD.places
     bad = (
-        Roundings(((4, 0), (1, 0)), (0, 1), good().quantizers),
-        Roundings(((1, 0), (1, 0)), (0, 1), good().quantizers),
-        Roundings(((1, 0), (4, 0)), (0, 0), good().quantizers),
-        Roundings(((1, 0),), (0,), good().quantizers),
+        grids((4, 0), (1, 0), serves=(0, 1)),
+        grids((1, 0), (1, 0), serves=(0, 1)),
+        grids((1, 0), (4, 0), serves=(0, 0)),
+        grids((1, 0), serves=(0,)),
     )
     for one in bad:
         with pytest.raises(BadFile):
-            read_roundings(Cursor(write_roundings(one)))
+            read_placed(Cursor(write_placed(one, ACTIVATIONS)), ACTIVATIONS)
 
 
 def test_any_byte_cut_off_or_changed_is_an_error_or_other_roundings():
-    body = write_roundings(good())
+    body = write_placed(GOOD, ACTIVATIONS)
     for end in range(len(body)):
         with pytest.raises(BadFile):
-            read_roundings(Cursor(body[:end]))
+            read_placed(Cursor(body[:end]), ACTIVATIONS)
     for place in range(len(body)):
         for flip in (1, 128, 255):
             changed = body[:place] + bytes([body[place] ^ flip]) + body[place + 1 :]
             try:
-                read_roundings(Cursor(changed))
+                read_placed(Cursor(changed), ACTIVATIONS)
             except BadFile:
                 continue
 
@@ -157,6 +156,6 @@ def test_file_that_rounds_what_is_not_there_is_refused():
     order = [path for path, _ in original.named_modules()]
     body = encode(small, original)
     for wrong, says in ((len(order) + 5, "which is not there"), (order.index("layer1"), "cannot have a quantizer")):
-        roundings = Roundings(((wrong, 0),), (0,), (Affine(1.0, 0, 8),))
+        again = decode(body, original)
         with pytest.raises(BadFile, match=says):
-            put_roundings(decode(body, original), order, roundings)
+            put_quantizers(laid_out(again, Placed()).module, placed([((wrong, 0), Affine(1.0, 0, 8))]))

@@ -23,7 +23,7 @@ class Layout:
     """A network with its blocks, what its modules are called by number, and its tensors.
 
     `entries` are saved by every network like it, in the order of their records; `loose` are buffers that it does not save.
-    `replaced` are the paths where blocks stand.
+    `replaced` are the paths where blocks stand; `had_tensors` is whether the network had any before them.
     """
 
     network: nn.Module
@@ -31,6 +31,7 @@ class Layout:
     entries: tuple[Entry, ...]
     loose: tuple[Entry, ...]
     replaced: tuple[str, ...] = ()
+    had_tensors: bool = False
 
     def module(self, number: int) -> nn.Module | None:
         """Return the module of a number; None if there is none, or if it was replaced or was inside a replaced one."""
@@ -40,7 +41,7 @@ class Layout:
     def stored(self, loose: Sequence[int]) -> list[Entry]:
         """Return what a file has records for: the saved tensors, and these buffers.  Raises BadFile when there are none."""
         left = remaining(self.entries, self.network)
-        if self.entries and not left:
+        if self.had_tensors and not left:
             raise BadFile(f"file: {', '.join(self.replaced)} is removed and had all tensors of the network. {DAMAGED}")
         return left + remaining([self.loose[number] for number in loose], self.network)
 
@@ -72,10 +73,10 @@ def laid_out(network: nn.Module, blocks: Placed, former: bool = False) -> Layout
     """
     before = numbered(network)
     named = (tuple(path for path, _ in before), entries_of(network), loose_entries(network))
-    replaced = put_blocks(network, before, blocks)
+    had_tensors, replaced = bool(named[1]), put_blocks(network, before, blocks)
     if not former:
         named = (tuple(path for path, _ in numbered(network)), entries_of(network), loose_entries(network))
-    return Layout(network, named[0], tuple(named[1]), tuple(named[2]), tuple(dict.fromkeys(replaced)))
+    return Layout(network, named[0], tuple(named[1]), tuple(named[2]), tuple(dict.fromkeys(replaced)), had_tensors)
 
 
 def put_blocks(network: nn.Module, order: list[tuple[str, nn.Module]], blocks: Placed) -> list[str]:

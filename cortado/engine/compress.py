@@ -26,6 +26,7 @@ from cortado.network.compare.rounded import rounded_layers
 from cortado.network.view import parameter_places, working_copy
 from cortado.parts.part import Part
 from cortado.progress import Progress
+from cortado.quantities import size_text
 from cortado.report.pages.words import stage_text
 from cortado.report.report import Compared, Line, Report, Stage, environment, notes_of, paired_interval
 from cortado.running.brought import accept
@@ -107,6 +108,10 @@ def compress_within(network: nn.Module, task: Task, recipe: Any, options: RunOpt
         raise Failed(f"compress: {place} ended with {describe(error)}. {way_out} {run.kept_text()}".rstrip()) from error
 
 
+GROWS = 1.02
+"""A file this many times as large as that of the stage before is noted."""
+
+
 @dataclass
 class Run:
     """One run of a recipe and its finished stages."""
@@ -142,6 +147,9 @@ class Run:
             where=f"stage {number + 1} ({method.name()})", progress=self.options.progress,
         )  # fmt: skip
         body = encode(made.network, self.original)
+        if self.rows and len(body) > GROWS * self.rows[-1].size_bytes:
+            grown = f"The file grew from {size_text(self.rows[-1].size_bytes)} to {size_text(len(body))}."
+            made = replace(made, notes=(*made.notes, grown))
         self.used |= {type(part) for part in made.network.modules() if isinstance(part, Part)}
         made = replace(made, network=decode(body, self.original, [*self.used, *self.options.forms]))
         row = self.measured(made, number, len(body), time.perf_counter() - start)

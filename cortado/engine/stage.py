@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cortado.engine.changes import Changes
+from cortado.engine.given_up import given_up
 from cortado.errors import CortadoError, Failed, NothingChanged, describe
 from cortado.file.entries import check_original, entries_of, put_entry, stored_at
 from cortado.methods.match_moments import MatchMoments
@@ -87,7 +88,9 @@ def apply_stage(
         MatchMoments().apply(view, task)
     if last:
         finalize(state.network)
-    return replace(state, reference=reference, kept=view.kept, notes=tuple(view.notes), fresh=False)
+    # What no one has compressed yet has nothing to give up.
+    lost = given_up(before, state.network) if check and not state.fresh else []
+    return replace(state, reference=reference, kept=view.kept, notes=(*view.notes, *lost), fresh=False)
 
 
 def carry_out(method: Method, view: View, task: Task, where: str) -> None:

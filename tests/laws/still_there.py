@@ -12,7 +12,7 @@ from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
 
-SAYS_SO = ("given up", "gives up", "no longer", "grows", "larger")
+SAYS_SO = ("given up", "gives up", "give up", "no longer", "grew")
 """Words with which a note tells that something of before is gone."""
 FLOATS = 32
 GROWS = 1.2

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from cortado.engine.fingerprints import sum_of_data
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
+from cortado.file.record_bytes import record_bytes
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.profile.profile import profile
 from cortado.network.profile.pruned_cost import kernels
@@ -24,7 +25,6 @@ from cortado.planner.sensitivity.checks import (
     samples_for,
 )
 from cortado.planner.sensitivity.deadline import Deadline
-from cortado.planner.sensitivity.record_bytes import record_bytes
 from cortado.planner.sensitivity.sensitivity import Sensitivity, sensitivities
 from cortado.report.candidate import pareto_front
 from cortado.task.task import Task

@@ -13,6 +13,7 @@ from torch import nn
 
 from cortado.engine.recipe import read_recipe
 from cortado.file.accounting import layer_rows
+from cortado.file.record_bytes import LARGE, body_bytes, record_bytes
 from cortado.network.compare.divergence import Divergence
 from cortado.network.view import View, parameter_places
 from cortado.planner.allocate.feasibility import Feasibility
@@ -28,7 +29,6 @@ from cortado.planner.sensitivity import candidates
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES, carried_out
 from cortado.planner.sensitivity.candidates import Candidate, Choices, RememberingTask
 from cortado.planner.sensitivity.deadline import Deadline
-from cortado.planner.sensitivity.record_bytes import LARGE, body_bytes, record_bytes
 from cortado.planner.sensitivity.sensitivity import sensitivities
 from cortado.task.limits import read_limits
 from cortado.task.task import Data, Task

@@ -15,7 +15,8 @@ from cortado.errors import CortadoError
 from cortado.file.artifact import load, save
 from cortado.file.inspection import inspect
 from cortado.importance.importance import Importance
-from cortado.methods.method import Method, knob
+from cortado.knobs.knob import knob
+from cortado.methods.method import Method
 from cortado.network.profile.profile import profile
 from cortado.parts.forms.form import Form
 from cortado.planner.planned import plan

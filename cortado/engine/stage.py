@@ -22,8 +22,8 @@ class State:
     """A network between two stages.
 
     `original` is the user's network and is never changed. `reference` is the network before the last lossy stage, whose
-    moments are restored; `kept` has the remaining outputs of each layer that lost some since then. `notes` are the last
-    stage's. `fresh`: no stage has run yet, so the original equals the network.
+    moments are restored; `kept` has the remaining outputs of each layer that lost some since then. `notes` and `curves` are the
+    last stage's. `fresh`: no stage has run yet, so the original equals the network.
     """
 
     network: nn.Module
@@ -32,6 +32,7 @@ class State:
     reference: nn.Module
     kept: dict[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    curves: dict[str, list[float]] = field(default_factory=dict)
     fresh: bool = False
 
 
@@ -86,7 +87,7 @@ def apply_stage(
         MatchMoments().apply(view, task)
     if last:
         finalize(state.network)
-    return replace(state, reference=reference, kept=view.kept, notes=tuple(view.notes), fresh=False)
+    return replace(state, reference=reference, kept=view.kept, notes=tuple(view.notes), curves=view.curves, fresh=False)
 
 
 def carry_out(method: Method, view: View, task: Task, where: str) -> None:

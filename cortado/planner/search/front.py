@@ -1,9 +1,8 @@
 """Front: a trial as a row of the report, its recipe in one line."""
 
-from dataclasses import MISSING, Field, fields
-from typing import Any
-
 from cortado.engine.recipe import read_recipe
+from cortado.knobs.nested import flat_values, knobs_of
+from cortado.knobs.reading import plain_data
 from cortado.methods.method import Method
 from cortado.planner.search.trials import Trial
 from cortado.report.candidate import Tried
@@ -18,14 +17,6 @@ def tried(trial: Trial, taken: bool) -> Tried:
 
 def stage_line(stage: Method) -> str:
     """Return a stage in the syntax of `cortado compress --recipe`, without knobs at their defaults."""
-    words = [
-        f"{one.name}={knob_text(value)}"
-        for one in fields(stage)
-        if (value := getattr(stage, one.name)) != default_of(one)
-    ]
+    known, values = knobs_of(type(stage)), flat_values(stage)
+    words = [f"{name}={knob_text(plain_data(value))}" for name, value in values.items() if value != known[name].default]
     return " ".join([stage.name(), *words])
-
-
-def default_of(one: Field[Any]) -> object:
-    """Return the default of a knob."""
-    return one.default if one.default_factory is MISSING else one.default_factory()

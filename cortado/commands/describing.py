@@ -9,7 +9,7 @@ from cortado.commands.given import in_words
 from cortado.engine.recipe import known_methods, method_class
 from cortado.knobs.knob import accepts
 from cortado.knobs.nested import Knob, knobs_of
-from cortado.knobs.reading import plain_data
+from cortado.knobs.reading import written_value
 from cortado.methods.method import Method
 from cortado.table import aligned
 
@@ -48,7 +48,7 @@ def first_sentence(kind: type[Method]) -> str:
 def knob_rows(kind: type) -> list[tuple[str, str, str, str]]:
     """Return name, default, range and meaning of each knob, `where` last; a nested knob as its inner ones."""
     knobs = sorted(knobs_of(kind).values(), key=lambda one: one.name == "where")
-    return [(one.name, yaml_text(plain_data(one.default)), range_text(one), one.facts["help"]) for one in knobs]
+    return [(one.name, yaml_text(written_value(one.default)), range_text(one), one.facts["help"]) for one in knobs]
 
 
 def range_text(one: Knob) -> str:
@@ -63,7 +63,7 @@ def range_text(one: Knob) -> str:
 
 def yaml_text(value: Any) -> str:
     """Return a default in YAML syntax, whose floats need a point before an exponent."""
-    if value is None or isinstance(value, bool) :
+    if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, tuple):
         return f"[{', '.join(map(yaml_text, value))}]"

@@ -81,10 +81,10 @@ def flat_knobs(kind: Kind) -> Kind:
     kind.__init__ = taking_flat  # type: ignore[misc]
     for name, one in knobs_of(kind).items():
         if one.inside:
-            setattr(kind, name, property(shown(one.inside, name)))
+            setattr(kind, name, property(inner_value(one.inside, name)))
     return kind
 
 
-def shown(inside: str, name: str) -> Callable[[Any], Any]:
+def inner_value(inside: str, name: str) -> Callable[[Any], Any]:
     """Return a function that reads an inner knob."""
     return lambda made: getattr(getattr(made, inside), name)

@@ -22,7 +22,9 @@ class Written(ABC):
 def read_knobs(kind: type, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the values of knobs by their flat names, from a recipe's.  Raises BadRecipe for an unknown name, with near ones."""
     known = knobs_of(kind)
-    knobs = renamed.current_keys(where, flattened(kind, renamed.old_objectives(kind, given), where), renamed.KNOBS, known)
+    knobs = renamed.current_keys(
+        where, unnested(kind, renamed.old_objectives(kind, given), where), renamed.KNOBS, known
+    )
     for key in knobs:
         if key not in known:
             near = get_close_matches(str(key), known, n=1)
@@ -31,8 +33,11 @@ def read_knobs(kind: type, given: Mapping[str, Any], where: str) -> dict[str, An
     return {key: value_of(value, known[key].hint) for key, value in knobs.items()}
 
 
-def flattened(kind: type, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return knobs with those of a nested one, `training: {epochs: 3}`, beside the others.  Raises BadRecipe if one comes twice."""
+def unnested(kind: type, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return knobs with those of a nested one, `training: {epochs: 3}`, beside the others.
+
+    Raises BadRecipe if one is given twice.
+    """
     insides = {one.inside for one in knobs_of(kind).values()} - {""}
     found: dict[str, Any] = {}
     for key, value in given.items():
@@ -61,13 +66,11 @@ def value_of(value: Any, hint: Any = None) -> Any:
 
 def knob_data(made: Any) -> dict[str, Any]:
     """Return the knobs of a method or an objective as a recipe writes them, by their flat names."""
-    return {name: plain_data(value) for name, value in flat_values(made).items()}
+    return {name: written_value(value) for name, value in flat_values(made).items()}
 
 
-def plain_data(value: Any) -> Any:
-    """Return what a recipe writes for a value: an object with `as_data` says it for itself, a tuple part by part."""
+def written_value(value: Any) -> Any:
+    """Return what a recipe writes for a value: a `Written` one as its name with knobs, a tuple part by part."""
     if isinstance(value, tuple):
-        return tuple(plain_data(one) for one in value)
+        return tuple(written_value(one) for one in value)
     return value.as_data() if isinstance(value, Written) else value
-
-

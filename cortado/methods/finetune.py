@@ -55,12 +55,12 @@ def write_out(method: Any) -> None:
     """Read the objectives of a method, and write out the short form of its teacher."""
     objectives = read_objectives(method.objectives, method.name())
     if isinstance(method.teacher, (int, float)):
-        objectives = shared(objectives, method.teacher, method.name())
+        objectives = with_teacher(objectives, method.teacher, method.name())
         object.__setattr__(method, "teacher", "original")
     object.__setattr__(method, "objectives", objectives)
 
 
-def shared(objectives: tuple[Objective, ...], share: float, where: str) -> tuple[Objective, ...]:
+def with_teacher(objectives: tuple[Objective, ...], share: float, where: str) -> tuple[Objective, ...]:
     """Return the objectives with a share of the task's for the teacher's logits.  Raises BadValue if they have logits."""
     if any(isinstance(one, Logits) for one in objectives):
         raise BadValue(f"{where}: teacher={share:g} and the objective logits are both given. Give logits its weight.")

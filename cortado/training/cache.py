@@ -32,9 +32,7 @@ class Cache:
         self.count = len(task.train)
         targets, kept = [], []
         try:
-            for start, (seen, own) in zip(
-                range(0, self.count, BATCH), self.observed(task, teachers), strict=True
-            ):
+            for start, (seen, own) in zip(range(0, self.count, BATCH), self.observed(task, teachers), strict=True):
                 if start == 0 and self.in_file(seen, where):
                     self.folder = Path(tempfile.mkdtemp(prefix="cortado_"))
                     self.whole = map_tensors(self.created, seen)
@@ -84,9 +82,7 @@ class Cache:
     def pick(self, numbers: Tensor, device: torch.device) -> tuple[tuple[Observed, ...], Any]:
         """Return what the teachers gave for these samples, floats in float32, and their targets."""
         numbers = numbers.cpu()
-        seen = map_tensors(
-            lambda one: one[numbers].float() if one.is_floating_point() else one[numbers], self.whole
-        )
+        seen = map_tensors(lambda one: one[numbers].float() if one.is_floating_point() else one[numbers], self.whole)
         return to_device(seen, device), pick(self.targets, numbers)
 
     def remove(self) -> None:

@@ -16,8 +16,9 @@ Work = Callable[[Any], dict[str, Tensor]]
 
 
 class Recording:
-    """Forward, loss and backward for batches of one shape.  A call returns the loss with its terms and leaves gradients in the parameters.
+    """Forward, loss and backward for batches of one shape.
 
+    A call returns the loss with its terms and leaves gradients in the parameters.
     Small networks are bound by kernel launches, and a replay launches all kernels at once. It repeats exactly what the
     GPU did: values that Python decided while recording (a branch, a step counter) do not change.
     """

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cortado.running.trees import pick
 
 
-class Group:
+class Processes:
     """The processes of a training: this one's rank, their number, and torch's wrapper that averages gradients."""
 
     def __init__(self, device: torch.device, hook: str = "none", shard: bool = False) -> None:

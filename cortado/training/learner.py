@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from cortado.errors import BadTask, BadValue, in_own_code
 from cortado.running.eval_mode import keeping_buffers
-from cortado.training.distributed import Group
+from cortado.training.distributed import Processes
 from cortado.training.objectives.objective import Objective, Observed, TrainingStep
 from cortado.training.players import Opponent, detached
-from cortado.training.precision import Precision, in_float32
+from cortado.training.precision import Precision, floats_in_float32
 from cortado.training.taps import TapHooks
 
 
@@ -47,13 +47,18 @@ class Learner(nn.Module):
         hooks = TapHooks(runner, [tap for one in self.objectives for tap in one.taps().network], "the network")
         self.runner, self.hooks = runner, hooks
 
-    def make_modules(self, inputs: Any, targets: Any, teachers: tuple[Observed, ...], group: Group) -> list[nn.Parameter]:
+    def make_modules(
+        self, inputs: Any, targets: Any, teachers: tuple[Observed, ...], group: Processes
+    ) -> list[nn.Parameter]:
         """Let the objectives make their modules from a first batch; return the parameters that move with the network."""
         moved: list[nn.Parameter] = []
         with keeping_buffers(self.runner), torch.no_grad():
             step = self.seen(inputs, targets, teachers)
         for number, objective in enumerate(self.objectives):
-            made = {name: one.to(self.precision.device).train() for name, one in objective.modules(detached_step(step)).items()}
+            made = {
+                name: one.to(self.precision.device).train()
+                for name, one in objective.modules(detached_step(step)).items()
+            }
             self.along[number] = nn.ModuleDict(made)
             players = objective.opponents()
             self.opponents[number] = [Opponent(objective, one, made, group) for one in players]
@@ -66,7 +71,7 @@ class Learner(nn.Module):
         values: dict[str, Tensor] = {}
         total: Tensor | None = None
         for objective, along, opponents in zip(self.objectives, self.along, self.opponents, strict=True):
-            own = replace(step, modules=dict(along.items()))
+            own = replace(step, modules=dict(along.named_children()))
             for one in opponents:
                 add_terms(values, one.step(detached_step(own), self.number))
             terms = objective.terms(own)
@@ -87,7 +92,7 @@ class Learner(nn.Module):
 
     def observed(self, inputs: Any) -> Observed:
         outputs = self.precision.run(self.runner, inputs)
-        return Observed(outputs, in_float32(self.hooks.collect()))
+        return Observed(outputs, floats_in_float32(self.hooks.collect()))
 
     def again(self, inputs: Any) -> Observed:
         """Run the network once more; running statistics stay."""
@@ -96,7 +101,9 @@ class Learner(nn.Module):
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
         """Return the task's loss.  Raises BadTask if it cannot be computed."""
-        where = f"{self.label}: the task's loss, on outputs of {shape_text(outputs)} and targets of {shape_text(targets)},"
+        where = (
+            f"{self.label}: the task's loss, on outputs of {shape_text(outputs)} and targets of {shape_text(targets)},"
+        )
         with in_own_code(BadTask, where, "Check labels, shapes and loss."):
             return self.task_loss(outputs, targets)
 

@@ -20,7 +20,7 @@ from cortado.running.trees import sample_count, to_device
 from cortado.task.task import Task
 from cortado.training.cache import Cache
 from cortado.training.cuda_graph import Recording, recorded
-from cortado.training.distributed import Group
+from cortado.training.distributed import Processes
 from cortado.training.learner import Learner
 from cortado.training.objectives.objective import Objective, Observed
 from cortado.training.objectives.task import TaskLoss
@@ -93,7 +93,7 @@ class Loop:
     def __init__(self, network: nn.Module, task: Task, training: Training, calls: Calls) -> None:
         self.network, self.task, self.training, self.calls = network, task, training, calls
         self.device = own_device(network)
-        self.group = Group(self.device, training.hook, training.shard)
+        self.group = Processes(self.device, training.hook, training.shard)
         self.batch = training.batch or task.batch
         # Every process drops a last batch that leaves one sample to one of them: batch norm needs a variance.
         rest, self.least = len(task.train) % self.batch, 2 * self.group.world
@@ -191,9 +191,9 @@ class Loop:
         for inputs, targets in data.batches(self.batch, generator):
             if self.drops and sample_count(inputs) < self.least:
                 return
-            self.share = 1.0 if self.group.world == 1 else self.group.world / sample_count(inputs)
+            whole = sample_count(inputs)
             inputs, targets = self.group.own_share(inputs), self.group.own_share(targets)
-            self.share = self.share * sample_count(inputs) if self.group.world > 1 else 1.0
+            self.share = self.group.world * sample_count(inputs) / whole
             seen: tuple[Observed, ...] = ()
             if self.cache is not None:
                 seen, targets = self.cache.pick(targets, self.device)
@@ -222,8 +222,8 @@ class Loop:
         means = {name: float(self.group.mean(torch.stack(found).mean())) for name, found in values.items()}
         self.check_finite(means, epoch)
         loss = means.pop(TOTAL)
-        for name, value in means.items():
-            self.curves.setdefault(name, []).append(value)
+        for name, mean in means.items():
+            self.curves.setdefault(name, []).append(mean)
         LOG.debug("%s: epoch %d, step %d of %d, loss %.4g", self.calls.label, epoch + 1, step, self.total, loss)
         return loss, step
 

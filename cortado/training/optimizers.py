@@ -17,9 +17,7 @@ def optimizer_of(training: Training, groups: list[dict[str, Any]]) -> torch.opti
         made: torch.optim.Optimizer = training.optimizer(groups)
     elif training.optimizer == "sgd":
         nesterov = training.momentum > 0
-        made = torch.optim.SGD(
-            groups, training.lr, training.momentum, weight_decay=training.decay, nesterov=nesterov
-        )
+        made = torch.optim.SGD(groups, training.lr, training.momentum, weight_decay=training.decay, nesterov=nesterov)
     else:
         kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
         made = kind(groups, training.lr, weight_decay=training.decay)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.running.trees import map_tensors
-from cortado.training.distributed import Group
+from cortado.training.distributed import Processes
 from cortado.training.objectives.objective import Objective, Player, Terms, TrainingStep
 from cortado.training.optimizers import optimizer_of
 from cortado.training.training import Training
@@ -26,7 +26,7 @@ class PlayerLoss(nn.Module):
 class Opponent:
     """A player with its optimizer.  Its step leaves the network's gradients alone, and the network's step leaves its own."""
 
-    def __init__(self, objective: Objective, player: Player, modules: dict[str, nn.Module], group: Group) -> None:
+    def __init__(self, objective: Objective, player: Player, modules: dict[str, nn.Module], group: Processes) -> None:
         """`modules` are the objective's."""
         self.player, self.modules = player, {name: modules[name] for name in player.modules}
         self.parameters = [one for module in self.modules.values() for one in module.parameters()]

@@ -39,10 +39,10 @@ class Precision:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with context, dilated:
             outputs = call(network, inputs)
-        return in_float32(outputs)
+        return floats_in_float32(outputs)
 
 
-def in_float32(value: Any) -> Any:
+def floats_in_float32(value: Any) -> Any:
     """Return a tree with its floats in float32."""
     return map_tensors(lambda one: one.float() if one.dtype in (torch.bfloat16, torch.float16) else one, value)
 

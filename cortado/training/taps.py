@@ -17,7 +17,7 @@ class TapHooks:
 
     def __init__(self, network: nn.Module, taps: Iterable[str], owner: str) -> None:
         """`owner` ("the network") is for messages.  Raises BadValue for a tap that names no module."""
-        self.taps, self.owner = {tap: place_of(tap) for tap in taps}, owner
+        self.taps, self.owner = {tap: path_and_call(tap) for tap in taps}, owner
         modules = dict(network.named_modules())
         for tap, (path, _) in self.taps.items():
             if path not in modules or not path:
@@ -59,9 +59,11 @@ class TapHooks:
             hook.remove()
 
 
-def place_of(tap: str) -> tuple[str, int | None]:
+def path_and_call(tap: str) -> tuple[str, int | None]:
     """Return the path and the number of the call of a tap.  Raises BadValue for a number that is none."""
     path, sign, number = tap.partition(CALL)
     if sign and not number.isdigit():
-        raise BadValue(f"training: the tap {tap!r} must be a path, or a path and the number of a call such as {path}{CALL}2.")
+        raise BadValue(
+            f"training: the tap {tap!r} must be a path, or a path and the number of a call such as {path}{CALL}2."
+        )
     return path, int(number) if sign else None

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from cortado.errors import BadRecipe
 from cortado.network.view import View
 from cortado.running.trees import pick
-from cortado.training.precision import Precision, half_precision, in_float32
+from cortado.training.objectives.objective import Observed
+from cortado.training.precision import Precision, floats_in_float32, half_precision
 from cortado.training.taps import TapHooks
 from cortado.training.trees import joined
-from cortado.training.objectives.objective import Observed
 
 SLICE = 32
 """Images per teacher batch on a CPU: few enough for its activations to stay in cache."""
@@ -23,7 +23,9 @@ SLICE = 32
 class Teachers:
     """Frozen copies of the teachers on a device, in eval mode: a teacher may be the user's network, which stays as it is."""
 
-    def __init__(self, networks: Sequence[nn.Module], taps: Sequence[str], precision: str, device: torch.device) -> None:
+    def __init__(
+        self, networks: Sequence[nn.Module], taps: Sequence[str], precision: str, device: torch.device
+    ) -> None:
         """`taps`: paths in the first teacher."""
         copies = [copy.deepcopy(one).to(device).eval().requires_grad_(False) for one in networks]
         # Teachers only run forward, where even a shallow network gains from bfloat16.
@@ -46,7 +48,7 @@ class Teachers:
         for start in starts:
             few = pick(inputs, slice(start, start + SLICE)) if sliced else inputs
             outputs = self.precision.run(network, few)
-            parts.append(Observed(outputs, in_float32(taps.collect())))
+            parts.append(Observed(outputs, floats_in_float32(taps.collect())))
         return parts[0] if len(parts) == 1 else joined(parts)
 
     def remove(self) -> None:

@@ -44,7 +44,8 @@ class PruneRateDistortion(Method):
 
     strength: float = knob(1e-5, low=0.0, high=1.0, help="loss that one bit of the file is worth")
     training: Training = knob(
-        Training(epochs=10.0, lr=2e-3, average=0.2, warmup=0.02), help="how to train with the penalty; steps learn at lr too"
+        Training(epochs=10.0, lr=2e-3, average=0.2, warmup=0.02),
+        help="how to train with the penalty; steps learn at lr too",
     )
     finish: float = knob(3.0, low=0.0, help="epochs of the final phase with frozen zeros, at a quarter of lr")
     step: float = knob(0.5, low=0.01, high=10.0, help="initial rounding step, in standard deviations of the layer")

@@ -2,7 +2,7 @@
 
 from cortado.engine.recipe import read_recipe
 from cortado.knobs.nested import flat_values, knobs_of
-from cortado.knobs.reading import plain_data
+from cortado.knobs.reading import written_value
 from cortado.methods.method import Method
 from cortado.planner.search.trials import Trial
 from cortado.report.candidate import Tried
@@ -18,5 +18,7 @@ def tried(trial: Trial, taken: bool) -> Tried:
 def stage_line(stage: Method) -> str:
     """Return a stage in the syntax of `cortado compress --recipe`, without knobs at their defaults."""
     known, values = knobs_of(type(stage)), flat_values(stage)
-    words = [f"{name}={knob_text(plain_data(value))}" for name, value in values.items() if value != known[name].default]
+    words = [
+        f"{name}={knob_text(written_value(value))}" for name, value in values.items() if value != known[name].default
+    ]
     return " ".join([stage.name(), *words])

@@ -197,7 +197,7 @@ class Proposals:
         """Return prune/rate_distortion at this strength, and the tail."""
         training = Training(epochs=0.75 * epochs, lr=LR, average=0.2, warmup=0.02)
         stage = PruneRateDistortion(
-            training,
+            training=training,
             strength=float(f"{strength:.3g}"), finish=0.25 * epochs, teacher="original",
             bias=False,
         )  # fmt: skip
@@ -260,7 +260,7 @@ class Proposals:
         """Return the stages for a shape: cut, finetune, mix to a file of `size` bytes, finetune, activations, tail."""
         stages = list(stages_of(shape.cut))
         halves = 2 if shape.cut and size is not None else 1
-        finetune = [Finetune(replace(RECOVERY, epochs=epochs / halves), teacher=0.5)] if epochs else []
+        finetune = [Finetune(training=replace(RECOVERY, epochs=epochs / halves), teacher=0.5)] if epochs else []
         stages += finetune if shape.cut else []
         weights, activations = integers()
         if size is not None:

@@ -3,7 +3,6 @@
 Written keep=0.4..0.8, bits=3,4,6 or by=[magnitude, taylor]; a missing end is the knob's own bound: keep=.., keep=0.3...
 """
 
-import dataclasses
 import math
 import re
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from cortado.engine.recipe import (
 from cortado.errors import BadRecipe, BadValue
 from cortado.knobs.knob import accepts
 from cortado.knobs.nested import knobs_of
-from cortado.knobs.reading import flattened, value_of
+from cortado.knobs.reading import unnested, value_of
 from cortado.methods.method import Method
 
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -141,7 +140,7 @@ def opened(stage: Any, number: str, found: list[Range], listed: bool = True) -> 
     kind = method_class(name)
     known = knobs_of(kind)
     written: dict[str, Any] = {}
-    for key, value in flattened(kind, knobs, f"recipe, stage {number} ({name})").items():
+    for key, value in unnested(kind, knobs, f"recipe, stage {number} ({name})").items():
         if key not in known:
             # Raises with the knobs that exist.
             make_stage(name, {key: value}, f"recipe, stage {number}")

@@ -42,7 +42,7 @@ class Features(Objective):
     def modules(self, step: TrainingStep) -> Mapping[str, nn.Module]:
         made = {}
         for number, (mine, wanted) in enumerate(self.both(step)):
-            axis = channel_axis(mine)
+            axis = axis_of_channels(mine)
             if mine.shape[axis] != wanted.shape[axis]:
                 made[f"regressor{number}"] = regressor(mine, wanted)
         return made
@@ -64,7 +64,9 @@ class Features(Objective):
     def both(self, step: TrainingStep) -> list[tuple[Tensor, Tensor]]:
         """Return the outputs of each pair of layers.  Raises BadValue without a teacher."""
         if not step.teachers:
-            raise BadValue("objectives/features: there is no teacher. Write teacher: original, or package.module:maker.")
+            raise BadValue(
+                "objectives/features: there is no teacher. Write teacher: original, or package.module:maker."
+            )
         return [(step.taps[at], step.teachers[0].taps[of]) for at, of in self.pairs()]
 
 
@@ -73,14 +75,14 @@ def paths_in(text: str) -> list[str]:
     return [one.strip() for one in text.split(",") if one.strip()]
 
 
-def channel_axis(values: Tensor) -> int:
+def axis_of_channels(values: Tensor) -> int:
     """Return the axis of channels: the last one of (N, tokens, C), else 1."""
     return 2 if values.dim() == 3 else 1
 
 
 def regressor(mine: Tensor, wanted: Tensor) -> nn.Module:
     """Return a linear map over channels from the network's layer to the teacher's."""
-    axis = channel_axis(mine)
+    axis = axis_of_channels(mine)
     inputs, outputs = mine.shape[axis], wanted.shape[axis]
     if mine.dim() < 4:
         return nn.Linear(inputs, outputs)

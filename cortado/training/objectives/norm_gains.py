@@ -24,9 +24,7 @@ class NormGains(Penalty):
         gains = [weight for weight in weights if is_gain(weight)]
         gains = gains or [weight for weight in view.all_weights if is_gain(weight)]
         if not gains:
-            raise BadNetwork(
-                "objectives/norm_gains: the network has no batch norm with gains. Use nuclear_norm."
-            )
+            raise BadNetwork("objectives/norm_gains: the network has no batch norm with gains. Use nuclear_norm.")
 
         def extra() -> Tensor:
             return torch.stack([getattr(one.layer, one.name).abs().sum() for one in gains]).sum()

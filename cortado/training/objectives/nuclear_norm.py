@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cortado.errors import BadNetwork
 from cortado.network.view import View, Weight

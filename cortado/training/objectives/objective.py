@@ -84,7 +84,8 @@ class Objective(Written):
     'logits'
 
     A subclass is a frozen dataclass; `terms` returns its scalars, whose sum times `weight` is added to the loss. All else
-    is optional. `taught`: it needs a teacher. `recordable`: a step may be replayed as a CUDA graph, because nothing depends on `progress` or on values.
+    is optional. `taught`: it needs a teacher. `recordable`: a step may be replayed as a CUDA graph, because nothing depends
+    on `progress` or on values.
     """
 
     recordable: ClassVar[bool] = False
@@ -153,7 +154,11 @@ def read_objective(given: Any, where: str) -> Objective:
     if isinstance(given, Objective):
         return given
     named = {given: {}} if isinstance(given, str) else given
-    if not isinstance(named, dict) or len(named) != 1 or not all(isinstance(one, dict | None) for one in named.values()):
+    if (
+        not isinstance(named, dict)
+        or len(named) != 1
+        or not all(isinstance(one, dict | None) for one in named.values())
+    ):
         raise BadRecipe(
             f"{where}: an objective is a name or one name with its knobs, got {given!r}. "
             "Write objectives: [task, logits: {temperature: 4}]."

@@ -36,5 +36,5 @@ class Penalty(Objective):
 
     def terms(self, step: TrainingStep) -> Terms:
         raise BadValue(
-            f"objectives/{self.name()}: it has no weights yet. Call on(view, view.weights(), task) and train with what it returns."
+            f"objectives/{self.name()}: it has no weights yet. Train with what on(view, view.weights(), task) returns."
         )

@@ -75,11 +75,11 @@ def old_objectives(kind: type, given: Mapping[str, Any]) -> Mapping[str, Any]:
     where = f"{kind.__module__.rpartition('.')[2]}"
     if "objectives" in given:
         raise BadRecipe(f"{where}: objectives and the old penalty are both given. Keep objectives.")
-    name = given.get("penalty", "")
+    name = PENALTIES.get(given.get("penalty", ""), given.get("penalty", ""))
     knobs = {"weight": given.get("strength", 1e-4), "growing": given.get("growing", False)}
     new = f"objectives: [task, {name}: {{weight: {knobs['weight']}}}]"
     warn(where, "penalty", new if name else "objectives")
-    added: tuple[Any, ...] = ({PENALTIES.get(name, name): knobs},) if name else ()
+    added: tuple[Any, ...] = ({name: knobs},) if name else ()
     return {**{key: one for key, one in given.items() if key not in PENALTY}, "objectives": ("task", *added)}
 
 

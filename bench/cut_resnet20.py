@@ -160,7 +160,7 @@ def candidate(arm: str, way: str, seed: int, images: int | None = None, share: f
         task = task_of(seed, images)
         network, recovery = start(arm, way, task, seed, epochs)
         before, costs = mean_score(network, task.validation, task.metric), multiply_adds(network)
-        train(network, task, recovery)
+        train(network, task, recovery, objectives=HALVES, teachers=[original()], seed=seed, label="recovery")
         path = CACHE / "cut_resnet20" / f"{name}_{epochs:g}_{images}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(network, path)

@@ -1,6 +1,7 @@
 """Distributed: train one network in several processes, under torchrun."""
 
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ from cortado.running.trees import pick
 class Processes:
     """The processes of a training: this one's rank, their number, and torch's wrapper that averages gradients."""
 
-    def __init__(self, device: torch.device, hook: str = "none", shard: bool = False) -> None:
-        """`hook` and `shard` as in `Training`; a single process needs neither."""
-        self.device, self.hook, self.shard = device, hook, shard
+    def __init__(self, device: torch.device, hook: str = "none") -> None:
+        """`hook` as in `Training`."""
+        self.device, self.hook = device, hook
         self.rank, self.world = ranks(device)
 
     def wrapped(self, module: nn.Module) -> nn.Module:
@@ -27,7 +28,10 @@ class Processes:
         if self.world == 1 or not any(one.requires_grad for one in module.parameters()):
             return module
         places = [self.device.index or 0] if self.device.type == "cuda" else None
-        made = DistributedDataParallel(module, places, broadcast_buffers=False, find_unused_parameters=True)
+        with warnings.catch_warnings():
+            # Newer versions of torch call this argument forward_sync_buffers.
+            warnings.simplefilter("ignore", FutureWarning)
+            made = DistributedDataParallel(module, places, broadcast_buffers=False, find_unused_parameters=True)
         if self.hook == "powersgd":
             made.register_comm_hook(powerSGD_hook.PowerSGDState(None), powerSGD_hook.powerSGD_hook)
         elif self.hook != "none":

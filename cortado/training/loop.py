@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadNetwork, Diverged, in_own_code
+from cortado.errors import BadNetwork, BadValue, Diverged, in_own_code
 from cortado.lowering.factors import factored_copy
 from cortado.parts.part import after_step
 from cortado.progress import Progress, quiet
@@ -22,10 +22,11 @@ from cortado.training.cache import Cache
 from cortado.training.cuda_graph import Recording, recorded
 from cortado.training.distributed import Processes
 from cortado.training.learner import Learner
-from cortado.training.objectives.objective import Objective, Observed
+from cortado.training.objectives.objective import Added, Objective, Observed
 from cortado.training.objectives.task import TaskLoss
 from cortado.training.optimizers import optimizer_of, set_lr
 from cortado.training.precision import Precision
+from cortado.training.sharded import ShardedCopy
 from cortado.training.teachers import Teachers
 from cortado.training.training import Training
 
@@ -68,8 +69,12 @@ def train(
     Low-rank weights run as their factors. `label` starts messages. Raises Diverged for a term that is not finite,
     BadNetwork if nothing is trainable, BadTask for a missing device.
     """
-    with on_device(network, training_device(network, task.device)), contextlib.ExitStack() as stack:
-        loop = Loop(network, task, training, Calls(seed, label, progress or quiet(), groups, after_batch, after_epoch))
+    device = training_device(network, task.device)
+    # A network that is split over processes does not move whole.
+    with on_device(network, own_device(network) if training.shard else device), contextlib.ExitStack() as stack:
+        loop = Loop(
+            network, task, training, device, Calls(seed, label, progress or quiet(), groups, after_batch, after_epoch)
+        )
         stack.callback(loop.close)
         loop.prepare(objectives, teachers)
         return loop.run()
@@ -90,10 +95,9 @@ class Calls:
 class Loop:
     """The state of one training."""
 
-    def __init__(self, network: nn.Module, task: Task, training: Training, calls: Calls) -> None:
+    def __init__(self, network: nn.Module, task: Task, training: Training, device: torch.device, calls: Calls) -> None:
         self.network, self.task, self.training, self.calls = network, task, training, calls
-        self.device = own_device(network)
-        self.group = Processes(self.device, training.hook, training.shard)
+        self.device, self.group = device, Processes(device, training.hook)
         self.batch = training.batch or task.batch
         # Every process drops a last batch that leaves one sample to one of them: batch norm needs a variance.
         rest, self.least = len(task.train) % self.batch, 2 * self.group.world
@@ -109,13 +113,16 @@ class Loop:
         self.recording: Recording | None = None
         self.curves: dict[str, list[float]] = {}
         self.learner: Learner | None = None
+        self.sharded: ShardedCopy | None = None
+        self.moved = network
+        """What the optimizer moves: the network, or its split copy."""
         self.teachers: Teachers | None = None
         self.cache: Cache | None = None
 
     def prepare(self, objectives: Sequence[Objective], teachers: Sequence[nn.Module]) -> None:
         """Put taps on network and teachers, let objectives make their modules, and make the optimizer."""
         calls, training = self.calls, self.training
-        runner = train_mode(factored_copy(self.network), training.statistics)
+        runner = train_mode(self.runner(objectives), training.statistics)
         self.learner = Learner(runner, objectives, self.precision, self.task.loss, calls.label)
         used = self.learner.objectives
         taps = [tap for one in used for tap in one.taps().teacher]
@@ -135,10 +142,24 @@ class Loop:
         )
         self.begin(runner)
 
+    def runner(self, objectives: Sequence[Objective]) -> nn.Module:
+        """Return the network as it runs.  Raises BadValue where `shard` is asked for what needs whole weights."""
+        if not self.training.shard or self.group.world == 1:
+            return factored_copy(self.network)
+        calls = self.calls
+        if calls.after_epoch or calls.groups or any(makes_modules(one) or isinstance(one, Added) for one in objectives):
+            raise BadValue(
+                f"{calls.label}: with shard, no process has the whole weights, which penalties, modules learned along and "
+                "changes of structure need. Set shard: false."
+            )
+        self.sharded = ShardedCopy(self.network, self.device, self.group.world)
+        self.moved = self.sharded.runner
+        return self.moved
+
     def begin(self, runner: nn.Module) -> None:
         """Begin, or begin again after a change of structure."""
         assert self.learner is not None
-        self.whole = self.group.wrapped(self.learner)
+        self.whole = self.learner if self.sharded else self.group.wrapped(self.learner)
         self.optimizer = self.make_optimizer()
         self.recording, self.mean, self.averaged = None, {}, 0
 
@@ -153,12 +174,12 @@ class Loop:
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         calls = self.calls
-        learning = [p for p in self.network.parameters() if p.requires_grad]
+        learning = [p for p in self.moved.parameters() if p.requires_grad]
         if not learning:
             raise BadNetwork(
                 f"{calls.label}: the network has no trainable parameter. Set requires_grad, or leave this stage out."
             )
-        groups = list(calls.groups(self.network)) if calls.groups else [{"params": learning}]
+        groups = list(calls.groups(self.moved)) if calls.groups else [{"params": learning}]
         return optimizer_of(self.training, [*groups, *([{"params": self.along}] if self.along else [])])
 
     def run(self) -> Trained:
@@ -173,9 +194,11 @@ class Loop:
                     runner = train_mode(factored_copy(self.network), self.training.statistics)
                     self.learner.run_on(runner)
                     self.begin(runner)
-        state = self.network.state_dict()
+        state = self.moved.state_dict()
         for name, value in self.mean.items():
             state[name].copy_(value)
+        if self.sharded is not None:
+            self.sharded.gather()
         self.group.average_statistics(self.network)
         self.network.eval()
         return Trained(loss, self.curves)
@@ -250,9 +273,9 @@ class Loop:
         if clip is None and self.training.statistics == "kept" and isinstance(self.optimizer, torch.optim.SGD):
             clip = CLIP_OF_KEPT
         if clip is not None:
-            nn.utils.clip_grad_norm_([*self.network.parameters(), *self.along], clip)
+            nn.utils.clip_grad_norm_([*self.moved.parameters(), *self.along], clip)
         self.optimizer.step()
-        after_step(self.network)
+        after_step(self.moved)
         return values
 
     def gradients(self, batch: tuple[Any, Any, Any]) -> dict[str, Tensor]:
@@ -273,7 +296,7 @@ class Loop:
 
     def take_average(self) -> None:
         self.averaged += 1
-        for name, value in self.network.state_dict().items():
+        for name, value in self.moved.state_dict().items():
             if not isinstance(value, Tensor):
                 continue
             if name not in self.mean or not value.is_floating_point():

@@ -26,7 +26,6 @@ from cortado.training.objectives.objective import Added, Objective, Observed
 from cortado.training.objectives.task import TaskLoss
 from cortado.training.optimizers import optimizer_of, set_lr
 from cortado.training.precision import Precision
-from cortado.training.sharded import ShardedCopy
 from cortado.training.teachers import Teachers
 from cortado.training.training import Training
 
@@ -113,7 +112,7 @@ class Loop:
         self.recording: Recording | None = None
         self.curves: dict[str, list[float]] = {}
         self.learner: Learner | None = None
-        self.sharded: ShardedCopy | None = None
+        self.sharded: Any = None
         self.moved = network
         """What the optimizer moves: the network, or its split copy."""
         self.teachers: Teachers | None = None
@@ -152,6 +151,9 @@ class Loop:
                 f"{calls.label}: with shard, no process has the whole weights, which penalties, modules learned along and "
                 "changes of structure need. Set shard: false."
             )
+        # Torch's part for it takes two seconds to import.
+        from cortado.training.sharded import ShardedCopy
+
         self.sharded = ShardedCopy(self.network, self.device, self.group.world)
         self.moved = self.sharded.runner
         return self.moved

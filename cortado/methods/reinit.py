@@ -29,7 +29,7 @@ class Reinit(Method):
 
     training: Training = knob(Training(), help="how to train")
     teacher: float | str | nn.Module | tuple[Any, ...] = knob("original", low=0.0, high=1.0, help=TEACHER)
-    objectives: tuple[Any, ...] = knob(TASK_ALONE, help=LEARNS_FROM)
+    objectives: tuple[Any, ...] | list[Any] = knob(TASK_ALONE, help=LEARNS_FROM)
 
     def __post_init__(self) -> None:
         super().__post_init__()

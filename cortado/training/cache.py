@@ -15,6 +15,7 @@ from cortado.errors import BadValue
 from cortado.running.trees import map_tensors, pick, tensors_in, to_device
 from cortado.task.task import Task
 from cortado.training.objectives.objective import Observed
+from cortado.training.precision import floats_in_float32
 from cortado.training.teachers import Teachers
 from cortado.training.trees import joined
 
@@ -82,7 +83,7 @@ class Cache:
     def pick(self, numbers: Tensor, device: torch.device) -> tuple[tuple[Observed, ...], Any]:
         """Return what the teachers gave for these samples, floats in float32, and their targets."""
         numbers = numbers.cpu()
-        seen = map_tensors(lambda one: one[numbers].float() if one.is_floating_point() else one[numbers], self.whole)
+        seen = floats_in_float32(pick(self.whole, numbers))
         return to_device(seen, device), pick(self.targets, numbers)
 
     def remove(self) -> None:

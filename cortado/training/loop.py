@@ -245,18 +245,23 @@ class Loop:
             if self.calls.after_batch is not None:
                 self.calls.after_batch(self.network, step)
         means = {name: float(self.group.mean(torch.stack(found).mean())) for name, found in values.items()}
-        self.check_finite(means, epoch)
+        self.check_finite(means, values, epoch)
         loss = means.pop(TOTAL)
         for name, mean in means.items():
             self.curves.setdefault(name, []).append(mean)
         LOG.debug("%s: epoch %d, step %d of %d, loss %.4g", self.calls.label, epoch + 1, step, self.total, loss)
         return loss, step
 
-    def check_finite(self, means: dict[str, float], epoch: int) -> None:
-        """Raise Diverged for a loss that is not finite, naming the terms that are not."""
-        wrong = [name for name, value in means.items() if not math.isfinite(value) and name != TOTAL]
-        if not wrong and math.isfinite(means[TOTAL]):
+    def check_finite(self, means: dict[str, float], values: dict[str, list[Tensor]], epoch: int) -> None:
+        """Raise Diverged for a loss that is not finite, naming the terms that were the first."""
+        if all(math.isfinite(value) for value in means.values()):
             return
+        first = {
+            name: int(torch.isfinite(torch.stack(found)).logical_not().int().argmax())
+            for name, found in values.items()
+            if name != TOTAL and not math.isfinite(means[name])
+        }
+        wrong = [name for name, at in first.items() if at == min(first.values())]
         training, half = self.training, self.precision.half
         terms = f" (its terms {', '.join(wrong)})" if len(means) > 2 and wrong else ""
         raise Diverged(

@@ -34,7 +34,7 @@ class ShardedCopy:
         """Write the values of all processes into the network."""
         with torch.no_grad():
             for owner, part in zip(self.owners, self.runner.parameters(), strict=True):
-                owner.copy_(part.full_tensor())  # type: ignore[operator]
+                owner.copy_(part.full_tensor())  # type: ignore[attr-defined]
             for own, buffer in zip(self.network.buffers(), self.copy.buffers(), strict=True):
                 own.copy_(buffer)
 

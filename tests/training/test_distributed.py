@@ -125,7 +125,12 @@ def child(folder: str) -> None:
         moved = [one for group in optimizers[0].param_groups for one in group["params"]]
         seen = sum(one.to_local().numel() if isinstance(one, DTensor) else one.numel() for one in moved)
         again = copy.deepcopy(network)  # nothing of the processes is left in it
-        found[case] = {"values": values(again), "curves": trained.curves, "keys": list(again.state_dict()), "seen": seen}
+        found[case] = {
+            "values": values(again),
+            "curves": trained.curves,
+            "keys": list(again.state_dict()),
+            "seen": seen,
+        }
     torch.save(found, Path(folder) / f"{os.environ['RANK']}.pt")
     torch.distributed.destroy_process_group()
 

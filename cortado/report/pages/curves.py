@@ -8,7 +8,7 @@ from cortado.report.pages.markup import Markup, tag
 from cortado.report.record import Record, Stage
 
 WIDTH, HEIGHT, TOP = 320.0, 118.0, 8.0
-READING = "Each term as it is, without its weight: its mean over every epoch on the training data. Hover over a point for its value."
+READING = "The mean of each term over every epoch, without its weight, on the training data. Hover over a point for its value."
 
 
 def curves_section(report: Record) -> Markup | None:
@@ -35,12 +35,21 @@ def curve_chart(name: str, values: Sequence[float]) -> Markup:
     ]
     line = tag("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in places), class_="curve")
     points = [
-        tag("circle", tag("title", f"epoch {epoch}: {value:.4g}"), cx=f"{x:.1f}", cy=f"{y:.1f}", r=3, class_="curve-point")
+        tag(
+            "circle",
+            tag("title", f"epoch {epoch}: {value:.4g}"),
+            cx=f"{x:.1f}",
+            cy=f"{y:.1f}",
+            r=3,
+            class_="curve-point",
+        )
         for epoch, ((x, y), value) in enumerate(zip(places, values, strict=True), 1)
     ]
     levels = [TOP + HEIGHT * (1 - (tick - low) / span) for tick in ticks]
     scale = [level_line(y, 0, WIDTH, "curve-level") for y in levels]
-    scale += [tag("text", f"{tick:.4g}", x=0, y=f"{y - 3:.1f}", class_="axis") for tick, y in zip(ticks, levels, strict=True)]
+    scale += [
+        tag("text", f"{tick:.4g}", x=0, y=f"{y - 3:.1f}", class_="axis") for tick, y in zip(ticks, levels, strict=True)
+    ]
     epochs = f"{len(values)} epochs" if len(values) > 1 else "one epoch"
     below = centred_text(epochs, WIDTH / 2, TOP + HEIGHT + 16, "axis")
     box = f"0 -8 {WIDTH:.0f} {TOP + HEIGHT + 30:.0f}"

@@ -40,7 +40,7 @@ class Logits(Objective):
                     f"{step.label}: the teacher's outputs have shape {tuple(one.shape)}, the network's {tuple(shape)}. "
                     "Choose a teacher of the same task."
                 )
-        return torch.stack([functional.softmax(one.float() / self.temperature, 1) for one in outputs]).mean(0)
+        return torch.stack([functional.softmax(one / self.temperature, 1) for one in outputs]).mean(0)
 
 
 def first_tensor(outputs: Any) -> Tensor:

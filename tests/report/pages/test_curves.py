@@ -23,8 +23,8 @@ def test_points_are_at_their_epochs_and_higher_for_more(values):
     assert all(f"epoch {at}: {value:.4g}" in chart for at, value in enumerate(values, 1))
 
 
-def test_page_has_a_chart_for_each_term_of_stages_that_trained(make_report):
-    report = make_report()
+def test_page_has_a_chart_for_each_term_of_stages_that_trained(report_with):
+    report = report_with()
     assert curves_section(report) is None
     first, *others = report.stages
     curved = dataclasses.replace(first, curves={"task": [2.0, 1.0], "logits <b>": [0.3, 0.1]})

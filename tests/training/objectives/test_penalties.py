@@ -97,7 +97,9 @@ def test_training_with_gains_shrinks_them():
     found = {}
     for strength in (0.0, 0.05):
         view, task = seen("residual")
-        Finetune(epochs=10, lr=0.02, schedule="constant", objectives=with_penalty("norm_gains", weight=strength)).apply(view, task)
+        Finetune(epochs=10, lr=0.02, schedule="constant", objectives=with_penalty("norm_gains", weight=strength)).apply(
+            view, task
+        )
         found[strength] = NormGains().of(view, view.weights("*"), task)().item()
     assert found[0.05] < 0.8 * found[0.0]
 

@@ -71,7 +71,7 @@ class Cache:
         wanted, free = math.prod(shape) * dtype.itemsize, shutil.disk_usage(self.folder).free
         if wanted > free:
             raise BadValue(
-                f"training: the teachers' outputs take {wanted:,} bytes, and {self.folder.parent} has {free:,}. Set cache: no."
+                f"training: the teachers' outputs take {wanted:,} bytes, and {self.folder.parent} has {free:,}. Set cache: live."
             )
         return torch.from_numpy(np.memmap(place, dtype, "w+", shape=shape))
 

@@ -134,7 +134,7 @@ class Loop:
             seen = self.teachers.observe(inputs) if self.teachers else ()
             with seeded(calls.seed + 1), uncompiled(runner):
                 self.along = self.learner.make_modules(inputs, targets, seen, self.group)
-        if self.teachers and self.task.train.augment is None and training.cache != "no":
+        if self.teachers and self.task.train.augment is None and training.cache != "live":
             self.cache = Cache(self.task, self.teachers, training.cache)
         self.recordable = self.group.world == 1 and all(
             one.recordable and not one.opponents() for one in self.learner.objectives

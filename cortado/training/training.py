@@ -46,8 +46,8 @@ class Training:
     recorded: bool = knob(False, help="record the training step as a CUDA graph; Python must not branch on data")
     cache: str = knob(
         "auto",
-        one_of=("auto", "memory", "file", "no"),
-        help="teachers' outputs for data without augmentation: in memory, in a temporary float16 file, or computed each time",
+        one_of=("auto", "memory", "file", "live"),
+        help="teachers' outputs for data without augmentation: in memory, in a temporary float16 file, or computed live at each step",
     )
     hook: str = knob("none", one_of=HOOKS, help="compression of the gradients between processes under torchrun")
     shard: bool = knob(False, help="split the parameters over the processes, for networks that do not fit into one")

@@ -31,7 +31,7 @@ def test_kept_outputs_give_the_losses_of_live_ones(where, rel, monkeypatch, tmp_
     made = []
     real = cache.Cache.created
     monkeypatch.setattr(cache.Cache, "created", lambda self, first: made.append(self.folder) or real(self, first))
-    live, kept = curves("no"), curves(where)
+    live, kept = curves("live"), curves(where)
     assert set(live) == {"task", "logits", "features"}
     for term, values in live.items():
         assert kept[term] == pytest.approx(values, rel=rel, abs=1e-6), term

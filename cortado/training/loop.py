@@ -16,17 +16,16 @@ from cortado.parts.part import after_step
 from cortado.progress import Progress, quiet
 from cortado.running.devices import on_device, own_device, training_device
 from cortado.running.eval_mode import train_mode, uncompiled
-from cortado.running.trees import sample_count, to_device
 from cortado.task.task import Task
-from cortado.training.cache import Cache
+from cortado.training.averaging import WeightMean
+from cortado.training.batches import Batch, Batches
 from cortado.training.cuda_graph import Recording, recorded
 from cortado.training.distributed import Processes
 from cortado.training.learner import Learner
-from cortado.training.objectives.objective import Added, Objective, Observed
+from cortado.training.objectives.objective import Added, Objective
 from cortado.training.objectives.task import TaskLoss
 from cortado.training.optimizers import optimizer_of, set_lr
 from cortado.training.precision import Precision
-from cortado.training.teachers import Teachers
 from cortado.training.training import Training
 
 LOG = logging.getLogger(__name__)
@@ -97,26 +96,18 @@ class Loop:
     def __init__(self, network: nn.Module, task: Task, training: Training, device: torch.device, calls: Calls) -> None:
         self.network, self.task, self.training, self.calls = network, task, training, calls
         self.device, self.group = device, Processes(device, training.hook)
-        self.batch = training.batch or task.batch
-        # Every process drops a last batch that leaves one sample to one of them: batch norm needs a variance.
-        rest, self.least = len(task.train) % self.batch, 2 * self.group.world
-        self.drops = 0 < rest < self.least and len(task.train) > rest
-        self.steps = max(1, math.ceil(len(task.train) / self.batch) - self.drops)
+        self.batches = Batches(task, training.batch or task.batch, device, self.group)
         # A fraction of an epoch is at least one step; 0 epochs are none.
-        self.total = max(1, round(training.epochs * self.steps)) if training.epochs else 0
+        self.total = max(1, round(training.epochs * self.batches.steps)) if training.epochs else 0
         self.precision = Precision.of(network, training.precision, self.device, training.recorded)
         if self.precision.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.mean: dict[str, Tensor] = {}
-        self.averaged = 0
         self.recording: Recording | None = None
         self.curves: dict[str, list[float]] = {}
         self.learner: Learner | None = None
         self.sharded: Any = None
         self.moved = network
         """What the optimizer moves: the network, or its split copy."""
-        self.teachers: Teachers | None = None
-        self.cache: Cache | None = None
 
     def prepare(self, objectives: Sequence[Objective], teachers: Sequence[nn.Module]) -> None:
         """Put taps on network and teachers, let objectives make their modules, and make the optimizer."""
@@ -126,16 +117,12 @@ class Loop:
         used = self.learner.objectives
         taps = [tap for one in used for tap in one.taps().teacher]
         if teachers and self.total:
-            self.teachers = Teachers(teachers, taps, training.precision, self.device)
+            self.batches.teach(teachers, taps, training.precision)
         self.along: list[nn.Parameter] = []
         if self.total and any(makes_modules(one) or one.taps().network for one in used):
-            inputs, targets = next(self.task.train.original().batches(2))
-            inputs, targets = to_device((inputs, targets), self.device)
-            seen = self.teachers.observe(inputs) if self.teachers else ()
             with seeded(calls.seed + 1), uncompiled(runner):
-                self.along = self.learner.make_modules(inputs, targets, seen, self.group)
-        if self.teachers and self.task.train.augment is None and training.cache != "live":
-            self.cache = Cache(self.task, self.teachers, training.cache)
+                self.along = self.learner.make_modules(*self.batches.first(), self.group)
+        self.batches.keep(training.cache)
         self.recordable = self.group.world == 1 and all(
             one.recordable and not one.opponents() for one in self.learner.objectives
         )
@@ -163,16 +150,13 @@ class Loop:
         assert self.learner is not None
         self.whole = self.learner if self.sharded else self.group.wrapped(self.learner)
         self.optimizer = self.make_optimizer()
-        self.recording, self.mean, self.averaged = None, {}, 0
+        self.recording, self.average = None, WeightMean(self.moved)
 
     def close(self) -> None:
-        """Take off hooks and remove files."""
+        """Take off all hooks and remove files."""
         if self.learner is not None:
             self.learner.hooks.remove()
-        if self.teachers is not None:
-            self.teachers.remove()
-        if self.cache is not None:
-            self.cache.remove()
+        self.batches.close()
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         calls = self.calls
@@ -196,9 +180,7 @@ class Loop:
                     runner = train_mode(factored_copy(self.network), self.training.statistics)
                     self.learner.run_on(runner)
                     self.begin(runner)
-        state = self.moved.state_dict()
-        for name, value in self.mean.items():
-            state[name].copy_(value)
+        self.average.apply()
         if self.sharded is not None:
             self.sharded.gather()
         self.group.average_statistics(self.network)
@@ -210,27 +192,10 @@ class Loop:
         assert self.learner is not None
         return uncompiled(self.learner.runner) if self.learner.hooks.taps else contextlib.nullcontext()
 
-    def batches(self, generator: torch.Generator) -> Iterator[tuple[Any, Any, tuple[Observed, ...]]]:
-        """Yield this process's share of each batch on its device: inputs, targets, and what the teachers give."""
-        data = self.task.train if self.cache is None else self.task.train.numbered()
-        for inputs, targets in data.batches(self.batch, generator):
-            if self.drops and sample_count(inputs) < self.least:
-                return
-            whole = sample_count(inputs)
-            inputs, targets = self.group.own_share(inputs), self.group.own_share(targets)
-            self.share = self.group.world * sample_count(inputs) / whole
-            seen: tuple[Observed, ...] = ()
-            if self.cache is not None:
-                seen, targets = self.cache.pick(targets, self.device)
-            inputs, targets = to_device(inputs, self.device), to_device(targets, self.device)
-            if self.teachers is not None and self.cache is None:
-                seen = self.teachers.observe(inputs)
-            yield inputs, targets, seen
-
     def epoch(self, epoch: int, step: int, bar: Any) -> tuple[float, int]:
         generator = self.task.generator(7919 * self.calls.seed + epoch + 1)
         values: dict[str, list[Tensor]] = {}
-        for number, batch in enumerate(self.batches(generator), 1):
+        for number, batch in enumerate(self.batches.shuffled(generator), 1):
             if step >= self.total:
                 break
             set_lr(self.optimizer, self.training, step / self.total, self.total)
@@ -241,7 +206,7 @@ class Loop:
             step += 1
             bar.advance()
             if step > self.total * (1 - self.training.average):
-                self.take_average()
+                self.average.take()
             if self.calls.after_batch is not None:
                 self.calls.after_batch(self.network, step)
         means = {name: float(self.group.mean(torch.stack(found).mean())) for name, found in values.items()}
@@ -272,7 +237,7 @@ class Loop:
             "or look for NaN in data and loss."
         )
 
-    def step(self, batch: tuple[Any, Any, Any], number: int) -> dict[str, Tensor]:
+    def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
         assert self.learner is not None
         self.learner.number, self.learner.progress = number, number / self.total
         values = self.gradients(batch)
@@ -285,7 +250,7 @@ class Loop:
         after_step(self.moved)
         return values
 
-    def gradients(self, batch: tuple[Any, Any, Any]) -> dict[str, Tensor]:
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Return every term and leave gradients in the parameters; replay the step if it was recorded."""
         if self.training.recorded and self.device.type == "cuda" and self.recordable:
             if self.recording is None:
@@ -295,21 +260,11 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         return self.forward_and_back(batch)
 
-    def forward_and_back(self, batch: tuple[Any, Any, Any]) -> dict[str, Tensor]:
+    def forward_and_back(self, batch: Batch) -> dict[str, Tensor]:
         total, values = self.whole(*batch)
         # Shares of a batch differ in size: the mean over processes is the mean over samples.
-        (total if self.share == 1.0 else total * self.share).backward()
+        (total if self.batches.share == 1.0 else total * self.batches.share).backward()
         return {TOTAL: total.detach(), **values}
-
-    def take_average(self) -> None:
-        self.averaged += 1
-        for name, value in self.moved.state_dict().items():
-            if not isinstance(value, Tensor):
-                continue
-            if name not in self.mean or not value.is_floating_point():
-                self.mean[name] = value.detach().clone()
-            else:
-                self.mean[name].lerp_(value.detach(), 1 / self.averaged)
 
 
 TOTAL = "loss"

@@ -47,7 +47,7 @@ class Training:
     cache: str = knob(
         "auto",
         one_of=("auto", "memory", "file", "live"),
-        help="teachers' outputs for data without augmentation: in memory, in a temporary float16 file, or computed live at each step",
+        help="teachers' outputs, without augmentation: in memory, in a temporary float16 file, or live at each step",
     )
     hook: str = knob("none", one_of=HOOKS, help="compression of the gradients between processes under torchrun")
     shard: bool = knob(False, help="split the parameters over the processes, for networks that do not fit into one")

@@ -73,10 +73,12 @@ def nested(kind: type, given: Mapping[str, Any], title: str) -> dict[str, Any]:
 def flat_knobs(kind: Kind) -> Kind:
     """Let a method with nested knobs take and show their inner names too: Finetune(epochs=2).training.epochs is 2."""
     begin = kind.__init__  # type: ignore[misc]
+    places = [one.name for one in dataclasses.fields(kind) if one.init and not one.kw_only]
 
     @wraps(begin)
     def taking_flat(self: Any, *arguments: Any, **named: Any) -> None:
-        begin(self, *arguments, **nested(kind, renamed.old_objectives(kind, named), kind.name()))  # type: ignore[attr-defined]
+        given = {**dict(zip(places, arguments, strict=False)), **named}
+        begin(self, *arguments[len(places) :], **nested(kind, renamed.old_objectives(kind, given), kind.name()))  # type: ignore[attr-defined]
 
     kind.__init__ = taking_flat  # type: ignore[misc]
     for name, one in knobs_of(kind).items():

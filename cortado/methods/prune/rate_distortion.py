@@ -127,7 +127,7 @@ class PruneRateDistortion(Method):
         return (TaskLoss(1.0 - self.soft), Logits(self.soft, TEMPERATURE), Added(title="bits", value=bits))
 
     def groups(self, network: nn.Module) -> Iterable[dict[str, Any]]:
-        """Yield the parameter groups: steps learn at half the lr of the weights."""
+        """Yield the parameter groups: steps have no weight decay."""
         steps = {id(module.step) for module in network.modules() if isinstance(module, LearnedStep)}
         learning = [p for p in network.parameters() if p.requires_grad]
         return [

@@ -21,6 +21,9 @@ from cortado.task.task import Task
 class Taps:
     """Paths of the modules whose outputs an objective reads, of the network and of its first teacher.
 
+    >>> cortado.Taps(network=("layer3", "layer3#2")).teacher
+    ()
+
     "layer3" is the module's only call in one forward pass, "layer3#2" its second.
     """
 
@@ -39,6 +42,9 @@ class Observed:
 @dataclass(frozen=True)
 class TrainingStep:
     """One batch as an objective sees it.
+
+    >>> def terms(step: cortado.TrainingStep):
+    ...     return {"size": step.outputs.square().mean()}
 
     `outputs` and `taps` are the network's, in float32; `teachers` has what each teacher gave, without gradients;
     `progress` is the share of the training that is done, 0..1; `modules` are those that the objective made. `again(inputs)`
@@ -65,6 +71,9 @@ Terms = Mapping[str, Tensor]
 class Player:
     """Who learns against the network, such as a critic: modules with an optimizer, a loss and a rhythm of their own.
 
+    >>> cortado.Player(("critic",), lambda step: {"critic": step.modules["critic"](step.outputs).mean()}, every=2).every
+    2
+
     `modules` names some of the objective's. `terms(step)` is minimised over their parameters alone, on detached outputs and
     taps, before the network's own step, at every `every`-th step. `optimizer` is a name, or a function from parameter groups.
     """
@@ -80,6 +89,7 @@ class Player:
 class Objective(Written):
     """One thing that a network learns from at each step.  Its knobs are fields, as a method's are.
 
+    >>> from cortado.training.objectives.logits import Logits
     >>> Logits(temperature=4.0).name()
     'logits'
 

@@ -237,7 +237,12 @@ def training_lines() -> list[str]:
     """Return the sections on Training and on objectives."""
     lines = ["", "## Training", "", escaped(inspect.getdoc(Training) or ""), ""]
     lines.append(table(HEADS, [[f"`{name}`", f"`{default}`", *rest] for name, default, *rest in knob_rows(Training)]))
-    lines += ["", "## Objectives", "", "Entries of `objectives`. Your own is `package.module:Class`. Each has `weight`."]
+    lines += [
+        "",
+        "## Objectives",
+        "",
+        "Entries of `objectives`. Your own is `package.module:Class`. Each has `weight`.",
+    ]
     for name, kind in names_in(cortado.training.objectives, Objective).items():
         rows = [[f"`{knob}`", f"`{default}`", *rest] for knob, default, *rest in knob_rows(kind)]
         lines += ["", f"### {name}", "", escaped(inspect.getdoc(kind) or ""), "", table(HEADS, rows)]

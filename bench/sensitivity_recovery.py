@@ -39,7 +39,9 @@ def run() -> list[dict[str, Any]]:
     """A row a size, and the ranks over all sizes."""
     sizes = list(LEVELS.values())
     mixes = kept(
-        "sensitivity_recovery", [CANDIDATE_RECIPES, *DOUBT, sizes, MISLED, DEVIATION, EPOCHS, asdict(RECOVERY)], measured
+        "sensitivity_recovery",
+        [CANDIDATE_RECIPES, *DOUBT, sizes, MISLED, DEVIATION, EPOCHS, asdict(RECOVERY)],
+        measured,
     )["mixes"]
     rows = [one_size(bits, [one for one in mixes if one["size"] == bits]) for bits in sizes]
     return [

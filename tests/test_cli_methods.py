@@ -1,6 +1,5 @@
 """The command that lists methods and describes one."""
 
-
 import pytest
 import yaml
 from click.testing import CliRunner

@@ -60,7 +60,9 @@ def test_training_with_the_penalty_drives_floats_to_their_signs():
     far = []
     for strength in (0.0, 0.05):
         network, view = applied()
-        Finetune(epochs=20, lr=0.02, schedule="constant", objectives=("task", Bipolar(strength))).apply(view, NET.task())
+        Finetune(epochs=20, lr=0.02, schedule="constant", objectives=("task", Bipolar(strength))).apply(
+            view, NET.task()
+        )
         far.append(float((1 - network.first.held_weight.values.detach().abs()).mean()))
     assert far[1] < 0.3 * far[0]
 

@@ -50,7 +50,7 @@ def digits_plain(seed: int) -> tuple[nn.Module, Task]:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         network = digits_net()
-    train(network, task, Training(epochs=15, lr=2e-3, batch=64, seed=seed))
+    train(network, task, Training(epochs=15, lr=2e-3, batch=64), seed=seed)
     return network.eval(), task
 
 

@@ -31,6 +31,8 @@ from cortado.task.measure import mean_score, scores
 from cortado.task.task import Data, Task
 from cortado.tasks import cifar10
 from cortado.training.loop import Training, train
+from cortado.training.objectives.logits import Logits
+from cortado.training.objectives.task import TaskLoss
 
 SEEDS = [0, 1, 2]
 TIMES = 2.0
@@ -40,9 +42,6 @@ PLAN: dict[str, Any] = {
     "optimizer": "sgd",
     "decay": 2e-4,
     "precision": "float32",
-    "temperature": 4.0,
-    "hard": 0.5,
-    "soft": 0.5,
 }
 SPARSE = {"lr": 0.01, "precision": "float32"}
 """The rival's sparse learning: the rate of its authors' CIFAR runs, cross-entropy, no weight decay."""
@@ -68,9 +67,13 @@ def multiply_adds(network: nn.Module) -> float:
     return profile(network, torch.zeros(1, 3, 32, 32)).total("multiply_adds").value
 
 
-def plan(seed: int, **changed: Any) -> Training:
+HALVES = (TaskLoss(0.5), Logits(0.5, 4.0))
+"""Labels and the original network as teacher, at equal weight."""
+
+
+def plan(**changed: Any) -> Training:
     """The plan of every arm, with what a way or a pilot changes."""
-    return Training(**{**PLAN, **changed}, teachers=[original()], seed=seed, label="recovery")
+    return Training(**{**PLAN, **changed})
 
 
 def task_of(seed: int, images: int | None) -> Task:
@@ -103,11 +106,9 @@ def cut_by_rival(way: PtqConfig, task: Task, seed: int, epochs: float) -> nn.Mod
         sparse = Training(
             **SPARSE,
             epochs=way.learn * epochs,
-            optimizer=lambda groups: Regularised(groups, SPARSE["rate"], pruner, network),
-            seed=seed,
-            label="sparse learning",
+            optimizer=lambda groups: Regularised(groups, SPARSE["lr"], pruner, network),
         )
-        train(network, task, sparse)
+        train(network, task, sparse, seed=seed, label="sparse learning")
     most = multiply_adds(network) / TIMES
     cut_until(pruner, lambda: multiply_adds(network) <= most)
     return network
@@ -142,10 +143,10 @@ def start(arm: str, way: str, task: Task, seed: int, epochs: float) -> tuple[nn.
     """The network an arm recovers, and its plan."""
     if arm == "rival":
         chosen = RIVALS[way]
-        return cut_by_rival(chosen, task, seed, epochs), plan(seed, epochs=(1 - chosen.learn) * epochs)
+        return cut_by_rival(chosen, task, seed, epochs), plan(epochs=(1 - chosen.learn) * epochs)
     if arm == "scratch":
-        return fresh(cut_by_us(task, seed), seed), plan(seed, epochs=epochs, lr=float(way.split()[1]))
-    return cut_by_us(task, seed), plan(seed, epochs=epochs)
+        return fresh(cut_by_us(task, seed), seed), plan(epochs=epochs, lr=float(way.split()[1]))
+    return cut_by_us(task, seed), plan(epochs=epochs)
 
 
 def candidate(arm: str, way: str, seed: int, images: int | None = None, share: float = 1.0) -> dict[str, Any]:
@@ -159,7 +160,7 @@ def candidate(arm: str, way: str, seed: int, images: int | None = None, share: f
         task = task_of(seed, images)
         network, recovery = start(arm, way, task, seed, epochs)
         before, costs = mean_score(network, task.validation, task.metric), multiply_adds(network)
-        train(network, task, recovery)
+        train(network, task, recovery, objectives=HALVES, teachers=[original()], seed=seed, label="recovery")
         path = CACHE / "cut_resnet20" / f"{name}_{epochs:g}_{images}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(network, path)

@@ -11,12 +11,17 @@ from typing import Any
 
 import cortado.importance
 import cortado.parts.forms
+import cortado.training.objectives
 from bench import result
 from cortado.commands.describing import knob_rows
 from cortado.engine.recipe import REPEAT, known_methods, method_class
 from cortado.importance.importance import Importance
+from cortado.knobs.nested import knobs_of
+from cortado.lookup import names_in
 from cortado.methods.method import Method
 from cortado.parts.forms.form import Form
+from cortado.training.objectives.objective import Objective
+from cortado.training.training import Training
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures: python -m bench docs -->", "<!-- end of figures -->"
@@ -161,7 +166,7 @@ def with_figures(text: str, found: list[Stored]) -> str:
 
 
 def methods_page() -> str:
-    """Return docs/methods.md: every method with its options, then importance measures and forms."""
+    """Return docs/methods.md: every method with its options, then training, objectives, importance measures and forms."""
     where = next(field for field in dataclasses.fields(Method) if field.name == "where")
     lines = [
         "# Methods", "",
@@ -175,6 +180,7 @@ def methods_page() -> str:
         lines += ["", f"## {name}", "", *method_lines(method_class(name))]
         if name == "release":
             lines += ["", "## repeat", "", *escaped(REPEAT).splitlines()]
+    lines += training_lines()
     lines += [
         "",
         "## Importance",
@@ -204,12 +210,43 @@ def method_lines(kind: type[Method]) -> list[str]:
     lines = [f"*{', '.join(marks)}*", ""] if marks else []
     lines.append(escaped(inspect.getdoc(kind) or ""))
     common = next(field.default for field in dataclasses.fields(Method) if field.name == "where")
+    inner = {name for name, one in knobs_of(kind).items() if one.inside}
     rows = [
         [f"`{knob}`", f"`{default}`", may, means]
         for knob, default, may, means in knob_rows(kind)
-        if knob != "where" or default != common
+        if knob not in inner and (knob != "where" or default != common)
     ]
-    return [*lines, "", table(["knob", "default", "may be", "means"], rows)] if rows else lines
+    return [*lines, "", *nested_lines(kind), *([table(HEADS, rows)] if rows else [])]
+
+
+HEADS = ["knob", "default", "may be", "means"]
+
+
+def nested_lines(kind: type) -> list[str]:
+    """Return a sentence on the knobs of Training that a method has, with the defaults that are its own."""
+    usual = knobs_of(Training)
+    own = [one for one in knobs_of(kind).values() if one.inside]
+    if not own:
+        return []
+    changed = [f"`{one.name}={one.default:g}`" for one in own if one.default != usual[one.name].default]
+    but = f", by default with {', '.join(changed)}" if changed else ""
+    return [f"It has the knobs of [Training](#training){but}.", ""]
+
+
+def training_lines() -> list[str]:
+    """Return the sections on Training and on objectives."""
+    lines = ["", "## Training", "", escaped(inspect.getdoc(Training) or ""), ""]
+    lines.append(table(HEADS, [[f"`{name}`", f"`{default}`", *rest] for name, default, *rest in knob_rows(Training)]))
+    lines += [
+        "",
+        "## Objectives",
+        "",
+        "Entries of `objectives`. Your own is `package.module:Class`. Each has `weight`.",
+    ]
+    for name, kind in names_in(cortado.training.objectives, Objective).items():
+        rows = [[f"`{knob}`", f"`{default}`", *rest] for knob, default, *rest in knob_rows(kind)]
+        lines += ["", f"### {name}", "", escaped(inspect.getdoc(kind) or ""), "", table(HEADS, rows)]
+    return lines
 
 
 def room(package: Any, kind: type) -> list[tuple[str, type]]:

@@ -10,9 +10,7 @@ from cortado.nets.vgg import vgg_16_cifar
 from cortado.tasks import cifar10
 from cortado.training.loop import Training, train
 
-PLAN = Training(
-    epochs=12, lr=0.1, optimizer="sgd", decay=5e-4, warmup=0.05, precision="auto", label="train VGG-16, half width"
-)
+PLAN = Training(epochs=12, lr=0.1, optimizer="sgd", decay=5e-4, warmup=0.05)
 
 
 def half_vgg() -> nn.Module:
@@ -24,7 +22,7 @@ def half_vgg() -> nn.Module:
     if path.exists():
         load_weights(network, path)
         return network.eval()
-    train(network, cifar10.task(), PLAN)
+    train(network, cifar10.task(), PLAN, label="train VGG-16, half width")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(own_tensors(network), path)
     return network.eval()

@@ -59,7 +59,7 @@ def fresh(name: str, recipe: Recipe, seed: int) -> dict[str, Any]:
     plain_task = mnist.task(seed=seed)
     torch.manual_seed(seed)
     network = by_name(str(recipe.network))
-    train(network, plain_task, Training(epochs=8, lr=1e-3, seed=seed))
+    train(network, plain_task, Training(epochs=8, lr=1e-3), seed=seed)
     task = dataclasses.replace(mnist.task(seed=seed, **recipe.task["mnist"]))
     small, report = compress(network, task, recipe)
     folder = CACHE / "lenet_bytes"

@@ -63,7 +63,7 @@ def trained(name: str, seed: int) -> tuple[nn.Module, Task]:
     if path.exists():
         load_weights(network, path)
     else:
-        train(network, task, Training(**plan, seed=seed))
+        train(network, task, Training(**plan), seed=seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(own_tensors(network), path)
     return network.eval(), task

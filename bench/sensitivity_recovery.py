@@ -7,7 +7,7 @@ again.  KL in nats and accuracy are of the 1,000 test images, once before and on
 """
 
 import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -39,7 +39,9 @@ def run() -> list[dict[str, Any]]:
     """A row a size, and the ranks over all sizes."""
     sizes = list(LEVELS.values())
     mixes = kept(
-        "sensitivity_recovery", [CANDIDATE_RECIPES, *DOUBT, sizes, MISLED, DEVIATION, EPOCHS, RECOVERY], measured
+        "sensitivity_recovery",
+        [CANDIDATE_RECIPES, *DOUBT, sizes, MISLED, DEVIATION, EPOCHS, asdict(RECOVERY)],
+        measured,
     )["mixes"]
     rows = [one_size(bits, [one for one in mixes if one["size"] == bits]) for bits in sizes]
     return [
@@ -79,7 +81,7 @@ def measured() -> dict[str, Any]:
             plan = misled(choices, factors, room)
             made = planned(plan, original, original, task)
             before = describe(made, original, task)
-            Finetune(**RECOVERY, epochs=EPOCHS).apply(View(made, original, task.example), task)
+            Finetune(replace(RECOVERY, epochs=EPOCHS), teacher=0.5).apply(View(made, original, task.example), task)
             after = {f"{key}_after": value for key, value in describe(made, original, task).items()}
             found.append({"size": bits, "bytes": plan.size_bytes, "predicted KL": plan.predicted_kl, **before, **after})
             print(found[-1], flush=True)

@@ -34,7 +34,7 @@ def mnist_teacher() -> nn.Module:
         network.load_state_dict(load_file(kept))
         return network.eval()
     task = dataclasses.replace(mnist.task(copies=7), seed=0)
-    train(network, task, Training(epochs=2.0, lr=2e-3, precision="bfloat16", label="train the teacher"))
+    train(network, task, Training(epochs=2.0, lr=2e-3, precision="bfloat16"), label="train the teacher")
     CACHE.mkdir(exist_ok=True)
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, kept)
     return network.eval()

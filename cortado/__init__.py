@@ -15,7 +15,8 @@ from cortado.errors import CortadoError
 from cortado.file.artifact import load, save
 from cortado.file.inspection import inspect
 from cortado.importance.importance import Importance
-from cortado.methods.method import Method, knob
+from cortado.knobs.knob import knob
+from cortado.methods.method import Method
 from cortado.network.profile.profile import profile
 from cortado.parts.forms.form import Form
 from cortado.planner.planned import plan
@@ -26,9 +27,11 @@ from cortado.runtimes.export import export
 from cortado.runtimes.file_bench import bench_file as bench
 from cortado.task.measure import check_stated
 from cortado.task.task import Data, Metric, Task
+from cortado.training.objectives.objective import Objective, Player, Taps, TrainingStep
 
 __all__ = [
-    "CortadoError", "Data", "Form", "Job", "Method", "Recipe", "Report", "Importance", "Metric", "Task",
+    "CortadoError", "Data", "Form", "Job", "Method", "Objective", "Player", "Recipe", "Report", "Importance",
+    "Metric", "Taps", "Task", "TrainingStep",
     "bench", "check_stated", "compress", "export", "inspect", "knob", "load", "plan", "profile", "save", "search", "verify",
 ]  # fmt: skip
 __version__ = "0.2.0.dev0"

@@ -17,8 +17,10 @@ VALUES = {
     "quantize/equalize by": {"signals": "activations"}, "quantize/ptq_search data": {"imagined": "synthetic"},
     "distill/logits teacher": {"plain": "original"},
     "prune/rate_distortion teacher": {"plain": "original"},
-    "finetune penalty": {"gains": "norm_gains", "low_rank": "nuclear_norm"},
 }  # fmt: skip
+PENALTY = {"penalty": "objectives", "strength": "weight", "growing": "growing"}
+"""Knobs of finetune that named one penalty, and what says the same today: objectives: [task, {penalty: {weight, growing}}]."""
+PENALTIES = {"gains": "norm_gains", "low_rank": "nuclear_norm"}
 KEYS = {"says": "notes", "match": "match_moments"}
 FACE = {"Score": "Metric", "WeightScore": "Importance"}
 TASK = {"choice": "validation", "verdict": "test", "score": "metric"}
@@ -60,6 +62,25 @@ def current_keys(where: str, data: Mapping[str, Any], names: Mapping[str, str], 
             raise BadRecipe(f"{where}: {key} is the old name of {new}, and both are given. Keep {new}.")
         found[new] = value
     return found
+
+
+def old_objectives(kind: type, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the knobs of a method that has objectives with an old penalty, its strength and growth among them.
+
+    Raises BadRecipe where both ways are written.
+    """
+    fields = getattr(kind, "__dataclass_fields__", {})
+    if "objectives" not in fields or not any(name in given and name not in fields for name in PENALTY):
+        return given
+    where = f"{kind.__module__.rpartition('.')[2]}"
+    if "objectives" in given:
+        raise BadRecipe(f"{where}: objectives and the old penalty are both given. Keep objectives.")
+    name = PENALTIES.get(given.get("penalty", ""), given.get("penalty", ""))
+    knobs = {"weight": given.get("strength", 1e-4), "growing": given.get("growing", False)}
+    new = f"objectives: [task, {name}: {{weight: {knobs['weight']}}}]"
+    warn(where, "penalty", new if name else "objectives")
+    added: tuple[Any, ...] = ({name: knobs},) if name else ()
+    return {**{key: one for key, one in given.items() if key not in PENALTY}, "objectives": ("task", *added)}
 
 
 def current_values(method: str, knobs: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """The command that lists methods and describes one."""
 
-import dataclasses
-
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -9,6 +7,7 @@ from click.testing import CliRunner
 from cortado.cli import main
 from cortado.commands.describing import yaml_text
 from cortado.engine.recipe import known_methods, method_class
+from cortado.knobs.nested import knobs_of
 
 
 def test_methods_lists_every_method_with_what_it_does():
@@ -25,9 +24,7 @@ def test_methods_describes_every_knob_of_one(name):
     done = CliRunner().invoke(main, ["methods", name])
     assert done.exit_code == 0, done.output
     table = done.output[done.output.index("\nknob ") :].splitlines()[3:]
-    assert sorted(line.split()[0] for line in table) == sorted(
-        one.name for one in dataclasses.fields(method_class(name))
-    )
+    assert sorted(line.split()[0] for line in table) == sorted(knobs_of(method_class(name)))
 
 
 def test_methods_shows_defaults_and_ranges():

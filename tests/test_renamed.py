@@ -17,6 +17,7 @@ from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.report.report import read_report
 from cortado.task.task import Data, Metric, Task
+from cortado.training.objectives.nuclear_norm import NuclearNorm
 from tests.laws.tiny_nets import BY_NAME
 
 OLD_METHODS = {
@@ -65,6 +66,18 @@ def test_old_values_belong_to_knobs_that_take_the_new_ones():
         method, knob = place.split()
         for new in values.values():
             assert getattr(make_stage(method, {knob: new}), knob) == new
+
+
+@pytest.mark.parametrize("old", ["low_rank", "nuclear_norm"])
+def test_old_penalty_is_an_objective_beside_the_task(old):
+    wanted = Finetune(epochs=2, objectives=("task", NuclearNorm(0.01, growing=True)))
+    knobs = {"epochs": 2, "penalty": old, "strength": 0.01, "growing": True}
+    with pytest.warns(FutureWarning, match=r"'penalty' is now called 'objectives: \[task, .*nuclear_norm"):
+        assert make_stage("finetune", knobs) == wanted
+    with pytest.warns(FutureWarning):
+        assert Finetune(**knobs) == wanted
+    with pytest.raises(BadRecipe, match="objectives and the old penalty are both given"):
+        make_stage("finetune", {"penalty": old, "objectives": ["task"]})
 
 
 def test_a_new_name_warns_of_nothing():
@@ -160,6 +173,7 @@ def test_the_page_of_old_names_lists_every_one():
     page = (ROOT / "docs" / "old_names.md").read_text(encoding="utf8")
     tables = (renamed.METHODS, renamed.KNOBS, *renamed.VALUES.values(), renamed.KEYS, renamed.FACE, renamed.TASK)
     pairs = [pair for table in (*tables, renamed.FILE, renamed.KNOB) for pair in table.items()]
+    pairs += [*renamed.PENALTIES.items(), *((old, "objectives") for old in renamed.PENALTY)]
     pairs += [(old, new) for new, old in renamed.OPTIONS.items()]
     missing = [pair for pair in pairs for name in pair if not re.search(rf"`(cortado\.)?{re.escape(name)}[= `]", page)]
     assert not missing

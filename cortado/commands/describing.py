@@ -1,15 +1,16 @@
 """Describing: the command methods, which lists the methods of a recipe and their knobs."""
 
-import dataclasses
 import inspect
-import typing
 from typing import Any
 
 import click
 
 from cortado.commands.given import in_words
 from cortado.engine.recipe import known_methods, method_class
-from cortado.methods.method import Method, accepts
+from cortado.knobs.knob import accepts
+from cortado.knobs.nested import Knob, knobs_of
+from cortado.knobs.reading import written_value
+from cortado.methods.method import Method
 from cortado.table import aligned
 
 
@@ -44,29 +45,27 @@ def first_sentence(kind: type[Method]) -> str:
     return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."
 
 
-def knob_rows(kind: type[Method]) -> list[tuple[str, str, str, str]]:
-    """Return name, default, range and meaning of each knob, `where` last."""
-    hints = typing.get_type_hints(kind)
-    fields = sorted(dataclasses.fields(kind), key=lambda field: field.name == "where")
-    return [
-        (field.name, yaml_text(field.default), range_text(field, hints[field.name]), field.metadata["help"])
-        for field in fields
-    ]
+def knob_rows(kind: type) -> list[tuple[str, str, str, str]]:
+    """Return name, default, range and meaning of each knob, `where` last; a nested knob as its inner ones."""
+    knobs = sorted(knobs_of(kind).values(), key=lambda one: one.name == "where")
+    return [(one.name, yaml_text(written_value(one.default)), range_text(one), one.facts["help"]) for one in knobs]
 
 
-def range_text(field: dataclasses.Field[Any], hint: Any) -> str:
+def range_text(one: Knob) -> str:
     """Return the allowed values of a knob."""
-    low, high, one_of = (field.metadata.get(key) for key in ("low", "high", "one_of"))
+    low, high, one_of = (one.facts.get(key) for key in ("low", "high", "one_of"))
     if one_of:
         return ", ".join(map(str, one_of))
     if low is None and high is None:
-        return "true, false" if hint is bool else "text" if hint is not Any and accepts(hint, "") else ""
+        return "true, false" if one.hint is bool else "text" if one.hint is not Any and accepts(one.hint, "") else ""
     return f"{low:g} or more" if high is None else f"{low:g} to {high:g}"
 
 
 def yaml_text(value: Any) -> str:
     """Return a default in YAML syntax, whose floats need a point before an exponent."""
-    if value is None or isinstance(value, bool) or value == ():
-        return {None: "null", True: "true", False: "false", (): "[]"}[value]
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(yaml_text, value))}]"
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text.replace("e", ".0e") if isinstance(value, float) and "e" in text and "." not in text else text

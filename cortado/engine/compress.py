@@ -169,7 +169,9 @@ class Run:
         knobs = json_data(stage_data(method)[method.name()])
         score = mean_score(made.network, task.validation, task.metric, self.original)
         turn = self.recipe.rounds[number]
-        return Stage(method.name(), knobs, score, size_bytes, nonzero, seconds, made.notes, round=turn)
+        return Stage(
+            method.name(), knobs, score, size_bytes, nonzero, seconds, made.notes, round=turn, curves=made.curves
+        )
 
     def report(self, network: nn.Module, original_validation: float) -> Report:
         task, options = self.task, self.options

@@ -4,8 +4,6 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
-import re
-import typing
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,7 +14,9 @@ import yaml
 import cortado.methods
 from cortado import renamed
 from cortado.errors import BadRecipe, CortadoError
-from cortado.methods.method import Method
+from cortado.knobs.nested import knobs_of, nested
+from cortado.knobs.reading import knob_data, read_knobs
+from cortado.methods.method import Method, accepts
 
 ELSEWHERE = {
     "allocate": "cortado.planner.allocate.mix:Mix",
@@ -62,8 +62,7 @@ class Recipe:
 
 def stage_data(stage: Method, turn: str = "") -> dict[str, Any]:
     """Return a stage as {name: {knob: value}}, with its round in a repeat."""
-    knobs = {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}
-    return {stage.name(): knobs, **({"round": turn} if turn else {})}
+    return {stage.name(): knob_data(stage), **({"round": turn} if turn else {})}
 
 
 def known_methods() -> list[str]:
@@ -105,32 +104,11 @@ def method_class(name: str) -> type[Method]:
 def make_stage(name: str, knobs: dict[str, Any], where: str = "recipe") -> Method:
     """Return a method from its name and knobs.  Raises BadRecipe for an unknown knob, BadValue for an invalid value."""
     kind = method_class(name)
-    fields = {field.name for field in dataclasses.fields(kind)}
-    knobs = renamed.current_values(kind.name(), renamed.current_keys(f"{where} ({name})", knobs, renamed.KNOBS, fields))
-    for key in knobs:
-        if key not in fields:
-            near = get_close_matches(str(key), fields, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(fields))}."
-            raise BadRecipe(f"{where} ({name}): no knob {key!r}; {hint}")
     try:
-        hints = typing.get_type_hints(kind)
-        values: dict[str, Any] = {key: value_of(value, hints[key]) for key, value in knobs.items()}
-        return kind(**values)
+        values = read_knobs(kind, renamed.current_values(kind.name(), knobs), f"{where} ({name})")
+        return kind(**nested(kind, values, kind.name()))
     except CortadoError as error:
-        raise type(error)(f"{where}: {error}") from error
-
-
-def value_of(value: Any, hint: Any = None) -> Any:
-    """Return a knob's value from YAML: lists become tuples, and 1e-5, which YAML reads as text, a number.
-
-    A number for a text knob becomes text: the layers of an nn.Sequential are named 0, 1, 2.
-    """
-    if isinstance(value, list):
-        return tuple(value_of(one) for one in value)
-    if hint is str:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    number = isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value)
-    return float(value) if number else value
+        raise type(error)(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
 
 
 REPEAT = """\
@@ -173,12 +151,18 @@ def pick_turn(stage: Any, turn: int, times: int, where: str) -> Any:
         if knobs is not None and not isinstance(knobs, dict):
             raise BadRecipe(f"{where} (repeat): the knobs of {name} must be keys with values, got {knobs!r}.")
         picked[name] = dict(knobs or {})
+        listed = lists_of(name) if isinstance(name, str) and name != "repeat" else []
         for key, value in picked[name].items():
-            if isinstance(value, list) and name != "repeat":
+            if isinstance(value, list) and name != "repeat" and key not in listed:
                 if len(value) != times:
                     raise BadRecipe(f"{where} (repeat): {name}.{key} has {len(value)} values for {times} rounds.")
                 picked[name][key] = value[turn]
     return picked
+
+
+def lists_of(name: str) -> list[str]:
+    """Return the knobs of a method that are lists themselves, such as objectives: they are the same in every round."""
+    return [one.name for one in knobs_of(method_class(name)).values() if one.hint is not Any and accepts(one.hint, ())]
 
 
 def read_stages(data: Any, where: str) -> list[Turn]:

@@ -23,8 +23,8 @@ class State:
     """A network between two stages.
 
     `original` is the user's network and is never changed. `reference` is the network before the last lossy stage, whose
-    moments are restored; `kept` has the remaining outputs of each layer that lost some since then. `notes` are the last
-    stage's. `fresh`: no stage has run yet, so the original equals the network.
+    moments are restored; `kept` has the remaining outputs of each layer that lost some since then. `notes` and `curves` are the
+    last stage's. `fresh`: no stage has run yet, so the original equals the network.
     """
 
     network: nn.Module
@@ -33,6 +33,7 @@ class State:
     reference: nn.Module
     kept: dict[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    curves: dict[str, list[float]] = field(default_factory=dict)
     fresh: bool = False
 
 
@@ -90,7 +91,9 @@ def apply_stage(
         finalize(state.network)
     # What no one has compressed yet has nothing to give up.
     lost = given_up(before, state.network) if check and not state.fresh else []
-    return replace(state, reference=reference, kept=view.kept, notes=(*view.notes, *lost), fresh=False)
+    return replace(
+        state, reference=reference, kept=view.kept, notes=(*view.notes, *lost), curves=view.curves, fresh=False
+    )
 
 
 def carry_out(method: Method, view: View, task: Task, where: str) -> None:

@@ -1,15 +1,23 @@
 """reinit: train the current network from scratch."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from cortado.methods.finetune import Finetune
+from torch import nn
+
+from cortado.knobs.nested import flat_knobs
+from cortado.methods.finetune import LEARNS_FROM, TASK_ALONE, TEACHER, write_out
+from cortado.methods.learn import learn
+from cortado.methods.method import Method, knob
 from cortado.methods.rewind import Rewind
 from cortado.network.view import View
 from cortado.task.task import Task
+from cortado.training.training import Training
 
 
+@flat_knobs
 @dataclass(frozen=True)
-class Reinit(Finetune):
+class Reinit(Method):
     """Re-initialise all values, keep shapes and masks, and train.  Liu et al., 2019.
 
     The control for pruning: the accuracy of the same architecture trained from scratch. With as many epochs as the
@@ -17,7 +25,17 @@ class Reinit(Finetune):
     `where`, only the selected weights are re-initialised and trained.
     """
 
+    trains = True
+
+    training: Training = knob(Training(), help="how to train")
+    teacher: float | str | nn.Module | tuple[Any, ...] = knob("original", low=0.0, high=1.0, help=TEACHER)
+    objectives: tuple[Any, ...] | list[Any] = knob(TASK_ALONE, help=LEARNS_FROM)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        write_out(self)
+
     def apply(self, view: View, task: Task) -> None:
         Rewind(where=self.where, to="random").apply(view, task)
         view.forget()
-        super().apply(view, task)
+        learn(view, task, self.training, self.objectives, self.teacher, self.where, self.name())

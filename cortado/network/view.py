@@ -181,6 +181,8 @@ class View:
         """For each layer whose outputs differ from the reference network's: which of its outputs remain, in order."""
         self.notes: list[str] = []
         """A method's notes for the report on this stage."""
+        self.curves: dict[str, list[float]] = {}
+        """The mean of each term of the loss in every epoch that a method trained, for the report."""
         self.touched: set[str] = set()
         """The paths of weights that the editing operations have written."""
 

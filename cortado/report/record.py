@@ -27,6 +27,8 @@ class Stage:
     notes: tuple[str, ...] = ()
     latency_ms: float | None = None
     round: str = ""
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    """The mean of each term of the loss in every epoch, if the stage trained; reports before version 0.2 have none."""
 
     def __post_init__(self) -> None:
         # JSON returns a list.

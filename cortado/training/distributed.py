@@ -1,43 +1,68 @@
 """Distributed: train one network in several processes, under torchrun."""
 
 import os
+import warnings
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from cortado.running.trees import pick
+
+
+class Processes:
+    """The processes of a training: this one's rank, their number, and torch's wrapper that averages gradients."""
+
+    def __init__(self, device: torch.device, hook: str = "none") -> None:
+        """`hook` as in `Training`."""
+        self.device, self.hook = device, hook
+        self.rank, self.world = ranks(device)
+
+    def wrapped(self, module: nn.Module) -> nn.Module:
+        """Return a module whose gradients are averaged over the processes; the module itself for one process.
+
+        Everything that gets a gradient must be used in its forward pass. Parameters and buffers begin as those of rank 0.
+        """
+        if self.world == 1 or not any(one.requires_grad for one in module.parameters()):
+            return module
+        places = [self.device.index or 0] if self.device.type == "cuda" else None
+        with warnings.catch_warnings():
+            # Newer versions of torch call this argument forward_sync_buffers.
+            warnings.simplefilter("ignore", FutureWarning)
+            made = DistributedDataParallel(module, places, broadcast_buffers=False, find_unused_parameters=True)
+        if self.hook == "powersgd":
+            made.register_comm_hook(powerSGD_hook.PowerSGDState(None), powerSGD_hook.powerSGD_hook)
+        elif self.hook != "none":
+            hooks: dict[str, Any] = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
+            made.register_comm_hook(None, hooks[self.hook])
+        return made
+
+    def own_share(self, tree: Any) -> Any:
+        """Return this process's samples of a batch: every world-th, from its rank on."""
+        return tree if self.world == 1 else pick(tree, slice(self.rank, None, self.world))
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Return the mean of a tensor over the processes."""
+        if self.world > 1:
+            value = value.clone()
+            distributed.all_reduce(value)
+            value /= self.world
+        return value
+
+    def average_statistics(self, network: nn.Module) -> None:
+        """Average running statistics over the processes, which each saw their own share; equal to the last bit afterwards."""
+        for value in network.buffers() if self.world > 1 else ():
+            if value.is_floating_point():
+                value.copy_(self.mean(value))
+            distributed.broadcast(value, 0)
 
 
 def ranks(device: torch.device) -> tuple[int, int]:
-    """Return this process's rank and the world size (0 and 1 outside torchrun)."""
+    """Return this process's rank and the number of processes (0 and 1 outside torchrun)."""
     if not distributed.is_available() or "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return 0, 1
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return distributed.get_rank(), distributed.get_world_size()
-
-
-def share_start(network: nn.Module, world: int) -> None:
-    """Broadcast the first process's values to all."""
-    for value in network.state_dict().values() if world > 1 else ():
-        distributed.broadcast(value, 0)
-
-
-def share_statistics(network: nn.Module, world: int) -> None:
-    """Average running statistics over all processes, which each saw their own shard; equal to the last bit afterwards."""
-    if world > 1:
-        for value in network.buffers():
-            if value.is_floating_point():
-                distributed.all_reduce(value)
-                value /= world
-        share_start(network, world)
-
-
-def shard(inputs: Any, rank: int, world: int) -> Any:
-    return tuple(part[rank::world] for part in inputs) if isinstance(inputs, tuple) else inputs[rank::world]
-
-
-def average_gradients(network: nn.Module, world: int) -> None:
-    for parameter in network.parameters() if world > 1 else ():
-        if parameter.grad is not None:
-            distributed.all_reduce(parameter.grad)
-            parameter.grad /= world

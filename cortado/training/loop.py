@@ -1,299 +1,283 @@
-"""The training loop: on CPU or GPU, in one process or under torchrun, with optional teachers and penalties."""
+"""The training loop: on CPU or GPU, in one process or under torchrun, on any objectives, with or without teachers."""
 
 import contextlib
-import copy
-import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadNetwork, BadTask, BadValue, Diverged, in_own_code
+from cortado.errors import BadNetwork, BadValue, Diverged, in_own_code
 from cortado.layers.factors import factored_copy
 from cortado.parts.part import after_step
 from cortado.progress import Progress, quiet
 from cortado.running.devices import on_device, own_device, training_device
-from cortado.running.eval_mode import train_mode
-from cortado.task.task import Task, to_device
+from cortado.running.eval_mode import train_mode, uncompiled
+from cortado.task.task import Task
+from cortado.training.averaging import WeightMean
+from cortado.training.batches import Batch, Batches
 from cortado.training.cuda_graph import Recording, recorded
-from cortado.training.dilated import DilatedInFloat32
-from cortado.training.distributed import average_gradients, ranks, shard, share_start, share_statistics
-from cortado.training.teachers import distillation, ensemble, softened
+from cortado.training.distributed import Processes
+from cortado.training.learner import Learner
+from cortado.training.objectives.objective import Added, Objective
+from cortado.training.objectives.task import TaskLoss
+from cortado.training.optimizers import optimizer_of, set_lr
+from cortado.training.precision import Precision
+from cortado.training.training import Training
 
 LOG = logging.getLogger(__name__)
-OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("cosine", "constant", "step")
 CLIP_OF_KEPT = 5.0
 """Gradient norm for SGD on a freshly cut network with kept statistics. Adam's step size does not depend on gradients."""
+TASK_ALONE = (TaskLoss(),)
 
 
 @dataclass(frozen=True)
-class Training:
-    """How to train: everything the loop needs besides network and task.
+class Trained:
+    """What a training gives: the mean loss of the last epoch (NaN without epochs), and each term's mean in every epoch."""
 
-    `optimizer` is a name or a callable (parameter groups -> Optimizer); `schedule` a name or a callable (training
-    progress 0..1 -> factor of lr). `penalty(network)` is added to the loss. `teachers` add distillation: loss = hard x
-    task loss + soft x T^2 x KL(teachers' mean at T || network at T) (Hinton et al., 2015). `average`: the last share of
-    training over which weights are averaged (Izmailov et al., 2018). `precision`: "auto" uses bfloat16 for
-    convolutional networks if the device supports it. `statistics` of batch norms: "moving" or "kept" (see `train_mode`);
-    with "kept", SGD clips gradients at 5 unless `clip` is set, and Adam needs an lr of 1e-3 or less. `recorded`: replay
-    each step as a CUDA graph (see cortado.training.cuda_graph); ignored with a penalty.
+    loss: float = math.nan
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+    def __float__(self) -> float:
+        return self.loss
+
+
+def train(
+    network: nn.Module,
+    task: Task,
+    training: Training,
+    *,
+    objectives: Sequence[Objective] = TASK_ALONE,
+    teachers: Sequence[nn.Module] = (),
+    seed: int = 0,
+    label: str = "finetune",
+    progress: Progress | None = None,
+    groups: Callable[[nn.Module], Iterable[dict[str, Any]]] | None = None,
+    after_batch: Callable[[nn.Module, int], None] | None = None,
+    after_epoch: Callable[[nn.Module, int], bool] | None = None,
+) -> Trained:
+    """Train `network` in place on the task's training data, on the sum of all objectives' terms, each times its weight.
+
+    Runs on the task's device, then moves the network back. Deterministic for a given seed and CPU. `teachers` are copied
+    and stay as they are. `groups(network)` gives the optimizer's parameter groups. `after_batch(network, step)` runs after
+    each step; `after_epoch(network, epoch)` may change the network's structure and return True to restart the optimizer.
+    Low-rank weights run as their factors. `label` starts messages. Raises Diverged for a term that is not finite,
+    BadNetwork if nothing is trainable, BadTask for a missing device.
     """
-
-    epochs: float = 1.0
-    lr: float = 1e-3
-    optimizer: str | Callable[[Any], torch.optim.Optimizer] = "adam"
-    schedule: str | Callable[[float], float] = "cosine"
-    warmup: float = 0.0
-    momentum: float = 0.9
-    decay: float = 0.0
-    batch: int | None = None
-    clip: float | None = None
-    average: float = 0.0
-    precision: str = "auto"
-    statistics: str = "moving"
-    recorded: bool = False
-    teachers: Sequence[nn.Module] = ()
-    temperature: float = 2.0
-    hard: float = 1.0
-    soft: float = 0.0
-    penalty: Callable[[nn.Module], Tensor] | None = None
-    groups: Callable[[nn.Module], Iterable[dict[str, Any]]] | None = None
-    after_batch: Callable[[nn.Module, int], None] | None = None
-    after_epoch: Callable[[nn.Module, int], bool] | None = None
-    seed: int = 0
-    label: str = "finetune"
-    progress: Progress = field(default_factory=quiet)
+    device = training_device(network, task.device)
+    # A network that is split over processes does not move whole.
+    with on_device(network, own_device(network) if training.shard else device), contextlib.ExitStack() as stack:
+        loop = Loop(
+            network, task, training, device, Calls(seed, label, progress or quiet(), groups, after_batch, after_epoch)
+        )
+        stack.callback(loop.close)
+        loop.prepare(objectives, teachers)
+        return loop.run()
 
 
-def train(network: nn.Module, task: Task, plan: Training) -> float:
-    """Train `network` in place on the task's training data; return the mean loss of the last epoch, NaN without epochs.
+@dataclass(frozen=True)
+class Calls:
+    """What a caller of `train` gives besides knobs."""
 
-    Runs on the task's device, then moves the network back. Deterministic for a given seed and CPU. `after_epoch` may
-    change the network's structure and return True to restart the optimizer. Low-rank weights run as their factors.
-    Raises Diverged for a non-finite loss, BadNetwork if nothing is trainable, BadTask for a missing device.
-    """
-    with on_device(network, training_device(network, task.device)):
-        return Loop(network, task, plan).run()
+    seed: int
+    label: str
+    progress: Progress
+    groups: Callable[[nn.Module], Iterable[dict[str, Any]]] | None
+    after_batch: Callable[[nn.Module, int], None] | None
+    after_epoch: Callable[[nn.Module, int], bool] | None
 
 
 class Loop:
     """The state of one training."""
 
-    def __init__(self, network: nn.Module, task: Task, plan: Training) -> None:
-        self.network, self.task, self.plan = network, task, plan
-        self.device = own_device(network)
-        self.rank, self.world = ranks(self.device)
-        self.batch = plan.batch or task.batch
-        # Drop a last batch of one sample: batch norm needs a variance.
-        self.alone = len(task.train) % self.batch == 1 and len(task.train) > 1
-        self.steps = max(1, math.ceil(len(task.train) / self.batch) - self.alone)
+    def __init__(self, network: nn.Module, task: Task, training: Training, device: torch.device, calls: Calls) -> None:
+        self.network, self.task, self.training, self.calls = network, task, training, calls
+        self.device, self.group = device, Processes(device, training.hook)
+        self.batches = Batches(task, training.batch or task.batch, device, self.group)
         # A fraction of an epoch is at least one step; 0 epochs are none.
-        self.total = max(1, round(plan.epochs * self.steps)) if plan.epochs else 0
-        self.half = half_precision(network, plan.precision, self.device)
-        slides = self.device.type == "cpu" and any(isinstance(module, nn.Conv2d) for module in network.modules())
-        self.channels_last = self.half or slides
-        if self.channels_last:
+        self.total = max(1, round(training.epochs * self.batches.steps)) if training.epochs else 0
+        self.precision = Precision.of(network, training.precision, self.device, training.recorded)
+        if self.precision.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.runner = factored_copy(network)
-        self.teachers = [ready(teacher, self.device) for teacher in plan.teachers]
-        # Teachers only run forward, where even a shallow network gains from bfloat16.
-        self.half_teachers = any(half_precision(one, plan.precision, self.device, deep=1) for one in self.teachers)
-        if self.teachers and plan.soft and task.train.augment is None and not plan.recorded:
-            self.task = softened(task, self.teachers, plan.temperature, plan.hard, plan.soft, self.half_teachers)
-            self.plan, self.teachers = dataclasses.replace(plan, hard=1.0, soft=0.0), []
-        self.mean: dict[str, Tensor] = {}
-        self.averaged = 0
         self.recording: Recording | None = None
+        self.curves: dict[str, list[float]] = {}
+        self.learner: Learner | None = None
+        self.sharded: Any = None
+        self.moved = network
+        """What the optimizer moves: the network, or its split copy."""
+
+    def prepare(self, objectives: Sequence[Objective], teachers: Sequence[nn.Module]) -> None:
+        """Put taps on network and teachers, let objectives make their modules, and make the optimizer."""
+        calls, training = self.calls, self.training
+        runner = train_mode(self.runner(objectives), training.statistics)
+        self.learner = Learner(runner, objectives, self.precision, self.task.loss, calls.label)
+        used = self.learner.objectives
+        taps = [tap for one in used for tap in one.taps().teacher]
+        if teachers and self.total:
+            self.batches.teach(teachers, taps, training.precision)
+        self.along: list[nn.Parameter] = []
+        if self.total and any(makes_modules(one) or one.taps().network for one in used):
+            with seeded(calls.seed + 1), uncompiled(runner):
+                self.along = self.learner.make_modules(*self.batches.first(), self.group)
+        self.batches.keep(training.cache)
+        self.recordable = self.group.world == 1 and all(
+            one.recordable and not one.opponents() for one in self.learner.objectives
+        )
+        self.begin(runner)
+
+    def runner(self, objectives: Sequence[Objective]) -> nn.Module:
+        """Return the network as it runs.  Raises BadValue where `shard` is asked for what needs whole weights."""
+        if not self.training.shard or self.group.world == 1:
+            return factored_copy(self.network)
+        calls = self.calls
+        if calls.after_epoch or calls.groups or any(makes_modules(one) or isinstance(one, Added) for one in objectives):
+            raise BadValue(
+                f"{calls.label}: with shard, no process has the whole weights, which penalties, modules learned along and "
+                "changes of structure need. Set shard: false."
+            )
+        # Torch's part for it takes two seconds to import.
+        from cortado.training.sharded import ShardedCopy
+
+        self.sharded = ShardedCopy(self.network, self.device, self.group.world)
+        self.moved = self.sharded.runner
+        return self.moved
+
+    def begin(self, runner: nn.Module) -> None:
+        """Begin, or begin again after a change of structure."""
+        assert self.learner is not None
+        self.whole = self.learner if self.sharded else self.group.wrapped(self.learner)
         self.optimizer = self.make_optimizer()
+        self.recording, self.average = None, WeightMean(self.moved)
+
+    def close(self) -> None:
+        """Take off all hooks and remove files."""
+        if self.learner is not None:
+            self.learner.hooks.remove()
+        self.batches.close()
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        plan = self.plan
-        learning = [p for p in self.network.parameters() if p.requires_grad]
+        calls = self.calls
+        learning = [p for p in self.moved.parameters() if p.requires_grad]
         if not learning:
             raise BadNetwork(
-                f"{plan.label}: the network has no trainable parameter. Set requires_grad, or leave this stage out."
+                f"{calls.label}: the network has no trainable parameter. Set requires_grad, or leave this stage out."
             )
-        groups = list(plan.groups(self.network)) if plan.groups else [{"params": learning}]
-        if callable(plan.optimizer):
-            made = plan.optimizer(groups)
-        elif plan.optimizer == "sgd":
-            made = torch.optim.SGD(groups, plan.lr, plan.momentum, weight_decay=plan.decay, nesterov=plan.momentum > 0)
-        elif plan.optimizer == "adamw":
-            made = torch.optim.AdamW(groups, plan.lr, weight_decay=plan.decay)
-        elif plan.optimizer == "adam":
-            made = torch.optim.Adam(groups, plan.lr, weight_decay=plan.decay)
-        else:
-            raise BadValue(f"{plan.label}: optimizer must be one of {', '.join(OPTIMIZERS)}, got {plan.optimizer!r}.")
-        for group in made.param_groups:
-            group["full_rate"] = group["lr"]
-        return made
+        groups = list(calls.groups(self.moved)) if calls.groups else [{"params": learning}]
+        return optimizer_of(self.training, [*groups, *([{"params": self.along}] if self.along else [])])
 
-    def run(self) -> float:
-        share_start(self.network, self.world)
-        train_mode(self.runner, self.plan.statistics)
-        step, epoch, loss = 0, 0, math.nan
-        with self.plan.progress.bar(self.plan.label, self.total) as bar, seeded(self.plan.seed):
+    def run(self) -> Trained:
+        assert self.learner is not None
+        calls, step, epoch, loss = self.calls, 0, 0, math.nan
+        with calls.progress.bar(calls.label, self.total) as bar, seeded(calls.seed), self.as_written():
             while step < self.total:
                 loss, step = self.epoch(epoch, step, bar)
                 epoch += 1
-                if self.plan.after_epoch is not None and self.plan.after_epoch(self.network, epoch):
-                    self.optimizer, self.mean, self.averaged = self.make_optimizer(), {}, 0
-                    self.runner = train_mode(factored_copy(self.network), self.plan.statistics)
-                    self.recording = None
-        state = self.network.state_dict()
-        for name, value in self.mean.items():
-            state[name].copy_(value)
-        share_statistics(self.network, self.world)
+                if calls.after_epoch is not None and calls.after_epoch(self.network, epoch):
+                    self.learner.hooks.remove()
+                    runner = train_mode(factored_copy(self.network), self.training.statistics)
+                    self.learner.run_on(runner)
+                    self.begin(runner)
+        self.average.apply()
+        if self.sharded is not None:
+            self.sharded.gather()
+        self.group.average_statistics(self.network)
         self.network.eval()
-        return loss
+        return Trained(loss, self.curves)
+
+    def as_written(self) -> contextlib.AbstractContextManager[Any]:
+        """Run compiled code as it was written if there are taps, which it would not see."""
+        assert self.learner is not None
+        return uncompiled(self.learner.runner) if self.learner.hooks.taps else contextlib.nullcontext()
 
     def epoch(self, epoch: int, step: int, bar: Any) -> tuple[float, int]:
-        generator = self.task.generator(7919 * self.plan.seed + epoch + 1)
-        losses: list[Tensor] = []
-        for inputs, targets in self.task.train.batches(self.batch, generator):
-            if step >= self.total or (self.alone and len(targets) == 1):
+        generator = self.task.generator(7919 * self.calls.seed + epoch + 1)
+        values: dict[str, list[Tensor]] = {}
+        for number, batch in enumerate(self.batches.shuffled(generator), 1):
+            if step >= self.total:
                 break
-            self.set_lr(step / self.total)
-            inputs, targets = shard(inputs, self.rank, self.world), targets[self.rank :: self.world]
-            where = (
-                f"{self.plan.label}: batch {len(losses) + 1} of epoch {epoch + 1}: the network, forward or backward,"
-            )
+            set_lr(self.optimizer, self.training, step / self.total, self.total)
+            where = f"{self.calls.label}: batch {number} of epoch {epoch + 1}: the network, forward or backward,"
             with in_own_code(BadNetwork, where, "Fix it for such inputs, or check this batch of the data."):
-                losses.append(self.step(to_device(inputs, self.device), targets.to(self.device)))
+                for name, value in self.step(batch, step).items():
+                    values.setdefault(name, []).append(value)
             step += 1
             bar.advance()
-            if step > self.total * (1 - self.plan.average):
-                self.take_average()
-            if self.plan.after_batch is not None:
-                self.plan.after_batch(self.network, step)
-        mean = float(torch.stack(losses).mean())
-        if not math.isfinite(mean):
-            raise Diverged(
-                f"{self.plan.label}: the loss of epoch {epoch + 1} is {mean}, in {'bfloat16' if self.half else 'float32'} with "
-                f"{self.plan.statistics} batch norm statistics. Lower lr ({self.plan.lr:g}), clip gradients"
-                f"{', set precision: float32' * self.half}{', set statistics: moving' * (self.plan.statistics == 'kept')}, "
-                "or look for NaN in data and loss."
-            )
-        LOG.debug("%s: epoch %d, step %d of %d, loss %.4g", self.plan.label, epoch + 1, step, self.total, mean)
-        return mean, step
+            if step > self.total * (1 - self.training.average):
+                self.average.take()
+            if self.calls.after_batch is not None:
+                self.calls.after_batch(self.network, step)
+        means = {name: float(self.group.mean(torch.stack(found).mean())) for name, found in values.items()}
+        self.check_finite(means, values, epoch)
+        loss = means.pop(TOTAL)
+        for name, mean in means.items():
+            self.curves.setdefault(name, []).append(mean)
+        LOG.debug("%s: epoch %d, step %d of %d, loss %.4g", self.calls.label, epoch + 1, step, self.total, loss)
+        return loss, step
 
-    def step(self, inputs: Any, targets: Tensor) -> Tensor:
-        loss = self.gradients(inputs, targets)
-        average_gradients(self.network, self.world)
-        clip = self.plan.clip
-        if clip is None and self.plan.statistics == "kept" and isinstance(self.optimizer, torch.optim.SGD):
+    def check_finite(self, means: dict[str, float], values: dict[str, list[Tensor]], epoch: int) -> None:
+        """Raise Diverged for a loss that is not finite, naming the terms that were the first."""
+        if all(math.isfinite(value) for value in means.values()):
+            return
+        first = {
+            name: int(torch.isfinite(torch.stack(found)).logical_not().int().argmax())
+            for name, found in values.items()
+            if name != TOTAL and not math.isfinite(means[name])
+        }
+        wrong = [name for name, at in first.items() if at == min(first.values())]
+        training, half = self.training, self.precision.half
+        terms = f" (its terms {', '.join(wrong)})" if len(means) > 2 and wrong else ""
+        raise Diverged(
+            f"{self.calls.label}: the loss of epoch {epoch + 1} is {means[TOTAL]}{terms}, in "
+            f"{'bfloat16' if half else 'float32'} with {training.statistics} batch norm statistics. "
+            f"Lower lr ({training.lr:g}), clip gradients"
+            f"{', set precision: float32' * half}{', set statistics: moving' * (training.statistics == 'kept')}, "
+            "or look for NaN in data and loss."
+        )
+
+    def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
+        assert self.learner is not None
+        self.learner.number, self.learner.progress = number, number / self.total
+        values = self.gradients(batch)
+        clip = self.training.clip
+        if clip is None and self.training.statistics == "kept" and isinstance(self.optimizer, torch.optim.SGD):
             clip = CLIP_OF_KEPT
         if clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+            nn.utils.clip_grad_norm_([*self.moved.parameters(), *self.along], clip)
         self.optimizer.step()
-        after_step(self.network)
-        return loss
+        after_step(self.moved)
+        return values
 
-    def gradients(self, inputs: Any, targets: Tensor) -> Tensor:
-        """Return the loss and leave its gradients in the parameters; replay the step if it was recorded."""
-        if self.plan.recorded and self.device.type == "cuda" and self.plan.penalty is None:
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Return every term and leave gradients in the parameters; replay the step if it was recorded."""
+        if self.training.recorded and self.device.type == "cuda" and self.recordable:
             if self.recording is None:
-                self.recording = recorded(self.forward_and_back, self.network, inputs, targets)
-            if self.recording.fits(inputs, targets):
-                return self.recording(inputs, targets)
+                self.recording = recorded(self.forward_and_back, self.whole, batch)
+            if self.recording.fits(batch):
+                return self.recording(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        return self.forward_and_back(inputs, targets)
+        return self.forward_and_back(batch)
 
-    def forward_and_back(self, inputs: Any, targets: Tensor) -> Tensor:
-        context: Any = contextlib.nullcontext()
-        if self.half:
-            # Cached bfloat16 weights would be stale in a replay.
-            context = torch.autocast(self.device.type, torch.bfloat16, cache_enabled=not self.plan.recorded)
-        with context, DilatedInFloat32() if self.half and self.device.type == "cpu" else contextlib.nullcontext():
-            outputs = call(self.runner, inputs, self.channels_last)
-        loss = self.loss(outputs, inputs, targets)
-        total = loss if self.plan.penalty is None else loss + self.plan.penalty(self.network)
-        total.backward()
-        return loss.detach()
-
-    def loss(self, outputs: Any, inputs: Any, targets: Tensor) -> Tensor:
-        plan = self.plan
-        outputs = outputs.float() if isinstance(outputs, Tensor) else outputs
-        loss = plan.hard * self.task_loss(outputs, targets) if plan.hard else torch.zeros((), device=self.device)
-        if not self.teachers or not plan.soft:
-            return loss
-        soft = ensemble(self.teachers, inputs, plan.temperature, self.half_teachers)
-        return loss + plan.soft * distillation(outputs, soft, plan.temperature)
-
-    def task_loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        where = f"{self.plan.label}: the task's loss, on outputs of {shape_text(outputs)} and targets of {shape_text(targets)},"
-        with in_own_code(BadTask, where, "Check labels, shapes and loss."):
-            return self.task.loss(outputs, targets)
-
-    def set_lr(self, done: float) -> None:
-        schedule, factor = self.plan.schedule, 1.0
-        if callable(schedule):
-            factor = schedule(done)
-        elif schedule == "cosine":
-            factor = 0.5 * (1 + math.cos(math.pi * done))
-        elif schedule == "step":
-            factor = 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
-        if done < self.plan.warmup:
-            factor *= (done * self.total + 1) / (self.plan.warmup * self.total + 1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["full_rate"] * factor
-
-    def take_average(self) -> None:
-        self.averaged += 1
-        for name, value in self.network.state_dict().items():
-            if not isinstance(value, Tensor):
-                continue
-            if name not in self.mean or not value.is_floating_point():
-                self.mean[name] = value.detach().clone()
-            else:
-                self.mean[name].lerp_(value.detach(), 1 / self.averaged)
+    def forward_and_back(self, batch: Batch) -> dict[str, Tensor]:
+        total, values = self.whole(*batch)
+        # Shares of a batch differ in size: the mean over processes is the mean over samples.
+        (total if self.batches.share == 1.0 else total * self.batches.share).backward()
+        return {TOTAL: total.detach(), **values}
 
 
-def shape_text(value: Any) -> str:
-    """Return shape and dtype of a tensor for a message; of anything else its class."""
-    return f"shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+TOTAL = "loss"
+"""The name of the sum of all terms."""
 
 
-def call(network: nn.Module, inputs: Any, channels_last: bool = False) -> Any:
-    """Run a network on a tensor, or on a tuple of tensors as its arguments."""
-    if isinstance(inputs, tuple):
-        return network(*inputs)
-    if channels_last and inputs.dim() == 4:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-    return network(inputs)
-
-
-def half_precision(network: nn.Module, precision: str, device: torch.device, deep: int = 5) -> bool:
-    """Return whether to run matrix products in bfloat16.  Raises BadValue for an unknown precision."""
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise BadValue(f"finetune: precision must be auto, float32 or bfloat16, got {precision!r}.")
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    weights = [m.weight.shape[0] for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))]  # type: ignore[union-attr]
-    # For small convolutions, conversions cost more than bfloat16 saves.
-    return (
-        device.type == "cpu"
-        and bool(weights)
-        and max(weights) >= 32
-        and len(weights) >= deep
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-
-
-def ready(teacher: nn.Module, device: torch.device) -> nn.Module:
-    """Return a frozen copy in eval mode: the teacher itself may be the user's network."""
-    return copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
+def makes_modules(objective: Objective) -> bool:
+    """Return whether an objective has modules of its own."""
+    return type(objective).modules is not Objective.modules
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Any:
+def seeded(seed: int) -> Iterator[None]:
     """Seed random numbers such as dropout's, and restore the caller's random state afterwards."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)

@@ -1,75 +1,60 @@
-"""Teachers: a network or an ensemble whose softened outputs train a student."""
+"""Teachers: networks whose outputs and inner layers train another one."""
 
 import copy
-import dataclasses
 import importlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cortado.errors import BadRecipe
 from cortado.network.view import View
-from cortado.running.devices import own_device
-from cortado.task.task import Task, to_device
+from cortado.running.trees import pick
+from cortado.training.objectives.objective import Observed
+from cortado.training.precision import Precision, floats_in_float32, half_precision
+from cortado.training.taps import TapHooks
+from cortado.training.trees import joined
 
 SLICE = 32
 """Images per teacher batch on a CPU: few enough for its activations to stay in cache."""
 
 
-def distillation(outputs: Tensor, soft: Tensor, temperature: float) -> Tensor:
-    """Return T^2 x KL(soft || outputs at T), averaged over all axes but 1, the classes.
+class Teachers:
+    """Frozen copies of the teachers on a device, in eval mode: a teacher may be the user's network, which stays as it is."""
 
-    `outputs`: logits (N, C, ...); `soft`: probabilities at temperature T, same shape.  Hinton, Vinyals, Dean, 2015.
-    """
-    # A class with probability 0 adds 0, even if both networks mask it with minus infinity.
-    logs = functional.log_softmax(outputs / temperature, 1).masked_fill(soft == 0, 0.0)
-    return temperature**2 * functional.kl_div(logs, soft, reduction="none").sum(1).mean()
+    def __init__(
+        self, networks: Sequence[nn.Module], taps: Sequence[str], precision: str, device: torch.device
+    ) -> None:
+        """`taps`: paths in the first teacher."""
+        copies = [copy.deepcopy(one).to(device).eval().requires_grad_(False) for one in networks]
+        # Teachers only run forward, where even a shallow network gains from bfloat16.
+        half = any(half_precision(one, precision, device, deep=1) for one in copies)
+        self.networks, self.precision = copies, Precision(device, half, half)
+        self.taps = [TapHooks(one, taps if number == 0 else (), "the teacher") for number, one in enumerate(copies)]
 
+    def observe(self, inputs: Any) -> tuple[Observed, ...]:
+        """Return what each teacher gives for a batch on its device, without gradients."""
+        with torch.no_grad():
+            return tuple(
+                self.observed(network, taps, inputs) for network, taps in zip(self.networks, self.taps, strict=True)
+            )
 
-def ensemble(teachers: Sequence[nn.Module], inputs: Any, temperature: float, half: bool = False) -> Tensor:
-    """Return the mean of the teachers' softened probabilities, (N, C, ...), without gradients; `half`: in bfloat16."""
-    device = own_device(teachers[0]).type
-    if half and isinstance(inputs, Tensor) and inputs.dim() == 4:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=half):
-        outputs = [teacher_outputs(teacher, inputs) for teacher in teachers]
-        return torch.stack([functional.softmax(output.float() / temperature, 1) for output in outputs]).mean(0)
+    def observed(self, network: nn.Module, taps: TapHooks, inputs: Any) -> Observed:
+        """Return what one teacher gives; for images on a CPU, slice by slice."""
+        sliced = isinstance(inputs, Tensor) and inputs.device.type == "cpu" and inputs.dim() == 4
+        starts = range(0, len(inputs), SLICE) if sliced else (0,)
+        parts = []
+        for start in starts:
+            few = pick(inputs, slice(start, start + SLICE)) if sliced else inputs
+            outputs = self.precision.run(network, few)
+            parts.append(Observed(outputs, floats_in_float32(taps.collect())))
+        return parts[0] if len(parts) == 1 else joined(parts)
 
-
-def teacher_outputs(teacher: nn.Module, inputs: Any) -> Tensor:
-    """Return a teacher's outputs for a batch; for images on a CPU, slice by slice."""
-    if isinstance(inputs, tuple):
-        return teacher(*inputs)
-    if inputs.device.type == "cpu" and inputs.dim() == 4:
-        return torch.cat([teacher(few) for few in inputs.split(SLICE)])
-    return teacher(inputs)
-
-
-def softened(
-    task: Task, teachers: Sequence[nn.Module], temperature: float, hard: float, soft: float, half: bool = False
-) -> Task:
-    """Return the task with loss = hard x its own loss + soft x distillation from the teachers.
-
-    Teachers run here once on every training sample, not at every training step; use it for training data without
-    augmentation. Memory: one float32 probability per sample and class.
-    """
-    device = own_device(teachers[0])
-    teachers = [copy.deepcopy(teacher).eval() for teacher in teachers]
-    answers, owns = [], []
-    for inputs, own in task.train.original().batches(256):
-        answers.append(ensemble(teachers, to_device(inputs, device), temperature, half).cpu())
-        owns.append(own)
-    table, targets = torch.cat(answers), torch.cat(owns)
-
-    def loss(outputs: Tensor, index: Tensor) -> Tensor:
-        index = index.cpu()
-        own = task.loss(outputs, targets[index].to(outputs.device)) if hard else torch.zeros((), device=outputs.device)
-        return hard * own + soft * distillation(outputs, table[index].to(outputs.device), temperature)
-
-    return dataclasses.replace(task, train=task.train.numbered(), loss=loss)
+    def remove(self) -> None:
+        """Take the hooks off the copies."""
+        for one in self.taps:
+            one.remove()
 
 
 def teachers_of(named: Any, view: View) -> list[nn.Module]:

@@ -9,7 +9,7 @@ LISTING = {
     "cortado.cli": {"cortado"},
     "cortado.engine.recipe": {"cortado.methods"},
     "cortado.importance.importance": {"cortado.importance"},
-    "cortado.training.objectives.penalty": {"cortado.training.objectives"},
+    "cortado.training.objectives.objective": {"cortado.training.objectives"},
     "cortado.file.schema": {"cortado.parts.forms"},
     "cortado.file.roundings": {"cortado.parts.activations"},
 }

@@ -1,7 +1,6 @@
 """Style: lengths, names, docstrings, and what no file may do."""
 
 import ast
-import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import cortado
 from bench.house_counts import HOUSE
 from cortado.engine.recipe import ELSEWHERE, known_methods, method_class, method_class_name
+from cortado.knobs.nested import knobs_of
 from cortado.methods.method import Method
 from tests.house.offenders import listed
 
@@ -117,7 +117,7 @@ def test_method_files_define_the_class_that_their_path_names_with_words_for_ever
         place = ELSEWHERE.get(name, f"cortado.methods.{name.replace('/', '.')}:{method_class_name(name)}")
         fits = issubclass(kind, Method) and kind.name() == name and f"{kind.__module__}:{kind.__name__}" == place
         found += [] if fits and kind.__doc__ and kind.__dataclass_params__.frozen else [f"{name}: its class"]
-        found += [f"{name}: {one.name}" for one in dataclasses.fields(kind) if not one.metadata.get("help")]
+        found += [f"{name}: {one.name}" for one in knobs_of(kind).values() if not one.facts.get("help")]
     assert not found, listed("methods and knobs", found)
 
 

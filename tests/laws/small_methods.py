@@ -3,6 +3,7 @@
 from typing import Any
 
 from cortado.engine.recipe import known_methods, method_class
+from cortado.knobs.nested import knobs_of
 from cortado.methods.method import Method
 
 SHORT = {"epochs": 0.5, "finish": 0.25}
@@ -22,7 +23,7 @@ MUST_HAVE: dict[str, dict[str, Any]] = {
 def small(name: str, **knobs: Any) -> Method:
     """The method called `name`, with short trainings; `knobs` besides."""
     kind = method_class(name)
-    fields = kind.__dataclass_fields__
+    fields = knobs_of(kind)
     short = {key: value for key, value in SHORT.items() if key in fields}
     return kind(**(short | MUST_HAVE.get(name, {}) | knobs))
 

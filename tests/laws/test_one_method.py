@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import dataclasses
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ import torch
 from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, BadValue, NothingChanged
 from cortado.file.artifact import decode, encode, load, save
+from cortado.knobs.nested import knobs_of
 from cortado.network.view import View, parameter_places
 from cortado.parts.forms.attach import original_class
 from tests.laws.compressed import CONVOLUTIONAL, CUTS, NOTHING_TO_DO, PAIRS, REFUSED, compressed, stages
@@ -155,10 +155,9 @@ def test_method_that_cannot_work_on_a_network_says_why(name, net):
 
 @pytest.mark.parametrize("name", ALL_METHODS)
 def test_wrong_values_of_every_knob_are_refused_in_words(name):
-    for field in dataclasses.fields(small(name)):
-        knob = field.name
-        low, high, one_of = (field.metadata.get(key) for key in ("low", "high", "one_of"))
-        wrong = [] if knob in ("teacher",) else [object(), ["x"]]
+    for knob, one in knobs_of(type(small(name))).items():
+        low, high, one_of = (one.facts.get(key) for key in ("low", "high", "one_of"))
+        wrong = [] if knob == "teacher" else [object()] if knob == "objectives" else [object(), ["x"]]
         wrong += [low - 1, float("nan")] if low is not None else []
         wrong += [high + 1] if high is not None else []
         wrong += ["no such word"] if one_of else []

@@ -11,7 +11,7 @@ from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, BadTask
 from cortado.task.measure import check_stated, mean_score, run, scores
 from cortado.task.task import Data, Metric, Task
-from cortado.training.teachers import distillation
+from cortado.training.objectives.logits import distillation
 from tests.laws.tiny_nets import BY_NAME
 
 TINY = BY_NAME["mlp"]

@@ -12,17 +12,33 @@ from torch.nn import functional
 from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, BadValue, Diverged, NothingChanged
 from cortado.task.task import Data, Task
-from cortado.training.loop import Training, train
-from cortado.training.teachers import SLICE, distillation, ensemble
+from cortado.training.loop import train
+from cortado.training.objectives.logits import Logits, distillation
+from cortado.training.objectives.objective import Added
+from cortado.training.objectives.task import TaskLoss
+from cortado.training.teachers import SLICE, Teachers
+from cortado.training.training import Training
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["mlp"]
 
 
-def after(plan, task=None, network=None):
+class SeenTeacher(nn.Module):
+    """A teacher that notes how many samples it is given; its copies note in the same list."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.network, self.note = NET.make(), seen.append
+
+    def forward(self, inputs):
+        self.note(len(inputs))
+        return self.network(inputs)
+
+
+def after(plan, task=None, network=None, **given):
     network = network or NET.make()
-    loss = train(network, task or NET.task(), plan)
-    return network, loss
+    trained = train(network, task or NET.task(), plan, **given)
+    return network, trained.loss
 
 
 def test_training_is_a_plain_loop_of_torch():
@@ -40,7 +56,7 @@ def test_training_is_a_plain_loop_of_torch():
 @pytest.mark.parametrize(("epochs", "steps"), [(0, 0), (1e-3, 1), (1, 4), (0.25, 1), (0.5, 2), (2, 8), (1.5, 6)])
 def test_epochs_may_be_parts(epochs, steps):
     counted = []
-    after(Training(epochs=epochs, after_batch=lambda network, step: counted.append(step)))
+    after(Training(epochs=epochs), after_batch=lambda network, step: counted.append(step))
     assert counted == list(range(1, steps + 1))
 
 
@@ -81,14 +97,16 @@ def test_average_is_the_mean_of_the_last_steps():
     def note(network, step):
         kept.append(copy.deepcopy(network.state_dict()))
 
-    network, _ = after(Training(epochs=1, lr=0.05, average=0.5, after_batch=note))
+    network, _ = after(Training(epochs=1, lr=0.05, average=0.5), after_batch=note)
     for key, value in network.state_dict().items():
         torch.testing.assert_close(value, (kept[2][key] + kept[3][key]) / 2)
 
 
 def test_penalty_is_added_to_the_loss():
     heavy, _ = after(
-        Training(epochs=2, lr=0.05, penalty=lambda network: 10 * sum(p.square().sum() for p in network.parameters()))
+        Training(epochs=2, lr=0.05),
+        network=(network := NET.make()),
+        objectives=(TaskLoss(), Added(10.0, "size", lambda step: sum(p.square().sum() for p in network.parameters()))),
     )
     light, _ = after(Training(epochs=2, lr=0.05))
     assert sum(float(p.detach().square().sum()) for p in heavy.parameters()) < 0.7 * sum(
@@ -100,7 +118,7 @@ def test_teacher_alone_pulls_the_network_to_its_outputs():
     teacher = NET.make()
     with torch.no_grad():
         teacher[2].weight.mul_(-2)
-    network, _ = after(Training(epochs=40, lr=0.02, teachers=(teacher,), hard=0.0, soft=1.0, temperature=2.0))
+    network, _ = after(Training(epochs=40, lr=0.02), teachers=(teacher,), objectives=(Logits(temperature=2.0),))
     inputs = NET.task().train.inputs
     before = (NET.make()(inputs).softmax(1) - teacher(inputs).softmax(1)).abs().mean()
     assert float(((network(inputs).softmax(1) - teacher(inputs).softmax(1)).abs().mean() / before).detach()) < 0.25
@@ -118,21 +136,20 @@ def test_teachers_answer_a_batch_of_images_as_if_it_came_whole():
     images = torch.randn(2 * SLICE + 3, 3, 8, 8)
     with torch.no_grad():
         whole = sum((teacher(images) / 3.0).softmax(1) for teacher in teachers) / 2
-    torch.testing.assert_close(ensemble(teachers, images, 3.0), whole)
+    given = Teachers(teachers, (), "float32", torch.device("cpu")).observe(images)
+    torch.testing.assert_close(sum((one.outputs / 3.0).softmax(1) for one in given) / 2, whole)
 
 
-def test_training_with_varied_data_uses_the_teacher_at_every_step():
+def test_teacher_runs_at_every_step_on_varied_data_and_once_a_sample_else():
     base = NET.task()
-    seen = []
-    varied = Data(
-        base.train.inputs,
-        base.train.targets,
-        augment=lambda x, generator: x + 0.1 * torch.randn(x.shape, generator=generator),
-    )
-    teacher = NET.make()
-    teacher.register_forward_hook(lambda layer, inputs, outputs: seen.append(len(outputs)))
-    after(Training(epochs=1, teachers=(teacher,), soft=0.5), Task(varied, base.validation, base.test, batch=16))
-    assert seen == [16, 16, 16, 16]
+    counted = {}
+    for name, augment in (("varied", lambda x, generator: x + 0.1), ("as they are", None)):
+        seen = []
+        task = Task(Data(base.train.inputs, base.train.targets, augment=augment), base.validation, base.test, batch=16)
+        objectives = (TaskLoss(0.5), Logits(0.5))
+        after(Training(epochs=2), task, teachers=(SeenTeacher(seen),), objectives=objectives)
+        counted[name] = seen
+    assert counted == {"varied": [16] * 8, "as they are": [64]}
 
 
 def test_network_ends_in_eval_mode_and_the_callers_random_state_is_kept():
@@ -153,9 +170,9 @@ def test_clip_bounds_the_step(clip):
 
 def test_wrong_plans_are_refused_in_words():
     with pytest.raises(BadValue, match="optimizer must be one of adam, adamw, sgd, got 'lion'"):
-        after(Training(optimizer="lion"))
-    with pytest.raises(BadValue, match="precision must be auto, float32 or bfloat16, got 'int8'"):
-        after(Training(precision="int8"))
+        Training(optimizer="lion")
+    with pytest.raises(BadValue, match="precision must be one of auto, float32, bfloat16, got 'int8'"):
+        Training(precision="int8")
     with pytest.raises(BadNetwork, match="the network has no trainable parameter"):
         after(Training(), network=NET.make().requires_grad_(False))
 
@@ -167,7 +184,7 @@ def test_optimizer_starts_again_when_the_structure_changed():
             return True
         return False
 
-    network, _ = after(Training(epochs=2, lr=0.05, after_epoch=change))
+    network, _ = after(Training(epochs=2, lr=0.05), after_epoch=change)
     fresh = network[0].weight.detach().clone()
     again, _ = after(Training(epochs=0.25), network=copy.deepcopy(network))
     assert not torch.equal(again[0].weight, fresh)

@@ -1,12 +1,13 @@
 """prune/rate_distortion: train quantized weights with their estimated bits as a penalty."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cortado.knobs.nested import flat_knobs
 from cortado.methods.method import Method, knob
 from cortado.methods.prune.bits import as_planes, bits_of_levels, nonzero_cost
 from cortado.methods.prune.units import PruneUnits
@@ -17,10 +18,17 @@ from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.quantized import Quantized
 from cortado.task.task import Task
 from cortado.training.learning import only_learning
-from cortado.training.loop import Training, half_precision, train
-from cortado.training.teachers import softened, teachers_of
+from cortado.training.loop import train
+from cortado.training.objectives.logits import Logits
+from cortado.training.objectives.objective import Added, Objective, TrainingStep
+from cortado.training.objectives.task import TaskLoss
+from cortado.training.teachers import teachers_of
+from cortado.training.training import Training
+
+TEMPERATURE = 2.5
 
 
+@flat_knobs
 @dataclass(frozen=True)
 class PruneRateDistortion(Method):
     """Rate-distortion training: loss + strength x estimated bits of the file, over weights rounded to a learned step.
@@ -35,9 +43,11 @@ class PruneRateDistortion(Method):
     trains = True
 
     strength: float = knob(1e-5, low=0.0, high=1.0, help="loss that one bit of the file is worth")
-    epochs: float = knob(10.0, low=0.01, help="epochs of training with the penalty")
-    finish: float = knob(3.0, low=0.0, help="epochs of the final phase with frozen zeros")
-    lr: float = knob(2e-3, low=0.0, help="learning rate of the weights")
+    training: Training = knob(
+        Training(epochs=10.0, lr=2e-3, average=0.2, warmup=0.02),
+        help="how to train with the penalty; steps learn at lr too",
+    )
+    finish: float = knob(3.0, low=0.0, help="epochs of the final phase with frozen zeros, at a quarter of lr")
     step: float = knob(0.5, low=0.01, high=10.0, help="initial rounding step, in standard deviations of the layer")
     pull: float = knob(1e-4, low=0.0, help="final strength of the pull towards rounded values")
     teacher: Any = knob(None, help="original, package.module:maker, a network, a tuple of them, or none")
@@ -46,12 +56,13 @@ class PruneRateDistortion(Method):
 
     def apply(self, view: View, task: Task) -> None:
         # Units are found between epochs by tracing the network on the example, which is on the CPU.
-        task, lessons = self.taught(view, replace(task, device="cpu"))
+        task = replace(task, device="cpu")
+        teachers = [] if self.teacher is None else teachers_of(self.teacher, view)
         weights = self.enter(view)
         with only_learning(view, None if self.where == "*" else weights):
-            self.train_lr(view, task, weights, lessons)
+            self.train_rate(view, task, weights, teachers)
             freeze_zeros(weights)
-            self.train_finish(view, task, weights, lessons)
+            self.train_finish(view, task, weights, teachers)
         for weight in weights:
             weight.set_form(flattened(weight.form.finalize()))
         PruneUnits(where=self.where).sweep(view)
@@ -74,7 +85,7 @@ class PruneRateDistortion(Method):
                 chosen.append(weight)
         return chosen
 
-    def train_lr(self, view: View, task: Task, weights: list[Weight], lessons: dict[str, Any]) -> None:
+    def train_rate(self, view: View, task: Task, weights: list[Weight], teachers: Sequence[nn.Module]) -> None:
         costs = NonzeroCosts(weights)
         sweep = PruneUnits(where=self.where, sort=False)
 
@@ -84,47 +95,39 @@ class PruneRateDistortion(Method):
             costs.refresh()
             return removed > 0
 
-        train(view.network, task, Training(
-            epochs=self.epochs, lr=self.lr, groups=self.groups, seed=task.seed, average=0.2, warmup=0.02,
-            penalty=lambda network: self.strength * costs.bits(), label=f"{self.name()}: rate",
+        trained = train(
+            view.network, task, self.training, objectives=self.objectives(lambda step: self.strength * costs.bits()),
+            teachers=teachers, groups=self.groups, seed=task.seed, label=f"{self.name()}: rate", progress=view.progress,
             after_batch=lambda network, step: costs.refresh() if step % 50 == 0 else None, after_epoch=after_epoch,
-            progress=view.progress, **lessons,
-        ))  # fmt: skip
+        )  # fmt: skip
+        view.curves |= {f"{name}, with the penalty": values for name, values in trained.curves.items()}
         sweep.sweep(view)
 
-    def train_finish(self, view: View, task: Task, weights: list[Weight], lessons: dict[str, Any]) -> None:
+    def train_finish(self, view: View, task: Task, weights: list[Weight], teachers: Sequence[nn.Module]) -> None:
         if self.finish == 0:
             return
-        done = [0.0]
         forms = [form for weight in weights if (form := latent_of(weight.form)) is not None]
 
-        def penalty(network: nn.Module) -> Tensor:
+        def bits(step: TrainingStep) -> Tensor:
             levels = torch.cat([steps_of_rounding(form).flatten() for form in forms])
             rest = ((levels - levels.detach().round()) ** 2).sum()
-            return self.strength * bits_of_levels(levels, torch.ones(())) + self.pull * done[0] * rest
+            return self.strength * bits_of_levels(levels, torch.ones(())) + self.pull * step.progress * rest
 
-        total = max(1.0, self.finish * len(task.train) / task.batch)
+        slower = replace(self.training, epochs=self.finish, lr=self.training.lr / 4, average=0.3, warmup=0.0)
+        trained = train(
+            view.network, task, slower, objectives=self.objectives(bits), teachers=teachers, groups=self.groups,
+            seed=task.seed + 1, label=f"{self.name()}: finish", progress=view.progress,
+        )  # fmt: skip
+        view.curves |= {f"{name}, final phase": values for name, values in trained.curves.items()}
 
-        def count(network: nn.Module, step: int) -> None:
-            done[0] = min(1.0, step / total)
-
-        train(view.network, task, Training(
-            epochs=self.finish, lr=self.lr / 4, groups=self.groups, seed=task.seed + 1, average=0.3,
-            penalty=penalty, after_batch=count, label=f"{self.name()}: finish", progress=view.progress, **lessons,
-        ))  # fmt: skip
-
-    def taught(self, view: View, task: Task) -> tuple[Task, dict[str, Any]]:
-        """Return the task with the teacher's outputs, computed once for both trainings; or the arguments to compute them."""
+    def objectives(self, bits: Callable[[TrainingStep], Tensor]) -> tuple[Objective, ...]:
+        """Return the task's loss, the teachers' logits if there are teachers, and the bits of the file."""
         if self.teacher is None:
-            return task, {}
-        teachers, hard = teachers_of(self.teacher, view), 1.0 - self.soft
-        if task.train.augment is None:
-            half = half_precision(teachers[0], "auto", next(teachers[0].parameters()).device, deep=1)
-            return softened(task, teachers, 2.5, hard, self.soft, half), {}
-        return task, {"teachers": teachers, "temperature": 2.5, "hard": hard, "soft": self.soft}
+            return (TaskLoss(), Added(title="bits", value=bits))
+        return (TaskLoss(1.0 - self.soft), Logits(self.soft, TEMPERATURE), Added(title="bits", value=bits))
 
     def groups(self, network: nn.Module) -> Iterable[dict[str, Any]]:
-        """Yield the parameter groups: steps learn at half the lr of the weights."""
+        """Yield the parameter groups: steps have no weight decay."""
         steps = {id(module.step) for module in network.modules() if isinstance(module, LearnedStep)}
         learning = [p for p in network.parameters() if p.requires_grad]
         return [

@@ -15,11 +15,11 @@ from cortado.task.task import Task
 
 @dataclass(frozen=True)
 class QuantizeCompactBinary(Method):
-    """A compact binary network, Tang, Hua, Wang, 2017.  Train afterwards (finetune penalty=bipolar, with a low lr).
+    """A compact binary network, Tang, Hua, Wang, 2017.  Train afterwards (finetune with the objective bipolar, with a low lr).
 
     The paper's tricks, each with its own knob: weights without scales (`scale: none`), which norms or PReLUs replace;
     activations as sums of `terms` scaled signs; binary weights in the last layer too, with one learned scale (`last`).
-    The penalty bipolar pulls the latent floats to -1 and 1. The first layer has weights of `edges` bits; it and the
+    The objective bipolar pulls the latent floats to -1 and 1. The first layer has weights of `edges` bits; it and the
     last layer read float activations.
     """
 

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from cortado.methods.finetune import Finetune
 from cortado.methods.prune.rate_distortion import PruneRateDistortion
@@ -14,6 +13,7 @@ from cortado.planner.search.proposal import INTEGERS, Proposal, stages_of
 from cortado.planner.search.shapes import Shape, integers
 from cortado.planner.search.trials import SearchGoal, Trial, epochs_of
 from cortado.report.candidate import pareto_front
+from cortado.training.training import Training
 
 SHRINK, CLOSE = 0.75, 1.06
 """Factor to the next smaller size after a trial within limits; sizes closer than CLOSE count as equal."""
@@ -22,7 +22,7 @@ NEARLY = 0.97
 MILD = 0.5
 """KL (nats) after a cut from which finetuning is expected to recover."""
 LR = 1e-3
-RECOVERY: dict[str, Any] = {"lr": 3e-4, "teacher": 0.5, "average": 0.3, "statistics": "kept"}
+RECOVERY = Training(lr=3e-4, average=0.3, statistics="kept")
 """Short and gentle: a fraction of an epoch is too short for new running statistics."""
 ROOM = 0.995
 """Target size as a share of a size limit: later training or rounding changes a file by a few bytes."""
@@ -195,8 +195,10 @@ class Proposals:
 
     def for_bytes(self, strength: float, epochs: float) -> Proposal:
         """Return prune/rate_distortion at this strength, and the tail."""
+        training = Training(epochs=0.75 * epochs, lr=LR, average=0.2, warmup=0.02)
         stage = PruneRateDistortion(
-            strength=float(f"{strength:.3g}"), epochs=0.75 * epochs, finish=0.25 * epochs, lr=LR, teacher="original",
+            training=training,
+            strength=float(f"{strength:.3g}"), finish=0.25 * epochs, teacher="original",
             bias=False,
         )  # fmt: skip
         return Proposal.of((stage, *stages_of(self.tail)), FOR_BYTES)
@@ -258,7 +260,7 @@ class Proposals:
         """Return the stages for a shape: cut, finetune, mix to a file of `size` bytes, finetune, activations, tail."""
         stages = list(stages_of(shape.cut))
         halves = 2 if shape.cut and size is not None else 1
-        finetune = [Finetune(epochs=epochs / halves, **RECOVERY)] if epochs else []
+        finetune = [Finetune(training=replace(RECOVERY, epochs=epochs / halves), teacher=0.5)] if epochs else []
         stages += finetune if shape.cut else []
         weights, activations = integers()
         if size is not None:

@@ -3,10 +3,8 @@
 Written keep=0.4..0.8, bits=3,4,6 or by=[magnitude, taylor]; a missing end is the knob's own bound: keep=.., keep=0.3...
 """
 
-import dataclasses
 import math
 import re
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,14 @@ from cortado.engine.recipe import (
     method_class,
     read_recipe,
     stage_data,
-    value_of,
     word_value,
     words_of,
 )
 from cortado.errors import BadRecipe, BadValue
-from cortado.methods.method import Method, accepts
+from cortado.knobs.knob import accepts
+from cortado.knobs.nested import knobs_of
+from cortado.knobs.reading import unnested, value_of
+from cortado.methods.method import Method
 
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 SPAN = re.compile(rf"^\s*({NUMBER})?\s*\.\.\s*({NUMBER})?\s*$")
@@ -138,14 +138,16 @@ def opened(stage: Any, number: str, found: list[Range], listed: bool = True) -> 
         done = [opened(one, f"{number}.{place}", found, listed=False) for place, one in enumerate(inner, 1)]
         return {name: {**knobs, "do": done}}
     kind = method_class(name)
-    hints, fields = typing.get_type_hints(kind), {one.name: one for one in dataclasses.fields(kind)}
+    known = knobs_of(kind)
     written: dict[str, Any] = {}
-    for key, value in knobs.items():
-        if key not in fields:
+    for key, value in unnested(kind, knobs, f"recipe, stage {number} ({name})").items():
+        if key not in known:
             # Raises with the knobs that exist.
             make_stage(name, {key: value}, f"recipe, stage {number}")
+            written[key] = value
+            continue
         title = f"{number} {name} {key}"
-        span = range_of(title, value, hints[key], fields[key].metadata, listed)
+        span = range_of(title, value, known[key].hint, known[key].facts, listed)
         written[key] = value if span is None else span
         found += [] if span is None else [span]
     return {name: written}

@@ -9,6 +9,7 @@ from cortado.quantities import size_text
 from cortado.report.pages import words
 from cortado.report.pages.charts import COLOURS, histogram_chart, stacked
 from cortado.report.pages.clocks import clocks_section
+from cortado.report.pages.curves import curves_section
 from cortado.report.pages.front import front_section
 from cortado.report.pages.markup import Markup, join, tag
 from cortado.report.pages.roundings import roundings_section
@@ -44,6 +45,7 @@ def report_html(report: Record, deep_compression: bool = False) -> str:
         clocks_section(report),
         warnings(report),
         section("Stage by stage", stage_table(report)),
+        curves_section(report),
         roundings_section(report.rounded),
         section(
             "Layer by layer", layer_table(report, deep_compression), layer_notes(report) if deep_compression else None

@@ -1,7 +1,9 @@
 """bipolar: pulls binarized weights to -1 and 1."""
 
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cortado.errors import BadNetwork
 from cortado.network.view import View, Weight
@@ -10,6 +12,7 @@ from cortado.task.task import Task
 from cortado.training.objectives.penalty import Extra, Penalty
 
 
+@dataclass(frozen=True)
 class Bipolar(Penalty):
     """The sum of 1 - w^2 over the latent floats of binary weights, so they do not oscillate around zero.  Tang et al., 2017.
 
@@ -24,7 +27,7 @@ class Bipolar(Penalty):
                 "xnor or binary_connect before this stage, or widen where."
             )
 
-        def extra(network: nn.Module) -> Tensor:
+        def extra() -> Tensor:
             return torch.stack([(1 - form.values.clamp(-1, 1).square()).sum() for form in attached.values()]).sum()
 
         return extra

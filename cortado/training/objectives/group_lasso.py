@@ -1,9 +1,10 @@
 """group_lasso: the norms of whole channels, which prepares them for pruning."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cortado.errors import BadNetwork
 from cortado.layers.kinds import kind_of
@@ -16,6 +17,7 @@ TINY = 1e-12
 """A channel below this squared norm gets no gradient: the norm is not differentiable at zero."""
 
 
+@dataclass(frozen=True)
 class GroupLasso(Penalty):
     """The sum over channels of the L2 norm of everything that produces them.  Wen et al., 2016; Lebedev, Lempitsky, 2016.
 
@@ -33,7 +35,7 @@ class GroupLasso(Penalty):
                 "objectives/group_lasso: the selected weights produce no channels that can be cut. Widen where."
             )
 
-        def extra(network: nn.Module) -> Tensor:
+        def extra() -> Tensor:
             return torch.stack([unit_norms(parts).sum() for parts in units]).sum()
 
         return extra

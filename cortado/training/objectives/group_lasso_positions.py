@@ -1,5 +1,7 @@
 """group_lasso_positions: the norms of kernel columns, which prepares them for prune/positions."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from cortado.training.objectives.penalty import Extra, Penalty
 TINY = 1e-12
 
 
+@dataclass(frozen=True)
 class GroupLassoPositions(Penalty):
     """The sum over input channels and kernel positions of the L2 norm over filters.  Lebedev, Lempitsky, 2016.
 
@@ -23,10 +26,10 @@ class GroupLassoPositions(Penalty):
         if not kernels:
             raise BadNetwork(
                 "objectives/group_lasso_positions: where selects no kernel of a convolution. Widen it, or "
-                "use the penalty group_lasso."
+                "use group_lasso."
             )
 
-        def extra(network: nn.Module) -> Tensor:
+        def extra() -> Tensor:
             return torch.stack([column_norms(one.layer, getattr(one.layer, one.name)).sum() for one in kernels]).sum()
 
         return extra

@@ -1,5 +1,7 @@
 """norm_gains: an L1 penalty on batch norm gains, which prepares channels for pruning."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,7 @@ from cortado.training.objectives.penalty import Extra, Penalty
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
+@dataclass(frozen=True)
 class NormGains(Penalty):
     """The sum of |gain| over the channels of batch norms.  Liu et al., 2017 (network slimming).
 
@@ -21,11 +24,9 @@ class NormGains(Penalty):
         gains = [weight for weight in weights if is_gain(weight)]
         gains = gains or [weight for weight in view.all_weights if is_gain(weight)]
         if not gains:
-            raise BadNetwork(
-                "objectives/norm_gains: the network has no batch norm with gains. Use the penalty nuclear_norm."
-            )
+            raise BadNetwork("objectives/norm_gains: the network has no batch norm with gains. Use nuclear_norm.")
 
-        def extra(network: nn.Module) -> Tensor:
+        def extra() -> Tensor:
             return torch.stack([getattr(one.layer, one.name).abs().sum() for one in gains]).sum()
 
         return extra

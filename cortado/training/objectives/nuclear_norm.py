@@ -1,7 +1,9 @@
 """nuclear_norm: the nuclear norm, which shrinks small singular values to zero."""
 
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cortado.errors import BadNetwork
 from cortado.network.view import View, Weight
@@ -9,6 +11,7 @@ from cortado.task.task import Task
 from cortado.training.objectives.penalty import Extra, Penalty
 
 
+@dataclass(frozen=True)
 class NuclearNorm(Penalty):
     """The sum of the singular values of every weight as (outputs, inputs x taps), so that filters share directions.
 
@@ -21,7 +24,7 @@ class NuclearNorm(Penalty):
         if not matrices:
             raise BadNetwork("objectives/nuclear_norm: no weight has two or more axes. Widen where.")
 
-        def extra(network: nn.Module) -> Tensor:
+        def extra() -> Tensor:
             return torch.stack([nuclear_norm(getattr(one.layer, one.name)) for one in matrices]).sum()
 
         return extra

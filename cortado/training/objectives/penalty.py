@@ -1,21 +1,27 @@
-"""Penalty: a term added to the training loss so that weights can be pruned or factored later.  One file per penalty."""
+"""Penalty: an objective that pulls weights towards a structure that can be pruned or factored later."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
-import cortado.training.objectives
-from cortado.lookup import lookup
+from cortado.errors import BadValue
+from cortado.knobs.knob import knob
 from cortado.network.view import View, Weight
 from cortado.task.task import Task
+from cortado.training.objectives.objective import Added, Objective, Terms, TrainingStep
 
-Extra = Callable[[nn.Module], Tensor]
-"""Maps the network in training to a scalar >= 0 with a gradient."""
+Extra = Callable[[], Tensor]
+"""Returns the penalty of the weights as they are: a scalar >= 0 with a gradient."""
 
 
-class Penalty(ABC):
-    """Pulls weights towards a structure that can be pruned.  Multiplied by a strength and added to the loss at every step."""
+@dataclass(frozen=True)
+class Penalty(Objective):
+    """A function of the weights that a stage selects; it reads neither outputs nor taps."""
+
+    weight: float = knob(1e-4, low=0.0, help="factor of the penalty in the loss")
+    growing: bool = knob(False, help="increase the weight from 0 during training")
 
     @abstractmethod
     def of(self, view: View, weights: list[Weight], task: Task) -> Extra:
@@ -24,11 +30,11 @@ class Penalty(ABC):
         Raises BadNetwork if it applies to nothing in the network.
         """
 
+    def on(self, view: View, weights: list[Weight], task: Task) -> Objective:
+        extra, growing = self.of(view, weights, task), self.growing
+        return Added(self.weight, self.name(), lambda step: step.progress * extra() if growing else extra())
 
-def penalty(name: str) -> Penalty:
-    """Return the penalty by name: "nuclear_norm" is NuclearNorm in objectives/nuclear_norm.py, "my_pkg.mine:Mine" yours.
-
-    Raises BadRecipe for an unknown name, suggesting close ones.
-    """
-    found: Penalty = lookup(cortado.training.objectives, Penalty, name)
-    return found
+    def terms(self, step: TrainingStep) -> Terms:
+        raise BadValue(
+            f"objectives/{self.name()}: it has no weights yet. Train with what on(view, view.weights(), task) returns."
+        )

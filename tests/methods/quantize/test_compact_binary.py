@@ -12,7 +12,7 @@ from cortado.parts.activations.quantizer import sites
 from cortado.parts.activations.sign import Sign
 from cortado.parts.forms.binary import Binary
 from cortado.parts.forms.learned_step import LearnedStep
-from cortado.training.objectives.penalty import penalty
+from cortado.training.objectives.bipolar import Bipolar
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["signed"]
@@ -46,13 +46,13 @@ def test_without_terms_activations_pass_as_they_are():
 
 def test_penalty_is_the_sum_over_the_floats_behind_signs():
     network, view = applied()
-    extra = penalty("bipolar").of(view, view.weights("*"), NET.task())
+    extra = Bipolar().of(view, view.weights("*"), NET.task())
     floats = [network.first.held_weight.values, network.second.held_weight.values, network.head.held_weight.values]
     wanted = sum((1 - value.detach().clamp(-1, 1) ** 2).sum() for value in floats)
-    torch.testing.assert_close(extra(network).detach(), wanted)
-    one = penalty("bipolar").of(view, view.weights("first"), NET.task())
-    torch.testing.assert_close(one(network).detach(), (1 - floats[0].detach() ** 2).sum())
-    (slope,) = torch.autograd.grad(one(network), floats[0])
+    torch.testing.assert_close(extra().detach(), wanted)
+    one = Bipolar().of(view, view.weights("first"), NET.task())
+    torch.testing.assert_close(one().detach(), (1 - floats[0].detach() ** 2).sum())
+    (slope,) = torch.autograd.grad(one(), floats[0])
     torch.testing.assert_close(slope, -2 * floats[0].detach())
 
 
@@ -60,7 +60,9 @@ def test_training_with_the_penalty_drives_floats_to_their_signs():
     far = []
     for strength in (0.0, 0.05):
         network, view = applied()
-        Finetune(epochs=20, lr=0.02, schedule="constant", penalty="bipolar", strength=strength).apply(view, NET.task())
+        Finetune(epochs=20, lr=0.02, schedule="constant", objectives=("task", Bipolar(strength))).apply(
+            view, NET.task()
+        )
         far.append(float((1 - network.first.held_weight.values.detach().abs()).mean()))
     assert far[1] < 0.3 * far[0]
 
@@ -68,10 +70,10 @@ def test_training_with_the_penalty_drives_floats_to_their_signs():
 def test_penalty_without_signs_is_refused_in_words():
     view = View(NET.make(), NET.make(), NET.example)
     with pytest.raises(BadNetwork, match="objectives/bipolar: none of the selected weights is binarized"):
-        penalty("bipolar").of(view, view.weights("*"), NET.task())
+        Bipolar().of(view, view.weights("*"), NET.task())
 
 
 def test_it_is_finalized_into_signs_and_a_scale():
-    stages = [QuantizeCompactBinary(), Finetune(epochs=0.5, penalty="bipolar", strength=1e-4)]
+    stages = [QuantizeCompactBinary(), Finetune(epochs=0.5, objectives=("task", Bipolar(1e-4)))]
     made, _ = compress(NET.make(), NET.task(), stages)
     assert len(made.head.weight.unique()) == 2 and len(made.first.weight.unique()) == 2

@@ -25,7 +25,7 @@ def seen(name):
 
 
 def value_of(penalty, view, task, where="*"):
-    return penalty.of(view, view.weights(where), task)(view.network)
+    return penalty.of(view, view.weights(where), task)()
 
 
 def joined(*tensors):
@@ -127,7 +127,8 @@ def test_weights_are_read_through_their_forms():
 
 def tuned(name, penalty, strength, **knobs):
     view, task = seen(name)
-    Finetune(epochs=40, lr=0.02, penalty=penalty, strength=strength, **knobs).apply(view, task)
+    objectives = ("task", {penalty: {"weight": strength, **knobs}})
+    Finetune(epochs=40, lr=0.02, objectives=objectives).apply(view, task)
     return View(view.network, view.original, view.example), task
 
 

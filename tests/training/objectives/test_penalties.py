@@ -1,9 +1,12 @@
 """Penalties against their formulas, and in a training that they change as they should."""
 
+import dataclasses
+from dataclasses import dataclass
+
 import pytest
 import torch
 
-from cortado.errors import BadNetwork, BadRecipe
+from cortado.errors import BadNetwork, BadRecipe, BadValue
 from cortado.methods.finetune import Finetune
 from cortado.network.view import View
 from cortado.parts.forms.attach import attach
@@ -11,15 +14,22 @@ from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.low_rank import LowRank as LowRankForm
 from cortado.training.objectives.norm_gains import NormGains
 from cortado.training.objectives.nuclear_norm import NuclearNorm, nuclear_norm
-from cortado.training.objectives.penalty import Penalty, penalty
+from cortado.training.objectives.objective import TrainingStep, read_objective
+from cortado.training.objectives.penalty import Penalty
 from tests.laws.tiny_nets import BY_NAME
 
 
+@dataclass(frozen=True)
 class Own(Penalty):
     """The sum of squares of everything."""
 
     def of(self, view, weights, task):
-        return lambda network: sum((p**2).sum() for p in network.parameters())
+        return lambda: sum((p**2).sum() for p in view.network.parameters())
+
+
+def with_penalty(name, **knobs):
+    """Objectives with a penalty besides the task's loss."""
+    return ("task", {name: knobs})
 
 
 def seen(name):
@@ -48,15 +58,15 @@ def test_nuclear_norm_of_a_rank_deficient_weight_has_a_finite_gradient():
 def test_low_rank_reads_weights_through_their_forms():
     view, task = seen("mlp")
     attach(view.network[0], "weight", LowRankForm(Dense(torch.ones(1, 12)), Dense(torch.ones(16, 1))))
-    extra = NuclearNorm().of(view, view.weights("0"), task)(view.network)
+    extra = NuclearNorm().of(view, view.weights("0"), task)()
     torch.testing.assert_close(extra.detach(), torch.tensor((12 * 16.0) ** 0.5))
 
 
 def test_gains_are_summed_over_the_batch_norms_that_where_names():
     view, task = seen("residual")
     every = sum(n.weight.abs().sum() for n in (view.network.norm, view.network.first_norm, view.network.second_norm))
-    torch.testing.assert_close(NormGains().of(view, view.weights("*"), task)(view.network), every)
-    one = NormGains().of(view, view.weights("first_norm.weight"), task)(view.network)
+    torch.testing.assert_close(NormGains().of(view, view.weights("*"), task)(), every)
+    one = NormGains().of(view, view.weights("first_norm.weight"), task)()
     torch.testing.assert_close(one, view.network.first_norm.weight.abs().sum())
 
 
@@ -77,8 +87,8 @@ def test_training_with_the_nuclear_norm_lowers_the_rank(growing):
     found = {}
     for strength in (0.0, 0.05):
         view, task = seen("mlp")
-        knobs = {"penalty": "nuclear_norm", "strength": strength, "growing": growing}
-        Finetune(epochs=30, lr=0.01, schedule="constant", **knobs).apply(view, task)
+        objectives = with_penalty("nuclear_norm", weight=strength, growing=growing)
+        Finetune(epochs=30, lr=0.01, schedule="constant", objectives=objectives).apply(view, task)
         found[strength] = tail_share(view.network)
     assert found[0.05] < 0.5 * found[0.0]
 
@@ -87,38 +97,45 @@ def test_training_with_gains_shrinks_them():
     found = {}
     for strength in (0.0, 0.05):
         view, task = seen("residual")
-        Finetune(epochs=10, lr=0.02, schedule="constant", penalty="norm_gains", strength=strength).apply(view, task)
-        found[strength] = NormGains().of(view, view.weights("*"), task)(view.network).item()
+        Finetune(epochs=10, lr=0.02, schedule="constant", objectives=with_penalty("norm_gains", weight=strength)).apply(
+            view, task
+        )
+        found[strength] = NormGains().of(view, view.weights("*"), task)().item()
     assert found[0.05] < 0.8 * found[0.0]
 
 
-def test_growing_strength_begins_at_zero():
+def test_growing_weight_is_a_share_of_the_progress():
     view, task = seen("mlp")
-    extra, count = Finetune(penalty="nuclear_norm", strength=1.0, growing=True, epochs=2.0).penalised(view, task)
-    assert extra(view.network).item() == 0.0
-    whole = NuclearNorm().of(view, view.weights("*"), task)(view.network).item()
-    count(view.network, 4)
-    assert extra(view.network).item() == pytest.approx(whole / 2)
-    count(view.network, 8)
-    assert extra(view.network).item() == pytest.approx(whole)
+    whole = NuclearNorm().of(view, view.weights("*"), task)().item()
+    bound = NuclearNorm(1.0, growing=True).on(view, view.weights("*"), task)
+    step = TrainingStep(None, None, None, {}, (), 0.0, {}, None, None)
+    for progress in (0.0, 0.5, 1.0):
+        terms = bound.terms(dataclasses.replace(step, progress=progress))
+        assert terms["nuclear_norm"].item() == pytest.approx(progress * whole)
+
+
+def test_penalty_without_weights_says_where_they_come_from():
+    with pytest.raises(BadValue, match=r"objectives/nuclear_norm: it has no weights yet"):
+        NuclearNorm().terms(None)
 
 
 def test_penalty_of_ones_own_is_found_by_its_path():
-    assert isinstance(penalty("tests.training.objectives.test_penalties:Own"), Own)
+    name = "tests.training.objectives.test_penalties:Own"
+    assert isinstance(read_objective(name, "here"), Own)
     view, task = seen("mlp")
     before = sum((p**2).sum().item() for p in view.network.parameters())
-    Finetune(epochs=5, lr=0.01, penalty="tests.training.objectives.test_penalties:Own", strength=10.0).apply(view, task)
+    Finetune(epochs=5, lr=0.01, objectives=with_penalty(name, weight=10.0)).apply(view, task)
     assert sum((p**2).sum().item() for p in view.network.parameters()) < before
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("nuclear_nrm", "there is no penalty 'nuclear_nrm'. Did you mean: nuclear_norm"),
+        ("nuclear_nrm", "there is no objective 'nuclear_nrm'. Did you mean: nuclear_norm"),
         ("no.such:Thing", "cannot be loaded .* Write package.module:Class"),
-        ("collections:OrderedDict", "is not a Penalty"),
+        ("collections:OrderedDict", "is not a Objective"),
     ],
 )
-def test_unknown_penalty_is_refused_with_near_names(name, says):
+def test_unknown_objective_is_refused_with_near_names(name, says):
     with pytest.raises(BadRecipe, match=says):
-        penalty(name)
+        read_objective(name, "here")

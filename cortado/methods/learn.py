@@ -1,0 +1,32 @@
+"""Learn: what every method that trains does with its knobs: objectives, teachers, the chosen weights and the curves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cortado.network.view import View
+from cortado.running.devices import place_of_training
+from cortado.task.task import Task
+from cortado.training.learning import only_learning
+from cortado.training.loop import train
+from cortado.training.objectives.objective import Objective
+from cortado.training.teachers import teachers_of
+from cortado.training.training import Training
+
+
+def learn(
+    view: View, task: Task, training: Training, objectives: Sequence[Objective], teacher: Any, where: str, label: str
+) -> None:
+    """Train the weights that `where` selects on these objectives, with the teachers that `teacher` names if one needs them.
+
+    Raises what `train` raises, and BadRecipe for a teacher that cannot be made.
+    """
+    weights = view.weights(where)
+    used = [one.on(view, weights, task) for one in objectives]
+    teachers = teachers_of(teacher, view) if any(one.taught for one in objectives if one.weight) else ()
+    with only_learning(view, None if where == "*" else weights):
+        trained = train(
+            view.network, task, training, objectives=used, teachers=teachers, seed=task.seed, label=label,
+            progress=view.progress,
+        )  # fmt: skip
+    view.curves |= trained.curves
+    view.notes += place_of_training(view.network, task.device)

@@ -1,0 +1,128 @@
+"""Learner: a network with its objectives: one forward pass gives every term of a batch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadTask, BadValue, in_own_code
+from cortado.running.eval_mode import keeping_buffers
+from cortado.training.distributed import Processes
+from cortado.training.objectives.objective import Objective, Observed, TrainingStep
+from cortado.training.players import Opponent, detached
+from cortado.training.precision import Precision, floats_in_float32
+from cortado.training.taps import TapHooks
+
+
+class Learner(nn.Module):
+    """Runs a batch and returns the weighted sum of all terms, with its gradient, and each term without one.
+
+    It holds the network as it runs and the modules that objectives learn along, so that all that gets a gradient is inside.
+    `number` and `progress` of the training are set before each batch.
+    """
+
+    def __init__(
+        self,
+        runner: nn.Module,
+        objectives: Sequence[Objective],
+        precision: Precision,
+        loss: Callable[[Any, Any], Tensor],
+        label: str,
+    ) -> None:
+        """`runner`: the network with low-rank weights as factors; `loss`: the task's."""
+        super().__init__()
+        self.objectives = [one for one in objectives if one.weight]
+        if not self.objectives:
+            raise BadValue(f"{label}: there is nothing to learn from. Write objectives: [task], or a weight above 0.")
+        self.precision, self.task_loss, self.label = precision, loss, label
+        self.number, self.progress = 0, 0.0
+        self.along = nn.ModuleList(nn.ModuleDict() for _ in self.objectives)
+        self.opponents: list[list[Opponent]] = [[] for _ in self.objectives]
+        self.run_on(runner)
+
+    def run_on(self, runner: nn.Module) -> None:
+        """Learn with this network from now on."""
+        hooks = TapHooks(runner, [tap for one in self.objectives for tap in one.taps().network], "the network")
+        self.runner, self.hooks = runner, hooks
+
+    def make_modules(
+        self, inputs: Any, targets: Any, teachers: tuple[Observed, ...], group: Processes
+    ) -> list[nn.Parameter]:
+        """Let the objectives make their modules from a first batch; return the parameters that move with the network."""
+        moved: list[nn.Parameter] = []
+        with keeping_buffers(self.runner), torch.no_grad():
+            step = self.seen(inputs, targets, teachers)
+        for number, objective in enumerate(self.objectives):
+            made = {
+                name: one.to(self.precision.device).train()
+                for name, one in objective.modules(detached_step(step)).items()
+            }
+            self.along[number] = nn.ModuleDict(made)
+            players = objective.opponents()
+            self.opponents[number] = [Opponent(objective, one, made, group) for one in players]
+            against = {name for one in players for name in one.modules}
+            moved += [one for name, module in made.items() if name not in against for one in module.parameters()]
+        return moved
+
+    def forward(self, inputs: Any, targets: Any, teachers: tuple[Observed, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        step = self.seen(inputs, targets, teachers)
+        values: dict[str, Tensor] = {}
+        total: Tensor | None = None
+        for objective, along, opponents in zip(self.objectives, self.along, self.opponents, strict=True):
+            own = replace(step, modules=dict(along.named_children()))
+            for one in opponents:
+                add_terms(values, one.step(detached_step(own), self.number))
+            terms = objective.terms(own)
+            add_terms(values, {name: value.detach() for name, value in terms.items()})
+            for value in terms.values():
+                part = objective.weight * value
+                total = part if total is None else total + part
+        if total is None:
+            raise BadValue(f"{self.label}: the objectives have no terms.")
+        return total, values
+
+    def seen(self, inputs: Any, targets: Any, teachers: tuple[Observed, ...]) -> TrainingStep:
+        """Return what the objectives see of a batch."""
+        first = self.observed(inputs)
+        return TrainingStep(
+            inputs, targets, first.outputs, first.taps, teachers, self.progress, {}, self.again, self.loss, self.label
+        )
+
+    def observed(self, inputs: Any) -> Observed:
+        outputs = self.precision.run(self.runner, inputs)
+        return Observed(outputs, floats_in_float32(self.hooks.collect()))
+
+    def again(self, inputs: Any) -> Observed:
+        """Run the network once more; running statistics stay."""
+        with keeping_buffers(self.runner):
+            return self.observed(inputs)
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        """Return the task's loss.  Raises BadTask if it cannot be computed."""
+        where = (
+            f"{self.label}: the task's loss, on outputs of {shape_text(outputs)} and targets of {shape_text(targets)},"
+        )
+        with in_own_code(BadTask, where, "Check labels, shapes and loss."):
+            return self.task_loss(outputs, targets)
+
+
+def detached_step(step: TrainingStep) -> TrainingStep:
+    """Return a step whose outputs and taps have no gradients."""
+    return replace(step, outputs=detached(step.outputs), taps=detached(step.taps))
+
+
+def add_terms(values: dict[str, Tensor], terms: dict[str, Tensor]) -> None:
+    """Add terms under names of their own: "features", "features 2"."""
+    for name, value in terms.items():
+        own, number = name, 1
+        while own in values:
+            number += 1
+            own = f"{name} {number}"
+        values[own] = value
+
+
+def shape_text(value: Any) -> str:
+    """Return shape and dtype of a tensor for a message; of anything else its class."""
+    return f"shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

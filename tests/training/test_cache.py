@@ -1,0 +1,54 @@
+"""Cache: teachers' outputs that are kept teach as live ones do, and leave nothing on the disk."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from cortado.training import cache
+from cortado.training.loop import train
+from cortado.training.objectives.features import Features
+from cortado.training.objectives.logits import Logits
+from cortado.training.objectives.task import TaskLoss
+from cortado.training.training import Training
+from tests.laws.tiny_nets import BY_NAME
+
+NET = BY_NAME["residual"]
+OBJECTIVES = (TaskLoss(), Logits(), Features(at="first_norm, head"))
+
+
+def curves(where):
+    teacher = NET.make()
+    for parameter in teacher.parameters():
+        parameter.data.mul_(1.3)
+    training = Training(epochs=2, lr=0.01, precision="float32", cache=where)
+    return train(NET.make(), NET.task(), training, objectives=OBJECTIVES, teachers=(teacher,)).curves
+
+
+@pytest.mark.parametrize(("where", "rel"), [("memory", 1e-6), ("file", 2e-3)])
+def test_kept_outputs_give_the_losses_of_live_ones(where, rel, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made = []
+    real = cache.Cache.created
+    monkeypatch.setattr(cache.Cache, "created", lambda self, first: made.append(self.folder) or real(self, first))
+    live, kept = curves("live"), curves(where)
+    assert set(live) == {"task", "logits", "features"}
+    for term, values in live.items():
+        assert kept[term] == pytest.approx(values, rel=rel, abs=1e-6), term
+    assert bool(made) == (where == "file") and not list(Path(tmp_path).iterdir())
+
+
+def test_much_goes_to_a_file_by_itself_which_a_failure_removes_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cache, "MOST_BYTES", 100)
+    seen = []
+
+    def fail(network, step):
+        seen.extend(one.stat().st_size for one in Path(tmp_path).rglob("*.bin"))
+        raise KeyError("stop")
+
+    with pytest.raises(KeyError):
+        train(
+            NET.make(), NET.task(), Training(), objectives=(Logits(),), teachers=(NET.make(),), after_batch=fail
+        )  # fmt: skip
+    assert seen == [len(NET.task().train) * 4 * 2] and not list(Path(tmp_path).iterdir())

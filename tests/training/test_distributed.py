@@ -1,0 +1,139 @@
+"""Several processes: their training is that of one process with the same batches, whatever is learned from."""
+
+import copy
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from cortado.nets.lenet import lenet_5
+from cortado.task.task import Data, Task
+from cortado.training.loop import train
+from cortado.training.objectives.features import Features
+from cortado.training.objectives.logits import Logits
+from cortado.training.objectives.nuclear_norm import nuclear_norm
+from cortado.training.objectives.objective import Added
+from cortado.training.objectives.task import TaskLoss
+from cortado.training.training import Training
+
+TRAINING = Training(epochs=1, lr=0.05, optimizer="sgd", precision="float32", cache="memory")
+SAMPLES = 45
+"""With batches of 16 the last one has 13: seven for the first process, six for the second."""
+
+
+def lenet_task() -> Task:
+    generator = torch.Generator().manual_seed(0)
+    data = Data(torch.randn(SAMPLES, 1, 28, 28, generator=generator), torch.arange(SAMPLES) % 10)
+    return Task(data, data, data, batch=16, device="cpu", trial=True)
+
+
+def made(name: str) -> tuple[nn.Module, Task, dict]:
+    """A network, its task, and what it learns from: the task alone, or everything at once."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        network, teacher = lenet_5(), lenet_5()
+    if name != "everything":
+        return network, lenet_task(), {}
+    path, layer = next((path, one) for path, one in network.named_modules() if isinstance(one, nn.Linear))
+    last = [path for path, one in network.named_modules() if isinstance(one, nn.Linear)][-1]
+    objectives = (
+        TaskLoss(0.5), Logits(0.5), Features(0.1, at=path, of=last),
+        Added(1e-3, "rank", lambda step: nuclear_norm(layer.weight)),
+    )  # fmt: skip
+    return network, lenet_task(), {"objectives": objectives, "teachers": (teacher,)}
+
+
+def values(network: nn.Module) -> torch.Tensor:
+    return torch.cat([one.detach().flatten() for one in network.state_dict().values()])
+
+
+CASES: dict[str, tuple[str, dict[str, object]]] = {
+    "task": ("task", {}), "everything": ("everything", {}), "fp16": ("task", {"hook": "fp16"}),
+    "powersgd": ("task", {"hook": "powersgd"}), "shard": ("task", {"shard": True, "average": 0.5}),
+}  # fmt: skip
+"""What is trained, and with which knobs besides."""
+
+
+@pytest.fixture(scope="module")
+def in_two(tmp_path_factory) -> dict[str, list[dict]]:
+    """What each of two processes has after each training: one start of both for all."""
+    folder = tmp_path_factory.mktemp("two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    both = subprocess.run([*command, str(folder)], env=environment, capture_output=True, text=True, timeout=300)
+    assert both.returncode == 0, both.stderr[-3000:]
+    found = [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return {case: [one[case] for one in found] for case in CASES}
+
+
+@pytest.mark.parametrize("name", ["task", "everything"])
+def test_two_processes_equal_one(name, in_two):
+    network, task, given = made(name)
+    trained = train(network, task, TRAINING, **given)
+    first, second = in_two[name]
+    assert torch.equal(first["values"], second["values"]) and first["curves"] == second["curves"]
+    torch.testing.assert_close(first["values"], values(network), rtol=0, atol=1e-5)
+    for term, curve in trained.curves.items():
+        # A curve is the mean over steps and processes, whose shares of the last batch differ by a sample.
+        assert first["curves"][term] == pytest.approx(curve, rel=0.01), term
+
+
+@pytest.mark.parametrize(("hook", "share"), [("fp16", 0.01), ("powersgd", 0.9)])
+def test_compressed_gradients_come_near(hook, share, in_two):
+    network, task, _ = made("task")
+    start = values(network).clone()
+    train(network, task, TRAINING)
+    first, second = in_two[hook]
+    assert torch.equal(first["values"], second["values"])
+    off = float((first["values"] - values(network)).norm()) / float((values(network) - start).norm())
+    assert 0 < off < share
+
+
+def test_split_parameters_are_whole_afterwards(in_two):
+    network, task, _ = made("task")
+    train(network, task, dataclasses.replace(TRAINING, average=0.5))
+    first, second = in_two["shard"]
+    assert torch.equal(first["values"], second["values"]) and first["keys"] == list(network.state_dict())
+    torch.testing.assert_close(first["values"], values(network), rtol=0, atol=1e-5)
+    sizes = [sum(one["seen"] for one in (first, second)), sum(one.numel() for one in network.parameters())]
+    assert sizes[0] == sizes[1] and first["seen"] < 0.6 * sizes[1]
+
+
+def child(folder: str) -> None:
+    """Train every case as one of two processes, and keep what it has afterwards."""
+    torch.set_num_threads(1)
+    found = {}
+    for case, (name, changed) in CASES.items():
+        network, task, given = made(name)
+        if int(os.environ["RANK"]):
+            with torch.no_grad():
+                next(network.parameters()).add_(math.pi)  # the first process's values count
+        optimizers = []
+
+        def sgd(groups, optimizers=optimizers):
+            optimizers.append(torch.optim.SGD(groups, 0.05, 0.9, nesterov=True))
+            return optimizers[0]
+
+        trained = train(network, task, dataclasses.replace(TRAINING, optimizer=sgd, **changed), **given)
+        moved = [one for group in optimizers[0].param_groups for one in group["params"]]
+        seen = sum(one.to_local().numel() if isinstance(one, DTensor) else one.numel() for one in moved)
+        again = copy.deepcopy(network)  # nothing of the processes is left in it
+        found[case] = {
+            "values": values(again),
+            "curves": trained.curves,
+            "keys": list(again.state_dict()),
+            "seen": seen,
+        }
+    torch.save(found, Path(folder) / f"{os.environ['RANK']}.pt")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    child(sys.argv[1])

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from cortado.errors import BadValue, NothingChanged
 from cortado.importance.importance import Importance, score
 from cortado.methods.method import Method, knob
-from cortado.methods.prune.weights import as_run, drop, highest, still_there
+from cortado.methods.prune.budget import best_entries
+from cortado.methods.prune.weights import as_run, drop, still_there
 from cortado.network.view import View, Weight
 from cortado.task.task import Task
 
@@ -48,20 +49,13 @@ class PrunePositions(Method):
         alive = [columns(mask.float(), weight) > 0 for mask, weight in zip(before, weights, strict=True)]
         worths = [columns(s, weight) for s, weight in zip(score(self.by).of(weights, seen, task), weights, strict=True)]
         ranked = [torch.where(a, w.to(a.device), -1.0) for w, a in zip(worths, alive, strict=True)]
-        for (piece, weight), mask, kept in zip(kernels, before, self.kept(ranked, alive), strict=True):
+        best = [best & a for best, a in zip(best_entries(ranked, self.keep, self.across), alive, strict=True)]
+        for (piece, weight), mask, kept in zip(kernels, before, best, strict=True):
             if not bool(kept.any()):
                 raise BadValue(
                     f"{self.name()}: nothing of {piece.title} would be left. Raise keep, or exclude it with where."
                 )
             drop(piece, mask & filters(kept, weight))
-
-    def kept(self, ranked: list[Tensor], alive: list[Tensor]) -> list[Tensor]:
-        """Return the columns to keep in each layer."""
-        if not self.across:
-            return [highest(r, round(self.keep * r.numel())) & a for r, a in zip(ranked, alive, strict=True)]
-        together = torch.cat([r.flatten() for r in ranked])
-        pieces = highest(together, round(self.keep * together.numel())).split([r.numel() for r in ranked])
-        return [piece.view(a.shape) & a for piece, a in zip(pieces, alive, strict=True)]
 
 
 def is_kernel(weight: Weight) -> bool:

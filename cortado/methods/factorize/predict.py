@@ -36,7 +36,7 @@ class FactorizePredict(Factorize):
 
     def apply(self, view: View, task: Task) -> None:
         targets = [target for target in find_targets(view, self.where) if target.flat.shape[1] <= LARGEST_METRIC]
-        cuts = [columns_of(target) for target in targets]
+        cuts = [column_cut(target) for target in targets]
         wanted = [self.rank or max(1, round(self.keep * target.flat.shape[1])) for target in targets]
         ranks = [fixed_ranks([cut], rank)[0] for cut, rank in zip(cuts, wanted, strict=True)]
         factorize(self, view, cuts, ranks, partial(self.predicted, view, task))
@@ -55,7 +55,7 @@ class FactorizePredict(Factorize):
             yield two_kernels(dictionary, target.flat[:, places].double(), target.weight.dense())
 
 
-def columns_of(target: Target) -> Cut:
+def column_cut(target: Target) -> Cut:
     """Return a layer's cut by the number of columns it keeps, all equally worth."""
     return Cut(target, torch.ones(min(target.flat.shape)), partial(whole_then_point, target.shape))
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 from cortado.importance.importance import Importance
 from cortado.methods.method import Method, knob
-from cortado.methods.prune.budget import BLOCK, LEAST, Budget
 from cortado.methods.prune.groups import cut_groups, selected, worth_of
+from cortado.methods.prune.quota import BLOCK, LEAST, Quota
 from cortado.network.coupling.groups import Group
 from cortado.network.profile.pruned_cost import cost_of
 from cortado.network.view import View
@@ -40,17 +40,17 @@ class PruneChannels(Method):
 
     def apply(self, view: View, task: Task) -> None:
         worth = worth_of(self.by, self.groups(view), view, task)
-        cut_groups(view, task, worth, self.budget(), cost_of(view, self.of), self.reconstruct)
+        cut_groups(view, task, worth, self.quota(), cost_of(view, self.of), self.reconstruct)
 
     def groups(self, view: View) -> list[Group]:
         """Return the groups that `where` selects completely; whole attention heads are left to prune/heads."""
         able = [group for group in view.groups.free if not group.heads]
         return selected(view, self.where, able, self.name(), "channels")
 
-    def budget(self) -> Budget:
+    def quota(self) -> Quota:
         """Return what may be kept."""
         multiple = self.multiple or BLOCK
-        return Budget(self.name(), "channels", self.of, self.keep, self.across, self.least, multiple)
+        return Quota(self.name(), "channels", self.of, self.keep, self.across, self.least, multiple)
 
     def for_blocks(self, size: int) -> "PruneChannels":
         return self if self.multiple else replace(self, multiple=size)

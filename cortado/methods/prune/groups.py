@@ -2,7 +2,7 @@
 
 from cortado.errors import BadValue, CannotFollow, NothingChanged
 from cortado.importance.importance import Importance, score
-from cortado.methods.prune.budget import Budget, Cost, Worth
+from cortado.methods.prune.quota import Quota, UnitCost, Worth
 from cortado.methods.prune.reconstruct import readers_of, reconstruct
 from cortado.network.coupling.groups import Group
 from cortado.network.graph.where import choose, original_first
@@ -50,20 +50,20 @@ def frozen_text(view: View) -> str:
     return f" Groups that cannot be cut: {view.groups.reasons()}." if view.groups.frozen else ""
 
 
-def cut_groups(view: View, task: Task, worth: Worth, budget: Budget, cost: Cost | None, refit: bool) -> None:
-    """Cut what the budget does not keep, and with `refit` refit the layers that read it.
+def cut_groups(view: View, task: Task, worth: Worth, quota: Quota, cost: UnitCost | None, refit: bool) -> None:
+    """Cut what the quota does not keep, and with `refit` refit the layers that read it.
 
-    Groups that the network's own code cannot follow are left whole, with a note, and the budget is allocated over the
+    Groups that the network's own code cannot follow are left whole, with a note, and the quota is allocated over the
     others. Raises NothingChanged if none is left.
     """
     known = view.groups
     while worth:
-        keeps = {group: keep for group, keep in budget.allocate(worth, cost).items() if len(keep) < group.count}
-        steps = {budget.step(group.count) for group in worth} - {1}
+        keeps = {group: keep for group, keep in quota.allocate(worth, cost).items() if len(keep) < group.count}
+        steps = {quota.step(group.count) for group in worth} - {1}
         if steps and not keeps:
             raise NothingChanged(
-                f"{budget.method}: every group stays whole at keep={budget.keep:g}, because counts are multiples of "
-                f"{budget.multiple}. Lower keep or multiple."
+                f"{quota.method}: every group stays whole at keep={quota.keep:g}, because counts are multiples of "
+                f"{quota.multiple}. Lower keep or multiple."
             )
         readers = readers_of(view, list(keeps)) if refit else []
         try:
@@ -73,10 +73,10 @@ def cut_groups(view: View, task: Task, worth: Worth, budget: Budget, cost: Cost 
         else:
             break
     else:
-        raise none_left(view, budget.method, budget.what)
+        raise none_left(view, quota.method, quota.what)
     if known.tried:
         view.notes.append(f"Not cut: {known.reasons()}")
     if steps:
-        view.notes.append(f"Counts of {budget.what} are multiples of {' or '.join(map(str, sorted(steps)))}.")
+        view.notes.append(f"Counts of {quota.what} are multiples of {' or '.join(map(str, sorted(steps)))}.")
     if readers:
         reconstruct(view, task, readers)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from cortado.importance.importance import Importance
 from cortado.methods.method import Method, knob
-from cortado.methods.prune.budget import Budget
 from cortado.methods.prune.groups import cut_groups, selected, worth_of
+from cortado.methods.prune.quota import Quota
 from cortado.network.profile.pruned_cost import cost_of
 from cortado.network.view import View
 from cortado.task.task import Task
@@ -33,5 +33,5 @@ class PruneHeads(Method):
         able = [group for group in view.groups.free if group.heads]
         groups = selected(view, self.where, able, self.name(), "heads")
         worth = worth_of(self.by, groups, view, task)
-        budget = Budget(self.name(), "heads", self.of, self.keep, self.across, self.least, self.multiple)
-        cut_groups(view, task, worth, budget, cost_of(view, self.of), self.reconstruct)
+        quota = Quota(self.name(), "heads", self.of, self.keep, self.across, self.least, self.multiple)
+        cut_groups(view, task, worth, quota, cost_of(view, self.of), self.reconstruct)

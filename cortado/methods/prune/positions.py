@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from cortado.errors import BadValue, NothingChanged
 from cortado.importance.importance import Importance, score
 from cortado.methods.method import Method, knob
-from cortado.methods.prune.budget import best_entries
+from cortado.methods.prune.quota import best_entries
 from cortado.methods.prune.weights import as_run, drop, still_there
 from cortado.network.view import View, Weight
 from cortado.task.task import Task

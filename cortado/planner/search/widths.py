@@ -7,8 +7,8 @@ import numpy as np
 from torch import fx
 
 from cortado.methods.method import Method, knob
-from cortado.methods.prune.budget import LEAST, Budget
 from cortado.methods.prune.groups import cut_groups, selected, worth_of
+from cortado.methods.prune.quota import LEAST, Quota
 from cortado.network.coupling.groups import Keeps
 from cortado.network.coupling.step import node_shape as entries_of
 from cortado.network.graph.trace import trace
@@ -49,8 +49,8 @@ class Widths(Method):
         worth = worth_of(self.by, groups, view, task)
         times = Times(view, layer_times_in(self.runtime, self.threads))
         multiple = self.multiple or runtime_by_name(self.runtime).channel_block
-        budget = Budget(self.name(), "channels", self.of, self.keep, self.across, self.least, multiple)
-        cut_groups(view, task, worth, budget, times, self.reconstruct)
+        quota = Quota(self.name(), "channels", self.of, self.keep, self.across, self.least, multiple)
+        cut_groups(view, task, worth, quota, times, self.reconstruct)
         view.notes.append(f"the layers take {times.total:.3g} ms by this machine's table, which decided where to cut")
 
 

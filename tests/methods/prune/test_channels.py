@@ -10,7 +10,6 @@ from torch.nn import functional
 import cortado
 from cortado.errors import BadNetwork
 from cortado.lowering.lower import dense
-from cortado.methods.prune.budget import shares_of
 from cortado.methods.prune.channels import PruneChannels
 from cortado.methods.prune.heads import PruneHeads
 from cortado.methods.prune.reconstruct import RIDGE, readers_of, reconstruct
@@ -205,8 +204,6 @@ def test_no_group_falls_below_least_for_the_sake_of_multiples() -> None:
 
 
 def test_equals_go_from_every_group_alike() -> None:
-    assert shares_of([torch.ones(10), torch.ones(20)], 0.5) == [0.5, 0.5]
-    assert shares_of([torch.tensor([3.0, 0, 0, 0, 0]), torch.tensor([2.0, 1.0, 0, 0, 0])], 0.3) == [0.2, 0.4]
     network = net()
     with torch.no_grad():
         network[0].weight[:8] = network[3].weight[:12] = 0
@@ -252,7 +249,7 @@ def test_what_least_keeps_of_one_layer_the_others_give() -> None:
     view = View(net(), net(), IMAGES[:2])
     first, second = sorted(view.groups.free, key=lambda group: group.count)
     method = PruneChannels(keep=0.5, across=True, least=0.25, multiple=1)
-    keeps = method.budget().allocate({first: torch.rand(16), second: torch.rand(24) + 1})
+    keeps = method.quota().allocate({first: torch.rand(16), second: torch.rand(24) + 1})
     assert len(keeps[first]) == 4 and len(keeps[second]) == 16
 
 

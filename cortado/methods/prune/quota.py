@@ -1,4 +1,4 @@
-"""Budget: how much a method may keep, and which units of each group that leaves."""
+"""Quota: how much a method may keep, and which units of each group that leaves."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Kept = dict[Group, Tensor]
 """The units of each group that stay, in order."""
 
 
-class Cost(Protocol):
+class UnitCost(Protocol):
     """What a network costs when only some units stay."""
 
     def after(self, keeps: Kept) -> float:
@@ -36,7 +36,7 @@ class Cost(Protocol):
 
 
 @dataclass(frozen=True)
-class Budget:
+class Quota:
     """The share `keep` of channels or of a cost (`of`), for all groups alike or `across` them, and bounds for each group.
 
     Every group keeps at least the share `least`, but never more than `keep` asks of all. Counts are multiples of
@@ -51,10 +51,10 @@ class Budget:
     least: float
     multiple: int
 
-    def allocate(self, worth: Worth, cost: Cost | None = None) -> Kept:
+    def allocate(self, worth: Worth, cost: UnitCost | None = None) -> Kept:
         """Return the units to keep: exactly the share of channels, to rounding; at most the share of a `cost`.
 
-        Raises BadValue if a group would keep nothing, or the smallest cut costs more than the budget.
+        Raises BadValue if a group would keep nothing, or the smallest cut costs more than the quota.
         """
         if cost is None and not self.across:
             self.check_some_stay(worth)
@@ -74,8 +74,8 @@ class Budget:
                     "Raise keep, or exclude it with where."
                 )
 
-    def mildest(self, cut_at: Callable[[float], Kept], cost: Cost | None) -> Kept:
-        """Return the mildest cut within the budget.  Raises BadValue if even the hardest costs more than a cost allows."""
+    def mildest(self, cut_at: Callable[[float], Kept], cost: UnitCost | None) -> Kept:
+        """Return the mildest cut within the quota.  Raises BadValue if even the hardest costs more than a cost allows."""
         hardest, share = cut_at(0.0), channel_share if cost is None else cost.share
         if cost is not None and share(hardest) > self.keep:
             raise BadValue(
@@ -120,7 +120,7 @@ def channel_share(keeps: Kept) -> float:
     return (sum(len(keep) for keep in keeps.values()) - 0.5) / sum(group.count for group in keeps)
 
 
-def per_cost(worth: Worth, cost: Cost) -> Worth:
+def per_cost(worth: Worth, cost: UnitCost) -> Worth:
     """Return the importance of each unit per cost that one unit of its group saves."""
     full = {group: torch.arange(group.count) for group in worth}
     saved = {group: cost.after(full) - cost.after(full | {group: torch.arange(1, group.count)}) for group in worth}

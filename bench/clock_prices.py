@@ -5,31 +5,52 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cortado.methods.method import knob
+from cortado.methods.method import Method, knob
 from cortado.methods.prune.channels import PruneChannels
+from cortado.methods.prune.groups import worth_of
+from cortado.methods.prune.quota import LEAST, Kept, Quota, Worth
+from cortado.methods.prune.reconstruct import readers_of, reconstruct
 from cortado.network.coupling.cut import cut
 from cortado.network.coupling.groups import Group, Groups
 from cortado.network.view import View
+from cortado.task.task import Task
 
-LEAST = 0.05
+LEAST_PRICE = 0.05
 """A price is at least this share of the mean one: a time that is hardly there is mostly noise."""
 
 
 @dataclass(frozen=True)
-class PruneByClock(PruneChannels):
+class PruneByClock(Method):
     """prune/channels with a price in time for a unit of each group; `keep` is a share of all units, in order of worth
     over price."""
 
+    lossy = True
+
+    keep: float = knob(0.5, low=0.0, high=1.0, help="share kept")
+    by: str = knob("curvature", help="importance measure that ranks the channels")
+    least: float = knob(LEAST, low=0.0, high=1.0, help="minimum share of each group's channels kept")
+    multiple: int = knob(8, low=1, help="round channel counts to multiples of this")
+    reconstruct: bool = knob(False, help="refit the layers that read removed channels by least squares")
     sensitivities: str = knob("", help="a price for each group that can be cut, with blanks between")
 
-    def keeps(self, view: View, groups: list[Group], worth: list[Tensor]) -> dict[Group, Tensor]:
+    def apply(self, view: View, task: Task) -> None:
+        groups = PruneChannels(where=self.where).groups(view)
+        keeps = self.allocate(worth_of(self.by, groups, view, task))
+        keeps = {group: keep for group, keep in keeps.items() if len(keep) < group.count}
+        readers = readers_of(view, list(keeps)) if self.reconstruct else []
+        view.cut(keeps)
+        reconstruct(view, task, readers)
+
+    def allocate(self, worth: Worth) -> Kept:
+        """The units of each group that stay."""
         sensitivities = [float(word) for word in self.sensitivities.split()]
-        rates = [units / price for units, price in zip(worth, sensitivities, strict=True)]
-        order = torch.cat(rates).sort(descending=True).values
+        rates = {group: units / price for (group, units), price in zip(worth.items(), sensitivities, strict=True)}
+        order = torch.cat(list(rates.values())).sort(descending=True).values
         bar = order[max(0, round(self.keep * len(order)) - 1)]
-        return self.best(groups, rates, [float((units >= bar).double().mean()) for units in rates])
+        quota = Quota(self.name(), "channels", "time", self.keep, True, self.least, self.multiple)
+        return quota.best(rates, [float((units >= bar).double().mean()) for units in rates.values()])
 
 
 def measured_prices(
@@ -48,7 +69,7 @@ def measured_prices(
         cut(small, groups, half)
         found[kind] = (whole - 1 / times_faster(small)) / sum(group.count // 2 for group in members)
     sensitivities = torch.tensor([found[kind_of(group)] for group in able], dtype=torch.float64)
-    sensitivities = sensitivities.clamp(min=LEAST * float(sensitivities.clamp(min=0).mean()))
+    sensitivities = sensitivities.clamp(min=LEAST_PRICE * float(sensitivities.clamp(min=0).mean()))
     return " ".join(f"{price:.4g}" for price in sensitivities.tolist())
 
 

@@ -19,13 +19,15 @@ from bench.kept import kept
 from cortado.engine.compress import compress
 from cortado.engine.recipe import read_recipe, stage_data
 from cortado.errors import BadValue
-from cortado.importance.importance import score
 from cortado.lowering.lower import lowered
 from cortado.methods.method import Method
 from cortado.methods.prune.blocks import PruneBlocks
 from cortado.methods.prune.channels import PruneChannels
+from cortado.methods.prune.groups import worth_of
+from cortado.methods.prune.quota import Kept, Worth
 from cortado.nets.resnet import resnet_56
 from cortado.network.coupling.cut import cut
+from cortado.network.profile.pruned_cost import cost_of
 from cortado.network.view import View
 from cortado.report.report import Ratio
 from cortado.runtimes.measured import batch_of, bound
@@ -58,7 +60,7 @@ class PtqConfig:
         """What comes before the channels."""
         return [PruneBlocks(keep=self.blocks, samples=128)] if self.blocks < 1 else []
 
-    def channels(self, arm: str, keep: float, sensitivities: str = "") -> PruneChannels:
+    def channels(self, arm: str, keep: float, sensitivities: str = "") -> PruneChannels | PruneByClock:
         """The cut of channels: to a share of multiply-adds, or of channels where they are priced."""
         if arm == "uniform":
             return PruneChannels(keep=keep, of="multiply_adds", multiple=self.multiple, where=self.where)
@@ -67,8 +69,8 @@ class PtqConfig:
         if self.rated:
             return PruneByClock(
                 keep=keep,
-                by=ours.by,
-                across=True,
+                by=str(ours.by),
+                least=ours.least,
                 reconstruct=ours.reconstruct,
                 multiple=self.multiple,
                 sensitivities=sensitivities,
@@ -176,8 +178,9 @@ def shapes(
     if way.before():
         base, _ = compress(network, without_verdict(task), way.before())
     view = View(base, network, task.example)
-    groups = way.channels(arm, HIGHEST).chosen(view)
-    worth = [units.double() for units in score(way.channels(arm, HIGHEST).by).of_units(groups, view, task)]
+    where = way.where if arm == "uniform" else "*"
+    groups = PruneChannels(where=where).groups(view)
+    worth = worth_of(way.channels(arm, HIGHEST).by, groups, view, task)
     sensitivities = ""
     if way.rated:
         sensitivities = measured_prices(base, view.groups, groups, lambda small: clock.measure(small)[0].median)
@@ -185,7 +188,7 @@ def shapes(
 
     def of(keep: float) -> nn.Module | None:
         try:
-            keeps = way.channels(arm, keep, sensitivities).keeps(view, groups, worth)
+            keeps = allocated(way.channels(arm, keep, sensitivities), view, worth)
         except BadValue:
             return None
         small = copy.deepcopy(base)
@@ -193,6 +196,13 @@ def shapes(
         return small
 
     return of, sensitivities
+
+
+def allocated(method: PruneChannels | PruneByClock, view: View, worth: Worth) -> Kept:
+    """The units of each group that stay."""
+    if isinstance(method, PruneByClock):
+        return method.allocate(worth)
+    return method.quota().allocate(worth, cost_of(view, method.of))
 
 
 def tried(stages: list[Method], task: Task) -> float:

@@ -119,7 +119,9 @@ def cut_by_us(task: Task, seed: int) -> nn.Module:
     network, before = original(), original()
     view = View(network, before, task.example, reference=before)
     task = dataclasses.replace(task, seed=seed)
-    PruneChannels(keep=1 / TIMES, of="multiply_adds", by="curvature", across=True, reconstruct=True).apply(view, task)
+    PruneChannels(
+        keep=1 / TIMES, of="multiply_adds", by="curvature", across=True, least=0.1, multiple=1, reconstruct=True
+    ).apply(view, task)
     MatchMoments().apply(view, task)
     return network
 

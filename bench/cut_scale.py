@@ -34,7 +34,7 @@ from cortado.task.task import Data, Metric, Task
 
 SECONDS, TIMES = 60.0, 3.0
 THREADS = 1
-CUT = PruneChannels(keep=0.5)
+CUT = PruneChannels(keep=0.5, multiple=1)
 
 
 class Vit(nn.Module):

@@ -22,8 +22,14 @@ from bench.result import CACHE, Clock, row
 from cortado.engine.compress import compress
 from cortado.engine.recipe import read_recipe
 from cortado.layers.factors import factored_network
+from cortado.methods.factorize.cp import FactorizeCp
 from cortado.methods.factorize.factorize import Factorize
+from cortado.methods.factorize.jaderberg import BASIS, COLUMNS, FactorizeJaderberg
+from cortado.methods.factorize.nonlinear import SCHEMES, FactorizeNonlinear
+from cortado.methods.factorize.scheme import Scheme
+from cortado.methods.factorize.svd import WHOLE
 from cortado.methods.factorize.targets import find_targets
+from cortado.methods.factorize.tucker import TUCKER, FactorizeTucker
 from cortado.methods.match_moments import MatchMoments
 from cortado.nets.resnet import resnet_56
 from cortado.network.profile.profile import profile
@@ -141,12 +147,21 @@ def at_share(network: nn.Module, task: Task, line: str, share: float) -> Factori
     method = read_recipe(line).stages[0]
     assert isinstance(method, Factorize)
     view = View(copy.deepcopy(network), network, task.example)
-    reached = sum(one.dense_cost for one in find_targets(view, "*") if method.suits(one)) / len(task.example)
+    reached = sum(one.dense_cost for one in find_targets(view, "*") if scheme_of(method).suits(one)) / len(task.example)
     whole = cost_of(network, task)
     keep = (share * whole - (whole - reached)) / reached
     made = read_recipe(f"{line} keep={keep:.4f}").stages[0]
     assert isinstance(made, Factorize)
     return made
+
+
+def scheme_of(method: Factorize) -> Scheme:
+    """The chain of kernels, which says what layers a method can factor; CP and Tucker factor the same ones."""
+    if isinstance(method, FactorizeJaderberg):
+        return COLUMNS if method.kind == 2 else BASIS
+    if isinstance(method, FactorizeNonlinear):
+        return SCHEMES[method.chain]
+    return TUCKER if isinstance(method, (FactorizeCp, FactorizeTucker)) else WHOLE
 
 
 def tuned(name: str) -> dict[str, Any]:

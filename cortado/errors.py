@@ -20,8 +20,9 @@ A message says where, what is wrong, what it got, and the way out.
 
 import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 
 class CortadoError(Exception):
@@ -54,7 +55,11 @@ class Diverged(BadNetwork):
 
 
 class CannotFollow(BadNetwork):
-    """The network's own code cannot follow a cut of channels; the groups at fault are frozen from then on."""
+    """The network's own code cannot follow a cut of channels; `groups` are those at fault, frozen from then on."""
+
+    def __init__(self, message: str, groups: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.groups = tuple(groups)
 
 
 class BadFile(CortadoError, ValueError):

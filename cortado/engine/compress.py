@@ -92,7 +92,9 @@ def compress_within(network: nn.Module, task: Task, recipe: Any, options: RunOpt
     """Run `compress` with parsed options and return everything it made."""
     brought = accept(network, "compress")
     options.check_score(task.metric)
-    run = Run(working_copy(network, alias=True).eval(), task, read_recipe(recipe), options)
+    run = Run(
+        working_copy(network, alias=True).eval(), task, read_recipe(recipe).for_blocks(options.channel_block), options
+    )
     run.warnings += [*brought, *check_disjoint(task)]
     check_calibration(task)
     try:

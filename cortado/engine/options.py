@@ -16,7 +16,8 @@ from cortado.task.task import Metric
 class RunOptions:
     """The options of a run.
 
-    Finished stages are stored in `folder`, and `resume` continues after the last one. `forms` are the user's own form
+    `channel_block` is the largest block of channels of the runtimes to measure in, None without them. Finished stages are
+    stored in `folder`, and `resume` continues after the last one. `forms` are the user's own form
     classes, needed to resume.
     """
 
@@ -26,6 +27,7 @@ class RunOptions:
     resume: bool = False
     progress: Progress = field(default_factory=quiet)
     forms: tuple[type[Part], ...] = ()
+    channel_block: int | None = None
 
     @classmethod
     def read(
@@ -43,7 +45,8 @@ class RunOptions:
         if folder is not None:
             check_writable(Path(folder), command)
         place = None if folder is None else Path(folder)
-        return cls(read_as, speed, place, resume, progress or quiet(), tuple(forms))
+        block = max((runtime.channel_block for runtime in speed.runtimes), default=None)
+        return cls(read_as, speed, place, resume, progress or quiet(), tuple(forms), block)
 
     def check_score(self, score: Metric) -> "RunOptions":
         """Return the options themselves.  Raises BadValue for a limit in another unit than the metric's."""

@@ -53,6 +53,12 @@ class Recipe:
         if not isinstance(self.match_moments, bool):
             raise BadRecipe(f"recipe: match_moments must be true or false, got {self.match_moments!r}.")
 
+    def for_blocks(self, size: int | None) -> "Recipe":
+        """Return the recipe for runtimes that compute `size` channels at once; the recipe itself for None."""
+        if size is None:
+            return self
+        return dataclasses.replace(self, stages=tuple(stage.for_blocks(size) for stage in self.stages))
+
     def as_data(self) -> dict[str, Any]:
         """Return the recipe as plain data with every knob, readable by `read_recipe`."""
         head = {key: value for key in ("name", "paper", "notes") if (value := getattr(self, key))}

@@ -37,6 +37,10 @@ class Method(ABC):
     def apply(self, view: View, task: Task) -> None:
         """Change the network of `view`."""
 
+    def for_blocks(self, size: int) -> "Method":
+        """Return the method for runtimes whose kernels compute `size` channels at once: itself, but for knobs left open."""
+        return self
+
     @classmethod
     def name(cls) -> str:
         """Return the name in recipes: the path of the file under methods/, or module:Class for a user's own."""

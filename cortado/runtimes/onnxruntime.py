@@ -62,6 +62,7 @@ class Onnxruntime(Runtime):
     distribution = "onnxruntime"
     extra = "onnx"
     suffix = ".onnx"
+    channel_block = 16
     script = '''
 import onnxruntime
 

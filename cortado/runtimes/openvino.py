@@ -58,6 +58,7 @@ class Openvino(Runtime):
     distribution = "openvino"
     extra = "openvino"
     suffix = ".xml"
+    channel_block = 16
     script = f'''
 import openvino
 

@@ -51,6 +51,8 @@ class Runtime(ABC):
     suffix: ClassVar[str]
     quick: ClassVar[bool] = True
     floats: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.float64, torch.float16)
+    channel_block: ClassVar[int] = 8
+    """Channels that its convolutions compute at once (16 where AVX-512 is used); others are padded, or slower."""
     script: ClassVar[str] = ""
     """Python code without Cortado: from the path FILE it defines predict(*inputs), which returns the first output."""
 

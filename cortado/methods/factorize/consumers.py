@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cortado.methods.factorize.targets import Target
 from cortado.network.graph.hooks import first_argument
 from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.network.statistics.activations import channel_axis
@@ -128,3 +129,8 @@ def consumers(view: View, paths: list[str]) -> dict[str, Consumer]:
         for hook in hooks:
             hook.remove()
     return {path: watch.consumer(path) for path in paths}
+
+
+def consumer_of(view: View, target: Target) -> Consumer:
+    """Return what follows a layer; nothing if it is called in several places."""
+    return consumers(view, [target.path])[target.path] if len(target.runs) == 1 else Consumer()

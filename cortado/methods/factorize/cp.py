@@ -6,28 +6,41 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cortado.methods.factorize.factorize import FactorizeFitted
+from cortado.methods.factorize.factorize import Factorize, chosen_ranks, factorize
+from cortado.methods.factorize.fitted import Fitted
+from cortado.methods.factorize.inputs import Samples
 from cortado.methods.factorize.ranks import Cut, squares
 from cortado.methods.factorize.scheme import Scheme
-from cortado.methods.factorize.targets import Target, chain, sketch
+from cortado.methods.factorize.targets import Target, chain, find_targets, sketch
 from cortado.methods.method import knob
+from cortado.network.view import View
 from cortado.parts.forms.low_rank import LowRank
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
-class FactorizeCp(FactorizeFitted):
+class FactorizeCp(Factorize):
     """Canonical polyadic (CP) decomposition of convolutions.  Lebedev et al., 2015.
 
     Computed by alternating least squares from several random starts, keeping the closest; a ridge prevents diverging
     terms. The factors are then fitted to the layer's outputs. Kernel axes of size 1 have no factor.
     """
 
+    images: int = knob(256, low=1, help="calibration samples")
+    patches: int = knob(16384, low=1, help="positions sampled, over all images")
+    fit: str = knob(
+        "outputs", one_of=("outputs", "filters"), help="what to approximate: the layer's outputs or filters"
+    )
+    rounds: int = knob(4, low=0, help="rounds of refitting each factor once")
     starts: int = knob(2, low=1, help="random starts")
     sweeps: int = knob(60, low=1, help="rounds of alternating least squares on the filters")
     ridge: float = knob(1e-3, low=0.0, help="ridge on the factors, as a share of their mean square")
 
-    def scheme(self) -> Scheme:
-        return cp_scheme(self.starts, self.sweeps, self.ridge)
+    def apply(self, view: View, task: Task) -> None:
+        scheme = cp_scheme(self.starts, self.sweeps, self.ridge)
+        cuts = [scheme.cut(target) for target in find_targets(view, self.where) if scheme.suits(target)]
+        fit = Fitted(view, task, scheme, self.fit == "outputs", self.rounds, Samples(self.images, self.patches))
+        factorize(self, view, cuts, chosen_ranks(self, cuts), fit)
 
 
 def cp_scheme(starts: int, sweeps: int, ridge: float) -> Scheme:

@@ -6,17 +6,21 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cortado.methods.factorize.factorize import FactorizeFitted
+from cortado.methods.factorize.factorize import Factorize, chosen_ranks, factorize
+from cortado.methods.factorize.fitted import Fitted
+from cortado.methods.factorize.inputs import Samples
 from cortado.methods.factorize.ranks import Cut, squares
 from cortado.methods.factorize.scheme import Scheme
-from cortado.methods.factorize.targets import Target, chain, sketch
+from cortado.methods.factorize.targets import Target, chain, find_targets, sketch
 from cortado.methods.method import knob
+from cortado.network.view import View
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.low_rank import LowRank
+from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
-class FactorizeJaderberg(FactorizeFitted):
+class FactorizeJaderberg(Factorize):
     """Separable filters, in one of two schemes.  Jaderberg, Vedaldi, Zisserman, 2014.
 
     Scheme 1: each input channel has its own few separable filters (d x 1, then 1 x d), and a 1 x 1 kernel combines
@@ -24,10 +28,19 @@ class FactorizeJaderberg(FactorizeFitted):
     the layer's outputs (`fit`). Scheme 2 starts from the optimal fit to the filters, which is closed form.
     """
 
+    images: int = knob(256, low=1, help="calibration samples")
+    patches: int = knob(16384, low=1, help="positions sampled, over all images")
+    fit: str = knob(
+        "outputs", one_of=("outputs", "filters"), help="what to approximate: the layer's outputs or filters"
+    )
+    rounds: int = knob(4, low=0, help="rounds of refitting each factor once")
     kind: int = knob(2, one_of=(1, 2), help="scheme 1: a basis for each input channel; 2: columns, then rows")
 
-    def scheme(self) -> Scheme:
-        return COLUMNS if self.kind == 2 else BASIS
+    def apply(self, view: View, task: Task) -> None:
+        scheme = COLUMNS if self.kind == 2 else BASIS
+        cuts = [scheme.cut(target) for target in find_targets(view, self.where) if scheme.suits(target)]
+        fit = Fitted(view, task, scheme, self.fit == "outputs", self.rounds, Samples(self.images, self.patches))
+        factorize(self, view, cuts, chosen_ranks(self, cuts), fit)
 
 
 def column_sketch(shape: torch.Size, rank: int) -> LowRank:

@@ -1,21 +1,22 @@
 """factorize/nonlinear: fit factors through the ReLU behind them, on activations that are already approximate."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from cortado.methods.factorize.consumers import Consumer
+from cortado.methods.factorize.consumers import Consumer, consumer_of
 from cortado.methods.factorize.cp import cp_scheme
-from cortado.methods.factorize.factorize import LARGEST_METRIC, Factorize, consumer_of
+from cortado.methods.factorize.factorize import Chosen, Factorize, chosen_ranks, factorize
+from cortado.methods.factorize.inputs import LARGEST_METRIC
 from cortado.methods.factorize.jaderberg import COLUMNS
-from cortado.methods.factorize.ranks import Cut
 from cortado.methods.factorize.refit import refit
 from cortado.methods.factorize.response import bias_of, response_cuts, usable
 from cortado.methods.factorize.scheme import Scheme
 from cortado.methods.factorize.svd import WHOLE
-from cortado.methods.factorize.targets import Target, working
+from cortado.methods.factorize.targets import Target, find_targets, working
 from cortado.methods.method import knob
 from cortado.network.statistics.activations import (
     MOST_ENTRIES,
@@ -25,6 +26,7 @@ from cortado.network.statistics.activations import (
     patches,
 )
 from cortado.network.view import View
+from cortado.parts.forms.low_rank import LowRank
 from cortado.task.task import Task
 
 SCHEMES = {"whole": WHOLE, "columns": COLUMNS, "cp": cp_scheme(1, 40, 1e-3)}
@@ -45,15 +47,16 @@ class FactorizeNonlinear(Factorize):
     patches: int = knob(16384, low=1, help="positions sampled, over all images")
     rounds: int = knob(8, low=1, help="rounds of regression factors and auxiliary responses in turn")
 
-    def suits(self, target: Target) -> bool:
-        return SCHEMES[self.chain].suits(target) and target.flat.shape[1] <= LARGEST_METRIC
+    def apply(self, view: View, task: Task) -> None:
+        scheme = SCHEMES[self.chain]
+        suiting = [target for target in find_targets(view, self.where) if scheme.suits(target)]
+        targets = [target for target in suiting if target.flat.shape[1] <= LARGEST_METRIC]
+        by_response = self.chain == "whole" and targets
+        cuts = response_cuts(view, task, targets, self.images) if by_response else [scheme.cut(one) for one in targets]
+        factorize(self, view, cuts, chosen_ranks(self, cuts), partial(self.layer_by_layer, view, task))
 
-    def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
-        if self.chain == "whole":
-            return response_cuts(view, task, targets, self.images)
-        return [SCHEMES[self.chain].cut(target) for target in targets]
-
-    def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
+    def layer_by_layer(self, view: View, task: Task, chosen: Chosen) -> Iterator[LowRank]:
+        """Yield the form of each layer, fitted on the outputs of those before it."""
         # Targets come from the original network, inputs from the one under construction.
         wanted = self.products(view, task, [cut.target for cut, _ in chosen])
         for number, (cut, rank) in enumerate(chosen):
@@ -62,8 +65,7 @@ class FactorizeNonlinear(Factorize):
             factors = scheme.start(working(weight), cut, rank, task.generator(977 + number))
             factors = layer.factors(scheme, factors, rank, self.rounds)
             layer.after.add_constant(target.layer, layer.constant)
-            target.weight.set_form(scheme.form([factor.to(weight) for factor in factors], weight))
-            bar.advance()
+            yield scheme.form([factor.to(weight) for factor in factors], weight)
 
     def places(self, task: Task, target: Target) -> int:
         """Return how many positions to sample from each image."""

@@ -1,24 +1,25 @@
 """factorize/predict: keep a few columns of each weight and predict the others from them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from cortado.methods.factorize.factorize import LARGEST_METRIC, FactorizeSeen
-from cortado.methods.factorize.ranks import Cut
+from cortado.methods.factorize.factorize import Chosen, Factorize, factorize
+from cortado.methods.factorize.inputs import LARGEST_METRIC, Samples, input_moments
+from cortado.methods.factorize.ranks import Cut, fixed_ranks
 from cortado.methods.factorize.svd import two_kernels, whole_then_point
-from cortado.methods.factorize.targets import Target
+from cortado.methods.factorize.targets import Target, find_targets
 from cortado.methods.method import knob
-from cortado.network.statistics.activations import Moments
 from cortado.network.view import View
 from cortado.parts.forms.low_rank import LowRank
 from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
-class FactorizePredict(FactorizeSeen):
+class FactorizePredict(Factorize):
     """Predict most weights from a few by kernel ridge regression.  Denil et al., 2013.
 
     A unit's weights vary smoothly over its inputs. The kernel between two inputs is the covariance of their activations
@@ -28,37 +29,35 @@ class FactorizePredict(FactorizeSeen):
 
     keep: float = knob(0.05, low=0.0, high=1.0, help="share of the weights kept; the others are predicted")
     ranks: str = knob("equal", one_of=("equal",), help="apply keep to each layer")
+    images: int = knob(256, low=1, help="calibration samples")
+    patches: int = knob(16384, low=1, help="positions sampled, over all images")
     kernel: str = knob("covariance", one_of=("covariance", "distance"), help="similarity of two inputs")
     ridge: float = knob(1e-2, low=0.0, help="ridge of the regression, as a share of the kernel's mean")
 
-    def suits(self, target: Target) -> bool:
-        return target.flat.shape[1] <= LARGEST_METRIC
+    def apply(self, view: View, task: Task) -> None:
+        targets = [target for target in find_targets(view, self.where) if target.flat.shape[1] <= LARGEST_METRIC]
+        cuts = [column_cut(target) for target in targets]
+        wanted = [self.rank or max(1, round(self.keep * target.flat.shape[1])) for target in targets]
+        ranks = [fixed_ranks([cut], rank)[0] for cut, rank in zip(cuts, wanted, strict=True)]
+        factorize(self, view, cuts, ranks, partial(self.predicted, view, task))
 
-    def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
-        found = []
-        for target in targets:
-            count = min(target.flat.shape)
-            found.append(Cut(target, torch.ones(count), partial(whole_then_point, target.shape)))
-        return found
+    def predicted(self, view: View, task: Task, chosen: Chosen) -> Iterator[LowRank]:
+        """Yield the dictionary and the kept columns of each layer."""
+        needed = [self.kernel == "covariance"] * len(chosen)
+        moments = input_moments(view, task, chosen, needed, Samples(self.images, self.patches))
+        for (cut, rank), seen in zip(chosen, moments, strict=True):
+            target = cut.target
+            alike = by_distance(target.shape) if seen is None else seen.covariance
+            alike = alike / alike.diagonal().mean().clamp(min=1e-30)
+            places = telling(alike, rank)
+            lifted = alike[places][:, places] + max(self.ridge, 1e-9) * torch.eye(len(places)).to(alike)
+            dictionary = torch.linalg.solve(lifted, alike[places])
+            yield two_kernels(dictionary, target.flat[:, places].double(), target.weight.dense())
 
-    def chosen(self, cuts: list[Cut]) -> list[int]:
-        if self.rank is not None:
-            return super().chosen(cuts)
-        wanted = [max(1, round(self.keep * cut.target.flat.shape[1])) for cut in cuts]
-        pairs = zip(cuts, wanted, strict=True)
-        return [rank if rank <= cut.largest(cut.target.dense_cost - 1) else 0 for cut, rank in pairs]
 
-    def looks(self, cut: Cut) -> bool:
-        return self.kernel == "covariance"
-
-    def factor(self, view: View, task: Task, cut: Cut, rank: int, number: int, seen: Moments | None) -> LowRank:
-        target = cut.target
-        alike = by_distance(target.shape) if seen is None else seen.covariance
-        alike = alike / alike.diagonal().mean().clamp(min=1e-30)
-        places = telling(alike, rank)
-        lifted = alike[places][:, places] + max(self.ridge, 1e-9) * torch.eye(len(places)).to(alike)
-        dictionary = torch.linalg.solve(lifted, alike[places])
-        return two_kernels(dictionary, target.flat[:, places].double(), target.weight.dense())
+def column_cut(target: Target) -> Cut:
+    """Return a layer's cut by the number of columns it keeps, all equally worth."""
+    return Cut(target, torch.ones(min(target.flat.shape)), partial(whole_then_point, target.shape))
 
 
 def by_distance(shape: torch.Size) -> Tensor:

@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,25 +41,25 @@ class Cut:
         return min(self.cost(1), self.target.dense_cost)
 
 
-def least_share(cuts: list[Cut]) -> tuple[float, str]:
+def least_share(cuts: Sequence[Cut]) -> tuple[float, str]:
     """Return the smallest share of all multiply-adds that energy_ranks can reach, and of what; 0 if no factors are cheaper."""
     least, dense = sum(cut.least_cost for cut in cuts), sum(cut.target.dense_cost for cut in cuts)
     return (least / dense if least < dense else 0.0), "these layers"
 
 
-def least_of_each(cuts: list[Cut]) -> tuple[float, str]:
+def least_of_each(cuts: Sequence[Cut]) -> tuple[float, str]:
     """Return the smallest share that equal_ranks can reach in every layer with cheaper factors, and the layer that sets it."""
     pay = [cut for cut in cuts if cut.least_cost < cut.target.dense_cost]
     shares = [(cut.least_cost / cut.target.dense_cost, f"layer {cut.target.path}") for cut in pay]
     return max(shares, default=(0.0, ""))
 
 
-def equal_ranks(cuts: list[Cut], keep: float) -> list[int]:
+def equal_ranks(cuts: Sequence[Cut], keep: float) -> list[int]:
     """Return for each layer the largest rank within `keep` of its own multiply-adds; 0 leaves it unchanged."""
     return [cut.largest(min(keep * cut.target.dense_cost, cut.target.dense_cost - 1)) for cut in cuts]
 
 
-def energy_ranks(cuts: list[Cut], keep: float) -> list[int]:
+def energy_ranks(cuts: Sequence[Cut], keep: float) -> list[int]:
     """Return ranks that maximise the product of kept energies within `keep` of all multiply-adds; 0 leaves a layer unchanged.
 
     Greedy, after Zhang et al., 2015: repeatedly lower the rank of the layer that loses the least share of its energy
@@ -112,7 +112,7 @@ class RankSteps:
             self.down_to(within)
 
 
-def fixed_ranks(cuts: list[Cut], rank: int) -> list[int]:
+def fixed_ranks(cuts: Sequence[Cut], rank: int) -> list[int]:
     """Return the same rank for all layers; 0 if it does not exist or does not cost less than the layer."""
     return [rank if rank <= cut.largest(cut.target.dense_cost - 1) else 0 for cut in cuts]
 

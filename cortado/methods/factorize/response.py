@@ -1,17 +1,17 @@
 """factorize/response: keep the directions in which a layer's responses vary most."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from cortado.methods.factorize.consumers import Consumer
-from cortado.methods.factorize.factorize import Factorize, consumer_of
+from cortado.methods.factorize.consumers import Consumer, consumer_of
+from cortado.methods.factorize.factorize import Chosen, Factorize, chosen_ranks, factorize
 from cortado.methods.factorize.ranks import Cut
 from cortado.methods.factorize.svd import two_kernels, whole_then_point
-from cortado.methods.factorize.targets import Target
+from cortado.methods.factorize.targets import Target, find_targets
 from cortado.methods.method import knob
 from cortado.network.statistics.activations import Moments, response_moments
 from cortado.network.view import View
@@ -37,15 +37,14 @@ class FactorizeResponse(Factorize):
 
     images: int = knob(256, low=1, help="calibration samples")
 
-    def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
-        return response_cuts(view, task, targets, self.images)
+    def apply(self, view: View, task: Task) -> None:
+        cuts = response_cuts(view, task, find_targets(view, self.where), self.images)
+        factorize(self, view, cuts, chosen_ranks(self, cuts), along_principal_axes)
 
-    def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
-        for cut, rank in chosen:
-            cut.target.weight.set_form(self.factor(cut, rank))
-            bar.advance()
 
-    def factor(self, cut: Cut, rank: int) -> LowRank:
+def along_principal_axes(chosen: Chosen) -> Iterator[LowRank]:
+    """Yield each layer with only the leading axes of its responses, and add the constant that keeps their mean."""
+    for cut, rank in chosen:
         assert isinstance(cut, ResponseCut)
         target, scale = cut.target, usable(cut.after.scale(cut.target.shape[0]).cpu())
         axes = cut.axes[:, :rank]
@@ -54,7 +53,7 @@ class FactorizeResponse(Factorize):
         rest = cut.moments.mean - bias
         # Without this constant, the new layer's mean response is only the projection of the old one's.
         cut.after.add_constant(target.layer, rest - last @ ((axes.T * scale) @ rest))
-        return two_kernels(first, last, target.weight.dense())
+        yield two_kernels(first, last, target.weight.dense())
 
 
 def response_cuts(view: View, task: Task, targets: list[Target], images: int) -> list[Cut]:

@@ -1,16 +1,16 @@
 """factorize/svd: the truncated singular value decomposition of each weight."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from cortado.methods.factorize.factorize import Factorize
+from cortado.methods.factorize.factorize import Chosen, Factorize, chosen_ranks, factorize
 from cortado.methods.factorize.ranks import Cut, squares
 from cortado.methods.factorize.scheme import Scheme
-from cortado.methods.factorize.targets import Target, chain, sketch
+from cortado.methods.factorize.targets import chain, find_targets, sketch
 from cortado.network.view import View
 from cortado.parts.forms.low_rank import LowRank
 from cortado.task.task import Task
@@ -23,15 +23,17 @@ class FactorizeSvd(Factorize):
     The weight as (outputs, inputs x taps) keeps its largest singular values, the closest matrix of this rank.
     """
 
-    def cuts(self, view: View, task: Task, targets: list[Target]) -> list[Cut]:
-        return [WHOLE.cut(target) for target in targets]
+    def apply(self, view: View, task: Task) -> None:
+        cuts = [WHOLE.cut(target) for target in find_targets(view, self.where)]
+        factorize(self, view, cuts, chosen_ranks(self, cuts), truncated)
 
-    def put_all(self, view: View, task: Task, chosen: list[tuple[Cut, int]], bar: Any) -> None:
-        for cut, rank in chosen:
-            weight = cut.target.weight.dense()
-            first, last = by_singular_values(weight, rank)
-            cut.target.weight.set_form(two_kernels(first, last, weight))
-            bar.advance()
+
+def truncated(chosen: Chosen) -> Iterator[LowRank]:
+    """Yield each weight with its largest singular values."""
+    for cut, rank in chosen:
+        weight = cut.target.weight.dense()
+        first, last = by_singular_values(weight, rank)
+        yield two_kernels(first, last, weight)
 
 
 def whole_then_point(shape: torch.Size, rank: int) -> LowRank:

@@ -6,13 +6,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cortado.methods.factorize.factorize import FactorizeFitted
+from cortado.methods.factorize.factorize import Factorize, chosen_ranks, factorize
+from cortado.methods.factorize.fitted import Fitted
+from cortado.methods.factorize.inputs import Samples
 from cortado.methods.factorize.ranks import Cut, squares
 from cortado.methods.factorize.scheme import Scheme
-from cortado.methods.factorize.targets import Target, chain, sketch
+from cortado.methods.factorize.targets import Target, chain, find_targets, sketch
 from cortado.methods.factorize.vbmf import vbmf_rank
 from cortado.methods.method import knob
+from cortado.network.view import View
 from cortado.parts.forms.low_rank import LowRank
+from cortado.task.task import Task
 
 Pair = tuple[int, int]
 """The core's number of output and input channels."""
@@ -26,7 +30,7 @@ class PairCut(Cut):
 
 
 @dataclass(frozen=True)
-class FactorizeTucker(FactorizeFitted):
+class FactorizeTucker(Factorize):
     """Tucker-2 decomposition of convolutions over their channels.  Kim et al., 2016.
 
     Computed by higher-order orthogonal iteration, then fitted to the layer's outputs. With `ranks: vbmf`, variational
@@ -38,24 +42,35 @@ class FactorizeTucker(FactorizeFitted):
         "energy", one_of=("equal", "energy", "vbmf"), help="apply keep to each layer, to all by energy, or use VBMF"
     )
 
-    def scheme(self) -> Scheme:
-        return TUCKER
+    images: int = knob(256, low=1, help="calibration samples")
+    patches: int = knob(16384, low=1, help="positions sampled, over all images")
+    fit: str = knob(
+        "outputs", one_of=("outputs", "filters"), help="what to approximate: the layer's outputs or filters"
+    )
+    rounds: int = knob(4, low=0, help="rounds of refitting each factor once")
 
-    def chosen(self, cuts: list[Cut]) -> list[int]:
-        if self.ranks != "vbmf" and self.rank is None:
-            return super().chosen(cuts)
-        found = []
-        for cut in cuts:
-            assert isinstance(cut, PairCut)
-            outputs, inputs = cut.target.shape[:2]
-            pair = (min(self.rank or 0, outputs), min(self.rank or 0, inputs))
-            if self.rank is None:
-                pair = (vbmf_rank(mode(cut.target.weight.dense(), 0)), vbmf_rank(mode(cut.target.weight.dense(), 1)))
-            # The exact pair replaces the entry of the path with the nearest cost.
-            cut.pairs.append((max(1, pair[0]), max(1, pair[1])))
-            cost = cut.target.cost(pair_sketch(cut.target.shape, cut.pairs, len(cut.pairs)))
-            found.append(len(cut.pairs) if cost < cut.target.dense_cost else 0)
-        return found
+    def apply(self, view: View, task: Task) -> None:
+        cuts = [pair_cut(target) for target in find_targets(view, self.where) if TUCKER.suits(target)]
+        exact = self.ranks == "vbmf" or self.rank is not None
+        ranks = exact_cores(cuts, self.rank) if exact else chosen_ranks(self, cuts)
+        fit = Fitted(view, task, TUCKER, self.fit == "outputs", self.rounds, Samples(self.images, self.patches))
+        factorize(self, view, cuts, ranks, fit)
+
+
+def exact_cores(cuts: list[PairCut], rank: int | None) -> list[int]:
+    """Return each layer's core of at most `rank` channels on both sides, or of VBMF's; 0 where it does not cost less.
+
+    The core becomes the last entry of the cut's path.
+    """
+    found = []
+    for cut in cuts:
+        weight = cut.target.weight.dense()
+        wanted = [rank, rank] if rank is not None else [vbmf_rank(mode(weight, axis)) for axis in (0, 1)]
+        outputs, inputs = (max(1, min(one, size)) for one, size in zip(wanted, weight.shape[:2], strict=True))
+        cut.pairs.append((outputs, inputs))
+        cost = cut.target.cost(pair_sketch(cut.target.shape, cut.pairs, len(cut.pairs)))
+        found.append(len(cut.pairs) if cost < cut.target.dense_cost else 0)
+    return found
 
 
 def pair_sketch(shape: torch.Size, pairs: list[Pair], rank: int) -> LowRank:

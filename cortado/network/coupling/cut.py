@@ -30,8 +30,8 @@ def cut(network: nn.Module, groups: Groups, keeps: Keeps) -> None:
 
     Weights are narrowed in any form, tied ones together, and attributes are updated. A fake copy of the network is
     cut and run first; afterwards the network's outputs must equal those of its rewritten graph, otherwise nothing is
-    changed. Raises CannotFollow, with the line, when the network's code cannot follow; the failing groups are then
-    frozen, and the cut can be repeated without them. Raises BadValue for units that do not exist.
+    changed. Raises CannotFollow, with the line and the failing groups, when the network's code cannot follow; these
+    are then frozen, and the cut can be repeated without them. Raises BadValue for units that do not exist.
     """
     failure = try_cut(network, groups, keeps)
     if failure is None:
@@ -44,7 +44,8 @@ def cut(network: nn.Module, groups: Groups, keeps: Keeps) -> None:
         leave_whole(groups, group, failure)
     raise CannotFollow(
         f"groups: this cut cannot be made: {failure.line or failure.module or type(network).__name__}: {failure.message}. "
-        f"Exclude {', '.join(group.name for group in failing)} with where=, or cut other amounts."
+        f"Exclude {', '.join(group.name for group in failing)} with where=, or cut other amounts.",
+        failing,
     )
 
 

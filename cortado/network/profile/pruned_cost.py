@@ -62,6 +62,11 @@ class Costs:
         return self.after(keeps) / self.total if self.total else 1.0
 
 
+def cost_of(view: View, of: str) -> Costs | None:
+    """Return the predicted cost `of` a network; None for "channels", which are counted and not predicted."""
+    return None if of == "channels" else Costs(view, of)
+
+
 def kernels(form: Form | None, shape: Sequence[int], axes: Sequence[int]) -> list[tuple[float, tuple[int, ...]]]:
     """Return, for each matrix or kernel of a weight, its entry count and which of `axes` it has.
 

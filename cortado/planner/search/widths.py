@@ -6,8 +6,9 @@ from typing import ClassVar
 import numpy as np
 from torch import fx
 
-from cortado.methods.method import knob
-from cortado.methods.prune.channels import PruneChannels
+from cortado.methods.method import Method, knob
+from cortado.methods.prune.groups import cut_groups, selected, worth_of
+from cortado.methods.prune.quota import LEAST, Quota
 from cortado.network.coupling.groups import Keeps
 from cortado.network.coupling.step import node_shape as entries_of
 from cortado.network.graph.trace import trace
@@ -18,7 +19,7 @@ from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
-class Widths(PruneChannels):
+class Widths(Method):
     """Cut channels like prune/channels, to a share of the time of all layers, by a table measured on this machine.
 
     Channels of all groups compete by importance per time saved, as in Yang et al., 2018 (NetAdapt) and Shen et al., 2022
@@ -28,21 +29,29 @@ class Widths(PruneChannels):
     """
 
     called: ClassVar[str] = "prune/widths"
+    lossy = True
 
-    of: str = knob("time", one_of=("time",), help="the quantity that `keep` is a share of")
+    keep: float = knob(0.5, low=0.0, high=1.0, help="share kept")
     by: str = knob("curvature", help="importance that ranks the channels")
+    of: str = knob("time", one_of=("time",), help="the quantity that `keep` is a share of")
     across: bool = knob(True, help="rank channels across groups")
-    multiple: int = knob(8, low=1, help="round channel counts to multiples of this")
+    least: float = knob(LEAST, low=0.0, high=1.0, help="minimum share of each group's channels kept")
+    multiple: int | None = knob(
+        None, low=1, help="round channel counts to multiples of this; by default, the runtime's block"
+    )
+    reconstruct: bool = knob(False, help="refit the layers that read removed channels by least squares")
     runtime: str = knob("onnxruntime", help="runtime that times the layers")
     threads: int = knob(1, low=1, help="threads for timing")
 
     def apply(self, view: View, task: Task) -> None:
-        whole = self.costs(view).total
-        super().apply(view, task)
-        view.notes.append(f"the layers take {whole:.3g} ms by this machine's table, which decided where to cut")
-
-    def costs(self, view: View) -> "Times":
-        return Times(view, layer_times_in(self.runtime, self.threads))
+        able = [group for group in view.groups.free if not group.heads]
+        groups = selected(view, self.where, able, self.name(), "channels")
+        worth = worth_of(self.by, groups, view, task)
+        times = Times(view, layer_times_in(self.runtime, self.threads))
+        multiple = self.multiple or runtime_by_name(self.runtime).channel_block
+        quota = Quota(self.name(), "channels", self.of, self.keep, self.across, self.least, multiple)
+        cut_groups(view, task, worth, quota, times, self.reconstruct)
+        view.notes.append(f"the layers take {times.total:.3g} ms by this machine's table, which decided where to cut")
 
 
 def layer_times_in(runtime: str, threads: int = 1) -> LayerTimes:

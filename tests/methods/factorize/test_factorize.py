@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from cortado.errors import BadValue, NothingChanged
 from cortado.layers.factors import factored_network
-from cortado.methods.factorize import factorize
+from cortado.methods.factorize import fitted
 from cortado.methods.factorize.consumers import Consumer, consumers
 from cortado.methods.factorize.cp import FactorizeCp, decompose, outer_sum
 from cortado.methods.factorize.jaderberg import FactorizeJaderberg
@@ -484,7 +484,7 @@ def test_networks_of_other_floats_are_factored_in_a_type_that_will_do(name, dtyp
 
 
 def test_layer_with_too_many_inputs_is_fitted_to_its_filters(monkeypatch):
-    monkeypatch.setattr(factorize, "LARGEST_METRIC", 60)
+    monkeypatch.setattr(fitted, "LARGEST_METRIC", 60)
     view, task, _ = problem()
     FactorizeTucker(keep=0.6).apply(view, task)
     assert any("two has too many inputs" in note for note in view.notes) and not any("one has" in n for n in view.notes)

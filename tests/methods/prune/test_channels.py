@@ -10,7 +10,7 @@ from torch.nn import functional
 import cortado
 from cortado.errors import BadNetwork
 from cortado.lowering.lower import dense
-from cortado.methods.prune.channels import PruneChannels, shares_of
+from cortado.methods.prune.channels import PruneChannels
 from cortado.methods.prune.heads import PruneHeads
 from cortado.methods.prune.reconstruct import RIDGE, readers_of, reconstruct
 from cortado.network.profile.profile import profile
@@ -53,7 +53,7 @@ def multiply_adds_of(network: nn.Module, example: Tensor) -> float:
 
 
 def test_channels_with_the_largest_sum_of_magnitudes_stay() -> None:
-    original, small = net(), cut(PruneChannels(keep=0.5, least=0.0))
+    original, small = net(), cut(PruneChannels(keep=0.5, multiple=1))
     best = original[0].weight.abs().sum((1, 2, 3)).topk(8).indices.sort().values
     assert torch.equal(small[0].weight, original[0].weight[best])
     assert torch.equal(small[1].running_mean, original[1].running_mean[best])
@@ -63,7 +63,7 @@ def test_channels_with_the_largest_sum_of_magnitudes_stay() -> None:
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("keep", [0.3, 0.7])
 def test_cut_to_a_share_of_multiply_adds_is_the_mildest_below_it(keep: float, across: bool) -> None:
-    original, small = net(), cut(PruneChannels(keep=keep, of="multiply_adds", across=across))
+    original, small = net(), cut(PruneChannels(keep=keep, of="multiply_adds", across=across, multiple=1))
     share = multiply_adds(small) / multiply_adds(original)
     # One channel more of the widest layer is at most a sixteenth of a layer.
     assert keep - 0.1 < share <= keep
@@ -80,8 +80,8 @@ def test_across_layers_the_layer_that_matters_less_gives_more() -> None:
     network = net()
     with torch.no_grad():
         network[3].weight[::2] *= 0.01
-    both = cut(PruneChannels(keep=0.7, across=True, by="magnitude_l2"), network)
-    each = cut(PruneChannels(keep=0.7, by="magnitude_l2"), network)
+    both = cut(PruneChannels(keep=0.7, across=True, by="magnitude_l2", multiple=1), network)
+    each = cut(PruneChannels(keep=0.7, by="magnitude_l2", multiple=1), network)
     assert (both[0].out_channels, both[3].out_channels) == (16, 12)
     assert (each[0].out_channels, each[3].out_channels) == (11, 17)
 
@@ -134,7 +134,7 @@ def test_least_squares_give_back_what_a_copied_channel_carried() -> None:
 
 @pytest.mark.parametrize("by", ["magnitude", "magnitude_l2", "gains", "zeros", "taylor", "curvature", "random"])
 def test_every_score_ranks_channels(by: str) -> None:
-    small = cut(PruneChannels(keep=0.5, by=by))
+    small = cut(PruneChannels(keep=0.5, by=by, multiple=1))
     assert (small[0].out_channels, small[3].out_channels) == (8, 12)
 
 
@@ -153,12 +153,12 @@ def test_scores_that_look_further_drop_the_channels_that_carry_nothing(by: str) 
 
 def test_pruned_quantized_and_factored_weights_are_cut_as_they_are_held() -> None:
     small, report = cortado.compress(
-        net(), task(), "prune/weights keep=0.5 | quantize/weights bits=6 | prune/channels keep=0.5"
+        net(), task(), "prune/weights keep=0.5 | quantize/weights bits=6 | prune/channels keep=0.5 multiple=1"
     )
     assert small[0].out_channels == 8
     assert len(torch.unique(small[0].weight)) <= 64
     assert report.size_bytes < report.original_bytes / 4
-    again, _ = cortado.compress(net(), task(), "factorize/svd rank=6 where=3 | prune/channels keep=0.5")
+    again, _ = cortado.compress(net(), task(), "factorize/svd rank=6 where=3 | prune/channels keep=0.5 multiple=1")
     assert again(IMAGES).shape == (96, 2) and again[3].out_channels == 12
 
 
@@ -204,13 +204,11 @@ def test_no_group_falls_below_least_for_the_sake_of_multiples() -> None:
 
 
 def test_equals_go_from_every_group_alike() -> None:
-    assert shares_of([torch.ones(10), torch.ones(20)], 0.5) == [0.5, 0.5]
-    assert shares_of([torch.tensor([3.0, 0, 0, 0, 0]), torch.tensor([2.0, 1.0, 0, 0, 0])], 0.3) == [0.2, 0.4]
     network = net()
     with torch.no_grad():
         network[0].weight[:8] = network[3].weight[:12] = 0
         network[0].bias[:8] = network[3].bias[:12] = 0
-    small = cut(PruneChannels(keep=0.7, across=True), network)
+    small = cut(PruneChannels(keep=0.7, across=True, multiple=1), network)
     assert (small[0].out_channels, small[3].out_channels) == (11, 17)
 
 
@@ -218,7 +216,7 @@ def test_other_groups_meet_the_share_of_those_left_whole() -> None:
     network = scaled_attention()
     small, original = copy.deepcopy(network), copy.deepcopy(network)
     view = View(small, original, TOKENS, reference=original)
-    PruneChannels(keep=0.75, of="parameters").apply(view, task())
+    PruneChannels(keep=0.75, of="parameters", multiple=1).apply(view, task())
     assert small.query.out_features == 8
     assert len(view.notes) == 1 and "Not cut" in view.notes[0] and "query" in view.notes[0]
     left = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in network.parameters())
@@ -250,8 +248,8 @@ def test_what_least_keeps_of_one_layer_the_others_give() -> None:
     """All channels of the first layer are worth less than any of the second, and a quarter of them stays all the same."""
     view = View(net(), net(), IMAGES[:2])
     first, second = sorted(view.groups.free, key=lambda group: group.count)
-    method = PruneChannels(keep=0.5, across=True, least=0.25)
-    keeps = method.keeps(view, [first, second], [torch.rand(16), torch.rand(24) + 1])
+    method = PruneChannels(keep=0.5, across=True, least=0.25, multiple=1)
+    keeps = method.quota().allocate({first: torch.rand(16), second: torch.rand(24) + 1})
     assert len(keeps[first]) == 4 and len(keeps[second]) == 16
 
 

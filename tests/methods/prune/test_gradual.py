@@ -34,7 +34,7 @@ def cost(network, example, of):
 
 @pytest.mark.parametrize("keeps", [[0.75, 0.5], [0.8, 0.5, 0.5]])
 def test_shares_of_channels_are_of_what_each_round_finds(keeps):
-    small, original, report = gradual("mlp", keeps, {})
+    small, original, report = gradual("mlp", keeps, {"multiple": 1})
     width = original[0].out_features
     for keep in keeps:
         width = round(keep * width)
@@ -45,11 +45,11 @@ def test_shares_of_channels_are_of_what_each_round_finds(keeps):
 @pytest.mark.parametrize("name", ["residual", "depthwise", "transformer", "recurrent"])
 def test_rounds_are_the_same_as_stages_one_after_another(name):
     tiny = BY_NAME[name]
-    small, original, _ = gradual(name, [0.75, 0.7], {})
+    small, original, _ = gradual(name, [0.75, 0.7], {"multiple": 1})
     network, task = tiny.make(), tiny.task()
     reference = tiny.make()
     for keep in (0.75, 0.7):
-        PruneChannels(keep=keep).apply(View(network, reference, tiny.example), task)
+        PruneChannels(keep=keep, multiple=1).apply(View(network, reference, tiny.example), task)
         Finetune(epochs=0.25, lr=0.01).apply(View(network, reference, tiny.example), task)
     for one, other in zip(small.state_dict().values(), network.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other)

@@ -185,13 +185,27 @@ def runtime_of_file(file: Path) -> Runtime:
 
 
 class Running(nn.Module):
-    """A session with a network's interface; for a file with a fixed batch size, inputs are padded and split."""
+    """A session with a network's interface; for a file with a fixed batch size, inputs are padded and split.
+
+    The outputs are a file's tensors in order: one alone, several as a tuple.
+    """
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
 
-    def forward(self, *activations: Tensor) -> Any:
+    def forward(self, *positional: Any, **named: Any) -> Any:
+        return self.outputs(self.in_order(positional, named))
+
+    def in_order(self, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[Tensor, ...]:
+        """Return the tensors of a call's arguments in the order of the file's inputs: by name where it has such names."""
+        names = [port.name for port in self.session.inputs]
+        if named and set(named) <= set(names):
+            named = {name: named[name] for name in names if name in named}
+        return tuple(tensors_in((positional, named)))
+
+    def outputs(self, activations: tuple[Tensor, ...]) -> Any:
+        """Return the outputs for a file's inputs, in order."""
         fixed = self.session.inputs[0].shape[0] if self.session.inputs and self.session.inputs[0].shape else None
         found = (
             self.session(*activations) if fixed in (None, len(activations[0])) else self.in_parts(activations, fixed)

@@ -44,7 +44,9 @@ def test_every_float_output_counts_by_default_each_in_its_own_variance(holder):
     network, inputs = Pair(HOLDERS[holder]).eval(), torch.randn(40, 3)
     data = Data(inputs, torch.zeros(40))
     kind = divergence_for(network, Task(data, data, data))
-    spreads = [float(layer(inputs).detach().var(0, correction=0).mean()) for layer in (network.classes, network.numbers)]
+    spreads = [
+        float(layer(inputs).detach().var(0, correction=0).mean()) for layer in (network.classes, network.numbers)
+    ]
     assert isinstance(kind, Several)
     assert [one.variance for _, one in kind.kinds] == pytest.approx(spreads, rel=1e-4)
     before = output_rows(network, inputs, kind)

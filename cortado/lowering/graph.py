@@ -1,6 +1,7 @@
 """Graph: a network as a graph of torch operators for any batch size, and helpers for rewriting it."""
 
 import contextlib
+import functools
 import inspect
 import itertools
 import logging
@@ -18,7 +19,7 @@ from cortado.lowering.integers import tidy
 from cortado.network.graph.trace import device_of, undisturbed
 from cortado.running.brought import traceable
 from cortado.running.call import arguments
-from cortado.running.trees import map_tensors, tensors_in, to_device
+from cortado.running.trees import map_tensors, tensors_in, to_device, without_objects
 
 LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -72,6 +73,24 @@ def quiet_exporters() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextlib.contextmanager
+def tensors_only(network: nn.Module) -> Iterator[None]:
+    """Let the network leave other objects, such as a cache of keys and values, out of its outputs inside the block."""
+    forward, own = network.forward, network.__dict__.get("forward")
+
+    @functools.wraps(forward)
+    def returning_tensors(*positional: Any, **named: Any) -> Any:
+        return without_objects(forward(*positional, **named))
+
+    network.__dict__["forward"] = returning_tensors
+    try:
+        yield
+    finally:
+        network.__dict__.pop("forward")
+        if own is not None:
+            network.__dict__["forward"] = own
+
+
 def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.export.ExportedProgram:
     """Return the network in eval mode as exported by torch.export, for any batch size or only the example's.
 
@@ -79,7 +98,7 @@ def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.
     """
     positional, named = arguments(to_device(two_samples(example) if any_batch else example, device_of(network)))
     try:
-        with undisturbed(network), traceable(network), quiet_exporters():
+        with undisturbed(network), traceable(network), tensors_only(network), quiet_exporters():
             shapes = batch_shapes(network, positional, named) if any_batch else None
             program = torch.export.export(network, positional, named, dynamic_shapes=shapes)
             tidy(program.graph)

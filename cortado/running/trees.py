@@ -89,6 +89,16 @@ def parts_by_name(value: Any) -> dict[str, Any]:
     return {f"{name}.{path}".rstrip("."): leaf for name, part in inner for path, leaf in parts_by_name(part).items()}
 
 
+def without_objects(outputs: Any) -> Any:
+    """Return outputs with None for every object that is no tensor, container or plain value, such as a cache of keys and
+    values; unchanged where no tensor would be left.
+    """
+    parts = parts_by_name(outputs).values()
+    if not any(isinstance(part, Tensor) for part in parts):
+        return outputs
+    return map_leaves(lambda leaf: leaf if isinstance(leaf, (Tensor, int, float, str, type(None))) else None, outputs)
+
+
 def to_device(value: Any, device: torch.device | str | None) -> Any:
     """Return a tree whose tensors are on `device`; None leaves them where they are."""
     return value if device is None else map_tensors(lambda tensor: tensor.to(device), value)

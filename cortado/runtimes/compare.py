@@ -18,7 +18,7 @@ from cortado.network.graph.trace import undisturbed
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.quantized import Quantized
 from cortado.running.call import call
-from cortado.running.trees import sample_count, tensors_in
+from cortado.running.trees import sample_count, tensors_in, without_objects
 from cortado.runtimes.runtime import Running, Runtime, Session
 from cortado.task.data import Data
 from cortado.task.measure import scored, shares_of
@@ -58,7 +58,7 @@ def compare(
     rows: tuple[list[Any], list[Any]] = ([], [])
     with undisturbed(network):
         for inputs, targets in data.batches(batch):
-            wanted = call(network, inputs)
+            wanted = without_objects(call(network, inputs))
             found = shaped_like(wanted, call(running, inputs))
             furthest = max(furthest, difference(tensors_in(found), tensors_in(wanted)))
             equal.append(same_decisions(kind, found, wanted, targets))

@@ -48,7 +48,7 @@ class Measuring:
         sizes: dict[tuple[str, str], int] = {}
         with progress.bar("export for the clock", len(wanted)) as bar:
             for name, network, runtime in wanted:
-                own = (kept if name == COMPRESSED else folder) / runtime.name()
+                own = (kept if name == COMPRESSED else folder) / runtime.folder_name()
                 # The original is only timed, so a few validation samples suffice to check its file.
                 data = self.data if name == COMPRESSED else self.task.validation.first(64)
                 try:

@@ -37,6 +37,9 @@ class Session(Protocol):
         """Return the outputs for one batch, in order."""
 
 
+ROOM = "cortado.runtimes"
+
+
 class Runtime(ABC):
     """Writes networks as files and runs them.
 
@@ -56,8 +59,14 @@ class Runtime(ABC):
 
     @classmethod
     def name(cls) -> str:
-        """Return the name of its module."""
-        return cls.__module__.rpartition(".")[2]
+        """Return the name of its file in this folder; for your own, package.module:Class."""
+        package, _, module = cls.__module__.rpartition(".")
+        return module if package == ROOM else f"{cls.__module__}:{cls.__qualname__}"
+
+    @classmethod
+    def folder_name(cls) -> str:
+        """Return the name of the folder of its files in a bundle."""
+        return cls.name().replace(":", ".")
 
     def available(self) -> bool:
         """Return whether files can be run here."""
@@ -150,13 +159,29 @@ def known_runtimes() -> list[str]:
 
 
 def runtime_by_name(name: str) -> Runtime:
-    """Return the runtime called `name`.  Raises BadValue if there is none."""
+    """Return the runtime called `name`, or your own by package.module:Class.  Raises BadValue if there is none."""
+    if ":" in name:
+        return own_runtime(name)
     known = known_runtimes()
     if name not in known:
         near = get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise BadValue(f"runtime: there is no runtime {name!r}.{hint} Known: {', '.join(known)}.")
-    return getattr(importlib.import_module(f"cortado.runtimes.{name}"), class_name(name))()
+        raise BadValue(
+            f"runtime: there is no runtime {name!r}.{hint} Known: {', '.join(known)}. Your own is package.module:Class."
+        )
+    return getattr(importlib.import_module(f"{ROOM}.{name}"), class_name(name))()
+
+
+def own_runtime(name: str) -> Runtime:
+    """Return an instance of package.module:Class.  Raises BadValue where it cannot be loaded or is no Runtime."""
+    module, _, kind = name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), kind)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise BadValue(f"runtime: {name!r} cannot be loaded ({error}). Write package.module:Class.") from error
+    if not isinstance(made, Runtime):
+        raise BadValue(f"runtime: {name!r} is not a Runtime. Subclass cortado.runtimes.runtime.Runtime.")
+    return made
 
 
 def installed(names: Sequence[str]) -> list[Runtime]:

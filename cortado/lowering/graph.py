@@ -18,7 +18,7 @@ from cortado.errors import BadNetwork
 from cortado.lowering.integers import tidy
 from cortado.network.graph.trace import device_of, undisturbed
 from cortado.running.brought import traceable
-from cortado.running.call import arguments
+from cortado.running.call import call_arguments
 from cortado.running.trees import map_tensors, tensors_in, to_device, without_objects
 
 LINE = re.compile(r'File "([^"]+)", line (\d+)')
@@ -96,7 +96,7 @@ def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.
 
     Raises BadNetwork with the source line that blocks the export, where torch names one.
     """
-    positional, named = arguments(to_device(two_samples(example) if any_batch else example, device_of(network)))
+    positional, named = call_arguments(to_device(two_samples(example) if any_batch else example, device_of(network)))
     try:
         with undisturbed(network), traceable(network), tensors_only(network), quiet_exporters():
             shapes = batch_shapes(network, positional, named) if any_batch else None

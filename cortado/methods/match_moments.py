@@ -19,7 +19,7 @@ from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import tensors_in, to_device
 from cortado.task.outputs.automatic import Automatic
-from cortado.task.outputs.outputs import Outputs, Rows, doubled, same_shapes, some_places
+from cortado.task.outputs.outputs import Outputs, Rows, in_float64, same_shapes, some_places
 from cortado.task.task import Task
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -161,7 +161,7 @@ def run_with_hooks(network: nn.Module, inputs: Any, hooks: list[Any], kind: Outp
     finally:
         for hook in hooks:
             hook.remove()
-    return doubled(some_places(kind.rows(outputs), MOST_NUMBERS))
+    return in_float64(some_places(kind.rows(outputs), MOST_NUMBERS))
 
 
 def channel_moments(activation: Tensor, axis: int) -> Moments:

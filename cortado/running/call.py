@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 
-def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def call_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return inputs as the arguments of a call: a tuple in order, a dict by name; all else is one argument."""
     if isinstance(inputs, Mapping):
         return (), {str(name): part for name, part in inputs.items()}
@@ -14,6 +14,6 @@ def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def call(network: nn.Module, inputs: Any) -> Any:
-    """Return the network's outputs; `arguments` says how inputs are passed."""
-    positional, named = arguments(inputs)
+    """Return the network's outputs; `call_arguments` says how inputs are passed."""
+    positional, named = call_arguments(inputs)
     return network(*positional, **named)

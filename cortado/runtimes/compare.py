@@ -21,7 +21,7 @@ from cortado.running.call import call
 from cortado.running.trees import sample_count, tensors_in, without_objects
 from cortado.runtimes.runtime import Running, Runtime, Session
 from cortado.task.data import Data
-from cortado.task.measure import scored, shares_of
+from cortado.task.measure import metric_shares, scored
 from cortado.task.metric import Metric
 from cortado.task.outputs.automatic import Automatic
 from cortado.task.outputs.classes import Classes
@@ -68,7 +68,9 @@ def compare(
                     rows[place].append(scored(score, given, targets))
     known = [one for one in equal if one is not None]
     share = float(torch.cat(known).mean()) if len(known) == len(equal) else None
-    means = [None if score is None else float(shares_of(score, part).double().mean()) * score.scale for part in rows]
+    means = [
+        None if score is None else float(metric_shares(score, part).double().mean()) * score.scale for part in rows
+    ]
     return Agreement(furthest, share, means[0], means[1], samples)
 
 

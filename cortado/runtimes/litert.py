@@ -17,7 +17,7 @@ from cortado.lowering.signed import round_weights, with_signed_codes
 from cortado.network.graph.trace import undisturbed
 from cortado.parts.activations.quantizer import sites
 from cortado.report.record import Edge
-from cortado.running.call import arguments
+from cortado.running.call import call_arguments
 from cortado.runtimes.runtime import Port, Runtime
 
 BETWEEN = ("QUANTIZE", "DEQUANTIZE", "DELEGATE")
@@ -74,7 +74,7 @@ class Litert(Runtime):
         import litert_torch
 
         one = one_sample(example)
-        positional, named = arguments(one)
+        positional, named = call_arguments(one)
         try:
             with undisturbed(network), quiet_exporters(), contextlib.redirect_stdout(io.StringIO()):
                 if sites(network):
@@ -125,7 +125,7 @@ def convert_integers(network: nn.Module, one: Any, file: Path) -> None:
     round_weights(module)
     # Everything is rounded already; the setting only makes such operators integer.
     setting = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
-    positional, named = arguments(one)
+    positional, named = call_arguments(one)
     quantizer = QuantConfig(PT2EQuantizer().set_global(setting))
     litert_torch.convert(module, positional, named or None, quant_config=quantizer).export(str(file))
     details = LitertSession(file, 1).interpreter.get_tensor_details()

@@ -14,7 +14,7 @@ from cortado.file.whole import make_folder
 from cortado.lowering.graph import has_batch
 from cortado.progress import Progress, quiet
 from cortado.report.report import Clock, Exported
-from cortado.running.call import arguments
+from cortado.running.call import call_arguments
 from cortado.running.trees import map_tensors, sample_count
 from cortado.runtimes.export import export_into
 from cortado.runtimes.folder import whole_folder
@@ -75,7 +75,7 @@ class Measuring:
         variants: dict[tuple[str, str], Call] = {}
         for (name, runtime), file in self.files.items():
             variants[name, runtime.name()] = bound(runtime.load(file, self.threads), inputs)
-        eager, (positional, named) = TorchSession(original.eval(), (), self.threads), arguments(inputs)
+        eager, (positional, named) = TorchSession(original.eval(), (), self.threads), call_arguments(inputs)
         variants[ORIGINAL, EAGER] = lambda: eager(*positional, **named)
         return clock(variants, batch, self.threads, self.seconds, self.runtimes[0].name())
 
@@ -83,7 +83,7 @@ class Measuring:
 def bound(session: Session, inputs: Any) -> Call:
     """Return a call of the session on these inputs; sample by sample if its file has a batch of one."""
     running = Running(session)
-    given = running.in_order(*arguments(inputs))
+    given = running.in_order(*call_arguments(inputs))
     return lambda: running.outputs(given)
 
 

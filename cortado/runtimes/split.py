@@ -14,7 +14,7 @@ from cortado.lowering.lower import lowered
 from cortado.network.graph.trace import device_of
 from cortado.quantities import size_text, time_text
 from cortado.running.brought import accept
-from cortado.running.call import arguments
+from cortado.running.call import call_arguments
 from cortado.running.trees import tensors_in, to_device
 from cortado.runtimes.timing import check_load
 from cortado.table import aligned
@@ -82,7 +82,7 @@ def find_cuts(network: nn.Module, example: Any, threads: int = 1, rounds: int = 
     accept(network, "split")
     check_load("split", (1,), threads)
     graph = graph_of(lowered(network, example), example)
-    positional, named = arguments(to_device(one_sample(example), device_of(graph)))
+    positional, named = call_arguments(to_device(one_sample(example), device_of(graph)))
     timer = Timer(graph)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -45,8 +45,8 @@ def as_leaf(value: Any) -> Any:
 
 def holds_objects(value: list[Any]) -> bool:
     """Return whether a list holds more than numbers, arrays and lists of them."""
-    plain = (bool, int, float, complex, np.ndarray, np.generic)
-    return any(holds_objects(one) if isinstance(one, list) else not isinstance(one, plain) for one in value)
+    numbers = (bool, int, float, complex, np.ndarray, np.generic)
+    return any(holds_objects(one) if isinstance(one, list) else not isinstance(one, numbers) for one in value)
 
 
 def as_entry(value: Any) -> Any:
@@ -74,7 +74,7 @@ def check_counts(inputs: Any, targets: Any) -> int:
     return first[0]
 
 
-def stacked(items: list[Any]) -> Any:
+def stack_items(items: list[Any]) -> Any:
     """Return items stacked into a batch, part by part: numbers and equal tensors become tensors, strings a list.
 
     An item is a pair (input, target), or a dict. Raises BadTask for items that do not stack.
@@ -82,9 +82,9 @@ def stacked(items: list[Any]) -> Any:
     first = items[0]
     try:
         if isinstance(first, Mapping):
-            return {name: stacked([item[name] for item in items]) for name in first}
+            return {name: stack_items([item[name] for item in items]) for name in first}
         if isinstance(first, (tuple, list)) and not (isinstance(first, list) and not holds_objects(first)):
-            return tuple(stacked(list(column)) for column in zip(*items, strict=True))
+            return tuple(stack_items(list(column)) for column in zip(*items, strict=True))
         if isinstance(first, str):
             return items
         return torch.stack([torch.as_tensor(item) for item in items])
@@ -122,7 +122,7 @@ class Items:
     """The samples of a Dataset, read on demand; of a DataLoader with its collate_fn, workers, and sampler in training."""
 
     dataset: Dataset[Any]
-    collate: Collate = stacked
+    collate: Collate = stack_items
     split: Split | None = None
     loader: DataLoader[Any] | None = None
 
@@ -138,7 +138,7 @@ class Items:
                 f"task: without targets, inputs must be a Dataset with a length or a DataLoader, got {type(source).__name__}. "
                 "Pass cortado.Data(inputs, targets)."
             )
-        return cls(source, collate or stacked, split)
+        return cls(source, collate or stack_items, split)
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -222,8 +222,8 @@ def chosen_items(loader: DataLoader[Any]) -> Dataset[Any]:
             f"task: {type(dataset).__name__} can only be read from its start, and the same samples have to be read for two "
             "networks. Use a Dataset with a length and items by number."
         )
-    plain = loader.batch_size is not None and isinstance(sampler, (SequentialSampler, RandomSampler))
-    if plain and len(sampler) == len(cast(Any, dataset)):
+    whole_dataset = loader.batch_size is not None and isinstance(sampler, (SequentialSampler, RandomSampler))
+    if whole_dataset and len(sampler) == len(cast(Any, dataset)):
         return dataset
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)

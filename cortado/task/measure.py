@@ -52,7 +52,7 @@ def scores(
     with eval_mode(network):
         for inputs, targets in data.batches(batch):
             found.append(scored_outputs(network, to_device(inputs, device), targets, score, original)[1])
-    return shares_of(score, found)
+    return metric_shares(score, found)
 
 
 def scored_outputs(
@@ -108,7 +108,7 @@ def scored(score: Metric, outputs: Any, targets: Any) -> Any:
         return score.rows(outputs, targets)
 
 
-def shares_of(score: Metric, rows: list[Any]) -> Tensor:
+def metric_shares(score: Metric, rows: list[Any]) -> Tensor:
     """Return one number per sample from the rows of all batches.  Raises BadTask where the metric fails on them."""
     where = f"task: the metric {score.name!r}, on the rows of all samples,"
     with in_own_code(BadTask, where, "Give the task its own metric: Metric(each=..., value=...)."):

@@ -26,13 +26,13 @@ def pairs(outputs: Any, targets: Tensor, predictions: Callable[[Any], Tensor]) -
 
 def rank_correlation(rows: Tensor) -> float:
     """Return the correlation of the ranks of two columns, in -1..1; 0 where a column is constant."""
-    one, two = (ranks(column) for column in rows.T)
+    one, two = (mean_ranks(column) for column in rows.T)
     one, two = one - one.mean(), two - two.mean()
     size = float((one.square().sum() * two.square().sum()).sqrt())
     return float((one * two).sum()) / size if size else 0.0
 
 
-def ranks(values: Tensor) -> Tensor:
+def mean_ranks(values: Tensor) -> Tensor:
     """Return the rank of each value, from 0; equal values have their mean rank."""
     _, places, counts = values.unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cortado.network.compare.divergence import output_rows
 from cortado.network.graph.trace import undisturbed
 from cortado.running.trees import map_tensors, tensors_in
-from cortado.task.outputs.outputs import Outputs, Rows, doubled
+from cortado.task.outputs.outputs import Outputs, Rows, in_float64
 
 MOST_BYTES = 512 << 20
 """Most bytes of cached outputs, and half of the memory needed to cache; outputs that do not fit are recomputed."""
@@ -100,7 +100,7 @@ class Replay:
         ids = {id(one) for one in self.parts[self.network]}
         with undisturbed(self.network), replaced_forwards(forwards), Uses(ids, use):
             state = torch.random.get_rng_state()
-            batch.wanted = doubled(output_rows(self.network, own(inputs), self.kind))
+            batch.wanted = in_float64(output_rows(self.network, own(inputs), self.kind))
             if not torch.equal(state, torch.random.get_rng_state()):
                 self.left = 0
                 batch.calls.clear()
@@ -146,7 +146,7 @@ class Replay:
             if given and len(given) == len(outputs):
                 forwards[module] = functools.partial(replayed, module.forward, iter(given))
         with undisturbed(self.network), replaced_forwards(forwards):
-            found = doubled(output_rows(self.network, own(batch.inputs), self.kind))
+            found = in_float64(output_rows(self.network, own(batch.inputs), self.kind))
         if any(kept is not None and kept.invalidated for calls in batch.calls.values() for _, kept in calls):
             self.forget()
         return found

@@ -19,7 +19,7 @@ from cortado.parts.forms.attach import PREFIX, attached_names, form_of, original
 from cortado.parts.forms.form import Form
 from cortado.parts.part import own_modules
 from cortado.running.brought import traceable
-from cortado.running.call import arguments
+from cortado.running.call import call_arguments
 from cortado.running.eval_mode import unfused
 from cortado.running.trees import tensors_in as everywhere
 from cortado.running.trees import to_device
@@ -101,7 +101,7 @@ def capture(network: nn.Module, example: Any) -> Captured:
     """
     duplicate = unattached_copy(network)
     device = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
-    given, named = arguments(to_device(example, device))
+    given, named = call_arguments(to_device(example, device))
     holders: list[str] = []
     duplicate.__dict__["forward"] = in_pytrees(duplicate.forward, holders)
     try:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from cortado.layers.widths import match_widths, shape_of
 from cortado.parts.forms.attach import attach, attached_names, form_of
 from cortado.parts.forms.form import Form
-from cortado.running.call import arguments
+from cortado.running.call import call_arguments
 from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import to_device
@@ -114,7 +114,7 @@ def traced_axes(network: nn.Module, example: Any) -> tuple[fx.Graph, dict[fx.Nod
         axes = AxisCount(traced)
         device = own_device(network)
         inputs = to_device(example, device)
-        positional, named = arguments(inputs)
+        positional, named = call_arguments(inputs)
         names = [str(node.target) for node in traced.graph.nodes if node.op == "placeholder"][len(positional) :]
         axes.run(*positional, *(named[name] for name in names if name in named))
         return traced.graph, axes.found

@@ -27,8 +27,8 @@ from cortado.running.brought import accept
 from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import to_device
 from cortado.task.data import Data
-from cortado.task.measure import mean_score, scored_outputs, shares_of
-from cortado.task.outputs.outputs import Outputs, doubled
+from cortado.task.measure import mean_score, metric_shares, scored_outputs
+from cortado.task.outputs.outputs import Outputs, in_float64
 from cortado.task.task import Task
 
 VALIDATION_SAMPLES, BATCH = 1_000, 100
@@ -271,13 +271,13 @@ def measured_plans(
     totals, each = [0.0] * len(made), [list[Any]() for _ in made]
     for inputs, targets in data.batches(BATCH) if made else ():
         given = to_device(inputs, device)
-        wanted = doubled(output_rows(original, given, kind))
+        wanted = in_float64(output_rows(original, given, kind))
         for number, network in enumerate(made):
             with eval_mode(network), eval_mode(original):
                 outputs, found = scored_outputs(network, given, targets, task.metric, original)
             each[number].append(found)
-            totals[number] += float(kind.divergence(wanted, doubled(kind.rows(outputs))).sum())
-    scores = [float(shares_of(task.metric, some).double().mean()) * task.metric.scale for some in each]
+            totals[number] += float(kind.divergence(wanted, in_float64(kind.rows(outputs))).sum())
+    scores = [float(metric_shares(task.metric, some).double().mean()) * task.metric.scale for some in each]
     return [
         Measured(plan, total / len(data), score, len(encode(network, original)))
         for plan, total, score, network in zip(plans, totals, scores, made, strict=True)
@@ -289,7 +289,7 @@ def mean_divergences(original: nn.Module, networks: Sequence[nn.Module], data: D
     totals, device = [0.0] * len(networks), device_of(original)
     for inputs, _ in data.batches(BATCH):
         given = to_device(inputs, device)
-        wanted = doubled(output_rows(original, given, kind))
+        wanted = in_float64(output_rows(original, given, kind))
         for number, network in enumerate(networks):
-            totals[number] += float(kind.divergence(wanted, doubled(output_rows(network, given, kind))).sum())
+            totals[number] += float(kind.divergence(wanted, in_float64(output_rows(network, given, kind))).sum())
     return [total / len(data) for total in totals]

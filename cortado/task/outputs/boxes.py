@@ -42,13 +42,13 @@ class Boxes(Outputs):
 
 def overlap_of_pairs(first: Tensor, second: Tensor) -> Tensor:
     """Return (...): the intersection over union of each box (..., 4) with its partner, whatever the order of its corners."""
-    first, second = in_order(first), in_order(second)
+    first, second = ordered_corners(first), ordered_corners(second)
     low, high = torch.maximum(first[..., :2], second[..., :2]), torch.minimum(first[..., 2:], second[..., 2:])
     common = (high - low).clamp(min=0).prod(-1)
     areas = [(box[..., 2:] - box[..., :2]).clamp(min=0).prod(-1) for box in (first, second)]
     return common / (areas[0] + areas[1] - common).clamp(min=1e-30)
 
 
-def in_order(boxes: Tensor) -> Tensor:
+def ordered_corners(boxes: Tensor) -> Tensor:
     """Return boxes (..., 4) with the lower corner first."""
     return torch.cat([torch.minimum(boxes[..., :2], boxes[..., 2:]), torch.maximum(boxes[..., :2], boxes[..., 2:])], -1)

@@ -82,7 +82,7 @@ def as_rows(tensor: Tensor, axis: int | None = None) -> Tensor:
     return found.reshape(found.shape[0], -1, found.shape[-1])
 
 
-def doubled(rows: Rows) -> Rows:
+def in_float64(rows: Rows) -> Rows:
     """Return rows in float64."""
     return map_tensors(lambda part: part.double(), rows)
 

@@ -10,7 +10,7 @@ def call_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return inputs as the arguments of a call: a tuple in order, a dict by name; all else is one argument."""
     if isinstance(inputs, Mapping):
         return (), {str(name): part for name, part in inputs.items()}
-    return (inputs if type(inputs) is tuple else (inputs,)), {}
+    return (tuple(inputs) if isinstance(inputs, tuple) else (inputs,)), {}
 
 
 def call(network: nn.Module, inputs: Any) -> Any:

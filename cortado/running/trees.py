@@ -59,13 +59,18 @@ def map_leaves(fn: Callable[[Any], Any], value: Any, closed: tuple[type, ...] = 
         return type(value)(**parts) if dataclasses.is_dataclass(value) else type(value)(parts)  # type: ignore[call-arg]
     if isinstance(value, (tuple, list)):
         parts_of = [map_leaves(fn, part, closed) for part in value]
-        return type(value)(*parts_of) if "_fields" in vars(type(value)) else type(value)(parts_of)
+        return type(value)(*parts_of) if is_named_tuple(value) else type(value)(parts_of)
     if is_record(value):
         fields = {
             one.name: map_leaves(fn, getattr(value, one.name), closed) for one in dataclasses.fields(value) if one.init
         }
         return dataclasses.replace(value, **fields)
     return fn(value)
+
+
+def is_named_tuple(value: Any) -> bool:
+    """Return whether a tuple has named parts, as torch's packed sequences do."""
+    return any("_fields" in vars(kind) for kind in type(value).__mro__)
 
 
 def is_record(value: Any) -> bool:
@@ -148,7 +153,7 @@ def concatenated(parts: Sequence[Any]) -> Any:
         return type(first)(**made) if dataclasses.is_dataclass(first) else type(first)(made)  # type: ignore[call-arg]
     if isinstance(first, tuple):
         columns = [concatenated(list(column)) for column in zip(*parts, strict=True)]
-        return type(first)(*columns) if "_fields" in vars(type(first)) else type(first)(columns)
+        return type(first)(*columns) if is_named_tuple(first) else type(first)(columns)
     if is_record(first):
         names = [one.name for one in dataclasses.fields(first) if one.init]
         return dataclasses.replace(first, **{n: concatenated([getattr(part, n) for part in parts]) for n in names})

@@ -17,6 +17,8 @@ SAME_BOX = 0.5
 class Boxes(Outputs):
     """Corners x0, y0, x1, y1 of boxes: (N, 4), (N, boxes, 4) or maps (N, 4, H, W), before any is dropped.
 
+    >>> corners = cortado.Boxes().rows(torch.rand(2, 5, 4))
+
     Compared as numbers with one variance for all four, that of the original network's boxes unless given. Two networks
     agree on a box where both boxes overlap by an intersection over union of 0.5. Of several outputs the first float tensor
     counts.

@@ -14,6 +14,8 @@ from cortado.task.outputs.softmax import kl, kl_slope, same_largest
 class Classes(Outputs):
     """Logits of classes: (N, classes), (N, places, classes), or maps (N, classes, H, W ...).
 
+    >>> nats = cortado.Classes().divergence(torch.rand(2, 1, 3), torch.rand(2, 1, 3))
+
     They stand for their softmax, and the divergence is KL. Of several outputs the first float tensor counts. `axis` is the
     axis of the classes where it is another.
     """

@@ -14,6 +14,8 @@ from cortado.task.outputs.outputs import Outputs, Rows, as_rows, first_floats_of
 class Numbers(Outputs):
     """Numbers: (N, numbers), (N, places, numbers), maps (N, numbers, H, W ...), or one per sample (N,).
 
+    >>> fitted = cortado.Numbers().fitted(torch.rand(8, 1, 3))
+
     They stand for Gaussians around them, all with the same `variance`: that of the original network's outputs on the data,
     about each number's mean, unless given. Their divergence is half the squared error divided by it, averaged over the
     numbers: half the share of variance that a change loses, independent of units, width and numbers that carry no

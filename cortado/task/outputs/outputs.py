@@ -16,6 +16,9 @@ Rows = Any
 class Outputs(ABC):
     """A kind of outputs.  All divergences are in nats, per sample.
 
+    >>> issubclass(cortado.Classes, cortado.Outputs)
+    True
+
     `rows` takes what a network returned; every other method takes such rows. Gradients pass through all of them but
     `agreement`.
     """

@@ -14,6 +14,8 @@ from cortado.task.outputs.softmax import kl, kl_slope, same_largest
 class Tokens(Outputs):
     """Logits of the next token, (N, ..., vocabulary); the vocabulary is the last axis, whatever the number of axes.
 
+    >>> rows = cortado.Tokens().rows(torch.rand(2, 7, 50))
+
     The divergence is KL, averaged over places. Of several outputs the first float tensor counts.
     """
 

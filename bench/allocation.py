@@ -26,7 +26,7 @@ from cortado.planner.allocate.plan import plan_for
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.candidates import candidates_of
 from cortado.planner.sensitivity.sensitivity import sensitivities
-from cortado.task.measure import outputs_of
+from cortado.running.call import call
 from cortado.task.task import Data, Task
 from cortado.tasks import cifar10
 
@@ -120,4 +120,4 @@ def accuracy(found: Tensor, task: Task) -> float:
 
 def answers(network: nn.Module, data: Data) -> Tensor:
     with torch.no_grad():
-        return torch.cat([outputs_of(network.eval(), inputs) for inputs, _ in data.batches(100)])
+        return torch.cat([call(network.eval(), inputs) for inputs, _ in data.batches(100)])

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.methods.match_moments import MATMUL_LAYERS, NORMS, MatchMoments, layers_before_norms, original_moments
-from cortado.network.compare.divergence import divergence
 from cortado.network.view import View, Weight, parameter_places
 from cortado.planner.allocate.plan import Plan
 from cortado.planner.sensitivity.candidate_recipes import carried_out
 from cortado.planner.sensitivity.candidates import Candidate, Choices
+from cortado.task.outputs.classes import Classes
 from cortado.task.task import Task
 
 REACH, HALVINGS = 2.0, 40
@@ -97,12 +97,13 @@ class MatchedPass:
 
     def __init__(self, original: nn.Module, task: Task) -> None:
         assert task.calibration is not None
+        self.kind = Classes()
         self.inputs, _ = next(task.calibration.batches(min(MatchMoments().images, len(task.calibration))))
         self.network = copy.deepcopy(original).eval()
         view = View(self.network, original, task.example, reference=original)
-        wanted, followed = original_moments(view, self.inputs).moments, layers_before_norms(view)
+        wanted, followed = original_moments(view, self.inputs, self.kind).moments, layers_before_norms(view)
         with torch.no_grad():
-            self.original = original(self.inputs)
+            self.original = self.kind.rows(original(self.inputs))
         self.scales: dict[str, bool] = {}
         self.weights = dict(self.network.named_parameters())
         for path, layer in self.network.named_modules():
@@ -135,7 +136,7 @@ class MatchedPass:
             for one, at in zip(options, picked, strict=True):
                 self.weights[one.path].copy_(one.values[at])
                 self.scales[one.path] = one.scales[at]
-            return float(divergence(self.original, self.network(self.inputs)).mean())
+            return float(self.kind.divergence(self.original, self.kind.rows(self.network(self.inputs))).mean())
 
 
 def beginnings(options: Sequence[Options], room: float) -> list[list[float]]:

@@ -20,11 +20,11 @@ from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_saturates
 from cortado.nets.espnet import espnet
 from cortado.report.report import paired_interval
+from cortado.running.call import call
 from cortado.runtimes.coverage import coverage
 from cortado.runtimes.measured import bound
 from cortado.runtimes.runtime import Running, Runtime, runtime_by_name
 from cortado.runtimes.timing import interleaved, is_noisy, speed_ratio
-from cortado.task.measure import outputs_of
 from cortado.task.overlap import mean_iou
 from cortado.task.task import Data, Task
 from cortado.tasks import camvid
@@ -90,7 +90,7 @@ def in_runtime(
     running, far = Running(runtime.load(file, torch.get_num_threads())), []
     with torch.no_grad():
         for inputs, _ in task.validation.first(CHOICE_FRAMES).batches(4):
-            wanted, found = (outputs_of(one, inputs).log_softmax(1) for one in (original, running))
+            wanted, found = (call(one, inputs).log_softmax(1) for one in (original, running))
             far.append(float((wanted.exp() * (wanted - found)).sum(1).mean()))
     return {
         "way": way,
@@ -113,7 +113,7 @@ class Answers:
         classes, rows = [], []
         with torch.no_grad():
             for inputs, targets in data.batches(1):
-                outputs = outputs_of(network.eval(), inputs)
+                outputs = call(network.eval(), inputs)
                 classes.append(outputs.argmax(1).to(torch.uint8))
                 rows.append(SCORE.each(outputs, targets))
         return cls(torch.cat(classes), torch.cat(rows))

@@ -23,9 +23,9 @@ from cortado.lowering.lower import lowered
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.nets.resnet_8 import resnet_8
 from cortado.report.report import paired_interval
+from cortado.running.call import call
 from cortado.runtimes.coverage import coverage
 from cortado.runtimes.runtime import Running, Runtime, runtime_by_name
-from cortado.task.measure import outputs_of
 from cortado.task.task import Data, Task
 from cortado.tasks import cifar10
 from cortado.tasks.pixels import Normalise
@@ -139,7 +139,7 @@ def judged(original: nn.Module, task: Task, runtime: Runtime, file: Path) -> dic
     total = 0.0
     with torch.no_grad():
         for inputs, _ in task.validation.first(CHOICE_IMAGES).batches(100):
-            total += float(divergence(outputs_of(original, inputs), outputs_of(running, inputs)).sum())
+            total += float(divergence(call(original, inputs), call(running, inputs)).sum())
     size = sum(part.stat().st_size for part in file.parent.iterdir())
     return {"file": file, "running": running, "divergence": total / CHOICE_IMAGES, "bytes": size}
 
@@ -153,7 +153,7 @@ def divergence(wanted: Tensor, found: Tensor) -> Tensor:
 def answers(network: nn.Module, data: Data) -> tuple[Tensor, Tensor]:
     """The class chosen for each sample, and whether it is right (1.0 or 0.0)."""
     with torch.no_grad():
-        pairs = [(outputs_of(network, inputs).argmax(1), targets) for inputs, targets in data.batches(100)]
+        pairs = [(call(network, inputs).argmax(1), targets) for inputs, targets in data.batches(100)]
     chosen, targets = (torch.cat(part) for part in zip(*pairs, strict=True))
     return chosen, (chosen == targets).float()
 

@@ -27,9 +27,9 @@ from cortado.nets.squeezenet import squeezenet_deep_compression
 from cortado.nets.tiny_darknet import tiny_darknet
 from cortado.nets.weights import weights_path
 from cortado.report.report import paired_interval
+from cortado.running.call import call
 from cortado.runtimes.coverage import coverage
 from cortado.runtimes.runtime import Running, runtime_by_name
-from cortado.task.measure import outputs_of
 from cortado.task.task import Data, Task
 from cortado.tasks import imagenet
 from cortado.tasks.imagenet import Picture
@@ -92,7 +92,7 @@ class Judge:
 
 def answers(network: nn.Module, data: Data) -> Tensor:
     with torch.no_grad():
-        return torch.cat([outputs_of(network.eval(), inputs) for inputs, _ in data.batches(25)])
+        return torch.cat([call(network.eval(), inputs) for inputs, _ in data.batches(25)])
 
 
 def run(seeds: list[int]) -> list[dict[str, Any]]:

@@ -16,7 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.task.task import Data, Metric, Task
+from cortado.task.data import Data
+from cortado.task.metric import Metric
+from cortado.task.outputs.numbers import Numbers
+from cortado.task.task import Task
 
 WIDTH, HEADS, LAYERS, INNER, PIECES, PLACES = 384, 12, 6, 1536, 30522, 512
 LENGTH = 128
@@ -171,4 +174,4 @@ def task(seed: int = 0, sentences: int = 512) -> Task:
         with torch.no_grad():
             parts[part] = Data(chosen, torch.cat([network(trimmed(some)) for some in chosen.split(64)]), trimmed)
     score = Metric("cosine with the plain embedding", "%", alike)
-    return Task(**parts, loss=functional.mse_loss, metric=score, seed=seed, name="stsb", answers="numbers")
+    return Task(**parts, loss=functional.mse_loss, metric=score, seed=seed, name="stsb", outputs=Numbers())

@@ -19,7 +19,7 @@ from bench.result import row
 from cortado.methods.match_moments import MatchMoments
 from cortado.methods.prune.weights import PruneWeights
 from cortado.network.view import View, working_copy
-from cortado.task.measure import outputs_of
+from cortado.running.call import call
 from cortado.task.task import Data, Task
 
 SEEDS = [0, 1, 2]
@@ -37,7 +37,7 @@ def measured(network: nn.Module, data: Data, task: Task) -> tuple[float, float]:
     loss, right = 0.0, 0.0
     with torch.no_grad():
         for inputs, targets in data.batches(500):
-            outputs = outputs_of(network, inputs)
+            outputs = call(network, inputs)
             loss += float(task.loss(outputs, targets)) * len(targets)
             right += float(task.metric.each(outputs, targets).sum())
     return loss / len(data), 100 * (1 - right / len(data))

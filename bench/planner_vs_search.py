@@ -20,7 +20,7 @@ from bench.kept import kept
 from bench.networks import trained
 from bench.result import row
 from cortado.nets.resnet import resnet_20, resnet_56
-from cortado.network.compare.divergence import divergence, divergence_for
+from cortado.network.compare.divergence import divergence_for
 from cortado.planner.allocate.plan import Plan
 from cortado.planner.allocate.size_accuracy_curve import (
     SizeAccuracyCurve,
@@ -39,6 +39,7 @@ from cortado.planner.sensitivity.checks import (
     NOT_WORTH_MEASURING,
     TRUSTED_BELOW,
 )
+from cortado.task.outputs.classes import Classes
 from cortado.task.task import Task
 from cortado.tasks import cifar10
 
@@ -151,7 +152,7 @@ class Contest:
         paths = list(plan.chosen)
         return {
             "bytes": size(made, self.original, paths),
-            "kl": float(divergence(wanted, given).mean()),
+            "kl": float(Classes().divergence(wanted[:, None], given[:, None]).mean()),
             "kl_choice": mean_divergences(
                 self.original, [made], chosen(self.task), divergence_for(self.original, self.task)
             )[0],

@@ -33,7 +33,7 @@ from bench.planner_vs_search import DOUBT
 from bench.result import Clock, row
 from cortado.methods.match_moments import MatchMoments
 from cortado.nets.resnet import resnet_20, resnet_56
-from cortado.network.compare.divergence import Divergence, divergence_for
+from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View, parameter_places
 from cortado.parts.forms.form import Form
 from cortado.planner.allocate.plan import Plan
@@ -45,6 +45,7 @@ from cortado.planner.allocate.size_accuracy_curve import (
     size_accuracy_curve,
 )
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
+from cortado.task.outputs.outputs import Outputs
 from cortado.task.task import Task
 from cortado.tasks import cifar10
 
@@ -172,7 +173,7 @@ def measured(original: nn.Module, task: Task) -> dict[str, Any]:
     return {"single": single, "plans": describe, "forecast": cost}
 
 
-def singles(found: SizeAccuracyCurve, original: nn.Module, task: Task, nats: Divergence) -> list[dict[str, Any]]:
+def singles(found: SizeAccuracyCurve, original: nn.Module, task: Task, nats: Outputs) -> list[dict[str, Any]]:
     """Damage and measured KL of a sample of changes, as many of each weight."""
     generator = task.generator(71)
     each = -(-SINGLES // len(found.choices))

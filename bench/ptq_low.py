@@ -25,7 +25,8 @@ from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.finalize import finalize
 from cortado.network.view import View
 from cortado.report.report import paired_interval
-from cortado.task.measure import outputs_of, scores
+from cortado.running.call import call
+from cortado.task.measure import scores
 from cortado.task.task import Task
 from cortado.tasks import cifar10
 
@@ -101,7 +102,7 @@ def far(original: nn.Module, network: nn.Module, task: Task) -> float:
     """Mean divergence of the outputs on validation images, in nats."""
     with torch.no_grad():
         parts = [
-            divergence(outputs_of(original, inputs), outputs_of(network, inputs)).sum()
+            divergence(call(original, inputs), call(network, inputs)).sum()
             for inputs, _ in task.validation.first(CHOICE_IMAGES).batches(100)
         ]
     return float(sum(parts)) / CHOICE_IMAGES

@@ -33,8 +33,8 @@ from cortado.engine.bundle import FILE, SUMS, check_bundle
 from cortado.engine.job import read_job
 from cortado.file.artifact import load
 from cortado.report.report import read_report
+from cortado.running.call import call
 from cortado.runtimes.compare import default_tolerance
-from cortado.task.measure import outputs_of
 
 SEED = 3
 ROOT = Path(__file__).parents[1]
@@ -99,7 +99,7 @@ def by_run_py(bundle: Path, folder: Path) -> dict[str, Any]:
     outputs = torch.from_numpy(np.load(folder / "outputs.npy"))
     small = load(bundle / FILE, read_job(str(bundle)).make)
     with torch.no_grad():
-        wanted = outputs_of(small, inputs)
+        wanted = call(small, inputs)
     return {
         "strangers": [has(python, name) for name in ("torch", "cortado")],
         "seconds": seconds,

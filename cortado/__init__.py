@@ -25,13 +25,20 @@ from cortado.renamed import FACE, current
 from cortado.report.report import Report
 from cortado.runtimes.export import export
 from cortado.runtimes.file_bench import bench_file as bench
+from cortado.task.data import Data
 from cortado.task.measure import check_stated
-from cortado.task.task import Data, Metric, Task
+from cortado.task.metric import Metric
+from cortado.task.outputs.boxes import Boxes
+from cortado.task.outputs.classes import Classes
+from cortado.task.outputs.numbers import Numbers
+from cortado.task.outputs.outputs import Outputs
+from cortado.task.outputs.tokens import Tokens
+from cortado.task.task import Task
 from cortado.training.objectives.objective import Objective, Player, Taps, TrainingStep
 
 __all__ = [
-    "CortadoError", "Data", "Form", "Job", "Method", "Objective", "Player", "Recipe", "Report", "Importance",
-    "Metric", "Taps", "Task", "TrainingStep",
+    "Boxes", "Classes", "CortadoError", "Data", "Form", "Importance", "Job", "Method", "Metric", "Numbers", "Objective",
+    "Outputs", "Player", "Recipe", "Report", "Taps", "Task", "Tokens", "TrainingStep",
     "bench", "check_stated", "compress", "export", "inspect", "knob", "load", "plan", "profile", "save", "search", "verify",
 ]  # fmt: skip
 __version__ = "0.2.0.dev0"

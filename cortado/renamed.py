@@ -23,7 +23,9 @@ PENALTY = {"penalty": "objectives", "strength": "weight", "growing": "growing"}
 PENALTIES = {"gains": "norm_gains", "low_rank": "nuclear_norm"}
 KEYS = {"says": "notes", "match": "match_moments"}
 FACE = {"Score": "Metric", "WeightScore": "Importance"}
-TASK = {"choice": "validation", "verdict": "test", "score": "metric"}
+TASK = {"choice": "validation", "verdict": "test", "score": "metric", "answers": "outputs"}
+OUTPUTS = {"classes": "Classes()", "numbers": "Numbers()"}
+"""Kinds of a task's outputs."""
 FILE = {"plain": "original"}
 KNOB = {"says": "help"}
 FORMS = {"codebook": "palette", "product_quantized": "products"}

@@ -35,7 +35,8 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     small, report = cortado.compress(net, task, "quantize/weights bits=4")
     cortado.save(small, "net.cortado", original=net)
     write_bundle("runs/latest", small, net, report, {"job": "face_job:make"})
-    known = {name: torch.zeros(4, 12) for name in ("inputs", "more", "last", "pixels")}
+    known: dict[str, Any] = {name: torch.zeros(4, 12) for name in ("inputs", "more", "last", "pixels")}
+    known |= {"torch": torch}
     known |= {name: torch.zeros(4, dtype=torch.long) for name in ("labels", "more_labels", "last_labels")}
     return {
         **known, "cortado": cortado, "net": net, "task": task, "small": small, "report": report,

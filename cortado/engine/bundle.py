@@ -101,9 +101,9 @@ def runtime_files(
     """Move or export the files for each runtime into a folder of its name and return their paths."""
     files: list[Path] = []
     for runtime in runtimes:
-        own = folder / runtime.name()
+        own = folder / runtime.folder_name()
         if exported is not None:
-            take_over(exported / runtime.name(), own)
+            take_over(exported / runtime.folder_name(), own)
         elif task is not None:
             export(network, task, runtime, own)
         else:
@@ -115,7 +115,7 @@ def runtime_files(
 def script(runtimes: Sequence[Runtime]) -> str:
     """Return run.py, which predicts with the first runtime that has a script, or with Cortado."""
     runtime = next((runtime for runtime in runtimes if runtime.script), None)
-    file = FILE if runtime is None else f"{runtime.name()}/net{runtime.suffix}"
+    file = FILE if runtime is None else f"{runtime.folder_name()}/net{runtime.suffix}"
     lines = OURS if runtime is None else runtime.script
     return f'''{HEAD}
 FILE = Path(__file__).parent / "{file}"

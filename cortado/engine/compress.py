@@ -214,9 +214,9 @@ class Run:
         sums.update(fingerprint(self.original, entries_of(self.original)))
         for value in self.original.state_dict().values():
             sums.update(bytes_of(value))
-        sums.update(repr((task.name, task.seed, task.batch, identity(task.loss), identity(task.metric.each))).encode())
-        if task.metric.whole is not None:
-            sums.update(repr(identity(task.metric.whole)).encode())
+        sums.update(
+            repr((task.name, task.seed, task.batch, identity(task.loss), identity(task.metric.functions))).encode()
+        )
         for data in (task.train, task.validation, task.calibration):
             sums.update(sum_of_data(data))
         return sums.hexdigest()

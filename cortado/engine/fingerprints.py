@@ -8,7 +8,8 @@ from torch import nn
 
 from cortado.network.view import parameter_places
 from cortado.parts.activations.quantizer import sites
-from cortado.task.task import Data
+from cortado.running.trees import parts_by_name
+from cortado.task.data import Data
 
 
 def identity(value: Any) -> Any:
@@ -42,9 +43,11 @@ def sum_of_data(data: Data | None) -> bytes:
     sums = blake2b(digest_size=16)
     if data is not None:
         whole = data if data.items is None else data.pick(torch.tensor([0, len(data) - 1]))
-        parts = whole.inputs if isinstance(whole.inputs, tuple) else (whole.inputs,)
-        for part in (*parts, whole.targets):
-            sums.update(repr((len(data), tuple(part.shape), str(part.dtype))).encode() + bytes_of(part))
+        for name, part in parts_by_name((whole.inputs, whole.targets)).items():
+            if isinstance(part, torch.Tensor):
+                sums.update(repr((name, len(data), tuple(part.shape), str(part.dtype))).encode() + bytes_of(part))
+            else:
+                sums.update(repr((name, part)).encode())
     return sums.digest()
 
 

@@ -9,7 +9,7 @@ from cortado.parts.part import Part
 from cortado.progress import Progress, quiet
 from cortado.runtimes.speed import Speed, speed_wanted
 from cortado.task.limits import Limit, check_unit, read_limits
-from cortado.task.task import Metric
+from cortado.task.metric import Metric
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def file_claims(report: Report, folder: Path, task: Task) -> list[Claim]:
     claims = []
     for row in report.exports:
         (runtime,) = installed([row.runtime])
-        file = folder / row.runtime / f"net{runtime.suffix}"
+        file = folder / runtime.folder_name() / f"net{runtime.suffix}"
         if row.score is None or not file.exists():
             continue
         found = mean_score(Running(runtime.load(file, 1)), task.test, task.metric)

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from cortado.importance.importance import Importance
-from cortado.network.compare.divergence import Divergence, divergence_for, rows_of
+from cortado.network.compare.divergence import divergence_for
 from cortado.network.coupling.groups import Group
 from cortado.network.statistics.channel_gradients import ChannelGradients
 from cortado.network.statistics.gradients import gradients
 from cortado.network.view import View, Weight
+from cortado.task.outputs.outputs import Outputs
 from cortado.task.task import Task
 
 IMAGES = 512
@@ -23,7 +24,7 @@ class Curvature(Importance):
     h is the diagonal of the generalised Gauss-Newton matrix, as in LeCun, at softmax temperature T. It is estimated
     without bias as the squared gradient of v . outputs per sample, with v = sqrt(p) xi - p (sqrt(p) . xi),
     p = softmax(outputs / T) and random signs xi. T = 2 by default, because on memorised samples p (1 - p) at T = 1 is
-    nearly zero. Sequences and maps have one softmax per position; where `Task.answers` are numbers, or each output is a
+    nearly zero. Sequences and maps have one softmax per position; where `Task.outputs` are numbers, or each output is a
     single number, squared error is used instead.
 
     `shrink` times the tensor's mean h is added to every h, since a mean over few samples of a curvature that changes
@@ -50,12 +51,11 @@ class Curvature(Importance):
                 total += gradient.cpu() ** 2
         return [total / len(data) for total in sums]
 
-    def slope(self, signs: torch.Generator, divergence: Divergence) -> Callable[[Any, Tensor], Tensor]:
+    def slope(self, signs: torch.Generator, kind: Outputs) -> Callable[[Any, Tensor], Tensor]:
         """Return v . outputs as a loss, summed over the batch; all positions of a sample (sequence, map) count as one."""
 
         def of(outputs: Any, targets: Tensor) -> Tensor:
-            rows = rows_of(outputs)
-            return divergence.slope(rows, self.temperature, signs) / (len(rows) / len(targets)) ** 0.5
+            return kind.slope(kind.rows(outputs), self.temperature, signs)
 
         return of
 

@@ -1,6 +1,7 @@
 """Graph: a network as a graph of torch operators for any batch size, and helpers for rewriting it."""
 
 import contextlib
+import functools
 import inspect
 import itertools
 import logging
@@ -11,31 +12,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from cortado.errors import BadNetwork
 from cortado.lowering.integers import tidy
-from cortado.network.graph.trace import device_of, moved, undisturbed
+from cortado.network.graph.trace import device_of, undisturbed
 from cortado.running.brought import traceable
-from cortado.running.trees import tensors_in
+from cortado.running.call import call_arguments
+from cortado.running.trees import map_tensors, tensors_in, to_device, without_objects
 
 LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
-def positional(example: Any) -> tuple[Any, ...]:
-    """Return the example as the positional arguments of a call."""
-    return example if isinstance(example, tuple) else (example,)
-
-
-def two_samples(example: Any) -> tuple[Any, ...]:
+def two_samples(example: Any) -> Any:
     """Return the example with a batch of at least two: a trace with one sample fixes the batch size to one."""
-    parts = positional(example)
-    tensors = tensors_in(parts)
+    tensors = tensors_in(example)
     if not tensors or tensors[0].dim() == 0:
-        raise BadNetwork("lowering: the example has no batch axis. Pass a tensor or a tuple of tensors, samples first.")
-    batch = tensors[0].shape[0]
-    if batch != 1:
-        return parts
-    return tuple(torch.cat([part, part]) if has_batch(part, 1) else part for part in parts)
+        raise BadNetwork("lowering: the example has no batch axis. Pass a tensor, a tuple or a dict, samples first.")
+    if tensors[0].shape[0] != 1:
+        return example
+    return map_tensors(lambda part: torch.cat([part, part]) if has_batch(part, 1) else part, example)
+
+
+def one_sample(example: Any) -> Any:
+    """Return the example with a batch of one."""
+    return map_tensors(lambda part: part[:1] if part.dim() else part, example)
 
 
 def has_batch(part: Any, batch: int) -> bool:
@@ -43,20 +44,18 @@ def has_batch(part: Any, batch: int) -> bool:
     return isinstance(part, Tensor) and part.dim() > 0 and part.shape[0] == batch
 
 
-def batch_shapes(network: nn.Module, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return torch.export's dynamic shapes for each part: its first axis is the batch if it is as long as the first
-    part's.
+def batch_shapes(network: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+    """Return torch.export's dynamic shapes, by the name of each argument of forward.
 
-    Parts passed through *arguments are one tuple, as torch.export expects.
+    A tensor's first axis is the batch if it is as long as that of the first tensor.
     """
     batch = torch.export.Dim("batch", min=1)
-    count = tensors_in(parts)[0].shape[0]
-    describe = tuple({0: batch} if has_batch(part, count) else None for part in parts)
-    kinds = [parameter.kind for parameter in inspect.signature(network.forward).parameters.values()]
-    named = (
-        kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else len(describe)
-    )
-    return describe if named >= len(describe) else (*describe[:named], describe[named:])
+    count = tensors_in((positional, named))[0].shape[0]
+    bound = inspect.signature(network.forward).bind(*positional, **named)
+    return {
+        name: pytree.tree_map(lambda leaf: {0: batch} if has_batch(leaf, count) else None, part)
+        for name, part in bound.arguments.items()
+    }
 
 
 @contextlib.contextmanager
@@ -74,16 +73,34 @@ def quiet_exporters() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextlib.contextmanager
+def tensors_only(network: nn.Module) -> Iterator[None]:
+    """Let the network leave other objects, such as a cache of keys and values, out of its outputs inside the block."""
+    forward, own = network.forward, network.__dict__.get("forward")
+
+    @functools.wraps(forward)
+    def returning_tensors(*positional: Any, **named: Any) -> Any:
+        return without_objects(forward(*positional, **named))
+
+    network.__dict__["forward"] = returning_tensors
+    try:
+        yield
+    finally:
+        network.__dict__.pop("forward")
+        if own is not None:
+            network.__dict__["forward"] = own
+
+
 def exported(network: nn.Module, example: Any, any_batch: bool = True) -> torch.export.ExportedProgram:
     """Return the network in eval mode as exported by torch.export, for any batch size or only the example's.
 
     Raises BadNetwork with the source line that blocks the export, where torch names one.
     """
-    parts = moved(two_samples(example) if any_batch else positional(example), device_of(network))
+    positional, named = call_arguments(to_device(two_samples(example) if any_batch else example, device_of(network)))
     try:
-        with undisturbed(network), traceable(network), quiet_exporters():
-            shapes = batch_shapes(network, parts) if any_batch else None
-            program = torch.export.export(network, parts, dynamic_shapes=shapes)
+        with undisturbed(network), traceable(network), tensors_only(network), quiet_exporters():
+            shapes = batch_shapes(network, positional, named) if any_batch else None
+            program = torch.export.export(network, positional, named, dynamic_shapes=shapes)
             tidy(program.graph)
             program.graph_module.recompile()
             return program

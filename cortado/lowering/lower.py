@@ -16,10 +16,10 @@ from cortado.lowering.packed import note_codes
 from cortado.lowering.positions import gather_positions
 from cortado.network.coupling.answers import difference
 from cortado.network.finalize import finalized_copy
-from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
+from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.network.statistics.gradients import released
 from cortado.parts.activations.quantizer import OUTPUT, give_quantizers, sites, take_quantizers, unrounded
-from cortado.running.trees import tensors_in
+from cortado.running.trees import tensors_in, to_device
 
 TOLERANCE = 1e-4
 """Largest difference, as a share of the largest output, that float32 rounding explains."""
@@ -105,7 +105,7 @@ def detach_forms(layer: nn.Module) -> None:
 def outputs(network: nn.Module, example: Any) -> list[Tensor]:
     """Return the tensors in a network's output for the example, in eval mode, in order."""
     with undisturbed(network):
-        return tensors_in(call_with(network, moved(example, device_of(network))))
+        return tensors_in(call_with(network, to_device(example, device_of(network))))
 
 
 def rounding_share(wanted: list[Tensor]) -> float:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
-from cortado.running.trees import tensors_in
+from cortado.network.graph.trace import call_with, device_of, undisturbed
+from cortado.running.trees import tensors_in, to_device
 
 OUTSIDE = -1
 """The reader id for operators outside any module, and for the caller."""
@@ -87,7 +87,7 @@ def record_reads(network: nn.Module, example: Any) -> ReadLog:
             handles.append(layer.register_forward_pre_hook(recorder.enter, with_kwargs=True))
             handles.append(layer.register_forward_hook(recorder.leave, always_call=True))
         with undisturbed(network), recorder:
-            output = call_with(network, moved(example, device_of(network)))
+            output = call_with(network, to_device(example, device_of(network)))
     finally:
         for handle in handles:
             handle.remove()

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from cortado.methods.method import Method, knob
-from cortado.network.compare.divergence import divergence_of, rows_of
 from cortado.network.compare.replay import own
 from cortado.network.graph.hooks import before_call
 from cortado.network.statistics.activations import channel_axis
 from cortado.network.view import View
 from cortado.parts.forms.attach import attached_names
+from cortado.running.call import call
 from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
-from cortado.running.trees import tensors_in
-from cortado.task.task import Task, to_device
+from cortado.running.trees import tensors_in, to_device
+from cortado.task.outputs.automatic import Automatic
+from cortado.task.outputs.outputs import Outputs, Rows, in_float64, same_shapes, some_places
+from cortado.task.task import Task
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MATMUL_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -31,10 +33,10 @@ NOTHING, TEMPERATURE = 1e-6, 4.0
 
 @dataclass(frozen=True)
 class BeforeStep:
-    """The network before a step: `channel_moments` by path of norm or matmul layer, and some of its outputs (`answers`)."""
+    """The network before a step: `channel_moments` by path of norm or matmul layer, and some rows of its outputs (`answers`)."""
 
     moments: dict[str, Moments]
-    answers: Tensor
+    answers: Rows
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class MatchMoments(Method):
 
     def wanted(self, view: View, task: Task) -> BeforeStep:
         """Return the statistics of the network before the step."""
-        return original_moments(view, self.inputs(view, task))
+        return original_moments(view, self.inputs(view, task), task.outputs)
 
     def inputs(self, view: View, task: Task) -> Any:
         assert task.calibration is not None
@@ -75,16 +77,18 @@ class MatchMoments(Method):
         moments = {path: of_kept(pair, view.kept.get(path)) for path, pair in wanted.moments.items()}
         norms, matmul_layers = self.layers(view, moments)
         start = states([*norms.values(), *matmul_layers.values()])
-        without = between(task, wanted.answers, run_with_hooks(view.network, inputs, norm_hooks(norms, moments)))
+        without = between(
+            task, wanted.answers, run_with_hooks(view.network, inputs, norm_hooks(norms, moments), task.outputs)
+        )
         if not matmul_layers or without <= NOTHING:
             return without, without
         normed = states([*norms.values(), *matmul_layers.values()])
         restore_states(start)
         hooks = [*norm_hooks(norms, moments), *matmul_hooks(matmul_layers, moments, shared_layers(view))]
-        both = between(task, wanted.answers, run_with_hooks(view.network, inputs, hooks))
+        both = between(task, wanted.answers, run_with_hooks(view.network, inputs, hooks, task.outputs))
         if without < both or math.isnan(both):
             restore_states(normed)
-            numbers = wanted.answers.numel() and divergence_of(wanted.answers, task.answers).variance is not None
+            numbers = not task.outputs.fitted(wanted.answers).softens
             # For numbers, half the squared error over the variance plays the role of the KL divergence in nats.
             far = f"by {2 * both:.1%} of their variance" if numbers else f"by {both:.3g} nats"
             view.notes.append(
@@ -138,32 +142,26 @@ def restore_states(attached: list[tuple[Tensor, Tensor]]) -> None:
             one.copy_(value)
 
 
-def between(task: Task, wanted: Tensor, found: Tensor) -> float:
+def between(task: Task, wanted: Rows, found: Rows) -> float:
     """Return the mean divergence of two networks' softened outputs, in nats; 0 if they are not comparable or empty."""
-    if wanted.shape != found.shape or not wanted.numel():
+    if not same_shapes(wanted, found):
         return 0.0
-    divergence = divergence_of(wanted, task.answers)
-    cold = TEMPERATURE if divergence.variance is None else 1.0
-    return float(divergence.between(wanted / cold, found / cold).mean())
+    return float(task.outputs.fitted(wanted).divergence(wanted, found, TEMPERATURE).mean())
 
 
-def run_with_hooks(network: nn.Module, inputs: Any, hooks: list[Any]) -> Tensor:
+def run_with_hooks(network: nn.Module, inputs: Any, hooks: list[Any], kind: Outputs) -> Rows:
     """Run one forward pass in eval mode without gradients and with fixed random numbers; then remove hooks, restore modes.
 
-    Return evenly spaced rows of the output, float64, about MOST_NUMBERS numbers in total.
+    Return evenly spaced rows of the outputs, float64, about MOST_NUMBERS numbers in total.
     """
     given = own(inputs)
     try:
         with eval_mode(network), torch.random.fork_rng(devices=()):
-            outputs = network(*given) if isinstance(given, tuple) else network(given)
+            outputs = call(network, given)
     finally:
         for hook in hooks:
             hook.remove()
-    found = [one for one in tensors_in(outputs)[:1] if one.numel() and one.layout == torch.strided]
-    if not found:
-        return torch.zeros(0)
-    rows = rows_of(found[0])
-    return rows[:: -(-rows.numel() // MOST_NUMBERS)].double()
+    return in_float64(some_places(kind.rows(outputs), MOST_NUMBERS))
 
 
 def channel_moments(activation: Tensor, axis: int) -> Moments:
@@ -174,7 +172,7 @@ def channel_moments(activation: Tensor, axis: int) -> Moments:
     return mean.double(), variance.double()
 
 
-def original_moments(view: View, inputs: Any) -> BeforeStep:
+def original_moments(view: View, inputs: Any, kind: Outputs) -> BeforeStep:
     """Return the output moments of each norm and matmul layer of the reference, at its first call.
 
     A norm's moments exclude anything that a subclass adds. A matmul layer with a single output row has none.
@@ -200,7 +198,7 @@ def original_moments(view: View, inputs: Any) -> BeforeStep:
         for path, layer in view.reference.named_modules()
         if isinstance(layer, (*NORMS, *MATMUL_LAYERS))
     ]
-    return BeforeStep(found, run_with_hooks(view.reference, inputs, hooks))
+    return BeforeStep(found, run_with_hooks(view.reference, inputs, hooks, kind))
 
 
 def of_kept(pair: Moments, kept: Tensor | None) -> Moments:
@@ -229,7 +227,7 @@ def layers_before_norms(view: View) -> set[str]:
         if isinstance(layer, (*NORMS, *MATMUL_LAYERS))
     ]
     device = own_device(view.network)
-    run_with_hooks(view.network, to_device(view.example, device), hooks)
+    run_with_hooks(view.network, to_device(view.example, device), hooks, Automatic())
     return found
 
 

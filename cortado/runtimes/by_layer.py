@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from cortado.lowering.lower import dense
-from cortado.network.graph.trace import Call, call_with, device_of, moved, trace, undisturbed
+from cortado.network.graph.trace import Call, call_with, device_of, trace, undisturbed
 from cortado.network.profile.profile import cost_of_calls
 from cortado.quantities import count_text, time_text
 from cortado.running.brought import accept
+from cortado.running.trees import to_device
 from cortado.runtimes.peak import Peak, measure_peak
 from cortado.runtimes.timing import check_load
 from cortado.table import aligned
@@ -83,7 +84,7 @@ def time_layers(network: nn.Module, example: Any, threads: int = 1, rounds: int 
     accept(network, "profile")
     check_load("profile", (1,), threads)
     copy = dense(network).requires_grad_(False)
-    inputs = moved(example, device_of(copy))
+    inputs = to_device(example, device_of(copy))
     traced = trace(copy, inputs)
     peak = measure_peak(threads)
     before = torch.get_num_threads()

@@ -17,23 +17,29 @@ from cortado.network.coupling.answers import difference
 from cortado.network.graph.trace import undisturbed
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.form import Form
-from cortado.running.trees import tensors_in
+from cortado.running.call import call
+from cortado.running.trees import sample_count, tensors_in, without_objects
 from cortado.runtimes.runtime import Running, Runtime, Session
-from cortado.task.measure import outputs_of, scored
-from cortado.task.task import Data, Metric
+from cortado.task.data import Data
+from cortado.task.measure import metric_shares, scored
+from cortado.task.metric import Metric
+from cortado.task.outputs.automatic import Automatic
+from cortado.task.outputs.classes import Classes
+from cortado.task.outputs.outputs import Outputs, float_parts, same_shapes
 
 TOLERANCE = 1e-3
 """Share of the largest output by which a float32 file may differ from PyTorch."""
 INTEGER_TOLERANCE = 0.1
 """The same for an integer file: values near the edge of a step round either way, and later layers propagate that."""
 MOST_LAYERS = 60
+ANY_KIND = Automatic()
 RUNS_OVER = "8-bit weights saturate on this processor, which has no VNNI: use 7 bits (quantize/weights bits=7)."
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """`difference`: the largest, as a share of the largest output; `same_top`: the share of samples with the same top-1,
-    None if outputs are not classes; scores are in the metric's unit, None without a metric."""
+    """`difference`: the largest, as a share of the largest output; `same_top`: the share of samples (or places) with the same
+    decision, such as the top-1, None if outputs are no decisions; scores are in the metric's unit, None without a metric."""
 
     difference: float
     same_top: float | None
@@ -43,25 +49,29 @@ class Agreement:
 
 
 def compare(
-    session: Session, network: nn.Module, data: Data, score: Metric | None = None, batch: int = 64
-) -> Agreement:
-    """Run both on `data` and compare their outputs."""
+    session: Session, network: nn.Module, data: Data, score: Metric | None = None, batch: int = 64,
+    kind: Outputs = ANY_KIND,
+) -> Agreement:  # fmt: skip
+    """Run both on `data` and compare their outputs, which are of this `kind`."""
     running = Running(session)
-    furthest, equal, known, samples = 0.0, 0.0, True, 0
-    rows: tuple[list[Tensor], list[Tensor]] = ([], [])
+    furthest, equal, samples = 0.0, list[Tensor | None](), 0
+    rows: tuple[list[Any], list[Any]] = ([], [])
     with undisturbed(network):
         for inputs, targets in data.batches(batch):
-            wanted = outputs_of(network, inputs)
-            found = shaped_like(wanted, outputs_of(running, inputs))
+            wanted = without_objects(call(network, inputs))
+            found = shaped_like(wanted, call(running, inputs))
             furthest = max(furthest, difference(tensors_in(found), tensors_in(wanted)))
-            same = same_top(found, wanted, targets)
-            known, equal = known and same is not None, equal + (same or 0.0)
-            samples += len(targets)
+            equal.append(same_decisions(kind, found, wanted, targets))
+            samples += sample_count(inputs)
             if score is not None:
                 for place, given in enumerate((found, wanted)):
-                    rows[place].append(scored(score, given, targets).double())
-    means = [None if score is None else float(score.shares(torch.cat(part)).mean()) * score.scale for part in rows]
-    return Agreement(furthest, equal / samples if known else None, means[0], means[1], samples)
+                    rows[place].append(scored(score, given, targets))
+    known = [one for one in equal if one is not None]
+    share = float(torch.cat(known).mean()) if len(known) == len(equal) else None
+    means = [
+        None if score is None else float(metric_shares(score, part).double().mean()) * score.scale for part in rows
+    ]
+    return Agreement(furthest, share, means[0], means[1], samples)
 
 
 def shaped_like(wanted: Any, found: Any) -> Any:
@@ -76,18 +86,21 @@ def shaped_like(wanted: Any, found: Any) -> Any:
     return found if missing or next(tensors, None) is not None else pytree.tree_unflatten(filled, structure)
 
 
-def same_top(found: Any, wanted: Any, targets: Any) -> float | None:
-    """Return the number of samples with the same top-1.
+def same_decisions(kind: Outputs, found: Any, wanted: Any, targets: Any) -> Tensor | None:
+    """Return (N,): the share of places at which both decide alike, such as the same top-1; None without decisions.
 
-    None unless outputs are classes: (N, classes, ...) with integer targets (N, ...).
+    Outputs of an unstated kind decide only if their targets are labels: integers (N, ...) for outputs (N, classes, ...).
     """
-    if not isinstance(wanted, Tensor) or not isinstance(found, Tensor) or wanted.dim() < 2 or wanted.shape[1] < 2:
-        return None
-    labels = isinstance(targets, Tensor) and not targets.is_floating_point() and not targets.is_complex()
-    if not labels or targets.shape != (wanted.shape[0], *wanted.shape[2:]):
-        return None
-    same = found.argmax(1) == wanted.argmax(1)
-    return float(same.flatten(1).double().mean(1).sum()) if same.dim() > 1 else float(same.sum())
+    if isinstance(kind, Automatic):
+        labels = isinstance(targets, Tensor) and not targets.is_floating_point() and not targets.is_complex()
+        shapes = [part.shape for part in float_parts(wanted).values()]
+        if not labels or len(shapes) != 1 or len(shapes[0]) < 2 or shapes[0][1] < 2:
+            return None
+        if targets.shape != (shapes[0][0], *shapes[0][2:]):
+            return None
+        kind = Classes(axis=1)
+    pair = [kind.rows(outputs) for outputs in (wanted, found)]
+    return kind.agreement(*pair) if same_shapes(*pair) else None
 
 
 def default_tolerance(network: nn.Module) -> float:
@@ -166,7 +179,7 @@ def calls_of(network: nn.Module, inputs: Any) -> list[tuple[str, nn.Module, tupl
     hooks = [layer.register_forward_pre_hook(note(path)) for path, layer in leaves]
     try:
         with undisturbed(network):
-            outputs_of(network, inputs)
+            call(network, inputs)
     finally:
         for hook in hooks:
             hook.remove()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork
-from cortado.lowering.graph import exported, positional, quiet_exporters
+from cortado.lowering.graph import exported, one_sample, quiet_exporters
 from cortado.lowering.signed import unrounded_matmuls, with_floats, with_signed_codes
 from cortado.runtimes.runtime import Port, Runtime
 
@@ -54,7 +54,7 @@ class Executorch(Runtime):
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
-        one = tuple(part[:1] if isinstance(part, Tensor) and part.dim() else part for part in positional(example))
+        one = one_sample(example)
         program = exported(network, one, any_batch=False)
         floats = unrounded_matmuls(program)
         if floats:

@@ -12,17 +12,20 @@ from torch import nn
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_name
-from cortado.network.graph.trace import moved
 from cortado.parts.activations.quantizer import sites
 from cortado.quantities import size_text, time_text
 from cortado.report.report import Exported
 from cortado.running.brought import accept
-from cortado.runtimes.compare import Agreement, check, check_tolerance, compare, default_tolerance
+from cortado.running.call import call
+from cortado.running.trees import to_device
+from cortado.runtimes.compare import ANY_KIND, Agreement, check, check_tolerance, compare, default_tolerance
 from cortado.runtimes.coverage import Coverage, Packing, coverage, packing
 from cortado.runtimes.folder import whole_folder, write_facts
 from cortado.runtimes.runtime import Running, Runtime, Session, float_types, installed, type_name
-from cortado.task.measure import outputs_of
-from cortado.task.task import Data, Metric, Task
+from cortado.task.data import Data
+from cortado.task.metric import Metric
+from cortado.task.outputs.outputs import Outputs
+from cortado.task.task import Task
 
 LOG = logging.getLogger(__name__)
 
@@ -54,12 +57,14 @@ def export(
     data = task.validation if data is None else data
     (target,) = installed([runtime]) if isinstance(runtime, str) else [runtime]
     with whole_folder(Path(folder)) as partial:
-        return export_into(partial, network, task.example, target, data, task.metric, tolerance, merge, gather)[1]
+        return export_into(
+            partial, network, task.example, target, data, task.metric, tolerance, merge, gather, task.outputs
+        )[1]
 
 
 def export_into(
     folder: Path, network: nn.Module, example: Any, runtime: Runtime, data: Data, score: Metric | None,
-    tolerance: float | None = None, merge: bool = False, gather: bool = False,
+    tolerance: float | None = None, merge: bool = False, gather: bool = False, kind: Outputs = ANY_KIND,
 ) -> tuple[Path, Exported]:  # fmt: skip
     """Export into an existing empty folder; return the main file and its row."""
     start = time.perf_counter()
@@ -68,7 +73,7 @@ def export_into(
     runtime.require_floats(network, example)
     low = lowered(network, example, merge=merge, gather=gather)
     file = runtime.lower(low, example, folder)
-    agreement = compare(own_session(runtime, file, network, example), network, data, score)
+    agreement = compare(own_session(runtime, file, network, example), network, data, score, kind=kind)
     inputs, _ = next(data.batches(8))
     check(agreement, tolerance, runtime, network, inputs)
     size_bytes = sum(part.stat().st_size for part in folder.iterdir())
@@ -89,7 +94,7 @@ def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) 
     """Return a session of the file just written, after one run.  Raises BadNetwork if the runtime cannot run it."""
     try:
         session = runtime.load(file, 1)
-        outputs_of(Running(session), moved(example, torch.device("cpu")))
+        call(Running(session), to_device(example, torch.device("cpu")))
     except Exception as error:
         cause = error.__cause__ if isinstance(error, BadFile) and error.__cause__ else error
         describe = " ".join(str(cause).replace(str(file), file.name).split())

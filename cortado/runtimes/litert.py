@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork, MissingPackage
-from cortado.lowering.graph import exported, float_graph, positional, quiet_exporters
+from cortado.lowering.graph import exported, float_graph, one_sample, quiet_exporters
 from cortado.lowering.signed import round_weights, with_signed_codes
 from cortado.network.graph.trace import undisturbed
 from cortado.parts.activations.quantizer import sites
 from cortado.report.record import Edge
+from cortado.running.call import call_arguments
 from cortado.runtimes.runtime import Port, Runtime
 
 BETWEEN = ("QUANTIZE", "DEQUANTIZE", "DELEGATE")
@@ -72,13 +73,14 @@ class Litert(Runtime):
         self.require_lowering()
         import litert_torch
 
-        one = tuple(part[:1] if isinstance(part, Tensor) and part.dim() else part for part in positional(example))
+        one = one_sample(example)
+        positional, named = call_arguments(one)
         try:
             with undisturbed(network), quiet_exporters(), contextlib.redirect_stdout(io.StringIO()):
                 if sites(network):
                     convert_integers(network, one, folder / "net.tflite")
                 else:
-                    litert_torch.convert(network, one).export(str(folder / "net.tflite"))
+                    litert_torch.convert(network, positional, named or None).export(str(folder / "net.tflite"))
         except Exception as error:
             first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
             raise BadNetwork(
@@ -112,7 +114,7 @@ class Litert(Runtime):
         )
 
 
-def convert_integers(network: nn.Module, one: tuple[Any, ...], file: Path) -> None:
+def convert_integers(network: nn.Module, one: Any, file: Path) -> None:
     """Write a lowered network with quantize operators as integers.  Raises BadNetwork if the converter made all floats."""
     import litert_torch
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
@@ -123,7 +125,9 @@ def convert_integers(network: nn.Module, one: tuple[Any, ...], file: Path) -> No
     round_weights(module)
     # Everything is rounded already; the setting only makes such operators integer.
     setting = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
-    litert_torch.convert(module, one, quant_config=QuantConfig(PT2EQuantizer().set_global(setting))).export(str(file))
+    positional, named = call_arguments(one)
+    quantizer = QuantConfig(PT2EQuantizer().set_global(setting))
+    litert_torch.convert(module, positional, named or None, quant_config=quantizer).export(str(file))
     details = LitertSession(file, 1).interpreter.get_tensor_details()
     if not any(detail["dtype"] == np.int8 for detail in details):
         raise BadNetwork("the converter turned all integers into floats.")

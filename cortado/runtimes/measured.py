@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cortado.errors import BadNetwork
 from cortado.file.whole import make_folder
-from cortado.lowering.graph import has_batch, positional
+from cortado.lowering.graph import has_batch
 from cortado.progress import Progress, quiet
 from cortado.report.report import Clock, Exported
+from cortado.running.call import call_arguments
+from cortado.running.trees import map_tensors, sample_count
 from cortado.runtimes.export import export_into
 from cortado.runtimes.folder import whole_folder
 from cortado.runtimes.runtime import Running, Runtime, Session, rivals
 from cortado.runtimes.timing import EAGER, ORIGINAL, Call, check_load, clock
 from cortado.runtimes.torch_eager import TorchSession
-from cortado.task.task import Data, Task
+from cortado.task.data import Data
+from cortado.task.task import Task
 
 COMPRESSED = "compressed"
 
@@ -45,12 +48,14 @@ class Measuring:
         sizes: dict[tuple[str, str], int] = {}
         with progress.bar("export for the clock", len(wanted)) as bar:
             for name, network, runtime in wanted:
-                own = (kept if name == COMPRESSED else folder) / runtime.name()
+                own = (kept if name == COMPRESSED else folder) / runtime.folder_name()
                 # The original is only timed, so a few validation samples suffice to check its file.
                 data = self.data if name == COMPRESSED else self.task.validation.first(64)
                 try:
                     with whole_folder(own) as partial:
-                        file, row = export_into(partial, network, self.task.example, runtime, data, self.task.metric)
+                        file, row = export_into(
+                            partial, network, self.task.example, runtime, data, self.task.metric, kind=self.task.outputs
+                        )
                 except BadNetwork:
                     if runtime.name() in named:
                         raise
@@ -70,22 +75,23 @@ class Measuring:
         variants: dict[tuple[str, str], Call] = {}
         for (name, runtime), file in self.files.items():
             variants[name, runtime.name()] = bound(runtime.load(file, self.threads), inputs)
-        variants[ORIGINAL, EAGER] = bound(TorchSession(original.eval(), (), self.threads), inputs)
+        eager, (positional, named) = TorchSession(original.eval(), (), self.threads), call_arguments(inputs)
+        variants[ORIGINAL, EAGER] = lambda: eager(*positional, **named)
         return clock(variants, batch, self.threads, self.seconds, self.runtimes[0].name())
 
 
-def bound(session: Session, inputs: tuple[Tensor, ...]) -> Call:
+def bound(session: Session, inputs: Any) -> Call:
     """Return a call of the session on these inputs; sample by sample if its file has a batch of one."""
     running = Running(session)
-    return lambda: running.forward(*inputs)
+    given = running.in_order(*call_arguments(inputs))
+    return lambda: running.outputs(given)
 
 
-def batch_of(example: Any, batch: int) -> tuple[Tensor, ...]:
+def batch_of(example: Any, batch: int) -> Any:
     """Return a batch of the example's samples, repeated as needed."""
-    parts = positional(example)
-    count = len(parts[0])
+    count = sample_count(example)
     numbers = torch.arange(batch) % count
-    return tuple(part[numbers].contiguous() if has_batch(part, count) else part for part in parts)
+    return map_tensors(lambda part: part[numbers].contiguous() if has_batch(part, count) else part, example)
 
 
 def measure(

@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from cortado.errors import BadNetwork
 from cortado.lowering.graph import quiet_exporters
+from cortado.running.trees import parts_by_name
 from cortado.runtimes.packed_products import pack_matmuls, step_layer
 
 MATMUL_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits")
@@ -29,6 +31,7 @@ def write_onnx(
         with quiet_exporters():
             made: Any = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True)
             name_batch(made, program)
+            name_outputs(made.model.graph, program)
             pack_matmuls(made.model, network, least_bits, rounds_inputs)
             without_notes(made.model.graph)
             if not zeros:
@@ -46,6 +49,22 @@ def name_batch(made: Any, program: torch.export.ExportedProgram) -> None:
     symbols = [str(symbol) for symbol in program.range_constraints]
     if len(symbols) == 1:
         made.rename_axes({symbols[0]: "batch"})
+
+
+def name_outputs(graph: Any, program: torch.export.ExportedProgram) -> None:
+    """Give the outputs of a network that returns a dict or a dataclass the names of its parts: "logits", "heads.0"."""
+    spec = program.call_spec.out_spec
+    if spec is None or spec.num_leaves != len(graph.outputs):
+        return
+    names = list(parts_by_name(pytree.tree_unflatten(range(spec.num_leaves), spec)))
+    taken = {value.name for value in graph.inputs}
+    if (
+        len(names) == len(graph.outputs)
+        and all(name and not name[0].isdigit() for name in names)
+        and not taken & {*names}
+    ):
+        for value, name in zip(graph.outputs, names, strict=True):
+            value.name = name
 
 
 def drop_zeros(graph: Any) -> None:

@@ -37,6 +37,9 @@ class Session(Protocol):
         """Return the outputs for one batch, in order."""
 
 
+ROOM = "cortado.runtimes"
+
+
 class Runtime(ABC):
     """Writes networks as files and runs them.
 
@@ -58,8 +61,14 @@ class Runtime(ABC):
 
     @classmethod
     def name(cls) -> str:
-        """Return the name of its module."""
-        return cls.__module__.rpartition(".")[2]
+        """Return the name of its file in this folder; for your own, package.module:Class."""
+        package, _, module = cls.__module__.rpartition(".")
+        return module if package == ROOM else f"{cls.__module__}:{cls.__qualname__}"
+
+    @classmethod
+    def folder_name(cls) -> str:
+        """Return the name of the folder of its files in a bundle."""
+        return cls.name().replace(":", ".")
 
     def available(self) -> bool:
         """Return whether files can be run here."""
@@ -152,13 +161,29 @@ def known_runtimes() -> list[str]:
 
 
 def runtime_by_name(name: str) -> Runtime:
-    """Return the runtime called `name`.  Raises BadValue if there is none."""
+    """Return the runtime called `name`, or your own by package.module:Class.  Raises BadValue if there is none."""
+    if ":" in name:
+        return own_runtime(name)
     known = known_runtimes()
     if name not in known:
         near = get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise BadValue(f"runtime: there is no runtime {name!r}.{hint} Known: {', '.join(known)}.")
-    return getattr(importlib.import_module(f"cortado.runtimes.{name}"), class_name(name))()
+        raise BadValue(
+            f"runtime: there is no runtime {name!r}.{hint} Known: {', '.join(known)}. Your own is package.module:Class."
+        )
+    return getattr(importlib.import_module(f"{ROOM}.{name}"), class_name(name))()
+
+
+def own_runtime(name: str) -> Runtime:
+    """Return an instance of package.module:Class.  Raises BadValue where it cannot be loaded or is no Runtime."""
+    module, _, kind = name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), kind)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise BadValue(f"runtime: {name!r} cannot be loaded ({error}). Write package.module:Class.") from error
+    if not isinstance(made, Runtime):
+        raise BadValue(f"runtime: {name!r} is not a Runtime. Subclass cortado.runtimes.runtime.Runtime.")
+    return made
 
 
 def installed(names: Sequence[str]) -> list[Runtime]:
@@ -187,13 +212,27 @@ def runtime_of_file(file: Path) -> Runtime:
 
 
 class Running(nn.Module):
-    """A session with a network's interface; for a file with a fixed batch size, inputs are padded and split."""
+    """A session with a network's interface; for a file with a fixed batch size, inputs are padded and split.
+
+    The outputs are a file's tensors in order: one alone, several as a tuple.
+    """
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
 
-    def forward(self, *activations: Tensor) -> Any:
+    def forward(self, *positional: Any, **named: Any) -> Any:
+        return self.outputs(self.in_order(positional, named))
+
+    def in_order(self, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[Tensor, ...]:
+        """Return the tensors of a call's arguments in the order of the file's inputs: by name where it has such names."""
+        names = [port.name for port in self.session.inputs]
+        if named and set(named) <= set(names):
+            named = {name: named[name] for name in names if name in named}
+        return tuple(tensors_in((positional, named)))
+
+    def outputs(self, activations: tuple[Tensor, ...]) -> Any:
+        """Return the outputs for a file's inputs, in order."""
         fixed = self.session.inputs[0].shape[0] if self.session.inputs and self.session.inputs[0].shape else None
         found = (
             self.session(*activations) if fixed in (None, len(activations[0])) else self.in_parts(activations, fixed)

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from cortado.lowering.graph import graph_of, positional
+from cortado.lowering.graph import graph_of, one_sample
 from cortado.lowering.lower import lowered
-from cortado.network.graph.trace import device_of, moved
+from cortado.network.graph.trace import device_of
 from cortado.quantities import size_text, time_text
 from cortado.running.brought import accept
-from cortado.running.trees import tensors_in
+from cortado.running.call import call_arguments
+from cortado.running.trees import tensors_in, to_device
 from cortado.runtimes.timing import check_load
 from cortado.table import aligned
 
@@ -81,14 +82,14 @@ def find_cuts(network: nn.Module, example: Any, threads: int = 1, rounds: int = 
     accept(network, "split")
     check_load("split", (1,), threads)
     graph = graph_of(lowered(network, example), example)
-    inputs = tuple(part[:1] if isinstance(part, Tensor) and part.dim() else part for part in positional(example))
+    positional, named = call_arguments(to_device(one_sample(example), device_of(graph)))
     timer = Timer(graph)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with torch.no_grad():
             for _ in range(WARM_UP + rounds):
-                timer.run(*moved(inputs, device_of(graph)))
+                timer.run(*positional, *named.values())
     finally:
         torch.set_num_threads(before)
     return Cuts(tuple(cuts_of(graph, timer)), threads)

@@ -18,12 +18,12 @@ class TorchSession:
     def __init__(self, network: nn.Module, inputs: tuple[Port, ...], threads: int) -> None:
         self.network, self.inputs, self.threads = network, inputs, threads
 
-    def __call__(self, *activations: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *activations: Any, **named: Any) -> tuple[Tensor, ...]:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
             with torch.no_grad():
-                return tuple(tensors_in(self.network(*activations)))
+                return tuple(tensors_in(self.network(*activations, **named)))
         finally:
             torch.set_num_threads(before)
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from hashlib import blake2b
-from math import prod
 from typing import Any
 
 import torch
@@ -10,7 +9,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from cortado.errors import BadTask
-from cortado.task.task import Data, Task
+from cortado.running.trees import parts_by_name, pick
+from cortado.task.data import Data
+from cortado.task.task import Task
 
 FEW, CHANCE = 0.01, 1.5
 """Share of test samples that may occur elsewhere, since real data sets contain a few duplicates; multiplied by this factor
@@ -84,7 +85,7 @@ class SampleSums:
 def shared(test: Data, other: Data, known: SampleSums) -> tuple[int, float] | None:
     """Return how many test samples occur in `other`, and the share of duplicates within it; None if unknown."""
     if test.items is not None and other.items is not None:
-        (ours, numbers), (theirs, others) = items_of(test.items), items_of(other.items)
+        (ours, numbers), (theirs, others) = items_of(test.items.dataset), items_of(other.items.dataset)
         if ours is theirs:
             taken = set(others)
             return sum(number in taken for number in numbers), 0.0
@@ -115,16 +116,21 @@ def alike_where_looked(test: Data, other: Data) -> bool:
 def sample_sums(data: Data, places: Tensor | slice) -> list[bytes]:
     """Return a checksum over the raw inputs of each of these samples."""
     picked = data.pick(places)
-    parts = picked.inputs if isinstance(picked.inputs, tuple) else (picked.inputs,)
-    kinds = repr([(str(part.dtype), tuple(part.shape[1:])) for part in parts]).encode()
-    flat = [part.detach().cpu().contiguous().reshape(len(part), prod(part.shape[1:])) for part in parts]
-    rows = [part.view(torch.uint8).numpy() for part in flat]
-    return [
-        blake2b(kinds + b"".join(row[place].tobytes() for row in rows), digest_size=16).digest()
-        for place in range(len(picked))
-    ]
+    return [sum_of_sample(pick(picked.inputs, torch.tensor([place]))) for place in range(len(picked))]
+
+
+def sum_of_sample(inputs: Any) -> bytes:
+    """Return a checksum over the tensors of one sample."""
+    sums = blake2b(digest_size=16)
+    for name, part in parts_by_name(inputs).items():
+        if isinstance(part, Tensor):
+            values = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            sums.update(repr((name, str(part.dtype), tuple(part.shape))).encode() + values.tobytes())
+        else:
+            sums.update(repr((name, part)).encode())
+    return sums.digest()
 
 
 def kind(data: Data) -> str:
     """Return the source of the samples and their number, for a message."""
-    return f"{'tensors' if data.items is None else type(data.items).__name__}, {len(data):,} samples"
+    return f"{'tensors' if data.items is None else type(data.items.dataset).__name__}, {len(data):,} samples"

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from cortado import quantities as units
 from cortado.errors import BadValue
-from cortado.task.task import Metric
+from cortado.task.metric import Metric
 
 PATTERN = re.compile(
-    r"^\s*(size|score|latency)\s*(<=|>=)\s*(.+?)\s*(?:(?:\bin\s+|@\s*)(\w+)(?:\s*:\s*(\d+)\s*threads?)?)?\s*$"
+    r"^\s*(size|score|latency)\s*(<=|>=)\s*(.+?)\s*(?:(?:\bin\s+|@\s*)(\w[\w.]*(?::[A-Za-z_]\w*)?)(?:\s*:\s*(\d+)\s*threads?)?)?\s*$"
 )
 
 

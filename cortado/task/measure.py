@@ -7,9 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork, BadTask, CortadoError, describe, in_own_code
+from cortado.running.call import call
 from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
-from cortado.task.task import Data, Metric, Task, to_device
+from cortado.running.trees import sample_count, tensors_in, to_device
+from cortado.task.data import Data
+from cortado.task.metric import Metric
+from cortado.task.outputs.outputs import float_parts
+from cortado.task.task import Task
 
 STATED_MARGIN = 0.01
 """Relative tolerance of a stated score, besides what chance explains."""
@@ -24,20 +29,14 @@ def check_calibration(task: Task) -> None:
     data, at = task.calibration, 0
     assert data is not None
     for inputs, _ in (data if data.items is None else data.first(CALIBRATION_READ)).batches(256):
-        parts = inputs if isinstance(inputs, tuple) else (inputs,)
-        for part in (part for part in parts if part.is_floating_point()):
+        for part in (part for part in tensors_in(inputs) if part.is_floating_point()):
             bad = torch.isnan(part).flatten(1).any(1) if part.dim() > 1 else torch.isnan(part)
             if bool(bad.any()):
                 raise BadTask(
                     f"task: sample {at + int(bad.nonzero()[0])} of the calibration data contains NaN, as do {int(bad.sum())} "
                     f"of these {len(bad)} samples. Remove them, or fix what prepares them."
                 )
-        at += len(parts[0])
-
-
-def outputs_of(network: nn.Module, inputs: Any) -> Any:
-    """Return a network's outputs for a tensor, or for a tuple of tensors as its arguments."""
-    return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+        at += sample_count(inputs)
 
 
 def scores(
@@ -53,28 +52,15 @@ def scores(
     with eval_mode(network):
         for inputs, targets in data.batches(batch):
             found.append(scored_outputs(network, to_device(inputs, device), targets, score, original)[1])
-    return score.shares(torch.cat(found))
+    return metric_shares(score, found)
 
 
 def scored_outputs(
-    network: nn.Module, inputs: Any, targets: Tensor, score: Metric, original: nn.Module | None = None
-) -> tuple[Any, Tensor]:
-    """Return a network's outputs for a batch on its device, and their scores, float32 on the CPU; raises as `scores` does."""
+    network: nn.Module, inputs: Any, targets: Any, score: Metric, original: nn.Module | None = None
+) -> tuple[Any, Any]:
+    """Return a network's outputs for a batch on its device, and the metric's rows; raises as `scores` does."""
     outputs = run(network, inputs, original)
-    each = scored(score, outputs, targets.to(own_device(network)))
-    check_rows(score, each, len(targets))
-    return outputs, each.detach().float().cpu()
-
-
-def check_rows(score: Metric, each: Tensor, samples: int) -> None:
-    """Raise BadTask unless the metric returned one number per sample, or one row with `whole`."""
-    wanted = 1 if score.whole is None else 2
-    if each.dim() != wanted or len(each) != samples:
-        what = "number" if score.whole is None else "row of numbers"
-        raise BadTask(
-            f"task: the metric {score.name!r} must return one {what} per sample, "
-            f"got shape {tuple(each.shape)} for {samples} samples."
-        )
+    return outputs, scored(score, outputs, to_device(targets, own_device(network)))
 
 
 def run(network: nn.Module, inputs: Any, original: nn.Module | None = None) -> Any:
@@ -83,16 +69,19 @@ def run(network: nn.Module, inputs: Any, original: nn.Module | None = None) -> A
     Without `original`, each sample needs a finite output. Raises BadNetwork.
     """
     try:
-        outputs = outputs_of(network, inputs)
+        outputs = call(network, inputs)
     except CortadoError:
         raise
     except Exception as error:
-        shapes = [tuple(part.shape) for part in (inputs if isinstance(inputs, tuple) else (inputs,))]
+        shapes = [tuple(part.shape) for part in tensors_in(inputs)]
         raise BadNetwork(
             f"network: it cannot take inputs of shape {shapes}: {describe(error)}. Check the task's data and prepare."
         ) from error
-    if isinstance(outputs, Tensor) and not bool(torch.isfinite(outputs).all()):
-        check_infinite(outputs, None if original is None else outputs_of(original, inputs))
+    parts = float_parts(outputs)
+    if not all(bool(torch.isfinite(part).all()) for part in parts.values()):
+        wanted = {} if original is None else float_parts(call(original, inputs))
+        for name, part in parts.items():
+            check_infinite(part, wanted.get(name))
     return outputs
 
 
@@ -111,11 +100,24 @@ def check_infinite(outputs: Tensor, wanted: Tensor | None) -> None:
         )
 
 
-def scored(score: Metric, outputs: Any, targets: Tensor) -> Tensor:
-    given = f"on outputs of {type(outputs).__name__} and targets of shape {tuple(targets.shape)}"
+def scored(score: Metric, outputs: Any, targets: Any) -> Any:
+    """Return the metric's rows for the outputs of a batch.  Raises BadTask where it does not fit them."""
+    given = f"on outputs of {type(outputs).__name__} and targets of {tree_text(targets)}"
     where = f"task: the metric {score.name!r}, {given},"
     with in_own_code(BadTask, where, "Give the task its own metric: Metric(each=...)."):
-        return score.each(outputs, targets)
+        return score.rows(outputs, targets)
+
+
+def metric_shares(score: Metric, rows: list[Any]) -> Tensor:
+    """Return one number per sample from the rows of all batches.  Raises BadTask where the metric fails on them."""
+    where = f"task: the metric {score.name!r}, on the rows of all samples,"
+    with in_own_code(BadTask, where, "Give the task its own metric: Metric(each=..., value=...)."):
+        return score.shares(score.joined(rows))
+
+
+def tree_text(value: Any) -> str:
+    """Return the shape of a tensor, or the class of another tree, for a message."""
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def mean_score(network: nn.Module, data: Data, score: Metric, original: nn.Module | None = None) -> float:

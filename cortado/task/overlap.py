@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadTask
-from cortado.task.task import Metric
+from cortado.task.metric import Metric
 
 
 def overlaps(outputs: Tensor, targets: Tensor, classes: int) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cortado.errors import BadTask
-from cortado.task.task import Data
+from cortado.running.trees import concatenated
+from cortado.task.data import Data
 
 
 def shift_crop_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
@@ -86,4 +87,4 @@ def stored_copies(
             raw = data.inputs[start : start + chunk].float()
             varied = vary(raw, generator).round_().clamp_(0, 255)
             images[copy * total + start : copy * total + start + len(raw)] = varied.to(torch.uint8)
-    return Data(images, data.targets.repeat(1 + count, *[1] * (data.targets.dim() - 1)), data.prepare)
+    return Data(images, concatenated([data.targets] * (1 + count)), data.prepare)

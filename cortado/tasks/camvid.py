@@ -13,8 +13,9 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from cortado.errors import BadTask, MissingPackage
+from cortado.task.data import Data
 from cortado.task.overlap import mean_iou
-from cortado.task.task import Data, Task
+from cortado.task.task import Task
 from cortado.tasks.pixels import Normalise
 from cortado.tasks.store import find, folders
 

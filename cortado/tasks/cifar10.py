@@ -8,7 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from cortado.errors import BadTask
-from cortado.task.task import Data, Task
+from cortado.task.data import Data
+from cortado.task.task import Task
 from cortado.tasks.augment import shift_crop_flip
 from cortado.tasks.batches import IMAGE_SHAPE, MOST_BYTES, read_binary_batch, read_bounded, read_python_batch
 from cortado.tasks.pixels import Normalise, checked_images

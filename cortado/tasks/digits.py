@@ -3,7 +3,8 @@
 import numpy as np
 
 from cortado.errors import MissingPackage
-from cortado.task.task import Data, Task
+from cortado.task.data import Data
+from cortado.task.task import Task
 from cortado.tasks.pixels import checked_images
 
 CLASSES = 10

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cortado.errors import BadTask, MissingPackage
-from cortado.task.task import Data, Task
+from cortado.task.data import Data
+from cortado.task.task import Task
 from cortado.tasks.pictures import decoded
 from cortado.tasks.pixels import Normalise, checked_images
 from cortado.tasks.store import find, folders

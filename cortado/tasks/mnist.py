@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadTask
-from cortado.task.task import Data, Task
+from cortado.task.data import Data
+from cortado.task.task import Task
 from cortado.tasks.augment import affine, stored_copies
 from cortado.tasks.idx import read_idx
 from cortado.tasks.npy import read_npy_xz

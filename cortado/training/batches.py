@@ -40,7 +40,7 @@ class Batches:
 
     def keep(self, where: str) -> None:
         """Keep what the teachers give for data that do not vary.  `where`: auto, memory, file or live."""
-        if self.teachers is not None and self.task.train.augment is None and where != "live":
+        if self.teachers is not None and not self.task.train.varies and where != "live":
             self.cache = Cache(self.task, self.teachers, where)
 
     def first(self) -> Batch:

@@ -17,6 +17,8 @@ from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.dense import Dense
+from cortado.task.outputs.automatic import Automatic
+from cortado.task.outputs.numbers import Numbers
 from cortado.task.task import Data, Metric, Task
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
 
@@ -70,7 +72,7 @@ def test_of_numbers_the_note_says_the_share_of_their_variance():
     torch.manual_seed(0)
     original, inputs = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)).eval(), torch.randn(64, 6) + 1
     data = Data(inputs, inputs[:, :3])
-    task = Task(data, data, data, trial=True, answers="numbers", loss=nn.functional.mse_loss, metric=SIZE)
+    task = Task(data, data, data, trial=True, outputs=Numbers(), loss=nn.functional.mse_loss, metric=SIZE)
     network = copy.deepcopy(original)
     with torch.no_grad():
         # Turned around twice: moments that are given back between would spoil it.
@@ -111,8 +113,8 @@ def test_a_network_that_writes_on_what_it_reads_is_matched_as_any_other():
 def test_of_many_answers_some_are_compared():
     """A vocabulary's worth of scores for every token is not held in float64."""
     network = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, 3000)).eval()
-    rows = run_with_hooks(network, torch.zeros(64, 100, dtype=torch.int64), [])
-    assert rows.shape == (3200, 3000) and rows.dtype == torch.float64
+    rows = run_with_hooks(network, torch.zeros(64, 100, dtype=torch.int64), [], Automatic())
+    assert rows.shape == (1, 3200, 3000) and rows.dtype == torch.float64
 
 
 def outputs_at(network, path, inputs):

@@ -11,6 +11,7 @@ from cortado.engine.compress import compress
 from cortado.lowering.lower import lowered
 from cortado.runtimes.coverage import coverage
 from cortado.runtimes.openvino import EXACT, Openvino, fact_text
+from cortado.task.outputs.numbers import Numbers
 from cortado.task.task import Data, Metric, Task
 
 SEVEN_BITS = "quantize/weights bits=7 | quantize/activations"
@@ -44,7 +45,7 @@ def test_all_products_run_in_integers_and_are_counted_so(make, shape, tmp_path):
     inputs = torch.randn(48, *shape)
     data = Data(inputs, torch.arange(48) % 8)
     score = Metric("size", "", lambda out, _: -out.flatten(1).square().mean(1), True, 1.0)
-    task = Task(data, data, data, trial=True, device="cpu", metric=score, answers="numbers")
+    task = Task(data, data, data, trial=True, device="cpu", metric=score, outputs=Numbers())
     small, _ = compress(make().eval(), task, SEVEN_BITS)
     file = Openvino().lower(lowered(small, task.example), task.example, tmp_path)
     kinds = own_kinds(file)

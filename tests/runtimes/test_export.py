@@ -10,11 +10,14 @@ from torch import nn
 
 import cortado.runtimes.export as export_file
 from cortado.errors import BadNetwork, BadValue, OutputsDiffer
-from cortado.runtimes.compare import blamed_layer, compare, same_top, shaped_like
+from cortado.runtimes.compare import blamed_layer, compare, same_decisions, shaped_like
 from cortado.runtimes.export import export
 from cortado.runtimes.runtime import Running, runtime_by_name
 from cortado.runtimes.torch_eager import TorchEager, TorchSession
 from cortado.task.measure import mean_score
+from cortado.task.outputs.automatic import Automatic
+from cortado.task.outputs.classes import Classes
+from cortado.task.outputs.numbers import Numbers
 from cortado.task.task import Data, Metric
 from tests.laws.tiny_nets import BY_NAME
 from tests.runtimes.networks import OneOfTwo, Wrong, pair_task
@@ -223,6 +226,9 @@ def test_running_a_session_is_scored_like_a_network(tmp_path):
         (torch.zeros(2, 3, dtype=torch.long), None),
     ],
 )
-def test_top_1_is_known_only_beside_labels(targets, wanted):
+def test_decisions_of_an_unstated_kind_are_known_only_beside_labels(targets, wanted):
     found, outputs = torch.tensor([[0.0, 2.0, 1.0], [0.0, 1.0, 2.0]]), torch.tensor([[0.0, 2.0, 1.0], [3.0, 1.0, 2.0]])
-    assert same_top(found, outputs, targets) == wanted
+    same = same_decisions(Automatic(), found, outputs, targets)
+    assert same is None if wanted is None else float(same.sum()) == wanted
+    assert same_decisions(Classes(), found, outputs, targets).tolist() == [1.0, 0.0]
+    assert same_decisions(Numbers(), found, outputs, targets) is None

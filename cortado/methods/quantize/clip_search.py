@@ -11,9 +11,10 @@ from cortado.errors import MissingPackage
 from cortado.network.graph.trace import device_of
 from cortado.network.view import View, Weight
 from cortado.parts.forms.clipped import Clipped
+from cortado.running.call import call
 from cortado.running.eval_mode import eval_mode
-from cortado.task.measure import outputs_of
-from cortado.task.task import Task, to_device
+from cortado.running.trees import sample_count, to_device
+from cortado.task.task import Task
 
 Pair = tuple[float, int]
 """Share of zeros, bits."""
@@ -70,8 +71,8 @@ class Search:
         total, device = 0.0, device_of(self.view.network) or torch.device("cpu")
         with eval_mode(self.view.network):
             for inputs, targets in self.data.batches(self.batch):
-                outputs = outputs_of(self.view.network, to_device(inputs, device))
-                total += float(self.task.loss(outputs, targets.to(device))) * len(targets)
+                outputs = call(self.view.network, to_device(inputs, device))
+                total += float(self.task.loss(outputs, to_device(targets, device))) * sample_count(targets)
         return total / len(self.data)
 
 

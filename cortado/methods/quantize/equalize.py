@@ -10,11 +10,12 @@ from cortado.methods.method import Method, knob
 from cortado.methods.quantize.places import paths_of
 from cortado.network.coupling.answers import difference, output_tensors
 from cortado.network.graph.flow import flow_of
-from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
+from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.network.graph.where import original_first
 from cortado.network.quantizers.scaling import Link, largest, links_of, range_of_maker, range_of_readers, rescale
 from cortado.network.statistics.activations import channel_axis, collect_activations
 from cortado.network.view import View
+from cortado.running.trees import to_device
 from cortado.task.task import Task
 
 SAME = 1e-4
@@ -97,5 +98,5 @@ def answers_of(view: View) -> list[Tensor]:
     with undisturbed(view.network):
         return [
             tensor.clone()
-            for tensor in output_tensors(call_with(view.network, moved(view.example, device_of(view.network))))
+            for tensor in output_tensors(call_with(view.network, to_device(view.example, device_of(view.network))))
         ]

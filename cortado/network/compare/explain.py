@@ -7,16 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.network.graph.trace import device_of, moved
+from cortado.network.graph.trace import device_of
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, SIDES, quantizer_at, sites
 from cortado.parts.forms.attach import attached_names, form_of
 from cortado.parts.part import own_modules
 from cortado.running.brought import accept
+from cortado.running.call import call
 from cortado.running.eval_mode import eval_mode
+from cortado.running.trees import to_device
 from cortado.table import aligned
-from cortado.task.measure import outputs_of
-from cortado.task.task import Data
+from cortado.task.data import Data
+from cortado.task.metric import first_floats
 
 WORST = 5
 LEFT = 0.25
@@ -82,14 +84,14 @@ def explain(
     chosen = compared_places(network) if paths is None else paths
     wanted, found = listened(original, inputs, chosen), listened(network, inputs, chosen)
     modules, layers = own_modules(network), []
-    for path, call in found.calls.items():
+    for path, ran in found.calls.items():
         if path not in wanted.calls:
             continue
         layer, there = modules[path], wanted.calls[path]
         out = passed_above_zero(layer, there.made)
-        own = own_error(layer, there.given, call.given, out) if leaf(layer) else quantizers_error(layer, call, there)
+        own = own_error(layer, there.given, ran.given, out) if leaf(layer) else quantizers_error(layer, ran, there)
         layers.append(
-            LayerError(path, type(layer).__name__, form_name(layer), own, difference_by_channel(call.made, out))
+            LayerError(path, type(layer).__name__, form_name(layer), own, difference_by_channel(ran.made, out))
         )
     return ExplainedNetwork(tuple(layers), relative_error(found.output, wanted.output))
 
@@ -170,7 +172,7 @@ def listened(network: nn.Module, inputs: Any, paths: Collection[str]) -> Recorde
             hooks.append(module.register_forward_hook(after(path)))
     try:
         with eval_mode(network):
-            output = first_tensor_copy(outputs_of(network, moved(inputs, device_of(network))))
+            output = first_tensor_copy(first_floats(call(network, to_device(inputs, device_of(network)))))
     finally:
         for hook in hooks:
             hook.remove()

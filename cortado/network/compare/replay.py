@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cortado.network.compare.divergence import output_rows
 from cortado.network.graph.trace import undisturbed
-from cortado.running.trees import tensors_in
+from cortado.running.trees import map_tensors, tensors_in
+from cortado.task.outputs.outputs import Outputs, Rows, in_float64
 
 MOST_BYTES = 512 << 20
 """Most bytes of cached outputs, and half of the memory needed to cache; outputs that do not fit are recomputed."""
@@ -42,12 +43,12 @@ class Kept:
 
 @dataclass
 class Batch:
-    """Inputs and their outputs, float64; for each module the numbers at which its calls ended, with cached outputs;
+    """Inputs and the rows of their outputs, float64; for each module the numbers at which its calls ended, with cached outputs;
     and for each module and tensor, by id, the number of calls that had ended at its first use.
     """
 
     inputs: Any
-    wanted: Tensor
+    wanted: Rows
     calls: dict[nn.Module, list[tuple[int, Kept | None]]] = field(default_factory=dict)
     used: dict[int, int] = field(default_factory=dict)
 
@@ -60,8 +61,8 @@ class Replay:
     again if it draws random numbers or if the cache does not reproduce its outputs.
     """
 
-    def __init__(self, network: nn.Module, batches: Sequence[Any], most_bytes: int = MOST_BYTES) -> None:
-        self.network, self.left = network, most_bytes
+    def __init__(self, network: nn.Module, batches: Sequence[Any], kind: Outputs, most_bytes: int = MOST_BYTES) -> None:
+        self.network, self.kind, self.left = network, kind, most_bytes
         self.parts = {module: [module, *replayed_tensors(module)] for module in network.modules()}
         self.batches = [self.recorded(inputs) for inputs in batches]
         if not all(self.sound(number) for number in reversed(range(len(self.batches)))):
@@ -99,7 +100,7 @@ class Replay:
         ids = {id(one) for one in self.parts[self.network]}
         with undisturbed(self.network), replaced_forwards(forwards), Uses(ids, use):
             state = torch.random.get_rng_state()
-            batch.wanted = output_rows(self.network, own(inputs)).double()
+            batch.wanted = in_float64(output_rows(self.network, own(inputs), self.kind))
             if not torch.equal(state, torch.random.get_rng_state()):
                 self.left = 0
                 batch.calls.clear()
@@ -120,7 +121,8 @@ class Replay:
         """Return whether the cache reproduces the recorded outputs."""
         batch = self.batches[number]
         try:
-            return torch.allclose(self.run(batch, END), batch.wanted, rtol=1e-4, atol=1e-6, equal_nan=True)
+            pairs = zip(tensors_in(self.run(batch, END)), tensors_in(batch.wanted), strict=True)
+            return all(torch.allclose(one, two, rtol=1e-4, atol=1e-6, equal_nan=True) for one, two in pairs)
         except Exception:  # noqa: BLE001 - whatever it is, the network does not bear it
             return False
 
@@ -129,13 +131,13 @@ class Replay:
         for batch in self.batches:
             batch.calls.clear()
 
-    def answers(self, number: int, changed: Sequence[nn.Module]) -> Tensor:
-        """Return the network's outputs for a batch after a change to these modules, float64."""
+    def answers(self, number: int, changed: Sequence[nn.Module]) -> Rows:
+        """Return the rows of the network's outputs for a batch after a change to these modules, float64."""
         batch = self.batches[number]
         used = [batch.used.get(id(part)) for module in changed for part in self.parts[module]]
         return self.run(batch, min((number for number in used if number is not None), default=0))
 
-    def run(self, batch: Batch, first: int) -> Tensor:
+    def run(self, batch: Batch, first: int) -> Rows:
         """Return a batch's outputs, using the cache for all calls that ended before number `first`."""
         forwards = {}
         for module, calls in batch.calls.items():
@@ -144,7 +146,7 @@ class Replay:
             if given and len(given) == len(outputs):
                 forwards[module] = functools.partial(replayed, module.forward, iter(given))
         with undisturbed(self.network), replaced_forwards(forwards):
-            found = output_rows(self.network, own(batch.inputs)).double()
+            found = in_float64(output_rows(self.network, own(batch.inputs), self.kind))
         if any(kept is not None and kept.invalidated for calls in batch.calls.values() for _, kept in calls):
             self.forget()
         return found
@@ -185,12 +187,8 @@ def shares_memory(output: Tensor, other: Tensor) -> bool:
 
 
 def own(value: Any) -> Any:
-    """Return the same value with copied tensors: a network may change its inputs."""
-    if isinstance(value, dict):
-        return {key: own(part) for key, part in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)(own(part) for part in value)
-    return value.clone() if isinstance(value, Tensor) else value
+    """Return the same tree with copied tensors: a network may change its inputs."""
+    return map_tensors(Tensor.clone, value)
 
 
 @contextlib.contextmanager

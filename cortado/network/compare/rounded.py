@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from cortado.network.compare.explain import explain
 from cortado.network.graph.hooks import first_argument
-from cortado.network.graph.trace import device_of, moved
+from cortado.network.graph.trace import device_of
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, ActivationQuantizer, sites
 from cortado.parts.forms.attach import attached_names, form_of
 from cortado.parts.part import own_modules
+from cortado.running.call import call
 from cortado.running.eval_mode import eval_mode
-from cortado.task.measure import outputs_of
-from cortado.task.task import Data
+from cortado.running.trees import to_device
+from cortado.task.data import Data
 
 IMAGES = 32
 MOST_KEPT = 2**28
@@ -123,7 +124,7 @@ def run_first_batch(network: nn.Module, data: Data, samples: int, hooks: list[An
     """Run the first samples as one batch, then remove the hooks."""
     try:
         with eval_mode(network):
-            outputs_of(network, moved(next(data.batches(samples))[0], device_of(network)))
+            call(network, to_device(next(data.batches(samples))[0], device_of(network)))
     finally:
         for hook in hooks:
             hook.remove()

@@ -19,9 +19,10 @@ from cortado.parts.forms.attach import PREFIX, attached_names, form_of, original
 from cortado.parts.forms.form import Form
 from cortado.parts.part import own_modules
 from cortado.running.brought import traceable
+from cortado.running.call import call_arguments
 from cortado.running.eval_mode import unfused
 from cortado.running.trees import tensors_in as everywhere
-from cortado.task.task import to_device
+from cortado.running.trees import to_device
 
 
 @dataclass
@@ -100,11 +101,7 @@ def capture(network: nn.Module, example: Any) -> Captured:
     """
     duplicate = unattached_copy(network)
     device = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
-    named = {k: to_device(v, device) for k, v in example.items()} if isinstance(example, dict) else {}
-    if named:
-        given: tuple[Any, ...] = ()
-    else:
-        given = tuple(to_device(p, device) for p in (example if isinstance(example, tuple) else (example,)))
+    given, named = call_arguments(to_device(example, device))
     holders: list[str] = []
     duplicate.__dict__["forward"] = in_pytrees(duplicate.forward, holders)
     try:

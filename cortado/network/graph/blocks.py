@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
-from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
+from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.attach import attached_names
 from cortado.parts.part import Part
-from cortado.running.trees import tensors_in
+from cortado.running.trees import tensors_in, to_device
 
 
 def find_blocks(network: nn.Module, example: Any) -> list[str]:
@@ -57,7 +57,7 @@ def keeping_shape(network: nn.Module, example: Any) -> list[str]:
     hooks = [modules[path].register_forward_hook(note(path)) for path in chosen]
     try:
         with undisturbed(network):
-            call_with(network, moved(example, device_of(network)))
+            call_with(network, to_device(example, device_of(network)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -91,7 +91,7 @@ def has_siblings(network: nn.Module, path: str) -> bool:
 
 def runs_without(network: nn.Module, path: str, example: Any) -> bool:
     """Return whether the network's output shapes stay the same when this module is bypassed."""
-    inputs = moved(example, device_of(network))
+    inputs = to_device(example, device_of(network))
     with undisturbed(network):
         wanted = [value.shape for value in tensors_in(call_with(network, inputs))]
         try:

@@ -10,9 +10,10 @@ from torch.nn import functional
 from cortado.layers.widths import match_widths, shape_of
 from cortado.parts.forms.attach import attach, attached_names, form_of
 from cortado.parts.forms.form import Form
+from cortado.running.call import call_arguments
 from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
-from cortado.task.task import to_device
+from cortado.running.trees import to_device
 
 MAKERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -113,7 +114,9 @@ def traced_axes(network: nn.Module, example: Any) -> tuple[fx.Graph, dict[fx.Nod
         axes = AxisCount(traced)
         device = own_device(network)
         inputs = to_device(example, device)
-        axes.run(*inputs) if isinstance(inputs, tuple) else axes.run(inputs)
+        positional, named = call_arguments(inputs)
+        names = [str(node.target) for node in traced.graph.nodes if node.op == "placeholder"][len(positional) :]
+        axes.run(*positional, *(named[name] for name in names if name in named))
         return traced.graph, axes.found
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
+from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, unrounded
 from cortado.parts.part import own_modules
-from cortado.running.trees import tensors_in
+from cortado.running.trees import tensors_in, to_device
 
 MATMUL, JOIN, MOVE, CLIP, NORM, FLOAT = "product", "join", "move", "clip", "norm", "float"
 LAYERS: dict[type[nn.Module], str] = {
@@ -182,7 +182,7 @@ def flow_of(network: nn.Module, example: Any) -> Flow:
     Raises BadNetwork when the network fails on the example.
     """
     watcher, handles = ValueNumbering(network), []
-    given = moved(example, device_of(network))
+    given = to_device(example, device_of(network))
     watcher.flow.given = frozenset(watcher.values(given))
     try:
         for module in own_modules(network).values():

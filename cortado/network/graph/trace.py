@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cortado.errors import BadNetwork, BadValue
 from cortado.parts.forms.form import Form
 from cortado.parts.part import inside_parts
+from cortado.running.call import call
 from cortado.running.eval_mode import eval_mode, keeping_buffers
-from cortado.running.trees import tensors_in
+from cortado.running.trees import tensors_in, to_device
 
 Shape = tuple[int, ...]
 
@@ -75,7 +76,7 @@ def trace(network: nn.Module, example: Any, batch: int | None = None) -> Trace:
     `decoding`. `batch` is the number of samples, by default the first axis of the first tensor. Raises BadNetwork
     when the network fails on the example, BadValue when the example has no tensor.
     """
-    example = moved(example, device_of(network))
+    example = to_device(example, device_of(network))
     tensors = tensors_in(example)
     if not tensors or (batch is None and tensors[0].dim() == 0):
         raise BadValue("trace: the example has no tensor with a batch axis. Pass a tensor, a tuple or a dict of them.")
@@ -88,9 +89,7 @@ def trace(network: nn.Module, example: Any, batch: int | None = None) -> Trace:
 def call_with(network: nn.Module, inputs: Any) -> Any:
     """Call `network` on a tensor, a tuple or a dict of keyword arguments.  Raises BadNetwork when it fails."""
     try:
-        if isinstance(inputs, dict):
-            return network(**inputs)
-        return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+        return call(network, inputs)
     except Exception as error:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(inputs))
         raise BadNetwork(
@@ -209,15 +208,6 @@ def device_of(network: nn.Module) -> torch.device | None:
     for tensor in (*network.parameters(), *network.buffers()):
         return tensor.device
     return None
-
-
-def moved(value: Any, device: torch.device | None) -> Any:
-    """Move tensors in plain tuples, lists and dicts to `device`; everything else is returned as is."""
-    if isinstance(value, Tensor):
-        return value if device is None else value.to(device)
-    if isinstance(value, dict):
-        return {name: moved(part, device) for name, part in value.items()}
-    return type(value)(moved(part, device) for part in value) if type(value) in (tuple, list) else value
 
 
 def shapes_in(value: Any) -> tuple[Shape, ...]:

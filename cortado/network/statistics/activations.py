@@ -12,7 +12,9 @@ from torch.nn import functional
 from cortado.network.graph.hooks import before_call
 from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.network.view import View
-from cortado.task.task import Data, Task, to_device
+from cortado.running.trees import to_device
+from cortado.task.data import Data
+from cortado.task.task import Task
 
 BATCH = 32
 MOST_ENTRIES = 2**26

@@ -12,8 +12,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from cortado.errors import BadValue
 from cortado.layers.kinds import kind_of
-from cortado.network.graph.trace import call_with, device_of, moved, undisturbed
-from cortado.running.trees import tensors_in
+from cortado.network.graph.trace import call_with, device_of, undisturbed
+from cortado.running.trees import pick, tensors_in, to_device
 
 Origins = frozenset[str]
 
@@ -67,7 +67,7 @@ def measure_activity(network: nn.Module, data: Any, chunk: int = 128) -> dict[st
     with several inputs, that of the first. The network is left unchanged. Raises BadValue when the data are empty,
     BadNetwork when the network fails on them.
     """
-    data = moved(data, device_of(network))
+    data = to_device(data, device_of(network))
     tensors = tensors_in(data)
     if not tensors or len(tensors[0]) == 0:
         raise BadValue("activity: the data have no samples. Pass a tensor, tuple or dict of inputs, samples first.")
@@ -75,17 +75,8 @@ def measure_activity(network: nn.Module, data: Any, chunk: int = 128) -> dict[st
     with undisturbed(network):
         for start in range(0, len(tensors[0]), chunk):
             with watch.listening():
-                call_with(network, part_of(data, slice(start, start + chunk)))
+                call_with(network, pick(data, slice(start, start + chunk)))
     return {path: tally.activity() for path, tally in watch.tallies.items() if tally.given.total}
-
-
-def part_of(value: Any, index: slice) -> Any:
-    """Return the samples at `index` of a tensor, tuple or dict."""
-    if isinstance(value, Tensor):
-        return value[index]
-    if isinstance(value, dict):
-        return {name: part_of(part, index) for name, part in value.items()}
-    return tuple(part_of(part, index) for part in value) if type(value) is tuple else value
 
 
 class ActivityWatch(TorchDispatchMode):

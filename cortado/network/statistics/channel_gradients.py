@@ -12,10 +12,12 @@ from cortado.network.graph.hooks import before_call
 from cortado.network.graph.trace import device_of
 from cortado.network.statistics.activations import channel_axis
 from cortado.network.view import View
+from cortado.running.call import call
 from cortado.running.eval_mode import eval_mode
-from cortado.task.task import Data, to_device
+from cortado.running.trees import sample_count, to_device
+from cortado.task.data import Data
 
-SlopeOf = Callable[[Any, Tensor], Tensor]
+SlopeOf = Callable[[Any, Any], Tensor]
 """(outputs, targets) -> a sum over samples to be differentiated."""
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -101,11 +103,12 @@ class ChannelGradients:
                 for inputs, targets in data.batches(batch):
                     read.clear()
                     with torch.enable_grad():
-                        value = slope(self.run(inputs), targets.to(self.device))
+                        value = slope(self.run(inputs), to_device(targets, self.device))
                         activations = [activation for _, activation in read]
                         gradients = torch.autograd.grad(value, activations, allow_unused=True) if read else ()
-                    sums = self.by_consumer(read, gradients, means, len(targets))
-                    yield [self.by_unit(number, sums, len(targets)) for number in range(len(self.groups))]
+                    samples = sample_count(targets)
+                    sums = self.by_consumer(read, gradients, means, samples)
+                    yield [self.by_unit(number, sums, samples) for number in range(len(self.groups))]
         finally:
             for parameter, wanted in was:
                 parameter.requires_grad_(wanted)
@@ -150,8 +153,7 @@ class ChannelGradients:
         return total
 
     def run(self, inputs: Any) -> Any:
-        inputs = to_device(inputs, self.device)
-        return self.network(*inputs) if isinstance(inputs, tuple) else self.network(inputs)
+        return call(self.network, to_device(inputs, self.device))
 
 
 def watching(read: list[tuple[nn.Module, Tensor]]) -> Callable[[nn.Module, Tensor], Tensor | None]:

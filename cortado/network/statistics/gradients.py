@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from cortado.network.graph.hooks import before_call
 from cortado.network.view import View, Weight, parameter_places
 from cortado.parts.forms.attach import attached_names, release
+from cortado.running.call import call
 from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
-from cortado.task.task import Data
+from cortado.running.trees import to_device
+from cortado.task.data import Data
 
-SlopeOf = Callable[[Any, Tensor], Tensor]
+SlopeOf = Callable[[Any, Any], Tensor]
 """(outputs, targets) -> a scalar to be differentiated."""
 
 
@@ -39,9 +41,7 @@ def gradients(view: View, weights: list[Weight], data: Data, batch: int, slope: 
     wanted = [getattr(by_path[weight.path].layer, by_path[weight.path].name) for weight in weights]
     device = wanted[0].device
     for inputs, targets in data.batches(batch):
-        inputs = tuple(part.to(device) for part in inputs) if isinstance(inputs, tuple) else inputs.to(device)
-        outputs = duplicate(*inputs) if isinstance(inputs, tuple) else duplicate(inputs)
-        value = slope(outputs, targets.to(device))
+        value = slope(call(duplicate, to_device(inputs, device)), to_device(targets, device))
         found = torch.autograd.grad(value, wanted, allow_unused=True)
         yield [torch.zeros_like(w) if g is None else g for g, w in zip(found, wanted, strict=True)]
 
@@ -70,10 +70,7 @@ def input_squares(view: View, weights: list[Weight], data: Data, batch: int) -> 
     try:
         with eval_mode(view.network):
             for inputs, _ in data.batches(batch):
-                if isinstance(inputs, tuple):
-                    view.network(*(part.to(device) for part in inputs))
-                else:
-                    view.network(inputs.to(device))
+                call(view.network, to_device(inputs, device))
     finally:
         for hook in hooks:
             hook.remove()

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from cortado.errors import BadNetwork, BadTask
 from cortado.network.graph.hooks import before_call
-from cortado.network.graph.trace import call_with, device_of, moved
+from cortado.network.graph.trace import call_with, device_of
 from cortado.parts.activations.quantizer import INPUT, unrounded
 from cortado.parts.forms.quantized import FAR_IN
 from cortado.running.eval_mode import eval_mode
-from cortado.task.task import Data
+from cortado.running.trees import to_device
+from cortado.task.data import Data
 
 Place = tuple[str, str]
 BINS = 2048
@@ -236,7 +237,7 @@ def record_ranges(
             for number, (inputs, _) in enumerate(data.batches(min(batch, images))):
                 if number * batch >= images:
                     break
-                call_with(network, moved(inputs, device_of(network)))
+                call_with(network, to_device(inputs, device_of(network)))
     finally:
         for hook in hooks:
             hook.remove()

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from cortado.errors import BadTask
 from cortado.network.graph.hooks import before_call
-from cortado.network.graph.trace import call_with, device_of, moved
+from cortado.network.graph.trace import call_with, device_of
 from cortado.running.eval_mode import eval_mode
-from cortado.task.task import Data
+from cortado.running.trees import to_device
+from cortado.task.data import Data
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LR = 0.1
@@ -30,7 +31,7 @@ def synthetic(network: nn.Module, example: Any, count: int, steps: int, seed: in
     norms = [m for m in network.modules() if isinstance(m, NORMS) and m.running_mean is not None]
     for start in range(0, count, batch):
         drawn = torch.randn((min(batch, count - start), *example.shape[1:]), generator=generator)
-        samples = moved(drawn, device_of(network))
+        samples = to_device(drawn, device_of(network))
         found.append((optimized_samples(network, norms, samples, steps) if norms else samples).cpu())
     return Data(torch.cat(found), torch.zeros(count, dtype=torch.long))
 

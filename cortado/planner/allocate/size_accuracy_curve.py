@@ -5,17 +5,17 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cortado.engine.stage import apply_stage, start, view_of
 from cortado.errors import BadNetwork
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
 from cortado.methods.match_moments import MatchMoments
-from cortado.network.compare.divergence import Divergence, divergence_for, output_rows, rows_of
+from cortado.network.compare.divergence import divergence_for, output_rows
 from cortado.network.graph.trace import device_of
 from cortado.network.view import View, Weight
 from cortado.planner.allocate.plan import Plan, plan_for
@@ -25,8 +25,11 @@ from cortado.planner.sensitivity.deadline import Deadline, seconds_of
 from cortado.progress import Progress, quiet
 from cortado.running.brought import accept
 from cortado.running.eval_mode import eval_mode
-from cortado.task.measure import mean_score, scored_outputs
-from cortado.task.task import Data, Task, to_device
+from cortado.running.trees import to_device
+from cortado.task.data import Data
+from cortado.task.measure import mean_score, metric_shares, scored_outputs
+from cortado.task.outputs.outputs import Outputs, in_float64
+from cortado.task.task import Task
 
 VALIDATION_SAMPLES, BATCH = 1_000, 100
 FEWEST_SAMPLES, SCORING = 64, 0.05
@@ -248,7 +251,7 @@ def chosen(task: Task, deadline: Deadline | None = None) -> Data:
 def seconds_a_sample(network: nn.Module, task: Task) -> float:
     """Return the approximate seconds of a network for one sample."""
     begun = time.perf_counter()
-    output_rows(network, to_device(task.example, device_of(network) or torch.device("cpu")))
+    output_rows(network, to_device(task.example, device_of(network)), task.outputs)
     return (time.perf_counter() - begun) / 2
 
 
@@ -264,33 +267,29 @@ def measured_plans(
     plans: Sequence[Plan], made: Sequence[nn.Module], original: nn.Module, task: Task, data: Data
 ) -> list[Measured]:
     """Measure the networks of several plans in one pass over the data."""
-    divergence, device = divergence_for(original, task), device_of(original) or torch.device("cpu")
-    totals, count, each = [0.0] * len(made), 0, [list[Tensor]() for _ in made]
+    kind, device = divergence_for(original, task), device_of(original)
+    totals, each = [0.0] * len(made), [list[Any]() for _ in made]
     for inputs, targets in data.batches(BATCH) if made else ():
         given = to_device(inputs, device)
-        wanted = output_rows(original, given).double()
-        count += len(wanted)
+        wanted = in_float64(output_rows(original, given, kind))
         for number, network in enumerate(made):
             with eval_mode(network), eval_mode(original):
                 outputs, found = scored_outputs(network, given, targets, task.metric, original)
             each[number].append(found)
-            totals[number] += float(divergence.between(wanted, rows_of(outputs).double()).sum())
-    scores = [float(task.metric.shares(torch.cat(some)).double().mean()) * task.metric.scale for some in each]
+            totals[number] += float(kind.divergence(wanted, in_float64(kind.rows(outputs))).sum())
+    scores = [float(metric_shares(task.metric, some).double().mean()) * task.metric.scale for some in each]
     return [
-        Measured(plan, total / count, score, len(encode(network, original)))
+        Measured(plan, total / len(data), score, len(encode(network, original)))
         for plan, total, score, network in zip(plans, totals, scores, made, strict=True)
     ]
 
 
-def mean_divergences(
-    original: nn.Module, networks: Sequence[nn.Module], data: Data, divergence: Divergence
-) -> list[float]:
+def mean_divergences(original: nn.Module, networks: Sequence[nn.Module], data: Data, kind: Outputs) -> list[float]:
     """Return the mean divergence of each network's outputs from the original's, in nats."""
-    totals, count, device = [0.0] * len(networks), 0, device_of(original) or torch.device("cpu")
+    totals, device = [0.0] * len(networks), device_of(original)
     for inputs, _ in data.batches(BATCH):
         given = to_device(inputs, device)
-        wanted = output_rows(original, given).double()
-        count += len(wanted)
+        wanted = in_float64(output_rows(original, given, kind))
         for number, network in enumerate(networks):
-            totals[number] += float(divergence.between(wanted, output_rows(network, given).double()).sum())
-    return [total / count for total in totals]
+            totals[number] += float(kind.divergence(wanted, in_float64(output_rows(network, given, kind))).sum())
+    return [total / len(data) for total in totals]

@@ -71,6 +71,6 @@ def mark_of(network: nn.Module, task: Task, *more: Any) -> str:
     sums = blake2b(encode(network, network, "bits"), digest_size=16)
     for data in (task.validation, task.calibration):
         sums.update(sum_of_data(data))
-    score = [task.metric.name, task.metric.scale, identity(task.metric.each), identity(task.metric.whole)]
-    sums.update(repr((task.name, task.seed, task.answers, score, *more)).encode())
+    score = [task.metric.name, task.metric.scale, identity(task.metric.functions)]
+    sums.update(repr((task.name, task.seed, identity(task.outputs), score, *more)).encode())
     return sums.hexdigest()

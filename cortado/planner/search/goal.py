@@ -26,11 +26,12 @@ from cortado.planner.sensitivity.deadline import Deadline, seconds_of
 from cortado.progress import Progress
 from cortado.quantities import time_text
 from cortado.running.brought import accept, blaming
+from cortado.running.call import call
 from cortado.running.devices import training_device
 from cortado.running.eval_mode import eval_mode
+from cortado.running.trees import to_device
 from cortado.runtimes.runtime import Runtime
-from cortado.task.measure import outputs_of
-from cortado.task.task import Task, to_device
+from cortado.task.task import Task
 
 MOST_EPOCHS = 20.0
 RECOVERY_SHARE = 0.3
@@ -202,9 +203,9 @@ class GoalSearch:
         device = training_device(network, task.device)
         made, inputs = copy.deepcopy(network).to(device), to_device(inputs, device)
         with eval_mode(made):
-            outputs_of(made, inputs)
+            call(made, inputs)
             begun = time.perf_counter()
-            outputs_of(made, inputs)
+            call(made, inputs)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
         return (reading + 4 * (time.perf_counter() - begun)) * len(task.train) / count

@@ -20,11 +20,12 @@ from cortado.methods.quantize.equalize import QuantizeEqualize
 from cortado.methods.quantize.places import edges_of
 from cortado.methods.quantize.second_order import QuantizeSecondOrder
 from cortado.methods.quantize.weights import QuantizeWeights
-from cortado.network.compare.divergence import divergence_of, output_rows
-from cortado.network.graph.trace import device_of, moved
+from cortado.network.compare.divergence import output_rows
+from cortado.network.graph.trace import device_of
 from cortado.network.statistics.synthetic import synthetic
 from cortado.network.view import View, Weight, parameter_places
 from cortado.parts.forms.dense import Dense
+from cortado.running.trees import to_device
 from cortado.task.task import Task
 
 STEPS = ("match_moments", "range", "equalize", "smooth", "second_order", "adaround", "edges", "fragile")
@@ -102,7 +103,7 @@ class PtqSearch(Method):
             raise BadTask(f"{self.name()}: at least 4 calibration samples are needed, got {len(data)}. Provide more.")
         half = len(data) // 2
         judge = [inputs for inputs, _ in data.batches(half)][1]
-        return replace(task, calibration=data.first(half)), moved(judge, device_of(view.network))
+        return replace(task, calibration=data.first(half)), to_device(judge, device_of(view.network))
 
 
 class Rounder:
@@ -112,8 +113,8 @@ class Rounder:
         self.asked, self.view, self.task, self.inputs = asked, view, task, inputs
         self.wide = GUARDED if asked.activations and processor_saturates() else WIDE
         self.bits = min(asked.bits, self.wide)
-        self.wanted = output_rows(view.network, inputs)
-        self.kl = divergence_of(self.wanted, task.answers)
+        self.wanted = output_rows(view.network, inputs, task.outputs)
+        self.kind = task.outputs.fitted(self.wanted)
         chosen = [weight for weight in view.weights(asked.where) if len(weight.shape) > 1]
         self.weights = [weight for weight in chosen if is_free(weight)]
         self.left = [weight.path for weight in chosen if not is_free(weight)]
@@ -157,7 +158,7 @@ class Rounder:
 
     def far(self, network: nn.Module) -> float:
         """Return the mean divergence of a network's outputs from the original's, in nats."""
-        return float(self.kl.between(self.wanted, output_rows(network, self.inputs)).mean())
+        return float(self.kind.divergence(self.wanted, output_rows(network, self.inputs, self.kind)).mean())
 
     def network(self, steps: tuple[str, ...]) -> nn.Module:
         """Return the network after some steps; the last one is cached."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
 
-from cortado.engine.fingerprints import sum_of_data
+from cortado.engine.fingerprints import identity, sum_of_data
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
 from cortado.file.record_bytes import record_bytes
@@ -91,7 +91,11 @@ def choice_key(view: View, weights: list[Weight], task: Task, candidate_recipes:
     sums = blake2b(encode(view.network, view.network, "bits"), digest_size=16)
     sums.update(encode(view.original, view.original, "bits"))
     sums.update(sum_of_data(task.calibration))
-    sums.update(repr((task.seed, task.answers, [weight.path for weight in weights], tuple(candidate_recipes))).encode())
+    sums.update(
+        repr(
+            (task.seed, identity(task.outputs), [weight.path for weight in weights], tuple(candidate_recipes))
+        ).encode()
+    )
     return sums.hexdigest()
 
 

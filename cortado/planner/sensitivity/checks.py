@@ -15,14 +15,15 @@ from statistics import median
 import torch
 from torch import nn
 
-from cortado.network.compare.divergence import Divergence
 from cortado.network.compare.replay import Replay
 from cortado.network.graph.trace import device_of
 from cortado.network.view import parameter_places
 from cortado.parts.forms.attach import dense_form
 from cortado.parts.forms.form import Form
 from cortado.planner.sensitivity.sensitivity import Sensitivity, shifting
-from cortado.task.task import Task, to_device
+from cortado.running.trees import to_device
+from cortado.task.outputs.outputs import Outputs
+from cortado.task.task import Task
 
 TRUSTED_BELOW, MEASURED_ABOVE = 1e-5, 0.02
 """Nats: predictions between them are trusted and used to calibrate measurements; larger ones are measured."""
@@ -48,7 +49,7 @@ class PredictionCheck:
 
     network: nn.Module
     task: Task
-    divergence: Divergence
+    divergence: Outputs
     samples: int = LEAST_SAMPLES
     known: dict[str, list[float]] = field(default_factory=dict)
     sure: dict[str, list[tuple[float, Form]]] = field(default_factory=dict)
@@ -60,7 +61,7 @@ class PredictionCheck:
         self.weights = {weight.path: weight for weight in parameter_places(self.duplicate)}
         device = device_of(self.duplicate) or torch.device("cpu")
         batches = self.task.calibration.first(self.samples).batches(32)
-        self.replay = Replay(self.duplicate, [to_device(inputs, device) for inputs, _ in batches])
+        self.replay = Replay(self.duplicate, [to_device(inputs, device) for inputs, _ in batches], self.divergence)
 
     def needs_measurement(self, form: Form, predicted_kl: float) -> bool:
         """Return whether a prediction is uncertain."""
@@ -106,7 +107,6 @@ class PredictionCheck:
     def measured(self, path: str, sensitivity: Sensitivity, form: Form) -> float:
         """Return the mean divergence of the outputs with one weight in a form, at the temperature."""
         weight = self.weights[path]
-        cold = TEMPERATURE if self.divergence.variance is None else 1.0
         original = weight.dense()
         given = sensitivity.given_back(original, form.dense().detach(), form)
         shift = sensitivity.shift(original, given)
@@ -115,7 +115,7 @@ class PredictionCheck:
         try:
             weight.set_form(dense_form(given))
             rows = [
-                self.divergence.between(batch.wanted / cold, self.replay.answers(number, layers) / cold)
+                self.divergence.divergence(batch.wanted, self.replay.answers(number, layers), TEMPERATURE)
                 for number, batch in enumerate(self.replay.batches)
                 if batch.wanted is not None
             ]

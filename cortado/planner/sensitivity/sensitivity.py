@@ -29,7 +29,9 @@ from cortado.network.view import View, Weight, parameter_places
 from cortado.parts.forms.attach import original_class
 from cortado.parts.forms.form import Form
 from cortado.planner.sensitivity.deadline import Deadline
-from cortado.task.task import Data, Task, to_device
+from cortado.running.trees import to_device
+from cortado.task.data import Data
+from cortado.task.task import Task
 
 RESCALED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers with moment-matched outputs (rows of the weight are output channels), given a bias or a batch norm."""

@@ -10,6 +10,7 @@ from torch.nn import functional
 from cortado.network.compare.divergence import output_rows
 from cortado.network.compare.replay import Replay
 from cortado.network.view import parameter_places
+from cortado.task.outputs.automatic import Automatic
 from tests.laws.tiny_nets import BY_NAME
 
 
@@ -133,7 +134,7 @@ class TiedByHand(nn.Module):
 def changed_answers(network, inputs):
     """For each weight: answers by replay and by the whole network, with that weight changed."""
     network = network.eval()
-    replay = Replay(network, [inputs[1:].clone(), inputs])
+    replay = Replay(network, [inputs[1:].clone(), inputs], Automatic())
     for weight in parameter_places(network):
         attached, other = weight.form, copy.deepcopy(weight.form)
         with torch.no_grad():
@@ -142,7 +143,7 @@ def changed_answers(network, inputs):
         layers = [layer for layer, _ in weight.places]
         weight.set_form(other)
         replay.answers(0, layers)
-        yield weight.path, replay.answers(1, layers), output_rows(network, inputs.clone()).double()
+        yield weight.path, replay.answers(1, layers), output_rows(network, inputs.clone(), Automatic()).double()
         weight.set_form(attached)
         torch.testing.assert_close(replay.answers(1, layers), replay.batches[1].wanted, rtol=1e-6, atol=1e-6)
     assert not any("forward" in module.__dict__ for module in network.modules())
@@ -188,7 +189,7 @@ def test_networks_that_draw_random_numbers_run_again():
             return inputs + torch.randn_like(inputs)
 
     network = nn.Sequential(nn.Linear(6, 6), Noisy(), nn.Linear(6, 6))
-    assert not Replay(network, [torch.randn(4, 6)]).batches[0].calls
+    assert not Replay(network, [torch.randn(4, 6)], Automatic()).batches[0].calls
 
 
 def test_what_does_not_give_the_same_answers_is_forgotten(monkeypatch):
@@ -196,7 +197,7 @@ def test_what_does_not_give_the_same_answers_is_forgotten(monkeypatch):
     monkeypatch.setattr(
         "cortado.network.compare.replay.replayed", lambda forward, coming, *arguments: next(coming).value + 1
     )
-    assert not Replay(network, [torch.randn(4, 6)]).batches[0].calls
+    assert not Replay(network, [torch.randn(4, 6)], Automatic()).batches[0].calls
 
 
 def test_only_what_nothing_changes_in_place_is_given_without_a_copy():
@@ -208,7 +209,7 @@ def test_only_what_nothing_changes_in_place_is_given_without_a_copy():
     network = nn.Sequential(
         nn.Linear(6, 6), nn.Tanh(), InPlace(), nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Linear(6, 2)
     )
-    replay = Replay(network, [torch.randn(4, 6)])
+    replay = Replay(network, [torch.randn(4, 6)], Automatic())
     calls = replay.batches[0].calls
     alias = {number: [kept.alias for _, kept in calls[network[number]] if kept is not None] for number in range(6)}
     assert alias == {0: [True], 1: [False], 2: [], 3: [False], 4: [], 5: [True]}
@@ -251,7 +252,7 @@ def runs(network, changed, most_bytes=1 << 30):
 
         return run
 
-    replay = Replay(network, [torch.randn(4, 6)], most_bytes)
+    replay = Replay(network, [torch.randn(4, 6)], Automatic(), most_bytes)
     for number, layer in enumerate(network):
         layer.forward = counting(number, layer.forward)
     replay.answers(0, [network[changed]])
@@ -268,7 +269,10 @@ def test_what_does_not_fit_into_memory_runs_again():
     twice = nn.Linear(6, 6)
     network = nn.Sequential(twice, nn.Linear(6, 6), twice, nn.Linear(6, 6)).eval()
     inputs, spare = torch.randn(4, 6), 2 * outputs
-    assert torch.equal(Replay(network, [inputs], spare).answers(0, [network[3]]), output_rows(network, inputs).double())
+    assert torch.equal(
+        Replay(network, [inputs], Automatic(), spare).answers(0, [network[3]]),
+        output_rows(network, inputs, Automatic()).double(),
+    )
     assert runs(nn.Sequential(*(nn.Linear(6, 6) for _ in range(4))), 3, 2 * outputs) == [0, 0, 1, 1]
     assert runs(nn.Sequential(*(nn.Linear(6, 6) for _ in range(4))), 3, 0) == [1, 1, 1, 1]
 
@@ -277,7 +281,7 @@ def test_a_layer_that_was_never_used_changes_nothing():
     network = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
     network.spare = nn.ModuleList([nn.Linear(2, 2)])
     network.forward = lambda inputs: network[1](network[0](inputs))
-    replay = Replay(network, [torch.randn(3, 6)])
+    replay = Replay(network, [torch.randn(3, 6)], Automatic())
     assert torch.equal(replay.answers(0, [network.spare[0]]), replay.batches[0].wanted)
 
 
@@ -304,12 +308,14 @@ class OnlySometimes(nn.Module):
 def test_what_is_changed_in_place_in_a_replay_only_is_not_lent_again(kind):
     torch.manual_seed(0)
     network, inputs = OnlySometimes(kind).eval(), torch.randn(4, 6)
-    replay = Replay(network, [inputs])
+    replay = Replay(network, [inputs], Automatic())
     bias = network.b.bias.detach().clone()
     for shift in (0.0, 5.0, 5.0, 0.0):
         with torch.no_grad():
             network.b.bias.copy_(bias + shift)
-        torch.testing.assert_close(replay.answers(0, [network.b]), output_rows(network, inputs.clone()).double())
+        torch.testing.assert_close(
+            replay.answers(0, [network.b]), output_rows(network, inputs.clone(), Automatic()).double()
+        )
 
 
 def test_a_view_does_not_keep_the_memory_of_what_it_shows():
@@ -317,7 +323,7 @@ def test_a_view_does_not_keep_the_memory_of_what_it_shows():
         def forward(self, inputs):
             return super().forward(inputs)[:, -1]
 
-    replay = Replay(nn.Sequential(Last(6, 6), nn.Linear(6, 2)).eval(), [torch.randn(4, 50, 6)])
+    replay = Replay(nn.Sequential(Last(6, 6), nn.Linear(6, 2)).eval(), [torch.randn(4, 50, 6)], Automatic())
     for some in replay.batches[0].calls.values():
         for _, kept in some:
             assert kept is None or kept.value.untyped_storage().nbytes() == kept.value.nbytes

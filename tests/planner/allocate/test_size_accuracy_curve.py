@@ -14,7 +14,6 @@ from torch import nn
 from cortado.engine.recipe import read_recipe
 from cortado.file.accounting import layer_rows
 from cortado.file.record_bytes import LARGE, body_bytes, record_bytes
-from cortado.network.compare.divergence import Divergence
 from cortado.network.view import View, parameter_places
 from cortado.planner.allocate.feasibility import Feasibility
 from cortado.planner.allocate.plan import Plan
@@ -31,6 +30,8 @@ from cortado.planner.sensitivity.candidates import Candidate, Choices, Rememberi
 from cortado.planner.sensitivity.deadline import Deadline
 from cortado.planner.sensitivity.sensitivity import sensitivities
 from cortado.task.limits import read_limits
+from cortado.task.outputs.classes import Classes
+from cortado.task.outputs.numbers import Numbers
 from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 
@@ -74,7 +75,7 @@ def test_numbers_are_forecast_as_shares_of_variance():
             network[2].weight.mul_(unit)
             network[2].bias.mul_(unit)
         data = Data(inputs, torch.zeros(300, dtype=torch.int64))
-        task = Task(data, data, data, calibration=data, answers="numbers")
+        task = Task(data, data, data, calibration=data, outputs=Numbers())
         found.append(
             size_accuracy_curve(
                 network, network, task, ("quantize/weights bits=4", "quantize/weights bits=2"), (0.05, 0.3)
@@ -90,8 +91,8 @@ def test_divergences_of_several_networks_are_those_of_each():
     original, other, task = made.make(), made.make(), made.task()
     with torch.no_grad():
         other.head.weight.mul_(1.1)
-    both = mean_divergences(original, [original, other], task.validation, Divergence())
-    assert both[0] == 0 and both[1] == mean_divergences(original, [other], task.validation, Divergence())[0] > 0
+    both = mean_divergences(original, [original, other], task.validation, Classes())
+    assert both[0] == 0 and both[1] == mean_divergences(original, [other], task.validation, Classes())[0] > 0
 
 
 @pytest.mark.parametrize("way", ["quantize/weights bits=4", "prune/weights keep=0.3 | share/kmeans bits=3"])

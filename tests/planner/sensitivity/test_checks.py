@@ -10,7 +10,7 @@ from torch import nn
 
 from cortado.methods.factorize.svd import FactorizeSvd
 from cortado.methods.prune.weights import PruneWeights
-from cortado.network.compare.divergence import Divergence, divergence, divergence_for, output_rows
+from cortado.network.compare.divergence import divergence_for, output_rows
 from cortado.network.profile.profile import profile
 from cortado.network.view import View
 from cortado.parts.forms.attach import dense_form, form_of
@@ -40,6 +40,7 @@ from cortado.planner.sensitivity.checks import (
     samples_for,
 )
 from cortado.planner.sensitivity.sensitivity import sensitivities
+from cortado.task.outputs.classes import Classes
 from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 
@@ -65,14 +66,14 @@ def test_a_doubted_change_costs_what_it_does_alone():
     task = Task(data, data, data, calibration=data)
     view = View(network, network, task.example)
     price = sensitivities(view, view.weights("2.weight"), task, 16)["2.weight"]
-    check = PredictionCheck(network, task, Divergence())
+    check = PredictionCheck(network, task, Classes())
     changed = torch.zeros(3, 6)
     found = check.measured("2.weight", price, dense_form(changed))
     other = copy.deepcopy(network)
     with torch.no_grad():
         other[2].weight.zero_()
-    wanted, given = (output_rows(one, data.inputs[:LEAST_SAMPLES]) / TEMPERATURE for one in (network, other))
-    assert found == pytest.approx(float(divergence(wanted, given).mean()), rel=1e-4)
+    wanted, given = (output_rows(one, data.inputs[:LEAST_SAMPLES], Classes()) / TEMPERATURE for one in (network, other))
+    assert found == pytest.approx(float(Classes().divergence(wanted, given).mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize("net", ["residual", "transformer", "recurrent"])
@@ -80,10 +81,10 @@ def test_the_copy_is_as_it_was_after_every_change(net):
     network, task, weights, rated = of_net(net)
     check = PredictionCheck(network, task, divergence_for(network, task))
     inputs = task.calibration.first(8).inputs
-    before = output_rows(check.duplicate, inputs)
+    before = output_rows(check.duplicate, inputs, Classes())
     for weight in weights:
         check.measured(weight.path, rated[weight.path], dense_form(0 * weight.dense()))
-        assert torch.equal(output_rows(check.duplicate, inputs), before), weight.path
+        assert torch.equal(output_rows(check.duplicate, inputs, Classes()), before), weight.path
     assert not any(len(layer._forward_hooks) for layer in check.duplicate.modules())
 
 
@@ -100,7 +101,7 @@ def test_the_mean_of_outputs_is_given_back():
     price = sensitivities(view, [weight], task, 16)["0.weight"]
     changed = weight.dense().clone()
     changed[:, 0] += 3.0
-    assert PredictionCheck(network, task, Divergence()).measured("0.weight", price, dense_form(changed)) < 1e-6
+    assert PredictionCheck(network, task, Classes()).measured("0.weight", price, dense_form(changed)) < 1e-6
 
 
 def test_sure_changes_give_one_factor_and_each_weight_its_own_correction():

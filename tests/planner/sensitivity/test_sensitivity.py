@@ -16,6 +16,7 @@ from cortado.planner.allocate.plan import plan_for
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.candidates import candidates_of
 from cortado.planner.sensitivity.sensitivity import Sensitivity, biases_help, centred_gradient, sensitivities
+from cortado.task.outputs.numbers import Numbers
 from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
 
@@ -124,7 +125,7 @@ def test_damage_of_numbers_does_not_depend_on_their_unit():
         layer = nn.Linear(3, 2)
         with torch.no_grad():
             layer.weight.copy_(unit * torch.tensor([[1.0, 2, 3], [3, 2, 1]]))
-        task = Task(data, data, data, calibration=data, answers="numbers")
+        task = Task(data, data, data, calibration=data, outputs=Numbers())
         view = View(layer, layer, task.example)
         price = sensitivities(view, view.weights("weight"), task, 200)["weight"]
         predicted_kls.append(price.predicted_kl(layer.weight.detach(), layer.weight.detach() + unit * torch.eye(2, 3)))
@@ -147,7 +148,7 @@ def test_what_all_rows_of_an_embedding_change_by_does_not_average_out():
     torch.manual_seed(0)
     network, tokens = MeanOfWords().eval(), torch.randint(0, 30, (400, 10))
     data = Data(tokens, torch.zeros(400))
-    task = Task(data, data, data, calibration=data, answers="numbers")
+    task = Task(data, data, data, calibration=data, outputs=Numbers())
     view = View(network, network, task.example)
     weight = network.words.weight.detach()
     divergence = divergence_for(network, task)
@@ -157,7 +158,9 @@ def test_what_all_rows_of_an_embedding_change_by_does_not_average_out():
     for change in (torch.tensor([0.1, -0.2, 0.3, 0.0]).expand(30, 4), noise - noise.mean(0)):
         with torch.no_grad():
             exact = float(
-                divergence.between(network(tokens), nn.functional.embedding(tokens, weight + change).mean(1)).mean()
+                divergence.divergence(
+                    network(tokens)[:, None], nn.functional.embedding(tokens, weight + change).mean(1)[:, None]
+                ).mean()
             )
         assert price.predicted_kl(weight, weight + change) == pytest.approx(exact, rel=0.25)
 

@@ -1,0 +1,32 @@
+"""Softmax: the divergence of two softmaxes, for outputs that are logits of classes or tokens."""
+
+import torch
+from torch import Tensor
+
+from cortado.task.outputs.outputs import signs_like
+
+
+def kl(wanted: Tensor, found: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return (N,): the KL divergence of the softmaxes of logits (N, places, classes) at `temperature`, averaged over places.
+
+    A class with probability 0 adds 0, even if both networks mask it with minus infinity.
+    """
+    original, other = (wanted / temperature).log_softmax(-1), (found / temperature).log_softmax(-1)
+    share = original.exp()
+    return torch.where(share > 0, share * (original - other), 0.0).sum(-1).mean(-1)
+
+
+def kl_slope(rows: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """Return v . rows, summed, with v = sqrt(p) xi - p (sqrt(p) . xi), random signs xi and p = softmax(rows / temperature).
+
+    The mean of v v^T is the Hessian of KL; each place counts as one of the sample's.
+    """
+    xi = signs_like(rows, generator)
+    p = (rows.detach() / temperature).softmax(-1)
+    root = p.sqrt()
+    return (rows * (root * xi - p * (root * xi).sum(-1, keepdim=True))).sum() / rows.shape[1] ** 0.5
+
+
+def same_largest(wanted: Tensor, found: Tensor) -> Tensor:
+    """Return (N,): the share of places with the same largest logit."""
+    return (wanted.argmax(-1) == found.argmax(-1)).double().mean(-1)

@@ -10,7 +10,6 @@ from torch import Tensor
 from cortado.errors import BadTask
 from cortado.renamed import OUTPUTS, TASK, current, old_fields
 from cortado.running.devices import AUTO
-from cortado.running.trees import to_device  # noqa: F401 - training imports it from here
 from cortado.task.data import Data
 from cortado.task.metric import Metric, metric_of
 from cortado.task.outputs.automatic import Automatic

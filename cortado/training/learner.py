@@ -1,6 +1,6 @@
 """Learner: a network with its objectives: one forward pass gives every term of a batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from cortado.errors import BadTask, BadValue, in_own_code
 from cortado.running.eval_mode import keeping_buffers
+from cortado.task.outputs.automatic import Automatic
+from cortado.task.outputs.outputs import Outputs, float_parts
+from cortado.task.task import Task
 from cortado.training.distributed import Processes
 from cortado.training.objectives.objective import Objective, Observed, TrainingStep
 from cortado.training.players import Opponent, detached
@@ -28,15 +31,15 @@ class Learner(nn.Module):
         runner: nn.Module,
         objectives: Sequence[Objective],
         precision: Precision,
-        loss: Callable[[Any, Any], Tensor],
+        task: Task,
         label: str,
     ) -> None:
-        """`runner`: the network with low-rank weights as factors; `loss`: the task's."""
+        """`runner`: the network with low-rank weights as factors."""
         super().__init__()
         self.objectives = [one for one in objectives if one.weight]
         if not self.objectives:
             raise BadValue(f"{label}: there is nothing to learn from. Write objectives: [task], or a weight above 0.")
-        self.precision, self.task_loss, self.label = precision, loss, label
+        self.precision, self.task, self.label = precision, task, label
         self.number, self.progress = 0, 0.0
         self.along = nn.ModuleList(nn.ModuleDict() for _ in self.objectives)
         self.opponents: list[list[Opponent]] = [[] for _ in self.objectives]
@@ -87,8 +90,9 @@ class Learner(nn.Module):
         """Return what the objectives see of a batch."""
         first = self.observed(inputs)
         return TrainingStep(
-            inputs, targets, first.outputs, first.taps, teachers, self.progress, {}, self.again, self.loss, self.label
-        )
+            inputs, targets, first.outputs, first.taps, teachers, self.progress, {}, self.again, self.loss, self.label,
+            kind_of(self.task, first.outputs),
+        )  # fmt: skip
 
     def observed(self, inputs: Any) -> Observed:
         outputs = self.precision.run(self.runner, inputs)
@@ -105,7 +109,7 @@ class Learner(nn.Module):
             f"{self.label}: the task's loss, on outputs of {shape_text(outputs)} and targets of {shape_text(targets)},"
         )
         with in_own_code(BadTask, where, "Check labels, shapes and loss."):
-            return self.task_loss(outputs, targets)
+            return self.task.loss(outputs, targets)
 
 
 def detached_step(step: TrainingStep) -> TrainingStep:
@@ -126,3 +130,9 @@ def add_terms(values: dict[str, Tensor], terms: dict[str, Tensor]) -> None:
 def shape_text(value: Any) -> str:
     """Return shape and dtype of a tensor for a message; of anything else its class."""
     return f"shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def kind_of(task: Task, outputs: Any) -> Outputs | None:
+    """Return the kind of outputs where the task says it or there are several; None for one tensor of logits."""
+    said = type(task.outputs) is not Automatic
+    return task.outputs if said or len(float_parts(outputs)) > 1 else None

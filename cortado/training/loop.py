@@ -113,7 +113,7 @@ class Loop:
         """Put taps on network and teachers, let objectives make their modules, and make the optimizer."""
         calls, training = self.calls, self.training
         runner = train_mode(self.runner(objectives), training.statistics)
-        self.learner = Learner(runner, objectives, self.precision, self.task.loss, calls.label)
+        self.learner = Learner(runner, objectives, self.precision, self.task, calls.label)
         used = self.learner.objectives
         taps = [tap for one in used for tap in one.taps().teacher]
         if teachers and self.total:

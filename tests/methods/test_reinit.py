@@ -56,7 +56,7 @@ def test_first_values_of_a_cut_network_are_refused():
 def test_weight_that_was_not_there_at_the_start_is_refused():
     tiny = BY_NAME["mlp"]
     network = tiny.make()
-    View(network, network, tiny.example).replace("2", nn.Sequential(nn.Linear(16, 4)))
+    network[2] = nn.Sequential(nn.Linear(16, 4))
     with pytest.raises(BadNetwork, match=r"2\.0\.weight did not exist at the start and has shape \(4, 16\) now"):
         Rewind().apply(View(network, tiny.make(), tiny.example), tiny.task())
 

@@ -9,6 +9,7 @@ from torch import nn
 from cortado.errors import BadNetwork
 from cortado.network.statistics.gradients import gradients, released
 from cortado.network.view import View, parameter_places, working_copy
+from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.attach import attached_names, form_of
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.quantized import Quantized
@@ -34,15 +35,15 @@ def test_recode_goes_to_every_place_of_a_shared_weight():
     assert weight.shape == (5, 3) and bool((network[1].weight == 0.5).all())
 
 
-def test_replace_puts_a_layer_in_and_takes_a_fresh_picture():
+def test_wrap_puts_a_block_in_and_takes_a_fresh_picture():
     network = nn.Sequential(nn.Sequential(nn.Linear(3, 4)), nn.Linear(4, 2))
     view = View(network, network, torch.zeros(1, 3))
     assert [weight.path for weight in view.weights()] == ["0.0.weight", "1.weight"]
-    view.replace("0.0", nn.Identity())
+    view.wrap("0.0", Bypass())
     assert [weight.path for weight in view.weights()] == ["1.weight"]
-    for path in ("", "7", "0.held_weight"):
-        with pytest.raises(BadNetwork, match="there is no layer"):
-            view.replace(path, nn.Identity())
+    for path, message in (("7", "there is no module '7' to wrap"), ("", "in the place of the whole network")):
+        with pytest.raises(BadNetwork, match=message):
+            view.wrap(path, Bypass())
 
 
 def test_working_copy_is_apart_and_refuses_what_cannot_be_copied():

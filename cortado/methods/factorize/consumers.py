@@ -12,7 +12,7 @@ from cortado.network.graph.hooks import first_argument
 from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.network.statistics.activations import channel_axis
 from cortado.network.view import View
-from cortado.task.task import to_device
+from cortado.running.trees import to_device
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 

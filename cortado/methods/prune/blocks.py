@@ -14,8 +14,9 @@ from cortado.network.view import View
 from cortado.parts.blocks.bypass import Bypass
 from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
+from cortado.running.trees import to_device
 from cortado.task.measure import run
-from cortado.task.task import Task, to_device
+from cortado.task.task import Task
 
 BATCH = 128
 Hurt = Callable[[nn.Module], float]

@@ -10,6 +10,7 @@ from torch.nn import functional
 from cortado.errors import BadNetwork, BadValue
 from cortado.knobs.knob import knob
 from cortado.running.trees import tensors_in
+from cortado.task.outputs.outputs import Outputs, same_shapes
 from cortado.training.objectives.objective import Objective, Terms, TrainingStep
 
 
@@ -17,7 +18,8 @@ from cortado.training.objectives.objective import Objective, Terms, TrainingStep
 class Logits(Objective):
     """T^2 x KL(teachers at T || network at T), over the classes in axis 1.  Hinton, Vinyals, Dean, 2015.
 
-    Several teachers are an ensemble: the mean of their probabilities. Of several outputs, the first tensor counts.
+    Several teachers are an ensemble: the mean of their probabilities. Where a task says what its outputs are, or a network
+    has several, their divergence takes the place of KL: classes softened, numbers as they are, summed over the outputs.
     """
 
     recordable: ClassVar[bool] = True
@@ -28,8 +30,23 @@ class Logits(Objective):
     def terms(self, step: TrainingStep) -> Terms:
         if not step.teachers:
             raise BadValue("objectives/logits: there is no teacher. Write teacher: original, or package.module:maker.")
+        if step.kind is not None:
+            return {"logits": self.divergence(step, step.kind)}
         outputs = first_tensor(step.outputs)
         return {"logits": distillation(outputs, self.softened(step, outputs.shape), self.temperature)}
+
+    def divergence(self, step: TrainingStep, kind: Outputs) -> Tensor:
+        """Return T^2 x the mean divergence from the teachers' outputs.  Raises BadNetwork for outputs of other shapes."""
+        found, each = kind.rows(step.outputs), []
+        for teacher in step.teachers:
+            wanted = kind.rows(teacher.outputs)
+            if not same_shapes(wanted, found):
+                raise BadNetwork(
+                    f"{step.label}: the teacher's outputs have other shapes than the network's. "
+                    "Choose a teacher of the same task."
+                )
+            each.append(kind.fitted(wanted).divergence(wanted, found, self.temperature).mean())
+        return self.temperature**2 * torch.stack(each).mean()
 
     def softened(self, step: TrainingStep, shape: torch.Size) -> Tensor:
         """Return the mean of the teachers' probabilities.  Raises BadNetwork for outputs of another shape."""

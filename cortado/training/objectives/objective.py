@@ -14,6 +14,7 @@ from cortado.knobs.nested import flat_values, knobs_of
 from cortado.knobs.reading import Written, read_knobs
 from cortado.lookup import lookup_class
 from cortado.network.view import View, Weight
+from cortado.task.outputs.outputs import Outputs
 from cortado.task.task import Task
 
 
@@ -48,7 +49,8 @@ class TrainingStep:
 
     `outputs` and `taps` are the network's, in float32; `teachers` has what each teacher gave, without gradients;
     `progress` is the share of the training that is done, 0..1; `modules` are those that the objective made. `again(inputs)`
-    runs the network once more; `loss(outputs, targets)` is the task's. `label` starts messages.
+    runs the network once more; `loss(outputs, targets)` is the task's. `label` starts messages. `kind` is what the outputs are,
+    where the task says it or the network returns several.
     """
 
     inputs: Any
@@ -61,6 +63,7 @@ class TrainingStep:
     again: Callable[[Any], Observed]
     loss: Callable[[Any, Any], Tensor]
     label: str = "training"
+    kind: Outputs | None = None
 
 
 Terms = Mapping[str, Tensor]

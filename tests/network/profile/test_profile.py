@@ -169,7 +169,7 @@ class Factors(Masked):
 
 def test_profile_keeps_the_products_of_a_form_apart():
     network = nn.Sequential(nn.Linear(8, 4))
-    attach(network[0], "weight", Factors.of(torch.ones(4, 8), torch.ones(4, 8, dtype=torch.bool)))
+    attach(network[0], "weight", Factors(torch.ones(4, 8, dtype=torch.bool), Dense(torch.ones(32))))
     table = profile(network, torch.ones(3, 8))
     assert table.row("0").multiply_adds == 32
     assert table.row("0").decode_multiply_adds == 4 * 8 * 8

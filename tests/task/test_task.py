@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cortado.errors import BadTask
-from cortado.running.trees import sample_count
+from cortado.running.trees import sample_count, to_device
 from cortado.task.metric import correct
-from cortado.task.task import Data, Metric, Task, to_device
+from cortado.task.task import Data, Metric, Task
 
 
 class Pairs(Dataset):

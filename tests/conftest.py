@@ -3,6 +3,7 @@
 import builtins
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,6 +50,18 @@ def short_clocks() -> Iterator[None]:
         patch.setattr(timing, "WARM_UP_SECONDS", 0.01)
         for room in (timing, stopwatch):
             patch.setattr(room, "interleaved", lambda calls, seconds: real(calls, min(seconds, 0.05)))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def two_presets(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where files are not what is tested, their coder tries two of its eight presets, as it does for large weights."""
+    from cortado.file import mix  # noqa: PLC0415
+
+    room = request.path.relative_to(Path(__file__).parent).parts[0]
+    with pytest.MonkeyPatch.context() as patch:
+        if room in ("laws", "methods", "planner", "recipes", "runtimes"):
+            patch.setattr(mix, "FEW", 0)
         yield
 
 

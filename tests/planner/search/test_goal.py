@@ -262,7 +262,9 @@ def test_times_of_another_runtime_are_taken_again(tmp_path, one_cut):
     noted = json.loads(path.read_text())
     assert noted["timed"] == "onnxruntime, 1 threads" and noted["latency_ms"] == first.best.latency_ms
     path.write_text(json.dumps({**noted, "timed": "openvino, 1 threads", "latency_ms": 1e9}))
-    again = reach(TIMED.make(), TIMED.task(), limits, minimise="latency", time_limit="1 ms", folder=tmp_path, resume=True)
+    again = reach(
+        TIMED.make(), TIMED.task(), limits, minimise="latency", time_limit="1 ms", folder=tmp_path, resume=True
+    )
     assert again.best.latency_ms < 1e6 and again.best.over[limits[0]] <= 0
 
 

@@ -60,7 +60,7 @@ def two_presets(request: pytest.FixtureRequest) -> Iterator[None]:
 
     room = request.path.relative_to(Path(__file__).parent).parts[0]
     with pytest.MonkeyPatch.context() as patch:
-        if room in ("laws", "methods", "planner", "recipes", "runtimes"):
+        if room in ("laws", "planner", "recipes"):
             patch.setattr(mix, "FEW", 0)
         yield
 

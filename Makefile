@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 	$(VENV)/bin/cortado compress examples/digits.yaml --out demo
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadscope
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check cortado tests bench examples

@@ -1,4 +1,4 @@
-"""The digits network of the pages is trained once for all of them."""
+"""The digits network of the pages is trained once for all of them, and searches end after a part of the time they are given."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cortado.nets.digits import DigitsNet
+from cortado.planner.search import goal
 from cortado.tasks.digits import task as digits
 from cortado.training import loop
 
@@ -30,4 +31,13 @@ def digits_net_trained_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train", train)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def searches_end_soon() -> Iterator[None]:
+    """A page that gives a search ten seconds says the same of it after two."""
+    real = goal.seconds_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(goal, "seconds_of", lambda time_limit, where: real(time_limit, where) / 5)
         yield

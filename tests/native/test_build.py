@@ -1,23 +1,40 @@
 """Building the kernels: compiled once, shared, and honest about the copy."""
 
-import os
+import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from cortado.native import build
+from tests.fresh import fresh
 
-STATE = "from cortado.native.build import native_state; print(native_state())"
-UNTUNED = "from cortado.native import build; build.FLAGS = ('-O0', *build.FLAGS[1:]); print(build.native_state())"
+STATE = """
+import json, os, sys
+os.environ.update(json.loads(sys.argv[1]))
+from cortado.native.build import native_state
+print(native_state())
+"""
+TWO_AT_ONCE = """
+import json, os, sys
+os.environ.update(json.loads(sys.argv[1]))
+from cortado.native import build
+build.FLAGS = ("-O0", *build.FLAGS[1:])
+children = []
+for _ in range(2):
+    children.append(os.fork())
+    if not children[-1]:
+        print(build.native_state(), flush=True)
+        os._exit(0)
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+"""
 
 
 def state_in_a_process(**changes: str) -> subprocess.CompletedProcess[str]:
     """`native_state()` of a fresh Python under a changed environment."""
-    return subprocess.run(
-        [sys.executable, "-c", STATE], env={**os.environ, **changes}, capture_output=True, text=True, check=True
-    )
+    done = fresh(STATE, json.dumps(changes))
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def test_native_state_names_the_copy_when_forced() -> None:
@@ -43,11 +60,9 @@ def test_native_state_warns_when_the_compiler_fails(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(build.find_compiler() is None, reason="needs a C++ compiler")
 def test_kernels_are_compiled_once_when_two_processes_start_together(tmp_path: Path) -> None:
-    environment = {**os.environ, "CORTADO_CACHE": str(tmp_path), "CORTADO_NATIVE": "1"}
-    both = [
-        subprocess.Popen([sys.executable, "-c", UNTUNED], env=environment, stdout=subprocess.PIPE) for _ in range(2)
-    ]
-    assert [process.communicate()[0].decode().strip() for process in both] == ["compiled kernel"] * 2
+    done = fresh(TWO_AT_ONCE, json.dumps({"CORTADO_CACHE": str(tmp_path), "CORTADO_NATIVE": "1"}))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:-1] == ["compiled kernel"] * 2
     assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
 
 

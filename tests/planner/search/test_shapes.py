@@ -28,7 +28,7 @@ CUT = "prune/channels keep=0.5"
 @pytest.fixture(scope="module")
 def found():
     network, task = NET.make(), NET.task()
-    watch = Stopwatch(network, task, runtime_by_name("onnxruntime"), seconds=0.05)
+    watch = Stopwatch(network, task, runtime_by_name("torch_eager"), seconds=0.05)
     cuts = (CUT, f"{CUT} | factorize/tucker keep=0.5", "prune/heads keep=0.5")
     return Explorer(network, task, watch).explored(cuts)
 

@@ -2,11 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -20,31 +21,53 @@ from tests.laws.tiny_nets import BY_NAME
 ROOT = Path(__file__).parents[3]
 NET = BY_NAME["mlp"]
 RECIPE = "prune/weights keep=0.2..0.9 | quantize/weights bits=2..8 | finetune epochs=1 lr=1e-4..1e-1"
-CHILD = """
-import os, sys, time
+NURSERY = """
+import json, os, signal, sys, time, traceback
 from pathlib import Path
+import torch._dynamo  # an optimizer imports it: once here, not in every fork
+from cortado.file import mix
 from cortado.methods.finetune import Finetune
+from cortado.native.build import native_state
 from cortado.planner.search import study
 from cortado.planner.search.trial_search import search
 from tests.laws.tiny_nets import BY_NAME
 
+torch.set_num_threads(1)
+native_state()
 study.HEARTBEAT, study.GRACE = 1, 3
-folder, trials, hang, recipe = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+mix.FEW = 0  # as for the tests of this room
 plain_apply, calls = Finetune.apply, []
 
-def apply(self, view, task):
-    calls.append(1)
-    if hang != "never" and len(calls) == int(hang):
-        Path(folder, "hangs").touch()
-        time.sleep(600)
-    time.sleep(0.05)
-    plain_apply(self, view, task)
+def searched(folder, trials, hang, recipe, **_):
+    def apply(self, view, task):
+        calls.append(1)
+        if len(calls) == hang:
+            Path(folder, "hangs").touch()
+            time.sleep(600)
+        time.sleep(0.05)
+        plain_apply(self, view, task)
 
-Finetune.apply = apply
-net = BY_NAME["mlp"]
-found = search(net.make(), net.task(), recipe, trials=trials, folder=folder, resume=True)
-print(len(calls), found.best.number)
+    Finetune.apply = apply
+    net = BY_NAME["mlp"]
+    found = search(net.make(), net.task(), recipe, trials=trials, folder=folder, resume=True)
+    return [len(calls), found.best.number]
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:
+    order = json.loads(line)
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            said = searched(**order)
+        except BaseException:
+            said = traceback.format_exc()
+        Path(order["answer"] + ".part").write_text(json.dumps(said))
+        os.replace(order["answer"] + ".part", order["answer"])
+        os._exit(0)
+    print(child, flush=True)
 """
+"""Forks a process for each search that it is told of; all imports are done once."""
 
 
 @pytest.fixture
@@ -56,12 +79,68 @@ def searched(folder, *limits, recipe=RECIPE, trials=6, **more):
     return search(NET.make(), NET.task(), recipe, limits, trials=trials, folder=folder, **more)
 
 
-def child(folder, trials, hang="never"):
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(folder), str(trials), str(hang), RECIPE],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+@dataclass
+class Child:
+    """A search in a process of its own."""
+
+    pid: int
+    answer: Path
+
+    def lives(self):
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def hangs_in(self, folder):
+        """Wait until it has come to the training in which it hangs."""
+        while not (folder / "hangs").exists():
+            assert self.lives(), self.said()
+            time.sleep(0.02)
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+        while self.lives():
+            time.sleep(0.01)
+
+    def said(self):
+        """The trainings that it ran and its best trial."""
+        end = time.monotonic() + 120
+        while not self.answer.exists():
+            assert self.lives() or self.answer.exists(), "it ended without a word"
+            assert time.monotonic() < end, "it does not end"
+            time.sleep(0.02)
+        return json.loads(self.answer.read_text())
+
+
+@pytest.fixture(scope="module")
+def child(tmp_path_factory):
+    """Starts a search in a process of its own, which hangs in its training number `hang`."""
+    pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[search]'")
+    answers = tmp_path_factory.mktemp("answers")
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    nursery = subprocess.Popen(
+        [sys.executable, "-c", NURSERY], cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+    def started(folder, trials, hang=0):
+        answer = answers / str(len(children))
+        order = {"folder": str(folder), "trials": trials, "hang": hang, "recipe": RECIPE, "answer": str(answer)}
+        nursery.stdin.write(json.dumps(order) + "\n")
+        nursery.stdin.flush()
+        children.append(Child(int(nursery.stdout.readline()), answer))
+        return children[-1]
+
+    children = []
+    yield started
+    for one in children:
+        if one.lives():
+            one.kill()
+    nursery.stdin.close()
+    nursery.stdout.close()
+    nursery.wait()
 
 
 def points(found):
@@ -75,8 +154,23 @@ def alone(tmp_path_factory):
     return searched(tmp_path_factory.mktemp("alone"), trials=10)
 
 
-def test_same_seed_gives_the_same_trials_and_another_one_others(alone, tmp_path):
-    again = searched(tmp_path / "again", trials=10)
+@pytest.fixture(scope="module")
+def four_of_a_search(tmp_path_factory):
+    """A folder with the first four trials of the same search."""
+    pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[search]'")
+    folder = tmp_path_factory.mktemp("four")
+    searched(folder, trials=4)
+    return folder
+
+
+@pytest.fixture
+def four(four_of_a_search, tmp_path):
+    """A copy of that folder."""
+    return Path(shutil.copytree(four_of_a_search, tmp_path / "four"))
+
+
+def test_same_seed_gives_the_same_trials_and_another_one_others(alone, four, tmp_path):
+    again = searched(four, trials=10, resume=True)
     assert points(again) == points(alone) and again.best.number == alone.best.number
     other = search(NET.make(), replace(NET.task(), seed=1), RECIPE, trials=2, folder=tmp_path / "other")
     assert all(one.point != two.point for one, two in zip(other.trials, alone.trials[:2], strict=True))
@@ -112,7 +206,7 @@ def test_limit_of_size_is_kept_and_searched_within(optuna, alone, tmp_path):
 
 
 def test_limit_of_score_gives_the_smallest_that_keeps_it(optuna, tmp_path):
-    found = searched(tmp_path, "score >= -10 %", trials=10)
+    found = searched(tmp_path, "score >= -10 %", trials=6)
     original = found.report.original_validation
     kept = [one for one in found.trials if one.score >= original - 10]
     assert kept and found.best.size_bytes == min(one.size_bytes for one in kept)
@@ -123,75 +217,66 @@ def test_limits_that_nothing_keeps_give_the_closest(optuna, tmp_path):
     assert not found.report.met and found.best.size_bytes == min(one.size_bytes for one in found.trials)
 
 
-def test_killed_process_continues_as_if_nothing_had_been(optuna, alone, tmp_path, monkeypatch):
-    begun = child(tmp_path, 10, hang=9)
-    while not (tmp_path / "hangs").exists():
-        assert begun.poll() is None, begun.communicate()
-        time.sleep(0.05)
-    begun.send_signal(signal.SIGKILL)
-    begun.communicate()
-    stages = sorted(path.name for path in (tmp_path / "trials/009/stages").glob("*.cortado"))
-    noted = json.loads((tmp_path / "trials/009" / NOTE).read_text())
+def test_killed_process_continues_as_if_nothing_had_been(alone, four, child, monkeypatch):
+    begun = child(four, 10, hang=5)
+    begun.hangs_in(four)
+    begun.kill()
+    stages = sorted(path.name for path in (four / "trials/009/stages").glob("*.cortado"))
+    noted = json.loads((four / "trials/009" / NOTE).read_text())
     assert stages == ["01.cortado", "02.cortado"] and noted["size_bytes"] == 0, "it was begun, and came to no end"
     monkeypatch.setattr("cortado.planner.search.study.GRACE", 3)
-    time.sleep(5)
-    assert points(searched(tmp_path, trials=10, resume=True)) == points(alone)
+    time.sleep(4.5)
+    assert points(searched(four, trials=10, resume=True)) == points(alone)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError(28, "No space left on device")])
-def test_trial_that_was_broken_off_is_taken_up_at_once(optuna, alone, tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(
+    ("error", "trials"),
+    [(KeyboardInterrupt, 10), (RuntimeError, 6), (OSError(28, "No space left on device"), 6)],
+)
+def test_trial_that_was_broken_off_is_taken_up_at_once(alone, four, monkeypatch, error, trials):
     """Whether by the user, by a defect or by the system: it is no refused trial, and the study goes on as if nothing had been."""
 
     def broken(*_, **__):
         raise error
 
-    searched(tmp_path, trials=4)
     with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017 - each error comes out in its own way
         patch.setattr("cortado.planner.search.engine.compress_within", broken)
-        searched(tmp_path, trials=5, resume=True)
-    assert points(searched(tmp_path, trials=10, resume=True)) == points(alone)
+        searched(four, trials=5, resume=True)
+    assert points(searched(four, trials=trials, resume=True)) == points(alone)[:trials]
 
 
-def test_trial_of_a_dead_process_is_run_by_another(optuna, tmp_path):
+def test_trial_of_a_dead_process_is_run_by_another(tmp_path, child):
     begun = child(tmp_path, 3, hang=3)
-    while not (tmp_path / "hangs").exists():
-        assert begun.poll() is None, begun.communicate()
-        time.sleep(0.05)
+    begun.hangs_in(tmp_path)
     other = child(tmp_path, 3)
     time.sleep(1)
-    begun.send_signal(signal.SIGKILL)
-    begun.communicate()
-    said = other.communicate(timeout=120)
-    assert other.returncode == 0, said
-    assert said[0].split()[0] == "1", "it had nothing to do but the dead one's trial"
+    begun.kill()
+    assert other.said()[0] == 1, "it had nothing to do but the dead one's trial"
 
 
-def test_two_processes_share_one_study(optuna, tmp_path):
+def test_two_processes_share_one_study(tmp_path, child):
     both = [child(tmp_path, 8) for _ in range(2)]
-    said = [one.communicate(timeout=120) for one in both]
-    assert [one.returncode for one in both] == [0, 0], said
-    shares = [int(out.split()[0]) for out, _ in said]
+    shares, best = zip(*[one.said() for one in both], strict=True)
     assert sum(shares) == 8 and min(shares) > 0, "each trial is run once, by one of the two"
-    assert said[0][0].split()[1] == said[1][0].split()[1], "both end with the same best trial"
+    assert best[0] == best[1], "both end with the same best trial"
     found = searched(tmp_path, trials=8, resume=True)
     assert [one.number for one in found.trials] == list(range(1, 9))
     assert len({json.dumps(one.point) for one in found.trials}) == 8
 
 
-def test_more_trials_go_on_from_those_there_are(optuna, alone, tmp_path):
-    searched(tmp_path, trials=5)
+def test_more_trials_go_on_from_those_there_are(alone, four):
     with pytest.raises(BadValue, match="already holds trials"):
-        searched(tmp_path, trials=10)
-    assert points(searched(tmp_path, trials=10, resume=True)) == points(alone)
+        searched(four, trials=10)
+    assert points(searched(four, trials=5, resume=True)) == points(alone)[:5]
     with pytest.raises(BadValue, match="holds a search with another recipe"):
-        searched(tmp_path, recipe="quantize/weights bits=2..8", resume=True)
+        searched(four, recipe="quantize/weights bits=2..8", resume=True)
     with pytest.raises(BadValue, match="another goal"):
-        searched(tmp_path, "size <= 1 KB", resume=True)
+        searched(four, "size <= 1 KB", resume=True)
 
 
 def test_what_cannot_be_carried_out_is_a_refused_trial(optuna, tmp_path):
     recipe = "prune/weights keep=1.0,0.5 | finetune epochs=0.1"
-    found = searched(tmp_path, recipe=recipe, trials=8)
+    found = searched(tmp_path, recipe=recipe, trials=5)
     refused = [one for one in found.trials if one.failed]
     assert refused and all(
         one.point["1 prune/weights keep"] == 1.0 and "changed nothing" in one.failed for one in refused
@@ -245,15 +330,14 @@ def test_search_needs_no_locks_of_the_operating_system(optuna, tmp_path, monkeyp
     assert len(searched(tmp_path, trials=2).trials) == 2
 
 
-def test_damaged_note_says_what_to_do(optuna, tmp_path):
-    searched(tmp_path, trials=2)
-    note = tmp_path / "trials/002" / NOTE
+def test_damaged_note_says_what_to_do(four):
+    note = four / "trials/002" / NOTE
     note.write_text("{")
     with pytest.raises(BadFile, match="002/trial.json is damaged .* Delete its folder"):
-        searched(tmp_path, trials=2, resume=True)
+        searched(four, trials=4, resume=True)
     note.unlink()
     with pytest.raises(BadFile, match="002/trial.json is missing"):
-        searched(tmp_path, trials=2, resume=True)
+        searched(four, trials=4, resume=True)
 
 
 def test_front_goes_by_the_direction_of_the_score():

@@ -23,6 +23,7 @@ from cortado.file.artifact import decode, encode
 from cortado.file.entries import entries_of, fingerprint
 from cortado.file.whole import make_folder, read_bytes, write_whole
 from cortado.network.compare.rounded import rounded_layers
+from cortado.network.profile.execution import execution_shares
 from cortado.network.view import parameter_places, working_copy
 from cortado.parts.part import Part
 from cortado.progress import Progress
@@ -187,6 +188,7 @@ class Run:
             test=compared, layers=layers, pictures=drawn,
             warnings=(*self.warnings, *notes_of(self.rows), *([RUNS_OVER] if runs_over(network) else [])),
             recipe=json_data(self.recipe.as_data()),
+            execution=execution_shares(network, (inputs for inputs, _ in task.test.batches(256))),
             seed=task.seed, environment=environment(), rounded=rounded_layers(self.original, network, task.validation),
         )  # fmt: skip
         own = list(self.used | set(options.forms))

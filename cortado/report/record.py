@@ -188,6 +188,8 @@ class Record:
     """Of the original and the compressed network, for one sample."""
     rounded: Rounded | None = None
     """How activations fill their grids and where error enters, on validation data; None if nothing is rounded."""
+    execution: dict[str, float] = field(default_factory=dict)
+    """For each block that decides per sample: the share of test samples that ran what it keeps inside, by path."""
     front: tuple[Tried, ...] = ()
     """The trials of a search, in order; () for a recipe."""
 

@@ -1,6 +1,6 @@
 """Profile: the size and cost of each layer of a network, as a table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -11,6 +11,7 @@ from cortado.layers.kinds import kind_of
 from cortado.layers.low_rank import low_rank_of
 from cortado.network.graph.trace import Call, Operator, Trace, trace
 from cortado.network.profile.cost import multiply_adds
+from cortado.network.profile.execution import execution_shares, inside_of
 from cortado.network.profile.storage_count import StoredCount, TensorCounter
 from cortado.network.statistics.activity import Activity, measure_activity
 from cortado.parts.forms.attach import form_of
@@ -30,8 +31,9 @@ class Row:
     that compute dense weights from forms, once per call of the network for any batch size. A layer with a low-rank
     weight costs as much as its factors in sequence, which is how layers/factors.py runs it.
     `remaining_multiply_adds` = multiply_adds x share of nonzero weights x share of nonzero inputs (Han et al., 2015).
-    `activations` is the number of elements of the first output. `size_bytes` is the size of parameters and buffers in
-    their forms.
+    `executed` is the measured share of samples that run a layer inside a block that decides per sample, None elsewhere;
+    all costs are those of a sample that runs it. `activations` is the number of elements of the first output.
+    `size_bytes` is the size of parameters and buffers in their forms.
     """
 
     path: str
@@ -47,6 +49,7 @@ class Row:
     size_bytes: float
     nonzero_inputs: float | None = None
     nonzero_outputs: float | None = None
+    executed: float | None = None
     unknown_operators: tuple[str, ...] = ()
 
 
@@ -93,6 +96,12 @@ class Profile:
         values = [getattr(row, column) for row in self.rows]
         return Total(sum(value for value in values if value is not None), None not in values)
 
+    def expected_multiply_adds(self) -> Total:
+        """Return the multiply-adds of an average sample: each row's, times the share of samples that run it."""
+        costs = [(row.multiply_adds, 1.0 if row.executed is None else row.executed) for row in self.rows]
+        known = [cost * share for cost, share in costs if cost is not None]
+        return Total(sum(known), len(known) == len(costs))
+
     def row(self, path: str) -> Row:
         """Return the row of the layer at `path`.  Raises BadValue when there is none."""
         for row in self.rows:
@@ -107,13 +116,15 @@ class Profile:
         shown = aligned([[line[at] for at in used] for line in lines], "<<>", rules=(1, -1))
         unknown = sorted({name for row in self.rows for name in row.unknown_operators})
         notes = [f"unknown cost: {', '.join(unknown)}"] if unknown else []
+        if any(row.executed is not None for row in self.rows):
+            notes.append(f"multiply-adds of an average sample: {self.expected_multiply_adds().text()}")
         return "\n".join([shown, *notes])
 
     def total_cells(self) -> tuple[str, ...]:
         """Return the last line of the table."""
         sums = {column: self.total(column) for column in SUMMED}
         texts = ["" if column == DECODE and total == FREE else total.text() for column, total in sums.items()]
-        return ("total", "", *texts, "", "")
+        return ("total", "", *texts, "", "", "")
 
 
 HEADINGS = (
@@ -129,6 +140,7 @@ HEADINGS = (
     "bytes",
     "nonzero in",
     "nonzero out",
+    "runs for",
 )
 
 
@@ -136,7 +148,9 @@ def cells(row: Row) -> tuple[str, ...]:
     """Return a row as text."""
     sums = [count_or_unknown(getattr(row, column)) for column in SUMMED]
     sums[SUMMED.index(DECODE)] = count_or_unknown(row.decode_multiply_adds) if row.decode_multiply_adds != 0 else ""
-    shares = ["" if value is None else f"{value:.0%}" for value in (row.nonzero_inputs, row.nonzero_outputs)]
+    shares = [
+        "" if value is None else f"{value:.0%}" for value in (row.nonzero_inputs, row.nonzero_outputs, row.executed)
+    ]
     return (row.path or "(network)", row.kind, *sums, *shares)
 
 
@@ -154,17 +168,19 @@ def profile(network: nn.Module, example: Any, data: Any = None, batch: int | Non
     (`batch`, by default the first axis of the first tensor). Elementwise operators, norms, pooling and data movement
     cost no multiply-adds; an unknown operator makes its row unknown. The meta device suffices for counts other than
     nonzeros. `data` (inputs, samples first) adds the shares of nonzero activations, which `remaining_cost` then
-    includes; the network's own input counts as dense. A layer is listed if it has a size, a cost or an unknown cost;
-    one that never ran costs 0.
+    includes, and the shares of samples that run what blocks keep; the network's own input counts as dense. A layer is
+    listed if it has a size, a cost or an unknown cost; one that never ran costs 0.
     """
     accept(network, "profile")
     traced = trace(network, example, batch)
     activities = {} if data is None else measure_activity(network, data)
+    executed = {} if data is None else inside_of(network, execution_shares(network, [data]))
     counter = TensorCounter()
     rows = []
     for path, layer, owned in layers_in_order(network, traced):
         calls = tuple(call for call in traced.calls if call.layer is layer)
         row = profile_row(path, layer, calls, counter.take(owned), traced.batch, activities.get(path))
+        row = replace(row, executed=executed.get(id(layer)))
         if row.parameters or row.size_bytes or row.multiply_adds != 0 or row.decode_multiply_adds != 0:
             rows.append(row)
     return Profile(tuple(rows))

@@ -68,8 +68,8 @@ def first_screen_html(report: Record) -> str:
 
 def original_and_compressed(report: Record) -> Markup:
     """Return the table of both networks, with a hint on timing if there is none."""
-    hint = words.time_hint(report)
-    return section("Original and compressed", result_table(report), tag("p", hint, class_="note") if hint else None)
+    notes = [text for text in (words.execution_text(report), words.time_hint(report)) if text]
+    return section("Original and compressed", result_table(report), *[tag("p", text, class_="note") for text in notes])
 
 
 def section(title: str, *content: object) -> Markup:

@@ -34,7 +34,9 @@ def first_screen(report: Record) -> str:
         values = [words.quantity(value, line.unit) for value in (line.original, line.compressed)]
         rows.append((line.what, *values, line.limit or words.NOTHING, words.met_text(line.met, line.limit)))
     title = f"{report.network} on {report.task}: {words.smaller(report)}. {word.upper()}. {sentence}"
-    change = "\n".join(part for part in (words.change_text(report), words.time_hint(report)) if part)
+    change = "\n".join(
+        part for part in (words.change_text(report), words.execution_text(report), words.time_hint(report)) if part
+    )
     return "\n\n".join(part for part in (title, aligned(rows), change, warning_block(report)) if part)
 
 

@@ -155,3 +155,9 @@ def knob_text(value: object) -> str:
     if value is None:
         return "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def execution_text(report: Record) -> str:
+    """Return for what share of the samples each conditional block ran; "" without any."""
+    parts = [f"{path} ran for {share:.0%} of the samples" for path, share in report.execution.items()]
+    return f"{'; '.join(parts)}." if parts else ""

@@ -18,7 +18,7 @@ from cortado.file.keys import key_of, kind_at, own_kinds
 from cortado.file.plane import Coded, decode_plane, encode_plane
 from cortado.file.wire import Cursor, varint
 from cortado.parts import activations, blocks
-from cortado.parts.activations.quantizer import SIDES, ActivationQuantizer, put_quantizer, sites
+from cortado.parts.activations.quantizer import SIDES, ActivationQuantizer, put_quantizer, quantizer_at, sites
 from cortado.parts.blocks.block import Block, blocks_in, numbered
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.part import FLOATS, INTEGERS, Part
@@ -106,6 +106,12 @@ def quantizers_of(network: nn.Module, skeleton: nn.Module) -> Placed:
     """Return what rounds the activations of a network.  Raises BadNetwork for layers that its skeleton has not."""
     order = {path: number for number, (path, _) in enumerate(numbered(skeleton))}
     found = sites(network)
+    for path, block in blocks_in(network):
+        if block.kept is not None and any(quantizer_at(block, side) for side in SIDES):
+            raise BadNetwork(
+                f"file: an activation of the {type(block).__name__} at {path} is rounded, whose path is that of the module it "
+                "keeps. Quantize what it keeps, or a child module of the block."
+            )
     strange = next((path for path, _ in found if path not in order), None)
     if strange is not None:
         raise BadNetwork(

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from cortado.errors import BadFile, CortadoError
-from cortado.file.artifact import MAGIC, decode, encode, read_contents
+from cortado.file.artifact import decode, encode
+from cortado.file.contents import MAGIC, read_contents
 from cortado.file.edits import Edits, check_of, write_edits
 from cortado.file.entries import entries_of, fingerprint
 from cortado.file.slots import slots_of

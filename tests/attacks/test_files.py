@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from cortado.errors import BadFile, BadNetwork, CortadoError, WrongNetwork
-from cortado.file.artifact import MAGIC, decode, encode, load, read_contents, save
+from cortado.file.artifact import decode, encode, load, save
+from cortado.file.contents import MAGIC, read_contents
 from cortado.file.entries import entries_of, fingerprint
 from cortado.file.inspection import inspect
 from cortado.file.keys import key_of

@@ -10,6 +10,7 @@ LISTING = {
     "cortado.engine.recipe": {"cortado.methods"},
     "cortado.importance.importance": {"cortado.importance"},
     "cortado.training.objectives.penalty": {"cortado.training.objectives"},
+    "cortado.file.placed": {"cortado.parts.activations", "cortado.parts.blocks"},
     "cortado.file.schema": {"cortado.parts.forms"},
     "cortado.file.roundings": {"cortado.parts.activations"},
 }

@@ -1,6 +1,7 @@
 """Block: a part that stands in a module's place, and may keep that module inside."""
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -49,6 +50,10 @@ class Block(Part):
     def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> Self:
         return cls(**parts, **spec)
 
+    @abstractmethod
+    def forward(self, *given: Any, **named: Any) -> Any:
+        """Return what the module in its place would, from the same arguments."""
+
     def execution(self) -> Execution:
         """Return which samples of the last batch ran what is inside; measured, never assumed."""
         return Execution()
@@ -96,7 +101,7 @@ class Block(Part):
             return super().__getattr__(name)
         except AttributeError:
             kept = self.__dict__.get("_modules", {}).get(INNER)
-            # Python asks for names such as __deepcopy__, and the kept module would answer for itself alone.
+            # Python asks for names such as __deepcopy__: what the kept module says of them is not true of the block.
             if kept is None or name == INNER or name.startswith("__"):
                 raise
             return getattr(kept, name)

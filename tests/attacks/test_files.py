@@ -66,8 +66,11 @@ def sealed(data: bytes) -> bytes:
     return data[:-4] + zlib.crc32(data[:-4]).to_bytes(4, "little")
 
 
+NO_SECTIONS = b"\0"
+
+
 def head(network: nn.Module) -> bytes:
-    return MAGIC + bytes([1]) + fingerprint(network, entries_of(network))
+    return MAGIC + bytes([4]) + fingerprint(network, entries_of(network)) + NO_SECTIONS
 
 
 def file_of(network: nn.Module, write) -> bytes:
@@ -139,7 +142,7 @@ def test_foreign_files_are_refused_by_name(data, tmp_path):
 def test_newer_version_says_so():
     data = bytearray(body())
     data[4] = 9
-    with pytest.raises(BadFile, match="it is of version 9, this reader knows versions 1 to 3. Update cortado"):
+    with pytest.raises(BadFile, match="it is of version 9, this reader knows versions 1 to 4. Update cortado"):
         decode(sealed(bytes(data)), original())
 
 

@@ -18,7 +18,7 @@ from cortado.native.tables import logistic_tables
 from cortado.parts.activations.quantizer import ActivationQuantizer
 from cortado.parts.blocks.block import Block
 from cortado.parts.forms.form import Form
-from cortado.parts.part import FLOATS, INTEGERS
+from cortado.parts.part import FLOATS, INTEGERS, PART
 from tests.docs.blocks import ROOT, blocks, run
 
 PAGE = ROOT / "docs" / "file.md"
@@ -68,7 +68,7 @@ def test_forms_of_the_page_are_those_of_the_code() -> None:
     said = {row[0]: row[1:] for row in rows("| form | key | facts |")}
     real = {}
     for form in own_kinds(cortado.parts.forms, Form).values():
-        arrays = ", ".join(f"{name}: {sort}" for name, sort in form.arrays.items())
+        arrays = ", ".join(f"{name}: {'form' if sort == PART else sort}" for name, sort in form.arrays.items())
         real[form.__name__.lower()] = [f"`{key_of(form).hex()}`", ", ".join(form.facts), arrays]
     assert said == real
 

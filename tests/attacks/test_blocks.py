@@ -17,7 +17,10 @@ from cortado.file.layout import laid_out
 from cortado.file.placed import ACTIVATIONS, BLOCKS, Description, Placed, numbers, write_placed
 from cortado.file.wire import varint
 from cortado.parts.activations.affine import Affine
+from cortado.parts.activations.pact import Pact
 from cortado.parts.activations.quantizer import put_quantizer
+from cortado.parts.activations.sign import Sign
+from cortado.parts.activations.unit import Unit
 from cortado.parts.blocks.block import ORIGINAL, Block, stand_in
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.blocks.scale_shift import ScaleShift
@@ -251,3 +254,27 @@ def test_flipped_bits_and_rubbish_are_refused_or_a_network():
             assert str(error).startswith("file: ")
             refused += 1
     assert refused > 0.8 * len(broken)
+
+
+BAD_QUANTIZERS = [
+    (Affine, (0,), (0.5, 0)), (Affine, (2**24,), (0.5, 0)), (Affine, (8,), (float("nan"), 0)), (Affine, (8,), (-1.0, 0)),
+    (Affine, (8,), (0.5, 300)), (Affine, (8,), (0.5, -(2**31))), (Pact, (8,), (-1.0,)), (Pact, (0,), (1.0,)),
+    (Unit, (2**24, 0), ()), (Sign, (1, 0, 2**24), ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "facts", "values"), BAD_QUANTIZERS)
+def test_quantizers_whose_numbers_do_not_fit_are_refused(kind, facts, values):
+    held = {name: torch.tensor([value]) for name, value in zip(kind.arrays, values, strict=True)}
+    section = write_placed(Placed(((1, 0),), (0,), (Description(kind, facts, held),)), ACTIVATIONS)
+    with pytest.raises(BadFile, match=f"activations/{kind.__name__.lower()}: .* must"):
+        decode(file_with(section, HAS_QUANTIZERS, b""), original())
+
+
+def test_columns_of_another_length_are_refused():
+    one = Description(Affine, (8,), {"scale": torch.ones(1), "zero": torch.zeros(1)})
+    section = write_placed(Placed(((1, 0),), (0,), (one,)), ACTIVATIONS)
+    place = section.rindex(b"\x04\x00\x00\x80\x3f")
+    for column in (b"\x00", b"\x03\x00\x00\x80", b"\x08" + b"\x00\x00\x80\x3f" * 2):
+        with pytest.raises(BadFile, match="^file: "):
+            decode(file_with(section[:place] + column + section[place + 5 :], HAS_QUANTIZERS, b""), original())

@@ -12,6 +12,8 @@ from torch.nn.utils import parametrizations
 from cortado.errors import BadNetwork
 from cortado.file.artifact import decode, encode
 from cortado.network.view import View
+from cortado.parts.activations.affine import Affine
+from cortado.parts.activations.quantizer import put_quantizer
 from cortado.parts.blocks.block import ORIGINAL, Block, blocks_in, numbered, stand_in
 from cortado.parts.blocks.bypass import Bypass
 
@@ -280,3 +282,18 @@ def test_view_wraps_by_path_and_looks_again():
         view.wrap("7", Bypass())
     with pytest.raises(BadNetwork, match="Gate keeps another module than the one at '0'"):
         view.wrap("0", Gate(network[2], 4))
+
+
+def test_quantizer_on_a_block_that_keeps_a_module_is_refused():
+    """Its path is that of the kept module, where a file would put it."""
+    network = wrapped("0", nested=False)
+    put_quantizer(network[0], "input", Affine(0.5, 0, 8))
+    with pytest.raises(BadNetwork, match="an activation of the Gate at 0 is rounded"):
+        encode(network, original_net())
+    network = wrapped("0", nested=True)
+    put_quantizer(dict(network.named_modules())["0"], "input", Affine(0.5, 0, 8))
+    put_quantizer(network[0].gate, "output", Affine(0.25, 0, 8))
+    again = decode(encode(network, original_net()), original_net(), [Gate, Doubled])
+    assert torch.equal(again(EXAMPLE), network(EXAMPLE)) and not torch.equal(
+        again(EXAMPLE), wrapped("0", True)(EXAMPLE)
+    )

@@ -20,7 +20,8 @@ from bench.result import Clock, row
 from cortado.file.accounting import layer_rows
 from cortado.methods.match_moments import MatchMoments
 from cortado.nets.resnet import resnet_20, resnet_56
-from cortado.network.view import View, parameter_places
+from cortado.network.view import View
+from cortado.network.weight import parameter_places
 from cortado.parts.forms.quantized import Quantized
 from cortado.planner.allocate.plan import plan_for
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.methods.match_moments import MATMUL_LAYERS, NORMS, MatchMoments, layers_before_norms, original_moments
-from cortado.network.view import View, Weight, parameter_places
+from cortado.network.view import View
+from cortado.network.weight import Weight, parameter_places
 from cortado.planner.allocate.plan import Plan
 from cortado.planner.sensitivity.candidate_recipes import carried_out
 from cortado.planner.sensitivity.candidates import Candidate, Choices

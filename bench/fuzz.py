@@ -2,28 +2,36 @@
 
 import json
 import random
-import resource
 import subprocess
 import sys
 import threading
 import time
 import zlib
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from cortado.parts.blocks.scale_shift import ScaleShift
 from torch import Tensor, nn
 
 from bench.result import row
 from cortado.errors import BadFile, CortadoError
 from cortado.file.artifact import decode, encode
 from cortado.native.build import native_state
+from cortado.parts.activations.affine import Affine
+from cortado.parts.activations.pact import Pact
+from cortado.parts.activations.quantizer import put_quantizer
+from cortado.parts.blocks.block import ORIGINAL, Block, stand_in
+from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.learned_step import LearnedStep
 from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.masked_latent import MaskedLatent
 from cortado.parts.forms.quantized import Quantized
+from tests.laws.tiny_nets import BY_NAME
 
 FILES = 100_000
 HANG_S = 2.0
@@ -31,9 +39,18 @@ HANG_S = 2.0
 SILENCE_S = 120.0
 BATCH = 5_000
 SEED = 7
+FORMER = Path(__file__).parents[1] / "tests" / "file" / "former"
 
 
-def original() -> nn.Module:
+@dataclass(frozen=True)
+class Sound:
+    """A file as it was written, and the network it was made from."""
+
+    body: bytes
+    network: nn.Module
+
+
+def original() -> nn.Sequential:
     """A tiny network with a kernel, a norm, and two matrices."""
     torch.manual_seed(0)
     return nn.Sequential(
@@ -47,8 +64,23 @@ def masked(values: Tensor) -> Masked:
     return Masked(mask, Codebook(torch.tensor([-0.3, 0.2, 0.4]), torch.arange(int(mask.sum())) % 3))
 
 
-def sound_files() -> list[bytes]:
-    """Files with every form, and one of each coder."""
+class Gate(Block):
+    """A block that keeps the module of its place, with a factor for each output."""
+
+    arrays = {"inner": ORIGINAL}
+    facts = ("channels",)
+
+    def __init__(self, inner: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.inner, self.gate, self.channels = inner, nn.Linear(channels, channels), channels
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the kept module's output, scaled."""
+        return self.inner(values) * self.gate.bias.mean()
+
+
+def sound_files() -> list[Sound]:
+    """Files with forms, one of each coder; with blocks, activation quantizers, edits; and files of former versions."""
     found = []
     for codec in ("smallest", "bits", "huffman", "rans", "mix", "deep_compression"):
         network = original()
@@ -60,7 +92,49 @@ def sound_files() -> list[bytes]:
     cut = nn.Sequential(
         nn.Conv1d(2, 2, 3), nn.BatchNorm1d(2), nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)
     )
-    return [*found, encode(original(), original()), encode(cut, original())]
+    found += [encode(network, original()) for network in (original(), cut, with_blocks(original()))]
+    heads = Heads(4).eval()
+    with_edits = [encode(with_blocks(Heads(3).eval()), heads), encode(Heads(2).eval(), heads)]
+    return (
+        [Sound(body, original()) for body in found]
+        + [Sound(body, heads) for body in with_edits]
+        + [Sound((FORMER / f"{name}.cortado").read_bytes(), made) for name, made in former_networks().items()]
+    )
+
+
+def with_blocks(network: nn.Sequential) -> nn.Sequential:
+    """The network with a folded norm, a block that keeps its module, a removed module, a masked latent and quantizers."""
+    channels = dict(network.named_parameters())["1.weight"].numel()
+    stand_in(network, network[1], ScaleShift(channels))
+    stand_in(network, network[3], Gate(network[3], 3))
+    stand_in(network, network[4], Bypass())
+    kept: nn.Module = dict(network.named_modules())["3"]
+    values = dict(network.named_parameters())["3.weight"].detach()
+    attach(kept, "weight", MaskedLatent(values > 0, LearnedStep(values, 0.1, 4)))
+    shared = Affine(0.5, 3, 4)
+    put_quantizer(network[0], "input", shared)
+    put_quantizer(kept, "output", shared)
+    put_quantizer(kept, "input", Pact(1.0, 4))
+    return network.eval()
+
+
+class Heads(nn.Sequential):
+    """The tiny network with a number of channels that it keeps, in groups, and a buffer that is not saved."""
+
+    def __init__(self, channels: int) -> None:
+        torch.manual_seed(0)
+        super().__init__(
+            nn.Conv1d(2, channels, 3), nn.BatchNorm1d(channels), nn.GroupNorm(1 if channels % 2 else 2, channels),
+            nn.Linear(6, 6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * channels, 2),
+        )  # fmt: skip
+        self.channels = channels
+        self.register_buffer("scale", torch.ones(channels, 1), persistent=False)
+
+
+def former_networks() -> dict[str, nn.Module]:
+    """Names of kept files that former versions wrote, each with its network."""
+    facts = json.loads((FORMER / "facts.json").read_text(encoding="utf8"))
+    return {name: BY_NAME[one["network"]].make() for name, one in facts.items()}
 
 
 def mutated(body: bytes, others: list[bytes], dice: random.Random) -> bytes:
@@ -92,18 +166,20 @@ def mutated(body: bytes, others: list[bytes], dice: random.Random) -> bytes:
 def child(first: int, count: int) -> None:
     """Try the files `first` .. `first + count`; a line of JSON with the counts, and the number of the file under way."""
     torch.set_num_threads(1)
-    sources, network, counts = sound_files(), original(), Counter[str]()
+    sources, counts = sound_files(), Counter[str]()
+    bodies = [one.body for one in sources]
+    forget_peak()
     start_bytes, slowest = peak_bytes(), 0.0
     for number in range(first, first + count):
         dice = random.Random(SEED * 1_000_003 + number)
         source = dice.choice(sources)
-        data = mutated(source, sources, dice)
+        data = mutated(source.body, bodies, dice)
         again = number % 2 == 1
         if again:
             data = data[:-4] + zlib.crc32(data[:-4]).to_bytes(4, "little")
         print(number, flush=True)
         begin = time.process_time()
-        counts[outcome(data, network, source, again)] += 1
+        counts[outcome(data, source, again)] += 1
         slowest = max(slowest, time.process_time() - begin)
         counts["hang"] += time.process_time() - begin > HANG_S
     print(
@@ -112,21 +188,28 @@ def child(first: int, count: int) -> None:
     )
 
 
-def outcome(data: bytes, network: nn.Module, source: bytes, again: bool) -> str:
+def outcome(data: bytes, source: Sound, again: bool) -> str:
     """What reading a mutated file comes to."""
     try:
-        made = decode(data, network)
+        made = decode(data, source.network, [Gate])
     except CortadoError as error:
         return "refused" if again or isinstance(error, BadFile) else "other error"
     except Exception as error:  # noqa: BLE001 - whatever it is, it is counted
         return f"exception {type(error).__name__}"
-    if data == source:
+    if data == source.body:
         return "untouched"
     return "network" if again and isinstance(made, nn.Module) else "silent"
 
 
 def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most memory that this process has held since `forget_peak`; what getrusage says includes that of its parent."""
+    lines = Path("/proc/self/status").read_text(encoding="utf8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def forget_peak() -> None:
+    """Let the peak be what the process holds now."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf8")
 
 
 def run() -> list[dict[str, Any]]:

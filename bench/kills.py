@@ -76,7 +76,7 @@ class Killed:
     kills: int = 0
     same_file: bool = False
     same_report: bool = False
-    predicted_kl: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
     trials: int = 0
     landed: list[str] = field(default_factory=list)
 
@@ -195,18 +195,18 @@ def killed_run(folder: Path, kind: str, seconds: float, dice: random.Random) -> 
     for _ in range(dice.randint(1, MOST_KILLS)):
         ended, _, wrong = run_child(folder, kind, kill_after=dice.uniform(0, seconds))
         if ended:
-            run.predicted_kl += [wrong] if wrong else []
+            run.damage += [wrong] if wrong else []
             break
         run.kills += 1
         run.landed.append(place_of(out, kind))
-        run.predicted_kl += [*damaged(out), *changed(lasting, keepsakes(out)), *lost(done, finished_trials(out))]
-        run.predicted_kl += lost(shapes, timed(out), "shape")
+        run.damage += [*damaged(out), *changed(lasting, keepsakes(out)), *lost(done, finished_trials(out))]
+        run.damage += lost(shapes, timed(out), "shape")
         lasting, done, shapes = keepsakes(out), finished_trials(out), timed(out)
     _, _, wrong = run_child(folder, kind)
-    run.predicted_kl += [wrong] if wrong else []
-    run.predicted_kl += [*damaged(out), *changed(lasting, keepsakes(out)), *lost(done, finished_trials(out))]
-    run.predicted_kl += lost(shapes, timed(out), "shape")
-    run.predicted_kl += [f"left: {path.name}" for path in folder.rglob(".*.part")]
+    run.damage += [wrong] if wrong else []
+    run.damage += [*damaged(out), *changed(lasting, keepsakes(out)), *lost(done, finished_trials(out))]
+    run.damage += lost(shapes, timed(out), "shape")
+    run.damage += [f"left: {path.name}" for path in folder.rglob(".*.part")]
     run.trials = len(finished_trials(out))
     return run
 
@@ -239,7 +239,7 @@ def compared(run: Killed, out: Path, other: Path) -> None:
     run.same_file = (out / FILE).read_bytes() == (other / FILE).read_bytes()
     run.same_report = report_of(out) == report_of(other)
     if finished_trials(out) != finished_trials(other):
-        run.predicted_kl.append("trials came out otherwise without interruption")
+        run.damage.append("trials came out otherwise without interruption")
 
 
 def code_sum() -> str:
@@ -295,11 +295,11 @@ def run() -> list[dict[str, Any]]:
     """Runs of both kinds until each has had its half of the kills."""
     torch.set_num_threads(1)
     warm()
-    rows, mark, predicted_kl = [], code_sum(), list[str]()
+    rows, mark, damage = [], code_sum(), list[str]()
     with tempfile.TemporaryDirectory() as name:
         found = {kind: runs_of(kind, mark, Path(name)) for kind in KILLS}
     for kind, runs in found.items():
-        predicted_kl += [text for one_run in runs for text in one_run["damage"]]
+        damage += [text for one_run in runs for text in one_run["damage"]]
         places = Counter(place for one_run in runs for place in one_run["landed"])
         kills, count = sum(one_run["kills"] for one_run in runs), len(runs)
         alike = [sum(one_run[key] for one_run in runs) for key in ("same_file", "same_report")]
@@ -322,9 +322,9 @@ def run() -> list[dict[str, Any]]:
         *rows,
         row(
             "files and trials lost, damaged, changed or left half written",
-            len(predicted_kl),
+            len(damage),
             "",
             0,
-            what_damage=predicted_kl,
+            what_damage=damage,
         ),
     ]

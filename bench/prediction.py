@@ -34,7 +34,8 @@ from bench.result import Clock, row
 from cortado.methods.match_moments import MatchMoments
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.network.compare.divergence import divergence_for
-from cortado.network.view import View, parameter_places
+from cortado.network.view import View
+from cortado.network.weight import parameter_places
 from cortado.parts.forms.form import Form
 from cortado.planner.allocate.plan import Plan
 from cortado.planner.allocate.size_accuracy_curve import (

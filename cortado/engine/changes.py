@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cortado.network.view import Weight, parameter_places
+from cortado.network.weight import Weight, parameter_places
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.attach import form_of
 from cortado.parts.forms.latent import Latent

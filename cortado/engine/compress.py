@@ -24,7 +24,8 @@ from cortado.file.entries import entries_of, fingerprint
 from cortado.file.whole import make_folder, read_bytes, write_whole
 from cortado.network.compare.rounded import rounded_layers
 from cortado.network.profile.execution import execution_shares
-from cortado.network.view import parameter_places, working_copy
+from cortado.network.view import working_copy
+from cortado.network.weight import parameter_places
 from cortado.parts.part import Part
 from cortado.progress import Progress
 from cortado.quantities import size_text

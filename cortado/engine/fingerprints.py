@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cortado.network.view import parameter_places
+from cortado.network.weight import parameter_places
 from cortado.parts.activations.quantizer import sites
 from cortado.running.trees import parts_by_name
 from cortado.task.data import Data

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from cortado.file.record_bytes import record_bytes
-from cortado.network.view import Weight, parameter_places
+from cortado.network.weight import Weight, parameter_places
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.form import Form
 from cortado.quantities import size_text
@@ -51,7 +51,7 @@ class Loss:
 
 def kinds(form: Form) -> set[str]:
     """Return the kinds of forms in a form, plain floats left out."""
-    return {type(part).__name__ for part in form.modules() if isinstance(part, Form) and not part.plain}
+    return {type(part).__name__ for part in form.modules() if isinstance(part, Form) and not part.only_floats}
 
 
 def sentence(name: str, losses: list[Loss]) -> str:

@@ -172,11 +172,11 @@ def lists_of(name: str) -> list[str]:
 
 
 def read_stages(data: Any, where: str) -> list[Turn]:
-    """Return the stage of a name or of {name: {knob: value}}; for a repeat, its stages in order."""
+    """Return the stage of a line of text or of {name: {knob: value}}; for a repeat, its stages in order."""
     if isinstance(data, Method):
         return [(data, "")]
     if isinstance(data, str) and data != "repeat":
-        return [(make_stage(data, {}, where), "")]
+        return [(make_stage(*words_of(data, where), where), "")]
     turn = data.get("round", "") if isinstance(data, dict) else ""
     named = {key: value for key, value in data.items() if key != "round"} if isinstance(data, dict) else {}
     if len(named) == 1 and isinstance(turn, str):
@@ -209,7 +209,8 @@ def read_recipe(source: Any) -> Recipe:
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
         return read_file(Path(source))
     if isinstance(source, str):
-        return read_recipe([dict([words_of(part, number)]) for number, part in enumerate(source.split("|"), 1)])
+        parts = enumerate(source.split("|"), 1)
+        return read_recipe([dict([words_of(part, f"recipe, stage {number}")]) for number, part in parts])
     raise BadRecipe(f"recipe: a recipe is a file, a text, a list or a Recipe, got {type(source).__name__}.")
 
 
@@ -246,11 +247,11 @@ def read_mapping(data: dict[str, Any]) -> Recipe:
     return dataclasses.replace(read_recipe(data["stages"]), **head)
 
 
-def words_of(text: str, number: int) -> tuple[str, dict[str, Any]]:
+def words_of(text: str, where: str) -> tuple[str, dict[str, Any]]:
     """Return name and knobs from "name key=value key=value"; a word without "=" continues the value before it."""
     words = text.split()
     if not words:
-        raise BadRecipe(f"recipe, stage {number}: it is empty. Write, for example, prune/weights keep=0.3.")
+        raise BadRecipe(f"{where}: it is empty. Write, for example, prune/weights keep=0.3.")
     texts: dict[str, str] = {}
     last = ""
     for word in words[1:]:
@@ -259,9 +260,9 @@ def words_of(text: str, number: int) -> tuple[str, dict[str, Any]]:
             texts[last] += f" {word}"
             continue
         if not equals:
-            raise BadRecipe(f"recipe, stage {number} ({words[0]}): {word!r} is not key=value.")
+            raise BadRecipe(f"{where} ({words[0]}): {word!r} is not key=value.")
         if key in texts:
-            raise BadRecipe(f"recipe, stage {number} ({words[0]}): {key} is given twice. Keep the one you mean.")
+            raise BadRecipe(f"{where} ({words[0]}): {key} is given twice. Keep the one you mean.")
         texts[key], last = value, key
     return words[0], {key: word_value(value) for key, value in texts.items()}
 

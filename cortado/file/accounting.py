@@ -7,7 +7,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from cortado.errors import WrongNetwork
-from cortado.file.artifact import Original, StoredEntry, encode, original_network, read_contents
+from cortado.file.artifact import Original, encode, original_network
+from cortado.file.contents import StoredEntry, read_contents
 from cortado.file.entries import Entry, entries_of, fingerprint, stored_at
 from cortado.file.huffman import code_lengths
 from cortado.file.symbols import Symbols, symbols_of

@@ -11,7 +11,6 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,73 +18,42 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork, BadValue, WrongNetwork
+from cortado.file.contents import (
+    FLOAT_STREAM,
+    HAS_BLOCKS,
+    HAS_EDITS,
+    HAS_QUANTIZERS,
+    MAGIC,
+    VERSION,
+    StoredEntry,
+    read_contents,
+)
 from cortado.file.differences import edits_of
-from cortado.file.edits import Edits, read_edits, resolve, write_edits
+from cortado.file.edits import Edits, resolve, write_edits
 from cortado.file.entries import Entry, check_classes, check_original, entries_of, fingerprint, put_entry, stored_at
-from cortado.file.former import ROUNDED, read_former
-from cortado.file.layout import Layout, laid_out, without_values
+from cortado.file.layout import DAMAGED, Layout, laid_out, without_values
 from cortado.file.placed import (
     ACTIVATIONS,
     BLOCKS,
     Placed,
-    blocks_of,
+    placed_blocks,
+    placed_quantizers,
     put_quantizers,
-    quantizers_of,
-    read_placed,
     write_placed,
 )
-from cortado.file.schema import Schema, read_schema, schema_of, write_schema
+from cortado.file.schema import schema_of, write_schema
 from cortado.file.streams import Place, Stream, decode_form, encode_form
 from cortado.file.tensors import decode_tensor, encode_tensor
 from cortado.file.whole import read_bytes, write_whole
-from cortado.file.wire import Cursor, varint
+from cortado.file.wire import varint
 from cortado.layers.cut_numbers import note_cuts
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
-from cortado.parts.part import PART, Part
+from cortado.parts.part import Part
 from cortado.renamed import FILE, old_arguments
 from cortado.running.brought import accept
 
-MAGIC, VERSION = b"CRTD", 4
-HAS_BLOCKS, HAS_EDITS, HAS_QUANTIZERS = 1, 2, 4
-"""Which sections a file has, added up."""
-FLOAT_STREAM = 7
-"""Stands in the place of a codec's number for streams of floats."""
 Original = nn.Module | Callable[[], nn.Module]
-
-
-@dataclass(frozen=True)
-class StoredEntry:
-    """One entry as stored: its schema (None: a plain tensor), the sizes that changed (axis -> size), its streams."""
-
-    schema: Schema | None
-    sizes: dict[int, int]
-    streams: tuple[Stream, ...]
-    size_bytes: int
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a file holds, before anything is decoded."""
-
-    version: int
-    fingerprint: bytes
-    blocks: Placed
-    edits: Edits
-    quantizers: Placed
-    schemas: tuple[Schema, ...]
-    records: tuple[StoredEntry, ...]
-    size_bytes: int
-
-    def layout(self, network: nn.Module) -> Layout:
-        """Put the blocks into a network, in place, and return its layout.  Raises BadFile."""
-        return laid_out(network, self.blocks, former=self.version < VERSION)
-
-    def stored(self, original: nn.Module) -> list[Entry]:
-        """Return what the records hold, for the original network of the file.  Raises BadFile, WrongNetwork."""
-        layout = self.layout(without_values(original) if self.blocks else original)
-        resolve(self.edits, layout)
-        return layout.stored(self.edits.loose)
 
 
 def original_network(original: Original) -> nn.Module:
@@ -111,7 +79,9 @@ def encode(network: nn.Module, original: Original, codec: str = "smallest") -> b
     ]
     wanted = [None if form is None else schema_of(form) for form in forms]
     schemas = list(dict.fromkeys(schema for schema in wanted if schema is not None))
-    body = head_of(mark, blocks_of(network, base), edits, quantizers_of(network, layout.network)) + varint(len(schemas))
+    body = head_of(mark, placed_blocks(network, base), edits, placed_quantizers(network, layout.network)) + varint(
+        len(schemas)
+    )
     for schema in schemas:
         body += write_schema(schema)
     coded = in_parallel(
@@ -125,12 +95,15 @@ def encode(network: nn.Module, original: Original, codec: str = "smallest") -> b
 
 def layout_of(network: nn.Module, base: nn.Module) -> Layout:
     """Return the layout of an original network with the blocks of a compressed one.  Raises BadNetwork."""
-    blocks = blocks_of(network, base)
+    blocks = placed_blocks(network, base)
     try:
         layout = laid_out(without_values(base) if blocks else base, blocks)
-        layout.stored(())
     except BadFile as error:
-        raise BadNetwork(str(error).replace(" The file is damaged.", " Leave a layer that has tensors.")) from error
+        raise BadNetwork(str(error).removesuffix(f" {DAMAGED}")) from error
+    if layout.had_tensors and not layout.entries:
+        raise BadNetwork(
+            f"file: {', '.join(layout.replaced)} is removed and had all tensors of the network. Leave a layer that has tensors."
+        )
     return layout
 
 
@@ -183,67 +156,6 @@ def record_head(schema: int, before: torch.Size, after: torch.Size, name: str) -
     return head
 
 
-def read_contents(body: bytes, own: Sequence[type[Part]] = ()) -> Contents:
-    """Take a file apart without decoding its streams.  Raises BadFile: not ours, cut short, altered, newer."""
-    if len(body) < len(MAGIC) + 14 or body[: len(MAGIC)] != MAGIC:
-        raise BadFile("file: this is not a .cortado file (it does not begin with CRTD). Make one with cortado.save.")
-    version = body[len(MAGIC)]
-    if not 1 <= version <= VERSION:
-        raise BadFile(f"file: it is of version {version}, this reader knows versions 1 to {VERSION}. Update cortado.")
-    if zlib.crc32(body[:-4]) != int.from_bytes(body[-4:], "little"):
-        raise BadFile("file: the checksum is wrong: the file was cut short or altered. Fetch or make it again.")
-    cursor = Cursor(body[:-4])
-    cursor.take(len(MAGIC) + 1)
-    mark = cursor.take(8)
-    forms = [one for one in own if issubclass(one, Form)]
-    blocks, edits, quantizers = read_head(cursor, version, own)
-    schemas = tuple(read_schema(cursor, forms) for _ in range(cursor.number(cursor.left)))
-    records = []
-    while cursor.left:
-        records.append(read_record(cursor, schemas))
-    return Contents(version, mark, blocks, edits, quantizers, schemas, tuple(records), len(body))
-
-
-def read_head(cursor: Cursor, version: int, own: Sequence[type[Part]]) -> tuple[Placed, Edits, Placed]:
-    """Read the blocks, edits and activation quantizers of any version."""
-    if version < VERSION:
-        former = read_former(cursor, version)
-        return former.blocks, former.edits, read_placed(cursor, ACTIVATIONS, own) if version == ROUNDED else Placed()
-    sections = cursor.number(HAS_BLOCKS + HAS_EDITS + HAS_QUANTIZERS)
-    if sections & HAS_BLOCKS and not sections & HAS_EDITS:
-        raise BadFile("file: it has blocks and no check of their places. The file is damaged.")
-    blocks = read_placed(cursor, BLOCKS, own) if sections & HAS_BLOCKS else Placed()
-    edits = read_edits(cursor) if sections & HAS_EDITS else Edits()
-    return blocks, edits, read_placed(cursor, ACTIVATIONS, own) if sections & HAS_QUANTIZERS else Placed()
-
-
-def read_record(cursor: Cursor, schemas: tuple[Schema, ...]) -> StoredEntry:
-    start = cursor.at
-    head = cursor.number(len(schemas) * 2 + 1)
-    schema = None if head < 2 else schemas[head // 2 - 1]
-    sizes: dict[int, int] = {}
-    if head % 2:
-        axes = cursor.number(255)
-        sizes = {axis: cursor.number(2**32) for axis in range(8) if axes >> axis & 1}
-    streams = tuple(read_stream(cursor, part) for part in part_names(schema))
-    return StoredEntry(schema, sizes, streams, cursor.at - start)
-
-
-def part_names(schema: Schema | None, prefix: str = "") -> list[str]:
-    """The names of the streams that a schema has, in order."""
-    if schema is None:
-        return ["values"]
-    names, inner = [], list(schema.inner)
-    for name, sort in schema.form.arrays.items():
-        names += part_names(inner.pop(0), f"{prefix}{name}.") if sort == PART else [prefix + name]
-    return names
-
-
-def read_stream(cursor: Cursor, part: str) -> Stream:
-    head = cursor.number()
-    return Stream(part, None if head % 8 == FLOAT_STREAM else head % 8, cursor.take(head // 8))
-
-
 def decode(body: bytes, original: Original, forms: Sequence[type[Part]] = ()) -> nn.Module:
     """The network that a file holds, made from a copy of `original`.  Raises BadFile, WrongNetwork."""
     contents = read_contents(body, forms)
@@ -289,7 +201,7 @@ def decode_record(record: StoredEntry, entry: Entry) -> Form | Tensor:
             if isinstance(error, BadFile)
             else BadFile(f"file: {entry.name} cannot be decoded ({error}). The file is damaged.")
         ) from error
-    return form.dense().detach() if form.plain and not entry.learned else form
+    return form.dense().detach() if form.only_floats and not entry.learned else form
 
 
 @old_arguments(FILE)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cortado.errors import WrongNetwork
-from cortado.file.artifact import Contents, Original, original_network, read_contents
+from cortado.file.artifact import Original, original_network
+from cortado.file.contents import Contents, read_contents
 from cortado.file.entries import entries_of, fingerprint
 from cortado.file.plane import CODECS
 from cortado.file.tensors import RAW

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -11,11 +12,13 @@ from torch import nn
 from cortado.errors import BadFile, BadNetwork
 from cortado.file.entries import Entry, entries_of, loose_entries, value_at
 from cortado.file.placed import Description, Placed
-from cortado.parts.blocks.block import Block, numbered, stand_in
+from cortado.parts.blocks.block import INNER, Block, numbered, stand_in
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.part import Part
 
 DAMAGED = "The file is damaged."
+DEEPEST = 8
+"""Blocks at one path, one around the other."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,12 @@ class Layout:
 
     def module(self, number: int) -> nn.Module | None:
         """Return the module of a number; None if there is none, or if it was replaced or was inside a replaced one."""
-        modules = dict(self.network.named_modules())
-        return modules.get(self.paths[number]) if number < len(self.paths) else None
+        return self.modules.get(self.paths[number]) if number < len(self.paths) else None
+
+    @cached_property
+    def modules(self) -> dict[str, nn.Module]:
+        """Return the modules by path; where a block keeps a module, the module it keeps."""
+        return dict(self.network.named_modules())
 
     def stored(self, loose: Sequence[int]) -> list[Entry]:
         """Return what a file has records for: the saved tensors, and these buffers.  Raises BadFile when there are none."""
@@ -76,45 +83,61 @@ def laid_out(network: nn.Module, blocks: Placed, former: bool = False) -> Layout
     had_tensors, replaced = bool(named[1]), put_blocks(network, before, blocks)
     if not former:
         named = (tuple(path for path, _ in numbered(network)), entries_of(network), loose_entries(network))
-    return Layout(network, named[0], tuple(named[1]), tuple(named[2]), tuple(dict.fromkeys(replaced)), had_tensors)
+    return Layout(network, named[0], tuple(named[1]), tuple(named[2]), tuple(replaced), had_tensors)
 
 
 def put_blocks(network: nn.Module, order: list[tuple[str, nn.Module]], blocks: Placed) -> list[str]:
     """Put blocks into a network whose modules are numbered by `order`, and return their paths.  Raises BadFile."""
-    most = 4 * sum(value.numel() for value in network.parameters()) + 2**20
-    replaced: list[str] = []
+    room = 4 * sum(value.numel() for value in network.parameters()) + 2**20
+    depths: dict[str, int] = {}
+    gone: set[str] = set()
     for (number, _), which in zip(blocks.places, blocks.serves, strict=True):
         if not 0 < number < len(order):
             raise BadFile(f"file: a block stands in the place of module {number} of {len(order)}. {DAMAGED}")
         path, description = order[number][0], blocks.parts[which]
-        before = dict(network.named_modules(remove_duplicate=False)).get(path)
-        if before is None or any(path.startswith(f"{one}.") for one in gone(network, replaced)):
-            raise BadFile(f"file: {path} is to be replaced and is not there. {DAMAGED}")
+        before = standing_at(network, path, gone)
+        depths[path] = depths.get(path, 0) + 1
+        if depths[path] > DEEPEST or depths[path] > 1 and not keeps(description):
+            raise BadFile(f"file: block {depths[path]} of those at {path} cannot stand around the others. {DAMAGED}")
         if issubclass(description.kind, Bypass) and type(before) in (nn.Identity, Bypass):
             raise BadFile(f"file: {path} is to be removed and is not there. {DAMAGED}")
-        outermost = network.get_submodule(path)
+        room -= claimed(description)
+        if room < 0:
+            raise BadFile(f"file: its blocks claim more entries than fit such a network. {DAMAGED}")
         try:
-            stand_in(network, outermost, built(description, outermost, most))
+            stand_in(network, before, built(description, before))
         except BadNetwork as error:
             raise BadFile(f"file: {error} {DAMAGED}") from error
-        replaced.append(path)
-    return replaced
+        gone |= set() if keeps(description) else {path}
+    return list(depths)
 
 
-def gone(network: nn.Module, replaced: list[str]) -> list[str]:
-    """Return the paths where blocks stand that keep nothing inside."""
-    return [path for path in replaced if getattr(network.get_submodule(path), "kept", None) is None]
+def standing_at(network: nn.Module, path: str, gone: set[str]) -> nn.Module:
+    """Return what stands at a path, outermost block included.  Raises BadFile if it was inside a module that is gone."""
+    steps = path.split(".")
+    try:
+        if any(".".join(steps[:count]) in gone for count in range(1, len(steps))):
+            raise AttributeError
+        return network.get_submodule(path)
+    except AttributeError as error:
+        raise BadFile(f"file: {path} is to be replaced and is not there. {DAMAGED}") from error
 
 
-def built(description: Description, before: nn.Module, most: int) -> Block:
-    """Return the block, its tensors in their shapes.  Raises BadFile for one of more than `most` entries."""
-    inside = {"inner": before} if "inner" in description.kind.arrays else {}
+def keeps(description: Description) -> bool:
+    """Return whether a block keeps the module that stood in its place."""
+    return INNER in description.kind.arrays
+
+
+def claimed(description: Description) -> int:
+    """Return how many entries a block's own tensors have, without making them."""
     with torch.device("meta"):
-        sketch = description.made(**{name: nn.Identity() for name in inside})
-    own = [value.shape for value in (*sketch.parameters(), *sketch.buffers())]
-    if sum(math.prod(shape) for shape in own) > most:
-        raise BadFile(f"file: {description.kind.__name__} claims more entries than fit such a network. {DAMAGED}")
+        sketch = description.made(**{INNER: nn.Identity()} if keeps(description) else {})
+    return sum(math.prod(value.shape) for value in (*sketch.parameters(), *sketch.buffers()))
+
+
+def built(description: Description, before: nn.Module) -> Block:
+    """Return the block, its tensors in their shapes."""
     with torch.random.fork_rng(devices=()):
-        made: Part = description.made(**inside)
+        made: Part = description.made(**{INNER: before} if keeps(description) else {})
     assert isinstance(made, Block)
     return made.train(before.training)

@@ -12,18 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import cortado.parts.activations
+import cortado.parts.blocks
 from cortado.errors import BadFile, BadNetwork, BadValue
 from cortado.file.floats import decode_floats, encode_floats
 from cortado.file.keys import key_of, kind_at, own_kinds
 from cortado.file.plane import Coded, decode_plane, encode_plane
 from cortado.file.wire import Cursor, varint
-from cortado.parts import activations, blocks
-from cortado.parts.activations.quantizer import SIDES, ActivationQuantizer, put_quantizer, sites
+from cortado.parts.activations.quantizer import SIDES, ActivationQuantizer, put_quantizer, quantizer_at, sites
 from cortado.parts.blocks.block import Block, blocks_in, numbered
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.part import FLOATS, INTEGERS, Part
 
-MOST = 2**24
+MOST_PLACES = 2**17
+"""More than any network has modules: a few bytes can announce a list of any length."""
+MOST_FACT = 2**24
 DAMAGED = "The file is damaged."
 Facts = tuple[int, ...]
 
@@ -43,8 +46,10 @@ class Slots:
     like: str
 
 
-ACTIVATIONS = Slots(ActivationQuantizer, activations, len(SIDES), False, "rounds activations in a way", "MyQuantizer")
-BLOCKS = Slots(Block, blocks, 1, True, "uses a block", "MyBlock")
+ACTIVATIONS = Slots(
+    ActivationQuantizer, cortado.parts.activations, len(SIDES), False, "rounds activations in a way", "MyQuantizer"
+)
+BLOCKS = Slots(Block, cortado.parts.blocks, 1, True, "uses a block", "MyBlock")
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class Description:
             return self.kind.from_parts(torch.Size(), spec, self.numbers | inside)
         except BadValue as error:
             raise BadFile(f"file: {error} {DAMAGED}") from error
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise BadFile(f"file: {self.kind.__name__} cannot be made of {spec} ({error}). {DAMAGED}") from error
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class Placed:
         )
 
 
-def placed(found: Iterable[tuple[tuple[int, int], Part]]) -> Placed:
+def parts_in_places(found: Iterable[tuple[tuple[int, int], Part]]) -> Placed:
     """Return parts in their places, in the order of their modules; a part may stand in several."""
     by_place = sorted(found, key=lambda one: one[0])
     parts = list(dict.fromkeys(part for _, part in by_place))
@@ -102,19 +109,25 @@ def described(part: Part) -> Description:
     return Description(type(part), tuple(spec[fact] for fact in part.facts), numbers)
 
 
-def quantizers_of(network: nn.Module, skeleton: nn.Module) -> Placed:
+def placed_quantizers(network: nn.Module, skeleton: nn.Module) -> Placed:
     """Return what rounds the activations of a network.  Raises BadNetwork for layers that its skeleton has not."""
     order = {path: number for number, (path, _) in enumerate(numbered(skeleton))}
     found = sites(network)
+    for path, block in blocks_in(network):
+        if block.kept is not None and any(quantizer_at(block, side) for side in SIDES):
+            raise BadNetwork(
+                f"file: an activation of the {type(block).__name__} at {path} is rounded, whose path is that of the module it "
+                "keeps. Quantize what it keeps, or a child module of the block."
+            )
     strange = next((path for path, _ in found if path not in order), None)
     if strange is not None:
         raise BadNetwork(
             f"file: an activation of {strange} is rounded, which the original network lacks. Quantize its own layers."
         )
-    return placed(((order[path], SIDES.index(side)), part) for (path, side), part in found.items())
+    return parts_in_places(((order[path], SIDES.index(side)), part) for (path, side), part in found.items())
 
 
-def blocks_of(network: nn.Module, original: nn.Module) -> Placed:
+def placed_blocks(network: nn.Module, original: nn.Module) -> Placed:
     """Return the blocks of a network made from `original`.  Raises BadNetwork for one where `original` has no module."""
     order = {path: number for number, (path, _) in enumerate(numbered(original))}
     found = blocks_in(network) + removed_by_hand(network, original)
@@ -123,7 +136,7 @@ def blocks_of(network: nn.Module, original: nn.Module) -> Placed:
         raise BadNetwork(
             f"file: a block stands at {strange}, where the original network has no module. Wrap one of its own modules."
         )
-    return placed(((order[path], 0), block) for path, block in found)
+    return parts_in_places(((order[path], 0), block) for path, block in found)
 
 
 def removed_by_hand(network: nn.Module, original: nn.Module) -> list[tuple[str, Block]]:
@@ -147,12 +160,12 @@ def write_placed(placed: Placed, slots: Slots) -> bytes:
     body += numbers(np.array([kinds.index((part.kind, part.facts)) for part in placed.parts]))
     for chosen in kinds:
         rows = [part.numbers for part in placed.parts if (part.kind, part.facts) == chosen]
-        for name, sort in columns_of(chosen[0]):
+        for name, sort in number_columns(chosen[0]):
             body += written(np.array([row[name].item() for row in rows]), sort)
     return body
 
 
-def columns_of(kind: type[Part]) -> list[tuple[str, str]]:
+def number_columns(kind: type[Part]) -> list[tuple[str, str]]:
     """Return the numbers that parts of a class have, floats first."""
     found = [(name, sort) for name, sort in kind.arrays.items() if sort in (FLOATS, INTEGERS)]
     return sorted(found, key=lambda one: one[1] != FLOATS)
@@ -181,7 +194,7 @@ def read_numbers(cursor: Cursor, count: int) -> list[int]:
 def read_placed(cursor: Cursor, slots: Slots, known: Sequence[type[Part]] = ()) -> Placed:
     """Read the parts at the cursor; `known` are a user's own classes.  Raises BadFile."""
     start = cursor.at
-    count, distinct, kind_count = (cursor.number(MOST) for _ in range(3))
+    count, distinct, kind_count = (cursor.number(MOST_PLACES) for _ in range(3))
     if not 1 <= kind_count <= distinct <= count:
         raise BadFile(f"file: it announces {distinct} parts of {kind_count} kinds in {count} places. {DAMAGED}")
     flat, serves = np.cumsum(read_numbers(cursor, count)), read_numbers(cursor, count)
@@ -202,13 +215,13 @@ def read_kind(cursor: Cursor, slots: Slots, known: Sequence[type[Part]]) -> tupl
     """Read a class of parts with its facts."""
     users = [kind for kind in known if issubclass(kind, slots.base)]
     kind = kind_at(cursor, own_kinds(slots.room, slots.base), users, slots.does, slots.like)
-    return kind, tuple(cursor.number(MOST) for _ in kind.facts)
+    return kind, tuple(cursor.number(MOST_FACT) for _ in kind.facts)
 
 
 def read_parts(cursor: Cursor, kind: type[Part], facts: Facts, count: int) -> list[Description]:
     """Read the numbers of `count` parts of one kind."""
     columns: dict[str, list[Tensor]] = {}
-    for name, sort in columns_of(kind):
+    for name, sort in number_columns(kind):
         if sort == FLOATS:
             values: list[Any] = decode_floats(cursor.take(cursor.number()), np.dtype(np.float32), count).tolist()
         else:

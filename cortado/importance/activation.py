@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from cortado.errors import BadNetwork
 from cortado.importance.importance import Importance
 from cortado.network.statistics.gradients import input_squares
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.task.task import Task
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -11,7 +11,8 @@ from cortado.network.compare.divergence import divergence_for
 from cortado.network.coupling.groups import Group
 from cortado.network.statistics.channel_gradients import ChannelGradients
 from cortado.network.statistics.gradients import gradients
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.task.outputs.outputs import Outputs
 from cortado.task.task import Task
 

@@ -8,7 +8,8 @@ from torch import Tensor
 import cortado.importance
 from cortado.lookup import lookup
 from cortado.network.coupling.groups import Group, Slot
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.task.task import Task
 
 

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from cortado.importance.importance import Importance, producing
 from cortado.network.coupling.groups import Group
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.task.task import Task
 
 

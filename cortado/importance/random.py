@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from cortado.importance.importance import Importance
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.task.task import Task
 
 

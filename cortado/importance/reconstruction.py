@@ -7,7 +7,8 @@ from cortado.errors import BadNetwork
 from cortado.importance.importance import Importance
 from cortado.network.coupling.groups import Group
 from cortado.network.statistics.elimination import Elimination, EliminationProblem, problems
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.task.task import Task
 
 

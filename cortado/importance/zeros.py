@@ -8,7 +8,8 @@ from cortado.importance.importance import Importance
 from cortado.network.coupling.groups import Group
 from cortado.network.statistics.activations import channel_axis
 from cortado.network.statistics.channel_gradients import ChannelGradients
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.task.task import Task
 
 

@@ -110,7 +110,7 @@ def factor_layer(form: Form, walk: FactorWalk, kind: type[nn.Module]) -> nn.Modu
             inputs * walk.groups, outputs, form.shape[2:], walk.stride, walk.padding, walk.dilation, walk.groups,
             bias=False, device="meta",
         )  # fmt: skip
-    if form.plain:
+    if form.only_floats:
         made._parameters["weight"] = next(form.parameters())
     else:
         attach(made, "weight", form)

@@ -11,7 +11,8 @@ from cortado.errors import BadNetwork
 from cortado.layers.factors import chain_of
 from cortado.methods.method import Method, knob
 from cortado.network.statistics.gradients import released
-from cortado.network.view import View, Weight, parameter_places
+from cortado.network.view import View
+from cortado.network.weight import Weight, parameter_places
 from cortado.parts.forms.attach import attached_names, form_of, release
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form

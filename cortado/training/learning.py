@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from cortado.network.view import Factor, View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Factor, Weight
 from cortado.parts.forms.attach import form_of
 
 

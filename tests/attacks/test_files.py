@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from cortado.errors import BadFile, BadNetwork, CortadoError, WrongNetwork
-from cortado.file.artifact import MAGIC, decode, encode, load, read_contents, save
+from cortado.file.artifact import decode, encode, load, save
+from cortado.file.contents import MAGIC, read_contents
 from cortado.file.entries import entries_of, fingerprint
 from cortado.file.inspection import inspect
 from cortado.file.keys import key_of
@@ -65,8 +66,11 @@ def sealed(data: bytes) -> bytes:
     return data[:-4] + zlib.crc32(data[:-4]).to_bytes(4, "little")
 
 
+NO_SECTIONS = b"\0"
+
+
 def head(network: nn.Module) -> bytes:
-    return MAGIC + bytes([1]) + fingerprint(network, entries_of(network))
+    return MAGIC + bytes([4]) + fingerprint(network, entries_of(network)) + NO_SECTIONS
 
 
 def file_of(network: nn.Module, write) -> bytes:
@@ -138,7 +142,7 @@ def test_foreign_files_are_refused_by_name(data, tmp_path):
 def test_newer_version_says_so():
     data = bytearray(body())
     data[4] = 9
-    with pytest.raises(BadFile, match="it is of version 9, this reader knows versions 1 to 3. Update cortado"):
+    with pytest.raises(BadFile, match="it is of version 9, this reader knows versions 1 to 4. Update cortado"):
         decode(sealed(bytes(data)), original())
 
 

@@ -41,16 +41,16 @@ def listed(stream: Stream, first: int) -> list[int]:
     return found
 
 
-def edits(stream: Stream) -> tuple[list[int], list[int], dict[tuple[int, int], int], bytes]:
-    """Modules put out, buffers, the new values of (module, rank), and the check."""
-    removed, buffers, values, module = listed(stream, 1), listed(stream, 0), {}, -1
+def edits(stream: Stream, removed: int | None = None) -> tuple[list[int], dict[tuple[int, int], int], bytes]:
+    """Buffers, the new values of (module, rank), and the check; `removed`: how many modules files before version 4 removed."""
+    buffers, values, module = listed(stream, 0), {}, -1
     for _ in range(stream.number()):
         module += 1 + stream.number()
         rank = -1
         for _ in range(stream.number()):
             rank += 1 + stream.number()
             values[module, rank] = stream.number()
-    return removed, buffers, values, stream.take(2)
+    return buffers, values, stream.take(2) if removed is None or removed or buffers or values else b""
 
 
 def packed(body: bytes, width: int, count: int) -> list[int]:

@@ -6,13 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
+import cortado.parts.activations
+import cortado.parts.blocks
 import cortado.parts.forms
-from cortado.file import mix
+from cortado.file import layout, mix, placed
+from cortado.file.contents import VERSION
 from cortado.file.keys import key_of, own_kinds
 from cortado.file.plane import CODECS
 from cortado.file.schema import FLOAT_TYPES
 from cortado.native.tables import logistic_tables
+from cortado.parts.activations.quantizer import ActivationQuantizer
+from cortado.parts.blocks.block import Block
 from cortado.parts.forms.form import Form
+from cortado.parts.part import FLOATS, INTEGERS, PART
 from tests.docs.blocks import ROOT, blocks, run
 
 PAGE = ROOT / "docs" / "file.md"
@@ -62,9 +68,35 @@ def test_forms_of_the_page_are_those_of_the_code() -> None:
     said = {row[0]: row[1:] for row in rows("| form | key | facts |")}
     real = {}
     for form in own_kinds(cortado.parts.forms, Form).values():
-        arrays = ", ".join(f"{name}: {sort}" for name, sort in form.arrays.items())
+        arrays = ", ".join(f"{name}: {'form' if sort == PART else sort}" for name, sort in form.arrays.items())
         real[form.__name__.lower()] = [f"`{key_of(form).hex()}`", ", ".join(form.facts), arrays]
     assert said == real
+
+
+def test_blocks_of_the_page_are_those_of_the_code() -> None:
+    said = {row[0]: row[1:] for row in rows("| block | key | facts |")}
+    real = {}
+    for block in own_kinds(cortado.parts.blocks, Block).values():
+        keeps = "yes" if block.arrays else "no"
+        made = block(**dict.fromkeys(block.facts, 3))
+        tensors = ", ".join(name for name, _ in made.named_parameters())
+        real[block.__name__.lower()] = [f"`{key_of(block).hex()}`", ", ".join(block.facts), keeps, tensors]
+    assert said == real
+
+
+def test_quantizers_of_the_page_are_those_of_the_code() -> None:
+    said = {row[0]: row[1:] for row in rows("| quantizer | key | facts |")}
+    real = {}
+    for kind in own_kinds(cortado.parts.activations, ActivationQuantizer).values():
+        columns = [", ".join(name for name, sort in kind.arrays.items() if sort == one) for one in (FLOATS, INTEGERS)]
+        real[kind.__name__.lower()] = [f"`{key_of(kind).hex()}`", ", ".join(kind.facts), *columns]
+    assert said == real
+
+
+def test_limits_of_the_page_are_those_of_the_code() -> None:
+    assert (placed.MOST_PLACES, placed.MOST_FACT, layout.DEEPEST) == (2**17, 2**24, 8)
+    assert "at most 2^17" in TEXT and "at most 2^24" in TEXT and "a ninth block at one place" in TEXT
+    assert f"# The .cortado file, version {VERSION}" in TEXT
 
 
 def test_codecs_of_the_page_are_those_of_the_code() -> None:

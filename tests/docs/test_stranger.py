@@ -1,21 +1,39 @@
 """What the coders write is read by a reader that was written from docs/file.md alone."""
 
 import math
-from hashlib import blake2b
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
+from cortado.parts.blocks.scale_shift import ScaleShift
+from torch import Tensor, nn
 
 from cortado.file import mix as mix_coder
-from cortado.file.artifact import encode
+from cortado.file.artifact import decode, encode
+from cortado.file.entries import tensor_names
 from cortado.file.floats import encode_floats
 from cortado.file.plane import encode_plane
 from cortado.native.coders import mix_encode
-from cortado.parts.activations.quantizer import sites
-from tests.docs import stranger
+from cortado.parts.activations.affine import Affine
+from cortado.parts.activations.quantizer import put_quantizer, sites
+from cortado.parts.blocks.block import ORIGINAL, Block, stand_in
+from cortado.parts.blocks.bypass import Bypass
+from cortado.parts.forms.attach import attach, form_of
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.learned_step import LearnedStep
+from cortado.parts.forms.low_rank import LowRank
+from cortado.parts.forms.masked import Masked
+from cortado.parts.forms.masked_latent import MaskedLatent
+from cortado.parts.forms.quantized import Quantized
+from cortado.parts.part import own_modules
+from tests.docs import stranger, stranger_file
 from tests.docs.stranger_mix import mix
 from tests.file.cut_nets import cut_net, plain_net, without_blocks
-from tests.file.test_roundings import rounded
+from tests.file.former_files import former_file
+from tests.file.test_former_files import FACTS, FOLDER
+from tests.file.test_placed import rounded
+from tests.laws.tiny_nets import BY_NAME
 
 
 def planes() -> dict[str, np.ndarray]:
@@ -88,79 +106,117 @@ def test_floats_are_read_by_the_page(dtype: type) -> None:
         assert stranger.floats(encode_floats(values), size, len(values)) == values.tobytes()
 
 
-def whole_numbers(module) -> list[tuple[str, int | None, int]]:
-    """(attribute, place, value) of a module's whole numbers, as the page orders them."""
-    found = []
-    for name, value in sorted(vars(module).items()):
-        if type(value) is int:
-            found.append((name, None, value))
-        elif type(value) in (list, tuple) and all(type(part) is int for part in value):
-            found += [(name, place, part) for place, part in enumerate(value)]
-    return found
+class Gate(Block):
+    """A user's block: keeps a module, with a factor for each of its outputs."""
+
+    arrays = {"inner": ORIGINAL}
+    facts = ("channels",)
+
+    def __init__(self, inner: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.inner, self.gate, self.channels = inner, nn.Linear(channels, 1), channels
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.inner(values) * self.gate.bias
 
 
-@pytest.mark.parametrize("name", ["attention", "option_a", "split"])
-def test_edits_are_read_by_the_page(name: str) -> None:
-    original, small = plain_net(name), cut_net(name, 0.25)
-    body = encode(small, original)
-    assert body[4] == 2
-    removed, buffers, values, check = stranger.edits(stranger.Stream(body[13:]))
-    assert removed == [] and buffers == ([0] if name == "attention" else []) and values
-    order, text = list(original.named_modules()), ""
-    for number in buffers:
-        text += repr(((("", "places"),), (5, 16), "torch.float32"))
-        assert number == 0
-    for (module, rank), value in values.items():
-        path, layer = order[module]
-        attribute, place, before = whole_numbers(layer)[rank]
-        now = vars(small.get_submodule(path))[attribute]
-        assert (now if place is None else now[place]) == value != before
-        text += repr((path, attribute, place, before))
-    assert check == blake2b(text.encode(), digest_size=2).digest()
+class TheirGate(nn.Module):
+    """What the stranger knows of it."""
+
+    keeps = True
+
+    def __init__(self, inner: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.inner, self.gate = inner, nn.Linear(channels, 1)
+
+
+def read_both_ways(body: bytes, maker: Callable[[], nn.Module], whole: bool = False) -> stranger_file.File:
+    """Compare every tensor, changed number and quantizer of the two readers; give the stranger's."""
+    key = stranger_file.digest(f"{Gate.__module__}:Gate").hex()
+    made, ours = stranger_file.File(body, maker(), {key: (TheirGate, 1)}, whole), decode(body, maker, [Gate])
+    modules = dict(ours.named_modules())
+    mine = {(path, name) for path, module in own_modules(ours).items() for name in tensor_names(module)}
+    assert mine <= made.tensors.keys()
+    for (path, name), value in made.tensors.items():
+        wanted = getattr(modules[path], name).detach().numpy()
+        # A factored weight is a sum, whose order the page leaves open.
+        near = 1e-6 if isinstance(form_of(modules[path], name), LowRank) else 0
+        assert value.shape == wanted.shape and (not whole or np.allclose(value, wanted, near, near)), (path, name)
+    for (number, rank), value in made.values.items():
+        attribute, place, now = stranger_file.whole_numbers(modules[made.order[number]])[rank]
+        assert abs(now) == value, (attribute, place)
+    found = sites(ours)
+    assert made.quantizers.keys() == found.keys()
+    for site, (name, facts, numbers, part) in made.quantizers.items():
+        one = found[site]
+        assert (type(one).__name__.lower(), facts) == (name, tuple(one.spec().values()))
+        assert numbers == tuple(value.item() for value in one.parts().values())
+        assert all((found[other] is one) == (that[3] == part) for other, that in made.quantizers.items())
+    return made
+
+
+@pytest.mark.parametrize("name", ["attention", "option_a", "split", "group_norm", "recurrent"])
+def test_cut_networks_are_read_by_the_page(name: str) -> None:
+    made = read_both_ways(encode(cut_net(name, 0.25), plain_net(name)), lambda: plain_net(name))
+    assert made.version == 4 and made.loose == ([0] if name == "attention" else [])
+    assert bool(made.values) == (name in ("attention", "option_a", "split"))
 
 
 def test_removed_modules_are_read_by_the_page() -> None:
-    original, paths = plain_net("residual"), ["layer1.1", "layer3.1"]
-    body = encode(without_blocks("residual", *paths), original)
-    removed, buffers, values, check = stranger.edits(stranger.Stream(body[13:]))
-    assert [list(original.named_modules())[number][0] for number in removed] == paths
-    assert not buffers and not values
-    assert check == blake2b("".join(map(repr, paths)).encode(), digest_size=2).digest()
+    paths = ["layer1.1", "layer3.1"]
+    body = encode(without_blocks("residual", *paths), plain_net("residual"))
+    assert read_both_ways(body, lambda: plain_net("residual")).replaced == paths
 
 
-def listed_numbers(stream: stranger.Stream, count: int) -> list[int]:
-    """A stream of whole numbers with its length and codec before it."""
-    head = stream.number()
-    body = stream.take(head // 8)
-    readers = {0: stranger.bits, 1: stranger.huffman, 4: stranger.deep_compression}
-    if head % 8 == 2:
-        return stranger.rans(body, count, 1)
-    return mix(body, (count,), None) if head % 8 == 3 else readers[head % 8](body, count)
+def small_net() -> nn.Module:
+    """Few weights: the stranger is slow."""
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()) for _ in range(2)]
+    ends = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), *blocks, *ends).eval()
 
 
-def test_roundings_are_read_by_the_page() -> None:
+def gated() -> nn.Module:
+    """Blocks of all sorts, one in the other, with forms and quantizers on what they keep and on what is their own."""
+    small = small_net()
+    stand_in(small, small[1], ScaleShift(4))
+    stand_in(small, small[2], Gate(small[2], 4))
+    stand_in(small, small.get_submodule("2.2"), Bypass())
+    stand_in(small, small[3], Gate(small[3], 2))
+    stand_in(small, small.get_submodule("3.0"), Gate(small.get_submodule("3.0"), 3))
+    kept, mask = dict(small.named_modules())["3.0"], torch.arange(144).view(4, 4, 3, 3) % 3 == 0
+    attach(kept, "weight", MaskedLatent(mask, LearnedStep(kept.weight.detach(), 0.1, 4)))
+    values = small[6].weight.detach()
+    attach(small[6], "weight", Masked(values > 0, Dense(values[values > 0])))
+    attach(small[2].gate, "weight", Quantized.of(small[2].gate.weight, 4, "channel", symmetric=False))
+    put_quantizer(kept, "input", Affine(0.5, 3, 4))
+    put_quantizer(small[2].gate, "output", Affine(0.25, 0, 8))
+    return small.eval()
+
+
+def test_blocks_are_read_by_the_page() -> None:
+    body, example = encode(gated(), small_net()), torch.randn(2, 1, 6, 6)
+    made = read_both_ways(body, small_net, whole=True)
+    assert made.replaced == ["1", "2", "2.2", "3", "3.0"]
+    assert ("3.0.gate", "weight") in made.tensors and ("1", "running_mean") not in made.tensors
+    assert torch.equal(decode(body, small_net, [Gate])(example), gated()(example))
+
+
+def test_quantizers_are_read_by_the_page() -> None:
     original = plain_net("residual")
-    small = rounded(original)
-    body = encode(small, original)
-    assert body[4] == 3
-    stream = stranger.Stream(body[13:])
-    assert [stream.number() for _ in range(3)] == [0, 0, 0], "no edits, and no check of them"
-    count, distinct, kinds = (stream.number() for _ in range(3))
-    steps, serves = listed_numbers(stream, count), listed_numbers(stream, count)
-    heads = [(stream.take(2), stream.number()) for _ in range(kinds)]
-    which = listed_numbers(stream, distinct)
-    made: dict[int, tuple[int, float, int]] = {}
-    for number, (key, bits) in enumerate(heads):
-        assert key == blake2b(b"affine", digest_size=2).digest()
-        mine = [place for place, kind in enumerate(which) if kind == number]
-        scales = np.frombuffer(stranger.floats(stream.take(stream.number()), 4, len(mine)), dtype=np.float32)
-        zeros = listed_numbers(stream, len(mine))
-        made |= {one: (bits, float(s), z) for one, s, z in zip(mine, scales, zeros, strict=True)}
-    order = [path for path, _ in original.named_modules()]
-    places = np.cumsum(steps)
-    found = {(order[p // 2], ("input", "output")[p % 2]): made[s] for p, s in zip(places, serves, strict=True)}
-    wanted = {
-        place: (activation.width, activation.parts()["scale"].item(), int(activation.zero))
-        for place, activation in sites(small).items()
-    }
-    assert found == wanted
+    made = read_both_ways(encode(rounded(original), original), lambda: plain_net("residual"))
+    assert len(made.quantizers) > 10 and not made.values and not made.replaced
+
+
+@pytest.mark.parametrize("name", list(FACTS))
+def test_former_files_are_read_by_the_page(name: str) -> None:
+    made = read_both_ways((FOLDER / f"{name}.cortado").read_bytes(), BY_NAME[FACTS[name]["network"]].make, whole=True)
+    assert made.version == FACTS[name]["version"]
+
+
+def test_former_files_with_removed_modules_are_read_by_the_page() -> None:
+    for version, quantized in ((2, False), (3, True)):
+        small = without_blocks("residual", "layer2.1", "layer3.0")
+        body = former_file(rounded(small) if quantized else small, plain_net("residual"), version)
+        made = read_both_ways(body, lambda: plain_net("residual"))
+        assert made.replaced == ["layer2.1", "layer3.0"] and bool(made.quantizers) == quantized

@@ -10,7 +10,8 @@ from cortado.engine.compress import compress
 from cortado.errors import BadFile, BadNetwork, CortadoError
 from cortado.file.artifact import decode, encode, save
 from cortado.network.profile.profile import profile
-from cortado.network.view import View, parameter_places
+from cortado.network.view import View
+from cortado.network.weight import parameter_places
 from cortado.parts.blocks.block import blocks_in
 from cortado.report.pages.html import report_html
 from cortado.report.report import read_report

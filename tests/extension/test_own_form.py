@@ -9,7 +9,7 @@ import cortado
 from cortado.engine.compress import compress
 from cortado.errors import BadFile
 from cortado.file.artifact import decode, encode, save
-from cortado.network.view import parameter_places
+from cortado.network.weight import parameter_places
 from tests.extension.powers_of_two import Powers, RoundToPowers
 from tests.extension.residual_net import ResidualNet, task
 from tests.fresh import fresh

@@ -9,7 +9,7 @@ import cortado
 from cortado.engine.compress import compress
 from cortado.file.artifact import save
 from cortado.network.profile.profile import profile
-from cortado.network.view import parameter_places
+from cortado.network.weight import parameter_places
 from cortado.task.task import Task
 from tests.extension.gated_linear import GatedLinear, GatedNet
 from tests.fresh import fresh

@@ -9,7 +9,7 @@ from torch import nn
 import cortado
 from cortado.engine.compress import compress
 from cortado.file.artifact import save
-from cortado.network.view import parameter_places
+from cortado.network.weight import parameter_places
 from cortado.parts.forms.quantized import Quantized
 from cortado.task.task import Task
 from tests.extension.fitted_groups import FittedGroups

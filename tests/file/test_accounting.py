@@ -18,7 +18,8 @@ from cortado.file.accounting import (
     layer_rows,
     pictures,
 )
-from cortado.file.artifact import encode, read_contents
+from cortado.file.artifact import encode
+from cortado.file.contents import read_contents
 from cortado.file.symbols import Symbols, symbols_of
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer

@@ -10,7 +10,8 @@ from torch import nn
 from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, WrongNetwork
 from cortado.file.accounting import accounts, layer_rows
-from cortado.file.artifact import HAS_BLOCKS, HAS_EDITS, decode, encode, read_contents, save
+from cortado.file.artifact import decode, encode, save
+from cortado.file.contents import HAS_BLOCKS, HAS_EDITS, read_contents
 from cortado.file.edits import Edits, read_edits, write_edits
 from cortado.file.inspection import inspect
 from cortado.file.placed import BLOCKS, write_placed

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork
-from cortado.file.artifact import decode, encode, read_contents, save
+from cortado.file.artifact import decode, encode, save
+from cortado.file.contents import read_contents
 from cortado.file.inspection import inspect
 from cortado.file.layout import laid_out
-from cortado.file.placed import ACTIVATIONS, Placed, placed, put_quantizers, read_placed, write_placed
+from cortado.file.placed import ACTIVATIONS, Placed, parts_in_places, put_quantizers, read_placed, write_placed
 from cortado.file.wire import Cursor
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import ActivationQuantizer, put_quantizer, quantizer_at, sites
@@ -114,7 +115,7 @@ def test_original_network_with_roundings_is_refused():
 
 def grids(*places: tuple[int, int], serves: tuple[int, ...]) -> Placed:
     """Activations on two grids."""
-    made = placed([((1, 0), Affine(0.5, 0, 8)), ((1, 1), Affine(0.25, 9, 4))])
+    made = parts_in_places([((1, 0), Affine(0.5, 0, 8)), ((1, 1), Affine(0.25, 9, 4))])
     return Placed(places, serves, made.parts)
 
 
@@ -158,4 +159,4 @@ def test_file_that_rounds_what_is_not_there_is_refused():
     for wrong, says in ((len(order) + 5, "which is not there"), (order.index("layer1"), "cannot have a quantizer")):
         again = decode(body, original)
         with pytest.raises(BadFile, match=says):
-            put_quantizers(laid_out(again, Placed()).module, placed([((wrong, 0), Affine(1.0, 0, 8))]))
+            put_quantizers(laid_out(again, Placed()).module, parts_in_places([((wrong, 0), Affine(1.0, 0, 8))]))

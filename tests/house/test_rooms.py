@@ -10,8 +10,8 @@ LISTING = {
     "cortado.engine.recipe": {"cortado.methods"},
     "cortado.importance.importance": {"cortado.importance"},
     "cortado.training.objectives.objective": {"cortado.training.objectives"},
+    "cortado.file.placed": {"cortado.parts.activations", "cortado.parts.blocks"},
     "cortado.file.schema": {"cortado.parts.forms"},
-    "cortado.file.roundings": {"cortado.parts.activations"},
 }
 """What lists a folder's files imports the folder itself, and the command line the face, for its version."""
 MOST_LOOSE = 9

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cortado.network.finalize import finalized_copy
-from cortado.network.view import Weight, parameter_places
+from cortado.network.weight import Weight, parameter_places
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.dense import Dense

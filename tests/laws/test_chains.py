@@ -8,7 +8,7 @@ import torch
 
 from cortado.engine.compress import compress
 from cortado.file.artifact import save
-from cortado.network.view import parameter_places
+from cortado.network.weight import parameter_places
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.form import Form
 from cortado.parts.forms.masked import Masked

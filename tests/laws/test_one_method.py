@@ -10,7 +10,8 @@ from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, BadValue, NothingChanged
 from cortado.file.artifact import decode, encode, load, save
 from cortado.knobs.nested import knobs_of
-from cortado.network.view import View, parameter_places
+from cortado.network.view import View
+from cortado.network.weight import parameter_places
 from cortado.parts.forms.attach import original_class
 from tests.laws.compressed import CONVOLUTIONAL, CUTS, NOTHING_TO_DO, PAIRS, REFUSED, compressed, stages
 from tests.laws.small_methods import ALL_METHODS, small

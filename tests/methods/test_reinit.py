@@ -13,7 +13,8 @@ from cortado.methods.prune.channels import PruneChannels
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.reinit import Reinit
 from cortado.methods.rewind import Rewind
-from cortado.network.view import View, parameter_places
+from cortado.network.view import View
+from cortado.network.weight import parameter_places
 from cortado.parts.forms.attach import attach, form_of
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.low_rank import LowRank

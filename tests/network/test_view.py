@@ -8,7 +8,8 @@ from torch import nn
 
 from cortado.errors import BadNetwork
 from cortado.network.statistics.gradients import gradients, released
-from cortado.network.view import View, parameter_places, working_copy
+from cortado.network.view import View, working_copy
+from cortado.network.weight import parameter_places
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.attach import attached_names, form_of
 from cortado.parts.forms.codebook import Codebook

@@ -15,7 +15,7 @@ from cortado.nets.lenet import LeNet5, LeNet300100
 from cortado.nets.resnet import CifarResNet
 from cortado.nets.vgg import CifarVgg
 from cortado.network.graph.where import choose
-from cortado.network.view import parameter_places
+from cortado.network.weight import parameter_places
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.masked import Masked
 from cortado.task.task import Data, Task

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from cortado.errors import NothingChanged
 from cortado.layers.low_rank import CONVOLUTIONS
 from cortado.network.graph.where import original_first
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.parts.forms.attach import original_class
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.low_rank import LowRank

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from cortado.network.view import Weight
+from cortado.network.weight import Weight
 
 
 def alive(weight: Weight) -> Tensor:

@@ -11,7 +11,8 @@ from cortado.knobs.nested import flat_knobs
 from cortado.methods.method import Method, knob
 from cortado.methods.prune.bits import as_planes, bits_of_levels, nonzero_cost
 from cortado.methods.prune.units import PruneUnits
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.parts.forms.form import Form
 from cortado.parts.forms.learned_step import LearnedStep
 from cortado.parts.forms.masked import Masked

@@ -34,7 +34,7 @@ def reconstruct(view: View, task: Task, paths: list[str], ridge: float = RIDGE) 
     data = task.calibration.first(IMAGES)
     for number, path in enumerate(paths):
         weight = weights.get(f"{path}.weight")
-        if weight is None or len(weight.places) > 1 or not weight.form.plain:
+        if weight is None or len(weight.places) > 1 or not weight.form.only_floats:
             continue
         layer = view.network.get_submodule(path)
         gram, cross = second_moments(view, task, path, data, number)

@@ -8,7 +8,8 @@ from cortado.errors import BadValue
 from cortado.importance.importance import Importance, score
 from cortado.methods.method import Method, knob
 from cortado.methods.prune.ranking import alive, most_important
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.task.task import Task
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from cortado.errors import MissingPackage
 from cortado.network.graph.trace import device_of
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.parts.forms.clipped import Clipped
 from cortado.running.call import call
 from cortado.running.eval_mode import eval_mode

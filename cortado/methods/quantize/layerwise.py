@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from cortado.errors import NothingChanged
 from cortado.methods.method import Method
 from cortado.network.statistics.activations import rows_into
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.parts.forms.attach import original_class
 from cortado.parts.forms.quantized import Quantized
 from cortado.task.task import Task

@@ -12,7 +12,8 @@ from cortado.network.graph.flow import MATMUL, NORM, Flow, flow_of
 from cortado.network.graph.where import original_first
 from cortado.network.quantizers.placement import QuantizerSite, quantizer_sites
 from cortado.network.statistics.ranges import ObservedRange, measure_ranges
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import (
     INPUT,

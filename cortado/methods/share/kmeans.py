@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cortado.methods.method import Method, knob
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.form import Form
 from cortado.task.task import Task

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cortado.network.graph.hooks import before_call
-from cortado.network.view import View, Weight, parameter_places
+from cortado.network.view import View
+from cortado.network.weight import Weight, parameter_places
 from cortado.parts.forms.attach import attached_names, release
 from cortado.running.call import call
 from cortado.running.devices import own_device

@@ -1,5 +1,7 @@
 """Block: a part that stands in a module's place, and may keep that module inside."""
 
+import re
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -13,6 +15,7 @@ from cortado.parts.part import Arrays, Part
 ORIGINAL = "original"
 """The kind of the array that is the module which stood there; it has the name `inner`."""
 INNER = "inner"
+LOADING = "prefix_while_loading"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,8 @@ class Block(Part):
     `from_parts` gets the facts and, if `arrays` is {"inner": ORIGINAL}, the module that stood there, and returns a block
     whose tensors have their shapes; a file fills in the values. What is inside keeps the paths that it had in the
     network, in `state_dict` too, and the block answers for its attributes. A block that keeps a module holds its own
-    tensors in child modules.
+    tensors in child modules. torch.export and torch.func run such a network; a graph of torch.fx.symbolic_trace can only
+    be read, since it calls a kept layer by the path that now leads to the block.
     """
 
     stands_in = True
@@ -45,6 +49,10 @@ class Block(Part):
     @classmethod
     def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> Self:
         return cls(**parts, **spec)
+
+    @abstractmethod
+    def forward(self, *given: Any, **named: Any) -> Any:
+        """Return what the module in its place would, from the same arguments."""
 
     def execution(self) -> Execution:
         """Return which samples of the last batch ran what is inside; measured, never assumed."""
@@ -68,9 +76,11 @@ class Block(Part):
     def state_dict(self, *given: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
         """Return the state as nn.Module does, with the names that the kept module's tensors had before."""
         found = super().state_dict(*given, destination=destination, prefix=prefix, keep_vars=keep_vars)
-        inside = f"{prefix}{INNER}."
-        for name in [name for name in found if self.kept is not None and name.startswith(inside)]:
-            found[prefix + name.removeprefix(inside)] = found.pop(name)
+        if self.kept is not None:
+            inside = f"{prefix}{INNER}."
+            for name in [name for name in found if name.startswith(inside)]:
+                found[prefix + name.removeprefix(inside)] = found.pop(name)
+            note_versions(getattr(found, "_metadata", {}), prefix)
         return found
 
     def __init_subclass__(cls, **named: Any) -> None:
@@ -83,6 +93,7 @@ class Block(Part):
     def __init__(self) -> None:
         super().__init__()
         self.register_load_state_dict_pre_hook(to_inside)
+        self.register_load_state_dict_post_hook(to_outside)
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the block, or else of the module that it keeps."""
@@ -90,18 +101,52 @@ class Block(Part):
             return super().__getattr__(name)
         except AttributeError:
             kept = self.__dict__.get("_modules", {}).get(INNER)
-            if kept is None or name == INNER:
+            # Python asks for names such as __deepcopy__: what the kept module says of them is not true of the block.
+            if kept is None or name == INNER or name.startswith("__"):
                 raise
             return getattr(kept, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute of the block; a tensor of the kept module goes there (torch.func, torch.export swap them by path)."""
+        tensors = self.kept_tensors(name) if isinstance(value, Tensor) else None
+        if tensors is None:
+            super().__setattr__(name, value)
+        else:
+            tensors[name] = value
+
+    def kept_tensors(self, name: str) -> dict[str, Any] | None:
+        """Return the parameters or buffers among which the kept module has `name`; None if it has no such tensor."""
+        kept = self.__dict__.get("_modules", {}).get(INNER)
+        while isinstance(kept, Block) and kept.kept is not None:
+            kept = kept.kept
+        stores = () if kept is None else (kept._parameters, kept._buffers)
+        return next((store for store in stores if name in store), None)
+
+
+def note_versions(metadata: dict[str, Any], prefix: str) -> None:
+    """Note the versions of what a block keeps under the names of before too: the original network reads such a state."""
+    inside = f"{prefix}{INNER}"
+    for path in [path for path in metadata if path == inside or path.startswith(f"{inside}.")]:
+        metadata[(prefix + path.removeprefix(inside).removeprefix(".")).removesuffix(".")] = metadata[path]
 
 
 def to_inside(block: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Rename loaded tensors of the kept module, which have the names of before (a load_state_dict hook)."""
     if block.kept is None:
         return
-    inside = {f"{prefix}{name}" for name in block.kept.state_dict()}
-    for name in [name for name in state if name in inside]:
-        state[f"{prefix}{INNER}.{name.removeprefix(prefix)}"] = state.pop(name)
+    own = {name for name, _ in block.named_children()} - {INNER}
+    for name in [name for name in state if name.startswith(prefix)]:
+        if name.removeprefix(prefix).partition(".")[0] not in own:
+            state[f"{prefix}{INNER}.{name.removeprefix(prefix)}"] = state.pop(name)
+    block.__dict__[LOADING] = prefix
+
+
+def to_outside(block: Any, keys: Any) -> None:
+    """Name missing and unexpected tensors of the kept module as before (a load_state_dict hook)."""
+    prefix = block.__dict__.pop(LOADING, None)
+    if prefix is not None:
+        for names in keys:
+            names[:] = [re.sub(f"^{re.escape(prefix + INNER)}\\.", lambda _: prefix, name) for name in names]
 
 
 def stand_in(network: nn.Module, before: nn.Module, block: Block) -> None:
@@ -111,23 +156,31 @@ def stand_in(network: nn.Module, before: nn.Module, block: Block) -> None:
     """
     if before is network:
         raise BadNetwork("blocks: a block cannot stand in the place of the whole network. Choose a module inside it.")
-    if block.kept is not None:
-        own = {name for name, _ in block.named_children()} - {INNER}
-        shared = own & {*before._modules, *before._parameters, *before._buffers}
-        if shared or any(True for _ in (*block._parameters, *block._buffers)):
-            what = (
-                f"{min(shared)!r} is also a name in {type(before).__name__}" if shared else "it has tensors of its own"
-            )
-            raise BadNetwork(
-                f"blocks: {type(block).__name__} cannot keep {type(before).__name__} inside: {what}. "
-                "Give the block's tensors to child modules with names of their own."
-            )
+    clash = None if block.kept is None else clash_of(block, before)
+    if clash is not None:
+        raise BadNetwork(
+            f"blocks: {type(block).__name__} cannot keep {type(before).__name__} inside: {clash}. "
+            "Give the block's tensors to child modules with names of their own."
+        )
     inside = {id(module) for module in block.modules()}
     for parent in list(network.modules()):
         if id(parent) not in inside:
             for name, child in list(parent._modules.items()):
                 if child is before:
                     parent._modules[name] = block
+
+
+def clash_of(block: Block, before: nn.Module) -> str | None:
+    """Return why a block and the module it keeps cannot share a path; None if they can."""
+    if any(True for _ in (*block._parameters, *block._buffers)):
+        return "it has tensors of its own"
+    own, taken, inside = {name for name, _ in block.named_children()} - {INNER}, set[str](), before
+    while isinstance(inside, Block) and inside.kept is not None:
+        taken |= inside._modules.keys() - {INNER}
+        inside = inside.kept
+    taken |= {*inside._modules, *inside._parameters, *inside._buffers}
+    shared = own & taken | taken & {INNER}
+    return f"{min(shared)!r} is also a name in {type(before).__name__}" if shared else None
 
 
 def blocks_in(network: nn.Module) -> list[tuple[str, Block]]:

@@ -15,7 +15,7 @@ class Dense(Form):
     """Every entry is its own float."""
 
     arrays = {"values": FLOATS}
-    plain = True
+    only_floats = True
 
     def __init__(self, values: Tensor) -> None:
         """`values`: the weight, any shape, floating point."""

@@ -26,7 +26,7 @@ class Form(Part):
     """
 
     shape: torch.Size
-    plain: ClassVar[bool] = False
+    only_floats: ClassVar[bool] = False
     """Whether every entry is a float of its own."""
 
     @abstractmethod

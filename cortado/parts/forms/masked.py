@@ -92,7 +92,7 @@ class Masked(Form):
 
     def scale_rows(self, factors: Tensor) -> bool:
         # Only plain floats can absorb a factor that differs from row to row.
-        if not self.kept.plain:
+        if not self.kept.only_floats:
             return False
         rows = self.index // max(1, self.shape.numel() // max(1, self.shape[0]))
         return self.kept.scale_rows(factors[rows])

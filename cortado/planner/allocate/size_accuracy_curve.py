@@ -17,7 +17,8 @@ from cortado.file.artifact import encode
 from cortado.methods.match_moments import MatchMoments
 from cortado.network.compare.divergence import divergence_for, output_rows
 from cortado.network.graph.trace import device_of
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.planner.allocate.plan import Plan, plan_for
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES
 from cortado.planner.sensitivity.candidates import Choices, RememberingTask, choice_key, choices_for

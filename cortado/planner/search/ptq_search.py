@@ -23,7 +23,8 @@ from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.compare.divergence import output_rows
 from cortado.network.graph.trace import device_of
 from cortado.network.statistics.synthetic import synthetic
-from cortado.network.view import View, Weight, parameter_places
+from cortado.network.view import View
+from cortado.network.weight import Weight, parameter_places
 from cortado.parts.forms.dense import Dense
 from cortado.running.trees import to_device
 from cortado.task.task import Task
@@ -226,7 +227,7 @@ class Rounder:
 
 def is_free(weight: Weight) -> bool:
     """Return whether a weight can be rounded: it is dense or masked."""
-    return weight.form.plain or bool(weight.form.support() is not None and weight.form.code_bits() is None)
+    return weight.form.only_floats or bool(weight.form.support() is not None and weight.form.code_bits() is None)
 
 
 def naming(paths: Iterable[str]) -> str:

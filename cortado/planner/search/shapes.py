@@ -18,7 +18,7 @@ from cortado.methods.method import Method
 from cortado.methods.quantize.activations import QuantizeActivations
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.compare.divergence import divergence_for
-from cortado.network.view import parameter_places
+from cortado.network.weight import parameter_places
 from cortado.planner.allocate.size_accuracy_curve import chosen, mean_divergences
 from cortado.progress import Progress, quiet
 from cortado.quantities import time_text

@@ -13,7 +13,7 @@ from cortado.engine.recipe import read_recipe
 from cortado.engine.stage import apply_stage, start
 from cortado.errors import NothingChanged
 from cortado.methods.method import Method
-from cortado.network.view import Weight, parameter_places
+from cortado.network.weight import Weight, parameter_places
 from cortado.parts.forms.attach import form_of
 from cortado.task.task import Task
 

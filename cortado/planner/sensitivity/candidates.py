@@ -14,7 +14,8 @@ from cortado.file.record_bytes import record_bytes
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.profile.profile import profile
 from cortado.network.profile.pruned_cost import kernels
-from cortado.network.view import View, Weight, parameter_places
+from cortado.network.view import View
+from cortado.network.weight import Weight, parameter_places
 from cortado.parts.forms.form import Form
 from cortado.planner.sensitivity.candidate_recipes import CANDIDATE_RECIPES, carried_out
 from cortado.planner.sensitivity.checks import (

@@ -17,7 +17,7 @@ from torch import nn
 
 from cortado.network.compare.replay import Replay
 from cortado.network.graph.trace import device_of
-from cortado.network.view import parameter_places
+from cortado.network.weight import parameter_places
 from cortado.parts.forms.attach import dense_form
 from cortado.parts.forms.form import Form
 from cortado.planner.sensitivity.sensitivity import Sensitivity, shifting

@@ -25,7 +25,8 @@ from cortado.network.graph.hooks import before_call
 from cortado.network.graph.trace import call_with, undisturbed
 from cortado.network.statistics.activations import patches
 from cortado.network.statistics.gradients import released
-from cortado.network.view import View, Weight, parameter_places
+from cortado.network.view import View
+from cortado.network.weight import Weight, parameter_places
 from cortado.parts.forms.attach import original_class
 from cortado.parts.forms.form import Form
 from cortado.planner.sensitivity.deadline import Deadline

@@ -9,7 +9,8 @@ from torch import Tensor
 from cortado.errors import BadNetwork
 from cortado.layers.kinds import kind_of
 from cortado.network.coupling.groups import Group
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.task.task import Task
 from cortado.training.objectives.penalty import Extra, Penalty
 

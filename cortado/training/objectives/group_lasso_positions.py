@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
 from cortado.layers.low_rank import CONVOLUTIONS
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.task.task import Task
 from cortado.training.objectives.penalty import Extra, Penalty
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadNetwork
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.task.task import Task
 from cortado.training.objectives.penalty import Extra, Penalty
 

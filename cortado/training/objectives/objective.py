@@ -13,7 +13,8 @@ from cortado.knobs.knob import check_knobs, knob
 from cortado.knobs.nested import flat_values, knobs_of
 from cortado.knobs.reading import Written, read_knobs
 from cortado.lookup import lookup_class
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.task.outputs.outputs import Outputs
 from cortado.task.task import Task
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from cortado.errors import BadValue
 from cortado.knobs.knob import knob
-from cortado.network.view import View, Weight
+from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.task.task import Task
 from cortado.training.objectives.objective import Added, Objective, Terms, TrainingStep
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cortado.network.compare.divergence import output_rows
 from cortado.network.compare.replay import Replay
-from cortado.network.view import parameter_places
+from cortado.network.weight import parameter_places
 from cortado.task.outputs.automatic import Automatic
 from tests.laws.tiny_nets import BY_NAME
 

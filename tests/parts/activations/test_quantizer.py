@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cortado.errors import BadNetwork
-from cortado.network.view import parameter_places
+from cortado.network.weight import parameter_places
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.gradients import Gradients
 from cortado.parts.activations.pact import Pact

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cortado.errors import BadNetwork
-from cortado.network.view import parameter_places
+from cortado.network.weight import parameter_places
 from cortado.parts.forms.attach import attach, attached_names, finalize_forms, form_of, original_class, release
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.dense import Dense

@@ -14,7 +14,8 @@ from torch import nn
 from cortado.engine.recipe import read_recipe
 from cortado.file.accounting import layer_rows
 from cortado.file.record_bytes import LARGE, body_bytes, record_bytes
-from cortado.network.view import View, parameter_places
+from cortado.network.view import View
+from cortado.network.weight import parameter_places
 from cortado.planner.allocate.feasibility import Feasibility
 from cortado.planner.allocate.plan import Plan
 from cortado.planner.allocate.size_accuracy_curve import (

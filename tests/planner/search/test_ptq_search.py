@@ -7,7 +7,8 @@ from torch import nn
 from cortado.engine.compress import compress
 from cortado.engine.recipe import method_class, read_recipe
 from cortado.errors import BadValue
-from cortado.network.view import View, parameter_places
+from cortado.network.view import View
+from cortado.network.weight import parameter_places
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.attach import attach, form_of
 from cortado.parts.forms.dense import Dense

@@ -6,7 +6,7 @@ from torch import nn
 
 from cortado.file.accounting import layer_rows
 from cortado.file.artifact import encode
-from cortado.network.view import parameter_places
+from cortado.network.weight import parameter_places
 from cortado.planner.search.shapes import (
     Explorer,
     Shape,

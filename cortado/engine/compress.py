@@ -195,16 +195,8 @@ class Run:
         own = list(self.used | set(options.forms))
         earlier = [partial(decode, body, self.original, own) for body in self.bodies[:-1]]
         return with_speed(
-            report,
-            self.original,
-            network,
-            task,
-            options.speed,
-            options.limits,
-            options.progress,
-            earlier,
-            options.exports,
-        )
+            report, self.original, network, task, options.speed, options.limits, options.progress, earlier, options.exports,
+        )  # fmt: skip
 
     @cached_property
     def key(self) -> str:

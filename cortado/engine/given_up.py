@@ -29,7 +29,7 @@ def given_up(before: nn.Module, after: nn.Module) -> list[str]:
     return (
         [sentence(name, losses) for name, losses in lost.items()]
         + wider_activations(before, after)
-        + unfolded(before, after)
+        + norms_unfolded(before, after)
     )
 
 
@@ -79,7 +79,7 @@ def wider_activations(before: nn.Module, after: nn.Module) -> list[str]:
     return [f"{len(wider)} activations are no longer rounded as before, but to more bits or not at all: {few}."]
 
 
-def unfolded(before: nn.Module, after: nn.Module) -> list[str]:
+def norms_unfolded(before: nn.Module, after: nn.Module) -> list[str]:
     """Return a sentence about batch norms that were folded and have statistics again."""
     modules = dict(after.named_modules())
     again = [

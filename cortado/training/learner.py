@@ -91,7 +91,7 @@ class Learner(nn.Module):
         first = self.observed(inputs)
         return TrainingStep(
             inputs, targets, first.outputs, first.taps, teachers, self.progress, {}, self.again, self.loss, self.label,
-            kind_of(self.task, first.outputs),
+            stated_kind(self.task, first.outputs),
         )  # fmt: skip
 
     def observed(self, inputs: Any) -> Observed:
@@ -132,7 +132,7 @@ def shape_text(value: Any) -> str:
     return f"shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def kind_of(task: Task, outputs: Any) -> Outputs | None:
+def stated_kind(task: Task, outputs: Any) -> Outputs | None:
     """Return the kind of outputs where the task says it or there are several; None for one tensor of logits."""
-    said = type(task.outputs) is not Automatic
-    return task.outputs if said or len(float_parts(outputs)) > 1 else None
+    stated = type(task.outputs) is not Automatic
+    return task.outputs if stated or len(float_parts(outputs)) > 1 else None

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from cortado.errors import BadValue, NothingChanged
 from cortado.importance.importance import Importance, score
 from cortado.methods.method import Method, knob
-from cortado.methods.prune.ranking import alive, most_important
+from cortado.methods.prune.ranking import most_important, survivors_of
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.task.task import Task
@@ -44,7 +44,7 @@ class PrunePositions(Method):
                 "Only kernels have positions: use prune/channels or prune/weights for other layers."
             )
         weights = [weight for _, weight in kernels]
-        before = [alive(weight) for weight in weights]
+        before = [survivors_of(weight) for weight in weights]
         there = [columns(mask.float(), weight) > 0 for mask, weight in zip(before, weights, strict=True)]
         worths = [columns(s, weight) for s, weight in zip(score(self.by).of(weights, seen, task), weights, strict=True)]
         chosen = most_important(worths, there, self.keep, self.across)

@@ -8,7 +8,7 @@ from torch import Tensor
 from cortado.network.weight import Weight
 
 
-def alive(weight: Weight) -> Tensor:
+def survivors_of(weight: Weight) -> Tensor:
     """Return a mask, true where a weight was not pruned before."""
     support, value = weight.form.support(), weight.dense()
     return torch.ones(weight.shape, dtype=torch.bool, device=value.device) if support is None else support.clone()

@@ -7,7 +7,7 @@ from torch import Tensor
 from cortado.errors import BadValue
 from cortado.importance.importance import Importance, score
 from cortado.methods.method import Method, knob
-from cortado.methods.prune.ranking import alive, most_important
+from cortado.methods.prune.ranking import most_important, survivors_of
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.task.task import Task
@@ -45,13 +45,15 @@ class PruneWeights(Method):
 
     def masks(self, weights: list[Weight], importances: list[Tensor]) -> list[Tensor]:
         """Return what to keep of each weight."""
-        there = [alive(weight) for weight in weights]
+        there = [survivors_of(weight) for weight in weights]
         if self.threshold is None:
             return most_important(importances, there, self.keep, self.across, self.of == "survivors")
-        limits = [self.threshold * spread(weight.dense()[mask]) for weight, mask in zip(weights, there, strict=True)]
+        limits = [
+            self.threshold * spread_or_size(weight.dense()[mask]) for weight, mask in zip(weights, there, strict=True)
+        ]
         return [(s.to(m.device) >= limit) & m for s, m, limit in zip(importances, there, limits, strict=True)]
 
 
-def spread(values: Tensor) -> float:
+def spread_or_size(values: Tensor) -> float:
     """Return the standard deviation, or the magnitude of a single value."""
     return float(values.std() if values.numel() > 1 else values.abs().sum())

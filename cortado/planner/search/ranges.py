@@ -106,7 +106,9 @@ def read_ranged(source: Any) -> Ranged:
         head |= {key: value for key, value in source.items() if key != "stages"}
         source = source.get("stages")
     if isinstance(source, str):
-        source = [{name: knobs} for name, knobs in (words_of(part, n) for n, part in enumerate(source.split("|"), 1))]
+        source = source.split("|")
+    if isinstance(source, (list, tuple)):
+        source = [stage_of(one, f"recipe, stage {number}") for number, one in enumerate(source, 1)]
     if isinstance(source, (Recipe, Method)):
         source = read_recipe(source).stages
     if not isinstance(source, (list, tuple)):
@@ -119,6 +121,14 @@ def read_ranged(source: Any) -> Ranged:
             "quantize/weights bits=3,4,6 | finetune lr=1e-4..1e-2, or run it with compress."
         )
     return Ranged(stages, tuple(found), head)
+
+
+def stage_of(data: Any, where: str) -> Any:
+    """Return a stage as data; a line of text as its name with its knobs."""
+    if not isinstance(data, str) or data == "repeat":
+        return data
+    name, knobs = words_of(data, where)
+    return {name: knobs}
 
 
 def opened(stage: Any, number: str, found: list[Range], listed: bool = True) -> Any:

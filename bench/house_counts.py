@@ -138,6 +138,27 @@ class House:
             if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "View"
         ]
 
+    def concrete_forms_asked_for(self) -> list[str]:
+        """Return the places outside parts/ that ask whether a form is of a concrete class: file, line and class."""
+        forms = self.root / "cortado" / "parts" / "forms"
+        concrete = {
+            node.name
+            for path in forms.glob("*.py")
+            for node in self.trees[path].body
+            if isinstance(node, ast.ClassDef) and path.stem not in ("form", "latent", "lattice", "attach")
+        }
+        asked = []
+        for path, nodes in self.nodes.items():
+            if (self.root / "cortado" / "parts") in path.parents:
+                continue
+            for node in nodes:
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
+                    names = {one.id for one in ast.walk(node.args[1]) if isinstance(one, ast.Name)}
+                    asked += [
+                        f"{path.relative_to(self.root)}:{node.lineno}: {name}" for name in sorted(names & concrete)
+                    ]
+        return asked
+
     # Words
 
     def old_words_in_code(self) -> list[str]:

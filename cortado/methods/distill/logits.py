@@ -19,7 +19,6 @@ class DistillLogits(Method):
     """loss = hard x task loss + soft x T^2 x KL(teacher at T || network at T).  Hinton, Vinyals, Dean, 2015."""
 
     trains = True
-
     training: Training = knob(Training(), help="how to train")
     teacher: Any = knob("original", help="original, package.module:maker, a network, or several, whose mean teaches")
     temperature: float = knob(4.0, low=0.05, help="softmax temperature of both outputs")
@@ -27,5 +26,5 @@ class DistillLogits(Method):
     soft: float = knob(0.7, low=0.0, help="weight of the distillation loss")
 
     def apply(self, view: View, task: Task) -> None:
-        objectives = (TaskLoss(self.hard), Logits(self.soft, self.temperature))
-        learn(view, task, self.training, objectives, self.teacher, self.where, self.name())
+        learned = TaskLoss(self.hard), Logits(self.soft, self.temperature)
+        learn(view, task, self.training, learned, self.teacher, self.where, self.name())

@@ -13,10 +13,7 @@ from cortado.methods.prune.bits import as_planes, bits_of_levels, nonzero_cost
 from cortado.methods.prune.units import PruneUnits
 from cortado.network.view import View
 from cortado.network.weight import Weight
-from cortado.parts.forms.form import Form
 from cortado.parts.forms.learned_step import LearnedStep
-from cortado.parts.forms.masked import Masked
-from cortado.parts.forms.quantized import Quantized
 from cortado.task.task import Task
 from cortado.training.learning import only_learning
 from cortado.training.loop import train
@@ -65,7 +62,7 @@ class PruneRateDistortion(Method):
             freeze_zeros(weights)
             self.train_finish(view, task, weights, teachers)
         for weight in weights:
-            weight.set_form(flattened(weight.form.finalize()))
+            weight.set_form(weight.form.finalize())
         PruneUnits(where=self.where).sweep(view)
 
     def enter(self, view: View) -> list[Weight]:
@@ -107,10 +104,10 @@ class PruneRateDistortion(Method):
     def train_finish(self, view: View, task: Task, weights: list[Weight], teachers: Sequence[nn.Module]) -> None:
         if self.finish == 0:
             return
-        forms = [form for weight in weights if (form := latent_of(weight.form)) is not None]
+        forms = [weight.form for weight in weights]
 
         def bits(step: TrainingStep) -> Tensor:
-            levels = torch.cat([steps_of_rounding(form).flatten() for form in forms])
+            levels = torch.cat([one.flatten() for form in forms if (one := form.float_levels()) is not None])
             rest = ((levels - levels.detach().round()) ** 2).sum()
             return self.strength * bits_of_levels(levels, torch.ones(())) + self.pull * step.progress * rest
 
@@ -129,7 +126,7 @@ class PruneRateDistortion(Method):
 
     def groups(self, network: nn.Module) -> Iterable[dict[str, Any]]:
         """Yield the parameter groups: steps have no weight decay."""
-        steps = {id(module.step) for module in network.modules() if isinstance(module, LearnedStep)}
+        steps = {id(value) for name, value in network.named_parameters() if name.endswith(".step")}
         learning = [p for p in network.parameters() if p.requires_grad]
         return [
             {"params": [p for p in learning if id(p) not in steps]},
@@ -145,43 +142,23 @@ class NonzeroCosts:
         self.refresh()
 
     def refresh(self) -> None:
-        self.forms = [form for weight in self.weights if isinstance(form := weight.form, LearnedStep)]
+        self.forms = [weight.form for weight in self.weights]
         with torch.no_grad():
-            self.costs = [nonzero_cost(as_planes(steps_of_rounding(form)).round() != 0) for form in self.forms]
+            self.costs = [nonzero_cost(levels.round() != 0) for levels in self.levels()]
+
+    def levels(self) -> list[Tensor]:
+        """Return the values of each latent weight in steps of its grid, as planes."""
+        return [as_planes(levels) for form in self.forms if (levels := form.float_levels()) is not None]
 
     def bits(self) -> Tensor:
         """Return the estimated bits of all weights: a scalar with a gradient."""
-        return torch.stack([
-            bits_of_levels(as_planes(steps_of_rounding(form)), cost)
-            for form, cost in zip(self.forms, self.costs, strict=True)
-        ]).sum()  # fmt: skip
-
-
-def steps_of_rounding(form: LearnedStep) -> Tensor:
-    """Return the values in units of their rounding step."""
-    return form.values / form.size
-
-
-def latent_of(form: Form) -> LearnedStep | None:
-    """Return the latent form itself, or the one inside a mask."""
-    if isinstance(form, Masked):
-        return latent_of(form.kept)
-    return form if isinstance(form, LearnedStep) else None
+        pairs = zip(self.levels(), self.costs, strict=True)
+        return torch.stack([bits_of_levels(levels, cost) for levels, cost in pairs]).sum()
 
 
 def freeze_zeros(weights: list[Weight]) -> None:
-    """Mask the weights that round to zero; the others stay latent."""
+    """Keep the weights that round to zero there; the others stay latent."""
     for weight in weights:
-        form = weight.form
-        if isinstance(form, LearnedStep):
-            values, mask = form.values.detach(), steps_of_rounding(form).detach().round() != 0
-            weight.set_form(Masked(mask, LearnedStep(values[mask], form.step)))
-
-
-def flattened(form: Form) -> Form:
-    """Merge a mask into the codes as zeros: the coder works best on a single plane."""
-    if not (isinstance(form, Masked) and isinstance(form.kept, Quantized)):
-        return form
-    codes = torch.zeros(form.shape, dtype=torch.int32, device=form.mask.device)
-    codes[form.mask] = form.kept.codes.int()
-    return Quantized(codes, form.kept.scale)
+        levels = weight.form.float_levels()
+        if levels is not None:
+            weight.select(levels.detach().round() != 0)

@@ -68,6 +68,10 @@ class Form(Part):
         """Return the bits of the widest code in it; None if nothing in it has codes."""
         return None
 
+    def float_levels(self) -> Tensor | None:
+        """Return the values that training rounds to an even grid, in steps of the grid and with a gradient; None without any."""
+        return None
+
     def factors(self) -> "Factors | None":
         """Return the two kernels that make the weight, run in sequence; None if it is one kernel."""
         return None

@@ -72,6 +72,9 @@ class LearnedStep(Latent):
         level = (self.values / size).clamp(low, high)
         return straight(level.round(), level) * size
 
+    def float_levels(self) -> Tensor:
+        return self.values / self.size
+
     def levels(self) -> Tensor:
         """Return the integer levels of the values, as floats."""
         level = (self.values.detach() / self.size.detach()).round()

@@ -56,6 +56,10 @@ class MaskedLatent(Form):
     def lattice(self) -> Lattice | None:
         return self.masked(self.latent.finalize()).lattice()
 
+    def float_levels(self) -> Tensor | None:
+        levels = self.latent.float_levels()
+        return None if levels is None else levels[self.mask]
+
     def bits(self) -> float:
         return self.mask.numel() + self.latent.bits()
 

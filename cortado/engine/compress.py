@@ -26,6 +26,7 @@ from cortado.network.compare.rounded import rounded_layers
 from cortado.network.profile.execution import execution_shares
 from cortado.network.view import working_copy
 from cortado.network.weight import parameter_places
+from cortado.parts.forms.attach import part_kinds
 from cortado.parts.part import Part
 from cortado.progress import Progress
 from cortado.quantities import size_text
@@ -154,7 +155,7 @@ class Run:
         if self.rows and len(body) > GROWS * self.rows[-1].size_bytes:
             grown = f"The file grew from {size_text(self.rows[-1].size_bytes)} to {size_text(len(body))}."
             made = replace(made, notes=(*made.notes, grown))
-        self.used |= {type(part) for part in made.network.modules() if isinstance(part, Part)}
+        self.used |= part_kinds(made.network)
         made = replace(made, network=decode(body, self.original, [*self.used, *self.options.forms]))
         row = self.measured(made, number, len(body), time.perf_counter() - start)
         self.keep(number, body, row, made)

@@ -10,7 +10,6 @@ from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.form import Form
 from cortado.quantities import size_text
 
-BATCH_NORM = nn.modules.batchnorm._BatchNorm
 NAMED = 3
 """Weights that a sentence names."""
 
@@ -26,11 +25,7 @@ def given_up(before: nn.Module, after: nn.Module) -> list[str]:
             loss = Loss.of(old, now)
             if loss.gone:
                 lost.setdefault(" and ".join(sorted(loss.gone)), []).append(loss)
-    return (
-        [sentence(name, losses) for name, losses in lost.items()]
-        + wider_activations(before, after)
-        + norms_unfolded(before, after)
-    )
+    return [sentence(name, losses) for name, losses in lost.items()] + wider_activations(before, after)
 
 
 @dataclass(frozen=True)
@@ -77,23 +72,3 @@ def wider_activations(before: nn.Module, after: nn.Module) -> list[str]:
         return []
     few = f"{', '.join(wider[:NAMED])}{', ...' * (len(wider) > NAMED)}"
     return [f"{len(wider)} activations are no longer rounded as before, but to more bits or not at all: {few}."]
-
-
-def norms_unfolded(before: nn.Module, after: nn.Module) -> list[str]:
-    """Return a sentence about batch norms that were folded and have statistics again."""
-    modules = dict(after.named_modules())
-    again = [
-        path
-        for path, norm in before.named_modules()
-        if folded(norm) and path in modules and isinstance(modules[path], BATCH_NORM) and not folded(modules[path])
-    ]
-    if not again:
-        return []
-    few = f"{', '.join(again[:NAMED])}{', ...' * (len(again) > NAMED)}"
-    return [f"{len(again)} batch norms are no longer folded, as their statistics were matched or trained again: {few}."]
-
-
-def folded(norm: nn.Module) -> bool:
-    """Return whether a batch norm has its statistics in its gain and shift: all means are 0."""
-    mean = norm._buffers.get("running_mean") if isinstance(norm, BATCH_NORM) else None
-    return mean is not None and mean.numel() > 0 and not bool(mean.any()) and norm.weight is not None

@@ -12,8 +12,8 @@ from cortado.file.contents import StoredEntry, read_contents
 from cortado.file.entries import Entry, entries_of, fingerprint, stored_at
 from cortado.file.huffman import code_lengths
 from cortado.file.symbols import Symbols, symbols_of
+from cortado.parts.forms.attach import part_kinds
 from cortado.parts.forms.form import Form
-from cortado.parts.part import Part
 
 GAP_WIDTHS = range(1, 17)
 MOST_BARS = 64
@@ -115,7 +115,7 @@ def accounts(
     """Return the rows of `layer_rows` and the histograms of `pictures`."""
     base = original_network(original)
     all_entries = entries_of(base)
-    kinds = list({type(module) for module in network.modules() if isinstance(module, Part)})
+    kinds = list(part_kinds(network))
     contents = read_contents(encode(network, base) if body is None else body, kinds)
     if contents.fingerprint != fingerprint(base, all_entries):
         raise WrongNetwork(

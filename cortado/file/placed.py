@@ -22,6 +22,7 @@ from cortado.file.wire import Cursor, varint
 from cortado.parts.activations.quantizer import SIDES, ActivationQuantizer, put_quantizer, quantizer_at, sites
 from cortado.parts.blocks.block import Block, blocks_in, numbered
 from cortado.parts.blocks.bypass import Bypass
+from cortado.parts.forms.attach import original_class
 from cortado.parts.part import FLOATS, INTEGERS, Part
 
 MOST_PLACES = 2**17
@@ -106,7 +107,8 @@ def described(part: Part) -> Description:
     """Return what the file says of one part."""
     spec, arrays = part.spec(), part.parts()
     numbers = {name: arrays[name] for name, sort in part.arrays.items() if sort in (FLOATS, INTEGERS)}
-    return Description(type(part), tuple(spec[fact] for fact in part.facts), numbers)
+    kind: Any = original_class(part)
+    return Description(kind, tuple(spec[fact] for fact in part.facts), numbers)
 
 
 def placed_quantizers(network: nn.Module, skeleton: nn.Module) -> Placed:

@@ -3,6 +3,7 @@
 from torch import nn
 
 from cortado.layers.kind import Axes, Kind
+from cortado.parts.blocks.scale_shift import ScaleShift
 
 RUNNING = ("eps", "momentum", "affine", "track_running_stats")
 
@@ -35,6 +36,7 @@ KINDS = (
             nn.InstanceNorm3d,
         )
     ),
+    Kind("norm", ScaleShift, ("num_features",), ("axes",), channel_axes),
     Kind("norm", nn.LayerNorm, ("normalized_shape",), ("eps", "elementwise_affine", "bias"), layer_norm_axes),
     Kind("norm", nn.GroupNorm, ("num_groups", "num_channels"), ("eps", "affine"), group_axes),
 )

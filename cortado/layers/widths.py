@@ -6,12 +6,13 @@ from typing import Any
 from torch import Size, nn
 
 from cortado.layers.recurrent import GATES
+from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import attached_names, form_of
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CHANNEL_NORMS = (
-    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, ScaleShift,
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 from cortado.errors import BadNetwork, BadValue
 from cortado.layers.factors import factored_network
-from cortado.lowering.fold import fold_norms
+from cortado.lowering.fold import fold_norms, put_in_place_of
 from cortado.lowering.graph import graph_of
 from cortado.lowering.horizontal import merge_siblings
 from cortado.lowering.integers import emit_quantizers, weight_codes
@@ -19,6 +19,7 @@ from cortado.network.finalize import finalized_copy
 from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.network.statistics.gradients import released
 from cortado.parts.activations.quantizer import OUTPUT, give_quantizers, sites, take_quantizers, unrounded
+from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.running.trees import tensors_in, to_device
 
 TOLERANCE = 1e-4
@@ -52,6 +53,8 @@ def lowered(
     if rounded and (gather or merge):
         raise BadValue("lowering: a network with activation quantizers runs in integers. Omit gather and merge.")
     copy = dense(network)
+    for block in [module for module in copy.modules() if isinstance(module, ScaleShift)]:
+        put_in_place_of(copy, block, block.as_norm())
     taken = take_quantizers(copy)
     if fold:
         # A layer whose output is quantized before the norm cannot absorb it.

@@ -13,6 +13,7 @@ from cortado.network.compare.replay import own
 from cortado.network.graph.hooks import before_call
 from cortado.network.statistics.activations import channel_axis
 from cortado.network.view import View
+from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import attached_names
 from cortado.running.call import call
 from cortado.running.devices import own_device
@@ -22,7 +23,7 @@ from cortado.task.outputs.automatic import Automatic
 from cortado.task.outputs.outputs import Outputs, Rows, in_float64, same_shapes, some_places
 from cortado.task.task import Task
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, ScaleShift)
 MATMUL_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 Moments = tuple[Tensor, Tensor]
 FEWEST, MOST_NUMBERS = 64, 10_000_000
@@ -181,7 +182,7 @@ def original_moments(view: View, inputs: Any, kind: Outputs) -> BeforeStep:
 
     def before(path: str) -> Callable[..., None]:
         def hook(layer: nn.Module, activation: Tensor) -> None:
-            if layer.running_mean is not None:
+            if isinstance(layer, ScaleShift) or layer.running_mean is not None:
                 found.setdefault(path, normed(layer, channel_moments(activation, 1)))
 
         return hook
@@ -239,6 +240,9 @@ def ratio_of(wanted: Tensor, got: Tensor) -> Tensor:
 
 def normed(layer: Any, given: Moments) -> Moments:
     """Return the moments behind a norm, given those in front of it."""
+    if isinstance(layer, ScaleShift):
+        gain = layer.weight.detach().double()
+        return given[0] * gain + layer.bias.detach().double(), given[1] * gain**2
     gain, shift, spread = norm_numbers(layer)
     return (given[0] - layer.running_mean.double()) * gain / spread + shift, given[1] * (gain / spread) ** 2
 
@@ -253,6 +257,11 @@ def norm_numbers(layer: Any) -> tuple[Tensor, Tensor, Tensor]:
 def norm_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., None]:
     def hook(layer: Any, activation: Tensor) -> None:
         got = channel_moments(activation, 1)
+        if isinstance(layer, ScaleShift):
+            if path not in done and got[0].shape == wanted[0].shape and not attached_names(layer):
+                done.add(path)
+                match_scale_shift(layer, got, wanted)
+            return
         if path in done or layer.running_mean is None or got[0].shape != wanted[0].shape:
             return
         done.add(path)
@@ -265,6 +274,14 @@ def norm_hook(path: str, wanted: Moments, done: set[str]) -> Callable[..., None]
         layer.running_var.copy_(variance)
 
     return hook
+
+
+def match_scale_shift(layer: ScaleShift, got: Moments, wanted: Moments) -> None:
+    """Set scale and shift so that inputs with the moments `got` give the wanted ones; a scale of zero stays."""
+    gain = layer.weight.detach().double()
+    scale = gain * ratio_of(wanted[1], normed(layer, got)[1])
+    layer.bias.copy_(torch.where(gain == 0, layer.bias.double(), wanted[0] - got[0] * scale))
+    layer.weight.copy_(scale)
 
 
 def matmul_hook(path: str, wanted: Moments, done: set[str], scales: bool) -> Callable[..., Tensor | None]:

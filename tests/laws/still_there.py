@@ -9,6 +9,7 @@ from cortado.network.finalize import finalized_copy
 from cortado.network.weight import Weight, parameter_places
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.blocks.bypass import Bypass
+from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
 
@@ -44,8 +45,7 @@ class Made:
 
     @property
     def folded(self) -> set[str]:
-        norms = {path: layer for path, layer in self.modules.items() if isinstance(layer, nn.BatchNorm2d)}
-        return {path for path, norm in norms.items() if not norm.running_mean.any()}
+        return {path for path, layer in self.modules.items() if isinstance(layer, ScaleShift)}
 
 
 def gone(before: nn.Module, after: nn.Module) -> list[str]:

@@ -1,46 +1,45 @@
 """simplify/norms: fold each batch norm's four vectors into a scale and a shift."""
 
 from dataclasses import dataclass
-
-import torch
-from torch import nn
+from typing import Any
 
 from cortado.errors import NothingChanged
 from cortado.methods.method import Method
 from cortado.network.view import View
+from cortado.parts.activations.quantizer import SIDES, put_quantizer, quantizer_at
+from cortado.parts.blocks.scale_shift import NORMS, ScaleShift
 from cortado.parts.forms.attach import attached_names
 from cortado.task.task import Task
 
 
 @dataclass(frozen=True)
 class SimplifyNorms(Method):
-    """Fold mean and variance of every batch norm into its gain and shift: y = gain x + shift, mean 0, variance 1.
+    """Fold mean and variance of every batch norm into a scale and a shift per channel: y = scale x + shift.
 
-    In eval mode the network computes the same, up to rounding. The statistics then cost nothing in the file, and gain
-    and shift can be rounded. Use it last: training would gather statistics again.
+    In eval mode the network computes the same, up to rounding. The file holds two vectors instead of four, which can be
+    rounded. Later training learns scale and shift and gathers no statistics.
     """
 
     def apply(self, view: View, task: Task) -> None:
-        chosen = view.network.modules() if self.where == "*" else [weight.layer for weight in view.weights(self.where)]
-        norms = [layer for layer in dict.fromkeys(chosen) if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+        chosen = {id(layer) for weight in view.weights(self.where) for layer, _ in weight.places}
         # A gain or shift shared by two norms cannot absorb the statistics of both.
         shared = {id(layer) for weight in view.all_weights if len(weight.places) > 1 for layer, _ in weight.places}
-        ready = [
-            n
-            for n in norms
-            if n.affine and n.running_mean is not None and not attached_names(n) and id(n) not in shared
-        ]
+        ready = {
+            path: layer
+            for path, layer in view.network.named_modules()
+            if path and can_fold(layer) and id(layer) not in shared and (self.where == "*" or id(layer) in chosen)
+        }
         if not ready:
-            raise NothingChanged(
-                "simplify/norms: the network has no batch norm with statistics, gain and shift. Leave it out."
-            )
-        for norm in ready:
-            assert norm.running_mean is not None and norm.running_var is not None
-            with torch.no_grad():
-                gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-                norm.bias.copy_(norm.bias.double() - norm.running_mean.double() * gain)
-                norm.weight.copy_(gain)
-                norm.running_mean.zero_()
-                norm.running_var.fill_(1 - norm.eps)
-                if norm.num_batches_tracked is not None:
-                    norm.num_batches_tracked.zero_()
+            raise NothingChanged(f"{self.name()}: the network has no batch norm with statistics here. Leave it out.")
+        for path, norm in ready.items():
+            block = ScaleShift.of(norm)
+            for side in SIDES:
+                quantizer = quantizer_at(norm, side)
+                if quantizer is not None:
+                    put_quantizer(block, side, quantizer)
+            view.wrap(path, block)
+
+
+def can_fold(layer: Any) -> bool:
+    """Return whether a layer is torch's own batch norm with statistics, without forms."""
+    return type(layer) in NORMS and layer.running_mean is not None and not attached_names(layer)

@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from cortado.layers.widths import match_widths, shape_of
+from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import attach, attached_names, form_of
 from cortado.parts.forms.form import Form
 from cortado.running.call import call_arguments
@@ -16,7 +17,7 @@ from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import to_device
 
 MAKERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, ScaleShift)
 # Elementwise operations. Only a sigmoid maps zero to something else.
 ENTRY_WISE_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Hardswish, nn.Identity,

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, unrounded
+from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.part import own_modules
 from cortado.running.trees import tensors_in, to_device
 
@@ -18,7 +19,7 @@ MATMUL, JOIN, MOVE, CLIP, NORM, FLOAT = "product", "join", "move", "clip", "norm
 LAYERS: dict[type[nn.Module], str] = {
     nn.Linear: MATMUL, nn.Conv1d: MATMUL, nn.Conv2d: MATMUL, nn.Conv3d: MATMUL,
     nn.ConvTranspose1d: MATMUL, nn.ConvTranspose2d: MATMUL, nn.ConvTranspose3d: MATMUL,
-    nn.BatchNorm1d: NORM, nn.BatchNorm2d: NORM, nn.BatchNorm3d: NORM,
+    nn.BatchNorm1d: NORM, nn.BatchNorm2d: NORM, nn.BatchNorm3d: NORM, ScaleShift: NORM,
     nn.ReLU: CLIP, nn.ReLU6: CLIP, nn.Hardtanh: CLIP,
 }  # fmt: skip
 """Layers that count as one step."""

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from cortado.network.graph.flow import CLIP, JOIN, MATMUL, MOVE, NORM, Flow, FlowStep
+from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import attached_names
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, ScaleShift)
 MATMUL_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 STRAIGHT = {
     "ReLU", "relu", "relu_", "max_pool2d", "max_pool2d_with_indices", "mean", "avg_pool1d", "avg_pool2d",

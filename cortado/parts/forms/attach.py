@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cortado.errors import BadNetwork
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
+from cortado.parts.part import Part
 
 PREFIX = "held_"
 
@@ -138,6 +139,11 @@ def finalize_forms(network: nn.Module) -> None:
     finalized = {key: form.finalize() for key, form in forms.items()}
     for layer, slot in attached:
         layer._modules[slot] = finalized[id(layer._modules[slot])]
+
+
+def part_kinds(network: nn.Module) -> set[Any]:
+    """Return the classes of the parts in a network, as their authors wrote them."""
+    return {original_class(part) for part in network.modules() if isinstance(part, Part)}
 
 
 def dense_form(parameter: Tensor) -> Form:

@@ -153,7 +153,7 @@ class Run:
         )  # fmt: skip
         body = encode(made.network, self.original)
         if self.rows and len(body) > GROWS * self.rows[-1].size_bytes:
-            grown = f"The file grew from {size_text(self.rows[-1].size_bytes)} to {size_text(len(body))}."
+            grown = f"The file grows from {size_text(self.rows[-1].size_bytes)} to {size_text(len(body))}."
             made = replace(made, notes=(*made.notes, grown))
         self.used |= part_kinds(made.network)
         made = replace(made, network=decode(body, self.original, [*self.used, *self.options.forms]))

@@ -13,7 +13,7 @@ from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
 
-SAYS_SO = ("given up", "gives up", "give up", "no longer", "grew")
+SAYS_SO = ("given up", "gives up", "give up", "no longer", "grows")
 """Words with which a note tells that something of before is gone."""
 FLOATS = 32
 GROWS = 1.2

@@ -35,7 +35,7 @@ def test_method_meets_a_state(state, method):
     assert torch.equal(again(tiny.example), two.made(tiny.example))
     lost = [] if says_so(two.notes) else gone(two.between, two.made)
     if len(two.body) > 1.02 * len(two.former_body):
-        assert any("The file grew from" in note for note in two.notes)
+        assert any("The file grows from" in note for note in two.notes)
     assert not lost, lost
 
 

@@ -143,7 +143,7 @@ def run() -> list[dict[str, Any]]:
             "tests/extension/test_transformers.py", "tests/extension/test_finetuned_trees.py",
         ),
         share_passed("networks with two outputs: tests that pass", "tests/runtimes/test_several.py"),
-        share_passed("the form survives, or a note says so: meetings of states and methods that hold", "tests/laws/test_states.py"),
+        share_passed("the form survives, or a note says so: meetings that hold", "tests/laws/test_states.py"),
         *method_lines(),
         *processes(),
         *case_rows(WAITING_CASES),

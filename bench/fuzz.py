@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cortado.parts.blocks.scale_shift import ScaleShift
 from torch import Tensor, nn
 
 from bench.result import row
@@ -25,6 +24,7 @@ from cortado.parts.activations.pact import Pact
 from cortado.parts.activations.quantizer import put_quantizer
 from cortado.parts.blocks.block import ORIGINAL, Block, stand_in
 from cortado.parts.blocks.bypass import Bypass
+from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.learned_step import LearnedStep
@@ -105,7 +105,7 @@ def sound_files() -> list[Sound]:
 def with_blocks(network: nn.Sequential) -> nn.Sequential:
     """The network with a folded norm, a block that keeps its module, a removed module, a masked latent and quantizers."""
     channels = dict(network.named_parameters())["1.weight"].numel()
-    stand_in(network, network[1], ScaleShift(channels))
+    stand_in(network, network[1], ScaleShift(channels, 2))
     stand_in(network, network[3], Gate(network[3], 3))
     stand_in(network, network[4], Bypass())
     kept: nn.Module = dict(network.named_modules())["3"]

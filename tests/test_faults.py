@@ -124,7 +124,7 @@ def test_prepare_or_augment_that_raises(part, tmp_path):
 
     base = NET.task()
     task = dataclasses.replace(base, train=Data(base.train.inputs, base.train.targets, **{part: change}))
-    says = r"task: prepare or augment, on batch 1, raised KeyError: 'white balance'"
+    says = r"task: prepare, augment or vary, on batch 1, raised KeyError: 'white balance'"
     sound_after(fault, tmp_path, BadTask, says, task)
 
 

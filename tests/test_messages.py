@@ -16,6 +16,7 @@ from cortado.methods.finetune import Finetune
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.view import View
+from cortado.parts.blocks.bypass import Bypass
 from cortado.report.report import read_report
 from cortado.task.limits import read_limit, read_limits
 from cortado.task.task import Data, Metric, Task
@@ -71,7 +72,7 @@ CASES = {
     "pattern without a match": (lambda: compress(MLP.make(), MLP.task(), "prune/weights where=conv*"), BadValue, r"stage 1 \(prune/weights\): where: 'conv\*' matches no weight"),
     "nothing changed": (lambda: compress(MLP.make(), MLP.task(), "prune/weights keep=1.0"), NothingChanged, r"stage 1 \(prune/weights\): it changed nothing\. Check its pattern"),
     "loss without end": (lambda: compress(MLP.make(), MLP.task(), "finetune lr=1e30 optimizer=sgd epochs=3"), BadNetwork, r"stage 1 \(finetune\): finetune: the loss of epoch \d is (nan|inf), in float32 with moving batch norm statistics\. Lower lr"),
-    "layer that is not there": (lambda: View(MLP.make(), MLP.make(), None).replace("conv9", nn.Identity()), BadNetwork, r"there is no layer 'conv9' to replace"),
+    "module that is not there": (lambda: View(MLP.make(), MLP.make(), None).wrap("conv9", Bypass()), BadNetwork, r"there is no module 'conv9' to wrap\. Its modules"),
     "resume without a folder": (lambda: compress(MLP.make(), MLP.task(), "finetune", resume=True), BadNetwork, r"resume needs the folder"),
     "job that is not there": (lambda: read_job("no_such_module:make"), BadRecipe, r"'no_such_module:make' cannot be loaded"),
     "job file that is missing": (lambda: read_job("nowhere.yaml"), BadRecipe, r"nowhere\.yaml"),

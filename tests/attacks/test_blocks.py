@@ -7,7 +7,6 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from cortado.parts.blocks.scale_shift import ScaleShift
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork, CortadoError, WrongNetwork
@@ -24,6 +23,7 @@ from cortado.parts.activations.sign import Sign
 from cortado.parts.activations.unit import Unit
 from cortado.parts.blocks.block import ORIGINAL, Block, stand_in
 from cortado.parts.blocks.bypass import Bypass
+from cortado.parts.blocks.scale_shift import ScaleShift
 from tests.file.former_files import former_head, sealed
 
 
@@ -63,7 +63,7 @@ def original() -> nn.Module:
 
 
 OUT = Description(Bypass, (), {})
-SHIFT = Description(ScaleShift, (4,), {})
+SHIFT = Description(ScaleShift, (4, 2), {})
 GATE = Description(Gate, (3,), {})
 
 
@@ -95,7 +95,7 @@ def refusal(*blocks: tuple[int, Description]) -> str:
 def sound() -> nn.Module:
     """A removed module, a folded norm and two blocks that keep theirs."""
     small = original()
-    stand_in(small, small[1], ScaleShift(4))
+    stand_in(small, small[1], ScaleShift(4, 2))
     stand_in(small, small[2], Gate(small[2], 3))
     stand_in(small, small[2].inner[0], Bypass())
     stand_in(small, small[3], Gate(small[3], 2))
@@ -151,26 +151,26 @@ def test_descending_places_are_refused():
     assert "contradicts itself" in refusal((3, OUT), (1, OUT))
 
 
-@pytest.mark.parametrize("facts", [(2**24,), (2**23,)])
-@pytest.mark.parametrize("kind", [ScaleShift, Gate])
-def test_huge_claims_are_refused_before_any_memory_is_taken(kind, facts):
+@pytest.mark.parametrize("size", [2**24, 2**23])
+@pytest.mark.parametrize(("kind", "more"), [(ScaleShift, (2,)), (Gate, ())])
+def test_huge_claims_are_refused_before_any_memory_is_taken(kind, more, size):
     tracemalloc.start()
     try:
-        assert "claim more entries than fit such a network" in refusal((3, Description(kind, facts, {})))
+        assert "claim more entries than fit such a network" in refusal((3, Description(kind, (size, *more), {})))
         assert tracemalloc.get_traced_memory()[1] < 8e6
     finally:
         tracemalloc.stop()
 
 
 def test_claims_of_many_blocks_are_counted_together():
-    large = Description(ScaleShift, (2**18,), {})
+    large = Description(ScaleShift, (2**18, 2), {})
     words = refusal(*((number, large) for number in (1, 2, 3, 6)))
     assert "its blocks claim more entries than fit such a network" in words
     assert "claim more entries" not in refusal((1, large)), "one of them is not too large"
 
 
 def test_fact_that_no_number_can_be_is_refused():
-    section = write_placed(placed((3, Description(ScaleShift, (2**24 + 1,), {}))), BLOCKS)
+    section = write_placed(placed((3, Description(ScaleShift, (2**24 + 1, 2), {}))), BLOCKS)
     with pytest.raises(BadFile, match="at most 16777216"):
         decode(file_with(section), original())
 

@@ -32,12 +32,12 @@ class ScaleShift(nn.Module):
 
     keeps = False
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, axes: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
 
-BLOCKS: dict[str, tuple[Callable[..., nn.Module], int]] = {"9eb9": (Bypass, 0), "6cca": (ScaleShift, 1)}
+BLOCKS: dict[str, tuple[Callable[..., nn.Module], int]] = {"9eb9": (Bypass, 0), "6cca": (ScaleShift, 2)}
 """How it is made, and its facts."""
 
 

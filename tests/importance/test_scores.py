@@ -122,7 +122,7 @@ def test_scores_are_found_by_the_names_of_their_files():
     [
         ("taylr", "Did you mean: taylor"),
         ("no_such_module:Own", "cannot be loaded"),
-        ("torch.nn:Linear", "is not a Score|cannot be loaded"),
+        ("torch.nn:Linear", "is not a Importance|cannot be loaded"),
     ],
 )
 def test_score_that_cannot_be_had_is_refused(name, words):

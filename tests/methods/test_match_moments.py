@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from cortado.methods.factorize.response import FactorizeResponse
-from cortado.methods.match_moments import MatchMoments, channel_moments, run_with_hooks
+from cortado.methods.match_moments import MatchMoments, run_with_hooks
 from cortado.methods.prune.units import PruneUnits
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.methods.simplify.norms import SimplifyNorms
+from cortado.network.statistics.norm_moments import channel_moments
 from cortado.network.view import View
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer

@@ -122,7 +122,7 @@ def test_operator_that_a_runtime_lacks_is_named(name, tmp_path):
 
 def test_fixed_batch_is_filled_up_and_cut():
     class Two:
-        inputs = (type("Port", (), {"shape": (2, 3)})(),)
+        inputs = (type("Port", (), {"shape": (2, 3), "name": "values"})(),)
 
         def __call__(self, activation):
             assert activation.shape == (2, 3)

@@ -114,7 +114,8 @@ def choices_for(
     found = candidates_of(
         view, task, sensitivities(view, weights, task, deadline=deadline), candidate_recipes, deadline
     )
-    if isinstance(task, RememberingTask):
+    # A trial has to come out the same whenever it runs: it takes no choices that a clock has cut short.
+    if isinstance(task, RememberingTask) and (deadline is None or not deadline.bound):
         task.keep(key, found)
     return found
 

@@ -12,13 +12,15 @@ from cortado.errors import BadValue
 class Deadline:
     """A limit of `seconds` from `start`, infinite by default; `left_out` lists what was skipped for lack of time.
 
-    `each`: seconds the network takes for one sample, 0 if unknown.
+    `each`: seconds the network takes for one sample, 0 if unknown. `bound`: whether the clock has decided anything yet; what
+    was made then would come out otherwise at another time.
     """
 
     seconds: float = math.inf
     start: float = field(default_factory=time.perf_counter)
     left_out: list[str] = field(default_factory=list)
     each: float = 0.0
+    bound: bool = False
 
     @property
     def spent(self) -> float:
@@ -26,11 +28,14 @@ class Deadline:
 
     def over(self, share: float = 1.0) -> bool:
         """Return whether this share of the time limit has passed."""
-        return self.spent >= share * self.seconds
+        over = self.spent >= share * self.seconds
+        self.bound |= over
+        return over
 
     def samples(self, most: int, share: float, least: int = 16) -> int:
         """Return how many samples a pass may use: `most`, or fewer for a slow network, to stay within this share of the time."""
         fit = share * self.seconds / self.each if self.each else math.inf
+        self.bound |= fit < most
         return int(min(most, max(least, fit)))
 
 

@@ -147,6 +147,20 @@ def test_choices_are_priced_once_for_a_network_and_again_for_another(monkeypatch
     assert len(asked) == before + 3
 
 
+def test_what_a_clock_has_cut_short_is_not_kept_for_trials():
+    """A trial's allocation is the same before and after a kill, and in another search."""
+    made = BY_NAME["residual"]
+    original, task = made.make(), RememberingTask.of(made.task())
+    view = View(original, original, task.example)
+    weights = [one for one in view.all_weights if len(one.shape) > 1]
+    ways = CANDIDATE_RECIPES[:3]
+    short = candidates.choices_for(view, weights, task, ways, Deadline(1e-6))
+    assert not task.choices
+    whole = candidates.choices_for(view, weights, task, ways)
+    assert list(task.choices.values()) == [whole] and short != whole
+    assert candidates.choices_for(view, weights, task, ways, Deadline(600.0)) is whole
+
+
 def test_size_accuracy_curve_with_little_time_names_what_it_left_out():
     made = BY_NAME["residual"]
     network, task = made.make(), made.task()

@@ -38,10 +38,10 @@ class MapCritic(nn.Module):
 class Holistic(Objective):
     """The distance of the network's maps from the teacher's, by a critic that sees the picture too.  Liu et al., 2020.
 
-    Of outputs (N, C, H, W), as probabilities; void pixels are 0. The distance is Wasserstein's. The network's term is minus the critic's mean score; the
-    critic's is the difference of scores and `penalty` times the mean of (slope - 1)^2 between both maps (Gulrajani et al.,
-    2017). Both are averaged over samples. The critic moves before the network, at every `every`-th step. The term is not 0 for
-    a network that equals its teacher: then the critic cannot tell them apart, and its gradient has no direction to keep.
+    Of outputs (N, C, H, W), as probabilities; void pixels are 0. The distance is Wasserstein's: the network's term is minus
+    the critic's mean score; the critic's is the difference of scores and `penalty` times the mean of (slope - 1)^2 between
+    both maps (Gulrajani et al., 2017). Averaged over samples. The critic moves before the network, at every `every`-th step.
+    For a network that equals its teacher the term is not 0, although nothing is left to learn.
     """
 
     taught: ClassVar[bool] = True

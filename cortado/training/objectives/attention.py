@@ -17,7 +17,7 @@ class Attention(LayerPairs):
     """The squared distance between normalised attention maps, sums over channels of |activation|^p.  Zagoruyko, Komodakis, 2017.
 
     Of maps (N, C, H, W) and tokens (N, T, C); the widths may differ. Summed over places, averaged over samples and pairs of
-    layers, so it lies in 0..2; the paper's weight is 500 divided by the number of places. Void pixels and padding are left out.
+    layers, so it is within 0..2; the paper's weight is 500 divided by the number of places. Void pixels and padding are left out.
     """
 
     power: float = knob(2.0, low=1.0, help="exponent p")

@@ -11,7 +11,7 @@ from cortado.knobs.knob import knob
 from cortado.network.view import View
 from cortado.task.task import Task
 from cortado.training.objectives.layer_pairs import LayerPairs, as_places, mean_of_pairs
-from cortado.training.objectives.matching import matched, matching_modules, survivors_of
+from cortado.training.objectives.matching import comparable, matching_modules, tapped_survivors
 from cortado.training.objectives.objective import Objective, Terms, TrainingStep
 
 
@@ -29,7 +29,7 @@ class Channelwise(LayerPairs):
     temperature: float = knob(4.0, low=0.05, help="softmax temperature T of both networks")
 
     def with_teachers(self, teachers: Sequence[nn.Module], view: View, task: Task) -> Objective:
-        return self if self.of else self.knowing(survivors_of(self.taps().network, teachers, view))
+        return self if self.of else self.knowing(tapped_survivors(self.taps().network, teachers, view))
 
     def modules(self, step: TrainingStep) -> Mapping[str, nn.Module]:
         return matching_modules(self.both(step), self.survivors)
@@ -37,7 +37,7 @@ class Channelwise(LayerPairs):
     def terms(self, step: TrainingStep) -> Terms:
         found = []
         for number, pair in enumerate(self.both(step)):
-            mine, wanted = matched(pair, number, step.modules, step.label)
+            mine, wanted = comparable(pair, number, step.modules, step.label)
             found.append(channel_divergence(mine, wanted, self.temperature, pair.counted))
         return {"channelwise": mean_of_pairs(found)}
 

@@ -12,7 +12,7 @@ from cortado.network.view import View
 from cortado.task.task import Task
 from cortado.training.objectives.counted import mean_over
 from cortado.training.objectives.layer_pairs import LayerPairs, as_places, mean_of_pairs
-from cortado.training.objectives.matching import matched, matching_modules, survivors_of
+from cortado.training.objectives.matching import comparable, matching_modules, tapped_survivors
 from cortado.training.objectives.objective import Objective, Terms, TrainingStep
 
 
@@ -36,7 +36,7 @@ class Features(LayerPairs):
     )
 
     def with_teachers(self, teachers: Sequence[nn.Module], view: View, task: Task) -> Objective:
-        return self if self.of else self.knowing(survivors_of(self.taps().network, teachers, view))
+        return self if self.of else self.knowing(tapped_survivors(self.taps().network, teachers, view))
 
     def modules(self, step: TrainingStep) -> Mapping[str, nn.Module]:
         return matching_modules(self.both(step), self.survivors, always=self.regressor == "always")
@@ -44,12 +44,12 @@ class Features(LayerPairs):
     def terms(self, step: TrainingStep) -> Terms:
         found = []
         for number, pair in enumerate(self.both(step)):
-            mine, wanted = matched(pair, number, step.modules, step.label)
-            found.append(squared_error(mine, wanted, pair.counted))
+            mine, wanted = comparable(pair, number, step.modules, step.label)
+            found.append(feature_error(mine, wanted, pair.counted))
         return {"features": mean_of_pairs(found)}
 
 
-def squared_error(mine: Tensor, wanted: Tensor, counted: Tensor | None) -> Tensor:
+def feature_error(mine: Tensor, wanted: Tensor, counted: Tensor | None) -> Tensor:
     """Return the mean squared error over channels and over the places that count, (N, places); None: all."""
     if counted is None:
         return functional.mse_loss(mine, wanted)

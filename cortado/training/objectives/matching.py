@@ -21,7 +21,7 @@ class SelectChannels(nn.Module):
         return values.index_select(axis_of_channels(values), self.numbers)
 
 
-def survivors_of(taps: Sequence[str], teachers: Sequence[nn.Module], view: View) -> Survivors:
+def tapped_survivors(taps: Sequence[str], teachers: Sequence[nn.Module], view: View) -> Survivors:
     """Return the surviving channels of each tap that lost some; none unless the first teacher is the original network."""
     if not teachers or teachers[0] is not view.original or not view.survivors:
         return {}
@@ -45,7 +45,7 @@ def matching_modules(pairs: list[LayerPair], survivors: Survivors, *, always: bo
     return made
 
 
-def matched(pair: LayerPair, number: int, modules: Mapping[str, nn.Module], label: str) -> tuple[Tensor, Tensor]:
+def comparable(pair: LayerPair, number: int, modules: Mapping[str, nn.Module], label: str) -> tuple[Tensor, Tensor]:
     """Return what both layers gave, with the same channels.  Raises BadNetwork if the shapes still differ."""
     mine, wanted = pair.mine, pair.wanted
     if f"regressor{number}" in modules:

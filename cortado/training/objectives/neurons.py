@@ -18,7 +18,7 @@ from cortado.running.trees import to_device
 from cortado.task.task import Task
 from cortado.training.objectives.counted import unpadded
 from cortado.training.objectives.layer_pairs import LayerPairs, mean_of_pairs, pooled, tensor_of_tap
-from cortado.training.objectives.matching import SelectChannels, survivors_of
+from cortado.training.objectives.matching import SelectChannels, tapped_survivors
 from cortado.training.objectives.objective import Objective, Terms, TrainingStep
 
 BATCH = 64
@@ -43,7 +43,7 @@ class Neurons(LayerPairs):
     redundancy: float = knob(1.0, low=0.0, help="weight of the correlation with neurons chosen before")
 
     def with_teachers(self, teachers: Sequence[nn.Module], view: View, task: Task) -> Objective:
-        survivors = {} if self.of else survivors_of(self.taps().network, teachers, view)
+        survivors = {} if self.of else tapped_survivors(self.taps().network, teachers, view)
         chosen = []
         for at, of in self.pairs():
             values, labels = neurons_on_data(teachers[0], of, task)
@@ -124,7 +124,7 @@ def informative(values: Tensor, labels: Tensor, count: int, redundancy: float) -
 
 
 def between_classes(values: Tensor, labels: Tensor) -> Tensor:
-    """Return the share of each neuron's variance that lies between the classes, (C,), in 0..1, of values (N, C)."""
+    """Return the share of each neuron's variance between the classes, (C,), in 0..1, of values (N, C)."""
     centred = (values - values.mean(0)).double()
     _, places = labels.unique(return_inverse=True)
     member = functional.one_hot(places).double()

@@ -67,10 +67,7 @@ def test_network_of_the_same_width_learns_the_same_neurons():
 def test_network_of_another_width_learns_them_through_a_linear_map():
     view = view_of_mlp()
     objective = Neurons(at="0", of="2", keep=0.5).with_teachers([view.original], view, NET.task())
-    taps, taught = (
-        {"0": torch.randn(5, 16)},
-        {"2": view.original[:3](NET.example.flatten(1)) if False else torch.randn(5, 4)},
-    )
+    taps, taught = {"0": random_numbers(5, 16)}, {"2": random_numbers(5, 4)}
     made = objective.modules(given_step(taps=taps, taught_taps=taught))
     assert isinstance(made["mine0"], nn.Linear) and made["mine0"].out_features == len(objective.chosen[0])
 

@@ -16,7 +16,9 @@ from cortado.training.objectives.objective import Objective, read_objectives
 from cortado.training.objectives.task import TaskLoss
 from cortado.training.training import Training
 
-LEARNS_FROM = "what to learn from: task, logits or other objectives, by name or {name: {knob: value}}, or package.module:Class"
+LEARNS_FROM = (
+    "what to learn from: task, logits or other objectives, by name or {name: {knob: value}}, or package.module:Class"
+)
 TEACHER = (
     "original, package.module:maker, a network, or a list of them; a number is the short form of: the original, with this "
     "share for logits at temperature 4, and the rest for task"

@@ -30,7 +30,8 @@ class Logits(Objective):
     deviation 1 (Sun et al., 2024), so that the network need not match the scale of the teacher's.
 
     Several teachers are an ensemble: the mean of their probabilities. Where a task says what its outputs are, or a network
-    has several, their divergence takes the place of KL: classes softened, numbers as they are, summed over the outputs.
+    has several, their divergence takes the place of KL: classes softened, numbers as they are, summed over the outputs; of
+    several outputs, every place counts.
     """
 
     recordable: ClassVar[bool] = True

@@ -130,3 +130,25 @@ def test_ignored_label_is_the_losses():
 def test_mean_over_nothing_is_zero():
     assert mean_over(torch.tensor([torch.nan, 2.0]), torch.tensor([False, True])) == 2
     assert mean_over(torch.ones(2), torch.zeros(2, dtype=torch.bool)) == 0
+
+
+SHAPES = {"samples": (6, 5), "maps": (6, 5, 4, 6), "tokens": (6, 7, 5)}
+ON_LAYERS = {
+    Features(at="a"): SHAPES, Attention(at="a"): ("maps", "tokens"), Relational(at="a"): SHAPES,
+    Channelwise(at="a"): ("maps", "tokens"), Pairwise(at="a", cells=3): ("maps",),
+    Relations(at="a, a, a", heads=5): ("tokens",), Relations(at="a, a, a", heads=1, products="own"): ("tokens",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("objective", "shape"), [(one, shape) for one, shapes in ON_LAYERS.items() for shape in shapes], ids=str
+)
+def test_layer_that_equals_the_teachers_has_nothing_to_learn(objective, shape):
+    for seed in (0, 1):
+        mine, wanted = random_numbers(*SHAPES[shape]).requires_grad_(), random_numbers(*SHAPES[shape], seed=seed)
+        value = total(objective, given_step(taps={"a": mine}, taught_taps={"a": wanted}))
+        (gradient,) = torch.autograd.grad(value, mine)
+        if seed:
+            assert value > 1e-3 and gradient.norm() > 1e-6
+        else:
+            assert abs(value.item()) < 1e-12 and gradient.norm() < 1e-9

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from cortado.errors import BadNetwork, BadTask, BadValue
 from cortado.task.outputs.classes import Classes
+from cortado.task.outputs.numbers import Numbers
 from cortado.task.outputs.tokens import Tokens
 from cortado.training.objectives.attention import Attention, attention_map
 from cortado.training.objectives.channelwise import channel_divergence
@@ -15,7 +17,7 @@ from cortado.training.objectives.contrastive import Contrastive, Negatives, in_b
 from cortado.training.objectives.decoupled import Decoupled, decoupled_parts
 from cortado.training.objectives.dist import Dist, correlations
 from cortado.training.objectives.logits import Logits, distillation, standard_scores
-from cortado.training.objectives.pairwise import affinity_loss
+from cortado.training.objectives.pairwise import Pairwise, affinity_loss
 from cortado.training.objectives.relational import Relational, angle_loss, cosines, distance_loss
 from cortado.training.objectives.relations import Relations, relation_divergence
 from tests.training.objectives.given import given_step, random_numbers, total, with_modules
@@ -142,6 +144,42 @@ def test_attention_takes_networks_of_other_widths_and_names_other_sizes():
     assert 0 < total(Attention(at="a"), step) < 2
     tokens = given_step(taps={"a": random_numbers(2, 5, 3)}, taught_taps={"a": random_numbers(2, 5, 8, seed=1)})
     assert 0 < total(Attention(at="a"), tokens) < 2
+    smaller = given_step(taps={"a": random_numbers(2, 3, 4, 4)}, taught_taps={"a": random_numbers(2, 3, 2, 2)})
+    with pytest.raises(BadNetwork, match=r"a gives shape \(2, 3, 4, 4\), the teacher's a \(2, 3, 2, 2\)"):
+        total(Attention(at="a"), smaller)
+    assert total(Pairwise(at="a"), smaller) > 1e-3
+
+
+@pytest.mark.parametrize("objective", [Decoupled(), Dist(), Logits(standardised=True)], ids=str)
+def test_what_compares_logits_refuses_numbers_and_other_teachers(objective):
+    labels = torch.arange(6) % 5
+    with pytest.raises(BadValue, match="compares logits of classes"):
+        total(objective, given_step(random_numbers(6, 5), random_numbers(6, 5), targets=labels, kind=Numbers()))
+    with pytest.raises(BadNetwork, match="teacher's outputs have"):
+        total(objective, given_step(random_numbers(6, 5), random_numbers(6, 4), targets=labels))
+
+
+def test_decoupled_needs_classes_and_relations_three_layers_of_whole_heads():
+    with pytest.raises(BadTask, match="objectives/decoupled: it needs a class for each row"):
+        total(Decoupled(), given_step(random_numbers(6, 5), random_numbers(6, 5), targets=random_numbers(6, 5)))
+    taps = {"a": random_numbers(2, 5, 8)}
+    with pytest.raises(BadValue, match="queries, keys and values of each block, got 2 layers"):
+        total(Relations(at="a, a"), given_step(taps=taps, taught_taps=taps))
+    with pytest.raises(BadNetwork, match="8 channels, no multiple of 3 heads"):
+        total(Relations(at="a, a, a", heads=3), given_step(taps=taps, taught_taps=taps))
+
+
+def test_several_teachers_teach_dist_and_decoupled_by_their_mean_probabilities():
+    outputs, one, other, labels = (
+        random_numbers(6, 5),
+        random_numbers(6, 5, seed=1),
+        random_numbers(6, 5, seed=2),
+        torch.arange(6) % 5,
+    )
+    mean = ((one.softmax(1) + other.softmax(1)) / 2).log()
+    for objective in (Dist(), Decoupled(temperature=1.0)):
+        found = total(objective, given_step(outputs, one, others=(other,), targets=labels))
+        torch.testing.assert_close(found, total(objective, given_step(outputs, mean, targets=labels)), **CLOSE)
 
 
 def test_relations_of_samples_forget_isometries_and_scale():

@@ -1,12 +1,13 @@
 """A network that was cut learns from the channels of its original that survived, without a regressor."""
 
 import copy
+import json
 
 import pytest
 import torch
 from torch import nn
 
-from cortado.engine.stage import apply_stage, begin
+from cortado.engine.stage import apply_stage, begin, cuts_from
 from cortado.methods.finetune import Finetune
 from cortado.methods.prune.channels import PruneChannels
 from cortado.methods.quantize.weights import QuantizeWeights
@@ -97,6 +98,8 @@ def test_finetuning_after_other_lossy_stages_still_knows_the_original_channels(m
     survivors = state.survivors["first"]
     assert len(weight) == len(survivors) == len(learned[0]["survivors0"].numbers)
     assert set(state.kept) == set() and len(survivors) < 8
+    kept, again = cuts_from(json.loads(json.dumps(state.cuts_as_data())))
+    assert kept == {} and all(torch.equal(again[path], rows) for path, rows in state.survivors.items())
 
 
 class Nested(nn.Module):

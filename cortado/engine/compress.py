@@ -16,7 +16,7 @@ from torch import nn
 from cortado.engine.fingerprints import bytes_of, identity, json_data, sum_of_data
 from cortado.engine.options import RunOptions
 from cortado.engine.recipe import Recipe, read_recipe, stage_data
-from cortado.engine.stage import State, apply_stage, begin, loses_moments
+from cortado.engine.stage import State, apply_stage, begin, cuts_from, loses_moments
 from cortado.errors import BadFile, BadNetwork, CortadoError, Failed, Stopped, describe
 from cortado.file.accounting import accounts
 from cortado.file.artifact import decode, encode
@@ -228,8 +228,7 @@ class Run:
         base = self.base(number)
         make_folder(base.parent)
         write_whole(base.with_suffix(".cortado"), body)
-        kept = {path: rows.tolist() for path, rows in made.kept.items()}
-        note = {"key": self.key, "file": file_sum(body), "row": asdict(row), "kept": kept}
+        note = {"key": self.key, "file": file_sum(body), "row": asdict(row), **made.cuts_as_data()}
         write_whole(base.with_suffix(".json"), json.dumps(note, indent=1).encode())
 
     def resumed(self) -> State:
@@ -243,8 +242,8 @@ class Run:
                 break
             try:
                 note = json.loads(base.with_suffix(".json").read_text(encoding="utf8"))
-                other, row = note["key"] != self.key or "kept" not in note, Stage(**note["row"])
-                kept = {path: torch.tensor(rows) for path, rows in note.get("kept", {}).items()}
+                other, row = note["key"] != self.key or "survivors" not in note, Stage(**note["row"])
+                kept, survivors = cuts_from(note)
             except (ValueError, KeyError, TypeError) as error:
                 raise BadFile(
                     f"compress: {base}.json is damaged ({error}). Delete the folder's stages and start again."
@@ -260,7 +259,7 @@ class Run:
                 raise BadFile(f"compress: {base}.cortado was altered. Delete the folder's stages and start again.")
             reference = state.network if loses_moments(method) else state.reference
             made = decode(body, self.original, self.options.forms)
-            state = replace(state, network=made, reference=reference, kept=kept, fresh=False)
+            state = replace(state, network=made, reference=reference, kept=kept, survivors=survivors, fresh=False)
             self.rows.append(row)
             self.bodies.append(body)
         return state

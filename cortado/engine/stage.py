@@ -1,9 +1,11 @@
 """Stage: the one way to apply a method to a network."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cortado.engine.changes import Changes
@@ -23,8 +25,9 @@ class State:
     """A network between two stages.
 
     `original` is the user's network and is never changed. `reference` is the network before the last lossy stage, whose
-    moments are restored; `kept` has the remaining outputs of each layer that lost some since then. `notes` and `curves` are the
-    last stage's. `fresh`: no stage has run yet, so the original equals the network.
+    moments are restored; `kept` has the remaining outputs of each layer that lost some since then, `survivors` since the
+    original; None where that is not known. `notes` and `curves` are the last stage's. `fresh`: no stage has run yet, so the
+    original equals the network.
     """
 
     network: nn.Module
@@ -32,9 +35,23 @@ class State:
     example: Any
     reference: nn.Module
     kept: dict[str, Tensor] = field(default_factory=dict)
+    survivors: dict[str, Tensor] | None = None
     notes: tuple[str, ...] = ()
     curves: dict[str, list[float]] = field(default_factory=dict)
     fresh: bool = False
+
+    def cuts_as_data(self) -> dict[str, Any]:
+        """Return `kept` and `survivors` as plain data."""
+        found = {"kept": self.kept, "survivors": self.survivors or {}}
+        return {name: {path: rows.tolist() for path, rows in known.items()} for name, known in found.items()}
+
+
+def cuts_from(data: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return `kept` and `survivors` from plain data."""
+    kept, survivors = (
+        {path: torch.tensor(rows) for path, rows in data.get(name, {}).items()} for name in ("kept", "survivors")
+    )
+    return kept, survivors
 
 
 def start(network: nn.Module, original: nn.Module, example: Any) -> State:
@@ -54,12 +71,13 @@ def begin(original: nn.Module, example: Any) -> State:
         value = stored_at(network, entry)
         if isinstance(value, Tensor) and not value.is_contiguous():
             put_entry(modules, entry, value.contiguous())
-    return replace(start(network.eval(), original, example), fresh=True)
+    return replace(start(network.eval(), original, example), survivors={}, fresh=True)
 
 
 def view_of(state: State, progress: Progress | None = None) -> View:
     """Return what methods see of a state."""
-    return View(state.network, state.original, state.example, progress, state.reference, state.kept)
+    survivors = None if state.survivors is None else dict(state.survivors)
+    return View(state.network, state.original, state.example, progress, state.reference, state.kept, survivors)
 
 
 def apply_stage(
@@ -92,8 +110,9 @@ def apply_stage(
     # What no one has compressed yet has nothing to give up.
     lost = given_up(before, state.network) if check and not state.fresh else []
     return replace(
-        state, reference=reference, kept=view.kept, notes=(*view.notes, *lost), curves=view.curves, fresh=False
-    )
+        state, reference=reference, kept=view.kept, survivors=view.survivors, notes=(*view.notes, *lost),
+        curves=view.curves, fresh=False,
+    )  # fmt: skip
 
 
 def carry_out(method: Method, view: View, task: Task, where: str) -> None:

@@ -17,8 +17,7 @@ from cortado.training.objectives.task import TaskLoss
 from cortado.training.training import Training
 
 LEARNS_FROM = (
-    "what to learn from: names, or {name: {knob: value}}: task, logits, features, nuclear_norm, norm_gains, group_lasso, "
-    "group_lasso_positions, bipolar or package.module:Class"
+    "what to learn from: task, logits or other objectives, by name or {name: {knob: value}}, or package.module:Class"
 )
 TEACHER = (
     "original, package.module:maker, a network, or a list of them; a number is the short form of: the original, with this "

@@ -21,8 +21,10 @@ def learn(
     Raises what `train` raises, and BadRecipe for a teacher that cannot be made.
     """
     weights = view.weights(where)
+    teachers = teachers_of(teacher, view) if any(one.taught for one in objectives if one.weight) else []
     used = [one.on(view, weights, task) for one in objectives]
-    teachers = teachers_of(teacher, view) if any(one.taught for one in objectives if one.weight) else ()
+    if teachers:
+        used = [one.with_teachers(teachers, view, task) for one in used]
     with only_learning(view, None if where == "*" else weights):
         trained = train(
             view.network, task, training, objectives=used, teachers=teachers, seed=task.seed, label=label,

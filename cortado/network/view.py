@@ -40,12 +40,15 @@ class View:
         progress: Progress | None = None,
         reference: nn.Module | None = None,
         kept: dict[str, Tensor] | None = None,
+        survivors: dict[str, Tensor] | None = None,
     ) -> None:
         self.network, self.original, self.example = network, original, example
         self.progress = progress or quiet()
         self.reference = original if reference is None else reference
         self.kept: dict[str, Tensor] = {} if kept is None else kept
         """For each layer whose outputs differ from the reference network's: which of its outputs remain, in order."""
+        self.survivors = survivors
+        """The same against the original network; None where that is not known."""
         self.notes: list[str] = []
         """A method's notes for the report on this stage."""
         self.curves: dict[str, list[float]] = {}
@@ -124,9 +127,10 @@ class View:
 
     def remember(self, rows: dict[str, Tensor]) -> None:
         """Record that layers have only these of their outputs, in this order."""
-        for path, kept in rows.items():
-            before = self.kept.get(path)
-            self.kept[path] = kept.cpu() if before is None else before[kept.cpu()]
+        for known in (self.kept, *([] if self.survivors is None else [self.survivors])):
+            for path, kept in rows.items():
+                before = known.get(path)
+                known[path] = kept.cpu() if before is None else before[kept.cpu()]
 
     def forget(self) -> None:
         """Invalidate the cached analyses after a change to the network."""

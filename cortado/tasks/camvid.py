@@ -3,6 +3,7 @@
 import io
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,8 @@ def decoded_frame(body: bytes, path: Path, mode: str) -> np.ndarray:
         raise BadTask(f"task: an image of {path} cannot be decoded: {error}. Download the file again.") from error
 
 
-def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy, averaged over all pixels that are not void."""
-    return functional.cross_entropy(outputs, targets, ignore_index=CLASSES)
+loss = partial(functional.cross_entropy, ignore_index=CLASSES)
+"""The cross-entropy, averaged over all pixels that are not void."""
 
 
 def task(seed: int = 0) -> Task:

@@ -13,6 +13,7 @@ from cortado.task.outputs.automatic import Automatic
 from cortado.task.outputs.outputs import Outputs, float_parts
 from cortado.task.task import Task
 from cortado.training.distributed import Processes
+from cortado.training.objectives.counted import ignored_label
 from cortado.training.objectives.objective import Objective, Observed, TrainingStep
 from cortado.training.players import Opponent, detached
 from cortado.training.precision import Precision, floats_in_float32
@@ -91,7 +92,7 @@ class Learner(nn.Module):
         first = self.observed(inputs)
         return TrainingStep(
             inputs, targets, first.outputs, first.taps, teachers, self.progress, {}, self.again, self.loss, self.label,
-            stated_kind(self.task, first.outputs),
+            stated_kind(self.task, first.outputs), ignored_label(self.task.loss),
         )  # fmt: skip
 
     def observed(self, inputs: Any) -> Observed:

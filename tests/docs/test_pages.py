@@ -10,8 +10,11 @@ from click.testing import CliRunner
 
 import cortado.importance
 import cortado.parts.forms
+import cortado.training.objectives
 from cortado.cli import main
 from cortado.engine.recipe import known_methods
+from cortado.lookup import names_in
+from cortado.training.objectives.objective import Objective
 from tests.docs.blocks import PAGES, ROOT, blocks, importable, run, shell_lines
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -92,6 +95,13 @@ def test_readme_names_every_method_score_and_form() -> None:
         if info.name not in ("form", "attach", "lattice")
     ]
     missing = [name for name in (*known_methods(), *scores, *forms) if f"`{name}`" not in text]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", [README, GUIDE], ids=lambda page: page.stem)
+def test_readme_and_guide_name_every_objective(page: Path) -> None:
+    text = page.read_text(encoding="utf8")
+    missing = [name for name in names_in(cortado.training.objectives, Objective) if f"`{name}`" not in text]
     assert not missing
 
 

@@ -1,7 +1,7 @@
 """Objective: what a network learns from besides or instead of its labels.  One file per objective."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -51,7 +51,7 @@ class TrainingStep:
     `outputs` and `taps` are the network's, in float32; `teachers` has what each teacher gave, without gradients;
     `progress` is the share of the training that is done, 0..1; `modules` are those that the objective made. `again(inputs)`
     runs the network once more; `loss(outputs, targets)` is the task's. `label` starts messages. `kind` is what the outputs are,
-    where the task says it or the network returns several.
+    where the task says it or the network returns several. `ignored` is the label that the task's loss leaves out.
     """
 
     inputs: Any
@@ -65,6 +65,7 @@ class TrainingStep:
     loss: Callable[[Any, Any], Tensor]
     label: str = "training"
     kind: Outputs | None = None
+    ignored: int = -100
 
 
 Terms = Mapping[str, Tensor]
@@ -118,6 +119,10 @@ class Objective(Written):
 
     def on(self, view: View, weights: list[Weight], task: Task) -> "Objective":
         """Return the objective for these weights of this network, before the training; itself where it needs none."""
+        return self
+
+    def with_teachers(self, teachers: Sequence[nn.Module], view: View, task: Task) -> "Objective":
+        """Return the objective for these teachers of the view's network, before the training; itself where it needs none."""
         return self
 
     def taps(self) -> Taps:

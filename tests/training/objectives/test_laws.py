@@ -14,16 +14,28 @@ from cortado.network.view import View
 from cortado.running.trees import tensors_in
 from cortado.task.task import Data, Task
 from cortado.training.loop import train
-from cortado.training.objectives.features import Features, regressor
+from cortado.training.objectives.attention import Attention
+from cortado.training.objectives.channelwise import Channelwise
+from cortado.training.objectives.decoupled import Decoupled
+from cortado.training.objectives.dist import Dist
+from cortado.training.objectives.features import Features
 from cortado.training.objectives.logits import Logits
+from cortado.training.objectives.matching import regressor
 from cortado.training.objectives.nuclear_norm import NuclearNorm
 from cortado.training.objectives.objective import Added, Observed, Player, Taps, TrainingStep, read_objectives
+from cortado.training.objectives.pairwise import Pairwise
+from cortado.training.objectives.relational import Relational
 from cortado.training.objectives.task import TaskLoss
 from cortado.training.training import Training
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["residual"]
-TAUGHT = (Logits(), Logits(temperature=1.0), Features(at="second_norm"), Features(at="norm, head", of="norm, head"))
+TAUGHT = (
+    Logits(), Logits(temperature=1.0), Logits(direction="reverse"), Logits(direction="jensen"), Logits(standardised=True),
+    Features(at="second_norm"), Features(at="norm, head", of="norm, head"), Decoupled(), Dist(), Attention(at="first, norm"),
+    Relational(), Relational(at="second_norm"), Pairwise(at="second_norm", cells=4), Channelwise(at="second_norm"),
+)  # fmt: skip
+"""Of the others, the contrast of random embeddings is above 0, and the score of a critic is no distance."""
 EVERYTHING = (TaskLoss(0.5), Logits(0.5), Features(0.1, at="first", of="second"))
 
 

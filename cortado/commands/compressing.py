@@ -88,7 +88,14 @@ def compress_command(
     chosen = how(made.recipe, recipe, wanted, planned=time_limit is not None or minimise != "size")
     progress = progress_here()
     options = RunOptions.read(
-        wanted, folder=out, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads
+        wanted,
+        folder=out,
+        resume=resume,
+        progress=progress,
+        forms=made.forms,
+        runtimes=runtimes,
+        batches=batches,
+        threads=threads,
     )
     try:
         task = replace(made.make_task(), device=device)

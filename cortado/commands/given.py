@@ -17,6 +17,7 @@ from cortado.engine.bundle import FILE, check_bundle
 from cortado.engine.job import read_job
 from cortado.errors import CortadoError, Stopped
 from cortado.file.artifact import load
+from cortado.parts.part import Part
 from cortado.progress import Lines, Progress, Terminal
 from cortado.progress import quiet as silent
 from cortado.renamed import OPTIONS
@@ -144,7 +145,7 @@ def network_of(source: str, trained: bool = True) -> tuple[nn.Module, Task]:
     task = made.make_task()
     if Path(source).is_dir():
         check_bundle(source)
-        return load(Path(source) / FILE, made.make), task
+        return load(Path(source) / FILE, made.make, made.forms), task
     chosen = made if trained else replace(made, training={})
     return chosen.original(task, None, progress_here()), task
 
@@ -153,3 +154,8 @@ def file_path(file: str) -> Path:
     """Return the path of a .cortado file: the file itself, or the one in a bundle."""
     path = Path(file)
     return path / FILE if path.is_dir() else path
+
+
+def forms_beside(file: str) -> tuple[type[Part], ...]:
+    """Return the user's own forms and blocks that a bundle names; none for a file alone."""
+    return read_job(file).forms if Path(file).is_dir() else ()

@@ -7,7 +7,15 @@ from typing import Any
 import click
 from safetensors.torch import save as as_safetensors
 
-from cortado.commands.given import GOAL_MISSED, deep_compression_option, file_path, in_words, network_of, threads_option
+from cortado.commands.given import (
+    GOAL_MISSED,
+    deep_compression_option,
+    file_path,
+    forms_beside,
+    in_words,
+    network_of,
+    threads_option,
+)
 from cortado.engine.bundle import FILE, check_bundle
 from cortado.engine.job import own_tensors, read_job
 from cortado.engine.verify import verify
@@ -57,7 +65,7 @@ def explain_command(bundle: str, images: int, job: str | None) -> None:
     made = read_job(job or bundle, read_report(folder / "report.json").seed)
     task = made.make_task()
     original = made.original_again(task, folder)
-    network = load(folder / FILE, original)
+    network = load(folder / FILE, original, (*read_job(bundle).forms, *made.forms))
     assert task.calibration is not None
     click.echo(explain(original, network, task.calibration, images).text())
 
@@ -68,7 +76,9 @@ def explain_command(bundle: str, images: int, job: str | None) -> None:
 @in_words
 def inspect_command(file: str, job: str | None) -> None:
     """Show how many bytes each part of FILE takes."""
-    click.echo(inspect_file(file_path(file), read_job(job).make if job else None).text())
+    made = read_job(job) if job else None
+    forms = forms_beside(file) if made is None else (*forms_beside(file), *made.forms)
+    click.echo(inspect_file(file_path(file), None if made is None else made.make, forms).text())
 
 
 @click.command("unpack")
@@ -80,7 +90,8 @@ def unpack_command(file: str, job: str, out: str) -> None:
     """Write the weights in FILE to OUT as dense safetensors."""
     if not Path(out).absolute().parent.is_dir():
         raise BadValue(f"unpack: the folder of {out} does not exist. Create it first, or choose another path.")
-    network = load(file_path(file), read_job(job).make)
+    made = read_job(job)
+    network = load(file_path(file), made.make, (*forms_beside(file), *made.forms))
     dense = dense_state(network)
     write_whole(Path(out), as_safetensors(dense))
     click.echo(f"{out}: {len(dense)} tensors, {Path(out).stat().st_size:,} bytes")

@@ -87,8 +87,8 @@ def search_command(
 
     folder, progress = Path(out), progress_here()
     options = RunOptions.read(
-        wanted, folder=folder, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads,
-        command="search",
+        wanted, folder=folder, resume=resume, progress=progress, forms=made.forms, runtimes=runtimes, batches=batches,
+        threads=threads, command="search",
     )  # fmt: skip
     try:
         task = replace(made.make_task(), device=device)

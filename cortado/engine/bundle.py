@@ -11,9 +11,11 @@ import yaml
 from torch import nn
 
 from cortado.engine.job import ORIGINAL
+from cortado.engine.own_parts import names_of
 from cortado.errors import BadFile, BadValue
 from cortado.file.artifact import Original, encode
 from cortado.file.whole import check_writable, make_folder, write_whole
+from cortado.parts.forms.attach import part_kinds
 from cortado.report.pages.html import report_html
 from cortado.report.pages.terminal import report_text
 from cortado.report.report import Report
@@ -32,7 +34,8 @@ import torch
 import cortado
 from cortado.engine.job import read_job
 
-network = cortado.load(FILE, read_job(str(FILE.parent)).make)
+job = read_job(str(FILE.parent))
+network = cortado.load(FILE, job.make, job.forms)
 
 
 def predict(*inputs):
@@ -79,7 +82,7 @@ def write_bundle(
         "report.html": report_html(report).encode(),
         "report.md": f"# {report.network} on {report.task}\n\n```\n{report_text(report)}\n```\n".encode(),
         "recipe.yaml": yaml.safe_dump(report.recipe, sort_keys=False).encode(),
-        "job.yaml": yaml.safe_dump(job, sort_keys=False).encode(),
+        "job.yaml": yaml.safe_dump(with_forms(job, network), sort_keys=False).encode(),
         "environment.json": json.dumps(report.environment, indent=1).encode(),
         "run.py": script(runtimes).encode(),
     }
@@ -93,6 +96,12 @@ def write_bundle(
         # Only after everything is written, so that a bundle can be retried after a full disk.
         shutil.rmtree(exported, ignore_errors=True)
     return folder
+
+
+def with_forms(job: dict[str, Any], network: nn.Module) -> dict[str, Any]:
+    """Return a job that also names the user's own forms and blocks in a network, so that its file can be read."""
+    found = sorted({*(job.get("forms") or ()), *names_of(part_kinds(network))})
+    return {**job, "forms": found} if found else job
 
 
 def runtime_files(

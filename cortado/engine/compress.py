@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cortado.engine.fingerprints import bytes_of, identity, json_data, sum_of_data
+from cortado.engine.fingerprints import bytes_of, file_sum, identity, json_data, sum_of_data
 from cortado.engine.options import RunOptions
+from cortado.engine.own_parts import names_of, parts_named
 from cortado.engine.recipe import Recipe, read_recipe, stage_data
 from cortado.engine.stage import State, apply_stage, begin, cuts_from, loses_moments
 from cortado.errors import BadFile, BadNetwork, CortadoError, Failed, Stopped, describe
@@ -37,7 +38,7 @@ from cortado.runtimes.compare import RUNS_OVER, runs_over
 from cortado.runtimes.speed import with_speed
 from cortado.task.disjoint import check_disjoint
 from cortado.task.limits import Limit
-from cortado.task.measure import check_calibration, mean_score, scores
+from cortado.task.measure import check_calibration, mean_score, reference_score, scores
 from cortado.task.task import Task
 
 LOG = logging.getLogger(__name__)
@@ -65,9 +66,9 @@ def compress(
 
     `recipe` is a Recipe, a list of methods, a YAML file or one line of text. The network itself is not changed. After each
     stage the file is written, read back and scored on the task's validation data; the test data are used once, at the end.
-    With `folder`, finished stages are stored there, and `resume` continues after the last one. `forms` are your own form
-    classes, needed to resume. For each of the `runtimes` ("onnxruntime") the exported file is scored and timed against the
-    original network's, for each of `batches` with `threads` threads.
+    With `folder`, finished stages are stored there, and `resume` continues after the last one. `forms` are your own
+    classes of forms and blocks, needed to resume where they cannot be imported by name. For each of the `runtimes`
+    ("onnxruntime") the exported file is scored and timed against the original's, for each of `batches` with `threads`.
     Raises BadNetwork, BadTask, BadRecipe, BadValue, NothingChanged, MissingPackage for a runtime that is not installed,
     OutputsDiffer for one whose outputs are not PyTorch's, Stopped on Ctrl-C, and Failed for any other error of a stage, the
     data or the disk. Finished stages stay in the folder.
@@ -136,7 +137,7 @@ class Run:
         return f"{count} finished stages are kept in {folder}; --resume continues." if folder and count else ""
 
     def all_stages(self) -> Compressed:
-        original_validation = mean_score(self.original, self.task.validation, self.task.metric)
+        original_validation = reference_score(self.original, self.task)
         state = self.resumed() if self.options.resume else begin(self.original, self.task.example)
         for number in range(len(self.rows), len(self.recipe.stages)):
             state = self.stage(state, number)
@@ -228,7 +229,8 @@ class Run:
         base = self.base(number)
         make_folder(base.parent)
         write_whole(base.with_suffix(".cortado"), body)
-        note = {"key": self.key, "file": file_sum(body), "row": asdict(row), **made.cuts_as_data()}
+        own = {"forms": names_of(self.used), **made.cuts_as_data()}
+        note = {"key": self.key, "file": file_sum(body), "row": asdict(row), **own}
         write_whole(base.with_suffix(".json"), json.dumps(note, indent=1).encode())
 
     def resumed(self) -> State:
@@ -258,16 +260,12 @@ class Run:
             if note.get("file", file_sum(body)) != file_sum(body):
                 raise BadFile(f"compress: {base}.cortado was altered. Delete the folder's stages and start again.")
             reference = state.network if loses_moments(method) else state.reference
-            made = decode(body, self.original, self.options.forms)
+            own = parts_named(note.get("forms", []), f"compress: {base}.json")
+            made = decode(body, self.original, (*own, *self.options.forms))
             state = replace(state, network=made, reference=reference, kept=kept, survivors=survivors, fresh=False)
             self.rows.append(row)
             self.bodies.append(body)
         return state
-
-
-def file_sum(body: bytes) -> str:
-    """Return a hash that ties a stored file to its note."""
-    return blake2b(body, digest_size=16).hexdigest()
 
 
 def test(original: nn.Module, network: nn.Module, task: Task) -> Compared:

@@ -65,3 +65,8 @@ def sum_of_values(network: nn.Module) -> bytes:
         sums.update(repr((place, type(activation).__qualname__, activation.spec())).encode())
         sums.update(b"".join(bytes_of(part) for part in activation.parts().values()))
     return sums.digest()
+
+
+def file_sum(body: bytes) -> str:
+    """Return a hash that ties a stored file to its note."""
+    return blake2b(body, digest_size=16).hexdigest()

@@ -40,13 +40,21 @@ class Loss:
     @classmethod
     def of(cls, old: Weight, now: Weight) -> "Loss":
         forms = old.form.finalize(), now.form.finalize()
-        gone = frozenset(kinds(forms[0]) - kinds(forms[1]))
+        gone = frozenset(kinds(forms[0]) - kinds(forms[1]) - zeros_kept(*forms))
         return cls(old.path, gone, *(record_bytes(form) if gone else 0 for form in forms))
 
 
 def kinds(form: Form) -> set[str]:
     """Return the kinds of forms in a form, plain floats left out."""
     return {type(part).__name__ for part in form.modules() if isinstance(part, Form) and not part.only_floats}
+
+
+def zeros_kept(old: Form, now: Form) -> set[str]:
+    """Return the kinds of forms in `old` that keep zeros, if the weight has as many zeros now; cuts may move them."""
+    support = old.support()
+    if support is None or int(now.dense().count_nonzero()) > int(support.sum()):
+        return set()
+    return {type(part).__name__ for part in old.modules() if isinstance(part, Form) and part.support() is not None}
 
 
 def sentence(name: str, losses: list[Loss]) -> str:

@@ -21,11 +21,13 @@ from safetensors.torch import save as as_safetensors
 from torch import nn
 
 from cortado.engine.checkpoint import read_checkpoint, without_wrappers
+from cortado.engine.own_parts import parts_named
 from cortado.engine.recipe import make_stage
 from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork, BadRecipe
 from cortado.file.whole import make_folder, write_whole
 from cortado.nets.catalog import by_name
+from cortado.parts.part import Part
 from cortado.progress import Progress
 from cortado.running.brought import accept
 from cortado.task.measure import check_stated
@@ -35,7 +37,7 @@ from cortado.tasks.catalog import built_in
 ORIGINAL = "original_{}.safetensors"
 """File name of the original network's weights in a run's folder, by the job's mark."""
 
-KEYS = ("network", "options", "weights", "task", "task_options", "train", "recipe", "limits", "seed", "score")
+KEYS = ("network", "options", "weights", "task", "task_options", "train", "recipe", "limits", "seed", "score", "forms")
 SORT_WORDS = {
     str: "a name", int: "a whole number", dict: "keys with values", list: "a list", (int, float): "a number",
 }  # fmt: skip
@@ -50,7 +52,7 @@ class Job:
     `training` (knobs of finetune) trains the network first if there are no weights. `recipe` and `limits` are defaults that
     the command line may override. `score` is the known score of the original network, in the unit of the task's metric:
     `compress` and `plan`, and `trusted` in Python, raise if it is not reached (cortado.task.measure.check_stated has the
-    tolerance).
+    tolerance). `forms` are your own classes of forms and blocks, without which files that have them cannot be read.
     """
 
     make: Callable[[], nn.Module]
@@ -61,6 +63,7 @@ class Job:
     limits: tuple[str, ...] = ()
     text: dict[str, Any] = field(default_factory=dict)
     score: float | None = None
+    forms: tuple[type[Part], ...] = ()
 
     def original(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
         """Return the trained network: from its weights, from the folder of an earlier run, or trained now.
@@ -122,7 +125,7 @@ class Job:
 
     def mark(self, task: Task) -> str:
         """Return a hash of the job's text and its seed."""
-        text = {key: value for key, value in self.text.items() if key != "score"}
+        text = {key: value for key, value in self.text.items() if key not in ("score", "forms")}
         data = json.dumps([text, self.training, task.name, task.seed], sort_keys=True, default=str)
         return blake2b(data.encode(), digest_size=6).hexdigest()
 
@@ -169,7 +172,7 @@ def read_job(source: str, seed: int | None = None) -> Job:
     """Read a job from "package.module:maker", a YAML file or a bundle's folder.  Raises BadRecipe, BadNetwork, BadTask.
 
     A maker returns a Job or a pair (network, task). Keys of a file: network (a name of nets/, or package.module:maker),
-    options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed, score.
+    options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed, score, forms.
     """
     if source.endswith((".yaml", ".yml")):
         return job_of_file(Path(source), seed)
@@ -212,6 +215,7 @@ def job_of_file(path: Path, seed: int | None) -> Job:
         make_task=lambda: made_task(data["task"], {**task_options, "seed": number}),
         weights=weights, training=dict(data.get("train") or {}), recipe=recipe_beside(path, data.get("recipe")),
         limits=tuple(data.get("limits") or ()), text=data, score=data.get("score"),
+        forms=parts_named(data.get("forms") or [], "job"),
     )  # fmt: skip
 
 
@@ -222,8 +226,9 @@ def job_of_bundle(folder: Path, seed: int | None) -> Job:
         data = yaml.safe_load(path.read_text(encoding="utf8"))
     except (OSError, yaml.YAMLError) as error:
         raise BadRecipe(f"job: {folder} is not a bundle: job.yaml cannot be read ({error}).") from error
-    if isinstance(data, dict) and set(data) == {"job"}:
-        return read_job(str(data["job"]), seed)
+    if isinstance(data, dict) and "job" in data and set(data) <= {"job", "forms"}:
+        job = read_job(str(data["job"]), seed)
+        return dataclasses.replace(job, forms=(*job.forms, *parts_named(data.get("forms") or [], "job")))
     return job_of_file(path, seed)
 
 

@@ -116,9 +116,11 @@ def apply_stage(
 
 
 def carry_out(method: Method, view: View, task: Task, where: str) -> None:
-    """Apply the method; prefix its errors with the stage."""
+    """Apply the method, with torch's random numbers from the task's seed; prefix its errors with the stage."""
     try:
-        method.apply(view, task)
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(task.seed)
+            method.apply(view, task)
     except CortadoError as error:
         if not where:
             raise

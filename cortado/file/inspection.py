@@ -1,5 +1,6 @@
 """Inspection: where the bytes of a file go."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from cortado.file.entries import entries_of, fingerprint
 from cortado.file.plane import CODECS
 from cortado.file.tensors import RAW
 from cortado.file.whole import read_bytes
+from cortado.parts.part import Part
 from cortado.renamed import FILE, old_arguments
 from cortado.table import aligned
 
@@ -55,14 +57,15 @@ class Inspection:
 
 
 @old_arguments(FILE)
-def inspect(path: str | Path, original: Original | None = None) -> Inspection:
+def inspect(path: str | Path, original: Original | None = None, forms: Sequence[type[Part]] = ()) -> Inspection:
     """Take the file at `path` apart; with the original network, names and shapes are known too.
 
     >>> table = cortado.inspect("net.cortado", net).text()
 
-    Raises BadFile when it is damaged or not ours, WrongNetwork when `original` is another network.
+    `forms` are your own classes of forms and blocks. Raises BadFile when it is damaged or not ours, WrongNetwork when
+    `original` is another network.
     """
-    contents = read_contents(read_bytes(path))
+    contents = read_contents(read_bytes(path), forms)
     names, shapes = labels(contents, original)
     pieces = []
     for number, record in enumerate(contents.records):

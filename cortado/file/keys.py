@@ -45,7 +45,7 @@ def kind_at(
     if kind is None:
         raise BadFile(
             f"file: it {does} that is not known here (key {key.hex()}). "
-            f"Pass the class, load(..., forms=[{like}]), or update cortado."
+            f"Pass the class, load(..., forms=[{like}]), name it in the job, forms: [package.module:{like}], or update cortado."
         )
     return kind
 

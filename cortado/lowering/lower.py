@@ -18,7 +18,16 @@ from cortado.network.coupling.answers import difference
 from cortado.network.finalize import finalized_copy
 from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.network.statistics.gradients import released
-from cortado.parts.activations.quantizer import OUTPUT, give_quantizers, sites, take_quantizers, unrounded
+from cortado.parts.activations.quantizer import (
+    OUTPUT,
+    SIDES,
+    give_quantizers,
+    put_quantizer,
+    quantizer_at,
+    sites,
+    take_quantizers,
+    unrounded,
+)
 from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.running.trees import tensors_in, to_device
 
@@ -53,8 +62,6 @@ def lowered(
     if rounded and (gather or merge):
         raise BadValue("lowering: a network with activation quantizers runs in integers. Omit gather and merge.")
     copy = dense(network)
-    for block in [module for module in copy.modules() if isinstance(module, ScaleShift)]:
-        put_in_place_of(copy, block, block.as_norm())
     taken = take_quantizers(copy)
     if fold:
         # A layer whose output is quantized before the norm cannot absorb it.
@@ -84,13 +91,25 @@ def lowered(
 def dense(network: nn.Module) -> nn.Module:
     """Return a copy in eval mode without forms or parametrizations; tied weights stay tied.
 
-    A low-rank layer becomes the layers of its factors.
+    A low-rank layer becomes the layers of its factors, a scale and shift the norm that it was.
     """
     copy = released(factored_network(network))
+    for block in [module for module in copy.modules() if isinstance(module, ScaleShift)]:
+        put_in_place_of(copy, block, norm_of(block))
     for layer in list(copy.modules()):
         if parametrize.is_parametrized(layer):
             detach_forms(layer)
     return copy
+
+
+def norm_of(block: ScaleShift) -> nn.Module:
+    """Return the norm that does the same as a block, with its activation quantizers."""
+    norm = block.as_norm()
+    for side in SIDES:
+        quantizer = quantizer_at(block, side)
+        if quantizer is not None:
+            put_quantizer(norm, side, quantizer)
+    return norm
 
 
 def detach_forms(layer: nn.Module) -> None:

@@ -145,7 +145,7 @@ class View:
 
         Raises BadNetwork when there is no such module, for the whole network, and for names that clash.
         """
-        modules = dict(self.network.named_modules())
+        modules = dict(self.network.named_modules(remove_duplicate=False))
         if path not in modules or path.rpartition(".")[2].startswith(PREFIX):
             near = ", ".join(get_close_matches(path, modules, 3)) or "cortado profile lists them"
             raise BadNetwork(f"view: there is no module {path!r} to wrap. Its modules: {near}.")
@@ -156,7 +156,7 @@ class View:
                 f"Make it with view.network.get_submodule({path!r})."
             )
         stand_in(self.network, before, block.train(before.training))
-        self.touched.add(path)
+        self.touched.add(next(first for first, module in self.network.named_modules() if module is block))
         self.forget()
 
 

@@ -88,6 +88,8 @@ def stack_items(items: list[Any]) -> Any:
         if isinstance(first, str):
             return items
         return torch.stack([torch.as_tensor(item) for item in items])
+    except BadTask:
+        raise
     except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
         raise BadTask(
             f"task: items cannot be stacked into a batch ({error}). Each must be a pair (input, target) of equal shapes; for "
@@ -217,6 +219,11 @@ class Items:
 def chosen_items(loader: DataLoader[Any]) -> Dataset[Any]:
     """Return the items that a loader's sampler chooses, each once, in the dataset's order.  Raises BadTask."""
     dataset, sampler = loader.dataset, cast(Any, loader.sampler)
+    if loader.batch_size is None and loader.batch_sampler is None:
+        raise BadTask(
+            f"task: a DataLoader with batch_size=None passes on the items of {type(dataset).__name__} one by one, so it is "
+            "unknown what one sample is. Give it a batch_size, and let the Dataset have one sample per item."
+        )
     if isinstance(dataset, IterableDataset) or not has_length(dataset):
         raise BadTask(
             f"task: {type(dataset).__name__} can only be read from its start, and the same samples have to be read for two "

@@ -125,6 +125,17 @@ def mean_score(network: nn.Module, data: Data, score: Metric, original: nn.Modul
     return float(scores(network, data, score, original=original).double().mean()) * score.scale
 
 
+def reference_score(network: nn.Module, task: Task) -> float:
+    """Return the original network's score on the validation data.  Raises BadTask if it is not finite."""
+    found = mean_score(network, task.validation, task.metric)
+    if not math.isfinite(found):
+        raise BadTask(
+            f"task: the metric {task.metric.name!r} of the original network is {found} on the {len(task.validation)} "
+            "validation samples, so nothing can be compared with it. Correct the metric, or leave out samples without a value."
+        )
+    return found
+
+
 def check_stated(network: nn.Module, task: Task, stated: float, tolerance: float | None = None) -> float:
     """Check a trained network's score on the validation data against a stated one; return it in the metric's unit.
 

@@ -28,12 +28,27 @@ def correct(outputs: Any, targets: Tensor) -> Tensor:
     `outputs` are logits (N, classes, ...) or a tree whose first float tensor they are; `targets` labels (N, ...).
     """
     logits = first_floats(outputs)
+    check_labels(logits, targets)
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
         raise BadTask(
             f"task: labels must lie in 0..{logits.shape[1] - 1}, because the network has {logits.shape[1]} outputs, "
             f"got {int(targets.min())}..{int(targets.max())}. Correct the labels or the network."
         )
     return (logits.argmax(1) == targets).float()
+
+
+def check_labels(logits: Tensor, targets: Any) -> None:
+    """Raise BadTask unless the targets are whole numbers, one for each row of logits (or pixel)."""
+    way_out = "Pass class numbers as whole numbers (labels.long()), or give the task its own metric: Metric(each=...)."
+    if not isinstance(targets, Tensor) or targets.is_floating_point():
+        got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
+        raise BadTask(f"task: accuracy needs class numbers as targets, got {got}. {way_out}")
+    wanted = (logits.shape[0], *logits.shape[2:])
+    if tuple(targets.shape) != wanted:
+        raise BadTask(
+            f"task: accuracy needs targets of shape {wanted} for outputs of shape {tuple(logits.shape)}, "
+            f"got {tuple(targets.shape)}. {way_out}"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Learner: a network with its objectives: one forward pass gives every term of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -78,14 +78,34 @@ class Learner(nn.Module):
             own = replace(step, modules=dict(along.named_children()))
             for one in opponents:
                 add_terms(values, one.step(detached_step(own), self.number))
-            terms = objective.terms(own)
+            terms = self.terms_of(objective, own)
             add_terms(values, {name: value.detach() for name, value in terms.items()})
             for value in terms.values():
                 part = objective.weight * value
                 total = part if total is None else total + part
         if total is None:
             raise BadValue(f"{self.label}: the objectives have no terms.")
+        if torch.is_grad_enabled() and not total.requires_grad:
+            raise BadValue(
+                f"{self.label}: the loss has no gradient: its terms ({', '.join(values)}) do not depend on anything that "
+                "trains. Compute it from the outputs with differentiable functions (not argmax, detach or numpy)."
+            )
         return total, values
+
+    def terms_of(self, objective: Objective, step: TrainingStep) -> dict[str, Tensor]:
+        """Return an objective's terms.  Raises BadValue where it fails or returns anything but single numbers by name."""
+        where = f"{self.label}: the objective {type(objective).__name__}"
+        with in_own_code(BadValue, where, "Fix its terms."):
+            terms = objective.terms(step)
+        if not isinstance(terms, Mapping):
+            raise BadValue(f"{where}: terms must return a dict of scalar tensors, got {type(terms).__name__}.")
+        for name, value in terms.items():
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                raise BadValue(
+                    f"{where}: the term {name!r} must be one number, a mean over the batch, got {shape_text(value)}. "
+                    "Return a tensor of a single number, such as losses.mean()."
+                )
+        return dict(terms)
 
     def seen(self, inputs: Any, targets: Any, teachers: tuple[Observed, ...]) -> TrainingStep:
         """Return what the objectives see of a batch."""

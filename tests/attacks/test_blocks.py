@@ -113,7 +113,8 @@ def test_block_of_a_newer_version_names_its_key_and_the_way_out(tmp_path):
     (tmp_path / "net.cortado").write_bytes(encode(sound(), original()))
     with pytest.raises(BadFile, match=r"uses a block that is not known here \(key [0-9a-f]{4}\)") as caught:
         load(tmp_path / "net.cortado", original)
-    assert "Pass the class, load(..., forms=[MyBlock]), or update cortado." in str(caught.value)
+    for way_out in ("load(..., forms=[MyBlock])", "forms: [package.module:MyBlock]", "or update cortado."):
+        assert way_out in str(caught.value)
 
 
 def test_contract_itself_is_no_block():

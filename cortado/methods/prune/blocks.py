@@ -14,7 +14,7 @@ from cortado.network.view import View
 from cortado.parts.blocks.bypass import Bypass
 from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
-from cortado.running.trees import to_device
+from cortado.running.trees import sample_count, to_device
 from cortado.task.measure import run
 from cortado.task.task import Task
 
@@ -45,8 +45,8 @@ class PruneBlocks(Method):
         blocks = [path for path in all_blocks if taken(view, path, chosen)]
         if not blocks:
             raise NothingChanged(
-                f"{self.name()}: {type(view.network).__name__} has no removable block where {self.where}: no module with "
-                "layers inside has an output of its input's shape. Use prune/channels or prune/weights."
+                f"{self.name()}: {type(view.network).__name__} has no removable block where {self.where}: no module but "
+                "a chain of layers has an output of its input's shape. Use prune/channels or prune/weights."
             )
         goal = self.goal(view, len(all_blocks), len(blocks))
         hurt = self.measure(view, task)
@@ -82,13 +82,14 @@ class PruneBlocks(Method):
         assert task.calibration is not None
         device = own_device(view.network)
         batches = [
-            (to_device(inputs, device), targets.to(device))
+            (to_device(inputs, device), to_device(targets, device))
             for inputs, targets in task.calibration.first(self.samples).batches(BATCH)
         ]
-        total = sum(len(targets) for _, targets in batches)
+        total = sum(sample_count(targets) for _, targets in batches)
         if self.by == "loss":
             return lambda network: sum(
-                float(task.loss(run(network, inputs), targets)) * len(targets) / total for inputs, targets in batches
+                float(task.loss(run(network, inputs), targets)) * sample_count(targets) / total
+                for inputs, targets in batches
             )
         now = [log_shares(eval_outputs(view.network, inputs)) for inputs, _ in batches]
         return lambda network: sum(

@@ -74,7 +74,10 @@ class PruneRateDistortion(Method):
             spread = float(weight.dense().std() if weight.shape.numel() > 1 else weight.dense().abs()) or 1e-3
             values = weight.dense()
             steps[weight.layer_path] = nn.Parameter(values.new_tensor([self.step * spread]))
+            support = weight.form.support()
             weight.set_form(LearnedStep(values, steps[weight.layer_path]))
+            if support is not None:
+                weight.select(support)
         if not self.bias:
             return chosen
         for weight in view.all_weights:

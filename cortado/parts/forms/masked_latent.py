@@ -58,7 +58,7 @@ class MaskedLatent(Form):
 
     def float_levels(self) -> Tensor | None:
         levels = self.latent.float_levels()
-        return None if levels is None else levels[self.mask]
+        return None if levels is None else torch.where(self.mask, levels, torch.zeros_like(levels))
 
     def bits(self) -> float:
         return self.mask.numel() + self.latent.bits()

@@ -175,7 +175,7 @@ class Loop:
             continue
         return self.finish()
 
-    def steps(self) -> Iterator[int]:
+    def steps(self) -> Generator[int, None, None]:
         """Train, and yield the number of steps done after each."""
         assert self.learner is not None
         calls, step, epoch = self.calls, 0, 0

@@ -7,7 +7,6 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from cortado.parts.blocks.scale_shift import ScaleShift
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork, CortadoError, WrongNetwork
@@ -24,6 +23,7 @@ from cortado.parts.activations.sign import Sign
 from cortado.parts.activations.unit import Unit
 from cortado.parts.blocks.block import ORIGINAL, Block, stand_in
 from cortado.parts.blocks.bypass import Bypass
+from cortado.parts.blocks.scale_shift import ScaleShift
 from tests.file.former_files import former_head, sealed
 
 

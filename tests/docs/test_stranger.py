@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from cortado.parts.blocks.scale_shift import ScaleShift
 from torch import Tensor, nn
 
 from cortado.file import mix as mix_coder
@@ -19,6 +18,7 @@ from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer, sites
 from cortado.parts.blocks.block import ORIGINAL, Block, stand_in
 from cortado.parts.blocks.bypass import Bypass
+from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import attach, form_of
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.learned_step import LearnedStep

@@ -78,7 +78,9 @@ class Bucket:
 
 @pytest.fixture
 def one_process(tmp_path):
-    distributed.init_process_group("gloo", store=distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    distributed.init_process_group(
+        "gloo", store=distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
+    )
     yield
     distributed.destroy_process_group()
 

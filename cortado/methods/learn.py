@@ -29,4 +29,4 @@ def learn(
             progress=view.progress,
         )  # fmt: skip
     view.curves |= trained.curves
-    view.notes += [*place_of_training(view.network, task.device), *trained.notes]
+    view.notes += [*place_of_training(view.network, task.device), *trained.traffic.notes()]

@@ -35,7 +35,7 @@ class Answers:
         self.seen = ()
 
 
-def answers_of(network: nn.Module, data: Data, precision: str, device: torch.device, asked: bool) -> Observed:
+def peer_answers(network: nn.Module, data: Data, precision: str, device: torch.device, asked: bool) -> Observed:
     """Return the first output of a network for every sample, (N, ...) in float32 on the CPU; if not `asked`, zeros for it."""
     teachers = Teachers((network,), (), precision, device)
     found = []

@@ -26,6 +26,7 @@ from cortado.training.objectives.objective import Added, Objective
 from cortado.training.objectives.task import TaskLoss
 from cortado.training.optimizers import optimizer_of, set_lr
 from cortado.training.precision import Precision
+from cortado.training.traffic import Traffic
 from cortado.training.training import Training
 
 LOG = logging.getLogger(__name__)
@@ -36,12 +37,12 @@ TASK_ALONE = (TaskLoss(),)
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gives: the mean loss of the last epoch (NaN without epochs), each term's mean in every epoch, and notes
-    for the report."""
+    """What a training gives: the mean loss of the last epoch (NaN without epochs), each term's mean in every epoch, and the
+    bytes of gradients between processes."""
 
     loss: float = math.nan
     curves: dict[str, list[float]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    traffic: Traffic = field(default_factory=Traffic)
 
     def __float__(self) -> float:
         return self.loss
@@ -196,7 +197,7 @@ class Loop:
             self.sharded.gather()
         self.group.average_statistics(self.network)
         self.network.eval()
-        return Trained(self.loss, self.curves, tuple(self.group.traffic.note()))
+        return Trained(self.loss, self.curves, self.group.traffic)
 
     def as_written(self) -> contextlib.AbstractContextManager[Any]:
         """Run compiled code as it was written if there are taps, which it would not see."""

@@ -64,7 +64,7 @@ class Meeting:
         )
 
 
-def state_of(network: nn.Module) -> list[Tensor]:
+def values_of_network(network: nn.Module) -> list[Tensor]:
     """Return a network's parameters and buffers, without gradients, in order."""
     return [one.detach() for one in (*network.parameters(), *network.buffers())]
 

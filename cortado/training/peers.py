@@ -17,10 +17,10 @@ from cortado.running.devices import on_device, training_device
 from cortado.task.data import Data
 from cortado.task.measure import mean_score
 from cortado.task.task import Task
-from cortado.training.answers import Answers, answers_of
+from cortado.training.answers import Answers, peer_answers
 from cortado.training.distributed import Processes
 from cortado.training.loop import Calls, Loop, Trained
-from cortado.training.meeting import Meeting, state_of
+from cortado.training.meeting import Meeting, values_of_network
 from cortado.training.objectives.logits import Logits
 from cortado.training.objectives.objective import Objective, Terms, TrainingStep
 from cortado.training.objectives.task import TaskLoss
@@ -158,7 +158,7 @@ class Peers:
             self.exchange_answers(done)
             return
         for number, network in enumerate(self.networks):
-            self.meeting.share(state_of(network), number, done)
+            self.meeting.share(values_of_network(network), number, done)
         for number, peer in self.here.items():
             others = [one for other, one in enumerate(self.networks) if other != number]
             peer.loop.batches.teach(others, (), self.training.precision)
@@ -172,7 +172,7 @@ class Peers:
                 data = self.how.share_of(self.task.train, share)
                 if self.how.own_data and share == number:
                     continue
-                found = answers_of(network, data, self.training.precision, self.device, number in self.here)
+                found = peer_answers(network, data, self.training.precision, self.device, number in self.here)
                 self.meeting.share([found.outputs], number, done)
                 for mine in self.here:
                     if mine != number and (mine == share or not self.how.own_data):
@@ -230,8 +230,10 @@ def keep_best(peers: Peers, trained: dict[int, Trained], own: int) -> Kept:
         remaining = iter(values.tolist())
         curves[number] = {name: [next(remaining) for _ in curve] for name, curve in curves[number].items()}
     best = int((scores if task.metric.higher_is_better else -scores).argmax())
-    meeting.share(state_of(peers.networks[best]), best)
+    meeting.share(values_of_network(peers.networks[best]), best)
     with torch.no_grad():
-        for mine, value in zip(state_of(peers.networks[own]), state_of(peers.networks[best]), strict=True):
+        for mine, value in zip(
+            values_of_network(peers.networks[own]), values_of_network(peers.networks[best]), strict=True
+        ):
             mine.copy_(value)
     return Kept(best, curves[best], scores.flatten().tolist(), peers.exchanges, meeting.sent)

@@ -32,14 +32,14 @@ def drawn_signs(gradient: Tensor, scale: Tensor, generator: torch.Generator) -> 
     return (gradient.sign() * (draw < chance)).to(torch.int8)
 
 
-def packed(signs: Tensor) -> Tensor:
+def packed_signs(signs: Tensor) -> Tensor:
     """Return numbers of -1, 0 and 1 (N,) at 2 bits each: bytes (ceil(N / 4),)."""
     codes = torch.nn.functional.pad((signs + 1).to(torch.uint8), (0, -len(signs) % PER_BYTE)).view(-1, PER_BYTE)
     return codes[:, 0] | codes[:, 1] << 2 | codes[:, 2] << 4 | codes[:, 3] << 6
 
 
-def unpacked(code_bytes: Tensor, count: int) -> Tensor:
-    """Return the first `count` numbers of -1, 0 and 1 (int8) in bytes made by `packed`."""
+def unpacked_signs(code_bytes: Tensor, count: int) -> Tensor:
+    """Return the first `count` numbers of -1, 0 and 1 (int8) in bytes made by `packed_signs`."""
     codes = torch.stack([code_bytes >> shift & 3 for shift in (0, 2, 4, 6)], 1)
     return codes.flatten()[:count].to(torch.int8) - 1
 
@@ -71,17 +71,17 @@ def ternary_hook(state: TernaryState, bucket: distributed.GradBucket) -> Future[
     scales = torch.stack([one.abs().max() for one in parts])
     distributed.all_reduce(scales, distributed.ReduceOp.MAX)
     signs = [drawn_signs(one, scale, state.generator) for one, scale in zip(parts, scales, strict=True)]
-    message = packed(torch.cat(signs))
+    message = packed_signs(torch.cat(signs))
     state.sent += message.numel() + scales.numel() * scales.element_size()
     messages = [torch.empty_like(message) for _ in range(state.world)]
     distributed.all_gather(messages, message)
-    total = torch.stack([unpacked(one, len(buffer)) for one in messages]).sum(0, dtype=buffer.dtype)
+    total = torch.stack([unpacked_signs(one, len(buffer)) for one in messages]).sum(0, dtype=buffer.dtype)
     for place, part, scale in zip(buffer.split(sizes), total.split(sizes), scales, strict=True):
         place.copy_(part * (scale / state.world))
-    return finished(buffer)
+    return done_future(buffer)
 
 
-def finished(value: Tensor) -> Future[Tensor]:
+def done_future(value: Tensor) -> Future[Tensor]:
     """Return a future that has its value already."""
     devices: Any = [value.device] if value.device.type == "cuda" else None
     future: Future[Tensor] = Future(devices=devices)

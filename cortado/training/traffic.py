@@ -26,7 +26,7 @@ class Traffic:
     sent: int = 0
     as_float32: int = 0
 
-    def note(self) -> list[str]:
+    def notes(self) -> list[str]:
         """Return a note for the report; none where nothing was sent."""
         if not self.as_float32:
             return []

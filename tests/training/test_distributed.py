@@ -100,12 +100,12 @@ def test_compressed_gradients_come_near(hook, share, in_two):
 def test_bytes_of_gradients_are_counted(name, sent, in_two):
     # Three steps of 431,080 values.
     for one in in_two[name]:
-        assert one["notes"] == (f"{sent} of gradients sent by each process, 5.17 MB as float32",)
+        assert one["notes"] == [f"{sent} of gradients sent by each process, 5.17 MB as float32"]
 
 
 def test_one_process_and_split_parameters_send_no_gradients_of_ours(in_two):
     network, task, _ = made("task")
-    assert train(network, task, TRAINING).notes == () == in_two["shard"][0]["notes"]
+    assert train(network, task, TRAINING).traffic.notes() == [] == in_two["shard"][0]["notes"]
 
 
 def test_ternary_gradients_leave_equal_weights_that_move_with_those_of_one_process(in_two):
@@ -150,7 +150,7 @@ def child(folder: str) -> None:
         found[case] = {
             "values": values(again),
             "curves": trained.curves,
-            "notes": trained.notes,
+            "notes": trained.traffic.notes(),
             "keys": list(again.state_dict()),
             "seen": seen,
         }

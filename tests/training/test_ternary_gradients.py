@@ -13,7 +13,14 @@ from torch import distributed
 
 from cortado.nets.resnet import resnet_20
 from cortado.training.loop import train
-from cortado.training.ternary_gradients import TernaryState, clipped, drawn_signs, packed, ternary_hook, unpacked
+from cortado.training.ternary_gradients import (
+    TernaryState,
+    clipped,
+    drawn_signs,
+    packed_signs,
+    ternary_hook,
+    unpacked_signs,
+)
 from tests.training.test_distributed import TRAINING, made, values
 
 DRAWS = 4000
@@ -59,8 +66,8 @@ def test_a_bias_of_equal_values_is_not_clipped(bias):
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 1001])
 def test_packing_is_undone_exactly_at_two_bits_a_value(count):
     signs = torch.randint(-1, 2, (count,), dtype=torch.int8, generator=torch.Generator().manual_seed(count))
-    assert packed(signs).numel() == -(-count // 4) and packed(signs).dtype == torch.uint8
-    assert torch.equal(unpacked(packed(signs), count), signs)
+    assert packed_signs(signs).numel() == -(-count // 4) and packed_signs(signs).dtype == torch.uint8
+    assert torch.equal(unpacked_signs(packed_signs(signs), count), signs)
 
 
 class Bucket:
@@ -115,7 +122,7 @@ def test_four_processes_end_with_equal_weights(tmp_path):
         assert torch.equal(one["values"], found[0]["values"]) and one["notes"] == found[0]["notes"]
     assert not torch.allclose(found[0]["values"], values(network), atol=1e-3)
     # 431,080 values, 3 steps: 2 bits a value and 4 bytes for each of 8 tensors.
-    assert found[0]["notes"] == ("323 KB of gradients sent by each process, 5.17 MB as float32",)
+    assert found[0]["notes"] == ["323 KB of gradients sent by each process, 5.17 MB as float32"]
 
 
 def child(rank: int, folder: str) -> None:
@@ -126,7 +133,7 @@ def child(rank: int, folder: str) -> None:
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
     network, task, _ = made("task")
     trained = train(network, task, replace(TRAINING, hook="ternary"))
-    torch.save({"values": values(network), "notes": trained.notes}, Path(folder) / f"{rank}.pt")
+    torch.save({"values": values(network), "notes": trained.traffic.notes()}, Path(folder) / f"{rank}.pt")
     distributed.destroy_process_group()
 
 

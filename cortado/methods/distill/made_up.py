@@ -56,14 +56,14 @@ def made_up(data: Data, copies: int, swap: float, spread: float, generator: torc
 
     The targets are those of the inputs that samples were made from. Raises BadTask for inputs that are lists.
     """
-    inputs, targets = inputs_of(data)
+    inputs, targets = prepared_inputs(data)
     near = nearest(tensors_in(inputs), generator) if copies else torch.arange(len(data))
     numbers = torch.arange(len(data) * (copies + 1))
     vary = partial(varied, source=inputs, near=near, targets=targets, swap=swap, spread=spread)
     return Data(numbers, numbers, partial(sources_of, source=inputs, count=len(data)), vary=vary)
 
 
-def inputs_of(data: Data) -> tuple[Any, Any]:
+def prepared_inputs(data: Data) -> tuple[Any, Any]:
     """Return all prepared inputs, and the targets."""
     batches = list(data.original().batches(READ_BATCH))
     inputs, targets = (concatenated([batch[side] for batch in batches]) for side in (0, 1))

@@ -78,5 +78,5 @@ def write_bytes(values: Sequence[Tensor], message: Tensor) -> None:
     """Write bytes made by `as_bytes` into tensors of the same types and shapes."""
     sizes = [one.numel() * one.element_size() for one in values]
     for place, part in zip(values, message.split(sizes), strict=True):
-        # A copy lies at an address that its type needs.
+        # A copy has an address that its type needs.
         place.copy_(part.clone().view(place.dtype).view(place.shape))

@@ -184,7 +184,7 @@ class Peers:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptPeer:
     """The best of the peers: its number, what its training gave, and the validation score of each."""
 
     number: int
@@ -196,7 +196,7 @@ class Kept:
 
 def train_peers(
     network: nn.Module, task: Task, training: Training, how: Codistillation, *, label: str, progress: Progress | None = None
-) -> Kept:  # fmt: skip
+) -> KeptPeer:  # fmt: skip
     """Train copies of `network` that learn from each other, and give it the values of the best on the validation data.
 
     In one process all peers take turns; under torchrun each process trains one, and all end with the same values. Raises
@@ -217,7 +217,7 @@ def train_peers(
         return keep_best(peers, trained, own)
 
 
-def keep_best(peers: Peers, trained: dict[int, Trained], own: int) -> Kept:
+def keep_best(peers: Peers, trained: dict[int, Trained], own: int) -> KeptPeer:
     """Give the best peer's values to the network of this process."""
     task, meeting, count = peers.task, peers.meeting, peers.how.peers
     scores = torch.zeros(count, 1, dtype=torch.float64)
@@ -236,4 +236,4 @@ def keep_best(peers: Peers, trained: dict[int, Trained], own: int) -> Kept:
             values_of_network(peers.networks[own]), values_of_network(peers.networks[best]), strict=True
         ):
             mine.copy_(value)
-    return Kept(best, curves[best], scores.flatten().tolist(), peers.exchanges, meeting.sent)
+    return KeptPeer(best, curves[best], scores.flatten().tolist(), peers.exchanges, meeting.sent)

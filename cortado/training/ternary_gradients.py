@@ -16,7 +16,7 @@ PER_BYTE = 4
 def clipped(gradient: Tensor) -> Tensor:
     """Return a gradient clipped at 2.5 standard deviations around 0.
 
-    Around 0 rather than around the mean: a bias of one value, or of equal ones, keeps its gradient.
+    Around 0 rather than, as the authors' code, around the mean: a bias of one value, or of equal ones, keeps its gradient.
     """
     most = CLIP * gradient.square().mean().sqrt()
     return gradient.clamp(-most, most)
@@ -62,8 +62,8 @@ def ternary_hook(state: TernaryState, bucket: distributed.GradBucket) -> Future[
     """Average the gradients of a bucket over the processes: each sends 2 bits a value and one scale a tensor.
 
     A communication hook of `DistributedDataParallel`. The scale of a tensor is the largest of all processes, so that sums of
-    ternary numbers are whole numbers. Weights and biases are tensors of their own, however small: a bias of 16 values takes
-    4 bytes and its scale 4.
+    ternary numbers are whole numbers. Weights and biases are tensors of their own and all become ternary, however small, as by
+    default in the authors' code: a bias of 16 values takes 4 bytes and its scale 4.
     """
     buffer = bucket.buffer()
     sizes = [one.numel() for one in bucket.gradients()]

@@ -29,7 +29,7 @@ class DistillMadeUp(Method):
 
     Model compression: Bucila, Caruana, Niculescu-Mizil, 2006. For few training data: a large teacher, or several, label as
     many samples as a small network needs. An epoch is a pass over the training inputs and all their copies, which are drawn
-    anew in every epoch. The training inputs have to fit into memory, prepared and not augmented.
+    again in every epoch. The training inputs have to fit into memory, prepared and not augmented.
     """
 
     trains = True

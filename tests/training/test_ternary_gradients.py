@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import distributed
 
+from cortado.errors import BadValue
 from cortado.nets.resnet import resnet_20
 from cortado.training.loop import train
 from cortado.training.ternary_gradients import (
@@ -21,6 +22,7 @@ from cortado.training.ternary_gradients import (
     ternary_hook,
     unpacked_signs,
 )
+from cortado.training.training import Training
 from tests.training.test_distributed import TRAINING, made, values
 
 DRAWS = 4000
@@ -108,6 +110,11 @@ def test_a_gradient_that_is_not_finite_is_not_hidden(one_process):
     bucket = Bucket([torch.tensor([1.0, float("nan"), 2.0])])
     ternary_hook(TernaryState.of(torch.device("cpu"), 0, 1), bucket).wait()
     assert bool(bucket.whole.isnan().all())
+
+
+def test_hooks_and_split_parameters_exclude_each_other():
+    with pytest.raises(BadValue, match="hook must be none with shard"):
+        Training(hook="ternary", shard=True)
 
 
 def test_four_processes_end_with_equal_weights(tmp_path):

@@ -31,4 +31,4 @@ def learn(
             progress=view.progress,
         )  # fmt: skip
     view.curves |= trained.curves
-    view.notes += place_of_training(view.network, task.device)
+    view.notes += [*place_of_training(view.network, task.device), *trained.traffic.notes()]

@@ -9,6 +9,7 @@ from torch import nn
 
 from cortado.running.trees import sample_count, to_device
 from cortado.task.task import Task
+from cortado.training.answers import Answers
 from cortado.training.cache import Cache
 from cortado.training.distributed import Processes
 from cortado.training.objectives.objective import Observed
@@ -32,7 +33,7 @@ class Batches:
         self.steps = max(1, math.ceil(len(task.train) / size) - self.drops)
         self.share = 1.0
         self.teachers: Teachers | None = None
-        self.cache: Cache | None = None
+        self.cache: Cache | Answers | None = None
 
     def teach(self, networks: Sequence[nn.Module], taps: Sequence[str], precision: str) -> None:
         """Ask these networks, whose first one has the taps, for every batch."""

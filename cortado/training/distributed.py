@@ -6,19 +6,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from cortado.running.trees import pick
+from cortado.training.traffic import Traffic, counted_hook
 
 
 class Processes:
     """The processes of a training: this one's rank, their number, and torch's wrapper that averages gradients."""
 
-    def __init__(self, device: torch.device, hook: str = "none") -> None:
-        """`hook` as in `Training`."""
+    def __init__(self, device: torch.device, hook: str = "none", *, alone: bool = False) -> None:
+        """`hook` as in `Training`; `alone`: this process trains a network of its own, also under torchrun."""
         self.device, self.hook = device, hook
-        self.rank, self.world = ranks(device)
+        self.rank, self.world = (0, 1) if alone else ranks(device)
+        self.traffic = Traffic()
 
     def wrapped(self, module: nn.Module) -> nn.Module:
         """Return a module whose gradients are averaged over the processes; the module itself for one process.
@@ -32,11 +33,8 @@ class Processes:
             # Newer versions of torch call this argument forward_sync_buffers.
             warnings.simplefilter("ignore", FutureWarning)
             made = DistributedDataParallel(module, places, broadcast_buffers=False, find_unused_parameters=True)
-        if self.hook == "powersgd":
-            made.register_comm_hook(powerSGD_hook.PowerSGDState(None), powerSGD_hook.powerSGD_hook)
-        elif self.hook != "none":
-            hooks: dict[str, Any] = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
-            made.register_comm_hook(None, hooks[self.hook])
+        hook = counted_hook(self.hook, self.traffic, self.device, self.rank, self.world)
+        made.register_comm_hook(None, hook.average)
         return made
 
     def own_share(self, tree: Any) -> Any:

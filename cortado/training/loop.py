@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from cortado.training.objectives.objective import Added, Objective
 from cortado.training.objectives.task import TaskLoss
 from cortado.training.optimizers import optimizer_of, set_lr
 from cortado.training.precision import Precision
+from cortado.training.traffic import Traffic
 from cortado.training.training import Training
 
 LOG = logging.getLogger(__name__)
@@ -36,10 +37,12 @@ TASK_ALONE = (TaskLoss(),)
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gives: the mean loss of the last epoch (NaN without epochs), and each term's mean in every epoch."""
+    """What a training gives: the mean loss of the last epoch (NaN without epochs), each term's mean in every epoch, and the
+    bytes of gradients between processes."""
 
     loss: float = math.nan
     curves: dict[str, list[float]] = field(default_factory=dict)
+    traffic: Traffic = field(default_factory=Traffic)
 
     def __float__(self) -> float:
         return self.loss
@@ -70,9 +73,8 @@ def train(
     device = training_device(network, task.device)
     # A network that is split over processes does not move whole.
     with on_device(network, own_device(network) if training.shard else device), contextlib.ExitStack() as stack:
-        loop = Loop(
-            network, task, training, device, Calls(seed, label, progress or quiet(), groups, after_batch, after_epoch)
-        )
+        calls = Calls(seed, label, progress or quiet(), groups, after_batch, after_epoch)
+        loop = Loop(network, task, training, Processes(device, training.hook), calls)
         stack.callback(loop.close)
         loop.prepare(objectives, teachers)
         return loop.run()
@@ -85,18 +87,18 @@ class Calls:
     seed: int
     label: str
     progress: Progress
-    groups: Callable[[nn.Module], Iterable[dict[str, Any]]] | None
-    after_batch: Callable[[nn.Module, int], None] | None
-    after_epoch: Callable[[nn.Module, int], bool] | None
+    groups: Callable[[nn.Module], Iterable[dict[str, Any]]] | None = None
+    after_batch: Callable[[nn.Module, int], None] | None = None
+    after_epoch: Callable[[nn.Module, int], bool] | None = None
 
 
 class Loop:
-    """The state of one training."""
+    """The state of one training: `prepare`, then `run`; or all of `steps`, then `finish`."""
 
-    def __init__(self, network: nn.Module, task: Task, training: Training, device: torch.device, calls: Calls) -> None:
+    def __init__(self, network: nn.Module, task: Task, training: Training, group: Processes, calls: Calls) -> None:
         self.network, self.task, self.training, self.calls = network, task, training, calls
-        self.device, self.group = device, Processes(device, training.hook)
-        self.batches = Batches(task, training.batch or task.batch, device, self.group)
+        self.device, self.group, self.loss = group.device, group, math.nan
+        self.batches = Batches(task, training.batch or task.batch, self.device, group)
         # A fraction of an epoch is at least one step; 0 epochs are none.
         self.total = max(1, round(training.epochs * self.batches.steps)) if training.epochs else 0
         self.precision = Precision.of(network, training.precision, self.device, training.recorded)
@@ -169,30 +171,41 @@ class Loop:
         return optimizer_of(self.training, [*groups, *([{"params": self.along}] if self.along else [])])
 
     def run(self) -> Trained:
+        """Train to the end."""
+        for _ in self.steps():
+            continue
+        return self.finish()
+
+    def steps(self) -> Generator[int, None, None]:
+        """Train, and yield the number of steps done after each."""
         assert self.learner is not None
-        calls, step, epoch, loss = self.calls, 0, 0, math.nan
+        calls, step, epoch = self.calls, 0, 0
         with calls.progress.bar(calls.label, self.total) as bar, seeded(calls.seed), self.as_written():
             while step < self.total:
-                loss, step = self.epoch(epoch, step, bar)
+                step = yield from self.epoch(epoch, step, bar)
                 epoch += 1
                 if calls.after_epoch is not None and calls.after_epoch(self.network, epoch):
                     self.learner.hooks.remove()
                     runner = train_mode(factored_copy(self.network), self.training.statistics)
                     self.learner.run_on(runner)
                     self.begin(runner)
+
+    def finish(self) -> Trained:
+        """Give the network its final values, and return what the training gave."""
         self.average.apply()
         if self.sharded is not None:
             self.sharded.gather()
         self.group.average_statistics(self.network)
         self.network.eval()
-        return Trained(loss, self.curves)
+        return Trained(self.loss, self.curves, self.group.traffic)
 
     def as_written(self) -> contextlib.AbstractContextManager[Any]:
         """Run compiled code as it was written if there are taps, which it would not see."""
         assert self.learner is not None
         return uncompiled(self.learner.runner) if self.learner.hooks.taps else contextlib.nullcontext()
 
-    def epoch(self, epoch: int, step: int, bar: Any) -> tuple[float, int]:
+    def epoch(self, epoch: int, step: int, bar: Any) -> Generator[int, None, int]:
+        """Train one epoch from a step on, yield the number of steps done after each, and return it at the end."""
         generator = self.task.generator(7919 * self.calls.seed + epoch + 1)
         values: dict[str, list[Tensor]] = {}
         for number, batch in enumerate(self.batches.shuffled(generator), 1):
@@ -209,13 +222,14 @@ class Loop:
                 self.average.take()
             if self.calls.after_batch is not None:
                 self.calls.after_batch(self.network, step)
+            yield step
         means = {name: float(self.group.mean(torch.stack(found).mean())) for name, found in values.items()}
         self.check_finite(means, values, epoch)
-        loss = means.pop(TOTAL)
+        self.loss = means.pop(TOTAL)
         for name, mean in means.items():
             self.curves.setdefault(name, []).append(mean)
-        LOG.debug("%s: epoch %d, step %d of %d, loss %.4g", self.calls.label, epoch + 1, step, self.total, loss)
-        return loss, step
+        LOG.debug("%s: epoch %d, step %d of %d, loss %.4g", self.calls.label, epoch + 1, step, self.total, self.loss)
+        return step
 
     def check_finite(self, means: dict[str, float], values: dict[str, list[Tensor]], epoch: int) -> None:
         """Raise Diverged for a loss that is not finite, naming the terms that were the first."""

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cortado.errors import BadValue
 from cortado.knobs.knob import check_knobs, knob
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "step")
-HOOKS = ("none", "fp16", "bf16", "powersgd")
+HOOKS = ("none", "fp16", "bf16", "powersgd", "ternary")
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,12 @@ class Training:
         one_of=("auto", "memory", "file", "live"),
         help="teachers' outputs, without augmentation: in memory, in a temporary float16 file, or live at each step",
     )
-    hook: str = knob("none", one_of=HOOKS, help="compression of the gradients between processes under torchrun")
+    hook: str = knob("none", one_of=HOOKS, help="how gradients travel between processes under torchrun")
     shard: bool = knob(False, help="split the parameters over the processes, for networks that do not fit into one")
 
     def __post_init__(self) -> None:
         check_knobs(self, "training")
+        if self.shard and self.hook != "none":
+            raise BadValue(
+                f"training: hook must be none with shard, whose gradients torch sends by itself, got {self.hook}. Drop one."
+            )

@@ -15,6 +15,7 @@ MUST_HAVE: dict[str, dict[str, Any]] = {
     "share/products": {"values": 2, "width": 3},
     "quantize/second_order": {"rows": 300, "rounds": 1},
     "quantize/adaround": {"rows": 300, "steps": 10},
+    "distill/made_up": {"copies": 1},
     "quantize/ptq_search": {"images": 16, "steps": "match_moments, equalize"},
 }
 """Knobs without which a method makes no sense, or takes long."""

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cortado.errors import Diverged
 from cortado.task.task import Task
 from cortado.training.dilated import DilatedInFloat32
 from cortado.training.loop import Training, train
+from cortado.training.precision import Precision
 
 LAYERS = {
     "uneven": (lambda: nn.Conv2d(40, 40, 3, padding=2, dilation=2), torch.float32),
@@ -36,6 +38,30 @@ def test_dilation_by_name_and_a_functional_call_are_seen():
         assert functional.conv2d(torch.randn(1, 20, 9, 9), weight, dilation=2).dtype == torch.float32
         assert functional.conv2d(torch.randn(1, 20, 9, 9), weight=weight, dilation=(1, 3)).dtype == torch.float32
         assert functional.conv2d(torch.randn(1, 20, 9, 9), weight).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("channels", range(17, 41))
+def test_gradients_are_those_of_float32_for_every_count_of_channels_that_a_cut_leaves(channels):
+    torch.manual_seed(channels)
+    layer = nn.Conv2d(channels, channels, 3, padding=2, dilation=2).to(memory_format=torch.channels_last)
+    images, gradients = torch.randn(2, channels, 8, 8, requires_grad=True), []
+    for half in (False, True):
+        outputs = Precision(torch.device("cpu"), half, channels_last=True).run(layer, images)
+        gradients.append(torch.autograd.grad(outputs.square().mean(), (layer.weight, layer.bias, images)))
+    for wanted, found in zip(*gradients, strict=True):
+        # 32 channels are whole blocks, which stay in bfloat16.
+        if channels % 16:
+            assert torch.equal(found, wanted)
+        else:
+            assert 0 < float((found - wanted).norm()) < 0.02 * float(wanted.norm())
+
+
+def test_a_loss_that_is_not_finite_names_the_precision():
+    data = torch.full((8, 3, 12, 12), 1e30), torch.arange(8) % 4
+    task = Task(data, data, data, device="cpu", batch=8, trial=True)
+    for precision, way_out in (("float32", "in float32 with"), ("bfloat16", "set precision: float32")):
+        with pytest.raises(Diverged, match=way_out):
+            train(Dilated(), task, Training(epochs=2, lr=1e30, optimizer="sgd", precision=precision))
 
 
 class Dilated(nn.Module):

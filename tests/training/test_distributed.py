@@ -56,7 +56,7 @@ def values(network: nn.Module) -> torch.Tensor:
 
 CASES: dict[str, tuple[str, dict[str, object]]] = {
     "task": ("task", {}), "everything": ("everything", {}), "fp16": ("task", {"hook": "fp16"}),
-    "powersgd": ("task", {"hook": "powersgd"}), "shard": ("task", {"shard": True, "average": 0.5}),
+    "powersgd": ("task", {"hook": "powersgd"}), "ternary": ("task", {"hook": "ternary"}), "shard": ("task", {"shard": True, "average": 0.5}),
 }  # fmt: skip
 """What is trained, and with which knobs besides."""
 
@@ -96,6 +96,28 @@ def test_compressed_gradients_come_near(hook, share, in_two):
     assert 0 < off < share
 
 
+@pytest.mark.parametrize(("name", "sent"), [("task", "5.17 MB"), ("fp16", "2.59 MB"), ("ternary", "323 KB")])
+def test_bytes_of_gradients_are_counted(name, sent, in_two):
+    # Three steps of 431,080 values.
+    for one in in_two[name]:
+        assert one["notes"] == [f"{sent} of gradients sent by each process, 5.17 MB as float32"]
+
+
+def test_one_process_and_split_parameters_send_no_gradients_of_ours(in_two):
+    network, task, _ = made("task")
+    assert train(network, task, TRAINING).traffic.notes() == [] == in_two["shard"][0]["notes"]
+
+
+def test_ternary_gradients_leave_equal_weights_that_move_with_those_of_one_process(in_two):
+    network, task, _ = made("task")
+    start = values(network).clone()
+    train(network, task, TRAINING)
+    first, second = in_two["ternary"]
+    assert torch.equal(first["values"], second["values"])
+    moves = [first["values"] - start, values(network) - start]
+    assert float(torch.cosine_similarity(moves[0], moves[1], 0)) > 0.1
+
+
 def test_split_parameters_are_whole_afterwards(in_two):
     network, task, _ = made("task")
     train(network, task, dataclasses.replace(TRAINING, average=0.5))
@@ -128,6 +150,7 @@ def child(folder: str) -> None:
         found[case] = {
             "values": values(again),
             "curves": trained.curves,
+            "notes": trained.traffic.notes(),
             "keys": list(again.state_dict()),
             "seen": seen,
         }

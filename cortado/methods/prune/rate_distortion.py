@@ -102,6 +102,7 @@ class PruneRateDistortion(Method):
             after_batch=lambda network, step: costs.refresh() if step % 50 == 0 else None, after_epoch=after_epoch,
         )  # fmt: skip
         view.curves |= {f"{name}, with the penalty": values for name, values in trained.curves.items()}
+        view.notes += trained.traffic.notes()
         sweep.sweep(view)
 
     def train_finish(self, view: View, task: Task, weights: list[Weight], teachers: Sequence[nn.Module]) -> None:
@@ -120,6 +121,7 @@ class PruneRateDistortion(Method):
             seed=task.seed + 1, label=f"{self.name()}: finish", progress=view.progress,
         )  # fmt: skip
         view.curves |= {f"{name}, final phase": values for name, values in trained.curves.items()}
+        view.notes += trained.traffic.notes()
 
     def objectives(self, bits: Callable[[TrainingStep], Tensor]) -> tuple[Objective, ...]:
         """Return the task's loss, the teachers' logits if there are teachers, and the bits of the file."""

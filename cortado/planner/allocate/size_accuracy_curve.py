@@ -79,6 +79,8 @@ class SizeAccuracyCurve:
     measured: tuple[Measured, ...] = ()
     left_out: tuple[str, ...] = ()
     """What was skipped for lack of time."""
+    bound: bool = False
+    """Whether a time limit decided anything of it."""
     samples: int = VALIDATION_SAMPLES
     """Validation samples used."""
 
@@ -199,7 +201,7 @@ def size_accuracy_curve(
         found = found.with_measured(*measured_plans(plans[: len(made)], made, original, task, data))
         if any(sign * one.score < sign * found.score for one in found.measured) or deadline.over():
             break
-    return replace(found, left_out=tuple(deadline.left_out), samples=len(data))
+    return replace(found, left_out=tuple(deadline.left_out), samples=len(data), bound=deadline.bound)
 
 
 def chosen_weights(view: View) -> list[Weight]:
@@ -219,7 +221,9 @@ def remember(
     task: RememberingTask,
     candidate_recipes: Sequence[str] = CANDIDATE_RECIPES,
 ) -> None:
-    """Store the choices of an earlier curve in the task's cache."""
+    """Store the choices of an earlier curve in the task's cache, unless a clock has cut them short."""
+    if found.bound:
+        return
     view = view_of(start(network, network, task.example))
     task.keep(choice_key(view, chosen_weights(view), task, candidate_recipes), found.choices)
 

@@ -34,7 +34,7 @@ EXTENSIONS = {
 MOST_LINES = 60
 METHOD_LINES = {"prune/weights": 60, "prune/channels": 90, "distill/logits": 30}
 FOUND = re.compile(r"(\d+) (passed|failed|skipped|error)")
-BATCH, STEPS, ROUNDS = 128, 60, 5
+BATCH, STEPS, ROUNDS = 128, 60, 3
 WAITING_CASES = ("09", "13", "15")
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,7 @@ def train_here(out: Path) -> None:
     )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":
         values = torch.cat([one.detach().flatten() for one in network.state_dict().values()])
-        torch.save(
-            {"values": values, "step_s": statistics.median(b - a for a, b in zip(at, at[1:], strict=False))}, out
-        )
+        torch.save({"values": values, "step_s": statistics.median(b - a for a, b in pairwise(at))}, out)
 
 
 def stored(name: str) -> list[dict[str, Any]]:

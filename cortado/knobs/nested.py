@@ -77,7 +77,11 @@ def flat_knobs(kind: Kind) -> Kind:
 
     @wraps(begin)
     def taking_flat(self: Any, *arguments: Any, **named: Any) -> None:
-        given = {**dict(zip(places, arguments, strict=False)), **named}
+        taken = places[: len(arguments)]
+        twice = [name for name in taken if name in named]
+        if twice:
+            raise TypeError(f"{kind.__name__}: {twice[0]} is given twice, by place and by name. Keep one.")
+        given = {**dict(zip(taken, arguments[: len(taken)], strict=True)), **named}
         begin(self, *arguments[len(places) :], **nested(kind, renamed.old_objectives(kind, given), kind.name()))  # type: ignore[attr-defined]
 
     kind.__init__ = taking_flat  # type: ignore[misc]

@@ -7,7 +7,7 @@ import torch
 
 import cortado
 from cortado.engine.compress import compress
-from cortado.errors import BadFile, BadNetwork, CortadoError
+from cortado.errors import BadFile, BadNetwork
 from cortado.file.artifact import decode, encode, save
 from cortado.network.profile.profile import profile
 from cortado.network.view import View
@@ -97,14 +97,9 @@ def test_its_execution_is_measured_and_shown(made, tmp_path):
     assert "runs for" in table.text() and "of an average sample" in table.text()
 
 
-def test_it_exports_or_says_why_not(made, tmp_path):
+def test_it_exports_with_both_ways_computed(made, tmp_path):
     network, _ = made
-    try:
-        row = cortado.export(network, task(), "onnxruntime", tmp_path)
-    except CortadoError as error:
-        assert len(str(error)) > 20
-    else:
-        assert row.difference < 1e-3
+    assert cortado.export(network, task(), "onnxruntime", tmp_path).difference < 1e-5
 
 
 def test_a_wrap_that_cannot_be_is_refused():

@@ -3,6 +3,7 @@
 import copy
 import zlib
 from collections.abc import Iterable
+from itertools import pairwise
 
 from torch import nn
 
@@ -31,18 +32,14 @@ def former_edits(
 ) -> bytes:
     """The edits of versions 2 and 3: removed modules, buffers, (module, rank, value), check."""
     removed, loose, numbers = list(removed), list(loose), list(numbers)
-    body = varint(len(removed)) + b"".join(
-        varint(one - before - 1) for before, one in zip([0, *removed], removed, strict=False)
-    )
-    body += varint(len(loose)) + b"".join(
-        varint(one - before - 1) for before, one in zip([-1, *loose], loose, strict=False)
-    )
+    body = varint(len(removed)) + b"".join(varint(one - before - 1) for before, one in pairwise([0, *removed]))
+    body += varint(len(loose)) + b"".join(varint(one - before - 1) for before, one in pairwise([-1, *loose]))
     modules = sorted({module for module, _, _ in numbers})
     body += varint(len(modules))
-    for before, module in zip([-1, *modules], modules, strict=False):
+    for before, module in pairwise([-1, *modules]):
         own = [(rank, value) for at, rank, value in numbers if at == module]
         body += varint(module - before - 1) + varint(len(own))
-        for (last, _), (rank, value) in zip([(-1, 0), *own], own, strict=False):
+        for (last, _), (rank, value) in pairwise([(-1, 0), *own]):
             body += varint(rank - last - 1) + varint(value)
     return body + check
 

@@ -128,3 +128,9 @@ def test_distillation_is_a_fine_tuning_on_both_objectives():
         network, _ = compress(NET.make(), NET.task(), [stage])
         found.append(torch.cat([one.detach().flatten() for one in network.parameters()]))
     assert torch.equal(*found)
+
+
+def test_a_knob_given_by_place_and_by_name_is_refused():
+    with pytest.raises(TypeError, match="Finetune: training is given twice, by place and by name"):
+        Finetune(Training(epochs=2), training=Training(epochs=3))
+    assert Finetune(Training(epochs=2), lr=0.5).training == Training(epochs=2, lr=0.5)

@@ -1,20 +1,20 @@
 """Boxes: outputs are the corners of boxes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cortado.task.outputs.gaussian import half_square, square_slope, variance_of
-from cortado.task.outputs.outputs import Outputs, Rows, as_rows, first_floats_of
+from cortado.task.outputs.gaussian import Gaussian
+from cortado.task.outputs.outputs import Rows, as_rows, first_floats_of
 
 SAME_BOX = 0.5
 """Least intersection over union of two boxes that count as one."""
 
 
 @dataclass(frozen=True)
-class Boxes(Outputs):
+class Boxes(Gaussian):
     """Corners x0, y0, x1, y1 of boxes: (N, 4), (N, boxes, 4) or maps (N, 4, H, W), before any is dropped.
 
     >>> corners = cortado.Boxes().rows(torch.rand(2, 5, 4))
@@ -24,19 +24,8 @@ class Boxes(Outputs):
     counts.
     """
 
-    variance: float | None = None
-
     def rows(self, outputs: Any) -> Rows:
         return as_rows(first_floats_of(outputs))
-
-    def fitted(self, rows: Rows) -> Outputs:
-        return self if self.variance is not None else replace(self, variance=variance_of(rows))
-
-    def divergence(self, wanted: Rows, found: Rows, temperature: float = 1.0) -> Tensor:
-        return half_square(wanted, found, self.variance or variance_of(wanted))
-
-    def slope(self, rows: Rows, temperature: float, generator: torch.Generator) -> Tensor:
-        return square_slope(rows, self.variance or variance_of(rows), generator)
 
     def agreement(self, wanted: Rows, found: Rows) -> Tensor | None:
         return (overlap_of_pairs(wanted, found) >= SAME_BOX).double().mean(-1)

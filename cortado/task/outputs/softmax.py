@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cortado.task.outputs.outputs import signs_like
+from cortado.task.outputs.outputs import Outputs, Rows, signs_like
 
 
 def kl(wanted: Tensor, found: Tensor, temperature: float = 1.0) -> Tensor:
@@ -30,3 +30,20 @@ def kl_slope(rows: Tensor, temperature: float, generator: torch.Generator) -> Te
 def same_largest(wanted: Tensor, found: Tensor) -> Tensor:
     """Return (N,): the share of places with the same largest logit."""
     return (wanted.argmax(-1) == found.argmax(-1)).double().mean(-1)
+
+
+class Softmax(Outputs):
+    """Outputs that stand for their softmax: the divergence is KL, and the largest one decides."""
+
+    def divergence(self, wanted: Rows, found: Rows, temperature: float = 1.0) -> Tensor:
+        return kl(wanted, found, temperature)
+
+    def slope(self, rows: Rows, temperature: float, generator: torch.Generator) -> Tensor:
+        return kl_slope(rows, temperature, generator)
+
+    def agreement(self, wanted: Rows, found: Rows) -> Tensor | None:
+        return same_largest(wanted, found)
+
+    @property
+    def softens(self) -> bool:
+        return True

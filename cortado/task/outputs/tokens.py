@@ -3,15 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from cortado.task.outputs.outputs import Outputs, Rows, as_rows, first_floats_of
-from cortado.task.outputs.softmax import kl, kl_slope, same_largest
+from cortado.task.outputs.outputs import Rows, as_rows, first_floats_of
+from cortado.task.outputs.softmax import Softmax
 
 
 @dataclass(frozen=True)
-class Tokens(Outputs):
+class Tokens(Softmax):
     """Logits of the next token, (N, ..., vocabulary); the vocabulary is the last axis, whatever the number of axes.
 
     >>> rows = cortado.Tokens().rows(torch.rand(2, 7, 50))
@@ -21,16 +18,3 @@ class Tokens(Outputs):
 
     def rows(self, outputs: Any) -> Rows:
         return as_rows(first_floats_of(outputs), -1)
-
-    def divergence(self, wanted: Rows, found: Rows, temperature: float = 1.0) -> Tensor:
-        return kl(wanted, found, temperature)
-
-    def slope(self, rows: Rows, temperature: float, generator: torch.Generator) -> Tensor:
-        return kl_slope(rows, temperature, generator)
-
-    def agreement(self, wanted: Rows, found: Rows) -> Tensor | None:
-        return same_largest(wanted, found)
-
-    @property
-    def softens(self) -> bool:
-        return True

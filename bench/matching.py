@@ -90,4 +90,4 @@ def all_matched(view: View, task: Task) -> None:
     wanted = match.wanted(view, task).moments
     norms, matmul_layers = match.layers(view, wanted)
     hooks = [*norm_hooks(norms, wanted), *matmul_hooks(matmul_layers, wanted, shared_layers(view))]
-    run_with_hooks(view.network, match.inputs(view, task), hooks)
+    run_with_hooks(view.network, match.inputs(view, task), hooks, task.outputs)

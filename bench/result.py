@@ -16,6 +16,8 @@ from cortado.machine import processor_name
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path(__file__).parent / "cache"
+PIECES = Path(__file__).parent / "pieces"
+"""What took more than ten minutes: small files that are kept with the code, so that another machine can go on."""
 
 
 def row(

@@ -35,9 +35,10 @@ class Batches:
         self.teachers: Teachers | None = None
         self.cache: Cache | Answers | None = None
 
-    def teach(self, networks: Sequence[nn.Module], taps: Sequence[str], precision: str) -> None:
-        """Ask these networks, whose first one has the taps, for every batch."""
+    def teach(self, networks: Sequence[nn.Module], taps: Sequence[str], precision: str) -> Teachers:
+        """Ask these networks, whose first one has the taps, for every batch; return them."""
         self.teachers = Teachers(networks, taps, precision, self.device)
+        return self.teachers
 
     def keep(self, where: str) -> None:
         """Keep what the teachers give for data that do not vary.  `where`: auto, memory, file or live."""

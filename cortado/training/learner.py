@@ -1,6 +1,6 @@
 """Learner: a network with its objectives: one forward pass gives every term of a batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from cortado.task.outputs.outputs import Outputs, float_parts
 from cortado.task.task import Task
 from cortado.training.distributed import Processes
 from cortado.training.objectives.counted import ignored_label
-from cortado.training.objectives.objective import Objective, Observed, TrainingStep
+from cortado.training.objectives.objective import Objective, Observed, TrainingStep, no_teachers
 from cortado.training.players import Opponent, detached
 from cortado.training.precision import Precision, floats_in_float32
 from cortado.training.taps import TapHooks
@@ -42,6 +42,7 @@ class Learner(nn.Module):
             raise BadValue(f"{label}: there is nothing to learn from. Write objectives: [task], or a weight above 0.")
         self.precision, self.task, self.label = precision, task, label
         self.number, self.progress = 0, 0.0
+        self.ask: Callable[[Any], tuple[Observed, ...]] = no_teachers
         self.along = nn.ModuleList(nn.ModuleDict() for _ in self.objectives)
         self.opponents: list[list[Opponent]] = [[] for _ in self.objectives]
         self.run_on(runner)
@@ -112,7 +113,7 @@ class Learner(nn.Module):
         first = self.observed(inputs)
         return TrainingStep(
             inputs, targets, first.outputs, first.taps, teachers, self.progress, {}, self.again, self.loss, self.label,
-            stated_kind(self.task, first.outputs), ignored_label(self.task.loss),
+            stated_kind(self.task, first.outputs), ignored_label(self.task.loss), self.ask,
         )  # fmt: skip
 
     def observed(self, inputs: Any) -> Observed:

@@ -119,7 +119,7 @@ class Loop:
         used = self.learner.objectives
         taps = [tap for one in used for tap in one.taps().teacher]
         if teachers and self.total:
-            self.batches.teach(teachers, taps, training.precision)
+            self.learner.ask = self.batches.teach(teachers, taps, training.precision).observe
         self.along: list[nn.Parameter] = []
         if self.total and any(makes_modules(one) or one.taps().network for one in used):
             with seeded(calls.seed + 1), uncompiled(runner):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadTask, BadValue, in_own_code
-from cortado.running.eval_mode import keeping_buffers
+from cortado.running.eval_mode import copied_buffers, keeping_buffers
 from cortado.task.outputs.automatic import Automatic
 from cortado.task.outputs.outputs import Outputs, float_parts
 from cortado.task.task import Task
@@ -122,7 +122,7 @@ class Learner(nn.Module):
 
     def again(self, inputs: Any) -> Observed:
         """Run the network once more; running statistics stay."""
-        with keeping_buffers(self.runner):
+        with copied_buffers(self.runner):
             return self.observed(inputs)
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:

@@ -11,10 +11,11 @@ from cortado.errors import BadTask
 from cortado.task.data import Data
 from cortado.task.metric import Metric, first_floats
 from cortado.task.overlap import mean_of_classes
+from cortado.video.clips import FLOW
 from cortado.video.consistency import as_labels, flows_in_order, pair_overlaps
 from cortado.video.flow import Flow
 
-FLOW, FOLLOWS = "flow", "follows"
+FOLLOWS = "follows"
 
 
 def frames_in_order(frames: Data, flow: Flow) -> Data:

@@ -1,4 +1,4 @@
-"""Cache: what teachers give for each training sample, kept in memory or in a temporary file of float16."""
+"""Cache: what teachers give for each sample, kept in memory or in a temporary file of float16."""
 
 import math
 import shutil
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cortado.errors import BadValue
 from cortado.running.trees import map_tensors, pick, tensors_in, to_device
-from cortado.task.task import Task
+from cortado.task.data import Data
 from cortado.training.objectives.objective import Observed
 from cortado.training.precision import floats_in_float32
 from cortado.training.teachers import Teachers
@@ -25,15 +25,15 @@ BATCH = 256
 
 
 class Cache:
-    """What teachers gave for each sample of the training data, by its number; and the targets of the samples."""
+    """What teachers gave for each sample of some data, by its number; and the targets of the samples, if they have any."""
 
-    def __init__(self, task: Task, teachers: Teachers, where: str) -> None:
-        """Run the teachers once over the training data.  `where`: auto, memory or file."""
+    def __init__(self, data: Data, teachers: Teachers, where: str) -> None:
+        """Run the teachers once over the data as they are, not augmented.  `where`: auto, memory or file."""
         self.folder: Path | None = None
-        self.count = len(task.train)
+        self.count = len(data)
         targets, kept = [], []
         try:
-            for start, (seen, own) in zip(range(0, self.count, BATCH), self.observed(task, teachers), strict=True):
+            for start, (seen, own) in zip(range(0, self.count, BATCH), self.observed(data, teachers), strict=True):
                 if start == 0 and self.in_file(seen, where):
                     self.folder = Path(tempfile.mkdtemp(prefix="cortado_"))
                     self.whole = map_tensors(self.created, seen)
@@ -49,9 +49,9 @@ class Cache:
             self.whole = joined(kept)
         self.targets = joined(targets)
 
-    def observed(self, task: Task, teachers: Teachers) -> Iterator[tuple[tuple[Observed, ...], Any]]:
+    def observed(self, data: Data, teachers: Teachers) -> Iterator[tuple[tuple[Observed, ...], Any]]:
         """Yield what the teachers give for each batch, on the CPU, and its targets."""
-        for inputs, own in task.train.original().batches(BATCH):
+        for inputs, own in data.original().batches(BATCH):
             yield to_device(teachers.observe(to_device(inputs, teachers.precision.device)), "cpu"), own
 
     def in_file(self, seen: Any, where: str) -> bool:

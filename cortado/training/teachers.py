@@ -8,9 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadRecipe
+from cortado.errors import BadNetwork, BadRecipe, BadTask
 from cortado.network.view import View
-from cortado.running.trees import pick
+from cortado.running.devices import on_device, training_device
+from cortado.running.eval_mode import eval_mode
+from cortado.running.trees import pick, to_device
+from cortado.task.measure import scored_outputs
+from cortado.task.task import Task
 from cortado.training.objectives.objective import Observed
 from cortado.training.precision import Precision, floats_in_float32, half_precision
 from cortado.training.taps import TapHooks
@@ -18,6 +22,8 @@ from cortado.training.trees import joined
 
 SLICE = 32
 """Images per teacher batch on a CPU: few enough for its activations to stay in cache."""
+MANY, SCORED = 500, 256
+"""A teacher that is right on so many validation samples is suspect; samples that are scored at once."""
 
 
 class Teachers:
@@ -57,27 +63,61 @@ class Teachers:
             one.remove()
 
 
-def teachers_of(named: Any, view: View) -> list[nn.Module]:
-    """Return the networks for `named`: "original", "package.module:maker", a network, or several of those.
+def teachers_of(named: Any, view: View, found: nn.Module | None = None) -> list[nn.Module]:
+    """Return the networks for `named`: "original", "before", "package.module:maker", a network, or several of those.
 
-    Raises BadRecipe if one cannot be made.
+    `found` is the network as the stage found it, where it has changed since. Raises BadRecipe if one cannot be made.
     """
     several = named if isinstance(named, (tuple, list)) else (named,)
-    return [teacher_of(one, view) for one in several]
+    return [teacher_of(one, view, view.network if found is None else found) for one in several]
 
 
-def teacher_of(named: Any, view: View) -> nn.Module:
+def teacher_of(named: Any, view: View, found: nn.Module) -> nn.Module:
     if isinstance(named, nn.Module):
         return named
     if named == "original":
         return view.original
+    if named == "before":
+        return copy.deepcopy(found)
     module_name, _, maker = str(named).partition(":")
     try:
         made = getattr(importlib.import_module(module_name), maker)()
     except (ImportError, AttributeError, ValueError) as error:
         raise BadRecipe(
-            f"teacher: {named!r} cannot be made ({error}). Write original, or package.module:maker."
+            f"teacher: {named!r} cannot be made ({error}). Write original, before, or package.module:maker."
         ) from error
     if not isinstance(made, nn.Module):
         raise BadRecipe(f"teacher: {named!r} returned {type(made).__name__}, not a network.")
     return made
+
+
+def notes_on_teachers(teachers: Sequence[nn.Module], view: View, task: Task) -> list[str]:
+    """Return a note where a teacher seems to know the validation data.  Trials are silent on the original network."""
+    count = len(task.validation)
+    asked = [one for one in teachers if not (task.trial and one is view.original)] if count >= MANY else []
+    if not any(all_right(one, task) for one in asked):
+        return []
+    return [
+        f"the teacher answers all {count:,} validation samples right, so it may have been trained on them: scores on them "
+        "flatter it and what learns from it"
+    ]
+
+
+def all_right(network: nn.Module, task: Task) -> bool:
+    """Return whether a network answers every validation sample right, by a metric of 0 and 1 per sample.
+
+    It reads on only as long as all are right. A network whose outputs the metric does not fit is a teacher of another task.
+    """
+    metric = task.metric
+    if metric.whole is not None or metric.value is not None or not metric.higher_is_better:
+        return False
+    device = training_device(network, task.device)
+    with on_device(network, device), eval_mode(network):
+        for inputs, targets in task.validation.batches(SCORED):
+            try:
+                _, rows = scored_outputs(network, to_device(inputs, device), targets, metric)
+            except (BadNetwork, BadTask):
+                return False
+            if not bool((rows == 1).all()):
+                return False
+    return True

@@ -20,7 +20,9 @@ class DistillLogits(Method):
 
     trains = True
     training: Training = knob(Training(), help="how to train")
-    teacher: Any = knob("original", help="original, package.module:maker, a network, or several, whose mean teaches")
+    teacher: Any = knob(
+        "original", help="original, before, package.module:maker, a network, or several, whose mean teaches"
+    )
     temperature: float = knob(4.0, low=0.05, help="softmax temperature of both outputs")
     hard: float = knob(0.3, low=0.0, help="weight of the task's own loss")
     soft: float = knob(0.7, low=0.0, help="weight of the distillation loss")

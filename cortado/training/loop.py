@@ -242,11 +242,13 @@ class Loop:
         }
         wrong = [name for name, at in first.items() if at == min(first.values())]
         training, half = self.training, self.precision.half
+        dtypes = {one.dtype for one in self.moved.parameters() if one.is_floating_point()} - {torch.float32}
+        kinds = [str(one).removeprefix("torch.") for one in sorted(dtypes, key=str)]
         terms = f" (its terms {', '.join(wrong)})" if len(means) > 2 and wrong else ""
         raise Diverged(
             f"{self.calls.label}: the loss of epoch {epoch + 1} is {means[TOTAL]}{terms}, in "
-            f"{'bfloat16' if half else 'float32'} with {training.statistics} batch norm statistics. "
-            f"Lower lr ({training.lr:g}), clip gradients"
+            f"{' and '.join(kinds) or ('bfloat16' if half else 'float32')} with {training.statistics} batch norm statistics. "
+            f"{'Call network.float() first, lower' if kinds else 'Lower'} lr ({training.lr:g}), clip gradients"
             f"{', set precision: float32' * half}{', set statistics: moving' * (training.statistics == 'kept')}, "
             "or look for NaN in data and loss."
         )

@@ -245,6 +245,13 @@ def test_recovery_with_kept_statistics_does_not_diverge():
     assert math.isfinite(train(steep(4), task, Training(**how)))
 
 
+def test_a_network_in_float16_that_diverges_is_told_so():
+    data = torch.randn(64, 8).half(), torch.arange(64) % 4
+    task = Task(data, data, data, loss=lambda outputs, _: outputs.float().mean() * math.nan, device="cpu", trial=True)
+    with pytest.raises(Diverged, match=r"in float16 with .*Call network.float\(\) first, lower lr"):
+        train(nn.Linear(8, 4).half(), task, Training())
+
+
 def test_average_leaves_out_state_that_is_no_tensor():
     class Counting(nn.Linear):
         def get_extra_state(self):

@@ -28,6 +28,7 @@ from cortado.runtimes.file_bench import bench_file as bench
 from cortado.task.data import Data
 from cortado.task.measure import check_stated
 from cortado.task.metric import Metric
+from cortado.task.move import Move
 from cortado.task.outputs.boxes import Boxes
 from cortado.task.outputs.classes import Classes
 from cortado.task.outputs.numbers import Numbers
@@ -37,7 +38,7 @@ from cortado.task.task import Task
 from cortado.training.objectives.objective import Objective, Player, Taps, TrainingStep
 
 __all__ = [
-    "Boxes", "Classes", "CortadoError", "Data", "Form", "Importance", "Job", "Method", "Metric", "Numbers", "Objective",
+    "Boxes", "Classes", "CortadoError", "Data", "Form", "Importance", "Job", "Method", "Metric", "Move", "Numbers", "Objective",
     "Outputs", "Player", "Recipe", "Report", "Taps", "Task", "Tokens", "TrainingStep",
     "bench", "check_stated", "compress", "export", "inspect", "knob", "load", "plan", "profile", "save", "search", "verify",
 ]  # fmt: skip

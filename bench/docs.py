@@ -241,7 +241,7 @@ def training_lines() -> list[str]:
         "",
         "## Objectives",
         "",
-        "Entries of `objectives`. Your own is `package.module:Class`. Each has `weight`.",
+        "Entries of `objectives`. Your own is `package.module:Class`. Each has `weight` and `data`.",
     ]
     for name, kind in names_in(cortado.training.objectives, Objective).items():
         rows = [[f"`{knob}`", f"`{default}`", *rest] for knob, default, *rest in knob_rows(kind)]

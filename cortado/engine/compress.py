@@ -214,7 +214,7 @@ class Run:
         sums.update(
             repr((task.name, task.seed, task.batch, identity(task.loss), identity(task.metric.functions))).encode()
         )
-        for data in (task.train, task.validation, task.calibration):
+        for data in task.known_data:
             sums.update(sum_of_data(data))
         return sums.hexdigest()
 

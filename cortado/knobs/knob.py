@@ -26,7 +26,8 @@ def knob(
     >>> keep = cortado.knob(0.5, low=0.0, high=1.0, help="share of weights kept")
     """
     facts = {"help": help, "low": low, "high": high, "one_of": one_of}
-    return dataclasses.field(default=default, metadata=facts, kw_only=kw_only)
+    # Without an answer of its own, a field is by keyword only below a KW_ONLY of its class.
+    return dataclasses.field(default=default, metadata=facts, kw_only=kw_only or dataclasses.MISSING)
 
 
 def check_knobs(made: Any, title: str) -> None:

@@ -1,6 +1,7 @@
 """Data: samples in memory, in a Dataset or in a DataLoader, as batches of inputs and targets."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from cortado.errors import BadTask, in_own_code
 from cortado.running.trees import pick
-from cortado.task.items import WAY_OUT, Batch, Collate, Items, Split, as_tree, check_counts
+from cortado.task.collate import WAY_OUT, Batch, Collate, Split, as_tree, check_counts
+from cortado.task.items import Items
 
 Vary = Callable[[Any, Any, torch.Generator], Batch]
 """(inputs, targets, generator) -> (inputs, targets)."""
@@ -27,8 +29,9 @@ class Data:
 
     Items of a Dataset are pairs (input, target), stacked; `collate(items)` makes (inputs, targets) of others. A DataLoader
     keeps its collate_fn and workers, and in training its sampler; its samples are read in order everywhere else. Where a
-    batch is no pair, `split` makes one: the name of the targets in a dict, or a function. Raises BadTask for inputs and
-    targets of different lengths, without samples, or that are no trees of tensors.
+    batch is no pair, `split` makes one: the name of the targets in a dict, or a function. Inputs in memory without targets
+    (None) are for `Task.unlabelled`. Raises BadTask for inputs and targets of different lengths, without samples, or that are
+    no trees of tensors.
     """
 
     def __init__(
@@ -42,22 +45,27 @@ class Data:
         collate: Collate | None = None,
         split: Split | None = None,
     ) -> None:
-        """`inputs` and `targets` in memory, or only `inputs` as a Dataset, a DataLoader or Items."""
+        """`inputs` and `targets` in memory, or only `inputs`: in memory too, or a Dataset, a DataLoader or Items."""
         self.items: Items | None = None
-        if targets is None:
+        if targets is None and isinstance(inputs, (Items, Dataset, DataLoader)):
             self.items = inputs if isinstance(inputs, Items) else Items.of(inputs, collate, split)
             self.inputs, self.targets, self.count = inputs, range(len(self.items)), len(self.items)
             if not self.count:
                 raise BadTask("task: the data are empty, got 0 samples. Pass at least one sample.")
         else:
             self.inputs, self.targets = as_tree(inputs), as_tree(targets)
-            self.count = check_counts(self.inputs, self.targets)
+            self.count = check_counts(self.inputs, self.targets, alone=targets is None)
         self.prepare, self.augment, self.vary = prepare, augment, vary
 
     @classmethod
     def of(cls, source: Any) -> "Data":
-        """Return Data from Data, (inputs, targets), a Dataset of (input, target) pairs or a DataLoader."""
+        """Return Data from Data, (inputs, targets), a Dataset of (input, target) pairs or a DataLoader.  Raises BadTask."""
         if isinstance(source, Data):
+            if source.targets is None:
+                raise BadTask(
+                    "task: data to train on or to score need targets, got inputs alone. Pass cortado.Data(inputs, targets), or "
+                    "Task(unlabelled=inputs)."
+                )
             return source
         if isinstance(source, tuple) and len(source) == 2:
             return cls(source[0], source[1])
@@ -67,6 +75,22 @@ class Data:
             f"task: data must be Data, a pair (inputs, targets), a Dataset or a DataLoader, got {type(source).__name__}. "
             "Wrap tensors as cortado.Data(inputs, targets)."
         )
+
+    @classmethod
+    def of_inputs(cls, source: Any) -> "Data":
+        """Return Data that may lack targets, from Data, a tree of inputs in memory, a Dataset or a DataLoader of inputs.
+
+        Raises BadTask for a pair, whose second part may be targets or an input.
+        """
+        if isinstance(source, tuple) and len(source) == 2:
+            raise BadTask(
+                "task: unlabelled data cannot be a pair. Pass cortado.Data((first, second)) for a network with two inputs, or "
+                "cortado.Data(inputs, targets) for inputs with what an objective reads."
+            )
+        made = source if isinstance(source, Data) else cls(source)
+        if made.items is None or made.items.alone:
+            return made
+        return Data(replace(made.items, alone=True), None, made.prepare, made.augment, vary=made.vary)
 
     def __len__(self) -> int:
         return self.count

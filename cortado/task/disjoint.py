@@ -1,6 +1,7 @@
-"""Disjoint: check that the test data do not overlap with training, validation or calibration data."""
+"""Disjoint: check that test data do not overlap with other data, nor validation data with unlabelled ones."""
 
 from collections import Counter
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -21,52 +22,65 @@ MOST_READ, LOOKED_AT = 256, 8
 
 
 def check_disjoint(task: Task) -> list[str]:
-    """Return the report's notes on test data that may overlap with validation, training and calibration data.
+    """Return the report's notes on test data that may overlap with validation, training, calibration and unlabelled data,
+    and on validation data that may overlap with unlabelled data.
 
     Samples in memory are compared by their raw inputs, byte for byte; subsets of one Dataset by their indices. Other
     Datasets are compared if they are short; for long ones a note says that the overlap is unknown. Samples changed by
-    noise or scaling are not detected. Raises BadTask if the test data are those of another part, or share more samples
-    than duplicates explain. A task for a trial (task.for_trial()) is not checked, and a note says so.
+    noise or scaling are not detected. Raises BadTask if two such parts are the same data, or share more samples than
+    duplicates explain. A task for a trial (task.for_trial()) is not checked, and a note says so.
     """
     if task.trial:
         return [
             "task: a trial. Its final scores are on the validation data, or on other data that overlap; they are no test."
         ]
-    notes, unknown, known = list[str](), list[str](), SampleSums()
-    for name in ("train", "validation", "calibration"):
+    known = SampleSums()
+    notes = overlaps_of(task, "test", ("train", "validation", "calibration", "unlabelled"), known)
+    return notes + overlaps_of(task, "validation", ("unlabelled",), known)
+
+
+def overlaps_of(task: Task, held: str, others: Sequence[str], known: "SampleSums") -> list[str]:
+    """Return notes on a part that is held out, "test" or "validation", and these others, as far as the task has them.
+
+    Raises BadTask.
+    """
+    held_out, notes, unknown = getattr(task, held), list[str](), list[str]()
+    for name in others:
         other = getattr(task, name)
-        check_same(name, task.test, other)
-        found = shared(task.test, other, known)
+        if other is None:
+            continue
+        check_same(held, name, held_out, other)
+        found = shared(held_out, other, known)
         if found is None:
             unknown.append(f"{name} ({kind(other)})")
         elif found[0]:
-            notes += overlap_warning(name, *found, len(task.test))
+            notes += overlap_warning(held, name, *found, len(held_out))
     if unknown:
         notes.append(
-            f"task: the test data ({kind(task.test)}) were not compared with {', '.join(unknown)}, because items are read "
+            f"task: the {held} data ({kind(held_out)}) were not compared with {', '.join(unknown)}, because items are read "
             "one by one. Make sure that they share no samples."
         )
     return notes
 
 
-def check_same(name: str, test: Data, other: Data) -> None:
+def check_same(held: str, name: str, held_out: Data, other: Data) -> None:
     """Raise BadTask if both are the same object."""
-    if test is other or test.inputs is other.inputs:
+    if held_out is other or held_out.inputs is other.inputs:
         raise BadTask(
-            f"task: the test data are the {name} data, so the test score would not measure generalisation. Hold out other "
+            f"task: the {held} data are the {name} data, so the {held} score would not measure generalisation. Hold out other "
             "samples; for a trial without a test pass task.for_trial(), or Task(..., trial=True)."
         )
 
 
-def overlap_warning(name: str, count: int, duplicates: float, samples: int) -> list[str]:
+def overlap_warning(held: str, name: str, count: int, duplicates: float, samples: int) -> list[str]:
     """Return a warning about `count` common samples.  Raises BadTask if the share of `duplicates` does not explain them."""
     if count > samples * (FEW + CHANCE * duplicates):
         raise BadTask(
-            f"task: {count:,} of the {samples:,} test samples are also {name} samples, so the test score would not measure "
+            f"task: {count:,} of the {samples:,} {held} samples are also {name} samples, so the {held} score would not measure "
             "generalisation. Split the data without overlap; for a trial without a test pass "
             "task.for_trial(), or Task(..., trial=True)."
         )
-    return [f"task: {count:,} of the {samples:,} test samples have the same inputs as some {name} samples."]
+    return [f"task: {count:,} of the {samples:,} {held} samples have the same inputs as some {name} samples."]
 
 
 class SampleSums:

@@ -59,6 +59,10 @@ class Task:
     the CPU.
     `trial` declares that the test data are deliberately not held out, so scores on them are no test. Without it, test
     data that overlap with the other data raise an error (cortado.task.disjoint).
+    `unlabelled` are more inputs to train on, for objectives with `data: unlabelled`: a tensor or tree of tensors, Data, a
+    Dataset or a DataLoader of inputs; an item that is a pair is an input and what an objective reads, such as an earlier
+    frame. Like training data they are prepared, augmented and varied (`vary` gets None as targets), and may be training
+    inputs, but neither validation nor test inputs.
     """
 
     train: Data
@@ -73,10 +77,13 @@ class Task:
     outputs: Outputs = Automatic()
     device: str = AUTO
     trial: bool = False
+    unlabelled: Data | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
             object.__setattr__(self, part, Data.of(getattr(self, part)))
+        if self.unlabelled is not None:
+            object.__setattr__(self, "unlabelled", Data.of_inputs(self.unlabelled))
         if self.metric is UNNAMED:
             object.__setattr__(self, "metric", metric_of(self.loss))
         chosen = self.train.first(512).original() if self.calibration is None else Data.of(self.calibration)
@@ -92,6 +99,12 @@ class Task:
         assert self.calibration is not None
         inputs, _ = next(self.calibration.batches(2))
         return inputs
+
+    @property
+    def known_data(self) -> tuple[Data, ...]:
+        """Return the data that a result may depend on: every part but the test data."""
+        parts = self.train, self.validation, self.calibration, self.unlabelled
+        return tuple(part for part in parts if part is not None)
 
     def for_trial(self) -> "Task":
         """Return the task with validation data in place of test data, which stay untouched; use it to compare networks."""

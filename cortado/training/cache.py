@@ -1,4 +1,4 @@
-"""Cache: what teachers give for each training sample, in memory or in files of float16, temporary ones or kept for later."""
+"""Cache: what teachers give for each sample, in memory or in files of float16, temporary ones or kept for later."""
 
 import contextlib
 import math
@@ -18,7 +18,7 @@ from torch import Tensor
 from cortado.errors import BadValue
 from cortado.machine import cache_folder
 from cortado.running.trees import map_tensors, pick, tensors_in, to_device
-from cortado.task.task import Task
+from cortado.task.data import Data
 from cortado.training.objectives.objective import Observed
 from cortado.training.precision import floats_in_float32
 from cortado.training.teachers import Teachers
@@ -33,20 +33,23 @@ CLOSE = 0.02
 
 
 class Cache:
-    """What teachers gave for each sample of the training data, by its number; and the targets of the samples."""
+    """What teachers gave for each sample of some data, by its number; and the targets of the samples, if they have any."""
 
-    def __init__(self, task: Task, teachers: Teachers, where: str) -> None:
-        """Run the teachers once over the training data, unless they are kept.  `where`: auto, memory, file or kept."""
+    def __init__(self, data: Data, teachers: Teachers, where: str) -> None:
+        """Run the teachers once over the data as they are, not augmented, unless their outputs are kept already.
+
+        `where`: auto, memory, file or kept.
+        """
         self.folder: Path | None = None
         self.maps: list[np.memmap[Any, Any]] = []
-        self.count = len(task.train)
-        self.place = cache_folder() / "teachers" / mark_of(task, teachers) if where == KEPT else None
-        if self.place is not None and self.place.is_dir() and self.opens(task, teachers, self.place):
-            self.targets = joined([own for _, own in task.train.original().batches(BATCH)])
+        self.count = len(data)
+        self.place = cache_folder() / "teachers" / mark_of(data, teachers) if where == KEPT else None
+        if self.place is not None and self.place.is_dir() and self.opens(data, teachers, self.place):
+            self.targets = joined([own for _, own in data.original().batches(BATCH)])
             return
         targets, kept = [], []
         try:
-            for start, (seen, own) in zip(range(0, self.count, BATCH), self.observed(task, teachers), strict=True):
+            for start, (seen, own) in zip(range(0, self.count, BATCH), self.observed(data, teachers), strict=True):
                 if start == 0 and self.in_file(seen, where):
                     self.folder = Path(tempfile.mkdtemp(prefix="cortado_", dir=self.parent()))
                     self.whole = map_tensors(self.created, seen)
@@ -80,9 +83,9 @@ class Cache:
             os.replace(folder, place)
             self.folder = None
 
-    def opens(self, task: Task, teachers: Teachers, place: Path) -> bool:
+    def opens(self, data: Data, teachers: Teachers, place: Path) -> bool:
         """Return whether the files at `place` are what these teachers give, and open them."""
-        first, _ = next(self.observed(task, teachers))
+        first, _ = next(self.observed(data, teachers))
         paths = iter(place / f"{number}.bin" for number in range(len(tensors_in(first))))
         try:
             self.whole = map_tensors(lambda one: self.mapped(one, next(paths), "r"), first)
@@ -94,9 +97,9 @@ class Cache:
             for old, new in both
         )
 
-    def observed(self, task: Task, teachers: Teachers) -> Iterator[tuple[tuple[Observed, ...], Any]]:
+    def observed(self, data: Data, teachers: Teachers) -> Iterator[tuple[tuple[Observed, ...], Any]]:
         """Yield what the teachers give for each batch, on the CPU, and its targets."""
-        for inputs, own in task.train.original().batches(BATCH):
+        for inputs, own in data.original().batches(BATCH):
             yield to_device(teachers.observe(to_device(inputs, teachers.precision.device)), "cpu"), own
 
     def in_file(self, seen: Any, where: str) -> bool:
@@ -151,7 +154,7 @@ def dtype_of(first: Tensor) -> np.dtype[Any]:
     return np.dtype("float16") if first.is_floating_point() else first.numpy().dtype
 
 
-def mark_of(task: Task, teachers: Teachers) -> str:
+def mark_of(data: Data, teachers: Teachers) -> str:
     """Return a name for what these teachers give for these data: a hash of both, with the layers that are read."""
     digest = blake2b(repr([teachers.precision.half, [one.taps for one in teachers.taps]]).encode(), digest_size=12)
     for network in teachers.networks:
@@ -159,7 +162,7 @@ def mark_of(task: Task, teachers: Teachers) -> str:
         for name, value in network.state_dict().items():
             digest.update(name.encode())
             hash_values(value, digest)
-    for inputs, _ in task.train.original().batches(BATCH):
+    for inputs, _ in data.original().batches(BATCH):
         for one in tensors_in(inputs):
             hash_values(one, digest)
     return digest.hexdigest()

@@ -12,9 +12,10 @@ from cortado.running.eval_mode import keeping_buffers
 from cortado.task.outputs.automatic import Automatic
 from cortado.task.outputs.outputs import Outputs, float_parts
 from cortado.task.task import Task
+from cortado.training.batches import Drawn, TrainingBatch
 from cortado.training.distributed import Processes
 from cortado.training.objectives.counted import ignored_label
-from cortado.training.objectives.objective import Objective, Observed, TrainingStep
+from cortado.training.objectives.objective import TRAIN, Objective, Observed, TrainingStep
 from cortado.training.players import Opponent, detached
 from cortado.training.precision import Precision, floats_in_float32
 from cortado.training.taps import TapHooks
@@ -51,17 +52,15 @@ class Learner(nn.Module):
         hooks = TapHooks(runner, [tap for one in self.objectives for tap in one.taps().network], "the network")
         self.runner, self.hooks = runner, hooks
 
-    def make_modules(
-        self, inputs: Any, targets: Any, teachers: tuple[Observed, ...], group: Processes
-    ) -> list[nn.Parameter]:
-        """Let the objectives make their modules from a first batch; return the parameters that move with the network."""
+    def make_modules(self, batches: Drawn, group: Processes) -> list[nn.Parameter]:
+        """Let the objectives make their modules from first batches; return the parameters that move with the network."""
         moved: list[nn.Parameter] = []
         with keeping_buffers(self.runner), torch.no_grad():
-            step = self.seen(inputs, targets, teachers)
+            steps = self.steps(batches)
         for number, objective in enumerate(self.objectives):
             made = {
                 name: one.to(self.precision.device).train()
-                for name, one in objective.modules(detached_step(step)).items()
+                for name, one in objective.modules(detached_step(steps[read_by(objective, steps)])).items()
             }
             self.along[number] = nn.ModuleDict(made)
             players = objective.opponents()
@@ -70,18 +69,22 @@ class Learner(nn.Module):
             moved += [one for name, module in made.items() if name not in against for one in module.parameters()]
         return moved
 
-    def forward(self, inputs: Any, targets: Any, teachers: tuple[Observed, ...]) -> tuple[Tensor, dict[str, Tensor]]:
-        step = self.seen(inputs, targets, teachers)
+    def forward(self, batches: Drawn) -> tuple[Tensor, dict[str, Tensor]]:
+        steps = self.steps(batches)
         values: dict[str, Tensor] = {}
         total: Tensor | None = None
         for objective, along, opponents in zip(self.objectives, self.along, self.opponents, strict=True):
-            own = replace(step, modules=dict(along.named_children()))
+            read = read_by(objective, steps)
+            own = replace(steps[read], modules=dict(along.named_children()), figures={})
             for one in opponents:
-                add_terms(values, one.step(detached_step(own), self.number))
+                add_terms(values, one.step(detached_step(own), self.number), objective.data)
             terms = self.terms_of(objective, own)
-            add_terms(values, {name: value.detach() for name, value in terms.items()})
+            # Processes' shares of a batch differ in size: the mean over processes is the mean over samples.
+            share = batches[read].share
+            drawn = {name: share * value.detach() for name, value in (terms | own.figures).items()}
+            add_terms(values, drawn, objective.data)
             for value in terms.values():
-                part = objective.weight * value
+                part = objective.weight * share * value
                 total = part if total is None else total + part
         if total is None:
             raise BadValue(f"{self.label}: the objectives have no terms.")
@@ -99,7 +102,7 @@ class Learner(nn.Module):
             terms = objective.terms(step)
         if not isinstance(terms, Mapping):
             raise BadValue(f"{where}: terms must return a dict of scalar tensors, got {type(terms).__name__}.")
-        for name, value in terms.items():
+        for name, value in {**terms, **step.figures}.items():
             if not isinstance(value, Tensor) or value.numel() != 1:
                 raise BadValue(
                     f"{where}: the term {name!r} must be one number, a mean over the batch, got {shape_text(value)}. "
@@ -107,12 +110,15 @@ class Learner(nn.Module):
                 )
         return dict(terms)
 
-    def seen(self, inputs: Any, targets: Any, teachers: tuple[Observed, ...]) -> TrainingStep:
-        """Return what the objectives see of a batch."""
-        first = self.observed(inputs)
+    def steps(self, batches: Drawn) -> dict[str, TrainingStep]:
+        """Return what the objectives see of each batch, which runs once."""
+        return {name: self.seen(batch) for name, batch in batches.items()}
+
+    def seen(self, batch: TrainingBatch) -> TrainingStep:
+        first = self.observed(batch.inputs)
         return TrainingStep(
-            inputs, targets, first.outputs, first.taps, teachers, self.progress, {}, self.again, self.loss, self.label,
-            stated_kind(self.task, first.outputs), ignored_label(self.task.loss),
+            batch.inputs, batch.targets, first.outputs, first.taps, batch.teachers, self.progress, {}, self.again, self.loss,
+            self.label, stated_kind(self.task, first.outputs), ignored_label(self.task.loss),
         )  # fmt: skip
 
     def observed(self, inputs: Any) -> Observed:
@@ -138,10 +144,16 @@ def detached_step(step: TrainingStep) -> TrainingStep:
     return replace(step, outputs=detached(step.outputs), taps=detached(step.taps))
 
 
-def add_terms(values: dict[str, Tensor], terms: dict[str, Tensor]) -> None:
-    """Add terms under names of their own: "features", "features 2"."""
-    for name, value in terms.items():
-        own, number = name, 1
+def read_by(objective: Objective, steps: Mapping[str, TrainingStep]) -> str:
+    """Return the name of the data whose step an objective sees: its own, or any if it reads none."""
+    return objective.data if objective.data in steps else next(iter(steps))
+
+
+def add_terms(values: dict[str, Tensor], terms: Mapping[str, Tensor], data: str) -> None:
+    """Add terms under names of their own: "features", "features 2", "features, unlabelled"."""
+    for term, value in terms.items():
+        name, number = term if data == TRAIN else f"{term}, {data}", 1
+        own = name
         while own in values:
             number += 1
             own = f"{name} {number}"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadNetwork, BadValue, Diverged, in_own_code
+from cortado.errors import BadNetwork, BadValue, in_own_code
 from cortado.layers.factors import factored_copy
 from cortado.parts.part import after_step
 from cortado.progress import Progress, quiet
@@ -18,8 +18,9 @@ from cortado.running.devices import on_device, own_device, training_device
 from cortado.running.eval_mode import train_mode, uncompiled
 from cortado.task.task import Task
 from cortado.training.averaging import WeightMean
-from cortado.training.batches import Batch, Batches
+from cortado.training.batches import Batches, Drawn
 from cortado.training.cuda_graph import Recording, recorded
+from cortado.training.curves import TOTAL, Curves
 from cortado.training.distributed import Processes
 from cortado.training.learner import Learner
 from cortado.training.objectives.objective import Added, Objective
@@ -62,7 +63,7 @@ def train(
     after_batch: Callable[[nn.Module, int], None] | None = None,
     after_epoch: Callable[[nn.Module, int], bool] | None = None,
 ) -> Trained:
-    """Train `network` in place on the task's training data, on the sum of all objectives' terms, each times its weight.
+    """Train `network` in place on the sum of all objectives' terms, each times its weight.
 
     Runs on the task's device, then moves the network back. Deterministic for a given seed and CPU. `teachers` are copied
     and stay as they are. `groups(network)` gives the optimizer's parameter groups. `after_batch(network, step)` runs after
@@ -97,15 +98,13 @@ class Loop:
 
     def __init__(self, network: nn.Module, task: Task, training: Training, group: Processes, calls: Calls) -> None:
         self.network, self.task, self.training, self.calls = network, task, training, calls
-        self.device, self.group, self.loss = group.device, group, math.nan
-        self.batches = Batches(task, training.batch or task.batch, self.device, group)
-        # A fraction of an epoch is at least one step; 0 epochs are none.
-        self.total = max(1, round(training.epochs * self.batches.steps)) if training.epochs else 0
+        self.device, self.group, self.total = group.device, group, 0
+        self.batches = Batches(task, training.batch or task.batch, self.device, group, calls.seed)
         self.precision = Precision.of(network, training.precision, self.device, training.recorded)
         if self.precision.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recording: Recording | None = None
-        self.curves: dict[str, list[float]] = {}
+        self.curves = Curves()
         self.learner: Learner | None = None
         self.sharded: Any = None
         self.moved = network
@@ -117,14 +116,17 @@ class Loop:
         runner = train_mode(self.runner(objectives), training.statistics)
         self.learner = Learner(runner, objectives, self.precision, self.task, calls.label)
         used = self.learner.objectives
+        steps = self.batches.open(used, calls.label)
+        # A fraction of an epoch is at least one step; 0 epochs are none.
+        self.total = max(1, round(training.epochs * steps)) if training.epochs else 0
         taps = [tap for one in used for tap in one.taps().teacher]
         if teachers and self.total:
             self.batches.teach(teachers, taps, training.precision)
         self.along: list[nn.Parameter] = []
         if self.total and any(makes_modules(one) or one.taps().network for one in used):
             with seeded(calls.seed + 1), uncompiled(runner):
-                self.along = self.learner.make_modules(*self.batches.first(), self.group)
-        self.batches.keep(training.cache)
+                self.along = self.learner.make_modules(self.batches.first(), self.group)
+        self.batches.keep(training)
         self.recordable = self.group.world == 1 and all(
             one.recordable and not one.opponents() for one in self.learner.objectives
         )
@@ -197,7 +199,7 @@ class Loop:
             self.sharded.gather()
         self.group.average_statistics(self.network)
         self.network.eval()
-        return Trained(self.loss, self.curves, self.group.traffic)
+        return Trained(self.curves.loss, self.curves.means, self.group.traffic)
 
     def as_written(self) -> contextlib.AbstractContextManager[Any]:
         """Run compiled code as it was written if there are taps, which it would not see."""
@@ -206,16 +208,13 @@ class Loop:
 
     def epoch(self, epoch: int, step: int, bar: Any) -> Generator[int, None, int]:
         """Train one epoch from a step on, yield the number of steps done after each, and return it at the end."""
-        generator = self.task.generator(7919 * self.calls.seed + epoch + 1)
-        values: dict[str, list[Tensor]] = {}
-        for number, batch in enumerate(self.batches.shuffled(generator), 1):
+        for number, batches in enumerate(self.batches.epoch(epoch), 1):
             if step >= self.total:
                 break
             set_lr(self.optimizer, self.training, step / self.total, self.total)
             where = f"{self.calls.label}: batch {number} of epoch {epoch + 1}: the network, forward or backward,"
             with in_own_code(BadNetwork, where, "Fix it for such inputs, or check this batch of the data."):
-                for name, value in self.step(batch, step).items():
-                    values.setdefault(name, []).append(value)
+                self.curves.add(self.step(batches, step))
             step += 1
             bar.advance()
             if step > self.total * (1 - self.training.average):
@@ -223,40 +222,28 @@ class Loop:
             if self.calls.after_batch is not None:
                 self.calls.after_batch(self.network, step)
             yield step
-        means = {name: float(self.group.mean(torch.stack(found).mean())) for name, found in values.items()}
-        self.check_finite(means, values, epoch)
-        self.loss = means.pop(TOTAL)
-        for name, mean in means.items():
-            self.curves.setdefault(name, []).append(mean)
-        LOG.debug("%s: epoch %d, step %d of %d, loss %.4g", self.calls.label, epoch + 1, step, self.total, self.loss)
+        self.curves.end_epoch(self.group, epoch, self.calls.label, self.hint())
+        LOG.debug(
+            "%s: epoch %d, step %d of %d, loss %.4g", self.calls.label, epoch + 1, step, self.total, self.curves.loss
+        )
         return step
 
-    def check_finite(self, means: dict[str, float], values: dict[str, list[Tensor]], epoch: int) -> None:
-        """Raise Diverged for a loss that is not finite, naming the terms that were the first."""
-        if all(math.isfinite(value) for value in means.values()):
-            return
-        first = {
-            name: int(torch.isfinite(torch.stack(found)).logical_not().int().argmax())
-            for name, found in values.items()
-            if name != TOTAL and not math.isfinite(means[name])
-        }
-        wrong = [name for name, at in first.items() if at == min(first.values())]
+    def hint(self) -> str:
+        """Return what to do about a loss that is not finite."""
         training, half = self.training, self.precision.half
         dtypes = {one.dtype for one in self.moved.parameters() if one.is_floating_point()} - {torch.float32}
         kinds = [str(one).removeprefix("torch.") for one in sorted(dtypes, key=str)]
-        terms = f" (its terms {', '.join(wrong)})" if len(means) > 2 and wrong else ""
-        raise Diverged(
-            f"{self.calls.label}: the loss of epoch {epoch + 1} is {means[TOTAL]}{terms}, in "
-            f"{' and '.join(kinds) or ('bfloat16' if half else 'float32')} with {training.statistics} batch norm statistics. "
+        return (
+            f"in {' and '.join(kinds) or ('bfloat16' if half else 'float32')} with {training.statistics} batch norm statistics. "
             f"{'Call network.float() first, lower' if kinds else 'Lower'} lr ({training.lr:g}), clip gradients"
             f"{', set precision: float32' * half}{', set statistics: moving' * (training.statistics == 'kept')}, "
             "or look for NaN in data and loss."
         )
 
-    def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
+    def step(self, batches: Drawn, number: int) -> dict[str, Tensor]:
         assert self.learner is not None
         self.learner.number, self.learner.progress = number, number / self.total
-        values = self.gradients(batch)
+        values = self.gradients(batches)
         clip = self.training.clip
         if clip is None and self.training.statistics == "kept" and isinstance(self.optimizer, torch.optim.SGD):
             clip = CLIP_OF_KEPT
@@ -266,25 +253,20 @@ class Loop:
         after_step(self.moved)
         return values
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def gradients(self, batches: Drawn) -> dict[str, Tensor]:
         """Return every term and leave gradients in the parameters; replay the step if it was recorded."""
         if self.training.recorded and self.device.type == "cuda" and self.recordable:
             if self.recording is None:
-                self.recording = recorded(self.forward_and_back, self.whole, batch)
-            if self.recording.fits(batch):
-                return self.recording(batch)
+                self.recording = recorded(self.forward_and_back, self.whole, batches)
+            if self.recording.fits(batches):
+                return self.recording(batches)
         self.optimizer.zero_grad(set_to_none=True)
-        return self.forward_and_back(batch)
+        return self.forward_and_back(batches)
 
-    def forward_and_back(self, batch: Batch) -> dict[str, Tensor]:
-        total, values = self.whole(*batch)
-        # Shares of a batch differ in size: the mean over processes is the mean over samples.
-        (total if self.batches.share == 1.0 else total * self.batches.share).backward()
+    def forward_and_back(self, batches: Drawn) -> dict[str, Tensor]:
+        total, values = self.whole(batches)
+        total.backward()
         return {TOTAL: total.detach(), **values}
-
-
-TOTAL = "loss"
-"""The name of the sum of all terms."""
 
 
 def makes_modules(objective: Objective) -> bool:

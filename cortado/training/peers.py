@@ -22,7 +22,7 @@ from cortado.training.distributed import Processes
 from cortado.training.loop import Calls, Loop, Trained
 from cortado.training.meeting import Meeting, values_of_network
 from cortado.training.objectives.logits import Logits
-from cortado.training.objectives.objective import Objective, Terms, TrainingStep
+from cortado.training.objectives.objective import TRAIN, Objective, Terms, TrainingStep
 from cortado.training.objectives.task import TaskLoss
 from cortado.training.training import Training
 
@@ -148,7 +148,7 @@ class Peers:
         loop = Loop(self.networks[number], task, self.training, Processes(self.device, alone=True), calls)
         loop.prepare((TaskLoss(), FromPeers(self.how.weight, self.how.temperature)), ())
         if self.how.exchange == "answers":
-            loop.batches.cache = Answers(task.train)
+            loop.batches.sources[TRAIN].cache = Answers(task.train)
         return loop
 
     def exchange(self, done: int) -> None:
@@ -178,7 +178,7 @@ class Peers:
                     if mine != number and (mine == share or not self.how.own_data):
                         places[mine].append(found)
         for number, peer in self.here.items():
-            cache = peer.loop.batches.cache
+            cache = peer.loop.batches.sources[TRAIN].cache
             assert isinstance(cache, Answers)
             cache.give(tuple(places[number]))
 

@@ -51,11 +51,20 @@ class Training:
         help="teachers' outputs, without augmentation: in memory, in a temporary float16 file, kept for later trainings in "
         "Cortado's cache folder, or live at each step",
     )
+    teacher_sees: str = knob(
+        "same",
+        one_of=("same", "original"),
+        help="augmented inputs as the network sees them, or as they are, once for all epochs",
+    )
     hook: str = knob("none", one_of=HOOKS, help="how gradients travel between processes under torchrun")
     shard: bool = knob(False, help="split the parameters over the processes, for networks that do not fit into one")
 
     def __post_init__(self) -> None:
         check_knobs(self, "training")
+        if self.teacher_sees == "original" and self.cache == "live":
+            raise BadValue(
+                "training: cache must not be live with teacher_sees: original, for which a teacher answers once. Drop one."
+            )
         if self.shard and self.hook != "none":
             raise BadValue(
                 f"training: hook must be none with shard, whose gradients torch sends by itself, got {self.hook}. Drop one."

@@ -103,7 +103,7 @@ class KnobSearch:
     def question(self) -> dict[str, Any]:
         """Return hashes and texts that identify the search: recipe, goal, network, task."""
         task, wanted = self.engine.task, self.engine.wanted
-        data = b"".join(sum_of_data(part) for part in (task.train, task.validation, task.calibration))
+        data = b"".join(sum_of_data(part) for part in task.known_data)
         return {
             "recipe": json.dumps([json_data(self.ranged.as_data()), self.ranged.head.get("match_moments", True)]),
             "goal": json.dumps([sorted(limit.text for limit in wanted.limits), wanted.minimise, self.engine.timed]),

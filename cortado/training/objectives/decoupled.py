@@ -26,6 +26,7 @@ class Decoupled(Objective):
 
     recordable: ClassVar[bool] = True
     taught: ClassVar[bool] = True
+    labelled: ClassVar[bool] = True
 
     alpha: float = knob(1.0, low=0.0, help="weight of the target's share")
     beta: float = knob(8.0, low=0.0, help="weight of the other classes' share")

@@ -2,13 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 import cortado.training.objectives
-from cortado.errors import BadRecipe
+from cortado.errors import BadRecipe, BadValue
 from cortado.knobs.knob import check_knobs, knob
 from cortado.knobs.nested import flat_values, knobs_of
 from cortado.knobs.reading import Written, read_knobs
@@ -17,6 +17,9 @@ from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.task.outputs.outputs import Outputs
 from cortado.task.task import Task
+
+TRAIN, UNLABELLED = "train", "unlabelled"
+"""The data that objectives read."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,9 @@ class TrainingStep:
     `outputs` and `taps` are the network's, in float32; `teachers` has what each teacher gave, without gradients;
     `progress` is the share of the training that is done, 0..1; `modules` are those that the objective made. `again(inputs)`
     runs the network once more; `loss(outputs, targets)` is the task's. `label` starts messages. `kind` is what the outputs are,
-    where the task says it or the network returns several. `ignored` is the label that the task's loss leaves out.
+    where the task says it or the network returns several. `ignored` is the label that the task's loss leaves out. Of
+    unlabelled data, `targets` are what the data carry, or None. Scalars that an objective puts into `figures` by name are
+    drawn beside its terms and not learned from.
     """
 
     inputs: Any
@@ -66,6 +71,7 @@ class TrainingStep:
     label: str = "training"
     kind: Outputs | None = None
     ignored: int = -100
+    figures: dict[str, Tensor] = field(default_factory=dict)
 
 
 Terms = Mapping[str, Tensor]
@@ -100,16 +106,29 @@ class Objective(Written):
 
     A subclass is a frozen dataclass; `terms` returns its scalars, whose sum times `weight` is added to the loss. All else
     is optional. `taught`: it needs a teacher. `recordable`: a step may be replayed as a CUDA graph, because nothing depends
-    on `progress` or on values.
+    on `progress` or on values. `labelled`: it needs the task's targets. `reads`: it reads a batch at all.
+
+    With `data: unlabelled` a step is a batch of `Task.unlabelled`: one is drawn at each step and runs through the network once
+    for all such objectives, after the batch of training data and apart from it, so that both may differ in size. In training,
+    batch norms so normalise each over itself, and both move the running statistics. Names of its terms end in ", unlabelled".
     """
 
     recordable: ClassVar[bool] = False
     taught: ClassVar[bool] = False
+    labelled: ClassVar[bool] = False
+    reads: ClassVar[bool] = True
 
     weight: float = knob(1.0, low=0.0, help="factor of the objective's terms in the loss")
+    _: KW_ONLY
+    data: str = knob(TRAIN, one_of=(TRAIN, UNLABELLED), help="what it learns from: the task's data of this name")
 
     def __post_init__(self) -> None:
         check_knobs(self, f"objectives/{self.name()}")
+        if self.labelled and self.data == UNLABELLED:
+            raise BadValue(
+                f"objectives/{self.name()}: it learns from labels, which unlabelled data do not have. Leave out data: "
+                "unlabelled, or learn from a teacher, as logits and pseudo_labels do."
+            )
 
     @classmethod
     def name(cls) -> str:
@@ -160,6 +179,13 @@ class Added(Objective):
 
     def terms(self, step: TrainingStep) -> Terms:
         return {} if self.value is None else {self.title: self.value(step)}
+
+
+@dataclass(frozen=True)
+class AddedPenalty(Added):
+    """A term from a function of weights, which reads no batch."""
+
+    reads: ClassVar[bool] = False
 
 
 def read_objectives(given: Any, where: str) -> tuple[Objective, ...]:

@@ -11,7 +11,7 @@ from cortado.knobs.knob import knob
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.task.task import Task
-from cortado.training.objectives.objective import Added, Objective, Terms, TrainingStep
+from cortado.training.objectives.objective import AddedPenalty, Objective, Terms, TrainingStep
 
 Extra = Callable[[], Tensor]
 """Returns the penalty of the weights as they are: a scalar >= 0 with a gradient."""
@@ -33,7 +33,7 @@ class Penalty(Objective):
 
     def on(self, view: View, weights: list[Weight], task: Task) -> Objective:
         extra, growing = self.of(view, weights, task), self.growing
-        return Added(self.weight, self.name(), lambda step: step.progress * extra() if growing else extra())
+        return AddedPenalty(self.weight, self.name(), lambda step: step.progress * extra() if growing else extra())
 
     def terms(self, step: TrainingStep) -> Terms:
         raise BadValue(

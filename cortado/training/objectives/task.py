@@ -11,6 +11,7 @@ class TaskLoss(Objective):
     """The task's loss between outputs and targets."""
 
     recordable: ClassVar[bool] = True
+    labelled: ClassVar[bool] = True
 
     def terms(self, step: TrainingStep) -> Terms:
         return {"task": step.loss(step.outputs, step.targets)}

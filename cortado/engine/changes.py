@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from cortado.network.weight import Weight, parameter_places
-from cortado.parts.activations.quantizer import Described, described, sites
+from cortado.parts.activations.quantizer import Described, rounding_facts, sites
 from cortado.parts.forms.attach import form_of
 from cortado.parts.forms.same import rounds_alike, same_bits, same_state
 
@@ -58,4 +58,4 @@ def other_weight(before: Weight, after: Weight, values_only: bool) -> bool:
 
 def activation_rounding(network: nn.Module) -> dict[tuple[str, str], Described]:
     """Return the description of each activation quantizer, by place."""
-    return {place: described(one) for place, one in sites(network).items()}
+    return {place: rounding_facts(one) for place, one in sites(network).items()}

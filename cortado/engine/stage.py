@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from cortado.network.finalize import finalize
 from cortado.network.view import View
 from cortado.progress import Progress
 from cortado.task.task import Task
+
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,9 @@ def apply_stage(
         before = state.original if state.fresh else copy.deepcopy(state.network)
     reference, kept = (before, {}) if renews else (state.reference, dict(state.kept))
     view = view_of(replace(state, reference=reference, kept=kept), progress)
-    if check:
-        carry_out(method.require_needs, method, view, task, where)
+    unmet = carry_out(method.unmet, method, view, task, where) if check else ""
+    if unmet:
+        raise NothingChanged(f"{where or method.name()}: {unmet}")
     carry_out(method.apply, method, view, task, where)
     changes = Changes(before, state.network, view.touched)
     if check and not method.matches and not changes.any(values_only=method.lossy):
@@ -118,12 +121,12 @@ def apply_stage(
     )  # fmt: skip
 
 
-def carry_out(act: Callable[[View, Task], None], method: Method, view: View, task: Task, where: str) -> None:
-    """Ask for a method's needs, or apply it, with torch's random numbers from the seed; prefix errors with the stage."""
+def carry_out(act: Callable[[View, Task], Done], method: Method, view: View, task: Task, where: str) -> Done:
+    """Ask what a method needs, or apply it, with torch's random numbers from the seed; prefix errors with the stage."""
     try:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(task.seed)
-            act(view, task)
+            return act(view, task)
     except CortadoError as error:
         if not where:
             raise

@@ -41,10 +41,9 @@ class Method(ABC):
     def apply(self, view: View, task: Task) -> None:
         """Change the network of `view`."""
 
-    def require_needs(self, view: View, task: Task) -> None:
-        """Raise NothingChanged for the first need that is not met; what a need refuses a network with passes through."""
-        for need in self.needs:
-            need.require(self, view, task)
+    def unmet(self, view: View, task: Task) -> str:
+        """Return the sentence of the first need that is not met, "" if all are; raise what refuses the network."""
+        return next((need.sentence(self, view) for need in self.needs if not need.found(self, view, task)), "")
 
     def for_blocks(self, size: int) -> "Method":
         """Return the method for runtimes whose kernels compute `size` channels at once: itself, but for knobs left open."""

@@ -25,7 +25,7 @@ class Release(Method):
     """
 
     needs = (Need("a weight in a form", in_forms),)
-    leaves = (Leaves.PLAIN,)
+    leaves = (Leaves.RELEASED,)
 
     def apply(self, view: View, task: Task) -> None:
         for weight in in_forms(self, view, task):

@@ -28,7 +28,7 @@ def has_moved(method: Any, view: View, task: Task) -> bool:
     if method.to == "random":
         return True
     values = {weight.path: weight.dense() for weight in parameter_places(view.original)}
-    pairs = [(weight, fitting(weight, values.get(weight.path))) for weight in method.chosen(view)]
+    pairs = [(weight, values_for(weight, values.get(weight.path))) for weight in method.chosen(view)]
     return any(not is_rewound(weight, old) for weight, old in pairs) or any(
         not same_bits(now, old) for now, old in method.buffers(view.network, view.original)
     )
@@ -81,7 +81,7 @@ class Rewind(Method):
         return [(now, then) for now, then in pairs if now.shape == then.shape]
 
 
-def fitting(weight: Weight, values: Tensor | None) -> Tensor:
+def values_for(weight: Weight, values: Tensor | None) -> Tensor:
     """Return the values for a weight.  Raises BadNetwork if there are none of its shape."""
     if values is None or values.shape != weight.shape:
         before = "did not exist" if values is None else f"had shape {tuple(values.shape)}"
@@ -94,7 +94,7 @@ def fitting(weight: Weight, values: Tensor | None) -> Tensor:
 
 def put_values(weight: Weight, found: Tensor | None) -> None:
     """Set a weight to the values found for it, under its mask.  Raises BadNetwork if they do not fit its shape."""
-    values = fitting(weight, found)
+    values = values_for(weight, found)
     if weight.name in attached_names(weight.layer):
         weight.set_form(inside_mask(values, weight.form))
     else:

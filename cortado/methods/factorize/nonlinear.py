@@ -32,7 +32,7 @@ from cortado.task.task import Task
 SCHEMES = {"whole": WHOLE, "columns": COLUMNS, "cp": cp_scheme(1, 40, 1e-3)}
 
 
-FITTING = target_need(
+SUITED = target_need(
     "a linear layer, or an ungrouped, zero-padded convolution, that its chain suits and whose moments fit into memory",
     lambda method, target: SCHEMES[method.chain].suits(target) and target.flat.shape[1] <= LARGEST_METRIC,
 )
@@ -48,7 +48,7 @@ class FactorizeNonlinear(Factorize):
     linear. `chain`: the paper's whole filters and 1 x 1 kernel, columns and rows (Zhang et al., 2016, "3d"), or CP.
     """
 
-    needs = (FITTING,)
+    needs = (SUITED,)
 
     chain: str = knob("whole", one_of=tuple(SCHEMES), help="kernels of the chain: whole x 1x1, columns x rows, or cp")
     images: int = knob(256, low=1, help="calibration samples")
@@ -56,7 +56,7 @@ class FactorizeNonlinear(Factorize):
     rounds: int = knob(8, low=1, help="rounds of regression factors and auxiliary responses in turn")
 
     def apply(self, view: View, task: Task) -> None:
-        scheme, targets, whole = SCHEMES[self.chain], FITTING.require(self, view, task), self.chain == "whole"
+        scheme, targets, whole = SCHEMES[self.chain], SUITED.require(self, view, task), self.chain == "whole"
         cuts = response_cuts(view, task, targets, self.images) if whole else [scheme.cut(one) for one in targets]
         factorize(self, view, cuts, chosen_ranks(self, cuts), partial(self.layer_by_layer, view, task))
 

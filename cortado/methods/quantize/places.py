@@ -19,7 +19,7 @@ from cortado.parts.activations.quantizer import (
     INPUT,
     OUTPUT,
     ActivationQuantizer,
-    described,
+    rounding_facts,
     put_quantizer,
     quantizer_at,
     sites,
@@ -100,7 +100,7 @@ def round_activations(method: Any, view: View, task: Task, rounding: Rounding) -
 
     Raises NothingChanged if no layer is chosen.
     """
-    observed, unquantized = view.measured.pop(key_of(method, rounding), None) or observe(method, view, task, rounding)
+    observed, unquantized = view.measured.pop(ranges_key(method, rounding), None) or observe(method, view, task, rounding)
     modules = dict(view.network.named_modules())
     for (path, side), made in rounding.quantizers(observed):
         put_quantizer(modules[path], side, made)
@@ -119,7 +119,7 @@ def observe(method: Any, view: View, task: Task, rounding: Rounding) -> tuple[Ob
     ]
 
 
-def key_of(method: Any, rounding: Rounding) -> tuple[str, int, int]:
+def ranges_key(method: Any, rounding: Rounding) -> tuple[str, int, int]:
     """Return what the observed ranges of a network depend on."""
     return method.where, rounding.images, rounding.batch
 
@@ -128,7 +128,7 @@ def planned_quantizers(method: Any, view: View, task: Task) -> Iterator[tuple[tu
     """Yield the quantizers that a method would attach, and leave the observed ranges for its `apply`."""
     rounding = method.rounding(view)
     if rounding is not None:
-        observed = view.measured[key_of(method, rounding)] = observe(method, view, task, rounding)
+        observed = view.measured[ranges_key(method, rounding)] = observe(method, view, task, rounding)
         yield from rounding.quantizers(observed[0])
 
 
@@ -136,7 +136,7 @@ def new_quantizers(method: Any, view: View, task: Task) -> bool:
     """Return whether the method rounds an activation otherwise than it is rounded."""
     modules = dict(view.network.named_modules())
     return any(
-        (there := quantizer_at(modules[path], side)) is None or described(there) != described(made)
+        (there := quantizer_at(modules[path], side)) is None or rounding_facts(there) != rounding_facts(made)
         for (path, side), made in planned_quantizers(method, view, task)
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cortado.network.graph.flow import CLIP, JOIN, MATMUL, MOVE, NORM, Flow, FlowStep
+from cortado.network.graph.flow import CLIP, JOIN, LAYERS, MATMUL, MOVE, NORM, Flow, FlowStep
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, sites
 from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import attached_names
@@ -34,8 +34,8 @@ def links_of(network: nn.Module, flow: Flow) -> list[Link]:
 
     An activation that is rounded on the way has a grid that does not follow its channels, and makes no link.
     """
-    rounded = set(sites(network))
     modules = dict(network.named_modules())
+    rounded = {(path, side) for path, side in sites(network) if type(modules[path]) in (*LAYERS, nn.LayerNorm)}
     owners: dict[int, int] = {}
     for module in network.modules():
         for value in module._parameters.values():
@@ -79,10 +79,9 @@ def ends_of(
                 return []
             if reader.kind == MATMUL:
                 found.append(reader)
-            elif (reader.kind == MOVE or reader.kind in (CLIP, JOIN) and reader.name in STRAIGHT) and (
-                reader.path,
-                OUTPUT,
-            ) not in rounded:
+            elif reader.kind == MOVE or (reader.kind in (CLIP, JOIN) and reader.name in STRAIGHT):
+                if (reader.path, OUTPUT) in rounded:
+                    return []
                 open_values.append(reader.outputs[0])
             else:
                 return []

@@ -52,7 +52,7 @@ Described = tuple[str, dict[str, int], list[list[float]]]
 """The class of a quantizer, its facts, and its numbers."""
 
 
-def described(quantizer: ActivationQuantizer) -> Described:
+def rounding_facts(quantizer: ActivationQuantizer) -> Described:
     """Return the class, facts and numbers of a quantizer: equal for two that round alike."""
     numbers = [part.flatten().tolist() for part in quantizer.parts().values()]
     return type(quantizer).__qualname__, quantizer.spec(), numbers

@@ -13,8 +13,9 @@ from cortado.task.task import Task
 
 
 def in_forms(method: Any, view: View, task: Task) -> list[Weight]:
-    """Return the chosen weights that have a form."""
-    return [weight for weight in view.weights(method.where) if weight.name in attached_names(weight.layer)]
+    """Return the chosen weights whose form is more than floats."""
+    chosen = view.weights(method.where)
+    return [w for w in chosen if w.name in attached_names(w.layer) and not w.form.only_floats]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Release(Method):
     The third step of dense-sparse-dense training (Han et al., 2017) is release followed by finetune.
     """
 
-    needs = (Need("a weight in a form", in_forms),)
+    needs = (Need("a weight in a form that is more than floats", in_forms),)
     leaves = (Leaves.RELEASED,)
 
     def apply(self, view: View, task: Task) -> None:

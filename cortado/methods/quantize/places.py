@@ -19,9 +19,9 @@ from cortado.parts.activations.quantizer import (
     INPUT,
     OUTPUT,
     ActivationQuantizer,
-    rounding_facts,
     put_quantizer,
     quantizer_at,
+    rounding_facts,
     sites,
     take_quantizers,
 )
@@ -100,7 +100,9 @@ def round_activations(method: Any, view: View, task: Task, rounding: Rounding) -
 
     Raises NothingChanged if no layer is chosen.
     """
-    observed, unquantized = view.measured.pop(ranges_key(method, rounding), None) or observe(method, view, task, rounding)
+    observed, unquantized = view.measured.pop(ranges_key(method, rounding), None) or observe(
+        method, view, task, rounding
+    )
     modules = dict(view.network.named_modules())
     for (path, side), made in rounding.quantizers(observed):
         put_quantizer(modules[path], side, made)
@@ -128,8 +130,10 @@ def planned_quantizers(method: Any, view: View, task: Task) -> Iterator[tuple[tu
     """Yield the quantizers that a method would attach, and leave the observed ranges for its `apply`."""
     rounding = method.rounding(view)
     if rounding is not None:
-        observed = view.measured[ranges_key(method, rounding)] = observe(method, view, task, rounding)
-        yield from rounding.quantizers(observed[0])
+        key = ranges_key(method, rounding)
+        if key not in view.measured:
+            view.measured[key] = observe(method, view, task, rounding)
+        yield from rounding.quantizers(view.measured[key][0])
 
 
 def new_quantizers(method: Any, view: View, task: Task) -> bool:

@@ -1,9 +1,9 @@
 """Stage: the one way to apply a method to a network."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from cortado.network.finalize import finalize
 from cortado.network.view import View
 from cortado.progress import Progress
 from cortado.task.task import Task
+
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def apply_stage(
 
     A stage that loses moments is followed by moment matching, unless `match_moments` is False, `following` does it, or no
     matrix and no activation quantizer changed. `last` finalizes latent weights. `where` ("stage 2 (finetune)") starts every
-    message. Raises NothingChanged if `check` is set, what the method raises, and Failed for errors that are not Cortado's.
+    message. With `check`, the method's needs are asked for first. Raises NothingChanged if one is not met or nothing
+    changed with `check`, what the method raises, and Failed for errors that are not Cortado's.
     """
     renews = loses_moments(method)
     before = state.reference
@@ -96,7 +99,10 @@ def apply_stage(
         before = state.original if state.fresh else copy.deepcopy(state.network)
     reference, kept = (before, {}) if renews else (state.reference, dict(state.kept))
     view = view_of(replace(state, reference=reference, kept=kept), progress)
-    carry_out(method, view, task, where)
+    unmet = carry_out(method.unmet, method, view, task, where) if check else ""
+    if unmet:
+        raise NothingChanged(f"{where or method.name()}: {unmet}")
+    carry_out(method.apply, method, view, task, where)
     changes = Changes(before, state.network, view.touched)
     if check and not method.matches and not changes.any(values_only=method.lossy):
         raise NothingChanged(
@@ -115,12 +121,12 @@ def apply_stage(
     )  # fmt: skip
 
 
-def carry_out(method: Method, view: View, task: Task, where: str) -> None:
-    """Apply the method, with torch's random numbers from the task's seed; prefix its errors with the stage."""
+def carry_out(act: Callable[[View, Task], Done], method: Method, view: View, task: Task, where: str) -> Done:
+    """Ask what a method needs, or apply it, with torch's random numbers from the seed; prefix errors with the stage."""
     try:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(task.seed)
-            method.apply(view, task)
+            return act(view, task)
     except CortadoError as error:
         if not where:
             raise

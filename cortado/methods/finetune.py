@@ -9,6 +9,7 @@ from cortado.errors import BadValue
 from cortado.knobs.nested import flat_knobs
 from cortado.methods.learn import learn
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import LEARNS, Leaves
 from cortado.network.view import View
 from cortado.task.task import Task
 from cortado.training.objectives.logits import Logits
@@ -37,6 +38,8 @@ class Finetune(Method):
     """
 
     trains = True
+    needs = (LEARNS,)
+    leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train")
     teacher: float | str | nn.Module | tuple[Any, ...] = knob("original", low=0.0, high=1.0, help=TEACHER)

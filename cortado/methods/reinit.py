@@ -9,6 +9,7 @@ from cortado.knobs.nested import flat_knobs
 from cortado.methods.finetune import LEARNS_FROM, TASK_ALONE, TEACHER, write_out
 from cortado.methods.learn import learn
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves
 from cortado.methods.rewind import Rewind
 from cortado.network.view import View
 from cortado.task.task import Task
@@ -26,6 +27,7 @@ class Reinit(Method):
     """
 
     trains = True
+    leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train")
     teacher: float | str | nn.Module | tuple[Any, ...] = knob("original", low=0.0, high=1.0, help=TEACHER)

@@ -15,7 +15,9 @@ from cortado.layers.low_rank import low_rank_of
 from cortado.network.coupling.cut import cut, kept_outputs
 from cortado.network.coupling.find import find_groups
 from cortado.network.coupling.groups import Groups, Keeps
+from cortado.network.graph.blocks import find_blocks
 from cortado.network.graph.chains import Units, find_units
+from cortado.network.graph.flow import Flow, flow_of
 from cortado.network.graph.trace import Trace, trace
 from cortado.network.graph.where import choose
 from cortado.network.weight import Factor, Weight, parameter_places, routes_of, tensor_of
@@ -53,6 +55,8 @@ class View:
         """A method's notes for the report on this stage."""
         self.curves: dict[str, list[float]] = {}
         """The mean of each term of the loss in every epoch that a method trained, for the report."""
+        self.measured: dict[Any, Any] = {}
+        """What a method's needs have measured on the network as it is, for its `apply` to take."""
         self.touched: set[str] = set()
         """The paths of weights that the editing operations have written."""
 
@@ -105,6 +109,16 @@ class View:
         return trace(self.network, self.example)
 
     @cached_property
+    def flow(self) -> Flow:
+        """Return the values that pass between operators in one run on the example."""
+        return flow_of(self.network, self.example)
+
+    @cached_property
+    def blocks(self) -> list[str]:
+        """Return the paths of the modules that could be removed, as their output has the shape of their input."""
+        return find_blocks(self.network, self.example)
+
+    @cached_property
     def units(self) -> list[Units]:
         """Return the groups of units (neurons, channels) that one layer makes and known layers read."""
         return find_units(self.network, self.example)
@@ -134,8 +148,9 @@ class View:
 
     def forget(self) -> None:
         """Invalidate the cached analyses after a change to the network."""
-        for cached in ("all_weights", "trace", "units", "groups"):
+        for cached in ("all_weights", "trace", "flow", "blocks", "units", "groups"):
             self.__dict__.pop(cached, None)
+        self.measured.clear()
 
     def wrap(self, path: str, block: Block) -> None:
         """Put a block in the place of the module at `path`, wherever it stands; the block may keep that module inside.

@@ -9,9 +9,9 @@ from torch import nn
 
 from cortado.engine.compress import Run
 from cortado.engine.recipe import read_recipe
-from cortado.engine.stage import State, begin
+from cortado.engine.stage import State, begin, view_of
 from cortado.methods.method import Method
-from cortado.network.view import working_copy
+from cortado.network.view import View, working_copy
 from tests.laws.small_methods import small
 from tests.laws.tiny_nets import BY_NAME
 
@@ -38,6 +38,11 @@ def begun(first: tuple[Method, ...], net: str, matched: bool) -> tuple[Run, Stat
     for number in range(len(first)):
         state = run.stage(state, number)
     return run, state
+
+
+def view_between(first: Sequence[Method], second: str, net: str) -> View:
+    """Return what the second method sees: the network after its first stages."""
+    return view_of(copy.deepcopy(begun(tuple(first), net, second != "match_moments")[1]))
 
 
 def after_both(first: Sequence[Method], second: str, net: str) -> Two:

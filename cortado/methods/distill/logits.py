@@ -6,6 +6,7 @@ from typing import Any
 from cortado.knobs.nested import flat_knobs
 from cortado.methods.learn import learn
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import LEARNS, Leaves
 from cortado.network.view import View
 from cortado.task.task import Task
 from cortado.training.objectives.logits import Logits
@@ -19,6 +20,8 @@ class DistillLogits(Method):
     """loss = hard x task loss + soft x T^2 x KL(teacher at T || network at T).  Hinton, Vinyals, Dean, 2015."""
 
     trains = True
+    needs = (LEARNS,)
+    leaves = (Leaves.FLOATS,)
     training: Training = knob(Training(), help="how to train")
     teacher: Any = knob("original", help="original, package.module:maker, a network, or several, whose mean teaches")
     temperature: float = knob(4.0, low=0.05, help="softmax temperature of both outputs")

@@ -11,6 +11,7 @@ from cortado.errors import BadTask
 from cortado.knobs.nested import flat_knobs
 from cortado.methods.learn import learn
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import LEARNS, Leaves
 from cortado.network.view import View
 from cortado.running.trees import concatenated, map_tensors, pick, tensors_in
 from cortado.task.data import Data
@@ -33,6 +34,8 @@ class DistillMadeUp(Method):
     """
 
     trains = True
+    needs = (LEARNS,)
+    leaves = (Leaves.FLOATS,)
     training: Training = knob(Training(), help="how to train")
     teacher: Any = knob("original", help="original, package.module:maker, a network, or several, whose mean teaches")
     temperature: float = knob(1.0, low=0.05, help="softmax temperature of both outputs")

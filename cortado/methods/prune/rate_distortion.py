@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cortado.knobs.nested import flat_knobs
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves
 from cortado.methods.prune.bits import as_planes, bits_of_levels, nonzero_cost
 from cortado.methods.prune.units import PruneUnits
 from cortado.network.view import View
@@ -39,6 +40,7 @@ class PruneRateDistortion(Method):
 
     lossy = True
     trains = True
+    leaves = (Leaves.FLOATS, Leaves.ZEROS, Leaves.CODES, Leaves.NARROWER)
 
     strength: float = knob(1e-5, low=0.0, high=1.0, help="loss that one bit of the file is worth")
     training: Training = knob(

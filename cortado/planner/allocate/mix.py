@@ -11,6 +11,7 @@ from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork, BadValue, NothingChanged
 from cortado.methods.match_moments import MatchMoments
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View
 from cortado.planner.allocate.plan import plan_for
@@ -34,6 +35,7 @@ class Mix(Method):
 
     called: ClassVar[str] = "allocate"
     lossy = True
+    leaves = (Leaves.ZEROS, Leaves.CODES, Leaves.LOW_RANK)
 
     size: float = knob(0.0, low=0.0, help="bytes of the chosen weights in the file")
     candidate_recipes: str = knob(

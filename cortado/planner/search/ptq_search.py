@@ -14,6 +14,7 @@ from cortado.errors import BadTask, BadValue, NothingChanged
 from cortado.machine import processor_saturates
 from cortado.methods.match_moments import MatchMoments
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves
 from cortado.methods.quantize.activations import QuantizeActivations
 from cortado.methods.quantize.adaround import QuantizeAdaround
 from cortado.methods.quantize.equalize import QuantizeEqualize
@@ -56,6 +57,7 @@ class PtqSearch(Method):
     called: ClassVar[str] = "quantize/ptq_search"
     lossy = True
     trains = True
+    leaves = (Leaves.FLOATS, Leaves.CODES, Leaves.ROUNDED)
 
     bits: int = knob(8, low=2, high=8, help="bits of weights")
     activations: int = knob(

@@ -20,7 +20,8 @@ class Method(ABC):
 
     A subclass is a frozen dataclass in its own file: `methods/prune/weights.py` defines `PruneWeights`, called
     `prune/weights` in recipes. `lossy`: match moments afterwards. `trains`: floats change by training. `matches`: it
-    matches moments itself, and may find nothing to change. Raises BadValue for a knob outside its range.
+    matches moments itself, and may find nothing to change. `restarts`: it puts another network in the place of the one so
+    far (`view.become`), the same one each time. Raises BadValue for a knob outside its range.
     """
 
     called: ClassVar[str] = ""
@@ -28,6 +29,7 @@ class Method(ABC):
     lossy: ClassVar[bool] = False
     trains: ClassVar[bool] = False
     matches: ClassVar[bool] = False
+    restarts: ClassVar[bool] = False
 
     where: str = knob(
         "*", help="which weights: glob patterns of layers; 'not ...' excludes, '*.bias' names parameters", kw_only=True

@@ -34,7 +34,7 @@ class Rewind(Method):
     to: str = knob("start", one_of=("start", "random"), help="the values at the start of the recipe, or random ones")
 
     def apply(self, view: View, task: Task) -> None:
-        source = view.original if self.to == "start" else reinitialised(view.network, task)
+        source = view.base if self.to == "start" else reinitialised(view.network, task)
         values = {weight.path: weight.dense() for weight in parameter_places(source)}
         for weight in view.all_weights if self.where == "*" else view.weights(self.where):
             factors = chain_of(weight.layer) if self.to == "random" and weight.name == "weight" else None

@@ -68,7 +68,7 @@ class PruneBlocks(Method):
             goal = self.count
         else:
             # Blocks removed in an earlier stage count, as pruned weights do.
-            goal = present - round(self.keep * max(present, len(find_blocks(view.original, view.example))))
+            goal = present - round(self.keep * max(present, len(find_blocks(view.base, view.example))))
         if goal > able:
             raise BadValue(f"{self.name()}: cannot remove {goal} blocks: only {able} of {present} can go. Raise keep.")
         if goal < 1:

@@ -5,9 +5,10 @@ LATENT = ("latent: learned step", "latent: binary", "latent: clipped", "latent: 
 MASKED_CODES = ("masked(quantized)", "masked(codebook)")
 IDLE = {
     "finalize": ("dense", "masked", "low rank", *CODED, *MASKED_CODES, "a cut", "a removed block", "an activation quantizer",
-                 "a folded norm", "tied weights"),
-    "prune/units": ("dense", "codebook", "low rank", "product quantized", "a cut", "an activation quantizer", "a folded norm"),
-    "release": ("dense", "a cut", "a removed block", "an activation quantizer", "a folded norm"),
+                 "a folded norm", "tied weights", "a student"),
+    "prune/units": ("dense", "codebook", "low rank", "product quantized", "a cut", "an activation quantizer", "a folded norm",
+                    "a student"),
+    "release": ("dense", "a cut", "a removed block", "an activation quantizer", "a folded norm", "a student"),
     "prune/weights": ("masked", *MASKED_CODES, "tied weights"),
     "quantize/equalize": ("masked", "low rank", *CODED, *LATENT, *MASKED_CODES, "an activation quantizer"),
     "share/kmeans": ("codebook", *MASKED_CODES),

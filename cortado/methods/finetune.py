@@ -21,8 +21,8 @@ LEARNS_FROM = (
     "what to learn from: task, logits or other objectives, by name or {name: {knob: value}}, or package.module:Class"
 )
 TEACHER = (
-    "original, package.module:maker, a network, or a list of them; a number is the short form of: the original, with this "
-    "share for logits at temperature 4, and the rest for task"
+    "original, package.module:maker, {network: maker, options: {...}, weights: file}, a network, or a list of them; a number "
+    "is the short form of: the original, with this share for logits at temperature 4, and the rest for task"
 )
 TASK_ALONE = (TaskLoss(),)
 
@@ -42,7 +42,9 @@ class Finetune(Method):
     leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train")
-    teacher: float | str | nn.Module | tuple[Any, ...] = knob("original", low=0.0, high=1.0, help=TEACHER)
+    teacher: float | str | nn.Module | dict[str, Any] | tuple[Any, ...] = knob(
+        "original", low=0.0, high=1.0, help=TEACHER
+    )
     objectives: tuple[Any, ...] | list[Any] = knob(TASK_ALONE, help=LEARNS_FROM)
 
     def __post_init__(self) -> None:

@@ -30,7 +30,9 @@ class Reinit(Method):
     leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train")
-    teacher: float | str | nn.Module | tuple[Any, ...] = knob("original", low=0.0, high=1.0, help=TEACHER)
+    teacher: float | str | nn.Module | dict[str, Any] | tuple[Any, ...] = knob(
+        "original", low=0.0, high=1.0, help=TEACHER
+    )
     objectives: tuple[Any, ...] | list[Any] = knob(TASK_ALONE, help=LEARNS_FROM)
 
     def __post_init__(self) -> None:

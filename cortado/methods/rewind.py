@@ -27,10 +27,10 @@ def has_moved(method: Any, view: View, task: Task) -> bool:
     """Return whether rewinding changes a weight, a form or a statistic.  Raises BadNetwork for a weight without old values."""
     if method.to == "random":
         return True
-    values = {weight.path: weight.dense() for weight in parameter_places(view.original)}
+    values = {weight.path: weight.dense() for weight in parameter_places(view.base)}
     pairs = [(weight, values_for(weight, values.get(weight.path))) for weight in method.chosen(view)]
     return any(not is_rewound(weight, old) for weight, old in pairs) or any(
-        not same_bits(now, old) for now, old in method.buffers(view.network, view.original)
+        not same_bits(now, old) for now, old in method.buffers(view.network, view.base)
     )
 
 
@@ -59,7 +59,7 @@ class Rewind(Method):
     to: str = knob("start", one_of=("start", "random"), help="the values at the start of the recipe, or random ones")
 
     def apply(self, view: View, task: Task) -> None:
-        source = view.original if self.to == "start" else reinitialised(view.network, task)
+        source = view.base if self.to == "start" else reinitialised(view.network, task)
         values = {weight.path: weight.dense() for weight in parameter_places(source)}
         for weight in self.chosen(view):
             factors = chain_of(weight.layer) if self.to == "random" and weight.name == "weight" else None

@@ -29,9 +29,10 @@ from cortado.progress import Progress, quiet
 class View:
     """A method's access to a network: queries, and the only operations that change it.
 
-    `network` is the working copy, `original` the user's network (never changed), `reference` the network before the
-    last lossy step, whose moments `match_moments` restores. The editing operations: `weight.map_values`,
-    `weight.set_form`, `cut` and `wrap`.
+    `network` is the working copy, `original` the user's network (never changed): it teaches, and results are compared with
+    it. `base` is the network that the working copy was made from and the file is written against: the original, or a student
+    as it came. `reference` is the network before the last lossy step, whose moments `match_moments` restores. The editing
+    operations: `weight.map_values`, `weight.set_form`, `cut`, `wrap` and `become`.
     """
 
     def __init__(
@@ -43,14 +44,16 @@ class View:
         reference: nn.Module | None = None,
         kept: dict[str, Tensor] | None = None,
         survivors: dict[str, Tensor] | None = None,
+        base: nn.Module | None = None,
     ) -> None:
         self.network, self.original, self.example = network, original, example
+        self.base = original if base is None else base
         self.progress = progress or quiet()
-        self.reference = original if reference is None else reference
+        self.reference = self.base if reference is None else reference
         self.kept: dict[str, Tensor] = {} if kept is None else kept
         """For each layer whose outputs differ from the reference network's: which of its outputs remain, in order."""
         self.survivors = survivors
-        """The same against the original network; None where that is not known."""
+        """The same against `base`; None where that is not known."""
         self.notes: list[str] = []
         """A method's notes for the report on this stage."""
         self.curves: dict[str, list[float]] = {}
@@ -98,7 +101,7 @@ class View:
         """Return a read-only view in which each factor is the weight of the layer that runs it, and the pieces in it."""
         if not any(isinstance(piece, Factor) for piece in pieces):
             return self, pieces
-        runs = View(factored_copy(self.network), self.original, self.example, self.progress)
+        runs = View(factored_copy(self.network), self.original, self.example, self.progress, base=self.base)
         # Both networks have the same tensors, but a bias may belong to another layer there.
         by_tensor = {id(tensor_of(weight)): weight for weight in runs.all_weights}
         return runs, [by_tensor[id(tensor_of(piece))] for piece in pieces]
@@ -172,6 +175,15 @@ class View:
             )
         stand_in(self.network, before, block.train(before.training))
         self.touched.add(next(first for first, module in self.network.named_modules() if module is block))
+        self.forget()
+
+    def become(self, network: nn.Module) -> None:
+        """Continue with a copy of another network, a student: it is the base now, and nothing of it was cut.
+
+        >>> view.become(small())
+        """
+        self.network, self.base, self.reference = copy.deepcopy(network), network, network
+        self.kept, self.survivors = {}, {}
         self.forget()
 
 

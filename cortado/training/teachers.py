@@ -1,14 +1,15 @@
 """Teachers: networks whose outputs and inner layers train another one."""
 
 import copy
-import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadRecipe
+from cortado.nets.named import named_network
 from cortado.network.view import View
 from cortado.running.trees import pick
 from cortado.training.objectives.objective import Observed
@@ -58,26 +59,20 @@ class Teachers:
 
 
 def teachers_of(named: Any, view: View) -> list[nn.Module]:
-    """Return the networks for `named`: "original", "package.module:maker", a network, or several of those.
+    """Return the networks for `named`: "original", package.module:maker, the name of a built-in network, {network: one of
+    these, options: {...}, weights: file}, a network, or several of those. A note has the checksum of files of weights.
 
-    Raises BadRecipe if one cannot be made.
+    Raises BadRecipe if one cannot be made, BadNetwork for weights that do not fit.
     """
     several = named if isinstance(named, (tuple, list)) else (named,)
-    return [teacher_of(one, view) for one in several]
+    for one in several:
+        if isinstance(one, Mapping) and one.get("weights"):
+            view.notes.append(teacher_note(one))
+    return [view.original if one == "original" else named_network(one, "teacher") for one in several]
 
 
-def teacher_of(named: Any, view: View) -> nn.Module:
-    if isinstance(named, nn.Module):
-        return named
-    if named == "original":
-        return view.original
-    module_name, _, maker = str(named).partition(":")
-    try:
-        made = getattr(importlib.import_module(module_name), maker)()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadRecipe(
-            f"teacher: {named!r} cannot be made ({error}). Write original, or package.module:maker."
-        ) from error
-    if not isinstance(made, nn.Module):
-        raise BadRecipe(f"teacher: {named!r} returned {type(made).__name__}, not a network.")
-    return made
+def teacher_note(named: Mapping[str, Any]) -> str:
+    """Return which weights a teacher has, with their checksum."""
+    path = Path(named["weights"])
+    checksum = blake2b(path.read_bytes(), digest_size=8).hexdigest() if path.is_file() else "missing"
+    return f"teacher {named.get('network')} with the weights of {path.name}, checksum {checksum}"

@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cortado.engine.job import Job, load_weights, read_job
+from cortado.engine.job import Job, read_job
 from cortado.engine.recipe import make_stage, read_recipe
 from cortado.errors import BadNetwork, BadRecipe, BadTask
+from cortado.nets.checkpoint import load_weights
 from cortado.task.limits import read_limits
 from tests.laws.tiny_nets import BY_NAME
 

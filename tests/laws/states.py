@@ -40,5 +40,6 @@ STATES = {
     "signs of activations": State((small("quantize/xnor"),), ("signed",)),
     "a folded norm": State((small("simplify/norms"),), ("residual", "signed")),
     "tied weights": State((MASK,), ("tied",)),
+    "a student": State((small("student", network="tests.laws.tiny_nets:Depthwise"), small("finetune")), ("residual",)),
 }
 MEETINGS = [(state, second) for state in STATES for second in ALL_METHODS]

@@ -34,7 +34,7 @@ def test_method_meets_a_state(state, method):
         return
     two, tiny = after_both(first, method, net), BY_NAME[net]
     assert bool(torch.isfinite(two.made(tiny.example)).all())
-    again = decode(two.body, tiny.maker)
+    again = decode(two.body, two.base)
     assert torch.equal(again(tiny.example), two.made(tiny.example))
     lost = [] if says_so(two.notes) else gone(two.between, two.made)
     if len(two.body) > 1.02 * len(two.former_body):
@@ -66,4 +66,4 @@ def test_run_from_a_kept_first_stage_is_the_run_of_both():
         with contextlib.suppress(NothingChanged, BadNetwork):
             two = after_both(STATES[state].stages, method, net)
             whole, _ = compress(two.original, BY_NAME[net].task(), [*STATES[state].stages, small(method)])
-            assert two.body == encode(whole, two.original)
+            assert two.body == encode(whole, two.base)

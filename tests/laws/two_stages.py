@@ -18,9 +18,12 @@ from tests.laws.tiny_nets import BY_NAME
 
 @dataclass(frozen=True)
 class Two:
-    """A network as it came, after its first stages and after one more, the notes of that one, and the files of both."""
+    """A network as it came, after its first stages and after one more, the notes of that one, and the files of both.
+
+    `base` is the network that the last file is written against."""
 
     original: nn.Module
+    base: nn.Module
     between: nn.Module
     made: nn.Module
     notes: tuple[str, ...]
@@ -51,4 +54,4 @@ def after_both(first: Sequence[Method], second: str, net: str) -> Two:
     run, state = copy.deepcopy(kept)
     run.recipe = read_recipe((*first, small(second)))
     made = run.stage(state, len(first))
-    return Two(run.original, kept[1].network, made.network, made.notes, *run.bodies[-2:])
+    return Two(run.original, made.base, kept[1].network, made.network, made.notes, *run.bodies[-2:])

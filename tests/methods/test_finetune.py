@@ -118,7 +118,7 @@ def test_teacher_that_is_named_teaches_and_one_that_is_not_needed_is_not_made():
     made, report = compress(NET.make(), NET.task(), [WANTED.__class__(Training(1), WANTED.teacher, WANTED.objectives)])
     assert set(report.stages[0].curves) == {"task", "logits", "features"}
     compress(NET.make(), NET.task(), "finetune teacher=nowhere:at_all")
-    with pytest.raises(BadRecipe, match="teacher: 'nowhere:at_all' cannot be made"):
+    with pytest.raises(BadRecipe, match="teacher: 'nowhere:at_all' cannot be loaded"):
         compress(NET.make(), NET.task(), "finetune teacher=nowhere:at_all objectives=[logits]")
 
 

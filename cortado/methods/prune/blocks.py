@@ -83,7 +83,7 @@ class PruneBlocks(Method):
         if self.count is not None:
             return self.count
         # Blocks removed in an earlier stage count, as pruned weights do.
-        present, first = len(view.blocks), len(find_blocks(view.original, view.example))
+        present, first = len(view.blocks), len(find_blocks(view.base, view.example))
         return max(0, present - round(self.keep * max(present, first)))
 
     def measure(self, view: View, task: Task) -> Hurt:

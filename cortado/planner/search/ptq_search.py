@@ -191,7 +191,7 @@ class Rounder:
 
     def applied(self, stage: Method, network: nn.Module, reference: nn.Module | None = None) -> tuple[str, ...]:
         """Apply a stage to a network, if it changes anything, and return its notes."""
-        state = start(network, self.view.original, self.view.example)
+        state = start(network, self.view.base, self.view.example)
         state = state if reference is None else replace(state, reference=reference)
         with contextlib.suppress(NothingChanged):
             state = apply_stage(stage, state, self.task, match_moments=False, check=False)

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from cortado.training import cache
 from cortado.training.loop import train
@@ -52,3 +53,16 @@ def test_much_goes_to_a_file_by_itself_which_a_failure_removes_too(monkeypatch, 
             NET.make(), NET.task(), Training(), objectives=(Logits(),), teachers=(NET.make(),), after_batch=fail
         )  # fmt: skip
     assert seen == [len(NET.task().train) * 4 * 2] and not list(Path(tmp_path).iterdir())
+
+
+def test_what_has_no_row_for_each_sample_is_not_kept():
+    """An LSTM gives its last state beside its outputs, (layers, N, width)."""
+    net, found = BY_NAME["recurrent"], {}
+    for where in ("live", "memory"):
+        training, teacher = Training(epochs=2, lr=0.01, cache=where), net.make()
+        with torch.no_grad():
+            teacher.lstm.weight_hh_l0.mul_(2)
+        found[where] = train(
+            net.make(), net.task(), training, objectives=(Features(at="lstm"),), teachers=(teacher,)
+        ).curves["features"]  # fmt: skip
+    assert found["memory"] == pytest.approx(found["live"], rel=1e-5) and found["live"][0] > 0

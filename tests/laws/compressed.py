@@ -30,14 +30,16 @@ FINDS_WORK_IN = {
     "factorize/tucker": CONVOLUTIONAL,
 }
 """Methods that find nothing to do in some networks: those in which they do."""
-FINDS_WORK_IN |= dict.fromkeys(TAKES_SIGNS, ("recurrent", "signed"))
+FINDS_WORK_IN |= dict.fromkeys(TAKES_SIGNS, ("recurrent", "signed")) | {"distill/text": ("decoder",)}
 CUTS = ("prune/channels", "prune/heads")
 """Methods that narrow the layers around those that they were told to take."""
 TRIED_ON = tuple(net.name for net in TINY_NETS)
 PAIRS = [(name, net) for name in ALL_METHODS for net in FINDS_WORK_IN.get(name, TRIED_ON)]
 IDLE_PAIRS = [(name, net) for name in FINDS_WORK_IN for net in TRIED_ON if (name, net) not in PAIRS]
-NOTHING_TO_DO = [(name, net) for name, net in IDLE_PAIRS if name not in TAKES_SIGNS]
-REFUSED = [(name, net) for name, net in IDLE_PAIRS if name in TAKES_SIGNS]
+WHY_REFUSED = dict.fromkeys(TAKES_SIGNS, "the input of .* is never negative, so all its signs are the same")
+WHY_REFUSED |= {"distill/text": "inputs must be token numbers"}
+NOTHING_TO_DO = [(name, net) for name, net in IDLE_PAIRS if name not in WHY_REFUSED]
+REFUSED = [(name, net) for name, net in IDLE_PAIRS if name in WHY_REFUSED]
 
 
 def stages(name: str, **knobs: object) -> list[Method]:

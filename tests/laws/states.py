@@ -13,7 +13,7 @@ class State:
     """The stages that make it, and the networks on which a second method is tried: the first one in which it finds work."""
 
     stages: tuple[Method, ...]
-    nets: tuple[str, ...] = ("residual", "attention", "signed")
+    nets: tuple[str, ...] = ("residual", "attention", "signed", "decoder")
 
     def net_for(self, method: str) -> str | None:
         """Return the network on which the second method meets this state, or None where it finds no work in any."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cortado.errors import BadValue
 from cortado.machine import cache_folder
-from cortado.running.trees import map_tensors, pick, tensors_in, to_device
+from cortado.running.trees import length, map_tensors, pick, sample_count, tensors_in, to_device
 from cortado.task.data import Data
 from cortado.training.objectives.objective import Observed
 from cortado.training.precision import floats_in_float32
@@ -33,7 +33,10 @@ CLOSE = 0.02
 
 
 class Cache:
-    """What teachers gave for each sample of some data, by its number; and the targets of the samples, if they have any."""
+    """What teachers gave for each sample of some data, by its number; and the targets of the samples, if they have any.
+
+    A tensor without a row for each sample, such as an LSTM's last state, is not kept: None stands in its place.
+    """
 
     def __init__(self, data: Data, teachers: Teachers, where: str) -> None:
         """Run the teachers once over the data as they are, not augmented, unless their outputs are kept already.
@@ -99,8 +102,11 @@ class Cache:
 
     def observed(self, data: Data, teachers: Teachers) -> Iterator[tuple[tuple[Observed, ...], Any]]:
         """Yield what the teachers give for each batch, on the CPU, and its targets."""
+        by_sample: list[bool] = []
         for inputs, own in data.original().batches(BATCH):
-            yield to_device(teachers.observe(to_device(inputs, teachers.precision.device)), "cpu"), own
+            seen = teachers.observe(to_device(inputs, teachers.precision.device))
+            by_sample = by_sample or [count == sample_count(inputs) for count in lengths(seen)]
+            yield to_device(only_kept(seen, by_sample), "cpu"), own
 
     def in_file(self, seen: Any, where: str) -> bool:
         """Return whether all samples go to a file, from what the first batch takes."""
@@ -173,3 +179,16 @@ def hash_values(values: Any, digest: Any) -> None:
     own = values.detach().cpu().contiguous()
     digest.update(repr((tuple(own.shape), own.dtype)).encode())
     digest.update(own.reshape(-1).view(torch.uint8).numpy())
+
+
+def lengths(tree: Any) -> list[int]:
+    """Return the length of each tensor of a tree, in the order of `map_tensors`; -1 for a single number."""
+    found: list[int] = []
+    map_tensors(lambda one: found.append(length(one)), tree)
+    return found
+
+
+def only_kept(tree: Any, keeps: list[bool]) -> Any:
+    """Return a tree with None in the place of each tensor, in order, that is not kept."""
+    kept = iter(keeps)
+    return map_tensors(lambda one: one if next(kept) else None, tree)

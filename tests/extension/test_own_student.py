@@ -153,7 +153,5 @@ def test_a_search_draws_the_students_width(bundle, tmp_path):
     task = job.make_task()
     makers = [f"{OWN}:Small", "digits_net"]
     recipe = [{"student": {"network": makers}}, {"distill/logits": {"epochs": 0.25}}]
-    found = cortado.search(
-        job.original_again(task, bundle), task, recipe, ["score >= 1 %"], trials=3, folder=tmp_path
-    )
+    found = cortado.search(job.original_again(task, bundle), task, recipe, ["score >= 1 %"], trials=3, folder=tmp_path)
     assert found.best.point["1 student network"] in makers and all(trial.done for trial in found.trials)

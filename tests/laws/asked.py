@@ -8,7 +8,7 @@ from functools import cache
 from torch import nn
 
 from cortado.engine.changes import Changes
-from cortado.errors import BadNetwork, CortadoError, NothingChanged
+from cortado.errors import BadNetwork, BadTask, CortadoError, NothingChanged
 from cortado.methods.finetune import Finetune
 from cortado.methods.method import Method
 from cortado.methods.needs import Leaves
@@ -34,8 +34,8 @@ def asked(method: Method, view: View, net: str) -> Asked:
     """What the method says of the network in a view; it changes nothing."""
     try:
         unmet = method.unmet(view, BY_NAME[net].task())
-    except BadNetwork as error:
-        return Asked(BadNetwork, str(error))
+    except (BadNetwork, BadTask) as error:
+        return Asked(type(error), str(error))
     return Asked(NothingChanged, unmet) if unmet else FINDS_WORK
 
 

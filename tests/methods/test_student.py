@@ -168,14 +168,22 @@ def failing():
 @pytest.mark.parametrize(
     ("network", "kind", "says"),
     [
-        ("no_such_module:small", BadRecipe, r"student: 'no_such_module:small' cannot be loaded .* package.module:maker"),
+        (
+            "no_such_module:small",
+            BadRecipe,
+            r"student: 'no_such_module:small' cannot be loaded .* package.module:maker",
+        ),
         ("tests.laws.tiny_nets:nothing", BadRecipe, "student: .*nothing' cannot be loaded"),
         ("resnet_21", BadRecipe, "student: .*no network 'resnet_21'.* Did you mean resnet_20.*package.module:maker"),
         ("tests.methods.test_student:failing", BadRecipe, "student: .*failing raised KeyError: 'layers'"),
         (failing, BadRecipe, "student: tests.methods.test_student:failing raised KeyError"),
         ("tests.laws.tiny_nets:CLASSES", BadRecipe, "student: tests.laws.tiny_nets:CLASSES does not take"),
         (lambda: 3, BadNetwork, "student: .*<lambda> made int, not a network"),
-        ("tests.methods.test_student:flat", BadRecipe, r"flat does not take \[\] \(missing a required argument: 'classes'"),
+        (
+            "tests.methods.test_student:flat",
+            BadRecipe,
+            r"flat does not take \[\] \(missing a required argument: 'classes'",
+        ),
         (nn.Sequential(nn.Flatten(), nn.Linear(36, 9)), BadNetwork, r"returns a tensor of floats \(2, 9\) .*\(2, 4\)"),
         (lambda: BY_NAME["mlp"].make(), BadNetwork, "student: Sequential cannot take the task's inputs"),
     ],

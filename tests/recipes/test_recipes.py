@@ -63,9 +63,7 @@ def shortened(data):
     if not isinstance(data, dict):
         return data
     short = {key: shortened(value) for key, value in data.items()}
-    if "epochs" in short:
-        short["epochs"] = 0.34
-    return short
+    return short | {name: 0.34 for name in ("epochs", "hint_epochs") if name in short}
 
 
 def last_prunings(stages):
@@ -149,3 +147,18 @@ def test_control_differs_from_the_ticket_in_its_values_alone():
         if len(mine.shape) > 1:
             assert torch.equal(mine.form.mask, other.form.mask)
             assert not torch.equal(mine.dense(), other.dense())
+
+
+def wider():
+    """A teacher for the stand-in of ResNet-20."""
+    torch.manual_seed(1)
+    return CifarResNet(1, width=6).eval()
+
+
+def test_fitnets_learn_a_layer_of_a_wider_teacher_and_then_its_outputs():
+    data = shortened(yaml.safe_load((FOLDER / "fitnets_resnet_20.yaml").read_text(encoding="utf8")))
+    data["stages"][-1]["distill/hints"]["teacher"] = f"{__name__}:wider"
+    original, task = tiny(read_recipe(copy.deepcopy(data)))
+    _, report = compress(original, task, data)
+    assert "guided layer layer2, hint layer layer2 of the teacher" in report.stages[-1].notes
+    assert list(report.stages[-1].curves) == ["features", "task", "logits"]

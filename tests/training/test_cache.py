@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from cortado.training import cache
 from cortado.training.loop import train
@@ -79,3 +80,16 @@ def test_kept_outputs_serve_later_trainings_with_the_same_teacher(monkeypatch, t
         file.write_bytes(file.read_bytes()[:-2])
     assert trained(1.0) == first and len(asked) == count + 1
     assert len(list(tmp_path.rglob("*.bin"))) == 2
+
+
+def test_what_has_no_row_for_each_sample_is_not_kept():
+    """An LSTM gives its last state beside its outputs, (layers, N, width)."""
+    net, found = BY_NAME["recurrent"], {}
+    for where in ("live", "memory"):
+        training, teacher = Training(epochs=2, lr=0.01, cache=where), net.make()
+        with torch.no_grad():
+            teacher.lstm.weight_hh_l0.mul_(2)
+        found[where] = train(
+            net.make(), net.task(), training, objectives=(Features(at="lstm"),), teachers=(teacher,)
+        ).curves["features"]  # fmt: skip
+    assert found["memory"] == pytest.approx(found["live"], rel=1e-5) and found["live"][0] > 0

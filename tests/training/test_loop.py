@@ -66,7 +66,9 @@ def test_no_epochs_leave_everything_as_it_was():
     loss = train(network, tiny.task(), Training(epochs=0, lr=1.0, average=0.5, warmup=0.5))
     assert math.isnan(loss) and not network.training
     assert all(torch.equal(value, original.state_dict()[name]) for name, value in network.state_dict().items())
-    with pytest.raises(NothingChanged, match=r"stage 1 \(finetune\): it needs a parameter or a statistic that its training moves"):
+    with pytest.raises(
+        NothingChanged, match=r"stage 1 \(finetune\): it needs a parameter or a statistic that its training moves"
+    ):
         compress(original, tiny.task(), "finetune epochs=0")
 
 

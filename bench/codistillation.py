@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, distributed, nn
 
 from bench.house_counts import ROOT
 from bench.networks import mnist
-from bench.result import row
+from bench.result import row, spread
 
 SEEDS = [0, 1, 2]
 IMAGES, STEPS, BATCH = 4000, 400, 64
@@ -116,12 +116,6 @@ def run(seeds: list[int]) -> list[dict[str, Any]]:
             "higher", values=[100 * gain / most for gain, most in zip(gains, whole, strict=True)],
         ),
     ]  # fmt: skip
-
-
-def spread(what: str, values: Any, unit: str = "%") -> dict[str, Any]:
-    """Return a row of a mean, with its values and their sample deviation."""
-    deviation = stdev(values) if len(values) > 1 else None
-    return row(what, mean(values), unit, deviation=deviation, values=list(values))
 
 
 if __name__ == "__main__":

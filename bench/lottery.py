@@ -5,12 +5,10 @@ once more from new random weights for as long: the control. Errors are on the 10
 with the sample deviation; nothing was chosen by them. All trainings take the same number of epochs.
 """
 
-from statistics import mean, stdev
-
 from torch import nn
 
 from bench.networks import error, mnist, untrained
-from bench.result import row
+from bench.result import spread
 from cortado.methods.finetune import Finetune
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.rewind import Rewind
@@ -67,9 +65,3 @@ def run(seeds: list[int]) -> list[dict]:
         pairs = zip(found["control", keep], found["ticket", keep], strict=True)
         rows.append(spread(f"{100 * keep:g} %: control's error less the ticket's", [a - b for a, b in pairs]))
     return rows
-
-
-def spread(what: str, values: list[float]) -> dict:
-    """A row of a mean, with its values and their sample deviation."""
-    deviation = stdev(values) if len(values) > 1 else None
-    return row(what, mean(values), "%", deviation=deviation, values=values)

@@ -4,9 +4,11 @@ import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import numpy
@@ -43,6 +45,14 @@ def row(
         "source_value": source_value,
         **more,
     }
+
+
+def spread(
+    what: str, values: Sequence[float], unit: str = "%", bar: float | None = None, better: str = "lower"
+) -> dict[str, Any]:
+    """One row of the mean of several seeds' values, with the values and their sample deviation."""
+    deviation = stdev(values) if len(values) > 1 else None
+    return row(what, mean(values), unit, bar, better, deviation=deviation, values=list(values))
 
 
 @dataclass

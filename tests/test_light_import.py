@@ -11,7 +11,7 @@ import importlib.abc, sys, warnings
 warnings.filterwarnings("error", category=ImportWarning)
 
 class Blocked(importlib.abc.MetaPathFinder):
-    names = {"sklearn", "scipy", "PIL", "onnx", "onnxruntime", "onnxscript", "optuna", "openvino", "hypothesis", "pytest",
+    names = {"sklearn", "scipy", "PIL", "onnx", "onnxruntime", "onnxscript", "optuna", "openvino", "hypothesis", "pytest", "cv2",
              "torchvision", "timm", "transformers", "matplotlib", "pandas", "tqdm"}
     def find_spec(self, name, path, target=None):
         if name.partition(".")[0] in self.names:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def uncompiled(network: nn.Module) -> contextlib.AbstractContextManager[Any]:
@@ -59,6 +59,26 @@ def keeping_buffers(network: nn.Module) -> Iterator[None]:
                 # An expanded buffer cannot be written to, not even by the network.
                 if buffer is not None and before is not None and not buffer.is_meta and not torch.equal(buffer, before):
                     buffer.copy_(before)
+
+
+@contextlib.contextmanager
+def copied_buffers(network: nn.Module) -> Iterator[None]:
+    """Run on copies of all buffers, which are dropped afterwards.
+
+    Unlike `keeping_buffers` it writes to no buffer, as what an earlier pass has kept for its gradient must not change.
+    """
+    kept = [(module, dict(module._buffers)) for module in network.modules()]
+    copies: dict[int, Tensor] = {}
+    try:
+        for module, buffers in kept:
+            for name, buffer in buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+        yield
+    finally:
+        for module, buffers in kept:
+            module._buffers.clear()
+            module._buffers.update(buffers)
 
 
 def train_mode(network: nn.Module, statistics: str = "moving") -> nn.Module:

@@ -60,9 +60,10 @@ class Metric:
 
     If the score is not a mean over samples, `each` returns a row per sample: (N, numbers), or a list of N objects, such as
     the detections in a picture. `whole(sums)`, (..., numbers) to (...), computes the score from the rows' sums, as for
-    intersection over union; `value(rows)` from all rows, as for a rank correlation or average precision. `name` and `unit`
-    appear in the report; `higher_is_better` gives the direction. `interval` says how the spread of `value` is found: by
-    leaving samples out ("jackknife"; Tukey, 1958), or by drawing samples with replacement ("bootstrap"; Efron, 1979),
+    intersection over union; `value(rows)` from all rows, as for a rank correlation or average precision. If a row needs its
+    neighbours, as from frame to frame, `join(found)` makes the rows of all samples, in order, from what `each` returned. `name`
+    and `unit` appear in the report; `higher_is_better` gives the direction. `interval` says how the spread of `value` is found:
+    by leaving samples out ("jackknife"; Tukey, 1958), or by drawing samples with replacement ("bootstrap"; Efron, 1979),
     for scores that hardly move when one sample is left out, such as a median.
     """
 
@@ -74,6 +75,7 @@ class Metric:
     whole: Callable[[Tensor], Tensor] | None = None
     value: Callable[[Any], float] | None = None
     interval: str = "jackknife"
+    join: Callable[[list[Any]], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.interval not in INTERVALS:
@@ -84,7 +86,7 @@ class Metric:
     @property
     def functions(self) -> tuple[Callable[..., Any] | None, ...]:
         """Return the functions that determine the score, for a fingerprint."""
-        return self.each, self.whole, self.value
+        return self.each, self.whole, self.value, self.join
 
     def rows(self, outputs: Any, targets: Any) -> Any:
         """Return a row per sample: (N,), (N, numbers) or a list of N objects, on the CPU.  Raises BadTask for others."""
@@ -94,7 +96,7 @@ class Metric:
             found = found if found.dtype == torch.float64 else found.float()
         simple = self.whole is None and self.value is None
         fits = isinstance(found, Tensor) and found.dim() == (1 if simple else 2)
-        fits = fits or (self.value is not None and isinstance(found, (list, Tensor)))
+        fits = fits or (not (self.value is None and self.join is None) and isinstance(found, (list, Tensor)))
         if not fits or len(found) != samples:
             got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"{type(found).__name__}"
             what = "number" if simple else "row of numbers" if self.value is None else "row"
@@ -105,7 +107,8 @@ class Metric:
 
     def joined(self, parts: Sequence[Any]) -> Any:
         """Return the rows of several batches as those of one."""
-        return concatenated(list(parts))
+        found = concatenated(list(parts))
+        return found if self.join is None else self.join(found)
 
     def score(self, rows: Any) -> float:
         """Return the score of all rows, in the metric's unit."""

@@ -137,11 +137,12 @@ class Batches:
             self.beside = self.without_end(self.sources[UNLABELLED])
         return next(iter(self.sources.values())).steps
 
-    def teach(self, networks: Sequence[nn.Module], taps: Sequence[str], precision: str) -> None:
-        """Ask these networks, whose first one has the taps, for every batch that a taught objective reads."""
+    def teach(self, networks: Sequence[nn.Module], taps: Sequence[str], precision: str) -> Teachers:
+        """Ask these networks, whose first one has the taps, for every batch that a taught objective reads; return them."""
         self.teachers = Teachers(networks, taps, precision, self.device)
         for name in self.asked:
             self.sources[name].teachers = self.teachers
+        return self.teachers
 
     def keep(self, training: Training) -> None:
         """Keep what the teachers give, where that is asked for and possible."""

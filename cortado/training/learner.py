@@ -1,6 +1,6 @@
 """Learner: a network with its objectives: one forward pass gives every term of a batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadTask, BadValue, in_own_code
-from cortado.running.eval_mode import keeping_buffers
+from cortado.running.eval_mode import copied_buffers, keeping_buffers
 from cortado.task.outputs.automatic import Automatic
 from cortado.task.outputs.outputs import Outputs, float_parts
 from cortado.task.task import Task
 from cortado.training.batches import Drawn, TrainingBatch
 from cortado.training.distributed import Processes
 from cortado.training.objectives.counted import ignored_label
-from cortado.training.objectives.objective import TRAIN, Objective, Observed, TrainingStep
+from cortado.training.objectives.objective import TRAIN, Objective, Observed, TrainingStep, no_teachers
 from cortado.training.players import Opponent, detached
 from cortado.training.precision import Precision, floats_in_float32
 from cortado.training.taps import TapHooks
@@ -43,6 +43,7 @@ class Learner(nn.Module):
             raise BadValue(f"{label}: there is nothing to learn from. Write objectives: [task], or a weight above 0.")
         self.precision, self.task, self.label = precision, task, label
         self.number, self.progress = 0, 0.0
+        self.ask: Callable[[Any], tuple[Observed, ...]] = no_teachers
         self.along = nn.ModuleList(nn.ModuleDict() for _ in self.objectives)
         self.opponents: list[list[Opponent]] = [[] for _ in self.objectives]
         self.run_on(runner)
@@ -118,7 +119,7 @@ class Learner(nn.Module):
         first = self.observed(batch.inputs)
         return TrainingStep(
             batch.inputs, batch.targets, first.outputs, first.taps, batch.teachers, self.progress, {}, self.again, self.loss,
-            self.label, stated_kind(self.task, first.outputs), ignored_label(self.task.loss),
+            self.label, stated_kind(self.task, first.outputs), ignored_label(self.task.loss), self.ask,
         )  # fmt: skip
 
     def observed(self, inputs: Any) -> Observed:
@@ -127,7 +128,7 @@ class Learner(nn.Module):
 
     def again(self, inputs: Any) -> Observed:
         """Run the network once more; running statistics stay."""
-        with keeping_buffers(self.runner):
+        with copied_buffers(self.runner):
             return self.observed(inputs)
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:

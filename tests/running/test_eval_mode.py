@@ -12,7 +12,7 @@ from cortado.network.graph.trace import trace
 from cortado.network.statistics.channel_gradients import ChannelGradients
 from cortado.network.statistics.gradients import input_squares
 from cortado.network.view import View, working_copy
-from cortado.running.eval_mode import eval_mode, keeping_buffers, train_mode
+from cortado.running.eval_mode import copied_buffers, eval_mode, keeping_buffers, train_mode
 from cortado.task.measure import mean_score
 from cortado.task.task import Data, Task
 
@@ -87,6 +87,23 @@ def test_modes_and_buffers_come_back_when_the_network_fails() -> None:
         assert not torch.is_grad_enabled() and not network.training
         network(IMAGES[:, :2])
     assert network.training and not network.norm.training and float(network.calls) == 0
+
+
+def test_second_pass_on_copies_leaves_buffers_and_the_gradients_of_the_first_alone() -> None:
+    network, wanted = odd(), odd()
+    network.norm.train()
+    wanted.norm.train()
+    wanted(IMAGES).square().sum().backward()
+    outputs, before = network(IMAGES), dict(network.named_buffers())
+    values = {name: buffer.clone() for name, buffer in before.items()}
+    with copied_buffers(network):
+        network(2 * IMAGES)
+        assert not torch.equal(network.norm.running_mean, values["norm.running_mean"])
+    after = dict(network.named_buffers())
+    assert all(after[name] is before[name] and torch.equal(after[name], values[name]) for name in before)
+    outputs.square().sum().backward()
+    for one, other in zip(network.parameters(), wanted.parameters(), strict=True):
+        assert one.grad is None if other.grad is None else torch.equal(one.grad, other.grad)
 
 
 class Forgetful(nn.Module):

@@ -44,6 +44,11 @@ class Observed:
     taps: Mapping[str, Any] = field(default_factory=dict)
 
 
+def no_teachers(inputs: Any) -> tuple[Observed, ...]:
+    """Return what no teachers give."""
+    return ()
+
+
 @dataclass(frozen=True)
 class TrainingStep:
     """One batch as an objective sees it.
@@ -53,10 +58,10 @@ class TrainingStep:
 
     `outputs` and `taps` are the network's, in float32; `teachers` has what each teacher gave, without gradients;
     `progress` is the share of the training that is done, 0..1; `modules` are those that the objective made. `again(inputs)`
-    runs the network once more; `loss(outputs, targets)` is the task's. `label` starts messages. `kind` is what the outputs are,
-    where the task says it or the network returns several. `ignored` is the label that the task's loss leaves out. Of
-    unlabelled data, `targets` are what the data carry, or None. Scalars that an objective puts into `figures` by name are
-    drawn beside its terms and not learned from.
+    runs the network once more, and `ask(inputs)` the teachers; `loss(outputs, targets)` is the task's. `label` starts messages.
+    `kind` is what the outputs are, where the task says it or the network returns several. `ignored` is the label that the
+    task's loss leaves out. Of unlabelled data, `targets` are what the data carry, or None. Scalars that an objective puts into
+    `figures` by name are drawn beside its terms and not learned from.
     """
 
     inputs: Any
@@ -71,6 +76,7 @@ class TrainingStep:
     label: str = "training"
     kind: Outputs | None = None
     ignored: int = -100
+    ask: Callable[[Any], tuple[Observed, ...]] = no_teachers
     figures: dict[str, Tensor] = field(default_factory=dict)
 
 

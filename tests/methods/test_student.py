@@ -168,14 +168,22 @@ def failing():
 @pytest.mark.parametrize(
     ("network", "kind", "says"),
     [
-        ("no_such_module:small", BadRecipe, r"student: 'no_such_module:small' cannot be loaded .* package.module:maker"),
+        (
+            "no_such_module:small",
+            BadRecipe,
+            r"student: 'no_such_module:small' cannot be loaded .* package.module:maker",
+        ),
         ("tests.laws.tiny_nets:nothing", BadRecipe, "student: .*nothing' cannot be loaded"),
         ("resnet_21", BadRecipe, "student: .*no network 'resnet_21'.* Did you mean resnet_20.*package.module:maker"),
         ("tests.methods.test_student:failing", BadRecipe, "student: .*failing raised KeyError: 'layers'"),
         (failing, BadRecipe, "student: tests.methods.test_student:failing raised KeyError"),
         ("tests.laws.tiny_nets:CLASSES", BadRecipe, "student: tests.laws.tiny_nets:CLASSES does not take"),
         (lambda: 3, BadNetwork, "student: .*<lambda> made int, not a network"),
-        ("tests.methods.test_student:flat", BadRecipe, r"flat does not take \[\] \(missing a required argument: 'classes'"),
+        (
+            "tests.methods.test_student:flat",
+            BadRecipe,
+            r"flat does not take \[\] \(missing a required argument: 'classes'",
+        ),
         (nn.Sequential(nn.Flatten(), nn.Linear(36, 9)), BadNetwork, r"returns a tensor of floats \(2, 9\) .*\(2, 4\)"),
         (lambda: BY_NAME["mlp"].make(), BadNetwork, "student: Sequential cannot take the task's inputs"),
     ],
@@ -224,3 +232,11 @@ def test_weights_that_do_not_fit_the_student_are_refused(tmp_path):
         after(Student(network=Depthwise, weights=str(tmp_path / "small.safetensors")))
     with pytest.raises(BadNetwork, match="student: the weights .* do not exist"):
         after(Student(network=Depthwise, weights=str(tmp_path / "none.safetensors")))
+
+
+def test_the_planners_stage_works_on_the_student():
+    recipe = [Student(network=Depthwise), TAUGHT, {"allocate": {"size": 150}}]
+    small, report = compress(NET.make(), NET.task(), recipe)
+    again = decode(encode(small, Depthwise), Depthwise)
+    assert torch.equal(again(NET.example), small(NET.example))
+    assert report.stages[2].size_bytes < report.stages[1].size_bytes

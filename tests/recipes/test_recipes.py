@@ -149,3 +149,12 @@ def test_control_differs_from_the_ticket_in_its_values_alone():
         if len(mine.shape) > 1:
             assert torch.equal(mine.form.mask, other.form.mask)
             assert not torch.equal(mine.dense(), other.dense())
+
+
+def test_student_of_resnet_56_is_the_small_network_in_8_bits():
+    data = shortened(yaml.safe_load((FOLDER / "student_of_resnet_56.yaml").read_text(encoding="utf8")))
+    original, task = tiny(read_recipe(copy.deepcopy(data)))
+    network, report = compress(original, task, data)
+    assert report.stages[0].parameters == 75_290 and len(network.layer3) == 1
+    assert set(report.stages[1].curves) == {"task", "logits"}
+    assert {weight.form.code_bits() for weight in parameter_places(network) if len(weight.shape) > 1} == {8}

@@ -54,7 +54,7 @@ def made_of(named: Any, where: str, options: Mapping[str, Any]) -> Any:
         except CortadoError as error:
             raise BadRecipe(f"{where}: {error} A network of your own is package.module:maker.") from error
     if callable(named):
-        return called(named, named_text(named), where, options)
+        return made_by(named, named_text(named), where, options)
     raise BadRecipe(f"{where}: {named!r} names no network. Write package.module:maker, or pass a network.")
 
 
@@ -88,10 +88,10 @@ def call_maker(name: str, where: str, options: Mapping[str, Any] | None = None, 
         maker = getattr(importlib.import_module(module_name), maker_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadRecipe(f"{where}: {name!r} cannot be loaded ({error}). {way_out}") from error
-    return called(maker, name, where, options or {})
+    return made_by(maker, name, where, options or {})
 
 
-def called(maker: Any, name: str, where: str, options: Mapping[str, Any]) -> Any:
+def made_by(maker: Any, name: str, where: str, options: Mapping[str, Any]) -> Any:
     """Return what a maker makes with the options.  Raises BadRecipe if it does not take them, or fails."""
     given = dict(options)
     try:

@@ -1,4 +1,4 @@
-"""Move: mirror, zoom and shift pictures together with all that lies on them: masks, a teacher's maps."""
+"""Move: mirror, zoom and shift pictures together with all that belongs to them: masks, a teacher's maps."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +22,8 @@ class Move:
     (N, C, H, W) move, those of fewer axes stay. Floats are interpolated linearly, integers take the nearest pixel. What
     comes from outside of the picture is 0, the mean colour of normalised pictures, and `void` in integers.
 
-    What a teacher said of the picture as it was moves with it, so that a teacher is asked once for each sample. Raises BadTask
-    for a range of zoom that is none.
+    The outputs of a teacher for the picture as it was move with it, so that a teacher is asked once for each sample. Raises
+    BadTask for a range of zoom that is none.
     """
 
     mirror: bool = True

@@ -46,7 +46,7 @@ class Cache:
         self.folder: Path | None = None
         self.maps: list[np.memmap[Any, Any]] = []
         self.count = len(data)
-        self.place = cache_folder() / "teachers" / mark_of(data, teachers) if where == KEPT else None
+        self.place = cache_folder() / "teachers" / fingerprint_of(data, teachers) if where == KEPT else None
         if self.place is not None and self.place.is_dir() and self.opens(data, teachers, self.place):
             self.targets = joined([own for _, own in data.original().batches(BATCH)])
             return
@@ -160,7 +160,7 @@ def dtype_of(first: Tensor) -> np.dtype[Any]:
     return np.dtype("float16") if first.is_floating_point() else first.numpy().dtype
 
 
-def mark_of(data: Data, teachers: Teachers) -> str:
+def fingerprint_of(data: Data, teachers: Teachers) -> str:
     """Return a name for what these teachers give for these data: a hash of both, with the layers that are read."""
     digest = blake2b(repr([teachers.precision.half, [one.taps for one in teachers.taps]]).encode(), digest_size=12)
     for network in teachers.networks:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 
 import cortado
 from cortado.cli import main
 from cortado.engine.job import read_job
+from cortado.engine.recipe import read_recipe
 from cortado.errors import WrongNetwork
 from cortado.methods.distill.logits import DistillLogits
 from cortado.runtimes.onnxruntime import Onnxruntime
@@ -155,3 +157,30 @@ def test_a_search_draws_the_students_width(bundle, tmp_path):
     recipe = [{"student": {"network": makers}}, {"distill/logits": {"epochs": 0.25}}]
     found = cortado.search(job.original_again(task, bundle), task, recipe, ["score >= 1 %"], trials=3, folder=tmp_path)
     assert found.best.point["1 student network"] in makers and all(trial.done for trial in found.trials)
+
+
+TAUGHT = f"""
+network: {OWN}:Small
+task: digits
+train: {{epochs: 2, lr: 1.0e-2, objectives: [task, logits], teacher: &big {{network: "{OWN}:large", weights: big.safetensors}}}}
+recipe:
+  - quantize/weights: {{bits: 4}}
+  - distill/logits: {{epochs: 1, lr: 1.0e-3, teacher: *big}}
+"""
+
+
+def test_a_job_may_bring_the_small_network_and_name_a_teacher_with_weights(bundle, tmp_path):
+    (kept,) = bundle.glob("original_*.safetensors")
+    (tmp_path / "big.safetensors").write_bytes(kept.read_bytes())
+    (tmp_path / "taught.yaml").write_text(TAUGHT)
+    run("compress", tmp_path / "taught.yaml", "--out", tmp_path / "out")
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["network"] == "Small" and report["stages"][-1]["curves"].keys() == {"task", "logits"}
+    assert any("weights of big.safetensors, checksum" in note for note in report["stages"][1]["notes"])
+    # The teacher is not needed any more; the weights' path in the recipe leads from the bundle to them.
+    recipe = yaml.safe_load((tmp_path / "out/recipe.yaml").read_text())
+    weights = tmp_path / "out" / recipe["stages"][1]["distill/logits"]["teacher"]["weights"]
+    assert weights.read_bytes() == kept.read_bytes()
+    assert read_recipe(tmp_path / "out/recipe.yaml").stages[1].teacher["weights"] == str(weights)
+    weights.unlink()
+    assert "confirmed" in run("verify", tmp_path / "out")

@@ -232,3 +232,11 @@ def test_weights_that_do_not_fit_the_student_are_refused(tmp_path):
         after(Student(network=Depthwise, weights=str(tmp_path / "small.safetensors")))
     with pytest.raises(BadNetwork, match="student: the weights .* do not exist"):
         after(Student(network=Depthwise, weights=str(tmp_path / "none.safetensors")))
+
+
+def test_the_planners_stage_works_on_the_student():
+    recipe = [Student(network=Depthwise), TAUGHT, {"allocate": {"size": 150}}]
+    small, report = compress(NET.make(), NET.task(), recipe)
+    again = decode(encode(small, Depthwise), Depthwise)
+    assert torch.equal(again(NET.example), small(NET.example))
+    assert report.stages[2].size_bytes < report.stages[1].size_bytes

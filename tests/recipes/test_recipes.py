@@ -162,3 +162,12 @@ def test_fitnets_learn_a_layer_of_a_wider_teacher_and_then_its_outputs():
     _, report = compress(original, task, data)
     assert "guided layer layer2, hint layer layer2 of the teacher" in report.stages[-1].notes
     assert list(report.stages[-1].curves) == ["features", "task", "logits"]
+
+
+def test_student_of_resnet_56_is_the_small_network_in_8_bits():
+    data = shortened(yaml.safe_load((FOLDER / "student_of_resnet_56.yaml").read_text(encoding="utf8")))
+    original, task = tiny(read_recipe(copy.deepcopy(data)))
+    network, report = compress(original, task, data)
+    assert report.stages[0].parameters == 75_290 and len(network.layer3) == 1
+    assert set(report.stages[1].curves) == {"task", "logits"}
+    assert {weight.form.code_bits() for weight in parameter_places(network) if len(weight.shape) > 1} == {8}

@@ -21,8 +21,9 @@ LEARNS_FROM = (
     "what to learn from: task, logits or other objectives, by name or {name: {knob: value}}, or package.module:Class"
 )
 TEACHER = (
-    "original, package.module:maker, {network: maker, options: {...}, weights: file}, a network, or a list of them; a number "
-    "is the short form of: the original, with this share for logits at temperature 4, and the rest for task"
+    "original, before (as this stage finds the network), package.module:maker, {network: maker, options: {...}, weights: "
+    "file}, a network, or a list of them; a number is the short form of: the original, with this share for logits at "
+    "temperature 4, and the rest for task"
 )
 TASK_ALONE = (TaskLoss(),)
 

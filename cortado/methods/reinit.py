@@ -1,5 +1,6 @@
 """reinit: train the current network from scratch."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,8 @@ class Reinit(Method):
 
     The control for pruning: the accuracy of the same architecture trained from scratch. With as many epochs as the
     original network had, it is the paper's Scratch-E; with more in proportion to the cheaper steps, Scratch-B. With
-    `where`, only the selected weights are re-initialised and trained.
+    `where`, only the selected weights are re-initialised and trained. With `teacher: before` it learns from the network that
+    it replaces, as each round of a noisy student does.
     """
 
     trains = True
@@ -40,6 +42,7 @@ class Reinit(Method):
         write_out(self)
 
     def apply(self, view: View, task: Task) -> None:
+        found = copy.deepcopy(view.network)
         Rewind(where=self.where, to="random").apply(view, task)
         view.forget()
-        learn(view, task, self.training, self.objectives, self.teacher, self.where, self.name())
+        learn(view, task, self.training, self.objectives, self.teacher, self.where, self.name(), found)

@@ -11,6 +11,7 @@ from cortado.errors import BadTask
 from cortado.task.data import Data
 from cortado.task.task import Task
 from cortado.tasks.augment import affine, stored_copies
+from cortado.tasks.few_labels import few_labels
 from cortado.tasks.idx import read_idx
 from cortado.tasks.npy import read_npy_xz
 from cortado.tasks.pixels import Normalise, checked_images
@@ -71,22 +72,24 @@ def half(name: str, prefix: str, count: int) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def task(seed: int = 0, augment: bool = False, copies: int = 0) -> Task:
+def task(seed: int = 0, augment: bool = False, copies: int = 0, labelled: int = 0) -> Task:
     """Return the task: train on 55,000 images, validate on the last 5,000 of the training set, test on the 10,000 test images.
 
     Inputs are float32 (N, 1, 28, 28), `(pixel / 255 - 0.1307) / 0.3081`; in memory they stay uint8. `augment` rotates,
     scales, shears and shifts each training image slightly (cortado.tasks.augment.affine). `copies` does so in advance
-    and appends this number of augmented copies to the training set, the same for every seed. Raises BadTask if the
-    files cannot be found, downloaded or read.
+    and appends this number of augmented copies to the training set, the same for every seed. With `labelled`, only the
+    first so many training images have labels, and all are unlabelled data. Raises BadTask if the files cannot be found,
+    downloaded or read.
     """
     images, labels = half("MNIST's training set", "train", TRAIN_COUNT + VALIDATION_COUNT)
     test_images, test_labels = half("MNIST's test set", "t10k", TEST_COUNT)
     vary = partial(affine, background=NORMALISE.black[0]) if augment else None
-    train = Data(images[:TRAIN_COUNT], labels[:TRAIN_COUNT], NORMALISE, vary)
+    train, unlabelled = few_labels(Data(images[:TRAIN_COUNT], labels[:TRAIN_COUNT], NORMALISE, vary), labelled)
     if copies:
         train = stored_copies(train, copies, torch.Generator().manual_seed(1))
     return Task(
         train=train,
+        unlabelled=unlabelled,
         validation=Data(images[TRAIN_COUNT:], labels[TRAIN_COUNT:], NORMALISE),
         test=Data(test_images, test_labels, NORMALISE),
         seed=seed,

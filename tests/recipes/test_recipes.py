@@ -53,7 +53,7 @@ def tiny(recipe):
     torch.manual_seed(0)
     make, shape = STAND_INS[recipe.network]
     data = Data(torch.randn(SAMPLES, *shape), torch.arange(SAMPLES) % 10)
-    return make().eval(), Task(data, data, data, calibration=data, batch=8, trial=True)
+    return make().eval(), Task(data, data, data, calibration=data, batch=8, trial=True, unlabelled=data.inputs)
 
 
 def shortened(data):

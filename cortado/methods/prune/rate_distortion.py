@@ -21,7 +21,7 @@ from cortado.training.loop import train
 from cortado.training.objectives.logits import Logits
 from cortado.training.objectives.objective import Added, Objective, TrainingStep
 from cortado.training.objectives.task import TaskLoss
-from cortado.training.teachers import teachers_of
+from cortado.training.teachers import notes_on_teachers, teachers_of
 from cortado.training.training import Training
 
 TEMPERATURE = 2.5
@@ -50,7 +50,7 @@ class PruneRateDistortion(Method):
     finish: float = knob(3.0, low=0.0, help="epochs of the final phase with frozen zeros, at a quarter of lr")
     step: float = knob(0.5, low=0.01, high=10.0, help="initial rounding step, in standard deviations of the layer")
     pull: float = knob(1e-4, low=0.0, help="final strength of the pull towards rounded values")
-    teacher: Any = knob(None, help="original, package.module:maker, a network, a tuple of them, or none")
+    teacher: Any = knob(None, help="original, before, package.module:maker, a network, a tuple of them, or none")
     soft: float = knob(0.7, low=0.0, high=1.0, help="weight of the distillation loss, at temperature 2.5")
     bias: bool = knob(True, help="quantize biases too, with the step of their layer, and count their bits")
 
@@ -58,6 +58,7 @@ class PruneRateDistortion(Method):
         # Units are found between epochs by tracing the network on the example, which is on the CPU.
         task = replace(task, device="cpu")
         teachers = [] if self.teacher is None else teachers_of(self.teacher, view)
+        view.notes += notes_on_teachers(teachers, view, task)
         weights = self.enter(view)
         with only_learning(view, None if self.where == "*" else weights):
             self.train_rate(view, task, weights, teachers)

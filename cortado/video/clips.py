@@ -53,7 +53,8 @@ class Clips(Dataset[Any]):
 def clips(frames: Data, flow: Flow, step: int = 1, length: int = 2) -> Data:
     """Return each frame of a video with what came before it, as unlabelled data of a task.
 
-    >>> task = Task(train, validation, test, unlabelled=clips(Data(video, video, prepare), Dis()))
+    >>> task = Task(train, validation, test, unlabelled=clips(Data(video, prepare=prepare), Dis()))
+    >>> Motion(data="unlabelled")
 
     `frames` are pictures in order, as they are stored uint8 or floats 0..255, red first, (T, 3, H, W). Inputs are prepared
     frames. Their targets are a dict: "earlier", the prepared frame `step` frames before; "flow" (2, H, W), from the frame to

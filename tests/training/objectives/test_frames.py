@@ -242,9 +242,12 @@ class Segmenter(nn.Module):
 
 
 def clip_task(length=3):
+    """Stills with labels, and a video without."""
     video = video_of(smooth_pictures(1, 32)[0], 12, 2, -1)
-    data = clips(Data(video, torch.zeros(12), lambda frames: frames.float() / 255), Steady(2, -1), length=length)
-    return Task(data, data, data, batch=5, device="cpu", trial=True)
+    unlabelled = clips(Data(video, prepare=lambda frames: frames.float() / 255), Steady(2, -1), length=length)
+    stills = smooth_pictures(12, 32, seed=1).float() / 255
+    data = Data(stills, stills.argmax(1))
+    return Task(data, data, data, unlabelled=unlabelled, batch=5, device="cpu", trial=True)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda one: one.name())
@@ -252,20 +255,29 @@ def test_objectives_on_frames_train_a_network(objective):
     network, teacher = Segmenter(), Segmenter()
     with torch.no_grad():
         teacher.a.weight.mul_(torch.linspace(-2, 2, 6).view(6, 1, 1, 1))
-    training = Training(epochs=12, lr=0.02, precision="float32")
-    trained = train(network, clip_task(), training, objectives=(objective,), teachers=(teacher,))
-    curve = trained.curves[objective.name()]
+    training, learned = Training(epochs=12, lr=0.02, precision="float32"), replace(objective, data="unlabelled")
+    trained = train(network, clip_task(), training, objectives=(learned,), teachers=(teacher,))
+    curve = trained.curves[f"{objective.name()}, unlabelled"]
     assert len(curve) == 12 and curve[-1] < 0.7 * curve[0]
 
 
 def test_earlier_frames_leave_running_statistics_alone():
     task, training = clip_task(2), Training(epochs=0.1, lr=0.0, optimizer="sgd", precision="float32")
     network, wanted = Segmenter(), Segmenter().train()
-    train(network, replace(task, batch=64), training, objectives=(Motion(),))
-    for frames, _ in task.train.batches(64):
+    train(network, replace(task, batch=64), training, objectives=(Motion(data="unlabelled"),))
+    for frames, _ in task.unlabelled.batches(64):
         wanted(frames)
     torch.testing.assert_close(network.norm.running_mean, wanted.norm.running_mean)
     assert int(network.norm.num_batches_tracked) == int(wanted.norm.num_batches_tracked) == 1
+
+
+def test_labels_and_motion_are_learned_side_by_side():
+    objectives = read_objectives(["task", {"motion": {"weight": 2.0, "data": "unlabelled"}}], "here")
+    trained = train(Segmenter(), clip_task(2), Training(epochs=8, lr=0.02, precision="float32"), objectives=objectives)
+    labels, motion = trained.curves["task"], trained.curves["motion, unlabelled"]
+    assert len(labels) == len(motion) == 8 and labels[-1] < 0.8 * labels[0] and max(motion) > 0
+    with pytest.raises(BadTask, match="the task has no unlabelled data, which motion learns from"):
+        train(Segmenter(), replace(clip_task(2), unlabelled=None), Training(), objectives=objectives)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda one: one.name())

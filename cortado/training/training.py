@@ -54,7 +54,7 @@ class Training:
     teacher_sees: str = knob(
         "same",
         one_of=("same", "original"),
-        help="augmented inputs as the network sees them, or as they are, once for all epochs",
+        help="varied inputs as the network sees them, or as they are, once for all epochs; answers move with a Move",
     )
     hook: str = knob("none", one_of=HOOKS, help="how gradients travel between processes under torchrun")
     shard: bool = knob(False, help="split the parameters over the processes, for networks that do not fit into one")

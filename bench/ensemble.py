@@ -44,7 +44,7 @@ def few(seed: int) -> Task:
     task = mnist(seed)
     order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(seed))
     rest = task.train.pick(order[LABELS:])
-    unlabelled = Data.unlabelled(rest.inputs, rest.prepare)
+    unlabelled = Data(rest.inputs, None, rest.prepare)
     return dataclasses.replace(
         task, train=task.train.pick(order[:LABELS]), unlabelled=unlabelled, batch=BATCH, seed=seed
     )

@@ -80,7 +80,7 @@ def few() -> Task:
     chosen = torch.arange(0, count, -(-count // FEW))
     numbers = torch.cat([chosen + count * copy for copy in range(1 + COPIES)])
     whole = task()
-    unlabelled = Data.unlabelled(whole.train.inputs, camvid.prepared)
+    unlabelled = Data(whole.train.inputs, None, camvid.prepared)
     return dataclasses.replace(whole, train=whole.train.pick(numbers), unlabelled=unlabelled)
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save as as_safetensors
 from torch import nn
 
 from cortado.engine.own_parts import parts_named
-from cortado.engine.recipe import beside, make_stage, read_recipe
+from cortado.engine.recipe import Recipe, beside, data_of, make_stage, words_of
 from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork, BadRecipe
 from cortado.file.beside import student_beside
@@ -69,8 +69,7 @@ class Job:
         """Return a network that files of this job can be loaded into: the student of its recipe, or the original."""
         if self.file_maker is not None:
             return self.file_maker()
-        stages = () if self.recipe is None else read_recipe(self.recipe).stages
-        students = [stage for stage in stages if isinstance(stage, Student)]
+        students = students_in(self.recipe)
         return students[-1].architecture() if students else self.make()
 
     def original(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
@@ -222,6 +221,27 @@ def check_sorts(data: dict[str, Any]) -> None:
     for key, sort in (sorts | {"options": dict, "task_options": dict, "train": dict, "limits": list}).items():
         if data.get(key) is not None and (not isinstance(data[key], sort) or isinstance(data[key], bool)):
             raise BadRecipe(f"job: {key} must be {SORT_WORDS[sort]}, got {data[key]!r}. See examples/digits.yaml.")
+
+
+def students_in(recipe: Any) -> list[Student]:
+    """Return the students of a recipe from any source, in order; its other stages may be open, as for a search."""
+    if isinstance(recipe, str) and recipe.endswith((".yaml", ".yml")):
+        recipe = data_of(Path(recipe))
+    if isinstance(recipe, str):
+        recipe = [dict([words_of(part, "recipe")]) for part in recipe.split("|")]
+    stages = recipe.stages if isinstance(recipe, Recipe) else recipe
+    stages = stages.get("stages") if isinstance(stages, dict) else stages
+    found: list[Student] = []
+    for one in stages if isinstance(stages, (list, tuple)) else [stages]:
+        stage = dict([words_of(one, "recipe")]) if isinstance(one, str) else one
+        if isinstance(stage, Student):
+            found.append(stage)
+        if isinstance(stage, dict) and isinstance(repeat := stage.get("repeat"), dict):
+            found += students_in(repeat.get("do"))
+        if isinstance(stage, dict) and "student" in stage:
+            made = make_stage("student", stage["student"] or {})
+            found += [made] if isinstance(made, Student) else []
+    return found
 
 
 def recipe_beside(path: Path, recipe: Any) -> Any:

@@ -43,7 +43,7 @@ class Finetune(Method):
     leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train")
-    teacher: float | str | nn.Module | dict[str, Any] | tuple[Any, ...] = knob(
+    teacher: float | str | nn.Module | dict[str, Any] | tuple[Any, ...] | list[Any] = knob(
         "original", low=0.0, high=1.0, help=TEACHER
     )
     objectives: tuple[Any, ...] | list[Any] = knob(TASK_ALONE, help=LEARNS_FROM)
@@ -59,6 +59,8 @@ class Finetune(Method):
 def write_out(method: Any) -> None:
     """Read the objectives of a method, and write out the short form of its teacher."""
     objectives = read_objectives(method.objectives, method.name())
+    if isinstance(method.teacher, list):
+        object.__setattr__(method, "teacher", tuple(method.teacher))
     if isinstance(method.teacher, (int, float)):
         objectives = with_teacher(objectives, method.teacher, method.name())
         object.__setattr__(method, "teacher", "original")

@@ -32,7 +32,7 @@ class Reinit(Method):
     leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train")
-    teacher: float | str | nn.Module | dict[str, Any] | tuple[Any, ...] = knob(
+    teacher: float | str | nn.Module | dict[str, Any] | tuple[Any, ...] | list[Any] = knob(
         "original", low=0.0, high=1.0, help=TEACHER
     )
     objectives: tuple[Any, ...] | list[Any] = knob(TASK_ALONE, help=LEARNS_FROM)

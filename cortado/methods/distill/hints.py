@@ -8,7 +8,7 @@ from torch import nn
 
 from cortado.errors import BadNetwork
 from cortado.knobs.nested import flat_knobs
-from cortado.methods.learn import learn
+from cortado.methods.learn import SEVERAL, learn
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import LEARNS, Leaves
 from cortado.network.graph.trace import trace
@@ -45,7 +45,7 @@ class DistillHints(Method):
     hint_epochs: float = knob(1.0, low=0.0, help="epochs of the first stage; 0: the second stage alone")
     at: str = knob("", help="the guided layer by path, #2 for its second call; empty: the middle of the network")
     of: str = knob("", help="the hint layer of the first teacher; empty: of the same name, or the middle as for at")
-    teacher: Any = knob("original", help="original, package.module:maker, a network, or several, whose mean teaches")
+    teacher: Any = knob("original", help=SEVERAL)
     temperature: float = knob(3.0, low=0.05, help="softmax temperature of both outputs")
     hard: float = knob(1.0, low=0.0, help="weight of the task's own loss")
     soft: float = knob(0.44, low=0.0, help="weight of the distillation loss at the start of the second stage")

@@ -6,7 +6,7 @@ from typing import Any
 
 from cortado.errors import BadValue
 from cortado.knobs.nested import flat_knobs
-from cortado.methods.learn import learn
+from cortado.methods.learn import SEVERAL, learn
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import LEARNS, Leaves, Need
 from cortado.network.view import View
@@ -44,7 +44,7 @@ class DistillText(Method):
     leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train")
-    teacher: Any = knob("original", help="original, package.module:maker, a network, or several, whose mean teaches")
+    teacher: Any = knob("original", help=SEVERAL)
     on_policy: float = knob(0.5, low=0.0, high=1.0, help="share of the batches that the network writes itself")
     direction: str = knob(FORWARD, one_of=(FORWARD, REVERSE, JENSEN), help="which divergence of the two softmaxes")
     temperature: float = knob(1.0, low=0.05, help="softmax temperature T of both outputs")

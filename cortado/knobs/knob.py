@@ -9,8 +9,9 @@ from typing import Any
 from cortado.errors import BadValue
 from cortado.renamed import KNOB, old_arguments
 
-SHORT = reprlib.Repr(maxstring=200, maxother=80)
-"""Of a value in a message, so much is shown."""
+SHORT = reprlib.Repr()
+"""How a value is shown in a message: long ones in part."""
+SHORT.maxstring, SHORT.maxother = 200, 80
 
 
 @old_arguments(KNOB)

@@ -11,6 +11,7 @@ from torch import nn
 from cortado.engine.compress import compress
 from cortado.engine.recipe import read_recipe
 from cortado.nets.catalog import by_name
+from cortado.nets.espnet import espnet
 from cortado.nets.lenet import LeNet5, LeNet300100
 from cortado.nets.resnet import CifarResNet
 from cortado.nets.vgg import CifarVgg
@@ -18,7 +19,9 @@ from cortado.network.graph.where import choose
 from cortado.network.weight import parameter_places
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.masked import Masked
+from cortado.task.overlap import mean_iou
 from cortado.task.task import Data, Task
+from cortado.tasks.camvid import loss as camvid_loss
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 PAPERS = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("fewest_bytes"))
@@ -46,14 +49,31 @@ STAND_INS = {
     "resnet_20": (lambda: CifarResNet(1, width=4), (3, 32, 32)),
     "resnet_56": (lambda: CifarResNet(1, width=4), (3, 32, 32)),
     "vgg_16_cifar": (lambda: CifarVgg(width=0.06), (3, 32, 32)),
+    "espnet": (lambda: espnet(p=1, q=1), (3, 32, 48)),
 }
+TERMS = {
+    "attention_transfer_resnet_20": {"task", "attention"},
+    "informative_neurons_resnet_20": {"task", "neurons"},
+    "model_compression_lenet_300_100": {"logits"},
+    "codistillation_lenet_5": {"task"},
+    "ternary_gradients_lenet_5": {"task"},
+    "structured_espnet": {"task", "logits", "pairwise", "holistic", "holistic critic"},
+    "channel_wise_espnet": {"task", "channelwise"},
+    "mimic_espnet": {"task", "features"},
+}
+"""What the last stage of a recipe learns from; in one step, peers exchange nothing yet."""
 
 
 def tiny(recipe):
     torch.manual_seed(0)
     make, shape = STAND_INS[recipe.network]
-    data = Data(torch.randn(SAMPLES, *shape), torch.arange(SAMPLES) % 10)
-    return make().eval(), Task(data, data, data, calibration=data, batch=8, trial=True, unlabelled=data.inputs)
+    classes = torch.arange(SAMPLES) % 10
+    maps = recipe.network == "espnet"
+    data = Data(torch.randn(SAMPLES, *shape), torch.randint(0, 11, (SAMPLES, *shape[1:])) if maps else classes)
+    metric = {"metric": mean_iou(11), "loss": camvid_loss} if maps else {}
+    return make().eval(), Task(
+        data, data, data, calibration=data, batch=8, trial=True, unlabelled=data.inputs, **metric
+    )
 
 
 def shortened(data):
@@ -94,6 +114,15 @@ def test_recipe_says_what_it_is(path):
     assert set(recipe.figures) <= {"paper", "ours"}
     with torch.device("meta"):
         assert isinstance(by_name(recipe.network), nn.Module)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_recipe_learns_from_what_it_says(name):
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf8")
+    data = shortened(yaml.safe_load(text.replace("cortado.nets.resnet:trained_resnet_56", f"{__name__}:wider")))
+    original, task = tiny(read_recipe(copy.deepcopy(data)))
+    _, report = compress(original, task, data)
+    assert set(report.stages[-1].curves) == TERMS[name]
 
 
 @pytest.mark.parametrize("path", MASKED, ids=lambda path: path.stem)

@@ -83,7 +83,8 @@ def tuned(seed: int, objectives: Sequence[Objective], teacher: nn.Module) -> nn.
     video = clips(segmenter.stills("val", LEARNED), Dis())
     task = replace(segmenter.task(seed), unlabelled=video)
     training = segmenter.training(EPOCHS, LR, schedule=linear, warmup=0.0)
-    train(network, task, training, objectives=(TaskLoss(), *objectives), teachers=(teacher,), seed=seed)
+    teachers = (teacher,) if any(one.taught for one in objectives) else ()
+    train(network, task, training, objectives=(TaskLoss(), *objectives), teachers=teachers, seed=seed)
     return network.eval()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cortado.errors import BadNetwork, BadTask
 from cortado.nets.named import named_network
 from cortado.network.view import View
-from cortado.running.devices import own_device
+from cortado.running.devices import on_device, training_device
 from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import pick, to_device
 from cortado.task.measure import scored_outputs
@@ -113,10 +113,11 @@ def all_right(network: nn.Module, task: Task) -> bool:
     metric = task.metric
     if metric.whole is not None or metric.value is not None or not metric.higher_is_better:
         return False
-    with eval_mode(network):
+    device = training_device(network, task.device)
+    with on_device(network, device), eval_mode(network):
         for inputs, targets in task.validation.batches(SCORED):
             try:
-                _, rows = scored_outputs(network, to_device(inputs, own_device(network)), targets, metric)
+                _, rows = scored_outputs(network, to_device(inputs, device), targets, metric)
             except (BadNetwork, BadTask):
                 return False
             if not bool((rows == 1).all()):

@@ -15,7 +15,8 @@ from cortado.running.trees import map_tensors, sample_count
 class Move:
     """A `vary` for pictures and maps, of any size, at once.
 
-    >>> data = cortado.Data(pictures, masks, vary=cortado.Move(zoom=(0.75, 1.5), void=11))
+    >>> move = cortado.Move(zoom=(0.75, 1.5), void=11)
+    >>> data = cortado.Data(torch.zeros(4, 3, 60, 80), torch.zeros(4, 60, 80).long(), vary=move)
 
     Each sample is mirrored with probability 1/2 if `mirror` is set, magnified by a factor between both of `zoom`, and shifted
     by up to `shift` of its width and height; a magnified picture is cut at a random place. Tensors (N, H, W) and

@@ -79,7 +79,7 @@ def test_inner_names_are_arguments_too():
         ({"training": 3}, BadRecipe, "training must be keys with values, got 3"),
         ({"training": {"epoch": 3}}, BadRecipe, "no knob 'epoch'; did you mean 'epochs'"),
         ({"epochs": -1}, BadValue, "recipe: finetune: epochs must lie in 0.., got -1"),
-        ({"cache": "no"}, BadValue, "cache must be one of auto, memory, file, live"),
+        ({"cache": "no"}, BadValue, "cache must be one of auto, memory, file, kept, live"),
     ],
 )
 def test_wrong_knobs_are_refused_in_words(knobs, wrong, message):

@@ -26,13 +26,13 @@ TRAININGS = (
     "quantize/xnor | finetune epochs=1",
     "quantize/dorefa bits=1 activations=2 gradients=6 | finetune epochs=1",
     "quantize/pact bits=4 activations=4 | finetune epochs=1",
-    "quantize/compact_binary terms=2 | finetune epochs=1 penalty=bipolar",
+    "quantize/compact_binary terms=2 | finetune epochs=1 objectives=[task, bipolar: {weight: 1.0e-4}]",
     "quantize/binary_connect stochastic=true | finetune epochs=1",
     "quantize/clip | finetune epochs=1",
-    "finetune epochs=1 penalty=group_lasso | finetune epochs=1 penalty=norm_gains | finetune epochs=1 penalty=nuclear_norm",
+    "finetune epochs=1 objectives=[task, group_lasso: {weight: 1.0e-4}, norm_gains: {weight: 1.0e-4}, nuclear_norm: {weight: 1.0e-4}]",
     "prune/rate_distortion epochs=1 finish=1",
 )
-NEVER_RECORDED = ("penalty", "prune/rate_distortion", "quantize/clip")
+NEVER_RECORDED = ("bipolar", "group_lasso", "prune/rate_distortion", "quantize/clip")
 BY_CHANCE = ("stochastic", "dorefa")
 
 

@@ -74,7 +74,7 @@ class DistillHints(Method):
     def layers(self, view: View, teacher: nn.Module) -> tuple[str, str]:
         """Return the paths of the guided layer and of the hint layer."""
         at = self.at or middle_layer(view.network, view.example)
-        same = bool(self.at) or teacher is view.original
+        same = bool(self.at) or teacher is view.original is view.base
         return at, self.of or (at if same else middle_layer(teacher, view.example))
 
     def check_guided(self, at: str, guided: Feeding, view: View) -> None:

@@ -20,7 +20,6 @@ from tests.docs.blocks import PAGES, ROOT, blocks, importable, run, shell_lines
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
 TEACHING = ROOT / "docs" / "teaching.md"
-TEACHING = ROOT / "README.md", ROOT / "docs" / "teaching.md"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

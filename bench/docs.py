@@ -13,7 +13,7 @@ import cortado.importance
 import cortado.parts.forms
 import cortado.training.objectives
 from bench import result
-from cortado.commands.describing import knob_rows
+from cortado.commands.describing import knob_rows, needs_and_leaves
 from cortado.engine.recipe import REPEAT, known_methods, method_class
 from cortado.importance.importance import Importance
 from cortado.knobs.nested import knobs_of
@@ -174,7 +174,8 @@ def methods_page() -> str:
         "under `cortado/methods/`; `allocate`, `prune/widths` and `quantize/ptq_search` are in the planner. Each also has",
         f"the knob `where`, by default `{where.default}`:", f"{where.metadata['help']}.", "",
         "*Lossy* methods change values; `match_moments` runs after them, unless they train. Methods that *train* change floats",
-        "and keep masks, codes and codebook indices.",
+        "and keep masks, codes and codebook indices. Where a network lacks what a method needs, its stage is refused before it",
+        "starts.",
     ]  # fmt: skip
     for name in known_methods():
         lines += ["", f"## {name}", "", *method_lines(method_class(name))]
@@ -209,6 +210,8 @@ def method_lines(kind: type[Method]) -> list[str]:
     marks = [word for word, on in (("lossy", kind.lossy), ("trains", kind.trains)) if on]
     lines = [f"*{', '.join(marks)}*", ""] if marks else []
     lines.append(escaped(inspect.getdoc(kind) or ""))
+    if sentence := needs_and_leaves(kind):
+        lines += ["", escaped(sentence)]
     common = next(field.default for field in dataclasses.fields(Method) if field.name == "where")
     inner = {name for name, one in knobs_of(kind).items() if one.inside}
     rows = [

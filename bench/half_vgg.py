@@ -5,7 +5,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bench.result import CACHE
-from cortado.engine.job import load_weights, own_tensors
+from cortado.engine.job import own_tensors
+from cortado.nets.checkpoint import load_weights
 from cortado.nets.vgg import vgg_16_cifar
 from cortado.tasks import cifar10
 from cortado.training.loop import Training, train

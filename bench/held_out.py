@@ -74,7 +74,10 @@ def fresh(name: str, seed: int) -> nn.Module:
 
 def trained(name: str, seed: int) -> nn.Module:
     """Return the network trained on labels alone; its weights, rounded to float16, are kept beside the results."""
-    network, path = fresh(name, seed), PIECES / f"{name.lower().replace(', ', '_').replace(' ', '_')}_{seed}.safetensors"
+    network, path = (
+        fresh(name, seed),
+        PIECES / f"{name.lower().replace(', ', '_').replace(' ', '_')}_{seed}.safetensors",
+    )
     if not path.exists():
         train(network, stored(), training(), seed=seed, label=f"{name}, seed {seed}")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bench.result import CACHE
-from cortado.engine.job import load_weights, own_tensors
+from cortado.engine.job import own_tensors
+from cortado.nets.checkpoint import load_weights
 from cortado.nets.lenet import lenet_5, lenet_300_100
 from cortado.nets.mlp import mlp_1024
 from cortado.task.measure import mean_score

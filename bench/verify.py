@@ -97,7 +97,7 @@ def by_run_py(bundle: Path, folder: Path) -> dict[str, Any]:
     np.save(folder / "inputs.npy", inputs.numpy())
     done([str(python), str(bundle / "run.py"), str(folder / "inputs.npy"), str(folder / "outputs.npy")], COMMAND_S)
     outputs = torch.from_numpy(np.load(folder / "outputs.npy"))
-    small = load(bundle / FILE, read_job(str(bundle)).make)
+    small = load(bundle / FILE, read_job(str(bundle)).architecture)
     with torch.no_grad():
         wanted = call(small, inputs)
     return {

@@ -23,11 +23,13 @@ from cortado.planner.planned import plan
 from cortado.planner.search.trial_search import search
 from cortado.renamed import FACE, current
 from cortado.report.report import Report
+from cortado.report.score_table import compare_networks as compare
 from cortado.runtimes.export import export
 from cortado.runtimes.file_bench import bench_file as bench
 from cortado.task.data import Data
 from cortado.task.measure import check_stated
 from cortado.task.metric import Metric
+from cortado.task.move import Move
 from cortado.task.outputs.boxes import Boxes
 from cortado.task.outputs.classes import Classes
 from cortado.task.outputs.numbers import Numbers
@@ -37,9 +39,10 @@ from cortado.task.task import Task
 from cortado.training.objectives.objective import Objective, Player, Taps, TrainingStep
 
 __all__ = [
-    "Boxes", "Classes", "CortadoError", "Data", "Form", "Importance", "Job", "Method", "Metric", "Numbers", "Objective",
+    "Boxes", "Classes", "CortadoError", "Data", "Form", "Importance", "Job", "Method", "Metric", "Move", "Numbers", "Objective",
     "Outputs", "Player", "Recipe", "Report", "Taps", "Task", "Tokens", "TrainingStep",
-    "bench", "check_stated", "compress", "export", "inspect", "knob", "load", "plan", "profile", "save", "search", "verify",
+    "bench", "check_stated", "compare", "compress", "export", "inspect", "knob", "load", "plan", "profile", "save", "search",
+    "verify",
 ]  # fmt: skip
 __version__ = "0.2.0.dev0"
 

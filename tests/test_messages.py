@@ -70,7 +70,7 @@ CASES = {
     "data of another type": (lambda: Data.of([1]), BadTask, r"got list\. Wrap tensors as cortado\.Data"),
     "score that does not score samples": (lambda: compress(MLP.make(), task_with(metric=Metric(each=bad_score)), "finetune"), BadTask, r"must return one number per sample, got shape \(\)"),
     "pattern without a match": (lambda: compress(MLP.make(), MLP.task(), "prune/weights where=conv*"), BadValue, r"stage 1 \(prune/weights\): where: 'conv\*' matches no weight"),
-    "nothing changed": (lambda: compress(MLP.make(), MLP.task(), "prune/weights keep=1.0"), NothingChanged, r"stage 1 \(prune/weights\): it changed nothing\. Check its pattern"),
+    "nothing changed": (lambda: compress(MLP.make(), MLP.task(), "prune/weights keep=1.0"), NothingChanged, r"stage 1 \(prune/weights\): it needs more entries alive than it keeps, and Sequential has none under where: '\*'\. Leave the stage out, or lower keep"),
     "loss without end": (lambda: compress(MLP.make(), MLP.task(), "finetune lr=1e30 optimizer=sgd epochs=3"), BadNetwork, r"stage 1 \(finetune\): finetune: the loss of epoch \d is (nan|inf), in float32 with moving batch norm statistics\. Lower lr"),
     "module that is not there": (lambda: View(MLP.make(), MLP.make(), None).wrap("conv9", Bypass()), BadNetwork, r"there is no module 'conv9' to wrap\. Its modules"),
     "resume without a folder": (lambda: compress(MLP.make(), MLP.task(), "finetune", resume=True), BadNetwork, r"resume needs the folder"),

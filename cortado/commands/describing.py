@@ -32,7 +32,14 @@ def methods_text() -> str:
 def method_text(kind: type[Method]) -> str:
     """Return the docstring of a method and a table of its knobs."""
     rows = [("knob", "default", "values", "meaning"), *knob_rows(kind)]
-    return f"{kind.name()}  {method_traits(kind)}".rstrip() + f"\n\n{inspect.getdoc(kind)}\n\n{aligned(rows, '<')}"
+    about = "\n\n".join(part for part in (inspect.getdoc(kind), needs_and_leaves(kind)) if part)
+    return f"{kind.name()}  {method_traits(kind)}".rstrip() + f"\n\n{about}\n\n{aligned(rows, '<')}"
+
+
+def needs_and_leaves(kind: type[Method]) -> str:
+    """Return what a method needs to find and what it may leave, in one line; "" if it says neither."""
+    needs, leaves = ("; ".join(words) for words in ([need.what for need in kind.needs], kind.leaves))
+    return " ".join(f"{title}: {words}." for title, words in (("Needs", needs), ("Leaves", leaves)) if words)
 
 
 def method_traits(kind: type[Method]) -> str:

@@ -14,7 +14,7 @@ import click
 from torch import nn
 
 from cortado.engine.bundle import FILE, check_bundle
-from cortado.engine.job import read_job
+from cortado.engine.job import Job, read_job
 from cortado.errors import CortadoError, Stopped
 from cortado.file.artifact import load
 from cortado.parts.part import Part
@@ -145,7 +145,7 @@ def network_of(source: str, trained: bool = True) -> tuple[nn.Module, Task]:
     task = made.make_task()
     if Path(source).is_dir():
         check_bundle(source)
-        return load(Path(source) / FILE, made.make, made.forms), task
+        return load(Path(source) / FILE, made.architecture, made.forms), task
     chosen = made if trained else replace(made, training={})
     return chosen.original(task, None, progress_here()), task
 
@@ -154,6 +154,11 @@ def file_path(file: str) -> Path:
     """Return the path of a .cortado file: the file itself, or the one in a bundle."""
     path = Path(file)
     return path / FILE if path.is_dir() else path
+
+
+def maker_for(file: str, job: Job) -> Callable[[], nn.Module]:
+    """Return the maker of the network that a file is written against, as its bundle says, or else its job."""
+    return (read_job(file) if Path(file).is_dir() else job).architecture
 
 
 def forms_beside(file: str) -> tuple[type[Part], ...]:

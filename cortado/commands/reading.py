@@ -13,6 +13,7 @@ from cortado.commands.given import (
     file_path,
     forms_beside,
     in_words,
+    maker_for,
     network_of,
     threads_option,
 )
@@ -21,6 +22,7 @@ from cortado.engine.job import own_tensors, read_job
 from cortado.engine.verify import verify
 from cortado.errors import BadValue
 from cortado.file.artifact import load
+from cortado.file.beside import student_beside
 from cortado.file.inspection import inspect as inspect_file
 from cortado.file.whole import write_whole
 from cortado.network.compare.explain import explain
@@ -65,6 +67,11 @@ def explain_command(bundle: str, images: int, job: str | None) -> None:
     made = read_job(job or bundle, read_report(folder / "report.json").seed)
     task = made.make_task()
     original = made.original_again(task, folder)
+    if student_beside(folder) is not None:
+        raise BadValue(
+            f"explain: the network of {bundle} is a student, whose layers the original network does not have. "
+            "The report compares its rounded layers with those before rounding."
+        )
     network = load(folder / FILE, original, (*read_job(bundle).forms, *made.forms))
     assert task.calibration is not None
     click.echo(explain(original, network, task.calibration, images).text())
@@ -78,7 +85,7 @@ def inspect_command(file: str, job: str | None) -> None:
     """Show how many bytes each part of FILE takes."""
     made = read_job(job) if job else None
     forms = forms_beside(file) if made is None else (*forms_beside(file), *made.forms)
-    click.echo(inspect_file(file_path(file), None if made is None else made.make, forms).text())
+    click.echo(inspect_file(file_path(file), None if made is None else maker_for(file, made), forms).text())
 
 
 @click.command("unpack")
@@ -91,7 +98,7 @@ def unpack_command(file: str, job: str, out: str) -> None:
     if not Path(out).absolute().parent.is_dir():
         raise BadValue(f"unpack: the folder of {out} does not exist. Create it first, or choose another path.")
     made = read_job(job)
-    network = load(file_path(file), made.make, (*forms_beside(file), *made.forms))
+    network = load(file_path(file), maker_for(file, made), (*forms_beside(file), *made.forms))
     dense = dense_state(network)
     write_whole(Path(out), as_safetensors(dense))
     click.echo(f"{out}: {len(dense)} tensors, {Path(out).stat().st_size:,} bytes")

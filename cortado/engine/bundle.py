@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,7 @@ from torch import nn
 
 from cortado.engine.job import ORIGINAL
 from cortado.engine.own_parts import names_of
+from cortado.engine.recipe import with_files_of_weights
 from cortado.errors import BadFile, BadValue
 from cortado.file.artifact import Original, encode
 from cortado.file.whole import check_writable, make_folder, write_whole
@@ -35,7 +37,7 @@ import cortado
 from cortado.engine.job import read_job
 
 job = read_job(str(FILE.parent))
-network = cortado.load(FILE, job.make, job.forms)
+network = cortado.load(FILE, job.architecture, job.forms)
 
 
 def predict(*inputs):
@@ -66,7 +68,8 @@ def write_bundle(
 ) -> Path:
     """Write a self-contained bundle and return its folder.  Files are written atomically, the checksums last.
 
-    `body` is the network's encoded file and `exported` the folder of measured runtime files, as `compress_within` returns
+    `original` is the network that the file is written against: after a stage student, the student. `body` is the network's
+    encoded file and `exported` the folder of measured runtime files, as `compress_within` returns
     them; they are moved into the bundle, or made here if not given. The original weights stored in the folder by the run
     get checksums too, but may be left out of a copy. Each of `runtimes` (which need the task) has a folder of its name;
     run.py predicts with the first one that has a script. Raises BadValue if the folder cannot be written.
@@ -81,7 +84,7 @@ def write_bundle(
         "report.json": report.as_json().encode(),
         "report.html": report_html(report).encode(),
         "report.md": f"# {report.network} on {report.task}\n\n```\n{report_text(report)}\n```\n".encode(),
-        "recipe.yaml": yaml.safe_dump(report.recipe, sort_keys=False).encode(),
+        "recipe.yaml": yaml.safe_dump(recipe_in(folder, report.recipe), sort_keys=False).encode(),
         "job.yaml": yaml.safe_dump(with_forms(job, network), sort_keys=False).encode(),
         "environment.json": json.dumps(report.environment, indent=1).encode(),
         "run.py": script(runtimes).encode(),
@@ -96,6 +99,11 @@ def write_bundle(
         # Only after everything is written, so that a bundle can be retried after a full disk.
         shutil.rmtree(exported, ignore_errors=True)
     return folder
+
+
+def recipe_in(folder: Path, recipe: dict[str, Any]) -> Any:
+    """Return a recipe whose files of weights are relative to the bundle, as in any recipe file."""
+    return with_files_of_weights(recipe, lambda weights: os.path.relpath(weights, folder))
 
 
 def with_forms(job: dict[str, Any], network: nn.Module) -> dict[str, Any]:

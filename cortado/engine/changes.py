@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cortado.network.weight import Weight, parameter_places
-from cortado.parts.activations.quantizer import sites
+from cortado.parts.activations.quantizer import Described, rounding_facts, sites
 from cortado.parts.forms.attach import form_of
-from cortado.parts.forms.latent import Latent
+from cortado.parts.forms.same import rounds_alike, same_bits, same_state
 
 
 @dataclass(frozen=True)
@@ -48,39 +47,15 @@ class Changes:
 
     def forms(self) -> bool:
         """Return whether any tensor of the state changed."""
-        before, after = self.before.state_dict(), self.after.state_dict()
-        return list(before) != list(after) or any(
-            isinstance(value, Tensor) and not same_bits(value, after[name]) for name, value in before.items()
-        )
+        return not same_state(self.before, self.after)
 
 
 def other_weight(before: Weight, after: Weight, values_only: bool) -> bool:
     """Return whether a weight's values or, unless `values_only`, its latent rounding changed."""
-    return not same_bits(before.dense(), after.dense()) or not values_only and latent(before) != latent(after)
+    one, other = form_of(*before.places[0]), form_of(*after.places[0])
+    return not same_bits(before.dense(), after.dense()) or not values_only and not rounds_alike(one, other)
 
 
-def latent(weight: Weight) -> list[tuple[str, dict[str, int]]]:
-    """Return how a weight is rounded in training: a change there counts even if its values stay."""
-    form = form_of(*weight.places[0])
-    parts = () if form is None else form.modules()
-    return [(type(part).__qualname__, part.spec()) for part in parts if isinstance(part, Latent)]
-
-
-def activation_rounding(network: nn.Module) -> dict[tuple[str, str], tuple[str, dict[str, int], list[list[float]]]]:
-    """Return the class, spec and numbers of each activation quantizer, by place."""
-    return {
-        place: (type(one).__qualname__, one.spec(), [part.flatten().tolist() for part in one.parts().values()])
-        for place, one in sites(network).items()
-    }
-
-
-def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors are bitwise equal, with the same dtype and shape."""
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    return torch.equal(bits_of(one), bits_of(other.to(one.device)))
-
-
-def bits_of(value: Tensor) -> Tensor:
-    """Return the bytes of a tensor."""
-    return value.detach().contiguous().view(-1).view(torch.uint8) if value.numel() else value.detach()
+def activation_rounding(network: nn.Module) -> dict[tuple[str, str], Described]:
+    """Return the description of each activation quantizer, by place."""
+    return {place: rounding_facts(one) for place, one in sites(network).items()}

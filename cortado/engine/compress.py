@@ -1,29 +1,27 @@
 """Compress: run a recipe stage by stage, measure and store each stage, and test the result."""
 
-import json
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from cortado.engine.fingerprints import bytes_of, file_sum, identity, json_data, sum_of_data
+from cortado.engine.fingerprints import json_data, sum_of_run
 from cortado.engine.options import RunOptions
 from cortado.engine.own_parts import names_of, parts_named
 from cortado.engine.recipe import Recipe, read_recipe, stage_data
-from cortado.engine.stage import State, apply_stage, begin, cuts_from, loses_moments
-from cortado.errors import BadFile, BadNetwork, CortadoError, Failed, Stopped, describe
+from cortado.engine.stage import Cuts, State, apply_stage, begin, begin_again, cuts_from, loses_moments
+from cortado.engine.stage_files import StageFiles
+from cortado.errors import BadNetwork, CortadoError, Failed, Stopped, WrongNetwork, describe
 from cortado.file.accounting import accounts
 from cortado.file.artifact import decode, encode
-from cortado.file.entries import entries_of, fingerprint
-from cortado.file.whole import make_folder, read_bytes, write_whole
-from cortado.network.compare.rounded import rounded_layers
+from cortado.methods.method import Method
+from cortado.network.compare.rounded import rounded_layers, rounded_paths
 from cortado.network.profile.execution import execution_shares
 from cortado.network.view import working_copy
 from cortado.network.weight import parameter_places
@@ -32,12 +30,12 @@ from cortado.parts.part import Part
 from cortado.progress import Progress
 from cortado.quantities import size_text
 from cortado.report.pages.words import stage_text
-from cortado.report.report import Compared, Line, Report, Stage, environment, notes_of, paired_interval
+from cortado.report.report import Compared, Report, Stage, environment, notes_of, paired_interval
+from cortado.report.result_lines import lines_of, parameter_line
 from cortado.running.brought import accept
 from cortado.runtimes.compare import RUNS_OVER, runs_over
 from cortado.runtimes.speed import with_speed
 from cortado.task.disjoint import check_disjoint
-from cortado.task.limits import Limit
 from cortado.task.measure import check_calibration, mean_score, reference_score, scores
 from cortado.task.task import Task
 
@@ -128,6 +126,7 @@ class Run:
     options: RunOptions = field(default_factory=RunOptions)
     rows: list[Stage] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    bases: list[nn.Module] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     used: set[type[Part]] = field(default_factory=set)
 
@@ -152,19 +151,18 @@ class Run:
             method, state, self.task, match_moments=self.recipe.match_moments, following=following, last=following is None,
             where=f"stage {number + 1} ({method.name()})", progress=self.options.progress,
         )  # fmt: skip
-        body = encode(made.network, self.original)
+        body = encode(made.network, made.base)
         if self.rows and len(body) > GROWS * self.rows[-1].size_bytes:
             grown = f"The file grows from {size_text(self.rows[-1].size_bytes)} to {size_text(len(body))}."
             made = replace(made, notes=(*made.notes, grown))
         self.used |= part_kinds(made.network)
-        made = replace(made, network=decode(body, self.original, [*self.used, *self.options.forms]))
+        made = replace(made, network=decode(body, made.base, [*self.used, *self.options.forms]))
         row = self.measured(made, number, len(body), time.perf_counter() - start)
         self.keep(number, body, row, made)
-        self.rows.append(row)
+        self.add(row, body, made)
         LOG.info(
             "stage %d of %d %s", number + 1, len(stages), stage_text(row, self.task.metric.name, self.task.metric.unit)
         )
-        self.bodies.append(body)
         return made
 
     def measured(self, made: State, number: int, size_bytes: int, seconds: float) -> Stage:
@@ -176,62 +174,44 @@ class Run:
         score = mean_score(made.network, task.validation, task.metric, self.original)
         turn = self.recipe.rounds[number]
         return Stage(
-            method.name(), knobs, score, size_bytes, nonzero, seconds, made.notes, round=turn, curves=made.curves
-        )
+            method.name(), knobs, score, size_bytes, nonzero, seconds, made.notes, round=turn, curves=made.curves,
+            parameters=sum(one.numel() for one in made.base.parameters()) if method.restarts else None,
+        )  # fmt: skip
 
     def report(self, network: nn.Module, original_validation: float) -> Report:
         task, options = self.task, self.options
-        compared = test(self.original, network, task)
+        compared, whole = test(self.original, network, task), self.compared()
+        rounded = None if whole is None else rounded_layers(whole, network, task.validation)
         original_bytes = sum(value.numel() * value.element_size() for value in self.original.state_dict().values())
-        layers, drawn = accounts(network, self.original, self.bodies[-1])
+        layers, drawn = accounts(network, self.bases[-1], self.bodies[-1])
+        lines = lines_of(task, original_bytes, self.rows[-1].size_bytes, compared, options.limits)
+        if self.bases[-1] is not self.original:
+            lines += (parameter_line(self.original, network),)
         report = Report(
             task=task.name, network=type(self.original).__name__, metric_name=task.metric.name, metric_unit=task.metric.unit,
             higher_is_better=task.metric.higher_is_better, original_bytes=original_bytes, original_validation=original_validation,
-            stages=tuple(self.rows), lines=lines_of(task, original_bytes, self.rows[-1].size_bytes, compared, options.limits),
-            test=compared, layers=layers, pictures=drawn,
+            stages=tuple(self.rows), lines=lines, test=compared, layers=layers, pictures=drawn,
             warnings=(*self.warnings, *notes_of(self.rows), *([RUNS_OVER] if runs_over(network) else [])),
             recipe=json_data(self.recipe.as_data()),
             execution=execution_shares(network, (inputs for inputs, _ in task.test.batches(256))),
-            seed=task.seed, environment=environment(), rounded=rounded_layers(self.original, network, task.validation),
+            seed=task.seed, environment=environment(), rounded=rounded,
         )  # fmt: skip
         own = list(self.used | set(options.forms))
-        earlier = [partial(decode, body, self.original, own) for body in self.bodies[:-1]]
+        earlier = [partial(decode, *one, own) for one in zip(self.bodies[:-1], self.bases[:-1], strict=True)]
         return with_speed(
             report, self.original, network, task, options.speed, options.limits, options.progress, earlier, options.exports,
         )  # fmt: skip
 
     @cached_property
     def key(self) -> str:
-        """Return a hash of everything a stage depends on: recipe, network with its values, task with its data.
-
-        Test data are left out, so that a search can resume its best trial, which ran without them.
-        """
-        task, sums = self.task, blake2b(digest_size=16)
-        sums.update(json.dumps(identity(self.recipe.as_data()), sort_keys=True).encode())
-        sums.update(fingerprint(self.original, entries_of(self.original)))
-        for value in self.original.state_dict().values():
-            sums.update(bytes_of(value))
-        sums.update(
-            repr((task.name, task.seed, task.batch, identity(task.loss), identity(task.metric.functions))).encode()
-        )
-        for data in task.known_data:
-            sums.update(sum_of_data(data))
-        return sums.hexdigest()
-
-    def base(self, number: int) -> Path:
-        """Return the path of a stage's files, without the suffix."""
-        assert self.options.folder is not None
-        return self.options.folder / "stages" / f"{number + 1:02}"
+        """Return a hash of everything a stage depends on."""
+        return sum_of_run(self.recipe.as_data(), self.original, self.task)
 
     def keep(self, number: int, body: bytes, row: Stage, made: State) -> None:
         if self.options.folder is None:
             return
-        base = self.base(number)
-        make_folder(base.parent)
-        write_whole(base.with_suffix(".cortado"), body)
-        own = {"forms": names_of(self.used), **made.cuts_as_data()}
-        note = {"key": self.key, "file": file_sum(body), "row": asdict(row), **own}
-        write_whole(base.with_suffix(".json"), json.dumps(note, indent=1).encode())
+        note = {"key": self.key, "row": asdict(row), "forms": names_of(self.used), **made.cuts_as_data()}
+        StageFiles(self.options.folder, number).write(body, note)
 
     def resumed(self) -> State:
         """Return the state after the last finished stage of the same run, or before the first."""
@@ -239,33 +219,59 @@ class Run:
             raise BadNetwork("compress: resume needs the folder of the interrupted run. Pass folder=...")
         state = begin(self.original, self.task.example)
         for number, method in enumerate(self.recipe.stages):
-            base = self.base(number)
-            if not base.with_suffix(".json").exists():
+            files = StageFiles(self.options.folder, number)
+            note = files.read_note()
+            if note is None:
                 break
             try:
-                note = json.loads(base.with_suffix(".json").read_text(encoding="utf8"))
-                other, row = note["key"] != self.key or "survivors" not in note, Stage(**note["row"])
-                kept, survivors = cuts_from(note)
+                other, row, cuts = (
+                    note["key"] != self.key or "survivors" not in note,
+                    Stage(**note["row"]),
+                    cuts_from(note),
+                )
             except (ValueError, KeyError, TypeError) as error:
-                raise BadFile(
-                    f"compress: {base}.json is damaged ({error}). Delete the folder's stages and start again."
-                ) from error
-            if other:
+                raise files.damaged(error) from error
+            body = b"" if other else files.read_network(note)
+            own = () if other else parts_named(note.get("forms", []), f"compress: {files.note}")
+            made = None if other else self.after(method, state, body, cuts, own)
+            if made is None:
                 self.warnings.append(
                     f"stage {number + 1} in {self.options.folder} is from another run (recipe, network, data, seed or "
                     "version) and was run again"
                 )
                 break
-            body = read_bytes(base.with_suffix(".cortado"))
-            if note.get("file", file_sum(body)) != file_sum(body):
-                raise BadFile(f"compress: {base}.cortado was altered. Delete the folder's stages and start again.")
-            reference = state.network if loses_moments(method) else state.reference
-            own = parts_named(note.get("forms", []), f"compress: {base}.json")
-            made = decode(body, self.original, (*own, *self.options.forms))
-            state = replace(state, network=made, reference=reference, kept=kept, survivors=survivors, fresh=False)
-            self.rows.append(row)
-            self.bodies.append(body)
+            state = made
+            self.add(row, body, state)
         return state
+
+    def after(self, method: Method, state: State, body: bytes, cuts: Cuts, own: tuple[type[Part], ...]) -> State | None:
+        """Return the state after a stored stage; None if its network is of another architecture now."""
+        if method.restarts:
+            again = apply_stage(method, state, self.task)
+            try:
+                return begin_again(decode(body, again.base), state)
+            except WrongNetwork:
+                return None
+        reference = state.network if loses_moments(method) else state.reference
+        made = decode(body, state.base, (*own, *self.options.forms))
+        return replace(state, network=made, reference=reference, kept=cuts[0], survivors=cuts[1], fresh=False)
+
+    def add(self, row: Stage, body: bytes, state: State) -> None:
+        """Add a finished stage."""
+        self.rows.append(row)
+        self.bodies.append(body)
+        self.bases.append(state.base)
+
+    def compared(self) -> nn.Module | None:
+        """Return the network with whose layers the report compares rounded ones: the original, or the trained student
+        before it was rounded; None if there is none."""
+        base = self.bases[-1]
+        if base is self.original:
+            return base
+        own = list(self.used | set(self.options.forms))
+        bodies = [body for body, other in zip(self.bodies, self.bases, strict=True) if other is base]
+        made = (decode(body, base, own) for body in reversed(bodies[1:]))
+        return next((network for network in made if not rounded_paths(network)), None)
 
 
 def test(original: nn.Module, network: nn.Module, task: Task) -> Compared:
@@ -273,25 +279,3 @@ def test(original: nn.Module, network: nn.Module, task: Task) -> Compared:
     before = scores(original, task.test, task.metric)
     after = scores(network, task.test, task.metric, original=original)
     return paired_interval(before, after, task.metric.scale)
-
-
-def lines_of(
-    task: Task, original_bytes: int, size_bytes: int, compared: Compared, limits: tuple[Limit, ...]
-) -> tuple[Line, ...]:
-    """Return the report's lines for size and score: original | compressed | limit | met."""
-    by_what = {limit.what: limit for limit in limits}
-    sign = 1 if task.metric.higher_is_better else -1
-    size, score = by_what.get("size"), by_what.get("score")
-    kept_score = None
-    if score is not None:
-        kept_score = score.kept(
-            sign * compared.compressed if score.relative else compared.compressed, sign * compared.original
-        )
-        if not task.metric.higher_is_better and not score.relative:
-            kept_score = compared.compressed <= score.value
-    kept_size = None if size is None else size.kept(size_bytes, original_bytes)
-    size_text, score_text = (limit.text if limit else "" for limit in (size, score))
-    return (
-        Line("size of the file", "B", original_bytes, size_bytes, size_text, kept_size),
-        Line(task.metric.name, task.metric.unit, compared.original, compared.compressed, score_text, kept_score),
-    )

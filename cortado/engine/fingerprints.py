@@ -1,15 +1,21 @@
 """Fingerprints: hashes of networks, data and recipes, to notice changes."""
 
+import json
 from hashlib import blake2b
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import nn
 
+from cortado.engine.recipe import with_files_of_weights
+from cortado.file.entries import entries_of, fingerprint
 from cortado.network.weight import parameter_places
 from cortado.parts.activations.quantizer import sites
 from cortado.running.trees import parts_by_name
 from cortado.task.data import Data
+from cortado.task.task import Task
 
 
 def identity(value: Any) -> Any:
@@ -28,14 +34,15 @@ def identity(value: Any) -> Any:
 
 
 def json_data(value: Any) -> Any:
-    """Return a value as JSON data; a network or function becomes its name."""
+    """Return a value as JSON data: a class or function as package.module:name, a network as its class."""
     if isinstance(value, dict):
         return {str(key): json_data(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [json_data(inner) for inner in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return f"{value.__module__}:{value.__qualname__}" if isinstance(value, type) else type(value).__name__
+    named = isinstance(value, (type, FunctionType))
+    return f"{value.__module__}:{value.__qualname__}" if named else type(value).__name__
 
 
 def sum_of_data(data: Data | None) -> bytes:
@@ -54,6 +61,36 @@ def sum_of_data(data: Data | None) -> bytes:
 def bytes_of(value: torch.Tensor) -> bytes:
     """Return the bytes of a tensor."""
     return value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
+
+
+def sum_of_run(recipe: dict[str, Any], original: nn.Module, task: Task) -> str:
+    """Return a hash of everything a stage depends on: recipe, network with its values, task with its data.
+
+    Test data are left out, so that a search can resume its best trial, which ran without them.
+    """
+    sums = blake2b(digest_size=16)
+    sums.update(json.dumps(identity(recipe), sort_keys=True).encode())
+    for path in weight_files(recipe):
+        sums.update(path.read_bytes() if path.is_file() else b"")
+    sums.update(fingerprint(original, entries_of(original)))
+    for value in original.state_dict().values():
+        sums.update(bytes_of(value))
+    sums.update(repr((task.name, task.seed, task.batch, identity(task.loss), identity(task.metric.functions))).encode())
+    for data in task.known_data:
+        sums.update(sum_of_data(data))
+    return sums.hexdigest()
+
+
+def weight_files(recipe: dict[str, Any]) -> list[Path]:
+    """Return the files of weights that a recipe's data name."""
+    found: list[Path] = []
+
+    def noted(name: str) -> str:
+        found.append(Path(name))
+        return name
+
+    with_files_of_weights(recipe, noted)
+    return found
 
 
 def sum_of_values(network: nn.Module) -> bytes:

@@ -1,10 +1,7 @@
 """Job: a network, a task and the original weights, from package.module:maker or a YAML file."""
 
 import dataclasses
-import importlib
-import inspect
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -12,21 +9,20 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
 from torch import nn
 
-from cortado.engine.checkpoint import read_checkpoint, without_wrappers
 from cortado.engine.own_parts import parts_named
-from cortado.engine.recipe import make_stage
+from cortado.engine.recipe import Recipe, beside, data_of, make_stage, words_of
 from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork, BadRecipe
+from cortado.file.beside import student_beside
 from cortado.file.whole import make_folder, write_whole
-from cortado.nets.catalog import by_name
+from cortado.methods.student import Student
+from cortado.nets.checkpoint import load_weights
+from cortado.nets.named import call_maker, named_network
 from cortado.parts.part import Part
 from cortado.progress import Progress
 from cortado.running.brought import accept
@@ -52,7 +48,9 @@ class Job:
     `training` (knobs of finetune) trains the network first if there are no weights. `recipe` and `limits` are defaults that
     the command line may override. `score` is the known score of the original network, in the unit of the task's metric:
     `compress` and `plan`, and `trusted` in Python, raise if it is not reached (cortado.task.measure.check_stated has the
-    tolerance). `forms` are your own classes of forms and blocks, without which files that have them cannot be read.
+    tolerance). `forms` are your own classes of forms and blocks, without which files that have them cannot be read. `source`
+    is the job's file, beside which teachers' weights lie. `file_maker` makes the network that a bundle's file is written
+    against.
     """
 
     make: Callable[[], nn.Module]
@@ -64,6 +62,15 @@ class Job:
     text: dict[str, Any] = field(default_factory=dict)
     score: float | None = None
     forms: tuple[type[Part], ...] = ()
+    source: Path = Path("job.yaml")
+    file_maker: Callable[[], nn.Module] | None = None
+
+    def architecture(self) -> nn.Module:
+        """Return a network that files of this job can be loaded into: the student of its recipe, or the original."""
+        if self.file_maker is not None:
+            return self.file_maker()
+        students = students_in(self.recipe)
+        return students[-1].architecture() if students else self.make()
 
     def original(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
         """Return the trained network: from its weights, from the folder of an earlier run, or trained now.
@@ -75,7 +82,7 @@ class Job:
         source = self.weights or (kept if kept and kept.exists() else None)
         network = self.begun(task)
         if source is None and self.training:
-            finetune = make_stage("finetune", self.training, "job, train")
+            finetune = make_stage("finetune", beside(self.source, self.training), "job, train")
             apply_stage(finetune, start(network, network, task.example), task, progress=progress, check=False)
             if kept:
                 make_folder(kept.parent)
@@ -135,39 +142,6 @@ def own_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a state strictly (safetensors, npz or torch's own); batch counters may be missing.  Raises BadNetwork."""
-    if not path.exists():
-        raise BadNetwork(f"job: the weights {path} do not exist. Check the path.")
-    wanted = network.state_dict()
-    state = without_wrappers(read_state(path), wanted, path.name)
-    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
-    surplus = [name for name in state if name not in wanted]
-    wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
-    if missing or surplus or wrong:
-        raise BadNetwork(
-            f"job: {path.name} does not fit {type(network).__name__}: missing {missing[:3]}, unexpected {surplus[:3]}, "
-            f"of another shape {wrong[:3]}. Pass weights of this network."
-        )
-    network.load_state_dict(wanted | state)
-
-
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a safetensors, npz or torch.save file.  Raises BadNetwork if it is none of these."""
-    if path.suffix not in ("", ".npz", ".safetensors"):
-        return read_checkpoint(path)
-    try:
-        if path.suffix != ".npz":
-            return load_file(path)
-        with np.load(path) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, SafetensorError) as error:
-        raise BadNetwork(
-            f"job: {path} is not a {path.suffix[1:] or 'safetensors'} file ({error}). "
-            "Save the weights as safetensors or npz."
-        ) from error
-
-
 def read_job(source: str, seed: int | None = None) -> Job:
     """Read a job from "package.module:maker", a YAML file or a bundle's folder.  Raises BadRecipe, BadNetwork, BadTask.
 
@@ -178,7 +152,7 @@ def read_job(source: str, seed: int | None = None) -> Job:
         return job_of_file(Path(source), seed)
     if Path(source).is_dir():
         return job_of_bundle(Path(source), seed)
-    made = call_maker(source, "job")
+    made = call_maker(source, "job", way_out="Write package.module:maker or a .yaml file.")
     if isinstance(made, Job):
         return made if made.text else dataclasses.replace(made, text={"job": source})
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module) and isinstance(made[1], Task):
@@ -211,11 +185,11 @@ def job_of_file(path: Path, seed: int | None) -> Job:
     options, task_options = dict(data.get("options") or {}), dict(data.get("task_options") or {})
     weights = path.parent / data["weights"] if data.get("weights") else None
     return Job(
-        make=lambda: made_network(data["network"], options),
+        make=lambda: named_network(data["network"], "job, network", options),
         make_task=lambda: made_task(data["task"], {**task_options, "seed": number}),
         weights=weights, training=dict(data.get("train") or {}), recipe=recipe_beside(path, data.get("recipe")),
         limits=tuple(data.get("limits") or ()), text=data, score=data.get("score"),
-        forms=parts_named(data.get("forms") or [], "job"),
+        forms=parts_named(data.get("forms") or [], "job"), source=path,
     )  # fmt: skip
 
 
@@ -228,8 +202,17 @@ def job_of_bundle(folder: Path, seed: int | None) -> Job:
         raise BadRecipe(f"job: {folder} is not a bundle: job.yaml cannot be read ({error}).") from error
     if isinstance(data, dict) and "job" in data and set(data) <= {"job", "forms"}:
         job = read_job(str(data["job"]), seed)
-        return dataclasses.replace(job, forms=(*job.forms, *parts_named(data.get("forms") or [], "job")))
-    return job_of_file(path, seed)
+        job = dataclasses.replace(job, forms=(*job.forms, *parts_named(data.get("forms") or [], "job")))
+    else:
+        job = job_of_file(path, seed)
+    return dataclasses.replace(job, file_maker=maker_beside(folder) or job.make)
+
+
+def maker_beside(folder: Path) -> Callable[[], nn.Module] | None:
+    """Return the maker of the student in a bundle's recipe; None without one."""
+    student = student_beside(folder)
+    made = None if student is None else make_stage("student", student, "bundle")
+    return made.architecture if isinstance(made, Student) else None
 
 
 def check_sorts(data: dict[str, Any]) -> None:
@@ -240,17 +223,31 @@ def check_sorts(data: dict[str, Any]) -> None:
             raise BadRecipe(f"job: {key} must be {SORT_WORDS[sort]}, got {data[key]!r}. See examples/digits.yaml.")
 
 
+def students_in(recipe: Any) -> list[Student]:
+    """Return the students of a recipe from any source, in order; its other stages may be open, as for a search."""
+    if isinstance(recipe, str) and recipe.endswith((".yaml", ".yml")):
+        recipe = data_of(Path(recipe))
+    if isinstance(recipe, str):
+        recipe = [dict([words_of(part, "recipe")]) for part in recipe.split("|")]
+    stages = recipe.stages if isinstance(recipe, Recipe) else recipe
+    stages = stages.get("stages") if isinstance(stages, dict) else stages
+    found: list[Student] = []
+    for one in stages if isinstance(stages, (list, tuple)) else [stages]:
+        stage = dict([words_of(one, "recipe")]) if isinstance(one, str) else one
+        if isinstance(stage, Student):
+            found.append(stage)
+        if isinstance(stage, dict) and isinstance(repeat := stage.get("repeat"), dict):
+            found += students_in(repeat.get("do"))
+        if isinstance(stage, dict) and "student" in stage:
+            made = make_stage("student", stage["student"] or {})
+            found += [made] if isinstance(made, Student) else []
+    return found
+
+
 def recipe_beside(path: Path, recipe: Any) -> Any:
-    """Return a recipe file's path relative to the job's folder; any other recipe unchanged."""
+    """Return a recipe whose file, or whose files of weights, are relative to the job's folder."""
     is_file = isinstance(recipe, str) and recipe.endswith((".yaml", ".yml"))
-    return str(path.parent / recipe) if is_file else recipe
-
-
-def made_network(name: str, options: dict[str, Any]) -> nn.Module:
-    made = call_maker(name, "job, network", options) if ":" in name else by_name(name, **options)
-    if not isinstance(made, nn.Module):
-        raise BadNetwork(f"job: {name} made {type(made).__name__}, not a network.")
-    return made
+    return str(path.parent / recipe) if is_file else beside(path, recipe)
 
 
 def made_task(name: str, options: dict[str, Any]) -> Task:
@@ -258,20 +255,3 @@ def made_task(name: str, options: dict[str, Any]) -> Task:
     if not isinstance(made, Task):
         raise BadRecipe(f"job: {name} made {type(made).__name__}, not a Task.")
     return made
-
-
-def call_maker(name: str, where: str, options: dict[str, Any] | None = None) -> Any:
-    """Call package.module:maker with the `options` (the seed only if it takes one).  Raises BadRecipe."""
-    module_name, _, maker_name = name.partition(":")
-    try:
-        maker = getattr(importlib.import_module(module_name), maker_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadRecipe(
-            f"{where}: {name!r} cannot be loaded ({error}). Write package.module:maker or a .yaml file."
-        ) from error
-    taken = inspect.signature(maker).parameters
-    given = {key: value for key, value in (options or {}).items() if key in taken or key != "seed"}
-    try:
-        return maker(**given)
-    except TypeError as error:
-        raise BadRecipe(f"{where}: {name} does not take {sorted(given)} ({error}).") from error

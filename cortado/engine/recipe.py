@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -215,8 +216,8 @@ def read_recipe(source: Any) -> Recipe:
 
 
 def read_file(path: Path) -> Recipe:
-    """Read a recipe from a YAML file."""
-    data = data_of(path)
+    """Read a recipe from a YAML file; weights that it names lie beside it."""
+    data = beside(path, data_of(path))
     recipe = read_recipe(data if isinstance(data, (dict, list)) else {})
     return recipe if recipe.name != "recipe" else dataclasses.replace(recipe, name=path.stem)
 
@@ -229,6 +230,20 @@ def data_of(path: Path) -> Any:
         raise BadRecipe(f"recipe: {path} cannot be read ({error.strerror}). Check the path.") from error
     except yaml.YAMLError as error:
         raise BadRecipe(f"recipe: {path} is not YAML ({error}).") from error
+
+
+def beside(path: Path, data: Any) -> Any:
+    """Return a file's data with the files of weights that it names relative to the folder of `path`."""
+    return with_files_of_weights(data, lambda weights: str(path.parent / weights))
+
+
+def with_files_of_weights(data: Any, changed: Callable[[str], str]) -> Any:
+    """Return data with `changed` applied to the file of weights of each {network: ..., weights: file}: teachers, students."""
+    if isinstance(data, dict):
+        found = {key: with_files_of_weights(value, changed) for key, value in data.items()}
+        named = "network" in found and isinstance(found.get("weights"), str)
+        return {**found, "weights": changed(found["weights"])} if named else found
+    return [with_files_of_weights(value, changed) for value in data] if isinstance(data, (list, tuple)) else data
 
 
 def read_mapping(data: dict[str, Any]) -> Recipe:

@@ -1,9 +1,9 @@
 """Stage: the one way to apply a method to a network."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +19,25 @@ from cortado.network.view import View
 from cortado.progress import Progress
 from cortado.task.task import Task
 
+Done = TypeVar("Done")
+
 
 @dataclass(frozen=True)
 class State:
     """A network between two stages.
 
-    `original` is the user's network and is never changed. `reference` is the network before the last lossy stage, whose
+    `original` is the user's network and is never changed. `base` is the network that this one was made from and that files
+    are written against: the original, or a student as it came. `reference` is the network before the last lossy stage, whose
     moments are restored; `kept` has the remaining outputs of each layer that lost some since then, `survivors` since the
-    original; None where that is not known. `notes` and `curves` are the last stage's. `fresh`: no stage has run yet, so the
-    original equals the network.
+    base; None where that is not known. `notes` and `curves` are the last stage's. `fresh`: no stage has changed the base
+    yet, so it equals the network.
     """
 
     network: nn.Module
     original: nn.Module
     example: Any
     reference: nn.Module
+    base: nn.Module
     kept: dict[str, Tensor] = field(default_factory=dict)
     survivors: dict[str, Tensor] | None = None
     notes: tuple[str, ...] = ()
@@ -46,7 +50,11 @@ class State:
         return {name: {path: rows.tolist() for path, rows in known.items()} for name, known in found.items()}
 
 
-def cuts_from(data: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+Cuts = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""`kept` and `survivors` of a state."""
+
+
+def cuts_from(data: Mapping[str, Any]) -> Cuts:
     """Return `kept` and `survivors` from plain data."""
     kept, survivors = (
         {path: torch.tensor(rows) for path, rows in data.get(name, {}).items()} for name in ("kept", "survivors")
@@ -56,7 +64,7 @@ def cuts_from(data: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Ten
 
 def start(network: nn.Module, original: nn.Module, example: Any) -> State:
     """Return the state of a network made from `original`, to be edited in place."""
-    return State(network, original, example, original)
+    return State(network, original, example, original, original)
 
 
 def begin(original: nn.Module, example: Any) -> State:
@@ -74,29 +82,42 @@ def begin(original: nn.Module, example: Any) -> State:
     return replace(start(network.eval(), original, example), survivors={}, fresh=True)
 
 
+def begin_again(base: nn.Module, state: State) -> State:
+    """Return the state before the first stage on another network than the original, which still teaches."""
+    return replace(begin(base, state.example), original=state.original)
+
+
 def view_of(state: State, progress: Progress | None = None) -> View:
     """Return what methods see of a state."""
     survivors = None if state.survivors is None else dict(state.survivors)
-    return View(state.network, state.original, state.example, progress, state.reference, state.kept, survivors)
+    return View(
+        state.network, state.original, state.example, progress, state.reference, state.kept, survivors, state.base
+    )
 
 
 def apply_stage(
     method: Method, state: State, task: Task, *, match_moments: bool = True, following: Method | None = None, where: str = "",
     progress: Progress | None = None, check: bool = True, last: bool = False,
 ) -> State:  # fmt: skip
-    """Apply a method to `state.network`, in place, and return the new state.
+    """Apply a method to `state.network`, in place, and return the new state; one that restarts leaves it for another network.
 
     A stage that loses moments is followed by moment matching, unless `match_moments` is False, `following` does it, or no
     matrix and no activation quantizer changed. `last` finalizes latent weights. `where` ("stage 2 (finetune)") starts every
-    message. Raises NothingChanged if `check` is set, what the method raises, and Failed for errors that are not Cortado's.
+    message. With `check`, the method's needs are asked for first. Raises NothingChanged if one is not met or nothing
+    changed with `check`, what the method raises, and Failed for errors that are not Cortado's.
     """
     renews = loses_moments(method)
     before = state.reference
     if renews or check:
-        before = state.original if state.fresh else copy.deepcopy(state.network)
+        before = state.base if state.fresh else copy.deepcopy(state.network)
     reference, kept = (before, {}) if renews else (state.reference, dict(state.kept))
     view = view_of(replace(state, reference=reference, kept=kept), progress)
-    carry_out(method, view, task, where)
+    unmet = carry_out(method.unmet, method, view, task, where) if check else ""
+    if unmet:
+        raise NothingChanged(f"{where or method.name()}: {unmet}")
+    carry_out(method.apply, method, view, task, where)
+    if method.restarts:
+        return replace(begin_again(view.base, state), notes=tuple(view.notes), curves=view.curves)
     changes = Changes(before, state.network, view.touched)
     if check and not method.matches and not changes.any(values_only=method.lossy):
         raise NothingChanged(
@@ -115,12 +136,12 @@ def apply_stage(
     )  # fmt: skip
 
 
-def carry_out(method: Method, view: View, task: Task, where: str) -> None:
-    """Apply the method, with torch's random numbers from the task's seed; prefix its errors with the stage."""
+def carry_out(act: Callable[[View, Task], Done], method: Method, view: View, task: Task, where: str) -> Done:
+    """Ask what a method needs, or apply it, with torch's random numbers from the seed; prefix errors with the stage."""
     try:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(task.seed)
-            method.apply(view, task)
+            return act(view, task)
     except CortadoError as error:
         if not where:
             raise

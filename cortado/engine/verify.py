@@ -79,7 +79,8 @@ def verify(
     made = read_job(job or str(folder), report.seed)
     task = made.make_task()
     original = made.original_again(task, folder)
-    small = load(folder / FILE, original, (*read_job(str(folder)).forms, *made.forms, *forms))
+    bundled = read_job(str(folder))
+    small = load(folder / FILE, bundled.architecture, (*bundled.forms, *made.forms, *forms))
     claims = [size_claim(report, folder / FILE), *score_claims(report, original, small, task)]
     claims += file_claims(report, folder, task)
     if report.clocks:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork, BadValue, WrongNetwork
+from cortado.file.beside import network_beside
 from cortado.file.contents import (
     FLOAT_STREAM,
     HAS_BLOCKS,
@@ -165,7 +166,7 @@ def decode(body: bytes, original: Original, forms: Sequence[type[Part]] = ()) ->
     if contents.fingerprint != fingerprint(network, entries):
         raise WrongNetwork(
             f"file: it was made from another network than this {type(network).__name__}: names, shapes or layers differ. "
-            "Pass the network, or the maker, that it was compressed from."
+            "Pass the network, or the maker, that it was compressed from; after a stage student, that is the student."
         )
     layout = contents.layout(network)
     edits = resolve(contents.edits, layout)
@@ -228,4 +229,8 @@ def load(path: str | Path, original: Original, forms: Sequence[type[Part]] = ())
     your own that hold weights or round activations. Raises BadFile when the file is missing, damaged or not ours,
     WrongNetwork when `original` is another one.
     """
-    return decode(read_bytes(path), original, forms)
+    try:
+        return decode(read_bytes(path), original, forms)
+    except WrongNetwork as error:
+        name = network_beside(Path(path).parent)
+        raise WrongNetwork(f"{error} The bundle around it names {name}." if name else str(error)) from error

@@ -1,12 +1,17 @@
 """Knob: a field of a method, an objective or a training, with its meaning and its range; and the check of both."""
 
 import dataclasses
+import reprlib
 import types
 import typing
 from typing import Any
 
 from cortado.errors import BadValue
 from cortado.renamed import KNOB, old_arguments
+
+SHORT = reprlib.Repr()
+"""How a value is shown in a message: long ones in part."""
+SHORT.maxstring, SHORT.maxother = 200, 80
 
 
 @old_arguments(KNOB)
@@ -45,7 +50,7 @@ def check_knob(title: str, field: dataclasses.Field[Any], hint: Any, value: Any,
     if not accepts(hint, value):
         wanted = getattr(hint, "__name__", str(hint))
         raise BadValue(
-            f"{title}: {field.name} must be {wanted}, got {value!r}. It means: {field.metadata.get('help', '')}."
+            f"{title}: {field.name} must be {wanted}, got {SHORT.repr(value)}. It means: {field.metadata.get('help', '')}."
         )
     low, high, one_of = (field.metadata.get(key) for key in ("low", "high", "one_of"))
     # A user's own function is accepted in place of a name.

@@ -9,6 +9,7 @@ from cortado.errors import BadValue
 from cortado.knobs.nested import flat_knobs
 from cortado.methods.learn import learn
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import LEARNS, Leaves
 from cortado.network.view import View
 from cortado.task.task import Task
 from cortado.training.objectives.logits import Logits
@@ -20,8 +21,9 @@ LEARNS_FROM = (
     "what to learn from: task, logits or other objectives, by name or {name: {knob: value}}, or package.module:Class"
 )
 TEACHER = (
-    "original, before (as this stage finds the network), package.module:maker, a network, or a list of them; a number is the "
-    "short form of: the original, with this share for logits at temperature 4, and the rest for task"
+    "original, before (as this stage finds the network), package.module:maker, {network: maker, options: {...}, weights: "
+    "file}, a network, or a list of them; a number is the short form of: the original, with this share for logits at "
+    "temperature 4, and the rest for task"
 )
 TASK_ALONE = (TaskLoss(),)
 
@@ -37,9 +39,13 @@ class Finetune(Method):
     """
 
     trains = True
+    needs = (LEARNS,)
+    leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train")
-    teacher: float | str | nn.Module | tuple[Any, ...] = knob("original", low=0.0, high=1.0, help=TEACHER)
+    teacher: float | str | nn.Module | dict[str, Any] | tuple[Any, ...] | list[Any] = knob(
+        "original", low=0.0, high=1.0, help=TEACHER
+    )
     objectives: tuple[Any, ...] | list[Any] = knob(TASK_ALONE, help=LEARNS_FROM)
 
     def __post_init__(self) -> None:
@@ -53,6 +59,8 @@ class Finetune(Method):
 def write_out(method: Any) -> None:
     """Read the objectives of a method, and write out the short form of its teacher."""
     objectives = read_objectives(method.objectives, method.name())
+    if isinstance(method.teacher, list):
+        object.__setattr__(method, "teacher", tuple(method.teacher))
     if isinstance(method.teacher, (int, float)):
         objectives = with_teacher(objectives, method.teacher, method.name())
         object.__setattr__(method, "teacher", "original")

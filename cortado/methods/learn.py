@@ -14,6 +14,12 @@ from cortado.training.objectives.objective import Objective
 from cortado.training.teachers import notes_on_teachers, teachers_of
 from cortado.training.training import Training
 
+SEVERAL = (
+    "original, before, package.module:maker, {network: maker, options: {...}, weights: file}, a network, or several, "
+    "whose mean teaches"
+)
+"""What a teacher may be, where several teach together."""
+
 
 def learn(
     view: View, task: Task, training: Training, objectives: Sequence[Objective], teacher: Any, where: str, label: str,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves
 from cortado.network.compare.replay import own
 from cortado.network.graph.hooks import before_call
 from cortado.network.statistics.activations import channel_axis
@@ -54,6 +55,7 @@ class MatchMoments(Method):
     """
 
     matches = True
+    leaves = (Leaves.FLOATS,)
 
     images: int = knob(256, low=2, help="calibration samples, in one batch; fewer (at least 64) if they are large")
 

@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from cortado.knobs.knob import accepts, check_knobs, knob
+from cortado.methods.needs import Leaves, Need
 from cortado.network.view import View
 from cortado.task.task import Task
 
@@ -20,7 +21,9 @@ class Method(ABC):
 
     A subclass is a frozen dataclass in its own file: `methods/prune/weights.py` defines `PruneWeights`, called
     `prune/weights` in recipes. `lossy`: match moments afterwards. `trains`: floats change by training. `matches`: it
-    matches moments itself, and may find nothing to change. Raises BadValue for a knob outside its range.
+    matches moments itself, and may find nothing to change. `restarts`: it puts another network in the place of the one so
+    far (`view.become`), the same one each time. `needs`: what must be found in the network before the method is applied;
+    `leaves`: what it may leave there. Raises BadValue for a knob outside its range.
     """
 
     called: ClassVar[str] = ""
@@ -28,6 +31,9 @@ class Method(ABC):
     lossy: ClassVar[bool] = False
     trains: ClassVar[bool] = False
     matches: ClassVar[bool] = False
+    restarts: ClassVar[bool] = False
+    needs: ClassVar[tuple[Need[Any], ...]] = ()
+    leaves: ClassVar[tuple[Leaves, ...]] = ()
 
     where: str = knob(
         "*", help="which weights: glob patterns of layers; 'not ...' excludes, '*.bias' names parameters", kw_only=True
@@ -36,6 +42,10 @@ class Method(ABC):
     @abstractmethod
     def apply(self, view: View, task: Task) -> None:
         """Change the network of `view`."""
+
+    def unmet(self, view: View, task: Task) -> str:
+        """Return the sentence of the first need that is not met, "" if all are; raise what refuses the network."""
+        return next((need.sentence(self, view) for need in self.needs if not need.found(self, view, task)), "")
 
     def for_blocks(self, size: int) -> "Method":
         """Return the method for runtimes whose kernels compute `size` channels at once: itself, but for knobs left open."""

@@ -10,6 +10,7 @@ from cortado.knobs.nested import flat_knobs
 from cortado.methods.finetune import LEARNS_FROM, TASK_ALONE, TEACHER, write_out
 from cortado.methods.learn import learn
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves
 from cortado.methods.rewind import Rewind
 from cortado.network.view import View
 from cortado.task.task import Task
@@ -28,9 +29,12 @@ class Reinit(Method):
     """
 
     trains = True
+    leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train")
-    teacher: float | str | nn.Module | tuple[Any, ...] = knob("original", low=0.0, high=1.0, help=TEACHER)
+    teacher: float | str | nn.Module | dict[str, Any] | tuple[Any, ...] | list[Any] = knob(
+        "original", low=0.0, high=1.0, help=TEACHER
+    )
     objectives: tuple[Any, ...] | list[Any] = knob(TASK_ALONE, help=LEARNS_FROM)
 
     def __post_init__(self) -> None:

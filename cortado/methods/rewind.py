@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +11,36 @@ from torch import Tensor, nn
 from cortado.errors import BadNetwork
 from cortado.layers.factors import chain_of
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves, Need
 from cortado.network.statistics.gradients import released
 from cortado.network.view import View
 from cortado.network.weight import Weight, parameter_places
 from cortado.parts.forms.attach import attached_names, form_of, release
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
+from cortado.parts.forms.same import same_bits, same_state
 from cortado.parts.part import own_modules
 from cortado.task.task import Task
+
+
+def has_moved(method: Any, view: View, task: Task) -> bool:
+    """Return whether rewinding changes a weight, a form or a statistic.  Raises BadNetwork for a weight without old values."""
+    if method.to == "random":
+        return True
+    values = {weight.path: weight.dense() for weight in parameter_places(view.base)}
+    pairs = [(weight, values_for(weight, values.get(weight.path))) for weight in method.chosen(view)]
+    return any(not is_rewound(weight, old) for weight, old in pairs) or any(
+        not same_bits(now, old) for now, old in method.buffers(view.network, view.base)
+    )
+
+
+def is_rewound(weight: Weight, old: Tensor) -> bool:
+    """Return whether a weight already has its old values, and no codes."""
+    form = form_of(*weight.places[0])
+    return same_bits(weight.dense(), old) if form is None else same_state(form, inside_mask(old, form))
+
+
+MOVED = Need("a value that is not what it was at the start", has_moved, "use to: random")
 
 
 @dataclass(frozen=True)
@@ -30,34 +53,48 @@ class Rewind(Method):
     """
 
     trains = True
+    needs = (MOVED,)
+    leaves = (Leaves.FLOATS,)
 
     to: str = knob("start", one_of=("start", "random"), help="the values at the start of the recipe, or random ones")
 
     def apply(self, view: View, task: Task) -> None:
-        source = view.original if self.to == "start" else reinitialised(view.network, task)
+        source = view.base if self.to == "start" else reinitialised(view.network, task)
         values = {weight.path: weight.dense() for weight in parameter_places(source)}
-        for weight in view.all_weights if self.where == "*" else view.weights(self.where):
+        for weight in self.chosen(view):
             factors = chain_of(weight.layer) if self.to == "random" and weight.name == "weight" else None
             if factors is None:
                 put_values(weight, values.get(weight.path))
             else:
                 draw(weight, factors, task)
-        if self.where != "*":
-            return
-        buffers = dict(source.named_buffers())
-        for name, buffer in view.network.named_buffers():
-            if name in buffers and buffers[name].shape == buffer.shape:
-                buffer.copy_(buffers[name])
+        for now, old in self.buffers(view.network, source):
+            now.copy_(old)
+
+    def chosen(self, view: View) -> list[Weight]:
+        """Return what is reset, by default every parameter."""
+        return view.all_weights if self.where == "*" else view.weights(self.where)
+
+    def buffers(self, network: nn.Module, source: nn.Module) -> list[tuple[Tensor, Tensor]]:
+        """Return the statistics that are reset with all parameters, as pairs of the present and the earlier one."""
+        old = dict(source.named_buffers()) if self.where == "*" else {}
+        pairs = [(now, old[name]) for name, now in network.named_buffers() if name in old]
+        return [(now, then) for now, then in pairs if now.shape == then.shape]
 
 
-def put_values(weight: Weight, values: Tensor | None) -> None:
-    """Set a weight to `values` under its mask.  Raises BadNetwork if they do not fit its shape."""
+def values_for(weight: Weight, values: Tensor | None) -> Tensor:
+    """Return the values for a weight.  Raises BadNetwork if there are none of its shape."""
     if values is None or values.shape != weight.shape:
         before = "did not exist" if values is None else f"had shape {tuple(values.shape)}"
         raise BadNetwork(
             f"rewind: {weight.path} {before} at the start and has shape {tuple(weight.shape)} now, so it has no "
             "initial values. Put rewind before the stage that cuts, or use to: random."
         )
+    return values
+
+
+def put_values(weight: Weight, found: Tensor | None) -> None:
+    """Set a weight to the values found for it, under its mask.  Raises BadNetwork if they do not fit its shape."""
+    values = values_for(weight, found)
     if weight.name in attached_names(weight.layer):
         weight.set_form(inside_mask(values, weight.form))
     else:

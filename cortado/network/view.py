@@ -15,7 +15,9 @@ from cortado.layers.low_rank import low_rank_of
 from cortado.network.coupling.cut import cut, kept_outputs
 from cortado.network.coupling.find import find_groups
 from cortado.network.coupling.groups import Groups, Keeps
+from cortado.network.graph.blocks import find_blocks
 from cortado.network.graph.chains import Units, find_units
+from cortado.network.graph.flow import Flow, flow_of
 from cortado.network.graph.trace import Trace, trace
 from cortado.network.graph.where import choose
 from cortado.network.weight import Factor, Weight, parameter_places, routes_of, tensor_of
@@ -27,9 +29,10 @@ from cortado.progress import Progress, quiet
 class View:
     """A method's access to a network: queries, and the only operations that change it.
 
-    `network` is the working copy, `original` the user's network (never changed), `reference` the network before the
-    last lossy step, whose moments `match_moments` restores. The editing operations: `weight.map_values`,
-    `weight.set_form`, `cut` and `wrap`.
+    `network` is the working copy, `original` the user's network (never changed): it teaches, and results are compared with
+    it. `base` is the network that the working copy was made from and the file is written against: the original, or a student
+    as it came. `reference` is the network before the last lossy step, whose moments `match_moments` restores. The editing
+    operations: `weight.map_values`, `weight.set_form`, `cut`, `wrap` and `become`.
     """
 
     def __init__(
@@ -41,18 +44,22 @@ class View:
         reference: nn.Module | None = None,
         kept: dict[str, Tensor] | None = None,
         survivors: dict[str, Tensor] | None = None,
+        base: nn.Module | None = None,
     ) -> None:
         self.network, self.original, self.example = network, original, example
+        self.base = original if base is None else base
         self.progress = progress or quiet()
-        self.reference = original if reference is None else reference
+        self.reference = self.base if reference is None else reference
         self.kept: dict[str, Tensor] = {} if kept is None else kept
         """For each layer whose outputs differ from the reference network's: which of its outputs remain, in order."""
         self.survivors = survivors
-        """The same against the original network; None where that is not known."""
+        """The same against `base`; None where that is not known."""
         self.notes: list[str] = []
         """A method's notes for the report on this stage."""
         self.curves: dict[str, list[float]] = {}
         """The mean of each term of the loss in every epoch that a method trained, for the report."""
+        self.measured: dict[Any, Any] = {}
+        """What a method's needs have measured on the network as it is, for its `apply` to take."""
         self.touched: set[str] = set()
         """The paths of weights that the editing operations have written."""
 
@@ -94,7 +101,7 @@ class View:
         """Return a read-only view in which each factor is the weight of the layer that runs it, and the pieces in it."""
         if not any(isinstance(piece, Factor) for piece in pieces):
             return self, pieces
-        runs = View(factored_copy(self.network), self.original, self.example, self.progress)
+        runs = View(factored_copy(self.network), self.original, self.example, self.progress, base=self.base)
         # Both networks have the same tensors, but a bias may belong to another layer there.
         by_tensor = {id(tensor_of(weight)): weight for weight in runs.all_weights}
         return runs, [by_tensor[id(tensor_of(piece))] for piece in pieces]
@@ -103,6 +110,16 @@ class View:
     def trace(self) -> Trace:
         """Return the calls of one forward pass on the example."""
         return trace(self.network, self.example)
+
+    @cached_property
+    def flow(self) -> Flow:
+        """Return the values that pass between operators in one run on the example."""
+        return flow_of(self.network, self.example)
+
+    @cached_property
+    def blocks(self) -> list[str]:
+        """Return the paths of the modules that could be removed, as their output has the shape of their input."""
+        return find_blocks(self.network, self.example)
 
     @cached_property
     def units(self) -> list[Units]:
@@ -134,8 +151,9 @@ class View:
 
     def forget(self) -> None:
         """Invalidate the cached analyses after a change to the network."""
-        for cached in ("all_weights", "trace", "units", "groups"):
+        for cached in ("all_weights", "trace", "flow", "blocks", "units", "groups"):
             self.__dict__.pop(cached, None)
+        self.measured.clear()
 
     def wrap(self, path: str, block: Block) -> None:
         """Put a block in the place of the module at `path`, wherever it stands; the block may keep that module inside.
@@ -157,6 +175,15 @@ class View:
             )
         stand_in(self.network, before, block.train(before.training))
         self.touched.add(next(first for first, module in self.network.named_modules() if module is block))
+        self.forget()
+
+    def become(self, network: nn.Module) -> None:
+        """Continue with a copy of another network, a student: it is the base now, and nothing of it was cut.
+
+        >>> view.become(small())
+        """
+        self.network, self.base, self.reference = copy.deepcopy(network), network, network
+        self.kept, self.survivors = {}, {}
         self.forget()
 
 

@@ -29,6 +29,8 @@ class Stage:
     round: str = ""
     curves: dict[str, list[float]] = field(default_factory=dict)
     """The mean of each term of the loss in every epoch, if the stage trained; reports before version 0.2 have none."""
+    parameters: int | None = None
+    """Of the network that the stage put in the place of the one so far; None if it did not."""
 
     def __post_init__(self) -> None:
         # JSON returns a list.
@@ -36,8 +38,9 @@ class Stage:
 
     @property
     def title(self) -> str:
-        """Its name, with its round in a repeat."""
-        return f"{self.name}, {self.round}" if self.round else self.name
+        """Its name, with its round in a repeat, and with the parameters of a student."""
+        size = "" if self.parameters is None else f"{self.parameters:,} parameters"
+        return ", ".join(part for part in (self.name, self.round, size) if part)
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,11 @@ class Record:
     def size_bytes(self) -> int:
         """Bytes of the compressed file."""
         return self.stages[-1].size_bytes
+
+    @property
+    def compressed_head(self) -> str:
+        """Return the head of the columns of the result: "student" if it is one, else "compressed"."""
+        return "student" if any(stage.parameters is not None for stage in self.stages) else "compressed"
 
     def first_lines(self) -> tuple[Line, ...]:
         """Return the lines of the first screen: the size of the coded file and of each runtime's file, then the others."""

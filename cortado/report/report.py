@@ -114,6 +114,8 @@ def rounded_of(data: dict[str, Any] | None) -> Rounded | None:
 
 Z_95 = 1.96
 """Standard errors from the centre of a 95 % interval to its ends."""
+FEWEST = 30
+"""Samples below which an interval is unknown."""
 
 
 def paired_interval(original: torch.Tensor, compressed: torch.Tensor, scale: float) -> Compared:
@@ -122,17 +124,20 @@ def paired_interval(original: torch.Tensor, compressed: torch.Tensor, scale: flo
     The interval is Z_95 standard errors of the paired differences; with fewer than 30 samples it is unknown (None).
     """
     difference = (compressed - original).double() * scale
-    count = len(difference)
-    half = Z_95 * float(difference.std()) / math.sqrt(count) if count >= 30 else None
-    middle = float(difference.mean())
+    half, middle = half_interval(difference), float(difference.mean())
     return Compared(
         float(original.double().mean()) * scale,
         float(compressed.double().mean()) * scale,
         middle,
         None if half is None else middle - half,
         None if half is None else middle + half,
-        count,
+        len(difference),
     )
+
+
+def half_interval(values: torch.Tensor) -> float | None:
+    """Return half of the 95 % interval of the mean of values (N,); None for fewer than 30."""
+    return Z_95 * float(values.std()) / math.sqrt(len(values)) if len(values) >= FEWEST else None
 
 
 def environment() -> dict[str, str]:

@@ -12,6 +12,7 @@ from cortado.errors import BadTask, in_own_code
 from cortado.running.trees import pick
 from cortado.task.collate import WAY_OUT, Batch, Collate, Split, as_tree, check_counts
 from cortado.task.items import Items
+from cortado.task.move import Move
 
 Vary = Callable[[Any, Any, torch.Generator], Batch]
 """(inputs, targets, generator) -> (inputs, targets)."""
@@ -122,8 +123,11 @@ class Data:
         return Data(self.items or self.inputs, None if self.items is not None else self.targets, self.prepare)
 
     def numbered(self) -> "Data":
-        """Return the same samples with their indices 0 .. N - 1 as targets.  Raises BadTask for data with `vary`."""
-        if self.vary is not None:
+        """Return the same samples with their indices 0 .. N - 1 as targets, augmented but not moved.
+
+        Raises BadTask for data with a `vary` that is no Move.
+        """
+        if self.vary is not None and not isinstance(self.vary, Move):
             raise BadTask("task: data whose targets vary cannot have numbers as targets. Leave out vary.")
         if self.items is not None:
             return Data(self.items.numbered(), None, self.prepare, self.augment)

@@ -12,6 +12,7 @@ from torch import nn
 from cortado.errors import BadTask, BadValue
 from cortado.running.trees import sample_count, tensors_in, to_device
 from cortado.task.data import Data
+from cortado.task.move import Move
 from cortado.task.task import Task
 from cortado.training.answers import Answers
 from cortado.training.cache import Cache
@@ -68,14 +69,22 @@ class Source:
             self.check_moves()
         self.cache = Cache(self.data, self.teachers, training.cache)
 
+    @property
+    def move(self) -> Move | None:
+        """Return what moves inputs and all that belongs to them, if the data are varied by a Move."""
+        return self.data.vary if isinstance(self.data.vary, Move) else None
+
     def check_moves(self) -> None:
-        """Raise BadValue if what the teachers give has places, such as pixels, which move with the inputs."""
+        """Raise BadValue if what the teachers give has places, such as pixels, which move with the inputs in unknown ways."""
         shapes = [tuple(one.shape) for one in tensors_in(self.first().teachers) if one.dim() > 2]
-        if shapes or self.data.vary is not None:
-            got = f"shape {shapes[0]}" if shapes else "data with vary"
+        known = self.move is not None and self.data.augment is None
+        unknown = [shape for shape in shapes if not known or len(shape) != 4]
+        if unknown or (self.data.vary is not None and self.move is None):
+            got = f"shape {unknown[0]}" if unknown else "data with vary"
             raise BadValue(
                 f"training: teacher_sees must be same for outputs with places and for vary, got {got}: answers to data as "
-                "they are do not fit moved ones. Write teacher_sees: same, or use layers and outputs of shape (N, C)."
+                "they are do not fit moved ones. Write teacher_sees: same, use layers and outputs of shape (N, C), or vary "
+                "pictures and maps (N, C, H, W) by a cortado.Move alone, with which answers move."
             )
 
     def first(self) -> TrainingBatch:
@@ -99,7 +108,11 @@ class Source:
                 yield self.on_device(inputs, targets, share)
                 continue
             seen, targets = self.cache.pick(targets, self.device)
-            yield TrainingBatch(to_device(inputs, self.device), to_device(targets, self.device), seen, share)
+            inputs, targets = to_device(inputs, self.device), to_device(targets, self.device)
+            if self.move is not None:
+                maps = self.group.own_share(self.move.drawn(whole, generator))
+                inputs, targets, seen = self.move.moved((inputs, targets, seen), maps)
+            yield TrainingBatch(inputs, targets, seen, share)
 
 
 class Batches:

@@ -1,7 +1,7 @@
 """Learning: train some weights of a network while all other parameters are frozen."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
@@ -17,7 +17,14 @@ def only_learning(view: View, weights: list[Weight] | None) -> Iterator[None]:
     Batch norm statistics are buffers, not parameters, and keep moving.
     """
     chosen = {id(part) for weight in weights or () for part in parts_of(weight)}
-    still = [p for p in view.network.parameters() if p.requires_grad and id(p) not in chosen and weights is not None]
+    with frozen(p for p in view.network.parameters() if id(p) not in chosen and weights is not None):
+        yield
+
+
+@contextlib.contextmanager
+def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Freeze parameters inside the context; those that are trainable before it are so afterwards."""
+    still = [one for one in parameters if one.requires_grad]
     for parameter in still:
         parameter.requires_grad_(False)
     try:

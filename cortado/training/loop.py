@@ -231,9 +231,11 @@ class Loop:
     def hint(self) -> str:
         """Return what to do about a loss that is not finite."""
         training, half = self.training, self.precision.half
+        dtypes = {one.dtype for one in self.moved.parameters() if one.is_floating_point()} - {torch.float32}
+        kinds = [str(one).removeprefix("torch.") for one in sorted(dtypes, key=str)]
         return (
-            f"in {'bfloat16' if half else 'float32'} with {training.statistics} batch norm statistics. "
-            f"Lower lr ({training.lr:g}), clip gradients"
+            f"in {' and '.join(kinds) or ('bfloat16' if half else 'float32')} with {training.statistics} batch norm statistics. "
+            f"{'Call network.float() first, lower' if kinds else 'Lower'} lr ({training.lr:g}), clip gradients"
             f"{', set precision: float32' * half}{', set statistics: moving' * (training.statistics == 'kept')}, "
             "or look for NaN in data and loss."
         )

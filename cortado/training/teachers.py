@@ -1,14 +1,16 @@
 """Teachers: networks whose outputs and inner layers train another one."""
 
 import copy
-import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadNetwork, BadRecipe, BadTask
+from cortado.errors import BadNetwork, BadTask
+from cortado.nets.named import named_network
 from cortado.network.view import View
 from cortado.running.devices import on_device, training_device
 from cortado.running.eval_mode import eval_mode
@@ -64,31 +66,31 @@ class Teachers:
 
 
 def teachers_of(named: Any, view: View, found: nn.Module | None = None) -> list[nn.Module]:
-    """Return the networks for `named`: "original", "before", "package.module:maker", a network, or several of those.
+    """Return the networks for `named`: "original", "before", package.module:maker, the name of a built-in network, {network:
+    one of these, options: {...}, weights: file}, a network, or several of those. A note has the checksum of files of weights.
 
-    `found` is the network as the stage found it, where it has changed since. Raises BadRecipe if one cannot be made.
+    `found` is the network as the stage found it, where it has changed since. Raises BadRecipe if one cannot be made,
+    BadNetwork for weights that do not fit.
     """
     several = named if isinstance(named, (tuple, list)) else (named,)
+    for one in several:
+        if isinstance(one, Mapping) and one.get("weights"):
+            view.notes.append(teacher_note(one))
     return [teacher_of(one, view, view.network if found is None else found) for one in several]
 
 
 def teacher_of(named: Any, view: View, found: nn.Module) -> nn.Module:
-    if isinstance(named, nn.Module):
-        return named
-    if named == "original":
-        return view.original
-    if named == "before":
-        return copy.deepcopy(found)
-    module_name, _, maker = str(named).partition(":")
-    try:
-        made = getattr(importlib.import_module(module_name), maker)()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadRecipe(
-            f"teacher: {named!r} cannot be made ({error}). Write original, before, or package.module:maker."
-        ) from error
-    if not isinstance(made, nn.Module):
-        raise BadRecipe(f"teacher: {named!r} returned {type(made).__name__}, not a network.")
-    return made
+    """Return one teacher; the network as the stage found it is copied."""
+    if isinstance(named, str) and named in ("original", "before"):
+        return view.original if named == "original" else copy.deepcopy(found)
+    return named_network(named, "teacher")
+
+
+def teacher_note(named: Mapping[str, Any]) -> str:
+    """Return which weights a teacher has, with their checksum."""
+    path = Path(named["weights"])
+    checksum = blake2b(path.read_bytes(), digest_size=8).hexdigest() if path.is_file() else "missing"
+    return f"teacher {named.get('network')} with the weights of {path.name}, checksum {checksum}"
 
 
 def notes_on_teachers(teachers: Sequence[nn.Module], view: View, task: Task) -> list[str]:

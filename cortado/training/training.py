@@ -47,13 +47,14 @@ class Training:
     recorded: bool = knob(False, help="record the training step as a CUDA graph; Python must not branch on data")
     cache: str = knob(
         "auto",
-        one_of=("auto", "memory", "file", "live"),
-        help="teachers' outputs, without augmentation: in memory, in a temporary float16 file, or live at each step",
+        one_of=("auto", "memory", "file", "kept", "live"),
+        help="teachers' outputs, without augmentation: in memory, in a temporary float16 file, kept for later trainings in "
+        "Cortado's cache folder, or live at each step",
     )
     teacher_sees: str = knob(
         "same",
         one_of=("same", "original"),
-        help="augmented inputs as the network sees them, or as they are, once for all epochs",
+        help="varied inputs as the network sees them, or as they are, once for all epochs; answers move with a Move",
     )
     hook: str = knob("none", one_of=HOOKS, help="how gradients travel between processes under torchrun")
     shard: bool = knob(False, help="split the parameters over the processes, for networks that do not fit into one")

@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cortado.engine.job import Job, load_weights, read_job
+from cortado.engine.job import Job, read_job
 from cortado.engine.recipe import make_stage, read_recipe
 from cortado.errors import BadNetwork, BadRecipe, BadTask
+from cortado.methods.student import Student
+from cortado.nets.checkpoint import load_weights
 from cortado.task.limits import read_limits
-from tests.laws.tiny_nets import BY_NAME
+from tests.laws.tiny_nets import BY_NAME, Depthwise
 
 NET = BY_NAME["residual"]
 
@@ -93,6 +95,35 @@ def test_network_by_name_is_made_with_its_options(tmp_path):
     assert isinstance(job.make(), nn.Module)
     assert job.make_task().seed == 3
     assert read_job(str(tmp_path / "job.yaml"), 5).make_task().seed == 5
+
+
+STUDENT = {"student": {"network": "tests.laws.tiny_nets:Depthwise"}}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "small"),
+    [
+        (None, False),
+        ("quantize/weights bits=2..8", False),
+        ([{"quantize/weights": {"bits": "2..8"}}], False),
+        ([STUDENT, {"finetune": {"lr": "1e-4..1e-2"}}], True),
+        ({"stages": ["finetune", {"repeat": {"times": 2, "do": [STUDENT, "finetune"]}}]}, True),
+        ("student network=tests.laws.tiny_nets:Depthwise | finetune lr=1e-4..1e-2", True),
+        (["student network=tests.laws.tiny_nets:Depthwise", "finetune"], True),
+        (read_recipe([STUDENT, "finetune"]), True),
+        (Student(network=Depthwise), True),
+    ],
+)
+def test_files_of_a_job_need_the_student_of_its_recipe(recipe, small):
+    """The recipe may be one with open values, which only a search can run."""
+    made = Job(make=NET.maker, make_task=NET.task, recipe=recipe).architecture()
+    assert type(made) is (Depthwise if small else NET.maker)
+
+
+def test_students_are_found_in_a_recipe_file(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("stages: [student: {network: 'tests.laws.tiny_nets:Depthwise'}, finetune]\n")
+    job = Job(make=NET.maker, make_task=NET.task, recipe=str(tmp_path / "recipe.yaml"))
+    assert type(job.architecture()) is Depthwise
 
 
 def test_stated_score_is_checked_without_training(tmp_path):

@@ -7,48 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from cortado.engine.compress import compress
-from cortado.methods.finetune import Finetune
-from cortado.methods.method import Method
-from cortado.methods.prune.weights import PruneWeights
-from cortado.methods.quantize.aware import QuantizeAware
+from cortado.errors import BadTask
+from cortado.methods.needs import Leaves
 from cortado.report.report import Report
-from tests.laws.small_methods import ALL_METHODS, small
-from tests.laws.tiny_nets import BY_NAME, TINY_NETS
+from tests.laws.asked import FINDS_WORK, asked_of, leaves, stages
+from tests.laws.small_methods import ALL_METHODS
+from tests.laws.tiny_nets import BY_NAME, DECODER, SIGNED, TINY_NETS
 
-CONVOLUTIONAL = ("residual", "depthwise")
-TAKES_SIGNS = ("quantize/binary_net", "quantize/xnor", "quantize/compact_binary")
-"""Methods that refuse networks in which a product reads what is never negative."""
-FINDS_WORK_IN = {
-    "simplify/norms": CONVOLUTIONAL,
-    "prune/units": ("mlp", "residual", "depthwise"),
-    "prune/heads": ("attention",),
-    "prune/blocks": ("transformer", "attention"),
-    "prune/positions": CONVOLUTIONAL,
-    "quantize/equalize": ("mlp", "residual", "depthwise", "transformer", "attention"),
-    "factorize/jaderberg": CONVOLUTIONAL,
-    "factorize/cp": CONVOLUTIONAL,
-    "factorize/tucker": CONVOLUTIONAL,
-}
-"""Methods that find nothing to do in some networks: those in which they do."""
-FINDS_WORK_IN |= dict.fromkeys(TAKES_SIGNS, ("recurrent", "signed"))
-CUTS = ("prune/channels", "prune/heads")
-"""Methods that narrow the layers around those that they were told to take."""
 TRIED_ON = tuple(net.name for net in TINY_NETS)
-PAIRS = [(name, net) for name in ALL_METHODS for net in FINDS_WORK_IN.get(name, TRIED_ON)]
-IDLE_PAIRS = [(name, net) for name in FINDS_WORK_IN for net in TRIED_ON if (name, net) not in PAIRS]
-NOTHING_TO_DO = [(name, net) for name, net in IDLE_PAIRS if name not in TAKES_SIGNS]
-REFUSED = [(name, net) for name, net in IDLE_PAIRS if name in TAKES_SIGNS]
-
-
-def stages(name: str, **knobs: object) -> list[Method]:
-    """The method, after what gives it something to do: trained weights to rewind, forms to release, empty places to sort by."""
-    before: dict[str, list[Method]] = {
-        "rewind": [Finetune(epochs=0.25)],
-        "release": [PruneWeights()],
-        "finalize": [QuantizeAware()],
-        "prune/units": [PruneWeights(keep=0.3, by="random")],
-    }
-    return [*before.get(name, []), small(name, **knobs)]
+NETS = {name: (*TRIED_ON, SIGNED.name) if leaves(name, Leaves.SIGNS) else TRIED_ON for name in ALL_METHODS}
+NETS |= {name: (*NETS[name], DECODER.name) for name in ALL_METHODS if asked_of(name, TRIED_ON[0]).error is BadTask}
+PAIRS = [(name, net) for name in ALL_METHODS for net in NETS[name] if asked_of(name, net) == FINDS_WORK]
+IDLE_PAIRS = [(name, net) for name in ALL_METHODS for net in NETS[name] if (name, net) not in PAIRS]
 
 
 @dataclass(frozen=True)

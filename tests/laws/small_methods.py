@@ -16,6 +16,7 @@ MUST_HAVE: dict[str, dict[str, Any]] = {
     "quantize/second_order": {"rows": 300, "rounds": 1},
     "quantize/adaround": {"rows": 300, "steps": 10},
     "distill/made_up": {"copies": 1},
+    "distill/hints": {"hint_epochs": 0.5},
     "quantize/ptq_search": {"images": 16, "steps": "match_moments, equalize"},
 }
 """Knobs without which a method makes no sense, or takes long."""
@@ -29,5 +30,6 @@ def small(name: str, **knobs: Any) -> Method:
     return kind(**(short | MUST_HAVE.get(name, {}) | knobs))
 
 
-ALL_METHODS = tuple(name for name in known_methods() if name not in ("allocate", "prune/widths"))
-"""All but two of the planner's, which tests/planner has: bytes are another number in each network, and times on each machine."""
+ALL_METHODS = tuple(name for name in known_methods() if name not in ("allocate", "prune/widths", "student"))
+"""All but two of the planner's, which tests/planner has: bytes are another number in each network, and times on each machine;
+and student, which is a state that the others meet."""

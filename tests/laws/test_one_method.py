@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import re
 
 import pytest
 import torch
@@ -10,12 +11,16 @@ from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, BadValue, NothingChanged
 from cortado.file.artifact import decode, encode, load, save
 from cortado.knobs.nested import knobs_of
+from cortado.methods.needs import Leaves
 from cortado.network.view import View
 from cortado.network.weight import parameter_places
 from cortado.parts.forms.attach import original_class
-from tests.laws.compressed import CONVOLUTIONAL, CUTS, NOTHING_TO_DO, PAIRS, REFUSED, compressed, stages
+from tests.laws.asked import FINDS_WORK, after_first, asked, asked_of, leaves, stages, would_change
+from tests.laws.compressed import IDLE_PAIRS, PAIRS, compressed
+from tests.laws.left import left_in, lost_forms
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.tiny_nets import BY_NAME
+from tests.laws.two_stages import after_both, view_between
 
 every_method_on_every_net = pytest.mark.parametrize(("name", "net"), PAIRS)
 
@@ -75,7 +80,7 @@ def test_method_leaves_parameters_outside_where_bit_equal(name, net):
         if name == "prune/blocks" and path not in after:
             # A block goes whole, its norms too.
             assert path.rsplit(".", 2)[0] in {layer.rpartition(".")[0] for layer in chosen}, path
-        elif name in CUTS and after[path].shape != before[path].shape:
+        elif leaves(name, Leaves.NARROWER) and after[path].shape != before[path].shape:
             # What reads the cut channels lost its entries for them and kept the others.
             assert set(after[path].flatten().tolist()) < set(before[path].flatten().tolist()), path
         else:
@@ -115,43 +120,58 @@ def test_deep_copy_computes_the_same_and_shares_nothing(name, net):
     assert not mine & {value.data_ptr() for value in duplicate.state_dict().values() if value.numel()}
 
 
-STANDS_STILL = {
-    "release": [small("release")],
-    "rewind": [small("rewind")],
-    "prune/weights": [small("prune/weights"), small("prune/weights")],
-    "prune/units": [small("prune/units")],
-    "quantize/weights": [small("quantize/weights", clip="range")] * 2,
-    "finetune": [small("finetune", lr=0.0, statistics="kept")],
-    "distill/logits": [small("distill/logits", lr=0.0)],
-    "simplify/norms": [small("simplify/norms")] * 2,
-    "finalize": [small("finalize")],
-}
-"""Stages that change nothing.  A training step moves the statistics of batch norms, whatever the rate; `match_moments` may find
-nothing to mend, and says nothing of it; the other methods always move something."""
-STILL = [
-    (name, net)
-    for name, net in PAIRS
-    if name in STANDS_STILL and not (name == "distill/logits" and net in CONVOLUTIONAL)
-]
+@pytest.mark.parametrize(("name", "net"), IDLE_PAIRS)
+def test_method_without_what_it_needs_says_so_and_would_change_nothing(name, net):
+    said, tiny = asked_of(name, net), BY_NAME[net]
+    with pytest.raises(said.error, match=re.escape(f"({name}): {said.words}")):
+        compress(tiny.make(), tiny.task(), stages(name))
+    if said.error is NothingChanged:
+        assert not would_change(small(name), View(after_first(name, net), tiny.make(), tiny.example), net)
 
 
-@pytest.mark.parametrize(("name", "net"), STILL)
-def test_stage_that_would_change_nothing_is_an_error(name, net):
+@pytest.mark.parametrize(("name", "net"), [(name, net) for name, net in PAIRS if len(stages(name)) > 1])
+def test_method_that_needs_what_others_leave_finds_nothing_alone(name, net):
+    with pytest.raises(NothingChanged, match=rf"stage 1 \({name}\): it needs .* Leave the stage out, or "):
+        compress(BY_NAME[net].make(), BY_NAME[net].task(), [small(name)])
+
+
+@every_method_on_every_net
+def test_method_that_needs_more_once_it_has_run_would_change_nothing_more(name, net):
     """Rounds of the same rounding, a second release, a walk back from where nothing moved: each says so."""
-    with pytest.raises(NothingChanged, match=name):
-        compress(BY_NAME[net].make(), BY_NAME[net].task(), STANDS_STILL[name])
+    first = tuple(stages(name))
+    said = asked(small(name), view_between(first, name, net), net)
+    if said != FINDS_WORK:
+        with pytest.raises(said.error, match=re.escape(f"({name}): {said.words}")):
+            after_both(first, name, net)
+        assert said.error is NothingChanged and not would_change(small(name), view_between(first, name, net), net)
 
 
-@pytest.mark.parametrize(("name", "net"), NOTHING_TO_DO)
-def test_method_that_finds_nothing_to_do_says_so(name, net):
-    with pytest.raises(NothingChanged, match=name):
-        compress(BY_NAME[net].make(), BY_NAME[net].task(), [small(name)])
+@pytest.mark.parametrize("net", BY_NAME)
+@pytest.mark.parametrize("name", [name for name in ALL_METHODS if leaves(name, Leaves.SIGNS)])
+def test_signs_are_refused_where_inputs_have_one_sign(name, net):
+    """Of the products between the first and the last, in the order of their calls; of all where nothing stands between."""
+    network, task, read = BY_NAME[net].make(), BY_NAME[net].task(), []
+    for module in network.modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+            module.register_forward_pre_hook(lambda module, given: read.append(given[0]))
+    network(next(task.calibration.batches(len(task.calibration)))[0])
+    one_sided = [bool(values.min() >= 0 or values.max() < 0) for values in (read[1:-1] or read)]
+    said = asked_of(name, net)
+    assert said.error is (BadNetwork if any(one_sided) else None)
+    assert ("never negative, so all its signs are the same" in said.words) == any(one_sided)
 
 
-@pytest.mark.parametrize(("name", "net"), REFUSED)
-def test_method_that_cannot_work_on_a_network_says_why(name, net):
-    with pytest.raises(BadNetwork, match=f"{name}: the input of .* is never negative, so all its signs are the same"):
-        compress(BY_NAME[net].make(), BY_NAME[net].task(), [small(name)])
+@pytest.mark.parametrize("name", ALL_METHODS)
+def test_method_leaves_what_it_says(name):
+    """Nothing else on any network, and something of it on some; other floats are what trainings and moments leave."""
+    said, seen = set(small(name).leaves), set()
+    for net in (net for one, net in PAIRS if one == name):
+        before, after, original = after_first(name, net), compressed(name, net).small, BY_NAME[net].make()
+        seen |= left_in(after, original) - left_in(before, original)
+        seen |= {Leaves.RELEASED} if lost_forms(before, after) else set()
+    assert seen <= said
+    assert bool(seen) == bool(said - {Leaves.FLOATS})
+    assert said and (Leaves.FLOATS in said or not small(name).trains)
 
 
 @pytest.mark.parametrize("name", ALL_METHODS)

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cortado.task.outputs.tokens import Tokens
 from cortado.task.task import Data, Task
 
 CLASSES = 4
@@ -138,9 +140,27 @@ class Tied(nn.Module):
         return self.head(torch.relu(self.second(activation)))
 
 
+class Decoder(nn.Module):
+    """The next token from the last two, (N, T) to (N, T, classes)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.mix, self.head = nn.Embedding(CLASSES, 8), nn.Linear(16, 12), nn.Linear(12, CLASSES)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        words = self.words(tokens)
+        earlier = nn.functional.pad(words[:, :-1], (0, 0, 1, 0))
+        return self.head(torch.relu(self.mix(torch.cat([words, earlier], -1))))
+
+
 def mlp() -> nn.Module:
     """Two linear layers."""
     return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, CLASSES))
+
+
+def token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy of tokens."""
+    return nn.functional.cross_entropy(outputs.transpose(1, 2), targets)
 
 
 @dataclass(frozen=True)
@@ -151,6 +171,7 @@ class TinyNet:
     maker: Callable[[], nn.Module]
     shape: tuple[int, ...]
     some: str
+    reads_tokens: bool = False
 
     def make(self) -> nn.Module:
         """The network, the same at every call, with batch norms that have seen something."""
@@ -166,14 +187,21 @@ class TinyNet:
         return network.eval()
 
     def task(self) -> Task:
-        """64 samples to train on, 32 to choose on, 32 for the test result; the class is in the sign of a few sums."""
+        """64 samples to train on, 32 to choose on, 32 for the test result; the class is in the sign of a few sums.
+
+        The class of a token is the one after it.
+        """
         generator = torch.Generator().manual_seed(11)
         inputs = torch.randn(128, *self.shape, generator=generator)
         flat = inputs.flatten(1)
         half = flat.shape[1] // 2
         targets = (flat[:, :half].sum(1) > 0).long() * 2 + (flat[:, half:].sum(1) > 0).long()
+        how: dict[str, Any] = {}
+        if self.reads_tokens:
+            inputs = torch.randint(0, CLASSES, inputs.shape, generator=generator).cumsum(1) % CLASSES
+            targets, how = inputs.roll(-1, 1), {"loss": token_loss, "outputs": Tokens()}
         parts = [Data(inputs[a:b], targets[a:b]) for a, b in ((0, 64), (64, 96), (96, 128))]
-        return Task(*parts, batch=16, name=f"tiny {self.name}")
+        return Task(*parts, batch=16, name=f"tiny {self.name}", **how)
 
     @property
     def example(self) -> Tensor:
@@ -192,4 +220,6 @@ TINY_NETS = (
 SIGNED = TinyNet("signed", Signed, (1, 6, 6), "first")
 """Where methods that take signs of activations find some, and what they are tried on."""
 TIED = TinyNet("tied", Tied, (12,), "first")
-BY_NAME = {net.name: net for net in (*TINY_NETS, SIGNED, TIED)}
+DECODER = TinyNet("decoder", Decoder, (8,), "mix", reads_tokens=True)
+"""Where methods that write texts find some."""
+BY_NAME = {net.name: net for net in (*TINY_NETS, SIGNED, TIED, DECODER)}

@@ -9,18 +9,21 @@ from torch import nn
 
 from cortado.engine.compress import Run
 from cortado.engine.recipe import read_recipe
-from cortado.engine.stage import State, begin
+from cortado.engine.stage import State, begin, view_of
 from cortado.methods.method import Method
-from cortado.network.view import working_copy
+from cortado.network.view import View, working_copy
 from tests.laws.small_methods import small
 from tests.laws.tiny_nets import BY_NAME
 
 
 @dataclass(frozen=True)
 class Two:
-    """A network as it came, after its first stages and after one more, the notes of that one, and the files of both."""
+    """A network as it came, after its first stages and after one more, the notes of that one, and the files of both.
+
+    `base` is the network that the last file is written against."""
 
     original: nn.Module
+    base: nn.Module
     between: nn.Module
     made: nn.Module
     notes: tuple[str, ...]
@@ -40,10 +43,15 @@ def begun(first: tuple[Method, ...], net: str, matched: bool) -> tuple[Run, Stat
     return run, state
 
 
+def view_between(first: Sequence[Method], second: str, net: str) -> View:
+    """Return what the second method sees: the network after its first stages."""
+    return view_of(copy.deepcopy(begun(tuple(first), net, second != "match_moments")[1]))
+
+
 def after_both(first: Sequence[Method], second: str, net: str) -> Two:
     """Return what compress makes of these stages.  Raises what the second one raises."""
     kept = begun(tuple(first), net, second != "match_moments")
     run, state = copy.deepcopy(kept)
     run.recipe = read_recipe((*first, small(second)))
     made = run.stage(state, len(first))
-    return Two(run.original, kept[1].network, made.network, made.notes, *run.bodies[-2:])
+    return Two(run.original, made.base, kept[1].network, made.network, made.notes, *run.bodies[-2:])

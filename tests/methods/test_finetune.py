@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from cortado.engine.compress import compress
 from cortado.engine.recipe import make_stage, read_recipe
@@ -78,7 +79,7 @@ def test_inner_names_are_arguments_too():
         ({"training": 3}, BadRecipe, "training must be keys with values, got 3"),
         ({"training": {"epoch": 3}}, BadRecipe, "no knob 'epoch'; did you mean 'epochs'"),
         ({"epochs": -1}, BadValue, "recipe: finetune: epochs must lie in 0.., got -1"),
-        ({"cache": "no"}, BadValue, "cache must be one of auto, memory, file, live"),
+        ({"cache": "no"}, BadValue, "cache must be one of auto, memory, file, kept, live"),
     ],
 )
 def test_wrong_knobs_are_refused_in_words(knobs, wrong, message):
@@ -118,7 +119,7 @@ def test_teacher_that_is_named_teaches_and_one_that_is_not_needed_is_not_made():
     made, report = compress(NET.make(), NET.task(), [WANTED.__class__(Training(1), WANTED.teacher, WANTED.objectives)])
     assert set(report.stages[0].curves) == {"task", "logits", "features"}
     compress(NET.make(), NET.task(), "finetune teacher=nowhere:at_all")
-    with pytest.raises(BadRecipe, match="teacher: 'nowhere:at_all' cannot be made"):
+    with pytest.raises(BadRecipe, match="teacher: 'nowhere:at_all' cannot be loaded"):
         compress(NET.make(), NET.task(), "finetune teacher=nowhere:at_all objectives=[logits]")
 
 
@@ -134,3 +135,34 @@ def test_a_knob_given_by_place_and_by_name_is_refused():
     with pytest.raises(TypeError, match="Finetune: training is given twice, by place and by name"):
         Finetune(Training(epochs=2), training=Training(epochs=3))
     assert Finetune(Training(epochs=2), lr=0.5).training == Training(epochs=2, lr=0.5)
+
+
+@pytest.mark.parametrize("method", ["finetune", "distill/logits"])
+def test_teacher_with_weights_beside_the_recipe_teaches_and_is_noted(method, tmp_path):
+    """Without labels, what is learned are the outputs of the network in the file, not of its maker's fresh one."""
+    task, teacher = NET.task(), NET.maker()
+    with torch.no_grad():
+        teacher[2].bias.copy_(torch.tensor([9.0, 0.0, 0.0, 0.0]))
+    save_file(teacher.state_dict(), tmp_path / "big.safetensors")
+    knobs = {"finetune": "objectives: [logits]", "distill/logits": "hard: 0.0, temperature: 1.0"}[method]
+    (tmp_path / "recipe.yaml").write_text(
+        f"- {method}: {{epochs: 30, lr: 0.05, {knobs}, "
+        "teacher: {network: 'tests.laws.tiny_nets:mlp', weights: big.safetensors}}\n"
+    )
+    made, report = compress(NET.make(), task, tmp_path / "recipe.yaml")
+    assert bool((made(task.test.inputs).argmax(1) == 0).all())
+    (note,) = [note for note in report.stages[0].notes if "weights of big.safetensors" in note]
+    assert note.startswith("teacher tests.laws.tiny_nets:mlp with")
+    assert report.recipe["stages"][0][method]["teacher"]["weights"] == str(tmp_path / "big.safetensors")
+
+
+def test_other_weights_of_a_teacher_are_noticed_on_resume(tmp_path):
+    teacher = {"network": "tests.laws.tiny_nets:mlp", "weights": str(tmp_path / "big.safetensors")}
+    recipe = [Finetune(Training(0.25), teacher, ("logits",))]
+    warned = []
+    for _ in range(3):
+        if len(warned) != 1:
+            save_file(NET.maker().state_dict(), tmp_path / "big.safetensors")
+        _, report = compress(NET.make(), NET.task(), recipe, folder=tmp_path, resume=True)
+        warned.append(any("is from another run" in warning for warning in report.warnings))
+    assert warned == [False, False, True]

@@ -11,6 +11,7 @@ from torch import nn
 from cortado.engine.compress import compress
 from cortado.engine.recipe import read_recipe
 from cortado.nets.catalog import by_name
+from cortado.nets.espnet import espnet
 from cortado.nets.lenet import LeNet5, LeNet300100
 from cortado.nets.resnet import CifarResNet
 from cortado.nets.vgg import CifarVgg
@@ -18,7 +19,9 @@ from cortado.network.graph.where import choose
 from cortado.network.weight import parameter_places
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.masked import Masked
+from cortado.task.overlap import mean_iou
 from cortado.task.task import Data, Task
+from cortado.tasks.camvid import loss as camvid_loss
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 PAPERS = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("fewest_bytes"))
@@ -46,14 +49,31 @@ STAND_INS = {
     "resnet_20": (lambda: CifarResNet(1, width=4), (3, 32, 32)),
     "resnet_56": (lambda: CifarResNet(1, width=4), (3, 32, 32)),
     "vgg_16_cifar": (lambda: CifarVgg(width=0.06), (3, 32, 32)),
+    "espnet": (lambda: espnet(p=1, q=1), (3, 32, 48)),
 }
+TERMS = {
+    "attention_transfer_resnet_20": {"task", "attention"},
+    "informative_neurons_resnet_20": {"task", "neurons"},
+    "model_compression_lenet_300_100": {"logits"},
+    "codistillation_lenet_5": {"task"},
+    "ternary_gradients_lenet_5": {"task"},
+    "structured_espnet": {"task", "logits", "pairwise", "holistic", "holistic critic"},
+    "channel_wise_espnet": {"task", "channelwise"},
+    "mimic_espnet": {"task", "features"},
+}
+"""What the last stage of a recipe learns from; in one step, peers exchange nothing yet."""
 
 
 def tiny(recipe):
     torch.manual_seed(0)
     make, shape = STAND_INS[recipe.network]
-    data = Data(torch.randn(SAMPLES, *shape), torch.arange(SAMPLES) % 10)
-    return make().eval(), Task(data, data, data, calibration=data, batch=8, trial=True, unlabelled=data.inputs)
+    classes = torch.arange(SAMPLES) % 10
+    maps = recipe.network == "espnet"
+    data = Data(torch.randn(SAMPLES, *shape), torch.randint(0, 11, (SAMPLES, *shape[1:])) if maps else classes)
+    metric = {"metric": mean_iou(11), "loss": camvid_loss} if maps else {}
+    return make().eval(), Task(
+        data, data, data, calibration=data, batch=8, trial=True, unlabelled=data.inputs, **metric
+    )
 
 
 def shortened(data):
@@ -63,9 +83,7 @@ def shortened(data):
     if not isinstance(data, dict):
         return data
     short = {key: shortened(value) for key, value in data.items()}
-    if "epochs" in short:
-        short["epochs"] = 0.34
-    return short
+    return short | {name: 0.34 for name in ("epochs", "hint_epochs") if name in short}
 
 
 def last_prunings(stages):
@@ -96,6 +114,15 @@ def test_recipe_says_what_it_is(path):
     assert set(recipe.figures) <= {"paper", "ours"}
     with torch.device("meta"):
         assert isinstance(by_name(recipe.network), nn.Module)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_recipe_learns_from_what_it_says(name):
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf8")
+    data = shortened(yaml.safe_load(text.replace("cortado.nets.resnet:trained_resnet_56", f"{__name__}:wider")))
+    original, task = tiny(read_recipe(copy.deepcopy(data)))
+    _, report = compress(original, task, data)
+    assert set(report.stages[-1].curves) == TERMS[name]
 
 
 @pytest.mark.parametrize("path", MASKED, ids=lambda path: path.stem)
@@ -149,3 +176,27 @@ def test_control_differs_from_the_ticket_in_its_values_alone():
         if len(mine.shape) > 1:
             assert torch.equal(mine.form.mask, other.form.mask)
             assert not torch.equal(mine.dense(), other.dense())
+
+
+def wider():
+    """A teacher for the stand-in of ResNet-20."""
+    torch.manual_seed(1)
+    return CifarResNet(1, width=6).eval()
+
+
+def test_fitnets_learn_a_layer_of_a_wider_teacher_and_then_its_outputs():
+    data = shortened(yaml.safe_load((FOLDER / "fitnets_resnet_20.yaml").read_text(encoding="utf8")))
+    data["stages"][-1]["distill/hints"]["teacher"] = f"{__name__}:wider"
+    original, task = tiny(read_recipe(copy.deepcopy(data)))
+    _, report = compress(original, task, data)
+    assert "guided layer layer2, hint layer layer2 of the teacher" in report.stages[-1].notes
+    assert list(report.stages[-1].curves) == ["features", "task", "logits"]
+
+
+def test_student_of_resnet_56_is_the_small_network_in_8_bits():
+    data = shortened(yaml.safe_load((FOLDER / "student_of_resnet_56.yaml").read_text(encoding="utf8")))
+    original, task = tiny(read_recipe(copy.deepcopy(data)))
+    network, report = compress(original, task, data)
+    assert report.stages[0].parameters == 75_290 and len(network.layer3) == 1
+    assert set(report.stages[1].curves) == {"task", "logits"}
+    assert {weight.form.code_bits() for weight in parameter_places(network) if len(weight.shape) > 1} == {8}

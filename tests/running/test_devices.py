@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from cortado.engine.compress import compress
+from cortado.engine.recipe import read_recipe
 from cortado.errors import BadNetwork, BadTask
 from cortado.file.artifact import encode
+from cortado.methods.needs import Leaves
 from cortado.running.devices import on_device, own_device, place_of_training, training_device
 from cortado.training.loop import Training, train
-from tests.laws.compressed import TAKES_SIGNS
 from tests.laws.tiny_nets import BY_NAME
 
 SEES_GPU = torch.cuda.is_available()
@@ -25,19 +26,26 @@ TRAININGS = (
     "quantize/xnor | finetune epochs=1",
     "quantize/dorefa bits=1 activations=2 gradients=6 | finetune epochs=1",
     "quantize/pact bits=4 activations=4 | finetune epochs=1",
-    "quantize/compact_binary terms=2 | finetune epochs=1 penalty=bipolar",
+    "quantize/compact_binary terms=2 | finetune epochs=1 objectives=[task, bipolar: {weight: 1.0e-4}]",
     "quantize/binary_connect stochastic=true | finetune epochs=1",
     "quantize/clip | finetune epochs=1",
-    "finetune epochs=1 penalty=group_lasso | finetune epochs=1 penalty=norm_gains | finetune epochs=1 penalty=nuclear_norm",
+    "finetune epochs=1 objectives=[task, group_lasso: {weight: 1.0e-4}, norm_gains: {weight: 1.0e-4}, nuclear_norm: {weight: 1.0e-4}]",
     "prune/rate_distortion epochs=1 finish=1",
 )
-NEVER_RECORDED = ("penalty", "prune/rate_distortion", "quantize/clip")
+NEVER_RECORDED = ("bipolar", "group_lasso", "prune/rate_distortion", "quantize/clip")
 BY_CHANCE = ("stochastic", "dorefa")
+
+
+def takes_signs(recipe: str) -> bool:
+    """Whether a stage takes signs of activations, of which `residual` has none of both kinds."""
+    return any(Leaves.SIGNS in stage.leaves for stage in read_recipe(recipe).stages)
+
+
 TRAINED = [
     (name, recipe)
     for name in ("residual", "recurrent", "signed")
     for recipe in TRAININGS
-    if name != "residual" or not any(method in recipe for method in TAKES_SIGNS)
+    if name != "residual" or not takes_signs(recipe)
 ]
 
 
@@ -83,7 +91,7 @@ def test_recipe_trains_on_a_gpu_and_ends_on_the_cpu(name, recipe):
 @on_gpu
 @pytest.mark.parametrize("recipe", [line for line in TRAININGS if not any(word in line for word in NEVER_RECORDED)])
 def test_recorded_training_is_near_to_the_same_step_by_step(recipe):
-    tiny, ends = BY_NAME["signed" if any(method in recipe for method in TAKES_SIGNS) else "residual"], []
+    tiny, ends = BY_NAME["signed" if takes_signs(recipe) else "residual"], []
     lines = recipe.replace("finetune epochs=1", "finetune epochs=2 precision=float32 optimizer=sgd lr=0.01")
     for recorded in ("", " recorded=true"):
         small, _ = compress(tiny.make(), tiny.task(), lines + recorded)

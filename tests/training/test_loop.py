@@ -66,7 +66,9 @@ def test_no_epochs_leave_everything_as_it_was():
     loss = train(network, tiny.task(), Training(epochs=0, lr=1.0, average=0.5, warmup=0.5))
     assert math.isnan(loss) and not network.training
     assert all(torch.equal(value, original.state_dict()[name]) for name, value in network.state_dict().items())
-    with pytest.raises(NothingChanged, match=r"stage 1 \(finetune\): it changed nothing"):
+    with pytest.raises(
+        NothingChanged, match=r"stage 1 \(finetune\): it needs a parameter or a statistic that its training moves"
+    ):
         compress(original, tiny.task(), "finetune epochs=0")
 
 
@@ -243,6 +245,13 @@ def test_recovery_with_kept_statistics_does_not_diverge():
     ):
         train(steep(4), task, Training(**how, clip=math.inf))
     assert math.isfinite(train(steep(4), task, Training(**how)))
+
+
+def test_a_network_in_float16_that_diverges_is_told_so():
+    data = torch.randn(64, 8).half(), torch.arange(64) % 4
+    task = Task(data, data, data, loss=lambda outputs, _: outputs.float().mean() * math.nan, device="cpu", trial=True)
+    with pytest.raises(Diverged, match=r"in float16 with .*Call network.float\(\) first, lower lr"):
+        train(nn.Linear(8, 4).half(), task, Training())
 
 
 def test_average_leaves_out_state_that_is_no_tensor():

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cortado.knobs.nested import flat_knobs
-from cortado.methods.learn import learn
+from cortado.methods.learn import SEVERAL, learn
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import LEARNS, Leaves
 from cortado.network.view import View
 from cortado.task.task import Task
 from cortado.training.objectives.logits import Logits
@@ -19,10 +20,10 @@ class DistillLogits(Method):
     """loss = hard x task loss + soft x T^2 x KL(teacher at T || network at T).  Hinton, Vinyals, Dean, 2015."""
 
     trains = True
+    needs = (LEARNS,)
+    leaves = (Leaves.FLOATS,)
     training: Training = knob(Training(), help="how to train")
-    teacher: Any = knob(
-        "original", help="original, before, package.module:maker, a network, or several, whose mean teaches"
-    )
+    teacher: Any = knob("original", help=SEVERAL)
     temperature: float = knob(4.0, low=0.05, help="softmax temperature of both outputs")
     hard: float = knob(0.3, low=0.0, help="weight of the task's own loss")
     soft: float = knob(0.7, low=0.0, help="weight of the distillation loss")

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from cortado.errors import BadTask
 from cortado.knobs.nested import flat_knobs
-from cortado.methods.learn import learn
+from cortado.methods.learn import SEVERAL, learn
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import LEARNS, Leaves
 from cortado.network.view import View
 from cortado.running.trees import concatenated, map_tensors, pick, tensors_in
 from cortado.task.data import Data
@@ -33,10 +34,10 @@ class DistillMadeUp(Method):
     """
 
     trains = True
+    needs = (LEARNS,)
+    leaves = (Leaves.FLOATS,)
     training: Training = knob(Training(), help="how to train")
-    teacher: Any = knob(
-        "original", help="original, before, package.module:maker, a network, or several, whose mean teaches"
-    )
+    teacher: Any = knob("original", help=SEVERAL)
     temperature: float = knob(1.0, low=0.05, help="softmax temperature of both outputs")
     copies: int = knob(40, low=0, help="made-up samples for each training input")
     swap: float = knob(0.5, low=0.0, high=1.0, help="share of a sample's values that come from its nearest neighbour")

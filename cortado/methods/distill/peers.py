@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cortado.knobs.nested import flat_knobs
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import LEARNS, Leaves
 from cortado.network.view import View
 from cortado.running.devices import place_of_training
 from cortado.task.task import Task
@@ -26,6 +27,8 @@ class DistillPeers(Method):
     """
 
     trains = True
+    needs = (LEARNS,)
+    leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train")
     peers: int = knob(2, low=1, help="number of networks; under torchrun the number of processes")

@@ -11,7 +11,7 @@ from cortado.methods.factorize.fitted import Fitted
 from cortado.methods.factorize.inputs import Samples
 from cortado.methods.factorize.ranks import Cut, squares
 from cortado.methods.factorize.scheme import Scheme
-from cortado.methods.factorize.targets import Target, chain, find_targets, sketch
+from cortado.methods.factorize.targets import KERNELS, Target, chain, has_taps, sketch
 from cortado.methods.method import knob
 from cortado.network.view import View
 from cortado.parts.forms.low_rank import LowRank
@@ -26,6 +26,8 @@ class FactorizeCp(Factorize):
     terms. The factors are then fitted to the layer's outputs. Kernel axes of size 1 have no factor.
     """
 
+    needs = (KERNELS,)
+
     images: int = knob(256, low=1, help="calibration samples")
     patches: int = knob(16384, low=1, help="positions sampled, over all images")
     fit: str = knob(
@@ -38,7 +40,7 @@ class FactorizeCp(Factorize):
 
     def apply(self, view: View, task: Task) -> None:
         scheme = cp_scheme(self.starts, self.sweeps, self.ridge)
-        cuts = [scheme.cut(target) for target in find_targets(view, self.where) if scheme.suits(target)]
+        cuts = [scheme.cut(target) for target in KERNELS.require(self, view, task)]
         fit = Fitted(view, task, scheme, self.fit == "outputs", self.rounds, Samples(self.images, self.patches))
         factorize(self, view, cuts, chosen_ranks(self, cuts), fit)
 
@@ -52,7 +54,7 @@ def cp_scheme(starts: int, sweeps: int, ridge: float) -> Scheme:
         return min(tried, key=lambda factors: float((outer_sum(factors) - tensor).norm()))
 
     return Scheme(
-        suits=lambda target: any(size > 1 for size in target.shape[2:]),
+        suits=has_taps,
         cut=lambda target: Cut(target, energies(target), partial(cp_sketch, target.shape)),
         start=start,
         build=outer_sum,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cortado.errors import BadValue, NothingChanged
 from cortado.methods.factorize.ranks import Cut, energy_ranks, equal_ranks, fixed_ranks, least_of_each, least_share
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves
 from cortado.network.view import View
 from cortado.parts.forms.low_rank import LowRank
 
@@ -26,6 +27,7 @@ class Factorize(Method):
     """
 
     lossy = True
+    leaves = (Leaves.LOW_RANK,)
 
     keep: float = knob(0.5, low=0.0, high=1.0, help="share of the multiply-adds kept")
     rank: int | None = knob(None, low=1, help="the same rank for every layer, instead of keep")

@@ -11,12 +11,23 @@ from cortado.methods.factorize.fitted import Fitted
 from cortado.methods.factorize.inputs import Samples
 from cortado.methods.factorize.ranks import Cut, squares
 from cortado.methods.factorize.scheme import Scheme
-from cortado.methods.factorize.targets import Target, chain, find_targets, sketch
+from cortado.methods.factorize.targets import Target, chain, sketch, target_need
 from cortado.methods.method import knob
 from cortado.network.view import View
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.low_rank import LowRank
 from cortado.task.task import Task
+
+
+def scheme_of(method: "FactorizeJaderberg") -> Scheme:
+    """Return the scheme that a method asks for."""
+    return COLUMNS if method.kind == 2 else BASIS
+
+
+PLANES = target_need(
+    "an ungrouped, zero-padded convolution, that is called, whose kernel has two axes to separate",
+    lambda method, target: scheme_of(method).suits(target),
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,8 @@ class FactorizeJaderberg(Factorize):
     the layer's outputs (`fit`). Scheme 2 starts from the optimal fit to the filters, which is closed form.
     """
 
+    needs = (PLANES,)
+
     images: int = knob(256, low=1, help="calibration samples")
     patches: int = knob(16384, low=1, help="positions sampled, over all images")
     fit: str = knob(
@@ -37,8 +50,8 @@ class FactorizeJaderberg(Factorize):
     kind: int = knob(2, one_of=(1, 2), help="scheme 1: a basis for each input channel; 2: columns, then rows")
 
     def apply(self, view: View, task: Task) -> None:
-        scheme = COLUMNS if self.kind == 2 else BASIS
-        cuts = [scheme.cut(target) for target in find_targets(view, self.where) if scheme.suits(target)]
+        scheme = scheme_of(self)
+        cuts = [scheme.cut(target) for target in PLANES.require(self, view, task)]
         fit = Fitted(view, task, scheme, self.fit == "outputs", self.rounds, Samples(self.images, self.patches))
         factorize(self, view, cuts, chosen_ranks(self, cuts), fit)
 

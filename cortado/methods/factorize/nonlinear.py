@@ -16,7 +16,7 @@ from cortado.methods.factorize.refit import refit
 from cortado.methods.factorize.response import bias_of, response_cuts, usable
 from cortado.methods.factorize.scheme import Scheme
 from cortado.methods.factorize.svd import WHOLE
-from cortado.methods.factorize.targets import Target, find_targets, working
+from cortado.methods.factorize.targets import Target, target_need, working
 from cortado.methods.method import knob
 from cortado.network.statistics.activations import (
     MOST_ENTRIES,
@@ -32,6 +32,12 @@ from cortado.task.task import Task
 SCHEMES = {"whole": WHOLE, "columns": COLUMNS, "cp": cp_scheme(1, 40, 1e-3)}
 
 
+SUITED = target_need(
+    "a linear layer, or an ungrouped, zero-padded convolution, that its chain suits and whose moments fit into memory",
+    lambda method, target: SCHEMES[method.chain].suits(target) and target.flat.shape[1] <= LARGEST_METRIC,
+)
+
+
 @dataclass(frozen=True)
 class FactorizeNonlinear(Factorize):
     """Minimise the error behind the ReLU, layer by layer on the outputs of layers already factored.  Zhang et al., 2015.
@@ -42,17 +48,16 @@ class FactorizeNonlinear(Factorize):
     linear. `chain`: the paper's whole filters and 1 x 1 kernel, columns and rows (Zhang et al., 2016, "3d"), or CP.
     """
 
+    needs = (SUITED,)
+
     chain: str = knob("whole", one_of=tuple(SCHEMES), help="kernels of the chain: whole x 1x1, columns x rows, or cp")
     images: int = knob(256, low=1, help="calibration samples")
     patches: int = knob(16384, low=1, help="positions sampled, over all images")
     rounds: int = knob(8, low=1, help="rounds of regression factors and auxiliary responses in turn")
 
     def apply(self, view: View, task: Task) -> None:
-        scheme = SCHEMES[self.chain]
-        suiting = [target for target in find_targets(view, self.where) if scheme.suits(target)]
-        targets = [target for target in suiting if target.flat.shape[1] <= LARGEST_METRIC]
-        by_response = self.chain == "whole" and targets
-        cuts = response_cuts(view, task, targets, self.images) if by_response else [scheme.cut(one) for one in targets]
+        scheme, targets, whole = SCHEMES[self.chain], SUITED.require(self, view, task), self.chain == "whole"
+        cuts = response_cuts(view, task, targets, self.images) if whole else [scheme.cut(one) for one in targets]
         factorize(self, view, cuts, chosen_ranks(self, cuts), partial(self.layer_by_layer, view, task))
 
     def layer_by_layer(self, view: View, task: Task, chosen: Chosen) -> Iterator[LowRank]:

@@ -11,11 +11,16 @@ from cortado.methods.factorize.factorize import Chosen, Factorize, factorize
 from cortado.methods.factorize.inputs import LARGEST_METRIC, Samples, input_moments
 from cortado.methods.factorize.ranks import Cut, fixed_ranks
 from cortado.methods.factorize.svd import two_kernels, whole_then_point
-from cortado.methods.factorize.targets import Target, find_targets
+from cortado.methods.factorize.targets import Target, target_need
 from cortado.methods.method import knob
 from cortado.network.view import View
 from cortado.parts.forms.low_rank import LowRank
 from cortado.task.task import Task
+
+SMALL_LAYERS = target_need(
+    "a linear layer, or an ungrouped, zero-padded convolution, whose inputs' moments fit into memory",
+    lambda method, target: target.flat.shape[1] <= LARGEST_METRIC,
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class FactorizePredict(Factorize):
     factor; the kept weights, at the most informative inputs, become the last one.
     """
 
+    needs = (SMALL_LAYERS,)
+
     keep: float = knob(0.05, low=0.0, high=1.0, help="share of the weights kept; the others are predicted")
     ranks: str = knob("equal", one_of=("equal",), help="apply keep to each layer")
     images: int = knob(256, low=1, help="calibration samples")
@@ -35,7 +42,7 @@ class FactorizePredict(Factorize):
     ridge: float = knob(1e-2, low=0.0, help="ridge of the regression, as a share of the kernel's mean")
 
     def apply(self, view: View, task: Task) -> None:
-        targets = [target for target in find_targets(view, self.where) if target.flat.shape[1] <= LARGEST_METRIC]
+        targets = SMALL_LAYERS.require(self, view, task)
         cuts = [column_cut(target) for target in targets]
         wanted = [self.rank or max(1, round(self.keep * target.flat.shape[1])) for target in targets]
         ranks = [fixed_ranks([cut], rank)[0] for cut, rank in zip(cuts, wanted, strict=True)]

@@ -11,7 +11,7 @@ from cortado.methods.factorize.consumers import Consumer, consumer_of
 from cortado.methods.factorize.factorize import Chosen, Factorize, chosen_ranks, factorize
 from cortado.methods.factorize.ranks import Cut
 from cortado.methods.factorize.svd import two_kernels, whole_then_point
-from cortado.methods.factorize.targets import Target, find_targets
+from cortado.methods.factorize.targets import LAYERS, Target
 from cortado.methods.method import knob
 from cortado.network.statistics.activations import Moments, response_moments
 from cortado.network.view import View
@@ -35,10 +35,12 @@ class FactorizeResponse(Factorize):
     y is scaled by the batch norm behind the layer. Its mean is preserved in the layer's bias or in the norm.
     """
 
+    needs = (LAYERS,)
+
     images: int = knob(256, low=1, help="calibration samples")
 
     def apply(self, view: View, task: Task) -> None:
-        cuts = response_cuts(view, task, find_targets(view, self.where), self.images)
+        cuts = response_cuts(view, task, LAYERS.require(self, view, task), self.images)
         factorize(self, view, cuts, chosen_ranks(self, cuts), along_principal_axes)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from cortado.methods.factorize.factorize import Chosen, Factorize, chosen_ranks, factorize
 from cortado.methods.factorize.ranks import Cut, squares
 from cortado.methods.factorize.scheme import Scheme
-from cortado.methods.factorize.targets import chain, find_targets, sketch
+from cortado.methods.factorize.targets import LAYERS, chain, sketch
 from cortado.network.view import View
 from cortado.parts.forms.low_rank import LowRank
 from cortado.task.task import Task
@@ -23,8 +23,10 @@ class FactorizeSvd(Factorize):
     The weight as (outputs, inputs x taps) keeps its largest singular values, the closest matrix of this rank.
     """
 
+    needs = (LAYERS,)
+
     def apply(self, view: View, task: Task) -> None:
-        cuts = [WHOLE.cut(target) for target in find_targets(view, self.where)]
+        cuts = [WHOLE.cut(target) for target in LAYERS.require(self, view, task)]
         factorize(self, view, cuts, chosen_ranks(self, cuts), truncated)
 
 

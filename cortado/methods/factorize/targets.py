@@ -1,19 +1,20 @@
 """Targets: the layers that can be factored, with the positions at which they run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import NothingChanged
 from cortado.layers.low_rank import CONVOLUTIONS
-from cortado.network.graph.where import original_first
+from cortado.methods.needs import Need
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.parts.forms.attach import original_class
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.low_rank import LowRank
+from cortado.task.task import Task
 
 Positions = tuple[tuple[int, ...], tuple[int, ...], int]
 """Sizes of the spatial axes before and after a call, and how often a linear layer runs in it."""
@@ -67,9 +68,10 @@ def position_count(sizes: tuple[int, ...]) -> int:
 
 
 def find_targets(view: View, where: str) -> list[Target]:
-    """Return the targets that `where` selects, in order of their first call.  Raises NothingChanged if there are none."""
-    taken = view.weights(where)
-    weights = [w for w in taken if all(name == "weight" and can_factor(layer) for layer, name in w.places)]
+    """Return the targets that `where` selects, in order of their first call."""
+    weights = [
+        w for w in view.weights(where) if all(name == "weight" and can_factor(layer) for layer, name in w.places)
+    ]
     found: dict[str, Target] = {}
     by_layer = {id(layer): weight for weight in weights for layer, _ in weight.places}
     for call in view.trace.calls:
@@ -83,13 +85,30 @@ def find_targets(view: View, where: str) -> list[Target]:
             run = (before[-axes:], after[-axes:], position_count(before[: -axes - 1]))
         runs = found[weight.path].runs if weight.path in found else ()
         found[weight.path] = Target(weight, (*runs, run))
-    if not found:
-        way_out = original_first(weight.path for weight in taken) or " cortado profile lists the layers."
-        raise NothingChanged(
-            f"factorize: where={where!r} selects no linear layer, and no ungrouped, zero-padded convolution, "
-            f"that is called.{way_out}"
-        )
     return list(found.values())
+
+
+def target_need(what: str, suits: Callable[[Any, Target], bool]) -> Need[list[Target]]:
+    """Return the need for targets of a kind; `suits(method, target)` says whether one is."""
+
+    def suiting(method: Any, view: View, task: Task) -> list[Target]:
+        return [target for target in find_targets(view, method.where) if suits(method, target)]
+
+    return Need(what, suiting)
+
+
+def has_taps(target: Target) -> bool:
+    """Return whether a target is a convolution whose kernel is larger than one position."""
+    return any(size > 1 for size in target.shape[2:])
+
+
+LAYERS = target_need(
+    "a linear layer, or an ungrouped, zero-padded convolution, that is called", lambda method, target: True
+)
+KERNELS = target_need(
+    "an ungrouped, zero-padded convolution, that is called, with a kernel larger than 1 x 1",
+    lambda method, target: has_taps(target),
+)
 
 
 def can_factor(layer: Any) -> bool:

@@ -11,7 +11,7 @@ from cortado.methods.factorize.fitted import Fitted
 from cortado.methods.factorize.inputs import Samples
 from cortado.methods.factorize.ranks import Cut, squares
 from cortado.methods.factorize.scheme import Scheme
-from cortado.methods.factorize.targets import Target, chain, find_targets, sketch
+from cortado.methods.factorize.targets import KERNELS, Target, chain, has_taps, sketch
 from cortado.methods.factorize.vbmf import vbmf_rank
 from cortado.methods.method import knob
 from cortado.network.view import View
@@ -38,6 +38,8 @@ class FactorizeTucker(Factorize):
     number of channels on both sides. A side that keeps all its channels has no 1 x 1 kernel.
     """
 
+    needs = (KERNELS,)
+
     ranks: str = knob(
         "energy", one_of=("equal", "energy", "vbmf"), help="apply keep to each layer, to all by energy, or use VBMF"
     )
@@ -50,7 +52,7 @@ class FactorizeTucker(Factorize):
     rounds: int = knob(4, low=0, help="rounds of refitting each factor once")
 
     def apply(self, view: View, task: Task) -> None:
-        cuts = [pair_cut(target) for target in find_targets(view, self.where) if TUCKER.suits(target)]
+        cuts = [pair_cut(target) for target in KERNELS.require(self, view, task)]
         exact = self.ranks == "vbmf" or self.rank is not None
         ranks = exact_cores(cuts, self.rank) if exact else chosen_ranks(self, cuts)
         fit = Fitted(view, task, TUCKER, self.fit == "outputs", self.rounds, Samples(self.images, self.patches))
@@ -162,7 +164,7 @@ def first_factors(weight: Tensor, cut: Cut, rank: int, generator: torch.Generato
 
 
 TUCKER = Scheme(
-    suits=lambda target: any(size > 1 for size in target.shape[2:]),
+    suits=has_taps,
     cut=pair_cut,
     start=first_factors,
     build=core_between,

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.errors import BadNetwork, BadTask, BadValue, NothingChanged
+from cortado.errors import BadNetwork, BadTask, BadValue
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves, Need
 from cortado.network.graph.blocks import find_blocks, left_out
 from cortado.network.view import View
 from cortado.parts.blocks.bypass import Bypass
@@ -22,6 +24,22 @@ BATCH = 128
 Hurt = Callable[[nn.Module], float]
 
 
+def removable(method: Any, view: View, task: Task) -> list[str]:
+    """Return the blocks whose matrices and kernels `where` selects."""
+    chosen = {weight.path for weight in view.weights(method.where)}
+    return [path for path in view.blocks if taken(view, path, chosen)]
+
+
+BLOCKS = Need(
+    "a block whose output has the shape of its input, and is no chain of layers",
+    removable,
+    "use prune/channels or prune/weights",
+)
+
+
+GOAL: Need[int] = Need("more blocks than it keeps", lambda method, view, task: method.goal(view), "lower keep")
+
+
 @dataclass(frozen=True)
 class PruneBlocks(Method):
     """Remove blocks whose output has the shape of their input; an identity replaces them.
@@ -33,6 +51,8 @@ class PruneBlocks(Method):
     """
 
     lossy = True
+    needs = (BLOCKS, GOAL)
+    leaves = (Leaves.FEWER_BLOCKS,)
 
     keep: float = knob(0.75, low=0.0, high=1.0, help="share of the original network's blocks kept")
     count: int | None = knob(None, low=1, help="number of blocks to remove, instead of keep")
@@ -40,15 +60,11 @@ class PruneBlocks(Method):
     samples: int = knob(512, low=1, help="calibration samples for the measurement")
 
     def apply(self, view: View, task: Task) -> None:
-        chosen = {weight.path for weight in view.weights(self.where)}
-        all_blocks = find_blocks(view.network, view.example)
-        blocks = [path for path in all_blocks if taken(view, path, chosen)]
-        if not blocks:
-            raise NothingChanged(
-                f"{self.name()}: {type(view.network).__name__} has no removable block where {self.where}: no module but "
-                "a chain of layers has an output of its input's shape. Use prune/channels or prune/weights."
+        blocks, goal = BLOCKS.require(self, view, task), GOAL.require(self, view, task)
+        if goal > len(blocks):
+            raise BadValue(
+                f"{self.name()}: cannot remove {goal} blocks: only {len(blocks)} of {len(view.blocks)} can go. Raise keep."
             )
-        goal = self.goal(view, len(all_blocks), len(blocks))
         hurt = self.measure(view, task)
         with view.progress.bar(self.name(), goal) as bar:
             for _ in range(goal):
@@ -62,20 +78,13 @@ class PruneBlocks(Method):
                 blocks.remove(least)
                 bar.advance()
 
-    def goal(self, view: View, present: int, able: int) -> int:
+    def goal(self, view: View) -> int:
         """Return how many blocks to remove."""
         if self.count is not None:
-            goal = self.count
-        else:
-            # Blocks removed in an earlier stage count, as pruned weights do.
-            goal = present - round(self.keep * max(present, len(find_blocks(view.original, view.example))))
-        if goal > able:
-            raise BadValue(f"{self.name()}: cannot remove {goal} blocks: only {able} of {present} can go. Raise keep.")
-        if goal < 1:
-            raise NothingChanged(
-                f"{self.name()}: keep={self.keep:g} keeps all {present} blocks of {type(view.network).__name__}. Lower keep."
-            )
-        return goal
+            return self.count
+        # Blocks removed in an earlier stage count, as pruned weights do.
+        present, first = len(view.blocks), len(find_blocks(view.base, view.example))
+        return max(0, present - round(self.keep * max(present, first)))
 
     def measure(self, view: View, task: Task) -> Hurt:
         """Return the function to minimise on calibration data: the loss, or the divergence from the current network."""

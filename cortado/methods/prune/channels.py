@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 from cortado.importance.importance import Importance
 from cortado.methods.method import Method, knob
-from cortado.methods.prune.groups import cut_groups, selected, worth_of
+from cortado.methods.needs import Leaves
+from cortado.methods.prune.groups import CHANNELS, cut_groups, selected, worth_of
 from cortado.methods.prune.quota import BLOCK, LEAST, Quota
 from cortado.network.coupling.groups import Group
 from cortado.network.profile.pruned_cost import cost_of
@@ -29,6 +30,8 @@ class PruneChannels(Method):
     """
 
     lossy = True
+    needs = (CHANNELS,)
+    leaves = (Leaves.NARROWER,)
 
     keep: float = knob(0.5, low=0.0, high=1.0, help="share kept")
     by: str | Importance | type[Importance] = knob("magnitude", help="importance measure that ranks the channels")
@@ -39,13 +42,12 @@ class PruneChannels(Method):
     reconstruct: bool = knob(False, help="refit the layers that read removed channels by least squares")
 
     def apply(self, view: View, task: Task) -> None:
-        worth = worth_of(self.by, self.groups(view), view, task)
+        worth = worth_of(self.by, self.groups(view, task), view, task)
         cut_groups(view, task, worth, self.quota(), cost_of(view, self.of), self.reconstruct)
 
-    def groups(self, view: View) -> list[Group]:
+    def groups(self, view: View, task: Task) -> list[Group]:
         """Return the groups that `where` selects completely; whole attention heads are left to prune/heads."""
-        able = [group for group in view.groups.free if not group.heads]
-        return selected(view, self.where, able, self.name(), "channels")
+        return selected(self, view, task, CHANNELS, "channels")
 
     def quota(self) -> Quota:
         """Return what may be kept."""

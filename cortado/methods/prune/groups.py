@@ -1,7 +1,11 @@
 """Groups: the groups of units that a method may cut, and a cut that leaves out what the network cannot follow."""
 
+from functools import partial
+from typing import Any
+
 from cortado.errors import BadValue, CannotFollow, NothingChanged
 from cortado.importance.importance import Importance, score
+from cortado.methods.needs import Need
 from cortado.methods.prune.quota import Quota, UnitCost, Worth
 from cortado.methods.prune.reconstruct import readers_of, reconstruct
 from cortado.network.coupling.groups import Group
@@ -16,21 +20,35 @@ def worth_of(by: str | Importance | type[Importance], groups: list[Group], view:
     return {group: units.double() for group, units in zip(groups, ranked, strict=True)}
 
 
-def selected(view: View, where: str, able: list[Group], method: str, what: str) -> list[Group]:
-    """Return those of the `able` groups whose weights `where` selects completely.
+def able_groups(heads: bool, method: Any, view: View, task: Task) -> list[Group]:
+    """Return the groups of attention heads, or of other channels, that can be cut anywhere in the network."""
+    view.weights(method.where)
+    return [group for group in view.groups.free if group.heads == heads]
 
-    `method` and `what` (channels, heads) are for messages. Raises NothingChanged if there is no such group in the
-    network, BadValue if `where` leaves none of them.
+
+def frozen_text(view: View) -> str:
+    """Return a sentence about the groups that cannot be cut; "" for none."""
+    return f" Groups that cannot be cut: {view.groups.reasons()}." if view.groups.frozen else ""
+
+
+CHANNELS, HEADS = (
+    Need(f"{unit} that can be removed", partial(able_groups, heads), "use prune/weights", why=frozen_text)
+    for unit, heads in (("a channel", False), ("an attention head", True))
+)
+
+
+def selected(method: Any, view: View, task: Task, need: Need[list[Group]], what: str) -> list[Group]:
+    """Return the groups whose weights `where` selects completely; `what` (channels, heads) is for messages.
+
+    Raises NothingChanged if the network has no such group, BadValue if `where` leaves none of them.
     """
-    view.weights(where)
-    if not able:
-        raise none_left(view, method, what)
+    able, where = need.require(method, view, task), method.where
     names = {weight.path: len(weight.shape) for weight in view.all_weights}
     taken = set(names) if where == "*" else set(choose(where, names))
     found = [g for g in able if where == "*" or all(s.names[0] in taken for s in g.of_role("producer") or g.slots)]
     if not found:
         raise BadValue(
-            f"{method}: where {where!r} selects no complete group of {what}. These go together: "
+            f"{method.name()}: where {where!r} selects no complete group of {what}. These go together: "
             f"{'; '.join(', '.join(s.layer for s in g.of_role('producer') or g.slots) for g in able[:3])}."
             f"{frozen_text(view) if view.groups.refused else ''} Widen where."
         )
@@ -43,11 +61,6 @@ def none_left(view: View, method: str, what: str) -> NothingChanged:
         f"{method}: {type(view.network).__name__} has no {what} that can be cut.{frozen_text(view)} "
         f"Leave the stage out, or use prune/weights.{original_first(weight.path for weight in view.all_weights)}"
     )
-
-
-def frozen_text(view: View) -> str:
-    """Return a sentence about the groups that cannot be cut; "" for none."""
-    return f" Groups that cannot be cut: {view.groups.reasons()}." if view.groups.frozen else ""
 
 
 def cut_groups(view: View, task: Task, worth: Worth, quota: Quota, cost: UnitCost | None, refit: bool) -> None:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from cortado.importance.importance import Importance
 from cortado.methods.method import Method, knob
-from cortado.methods.prune.groups import cut_groups, selected, worth_of
+from cortado.methods.needs import Leaves
+from cortado.methods.prune.groups import HEADS, cut_groups, selected, worth_of
 from cortado.methods.prune.quota import Quota
 from cortado.network.profile.pruned_cost import cost_of
 from cortado.network.view import View
@@ -20,6 +21,8 @@ class PruneHeads(Method):
     """
 
     lossy = True
+    needs = (HEADS,)
+    leaves = (Leaves.NARROWER,)
 
     keep: float = knob(0.5, low=0.0, high=1.0, help="share kept")
     by: str | Importance | type[Importance] = knob("magnitude", help="importance measure that ranks the heads")
@@ -30,8 +33,7 @@ class PruneHeads(Method):
     reconstruct: bool = knob(False, help="refit the layers that read removed heads by least squares")
 
     def apply(self, view: View, task: Task) -> None:
-        able = [group for group in view.groups.free if group.heads]
-        groups = selected(view, self.where, able, self.name(), "heads")
+        groups = selected(self, view, task, HEADS, "heads")
         worth = worth_of(self.by, groups, view, task)
         quota = Quota(self.name(), "heads", self.of, self.keep, self.across, self.least, self.multiple)
         cut_groups(view, task, worth, quota, cost_of(view, self.of), self.reconstruct)

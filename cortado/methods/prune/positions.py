@@ -1,18 +1,46 @@
 """prune/positions: prune the same input channel and kernel position in all filters of a convolution."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
-from cortado.errors import BadValue, NothingChanged
+from cortado.errors import BadValue
 from cortado.importance.importance import Importance, score
 from cortado.methods.method import Method, knob
-from cortado.methods.prune.ranking import most_important, survivors_of
+from cortado.methods.needs import Leaves, Need
+from cortado.methods.prune.ranking import most_important, some_go, survivors_of
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.task.task import Task
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+Kernel = tuple[Weight, Weight]
+"""A kernel as its form holds it, and as the weight of the layer that runs it: a factor's groups are only visible there."""
+
+
+def kernels_in(method: Any, view: View, task: Task) -> tuple[View, list[Kernel]] | None:
+    """Return the kernels of convolutions that `where` selects, with the view in which they run; None if there are none."""
+    pieces = view.pieces(method.where)
+    seen, read = view.as_run(pieces)
+    found = [(piece, weight) for piece, weight in zip(pieces, read, strict=True) if is_kernel(weight)]
+    return (seen, found) if found else None
+
+
+def columns_go(method: Any, view: View, task: Task) -> bool:
+    """Return whether fewer columns stay than are there."""
+    found = kernels_in(method, view, task)
+    there = [columns_alive(weight) for _, weight in found[1]] if found else []
+    return some_go(there, method.keep, method.across)
+
+
+KERNELS = Need(
+    "a convolution whose kernel has more than one column",
+    kernels_in,
+    "use prune/channels or prune/weights for other layers",
+)
 
 
 @dataclass(frozen=True)
@@ -28,24 +56,20 @@ class PrunePositions(Method):
     """
 
     lossy = True
+    needs = (KERNELS, Need("more columns alive than it keeps", columns_go, "lower keep"))
+    leaves = (Leaves.ZEROS,)
 
     keep: float = knob(0.5, low=0.0, high=1.0, help="share of columns kept")
     by: str | Importance | type[Importance] = knob("magnitude", help="importance measure, summed over a column")
     across: bool = knob(False, help="rank across layers, so that some lose more than others")
 
     def apply(self, view: View, task: Task) -> None:
-        pieces = view.pieces(self.where)
-        seen, read = view.as_run(pieces)
-        # A factor's inputs and groups are only visible where it is the weight of the layer that runs it.
-        kernels = [(piece, weight) for piece, weight in zip(pieces, read, strict=True) if is_kernel(weight)]
-        if not kernels:
-            raise NothingChanged(
-                f"{self.name()}: {type(view.network).__name__} has no convolution where {self.where}. "
-                "Only kernels have positions: use prune/channels or prune/weights for other layers."
-            )
+        found = KERNELS.require(self, view, task)
+        assert found is not None
+        seen, kernels = found
         weights = [weight for _, weight in kernels]
         before = [survivors_of(weight) for weight in weights]
-        there = [columns(mask.float(), weight) > 0 for mask, weight in zip(before, weights, strict=True)]
+        there = [columns_alive(weight) for weight in weights]
         worths = [columns(s, weight) for s, weight in zip(score(self.by).of(weights, seen, task), weights, strict=True)]
         chosen = most_important(worths, there, self.keep, self.across)
         for (piece, weight), mask, kept in zip(kernels, before, chosen, strict=True):
@@ -61,6 +85,11 @@ def is_kernel(weight: Weight) -> bool:
     if not isinstance(weight.layer, CONVOLUTIONS) or weight.name != "weight" or not weight.shape.numel():
         return False
     return weight.shape[1:].numel() * weight.layer.groups > 1
+
+
+def columns_alive(weight: Weight) -> Tensor:
+    """Return which columns of a kernel have an entry that was not pruned before: (groups, C / groups, ...)."""
+    return columns(survivors_of(weight).float(), weight) > 0
 
 
 def columns(values: Tensor, weight: Weight) -> Tensor:

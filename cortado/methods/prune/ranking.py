@@ -22,12 +22,25 @@ def most_important(
     With `across` all tensors compete for their common share. Nothing outside the masks `among` stays.
     """
     ranked = [torch.where(mask, s.to(mask.device), -1.0).flatten() for s, mask in zip(importances, among, strict=True)]
-    counts = [float(mask.sum()) if of_survivors else mask.numel() for mask in among]
+    counts = counts_kept(among, share, across, of_survivors)
     if across:
-        kept = highest(torch.cat(ranked), round(share * sum(counts))).split([len(r) for r in ranked])
+        kept = highest(torch.cat(ranked), sum(counts)).split([len(r) for r in ranked])
     else:
-        kept = tuple(highest(r, round(share * count)) for r, count in zip(ranked, counts, strict=True))
+        kept = tuple(highest(r, count) for r, count in zip(ranked, counts, strict=True))
     return [one.view(mask.shape) & mask for one, mask in zip(kept, among, strict=True)]
+
+
+def counts_kept(among: list[Tensor], share: float, across: bool, of_survivors: bool = False) -> list[int]:
+    """Return how many entries of each tensor stay; with `across` how many of all, as one number."""
+    counts = [float(mask.sum()) if of_survivors else mask.numel() for mask in among]
+    return [round(share * count) for count in ([sum(counts)] if across else counts)]
+
+
+def some_go(among: list[Tensor], share: float, across: bool, of_survivors: bool = False) -> bool:
+    """Return whether `most_important` leaves out an entry of `among`."""
+    alive = [int(mask.sum()) for mask in among]
+    kept = counts_kept(among, share, across, of_survivors)
+    return any(now > count for now, count in zip([sum(alive)] if across else alive, kept, strict=True))
 
 
 def highest(values: Tensor, count: int) -> Tensor:

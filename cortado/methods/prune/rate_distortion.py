@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cortado.knobs.nested import flat_knobs
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves
 from cortado.methods.prune.bits import as_planes, bits_of_levels, nonzero_cost
 from cortado.methods.prune.units import PruneUnits
 from cortado.network.view import View
@@ -39,6 +40,7 @@ class PruneRateDistortion(Method):
 
     lossy = True
     trains = True
+    leaves = (Leaves.FLOATS, Leaves.ZEROS, Leaves.CODES, Leaves.NARROWER)
 
     strength: float = knob(1e-5, low=0.0, high=1.0, help="loss that one bit of the file is worth")
     training: Training = knob(
@@ -48,7 +50,9 @@ class PruneRateDistortion(Method):
     finish: float = knob(3.0, low=0.0, help="epochs of the final phase with frozen zeros, at a quarter of lr")
     step: float = knob(0.5, low=0.01, high=10.0, help="initial rounding step, in standard deviations of the layer")
     pull: float = knob(1e-4, low=0.0, help="final strength of the pull towards rounded values")
-    teacher: Any = knob(None, help="original, before, package.module:maker, a network, a tuple of them, or none")
+    teacher: Any = knob(
+        None, help="original, before, a maker, {network, options, weights}, a network, several; or none"
+    )
     soft: float = knob(0.7, low=0.0, high=1.0, help="weight of the distillation loss, at temperature 2.5")
     bias: bool = knob(True, help="quantize biases too, with the step of their layer, and count their bits")
 

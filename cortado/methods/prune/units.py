@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves, Need
 from cortado.network.graph.chains import Units
 from cortado.network.view import View
 from cortado.task.task import Task
@@ -17,6 +18,15 @@ class PruneUnits(Method):
     A dead unit outputs zero or is unused, so the network computes the same. Sorting by the number of nonzero weights is
     free too, and gathers the empty parts of a weight in one place for the coder.
     """
+
+    needs = (
+        Need(
+            "units that are dead or stand behind less active ones",
+            lambda method, view, task: any(method.moves(units) for units in method.chosen(view)),
+            "use prune/channels",
+        ),
+    )
+    leaves = (Leaves.NARROWER,)
 
     sort: bool = knob(True, help="put units with many nonzero weights first")
 
@@ -42,20 +52,35 @@ class PruneUnits(Method):
         layers = {id(weight.layer) for weight in view.weights(self.where)}
         return [units for units in view.units if all(id(layer) in layers for layer in (units.maker, *units.readers))]
 
+    def moves(self, units: Units) -> bool:
+        """Return whether units would be removed or change places."""
+        return not in_place(*kept_units(units, self.sort))
+
     def tidy(self, view: View, units: Units, sort: bool) -> int:
-        alive, busy = activity(units)
-        if not bool(alive.any()):
-            # A layer without units cannot run, so one dead unit stays.
-            alive[0] = True
-        if alive.all() and not sort:
+        keep, count = kept_units(units, sort)
+        if in_place(keep, count):
             return 0
-        keep = alive.nonzero().squeeze(1)
-        if sort:
-            keep = keep[torch.sort(busy[keep], descending=True, stable=True).indices]
         units.cut(keep)
         moved = {id(layer) for layer in (units.maker, *units.norms)}
         view.remember({path: keep for path, layer in view.network.named_modules() if id(layer) in moved})
-        return int((~alive).sum())
+        return count - len(keep)
+
+
+def in_place(keep: torch.Tensor, count: int) -> bool:
+    """Return whether these are all of `count` units in their order."""
+    return torch.equal(keep, torch.arange(count, device=keep.device))
+
+
+def kept_units(units: Units, sort: bool) -> tuple[torch.Tensor, int]:
+    """Return the units that stay, with `sort` the busiest first, and how many there are."""
+    alive, busy = activity(units)
+    if not bool(alive.any()):
+        # A layer without units cannot run, so one dead unit stays.
+        alive[0] = True
+    keep = alive.nonzero().squeeze(1)
+    if sort:
+        keep = keep[torch.sort(busy[keep], descending=True, stable=True).indices]
+    return keep, len(alive)
 
 
 def activity(units: Units) -> tuple[torch.Tensor, torch.Tensor]:

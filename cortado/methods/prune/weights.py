@@ -7,7 +7,8 @@ from torch import Tensor
 from cortado.errors import BadValue
 from cortado.importance.importance import Importance, score
 from cortado.methods.method import Method, knob
-from cortado.methods.prune.ranking import most_important, survivors_of
+from cortado.methods.needs import Leaves, Need
+from cortado.methods.prune.ranking import most_important, some_go, survivors_of
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.task.task import Task
@@ -24,6 +25,8 @@ class PruneWeights(Method):
     """
 
     lossy = True
+    needs = (Need("more entries alive than it keeps", lambda method, view, task: method.drops(view), "lower keep"),)
+    leaves = (Leaves.ZEROS,)
 
     keep: float = knob(0.5, low=0.0, high=1.0, help="share of weights kept")
     by: str | Importance | type[Importance] = knob("magnitude", help="importance measure that ranks the weights")
@@ -34,7 +37,7 @@ class PruneWeights(Method):
     threshold: float | None = knob(None, low=0.0, help="instead of keep: prune below this many standard deviations")
 
     def apply(self, view: View, task: Task) -> None:
-        weights = [weight for weight in view.pieces(self.where) if weight.shape.numel()]
+        weights = self.chosen(view)
         runs, run = view.as_run(weights)
         for weight, mask in zip(weights, self.masks(weights, score(self.by).of(run, runs, task)), strict=True):
             if not bool(mask.any()):
@@ -42,6 +45,17 @@ class PruneWeights(Method):
                     f"{self.name()}: nothing of {weight.title} would be left. Raise keep, or exclude it with where."
                 )
             weight.select(mask)
+
+    def chosen(self, view: View) -> list[Weight]:
+        """Return the weights to prune, low-rank ones as their factors."""
+        return [weight for weight in view.pieces(self.where) if weight.shape.numel()]
+
+    def drops(self, view: View) -> bool:
+        """Return whether fewer entries stay than are there; a threshold only knows when the entries are ranked."""
+        there = [survivors_of(weight) for weight in self.chosen(view)]
+        if self.threshold is not None:
+            return any(bool(mask.any()) for mask in there)
+        return some_go(there, self.keep, self.across, self.of == "survivors")
 
     def masks(self, weights: list[Weight], importances: list[Tensor]) -> list[Tensor]:
         """Return what to keep of each weight."""

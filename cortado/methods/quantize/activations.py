@@ -5,7 +5,15 @@ from dataclasses import dataclass
 import torch
 
 from cortado.methods.method import Method, knob
-from cortado.methods.quantize.places import edges_of, note_quantizers, quantize_activations
+from cortado.methods.needs import Leaves
+from cortado.methods.quantize.places import (
+    MATMULS,
+    NEW_QUANTIZER,
+    Rounding,
+    edges_of,
+    note_quantizers,
+    round_activations,
+)
 from cortado.network.quantizers.placement import QuantizerSite
 from cortado.network.statistics.ranges import RANGES, ObservedRange
 from cortado.network.view import View
@@ -24,6 +32,8 @@ class QuantizeActivations(Method):
     """
 
     lossy = True
+    needs = (MATMULS, NEW_QUANTIZER)
+    leaves = (Leaves.ROUNDED,)
 
     bits: int = knob(8, low=2, high=8, help="bits of the activations that matmul layers read")
     edges: int = knob(8, low=2, high=8, help="minimum bits for the inputs of the first and last layer")
@@ -33,12 +43,16 @@ class QuantizeActivations(Method):
     batch: int = knob(64, low=1, help="batch size for calibration")
 
     def apply(self, view: View, task: Task) -> None:
+        note_quantizers(view, *round_activations(self, view, task, self.rounding(view)))
+
+    def rounding(self, view: View) -> Rounding:
+        """Return the grid of each activation."""
         edges = edges_of(view)
 
         def quantizer(site: QuantizerSite, observed: ObservedRange) -> Affine:
             return grid_over(observed, bits_for(site, edges, self.bits, self.edges, self.sums), self.range)
 
-        note_quantizers(view, *quantize_activations(self, view, task, self.images, self.batch, quantizer))
+        return Rounding(quantizer, self.images, self.batch)
 
 
 def bits_for(site: QuantizerSite, edges: set[str], bits: int, outer: int, sums: int) -> int:

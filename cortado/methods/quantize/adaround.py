@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from cortado.methods.method import Method, knob
-from cortado.methods.quantize.layerwise import Grid, LayerProblem, best_scale, round_layers
+from cortado.methods.needs import Leaves
+from cortado.methods.quantize.layerwise import FULL_RANK, Grid, LayerProblem, best_scale, round_layers
 from cortado.methods.quantize.places import edges_of
 from cortado.network.view import View
 from cortado.task.task import Task
@@ -26,6 +27,8 @@ class QuantizeAdaround(Method):
     """
 
     lossy = True
+    needs = (FULL_RANK,)
+    leaves = (Leaves.CODES,)
 
     bits: int = knob(4, low=2, high=8, help="bits of a code")
     symmetric: bool = knob(True, help="grid symmetric around zero; otherwise with a zero point and one more level")

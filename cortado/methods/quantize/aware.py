@@ -3,8 +3,17 @@
 from dataclasses import dataclass
 
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves
 from cortado.methods.quantize.activations import bits_for, grid_over
-from cortado.methods.quantize.places import attach_weights, edges_of, note_quantizers, quantize_activations
+from cortado.methods.quantize.places import (
+    NEW_ROUNDING,
+    Rounding,
+    WeightForms,
+    attach_weights,
+    edges_of,
+    note_quantizers,
+    round_activations,
+)
 from cortado.network.quantizers.placement import QuantizerSite
 from cortado.network.statistics.ranges import ObservedRange
 from cortado.network.view import View
@@ -23,6 +32,8 @@ class QuantizeAware(Method):
     """
 
     lossy = True
+    needs = (NEW_ROUNDING,)
+    leaves = (Leaves.CODES, Leaves.ROUNDED)
 
     bits: int = knob(4, low=2, high=8, help="bits of weights")
     activations: int = knob(
@@ -36,16 +47,24 @@ class QuantizeAware(Method):
     batch: int = knob(64, low=1, help="batch size for calibration")
 
     def apply(self, view: View, task: Task) -> None:
-        edges, outer = edges_of(view), max(self.bits, self.edges)
-        if self.activations:
+        rounding = self.rounding(view)
+        if rounding is not None:
+            note_quantizers(view, *round_activations(self, view, task, rounding))
+        attach_weights(self, view, task)
 
-            def quantizer(site: QuantizerSite, observed: ObservedRange) -> Affine:
-                return grid_over(observed, bits_for(site, edges, self.activations, self.edges, self.edges), "mse")
-
-            note_quantizers(view, *quantize_activations(self, view, task, self.images, self.batch, quantizer))
-        attach_weights(
-            self,
-            view,
+    def weight_forms(self) -> WeightForms:
+        """Return the grids of weights, with learned steps."""
+        outer = max(self.bits, self.edges)
+        return WeightForms(
             lambda values: LearnedStep.of(values, self.bits, self.per if values.dim() > 1 else "tensor"),
             lambda values: LearnedStep.of(values, outer, self.per if values.dim() > 1 else "tensor"),
         )
+
+    def rounding(self, view: View) -> Rounding | None:
+        """Return the grid of each activation, None if they stay floats."""
+        edges = edges_of(view)
+
+        def quantizer(site: QuantizerSite, observed: ObservedRange) -> Affine:
+            return grid_over(observed, bits_for(site, edges, self.activations, self.edges, self.edges), "mse")
+
+        return Rounding(quantizer, self.images, self.batch) if self.activations else None

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from cortado.methods.method import Method, knob
-from cortado.methods.quantize.places import attach_weights
+from cortado.methods.needs import Leaves
+from cortado.methods.quantize.places import NEW_FORM, WeightForms, attach_weights
 from cortado.network.view import View
 from cortado.parts.forms.binary import SCALES, Binary
 from cortado.task.task import Task
@@ -19,12 +22,19 @@ class QuantizeBinaryConnect(Method):
     """
 
     lossy = True
+    needs = (NEW_FORM,)
+    leaves = (Leaves.CODES,)
 
     stochastic: bool = knob(False, help="draw the signs at random during training")
     scale: str = knob("none", one_of=SCALES, help="scale of the signs: none, mean magnitudes, or learned")
 
     def apply(self, view: View, task: Task) -> None:
-        def binary(values: object) -> Binary:
-            return Binary(values, self.scale, self.stochastic)  # type: ignore[arg-type]
+        attach_weights(self, view, task)
 
-        attach_weights(self, view, binary, binary)
+    def weight_forms(self) -> WeightForms:
+        """Return the signs of every layer."""
+
+        def binary(values: Tensor) -> Binary:
+            return Binary(values, self.scale, self.stochastic)
+
+        return WeightForms(binary, binary)

@@ -4,7 +4,16 @@ from dataclasses import dataclass
 
 from cortado.errors import BadNetwork
 from cortado.methods.method import Method, knob
-from cortado.methods.quantize.places import attach_weights, edges_of, quantize_activations
+from cortado.methods.needs import Leaves
+from cortado.methods.quantize.places import (
+    NEW_ROUNDING,
+    SIGNS,
+    Rounding,
+    WeightForms,
+    attach_weights,
+    edges_of,
+    round_activations,
+)
 from cortado.network.quantizers.placement import QuantizerSite
 from cortado.network.statistics.ranges import ObservedRange
 from cortado.network.view import View
@@ -24,26 +33,32 @@ class QuantizeBinaryNet(Method):
     """
 
     lossy = True
+    needs = (SIGNS, NEW_ROUNDING)
+    leaves = (Leaves.CODES, Leaves.SIGNS)
 
     stochastic: bool = knob(False, help="draw the signs of weights at random during training")
     edges: int = knob(8, low=2, high=8, help="bits of the first and last layer's weights")
 
     def apply(self, view: View, task: Task) -> None:
-        sign_inputs(self, view, task)
-        attach_weights(
-            self,
-            view,
+        round_activations(self, view, task, self.rounding(view))
+        attach_weights(self, view, task)
+
+    def rounding(self, view: View) -> Rounding:
+        """Return the signs of inputs."""
+        return signs_of_inputs(self, view)
+
+    def weight_forms(self) -> WeightForms:
+        """Return the signs of weights, and a grid for the first and last layer."""
+        return WeightForms(
             lambda values: Binary(values, "none", self.stochastic),
             lambda values: LearnedStep.of(values, self.edges),
         )
 
 
-def sign_inputs(
-    method: Method, view: View, task: Task, scaled: bool = False, smooth: bool = False, terms: int = 1
-) -> None:
-    """Binarize the inputs of the chosen layers, except the first and last layer.
+def signs_of_inputs(method: Method, view: View, scaled: bool = False, smooth: bool = False, terms: int = 1) -> Rounding:
+    """Return the rounding of the inputs of the chosen layers, except the first and last layer, to their signs.
 
-    Each layer binarizes its own input, so that a parallel shortcut keeps the floats (Liu et al., 2018). Raises
+    Each layer binarizes its own input, so that a parallel shortcut keeps the floats (Liu et al., 2018). It raises
     BadNetwork for an activation that is never negative, or never positive, on the calibration data.
     """
     edges = edges_of(view)
@@ -59,4 +74,4 @@ def sign_inputs(
             )
         return Sign(scaled, smooth, terms)
 
-    quantize_activations(method, view, task, 512, 64, quantizer, at_readers=True)
+    return Rounding(quantizer, 512, 64, at_readers=True)

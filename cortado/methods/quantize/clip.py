@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import MATRIX, Leaves, Need
 from cortado.methods.quantize.clip_search import Search
-from cortado.methods.quantize.places import attach_weights
+from cortado.methods.quantize.places import WeightForms, attach_weights, new_forms
 from cortado.network.view import View
 from cortado.parts.forms.clipped import Clipped
 from cortado.task.task import Task
@@ -22,6 +23,13 @@ class QuantizeClip(Method):
     """
 
     lossy = True
+    needs = (
+        Need(
+            f"{MATRIX} that is not in this form yet",
+            lambda method, view, task: method.trials > 0 or new_forms(method, view, task),
+        ),
+    )
+    leaves = (Leaves.CODES, Leaves.ZEROS)
 
     bits: int = knob(4, low=2, high=8, help="bits of a code")
     zeros: float = knob(0.5, low=0.0, high=0.99, help="share of the weights set to zero")
@@ -32,9 +40,13 @@ class QuantizeClip(Method):
 
     def apply(self, view: View, task: Task) -> None:
         if not self.trials:
-            attach_weights(self, view, *[lambda values: Clipped(values, self.bits, self.zeros)] * 2)
+            attach_weights(self, view, task)
             return
         search = Search(view, task, self.images, self.batch, self.strength, self.name())
         for weight, (zeros, bits) in search.best(view.pieces(self.where), self.trials, (self.zeros, self.bits)):
             weight.map_values(lambda values, zeros=zeros, bits=bits: Clipped(values, bits, zeros))  # type: ignore[misc]
             view.notes.append(f"{weight.title}: {zeros:.0%} zeros, {bits} bits.")
+
+    def weight_forms(self) -> WeightForms:
+        """Return the same share of zeros and the same bits for every layer."""
+        return WeightForms(*[lambda values: Clipped(values, self.bits, self.zeros)] * 2)

@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cortado.methods.method import Method, knob
-from cortado.methods.quantize.binary_net import sign_inputs
-from cortado.methods.quantize.places import attach_weights
+from cortado.methods.needs import Leaves
+from cortado.methods.quantize.binary_net import signs_of_inputs
+from cortado.methods.quantize.places import (
+    NEW_ROUNDING,
+    SIGNS,
+    Rounding,
+    WeightForms,
+    attach_weights,
+    round_activations,
+)
 from cortado.network.view import View
 from cortado.parts.forms.binary import SCALES, Binary
 from cortado.parts.forms.learned_step import LearnedStep
@@ -24,6 +32,8 @@ class QuantizeCompactBinary(Method):
     """
 
     lossy = True
+    needs = (SIGNS, NEW_ROUNDING)
+    leaves = (Leaves.CODES, Leaves.SIGNS)
 
     terms: int = knob(2, low=0, high=8, help="scaled signs per activation; 0 leaves activations in floats")
     smooth: bool = knob(False, help="use a tent-shaped gradient for signs (Liu et al., 2018)")
@@ -32,16 +42,25 @@ class QuantizeCompactBinary(Method):
     edges: int = knob(8, low=2, high=8, help="bits of the first layer's weights, and of the last one's without last")
 
     def apply(self, view: View, task: Task) -> None:
-        if self.terms:
-            sign_inputs(self, view, task, scaled=True, smooth=self.smooth, terms=self.terms)
+        rounding = self.rounding(view)
+        if rounding is not None:
+            round_activations(self, view, task, rounding)
+        attach_weights(self, view, task)
+
+    def rounding(self, view: View) -> Rounding | None:
+        """Return the sums of signs of inputs, None if they stay floats."""
+        if not self.terms:
+            return None
+        return signs_of_inputs(self, view, scaled=True, smooth=self.smooth, terms=self.terms)
+
+    def weight_forms(self) -> WeightForms:
+        """Return signs, and a grid for the first layer."""
 
         def inner(values: Tensor) -> Binary:
             # A vector, such as a mask's remaining weights, has one scale.
             return Binary(values, "tensor" if self.scale == "channel" and values.dim() < 2 else self.scale)
 
-        attach_weights(
-            self,
-            view,
+        return WeightForms(
             inner,
             lambda values: LearnedStep.of(values, self.edges),
             (lambda values: Binary(values, "learned")) if self.last else None,

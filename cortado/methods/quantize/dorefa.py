@@ -4,15 +4,21 @@ from dataclasses import dataclass
 
 from cortado.errors import BadNetwork
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import MATRIX, Leaves, Need
 from cortado.methods.quantize.activations import bits_for, grid_over
 from cortado.methods.quantize.places import (
+    MATMULS,
+    Observed,
+    Rounding,
+    WeightForms,
     attach_weights,
     chosen_matmul_layers,
     edges_of,
+    new_forms,
+    new_quantizers,
     note_quantizers,
-    quantize_activations,
+    round_activations,
 )
-from cortado.network.graph.flow import flow_of
 from cortado.network.quantizers.placement import QuantizerSite
 from cortado.network.statistics.ranges import ObservedRange
 from cortado.network.view import View
@@ -38,6 +44,15 @@ class QuantizeDorefa(Method):
     """
 
     lossy = True
+    needs = (
+        Need(
+            f"{MATRIX}, an activation or a gradient that is not rounded like this yet",
+            lambda method, view, task: any(
+                found(method, view, task) for found in (new_forms, type(method).new_gradients, new_quantizers)
+            ),
+        ),
+    )
+    leaves = (Leaves.CODES, Leaves.ROUNDED)
 
     bits: int = knob(2, low=1, high=8, help="bits of weights")
     activations: int = knob(
@@ -51,28 +66,29 @@ class QuantizeDorefa(Method):
     batch: int = knob(64, low=1, help="batch size for calibration")
 
     def apply(self, view: View, task: Task) -> None:
-        edges = edges_of(view)
-        if self.activations:
-            self.quantize_activations(view, task, edges)
+        rounding = self.rounding(view)
+        if rounding is not None:
+            observed, unquantized = round_activations(self, view, task, rounding)
+            note_quantizers(view, observed, unquantized)
+            self.note_clipping(view, observed)
         if self.gradients:
-            self.round_gradients(view, edges)
-        attach_weights(
-            self,
-            view,
+            self.round_gradients(view, task)
+        attach_weights(self, view, task)
+
+    def weight_forms(self) -> WeightForms:
+        """Return squashed weights, and a grid for the first and last layer."""
+        return WeightForms(
             lambda values: Squashed(values, self.bits),
             lambda values: LearnedStep.of(values, max(self.edges, self.bits)),
         )
 
-    def quantize_activations(self, view: View, task: Task, edges: set[str]) -> None:
-        clipped, far = [], []
+    def rounding(self, view: View) -> Rounding | None:
+        """Return the clipping of each activation to 0..1, and a grid at the edges; None if activations stay floats."""
+        edges = edges_of(view)
 
         def quantizer(site: QuantizerSite, observed: ObservedRange) -> ActivationQuantizer:
-            if not site.readers or edges & set(site.readers):
+            if at_edge(site, edges):
                 return grid_over(observed, bits_for(site, edges, self.activations, self.edges, self.edges), "mse")
-            if observed.low < 0:
-                clipped.append(site.readers[0])
-            if observed.share_above(FAR) > RARE:
-                far.append(site.readers[0])
             if observed.low < 0 and observed.high <= 0:
                 raise BadNetwork(
                     f"{self.name()}: the input of {site.readers[0]} is never above 0, so clipping to 0..1 would leave "
@@ -80,7 +96,14 @@ class QuantizeDorefa(Method):
                 )
             return Unit(self.activations)
 
-        note_quantizers(view, *quantize_activations(self, view, task, self.images, self.batch, quantizer))
+        return Rounding(quantizer, self.images, self.batch) if self.activations else None
+
+    def note_clipping(self, view: View, observed: Observed) -> None:
+        """Add notes on activations with values outside 0..1."""
+        edges = edges_of(view)
+        inner = [(site.readers[0], seen) for site, seen in observed if not at_edge(site, edges)]
+        far = [reader for reader, seen in inner if seen.share_above(FAR) > RARE]
+        clipped = [reader for reader, seen in inner if seen.low < 0]
         if far:
             view.notes.append(
                 f"{len(far)} activations are far above 1 and clipped there; the first is the input of {far[0]}. Put a "
@@ -91,11 +114,18 @@ class QuantizeDorefa(Method):
                 f"{len(clipped)} activations have negative values, clipped at 0; the first is the input of {clipped[0]}."
             )
 
-    def round_gradients(self, view: View, edges: set[str]) -> None:
+    def new_gradients(self, view: View, task: Task) -> bool:
+        """Return whether the gradient of a layer's output is not rounded like this yet."""
+        modules = dict(view.network.named_modules())
+        inner = chosen_matmul_layers(self, view, task) - edges_of(view) if self.gradients else set[str]()
+        there = [quantizer_at(modules[path], OUTPUT) for path in inner]
+        return any(one is None or isinstance(one, Unit) and one.gradients != self.gradients for one in there)
+
+    def round_gradients(self, view: View, task: Task) -> None:
         """Attach gradient rounding to the outputs of matmul layers, or to the quantizer already there."""
         modules, passed = dict(view.network.named_modules()), []
-        chosen = chosen_matmul_layers(self, view, flow_of(view.network, view.example))
-        for path in [path for path in modules if path in chosen - edges]:
+        chosen = MATMULS.require(self, view, task)
+        for path in [path for path in modules if path in chosen - edges_of(view)]:
             there = quantizer_at(modules[path], OUTPUT)
             if there is None:
                 put_quantizer(modules[path], OUTPUT, Gradients(self.gradients))
@@ -108,3 +138,8 @@ class QuantizeDorefa(Method):
                 f"The gradients of {len(passed)} outputs are not rounded, because these have grids of their own: "
                 f"{', '.join(passed)}."
             )
+
+
+def at_edge(site: QuantizerSite, edges: set[str]) -> bool:
+    """Return whether an activation is only summed, or read by the first or last layer."""
+    return not site.readers or bool(edges & set(site.readers))

@@ -1,17 +1,17 @@
 """quantize/equalize: rescale channels so that weights and activations are easier to quantize; outputs do not change."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cortado.errors import NothingChanged
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves, Need
 from cortado.methods.quantize.places import paths_of
 from cortado.network.coupling.answers import difference, output_tensors
-from cortado.network.graph.flow import flow_of
 from cortado.network.graph.trace import call_with, device_of, undisturbed
-from cortado.network.graph.where import original_first
 from cortado.network.quantizers.scaling import Link, largest, links_of, range_of_maker, range_of_readers, rescale
 from cortado.network.statistics.activations import channel_axis, collect_activations
 from cortado.network.view import View
@@ -19,6 +19,22 @@ from cortado.running.trees import to_device
 from cortado.task.task import Task
 
 SAME = 1e-4
+
+
+def chosen_links(method: Any, view: View, task: Task) -> list[Link]:
+    """Return the links whose ends `where` selects."""
+    links = links_of(view.network, view.flow)
+    if method.where == type(method).where:
+        return links
+    chosen = {path for weight in view.weights(method.where) for path in paths_of(view.network, weight.layer)}
+    return [link for link in links if chosen.issuperset((link.maker, *link.readers))]
+
+
+LINKS = Need(
+    "two plain float layers with only ReLUs, pooling and reshapes between them",
+    chosen_links,
+    "run it before weights are quantized",
+)
 
 
 @dataclass(frozen=True)
@@ -33,28 +49,22 @@ class QuantizeEqualize(Method):
     of two, which is exact.
     """
 
+    needs = (LINKS,)
+    leaves = (Leaves.FLOATS,)
+
     by: str = knob("weights", one_of=("weights", "activations"), help="what is balanced against the reading weights")
     share: float = knob(0.5, low=0.0, high=1.0, help="share of the range that moves to the reading weights")
     rounds: int = knob(2, low=1, help="passes over all links")
     images: int = knob(128, low=1, help="calibration samples, with by: activations")
 
     def apply(self, view: View, task: Task) -> None:
-        links = links_of(view.network, flow_of(view.network, view.example))
-        if self.where != type(self).where:
-            chosen = {path for weight in view.weights(self.where) for path in paths_of(view.network, weight.layer)}
-            links = [link for link in links if chosen.issuperset((link.maker, *link.readers))]
+        links = LINKS.require(self, view, task)
         wanted = answers_of(view)
         done = [link for _ in range(self.rounds) for link in links if self.link(view, task, link, wanted)]
         if not done:
-            why = (
-                f"all {len(links)} links between layers either changed outputs or have only dead channels"
-                if links
-                else "where selects no two plain float layers with only ReLUs, pooling and reshapes between them "
-                f"({self.where})"
-            )
             raise NothingChanged(
-                f"quantize/equalize: {why}. Leave it out, or run it before weights are quantized."
-                f"{original_first(weight.path for weight in view.all_weights)}"
+                f"quantize/equalize: all {len(links)} links between layers either changed outputs or have only dead "
+                "channels. Leave it out."
             )
         view.notes.append(f"{len(set(done))} of {len(links)} links between layers were balanced.")
 

@@ -7,9 +7,12 @@ from torch import Tensor
 
 from cortado.errors import BadNetwork
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves, Need
 from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
+from cortado.parts.forms.same import same_form
 from cortado.task.task import Task
 
 FLOAT32_MANTISSA = 23
@@ -25,17 +28,31 @@ class QuantizeFloats(Method):
     """
 
     lossy = True
+    needs = (
+        Need(
+            "a vector, or a weight named by where, with more mantissa bits",
+            lambda method, view, task: any(not same_form(w.form, method.form_of(w)) for w in method.chosen(view)),
+            "lower mantissa",
+        ),
+    )
+    leaves = (Leaves.FLOATS,)
 
     where: str = knob("*.bias, *.weight", help="which parameters: patterns of their names")
     mantissa: int = knob(7, low=1, high=22, help="bits kept after the leading one")
 
     def apply(self, view: View, task: Task) -> None:
+        for weight in self.chosen(view):
+            weight.set_form(self.form_of(weight))
+
+    def chosen(self, view: View) -> list[Weight]:
+        """Return what `where` selects, by default all vectors."""
         if self.where != type(self).where:
-            chosen = view.weights(self.where)
-        else:
-            chosen = [weight for weight in view.all_weights if len(weight.shape) < 2 and weight.real]
-        for weight in chosen:
-            weight.map_values(self.rounded)
+            return view.weights(self.where)
+        return [weight for weight in view.all_weights if len(weight.shape) < 2 and weight.real]
+
+    def form_of(self, weight: Weight) -> Form:
+        """Return the form of a weight with fewer mantissa bits."""
+        return weight.form.map_values(self.rounded)
 
     def rounded(self, values: Tensor) -> Form:
         if values.dtype != torch.float32:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import NothingChanged
 from cortado.methods.method import Method
+from cortado.methods.needs import Need, matrices
 from cortado.network.statistics.activations import rows_into
 from cortado.network.view import View
 from cortado.network.weight import Weight
@@ -134,7 +134,9 @@ def round_layers(
     `bits`: of the layer at a path. Entries outside a mask become zero codes. Low-rank and shared weights are skipped
     and listed in a note. Raises NothingChanged if no layer is chosen.
     """
-    chosen, left = matmul_layers(method, view)
+    chosen = FULL_RANK.require(method, view, task)
+    taken = {weight.path for _, weight in chosen}
+    left = [weight.path for weight in matrices(view.weights(method.where)) if weight.path not in taken]
     data = task.calibration.first(images) if task.calibration is not None else None
     assert data is not None
     count = -(-rows // len(data))
@@ -157,9 +159,9 @@ def round_layers(
         )
 
 
-def matmul_layers(method: Method, view: View) -> tuple[list[tuple[str, Weight]], list[str]]:
-    """Return the chosen weights that can be quantized layerwise, in execution order, with their paths; and the others."""
-    chosen = [weight for weight in view.weights(method.where) if len(weight.shape) > 1]
+def layers_in_full_rank(method: Method, view: View, task: Task) -> list[tuple[str, Weight]]:
+    """Return the chosen weights that can be quantized layerwise, in execution order, with their paths."""
+    chosen = matrices(view.weights(method.where))
     by_layer = {id(layer): weight for weight in chosen for layer, _ in weight.places}
     found: dict[str, Weight] = {}
     for call in view.trace.calls:
@@ -168,14 +170,14 @@ def matmul_layers(method: Method, view: View) -> tuple[list[tuple[str, Weight]],
             continue
         if weight.form.factors() is None and len(weight.places) == 1:
             found[call.path] = weight
-    taken = {weight.path for weight in found.values()}
-    left = [weight.path for weight in chosen if weight.path not in taken]
-    if not found:
-        raise NothingChanged(
-            f"{method.name()}: where ({method.where}) selects no linear layer or convolution that runs in full rank. "
-            "Widen where, or use quantize/weights."
-        )
-    return list(found.items()), left
+    return list(found.items())
+
+
+FULL_RANK = Need(
+    "a linear layer or convolution that runs in full rank and shares its weight with no other",
+    layers_in_full_rank,
+    "use quantize/weights",
+)
 
 
 def problem_of(weight: Weight, before: nn.Module, now: Tensor, then: Tensor) -> LayerProblem:

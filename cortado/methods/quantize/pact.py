@@ -3,8 +3,17 @@
 from dataclasses import dataclass
 
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves
 from cortado.methods.quantize.activations import bits_for, grid_over
-from cortado.methods.quantize.places import attach_weights, edges_of, note_quantizers, quantize_activations
+from cortado.methods.quantize.places import (
+    NEW_ROUNDING,
+    Rounding,
+    WeightForms,
+    attach_weights,
+    edges_of,
+    note_quantizers,
+    round_activations,
+)
 from cortado.network.quantizers.placement import QuantizerSite
 from cortado.network.statistics.ranges import RANGES, ObservedRange
 from cortado.network.view import View
@@ -26,6 +35,8 @@ class QuantizePact(Method):
     """
 
     lossy = True
+    needs = (NEW_ROUNDING,)
+    leaves = (Leaves.CODES, Leaves.ROUNDED)
 
     bits: int = knob(4, low=1, high=8, help="bits of weights")
     activations: int = knob(4, low=1, high=8, help="bits of the activations that matmul layers read")
@@ -37,6 +48,18 @@ class QuantizePact(Method):
     batch: int = knob(64, low=1, help="batch size for calibration")
 
     def apply(self, view: View, task: Task) -> None:
+        note_quantizers(view, *round_activations(self, view, task, self.rounding(view)))
+        attach_weights(self, view, task)
+
+    def weight_forms(self) -> WeightForms:
+        """Return DoReFa's forms of weights."""
+        return WeightForms(
+            lambda values: Squashed(values, self.bits),
+            lambda values: LearnedStep.of(values, max(self.edges, self.bits)),
+        )
+
+    def rounding(self, view: View) -> Rounding:
+        """Return the clipping of each activation that is never negative, and the grid of each other one."""
         edges = edges_of(view)
 
         def quantizer(site: QuantizerSite, observed: ObservedRange) -> Affine | Pact:
@@ -46,10 +69,4 @@ class QuantizePact(Method):
                 return found
             return Pact(found.size.detach() * found.top, width)
 
-        note_quantizers(view, *quantize_activations(self, view, task, self.images, self.batch, quantizer))
-        attach_weights(
-            self,
-            view,
-            lambda values: Squashed(values, self.bits),
-            lambda values: LearnedStep.of(values, max(self.edges, self.bits)),
-        )
+        return Rounding(quantizer, self.images, self.batch)

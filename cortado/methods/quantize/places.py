@@ -1,15 +1,15 @@
 """Places: which weights and activations the methods of this folder quantize, and which layers are the edges."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
-from cortado.errors import NothingChanged
 from cortado.lowering.fold import fold_norms
 from cortado.lowering.lower import dense
-from cortado.methods.method import Method
-from cortado.network.graph.flow import MATMUL, NORM, Flow, flow_of
-from cortado.network.graph.where import original_first
+from cortado.methods.needs import MATRIX, Need, matrices, some_differ
+from cortado.network.graph.flow import MATMUL, NORM
 from cortado.network.quantizers.placement import QuantizerSite, quantizer_sites
 from cortado.network.statistics.ranges import ObservedRange, measure_ranges
 from cortado.network.view import View
@@ -21,6 +21,7 @@ from cortado.parts.activations.quantizer import (
     ActivationQuantizer,
     put_quantizer,
     quantizer_at,
+    rounding_facts,
     sites,
     take_quantizers,
 )
@@ -28,6 +29,46 @@ from cortado.parts.forms.form import Form
 from cortado.task.task import Task
 
 MapValues = Callable[[Tensor], Form]
+Observed = list[tuple[QuantizerSite, ObservedRange]]
+
+
+@dataclass(frozen=True)
+class WeightForms:
+    """The forms that a method makes of weights: `inner`, `outer` in the first and last layer; `last`, if given, in the last."""
+
+    inner: MapValues
+    outer: MapValues
+    last: MapValues | None = None
+
+    def of(self, weight: Weight, view: View) -> Form:
+        """Return the form that the method makes of a weight."""
+        paths, edges = paths_of_weight(view.network, weight), edges_of(view)
+        made = self.outer if paths & edges else self.inner
+        if self.last is not None and paths & set(matmul_layers_in_order(view)[-1:]):
+            made = self.last
+        return weight.form.map_values(made)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How a method rounds activations: the quantizer of each site, None for floats, from its range on calibration data.
+
+    `at_readers`: round where each layer reads, so that sums and shortcuts keep the floats, instead of where runtimes
+    fuse.
+    """
+
+    quantizer: Callable[[QuantizerSite, ObservedRange], ActivationQuantizer | None]
+    images: int
+    batch: int
+    at_readers: bool = False
+
+    def quantizers(self, observed: Observed) -> Iterator[tuple[tuple[str, str], ActivationQuantizer]]:
+        """Yield each place, a layer and its side, with its quantizer."""
+        for site, seen in observed:
+            made = self.quantizer(site, seen)
+            chosen = tuple((reader, INPUT) for reader in site.readers) if self.at_readers else site.places
+            if made is not None:
+                yield from ((place, made) for place in chosen)
 
 
 def edges_of(view: View) -> set[str]:
@@ -38,74 +79,97 @@ def edges_of(view: View) -> set[str]:
 
 def matmul_layers_in_order(view: View) -> list[str]:
     """Return the paths of the matmul layers, in order of their first call."""
-    return list(dict.fromkeys(step.path for step in flow_of(view.network, view.example).steps if step.kind == MATMUL))
+    return list(dict.fromkeys(step.path for step in view.flow.steps if step.kind == MATMUL))
 
 
-def attach_weights(
-    method: Method, view: View, inner: MapValues, outer: MapValues, last: MapValues | None = None
-) -> None:
-    """Give each chosen weight the form that `inner` makes of it, and `outer` in the first and last layer.
+def attach_weights(method: Any, view: View, task: Task) -> None:
+    """Give each chosen weight of two or more axes its form.  Raises NothingChanged if there is none."""
+    forms = method.weight_forms()
+    for weight in MATRICES.require(method, view, task):
+        weight.set_form(forms.of(weight, view))
 
-    `last`, if given, is for the last layer. Raises NothingChanged if no weight of two or more axes is chosen.
+
+def new_forms(method: Any, view: View, task: Task) -> bool:
+    """Return whether the method gives a chosen weight another form than it has."""
+    forms = method.weight_forms()
+    return some_differ(matrices(view.pieces(method.where)), lambda weight: forms.of(weight, view))
+
+
+def round_activations(method: Any, view: View, task: Task, rounding: Rounding) -> tuple[Observed, list[str]]:
+    """Attach the quantizers of a method; return the observed sites, and the operations that stay in floats.
+
+    Raises NothingChanged if no layer is chosen.
     """
-    edges = edges_of(view)
-    ends = set(matmul_layers_in_order(view)[-1:]) if last is not None else set()
-    chosen = [weight for weight in view.pieces(method.where) if len(weight.shape) > 1]
-    if not chosen:
-        raise NothingChanged(
-            f"{method.name()}: where ({method.where}) selects no weight of two or more axes. Name some."
-        )
-    for weight in chosen:
-        paths = paths_of_weight(view.network, weight)
-        made = outer if paths & edges else inner
-        weight.map_values(last if last is not None and paths & ends else made)
-
-
-def quantize_activations(
-    method: Method,
-    view: View,
-    task: Task,
-    images: int,
-    batch: int,
-    quantizer: Callable[[QuantizerSite, ObservedRange], ActivationQuantizer | None],
-    at_readers: bool = False,
-) -> tuple[list[tuple[QuantizerSite, ObservedRange]], list[str]]:
-    """Attach the quantizer that `activation` makes for each site; None leaves that activation in floats.
-
-    `at_readers`: quantize where each layer reads, so that sums and shortcuts keep the floats, instead of where
-    runtimes fuse. Return the observed sites, and the operations that stay in floats. Raises NothingChanged if no layer
-    is chosen.
-    """
-    assert task.calibration is not None
-    flow = flow_of(view.network, view.example)
-    matmul_layers = chosen_matmul_layers(method, view, flow)
-    found = quantizer_sites(view.network, flow, None if method.where == type(method).where else matmul_layers)
-    places, below = [site.measured for site in found.quantizer_sites], [site.below for site in found.quantizer_sites]
-    reaches = measure_ranges(view.network, places, task.calibration, images, batch, below)
+    observed, unquantized = view.measured.pop(ranges_key(method, rounding), None) or observe(
+        method, view, task, rounding
+    )
     modules = dict(view.network.named_modules())
-    for site, observed in zip(found.quantizer_sites, reaches, strict=True):
-        made = quantizer(site, observed)
-        chosen = tuple((reader, INPUT) for reader in site.readers) if at_readers else site.places
-        for path, side in chosen if made is not None else ():
-            put_quantizer(modules[path], side, made)  # type: ignore[arg-type]
+    for (path, side), made in rounding.quantizers(observed):
+        put_quantizer(modules[path], side, made)
+    return observed, unquantized
+
+
+def observe(method: Any, view: View, task: Task, rounding: Rounding) -> tuple[Observed, list[str]]:
+    """Return the sites of activations to round with their ranges, and the operations that stay in floats."""
+    assert task.calibration is not None
+    matmul_layers = MATMULS.require(method, view, task)
+    found = quantizer_sites(view.network, view.flow, None if method.where == type(method).where else matmul_layers)
+    places, below = [site.measured for site in found.quantizer_sites], [site.below for site in found.quantizer_sites]
+    reaches = measure_ranges(view.network, places, task.calibration, rounding.images, rounding.batch, below)
     return list(zip(found.quantizer_sites, reaches, strict=True)), [
         step.path or "the network" for step in found.unquantized
     ]
 
 
-def chosen_matmul_layers(method: Method, view: View, flow: Flow) -> set[str]:
-    """Return the layers that run and whose weights are chosen.  Raises NothingChanged if there are none."""
+def ranges_key(method: Any, rounding: Rounding) -> tuple[str, int, int]:
+    """Return what the observed ranges of a network depend on."""
+    return method.where, rounding.images, rounding.batch
+
+
+def planned_quantizers(method: Any, view: View, task: Task) -> Iterator[tuple[tuple[str, str], ActivationQuantizer]]:
+    """Yield the quantizers that a method would attach, and leave the observed ranges for its `apply`."""
+    rounding = method.rounding(view)
+    if rounding is not None:
+        key = ranges_key(method, rounding)
+        if key not in view.measured:
+            view.measured[key] = observe(method, view, task, rounding)
+        yield from rounding.quantizers(view.measured[key][0])
+
+
+def new_quantizers(method: Any, view: View, task: Task) -> bool:
+    """Return whether the method rounds an activation otherwise than it is rounded."""
+    modules = dict(view.network.named_modules())
+    return any(
+        (there := quantizer_at(modules[path], side)) is None or rounding_facts(there) != rounding_facts(made)
+        for (path, side), made in planned_quantizers(method, view, task)
+    )
+
+
+def both_signs(method: Any, view: View, task: Task) -> bool:
+    """Return True, unless making the signs of some input raises."""
+    for _ in planned_quantizers(method, view, task):
+        continue
+    return True
+
+
+def chosen_matmul_layers(method: Any, view: View, task: Task) -> set[str]:
+    """Return the layers that run and whose weights are chosen."""
     layers = {path for weight in view.weights(method.where) for path in paths_of_weight(view.network, weight)}
-    matmul_layers = {step.path for step in flow.steps if step.kind == MATMUL} & layers
-    if not matmul_layers:
-        raise NothingChanged(
-            f"{method.name()}: where ({method.where}) selects no convolution or linear layer that runs. "
-            f"Widen where.{original_first(weight.path for weight in view.all_weights)}"
-        )
-    return matmul_layers
+    return {step.path for step in view.flow.steps if step.kind == MATMUL} & layers
 
 
-def note_quantizers(view: View, found: list[tuple[QuantizerSite, ObservedRange]], unquantized: list[str]) -> None:
+MATRICES = Need(MATRIX, lambda method, view, task: matrices(view.pieces(method.where)))
+MATMULS = Need("a convolution or linear layer that runs", chosen_matmul_layers)
+SIGNS = Need("inputs of both signs", both_signs)
+NEW_FORM = Need(f"{MATRIX} that is not in this form yet", new_forms)
+NEW_QUANTIZER = Need("an activation that is not rounded like this yet", new_quantizers)
+NEW_ROUNDING = Need(
+    f"{MATRIX}, or an activation, that is not rounded like this yet",
+    lambda method, view, task: new_forms(method, view, task) or new_quantizers(method, view, task),
+)
+
+
+def note_quantizers(view: View, found: Observed, unquantized: list[str]) -> None:
     """Add notes on constant activations, on grids too coarse for their values, and on operations left in floats."""
     constant = [site.places[0][0] for site, observed in found if observed.high <= observed.low]
     if constant:
@@ -135,7 +199,7 @@ def note_quantizers(view: View, found: list[tuple[QuantizerSite, ObservedRange]]
 
 def unfolded(view: View, matmul_layers: set[str]) -> list[str]:
     """Return the layers that stay in floats because the batch norm behind them cannot be folded."""
-    flow = flow_of(view.network, view.example)
+    flow = view.flow
     norms = {step.inputs[0]: step.path for step in flow.steps if step.kind == NORM and step.inputs}
     given = {path for path, side in sites(view.network) if side == OUTPUT}
     before = [(step.path, norms[step.outputs[0]]) for step in flow.steps if step.outputs and step.outputs[0] in norms]

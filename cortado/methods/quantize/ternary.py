@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from cortado.methods.method import Method, knob
-from cortado.methods.quantize.places import attach_weights
+from cortado.methods.needs import Leaves
+from cortado.methods.quantize.places import NEW_FORM, WeightForms, attach_weights
 from cortado.network.view import View
 from cortado.parts.forms.learned_step import LearnedStep
 from cortado.parts.forms.ternary import Ternary
@@ -19,14 +20,18 @@ class QuantizeTernary(Method):
     """
 
     lossy = True
+    needs = (NEW_FORM,)
+    leaves = (Leaves.CODES,)
 
     threshold: float = knob(0.05, low=0.0, high=0.99, help="share of the largest weight below which weights become 0")
     edges: int = knob(8, low=2, high=8, help="bits of the first and last layer's weights")
 
     def apply(self, view: View, task: Task) -> None:
-        attach_weights(
-            self,
-            view,
+        attach_weights(self, view, task)
+
+    def weight_forms(self) -> WeightForms:
+        """Return three values for each layer, and a grid for the first and last."""
+        return WeightForms(
             lambda values: Ternary(values, self.threshold),
             lambda values: LearnedStep.of(values, self.edges),
         )

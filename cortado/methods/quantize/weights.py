@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves, Need, some_differ
 from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.parts.forms.form import Form
 from cortado.parts.forms.quantized import Quantized
 from cortado.task.task import Task
@@ -22,6 +24,14 @@ class QuantizeWeights(Method):
     """
 
     lossy = True
+    needs = (
+        Need(
+            "a weight that does not lie on this grid yet",
+            lambda method, view, task: some_differ(view.weights(method.where), method.on_grid),
+            "choose fewer bits",
+        ),
+    )
+    leaves = (Leaves.CODES,)
 
     bits: int = knob(8, low=1, high=8, help="bits of a code")
     per: str = knob("channel", one_of=("tensor", "channel", "group"), help="granularity of the scales")
@@ -31,12 +41,15 @@ class QuantizeWeights(Method):
 
     def apply(self, view: View, task: Task) -> None:
         for weight in view.weights(self.where):
-            form, values = weight.form, weight.dense()
-            weight.map_values(self.rounded)
-            # Values already on this grid stay exact: a recomputed scale may be off by one bit.
-            same = type(form) is type(weight.form) and form.bits() == weight.form.bits()
-            if same and torch.allclose(weight.dense(), values, rtol=1e-6, atol=0.0):
-                weight.set_form(form)
+            weight.set_form(self.on_grid(weight))
+
+    def on_grid(self, weight: Weight) -> Form:
+        """Return the form of a weight on the grid."""
+        form = weight.form
+        made = form.map_values(self.rounded)
+        # Values already on this grid stay exact: a recomputed scale may be off by one bit.
+        same = type(form) is type(made) and form.bits() == made.bits()
+        return form if same and torch.allclose(made.dense(), form.dense(), rtol=1e-6, atol=0.0) else made
 
     def rounded(self, values: Tensor) -> Form:
         # A vector (a bias, or a mask's remaining weights) has no rows and gets one scale.

@@ -3,8 +3,16 @@
 from dataclasses import dataclass
 
 from cortado.methods.method import Method, knob
-from cortado.methods.quantize.binary_net import sign_inputs
-from cortado.methods.quantize.places import attach_weights
+from cortado.methods.needs import Leaves
+from cortado.methods.quantize.binary_net import signs_of_inputs
+from cortado.methods.quantize.places import (
+    NEW_ROUNDING,
+    SIGNS,
+    Rounding,
+    WeightForms,
+    attach_weights,
+    round_activations,
+)
 from cortado.network.view import View
 from cortado.parts.forms.binary import Binary
 from cortado.parts.forms.learned_step import LearnedStep
@@ -21,6 +29,8 @@ class QuantizeXnor(Method):
     """
 
     lossy = True
+    needs = (SIGNS, NEW_ROUNDING)
+    leaves = (Leaves.CODES, Leaves.SIGNS)
 
     activations: bool = knob(True, help="binarize activations too; otherwise only weights (BWN)")
     scaled: bool = knob(False, help="scale each sample's signs by its mean magnitude")
@@ -28,11 +38,18 @@ class QuantizeXnor(Method):
     edges: int = knob(8, low=2, high=8, help="bits of the first and last layer's weights")
 
     def apply(self, view: View, task: Task) -> None:
-        if self.activations:
-            sign_inputs(self, view, task, self.scaled, self.smooth)
-        attach_weights(
-            self,
-            view,
+        rounding = self.rounding(view)
+        if rounding is not None:
+            round_activations(self, view, task, rounding)
+        attach_weights(self, view, task)
+
+    def rounding(self, view: View) -> Rounding | None:
+        """Return the signs of inputs, None if they stay floats."""
+        return signs_of_inputs(self, view, self.scaled, self.smooth) if self.activations else None
+
+    def weight_forms(self) -> WeightForms:
+        """Return scaled signs, and a grid for the first and last layer."""
+        return WeightForms(
             lambda values: Binary(values, "channel" if values.dim() > 1 else "tensor"),
             lambda values: LearnedStep.of(values, self.edges),
         )

@@ -1,5 +1,6 @@
 """share/kmeans: cluster the weights of a layer to a few shared values."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves, Need, some_differ
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.parts.forms.codebook import Codebook
@@ -24,6 +26,14 @@ class ShareKmeans(Method):
     """
 
     lossy = True
+    needs = (
+        Need(
+            "a weight whose values it has not shared yet",
+            lambda method, view, task: some_differ(*method.shared(view, task)),
+            "choose fewer bits",
+        ),
+    )
+    leaves = (Leaves.CODES,)
 
     bits: int = knob(5, low=1, high=8, help="bits of a code: 2**bits shared values per layer")
     conv_bits: int | None = knob(None, low=1, high=8, help="bits for convolutions; bits if none is given")
@@ -31,9 +41,19 @@ class ShareKmeans(Method):
     rounds: int = knob(100, low=1, help="most k-means iterations")
 
     def apply(self, view: View, task: Task) -> None:
-        for number, weight in enumerate(view.weights(self.where)):
-            generator = task.generator(31 + number)
-            weight.map_values(partial(self.share, weight=weight, generator=generator))
+        weights, shared = self.shared(view, task)
+        for weight in weights:
+            weight.set_form(shared(weight))
+
+    def shared(self, view: View, task: Task) -> tuple[list[Weight], Callable[[Weight], Form]]:
+        """Return the chosen weights, and the function that gives each its form with shared values."""
+        weights = view.weights(self.where)
+
+        def form(weight: Weight) -> Form:
+            generator = task.generator(31 + weights.index(weight))
+            return weight.form.map_values(partial(self.share, weight=weight, generator=generator))
+
+        return weights, form
 
     def share(self, values: Tensor, weight: Weight, generator: torch.Generator) -> Form:
         conv = isinstance(weight.layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d))

@@ -2,19 +2,29 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cortado.errors import NothingChanged
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves, Need, matrices
 from cortado.network.view import View
+from cortado.network.weight import Weight
 from cortado.parts.forms.form import Form
 from cortado.parts.forms.product_quantized import ProductQuantized, inputs_of
 from cortado.task.task import Task
 
 MOST_DISTANCES = 2**24
 """Entries in memory at a time."""
+
+
+def with_many_rows(method: Any, view: View, task: Task) -> list[Weight]:
+    """Return the chosen matrices and kernels that have more rows than a position has vectors."""
+    return [weight for weight in matrices(view.pieces(method.where)) if weight.shape[0] > method.values]
+
+
+MANY_ROWS = Need("a matrix or kernel with more rows than values", with_many_rows, "lower values")
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,8 @@ class ShareProducts(Method):
     """
 
     lossy = True
+    needs = (MANY_ROWS,)
+    leaves = (Leaves.CODES,)
 
     width: int = knob(4, low=1, help="inputs per vector")
     values: int = knob(16, low=1, high=2**15, help="vectors per position")
@@ -35,12 +47,7 @@ class ShareProducts(Method):
 
     def apply(self, view: View, task: Task) -> None:
         chosen = view.pieces(self.where)
-        wide = [weight for weight in chosen if len(weight.shape) > 1 and weight.shape[0] > self.values]
-        if not wide:
-            raise NothingChanged(
-                f"{self.name()}: none of the selected matrices or kernels has more rows than values, got "
-                f"{self.values}. Lower values, or widen where."
-            )
+        wide = MANY_ROWS.require(self, view, task)
         if len(wide) < len(chosen):
             view.notes.append(f"{len(chosen) - len(wide)} weights have at most {self.values} rows and are unchanged.")
         with view.progress.bar(self.name(), len(wide)) as bar:

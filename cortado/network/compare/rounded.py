@@ -85,19 +85,25 @@ def rounded_layers(original: nn.Module, network: nn.Module, data: Data, images: 
 
     Omits layers that never run on the samples or that `original` does not have.
     """
-    modules = own_modules(network)
-    bits = {path: width for path, layer in modules.items() if (width := weight_bits(layer)) is not None}
-    if not bits and not sites(network):
+    paths, modules = rounded_paths(network), own_modules(network)
+    if not paths:
         return None
-    paths = {*bits, *(path for path, _ in sites(network))}
     samples = few_enough(network, paths, data, min(images, len(data)))
     explained = explain(original, network, data, samples, paths)
     fills = activation_fills(network, data, samples)
     layers = [
-        RoundedLayer(layer.path, layer.kind, bits.get(layer.path), fills.get(layer.path, ()), layer.own, layer.total)
+        RoundedLayer(
+            layer.path, layer.kind, weight_bits(modules[layer.path]), fills.get(layer.path, ()), layer.own, layer.total
+        )
         for layer in explained.layers
     ]
     return Rounded(tuple(layers), samples, explained.output) if layers else None
+
+
+def rounded_paths(network: nn.Module) -> set[str]:
+    """Return the paths of layers with quantized weights or activations."""
+    coded = {path for path, layer in own_modules(network).items() if weight_bits(layer) is not None}
+    return coded | {path for path, _ in sites(network)}
 
 
 def weight_bits(layer: nn.Module) -> int | None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cortado.network.graph.flow import CLIP, JOIN, MATMUL, MOVE, NORM, Flow, FlowStep
+from cortado.network.graph.flow import CLIP, JOIN, LAYERS, MATMUL, MOVE, NORM, Flow, FlowStep
+from cortado.parts.activations.quantizer import INPUT, OUTPUT, sites
 from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import attached_names
 
@@ -29,8 +30,12 @@ class Link:
 
 
 def links_of(network: nn.Module, flow: Flow) -> list[Link]:
-    """Return all links between layers that run once, have original weights, and share them with no other layer."""
+    """Return all links between layers that run once, have original weights, and share them with no other layer.
+
+    An activation that is rounded on the way has a grid that does not follow its channels, and makes no link.
+    """
     modules = dict(network.named_modules())
+    rounded = {(path, side) for path, side in sites(network) if type(modules[path]) in (*LAYERS, nn.LayerNorm)}
     owners: dict[int, int] = {}
     for module in network.modules():
         for value in module._parameters.values():
@@ -50,7 +55,7 @@ def links_of(network: nn.Module, flow: Flow) -> list[Link]:
     for step in flow.steps:
         if not (step.kind in (MATMUL, NORM) or step.name == "native_layer_norm"):
             continue
-        ends = ends_of(step, flow, readers)
+        ends = ends_of(step, flow, readers, rounded)
         if ends and free(step.path, (*NORMS, *MATMUL_LAYERS)) and all(free(end.path, MATMUL_LAYERS) for end in ends):
             source = made_by.get(step.inputs[0]) if step.inputs and step.kind == NORM else None
             before = source.path if source is not None and source.kind == MATMUL else None
@@ -58,17 +63,25 @@ def links_of(network: nn.Module, flow: Flow) -> list[Link]:
     return found
 
 
-def ends_of(step: FlowStep, flow: Flow, readers: dict[int, list[FlowStep]]) -> list[FlowStep]:
-    """Return the products that read a step's output, through steps that keep a scale, if nothing else does."""
+def ends_of(
+    step: FlowStep, flow: Flow, readers: dict[int, list[FlowStep]], rounded: set[tuple[str, str]]
+) -> list[FlowStep]:
+    """Return the products that read a step's output, unrounded, through steps that keep a scale, if nothing else does."""
     found, open_values = [], [step.outputs[0]]
+    if (step.path, OUTPUT) in rounded:
+        return []
     while open_values:
         value = open_values.pop()
         if value in flow.results or not readers.get(value):
             return []
         for reader in readers[value]:
+            if (reader.path, INPUT) in rounded:
+                return []
             if reader.kind == MATMUL:
                 found.append(reader)
             elif reader.kind == MOVE or (reader.kind in (CLIP, JOIN) and reader.name in STRAIGHT):
+                if (reader.path, OUTPUT) in rounded:
+                    return []
                 open_values.append(reader.outputs[0])
             else:
                 return []

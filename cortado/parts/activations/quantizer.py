@@ -48,6 +48,16 @@ def quantizer_at(layer: nn.Module, side: str) -> ActivationQuantizer | None:
     return layer._modules.get(PREFIX + side)  # type: ignore[return-value]
 
 
+Described = tuple[str, dict[str, int], list[list[float]]]
+"""The class of a quantizer, its facts, and its numbers."""
+
+
+def rounding_facts(quantizer: ActivationQuantizer) -> Described:
+    """Return the class, facts and numbers of a quantizer: equal for two that round alike."""
+    numbers = [part.flatten().tolist() for part in quantizer.parts().values()]
+    return type(quantizer).__qualname__, quantizer.spec(), numbers
+
+
 def put_quantizer(layer: nn.Module, side: str, quantizer: ActivationQuantizer) -> None:
     """Round the first input or the output of `layer`, replacing any quantizer there.
 

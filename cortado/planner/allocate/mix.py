@@ -11,6 +11,7 @@ from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork, BadValue, NothingChanged
 from cortado.methods.match_moments import MatchMoments
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves
 from cortado.network.compare.divergence import divergence_for
 from cortado.network.view import View
 from cortado.planner.allocate.plan import plan_for
@@ -34,6 +35,7 @@ class Mix(Method):
 
     called: ClassVar[str] = "allocate"
     lossy = True
+    leaves = (Leaves.ZEROS, Leaves.CODES, Leaves.LOW_RANK)
 
     size: float = knob(0.0, low=0.0, help="bytes of the chosen weights in the file")
     candidate_recipes: str = knob(
@@ -56,13 +58,13 @@ class Mix(Method):
         before = copy.deepcopy(view.network)
         for stage in plan.recipe().stages:
             with contextlib.suppress(NothingChanged):
-                state = start(view.network, view.original, view.example)
+                state = start(view.network, view.base, view.example)
                 apply_stage(stage, state, task, match_moments=False, progress=view.progress, check=False)
         view.notes.append(self.charged(view, before, plan.predicted_kl, task))
 
     def charged(self, view: View, before: nn.Module, predicted_kl: float, task: Task) -> str:
         """Return a note with the predicted KL of the mix and the measured one, moments matched, on validation data."""
-        state = replace(start(copy.deepcopy(view.network), view.original, view.example), reference=before)
+        state = replace(start(copy.deepcopy(view.network), view.base, view.example), reference=before)
         made = apply_stage(MatchMoments(), state, task).network
         (kl,) = mean_divergences(before, [made], chosen(task), divergence_for(view.original, task))
         return f"predicted KL of this mix: {predicted_kl:.3g} nats; measured on validation data: {kl:.3g}"

@@ -14,6 +14,7 @@ from cortado.errors import BadTask, BadValue, NothingChanged
 from cortado.machine import processor_saturates
 from cortado.methods.match_moments import MatchMoments
 from cortado.methods.method import Method, knob
+from cortado.methods.needs import Leaves
 from cortado.methods.quantize.activations import QuantizeActivations
 from cortado.methods.quantize.adaround import QuantizeAdaround
 from cortado.methods.quantize.equalize import QuantizeEqualize
@@ -56,6 +57,7 @@ class PtqSearch(Method):
     called: ClassVar[str] = "quantize/ptq_search"
     lossy = True
     trains = True
+    leaves = (Leaves.FLOATS, Leaves.CODES, Leaves.ROUNDED)
 
     bits: int = knob(8, low=2, high=8, help="bits of weights")
     activations: int = knob(
@@ -189,7 +191,7 @@ class Rounder:
 
     def applied(self, stage: Method, network: nn.Module, reference: nn.Module | None = None) -> tuple[str, ...]:
         """Apply a stage to a network, if it changes anything, and return its notes."""
-        state = start(network, self.view.original, self.view.example)
+        state = start(network, self.view.base, self.view.example)
         state = state if reference is None else replace(state, reference=reference)
         with contextlib.suppress(NothingChanged):
             state = apply_stage(stage, state, self.task, match_moments=False, check=False)

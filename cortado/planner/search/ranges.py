@@ -11,6 +11,7 @@ from typing import Any
 
 from cortado.engine.recipe import (
     Recipe,
+    beside,
     data_of,
     make_stage,
     method_class,
@@ -100,7 +101,7 @@ def read_ranged(source: Any) -> Ranged:
     head: dict[str, Any] = {}
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
         path = Path(source)
-        source = data_of(path)
+        source = beside(path, data_of(path))
         head = {"name": path.stem}
     if isinstance(source, dict):
         head |= {key: value for key, value in source.items() if key != "stages"}

@@ -7,7 +7,8 @@ import numpy as np
 from torch import fx
 
 from cortado.methods.method import Method, knob
-from cortado.methods.prune.groups import cut_groups, selected, worth_of
+from cortado.methods.needs import Leaves
+from cortado.methods.prune.groups import CHANNELS, cut_groups, selected, worth_of
 from cortado.methods.prune.quota import LEAST, Quota
 from cortado.network.coupling.groups import Keeps
 from cortado.network.coupling.step import node_shape as entries_of
@@ -30,6 +31,8 @@ class Widths(Method):
 
     called: ClassVar[str] = "prune/widths"
     lossy = True
+    needs = (CHANNELS,)
+    leaves = (Leaves.NARROWER,)
 
     keep: float = knob(0.5, low=0.0, high=1.0, help="share kept")
     by: str = knob("curvature", help="importance that ranks the channels")
@@ -44,8 +47,7 @@ class Widths(Method):
     threads: int = knob(1, low=1, help="threads for timing")
 
     def apply(self, view: View, task: Task) -> None:
-        able = [group for group in view.groups.free if not group.heads]
-        groups = selected(view, self.where, able, self.name(), "channels")
+        groups = selected(self, view, task, CHANNELS, "channels")
         worth = worth_of(self.by, groups, view, task)
         times = Times(view, layer_times_in(self.runtime, self.threads))
         multiple = self.multiple or runtime_by_name(self.runtime).channel_block

@@ -90,7 +90,8 @@ class RememberingTask(Task):
 def choice_key(view: View, weights: list[Weight], task: Task, candidate_recipes: Sequence[str]) -> str:
     """Return a hash of everything that the choices depend on: networks, data, seed, weights, recipes."""
     sums = blake2b(encode(view.network, view.network, "bits"), digest_size=16)
-    sums.update(encode(view.original, view.original, "bits"))
+    for one in (view.base,) if view.base is view.original else (view.base, view.original):
+        sums.update(encode(one, one, "bits"))
     sums.update(sum_of_data(task.calibration))
     sums.update(
         repr(
@@ -144,14 +145,14 @@ def every_candidate(
     Holds the forms that wait for a measurement, a few copies of the network and the cache of `Replay` in memory.
     """
     deadline = deadline or Deadline()
-    network, original = view.network, view.original
-    before = {row.path: row.size_bytes for row in layer_rows(network, original)}
+    network, base = view.network, view.base
+    before = {row.path: row.size_bytes for row in layer_rows(network, base)}
     weights = {weight.path: weight for weight in parameter_places(network) if weight.path in rated}
     whole, total = matmuls_a_sample(view)
-    check = PredictionCheck(network, task, divergence_for(original, task), samples_for(total))
+    check = PredictionCheck(network, task, divergence_for(view.original, task), samples_for(total))
     found = {path: [MeasuredCandidate(Candidate("", before[path], 0.0, whole.get(path)))] for path in rated}
     with view.progress.bar("candidates", len(candidate_recipes) + 2 * len(rated)) as bar:
-        for number, (way, changed) in enumerate(carried_out(network, original, task, candidate_recipes), 1):
+        for number, (way, changed) in enumerate(carried_out(network, base, task, candidate_recipes), 1):
             for weight in changed:
                 unchanged, path = weights.get(weight.path), weight.path
                 if unchanged is not None and weight.shape == unchanged.shape:

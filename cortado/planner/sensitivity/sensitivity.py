@@ -193,12 +193,12 @@ def biases_help(view: View, task: Task, images: int = MOMENT_SAMPLES) -> bool:
     In transformers it mostly does not, as their outputs get no closer.
     """
     match = MatchMoments(images=images)
-    state = replace(start(view.network, view.original, view.example), reference=view.network)
+    state = replace(start(view.network, view.base, view.example), reference=view.network)
     wanted = match.wanted(view_of(state), task)
     for pilot in PILOTS:
         made = copy.deepcopy(view.network)
         with contextlib.suppress(NothingChanged):
-            apply_stage(pilot, start(made, view.original, view.example), task, match_moments=False, check=False)
+            apply_stage(pilot, start(made, view.base, view.example), task, match_moments=False, check=False)
         without, both = match.toward(view_of(replace(state, network=made)), task, wanted)
         if without > NOTHING:
             return both <= without

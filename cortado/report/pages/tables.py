@@ -37,22 +37,22 @@ def number(value: object, hint: str | None = None, label: str | None = None) -> 
 def result_table(report: Record) -> Markup:
     """Return the table original | compressed | limit | met."""
     return table(
-        [head_row("", "original", "compressed", "limit", "met?")],
-        [result_row(line) for line in report.first_lines()],
+        [head_row("", "original", report.compressed_head, "limit", "met?")],
+        [result_row(line, report.compressed_head) for line in report.first_lines()],
         "test",
         f"Size of the original tensors and of the file; {report.metric_name} of both networks on "
         f"{report.test.samples:,} samples of the test data",
     )
 
 
-def result_row(line: Line) -> Markup:
+def result_row(line: Line, head: str) -> Markup:
     met = words.met_text(line.met, line.limit)
     kind = {"yes": "good", "no": "bad"}.get(met, "quiet")
     return tag(
         "tr",
         tag("th", line.what, scope="row"),
         number(words.quantity(line.original, line.unit), label="original"),
-        number(words.quantity(line.compressed, line.unit), label="compressed"),
+        number(words.quantity(line.compressed, line.unit), label=head),
         number(line.limit or words.NOTHING, label="limit"),
         number(tag("span", MARKS[met] + met, class_=f"pill {kind}"), label="met?"),
     )

@@ -29,7 +29,7 @@ def report_text(report: Record, deep_compression: bool = False) -> str:
 def first_screen(report: Record) -> str:
     """Return the summary: original | compressed | limit | met, the significance of the change, and warnings."""
     word, sentence = words.outcome(report)
-    rows: list[tuple[str, ...]] = [("", "original", "compressed", "limit", "met?")]
+    rows: list[tuple[str, ...]] = [("", "original", report.compressed_head, "limit", "met?")]
     for line in report.first_lines():
         values = [words.quantity(value, line.unit) for value in (line.original, line.compressed)]
         rows.append((line.what, *values, line.limit or words.NOTHING, words.met_text(line.met, line.limit)))

@@ -25,7 +25,7 @@ class Attention(LayerPairs):
     def terms(self, step: TrainingStep) -> Terms:
         found = []
         for pair in self.both(step):
-            same_places(step, pair)
+            same_places(step.label, pair)
             mine, wanted = (attention_map(one, self.power, pair.counted) for one in (pair.mine, pair.wanted))
             found.append((mine - wanted).square().sum(1).mean())
         return {"attention": mean_of_pairs(found)}

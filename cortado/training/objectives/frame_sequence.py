@@ -73,12 +73,12 @@ class FrameSequence(LayerPairs):
                 raise BadValue("objectives/frame_sequence: it has no LSTM yet. Train with what modules(step) returns.")
             frames = [grids(pair, self.cells, step.label, self.name()) for pair in layers]
             memory = step.modules[f"memory{number}"]
-            mine, wanted = (memory([table(frame[which], frame[2]) for frame in frames]) for which in (0, 1))
+            mine, wanted = (memory([cosine_map(frame[which], frame[2]) for frame in frames]) for which in (0, 1))
             apart.append((mine - wanted).square().mean())
             sizes.append(wanted.square().mean())
         return {"frame_sequence": mean_of_pairs(apart), "embeddings": -self.enlarge * mean_of_pairs(sizes)}
 
 
-def table(cells: Tensor, counted: Tensor) -> Tensor:
+def cosine_map(cells: Tensor, counted: Tensor) -> Tensor:
     """Return the cosines between any two cells (N, cells, C) as pictures (N, 1, cells, cells); 0 where one does not count."""
     return (affinities(cells, cells) * (counted[:, :, None] & counted[:, None]))[:, None]

@@ -141,14 +141,14 @@ def pooled(values: Tensor, counted: Tensor | None) -> Tensor:
     return (rows * share).sum(1) / share.sum(1).clamp(min=1)
 
 
-def same_places(step: TrainingStep, pair: LayerPair) -> None:
-    """Raise BadNetwork unless both layers gave as many samples and places."""
+def same_places(label: str, pair: LayerPair) -> None:
+    """Raise BadNetwork unless both layers gave as many samples and places.  `label` starts the message."""
     shapes = [[*one.shape] for one in (pair.mine, pair.wanted)]
     for shape, one in zip(shapes, (pair.mine, pair.wanted), strict=True):
         if one.dim() > 1:
             shape[axis_of_channels(one)] = 0
     if shapes[0] != shapes[1]:
-        raise other_size(step.label, pair, pair.mine, pair.wanted)
+        raise other_size(label, pair, pair.mine, pair.wanted)
 
 
 def other_size(label: str, pair: LayerPair, mine: Tensor, wanted: Tensor) -> BadNetwork:

@@ -27,7 +27,8 @@ class Logits(Objective):
     Summed over classes, averaged over samples and places. On maps it is pixel-wise distillation (Liu et al., 2019). Void
     pixels and padding do not count. `direction: reverse` is KL(network || teachers) (Gu et al., 2024), `jensen` the
     Jensen-Shannon divergence (Agarwal et al., 2024). `standardised` first turns each row of logits into one of mean 0 and
-    deviation 1 (Sun et al., 2024), so that the network need not match the scale of the teacher's.
+    deviation 1 (Sun et al., 2024), so that the network need not match the scale of the teacher's. `falling: 0.75` lets the
+    term fall linearly to a quarter (Romero et al., 2015): the teacher guides first, and the labels decide in the end.
 
     Several teachers are an ensemble: the mean of their probabilities. Where a task says what its outputs are, or a network
     has several, their divergence takes the place of KL: classes softened, numbers as they are, summed over the outputs; of
@@ -40,18 +41,30 @@ class Logits(Objective):
     temperature: float = knob(4.0, low=0.05, help="softmax temperature T of both outputs")
     direction: str = knob(FORWARD, one_of=(FORWARD, REVERSE, JENSEN), help="which divergence of the two softmaxes")
     standardised: bool = knob(False, help="standardise each row of logits before its softmax")
+    falling: float = knob(0.0, low=0.0, high=1.0, help="share of the weight that is lost by the end of the training")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.falling:
+            # A replayed step has the weight of the step that was recorded.
+            object.__setattr__(self, "recordable", False)
 
     def terms(self, step: TrainingStep) -> Terms:
+        apart = self.apart(step)
+        return {"logits": apart * (1 - self.falling * step.progress) if self.falling else apart}
+
+    def apart(self, step: TrainingStep) -> Tensor:
+        """Return T^2 x the mean divergence from the teachers.  Raises BadValue without one."""
         if not step.teachers:
             raise BadValue("objectives/logits: there is no teacher. Write teacher: original, or package.module:maker.")
         if step.kind is not None:
             usual = self.direction == FORWARD and not self.standardised
-            return {"logits": self.divergence(step, step.kind) if usual else self.between_rows(step)}
+            return self.divergence(step, step.kind) if usual else self.between_rows(step)
         outputs = self.prepared(first_tensor(step.outputs))
         soft = self.softened(step, outputs.shape)
         places = tuple(size for axis, size in enumerate(outputs.shape) if axis != 1)
         counted = counted_outputs(step, outputs.shape[1], places)
-        return {"logits": distillation(outputs, soft, self.temperature, self.direction, counted)}
+        return distillation(outputs, soft, self.temperature, self.direction, counted)
 
     def divergence(self, step: TrainingStep, kind: Outputs) -> Tensor:
         """Return T^2 x the mean divergence from the teachers' outputs.  Raises BadNetwork for outputs of other shapes."""

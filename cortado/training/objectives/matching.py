@@ -23,7 +23,7 @@ class SelectChannels(nn.Module):
 
 def tapped_survivors(taps: Sequence[str], teachers: Sequence[nn.Module], view: View) -> Survivors:
     """Return the surviving channels of each tap that lost some; none unless the first teacher is the original network."""
-    if not teachers or teachers[0] is not view.original or not view.survivors:
+    if not teachers or teachers[0] is not view.base or not view.survivors:
         return {}
     return surviving_channels(view.network, view.example, view.survivors, list(taps))
 

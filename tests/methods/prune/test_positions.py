@@ -175,7 +175,9 @@ def test_other_numbers_of_axes(kind):
 def test_network_without_convolutions_is_refused_in_words():
     network = nn.Sequential(nn.Linear(3, 2))
     view, task = seen(network, 3)
-    with pytest.raises(NothingChanged, match="has no convolution where .* Only kernels have positions"):
+    with pytest.raises(
+        NothingChanged, match="it needs a convolution .*, and Sequential has none .* or use prune/channels"
+    ):
         PrunePositions().apply(view, task)
 
 

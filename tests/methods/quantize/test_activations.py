@@ -64,7 +64,9 @@ def test_only_the_layers_that_where_takes():
 
 def test_network_without_such_layers_is_refused():
     net = BY_NAME["recurrent"]
-    with pytest.raises(NothingChanged, match="selects no convolution or linear layer that runs"):
+    with pytest.raises(
+        NothingChanged, match="it needs a convolution or linear layer that runs, .* under where: 'lstm'"
+    ):
         applied(QuantizeActivations(where="lstm"), net)
 
 

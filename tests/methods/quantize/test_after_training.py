@@ -104,7 +104,7 @@ def test_shared_weights_and_those_in_low_rank_are_left_alone_and_named():
         "1 weights are unchanged (low rank, shared, or not in a linear layer or convolution): 1.weight."
     ]
     attach(original[0], "weight", LowRank(Dense(torch.randn(2, 12)), Dense(torch.randn(5, 2))))
-    with pytest.raises(NothingChanged, match="selects no linear layer or convolution that runs in full rank"):
+    with pytest.raises(NothingChanged, match="it needs a linear layer or convolution that runs in full rank"):
         QuantizeSecondOrder(bits=4).apply(View(original, lone_layer(), task.example), task)
 
 
@@ -213,7 +213,7 @@ def test_equalization_changes_no_output_and_makes_rounding_easier(by, norm):
 def test_a_link_that_would_change_outputs_is_left_alone():
     network = nn.Sequential(nn.Linear(12, 6), nn.Sigmoid(), nn.Linear(6, 4)).eval()
     task = task_of(correlated())
-    with pytest.raises(NothingChanged, match="no two plain float layers with only ReLUs"):
+    with pytest.raises(NothingChanged, match="it needs two plain float layers with only ReLUs"):
         QuantizeEqualize().apply(View(network, copy.deepcopy(network), task.example), task)
 
 

@@ -221,7 +221,7 @@ def test_full_disk_ends_the_search_and_is_no_refused_trial(tmp_path, monkeypatch
             raise BadValue("file: it cannot be written (no space left).") from OSError(28, "no space left")
         write_whole(path, body)
 
-    monkeypatch.setattr(sys.modules["cortado.engine.compress"], "write_whole", full)
+    monkeypatch.setattr(sys.modules["cortado.engine.stage_files"], "write_whole", full)
     limits = [f"size <= {plain_size() // 6} B"]
     with pytest.raises(BadValue, match="no space left"):
         reach(NET.make(), NET.task(), limits, minimise="loss", time_limit="1 min", folder=tmp_path)

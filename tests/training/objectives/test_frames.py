@@ -68,7 +68,9 @@ def test_motion_is_the_weighted_mean_of_the_squared_distance():
     step = frames_step(layer(4, 0), layer(4, 1), FRAMES, EARLIER)
     step.targets["visible"] = weights
     apart = (FRAMES.softmax(1) - EARLIER.softmax(1)).square().sum(1)
-    wanted = sum(float(w) * float(a) for w, a in zip(weights.flatten(), apart.flatten(), strict=True)) / float(weights.sum())
+    wanted = sum(float(w) * float(a) for w, a in zip(weights.flatten(), apart.flatten(), strict=True)) / float(
+        weights.sum()
+    )
     assert value(Motion().terms(step)["motion"]) == pytest.approx(wanted)
     numbers = (FRAMES - EARLIER).square().sum(1)
     found = Motion().terms(replace(step, kind=Numbers()))["motion"]
@@ -184,7 +186,9 @@ def test_sequences_read_all_frames_in_order():
     for number in range(4):
         step = with_modules(SEQUENCE, frames_step(network, network, FRAMES, EARLIER, BEFORE))
         changed = partial(changed_on, frames[number], network)
-        found.append(SEQUENCE.terms(replace(step, taps={"a": changed(FRAMES)}, again=partial(observed, {"a": changed}))))
+        found.append(
+            SEQUENCE.terms(replace(step, taps={"a": changed(FRAMES)}, again=partial(observed, {"a": changed})))
+        )
     values = [value(one["frame_sequence"]) for one in found]
     assert min(values) > 0 and len(set(values)) == 4
 
@@ -295,4 +299,6 @@ def test_outputs_and_layers_that_are_no_maps_are_refused_in_words():
 
 
 def test_objectives_are_found_by_the_names_of_their_files():
-    assert read_objectives(["motion", {"frame_pairs": {"at": "a"}}, {"frame_sequence": {"at": "a"}}], "here") == OBJECTIVES
+    assert (
+        read_objectives(["motion", {"frame_pairs": {"at": "a"}}, {"frame_sequence": {"at": "a"}}], "here") == OBJECTIVES
+    )

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.engine.checkpoint import read_checkpoint, without_wrappers
-from cortado.engine.job import load_weights
 from cortado.errors import BadNetwork
+from cortado.nets.checkpoint import load_weights, read_checkpoint, without_wrappers
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["residual"]

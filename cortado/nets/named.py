@@ -1,0 +1,104 @@
+"""Named: a network as jobs, teachers and students name it: built in, package.module:maker, with options and weights."""
+
+import copy
+import importlib
+import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cortado.errors import BadNetwork, BadRecipe, CortadoError, in_own_code
+from cortado.nets.catalog import by_name
+from cortado.nets.checkpoint import load_weights
+
+KEYS = ("network", "options", "weights")
+"""What a network's mapping may hold."""
+MAKER = "Write package.module:maker."
+
+
+def named_network(
+    named: Any, where: str, options: Mapping[str, Any] | None = None, weights: str | Path | None = None
+) -> nn.Module:
+    """Return the network of a name, of a maker, or of {network: name, options: {...}, weights: file}.
+
+    A name is built in or package.module:maker. A network is returned as it is, without a copy. `where` starts each message.
+    Raises BadRecipe for what cannot be made, BadNetwork for what is no network and for weights that do not fit.
+    """
+    if isinstance(named, Mapping):
+        check_keys(named, where)
+        return named_network(named["network"], where, named.get("options") or options, named.get("weights") or weights)
+    made = made_of(named, where, options or {})
+    if not isinstance(made, nn.Module):
+        raise BadNetwork(
+            f"{where}: {named_text(named)} made {type(made).__name__}, not a network. Return an nn.Module."
+        )
+    if weights is not None:
+        # The maker may return a network of the user's, which stays as it is.
+        made = copy.deepcopy(made)
+        load_weights(made, Path(weights), where)
+    return made
+
+
+def made_of(named: Any, where: str, options: Mapping[str, Any]) -> Any:
+    """Return what a name or a maker makes."""
+    if isinstance(named, nn.Module):
+        return named
+    if isinstance(named, str) and ":" in named:
+        return call_maker(named, where, options)
+    if isinstance(named, str):
+        try:
+            return by_name(named, **options)
+        except CortadoError as error:
+            raise BadRecipe(f"{where}: {error} A network of your own is package.module:maker.") from error
+    if callable(named):
+        return made_by(named, named_text(named), where, options)
+    raise BadRecipe(f"{where}: {named!r} names no network. Write package.module:maker, or pass a network.")
+
+
+def check_keys(named: Mapping[str, Any], where: str) -> None:
+    """Raise BadRecipe for a mapping without network, or with another key."""
+    for key in named:
+        if key not in KEYS:
+            near = get_close_matches(str(key), KEYS, n=1)
+            raise BadRecipe(
+                f"{where}: no key {key!r}; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(KEYS)}"
+            )
+    if "network" not in named:
+        raise BadRecipe(
+            f"{where}: {dict(named)} has no network. Write {{network: package.module:maker, weights: file}}."
+        )
+
+
+def named_text(named: Any) -> str:
+    """Return package.module:maker for a function or class; a text as it is."""
+    return (
+        named
+        if isinstance(named, str)
+        else f"{named.__module__}:{getattr(named, '__qualname__', type(named).__name__)}"
+    )
+
+
+def call_maker(name: str, where: str, options: Mapping[str, Any] | None = None, way_out: str = MAKER) -> Any:
+    """Call package.module:maker with the `options` (the seed only if it takes one).  Raises BadRecipe, with the `way_out`."""
+    module_name, _, maker_name = name.partition(":")
+    try:
+        maker = getattr(importlib.import_module(module_name), maker_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadRecipe(f"{where}: {name!r} cannot be loaded ({error}). {way_out}") from error
+    return made_by(maker, name, where, options or {})
+
+
+def made_by(maker: Any, name: str, where: str, options: Mapping[str, Any]) -> Any:
+    """Return what a maker makes with the options.  Raises BadRecipe if it does not take them, or fails."""
+    given = dict(options)
+    try:
+        signature = inspect.signature(maker)
+        given = {key: value for key, value in options.items() if key in signature.parameters or key != "seed"}
+        signature.bind(**given)
+    except (TypeError, ValueError) as error:
+        raise BadRecipe(f"{where}: {name} does not take {sorted(given)} ({error}).") from error
+    with in_own_code(BadRecipe, f"{where}: {name}", "Make it return the network or the task, or name another."):
+        return maker(**given)

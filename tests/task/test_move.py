@@ -1,0 +1,59 @@
+"""Move: pictures, masks and maps of any size go the same way."""
+
+import pytest
+import torch
+
+from cortado.errors import BadTask
+from cortado.task.move import Move
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_mirrored_masks_are_mirrored_exactly_and_numbers_stay():
+    pictures, masks, numbers = torch.randn(32, 3, 6, 8), torch.randint(0, 11, (32, 12, 16)), torch.arange(32)
+    move = Move(void=11)
+    moved, targets = move(pictures, {"mask": masks, "number": numbers}, seeded())
+    mirrored = move.drawn(32, seeded())[:, 0, 0] < 0
+    assert 5 < int(mirrored.sum()) < 27
+    torch.testing.assert_close(moved, torch.where(mirrored[:, None, None, None], pictures.flip(-1), pictures))
+    assert torch.equal(targets["mask"], torch.where(mirrored[:, None, None], masks.flip(-1), masks))
+    assert torch.equal(targets["number"], numbers)
+
+
+def test_halved_picture_lies_on_void():
+    """At zoom 1/2 a quarter of the place is the picture: each of its 2 x 2 blocks gives one pixel."""
+    masks = torch.arange(8 * 8).view(1, 8, 8).expand(16, 8, 8).contiguous()
+    _, moved = Move(mirror=False, zoom=(0.5, 0.5), void=-100)(torch.ones(16, 1, 8, 8), masks, seeded())
+    inside = (moved != -100).flatten(1).sum(1)
+    assert bool((inside <= 16).all()) and bool((inside >= 12).all())
+
+
+def test_maps_of_another_size_follow_the_picture():
+    """Each half as large as the picture, an averaged map moves as the average of the moved picture does, to rounding."""
+    across = torch.linspace(0, 6.0, 64)
+    smooth = torch.stack([(across[:, None] * k / 4 + across[None, :]).cos() for k in range(8)])[:, None]
+    move = Move(zoom=(0.8, 1.5), shift=0.05)
+    maps = move.drawn(8, seeded())
+    elsewhere = move.moved(torch.nn.functional.avg_pool2d(smooth, 2), move.drawn(8, seeded(1)))
+    pooled = torch.nn.functional.avg_pool2d(move.moved(smooth, maps), 2)
+    other = move.moved(torch.nn.functional.avg_pool2d(smooth, 2), maps)
+    inner = (slice(None), slice(None), slice(4, -4), slice(4, -4))
+    assert float((pooled - other)[inner].abs().max()) < 0.1 < float((pooled - elsewhere)[inner].abs().mean())
+
+
+def test_magnified_pictures_are_cut_from_inside():
+    _, moved = Move(zoom=(1.2, 3.0), void=-1)(torch.ones(64, 1, 8, 8), torch.ones(64, 8, 8).long(), seeded())
+    assert bool((moved == 1).all())
+
+
+def test_large_labels_stay_exact():
+    labels = torch.full((2, 4, 4), 2**30 + 1)
+    assert torch.equal(Move()(torch.zeros(2, 1, 4, 4), labels, seeded())[1], labels)
+
+
+@pytest.mark.parametrize("knobs", [{"zoom": (0.0, 1.0)}, {"zoom": (2.0, 1.0)}, {"shift": -0.1}])
+def test_ranges_that_are_none_are_refused(knobs):
+    with pytest.raises(BadTask, match=r"a Move needs 0 < zoom\[0\] <= zoom\[1\] .* got .* Write Move\("):
+        Move(**knobs)

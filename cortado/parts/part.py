@@ -22,6 +22,8 @@ class Part(nn.Module):
 
     facts: ClassVar[tuple[str, ...]] = ()
     arrays: ClassVar[dict[str, str]] = {}
+    units: ClassVar[tuple[str, ...]] = ()
+    """The names of its parameters that only say how large a unit is, such as the step of a grid: they learn in proportion."""
     stands_in: ClassVar[bool] = False
     """Whether the part stands in a module's place: its tensors are weights of the network like any others."""
 

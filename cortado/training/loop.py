@@ -25,7 +25,7 @@ from cortado.training.distributed import Processes
 from cortado.training.learner import Learner
 from cortado.training.objectives.objective import Added, Objective
 from cortado.training.objectives.task import TaskLoss
-from cortado.training.optimizers import optimizer_of, set_lr
+from cortado.training.optimizers import bound_units, groups_of, optimizer_of, set_lr
 from cortado.training.precision import Precision
 from cortado.training.traffic import Traffic
 from cortado.training.training import Training
@@ -164,12 +164,11 @@ class Loop:
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         calls = self.calls
-        learning = [p for p in self.moved.parameters() if p.requires_grad]
-        if not learning:
+        if not any(one.requires_grad for one in self.moved.parameters()):
             raise BadNetwork(
                 f"{calls.label}: the network has no trainable parameter. Set requires_grad, or leave this stage out."
             )
-        groups = list(calls.groups(self.moved)) if calls.groups else [{"params": learning}]
+        groups = list(calls.groups(self.moved)) if calls.groups else groups_of(self.moved, self.training)
         return optimizer_of(self.training, [*groups, *([{"params": self.along}] if self.along else [])])
 
     def run(self) -> Trained:
@@ -250,6 +249,7 @@ class Loop:
         if clip is not None:
             nn.utils.clip_grad_norm_([*self.moved.parameters(), *self.along], clip)
         self.optimizer.step()
+        bound_units(self.optimizer)
         after_step(self.moved)
         return values
 

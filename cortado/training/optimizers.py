@@ -4,11 +4,16 @@ import math
 from typing import Any
 
 import torch
+from torch import nn
 
+from cortado.parts.part import Part
 from cortado.training.training import Training
 
 FULL = "full_rate"
 """The key of a parameter group under which its learning rate without a schedule is kept."""
+BOUNDS = "bounds"
+QUICK = 10.0
+WITHIN = 2.0
 
 
 def optimizer_of(training: Training, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -24,6 +29,39 @@ def optimizer_of(training: Training, groups: list[dict[str, Any]]) -> torch.opti
     for group in made.param_groups:
         group[FULL] = group["lr"]
     return made
+
+
+def groups_of(network: nn.Module, training: Training) -> list[dict[str, Any]]:
+    """Return the parameter groups of a network's trainable parameters.
+
+    Adam moves every number by about the learning rate at each step, whatever its gradient. The step of a grid is far smaller
+    than a weight, and before a batch norm its gradient is next to nothing, but always of one sign, so it would wander to 0 and
+    the network end in noise. So its rate is at most `QUICK` of its size for each unit of lr, and it stays within `WITHIN`.
+    """
+    learning = [one for one in network.parameters() if one.requires_grad]
+    parts = [module for module in network.modules() if isinstance(module, Part)]
+    units = {id(getattr(part, name)) for part in parts for name in part.units}
+    others = [one for one in learning if id(one) not in units]
+    return [
+        *([{"params": others}] if others else []),
+        *(unit_group(one, training) for one in learning if id(one) in units and one.numel()),
+    ]
+
+
+def unit_group(unit: nn.Parameter, training: Training) -> dict[str, Any]:
+    """Return the group of a parameter that says how large a unit is."""
+    size = unit.detach().abs()
+    rate = min(1.0, QUICK * float(size.mean())) if training.optimizer in ("adam", "adamw") else 1.0
+    return {"params": [unit], "lr": training.lr * rate, BOUNDS: (unit.detach().sign(), size / WITHIN, size * WITHIN)}
+
+
+def bound_units(optimizer: torch.optim.Optimizer) -> None:
+    """Put units that a step has moved too far from where they began back within bounds; they keep their signs."""
+    for group in optimizer.param_groups:
+        if BOUNDS in group:
+            (unit,), (sign, least, most) = group["params"], group[BOUNDS]
+            with torch.no_grad():
+                unit.copy_((unit * sign).clamp(least, most) * sign)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, training: Training, done: float, total: int) -> None:

@@ -30,6 +30,7 @@ class Quantized(Form):
 
     facts = ("layout", "group", "symmetric")
     arrays = {"zero": INTEGERS, "codes": INTEGERS, "scale": FLOATS}
+    units = ("scale",)
     codes: Tensor
     zero: Tensor | None
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from cortado.errors import BadNetwork, BadTask, BadValue
+from cortado.errors import BadNetwork, BadValue
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves, Need
+from cortado.network.compare.divergence import divergence_for, output_rows
 from cortado.network.graph.blocks import find_blocks, left_out
 from cortado.network.view import View
 from cortado.parts.blocks.bypass import Bypass
@@ -18,6 +18,7 @@ from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import sample_count, to_device
 from cortado.task.measure import run
+from cortado.task.outputs.outputs import in_float64
 from cortado.task.task import Task
 
 BATCH = 128
@@ -100,9 +101,10 @@ class PruneBlocks(Method):
                 float(task.loss(run(network, inputs), targets)) * sample_count(targets) / total
                 for inputs, targets in batches
             )
-        now = [log_shares(eval_outputs(view.network, inputs)) for inputs, _ in batches]
+        kind = divergence_for(view.network, task)
+        now = [in_float64(output_rows(view.network, inputs, kind)) for inputs, _ in batches]
         return lambda network: sum(
-            float(functional.kl_div(log_shares(run(network, inputs)), before, reduction="sum", log_target=True)) / total
+            float(kind.divergence(before, in_float64(kind.rows(run(network, inputs)))).sum()) / total
             for (inputs, _), before in zip(batches, now, strict=True)
         )
 
@@ -121,17 +123,3 @@ def without(network: nn.Module, path: str, hurt: Hurt) -> float:
     except BadNetwork:
         return math.inf
     return found if math.isfinite(found) else math.inf
-
-
-def eval_outputs(network: nn.Module, inputs: object) -> object:
-    """Return the outputs in eval mode, without gradients."""
-    with eval_mode(network):
-        return run(network, inputs)
-
-
-def log_shares(outputs: object) -> Tensor:
-    """Return log probabilities of outputs (N, classes).  Raises BadTask for other shapes."""
-    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
-        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise BadTask(f"prune/blocks: by=kl needs outputs of shape (N, classes), got {shape}. Use by=loss.")
-    return functional.log_softmax(outputs.float(), 1)

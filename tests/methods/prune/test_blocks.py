@@ -1,18 +1,21 @@
 """prune/blocks: the blocks that do nothing go first, and the file has nothing of them."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.engine.compress import compress
-from cortado.errors import BadTask, BadValue, NothingChanged
+from cortado.errors import BadValue, NothingChanged
 from cortado.file.artifact import load, save
 from cortado.methods.prune.blocks import PruneBlocks
 from cortado.network.view import View
 from cortado.parts.blocks.bypass import Bypass
 from cortado.report.pages.html import report_html
 from cortado.task.measure import mean_score
+from cortado.task.outputs.numbers import Numbers
 from cortado.task.task import Data, Task
 
 STRENGTHS = (0.8, 0.0, 0.05, 1.5, 0.3)
@@ -118,10 +121,14 @@ def test_network_without_blocks_is_reported_in_words():
         compress(original, task(), [PruneBlocks()])
 
 
-def test_outputs_that_are_no_classes_need_the_loss():
-    network = Net(flat=False).eval()
-    with pytest.raises(BadTask, match=r"by=kl needs outputs of shape \(N, classes\), got \(96, 4, 1\). Use by=loss"):
-        PruneBlocks().apply(View(network, network, task().example), task())
+def test_outputs_may_have_any_shape_that_the_task_understands():
+    """Places and numbers are compared as whole networks are; the weakest block goes first in each."""
+    maps = net()
+    maps.flat = False
+    numbers = dataclasses.replace(task(), outputs=Numbers())
+    for network, of in ((maps, task()), (net(), numbers)):
+        PruneBlocks(count=1).apply(View(network, network, task().example), of)
+        assert gone(network) == gone(pruned(PruneBlocks(count=1))) == [1]
 
 
 def test_removed_blocks_are_reported_stored_and_restored(tmp_path):

@@ -10,6 +10,9 @@ from torch.nn import functional
 from cortado.errors import BadTask
 from cortado.running.trees import map_tensors, sample_count
 
+LEAST = 0.05
+"""The least factor of zoom, and one over the largest."""
+
 
 @dataclass(frozen=True)
 class Move:
@@ -33,12 +36,19 @@ class Move:
     void: int = -100
 
     def __post_init__(self) -> None:
-        low, high = self.zoom
-        if not 0 < low <= high or self.shift < 0:
+        pair = self.zoom if isinstance(self.zoom, (tuple, list)) and len(self.zoom) == 2 else (0.0, 0.0)
+        numbers = all(isinstance(one, (int, float)) for one in (*pair, self.shift)) and isinstance(self.void, int)
+        if not numbers or not LEAST <= pair[0] <= pair[1] <= 1 / LEAST or not 0 <= self.shift <= 1:
             raise BadTask(
-                f"task: a Move needs 0 < zoom[0] <= zoom[1] and a shift of at least 0, got zoom={self.zoom}, "
-                f"shift={self.shift}. Write Move(zoom=(0.75, 1.5), shift=0.1)."
+                f"task: a Move needs {LEAST:g} <= zoom[0] <= zoom[1] <= {1 / LEAST:g}, a shift of 0 to 1 and a whole number for "
+                f"void, got zoom={self.zoom!r}, shift={self.shift!r}, void={self.void!r}. "
+                "Write Move(zoom=(0.75, 1.5), shift=0.1, void=11)."
             )
+
+    @property
+    def leaves_pictures(self) -> bool:
+        """Return whether moved pictures may show what is outside of them."""
+        return self.zoom[0] < 1 or self.shift > 0
 
     def __call__(self, inputs: Any, targets: Any, generator: torch.Generator) -> tuple[Any, Any]:
         """Return inputs and targets (trees of tensors), moved in the same way."""

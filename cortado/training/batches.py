@@ -79,6 +79,12 @@ class Source:
         shapes = [tuple(one.shape) for one in tensors_in(self.first().teachers) if one.dim() > 2]
         known = self.move is not None and self.data.augment is None
         unknown = [shape for shape in shapes if not known or len(shape) != 4]
+        if shapes and not unknown and self.move is not None and self.move.leaves_pictures and self.data.targets is None:
+            raise BadValue(
+                "training: teacher_sees must be same for unlabelled data with a Move that shows what is outside of pictures "
+                f"(zoom {self.move.zoom}, shift {self.move.shift:g}), because no mask tells where a teacher has no answer. "
+                "Write teacher_sees: same, or a zoom of 1 and more without shift."
+            )
         if unknown or (self.data.vary is not None and self.move is None):
             got = f"shape {unknown[0]}" if unknown else "data with vary"
             raise BadValue(

@@ -53,7 +53,13 @@ def test_large_labels_stay_exact():
     assert torch.equal(Move()(torch.zeros(2, 1, 4, 4), labels, seeded())[1], labels)
 
 
-@pytest.mark.parametrize("knobs", [{"zoom": (0.0, 1.0)}, {"zoom": (2.0, 1.0)}, {"shift": -0.1}])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"zoom": (0.0, 1.0)}, {"zoom": (2.0, 1.0)}, {"zoom": (1.0, float("inf"))}, {"zoom": 2}, {"zoom": ("a", 1)},
+        {"shift": -0.1}, {"shift": 5.0}, {"shift": float("nan")}, {"void": None},
+    ],
+)  # fmt: skip
 def test_ranges_that_are_none_are_refused(knobs):
-    with pytest.raises(BadTask, match=r"a Move needs 0 < zoom\[0\] <= zoom\[1\] .* got .* Write Move\("):
+    with pytest.raises(BadTask, match=r"a Move needs 0.05 <= zoom\[0\] <= zoom\[1\] .* got zoom=.* Write Move\("):
         Move(**knobs)

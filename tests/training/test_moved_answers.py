@@ -68,3 +68,19 @@ def test_pictures_that_are_augmented_besides_are_refused():
             network(1), moving, dataclasses.replace(HOW, teacher_sees="original"), objectives=(Logits(),),
             teachers=(network(2),),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("move", [Move(zoom=(0.5, 1.0)), Move(shift=0.1)])
+def test_places_outside_of_unlabelled_pictures_are_no_answers(move):
+    unlabelled = Data(task(None).train.inputs, None, vary=move)
+    learned = (Logits(data="unlabelled"),)
+    how = dataclasses.replace(HOW, teacher_sees="original")
+    with pytest.raises(
+        BadValue, match="teacher_sees must be same for unlabelled data with a Move that shows what is out"
+    ):
+        train(
+            network(1), dataclasses.replace(task(None), unlabelled=unlabelled), how, objectives=learned,
+            teachers=(network(2),),
+        )  # fmt: skip
+    inside = dataclasses.replace(task(None), unlabelled=Data(unlabelled.inputs, None, vary=Move(zoom=(1.0, 1.5))))
+    train(network(1), inside, how, objectives=learned, teachers=(network(2),))

@@ -28,6 +28,9 @@ class Automatic(Outputs):
     def divergence(self, wanted: Rows, found: Rows, temperature: float = 1.0) -> Tensor:
         return self.fitted(wanted).divergence(wanted, found, temperature)
 
+    def distilled(self, wanted: Rows, found: Rows, temperature: float) -> Tensor:
+        return self.fitted(wanted).distilled(wanted, found, temperature)
+
     def slope(self, rows: Rows, temperature: float, generator: torch.Generator) -> Tensor:
         return self.fitted(rows).slope(rows, temperature, generator)
 

@@ -38,6 +38,13 @@ class Outputs(ABC):
         `temperature` divides logits, where the kind has a softmax.
         """
 
+    def distilled(self, wanted: Rows, found: Rows, temperature: float) -> Tensor:
+        """Return (N,): what a network learns from a teacher's outputs: the divergence, times T^2 where logits are softened.
+
+        The factor keeps the size of gradients: a softmax at T divides them by T^2.  Hinton, Vinyals, Dean, 2015.
+        """
+        return self.divergence(wanted, found, temperature) * (temperature**2 if self.softens else 1.0)
+
     @abstractmethod
     def slope(self, rows: Rows, temperature: float, generator: torch.Generator) -> Tensor:
         """Return a scalar, the sum of v . rows over samples, for random v with the mean of v v^T the Hessian of `divergence`.

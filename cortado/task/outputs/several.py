@@ -32,6 +32,10 @@ class Several(Outputs):
         triples = zip(self.kinds, wanted, found, strict=True)
         return torch.stack([kind.divergence(one, two, temperature) for (_, kind), one, two in triples]).sum(0)
 
+    def distilled(self, wanted: Rows, found: Rows, temperature: float) -> Tensor:
+        triples = zip(self.kinds, wanted, found, strict=True)
+        return torch.stack([kind.distilled(one, two, temperature) for (_, kind), one, two in triples]).sum(0)
+
     def slope(self, rows: Rows, temperature: float, generator: torch.Generator) -> Tensor:
         pairs = zip(self.kinds, rows, strict=True)
         return torch.stack([kind.slope(part, temperature, generator) for (_, kind), part in pairs]).sum()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cortado.knobs.knob import knob
-from cortado.training.objectives.layer_pairs import LayerPairs, as_places, mean_of_pairs, same_places
+from cortado.training.objectives.layer_pairs import LayerPairs, as_places, check_places, mean_of_pairs, same_places
 from cortado.training.objectives.objective import Terms, TrainingStep
 
 TINY = 1e-12
@@ -25,6 +25,7 @@ class Attention(LayerPairs):
     def terms(self, step: TrainingStep) -> Terms:
         found = []
         for pair in self.both(step):
+            check_places(step.label, pair, self.name())
             same_places(step.label, pair)
             mine, wanted = (attention_map(one, self.power, pair.counted) for one in (pair.mine, pair.wanted))
             found.append((mine - wanted).square().sum(1).mean())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cortado.knobs.knob import knob
 from cortado.network.view import View
 from cortado.task.task import Task
-from cortado.training.objectives.layer_pairs import LayerPairs, as_places, mean_of_pairs
+from cortado.training.objectives.layer_pairs import LayerPairs, as_places, check_places, mean_of_pairs
 from cortado.training.objectives.matching import comparable, matching_modules, tapped_survivors
 from cortado.training.objectives.objective import Objective, Terms, TrainingStep
 
@@ -37,6 +37,7 @@ class Channelwise(LayerPairs):
     def terms(self, step: TrainingStep) -> Terms:
         found = []
         for number, pair in enumerate(self.both(step)):
+            check_places(step.label, pair, self.name())
             mine, wanted = comparable(pair, number, step.modules, step.label)
             found.append(channel_divergence(mine, wanted, self.temperature, pair.counted))
         return {"channelwise": mean_of_pairs(found)}

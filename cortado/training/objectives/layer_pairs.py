@@ -162,3 +162,13 @@ def other_size(label: str, pair: LayerPair, mine: Tensor, wanted: Tensor) -> Bad
 def mean_of_pairs(values: list[Tensor]) -> Tensor:
     """Return the mean over pairs of layers."""
     return torch.stack(values).mean()
+
+
+def check_places(label: str, pair: LayerPair, name: str) -> None:
+    """Raise BadNetwork for layers of one place, such as (N, C): where they are active is no question."""
+    if min(as_places(one).shape[1] for one in (pair.mine, pair.wanted)) < 2:
+        raise BadNetwork(
+            f"{label}: {name} compares the places of a map or the tokens of a text, and {pair.at} gives shape "
+            f"{tuple(pair.mine.shape)}, the teacher's {pair.of} {tuple(pair.wanted.shape)}. Choose layers before the pooling, "
+            "or features."
+        )

@@ -67,15 +67,18 @@ class Logits(Objective):
         return distillation(outputs, soft, self.temperature, self.direction, counted)
 
     def divergence(self, step: TrainingStep, kind: Outputs) -> Tensor:
-        """Return T^2 x the mean divergence from the teachers' outputs.  Raises BadNetwork for outputs of other shapes."""
+        """Return the mean distance from the teachers' outputs, times T^2 where they are softened.
+
+        Raises BadNetwork for outputs of other shapes.
+        """
         found, each = kind.rows(step.outputs), []
         for teacher in step.teachers:
             wanted = kind.rows(teacher.outputs)
             if not same_shapes(wanted, found):
                 raise other_outputs(step.label)
             filled, share = without_uncounted(step, kind, wanted, found)
-            each.append(kind.fitted(wanted).divergence(wanted, filled, self.temperature).mean() / share)
-        return self.temperature**2 * torch.stack(each).mean()
+            each.append(kind.fitted(wanted).distilled(wanted, filled, self.temperature).mean() / share)
+        return torch.stack(each).mean()
 
     def between_rows(self, step: TrainingStep) -> Tensor:
         """Return the divergence in another direction, or of standardised logits, where the task says what its outputs are."""

@@ -121,7 +121,8 @@ def apply_stage(
     changes = Changes(before, state.network, view.touched)
     if check and not method.matches and not changes.any(values_only=method.lossy):
         raise NothingChanged(
-            f"{where or method.name()}: it changed nothing. Check its pattern (where: {method.where}) and its knobs, or "
+            f"{where or method.name()}: it changed nothing. Check its pattern (where: {method.where}) and its knobs"
+            f"{', above all what it learns from: terms that are 0 teach nothing' if method.trains else ''}, or "
             "leave the stage out."
         )
     if match_moments and renews and not (following is not None and following.matches) and changes.matrices():

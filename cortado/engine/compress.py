@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cortado.engine.fingerprints import json_data, sum_of_run
+from cortado.engine.fingerprints import json_data, sum_of_code, sum_of_run
 from cortado.engine.options import RunOptions
 from cortado.engine.own_parts import names_of, parts_named
 from cortado.engine.recipe import Recipe, read_recipe, stage_data
@@ -210,7 +210,8 @@ class Run:
     def keep(self, number: int, body: bytes, row: Stage, made: State) -> None:
         if self.options.folder is None:
             return
-        note = {"key": self.key, "row": asdict(row), "forms": names_of(self.used), **made.cuts_as_data()}
+        known = {"key": self.key, "code": sum_of_code(made.base), "row": asdict(row), "forms": names_of(self.used)}
+        note = {**known, **made.cuts_as_data()}
         StageFiles(self.options.folder, number).write(body, note)
 
     def resumed(self) -> State:
@@ -234,10 +235,10 @@ class Run:
             body = b"" if other else files.read_network(note)
             own = () if other else parts_named(note.get("forms", []), f"compress: {files.note}")
             made = None if other else self.after(method, state, body, cuts, own)
-            if made is None:
+            if made is None or note.get("code") != sum_of_code(made.base):
                 self.warnings.append(
-                    f"stage {number + 1} in {self.options.folder} is from another run (recipe, network, data, seed or "
-                    "version) and was run again"
+                    f"stage {number + 1} in {self.options.folder} is from another run (recipe, network or its code, data, seed "
+                    "or version) and was run again"
                 )
                 break
             state = made

@@ -1,6 +1,8 @@
 """Fingerprints: hashes of networks, data and recipes, to notice changes."""
 
+import inspect
 import json
+import re
 from hashlib import blake2b
 from pathlib import Path
 from types import FunctionType
@@ -102,6 +104,21 @@ def sum_of_values(network: nn.Module) -> bytes:
         sums.update(repr((place, type(activation).__qualname__, activation.spec())).encode())
         sums.update(b"".join(bytes_of(part) for part in activation.parts().values()))
     return sums.digest()
+
+
+def sum_of_code(network: nn.Module) -> str:
+    """Return a hash of what a network computes besides its values: its layers with their options, and its classes' source.
+
+    Addresses in memory do not count. Source that cannot be read, as of classes made in a console, counts as none.
+    """
+    sums = blake2b(re.sub(r"0x[0-9a-f]+", "", repr(network)).encode(), digest_size=16)
+    own = {type(module) for module in network.modules() if not type(module).__module__.startswith("torch.")}
+    for kind in sorted(own, key=lambda one: (one.__module__, one.__qualname__)):
+        try:
+            sums.update(inspect.getsource(kind).encode())
+        except (OSError, TypeError):
+            sums.update(kind.__qualname__.encode())
+    return sums.hexdigest()
 
 
 def file_sum(body: bytes) -> str:

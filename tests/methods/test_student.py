@@ -1,6 +1,9 @@
 """student: the stages after it train and compress another network, and the original still teaches."""
 
 import copy
+import importlib
+import linecache
+import sys
 
 import pytest
 import torch
@@ -151,6 +154,44 @@ def test_maker_of_another_architecture_runs_again_on_resume(tmp_path):
     assert "is from another run" in report.warnings[0]
 
 
+def test_edited_code_runs_again_on_resume(tmp_path, monkeypatch):
+    """The tensors are the same, so only the code tells: of a student, or of the network itself."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for number, (of, recipe) in enumerate(
+        [("student", [Student(network="edited:small"), TAUGHT]), ("network", [TAUGHT])]
+    ):
+        folder, runs = tmp_path / str(number), []
+        for act in ("relu", "relu", "tanh"):
+            (tmp_path / "edited.py").write_text(EDITED.format(act=act))
+            linecache.checkcache()
+            sys.modules.pop("edited", None)
+            importlib.invalidate_caches()
+            sys.dont_write_bytecode, kept = True, sys.dont_write_bytecode
+            network = NET.make() if of == "student" else importlib.import_module("edited").small()
+            sys.dont_write_bytecode = kept
+            runs.append(compress(network, NET.task(), recipe, folder=folder, resume=bool(runs))[1])
+        assert runs[0].stages[-1].seconds == runs[1].stages[-1].seconds and not runs[1].warnings
+        assert runs[2].stages[-1].seconds != runs[0].stages[-1].seconds
+        assert "is from another run (recipe, network or its code" in runs[2].warnings[0]
+
+
+EDITED = """import torch
+from torch import nn
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(1, 3, 3), nn.Linear(3, 4)
+
+    def forward(self, images):
+        return self.head(torch.{act}(self.conv(images)).mean((2, 3)))
+
+
+def small():
+    return Small().eval()
+"""
 WIDTH = [3]
 
 

@@ -1,6 +1,7 @@
 """Dilated convolutions in a training in bfloat16: those with uneven channels run in float32, and gradients are right."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -70,9 +71,7 @@ class Dilated(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = [3, 40, 40, 24, 40, 40]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=2, dilation=2) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=2, dilation=2) for a, b in pairwise(widths))
         for conv in self.convs:
             nn.init.kaiming_normal_(conv.weight)
         self.head = nn.Linear(40, 4)

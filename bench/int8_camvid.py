@@ -19,10 +19,11 @@ from bench.result import row
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_saturates
 from cortado.nets.espnet import espnet
+from cortado.report.record import FLOATS, INT8, UNREPORTED
 from cortado.report.report import paired_interval
 from cortado.running.call import call
-from cortado.runtimes.coverage import coverage
 from cortado.runtimes.measured import bound
+from cortado.runtimes.placements import kernel_share, placements
 from cortado.runtimes.runtime import Running, Runtime, runtime_by_name
 from cortado.runtimes.timing import interleaved, is_noisy, speed_ratio
 from cortado.task.overlap import mean_iou
@@ -142,9 +143,10 @@ def rows_of(
         "choice_nats": {one["way"]: one["divergence"] for one in tried},
     }
     lost = f"{what}: points of mean IoU lost (95 % interval {interval}, paired, {compared.samples} frames)"
-    covered = coverage(runtime, best["file"], best["network"], task.example)
-    unquantized = "unknown" if covered is None else ", ".join(covered.float_layers) or "none"
-    share = None if covered is None else 100 * covered.share
+    found = placements(runtime, best["file"], best["network"], task.example)
+    known = kernel_share(found, UNREPORTED) == 0
+    unquantized = ", ".join(row.layer for row in found if row.kernel == FLOATS) or "none" if known else "unknown"
+    share = 100 * kernel_share(found, INT8) if known else None
     return [
         row(lost, -compared.difference, "points", BAR, **facts),
         row(

@@ -22,9 +22,10 @@ from bench.rivals import static_int8
 from cortado.lowering.lower import lowered
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.nets.resnet_8 import resnet_8
+from cortado.report.record import INT8, UNREPORTED
 from cortado.report.report import paired_interval
 from cortado.running.call import call
-from cortado.runtimes.coverage import coverage
+from cortado.runtimes.placements import kernel_share, placements
 from cortado.runtimes.runtime import Running, Runtime, runtime_by_name
 from cortado.task.task import Data, Task
 from cortado.tasks import cifar10
@@ -108,8 +109,8 @@ def ours(
         file = runtime.lower(lowered(network, task.example), task.example, own)
         tried.append({"way": way, "network": network, **judged(original, task, runtime, file)})
     best = min(tried, key=lambda one: one["divergence"])
-    covered = coverage(runtime, best["file"], best["network"], task.example)
-    return {**best, "coverage": None if covered is None else 100 * covered.share}
+    found = placements(runtime, best["file"], best["network"], task.example)
+    return {**best, "coverage": None if kernel_share(found, UNREPORTED) else 100 * kernel_share(found, INT8)}
 
 
 def rival_files(original: nn.Module, task: Task, folder: Path) -> dict[str, dict[str, Any]]:

@@ -26,9 +26,10 @@ from cortado.nets.mobilenet_folded import mobilenet_v1_folded, mobilenet_v2_fold
 from cortado.nets.squeezenet import squeezenet_deep_compression
 from cortado.nets.tiny_darknet import tiny_darknet
 from cortado.nets.weights import weights_path
+from cortado.report.record import INT8, UNREPORTED
 from cortado.report.report import paired_interval
 from cortado.running.call import call
-from cortado.runtimes.coverage import coverage
+from cortado.runtimes.placements import kernel_share, placements
 from cortado.runtimes.runtime import Running, runtime_by_name
 from cortado.task.task import Data, Task
 from cortado.tasks import imagenet
@@ -129,9 +130,9 @@ def rows_of(name: str, seed: int) -> list[dict[str, Any]]:
         mine = made[best]
         same = answers(mine["network"], task.test).argmax(1) == answers(mine["running"], task.test).argmax(1)
         rows.append(row(f"{name}: same top-1 in PyTorch", 100 * float(same.float().mean()), "%", None, "higher"))
-        covered = coverage(runtime, mine["file"], mine["network"], task.example)
-        if covered is not None:
-            rows.append(row(f"{name}: multiply-adds in integers", 100 * covered.share, "%", None, "higher"))
+        found = placements(runtime, mine["file"], mine["network"], task.example)
+        if kernel_share(found, UNREPORTED) == 0:
+            rows.append(row(f"{name}: multiply-adds in integers", 100 * kernel_share(found, INT8), "%", None, "higher"))
         rows.append(row(f"{name}: file", mine["file"].stat().st_size, "B"))
     return rows
 

@@ -19,8 +19,9 @@ from bench.rivals.optional import torchvision
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_saturates
 from cortado.nets.resnet import CifarResNet
-from cortado.runtimes.coverage import coverage
+from cortado.report.record import INT8, UNREPORTED
 from cortado.runtimes.measured import bound
+from cortado.runtimes.placements import kernel_share, placements
 from cortado.runtimes.runtime import Runtime, runtime_by_name
 from cortado.runtimes.timing import SPREAD, interleaved, is_noisy, speed_ratio
 from cortado.task.task import Data, Task
@@ -56,8 +57,8 @@ def rows_of(name: str, made: Made) -> list[dict[str, Any]]:
     for runtime in map(runtime_by_name, QUANTIZERS):
         with tempfile.TemporaryDirectory() as folder:
             files = files_of(original, small, task, runtime, Path(folder))
-            covered, what = coverage(runtime, files[1], small, task.example), f"{name}, {runtime.name()}"
-            rows += [] if covered is None else [share_row(what, covered.share)]
+            found, what = placements(runtime, files[1], small, task.example), f"{name}, {runtime.name()}"
+            rows += [] if kernel_share(found, UNREPORTED) else [share_row(what, kernel_share(found, INT8))]
             for batch in batches:
                 rows += ratio_rows(f"{what}, batch {batch}", runtime, files, noise(batch, side), bar)
     return rows

@@ -12,8 +12,8 @@ from cortado.lowering.fold import fold_norms, put_in_place_of
 from cortado.lowering.graph import graph_of
 from cortado.lowering.horizontal import merge_siblings
 from cortado.lowering.integers import emit_quantizers, weight_codes
-from cortado.lowering.packed import note_codes
 from cortado.lowering.positions import gather_positions
+from cortado.lowering.products import note_forms
 from cortado.network.coupling.answers import difference
 from cortado.network.finalize import finalized_copy
 from cortado.network.graph.trace import call_with, device_of, undisturbed
@@ -53,7 +53,7 @@ def lowered(
     `merge`, siblings that read one input become one product and a split, and the result is a graph module (see
     horizontal.py). Outputs are compared on the example: they differ by rounding, about 1e-7 of the
     largest output in float32. Activation quantizers are disabled for the comparison and become quantize operators at
-    the end (see integers.py). Linear weights of few bits keep their codes next to their floats (see packed.py).
+    the end (see integers.py). Linear weights remember the forms they had (see products.py).
     Raises BadNetwork when outputs differ by more than 1e-4, or eight epsilon of a coarser float type, or when the
     network fails on the example.
     """
@@ -84,7 +84,7 @@ def lowered(
     if rounded:
         give_quantizers(copy, taken)
         emit_quantizers(copy, example, weight_codes(source))
-    note_codes(copy, source)
+    note_forms(copy, source)
     return copy
 
 

@@ -1,16 +1,10 @@
-"""Packed: weights of linear layers as codes of at most 4 bits in blocks along the inputs, for products on packed
-codes.
-
-A lowered network computes with plain floats; each such weight also has its codes, or the reason why it has none.
-"""
+"""Packed: weights of linear layers as codes of at most 4 bits in blocks along the inputs, for products on packed codes."""
 
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cortado.parts.forms.attach import attach, form_of
-from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.lattice import Lattice
 
 FEW_BITS = 4
@@ -54,36 +48,9 @@ class Packed:
         return replace(self, bits=bits, codes=self.codes + shift)
 
 
-class Narrow(Dense):
-    """A plain weight that knows its codes: `packed` holds them, or the reason why a product cannot read them."""
-
-    def __init__(self, values: nn.Parameter, packed: Packed | str) -> None:
-        super().__init__(values)
-        self.values, self.packed = values, packed
-
-
-def narrow_layers(network: nn.Module) -> dict[str, Lattice]:
-    """Return every linear layer whose weight has codes of at most 4 bits, by each of its paths."""
-    found: dict[str, Lattice] = {}
-    lattices: dict[int, Lattice | None] = {}
-    for path, layer in network.named_modules(remove_duplicate=False):
-        form = form_of(layer, "weight") if isinstance(layer, nn.Linear) else None
-        # Tied weights have one form, and keep one lattice.
-        lattice = None if form is None else lattices.setdefault(id(form), form.lattice())
-        if lattice is not None and lattice.codes.numel() and span(lattice.codes) < 2**FEW_BITS:
-            found[path] = lattice
-    return found
-
-
 def span(codes: Tensor) -> int:
     """Return the range of the codes, largest minus smallest."""
     return int(codes.max()) - int(codes.min())
-
-
-def narrow_weights(network: nn.Module) -> dict[str, Packed | str]:
-    """Return the codes of the linear layers of a lowered network, or why there are none, by path."""
-    forms = ((path, layer, form_of(layer, "weight")) for path, layer in network.named_modules(remove_duplicate=False))
-    return {path: form.packed for path, _, form in forms if isinstance(form, Narrow)}
 
 
 def packed_of(form: Lattice) -> Packed | str:
@@ -142,23 +109,3 @@ def rescaled(packed: Packed, weight: Tensor) -> Packed | str:
     if (made.dense() - weight).abs().max() > FAR * weight.abs().max():
         return "rewriting changed its values, and its codes no longer give them"
     return made
-
-
-def note_codes(network: nn.Module, source: nn.Module) -> None:
-    """Attach the few-bit codes that `source` has to the linear layers of a lowered network, in place.
-
-    Layers that read quantized activations and have 8-bit codes already (see integers.py) are left alone.
-    """
-    layers = dict(network.named_modules(remove_duplicate=False))
-    noted: dict[tuple[int, int], Narrow] = {}
-    for path, form in narrow_layers(source).items():
-        layer = layers.get(path)
-        weight = layer._parameters.get("weight") if isinstance(layer, nn.Linear) else None
-        if layer is None or weight is None:
-            continue
-        if (id(form), id(weight)) not in noted:
-            packed = packed_of(form)
-            packed = rescaled(packed, weight.detach().cpu()) if isinstance(packed, Packed) else packed
-            # Tied weights stay tied: one parameter for all layers.
-            noted[id(form), id(weight)] = Narrow(weight, packed)
-        attach(layer, "weight", noted[id(form), id(weight)])

@@ -89,6 +89,24 @@ class Edge:
         return f"{self.side} {self.name}: {self.dtype}{grid}"
 
 
+FLOATS, UNREPORTED, INT8 = "float32", "not reported", "int8"
+"""Names of kernels: a float product, one that the runtime says nothing of, and a product of 8-bit integers."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a runtime's file computes one layer: `bits` of a weight in the file, its `share` of the multiply-adds.
+
+    `why` says why no faster kernel of the runtime computes it; "" where none could.
+    """
+
+    layer: str
+    kernel: str
+    bits: int
+    share: float
+    why: str = ""
+
+
 @dataclass(frozen=True)
 class Exported:
     """The file for one runtime, on the test data beside PyTorch.
@@ -105,22 +123,22 @@ class Exported:
     difference: float
     same_top: float | None
     samples: int
-    integer_share: float | None = None
-    """Share of multiply-adds in integers; None for a float network, or if the runtime does not report it."""
-    float_layers: tuple[str, ...] = ()
-    """Layers of a quantized network that run in floats, or operators if the runtime does not report layers."""
-    packed_weights: int | None = None
-    """Linear weights stored as packed codes; None for a network without weights of at most 4 bits."""
-    packed_bits: tuple[int, ...] = ()
-    """Their bits in the file."""
-    dense_layers: tuple[str, ...] = ()
-    """Linear layers of at most 4 bits stored as floats, each with the reason."""
+    placements: tuple[Placement, ...] = ()
+    """With which kernel the file computes each layer; empty in reports before version 0.3."""
+    float_operators: tuple[str, ...] = ()
+    """Operators of a quantized network that run in floats, if the runtime reports operators but not layers."""
     rounded: bool = False
     """Whether the network's activations are quantized."""
     original_bytes: int | None = None
     """Bytes of the original network's file for the same runtime; None if there is none."""
     edges: tuple[Edge, ...] = ()
     """The file's inputs and outputs, if they may be integers; () if they are the network's own."""
+
+    @property
+    def integer_share(self) -> float | None:
+        """Return the share of multiply-adds in 8-bit integers; None if no activation is quantized, or it is not reported."""
+        known = self.rounded and self.placements and all(row.kernel != UNREPORTED for row in self.placements)
+        return sum(row.share for row in self.placements if row.kernel == INT8) if known else None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from cortado.report.candidate import Tried
 from cortado.report.pages import words
 from cortado.report.pages.html import first_screen_html
 from cortado.report.pages.terminal import first_screen
-from cortado.report.record import Clock, Compared, Edge, Exported, Line, Ratio, Record, Stage, Time
+from cortado.report.record import Clock, Compared, Edge, Exported, Line, Placement, Ratio, Record, Stage, Time
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,8 +83,13 @@ def read_report(path: str | Path) -> Report:
 
 def export_row(data: dict[str, Any]) -> Exported:
     """Return an Exported row from its JSON data."""
-    lists = {key: tuple(data.get(key, ())) for key in ("float_layers", "packed_bits", "dense_layers")}
-    return Exported(**{**data, **lists, "edges": tuple(Edge(**edge) for edge in data.get("edges", ()))})
+    known = {name: value for name, value in data.items() if name in Exported.__dataclass_fields__}
+    lists: dict[str, Any] = {
+        "placements": tuple(Placement(**row) for row in data.get("placements", ())),
+        "float_operators": tuple(data.get("float_operators", ())),
+        "edges": tuple(Edge(**edge) for edge in data.get("edges", ())),
+    }
+    return Exported(**{**known, **lists})
 
 
 def clock_of(data: dict[str, Any]) -> Clock:

@@ -12,6 +12,7 @@ from torch import nn
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_name
+from cortado.network.finalize import finalized_copy
 from cortado.parts.activations.quantizer import sites
 from cortado.quantities import size_text, time_text
 from cortado.report.report import Exported
@@ -19,8 +20,8 @@ from cortado.running.brought import accept
 from cortado.running.call import call
 from cortado.running.trees import to_device
 from cortado.runtimes.compare import ANY_KIND, Agreement, check, check_tolerance, compare, default_tolerance
-from cortado.runtimes.coverage import Coverage, Packing, coverage, packing
 from cortado.runtimes.folder import whole_folder, write_facts
+from cortado.runtimes.placements import placements
 from cortado.runtimes.runtime import Running, Runtime, Session, float_types, installed, type_name
 from cortado.task.data import Data
 from cortado.task.metric import Metric
@@ -71,19 +72,18 @@ def export_into(
     tolerance = default_tolerance(network) if tolerance is None else tolerance
     runtime.require()
     runtime.require_floats(network, example)
+    # The file holds what training leaves: rounded scales alone flip signs, and the next layer multiplies them.
+    network = finalized_copy(network)
     low = lowered(network, example, merge=merge, gather=gather)
     file = runtime.lower(low, example, folder)
     agreement = compare(own_session(runtime, file, network, example), network, data, score, kind=kind)
     inputs, _ = next(data.batches(8))
     check(agreement, tolerance, runtime, network, inputs)
     size_bytes = sum(part.stat().st_size for part in folder.iterdir())
-    packed = packing(runtime, file, network, low)
-    whole = coverage(runtime, file, network, example)
-    row = export_row_of(agreement, runtime, size_bytes, whole, packed, bool(sites(network)))
+    row = export_row_of(agreement, runtime, size_bytes, bool(sites(network)))
+    row = replace(row, placements=placements(runtime, file, network, example, low))
     if row.rounded:
-        # Some runtimes report operators but not layers.
-        floats = runtime.float_operators(file) if whole is None else row.float_layers
-        row = replace(row, float_layers=floats, edges=runtime.edges(file))
+        row = replace(row, float_operators=runtime.float_operators(file), edges=runtime.edges(file))
     write_facts(folder, export_facts(row, file, tolerance, score))
     taken = time_text(1000 * (time.perf_counter() - start))
     LOG.info("export of %s for %s: %s, %s", type(network).__name__, row.runtime, size_text(size_bytes), taken)
@@ -111,17 +111,11 @@ def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) 
     return session
 
 
-def export_row_of(
-    agreement: Agreement, runtime: Runtime, size_bytes: int, found: Coverage | None, packed: Packing | None,
-    rounded: bool = False,
-) -> Exported:  # fmt: skip
+def export_row_of(agreement: Agreement, runtime: Runtime, size_bytes: int, rounded: bool = False) -> Exported:
     """Return the report's row of one runtime's file."""
     return Exported(
         runtime.name(), runtime.version(), size_bytes, agreement.score, agreement.torch_score,
-        agreement.difference, agreement.same_top, agreement.samples,
-        None if found is None else found.share, () if found is None else found.float_layers,
-        None if packed is None else packed.weights, () if packed is None else packed.bits,
-        () if packed is None else packed.dense, rounded,
+        agreement.difference, agreement.same_top, agreement.samples, rounded=rounded,
     )  # fmt: skip
 
 
@@ -137,11 +131,9 @@ def export_facts(row: Exported, file: Path, tolerance: float, score: Metric | No
         "tolerance_share": tolerance,
         "same_top_share": row.same_top,
         "integer_share_of_multiply_adds": row.integer_share,
-        "float_layers": list(row.float_layers),
+        "float_operators": list(row.float_operators),
         "edges": [asdict(edge) for edge in row.edges],
-        "packed_weights": row.packed_weights,
-        "packed_bits": list(row.packed_bits),
-        "dense_layers": list(row.dense_layers),
+        "placements": [asdict(placement) for placement in row.placements],
         "score": None if score is None else f"{score.name} in {score.unit}",
         "score_in_runtime": row.score,
         "score_in_torch": row.torch_score,

@@ -10,7 +10,8 @@ from torch.utils import _pytree as pytree
 from cortado.errors import BadNetwork
 from cortado.lowering.graph import quiet_exporters
 from cortado.running.trees import parts_by_name
-from cortado.runtimes.packed_products import pack_matmuls, step_layer
+from cortado.runtimes.kernels.kernel import Chosen
+from cortado.runtimes.kernels.packed import step_layer
 
 MATMUL_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits")
 LARGEST_FILE_BYTES = 1_500_000_000
@@ -19,12 +20,12 @@ LARGEST_FILE_BYTES = 1_500_000_000
 
 def write_onnx(
     network: nn.Module, program: torch.export.ExportedProgram, file: Path, writer: str,
-    least_bits: int, rounds_inputs: bool = False, zeros: bool = True,
+    chosen: Chosen, zeros: bool = True,
 ) -> Path:  # fmt: skip
     """Write an exported program of a lowered network to `file`; `writer` is the runtime's name.
 
-    Low-bit linear weights are packed in `least_bits` or more; with `rounds_inputs` their kernels may round inputs to 8
-    bits. Without `zeros` symmetric weights have no zero points. Raises BadNetwork for an operator that ONNX lacks.
+    The kernels in `chosen` write their products. Without `zeros` symmetric weights have no zero points. Raises BadNetwork
+    for an operator that ONNX lacks.
     """
     weight_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     try:
@@ -32,7 +33,8 @@ def write_onnx(
             made: Any = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True)
             name_batch(made, program)
             name_outputs(made.model.graph, program)
-            pack_matmuls(made.model, network, least_bits, rounds_inputs)
+            for kernel, products in chosen.items():
+                kernel.emit(made.model, products)
             without_notes(made.model.graph)
             if not zeros:
                 drop_zeros(made.model.graph)

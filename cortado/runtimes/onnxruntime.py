@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from cortado.errors import BadFile
 from cortado.lowering.graph import exported
+from cortado.lowering.products import products_of
+from cortado.runtimes.kernels.integers import Integers
+from cortado.runtimes.kernels.kernel import kernels_for
+from cortado.runtimes.kernels.packed import PackedProducts, packed_in
 from cortado.runtimes.onnx_file import write_onnx
-from cortado.runtimes.packed_products import packed_in
-from cortado.runtimes.runtime import Port, Runtime
+from cortado.runtimes.runtime import Port, Ran, Runtime
 
 DTYPES = {
     "tensor(float)": torch.float32, "tensor(double)": torch.float64, "tensor(float16)": torch.float16,
@@ -46,6 +49,11 @@ class OnnxSession:
 
 
 INTEGER_STEPS = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
+LACKS = {
+    "transposed conv": "ONNX Runtime has no transposed convolution of integers",
+    "recurrent": "ONNX Runtime has no recurrent layer of integers with quantized activations",
+}
+"""Layers that stay in floats, and why."""
 MARK = re.compile(r"_token_\d+$")
 """Suffix that ONNX Runtime appends to the names of rewritten operators."""
 
@@ -76,14 +84,25 @@ def predict(*inputs):
 '''
 
     def __init__(self, rounds_inputs: bool = False) -> None:
-        self.rounds_inputs = rounds_inputs
+        packed = PackedProducts(2 if rounds_inputs else 4, rounds_inputs)
+        self.kernels = (
+            Integers(LACKS, "ONNX Runtime multiplies signs as floats; openvino has a product for them"),
+            packed,
+        )
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
-        program, least_bits = exported(network, example), 2 if self.rounds_inputs else 4
-        return write_onnx(network, program, folder / "net.onnx", self.name(), least_bits, self.rounds_inputs)
+        program, chosen = exported(network, example), kernels_for(self.kernels, products_of(network, example))
+        return write_onnx(network, program, folder / "net.onnx", self.name(), chosen)
+
+    def placed(self, file: Path) -> dict[str, Ran]:
+        return {
+            **dict.fromkeys(self.integer_layers(file), Ran(Integers.name, 8)),
+            **{path: Ran(PackedProducts.name, bits) for path, bits in packed_in(file).items()},
+        }
 
     def integer_layers(self, file: Path) -> frozenset[str]:
+        """Return the names of the operators that ONNX Runtime's optimized graph computes in integers."""
         import onnx
         import onnxruntime
 
@@ -94,9 +113,6 @@ def predict(*inputs):
             onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
             steps = onnx.load(options.optimized_model_filepath).graph.node
         return frozenset(MARK.sub("", step.name) for step in steps if step.op_type in INTEGER_STEPS)
-
-    def packed_layers(self, file: Path) -> dict[str, int]:
-        return packed_in(file)
 
     def load(self, file: Path, threads: int) -> OnnxSession:
         self.require()

@@ -10,39 +10,63 @@ from torch import Tensor, nn
 
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.graph import exported, quiet_exporters
-from cortado.lowering.packed import narrow_weights
+from cortado.lowering.products import products_of
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.forms.attach import PREFIX
+from cortado.runtimes.kernels.binary import BinaryProducts, binary_steps, has_binary
+from cortado.runtimes.kernels.binary_check import check_binary
+from cortado.runtimes.kernels.integers import Integers
+from cortado.runtimes.kernels.kernel import kernels_for
+from cortado.runtimes.kernels.packed import PackedProducts, reading_layers
 from cortado.runtimes.onnx_file import write_onnx
-from cortado.runtimes.packed_products import reading_layers
-from cortado.runtimes.runtime import Port, Runtime
+from cortado.runtimes.runtime import Port, Ran, Runtime
 
 EXACT: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
 """By default OpenVINO runs in bfloat16 and rounds the inputs of low-bit weights to 8 bits, if the processor can."""
 
 
+Shapes = tuple[tuple[int, ...], ...]
+
+
 class OpenvinoSession:
-    """A compiled model on the processor."""
+    """A model on the processor, compiled once; with binary convolutions once for each batch size."""
 
     def __init__(self, file: Path, threads: int) -> None:
         import openvino
 
-        core = openvino.Core()
-        settings = {
+        self.core = openvino.Core()
+        self.settings = {
             **EXACT, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
         }  # fmt: skip
-        self.compiled = core.compile_model(core.read_model(str(file)), "CPU", settings)
-        self.request = self.compiled.create_infer_request()
-        self.inputs = tuple(openvino_port(port) for port in self.compiled.inputs)
+        self.model = self.core.read_model(str(file))
+        self.inputs = tuple(openvino_port(port) for port in self.model.inputs)
+        self.one_batch = has_binary(self.model)
+        self.requests: dict[Shapes, Any] = {} if self.one_batch else {(): self.request(())}
+
+    def request(self, shapes: Shapes) -> Any:
+        """Return a request of the model compiled for these shapes of the inputs; () for any."""
+        if shapes:
+            self.model.reshape(dict(enumerate(shapes)))
+        return self.core.compile_model(self.model, "CPU", self.settings).create_infer_request()
+
+    def runtime_model(self) -> Any:
+        """Return the graph that runs, with each operator's kernel."""
+        shapes = tuple(tuple(size or 1 for size in port.shape) for port in self.inputs)
+        return self.request(shapes if self.one_batch else ()).get_compiled_model().get_runtime_model()
 
     def __call__(self, *activations: Tensor) -> tuple[Tensor, ...]:
         given = dict(enumerate(activation.detach().numpy() for activation in activations))
-        found = self.request.infer(given, share_inputs=True)
-        return tuple(torch.from_numpy(np.array(found[place])) for place in range(len(self.compiled.outputs)))
+        shapes = tuple(tuple(value.shape) for value in activations) if self.one_batch else ()
+        if shapes not in self.requests:
+            self.requests[shapes] = self.request(shapes)
+        found = self.requests[shapes].infer(given, share_inputs=True)
+        return tuple(torch.from_numpy(np.array(found[place])) for place in range(len(self.model.outputs)))
 
 
 CODES = f".{PREFIX}weight.codes"
 """Suffix of the constant with a layer's codes, after the layer's path."""
+LACKS = {"recurrent": "OpenVINO has no recurrent layer of integers with quantized activations"}
+"""Layers that stay in floats, and why."""
 MATMUL_LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
@@ -59,43 +83,67 @@ class Openvino(Runtime):
     extra = "openvino"
     suffix = ".xml"
     channel_block = 16
+    kernels = (BinaryProducts(), Integers(LACKS), PackedProducts(least_bits=2))
     script = f'''
 import openvino
 
-network = openvino.compile_model(str(FILE), "CPU", {EXACT})
+core, compiled = openvino.Core(), {{}}
+model = core.read_model(str(FILE))
+one_batch = any(step.get_type_name() == "BinaryConvolution" for step in model.get_ordered_ops())
 
 
 def predict(*inputs):
     """The first output for one batch."""
-    return network(inputs)[0]
+    shapes = tuple(tuple(value.shape) for value in inputs) if one_batch else ()
+    if shapes not in compiled:
+        if shapes:
+            model.reshape(dict(enumerate(shapes)))
+        compiled[shapes] = core.compile_model(model, "CPU", {EXACT})
+    return compiled[shapes](inputs)[0]
 '''
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
         import openvino
 
-        program = exported(network, example)
+        program, found = exported(network, example), products_of(network, example)
+        binary, *others = self.kernels
+        chosen = kernels_for(self.kernels, found)
         try:
             with quiet_exporters(), tempfile.TemporaryDirectory() as scratch:
                 # Only its ONNX frontend supports codes with a scale per channel or block.
                 source: Any = program
-                if sites(network) or narrow_weights(network):
+                if sites(network) or any(chosen.values()):
                     file = Path(scratch) / "net.onnx"
                     # Shared zero points would keep products in floats.
-                    source = write_onnx(network, program, file, self.name(), least_bits=2, zeros=False)
+                    codes = {kernel: chosen[kernel] for kernel in others}
+                    source = write_onnx(network, program, file, self.name(), codes, zeros=False)
                 model = openvino.convert_model(source)
+                binary.emit(model, chosen[binary])
                 # The converter makes every axis dynamic; static ones run faster.
                 model.reshape(dict(enumerate(input_shapes(program))))
                 openvino.save_model(model, folder / "net.xml", compress_to_fp16=False)
+                check_binary(folder / "net.xml", chosen[binary])
         except BadNetwork:
             raise
         except Exception as error:
             raise BadNetwork(missing_in_openvino(network, error)) from error
         return folder / "net.xml"
 
+    def placed(self, file: Path) -> dict[str, Ran]:
+        import openvino
+
+        steps = openvino.Core().read_model(str(file))
+        return {
+            **dict.fromkeys(self.integer_layers(file), Ran(Integers.name, 8)),
+            **{path: Ran(PackedProducts.name, bits) for path, bits in packed_constants(steps).items()},
+            **{path: Ran(BinaryProducts.name, 1) for path, _ in binary_steps(steps)},
+        }
+
     def integer_layers(self, file: Path) -> frozenset[str]:
+        """Return the layers that the runtime's own graph computes in integers, and names of other operators."""
         found: set[str] = set()
-        for step in OpenvinoSession(file, 1).compiled.get_runtime_model().get_ordered_ops():
+        for step in OpenvinoSession(file, 1).runtime_model().get_ordered_ops():
             facts = {key: fact_text(value) for key, value in step.get_rt_info().items()}
             if facts.get("layerType") in MATMUL_LAYERS and facts.get("runtimePrecision") in ("i8", "u8"):
                 # Rewritten operators get other names ("0/WithoutBiases"), but the codes keep theirs.
@@ -103,15 +151,6 @@ def predict(*inputs):
                 found.update(name.partition("/")[0] for name in facts.get("originalLayersNames", "").split(","))
                 found.update(name.removesuffix(CODES) for name in read if name.endswith(CODES))
         return frozenset(found)
-
-    def packed_layers(self, file: Path) -> dict[str, int]:
-        import openvino
-
-        steps = openvino.Core().read_model(str(file)).get_ordered_ops()
-        kept = [step for step in steps if step.get_type_name() == "Constant"]
-        return {
-            path: one.get_element_type().bitwidth for one in kept for path in reading_layers(one.get_friendly_name())
-        }
 
     def load(self, file: Path, threads: int) -> OpenvinoSession:
         self.require()
@@ -126,6 +165,12 @@ def predict(*inputs):
         except Exception as error:
             describe = " ".join(str(error).split())
             raise BadFile(f"openvino: {file} cannot be loaded ({type(error).__name__}: {describe}).") from error
+
+
+def packed_constants(model: Any) -> dict[str, int]:
+    """Return the layers whose weights a model keeps as packed codes, and their bits."""
+    kept = [step for step in model.get_ordered_ops() if step.get_type_name() == "Constant"]
+    return {path: one.get_element_type().bitwidth for one in kept for path in reading_layers(one.get_friendly_name())}
 
 
 def is_model(file: Path) -> bool:

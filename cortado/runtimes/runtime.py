@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cortado.errors import BadNetwork, BadValue, MissingPackage
 from cortado.report.record import Edge
 from cortado.running.trees import tensors_in
+from cortado.runtimes.kernels.kernel import Kernel
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,13 @@ class Port:
     name: str
     shape: tuple[int | None, ...]
     dtype: torch.dtype
+
+
+class Ran(NamedTuple):
+    """How a runtime computes a layer: the name of the kernel, and the bits of a weight in the file."""
+
+    kernel: str
+    bits: int
 
 
 class Session(Protocol):
@@ -56,6 +64,8 @@ class Runtime(ABC):
     floats: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.float64, torch.float16)
     channel_block: ClassVar[int] = 8
     """Channels that its convolutions compute at once (16 where AVX-512 is used); others are padded, or slower."""
+    kernels: tuple[Kernel, ...] = ()
+    """What it multiplies by faster than by floats, or stores in fewer bytes, in order of preference."""
     script: ClassVar[str] = ""
     """Python code without Cortado: from the path FILE it defines predict(*inputs), which returns the first output."""
 
@@ -116,8 +126,11 @@ class Runtime(ABC):
     def load(self, file: Path, threads: int) -> Session:
         """Load a file to run with `threads` threads.  Raises MissingPackage, BadFile."""
 
-    def integer_layers(self, file: Path) -> frozenset[str] | None:
-        """Return the paths of layers computed in integers; None if the runtime does not report them."""
+    def placed(self, file: Path) -> dict[str, Ran] | None:
+        """Return how each layer of a file is computed, by its path, where that is not in floats.
+
+        None if the runtime does not report it.
+        """
         return None
 
     def float_operators(self, file: Path) -> tuple[str, ...]:
@@ -127,10 +140,6 @@ class Runtime(ABC):
     def edges(self, file: Path) -> tuple[Edge, ...]:
         """Return the inputs and outputs of a file if they may be integers; () if they are the network's own."""
         return ()
-
-    def packed_layers(self, file: Path) -> dict[str, int] | None:
-        """Return the linear layers with packed weights and their bits; None if the runtime has no packed weights."""
-        return None
 
 
 def float_types(network: nn.Module, example: Any) -> list[torch.dtype]:

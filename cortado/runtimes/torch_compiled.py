@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cortado.runtimes.runtime import Runtime
+from cortado.runtimes.runtime import Ran, Runtime
 from cortado.runtimes.torch_eager import TorchEager, TorchSession, ports, read_program
 
 
@@ -19,6 +19,9 @@ class TorchCompiled(Runtime):
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         return TorchEager().lower(network, example, folder)
+
+    def placed(self, file: Path) -> dict[str, Ran]:
+        return {}
 
     def load(self, file: Path, threads: int) -> TorchSession:
         network = read_program(file)

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.graph import exported, float_graph, quiet_exporters
 from cortado.running.trees import tensors_in
-from cortado.runtimes.runtime import Port, Runtime
+from cortado.runtimes.runtime import Port, Ran, Runtime
 
 
 class TorchSession:
@@ -45,6 +45,9 @@ class TorchEager(Runtime):
                 "Make it return tensors, tuples or dicts."
             ) from error
         return folder / "net.pt2"
+
+    def placed(self, file: Path) -> dict[str, Ran]:
+        return {}
 
     def load(self, file: Path, threads: int) -> TorchSession:
         network = read_program(file)

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from cortado.lowering.fold import fold_norms
 from cortado.lowering.lower import lowered
+from cortado.lowering.products import LoweredWeight
 from cortado.nets.resnet import resnet_20
 from cortado.parts.forms.attach import attach, form_of
 from cortado.parts.forms.codebook import Codebook
@@ -70,7 +71,7 @@ def test_a_held_weight_is_left_alone_and_folded_when_lowered():
     inputs = torch.randn(2, 3, 6, 6)
     assert same_after_folding(network, inputs) == ()
     made = lowered(network, inputs)
-    assert isinstance(made[1], nn.Identity) and type(made[0]) is nn.Conv2d
+    assert isinstance(made[1], nn.Identity) and type(form_of(made[0], "weight")) is LoweredWeight
     torch.testing.assert_close(made(inputs), network(inputs))
     assert form_of(network[0], "weight") is not None
 

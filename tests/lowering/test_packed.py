@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from cortado.lowering.lower import lowered
-from cortado.lowering.packed import Narrow, Packed, narrow_layers, narrow_weights, packed_of, rescaled
+from cortado.lowering.packed import Packed, packed_of, rescaled
+from cortado.lowering.products import LoweredWeight, products_of
 from cortado.parts.forms.attach import attach, form_of
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.quantized import Quantized
@@ -70,14 +71,16 @@ def few(network: nn.Module, bits: int = 4, layout: str = "channel", group: int =
     return network.eval()
 
 
-def test_linear_layers_alone_are_narrow():
+def test_layers_of_at_most_four_bits_are_narrow():
     network = nn.Sequential(
         nn.Conv2d(1, 2, 3), nn.Flatten(), few(nn.Linear(8, 4)), nn.Linear(4, 4), few(nn.Linear(4, 3), 5)
     )
     attach(network[0], "weight", Quantized.of(network[0].weight.detach(), 4, "channel"))
     values = network[3].weight.detach()
     attach(network[3], "weight", Dense(values).select(values > 0).map_values(lambda kept: Quantized.of(kept, 4)))
-    assert list(narrow_layers(network)) == ["2", "3"], "zeros outside a mask are codes of the same grid"
+    low = lowered(network, drawn(2, 1, 3, 6))
+    few_bits = [one.path for one in products_of(low, drawn(2, 1, 3, 6)) if one.weight.few_bits]
+    assert few_bits == ["0", "2", "3"], "zeros outside a mask are codes of the same grid"
 
 
 def test_lowered_network_keeps_codes_beside_folded_norms():
@@ -88,11 +91,12 @@ def test_lowered_network_keeps_codes_beside_folded_norms():
     inputs = drawn(5, 20)
     low = lowered(network, inputs)
     assert isinstance(low[1], nn.Identity)
-    for path, packed in narrow_weights(low).items():
-        assert isinstance(packed, Packed)
-        torch.testing.assert_close(packed.dense(), low.get_submodule(path).weight)
+    found = products_of(low, inputs)
+    for one in found:
+        assert isinstance(one.weight.packed, Packed)
+        torch.testing.assert_close(one.weight.packed.dense(), low.get_submodule(one.path).weight)
     torch.testing.assert_close(low(inputs), network(inputs))
-    assert set(narrow_weights(low)) == {"0", "3"} and not narrow_weights(network)
+    assert [one.path for one in found] == ["0", "3"]
 
 
 def test_tied_weights_stay_one():
@@ -101,6 +105,10 @@ def test_tied_weights_stay_one():
     for layer in network:
         attach(layer, "weight", form)
     low = lowered(nn.Sequential(*network[:2]), drawn(2, 16))
+    one, two = products_of(low, drawn(2, 16))
+    assert one.weight is two.weight
     assert low[0].weight is low[1].weight
-    assert isinstance(form_of(low[0], "weight"), Narrow) and form_of(low[0], "weight") is form_of(low[1], "weight")
+    assert isinstance(form_of(low[0], "weight"), LoweredWeight) and form_of(low[0], "weight") is form_of(
+        low[1], "weight"
+    )
     assert sum(value.numel() for value in low.state_dict().values()) <= 2 * 16 * 16 + 2 * 16

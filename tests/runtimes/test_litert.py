@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -95,15 +96,16 @@ def rounded(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
 def test_export_says_types_scales_and_float_layers(rounded: tuple[Any, Any], tmp_path: Any) -> None:
     row = cortado.export(*rounded, "litert", tmp_path / "out", tolerance=1.0)
     assert row.edges == (Edge("args_0", "input", "int8", SCALE, ZERO), Edge("output_0", "output", "float32"))
-    assert row.float_layers == (FLOAT_LAYER,) and row.integer_share is None
+    assert row.float_operators == (FLOAT_LAYER,) and row.integer_share is None
     facts = json.loads((tmp_path / "out" / "export.json").read_text())
-    assert facts["float_layers"] == [FLOAT_LAYER]
+    assert facts["float_operators"] == [FLOAT_LAYER]
+    assert {one["kernel"] for one in facts["placements"]} == {"not reported"}
     assert facts["edges"][0] == {"name": "args_0", "side": "input", "dtype": "int8", "scale": SCALE, "zero": ZERO}
     assert facts["edges"][1]["dtype"] == "float32" and facts["edges"][1]["scale"] is None
     shown = exported_text(row, "accuracy", "%")
     assert f"in floats: {FLOAT_LAYER}" in shown and "does not report its share of integers" in shown
     assert "input args_0: int8, scale 0.05, zero point -14; output output_0: float32" in shown
-    assert export_row(json.loads(json.dumps(row.__dict__ | {"edges": facts["edges"]}))) == row
+    assert export_row(json.loads(json.dumps(asdict(row)))) == row
 
 
 def test_a_network_in_floats_has_no_edges_to_speak_of(
@@ -112,7 +114,7 @@ def test_a_network_in_floats_has_no_edges_to_speak_of(
     net = BY_NAME["mlp"].make()
     monkeypatch.setattr(FakeInterpreter, "network", net)
     row = cortado.export(net, rounded[1], "litert", tmp_path / "out", tolerance=1.0)
-    assert row.edges == row.float_layers == ()
+    assert row.edges == row.float_operators == ()
 
 
 def test_bench_says_the_types_of_a_file(rounded: tuple[Any, Any], tmp_path: Any) -> None:

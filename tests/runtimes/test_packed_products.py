@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import onnx
@@ -16,6 +17,7 @@ from cortado.network.view import View
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.quantized import Quantized
 from cortado.report.pages.clocks import exported_text
+from cortado.report.record import Exported
 from cortado.report.report import export_row
 from cortado.runtimes.export import export
 from cortado.runtimes.onnxruntime import Onnxruntime
@@ -62,6 +64,21 @@ def far(runtime: Runtime, network: nn.Module, inputs: torch.Tensor, folder: Path
     return float((found - wanted).abs().max() / wanted.abs().max())
 
 
+def packed_in_file(runtime: Runtime, folder: Path) -> dict[str, int]:
+    """The layers that the file keeps packed, and their bits."""
+    found = runtime.placed(next(folder.glob(f"*{runtime.suffix}")))
+    return {path: ran.bits for path, ran in found.items() if ran.kernel == "packed"}
+
+
+def packed_rows(row: Exported) -> dict[str, int]:
+    """The layers that a row says are packed, and their bits."""
+    return {one.layer: one.bits for one in row.placements if one.kernel == "packed"}
+
+
+def whys(row: Exported) -> dict[str, str]:
+    return {one.layer: one.why for one in row.placements if one.why}
+
+
 def weight_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".xml")
 
@@ -89,7 +106,7 @@ def test_file_agrees_and_holds_packed_codes(name, shape, tmp_path):
     assert far(runtime, Sorts(), drawn(*shape), tmp_path) < 1e-5
     least = 2 if name == "openvino" else 4
     wanted = {str(number): max(least, 2 if sort[0] < 3 else 4) for number, sort in enumerate(Sorts.SORTS)}
-    assert runtime.packed_layers(next(tmp_path.glob(f"*{runtime.suffix}"))) == wanted
+    assert packed_in_file(runtime, tmp_path) == wanted
 
 
 @every_runtime
@@ -117,7 +134,7 @@ def test_tied_weights_are_written_once_and_agree(name, tmp_path):
         attach(layer, "weight", form)
     runtime = runtime_by_name(name)
     assert far(runtime, network, drawn(2, 64), tmp_path) < 1e-5
-    assert runtime.packed_layers(next(tmp_path.glob(f"*{runtime.suffix}"))) == {"0": 4, "2": 4}
+    assert packed_in_file(runtime, tmp_path) == {"0": 4, "2": 4}
     assert weight_bytes(tmp_path) < 64 * 64 * 1.5 + 4000
 
 
@@ -133,7 +150,7 @@ def test_weight_that_an_embedding_reads_too_is_right_in_both(name, tmp_path):
 def test_products_may_round_what_they_read_when_they_are_allowed_to(tmp_path):
     runtime, inputs = Onnxruntime(rounds_inputs=True), drawn(4, 64)
     assert far(runtime, bent(bits=2, group=32), inputs, tmp_path) < 0.1
-    assert runtime.packed_layers(tmp_path / "net.onnx") == {"one": 2, "two": 2, "three": 2}
+    assert packed_in_file(runtime, tmp_path) == {"one": 2, "two": 2, "three": 2}
     steps = onnx.load(tmp_path / "net.onnx").graph.node
     assert [fact.i for step in steps for fact in step.attribute if fact.name == "accuracy_level"] == [4] * 4
 
@@ -146,7 +163,7 @@ def test_product_with_another_weight_is_left_alone(name, tmp_path):
         low.one.weight[3, 5] += 0.5
     runtime = runtime_by_name(name)
     file = runtime.lower(low, inputs, tmp_path)
-    assert set(runtime.packed_layers(file)) == {"two", "three"}
+    assert set(packed_in_file(runtime, tmp_path)) == {"two", "three"}
     with torch.no_grad():
         torch.testing.assert_close(runtime.load(file, 1)(inputs)[0], low(inputs), rtol=1e-4, atol=1e-4)
 
@@ -162,24 +179,24 @@ def test_export_says_what_is_packed_and_what_is_not(name, tmp_path):
     network = bent()
     attach(network.two, "weight", Quantized.of(network.two.weight.detach(), 4, "group", 12))
     row = export(network, task_of(64), runtime_by_name(name), tmp_path / "out")
-    assert row.packed_weights == 64 * 64 + 640 and row.packed_bits == (4,)
-    assert row.dense_layers == ("two: no power of two from 16 on divides its groups of 12",)
+    assert packed_rows(row) == {"one": 4, "three": 4}
+    assert whys(row) == {"two": "packed: no power of two from 16 on divides its groups of 12"}
     facts = json.loads((tmp_path / "out/export.json").read_text())
-    assert facts["packed_weights"] == row.packed_weights and facts["dense_layers"] == list(row.dense_layers)
+    assert facts["placements"] == [one.__dict__ for one in row.placements]
     text = exported_text(row, "accuracy", "%")
-    assert "Packed: 4,736 weights in 4 bits; stored as floats: two: no power of two" in text
-    assert export_row(json.loads(json.dumps(row.__dict__))) == row
+    assert "kernel: packed, 4 bits 68.3 %, float32 31.7 %" in text and "two in float32 (packed: no power of two" in text
+    assert export_row(json.loads(json.dumps(asdict(row)))) == row
 
 
 def test_runtime_that_keeps_nothing_packed_says_so(tmp_path):
     row = export(bent(), task_of(64), runtime_by_name("torch_eager"), tmp_path / "out")
-    assert row.packed_weights == 0 and row.packed_bits == ()
-    assert row.dense_layers[0] == "one: torch_eager stores no packed weights" and len(row.dense_layers) == 3
+    assert packed_rows(row) == {}
+    assert whys(row) == dict.fromkeys(("one", "two", "three"), "torch_eager computes in floats")
 
 
 def test_export_of_a_network_without_few_bits_says_nothing_of_them(tmp_path):
     row = export(BY_NAME["mlp"].make(), BY_NAME["mlp"].task(), Onnxruntime(), tmp_path / "out")
-    assert row.packed_weights is None and "Packed" not in exported_text(row, "accuracy", "%")
+    assert not whys(row) and "kernel" not in exported_text(row, "accuracy", "%")
 
 
 def test_merged_siblings_are_named_where_they_are_no_more_packed(tmp_path):
@@ -197,15 +214,15 @@ def test_merged_siblings_are_named_where_they_are_no_more_packed(tmp_path):
     for layer in network.children():
         attach(layer, "weight", Quantized.of(layer.weight.detach(), 4, "channel"))
     row = export(network, task_of(64), Onnxruntime(), tmp_path / "out", merge=True)
-    assert row.packed_weights == 0 and row.dense_layers[0].startswith("left: it was merged or rewritten")
-    assert export(network, task_of(64), Onnxruntime(), tmp_path / "more").packed_weights == 2 * 64 * 32
+    assert packed_rows(row) == {} and whys(row) == dict.fromkeys(("left", "right"), "it was merged or rewritten")
+    assert packed_rows(export(network, task_of(64), Onnxruntime(), tmp_path / "more")) == {"left": 4, "right": 4}
 
 
 @every_runtime
 def test_network_that_is_one_layer_is_packed(name, tmp_path):
     network = nn.Linear(64, 8).eval()
     attach(network, "weight", Quantized.of(network.weight.detach(), 4, "channel"))
-    assert export(network, task_of(64), runtime_by_name(name), tmp_path / "out").packed_weights == 512
+    assert packed_rows(export(network, task_of(64), runtime_by_name(name), tmp_path / "out")) == {"": 4}
 
 
 @every_runtime
@@ -218,13 +235,13 @@ def test_layers_between_rounded_activations_are_codes_of_8_bits_or_packed(name, 
     for method in (groups, QuantizeWeights(bits=4, where="2.weight"), QuantizeActivations()):
         method.apply(View(network, original, task.example), task)
     row = export(network, task, runtime_by_name(name), tmp_path / "out", tolerance=0.05)
-    assert row.packed_weights == 64 * 64 and row.packed_bits == (4,) and not row.dense_layers
-    assert "0" in row.float_layers
+    assert packed_rows(row) == {"0": 4}
+    assert whys(row)["0"] == "int8: its weight has no 8-bit codes with one scale a row"
 
 
 def test_openvino_keeps_codes_packed_when_it_has_loaded_them(tmp_path):
     runtime, inputs = Openvino(), drawn(2, 512)
     file = runtime.lower(lowered(bent(width=512, group=64), inputs), inputs, tmp_path)
-    steps = runtime.load(file, 1).compiled.get_runtime_model().get_ordered_ops()
+    steps = runtime.load(file, 1).runtime_model().get_ordered_ops()
     few = [step for step in steps if step.get_output_size() and step.get_output_element_type(0).bitwidth == 4]
     assert sum(len(step.get_output_shape(0)) > 1 for step in few) >= 3

@@ -7,7 +7,7 @@ from cortado.report.pages import words
 from cortado.report.pages.charts import bar
 from cortado.report.pages.markup import Markup, join, tag
 from cortado.report.pages.tables import head_row, number, table
-from cortado.report.record import Clock, Exported, Ratio, Record
+from cortado.report.record import FLOATS, INT8, UNREPORTED, Clock, Exported, Placement, Ratio, Record
 
 HEADS = ("network", "runtime", "median", "quartiles", "over torch eager", "over the same runtime", "over the best")
 READING = (
@@ -28,19 +28,32 @@ def exported_text(row: Exported, metric_name: str, unit: str) -> str:
 
 
 def inside_text(row: Exported) -> list[str]:
-    """Return sentences about the share in integers, the file's inputs and outputs, and packed weights."""
-    sentences, floats = [], first_names("; in floats", row.float_layers)
-    if row.integer_share is not None:
-        sentences.append(f"In integers: {words.percent(row.integer_share, 1)} of the multiply-adds{floats}")
-    elif row.rounded:
+    """Return sentences about the kernels that compute the layers, and about the file's inputs and outputs."""
+    sentences = kernel_sentences(row.placements)
+    if row.rounded and row.integer_share is None:
+        floats = first_names("; in floats", row.float_operators)
         sentences.append(f"Activations are quantized, but this runtime does not report its share of integers{floats}")
     if row.edges:
         sentences.append(f"The file has {'; '.join(edge.text() for edge in row.edges)}")
-    if row.packed_weights is not None:
-        bits = " and ".join(map(str, row.packed_bits))
-        kept = f"{row.packed_weights:,} weights in {bits} bits" if row.packed_weights else "no weights"
-        sentences.append(f"Packed: {kept}{first_names('; stored as floats', row.dense_layers)}")
     return sentences
+
+
+def kernel_sentences(rows: Sequence[Placement]) -> list[str]:
+    """Return what each kernel computes, and why the others do not; nothing where all is in floats for no reason."""
+    if all(row.kernel in (FLOATS, UNREPORTED) and not row.why for row in rows):
+        return []
+    kernels = dict.fromkeys((row.kernel, row.bits) for row in rows)
+    shares = [
+        f"{kernel_name(*kernel)} {words.percent(sum(row.share for row in rows if (row.kernel, row.bits) == kernel), 1)}"
+        for kernel in kernels
+    ]
+    left = [f"{row.layer or '(network)'} in {row.kernel} ({row.why})" for row in rows if row.why]
+    return [f"Multiply-adds by kernel: {', '.join(shares)}{first_names('; not faster', left)}"]
+
+
+def kernel_name(kernel: str, bits: int) -> str:
+    """Return "packed, 4 bits" for kernels whose name does not say the bits of a weight."""
+    return kernel if kernel in (FLOATS, UNREPORTED, INT8) else f"{kernel}, {bits} bit{'s' if bits > 1 else ''}"
 
 
 def first_names(title: str, names: Sequence[str]) -> str:

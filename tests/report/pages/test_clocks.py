@@ -8,7 +8,7 @@ import pytest
 from cortado.report.pages.clocks import predicted_text, ratio_text
 from cortado.report.pages.html import report_html
 from cortado.report.pages.terminal import report_text
-from cortado.report.record import Edge
+from cortado.report.record import Edge, Placement
 from cortado.report.report import Clock, Exported, Ratio, Time, read_report
 
 FILE = Exported("onnxruntime", "1.31.1", 1_234_567, 97.5, 97.6, 3.2e-7, 0.9987, 9876)
@@ -84,6 +84,19 @@ def test_report_from_before_there_were_times_is_read(timed, tmp_path):
 @pytest.mark.parametrize("show", [report_html, report_text])
 def test_what_is_inside_a_file_is_told(timed, show):
     edges = (Edge("x", "input", "int8", 0.05, -14), Edge("y", "output", "float32"))
-    shown = show(replace(timed, exports=(replace(FILE, rounded=True, float_layers=("linear",), edges=edges),)))
+    shown = show(replace(timed, exports=(replace(FILE, rounded=True, float_operators=("linear",), edges=edges),)))
     assert "does not report its share of integers; in floats: linear" in shown
     assert "The file has input x: int8, scale 0.05, zero point -14; output y: float32" in shown
+
+
+@pytest.mark.parametrize("show", [report_html, report_text])
+def test_kernels_are_told_with_their_shares_and_the_reasons(timed, show):
+    rows = (
+        Placement("stem", "int8", 8, 0.25),
+        Placement("body", "binary", 1, 0.5),
+        Placement("head", "float32", 32, 0.25, "int8: its input is not quantized"),
+    )
+    shown = show(replace(timed, exports=(replace(FILE, rounded=True, placements=rows),)))
+    assert "Multiply-adds by kernel: int8 25.0 %, binary, 1 bit 50.0 %, float32 25.0 %" in shown
+    assert "not faster: head in float32 (int8: its input is not quantized)" in shown
+    assert "does not report" not in shown

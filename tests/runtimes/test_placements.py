@@ -9,8 +9,9 @@ from torch import nn
 
 from cortado.engine.compress import compress
 from cortado.lowering.lower import lowered
-from cortado.runtimes.coverage import coverage
+from cortado.report.record import FLOATS, INT8
 from cortado.runtimes.openvino import EXACT, Openvino, fact_text
+from cortado.runtimes.placements import kernel_share, placements
 from cortado.task.outputs.numbers import Numbers
 from cortado.task.task import Data, Metric, Task
 
@@ -51,8 +52,9 @@ def test_all_products_run_in_integers_and_are_counted_so(make, shape, tmp_path):
     kinds = own_kinds(file)
     matmul_layers = [path for path, layer in small.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
     assert len(kinds) == len(matmul_layers) and all(kind.endswith("I8") for kind in kinds)
-    assert coverage(Openvino(), file, small, task.example).float_layers == ()
-    assert coverage(Openvino(), file, small, task.example).share == pytest.approx(1.0)
+    found = placements(Openvino(), file, small, task.example)
+    assert {row.kernel for row in found} == {INT8} and kernel_share(found, INT8) == pytest.approx(1.0)
+    assert [row.layer for row in found] == matmul_layers and not any(row.why for row in found)
 
 
 def test_layers_left_in_floats_are_named_with_their_share(tmp_path):
@@ -63,6 +65,6 @@ def test_layers_left_in_floats_are_named_with_their_share(tmp_path):
     small, _ = compress(linears().eval(), task, f"{SEVEN_BITS} where=0.weight")
     file = Openvino().lower(lowered(small, task.example), task.example, tmp_path)
     assert [kind.endswith("I8") for kind in own_kinds(file)] == [True, True, False]
-    found = coverage(Openvino(), file, small, task.example)
-    assert found.float_layers == ("4",)
-    assert found.share == pytest.approx((16 * 32 + 32 * 32) / (16 * 32 + 32 * 32 + 32 * 8))
+    found = placements(Openvino(), file, small, task.example)
+    assert [row.layer for row in found if row.kernel == FLOATS] == ["4"]
+    assert kernel_share(found, INT8) == pytest.approx((16 * 32 + 32 * 32) / (16 * 32 + 32 * 32 + 32 * 8))

@@ -1,14 +1,19 @@
-"""Packed products: linear layers of an ONNX graph as MatMulNBits, ONNX Runtime's operator for low-bit codes."""
+"""Packed: linear layers of an ONNX graph as MatMulNBits, ONNX Runtime's operator for codes of few bits."""
 
 import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cortado.lowering.packed import Packed, narrow_weights
+from cortado.lowering.packed import Packed
+from cortado.lowering.products import CODES as QUANTIZED
+from cortado.lowering.products import Product
+from cortado.runtimes.kernels.kernel import NOT_CONCERNED, Kernel
 
 DOMAIN = "com.microsoft"
 OPERATOR = "MatMulNBits"
@@ -19,26 +24,43 @@ CODES, SCALES, ZEROS = ".packed_codes", ".packed_scales", ".packed_zeros"
 AND = "|"
 
 
-def pack_matmuls(model: Any, network: nn.Module, least_bits: int, rounds_inputs: bool) -> None:
-    """Replace the products of an ONNX model whose weights have codes in the lowered `network` by packed ones, in place.
+@dataclass(frozen=True)
+class PackedProducts(Kernel):
+    """Linear weights of at most 4 bits, stored in `least_bits` or more.
 
-    Codes are stored in `least_bits` or more. With `rounds_inputs` the runtime may round inputs to 8 bits per block. A
-    product stays if its weight does not equal the decoded codes.
+    With `rounds_inputs` the runtime may round inputs to 8 bits per block.
     """
-    codes = {path: packed for path, packed in narrow_weights(network).items() if isinstance(packed, Packed)}
-    matmul_layers: dict[Packed, list[tuple[Any, str]]] = {}
-    for node in model.graph:
-        path = step_layer(node) if node.op_type in ("Gemm", "MatMul") else ""
-        if path in codes and multiplies_by(node, codes[path].dense()):
-            matmul_layers.setdefault(codes[path], []).append((node, path))
-    for packed, found in matmul_layers.items():
-        part = packed.at_least(least_bits)
-        values = constants(model, part, AND.join(dict.fromkeys(path for _, path in found)))
-        for node, _ in found:
-            put_packed(model.graph, node, part, values, rounds_inputs)
-    if matmul_layers:
-        model.opset_imports[DOMAIN] = 1
-        drop_unread_weights(model)
+
+    name = "packed"
+    lost = "no matrix product in the file belongs to this layer alone"
+    least_bits: int = 4
+    rounds_inputs: bool = False
+
+    def fits(self, product: Product) -> str | None:
+        if product.family != "linear" or not product.weight.few_bits:
+            return NOT_CONCERNED
+        if product.weight.has_codes and product.reads == QUANTIZED:
+            return NOT_CONCERNED
+        packed = product.weight.packed
+        return packed if isinstance(packed, str) else None
+
+    def emit(self, model: Any, products: Sequence[Product]) -> None:
+        """Replace each product of an ONNX model that multiplies by the decoded codes; others stay."""
+        weights = {product.path: product.weight.packed for product in products}
+        found: dict[Packed, list[tuple[Any, str]]] = {}
+        for node in model.graph:
+            path = step_layer(node) if node.op_type in ("Gemm", "MatMul") else ""
+            packed = weights.get(path)
+            if isinstance(packed, Packed) and multiplies_by(node, packed.dense()):
+                found.setdefault(packed, []).append((node, path))
+        for packed, steps in found.items():
+            part = packed.at_least(self.least_bits)
+            values = constants(model, part, AND.join(dict.fromkeys(path for _, path in steps)))
+            for node, _ in steps:
+                put_packed(model.graph, node, part, values, self.rounds_inputs)
+        if found:
+            model.opset_imports[DOMAIN] = 1
+            drop_unread_weights(model)
 
 
 def step_layer(node: Any) -> str:

@@ -1,0 +1,64 @@
+"""Placements: with which kernel a file computes each layer, in how many bits, and why not with a faster one."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cortado.layers.factors import factored_network
+from cortado.lowering.lower import lowered
+from cortado.lowering.products import Product, products_of
+from cortado.network.finalize import finalized_copy
+from cortado.network.profile.profile import profile
+from cortado.parts.forms.attach import form_of
+from cortado.report.record import FLOATS, UNREPORTED, Placement
+from cortado.runtimes.kernels.kernel import reasons_against
+from cortado.runtimes.runtime import Ran, Runtime
+
+FLOAT_BITS = 32
+GONE = "it was merged or rewritten"
+
+
+def placements(
+    runtime: Runtime, file: Path, network: nn.Module, example: Any, low: nn.Module | None = None
+) -> tuple[Placement, ...]:
+    """Return a row for each layer that multiplies, in the order in which they run.
+
+    `low` is the lowered network that the file was written from (made here if it is not at hand). A layer whose runtime does
+    not report its kernels has the kernel UNREPORTED.
+    """
+    low = lowered(network, example) if low is None else low
+    # Low-rank layers run as the layers of their factors.
+    source = factored_network(finalized_copy(network))
+    costs = {row.path: row.multiply_adds for row in profile(source, example).rows if row.multiply_adds}
+    by_path = {product.path: product for product in products_of(low, example)}
+    found, total, layers = runtime.placed(file), sum(costs.values()), dict(source.named_modules())
+    rows = []
+    for path in [*costs, *(path for path in by_path if path not in costs and path in (found or {}))]:
+        ran = Ran(UNREPORTED, FLOAT_BITS) if found is None else ran_of(path, found)
+        why = why_not(runtime, layers[path], by_path.get(path), ran.kernel)
+        rows.append(Placement(path, ran.kernel, ran.bits, costs.get(path, 0.0) / total if total else 0.0, why))
+    return tuple(rows)
+
+
+def why_not(runtime: Runtime, layer: nn.Module, product: Product | None, ran: str) -> str:
+    """Return why no faster kernel than `ran` computes a layer; "" where none could."""
+    if ran == UNREPORTED or (product is None and form_of(layer, "weight") is None):
+        return ""
+    if not runtime.kernels:
+        return f"{runtime.name()} computes in floats" if form_of(layer, "weight") is not None else ""
+    return GONE if product is None else reasons_against(runtime.kernels, product, ran)
+
+
+def ran_of(path: str, found: Mapping[str, Ran]) -> Ran:
+    """Return how a file computes a layer: by its own name, or by those of the operators inside it."""
+    if path in found:
+        return found[path]
+    inside = [ran for name, ran in found.items() if path and name.startswith(f"{path}.")]
+    return inside[0] if inside else Ran(FLOATS, FLOAT_BITS)
+
+
+def kernel_share(rows: Sequence[Placement], kernel: str) -> float:
+    """Return the share of the multiply-adds that a kernel computes."""
+    return sum(row.share for row in rows if row.kernel == kernel)

@@ -1,5 +1,6 @@
 """ONNX: write a network as an .onnx file (opset 20 and up) with torch's exporter, without its debug metadata."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +10,25 @@ from torch.utils import _pytree as pytree
 
 from cortado.errors import BadNetwork
 from cortado.lowering.graph import quiet_exporters
+from cortado.native.product_layouts import ProductArrays
 from cortado.running.trees import parts_by_name
+from cortado.runtimes.own_products import OPERATORS, with_own_products
 from cortado.runtimes.packed_products import pack_matmuls, step_layer
 
-MATMUL_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits")
+MATMUL_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits", *OPERATORS)
 LARGEST_FILE_BYTES = 1_500_000_000
 """An .onnx file holds at most 2 GB; weights of larger networks go into a file beside it."""
 
 
 def write_onnx(
     network: nn.Module, program: torch.export.ExportedProgram, file: Path, writer: str,
-    least_bits: int, rounds_inputs: bool = False, zeros: bool = True,
+    least_bits: int, rounds_inputs: bool = False, zeros: bool = True, products: Mapping[str, ProductArrays] | None = None,
 ) -> Path:  # fmt: skip
     """Write an exported program of a lowered network to `file`; `writer` is the runtime's name.
 
     Low-bit linear weights are packed in `least_bits` or more; with `rounds_inputs` their kernels may round inputs to 8
-    bits. Without `zeros` symmetric weights have no zero points. Raises BadNetwork for an operator that ONNX lacks.
+    bits. Without `zeros` symmetric weights have no zero points. Layers in `products` become our own operators, which need
+    the library beside the file (see own_products.py). Raises BadNetwork for an operator that ONNX lacks.
     """
     weight_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     try:
@@ -32,6 +36,7 @@ def write_onnx(
             made: Any = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True)
             name_batch(made, program)
             name_outputs(made.model.graph, program)
+            with_own_products(made.model, products or {}, rounds_inputs)
             pack_matmuls(made.model, network, least_bits, rounds_inputs)
             without_notes(made.model.graph)
             if not zeros:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cortado.errors import BadFile
 from cortado.lowering.graph import exported
 from cortado.runtimes.onnx_file import write_onnx
+from cortado.runtimes.own_products import open_session
 from cortado.runtimes.packed_products import packed_in
 from cortado.runtimes.runtime import Port, Runtime
 
@@ -33,7 +34,7 @@ class OnnxSession:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         # Errors are raised as well, so the log is redundant.
         options.log_severity_level = 4
-        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self.session = open_session(file, options)
         self.inputs = tuple(
             Port(port.name, tuple(size if isinstance(size, int) else None for size in port.shape), DTYPES[port.type])
             for port in self.session.get_inputs()
@@ -66,7 +67,12 @@ class Onnxruntime(Runtime):
     script = '''
 import onnxruntime
 
-session = onnxruntime.InferenceSession(str(FILE), providers=["CPUExecutionProvider"])
+options = onnxruntime.SessionOptions()
+PRODUCTS = FILE.with_name("libcortado_products.so")
+if PRODUCTS.exists():
+    # Made for another machine? The first line of cortado_products.cpp builds it for this one.
+    options.register_custom_ops_library(str(PRODUCTS))
+session = onnxruntime.InferenceSession(str(FILE), options, providers=["CPUExecutionProvider"])
 
 
 def predict(*inputs):
@@ -91,7 +97,7 @@ def predict(*inputs):
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4
             options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-            onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            open_session(file, options)
             steps = onnx.load(options.optimized_model_filepath).graph.node
         return frozenset(MARK.sub("", step.name) for step in steps if step.op_type in INTEGER_STEPS)
 
@@ -104,5 +110,7 @@ def predict(*inputs):
             raise BadFile(f"onnxruntime: {file} cannot be read. Check the path.")
         try:
             return OnnxSession(file, threads)
+        except BadFile:
+            raise
         except Exception as error:
             raise BadFile(f"onnxruntime: {file} cannot be loaded ({type(error).__name__}: {error}).") from error

@@ -84,14 +84,14 @@ class CodebookArrays:
 ProductArrays = SparseArrays | CodebookArrays
 
 
-def as_rows(weight: np.ndarray) -> np.ndarray:
+def weight_matrix(weight: np.ndarray) -> np.ndarray:
     """Return a weight (rows, ...) as a float32 matrix (rows, columns)."""
     return np.ascontiguousarray(weight, np.float32).reshape(len(weight), math.prod(weight.shape[1:]))
 
 
 def sparse_arrays(weight: np.ndarray, block: int = 1) -> SparseArrays:
     """Return the entries of a weight (rows, ...) that are not zero, one by one or in blocks of 16 rows by 1 column."""
-    matrix = as_rows(weight)
+    matrix = weight_matrix(weight)
     rows, columns = matrix.shape
     groups = -(-rows // block)
     blocks = np.zeros((groups * block, columns), np.float32)
@@ -125,7 +125,7 @@ def faster_sparse(weight: np.ndarray) -> SparseArrays | str:
     """
     if weight.ndim not in (2, 4):
         return "sparse products are for linear layers and convolutions of images"
-    matrix = as_rows(weight)
+    matrix = weight_matrix(weight)
     spatial = weight.ndim == 4 and weight.shape[2:] != (1, 1)
     zeros = 1 - np.count_nonzero(matrix) / max(1, matrix.size)
     blocks = sparse_arrays(matrix, BLOCK) if weight.ndim == 2 else None
@@ -140,7 +140,7 @@ def smaller_codebook(weight: np.ndarray) -> CodebookArrays | str:
     """Return a weight (outputs, inputs) of at most 16 different values by codes, or in words why it has none."""
     if weight.ndim != 2:
         return "codebook products are for linear layers"
-    values, codes = np.unique(as_rows(weight), return_inverse=True)
+    values, codes = np.unique(weight_matrix(weight), return_inverse=True)
     if len(values) > CODEBOOKS[4]:
         return f"it has {len(values)} different values, and a codebook product reads at most {CODEBOOKS[4]}"
     return codebook_arrays(codes.reshape(weight.shape), values)

@@ -18,7 +18,7 @@ from cortado.native.build import (
     product_source,
 )
 from cortado.native.product_layouts import ProductArrays, SparseArrays
-from cortado.runtimes.packed_products import AND, constant_values, drop_unread_weights, multiplies_by, step_layer
+from cortado.runtimes.packed_products import AND, drop_unread_weights, multiplies_by, step_layer
 
 DOMAIN = "cortado"
 SPARSE, CONVOLUTION, CODEBOOK = "SparseProduct", "SparseConv", "CodebookProduct"
@@ -57,7 +57,7 @@ def replaceable_by(node: Any, arrays: ProductArrays) -> bool:
         fits = multiplies_by(node, torch.from_numpy(arrays.dense()))
     else:
         fits = node.op_type == "Conv" and isinstance(arrays, SparseArrays) and convolves_with(node, arrays)
-    return fits and bias_of(node, arrays.rows) is not None
+    return fits and constant_bias(node, arrays.rows) is not None
 
 
 def convolves_with(node: Any, arrays: SparseArrays) -> bool:
@@ -71,7 +71,7 @@ def convolves_with(node: Any, arrays: SparseArrays) -> bool:
     return alike and np.allclose(values.reshape(arrays.rows, -1), arrays.dense(), rtol=1e-4, atol=1e-7)
 
 
-def bias_of(node: Any, rows: int) -> Any:
+def constant_bias(node: Any, rows: int) -> Any:
     """Return the bias (rows,) float32 of a product, zeros if it has none; None if it is no constant of that shape."""
     given = node.inputs[2] if len(node.inputs) > 2 else None
     if given is None:
@@ -104,7 +104,7 @@ def put_own(
     """Replace a product, and what follows it alone (an added bias, a ReLU), by ours."""
     import onnx_ir
 
-    bias, steps = bias_of(node, arrays.rows), [node]
+    bias, steps = constant_bias(node, arrays.rows), [node]
     added = only_reader(node.outputs[0], "Add") if node.op_type == "MatMul" else None
     if added is not None:
         shift = constant_beside(added, node.outputs[0])

@@ -29,9 +29,21 @@ from cortado.runtimes.timing import check_load
     "--gather", is_flag=True, help="Let convolutions multiply only the remaining columns, if few; not always faster."
 )
 @in_words
-def export_command(job: str, runtime: str, out: str, tolerance: float | None, merge: bool, gather: bool) -> None:
+@click.option(
+    "--rounds-inputs",
+    is_flag=True,
+    help="Products of few bits may round their inputs to 8 bits: faster, about 1 % off.",
+)
+@click.option(
+    "--standard",
+    is_flag=True,
+    help="No operators of Cortado, whose library stands beside the file: zeros run as floats.",
+)
+def export_command(
+    job: str, runtime: str, out: str, tolerance: float | None, merge: bool, gather: bool, rounds_inputs: bool, standard: bool
+) -> None:  # fmt: skip
     """Export JOB, a job or a bundle, to a runtime, after comparing the outputs with PyTorch's."""
-    (target,) = installed([runtime])
+    (target,) = installed([runtime], rounds_inputs, not standard)
     check_target(Path(out))
     if tolerance is not None:
         check_tolerance(tolerance)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cortado.layers.kinds import kind_of
 from cortado.lowering.integers import Codes, Emitted
 from cortado.lowering.packed import FEW_BITS, Packed, packed_of, rescaled, span
+from cortado.native.product_layouts import CodebookArrays, SparseArrays, faster_sparse, smaller_codebook
 from cortado.network.graph.flow import flow_of
 from cortado.network.quantizers.placement import inputs_on_grid
 from cortado.parts.activations.quantizer import sites
@@ -64,6 +65,21 @@ class ProductWeight:
             return "its weight has no codes"
         packed = packed_of(self.lattice)
         return rescaled(packed, self.values) if isinstance(packed, Packed) else packed
+
+    @cached_property
+    def zeros(self) -> float:
+        """Return the share of zeros."""
+        return 1 - float(self.values.count_nonzero()) / max(1, self.values.numel())
+
+    @cached_property
+    def sparse(self) -> SparseArrays | str:
+        """Return its entries other than zero, or the reason why a product of them is not faster."""
+        return faster_sparse(self.values.numpy())
+
+    @cached_property
+    def codebook(self) -> CodebookArrays | str:
+        """Return its codes into a codebook of at most 16 values, or the reason why there are none."""
+        return smaller_codebook(self.values.numpy())
 
     @cached_property
     def sign_terms(self) -> int:

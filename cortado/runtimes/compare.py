@@ -103,9 +103,9 @@ def same_decisions(kind: Outputs, found: Any, wanted: Any, targets: Any) -> Tens
     return kind.agreement(*pair) if same_shapes(*pair) else None
 
 
-def default_tolerance(network: nn.Module) -> float:
-    """Return the default tolerance for a file of this network."""
-    return INTEGER_TOLERANCE if sites(network) else TOLERANCE
+def default_tolerance(network: nn.Module, runtime: Runtime) -> float:
+    """Return the default tolerance for a runtime's file of this network."""
+    return INTEGER_TOLERANCE if sites(network) or runtime.rounds_inputs else TOLERANCE
 
 
 def check_tolerance(tolerance: float) -> None:

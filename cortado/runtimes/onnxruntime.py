@@ -12,9 +12,11 @@ from cortado.errors import BadFile
 from cortado.lowering.graph import exported
 from cortado.lowering.products import products_of
 from cortado.runtimes.kernels.integers import Integers
-from cortado.runtimes.kernels.kernel import kernels_for
+from cortado.runtimes.kernels.kernel import Kernel, kernels_for
+from cortado.runtimes.kernels.native import CodebookProducts, SparseProducts
 from cortado.runtimes.kernels.packed import PackedProducts, packed_in
 from cortado.runtimes.onnx_file import write_onnx
+from cortado.runtimes.own_products import CODEBOOK, CONVOLUTION, SPARSE, library, open_session, own_layers_in
 from cortado.runtimes.runtime import Port, Ran, Runtime
 
 DTYPES = {
@@ -36,7 +38,7 @@ class OnnxSession:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         # Errors are raised as well, so the log is redundant.
         options.log_severity_level = 4
-        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self.session = open_session(file, options)
         self.inputs = tuple(
             Port(port.name, tuple(size if isinstance(size, int) else None for size in port.shape), DTYPES[port.type])
             for port in self.session.get_inputs()
@@ -54,6 +56,9 @@ LACKS = {
     "recurrent": "ONNX Runtime has no recurrent layer of integers with quantized activations",
 }
 """Layers that stay in floats, and why."""
+SIGNS_HERE = "ONNX Runtime multiplies signs as floats; openvino has a product for them"
+NAMES = {SPARSE: SparseProducts.name, CONVOLUTION: SparseProducts.name, CODEBOOK: CodebookProducts.name}
+"""The kernel of each of our operators."""
 MARK = re.compile(r"_token_\d+$")
 """Suffix that ONNX Runtime appends to the names of rewritten operators."""
 
@@ -63,7 +68,8 @@ class Onnxruntime(Runtime):
 
     Linear weights of at most 4 bits stay packed.  With `rounds_inputs` their kernels may round inputs to 8 bits in blocks
     of 32 to 128 values: several times faster, with an error of about 1 %.  Without it 2-bit weights are stored in 4 bits,
-    as 2-bit products have no fast kernel.
+    as 2-bit products have no fast kernel.  Weights of mostly zeros, or of at most 16 values on no even grid, become operators
+    of Cortado, and the library that computes them stands beside the file.
     """
 
     package = "onnxruntime"
@@ -74,7 +80,12 @@ class Onnxruntime(Runtime):
     script = '''
 import onnxruntime
 
-session = onnxruntime.InferenceSession(str(FILE), providers=["CPUExecutionProvider"])
+options = onnxruntime.SessionOptions()
+PRODUCTS = FILE.with_name("libcortado_products.so")
+if PRODUCTS.exists():
+    # Made for another machine? The first line of cortado_products.cpp builds it for this one.
+    options.register_custom_ops_library(str(PRODUCTS))
+session = onnxruntime.InferenceSession(str(FILE), options, providers=["CPUExecutionProvider"])
 
 
 def predict(*inputs):
@@ -83,20 +94,23 @@ def predict(*inputs):
     return session.run(None, dict(zip(names, inputs, strict=True)))[0]
 '''
 
-    def __init__(self, rounds_inputs: bool = False) -> None:
-        packed = PackedProducts(2 if rounds_inputs else 4, rounds_inputs)
-        self.kernels = (
-            Integers(LACKS, "ONNX Runtime multiplies signs as floats; openvino has a product for them"),
-            packed,
-        )
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        own = SparseProducts(), CodebookProducts(self.rounds_inputs)
+        packed = PackedProducts(2 if self.rounds_inputs else 4, self.rounds_inputs)
+        return (Integers(LACKS, SIGNS_HERE), packed, *(own if self.own_operators else ()))
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
         program, chosen = exported(network, example), kernels_for(self.kernels, products_of(network, example))
-        return write_onnx(network, program, folder / "net.onnx", self.name(), chosen)
+        file = write_onnx(network, program, folder / "net.onnx", self.name(), chosen)
+        if own_layers_in(file):
+            library(folder)
+        return file
 
     def placed(self, file: Path) -> dict[str, Ran]:
         return {
+            **{path: Ran(NAMES[operator], bits) for path, (operator, bits) in own_layers_in(file).items()},
             **dict.fromkeys(self.integer_layers(file), Ran(Integers.name, 8)),
             **{path: Ran(PackedProducts.name, bits) for path, bits in packed_in(file).items()},
         }
@@ -110,7 +124,7 @@ def predict(*inputs):
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4
             options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-            onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            open_session(file, options)
             steps = onnx.load(options.optimized_model_filepath).graph.node
         return frozenset(MARK.sub("", step.name) for step in steps if step.op_type in INTEGER_STEPS)
 
@@ -120,5 +134,7 @@ def predict(*inputs):
             raise BadFile(f"onnxruntime: {file} cannot be read. Check the path.")
         try:
             return OnnxSession(file, threads)
+        except BadFile:
+            raise
         except Exception as error:
             raise BadFile(f"onnxruntime: {file} cannot be loaded ({type(error).__name__}: {error}).") from error

@@ -16,7 +16,7 @@ from cortado.parts.forms.attach import PREFIX
 from cortado.runtimes.kernels.binary import BinaryProducts, binary_steps, has_binary
 from cortado.runtimes.kernels.binary_check import check_binary
 from cortado.runtimes.kernels.integers import Integers
-from cortado.runtimes.kernels.kernel import kernels_for
+from cortado.runtimes.kernels.kernel import Kernel, kernels_for
 from cortado.runtimes.kernels.packed import PackedProducts, reading_layers
 from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.runtime import Port, Ran, Runtime
@@ -25,6 +25,10 @@ EXACT: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATIO
 """By default OpenVINO runs in bfloat16 and rounds the inputs of low-bit weights to 8 bits, if the processor can."""
 
 
+GROUP = 128
+"""Values that share a step where a file allows inputs of packed products to be rounded."""
+ROUNDS = ("cortado", "rounds_inputs")
+"""Where the file says so."""
 Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -39,6 +43,8 @@ class OpenvinoSession:
             **EXACT, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
         }  # fmt: skip
         self.model = self.core.read_model(str(file))
+        if self.model.has_rt_info([*ROUNDS]):
+            self.settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = GROUP
         self.inputs = tuple(openvino_port(port) for port in self.model.inputs)
         self.one_batch = has_binary(self.model)
         self.requests: dict[Shapes, Any] = {} if self.one_batch else {(): self.request(())}
@@ -83,24 +89,26 @@ class Openvino(Runtime):
     extra = "openvino"
     suffix = ".xml"
     channel_block = 16
-    kernels = (BinaryProducts(), Integers(LACKS), PackedProducts(least_bits=2))
     script = f'''
 import openvino
 
-core, compiled = openvino.Core(), {{}}
-model = core.read_model(str(FILE))
-one_batch = any(step.get_type_name() == "BinaryConvolution" for step in model.get_ordered_ops())
+core = openvino.Core()
+model, compiled = core.read_model(str(FILE)), {{}}
+settings = {{**{EXACT}, **({{"DYNAMIC_QUANTIZATION_GROUP_SIZE": {GROUP}}} if model.has_rt_info({list(ROUNDS)}) else {{}})}}
 
 
 def predict(*inputs):
-    """The first output for one batch."""
-    shapes = tuple(tuple(value.shape) for value in inputs) if one_batch else ()
+    """The first output for one batch; compiled once for each shape of the inputs."""
+    shapes = tuple(tuple(value.shape) for value in inputs)
     if shapes not in compiled:
-        if shapes:
-            model.reshape(dict(enumerate(shapes)))
-        compiled[shapes] = core.compile_model(model, "CPU", {EXACT})
+        model.reshape(dict(enumerate(shapes)))
+        compiled[shapes] = core.compile_model(model, "CPU", settings)
     return compiled[shapes](inputs)[0]
 '''
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        return BinaryProducts(), Integers(LACKS), PackedProducts(least_bits=2)
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
@@ -120,6 +128,8 @@ def predict(*inputs):
                     source = write_onnx(network, program, file, self.name(), codes, zeros=False)
                 model = openvino.convert_model(source)
                 binary.emit(model, chosen[binary])
+                if self.rounds_inputs:
+                    model.set_rt_info("true", [*ROUNDS])
                 # The converter makes every axis dynamic; static ones run faster.
                 model.reshape(dict(enumerate(input_shapes(program))))
                 openvino.save_model(model, folder / "net.xml", compress_to_fp16=False)

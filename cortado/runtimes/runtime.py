@@ -64,10 +64,23 @@ class Runtime(ABC):
     floats: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.float64, torch.float16)
     channel_block: ClassVar[int] = 8
     """Channels that its convolutions compute at once (16 where AVX-512 is used); others are padded, or slower."""
-    kernels: tuple[Kernel, ...] = ()
-    """What it multiplies by faster than by floats, or stores in fewer bytes, in order of preference."""
     script: ClassVar[str] = ""
     """Python code without Cortado: from the path FILE it defines predict(*inputs), which returns the first output."""
+
+    rounds_inputs: bool = False
+    own_operators: bool = True
+
+    def __init__(self, rounds_inputs: bool = False, own_operators: bool = True) -> None:
+        """With `rounds_inputs` kernels of few bits may round inputs to 8 bits: faster, with an error of about 1 %.
+
+        Without `own_operators` files hold no operators of Cortado, which need a library beside the file.
+        """
+        self.rounds_inputs, self.own_operators = rounds_inputs, own_operators
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Return what it multiplies by faster than by floats, or stores in fewer bytes, in order of preference."""
+        return ()
 
     @classmethod
     def name(cls) -> str:
@@ -169,7 +182,7 @@ def known_runtimes() -> list[str]:
     return found
 
 
-def runtime_by_name(name: str) -> Runtime:
+def runtime_by_name(name: str, rounds_inputs: bool = False, own_operators: bool = True) -> Runtime:
     """Return the runtime called `name`, or your own by package.module:Class.  Raises BadValue if there is none."""
     if ":" in name:
         return own_runtime(name)
@@ -180,7 +193,7 @@ def runtime_by_name(name: str) -> Runtime:
         raise BadValue(
             f"runtime: there is no runtime {name!r}.{hint} Known: {', '.join(known)}. Your own is package.module:Class."
         )
-    return getattr(importlib.import_module(f"{ROOM}.{name}"), class_name(name))()
+    return getattr(importlib.import_module(f"{ROOM}.{name}"), class_name(name))(rounds_inputs, own_operators)
 
 
 def own_runtime(name: str) -> Runtime:
@@ -195,9 +208,9 @@ def own_runtime(name: str) -> Runtime:
     return made
 
 
-def installed(names: Sequence[str]) -> list[Runtime]:
+def installed(names: Sequence[str], rounds_inputs: bool = False, own_operators: bool = True) -> list[Runtime]:
     """Return the runtimes called `names`.  Raises BadValue for an unknown one, MissingPackage."""
-    runtimes = [runtime_by_name(name) for name in names]
+    runtimes = [runtime_by_name(name, rounds_inputs, own_operators) for name in names]
     for runtime in runtimes:
         runtime.require_lowering()
     return runtimes

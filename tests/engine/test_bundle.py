@@ -53,7 +53,7 @@ def test_bundle_predicts_with_nothing_but_its_runtime(made, runtime, tmp_path):
     inputs = NET.task().test.inputs[:5]
     torch.testing.assert_close(predicted(folder, inputs), small(inputs).detach(), rtol=1e-3, atol=1e-4)
     text = (folder / "run.py").read_text()
-    assert len(text.splitlines()) < 30 and "cortado" not in text
+    assert len(text.splitlines()) < 30 and "import cortado" not in text
     assert f"{runtime.name()}/net{runtime.suffix}" in check_bundle(folder)
 
 

@@ -17,9 +17,10 @@ print(native_state())
 """
 TWO_AT_ONCE = """
 import json, os, sys
+from dataclasses import replace
 os.environ.update(json.loads(sys.argv[1]))
 from cortado.native import build
-build.FLAGS = ("-O0", *build.FLAGS[1:])
+build.CODERS = replace(build.CODERS, flags=("-O0", *build.CODERS.flags[1:]))
 children = []
 for _ in range(2):
     children.append(os.fork())
@@ -74,3 +75,24 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -
     assert build.cache_folder() == Path("/elsewhere/cortado")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert build.cache_folder() == Path.home() / ".cache" / "cortado"
+
+
+def test_the_products_say_why_they_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORTADO_NATIVE", "0")
+    assert build.product_library() == "native kernels are switched off by CORTADO_NATIVE=0"
+    monkeypatch.setenv("CORTADO_NATIVE", "1")
+    monkeypatch.setenv("CORTADO_CACHE", str(tmp_path))
+    compiler = tmp_path / "broken"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    assert f"the C++ compiler {compiler} failed" in build.product_library()
+    monkeypatch.setenv("CXX", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert build.product_library() == "no C++ compiler was found; install g++"
+
+
+def test_the_products_are_one_file_that_says_how_to_build_it() -> None:
+    text = build.product_source()
+    assert text.startswith("// Build it: g++ -O3") and "-march" not in text.partition("\n")[0]
+    assert '#include "' not in text and text.count("namespace cortado {") == 4

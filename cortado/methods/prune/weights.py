@@ -8,7 +8,8 @@ from cortado.errors import BadValue
 from cortado.importance.importance import Importance, score
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves, Need
-from cortado.methods.prune.ranking import most_important, some_go, survivors_of
+from cortado.methods.prune.granularity import blocks_alive, most_important_blocks, read_block
+from cortado.methods.prune.ranking import some_go, survivors_of
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.task.task import Task
@@ -21,7 +22,9 @@ class PruneWeights(Method):
     `keep` is the share of all weights kept; weights pruned before stay pruned and count. With `threshold` instead,
     prune weights with an importance below threshold x the standard deviation of their layer (the paper's quality
     factor). A low-rank weight is pruned in its factors. `by` is magnitude, magnitude_l2, activation, taylor, curvature
-    (Optimal Brain Damage), random, or your own.
+    (Optimal Brain Damage), random, or your own. Entries of a `block` of rows x columns stay or go together, by the sum of
+    their importance; `keep` is then the share of blocks. Rows are outputs: with 16x1 our sparse product in ONNX Runtime is
+    twice as fast at the same share of zeros.
     """
 
     lossy = True
@@ -35,6 +38,14 @@ class PruneWeights(Method):
         "all", one_of=("all", "survivors"), help="what keep is a share of: all weights, or those still there"
     )
     threshold: float | None = knob(None, low=0.0, help="instead of keep: prune below this many standard deviations")
+    block: str = knob("1x1", help="rows x columns that stay or go together, such as 16x1")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if read_block(self.block, self.name()) != (1, 1) and self.threshold is not None:
+            raise BadValue(
+                f"{self.name()}: a threshold is for single weights, got block={self.block}. Use keep instead."
+            )
 
     def apply(self, view: View, task: Task) -> None:
         weights = self.chosen(view)
@@ -55,13 +66,15 @@ class PruneWeights(Method):
         there = [survivors_of(weight) for weight in self.chosen(view)]
         if self.threshold is not None:
             return any(bool(mask.any()) for mask in there)
-        return some_go(there, self.keep, self.across, self.of == "survivors")
+        alive = blocks_alive(there, read_block(self.block, self.name()))
+        return some_go(alive, self.keep, self.across, self.of == "survivors")
 
     def masks(self, weights: list[Weight], importances: list[Tensor]) -> list[Tensor]:
         """Return what to keep of each weight."""
         there = [survivors_of(weight) for weight in weights]
         if self.threshold is None:
-            return most_important(importances, there, self.keep, self.across, self.of == "survivors")
+            block, of_survivors = read_block(self.block, self.name()), self.of == "survivors"
+            return most_important_blocks(importances, there, block, self.keep, self.across, of_survivors)
         limits = [
             self.threshold * spread_or_size(weight.dense()[mask]) for weight, mask in zip(weights, there, strict=True)
         ]

@@ -13,6 +13,7 @@ from cortado.running.trees import parts_by_name
 from cortado.runtimes.kernels.kernel import Chosen
 from cortado.runtimes.kernels.packed import step_layer
 from cortado.runtimes.own_products import OPERATORS
+from cortado.runtimes.padding import fold_pads
 
 MATMUL_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits", *OPERATORS)
 LARGEST_FILE_BYTES = 1_500_000_000
@@ -34,6 +35,7 @@ def write_onnx(
             made: Any = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True)
             name_batch(made, program)
             name_outputs(made.model.graph, program)
+            fold_pads(made.model)
             for kernel, products in chosen.items():
                 kernel.emit(made.model, products)
             without_notes(made.model.graph)

@@ -39,7 +39,8 @@ def test_zeros_are_folded_and_outputs_stay(integers, runtime, tmp_path):
     made = network(nn.ZeroPad2d((0, 1, 2, 1)))
     made = cortado.compress(made, task(), BITS)[0] if integers else made
     steps = steps_of(made, runtime, tmp_path / "out", 0.02 if integers else 1e-4)
-    assert "Pad" not in steps and steps.count("QuantizeLinear") == (2 if integers and steps else 0)
+    # Between the first ReLU and the second convolution one quantizer is left.
+    assert "Pad" not in steps and steps.count("QuantizeLinear") == (4 if integers and steps else 0)
 
 
 @pytest.mark.parametrize("pad", [nn.ConstantPad2d(1, 0.5), nn.ReflectionPad2d(1), nn.ZeroPad2d((-1, 1, 0, 0))], ids=str)

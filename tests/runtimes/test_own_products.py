@@ -15,7 +15,7 @@ from cortado.errors import BadFile
 from cortado.lowering.graph import exported
 from cortado.lowering.lower import lowered
 from cortado.native.build import PRODUCTS_LIBRARY, PRODUCTS_SOURCE, find_compiler
-from cortado.native.product_layouts import ProductArrays, codebook_arrays, smaller_codebook, sparse_arrays
+from cortado.native.product_layouts import ProductArrays, codebook_arrays, sparse_arrays
 from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.onnxruntime import Onnxruntime
 from cortado.runtimes.own_products import SUM, library, own_layers_in
@@ -160,7 +160,7 @@ def test_every_generation_of_processors_runs_a_file(isa, tmp_path, monkeypatch):
     network, example = pruned(seeded(Tokens)), drawn(5, 48)
     layers = arrays_of(network, "one", "three")
     layers["four"] = layers["three"]
-    two = smaller_codebook(network.two.weight.detach().sign().numpy() * 0.25)
+    two = codebook_arrays(network.two.weight.detach().sign().int().numpy() + 1, np.array([-0.25, 0, 0.25]))
     network.two.weight.data = torch.from_numpy(two.dense())
     assert_same(own_file(network, example, {**layers, "two": two}, tmp_path), network, example)
 

@@ -164,7 +164,7 @@ def smaller_codebook(weight: np.ndarray) -> CodebookArrays | str:
     if weight.size < FEWEST_CODED:
         return f"it has {weight.size:,} weights, and codebook products are faster from {FEWEST_CODED:,} on"
     matrix, most = weight_matrix(weight), CODEBOOKS[4]
-    # Few rows settle most weights, and only the others are sorted as a whole.
+    # Few rows show it of most weights; only the others are sorted as a whole.
     for part in (matrix[:16], matrix):
         values, codes = np.unique(part, return_inverse=True)
         if len(values) > most:

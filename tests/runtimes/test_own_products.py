@@ -154,6 +154,13 @@ def test_a_layer_with_another_weight_stays_dense(tmp_path):
     assert_same(file, network, example)
 
 
+def test_a_network_of_doubles_stays_dense(tmp_path):
+    network, example = pruned(seeded(Tokens)).double(), drawn(2, 48).double()
+    file = own_file(network, example, arrays_of(network, "one", "two"), tmp_path)
+    assert not own_layers_in(file)
+    assert_same(file, network, example)
+
+
 @pytest.mark.parametrize("isa", ["0", "1", "2", "3"])
 def test_every_generation_of_processors_runs_a_file(isa, tmp_path, monkeypatch):
     monkeypatch.setenv("CORTADO_ISA", isa)

@@ -19,7 +19,7 @@ from cortado.lowering.graph import exported
 from cortado.lowering.lower import lowered
 from cortado.lowering.products import Product
 from cortado.native.build import PRODUCTS_LIBRARY, PRODUCTS_SOURCE, find_compiler
-from cortado.native.product_layouts import ProductArrays, codebook_arrays, smaller_codebook, sparse_arrays
+from cortado.native.product_layouts import ProductArrays, codebook_arrays, sparse_arrays
 from cortado.runtimes.kernels.kernel import Kernel
 from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.onnxruntime import Onnxruntime
@@ -173,13 +173,20 @@ def test_a_layer_with_another_weight_stays_dense(tmp_path):
     assert_same(file, network, example)
 
 
+def test_a_network_of_doubles_stays_dense(tmp_path):
+    network, example = pruned(seeded(Tokens)).double(), drawn(2, 48).double()
+    file = own_file(network, example, arrays_of(network, "one", "two"), tmp_path)
+    assert not own_layers_in(file)
+    assert_same(file, network, example)
+
+
 @pytest.mark.parametrize("isa", ["0", "1", "2", "3"])
 def test_every_generation_of_processors_runs_a_file(isa, tmp_path, monkeypatch):
     monkeypatch.setenv("CORTADO_ISA", isa)
     network, example = pruned(seeded(Tokens)), drawn(5, 48)
     layers = arrays_of(network, "one", "three")
     layers["four"] = layers["three"]
-    two = smaller_codebook(network.two.weight.detach().sign().numpy() * 0.25)
+    two = codebook_arrays(network.two.weight.detach().sign().int().numpy() + 1, np.array([-0.25, 0, 0.25]))
     network.two.weight.data = torch.from_numpy(two.dense())
     assert_same(own_file(network, example, {**layers, "two": two}, tmp_path), network, example)
 

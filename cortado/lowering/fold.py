@@ -6,17 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.layers.kinds import is_transposed, kind_of, role_of
+from cortado.layers.norm import has_statistics
+from cortado.layers.roles import MATMUL, NORM
 from cortado.lowering.readers import ReadLog, record_reads, untouched
 from cortado.parts.forms.attach import attached_names
-
-MAKERS: dict[type[nn.Module], int] = {
-    nn.Linear: 2,
-    nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5,
-    nn.ConvTranspose1d: 3, nn.ConvTranspose2d: 4, nn.ConvTranspose3d: 5,
-}  # fmt: skip
-"""Layers that can absorb a norm, and the number of output axes for which axis 1 is the channels."""
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = ()) -> tuple[str, ...]:
@@ -34,7 +28,7 @@ def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = (
     giver = {id(made): layer for key, layer in makers.items() for made in read_log.made.get(key, [])}
     folded = []
     for path, norm in list(network.named_modules()):
-        if not isinstance(norm, NORMS) or not can_be_folded(norm, read_log):
+        if not can_be_folded(norm, read_log):
             continue
         before = [giver.get(id(activation)) for activation in read_log.taken[id(norm)]]
         if all(maker is not None and can_absorb_norm(maker, norm, read_log) for maker in before):
@@ -47,22 +41,20 @@ def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = (
 
 def can_absorb(layer: nn.Module) -> bool:
     """Return whether it is a torch layer with its own forward; a subclass may compute anything."""
-    kind = next((kind for kind in MAKERS if isinstance(layer, kind)), None)
-    own = kind is None or type(layer).forward is not kind.forward or bool(attached_names(layer))
-    return not own and untouched(layer)
+    return role_of(layer) == MATMUL and not attached_names(layer) and untouched(layer)
 
 
 def can_be_folded(norm: nn.Module, read_log: ReadLog) -> bool:
     """Return whether a norm uses fixed statistics, runs, and has parameters that nothing else reads."""
-    kind = next(kind for kind in NORMS if isinstance(norm, kind))
     # A subclass with its own forward may do more than normalize.
-    fixed = not norm.training and norm._buffers.get("running_mean") is not None and type(norm).forward is kind.forward
+    fixed = has_statistics(norm) and not norm.training and role_of(norm) == NORM
     return fixed and untouched(norm) and id(norm) in read_log.taken and read_log.keeps_to_itself(norm)
 
 
 def can_absorb_norm(maker: nn.Module, norm: nn.Module, read_log: ReadLog) -> bool:
     """Return whether this norm alone reads all outputs of the maker, with their channels on axis 1."""
-    axes = next(count for kind, count in MAKERS.items() if isinstance(maker, kind))
+    kind = kind_of(maker)
+    axes = 2 if kind is None else 2 + kind.spatial
     given = read_log.made[id(maker)]
     return read_log.keeps_to_itself(maker) and all(
         one.dim() == axes and read_log.read_only_by(one, norm) for one in given
@@ -87,7 +79,7 @@ def absorb(maker: Any, norm: Any) -> None:
 
 def scaled(weight: Tensor, scale: Tensor, maker: Any) -> Tensor:
     """Return the weight with every output channel multiplied by its entry of `scale` (outputs,)."""
-    if not isinstance(maker, TRANSPOSED):
+    if not is_transposed(maker):
         return weight * scale.view(-1, *(1,) * (weight.dim() - 1))
     # (inputs, outputs per group, ...): the inputs of group g make its outputs.
     grouped = weight.unflatten(0, (maker.groups, -1))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.layers.low_rank import CONVOLUTIONS
+from cortado.layers.conv import CONVOLUTIONS
 from cortado.lowering.readers import ReadLog, record_reads, untouched
 from cortado.parts.forms.attach import original_class
 

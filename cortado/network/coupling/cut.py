@@ -14,10 +14,11 @@ from cortado.network.coupling.answers import difference, flat_outputs
 from cortado.network.coupling.attribute import Edits, set_attributes
 from cortado.network.coupling.capture import first_line
 from cortado.network.coupling.find import edits_for, failing_groups, leave_whole
-from cortado.network.coupling.groups import Gone, Groups, Keeps
+from cortado.network.coupling.groups import Groups, Keeps
 from cortado.network.coupling.rewritten import Rewritten, tensors_at
-from cortado.network.coupling.step import source_of
 from cortado.network.coupling.trial import Failure, attempt, place
+from cortado.network.graph.axes.step import source_of
+from cortado.network.graph.axes.variables import Gone
 from cortado.parts.activations.quantizer import unrounded
 from cortado.parts.forms.attach import attach, form_of
 

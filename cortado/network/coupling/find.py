@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from cortado.network.coupling.capture import capture
 from cortado.network.coupling.collect import collect
-from cortado.network.coupling.constants import Constant, changed, constants_of, touching
-from cortado.network.coupling.groups import Frozen, Gone, Group, Groups, Keeps
+from cortado.network.coupling.constants import changed, constants_of, touching
+from cortado.network.coupling.groups import Frozen, Group, Groups, Keeps
 from cortado.network.coupling.solve import Solved, all_named, solve
-from cortado.network.coupling.step import module_of
 from cortado.network.coupling.trial import Failure, attempt, tagged_numbers, upstream
-from cortado.network.coupling.walk import axis_lists_of, walk_network
+from cortado.network.coupling.walk import walk_network
+from cortado.network.graph.axes.constants import Constant
+from cortado.network.graph.axes.step import axis_lists_of, module_of
+from cortado.network.graph.axes.variables import Gone
 
 
 def find_groups(network: nn.Module, example: Any) -> Groups:

@@ -10,9 +10,8 @@ from torch import Tensor, fx
 
 from cortado.errors import BadValue
 from cortado.network.coupling.walk import OUTPUT, Walked
-
-Gone = np.ndarray
-"""For each variable whether it is removed."""
+from cortado.network.graph.axes.constants import Constant
+from cortado.network.graph.axes.variables import Gone, staying
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Groups:
     frozen: list[Frozen] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
     """Groups (their first variable) that the network's own code cannot follow, and the line that prevents it."""
-    constants: list[Any] = field(default_factory=list)
+    constants: list[Constant] = field(default_factory=list)
     """Numbers in the network's code that follow from channel counts."""
     seen: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
     """Attributes that reached operators, by module and function."""
@@ -166,11 +165,6 @@ class Groups:
             if not stays.all():
                 found[node, place] = np.flatnonzero(stays)
         return found
-
-
-def staying(axis: np.ndarray, gone: Gone) -> np.ndarray:
-    """Return for each entry whether none of its variables is removed."""
-    return np.logical_not((gone[np.where(axis < 0, 0, axis)] & (axis >= 0)).any(1))
 
 
 def tracked_axes(walked: Walked) -> dict[tuple[fx.Node, int], np.ndarray]:

@@ -11,7 +11,7 @@ from cortado.errors import BadNetwork
 from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.attach import attached_names
-from cortado.parts.part import Part
+from cortado.parts.part import Part, is_container
 from cortado.running.trees import tensors_in, to_device
 
 
@@ -86,7 +86,7 @@ def has_siblings(network: nn.Module, path: str) -> bool:
     """Return whether another module of its class stands next to it in a list or a chain."""
     above, layer = network.get_submodule(path.rpartition(".")[0]), network.get_submodule(path)
     beside = [child for child in above.children() if type(child) is type(layer)]
-    return len(beside) > 1 and isinstance(above, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+    return len(beside) > 1 and is_container(above)
 
 
 def runs_without(network: nn.Module, path: str, example: Any) -> bool:

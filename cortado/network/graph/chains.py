@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from cortado.layers.widths import match_widths, shape_of
+from cortado.layers.kind import shape_of
+from cortado.layers.widths import match_widths
 from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import attach, attached_names, form_of
 from cortado.parts.forms.form import Form

@@ -9,34 +9,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cortado.layers.kinds import kind_of, role_of
+from cortado.layers.roles import CLIP, MATMUL, NORM
+from cortado.network.graph.operators.table import facts_of
 from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, unrounded
-from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.part import own_modules
 from cortado.running.trees import tensors_in, to_device
 
-MATMUL, JOIN, MOVE, CLIP, NORM, FLOAT = "product", "join", "move", "clip", "norm", "float"
-LAYERS: dict[type[nn.Module], str] = {
-    nn.Linear: MATMUL, nn.Conv1d: MATMUL, nn.Conv2d: MATMUL, nn.Conv3d: MATMUL,
-    nn.ConvTranspose1d: MATMUL, nn.ConvTranspose2d: MATMUL, nn.ConvTranspose3d: MATMUL,
-    nn.BatchNorm1d: NORM, nn.BatchNorm2d: NORM, nn.BatchNorm3d: NORM, ScaleShift: NORM,
-    nn.ReLU: CLIP, nn.ReLU6: CLIP, nn.Hardtanh: CLIP,
-}  # fmt: skip
-"""Layers that count as one step."""
-OPERATORS = {
-    "convolution": MATMUL, "addmm": MATMUL, "mm": MATMUL, "linear": MATMUL,
-    "add": JOIN, "add_": JOIN, "cat": JOIN, "mul": JOIN, "mul_": JOIN, "mean": JOIN,
-    "avg_pool1d": JOIN, "avg_pool2d": JOIN, "_adaptive_avg_pool2d": JOIN,
-    "relu": CLIP, "relu_": CLIP, "clamp": CLIP, "clamp_": CLIP, "clamp_min": CLIP, "hardtanh": CLIP, "hardtanh_": CLIP,
-    "max_pool2d_with_indices": MOVE, "max_pool2d": MOVE, "constant_pad_nd": MOVE, "reflection_pad2d": MOVE,
-    "view": MOVE, "_unsafe_view": MOVE, "reshape": MOVE, "slice": MOVE, "select": MOVE, "permute": MOVE,
-    "transpose": MOVE, "t": MOVE, "squeeze": MOVE, "unsqueeze": MOVE, "expand": MOVE, "clone": MOVE,
-    "alias": MOVE, "detach": MOVE, "split": MOVE, "split_with_sizes": MOVE, "unbind": MOVE, "index_select": MOVE,
-    "upsample_nearest2d": MOVE, "flip": MOVE, "contiguous": MOVE, "_to_copy": MOVE, "pixel_shuffle": MOVE,
-}  # fmt: skip
-"""The effect of operators on an activation's values: joined, moved unchanged, clipped; all others compute in floats."""
-PAIRS = ("add", "add_", "mul", "mul_")
-"""These join two activations; with a scalar they are arithmetic on one activation."""
+STEPS = (MATMUL, NORM, CLIP)
+"""Roles of layers that count as one step."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +32,8 @@ class FlowStep:
     outputs: tuple[int, ...]
     below: float = 1.0
     """The factor on values below zero: 0 for a ReLU, the slope of a leaky ReLU, else 1."""
+    homogeneous: bool = False
+    """Whether a positive factor on a channel passes unchanged."""
 
     @property
     def above_zero(self) -> bool:
@@ -121,17 +105,20 @@ class ValueNumbering(TorchDispatchMode):
         if read and not self.inside:
             self.flow.places.setdefault(read[0], []).append((path, INPUT))
         self.stack.append(path)
-        self.inside += layer_kind(module) is not None
+        self.inside += step_role(module) is not None
 
     def leave(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         """Record a module that has run."""
-        path, read, kind = self.stack.pop(), self.entered.pop(), layer_kind(module)
+        path, read, kind = self.stack.pop(), self.entered.pop(), step_role(module)
         self.inside -= kind is not None
         if kind is not None and not self.inside and isinstance(output, Tensor):
             made = self.renew(output)
             inputs = () if read is None else (read,)
-            above = isinstance(module, nn.ReLU) or (isinstance(module, nn.Hardtanh) and module.min_val >= 0)
-            self.flow.steps.append(FlowStep(kind, type(module).__name__, path, inputs, (made,), 0.0 if above else 1.0))
+            facts = kind_of(module)
+            assert facts is not None
+            self.flow.steps.append(
+                FlowStep(kind, type(module).__name__, path, inputs, (made,), facts.below(module), facts.homogeneous)
+            )
         if isinstance(output, Tensor) and not self.inside:
             self.flow.places.setdefault(self.number(output), []).append((path, OUTPUT))
 
@@ -147,34 +134,17 @@ class ValueNumbering(TorchDispatchMode):
             return output
         name = func.overloadpacket.__name__
         made = tuple(self.renew(tensor) for tensor in tensors_in(output))
-        kind = OPERATORS.get(name, FLOAT)
-        if (name in PAIRS and len(read) < 2) or (name == "constant_pad_nd" and any(args[2:])):
-            # Arithmetic on a single activation, or clipping bounds that may not be on a grid.
-            kind = FLOAT
-        below = 0.0 if kind == CLIP and above_zero(name, args, kwargs or {}) else slope_below(name, args)
-        self.flow.steps.append(FlowStep(kind, name, self.stack[-1] if self.stack else "", read, made, below))
+        facts, named = facts_of(name), kwargs or {}
+        role = facts.role_in(args, named, len(read))
+        path = self.stack[-1] if self.stack else ""
+        self.flow.steps.append(FlowStep(role, name, path, read, made, facts.below(args, named), facts.homogeneous))
         return output
 
 
-def above_zero(name: str, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
-    """Return whether the operator's lower bound is zero or above; the default is -1 for hardtanh, none for clamp."""
-    low = args[1] if len(args) > 1 else named.get("min_val", named.get("min"))
-    return name in ("relu", "relu_") or (isinstance(low, (int, float)) and low >= 0)
-
-
-def slope_below(name: str, args: tuple[Any, ...]) -> float:
-    """Return the slope below zero of a leaky ReLU, or a PReLU's largest; 1 for all others and for steeper slopes."""
-    if name in ("leaky_relu", "leaky_relu_"):
-        return min(abs(float(args[1])) if len(args) > 1 else 0.01, 1.0)
-    if name in ("prelu", "_prelu_kernel"):
-        return min(float(args[1].detach().abs().max()), 1.0)
-    return 1.0
-
-
-def layer_kind(module: nn.Module) -> str | None:
-    """Return the effect of a layer of a known kind if it runs its class's own forward."""
-    kind = next((known for known in LAYERS if isinstance(module, known)), None)
-    return LAYERS[kind] if kind is not None and type(module).forward is kind.forward else None
+def step_role(module: nn.Module) -> str | None:
+    """Return the role of a layer that counts as one step."""
+    role = role_of(module)
+    return role if role in STEPS else None
 
 
 def flow_of(network: nn.Module, example: Any) -> Flow:

@@ -10,49 +10,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cortado.errors import BadNetwork, BadValue
+from cortado.network.graph.record import Call, Operator, Shape
 from cortado.parts.forms.form import Form
 from cortado.parts.part import inside_parts
 from cortado.running.call import call
 from cortado.running.eval_mode import eval_mode, keeping_buffers
 from cortado.running.trees import tensors_in, to_device
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One operator that ran.  `arguments` are its arguments, with every tensor replaced by its shape."""
-
-    name: str
-    arguments: tuple[Any, ...]
-    outputs: tuple[Shape, ...]
-    pointwise: bool = False
-    view: bool = False
-    reduction: bool = False
-    decoding: bool = False
-    """Whether it ran inside a form, to compute the dense weight."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a module: `index` counts calls in the order they began, `paths` has every name of the module."""
-
-    index: int
-    paths: tuple[str, ...]
-    layer: nn.Module
-    inputs: tuple[Shape, ...]
-    outputs: tuple[Shape, ...]
-    operators: tuple[Operator, ...]
-
-    @property
-    def path(self) -> str:
-        """Return the first name of the module; the network itself is ""."""
-        return self.paths[0]
-
-    @property
-    def kind(self) -> str:
-        """Return the class name of the module."""
-        return type(self.layer).__name__
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from torch import nn
 from cortado.errors import BadValue
 from cortado.layers.kinds import kind_of
 from cortado.layers.low_rank import low_rank_of
-from cortado.network.graph.trace import Call, Operator, Trace, trace
-from cortado.network.profile.cost import multiply_adds
+from cortado.network.graph.operators.table import multiply_adds
+from cortado.network.graph.record import Call, Operator
+from cortado.network.graph.trace import Trace, trace
 from cortado.network.profile.execution import execution_shares, inside_of
 from cortado.network.profile.storage_count import StoredCount, TensorCounter
 from cortado.network.statistics.activity import Activity, measure_activity

@@ -87,7 +87,7 @@ class ActivityWatch(TorchDispatchMode):
         self.layers: dict[str, nn.Module] = {}
         for path, module in network.named_modules():
             kind = kind_of(module)
-            if kind is not None and kind.family != "norm":
+            if kind is not None and kind.family not in ("norm", "activation"):
                 self.layers[path] = module
         self.tallies = {path: LayerTally() for path in self.layers}
         self.running: list[str] = []

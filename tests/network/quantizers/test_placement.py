@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.network.graph.flow import CLIP, JOIN, MATMUL, flow_of
+from cortado.layers.roles import CLIP, JOIN, MATMUL
+from cortado.network.graph.flow import flow_of
 from cortado.network.quantizers.placement import QuantizerSite, inputs_on_grid, quantizer_sites
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer, sites

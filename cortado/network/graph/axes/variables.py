@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 Axis = np.ndarray | None
+Gone = np.ndarray
+"""For each variable whether it is removed."""
 GROWTH = 4096
 
 
@@ -187,3 +189,8 @@ def finer(left: np.ndarray, right: np.ndarray) -> bool:
     """
     every = bool((left >= 0).all() and (right >= 0).all())
     return every and max(len(np.unique(left)), len(np.unique(right))) == len(left)
+
+
+def staying(axis: np.ndarray, gone: Gone) -> np.ndarray:
+    """Return for each entry whether none of its variables is removed."""
+    return np.logical_not((gone[np.where(axis < 0, 0, axis)] & (axis >= 0)).any(1))

@@ -9,29 +9,32 @@ from torch import Tensor, nn
 from cortado.layers.kinds import is_transposed, kind_of, role_of
 from cortado.layers.norm import has_statistics
 from cortado.layers.roles import MATMUL, NORM
-from cortado.lowering.readers import ReadLog, record_reads, untouched
+from cortado.network.graph.graph import Graph
+from cortado.network.graph.trace import trace
 from cortado.parts.forms.attach import attached_names
 
 
 def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = ()) -> tuple[str, ...]:
     """Fold batch norms in place and return the paths of those folded; layers at `difference` absorb none.
 
-    A norm in eval mode is folded if it reads only outputs of layers of `MAKERS` and is the only reader of all their
+    A norm in eval mode is folded if it reads only outputs of layers of the kinds that can and is the only reader of all their
     outputs: each of them absorbs the norm, however often they run.  Such a layer gets new parameters, so layers that
     shared its old weight keep theirs.  An nn.Identity replaces the norm.  A layer with a form attached is skipped:
     `lowered` makes a dense copy first. Raises BadNetwork when the network fails on the example.
     """
-    read_log = record_reads(network, example)
+    graph = trace(network, example)
     makers = {
-        id(layer): layer for path, layer in network.named_modules() if can_absorb(layer) and path not in difference
+        value: layer
+        for path, layer in network.named_modules()
+        if can_absorb(layer) and path not in difference
+        for value in graph.made_by(layer)
     }
-    giver = {id(made): layer for key, layer in makers.items() for made in read_log.made.get(key, [])}
     folded = []
     for path, norm in list(network.named_modules()):
-        if not can_be_folded(norm, read_log):
+        if not can_be_folded(norm, graph):
             continue
-        before = [giver.get(id(activation)) for activation in read_log.taken[id(norm)]]
-        if all(maker is not None and can_absorb_norm(maker, norm, read_log) for maker in before):
+        before = [makers.get(value) for call in graph.calls_of(norm) for value in call.reads]
+        if all(maker is not None and can_absorb_norm(maker, norm, graph) for maker in before):
             for maker in {id(maker): maker for maker in before}.values():
                 absorb(maker, norm)
             put_in_place_of(network, norm, nn.Identity())
@@ -44,20 +47,21 @@ def can_absorb(layer: nn.Module) -> bool:
     return role_of(layer) == MATMUL and not attached_names(layer) and untouched(layer)
 
 
-def can_be_folded(norm: nn.Module, read_log: ReadLog) -> bool:
+def can_be_folded(norm: nn.Module, graph: Graph) -> bool:
     """Return whether a norm uses fixed statistics, runs, and has parameters that nothing else reads."""
     # A subclass with its own forward may do more than normalize.
     fixed = has_statistics(norm) and not norm.training and role_of(norm) == NORM
-    return fixed and untouched(norm) and id(norm) in read_log.taken and read_log.keeps_to_itself(norm)
+    return fixed and untouched(norm) and bool(graph.calls_of(norm)) and graph.keeps_to_itself(norm)
 
 
-def can_absorb_norm(maker: nn.Module, norm: nn.Module, read_log: ReadLog) -> bool:
+def can_absorb_norm(maker: nn.Module, norm: nn.Module, graph: Graph) -> bool:
     """Return whether this norm alone reads all outputs of the maker, with their channels on axis 1."""
     kind = kind_of(maker)
     axes = 2 if kind is None else 2 + kind.spatial
-    given = read_log.made[id(maker)]
-    return read_log.keeps_to_itself(maker) and all(
-        one.dim() == axes and read_log.read_only_by(one, norm) for one in given
+    return graph.keeps_to_itself(maker) and all(
+        len(shape) == axes and graph.read_only_by(value, norm)
+        for call in graph.calls_of(maker)
+        for value, shape in zip(call.makes, call.outputs, strict=True)
     )
 
 
@@ -92,3 +96,9 @@ def put_in_place_of(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
         for name, child in list(parent._modules.items()):
             if child is old:
                 parent._modules[name] = new
+
+
+def untouched(layer: nn.Module) -> bool:
+    """Return whether a layer runs its class's own forward, without hooks that might see or change its activations."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
+    return not any(hooks) and "forward" not in layer.__dict__ and torch.nn.Module.__call__ is type(layer).__call__

@@ -17,6 +17,7 @@ from cortado.layers.roles import MATMUL
 from cortado.network.graph.axes.step import operator_name
 from cortado.network.graph.flow import Flow, flow_of
 from cortado.network.graph.operators.table import facts_of
+from cortado.network.graph.trace import trace
 from cortado.network.quantizers.placement import inputs_on_grid
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import PREFIX, sites
@@ -96,7 +97,7 @@ def regridded(codes: Tensor, weight: Tensor) -> Codes | None:
 
 def emit_quantizers(network: nn.Module, example: Any, codes: dict[str, Tensor]) -> None:
     """Express a lowered network's quantizers, and weights they meet, as quantize operators, in place."""
-    flow = flow_of(network, example)
+    flow = flow_of(trace(network, example))
     for path in matmuls_on_grid(flow, sites(network)):
         layer = network.get_submodule(path)
         weight = layer._parameters.get("weight")

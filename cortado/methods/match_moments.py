@@ -22,7 +22,6 @@ from cortado.running.call import call
 from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import tensors_in, to_device
-from cortado.task.outputs.automatic import Automatic
 from cortado.task.outputs.outputs import Outputs, Rows, in_float64, same_shapes, some_places
 from cortado.task.task import Task
 
@@ -202,27 +201,9 @@ def of_kept(pair: Moments, kept: Tensor | None) -> Moments:
 
 def layers_before_norms(view: View) -> set[str]:
     """Return the matmul layers whose output goes straight into a batch norm, which is matched in their place."""
-    made: dict[int, tuple[str, Tensor]] = {}
-    found: set[str] = set()
-
-    def after(path: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-            made[id(output)] = (path, output)
-
-        return hook
-
-    def before(layer: nn.Module, activation: Tensor) -> None:
-        if id(activation) in made:
-            found.add(made[id(activation)][0])
-
-    hooks = [
-        before_call(layer, before) if is_channel_norm(layer) else layer.register_forward_hook(after(path))
-        for path, layer in view.network.named_modules()
-        if is_channel_norm(layer) or is_matmul(layer)
-    ]
-    device = own_device(view.network)
-    run_with_hooks(view.network, to_device(view.example, device), hooks, Automatic())
-    return found
+    graph = view.graph
+    read = {call.reads[0] for call in graph.every_call if call.reads and is_channel_norm(call.layer)}
+    return {call.path for call in graph.every_call if is_matmul(call.layer) and read.intersection(call.makes)}
 
 
 def matmul_hook(path: str, wanted: Moments, done: set[str], scales: bool) -> Callable[..., Tensor | None]:

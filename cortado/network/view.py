@@ -18,7 +18,8 @@ from cortado.network.coupling.groups import Groups, Keeps
 from cortado.network.graph.blocks import find_blocks
 from cortado.network.graph.chains import Units, find_units
 from cortado.network.graph.flow import Flow, flow_of
-from cortado.network.graph.trace import Trace, trace
+from cortado.network.graph.graph import Graph
+from cortado.network.graph.trace import trace
 from cortado.network.graph.where import choose
 from cortado.network.weight import Factor, Weight, parameter_places, routes_of, tensor_of
 from cortado.parts.blocks.block import Block, stand_in
@@ -107,14 +108,14 @@ class View:
         return runs, [by_tensor[id(tensor_of(piece))] for piece in pieces]
 
     @cached_property
-    def trace(self) -> Trace:
-        """Return the calls of one forward pass on the example."""
+    def graph(self) -> Graph:
+        """Return what ran in one forward pass on the example."""
         return trace(self.network, self.example)
 
     @cached_property
     def flow(self) -> Flow:
         """Return the values that pass between operators in one run on the example."""
-        return flow_of(self.network, self.example)
+        return flow_of(self.graph)
 
     @cached_property
     def blocks(self) -> list[str]:
@@ -151,7 +152,7 @@ class View:
 
     def forget(self) -> None:
         """Invalidate the cached analyses after a change to the network."""
-        for cached in ("all_weights", "trace", "flow", "blocks", "units", "groups"):
+        for cached in ("all_weights", "graph", "flow", "blocks", "units", "groups"):
             self.__dict__.pop(cached, None)
         self.measured.clear()
 

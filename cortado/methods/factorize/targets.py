@@ -73,7 +73,7 @@ def find_targets(view: View, where: str) -> list[Target]:
     ]
     found: dict[str, Target] = {}
     by_layer = {id(layer): weight for weight in weights for layer, _ in weight.places}
-    for call in view.trace.calls:
+    for call in view.graph.calls:
         weight = by_layer.get(id(call.layer))
         if weight is None or not call.inputs or not call.outputs or not weight.shape.numel():
             continue

@@ -42,7 +42,7 @@ class PruneUnits(Method):
         if self.sort:
             for units in self.chosen(view):
                 self.tidy(view, units, sort=True)
-        view.__dict__.pop("trace", None)
+        view.__dict__.pop("graph", None)
         return removed
 
     def chosen(self, view: View) -> list[Units]:

@@ -163,7 +163,7 @@ def layers_in_full_rank(method: Method, view: View, task: Task) -> list[tuple[st
     chosen = matrices(view.weights(method.where))
     by_layer = {id(layer): weight for weight in chosen for layer, _ in weight.places}
     found: dict[str, Weight] = {}
-    for call in view.trace.calls:
+    for call in view.graph.calls:
         weight = by_layer.pop(id(call.layer), None)
         if weight is None or not is_known_matrix(call.layer):
             continue

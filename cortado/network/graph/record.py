@@ -1,4 +1,4 @@
-"""Record: one operator that ran, and one call of a module."""
+"""Record: what happened in a run of a network - an operator ran, or a call of a module began or ended."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,13 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator that ran.  `arguments` are its arguments, with every tensor replaced by its shape."""
+    """One operator that ran.  `arguments` are its arguments, with every tensor replaced by its shape.
+
+    `call` is the innermost call that ran it (-1: none), `line` the user's line that did ("net.py:12"). `reads` and `makes`
+    number the values of its tensors. `decoding`: it ran inside a form, to compute the dense weight; `rounding`: inside an
+    activation quantizer, whose output counts as its input. `role`, `below` and `homogeneous` are facts of this call (see
+    operators/facts.py).
+    """
 
     name: str
     arguments: tuple[Any, ...]
@@ -19,7 +25,14 @@ class Operator:
     view: bool = False
     reduction: bool = False
     decoding: bool = False
-    """Whether it ran inside a form, to compute the dense weight."""
+    rounding: bool = False
+    call: int = -1
+    line: str = ""
+    reads: tuple[int, ...] = ()
+    makes: tuple[int, ...] = ()
+    role: str = ""
+    below: float = 1.0
+    homogeneous: bool = False
 
     @property
     def short_name(self) -> str:
@@ -30,7 +43,12 @@ class Operator:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module: `index` counts calls in the order they began, `paths` has every name of the module."""
+    """One call of a module: `index` counts calls in the order they began, `paths` has every name of the module.
+
+    `around` is the call inside which it ran (-1: none); `reads` and `makes` number the values of its tensors. `tensor`: it
+    returns one tensor; `alike`: that has the shape and dtype of its first argument. `listed`: it is a layer, or operators
+    ran in its own forward.
+    """
 
     index: int
     paths: tuple[str, ...]
@@ -38,6 +56,12 @@ class Call:
     inputs: tuple[Shape, ...]
     outputs: tuple[Shape, ...]
     operators: tuple[Operator, ...]
+    around: int = -1
+    reads: tuple[int, ...] = ()
+    makes: tuple[int, ...] = ()
+    tensor: bool = False
+    alike: bool = False
+    listed: bool = True
 
     @property
     def path(self) -> str:
@@ -48,3 +72,20 @@ class Call:
     def kind(self) -> str:
         """Return the class name of the module."""
         return type(self.layer).__name__
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The call with this index began."""
+
+    call: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The call with this index ended."""
+
+    call: int
+
+
+Event = Operator | Begun | Ended

@@ -6,7 +6,7 @@ from cortado.layers.kind import Kind
 from cortado.layers.roles import CLIP
 
 
-def rectified(layer: nn.Module) -> float:
+def no_negatives(layer: nn.Module) -> float:
     """Return 0: nothing below zero passes a ReLU."""
     return 0.0
 
@@ -17,7 +17,7 @@ def bounded(layer: nn.Hardtanh) -> float:
 
 
 KINDS = (
-    Kind("activation", nn.ReLU, settings=("inplace",), role=CLIP, below=rectified, homogeneous=True),
+    Kind("activation", nn.ReLU, settings=("inplace",), role=CLIP, below=no_negatives, homogeneous=True),
     Kind("activation", nn.ReLU6, settings=("inplace",), role=CLIP, below=bounded),
     Kind("activation", nn.Hardtanh, settings=("min_val", "max_val", "inplace"), role=CLIP, below=bounded),
 )

@@ -56,7 +56,7 @@ def batch_norm_class(layer: nn.Module | None) -> type[nn.Module] | None:
     return next((kind for kind in (*BATCH_NORMS, nn.SyncBatchNorm) if isinstance(layer, kind)), None)
 
 
-def has_statistics(layer: Any) -> bool:
+def is_batch_norm(layer: Any) -> bool:
     """Return whether a layer is a batch norm with stored statistics."""
     return batch_norm_class(layer) is not None and layer._buffers.get("running_mean") is not None
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.layers.kinds import is_transposed, kind_of, role_of
-from cortado.layers.norm import has_statistics
+from cortado.layers.norm import is_batch_norm
 from cortado.layers.roles import MATMUL, NORM
 from cortado.network.graph.graph import Graph
 from cortado.network.graph.trace import trace
@@ -50,7 +50,7 @@ def can_absorb(layer: nn.Module) -> bool:
 def can_be_folded(norm: nn.Module, graph: Graph) -> bool:
     """Return whether a norm uses fixed statistics, runs, and has parameters that nothing else reads."""
     # A subclass with its own forward may do more than normalize.
-    fixed = has_statistics(norm) and not norm.training and role_of(norm) == NORM
+    fixed = is_batch_norm(norm) and not norm.training and role_of(norm) == NORM
     return fixed and untouched(norm) and bool(graph.calls_of(norm)) and graph.keeps_to_itself(norm)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from cortado.layers.roles import MATMUL
 from cortado.network.graph.axes.step import operator_name
 from cortado.network.graph.flow import Flow, flow_of
-from cortado.network.graph.operators.table import facts_of
+from cortado.network.graph.operators.table import operator_facts
 from cortado.network.graph.trace import trace
 from cortado.network.quantizers.placement import inputs_on_grid
 from cortado.parts.activations.affine import Affine
@@ -144,7 +144,7 @@ def moves(node: fx.Node) -> bool:
     """Return whether an operator's only output has just its input values and zeros, which every grid has."""
     if node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor):
         return False
-    facts = facts_of(operator_name(node))
+    facts = operator_facts(operator_name(node))
     return facts.keeps_grid and not facts.fills(node.args, node.kwargs)
 
 
@@ -156,7 +156,7 @@ def moved_sources(node: fx.Node) -> list[fx.Node]:
     """Return the inputs that a moving operator moves; for a part of a value, the whole value."""
     given: Any = node.args[0]
     if node.target == getitem:
-        given = given.args[0] if facts_of(operator_name(given)).keeps_grid else []
+        given = given.args[0] if operator_facts(operator_name(given)).keeps_grid else []
     return [one for one in (given if isinstance(given, (list, tuple)) else [given]) if isinstance(one, fx.Node)]
 
 

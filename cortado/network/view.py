@@ -15,8 +15,8 @@ from cortado.layers.low_rank import low_rank_of
 from cortado.network.coupling.cut import cut, kept_outputs
 from cortado.network.coupling.find import find_groups
 from cortado.network.coupling.groups import Groups, Keeps
+from cortado.network.coupling.reorder import Orders, reorder
 from cortado.network.graph.blocks import find_blocks
-from cortado.network.graph.chains import Units, find_units
 from cortado.network.graph.flow import Flow, flow_of
 from cortado.network.graph.graph import Graph
 from cortado.network.graph.trace import trace
@@ -123,11 +123,6 @@ class View:
         return find_blocks(self.network, self.example)
 
     @cached_property
-    def units(self) -> list[Units]:
-        """Return the groups of units (neurons, channels) that one layer makes and known layers read."""
-        return find_units(self.network, self.example)
-
-    @cached_property
     def groups(self) -> Groups:
         """Return the groups of channels that are cut together.  Raises BadNetwork when the network cannot be traced."""
         return find_groups(self.network, self.example)
@@ -143,6 +138,14 @@ class View:
         self.remember(rows)
         self.forget()
 
+    def reorder(self, orders: Orders) -> None:
+        """Put the units of some groups in another order (group -> indices of all its units); outputs stay the same.
+
+        Raises BadValue for a group whose units cannot change places.
+        """
+        self.remember(reorder(self.network, self.groups, orders))
+        self.forget()
+
     def remember(self, rows: dict[str, Tensor]) -> None:
         """Record that layers have only these of their outputs, in this order."""
         for known in (self.kept, *([] if self.survivors is None else [self.survivors])):
@@ -152,7 +155,7 @@ class View:
 
     def forget(self) -> None:
         """Invalidate the cached analyses after a change to the network."""
-        for cached in ("all_weights", "graph", "flow", "blocks", "units", "groups"):
+        for cached in ("all_weights", "graph", "flow", "blocks", "groups"):
             self.__dict__.pop(cached, None)
         self.measured.clear()
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.layers.kinds import kind_of
-from cortado.layers.norm import batch_norm_class, has_statistics
+from cortado.layers.norm import batch_norm_class, is_batch_norm
 from cortado.methods.factorize.targets import Target
 from cortado.network.graph.graph import Graph
 from cortado.network.view import View
@@ -68,7 +68,7 @@ def consumer_in(graph: Graph, layer: nn.Module) -> Consumer:
     # A norm over tokens can read a linear layer too, but cannot absorb a constant per feature.
     channels = kind is not None and len(first.inputs[0]) == kind.spatial + 2
     alone = len(graph.calls_of(first.layer)) == 1 and all(graph.read_only_by(value, first.layer) for value in made)
-    if not (alone and channels and has_statistics(first.layer)):
+    if not (alone and channels and is_batch_norm(first.layer)):
         return Consumer()
     return Consumer(first.layer, only_relu(graph, graph.made_by(first.layer)))
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cortado.layers.norm import batch_norm_class, has_statistics
+from cortado.layers.norm import batch_norm_class, is_batch_norm
 from cortado.methods.method import Method
 from cortado.methods.needs import Leaves, Need
 from cortado.network.view import View
@@ -27,7 +27,7 @@ def ready(method: Any, view: View, task: Task) -> dict[str, Any]:
 
 def can_fold(layer: Any) -> bool:
     """Return whether a layer is torch's own batch norm with statistics, without forms."""
-    return type(layer) is batch_norm_class(layer) and has_statistics(layer) and not attached_names(layer)
+    return type(layer) is batch_norm_class(layer) and is_batch_norm(layer) and not attached_names(layer)
 
 
 NORM = Need("a batch norm with statistics, shared with no other", ready)

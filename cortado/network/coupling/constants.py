@@ -7,7 +7,7 @@ from cortado.network.coupling.groups import Groups
 from cortado.network.graph.axes.constants import Constant
 from cortado.network.graph.axes.step import Step
 from cortado.network.graph.axes.variables import Gone
-from cortado.network.graph.operators.table import facts_of
+from cortado.network.graph.operators.table import operator_facts
 
 
 def constants_of(groups: Groups) -> list[Constant]:
@@ -17,7 +17,7 @@ def constants_of(groups: Groups) -> list[Constant]:
     for node in walked.captured.graph.nodes:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             step = Step(node, walked.variables, walked.known, walked.roles, walked.counted)
-            constants = facts_of(step.name).constants
+            constants = operator_facts(step.name).constants
             found += [] if constants is None else constants(step)
     return [constant for constant in found if any(axis is not None for axis in constant.axes)]
 

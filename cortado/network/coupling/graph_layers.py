@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 from cortado.network.coupling.trial import place
 from cortado.network.graph.axes.step import Step, module_of
-from cortado.network.graph.operators.table import facts_of
+from cortado.network.graph.operators.table import operator_facts
 
 Slots = dict[str, fx.Node]
 """The node of each tensor of a layer, by its name in the layer."""
@@ -47,7 +47,7 @@ def candidates(graph: fx.Graph, names: dict[fx.Node, tuple[str, ...]]) -> dict[s
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
         step = Step(node, None, {}, {})  # type: ignore[arg-type]
-        if facts_of(step.name).layer is None or step.arg("train") is not None:
+        if operator_facts(step.name).layer is None or step.arg("train") is not None:
             continue
         slots = {slot: value for slot in SLOTS if isinstance(value := step.arg(slot), fx.Node)}
         path = call_path(node, slots, names)
@@ -70,7 +70,7 @@ def build(node: fx.Node, slots: Slots, values: dict[fx.Node, Tensor], owner: nn.
     """Return the layer that computes the operator, with empty tensors; None where torch has none."""
     step = Step(node, None, {}, {})  # type: ignore[arg-type]
     shapes = {slot: values[value].shape for slot, value in slots.items()}
-    builder = facts_of(step.name).layer
+    builder = operator_facts(step.name).layer
     layer = None if builder is None else builder(step, shapes, owner)
     if layer is None:
         return None
@@ -106,7 +106,7 @@ def dropouts(graph: fx.Graph, modules: dict[str, nn.Module], taken: set[str]) ->
     made: dict[str, nn.Module] = {}
     for node in list(graph.nodes):
         step = Step(node, None, {}, {})  # type: ignore[arg-type]
-        kind = facts_of(step.name).layer if node.op == "call_function" else None
+        kind = operator_facts(step.name).layer if node.op == "call_function" else None
         if kind is None or step.arg("train") is not False:
             continue
         path = CALLED_AGAIN.sub("", module_of(node))

@@ -38,7 +38,9 @@ class Group:
     """Units on the same axes of the same tensors; each can be cut, with all its entries.
 
     `exact`: cutting units that are all zero changes no output; otherwise `reason` names the operator and line.
-    `heads`: the units are attention heads. `variables` are the units in the analysis.
+    `heads`: the units are attention heads. `variables` are the units in the analysis. The other reasons name an operator
+    too: `lifted`, why a unit that its layers leave at zero may be another value where it is read; `absorbed`, what reads
+    units other than weights; `ordered`, why units cannot change places.
     """
 
     name: str
@@ -46,6 +48,9 @@ class Group:
     slots: tuple[Slot, ...]
     heads: bool = False
     reason: str = ""
+    lifted: str = ""
+    absorbed: str = ""
+    ordered: str = ""
 
     @property
     def count(self) -> int:

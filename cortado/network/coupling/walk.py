@@ -10,7 +10,7 @@ from cortado.network.coupling.capture import Captured
 from cortado.network.graph.axes.step import Step, Value, axis_lists_of, blank, node_shape
 from cortado.network.graph.axes.variables import Axis, Variables
 from cortado.network.graph.operators.elementwise import entry_wise
-from cortado.network.graph.operators.table import facts_of
+from cortado.network.graph.operators.table import operator_facts
 
 OUTPUT = "an output of the network"
 
@@ -66,10 +66,14 @@ def axes_after(step: Step) -> Value:
         return item_axes(step, *step.node.args)
     if not isinstance(step.node.target, torch._ops.OpOverload):
         return step.blocked()
-    rule = facts_of(step.name).axes or (entry_wise if pointwise(step.node.target) else None)
+    facts = operator_facts(step.name)
+    rule = facts.axes or (entry_wise if pointwise(step.node.target) else None)
     try:
         if rule is not None:
-            return axes_of_output(step, rule(step))
+            found = axes_of_output(step, rule(step))
+            if facts.lifts_zero or facts.axes is None:
+                step.lifts(*(axis for axis_list in axis_lists_of(found) for axis in axis_list))
+            return found
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError):
         # An unusual call of a known operator counts as unknown.
         return step.blocked()

@@ -41,12 +41,12 @@ class Graph:
     @cached_property
     def readers(self) -> Mapping[int, tuple[Operator, ...]]:
         """Return the operators that read each value."""
-        return by_value((value, operator) for operator in self.operators for value in operator.reads)
+        return grouped_by((value, operator) for operator in self.operators for value in operator.reads)
 
     @cached_property
     def callers(self) -> Mapping[int, tuple[Call, ...]]:
         """Return the calls that take each value as their first tensor."""
-        return by_value((call.reads[0], call) for call in self.every_call if call.reads)
+        return grouped_by((call.reads[0], call) for call in self.every_call if call.reads)
 
     def of(self, path: str) -> tuple[Call, ...]:
         """Return the calls of the module at `path`, in order; none if it never ran."""
@@ -59,7 +59,7 @@ class Graph:
     @cached_property
     def by_layer(self) -> Mapping[int, tuple[Call, ...]]:
         """Return the calls of each module, by its id."""
-        return by_value((id(call.layer), call) for call in self.every_call)
+        return grouped_by((id(call.layer), call) for call in self.every_call)
 
     def made_by(self, layer: nn.Module) -> list[int]:
         """Return the values that a module returns, over all its calls."""
@@ -85,7 +85,7 @@ class Graph:
 Found = TypeVar("Found")
 
 
-def by_value(pairs: Iterable[tuple[int, Found]]) -> dict[int, tuple[Found, ...]]:
+def grouped_by(pairs: Iterable[tuple[int, Found]]) -> dict[int, tuple[Found, ...]]:
     """Return what belongs to each number, in order and once."""
     found: dict[int, dict[int, Found]] = {}
     for value, one in pairs:

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cortado.errors import BadNetwork, BadValue
 from cortado.network.graph.graph import Graph
-from cortado.network.graph.operators.table import facts_of
+from cortado.network.graph.operators.table import operator_facts
 from cortado.network.graph.record import Begun, Call, Ended, Event, Operator, Shape
 from cortado.network.graph.values import Values, later_version, memory_of, written_by
 from cortado.parts.activations.quantizer import ActivationQuantizer
@@ -186,7 +186,7 @@ class Recorder(TorchDispatchMode):
                 self.values.writers[memory_of(tensor)] = makes
         if reads and not activations:
             constants.update(makes)
-        facts = facts_of(func.overloadpacket.__name__)
+        facts = operator_facts(func.overloadpacket.__name__)
         self.made.append(makes)
         self.events.append(
             Operator(

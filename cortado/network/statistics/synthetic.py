@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadTask
-from cortado.layers.norm import has_statistics
+from cortado.layers.norm import is_batch_norm
 from cortado.network.graph.hooks import before_call
 from cortado.network.graph.trace import call_with, device_of
 from cortado.running.eval_mode import eval_mode
@@ -28,7 +28,7 @@ def synthetic(network: nn.Module, example: Any, count: int, steps: int, seed: in
             "quantize: synthetic samples need a network that reads one float tensor. Pass calibration data instead."
         )
     generator, found = torch.Generator().manual_seed(seed), []
-    norms = [m for m in network.modules() if has_statistics(m)]
+    norms = [m for m in network.modules() if is_batch_norm(m)]
     for start in range(0, count, batch):
         drawn = torch.randn((min(batch, count - start), *example.shape[1:]), generator=generator)
         samples = to_device(drawn, device_of(network))

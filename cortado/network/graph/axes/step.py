@@ -90,6 +90,21 @@ class Step:
         for axis in axes:
             self.variables.mark(axis, self.variables.marks.inexact, self.reason)
 
+    def lifts(self, *axes: Axis) -> None:
+        """Mark axes whose zero entries may become other values."""
+        for axis in axes:
+            self.variables.mark(axis, self.variables.marks.lifted, self.reason)
+
+    def absorbs(self, *axes: Axis) -> None:
+        """Mark axes whose entries are added up without a weight for each."""
+        for axis in axes:
+            self.variables.mark(axis, self.variables.marks.absorbed, self.reason)
+
+    def orders(self, *axes: Axis) -> None:
+        """Mark axes on which the place of an entry matters."""
+        for axis in axes:
+            self.variables.mark(axis, self.variables.marks.ordered, self.reason)
+
     def heads(self, axis: Axis) -> None:
         self.variables.mark(axis, self.variables.marks.heads, self.reason)
 
@@ -119,6 +134,11 @@ class Input:
     @property
     def shape(self) -> tuple[int, ...]:
         return node_shape(self.node)
+
+    @property
+    def is_weight(self) -> bool:
+        """Return whether it is a parameter or buffer itself; the network's inputs have no tracked axes."""
+        return self.node.op == "placeholder"
 
     def __len__(self) -> int:
         return len(self.axis_list)

@@ -21,10 +21,17 @@ class Marks:
 
     frozen: dict[int, str] = field(default_factory=dict)
     inexact: dict[int, str] = field(default_factory=dict)
+    """Removing entries changes results computed from the others."""
     heads: dict[int, str] = field(default_factory=dict)
+    lifted: dict[int, str] = field(default_factory=dict)
+    """An entry that is zero may become another value on its way."""
+    absorbed: dict[int, str] = field(default_factory=dict)
+    """Something other than a weight adds the entry to others."""
+    ordered: dict[int, str] = field(default_factory=dict)
+    """The place among the entries matters."""
 
     def all(self) -> tuple[dict[int, str], ...]:
-        return (self.frozen, self.inexact, self.heads)
+        return (self.frozen, self.inexact, self.heads, self.lifted, self.absorbed, self.ordered)
 
     def move(self, old: int, new: list[int]) -> None:
         """Copy the mark of `old` to all of `new`; heads, to the first only."""

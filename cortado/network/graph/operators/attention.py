@@ -16,6 +16,7 @@ def attention(step: Step) -> Value:
     q, k, v, mask = (step.tensor(name) for name in ("query", "key", "value", "attn_mask"))
     assert q is not None and k is not None and v is not None
     step.join(q.axis_list[-1], k.axis_list[-1])
+    step.absorbs(q.axis_list[-1])
     if step.arg("scale") is None:
         step.inexact(q.axis_list[-1])
     step.freeze(q.axis_list[-2], k.axis_list[-2], v.axis_list[-2])

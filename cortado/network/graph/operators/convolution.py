@@ -41,8 +41,11 @@ def convolution(step: Step) -> Value:
     if groups > 1:
         given, made = grouped(step, x, weight, given, made, groups, transposed)
     step.join(x.axis_list[channel], given)
+    if not weight.is_weight:
+        step.absorbs(given)
     if bias is not None:
         step.join(made, bias.axis_list[0])
+        step.lifts(*x.axis_list[:channel])
     return [*x.axis_list[:channel], made, *([None] * (len(weight) - 2))]
 
 

@@ -18,6 +18,28 @@ def entry_wise(step: Step) -> Value:
     return [None] * (len(step.shape) - len(out)) + out
 
 
+def summed(step: Step) -> Value:
+    """Follow a sum or difference; what is the same for all entries of an axis lifts its zeros."""
+    given = step.tensors()
+    if len(given) < 2 and step.arg("other"):
+        step.lifts(*given[0].axis_list)
+    found = entry_wise(step)
+    for part in given if len(given) > 1 else ():
+        sizes = (1,) * (len(step.shape) - len(part)) + part.shape
+        step.lifts(*(axis for axis, size in zip(found, sizes, strict=True) if size == 1))  # type: ignore[arg-type]
+    return found
+
+
+def clipped(step: Step) -> Value:
+    """Follow clipping; bounds that leave zero out lift it."""
+    low = next((bound for name in ("min_val", "min") if (bound := step.arg(name)) is not None), 0)
+    high = next((bound for name in ("max_val", "max") if (bound := step.arg(name)) is not None), 0)
+    found = entry_wise(step)
+    if low > 0 or high < 0:
+        step.lifts(*found)  # type: ignore[misc]
+    return found
+
+
 def prelu(step: Step) -> Value:
     """Follow one slope per channel, or one for all."""
     x, weight = step.tensor("self") or step.tensor("input"), step.tensor("weight")
@@ -56,13 +78,17 @@ def learned(given: Arguments, named: Mapping[str, Any]) -> float:
 
 
 OPERATORS = (
-    known("add mul", role=JOIN, pair=True, axes=entry_wise, cost=free)
+    known("add", role=JOIN, pair=True, axes=summed, cost=free)
+    | known("sub", axes=summed, cost=free)
+    | known("mul", role=JOIN, pair=True, axes=entry_wise, cost=free)
+    | known("neg abs tanh gelu silu elu relu6", axes=entry_wise, cost=free)
     | known("relu", role=CLIP, axes=entry_wise, cost=free, homogeneous=True, below=rectified)
-    | known("clamp clamp_min hardtanh", role=CLIP, axes=entry_wise, cost=free, below=clamped)
+    | known("clamp clamp_min hardtanh", role=CLIP, axes=clipped, cost=free, below=clamped)
     | known("leaky_relu", axes=entry_wise, cost=free, below=leaky)
     | known("prelu", axes=prelu, below=learned)
     | known("_prelu_kernel", axes=prelu, cost=free, below=learned)
-    | known("hardswish softplus log_sigmoid_forward rrelu_with_noise", cost=free)
+    | known("hardswish", axes=entry_wise, cost=free)
+    | known("softplus log_sigmoid_forward rrelu_with_noise", cost=free)
     | known("dropout", role=MOVE, axes=passing, layer=nn.Dropout)
     | known("feature_dropout", role=MOVE, axes=passing, layer=nn.Dropout2d)
     | known("alpha_dropout", role=MOVE, axes=passing, layer=nn.AlphaDropout)

@@ -20,6 +20,10 @@ def linear(step: Step) -> Value:
     step.role(weight, 1, "consumer")
     step.role(weight, 0, "producer")
     step.join(x.axis_list[-1], weight.axis_list[-1])
+    if not weight.is_weight:
+        step.absorbs(x.axis_list[-1])
+    if bias is not None:
+        step.lifts(*x.axis_list[:-1])
     out = weight.axis_list[0] if len(weight) == 2 else None
     if bias is not None and len(bias):
         step.join(out, bias.axis_list[0])
@@ -37,6 +41,8 @@ def matrix_product(step: Step) -> Value:
     step.role(right, max(0, len(b) - 2), "consumer")
     step.role(right, len(b) - 1, "producer")
     step.join(a[-1], b[-2] if len(b) > 1 else b[0])
+    if not right.is_weight:
+        step.absorbs(a[-1])
     rows = a[-2:-1] if len(a) > 1 else []
     columns = b[-1:] if len(b) > 1 else []
     batches = broadcast(step, [(a[:-2], left.shape[:-2]), (b[:-2], right.shape[:-2])])
@@ -44,6 +50,7 @@ def matrix_product(step: Step) -> Value:
         step.heads(axis)
     out = [*batches, *rows, *columns]
     if added is not None and len(added):
+        step.lifts(*batches, *rows)
         out = broadcast(step, [(out, step.shape), (added.axis_list, added.shape)])
     return out
 
@@ -61,6 +68,7 @@ def einsum(step: Step) -> Value:
             if letter in axes and size > 1:
                 step.join(axes[letter], axis)
             axes[letter] = axes.get(letter) if axes.get(letter) is not None else axis
+    step.absorbs(*(axis for letter, axis in axes.items() if letter not in leaving))
     return [axes[letter] for letter in leaving]
 
 

@@ -44,6 +44,24 @@ def move(step: Step) -> Value:
     return found if isinstance(step.node.meta.get("val"), (tuple, list)) else found[0]
 
 
+def picked(step: Step) -> Value:
+    """Follow an operator that gives some of the entries: where others are left, places matter."""
+    dim = int(step.arg("dim", 0))
+    x, found = step.tensors()[0], followed(step)
+    axis = x.axis_list[dim % len(x)]
+    for made in found:
+        # Selecting one entry removes the axis.
+        if len(made) < len(x) or variable_count(step, made[dim % len(x)]) < variable_count(step, axis):
+            step.orders(axis)
+    return found if isinstance(step.node.meta.get("val"), (tuple, list)) else found[0]
+
+
+def variable_count(step: Step, axis: Any) -> int:
+    """Return the number of variables on an axis."""
+    resolved = step.variables.resolve(axis)
+    return 0 if resolved is None else len(np.unique(resolved))
+
+
 def expanded(step: Step) -> Value:
     """Return free axes where the input is expanded: they are constant along themselves."""
     x, out = step.tensors()[0], followed(step)[0]
@@ -54,7 +72,7 @@ def expanded(step: Step) -> Value:
     ]
 
 
-def repeated(step: Step) -> Value:
+def repeated_axes(step: Step) -> Value:
     """Follow repeat and tile: an axis of size 1 becomes free; a longer one stays whole unless it is copied once."""
     x, out = step.tensors()[0], followed(step)[0]
     grown = (1,) * (len(out) - len(x)) + x.shape
@@ -87,6 +105,8 @@ def repeated_entries(step: Step) -> Value:
 def padded(step: Step) -> Value:
     """Return free rows for padding next to tracked ones."""
     out = followed(step)[0]
+    if step.arg("value"):
+        step.lifts(*out)
     result: AxisList = []
     for axis in out:
         if axis is not None:
@@ -113,12 +133,15 @@ def split_axes(step: Step) -> Value:
     if len(set(sizes)) > 1:
         if not explicit:
             step.freeze(x.axis_list[dim])
+        step.orders(x.axis_list[dim])
         return found
     for other in given[1:]:
         if given[0] is None or other is None:
             step.freeze(given[0], other)
         else:
             step.join(given[0], other)
+    if variable_count(step, given[0]) < variable_count(step, x.axis_list[dim]):
+        step.orders(x.axis_list[dim])
     return found
 
 
@@ -127,7 +150,7 @@ def sliced(step: Step) -> Value:
     x = step.tensors()[0]
     if int(step.arg("step", 1)) != 1:
         step.freeze(x.axis_list[int(step.arg("dim", 0)) % len(x)])
-    return followed(step)[0]
+    return picked(step)
 
 
 def gated(step: Step) -> Value:
@@ -181,18 +204,22 @@ OPERATORS = (
     known("view reshape _unsafe_view", role=MOVE, axes=move, constants=shape_sizes, cost=free)
     | known("unflatten", role=MOVE, axes=move, constants=unflattened_sizes)
     | known(
-        "flatten permute transpose t squeeze unsqueeze select unbind pixel_shuffle", role=MOVE, axes=move, cost=free
+        "flatten permute transpose t squeeze unsqueeze pixel_shuffle",
+        role=MOVE,
+        axes=move,
+        cost=free,
     )
     | known("flip", role=MOVE, axes=move, cost=free)
     | known("cat", role=JOIN, concatenates=True, axes=move, cost=free)
     | known("stack im2col pixel_unshuffle", axes=move, cost=free)
     | known("reshape_as view_as swapaxes concat movedim unfold numpy_T mT T hstack vstack", axes=move)
-    | known("narrow", axes=move, constants=edges)
+    | known("select unbind", role=MOVE, axes=picked, cost=free)
+    | known("narrow", axes=picked, constants=edges)
     | known("slice", role=MOVE, axes=sliced, constants=edges, cost=free)
     | known("expand", role=MOVE, axes=expanded, constants=shape_sizes, cost=free)
     | known("expand_as broadcast_to", axes=expanded)
-    | known("repeat", axes=repeated, constants=copies, cost=free)
-    | known("tile", axes=repeated, constants=copies)
+    | known("repeat", axes=repeated_axes, constants=copies, cost=free)
+    | known("tile", axes=repeated_axes, constants=copies)
     | known("repeat_interleave", axes=repeated_entries, constants=copies, cost=free)
     | known("pad", role=MOVE, axes=padded, constants=padding, fills=fills_with(3))
     | known("constant_pad_nd", role=MOVE, axes=padded, constants=padding, fills=fills_with(2), cost=free)

@@ -16,6 +16,8 @@ def batch_norm(step: Step) -> Value:
     """Follow axis 1, which has the parameters and statistics; batch statistics mix the other axes."""
     x = step.tensor("input")
     assert x is not None
+    # What is zero in all tensors of its channel stays zero.
+    step.lifts(*(axis for place, axis in enumerate(x.axis_list) if place != 1 or step.tensor("weight") is None))
     for name in ("weight", "bias", "running_mean", "running_var"):
         given = step.tensor(name)
         if given is not None:
@@ -30,6 +32,7 @@ def layer_norm(step: Step) -> Value:
     x = step.tensor("input")
     assert x is not None
     count = len(step.arg("normalized_shape"))
+    step.lifts(*x.axis_list)
     for name in ("weight", "bias"):
         given = step.tensor(name)
         if given is not None:
@@ -45,6 +48,7 @@ def group_norm(step: Step) -> Value:
     x, groups = step.tensor("input"), int(step.arg("num_groups"))
     assert x is not None
     channels = x.shape[1]
+    step.lifts(*x.axis_list)
     for name in ("weight", "bias"):
         given = step.tensor(name)
         if given is not None:

@@ -22,6 +22,7 @@ def reduction(step: Step) -> Value:
         step.freeze(*gone)
     elif step.name != "sum":
         step.inexact(*gone)
+    step.absorbs(*gone)
     keep = bool(step.arg("keepdim"))
     return for_each(
         step, [None if p in places else axis for p, axis in enumerate(x.axis_list) if keep or p not in places]
@@ -40,9 +41,10 @@ def along_one(step: Step) -> Value:
 OPERATORS = (
     known("mean", role=JOIN, axes=reduction, cost=free, homogeneous=True)
     | known("sum var std var_mean std_mean max min any all argmax argmin median", axes=reduction, cost=free)
-    | known("amax amin norm linalg_vector_norm prod logsumexp", axes=reduction)
-    | known("softmax log_softmax cumprod", axes=along_one)
-    | known("_softmax _log_softmax cumsum sort topk", axes=along_one, cost=free)
+    | known("amax amin norm linalg_vector_norm prod", axes=reduction)
+    | known("logsumexp", axes=reduction, lifts_zero=True)
+    | known("softmax log_softmax cumprod", axes=along_one, lifts_zero=True)
+    | known("_softmax _log_softmax cumsum sort topk", axes=along_one, lifts_zero=True, cost=free)
     | known(
         "_safe_softmax nanmedian mode kthvalue argsort cummax cummin bincount histc unique_dim _unique2 searchsorted "
         "bucketize isin equal nonzero",

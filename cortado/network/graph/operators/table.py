@@ -23,7 +23,7 @@ FACTS: dict[str, Facts] = {name: facts for family in FAMILIES for name, facts in
 UNKNOWN = Facts()
 
 
-def facts_of(name: str) -> Facts:
+def operator_facts(name: str) -> Facts:
     """Return the facts of an operator by its short name: "conv2d", "add"; the default for one that is not known."""
     return FACTS.get(name.removesuffix("_"), UNKNOWN)
 
@@ -34,7 +34,7 @@ def multiply_adds(operator: Operator) -> int | None:
     By convention elementwise operators, norms, pooling, sums, look-ups and data movement cost 0; zero padding of a
     convolution counts like any other input.
     """
-    cost = facts_of(operator.short_name).cost
+    cost = operator_facts(operator.short_name).cost
     if cost is not None:
         return cost(operator)
     return 0 if operator.pointwise or operator.view or operator.reduction else None

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from cortado.layers.roles import FLOAT, JOIN, MOVE
-from cortado.network.graph.operators.table import FACTS, facts_of
+from cortado.network.graph.operators.table import FACTS, operator_facts
 from cortado.network.graph.record import Operator
 
 VALUES = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -34,14 +34,14 @@ SCALED = {
 
 @pytest.mark.parametrize("name", list(MOVED))
 def test_what_moves_values_gives_only_values_of_its_input_and_zeros(name):
-    assert facts_of(name).keeps_grid
+    assert operator_facts(name).keeps_grid
     found = set(MOVED[name](VALUES).flatten().tolist())
     assert found <= {*VALUES.flatten().tolist(), 0.0}
 
 
 @pytest.mark.parametrize("name", list(SCALED))
 def test_a_factor_on_a_channel_passes_through_what_is_homogeneous(name):
-    assert facts_of(name).homogeneous
+    assert operator_facts(name).homogeneous
     factors = torch.tensor([0.5, 2.0, 1.0, 4.0])
     before = SCALED[name](VALUES * factors.view(-1, 1, 1))
     after = SCALED[name](VALUES)
@@ -63,7 +63,7 @@ def test_a_factor_on_a_channel_passes_through_what_is_homogeneous(name):
     ],
 )
 def test_the_factor_below_zero_is_at_least_the_slope_there(name, function, given):
-    below = facts_of(name).below((VALUES, *given), {})
+    below = operator_facts(name).below((VALUES, *given), {})
     points = torch.tensor([-0.9, -0.4])
     slope = float(function(points, *given).diff()) / float(points.diff())
     assert below == pytest.approx(slope) or below == 1.0
@@ -71,18 +71,18 @@ def test_the_factor_below_zero_is_at_least_the_slope_there(name, function, given
 
 
 def test_an_activation_with_a_number_is_arithmetic_and_two_are_a_sum():
-    assert facts_of("add").role_in((VALUES, 1.0), {}, 1) == FLOAT
-    assert facts_of("add").role_in((VALUES, VALUES), {}, 2) == JOIN
-    assert facts_of("mean").role_in((VALUES,), {}, 1) == JOIN
+    assert operator_facts("add").role_in((VALUES, 1.0), {}, 1) == FLOAT
+    assert operator_facts("add").role_in((VALUES, VALUES), {}, 2) == JOIN
+    assert operator_facts("mean").role_in((VALUES,), {}, 1) == JOIN
 
 
 def test_padding_with_another_value_than_zero_is_no_move():
-    pad = facts_of("constant_pad_nd")
+    pad = operator_facts("constant_pad_nd")
     assert pad.role_in((VALUES, [1, 1]), {}, 1) == pad.role_in((VALUES, [1, 1], 0.0), {}, 1) == MOVE
     assert pad.role_in((VALUES, [1, 1], 2.0), {}, 1) == pad.role_in((VALUES, [1, 1]), {"value": 2.0}, 1) == FLOAT
 
 
 def test_in_place_versions_have_the_facts_of_their_operators():
-    assert facts_of("relu_") is FACTS["relu"]
+    assert operator_facts("relu_") is FACTS["relu"]
     assert Operator("aten.relu_.default", (), ()).short_name == "relu"
-    assert facts_of("no_such_operator").axes is None
+    assert operator_facts("no_such_operator").axes is None

@@ -77,7 +77,7 @@ def failing_groups(groups: list[Group], fail: Callable[[list[Group]], bool]) -> 
 
     Returns all of them if neither half fails alone.
     """
-    if len(groups) == 1:
+    if len(groups) < 2:
         return groups
     middle = len(groups) // 2
     failing = [
@@ -115,9 +115,11 @@ def groups_to_freeze(
     innocent = {role(c) for c in guilty} - {role(c) for c in guilty if touching(groups, c) - cleared}
     guilty += [constant for constant in constants if constant.line in lines]
     found = {key for c in guilty if role(c) not in innocent for key in touching(groups, c)} - cleared
-    found = found or within(groups, failure.module).intersection(by_id)
-    found = found or {key for constant in (solved.open or constants) for key in touching(groups, constant)}
-    return [by_id[key] for key in found if key in by_id]
+    if not found:
+        found = within(groups, failure.module).intersection(by_id)
+        found = found or {key for constant in (solved.open or constants) for key in touching(groups, constant)}
+        return failing_groups([group for key, group in by_id.items() if key in found], fail)
+    return [group for key, group in by_id.items() if key in found]
 
 
 def role(constant: Constant) -> tuple[str, str, str, int]:

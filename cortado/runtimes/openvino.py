@@ -108,7 +108,7 @@ def predict(*inputs):
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
-        return BinaryProducts(), Integers(LACKS), PackedProducts(least_bits=2)
+        return BinaryProducts(), Integers(LACKS), PackedProducts(least_bits=2, tables=False)
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()

@@ -73,4 +73,6 @@ def test_without_a_compiler_the_file_is_dense_and_says_so(monkeypatch, tmp_path)
     monkeypatch.setattr(native, "product_library", lambda: "there is no C++ compiler here")
     row = exported("prune/weights keep=0.05", tmp_path / "out")
     assert {one.kernel for one in row.placements} == {"float32"}
-    assert {one.why for one in row.placements if one.layer in ("3", "5", "9")} == {"sparse: there is no C++ compiler here"}
+    assert {one.why for one in row.placements if one.layer in ("3", "5", "9")} == {
+        "sparse: there is no C++ compiler here"
+    }

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,23 @@ def test_many_threads_compute_the_same(tmp_path):
     inputs = drawn(64, 512)
     (one,), (many,) = (Onnxruntime().load(file, threads)(inputs) for threads in (1, 3))
     assert torch.equal(one, many)
+
+
+def test_one_session_takes_images_of_many_sizes_at_the_same_time(tmp_path):
+    network = pruned(seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, 2))))
+    file = own_file(network, drawn(2, 3, 9, 9), arrays_of(network, "0", "1"), tmp_path)
+    proto = onnx.load(file)
+    for place in (*proto.graph.input, *proto.graph.output):
+        for number, axis in enumerate(place.type.tensor_type.shape.dim):
+            axis.dim_param = f"{place.name}_{number}"
+    onnx.save(proto, file)
+    session = Onnxruntime().load(file, 1)
+    images = [drawn(1, 3, 9 + number % 5, 12 - number % 4) for number in range(60)]
+    with ThreadPoolExecutor(4) as pool:
+        found = [one for (one,) in pool.map(session, images)]
+    with torch.no_grad():
+        for one, image in zip(found, images, strict=True):
+            torch.testing.assert_close(one, network(image), rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -187,7 +187,7 @@ public:
         thread_local std::vector<float> steps;
         thread_local std::vector<int32_t> zeros;
         const int64_t whole = tiles * wide;
-        float* copied = rounds || whole != columns ? room.floats(size_t(samples * whole)) : nullptr;
+        float* copied = rounds || whole != columns ? room.floats(size_t(samples * whole / (rounds ? 4 : 1))) : nullptr;
         const float* inputs = copied ? copied : x;
         if (rounds) {
             steps.resize(size_t(samples)), zeros.resize(size_t(samples));

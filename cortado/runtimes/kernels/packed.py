@@ -39,7 +39,7 @@ class PackedProducts(Kernel):
     tables: bool = True
 
     def fits(self, product: Product) -> str | None:
-        if product.family not in ("linear", "embedding") or not product.weight.few_bits:
+        if product.weight.values.dim() != 2 or not product.weight.few_bits:
             return NOT_CONCERNED
         if product.family == "embedding" and not self.tables:
             return "the runtime reads embeddings as floats"

@@ -7,6 +7,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def stage_data(stage: Method, turn: str = "") -> dict[str, Any]:
     return {stage.name(): knob_data(stage), **({"round": turn} if turn else {})}
 
 
-def known_methods() -> list[str]:
+@cache
+def known_methods() -> tuple[str, ...]:
     """Return the names of all methods: paths of files under methods/, and those of ELSEWHERE."""
     names = list(ELSEWHERE)
     for info in pkgutil.walk_packages(cortado.methods.__path__, "cortado.methods."):
@@ -80,7 +82,7 @@ def known_methods() -> list[str]:
         made = vars(importlib.import_module(info.name)).get(method_class_name(name))
         if not info.ispkg and isinstance(made, type) and not inspect.isabstract(made):
             names.append(name)
-    return sorted(names)
+    return tuple(sorted(names))
 
 
 def method_class_name(name: str) -> str:

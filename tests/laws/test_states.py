@@ -10,12 +10,12 @@ import torch
 from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, NothingChanged
 from cortado.file.artifact import decode, encode
-from tests.laws.asked import FINDS_WORK, asked, asked_of, would_change
+from tests.laws.asked import FINDS_WORK, asked_of, would_change
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.states import MEETINGS, STATES
 from tests.laws.still_there import gone, says_so
 from tests.laws.tiny_nets import BY_NAME
-from tests.laws.two_stages import after_both, view_between
+from tests.laws.two_stages import after_both, asked_between, view_between
 
 
 @pytest.mark.parametrize(("state", "method"), MEETINGS)
@@ -25,7 +25,7 @@ def test_method_meets_a_state(state, method):
     A method that says that it does not find what it needs ends in these words, and would change nothing.
     """
     net, first = STATES[state].net_for(method), STATES[state].stages
-    said = asked(small(method), view_between(first, method, net), net)
+    said = asked_between(first, method, net)
     if said.error is not None:
         with pytest.raises(said.error, match=re.escape(f"({method}): {said.words}")):
             after_both(first, method, net)
@@ -48,8 +48,7 @@ def test_method_finds_what_it_needs_in_two_states_or_more(method):
     met = (
         state
         for state in STATES
-        if (net := STATES[state].net_for(method))
-        and asked(small(method), view_between(STATES[state].stages, method, net), net) == FINDS_WORK
+        if (net := STATES[state].net_for(method)) and asked_between(STATES[state].stages, method, net) == FINDS_WORK
     )
     assert len(list(itertools.islice(met, 2))) == 2
 

@@ -3,7 +3,8 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+from typing import Any
 
 from torch import nn
 
@@ -12,6 +13,7 @@ from cortado.engine.recipe import read_recipe
 from cortado.engine.stage import State, begin, view_of
 from cortado.methods.method import Method
 from cortado.network.view import View, working_copy
+from tests.laws.asked import Asked, asked
 from tests.laws.small_methods import small
 from tests.laws.tiny_nets import BY_NAME
 
@@ -31,7 +33,7 @@ class Two:
     body: bytes
 
 
-@lru_cache(maxsize=6)
+@cache
 def begun(first: tuple[Method, ...], net: str, matched: bool) -> tuple[Run, State]:
     """Return a run after its first stages, from which all others start; with moments matched unless the next does just that."""
     tiny = BY_NAME[net]
@@ -48,10 +50,21 @@ def view_between(first: Sequence[Method], second: str, net: str) -> View:
     return view_of(copy.deepcopy(begun(tuple(first), net, second != "match_moments")[1]))
 
 
-def after_both(first: Sequence[Method], second: str, net: str) -> Two:
-    """Return what compress makes of these stages.  Raises what the second one raises."""
+@cache
+def view_asked(first: tuple[Method, ...], net: str, matched: bool) -> View:
+    """Return the network after its first stages, for all questions: it is traced once, and asking changes nothing."""
+    return view_of(copy.deepcopy(begun(first, net, matched)[1]))
+
+
+def asked_between(first: Sequence[Method], second: str, net: str) -> Asked:
+    """Return what the second method says of the network after its first stages."""
+    return asked(small(second), view_asked(tuple(first), net, second != "match_moments"), net)
+
+
+def after_both(first: Sequence[Method], second: str, net: str, **knobs: Any) -> Two:
+    """Return what compress makes of these stages, with knobs of the second.  Raises what the second one raises."""
     kept = begun(tuple(first), net, second != "match_moments")
     run, state = copy.deepcopy(kept)
-    run.recipe = read_recipe((*first, small(second)))
+    run.recipe = read_recipe((*first, small(second, **knobs)))
     made = run.stage(state, len(first))
     return Two(run.original, made.base, kept[1].network, made.network, made.notes, *run.bodies[-2:])

@@ -1,6 +1,8 @@
 """OpenVINO: the network as an .xml file with its weights in a .bin file beside it, run in float32."""
 
+import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,27 @@ EXACT: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATIO
 """By default OpenVINO runs in bfloat16 and rounds the inputs of low-bit weights to 8 bits, if the processor can."""
 
 
+@cache
+def openvino_package() -> Any:
+    """Import OpenVINO without its telemetry, which reports each import and each conversion to a server on the network, from
+    a copy of this process."""
+    loaded = "openvino_telemetry" in sys.modules
+    if not loaded:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        import openvino
+        import openvino.tools.ovc.convert_impl
+    finally:
+        if not loaded:
+            del sys.modules["openvino_telemetry"]
+    return openvino
+
+
 class OpenvinoSession:
     """A compiled model on the processor."""
 
     def __init__(self, file: Path, threads: int) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = openvino_package().Core()
         settings = {
             **EXACT, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
         }  # fmt: skip
@@ -72,9 +88,7 @@ def predict(*inputs):
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
-        import openvino
-
-        program = exported(network, example)
+        openvino, program = openvino_package(), exported(network, example)
         try:
             with quiet_exporters(), tempfile.TemporaryDirectory() as scratch:
                 # Only its ONNX frontend supports codes with a scale per channel or block.
@@ -105,9 +119,7 @@ def predict(*inputs):
         return frozenset(found)
 
     def packed_layers(self, file: Path) -> dict[str, int]:
-        import openvino
-
-        steps = openvino.Core().read_model(str(file)).get_ordered_ops()
+        steps = openvino_package().Core().read_model(str(file)).get_ordered_ops()
         kept = [step for step in steps if step.get_type_name() == "Constant"]
         return {
             path: one.get_element_type().bitwidth for one in kept for path in reading_layers(one.get_friendly_name())

@@ -12,13 +12,23 @@ from cortado.errors import BadNetwork, NothingChanged
 from cortado.file.artifact import decode, encode
 from tests.laws.asked import FINDS_WORK, asked_of, would_change
 from tests.laws.small_methods import ALL_METHODS, small
-from tests.laws.states import MEETINGS, STATES
+from tests.laws.states import HALF, MEETINGS, STATES
 from tests.laws.still_there import gone, says_so
 from tests.laws.tiny_nets import BY_NAME
 from tests.laws.two_stages import after_both, asked_between, view_between
 
 
-@pytest.mark.parametrize(("state", "method"), MEETINGS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Half of the meetings, or all of them with --all-pairs."""
+    if "state" in metafunc.fixturenames:
+        metafunc.parametrize(("state", "method"), MEETINGS if metafunc.config.getoption("--all-pairs") else HALF)
+
+
+def test_half_of_the_meetings_have_every_method_and_every_state():
+    assert {state for state, _ in HALF} == set(STATES) and {method for _, method in HALF} == set(ALL_METHODS)
+    assert len(HALF) == len(set(HALF)) >= len(MEETINGS) // 2
+
+
 def test_method_meets_a_state(state, method):
     """Outputs stay finite, the file gives the network back bit for bit, and nothing is undone in silence.
 

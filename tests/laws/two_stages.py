@@ -2,8 +2,8 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -33,7 +33,7 @@ class Two:
     body: bytes
 
 
-@cache
+@lru_cache(maxsize=8)
 def begun(first: tuple[Method, ...], net: str, matched: bool) -> tuple[Run, State]:
     """Return a run after its first stages, from which all others start; with moments matched unless the next does just that."""
     tiny = BY_NAME[net]
@@ -47,13 +47,18 @@ def begun(first: tuple[Method, ...], net: str, matched: bool) -> tuple[Run, Stat
 
 def view_between(first: Sequence[Method], second: str, net: str) -> View:
     """Return what the second method sees: the network after its first stages."""
-    return view_of(copy.deepcopy(begun(tuple(first), net, second != "match_moments")[1]))
+    return view_of(copied(begun(tuple(first), net, second != "match_moments")[1]))
 
 
-@cache
+def copied(state: State) -> State:
+    """Return the state with a copy of its network, the one thing in it that a stage changes."""
+    return replace(state, network=copy.deepcopy(state.network))
+
+
+@lru_cache(maxsize=8)
 def view_asked(first: tuple[Method, ...], net: str, matched: bool) -> View:
     """Return the network after its first stages, for all questions: it is traced once, and asking changes nothing."""
-    return view_of(copy.deepcopy(begun(first, net, matched)[1]))
+    return view_of(copied(begun(first, net, matched)[1]))
 
 
 def asked_between(first: Sequence[Method], second: str, net: str) -> Asked:
@@ -63,8 +68,11 @@ def asked_between(first: Sequence[Method], second: str, net: str) -> Asked:
 
 def after_both(first: Sequence[Method], second: str, net: str, **knobs: Any) -> Two:
     """Return what compress makes of these stages, with knobs of the second.  Raises what the second one raises."""
-    kept = begun(tuple(first), net, second != "match_moments")
-    run, state = copy.deepcopy(kept)
-    run.recipe = read_recipe((*first, small(second, **knobs)))
-    made = run.stage(state, len(first))
-    return Two(run.original, made.base, kept[1].network, made.network, made.notes, *run.bodies[-2:])
+    former, between = begun(tuple(first), net, second != "match_moments")
+    recipe = read_recipe((*first, small(second, **knobs)))
+    # What a run collects of its stages.
+    run = replace(
+        former, recipe=recipe, rows=[*former.rows], bodies=[*former.bodies], bases=[*former.bases], used={*former.used}
+    )
+    made = run.stage(copied(between), len(first))
+    return Two(run.original, made.base, between.network, made.network, made.notes, *run.bodies[-2:])

@@ -251,7 +251,7 @@ def test_goals_that_say_nothing_are_refused(tmp_path, limits, minimise, says):
         reach(NET.make(), NET.task(), limits, minimise=minimise, folder=tmp_path)
 
 
-@pytest.mark.parametrize("limit", ["size <= {} B", "latency <= 1000 ms in onnxruntime"])
+@pytest.mark.parametrize("limit", ["size <= {} B", "latency <= 1000 ms in torch_eager"])
 def test_without_a_limit_of_the_score_the_best_network_is_meant(tmp_path, limit, one_cut):
     """Without a score limit the smallest file is trivial."""
     text = limit.format(plain_size(TIMED) // 2)
@@ -267,11 +267,11 @@ def test_times_of_another_runtime_are_taken_again(tmp_path, one_cut):
     timed = [Trial({"stages": []}, "a", 9, 1.0, None), Trial({"stages": []}, "b", 9, 1.0, 3.0)]
     wanted = SearchGoal(read_limits(["score >= -1 %", "latency <= 5 ms in onnxruntime"]), "latency", 1)
     assert wanted.best(timed).shape == "b" and wanted.times_over(timed[0]) == math.inf
-    limits = ["latency <= 1000 ms in onnxruntime", "score >= -100 %"]
+    limits = ["latency <= 1000 ms in torch_eager", "score >= -100 %"]
     first = reach(TIMED.make(), TIMED.task(), limits, minimise="latency", time_limit="1 ms", folder=tmp_path)
     path = tmp_path / "trials/001/trial.json"
     noted = json.loads(path.read_text())
-    assert noted["timed"] == "onnxruntime, 1 threads" and noted["latency_ms"] == first.best.latency_ms
+    assert noted["timed"] == "torch_eager, 1 threads" and noted["latency_ms"] == first.best.latency_ms
     path.write_text(json.dumps({**noted, "timed": "openvino, 1 threads", "latency_ms": 1e9}))
     again = reach(
         TIMED.make(), TIMED.task(), limits, minimise="latency", time_limit="1 ms", folder=tmp_path, resume=True

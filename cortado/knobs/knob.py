@@ -4,6 +4,7 @@ import dataclasses
 import reprlib
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 from cortado.errors import BadValue
@@ -23,14 +24,16 @@ def knob(
     high: float | None = None,
     one_of: tuple[Any, ...] = (),
     kw_only: bool = False,
+    check: Callable[[Any, str], None] | None = None,
 ) -> Any:
     """Return a dataclass field for a method: default, help text, and allowed values (low..high, or `one_of`).
 
     A default that is a dataclass makes a nested knob: its inner names may be written flat (see cortado.knobs.nested).
+    `check(value, title)` raises an error for any other value that cannot be used.
 
     >>> keep = cortado.knob(0.5, low=0.0, high=1.0, help="share of weights kept")
     """
-    facts = {"help": help, "low": low, "high": high, "one_of": one_of}
+    facts = {"help": help, "low": low, "high": high, "one_of": one_of, "check": check}
     # Without an answer of its own, a field is by keyword only below a KW_ONLY of its class.
     return dataclasses.field(default=default, metadata=facts, kw_only=kw_only or dataclasses.MISSING)
 
@@ -52,7 +55,9 @@ def check_knob(title: str, field: dataclasses.Field[Any], hint: Any, value: Any,
         raise BadValue(
             f"{title}: {field.name} must be {wanted}, got {SHORT.repr(value)}. It means: {field.metadata.get('help', '')}."
         )
-    low, high, one_of = (field.metadata.get(key) for key in ("low", "high", "one_of"))
+    low, high, one_of, check = (field.metadata.get(key) for key in ("low", "high", "one_of", "check"))
+    if check is not None and value is not field.default:
+        check(value, title)
     # A user's own function is accepted in place of a name.
     if one_of and not callable(value) and value not in one_of:
         raise BadValue(f"{title}: {field.name} must be one of {', '.join(map(str, one_of))}, got {value!r}.")

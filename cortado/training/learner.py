@@ -15,7 +15,7 @@ from cortado.task.task import Task
 from cortado.training.batches import Drawn, TrainingBatch
 from cortado.training.distributed import Processes
 from cortado.training.objectives.counted import ignored_label
-from cortado.training.objectives.objective import TRAIN, Objective, Observed, TrainingStep, no_teachers
+from cortado.training.objectives.objective import Objective, Observed, TrainingStep, no_teachers
 from cortado.training.players import Opponent, detached
 from cortado.training.precision import Precision, floats_in_float32
 from cortado.training.taps import TapHooks
@@ -78,12 +78,12 @@ class Learner(nn.Module):
             read = read_by(objective, steps)
             own = replace(steps[read], modules=dict(along.named_children()), figures={})
             for one in opponents:
-                add_terms(values, one.step(detached_step(own), self.number), objective.data)
+                add_terms(values, one.step(detached_step(own), self.number), objective)
             terms = self.terms_of(objective, own)
             # Processes' shares of a batch differ in size: the mean over processes is the mean over samples.
             share = batches[read].share
             drawn = {name: share * value.detach() for name, value in (terms | own.figures).items()}
-            add_terms(values, drawn, objective.data)
+            add_terms(values, drawn, objective)
             for value in terms.values():
                 part = objective.weight * share * value
                 total = part if total is None else total + part
@@ -150,10 +150,10 @@ def read_by(objective: Objective, steps: Mapping[str, TrainingStep]) -> str:
     return objective.data if objective.data in steps else next(iter(steps))
 
 
-def add_terms(values: dict[str, Tensor], terms: Mapping[str, Tensor], data: str) -> None:
+def add_terms(values: dict[str, Tensor], terms: Mapping[str, Tensor], objective: Objective) -> None:
     """Add terms under names of their own: "features", "features 2", "features, unlabelled"."""
     for term, value in terms.items():
-        name, number = term if data == TRAIN else f"{term}, {data}", 1
+        name, number = objective.drawn_as(term), 1
         own = name
         while own in values:
             number += 1

@@ -169,6 +169,14 @@ class Objective(Written):
     def terms(self, step: TrainingStep) -> Terms:
         """Return scalars with gradients, by name."""
 
+    def hindrances(self, curves: Mapping[str, Sequence[float]]) -> list[str]:
+        """Return sentences on why it could teach little, from the mean of each term and figure in every epoch."""
+        return []
+
+    def drawn_as(self, term: str) -> str:
+        """Return the name under which a term or figure is drawn: "features", "features, unlabelled"."""
+        return term if self.data == TRAIN else f"{term}, {self.data}"
+
     def as_data(self) -> Any:
         """Return the name, with the knobs that are not at their defaults."""
         known = knobs_of(type(self))

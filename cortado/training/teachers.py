@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadNetwork, BadRecipe, BadTask
+from cortado.errors import BadNetwork, BadRecipe, BadTask, in_own_code
+from cortado.knobs.knob import SHORT
 from cortado.nets.catalog import NETWORKS
 from cortado.nets.named import check_keys, named_network
 from cortado.network.view import View
 from cortado.running.devices import on_device, training_device
 from cortado.running.eval_mode import eval_mode
-from cortado.running.trees import pick, to_device
+from cortado.running.trees import pick, shape_text, to_device
 from cortado.task.measure import scored_outputs
 from cortado.task.metric import correct
 from cortado.task.outputs.outputs import first_floats_of
@@ -51,8 +52,9 @@ class Teachers:
         self.taps = [TapHooks(one, taps if number == 0 else (), "the teacher") for number, one in enumerate(copies)]
 
     def observe(self, inputs: Any) -> tuple[Observed, ...]:
-        """Return what each teacher gives for a batch on its device, without gradients."""
-        with torch.no_grad():
+        """Return what each teacher gives for a batch on its device, without gradients.  Raises BadTask if one cannot take it."""
+        where = f"task: the teacher, on inputs of {shape_text(inputs)},"
+        with torch.no_grad(), in_own_code(BadTask, where, "Prepare them as the teacher needs, or choose another."):
             return tuple(
                 self.observed(network, taps, inputs) for network, taps in zip(self.networks, self.taps, strict=True)
             )
@@ -107,7 +109,8 @@ def check_teacher(named: Any, where: str) -> None:
         )
     if not isinstance(inner, str) and not callable(inner):
         raise BadRecipe(
-            f"{where}: a teacher is a network or its name, got {inner!r}. Write original, before or package.module:maker."
+            f"{where}: a teacher is a network or its name, got {SHORT.repr(inner)}. "
+            "Write original, before or package.module:maker."
         )
 
 

@@ -7,6 +7,8 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
 from cortado.errors import BadValue
 from cortado.renamed import KNOB, old_arguments
 
@@ -51,10 +53,8 @@ def check_knob(title: str, field: dataclasses.Field[Any], hint: Any, value: Any,
         value = float(value)
         object.__setattr__(owner, field.name, value)
     if not accepts(hint, value):
-        wanted = getattr(hint, "__name__", str(hint))
-        raise BadValue(
-            f"{title}: {field.name} must be {wanted}, got {SHORT.repr(value)}. It means: {field.metadata.get('help', '')}."
-        )
+        means = field.metadata.get("help", "")
+        raise BadValue(f"{title}: {field.name} must be {hint_text(hint)}, got {SHORT.repr(value)}. It means: {means}.")
     low, high, one_of, check = (field.metadata.get(key) for key in ("low", "high", "one_of", "check"))
     if check is not None and value is not field.default:
         check(value, title)
@@ -70,6 +70,24 @@ def check_knob(title: str, field: dataclasses.Field[Any], hint: Any, value: Any,
             raise BadValue(
                 f"{title}: {field.name} must lie in {span}, got {number:g}. It means: {field.metadata['help']}."
             )
+
+
+WORDS: dict[Any, str] = {
+    float: "a number", int: "a whole number", str: "a text", bool: "true or false", type(None): "none", dict: "keys with values",
+    tuple: "a list", list: "a list", nn.Module: "a network",
+}  # fmt: skip
+"""How an annotated type is called in a message."""
+
+
+def hint_text(hint: Any) -> str:
+    """Return an annotated type in words: "a number or a list"."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(hint_text(part) for part in typing.get_args(hint)))
+    if origin is typing.get_origin(typing.Callable[..., Any]):
+        return "a function"
+    kind = type(None) if hint is None else origin or hint
+    return WORDS.get(kind, f"a {getattr(kind, '__name__', kind)}")
 
 
 def accepts(hint: Any, value: Any) -> bool:

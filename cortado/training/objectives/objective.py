@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 import cortado.training.objectives
 from cortado.errors import BadRecipe, BadValue
-from cortado.knobs.knob import check_knobs, knob
+from cortado.knobs.knob import SHORT, check_knobs, knob
 from cortado.knobs.nested import flat_values, knobs_of
 from cortado.knobs.reading import Written, read_knobs
-from cortado.lookup import lookup_class
+from cortado.lookup import lookup_class, names_in
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.task.outputs.outputs import Outputs
@@ -202,6 +202,11 @@ class AddedPenalty(Added):
     reads: ClassVar[bool] = False
 
 
+def known_objectives() -> dict[str, type[Objective]]:
+    """Return the built-in objectives by name."""
+    return names_in(cortado.training.objectives, Objective)
+
+
 def read_objectives(given: Any, where: str) -> tuple[Objective, ...]:
     """Return objectives from instances, names, or {name: {knob: value}}.  Raises BadRecipe, BadValue."""
     several = given if isinstance(given, (tuple, list)) else (given,)
@@ -219,7 +224,7 @@ def read_objective(given: Any, where: str) -> Objective:
         or not all(isinstance(one, dict | None) for one in named.values())
     ):
         raise BadRecipe(
-            f"{where}: an objective is a name or one name with its knobs, got {given!r}. "
+            f"{where}: an objective is a name or one name with its knobs, got {SHORT.repr(given)}. "
             "Write objectives: [task, logits: {temperature: 4}]."
         )
     name, knobs = next(iter(named.items()))

@@ -11,16 +11,14 @@ from typing import Any
 
 import cortado.importance
 import cortado.parts.forms
-import cortado.training.objectives
 from bench import result
 from cortado.commands.describing import knob_rows, needs_and_leaves
 from cortado.engine.recipe import REPEAT, known_methods, method_class
 from cortado.importance.importance import Importance
 from cortado.knobs.nested import knobs_of
-from cortado.lookup import names_in
 from cortado.methods.method import Method
 from cortado.parts.forms.form import Form
-from cortado.training.objectives.objective import Objective
+from cortado.training.objectives.objective import known_objectives
 from cortado.training.training import Training
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -246,7 +244,7 @@ def training_lines() -> list[str]:
         "",
         "Entries of `objectives`. Your own is `package.module:Class`. Each has `weight` and `data`.",
     ]
-    for name, kind in names_in(cortado.training.objectives, Objective).items():
+    for name, kind in known_objectives().items():
         rows = [[f"`{knob}`", f"`{default}`", *rest] for knob, default, *rest in knob_rows(kind)]
         lines += ["", f"### {name}", "", escaped(inspect.getdoc(kind) or ""), "", table(HEADS, rows)]
     return lines

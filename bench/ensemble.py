@@ -7,19 +7,20 @@ where that gain is beyond its own interval. Means over seeds, each with its own 
 """
 
 import dataclasses
-import math
-from statistics import mean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from bench.codistillation import probabilities, spread
 from bench.networks import mnist
-from bench.result import row
+from bench.result import row, spread
+from cortado.errors import BadValue
 from cortado.methods.finetune import Finetune
 from cortado.network.view import View
+from cortado.report.kept_gain import kept_of_scores, together
+from cortado.report.report import paired_interval
+from cortado.task.measure import scores
+from cortado.task.metric import Metric
 from cortado.task.task import Data, Task
 from cortado.training.loop import train
 from cortado.training.training import Training
@@ -68,45 +69,39 @@ def taught(task: Task, seed: int, teachers: list[nn.Module]) -> nn.Module:
     return network.eval()
 
 
-def one_seed(seed: int) -> dict[str, float]:
-    """Return the accuracies of a mean member, the ten together and the one, and the standard error of the ten's gain."""
+def one_seed(seed: int) -> dict[str, Tensor]:
+    """Return how right a mean member, the one and the ten together are on each test picture."""
     task = few(seed)
-    (labels,) = [targets for _, targets in task.test.batches(len(task.test))]
     ten = [member(task, seed, number) for number in range(MEMBERS)]
-    each = torch.stack([probabilities(one, task.test) for one in ten])
-    members = (each.argmax(2) == labels).double()
-    together = (each.mean(0).argmax(1) == labels).double()
-    gains = together - members.mean(0)
-    one = probabilities(taught(task, seed, ten), task.test)
     return {
-        "member": percent(members),
-        "together": percent(together),
-        "taught": percent((one.argmax(1) == labels).double()),
-        "gain_error": 100 * float(gains.std()) / math.sqrt(len(labels)),
-        "disagreement": 100 * float(functional.kl_div(one.clamp(min=1e-9).log(), each.mean(0), reduction="batchmean")),
+        "member": torch.stack([scores(one, task.test, task.metric) for one in ten]).mean(0),
+        "taught": scores(taught(task, seed, ten), task.test, task.metric),
+        "together": scores(together(ten, task), task.test, task.metric),
     }
-
-
-def percent(right: Tensor) -> float:
-    """Return the share that is right, in %."""
-    return 100 * float(right.mean())
 
 
 def run(seeds: list[int]) -> list[dict[str, Any]]:
     """Return accuracies, and the share of the ensemble's gain that one network keeps."""
     torch.set_num_threads(1)
     found = [one_seed(seed) for seed in seeds]
-    whole = [one["together"] - one["member"] for one in found]
-    kept = [one["taught"] - one["member"] for one in found]
-    error = math.sqrt(sum(one["gain_error"] ** 2 for one in found)) / len(found)
-    clear = mean(whole) > 1.96 * error
+    each = {name: [100 * float(one[name].double().mean()) for one in found] for name in found[0]}
+    member, one, ten = (torch.stack([right[name] for right in found]).mean(0) for name in found[0])
+    whole = paired_interval(member, ten, 100.0)
     return [
-        spread("accuracy of a member", [one["member"] for one in found]),
-        spread("accuracy of the ten together", [one["together"] for one in found]),
-        spread("accuracy of the one, taught without labels", [one["taught"] for one in found]),
-        row("gain of the ten over a member", mean(whole), "points", values=whole, error=error),
-        row(
-            "share of the ten's gain that the one keeps", 100 * sum(kept) / sum(whole) if clear else None, "%", LEAST_SHARE,
-            "higher", source_value="86 % (slide)", values=[100 * a / b for a, b in zip(kept, whole, strict=True)],
-        ),
-    ]  # fmt: skip
+        spread("accuracy of a member", each["member"]),
+        spread("accuracy of the ten together", each["together"]),
+        spread("accuracy of the one, taught without labels", each["taught"]),
+        row("gain of the ten over a member", whole.difference, "points", interval=[whole.low, whole.high]),
+        share_row(member, one, ten),
+    ]
+
+
+def share_row(member: Tensor, one: Tensor, ten: Tensor) -> dict[str, Any]:
+    """Return the row of the share that is kept; without a value where the ten's gain is within its error."""
+    what, facts = "share of the ten's gain that the one keeps", {"source_value": "86 % (slide)"}
+    try:
+        kept = kept_of_scores(member, one, ten, Metric())
+    except BadValue as error:
+        return row(what, None, "%", LEAST_SHARE, "higher", why=str(error), **facts)
+    interval = [100 * kept.low, 100 * kept.high]
+    return row(what, 100 * kept.share, "%", LEAST_SHARE, "higher", interval=interval, **facts)

@@ -22,6 +22,7 @@ from cortado.parts.forms.form import Form
 from cortado.planner.planned import plan
 from cortado.planner.search.trial_search import search
 from cortado.renamed import FACE, current
+from cortado.report.kept_gain import kept_gain
 from cortado.report.report import Report
 from cortado.report.score_table import compare_networks as compare
 from cortado.runtimes.export import export
@@ -41,8 +42,8 @@ from cortado.training.objectives.objective import Objective, Player, Taps, Train
 __all__ = [
     "Boxes", "Classes", "CortadoError", "Data", "Form", "Importance", "Job", "Method", "Metric", "Move", "Numbers", "Objective",
     "Outputs", "Player", "Recipe", "Report", "Taps", "Task", "Tokens", "TrainingStep",
-    "bench", "check_stated", "compare", "compress", "export", "inspect", "knob", "load", "plan", "profile", "save", "search",
-    "verify",
+    "bench", "check_stated", "compare", "compress", "export", "inspect", "kept_gain", "knob", "load", "plan", "profile", "save",
+    "search", "verify",
 ]  # fmt: skip
 __version__ = "0.2.0.dev0"
 

@@ -8,6 +8,7 @@ from cortado.cli import main
 from cortado.commands.describing import yaml_text
 from cortado.engine.recipe import known_methods, method_class
 from cortado.knobs.nested import knobs_of
+from cortado.training.objectives.objective import known_objectives
 
 
 def test_methods_lists_every_method_with_what_it_does():
@@ -25,6 +26,28 @@ def test_methods_describes_every_knob_of_one(name):
     assert done.exit_code == 0, done.output
     table = done.output[done.output.index("\nknob ") :].splitlines()[3:]
     assert sorted(line.split()[0] for line in table) == sorted(knobs_of(method_class(name)))
+
+
+def test_methods_lists_every_objective_and_describes_each():
+    known = known_objectives()
+    lines = CliRunner().invoke(main, ["methods"]).output.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("objective "))
+    assert [line.split()[0] for line in lines[start + 2 :][: len(known)]] == list(known)
+    for name, kind in known.items():
+        done = CliRunner().invoke(main, ["methods", name])
+        assert done.exit_code == 0 and done.output.startswith(f"{name}  objective"), done.output
+        table = done.output[done.output.index("\nknob ") :].splitlines()[3:]
+        assert sorted(line.split()[0] for line in table) == sorted(knobs_of(kind))
+
+
+def test_the_teacher_of_finetune_is_described():
+    done = CliRunner().invoke(main, ["methods", "finetune"])
+    assert "original, before (as this stage finds the network), package.module:maker" in done.output
+
+
+def test_methods_suggests_a_near_objective():
+    done = CliRunner().invoke(main, ["methods", "pseudo_label"])
+    assert done.exit_code == 1 and "Or the objective pseudo_labels?" in done.output
 
 
 def test_methods_shows_defaults_and_ranges():

@@ -1,5 +1,6 @@
 """The face: every public name has a docstring whose example runs, and says what it is to type checkers."""
 
+import dataclasses
 import doctest
 import inspect
 import re
@@ -15,6 +16,8 @@ from cortado.engine.bundle import write_bundle
 from cortado.importance.random import Random
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.training.loop import train
+from cortado.training.training import Training
 from tests.fresh import fresh
 from tests.laws.tiny_nets import BY_NAME
 
@@ -53,10 +56,19 @@ def names(made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest
     return dict(made[1])
 
 
+def knowing(task: cortado.Task) -> torch.nn.Module:
+    """A network that has learned the test data."""
+    network = BY_NAME["mlp"].make()
+    train(network, dataclasses.replace(task, train=task.test), Training(epochs=100, lr=0.02))
+    return network
+
+
 @pytest.mark.parametrize("name", cortado.__all__)
 def test_public_name_has_an_example_that_runs(name: str, names: dict[str, Any]) -> None:
     if name == "bench":
         cortado.export(names["net"], names["task"], "onnxruntime", "exported")
+    if name == "kept_gain":
+        names |= {"alone": names["net"], "taught": knowing(names["task"]), "teacher": knowing(names["task"])}
     if name == "search":
         pytest.importorskip("optuna", reason="trials are drawn by optuna: pip install -e '.[search]'")
     text = inspect.getdoc(getattr(cortado, name)) or ""

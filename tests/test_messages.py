@@ -43,7 +43,7 @@ def bad_score(outputs, targets):
 
 CASES = {
     "knob out of range": (lambda: PruneWeights(keep=1.5), BadValue, r"prune/weights: keep must lie in 0\.\.1, got 1\.5\. It means: share of weights kept"),
-    "knob of another type": (lambda: QuantizeWeights(bits="four"), BadValue, r"quantize/weights: bits must be int, got 'four'"),
+    "knob of another type": (lambda: QuantizeWeights(bits="four"), BadValue, r"quantize/weights: bits must be a whole number, got 'four'"),
     "knob of few words": (lambda: Finetune(optimizer="adm"), BadValue, r"tune: optimizer must be one of adam, adamw, sgd, got 'adm'"),
     "mistyped method": (lambda: read_recipe("prune/wieghts"), BadRecipe, r"no method is called 'prune/wieghts'\. Did you mean: prune/weights"),
     "mistyped knob": (lambda: read_recipe("prune/weights kep=0.3"), BadRecipe, r"stage 1 \(prune/weights\): no knob 'kep'; did you mean 'keep'\?"),

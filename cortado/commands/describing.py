@@ -1,25 +1,57 @@
-"""Describing: the command methods, which lists the methods of a recipe and their knobs."""
+"""Describing: the command methods, which lists the methods of a recipe, the objectives of a training, and their knobs."""
 
 import inspect
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import click
 
 from cortado.commands.given import in_words
 from cortado.engine.recipe import known_methods, method_class
+from cortado.errors import BadRecipe
 from cortado.knobs.knob import accepts
 from cortado.knobs.nested import Knob, knobs_of
 from cortado.knobs.reading import written_value
 from cortado.methods.method import Method
 from cortado.table import aligned
+from cortado.training.objectives.objective import Objective, known_objectives
 
 
 @click.command("methods")
 @click.argument("name", required=False)
 @in_words
 def methods_command(name: str | None) -> None:
-    """List all methods, or describe method NAME: its knobs with defaults, ranges and meaning."""
-    click.echo(methods_text() if name is None else method_text(method_class(name)))
+    """List all methods and objectives, or describe NAME, one of them: its knobs with defaults, ranges and meaning."""
+    known = known_objectives()
+    if name is None:
+        click.echo(f"{methods_text()}\n\n{objectives_text(known)}")
+    elif name in known:
+        click.echo(objective_text(known[name]))
+    else:
+        click.echo(method_text(method_class_near(name, known)))
+
+
+def method_class_near(name: str, objectives: Iterable[str]) -> type[Method]:
+    """Return the class of a method.  Raises BadRecipe, naming objectives that were meant, too."""
+    try:
+        return method_class(name)
+    except BadRecipe as error:
+        near = get_close_matches(name, objectives)
+        raise BadRecipe(f"{error} Or the objective {' or '.join(near)}?" if near else str(error)) from error
+
+
+def objectives_text(known: Mapping[str, type[Objective]]) -> str:
+    """Return one line per objective: its name in `objectives` and what it is."""
+    rows = [(name, first_sentence(kind)) for name, kind in known.items()]
+    end = "Entries of objectives, in finetune and reinit. Knobs of an objective: cortado methods logits."
+    return f"{aligned([('objective', 'learns from'), *rows], '<')}\n\n{end}"
+
+
+def objective_text(kind: type[Objective]) -> str:
+    """Return the docstring of an objective and a table of its knobs."""
+    head = f"{kind.name()}  objective{', needs a teacher' if kind.taught else ''}"
+    return f"{head}\n\n{inspect.getdoc(kind)}\n\n{knob_table(kind)}"
 
 
 def methods_text() -> str:
@@ -31,9 +63,13 @@ def methods_text() -> str:
 
 def method_text(kind: type[Method]) -> str:
     """Return the docstring of a method and a table of its knobs."""
-    rows = [("knob", "default", "values", "meaning"), *knob_rows(kind)]
     about = "\n\n".join(part for part in (inspect.getdoc(kind), needs_and_leaves(kind)) if part)
-    return f"{kind.name()}  {method_traits(kind)}".rstrip() + f"\n\n{about}\n\n{aligned(rows, '<')}"
+    return f"{kind.name()}  {method_traits(kind)}".rstrip() + f"\n\n{about}\n\n{knob_table(kind)}"
+
+
+def knob_table(kind: type) -> str:
+    """Return the knobs of a class, one a line."""
+    return aligned([("knob", "default", "values", "meaning"), *knob_rows(kind)], "<")
 
 
 def needs_and_leaves(kind: type[Method]) -> str:
@@ -47,7 +83,7 @@ def method_traits(kind: type[Method]) -> str:
     return ", ".join(word for word, on in (("lossy", kind.lossy), ("trains", kind.trains)) if on)
 
 
-def first_sentence(kind: type[Method]) -> str:
+def first_sentence(kind: type) -> str:
     """Return the first sentence of the docstring."""
     return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."
 

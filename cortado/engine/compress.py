@@ -21,6 +21,7 @@ from cortado.errors import BadNetwork, CortadoError, Failed, Stopped, WrongNetwo
 from cortado.file.accounting import accounts
 from cortado.file.artifact import decode, encode
 from cortado.methods.method import Method
+from cortado.methods.needs import Leaves
 from cortado.network.compare.rounded import rounded_layers, rounded_paths
 from cortado.network.profile.execution import execution_shares
 from cortado.network.view import working_copy
@@ -30,7 +31,8 @@ from cortado.parts.part import Part
 from cortado.progress import Progress
 from cortado.quantities import size_text
 from cortado.report.pages.words import stage_text
-from cortado.report.report import Compared, Report, Stage, environment, notes_of, paired_interval
+from cortado.report.record import notes_of
+from cortado.report.report import Compared, Report, Stage, environment, paired_interval
 from cortado.report.result_lines import lines_of, parameter_line
 from cortado.running.brought import accept
 from cortado.runtimes.compare import RUNS_OVER, runs_over
@@ -152,7 +154,9 @@ class Run:
             where=f"stage {number + 1} ({method.name()})", progress=self.options.progress,
         )  # fmt: skip
         body = encode(made.network, made.base)
-        if self.rows and len(body) > GROWS * self.rows[-1].size_bytes:
+        # Trained floats take other bytes, and nothing of what they were was given up.
+        silent = method.trains and method.leaves == (Leaves.FLOATS,)
+        if self.rows and not silent and len(body) > GROWS * self.rows[-1].size_bytes:
             grown = f"The file grows from {size_text(self.rows[-1].size_bytes)} to {size_text(len(body))}."
             made = replace(made, notes=(*made.notes, grown))
         self.used |= part_kinds(made.network)

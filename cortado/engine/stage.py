@@ -120,11 +120,7 @@ def apply_stage(
         return replace(begin_again(view.base, state), notes=tuple(view.notes), curves=view.curves)
     changes = Changes(before, state.network, view.touched)
     if check and not method.matches and not changes.any(values_only=method.lossy):
-        raise NothingChanged(
-            f"{where or method.name()}: it changed nothing. Check its pattern (where: {method.where}) and its knobs"
-            f"{', above all what it learns from: terms that are 0 teach nothing' if method.trains else ''}, or "
-            "leave the stage out."
-        )
+        raise NothingChanged(f"{where or method.name()}: it changed nothing. {what_to_check(method, view)}")
     if match_moments and renews and not (following is not None and following.matches) and changes.matrices():
         MatchMoments().apply(view, task)
     if last:
@@ -135,6 +131,14 @@ def apply_stage(
         state, reference=reference, kept=view.kept, survivors=view.survivors, notes=(*view.notes, *lost),
         curves=view.curves, fresh=False,
     )  # fmt: skip
+
+
+def what_to_check(method: Method, view: View) -> str:
+    """Return what to do about a stage that changed nothing: what the method says itself, or else where to look."""
+    if view.hindrances:
+        return " ".join(view.hindrances)
+    learned = ", above all what it learns from: terms that are 0 teach nothing" if method.trains else ""
+    return f"Check its pattern (where: {method.where}) and its knobs{learned}, or leave the stage out."
 
 
 def carry_out(act: Callable[[View, Task], Done], method: Method, view: View, task: Task, where: str) -> Done:

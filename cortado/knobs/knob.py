@@ -4,9 +4,11 @@ import dataclasses
 import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
+
+from torch import nn
 
 from cortado.errors import BadValue
 from cortado.renamed import KNOB, old_arguments
@@ -25,14 +27,16 @@ def knob(
     high: float | None = None,
     one_of: tuple[Any, ...] = (),
     kw_only: bool = False,
+    check: Callable[[Any, str], None] | None = None,
 ) -> Any:
     """Return a dataclass field for a method: default, help text, and allowed values (low..high, or `one_of`).
 
     A default that is a dataclass makes a nested knob: its inner names may be written flat (see cortado.knobs.nested).
+    `check(value, title)` raises an error for any other value that cannot be used.
 
     >>> keep = cortado.knob(0.5, low=0.0, high=1.0, help="share of weights kept")
     """
-    facts = {"help": help, "low": low, "high": high, "one_of": one_of}
+    facts = {"help": help, "low": low, "high": high, "one_of": one_of, "check": check}
     # Without an answer of its own, a field is by keyword only below a KW_ONLY of its class.
     return dataclasses.field(default=default, metadata=facts, kw_only=kw_only or dataclasses.MISSING)
 
@@ -56,11 +60,11 @@ def check_knob(title: str, field: dataclasses.Field[Any], hint: Any, value: Any,
         value = float(value)
         object.__setattr__(owner, field.name, value)
     if not accepts(hint, value):
-        wanted = getattr(hint, "__name__", str(hint))
-        raise BadValue(
-            f"{title}: {field.name} must be {wanted}, got {SHORT.repr(value)}. It means: {field.metadata.get('help', '')}."
-        )
-    low, high, one_of = (field.metadata.get(key) for key in ("low", "high", "one_of"))
+        means = field.metadata.get("help", "")
+        raise BadValue(f"{title}: {field.name} must be {hint_text(hint)}, got {SHORT.repr(value)}. It means: {means}.")
+    low, high, one_of, check = (field.metadata.get(key) for key in ("low", "high", "one_of", "check"))
+    if check is not None and value is not field.default:
+        check(value, title)
     # A user's own function is accepted in place of a name.
     if one_of and not callable(value) and value not in one_of:
         raise BadValue(f"{title}: {field.name} must be one of {', '.join(map(str, one_of))}, got {value!r}.")
@@ -73,6 +77,24 @@ def check_knob(title: str, field: dataclasses.Field[Any], hint: Any, value: Any,
             raise BadValue(
                 f"{title}: {field.name} must lie in {span}, got {number:g}. It means: {field.metadata['help']}."
             )
+
+
+WORDS: dict[Any, str] = {
+    float: "a number", int: "a whole number", str: "a text", bool: "true or false", type(None): "none", dict: "keys with values",
+    tuple: "a list", list: "a list", nn.Module: "a network",
+}  # fmt: skip
+"""How an annotated type is called in a message."""
+
+
+def hint_text(hint: Any) -> str:
+    """Return an annotated type in words: "a number or a list"."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(hint_text(part) for part in typing.get_args(hint)))
+    if origin is typing.get_origin(typing.Callable[..., Any]):
+        return "a function"
+    kind = type(None) if hint is None else origin or hint
+    return WORDS.get(kind, f"a {getattr(kind, '__name__', kind)}")
 
 
 def accepts(hint: Any, value: Any) -> bool:

@@ -15,6 +15,7 @@ from cortado.task.task import Task
 from cortado.training.objectives.logits import Logits
 from cortado.training.objectives.objective import Objective, read_objectives
 from cortado.training.objectives.task import TaskLoss
+from cortado.training.teachers import check_teacher
 from cortado.training.training import Training
 
 LEARNS_FROM = (
@@ -65,6 +66,19 @@ def write_out(method: Any) -> None:
         objectives = with_teacher(objectives, method.teacher, method.name())
         object.__setattr__(method, "teacher", "original")
     object.__setattr__(method, "objectives", objectives)
+    if method.teacher != "original":
+        check_teacher(method.teacher, method.name())
+        check_read(objectives, method.name())
+
+
+def check_read(objectives: tuple[Objective, ...], where: str) -> None:
+    """Raise BadValue where no objective learns from a teacher."""
+    if not any(one.taught for one in objectives):
+        names = ", ".join(one.name() for one in objectives)
+        raise BadValue(
+            f"{where}: a teacher is given, and no objective learns from it, got objectives: [{names}]. Add one, such as "
+            f"objectives: [{names}, logits], or leave out teacher."
+        )
 
 
 def with_teacher(objectives: tuple[Objective, ...], share: float, where: str) -> tuple[Objective, ...]:

@@ -41,6 +41,9 @@ def learn(
             progress=view.progress,
         )  # fmt: skip
     view.curves |= trained.curves
+    hindrances = [sentence for one in used for sentence in one.hindrances(trained.curves)]
+    view.hindrances += hindrances
     view.notes += [
         *place_of_training(view.network, task.device), *trained.traffic.notes(), *notes_on_teachers(teachers, view, task),
+        *hindrances,
     ]  # fmt: skip

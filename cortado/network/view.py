@@ -57,6 +57,8 @@ class View:
         """The same against `base`; None where that is not known."""
         self.notes: list[str] = []
         """A method's notes for the report on this stage."""
+        self.hindrances: list[str] = []
+        """Sentences on why a training could change little."""
         self.curves: dict[str, list[float]] = {}
         """The mean of each term of the loss in every epoch that a method trained, for the report."""
         self.measured: dict[Any, Any] = {}

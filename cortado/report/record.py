@@ -1,6 +1,7 @@
 """Record: the measurements of one run, row by row; never targets of a recipe."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -41,6 +42,11 @@ class Stage:
         """Its name, with its round in a repeat, and with the parameters of a student."""
         size = "" if self.parameters is None else f"{self.parameters:,} parameters"
         return ", ".join(part for part in (self.name, self.round, size) if part)
+
+
+def notes_of(stages: Sequence[Stage]) -> list[str]:
+    """Return the methods' notes, each with its stage."""
+    return [f"stage {number} ({stage.title}): {note}" for number, stage in enumerate(stages, 1) for note in stage.notes]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import json
 import math
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,11 +47,6 @@ class Report(Record):
     def _repr_html_(self) -> str:
         """Return the first screen for a notebook."""
         return first_screen_html(self)
-
-
-def notes_of(stages: Sequence[Stage]) -> list[str]:
-    """Return the methods' notes, each with its stage."""
-    return [f"stage {number} ({stage.title}): {note}" for number, stage in enumerate(stages, 1) for note in stage.notes]
 
 
 def read_report(path: str | Path) -> Report:

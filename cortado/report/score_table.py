@@ -7,16 +7,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cortado.errors import BadFile, BadValue
+from cortado.errors import BadFile, BadNetwork, BadTask, BadValue
 from cortado.network.profile.profile import profile
 from cortado.quantities import size_text
 from cortado.report.pages.words import MINUS, NOTHING, UNKNOWN, interval, points, quantity, signed_text
 from cortado.report.record import Compared
 from cortado.report.report import half_interval, paired_interval
 from cortado.running.brought import accept
+from cortado.running.devices import own_device
+from cortado.running.eval_mode import eval_mode
+from cortado.running.trees import to_device
 from cortado.table import aligned
 from cortado.task.data import Data
-from cortado.task.measure import scores
+from cortado.task.measure import run, scores
+from cortado.task.outputs.outputs import first_floats_of
 from cortado.task.task import Task
 
 
@@ -89,8 +93,14 @@ def compare_networks(
 
     The interval of a difference from `base` (a name, by default the first) is that of the paired differences, sample by
     sample, which is much narrower than two intervals side by side. `files` adds the bytes of networks' files. Raises
-    BadValue for no networks or an unknown name, BadNetwork and BadTask as scoring does, BadFile for a missing file.
+    BadValue for anything but networks by name and for an unknown name, BadNetwork and BadTask as scoring does and for networks
+    with other numbers of classes, BadFile for a missing file.
     """
+    if not isinstance(networks, Mapping):
+        raise BadValue(
+            f"compare: networks must be a dict of names and networks, got {type(networks).__name__}. "
+            'Write compare({"original": net, "compressed": small}, task).'
+        )
     base, files = base or next(iter(networks), ""), files or {}
     for name in (base, *files):
         if name not in networks:
@@ -98,13 +108,46 @@ def compare_networks(
     samples = task.test if data is None else data
     found: dict[str, Tensor] = {}
     for name, network in networks.items():
-        accept(network, f"compare, {name}")
-        found[name] = scores(network, samples, task.metric)
+        check_comparable(name, network, base, networks[base], samples)
+        found[name] = scores_of(f"compare, {name}", network, samples, task)
     rows = [
         score_row(name, networks[name], found[name], None if name == base else found[base], task, files.get(name))
         for name in networks
     ]
     return ScoreTable(tuple(rows), base, task.metric.name, task.metric.unit, len(found[base]))
+
+
+def check_comparable(name: str, network: Any, base: str, other: Any, samples: Data) -> None:
+    """Raise BadNetwork for a file in the place of a network, and for one with other classes than the base has."""
+    if isinstance(network, (str, Path)):
+        raise BadNetwork(
+            f"compare, {name}: {network} is a path, not a network. Read it with cortado.load(file, original), and give the path "
+            "in files, whose bytes are then listed."
+        )
+    accept(network, f"compare, {name}")
+    if name == base or not isinstance(other, nn.Module):
+        return
+    inputs, _ = next(samples.batches(2))
+    mine, wanted = (outputs_of(one, inputs).shape[1:2] for one in (network, other))
+    if mine != wanted:
+        raise BadNetwork(
+            f"compare, {name}: it gives {' x '.join(map(str, mine)) or 'single'} outputs for a sample, and {base} gives "
+            f"{' x '.join(map(str, wanted)) or 'single'}. Compare networks for the same classes."
+        )
+
+
+def outputs_of(network: nn.Module, inputs: Any) -> Tensor:
+    """Return the first float tensor of a network's outputs, in eval mode."""
+    with eval_mode(network):
+        return first_floats_of(run(network, to_device(inputs, own_device(network))))
+
+
+def scores_of(where: str, network: nn.Module, samples: Data, task: Task) -> Tensor:
+    """Return a network's scores, one per sample (N,); errors begin with `where`."""
+    try:
+        return scores(network, samples, task.metric)
+    except (BadNetwork, BadTask) as error:
+        raise type(error)(f"{where}: {error}") from error
 
 
 def score_row(name: str, network: nn.Module, found: Tensor, base: Tensor | None, task: Task, file: Any) -> ScoreRow:
@@ -120,7 +163,9 @@ def score_row(name: str, network: nn.Module, found: Tensor, base: Tensor | None,
 
 
 def bytes_at(file: str | Path) -> int:
-    """Return the size of a file.  Raises BadFile if it cannot be read."""
+    """Return the size of a file.  Raises BadFile if it cannot be read, or is a folder."""
+    if Path(file).is_dir():
+        raise BadFile(f"compare: {file} is a folder. Give the file of the network in it.")
     try:
         return Path(file).stat().st_size
     except OSError as error:

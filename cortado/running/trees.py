@@ -158,3 +158,8 @@ def concatenated(parts: Sequence[Any]) -> Any:
         names = [one.name for one in dataclasses.fields(first) if one.init]
         return dataclasses.replace(first, **{n: concatenated([getattr(part, n) for part in parts]) for n in names})
     return first
+
+
+def shape_text(value: Any) -> str:
+    """Return shape and dtype of a tensor for a message; of anything else its class."""
+    return f"shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,6 +1,7 @@
 """Collate: make batches of inputs and targets, which are trees of tensors, from items."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,22 @@ from cortado.errors import BadTask, in_own_code
 from cortado.running.trees import map_leaves, sample_counts
 
 WAY_OUT = "Fix it, or leave out what it cannot read."
+UNLABELLED_DATA = "unlabelled data"
 Batch = tuple[Any, Any]
 """Inputs and targets, each a tree of tensors; a list has one entry per sample."""
 Collate = Callable[[list[Any]], Any]
 Split = Callable[[Any], Batch] | str
+
+
+@contextlib.contextmanager
+def in_unlabelled(unlabelled: bool = True) -> Iterator[None]:
+    """Let errors about data say that they are the unlabelled ones, if they are."""
+    try:
+        yield
+    except BadTask as error:
+        if not unlabelled or UNLABELLED_DATA in str(error):
+            raise
+        raise BadTask(f"task: {UNLABELLED_DATA}: {str(error).removeprefix('task: ')}") from error
 
 
 def as_tree(value: Any) -> Any:

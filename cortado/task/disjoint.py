@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, Subset
 
 from cortado.errors import BadTask
 from cortado.running.trees import parts_by_name, pick
+from cortado.task.collate import in_unlabelled
 from cortado.task.data import Data
 from cortado.task.task import Task
 
@@ -50,7 +51,8 @@ def overlaps_of(task: Task, held: str, others: Sequence[str], known: "SampleSums
         if other is None:
             continue
         check_same(held, name, held_out, other)
-        found = shared(held_out, other, known)
+        with in_unlabelled(name == "unlabelled"):
+            found = shared(held_out, other, known)
         if found is None:
             unknown.append(f"{name} ({kind(other)})")
         elif found[0]:

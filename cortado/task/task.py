@@ -10,7 +10,9 @@ from torch import Tensor
 from cortado.errors import BadTask
 from cortado.renamed import OUTPUTS, TASK, current, old_fields
 from cortado.running.devices import AUTO
+from cortado.task.collate import in_unlabelled
 from cortado.task.data import Data
+from cortado.task.ignored import check_void
 from cortado.task.metric import Metric, metric_of
 from cortado.task.outputs.automatic import Automatic
 from cortado.task.outputs.classes import Classes
@@ -31,9 +33,11 @@ def outputs_of_task(given: Any) -> Outputs:
         return several(given)
     if isinstance(given, str) and given in OUTPUTS:
         return NAMED[current("task: outputs", given, OUTPUTS)]
+    shown = f"the text {given!r}" if isinstance(given, str) else f"a {type(given).__name__}"
+    found = f"the class {given.__name__} without ()" if isinstance(given, type) else shown
     raise BadTask(
         "task: outputs must be a kind of outputs, or several in a dict or tuple, such as "
-        '{"logits": Classes(), "boxes": Boxes()} (cortado/task/outputs/), got ' + f"{given!r}."
+        f'{{"logits": Classes(), "boxes": Boxes()}} (cortado/task/outputs/), got {found}.'
     )
 
 
@@ -83,11 +87,13 @@ class Task:
         for part in ("train", "validation", "test"):
             object.__setattr__(self, part, Data.of(getattr(self, part)))
         if self.unlabelled is not None:
-            object.__setattr__(self, "unlabelled", Data.of_inputs(self.unlabelled))
+            with in_unlabelled():
+                object.__setattr__(self, "unlabelled", Data.of_inputs(self.unlabelled))
         if self.metric is UNNAMED:
             object.__setattr__(self, "metric", metric_of(self.loss))
         chosen = self.train.first(512).original() if self.calibration is None else Data.of(self.calibration)
         object.__setattr__(self, "calibration", chosen)
+        check_void(self.train, self.loss, chosen)
         if self.batch < 0:
             raise BadTask(f"task: batch must be at least 1, or 0 for the default, got {self.batch}.")
         object.__setattr__(self, "batch", self.batch or self.train.batch_size or BATCH)

@@ -11,6 +11,7 @@ from torch import nn
 
 from cortado.errors import BadTask, BadValue
 from cortado.running.trees import sample_count, tensors_in, to_device
+from cortado.task.collate import in_unlabelled
 from cortado.task.data import Data
 from cortado.task.move import Move
 from cortado.task.task import Task
@@ -47,8 +48,9 @@ Drawn = Mapping[str, TrainingBatch]
 class Source:
     """The batches of one part of the data on a device."""
 
-    def __init__(self, data: Data, size: int, device: torch.device, group: Processes) -> None:
+    def __init__(self, name: str, data: Data, size: int, device: torch.device, group: Processes) -> None:
         self.data, self.size, self.device, self.group = data, size, device, group
+        self.unlabelled = name == UNLABELLED
         # Every process drops a last batch that leaves one sample to one of them: batch norm needs a variance.
         rest, self.least = len(data) % size, 2 * group.world
         self.drops = 0 < rest < self.least and len(data) > rest
@@ -67,7 +69,8 @@ class Source:
             return
         if self.data.varies:
             self.check_moves()
-        self.cache = Cache(self.data, self.teachers, training.cache)
+        with in_unlabelled(self.unlabelled):
+            self.cache = Cache(self.data, self.teachers, training.cache)
 
     @property
     def move(self) -> Move | None:
@@ -95,7 +98,8 @@ class Source:
 
     def first(self) -> TrainingBatch:
         """Return a batch of two samples."""
-        return self.on_device(*next(self.data.original().batches(2)))
+        with in_unlabelled(self.unlabelled):
+            return self.on_device(*next(self.data.original().batches(2)))
 
     def on_device(self, inputs: Any, targets: Any, share: float = 1.0) -> TrainingBatch:
         inputs, targets = to_device(inputs, self.device), to_device(targets, self.device)
@@ -103,6 +107,10 @@ class Source:
 
     def epoch(self, generator: torch.Generator) -> Iterator[TrainingBatch]:
         """Yield the batches of one epoch, in random order."""
+        with in_unlabelled(self.unlabelled):
+            yield from self.drawn(generator)
+
+    def drawn(self, generator: torch.Generator) -> Iterator[TrainingBatch]:
         data = self.data if self.cache is None else self.data.numbered()
         for inputs, targets in data.batches(self.size, generator):
             whole = sample_count(inputs)
@@ -146,7 +154,7 @@ class Batches:
             )
         parts = {TRAIN: self.task.train, UNLABELLED: self.task.unlabelled}
         self.sources = {
-            name: Source(data, self.size, self.device, self.group)
+            name: Source(name, data, self.size, self.device, self.group)
             for name, data in parts.items()
             if name in read and data is not None
         }

@@ -1,5 +1,6 @@
 """Learner: a network with its objectives: one forward pass gives every term of a batch."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,15 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadTask, BadValue, in_own_code
+from cortado.errors import BadNetwork, BadTask, BadValue, in_own_code
 from cortado.running.eval_mode import copied_buffers, keeping_buffers
+from cortado.running.trees import shape_text
+from cortado.task.ignored import ignored_label
 from cortado.task.outputs.automatic import Automatic
 from cortado.task.outputs.outputs import Outputs, float_parts
 from cortado.task.task import Task
 from cortado.training.batches import Drawn, TrainingBatch
 from cortado.training.distributed import Processes
-from cortado.training.objectives.counted import ignored_label
-from cortado.training.objectives.objective import TRAIN, Objective, Observed, TrainingStep, no_teachers
+from cortado.training.objectives.objective import UNLABELLED, Objective, Observed, TrainingStep, no_teachers
 from cortado.training.players import Opponent, detached
 from cortado.training.precision import Precision, floats_in_float32
 from cortado.training.taps import TapHooks
@@ -78,12 +80,12 @@ class Learner(nn.Module):
             read = read_by(objective, steps)
             own = replace(steps[read], modules=dict(along.named_children()), figures={})
             for one in opponents:
-                add_terms(values, one.step(detached_step(own), self.number), objective.data)
+                add_terms(values, one.step(detached_step(own), self.number), objective)
             terms = self.terms_of(objective, own)
             # Processes' shares of a batch differ in size: the mean over processes is the mean over samples.
             share = batches[read].share
             drawn = {name: share * value.detach() for name, value in (terms | own.figures).items()}
-            add_terms(values, drawn, objective.data)
+            add_terms(values, drawn, objective)
             for value in terms.values():
                 part = objective.weight * share * value
                 total = part if total is None else total + part
@@ -113,10 +115,13 @@ class Learner(nn.Module):
 
     def steps(self, batches: Drawn) -> dict[str, TrainingStep]:
         """Return what the objectives see of each batch, which runs once."""
-        return {name: self.seen(batch) for name, batch in batches.items()}
+        return {name: self.seen(name, batch) for name, batch in batches.items()}
 
-    def seen(self, batch: TrainingBatch) -> TrainingStep:
-        first = self.observed(batch.inputs)
+    def seen(self, name: str, batch: TrainingBatch) -> TrainingStep:
+        where = f"{self.label}: the network, on {name} inputs of {shape_text(batch.inputs)},"
+        named = in_own_code(BadNetwork, where, "Prepare them like the training inputs.")
+        with named if name == UNLABELLED else contextlib.nullcontext():
+            first = self.observed(batch.inputs)
         return TrainingStep(
             batch.inputs, batch.targets, first.outputs, first.taps, batch.teachers, self.progress, {}, self.again, self.loss,
             self.label, stated_kind(self.task, first.outputs), ignored_label(self.task.loss), self.ask,
@@ -150,20 +155,15 @@ def read_by(objective: Objective, steps: Mapping[str, TrainingStep]) -> str:
     return objective.data if objective.data in steps else next(iter(steps))
 
 
-def add_terms(values: dict[str, Tensor], terms: Mapping[str, Tensor], data: str) -> None:
+def add_terms(values: dict[str, Tensor], terms: Mapping[str, Tensor], objective: Objective) -> None:
     """Add terms under names of their own: "features", "features 2", "features, unlabelled"."""
     for term, value in terms.items():
-        name, number = term if data == TRAIN else f"{term}, {data}", 1
+        name, number = objective.drawn_as(term), 1
         own = name
         while own in values:
             number += 1
             own = f"{name} {number}"
         values[own] = value
-
-
-def shape_text(value: Any) -> str:
-    """Return shape and dtype of a tensor for a message; of anything else its class."""
-    return f"shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def stated_kind(task: Task, outputs: Any) -> Outputs | None:

@@ -13,8 +13,8 @@ from cortado.running.call import call
 from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import to_device
 from cortado.task.data import Vary
+from cortado.task.ignored import NO_CLASS
 from cortado.task.outputs.outputs import Outputs
-from cortado.training.objectives.counted import NO_CLASS
 
 IDS, MASK = "input_ids", "attention_mask"
 

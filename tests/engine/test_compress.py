@@ -16,11 +16,14 @@ from cortado.methods.factorize.jaderberg import FactorizeJaderberg
 from cortado.methods.factorize.nonlinear import FactorizeNonlinear
 from cortado.methods.finetune import Finetune
 from cortado.methods.match_moments import MatchMoments
+from cortado.methods.method import Method
+from cortado.methods.needs import Leaves
 from cortado.methods.prune.channels import PruneChannels
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.methods.release import Release
 from cortado.network.compare.rounded import rounded_layers
+from cortado.parts.forms.dense import Dense
 from cortado.report.pages.terminal import report_text
 from cortado.report.report import Report, paired_interval, read_report
 from cortado.task.measure import mean_score
@@ -202,6 +205,31 @@ def test_interval_is_that_of_paired_differences():
     assert compared.difference == pytest.approx(float(difference.mean()))
     assert (compared.high - compared.low) / 2 == pytest.approx(1.96 * float(difference.std()) / 20)
     assert paired_interval(one[:29], two[:29], 100.0).low is None
+
+
+class Grows(Method):
+    """Sets every other weight to noise, which takes more bytes than zeros."""
+
+    lossy = True
+    leaves = (Leaves.FLOATS,)
+
+    def apply(self, view, task):
+        for weight in view.weights("*"):
+            noise = torch.randn(weight.shape, generator=task.generator())
+            weight.map_values(lambda values, noise=noise: Dense(noise))
+
+
+class Trains(Grows):
+    """Does the same by training."""
+
+    trains = True
+
+
+@pytest.mark.parametrize(("kind", "noted"), [(Grows, True), (Trains, False)])
+def test_a_file_that_grows_is_noted_where_more_than_floats_changed(kind, noted):
+    _, report = compress(NET.make(), NET.task(), [PruneWeights(keep=0.2), Release(), kind()])
+    assert report.stages[2].size_bytes > 1.02 * report.stages[1].size_bytes
+    assert any("The file grows" in note for note in report.stages[2].notes) == noted
 
 
 def test_frozen_parameters_of_the_user_do_not_learn():

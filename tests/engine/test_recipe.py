@@ -68,7 +68,7 @@ def test_word_that_belongs_to_no_value_is_refused():
         read_recipe("prune/weights not fc3")
     with pytest.raises(BadRecipe, match="keep is given twice"):
         read_recipe("prune/weights keep=0.3 where=conv*, not conv1 keep=0.5")
-    with pytest.raises(BadValue, match="keep must be float, got '0.3 where'"):
+    with pytest.raises(BadValue, match="keep must be a number, got '0.3 where'"):
         read_recipe("prune/weights keep=0.3 where")
 
 

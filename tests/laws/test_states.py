@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from cortado.engine.compress import compress
+from cortado.engine.recipe import method_class
 from cortado.errors import BadNetwork, NothingChanged
 from cortado.file.artifact import decode, encode
+from cortado.methods.needs import Leaves
 from tests.laws.asked import FINDS_WORK, asked_of, would_change
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.states import HALF, MEETINGS, STATES
@@ -47,7 +49,9 @@ def test_method_meets_a_state(state, method):
     again = decode(two.body, two.base)
     assert torch.equal(again(tiny.example), two.made(tiny.example))
     lost = [] if says_so(two.notes) else gone(two.between, two.made)
-    if len(two.body) > 1.02 * len(two.former_body):
+    kind = method_class(method)
+    only_floats = kind.trains and kind.leaves == (Leaves.FLOATS,)
+    if len(two.body) > 1.02 * len(two.former_body) and not only_floats:
         assert any("The file grows from" in note for note in two.notes)
     assert not lost, lost
 

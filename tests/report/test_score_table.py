@@ -6,13 +6,14 @@ import pytest
 import torch
 
 import cortado
-from cortado.errors import BadFile, BadNetwork, BadValue
+from cortado.errors import BadFile, BadNetwork, BadTask, BadValue
 from cortado.report.score_table import compare_networks
 from cortado.task.measure import scores
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["mlp"]
 TASK = NET.task()
+WIDE, NARROW = torch.nn.Linear(12, 7), torch.nn.Linear(12, 2)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,19 @@ def test_few_samples_have_no_interval(networks):
         ({"files": {"other": "x"}}, BadValue, "compare: there is no network 'other'"),
         ({"files": {"net": "nowhere.cortado"}}, BadFile, "compare: nowhere.cortado cannot be read"),
         ({"networks": {}}, BadValue, "Given: none"),
+        ({"networks": [NET.make()]}, BadValue, "networks must be a dict of names and networks, got list"),
+        (
+            {"networks": {"net": NET.make(), "small": "small.cortado"}},
+            BadNetwork,
+            "compare, small: small.cortado is a path",
+        ),
+        (
+            {"networks": {"net": NET.make(), "wide": WIDE}},
+            BadNetwork,
+            "compare, wide: it gives 7 outputs .* net gives 4. Compare",
+        ),
+        ({"networks": {"net": NARROW}}, BadTask, "compare, net: task: labels must lie in 0..1"),
+        ({"files": {"net": "tests"}}, BadFile, "compare: tests is a folder"),
         ({"networks": {"net": 3}}, BadNetwork, "compare, net: the network must be a torch.nn.Module"),
         ({"networks": {"net": torch.nn.Linear(3, 3)}}, BadNetwork, "cannot take inputs of shape"),
     ],

@@ -1,10 +1,15 @@
 """Move: pictures, masks and maps of any size go the same way."""
 
+import contextlib
+from functools import partial
+
 import pytest
 import torch
 
 from cortado.errors import BadTask
+from cortado.task.ignored import ignored_label
 from cortado.task.move import Move
+from cortado.task.task import Data, Task
 
 
 def seeded(seed=0):
@@ -46,6 +51,38 @@ def test_maps_of_another_size_follow_the_picture():
 def test_magnified_pictures_are_cut_from_inside():
     _, moved = Move(zoom=(1.2, 3.0), void=-1)(torch.ones(64, 1, 8, 8), torch.ones(64, 8, 8).long(), seeded())
     assert bool((moved == 1).all())
+
+
+CROSS_ENTROPY = torch.nn.functional.cross_entropy
+
+
+@pytest.mark.parametrize(
+    ("void", "loss", "says"),
+    [
+        (
+            -100,
+            torch.nn.CrossEntropyLoss(ignore_index=255),
+            "void=-100, and the loss ignores the label 255.* Write Move\\(void=255",
+        ),
+        (255, CROSS_ENTROPY, "void=255, and the loss ignores the label -100.* the loss ignore_index=255"),
+        (-100, partial(CROSS_ENTROPY, ignore_index=3), "void=-100, and the loss ignores the label 3"),
+        (-100, CROSS_ENTROPY, None),
+        (255, partial(CROSS_ENTROPY, ignore_index=255), None),
+        (0, partial(CROSS_ENTROPY, ignore_index=255), None),
+        (-7, lambda outputs, targets: outputs.sum(), None),
+    ],
+    ids=["default", "no default", "partial", "both default", "both set", "a class", "own loss"],
+)
+def test_void_that_the_loss_would_read_is_refused_with_both_labels(void, loss, says):
+    pictures, masks = torch.zeros(4, 1, 4, 4), torch.tensor([0, 1, 2, 255]).view(4, 1, 1).expand(4, 4, 4).clone()
+    masks[masks == 255] = ignored_label(loss)
+    task = partial(Task, validation=(pictures, masks), test=(pictures, masks), loss=loss)
+    inside = Data(pictures, masks, vary=Move(zoom=(1.0, 1.5), void=void))
+    task(train=inside)
+    moved = Data(pictures, masks, vary=Move(zoom=(0.5, 1.5), void=void))
+    with pytest.raises(BadTask, match=says) if says else contextlib.nullcontext():
+        task(train=moved)
+    task(train=Data(pictures, torch.zeros(4), vary=moved.vary))
 
 
 def test_large_labels_stay_exact():

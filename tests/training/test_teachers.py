@@ -2,13 +2,16 @@
 
 import copy
 import dataclasses
+import re
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import cortado
-from cortado.errors import BadValue
+from cortado.engine.recipe import make_stage
+from cortado.errors import BadRecipe, BadValue, NothingChanged
 from cortado.methods.finetune import Finetune
 from cortado.methods.reinit import Reinit
 from cortado.network.view import View
@@ -136,7 +139,8 @@ def test_rounds_of_self_training_are_stages_of_a_recipe():
     _, report = cortado.compress(NET.make(), task, recipe)
     assert [one.round for one in report.stages] == ["round 1 of 2", "round 2 of 2"]
     for one in report.stages:
-        assert set(one.curves) == {"task", "pseudo_labels, unlabelled", "confident, unlabelled"}
+        drawn = {f"{name}, unlabelled" for name in ("pseudo_labels", "confident", "highest")}
+        assert set(one.curves) == {"task", *drawn}
         assert 0 <= one.curves["confident, unlabelled"][0] <= 1
     _, again = cortado.compress(NET.make(), task, recipe)
     assert [one.curves for one in again.stages] == [one.curves for one in report.stages]
@@ -174,14 +178,78 @@ def test_a_teacher_that_is_always_right_is_noted():
 def test_a_teacher_of_another_task_is_not_asked_and_one_that_errs_only_for_a_moment():
     task, _ = known(600, 0)
     assert notes(task, nn.Linear(7, 3)) == []
-    task, seen = known(600, 600)[0], []
+    task, seen = known(600, 0)[0], []
 
-    class Counting(nn.Module):
+    class WrongOnce(nn.Module):
         def forward(self, inputs):
             seen.append(len(inputs))
-            return inputs
+            return torch.cat([-inputs[:1], inputs[1:]])
 
-    assert notes(task, Counting()) == [] and sum(seen) <= 256
+    assert notes(task, WrongOnce()) == [] and sum(seen) <= 512
+
+
+@pytest.mark.parametrize(
+    ("classes", "right", "noted"), [(10, 0, True), (10, 35, True), (10, 45, False), (2, 160, False)]
+)
+def test_a_teacher_that_answers_by_chance_is_noted(classes, right, noted):
+    labels = torch.arange(300) % classes
+    answers = torch.where(torch.arange(300) < right, labels, (labels + 1) % classes)
+    data = Data(functional.one_hot(answers, classes).float(), labels)
+    task = Task(data, data, data, trial=True)
+    found = notes(task, nn.Identity())
+    assert [
+        one.startswith(f"the teacher answers {right / 3:.1f} % of the 300 validation samples right") for one in found
+    ] == ([True] * noted)
+    few = data.first(199)
+    assert notes(dataclasses.replace(task, validation=few), nn.Identity()) == []
+    assert (
+        notes(dataclasses.replace(task, metric=Metric("own", each=lambda out, wanted: out[:, 0] * 0)), nn.Identity())
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("teacher", "says"),
+    [
+        ("orignal", "no teacher is called 'orignal'. Did you mean original"),
+        ("befor", "Did you mean before"),
+        ("resnet20", "Did you mean resnet_20"),
+        (["original", "befor"], "no teacher is called 'befor'"),
+        ({"network": "resnet20"}, "Write a built-in network or package.module:maker"),
+        ({"netwrk": "resnet_20"}, "no key 'netwrk'; did you mean 'network'"),
+        ((), "a teacher is a network or its name"),
+    ],
+)
+@pytest.mark.parametrize("method", ["finetune", "reinit", "distill/logits", "distill/hints", "prune/rate_distortion"])
+def test_a_misspelt_teacher_is_refused_when_the_recipe_is_read(method, teacher, says):
+    with pytest.raises(BadRecipe, match=re.escape(says)):
+        make_stage(method, {"teacher": teacher})
+
+
+@pytest.mark.parametrize("method", ["finetune", "reinit"])
+def test_a_teacher_that_nothing_reads_is_refused_when_the_recipe_is_read(method):
+    with pytest.raises(BadValue, match=r"no objective learns from it, got objectives: \[task\]. Add one, such as"):
+        make_stage(method, {"teacher": "before"})
+    make_stage(method, {"teacher": "original"})
+    make_stage(method, {"teacher": 0.5})
+    make_stage(method, {"teacher": "my_nets:big", "objectives": ["task", "logits"]})
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_teacher_that_is_never_sure_is_told_with_its_share_and_its_highest_probability(alone):
+    plain = BY_NAME["mlp"]
+    sure = {"pseudo_labels": {"confidence": 1.0}}
+    recipe = [{"finetune": {"epochs": 1, "teacher": "before", "objectives": [sure] if alone else ["task", sure]}}]
+    says = r"the teacher was sure of 0 % of the samples.* confidence=1, and the highest of a batch was 0\.\d\d"
+    if alone:
+        with pytest.raises(NothingChanged, match=rf"it changed nothing. pseudo_labels: {says}.* Lower confidence"):
+            cortado.compress(plain.make(), plain.task(), recipe)
+        return
+    _, report = cortado.compress(plain.make(), plain.task(), recipe)
+    (note,) = report.stages[0].notes
+    assert re.search(says, note)
+    (highest,) = report.stages[0].curves["highest"]
+    assert f"was {highest:.2f} on average" in note
 
 
 def test_the_note_reaches_the_report():

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import Dataset
 
-from cortado.errors import BadTask, BadValue
+from cortado.errors import BadNetwork, BadTask, BadValue
 from cortado.network.view import View
 from cortado.task.task import Data, Task
 from cortado.training.batches import BESIDE
@@ -41,6 +42,51 @@ class Seen(Objective):
 
 def given(unlabelled=EXTRA, **changes) -> Task:
     return dataclasses.replace(NET.task(), unlabelled=unlabelled, **changes)
+
+
+class Uneven(Dataset):
+    """Pictures of two sizes."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, number: int):
+        return torch.zeros(1, 8 + number % 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("unlabelled", "kind", "says"),
+    [
+        (
+            EXTRA.repeat(1, 2, 1, 1),
+            BadTask,
+            r"unlabelled data: the teacher, on inputs of shape \(\d+, 2, 8, 8\), torch.float32, raised",
+        ),
+        (EXTRA.double(), BadTask, r"unlabelled data: the teacher, on inputs of .*, torch.float64, raised"),
+        (Uneven(), BadTask, r"task: unlabelled data: items cannot be stacked into a batch"),
+        (
+            Data(EXTRA, prepare=lambda one: one / None),
+            BadTask,
+            "task: unlabelled data: prepare, augment or vary, on batch 1",
+        ),
+        (torch.zeros(0, 1, 8, 8), BadTask, "task: unlabelled data: the data are empty"),
+    ],
+    ids=["shape", "dtype", "collate", "prepare", "empty"],
+)
+@pytest.mark.parametrize("cache", ["memory", "live"])
+def test_errors_about_unlabelled_inputs_say_so(unlabelled, kind, says, cache):
+    how = dataclasses.replace(HOW, cache=cache)
+    with pytest.raises(kind, match=says):
+        train(NET.make(), given(unlabelled), how, objectives=(Logits(data="unlabelled"),), teachers=(teacher(),))
+
+
+def test_a_network_that_cannot_take_unlabelled_inputs_says_so():
+    with pytest.raises(
+        BadNetwork, match=r"finetune: the network, on unlabelled inputs of shape \(\d+, 2, 8, 8\), torch.float32, "
+    ):
+        train(
+            NET.make(), given(EXTRA.repeat(1, 2, 1, 1)), HOW, objectives=(TaskLoss(), Seen(data="unlabelled", steps=[]))
+        )
 
 
 def teacher() -> nn.Module:

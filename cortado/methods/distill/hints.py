@@ -21,7 +21,7 @@ from cortado.training.objectives.layer_pairs import LayerPair, same_places
 from cortado.training.objectives.logits import Logits
 from cortado.training.objectives.task import TaskLoss
 from cortado.training.taps import CALL
-from cortado.training.teachers import teachers_of
+from cortado.training.teachers import check_teacher, teachers_of
 from cortado.training.training import Training
 
 
@@ -45,7 +45,7 @@ class DistillHints(Method):
     hint_epochs: float = knob(1.0, low=0.0, help="epochs of the first stage; 0: the second stage alone")
     at: str = knob("", help="the guided layer by path, #2 for its second call; empty: the middle of the network")
     of: str = knob("", help="the hint layer of the first teacher; empty: of the same name, or the middle as for at")
-    teacher: Any = knob("original", help=SEVERAL)
+    teacher: Any = knob("original", help=SEVERAL, check=check_teacher)
     temperature: float = knob(3.0, low=0.05, help="softmax temperature of both outputs")
     hard: float = knob(1.0, low=0.0, help="weight of the task's own loss")
     soft: float = knob(0.44, low=0.0, help="weight of the distillation loss at the start of the second stage")

@@ -11,6 +11,7 @@ from cortado.network.view import View
 from cortado.task.task import Task
 from cortado.training.objectives.logits import Logits
 from cortado.training.objectives.task import TaskLoss
+from cortado.training.teachers import check_teacher
 from cortado.training.training import Training
 
 
@@ -23,7 +24,7 @@ class DistillLogits(Method):
     needs = (LEARNS,)
     leaves = (Leaves.FLOATS,)
     training: Training = knob(Training(), help="how to train")
-    teacher: Any = knob("original", help=SEVERAL)
+    teacher: Any = knob("original", help=SEVERAL, check=check_teacher)
     temperature: float = knob(4.0, low=0.05, help="softmax temperature of both outputs")
     hard: float = knob(0.3, low=0.0, help="weight of the task's own loss")
     soft: float = knob(0.7, low=0.0, help="weight of the distillation loss")

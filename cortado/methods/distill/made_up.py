@@ -18,6 +18,7 @@ from cortado.task.data import Data
 from cortado.task.task import Task
 from cortado.tasks.munge import munge, nearest
 from cortado.training.objectives.logits import Logits
+from cortado.training.teachers import check_teacher
 from cortado.training.training import Training
 
 READ_BATCH = 256
@@ -37,7 +38,7 @@ class DistillMadeUp(Method):
     needs = (LEARNS,)
     leaves = (Leaves.FLOATS,)
     training: Training = knob(Training(), help="how to train")
-    teacher: Any = knob("original", help=SEVERAL)
+    teacher: Any = knob("original", help=SEVERAL, check=check_teacher)
     temperature: float = knob(1.0, low=0.05, help="softmax temperature of both outputs")
     copies: int = knob(40, low=0, help="made-up samples for each training input")
     swap: float = knob(0.5, low=0.0, high=1.0, help="share of a sample's values that come from its nearest neighbour")

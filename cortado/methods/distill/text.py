@@ -16,7 +16,7 @@ from cortado.task.task import Task
 from cortado.training.objectives.logits import FORWARD, JENSEN, REVERSE, Logits
 from cortado.training.objectives.objective import Objective, Terms, TrainingStep
 from cortado.training.own_texts import OwnTexts, TextWriter, check_decoders, tokens_in_inputs
-from cortado.training.teachers import teachers_of
+from cortado.training.teachers import check_teacher, teachers_of
 from cortado.training.training import Training
 
 TOKENS = Need(
@@ -44,7 +44,7 @@ class DistillText(Method):
     leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train")
-    teacher: Any = knob("original", help=SEVERAL)
+    teacher: Any = knob("original", help=SEVERAL, check=check_teacher)
     on_policy: float = knob(0.5, low=0.0, high=1.0, help="share of the batches that the network writes itself")
     direction: str = knob(FORWARD, one_of=(FORWARD, REVERSE, JENSEN), help="which divergence of the two softmaxes")
     temperature: float = knob(1.0, low=0.05, help="softmax temperature T of both outputs")

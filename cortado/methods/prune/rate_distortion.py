@@ -21,7 +21,7 @@ from cortado.training.loop import train
 from cortado.training.objectives.logits import Logits
 from cortado.training.objectives.objective import Added, Objective, TrainingStep
 from cortado.training.objectives.task import TaskLoss
-from cortado.training.teachers import notes_on_teachers, teachers_of
+from cortado.training.teachers import check_teacher, notes_on_teachers, teachers_of
 from cortado.training.training import Training
 
 TEMPERATURE = 2.5
@@ -51,7 +51,9 @@ class PruneRateDistortion(Method):
     step: float = knob(0.5, low=0.01, high=10.0, help="initial rounding step, in standard deviations of the layer")
     pull: float = knob(1e-4, low=0.0, help="final strength of the pull towards rounded values")
     teacher: Any = knob(
-        None, help="original, before, a maker, {network, options, weights}, a network, several; or none"
+        None,
+        help="original, before, a maker, {network, options, weights}, a network, several; or none",
+        check=check_teacher,
     )
     soft: float = knob(0.7, low=0.0, high=1.0, help="weight of the distillation loss, at temperature 2.5")
     bias: bool = knob(True, help="quantize biases too, with the step of their layer, and count their bits")

@@ -88,12 +88,12 @@ def hero(report: Record) -> Markup:
 
 
 def warnings(report: Record) -> Markup | None:
-    """Return the warnings; None without any."""
+    """Return the warnings and the notes of stages; None without any."""
     if not report.warnings:
         return None
-    many = f"{len(report.warnings)} warnings" if len(report.warnings) > 1 else "One warning"
-    listed = tag("ul", *[tag("li", warning) for warning in report.warnings])
-    return tag("aside", tag("h2", many), listed, class_="warnings")
+    found = [(words.counted_text(some, word), some) for word, some in words.remarks(report).items() if some]
+    parts = [part for head, some in found for part in (tag("h2", head), tag("ul", *[tag("li", one) for one in some]))]
+    return tag("aside", *parts, class_="warnings")
 
 
 def byte_bars(report: Record) -> Markup:

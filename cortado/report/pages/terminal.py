@@ -42,8 +42,8 @@ def first_screen(report: Record) -> str:
 
 
 def warning_block(report: Record) -> str:
-    """Return one line per warning."""
-    return "\n".join(f"warning: {warning}" for warning in report.warnings)
+    """Return one line for each warning, then one for each note of a stage."""
+    return "\n".join(f"{word}: {one}" for word, found in words.remarks(report).items() for one in found)
 
 
 def front_block(report: Record) -> str:

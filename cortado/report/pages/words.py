@@ -1,9 +1,10 @@
 """Words: measured numbers as text with their units; None is "unknown"."""
 
 import math
+from collections.abc import Sequence
 
 from cortado.quantities import size_text, time_text
-from cortado.report.record import Compared, Record, Stage
+from cortado.report.record import Compared, Record, Stage, notes_of
 
 UNKNOWN = "unknown"
 NOTHING = "–"
@@ -106,10 +107,24 @@ def time_hint(report: Record) -> str:
 
 
 def certainty(report: Record) -> str:
-    """Return the significance of the difference of scores, and the number of warnings."""
+    """Return the significance of the difference of scores, and how many warnings and notes there are."""
     significance = f"{report.metric_name.capitalize()}: {meaning(report)} ({interval(report.test)})."
-    count = len(report.warnings)
-    return significance + (f" {count}\u00a0warning{'' if count == 1 else 's'} below." if count else "")
+    many = [counted_text(found, word).replace(" ", "\u00a0") for word, found in remarks(report).items() if found]
+    return significance + (f" {' and '.join(many)} below." if many else "")
+
+
+def remarks(report: Record) -> dict[str, list[str]]:
+    """Return what a report remarks, under "warning" and "note"; a note says what a stage did."""
+    noted = notes_of(report.stages)
+    return {
+        "warning": [one for one in report.warnings if one not in noted],
+        "note": [one for one in report.warnings if one in noted],
+    }
+
+
+def counted_text(found: Sequence[str], word: str) -> str:
+    """Return "1 note" or "2 notes"."""
+    return f"{len(found)} {word}{'' if len(found) == 1 else 's'}"
 
 
 def outcome(report: Record) -> tuple[str, str]:

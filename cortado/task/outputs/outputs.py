@@ -56,6 +56,9 @@ class Outputs(ABC):
         """Return (N,): the share of places at which both networks decide alike; None for outputs without decisions."""
         return None
 
+    def __str__(self) -> str:
+        return type(self).__name__
+
     @property
     def softens(self) -> bool:
         """Return whether `temperature` matters: whether any of the outputs has a softmax."""

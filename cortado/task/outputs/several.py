@@ -46,6 +46,9 @@ class Several(Outputs):
         known = [one for one in each if one is not None]
         return torch.stack(known).amin(0) if known else None
 
+    def __str__(self) -> str:
+        return " and ".join(f"{kind} ({key})" if isinstance(key, str) else str(kind) for key, kind in self.kinds)
+
     @property
     def softens(self) -> bool:
         return any(kind.softens for _, kind in self.kinds)

@@ -1,25 +1,14 @@
 """Counted: which places of outputs and of inner layers count: no void pixels, no padding."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from cortado.running.trees import tensors_in
 from cortado.training.objectives.objective import TrainingStep
-
-NO_CLASS = -100
-"""Torch's own ignore_index."""
-
-
-def ignored_label(loss: Callable[..., Any]) -> int:
-    """Return the ignore_index of a loss: of a module, of a partial of torch's functions, else torch's own, -100."""
-    if isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
-        return int(loss.ignore_index)
-    return int(loss.keywords.get("ignore_index", NO_CLASS)) if isinstance(loss, partial) else NO_CLASS
 
 
 def counted_outputs(step: TrainingStep, classes: int, places: tuple[int, ...]) -> Tensor | None:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 import cortado.training.objectives
 from cortado.errors import BadRecipe, BadValue
-from cortado.knobs.knob import check_knobs, knob
+from cortado.knobs.knob import SHORT, check_knobs, knob
 from cortado.knobs.nested import flat_values, knobs_of
 from cortado.knobs.reading import Written, read_knobs
-from cortado.lookup import lookup_class
+from cortado.lookup import lookup_class, names_in
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.task.outputs.outputs import Outputs
@@ -169,6 +169,14 @@ class Objective(Written):
     def terms(self, step: TrainingStep) -> Terms:
         """Return scalars with gradients, by name."""
 
+    def hindrances(self, curves: Mapping[str, Sequence[float]]) -> list[str]:
+        """Return sentences on why it could teach little, from the mean of each term and figure in every epoch."""
+        return []
+
+    def drawn_as(self, term: str) -> str:
+        """Return the name under which a term or figure is drawn: "features", "features, unlabelled"."""
+        return term if self.data == TRAIN else f"{term}, {self.data}"
+
     def as_data(self) -> Any:
         """Return the name, with the knobs that are not at their defaults."""
         known = knobs_of(type(self))
@@ -194,6 +202,11 @@ class AddedPenalty(Added):
     reads: ClassVar[bool] = False
 
 
+def known_objectives() -> dict[str, type[Objective]]:
+    """Return the built-in objectives by name."""
+    return names_in(cortado.training.objectives, Objective)
+
+
 def read_objectives(given: Any, where: str) -> tuple[Objective, ...]:
     """Return objectives from instances, names, or {name: {knob: value}}.  Raises BadRecipe, BadValue."""
     several = given if isinstance(given, (tuple, list)) else (given,)
@@ -211,7 +224,7 @@ def read_objective(given: Any, where: str) -> Objective:
         or not all(isinstance(one, dict | None) for one in named.values())
     ):
         raise BadRecipe(
-            f"{where}: an objective is a name or one name with its knobs, got {given!r}. "
+            f"{where}: an objective is a name or one name with its knobs, got {SHORT.repr(given)}. "
             "Write objectives: [task, logits: {temperature: 4}]."
         )
     name, knobs = next(iter(named.items()))

@@ -181,7 +181,9 @@ def test_network_without_convolutions_is_refused_in_words():
         PrunePositions().apply(view, task)
 
 
-@pytest.mark.parametrize(("knobs", "says"), [({"keep": 1.5}, "keep must lie in 0..1"), ({"across": 2}, "must be bool")])
+@pytest.mark.parametrize(
+    ("knobs", "says"), [({"keep": 1.5}, "keep must lie in 0..1"), ({"across": 2}, "must be true or false")]
+)
 def test_wrong_knobs_are_refused(knobs, says):
     with pytest.raises(BadValue, match=says):
         PrunePositions(**knobs)

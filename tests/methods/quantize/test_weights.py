@@ -21,7 +21,7 @@ def test_bits_out_of_range_are_refused(bits):
 
 @pytest.mark.parametrize("bits", ["8", 2.5, True])
 def test_bits_that_are_no_whole_number_are_refused(bits):
-    with pytest.raises(BadValue, match="quantize/weights: bits must be int"):
+    with pytest.raises(BadValue, match="quantize/weights: bits must be a whole number"):
         QuantizeWeights(bits=bits)
 
 

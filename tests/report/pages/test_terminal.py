@@ -7,7 +7,7 @@ import pytest
 
 from cortado.report.pages.html import first_screen_html, report_html
 from cortado.report.pages.terminal import report_text, stage_block
-from cortado.report.record import Exported, Line
+from cortado.report.record import Exported, Line, notes_of
 from cortado.report.report import Report
 
 Make = Callable[..., Report]
@@ -45,6 +45,15 @@ def test_text_holds_every_number(report_with: Make) -> None:
         "unknown",
     ):
         assert wanted in text, wanted
+
+
+def test_notes_of_stages_are_no_warnings(report_with: Make) -> None:
+    first = replace(report_with().stages[0], notes=("it drew 3 peers",))
+    stages = (first, *report_with().stages[1:])
+    made = report_with(stages=stages, warnings=(*notes_of(stages), "the test data overlap"))
+    text, page = report_text(made), report_html(made)
+    assert f"warning: the test data overlap\nnote: stage 1 ({first.title}): it drew 3 peers" in text
+    assert "1\u00a0warning and 1\u00a0note below" in page and "<h2>1 warning</h2>" in page and "<h2>1 note</h2>" in page
 
 
 def test_columns_of_deep_compression_are_there_only_when_asked_for(report_with: Make) -> None:

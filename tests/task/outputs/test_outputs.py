@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cortado.errors import BadTask
+from cortado.errors import BadTask, BadValue
 from cortado.network.compare.divergence import output_rows
 from cortado.task.data import Data
 from cortado.task.outputs.automatic import Automatic
@@ -19,6 +19,8 @@ from cortado.task.outputs.outputs import Outputs, all_places, some_places
 from cortado.task.outputs.several import several
 from cortado.task.outputs.tokens import Tokens
 from cortado.task.task import Task
+from cortado.training.objectives.pseudo_labels import PseudoLabels
+from tests.training.objectives.given import given_step
 
 BOTH = several({"logits": Classes(), "boxes": Boxes(2.0)})
 
@@ -175,6 +177,18 @@ def test_a_task_takes_a_kind_or_several():
     for wrong in ("words", 3, {"logits": "classes"}, ()):
         with pytest.raises(BadTask, match="outputs must be a kind of outputs, or several"):
             task(outputs=wrong)
+
+
+def test_kinds_are_named_in_messages_without_their_insides():
+    assert (
+        str(BOTH) == "Classes (logits) and Boxes (boxes)"
+        and str(several((Classes(), Numbers()))) == "Classes and Numbers"
+    )
+    with pytest.raises(BadTask, match=r"got the class Classes without \(\)\."):
+        task(outputs=Classes)
+    step = given_step(torch.zeros(3, 4), torch.zeros(3, 4), kind=Numbers())
+    with pytest.raises(BadValue, match=r"compares logits of classes, and the task's outputs are Numbers\."):
+        PseudoLabels().terms(step)
 
 
 def test_former_words_for_outputs_are_understood():

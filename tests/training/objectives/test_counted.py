@@ -7,13 +7,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cortado.task.ignored import ignored_label
 from cortado.task.outputs.classes import Classes
 from cortado.task.outputs.tokens import Tokens
 from cortado.tasks import camvid
 from cortado.training.objectives.attention import Attention
 from cortado.training.objectives.channelwise import Channelwise
 from cortado.training.objectives.contrastive import Contrastive
-from cortado.training.objectives.counted import ignored_label, mean_over
+from cortado.training.objectives.counted import mean_over
 from cortado.training.objectives.decoupled import Decoupled
 from cortado.training.objectives.dist import Dist
 from cortado.training.objectives.features import Features

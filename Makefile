@@ -15,8 +15,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed
 	$(VENV)/bin/cortado compress examples/digits.yaml --out demo
 
+# Bytecode is kept, wherever that is turned off: each worker and each process of a test would compile all files again.
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest -n auto --dist worksteal
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check cortado tests bench examples

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.house_counts import HOUSE, ROOT, House
+from bench.house_tables import layer_tables, operator_tables
 from bench.result import RESULTS, row
 
 BEFORE = "262e6a9"
@@ -77,6 +78,7 @@ def run() -> list[dict[str, Any]]:
     circles, up = HOUSE.file_circles() + HOUSE.room_circles(), HOUSE.upward_imports()
     loose, views = HOUSE.loose_files(), HOUSE.view_constructions()
     asked = HOUSE.concrete_forms_asked_for()
+    layers, operators = layer_tables(HOUSE), operator_tables(HOUSE)
     now, before = HOUSE.touched_by("limits"), limits_before()
     return [
         row("old words in README and docs", len(pages), "", 0, places=pages),
@@ -88,6 +90,8 @@ def run() -> list[dict[str, Any]]:
         row("loose files at the top of cortado/", len(loose), "", MOST_LOOSE, places=loose),
         row("places that construct a View", len(views), "", MOST_VIEWS, places=views),
         row("places outside parts/ that ask for a concrete form", len(asked), "", 0, places=asked),
+        row("tables of layer classes outside layers/", len(layers), "", 0, places=layers),
+        row("tables of operators outside network/graph/", len(operators), "", 0, places=operators),
         row("files that a limit travels through from the command line", len(now), "", before // 2, before=before, places=now),
         row("lines of cortado/", HOUSE.lines(), "", MOST_LINES),
         *case_rows(),

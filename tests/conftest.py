@@ -15,7 +15,9 @@ settings.load_profile("house")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """For a long run by hand."""
-    parser.addoption("--all-pairs", action="store_true", help="try all pairs of methods on every tiny network")
+    parser.addoption(
+        "--all-pairs", action="store_true", help="try all methods on all states, and all pairs on every tiny network"
+    )
 
 
 @pytest.fixture(autouse=True, scope="session")

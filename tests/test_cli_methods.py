@@ -13,7 +13,7 @@ from cortado.knobs.nested import knobs_of
 def test_methods_lists_every_method_with_what_it_does():
     lines = CliRunner().invoke(main, ["methods"]).output.splitlines()
     listed = [line.split()[0] for line in lines[2 : lines.index("")]]
-    assert listed == known_methods()
+    assert tuple(listed) == known_methods()
     assert next(line for line in lines if line.startswith("prune/weights ")).split(maxsplit=2)[1:] == [
         "lossy", "Set the least important weights to zero and keep them there."
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,31 @@ def make():
 """
 
 
-@pytest.fixture
-def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the examples speak of, in a folder with a file, a bundle and an export."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "face_job.py").write_text(JOB)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder with a file and a bundle, and what the examples speak of."""
+    folder = tmp_path_factory.mktemp("face")
+    (folder / "face_job.py").write_text(JOB)
     net, task = BY_NAME["mlp"].make(), BY_NAME["mlp"].task()
     small, report = cortado.compress(net, task, "quantize/weights bits=4")
-    cortado.save(small, "net.cortado", original=net)
-    write_bundle("runs/latest", small, net, report, {"job": "face_job:make"})
+    cortado.save(small, folder / "net.cortado", original=net)
+    write_bundle(folder / "runs/latest", small, net, report, {"job": "face_job:make"})
     known: dict[str, Any] = {name: torch.zeros(4, 12) for name in ("inputs", "more", "last", "pixels")}
     known |= {"torch": torch}
     known |= {name: torch.zeros(4, dtype=torch.long) for name in ("labels", "more_labels", "last_labels")}
-    return {
+    return folder, {
         **known, "cortado": cortado, "net": net, "task": task, "small": small, "report": report,
         "stated": report.original_validation, "PruneWeights": PruneWeights, "QuantizeWeights": QuantizeWeights, "Random": Random,
     }  # fmt: skip
+
+
+@pytest.fixture
+def names(made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the examples speak of, in a folder of their own."""
+    shutil.copytree(made[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return dict(made[1])
 
 
 @pytest.mark.parametrize("name", cortado.__all__)

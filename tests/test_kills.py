@@ -1,23 +1,19 @@
 """Kills: a run that is killed goes on and ends with the same files; moments at which it hurts most are tried one by one."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from cortado.engine.bundle import check_bundle
+from tests.fresh import READY, fresh
 
 CHILD = """
 import os, signal, sys
-import torch
-import torch._dynamo  # an optimizer imports it: once here, not in every fork
 from click.testing import CliRunner
+import tests.test_kills  # what a run imports: once here, not in every fork
 from cortado.cli import main
 from cortado.methods.finetune import Finetune
 
-torch.set_num_threads(1)
 swap, apply, kinds = os.replace, Finetune.apply, {}
 
 def killed():
@@ -76,9 +72,8 @@ def ended(tmp_path_factory):
     """The folder with all runs, and what each start of them came to."""
     folder = tmp_path_factory.mktemp("kills")
     (folder / "job.yaml").write_text(JOB)
-    root = str(Path(__file__).parents[1])
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n" + CHILD, repr(MOMENTS)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    done = fresh(CHILD, repr(MOMENTS), imports=READY, cwd=folder)
+    assert done.returncode == 0, done.stderr
     return folder, [[int(word) for word in line.split()] for line in done.stdout.splitlines()]
 
 

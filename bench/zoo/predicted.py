@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cortado.network.coupling.groups import Groups, Keeps
-from cortado.network.coupling.step import node_shape
+from cortado.network.graph.axes.step import node_shape
 
 
 def zeroed(network: nn.Module, groups: Groups, keeps: Keeps) -> nn.Module:

@@ -6,6 +6,7 @@ import click
 
 from cortado.commands.given import in_words, network_of, threads_option
 from cortado.report.pages.clocks import exported_text
+from cortado.report.pages.kernels import kernel_table_text
 from cortado.runtimes.compare import check_tolerance
 from cortado.runtimes.export import export
 from cortado.runtimes.file_bench import bench_file
@@ -52,6 +53,8 @@ def export_command(
     click.echo(
         f"{out}: {row.runtime} {row.version}, {row.size_bytes:,} bytes\n{exported_text(row, task.metric.name, task.metric.unit)}"
     )
+    if kernel_table_text(row):
+        click.echo(f"\n{kernel_table_text(row)}")
 
 
 @click.command("bench")

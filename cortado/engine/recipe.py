@@ -7,6 +7,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +73,27 @@ def stage_data(stage: Method, turn: str = "") -> dict[str, Any]:
     return {stage.name(): knob_data(stage), **({"round": turn} if turn else {})}
 
 
-def known_methods() -> list[str]:
+@cache
+def known_methods() -> tuple[str, ...]:
     """Return the names of all methods: paths of files under methods/, and those of ELSEWHERE."""
     names = list(ELSEWHERE)
     for info in pkgutil.walk_packages(cortado.methods.__path__, "cortado.methods."):
         name = info.name.removeprefix("cortado.methods.").replace(".", "/")
-        made = vars(importlib.import_module(info.name)).get(method_class_name(name))
-        if not info.ispkg and isinstance(made, type) and not inspect.isabstract(made):
+        if not info.ispkg and defined_in(name) is not None:
             names.append(name)
-    return sorted(names)
+    return tuple(sorted(names))
+
+
+def defined_in(name: str) -> type | None:
+    """Return the class that the file of a method defines; None if there is no such file or class."""
+    try:
+        module = importlib.import_module(f"cortado.methods.{name.replace('/', '.')}")
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("cortado.methods"):
+            raise
+        return None
+    made = vars(module).get(method_class_name(name))
+    return made if isinstance(made, type) and not inspect.isabstract(made) else None
 
 
 def method_class_name(name: str) -> str:
@@ -91,18 +104,14 @@ def method_class_name(name: str) -> str:
 def method_class(name: str) -> type[Method]:
     """Return the class of a method: a path under methods/, or a user's package.module:Class.  Raises BadRecipe."""
     name = renamed.current("recipe", name, renamed.METHODS)
-    place = ELSEWHERE.get(name, name)
-    if ":" in place:
-        module_name, _, class_name = place.partition(":")
-    else:
-        if name not in known_methods():
-            near = get_close_matches(name, known_methods()) or known_methods()
-            raise BadRecipe(f"recipe: no method is called {name!r}. Did you mean: {', '.join(near)}?")
-        module_name, class_name = "cortado.methods." + name.replace("/", "."), method_class_name(name)
+    module_name, own, class_name = ELSEWHERE.get(name, name).partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        found = getattr(importlib.import_module(module_name), class_name) if own else defined_in(name)
     except (ImportError, AttributeError) as error:
         raise BadRecipe(f"recipe: {name!r} cannot be loaded ({error}). Write package.module:Class.") from error
+    if found is None and not own:
+        near = get_close_matches(name, known_methods()) or known_methods()
+        raise BadRecipe(f"recipe: no method is called {name!r}. Did you mean: {', '.join(near)}?")
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise BadRecipe(f"recipe: {name!r} is not a Method. Subclass cortado.Method.")
     return found

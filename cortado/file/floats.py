@@ -1,5 +1,7 @@
 """Floats without loss: bytes of equal meaning coded together, those that gain; every bit pattern survives."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from cortado.errors import BadFile, BadValue
@@ -10,6 +12,7 @@ from cortado.native.coders import has_kernels
 UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 RAW, CONSTANT, MIX, RANS = range(4)
 MIX_LIMIT = 1 << 18
+SMALL_BYTES = 1 << 14
 DAMAGED = "The file is damaged; make it again."
 
 
@@ -72,6 +75,17 @@ def encode_floats(array: np.ndarray) -> bytes:
     an item, and fewer than the array). Raises BadValue for other dtypes.
     """
     array = np.ascontiguousarray(array)
+    return code_once(array.tobytes(), array.dtype) if array.nbytes <= SMALL_BYTES else code_floats(array)
+
+
+@lru_cache(maxsize=2048)
+def code_once(body: bytes, dtype: np.dtype) -> bytes:
+    """Code a small array, kept for the next time: most biases and norms are the same after a stage as before it."""
+    return code_floats(np.frombuffer(body, dtype))
+
+
+def code_floats(array: np.ndarray) -> bytes:
+    """Code a contiguous array, as `encode_floats` says."""
     size = item_bytes(array.dtype)
     patterns = turned(array.ravel().view(UNSIGNED[size]), 1)
     if patterns.size == 0:

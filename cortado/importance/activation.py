@@ -1,17 +1,15 @@
 """Activation: weight magnitude times the size of the input activation."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cortado.errors import BadNetwork
 from cortado.importance.importance import Importance
+from cortado.layers.kinds import is_transposed
 from cortado.network.statistics.gradients import input_squares
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.task.task import Task
-
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-"""Layers with their inputs on axis 0."""
 
 
 class Activation(Importance):
@@ -34,7 +32,7 @@ class Activation(Importance):
                     "Exclude it with where=, or rank by magnitude or taylor."
                 )
             activation = squares[weight.layer_path].sqrt().to(value)
-            if isinstance(weight.layer, TRANSPOSED):
+            if is_transposed(weight.layer):
                 found.append(value * activation.reshape(-1, *[1] * (value.dim() - 1)))
                 continue
             sizes = per_input(activation, value.shape)

@@ -1,14 +1,15 @@
 """Nested: knobs that share a dataclass, such as `training`, whose inner names may be written flat."""
 
 import dataclasses
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from cortado import renamed
 from cortado.errors import CortadoError
+from cortado.knobs.knob import hints_of
 
 Kind = TypeVar("Kind", bound=type)
 
@@ -27,10 +28,11 @@ class Knob:
     inside: str = ""
 
 
-def knobs_of(kind: type) -> dict[str, Knob]:
+@cache
+def knobs_of(kind: type) -> Mapping[str, Knob]:
     """Return every knob of a class by name, in order; those of a nested knob in its place."""
     found: dict[str, Knob] = {}
-    hints = typing.get_type_hints(kind)
+    hints = hints_of(kind)
     for field in dataclasses.fields(kind):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if dataclasses.is_dataclass(default) and not isinstance(default, type):
@@ -41,14 +43,14 @@ def knobs_of(kind: type) -> dict[str, Knob]:
             }
         else:
             found[field.name] = Knob(field.name, hints[field.name], default, field.metadata)
-    return found
+    return MappingProxyType(found)
 
 
 def flat_values(made: Any) -> dict[str, Any]:
     """Return the value of every knob by its flat name."""
     return {
         name: getattr(getattr(made, one.inside) if one.inside else made, name)
-        for name, one in knobs_of(type(made)).items()
+        for name, one in knobs_of(made.__class__).items()
     }
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from cortado.layers.kind import Axes, Kind
+from cortado.layers.kind import Axes, Kind, shape_of
 
 
 def attention_axes(layer: nn.MultiheadAttention) -> dict[str, Axes]:
@@ -38,6 +38,17 @@ class AttentionKind(Kind):
         }
 
 
-KINDS = (
-    AttentionKind("attention", nn.MultiheadAttention, ("embed_dim", "num_heads", "kdim", "vdim"), (), attention_axes),
-)
+def follow_attention(layer: nn.MultiheadAttention) -> None:
+    """Read one matrix (3 * embed, embed) for query, key and value, or one (embed, width) for each."""
+    joint = shape_of(layer, "in_proj_weight")
+    if joint is not None:
+        layer.embed_dim = layer.kdim = layer.vdim = joint[1]
+    own = [shape_of(layer, f"{name}_proj_weight") for name in ("q", "k", "v")]
+    if joint is None and own[0] is not None and own[1] is not None and own[2] is not None:
+        layer.embed_dim, layer.kdim, layer.vdim = (shape[1] for shape in own if shape is not None)
+    if layer.num_heads and layer.embed_dim % layer.num_heads == 0:
+        layer.head_dim = layer.embed_dim // layer.num_heads
+
+
+SIZES = ("embed_dim", "num_heads", "kdim", "vdim")
+KINDS = (AttentionKind("attention", nn.MultiheadAttention, SIZES, (), attention_axes, follow_attention),)

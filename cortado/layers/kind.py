@@ -1,14 +1,15 @@
-"""Kind: the facts about one layer class - which axes of its tensors are channels, and which values build it."""
+"""Kind: all that is known of one layer class - its channel axes, the values that build it, and what it computes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Size, Tensor, nn
 
 from cortado.errors import BadNetwork, BadValue
-from cortado.parts.forms.attach import attached_names, original_class
+from cortado.layers.roles import FLOAT
+from cortado.parts.forms.attach import attached_names, form_of, original_class
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,28 @@ class Kind:
 
     `sizes` are the constructor values that set its shape, `settings` the others; the layer has attributes of the same
     names (`bias` is a flag). `all_axes(layer)` describes every tensor with channels that such a layer may have, by
-    its name inside the layer.
+    its name inside the layer. `follow(layer)` sets the sizes from the shapes of the tensors after a cut.
+
+    `role`: what it does to an activation (layers/roles.py). `spatial`: how many axes its activations have after the
+    channels. `transposed`: a transposed convolution. `patches(layer, activation, count, generator)`: the rows (rows, inputs
+    x taps) that `weight.flatten(1)` multiplies, at random positions; None where the weight is no such matrix.
+    `below(layer)`: the factor on values below zero. `homogeneous`: a positive factor on a channel passes unchanged.
+
+    A user's layer class has one as its attribute `__cortado_kind__`.
     """
 
     family: str
     layer_class: type[nn.Module]
-    sizes: tuple[str, ...]
-    settings: tuple[str, ...]
-    all_axes: Callable[[Any], dict[str, Axes]]
+    sizes: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    all_axes: Callable[[Any], dict[str, Axes]] = lambda layer: {}
+    follow: Callable[[Any], None] = lambda layer: None
+    role: str = FLOAT
+    spatial: int = 0
+    transposed: bool = False
+    patches: Callable[[Any, Tensor, int, torch.Generator], Tensor] | None = None
+    below: Callable[[Any], float] = lambda layer: 1.0
+    homogeneous: bool = False
 
     def axes(self, layer: nn.Module) -> dict[str, Axes]:
         """Return the axes of the parameters and buffers that this layer has, whether or not forms hold them."""
@@ -101,3 +116,23 @@ def as_subclass(fresh: nn.Module, layer: nn.Module) -> nn.Module:
     copy.__dict__.update(layer.__dict__)
     copy.__dict__.update(fresh.__dict__)
     return copy
+
+
+def shape_of(layer: nn.Module, name: str) -> Size | None:
+    """Return the shape of a parameter or buffer, whether or not a form holds it; None when the layer has none."""
+    form = form_of(layer, name)
+    if form is not None:
+        return form.shape
+    value = layer._parameters.get(name, layer._buffers.get(name))
+    return None if value is None else value.shape
+
+
+def first_shape(layer: nn.Module, *names: str) -> Size | None:
+    """Return the shape of the first of these tensors that the layer has."""
+    return next((shape for shape in (shape_of(layer, name) for name in names) if shape is not None), None)
+
+
+def groups_left(groups: int, before: int, after: int) -> int:
+    """Return the number of groups after `before` channels have become `after`."""
+    size = before // groups if groups and before % groups == 0 else 0
+    return after // size if size and after % groups and after % size == 0 else groups

@@ -2,10 +2,9 @@
 
 from torch import nn
 
+from cortado.layers.conv import CONVOLUTIONS
 from cortado.parts.forms.attach import form_of, original_class
 from cortado.parts.forms.form import Factors
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def low_rank_of(layer: nn.Module) -> Factors | None:

@@ -6,38 +6,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.lowering.readers import ReadLog, record_reads, untouched
+from cortado.layers.kinds import is_transposed, kind_of, role_of
+from cortado.layers.norm import is_batch_norm
+from cortado.layers.roles import MATMUL, NORM
+from cortado.network.graph.graph import Graph
+from cortado.network.graph.trace import trace
 from cortado.parts.forms.attach import attached_names
-
-MAKERS: dict[type[nn.Module], int] = {
-    nn.Linear: 2,
-    nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5,
-    nn.ConvTranspose1d: 3, nn.ConvTranspose2d: 4, nn.ConvTranspose3d: 5,
-}  # fmt: skip
-"""Layers that can absorb a norm, and the number of output axes for which axis 1 is the channels."""
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = ()) -> tuple[str, ...]:
     """Fold batch norms in place and return the paths of those folded; layers at `difference` absorb none.
 
-    A norm in eval mode is folded if it reads only outputs of layers of `MAKERS` and is the only reader of all their
+    A norm in eval mode is folded if it reads only outputs of layers of the kinds that can and is the only reader of all their
     outputs: each of them absorbs the norm, however often they run.  Such a layer gets new parameters, so layers that
     shared its old weight keep theirs.  An nn.Identity replaces the norm.  A layer with a form attached is skipped:
     `lowered` makes a dense copy first. Raises BadNetwork when the network fails on the example.
     """
-    read_log = record_reads(network, example)
+    graph = trace(network, example)
     makers = {
-        id(layer): layer for path, layer in network.named_modules() if can_absorb(layer) and path not in difference
+        value: layer
+        for path, layer in network.named_modules()
+        if can_absorb(layer) and path not in difference
+        for value in graph.made_by(layer)
     }
-    giver = {id(made): layer for key, layer in makers.items() for made in read_log.made.get(key, [])}
     folded = []
     for path, norm in list(network.named_modules()):
-        if not isinstance(norm, NORMS) or not can_be_folded(norm, read_log):
+        if not can_be_folded(norm, graph):
             continue
-        before = [giver.get(id(activation)) for activation in read_log.taken[id(norm)]]
-        if all(maker is not None and can_absorb_norm(maker, norm, read_log) for maker in before):
+        before = [makers.get(value) for call in graph.calls_of(norm) for value in call.reads]
+        if all(maker is not None and can_absorb_norm(maker, norm, graph) for maker in before):
             for maker in {id(maker): maker for maker in before}.values():
                 absorb(maker, norm)
             put_in_place_of(network, norm, nn.Identity())
@@ -47,25 +44,24 @@ def fold_norms(network: nn.Module, example: Any, difference: Collection[str] = (
 
 def can_absorb(layer: nn.Module) -> bool:
     """Return whether it is a torch layer with its own forward; a subclass may compute anything."""
-    kind = next((kind for kind in MAKERS if isinstance(layer, kind)), None)
-    own = kind is None or type(layer).forward is not kind.forward or bool(attached_names(layer))
-    return not own and untouched(layer)
+    return role_of(layer) == MATMUL and not attached_names(layer) and untouched(layer)
 
 
-def can_be_folded(norm: nn.Module, read_log: ReadLog) -> bool:
+def can_be_folded(norm: nn.Module, graph: Graph) -> bool:
     """Return whether a norm uses fixed statistics, runs, and has parameters that nothing else reads."""
-    kind = next(kind for kind in NORMS if isinstance(norm, kind))
     # A subclass with its own forward may do more than normalize.
-    fixed = not norm.training and norm._buffers.get("running_mean") is not None and type(norm).forward is kind.forward
-    return fixed and untouched(norm) and id(norm) in read_log.taken and read_log.keeps_to_itself(norm)
+    fixed = is_batch_norm(norm) and not norm.training and role_of(norm) == NORM
+    return fixed and untouched(norm) and bool(graph.calls_of(norm)) and graph.keeps_to_itself(norm)
 
 
-def can_absorb_norm(maker: nn.Module, norm: nn.Module, read_log: ReadLog) -> bool:
+def can_absorb_norm(maker: nn.Module, norm: nn.Module, graph: Graph) -> bool:
     """Return whether this norm alone reads all outputs of the maker, with their channels on axis 1."""
-    axes = next(count for kind, count in MAKERS.items() if isinstance(maker, kind))
-    given = read_log.made[id(maker)]
-    return read_log.keeps_to_itself(maker) and all(
-        one.dim() == axes and read_log.read_only_by(one, norm) for one in given
+    kind = kind_of(maker)
+    axes = 2 if kind is None else 2 + kind.spatial
+    return graph.keeps_to_itself(maker) and all(
+        len(shape) == axes and graph.read_only_by(value, norm)
+        for call in graph.calls_of(maker)
+        for value, shape in zip(call.makes, call.outputs, strict=True)
     )
 
 
@@ -87,7 +83,7 @@ def absorb(maker: Any, norm: Any) -> None:
 
 def scaled(weight: Tensor, scale: Tensor, maker: Any) -> Tensor:
     """Return the weight with every output channel multiplied by its entry of `scale` (outputs,)."""
-    if not isinstance(maker, TRANSPOSED):
+    if not is_transposed(maker):
         return weight * scale.view(-1, *(1,) * (weight.dim() - 1))
     # (inputs, outputs per group, ...): the inputs of group g make its outputs.
     grouped = weight.unflatten(0, (maker.groups, -1))
@@ -100,3 +96,9 @@ def put_in_place_of(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
         for name, child in list(parent._modules.items()):
             if child is old:
                 parent._modules[name] = new
+
+
+def untouched(layer: nn.Module) -> bool:
+    """Return whether a layer runs its class's own forward, without hooks that might see or change its activations."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
+    return not any(hooks) and "forward" not in layer.__dict__ and torch.nn.Module.__call__ is type(layer).__call__

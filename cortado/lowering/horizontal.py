@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from cortado.lowering.graph import drop_unread, free_name, tensor_at
+from cortado.network.graph.operators.convolution import EXPORTED
 
 aten = torch.ops.aten
-CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 DEFAULTS: tuple[Any, ...] = (None, None, None, 1, 0, 1, 1)
 """Input, weight, bias, stride, padding, dilation, groups."""
 
@@ -37,7 +37,7 @@ def merge_siblings(network: fx.GraphModule) -> tuple[tuple[str, ...], ...]:
 def arguments(node: fx.Node) -> tuple[Any, ...]:
     """Return a convolution's seven arguments, with numbers expanded to all axes."""
     given = tuple(node.args) + DEFAULTS[len(node.args) :]
-    axes = 1 + CONVOLUTIONS.index(node.target)  # type: ignore[arg-type]
+    axes = 1 + EXPORTED.index(node.target)  # type: ignore[arg-type]
     spread = [tuple(v) if isinstance(v, (list, tuple)) else (v,) for v in given[3:6]]
     return (*given[:3], *(v * axes if len(v) == 1 else v for v in spread), given[6])
 
@@ -53,7 +53,7 @@ def sibling_key(network: fx.GraphModule, node: fx.Node) -> Any:
             if weight is None or not has_parameter_bias(network, node)
             else (node.target, node.args[0], weight.dtype)
         )
-    if node.target not in CONVOLUTIONS:
+    if node.target not in EXPORTED:
         return None
     source, weight_node, _, stride, padding, dilation, groups = arguments(node)
     weight = tensor_at(network, weight_node)

@@ -13,7 +13,11 @@ import torch
 import torch.ao.quantization.fx._decomposed  # noqa: F401 - defines the operators
 from torch import Tensor, fx, nn
 
-from cortado.network.graph.flow import MATMUL, Flow, flow_of
+from cortado.layers.roles import MATMUL
+from cortado.network.graph.axes.step import operator_name
+from cortado.network.graph.flow import Flow, flow_of
+from cortado.network.graph.operators.table import operator_facts
+from cortado.network.graph.trace import trace
 from cortado.network.quantizers.placement import inputs_on_grid
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import PREFIX, sites
@@ -22,21 +26,7 @@ from cortado.parts.forms.form import Form
 from cortado.parts.forms.quantized import Quantized
 
 operators: Any = torch.ops.quantized_decomposed
-aten = torch.ops.aten
 QUANTIZE, DEQUANTIZE = operators.quantize_per_tensor.default, operators.dequantize_per_tensor.default
-MOVES = {
-    aten.max_pool2d.default, aten.view.default, aten.reshape.default,
-    aten.flatten.using_ints, aten.slice.Tensor, aten.select.int, aten.permute.default, aten.transpose.int,
-    aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.cat.default, aten.pad.default,
-    aten.constant_pad_nd.default, aten.contiguous.default, aten.clone.default, aten.dropout.default,
-    aten.upsample_nearest2d.vec, aten.pixel_shuffle.default, aten.unflatten.int,
-}  # fmt: skip
-"""Operators that only move or select values; padding counts if it adds zeros, which every grid has."""
-PADS: dict[Any, int] = {aten.pad.default: 3, aten.constant_pad_nd.default: 2}
-"""Operators that pad, and the index of the value among their arguments."""
-PARTS = {aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int}
-"""Operators with several outputs, which are read one by one."""
-CLIPS = {aten.relu.default, aten.relu_.default}
 NARROW = 8
 """Bits of the integers that runtimes compute with."""
 
@@ -107,7 +97,7 @@ def regridded(codes: Tensor, weight: Tensor) -> Codes | None:
 
 def emit_quantizers(network: nn.Module, example: Any, codes: dict[str, Tensor]) -> None:
     """Express a lowered network's quantizers, and weights they meet, as quantize operators, in place."""
-    flow = flow_of(network, example)
+    flow = flow_of(trace(network, example))
     for path in matmuls_on_grid(flow, sites(network)):
         layer = network.get_submodule(path)
         weight = layer._parameters.get("weight")
@@ -141,7 +131,7 @@ def tidy(graph: fx.Graph) -> None:
         if node.op == "call_function" and node.target == QUANTIZE:
             hoist(graph, node)
     for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in CLIPS:
+        if is_relu(node):
             drop_clip(graph, node)
         elif moves(node) or (node.op == "call_function" and node.target == getitem):
             requantize_moved(graph, node)
@@ -151,17 +141,22 @@ def tidy(graph: fx.Graph) -> None:
 
 
 def moves(node: fx.Node) -> bool:
-    """Return whether an operator's outputs are only its input values and zeros."""
-    place = PADS.get(node.target)
-    added = node.args[place] if place is not None and len(node.args) > place else node.kwargs.get("value")
-    return node.op == "call_function" and node.target in MOVES and not added
+    """Return whether an operator's only output has just its input values and zeros, which every grid has."""
+    if node.op != "call_function" or not isinstance(node.meta.get("val"), Tensor):
+        return False
+    facts = operator_facts(operator_name(node))
+    return facts.keeps_grid and not facts.fills(node.args, node.kwargs)
+
+
+def is_relu(node: fx.Node) -> bool:
+    return node.op == "call_function" and operator_name(node) == "relu"
 
 
 def moved_sources(node: fx.Node) -> list[fx.Node]:
     """Return the inputs that a moving operator moves; for a part of a value, the whole value."""
     given: Any = node.args[0]
     if node.target == getitem:
-        given = given.args[0] if given.target in PARTS else []
+        given = given.args[0] if operator_facts(operator_name(given)).keeps_grid else []
     return [one for one in (given if isinstance(given, (list, tuple)) else [given]) if isinstance(one, fx.Node)]
 
 

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.layers.low_rank import CONVOLUTIONS
-from cortado.lowering.readers import ReadLog, record_reads, untouched
+from cortado.layers.conv import CONVOLUTIONS
+from cortado.lowering.fold import untouched
+from cortado.network.graph.graph import Graph
+from cortado.network.graph.trace import trace
 from cortado.parts.forms.attach import original_class
 
 CACHED_BYTES = 512 * 1024
@@ -23,12 +25,12 @@ def gather_positions(network: nn.Module, example: Any, most: float = MOST) -> tu
     Replaced are torch's convolutions with their own forward, with or without forms, called once on the example, whose
     weight no other layer reads, and with at least `FEWEST_FILTERS` filters per group: fewer do not pay for gathering.
     """
-    read_log = record_reads(network, example)
+    graph = trace(network, example)
     made: dict[int, Gathered] = {}
     paths = []
     for path, layer in network.named_modules():
-        if path and can_gather(layer, read_log) and used_columns(layer).float().mean() <= most:
-            made[id(layer)] = Gathered(layer, read_log.taken[id(layer)][0].shape[-len(layer.kernel_size) :])  # type: ignore
+        if path and can_gather(layer, graph) and used_columns(layer).float().mean() <= most:
+            made[id(layer)] = Gathered(layer, graph.calls_of(layer)[0].inputs[0][-len(layer.kernel_size) :])  # type: ignore
             paths.append(path)
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):
@@ -37,11 +39,11 @@ def gather_positions(network: nn.Module, example: Any, most: float = MOST) -> tu
     return tuple(paths)
 
 
-def can_gather(layer: Any, read_log: ReadLog) -> bool:
+def can_gather(layer: Any, graph: Graph) -> bool:
     """Return whether a layer can be replaced, and would be faster with few columns."""
-    if original_class(layer) not in CONVOLUTIONS or not untouched(layer) or not read_log.called_once(layer):
+    if original_class(layer) not in CONVOLUTIONS or not untouched(layer) or len(graph.calls_of(layer)) != 1:
         return False
-    return read_log.keeps_to_itself(layer) and layer.out_channels // layer.groups >= FEWEST_FILTERS
+    return graph.keeps_to_itself(layer) and layer.out_channels // layer.groups >= FEWEST_FILTERS
 
 
 def used_columns(layer: Any) -> Tensor:

@@ -16,6 +16,7 @@ from cortado.lowering.integers import Codes, Emitted
 from cortado.lowering.packed import FEW_BITS, Packed, packed_of, rescaled, span
 from cortado.native.product_layouts import CodebookArrays, SparseArrays, faster_sparse, smaller_codebook
 from cortado.network.graph.flow import flow_of
+from cortado.network.graph.trace import trace
 from cortado.network.quantizers.placement import inputs_on_grid
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.activations.sign import Sign
@@ -155,7 +156,7 @@ def activations_read(network: nn.Module, example: Any) -> dict[str, str]:
     quantizers = sites(network)
     if not quantizers:
         return {}
-    flow = flow_of(network, example)
+    flow = flow_of(trace(network, example))
     kinds = {
         CODES: {place for place, one in quantizers.items() if isinstance(one, Emitted)},
         SIGNS: {place for place, one in quantizers.items() if isinstance(one, Sign)},

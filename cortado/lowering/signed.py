@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from cortado.lowering.integers import CLIPS, DEQUANTIZE, QUANTIZE, operators
+from cortado.lowering.integers import DEQUANTIZE, QUANTIZE, is_relu, operators
 from cortado.parts.forms.attach import PREFIX, release
 
 HALF = 128
@@ -39,7 +39,7 @@ def unrounded_matmuls(program: torch.export.ExportedProgram) -> list[str]:
 def is_rounded_everywhere(matmul: fx.Node) -> bool:
     """Return whether every reader of a value, directly or after a ReLU, quantizes it."""
     return bool(matmul.users) and all(
-        user.target == QUANTIZE or (user.target in CLIPS and is_rounded_everywhere(user)) for user in matmul.users
+        user.target == QUANTIZE or (is_relu(user) and is_rounded_everywhere(user)) for user in matmul.users
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.layers.kinds import is_channel_norm, is_matmul, is_transposed
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves
 from cortado.network.compare.replay import own
@@ -21,13 +22,8 @@ from cortado.running.call import call
 from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import tensors_in, to_device
-from cortado.task.outputs.automatic import Automatic
 from cortado.task.outputs.outputs import Outputs, Rows, in_float64, same_shapes, some_places
 from cortado.task.task import Task
-
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, ScaleShift)
-MATMUL_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
 
 FEWEST, MOST_NUMBERS = 64, 10_000_000
 """More samples than the first are used only if their outputs together have at most this many numbers."""
@@ -108,9 +104,9 @@ class MatchMoments(Method):
         chosen = {id(layer) for weight in view.weights(self.where) for layer, _ in weight.places}
         followed = layers_before_norms(view)
         known = {path: layer for path, layer in view.network.named_modules() if path in wanted}
-        matmul_layers = {path: layer for path, layer in known.items() if isinstance(layer, MATMUL_LAYERS)}
+        matmul_layers = {path: layer for path, layer in known.items() if is_matmul(layer)}
         return (
-            {path: layer for path, layer in known.items() if isinstance(layer, NORMS)},
+            {path: layer for path, layer in known.items() if is_channel_norm(layer)},
             {path: layer for path, layer in matmul_layers.items() if id(layer) in chosen and path not in followed},
         )
 
@@ -191,9 +187,9 @@ def original_moments(view: View, inputs: Any, kind: Outputs) -> BeforeStep:
         return hook
 
     hooks = [
-        before_call(layer, before(path)) if isinstance(layer, NORMS) else layer.register_forward_hook(after(path))
+        before_call(layer, before(path)) if is_channel_norm(layer) else layer.register_forward_hook(after(path))
         for path, layer in view.reference.named_modules()
-        if isinstance(layer, (*NORMS, *MATMUL_LAYERS))
+        if is_channel_norm(layer) or is_matmul(layer)
     ]
     return BeforeStep(found, run_with_hooks(view.reference, inputs, hooks, kind))
 
@@ -205,27 +201,9 @@ def of_kept(pair: Moments, kept: Tensor | None) -> Moments:
 
 def layers_before_norms(view: View) -> set[str]:
     """Return the matmul layers whose output goes straight into a batch norm, which is matched in their place."""
-    made: dict[int, tuple[str, Tensor]] = {}
-    found: set[str] = set()
-
-    def after(path: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-            made[id(output)] = (path, output)
-
-        return hook
-
-    def before(layer: nn.Module, activation: Tensor) -> None:
-        if id(activation) in made:
-            found.add(made[id(activation)][0])
-
-    hooks = [
-        before_call(layer, before) if isinstance(layer, NORMS) else layer.register_forward_hook(after(path))
-        for path, layer in view.network.named_modules()
-        if isinstance(layer, (*NORMS, *MATMUL_LAYERS))
-    ]
-    device = own_device(view.network)
-    run_with_hooks(view.network, to_device(view.example, device), hooks, Automatic())
-    return found
+    graph = view.graph
+    read = {call.reads[0] for call in graph.every_call if call.reads and is_channel_norm(call.layer)}
+    return {call.path for call in graph.every_call if is_matmul(call.layer) and read.intersection(call.makes)}
 
 
 def matmul_hook(path: str, wanted: Moments, done: set[str], scales: bool) -> Callable[..., Tensor | None]:
@@ -234,7 +212,7 @@ def matmul_hook(path: str, wanted: Moments, done: set[str], scales: bool) -> Cal
             return None
         axis = channel_axis(layer, output)
         got, bias = channel_moments(output, axis), layer._parameters.get("bias")
-        if bias is None or got[0].shape != wanted[0].shape or isinstance(layer, TRANSPOSED):
+        if bias is None or got[0].shape != wanted[0].shape or is_transposed(layer):
             return None
         done.add(path)
         scale = ratio_of(wanted[1], got[1])
@@ -247,9 +225,6 @@ def matmul_hook(path: str, wanted: Moments, done: set[str], scales: bool) -> Cal
         return (output - before) * factor + after
 
     return hook
-
-
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def scale_rows(layer: nn.Module, factors: Tensor) -> bool:

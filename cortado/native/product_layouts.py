@@ -5,18 +5,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK, GROUP, TILE_BYTES = 16, 4, 64
-"""Rows of a sparse block; rows whose tiles of codes alternate; bytes of such a tile."""
+BLOCK = 16
+"""Rows of a sparse block."""
+GROUP = 4
+"""Rows whose tiles of codes alternate."""
 WIDEST_SHORT = 1 << 16
 """Columns that 16 bits can number."""
-WIDEST_ROUNDED = 1 << 16
-"""Columns whose sum of 8-bit products fits into 32 bits."""
 CODEBOOKS = {2: 4, 4: 16}
 """Values of a codebook by the bits of its codes."""
 FILLED = 0.6
 """Share of a block's entries that must be other than zero before blocks beat single entries, 1.8 times slower each."""
-SPARSE_FROM = {"block": 0.6, "single": 0.8, "spatial": 0.9}
-"""Share of zeros from which a sparse product beats the dense one: in blocks, entry by entry, in a k x k convolution."""
+BLOCKS_FROM = 0.5
+"""Share of zeros from which a sparse product beats the dense one where the zeros of a linear layer are in blocks."""
+CONVOLUTIONS_FROM = 0.7
+"""The same for convolutions."""
+LARGE_FROM = 0.8
+"""The same for single zeros in large linear layers."""
+SMALL_FROM = 0.9
+"""The same for single zeros in small linear layers, whose dense product need not wait for memory."""
+LARGE = 1 << 19
+"""Weights of a large linear layer."""
+FEWEST_SPARSE = 1 << 14
+"""Weights of a linear layer from which a sparse product gains more than the call of an operator costs."""
+FEWEST_CODED = 1 << 16
+"""The same for a codebook product."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,19 +101,22 @@ def weight_matrix(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight, np.float32).reshape(len(weight), math.prod(weight.shape[1:]))
 
 
-def sparse_arrays(weight: np.ndarray, block: int = 1) -> SparseArrays:
-    """Return the entries of a weight (rows, ...) that are not zero, one by one or in blocks of 16 rows by 1 column."""
+def in_row_blocks(weight: np.ndarray, block: int) -> np.ndarray:
+    """Return a weight (rows, ...) as (groups, block, columns), filled up with rows of zeros."""
     matrix = weight_matrix(weight)
     rows, columns = matrix.shape
     groups = -(-rows // block)
-    blocks = np.zeros((groups * block, columns), np.float32)
-    blocks[:rows] = matrix
-    blocks = blocks.reshape(groups, block, columns)
-    used = (blocks != 0).any(1)
+    return np.pad(matrix, ((0, groups * block - rows), (0, 0))).reshape(groups, block, columns)
+
+
+def sparse_arrays(weight: np.ndarray, block: int = 1) -> SparseArrays:
+    """Return the entries of a weight (rows, ...) that are not zero, one by one or in blocks of 16 rows by 1 column."""
+    blocks = in_row_blocks(weight, block)
+    used, columns = (blocks != 0).any(1), blocks.shape[2]
     group, place = np.nonzero(used)
     starts = np.concatenate(([0], np.cumsum(used.sum(1)))).astype(np.int32)
     places = place.astype(np.uint16 if columns <= WIDEST_SHORT else np.int32)
-    return SparseArrays(rows, columns, block, starts, places, blocks[group, :, place].reshape(-1))
+    return SparseArrays(len(weight), columns, block, starts, places, blocks[group, :, place].reshape(-1))
 
 
 def codebook_arrays(codes: np.ndarray, codebook: np.ndarray) -> CodebookArrays:
@@ -121,26 +136,37 @@ def codebook_arrays(codes: np.ndarray, codebook: np.ndarray) -> CodebookArrays:
 def faster_sparse(weight: np.ndarray) -> SparseArrays | str:
     """Return the faster sparse layout of a weight (outputs, inputs) or (outputs, inputs, height, width).
 
-    Otherwise return in words why its product would not be faster than the dense one.
+    Otherwise return in words why its product would not be faster than the dense one in floats.
     """
     if weight.ndim not in (2, 4):
         return "sparse products are for linear layers and convolutions of images"
-    matrix = weight_matrix(weight)
-    spatial = weight.ndim == 4 and weight.shape[2:] != (1, 1)
-    zeros = 1 - np.count_nonzero(matrix) / max(1, matrix.size)
-    blocks = sparse_arrays(matrix, BLOCK) if weight.ndim == 2 else None
-    in_blocks = blocks is not None and np.count_nonzero(matrix) >= FILLED * blocks.values.size
-    needed = SPARSE_FROM["block" if in_blocks else "spatial" if spatial else "single"]
-    if not zeros >= needed:
+    if weight.ndim == 2 and weight.size < FEWEST_SPARSE:
+        return f"it has {weight.size:,} weights, and sparse products are faster from {FEWEST_SPARSE:,} on"
+    alive = np.count_nonzero(weight)
+    stored = BLOCK * np.count_nonzero((in_row_blocks(weight, BLOCK) != 0).any(1))
+    in_blocks = weight.ndim == 2 and alive >= FILLED * stored
+    linear_from = BLOCKS_FROM if in_blocks else LARGE_FROM if weight.size >= LARGE else SMALL_FROM
+    needed = CONVOLUTIONS_FROM if weight.ndim == 4 else linear_from
+    zeros = 1 - alive / max(1, weight.size)
+    # A share that was rounded to whole weights still counts.
+    if round(zeros, 2) < needed:
         return f"its zeros are {zeros:.0%}, and the sparse product is faster only from {needed:.0%} on"
-    return blocks if blocks is not None and in_blocks else sparse_arrays(matrix)
+    return sparse_arrays(weight, BLOCK if in_blocks else 1)
 
 
 def smaller_codebook(weight: np.ndarray) -> CodebookArrays | str:
-    """Return a weight (outputs, inputs) of at most 16 different values by codes, or in words why it has none."""
+    """Return a weight (outputs, inputs) of at most 16 different values by codes, or in words why not.
+
+    The product is several times faster than the dense one for single samples, and as fast from about 32 samples on.
+    """
     if weight.ndim != 2:
         return "codebook products are for linear layers"
-    values, codes = np.unique(weight_matrix(weight), return_inverse=True)
-    if len(values) > CODEBOOKS[4]:
-        return f"it has {len(values)} different values, and a codebook product reads at most {CODEBOOKS[4]}"
+    if weight.size < FEWEST_CODED:
+        return f"it has {weight.size:,} weights, and codebook products are faster from {FEWEST_CODED:,} on"
+    matrix, most = weight_matrix(weight), CODEBOOKS[4]
+    # Few rows show it of most weights; only the others are sorted as a whole.
+    for part in (matrix[:16], matrix):
+        values, codes = np.unique(part, return_inverse=True)
+        if len(values) > most:
+            return f"it has more than {most} different values, which is what a codebook product reads"
     return codebook_arrays(codes.reshape(weight.shape), values)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,8 @@ def with_integers(network: FoldedMobileNet, weights: str | Path | bool | None, f
     if weights is None or weights is False:
         return network
     path = weights_path(weights, file_name)
-    arrays, layers = read_arrays(path), [one for one in network.modules() if isinstance(one, (nn.Conv2d, nn.Linear))]
+    arrays = read_arrays(path)
+    layers: list[Any] = [one for one in network.modules() if one._parameters.get("weight") is not None]
     stored = sum(name.startswith("w") for name in arrays)
     if stored != len(layers):
         raise BadNetwork(f"nets: {path} must contain {len(layers)} layers, got {stored}. Pass another file or width.")

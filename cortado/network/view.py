@@ -15,10 +15,11 @@ from cortado.layers.low_rank import low_rank_of
 from cortado.network.coupling.cut import cut, kept_outputs
 from cortado.network.coupling.find import find_groups
 from cortado.network.coupling.groups import Groups, Keeps
+from cortado.network.coupling.reorder import Orders, reorder
 from cortado.network.graph.blocks import find_blocks
-from cortado.network.graph.chains import Units, find_units
 from cortado.network.graph.flow import Flow, flow_of
-from cortado.network.graph.trace import Trace, trace
+from cortado.network.graph.graph import Graph
+from cortado.network.graph.trace import trace
 from cortado.network.graph.where import choose
 from cortado.network.weight import Factor, Weight, parameter_places, routes_of, tensor_of
 from cortado.parts.blocks.block import Block, stand_in
@@ -107,24 +108,19 @@ class View:
         return runs, [by_tensor[id(tensor_of(piece))] for piece in pieces]
 
     @cached_property
-    def trace(self) -> Trace:
-        """Return the calls of one forward pass on the example."""
+    def graph(self) -> Graph:
+        """Return what ran in one forward pass on the example."""
         return trace(self.network, self.example)
 
     @cached_property
     def flow(self) -> Flow:
         """Return the values that pass between operators in one run on the example."""
-        return flow_of(self.network, self.example)
+        return flow_of(self.graph)
 
     @cached_property
     def blocks(self) -> list[str]:
         """Return the paths of the modules that could be removed, as their output has the shape of their input."""
         return find_blocks(self.network, self.example)
-
-    @cached_property
-    def units(self) -> list[Units]:
-        """Return the groups of units (neurons, channels) that one layer makes and known layers read."""
-        return find_units(self.network, self.example)
 
     @cached_property
     def groups(self) -> Groups:
@@ -142,6 +138,14 @@ class View:
         self.remember(rows)
         self.forget()
 
+    def reorder(self, orders: Orders) -> None:
+        """Put the units of some groups in another order (group -> indices of all its units); outputs stay the same.
+
+        Raises BadValue for a group whose units cannot change places.
+        """
+        self.remember(reorder(self.network, self.groups, orders))
+        self.forget()
+
     def remember(self, rows: dict[str, Tensor]) -> None:
         """Record that layers have only these of their outputs, in this order."""
         for known in (self.kept, *([] if self.survivors is None else [self.survivors])):
@@ -151,7 +155,7 @@ class View:
 
     def forget(self) -> None:
         """Invalidate the cached analyses after a change to the network."""
-        for cached in ("all_weights", "trace", "flow", "blocks", "units", "groups"):
+        for cached in ("all_weights", "graph", "flow", "blocks", "groups"):
             self.__dict__.pop(cached, None)
         self.measured.clear()
 

@@ -67,6 +67,16 @@ def inside_parts(network: nn.Module) -> set[int]:
     return {id(part) for module in held for part in module.modules()}
 
 
+def is_list(module: nn.Module) -> bool:
+    """Return whether a module only lists others and has no forward: torch's ModuleList and ModuleDict."""
+    return type(module).forward is nn.Module.forward
+
+
+def is_container(module: nn.Module) -> bool:
+    """Return whether a module does nothing but run or list the modules that it holds."""
+    return isinstance(module, nn.Sequential) or is_list(module)
+
+
 def after_step(network: nn.Module) -> None:
     """Call `after_step` on all parts of a network, nested ones included."""
     for module in network.modules():

@@ -135,6 +135,11 @@ class Exported:
     """The file's inputs and outputs, if they may be integers; () if they are the network's own."""
 
     @property
+    def file_line(self) -> str:
+        """Return what the line of its size is called."""
+        return f"file for {self.runtime}"
+
+    @property
     def integer_share(self) -> float | None:
         """Return the share of multiply-adds in 8-bit integers; None if no activation is quantized, or it is not reported."""
         known = self.rounded and self.placements and all(row.kernel != UNREPORTED for row in self.placements)
@@ -226,8 +231,12 @@ class Record:
 
     def first_lines(self) -> tuple[Line, ...]:
         """Return the lines of the first screen: the size of the coded file and of each runtime's file, then the others."""
-        files = [Line(f"file for {row.runtime}", "B", row.original_bytes, row.size_bytes) for row in self.exports]
-        return (*self.lines[:1], *files, *self.lines[1:])
+        limited = {line.what: line for line in self.lines}
+        files = {
+            row.file_line: limited.get(row.file_line, Line(row.file_line, "B", row.original_bytes, row.size_bytes))
+            for row in self.exports
+        }
+        return (*self.lines[:1], *files.values(), *(line for line in self.lines[1:] if line.what not in files))
 
     @property
     def met(self) -> bool:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from cortado.lowering.lower import dense
-from cortado.network.graph.trace import Call, call_with, device_of, trace, undisturbed
+from cortado.network.graph.record import Call
+from cortado.network.graph.trace import call_with, device_of, trace, undisturbed
 from cortado.network.profile.profile import cost_of_calls
 from cortado.quantities import count_text, time_text
 from cortado.running.brought import accept

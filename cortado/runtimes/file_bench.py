@@ -1,5 +1,6 @@
 """File bench: time any file in its runtime, on random inputs of the shapes it declares."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from torch import Tensor
 from cortado.errors import BadFile, BadNetwork, BadValue
 from cortado.machine import instruction_sets, processor_name
 from cortado.quantities import time_text
+from cortado.report.pages.kernels import kernel_name
 from cortado.report.report import Ratio
-from cortado.runtimes.runtime import Port, Session, runtime_of_file
+from cortado.runtimes.runtime import Port, Runtime, Session, runtime_of_file
 from cortado.runtimes.timing import check_load, interleaved, is_noisy, speed_ratio
 
 
@@ -32,6 +34,8 @@ class FileBench:
     noisy: bool
     edges: tuple[str, ...] = ()
     """The file's own inputs and outputs, if they may be integers."""
+    kernels: tuple[str, ...] = ()
+    """What computes layers that are not in floats: "int8 in 20 layers"."""
 
     def text(self) -> str:
         """Return the times and the conditions they depend on."""
@@ -44,6 +48,7 @@ class FileBench:
                 f"{self.batch * 1000 / self.median_ms:,.0f} samples a second",
                 f"inputs {', '.join(self.inputs)}; batch {self.batch}, threads {self.threads}, {self.rounds} rounds",
                 *edges,
+                *([f"layers not in float32: {', '.join(self.kernels)}"] if self.kernels else []),
                 f"A/A, the file against itself: {self.again.median:.3f} "
                 f"(quartiles {self.again.low:.3f} to {self.again.high:.3f}): {quiet}",
                 f"{processor_name()}, {', '.join(instruction_sets()) or 'instruction sets unknown'}",
@@ -81,7 +86,14 @@ def bench_file(
     return FileBench(
         file.name, f"{runtime.name()} {runtime.version()}", tuple(shapes_text(session, inputs)), len(inputs[0]) if inputs else 0,
         threads, len(taken), middle, low, high, again, is_noisy(again), tuple(edge.text() for edge in runtime.edges(file)),
+        kernels_in(runtime, file),
     )  # fmt: skip
+
+
+def kernels_in(runtime: Runtime, file: Path) -> tuple[str, ...]:
+    """Return how many layers each kernel of a file computes; () if the runtime does not report them."""
+    counts = Counter((runtime.placed(file) or {}).values())
+    return tuple(f"{kernel_name(*ran)} in {count} layer{'s' if count > 1 else ''}" for ran, count in counts.items())
 
 
 def random_inputs(session: Session, batch: int, open_axes: int | None) -> tuple[Tensor, ...]:

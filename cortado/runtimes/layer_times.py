@@ -19,9 +19,10 @@ from torch import nn
 
 from cortado.errors import BadFile, BadValue, CortadoError
 from cortado.file.whole import make_folder, write_whole
+from cortado.layers.conv import convolution_class, pads_of
+from cortado.layers.kinds import is_convolution
 from cortado.lowering.lower import lowered
 from cortado.machine import cache_folder, instruction_sets, processor_name
-from cortado.network.statistics.activations import pads_of
 from cortado.runtimes.measured import batch_of, bound
 from cortado.runtimes.runtime import Runtime
 from cortado.runtimes.timing import Call, interleaved
@@ -32,7 +33,6 @@ PATIENCE = 90.0
 """Default limit in seconds for measuring a table in one run."""
 SHARES = (0.25, 0.5, 1.0)
 """Shares of a layer's channels that are measured; times between them are interpolated."""
-CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class LayerShape:
 
     def network(self) -> nn.Module:
         """Return the layer with a ReLU, which runtimes fuse, and deterministic weights."""
-        kind: Any = CONVOLUTIONS[len(self.kernel)] if self.kernel else nn.Linear
+        kind: Any = convolution_class(len(self.kernel)) if self.kernel else nn.Linear
         facts = (self.kernel, self.stride, self.padding, self.dilation, self.groups) if self.kernel else ()
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
@@ -92,7 +92,7 @@ def call_shape(layer: nn.Module, given: Sequence[int], batch: int = 1) -> tuple[
     if isinstance(layer, nn.Linear):
         rows = prod(given[:-1]) // batch
         return LayerShape(layer.in_features, layer.out_features, (rows,) if rows > 1 else ()), 1.0
-    if isinstance(layer, tuple(CONVOLUTIONS.values())):
+    if is_convolution(layer):
         made: Any = layer
         pads = pads_of(made)
         if any(before != behind for before, behind in pads):

@@ -1,6 +1,8 @@
 """OpenVINO: the network as an .xml file with its weights in a .bin file beside it, run in float32."""
 
+import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,27 @@ ROUNDS = ("cortado", "rounds_inputs")
 Shapes = tuple[tuple[int, ...], ...]
 
 
+@cache
+def openvino_package() -> Any:
+    """Import OpenVINO without its telemetry, which reports each import and each conversion to a server on the network, from
+    a copy of this process."""
+    loaded = "openvino_telemetry" in sys.modules
+    if not loaded:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        import openvino
+        import openvino.tools.ovc.convert_impl
+    finally:
+        if not loaded:
+            del sys.modules["openvino_telemetry"]
+    return openvino
+
+
 class OpenvinoSession:
     """A model on the processor, compiled once; with binary convolutions once for each batch size."""
 
     def __init__(self, file: Path, threads: int) -> None:
-        import openvino
-
-        self.core = openvino.Core()
+        self.core = openvino_package().Core()
         self.settings = {
             **EXACT, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
         }  # fmt: skip
@@ -108,12 +124,11 @@ def predict(*inputs):
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
-        return BinaryProducts(), Integers(LACKS), PackedProducts(least_bits=2)
+        return BinaryProducts(), Integers(LACKS), PackedProducts(least_bits=2, tables=False)
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
-        import openvino
-
+        openvino = openvino_package()
         program, found = exported(network, example), products_of(network, example)
         binary, *others = self.kernels
         chosen = kernels_for(self.kernels, found)
@@ -141,9 +156,7 @@ def predict(*inputs):
         return folder / "net.xml"
 
     def placed(self, file: Path) -> dict[str, Ran]:
-        import openvino
-
-        steps = openvino.Core().read_model(str(file))
+        steps = openvino_package().Core().read_model(str(file))
         return {
             **dict.fromkeys(self.integer_layers(file), Ran(Integers.name, 8)),
             **{path: Ran(PackedProducts.name, bits) for path, bits in packed_constants(steps).items()},

@@ -18,7 +18,7 @@ from cortado.native.build import (
     product_source,
 )
 from cortado.native.product_layouts import ProductArrays, SparseArrays
-from cortado.runtimes.kernels.packed import AND, drop_unread_weights, multiplies_by, step_layer
+from cortado.runtimes.kernels.packed import AND, constant_values, drop_unread_weights, multiplies_by, step_layer
 
 DOMAIN = "cortado"
 SPARSE, CONVOLUTION, CODEBOOK = "SparseProduct", "SparseConv", "CodebookProduct"
@@ -54,7 +54,9 @@ def with_own_products(model: Any, layers: Mapping[str, ProductArrays], rounds_in
 def replaceable_by(node: Any, arrays: ProductArrays) -> bool:
     """Return whether an operator multiplies by this weight and adds a constant, so that ours can stand there."""
     if node.op_type in ("Gemm", "MatMul"):
-        fits = multiplies_by(node, torch.from_numpy(arrays.dense()))
+        weight = constant_values(node.inputs[1])
+        fits = weight is not None and weight.dtype == np.float32
+        fits = fits and multiplies_by(node, torch.from_numpy(arrays.dense()))
     else:
         fits = node.op_type == "Conv" and isinstance(arrays, SparseArrays) and convolves_with(node, arrays)
     return fits and constant_bias(node, arrays.rows) is not None

@@ -35,13 +35,14 @@ class Speed:
 def speed_wanted(
     runtimes: Sequence[str], limits: Sequence[Limit], batches: Sequence[int] = (1,), threads: int = 1
 ) -> Speed:
-    """Return the speed options for the named runtimes and those that limits name.
+    """Return the speed options for the named runtimes and those that limits name: in latency, and by the size of a file.
 
     Raises BadValue for a latency limit without a runtime, MissingPackage for a runtime that is not installed.
     """
     check_load("timing", batches, threads)
     latency = next((limit for limit in limits if limit.what == "latency"), None)
-    names = list(dict.fromkeys([*runtimes, *([latency.runtime] if latency and latency.runtime else [])]))
+    limited = [limit.runtime for limit in limits if limit.what in ("latency", "file") and limit.runtime]
+    names = list(dict.fromkeys([*runtimes, *limited]))
     if latency is not None:
         if not names:
             raise BadValue(
@@ -72,7 +73,7 @@ def with_speed(
     versions = {runtime.name(): runtime.version() for runtime in speed.runtimes}
     lines = latency_lines(clocks[0], speed, limits)
     return replace(
-        report, exports=exports, clocks=clocks, lines=(*report.lines, *lines),
+        report, exports=exports, clocks=clocks, lines=(*report.lines, *file_lines(exports, limits), *lines),
         stages=stages_in_time(report.stages, lines[0], earlier, original, task, speed),
         warnings=(*report.warnings, *disagreeing(exports), *busy(clocks)),
         multiply_adds=(multiply_adds_a_sample(original, task), multiply_adds_a_sample(small, task)),
@@ -101,6 +102,19 @@ def stages_in_time(
             times.append(None)
     times += [None] * (len(stages) - 1 - len(times))
     return tuple(replace(stage, latency_ms=ms) for stage, ms in zip(stages, [*times, line.compressed], strict=True))
+
+
+def file_lines(exports: Sequence[Exported], limits: Sequence[Limit]) -> list[Line]:
+    """Return a line for each runtime's file whose size is limited."""
+    by_name = {limit.runtime: limit for limit in limits if limit.what == "file"}
+    rows = [(row, by_name[row.runtime]) for row in exports if row.runtime in by_name]
+    return [
+        Line(
+            row.file_line, "B", row.original_bytes, row.size_bytes, limit.text,
+            limit.kept(row.size_bytes, row.original_bytes or 0),
+        )
+        for row, limit in rows
+    ]  # fmt: skip
 
 
 def latency_lines(clock: Clock, speed: Speed, limits: Sequence[Limit]) -> list[Line]:

@@ -1,4 +1,4 @@
-"""Limits: the bounds on size, score and latency for a compressed network."""
+"""Limits: the bounds on sizes, score and latency for a compressed network."""
 
 import re
 from collections.abc import Sequence
@@ -9,15 +9,17 @@ from cortado.errors import BadValue
 from cortado.task.metric import Metric
 
 PATTERN = re.compile(
-    r"^\s*(size|score|latency)\s*(<=|>=)\s*(.+?)\s*(?:(?:\bin\s+|@\s*)(\w[\w.]*(?::[A-Za-z_]\w*)?)(?:\s*:\s*(\d+)\s*threads?)?)?\s*$"
+    r"^\s*(size|score|latency)(?:\s+of\s+(\w[\w.]*(?::[A-Za-z_]\w*)?))?\s*(<=|>=)\s*(.+?)\s*(?:(?:\bin\s+|@\s*)(\w[\w.]*(?::[A-Za-z_]\w*)?)(?:\s*:\s*(\d+)\s*threads?)?)?\s*$"
 )
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One limit.  `what` is size (bytes, at most), latency (milliseconds at batch size 1, at most) or score (at least).
+    """One limit.  `what` is size or file (bytes of the coded file, of a runtime's file, at most), latency (milliseconds at
+    batch size 1, at most) or score (at least).
 
-    `runtime` is where latency is measured, "" for the first runtime; `threads` 0 for those of the measurement.
+    `runtime` is whose file it is, or where latency is measured, "" for the first runtime; `threads` 0 for those of the
+    measurement.
     `relative`: relative to the original score. `unit`: "%" if the score was written so.
     """
 
@@ -31,24 +33,28 @@ class Limit:
 
     def kept(self, measured: float, original: float) -> bool:
         """Return whether a measured value is within the limit."""
-        if self.what in ("size", "latency"):
+        if self.what != "score":
             return measured <= self.value
         return measured >= (original + self.value if self.relative else self.value)
 
 
 def read_limit(text: str) -> Limit:
-    """Parse "size <= 100 KB", "score >= -0.5 %" (with a sign: points against the original network) or "latency <= 3 ms in
-    onnxruntime", also "latency<=3ms@onnxruntime:1thread".
+    """Parse "size <= 100 KB", "size of onnxruntime <= 3 MB", "score >= -0.5 %" (with a sign: points against the original
+    network) or "latency <= 3 ms in onnxruntime", also "latency<=3ms@onnxruntime:1thread".
 
     Raises BadValue for anything else.
     """
     match = PATTERN.match(text)
     if match is None:
         raise BadValue(
-            f'limit: {text!r} is not a limit. Write, for example, "size <= 100 KB", "score >= -0.5 %" or '
-            '"latency <= 3 ms in onnxruntime".'
+            f'limit: {text!r} is not a limit. Write, for example, "size <= 100 KB", "size of onnxruntime <= 3 MB", '
+            '"score >= -0.5 %" or "latency <= 3 ms in onnxruntime".'
         )
-    what, sign, value, runtime, threads = match.groups()
+    what, owner, sign, value, runtime, threads = match.groups()
+    if owner and what != "size":
+        raise BadValue(
+            f"limit: {text!r} asks for the {what} of a runtime. Only its file has a size: size of {owner} <= 3 MB."
+        )
     if runtime and what != "latency":
         raise BadValue(f"limit: {text!r} names a runtime, but {what} does not depend on one. Leave it out.")
     if (what != "score") != (sign == "<="):
@@ -62,7 +68,8 @@ def read_limit(text: str) -> Limit:
             )
         if threads and int(threads) < 1:
             raise BadValue(f"limit: {text!r} asks for {threads} threads. Write 1 or more, or leave it out.")
-        return Limit(text.strip(), what, most, runtime=runtime or "", threads=int(threads or 0))
+        kind = "file" if owner else what
+        return Limit(text.strip(), kind, most, runtime=owner or runtime or "", threads=int(threads or 0))
     number, unit = units.number_and_unit(value)
     if unit not in ("", "%"):
         raise BadValue(f"limit: {text!r} has a unit that no score has, got {unit!r}. Write, for example, -0.5 %.")

@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-DILATION = {torch.conv1d: 5, torch.conv2d: 5, torch.conv3d: 5} | {
-    torch.conv_transpose1d: 7, torch.conv_transpose2d: 7, torch.conv_transpose3d: 7,
-}  # fmt: skip
-"""The index of an operator's dilation argument."""
+from cortado.network.graph.operators.convolution import DILATION
+
 BLOCK = 16
 """Channel block size of oneDNN's kernels."""
 
@@ -26,7 +24,8 @@ class DilatedInFloat32(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
-        if func not in DILATION or not affected(DILATION[func], args, named):
+        place = DILATION.get(getattr(func, "__name__", ""))
+        if place is None or not affected(place, args, named):
             return func(*args, **named)
         with torch.autocast("cpu", enabled=False):
             return func(*map(in_float32, args), **{key: in_float32(value) for key, value in named.items()})

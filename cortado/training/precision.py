@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cortado.layers.kinds import is_convolution
 from cortado.running.call import call
 from cortado.running.trees import map_tensors
 from cortado.training.dilated import DilatedInFloat32
@@ -53,7 +54,7 @@ def half_precision(network: nn.Module, precision: str, device: torch.device, dee
         return precision == "bfloat16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    weights = [m.weight.shape[0] for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))]  # type: ignore[union-attr]
+    weights = [m.weight.shape[0] for m in network.modules() if is_convolution(m) and m.weight.dim() > 3]  # type: ignore[union-attr]
     # For small convolutions, conversions cost more than bfloat16 saves.
     return (
         device.type == "cpu"

@@ -8,6 +8,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from cortado.layers.factors import factored_copy
+from cortado.parts.part import is_list
 
 
 class ShardedCopy:
@@ -43,7 +44,7 @@ def units_of(network: nn.Module) -> list[nn.Module]:
     """Return the children that are gathered one by one: those with parameters, lists by their entries."""
     found: list[nn.Module] = []
     for child in network.children():
-        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+        if is_list(child):
             found += units_of(child)
         elif any(True for _ in child.parameters()):
             found.append(child)

@@ -1,13 +1,15 @@
-"""The digits network of the pages is trained once for all of them, and searches end after a part of the time they are given."""
+"""The digits network of the pages is trained once for all of them; searches end after a part of their time, learned roundings of their steps."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
+from cortado.methods.quantize.adaround import QuantizeAdaround
 from cortado.nets.digits import DigitsNet
-from cortado.planner.search import goal
+from cortado.planner.search import goal, ptq_search
 from cortado.tasks.digits import task as digits
 from cortado.training import loop
 
@@ -31,6 +33,14 @@ def digits_net_trained_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train", train)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def learned_roundings_are_short() -> Iterator[None]:
+    """A page that learns how to round says the same of it after a tenth of the steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ptq_search.ROUNDINGS, "adaround", partial(QuantizeAdaround, steps=100))
         yield
 
 

@@ -46,7 +46,7 @@ class SkipBlock(Method):
 
     def apply(self, view, task):
         inner = view.network.get_submodule(self.at)
-        channels = next(call.inputs[0][1] for call in view.trace.calls if call.path == self.at)
+        channels = next(call.inputs[0][1] for call in view.graph.calls if call.path == self.at)
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(task.seed)
             view.wrap(self.at, Gate(inner, channels))

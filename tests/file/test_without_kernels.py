@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,11 +49,14 @@ def pruned_and_shared() -> tuple[nn.Module, nn.Module]:
 
 
 @pytest.fixture
-def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As on a machine without a compiler; the slow ports must not be asked."""
+    floats.code_once.cache_clear()
     monkeypatch.setattr(plane, "has_kernels", lambda: False)
     monkeypatch.setattr(floats, "has_kernels", lambda: False)
     monkeypatch.setattr(mix, "encode", lambda *_, **__: pytest.fail("the mixing coder runs in Python"))
+    yield
+    floats.code_once.cache_clear()
 
 
 def test_without_a_compiler_a_network_is_saved_and_loaded_in_seconds(tmp_path: Path) -> None:

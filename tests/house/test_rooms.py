@@ -2,7 +2,8 @@
 
 import ast
 
-from bench.house_counts import HOUSE, circles
+from bench.house_counts import HOUSE, House, circles
+from bench.house_tables import layer_tables, operator_tables
 from tests.house.offenders import listed
 
 LISTING = {
@@ -73,3 +74,28 @@ def test_few_function_names_are_defined_twice():
 def test_a_circle_is_found_and_told_by_its_way():
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b -> c -> b"]
     assert circles({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_what_is_known_of_layer_classes_stands_in_layers():
+    found = layer_tables(HOUSE)
+    assert not found, listed("tables of layer classes outside layers/", found)
+
+
+def test_what_is_known_of_operators_stands_in_the_graph():
+    found = operator_tables(HOUSE)
+    assert not found, listed("tables of operators outside network/graph/", found)
+
+
+def test_tables_are_seen(tmp_path):
+    written = {
+        "network/graph/operators/some.py": 'FACTS = known("relu add", role=1)',
+        "asks.py": "from torch import nn\nBOTH = (nn.Linear, nn.Conv2d)\nfound = isinstance(layer, BOTH)",
+        "names.py": 'CLIPS = {"relu", "add_"}\nOTHERS = {"relu", "sum of it all"}',
+        "layers/some.py": "from torch import nn\nBOTH = (nn.Linear, nn.Conv2d)",
+    }
+    for name, text in written.items():
+        path = tmp_path / "cortado" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert [one.split(": ")[0] for one in layer_tables(House(tmp_path))] == ["cortado/asks.py:2", "cortado/asks.py:3"]
+    assert [one.split(": ")[0] for one in operator_tables(House(tmp_path))] == ["cortado/names.py:1"]

@@ -52,18 +52,24 @@ def stages(name: str, **knobs: object) -> list[Method]:
 
 def after_first(name: str, net: str) -> nn.Module:
     """The tiny network after what gives the method something to do."""
+    return copy.deepcopy(view_after(tuple(stages(name)[:-1]), net).network)
+
+
+@cache
+def view_after(first: tuple[Method, ...], net: str) -> View:
+    """A tiny network after some stages, for all questions: it is traced once, and asking changes nothing."""
     tiny = BY_NAME[net]
     network = tiny.make()
-    for stage in stages(name)[:-1]:
+    for stage in first:
         stage.apply(View(network, tiny.make(), tiny.example), tiny.task())
-    return network
+    return View(network, tiny.make(), tiny.example)
 
 
 @cache
 def asked_of(name: str, net: str) -> Asked:
     """What the method called `name` says of a tiny network, given something to do."""
-    tiny = BY_NAME[net]
-    return asked(stages(name)[-1], View(after_first(name, net), tiny.make(), tiny.example), net)
+    *first, method = stages(name)
+    return asked(method, view_after(tuple(first), net), net)
 
 
 def would_change(method: Method, view: View, net: str) -> bool:

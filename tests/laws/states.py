@@ -43,3 +43,5 @@ STATES = {
     "a student": State((small("student", network="tests.laws.tiny_nets:Depthwise"), small("finetune")), ("residual",)),
 }
 MEETINGS = [(state, second) for state in STATES for second in ALL_METHODS]
+HALF = [pair for pair in MEETINGS if (list(STATES).index(pair[0]) + ALL_METHODS.index(pair[1])) % 2 == 0]
+"""A chessboard of them: each method meets every other state, and each state every other method."""

@@ -1,22 +1,17 @@
-"""Longer chains: forms survive trainings, and the file opens where the methods are not installed."""
-
-import json
-from pathlib import Path
+"""Longer chains: forms survive trainings, and are exported."""
 
 import pytest
 import torch
 
 from cortado.engine.compress import compress
-from cortado.file.artifact import save
 from cortado.network.weight import parameter_places
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.form import Form
 from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.quantized import Quantized
-from tests.fresh import fresh
-from tests.laws.compressed import PAIRS, compressed
 from tests.laws.small_methods import small
 from tests.laws.tiny_nets import BY_NAME, TINY_NETS
+from tests.laws.two_stages import after_both
 
 CHAINS = {
     "masked(dense)": [small("prune/weights", keep=0.4)],
@@ -58,51 +53,11 @@ def same(one, other) -> bool:
 @pytest.mark.parametrize("chain", list(CHAINS))
 @pytest.mark.parametrize("trained", ["finetune", "distill/logits"])
 def test_training_keeps_masks_codes_and_books(chain, net, trained):
-    tiny = BY_NAME[net]
-    original = tiny.make()
-    before, _ = compress(original, tiny.task(), CHAINS[chain])
-    after, _ = compress(original, tiny.task(), [*CHAINS[chain], small(trained, epochs=1.0, lr=0.01)])
-    moved = 0
-    for one, other in zip(parameter_places(before), parameter_places(after), strict=True):
+    two, moved = after_both(CHAINS[chain], trained, net, epochs=1.0, lr=0.01), 0
+    for one, other in zip(parameter_places(two.between), parameter_places(two.made), strict=True):
         assert same(facts_of(one.form), facts_of(other.form)), one.path
         moved += not torch.equal(one.dense(), other.dense())
     assert moved > 0
-
-
-def test_files_restore_bit_for_bit_in_a_process_that_lacks_every_method(tmp_path: Path):
-    """One child for all files: the package of methods cannot be imported there."""
-    wanted = {}
-    for name, net in PAIRS:
-        key = f"{name.replace('/', '-')}@{net}"
-        result = compressed(name, net)
-        save(result.small, tmp_path / f"{key}.cortado", result.original)
-        wanted[key] = result.small(BY_NAME[net].example)
-    child = fresh(CHILD, str(tmp_path))
-    assert child.returncode == 0, child.stderr
-    assert json.loads(child.stdout) == sorted(wanted)
-    found = torch.load(tmp_path / "outputs.pt")
-    assert all(torch.equal(found[key], outputs) for key, outputs in wanted.items())
-
-
-CHILD = """
-import json, sys
-from pathlib import Path
-for name in ("cortado.methods", "cortado.engine.recipe", "cortado.compress", "cortado.importance"):
-    sys.modules[name] = None  # importing it fails
-sys.modules["cortado"] = __import__("types").ModuleType("cortado")
-sys.modules["cortado"].__path__ = [str(Path("cortado").resolve())]
-import torch
-torch.set_num_threads(1)
-from cortado.file.artifact import load
-from tests.laws.tiny_nets import BY_NAME
-folder, found = Path(sys.argv[1]), {}
-for path in sorted(folder.glob("*.cortado")):
-    net = BY_NAME[path.stem.partition("@")[2]]
-    found[path.stem] = load(path, net.maker)(net.example)
-torch.save(found, folder / "outputs.pt")
-assert not any(name.startswith("cortado.methods.") for name in sys.modules)
-print(json.dumps(sorted(found)))
-"""
 
 
 @pytest.mark.parametrize("net", [net.name for net in TINY_NETS])

@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,14 +17,16 @@ from cortado.methods.needs import Leaves
 from cortado.network.view import View
 from cortado.network.weight import parameter_places
 from cortado.parts.forms.attach import original_class
-from tests.laws.asked import FINDS_WORK, after_first, asked, asked_of, leaves, stages, would_change
+from tests.fresh import ROOT
+from tests.laws.asked import FINDS_WORK, after_first, asked, asked_of, leaves, stages, view_after, would_change
 from tests.laws.compressed import IDLE_PAIRS, PAIRS, compressed
 from tests.laws.left import left_in, lost_forms
 from tests.laws.small_methods import ALL_METHODS, small
 from tests.laws.tiny_nets import BY_NAME
-from tests.laws.two_stages import after_both, view_between
+from tests.laws.two_stages import after_both, asked_between, view_between
 
-every_method_on_every_net = pytest.mark.parametrize(("name", "net"), PAIRS)
+every_method_on_every_net = pytest.mark.parametrize(("name", "net"), PAIRS, scope="module")
+"""By pairs: all laws of one stand side by side, for the worker that has made its result."""
 
 
 def states_equal(one, other) -> bool:
@@ -95,13 +99,46 @@ def test_reported_bytes_are_the_bytes_written(name, net, tmp_path):
     assert sum(row.size_bytes for row in result.report.layers) < size_bytes
 
 
+@pytest.fixture(scope="module")
+def without_methods():
+    """Where the package of methods cannot be imported: it is told a file and a network, and says when it has run it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LACKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        yield process
+
+
+LACKING = """
+import sys
+for name in ("cortado.methods", "cortado.engine.recipe", "cortado.compress", "cortado.importance"):
+    sys.modules[name] = None  # importing it fails
+sys.modules["cortado"] = __import__("types").ModuleType("cortado")
+sys.modules["cortado"].__path__ = ["cortado"]
+sys.path.insert(0, "")
+import torch
+torch.set_num_threads(1)
+from cortado.file.artifact import load
+from tests.laws.tiny_nets import BY_NAME
+for line in sys.stdin:
+    folder, name = line.rstrip().split("\t")
+    net = BY_NAME[name]
+    torch.save(load(f"{folder}/net.cortado", net.maker)(net.example), f"{folder}/outputs.pt")
+    assert not any(name.startswith("cortado.methods.") for name in sys.modules)
+    print("done", flush=True)
+"""
+
+
 @every_method_on_every_net
-def test_file_restores_bit_for_bit(name, net, tmp_path):
+def test_file_restores_bit_for_bit_here_and_in_a_process_that_lacks_every_method(name, net, tmp_path, without_methods):
     result = compressed(name, net)
     save(result.small, tmp_path / "net.cortado", result.original)
-    again = load(tmp_path / "net.cortado", BY_NAME[net].maker)
+    again, outputs = load(tmp_path / "net.cortado", BY_NAME[net].maker), result.small(BY_NAME[net].example)
     assert states_equal(again.state_dict(), result.small.state_dict())
-    assert torch.equal(again(BY_NAME[net].example), result.small(BY_NAME[net].example))
+    assert torch.equal(again(BY_NAME[net].example), outputs)
+    without_methods.stdin.write(f"{tmp_path}\t{net}\n")
+    without_methods.stdin.flush()
+    assert without_methods.stdout.readline() == "done\n"
+    assert torch.equal(torch.load(tmp_path / "outputs.pt"), outputs)
 
 
 @every_method_on_every_net
@@ -139,7 +176,7 @@ def test_method_that_needs_what_others_leave_finds_nothing_alone(name, net):
 def test_method_that_needs_more_once_it_has_run_would_change_nothing_more(name, net):
     """Rounds of the same rounding, a second release, a walk back from where nothing moved: each says so."""
     first = tuple(stages(name))
-    said = asked(small(name), view_between(first, name, net), net)
+    said = asked_between(first, name, net)
     if said != FINDS_WORK:
         with pytest.raises(said.error, match=re.escape(f"({name}): {said.words}")):
             after_both(first, name, net)
@@ -159,6 +196,16 @@ def test_signs_are_refused_where_inputs_have_one_sign(name, net):
     said = asked_of(name, net)
     assert said.error is (BadNetwork if any(one_sided) else None)
     assert ("never negative, so all its signs are the same" in said.words) == any(one_sided)
+
+
+@pytest.mark.parametrize("net", BY_NAME)
+def test_asking_changes_nothing(net):
+    """The network that every method was asked about is one that was never asked, bit by bit."""
+    view, tiny = view_after((), net), BY_NAME[net]
+    for name in ALL_METHODS:
+        asked(small(name), view, net)
+    assert states_equal(view.network.state_dict(), tiny.make().state_dict()) and not view.touched and not view.notes
+    assert all(type(layer) is original_class(layer) for layer in view.network.modules())
 
 
 @pytest.mark.parametrize("name", ALL_METHODS)

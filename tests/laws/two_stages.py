@@ -2,8 +2,9 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from torch import nn
 
@@ -12,6 +13,7 @@ from cortado.engine.recipe import read_recipe
 from cortado.engine.stage import State, begin, view_of
 from cortado.methods.method import Method
 from cortado.network.view import View, working_copy
+from tests.laws.asked import Asked, asked
 from tests.laws.small_methods import small
 from tests.laws.tiny_nets import BY_NAME
 
@@ -31,7 +33,7 @@ class Two:
     body: bytes
 
 
-@lru_cache(maxsize=6)
+@lru_cache(maxsize=8)
 def begun(first: tuple[Method, ...], net: str, matched: bool) -> tuple[Run, State]:
     """Return a run after its first stages, from which all others start; with moments matched unless the next does just that."""
     tiny = BY_NAME[net]
@@ -45,13 +47,32 @@ def begun(first: tuple[Method, ...], net: str, matched: bool) -> tuple[Run, Stat
 
 def view_between(first: Sequence[Method], second: str, net: str) -> View:
     """Return what the second method sees: the network after its first stages."""
-    return view_of(copy.deepcopy(begun(tuple(first), net, second != "match_moments")[1]))
+    return view_of(copied(begun(tuple(first), net, second != "match_moments")[1]))
 
 
-def after_both(first: Sequence[Method], second: str, net: str) -> Two:
-    """Return what compress makes of these stages.  Raises what the second one raises."""
-    kept = begun(tuple(first), net, second != "match_moments")
-    run, state = copy.deepcopy(kept)
-    run.recipe = read_recipe((*first, small(second)))
-    made = run.stage(state, len(first))
-    return Two(run.original, made.base, kept[1].network, made.network, made.notes, *run.bodies[-2:])
+def copied(state: State) -> State:
+    """Return the state with a copy of its network, the one thing in it that a stage changes."""
+    return replace(state, network=copy.deepcopy(state.network))
+
+
+@lru_cache(maxsize=8)
+def view_asked(first: tuple[Method, ...], net: str, matched: bool) -> View:
+    """Return the network after its first stages, for all questions: it is traced once, and asking changes nothing."""
+    return view_of(copied(begun(first, net, matched)[1]))
+
+
+def asked_between(first: Sequence[Method], second: str, net: str) -> Asked:
+    """Return what the second method says of the network after its first stages."""
+    return asked(small(second), view_asked(tuple(first), net, second != "match_moments"), net)
+
+
+def after_both(first: Sequence[Method], second: str, net: str, **knobs: Any) -> Two:
+    """Return what compress makes of these stages, with knobs of the second.  Raises what the second one raises."""
+    former, between = begun(tuple(first), net, second != "match_moments")
+    recipe = read_recipe((*first, small(second, **knobs)))
+    # What a run collects of its stages.
+    run = replace(
+        former, recipe=recipe, rows=[*former.rows], bodies=[*former.bodies], bases=[*former.bases], used={*former.used}
+    )
+    made = run.stage(copied(between), len(first))
+    return Two(run.original, made.base, between.network, made.network, made.notes, *run.bodies[-2:])

@@ -5,7 +5,11 @@ import torch
 from torch import nn
 
 from cortado.errors import BadNetwork, BadValue
-from cortado.layers.kinds import KINDS, kind_of
+from cortado.layers.kind import Kind
+from cortado.layers.kinds import KINDS, is_known_matrix, kind_of, role_of
+from cortado.layers.linear import linear_axes, whole_rows
+from cortado.layers.roles import CLIP, MATMUL
+from cortado.layers.widths import match_widths
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.dense import Dense
 
@@ -103,7 +107,7 @@ def test_kind_of_sees_subclasses_and_nothing_else():
 
     assert kind_of(Mine(2, 3)) is KINDS[nn.Linear]
     assert kind_of(nn.MultiheadAttention(4, 2).out_proj) is KINDS[nn.Linear]
-    assert kind_of(nn.ReLU()) is None
+    assert kind_of(nn.ReLU()).role == CLIP and kind_of(nn.GELU()) is None
     assert kind_of(nn.Sequential()) is None
 
 
@@ -149,3 +153,36 @@ def test_resized_refuses_what_it_cannot_know():
         kind_of(layer).resized(layer, width=2)
     with pytest.raises(BadValue, match="in_channels"):
         kind_of(layer).resized(layer, in_channels=3)
+
+
+class Scaled(nn.Module):
+    """A linear layer with a factor of its own, which is no torch layer."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight, self.inputs, self.outputs = nn.Parameter(torch.randn(outputs, inputs)), inputs, outputs
+
+    def forward(self, values):
+        return 2 * nn.functional.linear(values, self.weight)
+
+
+def follow_scaled(layer):
+    layer.outputs, layer.inputs = layer.weight.shape
+
+
+def test_a_users_class_brings_its_own_kind(monkeypatch):
+    layer = Scaled(3, 2)
+    assert kind_of(layer) is None and role_of(layer) is None
+    kind = Kind("linear", Scaled, ("inputs", "outputs"), (), linear_axes, follow_scaled, MATMUL, patches=whole_rows)
+    monkeypatch.setattr(Scaled, "__cortado_kind__", kind, raising=False)
+    assert kind_of(layer) is kind and role_of(layer) == MATMUL and is_known_matrix(layer)
+    layer.weight = nn.Parameter(layer.weight[:1].detach())
+    match_widths(layer)
+    assert layer.outputs == 1
+
+    class Doubled(Scaled):
+        def forward(self, values):
+            return super().forward(values) + values
+
+    assert kind_of(Doubled(3, 3)) is kind
+    assert role_of(Doubled(3, 3)) is None and not is_known_matrix(Doubled(3, 3))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.layers.widths import groups_left, match_widths
+from cortado.layers.kind import groups_left
+from cortado.layers.widths import match_widths
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.dense import Dense
 

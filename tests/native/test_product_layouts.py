@@ -43,7 +43,7 @@ def test_a_coded_weight_comes_back(shape, values):
 
 def test_a_codebook_is_found_in_the_values():
     generator = np.random.default_rng(0)
-    weight = generator.choice(np.array([-1.5, 0, 0.25, 4], np.float32), (10, 40))
+    weight = generator.choice(np.array([-1.5, 0, 0.25, 4], np.float32), (256, 300))
     arrays = smaller_codebook(weight)
     assert isinstance(arrays, CodebookArrays) and arrays.bits == 2
     assert np.array_equal(arrays.dense(), weight)
@@ -55,7 +55,7 @@ def test_codes_take_their_bits():
 
 
 def test_blocks_are_chosen_where_the_zeros_have_them():
-    single, blocks = faster_sparse(pruned((64, 256), 0.9)), faster_sparse(pruned((64, 256), 0.9, 16))
+    single, blocks = faster_sparse(pruned((64, 256), 0.92)), faster_sparse(pruned((64, 256), 0.92, 16))
     assert isinstance(single, SparseArrays) and single.block == 1
     assert isinstance(blocks, SparseArrays) and blocks.block == 16
     assert faster_sparse(pruned((64, 16, 1, 1), 0.9, 16)).block == 1
@@ -64,11 +64,12 @@ def test_blocks_are_chosen_where_the_zeros_have_them():
 @pytest.mark.parametrize(
     ("shape", "share", "block", "answer"),
     [
-        ((64, 256), 0.62, 1, "its zeros are 62%, and the sparse product is faster only from 80% on"),
-        ((64, 256), 0.5, 16, "faster only from 60% on"),
-        ((64, 64, 3, 3), 0.85, 1, "faster only from 90% on"),
-        ((64, 64, 1, 1), 0.7, 1, "faster only from 80% on"),
+        ((64, 256), 0.62, 1, "its zeros are 62%, and the sparse product is faster only from 90% on"),
+        ((512, 1024), 0.7, 1, "faster only from 80% on"),
+        ((64, 256), 0.4, 16, "faster only from 50% on"),
+        ((64, 64, 3, 3), 0.6, 1, "faster only from 70% on"),
         ((64, 64, 3), 0.99, 1, "linear layers and convolutions of images"),
+        ((10, 20), 0.99, 1, "it has 200 weights, and sparse products are faster from 16,384 on"),
     ],
 )
 def test_why_not_in_words(shape, share, block, answer):
@@ -76,7 +77,14 @@ def test_why_not_in_words(shape, share, block, answer):
 
 
 def test_why_no_codebook_in_words():
-    assert smaller_codebook(np.arange(17.0).reshape(1, 17)) == (
-        "it has 17 different values, and a codebook product reads at most 16"
+    assert smaller_codebook(np.arange(2.0**16).reshape(256, 256)) == (
+        "it has more than 16 different values, which is what a codebook product reads"
     )
+    assert "faster from 65,536 on" in smaller_codebook(np.zeros((2, 2)))
     assert "linear layers" in smaller_codebook(np.zeros((2, 2, 3, 3)))
+
+
+def test_a_share_that_rounding_to_whole_weights_missed_still_counts():
+    weight = np.ones((64, 64, 3, 3), np.float32)
+    weight.reshape(-1)[: round(0.6999 * weight.size)] = 0
+    assert isinstance(faster_sparse(weight), SparseArrays)

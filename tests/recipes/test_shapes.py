@@ -1,19 +1,13 @@
 """Papers that change a network's shape, on tiny stand-ins: every recipe runs whole and leaves less of what it names."""
 
-import copy
-from functools import cache
-
 import pytest
 import torch
-import yaml
 from torch import nn
 
-from cortado.engine.compress import compress
-from cortado.engine.recipe import read_recipe
 from cortado.network.profile.profile import profile
 from cortado.parts.forms.attach import form_of
 from cortado.parts.forms.low_rank import LowRank
-from tests.recipes.test_recipes import FOLDER, shortened, tiny
+from tests.recipes.test_recipes import result
 
 CHANNELS = (
     "channels_reconstruction_resnet_56", "channels_magnitude_vgg_16", "channels_resnet_56", "from_scratch_resnet_56",
@@ -23,18 +17,6 @@ FACTORS = (
     "response_vgg_16", "svd_lenet_300_100", "jaderberg_scheme_1_vgg_16", "jaderberg_scheme_2_vgg_16", "cp_vgg_16",
     "nonlinear_vgg_16", "tucker_vgg_16", "low_rank_training_resnet_20", "predicting_parameters_lenet_300_100",
 )  # fmt: skip
-
-
-@cache
-def result(name):
-    """The network that a recipe leaves, the original, its task and report."""
-    data = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf8"))
-    original, task = tiny(read_recipe(copy.deepcopy(data)))
-    for stage in data["stages"]:
-        if "factorize/cp" in stage:
-            stage["factorize/cp"] |= {"starts": 1, "sweeps": 3, "rounds": 1}
-    network, report = compress(original, task, shortened(data))
-    return network, original, task, report
 
 
 def multiply_adds(network, task):

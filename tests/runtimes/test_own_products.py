@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from cortado.lowering.graph import exported
 from cortado.lowering.lower import lowered
 from cortado.lowering.products import Product
 from cortado.native.build import PRODUCTS_LIBRARY, PRODUCTS_SOURCE, find_compiler
-from cortado.native.product_layouts import ProductArrays, codebook_arrays, smaller_codebook, sparse_arrays
+from cortado.native.product_layouts import ProductArrays, codebook_arrays, sparse_arrays
 from cortado.runtimes.kernels.kernel import Kernel
 from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.onnxruntime import Onnxruntime
@@ -173,13 +174,20 @@ def test_a_layer_with_another_weight_stays_dense(tmp_path):
     assert_same(file, network, example)
 
 
+def test_a_network_of_doubles_stays_dense(tmp_path):
+    network, example = pruned(seeded(Tokens)).double(), drawn(2, 48).double()
+    file = own_file(network, example, arrays_of(network, "one", "two"), tmp_path)
+    assert not own_layers_in(file)
+    assert_same(file, network, example)
+
+
 @pytest.mark.parametrize("isa", ["0", "1", "2", "3"])
 def test_every_generation_of_processors_runs_a_file(isa, tmp_path, monkeypatch):
     monkeypatch.setenv("CORTADO_ISA", isa)
     network, example = pruned(seeded(Tokens)), drawn(5, 48)
     layers = arrays_of(network, "one", "three")
     layers["four"] = layers["three"]
-    two = smaller_codebook(network.two.weight.detach().sign().numpy() * 0.25)
+    two = codebook_arrays(network.two.weight.detach().sign().int().numpy() + 1, np.array([-0.25, 0, 0.25]))
     network.two.weight.data = torch.from_numpy(two.dense())
     assert_same(own_file(network, example, {**layers, "two": two}, tmp_path), network, example)
 
@@ -190,6 +198,23 @@ def test_many_threads_compute_the_same(tmp_path):
     inputs = drawn(64, 512)
     (one,), (many,) = (Onnxruntime().load(file, threads)(inputs) for threads in (1, 3))
     assert torch.equal(one, many)
+
+
+def test_one_session_takes_images_of_many_sizes_at_the_same_time(tmp_path):
+    network = pruned(seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, 2))))
+    file = own_file(network, drawn(2, 3, 9, 9), arrays_of(network, "0", "1"), tmp_path)
+    proto = onnx.load(file)
+    for place in (*proto.graph.input, *proto.graph.output):
+        for number, axis in enumerate(place.type.tensor_type.shape.dim):
+            axis.dim_param = f"{place.name}_{number}"
+    onnx.save(proto, file)
+    session = Onnxruntime().load(file, 1)
+    images = [drawn(1, 3, 9 + number % 5, 12 - number % 4) for number in range(60)]
+    with ThreadPoolExecutor(4) as pool:
+        found = [one for (one,) in pool.map(session, images)]
+    with torch.no_grad():
+        for one, image in zip(found, images, strict=True):
+            torch.testing.assert_close(one, network(image), rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cortado.lowering.lower import lowered
+from cortado.lowering.products import products_of
 from cortado.methods.quantize.activations import QuantizeActivations
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.view import View
@@ -20,6 +21,7 @@ from cortado.report.pages.clocks import exported_text
 from cortado.report.record import Exported
 from cortado.report.report import export_row
 from cortado.runtimes.export import export
+from cortado.runtimes.kernels.packed import PackedProducts
 from cortado.runtimes.onnxruntime import Onnxruntime
 from cortado.runtimes.openvino import Openvino
 from cortado.runtimes.runtime import Runtime, runtime_by_name
@@ -145,6 +147,43 @@ def test_weight_that_an_embedding_reads_too_is_right_in_both(name, tmp_path):
     attach(network.three, "weight", form)
     attach(network.table, "weight", form)
     assert far(runtime_by_name(name), network, drawn(2, 64), tmp_path) < 1e-5
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_embeddings_are_packed_and_share_the_codes_of_a_tied_head(symmetric, tmp_path):
+    class Words(nn.Module):
+        """An embedding, a layer, and a head with the embedding's weight."""
+
+        def __init__(self):
+            super().__init__()
+            self.words, self.one, self.head = nn.Embedding(100, 64), nn.Linear(64, 64), nn.Linear(64, 100, bias=False)
+
+        def forward(self, tokens):
+            return self.head(torch.relu(self.one(self.words(tokens))))
+
+    torch.manual_seed(0)
+    network = Words().eval()
+    form = Quantized.of(drawn(100, 64), 4, "group", 32, symmetric)
+    attach(network.words, "weight", form)
+    attach(network.head, "weight", form)
+    tokens = torch.arange(12).reshape(2, 6) * 8
+    assert far(Onnxruntime(), network, tokens, tmp_path) < 1e-5
+    assert packed_in_file(Onnxruntime(), tmp_path) == {"words": 4, "head": 4}
+    assert weight_bytes(tmp_path) < 4 * 64 * 65 + 100 * 64 // 2 + 100 * 2 * 5 + 4000
+
+
+def test_embedding_alone_is_packed_where_the_runtime_reads_it_so(tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Embedding(50, 48), nn.Linear(48, 4)).eval()
+    attach(network[0], "weight", Quantized.of(drawn(50, 48), 2, "group", 16))
+    tokens = torch.arange(12).reshape(2, 6)
+    assert far(Onnxruntime(), network, tokens, tmp_path) < 1e-5
+    assert packed_in_file(Onnxruntime(), tmp_path) == {"0": 4}
+    (tmp_path / "openvino").mkdir()
+    assert far(Openvino(), network, tokens, tmp_path / "openvino") < 1e-5
+    low = lowered(network, tokens)
+    (product,) = [one for one in products_of(low, tokens) if one.family == "embedding"]
+    assert PackedProducts(tables=False).fits(product) == "the runtime reads embeddings as floats"
 
 
 def test_products_may_round_what_they_read_when_they_are_allowed_to(tmp_path):

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import openvino
 import pytest
 import torch
 from torch import nn
@@ -10,7 +9,7 @@ from torch import nn
 from cortado.engine.compress import compress
 from cortado.lowering.lower import lowered
 from cortado.report.record import FLOATS, INT8
-from cortado.runtimes.openvino import EXACT, Openvino, fact_text
+from cortado.runtimes.openvino import EXACT, Openvino, fact_text, openvino_package
 from cortado.runtimes.placements import kernel_share, placements
 from cortado.task.outputs.numbers import Numbers
 from cortado.task.task import Data, Metric, Task
@@ -21,7 +20,7 @@ SEVEN_BITS = "quantize/weights bits=7 | quantize/activations"
 
 def own_kinds(file: Path) -> list[str]:
     """What OpenVINO says it runs each product with, in the order in which they run."""
-    graph = openvino.compile_model(str(file), "CPU", EXACT).get_runtime_model()
+    graph = openvino_package().compile_model(str(file), "CPU", EXACT).get_runtime_model()
     facts = [{key: fact_text(value) for key, value in step.get_rt_info().items()} for step in graph.get_ordered_ops()]
     return [one["primitiveType"] for one in facts if one["layerType"] in ("Convolution", "FullyConnected", "MatMul")]
 

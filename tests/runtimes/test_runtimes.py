@@ -120,6 +120,17 @@ def test_operator_that_a_runtime_lacks_is_named(name, tmp_path):
         runtime_by_name(name).lower(Rare(), torch.randn(2, 3), tmp_path)
 
 
+def test_nothing_is_told_of_what_openvino_converts():
+    code = (
+        "import sys, torch; from torch import nn; from pathlib import Path; import tempfile;"
+        "from cortado.runtimes.openvino import Openvino; folder = tempfile.TemporaryDirectory();"
+        "Openvino().lower(nn.Linear(3, 2).eval(), torch.randn(2, 3), Path(folder.name));"
+        "print([name for name in sys.modules if 'openvino_telemetry' in name])"
+    )
+    shown = fresh(code)
+    assert shown.stdout.strip() == "[]", shown.stderr
+
+
 def test_fixed_batch_is_filled_up_and_cut():
     class Two:
         inputs = (type("Port", (), {"shape": (2, 3), "name": "values"})(),)

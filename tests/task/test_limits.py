@@ -45,3 +45,13 @@ def test_what_is_no_limit_is_refused(text):
 def test_latency_says_where_and_with_how_many_threads(text, runtime, threads):
     limit = read_limit(text)
     assert (limit.value, limit.runtime, limit.threads) == (2.0, runtime, threads)
+
+
+def test_size_of_a_runtime_file_is_a_limit_of_its_own():
+    size, file = read_limits(["size <= 1 MB", "size of onnxruntime <= 3 MB"])
+    assert (size.what, file.what, file.runtime, file.value) == ("size", "file", "onnxruntime", 3_000_000)
+    assert file.kept(3_000_000, 0) and not file.kept(3_000_001, 0)
+    with pytest.raises(BadValue, match="file is limited twice"):
+        read_limits(["size of onnxruntime <= 3 MB", "size of openvino <= 3 MB"])
+    with pytest.raises(BadValue, match="Only its file has a size"):
+        read_limit("latency of onnxruntime <= 3 ms")

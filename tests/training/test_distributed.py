@@ -3,9 +3,6 @@
 import copy
 import dataclasses
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +19,7 @@ from cortado.training.objectives.nuclear_norm import nuclear_norm
 from cortado.training.objectives.objective import Added
 from cortado.training.objectives.task import TaskLoss
 from cortado.training.training import Training
+from tests.fresh import forked
 
 TRAINING = Training(epochs=1, lr=0.05, optimizer="sgd", precision="float32", cache="memory")
 SAMPLES = 45
@@ -74,9 +72,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
 def in_two(tmp_path_factory) -> dict[str, list[dict]]:
     """What each of two processes has after each training: one start of both for all."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    both = subprocess.run([*command, str(folder)], env=environment, capture_output=True, text=True, timeout=300)
+    both = forked("tests.training.test_distributed:child", 2, folder, group="environment")
     assert both.returncode == 0, both.stderr[-3000:]
     found = [torch.load(folder / f"{rank}.pt") for rank in range(2)]
     return {case: [one[case] for one in found] for case in CASES}
@@ -136,13 +132,12 @@ def test_split_parameters_are_whole_afterwards(in_two):
     assert sizes[0] == sizes[1] and first["seen"] < 0.6 * sizes[1]
 
 
-def child(folder: str) -> None:
+def child(rank: int, folder: str) -> None:
     """Train every case as one of two processes, and keep what it has afterwards."""
-    torch.set_num_threads(1)
     found = {}
     for case, (name, changed) in CASES.items():
         network, task, given = made(name)
-        if int(os.environ["RANK"]):
+        if rank:
             with torch.no_grad():
                 next(network.parameters()).add_(math.pi)  # the first process's values count
         optimizers = []
@@ -162,9 +157,5 @@ def child(folder: str) -> None:
             "keys": list(again.state_dict()),
             "seen": seen,
         }
-    torch.save(found, Path(folder) / f"{os.environ['RANK']}.pt")
+    torch.save(found, Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    child(sys.argv[1])

@@ -2,16 +2,13 @@
 
 import copy
 import dataclasses
-import multiprocessing
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import nn
 
 from cortado.errors import BadValue, Failed
 from cortado.methods.distill.peers import DistillPeers
@@ -22,6 +19,7 @@ from cortado.task.task import Task
 from cortado.training.loop import train
 from cortado.training.peers import SEED_STEP, Codistillation, strided
 from cortado.training.training import Training
+from tests.fresh import forked
 
 SAMPLES = 71
 """Odd: the halves of two peers have 35 samples each, 3 batches of 16."""
@@ -162,10 +160,7 @@ CASES = {
 def in_two(tmp_path_factory) -> list[dict]:
     """What each of two processes found, the second of which ends early in the last case."""
     folder = tmp_path_factory.mktemp("peers")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    both = subprocess.run(
-        [sys.executable, __file__, str(folder)], env=environment, capture_output=True, text=True, timeout=100
-    )
+    both = forked("tests.training.test_peers:child", 2, folder)
     assert (folder / "0.pt").exists() and (folder / "1.pt").exists(), both.stderr[-3000:]
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
@@ -196,10 +191,6 @@ def test_a_lost_peer_ends_the_stage_with_its_step_and_a_way_out(in_two):
 
 def child(rank: int, folder: str) -> None:
     """Train every case as one of two processes; the second one ends within the last one."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
-    torch.set_num_threads(1)
-    store = distributed.FileStore(f"{folder}/store", 2)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     found: dict = {}
     for case, knobs in CASES.items():
         ended, view = after(DistillPeers(**knobs, **KNOBS))
@@ -230,13 +221,3 @@ def ending_task(end) -> Task:
         return nn.functional.cross_entropy(outputs, targets)
 
     return dataclasses.replace(task(), loss=loss)
-
-
-if __name__ == "__main__":
-    # Forked, so that torch is loaded once.
-    forked = multiprocessing.get_context("fork")
-    children = [forked.Process(target=child, args=(rank, sys.argv[1])) for rank in range(2)]
-    for one in children:
-        one.start()
-    for one in children:
-        one.join()

@@ -1,9 +1,5 @@
 """Ternary gradients: right on average, 2 bits a value, the same weights in all processes."""
 
-import multiprocessing
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +19,7 @@ from cortado.training.ternary_gradients import (
     unpacked_signs,
 )
 from cortado.training.training import Training
+from tests.fresh import forked
 from tests.training.test_distributed import TRAINING, made, values
 
 DRAWS = 4000
@@ -118,10 +115,7 @@ def test_hooks_and_split_parameters_exclude_each_other():
 
 
 def test_four_processes_end_with_equal_weights(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    all_four = subprocess.run(
-        [sys.executable, __file__, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=200
-    )
+    all_four = forked("tests.training.test_ternary_gradients:child", PROCESSES, tmp_path)
     assert all_four.returncode == 0, all_four.stderr[-3000:]
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(PROCESSES)]
     network, _, _ = made("task")
@@ -134,22 +128,7 @@ def test_four_processes_end_with_equal_weights(tmp_path):
 
 def child(rank: int, folder: str) -> None:
     """Train as one of four processes, and keep what it has afterwards."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
-    torch.set_num_threads(1)
-    store = distributed.FileStore(f"{folder}/store", PROCESSES)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
     network, task, _ = made("task")
     trained = train(network, task, replace(TRAINING, hook="ternary"))
     torch.save({"values": values(network), "notes": trained.traffic.notes()}, Path(folder) / f"{rank}.pt")
     distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    # Forked, so that torch is loaded once.
-    forked = multiprocessing.get_context("fork")
-    children = [forked.Process(target=child, args=(rank, sys.argv[1])) for rank in range(PROCESSES)]
-    for one in children:
-        one.start()
-    for one in children:
-        one.join()
-    sys.exit(max(abs(one.exitcode or 0) for one in children))

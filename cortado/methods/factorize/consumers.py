@@ -5,16 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from cortado.layers.kinds import kind_of
+from cortado.layers.norm import batch_norm_class, is_batch_norm
 from cortado.methods.factorize.targets import Target
-from cortado.network.graph.hooks import first_argument
-from cortado.network.graph.trace import call_with, device_of, undisturbed
-from cortado.network.statistics.activations import channel_axis
+from cortado.network.graph.graph import Graph
 from cortado.network.view import View
-from cortado.running.trees import to_device
-
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -52,83 +48,35 @@ class Consumer:
                 self.norm.running_mean -= constant.to(self.norm.running_mean)
 
 
-class ConsumerWatch(TorchDispatchMode):
-    """Records which norm and ReLU read the outputs of layers; keeps the tensors alive, so that ids stay unique.
-
-    A tensor changed in place, as by a ReLU, no longer counts as the layer's output.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: dict[int, tuple[str, Tensor, int]] = {}
-        self.normed: dict[int, tuple[str, Tensor, int]] = {}
-        self.norms: dict[str, nn.Module] = {}
-        self.relus: set[str] = set()
-        self.others: set[tuple[str, bool]] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        output, name = func(*args, **(kwargs or {})), str(func)
-        for value in args:
-            if not isinstance(value, Tensor):
-                continue
-            behind_norm = maker_of(self.normed, value) is not None
-            path = maker_of(self.normed, value) or maker_of(self.made, value)
-            if path is not None and name.startswith(("aten.relu.", "aten.relu_.")):
-                self.relus.add(path)
-            elif path is not None and (behind_norm or "batch_norm" not in name):
-                self.others.add((path, behind_norm))
-        return output
-
-    def consumer(self, path: str) -> Consumer:
-        norm = self.norms.get(path)
-        if norm is not None and (path, False) in self.others:
-            return Consumer()
-        return Consumer(norm, path in self.relus and (path, norm is not None) not in self.others)
-
-
-def maker_of(made: dict[int, tuple[str, Tensor, int]], value: Tensor) -> str | None:
-    """Return the path of the layer that produced a tensor in its current version."""
-    path, _, version = made.get(id(value), (None, None, -1))
-    return path if value._version == version else None
-
-
 def consumers(view: View, paths: list[str]) -> dict[str, Consumer]:
     """Return the consumer of each of these layers, as observed on the example.
 
     A norm does not count if it has no stored statistics, normalises another axis than the layer's channels, or is
     called more than once and thus has other producers.
     """
-    watch, called = ConsumerWatch(), [id(call.layer) for call in view.trace.calls]
+    return {path: consumer_in(view.graph, view.network.get_submodule(path)) for path in paths}
 
-    def gives(path: str) -> Any:
-        def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            watch.made[id(output)] = (path, output, output._version)
 
-        return hook
+def consumer_in(graph: Graph, layer: nn.Module) -> Consumer:
+    """Return what follows a layer in a run."""
+    made = graph.made_by(layer)
+    norms = [call for value in made for call in graph.callers.get(value, ()) if batch_norm_class(call.layer)]
+    if not norms:
+        return Consumer(None, only_relu(graph, made))
+    first = norms[0]
+    kind = kind_of(layer)
+    # A norm over tokens can read a linear layer too, but cannot absorb a constant per feature.
+    channels = kind is not None and len(first.inputs[0]) == kind.spatial + 2
+    alone = len(graph.calls_of(first.layer)) == 1 and all(graph.read_only_by(value, first.layer) for value in made)
+    if not (alone and channels and is_batch_norm(first.layer)):
+        return Consumer()
+    return Consumer(first.layer, only_relu(graph, graph.made_by(first.layer)))
 
-    def normed(layer: Any, given: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
-        activation = first_argument(layer, given, named)
-        path = maker_of(watch.made, activation)
-        if path is None:
-            return
-        # A norm over tokens can read a linear layer too, but cannot absorb a constant per feature.
-        alone = called.count(id(layer)) == 1
-        if alone and layer.running_mean is not None and channel_axis(view.network.get_submodule(path), activation) == 1:
-            watch.norms.setdefault(path, layer)
-            watch.normed[id(output)] = (path, output, output._version)
-        else:
-            watch.others.add((path, False))
 
-    hooks = [view.network.get_submodule(path).register_forward_hook(gives(path)) for path in paths]
-    norms = [layer for layer in view.network.modules() if isinstance(layer, NORMS)]
-    hooks += [layer.register_forward_hook(normed, with_kwargs=True) for layer in norms]
-    try:
-        with undisturbed(view.network), watch:
-            call_with(view.network, to_device(view.example, device_of(view.network) or torch.device("cpu")))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {path: watch.consumer(path) for path in paths}
+def only_relu(graph: Graph, values: list[int]) -> bool:
+    """Return whether every operator that reads these values is a ReLU, and some does."""
+    readers = [operator for value in values for operator in graph.readers.get(value, ())]
+    return bool(readers) and all(operator.short_name == "relu" for operator in readers)
 
 
 def consumer_of(view: View, target: Target) -> Consumer:

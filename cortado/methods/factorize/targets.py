@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cortado.layers.low_rank import CONVOLUTIONS
+from cortado.layers.kinds import is_convolution, is_known_matrix
 from cortado.methods.needs import Need
 from cortado.network.view import View
 from cortado.network.weight import Weight
-from cortado.parts.forms.attach import original_class
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.low_rank import LowRank
 from cortado.task.task import Task
@@ -74,7 +73,7 @@ def find_targets(view: View, where: str) -> list[Target]:
     ]
     found: dict[str, Target] = {}
     by_layer = {id(layer): weight for weight in weights for layer, _ in weight.places}
-    for call in view.trace.calls:
+    for call in view.graph.calls:
         weight = by_layer.get(id(call.layer))
         if weight is None or not call.inputs or not call.outputs or not weight.shape.numel():
             continue
@@ -113,8 +112,8 @@ KERNELS = target_need(
 
 def can_factor(layer: Any) -> bool:
     """Return whether a layer can run as factors: exactly a known class (no subclass), ungrouped, zero-padded."""
-    kind = original_class(layer)
-    return kind is nn.Linear or (kind in CONVOLUTIONS and layer.groups == 1 and layer.padding_mode == "zeros")
+    grouped = is_convolution(layer) and (layer.groups != 1 or layer.padding_mode != "zeros")
+    return is_known_matrix(layer) and not grouped
 
 
 def sketch(*shapes: tuple[int, ...], depthwise: tuple[int, ...] = ()) -> LowRank:

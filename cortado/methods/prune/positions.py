@@ -3,19 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from cortado.errors import BadValue
 from cortado.importance.importance import Importance, score
+from cortado.layers.kinds import is_convolution
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves, Need
 from cortado.methods.prune.ranking import most_important, some_go, survivors_of
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.task.task import Task
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
 
 Kernel = tuple[Weight, Weight]
 """A kernel as its form holds it, and as the weight of the layer that runs it: a factor's groups are only visible there."""
@@ -82,7 +80,7 @@ class PrunePositions(Method):
 
 def is_kernel(weight: Weight) -> bool:
     """Return whether a weight is the kernel of a convolution (not a transposed one) with more than one column."""
-    if not isinstance(weight.layer, CONVOLUTIONS) or weight.name != "weight" or not weight.shape.numel():
+    if not is_convolution(weight.layer) or weight.name != "weight" or not weight.shape.numel():
         return False
     return weight.shape[1:].numel() * weight.layer.groups > 1
 

@@ -20,7 +20,7 @@ ResNet-20 and 56 overfitted, and validation accuracy after the cut was 6 and 1 p
 def readers_of(view: View, groups: list[Group]) -> list[str]:
     """Return the layers that read units of these groups, in execution order."""
     paths = {slot.layer for group in groups for slot, _ in consuming_layers(view, group)}
-    return list(dict.fromkeys(call.path for call in view.trace.calls if call.path in paths))
+    return list(dict.fromkeys(call.path for call in view.graph.calls if call.path in paths))
 
 
 def reconstruct(view: View, task: Task, paths: list[str], ridge: float = RIDGE) -> None:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from cortado.errors import BadNetwork, CannotFollow
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves, Need
-from cortado.network.graph.chains import Units
+from cortado.network.coupling.groups import Group, Slot
 from cortado.network.view import View
 from cortado.task.task import Task
 
@@ -22,7 +24,7 @@ class PruneUnits(Method):
     needs = (
         Need(
             "units that are dead or stand behind less active ones",
-            lambda method, view, task: any(method.moves(units) for units in method.chosen(view)),
+            lambda method, view, task: bool(method.dead(view) or method.orders(view)),
             "use prune/channels",
         ),
     )
@@ -35,62 +37,78 @@ class PruneUnits(Method):
 
     def sweep(self, view: View) -> int:
         """Remove and sort; return the number of units removed."""
-        removed, fell = 0, 1
-        while fell:
-            fell = sum(self.tidy(view, units, sort=False) for units in self.chosen(view))
+        removed = 0
+        while keeps := self.dead(view):
+            fell = sum(group.count - len(keep) for group, keep in keeps.items())
+            try:
+                view.cut(keeps)
+            except CannotFollow:
+                # Those that failed are frozen now.
+                continue
             removed += fell
-        if self.sort:
-            for units in self.chosen(view):
-                self.tidy(view, units, sort=True)
-        view.__dict__.pop("trace", None)
+        if orders := self.orders(view):
+            view.reorder(orders)
         return removed
 
-    def chosen(self, view: View) -> list[Units]:
-        """Return the units that `where` selects together with all their consumers."""
+    def chosen(self, view: View) -> list[Group]:
+        """Return the groups whose layers `where` selects; none in a network that cannot be traced."""
+        try:
+            groups = [group for group in view.groups.all if group.count > 1 and group.of_role("consumer")]
+        except BadNetwork:
+            return []
         if self.where == "*":
-            return view.units
-        layers = {id(weight.layer) for weight in view.weights(self.where)}
-        return [units for units in view.units if all(id(layer) in layers for layer in (units.maker, *units.readers))]
+            return groups
+        layers = {id(layer) for weight in view.weights(self.where) for layer, _ in weight.places}
+        return [
+            group
+            for group in groups
+            if all(id(view.network.get_submodule(slot.layer)) in layers for slot in group.slots if slot.role != "rider")
+        ]
 
-    def moves(self, units: Units) -> bool:
-        """Return whether units would be removed or change places."""
-        return not in_place(*kept_units(units, self.sort))
+    def dead(self, view: View) -> dict[Group, Tensor]:
+        """Return the units that stay of each group that has dead ones; one stays in any case: no layer runs without."""
+        chosen = [group for group in self.chosen(view) if group.exact]
+        free = {id(group) for group in view.groups.free} if chosen else set()
+        keeps = {}
+        for group in chosen:
+            alive = living_units(view, group)
+            if not bool(alive.any()):
+                alive[0] = True
+            if id(group) in free and not bool(alive.all()):
+                keeps[group] = alive.nonzero().squeeze(1)
+        return keeps
 
-    def tidy(self, view: View, units: Units, sort: bool) -> int:
-        keep, count = kept_units(units, sort)
-        if in_place(keep, count):
-            return 0
-        units.cut(keep)
-        moved = {id(layer) for layer in (units.maker, *units.norms)}
-        view.remember({path: keep for path, layer in view.network.named_modules() if id(layer) in moved})
-        return count - len(keep)
-
-
-def in_place(keep: torch.Tensor, count: int) -> bool:
-    """Return whether these are all of `count` units in their order."""
-    return torch.equal(keep, torch.arange(count, device=keep.device))
-
-
-def kept_units(units: Units, sort: bool) -> tuple[torch.Tensor, int]:
-    """Return the units that stay, with `sort` the busiest first, and how many there are."""
-    alive, busy = activity(units)
-    if not bool(alive.any()):
-        # A layer without units cannot run, so one dead unit stays.
-        alive[0] = True
-    keep = alive.nonzero().squeeze(1)
-    if sort:
-        keep = keep[torch.sort(busy[keep], descending=True, stable=True).indices]
-    return keep, len(alive)
+    def orders(self, view: View) -> dict[Group, Tensor]:
+        """Return the busiest-first order of each group that is in another one and can change it."""
+        chosen = [group for group in self.chosen(view) if self.sort and not group.ordered]
+        found = {group: torch.sort(busyness(view, group), descending=True, stable=True).indices for group in chosen}
+        return {g: order for g, order in found.items() if not torch.equal(order, torch.arange(g.count))}
 
 
-def activity(units: Units) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return, for each unit, whether it can matter, and how many nonzero weights feed and read it."""
-    fed = (units.maker.weight.detach() != 0).flatten(1).sum(1)  # type: ignore[union-attr, operator]
-    read = sum((weight != 0).sum((0, 2)) for weight in units.read_weights())
-    given = fed > 0
-    if getattr(units.maker, "bias", None) is not None:
-        given = given | (units.maker.bias.detach() != 0)  # type: ignore[union-attr, operator]
-    if not units.zero_stays:
-        # A norm adds its shift and a sigmoid maps 0 to 1/2: a unit without inputs is not silent.
-        given = torch.ones_like(given)
-    return given & (torch.as_tensor(read) > 0), fed + read
+def living_units(view: View, group: Group) -> Tensor:
+    """Return whether each unit can matter, (units,)."""
+    alive = torch.ones(group.count, dtype=torch.bool)
+    if not group.lifted:
+        alive &= nonzeros(view, group, [slot for slot in group.slots if slot.role != "consumer"]) > 0
+    if not group.absorbed:
+        alive &= nonzeros(view, group, group.of_role("consumer")) > 0
+    return alive
+
+
+def busyness(view: View, group: Group) -> Tensor:
+    """Return how many nonzero weights feed and read each unit, (units,)."""
+    return nonzeros(view, group, [slot for slot in group.slots if slot.role != "rider"])
+
+
+def nonzeros(view: View, group: Group, slots: list[Slot]) -> Tensor:
+    """Return the number of nonzero entries of the learned tensors among these that belong to each unit, (units,)."""
+    found = torch.zeros(group.count, dtype=torch.int64)
+    for slot in slots:
+        layer, name = view.network.get_submodule(slot.layer), slot.names[0].rpartition(".")[2]
+        if name in layer._buffers:
+            continue
+        entries = (getattr(layer, name).detach() != 0).movedim(slot.axis, 0)
+        counts = entries.reshape(len(entries), -1).sum(1).cpu()
+        mine = slot.units >= 0
+        found.index_add_(0, slot.units[mine], counts[mine])
+    return found

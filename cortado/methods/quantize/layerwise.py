@@ -6,16 +6,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from cortado.layers.kinds import is_known_matrix
 from cortado.methods.method import Method
 from cortado.methods.needs import Need, matrices
 from cortado.network.statistics.activations import rows_into
 from cortado.network.view import View
 from cortado.network.weight import Weight
-from cortado.parts.forms.attach import original_class
 from cortado.parts.forms.quantized import Quantized
 from cortado.task.task import Task
 
-KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 RIDGE = 0.01
 """Ridge, as a share of the mean second moment; it also pulls towards the current weight."""
 MOST_ENTRIES = 2**23
@@ -164,9 +163,9 @@ def layers_in_full_rank(method: Method, view: View, task: Task) -> list[tuple[st
     chosen = matrices(view.weights(method.where))
     by_layer = {id(layer): weight for weight in chosen for layer, _ in weight.places}
     found: dict[str, Weight] = {}
-    for call in view.trace.calls:
+    for call in view.graph.calls:
         weight = by_layer.pop(id(call.layer), None)
-        if weight is None or original_class(call.layer) not in KINDS:
+        if weight is None or not is_known_matrix(call.layer):
             continue
         if weight.form.factors() is None and len(weight.places) == 1:
             found[call.path] = weight

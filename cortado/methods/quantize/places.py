@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cortado.layers.roles import MATMUL, NORM
 from cortado.lowering.fold import fold_norms
 from cortado.lowering.lower import dense
 from cortado.methods.needs import MATRIX, Need, matrices, some_differ
-from cortado.network.graph.flow import MATMUL, NORM
 from cortado.network.quantizers.placement import QuantizerSite, quantizer_sites
 from cortado.network.statistics.ranges import ObservedRange, measure_ranges
 from cortado.network.view import View

@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from cortado.layers.kinds import is_convolution
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves, Need, some_differ
 from cortado.network.view import View
@@ -56,7 +57,7 @@ class ShareKmeans(Method):
         return weights, form
 
     def share(self, values: Tensor, weight: Weight, generator: torch.Generator) -> Form:
-        conv = isinstance(weight.layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        conv = is_convolution(weight.layer)
         bits = self.conv_bits if conv and self.conv_bits is not None else self.bits
         flat = values.flatten()
         if flat.numel() == 0:

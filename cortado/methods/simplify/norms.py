@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from cortado.layers.norm import batch_norm_class, is_batch_norm
 from cortado.methods.method import Method
 from cortado.methods.needs import Leaves, Need
 from cortado.network.view import View
 from cortado.parts.activations.quantizer import SIDES, put_quantizer, quantizer_at
-from cortado.parts.blocks.scale_shift import NORMS, ScaleShift
+from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import attached_names
 from cortado.task.task import Task
 
@@ -26,7 +27,7 @@ def ready(method: Any, view: View, task: Task) -> dict[str, Any]:
 
 def can_fold(layer: Any) -> bool:
     """Return whether a layer is torch's own batch norm with statistics, without forms."""
-    return type(layer) in NORMS and layer.running_mean is not None and not attached_names(layer)
+    return type(layer) is batch_norm_class(layer) and is_batch_norm(layer) and not attached_names(layer)
 
 
 NORM = Need("a batch norm with statistics, shared with no other", ready)

@@ -187,7 +187,7 @@ public:
         thread_local std::vector<float> steps;
         thread_local std::vector<int32_t> zeros;
         const int64_t whole = tiles * wide;
-        float* copied = rounds || whole != columns ? room.floats(size_t(samples * whole)) : nullptr;
+        float* copied = rounds || whole != columns ? room.floats(size_t(samples * whole / (rounds ? 4 : 1))) : nullptr;
         const float* inputs = copied ? copied : x;
         if (rounds) {
             steps.resize(size_t(samples)), zeros.resize(size_t(samples));
@@ -268,20 +268,25 @@ private:
         const float scale = input_step > 0 ? 1.0f / input_step : 0.0f;
         // A float of 1.5 x 2 ** 23 and something is rounded to whole numbers, which are its lowest bits.
         const float shift = 12582912.0f;
+        const uint32_t middle = uint32_t(zero);
+        // Local, as bytes may be written anywhere for all that the compiler knows.
+        const int64_t count = columns, all = tiles * wide, each = 8 / bits;
         thread_local std::vector<uint8_t> held;
-        held.assign(size_t(tiles * wide), 0);
+        held.resize(size_t(all));
         uint8_t* steps = rounded ? held.data() : to;
-        for (i = 0; i < columns; i++) {
+        for (i = 0; i < count; i++) {
             const float moved = x[i] * scale + shift;
-            uint32_t bits_of;
-            std::memcpy(&bits_of, &moved, 4);
-            steps[i] = uint8_t(bits_of + uint32_t(zero));
+            uint32_t low_bits;
+            std::memcpy(&low_bits, &moved, 4);
+            steps[i] = uint8_t(low_bits + middle);
         }
+        if (!rounded) return;
         // Padding is 0, so that whatever codes stand there add nothing.
-        for (int64_t tile = 0; rounded && tile < tiles; tile++, steps += wide, to += wide)
-            for (int64_t field = 0; field < wide / 16; field++)
-                for (int64_t lane = 0; lane < 16; lane++)
-                    to[field % (8 / bits) * TILE + 4 * lane + field / (8 / bits)] = steps[16 * field + lane];
+        std::fill(steps + count, steps + all, uint8_t(0));
+        for (uint8_t* const end = to + all; to < end; to += TILE * each)
+            for (int64_t byte = 0; byte < 4; byte++)
+                for (int64_t field = 0; field < each; field++, steps += 16)
+                    for (int64_t lane = 0; lane < 16; lane++) to[field * TILE + 4 * lane + byte] = steps[lane];
     }
 
     void finish(int64_t group, const float* sums, float* y) const {

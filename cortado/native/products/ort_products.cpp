@@ -100,24 +100,26 @@ void attributes(const void* info, const char* name, int64_t* to, size_t count) {
     if (size != count) throw Misfit(std::string(name) + " must have " + std::to_string(count) + " numbers");
 }
 
-// The constants of a node.  Those that vectors read are copied where they do not start at a multiple of 64 bytes.
+// The constants of a node; copies of those that are read faster from a place of our own.
 class Constants {
-    std::vector<std::unique_ptr<Room>> copies;
+    std::vector<Copy> copies;
 
 public:
-    Tensor take(const void* info, size_t number, int type, bool in_vectors = false) {
+    Tensor take(const void* info, size_t number, int type) {
         int constant = 0;
         const void* value = nullptr;
         check(call(CONSTANT_INPUT, info, number, &constant, &value));
         if (!constant) throw Misfit("input " + std::to_string(number) + " must be a constant of the file");
-        Tensor found = tensor_of(value);
+        const Tensor found = tensor_of(value);
         if (found.type != type && type != ANY) throw Misfit("input " + std::to_string(number) + " has the wrong type");
-        if (in_vectors && reinterpret_cast<uintptr_t>(found.data) % 64) {
-            const size_t bytes = size_t(found.count()) * (found.type == UINT8 ? 1 : found.type == UINT16 ? 2 : 4);
-            copies.push_back(std::make_unique<Room>());
-            float* copy = copies.back()->floats((bytes + 3) / 4);
-            std::memcpy(copy, found.data, bytes);
-            found.data = copy;
+        return found;
+    }
+    Tensor take_for_reading(const void* info, size_t number, int type) {
+        Tensor found = take(info, number, type);
+        const size_t bytes = size_t(found.count()) * (type == UINT8 ? 1 : type == UINT16 ? 2 : 4);
+        if (Copy::pays(found.data, bytes)) {
+            copies.emplace_back(found.data, bytes);
+            found.data = copies.back().data();
         }
         return found;
     }
@@ -168,8 +170,9 @@ struct Taken { int64_t starts, places, values; };
 
 template <class Place> Entries<Place> entries_of(Constants& constants, const void* info, Taken& counts) {
     Entries<Place> w;
-    const Tensor starts = constants.take(info, 1, INT32), places = constants.take(info, 2, sizeof(Place) == 2 ? UINT16 : INT32);
-    const Tensor values = constants.take(info, 3, FLOAT, true), bias = constants.take(info, 4, FLOAT);
+    const Tensor starts = constants.take(info, 1, INT32), bias = constants.take(info, 4, FLOAT);
+    const Tensor places = constants.take_for_reading(info, 2, sizeof(Place) == 2 ? UINT16 : INT32);
+    const Tensor values = constants.take_for_reading(info, 3, FLOAT);
     w.rows = bias.count(), w.relu = attribute(info, "relu") != 0;
     w.starts = starts.as<int32_t>(), w.places = places.as<Place>(), w.values = values.as<float>(), w.bias = bias.as<float>();
     counts = {starts.count(), places.count(), values.count()};
@@ -224,7 +227,7 @@ struct CodebookKernel : Kernel {
     std::unique_ptr<CodebookProduct> product;
 
     explicit CodebookKernel(const void* info) : columns(attribute(info, "columns")) {
-        const Tensor codes = constants.take(info, 1, UINT8, true), codebook = constants.take(info, 2, FLOAT);
+        const Tensor codes = constants.take_for_reading(info, 1, UINT8), codebook = constants.take(info, 2, FLOAT);
         const Tensor bias = constants.take(info, 3, FLOAT);
         rows = bias.count();
         product = std::make_unique<CodebookProduct>(rows, columns, codes.as<uint8_t>(), codes.count(), codebook.as<float>(), codebook.count(),

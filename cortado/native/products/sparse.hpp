@@ -204,14 +204,19 @@ public:
 // y (samples, rows) = x (samples, columns) times the weight, plus bias.
 template <class Place> class SparseProduct : public Sparse<Place> {
     using Sparse<Place>::w;
-    static constexpr int64_t FEW = 4;  // samples that are faster one by one
+    // Fewer samples are faster one by one; more are taken in parts, so that the inputs stay in the cache.
+    static constexpr int64_t FEW = 4, MANY = 32;
 
 public:
     using Sparse<Place>::Sparse;
 
     void run(const float* x, int64_t samples, float* y, const Workers& workers) const {
+        if (this->block == 1 && samples >= FEW) {
+            for (int64_t s = 0; s < samples; s += MANY)
+                across(x + s * this->columns, std::min(MANY, samples - s), y + s * w.rows, workers);
+            return;
+        }
         const int64_t units = (w.rows + this->block - 1) / this->block, pieces = pieces_for(units, this->entries * samples);
-        if (this->block == 1 && samples >= FEW) return across(x, samples, y, pieces, workers);
         const auto work = [&](int64_t piece) {
             const int64_t first = units * piece / pieces, end = units * (piece + 1) / pieces;
             int64_t s = 0;
@@ -226,9 +231,9 @@ public:
 
 private:
     // Samples side by side: each entry of the weight is read once for all of them.
-    void across(const float* x, int64_t samples, float* y, int64_t pieces, const Workers& workers) const {
+    void across(const float* x, int64_t samples, float* y, const Workers& workers) const {
         thread_local Room inputs, outputs;
-        const int64_t width = (samples + 15) / 16 * 16;
+        const int64_t width = (samples + 15) / 16 * 16, pieces = pieces_for(w.rows, this->entries * width);
         float *turned = inputs.floats(this->columns * width), *found = outputs.floats(w.rows * width);
         for (int64_t from = 0; from < this->columns; from += 16)
             for (int64_t s = 0; s < width; s++)

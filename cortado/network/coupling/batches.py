@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from cortado.errors import BadNetwork
 from cortado.network.coupling.capture import Captured, capture
-from cortado.network.coupling.step import operator_name, source_of
+from cortado.network.graph.axes.step import operator_name, source_of
 
 Following = dict[fx.Node, list[int]]
 """For each operator, the positions among its argument leaves of numbers that are multiples of the batch."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from cortado.errors import BadNetwork
+from cortado.network.graph.trace import OWN_CODE
 from cortado.parts.activations.quantizer import SIDES, drop_quantizer
 from cortado.parts.forms.attach import PREFIX, attached_names, form_of, original_class
 from cortado.parts.forms.form import Form
@@ -177,7 +178,7 @@ def code_line(error: BaseException) -> str:
     found, trace = "", error.__traceback__
     while trace is not None:
         path = trace.tb_frame.f_code.co_filename
-        if "/torch/" not in path and "/cortado/network/coupling/" not in path and "/cortado/running/" not in path:
+        if not any(part in path for part in OWN_CODE):
             code = linecache.getline(path, trace.tb_lineno).strip()
             found = f"{path.rpartition('/')[2]}:{trace.tb_lineno}: {code}"
         trace = trace.tb_next

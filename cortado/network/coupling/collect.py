@@ -32,8 +32,11 @@ def collect(walked: Walked) -> Groups:
             # For example positions of a mask that no text was long enough to reach.
             groups.frozen.append(Frozen(name, len(free), "no layer makes them and no layer reads them"))
             continue
-        inexact = next((marks.inexact[int(v)] for v in free if int(v) in marks.inexact), "")
-        groups.all.append(Group(name, free, slots, int(free[0]) in marks.heads, inexact))
+        reasons = [
+            next((mark[int(v)] for v in free if int(v) in mark), "")
+            for mark in (marks.inexact, marks.lifted, marks.absorbed, marks.ordered)
+        ]
+        groups.all.append(Group(name, free, slots, int(free[0]) in marks.heads, *reasons))
     return distinct_names(groups)
 
 

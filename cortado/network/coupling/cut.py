@@ -3,8 +3,9 @@
 import copy
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from cortado.errors import CannotFollow
 from cortado.layers.cut_numbers import note_cuts
@@ -14,15 +15,20 @@ from cortado.network.coupling.answers import difference, flat_outputs
 from cortado.network.coupling.attribute import Edits, set_attributes
 from cortado.network.coupling.capture import first_line
 from cortado.network.coupling.find import edits_for, failing_groups, leave_whole
-from cortado.network.coupling.groups import Gone, Groups, Keeps
+from cortado.network.coupling.groups import Groups, Keeps
 from cortado.network.coupling.rewritten import Rewritten, tensors_at
-from cortado.network.coupling.step import source_of
 from cortado.network.coupling.trial import Failure, attempt, place
+from cortado.network.graph.axes.step import source_of
+from cortado.network.graph.axes.variables import Gone
 from cortado.parts.activations.quantizer import unrounded
 from cortado.parts.forms.attach import attach, form_of
 
 TOLERANCE = 1e-3
 """Largest relative difference between the cut network and its rewritten graph, which sum in the same order."""
+
+
+Rows = dict[tuple[fx.Node, int], np.ndarray]
+"""For each axis of a tensor, by its node in the graph: the indices of the entries that stay, in order."""
 
 
 def cut(network: nn.Module, groups: Groups, keeps: Keeps) -> None:
@@ -72,13 +78,18 @@ def try_cut(network: nn.Module, groups: Groups, keeps: Keeps, stays: bool = True
 
 def narrow_all(network: nn.Module, groups: Groups, gone: Gone, undo: "Undo", edits: Edits) -> None:
     """Narrow every tensor that loses entries, and update the attributes."""
-    kept, tensors = groups.kept_rows(gone), groups.walked.captured.tensors
-    # A tensor that layers share may have several placeholders and is cut once.
-    for node in {tensors[node]: node for node, _ in kept}.values():
-        undo.narrow(tensors[node], {d: rows for (n, d), rows in kept.items() if n is node})
+    narrow_rows(groups, groups.kept_rows(gone), undo)
     undo.attributes = set_attributes(network, edits)
     for layer in undo.touched.values():
         match_widths(layer)
+
+
+def narrow_rows(groups: Groups, kept: Rows, undo: "Undo") -> None:
+    """Keep only these entries, in this order, on each axis."""
+    tensors = groups.walked.captured.tensors
+    # A tensor that layers share may have several placeholders and is cut once.
+    for node in {tensors[node]: node for node, _ in kept}.values():
+        undo.narrow(tensors[node], {d: rows for (n, d), rows in kept.items() if n is node})
 
 
 def find_disagreement(network: nn.Module, groups: Groups, gone: Gone) -> Failure | None:
@@ -102,9 +113,14 @@ def find_disagreement(network: nn.Module, groups: Groups, gone: Gone) -> Failure
 
 def kept_outputs(network: nn.Module, groups: Groups, keeps: Keeps) -> dict[str, Tensor]:
     """Return, for each layer that loses outputs (or norm that loses channels), the indices of those that stay."""
+    return outputs_in(network, groups, groups.kept_rows(groups.gone(keeps)))
+
+
+def outputs_in(network: nn.Module, groups: Groups, kept: Rows) -> dict[str, Tensor]:
+    """Return the rows that are outputs of a layer (or channels of a norm), by its path."""
     found = {}
     tensors, modules = groups.walked.captured.tensors, dict(network.named_modules(remove_duplicate=False))
-    for (node, axis), rows in groups.kept_rows(groups.gone(keeps)).items():
+    for (node, axis), rows in kept.items():
         for full in tensors[node]:
             path, _, name = full.rpartition(".")
             if gives(modules[path], name, axis):

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from cortado.network.coupling.capture import capture
 from cortado.network.coupling.collect import collect
-from cortado.network.coupling.constants import Constant, changed, constants_of, touching
-from cortado.network.coupling.groups import Frozen, Gone, Group, Groups, Keeps
+from cortado.network.coupling.constants import changed, constants_of, touching
+from cortado.network.coupling.groups import Frozen, Group, Groups, Keeps
 from cortado.network.coupling.solve import Solved, all_named, solve
-from cortado.network.coupling.step import module_of
 from cortado.network.coupling.trial import Failure, attempt, tagged_numbers, upstream
-from cortado.network.coupling.walk import axis_lists_of, walk_network
+from cortado.network.coupling.walk import walk_network
+from cortado.network.graph.axes.constants import Constant
+from cortado.network.graph.axes.step import axis_lists_of, module_of
+from cortado.network.graph.axes.variables import Gone
 
 
 def find_groups(network: nn.Module, example: Any) -> Groups:
@@ -75,7 +77,7 @@ def failing_groups(groups: list[Group], fail: Callable[[list[Group]], bool]) -> 
 
     Returns all of them if neither half fails alone.
     """
-    if len(groups) == 1:
+    if len(groups) < 2:
         return groups
     middle = len(groups) // 2
     failing = [
@@ -113,9 +115,11 @@ def groups_to_freeze(
     innocent = {role(c) for c in guilty} - {role(c) for c in guilty if touching(groups, c) - cleared}
     guilty += [constant for constant in constants if constant.line in lines]
     found = {key for c in guilty if role(c) not in innocent for key in touching(groups, c)} - cleared
-    found = found or within(groups, failure.module).intersection(by_id)
-    found = found or {key for constant in (solved.open or constants) for key in touching(groups, constant)}
-    return [by_id[key] for key in found if key in by_id]
+    if not found:
+        found = within(groups, failure.module).intersection(by_id)
+        found = found or {key for constant in (solved.open or constants) for key in touching(groups, constant)}
+        return failing_groups([group for key, group in by_id.items() if key in found], fail)
+    return [group for key, group in by_id.items() if key in found]
 
 
 def role(constant: Constant) -> tuple[str, str, str, int]:

@@ -1,14 +1,13 @@
 """Graph layers: turn operators of a traced graph back into torch layers that can be trained and recognized."""
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from cortado.network.coupling.step import Step, module_of
 from cortado.network.coupling.trial import place
+from cortado.network.graph.axes.step import Step, module_of
+from cortado.network.graph.operators.table import operator_facts
 
 Slots = dict[str, fx.Node]
 """The node of each tensor of a layer, by its name in the layer."""
@@ -48,7 +47,7 @@ def candidates(graph: fx.Graph, names: dict[fx.Node, tuple[str, ...]]) -> dict[s
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
         step = Step(node, None, {}, {})  # type: ignore[arg-type]
-        if step.name not in BUILDERS:
+        if operator_facts(step.name).layer is None or step.arg("train") is not None:
             continue
         slots = {slot: value for slot in SLOTS if isinstance(value := step.arg(slot), fx.Node)}
         path = call_path(node, slots, names)
@@ -71,7 +70,8 @@ def build(node: fx.Node, slots: Slots, values: dict[fx.Node, Tensor], owner: nn.
     """Return the layer that computes the operator, with empty tensors; None where torch has none."""
     step = Step(node, None, {}, {})  # type: ignore[arg-type]
     shapes = {slot: values[value].shape for slot, value in slots.items()}
-    layer = BUILDERS[step.name](step, shapes, owner)
+    builder = operator_facts(step.name).layer
+    layer = None if builder is None else builder(step, shapes, owner)
     if layer is None:
         return None
     learned, all_own = dict(layer.named_parameters()), {**layer._parameters, **layer._buffers}
@@ -106,7 +106,7 @@ def dropouts(graph: fx.Graph, modules: dict[str, nn.Module], taken: set[str]) ->
     made: dict[str, nn.Module] = {}
     for node in list(graph.nodes):
         step = Step(node, None, {}, {})  # type: ignore[arg-type]
-        kind = DROPOUTS.get(step.name) if node.op == "call_function" else None
+        kind = operator_facts(step.name).layer if node.op == "call_function" else None
         if kind is None or step.arg("train") is not False:
             continue
         path = CALLED_AGAIN.sub("", module_of(node))
@@ -124,88 +124,3 @@ def dropouts(graph: fx.Graph, modules: dict[str, nn.Module], taken: set[str]) ->
         node.replace_all_uses_with(call)
         graph.erase_node(node)
     return made
-
-
-def linear(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """Build a layer from weight (n, k)."""
-    if len(shapes["weight"]) != 2:
-        return None
-    out, given = shapes["weight"]
-    return nn.Linear(given, out, "bias" in shapes, device="meta")
-
-
-def convolution(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """Build a layer from weight (O, C / g, ...)."""
-    kind = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d}[step.name]
-    out, given, *kernel = shapes["weight"]
-    extent: Any = tuple(kernel)
-    groups, padding = int(step.arg("groups")), step.arg("padding")
-    return kind(
-        given * groups, out, extent, sizes(step.arg("stride")),
-        padding if isinstance(padding, str) else sizes(padding), sizes(step.arg("dilation")), groups, "bias" in shapes,
-        device="meta",
-    )  # fmt: skip
-
-
-def transposed(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """Build a layer from weight (C, O / g, ...)."""
-    kinds = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-    given, out, *kernel = shapes["weight"]
-    extent: Any = tuple(kernel)
-    groups = int(step.arg("groups"))
-    return kinds[len(kernel)](
-        given, out * groups, extent, sizes(step.arg("stride")), sizes(step.arg("padding")),
-        sizes(step.arg("output_padding")), groups, "bias" in shapes, sizes(step.arg("dilation")), device="meta",
-    )  # fmt: skip
-
-
-def batch_norm(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """Build a layer only where torch has a batch norm layer: other code may freeze its statistics on purpose."""
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    kind = next((kind for kind in kinds if isinstance(owner, kind)), None)
-    if kind is None or step.arg("training") or len(shapes) != len(SLOTS):
-        return None
-    return kind(shapes["weight"][0], float(step.arg("eps")), owner.momentum, device="meta")  # type: ignore[union-attr, arg-type]
-
-
-def layer_norm(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """Build a layer norm over the trailing axes."""
-    return nn.LayerNorm(
-        sizes(step.arg("normalized_shape")), float(step.arg("eps")), True, "bias" in shapes, device="meta"
-    )
-
-
-def rms_norm(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """Build an RMS norm over the trailing axes."""
-    return nn.RMSNorm(sizes(step.arg("normalized_shape")), step.arg("eps"), device="meta")
-
-
-def group_norm(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """Build a norm over axis 1 in groups."""
-    return nn.GroupNorm(int(step.arg("num_groups")), shapes["weight"][0], float(step.arg("eps")), device="meta")
-
-
-def embedding(step: Step, shapes: dict[str, Any], owner: nn.Module | None) -> nn.Module | None:
-    """Build a layer from weight (symbols, width)."""
-    if step.arg("sparse") or step.arg("scale_grad_by_freq"):
-        return None
-    symbols, width = shapes["weight"]
-    padding = int(step.arg("padding_idx"))
-    return nn.Embedding(symbols, width, padding if padding >= 0 else None, device="meta")
-
-
-def sizes(given: Any) -> Any:
-    """Return an operator's list as layers take it: a tuple, or one number for all axes."""
-    return tuple(int(size) for size in given) if isinstance(given, (list, tuple)) else int(given)
-
-
-BUILDERS: dict[str, Callable[[Step, dict[str, Any], nn.Module | None], nn.Module | None]] = {
-    "linear": linear, "conv1d": convolution, "conv2d": convolution, "conv3d": convolution,
-    "conv_transpose1d": transposed, "conv_transpose2d": transposed, "conv_transpose3d": transposed,
-    "batch_norm": batch_norm, "layer_norm": layer_norm, "rms_norm": rms_norm, "group_norm": group_norm,
-    "embedding": embedding,
-}  # fmt: skip
-DROPOUTS = {
-    "dropout": nn.Dropout, "alpha_dropout": nn.AlphaDropout, "feature_alpha_dropout": nn.FeatureAlphaDropout,
-    "feature_dropout": nn.Dropout2d,
-}  # fmt: skip

@@ -10,9 +10,10 @@ from cortado.network.coupling.capture import first_line
 from cortado.network.coupling.cut import TOLERANCE
 from cortado.network.coupling.graph_module import GraphNet
 from cortado.network.coupling.graph_writer import GraphWriter
-from cortado.network.coupling.groups import Gone, Groups, Keeps
+from cortado.network.coupling.groups import Groups, Keeps
 from cortado.network.coupling.rewritten import Rewritten, tensors_at
-from cortado.network.coupling.step import operator_name, source_of
+from cortado.network.graph.axes.step import operator_name, source_of
+from cortado.network.graph.axes.variables import Gone
 
 
 def cut_as_graph(network: nn.Module, groups: Groups, keeps: Keeps, axis: int = 0) -> GraphNet:

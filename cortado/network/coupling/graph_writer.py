@@ -15,13 +15,13 @@ from cortado.network.coupling.constants import changed
 from cortado.network.coupling.cut import narrowed
 from cortado.network.coupling.graph_layers import graph_layers
 from cortado.network.coupling.graph_module import GraphNet, graph_copy
-from cortado.network.coupling.groups import Gone, Groups
+from cortado.network.coupling.groups import Groups
 from cortado.network.coupling.rewritten import tensors_at, with_numbers
-from cortado.network.coupling.step import operator_name, source_of
+from cortado.network.graph.axes.step import operator_name, source_of
+from cortado.network.graph.axes.variables import Gone
+from cortado.network.graph.operators.movement import SIZES
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.form import Form
-
-SHAPED = ("view", "reshape", "_unsafe_view")
 
 
 @dataclass
@@ -77,7 +77,7 @@ class GraphWriter:
         for node, places in self.following.items():
             duplicate = duplicates.get(node) or next(n for n in graph.nodes if n.op == node.op == "output")
             leaves, spec = pytree.tree_flatten((duplicate.args, duplicate.kwargs))
-            alone = len(places) == 1 and operator_name(node) in SHAPED and -1 not in leaves
+            alone = len(places) == 1 and operator_name(node) in SIZES and -1 not in leaves
             for place in places:
                 if leaves[place] % count:
                     raise BadNetwork(

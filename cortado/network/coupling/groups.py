@@ -10,9 +10,8 @@ from torch import Tensor, fx
 
 from cortado.errors import BadValue
 from cortado.network.coupling.walk import OUTPUT, Walked
-
-Gone = np.ndarray
-"""For each variable whether it is removed."""
+from cortado.network.graph.axes.constants import Constant
+from cortado.network.graph.axes.variables import Gone, staying
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,9 @@ class Group:
     """Units on the same axes of the same tensors; each can be cut, with all its entries.
 
     `exact`: cutting units that are all zero changes no output; otherwise `reason` names the operator and line.
-    `heads`: the units are attention heads. `variables` are the units in the analysis.
+    `heads`: the units are attention heads. `variables` are the units in the analysis. The other reasons name an operator
+    too: `lifted`, why a unit that its layers leave at zero may be another value where it is read; `absorbed`, what reads
+    units other than weights; `ordered`, why units cannot change places.
     """
 
     name: str
@@ -47,6 +48,9 @@ class Group:
     slots: tuple[Slot, ...]
     heads: bool = False
     reason: str = ""
+    lifted: str = ""
+    absorbed: str = ""
+    ordered: str = ""
 
     @property
     def count(self) -> int:
@@ -84,7 +88,7 @@ class Groups:
     frozen: list[Frozen] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
     """Groups (their first variable) that the network's own code cannot follow, and the line that prevents it."""
-    constants: list[Any] = field(default_factory=list)
+    constants: list[Constant] = field(default_factory=list)
     """Numbers in the network's code that follow from channel counts."""
     seen: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
     """Attributes that reached operators, by module and function."""
@@ -166,11 +170,6 @@ class Groups:
             if not stays.all():
                 found[node, place] = np.flatnonzero(stays)
         return found
-
-
-def staying(axis: np.ndarray, gone: Gone) -> np.ndarray:
-    """Return for each entry whether none of its variables is removed."""
-    return np.logical_not((gone[np.where(axis < 0, 0, axis)] & (axis >= 0)).any(1))
 
 
 def tracked_axes(walked: Walked) -> dict[tuple[fx.Node, int], np.ndarray]:

@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 from cortado.network.coupling.answers import output_tensors
 from cortado.network.coupling.capture import quiet_and_unfused
 from cortado.network.coupling.constants import changed
-from cortado.network.coupling.groups import Gone, Groups
+from cortado.network.coupling.groups import Groups
+from cortado.network.graph.axes.variables import Gone
 
 
 class Rewritten(fx.Interpreter):

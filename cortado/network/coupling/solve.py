@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from cortado.network.coupling.attribute import Attribute, Edits, attributes_with, read_attribute
-from cortado.network.coupling.constants import Constant
 from cortado.network.coupling.tagged import Formula, Seen
+from cortado.network.graph.axes.constants import Constant
 
 KNOWN_BY_WIDTH = (
     "in_channels", "out_channels", "in_features", "out_features", "num_features", "hidden_size", "input_size",

@@ -1,6 +1,5 @@
 """Tagged: integers that carry the module attribute they came from through the arithmetic of forward code."""
 
-import inspect
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from cortado.network.coupling.attribute import Attribute
+from cortado.network.graph.trace import calling_line
 
 OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv,
@@ -137,17 +137,6 @@ class Listener(TorchFunctionMode):
         if found:
             self.seen.setdefault((self.running[-1], getattr(func, "__name__", "")), []).extend(found)
         return func(*args, **(kwargs or {}))
-
-
-def calling_line() -> str:
-    """Return the innermost running line outside torch and this package."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        path = frame.f_code.co_filename
-        if "/torch/" not in path and "/cortado/network/coupling/" not in path and "/cortado/running/" not in path:
-            return f"{path.rpartition('/')[2]}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""
 
 
 def tagged_in(value: Any) -> Iterator[Tagged]:

@@ -12,9 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from cortado.layers.widths import match_widths
 from cortado.network.coupling.attribute import Edits, set_attributes
 from cortado.network.coupling.capture import Captured, code_line, first_line, quiet_and_unfused, unattached_copy
-from cortado.network.coupling.groups import Gone, Groups
-from cortado.network.coupling.step import module_of, node_shape
+from cortado.network.coupling.groups import Groups
 from cortado.network.coupling.tagged import Listener, Seen, tag_numbers
+from cortado.network.graph.axes.step import module_of, node_shape
+from cortado.network.graph.axes.variables import Gone
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,12 @@ import torch
 from torch import fx
 
 from cortado.network.coupling.capture import Captured
-from cortado.network.coupling.norms import NORMS
-from cortado.network.coupling.products import PRODUCTS, broadcast
-from cortado.network.coupling.shapes import SHAPES
-from cortado.network.coupling.step import Step, Value, blank, node_shape
-from cortado.network.coupling.variables import Axis, Variables
+from cortado.network.graph.axes.step import Step, Value, axis_lists_of, blank, node_shape
+from cortado.network.graph.axes.variables import Axis, Variables
+from cortado.network.graph.operators.elementwise import entry_wise
+from cortado.network.graph.operators.table import operator_facts
 
 OUTPUT = "an output of the network"
-
-RULES = {**NORMS, **SHAPES, **PRODUCTS}
 
 
 @dataclass
@@ -69,12 +66,14 @@ def axes_after(step: Step) -> Value:
         return item_axes(step, *step.node.args)
     if not isinstance(step.node.target, torch._ops.OpOverload):
         return step.blocked()
-    rule = RULES.get(step.name)
+    facts = operator_facts(step.name)
+    rule = facts.axes or (entry_wise if pointwise(step.node.target) else None)
     try:
         if rule is not None:
-            return axes_of_output(step, rule(step))
-        if pointwise(step.node.target):
-            return axes_of_output(step, entry_wise(step))
+            found = axes_of_output(step, rule(step))
+            if facts.lifts_zero or facts.axes is None:
+                step.lifts(*(axis for axis_list in axis_lists_of(found) for axis in axis_list))
+            return found
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError):
         # An unusual call of a known operator counts as unknown.
         return step.blocked()
@@ -101,14 +100,6 @@ def axes_of_output(step: Step, found: Value) -> Value:
     return found
 
 
-def entry_wise(step: Step) -> Value:
-    """Join right-aligned axes of equal size, for elementwise operators."""
-    given = [(part.axis_list, part.shape) for part in step.tensors()]
-    # In place, the output is the first tensor and no larger.
-    out = broadcast(step, given)
-    return [None] * (len(step.shape) - len(out)) + out
-
-
 def pointwise(operator: Any) -> bool:
     """Return whether an operator is elementwise; in-place ones count as their out-of-place versions."""
     if torch.Tag.pointwise in operator.tags:
@@ -119,10 +110,3 @@ def pointwise(operator: Any) -> bool:
         overload = getattr(duplicate, operator._overloadname, None) if duplicate is not None else None
         return overload is not None and torch.Tag.pointwise in overload.tags
     return False
-
-
-def axis_lists_of(value: Value) -> list[list[Any]]:
-    """Return the axes of a node's outputs as a list."""
-    if value is None:
-        return []
-    return list(value) if value and isinstance(value[0], list) else [value]  # type: ignore[list-item, arg-type]

@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from cortado.errors import BadNetwork
-from cortado.network.graph.trace import call_with, device_of, undisturbed
+from cortado.network.graph.trace import call_with, device_of, trace, undisturbed
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.attach import attached_names
-from cortado.parts.part import Part
+from cortado.parts.part import Part, is_container
 from cortado.running.trees import tensors_in, to_device
 
 
@@ -36,16 +36,6 @@ def find_blocks(network: nn.Module, example: Any) -> list[str]:
 
 def keeping_shape(network: nn.Module, example: Any) -> list[str]:
     """Return the modules that may be blocks by their structure and their input and output shapes."""
-    seen: dict[str, list[bool]] = {}
-
-    def note(path: str) -> Any:
-        def hook(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            first = given[0] if given else None
-            same = isinstance(first, Tensor) and isinstance(output, Tensor) and first.shape == output.shape
-            seen.setdefault(path, []).append(same and first.dtype == output.dtype)  # type: ignore[union-attr]
-
-        return hook
-
     places = Counter(id(layer) for _, layer in network.named_modules(remove_duplicate=False))
     matrices = sum(has_matrix(layer) for layer in network.modules())
     chosen = [
@@ -53,15 +43,8 @@ def keeping_shape(network: nn.Module, example: Any) -> list[str]:
         for path, layer in network.named_modules()
         if path and places[id(layer)] == 1 and is_composed(layer) and 0 < matrices_in(layer) < matrices
     ]
-    modules = dict(network.named_modules())
-    hooks = [modules[path].register_forward_hook(note(path)) for path in chosen]
-    try:
-        with undisturbed(network):
-            call_with(network, to_device(example, device_of(network)))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [path for path in chosen if seen.get(path) == [True]]
+    graph = trace(network, example)
+    return [path for path in chosen if [call.alike for call in graph.of(path)] == [True]]
 
 
 def is_composed(layer: nn.Module) -> bool:
@@ -86,7 +69,7 @@ def has_siblings(network: nn.Module, path: str) -> bool:
     """Return whether another module of its class stands next to it in a list or a chain."""
     above, layer = network.get_submodule(path.rpartition(".")[0]), network.get_submodule(path)
     beside = [child for child in above.children() if type(child) is type(layer)]
-    return len(beside) > 1 and isinstance(above, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+    return len(beside) > 1 and is_container(above)
 
 
 def runs_without(network: nn.Module, path: str, example: Any) -> bool:

@@ -9,8 +9,10 @@ from torch import nn
 from cortado.errors import BadValue
 from cortado.layers.kinds import kind_of
 from cortado.layers.low_rank import low_rank_of
-from cortado.network.graph.trace import Call, Operator, Trace, trace
-from cortado.network.profile.cost import multiply_adds
+from cortado.network.graph.graph import Graph
+from cortado.network.graph.operators.table import multiply_adds
+from cortado.network.graph.record import Call, Operator
+from cortado.network.graph.trace import trace
 from cortado.network.profile.execution import execution_shares, inside_of
 from cortado.network.profile.storage_count import StoredCount, TensorCounter
 from cortado.network.statistics.activity import Activity, measure_activity
@@ -186,7 +188,7 @@ def profile(network: nn.Module, example: Any, data: Any = None, batch: int | Non
     return Profile(tuple(rows))
 
 
-def layers_in_order(network: nn.Module, traced: Trace) -> list[tuple[str, nn.Module, list[nn.Module]]]:
+def layers_in_order(network: nn.Module, traced: Graph) -> list[tuple[str, nn.Module, list[nn.Module]]]:
     """Return path, layer and the modules whose tensors it has, first those that ran, then those that never ran.
 
     A module that never ran itself belongs to the layer of known kind around it: attention uses the weight of its

@@ -6,7 +6,7 @@ from math import prod
 from torch import fx
 
 from cortado.network.coupling.groups import Groups, Keeps
-from cortado.network.coupling.step import node_shape
+from cortado.network.graph.axes.step import node_shape
 from cortado.network.profile.profile import profile
 from cortado.network.view import View
 from cortado.parts.forms.form import Form

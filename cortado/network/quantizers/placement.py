@@ -10,8 +10,10 @@ from itertools import product
 
 from torch import nn
 
-from cortado.network.graph.flow import CLIP, FLOAT, JOIN, MATMUL, MOVE, NORM, Flow, FlowStep
+from cortado.layers.roles import CLIP, FLOAT, JOIN, MATMUL, MOVE, NORM
+from cortado.network.graph.flow import Flow, FlowStep
 from cortado.parts.activations.quantizer import INPUT, OUTPUT
+from cortado.parts.part import is_container
 
 Place = tuple[str, str]
 
@@ -49,11 +51,7 @@ class Planner:
         self.flow, self.matmul_layers = flow, matmul_layers
         self.readers = flow.readers()
         self.maker = {value: step for step in flow.steps for value in step.outputs}
-        self.containers = {
-            path
-            for path, module in network.named_modules()
-            if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-        }
+        self.containers = {path for path, module in network.named_modules() if is_container(module)}
         self.placed: dict[int, tuple[Place, ...]] = {}
         self.on_grid: set[int] = set()
         """Values on a grid: quantized, or moved from a quantized value."""

@@ -1,23 +1,17 @@
 """Scaling: scale an activation's channels down and their readers up, without changing any output."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cortado.network.graph.flow import CLIP, JOIN, LAYERS, MATMUL, MOVE, NORM, Flow, FlowStep
+from cortado.layers.kinds import is_channel_norm, is_known_matrix, is_matrix
+from cortado.layers.roles import MATMUL, MOVE, NORM
+from cortado.network.graph.flow import Flow, FlowStep, step_role
 from cortado.parts.activations.quantizer import INPUT, OUTPUT, sites
-from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import attached_names
-
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, ScaleShift)
-MATMUL_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-STRAIGHT = {
-    "ReLU", "relu", "relu_", "max_pool2d", "max_pool2d_with_indices", "mean", "avg_pool1d", "avg_pool2d",
-    "_adaptive_avg_pool2d",
-}  # fmt: skip
-"""Steps that preserve a channel's scale; moves do too."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +29,18 @@ def links_of(network: nn.Module, flow: Flow) -> list[Link]:
     An activation that is rounded on the way has a grid that does not follow its channels, and makes no link.
     """
     modules = dict(network.named_modules())
-    rounded = {(path, side) for path, side in sites(network) if type(modules[path]) in (*LAYERS, nn.LayerNorm)}
+    rounded = {(path, side) for path, side in sites(network) if is_known_step(modules[path])}
     owners: dict[int, int] = {}
     for module in network.modules():
         for value in module._parameters.values():
             owners[id(value)] = owners.get(id(value), 0) + 1
 
-    def free(path: str, kinds: Sequence[type[nn.Module]]) -> bool:
+    def free(path: str, suits: Callable[[nn.Module], bool]) -> bool:
         layer = modules.get(path)
-        if layer is None or type(layer) not in kinds or flow.calls.get(path) != 1 or attached_names(layer):
+        if layer is None or not suits(layer) or flow.calls.get(path) != 1 or attached_names(layer):
             return False
         # A norm over several axes has no weight per channel.
-        if layer.weight is None or (isinstance(layer, NORMS) and layer.weight.dim() > 1):
+        if layer.weight is None or (not is_matrix(layer) and layer.weight.dim() > 1):
             return False
         return all(owners[id(p)] == 1 for p in layer.parameters(recurse=False))
 
@@ -56,11 +50,21 @@ def links_of(network: nn.Module, flow: Flow) -> list[Link]:
         if not (step.kind in (MATMUL, NORM) or step.name == "native_layer_norm"):
             continue
         ends = ends_of(step, flow, readers, rounded)
-        if ends and free(step.path, (*NORMS, *MATMUL_LAYERS)) and all(free(end.path, MATMUL_LAYERS) for end in ends):
+        if ends and free(step.path, is_maker) and all(free(end.path, is_known_matrix) for end in ends):
             source = made_by.get(step.inputs[0]) if step.inputs and step.kind == NORM else None
             before = source.path if source is not None and source.kind == MATMUL else None
             found.append(Link(step.path, tuple(dict.fromkeys(end.path for end in ends)), before))
     return found
+
+
+def is_maker(layer: nn.Module) -> bool:
+    """Return whether a layer's channels can be scaled by its own weights: a matrix, or a norm of channels."""
+    return is_known_matrix(layer) or is_channel_norm(layer) or type(layer) is nn.LayerNorm
+
+
+def is_known_step(layer: nn.Module) -> bool:
+    """Return whether a layer is one step on the way of an activation."""
+    return type(layer) is nn.LayerNorm or step_role(layer) is not None
 
 
 def ends_of(
@@ -79,7 +83,7 @@ def ends_of(
                 return []
             if reader.kind == MATMUL:
                 found.append(reader)
-            elif reader.kind == MOVE or (reader.kind in (CLIP, JOIN) and reader.name in STRAIGHT):
+            elif reader.kind == MOVE or reader.homogeneous:
                 if (reader.path, OUTPUT) in rounded:
                     return []
                 open_values.append(reader.outputs[0])
@@ -90,8 +94,8 @@ def ends_of(
 
 def range_of_maker(network: nn.Module, link: Link) -> Tensor:
     """Return the largest weight of each output channel; for a norm, the layer's before it times its scale."""
-    layer: nn.Module = network.get_submodule(link.maker)
-    if isinstance(layer, MATMUL_LAYERS):
+    layer: Any = network.get_submodule(link.maker)
+    if is_matrix(layer):
         return largest(layer.weight.detach(), 0)
     gain = layer.weight.detach().abs()  # type: ignore[union-attr, operator]
     spread = getattr(layer, "running_var", None)

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from cortado.layers.kinds import kind_of
 from cortado.network.graph.hooks import before_call
 from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.network.view import View
@@ -45,9 +44,10 @@ def activations_into(network: nn.Module, path: str, data: Data) -> Iterator[Tens
         hook.remove()
 
 
-def channel_axis(layer: Any, activation: Tensor) -> int:
+def channel_axis(layer: nn.Module, activation: Tensor) -> int:
     """Return the channel axis in the input or output of a linear layer or convolution, with or without a batch axis."""
-    return activation.dim() - 1 - (0 if isinstance(layer, nn.Linear) else len(layer.kernel_size))
+    kind = kind_of(layer)
+    return activation.dim() - 1 - (0 if kind is None else kind.spatial)
 
 
 def run_until_enough(network: nn.Module, inputs: Any) -> None:
@@ -57,33 +57,16 @@ def run_until_enough(network: nn.Module, inputs: Any) -> None:
         return
 
 
-def patches(layer: Any, activation: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def patches(layer: nn.Module, activation: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Return (rows, inputs x taps): the layer's inputs at `count` random positions of each sample, padded ones
     included.
 
     A linear layer gives whole rows. The order within a row is that of `layer.weight.flatten(1)`. An activation
     without a batch axis is one sample.
     """
-    if isinstance(layer, nn.Linear):
-        rows = activation.reshape(-1, activation.shape[-1])
-        most = count * activation.shape[0]
-        return rows if len(rows) <= most else rows[torch.randperm(len(rows), generator=generator)[:most]]
-    axes = len(layer.kernel_size)
-    samples = activation if channel_axis(layer, activation) else activation[None]
-    pads = [side for sides in reversed(pads_of(layer)) for side in sides]
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = functional.pad(samples, pads, mode=mode) if any(pads) else samples
-    sizes = [
-        (padded.shape[2 + axis] - layer.dilation[axis] * (layer.kernel_size[axis] - 1) - 1) // layer.stride[axis] + 1
-        for axis in range(axes)
-    ]
-    chosen = torch.randperm(torch.Size(sizes).numel(), generator=generator)[:count]
-    places = torch.unravel_index(chosen, sizes)
-    taps = []
-    for tap in product(*(range(size) for size in layer.kernel_size)):
-        at = [places[axis] * layer.stride[axis] + tap[axis] * layer.dilation[axis] for axis in range(axes)]
-        taps.append(padded[(slice(None), slice(None), *at)])
-    return torch.stack(taps, -1).transpose(1, 2).flatten(2).flatten(0, 1)
+    kind = kind_of(layer)
+    assert kind is not None and kind.patches is not None
+    return kind.patches(layer, activation, count, generator)
 
 
 def rows_into(network: nn.Module, path: str, data: Data, count: int, generator: torch.Generator) -> Tensor:
@@ -92,16 +75,6 @@ def rows_into(network: nn.Module, path: str, data: Data, count: int, generator: 
     return torch.cat(
         [patches(layer, s, count, generator).double().cpu() for s in activations_into(network, path, data)]
     )
-
-
-def pads_of(layer: Any) -> list[tuple[int, int]]:
-    """Return the zero padding before and after each axis."""
-    if layer.padding == "valid":
-        return [(0, 0)] * len(layer.kernel_size)
-    if layer.padding == "same":
-        wide = [step * (size - 1) for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]
-        return [(width // 2, width - width // 2) for width in wide]
-    return [(width, width) for width in layer.padding]
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,18 @@
 """Activity: the share of nonzero activations between layers, measured on data."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from cortado.errors import BadValue
 from cortado.layers.kinds import kind_of
-from cortado.network.graph.trace import call_with, device_of, undisturbed
+from cortado.network.graph.graph import Graph
+from cortado.network.graph.trace import device_of, trace
 from cortado.running.trees import pick, tensors_in, to_device
 
-Origins = frozenset[str]
+Origins = frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,10 @@ class Tally:
     def add(self, activation: Tensor) -> None:
         self.nonzero += int(torch.count_nonzero(activation))
         self.total += activation.numel()
+
+    def merge(self, other: "Tally") -> None:
+        self.nonzero += other.nonzero
+        self.total += other.total
 
     @property
     def share(self) -> float:
@@ -71,73 +72,61 @@ def measure_activity(network: nn.Module, data: Any, chunk: int = 128) -> dict[st
     tensors = tensors_in(data)
     if not tensors or len(tensors[0]) == 0:
         raise BadValue("activity: the data have no samples. Pass a tensor, tuple or dict of inputs, samples first.")
-    watch = ActivityWatch(network)
-    with undisturbed(network):
-        for start in range(0, len(tensors[0]), chunk):
-            with watch.listening():
-                call_with(network, pick(data, slice(start, start + chunk)))
-    return {path: tally.activity() for path, tally in watch.tallies.items() if tally.given.total}
+    layers = {path: module for path, module in network.named_modules() if is_counted(module)}
+    tallies = {id(layer): LayerTally() for layer in layers.values()}
+    for start in range(0, len(tensors[0]), chunk):
+        count_chunk(network, pick(data, slice(start, start + chunk)), list(layers.values()), tallies)
+    return {path: tallies[id(layer)].activity() for path, layer in layers.items() if tallies[id(layer)].given.total}
 
 
-class ActivityWatch(TorchDispatchMode):
-    """Follows activations from layer to layer: a tensor's origins are the layers whose outputs it was computed from."""
+def is_counted(module: nn.Module) -> bool:
+    """Return whether a layer's activations are counted: it has a kind and weights, and is no norm."""
+    kind = kind_of(module)
+    return kind is not None and kind.family not in ("norm", "activation")
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.layers: dict[str, nn.Module] = {}
-        for path, module in network.named_modules():
-            kind = kind_of(module)
-            if kind is not None and kind.family != "norm":
-                self.layers[path] = module
-        self.tallies = {path: LayerTally() for path in self.layers}
-        self.running: list[str] = []
-        self.origins = WeakTensorKeyDictionary()
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Count the network's activations inside the block."""
-        handles = []
-        try:
-            for path, layer in self.layers.items():
-                handles.append(layer.register_forward_pre_hook(self.entering(path), with_kwargs=True))
-                handles.append(layer.register_forward_hook(self.leaving(path), always_call=True))
-            with self:
-                yield
-        finally:
-            self.running.clear()
-            for handle in handles:
-                handle.remove()
+def count_chunk(network: nn.Module, data: Any, layers: list[nn.Module], tallies: dict[int, LayerTally]) -> None:
+    """Run some samples and add their activations to the tallies of the layers (by id)."""
+    read: dict[int, list[Tally]] = {}
 
-    def entering(self, path: str) -> Any:
-        """Return a hook that counts the input of the layer at `path`."""
+    def enter(layer: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        here = Tally()
+        for activation in tensors_in((positional, named))[:1]:
+            here.add(activation)
+        read.setdefault(id(layer), []).append(here)
 
-        def enter(layer: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-            for activation in tensors_in((positional, named))[:1]:
-                origins: Origins = self.origins.get(activation, frozenset())
-                if origins:
-                    self.tallies[path].read.add(activation)
-                if len(origins) == 1:
-                    self.tallies[next(iter(origins))].passed_on.add(activation)
-            self.running.append(path)
+    def leave(layer: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
+        for activation in tensors_in(output)[:1]:
+            tallies[id(layer)].given.add(activation)
 
-        return enter
+    handles: list[Any] = []
+    try:
+        for layer in layers:
+            handles.append(layer.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(layer.register_forward_hook(leave))
+        graph = trace(network, data)
+    finally:
+        for handle in handles:
+            handle.remove()
+    origins = origins_in(graph, set(tallies))
+    for layer in layers:
+        for call, here in zip(graph.calls_of(layer), read.get(id(layer), []), strict=True):
+            before = origins.get(call.reads[0], frozenset()) if call.reads else frozenset()
+            if before:
+                tallies[id(layer)].read.merge(here)
+            if len(before) == 1:
+                tallies[next(iter(before))].passed_on.merge(here)
 
-    def leaving(self, path: str) -> Any:
-        """Return a hook that counts the output of the layer at `path`."""
 
-        def leave(layer: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
-            self.running.pop()
-            for activation in tensors_in(output)[:1]:
-                self.tallies[path].given.add(activation)
-
-        return leave
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        origins: Origins = frozenset(self.running[-1:])
-        if not self.running:
-            read = [self.origins.get(tensor, origins) for tensor in tensors_in((args, kwargs or {}))]
-            origins = origins.union(*read)
-        for tensor in tensors_in(output):
-            self.origins[tensor] = origins
-        return output
+def origins_in(graph: Graph, layers: set[int]) -> dict[int, Origins]:
+    """Return, for each value, the layers (by id) from whose outputs it was computed."""
+    within: list[int | None] = []
+    for call in graph.every_call:
+        around = within[call.around] if call.around >= 0 else None
+        within.append(id(call.layer) if id(call.layer) in layers else around)
+    found: dict[int, Origins] = {}
+    for operator in graph.operators:
+        layer = within[operator.call] if operator.call >= 0 else None
+        read = [found.get(value, frozenset()) for value in operator.reads] if layer is None else [frozenset((layer,))]
+        found |= dict.fromkeys(operator.makes, frozenset[int]().union(*read))
+    return found

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
+from cortado.layers.kinds import is_matrix
 from cortado.network.coupling.groups import Group, Slot
 from cortado.network.graph.hooks import before_call
 from cortado.network.graph.trace import device_of
@@ -19,7 +20,6 @@ from cortado.task.data import Data
 
 SlopeOf = Callable[[Any, Any], Tensor]
 """(outputs, targets) -> a sum over samples to be differentiated."""
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def consuming_layers(view: View, group: Group) -> list[tuple[Slot, nn.Module]]:
@@ -28,7 +28,7 @@ def consuming_layers(view: View, group: Group) -> list[tuple[Slot, nn.Module]]:
     found = []
     for slot in group.of_role("consumer"):
         layer = modules[slot.layer]
-        original = isinstance(layer, nn.Linear) or (isinstance(layer, CONVOLUTIONS) and layer.groups == 1)
+        original = is_matrix(layer) and getattr(layer, "groups", 1) == 1
         if original and slot.axis == 1 and slot.names[0].endswith(".weight"):
             found.append((slot, layer))
     return found

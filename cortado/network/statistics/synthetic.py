@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadTask
+from cortado.layers.norm import is_batch_norm
 from cortado.network.graph.hooks import before_call
 from cortado.network.graph.trace import call_with, device_of
 from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import to_device
 from cortado.task.data import Data
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LR = 0.1
 
 
@@ -28,7 +28,7 @@ def synthetic(network: nn.Module, example: Any, count: int, steps: int, seed: in
             "quantize: synthetic samples need a network that reads one float tensor. Pass calibration data instead."
         )
     generator, found = torch.Generator().manual_seed(seed), []
-    norms = [m for m in network.modules() if isinstance(m, NORMS) and m.running_mean is not None]
+    norms = [m for m in network.modules() if is_batch_norm(m)]
     for start in range(0, count, batch):
         drawn = torch.randn((min(batch, count - start), *example.shape[1:]), generator=generator)
         samples = to_device(drawn, device_of(network))

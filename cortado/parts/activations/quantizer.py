@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
-from cortado.parts.part import Part
+from cortado.parts.part import Part, is_container
 
 INPUT, OUTPUT = "input", "output"
 SIDES = (INPUT, OUTPUT)
@@ -63,7 +63,7 @@ def put_quantizer(layer: nn.Module, side: str, quantizer: ActivationQuantizer) -
 
     Raises BadNetwork for a container that runs all its children: quantize the layer at its end instead.
     """
-    if isinstance(layer, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+    if is_container(layer):
         raise BadNetwork(
             f"activations: {type(layer).__name__} runs every module it holds and cannot have a quantizer of its own. "
             "Round the output of its last layer or the input of its first one."

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from cortado.errors import BadValue
 from cortado.parts.blocks.block import Block
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+def norm_class(axes: int) -> Any:
+    """Return torch's class of batch norms for so many axes."""
+    return getattr(nn, f"BatchNorm{axes}d")
 
 
 class ScaleShift(Block):
@@ -31,7 +34,7 @@ class ScaleShift(Block):
     @classmethod
     def of(cls, norm: Any) -> "ScaleShift":
         """Return what a batch norm of channels does in eval mode."""
-        axes = next(number for number, kind in enumerate(NORMS, 1) if isinstance(norm, kind))
+        axes = next(axes for axes in (1, 2, 3) if isinstance(norm, norm_class(axes)))
         made = cls(len(norm.running_mean), axes).to(norm.running_mean)
         with torch.no_grad():
             gain = (norm.running_var.double() + norm.eps).rsqrt()
@@ -43,7 +46,7 @@ class ScaleShift(Block):
 
     def as_norm(self) -> nn.Module:
         """Return a batch norm in eval mode that does the same: mean 0, variance 1."""
-        made = NORMS[self.axes - 1](self.num_features, eps=0.0).to(self.weight)
+        made = norm_class(self.axes)(self.num_features, eps=0.0).to(self.weight)
         made.weight, made.bias = nn.Parameter(self.weight.detach()), nn.Parameter(self.bias.detach())
         return made.eval()
 

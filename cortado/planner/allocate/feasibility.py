@@ -27,8 +27,11 @@ HELPS = {
 IDLE = {
     "size": (("quantize/activations", "activations are not in the file"),),
     "latency": (
-        ("prune/weights, prune/rate_distortion", "dense kernels multiply zeros like any other value"),
-        ("share/*", "shared values are expanded to floats before the layer runs"),
+        (
+            "prune/weights, prune/rate_distortion",
+            "zeros are left out in onnxruntime only, where most weights are zero",
+        ),
+        ("share/*", "values are expanded to floats, but for linear layers of at most 16 values in onnxruntime"),
         ("quantize/weights alone", "weights are expanded to floats; linear layers of up to 4 bits may stay packed"),
     ),
 }
@@ -177,7 +180,8 @@ class Feasibility:
             if best is None:
                 return f"{limit.text}: not without training; the best mix loses {self.rows()[0].lost[0]:.2f}."
             return f"{limit.text}: the smallest file before any training has about {size_text(best.size_bytes)}."
-        return f"{limit.text}: latency is measured, not predicted: see below."
+        measured = "latency is" if limit.what == "latency" else "files of runtimes are"
+        return f"{limit.text}: {measured} measured, not predicted: see below."
 
     def families_text(self) -> str:
         """Return a table of each family's KL at the same sizes."""

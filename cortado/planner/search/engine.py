@@ -1,6 +1,7 @@
 """Engine: runs each trial of a search in its own folder, scores it on validation data, and picks the best at the end."""
 
 import math
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from torch import nn
 from cortado.engine.compress import compress_within
 from cortado.engine.options import RunOptions
 from cortado.errors import REFUSALS, BadNetwork, BadValue, comes_from_system
+from cortado.lowering.lower import lowered
 from cortado.planner.search.front import tried
 from cortado.planner.search.result import SearchResult
 from cortado.planner.search.trials import MINIMISE, NOTE, SearchGoal, Trial, note, noted
@@ -104,7 +106,7 @@ class Engine:
         before = noted(folder)
         before = trial if before is None or before.recipe != trial.recipe else before
         note(folder, before)
-        limits = tuple(limit for limit in self.wanted.limits if limit.what != "latency")
+        limits = tuple(limit for limit in self.wanted.limits if limit.what not in ("latency", "file"))
         options = replace(self.options, limits=limits, speed=Speed(), folder=folder, resume=True)
         try:
             done = compress_within(self.network, self.task.for_trial(), trial.recipe, options)
@@ -118,6 +120,15 @@ class Engine:
         note(folder, trial)
         return trial, made
 
+    def file_bytes(self, made: nn.Module) -> int | None:
+        """Return the bytes of the network's file for the runtime whose file is limited; None without such a limit."""
+        limit = self.wanted.limit("file")
+        if limit is None:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            runtime_by_name(limit.runtime).lower(lowered(made, self.task.example), self.task.example, Path(folder))
+            return sum(path.stat().st_size for path in Path(folder).iterdir())
+
     def judged(self, trial: Trial, made: nn.Module, report: Report, before: Trial) -> Trial:
         """Return the trial with its results; latency is measured unless this runtime timed it before."""
         last, taken = report.stages[-1], None
@@ -125,7 +136,10 @@ class Engine:
             return replace(trial, failed=f"the score is {last.score}")
         if self.watch is not None:
             taken = before.latency_ms if before.done and before.timed == self.timed else self.watch.ms(made)
-        trial = replace(trial, size_bytes=last.size_bytes, score=last.score, latency_ms=taken, timed=self.timed)
+        trial = replace(
+            trial, size_bytes=last.size_bytes, score=last.score, latency_ms=taken, timed=self.timed,
+            file_bytes=self.file_bytes(made),
+        )  # fmt: skip
         for limit in self.wanted.limits:
             over, error = self.wanted.excess(limit, trial, report.test)
             trial = replace(trial, over={**trial.over, limit.text: over}, error=max(error, trial.error))

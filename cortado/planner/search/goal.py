@@ -98,7 +98,7 @@ def check_goal(kinds: set[str], minimise: str, runtimes: Sequence[Runtime]) -> N
     """Raise BadValue for limits that leave nothing to minimise."""
     if not kinds:
         raise BadValue("goal: a search needs at least one limit, such as --limit 'score >= -0.5 %'.")
-    if minimise == "loss" and not kinds & {"size", "latency"}:
+    if minimise == "loss" and not kinds & {"size", "file", "latency"}:
         raise BadValue(
             "goal: the original network already has the least loss. Limit the size or the latency too: --limit 'size <= 100 KB'."
         )

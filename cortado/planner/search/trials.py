@@ -43,6 +43,7 @@ class Trial:
     narrowly: bool = False
     number: int = 0
     point: dict[str, Any] = field(default_factory=dict)
+    file_bytes: int | None = None
 
     @property
     def done(self) -> bool:
@@ -72,7 +73,9 @@ class Trial:
         return self.epochs > 0
 
     def cost(self, by: str) -> float:
-        """Return its bytes, or its milliseconds for "latency" (infinite if not timed)."""
+        """Return its bytes, those of its runtime file for "file", or its milliseconds for "latency"; infinite if unknown."""
+        if by == "file":
+            return math.inf if self.file_bytes is None else self.file_bytes
         if by != "latency":
             return self.size_bytes
         return math.inf if self.latency_ms is None else self.latency_ms
@@ -151,7 +154,7 @@ class SearchGoal:
         return math.prod(max(1.0, trial.cost(limit.what) / limit.value) for limit in limits)
 
     def keeps(self, what: str, trial: Trial) -> bool:
-        """Return whether a trial meets one limit ("score", "size" or "latency")."""
+        """Return whether a trial meets one limit, by its kind."""
         limit = self.limit(what)
         return trial.done and (limit is None or trial.over.get(limit.text, 0.0) <= 0)
 
@@ -173,7 +176,7 @@ class SearchGoal:
                 f"({max(narrow):.2f} {self.metric_unit}): "
                 "more validation data would tell whether they do."
             )
-        for what, text in (("size", units.size_text), ("latency", units.time_text)):
+        for what, text in (("size", units.size_text), ("file", units.size_text), ("latency", units.time_text)):
             if self.limit(what) is None and self.minimise != what:
                 continue
             here = best.cost(what)

@@ -11,7 +11,7 @@ from cortado.methods.needs import Leaves
 from cortado.methods.prune.groups import CHANNELS, cut_groups, selected, worth_of
 from cortado.methods.prune.quota import LEAST, Quota
 from cortado.network.coupling.groups import Keeps
-from cortado.network.coupling.step import node_shape as entries_of
+from cortado.network.graph.axes.step import node_shape as entries_of
 from cortado.network.graph.trace import trace
 from cortado.network.view import View
 from cortado.runtimes.layer_times import LayerShape, LayerTimes, call_shape

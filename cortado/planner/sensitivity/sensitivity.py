@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cortado.engine.stage import apply_stage, start, view_of
 from cortado.errors import NothingChanged
 from cortado.importance.curvature import Curvature
+from cortado.layers.kinds import is_known_matrix
 from cortado.methods.match_moments import NOTHING, MatchMoments, layers_before_norms
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
@@ -34,8 +35,6 @@ from cortado.running.trees import to_device
 from cortado.task.data import Data
 from cortado.task.task import Task
 
-RESCALED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""Layers with moment-matched outputs (rows of the weight are output channels), given a bias or a batch norm."""
 SAMPLES, POSITIONS, MOMENT_SAMPLES = 128, 16, 64
 """Samples for the curvature; positions and samples for layer inputs."""
 FEWEST_SAMPLES, CURVATURE_SHARE = 16, 0.3
@@ -182,7 +181,7 @@ def sensitivities(
 
 def is_rescaled(weight: Weight, normed: set[str]) -> bool:
     """Return whether a batch norm after the weight's layer, or its bias, can restore the moments of the outputs."""
-    if original_class(weight.layer) not in RESCALED or weight.name != "weight" or len(weight.places) > 1:
+    if not is_known_matrix(weight.layer) or weight.name != "weight" or len(weight.places) > 1:
         return False
     return weight.layer_path in normed or weight.layer._parameters.get("bias") is not None
 

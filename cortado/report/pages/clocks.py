@@ -1,13 +1,12 @@
 """Clocks: files, scores and times in runtimes, for the terminal and the page."""
 
-from collections.abc import Sequence
-
 from cortado.quantities import count_text, size_text, time_text
 from cortado.report.pages import words
 from cortado.report.pages.charts import bar
+from cortado.report.pages.kernels import first_names, kernel_sentences, kernel_table
 from cortado.report.pages.markup import Markup, join, tag
 from cortado.report.pages.tables import head_row, number, table
-from cortado.report.record import FLOATS, INT8, UNREPORTED, Clock, Exported, Placement, Ratio, Record
+from cortado.report.record import Clock, Exported, Ratio, Record
 
 HEADS = ("network", "runtime", "median", "quartiles", "over torch eager", "over the same runtime", "over the best")
 READING = (
@@ -36,29 +35,6 @@ def inside_text(row: Exported) -> list[str]:
     if row.edges:
         sentences.append(f"The file has {'; '.join(edge.text() for edge in row.edges)}")
     return sentences
-
-
-def kernel_sentences(rows: Sequence[Placement]) -> list[str]:
-    """Return what each kernel computes, and why the others do not; nothing where all is in floats for no reason."""
-    if all(row.kernel in (FLOATS, UNREPORTED) and not row.why for row in rows):
-        return []
-    kernels = dict.fromkeys((row.kernel, row.bits) for row in rows)
-    shares = [
-        f"{kernel_name(*kernel)} {words.percent(sum(row.share for row in rows if (row.kernel, row.bits) == kernel), 1)}"
-        for kernel in kernels
-    ]
-    left = [f"{row.layer or '(network)'} in {row.kernel} ({row.why})" for row in rows if row.why]
-    return [f"Multiply-adds by kernel: {', '.join(shares)}{first_names('; not faster', left)}"]
-
-
-def kernel_name(kernel: str, bits: int) -> str:
-    """Return "packed, 4 bits" for kernels whose name does not say the bits of a weight."""
-    return kernel if kernel in (FLOATS, UNREPORTED, INT8) else f"{kernel}, {bits} bit{'s' if bits > 1 else ''}"
-
-
-def first_names(title: str, names: Sequence[str]) -> str:
-    """Return the title and the first five names; "" without names."""
-    return f"{title}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else ""
 
 
 def ratio_text(ratio: Ratio | None) -> str:
@@ -145,6 +121,7 @@ def clocks_section(report: Record) -> Markup | None:
         shown += [clock_bars(clock), table([head_row(*HEADS)], rows, "stages", clock_title(clock))]
     if files:
         shown.append(table([head_row(*heads)], files, "stages", caption))
+    shown += [made for row in report.exports if (made := kernel_table(row)) is not None]
     notes = [(row.runtime, inside_text(row)) for row in report.exports]
     shown += [tag("p", f"{name}: {'. '.join(sentences)}.", class_="note") for name, sentences in notes if sentences]
     note = tag("p", f"{READING} {predicted_text(report)}.", class_="note")

@@ -4,6 +4,7 @@ from cortado.quantities import size_text, time_text
 from cortado.report.pages import words
 from cortado.report.pages.candidates import candidate_rows
 from cortado.report.pages.clocks import HEADS, READING, clock_rows, clock_title, exported_text, predicted_text
+from cortado.report.pages.kernels import kernel_table_text
 from cortado.report.pages.tables import layer_cells, original_cells, stage_cells, stage_heads
 from cortado.report.pages.totals import deep_compression_bytes, total_row, weights_and_rest
 from cortado.report.record import Record
@@ -54,6 +55,7 @@ def front_block(report: Record) -> str:
 def clock_block(report: Record) -> str:
     """Return scores in the runtimes, times and ratios; "" without runtimes."""
     blocks = ["\n".join(exported_text(row, report.metric_name, report.metric_unit) for row in report.exports)]
+    blocks += [made for row in report.exports if (made := kernel_table_text(row))]
     blocks += [f"{clock_title(clock)}\n{aligned([HEADS, *clock_rows(clock)], '<<>')}" for clock in report.clocks]
     return "\n\n".join([*blocks, f"{READING}\n{predicted_text(report)}"]) if report.clocks else ""
 

@@ -1,4 +1,4 @@
-"""Packed: linear layers of an ONNX graph as MatMulNBits, ONNX Runtime's operator for codes of few bits."""
+"""Packed: linear layers and embeddings of an ONNX graph as ONNX Runtime's operators for codes of few bits."""
 
 import ast
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ from cortado.lowering.products import Product
 from cortado.runtimes.kernels.kernel import NOT_CONCERNED, Kernel
 
 DOMAIN = "com.microsoft"
-OPERATOR = "MatMulNBits"
+PRODUCT, TABLE = "MatMulNBits", "GatherBlockQuantized"
+TABLE_BITS = 4
 FLOATS, INTEGERS = 1, 4
 """Its accuracy levels: the type it may compute in."""
 CODES, SCALES, ZEROS = ".packed_codes", ".packed_scales", ".packed_zeros"
@@ -26,38 +27,47 @@ AND = "|"
 
 @dataclass(frozen=True)
 class PackedProducts(Kernel):
-    """Linear weights of at most 4 bits, stored in `least_bits` or more.
+    """Linear weights and embeddings of at most 4 bits, stored in `least_bits` or more.
 
-    With `rounds_inputs` the runtime may round inputs to 8 bits per block.
+    With `rounds_inputs` the runtime may round inputs to 8 bits per block; `tables`: it reads embeddings packed.
     """
 
     name = "packed"
     lost = "no matrix product in the file belongs to this layer alone"
     least_bits: int = 4
     rounds_inputs: bool = False
+    tables: bool = True
 
     def fits(self, product: Product) -> str | None:
-        if product.family != "linear" or not product.weight.few_bits:
+        if product.weight.values.dim() != 2 or not product.weight.few_bits:
             return NOT_CONCERNED
+        if product.family == "embedding" and not self.tables:
+            return "the runtime reads embeddings as floats"
         if product.weight.has_codes and product.reads == QUANTIZED:
             return NOT_CONCERNED
         packed = product.weight.packed
+        if product.family == "embedding" and isinstance(packed, Packed) and packed.columns % packed.block:
+            return f"its rows of {packed.columns} are no multiple of blocks of {packed.block}"
         return packed if isinstance(packed, str) else None
 
     def emit(self, model: Any, products: Sequence[Product]) -> None:
-        """Replace each product of an ONNX model that multiplies by the decoded codes; others stay."""
+        """Replace each product or look-up of an ONNX model that reads the decoded codes; others stay."""
         weights = {product.path: product.weight.packed for product in products}
         found: dict[Packed, list[tuple[Any, str]]] = {}
         for node in model.graph:
-            path = step_layer(node) if node.op_type in ("Gemm", "MatMul") else ""
+            path = step_layer(node) if node.op_type in ("Gemm", "MatMul", "Gather") else ""
             packed = weights.get(path)
-            if isinstance(packed, Packed) and multiplies_by(node, packed.dense()):
+            if isinstance(packed, Packed) and reads_weight(node, packed.dense()):
                 found.setdefault(packed, []).append((node, path))
         for packed, steps in found.items():
-            part = packed.at_least(self.least_bits)
+            tables = any(node.op_type == "Gather" for node, _ in steps)
+            part = packed.at_least(TABLE_BITS if tables else self.least_bits)
             values = constants(model, part, AND.join(dict.fromkeys(path for _, path in steps)))
             for node, _ in steps:
-                put_packed(model.graph, node, part, values, self.rounds_inputs)
+                if node.op_type == "Gather":
+                    put_table(model.graph, node, part, values)
+                else:
+                    put_packed(model.graph, node, part, values, self.rounds_inputs)
         if found:
             model.opset_imports[DOMAIN] = 1
             drop_unread_weights(model)
@@ -67,6 +77,15 @@ def step_layer(node: Any) -> str:
     """Return the path of the innermost layer of an operator, "" if unknown."""
     scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
     return str(scopes[-2]) if len(scopes) > 1 else ""
+
+
+def reads_weight(node: Any, weight: Tensor) -> bool:
+    """Return whether an operator multiplies by this weight, or looks up its rows."""
+    if node.op_type != "Gather":
+        return multiplies_by(node, weight)
+    table = constant_values(node.inputs[0])
+    close = table is not None and table.shape == tuple(weight.shape) and node.attributes.get_int("axis", 0) == 0
+    return bool(close and np.allclose(table, weight.numpy(), rtol=1e-4, atol=1e-7))
 
 
 def multiplies_by(node: Any, weight: Tensor) -> bool:
@@ -122,7 +141,32 @@ def put_packed(graph: Any, node: Any, packed: Packed, values: list[Any], rounds_
         "accuracy_level": INTEGERS if rounds_inputs else FLOATS,
     }  # fmt: skip
     given = [node.inputs[0], *values, *[None] * (4 - len(values)), *node.inputs[2:]]
-    new = onnx_ir.node(OPERATOR, given, attributes=facts, domain=DOMAIN, num_outputs=1, name=node.name)
+    exchange(graph, node, onnx_ir.node(PRODUCT, given, attributes=facts, domain=DOMAIN, num_outputs=1, name=node.name))
+
+
+def put_table(graph: Any, node: Any, packed: Packed, values: list[Any]) -> None:
+    """Replace a look-up of rows by one that reads packed codes; the codes of a product with the same weight are shared."""
+    import onnx_ir
+
+    codes, scales, *zeros = values
+    rows = len(packed.codes)
+    parts = [(codes, packed.columns * packed.bits // 8)]
+    parts += [(zero, -(-packed.codes.shape[1] * packed.bits // 8)) for zero in zeros]
+    shaped = []
+    for value, width in parts:
+        shape = onnx_ir.val(f"{value.name}.table", const_value=onnx_ir.tensor(np.array([rows, width], np.int64)))
+        if shape.name not in graph.initializers:
+            graph.register_initializer(shape)
+        reshape = onnx_ir.node("Reshape", [value, graph.initializers[shape.name]], num_outputs=1)
+        graph.insert_before(node, reshape)
+        shaped.append(reshape.outputs[0])
+    facts = {"block_size": packed.block, "gather_axis": 0, "quantize_axis": 1, "bits": packed.bits}
+    given = [shaped[0], node.inputs[1], scales, *shaped[1:]]
+    exchange(graph, node, onnx_ir.node(TABLE, given, attributes=facts, domain=DOMAIN, num_outputs=1, name=node.name))
+
+
+def exchange(graph: Any, node: Any, new: Any) -> None:
+    """Put a new operator of one output in the place of an old one."""
     new.metadata_props.update(node.metadata_props)
     before, after = node.outputs[0], new.outputs[0]
     after.name, after.type, after.shape = before.name, before.type, before.shape
@@ -147,6 +191,9 @@ def packed_in(file: Path) -> dict[str, int]:
     """Return the layers with packed codes in an .onnx file, and their bits."""
     import onnx
 
-    steps = [step for step in onnx.load(file, load_external_data=False).graph.node if step.op_type == OPERATOR]
-    bits = {step.input[1]: next(fact.i for fact in step.attribute if fact.name == "bits") for step in steps}
+    graph = onnx.load(file, load_external_data=False).graph
+    shaped = {step.output[0]: step.input[0] for step in graph.node if step.op_type == "Reshape"}
+    read = {PRODUCT: lambda step: step.input[1], TABLE: lambda step: shaped[step.input[0]]}
+    steps = [step for step in graph.node if step.op_type in read]
+    bits = {read[step.op_type](step): next(fact.i for fact in step.attribute if fact.name == "bits") for step in steps}
     return {path: count for name, count in bits.items() for path in reading_layers(name)}

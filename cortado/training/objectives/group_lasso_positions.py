@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork
-from cortado.layers.low_rank import CONVOLUTIONS
+from cortado.layers.kinds import is_convolution
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.task.task import Task
@@ -23,7 +23,7 @@ class GroupLassoPositions(Penalty):
     """
 
     def of(self, view: View, weights: list[Weight], task: Task) -> Extra:
-        kernels = [one for one in weights if isinstance(one.layer, CONVOLUTIONS) and len(one.shape) > 2]
+        kernels = [one for one in weights if is_convolution(one.layer) and len(one.shape) > 2]
         if not kernels:
             raise BadNetwork(
                 "objectives/group_lasso_positions: where selects no kernel of a convolution. Widen it, or "

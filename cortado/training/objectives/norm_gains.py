@@ -3,15 +3,14 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cortado.errors import BadNetwork
+from cortado.layers.norm import batch_norm_class
 from cortado.network.view import View
 from cortado.network.weight import Weight
 from cortado.task.task import Task
 from cortado.training.objectives.penalty import Extra, Penalty
-
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -34,4 +33,4 @@ class NormGains(Penalty):
 
 
 def is_gain(weight: Weight) -> bool:
-    return isinstance(weight.layer, NORMS) and weight.name == "weight"
+    return batch_norm_class(weight.layer) is not None and weight.name == "weight"

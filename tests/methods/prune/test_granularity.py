@@ -100,7 +100,8 @@ def test_blocks_go_in_every_form(before):
 
 
 def test_the_sparse_product_finds_the_blocks():
-    network, _ = pruned(PruneWeights(keep=0.2, block="16x1"))
+    wide = lambda: nn.Sequential(nn.Linear(128, 256))  # noqa: E731
+    network, _ = pruned(PruneWeights(keep=0.2, block="16x1"), make=wide, size=(128,))
     arrays = faster_sparse(network[0].weight.detach().numpy())
     assert not isinstance(arrays, str) and arrays.block == 16
 

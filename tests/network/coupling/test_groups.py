@@ -326,3 +326,27 @@ def test_a_group_that_only_meets_a_fixed_number_is_cut() -> None:
     cut(network, groups, keeps)
     assert [network[number].enter.out_features for number in (0, 1)] == [13, 12]
     torch.testing.assert_close(network(words), wanted)
+
+
+class Particular(nn.Module):
+    """Takes two activations, and insists on the width of the first."""
+
+    def forward(self, one, other):
+        if one.shape[1] != 6:
+            raise ValueError("six, please")
+        return torch.cat([torch.relu(one), torch.relu(other)], 1)
+
+
+class TwoPaths(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.other, self.both, self.head = nn.Linear(4, 6), nn.Linear(4, 8), Particular(), nn.Linear(14, 2)
+
+    def forward(self, values):
+        return self.head(self.both(self.one(values), self.other(values)))
+
+
+def test_code_without_numbers_leaves_only_those_whole_that_fail_alone():
+    groups = find_groups(TwoPaths().eval(), torch.randn(2, 4))
+    assert [group.name for group in groups.free] == ["other"]
+    assert [(frozen.name, "six, please" in frozen.reason) for frozen in groups.tried] == [("one", True)]

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.network.graph.flow import CLIP, JOIN, MATMUL, flow_of
+from cortado.layers.roles import CLIP, JOIN, MATMUL
+from cortado.network.graph.flow import flow_of
+from cortado.network.graph.trace import trace
 from cortado.network.quantizers.placement import QuantizerSite, inputs_on_grid, quantizer_sites
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer, sites
@@ -17,14 +19,14 @@ IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 def places(network: nn.Module, example: Tensor = IMAGE, matmul_layers: set[str] | None = None) -> list[list[str]]:
     """The places of each wish as "path side"."""
     network.eval()
-    found = quantizer_sites(network, flow_of(network, example), matmul_layers)
+    found = quantizer_sites(network, flow_of(trace(network, example)), matmul_layers)
     return [[" ".join(place) for place in site.places] for site in found.quantizer_sites]
 
 
 def unquantized(network: nn.Module, example: Tensor = IMAGE) -> list[tuple[str, str]]:
     """Path and name of the steps that stay in floats."""
     network.eval()
-    return [(step.path, step.name) for step in quantizer_sites(network, flow_of(network, example)).unquantized]
+    return [(step.path, step.name) for step in quantizer_sites(network, flow_of(trace(network, example))).unquantized]
 
 
 class Residual(nn.Module):
@@ -91,7 +93,7 @@ class Fire(nn.Module):
 
 def test_what_stands_side_by_side_shares_a_grid_that_does_the_activation():
     network = Fire().eval()
-    found = quantizer_sites(network, flow_of(network, IMAGE)).quantizer_sites
+    found = quantizer_sites(network, flow_of(trace(network, IMAGE))).quantizer_sites
     side = QuantizerSite(
         (("one", "output"), ("three", "output")), (("one", "output"), ("three", "output")), 0.0, ("last",)
     )
@@ -107,7 +109,7 @@ def test_a_wish_names_the_products_that_read_it_and_none_for_sums():
     network = BY_NAME["residual"].make()
     found = {
         site.places[0]: site.readers
-        for site in quantizer_sites(network, flow_of(network, BY_NAME["residual"].example)).quantizer_sites
+        for site in quantizer_sites(network, flow_of(trace(network, BY_NAME["residual"].example))).quantizer_sites
     }
     assert found["stem", "input"] == ("stem",)
     assert any(readers == () for readers in found.values())
@@ -202,7 +204,7 @@ def test_hidden_outputs_are_rounded_and_logits_are_not():
 
 
 def test_flow_sees_layers_as_one_step_and_weights_not_at_all():
-    flow = flow_of(Residual().eval(), IMAGE)
+    flow = flow_of(trace(Residual().eval(), IMAGE))
     assert [step.kind for step in flow.steps].count(MATMUL) == 4
     assert {step.name for step in flow.steps if step.kind == JOIN} == {"add_", "mean"}
     assert [step.path for step in flow.steps if step.kind == CLIP] == ["", "block.relu", "block.relu"]
@@ -211,21 +213,21 @@ def test_flow_sees_layers_as_one_step_and_weights_not_at_all():
 
 def test_flow_is_that_of_the_network_without_its_roundings():
     network = Residual().eval()
-    before = flow_of(network, IMAGE)
+    before = flow_of(trace(network, IMAGE))
     put_quantizer(network.block, "input", Affine(0.1, 0, 8))
     put_quantizer(network.stem, "output", Affine(0.1, 128, 8))
-    assert flow_of(network, IMAGE).steps == before.steps
+    assert flow_of(trace(network, IMAGE)).steps == before.steps
     assert len(sites(network)) == 2
 
 
 def test_on_grid_follows_moves_and_inputs_of_containers():
     network = Residual().eval()
     put_quantizer(network.block, "input", Affine(0.1, 0, 8))
-    flow = flow_of(network, IMAGE)
+    flow = flow_of(trace(network, IMAGE))
     reads = {path for path, _ in inputs_on_grid(flow, sites(network))}
     assert "block.one" in reads and "block" in reads and "block.two" not in reads and "stem" not in reads
     put_quantizer(network.stem_norm, "output", Affine(0.1, 0, 8))
-    whole = inputs_on_grid(flow_of(network, IMAGE), sites(network))
+    whole = inputs_on_grid(flow_of(trace(network, IMAGE)), sites(network))
     pools = [step for step in flow.steps if step.name.startswith("max_pool")]
     assert pools and all((step.path, step.inputs[0]) in whole for step in pools)
 
@@ -233,11 +235,11 @@ def test_on_grid_follows_moves_and_inputs_of_containers():
 @pytest.mark.parametrize("make", [Residual, Fire, Gated, Shared])
 def test_whatever_is_wished_for_can_be_put_on_and_runs(make):
     network = make().eval()
-    for site in quantizer_sites(network, flow_of(network, IMAGE)).quantizer_sites:
+    for site in quantizer_sites(network, flow_of(trace(network, IMAGE))).quantizer_sites:
         quantizer = Affine(0.05, 128, 8)
         for path, side in site.places:
             put_quantizer(network.get_submodule(path), side, quantizer)
-    reads = {path for path, _ in inputs_on_grid(flow_of(network, IMAGE), sites(network))}
+    reads = {path for path, _ in inputs_on_grid(flow_of(trace(network, IMAGE)), sites(network))}
     assert {path for path, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))} <= reads
     assert torch.isfinite(network(IMAGE)).all()
 
@@ -266,8 +268,12 @@ def test_activation_that_runs_twice_is_rounded_at_its_readers():
 
 def test_sites_know_how_much_passes_below_zero():
     network = Leaky().eval()
-    below = {site.places[0]: site.below for site in quantizer_sites(network, flow_of(network, IMAGE)).quantizer_sites}
+    below = {
+        site.places[0]: site.below for site in quantizer_sites(network, flow_of(trace(network, IMAGE))).quantizer_sites
+    }
     assert below["one", "output"] == below["two", "output"] == pytest.approx(0.1) and below["two", "input"] == 1
     network.activation = nn.PReLU(1, 0.25)
-    below = {site.places[0]: site.below for site in quantizer_sites(network, flow_of(network, IMAGE)).quantizer_sites}
+    below = {
+        site.places[0]: site.below for site in quantizer_sites(network, flow_of(trace(network, IMAGE))).quantizer_sites
+    }
     assert below["one", "output"] == pytest.approx(0.25)

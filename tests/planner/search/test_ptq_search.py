@@ -1,5 +1,7 @@
 """PTQ search: each step told of, kept only for what it is worth, and every weight rounded to the bits that it may have."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from cortado.engine.compress import compress
 from cortado.engine.recipe import method_class, read_recipe
 from cortado.errors import BadValue
+from cortado.methods.quantize.adaround import QuantizeAdaround
 from cortado.network.view import View
 from cortado.network.weight import parameter_places
 from cortado.parts.activations.quantizer import sites
@@ -18,6 +21,12 @@ from cortado.planner.search import ptq_search
 from cortado.planner.search.ptq_search import STEPS, PtqSearch, Rounder
 from cortado.task.task import Data, Task
 from tests.laws.tiny_nets import BY_NAME
+
+
+@pytest.fixture(autouse=True)
+def short_roundings(monkeypatch):
+    """A tenth of the steps in which adaround learns: what it learns is not what is tested."""
+    monkeypatch.setitem(ptq_search.ROUNDINGS, "adaround", partial(QuantizeAdaround, steps=100))
 
 
 def searched(net="residual", **knobs):

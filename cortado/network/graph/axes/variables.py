@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 Axis = np.ndarray | None
+Gone = np.ndarray
+"""For each variable whether it is removed."""
 GROWTH = 4096
 
 
@@ -19,10 +21,17 @@ class Marks:
 
     frozen: dict[int, str] = field(default_factory=dict)
     inexact: dict[int, str] = field(default_factory=dict)
+    """Removing entries changes results computed from the others."""
     heads: dict[int, str] = field(default_factory=dict)
+    lifted: dict[int, str] = field(default_factory=dict)
+    """An entry that is zero may become another value on its way."""
+    absorbed: dict[int, str] = field(default_factory=dict)
+    """Something other than a weight adds the entry to others."""
+    ordered: dict[int, str] = field(default_factory=dict)
+    """The place among the entries matters."""
 
     def all(self) -> tuple[dict[int, str], ...]:
-        return (self.frozen, self.inexact, self.heads)
+        return (self.frozen, self.inexact, self.heads, self.lifted, self.absorbed, self.ordered)
 
     def move(self, old: int, new: list[int]) -> None:
         """Copy the mark of `old` to all of `new`; heads, to the first only."""
@@ -187,3 +196,8 @@ def finer(left: np.ndarray, right: np.ndarray) -> bool:
     """
     every = bool((left >= 0).all() and (right >= 0).all())
     return every and max(len(np.unique(left)), len(np.unique(right))) == len(left)
+
+
+def staying(axis: np.ndarray, gone: Gone) -> np.ndarray:
+    """Return for each entry whether none of its variables is removed."""
+    return np.logical_not((gone[np.where(axis < 0, 0, axis)] & (axis >= 0)).any(1))

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cortado.network.coupling.moves import axes_after_move
-from cortado.network.coupling.variables import Variables
+from cortado.network.graph.axes.moves import axes_after_move
+from cortado.network.graph.axes.variables import Variables
 
 SHAPE = (2, 6, 4)
 CANDIDATE_RECIPES = {

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cortado.network.coupling.variables import Axis, Variables
+from cortado.network.graph.axes.variables import Axis, Variables
 
 AxisList = list[Axis]
 """The axes of one tensor."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cortado.network.coupling.variables import Variables
+from cortado.network.graph.axes.variables import Variables
 
 
 def rows(variables: Variables, axis) -> list[list[int]]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from cortado.network.coupling.moves import AxisList
-from cortado.network.coupling.variables import Axis, Variables
+from cortado.network.graph.axes.moves import AxisList
+from cortado.network.graph.axes.variables import Axis, Variables
 
 Value = AxisList | list[AxisList] | None
 """The axes of a node's tensor, of each tensor of its list, or None for a number."""
@@ -62,6 +62,17 @@ class Step:
         """Return the shape of the (first) output."""
         return node_shape(self.node)
 
+    def resolved(self, axis_list: AxisList) -> AxisList:
+        return [self.variables.resolve(axis) for axis in axis_list]
+
+    def outputs(self, number: int = 0) -> AxisList:
+        """Return the resolved axes of an output, after the walk."""
+        found = axis_lists_of(self.known[self.node])
+        return self.resolved(found[number]) if found else []
+
+    def output_count(self) -> int:
+        return len(axis_lists_of(self.known[self.node]))
+
     def join(self, left: Axis, right: Axis) -> None:
         self.variables.join(left, right, self.reason)
 
@@ -78,6 +89,21 @@ class Step:
         """Mark axes on which removing entries changes results computed from the others."""
         for axis in axes:
             self.variables.mark(axis, self.variables.marks.inexact, self.reason)
+
+    def lifts(self, *axes: Axis) -> None:
+        """Mark axes whose zero entries may become other values."""
+        for axis in axes:
+            self.variables.mark(axis, self.variables.marks.lifted, self.reason)
+
+    def absorbs(self, *axes: Axis) -> None:
+        """Mark axes whose entries are added up without a weight for each."""
+        for axis in axes:
+            self.variables.mark(axis, self.variables.marks.absorbed, self.reason)
+
+    def orders(self, *axes: Axis) -> None:
+        """Mark axes on which the place of an entry matters."""
+        for axis in axes:
+            self.variables.mark(axis, self.variables.marks.ordered, self.reason)
 
     def heads(self, axis: Axis) -> None:
         self.variables.mark(axis, self.variables.marks.heads, self.reason)
@@ -109,6 +135,11 @@ class Input:
     def shape(self) -> tuple[int, ...]:
         return node_shape(self.node)
 
+    @property
+    def is_weight(self) -> bool:
+        """Return whether it is a parameter or buffer itself; the network's inputs have no tracked axes."""
+        return self.node.op == "placeholder"
+
     def __len__(self) -> int:
         return len(self.axis_list)
 
@@ -131,6 +162,13 @@ def blank(node: fx.Node) -> Value:
     if isinstance(value, (tuple, list)):
         return [untracked(part.dim()) if isinstance(part, Tensor) else [] for part in value]
     return untracked(value.dim()) if isinstance(value, Tensor) else None
+
+
+def axis_lists_of(value: Value) -> list[AxisList]:
+    """Return the axes of a node's outputs as a list."""
+    if value is None:
+        return []
+    return list(value) if value and isinstance(value[0], list) else [value]  # type: ignore[list-item, arg-type]
 
 
 def untracked(rank: int) -> AxisList:
@@ -170,3 +208,21 @@ def module_of(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values()]
     return paths[-1].removeprefix("L['self'].").removeprefix("L['self']") if paths else ""
+
+
+def broadcast(step: Step, given: list[tuple[AxisList, tuple[int, ...]]]) -> AxisList:
+    """Join right-aligned axes of equal size; those of size 1 follow the others."""
+    rank = max(len(axis_list) for axis_list, _ in given)
+    out: AxisList = []
+    for place in range(-rank, 0):
+        here = [(s[place], shape[place]) for s, shape in given if len(s) >= -place and shape[place] != 1]
+        for axis, _ in here[1:]:
+            step.join(here[0][0], axis)
+        out.append(next((axis for axis, _ in here if axis is not None), None))
+    return out
+
+
+def for_each(step: Step, out: AxisList) -> Value:
+    """Return the axes of an operator's only output, or of each of several."""
+    several = isinstance(step.node.meta.get("val"), (tuple, list))
+    return [list(out) for _ in step.node.meta["val"]] if several else out

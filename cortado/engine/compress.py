@@ -22,6 +22,7 @@ from cortado.file.accounting import accounts
 from cortado.file.artifact import decode, encode
 from cortado.methods.method import Method
 from cortado.methods.needs import Leaves
+from cortado.native.build import missing_kernels
 from cortado.network.compare.rounded import rounded_layers, rounded_paths
 from cortado.network.profile.execution import execution_shares
 from cortado.network.view import working_copy
@@ -187,6 +188,7 @@ class Run:
         compared, whole = test(self.original, network, task), self.compared()
         rounded = None if whole is None else rounded_layers(whole, network, task.validation)
         original_bytes = sum(value.numel() * value.element_size() for value in self.original.state_dict().values())
+        general = (missing_kernels(), RUNS_OVER if runs_over(network) else None)
         layers, drawn = accounts(network, self.bases[-1], self.bodies[-1])
         lines = lines_of(task, original_bytes, self.rows[-1].size_bytes, compared, options.limits)
         if self.bases[-1] is not self.original:
@@ -195,7 +197,7 @@ class Run:
             task=task.name, network=type(self.original).__name__, metric_name=task.metric.name, metric_unit=task.metric.unit,
             higher_is_better=task.metric.higher_is_better, original_bytes=original_bytes, original_validation=original_validation,
             stages=tuple(self.rows), lines=lines, test=compared, layers=layers, pictures=drawn,
-            warnings=(*self.warnings, *notes_of(self.rows), *([RUNS_OVER] if runs_over(network) else [])),
+            warnings=(*self.warnings, *notes_of(self.rows), *filter(None, general)),
             recipe=json_data(self.recipe.as_data()),
             execution=execution_shares(network, (inputs for inputs, _ in task.test.batches(256))),
             seed=task.seed, environment=environment(), rounded=rounded,

@@ -7,6 +7,7 @@ import numpy as np
 from cortado.errors import BadFile, BadValue
 from cortado.file import mix, rans
 from cortado.file.wire import Cursor, varint
+from cortado.native.coders import has_kernels
 
 UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 RAW, CONSTANT, MIX, RANS = range(4)
@@ -31,7 +32,7 @@ def turned(patterns: np.ndarray, left: int) -> np.ndarray:
 
 
 def encode_bytes(plane: np.ndarray) -> bytes:
-    """One byte of every float: constant, entropy-coded or as it is, whichever is shortest."""
+    """One byte of every float: constant, entropy-coded or as it is, the shortest.  Without kernels, large ones as they are."""
     counts = np.bincount(plane, minlength=256)
     common = int(counts.argmax())
     if counts[common] == plane.size:
@@ -40,8 +41,11 @@ def encode_bytes(plane: np.ndarray) -> bytes:
     share = counts[counts > 0] / plane.size
     if -(share * np.log2(share)).sum() > 7.95:
         return raw
+    kernels = has_kernels()
+    if not kernels and plane.size > rans.PORT_LIMIT:
+        return raw
     centred = ((plane.astype(np.int32) - common + 128) & 255) - 128
-    if plane.size <= MIX_LIMIT:
+    if kernels and plane.size <= MIX_LIMIT:
         kind, body = MIX, mix.encode(centred, None, quick=True)
     else:
         kind, body = RANS, rans.encode(centred, 1)

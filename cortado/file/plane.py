@@ -6,6 +6,7 @@ import numpy as np
 
 from cortado.errors import BadFile, BadValue
 from cortado.file import bits, deep_compression, huffman, mix, rans
+from cortado.native.coders import has_kernels
 
 CODECS = {"bits": 0, "huffman": 1, "rans": 2, "mix": 3, "deep_compression": 4}
 QUICK = "quick"
@@ -60,10 +61,13 @@ def encode_plane(values: np.ndarray, where: np.ndarray | None = None, codec: str
 
     `where` (bool, same shape): code only the places where it is True; the reader must know it. "smallest" tries all codecs
     and keeps the shortest; above 4 M coded values it skips "mix", which takes seconds per million. "quick" uses one preset
-    of the best coder, a few percent longer, which is enough for planning. Raises BadValue.
+    of the best coder, a few percent longer, which is enough for planning. Without compiled kernels both are the shortest
+    of the codecs that NumPy computes in about a second per million. Raises BadValue.
     """
     values, where = checked_plane(values, where)
     count = values.size if where is None else int(np.count_nonzero(where))
+    if codec == QUICK and not has_kernels():
+        codec = "smallest"
     if codec == QUICK and count <= mix.SOME:
         return Coded(CODECS["mix"], mix.encode(values, where, quick=True))
     if codec != "smallest":
@@ -73,11 +77,19 @@ def encode_plane(values: np.ndarray, where: np.ndarray | None = None, codec: str
     tried: list[tuple[int, str, Coded | None]] = [
         (bits.size(listed), "bits", None), (huffman.size(listed), "huffman", None)
     ]  # fmt: skip
-    for name in ("rans", "mix") if count <= MIX_LIMIT else ("rans",):
+    for name in worth_trying(listed, where is not None):
         coded = encode_with(values, where, name)
         tried.append((len(coded.body), name, coded))
     _, name, best = min(tried, key=lambda one: one[0])
     return best or encode_with(values, where, name)
+
+
+def worth_trying(listed: np.ndarray, inside: bool) -> list[str]:
+    """Return the codecs that may be shorter than bits and huffman and end in time; `inside`: values inside a mask."""
+    if has_kernels():
+        return ["rans", "mix"] if listed.size <= MIX_LIMIT else ["rans"]
+    sparse = not inside and 2 * int(np.count_nonzero(listed)) < listed.size
+    return ["deep_compression"] * sparse + ["rans"] * (listed.size <= rans.PORT_LIMIT)
 
 
 def decode_plane(coded: Coded, shape: tuple[int, ...], where: np.ndarray | None = None) -> np.ndarray:

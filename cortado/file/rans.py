@@ -19,6 +19,8 @@ STREAMED_FROM = 1 << 14
 ALONG, DOWN = 5, 3
 GRAINS = (1, 16, 64, 256)
 """Frequencies are multiples of a grain: coarse ones are shorter to send."""
+PORT_LIMIT = 1 << 18
+"""Without compiled kernels values up to here are coded: the Python port takes three seconds per million."""
 DAMAGED = "The file is damaged; make it again."
 
 

@@ -1,7 +1,7 @@
-"""Compile the C++ kernels on first use, cache and load them; or report why not.
+"""Find the C++ kernels: compiled on this machine on first use and cached, else the wheel's; or say why there are none.
 
-The coders are compiled for this processor. The products travel with files, so they are compiled for every processor of
-this architecture and choose while they run.
+All are compiled for every processor of this architecture. The products choose their instructions while they run; the
+coders gain nothing by that: coding 5 M symbols takes the processor no longer than with -march=native.
 """
 
 import ctypes
@@ -21,34 +21,36 @@ from cortado.machine import cache_folder
 
 HERE = Path(__file__).parent
 TIME_LIMIT_S = 300
+WITHOUT = (
+    "Files are written in plain codecs, 10 to 15 % larger for pruned and shared weights and up to a third for floats; "
+    "files in the codec mix take one to two minutes per million weights to read. "
+    "Or install a wheel of cortado-nn that was built with a compiler."
+)
 PRODUCTS_SOURCE, PRODUCTS_LIBRARY = "cortado_products.cpp", "libcortado_products.so"
 """The products as one file, and compiled."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """A library to compile: what its file in the cache is called, the compiler's flags, and the files it is made from."""
+    """A library to compile: what its file is called, the compiler's flags, and the folder of its sources."""
 
     name: str
     flags: tuple[str, ...]
     folder: Path
-    for_this_processor: bool
 
     def files(self) -> list[Path]:
         """Return the C++ files and their headers, in a fixed order."""
         return [*sorted(self.folder.glob("*.cpp")), *sorted(self.folder.glob("*.hpp"))]
 
-    def machine(self) -> str:
-        """Return what the compiled code depends on."""
-        return processor() if self.for_this_processor else platform.machine()
+    def in_wheel(self) -> Path:
+        """Return where a wheel that was built with a compiler has this library: beside the sources."""
+        return self.folder / f"{self.name}.so"
 
 
-LIBRARY_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC")
-CODERS = Library("kernels", (*LIBRARY_FLAGS, "-march=native"), HERE, True)
-# Without the compiler's own libraries, so that an older system can load it.
-ALONE = ("-static-libstdc++", "-static-libgcc", "-s")
-PRODUCT_FLAGS = (*LIBRARY_FLAGS, "-ffp-contract=fast", "-fvisibility=hidden", "-w")
-PRODUCTS = Library("products", (*PRODUCT_FLAGS, *ALONE), HERE / "products", False)
+# The compiler's own libraries stay outside: what is copied in from a new system asks for that system's libc.
+LIBRARY_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-s")
+CODERS = Library("kernels", LIBRARY_FLAGS, HERE)
+PRODUCTS = Library("products", (*LIBRARY_FLAGS, "-ffp-contract=fast", "-fvisibility=hidden", "-w"), HERE / "products")
 
 
 def find_compiler() -> str | None:
@@ -60,21 +62,11 @@ def find_compiler() -> str | None:
     return None
 
 
-def processor() -> str:
-    """Return the processor's model and features, on which -march=native depends."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    kept = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
-    return " ".join(sorted(set(kept)))
-
-
 def library_path(compiler: str, library: Library) -> Path:
-    """Return the path of a compiled library; its name depends on sources, flags, compiler and machine."""
+    """Return the path of a compiled library; its name depends on sources, flags, compiler and architecture."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=TIME_LIMIT_S)
     digest = hashlib.sha256()
-    for part in (compiler, version.stdout, library.machine(), *library.flags):
+    for part in (compiler, version.stdout, platform.machine(), *library.flags):
         digest.update(part.encode() + b"\0")
     for source in library.files():
         digest.update(source.read_bytes() + b"\0")
@@ -84,12 +76,19 @@ def library_path(compiler: str, library: Library) -> Path:
 def compiled(compiler: str, library: Library) -> Path:
     """Return the path of a library, compiled unless it is in the cache.
 
-    Compile under a temporary name, then rename, so that concurrent processes do not collide.
     Raises OSError or subprocess.SubprocessError when compilation fails.
     """
     path = library_path(compiler, library)
-    if path.exists():
-        return path
+    if not path.exists():
+        compile_to(path, compiler, library)
+    return path
+
+
+def compile_to(path: Path, compiler: str, library: Library) -> None:
+    """Compile a library under a temporary name, then rename, so that concurrent processes do not collide.
+
+    Raises OSError or subprocess.SubprocessError when compilation fails.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(suffix=".so", dir=path.parent)
     os.close(handle)
@@ -100,45 +99,50 @@ def compiled(compiler: str, library: Library) -> Path:
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
-    return path
+
+
+def library_file(library: Library) -> Path | str:
+    """Return the path of a library, compiled here or else the wheel's; or the reason why there is none, in words."""
+    if os.environ.get("CORTADO_NATIVE") == "0":
+        return "native kernels are switched off by CORTADO_NATIVE=0"
+    compiler, reason = find_compiler(), "no C++ compiler was found; install g++"
+    if compiler is not None:
+        try:
+            return compiled(compiler, library)
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = f"the C++ compiler {compiler} failed: {error}"
+    return library.in_wheel() if library.in_wheel().exists() else reason
 
 
 @lru_cache(maxsize=1)
 def load_kernels() -> tuple[ctypes.CDLL | None, str]:
-    """Return the compiled kernels (None: use the Python port) and a description of which one is used."""
-    if os.environ.get("CORTADO_NATIVE") == "0":
-        return None, "Python port (CORTADO_NATIVE=0)"
-    compiler = find_compiler()
-    if compiler is None:
-        state = "Python port (no C++ compiler found)"
-    else:
+    """Return the coders' kernels (None: there are none) and a description of which are used."""
+    found = library_file(CODERS)
+    if isinstance(found, Path):
         try:
-            return ctypes.CDLL(str(compiled(compiler, CODERS))), "compiled kernel"
-        except (OSError, subprocess.SubprocessError) as error:
-            state = f"Python port (the C++ compiler {compiler} failed: {error})"
-    warnings.warn(
-        f"native: coding runs in the {state}: the same bytes, several hundred times slower. Install g++ to speed it up.",
-        stacklevel=2,
-    )
-    return None, state
+            origin = "kernel of the wheel" if found == CODERS.in_wheel() else "compiled kernel"
+            return ctypes.CDLL(str(found)), origin
+        except OSError as error:
+            found = f"{found} cannot be loaded: {error}"
+    if os.environ.get("CORTADO_NATIVE") != "0":
+        warnings.warn(f"native: no kernel ({found}). {WITHOUT}", stacklevel=2)
+    return None, f"no kernel ({found})"
 
 
 def native_state() -> str:
-    """Return what runs our kernels: "compiled kernel", or "Python port" with the reason in brackets."""
+    """Return what runs our coders: "compiled kernel", "kernel of the wheel", or "no kernel" with the reason in brackets."""
     return load_kernels()[1]
+
+
+def missing_kernels() -> str | None:
+    """Return what is missing on a machine without the coders' kernels, and what it costs; None where they run."""
+    library, state = load_kernels()
+    return None if library is not None else f"native: {state}. {WITHOUT}"
 
 
 def product_library() -> Path | str:
     """Return the path of the compiled products, or the reason why there are none, in words."""
-    if os.environ.get("CORTADO_NATIVE") == "0":
-        return "native kernels are switched off by CORTADO_NATIVE=0"
-    compiler = find_compiler()
-    if compiler is None:
-        return "no C++ compiler was found; install g++"
-    try:
-        return compiled(compiler, PRODUCTS)
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"the C++ compiler {compiler} failed: {error}"
+    return library_file(PRODUCTS)
 
 
 def product_source() -> str:
@@ -148,7 +152,7 @@ def product_source() -> str:
 
 def build_command() -> str:
     """Return the shell command that builds the products from their one file and notes the library's checksum."""
-    flags = " ".join(PRODUCT_FLAGS)
+    flags = " ".join(PRODUCTS.flags)
     note = f"sha256sum {PRODUCTS_LIBRARY} > {PRODUCTS_LIBRARY}.sha256"
     return f"g++ {flags} -o {PRODUCTS_LIBRARY} {PRODUCTS_SOURCE} && {note}"
 

@@ -1,4 +1,4 @@
-"""The entropy coders' kernels: compiled where there is a compiler, else the Python ports, with identical bytes."""
+"""The entropy coders' kernels; where there are none the Python ports, with identical bytes and several hundred times slower."""
 
 import ctypes
 
@@ -8,6 +8,11 @@ from cortado.native import python_mix as python_mix
 from cortado.native import python_rans as python_rans
 from cortado.native.build import load_kernels
 from cortado.native.tables import logistic_tables
+
+
+def has_kernels() -> bool:
+    """Return whether the coders run as compiled kernels."""
+    return load_kernels()[0] is not None
 
 
 def pointer(array: np.ndarray | None) -> ctypes.c_void_p | None:

@@ -1,5 +1,5 @@
 // What a value's neighbourhood says about it: activity of row, column, taps, kernel and neighbours so far, on a
-// logarithmic scale, as numbers of contexts.  twin_contexts.py says the same in Python; change both or neither.
+// logarithmic scale, as numbers of contexts.  python_contexts.py says the same in Python; change both or neither.
 #pragma once
 #include <cstdint>
 #include <vector>

@@ -1,6 +1,6 @@
 // Context-mixing coder of integer planes: binary decisions, each predicted by several adaptive contexts whose
 // predictions are mixed in the logistic domain.  Integers only, so every machine computes the same file.
-// twin_mix.py says the same in Python, line by line; change both or neither.
+// python_mix.py says the same in Python, line by line; change both or neither.
 #include <cstdint>
 #include <cstdlib>
 #include <memory>

@@ -1,11 +1,11 @@
 // Fast coder of integer lists: tokens of four bits under frequency tables chosen by two running means of what was
 // already decoded (along the list, and down the column), coded by four interleaved asymmetric numeral systems.
-// Signs and low bits of large values travel beside them as they are.  twin_rans.py says the same in Python.
+// Signs and low bits of large values travel beside them as they are.  python_rans.py says the same in Python.
 #include <cstdint>
 #include <cstring>
 #include <vector>
-#ifdef __AVX2__
-#include <immintrin.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
 #endif
 
 namespace {
@@ -116,11 +116,12 @@ struct Walk {  // the list cut into streams of (nearly) equal length
 };
 
 inline uint32_t find(const Table& table, uint32_t slot) {  // the last token that begins at or before `slot`
-#ifdef __AVX2__
-    __m256i starts = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table.start));
-    __m256i wanted = _mm256_set1_epi16(short(slot));
-    __m256i reached = _mm256_cmpeq_epi16(_mm256_max_epu16(wanted, starts), wanted);
-    return uint32_t(__builtin_popcount(uint32_t(_mm256_movemask_epi8(reached))) >> 1) - 1;
+#ifdef __SSE2__  // every x86-64 has it, and it takes 16 starts as fast as AVX2
+    const __m128i wanted = _mm_set1_epi16(short(slot)), none = _mm_setzero_si128();
+    const __m128i* starts = reinterpret_cast<const __m128i*>(table.start);
+    const __m128i low = _mm_cmpeq_epi16(_mm_subs_epu16(_mm_loadu_si128(starts), wanted), none);
+    const __m128i high = _mm_cmpeq_epi16(_mm_subs_epu16(_mm_loadu_si128(starts + 1), wanted), none);
+    return uint32_t(__builtin_ctz(~uint32_t(_mm_movemask_epi8(_mm_packs_epi16(low, high))))) - 1;
 #else
     uint32_t token = 0;
     for (int i = 1; i < TOKENS; i++) token += table.start[i] <= slot;

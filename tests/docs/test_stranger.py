@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cortado.file import floats, plane
 from cortado.file import mix as mix_coder
 from cortado.file.artifact import decode, encode
 from cortado.file.entries import tensor_names
@@ -200,6 +201,17 @@ def test_blocks_are_read_by_the_page() -> None:
     assert made.replaced == ["1", "2", "2.2", "3", "3.0"]
     assert ("3.0.gate", "weight") in made.tensors and ("1", "running_mean") not in made.tensors
     assert torch.equal(decode(body, small_net, [Gate])(example), gated()(example))
+
+
+def test_files_without_kernels_are_read_by_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    for coder in (floats, plane):
+        monkeypatch.setattr(coder, "has_kernels", lambda: False)
+    floats.code_once.cache_clear()
+    body = encode(gated(), small_net())
+    floats.code_once.cache_clear()
+    monkeypatch.undo()
+    assert len(body) > len(encode(gated(), small_net()))
+    read_both_ways(body, small_net, whole=True)
 
 
 def test_quantizers_are_read_by_the_page() -> None:

@@ -60,6 +60,13 @@ def test_report_has_a_row_for_every_stage(result):
     assert report.original_bytes == sum(v.numel() * v.element_size() for v in NET.make().state_dict().values())
 
 
+def test_a_machine_without_kernels_is_a_warning_of_the_report(monkeypatch, result):
+    monkeypatch.setattr("cortado.engine.compress.missing_kernels", lambda: "native: no kernel, for a reason.")
+    report = compress(NET.make(), NET.task(), STAGES[:1])[1]
+    assert "native: no kernel, for a reason." in report.warnings and "for a reason" in report_text(report)
+    assert not any("kernel" in one for one in result[1].warnings)
+
+
 def test_scores_are_those_of_the_networks_and_of_no_other_data(result):
     small, report = result
     task, original = NET.task(), NET.make()

@@ -1,5 +1,6 @@
-"""Building the kernels: compiled once, shared, and honest about the copy."""
+"""The kernels: compiled once and shared, else those of a wheel, else a reason."""
 
+import ctypes
 import json
 import subprocess
 from pathlib import Path
@@ -38,24 +39,29 @@ def state_in_a_process(**changes: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_native_state_names_the_copy_when_forced() -> None:
+def broken_compiler(folder: Path) -> str:
+    compiler = folder / "broken"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    return str(compiler)
+
+
+def test_native_state_says_that_kernels_are_switched_off() -> None:
     done = state_in_a_process(CORTADO_NATIVE="0")
-    assert done.stdout.strip() == "Python port (CORTADO_NATIVE=0)"
+    assert done.stdout.strip() == "no kernel (native kernels are switched off by CORTADO_NATIVE=0)"
     assert "Warning" not in done.stderr
 
 
 def test_native_state_warns_when_there_is_no_compiler(tmp_path: Path) -> None:
     done = state_in_a_process(PATH=str(tmp_path), CXX="", CORTADO_NATIVE="1")
-    assert done.stdout.strip() == "Python port (no C++ compiler found)"
-    assert done.stderr.count("Install g++") == 1
+    assert done.stdout.strip() == "no kernel (no C++ compiler was found; install g++)"
+    assert done.stderr.count("10 to 15 % larger") == 1
 
 
 def test_native_state_warns_when_the_compiler_fails(tmp_path: Path) -> None:
-    compiler = tmp_path / "broken"
-    compiler.write_text("#!/bin/sh\nexit 1\n")
-    compiler.chmod(0o755)
-    done = state_in_a_process(CXX=str(compiler), CORTADO_CACHE=str(tmp_path / "cache"), CORTADO_NATIVE="1")
-    assert done.stdout.startswith("Python port (the C++ compiler")
+    compiler = broken_compiler(tmp_path)
+    done = state_in_a_process(CXX=compiler, CORTADO_CACHE=str(tmp_path / "cache"), CORTADO_NATIVE="1")
+    assert done.stdout.startswith(f"no kernel (the C++ compiler {compiler} failed")
     assert not list((tmp_path / "cache").glob("*"))  # nothing half-made stays behind
 
 
@@ -82,10 +88,8 @@ def test_the_products_say_why_they_are_not_there(tmp_path: Path, monkeypatch: py
     assert build.product_library() == "native kernels are switched off by CORTADO_NATIVE=0"
     monkeypatch.setenv("CORTADO_NATIVE", "1")
     monkeypatch.setenv("CORTADO_CACHE", str(tmp_path))
-    compiler = tmp_path / "broken"
-    compiler.write_text("#!/bin/sh\nexit 1\n")
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CXX", str(compiler))
+    compiler = broken_compiler(tmp_path)
+    monkeypatch.setenv("CXX", compiler)
     assert f"the C++ compiler {compiler} failed" in build.product_library()
     monkeypatch.setenv("CXX", "")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -96,3 +100,41 @@ def test_the_products_are_one_file_that_says_how_to_build_it() -> None:
     text = build.product_source()
     assert text.startswith("// Build it: g++ -O3") and "-march" not in text.partition("\n")[0]
     assert '#include "' not in text and text.count("namespace cortado {") == 4
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> build.Library:
+    """A library of one function, and a folder of its own for what is compiled."""
+    (tmp_path / "tiny.cpp").write_text('extern "C" int seven() { return 7; }')
+    monkeypatch.setenv("CORTADO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CORTADO_NATIVE", "1")
+    return build.Library("tiny", ("-shared", "-fPIC"), tmp_path)
+
+
+@pytest.mark.skipif(build.find_compiler() is None, reason="needs a C++ compiler")
+def test_what_is_compiled_here_comes_before_the_wheel(tiny: build.Library) -> None:
+    tiny.in_wheel().write_bytes(b"of a wheel")
+    found = build.library_file(tiny)
+    assert found.parent == tiny.folder / "cache" and ctypes.CDLL(str(found)).seven() == 7
+
+
+def test_the_wheel_comes_next_and_then_a_reason(tiny: build.Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "")
+    monkeypatch.setenv("PATH", str(tiny.folder))
+    assert build.library_file(tiny) == "no C++ compiler was found; install g++"
+    tiny.in_wheel().write_bytes(b"of a wheel")
+    assert build.library_file(tiny) == tiny.in_wheel()
+    monkeypatch.setenv("CXX", broken_compiler(tiny.folder))
+    assert build.library_file(tiny) == tiny.in_wheel()
+    monkeypatch.setenv("CORTADO_NATIVE", "0")
+    assert build.library_file(tiny) == "native kernels are switched off by CORTADO_NATIVE=0"
+
+
+def test_a_wheel_that_cannot_be_loaded_is_a_reason(tiny: build.Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.in_wheel().write_bytes(b"of another machine")
+    monkeypatch.setenv("CXX", "")
+    monkeypatch.setenv("PATH", str(tiny.folder))
+    monkeypatch.setattr(build, "CODERS", tiny)
+    with pytest.warns(UserWarning, match="tiny.so cannot be loaded: .*Files are written in plain codecs"):
+        library, state = build.load_kernels.__wrapped__()
+    assert library is None and state.startswith("no kernel (")

@@ -1,4 +1,4 @@
-"""fitnets (Romero et al., 2015): a thin deep network for CIFAR-10 from labels, from softened outputs, and from a hint before them.
+"""fitnets (Romero et al., 2015): a thin deep network for CIFAR-10 from labels, from softened outputs, and after a hint.
 
 The student has 17 layers of 8 to 16 channels with neither residual paths nor batch norms, and a tenth of the weights of
 its teacher, ResNet-20. All train on the same 35,000 pictures, not varied, for as many passes in all: hints take 3 of the 11.

@@ -183,13 +183,13 @@ def test_interrupted_search_continues_with_its_trials(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(BaseException, match=r"interrupted"):
         patch.setattr(Finetune, "apply", killed)
-        reach(NET.make(), NET.task(), limits, minimise="loss", time_limit="1 min", folder=tmp_path)
+        reach(NET.make(), NET.task(), limits, minimise="loss", time_limit="10 min", folder=tmp_path)
     begun = notes(tmp_path)
     # However many trials train nothing: the one that was killed is the first that trains.
     count = len(begun)
     assert count > 2 and [bool(one["size_bytes"]) for one in begun] == [True] * (count - 1) + [False]
     monkeypatch.setattr(GoalSearch, "enough", lambda self: len(self.trials) >= count)
-    got = reach(NET.make(), NET.task(), limits, minimise="loss", time_limit="1 min", folder=tmp_path, resume=True)
+    got = reach(NET.make(), NET.task(), limits, minimise="loss", time_limit="10 min", folder=tmp_path, resume=True)
     assert [one.recipe for one in got.trials[:count]] == [one["recipe"] for one in begun]
     assert [one.size_bytes for one in got.trials[: count - 1]] == [one["size_bytes"] for one in begun[:-1]]
     assert [one.trained for one in got.trials[:count]] == [False] * (count - 1) + [True]
@@ -233,7 +233,7 @@ def test_full_disk_ends_the_search_and_is_no_refused_trial(tmp_path, monkeypatch
     monkeypatch.setattr(sys.modules["cortado.engine.stage_files"], "write_whole", full)
     limits = [f"size <= {plain_size() // 6} B"]
     with pytest.raises(BadValue, match="no space left"):
-        reach(NET.make(), NET.task(), limits, minimise="loss", time_limit="1 min", folder=tmp_path)
+        reach(NET.make(), NET.task(), limits, minimise="loss", time_limit="10 min", folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_diverging_training_is_a_failed_trial(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Finetune, "apply", diverges)
     limits = [f"size <= {plain_size() // 6} B"]
-    got = reach(NET.make(), NET.task(), limits, minimise="loss", time_limit="1 min", folder=tmp_path)
+    got = reach(NET.make(), NET.task(), limits, minimise="loss", time_limit="10 min", folder=tmp_path)
     assert [bool(one.failed) for one in got.trials].count(True) == 1 and got.best.done
 
 

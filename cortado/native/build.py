@@ -1,7 +1,7 @@
 """Find the C++ kernels: compiled on this machine on first use and cached, else the wheel's; or say why there are none.
 
 All are compiled for every processor of this architecture. The products choose their instructions while they run; the
-coders gain nothing by that: coding 5 M symbols takes the processor no longer than with -march=native.
+coders gain nothing by that: coding 5 M symbols takes the processor 0.8 to 1.08 times as long as with -march=native.
 """
 
 import ctypes

@@ -61,7 +61,7 @@ def test_export_merges_and_gathers_when_asked(here):  # noqa: F811
     (here / "sparse_job.py").write_text(SPARSE)
     operators = {}
     for words in ((), ("--merge",), ("--gather",), ("--merge", "--gather")):
-        done = cortado("export", "sparse_job:make", "--out", "x", *words)
+        done = cortado("export", "sparse_job:make", "--out", "x", "--standard", *words)
         assert done.exit_code == 0, done.output
         graph = onnx.load(here / "x/net.onnx").graph
         operators[words] = Counter(node.op_type for node in graph.node)

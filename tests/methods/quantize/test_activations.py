@@ -245,7 +245,9 @@ def test_a_shared_layer_runs_in_integers_or_is_said_not_to(norms, tmp_path):
     small, report = compress(Head(norms).eval(), task, "quantize/weights bits=8 | quantize/activations")
     row = export(small, task, Onnxruntime(), tmp_path / "out")
     describe = [note for note in report.warnings if "cannot be folded: shared. A shared layer" in note]
-    assert (tuple(one.layer for one in row.placements if one.kernel == "float32"), len(describe)) == (((), 0) if norms == 1 else (("shared",), 1))
+    assert (tuple(one.layer for one in row.placements if one.kernel == "float32"), len(describe)) == (
+        ((), 0) if norms == 1 else (("shared",), 1)
+    )
     assert (row.integer_share > 0.99) == (norms == 1)
 
 

@@ -58,7 +58,7 @@ FAULTS = {
     ),
     "engine": Fault(
         "a run that goes on takes the stages of another seed",
-        "cortado/engine/compress.py",
+        "cortado/engine/fingerprints.py",
         "(task.name, task.seed, task.batch, ",
         "(task.name, task.batch, ",
         ("tests/engine/test_compress.py",),

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 import torch
 from torch import nn
@@ -22,7 +21,7 @@ from cortado.parts.forms.dense import Dense
 from cortado.report.record import Placement
 from cortado.runtimes.kernels.binary import BinaryProducts
 from cortado.runtimes.kernels.binary_check import check_binary
-from cortado.runtimes.openvino import Openvino
+from cortado.runtimes.openvino import Openvino, openvino_package
 from cortado.runtimes.placements import placements
 
 
@@ -113,7 +112,7 @@ def test_scales_of_samples_and_several_terms_are_kept(terms, linear, tmp_path):
     layer = signed(nn.Linear(16, 6) if linear else nn.Conv2d(16, 6, 3), scaled=True, terms=terms)
     file, (row,) = written(layer, drawn(4, 16) if linear else drawn(4, 16, 5, 5), tmp_path)
     assert row.kernel == "binary"
-    steps = openvino.Core().read_model(str(file)).get_ordered_ops()
+    steps = openvino_package().Core().read_model(str(file)).get_ordered_ops()
     assert sum(step.get_type_name() == "BinaryConvolution" for step in steps) == terms
     assert far(layer, file, drawn(4, 16) if linear else drawn(4, 16, 5, 5)) < 1e-5
 

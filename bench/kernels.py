@@ -3,7 +3,7 @@
 Chains of four layers with ReLU, random weights, one sample, one thread. Files and networks take turns; times are those of the
 processor, so that a busy machine changes them little, and a figure is the median of the rounds' ratios. Sparse weights and free
 codebooks are Cortado's own operators in ONNX Runtime, whose bars are for processors with AVX-512 and VNNI; signs are binary
-convolutions in OpenVINO, whose bars ask for VPOPCNTDQ too.
+convolutions in OpenVINO, whose bars ask for VPOPCNTDQ too. The bars of 1 are where a file begins to use a sparse product.
 """
 
 import tempfile
@@ -38,7 +38,7 @@ from cortado.task.metric import Metric
 from cortado.task.outputs.numbers import Numbers
 from cortado.task.task import Task
 
-LAYERS, WIDTH, CHANNELS, SIDE = 4, 4096, 256, 14
+LAYERS, WIDTH, NARROW, CHANNELS, SIDE = 4, 4096, 512, 256, 14
 TORCH, ORT, OPENVINO, INTEGERS = "torch fp32", "ONNX Runtime fp32", "OpenVINO fp32", "OpenVINO int8"
 ORT_NEEDS, SIGNS_NEED = {"AVX-512", "VNNI"}, {"AVX-512", "VPOPCNTDQ"}
 
@@ -96,12 +96,14 @@ def ternary(weight: Tensor, generator: torch.Generator) -> Form:
 LINEAR = (
     sparse(0.9, 1, TORCH, 4.5), sparse(0.95, 1, TORCH, 9.0), sparse(0.9, 16, TORCH, 10.0), sparse(0.95, 16, TORCH, 15.0),
     codebook(4, True, TORCH, 8.0), codebook(2, True, TORCH, 10.0), codebook(4, False, ORT, 4.5), codebook(2, False, ORT, 6.0),
+    sparse(0.8, 1, ORT, 1.0), sparse(0.5, 16, ORT, 1.0),
     Variant("ternary, 8-bit inputs", ternary, {OPENVINO: 7.0}, "packed", Openvino(rounds_inputs=True)),
     Variant("signs alone, 8-bit inputs", signs, {OPENVINO: 7.0}, "packed", Openvino(rounds_inputs=True)),
     Variant("signs of weights and inputs", signs, {OPENVINO: 40.0}, "binary", Openvino(), signs=True),
 )  # fmt: skip
+SMALL = (sparse(0.9, 1, ORT, 1.0),)
 CONVOLUTION = (
-    sparse(0.9, 1, ORT, 2.7), sparse(0.95, 1, ORT, 4.7),
+    sparse(0.9, 1, ORT, 2.7), sparse(0.95, 1, ORT, 4.7), sparse(0.7, 1, ORT, 1.0),
     Variant(
         "signs of weights and inputs", signs, {TORCH: 15.0, OPENVINO: 12.0, INTEGERS: 3.5}, "binary", Openvino(), signs=True
     ),
@@ -114,6 +116,7 @@ def run() -> list[dict[str, Any]]:
     kernel = f"3 x 3 convolution, {CHANNELS} channels, {SIDE} x {SIDE}"
     return [
         *rows_of(f"linear {WIDTH}", lambda: nn.Linear(WIDTH, WIDTH), (WIDTH,), LINEAR),
+        *rows_of(f"linear {NARROW}", lambda: nn.Linear(NARROW, NARROW), (NARROW,), SMALL),
         *rows_of(kernel, lambda: nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), (CHANNELS, SIDE, SIDE), CONVOLUTION),
     ]
 

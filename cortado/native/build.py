@@ -1,7 +1,7 @@
 """Find the C++ kernels: compiled on this machine on first use and cached, else the wheel's; or say why there are none.
 
 All are compiled for every processor of this architecture. The products choose their instructions while they run; the
-coders gain nothing by that: coding 5 M symbols takes the processor 0.8 to 1.08 times as long as with -march=native.
+coders need no choice.
 """
 
 import ctypes
@@ -22,8 +22,7 @@ from cortado.machine import cache_folder
 HERE = Path(__file__).parent
 TIME_LIMIT_S = 300
 WITHOUT = (
-    "Files are written in plain codecs, 10 to 15 % larger for pruned and shared weights and up to a third for floats; "
-    "files in the codec mix take one to two minutes per million weights to read. "
+    "Files are written in plain codecs and are larger, and files in the codec mix take long to read. "
     "Or install a wheel of cortado-nn that was built with a compiler."
 )
 PRODUCTS_SOURCE, PRODUCTS_LIBRARY = "cortado_products.cpp", "libcortado_products.so"
@@ -101,7 +100,7 @@ def compile_to(path: Path, compiler: str, library: Library) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def library_file(library: Library) -> Path | str:
+def find_library(library: Library) -> Path | str:
     """Return the path of a library, compiled here or else the wheel's; or the reason why there is none, in words."""
     if os.environ.get("CORTADO_NATIVE") == "0":
         return "native kernels are switched off by CORTADO_NATIVE=0"
@@ -117,7 +116,7 @@ def library_file(library: Library) -> Path | str:
 @lru_cache(maxsize=1)
 def load_kernels() -> tuple[ctypes.CDLL | None, str]:
     """Return the coders' kernels (None: there are none) and a description of which are used."""
-    found = library_file(CODERS)
+    found = find_library(CODERS)
     if isinstance(found, Path):
         try:
             origin = "kernel of the wheel" if found == CODERS.in_wheel() else "compiled kernel"
@@ -142,7 +141,7 @@ def missing_kernels() -> str | None:
 
 def product_library() -> Path | str:
     """Return the path of the compiled products, or the reason why there are none, in words."""
-    return library_file(PRODUCTS)
+    return find_library(PRODUCTS)
 
 
 def product_source() -> str:

@@ -130,7 +130,7 @@ class Exported:
     same_top: float | None
     samples: int
     placements: tuple[Placement, ...] = ()
-    """With which kernel the file computes each layer; empty in reports before version 0.3."""
+    """With which kernel the file computes each layer; empty in reports before version 0.2."""
     float_operators: tuple[str, ...] = ()
     """Operators of a quantized network that run in floats, if the runtime reports operators but not layers."""
     rounded: bool = False

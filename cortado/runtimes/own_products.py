@@ -191,21 +191,23 @@ def digest_of(path: Path) -> str:
 
 
 def open_session(file: Path, options: Any) -> Any:
-    """Return ONNX Runtime's session of a file, with the library beside it where there is one.
+    """Return ONNX Runtime's session of a file; where a library stands beside it, our operators run in Cortado's own.
 
-    Raises BadFile where the library is missing, altered, or made for another machine.
+    The library beside the file is for programs without Cortado. Its code is not run here, as files come from strangers. Raises
+    BadFile where it is missing or altered, or where this machine has no library of ours.
     """
     import onnxruntime
 
     path = file.with_name(PRODUCTS_LIBRARY)
     if path.exists():
         check_library(path)
-        try:
-            options.register_custom_ops_library(str(path))
-        except Exception as error:
+        own = product_library()
+        if isinstance(own, str):
             raise BadFile(
-                f"onnxruntime: {path} cannot be loaded on this machine ({error}). {way_out(path.parent)}"
-            ) from error
+                f"onnxruntime: {file.name} has operators of Cortado, and there is no library for them here: {own}. Or install a "
+                "wheel of Cortado that was built with a compiler."
+            )
+        options.register_custom_ops_library(str(own))
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:

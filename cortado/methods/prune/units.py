@@ -36,7 +36,14 @@ class PruneUnits(Method):
         self.sweep(view)
 
     def sweep(self, view: View) -> int:
-        """Remove and sort; return the number of units removed."""
+        """Remove and sort; return the number of units removed.
+
+        In a network that cannot be traced units stay: methods that only tidy up at their end work there too.
+        """
+        try:
+            self.chosen(view)
+        except BadNetwork:
+            return 0
         removed = 0
         while keeps := self.dead(view):
             fell = sum(group.count - len(keep) for group, keep in keeps.items())
@@ -51,11 +58,8 @@ class PruneUnits(Method):
         return removed
 
     def chosen(self, view: View) -> list[Group]:
-        """Return the groups whose layers `where` selects; none in a network that cannot be traced."""
-        try:
-            groups = [group for group in view.groups.all if group.count > 1 and group.of_role("consumer")]
-        except BadNetwork:
-            return []
+        """Return the groups whose layers `where` selects.  Raises BadNetwork for a network that cannot be traced."""
+        groups = [group for group in view.groups.all if group.count > 1 and group.of_role("consumer")]
         if self.where == "*":
             return groups
         layers = {id(layer) for weight in view.weights(self.where) for layer, _ in weight.places}

@@ -23,6 +23,15 @@ inline int code_in(const uint8_t* tile, int64_t at, int bits) {
 using ExactSums = void (*)(const uint8_t* codes, const float* codebook, const float* x, int64_t stride, int64_t tiles, float* sums);
 
 #if defined(__x86_64__)
+// One tile of each row of a group; those of later groups are asked for.
+FOR_AVX512 inline void load_tiles(const uint8_t* codes, __m512i (&code)[GROUP]) {
+#pragma GCC unroll 4
+    for (int row = 0; row < int(GROUP); row++) {
+        code[row] = _mm512_loadu_si512(codes + row * TILE);
+        __builtin_prefetch(codes + row * TILE + 4096);
+    }
+}
+
 template <int BITS, int S>
 FOR_AVX512 void exact_avx512(const uint8_t* codes, const float* codebook, const float* x, int64_t stride, int64_t tiles, float* sums) {
     constexpr int FIELDS = 32 / BITS, CHAINS = S > 1 ? 1 : 2;
@@ -30,11 +39,7 @@ FOR_AVX512 void exact_avx512(const uint8_t* codes, const float* codebook, const 
     __m512 sum[CHAINS][S][GROUP] = {};
     for (int64_t tile = 0; tile < tiles; tile++, codes += GROUP * TILE, x += 16 * FIELDS) {
         __m512i code[GROUP];
-#pragma GCC unroll 4
-        for (int row = 0; row < int(GROUP); row++) {
-            code[row] = _mm512_loadu_si512(codes + row * TILE);
-            __builtin_prefetch(codes + row * TILE + 4096);
-        }
+        load_tiles(codes, code);
 #pragma GCC unroll 16
         for (int field = 0; field < FIELDS; field++) {
             __m512 input[S];
@@ -102,11 +107,7 @@ FOR_VNNI void rounded_vnni(const uint8_t* codes, const int8_t* values, const uin
     __m512i sum[GROUP] = {};
     for (int64_t tile = 0; tile < tiles; tile++, codes += GROUP * TILE) {
         __m512i code[GROUP];
-#pragma GCC unroll 4
-        for (int row = 0; row < int(GROUP); row++) {
-            code[row] = _mm512_loadu_si512(codes + row * TILE);
-            __builtin_prefetch(codes + row * TILE + 4096);
-        }
+        load_tiles(codes, code);
 #pragma GCC unroll 4
         for (int field = 0; field < 8 / BITS; field++, inputs += TILE) {
             const __m512i input = _mm512_loadu_si512(inputs);

@@ -7,12 +7,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cortado.engine.compress import compress
+from cortado.errors import BadNetwork
 from cortado.methods.prune.units import PruneUnits
 from cortado.network.view import View
 from cortado.parts.forms.attach import attach, form_of
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.quantized import Quantized
+from cortado.task.task import Data, Task
 
 
 class Net(nn.Module):
@@ -91,6 +94,8 @@ LEFT = {
     ),
 }
 NOT_DEAD = {
+    "sigmoid": (Net(nn.Linear(4, 6), nn.Linear(6, 2), lambda n, x: n.second(torch.sigmoid(n.first(x)))), (2, 4)),
+    "norm of units": (Net(nn.Linear(4, 6), nn.Linear(6, 2), normed, norm=nn.BatchNorm1d(6)), (2, 4)),
     "norm of positions": (Net(nn.Linear(4, 6), nn.Linear(6, 2), normed, norm=nn.BatchNorm1d(6)), (2, 6, 4)),
     "norm after flattening": (
         Net(
@@ -228,19 +233,6 @@ def test_units_stay_when_two_layers_share_a_weight():
     torch.testing.assert_close(net(example), wanted)
 
 
-@pytest.mark.parametrize("make_nothing", ["sigmoid", "norm"])
-def test_unit_that_feeds_a_constant_is_not_dead(make_nothing):
-    between = normed if make_nothing == "norm" else lambda n, x: n.second(torch.sigmoid(n.first(x)))
-    net = finalized(Net(nn.Linear(4, 6), nn.Linear(6, 2), between, norm=nn.BatchNorm1d(6)))
-    example = torch.randn(2, 4)
-    with torch.no_grad():
-        net.first.weight[1] = 0
-        net.first.bias[1] = 0
-        wanted = net(example)
-    assert PruneUnits().sweep(View(net, net, example)) == 0
-    torch.testing.assert_close(net(example), wanted)
-
-
 def test_unit_that_nothing_reads_is_dead_even_behind_a_norm():
     net = finalized(Net(nn.Linear(4, 6), nn.Linear(6, 2), normed, norm=nn.BatchNorm1d(6)))
     example = torch.randn(2, 4)
@@ -277,3 +269,10 @@ def test_layer_without_live_units_keeps_one():
     PruneUnits().sweep(View(net, net, torch.randn(2, 4)))
     assert net.first.out_features == 1
     torch.testing.assert_close(net(torch.randn(3, 4)), net.second.bias.expand(3, 2))
+
+
+def test_stage_on_a_network_that_cannot_be_traced_says_so():
+    net = finalized(Net(nn.Linear(4, 6), nn.Linear(6, 2), lambda n, x: original(n, x) if x.sum() > 0 else x))
+    data = Data(torch.randn(32, 4), torch.zeros(32, dtype=torch.long))
+    with pytest.raises(BadNetwork, match="cannot be traced"):
+        compress(net, Task(data, data, data, trial=True, device="cpu"), "prune/units")

@@ -151,6 +151,11 @@ class Exported:
         known = self.rounded and self.placements and all(row.kernel != UNREPORTED for row in self.placements)
         return sum(row.share for row in self.placements if row.kernel == INT8) if known else None
 
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        """Return the names of the layers that run in floats, as far as the runtime reports its kernels."""
+        return tuple(row.layer for row in self.placements if row.kernel == FLOATS)
+
 
 @dataclass(frozen=True)
 class Ratio:

@@ -18,6 +18,10 @@ class Ran:
 
     rows: Tensor | None = None
 
+    def __deepcopy__(self, memo: dict[int, object]) -> "Ran":
+        """Return one that has not run: a copy of a network has not either."""
+        return Ran()
+
 
 class ChooseRows(nn.Module):
     """For each row, which is an entry of the first axis: `chosen` where the mask is true, else `otherwise`.

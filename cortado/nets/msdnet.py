@@ -18,7 +18,7 @@ class Layer(nn.Module):
     """
 
     def __init__(self, channels: Sequence[int], growth: Sequence[int], bottlenecks: Sequence[int]) -> None:
-        """`bottlenecks`: for each scale that comes in, the width before a 3 x 3 convolution over the channels it makes; 0: none."""
+        """`bottlenecks`: for each scale that comes in, how many times wider what a 3 x 3 convolution reads may be; 0: any."""
         super().__init__()
         self.ended = len(channels) - len(growth)
         self.down, self.same = nn.ModuleList(), nn.ModuleList()
@@ -48,9 +48,9 @@ class Stem(nn.ModuleList):
     """The first layer: the picture at the finest scale, and each further scale from the one before."""
 
     def __init__(self, channels: Sequence[int]) -> None:
-        before = (3, *channels[:-1])
-        strides = (1, *[2] * (len(channels) - 1))
-        super().__init__(convolution(*each, stride) for *each, stride in zip(before, channels, (3,) * len(channels), strides))
+        super().__init__()
+        for number, (inside, outside) in enumerate(zip((3, *channels), channels, strict=False)):
+            self.append(convolution(inside, outside, 3, 2 if number else 1))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps of all scales, finest first."""
@@ -141,11 +141,10 @@ def convolution(inside: int, outside: int, kernel: int, stride: int = 1) -> nn.S
 
 
 def growing(inside: int, outside: int, bottleneck: int, stride: int = 1) -> nn.Sequential:
-    """Return a 3 x 3 convolution, after a 1 x 1 one to `bottleneck` x its channels where that is fewer than come in."""
-    narrow = bottleneck * outside
+    """Return a 3 x 3 convolution, after a 1 x 1 one to at most `bottleneck` x the channels that it makes; without for 0."""
     if not bottleneck:
         return convolution(inside, outside, 3, stride)
-    narrow = min(inside, narrow)
+    narrow = min(inside, bottleneck * outside)
     return nn.Sequential(*convolution(inside, narrow, 1), *convolution(narrow, outside, 3, stride))
 
 

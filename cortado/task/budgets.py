@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from cortado.errors import BadValue
+from cortado.parts.blocks.rows import NEVER
 
-NEVER, ALWAYS = 2.0, -1.0
-"""Thresholds that no confidence passes, and that all do."""
+ALWAYS = -1.0
+"""A threshold that every confidence passes."""
 LARGEST_LOG_RATIO = 60.0
 HALVINGS = 100
 

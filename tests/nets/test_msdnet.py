@@ -8,9 +8,9 @@ from torch import nn
 
 import cortado
 from cortado.errors import BadValue
-from cortado.network.profile.answers import multiply_adds_so_far
 from cortado.nets.catalog import by_name
 from cortado.nets.msdnet import Layer, MSDNet, UpTo, msdnet, remaining_scales
+from cortado.network.profile.answers import multiply_adds_so_far
 from cortado.parts.blocks.rows import confidence
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.task.task import Data, Task
@@ -162,7 +162,12 @@ def small_task() -> Task:
 
 @pytest.mark.parametrize(
     "recipe",
-    ["prune/channels keep=0.7", "prune/weights keep=0.5", "quantize/weights bits=8 | quantize/activations", "simplify/norms"],
+    [
+        "prune/channels keep=0.7",
+        "prune/weights keep=0.5",
+        "quantize/weights bits=8 | quantize/activations",
+        "simplify/norms",
+    ],
 )
 def test_file_gives_back_every_answer_of_what_was_made_smaller(network, tmp_path, recipe):
     network.choose.thresholds.fill_(0.12)
@@ -173,7 +178,8 @@ def test_file_gives_back_every_answer_of_what_was_made_smaller(network, tmp_path
     with torch.no_grad():
         assert torch.equal(loaded(PICTURES), small(PICTURES))
         assert all(
-            torch.equal(one, other) for one, other in zip(loaded.answers(PICTURES), small.answers(PICTURES), strict=True)
+            torch.equal(one, other)
+            for one, other in zip(loaded.answers(PICTURES), small.answers(PICTURES), strict=True)
         )
     assert torch.equal(loaded.choose.thresholds, network.choose.thresholds)
 

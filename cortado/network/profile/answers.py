@@ -19,7 +19,9 @@ from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import to_device
 
 
-def multiply_adds_so_far(network: nn.Module, example: Any, batch: int | None = None) -> dict[str, tuple[float | None, ...]]:
+def multiply_adds_so_far(
+    network: nn.Module, example: Any, batch: int | None = None
+) -> dict[str, tuple[float | None, ...]]:
     """Return the multiply-adds per sample up to each answer of every FirstSure, earliest first, by its path.
 
     Counted is what the answers so far need, and nothing that only later ones do. `example` and `batch` are those of
@@ -29,7 +31,11 @@ def multiply_adds_so_far(network: nn.Module, example: Any, batch: int | None = N
     runner = factored_copy(network)
     places = chosen_among(runner)
     graph = trace(runner, example, batch)
-    return {path: tuple(costs_of(graph, graph.calls_of(one)[0].reads)) for path, one in places.items() if graph.calls_of(one)}
+    return {
+        path: tuple(costs_of(graph, graph.calls_of(one)[0].reads))
+        for path, one in places.items()
+        if graph.calls_of(one)
+    }
 
 
 def costs_of(graph: Graph, answers: Iterable[int]) -> Iterable[float | None]:

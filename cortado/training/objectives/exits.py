@@ -37,8 +37,12 @@ class Exits(Objective):
     places: ClassVar[Mapping[str, int]] = MappingProxyType({})
     """How many answers each FirstSure of the network has, by path; set on a copy."""
 
-    weights: tuple[Any, ...] | list[Any] = knob((), low=0.0, help="factors of the answers' losses, earliest first; all 1 if empty")
-    distill: float = knob(0.0, low=0.0, high=1.0, help="share that earlier answers learn from the last one, not from labels")
+    weights: tuple[Any, ...] | list[Any] = knob(
+        (), low=0.0, help="factors of the answers' losses, earliest first; all 1 if empty"
+    )
+    distill: float = knob(
+        0.0, low=0.0, high=1.0, help="share that earlier answers learn from the last one, not from labels"
+    )
     temperature: float = knob(3.0, low=0.05, help="softmax temperature T of `distill`")
 
     def __post_init__(self) -> None:
@@ -46,7 +50,9 @@ class Exits(Objective):
         super().__post_init__()
 
     def on(self, view: View, weights: list[Weight], task: Task) -> Objective:
-        places = {path: len(one.choices) + 1 for path, one in view.network.named_modules() if isinstance(one, FirstSure)}
+        places = {
+            path: len(one.choices) + 1 for path, one in view.network.named_modules() if isinstance(one, FirstSure)
+        }
         if not places:
             raise BadNetwork(
                 "objectives/exits: the network has no answers to choose from. Give it exits first, or learn from task."

@@ -62,7 +62,9 @@ def only_for(choice: Any) -> list[Any]:
 def compact(graph: Any, choice: Any, inside: Sequence[Any], name: str) -> None:
     """Run operators on the chosen rows alone, and scatter their result into what the other rows get."""
     mask = choice.inputs[MASK]
-    places = made(graph, choice, "NonZero", [made(graph, choice, "Reshape", [mask, constant(graph, name, "flat", [-1])])])
+    places = made(
+        graph, choice, "NonZero", [made(graph, choice, "Reshape", [mask, constant(graph, name, "flat", [-1])])]
+    )
     index = made(graph, choice, "Reshape", [places, constant(graph, name, "flat", [-1])])
     column = made(graph, choice, "Reshape", [places, constant(graph, name, "column", [-1, 1])])
     entering = Entering(graph, choice, mask.shape[0], index, name)

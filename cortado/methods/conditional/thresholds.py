@@ -28,7 +28,8 @@ GRID = tuple(1.0 - 10.0**power for power in torch.linspace(-4, -0.1, 80).tolist(
 BY_HEART, ENOUGH = 0.999, 100
 """From this score on, over that many samples, the data count as known by heart."""
 ANSWERS = Need(
-    "an answer before the last", lambda method, view, task: sures_in(view.network), "put conditional/exits or conditional/cascade before"
+    "an answer before the last", lambda method, view, task: sures_in(view.network),
+    "put conditional/exits or conditional/cascade before",
 )  # fmt: skip
 
 
@@ -75,8 +76,8 @@ class ConditionalThresholds(Method):
         last = float(found.shares[-1].mean())
         if not self.seen and last >= BY_HEART and found.count >= ENOUGH:
             raise BadTask(
-                f"{self.name()}: the last answer is right on {last:.1%} of {found.count} validation samples: it seems to know them "
-                "by heart, and confidences there say nothing of new data. Give other validation data, or write seen: true."
+                f"{self.name()}: the last answer is right on {last:.1%} of {found.count} validation samples: it seems to know "
+                "them by heart, and confidences there say nothing of new data. Give other validation data, or write seen: true."
             )
 
     def loosest(self, found: "Answers") -> float | None:
@@ -96,8 +97,8 @@ class ConditionalThresholds(Method):
         costs = costs_of(view, found.sures)
         harmed = int(found.harmed(threshold).sum())
         notes = [
-            f"samples stop above a confidence of {threshold:.4f}: {', '.join(f'{share:.0%}' for share in shares)} at the answers in "
-            f"order; {harmed} of {found.count} validation samples are harmed, at most "
+            f"samples stop above a confidence of {threshold:.4f}: {', '.join(f'{share:.0%}' for share in shares)} at the answers "
+            f"in order; {harmed} of {found.count} validation samples are harmed, at most "
             f"{upper_bound(harmed, found.count, self.sure):.2%} of new ones with probability {self.sure:g}"
         ]
         expected = sum(share * cost for share, cost in zip(shares, costs, strict=True))
@@ -107,8 +108,8 @@ class ConditionalThresholds(Method):
             own, rest = costs[place] - (costs[place - 1] if place else 0.0), costs[-1] - costs[place]
             if rest and reaching and share / reaching < own / (own + rest):
                 notes.append(
-                    f"answer {place + 1} does not pay: {share / reaching:.0%} of the samples that reach it stop there, and it takes "
-                    f"{own / (own + rest):.0%} of the multiply-adds from there on. Leave it out."
+                    f"answer {place + 1} does not pay: {share / reaching:.0%} of the samples that reach it stop there, and it "
+                    f"takes {own / (own + rest):.0%} of the multiply-adds from there on. Leave it out."
                 )
         return notes
 
@@ -147,8 +148,8 @@ def answers_of(network: nn.Module, task: Task) -> Answers:
     metric = task.metric
     if metric.whole is not None or metric.value is not None:
         raise BadTask(
-            f"conditional/thresholds: the metric {metric.name!r} is no mean over samples, so that no single sample can be harmed. "
-            "Give the task one with a score for each sample, such as accuracy."
+            f"conditional/thresholds: the metric {metric.name!r} is no mean over samples, so that no single sample can be "
+            "harmed. Give the task one with a score for each sample, such as accuracy."
         )
     called: list[tuple[FirstSure, tuple[Tensor, ...]]] = []
     sures = sures_in(network)

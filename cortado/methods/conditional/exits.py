@@ -1,6 +1,6 @@
 """conditional/exits: heads on inner layers, which answer for samples that are sure early."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -94,6 +94,7 @@ class ConditionalExits(Method):
         return [path.strip() for path in self.at.split(",") if path.strip()]
 
     def apply(self, view: View, task: Task) -> None:
+        view.weights(self.where)
         classes = classes_of(view)
         places = self.places or [LEAVES_AFTER.require(self, view, task)]
         found = sorted((self.call_of(view, path) for path in places), key=lambda one: one.index)
@@ -102,7 +103,9 @@ class ConditionalExits(Method):
             view.wrap("", self.exit_after(one, view, classes))
         heads = ", ".join(f"{name}.*" for name in self.names(view))
         learned = Exits(distill=self.distill, temperature=self.temperature)
-        learn(view, task, self.training, (learned,), self.teacher, self.where if self.joint else heads, self.name())
+        # Heads alone learn from the network as it is: its statistics stay too.
+        training = self.training if self.joint else replace(self.training, statistics="kept")
+        learn(view, task, training, (learned,), self.teacher, self.where if self.joint else heads, self.name())
 
     def names(self, view: View) -> list[str]:
         """Return what the heads are called in the network."""

@@ -56,6 +56,8 @@ class ConditionalThresholds(Method):
     )
 
     def apply(self, view: View, task: Task) -> None:
+        view.weights(self.where)
+        ANSWERS.require(self, view, task)
         found = answers_of(view.network, task)
         self.check(found, view, task)
         costs = costs_of(view, found.sures)
@@ -158,21 +160,35 @@ class Answers:
 
 
 def laid_path(found: Answers, costs: Sequence[float]) -> list[tuple[float, ...]]:
-    """Return confidences from strict to loose: each step lowers that of one answer, where it saves most for the harm."""
+    """Return confidences from strict to loose: those of one answer fall at a time, where that saves most for the harm."""
     places = [0] * len(found.confidences)
     path = [tuple(GRID[place] for place in places)]
-    harm, cost = float(found.harmed(path[-1]).sum()), found.mean_cost(path[-1], costs)
-    while min(places) < len(GRID) - 1:
-        tried = []
-        for answer in (one for one, place in enumerate(places) if place < len(GRID) - 1):
-            moved = [place + (one == answer) for one, place in enumerate(places)]
-            thresholds = tuple(GRID[place] for place in moved)
-            more, less = float(found.harmed(thresholds).sum()), found.mean_cost(thresholds, costs)
-            # One harmed sample more than seen, so that a step without harm is not worth any price.
-            tried.append(((cost - less) / (max(more - harm, 0.0) + 1.0), moved, thresholds, more, less))
-        _, places, thresholds, harm, cost = max(tried, key=lambda one: one[0])
-        path.append(thresholds)
-    return path
+    while True:
+        answer, target = best_fall(found, costs, places)
+        if target is None:
+            return path
+        while places[answer] < target:
+            places[answer] += 1
+            path.append(tuple(GRID[place] for place in places))
+
+
+def best_fall(found: Answers, costs: Sequence[float], places: Sequence[int]) -> tuple[int, int | None]:
+    """Return the answer whose confidence should fall next, and how far, as a place of GRID; None where all are loose."""
+    harm, cost = costs_at(found, costs, places)
+    best: tuple[float, int, int | None] = (0.0, 0, None)
+    for answer, place in enumerate(places):
+        for target in range(place + 1, len(GRID)):
+            more, less = costs_at(found, costs, [*places[:answer], target, *places[answer + 1 :]])
+            # One harmed sample more than seen, so that a fall without harm is not worth any price.
+            worth = (cost - less) / (max(more - harm, 0.0) + 1.0)
+            best = max(best, (worth, answer, target), key=lambda one: one[0])
+    return best[1:]
+
+
+def costs_at(found: Answers, costs: Sequence[float], places: Sequence[int]) -> tuple[float, float]:
+    """Return the number of harmed samples and the mean cost at some places of GRID."""
+    thresholds = [GRID[place] for place in places]
+    return float(found.harmed(thresholds).sum()), found.mean_cost(thresholds, costs)
 
 
 def sures_in(network: nn.Module) -> list[FirstSure]:

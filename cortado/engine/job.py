@@ -51,9 +51,9 @@ class Job:
     `training` (knobs of finetune) trains the network first if there are no weights. `recipe` and `limits` are defaults that
     the command line may override. `score` is the known score of the original network, in the unit of the task's metric:
     `compress` and `plan`, and `trusted` in Python, raise if it is not reached (cortado.task.measure.check_stated has the
-    tolerance). `members` are smaller trained networks that the planner may put in front, written as for conditional/cascade. `forms` are your own classes of forms and blocks, without which files that have them cannot be read. `source`
-    is the job's file, beside which teachers' weights lie. `file_maker` makes the network that a bundle's file is written
-    against.
+    tolerance). `members` are smaller trained networks that the planner may put in front, written as for conditional/cascade.
+    `forms` are your own classes of forms and blocks, without which files that have them cannot be read. `source` is the job's
+    file, beside which teachers' weights lie. `file_maker` makes the network that a bundle's file is written against.
     """
 
     make: Callable[[], nn.Module]
@@ -221,7 +221,9 @@ def built_on(network: nn.Module, stages: Sequence[Method]) -> nn.Module:
 def check_sorts(data: dict[str, Any]) -> None:
     """Raise BadRecipe for a value of the wrong type."""
     sorts: dict[str, Any] = {"network": str, "task": str, "weights": str, "seed": int, "score": (int, float)}
-    for key, sort in (sorts | {"options": dict, "task_options": dict, "train": dict, "limits": list, "members": list}).items():
+    for key, sort in (
+        sorts | {"options": dict, "task_options": dict, "train": dict, "limits": list, "members": list}
+    ).items():
         if data.get(key) is not None and (not isinstance(data[key], sort) or isinstance(data[key], bool)):
             raise BadRecipe(f"job: {key} must be {SORT_WORDS[sort]}, got {data[key]!r}. See examples/digits.yaml.")
 

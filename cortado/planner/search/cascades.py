@@ -34,8 +34,8 @@ class Cascades:
     """Proposes cascades of `members`, written as for conditional/cascade; without members nothing.
 
     All members come first, with as many harmed samples as the score limit allows points (`lose`), in integers and in floats.
-    If they are refused, each comes alone. Members that do not pay are dropped; then `lose` is bisected between trials that kept the limits and others. `idle` has, by
-    the number of a trial, the places of its members that do not pay.
+    If they are refused, each comes alone. Members that do not pay are dropped; then `lose` is bisected between trials that kept
+    the limits and others. `idle` has, by the number of a trial, the places of its members that do not pay.
     """
 
     wanted: SearchGoal
@@ -107,7 +107,12 @@ class Cascades:
         last = ConditionalThresholds(lose=float(f"{lose:.3g}"))
         names = " and ".join(member_text(one) for one in members)
         shape = ", ".join([f"cascade of {names}", *["integers"] * whole, f"lose={last.lose:g}"])
-        stages = [ConditionalCascade(members=list(members)), *(integers() if whole else ()), *stages_of(self.tail), last]
+        stages = [
+            ConditionalCascade(members=list(members)),
+            *(integers() if whole else ()),
+            *stages_of(self.tail),
+            last,
+        ]
         return Proposal.of(stages, shape)
 
     def note(self, trials: Sequence[Trial]) -> str:
@@ -123,7 +128,7 @@ class Cascades:
 def cascades_for(wanted: SearchGoal, members: Sequence[Any], network: nn.Module, task: Task, tail: str) -> Cascades:
     """Return the proposals for a goal, with the harm that its score limit allows."""
     limit, lose = wanted.limit("score"), LOSE
-    if members and limit is not None:
+    if limit is not None and wanted.time_counts:
         points = -limit.value
         if not limit.relative:
             points = wanted.sign * (mean_score(network, task.validation, task.metric) - limit.value)
@@ -160,6 +165,11 @@ def no_faster(strict: Sequence[Trial]) -> bool:
 def is_cascade(trial: Trial | Proposal) -> bool:
     """Return whether a recipe begins with a cascade."""
     return CASCADE in stages_in(trial)[0]
+
+
+def has_paths(trial: Trial) -> bool:
+    """Return whether a recipe ends with thresholds, so that paths depend on the input."""
+    return THRESHOLDS in stages_in(trial)[-1]
 
 
 def stages_in(trial: Trial | Proposal) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,9 @@ from cortado.engine.options import RunOptions
 from cortado.errors import BadValue
 from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, remember, size_accuracy_curve
 from cortado.planner.search.cache import Memory, mark_of
-from cortado.planner.search.cascades import Cascades, cascades_for, check_members, is_cascade
+from cortado.planner.search.cascades import Cascades, cascades_for, check_members, has_paths, is_cascade
 from cortado.planner.search.correction import corrected
+from cortado.planner.search.early_exits import EarlyExits
 from cortado.planner.search.engine import Engine
 from cortado.planner.search.proposal import Proposal, safe
 from cortado.planner.search.proposals import Proposals
@@ -145,13 +146,20 @@ class GoalSearch:
         ideas, epoch = self.proposals()
         while waiting or not self.enough():
             left = min(self.seconds - self.deadline.spent, RECOVERY_SHARE * self.seconds)
-            alone = [one for one in self.trials if not is_cascade(one)]
-            found = waiting.pop(0) if waiting else self.cascades.next(self.trials)
-            found = found or ideas.next(alone, partial(recovery, left, epoch))
+            found = waiting.pop(0) if waiting else self.next(ideas, partial(recovery, left, epoch))
             if found is None:
                 return
             made = self.carry_out(found)
             ideas.curve = corrected(ideas.curve, self.trials[-1], made, engine.network, engine.task)
+
+    def next(self, ideas: Proposals, epochs: Callable[[Shape], float]) -> Proposal | None:
+        """Return the next proposal: of cascades if some are named, of one path for all, last of an exit."""
+        one_path = [one for one in self.trials if not has_paths(one)]
+        found = self.cascades.next(self.trials) or ideas.next(one_path, epochs)
+        if found is not None or self.members:
+            return found
+        exits = EarlyExits(self.wanted, self.engine.network, self.engine.task, self.cascades.lose, self.tail)
+        return exits.next(self.trials, epochs)
 
     def try_cascades(self, waiting: list[Trial]) -> list[Trial]:
         """Run the cascades, those of an interrupted run first; return what else that run began."""

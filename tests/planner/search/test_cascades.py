@@ -1,7 +1,6 @@
 """Cascades in a search: what is proposed next, what is resumed, and a bundle that verifies."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.stopwatch import Stopwatch
 from cortado.task.limits import read_limits
 from cortado.task.task import Data, Task
-from tests.laws.tiny_nets import BY_NAME, CLASSES
+from tests.laws.tiny_nets import CLASSES
 from tests.test_cli import cortado as command
 from tests.test_cli import here
 
@@ -102,7 +101,9 @@ def test_integers_come_first_then_floats_then_without_members_that_do_not_pay():
     ideas.idle[1] = [0]
     third = ideas.next([one, two])
     assert "integers" in third.shape and "resnet_8" not in str(third.recipe)
-    assert third.recipe["stages"][0]["conditional/cascade"]["members"] == [{"network": "resnet_20", "scale": [1.0, 2.0]}]
+    assert third.recipe["stages"][0]["conditional/cascade"]["members"] == [
+        {"network": "resnet_20", "scale": [1.0, 2.0]}
+    ]
     assert read_recipe(third.recipe).stages[-1] == ConditionalThresholds(lose=1.0)
     ideas.idle[1] = [0, 1]
     assert "resnet_8" in ideas.next([one, two]).shape, "where none pays other thresholds are tried"
@@ -243,7 +244,16 @@ def test_bundle_of_a_job_with_members_verifies(here, few):
     job = f"network: {LARGE}\ntask: tests.planner.search.test_cascades:task\nmembers: [{{network: {SMALL}, scale: 2.0}}]\n"
     (here / "own.yaml").write_text(job)
     done = command(
-        "compress", "own.yaml", "--limit", "score >= -1 %", "--minimise", "latency", "--measure-in", "onnxruntime", "--out", "out"
+        "compress",
+        "own.yaml",
+        "--limit",
+        "score >= -1 %",
+        "--minimise",
+        "latency",
+        "--measure-in",
+        "onnxruntime",
+        "--out",
+        "out",
     )
     assert done.exit_code == 0 and "conditional/cascade" in done.output, done.output
     assert read_recipe(here / "out/recipe.yaml").stages[0].name() == "conditional/cascade"
@@ -255,5 +265,7 @@ def test_size_counts_too(tmp_path, few):
     """The tail of stages that shrink the rest of the file comes before the thresholds."""
     limits = ["score >= -1 %", "size <= 1 MB"]
     got = reach(large(), task(), limits, minimise="latency", folder=tmp_path, runtimes=["onnxruntime"], members=[SMALL])
-    assert all(next(iter(one.recipe["stages"][-1])) == "conditional/thresholds" for one in got.trials if is_cascade(one))
-    assert got.best.keeps_all and replace(got.best) == got.best
+    assert all(
+        next(iter(one.recipe["stages"][-1])) == "conditional/thresholds" for one in got.trials if is_cascade(one)
+    )
+    assert got.best.keeps_all

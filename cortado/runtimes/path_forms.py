@@ -21,7 +21,7 @@ INPUTS, SECONDS = 200, 2.0
 """Samples, and about how long, to choose a form."""
 
 
-def written(runtime: Runtime, low: nn.Module, example: Any, data: Data, folder: Path) -> tuple[Path, str]:
+def lower_fastest(runtime: Runtime, low: nn.Module, example: Any, data: Data, folder: Path) -> tuple[Path, str]:
     """Write a lowered network into a folder, in its fastest form if its paths depend on the input.
 
     Returns the main file and what was tried, "" for one path. Raises what `lower` and `fastest_paths` raise.

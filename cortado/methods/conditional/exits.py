@@ -49,8 +49,8 @@ def middle_place(method: Any, view: View, task: Task | None = None) -> str:
     if not classes_of(view):
         return ""
     # After the last two layers nothing would be saved.
-    fitting = [one.path for one in view.graph.calls if one.path and not refusal(one, view)][:-2]
-    return fitting[len(fitting) // 2] if fitting else ""
+    possible = [one.path for one in view.graph.calls if one.path and not refusal(one, view)][:-2]
+    return possible[len(possible) // 2] if possible else ""
 
 
 LEAVES_AFTER = Need(

@@ -179,7 +179,7 @@ def best_fall(found: Answers, costs: Sequence[float], places: Sequence[int]) -> 
     for answer, place in enumerate(places):
         for target in range(place + 1, len(GRID)):
             more, less = costs_at(found, costs, [*places[:answer], target, *places[answer + 1 :]])
-            # One harmed sample more than seen, so that a fall without harm is not worth any price.
+            # One harmed sample more than seen, so that a fall without harm is not worth everything.
             worth = (cost - less) / (max(more - harm, 0.0) + 1.0)
             best = max(best, (worth, answer, target), key=lambda one: one[0])
     return best[1:]
@@ -218,7 +218,7 @@ def answers_of(network: nn.Module, task: Task) -> Answers:
             for inputs, targets in task.validation.batches(256):
                 called.clear()
                 last = call(network, to_device(inputs, own_device(network)))
-                # The one that is asked first is called last: what follows it lies inside.
+                # The one that is asked first is called last: what follows it is inside.
                 order = [sure for sure, _ in reversed(called)]
                 early = [(answer, sure.rule) for sure, given in reversed(called) for answer in given[:-1]]
                 confidences.append(torch.stack([confidence(answer, rule).cpu() for answer, rule in early]))

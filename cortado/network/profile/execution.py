@@ -1,6 +1,7 @@
 """Execution: for what share of the samples each part of a network runs, where its paths depend on the input."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,16 @@ from cortado.running.trees import sample_count, to_device
 
 Runs = dict[int, Tensor]
 """By the id of a choice of rows or a layer: the share of each sample's rows that runs, (samples,)."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Multiply-adds of one sample: of the mean sample, the median, the 99th percentile, and the most of all measured."""
+
+    expected: float
+    p50: float
+    p99: float
+    most: float
 
 
 def rows_run(network: nn.Module, batches: Iterable[Any]) -> Runs:
@@ -63,3 +74,9 @@ def multiply_adds_of_samples(costs: Mapping[int, float], inside: Runs) -> Tensor
     """Return (samples,): the multiply-adds of each sample, from the cost of each layer, by id, and what runs of it."""
     total = sum((cost * inside[layer].double() for layer, cost in costs.items() if layer in inside), torch.zeros(()))
     return total + sum(cost for layer, cost in costs.items() if layer not in inside)
+
+
+def spread_of(values: Tensor) -> Spread:
+    """Return the mean, the quantiles and the largest of one number per sample."""
+    middle, late = torch.quantile(values.double(), torch.tensor([0.5, 0.99], dtype=torch.double)).tolist()
+    return Spread(float(values.double().mean()), middle, late, float(values.max()))

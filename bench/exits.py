@@ -23,7 +23,7 @@ from bench.result import row
 from cortado.lowering.lower import lowered
 from cortado.methods.conditional.thresholds import sures_in, upper_bound
 from cortado.nets.resnet import resnet_56
-from cortado.parts.blocks.exit import Exit, head_of
+from cortado.parts.blocks.exit import Exit, exit_head
 from cortado.parts.blocks.rows import FirstSure, left_at
 from cortado.report.report import paired_interval
 from cortado.running.eval_mode import eval_mode
@@ -108,7 +108,7 @@ def stops(network: nn.Module, task: Task) -> list[float]:
 
 def in_order(network: nn.Module) -> list[FirstSure]:
     """Return the modules that choose among answers, the one that is asked first in front."""
-    exits = [head_of(module).sure for module in network.modules() if isinstance(module, Exit)]
+    exits = [exit_head(module).sure for module in network.modules() if isinstance(module, Exit)]
     return exits or sures_in(network)
 
 

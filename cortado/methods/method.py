@@ -73,7 +73,7 @@ class Method(ABC):
         check_knobs(self, self.name())
 
 
-def check_ends(stages: Sequence[Method]) -> None:
+def check_last_stage(stages: Sequence[Method]) -> None:
     """Raise BadRecipe where a stage follows one after which none may."""
     for stage, following in pairwise(stages):
         if stage.ends:

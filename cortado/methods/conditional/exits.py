@@ -12,7 +12,7 @@ from cortado.methods.method import Method, knob
 from cortado.methods.needs import LEARNS, Leaves, Need
 from cortado.network.graph.record import Call
 from cortado.network.view import View
-from cortado.parts.blocks.exit import CHANNEL_AXIS, Exit, head_name, head_of
+from cortado.parts.blocks.exit import CHANNEL_AXIS, Exit, exit_head, head_name
 from cortado.parts.blocks.rows import RULES
 from cortado.running.call import call
 from cortado.running.devices import own_device
@@ -136,5 +136,5 @@ class ConditionalExits(Method):
             self.width,
             self.rule,
         )
-        head_of(made).to(own_device(view.network))
+        exit_head(made).to(own_device(view.network))
         return made

@@ -43,11 +43,11 @@ def rows_run(network: nn.Module, batches: Iterable[Any]) -> Runs:
             call(network, to_device(inputs, own_device(network)))
             for choice in choices:
                 if choice.ran.rows is not None:
-                    found.setdefault(id(choice), []).append(per_sample(choice.ran.rows, sample_count(inputs)))
+                    found.setdefault(id(choice), []).append(mean_of_rows(choice.ran.rows, sample_count(inputs)))
     return {key: torch.cat(parts) for key, parts in found.items()}
 
 
-def per_sample(rows: Tensor, samples: int) -> Tensor:
+def mean_of_rows(rows: Tensor, samples: int) -> Tensor:
     """Return (samples,): the mean of each sample's rows; of all rows where they are no multiple of the samples."""
     values = rows.float().cpu()
     even = len(values) % max(samples, 1) == 0 and len(values)

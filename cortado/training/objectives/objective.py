@@ -29,7 +29,8 @@ class Taps:
     >>> cortado.Taps(network=("layer3", "layer3#2")).teacher
     ()
 
-    "layer3" is the module's only call in one forward pass, "layer3#2" its second.
+    "layer3" is the module's only call in one forward pass, "layer3#2" its second. "choose<2" is what a module gets as its
+    second argument.
     """
 
     network: tuple[str, ...] = ()

@@ -20,6 +20,8 @@ from cortado.task.task import Task
 
 TRAIN, UNLABELLED = "train", "unlabelled"
 """The data that objectives read."""
+ARGUMENT = "<"
+"""In a tap, separates a module's path from the number of what it gets: choose<2 is its second argument."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,123 @@
+"""conditional/exits: heads on inner layers, which answer for samples that are sure early."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from cortado.errors import BadNetwork, BadValue
+from cortado.knobs.nested import flat_knobs
+from cortado.methods.learn import SEVERAL, learn
+from cortado.methods.method import Method, knob
+from cortado.methods.needs import LEARNS, Leaves
+from cortado.network.graph.record import Call
+from cortado.network.view import View
+from cortado.parts.blocks.exit import CHANNEL_AXIS, Exit
+from cortado.parts.blocks.rows import RULES
+from cortado.running.call import call
+from cortado.running.devices import own_device
+from cortado.running.eval_mode import eval_mode
+from cortado.running.trees import to_device
+from cortado.task.task import Task
+from cortado.training.objectives.exits import Exits
+from cortado.training.teachers import check_teacher
+from cortado.training.training import Training
+
+
+@flat_knobs
+@dataclass(frozen=True)
+class ConditionalExits(Method):
+    """Put early exits after modules of any trained network, and train them.  BranchyNet, Teerapittayanon et al., 2016.
+
+    By default the heads learn alone, from the labels and from the network's own last answer, and the network stays as it is;
+    with `joint` everything learns. At first every sample goes to the end: conditional/thresholds, the last stage, says who
+    leaves. An exit pays if the share of samples that leave there is larger than its part of the work from there on: on deep
+    networks after half of them or later. A small network in front (conditional/cascade) mostly does better.
+    """
+
+    trains = True
+    needs = (LEARNS,)
+    leaves = (Leaves.FLOATS,)
+
+    training: Training = knob(Training(), help="how to train")
+    at: str = knob(
+        "", help="paths of the modules after which samples may leave, with commas, as cortado profile lists them"
+    )
+    convolutions: int = knob(
+        2, low=0, high=3, help="convolutions of stride 2 in each head; 0 for values that are no pictures"
+    )
+    width: int = knob(64, low=1, help="their channels")
+    joint: bool = knob(False, help="true: train the whole network along with the heads")
+    distill: float = knob(
+        0.5, low=0.0, high=1.0, help="share that heads learn from the last answer instead of the labels"
+    )
+    temperature: float = knob(3.0, low=0.05, help="softmax temperature of that")
+    rule: str = knob("top", one_of=RULES, help="confidence: the largest probability, or its distance from the second")
+    teacher: Any = knob("original", help=SEVERAL, check=check_teacher)
+
+    @property
+    def places(self) -> list[str]:
+        """Return the paths of the modules, in the order of the knob."""
+        return [path.strip() for path in self.at.split(",") if path.strip()]
+
+    def apply(self, view: View, task: Task) -> None:
+        if not self.places:
+            raise BadValue(
+                f"{self.name()}: at is empty. Name a module, such as at: layer2, as cortado profile lists them."
+            )
+        classes = self.classes(view)
+        found = sorted((self.call_of(view, path) for path in self.places), key=lambda one: one.index)
+        for one in reversed(found):
+            # The earliest stands outermost: what follows it holds the others.
+            view.wrap("", self.exit_after(one, view, classes))
+        heads = ", ".join(f"{name}.*" for name in self.names(view))
+        learned = Exits(distill=self.distill, temperature=self.temperature)
+        learn(view, task, self.training, (learned,), self.teacher, self.where if self.joint else heads, self.name())
+
+    def names(self, view: View) -> list[str]:
+        """Return what the heads are called in the network."""
+        return [name for name, _ in view.network.named_children() if name.startswith("exit_")]
+
+    def classes(self, view: View) -> int:
+        """Return the number of classes.  Raises BadNetwork for outputs that are not (samples, classes)."""
+        with eval_mode(view.network):
+            outputs = call(view.network, to_device(view.example, own_device(view.network)))
+        if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[1] < 2:
+            got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise BadNetwork(
+                f"{self.name()}: exits answer with logits (samples, classes), and the network returns {got}."
+            )
+        return outputs.shape[1]
+
+    def call_of(self, view: View, path: str) -> Call:
+        """Return the one call of a module.  Raises BadNetwork where samples cannot leave after it."""
+        calls = view.graph.of(path)
+        if len(calls) != 1:
+            why = "it runs more than once" if calls else "there is no such module, or it never runs"
+            raise BadNetwork(
+                f"{self.name()}: samples cannot leave after {path!r}: {why}. Name another, as cortado profile lists them."
+            )
+        one = calls[0]
+        if not one.tensor or len(one.outputs[0]) not in CHANNEL_AXIS or one.outputs[0][0] != view.graph.batch:
+            raise BadNetwork(
+                f"{self.name()}: samples cannot leave after {path!r}: it returns {one.outputs or 'no tensor'}, and a head reads "
+                "one tensor (samples, channels), (samples, places, channels) or (samples, channels, height, width)."
+            )
+        return one
+
+    def exit_after(self, one: Call, view: View, classes: int) -> Exit:
+        """Return the exit after a call, on the network's device."""
+        shape = one.outputs[0]
+        convolutions = min(self.convolutions, int(max(shape[2:], default=1)).bit_length() - 1) if len(shape) == 4 else 0
+        made = Exit(
+            view.network,
+            one.path,
+            len(shape),
+            shape[CHANNEL_AXIS[len(shape)]],
+            classes,
+            convolutions,
+            self.width,
+            self.rule,
+        )
+        made.head.to(own_device(view.network))
+        return made

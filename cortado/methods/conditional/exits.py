@@ -5,14 +5,14 @@ from typing import Any
 
 from torch import Tensor
 
-from cortado.errors import BadNetwork, BadValue
+from cortado.errors import BadNetwork
 from cortado.knobs.nested import flat_knobs
 from cortado.methods.learn import SEVERAL, learn
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import LEARNS, Leaves
 from cortado.network.graph.record import Call
 from cortado.network.view import View
-from cortado.parts.blocks.exit import CHANNEL_AXIS, Exit
+from cortado.parts.blocks.exit import CHANNEL_AXIS, Exit, head_of
 from cortado.parts.blocks.rows import RULES
 from cortado.running.call import call
 from cortado.running.devices import own_device
@@ -40,9 +40,7 @@ class ConditionalExits(Method):
     leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train")
-    at: str = knob(
-        "", help="paths of the modules after which samples may leave, with commas, as cortado profile lists them"
-    )
+    at: str = knob("", help="modules after which samples may leave, with commas; empty: the middle of the network")
     convolutions: int = knob(
         2, low=0, high=3, help="convolutions of stride 2 in each head; 0 for values that are no pictures"
     )
@@ -61,12 +59,9 @@ class ConditionalExits(Method):
         return [path.strip() for path in self.at.split(",") if path.strip()]
 
     def apply(self, view: View, task: Task) -> None:
-        if not self.places:
-            raise BadValue(
-                f"{self.name()}: at is empty. Name a module, such as at: layer2, as cortado profile lists them."
-            )
         classes = self.classes(view)
-        found = sorted((self.call_of(view, path) for path in self.places), key=lambda one: one.index)
+        places = self.places or [middle_layer(view.network, view.example).partition(CALL)[0]]
+        found = sorted((self.call_of(view, path) for path in places), key=lambda one: one.index)
         for one in reversed(found):
             # The earliest stands outermost: what follows it holds the others.
             view.wrap("", self.exit_after(one, view, classes))
@@ -119,5 +114,5 @@ class ConditionalExits(Method):
             self.width,
             self.rule,
         )
-        made.head.to(own_device(view.network))
+        head_of(made).to(own_device(view.network))
         return made

@@ -1,6 +1,6 @@
 """conditional/exits: heads on inner layers, which answer for samples that are sure early."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -9,10 +9,10 @@ from cortado.errors import BadNetwork
 from cortado.knobs.nested import flat_knobs
 from cortado.methods.learn import SEVERAL, learn
 from cortado.methods.method import Method, knob
-from cortado.methods.needs import LEARNS, Leaves
+from cortado.methods.needs import LEARNS, Leaves, Need
 from cortado.network.graph.record import Call
 from cortado.network.view import View
-from cortado.parts.blocks.exit import CHANNEL_AXIS, Exit, head_of
+from cortado.parts.blocks.exit import CHANNEL_AXIS, Exit, head_name, head_of
 from cortado.parts.blocks.rows import RULES
 from cortado.running.call import call
 from cortado.running.devices import own_device
@@ -22,6 +22,41 @@ from cortado.task.task import Task
 from cortado.training.objectives.exits import Exits
 from cortado.training.teachers import check_teacher
 from cortado.training.training import Training
+
+
+def classes_of(view: View) -> int:
+    """Return the number of classes; 0 for outputs that are not one tensor (samples, classes)."""
+    with eval_mode(view.network):
+        outputs = call(view.network, to_device(view.example, own_device(view.network)))
+    return outputs.shape[1] if isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.shape[1] > 1 else 0
+
+
+def refusal(one: Call, view: View) -> str:
+    """Return why samples cannot leave after a call; "" if they can."""
+    if len(view.graph.of(one.path)) > 1:
+        return "it runs more than once"
+    if not one.tensor or len(one.outputs[0]) not in CHANNEL_AXIS or one.outputs[0][0] != view.graph.batch:
+        shapes = ", ".join(str(shape) for shape in one.outputs) or "no tensor"
+        return (
+            f"it returns {shapes}, and a head reads one tensor (samples, channels), (samples, places, channels) or (samples, "
+            "channels, height, width)"
+        )
+    return ""
+
+
+def middle_place(method: Any, view: View, task: Task | None = None) -> str:
+    """Return the module in the middle of those after which samples can leave, by calls; "" without one."""
+    if not classes_of(view):
+        return ""
+    # After the last two layers nothing would be saved.
+    fitting = [one.path for one in view.graph.calls if one.path and not refusal(one, view)][:-2]
+    return fitting[len(fitting) // 2] if fitting else ""
+
+
+LEAVES_AFTER = Need(
+    "one output (samples, classes), and a module before the end after which samples can leave", middle_place,
+    "name modules with at",
+)  # fmt: skip
 
 
 @flat_knobs
@@ -36,7 +71,7 @@ class ConditionalExits(Method):
     """
 
     trains = True
-    needs = (LEARNS,)
+    needs = (LEAVES_AFTER, LEARNS)
     leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train")
@@ -59,46 +94,33 @@ class ConditionalExits(Method):
         return [path.strip() for path in self.at.split(",") if path.strip()]
 
     def apply(self, view: View, task: Task) -> None:
-        classes = self.classes(view)
-        places = self.places or [middle_layer(view.network, view.example).partition(CALL)[0]]
+        view.weights(self.where)
+        classes = classes_of(view)
+        places = self.places or [LEAVES_AFTER.require(self, view, task)]
         found = sorted((self.call_of(view, path) for path in places), key=lambda one: one.index)
         for one in reversed(found):
             # The earliest stands outermost: what follows it holds the others.
             view.wrap("", self.exit_after(one, view, classes))
-        heads = ", ".join(f"{name}.*" for name in self.names(view))
+        heads = ", ".join(f"{head_name(one.path)}.*" for one in found)
         learned = Exits(distill=self.distill, temperature=self.temperature)
-        learn(view, task, self.training, (learned,), self.teacher, self.where if self.joint else heads, self.name())
-
-    def names(self, view: View) -> list[str]:
-        """Return what the heads are called in the network."""
-        return [name for name, _ in view.network.named_children() if name.startswith("exit_")]
-
-    def classes(self, view: View) -> int:
-        """Return the number of classes.  Raises BadNetwork for outputs that are not (samples, classes)."""
-        with eval_mode(view.network):
-            outputs = call(view.network, to_device(view.example, own_device(view.network)))
-        if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[1] < 2:
-            got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise BadNetwork(
-                f"{self.name()}: exits answer with logits (samples, classes), and the network returns {got}."
-            )
-        return outputs.shape[1]
+        # Heads alone learn from the network as it is: its statistics stay too.
+        training = self.training if self.joint else replace(self.training, statistics="kept")
+        learn(view, task, training, (learned,), self.teacher, self.where if self.joint else heads, self.name())
 
     def call_of(self, view: View, path: str) -> Call:
         """Return the one call of a module.  Raises BadNetwork where samples cannot leave after it."""
         calls = view.graph.of(path)
-        if len(calls) != 1:
-            why = "it runs more than once" if calls else "there is no such module, or it never runs"
+        why = "it never runs" if not calls else refusal(calls[0], view)
+        if why:
+            near = self.or_near(view)
             raise BadNetwork(
-                f"{self.name()}: samples cannot leave after {path!r}: {why}. Name another, as cortado profile lists them."
+                f"{self.name()}: samples cannot leave after {path!r}: {why}. Name another, such as {near}."
             )
-        one = calls[0]
-        if not one.tensor or len(one.outputs[0]) not in CHANNEL_AXIS or one.outputs[0][0] != view.graph.batch:
-            raise BadNetwork(
-                f"{self.name()}: samples cannot leave after {path!r}: it returns {one.outputs or 'no tensor'}, and a head reads "
-                "one tensor (samples, channels), (samples, places, channels) or (samples, channels, height, width)."
-            )
-        return one
+        return calls[0]
+
+    def or_near(self, view: View) -> str:
+        """Return a module after which samples can leave, for a message."""
+        return middle_place(self, view) or "none here"
 
     def exit_after(self, one: Call, view: View, classes: int) -> Exit:
         """Return the exit after a call, on the network's device."""

@@ -35,13 +35,14 @@ ANSWERS = Need(
 
 @dataclass(frozen=True)
 class ConditionalThresholds(Method):
-    """Let samples stop at the first answer above one confidence: the loosest that loses little for sure.
+    """Let samples stop at the first answer above a confidence: the loosest ones that lose little for sure.
 
     A sample is harmed if it stops early with a worse score than the last answer has. Confidences go from strict to loose,
     and end where the upper bound of the share of harmed samples (Clopper and Pearson, 1934), true with probability `sure`,
-    passes `lose`: a sequence of tests in a fixed order (Angelopoulos et al., Learn then Test, 2021). Needs validation data
-    that the network has not seen: there a network which knows them by heart is always sure. The last stage of a recipe, since
-    any later change of a weight moves confidences.
+    passes `lose`: a sequence of tests in a fixed order (Angelopoulos et al., Learn then Test, 2021). Of several early answers,
+    one half of the data says in which order their confidences fall, by multiply-adds saved for each sample harmed, and the
+    other half how far. Needs validation data that the network has not seen: a network that knows them by heart is always sure
+    there. The last stage of a recipe, since any later change of a weight moves confidences.
     """
 
     ends: ClassVar[bool] = True
@@ -55,17 +56,22 @@ class ConditionalThresholds(Method):
     )
 
     def apply(self, view: View, task: Task) -> None:
+        view.weights(self.where)
+        ANSWERS.require(self, view, task)
         found = answers_of(view.network, task)
         self.check(found, view, task)
-        threshold = self.loosest(found)
-        if threshold is None:
+        costs = costs_of(view, found.sures)
+        path, judged = self.path(found, costs)
+        chosen = self.loosest(path, judged)
+        if chosen is None:
             raise NothingChanged(
-                f"{self.name()}: no sample may stop early: with {found.count} samples, harm to {self.lose:g} % cannot be ruled "
+                f"{self.name()}: no sample may stop early: with {judged.count} samples, harm to {self.lose:g} % cannot be ruled "
                 f"out with probability {self.sure:g} even at the strictest confidence. Raise lose, or give more validation data."
             )
+        places = iter(chosen)
         for sure in found.sures:
-            sure.thresholds.fill_(threshold)
-        view.notes += self.notes(found, threshold, view)
+            sure.thresholds.copy_(torch.tensor([next(places) for _ in sure.choices]))
+        view.notes += self.notes(judged, chosen, costs)
 
     def check(self, found: "Answers", view: View, task: Task) -> None:
         """Raise BadNetwork for confidences that are no numbers, BadTask for data that the network knows by heart."""
@@ -80,24 +86,31 @@ class ConditionalThresholds(Method):
                 "them by heart, and confidences there say nothing of new data. Give other validation data, or write seen: true."
             )
 
-    def loosest(self, found: "Answers") -> float | None:
-        """Return the loosest confidence that keeps the bound; None if none does."""
+    def path(self, found: "Answers", costs: Sequence[float]) -> tuple[list[tuple[float, ...]], "Answers"]:
+        """Return confidences from strict to loose, and the samples on which to walk them."""
+        if len(found.confidences) == 1:
+            return [(one,) for one in GRID], found
+        laid, judged = found.part(0), found.part(1)
+        return laid_path(laid, costs), judged
+
+    def loosest(self, path: Sequence[tuple[float, ...]], judged: "Answers") -> tuple[float, ...] | None:
+        """Return the last confidences on a path that keep the bound; None if none do."""
         kept = None
-        for threshold in GRID:
-            harmed = int(found.harmed(threshold).sum())
-            if upper_bound(harmed, found.count, self.sure) > self.lose / 100:
+        for thresholds in path:
+            harmed = int(judged.harmed(thresholds).sum())
+            if upper_bound(harmed, judged.count, self.sure) > self.lose / 100:
                 break
-            kept = threshold
+            kept = thresholds
         return kept
 
-    def notes(self, found: "Answers", threshold: float, view: View) -> list[str]:
+    def notes(self, found: "Answers", thresholds: Sequence[float], costs: Sequence[float]) -> list[str]:
         """Return where samples stop, what that saves, and which answers do not pay."""
-        stops = found.stops(threshold)
+        stops = found.stops(thresholds)
         shares = [float((stops == place).double().mean()) for place in range(len(found.shares))]
-        costs = costs_of(view, found.sures)
-        harmed = int(found.harmed(threshold).sum())
+        harmed = int(found.harmed(thresholds).sum())
+        above = ", ".join(f"{one:.4f}" for one in thresholds)
         notes = [
-            f"samples stop above a confidence of {threshold:.4f}: {', '.join(f'{share:.0%}' for share in shares)} at the answers "
+            f"samples stop above a confidence of {above}: {', '.join(f'{share:.0%}' for share in shares)} at the answers "
             f"in order; {harmed} of {found.count} validation samples are harmed, at most "
             f"{upper_bound(harmed, found.count, self.sure):.2%} of new ones with probability {self.sure:g}"
         ]
@@ -129,13 +142,53 @@ class Answers:
     def count(self) -> int:
         return self.shares.shape[1]
 
-    def stops(self, threshold: float) -> Tensor:
-        """Return the place of the answer that each sample gets, (samples,)."""
-        return left_at(list(~(self.confidences > threshold)))
+    def part(self, number: int) -> "Answers":
+        """Return every second sample, from the first or from the second on."""
+        return Answers(self.sures, self.confidences[:, number::2], self.shares[:, number::2])
 
-    def harmed(self, threshold: float) -> Tensor:
+    def stops(self, thresholds: Sequence[float]) -> Tensor:
+        """Return the place of the answer that each sample gets, (samples,)."""
+        return left_at([~(row > one) for row, one in zip(self.confidences, thresholds, strict=True)])
+
+    def harmed(self, thresholds: Sequence[float]) -> Tensor:
         """Return which samples get a worse answer than the last, (samples,)."""
-        return self.shares.gather(0, self.stops(threshold)[None])[0] < self.shares[-1]
+        return self.shares.gather(0, self.stops(thresholds)[None])[0] < self.shares[-1]
+
+    def mean_cost(self, thresholds: Sequence[float], costs: Sequence[float]) -> float:
+        """Return the mean cost of a sample, from the cost of stopping at each answer."""
+        return float(torch.tensor(costs, dtype=torch.double)[self.stops(thresholds)].mean())
+
+
+def laid_path(found: Answers, costs: Sequence[float]) -> list[tuple[float, ...]]:
+    """Return confidences from strict to loose: those of one answer fall at a time, where that saves most for the harm."""
+    places = [0] * len(found.confidences)
+    path = [tuple(GRID[place] for place in places)]
+    while True:
+        answer, target = best_fall(found, costs, places)
+        if target is None:
+            return path
+        while places[answer] < target:
+            places[answer] += 1
+            path.append(tuple(GRID[place] for place in places))
+
+
+def best_fall(found: Answers, costs: Sequence[float], places: Sequence[int]) -> tuple[int, int | None]:
+    """Return the answer whose confidence should fall next, and how far, as a place of GRID; None where all are loose."""
+    harm, cost = costs_at(found, costs, places)
+    best: tuple[float, int, int | None] = (0.0, 0, None)
+    for answer, place in enumerate(places):
+        for target in range(place + 1, len(GRID)):
+            more, less = costs_at(found, costs, [*places[:answer], target, *places[answer + 1 :]])
+            # One harmed sample more than seen, so that a fall without harm is not worth any price.
+            worth = (cost - less) / (max(more - harm, 0.0) + 1.0)
+            best = max(best, (worth, answer, target), key=lambda one: one[0])
+    return best[1:]
+
+
+def costs_at(found: Answers, costs: Sequence[float], places: Sequence[int]) -> tuple[float, float]:
+    """Return the number of harmed samples and the mean cost at some places of GRID."""
+    thresholds = [GRID[place] for place in places]
+    return float(found.harmed(thresholds).sum()), found.mean_cost(thresholds, costs)
 
 
 def sures_in(network: nn.Module) -> list[FirstSure]:

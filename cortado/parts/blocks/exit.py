@@ -27,7 +27,7 @@ class Head(nn.Module):
         widths = [channels, *[width] * convolutions]
         steps: list[nn.Module] = []
         for given, made in zip(widths, widths[1:], strict=False):
-            steps += [nn.Conv2d(given, made, 3, 2, 1, bias=False), nn.BatchNorm2d(made), nn.ReLU()]
+            steps += [nn.Conv2d(given, made, 3, 2, 1), nn.ReLU()]
         self.convolutions = nn.Sequential(*steps)
         self.linear = nn.Linear(widths[-1], classes)
         self.sure = FirstSure(2, rule)

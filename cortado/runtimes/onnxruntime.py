@@ -14,6 +14,7 @@ from cortado.lowering.products import products_of
 from cortado.runtimes.kernels.integers import Integers
 from cortado.runtimes.kernels.kernel import Kernel, kernels_for
 from cortado.runtimes.kernels.native import CodebookProducts, SparseProducts
+from cortado.runtimes.kernels.onnx_integers import OnnxIntegers
 from cortado.runtimes.kernels.packed import PackedProducts, packed_in
 from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.own_products import CODEBOOK, CONVOLUTION, SPARSE, library, open_session, own_layers_in
@@ -98,7 +99,7 @@ def predict(*inputs):
     def kernels(self) -> tuple[Kernel, ...]:
         own = SparseProducts(), CodebookProducts(self.rounds_inputs)
         packed = PackedProducts(2 if self.rounds_inputs else 4, self.rounds_inputs)
-        return (Integers(LACKS, SIGNS_HERE), packed, *(own if self.own_operators else ()))
+        return (OnnxIntegers(LACKS, SIGNS_HERE), packed, *(own if self.own_operators else ()))
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()

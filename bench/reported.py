@@ -49,7 +49,12 @@ def onnx_runtime_steps(file: Path, inputs: Tensor, runs: int = 1) -> list[dict[s
     end = "_kernel_time"
     ran = [one for one in events if one.get("cat") == "Node" and one["name"].endswith(end)]
     return [
-        {"name": MARK.sub("", one["name"].removesuffix(end)), "us": one["dur"], "kind": one["args"]["op_name"], **one["args"]}
+        {
+            "name": MARK.sub("", one["name"].removesuffix(end)),
+            "us": one["dur"],
+            "kind": one["args"]["op_name"],
+            **one["args"],
+        }
         for one in ran
     ]
 

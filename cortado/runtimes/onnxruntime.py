@@ -115,7 +115,11 @@ def predict(*inputs):
             **{path: Ran(NAMES[operator], bits) for path, (operator, bits) in own_layers_in(file).items()},
             **{MARK.sub("", one.name): Ran(Integers.name, 8) for one in steps if one.op_type in INTEGER_STEPS},
             # It also packs codes of 8 bits whose activations are floats.
-            **{MARK.sub("", one.name): Ran(PackedProducts.name, bits_of(one)) for one in steps if one.op_type == PRODUCT},
+            **{
+                MARK.sub("", one.name): Ran(PackedProducts.name, bits_of(one))
+                for one in steps
+                if one.op_type == PRODUCT
+            },
             **{path: Ran(PackedProducts.name, bits) for path, bits in packed_in(file).items()},
         }
 

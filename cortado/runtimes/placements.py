@@ -1,5 +1,6 @@
 """Placements: with which kernel a file computes each layer, in how many bits, and why not with a faster one."""
 
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,13 @@ def placements(
         why = why_not(runtime, layers[path], by_path.get(path), ran.kernel)
         rows.append(Placement(path, ran.kernel, ran.bits, costs.get(path, 0.0) / total if total else 0.0, why))
     return tuple(rows)
+
+
+def placements_of(runtime: Runtime, network: nn.Module, example: Any) -> tuple[Placement, ...]:
+    """Return the rows of a file that is written for them alone.  Raises what exporting raises."""
+    with tempfile.TemporaryDirectory() as folder:
+        low = lowered(network, example)
+        return placements(runtime, runtime.lower(low, example, Path(folder)), network, example, low)
 
 
 def why_not(runtime: Runtime, layer: nn.Module, product: Product | None, ran: str) -> str:

@@ -93,4 +93,3 @@ def decoded_by(node: Any, codes: Any) -> Any:
     import onnx_ir
 
     return onnx_ir.node(node.op_type, [codes, *node.inputs[1:]], attributes=node.attributes, num_outputs=1)
-

@@ -36,7 +36,11 @@ class Twice(nn.Module):
 def stem(channels: int, rows: int, **facts: int) -> nn.Module:
     """A convolution of so many channels and rows, and a linear layer with a bias."""
     return nn.Sequential(
-        nn.Conv2d(channels, rows, 3, padding=1, **facts), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(rows, 7)
+        nn.Conv2d(channels, rows, 3, padding=1, **facts),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(rows, 7),
     )
 
 

@@ -128,5 +128,5 @@ def time_rows(name: str, alone: nn.Module, made: nn.Module, task: Task, bar: flo
             means = streamed(calls, SECONDS, time.process_time).mean(2)
             low, middle, high = np.quantile(means[:, 0] / means[:, 1], (0.25, 0.5, 0.75))
             what = f"{name}: times faster in ONNX Runtime, batch {batch}"
-            rows.append(row(what, middle, "x", bar, "higher", quartiles=[low, high]))
+            rows.append(row(what, float(middle), "x", bar, "higher", quartiles=[float(low), float(high)]))
     return rows

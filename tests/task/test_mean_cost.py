@@ -10,9 +10,9 @@ from cortado.parts.blocks.rows import NEVER, FirstSure, confidence
 from cortado.task.mean_cost import (
     ALWAYS,
     anytime_curve,
-    mean_cost_curve,
     geometric_shares,
     leaving,
+    mean_cost_curve,
     thresholds_for,
 )
 

@@ -149,25 +149,32 @@ def to_outside(block: Any, keys: Any) -> None:
             names[:] = [re.sub(f"^{re.escape(prefix + INNER)}\\.", lambda _: prefix, name) for name in names]
 
 
-def stand_in(network: nn.Module, before: nn.Module, block: Block) -> None:
-    """Put a block in every place of a network where the module `before` stands; the block may keep it inside.
+def stand_in(network: nn.Module, before: nn.Module, block: Block) -> nn.Module:
+    """Put a block in every place of a network where the module `before` stands, and return the network.
 
-    Raises BadNetwork for the network itself, and for a block whose own names are also those of the module it keeps.
+    The block may keep that module inside. In the place of the whole network it has to, and then it is the network. Raises
+    BadNetwork if it does not, and for a block whose own names are also those of the module it keeps.
     """
-    if before is network:
-        raise BadNetwork("blocks: a block cannot stand in the place of the whole network. Choose a module inside it.")
+    if before is network and block.kept is not before:
+        raise BadNetwork(
+            f"blocks: {type(block).__name__} cannot stand in the place of the whole network, which it does not keep inside. "
+            "Choose a module inside it."
+        )
     clash = None if block.kept is None else clash_of(block, before)
     if clash is not None:
         raise BadNetwork(
             f"blocks: {type(block).__name__} cannot keep {type(before).__name__} inside: {clash}. "
             "Give the block's tensors to child modules with names of their own."
         )
+    if before is network:
+        return block
     inside = {id(module) for module in block.modules()}
     for parent in list(network.modules()):
         if id(parent) not in inside:
             for name, child in list(parent._modules.items()):
                 if child is before:
                     parent._modules[name] = block
+    return network
 
 
 def clash_of(block: Block, before: nn.Module) -> str | None:

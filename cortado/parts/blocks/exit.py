@@ -1,0 +1,108 @@
+"""Exit: stands around a whole network and answers for the samples that are sure after one of its modules."""
+
+from typing import Any, ClassVar
+from zlib import crc32
+
+import torch
+from torch import Tensor, nn
+
+from cortado.errors import BadNetwork, BadValue
+from cortado.parts.blocks.block import INNER, ORIGINAL, Block, Execution
+from cortado.parts.blocks.rows import RULES, FirstSure
+from cortado.parts.part import Arrays
+
+CHANNEL_AXIS = {2: 1, 3: 2, 4: 1}
+"""The axis of channels by the number of axes of a value: (N, C), (N, L, C), (N, C, H, W)."""
+MOST_CONVOLUTIONS = 3
+MARK = 2**24
+
+
+class Head(nn.Module):
+    """Logits from a module's output: `convolutions` of stride 2 for pictures, the mean over all places, a linear layer."""
+
+    def __init__(self, axes: int, channels: int, convolutions: int, width: int, classes: int, rule: str) -> None:
+        super().__init__()
+        self.axes = axes
+        widths = [channels, *[width] * convolutions]
+        steps: list[nn.Module] = []
+        for given, made in zip(widths, widths[1:], strict=False):
+            steps += [nn.Conv2d(given, made, 3, 2, 1, bias=False), nn.BatchNorm2d(made), nn.ReLU()]
+        self.convolutions = nn.Sequential(*steps)
+        self.linear = nn.Linear(widths[-1], classes)
+        self.sure = FirstSure(2, rule)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return (samples, classes) logits."""
+        values = self.convolutions(values)
+        places = {2: (), 3: (1,), 4: (2, 3)}[self.axes]
+        return self.linear(values.mean(places) if places else values)
+
+
+class Exit(Block):
+    """An early exit: a head on the output of one module; samples whose confidence passes a threshold leave with its answer.
+
+    BranchyNet (Teerapittayanon, McDanel, Kung, 2016).  It stands in the place of the whole network. Several stand around
+    each other, the earliest outermost. `axes` and `channels` are those of the module's output. The module is known by a
+    checksum of its path, `place`, because numbers of modules change when blocks are removed.
+    """
+
+    facts = ("place", "axes", "channels", "convolutions", "width", "classes", "rule")
+    arrays: ClassVar[dict[str, str]] = {INNER: ORIGINAL}
+
+    def __init__(
+        self, inner: nn.Module, at: str, axes: int, channels: int, classes: int,
+        convolutions: int = 0, width: int = 64, rule: str = "top",
+    ) -> None:  # fmt: skip
+        """Raises BadValue for sizes out of range, BadNetwork where there is no module `at`."""
+        super().__init__()
+        if axes not in CHANNEL_AXIS or min(channels, width) < 1 or classes < 2:
+            raise BadValue(
+                f"blocks/exit: it reads values of 2, 3 or 4 axes and answers with two classes or more, got {axes} axes, "
+                f"{channels} channels, width {width}, {classes} classes."
+            )
+        if not 0 <= convolutions <= (MOST_CONVOLUTIONS if axes == 4 else 0):
+            raise BadValue(
+                f"blocks/exit: convolutions must lie in 0..{MOST_CONVOLUTIONS}, and be 0 for values that are no pictures, "
+                f"got {convolutions} for {axes} axes."
+            )
+        if at not in dict(inner.named_modules()) or not at:
+            raise BadNetwork(f"blocks/exit: there is no module {at!r} after which to leave.")
+        self.inner, self.at, self.place = inner, at, place_of(at)
+        self.axes, self.channels, self.classes = axes, channels, classes
+        self.convolutions, self.width, self.rule = convolutions, width, RULES.index(rule)
+        self.head_name = f"exit_{at.replace('.', '_')}"
+        self.add_module(self.head_name, Head(axes, channels, convolutions, width, classes, rule))
+
+    @property
+    def head(self) -> Head:
+        """Return the head, whose name in the network says where it stands: exit_layer2_8."""
+        return self._modules[self.head_name]  # type: ignore[return-value]
+
+    @classmethod
+    def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Exit":
+        inner, facts = parts[INNER], dict(spec)
+        found = [path for path, _ in inner.named_modules() if path and place_of(path) == facts["place"]]
+        if len(found) != 1 or facts["rule"] >= len(RULES):
+            raise BadValue("blocks/exit: the module after which samples leave is not there.")
+        del facts["place"]
+        return cls(inner, found[0], **facts | {"rule": RULES[facts["rule"]]})  # type: ignore[arg-type]
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        """Return the network's output, for sure samples that of the head."""
+        seen: list[Tensor] = []
+        handle = self.inner.get_submodule(self.at).register_forward_hook(lambda _, inputs, output: seen.append(output))
+        try:
+            outputs = self.inner(*given, **named)
+        finally:
+            handle.remove()
+        if not seen:
+            raise BadNetwork(f"blocks/exit: {self.at} did not run, so that no sample can leave after it.")
+        return self.head.sure(self.head(seen[0]), outputs)
+
+    def execution(self) -> Execution:
+        return Execution(self.head.sure.choices[0].ran.rows)  # type: ignore[union-attr, arg-type]
+
+
+def place_of(path: str) -> int:
+    """Return the checksum of a path, below 2**24."""
+    return crc32(path.encode()) % MARK

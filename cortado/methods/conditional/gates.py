@@ -1,13 +1,14 @@
 """conditional/gates: gates that let each sample skip residual blocks."""
 
 import copy
-import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from cortado.errors import BadNetwork
 from cortado.knobs.nested import flat_knobs
 from cortado.layers.kinds import is_convolution
 from cortado.methods.finetune import LEARNS_FROM, TASK_ALONE, TEACHER, write_out
@@ -18,11 +19,18 @@ from cortado.methods.prune.blocks import taken
 from cortado.network.profile.execution import execution_shares
 from cortado.network.view import View
 from cortado.parts.blocks.gate import Gate
+from cortado.running.call import call
+from cortado.running.devices import own_device
+from cortado.running.eval_mode import eval_mode
+from cortado.running.trees import sample_count, to_device
 from cortado.task.task import Task
 from cortado.training.objectives.open_share import OpenShare
+from cortado.training.optimizers import stretch_of
 from cortado.training.training import Training
 
 BATCH = 128
+PREPARED = 256
+"""Calibration samples from which gates learn how their inputs differ, before the training."""
 
 
 def without_gates(method: Any, view: View, task: Task) -> list[str]:
@@ -33,7 +41,7 @@ def without_gates(method: Any, view: View, task: Task) -> list[str]:
 
 
 BLOCKS = Need(
-    "a block without a gate whose output has the shape of its input, and is no chain of layers",
+    "a block without a gate, whose output has the shape of its input, and that is no chain of layers",
     without_gates,
     "use prune/channels or prune/weights",
 )
@@ -42,9 +50,15 @@ BLOCKS = Need(
 @flat_knobs
 @dataclass(frozen=True)
 class ConditionalGates(Method):
-    """Put a gate around residual blocks, so that each sample runs only some of them; gates and network learn together.
+    """Put gates around residual blocks, so that each sample runs only some of them; gates and network learn together.
 
-    ConvNet-AIG, Veit and Belongie, 2018.
+    ConvNet-AIG, Veit and Belongie, 2018. A gate reads the mean of each channel of what enters its block; where it is shut,
+    the sample keeps its values. The loss has strength x the mean over gates of (share of the batch for which the gate is
+    open - target)^2; the paper's sum over gates is a strength of as many as there are. At first gates draw their answers, as
+    in the paper; in the last part of the training, `settled`, they answer as in use, since a gate that is open with a
+    probability of 0.6 for every sample would be open for all. Gates that were never shut are taken off again. `where`
+    selects a block if it selects all its matrices; the training moves all weights. What a gate costs is time too: on small
+    blocks it may be more than it saves.
     """
 
     trains = True
@@ -52,11 +66,12 @@ class ConditionalGates(Method):
     leaves = (Leaves.FLOATS, Leaves.GATES)
 
     training: Training = knob(Training(), help="how to train gates and network")
-    target: float = knob(0.6, low=0.0, high=1.0, help="share of the samples that runs each block")
-    strength: float = knob(2.0, low=0.0, help="factor of the squared distance from the target in the loss")
+    target: float = knob(0.6, low=0.0, high=1.0, help="share of the samples that should run each block")
+    strength: float = knob(10.0, low=0.0, help="factor of the squared distance from the target in the loss")
     hidden: int = knob(16, low=1, help="hidden units of a gate")
-    temperature: float = knob(1.0, low=0.05, help="of a gate's soft answer in training, which its gradient is of")
+    temperature: float = knob(1.0, low=0.05, help="of the soft answer in training, which has the gradient")
     start: float = knob(0.85, low=0.01, high=0.99, help="probability with which a gate is open at first")
+    settled: float = knob(0.4, low=0.0, high=1.0, help="last share of the training in which gates answer as in use")
     samples: int = knob(2048, low=1, help="validation samples on which it is counted how often gates open")
     teacher: float | str | nn.Module | dict[str, Any] | tuple[Any, ...] | list[Any] = knob(
         "original", low=0.0, high=1.0, help=TEACHER
@@ -68,51 +83,88 @@ class ConditionalGates(Method):
         write_out(self)
 
     def apply(self, view: View, task: Task) -> None:
-        found = copy.deepcopy(view.network)
-        gates = self.put(view, BLOCKS.require(self, view, task), task)
+        found, paths = copy.deepcopy(view.network), BLOCKS.require(self, view, task)
+        gates = self.put(view, paths, task)
         learned = (*self.objectives, OpenShare(self.strength, target=self.target, gates=tuple(gates)))
-        import os
-        self.standardise(view, task)
-        settled = float(os.environ.get("SETTLED", "0.4"))
-        for start, end, noise in ((0, 1 - settled, 1.0), (1 - settled, 1, 0.0)):
-            if end > start:
-                for path in gates: view.network.get_submodule(path).gate_opens.noise = noise
-                part = replace(self.training, epochs=self.training.epochs * (end - start), warmup=0.0, schedule=lambda p: 0.5 + 0.5 * math.cos(math.pi * (start + p * (end - start))))
-                learn(view, replace(task, seed=task.seed + (start > 0)), part, learned, self.teacher, "*", self.name(), found)
-                print(view.curves)
-        shares = execution_shares(view.network, (x for x, _ in task.validation.first(self.samples).batches(BATCH)))
-        print({k: round(v, 3) for k, v in shares.items()}, sum(shares.values()) / len(shares))
+        curves: dict[str, list[float]] = {}
+        for start, end, noise in ((0.0, 1 - self.settled, 1.0), (1 - self.settled, 1.0, 0.0)):
+            if start < end:
+                set_noise(gates.values(), noise)
+                part = replace(task, seed=task.seed + (start > 0))
+                learn(view, part, stretch_of(self.training, start, end), learned, self.teacher, "*", self.name(), found)
+                curves = {name: [*curves.get(name, []), *values] for name, values in view.curves.items()}
+        view.curves |= curves
+        set_noise(gates.values(), 0.0)
+        self.count(view, gates, task)
 
-    def put(self, view: View, paths: list[str], task: Task) -> list[str]:
-        """Put a gate around the module at each path, and return the paths."""
+    def put(self, view: View, paths: list[str], task: Task) -> dict[str, Gate]:
+        """Put a gate around the module at each path, and return them.  Raises BadNetwork where rows are no samples."""
         shapes = {path: view.graph.of(path)[0].outputs[0] for path in paths}
+        strange = next((path for path in paths if shapes[path][0] != sample_count(view.example)), None)
+        if strange is not None:
+            raise BadNetwork(
+                f"{self.name()}: the first axis of what enters {strange} has {shapes[strange][0]} entries for "
+                f"{sample_count(view.example)} samples, so that a gate cannot tell samples apart. Leave the block out: where: "
+                f"not {strange}.*."
+            )
+        gates = {}
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(task.seed)
             for path, shape in shapes.items():
-                view.wrap(path, self.around(view.network.get_submodule(path), shape))
-        return paths
+                gates[path] = around(view.network.get_submodule(path), shape, self.hidden)
+                gates[path].gate_opens.temperature = self.temperature
+                view.wrap(path, gates[path])
+        prepare(view.network, gates.values(), task, self.start)
+        return gates
 
-    def around(self, inner: nn.Module, shape: tuple[int, ...]) -> Gate:
-        """Return a gate around a module that returns values of this shape, open with the probability `start`."""
-        last = not any(is_convolution(one) for one in inner.modules())
-        gate = Gate(inner, shape[-1 if last else 1], self.hidden, last)
-        gate.gate_opens.temperature = self.temperature
-        nn.init.constant_(gate.gate_opens.decide.bias, math.log(self.start / (1 - self.start)))
-        gate.gate_opens.to(next(inner.parameters()))
-        return gate
+    def count(self, view: View, gates: Mapping[str, Gate], task: Task) -> None:
+        """Note how often each gate opens, and take off those that are never shut."""
+        data = task.validation.first(self.samples)
+        shares = execution_shares(view.network, (inputs for inputs, _ in data.batches(BATCH)))
+        always = [path for path in gates if shares[path] == 1]
+        never = [path for path in gates if shares[path] == 0]
+        for path in always:
+            view.unwrap(path)
+        mean = sum(shares.values()) / len(shares)
+        each = ", ".join(f"{path} {share:.0%}" for path, share in shares.items())
+        view.notes.append(
+            f"{len(gates)} gates, open for {mean:.0%} of {len(data):,} validation samples (target {self.target:.0%}): {each}"
+        )
+        if always:
+            view.notes.append(f"always open, so that the gate was taken off: {', '.join(always)}")
+        if never:
+            view.notes.append(
+                f"never open on these samples: {', '.join(never)}. prune/blocks can remove the block with its gate"
+            )
+        if len(always) == len(gates):
+            view.hindrances.append("no gate is ever shut: raise strength, epochs or lr, or lower target")
 
-    def standardise(self, view, task):
-        from cortado.running.eval_mode import eval_mode
-        x, _ = next(task.calibration.batches(512))
-        with eval_mode(view.network), torch.no_grad():
-            for m in view.network.modules():
-                if isinstance(m, Gate):
-                    def hook(mod, given):
-                        rows = mod.means(given[0])
-                        made = mod.read(rows)
-                        mod.read.weight.div_(made.std(0)[:, None])
-                        mod.read.bias.sub_(made.mean(0)).div_(made.std(0))
-                    m._h = m.gate_opens.register_forward_pre_hook(hook)
-            view.network(x)
-            for m in view.network.modules():
-                if isinstance(m, Gate): m._h.remove()
+
+def around(inner: nn.Module, shape: tuple[int, ...], hidden: int) -> Gate:
+    """Return a gate around a module that returns values of this shape."""
+    last = not any(is_convolution(one) for one in inner.modules())
+    gate = Gate(inner, shape[-1 if last else 1], hidden, last)
+    gate.gate_opens.to(next(one for one in inner.parameters() if one.is_floating_point()))
+    return gate
+
+
+def set_noise(gates: Iterable[Gate], noise: float) -> None:
+    """Set how far answers are drawn in training."""
+    for gate in gates:
+        gate.gate_opens.noise = noise
+
+
+def prepare(network: nn.Module, gates: Iterable[Gate], task: Task, start: float) -> None:
+    """Let each gate see how samples differ where it stands."""
+    assert task.calibration is not None
+    inputs, _ = next(task.calibration.batches(PREPARED))
+    handles = [
+        gate.gate_opens.register_forward_pre_hook(lambda module, given: module.prepare(given[0], start))
+        for gate in gates
+    ]
+    try:
+        with eval_mode(network):
+            call(network, to_device(inputs, own_device(network)))
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,5 +1,6 @@
 """Gate: decides for each sample whether it runs the block inside, or passes it by."""
 
+import math
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,14 +19,15 @@ LEAST = 1e-6
 class Opens(nn.Module):
     """Says for which samples a gate is open, from the mean of each channel: linear, ReLU, linear.
 
-    In training the answer is drawn: 1 with the probability sigmoid(logit), else 0, with the gradient of the soft answer at
-    `temperature`. This is the Gumbel-softmax of two classes: the difference of their noises is logistic.
+    In training, `noise` 1 draws the answer: 1 with the probability sigmoid(logit), else 0. This is the Gumbel-softmax of two
+    classes, since the difference of their noises is logistic. With noise 0 it is the answer of eval mode. Both have the
+    gradient of the soft answer at `temperature`.
     """
 
     def __init__(self, channels: int, hidden: int, channels_last: bool) -> None:
         super().__init__()
         self.read, self.decide = nn.Linear(channels, hidden), nn.Linear(hidden, 1)
-        self.channels_last, self.temperature, self.noise = channels_last, 1.0, 1.0
+        self.channels_last, self.temperature, self.noise = channels_last, 1.0, 0.0
 
     def means(self, values: Tensor) -> Tensor:
         """Return the mean of each channel (N, channels) of values (N, channels, ...) or (N, ..., channels)."""
@@ -33,26 +35,37 @@ class Opens(nn.Module):
             return values
         return values.flatten(1, -2).mean(1) if self.channels_last else values.flatten(2).mean(2)
 
-    def logits(self, values: Tensor) -> Tensor:
-        """Return how open the gate is for each sample (N,), in float32."""
-        return self.decide(torch.relu(self.read(self.means(values)))).squeeze(1).float()  # type: ignore[no-any-return]
-
     def forward(self, values: Tensor) -> Tensor:
         """Return (N,): in eval mode bool; in training floats that are exactly 0 or 1, with a gradient."""
-        logits = self.logits(values)
+        logits = self.decide(torch.relu(self.read(self.means(values)))).squeeze(1).float()
         if not self.training:
             return logits > 0
-        uniform = torch.rand_like(logits).clamp(LEAST, 1 - LEAST)
-        soft = torch.sigmoid((logits + self.noise * torch.logit(uniform)) / self.temperature)
-        return (soft > 0.5).float() + (soft - soft.detach())
+        if self.noise:
+            logits = logits + self.noise * torch.logit(torch.rand_like(logits).clamp(LEAST, 1 - LEAST))
+        soft = torch.sigmoid(logits / self.temperature)
+        return (logits > 0).float() + (soft - soft.detach())
+
+    @torch.no_grad()
+    def prepare(self, values: Tensor, start: float) -> None:
+        """Let the hidden units differ between samples: each gets mean 0 and variance 1 over `values`.
+
+        A gate is open with a probability of about `start` at first. The means of a trained network's channels differ little
+        from sample to sample; fresh weights would see them as all the same.
+        """
+        hidden = self.read(self.means(values))
+        spread = hidden.std(0, correction=0)
+        scale = torch.where(spread > LEAST, 1 / spread.clamp(min=LEAST), 1.0)
+        self.read.weight.mul_(scale[:, None])
+        self.read.bias.sub_(hidden.mean(0)).mul_(scale)
+        self.decide.bias.fill_(math.log(start / (1 - start)))
 
 
 class Gate(Block):
     """Around a module whose output has the shape of its input: each sample runs it or keeps its values as they are.
 
     ConvNet-AIG, Veit and Belongie, 2018. Values are (N, channels, ...), with `channels_last` (N, ..., channels); the first
-    axis has to be the samples. Further arguments go to the module inside. `temperature` matters in training alone, and is not
-    stored: a gate that is loaded has 1. Raises BadValue for sizes below 1.
+    axis has to be the samples. Further arguments go to the module inside. `gate_opens` decides; its noise and temperature
+    matter in training alone, and are not stored. Raises BadValue for sizes below 1.
     """
 
     facts: ClassVar[tuple[str, ...]] = ("channels", "hidden", "channels_last")

@@ -16,9 +16,10 @@ from cortado.methods.learn import learn
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import LEARNS, Leaves, Need
 from cortado.methods.prune.blocks import taken
+from cortado.network.graph.where import read_patterns
 from cortado.network.profile.execution import execution_shares
 from cortado.network.view import View
-from cortado.parts.blocks.gate import Gate
+from cortado.parts.blocks.gate import OPENS, Gate
 from cortado.running.call import call
 from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
@@ -57,8 +58,8 @@ class ConditionalGates(Method):
     open - target)^2; the paper's sum over gates is a strength of as many as there are. At first gates draw their answers, as
     in the paper; in the last part of the training, `settled`, they answer as in use, since a gate that is open with a
     probability of 0.6 for every sample would be open for all. Gates that were never shut are taken off again. `where`
-    selects a block if it selects all its matrices; the training moves all weights. What a gate costs is time too: on small
-    blocks it may be more than it saves.
+    selects a block if it selects all its matrices; what it selects learns, and all gates do. What a gate costs is time too: on
+    small blocks it may be more than it saves.
     """
 
     trains = True
@@ -86,12 +87,13 @@ class ConditionalGates(Method):
         found, paths = copy.deepcopy(view.network), BLOCKS.require(self, view, task)
         gates = self.put(view, paths, task)
         learned = (*self.objectives, OpenShare(self.strength, target=self.target, gates=tuple(gates)))
+        where = with_gates(self.where)
         curves: dict[str, list[float]] = {}
         for start, end, noise in ((0.0, 1 - self.settled, 1.0), (1 - self.settled, 1.0, 0.0)):
             if start < end:
                 set_noise(gates.values(), noise)
                 part = replace(task, seed=task.seed + (start > 0))
-                learn(view, part, stretch_of(self.training, start, end), learned, self.teacher, "*", self.name(), found)
+                learn(view, part, stretch_of(self.training, start, end), learned, self.teacher, where, self.name(), found)
                 curves = {name: [*curves.get(name, []), *values] for name, values in view.curves.items()}
         view.curves |= curves
         set_noise(gates.values(), 0.0)
@@ -138,6 +140,12 @@ class ConditionalGates(Method):
             )
         if len(always) == len(gates):
             view.hindrances.append("no gate is ever shut: raise strength, epochs or lr, or lower target")
+
+
+def with_gates(where: str) -> str:
+    """Return the patterns of a stage with those of all gates."""
+    named = where != "*" and any(positive for positive, _ in read_patterns(where))
+    return f"{where}, *.{OPENS}.*, *.{OPENS}.*.bias" if named else where
 
 
 def around(inner: nn.Module, shape: tuple[int, ...], hidden: int) -> Gate:

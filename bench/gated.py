@@ -22,8 +22,8 @@ from cortado.file.artifact import load, save
 from cortado.methods.conditional.gates import ConditionalGates
 from cortado.methods.finetune import Finetune
 from cortado.methods.prune.blocks import PruneBlocks
-from cortado.network.view import View
 from cortado.nets.resnet import CifarResNet, resnet_56
+from cortado.network.view import View
 from cortado.task.task import Task
 from cortado.tasks.cifar10 import task as cifar10
 from cortado.training.training import Training
@@ -56,9 +56,7 @@ SUBJECTS = (
 
 def training(subject: Subject) -> Training:
     """Return how the gates and their rivals learn."""
-    return Training(
-        epochs=subject.epochs, lr=subject.lr, optimizer="sgd", decay=1e-4, batch=128, precision="bfloat16"
-    )
+    return Training(epochs=subject.epochs, lr=subject.lr, optimizer="sgd", decay=1e-4, batch=128, precision="bfloat16")
 
 
 def stages(subject: Subject, removed: int) -> list[Any]:

@@ -25,6 +25,7 @@ from cortado.running.call import call
 from cortado.running.trees import to_device
 from cortado.runtimes.compare import ANY_KIND, Agreement, check, check_tolerance, compare, default_tolerance
 from cortado.runtimes.folder import whole_folder, write_facts
+from cortado.runtimes.gate_times import gate_times
 from cortado.runtimes.placements import placements
 from cortado.runtimes.runtime import Running, Runtime, Session, float_types, installed, type_name
 from cortado.runtimes.stream import stream_of, streamed
@@ -35,6 +36,8 @@ from cortado.task.task import Task
 
 STREAM, SECONDS = 200, 2.0
 """Samples, and about how long, to choose the form of paths that depend on the input."""
+FEW = 50
+"""Of these samples, to say whether gates pay."""
 LOG = logging.getLogger(__name__)
 
 
@@ -88,7 +91,7 @@ def export_into(
     network = finalized_copy(network)
     low = lowered(network, example, merge=merge, gather=gather)
     if chooses_rows(low) and len(runtime.path_forms) > 1:
-        file, paths = fastest_paths(runtime, low, example, data, folder)
+        file, paths = fastest_paths(runtime, network, low, example, data, folder)
     else:
         file, paths = runtime.lower(low, example, folder), ""
     agreement = compare(own_session(runtime, file, network, example), network, data, score, kind=kind)
@@ -105,8 +108,13 @@ def export_into(
     return file, row
 
 
-def fastest_paths(runtime: Runtime, low: nn.Module, example: Any, data: Data, folder: Path) -> tuple[Path, str]:
-    """Write the form of paths that is fastest on the data, one sample at a time; return its file and what was tried."""
+def fastest_paths(
+    runtime: Runtime, network: nn.Module, low: nn.Module, example: Any, data: Data, folder: Path
+) -> tuple[Path, str]:
+    """Write the form of paths that is fastest on the data, one sample at a time; return its file and what was tried.
+
+    `low` is `network`, lowered.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         files = {}
         for form in runtime.path_forms:
@@ -123,7 +131,9 @@ def fastest_paths(runtime: Runtime, low: nn.Module, example: Any, data: Data, fo
             shutil.move(part, folder / part.name)
     order = sorted(zip(taken, files, strict=True))
     times = ", ".join(f"{form} {time_text(float(ms))}" for ms, form in order)
-    return folder / chosen.name, f"{times}: the mean of {len(inputs)} samples, one at a time"
+    gates = gate_times(runtime.with_paths(list(files)[best]), network, example, inputs[:FEW])
+    found = f"{times}: the mean of {len(inputs)} samples, one at a time{'' if gates is None else f'; {gates.text()}'}"
+    return folder / chosen.name, found
 
 
 def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) -> Session:

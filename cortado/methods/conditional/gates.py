@@ -17,8 +17,9 @@ from cortado.methods.method import Method, knob
 from cortado.methods.needs import LEARNS, Leaves, Need
 from cortado.methods.prune.blocks import taken
 from cortado.network.graph.where import read_patterns
-from cortado.network.profile.execution import execution_shares
+from cortado.network.profile.execution import rows_run
 from cortado.network.view import View
+from cortado.parts.blocks.block import clash_of
 from cortado.parts.blocks.gate import OPENS, Gate
 from cortado.running.call import call
 from cortado.running.devices import own_device
@@ -36,9 +37,19 @@ PREPARED = 256
 
 def without_gates(method: Any, view: View, task: Task) -> list[str]:
     """Return the blocks whose matrices and kernels `where` selects, and that have no gate yet."""
+    return [path for path in chosen_blocks(method, view) if can_stand(view.network.get_submodule(path))]
+
+
+def chosen_blocks(method: Any, view: View) -> list[str]:
+    """Return the blocks without a gate that `where` selects."""
     chosen = {weight.path for weight in view.weights(method.where)}
     free = [path for path in view.blocks if not isinstance(view.network.get_submodule(path), Gate)]
     return [path for path in free if taken(view, path, chosen)]
+
+
+def can_stand(inner: nn.Module) -> bool:
+    """Return whether a gate can stand around a module: no name in it is also one of the gate's."""
+    return clash_of(Gate(inner, 1, 1), inner) is None
 
 
 BLOCKS = Need(
@@ -56,10 +67,10 @@ class ConditionalGates(Method):
     ConvNet-AIG, Veit and Belongie, 2018. A gate reads the mean of each channel of what enters its block; where it is shut,
     the sample keeps its values. The loss has strength x the mean over gates of (share of the batch for which the gate is
     open - target)^2; the paper's sum over gates is a strength of as many as there are. At first gates draw their answers, as
-    in the paper; in the last part of the training, `settled`, they answer as in use, since a gate that is open with a
-    probability of 0.6 for every sample would be open for all. Gates that were never shut are taken off again. `where`
-    selects a block if it selects all its matrices; what it selects learns, and all gates do. What a gate costs is time too: on
-    small blocks it may be more than it saves.
+    in the paper; in the rest of the training they answer as in use, since a gate that is open with a probability of 0.6 for
+    every sample would be open for all. Gates that are never shut are taken off again. `where` selects a block if it selects
+    all its matrices; what it selects learns, and all gates do. A gate costs time too: on small blocks it may be more than it
+    saves, which an export measures. Gates learn on in later trainings; the objective open_share holds them to a target.
     """
 
     trains = True
@@ -72,7 +83,7 @@ class ConditionalGates(Method):
     hidden: int = knob(16, low=1, help="hidden units of a gate")
     temperature: float = knob(1.0, low=0.05, help="of the soft answer in training, which has the gradient")
     start: float = knob(0.85, low=0.01, high=0.99, help="probability with which a gate is open at first")
-    settled: float = knob(0.4, low=0.0, high=1.0, help="last share of the training in which gates answer as in use")
+    drawn: float = knob(0.6, low=0.0, high=1.0, help="first share of the training in which gates draw their answers")
     samples: int = knob(2048, low=1, help="validation samples on which it is counted how often gates open")
     teacher: float | str | nn.Module | dict[str, Any] | tuple[Any, ...] | list[Any] = knob(
         "original", low=0.0, high=1.0, help=TEACHER
@@ -85,15 +96,20 @@ class ConditionalGates(Method):
 
     def apply(self, view: View, task: Task) -> None:
         found, paths = copy.deepcopy(view.network), BLOCKS.require(self, view, task)
+        others = [path for path in chosen_blocks(self, view) if path not in paths]
+        if others:
+            view.notes.append(f"left without a gate, since a name in them is also one of a gate's: {', '.join(others)}")
         gates = self.put(view, paths, task)
         learned = (*self.objectives, OpenShare(self.strength, target=self.target, gates=tuple(gates)))
         where = with_gates(self.where)
         curves: dict[str, list[float]] = {}
-        for start, end, noise in ((0.0, 1 - self.settled, 1.0), (1 - self.settled, 1.0, 0.0)):
+        for start, end, noise in ((0.0, self.drawn, 1.0), (self.drawn, 1.0, 0.0)):
             if start < end:
                 set_noise(gates.values(), noise)
                 part = replace(task, seed=task.seed + (start > 0))
-                learn(view, part, stretch_of(self.training, start, end), learned, self.teacher, where, self.name(), found)
+                learn(
+                    view, part, stretch_of(self.training, start, end), learned, self.teacher, where, self.name(), found
+                )
                 curves = {name: [*curves.get(name, []), *values] for name, values in view.curves.items()}
         view.curves |= curves
         set_noise(gates.values(), 0.0)
@@ -122,7 +138,8 @@ class ConditionalGates(Method):
     def count(self, view: View, gates: Mapping[str, Gate], task: Task) -> None:
         """Note how often each gate opens, and take off those that are never shut."""
         data = task.validation.first(self.samples)
-        shares = execution_shares(view.network, (inputs for inputs, _ in data.batches(BATCH)))
+        ran = rows_run(view.network, (inputs for inputs, _ in data.batches(BATCH)))
+        shares = {path: float(ran[id(gate.gate_rows)].mean()) for path, gate in gates.items()}
         always = [path for path in gates if shares[path] == 1]
         never = [path for path in gates if shares[path] == 0]
         for path in always:

@@ -194,6 +194,13 @@ def clash_of(block: Block, before: nn.Module) -> str | None:
     return f"{min(shared)!r} is also a name in {type(before).__name__}" if shared else None
 
 
+def innermost(module: nn.Module) -> nn.Module:
+    """Return the module that blocks keep, whatever stands around it; the module itself if it is no such block."""
+    while isinstance(module, Block) and module.kept is not None:
+        module = module.kept
+    return module
+
+
 def blocks_in(network: nn.Module) -> list[tuple[str, Block]]:
     """Return the blocks of a network with their paths, in module order; at one path those inside come first."""
     found: dict[str, list[Block]] = {}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadValue
-from cortado.parts.blocks.block import INNER, ORIGINAL, Block, Execution
+from cortado.parts.blocks.block import INNER, ORIGINAL, Block
 from cortado.parts.blocks.rows import ChooseRows
 
 OPENS = "gate_opens"
@@ -110,6 +110,3 @@ class Gate(Block):
         # Exactly 0, with the gradient that the gate has in values + gate * (inside - values).
         nothing = (opened - opened.detach()).reshape(-1, *[1] * (values.dim() - 1))
         return found + nothing * (inside - values).detach()  # type: ignore[no-any-return]
-
-    def execution(self) -> Execution:
-        return Execution(self.gate_rows.ran.rows)

@@ -28,7 +28,9 @@ class OpenShare(Objective):
     def on(self, view: View, weights: list[Weight], task: Task) -> Objective:
         found = tuple(path for path, block in blocks_in(view.network) if isinstance(block, Gate))
         if not found:
-            raise BadNetwork("objectives/open_share: the network has no gates. Put conditional/gates before this stage.")
+            raise BadNetwork(
+                "objectives/open_share: the network has no gates. Put conditional/gates before this stage."
+            )
         return self if self.gates else replace(self, gates=found)
 
     def taps(self) -> Taps:

@@ -1,11 +1,8 @@
 """Export: write a network as a folder of files for one runtime, checked against PyTorch."""
 
 import logging
-import shutil
-import tempfile
 import time
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +22,14 @@ from cortado.running.call import call
 from cortado.running.trees import to_device
 from cortado.runtimes.compare import ANY_KIND, Agreement, check, check_tolerance, compare, default_tolerance
 from cortado.runtimes.folder import whole_folder, write_facts
-from cortado.runtimes.gate_times import gate_times
+from cortado.runtimes.path_forms import fastest_paths
 from cortado.runtimes.placements import placements
 from cortado.runtimes.runtime import Running, Runtime, Session, float_types, installed, type_name
-from cortado.runtimes.stream import stream_of, streamed
 from cortado.task.data import Data
 from cortado.task.metric import Metric
 from cortado.task.outputs.outputs import Outputs
 from cortado.task.task import Task
 
-STREAM, SECONDS = 200, 2.0
-"""Samples, and about how long, to choose the form of paths that depend on the input."""
-FEW = 50
-"""Of these samples, to say whether gates pay."""
 LOG = logging.getLogger(__name__)
 
 
@@ -106,34 +98,6 @@ def export_into(
     taken = time_text(1000 * (time.perf_counter() - start))
     LOG.info("export of %s for %s: %s, %s", type(network).__name__, row.runtime, size_text(size_bytes), taken)
     return file, row
-
-
-def fastest_paths(
-    runtime: Runtime, network: nn.Module, low: nn.Module, example: Any, data: Data, folder: Path
-) -> tuple[Path, str]:
-    """Write the form of paths that is fastest on the data, one sample at a time; return its file and what was tried.
-
-    `low` is `network`, lowered.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        files = {}
-        for form in runtime.path_forms:
-            (Path(scratch) / form).mkdir()
-            files[form] = runtime.with_paths(form).lower(low, example, Path(scratch) / form)
-        inputs, calls = stream_of(data, 1, STREAM), []
-        for file in files.values():
-            running = Running(runtime.load(file, 1))
-            calls.append([partial(call, running, given) for given in inputs])
-        taken = streamed(calls, SECONDS).mean((0, 2))
-        best = min(range(len(files)), key=lambda place: float(taken[place]))
-        chosen = list(files.values())[best]
-        for part in chosen.parent.iterdir():
-            shutil.move(part, folder / part.name)
-    order = sorted(zip(taken, files, strict=True))
-    times = ", ".join(f"{form} {time_text(float(ms))}" for ms, form in order)
-    gates = gate_times(runtime.with_paths(list(files)[best]), network, example, inputs[:FEW])
-    found = f"{times}: the mean of {len(inputs)} samples, one at a time{'' if gates is None else f'; {gates.text()}'}"
-    return folder / chosen.name, found
 
 
 def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) -> Session:

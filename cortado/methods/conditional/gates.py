@@ -24,7 +24,7 @@ from cortado.parts.blocks.gate import OPENS, Gate
 from cortado.running.call import call
 from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
-from cortado.running.trees import sample_count, to_device
+from cortado.running.trees import to_device
 from cortado.task.task import Task
 from cortado.training.objectives.open_share import OpenShare
 from cortado.training.optimizers import stretch_of
@@ -118,11 +118,11 @@ class ConditionalGates(Method):
     def put(self, view: View, paths: list[str], task: Task) -> dict[str, Gate]:
         """Put a gate around the module at each path, and return them.  Raises BadNetwork where rows are no samples."""
         shapes = {path: view.graph.of(path)[0].outputs[0] for path in paths}
-        strange = next((path for path in paths if shapes[path][0] != sample_count(view.example)), None)
+        strange = next((path for path in paths if shapes[path][0] != view.graph.batch), None)
         if strange is not None:
             raise BadNetwork(
                 f"{self.name()}: the first axis of what enters {strange} has {shapes[strange][0]} entries for "
-                f"{sample_count(view.example)} samples, so that a gate cannot tell samples apart. Leave the block out: where: "
+                f"{view.graph.batch} samples, so that a gate cannot tell samples apart. Leave the block out: where: "
                 f"not {strange}.*."
             )
         gates = {}

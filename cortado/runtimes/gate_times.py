@@ -86,7 +86,8 @@ def gate_times(
             file = runtime.lower(lowered(variant, example), example, folder)
             calls.append([partial(call, Running(runtime.load(file, 1)), given) for given in inputs])
         taken = streamed(calls, seconds, time.process_time).mean((0, 2))
-    return GateTimes(*(float(one) for one in taken), skipped_share(network, inputs))
+    without, opened, shut, deciding = taken.tolist()
+    return GateTimes(without, opened, shut, deciding, skipped_share(network, inputs))
 
 
 def skipped_share(network: nn.Module, inputs: Sequence[Any]) -> float:

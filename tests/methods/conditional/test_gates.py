@@ -127,7 +127,9 @@ def test_shut_gates_give_what_their_blocks_removed_give():
 def test_where_selects_the_blocks_and_what_learns():
     view, before = gated(where="body.1.*", start=0.5), net().state_dict()
     assert gates(view.network) == ["body.1"]
-    changed = {name for name, value in view.network.state_dict().items() if not torch.equal(value, before.get(name, value))}
+    changed = {
+        name for name, value in view.network.state_dict().items() if not torch.equal(value, before.get(name, value))
+    }
     assert changed and all(name.startswith("body.1.") or "running" in name or "batches" in name for name in changed)
 
 
@@ -155,7 +157,9 @@ def test_later_stages_work_on_a_gated_network_and_the_file_holds_it(after):
 
 def test_a_second_time_finds_no_block_without_a_gate():
     network, other = net(), task()
-    with pytest.raises(NothingChanged, match="stage 2 .* it needs a block without a gate, whose output has the shape of"):
+    with pytest.raises(
+        NothingChanged, match="stage 2 .* it needs a block without a gate, whose output has the shape of"
+    ):
         compress(network, other, "conditional/gates epochs=1 start=0.5 | conditional/gates epochs=1")
 
 

@@ -147,7 +147,9 @@ def test_a_gate_comes_off_again():
     view = View(network, original_net(), example)
     view.wrap("1", Gate(network[1], 4, 3, True))
     view.unwrap("1")
-    assert torch.equal(view.network(example), before) and list(network.state_dict()) == list(original_net().state_dict())
+    assert torch.equal(view.network(example), before) and list(network.state_dict()) == list(
+        original_net().state_dict()
+    )
 
 
 @pytest.mark.parametrize("path", ["0", "nowhere", ""])

@@ -28,7 +28,7 @@ def fastest_paths(
 ) -> tuple[Path, str]:
     """Write the form that is fastest on the data, one sample at a time; return its file and what was tried.
 
-    `low` is `network`, lowered; of gates it is said whether they pay. A form that the runtime cannot run is left out. Raises
+    `low` is `network`, lowered. The text tells whether gates pay. A form that the runtime cannot run is left out. Raises
     BadNetwork if it can run none.
     """
     inputs = stream_of(data, 1, INPUTS)

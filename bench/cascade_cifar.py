@@ -55,7 +55,7 @@ OVER_FLOATS = {
 }  # fmt: skip
 OVER_INTEGERS = {"onnxruntime": 2.0, "openvino": 1.8}
 OVERHEAD = {("onnxruntime", 1): 3.0, ("onnxruntime", 32): 3.0, ("openvino", 1): 14.0, ("openvino", 32): 6.0}
-SECONDS = 25.0
+SECONDS = 15.0
 
 
 def run() -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from cortado.engine.recipe import read_recipe
 from cortado.nets.catalog import by_name
 from cortado.nets.espnet import espnet
 from cortado.nets.lenet import LeNet5, LeNet300100
+from cortado.nets.msdnet import msdnet
 from cortado.nets.resnet import CifarResNet
 from cortado.nets.vgg import CifarVgg
 from cortado.network.graph.where import choose
@@ -51,12 +52,15 @@ STAND_INS = {
     "resnet_56": (lambda: CifarResNet(1, width=4), (3, 32, 32)),
     "vgg_16_cifar": (lambda: CifarVgg(width=0.06), (3, 32, 32)),
     "espnet": (lambda: espnet(p=1, q=1), (3, 32, 48)),
+    "msdnet": (lambda: msdnet(exits=3, even=True, width=2, growth=2, head=4), (3, 32, 32)),
 }
 TERMS = {
     "attention_transfer_resnet_20": {"task", "attention"},
     "informative_neurons_resnet_20": {"task", "neurons"},
     "model_compression_lenet_300_100": {"logits"},
     "codistillation_lenet_5": {"task"},
+    "msdnet": {"exit 1", "exit 2", "exit 3"},
+    "msdnet_distilled": {"exit 1", "exit 2", "exit 3"},
     "ternary_gradients_lenet_5": {"task"},
     "structured_espnet": {"task", "logits", "pairwise", "holistic", "holistic critic"},
     "channel_wise_espnet": {"task", "channelwise"},

@@ -67,6 +67,37 @@ def test_exits_are_taken_as_in_pytorch(runtime, form, tmp_path):
     assert 0 < int(stops.sum()) < len(INPUTS)
 
 
+@pytest.mark.parametrize("made", [lambda: with_exits()[0], lambda: Reshaping().eval()], ids=["exits", "sizes"])
+def test_pytorchs_file_takes_the_same_paths_and_skips_the_rest(made, tmp_path):
+    torch.manual_seed(0)
+    network = made()
+    if not isinstance(network, Reshaping):
+        for name in ("exit_stem", "exit_second"):
+            middle_of(network, name)
+    same_everywhere(network, "", "torch_eager", tmp_path)
+    graph = runtime_by_name("torch_eager").load(tmp_path / "net.pt2", 1).network
+    assert not [node for node in graph.graph.nodes if node.target is torch.ops.aten.where.self]
+    with torch.no_grad():
+        sizes = [len(value) for value in Recording(graph).values(INPUTS)]
+    whole = 8 * len(INPUTS) if isinstance(network, Reshaping) else len(INPUTS)
+    assert 0 < min(sizes) < whole
+
+
+class Recording(torch.fx.Interpreter):
+    """What the linear layers of a graph return."""
+
+    def values(self, inputs):
+        self.kept = []
+        self.run(inputs)
+        return self.kept
+
+    def run_node(self, n):
+        value = super().run_node(n)
+        if n.target in (torch.ops.aten.linear.default, torch.ops.aten.addmm.default):
+            self.kept.append(value.reshape(-1, value.shape[-1]))
+        return value
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("form", [COMPACTION, BRANCHES])
 def test_sizes_of_the_batch_follow(runtime, form, tmp_path):

@@ -12,7 +12,7 @@ from cortado.methods.method import Method, knob
 from cortado.methods.needs import LEARNS, Leaves, Need
 from cortado.network.graph.record import Call
 from cortado.network.view import View
-from cortado.parts.blocks.exit import CHANNEL_AXIS, Exit, head_of
+from cortado.parts.blocks.exit import CHANNEL_AXIS, Exit, exit_head, head_name
 from cortado.parts.blocks.rows import RULES
 from cortado.running.call import call
 from cortado.running.devices import own_device
@@ -49,8 +49,8 @@ def middle_place(method: Any, view: View, task: Task | None = None) -> str:
     if not classes_of(view):
         return ""
     # After the last two layers nothing would be saved.
-    fitting = [one.path for one in view.graph.calls if one.path and not refusal(one, view)][:-2]
-    return fitting[len(fitting) // 2] if fitting else ""
+    possible = [one.path for one in view.graph.calls if one.path and not refusal(one, view)][:-2]
+    return possible[len(possible) // 2] if possible else ""
 
 
 LEAVES_AFTER = Need(
@@ -101,15 +101,11 @@ class ConditionalExits(Method):
         for one in reversed(found):
             # The earliest stands outermost: what follows it holds the others.
             view.wrap("", self.exit_after(one, view, classes))
-        heads = ", ".join(f"{name}.*" for name in self.names(view))
+        heads = ", ".join(f"{head_name(one.path)}.*" for one in found)
         learned = Exits(distill=self.distill, temperature=self.temperature)
         # Heads alone learn from the network as it is: its statistics stay too.
         training = self.training if self.joint else replace(self.training, statistics="kept")
         learn(view, task, training, (learned,), self.teacher, self.where if self.joint else heads, self.name())
-
-    def names(self, view: View) -> list[str]:
-        """Return what the heads are called in the network."""
-        return [name for name, _ in view.network.named_children() if name.startswith("exit_")]
 
     def call_of(self, view: View, path: str) -> Call:
         """Return the one call of a module.  Raises BadNetwork where samples cannot leave after it."""
@@ -140,5 +136,5 @@ class ConditionalExits(Method):
             self.width,
             self.rule,
         )
-        head_of(made).to(own_device(view.network))
+        exit_head(made).to(own_device(view.network))
         return made

@@ -29,6 +29,7 @@ class Leaves(StrEnum):
     NARROWER = "narrower layers"
     FEWER_BLOCKS = "fewer blocks"
     FOLDED = "folded norms"
+    GATES = "gates around blocks"
     ROUNDED = "rounded activations"
     SIGNS = "signs of activations"
     RELEASED = "weights without a form"

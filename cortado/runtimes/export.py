@@ -83,7 +83,7 @@ def export_into(
     network = finalized_copy(network)
     low = lowered(network, example, merge=merge, gather=gather)
     if chooses_rows(low) and len(runtime.path_forms) > 1:
-        file, paths = fastest_paths(runtime, low, example, data, folder)
+        file, paths = fastest_paths(runtime, network, low, example, data, folder)
     else:
         file, paths = runtime.lower(low, example, folder), ""
     agreement = compare(own_session(runtime, file, network, example), network, data, score, kind=kind)

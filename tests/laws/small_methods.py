@@ -17,6 +17,7 @@ MUST_HAVE: dict[str, dict[str, Any]] = {
     "quantize/adaround": {"rows": 300, "steps": 10},
     "distill/made_up": {"copies": 1},
     "distill/hints": {"hint_epochs": 0.5},
+    "conditional/gates": {"start": 0.5},
     "conditional/thresholds": {"lose": 60.0, "seen": True},
     "quantize/ptq_search": {"images": 16, "steps": "match_moments, equalize"},
 }

@@ -38,6 +38,7 @@ STATES = {
     "a removed block": State((small("prune/blocks"),), ("attention",)),
     "an activation quantizer": State((small("quantize/activations"),)),
     "signs of activations": State((small("quantize/xnor"),), ("signed",)),
+    "gates": State((small("conditional/gates"),), ("attention",)),
     "a folded norm": State((small("simplify/norms"),), ("residual", "signed")),
     "tied weights": State((MASK,), ("tied",)),
     "a student": State((small("student", network="tests.laws.tiny_nets:Depthwise"), small("finetune")), ("residual",)),

@@ -166,6 +166,21 @@ def stand_in(network: nn.Module, before: nn.Module, block: Block) -> nn.Module:
     return network
 
 
+def take_off(network: nn.Module, block: Block) -> nn.Module:
+    """Put what a block keeps back into every place of a network where the block stands, and return the network.
+
+    Raises BadNetwork for a block that keeps nothing.
+    """
+    kept = block.kept
+    if kept is None:
+        raise BadNetwork(f"blocks: {type(block).__name__} keeps no module that could stand in its place again.")
+    for parent in list(network.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is block:
+                parent._modules[name] = kept
+    return kept if network is block else network
+
+
 def clash_of(block: Block, before: nn.Module) -> str | None:
     """Return why a block and the module it keeps cannot share a path; None if they can."""
     if any(True for _ in (*block._parameters, *block._buffers)):
@@ -178,6 +193,13 @@ def clash_of(block: Block, before: nn.Module) -> str | None:
     hidden = {name for name in taken if name in vars(block) or hasattr(type(block), name)}
     shared = own & taken | taken & {INNER} | hidden
     return f"{min(shared)!r} is also a name in {type(before).__name__}" if shared else None
+
+
+def innermost(module: nn.Module) -> nn.Module:
+    """Return the module that blocks keep, whatever stands around it; the module itself if it is no such block."""
+    while isinstance(module, Block) and module.kept is not None:
+        module = module.kept
+    return module
 
 
 def blocks_in(network: nn.Module) -> list[tuple[str, Block]]:

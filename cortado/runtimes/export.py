@@ -14,7 +14,6 @@ from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_name
 from cortado.network.finalize import finalized_copy
 from cortado.parts.activations.quantizer import sites
-from cortado.parts.blocks.rows import chooses_rows
 from cortado.quantities import size_text, time_text
 from cortado.report.report import Exported
 from cortado.running.brought import accept
@@ -22,7 +21,7 @@ from cortado.running.call import call
 from cortado.running.trees import to_device
 from cortado.runtimes.compare import ANY_KIND, Agreement, check, check_tolerance, compare, default_tolerance
 from cortado.runtimes.folder import whole_folder, write_facts
-from cortado.runtimes.path_forms import fastest_paths
+from cortado.runtimes.path_forms import written
 from cortado.runtimes.placements import placements
 from cortado.runtimes.runtime import Running, Runtime, Session, float_types, installed, type_name
 from cortado.task.data import Data
@@ -82,10 +81,7 @@ def export_into(
     # The file holds what training leaves: rounded scales alone flip signs, and the next layer multiplies them.
     network = finalized_copy(network)
     low = lowered(network, example, merge=merge, gather=gather)
-    if chooses_rows(low) and len(runtime.path_forms) > 1:
-        file, paths = fastest_paths(runtime, network, low, example, data, folder)
-    else:
-        file, paths = runtime.lower(low, example, folder), ""
+    file, paths = written(runtime, network, low, example, data, folder)
     agreement = compare(own_session(runtime, file, network, example), network, data, score, kind=kind)
     inputs, _ = next(data.batches(8))
     check(agreement, tolerance, runtime, network, inputs)

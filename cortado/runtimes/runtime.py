@@ -67,8 +67,13 @@ class Runtime(ABC):
     script: ClassVar[str] = ""
     """Python code without Cortado: from the path FILE it defines predict(*inputs), which returns the first output."""
 
+    edge_options: ClassVar[tuple[str, ...]] = ()
+    """Which of "layout" and "edges" its files may have on request (see edges.py)."""
+
     rounds_inputs: bool = False
     own_operators: bool = True
+    layout: str | None = None
+    integer_edges: bool = False
 
     def __init__(self, rounds_inputs: bool = False, own_operators: bool = True) -> None:
         """With `rounds_inputs` kernels of few bits may round inputs to 8 bits: faster, with an error of about 1 %.

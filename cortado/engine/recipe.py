@@ -18,7 +18,7 @@ from cortado import renamed
 from cortado.errors import BadRecipe, CortadoError
 from cortado.knobs.nested import knobs_of, nested
 from cortado.knobs.reading import knob_data, read_knobs
-from cortado.methods.method import Method, accepts
+from cortado.methods.method import Method, accepts, check_last_stage
 
 ELSEWHERE = {
     "allocate": "cortado.planner.allocate.mix:Mix",
@@ -54,6 +54,7 @@ class Recipe:
         object.__setattr__(self, "rounds", self.rounds or ("",) * len(self.stages))
         if not isinstance(self.match_moments, bool):
             raise BadRecipe(f"recipe: match_moments must be true or false, got {self.match_moments!r}.")
+        check_last_stage(self.stages)
 
     def for_blocks(self, size: int | None) -> "Recipe":
         """Return the recipe for runtimes that compute `size` channels at once; the recipe itself for None."""

@@ -118,6 +118,7 @@ def apply_stage(
     carry_out(method.apply, method, view, task, where)
     if method.restarts:
         return replace(begin_again(view.base, state), notes=tuple(view.notes), curves=view.curves)
+    state = replace(state, network=view.network)
     changes = Changes(before, state.network, view.touched)
     if check and not method.matches and not changes.any(values_only=method.lossy):
         raise NothingChanged(f"{where or method.name()}: it changed nothing. {what_to_check(method, view)}")

@@ -169,6 +169,7 @@ def decode(body: bytes, original: Original, forms: Sequence[type[Part]] = ()) ->
             "Pass the network, or the maker, that it was compressed from; after a stage student, that is the student."
         )
     layout = contents.layout(network)
+    network = layout.network
     edits = resolve(contents.edits, layout)
     entries = layout.stored(contents.edits.loose)
     if len(contents.records) != len(entries):

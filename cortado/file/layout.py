@@ -80,19 +80,23 @@ def laid_out(network: nn.Module, blocks: Placed, former: bool = False) -> Layout
     """
     before = numbered(network)
     named = (tuple(path for path, _ in before), entries_of(network), loose_entries(network))
-    had_tensors, replaced = bool(named[1]), put_blocks(network, before, blocks)
+    had_tensors = bool(named[1])
+    network, replaced = put_blocks(network, before, blocks)
     if not former:
         named = (tuple(path for path, _ in numbered(network)), entries_of(network), loose_entries(network))
     return Layout(network, named[0], tuple(named[1]), tuple(named[2]), tuple(replaced), had_tensors)
 
 
-def put_blocks(network: nn.Module, order: list[tuple[str, nn.Module]], blocks: Placed) -> list[str]:
-    """Put blocks into a network whose modules are numbered by `order`, and return their paths.  Raises BadFile."""
+def put_blocks(network: nn.Module, order: list[tuple[str, nn.Module]], blocks: Placed) -> tuple[nn.Module, list[str]]:
+    """Put blocks into a network whose modules are numbered by `order`; return it and their paths.  Raises BadFile.
+
+    What stands around the whole network, module 0, comes first; then the others, which it lets through by their paths.
+    """
     room = 4 * sum(value.numel() for value in network.parameters()) + 2**20
     depths: dict[str, int] = {}
     gone: set[str] = set()
     for (number, _), which in zip(blocks.places, blocks.serves, strict=True):
-        if not 0 < number < len(order):
+        if not 0 <= number < len(order):
             raise BadFile(f"file: a block stands in the place of module {number} of {len(order)}. {DAMAGED}")
         path, description = order[number][0], blocks.parts[which]
         before = standing_at(network, path, gone)
@@ -101,15 +105,15 @@ def put_blocks(network: nn.Module, order: list[tuple[str, nn.Module]], blocks: P
             raise BadFile(f"file: block {depths[path]} of those at {path} cannot stand around the others. {DAMAGED}")
         if issubclass(description.kind, Bypass) and type(before) in (nn.Identity, Bypass):
             raise BadFile(f"file: {path} is to be removed and is not there. {DAMAGED}")
-        room -= claimed(description)
+        room -= claimed(description, before)
         if room < 0:
             raise BadFile(f"file: its blocks claim more entries than fit such a network. {DAMAGED}")
         try:
-            stand_in(network, before, built(description, before))
+            network = stand_in(network, before, built(description, before))
         except BadNetwork as error:
             raise BadFile(f"file: {error} {DAMAGED}") from error
         gone |= set() if keeps(description) else {path}
-    return list(depths)
+    return network, list(depths)
 
 
 def standing_at(network: nn.Module, path: str, gone: set[str]) -> nn.Module:
@@ -128,11 +132,17 @@ def keeps(description: Description) -> bool:
     return INNER in description.kind.arrays
 
 
-def claimed(description: Description) -> int:
+def claimed(description: Description, before: nn.Module) -> int:
     """Return how many entries a block's own tensors have, without making them."""
     with torch.device("meta"):
-        sketch = description.made(**{INNER: nn.Identity()} if keeps(description) else {})
-    return sum(math.prod(value.shape) for value in (*sketch.parameters(), *sketch.buffers()))
+        sketch = description.made(**{INNER: before} if keeps(description) else {})
+    inside = {id(value) for value in tensors_of(before)}
+    return sum(math.prod(value.shape) for value in tensors_of(sketch) if id(value) not in inside)
+
+
+def tensors_of(module: nn.Module) -> list[torch.Tensor]:
+    """Return the parameters and buffers of a module."""
+    return [*module.parameters(), *module.buffers()]
 
 
 def built(description: Description, before: nn.Module) -> Block:

@@ -167,7 +167,8 @@ class View:
         >>> view.wrap("layer3.2", Bypass())
         >>> view.wrap("layer3.2", Gate(view.network.get_submodule("layer3.2"), channels=64))
 
-        Raises BadNetwork when there is no such module, for the whole network, and for names that clash.
+        The path "" is the whole network, which the block has to keep. Raises BadNetwork when it does not, when there is no
+        such module, and for names that clash.
         """
         modules = dict(self.network.named_modules(remove_duplicate=False))
         if path not in modules or path.rpartition(".")[2].startswith(PREFIX):
@@ -179,7 +180,7 @@ class View:
                 f"view: {type(block).__name__} keeps another module than the one at {path!r}. "
                 f"Make it with view.network.get_submodule({path!r})."
             )
-        stand_in(self.network, before, block.train(before.training))
+        self.network = stand_in(self.network, before, block.train(before.training))
         self.touched.add(next(first for first, module in self.network.named_modules() if module is block))
         self.forget()
 

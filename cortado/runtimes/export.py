@@ -14,6 +14,7 @@ from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_name
 from cortado.network.finalize import finalized_copy
 from cortado.parts.activations.quantizer import sites
+from cortado.parts.blocks.rows import chooses_rows
 from cortado.quantities import size_text, time_text
 from cortado.report.report import Exported
 from cortado.running.brought import accept
@@ -22,6 +23,7 @@ from cortado.running.trees import to_device
 from cortado.runtimes.compare import ANY_KIND, Agreement, check, check_tolerance, compare, default_tolerance
 from cortado.runtimes.edges import ChannelsFirstSession, require_integers, rounded_ends, with_edges, with_own_edges
 from cortado.runtimes.folder import whole_folder, write_facts
+from cortado.runtimes.path_forms import fastest_paths
 from cortado.runtimes.placements import placements
 from cortado.runtimes.runtime import Running, Runtime, Session, float_types, installed, type_name
 from cortado.task.data import Data
@@ -90,13 +92,16 @@ def export_into(
     # The file holds what training leaves: rounded scales alone flip signs, and the next layer multiplies them.
     network = finalized_copy(network)
     low = lowered(network if ends is None else ends, example, merge=merge, gather=gather)
-    file = runtime.lower(low, example, folder)
+    if chooses_rows(low) and len(runtime.path_forms) > 1:
+        file, paths = fastest_paths(runtime, low, example, data, folder)
+    else:
+        file, paths = runtime.lower(low, example, folder), ""
     agreement = compare(own_session(runtime, file, network, example), network, data, score, kind=kind)
     inputs, _ = next(data.batches(8))
     check(agreement, tolerance, with_own_edges(runtime), network, inputs)
     size_bytes = sum(part.stat().st_size for part in folder.iterdir())
     row = export_row_of(agreement, runtime, size_bytes, bool(sites(network)))
-    row = replace(row, placements=placements(runtime, file, network, example, low))
+    row = replace(row, placements=placements(runtime, file, network, example, low), paths=paths)
     if row.rounded:
         row = replace(row, float_operators=runtime.float_operators(file), edges=runtime.edges(file))
     if runtime.integer_edges:
@@ -152,6 +157,7 @@ def export_facts(row: Exported, file: Path, tolerance: float, score: Metric | No
         "integer_share_of_multiply_adds": row.integer_share,
         "float_operators": list(row.float_operators),
         "edges": [asdict(edge) for edge in row.edges],
+        "paths": row.paths,
         "placements": [asdict(placement) for placement in row.placements],
         "score": None if score is None else f"{score.name} in {score.unit}",
         "score_in_runtime": row.score,

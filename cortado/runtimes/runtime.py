@@ -1,5 +1,6 @@
 """Runtime: the base class of runtimes.  Each is one file of this folder, found by its name."""
 
+import copy
 import importlib
 import importlib.metadata
 import importlib.util
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -69,9 +70,13 @@ class Runtime(ABC):
 
     edge_options: ClassVar[tuple[str, ...]] = ()
     """Which of "layout" and "edges" its files may have on request (see edges.py)."""
+    path_forms: ClassVar[tuple[str, ...]] = ()
+    """The forms in which it can run what only some rows need (see rows.py); the export keeps the fastest."""
 
     rounds_inputs: bool = False
     own_operators: bool = True
+    paths: str = ""
+    """The form to write; "" for the first."""
     layout: str | None = None
     integer_edges: bool = False
 
@@ -86,6 +91,12 @@ class Runtime(ABC):
     def kernels(self) -> tuple[Kernel, ...]:
         """Return what it multiplies by faster than by floats, or stores in fewer bytes, in order of preference."""
         return ()
+
+    def with_paths(self, form: str) -> Self:
+        """Return the same runtime, which writes this form of paths that depend on the input."""
+        made = copy.copy(self)
+        made.paths = form
+        return made
 
     @classmethod
     def name(cls) -> str:

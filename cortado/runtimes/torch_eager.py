@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 
 from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.graph import exported, float_graph, quiet_exporters
+from cortado.lowering.rows import run_chosen_rows
 from cortado.running.trees import tensors_in
 from cortado.runtimes.runtime import Port, Ran, Runtime
 
@@ -51,7 +52,10 @@ class TorchEager(Runtime):
 
     def load(self, file: Path, threads: int) -> TorchSession:
         network = read_program(file)
-        return TorchSession(network, ports(network), threads)
+        given = ports(network)
+        # A file has both ways, since torch.export cannot trace batches whose size depends on values.
+        run_chosen_rows(network)
+        return TorchSession(network, given, threads)
 
 
 def read_program(file: Path) -> fx.GraphModule:

@@ -45,6 +45,7 @@ def stages(name: str, **knobs: object) -> list[Method]:
         "rewind": [Finetune(epochs=0.25)],
         "release": [PruneWeights()],
         "finalize": [QuantizeAware()],
+        "conditional/thresholds": [small("conditional/exits")],
         "prune/units": [PruneWeights(keep=0.3, by="random")],
     }
     return [*before.get(name, []), small(name, **knobs)]

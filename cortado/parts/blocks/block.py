@@ -3,7 +3,6 @@
 import re
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,21 +17,15 @@ INNER = "inner"
 LOADING = "prefix_while_loading"
 
 
-@dataclass(frozen=True, eq=False)
-class Execution:
-    """Which samples of the last batch ran what a block keeps inside: `ran` (N,) bool, or None if all always do."""
-
-    ran: Tensor | None = None
-
-
 class Block(Part):
     """Stands in a module's place.  Its tensors are weights of the network: pruned, rounded, cut and stored like any others.
 
     `from_parts` gets the facts and, if `arrays` is {"inner": ORIGINAL}, the module that stood there, and returns a block
-    whose tensors have their shapes; a file fills in the values. What is inside keeps the paths that it had in the
-    network, in `state_dict` too, and the block answers for its attributes. A block that keeps a module holds its own
-    tensors in child modules. torch.export and torch.func run such a network; a graph of torch.fx.symbolic_trace can only
-    be read, since it calls a kept layer by the path that now leads to the block.
+    whose tensors have their shapes; a file fills in the values. What only some samples need is chosen with ChooseRows (see
+    rows.py). What is inside keeps the paths that it had in the network, in `state_dict` too, and the block answers for its
+    attributes. A block that keeps a module holds its own tensors in child modules. torch.export and torch.func run such a
+    network; a graph of torch.fx.symbolic_trace can only be read, since it calls a kept layer by the path that now leads to
+    the block.
     """
 
     stands_in = True
@@ -53,10 +46,6 @@ class Block(Part):
     @abstractmethod
     def forward(self, *given: Any, **named: Any) -> Any:
         """Return what the module in its place would, from the same arguments."""
-
-    def execution(self) -> Execution:
-        """Return which samples of the last batch ran what is inside; measured, never assumed."""
-        return Execution()
 
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
@@ -149,25 +138,32 @@ def to_outside(block: Any, keys: Any) -> None:
             names[:] = [re.sub(f"^{re.escape(prefix + INNER)}\\.", lambda _: prefix, name) for name in names]
 
 
-def stand_in(network: nn.Module, before: nn.Module, block: Block) -> None:
-    """Put a block in every place of a network where the module `before` stands; the block may keep it inside.
+def stand_in(network: nn.Module, before: nn.Module, block: Block) -> nn.Module:
+    """Put a block in every place of a network where the module `before` stands, and return the network.
 
-    Raises BadNetwork for the network itself, and for a block whose own names are also those of the module it keeps.
+    The block may keep that module inside. In the place of the whole network it has to, and then it is the network. Raises
+    BadNetwork if it does not, and for a block whose own names are also those of the module it keeps.
     """
-    if before is network:
-        raise BadNetwork("blocks: a block cannot stand in the place of the whole network. Choose a module inside it.")
+    if before is network and block.kept is not before:
+        raise BadNetwork(
+            f"blocks: {type(block).__name__} cannot stand in the place of the whole network, which it does not keep inside. "
+            "Choose a module inside it."
+        )
     clash = None if block.kept is None else clash_of(block, before)
     if clash is not None:
         raise BadNetwork(
             f"blocks: {type(block).__name__} cannot keep {type(before).__name__} inside: {clash}. "
             "Give the block's tensors to child modules with names of their own."
         )
+    if before is network:
+        return block
     inside = {id(module) for module in block.modules()}
     for parent in list(network.modules()):
         if id(parent) not in inside:
             for name, child in list(parent._modules.items()):
                 if child is before:
                     parent._modules[name] = block
+    return network
 
 
 def clash_of(block: Block, before: nn.Module) -> str | None:
@@ -179,7 +175,8 @@ def clash_of(block: Block, before: nn.Module) -> str | None:
         taken |= inside._modules.keys() - {INNER}
         inside = inside.kept
     taken |= {*inside._modules, *inside._parameters, *inside._buffers}
-    shared = own & taken | taken & {INNER}
+    hidden = {name for name in taken if name in vars(block) or hasattr(type(block), name)}
+    shared = own & taken | taken & {INNER} | hidden
     return f"{min(shared)!r} is also a name in {type(before).__name__}" if shared else None
 
 

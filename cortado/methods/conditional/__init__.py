@@ -1,0 +1,1 @@
+"""Conditional: paths that depend on the input - cascades, early exits, gates, pondering, experts."""

@@ -1,0 +1,59 @@
+"""Path forms: write a network whose paths depend on the input in every form that a runtime has, and keep the fastest."""
+
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cortado.errors import BadNetwork
+from cortado.quantities import time_text
+from cortado.running.call import call
+from cortado.running.trees import map_tensors
+from cortado.runtimes.runtime import Running, Runtime
+from cortado.runtimes.stream import stream_of, streamed
+from cortado.task.data import Data
+
+INPUTS, SECONDS = 200, 2.0
+"""Samples, and about how long, to choose a form."""
+
+
+def fastest_paths(runtime: Runtime, low: nn.Module, example: Any, data: Data, folder: Path) -> tuple[Path, str]:
+    """Write the form that is fastest on the data, one sample at a time; return its file and what was tried.
+
+    A form that the runtime cannot run is left out. Raises BadNetwork if it can run none.
+    """
+    inputs = stream_of(data, 1, INPUTS)
+    with tempfile.TemporaryDirectory() as scratch:
+        files: dict[str, Path] = {}
+        failed: dict[str, str] = {}
+        for form in runtime.path_forms:
+            own = Path(scratch) / form
+            own.mkdir()
+            file = runtime.with_paths(form).lower(low, example, own)
+            try:
+                run_once(Running(runtime.load(file, 1)), inputs[0])
+                files[form] = file
+            except Exception as error:
+                failed[form] = " ".join(str(error).split())[:200]
+        if not files:
+            raise BadNetwork(
+                f"{runtime.name()}: it can run none of the forms of paths that depend on the input: "
+                f"{'; '.join(f'{form}: {why}' for form, why in failed.items())}. Try another runtime."
+            )
+        calls = [[partial(call, Running(runtime.load(file, 1)), given) for given in inputs] for file in files.values()]
+        taken = streamed(calls, SECONDS).mean((0, 2))
+        order = sorted(zip(taken.tolist(), files, strict=True))
+        chosen = files[order[0][1]]
+        for part in chosen.parent.iterdir():
+            shutil.move(part, folder / part.name)
+    times = ", ".join([*(f"{form} {time_text(ms)}" for ms, form in order), *(f"{form} fails" for form in failed)])
+    return folder / chosen.name, f"{times}: the mean of {len(inputs)} samples, one at a time"
+
+
+def run_once(running: Running, inputs: Any) -> None:
+    """Run one sample, and none: where nobody is left, what follows gets an empty batch."""
+    for given in (inputs, map_tensors(lambda part: part[:0], inputs)):
+        call(running, given)

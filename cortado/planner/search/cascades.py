@@ -9,7 +9,7 @@ from torch import nn
 from cortado.engine.fingerprints import json_data
 from cortado.errors import BadValue
 from cortado.methods.conditional.cascade import ConditionalCascade
-from cortado.methods.conditional.thresholds import ConditionalThresholds, early_answers, stopping_costs, idle_answers
+from cortado.methods.conditional.thresholds import ConditionalThresholds, early_answers, idle_answers, stopping_costs
 from cortado.nets.cascade import member_of
 from cortado.network.view import View
 from cortado.planner.search.proposal import Proposal, stages_of

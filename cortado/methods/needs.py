@@ -29,6 +29,8 @@ class Leaves(StrEnum):
     NARROWER = "narrower layers"
     FEWER_BLOCKS = "fewer blocks"
     FOLDED = "folded norms"
+    EXPERTS = "experts"
+    HALTING = "blocks that halt"
     ROUNDED = "rounded activations"
     SIGNS = "signs of activations"
     RELEASED = "weights without a form"

@@ -12,7 +12,7 @@ class State:
     """The stages that make it, and the networks on which a second method may be tried."""
 
     stages: tuple[Method, ...]
-    nets: tuple[str, ...] = ("residual", "attention", "signed", "decoder")
+    nets: tuple[str, ...] = ("residual", "attention", "signed", "decoder", "mlp")
 
     def net_for(self, method: str) -> str:
         """Return the network on which the second method meets this state: the first in which it finds work, if there is one."""
@@ -39,6 +39,7 @@ STATES = {
     "an activation quantizer": State((small("quantize/activations"),)),
     "signs of activations": State((small("quantize/xnor"),), ("signed",)),
     "a folded norm": State((small("simplify/norms"),), ("residual", "signed")),
+    "experts": State((small("conditional/experts"),), ("mlp",)),
     "tied weights": State((MASK,), ("tied",)),
     "a student": State((small("student", network="tests.laws.tiny_nets:Depthwise"), small("finetune")), ("residual",)),
 }

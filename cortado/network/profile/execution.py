@@ -45,6 +45,6 @@ def inside_of(network: nn.Module, shares: dict[str, float]) -> dict[int, float]:
     """Return the share of samples that runs each module inside blocks, by id: the product of the blocks around it."""
     found: dict[int, float] = {}
     for path, block in blocks_in(network):
-        for module in block.kept.modules() if block.kept is not None and path in shares else ():
+        for module in block.runs_at_times() if path in shares else ():
             found[id(module)] = found.get(id(module), 1.0) * shares[path]
     return found

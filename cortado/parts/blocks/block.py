@@ -58,6 +58,11 @@ class Block(Part):
         """Return which samples of the last batch ran what is inside; measured, never assumed."""
         return Execution()
 
+    def runs_at_times(self) -> Iterator[nn.Module]:
+        """Yield the modules that run for the samples of `execution()` alone: by default all that the block keeps."""
+        if self.kept is not None:
+            yield from self.kept.modules()
+
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Module]]:

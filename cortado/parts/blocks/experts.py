@@ -1,0 +1,181 @@
+"""Experts: stands in a feed-forward layer's place; of its inner neurons, each row computes the groups that a router picks."""
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cortado.errors import BadValue
+from cortado.parts.blocks.block import INNER, ORIGINAL, Block, Execution
+from cortado.parts.blocks.exit import place_of
+from cortado.parts.blocks.rows import ChooseRows
+from cortado.parts.part import Arrays
+
+
+def tanh_gelu(values: Tensor) -> Tensor:
+    """Return the approximation of GELU by a tanh."""
+    return functional.gelu(values, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu, "gelu": functional.gelu, "tanh gelu": tanh_gelu, "silu": functional.silu,
+    "tanh": torch.tanh, "sigmoid": torch.sigmoid, "hardtanh": functional.relu6,
+}  # fmt: skip
+"""What may stand between the two linear layers; a file has the place in this list."""
+WEIGHTINGS = ("plain", "softmax")
+"""Chosen experts are summed as they are, or weighted by the softmax of their scores."""
+
+
+class Routing(NamedTuple):
+    """Which experts each row computes (rows, experts) bool, their weights, and a smooth estimate of being chosen."""
+
+    chosen: Tensor
+    gates: Tensor
+    load: Tensor
+
+
+class Router(nn.Module):
+    """Scores experts for each row by a small network, and picks the `chosen` best.
+
+    With `noisy`, training adds normal noise of a learned width to the scores (Shazeer et al., 2017, section 2.1).
+    """
+
+    def __init__(self, inputs: int, width: int, experts: int, chosen: int, weighting: str, noisy: bool) -> None:
+        super().__init__()
+        self.chosen, self.weighting = chosen, weighting
+        self.hidden, self.scores = nn.Linear(inputs, width), nn.Linear(width, experts)
+        self.noise = nn.Linear(width, experts) if noisy else None
+
+    def forward(self, rows: Tensor) -> Routing:
+        """Return the routing of rows (rows, inputs)."""
+        hidden = torch.relu(self.hidden(rows))
+        plain = self.scores(hidden)
+        scores, spread = plain, None
+        if self.noise is not None and self.training:
+            spread = functional.softplus(self.noise(hidden)) + 1e-2
+            scores = plain + torch.randn_like(plain) * spread
+        best = scores.topk(self.chosen, 1).indices
+        chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True)
+        return Routing(chosen, self.gates(scores, chosen), self.load(plain, scores, chosen, spread))
+
+    def gates(self, scores: Tensor, chosen: Tensor) -> Tensor:
+        """Return the weights of the experts; of plain ones 1, with a gradient in training as if scores decided."""
+        if self.weighting == "softmax":
+            return scores.masked_fill(~chosen, -torch.inf).softmax(1)
+        if not self.training:
+            return torch.ones_like(scores)
+        smooth = scores.sigmoid()
+        return 1 + smooth - smooth.detach()
+
+    def load(self, plain: Tensor, scores: Tensor, chosen: Tensor, spread: Tensor | None) -> Tensor:
+        """Return the probability that each expert is chosen if its noise is drawn again; without noise, whether it is."""
+        if spread is None or self.chosen == scores.shape[1]:
+            return chosen.to(scores)
+        best = scores.topk(self.chosen + 1, 1).values.detach()
+        # To be chosen, a score has to pass the best of the others: for one that is chosen, the first that is not.
+        bar = torch.where(chosen, best[:, -1:], best[:, -2:-1])
+        return torch.special.ndtr((plain - bar) / spread)
+
+
+class Chain(nn.Module):
+    """The sum over chosen experts, one after the other; a dropped one counts as its mean, `means` (experts, outputs)."""
+
+    def __init__(self, experts: int, outputs: int, weighting: str) -> None:
+        super().__init__()
+        self.weighting = weighting
+        self.means = nn.Parameter(torch.zeros(experts, outputs))
+        self.choices = nn.ModuleList(ChooseRows() for _ in range(experts))
+
+    def forward(self, rows: Tensor, routing: Routing, first: "Pair", second: "Pair", activation: str) -> Tensor:
+        """Return (rows, outputs) from rows (rows, inputs)."""
+        act, size = ACTIVATIONS[activation], len(first.weight) // len(self.choices)
+        if self.training:
+            # The same sum in two products: all are computed anyway.
+            shares = (routing.chosen * routing.gates).repeat_interleave(size, 1)
+            hidden = act(functional.linear(rows, first.weight, first.bias)) * shares
+            dropped = (~routing.chosen).to(rows) @ self.means
+            return functional.linear(hidden, second.weight, second.bias) + dropped
+        base = self.means.sum(0) if second.bias is None else self.means.sum(0) + second.bias
+        total = base.expand(len(rows), -1)
+        for number, choose in enumerate(self.choices):
+            mine = slice(number * size, (number + 1) * size)
+            hidden = act(functional.linear(rows, first.weight[mine], None if first.bias is None else first.bias[mine]))
+            if self.weighting == "softmax":
+                hidden = hidden * routing.gates[:, number, None]
+            part = functional.linear(hidden, second.weight[:, mine], -self.means[number])
+            total = choose(routing.chosen[:, number], total + part, total)
+        return total
+
+
+class Pair(NamedTuple):
+    """The weight and the bias of a linear layer."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+class Experts(Block):
+    """Stands in the place of linear -> activation -> linear and keeps it inside; its inner neurons are `experts` groups.
+
+    A router picks `chosen` of them for each row, an entry of all axes but the last. Shazeer et al., 2017; made of a trained
+    layer, Zhang et al., 2022. Groups are neighbouring neurons of one size. `first` and `second` are the paths of the linear
+    layers, which a file knows by checksums.
+    """
+
+    facts = ("first_place", "second_place", "act", "experts", "chosen", "width", "weighting", "noisy")
+    arrays: ClassVar[dict[str, str]] = {INNER: ORIGINAL}
+
+    def __init__(
+        self, inner: nn.Module, first: str, second: str, activation: str, experts: int, chosen: int,
+        width: int = 64, weighting: str = "plain", noisy: bool = False,
+    ) -> None:  # fmt: skip
+        """Raises BadValue for sizes that do not fit the layer."""
+        super().__init__()
+        self.inner, self.first, self.second, self.activation = inner, first, second, activation
+        self.first_place, self.second_place = place_of(first), place_of(second)
+        neurons, inputs = self.pair(first).weight.shape
+        if not 1 <= chosen <= experts <= neurons or neurons % experts or width < 1:
+            raise BadValue(
+                f"blocks/experts: {neurons} inner neurons do not make {experts} groups of one size of which a row computes "
+                f"{chosen}, with a router of width {width}. Choose a number of experts that divides {neurons}."
+            )
+        self.act, self.experts, self.chosen, self.width = list(ACTIVATIONS).index(activation), experts, chosen, width
+        self.weighting, self.noisy = WEIGHTINGS.index(weighting), noisy
+        like = self.pair(second).weight
+        self.expert_router = Router(inputs, width, experts, chosen, weighting, noisy).to(like.dtype)
+        self.expert_chain = Chain(experts, len(like), weighting).to(like.dtype)
+
+    def pair(self, path: str) -> Pair:
+        """Return weight and bias of one of the linear layers."""
+        layer = self.inner.get_submodule(path)
+        return Pair(layer.weight, layer.bias)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Experts":
+        inner, facts = parts[INNER], dict(spec)
+        paths = {place_of(path): path for path, _ in inner.named_modules() if path}
+        places = facts.pop("first_place"), facts.pop("second_place")
+        act, weighting = facts.pop("act"), facts.pop("weighting")
+        if act >= len(ACTIVATIONS) or weighting >= len(WEIGHTINGS) or any(one not in paths for one in places):
+            raise BadValue("blocks/experts: the layers that its experts are made of are not there.")
+        how = {"activation": list(ACTIVATIONS)[act], "weighting": WEIGHTINGS[weighting], "noisy": bool(facts.pop("noisy"))}
+        return cls(inner, paths[places[0]], paths[places[1]], **facts, **how)  # type: ignore[arg-type]
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return (..., outputs) from values (..., inputs)."""
+        first, second = self.pair(self.first), self.pair(self.second)
+        rows = values.reshape(-1, values.shape[-1])
+        routing = self.expert_router(rows)
+        found = self.expert_chain(rows, routing, first, second, self.activation)
+        return found.reshape(*values.shape[:-1], found.shape[-1])
+
+    def execution(self) -> Execution:
+        """Return whether each row of the last batch computed each expert, (experts x rows,)."""
+        ran = [choose.ran.rows for choose in self.expert_chain.choices]
+        return Execution() if ran[0] is None else Execution(torch.cat(ran))  # type: ignore[arg-type]
+
+    def runs_at_times(self) -> Iterator[nn.Module]:
+        yield from super().runs_at_times()
+        yield self.expert_chain

@@ -16,6 +16,7 @@ from cortado.network.coupling.groups import Group
 from cortado.network.graph.feed_forward import FeedForward, feed_forwards, pairs_of_layers
 from cortado.network.statistics.activations import rows_into
 from cortado.network.view import View
+from cortado.parts.activations.quantizer import sites
 from cortado.parts.blocks.experts import ACTIVATIONS, WEIGHTINGS, Experts
 from cortado.running.eval_mode import eval_mode
 from cortado.task.task import Task
@@ -31,13 +32,17 @@ Rows = dict[str, Tensor]
 
 
 def layers_for(method: Any, view: View, task: Task) -> list[FeedForward]:
-    """Return the feed-forward layers that `where` selects whole, whose neurons divide into the experts asked for."""
+    """Return the feed-forward layers that `where` selects whole, whose neurons divide into the experts asked for.
+
+    Those with rounded activations are left out: experts do not call the layers that round.
+    """
     chosen = {weight.path: weight for weight in view.weights(method.where)}
     found = []
     for feed in feed_forwards(view.graph, view.flow):
         pair = [chosen.get(f"{path}.weight") for path in feed.layers()]
         known = any(feed.activation in name for name in ACTIVATIONS)
-        if known and all(one is not None and len(one.places) == 1 for one in pair):
+        rounded = sites(view.network.get_submodule(feed.path))
+        if known and not rounded and all(one is not None and len(one.places) == 1 for one in pair):
             fits = pair[0].shape[0] % method.experts == 0  # type: ignore[union-attr]
             if fits and (method.noisy or group_of(view, feed) is not None):
                 found.append(feed)
@@ -68,7 +73,7 @@ def held_with_more(view: View) -> str:
 
 FEEDS = Need(
     "a feed-forward layer (a module that runs linear, activation, linear and nothing else, with a number of inner neurons "
-    "that the experts divide)",
+    "that the experts divide, and no rounded activations)",
     layers_for,
     "choose another number of experts, or other weights with where",
     held_with_more,
@@ -95,7 +100,9 @@ class ConditionalExperts(Method):
     experts: int = knob(16, low=2, help="groups of neurons in a layer; they divide its inner neurons")
     k: int = knob(8, low=1, help="groups that each row computes")
     width: int = knob(64, low=1, help="hidden neurons of a router")
-    weighting: str = knob("plain", one_of=WEIGHTINGS, help="sum chosen experts, or weight them by the softmax of their scores")
+    weighting: str = knob(
+        "plain", one_of=WEIGHTINGS, help="sum chosen experts, or weight them by the softmax of their scores"
+    )
     means: bool = knob(True, help="replace what a dropped expert adds by its mean")
     rows: int = knob(4096, low=2, help="calibration rows for groups and routers")
     steps: int = knob(500, low=0, help="steps in which a router learns energies before the training")
@@ -175,4 +182,3 @@ class ConditionalExperts(Method):
 def dense(block: Experts, given: Tensor) -> Dense:
     """Return what the layer inside a block computes for rows."""
     return Dense.of(given, block.pair(block.first), block.pair(block.second), block.activation)
-

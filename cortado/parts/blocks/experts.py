@@ -88,6 +88,10 @@ class Chain(nn.Module):
         self.means = nn.Parameter(torch.zeros(experts, outputs))
         self.choices = nn.ModuleList(ChooseRows() for _ in range(experts))
 
+    def reset_parameters(self) -> None:
+        """Let dropped experts count as nothing."""
+        nn.init.zeros_(self.means)
+
     def forward(self, rows: Tensor, routing: Routing, first: "Pair", second: "Pair", activation: str) -> Tensor:
         """Return (rows, outputs) from rows (rows, inputs)."""
         act, size = ACTIVATIONS[activation], len(first.weight) // len(self.choices)
@@ -160,7 +164,11 @@ class Experts(Block):
         act, weighting = facts.pop("act"), facts.pop("weighting")
         if act >= len(ACTIVATIONS) or weighting >= len(WEIGHTINGS) or any(one not in paths for one in places):
             raise BadValue("blocks/experts: the layers that its experts are made of are not there.")
-        how = {"activation": list(ACTIVATIONS)[act], "weighting": WEIGHTINGS[weighting], "noisy": bool(facts.pop("noisy"))}
+        how = {
+            "activation": list(ACTIVATIONS)[act],
+            "weighting": WEIGHTINGS[weighting],
+            "noisy": bool(facts.pop("noisy")),
+        }
         return cls(inner, paths[places[0]], paths[places[1]], **facts, **how)  # type: ignore[arg-type]
 
     def forward(self, values: Tensor) -> Tensor:

@@ -37,7 +37,9 @@ class Balance(Objective):
     def on(self, view: View, weights: list[Weight], task: Task) -> Objective:
         if self.at:
             return self
-        found = [f"{path}.expert_router".lstrip(".") for path, block in blocks_in(view.network) if isinstance(block, Experts)]
+        found = [
+            f"{path}.expert_router".lstrip(".") for path, block in blocks_in(view.network) if isinstance(block, Experts)
+        ]
         if not found:
             raise BadNetwork("objectives/balance: the network has no experts. Use conditional/experts first.")
         return dataclasses.replace(self, at=",".join(found))
@@ -54,7 +56,9 @@ class Balance(Objective):
 def routing_of(output: object, path: str) -> Routing:
     """Return what a router gave.  Raises BadNetwork for a module that is none."""
     if not isinstance(output, Routing):
-        raise BadNetwork(f"objectives/balance: {path} is no router of experts. Name routers with at, or leave at empty.")
+        raise BadNetwork(
+            f"objectives/balance: {path} is no router of experts. Name routers with at, or leave at empty."
+        )
     return output
 
 

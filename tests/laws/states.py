@@ -40,6 +40,7 @@ STATES = {
     "signs of activations": State((small("quantize/xnor"),), ("signed",)),
     "a folded norm": State((small("simplify/norms"),), ("residual", "signed")),
     "experts": State((small("conditional/experts"),), ("mlp",)),
+    "samples that halt": State((small("conditional/ponder"),), ("attention",)),
     "tied weights": State((MASK,), ("tied",)),
     "a student": State((small("student", network="tests.laws.tiny_nets:Depthwise"), small("finetune")), ("residual",)),
 }

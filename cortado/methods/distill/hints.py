@@ -13,7 +13,7 @@ from cortado.methods.method import Method, knob
 from cortado.methods.needs import LEARNS, Leaves
 from cortado.network.graph.trace import trace
 from cortado.network.view import View
-from cortado.parts.blocks.rows import ChooseRows
+from cortado.parts.blocks.block import brought_along
 from cortado.task.task import Task
 from cortado.training.feeding import Feeding, feeding, only_feeding
 from cortado.training.learning import parts_of
@@ -96,10 +96,12 @@ class DistillHints(Method):
 
 def middle_layer(network: nn.Module, example: Any) -> str:
     """Return the layer that runs in the middle of a network, counting calls of layers without inner calls; as a tap."""
-    # What only picks rows is no layer.
-    calls = [call for call in trace(network, example).calls if not isinstance(call.layer, ChooseRows)]
+    # What blocks bring along, such as scores, is no layer of the network.
+    own = brought_along(network)
+    calls = trace(network, example).calls
     paths = [call.path for call in calls]
-    inner = [path for path in paths if path and not any(other.startswith(path + ".") for other in paths)]
+    layers = [call for call in calls if call.path and not any(one.startswith(call.path + ".") for one in paths)]
+    inner = [call.path for call in layers if id(call.layer) not in own] or [call.path for call in layers]
     number = (len(inner) - 1) // 2
     if not inner:
         raise BadNetwork("distill/hints: the network has no layers to take a hint from. Use distill/logits.")

@@ -101,7 +101,8 @@ def middle_layer(network: nn.Module, example: Any) -> str:
     calls = trace(network, example).calls
     paths = [call.path for call in calls]
     layers = [call for call in calls if call.path and not any(one.startswith(call.path + ".") for one in paths)]
-    inner = [call.path for call in layers if id(call.layer) not in own] or [call.path for call in layers]
+    inner = [call.path for call in layers if id(call.layer) not in own]
+    inner = inner or [call.path for call in layers if any(True for _ in call.layer.parameters())]
     number = (len(inner) - 1) // 2
     if not inner:
         raise BadNetwork("distill/hints: the network has no layers to take a hint from. Use distill/logits.")

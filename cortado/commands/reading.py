@@ -22,7 +22,7 @@ from cortado.engine.job import own_tensors, read_job
 from cortado.engine.verify import verify
 from cortado.errors import BadValue
 from cortado.file.artifact import load
-from cortado.file.beside import student_beside
+from cortado.file.beside import restarts_beside
 from cortado.file.inspection import inspect as inspect_file
 from cortado.file.whole import write_whole
 from cortado.network.compare.explain import explain
@@ -67,9 +67,9 @@ def explain_command(bundle: str, images: int, job: str | None) -> None:
     made = read_job(job or bundle, read_report(folder / "report.json").seed)
     task = made.make_task()
     original = made.original_again(task, folder)
-    if student_beside(folder) is not None:
+    if restarts_beside(folder):
         raise BadValue(
-            f"explain: the network of {bundle} is a student, whose layers the original network does not have. "
+            f"explain: the network of {bundle} is a student or a cascade, whose layers the original network does not have. "
             "The report compares its rounded layers with those before rounding."
         )
     network = load(folder / FILE, original, (*read_job(bundle).forms, *made.forms))

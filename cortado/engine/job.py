@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import blake2b
@@ -18,9 +18,9 @@ from cortado.engine.own_parts import parts_named
 from cortado.engine.recipe import Recipe, beside, data_of, make_stage, words_of
 from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork, BadRecipe
-from cortado.file.beside import student_beside
+from cortado.file.beside import RESTARTS, restarts_beside
 from cortado.file.whole import make_folder, write_whole
-from cortado.methods.student import Student
+from cortado.methods.method import Method
 from cortado.nets.checkpoint import load_weights
 from cortado.nets.named import call_maker, named_network
 from cortado.parts.part import Part
@@ -66,11 +66,8 @@ class Job:
     file_maker: Callable[[], nn.Module] | None = None
 
     def architecture(self) -> nn.Module:
-        """Return a network that files of this job can be loaded into: the student of its recipe, or the original."""
-        if self.file_maker is not None:
-            return self.file_maker()
-        students = students_in(self.recipe)
-        return students[-1].architecture() if students else self.make()
+        """Return a network that files of this job can be loaded into: the original, or what stages put in its place."""
+        return self.file_maker() if self.file_maker is not None else built_on(self.make(), restarts_in(self.recipe))
 
     def original(self, task: Task, folder: Path | None = None, progress: Progress | None = None) -> nn.Module:
         """Return the trained network: from its weights, from the folder of an earlier run, or trained now.
@@ -205,14 +202,15 @@ def job_of_bundle(folder: Path, seed: int | None) -> Job:
         job = dataclasses.replace(job, forms=(*job.forms, *parts_named(data.get("forms") or [], "job")))
     else:
         job = job_of_file(path, seed)
-    return dataclasses.replace(job, file_maker=maker_beside(folder) or job.make)
+    stages = [make_stage(name, knobs, "bundle") for name, knobs in restarts_beside(folder)]
+    return dataclasses.replace(job, file_maker=lambda: built_on(job.make(), stages))
 
 
-def maker_beside(folder: Path) -> Callable[[], nn.Module] | None:
-    """Return the maker of the student in a bundle's recipe; None without one."""
-    student = student_beside(folder)
-    made = None if student is None else make_stage("student", student, "bundle")
-    return made.architecture if isinstance(made, Student) else None
+def built_on(network: nn.Module, stages: Sequence[Method]) -> nn.Module:
+    """Return the network that stages which restart put in the place of another, with any weights."""
+    for stage in stages:
+        network = stage.architecture(network)
+    return network
 
 
 def check_sorts(data: dict[str, Any]) -> None:
@@ -223,24 +221,26 @@ def check_sorts(data: dict[str, Any]) -> None:
             raise BadRecipe(f"job: {key} must be {SORT_WORDS[sort]}, got {data[key]!r}. See examples/digits.yaml.")
 
 
-def students_in(recipe: Any) -> list[Student]:
-    """Return the students of a recipe from any source, in order; its other stages may be open, as for a search."""
+def restarts_in(recipe: Any) -> list[Method]:
+    """Return the stages of a recipe from any source that put another network in place, in order.
+
+    Its other stages may be open, as for a search.
+    """
     if isinstance(recipe, str) and recipe.endswith((".yaml", ".yml")):
         recipe = data_of(Path(recipe))
     if isinstance(recipe, str):
         recipe = [dict([words_of(part, "recipe")]) for part in recipe.split("|")]
     stages = recipe.stages if isinstance(recipe, Recipe) else recipe
     stages = stages.get("stages") if isinstance(stages, dict) else stages
-    found: list[Student] = []
+    found: list[Method] = []
     for one in stages if isinstance(stages, (list, tuple)) else [stages]:
         stage = dict([words_of(one, "recipe")]) if isinstance(one, str) else one
-        if isinstance(stage, Student):
+        if isinstance(stage, Method) and stage.restarts:
             found.append(stage)
         if isinstance(stage, dict) and isinstance(repeat := stage.get("repeat"), dict):
-            found += students_in(repeat.get("do"))
-        if isinstance(stage, dict) and "student" in stage:
-            made = make_stage("student", stage["student"] or {})
-            found += [made] if isinstance(made, Student) else []
+            found += restarts_in(repeat.get("do"))
+        if isinstance(stage, dict):
+            found += [make_stage(name, stage[name] or {}) for name in RESTARTS if name in stage]
     return found
 
 

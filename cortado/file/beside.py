@@ -5,20 +5,27 @@ from typing import Any
 
 import yaml
 
-JOB, RECIPE, STUDENT = "job.yaml", "recipe.yaml", "student"
+JOB, RECIPE = "job.yaml", "recipe.yaml"
+STUDENT, CASCADE = "student", "conditional/cascade"
+RESTARTS = (STUDENT, CASCADE)
+"""The stages that put another network in the place of the one so far."""
 
 
-def student_beside(folder: Path) -> dict[str, Any] | None:
-    """Return the knobs of the last student in the recipe of a bundle; None without one, or without a recipe."""
+def restarts_beside(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return the stages of a bundle's recipe that put another network in place, by name and knobs, in order."""
     stages = mapping_in(folder / RECIPE).get("stages")
-    named = [stage[STUDENT] for stage in stages if STUDENT in stage] if isinstance(stages, list) else []
-    return dict(named[-1] or {}) if named else None
+    named = stages if isinstance(stages, list) else []
+    return [(name, dict(stage[name] or {})) for stage in named for name in RESTARTS if name in stage]
 
 
 def network_beside(folder: Path) -> str:
     """Return the name of the network that the file of a bundle was made from; "" if nothing says it."""
-    job, student = mapping_in(folder / JOB), student_beside(folder)
-    return str((student or job).get("network") or job.get("job") or "")
+    job = mapping_in(folder / JOB)
+    found = str(job.get("network") or job.get("job") or "")
+    for name, knobs in restarts_beside(folder):
+        before = ", ".join(map(str, knobs.get("members", ())))
+        found = str(knobs.get("network", "")) if name == STUDENT else f"a cascade of {before}, {found}"
+    return found
 
 
 def mapping_in(path: Path) -> dict[str, Any]:

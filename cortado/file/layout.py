@@ -87,9 +87,7 @@ def laid_out(network: nn.Module, blocks: Placed, former: bool = False) -> Layout
     return Layout(network, named[0], tuple(named[1]), tuple(named[2]), tuple(replaced), had_tensors)
 
 
-def put_blocks(
-    network: nn.Module, order: list[tuple[str, nn.Module]], blocks: Placed
-) -> tuple[nn.Module, list[str]]:
+def put_blocks(network: nn.Module, order: list[tuple[str, nn.Module]], blocks: Placed) -> tuple[nn.Module, list[str]]:
     """Put blocks into a network whose modules are numbered by `order`; return it and their paths.  Raises BadFile.
 
     What stands around the whole network, module 0, comes first; then the others, which it lets through by their paths.

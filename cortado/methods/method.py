@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import nn
+
 from cortado.knobs.knob import accepts, check_knobs, knob
 from cortado.methods.needs import Leaves, Need
 from cortado.network.view import View
@@ -46,6 +48,10 @@ class Method(ABC):
     def unmet(self, view: View, task: Task) -> str:
         """Return the sentence of the first need that is not met, "" if all are; raise what refuses the network."""
         return next((need.sentence(self, view) for need in self.needs if not need.found(self, view, task)), "")
+
+    def architecture(self, before: nn.Module) -> nn.Module:
+        """Return a network that files after a stage which `restarts` are loaded into, from one for the network before it."""
+        return before
 
     def for_blocks(self, size: int) -> "Method":
         """Return the method for runtimes whose kernels compute `size` channels at once: itself, but for knobs left open."""

@@ -59,8 +59,7 @@ class Student(Method):
             torch.manual_seed(seed if self.seed is None else self.seed)
             return self.named(self.weights)
 
-    def architecture(self) -> nn.Module:
-        """Return a network that the student's file can be loaded into."""
+    def architecture(self, before: nn.Module) -> nn.Module:
         return self.named(None)
 
     def named(self, weights: str | None) -> nn.Module:

@@ -135,6 +135,8 @@ class Exported:
     """Operators of a quantized network that run in floats, if the runtime reports operators but not layers."""
     rounded: bool = False
     """Whether the network's activations are quantized."""
+    paths: str = ""
+    """How the file runs what only some samples need, with the times of the forms that were tried; "" if all run alike."""
     original_bytes: int | None = None
     """Bytes of the original network's file for the same runtime; None if there is none."""
     edges: tuple[Edge, ...] = ()
@@ -169,7 +171,11 @@ class Ratio:
 @dataclass(frozen=True)
 class Time:
     """One network in one runtime: milliseconds of a call (median, quartiles), and how many times faster it is than the
-    original network in torch_eager, in the same runtime, and in the runtime that ran the original network fastest."""
+    original network in torch_eager, in the same runtime, and in the runtime that ran the original network fastest.
+
+    Over different inputs these are times of the mean call, in passes over all inputs; `tails_ms` are the median and the 99th
+    percentile of single calls.
+    """
 
     network: str
     runtime: str
@@ -179,6 +185,7 @@ class Time:
     over_eager: Ratio
     over_same: Ratio | None
     over_best: Ratio
+    tails_ms: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,8 @@ class Clock:
     """Interleaved times in one process, with one batch size and number of threads.
 
     `best`: the runtime that ran the original network fastest; `again`: the ratio of the original network in the runtime
-    `control` to itself, 1 on a quiet machine; `noisy`: whether the machine was busy.
+    `control` to itself, 1 on a quiet machine; `noisy`: whether the machine was busy; `inputs`: how many different batches
+    ran, 1 for the example repeated.
     """
 
     batch: int
@@ -197,6 +205,7 @@ class Clock:
     control: str
     again: Ratio
     noisy: bool
+    inputs: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """Export: write a network as a folder of files for one runtime, checked against PyTorch."""
 
 import logging
+import shutil
+import tempfile
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_name
 from cortado.network.finalize import finalized_copy
 from cortado.parts.activations.quantizer import sites
+from cortado.parts.blocks.rows import chooses_rows
 from cortado.quantities import size_text, time_text
 from cortado.report.report import Exported
 from cortado.running.brought import accept
@@ -23,11 +27,14 @@ from cortado.runtimes.compare import ANY_KIND, Agreement, check, check_tolerance
 from cortado.runtimes.folder import whole_folder, write_facts
 from cortado.runtimes.placements import placements
 from cortado.runtimes.runtime import Running, Runtime, Session, float_types, installed, type_name
+from cortado.runtimes.stream import stream_of, streamed
 from cortado.task.data import Data
 from cortado.task.metric import Metric
 from cortado.task.outputs.outputs import Outputs
 from cortado.task.task import Task
 
+STREAM, SECONDS = 200, 2.0
+"""Samples, and about how long, to choose the form of paths that depend on the input."""
 LOG = logging.getLogger(__name__)
 
 
@@ -80,19 +87,43 @@ def export_into(
     # The file holds what training leaves: rounded scales alone flip signs, and the next layer multiplies them.
     network = finalized_copy(network)
     low = lowered(network, example, merge=merge, gather=gather)
-    file = runtime.lower(low, example, folder)
+    if chooses_rows(low) and len(runtime.path_forms) > 1:
+        file, paths = fastest_paths(runtime, low, example, data, folder)
+    else:
+        file, paths = runtime.lower(low, example, folder), ""
     agreement = compare(own_session(runtime, file, network, example), network, data, score, kind=kind)
     inputs, _ = next(data.batches(8))
     check(agreement, tolerance, runtime, network, inputs)
     size_bytes = sum(part.stat().st_size for part in folder.iterdir())
     row = export_row_of(agreement, runtime, size_bytes, bool(sites(network)))
-    row = replace(row, placements=placements(runtime, file, network, example, low))
+    row = replace(row, placements=placements(runtime, file, network, example, low), paths=paths)
     if row.rounded:
         row = replace(row, float_operators=runtime.float_operators(file), edges=runtime.edges(file))
     write_facts(folder, export_facts(row, file, tolerance, score))
     taken = time_text(1000 * (time.perf_counter() - start))
     LOG.info("export of %s for %s: %s, %s", type(network).__name__, row.runtime, size_text(size_bytes), taken)
     return file, row
+
+
+def fastest_paths(runtime: Runtime, low: nn.Module, example: Any, data: Data, folder: Path) -> tuple[Path, str]:
+    """Write the form of paths that is fastest on the data, one sample at a time; return its file and what was tried."""
+    with tempfile.TemporaryDirectory() as scratch:
+        files = {}
+        for form in runtime.path_forms:
+            (Path(scratch) / form).mkdir()
+            files[form] = runtime.with_paths(form).lower(low, example, Path(scratch) / form)
+        inputs, calls = stream_of(data, 1, STREAM), []
+        for file in files.values():
+            running = Running(runtime.load(file, 1))
+            calls.append([partial(call, running, given) for given in inputs])
+        taken = streamed(calls, SECONDS).mean((0, 2))
+        best = min(range(len(files)), key=lambda place: float(taken[place]))
+        chosen = list(files.values())[best]
+        for part in chosen.parent.iterdir():
+            shutil.move(part, folder / part.name)
+    order = sorted(zip(taken, files, strict=True))
+    times = ", ".join(f"{form} {time_text(float(ms))}" for ms, form in order)
+    return folder / chosen.name, f"{times}: the mean of {len(inputs)} samples, one at a time"
 
 
 def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) -> Session:
@@ -138,6 +169,7 @@ def export_facts(row: Exported, file: Path, tolerance: float, score: Metric | No
         "integer_share_of_multiply_adds": row.integer_share,
         "float_operators": list(row.float_operators),
         "edges": [asdict(edge) for edge in row.edges],
+        "paths": row.paths,
         "placements": [asdict(placement) for placement in row.placements],
         "score": None if score is None else f"{score.name} in {score.unit}",
         "score_in_runtime": row.score,

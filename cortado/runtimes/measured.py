@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from cortado.errors import BadNetwork
 from cortado.file.whole import make_folder
 from cortado.lowering.graph import has_batch
+from cortado.parts.blocks.rows import chooses_rows
 from cortado.progress import Progress, quiet
 from cortado.report.report import Clock, Exported
 from cortado.running.call import call_arguments
@@ -19,7 +21,8 @@ from cortado.running.trees import map_tensors, sample_count
 from cortado.runtimes.export import export_into
 from cortado.runtimes.folder import whole_folder
 from cortado.runtimes.runtime import Running, Runtime, Session, rivals
-from cortado.runtimes.timing import EAGER, ORIGINAL, Call, check_load, clock
+from cortado.runtimes.stream import stream_of
+from cortado.runtimes.timing import EAGER, ORIGINAL, Call, check_load, clock, stream_clock
 from cortado.runtimes.torch_eager import TorchSession
 from cortado.task.data import Data
 from cortado.task.task import Task
@@ -38,9 +41,12 @@ class Measuring:
     seconds: float = 5.0
     files: dict[tuple[str, Runtime], Path] = field(default_factory=dict)
     exports: list[Exported] = field(default_factory=list)
+    many: bool = False
+    """Whether one input would not do, because paths depend on it."""
 
     def lower_all(self, original: nn.Module, small: nn.Module, kept: Path, folder: Path, progress: Progress) -> None:
         """Export the compressed network for the named runtimes into `kept`, and the original for all rivals too."""
+        self.many = chooses_rows(original) or chooses_rows(small)
         everywhere = {runtime.name(): runtime for runtime in (*self.runtimes, *rivals())}
         named = {runtime.name() for runtime in self.runtimes}
         wanted = [(COMPRESSED, small, runtime) for runtime in self.runtimes]
@@ -70,7 +76,9 @@ class Measuring:
         self.exports = [replace(row, original_bytes=sizes.get((ORIGINAL, row.runtime))) for row in self.exports]
 
     def clock(self, original: nn.Module, batch: int) -> Clock:
-        """Time all files and the original network in PyTorch, interleaved, on one batch."""
+        """Time all files and the original network in PyTorch, interleaved, on one batch; on many if paths depend on them."""
+        if self.many:
+            return self.stream_clock(original, batch)
         inputs = batch_of(self.task.example, batch)
         variants: dict[tuple[str, str], Call] = {}
         for (name, runtime), file in self.files.items():
@@ -78,6 +86,18 @@ class Measuring:
         eager, (positional, named) = TorchSession(original.eval(), (), self.threads), call_arguments(inputs)
         variants[ORIGINAL, EAGER] = lambda: eager(*positional, **named)
         return clock(variants, batch, self.threads, self.seconds, self.runtimes[0].name())
+
+    def stream_clock(self, original: nn.Module, batch: int) -> Clock:
+        """Time the same on many different inputs."""
+        inputs = stream_of(self.data, batch)
+        eager = TorchSession(original.eval(), (), self.threads)
+        variants: dict[tuple[str, str], list[Call]] = {}
+        for (name, runtime), file in self.files.items():
+            session = runtime.load(file, self.threads)
+            variants[name, runtime.name()] = [bound(session, given) for given in inputs]
+        calls = [call_arguments(given) for given in inputs]
+        variants[ORIGINAL, EAGER] = [partial(eager, *positional, **named) for positional, named in calls]
+        return stream_clock(variants, batch, self.threads, self.seconds, self.runtimes[0].name())
 
 
 def bound(session: Session, inputs: Any) -> Call:

@@ -14,6 +14,7 @@ from cortado.runtimes.kernels.kernel import Chosen
 from cortado.runtimes.kernels.packed import step_layer
 from cortado.runtimes.own_products import OPERATORS
 from cortado.runtimes.padding import fold_pads
+from cortado.runtimes.rows import COMPACTION, lower_choices
 
 MATMUL_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits", *OPERATORS)
 LARGEST_FILE_BYTES = 1_500_000_000
@@ -22,12 +23,12 @@ LARGEST_FILE_BYTES = 1_500_000_000
 
 def write_onnx(
     network: nn.Module, program: torch.export.ExportedProgram, file: Path, writer: str,
-    chosen: Chosen, zeros: bool = True,
+    chosen: Chosen, zeros: bool = True, paths: str = COMPACTION,
 ) -> Path:  # fmt: skip
     """Write an exported program of a lowered network to `file`; `writer` is the runtime's name.
 
-    The kernels in `chosen` write their products. Without `zeros` symmetric weights have no zero points. Raises BadNetwork
-    for an operator that ONNX lacks.
+    The kernels in `chosen` write their products. Without `zeros` symmetric weights have no zero points. `paths` is the form
+    of choices of rows (see rows.py). Raises BadNetwork for an operator that ONNX lacks.
     """
     weight_bytes = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     try:
@@ -38,9 +39,10 @@ def write_onnx(
             fold_pads(made.model)
             for kernel, products in chosen.items():
                 kernel.emit(made.model, products)
-            without_notes(made.model.graph)
             if not zeros:
                 drop_zeros(made.model.graph)
+            lower_choices(made.model, paths)
+            without_notes(made.model.graph)
             made.save(file, external_data=weight_bytes > LARGEST_FILE_BYTES)
     except OSError:
         raise
@@ -84,7 +86,7 @@ def drop_zeros(graph: Any) -> None:
 def without_notes(graph: Any) -> None:
     """Remove source lines and shapes, most of a small network's file; name each product after its layer."""
     outer, names = {id(value) for value in (*graph.inputs, *graph.outputs)}, set[str]()
-    for node in graph:
+    for node in graph.all_nodes():
         if node.op_type in MATMUL_LAYERS:
             name = step_layer(node)
             node.name = node.name if not name or name in names else name

@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cortado.runtimes.kernels.native import CodebookProducts, SparseProducts
 from cortado.runtimes.kernels.packed import PackedProducts, packed_in
 from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.own_products import CODEBOOK, CONVOLUTION, SPARSE, library, open_session, own_layers_in
+from cortado.runtimes.rows import BRANCHES, COMPACTION
 from cortado.runtimes.runtime import Port, Ran, Runtime
 
 DTYPES = {
@@ -76,6 +78,7 @@ class Onnxruntime(Runtime):
     distribution = "onnxruntime"
     extra = "onnx"
     suffix = ".onnx"
+    path_forms = (COMPACTION, BRANCHES)
     channel_block = 16
     script = '''
 import onnxruntime
@@ -103,7 +106,7 @@ def predict(*inputs):
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
         program, chosen = exported(network, example), kernels_for(self.kernels, products_of(network, example))
-        file = write_onnx(network, program, folder / "net.onnx", self.name(), chosen)
+        file = write_onnx(network, program, folder / "net.onnx", self.name(), chosen, paths=self.paths or COMPACTION)
         if own_layers_in(file):
             library(folder)
         return file
@@ -125,7 +128,7 @@ def predict(*inputs):
             options.log_severity_level = 4
             options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
             open_session(file, options)
-            steps = onnx.load(options.optimized_model_filepath).graph.node
+            steps = list(every_step(onnx.load(options.optimized_model_filepath).graph))
         return frozenset(MARK.sub("", step.name) for step in steps if step.op_type in INTEGER_STEPS)
 
     def load(self, file: Path, threads: int) -> OnnxSession:
@@ -138,3 +141,12 @@ def predict(*inputs):
             raise
         except Exception as error:
             raise BadFile(f"onnxruntime: {file} cannot be loaded ({type(error).__name__}: {error}).") from error
+
+
+def every_step(graph: Any) -> Iterator[Any]:
+    """Yield the operators of an ONNX graph, those inside branches too."""
+    for step in graph.node:
+        yield step
+        for fact in step.attribute:
+            if fact.HasField("g"):
+                yield from every_step(fact.g)

@@ -14,6 +14,7 @@ from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.graph import exported, quiet_exporters
 from cortado.lowering.products import products_of
 from cortado.parts.activations.quantizer import sites
+from cortado.parts.blocks.rows import chooses_rows
 from cortado.parts.forms.attach import PREFIX
 from cortado.runtimes.kernels.binary import BinaryProducts, binary_steps, has_binary
 from cortado.runtimes.kernels.binary_check import check_binary
@@ -21,6 +22,7 @@ from cortado.runtimes.kernels.integers import Integers
 from cortado.runtimes.kernels.kernel import Kernel, kernels_for
 from cortado.runtimes.kernels.packed import PackedProducts, reading_layers
 from cortado.runtimes.onnx_file import write_onnx
+from cortado.runtimes.rows import BRANCHES, COMPACTION
 from cortado.runtimes.runtime import Port, Ran, Runtime
 
 EXACT: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
@@ -104,6 +106,7 @@ class Openvino(Runtime):
     distribution = "openvino"
     extra = "openvino"
     suffix = ".xml"
+    path_forms = (COMPACTION, BRANCHES)
     channel_block = 16
     script = f'''
 import openvino
@@ -136,11 +139,11 @@ def predict(*inputs):
             with quiet_exporters(), tempfile.TemporaryDirectory() as scratch:
                 # Only its ONNX frontend supports codes with a scale per channel or block.
                 source: Any = program
-                if sites(network) or any(chosen.values()):
+                if sites(network) or any(chosen.values()) or chooses_rows(network):
                     file = Path(scratch) / "net.onnx"
                     # Shared zero points would keep products in floats.
                     codes = {kernel: chosen[kernel] for kernel in others}
-                    source = write_onnx(network, program, file, self.name(), codes, zeros=False)
+                    source = write_onnx(network, program, file, self.name(), codes, False, self.paths or COMPACTION)
                 model = openvino.convert_model(source)
                 binary.emit(model, chosen[binary])
                 if self.rounds_inputs:
@@ -155,8 +158,11 @@ def predict(*inputs):
             raise BadNetwork(missing_in_openvino(network, error)) from error
         return folder / "net.xml"
 
-    def placed(self, file: Path) -> dict[str, Ran]:
+    def placed(self, file: Path) -> dict[str, Ran] | None:
         steps = openvino_package().Core().read_model(str(file))
+        if any(step.get_type_name() == "If" for step in steps.get_ops()):
+            # It says nothing of what runs inside branches.
+            return None
         return {
             **dict.fromkeys(self.integer_layers(file), Ran(Integers.name, 8)),
             **{path: Ran(PackedProducts.name, bits) for path, bits in packed_constants(steps).items()},

@@ -1,5 +1,6 @@
 """Runtime: the base class of runtimes.  Each is one file of this folder, found by its name."""
 
+import copy
 import importlib
 import importlib.metadata
 import importlib.util
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -67,8 +68,13 @@ class Runtime(ABC):
     script: ClassVar[str] = ""
     """Python code without Cortado: from the path FILE it defines predict(*inputs), which returns the first output."""
 
+    path_forms: ClassVar[tuple[str, ...]] = ()
+    """The forms in which it can run what only some rows need (see rows.py); the export keeps the fastest."""
+
     rounds_inputs: bool = False
     own_operators: bool = True
+    paths: str = ""
+    """The form to write; "" for the first."""
 
     def __init__(self, rounds_inputs: bool = False, own_operators: bool = True) -> None:
         """With `rounds_inputs` kernels of few bits may round inputs to 8 bits: faster, with an error of about 1 %.
@@ -81,6 +87,12 @@ class Runtime(ABC):
     def kernels(self) -> tuple[Kernel, ...]:
         """Return what it multiplies by faster than by floats, or stores in fewer bytes, in order of preference."""
         return ()
+
+    def with_paths(self, form: str) -> Self:
+        """Return the same runtime, which writes this form of paths that depend on the input."""
+        made = copy.copy(self)
+        made.paths = form
+        return made
 
     @classmethod
     def name(cls) -> str:

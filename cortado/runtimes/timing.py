@@ -2,12 +2,14 @@
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from cortado.errors import BadValue
 from cortado.report.report import Clock, Ratio, Time
+from cortado.runtimes.stream import streamed
 
 Call = Callable[[], object]
 
@@ -85,17 +87,43 @@ def clock(
     the noise. Each variant gets three ratios: over the original network in torch_eager, in the variant's own runtime, and
     in the runtime that ran the original fastest.
     """
+    names = in_order(variants, control)
+    taken = interleaved([*(variants[name] for name in names), variants[names[0]]], seconds)
+    return clock_of(names, list(variants), taken, batch, threads, control)
+
+
+def stream_clock(
+    variants: Mapping[tuple[str, str], Sequence[Call]], batch: int, threads: int, seconds: float = 5.0, control: str = EAGER
+) -> Clock:  # fmt: skip
+    """Do the same with a list of calls for each variant, one for each of several inputs."""
+    names = in_order(variants, control)
+    taken = streamed([*(variants[name] for name in names), variants[names[0]]], seconds)
+    made = clock_of(names, list(variants), taken.mean(2), batch, threads, control)
+    tails = {name: np.quantile(taken[:, place], (0.5, 0.99)).tolist() for place, name in enumerate(names)}
+    times = tuple(replace(row, tails_ms=tuple(tails[row.network, row.runtime])) for row in made.times)
+    return replace(made, times=times, inputs=taken.shape[2])
+
+
+def in_order(variants: Iterable[tuple[str, str]], control: str) -> list[tuple[str, str]]:
+    """Return the names of variants, the original network in the runtime `control` first.  Raises BadValue without it."""
+    names = list(variants)
     for needed in ((ORIGINAL, EAGER), (ORIGINAL, control)):
-        if needed not in variants:
+        if needed not in names:
             raise BadValue(
                 f"timing: the original network in {needed[1]} is missing. Pass it: ratios are relative to it."
             )
-    names = sorted(variants, key=lambda name: name != (ORIGINAL, control))
-    taken = interleaved([*(variants[name] for name in names), variants[names[0]]], seconds)
+    return sorted(names, key=lambda name: name != (ORIGINAL, control))
+
+
+def clock_of(
+    names: Sequence[tuple[str, str]], shown: Sequence[tuple[str, str]], taken: np.ndarray, batch: int, threads: int,
+    control: str,
+) -> Clock:  # fmt: skip
+    """Return the times and ratios of milliseconds (rounds, variants and the first one again)."""
     columns = {name: taken[:, place] for place, name in enumerate(names)}
     best = min((name for name in names if name[0] == ORIGINAL), key=lambda name: float(np.median(columns[name])))
     rows = []
-    for network, runtime in variants:
+    for network, runtime in shown:
         mine = columns[network, runtime]
         low, middle, high = (float(value) for value in np.quantile(mine, (0.25, 0.5, 0.75)))
         own = columns.get((ORIGINAL, runtime))

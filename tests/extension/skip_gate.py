@@ -7,7 +7,8 @@ from torch import nn
 
 from cortado import Method, knob
 from cortado.methods.finetune import Finetune
-from cortado.parts.blocks.block import ORIGINAL, Block, Execution
+from cortado.parts.blocks.block import ORIGINAL, Block
+from cortado.parts.blocks.rows import ChooseRows
 from cortado.training.loop import Training
 
 
@@ -19,18 +20,17 @@ class Gate(Block):
 
     def __init__(self, inner, channels):
         super().__init__()
-        self.inner, self.channels, self.decision, self.ran = inner, channels, nn.Linear(channels, 1), None
+        self.inner, self.channels = inner, channels
+        self.decision, self.choose = nn.Linear(channels, 1), ChooseRows()
 
     def forward(self, values):
         score = self.decision(values.flatten(2).mean(2)) if values.dim() > 2 else self.decision(values)
-        self.ran = score.detach()[:, 0] > 0
-        # Straight through: 0 or 1 forward, the gradient of the sigmoid backward.
-        soft = score.sigmoid()
-        opened = ((score > 0).to(soft) - soft.detach() + soft).view(-1, *[1] * (values.dim() - 1))
-        return opened * self.inner(values) + (1 - opened) * values
-
-    def execution(self):
-        return Execution(self.ran)
+        if self.training:
+            # Straight through: 0 or 1 forward, the gradient of the sigmoid backward.
+            soft = score.sigmoid()
+            opened = ((score > 0).to(soft) - soft.detach() + soft).view(-1, *[1] * (values.dim() - 1))
+            return opened * self.inner(values) + (1 - opened) * values
+        return self.choose(score[:, 0] > 0, self.inner(values), values)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_a_gate_skips_a_block_per_sample(made):
     gate = dict(blocks_in(network))[AT]
     with torch.no_grad():
         network(inputs)
-    assert gate.ran.shape == (len(inputs),)
+    assert gate.choose.ran.rows.shape == (len(inputs),)
     open_gate = {"decision.weight": torch.zeros(1, gate.channels), "decision.bias": torch.ones(1)}
     values = torch.randn(3, gate.channels, 4, 4)
     for sign, wanted in ((1.0, gate.inner(values)), (-1.0, values)):
@@ -97,9 +97,10 @@ def test_its_execution_is_measured_and_shown(made, tmp_path):
     assert "runs for" in table.text() and "of an average sample" in table.text()
 
 
-def test_it_exports_with_both_ways_computed(made, tmp_path):
+def test_its_file_for_a_runtime_skips_the_work(made, tmp_path):
     network, _ = made
-    assert cortado.export(network, task(), "onnxruntime", tmp_path).difference < 1e-5
+    row = cortado.export(network, task(), "onnxruntime", tmp_path)
+    assert row.difference < 1e-5 and "compaction" in row.paths and "branches" in row.paths
 
 
 def test_a_wrap_that_cannot_be_is_refused():

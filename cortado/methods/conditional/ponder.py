@@ -12,7 +12,7 @@ from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves, Need
 from cortado.methods.prune.blocks import taken
 from cortado.network.graph.record import Shape
-from cortado.network.profile.execution import execution_shares
+from cortado.network.profile.execution import rows_run
 from cortado.network.view import View
 from cortado.parts.blocks.block import Block, blocks_in
 from cortado.parts.blocks.exit import CHANNEL_AXIS
@@ -97,10 +97,10 @@ class ConditionalPonder(Method):
 
     def tell(self, view: View, task: Task, stages: list[Stage]) -> None:
         """Note how many blocks places pass on validation data."""
-        shares = execution_shares(view.network, (inputs for inputs, _ in task.validation.batches(BATCH)))
-        counts = {path: block.blocks for path, block in blocks_in(view.network) if isinstance(block, Ponder)}
+        ran = rows_run(view.network, (inputs for inputs, _ in task.validation.batches(BATCH)))
+        placed = {path: block for path, block in blocks_in(view.network) if isinstance(block, Ponder)}
         for stage in stages:
-            count = counts[stage.path]
-            passed = 1 + (count - 1) * shares.get(stage.path, 1.0)
+            block = placed[stage.path]
+            passed = 1 + sum(float(ran[id(choice)].mean()) for choice in block.ponder_choices)
             places = "a position" if self.by == POSITION else "a sample"
-            view.notes.append(f"{stage.path}: {places} passes {passed:.2f} of {count} blocks on average")
+            view.notes.append(f"{stage.path}: {places} passes {passed:.2f} of {block.blocks} blocks on average")

@@ -1,50 +1,65 @@
-"""Execution: for what share of the samples each block runs what it keeps inside."""
+"""Execution: for what share of the samples each part of a network runs, where its paths depend on the input."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from cortado.parts.blocks.block import Block, blocks_in
+from cortado.network.graph.choices import choice_names, choices_in
+from cortado.network.graph.graph import Graph
+from cortado.parts.blocks.rows import ChooseRows
 from cortado.running.call import call
 from cortado.running.devices import own_device
 from cortado.running.eval_mode import eval_mode
-from cortado.running.trees import to_device
+from cortado.running.trees import sample_count, to_device
+
+Runs = dict[int, Tensor]
+"""By the id of a choice of rows or a layer: the share of each sample's rows that runs, (samples,)."""
+
+
+def rows_run(network: nn.Module, batches: Iterable[Any]) -> Runs:
+    """Return the share of each sample's rows for which each choice of a network ran what it chooses, in eval mode.
+
+    `batches` yields inputs. A choice has a row for each sample, or as many for each, such as one for each token.
+    """
+    found: dict[int, list[Tensor]] = {}
+    choices = [module for module in network.modules() if isinstance(module, ChooseRows)]
+    with eval_mode(network):
+        for inputs in batches if choices else ():
+            for choice in choices:
+                choice.ran.rows = None
+            call(network, to_device(inputs, own_device(network)))
+            for choice in choices:
+                if choice.ran.rows is not None:
+                    found.setdefault(id(choice), []).append(per_sample(choice.ran.rows, sample_count(inputs)))
+    return {key: torch.cat(parts) for key, parts in found.items()}
+
+
+def per_sample(rows: Tensor, samples: int) -> Tensor:
+    """Return (samples,): the mean of each sample's rows; of all rows where they are no multiple of the samples."""
+    values = rows.float().cpu()
+    even = len(values) % max(samples, 1) == 0 and len(values)
+    return values.reshape(samples, -1).mean(1) if even else values.mean().expand(samples)
 
 
 def execution_shares(network: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
-    """Return, for each block that decides per sample, the share of samples that ran what is inside, by path; in eval mode.
-
-    `batches` yields inputs. A block that runs several times in one pass counts each time. Blocks that always run are left
-    out.
-    """
-    blocks = blocks_in(network)
-    ran: dict[str, list[torch.Tensor]] = {}
-
-    def note(path: str, block: Block) -> Any:
-        def hook(*_: Any) -> None:
-            found = block.execution().ran
-            if found is not None:
-                ran.setdefault(path, []).append(found.detach().float().cpu().reshape(-1))
-
-        return block.register_forward_hook(hook)
-
-    handles = [note(path, block) for path, block in blocks]
-    try:
-        with eval_mode(network):
-            for inputs in batches if blocks else ():
-                call(network, to_device(inputs, own_device(network)))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {path: float(torch.cat(found).mean()) for path, found in ran.items()}
+    """Return the share of the rows for which each choice ran what it chooses, by what that is called."""
+    ran = rows_run(network, batches)
+    return {name: float(ran[id(choice)].mean()) for name, choice in choice_names(network).items() if id(choice) in ran}
 
 
-def inside_of(network: nn.Module, shares: dict[str, float]) -> dict[int, float]:
-    """Return the share of samples that runs each module inside blocks, by id: the product of the blocks around it."""
-    found: dict[int, float] = {}
-    for path, block in blocks_in(network):
-        for module in block.runs_at_times() if path in shares else ():
-            found[id(module)] = found.get(id(module), 1.0) * shares[path]
+def inside_of(graph: Graph, ran: Runs) -> Runs:
+    """Return the share of each sample's rows that runs each module inside choices: the product over the choices around it."""
+    found: Runs = {}
+    for choice in choices_in(graph):
+        if id(choice.module) in ran:
+            for layer in choice.inside:
+                found[layer] = found.get(layer, torch.ones(())) * ran[id(choice.module)]
     return found
+
+
+def multiply_adds_of_samples(costs: Mapping[int, float], inside: Runs) -> Tensor:
+    """Return (samples,): the multiply-adds of each sample, from the cost of each layer, by id, and what runs of it."""
+    total = sum((cost * inside[layer].double() for layer, cost in costs.items() if layer in inside), torch.zeros(()))
+    return total + sum(cost for layer, cost in costs.items() if layer not in inside)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cortado.errors import BadValue
 from cortado.layers.kinds import kind_of
@@ -13,7 +14,7 @@ from cortado.network.graph.graph import Graph
 from cortado.network.graph.operators.table import multiply_adds
 from cortado.network.graph.record import Call, Operator
 from cortado.network.graph.trace import trace
-from cortado.network.profile.execution import execution_shares, inside_of
+from cortado.network.profile.execution import inside_of, multiply_adds_of_samples, rows_run
 from cortado.network.profile.storage_count import StoredCount, TensorCounter
 from cortado.network.statistics.activity import Activity, measure_activity
 from cortado.parts.forms.attach import form_of
@@ -33,7 +34,7 @@ class Row:
     that compute dense weights from forms, once per call of the network for any batch size. A layer with a low-rank
     weight costs as much as its factors in sequence, which is how layers/factors.py runs it.
     `remaining_multiply_adds` = multiply_adds x share of nonzero weights x share of nonzero inputs (Han et al., 2015).
-    `executed` is the measured share of samples that run a layer inside a block that decides per sample, None elsewhere;
+    `executed` is the measured share of samples (or of their rows) that run a layer which only some need, None elsewhere;
     all costs are those of a sample that runs it. `activations` is the number of elements of the first output.
     `size_bytes` is the size of parameters and buffers in their forms.
     """
@@ -86,10 +87,24 @@ FREE = Total(0, True)
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Multiply-adds of one sample: of the mean sample, the median, the 99th percentile, and the most of all measured."""
+
+    expected: float
+    p50: float
+    p99: float
+    most: float
+
+
+@dataclass(frozen=True)
 class Profile:
-    """The rows of a network in the order its layers first ran, and their sums."""
+    """The rows of a network in the order its layers first ran, and their sums.
+
+    `spread` says what samples need where paths depend on them; None if all need the same, or without data.
+    """
 
     rows: tuple[Row, ...]
+    spread: Spread | None = None
 
     def total(self, column: str) -> Total:
         """Return the sum of a column.  Raises BadValue when there is no such column to sum."""
@@ -120,6 +135,12 @@ class Profile:
         notes = [f"unknown cost: {', '.join(unknown)}"] if unknown else []
         if any(row.executed is not None for row in self.rows):
             notes.append(f"multiply-adds of an average sample: {self.expected_multiply_adds().text()}")
+        if self.spread is not None:
+            one = self.spread
+            notes.append(
+                f"of single samples: half need at most {one.p50:,.0f}, 99 % at most {one.p99:,.0f}, the most {one.most:,.0f}; "
+                f"all paths together {self.total('multiply_adds').text()}"
+            )
         return "\n".join([shown, *notes])
 
     def total_cells(self) -> tuple[str, ...]:
@@ -170,22 +191,29 @@ def profile(network: nn.Module, example: Any, data: Any = None, batch: int | Non
     (`batch`, by default the first axis of the first tensor). Elementwise operators, norms, pooling and data movement
     cost no multiply-adds; an unknown operator makes its row unknown. The meta device suffices for counts other than
     nonzeros. `data` (inputs, samples first) adds the shares of nonzero activations, which `remaining_cost` then
-    includes, and the shares of samples that run what blocks keep; the network's own input counts as dense. A layer is
+    includes, and the shares of samples that run what only some need; the network's own input counts as dense. A layer is
     listed if it has a size, a cost or an unknown cost; one that never ran costs 0.
     """
     accept(network, "profile")
     traced = trace(network, example, batch)
     activities = {} if data is None else measure_activity(network, data)
-    executed = {} if data is None else inside_of(network, execution_shares(network, [data]))
-    counter = TensorCounter()
+    executed = {} if data is None else inside_of(traced, rows_run(network, [data]))
+    counter, costs = TensorCounter(), dict[int, float]()
     rows = []
     for path, layer, owned in layers_in_order(network, traced):
         calls = tuple(call for call in traced.calls if call.layer is layer)
         row = profile_row(path, layer, calls, counter.take(owned), traced.batch, activities.get(path))
-        row = replace(row, executed=executed.get(id(layer)))
+        costs[id(layer)] = row.multiply_adds or 0.0
+        row = replace(row, executed=float(executed[id(layer)].mean()) if id(layer) in executed else None)
         if row.parameters or row.size_bytes or row.multiply_adds != 0 or row.decode_multiply_adds != 0:
             rows.append(row)
-    return Profile(tuple(rows))
+    return Profile(tuple(rows), spread_of(multiply_adds_of_samples(costs, executed)) if executed else None)
+
+
+def spread_of(values: Tensor) -> Spread:
+    """Return the mean, the quantiles and the largest of one number per sample."""
+    middle, late = torch.quantile(values.double(), torch.tensor([0.5, 0.99], dtype=torch.double)).tolist()
+    return Spread(float(values.double().mean()), middle, late, float(values.max()))
 
 
 def layers_in_order(network: nn.Module, traced: Graph) -> list[tuple[str, nn.Module, list[nn.Module]]]:

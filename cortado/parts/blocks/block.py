@@ -3,7 +3,6 @@
 import re
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,21 +17,15 @@ INNER = "inner"
 LOADING = "prefix_while_loading"
 
 
-@dataclass(frozen=True, eq=False)
-class Execution:
-    """Which samples of the last batch ran what a block keeps inside: `ran` (N,) bool, or None if all always do."""
-
-    ran: Tensor | None = None
-
-
 class Block(Part):
     """Stands in a module's place.  Its tensors are weights of the network: pruned, rounded, cut and stored like any others.
 
     `from_parts` gets the facts and, if `arrays` is {"inner": ORIGINAL}, the module that stood there, and returns a block
-    whose tensors have their shapes; a file fills in the values. What is inside keeps the paths that it had in the
-    network, in `state_dict` too, and the block answers for its attributes. A block that keeps a module holds its own
-    tensors in child modules. torch.export and torch.func run such a network; a graph of torch.fx.symbolic_trace can only
-    be read, since it calls a kept layer by the path that now leads to the block.
+    whose tensors have their shapes; a file fills in the values. What only some samples need is chosen with ChooseRows (see
+    rows.py). What is inside keeps the paths that it had in the network, in `state_dict` too, and the block answers for its
+    attributes. A block that keeps a module holds its own tensors in child modules. torch.export and torch.func run such a
+    network; a graph of torch.fx.symbolic_trace can only be read, since it calls a kept layer by the path that now leads to
+    the block.
     """
 
     stands_in = True
@@ -53,15 +46,6 @@ class Block(Part):
     @abstractmethod
     def forward(self, *given: Any, **named: Any) -> Any:
         """Return what the module in its place would, from the same arguments."""
-
-    def execution(self) -> Execution:
-        """Return which samples of the last batch ran what is inside; measured, never assumed."""
-        return Execution()
-
-    def runs_at_times(self) -> Iterator[nn.Module]:
-        """Yield the modules that run for the samples of `execution()` alone: by default all that the block keeps."""
-        if self.kept is not None:
-            yield from self.kept.modules()
 
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadNetwork, BadValue
-from cortado.parts.blocks.block import INNER, ORIGINAL, Block, Execution
+from cortado.parts.blocks.block import INNER, ORIGINAL, Block
 from cortado.parts.blocks.rows import RULES, FirstSure
 from cortado.parts.part import Arrays
 
@@ -98,9 +98,6 @@ class Exit(Block):
         if not seen:
             raise BadNetwork(f"blocks/exit: {self.at} did not run, so that no sample can leave after it.")
         return self.head.sure(self.head(seen[0]), outputs)
-
-    def execution(self) -> Execution:
-        return Execution(self.head.sure.choices[0].ran.rows)  # type: ignore[union-attr, arg-type]
 
 
 def place_of(path: str) -> int:

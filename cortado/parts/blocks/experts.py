@@ -1,6 +1,6 @@
 """Experts: stands in a feed-forward layer's place; of its inner neurons, each row computes the groups that a router picks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.errors import BadValue
-from cortado.parts.blocks.block import INNER, ORIGINAL, Block, Execution
+from cortado.parts.blocks.block import INNER, ORIGINAL, Block
 from cortado.parts.blocks.exit import place_of
 from cortado.parts.blocks.rows import ChooseRows
 from cortado.parts.part import Arrays
@@ -178,12 +178,3 @@ class Experts(Block):
         routing = self.expert_router(rows)
         found = self.expert_chain(rows, routing, first, second, self.activation)
         return found.reshape(*values.shape[:-1], found.shape[-1])
-
-    def execution(self) -> Execution:
-        """Return whether each row of the last batch computed each expert, (experts x rows,)."""
-        ran = [choose.ran.rows for choose in self.expert_chain.choices]
-        return Execution() if ran[0] is None else Execution(torch.cat(ran))  # type: ignore[arg-type]
-
-    def runs_at_times(self) -> Iterator[nn.Module]:
-        yield from super().runs_at_times()
-        yield self.expert_chain

@@ -1,15 +1,14 @@
 """Ponder: stands around a stage of residual blocks; each sample or position passes as many of them as its scores say."""
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadValue
-from cortado.parts.blocks.block import INNER, ORIGINAL, Block, Execution
+from cortado.parts.blocks.block import INNER, ORIGINAL, Block
 from cortado.parts.blocks.exit import CHANNEL_AXIS
-from cortado.parts.blocks.rows import ChooseRows, Ran
+from cortado.parts.blocks.rows import ChooseRows
 
 SAMPLE, POSITION = "sample", "position"
 BY = (SAMPLE, POSITION)
@@ -19,15 +18,11 @@ BEGIN = -3.0
 """The bias of scores at first: nearly all places pass all blocks.  Figurnov et al., 2017."""
 
 
-class ChoosePositions(nn.Module):
+class ChoosePositions(ChooseRows):
     """For each position of maps (N, C, H, W): `chosen` where the mask (N, H, W) is true, else `otherwise`.
 
     PyTorch computes both everywhere. A runtime's file may compute `chosen` at the positions of the mask alone.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ran = Ran()
 
     def forward(self, mask: Tensor, chosen: Tensor, otherwise: Tensor) -> Tensor:
         """Return (N, C, H, W)."""
@@ -144,12 +139,3 @@ class Ponder(Block):
             way.add(score, value)
         self.ponder_cost(way.passed, way.remainder)
         return way.output
-
-    def execution(self) -> Execution:
-        """Return whether each place of the last batch ran each block after the first, (blocks x places,)."""
-        ran = [choose.ran.rows for choose in self.ponder_choices]
-        return Execution() if ran[0] is None else Execution(torch.cat([one.flatten() for one in ran]))  # type: ignore[union-attr, misc]
-
-    def runs_at_times(self) -> Iterator[nn.Module]:
-        for block in list(self.inner.children())[1:]:
-            yield from block.modules()

@@ -41,6 +41,11 @@ class ChooseRows(nn.Module):
         return torch.where(mask.reshape(-1, *[1] * (chosen.dim() - 1)), chosen, otherwise)
 
 
+def chooses_rows(network: nn.Module) -> bool:
+    """Return whether what a network computes depends on its input."""
+    return any(isinstance(module, ChooseRows) for module in network.modules())
+
+
 class FirstSure(nn.Module):
     """Return, for each sample, the first of several answers whose confidence is above its threshold, or else the last.
 
@@ -56,6 +61,7 @@ class FirstSure(nn.Module):
                 f"blocks/rows: it takes two answers or more and a rule of {', '.join(RULES)}, got {answers} and {rule!r}."
             )
         self.rule = rule
+        self.thresholds: Tensor
         self.register_buffer("thresholds", torch.full((answers - 1,), NEVER))
         self.choices = nn.ModuleList(ChooseRows() for _ in range(answers - 1))
 

@@ -6,7 +6,7 @@ from cortado.report.pages.charts import bar
 from cortado.report.pages.kernels import first_names, kernel_sentences, kernel_table
 from cortado.report.pages.markup import Markup, join, tag
 from cortado.report.pages.tables import head_row, number, table
-from cortado.report.record import Clock, Exported, Ratio, Record
+from cortado.report.record import Clock, Exported, Ratio, Record, Time
 
 HEADS = ("network", "runtime", "median", "quartiles", "over torch eager", "over the same runtime", "over the best")
 READING = (
@@ -32,6 +32,8 @@ def inside_text(row: Exported) -> list[str]:
     if row.rounded and row.integer_share is None:
         floats = first_names("; in floats", row.float_operators)
         sentences.append(f"Activations are quantized, but this runtime does not report its share of integers{floats}")
+    if row.paths:
+        sentences.append(f"What only some samples need runs for them alone. Forms: {row.paths}")
     if row.edges:
         sentences.append(f"The file has {'; '.join(edge.text() for edge in row.edges)}")
     return sentences
@@ -47,8 +49,9 @@ def ratio_text(ratio: Ratio | None) -> str:
 def clock_title(clock: Clock) -> str:
     """Return the conditions of a measurement, and whether the machine was quiet."""
     state = "NOISY" if clock.noisy else "quiet"
+    each = f", mean over {clock.inputs} inputs" if clock.inputs > 1 else ""
     return (
-        f"batch {clock.batch}, threads {clock.threads}, {clock.rounds} rounds; best float32: {clock.best}; "
+        f"batch {clock.batch}{each}, threads {clock.threads}, {clock.rounds} rounds; best float32: {clock.best}; "
         f"A/A in {clock.control} {ratio_text(clock.again)}: {state}"
     )
 
@@ -64,11 +67,19 @@ def predicted_text(report: Record) -> str:
     )
 
 
+def spread_text(row: Time) -> str:
+    """Return the quartiles of a time; over different inputs, the median and the 99th percentile of single calls."""
+    if row.tails_ms is None:
+        return f"{time_text(row.low_ms)} to {time_text(row.high_ms)}"
+    middle, late = row.tails_ms
+    return f"p50 {time_text(middle)}, p99 {time_text(late)}"
+
+
 def clock_rows(clock: Clock) -> list[tuple[str, ...]]:
     """Return a row for each variant."""
     return [
         (
-            row.network, row.runtime, time_text(row.median_ms), f"{time_text(row.low_ms)} to {time_text(row.high_ms)}",
+            row.network, row.runtime, time_text(row.median_ms), spread_text(row),
             ratio_text(row.over_eager), ratio_text(row.over_same), ratio_text(row.over_best),
         )
         for row in clock.times

@@ -173,6 +173,6 @@ def knob_text(value: object) -> str:
 
 
 def execution_text(report: Record) -> str:
-    """Return for what share of the samples each conditional block ran; "" without any."""
+    """Return for what share of the samples each part ran that only some need; "" without any."""
     parts = [f"{path} ran for {share:.0%} of the samples" for path, share in report.execution.items()]
     return f"{'; '.join(parts)}." if parts else ""

@@ -39,12 +39,12 @@ class Dense:
         groups = balanced_clusters((strength - strength.mean(0)).T, experts, generator)
         return groups.argsort(stable=True)
 
-    def means(self, experts: int) -> Tensor:
-        """Return what each group adds on average, (experts, outputs)."""
-        return torch.stack([
-            inside.mean(0) @ outer.T
-            for inside, outer in zip(self.inside.chunk(experts, 1), self.outer.chunk(experts, 1), strict=True)
-        ])  # fmt: skip
+    def means_where_dropped(self, chosen: Tensor) -> Tensor:
+        """Return what each group adds on average in the rows that do not choose it (rows, experts), (experts, outputs)."""
+        dropped = (~chosen).to(self.inside)
+        shares = (dropped / dropped.sum(0).clamp_min(1)).split(1, 1)
+        groups = zip(shares, self.inside.chunk(len(shares), 1), self.outer.chunk(len(shares), 1), strict=True)
+        return torch.stack([(share * inside).sum(0) @ outer.T for share, inside, outer in groups])
 
     def energies(self, experts: int) -> Tensor:
         """Return the square of what each group adds beyond its mean, (rows, experts)."""
@@ -52,8 +52,8 @@ class Dense:
         return torch.stack([((one - one.mean(0)) @ outer.T).square().sum(1) for one, outer in groups], 1)
 
 
-def fit_router(router: Router, given: Tensor, energies: Tensor, steps: int, generator: torch.Generator) -> float:
-    """Train a router to predict the logarithm of energies (rows, experts); return the share of energy that it chooses.
+def fit_router(router: Router, given: Tensor, energies: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    """Train a router to predict the logarithm of energies (rows, experts); return what it chooses.
 
     The scores keep the differences between experts: they share one mean and one deviation over all.
     """
@@ -68,8 +68,7 @@ def fit_router(router: Router, given: Tensor, energies: Tensor, steps: int, gene
             error.backward()
         optimizer.step()
     with torch.no_grad():
-        chosen = router.eval()(given).chosen
-    return float((energies * chosen).sum() / energies.sum().clamp_min(LEAST))
+        return router.eval()(given).chosen
 
 
 def begin_plain(block: Experts) -> None:

@@ -45,8 +45,9 @@ def pairs_of_layers(graph: Graph, flow: Flow) -> Iterator[PairOfLayers]:
         second = None if between is None else only_reader(between, readers, flow)
         if between is None or second is None or not is_linear(graph, second) or len(between.inputs) != 1:
             continue
-        name = activation_name(graph, between)
-        yield PairOfLayers(first.path, second.path, name, first.inputs[0], second.outputs[0])
+        name = pointwise_name(graph, between)
+        if name:
+            yield PairOfLayers(first.path, second.path, name, first.inputs[0], second.outputs[0])
 
 
 def only_reader(step: FlowStep, readers: dict[int, list[FlowStep]], flow: Flow) -> FlowStep | None:
@@ -62,9 +63,9 @@ def is_linear(graph: Graph, step: FlowStep) -> bool:
     return kind is not None and kind.family == "linear" and len(step.inputs) == 1
 
 
-def activation_name(graph: Graph, step: FlowStep) -> str:
-    """Return the name of the operator that made the output of a step."""
-    return next((one.short_name for one in graph.operators if step.outputs == one.makes), step.name)
+def pointwise_name(graph: Graph, step: FlowStep) -> str:
+    """Return the name of the pointwise operator that made the output of a step; "" for any other."""
+    return next((one.short_name for one in graph.operators if step.outputs == one.makes and one.pointwise), "")
 
 
 def feed_forwards(graph: Graph, flow: Flow) -> list[FeedForward]:

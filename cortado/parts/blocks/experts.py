@@ -79,45 +79,85 @@ class Router(nn.Module):
         return torch.special.ndtr((plain - bar) / spread)
 
 
-class Chain(nn.Module):
-    """The sum over chosen experts, one after the other; a dropped one counts as its mean, `means` (experts, outputs)."""
-
-    def __init__(self, experts: int, outputs: int, weighting: str) -> None:
-        super().__init__()
-        self.weighting = weighting
-        self.means = nn.Parameter(torch.zeros(experts, outputs))
-        self.choices = nn.ModuleList(ChooseRows() for _ in range(experts))
-
-    def reset_parameters(self) -> None:
-        """Let dropped experts count as nothing."""
-        nn.init.zeros_(self.means)
-
-    def forward(self, rows: Tensor, routing: Routing, first: "Pair", second: "Pair", activation: str) -> Tensor:
-        """Return (rows, outputs) from rows (rows, inputs)."""
-        act, size = ACTIVATIONS[activation], len(first.weight) // len(self.choices)
-        if self.training:
-            # The same sum in two products: all are computed anyway.
-            shares = (routing.chosen * routing.gates).repeat_interleave(size, 1)
-            hidden = act(functional.linear(rows, first.weight, first.bias)) * shares
-            dropped = (~routing.chosen).to(rows) @ self.means
-            return functional.linear(hidden, second.weight, second.bias) + dropped
-        base = self.means.sum(0) if second.bias is None else self.means.sum(0) + second.bias
-        total = base.expand(len(rows), -1)
-        for number, choose in enumerate(self.choices):
-            mine = slice(number * size, (number + 1) * size)
-            hidden = act(functional.linear(rows, first.weight[mine], None if first.bias is None else first.bias[mine]))
-            if self.weighting == "softmax":
-                hidden = hidden * routing.gates[:, number, None]
-            part = functional.linear(hidden, second.weight[:, mine], -self.means[number])
-            total = choose(routing.chosen[:, number], total + part, total)
-        return total
-
-
 class Pair(NamedTuple):
     """The weight and the bias of a linear layer."""
 
     weight: Tensor
     bias: Tensor | None
+
+
+class Inside(NamedTuple):
+    """What a feed-forward layer holds."""
+
+    first: Pair
+    second: Pair
+    activation: str
+
+
+class Expert(nn.Module):
+    """A group of neurons, which adds to what the groups before it gave in the rows that chose it."""
+
+    def __init__(self, neurons: slice, weighting: str) -> None:
+        super().__init__()
+        self.neurons, self.weighting = neurons, weighting
+        self.choose = ChooseRows()
+
+    def forward(
+        self,
+        rows: Tensor,
+        total: Tensor,
+        base: Tensor | None,
+        chosen: Tensor,
+        gates: Tensor,
+        inside: Inside,
+        mean: Tensor,
+    ) -> Tensor:
+        """Return (rows, outputs): `total`, and in chosen rows what the neurons give beyond the mean too.
+
+        `base` (outputs,) is what all rows have so far, if that is the same.
+        """
+        mine, (first, second, activation) = self.neurons, inside
+        bias = None if first.bias is None else first.bias[mine]
+        hidden = ACTIVATIONS[activation](functional.linear(rows, first.weight[mine], bias))
+        if self.weighting == "softmax":
+            hidden = hidden * gates[:, None]
+        weight = second.weight[:, mine]
+        if base is None:
+            added = total + functional.linear(hidden, weight, -mean)
+        else:
+            # What chosen rows need is not taken from what was spread over all rows.
+            added = functional.linear(hidden, weight, base - mean)
+        return self.choose(chosen, added, total)
+
+
+class Chain(nn.Module):
+    """The sum over chosen experts, one after the other; a dropped one counts as its mean, `means` (experts, outputs)."""
+
+    def __init__(self, experts: int, neurons: int, outputs: int, weighting: str) -> None:
+        super().__init__()
+        size = neurons // experts
+        self.size, self.means = size, nn.Parameter(torch.zeros(experts, outputs))
+        self.each = nn.ModuleList(Expert(slice(at * size, (at + 1) * size), weighting) for at in range(experts))
+
+    def reset_parameters(self) -> None:
+        """Let dropped experts count as nothing."""
+        nn.init.zeros_(self.means)
+
+    def forward(self, rows: Tensor, routing: Routing, inside: Inside) -> Tensor:
+        """Return (rows, outputs) from rows (rows, inputs)."""
+        first, second, activation = inside
+        if self.training:
+            # The same sum in two products: all are computed anyway.
+            shares = (routing.chosen * routing.gates).repeat_interleave(self.size, 1)
+            hidden = ACTIVATIONS[activation](functional.linear(rows, first.weight, first.bias)) * shares
+            dropped = (~routing.chosen).to(rows) @ self.means
+            return functional.linear(hidden, second.weight, second.bias) + dropped
+        base = self.means.sum(0) if second.bias is None else self.means.sum(0) + second.bias
+        total = base.expand(rows.shape[0], -1)
+        for number, expert in enumerate(self.each):
+            given = routing.chosen[:, number], routing.gates[:, number], inside, self.means[number]
+            total = expert(rows, total, None if number else base, *given)
+        return total
 
 
 class Experts(Block):
@@ -149,7 +189,7 @@ class Experts(Block):
         self.weighting, self.noisy = WEIGHTINGS.index(weighting), noisy
         like = self.pair(second).weight
         self.expert_router = Router(inputs, width, experts, chosen, weighting, noisy).to(like.dtype)
-        self.expert_chain = Chain(experts, len(like), weighting).to(like.dtype)
+        self.expert_chain = Chain(experts, neurons, like.shape[0], weighting).to(like.dtype)
 
     def pair(self, path: str) -> Pair:
         """Return weight and bias of one of the linear layers."""
@@ -173,8 +213,7 @@ class Experts(Block):
 
     def forward(self, values: Tensor) -> Tensor:
         """Return (..., outputs) from values (..., inputs)."""
-        first, second = self.pair(self.first), self.pair(self.second)
+        inside = Inside(self.pair(self.first), self.pair(self.second), self.activation)
         rows = values.reshape(-1, values.shape[-1])
-        routing = self.expert_router(rows)
-        found = self.expert_chain(rows, routing, first, second, self.activation)
+        found = self.expert_chain(rows, self.expert_router(rows), inside)
         return found.reshape(*values.shape[:-1], found.shape[-1])

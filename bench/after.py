@@ -13,5 +13,7 @@ def after(original: nn.Module, task: Task, recipe: Any) -> nn.Module:
     """`original` after a recipe, in eval mode."""
     network = working_copy(original)
     for stage in read_recipe(recipe).stages:
-        stage.apply(View(network, original, task.example), task)
+        view = View(network, original, task.example)
+        stage.apply(view, task)
+        network = view.network
     return network.eval()

@@ -24,8 +24,8 @@ class Method(ABC):
     A subclass is a frozen dataclass in its own file: `methods/prune/weights.py` defines `PruneWeights`, called
     `prune/weights` in recipes. `lossy`: match moments afterwards. `trains`: floats change by training. `matches`: it
     matches moments itself, and may find nothing to change. `restarts`: it puts another network in the place of the one so
-    far (`view.become`), the same one each time. `needs`: what must be found in the network before the method is applied;
-    `leaves`: what it may leave there. Raises BadValue for a knob outside its range.
+    far (`view.become`), the same one each time. `ends`: no stage may follow it. `needs`: what must be found in the network
+    before the method is applied; `leaves`: what it may leave there. Raises BadValue for a knob outside its range.
     """
 
     called: ClassVar[str] = ""
@@ -34,6 +34,7 @@ class Method(ABC):
     trains: ClassVar[bool] = False
     matches: ClassVar[bool] = False
     restarts: ClassVar[bool] = False
+    ends: ClassVar[bool] = False
     needs: ClassVar[tuple[Need[Any], ...]] = ()
     leaves: ClassVar[tuple[Leaves, ...]] = ()
 

@@ -17,6 +17,7 @@ from cortado.nets.lenet import lenet_5, lenet_300_100
 from cortado.nets.mlp import mlp_1024, mlp_1024_signed
 from cortado.nets.mobilenet import mobilenet
 from cortado.nets.mobilenet_folded import mobilenet_v1_folded, mobilenet_v2_folded
+from cortado.nets.msdnet import msdnet
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.nets.resnet_8 import resnet_8
 from cortado.nets.squeezenet import squeezenet
@@ -35,6 +36,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
         resnet_20,
         resnet_56,
         bi_real_resnet_20,
+        msdnet,
         vgg_16_cifar,
         vgg_16,
         vgg_19,

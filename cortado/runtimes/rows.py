@@ -24,22 +24,14 @@ def lower_choices(model: Any, form: str) -> int:
 
     The operators need the notes and shapes that torch's exporter leaves on them.
     """
-    graph = model.graph
-    graph.sort()
+    model.graph.sort()
     # The outermost comes last: what its rows need holds the others.
-    found = [node for node in graph if is_choice(node)]
-    if form == COMPACTION:
-        for number, choice in enumerate(reversed(found)):
-            inside = only_for(choice)
-            if inside:
-                compact(graph, choice, inside, f"rows_{number}")
-                graph.sort()
-    else:
-        for number, choice in enumerate(found):
-            inside = only_for(choice)
-            if inside:
-                branch(graph, choice, inside, f"rows_{number}")
-                graph.sort()
+    found = [node for node in reversed(list(model.graph)) if is_choice(node)]
+    for number, choice in enumerate(found):
+        inside, graph = only_for(choice), choice.graph
+        if inside:
+            (compact if form == COMPACTION else branch)(graph, choice, inside, f"rows_{number}")
+            graph.sort()
     return len(found)
 
 

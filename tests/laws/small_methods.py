@@ -18,6 +18,7 @@ MUST_HAVE: dict[str, dict[str, Any]] = {
     "distill/made_up": {"copies": 1},
     "conditional/experts": {"experts": 4, "k": 2, "steps": 20, "width": 8},
     "distill/hints": {"hint_epochs": 0.5},
+    "conditional/thresholds": {"lose": 60.0, "seen": True},
     "quantize/ptq_search": {"images": 16, "steps": "match_moments, equalize"},
 }
 """Knobs without which a method makes no sense, or takes long."""
@@ -31,6 +32,8 @@ def small(name: str, **knobs: Any) -> Method:
     return kind(**(short | MUST_HAVE.get(name, {}) | knobs))
 
 
-ALL_METHODS = tuple(name for name in known_methods() if name not in ("allocate", "prune/widths", "student"))
+ALL_METHODS = tuple(
+    name for name in known_methods() if name not in ("allocate", "prune/widths", "student", "conditional/cascade")
+)
 """All but two of the planner's, which tests/planner has: bytes are another number in each network, and times on each machine;
-and student, which is a state that the others meet."""
+and those that put another network in place, which are states that the others meet."""

@@ -43,6 +43,8 @@ STATES = {
     "samples that halt": State((small("conditional/ponder"),), ("attention",)),
     "tied weights": State((MASK,), ("tied",)),
     "a student": State((small("student", network="tests.laws.tiny_nets:Depthwise"), small("finetune")), ("residual",)),
+    "an early exit": State((small("conditional/exits", at="stem"),), ("residual",)),
+    "a cascade": State((small("conditional/cascade", members=["tests.laws.tiny_nets:Depthwise"]),), ("residual",)),
 }
 MEETINGS = [(state, second) for state in STATES for second in ALL_METHODS]
 HALF = [pair for pair in MEETINGS if (list(STATES).index(pair[0]) + ALL_METHODS.index(pair[1])) % 2 == 0]

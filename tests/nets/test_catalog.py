@@ -16,6 +16,7 @@ INPUTS = {
     "resnet_20": (3, 32, 32),
     "resnet_56": (3, 32, 32),
     "bi_real_resnet_20": (3, 32, 32),
+    "msdnet": (3, 32, 32),
     "vgg_16_cifar": (3, 32, 32),
     "alexnet": (3, 227, 227),
     "squeezenet": (3, 227, 227),

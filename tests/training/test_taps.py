@@ -61,3 +61,43 @@ def test_outputs_are_those_of_the_last_pass():
         assert torch.equal(hooks.collect()["layer2"], outputs)
     with pytest.raises(BadValue, match="did not run"):
         hooks.collect()
+
+
+class Sum(nn.Module):
+    """Two numbers that go into one module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = nn.Bilinear(3, 3, 2)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.both(inputs, 2 * inputs) + self.both(inputs, 3 * inputs)
+
+
+def test_arguments_are_tapped_by_number():
+    network, inputs = Sum(), torch.ones(1, 3)
+    hooks = TapHooks(network, ["both<2#1", "both<2#2", "both<1#1", "both#2"], "the network")
+    network(inputs)
+    found = hooks.collect()
+    hooks.remove()
+    assert torch.equal(found["both<2#1"], 2 * inputs) and torch.equal(found["both<2#2"], 3 * inputs)
+    assert torch.equal(found["both<1#1"], inputs)
+    assert torch.equal(found["both#2"], network.both(inputs, 3 * inputs))
+
+
+@pytest.mark.parametrize(
+    ("tap", "message"),
+    [
+        ("both<3", "both of the network gets 2 arguments by place, not 3"),
+        ("both<0", "gets 2 arguments by place, not 0"),
+        ("both<x", "must be a path, or a path and the number of an argument such as both<1"),
+        ("neither<1", "the network has no module 'neither<1' to tap"),
+    ],
+)
+def test_argument_that_is_none_is_refused_in_words(tap, message):
+    with pytest.raises(BadValue, match=message):
+        hooks = TapHooks(network := Sum(), [tap], "the network")
+        try:
+            network(torch.ones(1, 3))
+        finally:
+            hooks.remove()

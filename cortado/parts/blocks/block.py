@@ -175,7 +175,8 @@ def clash_of(block: Block, before: nn.Module) -> str | None:
         taken |= inside._modules.keys() - {INNER}
         inside = inside.kept
     taken |= {*inside._modules, *inside._parameters, *inside._buffers}
-    shared = own & taken | taken & {INNER}
+    hidden = {name for name in taken if name in vars(block) or hasattr(type(block), name)}
+    shared = own & taken | taken & {INNER} | hidden
     return f"{min(shared)!r} is also a name in {type(before).__name__}" if shared else None
 
 

@@ -1,5 +1,6 @@
 """Exit: stands around a whole network and answers for the samples that are sure after one of its modules."""
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 from zlib import crc32
 
@@ -38,6 +39,20 @@ class Head(nn.Module):
         return self.linear(values.mean(places) if places else values)
 
 
+@dataclass(frozen=True)
+class ExitFacts:
+    """What an exit is: the path of its module and the checksum of that, and the sizes of its head."""
+
+    at: str
+    place: int
+    axes: int
+    channels: int
+    convolutions: int
+    width: int
+    classes: int
+    rule: int
+
+
 class Exit(Block):
     """An early exit: a head on the output of one module; samples whose confidence passes a threshold leave with its answer.
 
@@ -67,16 +82,13 @@ class Exit(Block):
             )
         if at not in dict(inner.named_modules()) or not at:
             raise BadNetwork(f"blocks/exit: there is no module {at!r} after which to leave.")
-        self.inner, self.at, self.place = inner, at, place_of(at)
-        self.axes, self.channels, self.classes = axes, channels, classes
-        self.convolutions, self.width, self.rule = convolutions, width, RULES.index(rule)
-        self.head_name = f"exit_{at.replace('.', '_')}"
-        self.add_module(self.head_name, Head(axes, channels, convolutions, width, classes, rule))
+        self.inner = inner
+        # One attribute and one name for the head: any other could be that of a module of the network.
+        self.exit_facts = ExitFacts(at, place_of(at), axes, channels, convolutions, width, classes, RULES.index(rule))
+        self.add_module(head_name(at), Head(axes, channels, convolutions, width, classes, rule))
 
-    @property
-    def head(self) -> Head:
-        """Return the head, whose name in the network says where it stands: exit_layer2_8."""
-        return self._modules[self.head_name]  # type: ignore[return-value]
+    def spec(self) -> dict[str, int]:
+        return {name: getattr(self.exit_facts, name) for name in self.facts}
 
     @classmethod
     def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Exit":
@@ -90,14 +102,26 @@ class Exit(Block):
     def forward(self, *given: Any, **named: Any) -> Any:
         """Return the network's output, for sure samples that of the head."""
         seen: list[Tensor] = []
-        handle = self.inner.get_submodule(self.at).register_forward_hook(lambda _, inputs, output: seen.append(output))
+        at = self.exit_facts.at
+        handle = self.inner.get_submodule(at).register_forward_hook(lambda _, inputs, output: seen.append(output))
         try:
             outputs = self.inner(*given, **named)
         finally:
             handle.remove()
         if not seen:
-            raise BadNetwork(f"blocks/exit: {self.at} did not run, so that no sample can leave after it.")
-        return self.head.sure(self.head(seen[0]), outputs)
+            raise BadNetwork(f"blocks/exit: {at} did not run, so that no sample can leave after it.")
+        head = head_of(self)
+        return head.sure(head(seen[0]), outputs)
+
+
+def head_name(at: str) -> str:
+    """Return what the head after a module is called in the network: exit_layer2_8."""
+    return f"exit_{at.replace('.', '_')}"
+
+
+def head_of(block: Exit) -> Head:
+    """Return the head of an exit."""
+    return block._modules[head_name(block.exit_facts.at)]  # type: ignore[return-value]
 
 
 def place_of(path: str) -> int:

@@ -37,7 +37,7 @@ class ChooseRows(nn.Module):
     def forward(self, mask: Tensor, chosen: Tensor, otherwise: Tensor) -> Tensor:
         """Return (rows, ...) from a mask (rows,) and two tensors of that shape."""
         if not torch.compiler.is_compiling():
-            self.ran.rows = mask.detach()
+            self.ran.rows = mask
         return torch.where(mask.reshape(-1, *[1] * (chosen.dim() - 1)), chosen, otherwise)
 
 

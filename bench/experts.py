@@ -34,7 +34,7 @@ from cortado.training.training import Training
 
 EXPERTS, SHARES = 16, (0.75, 0.5, 0.25)
 FEED = "blocks.*.feed.*"
-SENTENCES, LONGEST = 6000, 32
+SENTENCES, LONGEST = 4000, 32
 """For training: so many of the training part's, of so many tokens at most."""
 CALIBRATION = 512
 HOW = Training(epochs=1.0, lr=1e-4, batch=32)

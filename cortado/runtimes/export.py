@@ -26,6 +26,7 @@ from cortado.running.trees import to_device
 from cortado.runtimes.compare import ANY_KIND, Agreement, check, check_tolerance, compare, default_tolerance
 from cortado.runtimes.folder import whole_folder, write_facts
 from cortado.runtimes.placements import placements
+from cortado.runtimes.positions import POSITIONS, chooses_positions
 from cortado.runtimes.runtime import Running, Runtime, Session, float_types, installed, type_name
 from cortado.runtimes.stream import stream_of, streamed
 from cortado.task.data import Data
@@ -109,7 +110,7 @@ def fastest_paths(runtime: Runtime, low: nn.Module, example: Any, data: Data, fo
     """Write the form of paths that is fastest on the data, one sample at a time; return its file and what was tried."""
     with tempfile.TemporaryDirectory() as scratch:
         files = {}
-        for form in runtime.path_forms:
+        for form in forms_for(runtime, low):
             (Path(scratch) / form).mkdir()
             files[form] = runtime.with_paths(form).lower(low, example, Path(scratch) / form)
         inputs, calls = stream_of(data, 1, STREAM), []
@@ -124,6 +125,12 @@ def fastest_paths(runtime: Runtime, low: nn.Module, example: Any, data: Data, fo
     order = sorted(zip(taken, files, strict=True))
     times = ", ".join(f"{form} {time_text(float(ms))}" for ms, form in order)
     return folder / chosen.name, f"{times}: the mean of {len(inputs)} samples, one at a time"
+
+
+def forms_for(runtime: Runtime, low: nn.Module) -> list[str]:
+    """Return the forms of paths that a runtime knows and the network can gain from."""
+    halts = chooses_positions(low)
+    return [form for form in runtime.path_forms if form != POSITIONS or halts]
 
 
 def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) -> Session:

@@ -18,6 +18,7 @@ from cortado.runtimes.kernels.native import CodebookProducts, SparseProducts
 from cortado.runtimes.kernels.packed import PackedProducts, packed_in
 from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.own_products import CODEBOOK, CONVOLUTION, SPARSE, library, open_session, own_layers_in
+from cortado.runtimes.positions import POSITIONS
 from cortado.runtimes.rows import BRANCHES, COMPACTION
 from cortado.runtimes.runtime import Port, Ran, Runtime
 
@@ -78,7 +79,7 @@ class Onnxruntime(Runtime):
     distribution = "onnxruntime"
     extra = "onnx"
     suffix = ".onnx"
-    path_forms = (COMPACTION, BRANCHES)
+    path_forms = (COMPACTION, BRANCHES, POSITIONS)
     channel_block = 16
     script = '''
 import onnxruntime

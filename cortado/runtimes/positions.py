@@ -61,7 +61,10 @@ def is_map(value: Any) -> bool:
 
 def is_scale(value: Any) -> bool:
     """Return whether a value is one constant, or one for each channel."""
-    return value.const_value is not None and value.const_value.size in (1, value.shape[-3] if len(value.shape) > 2 else 1)
+    return value.const_value is not None and value.const_value.size in (
+        1,
+        value.shape[-3] if len(value.shape) > 2 else 1,
+    )
 
 
 def kernel_fits(node: Any) -> bool:
@@ -70,9 +73,9 @@ def kernel_fits(node: Any) -> bool:
     if weight.const_value is None or len(weight.shape) != 4 or min(weight.shape[:2]) < FEWEST_CHANNELS:
         return False
     size = weight.shape[2]
-    ones = all(
-        list(facts[name].as_ints()) == [1, 1] for name in ("strides", "dilations") if name in facts
-    ) and ("group" not in facts or facts["group"].as_int() == 1)
+    ones = all(list(facts[name].as_ints()) == [1, 1] for name in ("strides", "dilations") if name in facts) and (
+        "group" not in facts or facts["group"].as_int() == 1
+    )
     pads = list(facts["pads"].as_ints()) if "pads" in facts else [0] * 4
     square = tuple(weight.shape[2:]) in ((1, 1), (3, 3)) and pads == [size // 2] * 4
     return ones and square and ("auto_pad" not in facts or facts["auto_pad"].as_string() == "NOTSET")
@@ -104,6 +107,7 @@ class Rewrite:
         chosen = self.taken(self.choice.inputs[CHOSEN], 0)
         edged = self.op("ScatterND", self.edged(self.choice.inputs[OTHERWISE]), self.column(0), chosen)
         take_place(self.graph, self.choice, self.as_map(edged, self.choice))
+        self.graph.remove(list(self.inside), safe=True)
 
     def index(self, far: int) -> Any:
         """Return the places among all rows, edges counted, that are needed at a distance from chosen ones, (places,)."""
@@ -134,7 +138,11 @@ class Rewrite:
         tall, wide = height + 2 * EDGE, width + 2 * EDGE
         maps = self.op("Reshape", edged, self.whole("maps", -1, tall, wide, channels))
         inner = self.op(
-            "Slice", maps, self.whole("begin", EDGE, EDGE), self.whole("end", EDGE + height, EDGE + width), self.whole("axes", 1, 2)
+            "Slice",
+            maps,
+            self.whole("begin", EDGE, EDGE),
+            self.whole("end", EDGE + height, EDGE + width),
+            self.whole("axes", 1, 2),
         )
         found = self.op("Transpose", inner, perm=[0, 3, 1, 2])
         self.padded[found] = edged
@@ -165,7 +173,8 @@ class Rewrite:
 
         far = self.far[node.outputs[0]]
         given = [
-            value if value is None else self.taken(value, far) if is_map(value) else self.scale(value) for value in node.inputs
+            value if value is None else self.taken(value, far) if is_map(value) else self.scale(value)
+            for value in node.inputs
         ]
         new = onnx_ir.node(node.op_type, given, attributes=node.attributes, num_outputs=1)
         self.graph.insert_before(self.choice, new)

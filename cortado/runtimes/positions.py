@@ -107,7 +107,12 @@ class Rewrite:
         chosen = self.taken(self.choice.inputs[CHOSEN], 0)
         edged = self.op("ScatterND", self.edged(self.choice.inputs[OTHERWISE]), self.column(0), chosen)
         take_place(self.graph, self.choice, self.as_map(edged, self.choice))
+        read = [value for node in self.inside for value in node.inputs if value is not None and value.is_initializer()]
         self.graph.remove(list(self.inside), safe=True)
+        for value in read:
+            if not value.uses():
+                # Its numbers stand in a matrix now.
+                self.graph.initializers.pop(value.name, None)
 
     def index(self, far: int) -> Any:
         """Return the places among all rows, edges counted, that are needed at a distance from chosen ones, (places,)."""

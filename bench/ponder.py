@@ -20,7 +20,7 @@ from torch import nn
 from bench.held_out import half, stored
 from bench.kept import kept
 from bench.ponder_network import LARGE_PASSES, SMALL_PASSES, dense, how, small_task
-from bench.result import CACHE, PIECES, row
+from bench.result import CACHE, row
 from bench.taught import gain, run_of
 from cortado.methods.conditional.ponder import ConditionalPonder
 from cortado.methods.learn import learn
@@ -113,7 +113,7 @@ def page(tau: float) -> Path:
     maps = {path: passed.numpy() for path, passed in ponder_maps(network, batch).items()}
     pixels = some.inputs.permute(0, 2, 3, 1).numpy()
     file = CACHE / "ponder.html"
-    file.write_text(ponder_page(pixels, maps, {path: 5 for path in maps}), encoding="utf8")
+    file.write_text(ponder_page(pixels, maps, dict.fromkeys(maps, 5)), encoding="utf8")
     return file
 
 

@@ -36,14 +36,14 @@ def lower_positions(model: Any) -> int:
         [node for node in graph if node.op_type == "Where" and CLASS in node.metadata_props.get(HIERARCHY, "")]
     ):
         inside = only_for(choice)
-        if inside and all(fits(node, choice) for node in inside):
+        if inside and all(runs_at_positions(node, choice) for node in inside):
             Rewrite(graph, choice, inside, f"positions_{number}", padded).run()
             graph.sort()
             done += 1
     return done
 
 
-def fits(node: Any, choice: Any) -> bool:
+def runs_at_positions(node: Any, choice: Any) -> bool:
     """Return whether an operator can run at single positions of a map as large as that of the choice."""
     if any(value.shape is None for value in (*node.outputs, *node.inputs) if value is not None):
         return False

@@ -29,9 +29,9 @@ def assigned(nearness: Tensor) -> Tensor:
     """Return the column of each row of (rows, clusters), (rows,): the nearest that is not full, the surest rows first."""
     rows, count = nearness.shape
     left, found = [rows // count] * count, torch.empty(rows, dtype=torch.int64)
-    wishes = nearness.argsort(1, descending=True).tolist()
+    nearest = nearness.argsort(1, descending=True).tolist()
     for row in nearness.amax(1).argsort(descending=True).tolist():
-        place = next(one for one in wishes[row] if left[one])
+        place = next(one for one in nearest[row] if left[one])
         found[row] = place
         left[place] -= 1
     return found

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cortado.errors import BadNetwork, BadValue
 from cortado.knobs.nested import flat_knobs
-from cortado.methods.conditional.routing import Dense, begin_plain, fit_router
+from cortado.methods.conditional.routing import Computed, draw_afresh, fit_router
 from cortado.methods.learn import SEVERAL, learn
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves, Need
@@ -87,7 +87,7 @@ class ConditionalExperts(Method):
 
     Of a trained layer (Zhang et al., 2022, MoEfication): neurons that are active together on calibration data make a group,
     a router learns which groups add most, a dropped group counts as what it adds on average where it is dropped, and all is
-    tuned with the teacher. `noisy` trains from scratch instead: neurons are grouped as they stand, training adds noise to
+    trained with the teacher. `noisy` trains from scratch instead: neurons are grouped as they stand, training adds noise to
     the scores, and `balance` keeps experts in use (Shazeer et al., 2017); put `reinit` before it. Speed comes with the
     export, which runs each expert for its rows. Compare with `prune/channels` of the same share, as bench/experts.py does.
     """
@@ -101,7 +101,7 @@ class ConditionalExperts(Method):
     k: int = knob(8, low=1, help="groups that each row computes")
     width: int = knob(64, low=1, help="hidden neurons of a router")
     weighting: str = knob(
-        "plain", one_of=WEIGHTINGS, help="sum chosen experts, or weight them by the softmax of their scores"
+        "sum", one_of=WEIGHTINGS, help="sum chosen experts, or weight them by the softmax of their scores"
     )
     means: bool = knob(True, help="replace what a dropped expert adds by its mean")
     rows: int = knob(4096, low=2, help="calibration rows for groups and routers")
@@ -145,7 +145,7 @@ class ConditionalExperts(Method):
             group = group_of(view, feed)
             assert group is not None
             block = self.block(view, feed, given[feed.path])
-            orders[group] = dense(block, given[feed.path]).order(self.experts, generator)
+            orders[group] = computed_by(block, given[feed.path]).order(self.experts, generator)
         view.reorder(orders)
 
     def block(self, view: View, feed: FeedForward, given: Tensor) -> Experts:
@@ -156,7 +156,7 @@ class ConditionalExperts(Method):
             wanted, best, least = inner(given), None, torch.inf
             for name in (name for name in ACTIVATIONS if feed.activation in name):
                 block = Experts(inner, feed.first, feed.second, name, *how)
-                far = float((dense(block, given).outputs(block.pair(feed.second).bias) - wanted).abs().max())
+                far = float((computed_by(block, given).outputs(block.pair(feed.second).bias) - wanted).abs().max())
                 best, least = (block, far) if far < least else (best, least)
         if best is None or least > SAME * float(wanted.abs().max()):
             raise BadNetwork(
@@ -169,9 +169,9 @@ class ConditionalExperts(Method):
         """Put experts in the place of a layer, and fit their router and means unless they are to be trained from scratch."""
         block = self.block(view, feed, given)
         if self.noisy:
-            begin_plain(block)
+            draw_afresh(block)
         else:
-            known = dense(block, given)
+            known = computed_by(block, given)
             energies = known.energies(self.experts)
             chosen = fit_router(block.expert_router, given, energies, self.steps, generator)
             if self.means:
@@ -181,6 +181,6 @@ class ConditionalExperts(Method):
         view.wrap(feed.path, block)
 
 
-def dense(block: Experts, given: Tensor) -> Dense:
+def computed_by(block: Experts, given: Tensor) -> Computed:
     """Return what the layer inside a block computes for rows."""
-    return Dense.of(given, block.pair(block.first), block.pair(block.second), block.activation)
+    return Computed.of(given, block.pair(block.first), block.pair(block.second), block.activation)

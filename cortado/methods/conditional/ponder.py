@@ -30,14 +30,14 @@ BATCH = 128
 
 
 @dataclass(frozen=True)
-class Stage:
+class Halts:
     """A chain of blocks: its path, and the shape of the values between them."""
 
     path: str
     shape: Shape
 
 
-def stages_for(method: Any, view: View, task: Task) -> list[Stage]:
+def stages_for(method: Any, view: View, task: Task) -> list[Halts]:
     """Return the chains whose blocks but the first keep their shape, and whose matrices `where` selects."""
     chosen = {weight.path for weight in view.weights(method.where)}
     blocks, found = set(view.blocks), []
@@ -48,7 +48,7 @@ def stages_for(method: Any, view: View, task: Task) -> list[Stage]:
         if chain and path and blocks.issuperset(inside[1:]) and taken(view, path, chosen):
             shape = view.graph.of(inside[-1])[0].outputs[0]
             if len(shape) in CHANNEL_AXIS and (method.by == SAMPLE or len(shape) == MAP):
-                found.append(Stage(path, shape))
+                found.append(Halts(path, shape))
     return found
 
 
@@ -65,8 +65,8 @@ class ConditionalPonder(Method):
     """Let each sample (Graves, 2016), or position of a map (Figurnov et al., 2017), halt after some block of a stage.
 
     A score after each block is added up, and where the sum reaches 1 the place is done; the output is the sum of what the
-    blocks gave, weighted by the scores. `tau` is the price of a block and of the remainder: the loss gains tau times their
-    mean over places. All is tuned with the teacher. Samples that halted gain time wherever blocks run for chosen rows;
+    blocks gave, weighted by the scores. `tau` is the cost of a block and of the remainder: the loss gains tau times their
+    mean over places. All is trained with the teacher. Samples that halted gain time wherever blocks run for chosen rows;
     positions only in wide layers, with few places left.
     """
 
@@ -95,7 +95,7 @@ class ConditionalPonder(Method):
         learn(view, task, self.training, learned, self.teacher, self.where, self.name())
         self.tell(view, task, stages)
 
-    def tell(self, view: View, task: Task, stages: list[Stage]) -> None:
+    def tell(self, view: View, task: Task, stages: list[Halts]) -> None:
         """Note how many blocks places pass on validation data."""
         ran = rows_run(view.network, (inputs for inputs, _ in task.validation.batches(BATCH)))
         placed = {path: block for path, block in blocks_in(view.network) if isinstance(block, Ponder)}

@@ -17,7 +17,7 @@ LEAST = 1e-8
 
 
 @dataclass(frozen=True)
-class Dense:
+class Computed:
     """What a feed-forward layer computes for calibration rows: `given` (rows, inputs), `inside` (rows, neurons)."""
 
     given: Tensor
@@ -25,7 +25,7 @@ class Dense:
     outer: Tensor
 
     @classmethod
-    def of(cls, given: Tensor, first: Pair, second: Pair, activation: str) -> "Dense":
+    def of(cls, given: Tensor, first: Pair, second: Pair, activation: str) -> "Computed":
         """Return it for rows (rows, inputs)."""
         return cls(given, ACTIVATIONS[activation](functional.linear(given, first.weight, first.bias)), second.weight)
 
@@ -71,7 +71,7 @@ def fit_router(router: Router, given: Tensor, energies: Tensor, steps: int, gene
         return router.eval()(given).chosen
 
 
-def begin_plain(block: Experts) -> None:
+def draw_afresh(block: Experts) -> None:
     """Draw a fresh router, which chooses by chance, for a training from the start; scores and noise begin at 0."""
     router = block.expert_router
     for layer in (router.scores, *([router.noise] if router.noise is not None else [])):

@@ -41,8 +41,8 @@ def pairs_of_layers(graph: Graph, flow: Flow) -> Iterator[PairOfLayers]:
     for first in flow.steps:
         if not is_linear(graph, first):
             continue
-        between = only_reader(first, readers, flow)
-        second = None if between is None else only_reader(between, readers, flow)
+        between = one_reading(first, readers, flow)
+        second = None if between is None else one_reading(between, readers, flow)
         if between is None or second is None or not is_linear(graph, second) or len(between.inputs) != 1:
             continue
         name = pointwise_name(graph, between)
@@ -50,7 +50,7 @@ def pairs_of_layers(graph: Graph, flow: Flow) -> Iterator[PairOfLayers]:
             yield PairOfLayers(first.path, second.path, name, first.inputs[0], second.outputs[0])
 
 
-def only_reader(step: FlowStep, readers: dict[int, list[FlowStep]], flow: Flow) -> FlowStep | None:
+def one_reading(step: FlowStep, readers: dict[int, list[FlowStep]], flow: Flow) -> FlowStep | None:
     """Return the one step that reads what a step makes; None if several do, or if it is an output."""
     found = [one for value in step.outputs for one in readers.get(value, [])]
     return found[0] if len(found) == 1 and not flow.results.intersection(step.outputs) else None

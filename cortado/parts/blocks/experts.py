@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh, "sigmoid": torch.sigmoid, "hardtanh": functional.relu6,
 }  # fmt: skip
 """What may stand between the two linear layers; a file has the place in this list."""
-WEIGHTINGS = ("plain", "softmax")
+WEIGHTINGS = ("sum", "softmax")
 """Chosen experts are summed as they are, or weighted by the softmax of their scores."""
 
 
@@ -51,17 +51,17 @@ class Router(nn.Module):
     def forward(self, rows: Tensor) -> Routing:
         """Return the routing of rows (rows, inputs)."""
         hidden = torch.relu(self.hidden(rows))
-        plain = self.scores(hidden)
-        scores, spread = plain, None
+        quiet = self.scores(hidden)
+        scores, spread = quiet, None
         if self.noise is not None and self.training:
             spread = functional.softplus(self.noise(hidden)) + 1e-2
-            scores = plain + torch.randn_like(plain) * spread
+            scores = quiet + torch.randn_like(quiet) * spread
         best = scores.topk(self.chosen, 1).indices
         chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True)
-        return Routing(chosen, self.gates(scores, chosen), self.load(plain, scores, chosen, spread))
+        return Routing(chosen, self.gates(scores, chosen), self.load(quiet, scores, chosen, spread))
 
     def gates(self, scores: Tensor, chosen: Tensor) -> Tensor:
-        """Return the weights of the experts; of plain ones 1, with a gradient in training as if scores decided."""
+        """Return the weights of the experts; of a sum 1, with a gradient in training as if scores decided."""
         if self.weighting == "softmax":
             return scores.masked_fill(~chosen, -torch.inf).softmax(1)
         if not self.training:
@@ -69,14 +69,14 @@ class Router(nn.Module):
         smooth = scores.sigmoid()
         return 1 + smooth - smooth.detach()
 
-    def load(self, plain: Tensor, scores: Tensor, chosen: Tensor, spread: Tensor | None) -> Tensor:
+    def load(self, quiet: Tensor, scores: Tensor, chosen: Tensor, spread: Tensor | None) -> Tensor:
         """Return the probability that each expert is chosen if its noise is drawn again; without noise, whether it is."""
         if spread is None or self.chosen == scores.shape[1]:
             return chosen.to(scores)
         best = scores.topk(self.chosen + 1, 1).values.detach()
         # To be chosen, a score has to pass the best of the others: for one that is chosen, the first that is not.
         bar = torch.where(chosen, best[:, -1:], best[:, -2:-1])
-        return torch.special.ndtr((plain - bar) / spread)
+        return torch.special.ndtr((quiet - bar) / spread)
 
 
 class Pair(NamedTuple):
@@ -130,7 +130,7 @@ class Expert(nn.Module):
         return self.choose(chosen, added, total)
 
 
-class Chain(nn.Module):
+class ExpertSum(nn.Module):
     """The sum over chosen experts, one after the other; a dropped one counts as its mean, `means` (experts, outputs)."""
 
     def __init__(self, experts: int, neurons: int, outputs: int, weighting: str) -> None:
@@ -173,7 +173,7 @@ class Experts(Block):
 
     def __init__(
         self, inner: nn.Module, first: str, second: str, activation: str, experts: int, chosen: int,
-        width: int = 64, weighting: str = "plain", noisy: bool = False,
+        width: int = 64, weighting: str = "sum", noisy: bool = False,
     ) -> None:  # fmt: skip
         """Raises BadValue for sizes that do not fit the layer."""
         super().__init__()
@@ -189,7 +189,7 @@ class Experts(Block):
         self.weighting, self.noisy = WEIGHTINGS.index(weighting), noisy
         like = self.pair(second).weight
         self.expert_router = Router(inputs, width, experts, chosen, weighting, noisy).to(like.dtype)
-        self.expert_chain = Chain(experts, neurons, like.shape[0], weighting).to(like.dtype)
+        self.expert_chain = ExpertSum(experts, neurons, like.shape[0], weighting).to(like.dtype)
 
     def pair(self, path: str) -> Pair:
         """Return weight and bias of one of the linear layers."""

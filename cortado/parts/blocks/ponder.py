@@ -56,7 +56,7 @@ class Score(nn.Module):
         return (self.near(values)[:, 0] + pooled[:, :, None]).sigmoid()
 
 
-class Cost(nn.Module):
+class PonderSteps(nn.Module):
     """The ponder cost of each place: the blocks that it passed, and what was left to halt at the last.  Graves, 2016."""
 
     def forward(self, passed: Tensor, remainder: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class Ponder(Block):
         self.ponder_scores = nn.ModuleList(Score(axes, channels, by, kernel) for _ in range(self.blocks - 1))
         choose = ChoosePositions if by == POSITION else ChooseRows
         self.ponder_choices = nn.ModuleList(choose() for _ in range(self.blocks - 1))
-        self.ponder_cost = Cost()
+        self.ponder_cost = PonderSteps()
 
     @classmethod
     def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: dict[str, Any]) -> "Ponder":

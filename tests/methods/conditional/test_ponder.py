@@ -40,7 +40,7 @@ def applied(**knobs):
 
 
 @pytest.mark.parametrize("by", ["sample", "position"])
-def test_a_higher_price_makes_places_halt_sooner(by):
+def test_a_higher_cost_makes_places_halt_sooner(by):
     passed = []
     for tau in (0.0, 3.0):
         maps = ponder_maps(applied(by=by, tau=tau, epochs=8.0, lr=0.03).network, task().test.inputs)

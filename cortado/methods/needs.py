@@ -30,6 +30,8 @@ class Leaves(StrEnum):
     FEWER_BLOCKS = "fewer blocks"
     FOLDED = "folded norms"
     GATES = "gates around blocks"
+    EXPERTS = "experts"
+    HALTING = "blocks that halt"
     ROUNDED = "rounded activations"
     SIGNS = "signs of activations"
     RELEASED = "weights without a form"

@@ -19,6 +19,7 @@ from cortado.runtimes.kernels.onnx_integers import OnnxIntegers
 from cortado.runtimes.kernels.packed import PRODUCT, PackedProducts, packed_in
 from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.own_products import CODEBOOK, CONVOLUTION, SPARSE, library, open_session, own_layers_in
+from cortado.runtimes.positions import POSITIONS
 from cortado.runtimes.rows import BRANCHES, COMPACTION
 from cortado.runtimes.runtime import Port, Ran, Runtime
 
@@ -79,7 +80,7 @@ class Onnxruntime(Runtime):
     distribution = "onnxruntime"
     extra = "onnx"
     suffix = ".onnx"
-    path_forms = (COMPACTION, BRANCHES)
+    path_forms = (COMPACTION, BRANCHES, POSITIONS)
     channel_block = 16
     script = '''
 import onnxruntime

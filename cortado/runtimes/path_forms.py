@@ -14,6 +14,7 @@ from cortado.quantities import time_text
 from cortado.running.call import call
 from cortado.running.trees import map_tensors
 from cortado.runtimes.gate_times import gate_times
+from cortado.runtimes.positions import POSITIONS, chooses_positions
 from cortado.runtimes.runtime import Running, Runtime
 from cortado.runtimes.stream import stream_of, streamed
 from cortado.task.data import Data
@@ -48,7 +49,7 @@ def fastest_paths(
     with tempfile.TemporaryDirectory() as scratch:
         files: dict[str, Path] = {}
         failed: dict[str, str] = {}
-        for form in runtime.path_forms:
+        for form in forms_for(runtime, low):
             own = Path(scratch) / form
             own.mkdir()
             file = runtime.with_paths(form).lower(low, example, own)
@@ -72,6 +73,12 @@ def fastest_paths(
     times = ", ".join([*(f"{form} {time_text(ms)}" for ms, form in order), *(f"{form} fails" for form in failed)])
     found = f"{times}: the mean of {len(inputs)} samples, one at a time"
     return folder / chosen.name, found if gates is None else f"{found}; {gates.text()}"
+
+
+def forms_for(runtime: Runtime, low: nn.Module) -> list[str]:
+    """Return the forms of paths that a runtime knows and the network can gain from."""
+    halts = chooses_positions(low)
+    return [form for form in runtime.path_forms if form != POSITIONS or halts]
 
 
 def run_once(running: Running, inputs: Any) -> None:

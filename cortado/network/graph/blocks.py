@@ -9,7 +9,7 @@ from torch import nn
 
 from cortado.errors import BadNetwork
 from cortado.network.graph.trace import call_with, device_of, trace, undisturbed
-from cortado.parts.blocks.block import innermost
+from cortado.parts.blocks.block import holder_of, innermost
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.attach import attached_names
 from cortado.parts.part import Part, is_container
@@ -69,7 +69,8 @@ def matrices_in(layer: nn.Module) -> int:
 
 def has_siblings(network: nn.Module, path: str) -> bool:
     """Return whether another module of its class stands next to it in a list or a chain."""
-    above, layer = network.get_submodule(path.rpartition(".")[0]), innermost(network.get_submodule(path))
+    parent, _, name = path.rpartition(".")
+    above, layer = holder_of(network.get_submodule(parent), name), innermost(network.get_submodule(path))
     beside = [child for child in above.children() if type(innermost(child)) is type(layer)]
     return len(beside) > 1 and is_container(above)
 
@@ -90,7 +91,7 @@ def runs_without(network: nn.Module, path: str, example: Any) -> bool:
 def left_out(network: nn.Module, path: str) -> Iterator[None]:
     """Bypass the module at `path` inside the block."""
     parent, _, name = path.rpartition(".")
-    above = network.get_submodule(parent)
+    above = holder_of(network.get_submodule(parent), name)
     block = above._modules[name]
     above._modules[name] = Bypass()
     try:

@@ -72,5 +72,5 @@ def choice_names(network: nn.Module) -> dict[str, ChooseRows]:
             answer = owner if owner and len(sure.choices) == 1 else answer
             found[f"what follows {answer}"] = module
         else:
-            found[parent or path] = module
+            found[path if isinstance(modules.get(parent), nn.ModuleList) else parent or path] = module
     return found

@@ -211,6 +211,22 @@ def blocks_in(network: nn.Module) -> list[tuple[str, Block]]:
     return [(path, block) for path, several in found.items() for block in several]
 
 
+def holder_of(module: nn.Module, name: str) -> nn.Module:
+    """Return the module that really holds the child `name` of a module: what a block keeps has the block's path."""
+    while isinstance(module, Block) and name not in module._modules and module.kept is not None:
+        module = module.kept
+    return module
+
+
+def brought_along(network: nn.Module) -> set[int]:
+    """Return the ids of the modules that blocks have beside what they keep."""
+    found = set()
+    for _, block in blocks_in(network):
+        kept = set() if block.kept is None else set(block.kept.modules())
+        found |= {id(module) for module in block.modules() if module not in kept and module is not block}
+    return found
+
+
 def numbered(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the modules of a network by path, in order; where a block keeps a module, the module it keeps."""
     return list(dict(network.named_modules()).items())

@@ -109,9 +109,10 @@ def compress_command(
         if chosen is not None:
             done = compress_within(original, task, chosen, options)
         else:
-            found = reach_within(original, task, options, minimise, time_limit or "30 min")
+            found = reach_within(original, task, options, minimise, time_limit or "30 min", made.members)
             done = replace(found.made, report=found.report)
-            click.echo(found.advice + "\n" if found.advice else "", nl=False)
+            for sentence in filter(None, (found.advice, *found.notes)):
+                click.echo(sentence)
         report = done.report
         folder = write_bundle(
             out, done.network, original, report, made.text, options.speed.runtimes, task,

@@ -33,7 +33,10 @@ from cortado.tasks.catalog import built_in
 ORIGINAL = "original_{}.safetensors"
 """File name of the original network's weights in a run's folder, by the job's mark."""
 
-KEYS = ("network", "options", "weights", "task", "task_options", "train", "recipe", "limits", "seed", "score", "forms")
+KEYS = (
+    "network", "options", "weights", "task", "task_options", "train", "recipe", "limits", "seed", "score", "forms",
+    "members",
+)  # fmt: skip
 SORT_WORDS = {
     str: "a name", int: "a whole number", dict: "keys with values", list: "a list", (int, float): "a number",
 }  # fmt: skip
@@ -48,9 +51,9 @@ class Job:
     `training` (knobs of finetune) trains the network first if there are no weights. `recipe` and `limits` are defaults that
     the command line may override. `score` is the known score of the original network, in the unit of the task's metric:
     `compress` and `plan`, and `trusted` in Python, raise if it is not reached (cortado.task.measure.check_stated has the
-    tolerance). `forms` are your own classes of forms and blocks, without which files that have them cannot be read. `source`
-    is the job's file, beside which teachers' weights lie. `file_maker` makes the network that a bundle's file is written
-    against.
+    tolerance). `members` are smaller trained networks that the planner may put in front, written as for conditional/cascade.
+    `forms` are your own classes of forms and blocks, without which files that have them cannot be read. `source` is the job's
+    file, beside which teachers' weights lie. `file_maker` makes the network that a bundle's file is written against.
     """
 
     make: Callable[[], nn.Module]
@@ -64,6 +67,7 @@ class Job:
     forms: tuple[type[Part], ...] = ()
     source: Path = Path("job.yaml")
     file_maker: Callable[[], nn.Module] | None = None
+    members: tuple[Any, ...] = ()
 
     def architecture(self) -> nn.Module:
         """Return a network that files of this job can be loaded into: the original, or what stages put in its place."""
@@ -129,7 +133,7 @@ class Job:
 
     def mark(self, task: Task) -> str:
         """Return a hash of the job's text and its seed."""
-        text = {key: value for key, value in self.text.items() if key not in ("score", "forms")}
+        text = {key: value for key, value in self.text.items() if key not in ("score", "forms", "members")}
         data = json.dumps([text, self.training, task.name, task.seed], sort_keys=True, default=str)
         return blake2b(data.encode(), digest_size=6).hexdigest()
 
@@ -143,7 +147,8 @@ def read_job(source: str, seed: int | None = None) -> Job:
     """Read a job from "package.module:maker", a YAML file or a bundle's folder.  Raises BadRecipe, BadNetwork, BadTask.
 
     A maker returns a Job or a pair (network, task). Keys of a file: network (a name of nets/, or package.module:maker),
-    options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed, score, forms.
+    options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed, score, forms,
+    members.
     """
     if source.endswith((".yaml", ".yml")):
         return job_of_file(Path(source), seed)
@@ -186,7 +191,7 @@ def job_of_file(path: Path, seed: int | None) -> Job:
         make_task=lambda: made_task(data["task"], {**task_options, "seed": number}),
         weights=weights, training=dict(data.get("train") or {}), recipe=recipe_beside(path, data.get("recipe")),
         limits=tuple(data.get("limits") or ()), text=data, score=data.get("score"),
-        forms=parts_named(data.get("forms") or [], "job"), source=path,
+        forms=parts_named(data.get("forms") or [], "job"), source=path, members=tuple(beside(path, data.get("members") or [])),
     )  # fmt: skip
 
 
@@ -216,7 +221,9 @@ def built_on(network: nn.Module, stages: Sequence[Method]) -> nn.Module:
 def check_sorts(data: dict[str, Any]) -> None:
     """Raise BadRecipe for a value of the wrong type."""
     sorts: dict[str, Any] = {"network": str, "task": str, "weights": str, "seed": int, "score": (int, float)}
-    for key, sort in (sorts | {"options": dict, "task_options": dict, "train": dict, "limits": list}).items():
+    for key, sort in (
+        sorts | {"options": dict, "task_options": dict, "train": dict, "limits": list, "members": list}
+    ).items():
         if data.get(key) is not None and (not isinstance(data[key], sort) or isinstance(data[key], bool)):
             raise BadRecipe(f"job: {key} must be {SORT_WORDS[sort]}, got {data[key]!r}. See examples/digits.yaml.")
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from cortado.errors import BadNetwork
+from cortado.parts.blocks.rows import chooses_rows
 from cortado.quantities import time_text
 from cortado.running.call import call
 from cortado.running.trees import map_tensors
@@ -21,6 +22,18 @@ INPUTS, SECONDS = 200, 2.0
 """Samples, and about how long, to choose a form."""
 FEW = 50
 """Of these samples, to say whether gates pay."""
+
+
+def written(
+    runtime: Runtime, network: nn.Module, low: nn.Module, example: Any, data: Data, folder: Path
+) -> tuple[Path, str]:
+    """Write a lowered network into a folder, in its fastest form if its paths depend on the input.
+
+    Returns the main file and what was tried, "" for one path. Raises what `lower` and `fastest_paths` raise.
+    """
+    if chooses_rows(low) and len(runtime.path_forms) > 1:
+        return fastest_paths(runtime, network, low, example, data, folder)
+    return runtime.lower(low, example, folder), ""
 
 
 def fastest_paths(

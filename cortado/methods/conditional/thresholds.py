@@ -105,8 +105,7 @@ class ConditionalThresholds(Method):
 
     def notes(self, found: "EarlyAnswers", thresholds: Sequence[float], costs: Sequence[float]) -> list[str]:
         """Return where samples stop, what that saves, and which answers do not pay."""
-        stops = found.stops(thresholds)
-        shares = [float((stops == place).double().mean()) for place in range(len(found.shares))]
+        shares = found.stopping(thresholds)
         harmed = int(found.harmed(thresholds).sum())
         above = ", ".join(f"{one:.4f}" for one in thresholds)
         notes = [
@@ -116,15 +115,11 @@ class ConditionalThresholds(Method):
         ]
         expected = sum(share * cost for share, cost in zip(shares, costs, strict=True))
         notes.append(f"multiply-adds of a sample: {expected:,.0f} on average, {costs[-1]:,.0f} to the last answer")
-        for place, share in enumerate(shares[:-1]):
-            reaching = sum(shares[place:])
-            own, rest = costs[place] - (costs[place - 1] if place else 0.0), costs[-1] - costs[place]
-            if rest and reaching and share / reaching < own / (own + rest):
-                notes.append(
-                    f"answer {place + 1} does not pay: {share / reaching:.0%} of the samples that reach it stop there, and it "
-                    f"takes {own / (own + rest):.0%} of the multiply-adds from there on. Leave it out."
-                )
-        return notes
+        return notes + [
+            f"answer {place + 1} does not pay: {share:.0%} of the samples that reach it stop there, and it takes {cost:.0%} "
+            "of the multiply-adds from there on. Leave it out."
+            for place, share, cost in idle_answers(shares, costs)
+        ]
 
 
 @dataclass(frozen=True)
@@ -150,6 +145,11 @@ class EarlyAnswers:
         """Return the place of the answer that each sample gets, (samples,)."""
         return left_at([~(row > one) for row, one in zip(self.confidences, thresholds, strict=True)])
 
+    def stopping(self, thresholds: Sequence[float]) -> list[float]:
+        """Return the share of samples that get each answer."""
+        stops = self.stops(thresholds)
+        return [float((stops == place).double().mean()) for place in range(len(self.shares))]
+
     def harmed(self, thresholds: Sequence[float]) -> Tensor:
         """Return which samples get a worse answer than the last, (samples,)."""
         return self.shares.gather(0, self.stops(thresholds)[None])[0] < self.shares[-1]
@@ -157,6 +157,21 @@ class EarlyAnswers:
     def mean_cost(self, thresholds: Sequence[float], costs: Sequence[float]) -> float:
         """Return the mean cost of a sample, from the cost of stopping at each answer."""
         return float(torch.tensor(costs, dtype=torch.double)[self.stops(thresholds)].mean())
+
+
+def idle_answers(shares: Sequence[float], costs: Sequence[float]) -> list[tuple[int, float, float]]:
+    """Return the answers that do not pay, from the share of samples that stop at each and its cost from the start.
+
+    Each with its place, the share that stops there of the samples that reach it, and its own share of the cost from there on,
+    which is larger.
+    """
+    found = []
+    for place, share in enumerate(shares[:-1]):
+        reaching = sum(shares[place:])
+        own, rest = costs[place] - (costs[place - 1] if place else 0.0), costs[-1] - costs[place]
+        if rest and reaching and share / reaching < own / (own + rest):
+            found.append((place, share / reaching, own / (own + rest)))
+    return found
 
 
 def laid_path(found: EarlyAnswers, costs: Sequence[float]) -> list[tuple[float, ...]]:

@@ -2,10 +2,11 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,9 @@ from cortado.engine.options import RunOptions
 from cortado.errors import BadValue
 from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve, remember, size_accuracy_curve
 from cortado.planner.search.cache import Memory, mark_of
+from cortado.planner.search.cascades import Cascades, cascades_for, check_members, has_paths, is_cascade
 from cortado.planner.search.correction import corrected
+from cortado.planner.search.early_exits import EarlyExits
 from cortado.planner.search.engine import Engine
 from cortado.planner.search.proposal import Proposal, safe
 from cortado.planner.search.proposals import Proposals
@@ -55,11 +58,13 @@ def reach(
     runtimes: Sequence[str] = (),
     batches: Sequence[int] = (1,),
     threads: int = 1,
+    members: Sequence[Any] = (),
 ) -> SearchResult:
     """Return the smallest (`minimise` "size"), fastest ("latency") or most accurate ("loss") network under `limits`.
 
     The first trial rounds weights to 8 bits. If latency counts, cuts are timed in the runtime of the limit, else the first
-    of `runtimes`, in floats and in integers; if bytes count, weights take the forms that the size-accuracy curve suggests.
+    of `runtimes`, in floats and in integers; before, so are cascades of `members`, smaller trained networks written as for
+    conditional/cascade; if bytes count, weights take the forms that the size-accuracy curve suggests.
     Each trial is finetuned with the original network as teacher and stored in `folder`; `resume` continues from there.
     Trials are compared on validation data; the test data are used once, for the best trial. Without a score limit, "size"
     means "loss". No trial starts after the `time_limit` ("30 min") unless none has met all limits yet. `runtimes`,
@@ -69,12 +74,12 @@ def reach(
     options = RunOptions.read(
         limits, folder=folder, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads
     )
-    return reach_within(network, task, options, minimise, time_limit)
+    return reach_within(network, task, options, minimise, time_limit, members)
 
 
 def reach_within(
-    network: nn.Module, task: Task, options: RunOptions, minimise: str, time_limit: str | float
-) -> SearchResult:
+    network: nn.Module, task: Task, options: RunOptions, minimise: str, time_limit: str | float, members: Sequence[Any] = ()
+) -> SearchResult:  # fmt: skip
     """Run `reach` with parsed options."""
     brought, seconds = accept(network, "plan"), seconds_of(time_limit, "goal")
     kinds = {limit.what for limit in options.limits}
@@ -82,7 +87,7 @@ def reach_within(
         # Without a score limit the smallest file is trivial, so maximise accuracy within the limits.
         minimise = "loss"
     check_goal(kinds, minimise, options.speed.runtimes)
-    search = GoalSearch(Engine.of(network, task, minimise, options), seconds)
+    search = GoalSearch(Engine.of(network, task, minimise, options), seconds, members=check_members(members))
     with blaming(brought):
         search.run(options.resume)
     engine = search.engine
@@ -91,7 +96,9 @@ def reach_within(
         raise BadValue(
             f"goal: no trial succeeded. {reported} Loosen the limits, or write a recipe of your own: --recipe."
         )
-    return engine.result(search.trials, search.slower(engine.wanted.best(search.trials)))
+    found = engine.result(search.trials, search.slower(engine.wanted.best(search.trials)))
+    note = search.cascades.note(search.trials)
+    return replace(found, notes=(note,) if note else ())
 
 
 def check_goal(kinds: set[str], minimise: str, runtimes: Sequence[Runtime]) -> None:
@@ -117,6 +124,8 @@ class GoalSearch:
     engine: Engine
     seconds: float
     trials: list[Trial] = field(default_factory=list)
+    members: tuple[Any, ...] = ()
+    cascades: Cascades = field(init=False)
 
     @property
     def wanted(self) -> SearchGoal:
@@ -128,19 +137,38 @@ class GoalSearch:
         begun = engine.noted() if resume else engine.forget()
         self.deadline.start -= sum(one.seconds for one in begun if one.done)
         self.tail = tail_of(engine.network, engine.task) if self.wanted.bytes_count else ""
+        self.cascades = cascades_for(self.wanted, self.members, engine.network, engine.task, self.tail)
         first = safe(self.wanted, self.tail)
         self.carry_out(begun[0] if begun else first)
-        if not begun[1:] and self.enough():
+        waiting = self.try_cascades(begun[1:])
+        if not waiting and self.enough():
             return
         ideas, epoch = self.proposals()
-        waiting = begun[1:]
         while waiting or not self.enough():
             left = min(self.seconds - self.deadline.spent, RECOVERY_SHARE * self.seconds)
-            found = waiting.pop(0) if waiting else ideas.next(self.trials, partial(recovery, left, epoch))
+            found = waiting.pop(0) if waiting else self.next(ideas, partial(recovery, left, epoch))
             if found is None:
                 return
             made = self.carry_out(found)
             ideas.curve = corrected(ideas.curve, self.trials[-1], made, engine.network, engine.task)
+
+    def next(self, ideas: Proposals, epochs: Callable[[Shape], float]) -> Proposal | None:
+        """Return the next proposal: of cascades if some are named, of one path for all, last of an exit."""
+        one_path = [one for one in self.trials if not has_paths(one)]
+        found = self.cascades.next(self.trials) or ideas.next(one_path, epochs)
+        if found is not None or self.members:
+            return found
+        exits = EarlyExits(self.wanted, self.engine.network, self.engine.task, self.cascades.lose, self.tail)
+        return exits.next(self.trials, epochs)
+
+    def try_cascades(self, waiting: list[Trial]) -> list[Trial]:
+        """Run the cascades, those of an interrupted run first; return what else that run began."""
+        while is_cascade(waiting[0]) if waiting else not self.enough():
+            found = waiting.pop(0) if waiting else self.cascades.next(self.trials)
+            if found is None:
+                break
+            self.carry_out(found)
+        return waiting
 
     def enough(self) -> bool:
         """Return whether time is up, and one trial meets all limits or two were run."""
@@ -150,6 +178,7 @@ class GoalSearch:
         """Run the next trial and return its network."""
         trial, made = self.engine.run(Trial(found.recipe, found.shape, number=len(self.trials) + 1))
         self.trials.append(trial)
+        self.cascades.learn(trial, made, self.engine.network, self.engine.task)
         return made
 
     def proposals(self) -> tuple[Proposals, float]:

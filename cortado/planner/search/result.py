@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from cortado.engine.compress import Compressed
+from cortado.engine.job import built_on, restarts_in
 from cortado.planner.search.trials import Trial
 from cortado.quantities import size_text, time_text
 from cortado.report.report import Report
@@ -15,7 +16,8 @@ from cortado.table import aligned
 class SearchResult:
     """The best network, its report on test data, all trials, and the Pareto front.
 
-    `made` is the output of the best run, ready for a bundle; `advice` names the binding limit if one was missed.
+    `made` is the output of the best run, ready for a bundle; `advice` names the binding limit if one was missed; `notes` say
+    what could not be tried.
     """
 
     made: Compressed
@@ -23,6 +25,7 @@ class SearchResult:
     front: tuple[Trial, ...]
     best: Trial
     advice: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def network(self) -> nn.Module:
@@ -31,6 +34,10 @@ class SearchResult:
     @property
     def report(self) -> Report:
         return self.made.report
+
+    def architecture(self, original: nn.Module) -> nn.Module:
+        """Return the network that the best one's file is written against: the original, or a cascade around it."""
+        return built_on(original, restarts_in(self.best.recipe))
 
     def text(self) -> str:
         """Return a table of all trials, smallest first, with a star for each on the front, and the advice."""
@@ -44,6 +51,7 @@ class SearchResult:
                 aligned(rows, "<<" + ">" * (len(rows[0]) - 3) + "<"),
                 *refused,
                 *([f"\n{self.advice}"] if self.advice else []),
+                *self.notes,
             ]
         )
 

@@ -33,7 +33,7 @@ class View:
     `network` is the working copy, `original` the user's network (never changed): it teaches, and results are compared with
     it. `base` is the network that the working copy was made from and the file is written against: the original, or a student
     as it came. `reference` is the network before the last lossy step, whose moments `match_moments` restores. The editing
-    operations: `weight.map_values`, `weight.set_form`, `cut`, `wrap` and `become`.
+    operations: `weight.map_values`, `weight.set_form`, `cut`, `wrap`, `unwrap` and `become`.
     """
 
     def __init__(

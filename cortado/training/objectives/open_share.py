@@ -21,7 +21,7 @@ class OpenShare(Objective):
     Each gate is held to the target by itself, as in the paper, which sums over gates instead.
     """
 
-    weight: float = knob(2.0, low=0.0, help="factor of the squared distance in the loss")
+    weight: float = knob(10.0, low=0.0, help="factor of the squared distance in the loss")
     target: float = knob(0.6, low=0.0, high=1.0, help="share of the samples for which a gate should be open")
     gates: tuple[str, ...] = knob((), help="the gates by path; all of the network's if none is given")
 

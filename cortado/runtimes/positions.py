@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cortado.parts.blocks.ponder import ChoosePositions
-from cortado.runtimes.rows import CHOSEN, HIERARCHY, MASK, OTHERWISE, constant, made, only_for, take_place
+from cortado.runtimes.rows import CHOSEN, HIERARCHY, MASK, OTHERWISE, made, steps_inside, take_place, whole_numbers
 
 POSITIONS = "positions"
 CLASS = f"{ChoosePositions.__module__}.{ChoosePositions.__qualname__}"
@@ -30,12 +30,13 @@ def chooses_positions(network: Any) -> bool:
 
 def lower_positions(model: Any) -> int:
     """Rewrite the choices of positions that can be, in place, and return how many there were."""
-    graph, padded, done = model.graph, {}, 0
+    graph, done = model.graph, 0
+    padded: dict[Any, Any] = {}
     graph.sort()
     for number, choice in enumerate(
         [node for node in graph if node.op_type == "Where" and CLASS in node.metadata_props.get(HIERARCHY, "")]
     ):
-        inside = only_for(choice)
+        inside = steps_inside(choice)
         if inside and all(runs_at_positions(node, choice) for node in inside):
             Rewrite(graph, choice, inside, f"positions_{number}", padded).run()
             graph.sort()
@@ -97,7 +98,7 @@ class Rewrite:
         return made(self.graph, self.choice, operator, list(given), **attributes)
 
     def whole(self, ending: str, *numbers: int) -> Any:
-        return constant(self.graph, self.name, ending, list(numbers))
+        return whole_numbers(self.graph, self.name, ending, list(numbers))
 
     def run(self) -> None:
         """Compute the chosen positions, and let them stand among the others."""

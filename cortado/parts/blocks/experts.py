@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cortado.errors import BadValue
 from cortado.parts.blocks.block import INNER, ORIGINAL, Block
-from cortado.parts.blocks.exit import place_of
+from cortado.parts.blocks.exit import path_mark
 from cortado.parts.blocks.rows import ChooseRows
 from cortado.parts.part import Arrays
 
@@ -178,7 +178,7 @@ class Experts(Block):
         """Raises BadValue for sizes that do not fit the layer."""
         super().__init__()
         self.inner, self.first, self.second, self.activation = inner, first, second, activation
-        self.first_place, self.second_place = place_of(first), place_of(second)
+        self.first_place, self.second_place = path_mark(first), path_mark(second)
         neurons, inputs = self.pair(first).weight.shape
         if not 1 <= chosen <= experts <= neurons or neurons % experts or width < 1:
             raise BadValue(
@@ -199,7 +199,7 @@ class Experts(Block):
     @classmethod
     def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Experts":
         inner, facts = parts[INNER], dict(spec)
-        paths = {place_of(path): path for path, _ in inner.named_modules() if path}
+        paths = {path_mark(path): path for path, _ in inner.named_modules() if path}
         places = facts.pop("first_place"), facts.pop("second_place")
         act, weighting = facts.pop("act"), facts.pop("weighting")
         if act >= len(ACTIVATIONS) or weighting >= len(WEIGHTINGS) or any(one not in paths for one in places):

@@ -48,7 +48,7 @@ class EarlyExits:
         """Return the proposal; None once tried, without time to train, and where it cannot pay."""
         lasting = epochs(Shape("", True, 0.0, 0))
         tried = any(ConditionalExits.name() in stage for one in trials for stage in one.recipe.get("stages") or [])
-        if tried or lasting <= 0 or not self.wanted.time_counts or not self.can_be_told() or self.gain() < LEAST_GAIN:
+        if tried or lasting <= 0 or not self.wanted.time_counts or not self.can_be_judged() or self.gain() < LEAST_GAIN:
             return None
         last = ConditionalThresholds(lose=float(f"{self.lose:.3g}"))
         stages = [
@@ -59,7 +59,7 @@ class EarlyExits:
         ]
         return Proposal.of(stages, f"exit in the middle, integers, lose={last.lose:g}")
 
-    def can_be_told(self) -> bool:
+    def can_be_judged(self) -> bool:
         """Return whether the validation data can bound the harm: there are enough, and not known by heart."""
         data, metric = self.task.validation, self.task.metric
         enough = upper_bound(0, len(data), ConditionalThresholds().sure) <= self.lose / 100

@@ -8,6 +8,7 @@ weight was tuned. The static rival was chosen before any training: about as fast
 import tempfile
 from collections.abc import Mapping
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -51,35 +52,40 @@ def rows_of_subject(subject: Subject) -> list[dict[str, Any]]:
     skipped = skipped_share(made(subject), [inputs for inputs, _ in task.test.batches(200)])
     removed = f"{subject.removed} blocks removed"
     rows = [
-        row(f"{name}: share of blocks that gates skip, test pictures", 100 * skipped, "%", target=100 - 100 * TARGET),
+        row(f"{name}: share of gated blocks that samples skip, test pictures", 100 * skipped, "%", target=100 - 100 * TARGET),
         *(row(f"{name}: accuracy, {what}", one["test"], "%", minutes=one["minutes"]) for what, one in
           {"as it came": before, "with gates": gated, removed: shorter}.items()),
         gain_row(f"{name}: gates over as it came", [gated], [before], count),
         gain_row(f"{name}: {removed} over as it came", [shorter], [before], count),
     ]  # fmt: skip
-    for batch in BATCHES:
-        rows += clock_rows(subject, batch, skipped, gated, shorter, count)
+    for batch, times in times_of(subject).items():
+        rows += clock_rows(subject, batch, times, skipped, gated, shorter, count)
     return rows
 
 
 def clock_rows(
-    subject: Subject, batch: int, skipped: float, gated: Run, shorter: Run, count: int
-) -> list[dict[str, Any]]:  # fmt: skip
+    subject: Subject, batch: int, times: Times, skipped: float, gated: Run, shorter: Run, count: int
+) -> list[dict[str, Any]]:
     """Return the times at one batch size, the break-even, and who wins."""
-    times = times_of(subject, batch)
     form = min(Onnxruntime.path_forms, key=lambda one: float(np.median(times[f"gates, {one}"])))
     names = {"gates": f"gates, {form}", "open": f"open, {form}", "shut": f"shut, {form}"}
     plain, own, opened, shut, rival = (
         float(np.median(times[one])) for one in ("plain", *names.values(), "removed")
     )  # fmt: skip
-    what, point = f"{subject.name}, batch {batch}", 100 * break_even(plain, opened, shut)
+    what, point = f"{subject.name}, batch {batch}", break_even(plain, opened, shut)
     removed = f"{subject.removed} blocks removed"
     rows = [
         ratio(f"{what}: as it came against itself (A/A)", times["plain"], times["again"]),
         row(f"{what}: as it came", plain, "ms"),
         row(f"{what}: with gates, {form}", own, "ms", all_open=opened, all_shut=shut),
         row(f"{what}: {removed}", rival, "ms"),
-        row(f"{what}: share to skip from which gates pay, {form}", point, "%", skipped=100 * skipped, pays=own < plain),
+        row(
+            f"{what}: share to skip from which gates pay, {form}",
+            100 * point if isfinite(point) else None,
+            "%",
+            skipped=100 * skipped,
+            pays=own < plain,
+        ),
         ratio(f"{what}: gates, times faster than as it came", times["plain"], times[names["gates"]]),
         ratio(f"{what}: {removed}, times faster than as it came", times["plain"], times["removed"]),
     ]
@@ -110,23 +116,32 @@ def ratio(what: str, slow: np.ndarray, fast: np.ndarray) -> dict[str, Any]:
     )
 
 
-def times_of(subject: Subject, batch: int) -> Times:
-    """Return the times of all variants at one batch size, in turns."""
+def times_of(subject: Subject) -> dict[int, Times]:
+    """Return the times of all variants in turns, by batch size."""
     gated, task = made(subject), subject.task()
     original = subject.network()
     variants: dict[str, tuple[nn.Module, str]] = {
-        "plain": (original, ""), "again": (original, ""), "removed": (made(subject, subject.removed), "")
-    }  # fmt: skip
+        "plain": (original, ""),
+        "again": (original, ""),
+        "removed": (made(subject, subject.removed), ""),
+    }
     for form in Onnxruntime.path_forms:
         networks = {"gates": gated, "open": forced(gated, True), "shut": forced(gated, False)}
         variants |= {f"{what}, {form}": (network, form) for what, network in networks.items()}
-    inputs = stream_of(task.test, batch, BATCHES[batch])
     with tempfile.TemporaryDirectory() as scratch:
-        calls = []
+        files = []
         for number, (network, form) in enumerate(variants.values()):
-            folder, runtime = Path(scratch) / str(number), Onnxruntime().with_paths(form)
+            folder = Path(scratch) / str(number)
             folder.mkdir()
-            file = runtime.lower(lowered(network, task.example), task.example, folder)
-            calls.append([partial(call, Running(runtime.load(file, 1)), given) for given in inputs])
-        taken = streamed(calls, SECONDS, process_time).mean(2)
-    return {name: taken[:, place] for place, name in enumerate(variants)}
+            low = lowered(network, task.example)
+            files.append(Onnxruntime().with_paths(form).lower(low, task.example, folder))
+        found = {}
+        for batch, most in BATCHES.items():
+            inputs = stream_of(task.test, batch, most)
+            calls = [
+                [partial(call, running, given) for given in inputs]
+                for running in [Running(Onnxruntime().load(file, 1)) for file in files]
+            ]
+            taken = streamed(calls, SECONDS, process_time).mean(2)
+            found[batch] = {name: taken[:, place] for place, name in enumerate(variants)}
+    return found

@@ -30,7 +30,8 @@ def chooses_positions(network: Any) -> bool:
 
 def lower_positions(model: Any) -> int:
     """Rewrite the choices of positions that can be, in place, and return how many there were."""
-    graph, padded, done = model.graph, {}, 0
+    padded: dict[Any, Any] = {}
+    graph, done = model.graph, 0
     graph.sort()
     for number, choice in enumerate(
         [node for node in graph if node.op_type == "Where" and CLASS in node.metadata_props.get(HIERARCHY, "")]

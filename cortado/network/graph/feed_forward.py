@@ -76,8 +76,8 @@ def feed_forwards(graph: Graph, flow: Flow) -> list[FeedForward]:
                   and call.makes == (pair.result,) and len(call.reads) == 1 and len(graph.of(call.path)) == 1]  # fmt: skip
         if around:
             path = max(around, key=len)
-            inside = [one.removeprefix(path).removeprefix(".") for one in (pair.first, pair.second)]
-            found.append(FeedForward(path, *inside, pair.activation))
+            first, second = (one.removeprefix(path).removeprefix(".") for one in (pair.first, pair.second))
+            found.append(FeedForward(path, first, second, pair.activation))
     return found
 
 

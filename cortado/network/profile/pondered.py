@@ -28,6 +28,6 @@ def ponder_maps(network: nn.Module, inputs: Any) -> dict[str, Tensor]:
         call(network, to_device(inputs, own_device(network)))
     found = {}
     for path, block in stages:
-        ran = [choose.ran.rows for choose in block.ponder_choices]
+        ran = [choose.ran.rows for choose in block.ponder_choices]  # type: ignore[union-attr]
         found[path] = 1 + torch.stack(ran).sum(0).cpu()  # type: ignore[arg-type]
     return found

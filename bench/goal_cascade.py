@@ -1,7 +1,7 @@
 """goal_cascade: the planner's fastest ResNet-56 that loses at most a point, where ResNet-8 and ResNet-20 may come first.
 
 The task and the limit are those of goal_latency: 500 test images, which no network has seen, are the validation data, and the
-other 500 the test data's. The planner has six minutes on one core and both members by name. Its network and integers alone
+other 500 the test data's. The planner has ten minutes on one core and both members by name. Its network and integers alone
 run the test images one at a time in ONNX Runtime, in turns with the original, by processor time of one thread; the bar is
 what the planner reached in three quarters of an hour without members.
 
@@ -33,7 +33,7 @@ from cortado.planner.search.goal import reach
 from cortado.planner.search.shapes import integers
 from cortado.report.report import paired_interval
 from cortado.running.eval_mode import eval_mode
-from cortado.runtimes.path_forms import written
+from cortado.runtimes.path_forms import lower_fastest
 from cortado.runtimes.runtime import Running, runtime_by_name
 from cortado.runtimes.stream import stream_of, streamed
 from cortado.runtimes.timing import speed_ratio
@@ -41,7 +41,7 @@ from cortado.task.measure import scores
 from cortado.task.task import Task
 
 SEEDS = [0]
-BUDGET, RUNTIME = "6 min", "onnxruntime"
+BUDGET, RUNTIME = "10 min", "onnxruntime"
 FOLDER = CACHE / "goal_cascade"
 SECONDS = 20.0
 
@@ -96,7 +96,7 @@ def file_rows(networks: dict[str, nn.Module], task: Task) -> list[dict[str, Any]
         for number, (what, network) in enumerate(networks.items()):
             own = Path(folder) / str(number)
             own.mkdir()
-            file, form = written(runtime, lowered(network, task.example), task.example, task.validation, own)
+            file, form = lower_fastest(runtime, lowered(network, task.example), task.example, task.validation, own)
             sessions.append(Running(runtime.load(file, 1)))
             after_it = scores(sessions[-1], task.test, task.metric, batch=100)
             compared = paired_interval(before, after_it, task.metric.scale)

@@ -22,7 +22,7 @@ from cortado.running.trees import to_device
 from cortado.runtimes.compare import ANY_KIND, Agreement, check, check_tolerance, compare, default_tolerance
 from cortado.runtimes.edges import ChannelsFirstSession, require_integers, rounded_ends, with_edges, with_own_edges
 from cortado.runtimes.folder import whole_folder, write_facts
-from cortado.runtimes.path_forms import written
+from cortado.runtimes.path_forms import lower_fastest
 from cortado.runtimes.placements import placements
 from cortado.runtimes.runtime import Running, Runtime, Session, float_types, installed, type_name
 from cortado.task.data import Data
@@ -91,7 +91,7 @@ def export_into(
     # The file holds what training leaves: rounded scales alone flip signs, and the next layer multiplies them.
     network = finalized_copy(network)
     low = lowered(network if ends is None else ends, example, merge=merge, gather=gather)
-    file, paths = written(runtime, network, low, example, data, folder)
+    file, paths = lower_fastest(runtime, network, low, example, data, folder)
     agreement = compare(own_session(runtime, file, network, example), network, data, score, kind=kind)
     inputs, _ = next(data.batches(8))
     check(agreement, tolerance, with_own_edges(runtime), network, inputs)

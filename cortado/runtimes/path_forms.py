@@ -25,7 +25,7 @@ FEW = 50
 """Of these samples, to say whether gates pay."""
 
 
-def written(
+def lower_fastest(
     runtime: Runtime, network: nn.Module, low: nn.Module, example: Any, data: Data, folder: Path
 ) -> tuple[Path, str]:
     """Write a lowered network into a folder, in its fastest form if its paths depend on the input.

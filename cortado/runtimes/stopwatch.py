@@ -10,7 +10,7 @@ from torch import nn
 from cortado.lowering.lower import lowered
 from cortado.parts.blocks.rows import chooses_rows
 from cortado.runtimes.measured import batch_of, bound
-from cortado.runtimes.path_forms import written
+from cortado.runtimes.path_forms import lower_fastest
 from cortado.runtimes.runtime import Runtime, Session
 from cortado.runtimes.stream import MOST_INPUTS, stream_of, streamed
 from cortado.runtimes.timing import Call, interleaved, is_noisy, speed_ratio
@@ -50,7 +50,7 @@ class Stopwatch:
         """Return the exported network, loaded; where paths depend on the input, in its fastest form."""
         with tempfile.TemporaryDirectory() as folder:
             low, example = lowered(network, self.task.example), self.task.example
-            file, _ = written(self.runtime, network, low, example, self.task.validation, Path(folder))
+            file, _ = lower_fastest(self.runtime, network, low, example, self.task.validation, Path(folder))
             return self.runtime.load(file, self.threads)
 
     def stream_calls(self, session: Session, count: int) -> list[Call]:

@@ -33,9 +33,9 @@ ACTIVATIONS = integers()[1].name()
 class Cascades:
     """Proposes cascades of `members`, written as for conditional/cascade; without members nothing.
 
-    All members come first, with as many harmed samples as the score limit allows points (`lose`), in integers and in floats.
-    If they are refused, each comes alone. Members that do not pay are dropped; then `lose` is bisected between trials that kept
-    the limits and others. `idle` has, by the number of a trial, the places of its members that do not pay.
+    All members come first, in integers, with as many harmed samples as the score limit allows points (`lose`). If they are
+    refused, each comes alone. The same follows in floats, then without members that do not pay; then `lose` is bisected between
+    trials that kept the limits and others. `idle` has, by the number of a trial, the places of its members that do not pay.
     """
 
     wanted: SearchGoal
@@ -49,19 +49,18 @@ class Cascades:
         own = [one for one in trials if is_cascade(one)]
         if not self.members or not self.wanted.time_counts or len(own) >= MOST_TRIALS:
             return None
-        for whole in (True, False):
-            if not any(in_integers(one) is whole and members_in(one) == self.named for one in own):
-                return self.proposal(self.named, whole, self.lose)
-        done = [one for one in own if one.done]
+        done, floats = [one for one in own if one.done], any(not in_integers(one) for one in own)
         if not done:
-            return self.alone(own)
+            # For one member alone fewer samples suffice.
+            sets = [self.named, *([one] for one in self.named)]
+            left = [one for one in sets if not any(members_in(trial) == one for trial in own)]
+            if left or not floats:
+                return self.proposal(left[0] if left else self.named, bool(left), self.lose)
+            return None
         best = self.wanted.best(done)
+        if not floats:
+            return self.proposal(members_in(best), False, self.lose)
         return self.fewer(best, own) or self.another_lose(best, own)
-
-    def alone(self, own: Sequence[Trial]) -> Proposal | None:
-        """Return one member alone, for which fewer samples suffice; None once each was tried."""
-        left = [one for one in self.named if not any(members_in(trial) == [one] for trial in own)]
-        return self.proposal(left[:1], True, self.lose) if left else None
 
     @property
     def named(self) -> list[Any]:

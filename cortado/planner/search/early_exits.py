@@ -48,7 +48,13 @@ class EarlyExits:
         """Return the proposal; None once tried, without time to train, and where it cannot pay."""
         lasting = epochs(Shape("", True, 0.0, 0))
         tried = any(ConditionalExits.name() in stage for one in trials for stage in one.recipe.get("stages") or [])
-        if tried or lasting <= 0 or not self.wanted.time_counts or not self.can_be_judged() or self.gain() < LEAST_GAIN:
+        if (
+            tried
+            or lasting <= 0
+            or not self.wanted.time_counts
+            or not self.can_be_judged()
+            or self.largest_gain() < LEAST_GAIN
+        ):
             return None
         last = ConditionalThresholds(lose=float(f"{self.lose:.3g}"))
         stages = [
@@ -67,7 +73,7 @@ class EarlyExits:
             return False
         return len(data) < ENOUGH or mean_score(self.network, data, metric) < BY_HEART * metric.scale
 
-    def gain(self) -> float:
+    def largest_gain(self) -> float:
         """Return the share of multiply-adds that an exit in the middle saves if all samples that can be sure leave there.
 
         It pays if the share of samples that leave is larger than its cost over that of what follows. 0 without a place.

@@ -21,7 +21,7 @@ from cortado.planner.sensitivity.candidates import RememberingTask
 from cortado.progress import Progress
 from cortado.report.report import Report
 from cortado.running.devices import on_cpu
-from cortado.runtimes.path_forms import written
+from cortado.runtimes.path_forms import lower_fastest
 from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed
 from cortado.runtimes.stopwatch import Stopwatch
@@ -128,7 +128,7 @@ class Engine:
             return None
         with tempfile.TemporaryDirectory() as folder:
             low, example = lowered(made, self.task.example), self.task.example
-            written(runtime_by_name(limit.runtime), made, low, example, self.task.validation, Path(folder))
+            lower_fastest(runtime_by_name(limit.runtime), made, low, example, self.task.validation, Path(folder))
             return sum(path.stat().st_size for path in Path(folder).iterdir())
 
     def judged(self, trial: Trial, made: nn.Module, report: Report, before: Trial) -> Trial:

@@ -115,11 +115,14 @@ def test_each_member_alone_is_tried_where_all_together_are_refused():
     while (found := ideas.next(trials)) is not None:
         trials.append(outcome(len(trials) + 1, found, failed="too few"))
     assert [one.shape for one in trials] == [
-        "cascade of resnet_8 and resnet_20, integers, lose=1", "cascade of resnet_8 and resnet_20, lose=1",
-        "cascade of resnet_8, integers, lose=1", "cascade of resnet_20, integers, lose=1",
+        "cascade of resnet_8 and resnet_20, integers, lose=1", "cascade of resnet_8, integers, lose=1",
+        "cascade of resnet_20, integers, lose=1", "cascade of resnet_8 and resnet_20, lose=1",
     ]  # fmt: skip
-    good = outcome(3, trials[2], -0.1)
-    assert ideas.next([*trials[:2], good]).shape == "cascade of resnet_8, integers, lose=2"
+    good = outcome(2, trials[1], -0.1)
+    floats = ideas.next([trials[0], good])
+    assert floats.shape == "cascade of resnet_8, lose=1"
+    slower = outcome(3, floats, -0.1, latency=2.0)
+    assert ideas.next([trials[0], good, slower]).shape == "cascade of resnet_8, integers, lose=2"
 
 
 @pytest.mark.parametrize("most", [0.7, 1.0, 1.9, 3.0, 7.0])

@@ -101,7 +101,7 @@ class ConditionalExperts(Method):
     k: int = knob(8, low=1, help="groups that each row computes")
     width: int = knob(64, low=1, help="hidden neurons of a router")
     weighting: str = knob(
-        "sum", one_of=WEIGHTINGS, help="sum chosen experts, or weight them by the softmax of their scores"
+        "even", one_of=WEIGHTINGS, help="sum chosen experts, or weight them by the softmax of their scores"
     )
     means: bool = knob(True, help="replace what a dropped expert adds by its mean")
     rows: int = knob(4096, low=2, help="calibration rows for groups and routers")

@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh, "sigmoid": torch.sigmoid, "hardtanh": functional.relu6,
 }  # fmt: skip
 """What may stand between the two linear layers; a file has the place in this list."""
-WEIGHTINGS = ("sum", "softmax")
+WEIGHTINGS = ("even", "softmax")
 """Chosen experts are summed as they are, or weighted by the softmax of their scores."""
 
 
@@ -173,7 +173,7 @@ class Experts(Block):
 
     def __init__(
         self, inner: nn.Module, first: str, second: str, activation: str, experts: int, chosen: int,
-        width: int = 64, weighting: str = "sum", noisy: bool = False,
+        width: int = 64, weighting: str = "even", noisy: bool = False,
     ) -> None:  # fmt: skip
         """Raises BadValue for sizes that do not fit the layer."""
         super().__init__()

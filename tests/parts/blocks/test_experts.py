@@ -49,7 +49,7 @@ def test_output_is_the_sum_of_the_chosen_groups_and_the_means_of_the_others():
     torch.testing.assert_close(block(ROWS), wanted.reshape(7, 3, 5))
 
 
-@pytest.mark.parametrize("weighting", ["sum", "softmax"])
+@pytest.mark.parametrize("weighting", ["even", "softmax"])
 def test_training_computes_the_same_and_teaches_the_router(weighting):
     block = experts(weighting=weighting)
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_groups_that_do_not_fit_are_refused(experts_of):
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh gelu"])
-@pytest.mark.parametrize("weighting", ["sum", "softmax"])
+@pytest.mark.parametrize("weighting", ["even", "softmax"])
 def test_file_gives_them_back(activation, weighting):
     make = lambda: nn.Sequential(nn.Linear(6, 6), layer()).eval()  # noqa: E731
     torch.manual_seed(4)

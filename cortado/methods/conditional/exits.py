@@ -12,6 +12,7 @@ from cortado.methods.method import Method, knob
 from cortado.methods.needs import LEARNS, Leaves, Need
 from cortado.network.graph.record import Call
 from cortado.network.view import View
+from cortado.parts.blocks.block import brought_along
 from cortado.parts.blocks.exit import CHANNEL_AXIS, Exit, exit_head, head_name
 from cortado.parts.blocks.rows import RULES
 from cortado.running.call import call
@@ -49,7 +50,9 @@ def middle_place(method: Any, view: View, task: Task | None = None) -> str:
     if not classes_of(view):
         return ""
     # After the last two layers nothing would be saved.
-    possible = [one.path for one in view.graph.calls if one.path and not refusal(one, view)][:-2]
+    own = brought_along(view.network)
+    calls = [one for one in view.graph.calls if one.path and id(one.layer) not in own]
+    possible = [one.path for one in calls if not refusal(one, view)][:-2]
     return possible[len(possible) // 2] if possible else ""
 
 

@@ -134,21 +134,22 @@ def conditions(stored: Stored) -> str:
 
 
 def figures(found: list[Stored]) -> str:
-    """Return the README's figures: misses per bench with the first missed bar, and a line with the benches that miss none."""
-    rows, kept = [], []
+    """Return the README's figures: the benches that miss bars, with how many, and those that miss none."""
+    kept, below = [], []
     for stored in found:
         bars, missed = counts(stored)
+        link = f"[{stored['id']}](docs/results.md#{stored['id']})"
         if missed:
-            first = next(row for row in stored["rows"] if row.get("met") is False)
-            what, measured, bar, _, published = cells(first)
-            rows.append([stored["id"], f"{missed} of {bars}", what, measured, bar, published])
+            below.append(f"{link} ({missed} of {bars})")
         elif bars:
-            kept.append(f"[{stored['id']}](docs/results.md#{stored['id']}) ({bars})")
+            kept.append(f"{link} ({bars})")
     bars, missed = (sum(one) for one in zip(*map(counts, found), strict=True)) if found else (0, 0)
-    head = f"{bars} bars, {bars - missed} met. All rows: [results](docs/results.md). "
-    head += f"Benches with all bars met: {', '.join(kept) or 'none'}."
-    heads = ["bench", "missed", "first missed bar", "measured", "bar", "published"]
-    return f"{head}\n\n" + (table(heads, rows) if rows else "No bar is missed.")
+    lines = [
+        f"{bars} bars, {bars - missed} met. All rows: [results](docs/results.md), the missed bars first.",
+        f"Missed bars: {', '.join(below) or 'none'}.",
+        f"All bars met: {', '.join(kept) or 'none'}.",
+    ]
+    return "\n\n".join(lines)
 
 
 def with_figures(text: str, found: list[Stored]) -> str:

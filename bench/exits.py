@@ -23,7 +23,7 @@ from bench.result import row
 from cortado.lowering.lower import lowered
 from cortado.methods.conditional.thresholds import sures_in, upper_bound
 from cortado.nets.resnet import resnet_56
-from cortado.parts.blocks.exit import Exit, head_of
+from cortado.parts.blocks.exit import Exit, exit_head
 from cortado.parts.blocks.rows import FirstSure, left_at
 from cortado.report.report import paired_interval
 from cortado.running.eval_mode import eval_mode
@@ -108,7 +108,7 @@ def stops(network: nn.Module, task: Task) -> list[float]:
 
 def in_order(network: nn.Module) -> list[FirstSure]:
     """Return the modules that choose among answers, the one that is asked first in front."""
-    exits = [head_of(module).sure for module in network.modules() if isinstance(module, Exit)]
+    exits = [exit_head(module).sure for module in network.modules() if isinstance(module, Exit)]
     return exits or sures_in(network)
 
 
@@ -128,5 +128,5 @@ def time_rows(name: str, alone: nn.Module, made: nn.Module, task: Task, bar: flo
             means = streamed(calls, SECONDS, time.process_time).mean(2)
             low, middle, high = np.quantile(means[:, 0] / means[:, 1], (0.25, 0.5, 0.75))
             what = f"{name}: times faster in ONNX Runtime, batch {batch}"
-            rows.append(row(what, middle, "x", bar, "higher", quartiles=[low, high]))
+            rows.append(row(what, float(middle), "x", bar, "higher", quartiles=[float(low), float(high)]))
     return rows

@@ -1,7 +1,9 @@
 """int8_speed: networks in integers against themselves in floats and against the files of the runtimes' own quantizers.
 
 Weights are random: time does not depend on them. Four files take turns, round by round: floats, Cortado's integers, the
-quantizer's integers, floats again. Weights have 7 bits where the processor's integer products would run over (no VNNI).
+quantizer's integers, floats again. Times are those of the processor, on one thread, so that a busy machine changes them little.
+The runtimes' own profiles say what each kind of operator takes and gains. Weights have 7 bits where the processor's integer
+products would run over (no VNNI).
 """
 
 import tempfile
@@ -9,30 +11,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.after import after
+from bench.processor import processor_times
 from bench.result import row
 from bench.rivals import static_int8
 from bench.rivals.optional import torchvision
+from bench.time_by_kind import kind_rows
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_saturates
+from cortado.nets.mobilenet import mobilenet
 from cortado.nets.resnet import CifarResNet
 from cortado.report.record import INT8, UNREPORTED
 from cortado.runtimes.measured import bound
 from cortado.runtimes.placements import kernel_share, placements
 from cortado.runtimes.runtime import Runtime, runtime_by_name
-from cortado.runtimes.timing import SPREAD, interleaved, is_noisy, speed_ratio
+from cortado.runtimes.timing import SPREAD, is_noisy, speed_ratio
 from cortado.task.task import Data, Task
 
-IMAGES, SECONDS = 32, 25.0
+IMAGES, ROUNDS = 32, 100
 BITS = 7 if processor_saturates() else 8
 NEAR = 0.95
 """Cortado's file may take 5 % longer than that of the runtime's quantizer."""
 Made = tuple[Callable[[], nn.Module], int, tuple[int, ...], float]
 NETWORKS: dict[str, Made] = {
     "ResNet-20, four times as wide": (lambda: CifarResNet(3, width=64), 32, (1, 32), 3.3),
+    "MobileNetV1": (mobilenet, 224, (1,), 2.3),
     "MobileNetV2": (lambda: torchvision().mobilenet_v2(weights=None), 224, (1,), 2.3),
 }
 """How to make it, pixels a side, batch sizes, and how many times faster than floats it should be."""
@@ -44,6 +51,7 @@ QUANTIZERS = {
 
 def run() -> list[dict[str, Any]]:
     """All networks in both runtimes."""
+    torch.set_num_threads(1)
     return [one for name, made in NETWORKS.items() for one in rows_of(name, made)]
 
 
@@ -59,6 +67,7 @@ def rows_of(name: str, made: Made) -> list[dict[str, Any]]:
             files = files_of(original, small, task, runtime, Path(folder))
             found, what = placements(runtime, files[1], small, task.example), f"{name}, {runtime.name()}"
             rows += [] if kernel_share(found, UNREPORTED) else [share_row(what, kernel_share(found, INT8))]
+            rows += kind_rows(what, runtime.name(), files[0], files[1], noise(1, side))
             for batch in batches:
                 rows += ratio_rows(f"{what}, batch {batch}", runtime, files, noise(batch, side), bar)
     return rows
@@ -97,8 +106,8 @@ def files_of(original: nn.Module, small: nn.Module, task: Task, runtime: Runtime
 
 def ratio_rows(what: str, runtime: Runtime, files: list[Path], inputs: Tensor, bar: float) -> list[dict[str, Any]]:
     """Times faster than floats, against the quantizer, and floats against themselves."""
-    calls = [bound(runtime.load(file, torch.get_num_threads()), (inputs,)) for file in (*files, files[0])]
-    taken = interleaved(calls, SECONDS)
+    calls = {str(place): bound(runtime.load(file, 1), (inputs,)) for place, file in enumerate((*files, files[0]))}
+    taken = np.stack(list(processor_times(calls, ROUNDS if len(inputs) == 1 else ROUNDS // 4).values()), 1)
     tool, *_ = QUANTIZERS[runtime.name()]
     pairs: list[tuple[str, int, int, float | None]] = [
         (f"integers of {BITS}-bit weights, times faster than floats{note()}", 0, 1, bar),

@@ -1,9 +1,9 @@
-"""msdnet (Huang et al., 2018): one network for many budgets against a network for each, on the clock of ONNX Runtime.
+"""msdnet (Huang et al., 2018): one network for many mean costs against a network for each, on the clock of ONNX Runtime.
 
-bench/msdnet_trained.py trains. For average budgets in multiply-adds, thresholds are chosen on 5,000 validation pictures; each
+bench/msdnet_trained.py trains. For mean costs in multiply-adds, thresholds are chosen on 5,000 validation pictures; each
 set of thresholds is a file, and so is each network of one answer. All files are scored on 10,000 held-out pictures, and timed
 in turns on the same stream of them, one at a time and 32 at a time: the processor's time for one thread, as the mean over
-pictures. A budget is above the fixed networks if its score is above the line through theirs, by the logarithm of time.
+pictures. A file is above the fixed networks if its score is above the line through theirs, by the logarithm of time.
 """
 
 import tempfile
@@ -31,12 +31,12 @@ from cortado.running.call import call
 from cortado.runtimes.rows import COMPACTION
 from cortado.runtimes.runtime import Running, runtime_by_name
 from cortado.runtimes.stream import stream_of, streamed
-from cortado.task.budgets import ALWAYS, anytime_curve, budgeted_curve
 from cortado.task.data import Data
+from cortado.task.mean_cost import ALWAYS, Spent, anytime_curve, mean_cost_curve
 
 SEEDS = [0]
 FIXED = tuple(name for name in NETS if name not in (EXITS, ALONE))
-BUDGETS = 9
+MEANS = 9
 """From the cost of the first answer to that of the last, by equal factors."""
 STREAMS = {1: 200, 32: 16}
 """Batches in the stream, by their size."""
@@ -54,7 +54,7 @@ class Timed:
 
 
 def run(seeds: list[int]) -> list[dict[str, Any]]:
-    """Return scores and costs of all answers, the files on the clock, and over which factor budgets are above."""
+    """Return scores and costs of all answers, the files on the clock, and over which factor it is above."""
     torch.set_num_threads(1)
     seed = seeds[0]
     network, alone = learned(EXITS, seed), learned(ALONE, seed)
@@ -64,11 +64,11 @@ def run(seeds: list[int]) -> list[dict[str, Any]]:
     given = {part: answers_of(network, getattr(task(), part)) for part in ("validation", "test")}
     right = (given["test"].argmax(2) == task().test.targets).double() * 100
     sure = {part: torch.stack([confidence(one, "top") for one in logits]) for part, logits in given.items()}
-    budgets = np.geomspace(costs[0], costs[-1], BUDGETS).clip(costs[0], costs[-1]).tolist()
-    curve = budgeted_curve(sure["validation"], sure["test"], right, costs, budgets)
+    means = np.geomspace(costs[0], costs[-1], MEANS).clip(costs[0], costs[-1]).tolist()
+    curve = mean_cost_curve(sure["validation"], sure["test"], right, costs, means)
     files: dict[str, nn.Module] = dict(fixed)
     for number, one in enumerate(curve):
-        files[f"budget {number + 1}"] = with_thresholds(network, one.thresholds)
+        files[f"mean cost {number + 1}"] = with_thresholds(network, one.thresholds)
     for place in range(len(costs)):
         files[f"exit {place + 1}"] = with_thresholds(network, leaving_at(place, len(costs)))
     clocked = timed(files)
@@ -76,7 +76,7 @@ def run(seeds: list[int]) -> list[dict[str, Any]]:
     return [
         *answer_rows(right, costs, alone),
         *[clock_row(name, one, files[name], example) for name, one in clocked.items()],
-        *[share_row(number, one, budgets[number]) for number, one in enumerate(curve)],
+        *[share_row(number, one, means[number]) for number, one in enumerate(curve)],
         *[above_row(clocked, batch) for batch in STREAMS],
     ]
 
@@ -143,27 +143,27 @@ def clock_row(name: str, one: Timed, network: nn.Module, example: Tensor) -> dic
     )
 
 
-def share_row(number: int, one: Any, budget: float) -> dict[str, Any]:
-    """Return what a budget asked for, what it cost, and who left where."""
+def share_row(number: int, one: Spent, mean: float) -> dict[str, Any]:
+    """Return which mean cost was asked for, what it came to, and who left where."""
     shares = " / ".join(f"{100 * share:.0f}" for share in one.shares)
     return row(
-        f"budget {number + 1}: {budget / 1e6:.1f} M multiply-adds; leave at each answer: {shares} %", one.cost / 1e6, "M",
+        f"mean cost {number + 1}: {mean / 1e6:.1f} M multiply-adds; leave at each answer: {shares} %", one.cost / 1e6, "M",
         score=one.score, thresholds=list(one.thresholds),
     )  # fmt: skip
 
 
 def above_row(clocked: dict[str, Timed], batch: int) -> dict[str, Any]:
-    """Return the factor in time over which at least five budgets in a row are above the fixed networks."""
-    budgets = sorted((one.ms[batch], one.score) for name, one in clocked.items() if name.startswith("budget"))
+    """Return the factor in time over which at least five files in a row are above the fixed networks."""
+    found = sorted((one.ms[batch], one.score) for name, one in clocked.items() if name.startswith("mean cost"))
     fixed = sorted((clocked[name].ms[batch], clocked[name].score) for name in FIXED)
-    gains = [(ms, score - line_at(fixed, ms)) for ms, score in budgets if ms >= fixed[0][0]]
+    gains = [(ms, score - line_at(fixed, ms)) for ms, score in found if ms >= fixed[0][0]]
     best, stretch = 0.0, list[float]()
     for ms, gain in gains:
         stretch = [*stretch, ms] if gain > 0 else []
         if len(stretch) >= POINTS:
             best = max(best, stretch[-1] / stretch[0])
     return row(
-        f"factor in time over which {POINTS} budgets and more are above the fixed networks, batch {batch}", best, "x", FACTOR,
+        f"factor in time over which {POINTS} thresholds and more are above the fixed networks, batch {batch}", best, "x", FACTOR,
         "higher", gains=[[round(ms, 4), round(gain, 2)] for ms, gain in gains],
     )  # fmt: skip
 
@@ -178,7 +178,7 @@ def line_at(fixed: Sequence[tuple[float, float]], ms: float) -> float:
 def draw(clocked: dict[str, Timed]) -> None:
     """Draw all files, one picture at a time, for the docs."""
     kinds = {
-        "one MSDNet, thresholds for average budgets": "budget",
+        "one MSDNet, thresholds for mean costs": "mean cost",
         "the same MSDNet, one answer for all": "exit",
     }
     lines = [

@@ -87,6 +87,24 @@ def test_plan_times_cuts_in_the_runtime_of_a_limit(here):
     assert "  met" in done.output and "Does not help latency:" in done.output
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_plan_shows_the_kernels_of_its_mix_as_a_report_does(here, runtime):
+    limits = ("--limit", "size <= 600 B", "--time-limit", "1 s", "--measure-in", runtime)
+    done = cortado("plan", "tiny_job:make", *limits)
+    assert done.exit_code == 0, done.output
+    lines = done.output.split("by kernel:\n\n")[1].splitlines()
+    assert lines[0].split()[:3] == ["layers", "in", runtime] and lines[0].endswith("why not faster")
+    found = 0
+    for line in lines[2 : lines.index("")]:
+        found += 1 + int(line.split(" and ")[1].split()[0] if " more" in line else 0)
+    assert found == 2, done.output
+
+
+def test_plan_says_that_no_mix_is_so_small(here):
+    done = cortado("plan", "tiny_job:make", "--limit", "size <= 5 B", "--time-limit", "1 s", "--measure-in", "openvino")
+    assert done.exit_code == 0 and "No mix is as small as 5 B" in done.output, done.output
+
+
 def test_fastest_network_is_compressed_and_timed(here):
     done = cortado(
         "compress", "tiny_job:make", "--limit", "score >= -100 %", "--minimise", "latency", "--measure-in", "onnxruntime",

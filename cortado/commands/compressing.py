@@ -1,5 +1,6 @@
 """Compressing: the commands compress and plan."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,18 +26,22 @@ from cortado.engine.job import read_job
 from cortado.engine.options import RunOptions
 from cortado.engine.recipe import Recipe
 from cortado.engine.recipe import read_recipe as read_recipe
-from cortado.errors import BadRecipe, Stopped
+from cortado.errors import BadRecipe, CortadoError, Stopped
 from cortado.planner.allocate.allocation_report import activation_report, channel_report, explained
+from cortado.planner.allocate.feasibility import Feasibility
+from cortado.planner.allocate.size_accuracy_curve import planned
 from cortado.planner.planned import plan_within
 from cortado.planner.search.goal import reach_within
 from cortado.planner.search.shapes import Explorer
 from cortado.planner.search.trials import MINIMISE
 from cortado.planner.sensitivity.deadline import Deadline, seconds_of
 from cortado.progress import Progress
+from cortado.quantities import size_text
+from cortado.report.pages.kernels import placements_text
 from cortado.report.pages.terminal import report_text
 from cortado.running.brought import accept, blaming
-from cortado.runtimes.runtime import runtime_by_name
-from cortado.runtimes.speed import Speed
+from cortado.runtimes.placements import placements_of
+from cortado.runtimes.runtime import Runtime, runtime_by_name
 from cortado.runtimes.stopwatch import Stopwatch
 from cortado.task.limits import Limit
 from cortado.task.task import Task
@@ -144,7 +149,9 @@ def how(own: Any, given: str | None, wanted: Sequence[str], planned: bool) -> Re
 @click.option("--seed", type=int, help="Random seed of the task.")
 @old_option("--time", "--measure-in")
 @click.option(
-    "--measure-in", "runtime", help="Also export and time cut networks in this runtime; a latency limit names its own."
+    "--measure-in",
+    "runtime",
+    help="Also show the mix's kernels and time cut networks in this runtime; a latency limit names its own.",
 )
 @click.option("--explain", is_flag=True, help="For each weight: the chosen method, and what the others would cost.")
 @time_limit_option("'5 min'; measurements that do not fit are skipped and listed.", default="5 min")
@@ -177,17 +184,30 @@ def plan_command(
             late = f"{describe.__name__.partition('_')[0].capitalize()}: skipped, out of time. Raise --time-limit."
             click.echo(f"\n{late if deadline.over() else describe(found, original, task)}\n", nl=False)
     if speed.runtimes:
-        click.echo(
-            "\n" + cut_times_text(original, task, wanted, speed, progress, max(0.0, deadline.seconds - deadline.spent))
-        )
+        limit = next((one for one in wanted if one.what == "latency"), None)
+        target = runtime_by_name(limit.runtime) if limit and limit.runtime else speed.runtimes[0]
+        click.echo(f"\n{mix_kernels_text(feasibility, original, task, target)}\n")
+        left = max(0.0, deadline.seconds - deadline.spent)
+        click.echo(cut_times_text(original, task, limit, target, speed.threads, progress, left))
+
+
+def mix_kernels_text(feasibility: Feasibility, original: nn.Module, task: Task, runtime: Runtime) -> str:
+    """Return with which kernels a runtime computes the mix at the target size, and why not with faster ones."""
+    mix = feasibility.size_accuracy_curve.plan(math.ceil(feasibility.target()))
+    if mix is None:
+        return f"No mix is as small as {size_text(feasibility.target())}, so there are no kernels to show."
+    title = f"The mix of {size_text(mix.size_bytes + feasibility.size_accuracy_curve.rest_bytes)}, by kernel:"
+    try:
+        rows = placements_of(runtime, planned(mix, original, original, task), task.example)
+    except CortadoError as error:
+        return f"{title} unknown. {error}"
+    return f"{title}\n\n{placements_text(runtime.name(), rows)}"
 
 
 def cut_times_text(
-    original: nn.Module, task: Task, limits: Sequence[Limit], speed: Speed, progress: Progress, seconds: float
-) -> str:
-    """Return the measured speed-up of cuts and of integers, in the runtime of the limit or else the first of `speed`."""
-    limit = next((one for one in limits if one.what == "latency"), None)
-    runtime = runtime_by_name(limit.runtime) if limit and limit.runtime else speed.runtimes[0]
-    explorer = Explorer(original, task, Stopwatch(original, task, runtime, speed.threads))
+    original: nn.Module, task: Task, limit: Limit | None, runtime: Runtime, threads: int, progress: Progress, seconds: float
+) -> str:  # fmt: skip
+    """Return the measured speed-up of cuts and of integers in a runtime."""
+    explorer = Explorer(original, task, Stopwatch(original, task, runtime, threads))
     found = explorer.explored(seconds=seconds, progress=progress)
     return found.text(runtime.name(), None if limit is None else limit.value)

@@ -8,6 +8,7 @@ from cortado.commands.given import in_words, network_of, threads_option
 from cortado.report.pages.clocks import exported_text
 from cortado.report.pages.kernels import kernel_table_text
 from cortado.runtimes.compare import check_tolerance
+from cortado.runtimes.edges import with_edges
 from cortado.runtimes.export import export
 from cortado.runtimes.file_bench import bench_file
 from cortado.runtimes.folder import check_target
@@ -40,16 +41,22 @@ from cortado.runtimes.timing import check_load
     is_flag=True,
     help="No operators of Cortado, whose library stands beside the file: zeros run as floats.",
 )
+@click.option("--layout", help="nhwc: the file takes and gives pictures channels last (litert).")
+@click.option("--edges", help="int8: the file takes and gives 8-bit integers (litert).")
 def export_command(
-    job: str, runtime: str, out: str, tolerance: float | None, merge: bool, gather: bool, rounds_inputs: bool, standard: bool
+    job: str, runtime: str, out: str, tolerance: float | None, merge: bool, gather: bool, rounds_inputs: bool, standard: bool,
+    layout: str | None, edges: str | None,
 ) -> None:  # fmt: skip
     """Export JOB, a job or a bundle, to a runtime, after comparing the outputs with PyTorch's."""
     (target,) = installed([runtime], rounds_inputs, not standard)
+    with_edges(target, layout, edges)
     check_target(Path(out))
     if tolerance is not None:
         check_tolerance(tolerance)
     network, task = network_of(job)
-    row = export(network, task, target, out, tolerance=tolerance, merge=merge, gather=gather)
+    row = export(
+        network, task, target, out, tolerance=tolerance, merge=merge, gather=gather, layout=layout, edges=edges
+    )
     click.echo(
         f"{out}: {row.runtime} {row.version}, {row.size_bytes:,} bytes\n{exported_text(row, task.metric.name, task.metric.unit)}"
     )

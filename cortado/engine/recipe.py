@@ -18,7 +18,7 @@ from cortado import renamed
 from cortado.errors import BadRecipe, CortadoError
 from cortado.knobs.nested import knobs_of, nested
 from cortado.knobs.reading import knob_data, read_knobs
-from cortado.methods.method import Method, accepts
+from cortado.methods.method import Method, accepts, check_last_stage
 
 ELSEWHERE = {
     "allocate": "cortado.planner.allocate.mix:Mix",
@@ -54,13 +54,7 @@ class Recipe:
         object.__setattr__(self, "rounds", self.rounds or ("",) * len(self.stages))
         if not isinstance(self.match_moments, bool):
             raise BadRecipe(f"recipe: match_moments must be true or false, got {self.match_moments!r}.")
-        last = next((stage for stage in self.stages[:-1] if stage.ends), None)
-        if last is not None:
-            after = self.stages[self.stages.index(last) + 1].name()
-            raise BadRecipe(
-                f"recipe: {after} follows {last.name()}, whose result holds only for the network as it finds it. "
-                f"Put {last.name()} last."
-            )
+        check_last_stage(self.stages)
 
     def for_blocks(self, size: int | None) -> "Recipe":
         """Return the recipe for runtimes that compute `size` channels at once; the recipe itself for None."""

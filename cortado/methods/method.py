@@ -1,11 +1,14 @@
 """Method: one way to change a network, as a frozen dataclass whose fields are its knobs."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from torch import nn
 
+from cortado.errors import BadRecipe
 from cortado.knobs.knob import accepts, check_knobs, knob
 from cortado.methods.needs import Leaves, Need
 from cortado.network.view import View
@@ -68,3 +71,13 @@ class Method(ABC):
 
     def __post_init__(self) -> None:
         check_knobs(self, self.name())
+
+
+def check_last_stage(stages: Sequence[Method]) -> None:
+    """Raise BadRecipe where a stage follows one after which none may."""
+    for stage, following in pairwise(stages):
+        if stage.ends:
+            raise BadRecipe(
+                f"recipe: {following.name()} follows {stage.name()}, whose result holds only for the network as it finds it. "
+                f"Put {stage.name()} last."
+            )

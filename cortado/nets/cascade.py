@@ -1,4 +1,4 @@
-"""Cascade: networks from fast to accurate; each sample goes on until one of them is sure."""
+"""Cascade: networks from fast to accurate; each sample continues until one of them is sure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -50,7 +50,7 @@ class Stem(nn.ModuleList):
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         for number, (inside, outside) in enumerate(zip((3, *channels), channels, strict=False)):
-            self.append(convolution(inside, outside, 3, 2 if number else 1))
+            self.append(activated_conv(inside, outside, 3, 2 if number else 1))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps of all scales, finest first."""
@@ -66,7 +66,7 @@ class Classifier(nn.Sequential):
 
     def __init__(self, channels: int, width: int, classes: int) -> None:
         super().__init__(
-            convolution(channels, width, 3, 2), convolution(width, width, 3, 2),
+            activated_conv(channels, width, 3, 2), activated_conv(width, width, 3, 2),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes),
         )  # fmt: skip
 
@@ -100,7 +100,7 @@ class MSDNet(nn.Module):
                 block.append(Layer(channels, new, narrow))
                 channels = [have + more for have, more in zip(channels[ended:], new, strict=True)]
                 if ended:
-                    block.append(Each(convolution(have, have // 2, 1) for have in channels))
+                    block.append(Each(activated_conv(have, have // 2, 1) for have in channels))
                     channels = [have // 2 for have in channels]
             self.blocks.append(block)
             self.classifiers.append(Classifier(channels[-1], head, classes))
@@ -134,7 +134,7 @@ class UpTo(nn.Module):
         return self.classifier(scales[-1])
 
 
-def convolution(inside: int, outside: int, kernel: int, stride: int = 1) -> nn.Sequential:
+def activated_conv(inside: int, outside: int, kernel: int, stride: int = 1) -> nn.Sequential:
     """Return a convolution that keeps the size up to its stride, a batch norm and a ReLU."""
     layer = nn.Conv2d(inside, outside, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(outside), nn.ReLU())
@@ -143,9 +143,9 @@ def convolution(inside: int, outside: int, kernel: int, stride: int = 1) -> nn.S
 def growing(inside: int, outside: int, bottleneck: int, stride: int = 1) -> nn.Sequential:
     """Return a 3 x 3 convolution, after a 1 x 1 one to at most `bottleneck` x the channels that it makes; without for 0."""
     if not bottleneck:
-        return convolution(inside, outside, 3, stride)
+        return activated_conv(inside, outside, 3, stride)
     narrow = min(inside, bottleneck * outside)
-    return nn.Sequential(*convolution(inside, narrow, 1), *convolution(narrow, outside, 3, stride))
+    return nn.Sequential(*activated_conv(inside, narrow, 1), *activated_conv(narrow, outside, 3, stride))
 
 
 def remaining_scales(layers: int, scales: int) -> list[int]:
@@ -163,7 +163,7 @@ def msdnet(
     Each further block has `step` layers if they are `even`, else `step` more than the block before. At the finest scale
     the first layer has `width` channels and each layer adds `growth`; each coarser scale has twice as many. `head` is the
     width of the classifiers. The paper's networks for CIFAR are those of the defaults with 4 to 8 exits (10 to 36 layers,
-    budgeted batches), and `exits=11, first=4, step=2, even=True` (24 layers, answers at any time).
+    for a mean cost over many samples), and `exits=11, first=4, step=2, even=True` (24 layers, answers at any time).
 
     Raises BadValue for numbers that make no network.
     """

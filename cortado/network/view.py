@@ -22,7 +22,7 @@ from cortado.network.graph.graph import Graph
 from cortado.network.graph.trace import trace
 from cortado.network.graph.where import choose
 from cortado.network.weight import Factor, Weight, parameter_places, routes_of, tensor_of
-from cortado.parts.blocks.block import Block, stand_in
+from cortado.parts.blocks.block import Block, stand_in, take_off
 from cortado.parts.forms.attach import PREFIX
 from cortado.progress import Progress, quiet
 
@@ -33,7 +33,7 @@ class View:
     `network` is the working copy, `original` the user's network (never changed): it teaches, and results are compared with
     it. `base` is the network that the working copy was made from and the file is written against: the original, or a student
     as it came. `reference` is the network before the last lossy step, whose moments `match_moments` restores. The editing
-    operations: `weight.map_values`, `weight.set_form`, `cut`, `wrap` and `become`.
+    operations: `weight.map_values`, `weight.set_form`, `cut`, `wrap`, `unwrap` and `become`.
     """
 
     def __init__(
@@ -182,6 +182,18 @@ class View:
             )
         self.network = stand_in(self.network, before, block.train(before.training))
         self.touched.add(next(first for first, module in self.network.named_modules() if module is block))
+        self.forget()
+
+    def unwrap(self, path: str) -> None:
+        """Put what the outermost block at `path` keeps back in its place.  Raises BadNetwork where no block keeps a module.
+
+        >>> view.unwrap("layer3.2")
+        """
+        block = self.network.get_submodule(path) if path in dict(self.network.named_modules()) else None
+        if not isinstance(block, Block):
+            raise BadNetwork(f"view: there is no block at {path!r} to take off. Wrap a module first.")
+        self.network = take_off(self.network, block)
+        self.touched.add(path)
         self.forget()
 
     def become(self, network: nn.Module) -> None:

@@ -246,8 +246,9 @@ class Record:
 
     @property
     def compressed_head(self) -> str:
-        """Return the head of the columns of the result: "student" if it is one, else "compressed"."""
-        return "student" if any(stage.parameters is not None for stage in self.stages) else "compressed"
+        """Return the head of the columns of the result: "student" or "cascade" if it is one, else "compressed"."""
+        replaced = [stage.name.rpartition("/")[2] for stage in self.stages if stage.parameters is not None]
+        return replaced[-1] if replaced else "compressed"
 
     def first_lines(self) -> tuple[Line, ...]:
         """Return the lines of the first screen: the size of the coded file and of each runtime's file, then the others."""

@@ -2,15 +2,19 @@
 
 import contextlib
 import io
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from cortado.errors import BadFile, BadNetwork
-from cortado.lowering.graph import exported, one_sample, quiet_exporters
+from cortado.lowering.graph import exported, float_graph, one_sample, quiet_exporters
+from cortado.lowering.in_order import example_in_order, network_in_order, one_reader_each, without_formats
 from cortado.lowering.signed import unrounded_matmuls, with_floats, with_signed_codes
+from cortado.running.trees import tensors_in
+from cortado.runtimes.refused import first_refused, place_text
 from cortado.runtimes.runtime import Port, Runtime
 
 DTYPES = {
@@ -54,28 +58,43 @@ class Executorch(Runtime):
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
-        one = one_sample(example)
+        one, network = example_in_order(one_sample(example)), network_in_order(network)
         program = exported(network, one, any_batch=False)
         floats = unrounded_matmuls(program)
         if floats:
             # XNNPACK ignores the scales of codes if a product's output is not rounded: results are far off.
-            program = exported(with_floats(network, floats), one, any_batch=False)
-        with_signed_codes(program.graph)
-        program.graph_module.recompile()
+            network = with_floats(network, floats)
+            program = exported(network, one, any_batch=False)
         try:
-            with (
-                quiet_exporters(),
-                contextlib.redirect_stdout(io.StringIO()),
-                contextlib.redirect_stderr(io.StringIO()),
-            ):
-                (folder / "net.pte").write_bytes(lowered_bytes(program))
+            return self.checked(program, tuple(tensors_in(one)), folder / "net.pte")
         except Exception as error:
             first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+            where = self.first_place(exported(network, one, any_batch=False), tuple(tensors_in(one)))
             raise BadNetwork(
-                f"executorch: {type(network).__name__} cannot be lowered: {type(error).__name__}: {first[:300]} "
+                f"executorch: {type(network).__name__} cannot be lowered: {type(error).__name__}: {first[:300]}.{where} "
                 "Replace that operator by others, or try another runtime."
             ) from error
-        return folder / "net.pte"
+
+    def checked(self, program: torch.export.ExportedProgram, one: tuple[Tensor, ...], file: Path) -> Path:
+        """Write a program, and run it once: some operators are refused only then."""
+        with_signed_codes(program.graph)
+        without_formats(program.graph)
+        one_reader_each(program.graph)
+        program.graph_module.recompile()
+        with quiet_exporters(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            file.write_bytes(lowered_bytes(program))
+        ExecutorchSession(file, 1)(*one)
+        return file
+
+    def first_place(self, program: torch.export.ExportedProgram, one: tuple[Tensor, ...]) -> str:
+        """Return a sentence that names the first operator that is refused, with its layer and line; "" if no part is."""
+
+        def tries(part: fx.GraphModule) -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                self.checked(exported(part, one, any_batch=False), one, Path(folder) / "part.pte")
+
+        node = first_refused(float_graph(program), tries)
+        return f" It begins at {place_text(node)}." if node else ""
 
     def load(self, file: Path, threads: int) -> ExecutorchSession:
         self.require()

@@ -20,6 +20,7 @@ from cortado.running.brought import accept
 from cortado.running.call import call
 from cortado.running.trees import to_device
 from cortado.runtimes.compare import ANY_KIND, Agreement, check, check_tolerance, compare, default_tolerance
+from cortado.runtimes.edges import ChannelsFirstSession, require_integers, rounded_ends, with_edges, with_own_edges
 from cortado.runtimes.folder import whole_folder, write_facts
 from cortado.runtimes.path_forms import lower_fastest
 from cortado.runtimes.placements import placements
@@ -44,6 +45,8 @@ def export(
     gather: bool = False,
     rounds_inputs: bool = False,
     own_operators: bool = True,
+    layout: str | None = None,
+    edges: str | None = None,
 ) -> Exported:
     """Write `network` for `runtime` into `folder` (atomically), with an export.json that describes it; return its row.
 
@@ -53,26 +56,33 @@ def export(
     for any batch size and compared with PyTorch on `data` (default: the validation data): outputs within `tolerance` of the
     largest one (default 0.001, for integers 0.1), score, same top-1. With `rounds_inputs` products of few bits may round
     their inputs to 8 bits, which is faster and about 1 % off. Without `own_operators` the file needs nothing but its runtime;
-    with them zeros and shared weights are computed by a library beside it.
+    with them zeros and shared weights are computed by a library beside it. `layout="nhwc"` and `edges="int8"` write files that
+    take and give pictures channels last, and 8-bit integers, in runtimes that have such files (litert).
     Raises MissingPackage, BadNetwork for operators that cannot be traced or that the runtime lacks, OutputsDiffer, and
-    BadValue for a folder that cannot be written or a tolerance below 0.
+    BadValue for a folder that cannot be written, a tolerance below 0, or a layout or edges that the runtime lacks.
     """
     accept(network, "export")
     if tolerance is not None:
         check_tolerance(tolerance)
     data = task.validation if data is None else data
     (target,) = installed([runtime], rounds_inputs, own_operators) if isinstance(runtime, str) else [runtime]
+    target = with_edges(target, layout, edges)
+    ends = rounded_ends(network, task.calibration or task.train) if target.integer_edges else None
     with whole_folder(Path(folder)) as partial:
         return export_into(
-            partial, network, task.example, target, data, task.metric, tolerance, merge, gather, task.outputs
+            partial, network, task.example, target, data, task.metric, tolerance, merge, gather, task.outputs, ends
         )[1]
 
 
 def export_into(
     folder: Path, network: nn.Module, example: Any, runtime: Runtime, data: Data, score: Metric | None,
     tolerance: float | None = None, merge: bool = False, gather: bool = False, kind: Outputs = ANY_KIND,
+    ends: nn.Module | None = None,
 ) -> tuple[Path, Exported]:  # fmt: skip
-    """Export into an existing empty folder; return the main file and its row."""
+    """Export into an existing empty folder; return the main file and its row.
+
+    `ends`: the network with rounded outputs, which is written in its place and compared with it.
+    """
     start = time.perf_counter()
     if tolerance is None:
         tolerance = default_tolerance(network, runtime)
@@ -80,17 +90,19 @@ def export_into(
     runtime.require_floats(network, example)
     # The file holds what training leaves: rounded scales alone flip signs, and the next layer multiplies them.
     network = finalized_copy(network)
-    low = lowered(network, example, merge=merge, gather=gather)
-    file, paths = lower_fastest(runtime, low, example, data, folder)
+    low = lowered(network if ends is None else ends, example, merge=merge, gather=gather)
+    file, paths = lower_fastest(runtime, network, low, example, data, folder)
     agreement = compare(own_session(runtime, file, network, example), network, data, score, kind=kind)
     inputs, _ = next(data.batches(8))
-    check(agreement, tolerance, runtime, network, inputs)
+    check(agreement, tolerance, with_own_edges(runtime), network, inputs)
     size_bytes = sum(part.stat().st_size for part in folder.iterdir())
     row = export_row_of(agreement, runtime, size_bytes, bool(sites(network)))
     row = replace(row, placements=placements(runtime, file, network, example, low), paths=paths)
     if row.rounded:
         row = replace(row, float_operators=runtime.float_operators(file), edges=runtime.edges(file))
-    write_facts(folder, export_facts(row, file, tolerance, score))
+    if runtime.integer_edges:
+        require_integers(row.edges, runtime)
+    write_facts(folder, {**export_facts(row, file, tolerance, score), "layout": runtime.layout or "the network's"})
     taken = time_text(1000 * (time.perf_counter() - start))
     LOG.info("export of %s for %s: %s, %s", type(network).__name__, row.runtime, size_text(size_bytes), taken)
     return file, row
@@ -100,6 +112,8 @@ def own_session(runtime: Runtime, file: Path, network: nn.Module, example: Any) 
     """Return a session of the file just written, after one run.  Raises BadNetwork if the runtime cannot run it."""
     try:
         session = runtime.load(file, 1)
+        if runtime.layout:
+            session = ChannelsFirstSession(session)
         call(Running(session), to_device(example, torch.device("cpu")))
     except Exception as error:
         cause = error.__cause__ if isinstance(error, BadFile) and error.__cause__ else error

@@ -18,6 +18,8 @@ from cortado.network.graph.trace import undisturbed
 from cortado.parts.activations.quantizer import sites
 from cortado.report.record import Edge
 from cortado.running.call import call_arguments
+from cortado.running.trees import map_tensors
+from cortado.runtimes.edges import ChannelsLast, restored
 from cortado.runtimes.runtime import Port, Runtime
 
 BETWEEN = ("QUANTIZE", "DEQUANTIZE", "DELEGATE")
@@ -49,13 +51,15 @@ class LitertSession:
 class Litert(Runtime):
     """LiteRT on the processor.  Its files hold a batch of one: larger batches run sample by sample.
 
-    Files of networks with quantized activations have 8-bit inputs and outputs; the session converts from and to floats.
+    Files of networks with quantized activations have 8-bit inputs, and 8-bit outputs where those are quantized; the session
+    converts from and to floats. `layout="nhwc"`: pictures (N, H, W, C); `edges="int8"`: 8 bits on all sides.
     """
 
     package = "ai_edge_litert"
     distribution = "ai-edge-litert"
     extra = "litert"
     suffix = ".tflite"
+    edge_options = ("layout", "edges")
 
     def lowers(self) -> bool:
         return self.available() and importlib.util.find_spec("litert_torch") is not None
@@ -74,6 +78,9 @@ class Litert(Runtime):
         import litert_torch
 
         one = one_sample(example)
+        if self.layout:
+            # The converter turns pictures for its convolutions anyway: turned here, its own turns drop out.
+            network, one = ChannelsLast(network), map_tensors(restored, one)
         positional, named = call_arguments(one)
         try:
             with undisturbed(network), quiet_exporters(), contextlib.redirect_stdout(io.StringIO()):

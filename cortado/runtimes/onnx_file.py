@@ -11,12 +11,13 @@ from cortado.errors import BadNetwork
 from cortado.lowering.graph import quiet_exporters
 from cortado.running.trees import parts_by_name
 from cortado.runtimes.kernels.kernel import Chosen
-from cortado.runtimes.kernels.packed import step_layer
+from cortado.runtimes.kernels.packed import TABLE, step_layer
 from cortado.runtimes.own_products import OPERATORS
 from cortado.runtimes.padding import fold_pads
+from cortado.runtimes.positions import POSITIONS, lower_positions
 from cortado.runtimes.rows import COMPACTION, lower_choices
 
-MATMUL_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits", *OPERATORS)
+MATMUL_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits", TABLE, *OPERATORS)
 LARGEST_FILE_BYTES = 1_500_000_000
 """An .onnx file holds at most 2 GB; weights of larger networks go into a file beside it."""
 
@@ -41,7 +42,9 @@ def write_onnx(
                 kernel.emit(made.model, products)
             if not zeros:
                 drop_zeros(made.model.graph)
-            lower_choices(made.model, paths)
+            if paths == POSITIONS:
+                lower_positions(made.model)
+            lower_choices(made.model, COMPACTION if paths == POSITIONS else paths)
             without_notes(made.model.graph)
             made.save(file, external_data=weight_bytes > LARGEST_FILE_BYTES)
     except OSError:

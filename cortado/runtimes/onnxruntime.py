@@ -15,9 +15,11 @@ from cortado.lowering.products import products_of
 from cortado.runtimes.kernels.integers import Integers
 from cortado.runtimes.kernels.kernel import Kernel, kernels_for
 from cortado.runtimes.kernels.native import CodebookProducts, SparseProducts
-from cortado.runtimes.kernels.packed import PackedProducts, packed_in
+from cortado.runtimes.kernels.onnx_integers import OnnxIntegers
+from cortado.runtimes.kernels.packed import PRODUCT, PackedProducts, packed_in
 from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.own_products import CODEBOOK, CONVOLUTION, SPARSE, library, open_session, own_layers_in
+from cortado.runtimes.positions import POSITIONS
 from cortado.runtimes.rows import BRANCHES, COMPACTION
 from cortado.runtimes.runtime import Port, Ran, Runtime
 
@@ -78,7 +80,7 @@ class Onnxruntime(Runtime):
     distribution = "onnxruntime"
     extra = "onnx"
     suffix = ".onnx"
-    path_forms = (COMPACTION, BRANCHES)
+    path_forms = (COMPACTION, BRANCHES, POSITIONS)
     channel_block = 16
     script = '''
 import onnxruntime
@@ -101,7 +103,7 @@ def predict(*inputs):
     def kernels(self) -> tuple[Kernel, ...]:
         own = SparseProducts(), CodebookProducts(self.rounds_inputs)
         packed = PackedProducts(2 if self.rounds_inputs else 4, self.rounds_inputs)
-        return (Integers(LACKS, SIGNS_HERE), packed, *(own if self.own_operators else ()))
+        return (OnnxIntegers(LACKS, SIGNS_HERE), packed, *(own if self.own_operators else ()))
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
@@ -112,24 +114,18 @@ def predict(*inputs):
         return file
 
     def placed(self, file: Path) -> dict[str, Ran]:
+        steps = optimized_steps(file)
         return {
             **{path: Ran(NAMES[operator], bits) for path, (operator, bits) in own_layers_in(file).items()},
-            **dict.fromkeys(self.integer_layers(file), Ran(Integers.name, 8)),
+            **{MARK.sub("", one.name): Ran(Integers.name, 8) for one in steps if one.op_type in INTEGER_STEPS},
+            # It also packs codes of 8 bits whose activations are floats.
+            **{
+                MARK.sub("", one.name): Ran(PackedProducts.name, bits_of(one))
+                for one in steps
+                if one.op_type == PRODUCT
+            },
             **{path: Ran(PackedProducts.name, bits) for path, bits in packed_in(file).items()},
         }
-
-    def integer_layers(self, file: Path) -> frozenset[str]:
-        """Return the names of the operators that ONNX Runtime's optimized graph computes in integers."""
-        import onnx
-        import onnxruntime
-
-        with tempfile.TemporaryDirectory() as folder:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4
-            options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-            open_session(file, options)
-            steps = list(every_step(onnx.load(options.optimized_model_filepath).graph))
-        return frozenset(MARK.sub("", step.name) for step in steps if step.op_type in INTEGER_STEPS)
 
     def load(self, file: Path, threads: int) -> OnnxSession:
         self.require()
@@ -141,6 +137,24 @@ def predict(*inputs):
             raise
         except Exception as error:
             raise BadFile(f"onnxruntime: {file} cannot be loaded ({type(error).__name__}: {error}).") from error
+
+
+def optimized_steps(file: Path) -> list[Any]:
+    """Return the operators of the graph that ONNX Runtime makes of a file."""
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        open_session(file, options)
+        return list(every_step(onnx.load(options.optimized_model_filepath, load_external_data=False).graph))
+
+
+def bits_of(step: Any) -> int:
+    """Return the bits of the codes that a packed product reads."""
+    return next(int(fact.i) for fact in step.attribute if fact.name == "bits")
 
 
 def every_step(graph: Any) -> Iterator[Any]:

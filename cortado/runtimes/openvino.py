@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,15 @@ CODES = f".{PREFIX}weight.codes"
 """Suffix of the constant with a layer's codes, after the layer's path."""
 LACKS = {"recurrent": "OpenVINO has no recurrent layer of integers with quantized activations"}
 """Layers that stay in floats, and why."""
+CUTS = ("Slice", "StridedSlice")
 MATMUL_LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+
+
+@dataclass(frozen=True)
+class OpenvinoPacked(PackedProducts):
+    """Packed products, which OpenVINO has where the last block of a row is whole."""
+
+    lost = "OpenVINO decodes it to floats as it loads the file, as its rows are no multiple of a block"
 
 
 def fact_text(value: Any) -> str:
@@ -127,7 +136,7 @@ def predict(*inputs):
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
-        return BinaryProducts(), Integers(LACKS), PackedProducts(least_bits=2, tables=False)
+        return BinaryProducts(), Integers(LACKS), OpenvinoPacked(least_bits=2, tables=False)
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
@@ -197,9 +206,23 @@ def predict(*inputs):
 
 
 def packed_constants(model: Any) -> dict[str, int]:
-    """Return the layers whose weights a model keeps as packed codes, and their bits."""
-    kept = [step for step in model.get_ordered_ops() if step.get_type_name() == "Constant"]
+    """Return the layers whose weights a model keeps as packed codes, and their bits.
+
+    Codes of rows with a part of a block are decoded when the model is compiled.
+    """
+    kept = [step for step in model.get_ordered_ops() if step.get_type_name() == "Constant" and not is_cut(step)]
     return {path: one.get_element_type().bitwidth for one in kept for path in reading_layers(one.get_friendly_name())}
+
+
+def is_cut(constant: Any) -> bool:
+    """Return whether what is made of a constant is cut before a product reads it."""
+    step = constant
+    while step.get_type_name() not in (*MATMUL_LAYERS, "Result"):
+        readers = [reader.get_node() for output in step.outputs() for reader in output.get_target_inputs()]
+        if len(readers) != 1 or readers[0].get_type_name() in CUTS:
+            return len(readers) == 1
+        step = readers[0]
+    return False
 
 
 def is_model(file: Path) -> bool:

@@ -13,34 +13,43 @@ from cortado.parts.blocks.rows import chooses_rows
 from cortado.quantities import time_text
 from cortado.running.call import call
 from cortado.running.trees import map_tensors
+from cortado.runtimes.gate_times import gate_times
+from cortado.runtimes.positions import POSITIONS, chooses_positions
 from cortado.runtimes.runtime import Running, Runtime
 from cortado.runtimes.stream import stream_of, streamed
 from cortado.task.data import Data
 
 INPUTS, SECONDS = 200, 2.0
 """Samples, and about how long, to choose a form."""
+FEW = 50
+"""Of these samples, to say whether gates pay."""
 
 
-def lower_fastest(runtime: Runtime, low: nn.Module, example: Any, data: Data, folder: Path) -> tuple[Path, str]:
+def lower_fastest(
+    runtime: Runtime, network: nn.Module, low: nn.Module, example: Any, data: Data, folder: Path
+) -> tuple[Path, str]:
     """Write a lowered network into a folder, in its fastest form if its paths depend on the input.
 
     Returns the main file and what was tried, "" for one path. Raises what `lower` and `fastest_paths` raise.
     """
     if chooses_rows(low) and len(runtime.path_forms) > 1:
-        return fastest_paths(runtime, low, example, data, folder)
+        return fastest_paths(runtime, network, low, example, data, folder)
     return runtime.lower(low, example, folder), ""
 
 
-def fastest_paths(runtime: Runtime, low: nn.Module, example: Any, data: Data, folder: Path) -> tuple[Path, str]:
+def fastest_paths(
+    runtime: Runtime, network: nn.Module, low: nn.Module, example: Any, data: Data, folder: Path
+) -> tuple[Path, str]:
     """Write the form that is fastest on the data, one sample at a time; return its file and what was tried.
 
-    A form that the runtime cannot run is left out. Raises BadNetwork if it can run none.
+    `low` is `network`, lowered. The text tells whether gates pay. A form that the runtime cannot run is left out. Raises
+    BadNetwork if it can run none.
     """
     inputs = stream_of(data, 1, INPUTS)
     with tempfile.TemporaryDirectory() as scratch:
         files: dict[str, Path] = {}
         failed: dict[str, str] = {}
-        for form in runtime.path_forms:
+        for form in forms_for(runtime, low):
             own = Path(scratch) / form
             own.mkdir()
             file = runtime.with_paths(form).lower(low, example, own)
@@ -60,8 +69,16 @@ def fastest_paths(runtime: Runtime, low: nn.Module, example: Any, data: Data, fo
         chosen = files[order[0][1]]
         for part in chosen.parent.iterdir():
             shutil.move(part, folder / part.name)
+    gates = gate_times(runtime.with_paths(order[0][1]), network, example, inputs[:FEW])
     times = ", ".join([*(f"{form} {time_text(ms)}" for ms, form in order), *(f"{form} fails" for form in failed)])
-    return folder / chosen.name, f"{times}: the mean of {len(inputs)} samples, one at a time"
+    found = f"{times}: the mean of {len(inputs)} samples, one at a time"
+    return folder / chosen.name, found if gates is None else f"{found}; {gates.text()}"
+
+
+def forms_for(runtime: Runtime, low: nn.Module) -> list[str]:
+    """Return the forms of paths that a runtime knows and the network can gain from."""
+    halts = chooses_positions(low)
+    return [form for form in runtime.path_forms if form != POSITIONS or halts]
 
 
 def run_once(running: Running, inputs: Any) -> None:

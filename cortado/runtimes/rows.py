@@ -28,7 +28,7 @@ def lower_choices(model: Any, form: str) -> int:
     # The outermost comes last: what its rows need holds the others.
     found = [node for node in reversed(list(model.graph)) if is_choice(node)]
     for number, choice in enumerate(found):
-        inside, graph = only_for(choice), choice.graph
+        inside, graph = steps_inside(choice), choice.graph
         if inside:
             (compact if form == COMPACTION else branch)(graph, choice, inside, f"rows_{number}")
             graph.sort()
@@ -40,7 +40,7 @@ def is_choice(node: Any) -> bool:
     return node.op_type == "Where" and CLASS in node.metadata_props.get(HIERARCHY, "")
 
 
-def only_for(choice: Any) -> list[Any]:
+def steps_inside(choice: Any) -> list[Any]:
     """Return the operators whose values only the chosen rows of a choice need, in order."""
     inside: set[Any] = set()
     for node in reversed(list(choice.graph)):
@@ -55,10 +55,10 @@ def compact(graph: Any, choice: Any, inside: Sequence[Any], name: str) -> None:
     """Run operators on the chosen rows alone, and scatter their result into what the other rows get."""
     mask = choice.inputs[MASK]
     places = made(
-        graph, choice, "NonZero", [made(graph, choice, "Reshape", [mask, constant(graph, name, "flat", [-1])])]
+        graph, choice, "NonZero", [made(graph, choice, "Reshape", [mask, whole_numbers(graph, name, "flat", [-1])])]
     )
-    index = made(graph, choice, "Reshape", [places, constant(graph, name, "flat", [-1])])
-    column = made(graph, choice, "Reshape", [places, constant(graph, name, "column", [-1, 1])])
+    index = made(graph, choice, "Reshape", [places, whole_numbers(graph, name, "flat", [-1])])
+    column = made(graph, choice, "Reshape", [places, whole_numbers(graph, name, "column", [-1, 1])])
     entering = Entering(graph, choice, mask.shape[0], index, name)
     made_inside = {value for node in inside for value in node.outputs}
     for node in inside:
@@ -175,7 +175,7 @@ def made(graph: Any, before: Any, operator: str, given: list[Any], **attributes:
     return node.outputs[0]
 
 
-def constant(graph: Any, name: str, ending: str, numbers: list[int]) -> Any:
+def whole_numbers(graph: Any, name: str, ending: str, numbers: list[int]) -> Any:
     """Return a constant of whole numbers."""
     import onnx_ir
 

@@ -68,6 +68,8 @@ class Runtime(ABC):
     script: ClassVar[str] = ""
     """Python code without Cortado: from the path FILE it defines predict(*inputs), which returns the first output."""
 
+    edge_options: ClassVar[tuple[str, ...]] = ()
+    """Which of "layout" and "edges" its files may have on request (see edges.py)."""
     path_forms: ClassVar[tuple[str, ...]] = ()
     """The forms in which it can run what only some rows need (see rows.py); the export keeps the fastest."""
 
@@ -75,6 +77,8 @@ class Runtime(ABC):
     own_operators: bool = True
     paths: str = ""
     """The form to write; "" for the first."""
+    layout: str | None = None
+    integer_edges: bool = False
 
     def __init__(self, rounds_inputs: bool = False, own_operators: bool = True) -> None:
         """With `rounds_inputs` kernels of few bits may round inputs to 8 bits: faster, with an error of about 1 %.

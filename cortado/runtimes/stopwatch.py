@@ -50,7 +50,7 @@ class Stopwatch:
         """Return the exported network, loaded; where paths depend on the input, in its fastest form."""
         with tempfile.TemporaryDirectory() as folder:
             low, example = lowered(network, self.task.example), self.task.example
-            file, _ = lower_fastest(self.runtime, low, example, self.task.validation, Path(folder))
+            file, _ = lower_fastest(self.runtime, network, low, example, self.task.validation, Path(folder))
             return self.runtime.load(file, self.threads)
 
     def stream_calls(self, session: Session, count: int) -> list[Call]:
@@ -62,14 +62,14 @@ class Stopwatch:
         session, found = self.session(network), []
         streams = chooses_rows(network) or chooses_rows(self.original)
         for _ in range(TRIES):
-            taken = self.stream_times(session) if streams else self.example_times(session)
+            taken = self.stream_times(session) if streams else self.times(session)
             again = speed_ratio(taken[:, 0], taken[:, 2])
             found.append((again.high - again.low + abs(again.median - 1), speed_ratio(taken[:, 0], taken[:, 1]).median))
             if not is_noisy(again):
                 break
         return self.original_ms / min(found)[1]
 
-    def example_times(self, session: Session) -> np.ndarray:
+    def times(self, session: Session) -> np.ndarray:
         """Return milliseconds (rounds, 3) on one batch: the original, this network, the original again."""
         return interleaved([self.original_call, bound(session, self.inputs), self.original_call], self.seconds)
 

@@ -87,24 +87,24 @@ def clock(
     the noise. Each variant gets three ratios: over the original network in torch_eager, in the variant's own runtime, and
     in the runtime that ran the original fastest.
     """
-    names = in_order(variants, control)
+    names = control_first(variants, control)
     taken = interleaved([*(variants[name] for name in names), variants[names[0]]], seconds)
-    return clock_of(names, list(variants), taken, batch, threads, control)
+    return clock_from(names, list(variants), taken, batch, threads, control)
 
 
 def stream_clock(
     variants: Mapping[tuple[str, str], Sequence[Call]], batch: int, threads: int, seconds: float = 5.0, control: str = EAGER
 ) -> Clock:  # fmt: skip
     """Do the same with a list of calls for each variant, one for each of several inputs."""
-    names = in_order(variants, control)
+    names = control_first(variants, control)
     taken = streamed([*(variants[name] for name in names), variants[names[0]]], seconds)
-    made = clock_of(names, list(variants), taken.mean(2), batch, threads, control)
+    made = clock_from(names, list(variants), taken.mean(2), batch, threads, control)
     tails = {name: np.quantile(taken[:, place], (0.5, 0.99)).tolist() for place, name in enumerate(names)}
     times = tuple(replace(row, tails_ms=tuple(tails[row.network, row.runtime])) for row in made.times)
     return replace(made, times=times, inputs=taken.shape[2])
 
 
-def in_order(variants: Iterable[tuple[str, str]], control: str) -> list[tuple[str, str]]:
+def control_first(variants: Iterable[tuple[str, str]], control: str) -> list[tuple[str, str]]:
     """Return the names of variants, the original network in the runtime `control` first.  Raises BadValue without it."""
     names = list(variants)
     for needed in ((ORIGINAL, EAGER), (ORIGINAL, control)):
@@ -115,7 +115,7 @@ def in_order(variants: Iterable[tuple[str, str]], control: str) -> list[tuple[st
     return sorted(names, key=lambda name: name != (ORIGINAL, control))
 
 
-def clock_of(
+def clock_from(
     names: Sequence[tuple[str, str]], shown: Sequence[tuple[str, str]], taken: np.ndarray, batch: int, threads: int,
     control: str,
 ) -> Clock:  # fmt: skip

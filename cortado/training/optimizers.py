@@ -1,6 +1,7 @@
 """Optimizers: an optimizer by its name or the user's function, and its learning rate at each step."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -66,14 +67,31 @@ def bound_units(optimizer: torch.optim.Optimizer) -> None:
 
 def set_lr(optimizer: torch.optim.Optimizer, training: Training, done: float, total: int) -> None:
     """Set the learning rate after a share `done` (0..1) of `total` steps."""
-    schedule, factor = training.schedule, 1.0
-    if callable(schedule):
-        factor = schedule(done)
-    elif schedule == "cosine":
-        factor = 0.5 * (1 + math.cos(math.pi * done))
-    elif schedule == "step":
-        factor = 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
+    factor = scheduled(training, done)
     if done < training.warmup:
         factor *= (done * total + 1) / (training.warmup * total + 1)
     for group in optimizer.param_groups:
         group["lr"] = group[FULL] * factor
+
+
+def scheduled(training: Training, done: float) -> float:
+    """Return the factor of the learning rate after a share `done` (0..1) of a training, warmup aside."""
+    schedule = training.schedule
+    if callable(schedule):
+        return float(schedule(done))
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return 1.0 if schedule == "constant" or done < 0.5 else 0.1 if done < 0.75 else 0.01
+
+
+def stretch_of(training: Training, start: float, end: float) -> Training:
+    """Return how to train from one share of a training to another (0..1), as one of several parts with the same schedule."""
+    length = end - start
+
+    def factor(done: float) -> float:
+        whole = start + done * length
+        rising = min(1.0, whole / training.warmup) if training.warmup else 1.0
+        return rising * scheduled(training, whole)
+
+    average = max(0.0, end - max(start, 1 - training.average)) / length
+    return replace(training, epochs=training.epochs * length, schedule=factor, warmup=0.0, average=average)

@@ -7,11 +7,10 @@ from typing import Any
 from torch import nn
 
 from cortado.errors import BadValue
+from cortado.training.objectives.objective import ARGUMENT
 
 CALL = "#"
 """Separates a path from the number of its call: layer3#2."""
-ARGUMENT = "<"
-"""Separates a path from the number of what it gets: choose<2 is the second argument of its module."""
 
 
 class TapHooks:

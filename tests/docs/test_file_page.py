@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import cortado.parts.activations
 import cortado.parts.blocks
@@ -17,6 +18,10 @@ from cortado.file.schema import FLOAT_TYPES
 from cortado.native.tables import logistic_tables
 from cortado.parts.activations.quantizer import ActivationQuantizer
 from cortado.parts.blocks.block import Block
+from cortado.parts.blocks.exit import Exit
+from cortado.parts.blocks.experts import Experts
+from cortado.parts.blocks.gate import Gate
+from cortado.parts.blocks.ponder import Ponder
 from cortado.parts.forms.form import Form
 from cortado.parts.part import FLOATS, INTEGERS, PART
 from tests.docs.blocks import ROOT, blocks, run
@@ -73,13 +78,24 @@ def test_forms_of_the_page_are_those_of_the_code() -> None:
     assert said == real
 
 
+PAIR = (nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3))
+EXAMPLES = {
+    Exit: lambda: Exit(nn.Sequential(nn.Linear(3, 3)), "0", 2, 3, 3),
+    Experts: lambda: Experts(nn.Sequential(*PAIR), "0", "2", "relu", 2, 1),
+    Gate: lambda: Gate(nn.Sequential(nn.Linear(3, 3)), 3),
+    Ponder: lambda: Ponder(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), 2, 3),
+}
+"""Blocks that keep a module, around one whose layers are at the paths 0, 1, 2."""
+
+
 def test_blocks_of_the_page_are_those_of_the_code() -> None:
     said = {row[0]: row[1:] for row in rows("| block | key | facts |")}
     real = {}
     for block in own_kinds(cortado.parts.blocks, Block).values():
         keeps = "yes" if block.arrays else "no"
-        made = block(**dict.fromkeys(block.facts, 3))
-        tensors = ", ".join(name for name, _ in made.named_parameters())
+        made = EXAMPLES[block]() if block in EXAMPLES else block(**dict.fromkeys(block.facts, 3))
+        own = [name for name, _ in made.named_parameters() if not name.startswith(("0.", "1.", "2."))]
+        tensors = ", ".join(name.replace("exit_0", "exit_PATH") for name in own)
         real[block.__name__.lower()] = [f"`{key_of(block).hex()}`", ", ".join(block.facts), keeps, tensors]
     assert said == real
 

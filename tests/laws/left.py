@@ -8,6 +8,9 @@ from cortado.network.weight import parameter_places
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.activations.sign import Sign
 from cortado.parts.blocks.bypass import Bypass
+from cortado.parts.blocks.experts import Experts
+from cortado.parts.blocks.gate import Gate
+from cortado.parts.blocks.ponder import Ponder
 from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import form_of
 from tests.laws.still_there import kinds
@@ -30,6 +33,9 @@ def left_in(network: nn.Module, original: nn.Module) -> set[Leaves]:
         ),
         Leaves.FEWER_BLOCKS: any(isinstance(module, Bypass) for module in network.modules()),
         Leaves.FOLDED: any(isinstance(module, ScaleShift) for module in network.modules()),
+        Leaves.GATES: any(isinstance(module, Gate) for module in network.modules()),
+        Leaves.EXPERTS: any(isinstance(module, Experts) for module in network.modules()),
+        Leaves.HALTING: any(isinstance(module, Ponder) for module in network.modules()),
         Leaves.ROUNDED: False in rounded,
         Leaves.SIGNS: True in rounded,
     }

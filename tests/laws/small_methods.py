@@ -16,7 +16,9 @@ MUST_HAVE: dict[str, dict[str, Any]] = {
     "quantize/second_order": {"rows": 300, "rounds": 1},
     "quantize/adaround": {"rows": 300, "steps": 10},
     "distill/made_up": {"copies": 1},
+    "conditional/experts": {"experts": 4, "k": 2, "steps": 20, "width": 8},
     "distill/hints": {"hint_epochs": 0.5},
+    "conditional/gates": {"start": 0.5},
     "conditional/thresholds": {"lose": 60.0, "seen": True},
     "quantize/ptq_search": {"images": 16, "steps": "match_moments, equalize"},
 }

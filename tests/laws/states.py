@@ -12,7 +12,7 @@ class State:
     """The stages that make it, and the networks on which a second method may be tried."""
 
     stages: tuple[Method, ...]
-    nets: tuple[str, ...] = ("residual", "attention", "signed", "decoder")
+    nets: tuple[str, ...] = ("residual", "attention", "signed", "decoder", "mlp")
 
     def net_for(self, method: str) -> str:
         """Return the network on which the second method meets this state: the first in which it finds work, if there is one."""
@@ -38,7 +38,10 @@ STATES = {
     "a removed block": State((small("prune/blocks"),), ("attention",)),
     "an activation quantizer": State((small("quantize/activations"),)),
     "signs of activations": State((small("quantize/xnor"),), ("signed",)),
+    "gates": State((small("conditional/gates"),), ("transformer",)),
     "a folded norm": State((small("simplify/norms"),), ("residual", "signed")),
+    "experts": State((small("conditional/experts"),), ("mlp",)),
+    "samples that halt": State((small("conditional/ponder"),), ("attention",)),
     "tied weights": State((MASK,), ("tied",)),
     "a student": State((small("student", network="tests.laws.tiny_nets:Depthwise"), small("finetune")), ("residual",)),
     "an early exit": State((small("conditional/exits", at="stem"),), ("residual",)),

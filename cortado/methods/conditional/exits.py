@@ -12,7 +12,8 @@ from cortado.methods.method import Method, knob
 from cortado.methods.needs import LEARNS, Leaves, Need
 from cortado.network.graph.record import Call
 from cortado.network.view import View
-from cortado.parts.blocks.exit import CHANNEL_AXIS, Exit, head_name, head_of
+from cortado.parts.blocks.block import brought_along
+from cortado.parts.blocks.exit import CHANNEL_AXIS, Exit, exit_head, head_name
 from cortado.parts.blocks.rows import RULES
 from cortado.running.call import call
 from cortado.running.devices import own_device
@@ -49,8 +50,10 @@ def middle_place(method: Any, view: View, task: Task | None = None) -> str:
     if not classes_of(view):
         return ""
     # After the last two layers nothing would be saved.
-    fitting = [one.path for one in view.graph.calls if one.path and not refusal(one, view)][:-2]
-    return fitting[len(fitting) // 2] if fitting else ""
+    own = brought_along(view.network)
+    calls = [one for one in view.graph.calls if one.path and id(one.layer) not in own]
+    possible = [one.path for one in calls if not refusal(one, view)][:-2]
+    return possible[len(possible) // 2] if possible else ""
 
 
 LEAVES_AFTER = Need(
@@ -136,5 +139,5 @@ class ConditionalExits(Method):
             self.width,
             self.rule,
         )
-        head_of(made).to(own_device(view.network))
+        exit_head(made).to(own_device(view.network))
         return made

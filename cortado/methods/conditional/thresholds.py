@@ -58,9 +58,9 @@ class ConditionalThresholds(Method):
     def apply(self, view: View, task: Task) -> None:
         view.weights(self.where)
         ANSWERS.require(self, view, task)
-        found = answers_of(view.network, task)
+        found = early_answers(view.network, task)
         self.check(found, view, task)
-        costs = costs_of(view, found.sures)
+        costs = stopping_costs(view, found.sures)
         path, judged = self.path(found, costs)
         chosen = self.loosest(path, judged)
         if chosen is None:
@@ -73,7 +73,7 @@ class ConditionalThresholds(Method):
             sure.thresholds.copy_(torch.tensor([next(places) for _ in sure.choices]))
         view.notes += self.notes(judged, chosen, costs)
 
-    def check(self, found: "Answers", view: View, task: Task) -> None:
+    def check(self, found: "EarlyAnswers", view: View, task: Task) -> None:
         """Raise BadNetwork for confidences that are no numbers, BadTask for data that the network knows by heart."""
         if bool(torch.isnan(found.confidences).any()):
             raise BadNetwork(
@@ -86,14 +86,14 @@ class ConditionalThresholds(Method):
                 "them by heart, and confidences there say nothing of new data. Give other validation data, or write seen: true."
             )
 
-    def path(self, found: "Answers", costs: Sequence[float]) -> tuple[list[tuple[float, ...]], "Answers"]:
+    def path(self, found: "EarlyAnswers", costs: Sequence[float]) -> tuple[list[tuple[float, ...]], "EarlyAnswers"]:
         """Return confidences from strict to loose, and the samples on which to walk them."""
         if len(found.confidences) == 1:
             return [(one,) for one in GRID], found
         laid, judged = found.part(0), found.part(1)
         return laid_path(laid, costs), judged
 
-    def loosest(self, path: Sequence[tuple[float, ...]], judged: "Answers") -> tuple[float, ...] | None:
+    def loosest(self, path: Sequence[tuple[float, ...]], judged: "EarlyAnswers") -> tuple[float, ...] | None:
         """Return the last confidences on a path that keep the bound; None if none do."""
         kept = None
         for thresholds in path:
@@ -103,7 +103,7 @@ class ConditionalThresholds(Method):
             kept = thresholds
         return kept
 
-    def notes(self, found: "Answers", thresholds: Sequence[float], costs: Sequence[float]) -> list[str]:
+    def notes(self, found: "EarlyAnswers", thresholds: Sequence[float], costs: Sequence[float]) -> list[str]:
         """Return where samples stop, what that saves, and which answers do not pay."""
         shares = found.stopping(thresholds)
         harmed = int(found.harmed(thresholds).sum())
@@ -123,7 +123,7 @@ class ConditionalThresholds(Method):
 
 
 @dataclass(frozen=True)
-class Answers:
+class EarlyAnswers:
     """All answers on the validation data, from the first to the last.
 
     `confidences` (answers - 1, samples) and `shares` (answers, samples), the score of each answer; higher is better.
@@ -137,9 +137,9 @@ class Answers:
     def count(self) -> int:
         return self.shares.shape[1]
 
-    def part(self, number: int) -> "Answers":
+    def part(self, number: int) -> "EarlyAnswers":
         """Return every second sample, from the first or from the second on."""
-        return Answers(self.sures, self.confidences[:, number::2], self.shares[:, number::2])
+        return EarlyAnswers(self.sures, self.confidences[:, number::2], self.shares[:, number::2])
 
     def stops(self, thresholds: Sequence[float]) -> Tensor:
         """Return the place of the answer that each sample gets, (samples,)."""
@@ -174,7 +174,7 @@ def idle_answers(shares: Sequence[float], costs: Sequence[float]) -> list[tuple[
     return found
 
 
-def laid_path(found: Answers, costs: Sequence[float]) -> list[tuple[float, ...]]:
+def laid_path(found: EarlyAnswers, costs: Sequence[float]) -> list[tuple[float, ...]]:
     """Return confidences from strict to loose: those of one answer fall at a time, where that saves most for the harm."""
     places = [0] * len(found.confidences)
     path = [tuple(GRID[place] for place in places)]
@@ -187,20 +187,20 @@ def laid_path(found: Answers, costs: Sequence[float]) -> list[tuple[float, ...]]
             path.append(tuple(GRID[place] for place in places))
 
 
-def best_fall(found: Answers, costs: Sequence[float], places: Sequence[int]) -> tuple[int, int | None]:
+def best_fall(found: EarlyAnswers, costs: Sequence[float], places: Sequence[int]) -> tuple[int, int | None]:
     """Return the answer whose confidence should fall next, and how far, as a place of GRID; None where all are loose."""
     harm, cost = costs_at(found, costs, places)
     best: tuple[float, int, int | None] = (0.0, 0, None)
     for answer, place in enumerate(places):
         for target in range(place + 1, len(GRID)):
             more, less = costs_at(found, costs, [*places[:answer], target, *places[answer + 1 :]])
-            # One harmed sample more than seen, so that a fall without harm is not worth any price.
+            # One harmed sample more than seen, so that a fall without harm is not worth everything.
             worth = (cost - less) / (max(more - harm, 0.0) + 1.0)
             best = max(best, (worth, answer, target), key=lambda one: one[0])
     return best[1:]
 
 
-def costs_at(found: Answers, costs: Sequence[float], places: Sequence[int]) -> tuple[float, float]:
+def costs_at(found: EarlyAnswers, costs: Sequence[float], places: Sequence[int]) -> tuple[float, float]:
     """Return the number of harmed samples and the mean cost at some places of GRID."""
     thresholds = [GRID[place] for place in places]
     return float(found.harmed(thresholds).sum()), found.mean_cost(thresholds, costs)
@@ -211,7 +211,7 @@ def sures_in(network: nn.Module) -> list[FirstSure]:
     return [module for module in network.modules() if isinstance(module, FirstSure)]
 
 
-def answers_of(network: nn.Module, task: Task) -> Answers:
+def early_answers(network: nn.Module, task: Task) -> EarlyAnswers:
     """Return all answers on the validation data.  Raises BadTask for a metric without a score for each sample."""
     metric = task.metric
     if metric.whole is not None or metric.value is not None:
@@ -233,7 +233,7 @@ def answers_of(network: nn.Module, task: Task) -> Answers:
             for inputs, targets in task.validation.batches(256):
                 called.clear()
                 last = call(network, to_device(inputs, own_device(network)))
-                # The one that is asked first is called last: what follows it lies inside.
+                # The one that is asked first is called last: what follows it is inside.
                 order = [sure for sure, _ in reversed(called)]
                 early = [(answer, sure.rule) for sure, given in reversed(called) for answer in given[:-1]]
                 confidences.append(torch.stack([confidence(answer, rule).cpu() for answer, rule in early]))
@@ -246,16 +246,16 @@ def answers_of(network: nn.Module, task: Task) -> Answers:
             handle.remove()
         for sure, thresholds in zip(sures, before, strict=True):
             sure.thresholds.copy_(thresholds)
-    return Answers(tuple(order), torch.cat(confidences, 1), shares_of(metric, rows))
+    return EarlyAnswers(tuple(order), torch.cat(confidences, 1), answer_scores(metric, rows))
 
 
-def shares_of(metric: Metric, rows: Sequence[list[Any]]) -> Tensor:
+def answer_scores(metric: Metric, rows: Sequence[list[Any]]) -> Tensor:
     """Return (answers, samples): the score of each sample, higher is better."""
     found = torch.stack([metric_shares(metric, kept).double().cpu() for kept in rows])
     return found if metric.higher_is_better else -found
 
 
-def costs_of(view: View, sures: Sequence[FirstSure]) -> list[float]:
+def stopping_costs(view: View, sures: Sequence[FirstSure]) -> list[float]:
     """Return the multiply-adds of a sample that stops at each answer, from the first to the last."""
     table = profile(view.network, view.example)
     paths = {id(module): path for path, module in view.network.named_modules()}

@@ -13,6 +13,7 @@ from cortado.methods.method import Method, knob
 from cortado.methods.needs import LEARNS, Leaves
 from cortado.network.graph.trace import trace
 from cortado.network.view import View
+from cortado.parts.blocks.block import brought_along
 from cortado.task.task import Task
 from cortado.training.feeding import Feeding, feeding, only_feeding
 from cortado.training.learning import parts_of
@@ -74,7 +75,8 @@ class DistillHints(Method):
     def layers(self, view: View, teacher: nn.Module) -> tuple[str, str]:
         """Return the paths of the guided layer and of the hint layer."""
         at = self.at or middle_layer(view.network, view.example)
-        same = bool(self.at) or teacher is view.original is view.base
+        # A block may run layers of its own there.
+        same = bool(self.at) or (teacher is view.original is view.base and at in dict(teacher.named_modules()))
         return at, self.of or (at if same else middle_layer(teacher, view.example))
 
     def check_guided(self, at: str, guided: Feeding, view: View) -> None:
@@ -94,9 +96,13 @@ class DistillHints(Method):
 
 def middle_layer(network: nn.Module, example: Any) -> str:
     """Return the layer that runs in the middle of a network, counting calls of layers without inner calls; as a tap."""
+    # What blocks bring along, such as scores, is no layer of the network.
+    own = brought_along(network)
     calls = trace(network, example).calls
     paths = [call.path for call in calls]
-    inner = [path for path in paths if path and not any(other.startswith(path + ".") for other in paths)]
+    layers = [call for call in calls if call.path and not any(one.startswith(call.path + ".") for one in paths)]
+    inner = [call.path for call in layers if id(call.layer) not in own]
+    inner = inner or [call.path for call in layers if any(True for _ in call.layer.parameters())]
     number = (len(inner) - 1) // 2
     if not inner:
         raise BadNetwork("distill/hints: the network has no layers to take a hint from. Use distill/logits.")

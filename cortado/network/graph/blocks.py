@@ -9,6 +9,7 @@ from torch import nn
 
 from cortado.errors import BadNetwork
 from cortado.network.graph.trace import call_with, device_of, trace, undisturbed
+from cortado.parts.blocks.block import holder_of, innermost
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.forms.attach import attached_names
 from cortado.parts.part import Part, is_container
@@ -28,7 +29,7 @@ def find_blocks(network: nn.Module, example: Any) -> list[str]:
     listed = [path for path in able if has_siblings(network, path)]
     able = [path for path in able if not any(one.startswith(path + ".") for one in listed)]
     # Modules inside a block that changes the shape are not blocks either.
-    kinds = {type(network.get_submodule(path)) for path in listed}
+    kinds = {type(innermost(network.get_submodule(path))) for path in listed}
     closed = [path for path, layer in network.named_modules() if type(layer) in kinds]
     able = [path for path in able if not any(path.startswith(one + ".") for one in closed)]
     return [path for path in able if not any(path.startswith(other + ".") for other in able)]
@@ -39,12 +40,13 @@ def keeping_shape(network: nn.Module, example: Any) -> list[str]:
     places = Counter(id(layer) for _, layer in network.named_modules(remove_duplicate=False))
     matrices = sum(has_matrix(layer) for layer in network.modules())
     chosen = [
-        path
+        (path, layer)
         for path, layer in network.named_modules()
         if path and places[id(layer)] == 1 and is_composed(layer) and 0 < matrices_in(layer) < matrices
     ]
     graph = trace(network, example)
-    return [path for path in chosen if [call.alike for call in graph.of(path)] == [True]]
+    # A block around the module has the same path.
+    return [path for path, own in chosen if [call.alike for call in graph.of(path) if call.layer is own] == [True]]
 
 
 def is_composed(layer: nn.Module) -> bool:
@@ -67,8 +69,9 @@ def matrices_in(layer: nn.Module) -> int:
 
 def has_siblings(network: nn.Module, path: str) -> bool:
     """Return whether another module of its class stands next to it in a list or a chain."""
-    above, layer = network.get_submodule(path.rpartition(".")[0]), network.get_submodule(path)
-    beside = [child for child in above.children() if type(child) is type(layer)]
+    parent, _, name = path.rpartition(".")
+    above, layer = holder_of(network.get_submodule(parent), name), innermost(network.get_submodule(path))
+    beside = [child for child in above.children() if type(innermost(child)) is type(layer)]
     return len(beside) > 1 and is_container(above)
 
 
@@ -88,7 +91,7 @@ def runs_without(network: nn.Module, path: str, example: Any) -> bool:
 def left_out(network: nn.Module, path: str) -> Iterator[None]:
     """Bypass the module at `path` inside the block."""
     parent, _, name = path.rpartition(".")
-    above = network.get_submodule(parent)
+    above = holder_of(network.get_submodule(parent), name)
     block = above._modules[name]
     above._modules[name] = Bypass()
     try:

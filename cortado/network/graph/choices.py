@@ -31,7 +31,7 @@ def choices_in(graph: Graph) -> list[Choice]:
 
 
 def only_for(graph: Graph, choice: Operator) -> set[int]:
-    """Return the ids of the operators whose values only the chosen rows of a choice need."""
+    """Return the ids of the operators whose values only the chosen rows of a choice need; those that nothing needs count."""
     inside: set[int] = set()
     chosen = choice.reads[CHOSEN]
     elsewhere = {value for place, value in enumerate(choice.reads) if place != CHOSEN}
@@ -41,7 +41,7 @@ def only_for(graph: Graph, choice: Operator) -> set[int]:
             id(reader) in inside or reader is choice and value == chosen and value not in elsewhere
             for value, reader in read
         )
-        if read and serves and not graph.results.intersection(operator.makes):
+        if serves and not graph.results.intersection(operator.makes):
             inside.add(id(operator))
     return inside
 
@@ -72,5 +72,5 @@ def choice_names(network: nn.Module) -> dict[str, ChooseRows]:
             answer = owner if owner and len(sure.choices) == 1 else answer
             found[f"what follows {answer}"] = module
         else:
-            found[parent or path] = module
+            found[path if isinstance(modules.get(parent), nn.ModuleList) else parent or path] = module
     return found

@@ -32,13 +32,13 @@ def multiply_adds_so_far(
     places = chosen_among(runner)
     graph = trace(runner, example, batch)
     return {
-        path: tuple(costs_of(graph, graph.calls_of(one)[0].reads))
+        path: tuple(costs_in_turn(graph, graph.calls_of(one)[0].reads))
         for path, one in places.items()
         if graph.calls_of(one)
     }
 
 
-def costs_of(graph: Graph, answers: Iterable[int]) -> Iterable[float | None]:
+def costs_in_turn(graph: Graph, answers: Iterable[int]) -> Iterable[float | None]:
     """Yield the multiply-adds per sample that each value and all those before it need."""
     makers = {value: operator for operator in graph.operators for value in operator.makes}
     done: set[int] = set()

@@ -1,6 +1,7 @@
 """Execution: for what share of the samples each part of a network runs, where its paths depend on the input."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,16 @@ Runs = dict[int, Tensor]
 """By the id of a choice of rows or a layer: the share of each sample's rows that runs, (samples,)."""
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Multiply-adds of one sample: of the mean sample, the median, the 99th percentile, and the most of all measured."""
+
+    expected: float
+    p50: float
+    p99: float
+    most: float
+
+
 def rows_run(network: nn.Module, batches: Iterable[Any]) -> Runs:
     """Return the share of each sample's rows for which each choice of a network ran what it chooses, in eval mode.
 
@@ -32,11 +43,11 @@ def rows_run(network: nn.Module, batches: Iterable[Any]) -> Runs:
             call(network, to_device(inputs, own_device(network)))
             for choice in choices:
                 if choice.ran.rows is not None:
-                    found.setdefault(id(choice), []).append(per_sample(choice.ran.rows, sample_count(inputs)))
+                    found.setdefault(id(choice), []).append(mean_of_rows(choice.ran.rows, sample_count(inputs)))
     return {key: torch.cat(parts) for key, parts in found.items()}
 
 
-def per_sample(rows: Tensor, samples: int) -> Tensor:
+def mean_of_rows(rows: Tensor, samples: int) -> Tensor:
     """Return (samples,): the mean of each sample's rows; of all rows where they are no multiple of the samples."""
     values = rows.float().cpu()
     even = len(values) % max(samples, 1) == 0 and len(values)
@@ -63,3 +74,9 @@ def multiply_adds_of_samples(costs: Mapping[int, float], inside: Runs) -> Tensor
     """Return (samples,): the multiply-adds of each sample, from the cost of each layer, by id, and what runs of it."""
     total = sum((cost * inside[layer].double() for layer, cost in costs.items() if layer in inside), torch.zeros(()))
     return total + sum(cost for layer, cost in costs.items() if layer not in inside)
+
+
+def spread_of(values: Tensor) -> Spread:
+    """Return the mean, the quantiles and the largest of one number per sample."""
+    middle, late = torch.quantile(values.double(), torch.tensor([0.5, 0.99], dtype=torch.double)).tolist()
+    return Spread(float(values.double().mean()), middle, late, float(values.max()))

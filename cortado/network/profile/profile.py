@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cortado.errors import BadValue
 from cortado.layers.kinds import kind_of
@@ -14,7 +13,7 @@ from cortado.network.graph.graph import Graph
 from cortado.network.graph.operators.table import multiply_adds
 from cortado.network.graph.record import Call, Operator
 from cortado.network.graph.trace import trace
-from cortado.network.profile.execution import inside_of, multiply_adds_of_samples, rows_run
+from cortado.network.profile.execution import Spread, inside_of, multiply_adds_of_samples, rows_run, spread_of
 from cortado.network.profile.storage_count import StoredCount, TensorCounter
 from cortado.network.statistics.activity import Activity, measure_activity
 from cortado.parts.forms.attach import form_of
@@ -84,16 +83,6 @@ SUMMED = (
 
 DECODE = "decode_multiply_adds"
 FREE = Total(0, True)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Multiply-adds of one sample: of the mean sample, the median, the 99th percentile, and the most of all measured."""
-
-    expected: float
-    p50: float
-    p99: float
-    most: float
 
 
 @dataclass(frozen=True)
@@ -208,12 +197,6 @@ def profile(network: nn.Module, example: Any, data: Any = None, batch: int | Non
         if row.parameters or row.size_bytes or row.multiply_adds != 0 or row.decode_multiply_adds != 0:
             rows.append(row)
     return Profile(tuple(rows), spread_of(multiply_adds_of_samples(costs, executed)) if executed else None)
-
-
-def spread_of(values: Tensor) -> Spread:
-    """Return the mean, the quantiles and the largest of one number per sample."""
-    middle, late = torch.quantile(values.double(), torch.tensor([0.5, 0.99], dtype=torch.double)).tolist()
-    return Spread(float(values.double().mean()), middle, late, float(values.max()))
 
 
 def layers_in_order(network: nn.Module, traced: Graph) -> list[tuple[str, nn.Module, list[nn.Module]]]:

@@ -166,6 +166,21 @@ def stand_in(network: nn.Module, before: nn.Module, block: Block) -> nn.Module:
     return network
 
 
+def take_off(network: nn.Module, block: Block) -> nn.Module:
+    """Put what a block keeps back into every place of a network where the block stands, and return the network.
+
+    Raises BadNetwork for a block that keeps nothing.
+    """
+    kept = block.kept
+    if kept is None:
+        raise BadNetwork(f"blocks: {type(block).__name__} keeps no module that could stand in its place again.")
+    for parent in list(network.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is block:
+                parent._modules[name] = kept
+    return kept if network is block else network
+
+
 def clash_of(block: Block, before: nn.Module) -> str | None:
     """Return why a block and the module it keeps cannot share a path; None if they can."""
     if any(True for _ in (*block._parameters, *block._buffers)):
@@ -180,6 +195,13 @@ def clash_of(block: Block, before: nn.Module) -> str | None:
     return f"{min(shared)!r} is also a name in {type(before).__name__}" if shared else None
 
 
+def innermost(module: nn.Module) -> nn.Module:
+    """Return the module that blocks keep, whatever stands around it; the module itself if it is no such block."""
+    while isinstance(module, Block) and module.kept is not None:
+        module = module.kept
+    return module
+
+
 def blocks_in(network: nn.Module) -> list[tuple[str, Block]]:
     """Return the blocks of a network with their paths, in module order; at one path those inside come first."""
     found: dict[str, list[Block]] = {}
@@ -187,6 +209,22 @@ def blocks_in(network: nn.Module) -> list[tuple[str, Block]]:
         if isinstance(module, Block):
             found.setdefault(path, []).insert(0, module)
     return [(path, block) for path, several in found.items() for block in several]
+
+
+def holder_of(module: nn.Module, name: str) -> nn.Module:
+    """Return the module that really holds the child `name` of a module: what a block keeps has the block's path."""
+    while isinstance(module, Block) and name not in module._modules and module.kept is not None:
+        module = module.kept
+    return module
+
+
+def brought_along(network: nn.Module) -> set[int]:
+    """Return the ids of the modules that blocks have beside what they keep."""
+    found = set()
+    for _, block in blocks_in(network):
+        kept = set() if block.kept is None else set(block.kept.modules())
+        found |= {id(module) for module in block.modules() if module not in kept and module is not block}
+    return found
 
 
 def numbered(network: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -84,7 +84,7 @@ class Exit(Block):
             raise BadNetwork(f"blocks/exit: there is no module {at!r} after which to leave.")
         self.inner = inner
         # One attribute and one name for the head: any other could be that of a module of the network.
-        self.exit_facts = ExitFacts(at, place_of(at), axes, channels, convolutions, width, classes, RULES.index(rule))
+        self.exit_facts = ExitFacts(at, path_mark(at), axes, channels, convolutions, width, classes, RULES.index(rule))
         self.add_module(head_name(at), Head(axes, channels, convolutions, width, classes, rule))
 
     def spec(self) -> dict[str, int]:
@@ -93,7 +93,7 @@ class Exit(Block):
     @classmethod
     def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> "Exit":
         inner, facts = parts[INNER], dict(spec)
-        found = [path for path, _ in inner.named_modules() if path and place_of(path) == facts["place"]]
+        found = [path for path, _ in inner.named_modules() if path and path_mark(path) == facts["place"]]
         if len(found) != 1 or facts["rule"] >= len(RULES):
             raise BadValue("blocks/exit: the module after which samples leave is not there.")
         del facts["place"]
@@ -110,7 +110,7 @@ class Exit(Block):
             handle.remove()
         if not seen:
             raise BadNetwork(f"blocks/exit: {at} did not run, so that no sample can leave after it.")
-        head = head_of(self)
+        head = exit_head(self)
         return head.sure(head(seen[0]), outputs)
 
 
@@ -119,11 +119,11 @@ def head_name(at: str) -> str:
     return f"exit_{at.replace('.', '_')}"
 
 
-def head_of(block: Exit) -> Head:
+def exit_head(block: Exit) -> Head:
     """Return the head of an exit."""
     return block._modules[head_name(block.exit_facts.at)]  # type: ignore[return-value]
 
 
-def place_of(path: str) -> int:
+def path_mark(path: str) -> int:
     """Return the checksum of a path, below 2**24."""
     return crc32(path.encode()) % MARK

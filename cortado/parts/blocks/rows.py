@@ -13,14 +13,14 @@ NEVER = 2.0
 """A threshold that no confidence passes."""
 
 
-class Ran:
+class LastRows:
     """Which rows of the last batch computed what was chosen, (rows,) bool; None before the first batch."""
 
     rows: Tensor | None = None
 
-    def __deepcopy__(self, memo: dict[int, object]) -> "Ran":
+    def __deepcopy__(self, memo: dict[int, object]) -> "LastRows":
         """Return one that has not run: a copy of a network has not either."""
-        return Ran()
+        return LastRows()
 
 
 class ChooseRows(nn.Module):
@@ -32,7 +32,7 @@ class ChooseRows(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ran = Ran()
+        self.ran = LastRows()
 
     def forward(self, mask: Tensor, chosen: Tensor, otherwise: Tensor) -> Tensor:
         """Return (rows, ...) from a mask (rows,) and two tensors of that shape."""

@@ -9,7 +9,7 @@ from torch import nn
 from cortado.engine.fingerprints import json_data
 from cortado.errors import BadValue
 from cortado.methods.conditional.cascade import ConditionalCascade
-from cortado.methods.conditional.thresholds import ConditionalThresholds, answers_of, costs_of, idle_answers
+from cortado.methods.conditional.thresholds import ConditionalThresholds, early_answers, idle_answers, stopping_costs
 from cortado.nets.cascade import member_of
 from cortado.network.view import View
 from cortado.planner.search.proposal import Proposal, stages_of
@@ -149,9 +149,9 @@ def check_members(members: Any) -> tuple[Any, ...]:
 
 def idle_in(made: nn.Module, original: nn.Module, task: Task) -> list[int]:
     """Return the places of a network's answers that do not pay on the validation data."""
-    found = answers_of(made, task)
+    found = early_answers(made, task)
     thresholds = [float(one) for sure in found.sures for one in sure.thresholds]
-    costs = costs_of(View(made, original, task.example), found.sures)
+    costs = stopping_costs(View(made, original, task.example), found.sures)
     return [place for place, _, _ in idle_answers(found.stopping(thresholds), costs)]
 
 

@@ -12,7 +12,7 @@ from cortado.methods.conditional.thresholds import (
     BY_HEART,
     ENOUGH,
     ConditionalThresholds,
-    costs_of,
+    stopping_costs,
     sures_in,
     upper_bound,
 )
@@ -52,7 +52,7 @@ class EarlyExits:
             tried
             or lasting <= 0
             or not self.wanted.time_counts
-            or not self.can_be_told()
+            or not self.can_be_judged()
             or self.largest_gain() < LEAST_GAIN
         ):
             return None
@@ -65,7 +65,7 @@ class EarlyExits:
         ]
         return Proposal.of(stages, f"exit in the middle, integers, lose={last.lose:g}")
 
-    def can_be_told(self) -> bool:
+    def can_be_judged(self) -> bool:
         """Return whether the validation data can bound the harm: there are enough, and not known by heart."""
         data, metric = self.task.validation, self.task.metric
         enough = upper_bound(0, len(data), ConditionalThresholds().sure) <= self.lose / 100
@@ -85,7 +85,7 @@ class EarlyExits:
                 return 0.0
             view.wrap("", method.exit_after(method.call_of(view, place), view, classes_of(view)))
             placed = View(view.network, self.network, self.task.example)
-            early, last = costs_of(placed, sures_in(placed.network))
+            early, last = stopping_costs(placed, sures_in(placed.network))
         except CortadoError:
             # What cannot be traced has no exit.
             return 0.0

@@ -128,7 +128,7 @@ class Engine:
             return None
         with tempfile.TemporaryDirectory() as folder:
             low, example = lowered(made, self.task.example), self.task.example
-            lower_fastest(runtime_by_name(limit.runtime), low, example, self.task.validation, Path(folder))
+            lower_fastest(runtime_by_name(limit.runtime), made, low, example, self.task.validation, Path(folder))
             return sum(path.stat().st_size for path in Path(folder).iterdir())
 
     def judged(self, trial: Trial, made: nn.Module, report: Report, before: Trial) -> Trial:

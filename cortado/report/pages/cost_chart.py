@@ -28,7 +28,7 @@ def cost_chart(lines: Sequence[CostLine], cost_name: str, score_name: str) -> Ma
     """Return the drawing: cost by factors across, score up, a legend below.  Hovering over a point shows its values."""
     across, up = cost_scale([cost for one in lines for cost, _ in one.points]), all_scores(lines)
     drawn = [line_of(number, one, across, up) for number, one in enumerate(lines)]
-    names = [legend(number, one, TOP + HEIGHT + BELOW + ROW * number) for number, one in enumerate(lines)]
+    names = [line_legend(number, one, TOP + HEIGHT + BELOW + ROW * number) for number, one in enumerate(lines)]
     box = f"0 0 {LEFT + WIDTH + 12:.0f} {TOP + HEIGHT + BELOW + ROW * len(lines):.0f}"
     title = tag("text", score_name, x=0, y=11, class_="axis")
     return tag(
@@ -65,14 +65,14 @@ def all_scores(lines: Sequence[CostLine]) -> Axis:
     return score_axis([score for one in lines for _, score in one.points], 6)
 
 
-def place_of(point: tuple[float, float], across: Axis, up: Axis) -> tuple[float, float]:
+def place_on_chart(point: tuple[float, float], across: Axis, up: Axis) -> tuple[float, float]:
     """Return where a point (cost, score) is drawn."""
     return LEFT + WIDTH * across.at(point[0]) / 100, TOP + HEIGHT * (1 - up.at(point[1]) / 100)
 
 
 def line_of(number: int, line: CostLine, across: Axis, up: Axis) -> Markup:
     """Return the points of a line, and the line where it has one."""
-    places = [place_of(point, across, up) for point in line.points]
+    places = [place_on_chart(point, across, up) for point in line.points]
     drawn = [
         dot(x, y, tag("title", f"{line.name}: {score:.4g} at {cost:.4g}"))
         for (cost, score), (x, y) in zip(line.points, places, strict=True)
@@ -91,13 +91,13 @@ def grid(across: Axis, up: Axis) -> Markup:
     """Return the levels of both axes with their numbers."""
     drawn = []
     for tick, name in zip(up.ticks, score_labels(up, ""), strict=True):
-        _, y = place_of((across.low, tick), across, up)
+        _, y = place_on_chart((across.low, tick), across, up)
         drawn += [
             level_line(y, LEFT, LEFT + WIDTH, "curve-level"),
             tag("text", name, x=LEFT - 8, y=f"{y + 4:.1f}", class_="axis end"),
         ]
     for tick in across.ticks:
-        x, _ = place_of((tick, up.low), across, up)
+        x, _ = place_on_chart((tick, up.low), across, up)
         drawn += [
             tag("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=TOP, y2=TOP + HEIGHT, class_="curve-level"),
             centred_text(f"{tick:.4g}", x, TOP + HEIGHT + 17, "axis"),
@@ -105,7 +105,7 @@ def grid(across: Axis, up: Axis) -> Markup:
     return join(*drawn)
 
 
-def legend(number: int, line: CostLine, y: float) -> Markup:
+def line_legend(number: int, line: CostLine, y: float) -> Markup:
     """Return a line's mark and name."""
     mark = dot(LEFT + 8, y)
     stroke = (

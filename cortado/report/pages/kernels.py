@@ -59,9 +59,12 @@ def layers_text(rows: Sequence[Placement]) -> str:
 
 def kernel_table_text(row: Exported) -> str:
     """Return the table of one file as aligned lines; "" where all is in floats."""
-    if not worth_telling(row.placements):
-        return ""
-    return aligned([(f"{HEADS[0]} in {row.runtime}", *HEADS[1:]), *kernel_rows(row.placements)], "<<><")
+    return placements_text(row.runtime, row.placements) if worth_telling(row.placements) else ""
+
+
+def placements_text(runtime: str, rows: Sequence[Placement]) -> str:
+    """Return a runtime's table as aligned lines."""
+    return aligned([(f"{HEADS[0]} in {runtime}", *HEADS[1:]), *kernel_rows(rows)], "<<><")
 
 
 def kernel_table(row: Exported) -> Markup | None:

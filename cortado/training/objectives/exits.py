@@ -18,8 +18,7 @@ from cortado.parts.blocks.rows import FirstSure
 from cortado.task.task import Task
 from cortado.training.objectives.counted import counted_outputs
 from cortado.training.objectives.logits import distillation
-from cortado.training.objectives.objective import Objective, Taps, Terms, TrainingStep
-from cortado.training.taps import ARGUMENT
+from cortado.training.objectives.objective import ARGUMENT, Objective, Taps, Terms, TrainingStep
 
 
 @dataclass(frozen=True)

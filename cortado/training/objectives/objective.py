@@ -20,6 +20,8 @@ from cortado.task.task import Task
 
 TRAIN, UNLABELLED = "train", "unlabelled"
 """The data that objectives read."""
+ARGUMENT = "<"
+"""In a tap, separates a module's path from the number of what it gets: choose<2 is its second argument."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Taps:
     >>> cortado.Taps(network=("layer3", "layer3#2")).teacher
     ()
 
-    "layer3" is the module's only call in one forward pass, "layer3#2" its second.
+    "layer3" is the module's only call in one forward pass, "layer3#2" its second. "choose<2" is what a module gets as its
+    second argument.
     """
 
     network: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from cortado.engine.compress import compress
 from cortado.errors import BadNetwork, NothingChanged
 from cortado.methods.conditional.exits import ConditionalExits
 from cortado.network.view import View
-from cortado.parts.blocks.exit import head_of
+from cortado.parts.blocks.exit import exit_head
 from tests.laws.tiny_nets import BY_NAME
 
 NET = BY_NAME["residual"]
@@ -47,7 +47,7 @@ def test_exits_are_cut_rounded_and_end_with_thresholds():
         "quantize/activations | conditional/thresholds lose=60 seen=true"
     )
     small, report = compress(NET.make(), NET.task(), recipe)
-    assert head_of(small).sure.thresholds[0] < 1
+    assert exit_head(small).sure.thresholds[0] < 1
     assert "what follows exit_stem ran for" in str(report)
 
 

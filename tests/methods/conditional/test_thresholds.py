@@ -11,11 +11,11 @@ import cortado
 from cortado.engine.recipe import read_recipe
 from cortado.errors import BadNetwork, BadRecipe, BadTask, NothingChanged
 from cortado.methods.conditional.thresholds import (
-    Answers,
     ConditionalThresholds,
-    answers_of,
-    costs_of,
+    EarlyAnswers,
+    early_answers,
     laid_path,
+    stopping_costs,
     sures_in,
     upper_bound,
 )  # fmt: skip
@@ -46,12 +46,12 @@ def test_bound_holds_on_new_samples_as_often_as_it_says():
 
 
 def made_up(count=4000):
-    """Answers of three networks: confidences say how often the first two are right."""
+    """EarlyAnswers of three networks: confidences say how often the first two are right."""
     generator = torch.Generator().manual_seed(0)
     sure = torch.rand(2, count, generator=generator)
     right = torch.rand(3, count, generator=generator)
     shares = torch.stack([(right[0] < sure[0]), (right[1] < sure[1] ** 0.2), right[2] < 0.97]).double()
-    return Answers((), sure, shares)
+    return EarlyAnswers((), sure, shares)
 
 
 def test_path_falls_from_strict_to_loose_and_trusts_the_better_answer_sooner():
@@ -80,7 +80,7 @@ def cascade():
 def test_costs_are_those_up_to_each_answer():
     network = cascade()
     view = View(network, network, NET.example)
-    costs = costs_of(view, sures_in(network))
+    costs = stopping_costs(view, sures_in(network))
     alone = [cortado.profile(one, NET.example).total("multiply_adds").value for one in network.members]
     assert costs == [alone[0], sum(alone)]
 
@@ -88,7 +88,7 @@ def test_costs_are_those_up_to_each_answer():
 def test_answers_are_those_of_the_members_and_nothing_is_left_behind():
     network, task = cascade(), NET.task()
     network.sure.thresholds.fill_(0.4)
-    found = answers_of(network, task)
+    found = early_answers(network, task)
     with torch.no_grad():
         for member, share in zip(network.members, found.shares, strict=True):
             right = member(task.validation.inputs).argmax(1) == task.validation.targets

@@ -58,7 +58,8 @@ def test_half_zeros_say_why_they_are_not_faster(tmp_path):
 
 def test_a_standard_file_has_no_operators_of_ours(tmp_path):
     row = exported("prune/weights keep=0.05", tmp_path / "out", own_operators=False)
-    assert {one.kernel for one in row.placements} == {"float32"} and not any(one.why for one in row.placements)
+    assert {one.kernel for one in row.placements} == {"float32"}
+    assert all("zeros" in one.why for one in row.placements if one.layer in ("3", "5", "9"))
     assert [path.name for path in (tmp_path / "out").iterdir() if path.suffix in (".so", ".cpp")] == []
 
 

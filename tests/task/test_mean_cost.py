@@ -1,4 +1,4 @@
-"""Budgets: shares, thresholds and curves against cases that were computed by hand."""
+"""Mean cost: shares, thresholds and curves against cases that were computed by hand."""
 
 import math
 
@@ -7,12 +7,12 @@ import torch
 
 from cortado.errors import BadValue
 from cortado.parts.blocks.rows import NEVER, FirstSure, confidence
-from cortado.task.budgets import (
+from cortado.task.mean_cost import (
     ALWAYS,
     anytime_curve,
-    budgeted_curve,
     geometric_shares,
     leaving,
+    mean_cost_curve,
     thresholds_for,
 )
 
@@ -26,7 +26,7 @@ def test_anytime_curve_is_the_mean_of_each_answer():
 
 
 @pytest.mark.parametrize(
-    ("costs", "budget", "shares"),
+    ("costs", "mean", "shares"),
     [
         ((1.0, 2.0), 1.25, (0.75, 0.25)),  # two answers: (2 - 1.25) leave at the first
         ((1.0, 2.0, 3.0), 2.0, (1 / 3, 1 / 3, 1 / 3)),  # the middle: a ratio of 1
@@ -34,23 +34,23 @@ def test_anytime_curve_is_the_mean_of_each_answer():
         ((1.0, 2.0, 4.0), 3.0, None),  # more than the mean: a ratio above 1
     ],
 )
-def test_shares_are_geometric_and_meet_the_budget(costs, budget, shares):
-    found = geometric_shares(costs, budget)
+def test_shares_are_geometric_and_meet_the_mean(costs, mean, shares):
+    found = geometric_shares(costs, mean)
     assert sum(found) == pytest.approx(1)
-    assert sum(share * cost for share, cost in zip(found, costs, strict=True)) == pytest.approx(budget)
+    assert sum(share * cost for share, cost in zip(found, costs, strict=True)) == pytest.approx(mean)
     assert all(found[k + 1] ** 2 == pytest.approx(found[k] * found[k + 2]) for k in range(len(found) - 2))
     assert shares is None or found == pytest.approx(shares)
 
 
-def test_least_and_largest_budget_are_the_first_answer_and_the_last():
+def test_least_and_largest_mean_are_the_first_answer_and_the_last():
     assert geometric_shares([1.0, 2.0, 4.0], 1.0) == pytest.approx([1, 0, 0], abs=1e-9)
     assert geometric_shares([1.0, 2.0, 4.0], 4.0) == pytest.approx([0, 0, 1], abs=1e-9)
 
 
-@pytest.mark.parametrize("budget", [0.99, 4.01, math.nan])
-def test_budget_that_no_shares_meet_is_refused(budget):
+@pytest.mark.parametrize("mean", [0.99, 4.01, math.nan])
+def test_mean_that_no_shares_meet_is_refused(mean):
     with pytest.raises(BadValue, match=r"between the first answer's cost and the last one's, 1\.\.4, got"):
-        geometric_shares([1.0, 2.0, 4.0], budget)
+        geometric_shares([1.0, 2.0, 4.0], mean)
 
 
 def test_surest_leave_first_and_later_answers_choose_among_those_that_stay():
@@ -74,17 +74,17 @@ def test_shares_of_none_and_of_all_are_thresholds_that_none_and_all_pass():
     assert leaving(SURE, thresholds_for(SURE, [1.0, 0.0, 0.0])).tolist() == [0, 0, 0, 0]
 
 
-def test_budgeted_curve_is_scored_on_other_samples_with_their_own_cost():
+def test_mean_cost_curve_is_scored_on_other_samples_with_their_own_cost():
     """Half leave at the first answer of the samples that the threshold, 0.5, was chosen on; of the others three do."""
     chosen_on = torch.tensor([[0.9, 0.8, 0.5, 0.4], [0.5] * 4])
     sure, right = torch.tensor([[0.6, 0.7, 0.8, 0.1], [0.5] * 4]), torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]])
-    (found,) = budgeted_curve(chosen_on, sure, right, [1.0, 5.0], [3.0])
+    (found,) = mean_cost_curve(chosen_on, sure, right, [1.0, 5.0], [3.0])
     assert found.thresholds == pytest.approx((0.5,)) and found.shares == pytest.approx((0.75, 0.25))
     assert found.cost == pytest.approx(0.75 * 1 + 0.25 * 5) and found.score == pytest.approx(0.75)
 
 
-def test_ends_of_the_budgeted_curve_are_those_of_the_anytime_curve():
-    found = budgeted_curve(SURE, SURE, RIGHT, [1.0, 3.0, 10.0], [1.0, 10.0])
+def test_ends_of_the_mean_cost_curve_are_those_of_the_anytime_curve():
+    found = mean_cost_curve(SURE, SURE, RIGHT, [1.0, 3.0, 10.0], [1.0, 10.0])
     wanted = anytime_curve(RIGHT, [1.0, 3.0, 10.0])
     assert [(one.cost, one.score) for one in found] == [(one.cost, one.score) for one in (wanted[0], wanted[-1])]
 

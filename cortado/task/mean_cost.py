@@ -1,4 +1,4 @@
-"""Budgets: what a network that can stop early scores for what it spends: at any time, and on average over many samples.
+"""Mean cost: what a network that can stop early scores for what it spends, at any time, and on average over samples.
 
 All here is computed from three tensors: how sure each answer is, how well it does, and what has been spent by then.
 """
@@ -43,19 +43,19 @@ def anytime_curve(scores: Tensor, costs: Sequence[float]) -> list[Spent]:
     return [Spent(cost, float(one.double().mean())) for one, cost in zip(scores, costs, strict=True)]
 
 
-def budgeted_curve(
-    chosen_on: Tensor, confidences: Tensor, scores: Tensor, costs: Sequence[float], budgets: Sequence[float]
+def mean_cost_curve(
+    chosen_on: Tensor, confidences: Tensor, scores: Tensor, costs: Sequence[float], means: Sequence[float]
 ) -> list[Spent]:
-    """Return score and cost of a batch under each average budget.  Huang et al., 2018, section 5.2.
+    """Return score and cost where a sample may cost so much on average.  Huang et al., 2018, section 5.2.
 
     Thresholds are found on the confidences `chosen_on` (answers, samples) of validation data, so that a geometric share
     of samples leaves at each answer; score and cost are those of other samples with `confidences` and `scores` (answers,
-    samples). So their cost may differ from the budget. Raises BadValue for a budget that no shares meet.
+    samples). So their mean cost may differ from the one asked for. Raises BadValue for one that no shares meet.
     """
     check_costs(scores, costs)
     found = []
-    for budget in budgets:
-        thresholds = thresholds_for(chosen_on, geometric_shares(costs, budget))
+    for mean in means:
+        thresholds = thresholds_for(chosen_on, geometric_shares(costs, mean))
         places = leaving(confidences, thresholds)
         shares = torch.bincount(places, minlength=len(costs)).double() / places.numel()
         score = scores.double().gather(0, places[None]).mean()
@@ -64,26 +64,26 @@ def budgeted_curve(
     return found
 
 
-def geometric_shares(costs: Sequence[float], budget: float) -> list[float]:
-    """Return the share of samples that leave at each answer, so that they cost `budget` on average.
+def geometric_shares(costs: Sequence[float], mean: float) -> list[float]:
+    """Return the share of samples that leave at each answer, so that they cost `mean` on average.
 
     Each share is the one before times a ratio, 1 - q where a share q of those that reach an answer leaves there. Raises
-    BadValue for a budget below the first cost or above the last.
+    BadValue for a mean below the first cost or above the last.
     """
-    if not costs[0] <= budget <= costs[-1]:
+    if not costs[0] <= mean <= costs[-1]:
         raise BadValue(
-            f"task/budgets: a budget must lie between the first answer's cost and the last one's, {costs[0]:g}..{costs[-1]:g}, "
-            f"got {budget:g}."
+            f"task/mean_cost: the mean must lie between the first answer's cost and the last one's, {costs[0]:g}..{costs[-1]:g}, "
+            f"got {mean:g}."
         )
     low, high = -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        spent = sum(share * cost for share, cost in zip(shares_of(middle, len(costs)), costs, strict=True))
-        low, high = (middle, high) if spent < budget else (low, middle)
-    return shares_of((low + high) / 2, len(costs))
+        spent = sum(share * cost for share, cost in zip(geometric(middle, len(costs)), costs, strict=True))
+        low, high = (middle, high) if spent < mean else (low, middle)
+    return geometric((low + high) / 2, len(costs))
 
 
-def shares_of(log_ratio: float, count: int) -> list[float]:
+def geometric(log_ratio: float, count: int) -> list[float]:
     """Return so many shares that sum to 1, each the one before times the ratio."""
     most = max(0.0, log_ratio * (count - 1))
     parts = [math.exp(log_ratio * number - most) for number in range(count)]
@@ -125,5 +125,5 @@ def check_costs(scores: Tensor, costs: Sequence[float]) -> None:
     rises = all(before < after for before, after in zip(costs, costs[1:], strict=False))
     if len(costs) != len(scores) or not rises:
         raise BadValue(
-            f"task/budgets: there must be a cost for each of {len(scores)} answers, higher for later ones, got {list(costs)}."
+            f"task/mean_cost: there must be a cost for each of {len(scores)} answers, higher for later ones, got {list(costs)}."
         )

@@ -131,7 +131,9 @@ def test_quantizers_are_no_blocks_and_blocks_no_quantizers():
         decode(file_with(section, HAS_QUANTIZERS, b""), original())
 
 
-@pytest.mark.parametrize(("number", "words"), [(0, "module 0 of 8"), (8, "module 8 of 8"), (2**30, "of 8")])
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "cannot stand in the place of the whole network"), (8, "module 8 of 8"), (2**30, "of 8")]
+)
 def test_modules_that_are_not_there_are_refused(number, words):
     assert words in refusal((number, OUT))
 

@@ -32,9 +32,9 @@ from tests.docs import stranger, stranger_file
 from tests.docs.stranger_mix import mix
 from tests.file.cut_nets import cut_net, plain_net, without_blocks
 from tests.file.former_files import former_file
+from tests.file.former_nets import former_net
 from tests.file.test_former_files import FACTS, FOLDER
 from tests.file.test_placed import rounded
-from tests.laws.tiny_nets import BY_NAME
 
 
 def planes() -> dict[str, np.ndarray]:
@@ -222,7 +222,9 @@ def test_quantizers_are_read_by_the_page() -> None:
 
 @pytest.mark.parametrize("name", list(FACTS))
 def test_former_files_are_read_by_the_page(name: str) -> None:
-    made = read_both_ways((FOLDER / f"{name}.cortado").read_bytes(), BY_NAME[FACTS[name]["network"]].make, whole=True)
+    made = read_both_ways(
+        (FOLDER / f"{name}.cortado").read_bytes(), lambda: former_net(FACTS[name]["network"]), whole=True
+    )
     assert made.version == FACTS[name]["version"]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import cortado
-from tests.laws.tiny_nets import BY_NAME
+from tests.file.former_nets import former_net
 
 FOLDER = Path(__file__).parent / "former"
 FACTS = json.loads((FOLDER / "facts.json").read_text(encoding="utf8"))
@@ -27,8 +27,7 @@ def sum_of_values(network: torch.nn.Module) -> str:
 
 @pytest.mark.parametrize("name", list(FACTS))
 def test_former_file_gives_the_same_values(name):
-    tiny = BY_NAME[FACTS[name]["network"]]
-    network = cortado.load(FOLDER / f"{name}.cortado", original=tiny.make)
+    network = cortado.load(FOLDER / f"{name}.cortado", original=former_net(FACTS[name]["network"]))
     assert (FOLDER / f"{name}.cortado").read_bytes()[4] == FACTS[name]["version"]
     assert sum_of_values(network) == FACTS[name]["values"]
 

@@ -62,7 +62,11 @@ def view_after(first: tuple[Method, ...], net: str) -> View:
     tiny = BY_NAME[net]
     network = tiny.make()
     for stage in first:
-        stage.apply(View(network, tiny.make(), tiny.example), tiny.task())
+        view = View(network, tiny.make(), tiny.example)
+        # Where the first stage finds nothing to do, the method is asked of the network as it is.
+        with contextlib.suppress(NothingChanged):
+            stage.apply(view, tiny.task())
+        network = view.network
     return View(network, tiny.make(), tiny.example)
 
 

@@ -38,7 +38,7 @@ STATES = {
     "a removed block": State((small("prune/blocks"),), ("attention",)),
     "an activation quantizer": State((small("quantize/activations"),)),
     "signs of activations": State((small("quantize/xnor"),), ("signed",)),
-    "gates": State((small("conditional/gates"),), ("transformer",)),
+    "gates": State((small("conditional/gates"),), ("attention",)),
     "a folded norm": State((small("simplify/norms"),), ("residual", "signed")),
     "experts": State((small("conditional/experts"),), ("mlp",)),
     "samples that halt": State((small("conditional/ponder"),), ("attention",)),

@@ -72,7 +72,7 @@ class Attending(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.leave = nn.Linear(width, width)
-        self.inner, self.outer = nn.Linear(width, 6), nn.Linear(6, width)
+        self.widen, self.narrow = nn.Linear(width, 6), nn.Linear(6, width)
 
     def forward(self, activation: Tensor) -> Tensor:
         normed = self.norm(activation)
@@ -81,7 +81,7 @@ class Attending(nn.Module):
         ]
         mixed = nn.functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
         activation = activation + self.leave(mixed)
-        return activation + self.outer(torch.relu(self.inner(activation)))
+        return activation + self.narrow(torch.relu(self.widen(activation)))
 
 
 class Attention(nn.Module):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cortado.methods.conditional.thresholds import costs_of
+from cortado.methods.conditional.thresholds import stopping_costs
 from cortado.nets.msdnet import msdnet
 from cortado.network.graph.choices import choices_in
 from cortado.network.graph.trace import trace
@@ -50,5 +50,5 @@ def test_all_that_follows_an_answer_is_inside_its_choice(answers):
 def test_two_counts_of_what_an_answer_costs_agree():
     """One leaves out what is inside choices, the other follows each answer back to the inputs."""
     network, example = msdnet(exits=4, even=True, width=4, growth=4, head=8).eval(), torch.ones(2, 3, 32, 32)
-    found = costs_of(View(network, network, example), [network.choose])
+    found = stopping_costs(View(network, network, example), [network.choose])
     assert found[:-1] == list(multiply_adds_so_far(network, example)["choose"][:-1])

@@ -127,7 +127,7 @@ def test_layers_that_cannot_be_wrapped_are_named():
     net = BY_NAME["attention"]
     view = View(net.make(), net.make(), net.example)
     words = ConditionalExperts().unmet(view, net.task())
-    assert "blocks.0.inner and blocks.0.outer are held by a module that does more" in words
+    assert "blocks.0.widen and blocks.0.narrow are held by a module that does more" in words
 
 
 def test_where_selects_whole_layers():

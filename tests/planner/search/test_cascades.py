@@ -59,7 +59,7 @@ def small():
 
 
 def large():
-    return Halves(60).eval()
+    return Halves(24).eval()
 
 
 def task(wrong=0.05):

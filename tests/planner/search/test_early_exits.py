@@ -37,7 +37,7 @@ def test_gain_is_what_follows_the_middle_for_the_samples_that_are_sure():
     with torch.no_grad():
         sure = float((network(made.validation.inputs).softmax(1).amax(1) > 0.95).float().mean())
     assert sure_share(network, made) == pytest.approx(sure) and sure > 0.2
-    assert ideas(network, made).largest_gain() == pytest.approx(sure / 2, abs=0.02)
+    assert ideas(network, made).largest_gain() == pytest.approx(sure / 2, abs=0.05)
 
 
 @pytest.mark.parametrize(

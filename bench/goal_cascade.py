@@ -53,7 +53,8 @@ def searched() -> dict[str, Any]:
         resume=True, runtimes=[RUNTIME], members=MEMBERS,
     )  # fmt: skip
     trials = [{**dataclasses.asdict(one), "recipe": one.recipe["stages"]} for one in got.trials]
-    return {"trials": trials, "text": got.text(), "best": got.best.text(), "recipe": got.best.recipe["stages"]}
+    found = {"trials": trials, "text": got.text(), "best": got.best.text(), "recipe": got.best.recipe["stages"]}
+    return dict(json.loads(json.dumps(found).replace(str(FOLDER), FOLDER.name)))
 
 
 def piece() -> dict[str, Any]:
@@ -96,7 +97,8 @@ def file_rows(networks: dict[str, nn.Module], task: Task) -> list[dict[str, Any]
         for number, (what, network) in enumerate(networks.items()):
             own = Path(folder) / str(number)
             own.mkdir()
-            file, form = lower_fastest(runtime, lowered(network, task.example), task.example, task.validation, own)
+            low = lowered(network, task.example)
+            file, form = lower_fastest(runtime, network, low, task.example, task.validation, own)
             sessions.append(Running(runtime.load(file, 1)))
             after_it = scores(sessions[-1], task.test, task.metric, batch=100)
             compared = paired_interval(before, after_it, task.metric.scale)

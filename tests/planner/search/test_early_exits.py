@@ -32,12 +32,12 @@ def test_one_exit_is_proposed_with_training_and_thresholds():
 
 
 def test_gain_is_what_follows_the_middle_for_the_samples_that_are_sure():
-    """Of 60 equal layers half follow the middle; the head's cost is that of one layer or so."""
+    """Of 24 equal layers half follow the middle; the head's cost is that of one layer or so."""
     network, made = large(), task()
     with torch.no_grad():
         sure = float((network(made.validation.inputs).softmax(1).amax(1) > 0.95).float().mean())
-    assert sure_share(network, made) == pytest.approx(sure) and sure > 0.5
-    assert ideas(network, made).largest_gain() == pytest.approx(sure / 2, abs=0.15)
+    assert sure_share(network, made) == pytest.approx(sure) and sure > 0.2
+    assert ideas(network, made).largest_gain() == pytest.approx(sure / 2, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,12 @@ def stages(name: str, **knobs: object) -> list[Method]:
     return [*before.get(name, []), small(name, **knobs)]
 
 
+def stages_on(name: str, net: str) -> list[Method]:
+    """The same, without what finds nothing to do on a tiny network."""
+    *first, method = stages(name)
+    return [*(one for one in first if asked(one, view_after((), net), net) == FINDS_WORK), method]
+
+
 def after_first(name: str, net: str) -> nn.Module:
     """The tiny network after what gives the method something to do."""
     return copy.deepcopy(view_after(tuple(stages(name)[:-1]), net).network)

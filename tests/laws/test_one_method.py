@@ -18,7 +18,17 @@ from cortado.network.view import View
 from cortado.network.weight import parameter_places
 from cortado.parts.forms.attach import original_class
 from tests.fresh import ROOT
-from tests.laws.asked import FINDS_WORK, after_first, asked, asked_of, leaves, stages, view_after, would_change
+from tests.laws.asked import (
+    FINDS_WORK,
+    after_first,
+    asked,
+    asked_of,
+    leaves,
+    stages,
+    stages_on,
+    view_after,
+    would_change,
+)
 from tests.laws.compressed import IDLE_PAIRS, PAIRS, compressed
 from tests.laws.left import left_in, lost_forms
 from tests.laws.small_methods import ALL_METHODS, small
@@ -161,7 +171,7 @@ def test_deep_copy_computes_the_same_and_shares_nothing(name, net):
 def test_method_without_what_it_needs_says_so_and_would_change_nothing(name, net):
     said, tiny = asked_of(name, net), BY_NAME[net]
     with pytest.raises(said.error, match=re.escape(f"({name}): {said.words}")):
-        compress(tiny.make(), tiny.task(), stages(name))
+        compress(tiny.make(), tiny.task(), stages_on(name, net))
     if said.error is NothingChanged:
         assert not would_change(small(name), View(after_first(name, net), tiny.make(), tiny.example), net)
 
@@ -175,6 +185,8 @@ def test_method_that_needs_what_others_leave_finds_nothing_alone(name, net):
 @every_method_on_every_net
 def test_method_that_needs_more_once_it_has_run_would_change_nothing_more(name, net):
     """Rounds of the same rounding, a second release, a walk back from where nothing moved: each says so."""
+    if small(name).ends:
+        pytest.skip("no stage may follow it")
     first = tuple(stages(name))
     said = asked_between(first, name, net)
     if said != FINDS_WORK:

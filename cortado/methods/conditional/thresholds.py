@@ -74,14 +74,14 @@ class ConditionalThresholds(Method):
         view.notes += self.notes(judged, chosen, costs)
 
     def check(self, found: "EarlyAnswers", view: View, task: Task) -> None:
-        """Raise BadNetwork for confidences that are no numbers, BadTask for data that the network knows by heart."""
+        """Raise BadNetwork for confidences that are no numbers, NothingChanged for data that the network knows by heart."""
         if bool(torch.isnan(found.confidences).any()):
             raise BadNetwork(
                 f"{self.name()}: some confidence is NaN on the validation data. Load or train valid weights."
             )
         last = float(found.shares[-1].mean())
         if not self.seen and last >= BY_HEART and found.count >= ENOUGH:
-            raise BadTask(
+            raise NothingChanged(
                 f"{self.name()}: the last answer is right on {last:.1%} of {found.count} validation samples: it seems to know "
                 "them by heart, and confidences there say nothing of new data. Give other validation data, or write seen: true."
             )

@@ -12,8 +12,9 @@ from torch import nn
 
 from cortado.engine.compress import compress_within
 from cortado.engine.options import RunOptions
-from cortado.errors import REFUSALS, BadNetwork, BadValue, comes_from_system
+from cortado.errors import REFUSALS, BadNetwork, BadTask, BadValue, CortadoError, comes_from_system
 from cortado.lowering.lower import lowered
+from cortado.planner.search.cascades import has_paths
 from cortado.planner.search.front import tried
 from cortado.planner.search.result import SearchResult
 from cortado.planner.search.trials import MINIMISE, NOTE, SearchGoal, Trial, note, noted
@@ -113,7 +114,7 @@ class Engine:
             done = compress_within(self.network, self.task.for_trial(), trial.recipe, options)
             made, report = done.network, done.report
             trial = self.judged(trial, made, report, before)
-        except REFUSALS as error:
+        except refusals(trial) as error:
             if comes_from_system(error):
                 raise
             trial = replace(trial, failed=str(error))
@@ -163,3 +164,11 @@ class Engine:
         report = replace(made.report, front=tuple(tried(one, one is best) for one in trials if one.done))
         made = replace(made, report=report)
         return SearchResult(made, tuple(trials), self.wanted.front(trials), best, advice)
+
+
+def refusals(trial: Trial) -> tuple[type[CortadoError], ...]:
+    """Return the errors that say no more than that this recipe cannot be.
+
+    Data that a network knows by heart, or members that do not fit it, only hinder recipes whose paths depend on the input.
+    """
+    return (*REFUSALS, BadNetwork, BadTask) if has_paths(trial) else REFUSALS

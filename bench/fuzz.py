@@ -31,7 +31,7 @@ from cortado.parts.forms.learned_step import LearnedStep
 from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.masked_latent import MaskedLatent
 from cortado.parts.forms.quantized import Quantized
-from tests.laws.tiny_nets import BY_NAME
+from tests.file.former_nets import former_net
 
 FILES = 100_000
 HANG_S = 2.0
@@ -134,7 +134,7 @@ class Heads(nn.Sequential):
 def former_networks() -> dict[str, nn.Module]:
     """Names of kept files that former versions wrote, each with its network."""
     facts = json.loads((FORMER / "facts.json").read_text(encoding="utf8"))
-    return {name: BY_NAME[one["network"]].make() for name, one in facts.items()}
+    return {name: former_net(one["network"]) for name, one in facts.items()}
 
 
 def mutated(body: bytes, others: list[bytes], dice: random.Random) -> bytes:

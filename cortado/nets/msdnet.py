@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class Stem(nn.ModuleList):
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        for number, (inside, outside) in enumerate(zip((3, *channels), channels, strict=False)):
+        for number, (inside, outside) in enumerate(pairwise((3, *channels))):
             self.append(activated_conv(inside, outside, 3, 2 if number else 1))
 
     def forward(self, images: Tensor) -> list[Tensor]:

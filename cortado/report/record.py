@@ -137,6 +137,8 @@ class Exported:
     """Whether the network's activations are quantized."""
     paths: str = ""
     """How the file runs what only some samples need, with the times of the forms that were tried; "" if all run alike."""
+    other_paths: int = 0
+    """Of the samples, how many took another path than in PyTorch; `difference` leaves them out."""
     original_bytes: int | None = None
     """Bytes of the original network's file for the same runtime; None if there is none."""
     edges: tuple[Edge, ...] = ()

@@ -44,20 +44,28 @@ RUNS_OVER = "8-bit weights saturate on this processor, which has no VNNI: use 7 
 @dataclass(frozen=True)
 class Agreement:
     """`difference`: the largest, as a share of the largest output; `same_top`: the share of samples (or places) with the same
-    decision, such as the top-1, None if outputs are no decisions; scores are in the metric's unit, None without a metric."""
+    decision, such as the top-1, None if outputs are no decisions; scores are in the metric's unit, None without a metric.
+
+    `other_paths`: how many samples took another path than in PyTorch; `difference` leaves them out.
+    """
 
     difference: float
     same_top: float | None
     score: float | None
     torch_score: float | None
     samples: int
+    other_paths: int = 0
 
 
 def compare(
     session: Session, network: nn.Module, data: Data, score: Metric | None = None, batch: int = 64,
-    kind: Outputs = ANY_KIND,
+    kind: Outputs = ANY_KIND, tolerance: float = TOLERANCE,
 ) -> Agreement:  # fmt: skip
-    """Run both on `data` and compare their outputs, which are of this `kind`."""
+    """Run both on `data` and compare their outputs, which are of this `kind`.
+
+    Where paths depend on the input, a sample that differs by more than `tolerance` counts as one that took another path, as
+    long as these are few.
+    """
     running = Running(session)
     furthest, equal, samples = list[Tensor](), list[Tensor | None](), 0
     far = sample_differences if chooses_rows(network) else whole_difference
@@ -77,9 +85,20 @@ def compare(
     means = [
         None if score is None else float(metric_shares(score, part).double().mean()) * score.scale for part in rows
     ]
-    ordered = torch.cat(furthest).sort().values
-    allowed = int(OTHER_PATHS * len(ordered)) if chooses_rows(network) else 0
-    return Agreement(float(ordered[len(ordered) - 1 - allowed]), share, means[0], means[1], samples)
+    differences = torch.cat(furthest)
+    few = int(OTHER_PATHS * samples) if chooses_rows(network) else 0
+    worst, others = without_other_paths(differences, tolerance, few)
+    return Agreement(worst, share, means[0], means[1], samples, others)
+
+
+def without_other_paths(differences: Tensor, tolerance: float, few: int) -> tuple[float, int]:
+    """Return the largest difference, and how many samples above `tolerance` it leaves out: at most `few`, else none."""
+    above = differences > tolerance
+    others = int(above.sum())
+    # Outputs that are no numbers, or of another shape, are no other path.
+    if 0 < others <= few and others < len(differences) and bool(torch.isfinite(differences).all()):
+        return float(differences[~above].max()), others
+    return float(differences.max()), 0
 
 
 def whole_difference(found: list[Tensor], wanted: list[Tensor]) -> Tensor:

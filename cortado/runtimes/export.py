@@ -14,6 +14,7 @@ from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_name
 from cortado.network.finalize import finalized_copy
 from cortado.parts.activations.quantizer import sites
+from cortado.parts.blocks.rows import chooses_rows
 from cortado.quantities import size_text, time_text
 from cortado.report.report import Exported
 from cortado.running.brought import accept
@@ -30,6 +31,8 @@ from cortado.task.metric import Metric
 from cortado.task.outputs.outputs import Outputs
 from cortado.task.task import Task
 
+NEIGHBOURS, FEW = (1, 7), 64
+"""Batches in which so many samples are compared once more, where paths depend on the input."""
 LOG = logging.getLogger(__name__)
 
 
@@ -92,9 +95,14 @@ def export_into(
     network = finalized_copy(network)
     low = lowered(network if ends is None else ends, example, merge=merge, gather=gather)
     file, paths = lower_fastest(runtime, network, low, example, data, folder)
-    agreement = compare(own_session(runtime, file, network, example), network, data, score, kind=kind)
+    session = own_session(runtime, file, network, example)
+    agreement = compare(session, network, data, score, kind=kind, tolerance=tolerance)
     inputs, _ = next(data.batches(8))
     check(agreement, tolerance, with_own_edges(runtime), network, inputs)
+    for batch in NEIGHBOURS if chooses_rows(low) else ():
+        # What a sample gets may not depend on the others in its batch.
+        few = compare(session, network, data.first(FEW), batch=batch, kind=kind, tolerance=tolerance)
+        check(few, tolerance, with_own_edges(runtime), network, inputs)
     size_bytes = sum(part.stat().st_size for part in folder.iterdir())
     row = export_row_of(agreement, runtime, size_bytes, bool(sites(network)))
     row = replace(row, placements=placements(runtime, file, network, example, low), paths=paths)
@@ -135,7 +143,7 @@ def export_row_of(agreement: Agreement, runtime: Runtime, size_bytes: int, round
     """Return the report's row of one runtime's file."""
     return Exported(
         runtime.name(), runtime.version(), size_bytes, agreement.score, agreement.torch_score,
-        agreement.difference, agreement.same_top, agreement.samples, rounded=rounded,
+        agreement.difference, agreement.same_top, agreement.samples, rounded=rounded, other_paths=agreement.other_paths,
     )  # fmt: skip
 
 
@@ -150,6 +158,7 @@ def export_facts(row: Exported, file: Path, tolerance: float, score: Metric | No
         "largest_difference_share": row.difference,
         "tolerance_share": tolerance,
         "same_top_share": row.same_top,
+        "samples_on_other_paths": row.other_paths,
         "integer_share_of_multiply_adds": row.integer_share,
         "float_operators": list(row.float_operators),
         "edges": [asdict(edge) for edge in row.edges],

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from cortado.errors import BadNetwork
+from cortado.errors import BadNetwork, comes_from_system
 from cortado.parts.blocks.rows import chooses_rows
 from cortado.quantities import time_text
 from cortado.running.call import call
@@ -57,6 +57,8 @@ def fastest_paths(
                 run_once(Running(runtime.load(file, 1)), inputs[0])
                 files[form] = file
             except Exception as error:
+                if comes_from_system(error):
+                    raise
                 failed[form] = " ".join(str(error).split())[:200]
         if not files:
             raise BadNetwork(
@@ -70,8 +72,9 @@ def fastest_paths(
         for part in chosen.parent.iterdir():
             shutil.move(part, folder / part.name)
     gates = gate_times(runtime.with_paths(order[0][1]), network, example, inputs[:FEW])
-    times = ", ".join([*(f"{form} {time_text(ms)}" for ms, form in order), *(f"{form} fails" for form in failed)])
+    times = ", ".join(f"{form} {time_text(ms)}" for ms, form in order)
     found = f"{times}: the mean of {len(inputs)} samples, one at a time"
+    found += "".join(f"; {form} cannot run here ({why})" for form, why in failed.items())
     return folder / chosen.name, found if gates is None else f"{found}; {gates.text()}"
 
 

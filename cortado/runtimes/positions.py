@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from cortado.lowering.rows import CHOSEN, MASK, OTHERWISE
 from cortado.parts.blocks.ponder import ChoosePositions
-from cortado.runtimes.rows import CHOSEN, HIERARCHY, MASK, OTHERWISE, made, steps_inside, take_place, whole_numbers
+from cortado.runtimes.rows import HIERARCHY, made, steps_inside, take_place, whole_numbers
 
 POSITIONS = "positions"
 CLASS = f"{ChoosePositions.__module__}.{ChoosePositions.__qualname__}"

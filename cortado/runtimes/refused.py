@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from cortado.errors import comes_from_system
 from cortado.lowering.graph import drop_unread
 from cortado.network.graph.axes.step import module_of, operator_name, source_of
 
@@ -30,10 +31,12 @@ def can_end(node: fx.Node) -> bool:
 
 
 def refuses(module: fx.GraphModule, tries: Tries) -> bool:
-    """Return whether the runtime refuses a network."""
+    """Return whether the runtime refuses a network.  Raises what the system raises: a full disk blames no operator."""
     try:
         tries(module)
-    except Exception:
+    except Exception as error:
+        if comes_from_system(error):
+            raise
         return True
     return False
 

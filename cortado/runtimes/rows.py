@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from cortado.parts.blocks.rows import ChooseRows
+from cortado.lowering.rows import CHOSEN, CLASS, MASK, OTHERWISE
 
 COMPACTION, BRANCHES = "compaction", "branches"
-CLASS = f"{ChooseRows.__module__}.{ChooseRows.__qualname__}"
 HIERARCHY = "pkg.torch.onnx.class_hierarchy"
-MASK, CHOSEN, OTHERWISE = 0, 1, 2
 
 
 def lower_choices(model: Any, form: str) -> int:

@@ -6,6 +6,7 @@ All here is computed from three tensors: how sure each answer is, how well it do
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -93,12 +94,12 @@ def geometric(log_ratio: float, count: int) -> list[float]:
 def thresholds_for(confidences: Tensor, shares: Sequence[float]) -> list[float]:
     """Return the threshold of each answer but the last, above which these shares of the samples leave.
 
-    From confidences (answers, samples). At each answer the surest of those that are still there leave. Samples that are
-    equally sure stay together; later answers make up for them.
+    From confidences (answers, samples) and a share for each answer. At each answer the surest of those that are still there
+    leave. Samples that are equally sure stay together; later answers make up for them.
     """
     count = confidences.shape[1]
     staying, found, left = torch.ones(count, dtype=torch.bool), [], 0.0
-    for sure, share in zip(confidences[:-1], shares, strict=False):
+    for sure, share in zip(confidences[:-1], shares[:-1], strict=True):
         left += share
         ranked = sure[staying].sort(descending=True).values
         due = round(left * count) - (count - len(ranked))
@@ -122,7 +123,7 @@ def leaving(confidences: Tensor, thresholds: Sequence[float]) -> Tensor:
 
 def check_costs(scores: Tensor, costs: Sequence[float]) -> None:
     """Raise BadValue unless there is a cost for each row of scores, and they rise."""
-    rises = all(before < after for before, after in zip(costs, costs[1:], strict=False))
+    rises = all(before < after for before, after in pairwise(costs))
     if len(costs) != len(scores) or not rises:
         raise BadValue(
             f"task/mean_cost: there must be a cost for each of {len(scores)} answers, higher for later ones, got {list(costs)}."

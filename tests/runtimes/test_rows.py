@@ -9,6 +9,7 @@ from cortado.engine.stage import apply_stage, start
 from cortado.lowering.graph import exported
 from cortado.lowering.lower import lowered
 from cortado.parts.blocks.rows import ChooseRows
+from cortado.runtimes.compare import without_other_paths
 from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.rows import BRANCHES, COMPACTION
 from cortado.runtimes.runtime import Running, runtime_by_name
@@ -119,6 +120,15 @@ def test_what_follows_runs_for_the_undecided_alone(tmp_path):
     # The stem, and the head that reads it, run for all; everything else for those that go on.
     assert sorted(node.name for node in products if not set(node.output) & after) == ["exit_stem.linear", "stem"]
     assert not [node for node in model.graph.node if node.op_type == "Where"]
+
+
+def test_few_samples_may_take_another_path_but_nothing_hides_there():
+    near, far = torch.full((98,), 1e-6, dtype=torch.double), torch.tensor([0.5, 0.7], dtype=torch.double)
+    assert without_other_paths(torch.cat([near, far]), 1e-3, few=2) == (pytest.approx(1e-6), 2)
+    assert without_other_paths(torch.cat([near, far]), 1e-3, few=1) == (0.7, 0)
+    assert without_other_paths(torch.cat([near, near]), 1e-3, few=2) == (pytest.approx(1e-6), 0)
+    lost = torch.tensor([float("inf")], dtype=torch.double)
+    assert without_other_paths(torch.cat([near, lost]), 1e-3, few=2) == (float("inf"), 0)
 
 
 def test_codes_are_gathered_and_products_of_integers_stay(tmp_path):

@@ -105,7 +105,8 @@ class ConditionalExits(Method):
             # The earliest stands outermost: what follows it holds the others.
             view.wrap("", self.exit_after(one, view, classes))
         heads = ", ".join(f"{head_name(one.path)}.*" for one in found)
-        learned = Exits(distill=self.distill, temperature=self.temperature)
+        # Every exit hands the last answer on, which counts once.
+        learned = Exits(weights=(1.0, 1.0 / len(found)), distill=self.distill, temperature=self.temperature)
         # Heads alone learn from the network as it is: its statistics stay too.
         training = self.training if self.joint else replace(self.training, statistics="kept")
         learn(view, task, training, (learned,), self.teacher, self.where if self.joint else heads, self.name())
@@ -115,15 +116,10 @@ class ConditionalExits(Method):
         calls = view.graph.of(path)
         why = "it never runs" if not calls else refusal(calls[0], view)
         if why:
-            near = self.or_near(view)
-            raise BadNetwork(
-                f"{self.name()}: samples cannot leave after {path!r}: {why}. Name another, such as {near}."
-            )
+            near = middle_place(self, view)
+            way_out = f"Name another, such as {near}." if near else "Leave the stage out."
+            raise BadNetwork(f"{self.name()}: samples cannot leave after {path!r}: {why}. {way_out}")
         return calls[0]
-
-    def or_near(self, view: View) -> str:
-        """Return a module after which samples can leave, for a message."""
-        return middle_place(self, view) or "none here"
 
     def exit_after(self, one: Call, view: View, classes: int) -> Exit:
         """Return the exit after a call, on the network's device."""

@@ -100,7 +100,7 @@ class ConditionalGates(Method):
         if others:
             view.notes.append(f"left without a gate, since a name in them is also one of a gate's: {', '.join(others)}")
         gates = self.put(view, paths, task)
-        learned = (*self.objectives, OpenShare(self.strength, target=self.target, gates=tuple(gates)))
+        learned = (*self.objectives, OpenShare(self.strength, target=self.target, at=", ".join(gates)))
         where = with_gates(self.where)
         curves: dict[str, list[float]] = {}
         for start, end, noise in ((0.0, self.drawn, 1.0), (self.drawn, 1.0, 0.0)):

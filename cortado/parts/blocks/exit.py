@@ -1,6 +1,7 @@
 """Exit: stands around a whole network and answers for the samples that are sure after one of its modules."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 from zlib import crc32
 
@@ -26,7 +27,7 @@ class Head(nn.Module):
         self.axes = axes
         widths = [channels, *[width] * convolutions]
         steps: list[nn.Module] = []
-        for given, made in zip(widths, widths[1:], strict=False):
+        for given, made in pairwise(widths):
             steps += [nn.Conv2d(given, made, 3, 2, 1), nn.ReLU()]
         self.convolutions = nn.Sequential(*steps)
         self.linear = nn.Linear(widths[-1], classes)

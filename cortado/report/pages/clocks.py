@@ -33,7 +33,12 @@ def inside_text(row: Exported) -> list[str]:
         floats = first_names("; in floats", row.float_operators)
         sentences.append(f"Activations are quantized, but this runtime does not report its share of integers{floats}")
     if row.paths:
-        sentences.append(f"What only some samples need runs for them alone. Forms: {row.paths}")
+        other = (
+            f". {row.other_paths} of {row.samples:,} samples took another path than in PyTorch"
+            if row.other_paths
+            else ""
+        )
+        sentences.append(f"What only some samples need runs for them alone. Forms: {row.paths}{other}")
     if row.edges:
         sentences.append(f"The file has {'; '.join(edge.text() for edge in row.edges)}")
     return sentences

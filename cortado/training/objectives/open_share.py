@@ -1,16 +1,15 @@
 """open_share: each gate is open for a wanted share of the samples."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from cortado.errors import BadNetwork
 from cortado.knobs.knob import knob
 from cortado.network.view import View
 from cortado.network.weight import Weight
-from cortado.parts.blocks.block import blocks_in
 from cortado.parts.blocks.gate import OPENS, Gate
 from cortado.task.task import Task
+from cortado.training.objectives.block_taps import at_blocks, taps_in
 from cortado.training.objectives.objective import Objective, Taps, Terms, TrainingStep
 
 
@@ -23,18 +22,13 @@ class OpenShare(Objective):
 
     weight: float = knob(10.0, low=0.0, help="factor of the squared distance in the loss")
     target: float = knob(0.6, low=0.0, high=1.0, help="share of the samples for which a gate should be open")
-    gates: tuple[str, ...] = knob((), help="the gates by path; all of the network's if none is given")
+    at: str = knob("", help="gates by path, with commas; empty: all that the network has")
 
     def on(self, view: View, weights: list[Weight], task: Task) -> Objective:
-        found = tuple(path for path, block in blocks_in(view.network) if isinstance(block, Gate))
-        if not found:
-            raise BadNetwork(
-                "objectives/open_share: the network has no gates. Put conditional/gates before this stage."
-            )
-        return self if self.gates else replace(self, gates=found)
+        return at_blocks(self, view, Gate, "conditional/gates")
 
     def taps(self) -> Taps:
-        return Taps(network=tuple(f"{path}.{OPENS}" for path in self.gates))
+        return taps_in(self.at, OPENS)
 
     def terms(self, step: TrainingStep) -> Terms:
         shares = torch.stack([step.taps[tap].mean() for tap in self.taps().network])

@@ -113,7 +113,7 @@ def test_balance_makes_a_router_use_its_experts_alike():
         routing = router(rows)
         used.append(float(variation(routing.chosen.float())))
         optimizer.zero_grad()
-        Balance(at="r").terms(given_step(taps={"r": routing}))["balance"].backward()
+        Balance(at="r").terms(given_step(taps={"r.expert_router": routing}))["balance"].backward()
         optimizer.step()
     assert used[0] > 0.3 and used[-1] < 0.02
 
@@ -158,15 +158,15 @@ def test_balance_is_the_sum_of_squared_variations():
     load = routing.load.sum(0)
     wanted = sum((one.std(correction=0) / one.mean()) ** 2 for one in (importance, load))
     step = given_step(taps={"first.expert_router": routing})
-    found = Balance(at="first.expert_router").terms(step)["balance"]
+    found = Balance(at="first").terms(step)["balance"]
     torch.testing.assert_close(found, wanted)
-    with pytest.raises(BadNetwork, match="head is no router"):
-        Balance(at="head").terms(given_step(taps={"head": torch.zeros(2)}))
+    with pytest.raises(BadNetwork, match="no Experts at 'head'. It has them at first, second"):
+        Balance(at="head").on(applied(), [], task())
 
 
 def test_balance_finds_all_routers_and_says_where_there_is_none():
     view = applied()
-    assert Balance().on(view, [], task()).at == "first.expert_router,second.expert_router"
+    assert Balance().on(view, [], task()).at == "first, second"
     plain = View(copy.deepcopy(small()), small(), task().example)
-    with pytest.raises(BadNetwork, match="the network has no experts"):
+    with pytest.raises(BadNetwork, match="no Experts in the network. Put conditional/experts before"):
         Balance().on(plain, [], task())

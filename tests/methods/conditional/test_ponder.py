@@ -95,9 +95,9 @@ def test_positions_need_maps_and_stages_need_blocks():
 def test_cost_is_the_mean_over_places_summed_over_stages():
     one, other = torch.tensor([1.5, 2.5]), torch.full((2, 3, 3), 4.0)
     step = given_step(taps={"a.ponder_cost": one, "b.ponder_cost": other})
-    assert float(PonderCost(at="a.ponder_cost, b.ponder_cost").terms(step)["ponder"]) == 6.0
+    assert float(PonderCost(at="a, b").terms(step)["ponder"]) == 6.0
     view = View(nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2)), torch.randn(2, 2))
-    with pytest.raises(BadNetwork, match="no stage of the network halts"):
+    with pytest.raises(BadNetwork, match="no Ponder in the network. Put conditional/ponder before"):
         PonderCost().on(view, [], task())
     with pytest.raises(BadNetwork, match="no stage of the network halts"):
         ponder_maps(net(), task().example)

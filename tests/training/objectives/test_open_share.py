@@ -23,7 +23,7 @@ def step(shares: dict[str, list[float]]) -> TrainingStep:
 
 def test_each_gate_is_held_to_the_target_by_itself():
     batch = step({"a": [1.0, 1, 0, 0], "b": [1.0, 0, 0, 0]})
-    terms = OpenShare(target=0.75, gates=("a", "b")).terms(batch)
+    terms = OpenShare(target=0.75, at="a, b").terms(batch)
     assert terms["open_share"].item() == pytest.approx((0.25**2 + 0.5**2) / 2)
     assert float(batch.figures["share of open gates"]) == pytest.approx(0.375)
     terms["open_share"].backward()
@@ -52,13 +52,13 @@ def test_training_reaches_the_target(target):
 
 def test_a_network_without_gates_is_refused():
     view = View(TINY.make(), TINY.make(), TINY.example)
-    with pytest.raises(BadNetwork, match="open_share: the network has no gates. Put conditional/gates before"):
+    with pytest.raises(BadNetwork, match="open_share: there is no Gate in the network. Put conditional/gates before"):
         Finetune(objectives=["task", "open_share"]).apply(view, TINY.task())
 
 
 def test_a_gate_that_is_not_there_is_refused():
-    with pytest.raises(BadValue, match=r"no module 'blocks.7.gate_opens' to tap"):
-        objectives = ["task", OpenShare(gates=("blocks.7",))]
+    with pytest.raises(BadNetwork, match=r"no Gate at 'blocks.7'. It has them at blocks.0, blocks.1"):
+        objectives = ["task", OpenShare(at="blocks.7")]
         Finetune(objectives=objectives).apply(gated_view(), TINY.task())
 
 
@@ -69,6 +69,6 @@ def test_a_share_out_of_range_is_refused():
 
 def test_gates_given_by_path_are_kept():
     view = gated_view()
-    bound = OpenShare(gates=("blocks.1",)).on(view, view.weights(), TINY.task())
+    bound = OpenShare(at="blocks.1").on(view, view.weights(), TINY.task())
     assert bound.taps().network == ("blocks.1.gate_opens",)
     assert isinstance(view.network.get_submodule("blocks.1.gate_opens"), nn.Module)

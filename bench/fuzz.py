@@ -24,6 +24,10 @@ from cortado.parts.activations.pact import Pact
 from cortado.parts.activations.quantizer import put_quantizer
 from cortado.parts.blocks.block import ORIGINAL, Block, stand_in
 from cortado.parts.blocks.bypass import Bypass
+from cortado.parts.blocks.exit import Exit
+from cortado.parts.blocks.experts import Experts
+from cortado.parts.blocks.gate import Gate as Gated
+from cortado.parts.blocks.ponder import Ponder
 from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.codebook import Codebook
@@ -97,6 +101,7 @@ def sound_files() -> list[Sound]:
     with_edits = [encode(with_blocks(Heads(3).eval()), heads), encode(Heads(2).eval(), heads)]
     return (
         [Sound(body, original()) for body in found]
+        + [Sound(encode(with_paths(chain()), chain()), chain())]
         + [Sound(body, heads) for body in with_edits]
         + [Sound((FORMER / f"{name}.cortado").read_bytes(), made) for name, made in former_networks().items()]
     )
@@ -116,6 +121,23 @@ def with_blocks(network: nn.Sequential) -> nn.Sequential:
     put_quantizer(kept, "output", shared)
     put_quantizer(kept, "input", Pact(1.0, 4))
     return network.eval()
+
+
+def chain() -> nn.Sequential:
+    """A network in which every block of paths that depend on the input finds its place."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)),
+        nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)), nn.Linear(4, 2),
+    ).eval()  # fmt: skip
+
+
+def with_paths(network: nn.Sequential) -> nn.Module:
+    """The chain with a gate, a stage that halts, experts, and two early exits around it all."""
+    stand_in(network, network[0], Gated(network[0], 4, 3))
+    stand_in(network, network[1], Ponder(network[1], 2, 4))
+    stand_in(network, network[2], Experts(network[2], "0", "2", "relu", 3, 1, width=2))
+    return Exit(Exit(network, "2", 2, 4, 2), "1", 2, 4, 2).eval()
 
 
 class Heads(nn.Sequential):

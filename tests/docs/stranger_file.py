@@ -14,31 +14,12 @@ from torch import nn
 
 from tests.docs import stranger
 from tests.docs.stranger import Stream, edits, listed
+from tests.docs.stranger_blocks import BLOCKS, Bypass
 from tests.docs.stranger_forms import dense, integers, plain, schema, streams_of
 
 QUANTIZERS = {"ed34": ("affine", 1, 1, 1), "1df7": ("gradients", 1, 0, 0), "ca79": ("pact", 1, 1, 0),
               "e722": ("sign", 3, 0, 0), "6000": ("unit", 2, 0, 0)}  # fmt: skip
 """Name, facts, floats, integers."""
-
-
-class Bypass(nn.Module):
-    """A removed module."""
-
-    keeps = False
-
-
-class ScaleShift(nn.Module):
-    """A folded batch norm."""
-
-    keeps = False
-
-    def __init__(self, channels: int, axes: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-
-
-BLOCKS: dict[str, tuple[Callable[..., nn.Module], int]] = {"9eb9": (Bypass, 0), "6cca": (ScaleShift, 2)}
-"""How it is made, and its facts."""
 
 
 def digest(name: str, size: int = 2) -> bytes:
@@ -122,6 +103,7 @@ class File:
         before = list(dict(walk(network)))
         former = entries(network), entries(network, saved=False)
         self.replaced, self.loose, self.values, check = self.head(stream, before, BLOCKS | blocks)
+        network = self.network
         now = {path: module for path, module in walk(network)}  # noqa: C416 - the last of equal paths counts
         every, unsaved = (entries(network), entries(network, saved=False)) if self.version == 4 else former
         self.order = list(now) if self.version == 4 else before
@@ -153,12 +135,12 @@ class File:
                 in_places(stream, {key: (count, 0, 0) for key, (_, count) in blocks.items()}) if sections & 1 else []
             )
             for number, key, facts, _, _ in found:
-                put(self.network, before[number], blocks[key][0], facts)
+                self.network = put(self.network, before[number], blocks[key][0], facts)
             replaced = list(dict.fromkeys(before[number] for number, *_ in found))
             return (replaced, *edits(stream)) if sections & 2 else (replaced, [], {}, b"")
         removed = listed(stream, 1) if sections & 2 else []
         for number in removed:
-            put(self.network, before[number], Bypass, ())
+            self.network = put(self.network, before[number], Bypass, ())
         loose, values, check = edits(stream, len(removed)) if sections & 2 else ([], {}, b"")
         return [before[number] for number in removed], loose, values, check
 
@@ -187,15 +169,18 @@ def record(stream: Stream, schemas: list[tuple], value: torch.Tensor, whole: boo
     return one.reshape(size)
 
 
-def put(network: nn.Module, path: str, make: Callable[..., nn.Module], facts: tuple[int, ...]) -> None:
-    """Replace the outermost module at a path, wherever it stands."""
+def put(network: nn.Module, path: str, make: Callable[..., nn.Module], facts: tuple[int, ...]) -> nn.Module:
+    """Replace the outermost module at a path, wherever it stands, and return the network."""
     before = next(module for at, module in walk(network) if at == path)
     block = make(before, *facts) if getattr(make, "keeps", False) else make(*facts)
+    if before is network:
+        return block
     inside = {id(module) for module in block.modules()}
     for parent in [module for _, module in walk(network) if id(module) not in inside]:
         for name, child in parent._modules.items():
             if child is before:
                 parent._modules[name] = block
+    return network
 
 
 def whole_numbers(module: nn.Module) -> list[tuple[str, int | None, int]]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.fuzz import chain, with_paths
 from cortado.file import floats, plane
 from cortado.file import mix as mix_coder
 from cortado.file.artifact import decode, encode
@@ -212,6 +213,11 @@ def test_files_without_kernels_are_read_by_the_page(monkeypatch: pytest.MonkeyPa
     monkeypatch.undo()
     assert len(body) > len(encode(gated(), small_net()))
     read_both_ways(body, small_net, whole=True)
+
+
+def test_blocks_of_paths_are_read_by_the_page() -> None:
+    made = read_both_ways(encode(with_paths(chain()), chain()), chain, whole=True)
+    assert {type(module).__name__ for module in made.network.modules()} >= {"Exit", "Gate", "Ponder", "Experts"}
 
 
 def test_quantizers_are_read_by_the_page() -> None:

@@ -2,24 +2,19 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
 
 from cortado.knobs.nested import flat_knobs
-from cortado.methods.finetune import LEARNS_FROM, TASK_ALONE, TEACHER, write_out
 from cortado.methods.learn import learn
-from cortado.methods.method import Method, knob
+from cortado.methods.learns_from import LearnsFrom
 from cortado.methods.needs import Leaves
 from cortado.methods.rewind import Rewind
 from cortado.network.view import View
 from cortado.task.task import Task
-from cortado.training.training import Training
 
 
 @flat_knobs
 @dataclass(frozen=True)
-class Reinit(Method):
+class Reinit(LearnsFrom):
     """Re-initialise all values, keep shapes and masks, and train.  Liu et al., 2019.
 
     The control for pruning: the accuracy of the same architecture trained from scratch. With as many epochs as the
@@ -30,16 +25,6 @@ class Reinit(Method):
 
     trains = True
     leaves = (Leaves.FLOATS,)
-
-    training: Training = knob(Training(), help="how to train")
-    teacher: float | str | nn.Module | dict[str, Any] | tuple[Any, ...] | list[Any] = knob(
-        "original", low=0.0, high=1.0, help=TEACHER
-    )
-    objectives: tuple[Any, ...] | list[Any] = knob(TASK_ALONE, help=LEARNS_FROM)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        write_out(self)
 
     def apply(self, view: View, task: Task) -> None:
         found = copy.deepcopy(view.network)

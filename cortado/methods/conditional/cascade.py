@@ -1,6 +1,7 @@
 """conditional/cascade: put smaller trained networks in front of the network, for the samples of which they are sure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -70,4 +71,6 @@ class ConditionalCascade(Method):
         )
 
     def architecture(self, before: nn.Module) -> nn.Module:
-        return self.around(before)
+        # Weights come from the file.
+        bare = [{**one, "weights": None} if isinstance(one, Mapping) else one for one in self.members]
+        return replace(self, members=tuple(bare)).around(before)

@@ -11,9 +11,9 @@ from torch import nn
 from cortado.errors import BadNetwork
 from cortado.knobs.nested import flat_knobs
 from cortado.layers.kinds import is_convolution
-from cortado.methods.finetune import LEARNS_FROM, TASK_ALONE, TEACHER, write_out
 from cortado.methods.learn import learn
-from cortado.methods.method import Method, knob
+from cortado.methods.learns_from import LearnsFrom
+from cortado.methods.method import knob
 from cortado.methods.needs import LEARNS, Leaves, Need
 from cortado.methods.prune.blocks import taken
 from cortado.network.graph.where import read_patterns
@@ -28,7 +28,6 @@ from cortado.running.trees import to_device
 from cortado.task.task import Task
 from cortado.training.objectives.open_share import OpenShare
 from cortado.training.optimizers import stretch_of
-from cortado.training.training import Training
 
 BATCH = 128
 PREPARED = 256
@@ -61,7 +60,7 @@ BLOCKS = Need(
 
 @flat_knobs
 @dataclass(frozen=True)
-class ConditionalGates(Method):
+class ConditionalGates(LearnsFrom):
     """Put gates around residual blocks, so that each sample runs only some of them; gates and network learn together.
 
     ConvNet-AIG, Veit and Belongie, 2018. A gate reads the mean of each channel of what enters its block; where it is shut,
@@ -77,7 +76,6 @@ class ConditionalGates(Method):
     needs = (BLOCKS, LEARNS)
     leaves = (Leaves.FLOATS, Leaves.GATES)
 
-    training: Training = knob(Training(), help="how to train gates and network")
     target: float = knob(0.6, low=0.0, high=1.0, help="share of the samples that should run each block")
     strength: float = knob(10.0, low=0.0, help="factor of the squared distance from the target in the loss")
     hidden: int = knob(16, low=1, help="hidden units of a gate")
@@ -85,14 +83,6 @@ class ConditionalGates(Method):
     start: float = knob(0.85, low=0.01, high=0.99, help="probability with which a gate is open at first")
     drawn: float = knob(0.6, low=0.0, high=1.0, help="first share of the training in which gates draw their answers")
     samples: int = knob(2048, low=1, help="validation samples on which it is counted how often gates open")
-    teacher: float | str | nn.Module | dict[str, Any] | tuple[Any, ...] | list[Any] = knob(
-        "original", low=0.0, high=1.0, help=TEACHER
-    )
-    objectives: tuple[Any, ...] | list[Any] = knob(TASK_ALONE, help=LEARNS_FROM)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        write_out(self)
 
     def apply(self, view: View, task: Task) -> None:
         found, paths = copy.deepcopy(view.network), BLOCKS.require(self, view, task)

@@ -11,6 +11,7 @@ from cortado.engine.recipe import read_recipe
 from cortado.errors import BadNetwork, BadRecipe, BadValue
 from cortado.methods.conditional.thresholds import ConditionalThresholds
 from cortado.nets.cascade import Cascade
+from cortado.network.profile.profile import profile
 from cortado.planner.search.cascades import Cascades, cascades_for, idle_in, is_cascade
 from cortado.planner.search.goal import GoalSearch, reach
 from cortado.planner.search.trials import SearchGoal, Trial
@@ -203,9 +204,16 @@ def test_paths_are_timed_on_different_inputs(monkeypatch):
         assert torch.allclose(own, network(made.validation.inputs[: len(own)]), atol=1e-4)
 
 
+def counted_ms(watch, network):
+    """Return the multiply-adds that samples take on average, in place of milliseconds."""
+    inputs = watch.task.validation.inputs
+    return profile(network, inputs[:1], inputs).expected_multiply_adds().value
+
+
 @pytest.fixture
 def few(monkeypatch):
-    """The safe trial and the cascades alone."""
+    """The safe trial and the cascades alone, on a clock that counts multiply-adds: a busy machine decides nothing."""
+    monkeypatch.setattr(Stopwatch, "ms", counted_ms)
     monkeypatch.setattr("cortado.runtimes.measured.rivals", lambda: ())
     monkeypatch.setattr(GoalSearch, "enough", lambda self: len(self.trials) > 2)
 

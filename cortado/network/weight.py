@@ -117,11 +117,12 @@ def with_factor(form: Form, route: tuple[str, ...], part: Form) -> Form:
 
 
 def routes_of(form: Form) -> list[tuple[str, ...]]:
-    """Return the routes to all factors of a form, in running order; one empty route for a form without factors."""
+    """Return the routes to all factors of a form that methods may change, in running order; one empty route without any."""
     factors = form.factors()
     if factors is None:
         return [()]
-    return [(name, *rest) for name in ("first", "last") for rest in routes_of(getattr(factors, name))]
+    names = ("first",) if factors.fixed else ("first", "last")
+    return [(name, *rest) for name in names for rest in routes_of(getattr(factors, name))]
 
 
 def parameter_places(network: nn.Module) -> list[Weight]:

@@ -7,7 +7,7 @@ import linecache
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ class Captured:
     graph: fx.Graph
     tensors: dict[fx.Node, tuple[str, ...]]
     inputs: tuple[Any, ...]
+    ties: dict[fx.Node, dict[int, Tensor]] = field(default_factory=dict)
+    """For axes of weights whose form stores several indices as one: the same number for those (see Form.tied)."""
     holder: str = ""
     """The class of an output container that torch's pytrees do not know; the graph returns its tensors in a tuple."""
 
@@ -114,7 +116,8 @@ def capture(network: nn.Module, example: Any) -> Captured:
             f"groups: {type(network).__name__} cannot be traced: {first_line(error)}{f' ({line})' if line else ''}. Methods "
             "that change no shape still work; for the others make that line independent of tensor values."
         ) from error
-    return Captured(program, program.graph, names_of(program, duplicate), given, holders[0] if holders else "")
+    tensors = names_of(program, duplicate)
+    return Captured(program, program.graph, tensors, given, ties_of(network, tensors), holders[0] if holders else "")
 
 
 def in_pytrees(forward: Callable[..., Any], holders: list[str]) -> Callable[..., Any]:
@@ -164,6 +167,19 @@ def names_of(program: torch.export.ExportedProgram, duplicate: nn.Module) -> dic
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in first and first[node.name] in by_name:
             found[node] = tuple(by_tensor[id(by_name[first[node.name]])])
+    return found
+
+
+def ties_of(network: nn.Module, tensors: dict[fx.Node, tuple[str, ...]]) -> dict[fx.Node, dict[int, Tensor]]:
+    """Return the axes of weights on which several indices are stored as one, by the placeholder of the weight."""
+    found: dict[fx.Node, dict[int, Tensor]] = {}
+    modules = dict(network.named_modules(remove_duplicate=False))
+    for node, names in tensors.items():
+        path, _, name = names[0].rpartition(".")
+        form = form_of(modules[path], name)
+        axes = {} if form is None else {axis: form.tied(axis) for axis in range(len(form.shape))}
+        if any(tie is not None for tie in axes.values()):
+            found[node] = {axis: tie for axis, tie in axes.items() if tie is not None}
     return found
 
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from cortado.network.coupling.capture import Captured
 from cortado.network.graph.axes.step import Step, Value, axis_lists_of, blank, node_shape
@@ -52,12 +53,23 @@ def placeholder_axes(captured: Captured, variables: Variables, node: fx.Node) ->
     """Return the axes of a placeholder: any axis of a parameter or buffer may lose entries, none of an input."""
     if node not in captured.tensors:
         return blank(node)
-    axis_list: Value = [variables.fresh(size) if size > 1 else None for size in node_shape(node)]
+    ties = captured.ties.get(node, {})
+    axis_list: Value = [
+        tied_axis(variables, size, ties.get(place)) if size > 1 else None for place, size in enumerate(node_shape(node))
+    ]
     names = captured.tensors[node]
     if not any(duplicate.users for duplicate, theirs in captured.tensors.items() if theirs == names):
         for axis in axis_list:  # type: ignore[union-attr]
             variables.freeze(axis, "never used when the network runs")  # type: ignore[arg-type]
     return axis_list
+
+
+def tied_axis(variables: Variables, size: int, ties: Tensor | None) -> np.ndarray:
+    """Return a new axis; indices with equal `ties` have one variable, and are only cut together."""
+    if ties is None:
+        return variables.fresh(size)
+    distinct, places = np.unique(ties.cpu().numpy(), return_inverse=True)
+    return variables.fresh(len(distinct))[places]
 
 
 def axes_after(step: Step) -> Value:

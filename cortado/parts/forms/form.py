@@ -76,6 +76,14 @@ class Form(Part):
         """Return the two kernels that make the weight, run in sequence; None if it is one kernel."""
         return None
 
+    def tied(self, axis: int) -> Tensor | None:
+        """Return a number for each index along `axis`: equal where indices are stored as one. None if each stands alone."""
+        return None
+
+    def pooled(self, importance: Tensor) -> Tensor:
+        """Return the importance of entries (shape of the weight), summed where several are one stored number."""
+        return importance
+
     def finalize(self) -> "Form":
         """Return the form after training: latent values become final, inner forms included."""
         return self
@@ -94,7 +102,8 @@ class Form(Part):
 class Factors:
     """A weight as `first`, then `last`; `groups` of the weight and of the layers that run each kernel.
 
-    `remade(first, last)` is the form of the weight with other kernels of the same group counts.
+    `remade(first, last)` is the form of the weight with other kernels of the same group counts. `fixed`: the last kernel
+    follows from the form, and no method changes it.
     """
 
     first: Form
@@ -103,6 +112,7 @@ class Factors:
     first_groups: int
     last_groups: int
     remade: Callable[[Form, Form], Form]
+    fixed: bool = False
 
     @property
     def rank(self) -> int:

@@ -28,7 +28,7 @@ from cortado.parts.activations.quantizer import (
     take_quantizers,
     unrounded,
 )
-from cortado.parts.blocks.scale_shift import ScaleShift
+from cortado.parts.blocks.block import Block
 from cortado.running.trees import tensors_in, to_device
 
 TOLERANCE = 1e-4
@@ -91,25 +91,26 @@ def lowered(
 def dense(network: nn.Module) -> nn.Module:
     """Return a copy in eval mode without forms or parametrizations; tied weights stay tied.
 
-    A low-rank layer becomes the layers of its factors, a scale and shift the norm that it was.
+    A low-rank layer becomes the layers of its factors, a block the layer that computes the same, if there is one.
     """
     copy = released(factored_network(network))
-    for block in [module for module in copy.modules() if isinstance(module, ScaleShift)]:
-        put_in_place_of(copy, block, norm_of(block))
+    for block in [module for module in copy.modules() if isinstance(module, Block)]:
+        layer = block.as_layer()
+        if layer is not None:
+            put_in_place_of(copy, block, with_quantizers(layer, block))
     for layer in list(copy.modules()):
         if parametrize.is_parametrized(layer):
             detach_forms(layer)
     return copy
 
 
-def norm_of(block: ScaleShift) -> nn.Module:
-    """Return the norm that does the same as a block, with its activation quantizers."""
-    norm = block.as_norm()
+def with_quantizers(layer: nn.Module, block: Block) -> nn.Module:
+    """Return the layer that computes the same as a block, with the block's activation quantizers."""
     for side in SIDES:
         quantizer = quantizer_at(block, side)
         if quantizer is not None:
-            put_quantizer(norm, side, quantizer)
-    return norm
+            put_quantizer(layer, side, quantizer)
+    return layer
 
 
 def detach_forms(layer: nn.Module) -> None:

@@ -37,7 +37,7 @@ def has_moved(method: Any, view: View, task: Task) -> bool:
 def is_rewound(weight: Weight, old: Tensor) -> bool:
     """Return whether a weight already has its old values, and no codes."""
     form = form_of(*weight.places[0])
-    return same_bits(weight.dense(), old) if form is None else same_state(form, inside_mask(old, form))
+    return same_bits(weight.dense(), old) if form is None else same_state(form, form.refill(old, inside_mask))
 
 
 MOVED = Need("a value that is not what it was at the start", has_moved, "use to: random")
@@ -96,7 +96,7 @@ def put_values(weight: Weight, found: Tensor | None) -> None:
     """Set a weight to the values found for it, under its mask.  Raises BadNetwork if they do not fit its shape."""
     values = values_for(weight, found)
     if weight.name in attached_names(weight.layer):
-        weight.set_form(inside_mask(values, weight.form))
+        weight.set_form(weight.form.refill(values, inside_mask))
     else:
         with torch.no_grad():
             getattr(weight.layer, weight.name).copy_(values)
@@ -119,7 +119,7 @@ def draw(weight: Weight, factors: nn.Module, task: Task) -> None:
             form = form_of(layer, "weight")
             values = release(layer, "weight")
             layer.reset_parameters()  # type: ignore[operator]
-            drawn.append(None if form is None else inside_mask(values.detach(), form))
+            drawn.append(None if form is None else form.refill(values.detach(), inside_mask))
     if any(form is not None for form in drawn):
         weight.set_form(with_factors(weight.form, iter(drawn)))
     if bias is not None and before is not None:

@@ -69,7 +69,7 @@ def module_tensors(module: nn.Module) -> list[CountedTensor]:
             weight = len(form.shape) > 1
             meta = any(tensor.is_meta for tensor in (*form.parameters(), *form.buffers()))
             nonzero = None if meta or not weight else form.nonzeros()
-            found.append(CountedTensor(id(form), form.shape.numel(), True, weight, nonzero, form.bits() / 8))
+            found.append(CountedTensor(id(form), form.entries(), True, weight, nonzero, form.bits() / 8))
     for parameter in module.parameters(recurse=False):
         weight = parameter.dim() > 1
         nonzero = None if parameter.is_meta or not weight else int(torch.count_nonzero(parameter))

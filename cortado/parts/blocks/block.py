@@ -43,6 +43,10 @@ class Block(Part):
     def from_parts(cls, shape: torch.Size, spec: dict[str, int], parts: Arrays) -> Self:
         return cls(**parts, **spec)
 
+    def as_layer(self) -> nn.Module | None:
+        """Return a layer of torch that computes the same in eval mode; None where no single layer does."""
+        return None
+
     @abstractmethod
     def forward(self, *given: Any, **named: Any) -> Any:
         """Return what the module in its place would, from the same arguments."""

@@ -44,7 +44,7 @@ class ScaleShift(Block):
             made.bias.copy_(shift - norm.running_mean.double() * gain)
         return made
 
-    def as_norm(self) -> nn.Module:
+    def as_layer(self) -> nn.Module:
         """Return a batch norm in eval mode that does the same: mean 0, variance 1."""
         made = norm_class(self.axes)(self.num_features, eps=0.0).to(self.weight)
         made.weight, made.bias = nn.Parameter(self.weight.detach()), nn.Parameter(self.bias.detach())

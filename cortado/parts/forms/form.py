@@ -37,6 +37,10 @@ class Form(Part):
     def map_values(self, fn: Callable[[Tensor], "Form"]) -> "Form":
         """Return the same form with `fn` (Tensor -> Form) applied to its float values."""
 
+    def refill(self, values: Tensor, fill: Callable[[Tensor, "Form"], "Form"]) -> "Form":
+        """Return what `fill` makes of new values (shape of the weight) and this form; of its base, if filters share one."""
+        return fill(values, self)
+
     @abstractmethod
     def narrow(self, axis: int, keep: Tensor) -> "Form":
         """Return the same form with only the indices `keep` (int64) along `axis`."""
@@ -92,8 +96,12 @@ class Form(Part):
         """Multiply row i (axis 0) of the weight by factors[i] in place; return whether this form can."""
         return False
 
+    def entries(self) -> int:
+        """Return how many entries the weight is made of: its own, or those of its factors or base filters; zeros count."""
+        return self.shape.numel()
+
     def nonzeros(self) -> int:
-        """Return the number of nonzero entries of the weight."""
+        """Return how many of its `entries` are not zero."""
         with torch.no_grad():
             return int(torch.count_nonzero(self.dense()))
 

@@ -97,6 +97,12 @@ class LowRank(Form):
     def bits(self) -> float:
         return self.first.bits() + self.last.bits()
 
+    def entries(self) -> int:
+        return self.first.entries() + self.last.entries()
+
+    def nonzeros(self) -> int:
+        return self.first.nonzeros() + self.last.nonzeros()
+
     def multiply_adds(self, before: Sequence[int], after: Sequence[int]) -> int:
         """Return the multiply-adds of the factors for one sample with `before` input and `after` output positions."""
         return run_cost(self, before, after)

@@ -89,6 +89,14 @@ class Transferred(Form):
         found = torch.zeros(self.base.shape.numel(), dtype=values.dtype, device=values.device)
         return found.index_add(0, at.flatten(), values.flatten()).view(self.base.shape)
 
+    def fit(self, values: Tensor) -> Tensor:
+        """Return the base whose copies come closest to `values` (shape of the weight): means; 0 where nothing is read."""
+        plain = values * self.signs().to(values.dtype)
+        return self.sums(plain) / self.sums(torch.ones_like(plain)).clamp_min(1)
+
+    def refill(self, values: Tensor, fill: Callable[[Tensor, Form], Form]) -> Form:
+        return self.of(self.base.refill(self.fit(values), fill))
+
     def signs(self) -> Tensor:
         """Return 1 or -1 for each row, laid out to multiply the weight."""
         minus = self.codes.long() % self.slots if self.transform == NEGATE else torch.zeros_like(self.codes)
@@ -137,6 +145,12 @@ class Transferred(Form):
         wide = self.base.shape[1:2].numel()
         picks = ((self.codes, self.rows * self.slots), (self.inputs, wide))
         return self.base.bits() + sum(len(some) * max(0, (end - 1).bit_length()) for some, end in picks)
+
+    def entries(self) -> int:
+        return self.base.entries()
+
+    def nonzeros(self) -> int:
+        return self.base.nonzeros()
 
     def select(self, mask: Tensor) -> Form | None:
         """Return the form with zeros outside `mask`; of a base entry all copies stay, or none."""

@@ -21,7 +21,7 @@ def test_it_equals_the_norm_and_gives_one_back(axes, affine):
     block = ScaleShift.of(norm)
     assert block.weight.dtype == torch.float64 and block.spec() == {"num_features": 5, "axes": axes}
     torch.testing.assert_close(block(values), norm(values))
-    torch.testing.assert_close(block.as_norm()(values), norm(values))
+    torch.testing.assert_close(block.as_layer()(values), norm(values))
 
 
 def test_axes_of_no_norm_are_refused():

@@ -1,0 +1,1 @@
+"""Transfer: filters made from fewer base filters by fixed transforms."""

@@ -1,0 +1,161 @@
+"""transfer/rotate: filters are quarter turns of base filters, up to networks that do not see how a picture is turned."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cortado.methods.method import knob
+from cortado.methods.needs import Need
+from cortado.methods.transfer.orbits import TURNS, Orbits, is_head, orbits_of, places_of
+from cortado.methods.transfer.transfer import (
+    Transfer,
+    every,
+    filters_in,
+    make_filters,
+    note_left,
+    plain_filters,
+    set_copies,
+)
+from cortado.network.coupling.answers import difference, flat_outputs
+from cortado.network.graph.trace import device_of
+from cortado.network.view import View
+from cortado.network.weight import Weight
+from cortado.parts.blocks.shared_norm import SharedNorm
+from cortado.parts.forms.dense import Dense
+from cortado.parts.forms.transferred import Transferred
+from cortado.parts.forms.transforms import REPEAT, ROLL, ROTATE
+from cortado.running.call import call_arguments
+from cortado.running.trees import map_tensors, tensors_in, to_device
+from cortado.task.task import Task
+
+
+def with_square_kernels(method: Any, view: View, task: Task) -> list[Weight]:
+    """Return the filters that can be turned: on square kernels of two axes, in convolutions of at least four outputs."""
+    return [
+        weight
+        for weight in plain_filters(method, view)
+        if len(weight.shape) == 4 and weight.shape[2] == weight.shape[3] and weight.shape[0] >= TURNS
+        and (weight.layer.groups == 1 or weight.shape[1] == 1)
+    ]  # fmt: skip
+
+
+SQUARE = Need(
+    "a convolution of plain floats with a square kernel and at least four outputs",
+    with_square_kernels,
+    "transfer filters before other stages",
+)
+
+
+@dataclass(frozen=True)
+class TransferRotate(Transfer):
+    """Filters come in fours, a base filter and its quarter turns.  Dieleman et al., 2016; Cohen, Welling, 2016.
+
+    With `roll`, a filter that reads such fours takes them in turn as well (the group convolution p4): turn the picture,
+    and all feature maps turn with it. Batch norms then share statistics over orientations. With `invariant`, linear
+    layers weigh all orientations of a channel alike, so that outputs do not change when the picture turns. This is exact
+    where, in each convolution and pooling, size + 2 padding - kernel is divisible by the stride. The file has a quarter of
+    the weights; each turn is computed as a filter of its own.
+    """
+
+    needs = (SQUARE,)
+
+    roll: bool = knob(True, help="take the orientations of inputs in turn: feature maps turn with the picture")
+    invariant: bool = knob(True, help="with roll: outputs that do not change when the picture turns")
+
+    def apply(self, view: View, task: Task) -> None:
+        weights = SQUARE.require(self, view, task)
+        if self.roll:
+            self.in_orbits(view, weights, task)
+        else:
+            whole = filters_in(view, [weight for weight in weights if weight.layer.groups == 1])
+            make_filters(self, view, whole, ROTATE, TURNS, task, every(TURNS))
+
+    def in_orbits(self, view: View, weights: list[Weight], task: Task) -> None:
+        """Turn filters so that feature maps turn with the picture, as far as the network's channels allow."""
+        orbits = orbits_of(view, weights)
+        made = [weight for weight in weights if weight.path in orbits.made]
+        before = sum(weight.shape.numel() for weight in made)
+        for weight in made:
+            self.turn(weight, orbits)
+        heads = self.heads(view, orbits) if self.invariant else []
+        for norm in orbits.norms:
+            view.wrap(norm, SharedNorm.of(view.network.get_submodule(norm)))
+        entries = sum(weight.form.entries() for weight in made)
+        view.notes.append(
+            f"{len(made)} convolutions are made from {entries:,} entries of base filters instead of {before:,}."
+        )
+        note_left(self, view, {weight.path for weight in made})
+        view.notes += [f"Channels not in fours: {', '.join(orbits.left)}."] if orbits.left else []
+        view.notes.append(turned_note(view, heads))
+
+    def turn(self, weight: Weight, orbits: Orbits) -> None:
+        """Give a weight, and the bias of its layer, turned copies."""
+        codes, values = places_of(orbits.made[weight.path]), weight.dense().cpu()
+        numbers = orbits.reads.get(weight.path)
+        inputs, transform = torch.arange(values.shape[1]), ROTATE
+        if numbers is not None and len(numbers.unique()) == len(numbers) and len(numbers) % TURNS == 0:
+            inputs, transform = places_of(numbers), ROLL
+        base = base_for(self.start, values, transform, codes, inputs)
+        set_copies(weight, base, transform, TURNS, codes, inputs)
+        if weight.layer.bias is not None and "bias" in weight.layer._parameters:
+            bias = Weight(f"{weight.layer_path}.bias", [(weight.layer, "bias")])
+            share_bias(bias, codes, weight)
+
+    def heads(self, view: View, orbits: Orbits) -> list[str]:
+        """Give linear layers that read channels in fours one weight for each four, and return their paths."""
+        found = []
+        for weight in view.all_weights:
+            numbers = orbits.reads.get(weight.path)
+            if numbers is None or not weight.form.only_floats or not is_head(weight.layer, numbers):
+                continue
+            values, inputs = weight.dense().cpu(), places_of(numbers) // TURNS
+            form = Transferred(
+                Dense(torch.zeros(len(values), len(numbers) // TURNS)), REPEAT, 1, torch.arange(len(values)), inputs
+            )
+            set_copies(weight, form.fit(values.float()), REPEAT, 1, torch.arange(len(values)), inputs)
+            found.append(weight.layer_path)
+        return found
+
+
+def base_for(start: str, values: Tensor, transform: int, codes: Tensor, inputs: Tensor) -> Tensor:
+    """Return base filters for outputs of these codes: the first of each four, or the means over all four, turned back."""
+    if start == "fresh":
+        first = codes.argsort()[::TURNS]
+        if transform == ROTATE:
+            return values[first]
+        return values[first][:, inputs.argsort()]
+    shape = Transferred.inner_shapes(
+        values.shape, {"transform": transform, "slots": TURNS, "rows": len(values) // TURNS,
+                       "channels": values.shape[1] // (TURNS if transform == ROLL else 1)}
+    )["base"]  # fmt: skip
+    return Transferred(Dense(torch.zeros(shape)), transform, TURNS, codes, inputs, tuple(values.shape[2:])).fit(
+        values.float()
+    )
+
+
+def share_bias(bias: Weight, codes: Tensor, weight: Weight) -> None:
+    """Give the four orientations of each channel one bias, the mean."""
+    means = torch.zeros(len(codes) // TURNS).index_add(0, codes // TURNS, bias.dense().cpu().float()) / TURNS
+    bias.touched = weight.touched
+    set_copies(bias, means, REPEAT, TURNS, codes)
+
+
+def turned_note(view: View, heads: list[str]) -> str:
+    """Return how much outputs change when the example turns by a quarter, as a sentence for the report."""
+    if not heads or not any(is_picture(value) for value in tensors_in(view.example)):
+        return "Feature maps turn with the picture, and outputs as far as the rest of the network allows."
+    device = device_of(view.network)
+    given = to_device(view.example, device)
+    turned = map_tensors(lambda value: torch.rot90(value, 1, (2, 3)) if is_picture(value) else value, given)
+    answers = [flat_outputs(view.network, call_arguments(one)) for one in (turned, given)]
+    return (
+        f"{len(heads)} linear layers weigh all orientations alike ({', '.join(heads)}). When the example turns by a quarter, "
+        f"outputs change by {difference(*answers):.1g} of the largest."
+    )
+
+
+def is_picture(value: Tensor) -> bool:
+    """Return whether a tensor has square maps, (N, C, size, size)."""
+    return value.dim() == 4 and value.shape[2] == value.shape[3] > 1

@@ -27,14 +27,19 @@ from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.blocks.exit import Exit
 from cortado.parts.blocks.experts import Experts
 from cortado.parts.blocks.gate import Gate as Gated
+from cortado.parts.blocks.orientation_max import OrientationMax
 from cortado.parts.blocks.ponder import Ponder
 from cortado.parts.blocks.scale_shift import ScaleShift
+from cortado.parts.blocks.shared_norm import SharedNorm
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.codebook import Codebook
+from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.learned_step import LearnedStep
 from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.masked_latent import MaskedLatent
 from cortado.parts.forms.quantized import Quantized
+from cortado.parts.forms.transferred import Transferred
+from cortado.parts.forms.transforms import ROLL, ROTATE
 from tests.file.former_nets import former_net
 
 FILES = 100_000
@@ -102,6 +107,7 @@ def sound_files() -> list[Sound]:
     return (
         [Sound(body, original()) for body in found]
         + [Sound(encode(with_paths(chain()), chain()), chain())]
+        + [Sound(encode(transferred(pictured()), pictured()), pictured())]
         + [Sound(body, heads) for body in with_edits]
         + [Sound((FORMER / f"{name}.cortado").read_bytes(), made) for name, made in former_networks().items()]
     )
@@ -138,6 +144,32 @@ def with_paths(network: nn.Sequential) -> nn.Module:
     stand_in(network, network[1], Ponder(network[1], 2, 4))
     stand_in(network, network[2], Experts(network[2], "0", "2", "relu", 3, 1, width=2))
     return Exit(Exit(network, "2", 2, 4, 2), "1", 2, 4, 2).eval()
+
+
+def pictured() -> nn.Sequential:
+    """A network of two convolutions, for filters that are made from others."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.Flatten(),
+        nn.Linear(8, 2),
+    ).eval()
+
+
+def transferred(network: nn.Sequential) -> nn.Sequential:
+    """The two convolutions turned, with shared norms, and the base of the second rounded."""
+    turned = Transferred(Dense(torch.ones(1, 1, 3, 3)), ROTATE, 4, torch.arange(4), torch.arange(1), (3, 3))
+    attach(network[0], "weight", turned)
+    rolled = Transferred(Dense(torch.arange(72.0).view(2, 4, 3, 3)), ROLL, 4, torch.arange(8), torch.arange(4), (3, 3))
+    attach(network[3], "weight", rolled.map_values(lambda values: Quantized.of(values, 4)))
+    for place in (1, 4):
+        stand_in(network, network[place], SharedNorm.of(network[place]))
+    stand_in(network, network[6], OrientationMax.of(network[6]))
+    return network.eval()
 
 
 class Heads(nn.Sequential):

@@ -23,6 +23,26 @@ class ScaleShift(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
 
+class SharedNorm(nn.Module):
+    """A batch norm for the orientations of channels."""
+
+    keeps = False
+
+    def __init__(self, channels: int, eps: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm3d(channels, eps * 1e-9)
+
+
+class OrientationMax(nn.Module):
+    """A linear layer behind the largest of four."""
+
+    keeps = False
+
+    def __init__(self, channels: int, outputs: int, biased: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, outputs, bool(biased))
+
+
 class Keeping(nn.Module):
     """A block with the module of its place inside, first among its children."""
 
@@ -106,7 +126,7 @@ def paths_inside(module: nn.Module, path: str = "") -> list[str]:
 
 
 BLOCKS: dict[str, tuple[Callable[..., nn.Module], int]] = {
-    "9eb9": (Bypass, 0), "6cca": (ScaleShift, 2), "e328": (Exit, 7), "c419": (Experts, 8), "7847": (Ponder, 5),
+    "9eb9": (Bypass, 0), "6cca": (ScaleShift, 2), "0beb": (SharedNorm, 2), "ee9b": (OrientationMax, 3), "e328": (Exit, 7), "c419": (Experts, 8), "7847": (Ponder, 5),
     "4e63": (Gate, 3),
 }  # fmt: skip
 """How it is made, and its facts, by key."""

@@ -14,6 +14,7 @@ FORMS = {
     "1e6e": ("dense", 0, "f"), "1912": ("masked", 0, "mp"), "ce7c": ("maskedlatent", 0, "mp"),
     "054a": ("codebook", 1, "fi"), "d9c6": ("quantized", 3, "iif"), "af49": ("learnedstep", 2, "ff"),
     "6378": ("productquantized", 2, "fi"), "0909": ("lowrank", 5, "pp"),
+    "effc": ("transferred", 4, "iip"),
 }  # fmt: skip
 
 
@@ -94,6 +95,8 @@ def dense(stream: Stream, one: tuple, shape: tuple[int, ...], where: list[int] |
         books = floats(stream, kinds[0], parts * values * width).reshape(parts, values, width)
         which = np.array(integers(stream, (rows * parts,))).reshape(rows, parts)
         return np.stack([books[np.arange(parts), which[i]].reshape(-1)[:row] for i in range(rows)]).reshape(-1)
+    if name == "transferred":
+        return transferred(stream, one, shape)
     rank, axes, groups, first_groups, last_groups = facts
     n, c, *kernel = shape
     first = (rank, c * groups // first_groups, *(k if axes >> a & 1 else 1 for a, k in enumerate(kernel)))
@@ -101,6 +104,28 @@ def dense(stream: Stream, one: tuple, shape: tuple[int, ...], where: list[int] |
     made = [dense(stream, part, size).reshape(size) for part, size in zip(inner, (first, last), strict=True)]
     assert groups == first_groups == last_groups == 1, "this reader knows no groups"
     return np.einsum("rcxy,nrab->ncxayb", *made).reshape(shape).reshape(-1)
+
+
+def transferred(stream: Stream, one: tuple, shape: tuple[int, ...]) -> np.ndarray:
+    """Filters made from fewer, one row after another."""
+    (transform, slots, rows, channels), inner = one[1], one[3]
+    n, c = shape[0], shape[1] if len(shape) > 1 else 0
+    codes = np.array(integers(stream, (n,))) + np.arange(n)
+    inputs = np.array(integers(stream, (c,)), int) + np.arange(c)
+    m = round(slots**0.5) if transform == 4 else 1
+    wide = () if len(shape) == 1 else (channels * (4 if transform == 3 else 1),)
+    size = (rows, *wide, *(k + m - 1 for k in shape[2:]))
+    base, made = dense(stream, inner[0], size).reshape(size), []
+    for code in codes:
+        s, row = code % slots, base[code // slots]
+        if transform == 1 and s:
+            row = -row
+        if transform in (2, 3):
+            row = np.rot90(row, s, (1, 2))
+        if transform == 4:
+            row = row[:, s // m : s // m + shape[2], s % m : s % m + shape[3]]
+        made.append(row if len(shape) == 1 else row[inputs // 4 * 4 + (inputs - s) % 4 if transform == 3 else inputs])
+    return np.stack(made).reshape(-1)
 
 
 def plain(stream: Stream, shape: tuple[int, ...], dtype: torch.dtype) -> np.ndarray:

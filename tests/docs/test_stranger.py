@@ -21,6 +21,7 @@ from cortado.parts.activations.quantizer import put_quantizer, sites
 from cortado.parts.blocks.block import ORIGINAL, Block, stand_in
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.blocks.scale_shift import ScaleShift
+from cortado.parts.blocks.shared_norm import SharedNorm
 from cortado.parts.forms.attach import attach, form_of
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.learned_step import LearnedStep
@@ -28,6 +29,8 @@ from cortado.parts.forms.low_rank import LowRank
 from cortado.parts.forms.masked import Masked
 from cortado.parts.forms.masked_latent import MaskedLatent
 from cortado.parts.forms.quantized import Quantized
+from cortado.parts.forms.transferred import Transferred
+from cortado.parts.forms.transforms import FIXED_SLOTS, NEGATE, REPEAT, ROLL, ROTATE, TRANSLATE
 from cortado.parts.part import own_modules
 from tests.docs import stranger, stranger_file
 from tests.docs.stranger_mix import mix
@@ -213,6 +216,22 @@ def test_files_without_kernels_are_read_by_the_page(monkeypatch: pytest.MonkeyPa
     monkeypatch.undo()
     assert len(body) > len(encode(gated(), small_net()))
     read_both_ways(body, small_net, whole=True)
+
+
+@pytest.mark.parametrize("transform", [REPEAT, NEGATE, ROTATE, ROLL, TRANSLATE])
+def test_transferred_filters_are_read_by_the_page(transform: int) -> None:
+    small = small_net()
+    kept, slots = small[2][0], FIXED_SLOTS.get(transform, 4)
+    shape = Transferred.inner_shapes(
+        kept.weight.shape,
+        {"transform": transform, "slots": slots, "rows": 2, "channels": 1 if transform == ROLL else 4},
+    )["base"]
+    codes, inputs = torch.tensor([1, 0, 3, 2]), torch.tensor([0, 2, 1, 3])
+    made = Transferred(Dense(torch.randn(shape)), transform, slots, codes, inputs, (3, 3))
+    attach(kept, "weight", made.map_values(lambda values: Quantized.of(values, 4, "channel")))
+    attach(kept, "bias", Transferred(Dense(torch.ones(2)), REPEAT, 2, codes, torch.arange(0)))
+    stand_in(small, small[1], SharedNorm(1, 1_000_000))
+    read_both_ways(encode(small.eval(), small_net()), small_net, whole=True)
 
 
 def test_blocks_of_paths_are_read_by_the_page() -> None:

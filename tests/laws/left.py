@@ -15,7 +15,7 @@ from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import form_of
 from tests.laws.still_there import kinds
 
-NO_CODES = {"Masked", "LowRank"}
+NO_CODES = {"Masked", "LowRank", "Transferred"}
 
 
 def left_in(network: nn.Module, original: nn.Module) -> set[Leaves]:
@@ -28,6 +28,7 @@ def left_in(network: nn.Module, original: nn.Module) -> set[Leaves]:
         Leaves.ZEROS: any(form.support() is not None for form in forms),
         Leaves.CODES: any(kinds(form) - NO_CODES for form in forms if not in_training(form)),
         Leaves.LOW_RANK: any("LowRank" in kinds(form) for form in forms),
+        Leaves.COPIES: any("Transferred" in kinds(form) for form in forms),
         Leaves.NARROWER: any(
             weight.shape.numel() < shapes[weight.path].numel() for weight in weights if weight.path in shapes
         ),

@@ -42,6 +42,8 @@ STATES = {
     "a folded norm": State((small("simplify/norms"),), ("residual", "signed")),
     "experts": State((small("conditional/experts"),), ("mlp",)),
     "samples that halt": State((small("conditional/ponder"),), ("attention",)),
+    "negated filters": State((small("transfer/negate"),), ("residual",)),
+    "turned filters": State((small("transfer/rotate"),), ("residual",)),
     "tied weights": State((MASK,), ("tied",)),
     "a student": State((small("student", network="tests.laws.tiny_nets:Depthwise"), small("finetune")), ("residual",)),
     "an early exit": State((small("conditional/exits", at="stem"),), ("residual",)),

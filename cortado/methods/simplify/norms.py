@@ -8,6 +8,7 @@ from cortado.methods.method import Method
 from cortado.methods.needs import Leaves, Need
 from cortado.network.view import View
 from cortado.parts.activations.quantizer import SIDES, put_quantizer, quantizer_at
+from cortado.parts.blocks.block import brought_along
 from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import attached_names
 from cortado.task.task import Task
@@ -18,10 +19,14 @@ def ready(method: Any, view: View, task: Task) -> dict[str, Any]:
     chosen = {id(layer) for weight in view.weights(method.where) for layer, _ in weight.places}
     # A gain or shift shared by two norms cannot absorb the statistics of both.
     shared = {id(layer) for weight in view.all_weights if len(weight.places) > 1 for layer, _ in weight.places}
+    inside = brought_along(view.network)
     return {
         path: layer
         for path, layer in view.network.named_modules()
-        if path and can_fold(layer) and id(layer) not in shared and (method.where == "*" or id(layer) in chosen)
+        if path
+        and can_fold(layer)
+        and id(layer) not in shared | inside
+        and (method.where == "*" or id(layer) in chosen)
     }
 
 

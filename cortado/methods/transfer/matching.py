@@ -10,7 +10,7 @@ RESTARTS, ROUNDS = 8, 12
 SWAPS = 4096
 
 
-def matched(
+def best_copies(
     values: Tensor, transform: int, slots: int, generator: torch.Generator, free_signs: bool
 ) -> tuple[Tensor, Tensor]:
     """Return for each filter the copy of a base filter that comes closest to it, as codes, and the sign of the filter.
@@ -37,7 +37,7 @@ def alternated(
     held, codes, signs = -1.0, torch.arange(len(values)), torch.ones(len(values))
     for _ in range(ROUNDS):
         likeness = values.flatten(1) @ copies_of(base, transform, slots, values).flatten(1).T
-        new = assigned(likeness.abs() if free_signs else likeness)
+        new = best_assignment(likeness.abs() if free_signs else likeness)
         taken = likeness.gather(1, new[:, None])[:, 0]
         own = torch.where(taken < 0, -1.0, 1.0) if free_signs else torch.ones(len(values))
         base = fitted_base(signed(values, own), transform, slots, new, len(base))
@@ -75,7 +75,7 @@ def signed(values: Tensor, signs: Tensor) -> Tensor:
     return values * signs.view(-1, *[1] * (values.dim() - 1))
 
 
-def assigned(likeness: Tensor) -> Tensor:
+def best_assignment(likeness: Tensor) -> Tensor:
     """Return a different copy for each filter: the likest first, then swaps of two as long as they gain.
 
     `likeness`: (filters, copies), with at least as many copies as filters.

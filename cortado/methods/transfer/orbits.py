@@ -62,7 +62,7 @@ def orbits_of(view: View, weights: Iterable[Weight]) -> Orbits:
 
 def groups_in_fours(groups: list[Group], able: set[str]) -> tuple[list[Group], list[str]]:
     """Return the groups whose units can be channels in fours, and why the others cannot."""
-    reasons = {id(group): reason for group in groups if (reason := why_not(group, able))}
+    reasons = {id(group): reason for group in groups if (reason := reason_against(group, able))}
     # All outputs of a filter bank are in fours, or none.
     while True:
         kept = [group for group in groups if id(group) not in reasons]
@@ -87,7 +87,7 @@ def covered(groups: list[Group]) -> dict[str, bool]:
     return {path: bool(mine.all()) and once[path] for path, mine in units.items()}
 
 
-def why_not(group: Group, able: set[str]) -> str:
+def reason_against(group: Group, able: set[str]) -> str:
     """Return why the units of a group cannot be channels in fours; "" if they can."""
     makers = [slot.names[0] for slot in group.of_role("producer")]
     others = [name for name in makers if name not in able]

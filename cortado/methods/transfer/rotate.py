@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cortado.methods.method import knob
 from cortado.methods.needs import Need
-from cortado.methods.transfer.orbits import TURNS, Orbits, is_head, orbits_of, places_of
+from cortado.methods.transfer.orbits import TURNS, Orbits, in_fours, is_head, orbits_of, places_of
 from cortado.methods.transfer.transfer import (
     Transfer,
     every,
@@ -22,6 +22,7 @@ from cortado.network.coupling.answers import difference, flat_outputs
 from cortado.network.graph.trace import device_of
 from cortado.network.view import View
 from cortado.network.weight import Weight
+from cortado.parts.blocks.orientation_max import OrientationMax
 from cortado.parts.blocks.shared_norm import SharedNorm
 from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.transferred import Transferred
@@ -32,17 +33,26 @@ from cortado.task.task import Task
 
 
 def with_square_kernels(method: Any, view: View, task: Task) -> list[Weight]:
-    """Return the filters that can be turned: on square kernels of two axes, in convolutions of at least four outputs."""
-    return [
-        weight
-        for weight in plain_filters(method, view)
-        if len(weight.shape) == 4 and weight.shape[2] == weight.shape[3] and weight.shape[0] >= TURNS
-        and (weight.layer.groups == 1 or weight.shape[1] == 1)
-    ]  # fmt: skip
+    """Return the filters that can be turned: on square kernels of two axes, of at least four outputs.
+
+    With `roll`, all that makes the same channels has to be turned, too.
+    """
+    found = [weight for weight in plain_filters(method, view) if can_turn(weight)]
+    if not method.roll or not found:
+        return [weight for weight in found if weight.layer.groups == 1]
+    orbits = orbits_of(view, found)
+    return [weight for weight in found if weight.path in orbits.made]
+
+
+def can_turn(weight: Weight) -> bool:
+    """Return whether the filters of a convolution, without groups or depthwise, can be turned."""
+    if len(weight.shape) != 4 or weight.shape[2] != weight.shape[3] or weight.shape[0] < TURNS:
+        return False
+    return weight.layer.groups == 1 or weight.shape[1] == 1  # type: ignore[operator, return-value]
 
 
 SQUARE = Need(
-    "a convolution of plain floats with a square kernel and at least four outputs",
+    "a convolution of plain floats with a square kernel, whose outputs are channels in fours",
     with_square_kernels,
     "transfer filters before other stages",
 )
@@ -53,8 +63,8 @@ class TransferRotate(Transfer):
     """Filters come in fours, a base filter and its quarter turns.  Dieleman et al., 2016; Cohen, Welling, 2016.
 
     With `roll`, a filter that reads such fours takes them in turn as well (the group convolution p4): turn the picture,
-    and all feature maps turn with it. Batch norms then share statistics over orientations. With `invariant`, linear
-    layers weigh all orientations of a channel alike, so that outputs do not change when the picture turns. This is exact
+    and all feature maps turn with it. Batch norms then share statistics over orientations, and linear layers read the
+    largest, or the mean, of a channel's orientations, so that outputs do not change when the picture turns. This is exact
     where, in each convolution and pooling, size + 2 padding - kernel is divisible by the stride. The file has a quarter of
     the weights; each turn is computed as a filter of its own.
     """
@@ -62,15 +72,16 @@ class TransferRotate(Transfer):
     needs = (SQUARE,)
 
     roll: bool = knob(True, help="take the orientations of inputs in turn: feature maps turn with the picture")
-    invariant: bool = knob(True, help="with roll: outputs that do not change when the picture turns")
+    invariant: str = knob(
+        "max", one_of=("max", "mean", "no"), help="with roll: what linear layers read of a channel's orientations"
+    )
 
     def apply(self, view: View, task: Task) -> None:
         weights = SQUARE.require(self, view, task)
         if self.roll:
             self.in_orbits(view, weights, task)
         else:
-            whole = filters_in(view, [weight for weight in weights if weight.layer.groups == 1])
-            make_filters(self, view, whole, ROTATE, TURNS, task, every(TURNS))
+            make_filters(self, view, filters_in(view, weights), ROTATE, TURNS, task, every(TURNS))
 
     def in_orbits(self, view: View, weights: list[Weight], task: Task) -> None:
         """Turn filters so that feature maps turn with the picture, as far as the network's channels allow."""
@@ -79,7 +90,7 @@ class TransferRotate(Transfer):
         before = sum(weight.shape.numel() for weight in made)
         for weight in made:
             self.turn(weight, orbits)
-        heads = self.heads(view, orbits) if self.invariant else []
+        heads = [] if self.invariant == "no" else self.heads(view, orbits)
         for norm in orbits.norms:
             view.wrap(norm, SharedNorm.of(view.network.get_submodule(norm)))
         entries = sum(weight.form.entries() for weight in made)
@@ -104,17 +115,18 @@ class TransferRotate(Transfer):
             share_bias(bias, codes, weight)
 
     def heads(self, view: View, orbits: Orbits) -> list[str]:
-        """Give linear layers that read channels in fours one weight for each four, and return their paths."""
+        """Let linear layers that read channels in fours read the mean or the largest of each, and return their paths."""
         found = []
-        for weight in view.all_weights:
+        for weight in view.weights(self.where):
             numbers = orbits.reads.get(weight.path)
             if numbers is None or not weight.form.only_floats or not is_head(weight.layer, numbers):
                 continue
-            values, inputs = weight.dense().cpu(), places_of(numbers) // TURNS
-            form = Transferred(
-                Dense(torch.zeros(len(values), len(numbers) // TURNS)), REPEAT, 1, torch.arange(len(values)), inputs
-            )
-            set_copies(weight, form.fit(values.float()), REPEAT, 1, torch.arange(len(values)), inputs)
+            if self.invariant == "max" and in_fours(numbers) and len(weight.places) == 1:
+                view.wrap(weight.layer_path, OrientationMax.of(weight.layer, self.start))
+            else:
+                values, inputs = weight.dense().cpu().float(), places_of(numbers) // TURNS
+                codes, empty = torch.arange(len(values)), Dense(torch.zeros(len(values), len(numbers) // TURNS))
+                set_copies(weight, Transferred(empty, REPEAT, 1, codes, inputs).fit(values), REPEAT, 1, codes, inputs)
             found.append(weight.layer_path)
         return found
 
@@ -151,7 +163,7 @@ def turned_note(view: View, heads: list[str]) -> str:
     turned = map_tensors(lambda value: torch.rot90(value, 1, (2, 3)) if is_picture(value) else value, given)
     answers = [flat_outputs(view.network, call_arguments(one)) for one in (turned, given)]
     return (
-        f"{len(heads)} linear layers weigh all orientations alike ({', '.join(heads)}). When the example turns by a quarter, "
+        f"{len(heads)} linear layers treat all orientations alike ({', '.join(heads)}). When the example turns by a quarter, "
         f"outputs change by {difference(*answers):.1g} of the largest."
     )
 

@@ -13,7 +13,7 @@ from cortado.layers.kinds import is_convolution, is_matmul
 from cortado.layers.norm import is_batch_norm
 from cortado.methods.method import Method, knob
 from cortado.methods.needs import Leaves, Need
-from cortado.methods.transfer.matching import fitted_base, matched
+from cortado.methods.transfer.matching import best_copies, fitted_base
 from cortado.network.coupling.groups import Group, Slot
 from cortado.network.graph.feed_forward import one_reading, pointwise_name
 from cortado.network.graph.flow import FlowStep
@@ -121,7 +121,7 @@ def make_filters(
             generator, values = task.generator(61 + number), one.weight.dense().cpu()
             if method.start == "fit":
                 values = unit_filters(one, values) if one.free else values
-                found[one.weight.path], signs = matched(values, transform, slots, generator, one.free)
+                found[one.weight.path], signs = best_copies(values, transform, slots, generator, one.free)
                 if one.free:
                     turn_signs(one, signs)
             else:
@@ -153,20 +153,20 @@ def side_by_side(view: View, codes: dict[str, Tensor]) -> dict[str, Tensor]:
         return codes
     orders = {group: order for group in groups if (order := order_in(group, codes)) is not None}
     view.reorder(orders)
-    moved = {made_by(group, codes)[0].names[0]: order for group, order in orders.items()}
+    moved = {makers_with_codes(group, codes)[0].names[0]: order for group, order in orders.items()}
     return {path: own[moved[path]] if path in moved else own for path, own in codes.items()}
 
 
 def order_in(group: Group, codes: dict[str, Tensor]) -> Tensor | None:
     """Return the order of a group's units by the codes of the only weight with codes that makes them; None without one."""
-    makers = made_by(group, codes)
+    makers = makers_with_codes(group, codes)
     if len(makers) != 1 or group.ordered:
         return None
     own, units = codes[makers[0].names[0]], makers[0].units
     return own.argsort() if len(own) == group.count and torch.equal(units, torch.arange(len(own))) else None
 
 
-def made_by(group: Group, codes: dict[str, Tensor]) -> list[Slot]:
+def makers_with_codes(group: Group, codes: dict[str, Tensor]) -> list[Slot]:
     """Return the slots of the weights with codes that make a group."""
     return [slot for slot in group.of_role("producer") if slot.names[0] in codes]
 

@@ -183,7 +183,7 @@ class Transferred(Form):
         """Return the base filters, and what repeats or negates their outputs; None where no filters are computed once."""
         groups = torch.arange(self.rows, device=self.codes.device).repeat_interleave(self.slots)
         whole = len(self.codes) == len(groups) and bool((self.codes.long() // self.slots == groups).all())
-        if self.transform not in (REPEAT, NEGATE) or self.slots == 1 or len(self.shape) < 2 or not whole:
+        if self.transform not in (REPEAT, NEGATE) or self.slots == 1 or len(self.shape) < 3 or not whole:
             return None
         if not torch.equal(self.inputs.long(), torch.arange(self.channels, device=self.inputs.device)):
             return None

@@ -22,6 +22,7 @@ from cortado.network.coupling.answers import difference, flat_outputs
 from cortado.network.graph.trace import device_of
 from cortado.network.view import View
 from cortado.network.weight import Weight
+from cortado.parts.blocks.block import brought_along
 from cortado.parts.blocks.orientation_max import OrientationMax
 from cortado.parts.blocks.shared_norm import SharedNorm
 from cortado.parts.forms.dense import Dense
@@ -91,8 +92,11 @@ class TransferRotate(Transfer):
         for weight in made:
             self.turn(weight, orbits)
         heads = [] if self.invariant == "no" else self.heads(view, orbits)
-        for norm in orbits.norms:
-            view.wrap(norm, SharedNorm.of(view.network.get_submodule(norm)))
+        inside = brought_along(view.network)
+        for path in orbits.norms:
+            norm = view.network.get_submodule(path)
+            if id(norm) not in inside:
+                view.wrap(path, SharedNorm.of(norm))
         entries = sum(weight.form.entries() for weight in made)
         view.notes.append(
             f"{len(made)} convolutions are made from {entries:,} entries of base filters instead of {before:,}."
@@ -116,12 +120,13 @@ class TransferRotate(Transfer):
 
     def heads(self, view: View, orbits: Orbits) -> list[str]:
         """Let linear layers that read channels in fours read the mean or the largest of each, and return their paths."""
-        found = []
+        found, inside = [], brought_along(view.network)
         for weight in view.weights(self.where):
             numbers = orbits.reads.get(weight.path)
             if numbers is None or not weight.form.only_floats or not is_head(weight.layer, numbers):
                 continue
-            if self.invariant == "max" and in_fours(numbers) and len(weight.places) == 1:
+            alone = len(weight.places) == 1 and id(weight.layer) not in inside
+            if self.invariant == "max" and in_fours(numbers) and alone:
                 view.wrap(weight.layer_path, OrientationMax.of(weight.layer, self.start))
             else:
                 values, inputs = weight.dense().cpu().float(), places_of(numbers) // TURNS

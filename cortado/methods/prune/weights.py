@@ -21,7 +21,7 @@ class PruneWeights(Method):
 
     `keep` is the share of all weights kept; weights pruned before stay pruned and count. With `threshold` instead,
     prune weights with an importance below threshold x the standard deviation of their layer (the paper's quality
-    factor). A low-rank weight is pruned in its factors. `by` is magnitude, magnitude_l2, activation, taylor, curvature
+    factor). A low-rank weight is pruned in its factors, filters made from fewer in those. `by` is magnitude, magnitude_l2, activation, taylor, curvature
     (Optimal Brain Damage), random, or your own. Entries of a `block` of rows x columns stay or go together, by the sum of
     their importance; `keep` is then the share of blocks. Rows are outputs: with 16x1 our sparse product in ONNX Runtime is
     faster at the same share of zeros.
@@ -50,7 +50,9 @@ class PruneWeights(Method):
     def apply(self, view: View, task: Task) -> None:
         weights = self.chosen(view)
         runs, run = view.as_run(weights)
-        for weight, mask in zip(weights, self.masks(weights, score(self.by).of(run, runs, task)), strict=True):
+        found = score(self.by).of(run, runs, task)
+        importances = [weight.form.pooled(one) for weight, one in zip(weights, found, strict=True)]
+        for weight, mask in zip(weights, self.masks(weights, importances), strict=True):
             if not bool(mask.any()):
                 raise BadValue(
                     f"{self.name()}: nothing of {weight.title} would be left. Raise keep, or exclude it with where."

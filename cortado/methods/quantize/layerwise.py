@@ -153,7 +153,7 @@ def round_layers(
         weight.set_form(Quantized(whole, scale.reshape(-1).to(place), zero, "channel").to(place.device))
     if left:
         view.notes.append(
-            f"{len(left)} weights are unchanged (low rank, shared, or not in a linear layer or convolution): "
+            f"{len(left)} weights are unchanged (made from other weights, shared, or not in a linear layer or convolution): "
             f"{', '.join(left)}."
         )
 
@@ -167,7 +167,7 @@ def layers_in_full_rank(method: Method, view: View, task: Task) -> list[tuple[st
         weight = by_layer.pop(id(call.layer), None)
         if weight is None or not is_known_matrix(call.layer):
             continue
-        if weight.form.factors() is None and len(weight.places) == 1:
+        if weight.form.entries() == weight.shape.numel() and len(weight.places) == 1:
             found[call.path] = weight
     return list(found.items())
 

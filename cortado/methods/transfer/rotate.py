@@ -13,9 +13,9 @@ from cortado.methods.transfer.transfer import (
     Transfer,
     every,
     filters_in,
+    float_filters,
     make_filters,
     note_left,
-    plain_filters,
     set_copies,
 )
 from cortado.network.coupling.answers import difference, flat_outputs
@@ -38,7 +38,7 @@ def with_square_kernels(method: Any, view: View, task: Task) -> list[Weight]:
 
     With `roll`, all that makes the same channels has to be turned, too.
     """
-    found = [weight for weight in plain_filters(method, view) if can_turn(weight)]
+    found = [weight for weight in float_filters(method, view) if can_turn(weight)]
     if not method.roll or not found:
         return [weight for weight in found if weight.layer.groups == 1]
     orbits = orbits_of(view, found)
@@ -80,11 +80,11 @@ class TransferRotate(Transfer):
     def apply(self, view: View, task: Task) -> None:
         weights = SQUARE.require(self, view, task)
         if self.roll:
-            self.in_orbits(view, weights, task)
+            self.in_orbits(view, [weight for weight in float_filters(self, view) if can_turn(weight)])
         else:
             make_filters(self, view, filters_in(view, weights), ROTATE, TURNS, task, every(TURNS))
 
-    def in_orbits(self, view: View, weights: list[Weight], task: Task) -> None:
+    def in_orbits(self, view: View, weights: list[Weight]) -> None:
         """Turn filters so that feature maps turn with the picture, as far as the network's channels allow."""
         orbits = orbits_of(view, weights)
         made = [weight for weight in weights if weight.path in orbits.made]

@@ -59,7 +59,7 @@ class Filters:
         return norm is not None and norm.affine and not attached_names(norm) and norm.running_mean is not None
 
 
-def plain_filters(method: Any, view: View) -> list[Weight]:
+def float_filters(method: Any, view: View) -> list[Weight]:
     """Return the chosen weights of single convolutions without groups whose entries are all floats."""
     chosen = [weight for weight in view.weights(method.where) if weight.name == "weight"]
     return [
@@ -87,7 +87,7 @@ def filters_in(view: View, weights: list[Weight]) -> list[Filters]:
 
 def before_a_bend(method: Any, view: View, task: Task) -> list[Filters]:
     """Return the filters whose outputs only something that is not linear reads: elsewhere copies would add nothing."""
-    weights = [weight for weight in plain_filters(method, view) if weight.layer.groups == 1 and weight.shape[0] > 1]
+    weights = [weight for weight in float_filters(method, view) if weight.layer.groups == 1 and weight.shape[0] > 1]
     return [one for one in filters_in(view, weights) if bends(view, one)]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cortado.methods.method import knob
 from cortado.methods.needs import Need
-from cortado.methods.transfer.transfer import Filters, Transfer, filters_in, make_filters, plain_filters
+from cortado.methods.transfer.transfer import Filters, Transfer, filters_in, float_filters, make_filters
 from cortado.network.view import View
 from cortado.parts.forms.transforms import TRANSLATE, base_kernel
 from cortado.task.task import Task
@@ -17,7 +17,7 @@ from cortado.task.task import Task
 
 def with_kernels(method: Any, view: View, task: Task) -> list[Filters]:
     """Return the filters of two axes with more places than one, in convolutions that ran once."""
-    weights = [one for one in plain_filters(method, view) if len(one.shape) == 4 and max(one.shape[2:]) > 1]
+    weights = [one for one in float_filters(method, view) if len(one.shape) == 4 and max(one.shape[2:]) > 1]
     return filters_in(view, [one for one in weights if one.layer.groups == 1 and one.shape[0] > 1])
 
 

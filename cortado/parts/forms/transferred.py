@@ -91,8 +91,8 @@ class Transferred(Form):
 
     def fit(self, values: Tensor) -> Tensor:
         """Return the base whose copies come closest to `values` (shape of the weight): means; 0 where nothing is read."""
-        plain = values * self.signs().to(values.dtype)
-        return self.sums(plain) / self.sums(torch.ones_like(plain)).clamp_min(1)
+        unsigned = values * self.signs().to(values.dtype)
+        return self.sums(unsigned) / self.sums(torch.ones_like(unsigned)).clamp_min(1)
 
     def refill(self, values: Tensor, fill: Callable[[Tensor, Form], Form]) -> Form:
         return self.of(self.base.refill(self.fit(values), fill))

@@ -101,7 +101,7 @@ def test_shared_weights_and_those_in_low_rank_are_left_alone_and_named():
     view = View(network, copy.deepcopy(network), task.example)
     QuantizeSecondOrder(bits=4).apply(view, task)
     assert view.notes == [
-        "1 weights are unchanged (low rank, shared, or not in a linear layer or convolution): 1.weight."
+        "1 weights are unchanged (made from other weights, shared, or not in a linear layer or convolution): 1.weight."
     ]
     attach(original[0], "weight", LowRank(Dense(torch.randn(2, 12)), Dense(torch.randn(5, 2))))
     with pytest.raises(NothingChanged, match="it needs a linear layer or convolution that runs in full rank"):

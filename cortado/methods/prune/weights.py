@@ -21,10 +21,10 @@ class PruneWeights(Method):
 
     `keep` is the share of all weights kept; weights pruned before stay pruned and count. With `threshold` instead,
     prune weights with an importance below threshold x the standard deviation of their layer (the paper's quality
-    factor). A low-rank weight is pruned in its factors, filters made from fewer in those. `by` is magnitude, magnitude_l2, activation, taylor, curvature
-    (Optimal Brain Damage), random, or your own. Entries of a `block` of rows x columns stay or go together, by the sum of
-    their importance; `keep` is then the share of blocks. Rows are outputs: with 16x1 our sparse product in ONNX Runtime is
-    faster at the same share of zeros.
+    factor). A low-rank weight is pruned in its factors, filters made from fewer in those. `by` is magnitude, magnitude_l2,
+    activation, taylor, curvature (Optimal Brain Damage), random, or your own. Entries of a `block` of rows x columns stay or
+    go together, by the sum of their importance; `keep` is then the share of blocks. Rows are outputs: with 16x1 our sparse
+    product in ONNX Runtime is faster at the same share of zeros.
     """
 
     lossy = True

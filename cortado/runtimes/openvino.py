@@ -21,7 +21,7 @@ from cortado.runtimes.kernels.binary import BinaryProducts, binary_steps, has_bi
 from cortado.runtimes.kernels.binary_check import check_binary
 from cortado.runtimes.kernels.integers import Integers
 from cortado.runtimes.kernels.kernel import Kernel, kernels_for
-from cortado.runtimes.kernels.packed import PackedProducts, reading_layers
+from cortado.runtimes.kernels.packed import DECODED, TABLE_BITS, TABLES, PackedProducts, reading_layers
 from cortado.runtimes.onnx_file import write_onnx
 from cortado.runtimes.rows import BRANCHES, COMPACTION
 from cortado.runtimes.runtime import Port, Ran, Runtime
@@ -136,7 +136,7 @@ def predict(*inputs):
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
-        return BinaryProducts(), Integers(LACKS), OpenvinoPacked(least_bits=2, tables=False)
+        return BinaryProducts(), Integers(LACKS), OpenvinoPacked(least_bits=2, tables=DECODED)
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
@@ -210,8 +210,11 @@ def packed_constants(model: Any) -> dict[str, int]:
 
     Codes of rows with a part of a block are decoded when the model is compiled.
     """
-    kept = [step for step in model.get_ordered_ops() if step.get_type_name() == "Constant" and not is_cut(step)]
-    return {path: one.get_element_type().bitwidth for one in kept for path in reading_layers(one.get_friendly_name())}
+    steps = model.get_ordered_ops()
+    kept = [step for step in steps if step.get_type_name() == "Constant" and not is_cut(step)]
+    found = {path: one.get_element_type().bitwidth for one in kept for path in reading_layers(one.get_friendly_name())}
+    tables = [step for step in steps if step.get_type_name() == "Gather" and step.get_friendly_name().endswith(TABLES)]
+    return found | {step.get_friendly_name().removesuffix(TABLES): TABLE_BITS for step in tables}
 
 
 def is_cut(constant: Any) -> bool:

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from cortado.lowering.lower import lowered
-from cortado.lowering.products import products_of
 from cortado.methods.quantize.activations import QuantizeActivations
 from cortado.methods.quantize.weights import QuantizeWeights
 from cortado.network.view import View
@@ -21,7 +20,6 @@ from cortado.report.pages.clocks import exported_text
 from cortado.report.record import Exported
 from cortado.report.report import export_row
 from cortado.runtimes.export import export
-from cortado.runtimes.kernels.packed import PackedProducts
 from cortado.runtimes.onnxruntime import Onnxruntime
 from cortado.runtimes.openvino import Openvino
 from cortado.runtimes.runtime import Runtime, runtime_by_name
@@ -174,18 +172,33 @@ def test_embeddings_are_packed_and_share_the_codes_of_a_tied_head(symmetric, tmp
     assert weight_bytes(tmp_path) < 4 * 64 * 65 + 100 * 64 // 2 + 100 * 2 * 5 + 4000
 
 
-def test_embedding_alone_is_packed_where_the_runtime_reads_it_so(tmp_path):
+@pytest.mark.parametrize("symmetric", [True, False])
+@every_runtime
+def test_embedding_alone_is_packed(name, symmetric, tmp_path):
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Embedding(50, 48), nn.Linear(48, 4)).eval()
-    attach(network[0], "weight", Quantized.of(drawn(50, 48), 2, "group", 16))
+    network = nn.Sequential(nn.Embedding(500, 48), nn.Linear(48, 4)).eval()
+    attach(network[0], "weight", Quantized.of(drawn(500, 48), 2, "group", 16, symmetric))
     tokens = torch.arange(12).reshape(2, 6)
-    assert far(Onnxruntime(), network, tokens, tmp_path) < 1e-5
-    assert packed_in_file(Onnxruntime(), tmp_path) == {"0": 4}
-    (tmp_path / "openvino").mkdir()
-    assert far(Openvino(), network, tokens, tmp_path / "openvino") < 1e-5
-    low = lowered(network, tokens)
-    (product,) = [one for one in products_of(low, tokens) if one.family == "embedding"]
-    assert PackedProducts(tables=False).fits(product) == "the runtime reads embeddings as floats"
+    assert far(runtime_by_name(name), network, tokens, tmp_path) < 1e-5
+    assert packed_in_file(runtime_by_name(name), tmp_path) == {"0": 4}
+    # Four bits and a scale for 16 entries; a quarter of it for the names and operators.
+    assert weight_bytes(tmp_path) < 500 * 48 * (4 + 32 / 16 + 1) / 8 + 6000
+
+
+def test_openvino_looks_up_packed_rows_as_they_are(tmp_path):
+    """The table is not decoded to floats when the file is loaded."""
+    network = nn.Sequential(nn.Embedding(500, 48), nn.Linear(48, 4)).eval()
+    attach(network[0], "weight", Quantized.of(drawn(500, 48), 4, "group", 16))
+    tokens = torch.arange(12).reshape(2, 6)
+    file = Openvino().lower(lowered(network, tokens), tokens, tmp_path)
+    session = Openvino().load(file, 1)
+    session(tokens)
+    kinds = {
+        str(step.get_output_element_type(0))
+        for step in session.runtime_model().get_ordered_ops()
+        if step.get_output_size() and list(step.get_output_partial_shape(0).get_min_shape()) == [500, 48]
+    }
+    assert kinds and not any("float" in kind for kind in kinds)
 
 
 def test_products_may_round_what_they_read_when_they_are_allowed_to(tmp_path):

@@ -18,31 +18,35 @@ from cortado.runtimes.kernels.kernel import NOT_CONCERNED, Kernel
 DOMAIN = "com.microsoft"
 PRODUCT, TABLE = "MatMulNBits", "GatherBlockQuantized"
 TABLE_BITS = 4
+BLOCKED_OPSET = 21
+"""The first one whose codes may have a scale for each block."""
 FLOATS, INTEGERS = 1, 4
 """Its accuracy levels: the type it may compute in."""
 CODES, SCALES, ZEROS = ".packed_codes", ".packed_scales", ".packed_zeros"
 """Suffixes of a packed weight's constants, after the paths of the layers that read it."""
 AND = "|"
+TABLES = ".table"
+"""Suffix of look-ups of decoded rows, and of the constants that only they read."""
+BLOCKS, DECODED = "blocks", "decoded"
+"""Look-ups of packed rows: ONNX Runtime's operator, or one of rows that the runtime itself decodes as it reads them."""
 
 
 @dataclass(frozen=True)
 class PackedProducts(Kernel):
     """Linear weights and embeddings of at most 4 bits, stored in `least_bits` or more.
 
-    With `rounds_inputs` the runtime may round inputs to 8 bits per block; `tables`: it reads embeddings packed.
+    With `rounds_inputs` the runtime may round inputs to 8 bits per block; `tables`: how it reads embeddings packed.
     """
 
     name = "packed"
     lost = "no matrix product in the file belongs to this layer alone"
     least_bits: int = 4
     rounds_inputs: bool = False
-    tables: bool = True
+    tables: str = BLOCKS
 
     def fits(self, product: Product) -> str | None:
         if product.weight.values.dim() != 2 or not product.weight.few_bits:
             return NOT_CONCERNED
-        if product.family == "embedding" and not self.tables:
-            return "the runtime reads embeddings as floats"
         if product.weight.has_codes and product.reads == QUANTIZED:
             return NOT_CONCERNED
         packed = product.weight.packed
@@ -60,10 +64,14 @@ class PackedProducts(Kernel):
             if isinstance(packed, Packed) and reads_weight(node, packed.dense()):
                 found.setdefault(packed, []).append((node, path))
         for packed, steps in found.items():
-            tables = any(node.op_type == "Gather" for node, _ in steps)
+            tables = [(node, path) for node, path in steps if node.op_type == "Gather"]
             part = packed.at_least(TABLE_BITS if tables else self.least_bits)
-            values = constants(model, part, AND.join(dict.fromkeys(path for _, path in steps)))
-            for node, _ in steps:
+            names = AND.join(dict.fromkeys(path for _, path in steps))
+            if self.tables == DECODED:
+                read_decoded(model, tables, part)
+            rest = [node for node, _ in steps if self.tables == BLOCKS or node.op_type != "Gather"]
+            values = constants(model, part, names) if rest else []
+            for node in rest:
                 if node.op_type == "Gather":
                     put_table(model.graph, node, part, values)
                 else:
@@ -163,6 +171,39 @@ def put_table(graph: Any, node: Any, packed: Packed, values: list[Any]) -> None:
     facts = {"block_size": packed.block, "gather_axis": 0, "quantize_axis": 1, "bits": packed.bits}
     given = [shaped[0], node.inputs[1], scales, *shaped[1:]]
     exchange(graph, node, onnx_ir.node(TABLE, given, attributes=facts, domain=DOMAIN, num_outputs=1, name=node.name))
+
+
+def read_decoded(model: Any, steps: Sequence[tuple[Any, str]], packed: Packed) -> None:
+    """Let look-ups, named after their layers, read rows that are decoded from 4-bit codes and scales; the runtime fuses both."""
+    import onnx_ir
+
+    if not steps:
+        return
+    layers = AND.join(path for _, path in steps)
+    shape = (len(packed.codes), packed.columns)
+    middle = torch.full_like(packed.scales, 2 ** (packed.bits - 1)).to(torch.uint8)
+    zeros = middle if packed.zeros is None else packed.zeros
+    made = []
+    for ending, codes in ((CODES, packed.codes.reshape(shape)), (ZEROS, zeros)):
+        tensor = onnx_ir.Tensor(codes.numpy().astype(ml_dtype()), dtype=onnx_ir.DataType.UINT4)
+        made.append(onnx_ir.val(layers + TABLES + ending, const_value=tensor))
+    made.insert(1, onnx_ir.val(layers + TABLES + SCALES, const_value=onnx_ir.tensor(packed.scales.numpy())))
+    for value in made:
+        model.graph.register_initializer(value)
+    facts = {"axis": 1, "block_size": packed.block}
+    decoded = onnx_ir.node("DequantizeLinear", made, attributes=facts, num_outputs=1)
+    model.graph.insert_before(steps[0][0], decoded)
+    for node, path in steps:
+        node.replace_input_with(0, decoded.outputs[0])
+        node.name = path + TABLES
+    model.opset_imports[""] = max(model.opset_imports[""], BLOCKED_OPSET)
+
+
+def ml_dtype() -> Any:
+    """Return NumPy's type of 4-bit integers without a sign."""
+    import ml_dtypes
+
+    return ml_dtypes.uint4
 
 
 def exchange(graph: Any, node: Any, new: Any) -> None:

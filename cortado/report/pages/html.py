@@ -13,6 +13,7 @@ from cortado.report.pages.curves import curves_section
 from cortado.report.pages.front import front_section
 from cortado.report.pages.markup import Markup, join, tag
 from cortado.report.pages.roundings import roundings_section
+from cortado.report.pages.served import served_text
 from cortado.report.pages.tables import fact_list, layer_table, result_table, stage_table
 from cortado.report.pages.totals import deep_compression_bytes, weights_and_rest
 from cortado.report.pages.waterfall import waterfall_section
@@ -68,7 +69,7 @@ def first_screen_html(report: Record) -> str:
 
 def original_and_compressed(report: Record) -> Markup:
     """Return the table of both networks, with a hint on timing if there is none."""
-    notes = [text for text in (words.execution_text(report), words.time_hint(report)) if text]
+    notes = [text for text in (words.execution_text(report), words.time_hint(report), served_text(report)) if text]
     return section("Original and compressed", result_table(report), *[tag("p", text, class_="note") for text in notes])
 
 

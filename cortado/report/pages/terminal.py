@@ -5,6 +5,7 @@ from cortado.report.pages import words
 from cortado.report.pages.candidates import candidate_rows
 from cortado.report.pages.clocks import HEADS, READING, clock_rows, clock_title, exported_text, predicted_text
 from cortado.report.pages.kernels import kernel_table_text
+from cortado.report.pages.served import served_text
 from cortado.report.pages.tables import layer_cells, original_cells, stage_cells, stage_heads
 from cortado.report.pages.totals import deep_compression_bytes, total_row, weights_and_rest
 from cortado.report.record import Record
@@ -35,9 +36,8 @@ def first_screen(report: Record) -> str:
         values = [words.quantity(value, line.unit) for value in (line.original, line.compressed)]
         rows.append((line.what, *values, line.limit or words.NOTHING, words.met_text(line.met, line.limit)))
     title = f"{report.network} on {report.task}: {words.smaller(report)}. {word.upper()}. {sentence}"
-    change = "\n".join(
-        part for part in (words.change_text(report), words.execution_text(report), words.time_hint(report)) if part
-    )
+    remarks = (words.change_text(report), words.execution_text(report), words.time_hint(report), served_text(report))
+    change = "\n".join(part for part in remarks if part)
     return "\n\n".join(part for part in (title, aligned(rows), change, warning_block(report)) if part)
 
 

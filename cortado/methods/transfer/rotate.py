@@ -74,7 +74,7 @@ class TransferRotate(Transfer):
 
     roll: bool = knob(True, help="take the orientations of inputs in turn: feature maps turn with the picture")
     invariant: str = knob(
-        "max", one_of=("max", "mean", "no"), help="with roll: what linear layers read of a channel's orientations"
+        "max", one_of=("max", "mean", "each"), help="with roll: what linear layers read of a channel's orientations"
     )
 
     def apply(self, view: View, task: Task) -> None:
@@ -91,7 +91,7 @@ class TransferRotate(Transfer):
         before = sum(weight.shape.numel() for weight in made)
         for weight in made:
             self.turn(weight, orbits)
-        heads = [] if self.invariant == "no" else self.heads(view, orbits)
+        heads = [] if self.invariant == "each" else self.heads(view, orbits)
         inside = brought_along(view.network)
         for path in orbits.norms:
             norm = view.network.get_submodule(path)

@@ -38,4 +38,6 @@ class OrientationMax(Block):
 
     def forward(self, values: Tensor, *others: Any, **named: Any) -> Tensor:
         """Return the outputs; `values`: (..., 4 x channels)."""
-        return self.linear(values.unflatten(-1, (-1, self.TURNS)).amax(-1))
+        # In pairs: OpenVINO's largest along an axis is wrong where its result is quantized.
+        one, two, three, four = values.unflatten(-1, (-1, self.TURNS)).unbind(-1)
+        return self.linear(torch.maximum(torch.maximum(one, two), torch.maximum(three, four)))

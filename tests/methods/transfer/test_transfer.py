@@ -21,6 +21,8 @@ from cortado.parts.forms.dense import Dense
 from cortado.parts.forms.transferred import Transferred
 from cortado.parts.forms.transforms import NEGATE, REPEAT, ROLL, ROTATE, TRANSLATE
 from cortado.running.eval_mode import eval_mode
+from cortado.runtimes.placements import placements
+from cortado.runtimes.runtime import Running, runtime_by_name
 from cortado.task.task import Data, Task
 from cortado.training.loop import Training, train
 
@@ -202,6 +204,18 @@ def test_filters_stay_made_from_fewer_in_recipes_and_files(recipe, tmp_path):
     if "rotate" in recipe:
         images = task().train.inputs
         torch.testing.assert_close(outputs(small, quarter(images)), outputs(small, images), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["rotate", "negate"])
+def test_integer_files_compute_the_same(name, runtime, tmp_path):
+    small, _ = cortado.compress(network(), task(), f"transfer/{name} | quantize/weights bits=8 | quantize/activations")
+    chosen, low = runtime_by_name(runtime), lowered(small, task().example)
+    file = chosen.lower(low, task().example, tmp_path)
+    images = task().train.inputs
+    found = Running(chosen.load(file, 1))(images)
+    torch.testing.assert_close(found, outputs(small, images), rtol=1e-4, atol=1e-5)
+    assert {one.kernel for one in placements(chosen, file, small, task().example, low)} == {"int8"}
 
 
 def test_pruned_copies_keep_the_share_that_was_asked():

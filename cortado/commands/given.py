@@ -36,6 +36,11 @@ class ToStderr(logging.Handler):
         click.echo(self.format(record), err=True)
 
 
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning as one line on standard error, without the line of code that gave it."""
+    click.echo(f"warning: {message}", err=True)
+
+
 @contextlib.contextmanager
 def read_log(level: int) -> Iterator[None]:
     """Show the package's log from `level` up on standard error; hide Python's warnings if only errors are shown."""
@@ -45,6 +50,7 @@ def read_log(level: int) -> Iterator[None]:
     log.setLevel(level)
     try:
         with warnings.catch_warnings():
+            warnings.showwarning = show_warning
             if level >= logging.ERROR:
                 warnings.simplefilter("ignore")
             yield

@@ -1,5 +1,6 @@
 """Checkpoint: load the state of a network from a file (safetensors, npz, torch.save) without running code."""
 
+import json
 import pickle
 import warnings
 import zipfile
@@ -17,10 +18,13 @@ from cortado.errors import BadNetwork
 INSIDE = ("state_dict", "model_state_dict", "model")
 """Keys of a network's state in checkpoints of training scripts; the first one present is used."""
 COMPILED, PARALLEL = "_orig_mod.", "module."
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Files of weights in a folder that save_pretrained writes, the safer first; split ones have an index beside them."""
+INDEX = ".index.json"
 
 
 def load_weights(network: nn.Module, path: Path, where: str = "job") -> None:
-    """Load a state strictly (safetensors, npz or torch's own); batch counters may be missing.  Raises BadNetwork."""
+    """Load a state strictly (safetensors, npz, torch's own, or a folder); batch counters may be missing.  Raises BadNetwork."""
     if not path.exists():
         raise BadNetwork(f"{where}: the weights {path} do not exist. Check the path.")
     wanted = network.state_dict()
@@ -38,6 +42,8 @@ def load_weights(network: nn.Module, path: Path, where: str = "job") -> None:
 
 def read_state(path: Path, where: str = "job") -> dict[str, torch.Tensor]:
     """Return the tensors of a safetensors, npz or torch.save file.  Raises BadNetwork if it is none of these."""
+    if path.is_dir():
+        return read_folder_state(path, where)
     if path.suffix not in ("", ".npz", ".safetensors"):
         return read_checkpoint(path, where)
     try:
@@ -50,6 +56,24 @@ def read_state(path: Path, where: str = "job") -> dict[str, torch.Tensor]:
             f"{where}: {path} is not a {path.suffix[1:] or 'safetensors'} file ({error}). "
             "Save the weights as safetensors or npz."
         ) from error
+
+
+def read_folder_state(folder: Path, where: str = "job") -> dict[str, Tensor]:
+    """Return the tensors of a folder as save_pretrained writes it, from one file or several.  Raises BadNetwork."""
+    for name in FOLDER_FILES:
+        index = folder / f"{name}{INDEX}"
+        if (folder / name).is_file():
+            return read_state(folder / name, where)
+        if index.is_file():
+            try:
+                files = sorted(set(json.loads(index.read_text(encoding="utf8"))["weight_map"].values()))
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise BadNetwork(
+                    f"{where}: {index} is no index of weights ({error}). Download the folder again."
+                ) from error
+            # A name in the index is that of a file beside it, whatever it says.
+            return {key: value for file in files for key, value in read_state(folder / Path(file).name, where).items()}
+    raise BadNetwork(f"{where}: {folder} has none of {', '.join(FOLDER_FILES)}. Give the file of the weights.")
 
 
 def read_checkpoint(path: Path, where: str = "job") -> dict[str, Tensor]:
@@ -76,13 +100,33 @@ def read_checkpoint(path: Path, where: str = "job") -> dict[str, Tensor]:
 
 
 def without_wrappers(state: dict[str, Tensor], wanted: Collection[str], source: str) -> dict[str, Tensor]:
-    """Return a state under the `wanted` names, without the prefixes of torch.compile and parallel wrappers.
+    """Return a state under the `wanted` names, without the prefixes of wrappers: torch.compile, parallel, Lightning's "model.".
 
-    Warns if it changes names; prefixes that belong to the network's own names stay.
+    Warns if it changes names, and if it leaves out tensors outside the wrapped network, such as a loss's. Prefixes that
+    belong to the network's own names stay.
     """
     made = {key.replace(COMPILED, "").removeprefix(PARALLEL): value for key, value in state.items()}
-    if len(made) < len(state) or len({*wanted} & {*made}) <= len({*wanted} & {*state}):
+    if len(made) < len(state):
         return state
-    prefixes = " and ".join(repr(one) for one in (PARALLEL, COMPILED) if any(one in key for key in state))
-    warnings.warn(f"job: the names in {source} are read without {prefixes}, which a wrapper put there.", stacklevel=2)
+    prefix = shared_prefix(made, wanted)
+    made = {key.removeprefix(prefix): value for key, value in made.items() if key.startswith(prefix)}
+    if len({*wanted} & {*made}) <= len({*wanted} & {*state}):
+        return state
+    taken = [one for one in (PARALLEL, COMPILED) if any(one in key for key in state)] + ([prefix] if prefix else [])
+    left = [key for key in state if not key.replace(COMPILED, "").removeprefix(PARALLEL).startswith(prefix)]
+    more = f" {len(left)} tensors outside it are left out, such as {left[0]}." if left else ""
+    prefixes = " and ".join(repr(one) for one in taken)
+    warnings.warn(
+        f"job: the names in {source} are read without {prefixes}, which a wrapper put there.{more}", stacklevel=2
+    )
     return made
+
+
+def shared_prefix(state: Mapping[str, Tensor], wanted: Collection[str]) -> str:
+    """Return what stands before all wanted names in a state; "" if they stand there as they are, or not all."""
+    if not wanted or any(name in state for name in wanted):
+        return ""
+    first = next(iter(wanted))
+    prefixes = sorted((key.removesuffix(first) for key in state if key.endswith(f".{first}")), key=len)
+    needed = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    return next((prefix for prefix in prefixes if all(prefix + name in state for name in needed)), "")

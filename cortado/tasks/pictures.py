@@ -28,3 +28,28 @@ def decoded(body: bytes, path: Path, width: int, height: int, mode: str = "RGB")
                 f"got {picture.width} x {picture.height} {picture.mode}."
             )
         return np.asarray(picture)
+
+
+def resized(path: Path, size: tuple[int, int], resize: int) -> np.ndarray:
+    """Decode a picture, resize its shorter side to `resize` and crop the middle: uint8 (height, width, 3).
+
+    Raises BadTask for a file that is no picture, MissingPackage if Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingPackage(
+            f"task: {path} is a picture: pip install -e '.[images]' in Cortado's folder installs Pillow."
+        ) from error
+    try:
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadTask(f"task: {path} cannot be read as a picture ({error}). Remove it, or save it again.") from error
+    share = resize / min(picture.size)
+    wide, tall = (max(resize, round(side * share)) for side in picture.size)
+    height, width = size
+    wide, tall = max(wide, width), max(tall, height)
+    left, top = (wide - width) // 2, (tall - height) // 2
+    smaller = picture.resize((wide, tall), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return np.asarray(smaller.crop((left, top, left + width, top + height)))

@@ -1,9 +1,11 @@
 """Checkpoints of torch: the state is found and named as the network names it, and nothing in a file is run."""
 
+import json
 import warnings
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from cortado.errors import BadNetwork
@@ -95,3 +97,48 @@ def test_damaged_file_is_refused_in_words(tmp_path, body):
     (tmp_path / "net.pt").write_bytes(body)
     with pytest.raises(BadNetwork, match=r"net\.pt is not a checkpoint of tensors"):
         load_weights(NET.make(), tmp_path / "net.pt")
+
+
+def test_prefix_of_a_trainer_is_left_out_and_what_is_not_the_network_too(tmp_path):
+    """Lightning keeps the network as an attribute beside the loss."""
+    state = {f"model.{name}": value for name, value in other().state_dict().items()} | {"loss.weight": torch.ones(3)}
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "last.ckpt")
+    network = NET.make()
+    with pytest.warns(UserWarning, match=r"without 'model\.'.* 1 tensors outside it are left out, such as loss.weight"):
+        load_weights(network, tmp_path / "last.ckpt")
+    assert all(torch.equal(value, other().state_dict()[name]) for name, value in network.state_dict().items())
+
+
+def test_weights_in_the_wrong_part_of_a_network_are_refused(tmp_path):
+    """A prefix counts only if all names of the network stand behind it."""
+    state = {f"teacher.{name}": value for name, value in list(other().state_dict().items())[:3]}
+    torch.save(state, tmp_path / "half.pt")
+    with pytest.raises(BadNetwork, match="does not fit"):
+        load_weights(NET.make(), tmp_path / "half.pt")
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_folder_of_save_pretrained_is_read_whole_or_split(tmp_path, name, split):
+    state = {key: value.clone() for key, value in other().state_dict().items()}
+    write = save_file if name.endswith("safetensors") else torch.save
+    if split:
+        keys = list(state)
+        halves = {f"{place}-{name}": {key: state[key] for key in keys[place::2]} for place in (0, 1)}
+        for file, part in halves.items():
+            write(part, tmp_path / file)
+        index = {"weight_map": {key: file for file, part in halves.items() for key in part}}
+        (tmp_path / f"{name}.index.json").write_text(json.dumps(index))
+    else:
+        write(state, tmp_path / name)
+    network = NET.make()
+    load_weights(network, tmp_path)
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+def test_folder_without_weights_and_a_broken_index_are_refused(tmp_path):
+    with pytest.raises(BadNetwork, match=r"has none of model\.safetensors"):
+        load_weights(NET.make(), tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(BadNetwork, match="no index of weights"):
+        load_weights(NET.make(), tmp_path)

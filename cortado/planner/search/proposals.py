@@ -11,12 +11,13 @@ from cortado.planner.allocate.mix import Mix
 from cortado.planner.allocate.size_accuracy_curve import SizeAccuracyCurve
 from cortado.planner.search.proposal import INTEGERS, Proposal, stages_of
 from cortado.planner.search.shapes import Shape, integers
+from cortado.planner.search.strengths import SHRINK, STRONGER, STRONGEST, stalled, strength_of, stronger
 from cortado.planner.search.trials import SearchGoal, Trial, epochs_of
 from cortado.report.candidate import pareto_front
 from cortado.training.training import Training
 
-SHRINK, CLOSE = 0.75, 1.06
-"""Factor to the next smaller size after a trial within limits; sizes closer than CLOSE count as equal."""
+CLOSE = 1.06
+"""Sizes closer than this factor count as equal."""
 NEARLY = 0.97
 """Largest share of a latency limit that a shape may take: the next measurement differs a little."""
 MILD = 0.5
@@ -29,8 +30,8 @@ ROOM = 0.995
 MOST_TARGETS = 4
 """How often a file over its limit is tried again with a smaller target."""
 FOR_BYTES = "trained for bytes"
-EXPECTED_KL, STRONGER = 0.6, 1.6
-"""Weight of all bits of a file in the first training loss; factor to the next strength."""
+EXPECTED_KL = 0.6
+"""Weight of all bits of a file in the first training loss."""
 
 
 @dataclass
@@ -172,7 +173,7 @@ class Proposals:
     def trained_for_bytes(self, base: Shape, trials: Sequence[Trial], epochs: float) -> Proposal | None:
         """Return prune/rate_distortion at the next strength: rising until the score is lost, then bisecting.
 
-        None once the bisected sizes are close, or if the network must run in integers.
+        None once the bisected sizes are close or more strength saves nothing, or if the network must run in integers.
         """
         own = [one for one in trials if one.shape == FOR_BYTES and one.done]
         if base.cut or base.integers or any(one.shape == FOR_BYTES and one.failed for one in trials):
@@ -185,6 +186,8 @@ class Proposals:
             if max(sizes) / min(sizes) < CLOSE:
                 return None
             strength = (strongest * weakest) ** 0.5
+        elif strongest >= STRONGEST or stalled(kept):
+            return None
         elif own:
             strength = strongest * stronger(kept) if strongest else weakest / STRONGER
         else:
@@ -198,7 +201,7 @@ class Proposals:
         training = Training(epochs=0.75 * epochs, lr=LR, average=0.2, warmup=0.02)
         stage = PruneRateDistortion(
             training=training,
-            strength=float(f"{strength:.3g}"), finish=0.25 * epochs, teacher="original",
+            strength=min(STRONGEST, float(f"{strength:.3g}")), finish=0.25 * epochs, teacher="original",
             bias=False,
         )  # fmt: skip
         return Proposal.of((stage, *stages_of(self.tail)), FOR_BYTES)
@@ -275,24 +278,6 @@ class Proposals:
 def front_of(shapes: Sequence[Shape]) -> list[Shape]:
     """Return the Pareto front of KL and latency, the slowest first."""
     return pareto_front(shapes, lambda one: one.kl, lambda one: one.latency_ms or 0.0)
-
-
-def strength_of(trial: Trial) -> float:
-    """Return the strength of a trial's prune/rate_distortion."""
-    name = PruneRateDistortion.name()
-    return float(next(stage[name]["strength"] for stage in trial.recipe["stages"] if name in stage))
-
-
-def stronger(kept: Sequence[Trial]) -> float:
-    """Return the factor on the strongest trial's strength for a file smaller by SHRINK.
-
-    Extrapolated from the two strongest trials, between STRONGER and its cube.
-    """
-    if len(kept) < 2:
-        return STRONGER
-    weak, strong = sorted(kept, key=strength_of)[-2:]
-    shrank = math.log(weak.size_bytes / strong.size_bytes) / math.log(strength_of(strong) / strength_of(weak))
-    return min(STRONGER**3, max(STRONGER, math.exp(-math.log(SHRINK) / shrank))) if shrank > 0 else STRONGER**3
 
 
 def same(trial: Trial, proposal: Proposal) -> bool:

@@ -143,6 +143,21 @@ def test_without_time_to_train_mixes_alone_close_in_on_the_smallest_file(least):
     assert 1 < len(trials) < 20 and min(one.size_bytes for one in trials if one.keeps_all) < 1.15 * least
 
 
+@pytest.mark.parametrize("shrinks", [1.0, 0.5])
+def test_strength_that_saves_no_bytes_or_is_the_largest_is_the_last(shrinks):
+    """A network that loses no score at any strength, as one that answers all samples right: the search still ends."""
+    ideas, trials = Proposals(wanted("score >= -1 %", minimise="size"), ALL, Foreseen()), []
+    while (found := ideas.next(trials, two_epochs)) is not None and len(trials) < 60:
+        trained = "prune/rate_distortion" in str(found.recipe)
+        size = (
+            100 * shrinks ** sum(one.shape == "trained for bytes" for one in trials) if trained else size_after(found)
+        )
+        trials.append(outcome(found, True, None, size))
+    assert len(trials) < 60
+    own = [size_after(one) for one in trials if one.shape == "trained for bytes"]
+    assert own and (len(own) == 2 if shrinks == 1 else min(own) == pytest.approx(0.3 / 8))
+
+
 def test_where_training_harms_mixes_alone_are_tried():
     """Too few samples: what recovered is worse than a file as small that was not trained."""
     ideas, trials = Proposals(wanted("score >= -1 %", minimise="size"), ALL, Foreseen()), []

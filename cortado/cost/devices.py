@@ -44,10 +44,10 @@ def read_devices(path: str | Path) -> dict[str, Device]:
         raise BadValue(f"cost: {path} cannot be read as a table of devices ({type(error).__name__}).") from error
     if not isinstance(rows, Mapping):
         raise BadValue(f"cost: {path} must have one device a line, such as my-board: {{watts: 5..7, dollars: 0.02}}.")
-    return {str(name): device_of(str(name), facts) for name, facts in rows.items()}
+    return {str(name): device_row(str(name), facts) for name, facts in rows.items()}
 
 
-def device_of(name: str, facts: Any) -> Device:
+def device_row(name: str, facts: Any) -> Device:
     """Return one row of a table.  Raises BadValue for unknown fields and for figures that are not positive."""
     unknown = sorted(set(facts) - set(FIELDS)) if isinstance(facts, Mapping) else [str(facts)]
     if unknown:

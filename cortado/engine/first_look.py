@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from cortado.engine.recipe import known_methods, method_class
+from cortado.engine.stage import start, view_of
 from cortado.errors import BadNetwork, CortadoError
 from cortado.methods.method import Method
 from cortado.network.profile.profile import profile
-from cortado.network.view import View
 from cortado.progress import Progress, quiet
 from cortado.quantities import size_text
 from cortado.running.brought import accept
@@ -92,7 +92,7 @@ def first_look(network: nn.Module, task: Task, progress: Progress | None = None)
 def cuttable_text(network: nn.Module, task: Task) -> str:
     """Return which channels can be cut, or the line of code that prevents it."""
     try:
-        groups = View(network, network, task.example).groups
+        groups = view_of(start(network, network, task.example)).groups
     except BadNetwork as error:
         return f"none can be cut. {error}"
     free = groups.free
@@ -117,7 +117,7 @@ def asked_methods(network: nn.Module, task: Task, progress: Progress) -> Sequenc
                 continue
             if not method.needs or method.trains:
                 continue
-            view = View(network, network, task.example)
+            view = view_of(start(network, network, task.example))
             try:
                 found.append((name, reason_in(method.unmet(view, task)).removeprefix("a ").removeprefix("an ")))
             except CortadoError as error:

@@ -14,7 +14,7 @@ from cortado.errors import BadTask
 from cortado.task.data import Data
 from cortado.task.task import Task
 from cortado.tasks.augment import shift_crop_flip
-from cortado.tasks.pictures import resized
+from cortado.tasks.pictures import decoded_to
 from cortado.tasks.pixels import Normalise
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -33,7 +33,7 @@ Sample = tuple[Path, int]
 
 @dataclass(frozen=True)
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """Files of pictures with their classes: uint8 (3, height, width), each resized and cropped to the middle."""
+    """Files of pictures with their classes: uint8 (3, height, width), each decoded_to and cropped to the middle."""
 
     samples: tuple[Sample, ...]
     size: tuple[int, int]
@@ -44,7 +44,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
         path, label = self.samples[number]
-        pixels = resized(path, self.size, self.resize)
+        pixels = decoded_to(path, self.size, self.resize)
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), label
 
 
@@ -64,7 +64,7 @@ def task(
     """Return the task of the pictures under `path`: one folder for each class, or train/, val/ and test/ with such folders.
 
     Without folders for the parts, a share of each class is held out for `validation` and `test`, drawn from the seed. Pictures
-    are resized, so that the shorter side is `resize` (by default 8/7 of the size), and cropped in the middle to `size`, a
+    are decoded_to, so that the shorter side is `resize` (by default 8/7 of the size), and cropped in the middle to `size`, a
     number or (height, width); inputs are `(pixel / 255 - mean) / std`. Classes are numbered in the order of their names, or
     as in `classes`. Training shifts and mirrors pictures, unless `augment` is False. Raises BadTask for folders without
     pictures, classes without enough of them, and files that are no pictures.
@@ -73,13 +73,13 @@ def task(
     if not root.is_dir():
         raise BadTask(f"task: {root} is no folder. Give the folder that holds one folder of pictures for each class.")
     names = list(classes) or class_names(root)
-    parts = parts_of(root, names, validation, test, seed)
+    parts = divided(root, names, validation, test, seed)
     height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     short = resize or round(min(height, width) * 8 / 7)
     if short < min(height, width):
         raise BadTask(f"task: resize={short} is smaller than the crop of {height} x {width}. Raise it, or lower size.")
     normalise, vary = Normalise(tuple(mean), tuple(std)), shift_crop_flip if augment else None
-    made = {name: data_of(part, (height, width), short, normalise, vary if name == "train" else None)
+    made = {name: pictures_in(part, (height, width), short, normalise, vary if name == "train" else None)
             for name, part in parts.items()}  # fmt: skip
     return Task(made["train"], made["validation"], made["test"], seed=seed, batch=batch, name=root.resolve().name)
 
@@ -100,23 +100,23 @@ def part_folder(root: Path, part: str) -> Path | None:
     return next((root / name for name in PARTS[part] if (root / name).is_dir()), None)
 
 
-def parts_of(root: Path, names: list[str], validation: float, test: float, seed: int) -> dict[str, list[Sample]]:
+def divided(root: Path, names: list[str], validation: float, test: float, seed: int) -> dict[str, list[Sample]]:
     """Return the files of each part: those in its folder, or shares of what there is.  Raises BadTask for shares above 1."""
     if min(validation, test) <= 0 or validation + test >= 1:
         raise BadTask(
             f"task: validation and test are shares above 0, together below 1, got {validation:g} and {test:g}."
         )
     own = {part: part_folder(root, part) for part in PARTS}
-    found = {part: samples_in(folder, names) for part, folder in own.items() if folder is not None}
+    found = {part: labelled_files(folder, names) for part, folder in own.items() if folder is not None}
     shares = {"validation": validation, "test": test}
     missing = [part for part in ("validation", "test") if part not in found]
-    rest = found.get("train") or samples_in(root, names)
+    rest = found.get("train") or labelled_files(root, names)
     for part in missing:
         rest, found[part] = held_out_of(rest, shares[part], names, seed + (part == "test"))
     return {**found, "train": rest}
 
 
-def samples_in(folder: Path, names: list[str]) -> list[Sample]:
+def labelled_files(folder: Path, names: list[str]) -> list[Sample]:
     """Return the pictures in the folders of the classes, in order.  Raises BadTask for other folders, and empty ones."""
     there = {one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")}
     if there != set(names):
@@ -149,7 +149,7 @@ def held_out_of(samples: list[Sample], share: float, names: list[str], seed: int
     return kept, [samples[number] for number in sorted(held)]
 
 
-def data_of(samples: list[Sample], size: tuple[int, int], resize: int, prepare: Any, augment: Any) -> Data:
+def pictures_in(samples: list[Sample], size: tuple[int, int], resize: int, prepare: Any, augment: Any) -> Data:
     """Return pictures in memory if they are few, else read on demand."""
     pictures = Pictures(tuple(samples), size, resize)
     if len(samples) * 3 * size[0] * size[1] > IN_MEMORY:

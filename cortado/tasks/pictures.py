@@ -30,7 +30,7 @@ def decoded(body: bytes, path: Path, width: int, height: int, mode: str = "RGB")
         return np.asarray(picture)
 
 
-def resized(path: Path, size: tuple[int, int], resize: int) -> np.ndarray:
+def decoded_to(path: Path, size: tuple[int, int], resize: int) -> np.ndarray:
     """Decode a picture, resize its shorter side to `resize` and crop the middle: uint8 (height, width, 3).
 
     Raises BadTask for a file that is no picture, MissingPackage if Pillow is not installed.

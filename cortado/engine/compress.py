@@ -38,8 +38,10 @@ from cortado.report.result_lines import lines_of, parameter_line
 from cortado.running.brought import accept
 from cortado.runtimes.compare import RUNS_OVER, runs_over
 from cortado.runtimes.speed import with_speed
+from cortado.task.data import Data
 from cortado.task.disjoint import check_disjoint
 from cortado.task.measure import check_calibration, mean_score, reference_score, scores
+from cortado.task.shifts import shifted_copies
 from cortado.task.task import Task
 
 LOG = logging.getLogger(__name__)
@@ -200,7 +202,7 @@ class Run:
             warnings=(*self.warnings, *notes_of(self.rows), *filter(None, general)),
             recipe=json_data(self.recipe.as_data()),
             execution=execution_shares(network, (inputs for inputs, _ in task.test.batches(256))),
-            seed=task.seed, environment=environment(), rounded=rounded,
+            seed=task.seed, environment=environment(), rounded=rounded, shifts=shifted(self.original, network, task),
         )  # fmt: skip
         own = list(self.used | set(options.forms))
         earlier = [partial(decode, *one, own) for one in zip(self.bodies[:-1], self.bases[:-1], strict=True)]
@@ -281,8 +283,13 @@ class Run:
         return next((network for network in made if not rounded_paths(network)), None)
 
 
-def test(original: nn.Module, network: nn.Module, task: Task) -> Compared:
-    """Compare both networks on the test data, with a paired interval."""
-    before = scores(original, task.test, task.metric)
-    after = scores(network, task.test, task.metric, original=original)
+def test(original: nn.Module, network: nn.Module, task: Task, data: Data | None = None) -> Compared:
+    """Compare both networks on the test data, or on others, with a paired interval."""
+    before = scores(original, data or task.test, task.metric)
+    after = scores(network, data or task.test, task.metric, original=original)
     return paired_interval(before, after, task.metric.scale)
+
+
+def shifted(original: nn.Module, network: nn.Module, task: Task) -> dict[str, Compared]:
+    """Compare both networks on shifted test pictures; nothing where inputs are no pictures."""
+    return {name: test(original, network, task, data) for name, data in shifted_copies(task.test, task.seed).items()}

@@ -63,6 +63,7 @@ def read_report(path: str | Path) -> Report:
                 for row in data.pop("pictures")
             ),
             "test": Compared(**data.pop("test")),
+            "shifts": {name: Compared(**row) for name, row in data.pop("shifts", {}).items()},
             "warnings": tuple(data.pop("warnings")),
             "exports": tuple(export_row(row) for row in data.pop("exports", ())),
             "clocks": tuple(clock_of(row) for row in data.pop("clocks", ())),

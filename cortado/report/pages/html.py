@@ -14,6 +14,7 @@ from cortado.report.pages.front import front_section
 from cortado.report.pages.markup import Markup, join, tag
 from cortado.report.pages.roundings import roundings_section
 from cortado.report.pages.served import served_text
+from cortado.report.pages.shifts import shift_table
 from cortado.report.pages.tables import fact_list, layer_table, result_table, stage_table
 from cortado.report.pages.totals import deep_compression_bytes, weights_and_rest
 from cortado.report.pages.waterfall import waterfall_section
@@ -44,6 +45,7 @@ def report_html(report: Record, deep_compression: bool = False) -> str:
         waterfall_section(report),
         section("Where the bytes go", byte_bars(report)),
         clocks_section(report),
+        shift_table(report),
         warnings(report),
         section("Stage by stage", stage_table(report)),
         curves_section(report),

@@ -6,6 +6,8 @@ from cortado.report.pages.candidates import candidate_rows
 from cortado.report.pages.clocks import HEADS, READING, clock_rows, clock_title, exported_text, predicted_text
 from cortado.report.pages.kernels import kernel_table_text
 from cortado.report.pages.served import served_text
+from cortado.report.pages.shifts import HEADS as SHIFTED
+from cortado.report.pages.shifts import shift_rows, shift_title
 from cortado.report.pages.tables import layer_cells, original_cells, stage_cells, stage_heads
 from cortado.report.pages.totals import deep_compression_bytes, total_row, weights_and_rest
 from cortado.report.record import Record
@@ -21,6 +23,7 @@ def report_text(report: Record, deep_compression: bool = False) -> str:
         first_screen(report),
         front_block(report),
         clock_block(report),
+        shift_block(report),
         stage_block(report),
         layer_block(report, deep_compression),
         closing(report, deep_compression),
@@ -58,6 +61,11 @@ def clock_block(report: Record) -> str:
     blocks += [made for row in report.exports if (made := kernel_table_text(row))]
     blocks += [f"{clock_title(clock)}\n{aligned([HEADS, *clock_rows(clock)], '<<>')}" for clock in report.clocks]
     return "\n\n".join([*blocks, f"{READING}\n{predicted_text(report)}"]) if report.clocks else ""
+
+
+def shift_block(report: Record) -> str:
+    """Return the scores on shifted test pictures; "" without any."""
+    return f"{shift_title(report)}\n{aligned([SHIFTED, *shift_rows(report)])}" if report.shifts else ""
 
 
 def stage_block(report: Record) -> str:

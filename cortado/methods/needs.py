@@ -26,6 +26,7 @@ class Leaves(StrEnum):
     ZEROS = "zeros"
     CODES = "codes"
     LOW_RANK = "weights of low rank"
+    COMPACT = "compact layers in the places of others"
     NARROWER = "narrower layers"
     FEWER_BLOCKS = "fewer blocks"
     FOLDED = "folded norms"

@@ -40,6 +40,10 @@ STATES = {
     "signs of activations": State((small("quantize/xnor"),), ("signed",)),
     "gates": State((small("conditional/gates"),), ("attention",)),
     "a folded norm": State((small("simplify/norms"),), ("residual", "signed")),
+    "compact layers": State(
+        (small("compact/groups", where="first"), small("compact/squeeze", where="second")), ("residual",)
+    ),
+    "a pooled head": State((small("compact/global_pooling"),), ("flat",)),
     "experts": State((small("conditional/experts"),), ("mlp",)),
     "samples that halt": State((small("conditional/ponder"),), ("attention",)),
     "tied weights": State((MASK,), ("tied",)),

@@ -17,6 +17,7 @@ from cortado.commands.reading import (
     verify_command,
 )
 from cortado.commands.running import bench_command, export_command, split_command
+from cortado.commands.scaling import scale_command
 from cortado.commands.searching import search_command
 
 
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 for command in (
-    compress_command, search_command, plan_command, export_command, bench_command, profile_command, explain_command,
-    split_command, inspect_command, unpack_command, report_command, verify_command, methods_command,
+    compress_command, search_command, scale_command, plan_command, export_command, bench_command, profile_command,
+    explain_command, split_command, inspect_command, unpack_command, report_command, verify_command, methods_command,
 ):  # fmt: skip
     main.add_command(command)

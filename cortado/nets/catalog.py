@@ -65,11 +65,7 @@ def by_name(name: str, **options: Any) -> nn.Module:
 
     Raises BadValue for an unknown network or option.
     """
-    if name not in NETWORKS:
-        close = get_close_matches(name, NETWORKS, n=1, cutoff=0.4)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise BadValue(f"nets: there is no network {name!r}.{hint} Known: {', '.join(NETWORKS)}.")
-    make = NETWORKS[name]
+    make = maker_by_name(name)
     known = inspect.signature(make).parameters
     for option in options:
         if option not in known:
@@ -78,3 +74,12 @@ def by_name(name: str, **options: Any) -> nn.Module:
             has = f"It has: {', '.join(known)}." if known else "It has none."
             raise BadValue(f"nets: {name} has no option {option!r}. {meant}{has}")
     return make(**options)
+
+
+def maker_by_name(name: str) -> Callable[..., nn.Module]:
+    """Return the maker of a network.  Raises BadValue, with a near name, for an unknown one."""
+    if name not in NETWORKS:
+        close = get_close_matches(name, NETWORKS, n=1, cutoff=0.4)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise BadValue(f"nets: there is no network {name!r}.{hint} Known: {', '.join(NETWORKS)}.")
+    return NETWORKS[name]

@@ -12,7 +12,7 @@ class State:
     """The stages that make it, and the networks on which a second method may be tried."""
 
     stages: tuple[Method, ...]
-    nets: tuple[str, ...] = ("residual", "attention", "signed", "decoder", "mlp")
+    nets: tuple[str, ...] = ("residual", "attention", "signed", "decoder", "mlp", "flat")
 
     def net_for(self, method: str) -> str:
         """Return the network on which the second method meets this state: the first in which it finds work, if there is one."""

@@ -14,6 +14,7 @@ from cortado.network.graph.trace import call_with, device_of, undisturbed
 from cortado.network.statistics.activations import BATCH, Moments, Sums
 from cortado.network.view import View
 from cortado.parts.activations.quantizer import sites
+from cortado.parts.blocks.block import brought_along
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.blocks.pooled_linear import PooledLinear
 from cortado.running.trees import to_device
@@ -22,10 +23,10 @@ from cortado.task.task import Task
 
 def chosen_heads(view: View, where: str) -> list[FlatHead]:
     """Return the linear layers on flattened maps that `where` selects."""
-    found = []
+    found, brought = [], brought_along(view.network)
     for target in find_targets(view, where):
         alone = len(target.shape) == 2 and len(target.weight.places) == 1 and not sites(target.layer)
-        head = head_at(view.graph, target.layer) if alone else None
+        head = head_at(view.graph, target.layer) if alone and id(target.layer) not in brought else None
         found += [] if head is None else [head]
     return found
 

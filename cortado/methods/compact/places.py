@@ -7,20 +7,23 @@ from cortado.methods.factorize.targets import Target, find_targets
 from cortado.methods.needs import Need
 from cortado.network.view import View
 from cortado.parts.activations.quantizer import sites
-from cortado.parts.blocks.block import Block
+from cortado.parts.blocks.block import Block, brought_along
 from cortado.task.task import Task
 
 
 def find_convolutions(view: View, where: str) -> list[Target]:
     """Return the ungrouped, zero-padded convolutions over two axes that `where` selects, that are called and not shared.
 
-    Those with rounded activations are left out: a block does not call the layer that rounds.
+    Those with rounded activations are left out: a block does not call the layer that rounds. So are the layers that blocks
+    have brought along: a file has blocks in the places of the network's own modules alone.
     """
+    brought = brought_along(view.network)
     return [
         target
         for target in find_targets(view, where)
         if len(target.shape) == 4
         and len(target.weight.places) == 1
+        and id(target.layer) not in brought
         and not isinstance(target.layer.padding, str)
         and not sites(target.layer)
     ]

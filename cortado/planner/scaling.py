@@ -64,6 +64,8 @@ class Scaling:
     progress: Progress = field(default_factory=quiet)
     clock: Callable[[], float] = time.process_time
     """Seconds that count as training: by default those of this process's own work."""
+    counted: dict[str, float] = field(default_factory=dict)
+    """The multiply-adds of networks that were counted before."""
 
     def __post_init__(self) -> None:
         known = parameters_of(self.maker, "scale")
@@ -96,13 +98,16 @@ class Scaling:
 
     def cost(self, options: Options) -> float:
         """Return the multiply-adds of the network with these options, which has no values."""
-        with torch.device("meta"):
-            network = named_network(self.maker, "scale", options)
-        return float(profile(network.eval(), self.task.example).total("multiply_adds").value)
+        mark = repr(sorted(options.items()))
+        if mark not in self.counted:
+            with torch.device("meta"):
+                network = named_network(self.maker, "scale", options)
+            self.counted[mark] = float(profile(network.eval(), self.task.example).total("multiply_adds").value)
+        return self.counted[mark]
 
     def grid(self) -> list[Scaled]:
         """Return the candidates: combinations whose product is 2 and whose multiply-adds are near twice the base's."""
-        base, found = self.cost(self.at(dict.fromkeys(self.names, 1.0))), dict[str, Scaled]()
+        base, found = self.cost(self.at(dict.fromkeys(self.names, 1.0))), dict[float, Scaled]()
         steps = {name: STEPS if name in self.names else (1.0,) for name in (WIDTH, RESOLUTION)}
         for width in steps[WIDTH]:
             for resolution in steps[RESOLUTION]:
@@ -113,7 +118,8 @@ class Scaling:
                 options = self.at(factors)
                 made = Scaled(factors, options, self.cost(options))
                 if abs(made.multiply_adds / (2 * base) - 1) <= NEAR:
-                    found.setdefault(repr(sorted(options.items())), made)
+                    # Options that a maker rounds to the same network cost the same.
+                    found.setdefault(made.multiply_adds, made)
         if not found:
             raise BadValue(
                 f"scale: no combination of {', '.join(self.names)} comes near twice the {count_text(base)} multiply-adds of the "

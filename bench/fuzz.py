@@ -26,11 +26,16 @@ from cortado.parts.blocks.block import ORIGINAL, Block, stand_in
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.blocks.exit import Exit
 from cortado.parts.blocks.experts import Experts
+from cortado.parts.blocks.fire_module import FireModule
 from cortado.parts.blocks.gate import Gate as Gated
+from cortado.parts.blocks.grouped import Grouped
 from cortado.parts.blocks.orientation_max import OrientationMax
+from cortado.parts.blocks.picked import set_order
 from cortado.parts.blocks.ponder import Ponder
+from cortado.parts.blocks.pooled_linear import PooledLinear
 from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.blocks.shared_norm import SharedNorm
+from cortado.parts.blocks.window import window_of
 from cortado.parts.forms.attach import attach
 from cortado.parts.forms.codebook import Codebook
 from cortado.parts.forms.dense import Dense
@@ -108,6 +113,7 @@ def sound_files() -> list[Sound]:
         [Sound(body, original()) for body in found]
         + [Sound(encode(with_paths(chain()), chain()), chain())]
         + [Sound(encode(transferred(pictured()), pictured()), pictured())]
+        + [Sound(encode(with_compact(pictures_net()), pictures_net()), pictures_net())]
         + [Sound(body, heads) for body in with_edits]
         + [Sound((FORMER / f"{name}.cortado").read_bytes(), made) for name, made in former_networks().items()]
     )
@@ -169,6 +175,26 @@ def transferred(network: nn.Sequential) -> nn.Sequential:
     for place in (1, 4):
         stand_in(network, network[place], SharedNorm.of(network[place]))
     stand_in(network, network[6], OrientationMax.of(network[6]))
+
+
+def pictures_net() -> nn.Sequential:
+    """A network with two convolutions over two axes, and maps that are flattened."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, 2, 1, bias=False), nn.ReLU(), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(24, 2),
+    ).eval()  # fmt: skip
+
+
+def with_compact(network: nn.Sequential) -> nn.Sequential:
+    """The network with compact layers in the places of all that have weights, whose channels are picked by index."""
+    first, second = window_of(network[0]), window_of(network[2])
+    grouped = Grouped(2, 4, 2, first, False, True, False)
+    fire = FireModule(4, 2, 4, 2, second, True, True, True)
+    set_order(grouped.before, torch.tensor([1, 0]))
+    set_order(fire.after, torch.tensor([2, 3, 0, 1, 5, 4]))
+    for place, block in ((0, grouped), (2, fire), (5, PooledLinear(6, 4, 2))):
+        stand_in(network, network[place], block)
     return network.eval()
 
 

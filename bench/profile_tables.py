@@ -13,6 +13,7 @@ from torch import nn
 
 from bench.complexity_table import complexity_table
 from bench.counted import Result, exact, operations_of, profile_of, result
+from cortado.nets.efficientnet import VARIANTS
 from cortado.nets.lenet import lenet_5
 from cortado.network.profile.profile import Profile, profile, remaining_cost
 from cortado.network.statistics.activity import Activity
@@ -165,12 +166,79 @@ def mobilenet_tables() -> list[Result]:
     ]  # fmt: skip
 
 
+# variant: parameters (M), multiply-adds (G), of Tan and Le, 2019, table 2
+EFFICIENTNETS = ((5.3, 0.39), (7.8, 0.70), (9.2, 1.0), (12, 1.8), (19, 4.2), (30, 9.9), (43, 19), (66, 37))
+# width: weights of layers (M), multiply-adds (M), of the authors' table of checkpoints on 224 x 224
+MOBILENETS_V2 = {
+    0.35: (1.66, 59),
+    0.5: (1.95, 97),
+    0.75: (2.61, 209),
+    1.0: (3.47, 300),
+    1.3: (5.34, 509),
+    1.4: (6.06, 582),
+}
+# width or resolution: multiply-adds (M), parameters (M), of Howard et al., 2017, tables 6 and 7
+MOBILENET_WIDTHS = {1.0: (569, 4.2), 0.75: (325, 2.6), 0.5: (149, 1.3), 0.25: (41, 0.5)}
+MOBILENET_RESOLUTIONS = {192: 418, 160: 290, 128: 186}
+CLOSE = 5.0
+"""Percent by which a count may differ where the source does not say how it counts."""
+
+
+def compact_networks() -> list[Result]:
+    """Widths and resolutions of MobileNets V1 and V2, and EfficientNets of all scales."""
+    results = []
+    for width, (operations, parameters) in MOBILENET_WIDTHS.items():
+        table, name = profile_of("mobilenet", 224, width=width), f"MobileNet {width:g}-224"
+        results.append(
+            result(f"{name}: multiply-adds", whole(exact(table, "multiply_adds"), operations), "M", operations)
+        )
+        results.append(result(f"{name}: parameters", round(exact(table, "parameters") / 1e6, 1), "M", parameters))
+    for pixels, operations in MOBILENET_RESOLUTIONS.items():
+        cost = exact(profile_of("mobilenet", pixels), "multiply_adds")
+        results.append(result(f"MobileNet 1.0-{pixels}: multiply-adds", whole(cost, operations), "M", operations))
+    for width, (parameters, operations) in MOBILENETS_V2.items():
+        table, name = profile_of("mobilenet_v2", 224, width=width), f"MobileNetV2 {width:g}-224"
+        weights, cost = exact(table, "weights") / 1e6, exact(table, "multiply_adds")
+        results.append(result(f"{name}: multiply-adds", whole(cost, operations), "M", operations))
+        results.append(result(f"{name}: weights of layers", round(weights, 2), "M", parameters))
+    for variant, (parameters, operations) in enumerate(EFFICIENTNETS):
+        table = profile_of("efficientnet", VARIANTS[variant][2], variant=variant)
+        for what, unit, size, printed in (
+            ("parameters", "M", 1e6, parameters),
+            ("multiply_adds", "G", 1e9, operations),
+        ):
+            results.append(
+                close(f"EfficientNet-B{variant}: {what.replace('_', '-')}", exact(table, what) / size, unit, printed)
+            )
+    return results
+
+
+def whole(cost: float, printed: int) -> int:
+    """Return millions as the source has them: rounded, or cut off where that gives its figure."""
+    return int(cost / 1e6) if int(cost / 1e6) == printed else round(cost / 1e6)
+
+
+def close(what: str, value: float, unit: str, printed: float) -> Result:
+    """A row whose bar is the largest difference from a printed figure."""
+    away = abs(value / printed - 1) * 100
+    return {
+        "what": f"{what}, difference from the source", "value": round(away, 2), "unit": "%", "bar": CLOSE, "better": "lower",
+        "met": away <= CLOSE, "source_value": printed, "note": f"{value:.4g} {unit} counted, {printed:g} {unit} printed",
+    }  # fmt: skip
+
+
 def rounded(value: float, digits: int) -> float:
     """A value to so many leading digits."""
     return float(f"{value:.{digits - 1}e}")
 
 
-TABLES: tuple[Callable[[], list[Result]], ...] = (lenet_5_table, formulas, mobilenet_tables, complexity_table)
+TABLES: tuple[Callable[[], list[Result]], ...] = (
+    lenet_5_table,
+    formulas,
+    mobilenet_tables,
+    complexity_table,
+    compact_networks,
+)
 
 
 def run() -> list[Result]:

@@ -19,6 +19,7 @@ from cortado.commands.reading import (
     verify_command,
 )
 from cortado.commands.running import bench_command, export_command, split_command
+from cortado.commands.scaling import scale_command
 from cortado.commands.searching import search_command
 
 
@@ -33,7 +34,7 @@ def main() -> None:
 
 
 for command in (
-    init_command, check_command, compress_command, search_command, plan_command, export_command, bench_command,
+    init_command, check_command, compress_command, search_command, scale_command, plan_command, export_command, bench_command,
     profile_command, explain_command, split_command, inspect_command, unpack_command, report_command, verify_command,
     cost_command, methods_command,
 ):  # fmt: skip

@@ -19,8 +19,8 @@ from cortado.engine.bundle import write_bundle
 from cortado.engine.job import read_job
 from cortado.engine.options import RunOptions
 from cortado.errors import BadRecipe, Stopped
-from cortado.planner.search.ranges import read_ranged
-from cortado.planner.search.trial_search import TRIALS, require_optuna, search_within
+from cortado.planner.search.ranges import read_ranged, shape_recipe
+from cortado.planner.search.trial_search import SAMPLERS, TRIALS, require_optuna, search_within
 from cortado.planner.search.trials import MINIMISE
 from cortado.report.pages.terminal import report_text
 
@@ -45,6 +45,13 @@ from cortado.report.pages.terminal import report_text
 @click.option(
     "--out", default="runs/search", show_default=True, help="Folder for the trials and the bundle of the best."
 )
+@click.option(
+    "--sampler",
+    default="tpe",
+    show_default=True,
+    type=click.Choice(SAMPLERS),
+    help="Who draws the trials: tpe (Optuna), random, or n2n, a policy that removes blocks, then shrinks layers.",
+)
 @click.option("--resume", is_flag=True, help="Continue the trials in the folder, or join other processes there.")
 @click.option("--seed", type=int, help="Random seed of the task.")
 @old_option("--time", "--measure-in")
@@ -68,15 +75,22 @@ from cortado.report.pages.terminal import report_text
 @in_words
 def search_command(
     job: str, recipe: str | None, limits: tuple[str, ...], trials: int | None, time_limit: str | None, minimise: str, out: str,
-    resume: bool, seed: int | None, runtimes: tuple[str, ...], batches: tuple[int, ...], threads: int,
+    sampler: str, resume: bool, seed: int | None, runtimes: tuple[str, ...], batches: tuple[int, ...], threads: int,
     device: str,
 ) -> None:  # fmt: skip
     """Search the open knobs of a recipe for JOB by trials; write the front and a bundle of the best network.
+
+    Options of the job's network may be open too (options: {width: 0.5..1.0, depth: 1,2,3}): each trial then makes and trains
+    such a network.
 
     Several processes can share a folder (--resume). Exit status 3: a limit was missed.
     """
     made = read_job(job, seed)
     chosen, wanted = recipe or made.recipe, limits or made.limits
+    if made.open_options:
+        chosen = shape_recipe(made, chosen, sampler == "n2n")
+        # What trials are compared with has the maker's own values for open options.
+        made = replace(made, open_options={})
     if chosen is None:
         raise BadRecipe(
             "search: no recipe is given. Give one with ranges: --recipe 'quantize/weights bits=3..8 | finetune lr=1e-4..1e-2'."
@@ -95,7 +109,7 @@ def search_command(
         # One process trains the original network; the others read its result.
         with alone(folder):
             original = made.trusted(task, folder, progress)
-        found = search_within(original, task, chosen, options, trials, time_limit, minimise)
+        found = search_within(original, task, chosen, options, trials, time_limit, minimise, sampler)
         with alone(folder):
             write_bundle(
                 folder, found.network, original, found.report, made.text, options.speed.runtimes, task,

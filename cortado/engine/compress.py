@@ -34,7 +34,7 @@ from cortado.quantities import size_text
 from cortado.report.pages.words import stage_text
 from cortado.report.record import notes_of
 from cortado.report.report import Compared, Report, Stage, environment, paired_interval
-from cortado.report.result_lines import lines_of, parameter_line
+from cortado.report.result_lines import limited_costs, lines_of, parameter_line
 from cortado.running.brought import accept
 from cortado.runtimes.compare import RUNS_OVER, runs_over
 from cortado.runtimes.speed import with_speed
@@ -193,6 +193,7 @@ class Run:
         general = (missing_kernels(), RUNS_OVER if runs_over(network) else None)
         layers, drawn = accounts(network, self.bases[-1], self.bodies[-1])
         lines = lines_of(task, original_bytes, self.rows[-1].size_bytes, compared, options.limits)
+        lines += limited_costs(self.original, network, task, options.limits)
         if self.bases[-1] is not self.original:
             lines += (parameter_line(self.original, network),)
         report = Report(

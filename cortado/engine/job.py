@@ -20,9 +20,10 @@ from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadNetwork, BadRecipe
 from cortado.file.beside import RESTARTS, restarts_beside
 from cortado.file.whole import make_folder, write_whole
+from cortado.knobs.open_values import open_names
 from cortado.methods.method import Method
 from cortado.nets.checkpoint import load_weights
-from cortado.nets.named import call_maker, named_network
+from cortado.nets.named import call_maker, check_keys, named_network
 from cortado.parts.part import Part
 from cortado.progress import Progress
 from cortado.running.brought import accept
@@ -54,6 +55,7 @@ class Job:
     tolerance). `members` are smaller trained networks that the planner may put in front, written as for conditional/cascade.
     `forms` are your own classes of forms and blocks, without which files that have them cannot be read. `source` is the job's
     file, beside which teachers' weights lie. `file_maker` makes the network that a bundle's file is written against.
+    `open_options` are options of the network's maker that cortado search chooses; `make()` leaves them at the maker's defaults.
     """
 
     make: Callable[[], nn.Module]
@@ -68,6 +70,7 @@ class Job:
     source: Path = Path("job.yaml")
     file_maker: Callable[[], nn.Module] | None = None
     members: tuple[Any, ...] = ()
+    open_options: dict[str, Any] = field(default_factory=dict)
 
     def architecture(self) -> nn.Module:
         """Return a network that files of this job can be loaded into: the original, or what stages put in its place."""
@@ -78,6 +81,11 @@ class Job:
 
         It is stored in the folder, so that the bundle there can be verified without the job's own files.
         """
+        if self.open_options:
+            raise BadRecipe(
+                f"job: the network's options {', '.join(self.open_options)} are open. cortado search chooses them; for anything "
+                "else write one value for each."
+            )
         # Only networks trained for this job are reused; a job with a network of its own always returns that.
         kept = self.kept(task, folder) if folder and self.training else None
         source = self.weights or (kept if kept and kept.exists() else None)
@@ -182,9 +190,11 @@ def job_of_file(path: Path, seed: int | None) -> Job:
     for key in ("network", "task"):
         if key not in data:
             raise BadRecipe(f"job: {path} has no {key}. Add {key}: ...")
+    data = with_flat_network(data)
     check_sorts(data)
     number = seed if seed is not None else data.get("seed", 0)
     options, task_options = dict(data.get("options") or {}), dict(data.get("task_options") or {})
+    opened = {name: options.pop(name) for name in open_names(options)}
     weights = path.parent / data["weights"] if data.get("weights") else None
     return Job(
         make=lambda: named_network(data["network"], "job, network", options),
@@ -192,6 +202,7 @@ def job_of_file(path: Path, seed: int | None) -> Job:
         weights=weights, training=dict(data.get("train") or {}), recipe=recipe_beside(path, data.get("recipe")),
         limits=tuple(data.get("limits") or ()), text=data, score=data.get("score"),
         forms=parts_named(data.get("forms") or [], "job"), source=path, members=tuple(beside(path, data.get("members") or [])),
+        open_options=opened,
     )  # fmt: skip
 
 
@@ -216,6 +227,19 @@ def built_on(network: nn.Module, stages: Sequence[Method]) -> nn.Module:
     for stage in stages:
         network = stage.architecture(network)
     return network
+
+
+def with_flat_network(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a job's data with `network: {maker: name, options: ..., weights: ...}` as keys of their own.  Raises BadRecipe."""
+    network = data.get("network")
+    if not isinstance(network, dict):
+        return data
+    named = {"network" if key == "maker" else key: value for key, value in network.items()}
+    check_keys(named, "job, network")
+    twice = [key for key in ("options", "weights") if key in named and data.get(key) is not None]
+    if twice:
+        raise BadRecipe(f"job: {twice[0]} stands in network and beside it. Keep one of them.")
+    return {**data, **named}
 
 
 def check_sorts(data: dict[str, Any]) -> None:

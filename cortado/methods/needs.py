@@ -27,6 +27,7 @@ class Leaves(StrEnum):
     CODES = "codes"
     LOW_RANK = "weights of low rank"
     COPIES = "filters made from fewer"
+    COMPACT = "compact layers in the places of others"
     NARROWER = "narrower layers"
     FEWER_BLOCKS = "fewer blocks"
     FOLDED = "folded norms"

@@ -11,14 +11,16 @@ from cortado.errors import BadValue
 from cortado.nets.alexnet import alexnet
 from cortado.nets.bi_real_resnet import bi_real_resnet_20
 from cortado.nets.digits import digits_net
+from cortado.nets.efficientnet import efficientnet
 from cortado.nets.espnet import espnet
 from cortado.nets.googlenet import googlenet
 from cortado.nets.lenet import lenet_5, lenet_300_100
 from cortado.nets.mlp import mlp_1024, mlp_1024_signed
 from cortado.nets.mobilenet import mobilenet
 from cortado.nets.mobilenet_folded import mobilenet_v1_folded, mobilenet_v2_folded
+from cortado.nets.mobilenet_v2 import mobilenet_v2
 from cortado.nets.msdnet import msdnet
-from cortado.nets.resnet import resnet_20, resnet_56
+from cortado.nets.resnet import cifar_resnet, resnet_20, resnet_56
 from cortado.nets.resnet_8 import resnet_8
 from cortado.nets.squeezenet import squeezenet
 from cortado.nets.tiny_darknet import tiny_darknet
@@ -35,6 +37,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
         resnet_8,
         resnet_20,
         resnet_56,
+        cifar_resnet,
         bi_real_resnet_20,
         msdnet,
         vgg_16_cifar,
@@ -47,6 +50,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
         googlenet,
         squeezenet,
         mobilenet,
+        mobilenet_v2,
+        efficientnet,
         mobilenet_v1_folded,
         mobilenet_v2_folded,
         tiny_darknet,
@@ -60,14 +65,21 @@ def by_name(name: str, **options: Any) -> nn.Module:
 
     Raises BadValue for an unknown network or option.
     """
+    make = maker_by_name(name)
+    known = inspect.signature(make).parameters
+    for option in options:
+        if option not in known:
+            near = get_close_matches(option, known, n=1)
+            meant = f"Did you mean {near[0]}? " if near else ""
+            has = f"It has: {', '.join(known)}." if known else "It has none."
+            raise BadValue(f"nets: {name} has no option {option!r}. {meant}{has}")
+    return make(**options)
+
+
+def maker_by_name(name: str) -> Callable[..., nn.Module]:
+    """Return the maker of a network.  Raises BadValue, with a near name, for an unknown one."""
     if name not in NETWORKS:
         close = get_close_matches(name, NETWORKS, n=1, cutoff=0.4)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise BadValue(f"nets: there is no network {name!r}.{hint} Known: {', '.join(NETWORKS)}.")
-    make = NETWORKS[name]
-    known = inspect.signature(make).parameters
-    for option in options:
-        if option not in known:
-            has = f"It has: {', '.join(known)}." if known else "It has none."
-            raise BadValue(f"nets: {name} has no option {option!r}. {has}")
-    return make(**options)
+    return NETWORKS[name]

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from cortado.errors import BadNetwork, BadRecipe, CortadoError, in_own_code
-from cortado.nets.catalog import by_name
+from cortado.nets.catalog import by_name, maker_by_name
 from cortado.nets.checkpoint import load_weights
 
 KEYS = ("network", "options", "weights")
@@ -81,14 +81,30 @@ def named_text(named: Any) -> str:
     )
 
 
+def maker_named(named: Any, where: str, way_out: str = MAKER) -> Any:
+    """Return the maker of a built-in name or package.module:maker; a maker itself.  Raises BadRecipe, with the `way_out`."""
+    if not isinstance(named, str):
+        return named
+    if ":" not in named:
+        try:
+            return maker_by_name(named)
+        except CortadoError as error:
+            raise BadRecipe(f"{where}: {error} A network of your own is package.module:maker.") from error
+    return loaded_maker(named, where, way_out)
+
+
 def call_maker(name: str, where: str, options: Mapping[str, Any] | None = None, way_out: str = MAKER) -> Any:
     """Call package.module:maker with the `options` (the seed only if it takes one).  Raises BadRecipe, with the `way_out`."""
+    return made_by(loaded_maker(name, where, way_out), name, where, options or {})
+
+
+def loaded_maker(name: str, where: str, way_out: str) -> Any:
+    """Return what package.module:maker names.  Raises BadRecipe, with the `way_out`."""
     module_name, _, maker_name = name.partition(":")
     try:
-        maker = getattr(importlib.import_module(module_name), maker_name)
+        return getattr(importlib.import_module(module_name), maker_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadRecipe(f"{where}: {name!r} cannot be loaded ({error}). {way_out}") from error
-    return made_by(maker, name, where, options or {})
 
 
 def made_by(maker: Any, name: str, where: str, options: Mapping[str, Any]) -> Any:

@@ -1,10 +1,12 @@
-"""ResNet-20 and ResNet-56 for 32 x 32 images, with parameter-free shortcuts."""
+"""ResNets for 32 x 32 images, with parameter-free shortcuts."""
 
 from pathlib import Path
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cortado.errors import BadValue
+from cortado.nets.scaled import resized
 from cortado.nets.weights import load_arrays, read_arrays, weights_path
 
 
@@ -35,8 +37,9 @@ class CifarResNet(nn.Module):
     Input (N, 3, 32, 32), output (N, `classes`) logits.
     """
 
-    def __init__(self, blocks: int, classes: int = 10, width: int = 16) -> None:
+    def __init__(self, blocks: int, classes: int = 10, width: int = 16, resolution: int | None = None) -> None:
         super().__init__()
+        self.resolution = resolution
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = stage(blocks, width, width, stride=1)
@@ -45,7 +48,7 @@ class CifarResNet(nn.Module):
         self.linear = nn.Linear(4 * width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        activation = functional.relu(self.bn1(self.conv1(images)))
+        activation = functional.relu(self.bn1(self.conv1(resized(images, self.resolution))))
         activation = self.layer3(self.layer2(self.layer1(activation)))
         return self.linear(activation.mean((2, 3)))
 
@@ -54,6 +57,18 @@ def stage(blocks: int, channels_in: int, channels_out: int, stride: int) -> nn.S
     """Return `blocks` blocks; the first one changes width and size."""
     first = BasicBlock(channels_in, channels_out, stride)
     return nn.Sequential(first, *(BasicBlock(channels_out, channels_out, 1) for _ in range(blocks - 1)))
+
+
+def cifar_resnet(width: int = 16, depth: int = 3, resolution: int | None = None, classes: int = 10) -> CifarResNet:
+    """Return a ResNet of 6 `depth` + 2 layers whose first stage has `width` channels: ResNet-20 by default.
+
+    Widths are rounded to even numbers, because a shortcut is padded on both sides alike. With `resolution`, images of another size are resized first. Raises BadValue for sizes out of range.
+    """
+    if min(width, depth) < 1 or (resolution is not None and resolution < 8):
+        raise BadValue(
+            f"cifar_resnet: width and depth must be at least 1 and resolution 8 or more, got {width}, {depth}, {resolution}."
+        )
+    return CifarResNet(depth, classes, max(2, 2 * round(width / 2)), resolution)
 
 
 def resnet_20(weights: str | Path | bool | None = None) -> CifarResNet:

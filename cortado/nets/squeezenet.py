@@ -1,4 +1,4 @@
-"""SqueezeNet 1.0, and its weights after Deep Compression: codes and codebooks."""
+"""SqueezeNet, and the weights of version 1.0 after Deep Compression: codes and codebooks."""
 
 from pathlib import Path
 
@@ -6,59 +6,81 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cortado.errors import BadNetwork
+from cortado.errors import BadNetwork, BadValue
 from cortado.nets.weights import load_arrays, read_arrays, weights_path
 
-# input channels, squeeze, expand (of each kernel size)
-FIRES = {
-    "fire2": (96, 16, 64),
-    "fire3": (128, 16, 64),
-    "fire4": (128, 32, 128),
-    "fire5": (256, 32, 128),
-    "fire6": (256, 48, 192),
-    "fire7": (384, 48, 192),
-    "fire8": (384, 64, 256),
-    "fire9": (512, 64, 256),
-}
+Sizes = tuple[int, int, int, int]
+FIRST = 96
+POOLED = ("fire4", "fire8")
+"""Fire modules after which maps are pooled."""
+
+
+def fire_sizes(base: int, step: int, every: int, squeeze: float, large: float, width: float) -> dict[str, Sizes]:
+    """Return input channels, squeezed channels, and outputs of 1 x 1 and of 3 x 3 for each fire module.
+
+    The paper's metaparameters: module i has base + step * floor(i / every) outputs, of which the share `large` reads 3 x 3,
+    and `squeeze` times as many squeezed channels.
+    """
+    found, into = {}, scaled_width(FIRST, width)
+    for number in range(8):
+        outputs = scaled_width(base + step * (number // every), width)
+        whole = min(outputs - 1, max(1, round(large * outputs)))
+        found[f"fire{number + 2}"] = (into, max(1, round(squeeze * outputs)), outputs - whole, whole)
+        into = outputs
+    return found
+
+
+def scaled_width(channels: int, width: float) -> int:
+    """Return a channel count times a width, at least 2."""
+    return max(2, round(channels * width))
 
 
 class Fire(nn.Module):
     """Squeeze by 1 x 1, then expand by parallel 1 x 1 and 3 x 3."""
 
-    def __init__(self, channels: int, squeeze: int, expand: int) -> None:
+    def __init__(self, channels: int, squeeze: int, point: int, large: int, norms: bool, bypass: bool) -> None:
         super().__init__()
         self.squeeze = nn.Conv2d(channels, squeeze, 1)
-        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
-        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+        self.expand1x1 = nn.Conv2d(squeeze, point, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, large, 3, padding=1)
+        self.squeeze_norm = nn.BatchNorm2d(squeeze) if norms else nn.Identity()
+        self.expand_norm = nn.BatchNorm2d(point + large) if norms else nn.Identity()
+        self.bypass = bypass and channels == point + large
 
     def forward(self, activation: Tensor) -> Tensor:
-        activation = functional.relu(self.squeeze(activation))
-        return functional.relu(torch.cat((self.expand1x1(activation), self.expand3x3(activation)), 1))
+        squeezed = functional.relu(self.squeeze_norm(self.squeeze(activation)))
+        made = self.expand_norm(torch.cat((self.expand1x1(squeezed), self.expand3x3(squeezed)), 1))
+        return functional.relu(made + activation if self.bypass else made)
 
 
 class SqueezeNet(nn.Module):
-    """Eight fire modules between two convolutions, no linear layer.  Iandola et al., 2016 (version 1.0).
+    """Eight fire modules between two convolutions, no linear layer.  Iandola et al., 2016.
 
     Input (N, 3, 227, 227) or (N, 3, 224, 224), output (N, `classes`) logits, which are not negative: the global average
     follows a ReLU.
     """
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(
+        self, classes: int, fires: dict[str, Sizes], small: bool = False, norms: bool = False, bypass: bool = False
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 96, 7, stride=2)
-        self.fire2, self.fire3, self.fire4 = (Fire(*FIRES[name]) for name in ("fire2", "fire3", "fire4"))
-        self.fire5, self.fire6 = (Fire(*FIRES[name]) for name in ("fire5", "fire6"))
-        self.fire7, self.fire8 = (Fire(*FIRES[name]) for name in ("fire7", "fire8"))
-        self.fire9 = Fire(*FIRES["fire9"])
-        self.conv10 = nn.Conv2d(512, classes, 1)
+        first = fires["fire2"][0]
+        self.conv1 = nn.Conv2d(3, first, 3, padding=1) if small else nn.Conv2d(3, first, 7, stride=2)
+        self.first_norm = nn.BatchNorm2d(first) if norms else nn.Identity()
+        for name, sizes in fires.items():
+            self.add_module(name, Fire(*sizes, norms, bypass))
+        self.names = tuple(fires)
+        self.conv10 = nn.Conv2d(sum(fires["fire9"][2:]), classes, 1)
         self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, images: Tensor) -> Tensor:
-        activation = self.pool(functional.relu(self.conv1(images)))
-        activation = self.pool(self.fire4(self.fire3(self.fire2(activation))))
-        activation = self.pool(self.fire8(self.fire7(self.fire6(self.fire5(activation)))))
-        activation = functional.relu(self.conv10(self.dropout(self.fire9(activation))))
+        activation = self.pool(functional.relu(self.first_norm(self.conv1(images))))
+        for name in self.names:
+            activation = self.get_submodule(name)(activation)
+            if name in POOLED:
+                activation = self.pool(activation)
+        activation = functional.relu(self.conv10(self.dropout(activation)))
         return activation.mean((2, 3))
 
 
@@ -66,9 +88,24 @@ Codes = dict[str, tuple[Tensor, Tensor]]
 """Layer path to its codes (uint8, shape of the weight) and codebook (256 floats): weight = codebook[codes]."""
 
 
-def squeezenet(classes: int = 1000) -> SqueezeNet:
-    """Return SqueezeNet 1.0 with fresh weights: 1.25 M parameters."""
-    return SqueezeNet(classes)
+def squeezenet(
+    classes: int = 1000, base: int = 128, step: int = 128, every: int = 2, squeeze: float = 0.125, large: float = 0.5,
+    width: float = 1.0, small: bool = False, norms: bool = False, bypass: bool = False,
+) -> SqueezeNet:  # fmt: skip
+    """Return SqueezeNet 1.0 with fresh weights: 1.25 M parameters.
+
+    The paper's metaparameters: the first fire module has `base` outputs, `step` more after `every` modules; the share `large`
+    of them reads 3 x 3; `squeeze` is the ratio of squeezed channels to outputs. `width` scales all, `bypass` adds the simple
+    shortcuts around every second module. `small`: a first layer for 32 x 32 pictures. `norms`: batch norms, with which it
+    trains without care. Raises BadValue for sizes out of range.
+    """
+    shares = 0 < squeeze <= 4 and 0 < large < 1 and width > 0
+    if not shares or min(base, every) < 1 or step < 0:
+        raise BadValue(
+            "squeezenet: base and every must be at least 1, step 0 or more, squeeze in 0..4, large in 0..1 and width above 0, "
+            f"got base={base}, every={every}, step={step}, squeeze={squeeze:g}, large={large:g}, width={width:g}."
+        )
+    return SqueezeNet(classes, fire_sizes(base, step, every, squeeze, large, width), small, norms, bypass)
 
 
 def squeezenet_deep_compression(weights: str | Path | bool = True) -> tuple[SqueezeNet, Codes]:
@@ -88,6 +125,6 @@ def squeezenet_deep_compression(weights: str | Path | bool = True) -> tuple[Sque
             raise BadNetwork(f"nets: {path} has codes but no codebook for {layer}. It must contain {layer}.codebook.")
         codes[layer] = (stored[name], stored[f"{layer}.codebook"])
         arrays[f"{layer}.weight"] = codes[layer][1][codes[layer][0].long()]
-    network = SqueezeNet(arrays["conv10.bias"].numel() if "conv10.bias" in arrays else 1000)
+    network = squeezenet(arrays["conv10.bias"].numel() if "conv10.bias" in arrays else 1000)
     load_arrays(network, arrays, str(path))
     return network, codes

@@ -2,9 +2,10 @@
 
 from torch import nn
 
+from cortado.network.profile.profile import profile
 from cortado.network.weight import parameter_places
 from cortado.report.record import Compared, Line
-from cortado.task.limits import Limit
+from cortado.task.limits import MULTIPLY_ADDS, Limit
 from cortado.task.task import Task
 
 
@@ -34,3 +35,12 @@ def parameter_line(original: nn.Module, network: nn.Module) -> Line:
     """Return the line for the numbers of parameters, zeros included."""
     before, now = (sum(one.shape.numel() for one in parameter_places(net)) for net in (original, network))
     return Line("parameters", "", before, now)
+
+
+def limited_costs(original: nn.Module, network: nn.Module, task: Task, limits: tuple[Limit, ...]) -> tuple[Line, ...]:
+    """Return the line for the multiply-adds of one sample, where they are limited."""
+    limit = next((one for one in limits if one.what == MULTIPLY_ADDS), None)
+    if limit is None:
+        return ()
+    before, now = (float(profile(net, task.example).total(MULTIPLY_ADDS).value) for net in (original, network))
+    return (Line("multiply-adds", "", before, now, limit.text, limit.kept(now, before)),)

@@ -8,15 +8,20 @@ from cortado import quantities as units
 from cortado.errors import BadValue
 from cortado.task.metric import Metric
 
+OWNER = r"\w[\w.]*(?::[A-Za-z_]\w*)?"
 PATTERN = re.compile(
-    r"^\s*(size|score|latency)(?:\s+of\s+(\w[\w.]*(?::[A-Za-z_]\w*)?))?\s*(<=|>=)\s*(.+?)\s*(?:(?:\bin\s+|@\s*)(\w[\w.]*(?::[A-Za-z_]\w*)?)(?:\s*:\s*(\d+)\s*threads?)?)?\s*$"
+    rf"^\s*(size|score|latency|multiply[-_ ]adds)(?:\s+of\s+({OWNER}))?\s*(<=|>=)\s*(.+?)\s*"
+    rf"(?:(?:\bin\s+|@\s*)({OWNER})(?:\s*:\s*(\d+)\s*threads?)?)?\s*$"
 )
+MULTIPLY_ADDS = "multiply_adds"
+KINDS = {"size": "size", "latency": "time", MULTIPLY_ADDS: "count"}
+"""The kind of quantity that each limit but a score's is."""
 
 
 @dataclass(frozen=True)
 class Limit:
     """One limit.  `what` is size or file (bytes of the coded file, of a runtime's file, at most), latency (milliseconds at
-    batch size 1, at most) or score (at least).
+    batch size 1, at most), multiply_adds (of one sample, at most) or score (at least).
 
     `runtime` is whose file it is, or where latency is measured, "" for the first runtime; `threads` 0 for those of the
     measurement.
@@ -39,8 +44,8 @@ class Limit:
 
 
 def read_limit(text: str) -> Limit:
-    """Parse "size <= 100 KB", "size of onnxruntime <= 3 MB", "score >= -0.5 %" (with a sign: points against the original
-    network) or "latency <= 3 ms in onnxruntime", also "latency<=3ms@onnxruntime:1thread".
+    """Parse "size <= 100 KB", "size of onnxruntime <= 3 MB", "multiply-adds <= 40 M", "score >= -0.5 %" (with
+    a sign: points against the original network) or "latency <= 3 ms in onnxruntime", also "latency<=3ms@onnxruntime:1thread".
 
     Raises BadValue for anything else.
     """
@@ -48,9 +53,10 @@ def read_limit(text: str) -> Limit:
     if match is None:
         raise BadValue(
             f'limit: {text!r} is not a limit. Write, for example, "size <= 100 KB", "size of onnxruntime <= 3 MB", '
-            '"score >= -0.5 %" or "latency <= 3 ms in onnxruntime".'
+            '"score >= -0.5 %", "multiply-adds <= 40 M" or "latency <= 3 ms in onnxruntime".'
         )
     what, owner, sign, value, runtime, threads = match.groups()
+    what = MULTIPLY_ADDS if what.startswith("multiply") else what
     if owner and what != "size":
         raise BadValue(
             f"limit: {text!r} asks for the {what} of a runtime. Only its file has a size: size of {owner} <= 3 MB."
@@ -61,11 +67,10 @@ def read_limit(text: str) -> Limit:
         wanted = "score >= ..." if what == "score" else f"{what} <= ..."
         raise BadValue(f"limit: {text!r} has the wrong direction. Write {wanted}.")
     if what != "score":
-        most = units.read_quantity(value, "size" if what == "size" else "time")
+        most = units.read_quantity(value, KINDS[what])
         if most <= 0:
-            raise BadValue(
-                f"limit: {text!r} asks for {most:g} {'bytes' if what == 'size' else 'ms'}. Write more than 0."
-            )
+            unit = {"size": "bytes", "latency": "ms"}.get(what, "multiply-adds")
+            raise BadValue(f"limit: {text!r} asks for {most:g} {unit}. Write more than 0.")
         if threads and int(threads) < 1:
             raise BadValue(f"limit: {text!r} asks for {threads} threads. Write 1 or more, or leave it out.")
         kind = "file" if owner else what

@@ -116,6 +116,60 @@ class Experts(Keeping):
             one.choose = nn.Module()
 
 
+def picks(count: int) -> nn.Module:
+    """A buffer of places."""
+    made = nn.Module()
+    made.register_buffer("index", torch.zeros(count, dtype=torch.int64))
+    return made
+
+
+class Grouped(nn.Module):
+    """A convolution in groups, with or without an index of what it reads and returns."""
+
+    keeps = False
+
+    def __init__(
+        self, inputs: int, outputs: int, groups: int, biased: int, reads: int, returns: int, high: int, wide: int,
+        *window: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if reads:
+            self.before = picks(inputs)
+        pairs = window[:2], window[2:4], window[4:]
+        self.conv = nn.Conv2d(inputs, outputs, (high, wide), *pairs, groups, bool(biased))
+        if returns:
+            self.after = picks(outputs)
+
+
+class FireModule(nn.Module):
+    """A squeeze, and one or two convolutions side by side."""
+
+    keeps = False
+
+    def __init__(
+        self, inputs: int, squeezed: int, points: int, others: int, biased: int, rectified: int, returns: int,
+        high: int, wide: int, *window: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.squeeze = nn.Conv2d(inputs, squeezed, 1, bias=bool(rectified))
+        if points:
+            self.point = nn.Conv2d(squeezed, points, 1, bias=bool(biased))
+        if others:
+            self.expand = nn.Conv2d(squeezed, others, (high, wide), bias=bool(biased))
+        if returns:
+            self.after = picks(points + others)
+
+
+class PooledLinear(nn.Module):
+    """A linear layer on means."""
+
+    keeps = False
+
+    def __init__(self, channels: int, places: int, outputs: int, biased: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, outputs, bool(biased))
+
+
 def paths_inside(module: nn.Module, path: str = "") -> list[str]:
     """The paths of a network's own modules, as before any block kept them."""
     found = [path] if path else []
@@ -126,7 +180,8 @@ def paths_inside(module: nn.Module, path: str = "") -> list[str]:
 
 
 BLOCKS: dict[str, tuple[Callable[..., nn.Module], int]] = {
-    "9eb9": (Bypass, 0), "6cca": (ScaleShift, 2), "0beb": (SharedNorm, 2), "ee9b": (OrientationMax, 3), "e328": (Exit, 7), "c419": (Experts, 8), "7847": (Ponder, 5),
-    "4e63": (Gate, 3),
+    "9eb9": (Bypass, 0), "6cca": (ScaleShift, 2), "0beb": (SharedNorm, 2), "ee9b": (OrientationMax, 3), "e328": (Exit, 7),
+    "c419": (Experts, 8), "7847": (Ponder, 5), "4e63": (Gate, 3), "7df0": (FireModule, 15), "6be4": (Grouped, 14),
+    "91b6": (PooledLinear, 4),
 }  # fmt: skip
 """How it is made, and its facts, by key."""

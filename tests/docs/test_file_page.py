@@ -93,7 +93,11 @@ def test_blocks_of_the_page_are_those_of_the_code() -> None:
     real = {}
     for block in own_kinds(cortado.parts.blocks, Block).values():
         keeps = "yes" if block.arrays else "no"
-        made = EXAMPLES[block]() if block in EXAMPLES else block(**dict.fromkeys(block.facts, 3))
+        made = (
+            EXAMPLES[block]()
+            if block in EXAMPLES
+            else block.from_parts(torch.Size(), dict.fromkeys(block.facts, 3), {})
+        )
         own = [name for name, _ in made.named_parameters() if not name.startswith(("0.", "1.", "2."))]
         tensors = ", ".join(name.replace("exit_0", "exit_PATH") for name in own)
         real[block.__name__.lower()] = [f"`{key_of(block).hex()}`", ", ".join(block.facts), keeps, tensors]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.fuzz import chain, with_paths
+from bench.fuzz import chain, pictures_net, with_compact, with_paths
 from cortado.file import floats, plane
 from cortado.file import mix as mix_coder
 from cortado.file.artifact import decode, encode
@@ -237,6 +237,12 @@ def test_transferred_filters_are_read_by_the_page(transform: int) -> None:
 def test_blocks_of_paths_are_read_by_the_page() -> None:
     made = read_both_ways(encode(with_paths(chain()), chain()), chain, whole=True)
     assert {type(module).__name__ for module in made.network.modules()} >= {"Exit", "Gate", "Ponder", "Experts"}
+
+
+def test_compact_blocks_are_read_by_the_page() -> None:
+    made = read_both_ways(encode(with_compact(pictures_net()), pictures_net()), pictures_net, whole=True)
+    assert {type(module).__name__ for module in made.network.modules()} >= {"FireModule", "Grouped", "PooledLinear"}
+    assert made.tensors["0.before", "index"].tolist() == [1, 0]
 
 
 def test_quantizers_are_read_by_the_page() -> None:

@@ -12,11 +12,12 @@ from cortado.methods.needs import Leaves
 from cortado.report.report import Report
 from tests.laws.asked import FINDS_WORK, asked_of, leaves, stages
 from tests.laws.small_methods import ALL_METHODS
-from tests.laws.tiny_nets import BY_NAME, DECODER, SIGNED, TINY_NETS
+from tests.laws.tiny_nets import BY_NAME, DECODER, FLAT, SIGNED, TINY_NETS
 
 TRIED_ON = tuple(net.name for net in TINY_NETS)
 NETS = {name: (*TRIED_ON, SIGNED.name) if leaves(name, Leaves.SIGNS) else TRIED_ON for name in ALL_METHODS}
 NETS |= {name: (*NETS[name], DECODER.name) for name in ALL_METHODS if asked_of(name, TRIED_ON[0]).error is BadTask}
+NETS |= {name: (*NETS[name], FLAT.name) for name in ALL_METHODS if leaves(name, Leaves.COMPACT)}
 PAIRS = [(name, net) for name in ALL_METHODS for net in NETS[name] if asked_of(name, net) == FINDS_WORK]
 IDLE_PAIRS = [(name, net) for name in ALL_METHODS for net in NETS[name] if (name, net) not in PAIRS]
 

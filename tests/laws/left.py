@@ -9,12 +9,16 @@ from cortado.parts.activations.quantizer import sites
 from cortado.parts.activations.sign import Sign
 from cortado.parts.blocks.bypass import Bypass
 from cortado.parts.blocks.experts import Experts
+from cortado.parts.blocks.fire_module import FireModule
 from cortado.parts.blocks.gate import Gate
+from cortado.parts.blocks.grouped import Grouped
 from cortado.parts.blocks.ponder import Ponder
+from cortado.parts.blocks.pooled_linear import PooledLinear
 from cortado.parts.blocks.scale_shift import ScaleShift
 from cortado.parts.forms.attach import form_of
 from tests.laws.still_there import kinds
 
+COMPACT = (FireModule, Grouped, PooledLinear)
 NO_CODES = {"Masked", "LowRank", "Transferred"}
 
 
@@ -33,6 +37,7 @@ def left_in(network: nn.Module, original: nn.Module) -> set[Leaves]:
             weight.shape.numel() < shapes[weight.path].numel() for weight in weights if weight.path in shapes
         ),
         Leaves.FEWER_BLOCKS: any(isinstance(module, Bypass) for module in network.modules()),
+        Leaves.COMPACT: any(isinstance(module, COMPACT) for module in network.modules()),
         Leaves.FOLDED: any(isinstance(module, ScaleShift) for module in network.modules()),
         Leaves.GATES: any(isinstance(module, Gate) for module in network.modules()),
         Leaves.EXPERTS: any(isinstance(module, Experts) for module in network.modules()),

@@ -12,7 +12,7 @@ class State:
     """The stages that make it, and the networks on which a second method may be tried."""
 
     stages: tuple[Method, ...]
-    nets: tuple[str, ...] = ("residual", "attention", "signed", "decoder", "mlp")
+    nets: tuple[str, ...] = ("residual", "attention", "signed", "decoder", "mlp", "flat")
 
     def net_for(self, method: str) -> str:
         """Return the network on which the second method meets this state: the first in which it finds work, if there is one."""
@@ -40,6 +40,10 @@ STATES = {
     "signs of activations": State((small("quantize/xnor"),), ("signed",)),
     "gates": State((small("conditional/gates"),), ("attention",)),
     "a folded norm": State((small("simplify/norms"),), ("residual", "signed")),
+    "compact layers": State(
+        (small("compact/groups", where="first"), small("compact/squeeze", where="second")), ("residual",)
+    ),
+    "a pooled head": State((small("compact/global_pooling"),), ("flat",)),
     "experts": State((small("conditional/experts"),), ("mlp",)),
     "samples that halt": State((small("conditional/ponder"),), ("attention",)),
     "negated filters": State((small("transfer/negate"),), ("residual",)),

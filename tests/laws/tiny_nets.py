@@ -153,6 +153,18 @@ class Decoder(nn.Module):
         return self.head(torch.relu(self.mix(torch.cat([words, earlier], -1))))
 
 
+class Flat(nn.Module):
+    """A convolution whose maps are flattened for two linear layers in a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2))
+        self.head = nn.Sequential(nn.Linear(54, 8), nn.ReLU(), nn.Linear(8, CLASSES))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(torch.flatten(self.body(images), 1))
+
+
 def mlp() -> nn.Module:
     """Two linear layers."""
     return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, CLASSES))
@@ -222,4 +234,6 @@ SIGNED = TinyNet("signed", Signed, (1, 6, 6), "first")
 TIED = TinyNet("tied", Tied, (12,), "first")
 DECODER = TinyNet("decoder", Decoder, (8,), "mix", reads_tokens=True)
 """Where methods that write texts find some."""
-BY_NAME = {net.name: net for net in (*TINY_NETS, SIGNED, TIED, DECODER)}
+FLAT = TinyNet("flat", Flat, (1, 6, 6), "head.0")
+"""Where a linear layer reads flattened maps."""
+BY_NAME = {net.name: net for net in (*TINY_NETS, SIGNED, TIED, DECODER, FLAT)}

@@ -15,6 +15,7 @@ INPUTS = {
     "resnet_8": (3, 32, 32),
     "resnet_20": (3, 32, 32),
     "resnet_56": (3, 32, 32),
+    "cifar_resnet": (3, 32, 32),
     "bi_real_resnet_20": (3, 32, 32),
     "msdnet": (3, 32, 32),
     "vgg_16_cifar": (3, 32, 32),
@@ -32,6 +33,8 @@ PARAMETERS = {
     "googlenet": 6_998_552,
     "squeezenet": 1_248_424,
     "mobilenet": 4_231_976,
+    "mobilenet_v2": 3_504_872,
+    "efficientnet": 5_288_548,
     "resnet_20": 269_722,
     "resnet_56": 853_018,
 }
@@ -75,6 +78,8 @@ def test_by_name_refuses_options_that_do_not_exist():
         by_name("vgg_16", depth=3)
     with pytest.raises(BadValue, match="It has none"):
         by_name("lenet_5", classes=3)
+    with pytest.raises(BadValue, match="no option 'widht'. Did you mean width"):
+        by_name("mobilenet_v2", widht=0.5)
 
 
 @pytest.mark.parametrize(("name", "options"), [("mobilenet", {"width": 0}), ("vgg_16_cifar", {"width": -1.0})])

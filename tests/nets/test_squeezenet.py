@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from cortado.errors import BadNetwork
-from cortado.nets.squeezenet import FIRES, squeezenet, squeezenet_deep_compression
+from cortado.nets.squeezenet import fire_sizes, squeezenet, squeezenet_deep_compression
 
 
 def stored_layers(classes=7):
     """Codes, codebook and bias of each layer, with shapes written down from the paper's table 1."""
     shapes = {"conv1": (96, 3, 7, 7), "conv10": (classes, 512, 1, 1)}
-    for name, (channels, squeeze, expand) in FIRES.items():
+    for name, (channels, squeeze, expand, _) in fire_sizes(128, 128, 2, 0.125, 0.5, 1.0).items():
         shapes[f"{name}.squeeze"] = (squeeze, channels, 1, 1)
         shapes[f"{name}.expand1x1"] = (expand, squeeze, 1, 1)
         shapes[f"{name}.expand3x3"] = (expand, squeeze, 3, 3)

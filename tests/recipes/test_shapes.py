@@ -15,7 +15,7 @@ CHANNELS = (
 )  # fmt: skip
 FACTORS = (
     "response_vgg_16", "svd_lenet_300_100", "jaderberg_scheme_1_vgg_16", "jaderberg_scheme_2_vgg_16", "cp_vgg_16",
-    "nonlinear_vgg_16", "tucker_vgg_16", "low_rank_training_resnet_20", "predicting_parameters_lenet_300_100",
+    "nonlinear_vgg_16", "tucker_vgg_16", "separable_resnet_20", "low_rank_training_resnet_20", "predicting_parameters_lenet_300_100",
 )  # fmt: skip
 
 

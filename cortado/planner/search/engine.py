@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from cortado.engine.compress import compress_within
 from cortado.engine.options import RunOptions
+from cortado.engine.recipe import read_recipe
 from cortado.errors import REFUSALS, BadNetwork, BadTask, BadValue, CortadoError, comes_from_system
 from cortado.lowering.lower import lowered
+from cortado.methods.needs import Leaves
+from cortado.network.profile.profile import profile
 from cortado.planner.search.cascades import has_paths
 from cortado.planner.search.front import tried
 from cortado.planner.search.result import SearchResult
-from cortado.planner.search.trials import MINIMISE, NOTE, SearchGoal, Trial, note, noted
+from cortado.planner.search.trials import ALIKE, MINIMISE, NOTE, SearchGoal, Trial, note, noted, reward_of
 from cortado.planner.sensitivity.candidates import RememberingTask
 from cortado.progress import Progress
 from cortado.report.report import Report
@@ -27,6 +31,7 @@ from cortado.runtimes.runtime import runtime_by_name
 from cortado.runtimes.speed import Speed
 from cortado.runtimes.stopwatch import Stopwatch
 from cortado.task.disjoint import check_disjoint
+from cortado.task.limits import MULTIPLY_ADDS
 from cortado.task.task import Task
 
 
@@ -111,6 +116,10 @@ class Engine:
         limits = tuple(limit for limit in self.wanted.limits if limit.what not in ("latency", "file"))
         options = replace(self.options, limits=limits, speed=Speed(), folder=folder, resume=True)
         try:
+            over = self.too_costly(trial.recipe)
+            if over:
+                trial = replace(trial, over=over)
+                raise BadValue(f"search: the network misses {' and '.join(over)} before it is trained.")
             done = compress_within(self.network, self.task.for_trial(), trial.recipe, options)
             made, report = done.network, done.report
             trial = self.judged(trial, made, report, before)
@@ -141,14 +150,37 @@ class Engine:
             taken = before.latency_ms if before.done and before.timed == self.timed else self.watch.ms(made)
         trial = replace(
             trial, size_bytes=last.size_bytes, score=last.score, latency_ms=taken, timed=self.timed,
-            file_bytes=self.file_bytes(made),
+            file_bytes=self.file_bytes(made), multiply_adds=self.multiply_adds(made),
         )  # fmt: skip
         for limit in self.wanted.limits:
             over, error = self.wanted.excess(limit, trial, report.test)
             trial = replace(trial, over={**trial.over, limit.text: over}, error=max(error, trial.error))
             if limit.what == "score":
                 trial = replace(trial, narrowly=0 < over * max(abs(report.test.original), 1e-9) <= error)
-        return trial
+        share = trial.size_bytes / report.original_bytes
+        return replace(trial, reward=reward_of(trial, share, report.test.original, self.wanted.sign))
+
+    def multiply_adds(self, made: nn.Module) -> float | None:
+        """Return the multiply-adds of one sample, where they are limited."""
+        limited = self.wanted.limit(MULTIPLY_ADDS) is not None
+        return float(profile(made, self.task.example).total(MULTIPLY_ADDS).value) if limited else None
+
+    def too_costly(self, recipe: Any) -> dict[str, float]:
+        """Return the excess over the limits that a network misses before it is trained, by their text; empty for none.
+
+        Multiply-adds and latency of a student do not change while it only trains, so that no training is spent on it.
+        """
+        stages = read_recipe(recipe).stages
+        if not stages or not stages[0].restarts or any(set(one.leaves) - {Leaves.FLOATS} for one in stages[1:]):
+            return {}
+        student = stages[0].architecture(self.network).eval()
+        found = {}
+        for limit in self.wanted.limits:
+            if limit.what == MULTIPLY_ADDS:
+                found[limit.text] = (self.multiply_adds(student) or 0.0) / limit.value - 1
+            if limit.what == "latency" and self.watch is not None:
+                found[limit.text] = self.watch.ms(student) / (ALIKE * limit.value) - 1
+        return {text: over for text, over in found.items() if over > 0}
 
     def result(self, trials: Sequence[Trial], advice: str = "") -> SearchResult:
         """Return the best trial's network, with a report on test data.  Raises BadNetwork if no trial succeeded."""

@@ -34,6 +34,7 @@ from cortado.running.devices import training_device
 from cortado.running.eval_mode import eval_mode
 from cortado.running.trees import to_device
 from cortado.runtimes.runtime import Runtime
+from cortado.task.limits import MULTIPLY_ADDS
 from cortado.task.task import Task
 
 MOST_EPOCHS = 20.0
@@ -102,7 +103,12 @@ def reach_within(
 
 
 def check_goal(kinds: set[str], minimise: str, runtimes: Sequence[Runtime]) -> None:
-    """Raise BadValue for limits that leave nothing to minimise."""
+    """Raise BadValue for limits that leave nothing to minimise, or that no proposal goes by."""
+    if MULTIPLY_ADDS in kinds:
+        raise BadValue(
+            "goal: without a recipe, multiply-adds are no limit: the planner goes by size, files and latency. Give a recipe, or "
+            "let cortado search choose options of the network."
+        )
     if not kinds:
         raise BadValue("goal: a search needs at least one limit, such as --limit 'score >= -0.5 %'.")
     if minimise == "loss" and not kinds & {"size", "file", "latency"}:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cortado.engine.job import Job
 from cortado.engine.recipe import (
     Recipe,
     beside,
@@ -25,6 +26,7 @@ from cortado.knobs.knob import accepts
 from cortado.knobs.nested import knobs_of
 from cortado.knobs.reading import unnested, value_of
 from cortado.methods.method import Method
+from cortado.planner.search.options import opened_options
 
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 SPAN = re.compile(rf"^\s*({NUMBER})?\s*\.\.\s*({NUMBER})?\s*$")
@@ -98,6 +100,19 @@ def read_ranged(source: Any) -> Ranged:
 
     Raises BadRecipe if no knob is open or a range cannot be read, BadValue for a range beyond its knob's bounds.
     """
+    stages_as_data, head = stages_in(source)
+    found: list[Range] = []
+    stages = tuple(opened(stage, str(number), found) for number, stage in enumerate(stages_as_data, 1))
+    if not found:
+        raise BadRecipe(
+            "search: the recipe has no ranges. Write some, such as prune/channels keep=0.4..0.8 | "
+            "quantize/weights bits=3,4,6 | finetune lr=1e-4..1e-2, or run it with compress."
+        )
+    return Ranged(stages, tuple(found), head)
+
+
+def stages_in(source: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Return the stages of any source of a recipe as data, and what else a file says.  Raises BadRecipe."""
     head: dict[str, Any] = {}
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
         path = Path(source)
@@ -114,14 +129,24 @@ def read_ranged(source: Any) -> Ranged:
         source = read_recipe(source).stages
     if not isinstance(source, (list, tuple)):
         raise BadRecipe(f"recipe: a recipe is a file, a text, a list or a mapping with stages, got {source!r}.")
-    found: list[Range] = []
-    stages = tuple(opened(stage, str(number), found) for number, stage in enumerate(source, 1))
-    if not found:
+    return list(source), head
+
+
+def shape_recipe(job: Job, recipe: Any, taught: bool) -> dict[str, Any]:
+    """Return the recipe that makes a network of a job's open options, trains it as the job says, and does the rest.
+
+    `taught`: the training learns from the original too (distill/logits).  Raises BadRecipe for a job without training.
+    """
+    if not job.training:
         raise BadRecipe(
-            "search: the recipe has no ranges. Write some, such as prune/channels keep=0.4..0.8 | "
-            "quantize/weights bits=3,4,6 | finetune lr=1e-4..1e-2, or run it with compress."
+            "search: a network of open options has to be trained, and the job does not say how. Give it train: {epochs: 5, ...}."
         )
-    return Ranged(stages, tuple(found), head)
+    options = {**dict(job.text.get("options") or {}), **job.open_options}
+    training = beside(job.source, job.training)
+    make = {"student": {"network": job.text["network"], "options": options}}
+    learn = {"distill/logits": {"training": training}} if taught else {"finetune": training}
+    stages, head = ([], {}) if recipe is None else stages_in(recipe)
+    return {**head, "stages": [make, learn, *stages]}
 
 
 def stage_of(data: Any, where: str) -> Any:
@@ -158,10 +183,19 @@ def opened(stage: Any, number: str, found: list[Range], listed: bool = True) -> 
             written[key] = value
             continue
         title = f"{number} {name} {key}"
+        if key == "options" and isinstance(value, dict) and knobs.get("network"):
+            written[key] = opened_options(knobs["network"], value, f"{number} {name}", range_of_listed)
+            found += [one for one in written[key].values() if isinstance(one, Range)]
+            continue
         span = range_of(title, value, known[key].hint, known[key].facts, listed)
         written[key] = value if span is None else span
         found += [] if span is None else [span]
     return {name: written}
+
+
+def range_of_listed(title: str, value: Any, hint: Any, facts: Any) -> Range | None:
+    """Return the range in an option's value, of which a list names several; None for a plain value."""
+    return range_of(title, value, hint, facts, True)
 
 
 def range_of(title: str, value: Any, hint: Any, facts: Any, listed: bool) -> Range | None:

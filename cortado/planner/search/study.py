@@ -16,9 +16,10 @@ from optuna.storages.journal import JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from cortado.errors import BadValue
+from cortado.planner.search.n2n import Policy, RemoveThenShrink, Rewarded
 from cortado.planner.search.ranges import Range
 
-DATABASE, NAME, QUESTION, SURPLUS = "study.db", "trials", "question", "surplus"
+DATABASE, NAME, QUESTION, SURPLUS, REWARD = "study.db", "trials", "question", "surplus", "reward"
 RETRIED = "failed_trial"
 """Optuna's attribute for the number of the trial that this one repeats."""
 FIRST = 8
@@ -28,9 +29,9 @@ HEARTBEAT = 5
 GRACE = 60
 """Seconds without a heartbeat after which a trial counts as dead, and the age at which a lock counts as stale."""
 
-Objective = Callable[[int, dict[str, Any]], tuple[Sequence[float] | None, dict[str, float]]]
-"""Maps a trial's number (from 1) and its drawn values to a value for each direction, None if refused, and the excess over
-each limit."""
+Objective = Callable[[int, dict[str, Any]], tuple[Sequence[float] | None, dict[str, float], float]]
+"""Maps a trial's number (from 1) and its drawn values to a value for each direction, None if refused, the excess over each
+limit, and the reward."""
 Direction = Literal["minimize", "maximize"]
 
 
@@ -49,6 +50,51 @@ class Seeded(optuna.samplers.TPESampler):
         super().before_trial(study, trial)
 
 
+class SeededRandom(optuna.samplers.RandomSampler):
+    """Draws at random, reseeded for each trial in the same way."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        super().__init__(seed=(self.seed * 1_000_003 + turn_of(study, trial.number)) % 2**32)
+        super().before_trial(study, trial)
+
+
+class Learned(optuna.samplers.BaseSampler):
+    """Asks a policy for all values of a trial, with the points and the rewards of the trials that have ended."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.drawn: dict[int, dict[str, Any]] = {}
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        ended = [one for one in study.get_trials(deepcopy=False) if REWARD in one.user_attrs]
+        known = {turn_of(study, one.number): Rewarded(one.params, one.user_attrs[REWARD]) for one in ended}
+        turn = turn_of(study, trial.number)
+        self.drawn[trial.number] = self.policy.draw(turn, [known[one] for one in sorted(known) if one < turn])
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """Return nothing: all values are asked for one by one."""
+        return {}
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: Any) -> Any:
+        """Return the policy's value."""
+        return self.drawn[trial.number][name]
+
+
+def sampler_named(name: str, ranges: Sequence[Range], seed: int, most: int | None) -> optuna.samplers.BaseSampler:
+    """Return the sampler of a name in SAMPLERS."""
+    if name == "n2n":
+        return Learned(RemoveThenShrink.of(ranges, seed, most))
+    return Seeded(seed) if name == "tpe" else SeededRandom(seed)
+
+
 class Study:
     """The trials in a folder.  Only a search with the same `question` (recipe, goal, network, task) may join."""
 
@@ -59,6 +105,8 @@ class Study:
         directions: Sequence[Direction],
         question: dict[str, Any],
         seed: int,
+        sampler: str = "tpe",
+        most: int | None = None,
     ) -> None:
         """Start the study, or join it.  Raises BadValue if the folder holds another search."""
         self.ranges = ranges
@@ -69,8 +117,9 @@ class Study:
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
             )  # fmt: skip
             self.study = optuna.create_study(
-                storage=storage, study_name=NAME, directions=list(directions), load_if_exists=True, sampler=Seeded(seed)
-            )
+                storage=storage, study_name=NAME, directions=list(directions), load_if_exists=True,
+                sampler=sampler_named(sampler, ranges, seed, most),
+            )  # fmt: skip
             known = self.study.user_attrs.get(QUESTION)
             if known is None:
                 self.study.set_user_attr(QUESTION, question)
@@ -106,7 +155,7 @@ class Study:
                 trial.set_user_attr(SURPLUS, True)
                 raise Surplus
             try:
-                values, over = objective(turn, {one.name: suggested(trial, one) for one in self.ranges})
+                values, over, reward = objective(turn, {one.name: suggested(trial, one) for one in self.ranges})
             except BaseException:
                 RetryHeartbeatStaleTrialCallback()(self.study, self.found()[trial.number])
                 raise
@@ -115,6 +164,7 @@ class Study:
                 raise Surplus
             for limit, amount in over.items():
                 trial.set_constraint(limit, amount)
+            trial.set_user_attr(REWARD, reward)
             if values is None:
                 raise optuna.TrialPruned
             return values

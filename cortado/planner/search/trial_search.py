@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 TRIALS = 30
 """Trials to run if neither a number nor a time limit is given."""
+SAMPLERS = ("tpe", "random", "n2n")
+"""Who draws the trials."""
 PAUSE = 0.2
 """Seconds between two checks for trials of other processes."""
 
@@ -50,6 +52,7 @@ def search(
     runtimes: Sequence[str] = (),
     batches: Sequence[int] = (1,),
     threads: int = 1,
+    sampler: str = "tpe",
 ) -> SearchResult:
     """Return the best of many trials of `recipe`, some knobs of which are ranges (see cortado.planner.search.ranges).
 
@@ -61,26 +64,29 @@ def search(
     trial starts after the `time_limit` ("30 min"). Trials are stored in `folder`; `resume` continues the study there, in
     several processes at once if you like, and a trial whose process died is repeated. A single process draws the same
     trials from the same task.seed, interrupted or not. Latency is measured in the runtime of its limit, else in the first
-    of `runtimes`: run one process at a time then. Trials are scored on validation data, the best one on the test data.
+    of `runtimes`: run one process at a time then. `sampler`: "tpe", "random", or "n2n", a policy that first removes blocks and
+    then shrinks layers (see cortado.planner.search.n2n). Trials are scored on validation data, the best one on the test data.
     Raises BadRecipe, BadValue, MissingPackage without Optuna, and what compress raises.
     """
     options = RunOptions.read(
         limits, folder=folder, resume=resume, progress=progress, runtimes=runtimes, batches=batches, threads=threads,
         command="search",
     )  # fmt: skip
-    return search_within(network, task, recipe, options, trials, time_limit, minimise)
+    return search_within(network, task, recipe, options, trials, time_limit, minimise, sampler)
 
 
 def search_within(
     network: nn.Module, task: Task, recipe: Any, options: RunOptions, trials: int | None, time_limit: str | float | None,
-    minimise: str,
+    minimise: str, sampler: str = "tpe",
 ) -> SearchResult:  # fmt: skip
     """Do what `search` does, with options that were read before."""
     accept(network, "search")
     seconds, ranged = seconds_of(time_limit, "search"), read_ranged(recipe)
     if trials is not None and trials < 1:
         raise BadValue(f"search: trials must be 1 or more, got {trials}.")
-    made = KnobSearch(Engine.of(network, task, minimise, options), ranged)
+    if sampler not in SAMPLERS:
+        raise BadValue(f"search: sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}.")
+    made = KnobSearch(Engine.of(network, task, minimise, options), ranged, sampler)
     made.run(TRIALS if trials is None and time_limit is None else trials, seconds, options.resume)
     return made.engine.result(made.trials())
 
@@ -91,6 +97,7 @@ class KnobSearch:
 
     engine: Engine
     ranged: Ranged
+    sampler: str = "tpe"
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -106,12 +113,19 @@ class KnobSearch:
         data = b"".join(sum_of_data(part) for part in task.known_data)
         return {
             "recipe": json.dumps([json_data(self.ranged.as_data()), self.ranged.head.get("match_moments", True)]),
-            "goal": json.dumps([sorted(limit.text for limit in wanted.limits), wanted.minimise, self.engine.timed]),
+            "goal": json.dumps(
+                [sorted(limit.text for limit in wanted.limits), wanted.minimise, self.engine.timed, *self.drawn_by]
+            ),
             "network": sum_of_values(self.engine.network).hex(),
             "task": f"{task.name} {task.seed} {task.batch} {data.hex()}",
         }
 
-    def begin(self, resume: bool) -> "Study":
+    @property
+    def drawn_by(self) -> tuple[str, ...]:
+        """Return the sampler, if it is not the default."""
+        return () if self.sampler == "tpe" else (self.sampler,)
+
+    def begin(self, resume: bool, most: int | None) -> "Study":
         """Start or join the study in the engine's folder.  Raises BadValue, MissingPackage."""
         require_optuna()
         from cortado.planner.search.study import DATABASE, Study
@@ -123,11 +137,11 @@ class KnobSearch:
             )
         best: Direction = "maximize" if wanted.sign > 0 else "minimize"
         directions: list[Direction] = [best if one == "score" else "minimize" for one in self.objectives]
-        return Study(folder, self.ranged.ranges, directions, self.question(), self.engine.task.seed)
+        return Study(folder, self.ranged.ranges, directions, self.question(), self.engine.task.seed, self.sampler, most)
 
     def run(self, most: int | None, seconds: float, resume: bool) -> None:
         """Run trials until there are enough or time is up; then wait for trials of other processes."""
-        self.study, deadline = self.begin(resume), Deadline(seconds)
+        self.study, deadline = self.begin(resume, most), Deadline(seconds)
         with self.engine.progress.bar("trials", most or 0) as bar:
             bar.advance(len(self.study.ended()))
             while True:
@@ -140,8 +154,8 @@ class KnobSearch:
                 else:
                     time.sleep(PAUSE)
 
-    def carry_out(self, turn: int, drawn: dict[str, Any]) -> tuple[list[float] | None, dict[str, float]]:
-        """Run the recipe with the drawn values; return the objectives (None if refused) and the excess over each limit."""
+    def carry_out(self, turn: int, drawn: dict[str, Any]) -> tuple[list[float] | None, dict[str, float], float]:
+        """Run the recipe with the drawn values; return the objectives (None if refused), the excess over limits, the reward."""
         engine = self.engine
         point = {one.name: one.value(drawn[one.name]) for one in self.ranged.ranges}
         trial = Trial({}, number=turn, point=point)
@@ -154,7 +168,7 @@ class KnobSearch:
             trial, _ = engine.run(trial)
         values = [trial.score if one == "score" else trial.cost(engine.wanted.cheap) for one in self.objectives]
         known = trial.done and all(map(math.isfinite, values))
-        return (values if known else None), trial.over
+        return (values if known else None), trial.over, trial.reward
 
     def trials(self) -> list[Trial]:
         """Return all finished trials, in order.  Raises BadFile for a missing or damaged note."""

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,20 @@ from cortado.errors import BadFile
 from cortado.file.whole import make_folder, write_whole
 from cortado.report.candidate import pareto_front
 from cortado.report.report import Z_95, Compared
-from cortado.task.limits import Limit
+from cortado.task.limits import MULTIPLY_ADDS, Limit
 
 MINIMISE = ("size", "latency", "loss")
 """Quantities that a search can minimise; "loss" is the loss of score."""
 NOTE = "trial.json"
 ALIKE = 1.05
 """Times within this factor count as equal."""
+
+SAID_AS: dict[str, Callable[[float], str]] = {
+    "size": units.size_text, "file": units.size_text, "latency": units.time_text, MULTIPLY_ADDS: units.count_text,
+}  # fmt: skip
+"""How the costs of trials are written."""
+REFUSED = -1.0
+"""The reward of a trial that was refused or misses a limit."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Trial:
 
     `over`: share by which each limit is exceeded, at most 0 if met (the score by one standard error). `shape`: the cut as
     text; `point`: the drawn knobs; `failed`: the error, if any; `timed`: runtime and threads of the latency. `narrowly`:
-    the score limit is met by less than `error`, its standard error.
+    the score limit is met by less than `error`, its standard error. `reward`: see reward_of.
     """
 
     recipe: dict[str, Any]
@@ -44,6 +51,8 @@ class Trial:
     number: int = 0
     point: dict[str, Any] = field(default_factory=dict)
     file_bytes: int | None = None
+    multiply_adds: float | None = None
+    reward: float = REFUSED
 
     @property
     def done(self) -> bool:
@@ -73,12 +82,11 @@ class Trial:
         return self.epochs > 0
 
     def cost(self, by: str) -> float:
-        """Return its bytes, those of its runtime file for "file", or its milliseconds for "latency"; infinite if unknown."""
-        if by == "file":
-            return math.inf if self.file_bytes is None else self.file_bytes
-        if by != "latency":
+        """Return its bytes, or what else is limited: "file", "latency", "multiply_adds"; infinite if unknown."""
+        if by not in ("file", "latency", MULTIPLY_ADDS):
             return self.size_bytes
-        return math.inf if self.latency_ms is None else self.latency_ms
+        known = {"file": self.file_bytes, "latency": self.latency_ms}.get(by, self.multiply_adds)
+        return math.inf if known is None else known
 
     def text(self) -> str:
         """Return a short label."""
@@ -176,7 +184,12 @@ class SearchGoal:
                 f"({max(narrow):.2f} {self.metric_unit}): "
                 "more validation data would tell whether they do."
             )
-        for what, text in (("size", units.size_text), ("file", units.size_text), ("latency", units.time_text)):
+        for what, text in (
+            ("size", units.size_text),
+            ("file", units.size_text),
+            ("latency", units.time_text),
+            (MULTIPLY_ADDS, units.count_text),
+        ):
             if self.limit(what) is None and self.minimise != what:
                 continue
             here = best.cost(what)
@@ -190,6 +203,19 @@ class SearchGoal:
                 lost = f"{abs(best.score - least.score):.2f} {self.metric_unit}".rstrip()
                 sentences.append(f"{lost} less would allow {text(least.cost(what))}.")
         return " ".join(sentences)
+
+
+def reward_of(trial: Trial, share: float, original: float, sign: int) -> float:
+    """Return C (2 - C) A / A0 for a trial that meets its limits, else -1.  Ashok et al., 2018.
+
+    `share` is its cost over the original's, so that C = 1 - share is the compression; A / A0 is the ratio of the scores,
+    turned over where less is better.
+    """
+    if not trial.done or trial.missed:
+        return REFUSED
+    compression = 1 - min(share, 1.0)
+    better, worse = (trial.score, original) if sign > 0 else (original, trial.score)
+    return compression * (2 - compression) * better / worse if worse else REFUSED
 
 
 def shortfall(limit: Limit, found: Compared, sign: int) -> tuple[float, float]:

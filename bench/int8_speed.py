@@ -19,11 +19,11 @@ from bench.after import after
 from bench.processor import processor_times
 from bench.result import row
 from bench.rivals import static_int8
-from bench.rivals.optional import torchvision
 from bench.time_by_kind import kind_rows
 from cortado.lowering.lower import lowered
 from cortado.machine import instruction_sets, processor_saturates
 from cortado.nets.mobilenet import mobilenet
+from cortado.nets.mobilenet_v2 import mobilenet_v2
 from cortado.nets.resnet import CifarResNet
 from cortado.report.record import INT8, UNREPORTED
 from cortado.runtimes.measured import bound
@@ -40,7 +40,7 @@ Made = tuple[Callable[[], nn.Module], int, tuple[int, ...], float]
 NETWORKS: dict[str, Made] = {
     "ResNet-20, four times as wide": (lambda: CifarResNet(3, width=64), 32, (1, 32), 3.3),
     "MobileNetV1": (mobilenet, 224, (1,), 2.3),
-    "MobileNetV2": (lambda: torchvision().mobilenet_v2(weights=None), 224, (1,), 2.3),
+    "MobileNetV2": (mobilenet_v2, 224, (1,), 2.3),
 }
 """How to make it, pixels a side, batch sizes, and how many times faster than floats it should be."""
 QUANTIZERS = {

@@ -20,12 +20,12 @@ from bench.int8_speed import with_norms
 from bench.minilm import MiniLM
 from bench.reported import agreeing
 from bench.result import row
-from bench.rivals.optional import torchvision
 from cortado.lowering.lower import lowered
 from cortado.machine import processor_saturates
 from cortado.nets.espnet import espnet
 from cortado.nets.lenet import lenet_5
 from cortado.nets.mobilenet import mobilenet
+from cortado.nets.mobilenet_v2 import mobilenet_v2
 from cortado.nets.resnet import resnet_20, resnet_56
 from cortado.nets.resnet_8 import resnet_8
 from cortado.nets.tiny_darknet import tiny_darknet
@@ -60,7 +60,7 @@ NETWORKS: dict[str, Made] = {
     "ResNet-20": (resnet_20, (3, 32, 32), FEW),
     "ResNet-56": (resnet_56, (3, 32, 32), INT8_ALONE),
     "MobileNetV1": (mobilenet, (3, 64, 64), INT8_ALONE),
-    "MobileNetV2": (lambda: torchvision().mobilenet_v2(weights=None), (3, 64, 64), INT8_ALONE),
+    "MobileNetV2": (mobilenet_v2, (3, 64, 64), INT8_ALONE),
     "Tiny Darknet": (tiny_darknet, (3, 64, 64), FEW),
     "ESPNet": (espnet, (3, 64, 64), INT8_ALONE),
     "MiniLM": (MiniLM, (16,), INT8_ALONE),

@@ -62,7 +62,8 @@ def stage(blocks: int, channels_in: int, channels_out: int, stride: int) -> nn.S
 def cifar_resnet(width: int = 16, depth: int = 3, resolution: int | None = None, classes: int = 10) -> CifarResNet:
     """Return a ResNet of 6 `depth` + 2 layers whose first stage has `width` channels: ResNet-20 by default.
 
-    Widths are rounded to even numbers, because a shortcut is padded on both sides alike. With `resolution`, images of another size are resized first. Raises BadValue for sizes out of range.
+    Widths are rounded to even numbers, because a shortcut is padded on both sides alike. With `resolution`, images of another
+    size are resized first. Raises BadValue for sizes out of range.
     """
     if min(width, depth) < 1 or (resolution is not None and resolution < 8):
         raise BadValue(

@@ -80,17 +80,15 @@ def search_command(
 ) -> None:  # fmt: skip
     """Search the open knobs of a recipe for JOB by trials; write the front and a bundle of the best network.
 
-    Options of the job's network may be open too (options: {width: 0.5..1.0, depth: 1,2,3}): each trial then makes and trains
-    such a network.
+    Options of the network may be open too (options: {width: 0.5..1.0, depth: [1, 2]}): each trial makes and trains such a one.
 
     Several processes can share a folder (--resume). Exit status 3: a limit was missed.
     """
     made = read_job(job, seed)
     chosen, wanted = recipe or made.recipe, limits or made.limits
     if made.open_options:
-        chosen = shape_recipe(made, chosen, sampler == "n2n")
-        # What trials are compared with has the maker's own values for open options.
-        made = replace(made, open_options={})
+        # Trials are compared with a network that has the maker's own values for open options.
+        made, chosen = replace(made, open_options={}), shape_recipe(made, chosen, sampler == "n2n")
     if chosen is None:
         raise BadRecipe(
             "search: no recipe is given. Give one with ranges: --recipe 'quantize/weights bits=3..8 | finetune lr=1e-4..1e-2'."

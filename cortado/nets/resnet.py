@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.errors import BadValue
-from cortado.nets.scaled import resized
+from cortado.nets.scaled import at_resolution
 from cortado.nets.weights import load_arrays, read_arrays, weights_path
 
 
@@ -48,7 +48,7 @@ class CifarResNet(nn.Module):
         self.linear = nn.Linear(4 * width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        activation = functional.relu(self.bn1(self.conv1(resized(images, self.resolution))))
+        activation = functional.relu(self.bn1(self.conv1(at_resolution(images, self.resolution))))
         activation = self.layer3(self.layer2(self.layer1(activation)))
         return self.linear(activation.mean((2, 3)))
 

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,7 +17,7 @@ from cortado.commands.given import (
     time_limit_option,
 )
 from cortado.engine.bundle import write_bundle
-from cortado.engine.job import read_job
+from cortado.engine.job import Job, read_job
 from cortado.engine.options import RunOptions
 from cortado.errors import BadRecipe, Stopped
 from cortado.planner.search.ranges import read_ranged, shape_recipe
@@ -80,21 +81,13 @@ def search_command(
 ) -> None:  # fmt: skip
     """Search the open knobs of a recipe for JOB by trials; write the front and a bundle of the best network.
 
-    Options of the job's network may be open too (options: {width: 0.5..1.0, depth: 1,2,3}): each trial then makes and trains
-    such a network.
+    Options of the network may be open too (options: {width: 0.5..1.0, depth: [1, 2]}): each trial makes and trains such a one.
 
     Several processes can share a folder (--resume). Exit status 3: a limit was missed.
     """
     made = read_job(job, seed)
-    chosen, wanted = recipe or made.recipe, limits or made.limits
-    if made.open_options:
-        chosen = shape_recipe(made, chosen, sampler == "n2n")
-        # What trials are compared with has the maker's own values for open options.
-        made = replace(made, open_options={})
-    if chosen is None:
-        raise BadRecipe(
-            "search: no recipe is given. Give one with ranges: --recipe 'quantize/weights bits=3..8 | finetune lr=1e-4..1e-2'."
-        )
+    made, chosen = with_recipe(made, recipe, sampler)
+    wanted = limits or made.limits
     read_ranged(chosen)
     require_optuna()
     from cortado.planner.search.study import alone
@@ -121,3 +114,16 @@ def search_command(
     click.echo(report_text(found.report))
     click.echo(f"\nbundle: {folder}\nreport: {folder / 'report.html'}")
     sys.exit(0 if found.report.met else GOAL_MISSED)
+
+
+def with_recipe(job: Job, recipe: str | None, sampler: str) -> tuple[Job, Any]:
+    """Return a job and the recipe to search: the one given, the job's own, or what its open options ask for."""
+    chosen = recipe or job.recipe
+    if job.open_options:
+        # Trials are compared with a network that has the maker's own values for open options.
+        return replace(job, open_options={}), shape_recipe(job, chosen, taught=sampler == "n2n")
+    if chosen is None:
+        raise BadRecipe(
+            "search: no recipe is given. Give one with ranges: --recipe 'quantize/weights bits=3..8 | finetune lr=1e-4..1e-2'."
+        )
+    return job, chosen

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cortado.errors import BadValue
-from cortado.nets.scaled import channels_at, check_scale, repeats_at, resized, strides_at
+from cortado.nets.scaled import at_resolution, channels_at, check_scale, repeats_at, strides_at
 
 # expansion, kernel, output channels, repeats; the strides of the stem and of each stage
 STAGES = ((1, 3, 16, 1), (6, 3, 24, 2), (6, 5, 40, 2), (6, 3, 80, 3), (6, 5, 112, 3), (6, 5, 192, 4), (6, 3, 320, 1))
@@ -78,7 +78,7 @@ class EfficientNet(nn.Module):
         self.dropout, self.linear = nn.Dropout(dropout), nn.Linear(last, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        activation = self.head(self.blocks(self.stem(resized(images, self.resolution))))
+        activation = self.head(self.blocks(self.stem(at_resolution(images, self.resolution))))
         return self.linear(self.dropout(activation.mean((2, 3))))
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from cortado.nets.scaled import channels_at, check_scale, repeats_at, resized, strides_at
+from cortado.nets.scaled import at_resolution, channels_at, check_scale, repeats_at, strides_at
 
 # expansion, output channels, repeats; the strides of the stem and of each stage
 STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
@@ -10,7 +10,9 @@ STRIDES = (2, 1, 2, 2, 2, 1, 2, 1)
 FIRST, LAST = 32, 1280
 
 
-def normed(into: int, out: int, kernel: int, stride: int = 1, groups: int = 1, clipped: bool = True) -> nn.Sequential:
+def normed_convolution(
+    into: int, out: int, kernel: int, stride: int = 1, groups: int = 1, clipped: bool = True
+) -> nn.Sequential:
     """Return a convolution without bias, a batch norm, and ReLU6 if `clipped`."""
     layers: list[nn.Module] = [
         nn.Conv2d(into, out, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(out)
@@ -24,9 +26,9 @@ class InvertedResidual(nn.Module):
     def __init__(self, into: int, out: int, stride: int, expansion: int) -> None:
         super().__init__()
         wide = into * expansion
-        self.expand = normed(into, wide, 1) if expansion > 1 else nn.Identity()
-        self.depthwise = normed(wide, wide, 3, stride, wide)
-        self.project = normed(wide, out, 1, clipped=False)
+        self.expand = normed_convolution(into, wide, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = normed_convolution(wide, wide, 3, stride, wide)
+        self.project = normed_convolution(wide, out, 1, clipped=False)
         self.shortcut = stride == 1 and into == out
 
     def forward(self, activation: Tensor) -> Tensor:
@@ -44,7 +46,7 @@ class MobileNetV2(nn.Module):
         self.resolution = resolution
         first, *steps = strides_at(STRIDES, stride)
         into = channels_at(FIRST, width)
-        self.stem = normed(3, into, 3, first)
+        self.stem = normed_convolution(3, into, 3, first)
         blocks: list[nn.Module] = []
         for (expansion, base, repeats), step in zip(STAGES, steps, strict=True):
             out = channels_at(base, width)
@@ -53,11 +55,11 @@ class MobileNetV2(nn.Module):
                 into = out
         self.blocks = nn.Sequential(*blocks)
         last = channels_at(LAST, max(1.0, width))
-        self.head = normed(into, last, 1)
+        self.head = normed_convolution(into, last, 1)
         self.dropout, self.linear = nn.Dropout(dropout), nn.Linear(last, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        activation = self.head(self.blocks(self.stem(resized(images, self.resolution))))
+        activation = self.head(self.blocks(self.stem(at_resolution(images, self.resolution))))
         return self.linear(self.dropout(activation.mean((2, 3))))
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cortado.errors import BadValue
-from cortado.nets.scaled import resized
+from cortado.nets.scaled import at_resolution
 from cortado.nets.weights import load_arrays, read_arrays, weights_path
 
 
@@ -48,7 +48,7 @@ class CifarResNet(nn.Module):
         self.linear = nn.Linear(4 * width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        activation = functional.relu(self.bn1(self.conv1(resized(images, self.resolution))))
+        activation = functional.relu(self.bn1(self.conv1(at_resolution(images, self.resolution))))
         activation = self.layer3(self.layer2(self.layer1(activation)))
         return self.linear(activation.mean((2, 3)))
 
@@ -62,7 +62,8 @@ def stage(blocks: int, channels_in: int, channels_out: int, stride: int) -> nn.S
 def cifar_resnet(width: int = 16, depth: int = 3, resolution: int | None = None, classes: int = 10) -> CifarResNet:
     """Return a ResNet of 6 `depth` + 2 layers whose first stage has `width` channels: ResNet-20 by default.
 
-    Widths are rounded to even numbers, because a shortcut is padded on both sides alike. With `resolution`, images of another size are resized first. Raises BadValue for sizes out of range.
+    Widths are rounded to even numbers, because a shortcut is padded on both sides alike. With `resolution`, images of another
+    size are resized first. Raises BadValue for sizes out of range.
     """
     if min(width, depth) < 1 or (resolution is not None and resolution < 8):
         raise BadValue(

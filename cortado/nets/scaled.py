@@ -43,7 +43,7 @@ def check_scale(name: str, width: float, depth: float, resolution: int | None, s
         )
 
 
-def resized(images: Tensor, resolution: int | None) -> Tensor:
+def at_resolution(images: Tensor, resolution: int | None) -> Tensor:
     """Return images (N, C, H, W) at a resolution; as they are without one, or where they have it."""
     if resolution is None or tuple(images.shape[2:]) == (resolution, resolution):
         return images

@@ -122,7 +122,7 @@ class RemoveThenShrink:
     The first half of the trials decides which layers there are, at full width, the second half how large the layers of the
     best of these are. A range is about layers if it belongs to prune/blocks, or is called depth, blocks, layers or repeats.
     Both policies are LSTMs that learn by REINFORCE from the reward C (2 - C) A / A0, less a moving mean, -1 where a limit is
-    missed. They are trained anew from the trials so far for each draw, which takes milliseconds and makes the same draws in
+    missed. For each draw they are trained again from the trials so far, which takes milliseconds and makes the same draws in
     every process.
     """
 

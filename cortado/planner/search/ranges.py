@@ -100,7 +100,7 @@ def read_ranged(source: Any) -> Ranged:
 
     Raises BadRecipe if no knob is open or a range cannot be read, BadValue for a range beyond its knob's bounds.
     """
-    stages_as_data, head = stages_in(source)
+    stages_as_data, head = stages_given(source)
     found: list[Range] = []
     stages = tuple(opened(stage, str(number), found) for number, stage in enumerate(stages_as_data, 1))
     if not found:
@@ -111,7 +111,7 @@ def read_ranged(source: Any) -> Ranged:
     return Ranged(stages, tuple(found), head)
 
 
-def stages_in(source: Any) -> tuple[list[Any], dict[str, Any]]:
+def stages_given(source: Any) -> tuple[list[Any], dict[str, Any]]:
     """Return the stages of any source of a recipe as data, and what else a file says.  Raises BadRecipe."""
     head: dict[str, Any] = {}
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
@@ -145,7 +145,7 @@ def shape_recipe(job: Job, recipe: Any, taught: bool) -> dict[str, Any]:
     training = beside(job.source, job.training)
     make = {"student": {"network": job.text["network"], "options": options}}
     learn = {"distill/logits": {"training": training}} if taught else {"finetune": training}
-    stages, head = ([], {}) if recipe is None else stages_in(recipe)
+    stages, head = ([], {}) if recipe is None else stages_given(recipe)
     return {**head, "stages": [make, learn, *stages]}
 
 

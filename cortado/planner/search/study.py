@@ -62,7 +62,7 @@ class SeededRandom(optuna.samplers.RandomSampler):
         super().before_trial(study, trial)
 
 
-class Learned(optuna.samplers.BaseSampler):
+class DrawnByPolicy(optuna.samplers.BaseSampler):
     """Asks a policy for all values of a trial, with the points and the rewards of the trials that have ended."""
 
     def __init__(self, policy: Policy) -> None:
@@ -91,7 +91,7 @@ class Learned(optuna.samplers.BaseSampler):
 def sampler_named(name: str, ranges: Sequence[Range], seed: int, most: int | None) -> optuna.samplers.BaseSampler:
     """Return the sampler of a name in SAMPLERS."""
     if name == "n2n":
-        return Learned(RemoveThenShrink.of(ranges, seed, most))
+        return DrawnByPolicy(RemoveThenShrink.of(ranges, seed, most))
     return Seeded(seed) if name == "tpe" else SeededRandom(seed)
 
 

@@ -20,7 +20,7 @@ NOTE = "trial.json"
 ALIKE = 1.05
 """Times within this factor count as equal."""
 
-SAID_AS: dict[str, Callable[[float], str]] = {
+COST_TEXTS: dict[str, Callable[[float], str]] = {
     "size": units.size_text, "file": units.size_text, "latency": units.time_text, MULTIPLY_ADDS: units.count_text,
 }  # fmt: skip
 """How the costs of trials are written."""

@@ -32,9 +32,9 @@ def task() -> Task:
 RECIPES = {
     "all": "compact/groups where=3 | compact/squeeze where=5 | compact/global_pooling",
     "separable": [{"factorize/separable": {"where": "3, 5", "rank": 1}}],
-    "cut before": "prune/channels keep=0.75 where=3 | compact/groups where=5 | compact/global_pooling whole=false",
+    "cut before": "prune/channels keep=0.75 multiple=1 where=3 | compact/groups where=5 | compact/global_pooling whole=false",
     "rounded": "compact/groups where=3 | compact/squeeze where=5 | quantize/weights bits=8 | quantize/activations bits=8",
-    "pruned": "compact/squeeze where=5 relu=true | prune/weights keep=0.5 | prune/channels keep=0.5 where=0",
+    "pruned": "compact/squeeze where=5 relu=true | prune/weights keep=0.5 | prune/channels keep=0.5 multiple=1 where=0",
 }
 
 

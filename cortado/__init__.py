@@ -33,6 +33,7 @@ from cortado.task.metric import Metric
 from cortado.task.move import Move
 from cortado.task.outputs.boxes import Boxes
 from cortado.task.outputs.classes import Classes
+from cortado.task.outputs.detected import Detected
 from cortado.task.outputs.numbers import Numbers
 from cortado.task.outputs.outputs import Outputs
 from cortado.task.outputs.tokens import Tokens
@@ -40,8 +41,8 @@ from cortado.task.task import Task
 from cortado.training.objectives.objective import Objective, Player, Taps, TrainingStep
 
 __all__ = [
-    "Boxes", "Classes", "CortadoError", "Data", "Form", "Importance", "Job", "Method", "Metric", "Move", "Numbers", "Objective",
-    "Outputs", "Player", "Recipe", "Report", "Taps", "Task", "Tokens", "TrainingStep",
+    "Boxes", "Classes", "CortadoError", "Data", "Detected", "Form", "Importance", "Job", "Method", "Metric", "Move", "Numbers",
+    "Objective", "Outputs", "Player", "Recipe", "Report", "Taps", "Task", "Tokens", "TrainingStep",
     "bench", "check_stated", "compare", "compress", "export", "inspect", "kept_gain", "knob", "load", "plan", "profile", "save",
     "search", "verify",
 ]  # fmt: skip

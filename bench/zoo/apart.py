@@ -25,12 +25,18 @@ WAIT_S = 1200.0
 Check = Callable[[Entry], dict[str, Any]]
 
 
-def all_checked(entries: dict[str, Entry], check: Check, path: Path, version: str) -> list[dict[str, Any]]:
-    """What `check` finds of each entry, one line of JSON each in the file at `path`; lines of this version are reused."""
+def all_checked(
+    entries: dict[str, Entry], check: Check, path: Path, version: str, rivals: bool = True
+) -> list[dict[str, Any]]:
+    """What `check` finds of each entry, one line of JSON each in the file at `path`; lines of this version are reused.
+
+    `rivals`: whether entries or check need timm and Torch-Pruning.
+    """
     done = stored(path, version)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Loaded once, here: the processes of the networks are forks.
-    timm(), torch_pruning()
+    if rivals:
+        # Loaded once, here: the processes of the networks are forks.
+        timm(), torch_pruning()
     for number, (name, entry) in enumerate(entries.items()):
         if name in done:
             continue

@@ -23,8 +23,10 @@ from cortado.nets.msdnet import msdnet
 from cortado.nets.resnet import cifar_resnet, resnet_20, resnet_56
 from cortado.nets.resnet_8 import resnet_8
 from cortado.nets.squeezenet import squeezenet
+from cortado.nets.ssd_mobilenet import ssd_mobilenet_v1, ssdlite_mobilenet_v1, ssdlite_mobilenet_v2
 from cortado.nets.tiny_darknet import tiny_darknet
 from cortado.nets.vgg import vgg_16, vgg_16_cifar, vgg_19, vgg_f, vgg_m, vgg_s
+from cortado.nets.yolo import yolo
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     make.__name__: make
@@ -56,6 +58,10 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
         mobilenet_v2_folded,
         tiny_darknet,
         espnet,
+        ssdlite_mobilenet_v1,
+        ssdlite_mobilenet_v2,
+        ssd_mobilenet_v1,
+        yolo,
     )
 }
 

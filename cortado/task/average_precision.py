@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from cortado.boxes.overlap import overlap
+from cortado.boxes.targets import boxes_by_picture
 from cortado.errors import BadTask
 from cortado.task.metric import Metric
 
@@ -40,12 +44,13 @@ def mean_average_precision(
 
     `detections(outputs)` returns a dict for each picture: "boxes" (n, 4) as x0, y0, x1, y1, "scores" (n,) and "labels" (n,)
     in 0 .. `classes` - 1; by default the outputs are such dicts. Targets are dicts of "boxes" and "labels", one per picture,
-    in a list. `overlaps`: least intersections over union of a hit, by default 0.5, 0.55 .. 0.95; ONE_OVERLAP for 0.5. At most
+    in a list, or padded boxes (N, boxes, 5) with class -1 in rows without one. A class without true boxes does not count.
+    `overlaps`: least intersections over union of a hit, by default 0.5, 0.55 .. 0.95; ONE_OVERLAP for 0.5. At most
     `most` detections per class and picture count. The interval is that of the jackknife over pictures.  Lin et al., 2014.
     """
     name = "mAP" if len(overlaps) > 1 else f"mAP at IoU {overlaps[0]:g}"
     each = partial(hits_of_batch, classes=classes, detections=detections, overlaps=overlaps, most=most)
-    return Metric(name, "%", each, value=average_precision)
+    return Metric(name, "%", each, value=average_precision, without=precision_without)
 
 
 def hits_of_batch(
@@ -54,6 +59,7 @@ def hits_of_batch(
 ) -> list[Hits]:  # fmt: skip
     """Return the hits of each picture.  Raises BadTask if pictures, boxes and labels do not fit together."""
     found = outputs if detections is None else detections(outputs)
+    targets = boxes_by_picture(targets) if isinstance(targets, Tensor) else targets
     if not isinstance(targets, (list, tuple)) or not isinstance(found, (list, tuple)) or len(found) != len(targets):
         counts = [len(one) if isinstance(one, (list, tuple)) else type(one).__name__ for one in (found, targets)]
         raise BadTask(
@@ -64,7 +70,7 @@ def hits_of_batch(
 
 
 def hits_of(found: Any, truth: Any, classes: int, overlaps: tuple[float, ...], most: int) -> Hits:
-    """Return the hits of one picture: each detection, best first, takes the free true box that it overlaps most."""
+    """Return the hits of one picture: each detection, best first, takes the free true box of its class that it overlaps most."""
     boxes, known = found["boxes"].reshape(-1, 4).double().cpu(), truth["boxes"].reshape(-1, 4).double().cpu()
     labels, true = found["labels"].reshape(-1).long().cpu(), truth["labels"].reshape(-1).long().cpu()
     scores = found["scores"].reshape(-1).double().cpu()
@@ -74,37 +80,28 @@ def hits_of(found: Any, truth: Any, classes: int, overlaps: tuple[float, ...], m
                 f"task: labels of {what} must lie in 0..{classes - 1}, got {int(one.min())}..{int(one.max())}. Correct them, "
                 "or the number of classes."
             )
-    kept, marks = [], []
-    for label in labels.unique().tolist():
-        mine = (labels == label).nonzero().flatten()
-        mine = mine[scores[mine].argsort(descending=True, stable=True)][:most]
-        kept.append(mine)
-        marks.append(matched(overlap(boxes[mine], known[true == label]), overlaps))
-    order = torch.cat(kept) if kept else torch.zeros(0, dtype=torch.long)
-    hits = torch.cat(marks, 1) if marks else torch.zeros(len(overlaps), 0, dtype=torch.bool)
-    return Hits(scores[order], labels[order], hits, torch.bincount(true, minlength=classes))
-
-
-def overlap(first: Tensor, second: Tensor) -> Tensor:
-    """Return (a, b): the intersection over union of each of a boxes (a, 4) with each of b boxes (b, 4)."""
-    low = torch.maximum(first[:, None, :2], second[None, :, :2])
-    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = (high - low).clamp(min=0).prod(-1)
-    areas = [(box[:, 2:] - box[:, :2]).clamp(min=0).prod(-1) for box in (first, second)]
-    return common / (areas[0][:, None] + areas[1][None] - common).clamp(min=1e-30)
+    order = scores.argsort(descending=True, stable=True)
+    if len(order) > most:
+        order = order[
+            (functional.one_hot(labels[order], classes).cumsum(0) <= most).gather(1, labels[order, None])[:, 0]
+        ]
+    same = labels[order, None] == true[None]
+    marks = matched(torch.where(same, overlap(boxes[order], known), -1.0), overlaps)
+    return Hits(scores[order], labels[order], marks, torch.bincount(true, minlength=classes))
 
 
 def matched(shares: Tensor, overlaps: tuple[float, ...]) -> Tensor:
     """Return (overlaps, detections): whether each detection, in order, is a hit, given its overlap with each true box."""
-    marks = torch.zeros(len(overlaps), len(shares), dtype=torch.bool)
-    for row, least in enumerate(overlaps):
-        free = shares.clone()
-        for number in range(len(shares) if shares.shape[1] else 0):
-            best = int(free[number].argmax())
-            if float(free[number, best]) >= least - 1e-10:
-                marks[row, number] = True
-                free[:, best] = -1
-    return marks
+    found, least = shares.numpy(), np.array(overlaps) - 1e-10
+    marks, rows = np.zeros((len(overlaps), len(found)), bool), np.arange(len(overlaps))
+    free = np.ones((len(overlaps), found.shape[1]), bool)
+    near = np.flatnonzero(found.max(1) >= least.min()) if found.size else ()
+    for number in near:
+        left = np.where(free, found[number], -1)
+        best = left.argmax(1)
+        marks[:, number] = hit = left[rows, best] >= least
+        free[rows[hit], best[hit]] = False
+    return torch.from_numpy(marks)
 
 
 def average_precision(rows: Sequence[Hits]) -> float:
@@ -131,3 +128,40 @@ def class_precision(hits: Tensor, known: int) -> Tensor:
     places = torch.searchsorted(right / known, RECALLS.expand(len(hits), -1).contiguous())
     reached = places < hits.shape[1]
     return torch.where(reached, precision.gather(1, places.clamp(max=hits.shape[1] - 1)), 0.0).mean(1)
+
+
+def precision_without(rows: Sequence[Hits], group: Tensor, groups: int) -> Tensor:
+    """Return (groups,): `average_precision` without the pictures of each group, given the group (N,) of each picture.
+
+    Precision can only be highest where a detection is a hit, so that each group needs no more than the hits.
+    """
+    sizes = torch.tensor([len(row.scores) for row in rows])
+    owner = group.repeat_interleave(sizes)
+    scores, labels = torch.cat([row.scores for row in rows]), torch.cat([row.labels for row in rows])
+    hits = torch.cat([row.hits for row in rows], 1)
+    order = scores.argsort(descending=True, stable=True)
+    owner, labels, hits = owner[order], labels[order], hits[:, order]
+    known = torch.stack([row.known for row in rows])
+    left = known.sum(0) - torch.zeros(groups, known.shape[1], dtype=known.dtype).index_add(0, group, known)
+    found = torch.full((groups, known.shape[1], len(hits)), torch.nan, dtype=torch.float64)
+    for label in known.sum(0).nonzero().flatten().tolist():
+        mine = labels == label
+        theirs = functional.one_hot(owner[mine], groups).T.contiguous()
+        ranks = torch.arange(1, theirs.shape[1] + 1) - theirs.cumsum(1)
+        for number, marks in enumerate(hits[:, mine]):
+            found[:, label, number] = hit_precision(theirs[:, marks] == 0, ranks[:, marks], left[:, label])
+    found[left == 0] = torch.nan
+    return found.nanmean((1, 2)).nan_to_num(0.0)
+
+
+def hit_precision(counted: Tensor, ranks: Tensor, known: Tensor) -> Tensor:
+    """Return (groups,): average precisions of one class, given for each group which hits count (groups, hits), the rank of each
+    hit among the detections that count, and the number of true boxes (groups,)."""
+    if not ranks.shape[1]:
+        return torch.zeros(len(known), dtype=torch.float64)
+    right = counted.cumsum(1).double()
+    precision = torch.where(counted, right / ranks.clamp(min=1), 0.0)
+    precision = precision.flip(1).cummax(1).values.flip(1)
+    recalls = (right / known.clamp(min=1)[:, None]).contiguous()
+    places = torch.searchsorted(recalls, RECALLS.expand(len(known), -1).contiguous())
+    return torch.where(places < ranks.shape[1], precision.gather(1, places.clamp(max=ranks.shape[1] - 1)), 0.0).mean(1)

@@ -88,3 +88,27 @@ def stored_copies(
             varied = vary(raw, generator).round_().clamp_(0, 255)
             images[copy * total + start : copy * total + start + len(raw)] = varied.to(torch.uint8)
     return Data(images, concatenated([data.targets] * (1 + count)), data.prepare)
+
+
+def vary_colours(
+    images: Tensor,
+    generator: torch.Generator,
+    contrast: float = 0.2,
+    brightness: float = 0.12,
+    saturation: float = 0.3,
+    tint: float = 0.07,
+    span: float = 2.0,
+) -> Tensor:
+    """Vary contrast, saturation, tint and brightness of each float image (N, 3, H, W) at random.
+
+    All amounts are uniform: contrast about the image's mean in 1 +- `contrast`, distance from grey in 1 +- `saturation`, each
+    colour in 1 +- `tint`, brightness in +-`brightness` of half the `span` of values from black to white, which is centred on 0.
+    """
+    count = len(images)
+    draws = (2 * torch.rand(6, count, 1, 1, 1, generator=generator) - 1).to(images)
+    middle = images.mean((1, 2, 3), keepdim=True)
+    images = (images - middle) * (1 + contrast * draws[0]) + middle + brightness * span / 2 * draws[1]
+    tints = torch.cat(list(1 + tint * draws[2:5]), 1)
+    images = (images + span / 2) * tints - span / 2
+    grey = images.mean(1, keepdim=True)
+    return (grey + (images - grey) * (1 + saturation * draws[5])).clamp(-span / 2, span / 2)

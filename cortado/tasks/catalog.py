@@ -7,13 +7,14 @@ from typing import Any
 
 from cortado.errors import BadTask
 from cortado.task.task import Task
-from cortado.tasks import camvid, cifar10, digits, folder, mnist
+from cortado.tasks import bccd, camvid, cifar10, digits, folder, mnist
 
 TASKS: dict[str, Callable[..., Task]] = {
     "digits": digits.task,
     "mnist": mnist.task,
     "cifar10": cifar10.task,
     "camvid": camvid.task,
+    "bccd": bccd.task,
     "folder": folder.task,
 }
 

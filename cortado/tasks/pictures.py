@@ -53,3 +53,13 @@ def decoded_to(path: Path, size: tuple[int, int], resize: int) -> np.ndarray:
     left, top = (wide - width) // 2, (tall - height) // 2
     smaller = picture.resize((wide, tall), Image.Resampling.BILINEAR, reducing_gap=3.0)
     return np.asarray(smaller.crop((left, top, left + width, top + height)))
+
+
+def shrunk(body: bytes, path: Path, width: int, height: int) -> np.ndarray:
+    """Decode an image of `path` of twice the width and height, and return it as uint8 (height, width, 3), the mean of each 2 x 2.
+
+    Raises what `decoded` raises.
+    """
+    pixels = decoded(body, path, 2 * width, 2 * height).astype(np.uint16)
+    rows = pixels[::2] + pixels[1::2]
+    return ((rows[:, ::2] + rows[:, 1::2] + 2) // 4).astype(np.uint8)

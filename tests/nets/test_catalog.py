@@ -5,6 +5,7 @@ import torch
 
 from cortado.errors import BadValue
 from cortado.nets.catalog import NETWORKS, by_name
+from cortado.running.trees import tensors_in
 
 INPUTS = {
     "lenet_300_100": (1, 28, 28),
@@ -38,6 +39,8 @@ PARAMETERS = {
     "resnet_20": 269_722,
     "resnet_56": 853_018,
 }
+DETECTORS = {"ssdlite_mobilenet_v1": 4, "ssdlite_mobilenet_v2": 4, "ssd_mobilenet_v1": 4, "yolo": 3}
+"""Their numbers of logits for each place; they return offsets as well."""
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -45,7 +48,11 @@ def test_network_runs_on_the_meta_device(name):
     with torch.device("meta"):
         network = by_name(name)
         outputs = network(torch.zeros(2, *INPUTS.get(name, (3, 224, 224))))
-    assert outputs.is_meta
+    assert all(one.is_meta for one in tensors_in(outputs))
+    if name in DETECTORS:
+        places = network.grid(224, 224).places
+        assert [one.shape for one in outputs] == [(2, places, DETECTORS[name]), (2, places, 4)]
+        return
     classes = 10 if INPUTS.get(name, (0, 224))[1] <= 32 else 1000
     assert outputs.shape == (2, *OUTPUTS.get(name, (classes,)))
 

@@ -24,6 +24,7 @@ from cortado.parts.forms.masked import Masked
 from cortado.task.overlap import mean_iou
 from cortado.task.task import Data, Task
 from cortado.tasks.camvid import loss as camvid_loss
+from tests import tiny_detector
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 PAPERS = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("fewest_bytes"))
@@ -78,6 +79,8 @@ TERMS = {
 
 def tiny(recipe):
     torch.manual_seed(0)
+    if recipe.task == "bccd":
+        return tiny_detector.network().eval(), tiny_detector.task()
     make, shape = STAND_INS[recipe.network]
     make = DEEPER.get(recipe.name, make)
     classes = torch.arange(SAMPLES) % 10
@@ -213,4 +216,11 @@ def test_student_of_resnet_56_is_the_small_network_in_8_bits():
     network, _, _, report = result("student_of_resnet_56")
     assert report.stages[0].parameters == 75_290 and len(network.layer3) == 1
     assert set(report.stages[1].curves) == {"task", "logits"}
+    assert {weight.form.code_bits() for weight in parameter_places(network) if len(weight.shape) > 1} == {8}
+
+
+def test_a_detector_is_taught_classes_and_boxes_and_ends_in_integers():
+    network, original, _, report = result("int8_ssdlite")
+    assert set(report.stages[1].curves) == {"task", "logits"}
+    assert sum(map(torch.numel, network.parameters())) < sum(map(torch.numel, original.parameters()))
     assert {weight.form.code_bits() for weight in parameter_places(network) if len(weight.shape) > 1} == {8}

@@ -24,7 +24,7 @@ def test_built_in_names_the_nearest_when_unknown():
     with pytest.raises(BadTask, match=r"'MNIST'\. Did you mean 'mnist'\?"):
         built_in("MNIST")
     with pytest.raises(
-        BadTask, match=r"no built-in task 'penguins'\. There are: digits, mnist, cifar10, camvid, folder\."
+        BadTask, match=r"no built-in task 'penguins'\. There are: digits, mnist, cifar10, camvid, bccd, folder\."
     ):
         built_in("penguins")
     with pytest.raises(BadTask, match="digits has no option 'augment'"):

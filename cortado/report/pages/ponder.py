@@ -1,14 +1,12 @@
 """Ponder: pictures with their ponder maps beside them, as one self-contained HTML page."""
 
-import base64
-import struct
-import zlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from cortado.errors import BadValue
 from cortado.report.pages.markup import Markup, tag
+from cortado.report.pages.png import data_address
 
 COLD, WARM = (28, 32, 84), (255, 214, 92)
 """The colours of the fewest and of the most blocks."""
@@ -58,20 +56,4 @@ def map_cell(passed: np.ndarray, blocks: int) -> Markup:
 
 def image(pixels: np.ndarray, words: str) -> Markup:
     """Return an image element with its pixels inside."""
-    body = base64.b64encode(png(pixels)).decode()
-    return tag("img", src=f"data:image/png;base64,{body}", width=SIDE, height=SIDE, alt=words)
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """Return pixels (H, W, 3) uint8 as a PNG file."""
-    height, width, _ = pixels.shape
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)
-    rows[:, 1:] = pixels.reshape(height, -1)
-    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = ((b"IHDR", size), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in parts)
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    """Return a part of a PNG file with its length and checksum."""
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return tag("img", src=data_address(pixels), width=SIDE, height=SIDE, alt=words)

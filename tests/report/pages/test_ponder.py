@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cortado.errors import BadValue
-from cortado.report.pages.ponder import COLD, WARM, png, ponder_page
+from cortado.report.pages.png import png
+from cortado.report.pages.ponder import COLD, WARM, ponder_page
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
 

@@ -57,9 +57,14 @@ def test_a_detector_is_cut_and_taught_back_and_its_file_is_exact(network, task, 
         assert torch.equal(one, other)
 
 
+@pytest.fixture(scope="module")
+def in_integers(network, task):
+    return cortado.compress(network, task, "quantize/weights bits=7 | quantize/activations")
+
+
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_a_detector_in_integers_runs_as_in_pytorch(network, task, tmp_path, runtime):
-    small, report = cortado.compress(network, task, "quantize/weights bits=7 | quantize/activations")
+def test_a_detector_in_integers_runs_as_in_pytorch(in_integers, task, tmp_path, runtime):
+    small, report = in_integers
     assert abs(report.test.difference) < 8
     row = cortado.export(small, task, runtime, tmp_path / "out")
     assert row.score == pytest.approx(row.torch_score, abs=3) and row.same_top > 0.9

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from cortado.errors import BadTask, BadValue
 from cortado.report.report import paired_interval
-from cortado.task.average_precision import COCO_OVERLAPS, ONE_OVERLAP, mean_average_precision
+from cortado.task.average_precision import (
+    COCO_OVERLAPS,
+    ONE_OVERLAP,
+    average_precision,
+    mean_average_precision,
+    precision_without,
+)
 from cortado.task.data import Data
 from cortado.task.measure import mean_score, scores
 from cortado.task.metric import MOST_GROUPS, Metric
@@ -137,6 +143,27 @@ def test_average_precision_leaves_out_one_picture_at_a_time():
     assert error_of(shares) == pytest.approx(error_of(torch.tensor(pseudo)), rel=1e-6)
     same = paired_interval(shares, metric.shares(metric.rows(*pictures(2))), 100.0)
     assert (same.difference, same.low, same.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_average_precision_leaves_out_groups_of_pictures(seed):
+    """Also where a class occurs in one group alone."""
+    found, truth = pictures(seed, count=14)
+    for number, one in enumerate(truth):
+        one["labels"] = torch.where(one["labels"] == 2, 2 if number % 5 == 3 else 1, one["labels"])
+    rows, group = mean_average_precision(3).rows(found, truth), torch.arange(14) % 5
+    wanted = [average_precision([rows[at] for at in (group != number).nonzero().flatten()]) for number in range(5)]
+    assert precision_without(rows, group, 5).tolist() == pytest.approx(wanted, abs=1e-12)
+    assert precision_without(rows[:1], torch.zeros(1, dtype=torch.long), 1).tolist() == [0]
+
+
+def test_padded_boxes_are_targets_like_dicts():
+    found, truth = pictures(5, count=9)
+    targets = torch.full((9, 6, 5), -1.0)
+    for rows, one in zip(targets, truth, strict=True):
+        rows[: len(one["labels"])] = torch.cat([one["boxes"], one["labels"][:, None]], 1)
+    metric = mean_average_precision(3)
+    assert metric.score(metric.rows(found, targets)) == metric.score(metric.rows(found, truth))
 
 
 @pytest.mark.parametrize(

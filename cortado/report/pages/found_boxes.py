@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from cortado.errors import BadValue
 from cortado.report.pages.markup import Markup, tag
@@ -57,8 +57,8 @@ def colour_of(label: int) -> str:
 
 def picture_cell(picture: np.ndarray, found: Mapping[str, Any], classes: Sequence[str], least: float) -> Markup:
     """Return a picture with its boxes over it, and their number."""
-    boxes, labels = (values_of_boxes(found[key]) for key in ("boxes", "labels"))
-    scores = values_of_boxes(found["scores"]) if "scores" in found else None
+    boxes, labels = numbers_of(found["boxes"]), numbers_of(found["labels"])
+    scores = numbers_of(found["scores"]) if "scores" in found else None
     drawn = [
         drawn_box(box, int(label), None if scores is None else float(scores[number]), classes)
         for number, (box, label) in enumerate(zip(boxes.reshape(-1, 4), labels, strict=True))
@@ -72,10 +72,9 @@ def picture_cell(picture: np.ndarray, found: Mapping[str, Any], classes: Sequenc
     )
 
 
-def values_of_boxes(values: Any) -> np.ndarray:
-    """Return numbers in a tensor, with a gradient or without, or in an array."""
-    own = values.detach().cpu() if isinstance(values, Tensor) else values
-    return np.asarray(own, dtype=np.float64)
+def numbers_of(values: Any) -> np.ndarray:
+    """Return an array or a tensor as an array of float64."""
+    return torch.as_tensor(values).detach().cpu().double().numpy()
 
 
 def drawn_box(box: np.ndarray, label: int, score: float | None, classes: Sequence[str]) -> Markup:

@@ -175,6 +175,7 @@ def transferred(network: nn.Sequential) -> nn.Sequential:
     for place in (1, 4):
         stand_in(network, network[place], SharedNorm.of(network[place]))
     stand_in(network, network[6], OrientationMax.of(network[6]))
+    return network.eval()
 
 
 def pictures_net() -> nn.Sequential:

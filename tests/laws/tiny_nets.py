@@ -165,6 +165,31 @@ class Flat(nn.Module):
         return self.head(torch.flatten(self.body(images), 1))
 
 
+class ResidualBlock(nn.Module):
+    """Two convolutions of eight channels with norms, added to what came in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.first_norm = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.second, self.second_norm = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+
+    def forward(self, activation: Tensor) -> Tensor:
+        inner = torch.relu(self.first_norm(self.first(activation)))
+        return torch.relu(activation + self.second_norm(self.second(inner)))
+
+
+class Chained(nn.Module):
+    """A convolution, two residual blocks that are modules, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.blocks = nn.Conv2d(1, 8, 3, padding=1), nn.Sequential(ResidualBlock(), ResidualBlock())
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.blocks(torch.relu(self.stem(images))).mean((2, 3)))
+
+
 def mlp() -> nn.Module:
     """Two linear layers."""
     return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, CLASSES))
@@ -235,5 +260,6 @@ TIED = TinyNet("tied", Tied, (12,), "first")
 DECODER = TinyNet("decoder", Decoder, (8,), "mix", reads_tokens=True)
 """Where methods that write texts find some."""
 FLAT = TinyNet("flat", Flat, (1, 6, 6), "head.0")
+CHAINED = TinyNet("chained", Chained, (1, 6, 6), "blocks.0.first")
 """Where a linear layer reads flattened maps."""
-BY_NAME = {net.name: net for net in (*TINY_NETS, SIGNED, TIED, DECODER, FLAT)}
+BY_NAME = {net.name: net for net in (*TINY_NETS, SIGNED, TIED, DECODER, FLAT, CHAINED)}

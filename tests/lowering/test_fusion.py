@@ -57,7 +57,7 @@ def assert_same(found: nn.Module, wanted: nn.Module, shape: tuple[int, ...]) -> 
     [
         (Inception(16, 4, 6, 8, 2, 4, 4), (16, 9, 9), [3]),
         (Attention(), (5, 8), [3]),
-        (Fire(8, 4, 6), (8, 7, 7), []),
+        (Fire(8, 4, 6, 6, False, False), (8, 7, 7), []),
         (Cousins(), (4, 7, 7), []),
     ],
     ids=["inception", "attention", "fire", "cousins"],

@@ -10,7 +10,7 @@ from cortado.errors import BadNetwork
 from cortado.knobs.nested import flat_knobs
 from cortado.methods.learn import SEVERAL, learn
 from cortado.methods.method import Method, knob
-from cortado.methods.needs import LEARNS, Leaves
+from cortado.methods.needs import LEARNS, Leaves, Need
 from cortado.network.graph.trace import trace
 from cortado.network.view import View
 from cortado.parts.blocks.block import brought_along
@@ -26,6 +26,18 @@ from cortado.training.teachers import check_teacher, teachers_of
 from cortado.training.training import Training
 
 
+def layers_of_equal_places(method: Any, view: View, task: Task) -> bool:
+    """Return True, or raise BadNetwork for a guided layer and a hint layer whose outputs have other places."""
+    if method.hint_epochs:
+        method.hinted_pair(view, teachers_of(method.teacher, view)[0])
+    return True
+
+
+PLACES = Need(
+    "a layer whose outputs have the places of the teacher's", layers_of_equal_places, "name the layers with at and of"
+)
+
+
 @flat_knobs
 @dataclass(frozen=True)
 class DistillHints(Method):
@@ -39,7 +51,7 @@ class DistillHints(Method):
     """
 
     trains = True
-    needs = (LEARNS,)
+    needs = (LEARNS, PLACES)
     leaves = (Leaves.FLOATS,)
 
     training: Training = knob(Training(), help="how to train, in both stages; epochs are those of the second")
@@ -61,9 +73,7 @@ class DistillHints(Method):
 
     def follow_hints(self, view: View, task: Task, teachers: Sequence[nn.Module]) -> None:
         """Train the first stage.  Raises BadNetwork for layers that cannot be used, before any training."""
-        at, of = self.layers(view, teachers[0])
-        guided, hint = feeding(view.network, at, view.example), feeding(teachers[0], of, view.example, "the teacher")
-        same_places(self.name(), LayerPair(at, of, guided.output, hint.output, None, None))
+        at, of, guided = self.hinted_pair(view, teachers[0])
         self.check_guided(at, guided, view)
         training = replace(self.training, epochs=self.hint_epochs)
         # The original network's own layer is compared with the channels that survived a cut.
@@ -71,6 +81,13 @@ class DistillHints(Method):
         with only_feeding(guided):
             learn(view, task, training, (hints,), teachers, self.where, f"{self.name()}, hints")
         view.notes.append(f"guided layer {at}, hint layer {of} of the teacher")
+
+    def hinted_pair(self, view: View, teacher: nn.Module) -> tuple[str, str, Feeding]:
+        """Return the guided layer, the hint layer, and what feeds the guided one.  Raises BadNetwork for other places."""
+        at, of = self.layers(view, teacher)
+        guided, hint = feeding(view.network, at, view.example), feeding(teacher, of, view.example, "the teacher")
+        same_places(self.name(), LayerPair(at, of, guided.output, hint.output, None, None))
+        return at, of, guided
 
     def layers(self, view: View, teacher: nn.Module) -> tuple[str, str]:
         """Return the paths of the guided layer and of the hint layer."""

@@ -15,7 +15,8 @@ class Picked(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Return (N, channels, ...) from values (N, channels, ...)."""
-        return values.index_select(1, self.index)
+        # OpenVINO's index_select picks other channels.
+        return values[:, self.index]
 
 
 def changes_places(order: Tensor) -> bool:

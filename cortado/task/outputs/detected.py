@@ -19,7 +19,9 @@ SAME = 0.5
 class Detected(Outputs):
     """Logits (N, places, numbers) and offsets (N, places, 4), as `Ssd` and `Yolo` return them.
 
-    >>> task = cortado.Task(..., outputs=cortado.Detected(Detections(Anchors().on(240, 320))))
+    >>> from cortado.boxes.anchors import Anchors
+    >>> from cortado.boxes.detections import Detections
+    >>> outputs = cortado.Detected(Detections(Anchors().on(240, 320)))
 
     The divergence is KL of classes plus that of Gaussians of variance 1 around the offsets. Almost all places are background, so
     each place weighs as much as the original network sees an object there, and at least `ground`; the offsets of background do

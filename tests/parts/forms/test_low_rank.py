@@ -105,10 +105,17 @@ def test_recode_reaches_both_factors(form):
     assert again.shape == form.shape and difference <= 0.1 * form.dense().abs().max() + 0.5
 
 
+def leaves_of(form: Form) -> list[Form]:
+    """The kernels of a form that are no products themselves."""
+    return [*leaves_of(form.first), *leaves_of(form.last)] if isinstance(form, LowRank) else [form]
+
+
 @given(low_ranks())
 def test_bits_are_those_of_the_factors_and_every_float_learns(form):
     assert form.bits() == form.first.bits() + form.last.bits()
-    assert form.nonzeros() == int((form.dense() != 0).sum())
+    kernels = [int((factor.dense() != 0).sum()) for factor in leaves_of(form)]
+    assert form.nonzeros() == sum(kernels)
+    assert form.entries() == sum(factor.shape.numel() for factor in leaves_of(form))
     form.dense().sum().backward()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in form.parameters())
 

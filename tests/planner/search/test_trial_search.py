@@ -370,7 +370,7 @@ def test_process_taken_for_dead_gives_up_its_trial(optuna, tmp_path):
                 (mine,) = study.found()
                 study.study.tell(mine.number, state=optuna.trial.TrialState.FAIL)
                 RetryHeartbeatStaleTrialCallback()(study.study, mine)
-        return [values["a"]], {}
+        return [values["a"]], {}, 0.0
 
     study.carry_out(2, objective)
     assert study.ended() == [] and study.open(1) and study.under_way()
@@ -386,7 +386,7 @@ def test_no_more_trials_are_carried_out_than_were_asked_for(optuna, tmp_path):
 
     study, turns = Study(tmp_path, [Range("a", 0.0, 1.0)], ["minimize"], {}, 0), []
     for _ in range(4):
-        study.carry_out(2, lambda turn, values: (turns.append(turn), ([values["a"]], {}))[1])
+        study.carry_out(2, lambda turn, values: (turns.append(turn), ([values["a"]], {}, 0.0))[1])
     assert turns == [1, 2] and study.ended() == [1, 2] and not study.open(2) and study.open(3)
-    study.carry_out(3, lambda turn, values: (turns.append(turn), ([values["a"]], {}))[1])
+    study.carry_out(3, lambda turn, values: (turns.append(turn), ([values["a"]], {}, 0.0))[1])
     assert turns[-1] == 3

@@ -228,7 +228,7 @@ class TransformerLike(nn.Module):
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         places = self.narrow(self.body(pictures)[-1]).flatten(2).transpose(1, 2) + self.places
-        found = self.transformer(places, self.queries.expand(len(pictures), -1, -1))
+        found = self.transformer(places, self.queries.expand(pictures.shape[0], -1, -1))
         return self.scores(found), self.boxes(found).sigmoid()
 
 

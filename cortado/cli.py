@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from cortado import __version__
+from cortado.commands.blaming import blame_command
 from cortado.commands.compressing import compress_command, plan_command
 from cortado.commands.describing import methods_command
 from cortado.commands.reading import (
@@ -32,6 +33,6 @@ def main() -> None:
 
 for command in (
     compress_command, search_command, plan_command, export_command, bench_command, profile_command, explain_command,
-    split_command, inspect_command, unpack_command, report_command, verify_command, methods_command,
+    split_command, blame_command, inspect_command, unpack_command, report_command, verify_command, methods_command,
 ):  # fmt: skip
     main.add_command(command)

@@ -188,8 +188,23 @@ PATTERNS: tuple[Callable[[Pieces, OnnxNode], Found | None], ...] = (
 )  # fmt: skip
 
 
+def before_moves(file: OnnxFile) -> OnnxFile:
+    """Return the file with roundings in the place of quantize operators whose codes are moved before they are decoded."""
+    pieces, made = Pieces(file), dict[int, OnnxNode]()
+    for node in file.nodes:
+        moved = pieces.inner(node.inputs[0], "Pad") if node.kind == "DequantizeLinear" else None
+        coded = pieces.inner(moved.inputs[0], "QuantizeLinear") if moved else None
+        if moved and coded and alike(pieces, coded, node):
+            made[id(coded)] = replace(coded, kind="Rounding")
+            # What was padded with the code of zero is padded with zero.
+            made[id(moved)] = replace(moved, inputs=(*moved.inputs[:2], "", *moved.inputs[3:]))
+            made[id(node)] = named("Identity", node, node.inputs[:1])
+    return replace(file, nodes=tuple(made.get(id(node), node) for node in file.nodes))
+
+
 def fuse(file: OnnxFile) -> OnnxFile:
     """Return the file with what torch has as one operator as one node."""
+    file = before_moves(file)
     pieces, made, gone = Pieces(file), dict[int, OnnxNode](), set[int]()
     for node in reversed(file.nodes):
         if id(node) in gone:
@@ -201,4 +216,14 @@ def fuse(file: OnnxFile) -> OnnxFile:
                 # A quantize operator may be read by several others, each of which becomes a rounding.
                 gone.update(id(one) for one in found[1] if one.kind != "QuantizeLinear")
                 break
-    return replace(file, nodes=tuple(made.get(id(node), node) for node in file.nodes if id(node) not in gone))
+    return read_only(replace(file, nodes=tuple(made.get(id(node), node) for node in file.nodes if id(node) not in gone)))
+
+
+def read_only(file: OnnxFile) -> OnnxFile:
+    """Return the file without nodes that nothing reads."""
+    wanted, kept = set(file.outputs), list[OnnxNode]()
+    for node in reversed(file.nodes):
+        if wanted & set(node.outputs):
+            kept.append(node)
+            wanted.update(node.inputs)
+    return replace(file, nodes=tuple(reversed(kept)))

@@ -203,6 +203,7 @@ class Recorder(TorchDispatchMode):
                 reads=tuple(reads),
                 role=facts.role_in(args, named, activations),
                 below=facts.below(args, named),
+                floor=facts.floor,
                 homogeneous=facts.homogeneous,
             )
         )

@@ -4,6 +4,7 @@ A runtime computes a product in integers when its input and its output, after a 
 are quantized; a sum, concatenation or average when all its inputs and outputs are. Moves need no quantizers.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import product
@@ -28,6 +29,8 @@ class QuantizerSite:
     """The factor on values below zero in the next activation: 0 where the grid may clip them, 1 without one."""
     readers: tuple[str, ...] = ()
     """Paths of the products that read it, directly or moved; empty if only sums, averages and the like do."""
+    floor: float = -math.inf
+    """Values below it count as this value in the next activation."""
 
     @property
     def above_zero(self) -> bool:
@@ -62,6 +65,8 @@ class Planner:
         """For moved or joined values: a quantized value on the same grid."""
         self.below: dict[int, float] = {}
         """Values that only an activation reads, and its factor on values below zero."""
+        self.floors: dict[int, float] = {}
+        """Values that only one step reads, and its floor."""
         self.read: list[tuple[int, str]] = []
         """Values that a product reads, with the product."""
         self.joined: set[int] = set()
@@ -152,7 +157,7 @@ class Planner:
             if self.mark(ends[number]):
                 after = self.readers.get(ends[number], [])
                 if len(after) == 1 and ends[number] not in self.flow.results:
-                    self.below[ends[number]] = after[0].below
+                    self.below[ends[number]], self.floors[ends[number]] = after[0].below, after[0].floor
                 self.on_grid.update(ends[number:])
                 self.integer_outputs.update(ends)
                 return ends[number]
@@ -270,7 +275,9 @@ def quantizer_sites(network: nn.Module, flow: Flow, matmul_layers: Collection[st
         readers = tuple(dict.fromkeys(path for value, path in sources if value in values))
         every = tuple(dict.fromkeys(place for value in values for place in planner.placed[value]))
         measured = tuple(dict.fromkeys(planner.placed[value][0] for value in values))
-        found.append(QuantizerSite(every, measured, max(planner.below.get(value, 1.0) for value in values), readers))
+        below = max(planner.below.get(value, 1.0) for value in values)
+        floor = min(planner.floors.get(value, -math.inf) for value in values)
+        found.append(QuantizerSite(every, measured, below, readers, floor))
     return QuantizationPlan(tuple(found), tuple(planner.unquantized))
 
 

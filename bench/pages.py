@@ -67,7 +67,9 @@ class Drawn:
         for row in range(rows):
             for column in range(columns):
                 number = f"{self.draw_from.uniform(0, 100):.2f}"
-                self.draw.text((x + 6 + column * width / columns, y + 18 + 16 * row), number, "black", ImageFont.load_default(9))
+                self.draw.text(
+                    (x + 6 + column * width / columns, y + 18 + 16 * row), number, "black", ImageFont.load_default(9)
+                )
         return float(y + 16 * rows + 36)
 
     def figure(self, x: float, y: float, width: float) -> float:
@@ -174,7 +176,9 @@ def page_task(wanted: Sequence[Boxes], tests: int, calibration: int) -> Task:
     """
 
     def shares(outputs: Any, targets: Tensor) -> Tensor:
-        found = [boxes_of([value[number : number + 1][0].detach() for value in outputs]) for number in range(len(targets))]
+        found = [
+            boxes_of([value[number : number + 1][0].detach() for value in outputs]) for number in range(len(targets))
+        ]
         counts = [matched(wanted[int(target)], one) for target, one in zip(targets, found, strict=True)]
         return torch.tensor(counts, dtype=torch.float32)
 
@@ -185,4 +189,13 @@ def page_task(wanted: Sequence[Boxes], tests: int, calibration: int) -> Task:
     drawn = pages(100, calibration)
     data = Data(drawn, torch.zeros(calibration))
     test = Data(pages(0, tests), torch.arange(tests).float())
-    return Task(data, Data(pages(200, 2), torch.zeros(2)), test, metric=metric, outputs=Numbers(), name="pages", calibration=data, batch=2)
+    return Task(
+        data,
+        Data(pages(200, 2), torch.zeros(2)),
+        test,
+        metric=metric,
+        outputs=Numbers(),
+        name="pages",
+        calibration=data,
+        batch=2,
+    )

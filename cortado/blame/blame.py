@@ -57,7 +57,10 @@ class Blame:
         """Return a table of the first layers, and the set to leave in floats."""
         head = ("layer", "alone", "in floats down to here", "measured", "multiply-adds")
         shown = self.rows[: max(most, len(self.floats or ()))]
-        rows = [(one.path, share(one.alone), share(one.left), share(one.measured), share(one.multiply_adds)) for one in shown]
+        rows = [
+            (one.path, share(one.alone), share(one.left), share(one.measured), share(one.multiply_adds))
+            for one in shown
+        ]
         lines = [
             f"error of the outputs: {self.error:.2%} of their spread, {self.samples} samples; with all layers in floats {self.rest:.2%}",
             "",
@@ -76,7 +79,13 @@ class Blame:
         if not self.floats:
             return f"The error is within {self.wanted:.2%} already: no layer has to stay in floats."
         reached = next((one.measured for one in self.rows if one.path == self.floats[-1]), None)
-        return f"For at most {self.wanted:.2%}, leave {len(self.floats)} layers in floats ({share(reached)}): {', '.join(self.floats)}."
+        costs = [one.multiply_adds for one in self.rows[: len(self.floats)]]
+        work = "" if None in costs else f", {share(sum(one or 0 for one in costs))} of the multiply-adds"
+        count = f"{len(self.floats)} layer{'s' if len(self.floats) > 1 else ''}"
+        return (
+            f"For an error of at most {self.wanted:.2%} instead of {self.error:.2%}, {count} in floats ({share(reached)} measured{work}): "
+            f"{', '.join(self.floats)}."
+        )
 
     def json(self) -> str:
         """Return all figures as JSON."""
@@ -90,17 +99,32 @@ def share(value: float | None) -> str:
 class Judge:
     """Measures the outputs of a rounded network with some layers in floats."""
 
-    def __init__(self, original: nn.Module, rounded: nn.Module, samples: Sequence[Any], originals: Mapping[str, Tensor] | None) -> None:
-        self.samples, self.rounded = [to_device(one, device_of(rounded)) for one in samples], dense(rounded).requires_grad_(False)
+    def __init__(
+        self,
+        original: nn.Module,
+        rounded: nn.Module,
+        samples: Sequence[Any],
+        originals: Mapping[str, Tensor] | None,
+        clips: bool,
+    ) -> None:
+        self.samples, self.rounded = (
+            [to_device(one, device_of(rounded)) for one in samples],
+            dense(rounded).requires_grad_(False),
+        )
         self.wanted = [float_outputs(original, one) for one in self.samples]
         if not self.wanted or not self.wanted[0]:
-            raise BadValue("blame: needs at least one sample, and outputs of floats. Pass samples as the network takes them.")
+            raise BadValue(
+                "blame: needs at least one sample, and outputs of floats. Pass samples as the network takes them."
+            )
         spreads = zip(*self.wanted, strict=True)
         self.scales = [float(torch.cat([one.flatten() for one in of]).std().clamp(min=1e-12)) for of in spreads]
         self.graph = trace(self.rounded, self.samples[0])
-        self.units = units_of(self.rounded, self.graph, weights_of(original, self.rounded) if originals is None else originals)
+        originals = weights_of(original, self.rounded) if originals is None else originals
+        self.units = units_of(self.rounded, self.graph, originals, clips)
         if not self.units.layers:
-            raise BadNetwork("blame: no layer of this network is rounded. Pass the integer network first, then the original.")
+            raise BadNetwork(
+                "blame: no layer of this network is rounded. Pass the integer network first, then the original."
+            )
 
     def network(self, floats: Collection[str]) -> nn.Module:
         """Return the network with these layers in floats."""
@@ -126,7 +150,7 @@ class Judge:
 
 def blame(
     original: nn.Module, rounded: nn.Module, samples: Any, wanted: float | None = None,
-    originals: Mapping[str, Tensor] | None = None,
+    originals: Mapping[str, Tensor] | None = None, clips: bool = False,
 ) -> Blame:  # fmt: skip
     """Return the layers of `rounded` in the order of what their rounding costs the outputs of `original`.
 
@@ -136,9 +160,9 @@ def blame(
     too, if no other layer reads that in integers. Each layer is rounded alone, so that the network runs once for each layer and
     sample: first-order estimates by gradients fail behind functions that are flat in places, such as hard-swish. `wanted`: find the fewest layers to leave in floats for this
     error, the root mean square as a share of the outputs' spread. `originals`: the layers' weights in floats, if they are
-    not those of `original`. Raises BadNetwork where nothing is rounded or layers do not correspond, BadValue for samples.
+    not those of `original`; `clips`: grids from zero on stand for a ReLU too. Raises BadNetwork where nothing is rounded or layers do not correspond, BadValue for samples.
     """
-    judge = Judge(original, rounded, one_by_one(samples), originals)
+    judge = Judge(original, rounded, one_by_one(samples), originals, clips)
     return judged(judge.error, judge.units.layers, judge.costs(), len(judge.samples), wanted)
 
 
@@ -209,6 +233,11 @@ def one_by_one(samples: Any) -> list[Any]:
     tensors = tensors_in(samples)
     count = len(tensors[0]) if tensors and tensors[0].dim() else 0
     return [map_tensors(lambda part, place=number: part[place : place + 1], samples) for number in range(count)]
+
+
+def first_samples(samples: Any, count: int) -> Any:
+    """Return the first of some inputs."""
+    return map_tensors(lambda part: part[:count], samples)
 
 
 def float_outputs(network: nn.Module, inputs: Any) -> list[Tensor]:

@@ -46,7 +46,9 @@ def blame_files(file: str | Path, original: str | Path, samples: Any = None, wan
         return blame_onnx(Path(file), Path(original), samples, wanted)
     if kinds == (".xml", ".xml"):
         return blame_models(Path(file), Path(original), samples, wanted)
-    raise BadValue(f"blame: {file} and {original} are not two .onnx files or two .xml files. Pass the file in integers, then the original.")
+    raise BadValue(
+        f"blame: {file} and {original} are not two .onnx files or two .xml files. Pass the file in integers, then the original."
+    )
 
 
 def blame_onnx(file: Path, original: Path, samples: Any, wanted: float | None) -> Blame:
@@ -54,7 +56,7 @@ def blame_onnx(file: Path, original: Path, samples: Any, wanted: float | None) -
     given = onnx_example(original, batch=RANDOM_SAMPLES) if samples is None else samples
     networks = [folded(load_onnx(one), first_of(given)) for one in (original, file)]
     pairs = corresponding(*networks, first_of(given), file, original)
-    found = blame(networks[0], networks[1], given, wanted, originals=pairs)
+    found = blame(networks[0], networks[1], given, wanted, pairs, clips=True)
     return found if samples is not None else replace(found, note=RANDOM)
 
 
@@ -114,7 +116,9 @@ def read_samples(path: str | Path) -> Tensor | tuple[Tensor, ...]:
         read: Any = np.load(path, allow_pickle=False)
         arrays: Sequence[Any] = [read[name] for name in read.files] if is_archive(read) else [read]
     except (OSError, ValueError) as error:
-        raise BadValue(f"blame: {path} cannot be read as .npy or .npz ({error}). Write it with numpy.save(path, inputs).") from error
+        raise BadValue(
+            f"blame: {path} cannot be read as .npy or .npz ({error}). Write it with numpy.save(path, inputs)."
+        ) from error
     tensors = tuple(torch.from_numpy(np.ascontiguousarray(one)) for one in arrays)
     return tensors[0] if len(tensors) == 1 else tensors
 

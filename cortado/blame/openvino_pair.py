@@ -46,7 +46,9 @@ class ModelPair:
         self.weights = [constant_value(step.input_value(1)) for step in others]
         for name, step, weight in zip(self.names, products_in(model), self.weights, strict=True):
             if constant_value(step.input_value(1)).shape != weight.shape:
-                raise BadNetwork(f"blame: {name} of {file} has other weights than in {original}. Pass the file that it was quantized from.")
+                raise BadNetwork(
+                    f"blame: {name} of {file} has other weights than in {original}. Pass the file that it was quantized from."
+                )
         self.wanted = self.run(self.wanted_model)
 
     def run(self, model: Any) -> list[np.ndarray]:
@@ -63,23 +65,38 @@ class ModelPair:
         steps = products_in(model)
         for rounding in roundings_in(model, steps):
             if rounding.products <= numbers:
-                rounding.last.output(0).replace(rounding.quantize.input_value(0))
+                rounding.last.output(0).replace(clipped(rounding.quantize))
         for number in numbers:
             constant = openvino_package().opset13.constant(self.weights[number])
             steps[number].input(1).replace_source_output(constant.output(0))
         pairs = zip(self.run(model), self.wanted, strict=True)
-        return float(np.mean([np.mean((one - other) ** 2) / max(other.std() ** 2, 1e-24) for one, other in pairs])) ** 0.5
+        return (
+            float(np.mean([np.mean((one - other) ** 2) / max(other.std() ** 2, 1e-24) for one, other in pairs])) ** 0.5
+        )
+
+
+def clipped(quantize: Any) -> Any:
+    """Return what a rounding reads, above zero if its grid starts there: such a grid stands for a ReLU too."""
+    source = quantize.input_value(0)
+    low = constant_value(quantize.input_value(1))
+    return openvino_package().opset13.relu(source).output(0) if not low.any() else source
 
 
 def products_in(model: Any) -> list[Any]:
     """Return the products with constant weights, in order."""
-    return [step for step in model.get_ordered_ops() if step.get_type_name() in PRODUCTS and is_constant(step.input_value(1))]
+    return [
+        step
+        for step in model.get_ordered_ops()
+        if step.get_type_name() in PRODUCTS and is_constant(step.input_value(1))
+    ]
 
 
 def is_constant(value: Any) -> bool:
     """Return whether a value is computed from constants alone."""
     step = value.get_node()
-    return step.get_type_name() == "Constant" or bool(step.inputs() and all(is_constant(one) for one in step.input_values()))
+    return step.get_type_name() == "Constant" or bool(
+        step.inputs() and all(is_constant(one) for one in step.input_values())
+    )
 
 
 def constant_value(value: Any) -> np.ndarray:
@@ -100,7 +117,9 @@ def roundings_in(model: Any, products: list[Any]) -> list[Rounding]:
                 last = after
             names = {one.get_friendly_name() for one in readers_of(last)}
             maker = step.input_value(0).get_node()
-            while maker.get_type_name() in ("Add", "Relu", "Clamp", "PRelu") and maker.get_friendly_name() not in numbers:
+            while (
+                maker.get_type_name() in ("Add", "Relu", "Clamp", "PRelu") and maker.get_friendly_name() not in numbers
+            ):
                 maker = maker.input_value(0).get_node()
             names |= {maker.get_friendly_name()} & set(numbers)
             found.append(Rounding(step, last, frozenset(numbers[name] for name in names if name in numbers)))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cortado.layers.roles import CLIP, JOIN, MATMUL, MOVE, NORM
 from cortado.network.graph.flow import Flow, flow_of
 from cortado.network.graph.graph import Graph
-from cortado.parts.activations.quantizer import ActivationQuantizer, drop_quantizer, sites
+from cortado.parts.activations.quantizer import PREFIX, ActivationQuantizer, drop_quantizer, sites
 
 Place = tuple[str, str]
 
@@ -25,6 +25,12 @@ class Grid:
     places: tuple[Place, ...]
     layers: frozenset[str]
 
+    @property
+    def starts_at_zero(self) -> bool:
+        """Return whether it clips values below zero."""
+        ends = self.quantizer.ends()
+        return ends is not None and ends[0] == 0
+
 
 @dataclass(frozen=True)
 class Units:
@@ -34,6 +40,8 @@ class Units:
     weights: Mapping[str, tuple[Tensor, Tensor]]
     layers: tuple[str, ...]
     """The layers that run in integers, in the order in which they run."""
+    clips: bool = False
+    """Whether grids from zero on stand for a ReLU too, as in files in integers."""
 
     def leave(self, network: Any, floats: Collection[str]) -> None:
         """Take the grids off a network that only these layers need, and give the layers their weights in floats, in place."""
@@ -41,13 +49,16 @@ class Units:
         for grid in self.grids:
             if grid.layers <= set(floats):
                 for path, side in grid.places:
-                    drop_quantizer(modules[path], side)
+                    if self.clips and grid.starts_at_zero:
+                        modules[path]._modules[PREFIX + side] = nn.ReLU()
+                    else:
+                        drop_quantizer(modules[path], side)
         for path in floats:
             if path in self.weights:
                 modules[path].weight.data = self.weights[path][0].clone()
 
 
-def units_of(network: nn.Module, graph: Graph, originals: Mapping[str, Tensor]) -> Units:
+def units_of(network: nn.Module, graph: Graph, originals: Mapping[str, Tensor], clips: bool = False) -> Units:
     """Return the roundings of a network of dense weights; `originals` are the layers' weights in floats, by path."""
     flow, found = flow_of(graph), sites(network)
     by_quantizer: dict[int, list[Place]] = {}
@@ -67,7 +78,7 @@ def units_of(network: nn.Module, graph: Graph, originals: Mapping[str, Tensor]) 
         if path in originals and not bool((held.weight == originals[path]).all()):
             weights[path] = (originals[path], held.weight.detach().clone())
     reading = {path for grid in grids for path in grid.layers}
-    return Units(tuple(grids), weights, tuple(path for path in products if path in weights or path in reading))
+    return Units(tuple(grids), weights, tuple(path for path in products if path in weights or path in reading), clips)
 
 
 def neighbours(flow: Flow, value: int, rounded: Collection[int]) -> set[str]:

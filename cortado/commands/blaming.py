@@ -9,8 +9,14 @@ from cortado.commands.given import in_words
 @click.command("blame")
 @click.argument("file")
 @click.argument("original")
-@click.option("--samples", help="Inputs in a .npy file, or .npz for several, samples first; for .onnx random numbers if omitted.")
-@click.option("--error", type=click.FloatRange(0, 10), help="Find the fewest layers to leave in floats for this error: 0.05 is 5 %.")
+@click.option(
+    "--samples", help="Inputs in a .npy file, or .npz for several, samples first; for .onnx random numbers if omitted."
+)
+@click.option(
+    "--error",
+    type=click.FloatRange(0, 10),
+    help="Find the fewest layers to leave in floats for this error: 0.05 is 5 %.",
+)
 @click.option("--rows", default=20, show_default=True, help="Number of layers to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print all layers as JSON.")
 @in_words

@@ -22,7 +22,7 @@ from cortado.file.beside import RESTARTS, restarts_beside
 from cortado.file.whole import make_folder, write_whole
 from cortado.methods.method import Method
 from cortado.nets.checkpoint import load_weights
-from cortado.nets.named import call_maker, named_network
+from cortado.nets.named import ONNX, call_maker, named_network
 from cortado.parts.part import Part
 from cortado.progress import Progress
 from cortado.running.brought import accept
@@ -146,8 +146,8 @@ def own_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
 def read_job(source: str, seed: int | None = None) -> Job:
     """Read a job from "package.module:maker", a YAML file or a bundle's folder.  Raises BadRecipe, BadNetwork, BadTask.
 
-    A maker returns a Job or a pair (network, task). Keys of a file: network (a name of nets/, or package.module:maker),
-    options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed, score, forms,
+    A maker returns a Job or a pair (network, task). Keys of a file: network (a name of nets/, package.module:maker,
+    or an .onnx file), options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed, score, forms,
     members.
     """
     if source.endswith((".yaml", ".yml")):
@@ -183,6 +183,9 @@ def job_of_file(path: Path, seed: int | None) -> Job:
         if key not in data:
             raise BadRecipe(f"job: {path} has no {key}. Add {key}: ...")
     check_sorts(data)
+    if data["network"].endswith(ONNX):
+        # A bundle's job.yaml lies elsewhere.
+        data["network"] = str((path.parent / data["network"]).resolve())
     number = seed if seed is not None else data.get("seed", 0)
     options, task_options = dict(data.get("options") or {}), dict(data.get("task_options") or {})
     weights = path.parent / data["weights"] if data.get("weights") else None

@@ -55,7 +55,9 @@ class Builder:
         given = tuple(self.values[name] if name else None for name in node.inputs)
         try:
             made = self.shape_values(node, given) or (
-                self.folded(node, given) if all(one is None or one.static for one in given) else self.placed(node, given)
+                self.folded(node, given)
+                if all(one is None or one.static for one in given)
+                else self.placed(node, given)
             )
         except CortadoError:
             raise
@@ -147,7 +149,9 @@ class Builder:
                 )
             module = Applied(for_each_sample, [None, first[:1]], {})
         place = self.call(self.paths.free(["constant"]), module, (source,))
-        shapes = [one.shape for one in value.held] if batches is None else [(count, *first.shape[1:]) for count in batches]
+        shapes = (
+            [one.shape for one in value.held] if batches is None else [(count, *first.shape[1:]) for count in batches]
+        )
         return Value(tuple(torch.empty(shape, dtype=first.dtype, device="meta") for shape in shapes), place)
 
     def call(self, path: str, module: nn.Module, places: Sequence[Any]) -> fx.Node:
@@ -206,7 +210,10 @@ def run(made: Made, number: int) -> list[Tensor]:
 
 def on_meta(module: nn.Module) -> Any:
     """Return a function that runs a module on tensors without values."""
-    tensors = {name: torch.empty_like(one, device="meta") for name, one in (*module.named_parameters(), *module.named_buffers())}
+    tensors = {
+        name: torch.empty_like(one, device="meta")
+        for name, one in (*module.named_parameters(), *module.named_buffers())
+    }
 
     def called(*given: Tensor) -> Any:
         return torch.func.functional_call(module, tensors, given)

@@ -83,7 +83,7 @@ def hard_swish(pieces: Pieces, node: OnnxNode) -> Found | None:
     """Return x * clip(x + 3, 0, 6) / 6, in any order, as a HardSwish."""
     whole = sixth_of(pieces, node)
     inside = pieces.inner(whole, "Mul") if whole else None
-    for first, second in (pairs(inside) if inside else ()):
+    for first, second in pairs(inside) if inside else ():
         found = shifted_clip(pieces, second)
         if found and found[0] == first and inside:
             return named("HardSwish", node, (first,)), (*found[1], inside)
@@ -216,7 +216,9 @@ def fuse(file: OnnxFile) -> OnnxFile:
                 # A quantize operator may be read by several others, each of which becomes a rounding.
                 gone.update(id(one) for one in found[1] if one.kind != "QuantizeLinear")
                 break
-    return read_only(replace(file, nodes=tuple(made.get(id(node), node) for node in file.nodes if id(node) not in gone)))
+    return read_only(
+        replace(file, nodes=tuple(made.get(id(node), node) for node in file.nodes if id(node) not in gone))
+    )
 
 
 def read_only(file: OnnxFile) -> OnnxFile:

@@ -18,7 +18,11 @@ class Paths:
         """Return the path of a node: its name without its kind, or what its output is called."""
         name = node.name or next((one for one in node.outputs if one), node.kind)
         parts = [clean(part) for part in re.split(r"[/.]+|::", name) if part]
-        if len(parts) > 1 and re.fullmatch(rf"{node.kind}(_\d+)?|[A-Z]\w*_\d+", parts[-1]) and ".".join(parts[:-1]) not in self.taken:
+        if (
+            len(parts) > 1
+            and re.fullmatch(rf"{node.kind}(_\d+)?|[A-Z]\w*_\d+", parts[-1])
+            and ".".join(parts[:-1]) not in self.taken
+        ):
             parts = parts[:-1]
         return self.free(parts or [node.kind])
 
@@ -31,7 +35,11 @@ class Paths:
         path, number = ".".join(parts), 1
         while path in self.taken or any(".".join(parts[:end]) in self.leaves for end in range(1, len(parts))):
             inside = any(".".join(parts[:end]) in self.leaves for end in range(1, len(parts)))
-            parts = ["_".join(parts)] if inside else [*parts[:-1], f"{parts[-1].rstrip('0123456789').rstrip('_') or 'at'}_{number}"]
+            parts = (
+                ["_".join(parts)]
+                if inside
+                else [*parts[:-1], f"{parts[-1].rstrip('0123456789').rstrip('_') or 'at'}_{number}"]
+            )
             path, number = ".".join(parts), number + 1
         self.leaves.add(path)
         self.folders.update(".".join(parts[:end]) for end in range(1, len(parts)))
@@ -44,7 +52,24 @@ def clean(part: str) -> str:
     return f"{part}_" if part in dir(nn.Module) or part in TAKEN else part
 
 
-TAKEN = {"training", "graph", "code", "class", "def", "for", "if", "in", "is", "not", "and", "or", "from", "import", "return", "pass"}
+TAKEN = {
+    "training",
+    "graph",
+    "code",
+    "class",
+    "def",
+    "for",
+    "if",
+    "in",
+    "is",
+    "not",
+    "and",
+    "or",
+    "from",
+    "import",
+    "return",
+    "pass",
+}
 """Words that a module or Python has for something else."""
 
 

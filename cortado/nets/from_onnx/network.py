@@ -37,7 +37,11 @@ def onnx_example(path: str | Path, shapes: ShapesGiven | None = None, batch: int
     generator, found = torch.Generator().manual_seed(0), []
     for one in file.inputs:
         shape = (batch, *known[one.name][1:])
-        values = torch.randn(shape, generator=generator) if one.dtype.is_floating_point else torch.randint(2, shape, generator=generator)
+        values = (
+            torch.randn(shape, generator=generator)
+            if one.dtype.is_floating_point
+            else torch.randint(2, shape, generator=generator)
+        )
         found.append(values.to(one.dtype))
     return found[0] if len(found) == 1 else tuple(found)
 
@@ -46,12 +50,16 @@ def input_shapes_of(file: OnnxFile, given: ShapesGiven) -> tuple[Shapes, int | N
     """Return the shape of each input, batch first, and the batch that the file fixes, None for an open one."""
     unknown = set(given) - {one.name for one in file.inputs}
     if unknown:
-        raise BadValue(f"onnx: {file.path} has no input {min(unknown)!r}. It has: {', '.join(one.name for one in file.inputs)}.")
+        raise BadValue(
+            f"onnx: {file.path} has no input {min(unknown)!r}. It has: {', '.join(one.name for one in file.inputs)}."
+        )
     shapes, fixed = dict[str, tuple[int, ...]](), set[int]()
     for one in file.inputs:
         own = tuple(given.get(one.name, one.shape))
         if not own:
-            raise BadNetwork(f"onnx: {file.path}: the input {one.name} has no batch axis. Give it one and export again.")
+            raise BadNetwork(
+                f"onnx: {file.path}: the input {one.name} has no batch axis. Give it one and export again."
+            )
         still_open = [axis for axis, size in enumerate(own) if axis and not isinstance(size, int)]
         if still_open or len(own) != len(one.shape):
             raise BadValue(
@@ -62,5 +70,7 @@ def input_shapes_of(file: OnnxFile, given: ShapesGiven) -> tuple[Shapes, int | N
             fixed.add(one.shape[0])
         shapes[one.name] = (1, *(int(size) for size in own[1:] if size is not None))
     if len(fixed) > 1:
-        raise BadNetwork(f"onnx: {file.path}: its inputs have different first axes, {sorted(fixed)}. Export it with one batch axis.")
+        raise BadNetwork(
+            f"onnx: {file.path}: its inputs have different first axes, {sorted(fixed)}. Export it with one batch axis."
+        )
     return shapes, fixed.pop() if fixed else None

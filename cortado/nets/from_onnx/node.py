@@ -118,7 +118,9 @@ class Node:
         """Return an input that must be given."""
         found = self.inputs[place] if place < len(self.inputs) else None
         if found is None:
-            raise self.refuse(f"lacks its input number {place}", "Repair the file: onnx.checker.check_model says where.")
+            raise self.refuse(
+                f"lacks its input number {place}", "Repair the file: onnx.checker.check_model says where."
+            )
         return found
 
     def rank(self, place: int = 0) -> int:

@@ -85,7 +85,14 @@ def read_onnx(path: str | Path) -> OnnxFile:
             "not ONNX's own. Export the network without it."
         )
     inputs = [input_of(one, onnx) for one in graph.input if one.name not in constants]
-    return OnnxFile(file, opset, tuple(one for one in nodes if one.kind != "Constant"), constants, tuple(inputs), tuple(one.name for one in graph.output))
+    return OnnxFile(
+        file,
+        opset,
+        tuple(one for one in nodes if one.kind != "Constant"),
+        constants,
+        tuple(inputs),
+        tuple(one.name for one in graph.output),
+    )
 
 
 def node_of(node: Any, onnx: Any) -> OnnxNode:
@@ -108,7 +115,12 @@ def value_of(value: Any, onnx: Any) -> Any:
 def written(node: OnnxNode) -> Tensor:
     """Return a constant that stands in the file as an operator; text and sparse tensors raise."""
     ((name, value),) = node.attributes.items()
-    types = {"value_float": torch.float32, "value_floats": torch.float32, "value_int": torch.int64, "value_ints": torch.int64}
+    types = {
+        "value_float": torch.float32,
+        "value_floats": torch.float32,
+        "value_int": torch.int64,
+        "value_ints": torch.int64,
+    }
     return value if name == "value" else torch.tensor(value, dtype=types[name])
 
 

@@ -70,7 +70,9 @@ def flow_of(graph: Graph) -> Flow:
             if not inside and not event.rounding and (reads or not event.reads):
                 path = graph.every_call[event.call].path if event.call >= 0 else ""
                 name = event.name.split(".")[1]
-                flow.steps.append(FlowStep(event.role, name, path, reads, event.makes, event.below, event.homogeneous, event.floor))
+                flow.steps.append(
+                    FlowStep(event.role, name, path, reads, event.makes, event.below, event.homogeneous, event.floor)
+                )
             continue
         call = graph.every_call[event.call]
         known = step_role(call.layer) is not None

@@ -22,7 +22,7 @@ from cortado.running.call import call
 from cortado.running.eval_mode import eval_mode, keeping_buffers
 from cortado.running.trees import tensors_in, to_device
 
-OWN_CODE = ("/torch/", "/cortado/network/", "/cortado/running/", "/cortado/layers/")
+OWN_CODE = ("/torch/", "/cortado/network/", "/cortado/running/", "/cortado/layers/", "/cortado/nets/from_onnx/")
 """Parts of the paths of files that are not the user's."""
 CALLER = "/cortado/running/call.py"
 """The file that calls the network."""

@@ -104,7 +104,11 @@ def prelu(node: Node) -> Made:
     """Return a PReLU with one slope a channel, or the same computed from any slopes."""
     slopes = node.value(1)
     axes = [size for size in slopes.shapes()[0] if size != 1]
-    if slopes.fixed and len(axes) <= 1 and (not axes or slopes.shapes()[0].index(axes[0]) == slopes.held[0].dim() - node.rank() + 1):
+    if (
+        slopes.fixed
+        and len(axes) <= 1
+        and (not axes or slopes.shapes()[0].index(axes[0]) == slopes.held[0].dim() - node.rank() + 1)
+    ):
         made = nn.PReLU(slopes.held[0].numel())
         made.weight = node.parameter(1, lambda values: values.reshape(-1), "slopes")
         return Made((made,), (node.value(0),))
@@ -158,7 +162,9 @@ def over_all(values: Tensor, start: int, by: Callable[[Tensor, int], Tensor]) ->
 def cast(node: Node) -> Made:
     to = DTYPES.get(int(node.attribute("to")))
     if to is None:
-        raise node.refuse(f"casts to the type number {node.attribute('to')}", "Export the network with floats and whole numbers.")
+        raise node.refuse(
+            f"casts to the type number {node.attribute('to')}", "Export the network with floats and whole numbers."
+        )
     if to == node.value(0).held[0].dtype:
         return Made((nn.Identity(),), (node.value(0),))
 

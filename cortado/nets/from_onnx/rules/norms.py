@@ -27,7 +27,9 @@ def layer_norm(node: Node) -> Made:
     shape = node.shape()[axis:]
     made: Any = nn.LayerNorm(shape, float(node.attribute("epsilon", 1e-5)), bias=node.has(2), device="meta")
     if not node.value(1).fixed or tuple(node.shape(1)) != shape:
-        raise node.refuse("has a scale of another shape than its axes", "Export it as the operators that it is made of.")
+        raise node.refuse(
+            "has a scale of another shape than its axes", "Export it as the operators that it is made of."
+        )
     made.weight = node.parameter(1)
     if node.has(2):
         made.bias = node.parameter(2)
@@ -61,7 +63,11 @@ def max_pool(node: Node) -> Made:
         raise node.refuse("returns places too", "Export the network without them.")
     inside = all(before == after <= width // 2 for (before, after), width in zip(pads, kernel, strict=True))
     made = layer_for("MaxPool", len(kernel), node)(
-        kernel, strides, [before for before, _ in pads] if inside else 0, gaps, ceil_mode=bool(node.attribute("ceil_mode", 0))
+        kernel,
+        strides,
+        [before for before, _ in pads] if inside else 0,
+        gaps,
+        ceil_mode=bool(node.attribute("ceil_mode", 0)),
     )
     return Made((made,) if inside else (padding_before(pads, float("-inf")), made), (node.value(0),))
 
@@ -90,12 +96,18 @@ def global_pool(family: str) -> Rule:
 
 
 def local_response(node: Node) -> Made:
-    size, alpha, beta = int(node.attribute("size")), float(node.attribute("alpha", 1e-4)), float(node.attribute("beta", 0.75))
+    size, alpha, beta = (
+        int(node.attribute("size")),
+        float(node.attribute("alpha", 1e-4)),
+        float(node.attribute("beta", 0.75)),
+    )
     return Made((nn.LocalResponseNorm(size, alpha, beta, float(node.attribute("bias", 1.0))),), (node.value(0),))
 
 
 def lp_normalize(node: Node) -> Made:
-    return node.applied(functional.normalize, [node.value(0)], p=float(node.attribute("p", 2)), dim=node.axis(-1), eps=0.0)
+    return node.applied(
+        functional.normalize, [node.value(0)], p=float(node.attribute("p", 2)), dim=node.axis(-1), eps=0.0
+    )
 
 
 RULES: dict[str, Rule] = {

@@ -18,7 +18,9 @@ def layer_for(family: str, spatial: int, node: Node) -> Any:
     return getattr(nn, f"{family}{spatial}d")
 
 
-def pads_of(node: Node, spatial: int, kernel: Sequence[int], strides: Sequence[int], gaps: Sequence[int]) -> list[tuple[int, int]]:
+def pads_of(
+    node: Node, spatial: int, kernel: Sequence[int], strides: Sequence[int], gaps: Sequence[int]
+) -> list[tuple[int, int]]:
     """Return the padding before and after each spatial axis, which auto_pad computes from the sizes."""
     way = node.attribute("auto_pad", "NOTSET")
     if way in ("NOTSET", ""):
@@ -39,7 +41,13 @@ def padding_before(pads: Sequence[tuple[int, int]], value: float = 0.0) -> nn.Mo
     sizes = tuple(size for pair in reversed(pads) for size in pair)
     if value:
         return {1: nn.ConstantPad1d, 2: nn.ConstantPad2d}.get(len(pads), nn.ConstantPad3d)(sizes, value)  # type: ignore[arg-type]
-    return nn.ZeroPad2d(sizes) if len(pads) == 2 else nn.ConstantPad1d(sizes, 0.0) if len(pads) == 1 else nn.ConstantPad3d(sizes, 0.0)  # type: ignore[arg-type]
+    return (
+        nn.ZeroPad2d(sizes)
+        if len(pads) == 2
+        else nn.ConstantPad1d(sizes, 0.0)
+        if len(pads) == 1
+        else nn.ConstantPad3d(sizes, 0.0)
+    )  # type: ignore[arg-type]
 
 
 def window(node: Node, kernel: Sequence[int]) -> tuple[list[int], list[int], list[tuple[int, int]]]:
@@ -60,7 +68,15 @@ def convolution(node: Node) -> Made:
         return computed_convolution(node, strides, gaps, inner if even else None, groups)
     outputs, width = node.shape(1)[:2]
     made = layer_for("Conv", len(kernel), node)(
-        width * groups, outputs, tuple(kernel), tuple(strides), tuple(inner), tuple(gaps), groups, node.has(2), device="meta"
+        width * groups,
+        outputs,
+        tuple(kernel),
+        tuple(strides),
+        tuple(inner),
+        tuple(gaps),
+        groups,
+        node.has(2),
+        device="meta",
     )
     fill(made, node)
     return Made((made,) if even else (padding_before(pads), made), (node.value(0),))
@@ -80,7 +96,11 @@ def transposed_convolution(node: Node) -> Made:
     kernel, groups = node.shape(1)[2:], int(node.attribute("group", 1))
     strides, gaps, pads = window(node, kernel)
     extra = [int(one) for one in node.attribute("output_padding", [0] * len(kernel))]
-    if node.attribute("output_shape") is not None or node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID", ""):
+    if node.attribute("output_shape") is not None or node.attribute("auto_pad", "NOTSET") not in (
+        "NOTSET",
+        "VALID",
+        "",
+    ):
         raise node.refuse("computes its padding from its output", "Export it with the attribute pads.")
     # More padding after than before takes rows off the end, which output_padding gives back.
     extra = [size + before - after for size, (before, after) in zip(extra, pads, strict=True)]
@@ -106,7 +126,9 @@ def general_product(node: Node) -> Made:
     """Return a linear layer for a constant matrix, else alpha * A B + beta * C."""
     alpha, beta = float(node.attribute("alpha", 1.0)), float(node.attribute("beta", 1.0))
     over, turned = bool(node.attribute("transA", 0)), bool(node.attribute("transB", 0))
-    flat = not node.has(2) or (node.value(2).fixed and node.value(2).held[0].numel() == node.shape(1)[0 if turned else 1])
+    flat = not node.has(2) or (
+        node.value(2).fixed and node.value(2).held[0].numel() == node.shape(1)[0 if turned else 1]
+    )
     if not over and alpha == beta == 1 and node.value(1).fixed and flat and not node.value(0).static:
         return linear(node, turned)
 
@@ -143,7 +165,13 @@ def product_and_bias(one: Tensor, two: Tensor, bias: Tensor | None = None) -> Te
 def lookup(node: Node) -> Made | None:
     """Return an embedding for a Gather from a constant table of floats; None for any other Gather."""
     table, indices = node.value(0), node.value(1)
-    if not table.fixed or indices.static or node.rank() != 2 or node.axis() != 0 or not table.held[0].is_floating_point():
+    if (
+        not table.fixed
+        or indices.static
+        or node.rank() != 2
+        or node.axis() != 0
+        or not table.held[0].is_floating_point()
+    ):
         return None
     made = nn.Embedding(*node.shape(), device="meta")
     made.weight = node.parameter(0)

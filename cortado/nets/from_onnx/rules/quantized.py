@@ -20,7 +20,9 @@ def decoded(codes: Tensor, scale: Tensor | float, zero: Tensor | float, axis: in
     return (codes.to(scale.dtype) - zero.to(scale.dtype)) * scale
 
 
-def coded(values: Tensor, scale: Tensor | float, zero: Tensor | float, axis: int, block: int, dtype: torch.dtype) -> Tensor:
+def coded(
+    values: Tensor, scale: Tensor | float, zero: Tensor | float, axis: int, block: int, dtype: torch.dtype
+) -> Tensor:
     """Return the codes of values."""
     scale, zero = (spread(torch.as_tensor(one), values, axis, block) for one in (scale, zero))
     low = LOWEST[dtype]

@@ -14,7 +14,9 @@ FAR = 2**31
 """An end of a slice beyond this stands for the end of the axis."""
 
 
-def sliced(values: Tensor, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int], steps: Sequence[int]) -> Tensor:
+def sliced(
+    values: Tensor, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int], steps: Sequence[int]
+) -> Tensor:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step == -1:
             values = values.flip(axis)
@@ -153,12 +155,18 @@ def resize(node: Node) -> Made:
     spatial, ratios = sizes[2:], [new / old for new, old in zip(sizes[2:], shape[2:], strict=True)]
     if mode == "nearest":
         rounding = node.attribute("nearest_mode", "round_prefer_floor" if node.opset > 10 else "floor")
-        if not (where == "asymmetric" and rounding == "floor") and not all(ratio >= 1 and ratio == int(ratio) for ratio in ratios):
-            raise node.refuse(f"picks the nearest by {where} and {rounding}", "Export it with asymmetric and floor, as torch does.")
+        if not (where == "asymmetric" and rounding == "floor") and not all(
+            ratio >= 1 and ratio == int(ratio) for ratio in ratios
+        ):
+            raise node.refuse(
+                f"picks the nearest by {where} and {rounding}", "Export it with asymmetric and floor, as torch does."
+            )
         return node.applied(resized, [node.value(0)], size=spatial, mode="nearest", corners=None)
     ways = {"half_pixel": False, "pytorch_half_pixel": False, "align_corners": True}
     if mode not in ("linear", "cubic") or where not in ways or node.attribute("antialias", 0):
-        raise node.refuse(f"resizes by {mode} and {where}", "Export it with half_pixel or align_corners, without antialias.")
+        raise node.refuse(
+            f"resizes by {mode} and {where}", "Export it with half_pixel or align_corners, without antialias."
+        )
     names = {"linear": {1: "linear", 2: "bilinear", 3: "trilinear"}, "cubic": {2: "bicubic"}}
     name = names[mode].get(len(spatial))
     if name is None:

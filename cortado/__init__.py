@@ -44,8 +44,8 @@ from cortado.training.objectives.objective import Objective, Player, Taps, Train
 __all__ = [
     "Boxes", "Classes", "CortadoError", "Data", "Form", "Importance", "Job", "Method", "Metric", "Move", "Numbers", "Objective",
     "Outputs", "Player", "Recipe", "Report", "Taps", "Task", "Tokens", "TrainingStep",
-    "bench", "blame", "check_stated", "compare", "compress", "export", "inspect", "kept_gain", "knob", "load", "load_onnx", "plan", "profile", "save",
-    "search", "verify",
+    "bench", "blame", "check_stated", "compare", "compress", "export", "inspect", "kept_gain", "knob", "load", "load_onnx",
+    "plan", "profile", "save", "search", "verify",
 ]  # fmt: skip
 __version__ = "0.2.0.dev0"
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.blame.units import Units, units_of
+from cortado.blame.units import units_of
 from cortado.errors import BadNetwork, BadValue
 from cortado.lowering.lower import dense
 from cortado.network.graph.trace import call_with, device_of, trace, undisturbed
@@ -62,7 +62,8 @@ class Blame:
             for one in shown
         ]
         lines = [
-            f"error of the outputs: {self.error:.2%} of their spread, {self.samples} samples; with all layers in floats {self.rest:.2%}",
+            f"error of the outputs: {self.error:.2%} of their spread, {self.samples} samples; "
+            f"with all layers in floats {self.rest:.2%}",
             "",
             aligned([head, *rows], "<>"),
         ]
@@ -83,8 +84,8 @@ class Blame:
         work = "" if None in costs else f", {share(sum(one or 0 for one in costs))} of the multiply-adds"
         count = f"{len(self.floats)} layer{'s' if len(self.floats) > 1 else ''}"
         return (
-            f"For an error of at most {self.wanted:.2%} instead of {self.error:.2%}, {count} in floats ({share(reached)} measured{work}): "
-            f"{', '.join(self.floats)}."
+            f"For an error of at most {self.wanted:.2%} instead of {self.error:.2%}, {count} in floats "
+            f"({share(reached)} measured{work}): {', '.join(self.floats)}."
         )
 
     def json(self) -> str:
@@ -158,9 +159,10 @@ def blame(
 
     `samples` are inputs, samples first. A layer in floats has its weight in floats, its output unrounded, and its input
     too, if no other layer reads that in integers. Each layer is rounded alone, so that the network runs once for each layer and
-    sample: first-order estimates by gradients fail behind functions that are flat in places, such as hard-swish. `wanted`: find the fewest layers to leave in floats for this
-    error, the root mean square as a share of the outputs' spread. `originals`: the layers' weights in floats, if they are
-    not those of `original`; `clips`: grids from zero on stand for a ReLU too. Raises BadNetwork where nothing is rounded or layers do not correspond, BadValue for samples.
+    sample: first-order estimates by gradients fail behind functions that are flat in places, such as hard-swish.
+    `wanted`: find the fewest layers to leave in floats for this error, the root mean square as a share of the outputs'
+    spread. `originals`: the layers' weights in floats, if they are not those of `original`; `clips`: grids from zero on
+    stand for a ReLU too. Raises BadNetwork where nothing is rounded or layers do not correspond, BadValue for samples.
     """
     judge = Judge(original, rounded, one_by_one(samples), originals, clips)
     return judged(judge.error, judge.units.layers, judge.costs(), len(judge.samples), wanted)
@@ -216,8 +218,8 @@ def weights_of(original: nn.Module, rounded: nn.Module) -> dict[str, Tensor]:
         layer = path.removesuffix("weight").rstrip(".")
         if other is None or other.shape != weight.shape or is_far(other.detach(), weight.detach()):
             raise BadNetwork(
-                f"blame: the weight of {layer or 'the network'} was not made from that of the original: its layer was cut, rescaled "
-                "or trained in between. Pass the network as it was right before it was rounded."
+                f"blame: the weight of {layer or 'the network'} was not made from that of the original: its layer was cut, "
+                "rescaled or trained in between. Pass the network as it was right before it was rounded."
             )
         found[layer] = other.detach()
     return found

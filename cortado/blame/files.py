@@ -86,8 +86,8 @@ def corresponding(original: nn.Module, rounded: nn.Module, example: Any, file: P
     first, second = (products_of_network(one, example) for one in (original, rounded))
     if not set(second) <= set(first) and len(first) != len(second):
         raise BadNetwork(
-            f"blame: {file} has {len(second)} layers with weights and {source} has {len(first)}: they are not the same network. Pass the "
-            "file that it was quantized from."
+            f"blame: {file} has {len(second)} layers with weights and {source} has {len(first)}: they are not the same network. "
+            "Pass the file that it was quantized from."
         )
     named = second if set(second) <= set(first) else first
     found = dict[str, Tensor]()
@@ -97,8 +97,8 @@ def corresponding(original: nn.Module, rounded: nn.Module, example: Any, file: P
         weight = with_channels(there.weight.detach(), here.weight.shape)
         if here.weight.shape != weight.shape or is_far(weight, here.weight.detach()):
             raise BadNetwork(
-                f"blame: the layer {path} of {file} was not made from {other} of {source}: its weights are others. Pass the file that it "
-                "was quantized from."
+                f"blame: the layer {path} of {file} was not made from {other} of {source}: its weights are others. "
+                "Pass the file that it was quantized from."
             )
         found[path] = weight.clone()
     return found

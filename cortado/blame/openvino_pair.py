@@ -9,8 +9,8 @@ import numpy as np
 
 from cortado.blame.blame import Blame, judged
 from cortado.errors import BadNetwork, BadValue
-from cortado.runtimes.openvino import EXACT, Openvino, openvino_package
 from cortado.running.trees import tensors_in
+from cortado.runtimes.openvino import EXACT, Openvino, openvino_package
 
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 DECODES = ("Convert", "Subtract", "Multiply")
@@ -40,8 +40,8 @@ class ModelPair:
         others = products_in(self.wanted_model)
         if len(others) != len(self.names):
             raise BadNetwork(
-                f"blame: {file} has {len(self.names)} products with weights and {original} has {len(others)}: they are not the same "
-                "network. Pass the file that it was quantized from."
+                f"blame: {file} has {len(self.names)} products with weights and {original} has {len(others)}: they are not "
+                "the same network. Pass the file that it was quantized from."
             )
         self.weights = [constant_value(step.input_value(1)) for step in others]
         for name, step, weight in zip(self.names, products_in(model), self.weights, strict=True):

@@ -146,9 +146,9 @@ def own_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
 def read_job(source: str, seed: int | None = None) -> Job:
     """Read a job from "package.module:maker", a YAML file or a bundle's folder.  Raises BadRecipe, BadNetwork, BadTask.
 
-    A maker returns a Job or a pair (network, task). Keys of a file: network (a name of nets/, package.module:maker,
-    or an .onnx file), options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed, score, forms,
-    members.
+    A maker returns a Job or a pair (network, task). Keys of a file: network (a name of nets/,
+    package.module:maker, or an .onnx file), options, weights, task (built in, or package.module:maker),
+    task_options, train, recipe, limits, seed, score, forms, members.
     """
     if source.endswith((".yaml", ".yml")):
         return job_of_file(Path(source), seed)

@@ -64,8 +64,8 @@ class Builder:
         except Exception as error:
             text = " ".join(str(error).split())[:200]
             raise BadNetwork(
-                f"onnx: {self.file.path}: {node.kind} ({node.name or node.outputs[0]}) cannot be read: {type(error).__name__}: {text}. "
-                "Simplify the file (onnxsim net.onnx simple.onnx), or export the network again."
+                f"onnx: {self.file.path}: {node.kind} ({node.name or node.outputs[0]}) cannot be read: "
+                f"{type(error).__name__}: {text}. Simplify the file (onnxsim net.onnx simple.onnx), or export the network again."
             ) from error
         self.values.update({name: value for name, value in zip(node.outputs, made, strict=False) if name})
 
@@ -85,8 +85,8 @@ class Builder:
             near = get_close_matches(node.kind, RULES, n=1)
             hint = f" Known is {near[0]}." if near else ""
             raise BadNetwork(
-                f"onnx: {self.file.path}: the operator {node.kind} ({node.name or node.outputs[0]}) is not read.{hint} Export the network "
-                "without it, or cut the file before it: onnx.utils.extract_model(file, part, inputs, outputs)."
+                f"onnx: {self.file.path}: the operator {node.kind} ({node.name or node.outputs[0]}) is not read.{hint} "
+                "Export the network without it, or cut the file before it: onnx.utils.extract_model(file, part, inputs, outputs)."
             )
         return RULES[node.kind](Node(node, given, self.file.opset, self.file.path, self.batch, self.parameters))
 

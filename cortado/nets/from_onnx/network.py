@@ -63,8 +63,8 @@ def input_shapes_of(file: OnnxFile, given: ShapesGiven) -> tuple[Shapes, int | N
         still_open = [axis for axis, size in enumerate(own) if axis and not isinstance(size, int)]
         if still_open or len(own) != len(one.shape):
             raise BadValue(
-                f"onnx: {file.path}: the input {one.name} has open axes besides the batch, its shape is {one.shape}. Give all sizes: "
-                f"shapes={{{one.name!r}: (1, ...)}}."
+                f"onnx: {file.path}: the input {one.name} has open axes besides the batch, its shape is {one.shape}. "
+                f"Give all sizes: shapes={{{one.name!r}: (1, ...)}}."
             )
         if isinstance(one.shape[0], int):
             fixed.add(one.shape[0])

@@ -79,7 +79,7 @@ CASES = [
     of("Gather", PICTURE, np.int64(2), axis=1), of("Gather", PICTURE, np.array([[0, 2], [1, -1]]), axis=2),
     of("GatherElements", ROWS, np.array([[0, -1, 3]]), axis=1), of("TopK", ROWS, whole(3), outputs=2), of("CumSum", ROWS, np.int64(1)),
     of("ArgMax", PICTURE, axis=1), of("ArgMin", PICTURE, axis=1, keepdims=0),
-    *(of(f"Reduce{kind}", PICTURE, opset=13, axes=[1, 3]) for kind in "Mean Max Min Prod L1 L2 SumSquare LogSumExp".split()),
+    *(of(f"Reduce{kind}", PICTURE, opset=13, axes=[1, 3]) for kind in ["Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSumExp"]),
     of("ReduceMean", PICTURE, whole(2, 3), opset=18, keepdims=0), of("ReduceSum", PICTURE, whole(1)), of("ReduceLogSum", (1, 4), opset=13, axes=[1]),
     of("Resize", PICTURE, None, np.float32([1, 1, 2, 2]), mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric"),
     of("Resize", PICTURE, None, None, whole(1, 4, 12, 16), mode="nearest"), of("Resize", PICTURE, None, None, whole(1, 4, 9, 5), mode="linear"),

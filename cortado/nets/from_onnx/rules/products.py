@@ -189,6 +189,6 @@ def einsum(node: Node) -> Made:
 
 
 RULES: dict[str, Rule] = {
-    "Conv": convolution, "ConvTranspose": transposed_convolution, "Gemm": general_product, "MatMul": product, "LinearWithBias": product,
-    "Einsum": einsum,
+    "Conv": convolution, "ConvTranspose": transposed_convolution, "Gemm": general_product, "MatMul": product,
+    "LinearWithBias": product, "Einsum": einsum,
 }  # fmt: skip

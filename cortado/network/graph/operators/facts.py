@@ -27,7 +27,8 @@ class Facts:
     channels pass unchanged. `lifts_zero`: an entry may differ from zero where all are zero that it is computed from, on
     any axis; `axes` marks those of single axes. `layer`: builds the torch layer that computes it, from the step, the
     shapes of its tensors and the module that ran it. `below`: the factor on values below zero, from its arguments: 0 for
-    a ReLU, 1 where values pass. `floor`: inputs below it give what it gives. `fills`: whether it adds other values than zeros to those that it moves.
+    a ReLU, 1 where values pass. `floor`: inputs below it give what it gives. `fills`: whether it adds other
+    values than zeros to those that it moves.
     """
 
     role: str = FLOAT

@@ -28,7 +28,8 @@ def named_network(
     """Return the network of a name, of a maker, or of {network: name, options: {...}, weights: file}.
 
     A name is built in, package.module:maker, or the path of an .onnx file, whose option is `shapes`. A network
-    is returned as it is, without a copy. `where` starts each message. Raises BadRecipe for what cannot be made, BadNetwork for what is no network and for weights that do not fit.
+    is returned as it is, without a copy. `where` starts each message. Raises BadRecipe for what cannot be made, BadNetwork for
+    what is no network and for weights that do not fit.
     """
     if isinstance(named, Mapping):
         check_keys(named, where)

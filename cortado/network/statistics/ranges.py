@@ -179,8 +179,8 @@ def measure_ranges(
     """Return the observed range of each group of places, without quantizers.
 
     Runs `images` samples, `batch` at a time; `below` and `floors`: for each group the factor on values below zero, and the
-    floor. Raises BadTask for activations that are not finite on the calibration data or whose range is too large, BadNetwork where nothing
-    ever passes.
+    floor. Raises BadTask for activations that are not finite on the calibration data or whose range is too large,
+    BadNetwork where nothing ever passes.
     """
     ends = zip(below or [1.0] * len(places), floors or [-np.inf] * len(places), strict=True)
     found = [ObservedRange(below=share, floor=floor) for share, floor in ends]

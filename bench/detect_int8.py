@@ -122,8 +122,10 @@ def figures(detector: Detector) -> dict[str, Any]:
     network, task = detector.make()
     samples = list(task.test.inputs[:PAGES])
     judge = task.validation.inputs[:1]
-    plain = {name: path for name, path in files_of(detector, network, task, "floats").items()}
-    references = {one.name(): detector.file(one) if detector.file else plain[one.name()] for one in RUNTIMES}
+    if detector.file:
+        references = {one.name(): detector.file(one) for one in RUNTIMES}
+    else:
+        references = files_of(detector, network, task, "floats")
     whole = rounded(network, task, ())
     found = blame(network, whole, judge, detector.error)
     floats = found.floats or ()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cortado.blame.units import units_of
+from cortado.blame.units import roundings_of
 from cortado.errors import BadNetwork, BadValue
 from cortado.lowering.lower import dense
 from cortado.network.graph.trace import call_with, device_of, trace, undisturbed
@@ -121,7 +121,7 @@ class Judge:
         self.scales = [float(torch.cat([one.flatten() for one in of]).std().clamp(min=1e-12)) for of in spreads]
         self.graph = trace(self.rounded, self.samples[0])
         originals = weights_of(original, self.rounded) if originals is None else originals
-        self.units = units_of(self.rounded, self.graph, originals, clips)
+        self.units = roundings_of(self.rounded, self.graph, originals, clips)
         if not self.units.layers:
             raise BadNetwork(
                 "blame: no layer of this network is rounded. Pass the integer network first, then the original."

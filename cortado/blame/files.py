@@ -54,13 +54,13 @@ def blame_files(file: str | Path, original: str | Path, samples: Any = None, wan
 def blame_onnx(file: Path, original: Path, samples: Any, wanted: float | None) -> Blame:
     """Return the blame for two .onnx files."""
     given = onnx_example(original, batch=RANDOM_SAMPLES) if samples is None else samples
-    networks = [folded(load_onnx(one), first_of(given)) for one in (original, file)]
-    pairs = corresponding(*networks, first_of(given), file, original)
+    networks = [folded(load_onnx(one), first_sample_of(given)) for one in (original, file)]
+    pairs = corresponding(*networks, first_sample_of(given), file, original)
     found = blame(networks[0], networks[1], given, wanted, pairs, clips=True)
     return found if samples is not None else replace(found, note=RANDOM)
 
 
-def first_of(samples: Any) -> Any:
+def first_sample_of(samples: Any) -> Any:
     """Return the first sample."""
     return tuple(one[:1] for one in samples) if isinstance(samples, tuple) else samples[:1]
 

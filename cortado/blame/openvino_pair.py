@@ -20,7 +20,7 @@ PASSES = (*DECODES, "Reshape", "Transpose", "Concat", "MaxPool", "Relu", "Clamp"
 
 
 @dataclass(frozen=True)
-class Rounding:
+class ModelRounding:
     """A FakeQuantize of an activation, the last operator that decodes it, and the products that need it."""
 
     quantize: Any
@@ -65,7 +65,7 @@ class ModelPair:
         steps = products_in(model)
         for rounding in roundings_in(model, steps):
             if rounding.products <= numbers:
-                rounding.last.output(0).replace(clipped(rounding.quantize))
+                rounding.last.output(0).replace(read_by_rounding(rounding.quantize))
         for number in numbers:
             constant = openvino_package().opset13.constant(self.weights[number])
             steps[number].input(1).replace_source_output(constant.output(0))
@@ -75,7 +75,7 @@ class ModelPair:
         )
 
 
-def clipped(quantize: Any) -> Any:
+def read_by_rounding(quantize: Any) -> Any:
     """Return what a rounding reads, above zero if its grid starts there: such a grid stands for a ReLU too."""
     source = quantize.input_value(0)
     low = constant_value(quantize.input_value(1))
@@ -87,15 +87,15 @@ def products_in(model: Any) -> list[Any]:
     return [
         step
         for step in model.get_ordered_ops()
-        if step.get_type_name() in PRODUCTS and is_constant(step.input_value(1))
+        if step.get_type_name() in PRODUCTS and from_constants(step.input_value(1))
     ]
 
 
-def is_constant(value: Any) -> bool:
+def from_constants(value: Any) -> bool:
     """Return whether a value is computed from constants alone."""
     step = value.get_node()
     return step.get_type_name() == "Constant" or bool(
-        step.inputs() and all(is_constant(one) for one in step.input_values())
+        step.inputs() and all(from_constants(one) for one in step.input_values())
     )
 
 
@@ -106,40 +106,40 @@ def constant_value(value: Any) -> np.ndarray:
     return np.array(compiled({})[0])
 
 
-def roundings_in(model: Any, products: list[Any]) -> list[Rounding]:
+def roundings_in(model: Any, products: list[Any]) -> list[ModelRounding]:
     """Return the roundings of activations, with the products that read them and the one whose output they round."""
     numbers = {step.get_friendly_name(): number for number, step in enumerate(products)}
     found = []
     for step in model.get_ordered_ops():
-        if step.get_type_name() == "FakeQuantize" and not is_constant(step.input_value(0)):
+        if step.get_type_name() == "FakeQuantize" and not from_constants(step.input_value(0)):
             last = step
-            while (after := only_reader(last)) is not None and after.get_type_name() in DECODES:
+            while (after := sole_reader(last)) is not None and after.get_type_name() in DECODES:
                 last = after
-            names = {one.get_friendly_name() for one in readers_of(last)}
+            names = {one.get_friendly_name() for one in reading_products(last)}
             maker = step.input_value(0).get_node()
             while (
                 maker.get_type_name() in ("Add", "Relu", "Clamp", "PRelu") and maker.get_friendly_name() not in numbers
             ):
                 maker = maker.input_value(0).get_node()
             names |= {maker.get_friendly_name()} & set(numbers)
-            found.append(Rounding(step, last, frozenset(numbers[name] for name in names if name in numbers)))
+            found.append(ModelRounding(step, last, frozenset(numbers[name] for name in names if name in numbers)))
     return found
 
 
-def only_reader(step: Any) -> Any:
+def sole_reader(step: Any) -> Any:
     """Return the only operator that reads an operator's output; None if there are several."""
     readers = [one.get_node() for one in step.output(0).get_target_inputs()]
     return readers[0] if len(readers) == 1 else None
 
 
-def readers_of(step: Any) -> Iterator[Any]:
+def reading_products(step: Any) -> Iterator[Any]:
     """Yield the products that read a value, directly or moved."""
     for one in step.output(0).get_target_inputs():
         after = one.get_node()
         if after.get_type_name() in PRODUCTS:
             yield after
         elif after.get_type_name() in PASSES:
-            yield from readers_of(after)
+            yield from reading_products(after)
 
 
 def blame_models(file: Path, original: Path, samples: Any, wanted: float | None) -> Blame:

@@ -15,7 +15,7 @@ Place = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Grid:
+class BlamedGrid:
     """One activation quantizer with all its places; it is needed while one of `layers` runs in integers.
 
     These are the products that read its values, and the product whose output it rounds.
@@ -36,7 +36,7 @@ class Grid:
 class Units:
     """All grids of a network, and its layers with rounded weights: path -> (weight in floats, rounded weight)."""
 
-    grids: tuple[Grid, ...]
+    grids: tuple[BlamedGrid, ...]
     weights: Mapping[str, tuple[Tensor, Tensor]]
     layers: tuple[str, ...]
     """The layers that run in integers, in the order in which they run."""
@@ -58,7 +58,7 @@ class Units:
                 modules[path].weight.data = self.weights[path][0].clone()
 
 
-def units_of(network: nn.Module, graph: Graph, originals: Mapping[str, Tensor], clips: bool = False) -> Units:
+def roundings_of(network: nn.Module, graph: Graph, originals: Mapping[str, Tensor], clips: bool = False) -> Units:
     """Return the roundings of a network of dense weights; `originals` are the layers' weights in floats, by path."""
     flow, found = flow_of(graph), sites(network)
     by_quantizer: dict[int, list[Place]] = {}
@@ -69,8 +69,8 @@ def units_of(network: nn.Module, graph: Graph, originals: Mapping[str, Tensor], 
     grids = []
     for places in by_quantizer.values():
         values = {value_at[place] for place in places if place in value_at}
-        layers = frozenset(path for value in values for path in neighbours(flow, value, rounded))
-        grids.append(Grid(found[places[0]], tuple(places), layers))
+        layers = frozenset(path for value in values for path in layers_around(flow, value, rounded))
+        grids.append(BlamedGrid(found[places[0]], tuple(places), layers))
     products = list(dict.fromkeys(step.path for step in flow.steps if step.kind == MATMUL))
     weights = {}
     for path in products:
@@ -81,7 +81,7 @@ def units_of(network: nn.Module, graph: Graph, originals: Mapping[str, Tensor], 
     return Units(tuple(grids), weights, tuple(path for path in products if path in weights or path in reading), clips)
 
 
-def neighbours(flow: Flow, value: int, rounded: Collection[int]) -> set[str]:
+def layers_around(flow: Flow, value: int, rounded: Collection[int]) -> set[str]:
     """Return the products that read a rounded value, and the one that makes it, through what runtimes fuse or move."""
     makers = {made: step for step in flow.steps for made in step.outputs}
     readers, found, open_values = flow.readers(), set[str](), [value]

@@ -98,7 +98,7 @@ class Builder:
         same = all(one is None or one.fixed for one in given)
         for number in range(1 if same else 2):
             alone = tuple(None if one is None else Value((one.held[number],), None, one.name) for one in given)
-            found.append(run(self.made_by_rule(node, alone), 0))
+            found.append(run_modules(self.made_by_rule(node, alone), 0))
         found = found * 2 if same else found
         return [Value(held) for held in zip(*found, strict=True)]
 
@@ -107,7 +107,7 @@ class Builder:
         given = tuple(one if one is None or not one.static else self.by_batch(node, one) for one in given)
         made = self.made_by_rule(node, given)
         path, reads = self.paths.of(node), [self.at_run_time(one) for one in made.reads]
-        held = [run(Made(made.modules, tuple(reads)), number) for number in range(len(BATCHES))]
+        held = [run_modules(Made(made.modules, tuple(reads)), number) for number in range(len(BATCHES))]
         places = tuple(one.place for one in reads)
         for number, module in enumerate(made.modules):
             last = number == len(made.modules) - 1
@@ -138,7 +138,7 @@ class Builder:
             return value
         first, other = value.held
         source = next(iter(self.graph.nodes))
-        module: nn.Module = Applied(first_of, [None, first], {})
+        module: nn.Module = Applied(the_constant, [None, first], {})
         if not value.fixed:
             axes = [axis for axis in range(first.dim()) if first.shape[axis] != other.shape[axis]]
             alike = len(axes) == 1 and bool((first == first.narrow(axes[0], 0, 1)).all())
@@ -177,7 +177,7 @@ def operator_getitem(values: Sequence[Tensor], place: int) -> Tensor:
     return values[place]
 
 
-def first_of(given: Tensor, constant: Tensor) -> Tensor:
+def the_constant(given: Tensor, constant: Tensor) -> Tensor:
     """Return a constant."""
     return constant
 
@@ -202,7 +202,7 @@ def run_raw(made: Made, number: int) -> Any:
     return values[0]
 
 
-def run(made: Made, number: int) -> list[Tensor]:
+def run_modules(made: Made, number: int) -> list[Tensor]:
     """Return the tensors that modules make of their inputs for one of the batches."""
     found = run_raw(made, number)
     return list(found) if isinstance(found, (tuple, list)) else [found]

@@ -83,18 +83,18 @@ def hard_swish(pieces: Pieces, node: OnnxNode) -> Found | None:
     """Return x * clip(x + 3, 0, 6) / 6, in any order, as a HardSwish."""
     whole = sixth_of(pieces, node)
     inside = pieces.inner(whole, "Mul") if whole else None
-    for first, second in pairs(inside) if inside else ():
+    for first, second in both_orders(inside) if inside else ():
         found = shifted_clip(pieces, second)
         if found and found[0] == first and inside:
             return named("HardSwish", node, (first,)), (*found[1], inside)
-    for first, second in pairs(node) if node.kind == "Mul" else ():
+    for first, second in both_orders(node) if node.kind == "Mul" else ():
         found = hard_gate(pieces, second)
         if found and found[0] == first:
             return named("HardSwish", node, (first,)), found[1]
     return None
 
 
-def hard_sigmoid(pieces: Pieces, node: OnnxNode) -> Found | None:
+def hard_sigmoid_parts(pieces: Pieces, node: OnnxNode) -> Found | None:
     """Return clip(x + 3, 0, 6) / 6 as a HardSigmoid."""
     inside = sixth_of(pieces, node)
     found = shifted_clip(pieces, inside) if inside else None
@@ -103,7 +103,7 @@ def hard_sigmoid(pieces: Pieces, node: OnnxNode) -> Found | None:
 
 def silu(pieces: Pieces, node: OnnxNode) -> Found | None:
     """Return x * sigmoid(x) as a SiLU."""
-    for first, second in pairs(node) if node.kind == "Mul" else ():
+    for first, second in both_orders(node) if node.kind == "Mul" else ():
         gate = pieces.inner(second, "Sigmoid")
         if gate and gate.inputs[0] == first:
             return named("Silu", node, (first,)), (gate,)
@@ -146,7 +146,7 @@ def is_over_root(pieces: Pieces, node: OnnxNode, source: str) -> bool:
 
 def linear_with_bias(pieces: Pieces, node: OnnxNode) -> Found | None:
     """Return a product with a constant matrix and the sum with a vector as one Linear."""
-    for first, second in pairs(node) if node.kind == "Add" else ():
+    for first, second in both_orders(node) if node.kind == "Add" else ():
         product, bias = pieces.inner(first, "MatMul"), pieces.constants.get(second)
         matrix = pieces.constants.get(product.inputs[1]) if product else None
         if product and bias is not None and matrix is not None and matrix.dim() == 2 and bias.shape == matrix.shape[1:]:
@@ -155,16 +155,16 @@ def linear_with_bias(pieces: Pieces, node: OnnxNode) -> Found | None:
     return None
 
 
-def grid(pieces: Pieces, node: OnnxNode) -> Found | None:
+def rounding_pair(pieces: Pieces, node: OnnxNode) -> Found | None:
     """Return a quantize operator and the dequantize operator that reads it as one Rounding."""
     coded = pieces.makers.get(node.inputs[0]) if node.kind == "DequantizeLinear" else None
-    if coded is None or coded.kind != "QuantizeLinear" or not alike(pieces, coded, node):
+    if coded is None or coded.kind != "QuantizeLinear" or not same_grids(pieces, coded, node):
         return None
     return named("Rounding", node, coded.inputs), (coded,)
 
 
-def alike(pieces: Pieces, one: OnnxNode, other: OnnxNode) -> bool:
-    """Return whether two quantize operators have one grid."""
+def same_grids(pieces: Pieces, one: OnnxNode, other: OnnxNode) -> bool:
+    """Return whether two quantize operators have one rounding_pair."""
     values = [[pieces.constants.get(name) for name in node.inputs[1:]] for node in (one, other)]
     return len(values[0]) == len(values[1]) and all(
         first is not None and second is not None and first.shape == second.shape and bool((first == second).all())
@@ -172,7 +172,7 @@ def alike(pieces: Pieces, one: OnnxNode, other: OnnxNode) -> bool:
     )
 
 
-def pairs(node: OnnxNode) -> tuple[tuple[str, str], ...]:
+def both_orders(node: OnnxNode) -> tuple[tuple[str, str], ...]:
     """Return the two inputs of a node in both orders."""
     first, second = node.inputs
     return (first, second), (second, first)
@@ -184,7 +184,7 @@ def named(kind: str, last: OnnxNode, inputs: tuple[str, ...], **attributes: floa
 
 
 PATTERNS: tuple[Callable[[Pieces, OnnxNode], Found | None], ...] = (
-    grid, hard_swish, hard_sigmoid, silu, gelu, linear_with_bias,
+    rounding_pair, hard_swish, hard_sigmoid_parts, silu, gelu, linear_with_bias,
 )  # fmt: skip
 
 
@@ -194,7 +194,7 @@ def before_moves(file: OnnxFile) -> OnnxFile:
     for node in file.nodes:
         moved = pieces.inner(node.inputs[0], "Pad") if node.kind == "DequantizeLinear" else None
         coded = pieces.inner(moved.inputs[0], "QuantizeLinear") if moved else None
-        if moved and coded and alike(pieces, coded, node):
+        if moved and coded and same_grids(pieces, coded, node):
             made[id(coded)] = replace(coded, kind="Rounding")
             # What was padded with the code of zero is padded with zero.
             made[id(moved)] = replace(moved, inputs=(*moved.inputs[:2], "", *moved.inputs[3:]))

@@ -17,7 +17,7 @@ ShapesGiven = Mapping[str, Sequence[int]]
 def load_onnx(path: str | Path, shapes: ShapesGiven | None = None) -> nn.Module:
     """Return the network of an .onnx file (opsets 9 to 21), in eval mode.
 
-    >>> net = cortado.load_onnx("detector.onnx")
+    >>> net = cortado.load_onnx("net.onnx")
 
     Convolutions, linear layers, norms, embeddings and activation functions are torch's layers, under the names of the file's
     nodes; other operators are modules of torch's functions. The first axis of the inputs is the batch and is open, also

@@ -66,9 +66,9 @@ def read_onnx(path: str | Path) -> OnnxFile:
         model = onnx.load(file)
         graph, arrays = model.graph, onnx.numpy_helper
         opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
-        constants = {one.name: tensor_of(arrays.to_array(one)) for one in graph.initializer}
+        constants = {one.name: as_tensor_of(arrays.to_array(one)) for one in graph.initializer}
         nodes = [node_of(one, onnx) for one in graph.node]
-        constants |= {one.outputs[0]: written(one) for one in nodes if one.kind == "Constant"}
+        constants |= {one.outputs[0]: written_constant(one) for one in nodes if one.kind == "Constant"}
     except Exception as error:
         raise BadFile(
             f"onnx: {file} is not a whole ONNX model ({type(error).__name__}: {error}). Write it again, with its external data."
@@ -97,22 +97,22 @@ def read_onnx(path: str | Path) -> OnnxFile:
 
 def node_of(node: Any, onnx: Any) -> OnnxNode:
     """Return a node with its attributes as Python values and tensors."""
-    attributes = {one.name: value_of(onnx.helper.get_attribute_value(one), onnx) for one in node.attribute}
+    attributes = {one.name: attribute_value(onnx.helper.get_attribute_value(one), onnx) for one in node.attribute}
     return OnnxNode(node.op_type, node.name, tuple(node.input), tuple(node.output), attributes)
 
 
-def value_of(value: Any, onnx: Any) -> Any:
+def attribute_value(value: Any, onnx: Any) -> Any:
     """Return an attribute as text, numbers, a tensor, or for an inner graph as it is."""
     if isinstance(value, bytes):
         return value.decode("utf8")
     if isinstance(value, onnx.TensorProto):
-        return tensor_of(onnx.numpy_helper.to_array(value))
+        return as_tensor_of(onnx.numpy_helper.to_array(value))
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [one.decode("utf8") if isinstance(one, bytes) else one for one in value]
     return value
 
 
-def written(node: OnnxNode) -> Tensor:
+def written_constant(node: OnnxNode) -> Tensor:
     """Return a constant that stands in the file as an operator; text and sparse tensors raise."""
     ((name, value),) = node.attributes.items()
     types = {
@@ -124,7 +124,7 @@ def written(node: OnnxNode) -> Tensor:
     return value if name == "value" else torch.tensor(value, dtype=types[name])
 
 
-def tensor_of(array: Any) -> Tensor:
+def as_tensor_of(array: Any) -> Tensor:
     """Return an array as a tensor; whole numbers without a counterpart in torch as int64."""
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype("int64")
@@ -138,5 +138,5 @@ def input_of(value: Any, onnx: Any) -> FileInput:
         one.dim_value if one.HasField("dim_value") and one.dim_value > 0 else one.dim_param or None
         for one in kind.shape.dim
     )
-    dtype = tensor_of(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).type(0).reshape(1)).dtype
+    dtype = as_tensor_of(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).type(0).reshape(1)).dtype
     return FileInput(value.name, shape, dtype)

@@ -19,7 +19,7 @@ DTYPES = {
 """Types by their number in ONNX."""
 
 
-def pointwise(function: Callable[..., Any]) -> Rule:
+def pointwise_rule(function: Callable[..., Any]) -> Rule:
     """Return the rule of a function of all inputs, in which a constant of one entry is a number."""
 
     def rule(node: Node) -> Made:
@@ -71,17 +71,17 @@ def smallest_of(*given: Tensor) -> Tensor:
     return reduce(torch.minimum, given)
 
 
-def sum_of(*given: Tensor) -> Tensor:
+def sum_values(*given: Tensor) -> Tensor:
     return reduce(operator.add, given)
 
 
 def mean_of(*given: Tensor) -> Tensor:
-    return sum_of(*given) / len(given)
+    return sum_values(*given) / len(given)
 
 
 def clip(node: Node) -> Made:
     """Return a ReLU, a ReLU6, or a clip between numbers."""
-    low, high = bound(node, "min", 1, -math.inf), bound(node, "max", 2, math.inf)
+    low, high = clip_end(node, "min", 1, -math.inf), clip_end(node, "max", 2, math.inf)
     if low == 0 and high == math.inf:
         return Made((nn.ReLU(),), (node.value(0),))
     if not node.value(0).held[0].is_floating_point() or math.inf in (abs(low), abs(high)):
@@ -91,7 +91,7 @@ def clip(node: Node) -> Made:
     return Made((made,), (node.value(0),))
 
 
-def bound(node: Node, name: str, place: int, default: float) -> float:
+def clip_end(node: Node, name: str, place: int, default: float) -> float:
     """Return an end of a clip, an attribute in opsets before 11."""
     if name in node.given.attributes:
         end = float(node.attribute(name))
@@ -100,7 +100,7 @@ def bound(node: Node, name: str, place: int, default: float) -> float:
     return default if abs(end) > 3.4e38 else end
 
 
-def prelu(node: Node) -> Made:
+def prelu_rule(node: Node) -> Made:
     """Return a PReLU with one slope a channel, or the same computed from any slopes."""
     slopes = node.value(1)
     axes = [size for size in slopes.shapes()[0] if size != 1]
@@ -120,7 +120,7 @@ def sloped(values: Tensor, slope: Tensor) -> Tensor:
     return torch.where(values < 0, values * slope, values)
 
 
-def hard_sigmoid(node: Node) -> Made:
+def hard_sigmoid_rule(node: Node) -> Made:
     alpha, beta = float(node.attribute("alpha", 0.2)), float(node.attribute("beta", 0.5))
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
         return Made((nn.Hardsigmoid(),), (node.value(0),))
@@ -188,22 +188,24 @@ def unchanged(node: Node) -> Made:
 
 
 RULES: dict[str, Rule] = {
-    "Add": pointwise(operator.add), "Sub": pointwise(operator.sub), "Mul": pointwise(operator.mul), "Div": pointwise(divide),
-    "Pow": pointwise(operator.pow), "Mod": modulo, "Neg": of_one(torch.neg), "Abs": of_one(torch.abs),
+    "Add": pointwise_rule(operator.add), "Sub": pointwise_rule(operator.sub), "Mul": pointwise_rule(operator.mul),
+    "Div": pointwise_rule(divide),
+    "Pow": pointwise_rule(operator.pow), "Mod": modulo, "Neg": of_one(torch.neg), "Abs": of_one(torch.abs),
     "Sqrt": of_one(torch.sqrt), "Reciprocal": of_one(torch.reciprocal), "Exp": of_one(torch.exp), "Log": of_one(torch.log),
     "Floor": of_one(torch.floor), "Ceil": of_one(torch.ceil), "Round": of_one(torch.round), "Sign": of_one(torch.sign),
     "Sin": of_one(torch.sin), "Cos": of_one(torch.cos), "Erf": of_one(torch.erf), "Not": of_one(torch.logical_not),
     "IsNaN": of_one(torch.isnan), "IsInf": of_one(torch.isinf),
-    "Equal": pointwise(operator.eq), "Less": pointwise(operator.lt), "Greater": pointwise(operator.gt),
-    "LessOrEqual": pointwise(operator.le), "GreaterOrEqual": pointwise(operator.ge),
-    "And": pointwise(operator.and_), "Or": pointwise(operator.or_), "Xor": pointwise(operator.xor),
-    "Max": of_all(largest_of), "Min": of_all(smallest_of), "Sum": of_all(sum_of), "Mean": of_all(mean_of),
-    "Where": pointwise(where), "Cast": cast, "CastLike": cast_like, "Clip": clip, "PRelu": prelu,
+    "Equal": pointwise_rule(operator.eq), "Less": pointwise_rule(operator.lt), "Greater": pointwise_rule(operator.gt),
+    "LessOrEqual": pointwise_rule(operator.le), "GreaterOrEqual": pointwise_rule(operator.ge),
+    "And": pointwise_rule(operator.and_), "Or": pointwise_rule(operator.or_), "Xor": pointwise_rule(operator.xor),
+    "Max": of_all(largest_of), "Min": of_all(smallest_of), "Sum": of_all(sum_values), "Mean": of_all(mean_of),
+   
+    "Where": pointwise_rule(where), "Cast": cast, "CastLike": cast_like, "Clip": clip, "PRelu": prelu_rule,
     "Relu": layer(lambda node: nn.ReLU()), "Sigmoid": layer(lambda node: nn.Sigmoid()), "Tanh": layer(lambda node: nn.Tanh()),
     "LeakyRelu": layer(lambda node: nn.LeakyReLU(float(node.attribute("alpha", 0.01)))),
     "Elu": layer(lambda node: nn.ELU(float(node.attribute("alpha", 1.0)))), "Selu": selu,
     "Celu": layer(lambda node: nn.CELU(float(node.attribute("alpha", 1.0)))),
-    "HardSigmoid": hard_sigmoid, "HardSwish": layer(lambda node: nn.Hardswish()), "Silu": layer(lambda node: nn.SiLU()),
+    "HardSigmoid": hard_sigmoid_rule, "HardSwish": layer(lambda node: nn.Hardswish()), "Silu": layer(lambda node: nn.SiLU()),
     "Gelu": layer(lambda node: nn.GELU(str(node.attribute("approximate", "none")))),
     "Softplus": layer(lambda node: nn.Softplus()), "Softsign": layer(lambda node: nn.Softsign()),
     "Mish": layer(lambda node: nn.Mish()),

@@ -10,7 +10,7 @@ from cortado.nets.from_onnx.node import Made, Node, Rule
 from cortado.nets.from_onnx.rules.products import layer_for, padding_before, window
 
 
-def batch_norm(node: Node) -> Made:
+def batch_norm_rule(node: Node) -> Made:
     if node.attribute("training_mode", 0) or sum(bool(one) for one in node.given.outputs) > 1:
         raise node.refuse("is in training mode", "Export the network in eval mode.")
     made: Any = layer_for("BatchNorm", max(1, node.rank() - 2), node)(
@@ -22,7 +22,7 @@ def batch_norm(node: Node) -> Made:
     return Made((made,), (node.value(0),))
 
 
-def layer_norm(node: Node) -> Made:
+def layer_norm_rule(node: Node) -> Made:
     axis = node.axis(-1)
     shape = node.shape()[axis:]
     made: Any = nn.LayerNorm(shape, float(node.attribute("epsilon", 1e-5)), bias=node.has(2), device="meta")
@@ -44,7 +44,7 @@ def instance_norm(node: Node) -> Made:
     return Made((made,), (node.value(0),))
 
 
-def group_norm(node: Node) -> Made:
+def group_norm_rule(node: Node) -> Made:
     """Return a group norm with a scale a channel, as from opset 21 on; before, it was one a group."""
     groups, channels = int(node.attribute("num_groups")), node.shape()[1]
     made: Any = nn.GroupNorm(groups, channels, float(node.attribute("epsilon", 1e-5)), device="meta")
@@ -111,8 +111,8 @@ def lp_normalize(node: Node) -> Made:
 
 
 RULES: dict[str, Rule] = {
-    "BatchNormalization": batch_norm, "LayerNormalization": layer_norm, "InstanceNormalization": instance_norm,
-    "GroupNormalization": group_norm, "MaxPool": max_pool, "AveragePool": average_pool,
+    "BatchNormalization": batch_norm_rule, "LayerNormalization": layer_norm_rule, "InstanceNormalization": instance_norm,
+    "GroupNormalization": group_norm_rule, "MaxPool": max_pool, "AveragePool": average_pool,
     "GlobalAveragePool": global_pool("AdaptiveAvgPool"), "GlobalMaxPool": global_pool("AdaptiveMaxPool"),
     "LRN": local_response, "LpNormalization": lp_normalize,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Products: convolutions, linear layers, matrix products and look-ups in a table."""
+"""Products: convolutions, linear_rule layers, matrix products and look-ups in a table."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def layer_for(family: str, spatial: int, node: Node) -> Any:
     return getattr(nn, f"{family}{spatial}d")
 
 
-def pads_of(
+def window_pads(
     node: Node, spatial: int, kernel: Sequence[int], strides: Sequence[int], gaps: Sequence[int]
 ) -> list[tuple[int, int]]:
     """Return the padding before and after each spatial axis, which auto_pad computes from the sizes."""
@@ -39,26 +39,19 @@ def pads_of(
 def padding_before(pads: Sequence[tuple[int, int]], value: float = 0.0) -> nn.Module:
     """Return the layer that pads each spatial axis before and after."""
     sizes = tuple(size for pair in reversed(pads) for size in pair)
-    if value:
-        return {1: nn.ConstantPad1d, 2: nn.ConstantPad2d}.get(len(pads), nn.ConstantPad3d)(sizes, value)  # type: ignore[arg-type]
-    return (
-        nn.ZeroPad2d(sizes)
-        if len(pads) == 2
-        else nn.ConstantPad1d(sizes, 0.0)
-        if len(pads) == 1
-        else nn.ConstantPad3d(sizes, 0.0)
-    )  # type: ignore[arg-type]
+    made = getattr(nn, f"{'Constant' if value else 'Zero'}Pad{len(pads)}d")
+    return made(sizes, value) if value else made(sizes)  # type: ignore[no-any-return]
 
 
 def window(node: Node, kernel: Sequence[int]) -> tuple[list[int], list[int], list[tuple[int, int]]]:
     """Return strides, dilations and padding of an operator that moves a window."""
     strides = [int(one) for one in node.attribute("strides", [1] * len(kernel))]
     gaps = [int(one) for one in node.attribute("dilations", [1] * len(kernel))]
-    return strides, gaps, pads_of(node, len(kernel), kernel, strides, gaps)
+    return strides, gaps, window_pads(node, len(kernel), kernel, strides, gaps)
 
 
-def convolution(node: Node) -> Made:
-    """Return a convolution layer, with a layer before it where padding is uneven."""
+def convolution_rule(node: Node) -> Made:
+    """Return a convolution_rule layer, with a layer before it where padding is uneven."""
     kernel = node.shape(1)[2:]
     strides, gaps, pads = window(node, kernel)
     even = all(before == after for before, after in pads)
@@ -83,7 +76,7 @@ def convolution(node: Node) -> Made:
 
 
 def computed_convolution(node: Node, strides: list[int], gaps: list[int], pads: list[int] | None, groups: int) -> Made:
-    """Return a convolution whose weights are computed."""
+    """Return a convolution_rule whose weights are computed."""
     if pads is None:
         raise node.refuse("has computed weights and uneven padding", "Pad its input in an operator of its own.")
     function = getattr(functional, f"conv{len(strides)}d")
@@ -92,7 +85,7 @@ def computed_convolution(node: Node, strides: list[int], gaps: list[int], pads: 
 
 
 def transposed_convolution(node: Node) -> Made:
-    """Return a transposed convolution layer."""
+    """Return a transposed convolution_rule layer."""
     kernel, groups = node.shape(1)[2:], int(node.attribute("group", 1))
     strides, gaps, pads = window(node, kernel)
     extra = [int(one) for one in node.attribute("output_padding", [0] * len(kernel))]
@@ -123,14 +116,14 @@ def fill(layer: Any, node: Node, turn: Any = None, turned: str = "") -> None:
 
 
 def general_product(node: Node) -> Made:
-    """Return a linear layer for a constant matrix, else alpha * A B + beta * C."""
+    """Return a linear_rule layer for a constant matrix, else alpha * A B + beta * C."""
     alpha, beta = float(node.attribute("alpha", 1.0)), float(node.attribute("beta", 1.0))
     over, turned = bool(node.attribute("transA", 0)), bool(node.attribute("transB", 0))
     flat = not node.has(2) or (
         node.value(2).fixed and node.value(2).held[0].numel() == node.shape(1)[0 if turned else 1]
     )
     if not over and alpha == beta == 1 and node.value(1).fixed and flat and not node.value(0).static:
-        return linear(node, turned)
+        return linear_rule(node, turned)
 
     given = [node.value(place) for place in range(3) if node.has(place)]
     return node.applied(general, given, scale=alpha, share=beta, first_turned=over, second_turned=turned)
@@ -143,8 +136,8 @@ def general(
     return made if bias is None else made + bias * share
 
 
-def linear(node: Node, turned: bool) -> Made:
-    """Return a linear layer; `turned`: the matrix lies as torch has it, outputs first."""
+def linear_rule(node: Node, turned: bool) -> Made:
+    """Return a linear_rule layer; `turned`: the matrix lies as torch has it, outputs first."""
     outputs, inputs = node.shape(1) if turned else node.shape(1)[::-1]
     made = nn.Linear(inputs, outputs, node.has(2), device="meta")
     fill(made, node, None if turned else Tensor.t, "" if turned else "turned")
@@ -152,9 +145,9 @@ def linear(node: Node, turned: bool) -> Made:
 
 
 def product(node: Node) -> Made:
-    """Return a linear layer for a constant matrix, else a matrix product; a third input is a bias."""
+    """Return a linear_rule layer for a constant matrix, else a matrix product; a third input is a bias."""
     if node.value(1).fixed and node.rank(1) == 2 and node.rank() > 1 and not node.value(0).static:
-        return linear(node, False)
+        return linear_rule(node, False)
     return node.applied(product_and_bias, [node.value(place) for place in range(len(node.inputs))])
 
 
@@ -162,7 +155,7 @@ def product_and_bias(one: Tensor, two: Tensor, bias: Tensor | None = None) -> Te
     return one @ two if bias is None else one @ two + bias
 
 
-def lookup(node: Node) -> Made | None:
+def embedding_of(node: Node) -> Made | None:
     """Return an embedding for a Gather from a constant table of floats; None for any other Gather."""
     table, indices = node.value(0), node.value(1)
     if (
@@ -182,13 +175,13 @@ def einstein_sum(*given: Tensor, equation: str) -> Tensor:
     return torch.einsum(equation, *given)
 
 
-def einsum(node: Node) -> Made:
+def einsum_rule(node: Node) -> Made:
     text = str(node.attribute("equation")).replace(" ", "")
 
     return node.applied(einstein_sum, [node.value(place) for place in range(len(node.inputs))], equation=text)
 
 
 RULES: dict[str, Rule] = {
-    "Conv": convolution, "ConvTranspose": transposed_convolution, "Gemm": general_product, "MatMul": product,
-    "LinearWithBias": product, "Einsum": einsum,
+    "Conv": convolution_rule, "ConvTranspose": transposed_convolution, "Gemm": general_product, "MatMul": product,
+    "LinearWithBias": product, "Einsum": einsum_rule,
 }  # fmt: skip

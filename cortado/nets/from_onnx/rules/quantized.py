@@ -14,9 +14,9 @@ LOWEST = {torch.uint8: 0, torch.int8: -128, torch.int16: -(2**15), torch.int32: 
 WIDTHS = {torch.uint8: 8, torch.int8: 8, torch.int16: 16, torch.int64: 16}
 
 
-def decoded(codes: Tensor, scale: Tensor | float, zero: Tensor | float, axis: int, block: int) -> Tensor:
+def decoded_values(codes: Tensor, scale: Tensor | float, zero: Tensor | float, axis: int, block: int) -> Tensor:
     """Return the values of codes, with one scale, or one along an axis, for each entry or block of it."""
-    scale, zero = (spread(torch.as_tensor(one), codes, axis, block) for one in (scale, zero))
+    scale, zero = (along_axis(torch.as_tensor(one), codes, axis, block) for one in (scale, zero))
     return (codes.to(scale.dtype) - zero.to(scale.dtype)) * scale
 
 
@@ -24,12 +24,12 @@ def coded(
     values: Tensor, scale: Tensor | float, zero: Tensor | float, axis: int, block: int, dtype: torch.dtype
 ) -> Tensor:
     """Return the codes of values."""
-    scale, zero = (spread(torch.as_tensor(one), values, axis, block) for one in (scale, zero))
+    scale, zero = (along_axis(torch.as_tensor(one), values, axis, block) for one in (scale, zero))
     low = LOWEST[dtype]
     return ((values / scale).round() + zero).clamp(low, low + 2 ** WIDTHS.get(dtype, 32) - 1).to(dtype)
 
 
-def spread(factors: Tensor, values: Tensor, axis: int, block: int) -> Tensor:
+def along_axis(factors: Tensor, values: Tensor, axis: int, block: int) -> Tensor:
     """Return factors along one axis in the shape that multiplies values."""
     if factors.numel() == 1:
         return factors.reshape(())
@@ -45,7 +45,7 @@ def grid_axis(node: Node) -> dict[str, int]:
 
 def dequantize(node: Node) -> Made:
     zero: Any = node.value(2) if node.has(2) else 0
-    return node.applied(decoded, [node.value(0), node.value(1), zero], **grid_axis(node))
+    return node.applied(decoded_values, [node.value(0), node.value(1), zero], **grid_axis(node))
 
 
 def quantize(node: Node) -> Made:

@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from cortado.nets.from_onnx.node import Made, Node, Rule
-from cortado.nets.from_onnx.rules.products import lookup
+from cortado.nets.from_onnx.rules.products import embedding_of
 
 FAR = 2**31
 """An end of a slice beyond this stands for the end of the axis."""
 
 
-def sliced(
+def sliced_values(
     values: Tensor, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int], steps: Sequence[int]
 ) -> Tensor:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -33,18 +33,24 @@ def slice_rule(node: Node) -> Made:
     steps = node.numbers(4) if node.has(4) else [1] * len(starts or [])
     cuts = []
     for start, end, axis, step in zip(starts or [], ends or [], axes or [], steps, strict=True):
-        axis, length = axis % node.rank(), node.shape()[axis % node.rank()]
-        reverse = step == -1 and (start == -1 or start >= length - 1) and end <= -length
+        axis, root_of_squares = axis % node.rank(), node.shape()[axis % node.rank()]
+        reverse = step == -1 and (start == -1 or start >= root_of_squares - 1) and end <= -root_of_squares
         if step < 0 and not reverse:
             raise node.refuse("counts backwards over a part of an axis", "Slice forwards and reverse with a Gather.")
-        if (start, step) == (0, 1) and end >= length and len({shape[axis] for shape in node.value(0).shapes()}) == 1:
+        if (
+            (start, step) == (0, 1)
+            and end >= root_of_squares
+            and len({shape[axis] for shape in node.value(0).shapes()}) == 1
+        ):
             continue
         cuts.append((start, min(end, FAR), axis, step))
     columns = [list(column) for column in zip(*cuts, strict=True)] or [[], [], [], []]
-    return node.applied(sliced, [node.value(0)], starts=columns[0], ends=columns[1], axes=columns[2], steps=columns[3])
+    return node.applied(
+        sliced_values, [node.value(0)], starts=columns[0], ends=columns[1], axes=columns[2], steps=columns[3]
+    )
 
 
-def picked(values: Tensor, index: int, axis: int) -> Tensor:
+def one_entry(values: Tensor, index: int, axis: int) -> Tensor:
     return values.select(axis, index)
 
 
@@ -57,11 +63,11 @@ def gathered(values: Tensor, indices: Tensor, axis: int) -> Tensor:
 
 def gather(node: Node) -> Made:
     """Return a look-up in a table, one entry of an axis, or rows in any order."""
-    if (table := lookup(node)) is not None:
+    if (table := embedding_of(node)) is not None:
         return table
     index = node.value(1)
     if index.fixed and index.held[0].dim() == 0:
-        return node.applied(picked, [node.value(0)], index=int(index.held[0]), axis=node.axis())
+        return node.applied(one_entry, [node.value(0)], index=int(index.held[0]), axis=node.axis())
     return node.applied(gathered, [node.value(0), index], axis=node.axis())
 
 
@@ -73,8 +79,8 @@ def along(values: Tensor, indices: Tensor, dim: int) -> Tensor:
     return torch.gather(values, dim, torch.where(indices < 0, indices + values.shape[dim], indices).long())
 
 
-def reduction(function: Callable[..., Any]) -> Rule:
-    """Return the rule of a reduction over constant axes."""
+def reduction_rule(function: Callable[..., Any]) -> Rule:
+    """Return the rule of a reduction_rule over constant axes."""
 
     def rule(node: Node) -> Made:
         axes = node.listed("axes", 1)
@@ -111,7 +117,7 @@ def magnitude(values: Tensor, dim: Sequence[int], keepdim: bool) -> Tensor:
     return values.abs().sum(tuple(dim), keepdim)
 
 
-def length(values: Tensor, dim: Sequence[int], keepdim: bool) -> Tensor:
+def root_of_squares(values: Tensor, dim: Sequence[int], keepdim: bool) -> Tensor:
     return values.square().sum(tuple(dim), keepdim).sqrt()
 
 
@@ -138,14 +144,14 @@ def running_sum(node: Node) -> Made:
     return node.applied(torch.cumsum, [node.value(0)], dim=node.numbers(1)[0])
 
 
-def resized(values: Tensor, size: Sequence[int], mode: str, corners: bool | None) -> Tensor:
+def resized_values(values: Tensor, size: Sequence[int], mode: str, corners: bool | None) -> Tensor:
     return functional.interpolate(values, tuple(size), mode=mode, align_corners=corners)
 
 
-def resize(node: Node) -> Made:
-    """Return a resize of the spatial axes to a constant size, nearest or linear."""
+def resize_rule(node: Node) -> Made:
+    """Return a resize_rule of the spatial axes to a constant size, nearest or linear."""
     shape = node.shape()
-    scales = scales_of(node)
+    scales = resize_scales(node)
     if scales is None:
         sizes = node.numbers(3)
     else:
@@ -161,7 +167,7 @@ def resize(node: Node) -> Made:
             raise node.refuse(
                 f"picks the nearest by {where} and {rounding}", "Export it with asymmetric and floor, as torch does."
             )
-        return node.applied(resized, [node.value(0)], size=spatial, mode="nearest", corners=None)
+        return node.applied(resized_values, [node.value(0)], size=spatial, mode="nearest", corners=None)
     ways = {"half_pixel": False, "pytorch_half_pixel": False, "align_corners": True}
     if mode not in ("linear", "cubic") or where not in ways or node.attribute("antialias", 0):
         raise node.refuse(
@@ -171,10 +177,10 @@ def resize(node: Node) -> Made:
     name = names[mode].get(len(spatial))
     if name is None:
         raise node.refuse(f"resizes {len(spatial)} axes by {mode}", "Resize them in steps.")
-    return node.applied(resized, [node.value(0)], size=spatial, mode=name, corners=ways[where])
+    return node.applied(resized_values, [node.value(0)], size=spatial, mode=name, corners=ways[where])
 
 
-def scales_of(node: Node) -> list[float] | None:
+def resize_scales(node: Node) -> list[float] | None:
     """Return the scale of each axis; None where sizes are given."""
     if "scales" in node.given.attributes:
         return [float(one) for one in node.attribute("scales")]
@@ -186,8 +192,8 @@ def scales_of(node: Node) -> list[float] | None:
 RULES: dict[str, Rule] = {
     "Slice": slice_rule, "Gather": gather, "GatherElements": gather_elements, "TopK": top, "CumSum": running_sum,
     "ArgMax": best_place(torch.argmax), "ArgMin": best_place(torch.argmin),
-    "ReduceMean": reduction(mean), "ReduceSum": reduction(total), "ReduceMax": reduction(torch.amax),
-    "ReduceMin": reduction(torch.amin), "ReduceProd": reduction(product_of), "ReduceL1": reduction(magnitude),
-    "ReduceL2": reduction(length), "ReduceSumSquare": reduction(sum_of_squares), "ReduceLogSum": reduction(log_sum),
-    "ReduceLogSumExp": reduction(torch.logsumexp), "Resize": resize, "Upsample": resize,
+    "ReduceMean": reduction_rule(mean), "ReduceSum": reduction_rule(total), "ReduceMax": reduction_rule(torch.amax),
+    "ReduceMin": reduction_rule(torch.amin), "ReduceProd": reduction_rule(product_of), "ReduceL1": reduction_rule(magnitude),
+    "ReduceL2": reduction_rule(root_of_squares), "ReduceSumSquare": reduction_rule(sum_of_squares),
+    "ReduceLogSum": reduction_rule(log_sum), "ReduceLogSumExp": reduction_rule(torch.logsumexp), "Resize": resize_rule, "Upsample": resize_rule,
 }  # fmt: skip

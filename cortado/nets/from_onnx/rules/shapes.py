@@ -20,7 +20,7 @@ def entries(node: Node, wanted: Sequence[Sequence[int]]) -> list[int]:
 
 
 def requested(node: Node, place: int) -> list[list[int]]:
-    """Return the sizes that a shape input asks for, for each batch.  A fixed batch at its head is opened."""
+    """Return the sizes that a shape input asks for, for each batch.  A fixed batch at its head is opened_batch."""
     value = node.value(place)
     if not value.static:
         raise node.refuse("takes its sizes from the data", "Export the network with constant sizes.")
@@ -41,7 +41,7 @@ def new_shape(wanted: list[int], shape: Sequence[int], zeros: bool) -> list[int]
     return made
 
 
-def opened(node: Node, wanted: list[int], shapes: Sequence[Sequence[int]], number: int) -> list[int]:
+def opened_batch(node: Node, wanted: list[int], shapes: Sequence[Sequence[int]], number: int) -> list[int]:
     """Return a requested shape in which a file's fixed batch at the head stands for the batch that runs."""
     depends = shapes[0] != shapes[-1]
     if node.batch is not None and depends and wanted and wanted[0] == node.batch:
@@ -53,7 +53,7 @@ def reshape(node: Node) -> Made:
     """Return a reshape to constant sizes, the batch left open."""
     shapes, zeros = node.value(0).shapes(), bool(node.attribute("allowzero", 0))
     wanted = requested(node, 1) if node.has(1) else [[int(one) for one in node.attribute("shape")]] * len(shapes)
-    wanted = [opened(node, list(one), shapes, number) for number, one in enumerate(wanted)]
+    wanted = [opened_batch(node, list(one), shapes, number) for number, one in enumerate(wanted)]
     made = [new_shape(one, shape, zeros) for one, shape in zip(wanted, shapes, strict=True)]
     return node.applied(torch.reshape, [node.value(0)], shape=entries(node, made))
 
@@ -119,13 +119,13 @@ def tile(node: Node) -> Made:
     return node.applied(torch.tile, [node.value(0)], dims=times[0])
 
 
-def side_by_side(*values: Tensor, dim: int) -> Tensor:
+def joined_values(*values: Tensor, dim: int) -> Tensor:
     return torch.cat(values, dim)
 
 
 def concat(node: Node) -> Made:
     axis, given = node.axis(), [node.value(place) for place in range(len(node.inputs))]
-    return node.applied(side_by_side, given, dim=axis)
+    return node.applied(joined_values, given, dim=axis)
 
 
 def split(node: Node) -> Made:
@@ -139,7 +139,7 @@ def split(node: Node) -> Made:
     return node.applied(torch.split, [node.value(0)], split_size_or_sections=sizes, dim=axis)
 
 
-def padded(values: Tensor, pad: Sequence[int], mode: str, value: float) -> Tensor:
+def padded_values(values: Tensor, pad: Sequence[int], mode: str, value: float) -> Tensor:
     return torch.nn.functional.pad(values, list(pad), mode, value if mode == "constant" else None)
 
 
@@ -156,7 +156,7 @@ def pad(node: Node) -> Made:
         node.attribute("mode", "constant")
     ]
     value = float(node.constant(2)) if node.has(2) else float(node.attribute("value", 0.0))
-    return node.applied(padded, [node.value(0)], pad=pairs, mode=mode, value=value)
+    return node.applied(padded_values, [node.value(0)], pad=pairs, mode=mode, value=value)
 
 
 def depth_to_space(values: Tensor, block: int) -> Tensor:
@@ -187,7 +187,7 @@ def filled(node: Node) -> Made:
     return node.applied(torch.full, [], size=node.numbers(0), fill_value=value.reshape(-1)[0].item(), dtype=value.dtype)
 
 
-def counted(node: Node) -> Made:
+def range_rule(node: Node) -> Made:
     start, stop, step = (node.constant(place) for place in range(3))
     return node.applied(torch.arange, [start.item(), stop.item(), step.item()], dtype=start.dtype)
 
@@ -195,5 +195,5 @@ def counted(node: Node) -> Made:
 RULES: dict[str, Rule] = {
     "Reshape": reshape, "Flatten": flatten, "Transpose": transpose, "Squeeze": squeeze, "Unsqueeze": unsqueeze, "Expand": expand,
     "Tile": tile, "Concat": concat, "Split": split, "Pad": pad, "DepthToSpace": shuffle, "SpaceToDepth": unshuffle,
-    "ConstantOfShape": filled, "Range": counted,
+    "ConstantOfShape": filled, "Range": range_rule,
 }  # fmt: skip

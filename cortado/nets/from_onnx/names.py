@@ -5,6 +5,7 @@ import re
 from torch import nn
 
 from cortado.nets.from_onnx.reading import OnnxNode
+from cortado.nets.from_onnx.rules.table import RULES
 
 
 class Paths:
@@ -18,11 +19,8 @@ class Paths:
         """Return the path of a node: its name without its kind, or what its output is called."""
         name = node.name or next((one for one in node.outputs if one), node.kind)
         parts = [clean(part) for part in re.split(r"[/.]+|::", name) if part]
-        if (
-            len(parts) > 1
-            and re.fullmatch(rf"{node.kind}(_\d+)?|[A-Z]\w*_\d+", parts[-1])
-            and ".".join(parts[:-1]) not in self.taken
-        ):
+        kind = re.fullmatch(r"([A-Z]\w*?)(_\d+)?", parts[-1]) if len(parts) > 1 else None
+        if kind and kind[1] in RULES and ".".join(parts[:-1]) not in self.taken:
             parts = parts[:-1]
         return self.free(parts or [node.kind])
 

@@ -199,7 +199,7 @@ RULES: dict[str, Rule] = {
     "LessOrEqual": pointwise_rule(operator.le), "GreaterOrEqual": pointwise_rule(operator.ge),
     "And": pointwise_rule(operator.and_), "Or": pointwise_rule(operator.or_), "Xor": pointwise_rule(operator.xor),
     "Max": of_all(largest_of), "Min": of_all(smallest_of), "Sum": of_all(sum_values), "Mean": of_all(mean_of),
-   
+
     "Where": pointwise_rule(where), "Cast": cast, "CastLike": cast_like, "Clip": clip, "PRelu": prelu_rule,
     "Relu": layer(lambda node: nn.ReLU()), "Sigmoid": layer(lambda node: nn.Sigmoid()), "Tanh": layer(lambda node: nn.Tanh()),
     "LeakyRelu": layer(lambda node: nn.LeakyReLU(float(node.attribute("alpha", 0.01)))),

@@ -33,17 +33,13 @@ def slice_rule(node: Node) -> Made:
     steps = node.numbers(4) if node.has(4) else [1] * len(starts or [])
     cuts = []
     for start, end, axis, step in zip(starts or [], ends or [], axes or [], steps, strict=True):
-        axis, root_of_squares = axis % node.rank(), node.shape()[axis % node.rank()]
-        reverse = step == -1 and (start == -1 or start >= root_of_squares - 1) and end <= -root_of_squares
+        axis, size = axis % node.rank(), node.shape()[axis % node.rank()]
+        reverse = step == -1 and (start == -1 or start >= size - 1) and end <= -size
         if step < 0 and not reverse:
             raise node.refuse("counts backwards over a part of an axis", "Slice forwards and reverse with a Gather.")
-        if (
-            (start, step) == (0, 1)
-            and end >= root_of_squares
-            and len({shape[axis] for shape in node.value(0).shapes()}) == 1
-        ):
+        if (start, step) == (0, 1) and end >= size and len({shape[axis] for shape in node.value(0).shapes()}) == 1:
             continue
-        cuts.append((start, min(end, FAR), axis, step))
+        cuts.append((max(-size, min(start, size)), FAR if end >= size else max(-size, end), axis, step))
     columns = [list(column) for column in zip(*cuts, strict=True)] or [[], [], [], []]
     return node.applied(
         sliced_values, [node.value(0)], starts=columns[0], ends=columns[1], axes=columns[2], steps=columns[3]
@@ -195,5 +191,6 @@ RULES: dict[str, Rule] = {
     "ReduceMean": reduction_rule(mean), "ReduceSum": reduction_rule(total), "ReduceMax": reduction_rule(torch.amax),
     "ReduceMin": reduction_rule(torch.amin), "ReduceProd": reduction_rule(product_of), "ReduceL1": reduction_rule(magnitude),
     "ReduceL2": reduction_rule(root_of_squares), "ReduceSumSquare": reduction_rule(sum_of_squares),
-    "ReduceLogSum": reduction_rule(log_sum), "ReduceLogSumExp": reduction_rule(torch.logsumexp), "Resize": resize_rule, "Upsample": resize_rule,
+    "ReduceLogSum": reduction_rule(log_sum), "ReduceLogSumExp": reduction_rule(torch.logsumexp),
+    "Resize": resize_rule, "Upsample": resize_rule,
 }  # fmt: skip

@@ -155,7 +155,7 @@ def blame(
 ) -> Blame:  # fmt: skip
     """Return the layers of `rounded` in the order of what their rounding costs the outputs of `original`.
 
-    >>> print(cortado.blame(net, small, task.validation.inputs[:8], wanted=0.05).text())
+    >>> found = cortado.blame(net, small, task.validation.inputs[:8], wanted=0.05)
 
     `samples` are inputs, samples first. A layer in floats has its weight in floats, its output unrounded, and its input
     too, if no other layer reads that in integers. Each layer is rounded alone, so that the network runs once for each layer and

@@ -184,7 +184,7 @@ def job_of_file(path: Path, seed: int | None) -> Job:
             raise BadRecipe(f"job: {path} has no {key}. Add {key}: ...")
     check_sorts(data)
     if data["network"].endswith(ONNX):
-        # A bundle's job.yaml lies elsewhere.
+        # A bundle's job.yaml stands elsewhere.
         data["network"] = str((path.parent / data["network"]).resolve())
     number = seed if seed is not None else data.get("seed", 0)
     options, task_options = dict(data.get("options") or {}), dict(data.get("task_options") or {})

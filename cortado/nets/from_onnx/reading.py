@@ -85,14 +85,8 @@ def read_onnx(path: str | Path) -> OnnxFile:
             "not ONNX's own. Export the network without it."
         )
     inputs = [input_of(one, onnx) for one in graph.input if one.name not in constants]
-    return OnnxFile(
-        file,
-        opset,
-        tuple(one for one in nodes if one.kind != "Constant"),
-        constants,
-        tuple(inputs),
-        tuple(one.name for one in graph.output),
-    )
+    kept, outputs = tuple(one for one in nodes if one.kind != "Constant"), tuple(one.name for one in graph.output)
+    return OnnxFile(file, opset, kept, constants, tuple(inputs), outputs)
 
 
 def node_of(node: Any, onnx: Any) -> OnnxNode:

@@ -174,8 +174,7 @@ class Recorder(TorchDispatchMode):
         given = tensors_in((args, named))
         reads = [self.values.number(tensor) for tensor in given] if numbered else []
         output = func(*args, **named)
-        constants = self.values.constants
-        activations = sum(value not in constants for value in reads)
+        activations = sum(value not in self.values.constants for value in reads)
         written = {id(tensor) for tensor in written_by(func, args, named)}
         tensors = tensors_in(output)
         makes = (
@@ -185,7 +184,7 @@ class Recorder(TorchDispatchMode):
             if id(tensor) in written:
                 self.values.writers[memory_of(tensor)] = makes
         if reads and not activations:
-            constants.update(makes)
+            self.values.constants.update(makes)
         facts = operator_facts(func.overloadpacket.__name__)
         self.made.append(makes)
         self.events.append(

@@ -279,27 +279,3 @@ def quantizer_sites(network: nn.Module, flow: Flow, matmul_layers: Collection[st
         floor = min(planner.floors.get(value, -math.inf) for value in values)
         found.append(QuantizerSite(every, measured, below, readers, floor))
     return QuantizationPlan(tuple(found), tuple(planner.unquantized))
-
-
-def inputs_on_grid(flow: Flow, rounded: Collection[Place]) -> set[tuple[str, int]]:
-    """Return which module reads which value quantized, as (path, value), for quantizers at these places.
-
-    A quantized input covers all inner modules; a value moved from a quantized one counts too.
-    """
-    whole = {value for value, places in flow.places.items() if any(p in rounded and p[1] == OUTPUT for p in places)}
-    for step in flow.steps:
-        moves = step.inputs and (step.kind in (MOVE, CLIP) or step.name == "cat")
-        if moves and all(reads_rounded(flow, step.path, value, whole, rounded) for value in step.inputs):
-            whole.update(step.outputs)
-    return {
-        (step.path, value)
-        for step in flow.steps
-        for value in step.inputs
-        if reads_rounded(flow, step.path, value, whole, rounded)
-    }
-
-
-def reads_rounded(flow: Flow, path: str, value: int, whole: Collection[int], rounded: Collection[Place]) -> bool:
-    """Return whether the module at `path` reads this value quantized."""
-    into = [place for place in flow.places.get(value, []) if place[1] == INPUT and place in rounded]
-    return value in whole or any(is_within(path, place[0]) for place in into)

@@ -137,7 +137,7 @@ def general(
 
 
 def linear_rule(node: Node, turned: bool) -> Made:
-    """Return a linear_rule layer; `turned`: the matrix lies as torch has it, outputs first."""
+    """Return a linear layer; `turned`: the matrix is as torch has it, outputs first."""
     outputs, inputs = node.shape(1) if turned else node.shape(1)[::-1]
     made = nn.Linear(inputs, outputs, node.has(2), device="meta")
     fill(made, node, None if turned else Tensor.t, "" if turned else "turned")

@@ -20,7 +20,7 @@ def entries(node: Node, wanted: Sequence[Sequence[int]]) -> list[int]:
 
 
 def requested(node: Node, place: int) -> list[list[int]]:
-    """Return the sizes that a shape input asks for, for each batch.  A fixed batch at its head is opened_batch."""
+    """Return the sizes that a shape input asks for, for each batch.  A fixed batch at its head is opened."""
     value = node.value(place)
     if not value.static:
         raise node.refuse("takes its sizes from the data", "Export the network with constant sizes.")

@@ -7,6 +7,7 @@
 import logging
 from typing import Any
 
+from cortado.blame.blame import blame
 from cortado.engine.compress import compress
 from cortado.engine.job import Job
 from cortado.engine.recipe import Recipe
@@ -17,6 +18,7 @@ from cortado.file.inspection import inspect
 from cortado.importance.importance import Importance
 from cortado.knobs.knob import knob
 from cortado.methods.method import Method
+from cortado.nets.from_onnx.network import load_onnx
 from cortado.network.profile.profile import profile
 from cortado.parts.forms.form import Form
 from cortado.planner.planned import plan
@@ -43,8 +45,8 @@ from cortado.training.objectives.objective import Objective, Player, Taps, Train
 __all__ = [
     "Boxes", "Classes", "CortadoError", "Data", "Detected", "Form", "Importance", "Job", "Method", "Metric", "Move", "Numbers",
     "Objective", "Outputs", "Player", "Recipe", "Report", "Taps", "Task", "Tokens", "TrainingStep",
-    "bench", "check_stated", "compare", "compress", "export", "inspect", "kept_gain", "knob", "load", "plan", "profile", "save",
-    "search", "verify",
+    "bench", "blame", "check_stated", "compare", "compress", "export", "inspect", "kept_gain", "knob", "load", "load_onnx",
+    "plan", "profile", "save", "search", "verify",
 ]  # fmt: skip
 __version__ = "0.2.0.dev0"
 

@@ -16,6 +16,7 @@ from cortado.engine.bundle import write_bundle
 from cortado.importance.random import Random
 from cortado.methods.prune.weights import PruneWeights
 from cortado.methods.quantize.weights import QuantizeWeights
+from cortado.runtimes.onnxruntime import Onnxruntime
 from cortado.training.loop import train
 from cortado.training.training import Training
 from tests.fresh import fresh
@@ -37,6 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     net, task = BY_NAME["mlp"].make(), BY_NAME["mlp"].task()
     small, report = cortado.compress(net, task, "quantize/weights bits=4")
     cortado.save(small, folder / "net.cortado", original=net)
+    Onnxruntime().lower(net, task.example, folder)
     write_bundle(folder / "runs/latest", small, net, report, {"job": "face_job:make"})
     known: dict[str, Any] = {name: torch.zeros(4, 12) for name in ("inputs", "more", "last", "pixels")}
     known |= {"torch": torch}

@@ -17,6 +17,8 @@ from cortado.engine.bundle import FILE, check_bundle
 from cortado.engine.job import Job, read_job
 from cortado.errors import CortadoError, Stopped
 from cortado.file.artifact import load
+from cortado.nets.from_onnx.network import load_onnx, onnx_example
+from cortado.nets.named import ONNX
 from cortado.parts.part import Part
 from cortado.progress import Lines, Progress, Terminal
 from cortado.progress import quiet as silent
@@ -154,6 +156,14 @@ def network_of(source: str, trained: bool = True) -> tuple[nn.Module, Task]:
         return load(Path(source) / FILE, made.architecture, made.forms), task
     chosen = made if trained else replace(made, training={})
     return chosen.original(task, None, progress_here()), task
+
+
+def network_and_example(source: str) -> tuple[nn.Module, Any]:
+    """Return the network, untrained if a job trains it, and an example of its inputs, of a bundle, a job or an .onnx file."""
+    if source.endswith(ONNX):
+        return load_onnx(source), onnx_example(source)
+    network, task = network_of(source, trained=False)
+    return network, task.example
 
 
 def file_path(file: str) -> Path:

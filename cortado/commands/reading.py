@@ -14,7 +14,7 @@ from cortado.commands.given import (
     forms_beside,
     in_words,
     maker_for,
-    network_of,
+    network_and_example,
     threads_option,
 )
 from cortado.engine.bundle import FILE, check_bundle
@@ -45,12 +45,12 @@ from cortado.runtimes.timing import check_load
 @threads_option
 @in_words
 def profile_command(job: str, timed: bool, batch: int, threads: int) -> None:
-    """Show parameters, multiply-adds, activations and bytes of each layer of JOB, a job or a bundle."""
+    """Show parameters, multiply-adds, activations and bytes of each layer of JOB: a job, a bundle or an .onnx file."""
     check_load("profile", (batch,), threads)
-    network, task = network_of(job, trained=False)
-    click.echo(profile_network(network, task.example).text())
+    network, example = network_and_example(job)
+    click.echo(profile_network(network, example).text())
     if timed:
-        click.echo("\n" + time_layers(network, batch_of(task.example, batch), threads).text())
+        click.echo("\n" + time_layers(network, batch_of(example, batch), threads).text())
 
 
 @click.command("explain")

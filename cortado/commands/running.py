@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cortado.commands.given import in_words, network_of, threads_option
+from cortado.commands.given import in_words, network_and_example, network_of, threads_option
 from cortado.report.pages.clocks import exported_text
 from cortado.report.pages.kernels import kernel_table_text
 from cortado.runtimes.compare import check_tolerance
@@ -81,7 +81,7 @@ def bench_command(file: str, batch: int, threads: int, seconds: float, open_axes
 @threads_option
 @in_words
 def split_command(job: str, threads: int) -> None:
-    """List where JOB, a job or a bundle, can be split in two: bytes to send, and the time on each side."""
+    """List where JOB, a job, a bundle or an .onnx file, can be split in two: bytes to send, and the time on each side."""
     check_load("split", (1,), threads)
-    network, task = network_of(job, trained=False)
-    click.echo(find_cuts(network, task.example, threads).text())
+    network, example = network_and_example(job)
+    click.echo(find_cuts(network, example, threads).text())

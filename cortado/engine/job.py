@@ -23,7 +23,7 @@ from cortado.file.whole import make_folder, write_whole
 from cortado.knobs.open_values import open_names
 from cortado.methods.method import Method
 from cortado.nets.checkpoint import load_weights
-from cortado.nets.named import call_maker, check_keys, named_network
+from cortado.nets.named import ONNX, call_maker, check_keys, named_network
 from cortado.parts.part import Part
 from cortado.progress import Progress
 from cortado.running.brought import accept
@@ -154,9 +154,9 @@ def own_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
 def read_job(source: str, seed: int | None = None) -> Job:
     """Read a job from "package.module:maker", a YAML file or a bundle's folder.  Raises BadRecipe, BadNetwork, BadTask.
 
-    A maker returns a Job or a pair (network, task). Keys of a file: network (a name of nets/, or package.module:maker),
-    options, weights, task (built in, or package.module:maker), task_options, train, recipe, limits, seed, score, forms,
-    members.
+    A maker returns a Job or a pair (network, task). Keys of a file: network (a name of nets/,
+    package.module:maker, or an .onnx file), options, weights, task (built in, or package.module:maker),
+    task_options, train, recipe, limits, seed, score, forms, members.
     """
     if source.endswith((".yaml", ".yml")):
         return job_of_file(Path(source), seed)
@@ -192,6 +192,9 @@ def job_of_file(path: Path, seed: int | None) -> Job:
             raise BadRecipe(f"job: {path} has no {key}. Add {key}: ...")
     data = with_flat_network(data)
     check_sorts(data)
+    if data["network"].endswith(ONNX):
+        # A bundle's job.yaml stands elsewhere.
+        data["network"] = str((path.parent / data["network"]).resolve())
     number = seed if seed is not None else data.get("seed", 0)
     options, task_options = dict(data.get("options") or {}), dict(data.get("task_options") or {})
     opened = {name: options.pop(name) for name in open_names(options)}

@@ -18,7 +18,7 @@ from cortado.network.graph.axes.step import operator_name
 from cortado.network.graph.flow import Flow, flow_of
 from cortado.network.graph.operators.table import operator_facts
 from cortado.network.graph.trace import trace
-from cortado.network.quantizers.placement import inputs_on_grid
+from cortado.network.quantizers.on_grid import inputs_on_grid
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import PREFIX, sites
 from cortado.parts.forms.attach import attach, attached_names, form_of

@@ -17,7 +17,7 @@ from cortado.lowering.packed import FEW_BITS, Packed, packed_of, rescaled, span
 from cortado.native.product_layouts import CodebookArrays, SparseArrays, faster_sparse, smaller_codebook
 from cortado.network.graph.flow import flow_of
 from cortado.network.graph.trace import trace
-from cortado.network.quantizers.placement import inputs_on_grid
+from cortado.network.quantizers.on_grid import inputs_on_grid
 from cortado.parts.activations.quantizer import sites
 from cortado.parts.activations.sign import Sign
 from cortado.parts.forms.attach import attach, form_of

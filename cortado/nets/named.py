@@ -1,4 +1,4 @@
-"""Named: a network as jobs, teachers and students name it: built in, package.module:maker, with options and weights."""
+"""Named: a network as jobs, teachers and students name it: built in, package.module:maker, an ONNX file; options, weights."""
 
 import copy
 import importlib
@@ -13,9 +13,12 @@ from torch import nn
 from cortado.errors import BadNetwork, BadRecipe, CortadoError, in_own_code
 from cortado.nets.catalog import by_name, maker_by_name
 from cortado.nets.checkpoint import load_weights
+from cortado.nets.from_onnx.network import load_onnx
 
 KEYS = ("network", "options", "weights")
 """What a network's mapping may hold."""
+ONNX = ".onnx"
+"""The suffix of a file that is a network."""
 MAKER = "Write package.module:maker."
 
 
@@ -24,8 +27,9 @@ def named_network(
 ) -> nn.Module:
     """Return the network of a name, of a maker, or of {network: name, options: {...}, weights: file}.
 
-    A name is built in or package.module:maker. A network is returned as it is, without a copy. `where` starts each message.
-    Raises BadRecipe for what cannot be made, BadNetwork for what is no network and for weights that do not fit.
+    A name is built in, package.module:maker, or the path of an .onnx file, whose option is `shapes`. A network
+    is returned as it is, without a copy. `where` starts each message. Raises BadRecipe for what cannot be made, BadNetwork for
+    what is no network and for weights that do not fit.
     """
     if isinstance(named, Mapping):
         check_keys(named, where)
@@ -46,6 +50,8 @@ def made_of(named: Any, where: str, options: Mapping[str, Any]) -> Any:
     """Return what a name or a maker makes."""
     if isinstance(named, nn.Module):
         return named
+    if isinstance(named, str) and named.endswith(ONNX):
+        return made_by(lambda shapes=None: load_onnx(named, shapes), named, where, options)
     if isinstance(named, str) and ":" in named:
         return call_maker(named, where, options)
     if isinstance(named, str):

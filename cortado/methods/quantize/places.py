@@ -114,8 +114,9 @@ def observe(method: Any, view: View, task: Task, rounding: Rounding) -> tuple[Ob
     assert task.calibration is not None
     matmul_layers = MATMULS.require(method, view, task)
     found = quantizer_sites(view.network, view.flow, None if method.where == type(method).where else matmul_layers)
-    places, below = [site.measured for site in found.quantizer_sites], [site.below for site in found.quantizer_sites]
-    reaches = measure_ranges(view.network, places, task.calibration, rounding.images, rounding.batch, below)
+    chosen = found.quantizer_sites
+    places, below, floors = ([getattr(site, name) for site in chosen] for name in ("measured", "below", "floor"))
+    reaches = measure_ranges(view.network, places, task.calibration, rounding.images, rounding.batch, below, floors)
     return list(zip(found.quantizer_sites, reaches, strict=True)), [
         step.path or "the network" for step in found.unquantized
     ]

@@ -3,6 +3,7 @@
 Operators inside a layer of a known kind are one step.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -30,6 +31,8 @@ class FlowStep:
     """The factor on values below zero: 0 for a ReLU, the slope of a leaky ReLU, else 1."""
     homogeneous: bool = False
     """Whether a positive factor on a channel passes unchanged."""
+    floor: float = -math.inf
+    """Inputs below it give what it gives."""
 
     @property
     def above_zero(self) -> bool:
@@ -67,7 +70,9 @@ def flow_of(graph: Graph) -> Flow:
             if not inside and not event.rounding and (reads or not event.reads):
                 path = graph.every_call[event.call].path if event.call >= 0 else ""
                 name = event.name.split(".")[1]
-                flow.steps.append(FlowStep(event.role, name, path, reads, event.makes, event.below, event.homogeneous))
+                flow.steps.append(
+                    FlowStep(event.role, name, path, reads, event.makes, event.below, event.homogeneous, event.floor)
+                )
             continue
         call = graph.every_call[event.call]
         known = step_role(call.layer) is not None

@@ -1,5 +1,6 @@
 """Record: what happened in a run of a network - an operator ran, or a call of a module began or ended."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ class Operator:
     makes: tuple[int, ...] = ()
     role: str = ""
     below: float = 1.0
+    floor: float = -math.inf
     homogeneous: bool = False
 
     @property

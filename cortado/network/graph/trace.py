@@ -22,7 +22,7 @@ from cortado.running.call import call
 from cortado.running.eval_mode import eval_mode, keeping_buffers
 from cortado.running.trees import tensors_in, to_device
 
-OWN_CODE = ("/torch/", "/cortado/network/", "/cortado/running/", "/cortado/layers/")
+OWN_CODE = ("/torch/", "/cortado/network/", "/cortado/running/", "/cortado/layers/", "/cortado/nets/from_onnx/")
 """Parts of the paths of files that are not the user's."""
 CALLER = "/cortado/running/call.py"
 """The file that calls the network."""
@@ -174,8 +174,7 @@ class Recorder(TorchDispatchMode):
         given = tensors_in((args, named))
         reads = [self.values.number(tensor) for tensor in given] if numbered else []
         output = func(*args, **named)
-        constants = self.values.constants
-        activations = sum(value not in constants for value in reads)
+        activations = sum(value not in self.values.constants for value in reads)
         written = {id(tensor) for tensor in written_by(func, args, named)}
         tensors = tensors_in(output)
         makes = (
@@ -185,7 +184,7 @@ class Recorder(TorchDispatchMode):
             if id(tensor) in written:
                 self.values.writers[memory_of(tensor)] = makes
         if reads and not activations:
-            constants.update(makes)
+            self.values.constants.update(makes)
         facts = operator_facts(func.overloadpacket.__name__)
         self.made.append(makes)
         self.events.append(
@@ -203,6 +202,7 @@ class Recorder(TorchDispatchMode):
                 reads=tuple(reads),
                 role=facts.role_in(args, named, activations),
                 below=facts.below(args, named),
+                floor=facts.floor,
                 homogeneous=facts.homogeneous,
             )
         )

@@ -4,6 +4,7 @@ A runtime computes a product in integers when its input and its output, after a 
 are quantized; a sum, concatenation or average when all its inputs and outputs are. Moves need no quantizers.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import product
@@ -28,6 +29,8 @@ class QuantizerSite:
     """The factor on values below zero in the next activation: 0 where the grid may clip them, 1 without one."""
     readers: tuple[str, ...] = ()
     """Paths of the products that read it, directly or moved; empty if only sums, averages and the like do."""
+    floor: float = -math.inf
+    """Values below it count as this value in the next activation."""
 
     @property
     def above_zero(self) -> bool:
@@ -62,6 +65,8 @@ class Planner:
         """For moved or joined values: a quantized value on the same grid."""
         self.below: dict[int, float] = {}
         """Values that only an activation reads, and its factor on values below zero."""
+        self.floors: dict[int, float] = {}
+        """Values that only one step reads, and its floor."""
         self.read: list[tuple[int, str]] = []
         """Values that a product reads, with the product."""
         self.joined: set[int] = set()
@@ -152,7 +157,7 @@ class Planner:
             if self.mark(ends[number]):
                 after = self.readers.get(ends[number], [])
                 if len(after) == 1 and ends[number] not in self.flow.results:
-                    self.below[ends[number]] = after[0].below
+                    self.below[ends[number]], self.floors[ends[number]] = after[0].below, after[0].floor
                 self.on_grid.update(ends[number:])
                 self.integer_outputs.update(ends)
                 return ends[number]
@@ -270,29 +275,7 @@ def quantizer_sites(network: nn.Module, flow: Flow, matmul_layers: Collection[st
         readers = tuple(dict.fromkeys(path for value, path in sources if value in values))
         every = tuple(dict.fromkeys(place for value in values for place in planner.placed[value]))
         measured = tuple(dict.fromkeys(planner.placed[value][0] for value in values))
-        found.append(QuantizerSite(every, measured, max(planner.below.get(value, 1.0) for value in values), readers))
+        below = max(planner.below.get(value, 1.0) for value in values)
+        floor = min(planner.floors.get(value, -math.inf) for value in values)
+        found.append(QuantizerSite(every, measured, below, readers, floor))
     return QuantizationPlan(tuple(found), tuple(planner.unquantized))
-
-
-def inputs_on_grid(flow: Flow, rounded: Collection[Place]) -> set[tuple[str, int]]:
-    """Return which module reads which value quantized, as (path, value), for quantizers at these places.
-
-    A quantized input covers all inner modules; a value moved from a quantized one counts too.
-    """
-    whole = {value for value, places in flow.places.items() if any(p in rounded and p[1] == OUTPUT for p in places)}
-    for step in flow.steps:
-        moves = step.inputs and (step.kind in (MOVE, CLIP) or step.name == "cat")
-        if moves and all(reads_rounded(flow, step.path, value, whole, rounded) for value in step.inputs):
-            whole.update(step.outputs)
-    return {
-        (step.path, value)
-        for step in flow.steps
-        for value in step.inputs
-        if reads_rounded(flow, step.path, value, whole, rounded)
-    }
-
-
-def reads_rounded(flow: Flow, path: str, value: int, whole: Collection[int], rounded: Collection[Place]) -> bool:
-    """Return whether the module at `path` reads this value quantized."""
-    into = [place for place in flow.places.get(value, []) if place[1] == INPUT and place in rounded]
-    return value in whole or any(is_within(path, place[0]) for place in into)

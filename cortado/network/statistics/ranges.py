@@ -32,7 +32,8 @@ RARE = 1e-3
 class ObservedRange:
     """The extremes of one activation, their averages over batches, and a histogram between the extremes.
 
-    `below`: the next activation's factor on values below zero; their error is weighted by it.
+    `below`: the next activation's factor on values below zero; their error is weighted by it. `floor`: values below it count
+    as this value, since the next activation does not tell them apart.
     """
 
     low: float = np.inf
@@ -42,6 +43,7 @@ class ObservedRange:
     batches: int = 0
     counts: np.ndarray | None = None
     below: float = 1.0
+    floor: float = -np.inf
 
     def stretch(self, values: Tensor) -> None:
         """Update the extremes with one batch.  Averages are moving, over some ten batches (Jacob et al., 2018)."""
@@ -172,17 +174,20 @@ def measure_ranges(
     images: int,
     batch: int,
     below: Sequence[float] = (),
+    floors: Sequence[float] = (),
 ) -> list[ObservedRange]:
     """Return the observed range of each group of places, without quantizers.
 
-    Runs `images` samples, `batch` at a time; `below`: for each group the factor on values below zero. Raises BadTask
-    for activations that are not finite on the calibration data or whose range is too large, BadNetwork where nothing
-    ever passes.
+    Runs `images` samples, `batch` at a time; `below` and `floors`: for each group the factor on values below zero, and the
+    floor. Raises BadTask for activations that are not finite on the calibration data or whose range is too large,
+    BadNetwork where nothing ever passes.
     """
-    found = [ObservedRange(below=share) for share in below or [1.0] * len(places)]
+    ends = zip(below or [1.0] * len(places), floors or [-np.inf] * len(places), strict=True)
+    found = [ObservedRange(below=share, floor=floor) for share, floor in ends]
 
     def taken(values: Tensor, number: int) -> Tensor:
-        return values if found[number].below else values.clamp(min=0)
+        floor = found[number].floor if found[number].below else max(0.0, found[number].floor)
+        return values.clamp(min=floor) if floor > -np.inf else values
 
     with unrounded(network):
         samples = (network, places, data, images, batch)

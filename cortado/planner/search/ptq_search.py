@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from cortado.blame.blame import Blame, blame, first_samples
 from cortado.engine.stage import apply_stage, start
 from cortado.errors import BadTask, BadValue, NothingChanged
 from cortado.machine import processor_saturates
@@ -36,6 +37,8 @@ NEED_ACTIVATIONS = ("range", "smooth")
 EQUALIZE = {"equalize": "weights", "smooth": "activations"}
 ROUNDINGS: dict[str, type[Any]] = {"second_order": QuantizeSecondOrder, "adaround": QuantizeAdaround}
 """Steps that round weights by what their layer reads; the last kept one applies."""
+BLAMED = 4
+"""Samples on which each layer is rounded alone."""
 WIDE, GUARDED = 8, 7
 """Most bits of a weight; and with rounded activations on a processor where 8-bit products saturate."""
 
@@ -52,6 +55,9 @@ class PtqSearch(Method):
 
     Wider layers cost bytes: one more bit for every weight divides the squared rounding error by four (Bennett, 1948), and
     the divergence with it. So widening by s bits per weight on average must leave less than 4**-s of the divergence.
+
+    With `error`, the fewest layers stay in floats for which the outputs are within this error (`cortado blame` has the
+    same order and the same error): no list of layers has to be written by hand. They cost time; the report says which.
     """
 
     called: ClassVar[str] = "quantize/ptq_search"
@@ -67,6 +73,12 @@ class PtqSearch(Method):
     gain: float = knob(0.02, low=0.0, high=1.0, help="least share of the divergence that a step must remove")
     fragile: float = knob(0.1, low=0.0, high=1.0, help="share of the layers that may be wider")
     data: str = knob("calibration", one_of=("calibration", "synthetic"), help="source of the samples")
+    error: float = knob(
+        0.0,
+        low=0.0,
+        high=1.0,
+        help="root mean square error of the outputs, as a share of their spread, for which layers stay in floats; 0: none",
+    )
     images: int = knob(256, low=4, help="number of samples: half to fit, half to judge")
 
     def __post_init__(self) -> None:
@@ -93,7 +105,8 @@ class PtqSearch(Method):
             better = found < least * min(1 - self.gain, even)
             results.append(f"{step}: {least:.4f} -> {found:.4f}, {'kept' if better else 'left out'}")
             kept, least = (tried, found) if better else (kept, least)
-        view.notes.extend([*rounder.run(kept, view.network), *rounder.notes(kept), "; ".join(results) + "."])
+        floats = rounder.leave_in_floats(kept) if self.error else []
+        view.notes.extend([*rounder.run(kept, view.network), *rounder.notes(kept), *floats, "; ".join(results) + "."])
 
     def samples(self, view: View, task: Task) -> tuple[Task, Any]:
         """Return the task with half of the samples as calibration data, and the inputs of the other half as one batch."""
@@ -125,6 +138,29 @@ class Rounder:
         self.edges = edges_of(view) & self.layers
         self.fragile: set[str] = set()
         self.made: tuple[tuple[str, ...], nn.Module] | None = None
+        self.where = asked.where
+
+    def leave_in_floats(self, steps: tuple[str, ...]) -> list[str]:
+        """Leave the fewest layers in floats for which the outputs reach the error that is asked for; return a note."""
+        before = self.blamed(steps)
+        if before.floats:
+            self.weights = [one for one in self.weights if one.layer_path not in before.floats]
+            self.layers, self.made = self.layers - {*before.floats}, None
+            self.where = (
+                f"{self.where}, not {naming(f'{path}.weight' for path in before.floats).replace(', ', ', not ')}"
+            )
+        return [before.answer()]
+
+    def blamed(self, steps: tuple[str, ...]) -> Blame:
+        """Return what the rounding of each layer costs after some steps."""
+        whole, rounded = copy.deepcopy(self.view.network), self.network(steps)
+        self.prepare(steps, whole)
+        originals = {
+            one.layer_path: one.dense().detach()
+            for one in parameter_places(whole)
+            if one.layer_path in self.layers and len(one.shape) > 1
+        }
+        return blame(self.view.network, rounded, first_samples(self.inputs, BLAMED), self.asked.error, originals)
 
     def can(self, step: str, kept: tuple[str, ...]) -> bool:
         """Return whether a step applies after the kept ones."""
@@ -173,7 +209,7 @@ class Rounder:
 
     def run(self, steps: tuple[str, ...], network: nn.Module) -> list[str]:
         """Apply some steps to a network in place and return the notes."""
-        where, notes = self.asked.where, self.prepare(steps, network)
+        where, notes = self.where, self.prepare(steps, network)
         before = copy.deepcopy(network) if "match_moments" in steps else None
         for stage in self.roundings(steps):
             notes += self.applied(stage, network)
@@ -202,7 +238,7 @@ class Rounder:
         asked, wider, found = self.asked, self.wider(steps), list[Method]()
         if asked.activations:
             edges, span = WIDE if "edges" in steps else asked.activations, "mse" if "range" in steps else "full"
-            found.append(QuantizeActivations(where=asked.where, bits=asked.activations, edges=edges, range=span))
+            found.append(QuantizeActivations(where=self.where, bits=asked.activations, edges=edges, range=span))
         if paths := [weight.path for weight in self.weights if weight.layer_path in wider]:
             found.append(QuantizeWeights(where=naming(paths), bits=self.wide))
         careful = [ROUNDINGS[step] for step in steps if step in ROUNDINGS][-1:]

@@ -8,7 +8,8 @@ from torch.nn import functional
 from cortado.layers.roles import CLIP, JOIN, MATMUL
 from cortado.network.graph.flow import flow_of
 from cortado.network.graph.trace import trace
-from cortado.network.quantizers.placement import QuantizerSite, inputs_on_grid, quantizer_sites
+from cortado.network.quantizers.on_grid import inputs_on_grid
+from cortado.network.quantizers.placement import QuantizerSite, quantizer_sites
 from cortado.parts.activations.affine import Affine
 from cortado.parts.activations.quantizer import put_quantizer, sites
 from tests.laws.tiny_nets import BY_NAME

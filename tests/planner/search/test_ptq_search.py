@@ -187,3 +187,24 @@ def test_survivors_of_a_mask_are_rounded_once():
         if len(weight.shape) > 1:
             codes[weight.layer_path] = int(form.codes.abs().max())
     assert codes == {"stem": 127, "first": 3, "second": 3, "head": 127}
+
+
+def test_the_fewest_layers_stay_in_floats_for_an_error():
+    network, original, view, task = searched(bits=4, activations=4, steps="", error=0.02)
+    note = next(note for note in view.notes if "layers in floats (" in note or "layer in floats (" in note)
+    floats = note.rpartition(": ")[2].rstrip(".").split(", ")
+    rounded = {weight.layer_path for weight in parameter_places(network) if isinstance(weight.form, Quantized)}
+    assert floats and rounded and not rounded & {*floats}
+    judge = task.calibration.inputs[16:20]
+    assert (
+        error_of(network, original, judge)
+        < 0.03
+        < error_of(searched(bits=4, activations=4, steps="")[0], original, judge)
+    )
+
+
+def error_of(network, original, inputs):
+    """The root mean square error of the outputs, as a share of their spread."""
+    with torch.no_grad():
+        found, wanted = network.eval()(inputs), original.eval()(inputs)
+    return float((found - wanted).square().mean().sqrt() / wanted.std())

@@ -3,6 +3,7 @@
 Each file of this folder states the facts of one family of operators; `table.py` looks them up.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,8 @@ class Facts:
     channels pass unchanged. `lifts_zero`: an entry may differ from zero where all are zero that it is computed from, on
     any axis; `axes` marks those of single axes. `layer`: builds the torch layer that computes it, from the step, the
     shapes of its tensors and the module that ran it. `below`: the factor on values below zero, from its arguments: 0 for
-    a ReLU, 1 where values pass. `fills`: whether it adds other values than zeros to those that it moves.
+    a ReLU, 1 where values pass. `floor`: inputs below it give what it gives. `fills`: whether it adds other
+    values than zeros to those that it moves.
     """
 
     role: str = FLOAT
@@ -39,6 +41,7 @@ class Facts:
     lifts_zero: bool = False
     layer: Callable[..., Any] | None = None
     below: Callable[[Arguments, Mapping[str, Any]], float] = lambda given, named: 1.0
+    floor: float = -math.inf
     fills: Callable[[Arguments, Mapping[str, Any]], bool] = lambda given, named: False
 
     @property

@@ -7,7 +7,7 @@ import cortado
 from cortado.boxes.anchors import Anchors
 from cortado.boxes.detections import Detections
 from cortado.boxes.targets import padded_boxes
-from cortado.nets.backbone import Stages
+from cortado.nets.backbone import FeatureStages
 from cortado.nets.ssd import Ssd
 from cortado.task.average_precision import mean_average_precision
 from cortado.task.box_loss import BoxLoss
@@ -27,7 +27,7 @@ def stage(into, out):
 def network(lite=True):
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        return Ssd(Stages([nn.Sequential(stage(3, 12), stage(12, 16)), stage(16, 24)]), 2, ANCHORS, lite)
+        return Ssd(FeatureStages([nn.Sequential(stage(3, 12), stage(12, 16)), stage(16, 24)]), 2, ANCHORS, lite)
 
 
 def scenes(count, seed):

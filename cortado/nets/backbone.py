@@ -119,7 +119,7 @@ def never_ran(network: nn.Module, before: set[nn.Module]) -> list[str]:
     return found
 
 
-class Stages(nn.Module):
+class FeatureStages(nn.Module):
     """A backbone that is a chain: the output of each stage is a level, and the input of the next one."""
 
     def __init__(self, stages: Sequence[nn.Module]) -> None:
@@ -134,10 +134,10 @@ class Stages(nn.Module):
         return maps[1:]
 
 
-def as_stages(chain: nn.Sequential, ends: Sequence[int]) -> Stages:
+def as_stages(chain: nn.Sequential, ends: Sequence[int]) -> FeatureStages:
     """Return a chain of modules as stages, each up to one of `ends`; what comes after the last one is left out."""
     modules = list(chain.children())
-    return Stages([nn.Sequential(*modules[low:high]) for low, high in zip([0, *ends[:-1]], ends, strict=True)])
+    return FeatureStages([nn.Sequential(*modules[low:high]) for low, high in zip([0, *ends[:-1]], ends, strict=True)])
 
 
 def level_shapes(backbone: nn.Module, example: Tensor) -> list[tuple[int, int, int]]:

@@ -13,9 +13,12 @@ from cortado.errors import BadFile, BadNetwork
 from cortado.lowering.graph import exported, float_graph, one_sample, quiet_exporters
 from cortado.lowering.in_order import example_in_order, network_in_order, one_reader_each, without_formats
 from cortado.lowering.signed import unrounded_matmuls, with_floats, with_signed_codes
+from cortado.lowering.stages import cut_in_stages
+from cortado.parts.blocks.rows import chooses_rows
 from cortado.running.trees import tensors_in
 from cortado.runtimes.refused import first_refused, place_text
-from cortado.runtimes.runtime import Port, Runtime
+from cortado.runtimes.runtime import Port, Runtime, Session
+from cortado.runtimes.staged import EVERYTHING, LOOP, STAGES, StagedSession, has_stages, write_stages
 
 DTYPES = {
     0: torch.uint8, 1: torch.int8, 2: torch.int16, 3: torch.int32, 4: torch.int64, 5: torch.float16,
@@ -55,6 +58,20 @@ class Executorch(Runtime):
     distribution = "executorch"
     extra = "executorch"
     suffix = ".pte"
+    path_forms = (EVERYTHING, STAGES)
+    script = f'''
+import torch
+from executorch.runtime import Runtime
+
+
+def load(path):
+    """A function from the inputs of a file to its outputs."""
+    method = Runtime.get().load_program(str(path)).load_method("forward")
+    return lambda given: [made.numpy().copy() for made in method.execute([torch.from_numpy(part) for part in given])]
+
+
+{LOOP.strip()}
+'''
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require()
@@ -65,8 +82,11 @@ class Executorch(Runtime):
             # XNNPACK ignores the scales of codes if a product's output is not rounded: results are far off.
             network = with_floats(network, floats)
             program = exported(network, one, any_batch=False)
+        file = folder / "net.pte"
+        if self.paths == STAGES and chooses_rows(network):
+            return write_stages(cut_in_stages(program, type(network).__name__), file, self.write_part)
         try:
-            return self.checked(program, tuple(tensors_in(one)), folder / "net.pte")
+            return self.checked(program, tuple(tensors_in(one)), file)
         except Exception as error:
             first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
             where = self.first_place(exported(network, one, any_batch=False), tuple(tensors_in(one)))
@@ -74,6 +94,11 @@ class Executorch(Runtime):
                 f"executorch: {type(network).__name__} cannot be lowered: {type(error).__name__}: {first[:300]}.{where} "
                 "Replace that operator by others, or try another runtime."
             ) from error
+
+    def write_part(self, part: fx.GraphModule, given: tuple[Tensor, ...], file: Path) -> Path:
+        """Write one of several files."""
+        given = example_in_order(given)
+        return self.checked(exported(part, given, any_batch=False), given, file)
 
     def checked(self, program: torch.export.ExportedProgram, one: tuple[Tensor, ...], file: Path) -> Path:
         """Write a program, and run it once: some operators are refused only then."""
@@ -96,8 +121,14 @@ class Executorch(Runtime):
         node = first_refused(float_graph(program), tries)
         return f" It begins at {place_text(node)}." if node else ""
 
-    def load(self, file: Path, threads: int) -> ExecutorchSession:
+    def load(self, file: Path, threads: int) -> Session:
         self.require()
+        if has_stages(file):
+            return StagedSession(file, lambda part: self.open(part, threads))
+        return self.open(file, threads)
+
+    def open(self, file: Path, threads: int) -> ExecutorchSession:
+        """Load one file."""
         if not file.is_file():
             raise BadFile(f"executorch: {file} cannot be read. Check the path.")
         try:

@@ -9,18 +9,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from cortado.errors import BadFile, BadNetwork, MissingPackage
 from cortado.lowering.graph import exported, float_graph, one_sample, quiet_exporters
+from cortado.lowering.in_order import one_reader_each
+from cortado.lowering.integers import QUANTIZE
 from cortado.lowering.signed import round_weights, with_signed_codes
+from cortado.lowering.stages import cut_in_stages
 from cortado.network.graph.trace import undisturbed
 from cortado.parts.activations.quantizer import sites
+from cortado.parts.blocks.rows import chooses_rows
 from cortado.report.record import Edge
 from cortado.running.call import call_arguments
 from cortado.running.trees import map_tensors
 from cortado.runtimes.edges import ChannelsLast, restored
-from cortado.runtimes.runtime import Port, Runtime
+from cortado.runtimes.runtime import Port, Runtime, Session
+from cortado.runtimes.staged import EVERYTHING, LOOP, STAGES, StagedSession, has_stages, part_names, write_stages
 
 BETWEEN = ("QUANTIZE", "DEQUANTIZE", "DELEGATE")
 """Operators that convert between floats and integers, or stand for nodes that are listed too."""
@@ -60,6 +65,40 @@ class Litert(Runtime):
     extra = "litert"
     suffix = ".tflite"
     edge_options = ("layout", "edges")
+    path_forms = (EVERYTHING, STAGES)
+    script = f'''
+import re
+
+from ai_edge_litert.interpreter import Interpreter
+
+
+def load(path):
+    """A function from the inputs of a file to its outputs, in floats where the file has integers of 8 bits."""
+    network = Interpreter(str(path))
+    network.allocate_tensors()
+    # The converter numbers the arguments.
+    number = re.compile(r"args_(\\d+)")
+    ports = sorted(network.get_input_details(), key=lambda port: int(number.search(port["name"]).group(1)))
+
+    def outputs(given):
+        for port, values in zip(ports, given):
+            step, zero = port["quantization"]
+            if step:
+                codes, limits = np.round(values / np.float32(step)) + zero, np.iinfo(port["dtype"])
+                values = np.clip(codes, limits.min, limits.max).astype(port["dtype"])
+            network.set_tensor(port["index"], values)
+        network.invoke()
+        found = []
+        for port in network.get_output_details():
+            (step, zero), values = port["quantization"], network.get_tensor(port["index"])
+            found.append((values.astype(np.float32) - zero) * np.float32(step) if step else values)
+        return found
+
+    return outputs
+
+
+{LOOP.strip()}
+'''
 
     def lowers(self) -> bool:
         return self.available() and importlib.util.find_spec("litert_torch") is not None
@@ -75,29 +114,33 @@ class Litert(Runtime):
 
     def lower(self, network: nn.Module, example: Any, folder: Path) -> Path:
         self.require_lowering()
-        import litert_torch
-
         one = one_sample(example)
         if self.layout:
             # The converter turns pictures for its convolutions anyway: turned here, its own turns drop out.
             network, one = ChannelsLast(network), map_tensors(restored, one)
-        positional, named = call_arguments(one)
+        file = folder / "net.tflite"
+        if self.paths == STAGES and chooses_rows(network):
+            stages = cut_in_stages(exported(network, one, any_batch=False), type(network).__name__)
+            return write_stages(stages, file, convert_part)
         try:
-            with undisturbed(network), quiet_exporters(), contextlib.redirect_stdout(io.StringIO()):
-                if sites(network):
-                    convert_integers(network, one, folder / "net.tflite")
-                else:
-                    litert_torch.convert(network, positional, named or None).export(str(folder / "net.tflite"))
+            with undisturbed(network):
+                convert(network, one, file, bool(sites(network)))
         except Exception as error:
             first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
             raise BadNetwork(
                 f"litert: {type(network).__name__} cannot be converted: {type(error).__name__}: {first[:300]} "
                 "Replace that operator by others, or try another runtime."
             ) from error
-        return folder / "net.tflite"
+        return file
 
-    def load(self, file: Path, threads: int) -> LitertSession:
+    def load(self, file: Path, threads: int) -> Session:
         self.require()
+        if has_stages(file):
+            return StagedSession(file, lambda part: self.open(part, threads))
+        return self.open(file, threads)
+
+    def open(self, file: Path, threads: int) -> LitertSession:
+        """Load one file."""
         if not file.is_file():
             raise BadFile(f"litert: {file} cannot be read. Check the path.")
         try:
@@ -106,19 +149,49 @@ class Litert(Runtime):
             raise BadFile(f"litert: {file} cannot be loaded ({type(error).__name__}: {error}).") from error
 
     def edges(self, file: Path) -> tuple[Edge, ...]:
-        session = self.load(file, 1)
-        sides = ((detail, "input") for detail in session.given), ((detail, "output") for detail in session.found)
-        return tuple(edge_of(detail, side) for part in sides for detail, side in part)
+        parts = self.parts(file)
+        return tuple(
+            edge_of(detail, side, "" if len(parts) == 1 else f"{name}: ")
+            for name, session in parts.items()
+            for side, details in (("input", session.given), ("output", session.found))
+            for detail in details
+        )
 
     def float_operators(self, file: Path) -> tuple[str, ...]:
-        interpreter = self.load(file, 1).interpreter
-        tensors = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
-        floats = {number for number, detail in tensors.items() if detail["dtype"] == np.float32}
-        return tuple(
-            f"{node['op_name']} ({tensors[node['outputs'][0]]['name']})"
-            for node in interpreter._get_ops_details()
-            if node["op_name"] not in BETWEEN and floats.intersection(node["outputs"])
-        )
+        return tuple(found for session in self.parts(file).values() for found in float_operators_in(session))
+
+    def parts(self, file: Path) -> dict[str, LitertSession]:
+        """Return the sessions of a file, or of those that it stands for, by their names."""
+        return {name: self.open(file.with_name(name), 1) for name in part_names(file)}
+
+
+def float_operators_in(session: LitertSession) -> list[str]:
+    """Return the operators of a file that compute in floats."""
+    tensors = {detail["index"]: detail for detail in session.interpreter.get_tensor_details()}
+    floats = {number for number, detail in tensors.items() if detail["dtype"] == np.float32}
+    return [
+        f"{node['op_name']} ({tensors[node['outputs'][0]]['name']})"
+        for node in session.interpreter._get_ops_details()
+        if node["op_name"] not in BETWEEN and floats.intersection(node["outputs"])
+    ]
+
+
+def convert_part(part: fx.GraphModule, given: tuple[Tensor, ...], file: Path) -> None:
+    """Write one of several files."""
+    rounded = any(node.target == QUANTIZE for node in part.graph.nodes)
+    convert(part, given, file, rounded)
+
+
+def convert(network: nn.Module, one: Any, file: Path, rounded: bool) -> None:
+    """Write a network for one sample, in integers if it is `rounded`."""
+    import litert_torch
+
+    positional, named = call_arguments(one)
+    with quiet_exporters(), contextlib.redirect_stdout(io.StringIO()):
+        if rounded:
+            convert_integers(network, one, file)
+        else:
+            litert_torch.convert(network, positional, named or None).export(str(file))
 
 
 def convert_integers(network: nn.Module, one: Any, file: Path) -> None:
@@ -129,6 +202,8 @@ def convert_integers(network: nn.Module, one: Any, file: Path) -> None:
 
     module = float_graph(exported(network, one, any_batch=False))
     with_signed_codes(module.graph)
+    # The converter turns pictures in place: an output that a layer reads too would come out channels last.
+    one_reader_each(module.graph)
     round_weights(module)
     # Everything is rounded already; the setting only makes such operators integer.
     setting = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
@@ -146,10 +221,10 @@ def step_of(detail: dict[str, Any]) -> tuple[float, int] | None:
     return (float(step), int(zero)) if step and np.issubdtype(detail["dtype"], np.integer) else None
 
 
-def edge_of(detail: dict[str, Any], side: str) -> Edge:
-    """Return an input or output of the file as an Edge."""
+def edge_of(detail: dict[str, Any], side: str, before: str = "") -> Edge:
+    """Return an input or output of the file as an Edge; `before` stands before its name."""
     scale, zero = step_of(detail) or (None, None)
-    return Edge(detail["name"], side, np.dtype(detail["dtype"]).name, scale, zero)
+    return Edge(before + detail["name"], side, np.dtype(detail["dtype"]).name, scale, zero)
 
 
 def input_codes(detail: dict[str, Any], values: Any) -> Any:

@@ -16,6 +16,7 @@ from cortado.running.trees import map_tensors
 from cortado.runtimes.gate_times import gate_times
 from cortado.runtimes.positions import POSITIONS, chooses_positions
 from cortado.runtimes.runtime import Running, Runtime
+from cortado.runtimes.staged import STAGES
 from cortado.runtimes.stream import stream_of, streamed
 from cortado.task.data import Data
 
@@ -42,29 +43,12 @@ def fastest_paths(
 ) -> tuple[Path, str]:
     """Write the form that is fastest on the data, one sample at a time; return its file and what was tried.
 
-    `low` is `network`, lowered. The text tells whether gates pay. A form that the runtime cannot run is left out. Raises
-    BadNetwork if it can run none.
+    `low` is `network`, lowered. The text tells whether gates pay. A form that the runtime cannot write or run is left out.
+    Raises BadNetwork if it can run none.
     """
     inputs = stream_of(data, 1, INPUTS)
     with tempfile.TemporaryDirectory() as scratch:
-        files: dict[str, Path] = {}
-        failed: dict[str, str] = {}
-        for form in forms_for(runtime, low):
-            own = Path(scratch) / form
-            own.mkdir()
-            file = runtime.with_paths(form).lower(low, example, own)
-            try:
-                run_once(Running(runtime.load(file, 1)), inputs[0])
-                files[form] = file
-            except Exception as error:
-                if comes_from_system(error):
-                    raise
-                failed[form] = " ".join(str(error).split())[:200]
-        if not files:
-            raise BadNetwork(
-                f"{runtime.name()}: it can run none of the forms of paths that depend on the input: "
-                f"{'; '.join(f'{form}: {why}' for form, why in failed.items())}. Try another runtime."
-            )
+        files, failed = written_forms(runtime, low, example, Path(scratch), inputs[0])
         calls = [[partial(call, Running(runtime.load(file, 1)), given) for given in inputs] for file in files.values()]
         taken = streamed(calls, SECONDS).mean((0, 2))
         order = sorted(zip(taken.tolist(), files, strict=True))
@@ -78,10 +62,42 @@ def fastest_paths(
     return folder / chosen.name, found if gates is None else f"{found}; {gates.text()}"
 
 
+def written_forms(
+    runtime: Runtime, low: nn.Module, example: Any, folder: Path, inputs: Any
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the file of each form, written below a folder, and why others cannot be written or run.
+
+    Raises BadNetwork if there is no file.
+    """
+    files: dict[str, Path] = {}
+    failed: dict[str, Exception] = {}
+    for form in forms_for(runtime, low):
+        own = folder / form
+        own.mkdir()
+        try:
+            files[form] = runtime.with_paths(form).lower(low, example, own)
+            run_once(Running(runtime.load(files[form], 1)), inputs)
+        except Exception as error:
+            if comes_from_system(error) or not (form in files or isinstance(error, BadNetwork)):
+                raise
+            files.pop(form, None)
+            failed[form] = error
+    reasons = {form: " ".join(str(error).split())[:200] for form, error in failed.items()}
+    if not files:
+        why = "; ".join(f"{form}: {reason}" for form, reason in reasons.items())
+        raise BadNetwork(
+            f"{runtime.name()}: it can run none of the forms of paths that depend on the input: {why}. Try another runtime."
+        ) from next(iter(failed.values()))
+    return files, reasons
+
+
 def forms_for(runtime: Runtime, low: nn.Module) -> list[str]:
     """Return the forms of paths that a runtime knows and the network can gain from."""
-    halts = chooses_positions(low)
-    return [form for form in runtime.path_forms if form != POSITIONS or halts]
+    left_out = set() if chooses_positions(low) else {POSITIONS}
+    if runtime.layout or runtime.integer_edges:
+        # Such a file is read by a device: it has to be one.
+        left_out.add(STAGES)
+    return [form for form in runtime.path_forms if form not in left_out]
 
 
 def run_once(running: Running, inputs: Any) -> None:

@@ -278,8 +278,11 @@ class Running(nn.Module):
         return found[0] if len(found) == 1 else found
 
     def in_parts(self, activations: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
-        """Run `size` samples at a time, padding with copies of the last sample."""
+        """Run `size` samples at a time, padding with copies of the last sample; of no samples, what it gives for zeros."""
         count = len(activations[0])
+        if not count:
+            found = self.session(*(activation.new_zeros((size, *activation.shape[1:])) for activation in activations))
+            return tuple(one[:0] for one in found)
         parts = []
         for start in range(0, count, size):
             numbers = torch.arange(start, start + size).clamp(max=count - 1)

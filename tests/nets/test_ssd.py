@@ -7,7 +7,7 @@ from torch import nn
 
 from cortado.boxes.anchors import Anchors
 from cortado.errors import BadNetwork
-from cortado.nets.backbone import Backbone, Stages, level_shapes, picture_for
+from cortado.nets.backbone import Backbone, FeatureStages, level_shapes, picture_for
 from cortado.nets.catalog import by_name
 from cortado.nets.extra_levels import ExtraLevels
 from cortado.nets.mobilenet_folded import mobilenet_v2_folded
@@ -85,7 +85,7 @@ def test_a_detector_is_loaded_from_its_weights(tmp_path):
 
 def test_anchors_need_as_many_levels_as_the_backbone_has():
     with pytest.raises(BadNetwork, match="1 levels and the anchors 3"):
-        Ssd(Stages([nn.Conv2d(3, 4, 3)]), classes=2)
+        Ssd(FeatureStages([nn.Conv2d(3, 4, 3)]), classes=2)
 
 
 @pytest.mark.parametrize(("lite", "millions", "billions"), [(True, 2.1, 0.35 / 2), (False, 14.8, 1.25)])

@@ -20,7 +20,7 @@ from torch import nn
 from bench.held_out import half, stored
 from bench.kept import kept
 from bench.ponder_network import LARGE_PASSES, SMALL_PASSES, dense, how, small_task
-from bench.result import CACHE, row
+from bench.result import CACHE, PIECES, row
 from bench.taught import gain, run_of
 from cortado.methods.conditional.ponder import ConditionalPonder
 from cortado.methods.learn import learn
@@ -56,7 +56,7 @@ def tuned(tau: float | None) -> nn.Module:
     if tau is not None:
         # Only puts the block there: both trainings follow.
         ConditionalPonder(how(0.0, LR), by="position", tau=tau).apply(view, stored())
-    path = CACHE / f"ponder_{'_'.join(f'{one:g}' for one in (*SETTINGS, -1 if tau is None else tau))}.safetensors"
+    path = PIECES / f"ponder_{'_'.join(f'{one:g}' for one in (*SETTINGS, -1 if tau is None else tau))}.safetensors"
     if not path.exists():
         learned = [TaskLoss(0.3), Logits(0.7, 4.0), *([] if tau is None else [PonderCost(tau)])]
         for task, passes in ((small_task(), SMALL), (stored(), LARGE)):

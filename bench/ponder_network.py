@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.held_out import half, stored
-from bench.result import CACHE
+from bench.result import PIECES
 from cortado.nets.resnet import stage
 from cortado.task.data import Data
 from cortado.task.task import Task
@@ -68,7 +68,7 @@ def dense() -> nn.Module:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         network = Wide()
-    path = CACHE / f"ponder_wide_{SMALL_PASSES:g}_{LARGE_PASSES:g}.safetensors"
+    path = PIECES / f"ponder_wide_{SMALL_PASSES:g}_{LARGE_PASSES:g}.safetensors"
     if not path.exists():
         train(network, small_task(), how(SMALL_PASSES, 0.1), label="small pictures")
         train(network, stored(), how(LARGE_PASSES, 0.02), label="large pictures")
